@@ -1,0 +1,106 @@
+"""The generation-time signal: projections of every stored token on a study's axes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from analysis.records import read_alignment
+from warehouse.connection import Connection, connect, query, rows, vectors
+from warehouse.runs import Run, record_run
+from warehouse.writer import content_key, rows_table, write_rows
+
+
+def project_tokens(root: Path, study_id: str) -> int:
+    """Project the traces of a study's models on its native and shared axes; returns new rows.
+
+    Traces at the study's layer that have no projection on an axis yet are read and projected;
+    without traces, or when all is there, nothing happens.
+    """
+    connection = connect(root)
+    wanted = rows(
+        connection,
+        """
+        select distinct evaluations.model, evaluations.model_id, evaluations.layer,
+            evaluations.axis_id, projections.alignment_id
+        from evaluations
+        inner join projections using (model, model_id, axis_id)
+        where
+            study_id = ? and metric = 'auroc'
+            and exists (from generations where generations.model_id = evaluations.model_id)
+        order by all
+        """,
+        [study_id],
+    )
+    pending = [(key, _pending(connection, key)) for key in wanted]
+    pending = [(key, names) for key, names in pending if names]
+    if not pending:
+        return 0
+    with record_run(root, "project tokens", {"study_id": study_id}) as run:
+        for key, names in pending:
+            _project_axis(root, connection, run, key, names)
+        return run.rows
+
+
+def _pending(connection: Connection, key: dict) -> list[str]:
+    """Generations with tokens at the layer and without a projection on the axis."""
+    found = rows(
+        connection,
+        """
+        select distinct tokens.generation_id
+        from generation_tokens as tokens
+        inner join generations using (model, generation_id)
+        anti join (
+            from token_projections where model = $model and axis_id = $axis_id
+        ) as projected on tokens.generation_id = projected.generation_id
+        where tokens.model = $model and tokens.layer = $layer
+            and generations.model_id = $model_id
+        order by all
+        """,
+        {name: key[name] for name in ("model", "model_id", "layer", "axis_id")},
+    )
+    return [row["generation_id"] for row in found]
+
+
+def _project_axis(
+    root: Path, connection: Connection, run: Run, key: dict, generation_ids: list[str]
+) -> None:
+    axis_table = query(connection, "select vector from axes where axis_id = ?", [key["axis_id"]])
+    vector, offset = vectors(axis_table.column("vector"))[0].astype(np.float64), 0.0
+    if key["alignment_id"] is not None:
+        stored = read_alignment(root, connection, key["alignment_id"])
+        assert stored is not None
+        vector, offset = stored.fit.alignment.pull_back(vector)
+    tokens = query(
+        connection,
+        """
+        select generation_id, step, vector
+        from generation_tokens
+        where model = ? and layer = ? and list_contains(?, generation_id)
+        order by generation_id, step
+        """,
+        [key["model"], key["layer"], generation_ids],
+    )
+    projected = vectors(tokens.column("vector")) @ vector + offset
+    new = [
+        {
+            "axis_id": key["axis_id"],
+            "generation_id": generation_id,
+            "step": step,
+            "layer": key["layer"],
+            "alignment_id": key["alignment_id"],
+            "projection": float(value),
+            "run_id": run.run_id,
+        }
+        for generation_id, step, value in zip(
+            tokens.column("generation_id").to_pylist(),
+            tokens.column("step").to_pylist(),
+            projected,
+            strict=True,
+        )
+    ]
+    name = content_key(key["axis_id"], generation_ids)
+    table = rows_table("token_projections", new)
+    write_rows(root, "token_projections", table, name=name, partition=key["model"])
+    run.rows += len(new)

@@ -1,0 +1,258 @@
+"""From SQL to matrices: rows in a fixed order, and a refusal where rows are missing.
+
+Every analysis reads its activations here, so that the order of the rows, and the count that a
+result rests on, are the same everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from warehouse.connection import Connection, query, rows, vectors
+from warehouse.errors import CoverageError, LabelError, LayerError, ModelError, PromptError
+from warehouse.writer import content_key
+
+SITE = "resid_post"
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where vectors live: one model version at one layer, site, pooling and template."""
+
+    model: str
+    model_id: str
+    layer: int
+    pooling: str
+    template: str
+    d_model: int
+    layer_count: int
+    site: str = SITE
+
+    def at(self, layer: int) -> Space:
+        """The same model and pooling at another layer; raises `LayerError` where there is none."""
+        if not 0 <= layer < self.layer_count:
+            raise LayerError(
+                f"layer {layer} of {self.model} does not exist: "
+                f"it has {self.layer_count} (0 to {self.layer_count - 1})"
+            )
+        return replace(self, layer=layer)
+
+    def at_fraction(self, fraction: float) -> Space:
+        """The layer `round(fraction * (layer_count - 1))`."""
+        return self.at(round(fraction * (self.layer_count - 1)))
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Activations of a prompt set in the set's order, and what the rows are.
+
+    `is_positive` is None where the set has no labels; `groups` numbers rows that belong together
+    (a matched pair, else the row itself); `missing_count` rows of the set are not in the warehouse.
+    """
+
+    x: Float[np.ndarray, "row d_model"]
+    prompt_ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    is_positive: Bool[np.ndarray, " row"] | None
+    groups: np.ndarray
+    missing_count: int
+    query: str
+
+    @property
+    def row_set_hash(self) -> str:
+        """Hash of the prompt ids in order, with their labels."""
+        labels = [] if self.is_positive is None else self.is_positive.tolist()
+        return content_key(self.prompt_ids, labels)
+
+    @property
+    def labels(self) -> Bool[np.ndarray, " row"]:
+        if self.is_positive is None:
+            raise LabelError("these prompts have no labels")
+        return self.is_positive
+
+    def take(self, index: np.ndarray) -> Matrix:
+        """The rows of `index`, in its order."""
+        return replace(
+            self,
+            x=self.x[index],
+            prompt_ids=tuple(self.prompt_ids[i] for i in index),
+            texts=tuple(self.texts[i] for i in index),
+            is_positive=None if self.is_positive is None else self.is_positive[index],
+            groups=self.groups[index],
+        )
+
+
+def find_space(
+    connection: Connection, model: str, *, pooling: str = "last5_mean", template: str = "raw"
+) -> Space:
+    """The space of a model at layer 0; `model` is a name, or NAME@ID where versions differ.
+
+    Raises `ModelError` where nothing, or more than one version, was ingested under the name.
+    """
+    name, _, prefix = model.partition("@")
+    found = rows(
+        connection,
+        """
+        select model_id, dtype, source, d_model, layer_count
+        from models
+        where model = ? and starts_with(model_id, ?)
+        order by model_id
+        """,
+        [name, prefix],
+    )
+    if not found:
+        there = ", ".join(
+            row["model"] for row in rows(connection, "select distinct model from models")
+        )
+        raise ModelError(
+            f"no activations of {model} (there: {there or 'none'}): "
+            f"run `axes ingest activations {name} --prompts SET` first"
+        )
+    if len(found) > 1:
+        versions = "; ".join(
+            f"{name}@{row['model_id'][:8]} ({row['dtype']}, {row['source']})" for row in found
+        )
+        raise ModelError(f"{len(found)} versions of {name} are there, say which: {versions}")
+    return Space(
+        model=name,
+        model_id=found[0]["model_id"],
+        layer=0,
+        pooling=pooling,
+        template=template,
+        d_model=found[0]["d_model"],
+        layer_count=found[0]["layer_count"],
+    )
+
+
+def load_matrix(
+    connection: Connection,
+    space: Space,
+    prompt_set: str,
+    *,
+    limit: int | None = None,
+    allow_missing: bool = False,
+) -> Matrix:
+    """The activations of a prompt set (its first `limit` prompts) at a space, in the set's order.
+
+    Raises `PromptError` for an unknown set, `CoverageError` where rows are missing and that is not
+    allowed, `LabelError` where only some of the prompts are labelled.
+    """
+    expected = count_prompts(connection, prompt_set, limit)
+    statement = matrix_query(space, prompt_set, limit)
+    table = query(connection, statement)
+    missing_count = expected - table.num_rows
+    if missing_count and not (allow_missing and table.num_rows):
+        raise CoverageError(
+            f"{space.model} has activations for {table.num_rows} of the {expected} prompts of "
+            f"{prompt_set} at layer {space.layer} ({space.pooling}, {space.template}): "
+            f"run `axes ingest activations {space.model} --prompts {prompt_set} "
+            f"--template {space.template}`"
+            + ("" if not table.num_rows else ", or go on without them with --allow-missing")
+        )
+    labels = table.column("is_positive").to_pylist()
+    unlabelled_count = labels.count(None)
+    if 0 < unlabelled_count < len(labels):
+        raise LabelError(
+            f"{unlabelled_count} of {len(labels)} prompts of {prompt_set} have no label"
+        )
+    pairs = table.column("pair_id").to_pylist()
+    names = [pair or f"row {row}" for row, pair in enumerate(pairs)]
+    return Matrix(
+        x=vectors(table.column("vector")),
+        prompt_ids=tuple(table.column("prompt_id").to_pylist()),
+        texts=tuple(table.column("text").to_pylist()),
+        is_positive=None if unlabelled_count else np.array(labels, dtype=bool),
+        groups=np.unique(names, return_inverse=True)[1],
+        missing_count=missing_count,
+        query=statement,
+    )
+
+
+def is_covered(
+    connection: Connection,
+    model: str,
+    limits: Mapping[str, int | None],
+    pooling: str,
+    template: str,
+) -> bool:
+    """Whether all blocks of a model are stored for the first so many prompts of every set."""
+    name = model.partition("@")[0]
+    if not rows(connection, "from models where model = ?", [name]):
+        return False
+    space = find_space(connection, model, pooling=pooling, template=template)
+    return all(
+        rows(
+            connection,
+            """
+            select count(*) as count
+            from activations
+            where
+                model = ? and model_id = ? and site = ? and pooling = ? and template = ?
+                and prompt_id in (
+                    select prompt_id from prompts where prompt_set = ? and position < ?
+                )
+            """,
+            [
+                space.model,
+                space.model_id,
+                space.site,
+                space.pooling,
+                space.template,
+                prompt_set,
+                2**31 - 1 if limit is None else limit,
+            ],
+        )[0]["count"]
+        == count_prompts(connection, prompt_set, limit) * space.layer_count
+        for prompt_set, limit in limits.items()
+    )
+
+
+def require_classes(matrix: Matrix, prompt_set: str) -> None:
+    """Raise `LabelError` unless both classes are there."""
+    if matrix.is_positive is None:
+        raise LabelError(f"the prompt set {prompt_set} has no labels: import it with some")
+    positive_count = int(matrix.is_positive.sum())
+    if positive_count in (0, len(matrix.is_positive)):
+        only = "positive" if positive_count else "negative"
+        raise LabelError(f"all {len(matrix.is_positive)} labels of {prompt_set} are {only}")
+
+
+def count_prompts(connection: Connection, prompt_set: str, limit: int | None = None) -> int:
+    """Prompts of a set, `limit` at most; raises `PromptError` for an unknown set."""
+    count = rows(
+        connection, "select count(*) as count from prompts where prompt_set = ?", [prompt_set]
+    )[0]["count"]
+    if not count:
+        raise PromptError(
+            f"no prompt set {prompt_set} in the warehouse: "
+            f"import it with `axes prompts import {prompt_set} SOURCE`"
+        )
+    return count if limit is None else min(count, limit)
+
+
+def matrix_query(space: Space, prompt_set: str, limit: int | None = None) -> str:
+    """The SQL that brings the rows of a matrix; it can be pasted into `axes sql`."""
+    first = "" if limit is None else f" and position < {limit}"
+    conditions: dict[str, Any] = {
+        "model": space.model,
+        "model_id": space.model_id,
+        "prompt_set": prompt_set,
+        "site": space.site,
+        "pooling": space.pooling,
+        "template": space.template,
+    }
+    where = " and ".join(f"{name} = {_literal(value)}" for name, value in conditions.items())
+    return (
+        "select prompt_id, pair_id, text, is_positive, vector from v_activations "
+        f"where {where} and layer = {space.layer}{first} order by position"
+    )
+
+
+def _literal(value: str) -> str:
+    escaped = value.replace("'", "''")
+    return f"'{escaped}'"

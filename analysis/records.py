@@ -1,0 +1,229 @@
+"""Fitted things into the warehouse: axes, alignments, projections, each under a content key.
+
+Writing the same thing again finds it there, so a study that was killed goes on from where it was
+and two studies share what they have in common.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from analysis.alignment import Alignment, AlignmentFit
+from analysis.directions import Direction
+from analysis.matrices import Matrix, Space
+from warehouse.connection import Connection, rows, vectors
+from warehouse.runs import Run
+from warehouse.writer import content_key, data_file, rows_table, vector_array, write_rows
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A registered direction: a unit vector in a space, and its row of the table `axes`."""
+
+    axis_id: str
+    name: str
+    kind: str
+    space: Space
+    vector: Float[np.ndarray, " d_model"]
+    row: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StoredAlignment:
+    """A map into the reference's space with its key; `fit` is as read back from the warehouse."""
+
+    alignment_id: str
+    fit: AlignmentFit
+
+
+def make_axis(
+    kind: str,
+    method: str,
+    space: Space,
+    direction: Direction,
+    fitted_on: Matrix,
+    prompt_set: str,
+    *,
+    label: str,
+    fitted_model: str | None = None,
+    held_out_model: str | None = None,
+    alignment_id: str | None = None,
+    sources: Sequence[Axis] = (),
+    parameters: dict[str, Any] | None = None,
+) -> Axis:
+    """An axis with its id: a hash of everything that determines the vector."""
+    key = content_key(
+        kind,
+        method,
+        space.model_id,
+        space.layer,
+        space.site,
+        space.pooling,
+        space.template,
+        fitted_on.row_set_hash,
+        fitted_model,
+        held_out_model,
+        alignment_id,
+        [source.axis_id for source in sources],
+    )
+    name = f"{kind}/{label}/{space.layer}/{prompt_set}"
+    positive_count = int(fitted_on.labels.sum())
+    row = {
+        "axis_id": key,
+        "name": name,
+        "kind": kind,
+        "method": method,
+        "space_model": space.model,
+        "space_model_id": space.model_id,
+        "layer": space.layer,
+        "site": space.site,
+        "pooling": space.pooling,
+        "template": space.template,
+        "raw_norm": direction.raw_norm,
+        "fitted_model": fitted_model,
+        "held_out_model": held_out_model,
+        "alignment_id": alignment_id,
+        "source_axis_ids": [source.axis_id for source in sources],
+        "prompt_set": prompt_set,
+        "positive_count": positive_count,
+        "negative_count": len(fitted_on.labels) - positive_count,
+        "row_set_hash": fitted_on.row_set_hash,
+        "query": fitted_on.query,
+        "parameters": json.dumps(parameters or {}, sort_keys=True),
+    }
+    return Axis(key, name, kind, space, direction.vector, row)
+
+
+def write_axes(root: Path, connection: Connection, run: Run, axes: Sequence[Axis]) -> None:
+    """Add the axes that are not registered yet."""
+    there = {row["axis_id"] for row in rows(connection, "select axis_id from axes")}
+    new = [axis for axis in axes if axis.axis_id not in there]
+    if not new:
+        return
+    # One file per space, since a file holds vectors of one width.
+    tables = [
+        rows_table(
+            "axes",
+            [{**axis.row, "run_id": run.run_id}],
+            vector=vector_array(axis.vector[None, :]),
+        )
+        for axis in new
+    ]
+    name = content_key([axis.axis_id for axis in new])
+    write_rows(root, "axes", tables, name=name)
+    run.rows += len(new)
+
+
+def write_alignment(
+    root: Path,
+    run: Run,
+    fit: AlignmentFit,
+    *,
+    alignment_id: str,
+    space: Space,
+    reference: Space,
+    prompt_set: str,
+    rows_fitted: Matrix,
+    seed: int,
+) -> None:
+    """Register a fitted map."""
+    alignment = fit.alignment
+    row = {
+        "alignment_id": alignment_id,
+        "model": space.model,
+        "model_id": space.model_id,
+        "layer": space.layer,
+        "reference_model": reference.model,
+        "reference_model_id": reference.model_id,
+        "reference_layer": reference.layer,
+        "site": space.site,
+        "pooling": space.pooling,
+        "template": space.template,
+        "method": "identity" if alignment.ridge_lambda is None else "ridge",
+        "ridge_lambda": alignment.ridge_lambda,
+        "lambda_policy": "given" if fit.is_lambda_given else "held_out",
+        "r2_held_out": fit.r2_held_out,
+        "r2_uniform": fit.r2_uniform,
+        "prompt_set": prompt_set,
+        "row_count": len(rows_fitted.prompt_ids),
+        "row_set_hash": rows_fitted.row_set_hash,
+        "seed": seed,
+        "run_id": run.run_id,
+    }
+    table = rows_table(
+        "alignments",
+        [row],
+        weights=vector_array(alignment.weights.reshape(1, -1)),
+        intercept=vector_array(alignment.intercept[None, :]),
+    )
+    write_rows(root, "alignments", table, name=alignment_id)
+    run.rows += 1
+
+
+def read_alignment(root: Path, connection: Connection, alignment_id: str) -> StoredAlignment | None:
+    """A registered map, or None; the weights are the stored float32, whoever asks."""
+    if not data_file(root, "alignments", alignment_id).exists():
+        return None
+    table = connection.sql(
+        "select * from alignments where alignment_id = ?", params=[alignment_id]
+    ).to_arrow_table()
+    row = table.drop_columns(["weights", "intercept"]).to_pylist()[0]
+    intercept = vectors(table.column("intercept"))[0].astype(np.float64)
+    weights = vectors(table.column("weights"))[0].astype(np.float64).reshape(-1, len(intercept))
+    fit = AlignmentFit(
+        Alignment(weights, intercept, row["ridge_lambda"]),
+        row["r2_held_out"],
+        row["r2_uniform"],
+        row["lambda_policy"] == "given",
+    )
+    return StoredAlignment(alignment_id, fit)
+
+
+def write_projections(
+    root: Path,
+    connection: Connection,
+    run: Run,
+    space: Space,
+    prompt_ids: Sequence[str],
+    scored: dict[str, tuple[str | None, np.ndarray]],
+) -> None:
+    """Add projections of one model's prompts: axis id -> (alignment id, projection per prompt).
+
+    Prompts that have a projection on an axis keep it, so that sets may overlap.
+    """
+    found = rows(
+        connection,
+        """
+        select axis_id, prompt_id
+        from projections
+        where model = ? and model_id = ? and list_contains(?, axis_id)
+        """,
+        [space.model, space.model_id, list(scored)],
+    )
+    there = {(row["axis_id"], row["prompt_id"]) for row in found}
+    new = [
+        {
+            "axis_id": axis_id,
+            "model_id": space.model_id,
+            "prompt_id": prompt_id,
+            "layer": space.layer,
+            "alignment_id": alignment_id,
+            "projection": float(value),
+            "run_id": run.run_id,
+        }
+        for axis_id, (alignment_id, values) in scored.items()
+        for prompt_id, value in zip(prompt_ids, values, strict=True)
+        if (axis_id, prompt_id) not in there
+    ]
+    if new:
+        name = content_key([(row["axis_id"], row["prompt_id"]) for row in new])
+        table = rows_table("projections", new)
+        write_rows(root, "projections", table, name=name, partition=space.model)
+        run.rows += len(new)

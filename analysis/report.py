@@ -1,0 +1,134 @@
+"""A study as one Markdown file: its tables, how to read them, and the SQL behind each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from warehouse.connection import Connection, connect, query, rows
+from warehouse.errors import AxesError
+from warehouse.render import render
+
+STUDY_TABLE = """
+select
+    model, prompt_set, is_in_sample as in_sample, layer, native,
+    format('{:.3f} to {:.3f}', native_lower, native_upper) as native_95,
+    universal,
+    format('{:.3f} to {:.3f}', universal_lower, universal_upper) as universal_95,
+    leave_one_out, native_cross_validated as native_cv, native_null_upper as null_95,
+    bag_of_words
+from v_study
+where study_id = '{study_id}'
+order by prompt_set, model
+"""
+
+_ALIGNMENT_TABLE = """
+select distinct model, layer, cosine_universal, cosine_reference, alignment_r2, ridge_lambda
+from v_study
+where study_id = '{study_id}'
+order by model
+"""
+
+_SINGULAR_VALUES = """
+select component, estimate as singular_value
+from evaluations
+where study_id = '{study_id}' and metric = 'singular_value'
+order by component
+"""
+
+_LAYER_PROFILE = """
+select model, prompt_set, layer, auroc
+from v_auroc
+where kind = 'native' and prompt_set = '{evaluated}'
+    and axis_id in (select axis_id from axes where prompt_set = '{prompts}')
+    and model_id in (select model_id from evaluations where study_id = '{study_id}')
+qualify auroc >= max(auroc) over (partition by model, prompt_set) or layer % 6 = 0
+order by model, layer
+"""
+
+_RUNS = """
+select command, status, device, rows, tokens, tokens_per_second, started_at
+from runs
+order by started_at
+"""
+
+_TABLES = (
+    (
+        "AUROC",
+        "Probability that a prompt of the positive class projects above one of the negative. "
+        "`native`: the model's own direction. `universal`: the shared axis, after the model's "
+        "alignment. `leave_one_out`: the axis made without this model. Intervals are DeLong's, "
+        "95 %. In sample, the prompts are those that the directions were fitted on: hold `native` "
+        "there against `native_cv` (out of fold) and `null_95` (95th percentile of directions "
+        "fitted on shuffled labels). `bag_of_words` needs no model.",
+        STUDY_TABLE,
+    ),
+    (
+        "Alignment and cosines",
+        "`alignment_r2`: share of the reference's variance that the map predicts on held-out "
+        "alignment prompts. Cosines stay high over many lambdas while AUROC moves: read both.",
+        _ALIGNMENT_TABLE,
+    ),
+    (
+        "Singular values of the stacked directions",
+        "With k models all alike the first is sqrt(k) and the rest are 0.",
+        _SINGULAR_VALUES,
+    ),
+    (
+        "Layer profile",
+        "AUROC of the native direction at every sixth layer and at the best one; the best is "
+        "picked on the prompts shown, so it is an upper end and not a result.",
+        _LAYER_PROFILE,
+    ),
+    ("Jobs", "Everything that was run on this warehouse.", _RUNS),
+)
+
+
+def latest_study(connection: Connection, study: str | None = None) -> str:
+    """The id of the last study, or the one that starts with `study`; raises `AxesError`."""
+    found = rows(
+        connection,
+        """
+        select evaluations.study_id, max(runs.started_at) as started_at
+        from evaluations
+        inner join runs on evaluations.run_id = runs.run_id
+        where starts_with(evaluations.study_id, ?)
+        group by evaluations.study_id
+        order by started_at
+        """,
+        [study or ""],
+    )
+    if not found:
+        raise AxesError(f"no study {study or ''} in the warehouse: run `axes study` first")
+    return found[-1]["study_id"]
+
+
+def write_report(root: Path, output: Path, study: str | None = None) -> Path:
+    """Write the report of a study (the last one unless given) and return its path."""
+    connection = connect(root)
+    study_id = latest_study(connection, study)
+    parameters = json.loads(
+        rows(connection, "select parameters from evaluations where study_id = ?", [study_id])[0][
+            "parameters"
+        ]
+    )
+    names = {
+        "study_id": study_id,
+        "prompts": parameters["prompts"],
+        "evaluated": [parameters["prompts"], *parameters["evaluate"]][-1],
+    }
+    parts = [f"# Study {study_id}\n", _definition(parameters)]
+    for title, text, template in _TABLES:
+        statement = template
+        for name, value in names.items():
+            statement = statement.replace(f"{{{name}}}", value)
+        table = render(query(connection, statement), "markdown").decode()
+        parts.append(f"## {title}\n\n{text}\n\n{table}\n```sql{statement}```\n")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text("\n".join(parts))
+    return output
+
+
+def _definition(parameters: dict) -> str:
+    lines = [f"| {name} | {value} |" for name, value in parameters.items()]
+    return "\n".join(["| what | value |", "| --- | --- |", *lines]) + "\n"

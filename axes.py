@@ -1,0 +1,72 @@
+"""The `axes` command: a thin click group that mounts the groups below it when they are needed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from warehouse.errors import AxesError
+
+# Command -> (module, attribute, one line for --help); modules are imported on use, so that
+# `axes --help` imports neither torch nor DuckDB.
+_COMMANDS = {
+    "study": ("analysis.commands", "study", "The whole chain: ingest, fit, align, evaluate."),
+    "fit": ("analysis.commands", "fit", "Fit one model's directions on a labelled prompt set."),
+    "export": ("analysis.commands", "export", "Write an axis to safetensors, JSON or GGUF."),
+    "report": ("analysis.commands", "report", "Write a study's tables as one Markdown file."),
+    "ingest": ("ingest.commands", "ingest", "Run models and store activations or traces."),
+    "models": ("ingest.commands", "models", "List, show and fetch models."),
+    "prompts": ("ingest.commands", "prompts", "Import and list prompt sets."),
+    "sql": ("warehouse.commands", "sql", "Run a SQL query over the warehouse."),
+    "warehouse": ("warehouse.commands", "warehouse", "Make and check a warehouse."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when it is called, and prints domain errors as one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        return getattr(importlib.import_module(module), attribute)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AxesError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="safety-axes")
+def cli() -> None:
+    """Do language models share an unsafe direction in activation space?
+
+    Ingest jobs write activations to a warehouse of Parquet files; directions, alignments and a
+    universal axis are fitted from it; everything is then SQL.
+
+    \b
+    axes prompts import demo_safety
+    axes ingest activations smollm2-135m --prompts demo_safety
+    axes study --group demo --prompts demo_safety --align demo_alignment
+    axes sql "from v_auroc order by model, prompt_set, kind"
+    """
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        cli.main(standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit(130)

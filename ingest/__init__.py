@@ -1,0 +1,1 @@
+"""Models in, rows out: run language models and write what they did to the warehouse."""

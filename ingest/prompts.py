@@ -1,0 +1,392 @@
+"""Prompt sets into the warehouse: from a hub, CSV, JSONL or Parquet to prompts and labels.
+
+A prompt's id is the hash of its normalised text, and the normalised text is what models are given,
+so that one id is one input wherever it was imported from. A set keeps the order of its source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import polars as pl
+
+from warehouse.connection import connect, rows
+from warehouse.errors import LabelError, PromptError
+from warehouse.layout import init_root
+from warehouse.runs import Run, record_run
+from warehouse.writer import KEY_LENGTH, rows_table, write_rows
+
+ENTRIES = Path(__file__).with_name("prompt_sets.toml")
+BUILTIN = Path(__file__).with_name("prompt_sets")
+
+_OPTIONAL = ("source", "category", "split", "license", "pair_id")
+_HUB = re.compile(r"hf:(?P<path>[^:@]+)(?::(?P<config>[^@]+))?(?:@(?P<revision>.+))?")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    prompt_id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class PromptSource:
+    """Where a set comes from and how its columns are called there."""
+
+    source: str
+    columns: dict[str, str] = field(default_factory=dict)
+    only_if_empty: str | None = None
+    per_label: int | None = None
+    license: str | None = None
+    split: str = "train"
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What an import did; `changed_count` texts differ from the source after normalisation."""
+
+    prompt_set: str
+    prompt_count: int
+    positive_count: int
+    negative_count: int
+    duplicate_count: int
+    changed_count: int
+    skipped_count: int
+    is_new: bool
+
+
+def import_prompts(
+    root: Path,
+    prompt_set: str,
+    source: PromptSource,
+    *,
+    positive: Sequence[str] = (),
+    labeler: str = "dataset",
+    limit: int | None = None,
+    replace_set: bool = False,
+    keep_whitespace: bool = False,
+    skip_unusable: bool = False,
+) -> ImportSummary:
+    """Read `source`, normalise, hash, deduplicate, and write it as the set `prompt_set`.
+
+    Importing the same rows again changes nothing. Raises `PromptError` for a source that cannot be
+    read, an empty prompt, or another set of that name; `LabelError` for labels that are not
+    understood or contradict each other.
+    """
+    init_root(root)
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", prompt_set):
+        raise PromptError(f"{prompt_set!r} is no name for a set: letters, digits, _ . - only")
+    frame = _select(read_source(source), source)
+    texts, changed_count = _normalised(frame["text"].to_list(), keep_whitespace)
+    frame = frame.with_columns(pl.Series("text", texts))
+    parameters = {"prompt_set": prompt_set, "source": source.source, "labeler": labeler}
+    with record_run(root, "prompts import", parameters) as run:
+        frame = _without_empty(run, frame, skip_unusable)
+        frame = _labelled(frame, positive)
+        _require_agreement(root, frame, labeler)
+        unique = frame.unique("text", keep="first", maintain_order=True)
+        duplicate_count = len(frame) - len(unique)
+        if source.per_label is not None:
+            unique = _first_per_label(unique, source.per_label)
+        unique = unique.head(limit) if limit is not None else unique
+        is_new = _write_set(root, run, prompt_set, unique, labeler, replace_set)
+    return ImportSummary(
+        prompt_set=prompt_set,
+        prompt_count=len(unique),
+        positive_count=int(unique["is_positive"].sum()),
+        negative_count=int((~unique["is_positive"]).sum()),
+        duplicate_count=duplicate_count,
+        changed_count=changed_count,
+        skipped_count=len(run.skipped),
+        is_new=is_new,
+    )
+
+
+@cache
+def ready_sets() -> dict[str, PromptSource]:
+    """The sets that can be imported by name alone."""
+    entries = tomllib.loads(ENTRIES.read_text())["sets"]
+    return {name: PromptSource(**entry) for name, entry in entries.items()}
+
+
+def prompt_source(prompt_set: str, source: str | None, **options: Any) -> PromptSource:
+    """The source of a set: the one given, or the ready entry of that name."""
+    given = {name: value for name, value in options.items() if value}
+    if source is not None:
+        return PromptSource(source=source, **given)
+    if prompt_set not in ready_sets():
+        raise PromptError(
+            f"{prompt_set} is not a ready set ({', '.join(ready_sets())}): "
+            "give a source: a .parquet, .csv or .jsonl file, or hf:OWNER/NAME"
+        )
+    return replace(ready_sets()[prompt_set], **given)
+
+
+def normalise(text: str, *, keep_whitespace: bool = False) -> str:
+    """Unicode NFC, newlines as \\n, and (unless kept) no white space around the text.
+
+    >>> normalise("  cafe\\u0301\\r\\n")
+    'café'
+    """
+    text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n")
+    return text if keep_whitespace else text.strip()
+
+
+def prompt_id(text: str) -> str:
+    """The first 16 hex digits of the SHA-256 of a normalised text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+def read_prompts(root: Path, prompt_sets: Mapping[str, int | None]) -> list[Prompt]:
+    """The first so many prompts (None: all) of some sets, each once, in the order of the sets.
+
+    Raises `PromptError` for a set that is not in the warehouse.
+    """
+    connection = connect(root)
+    prompts: dict[str, Prompt] = {}
+    for name, limit in prompt_sets.items():
+        found = rows(
+            connection,
+            "select prompt_id, text from prompts where prompt_set = ? order by position limit ?",
+            [name, 2**62 if limit is None else limit],
+        )
+        if not found:
+            raise PromptError(_unknown_set(root, name))
+        for row in found:
+            prompts.setdefault(row["prompt_id"], Prompt(row["prompt_id"], row["text"]))
+    return list(prompts.values())
+
+
+def read_source(source: PromptSource) -> pl.DataFrame:
+    """The source's rows as they are; raises `PromptError` where it cannot be read."""
+    kind, _, rest = source.source.partition(":")
+    if kind == "hf":
+        return _read_hub(source)
+    path = BUILTIN / rest if kind == "builtin" else Path(source.source).expanduser()
+    readers = {
+        ".parquet": pl.read_parquet,
+        ".csv": lambda file: pl.read_csv(file, infer_schema=False),
+        ".jsonl": pl.read_ndjson,
+    }
+    if path.suffix not in readers:
+        raise PromptError(
+            f"{source.source}: a .parquet, .csv or .jsonl file, or hf:OWNER/NAME, is expected"
+        )
+    try:
+        return readers[path.suffix](path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise PromptError(f"{path} cannot be read: {error}") from error
+
+
+def _read_hub(source: PromptSource) -> pl.DataFrame:
+    """`hf:OWNER/NAME[:CONFIG][@REVISION]`, or `hf:` and a folder in the hub's layout."""
+    from datasets import disable_progress_bars, load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+
+    match = _HUB.fullmatch(source.source)
+    if match is None:
+        raise PromptError(f"{source.source}: hf:OWNER/NAME[:CONFIG][@REVISION] is expected")
+    disable_progress_bars()
+    try:
+        dataset = load_dataset(
+            match["path"], name=match["config"], revision=match["revision"], split=source.split
+        )
+    except (OSError, ValueError, DatasetNotFoundError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise PromptError(
+            f"{source.source} cannot be loaded ({reason}): check the name and the network, "
+            "or give a local file"
+        ) from error
+    frame = dataset.with_format("polars")[:]
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def _select(frame: pl.DataFrame, source: PromptSource) -> pl.DataFrame:
+    """Our columns out of theirs, all as text."""
+    columns = {"text": "text", "label": "label", **{name: name for name in _OPTIONAL}}
+    if "text" not in frame.columns and "prompt" in frame.columns:
+        columns["text"] = "prompt"
+    columns.update(source.columns)
+    for ours, theirs in {"text": columns["text"], **source.columns}.items():
+        if theirs not in frame.columns:
+            raise PromptError(
+                f"{source.source} has no column {theirs!r} for the {ours}; it has "
+                f"{', '.join(frame.columns)}: say which with --{ours}-column"
+            )
+    if source.only_if_empty is not None:
+        frame = frame.filter(pl.col(source.only_if_empty).fill_null("").str.strip_chars() == "")
+    selected = [
+        _as_text(frame[theirs]).alias(ours)
+        if theirs in frame.columns
+        else pl.lit(None, pl.String).alias(ours)
+        for ours, theirs in columns.items()
+    ]
+    result = frame.select(selected)
+    if source.license is not None:
+        result = result.with_columns(pl.col("license").fill_null(source.license))
+    return result
+
+
+def _as_text(column: pl.Series) -> pl.Series:
+    """Label 1.0 and true read as "1" and "true", whatever type the source gave them."""
+    if column.dtype.is_float() and column.drop_nulls().round(0).eq(column.drop_nulls()).all():
+        column = column.cast(pl.Int64)
+    return column.cast(pl.String)
+
+
+def _normalised(texts: Sequence[str | None], keep_whitespace: bool) -> tuple[list[str], int]:
+    result = [normalise(text or "", keep_whitespace=keep_whitespace) for text in texts]
+    return result, sum(new != old for new, old in zip(result, texts, strict=True))
+
+
+def _without_empty(run: Run, frame: pl.DataFrame, skip_unusable: bool) -> pl.DataFrame:
+    frame = frame.with_row_index("row")
+    empty = frame.filter(pl.col("text").str.strip_chars() == "")["row"].to_list()
+    if not empty:
+        return frame
+    if not skip_unusable:
+        raise PromptError(
+            f"row {empty[0]} is an empty prompt ({len(empty)} in all); "
+            "--skip-unusable leaves such rows out and records it"
+        )
+    run.skipped += [{"prompt_id": f"row {row}", "reason": "empty"} for row in empty]
+    return frame.filter(~pl.col("row").is_in(empty))
+
+
+def _labelled(frame: pl.DataFrame, positive: Sequence[str]) -> pl.DataFrame:
+    """Add `is_positive`: by `positive` where given, else by the label texts that are known."""
+    label = pl.col("label").str.strip_chars().str.to_lowercase()
+    if positive:
+        wanted = [text.strip().lower() for text in positive]
+        frame = frame.with_columns(label.is_in(wanted).alias("is_positive"))
+        if not frame["is_positive"].any():
+            raise LabelError(
+                f"no row has the label {', '.join(positive)}; labels are {_label_list(frame)}"
+            )
+        return frame
+    known = tomllib.loads(ENTRIES.read_text())["labels"]
+    frame = frame.with_columns(
+        pl.when(label.is_in(known["positive"]))
+        .then(True)
+        .when(label.is_in(known["negative"]))
+        .then(False)
+        .alias("is_positive")
+    )
+    if frame.filter(pl.col("label").is_not_null() & pl.col("is_positive").is_null()).height:
+        raise LabelError(
+            f"labels {_label_list(frame)}: say which is the positive class with --positive LABEL"
+        )
+    return frame
+
+
+def _label_list(frame: pl.DataFrame) -> str:
+    values = frame["label"].drop_nulls().unique().sort().to_list()
+    return ", ".join(repr(value) for value in values[:8]) or "absent"
+
+
+def _require_agreement(root: Path, frame: pl.DataFrame, labeler: str) -> None:
+    """One text, one label: within the source, and against the sets that are there."""
+    known = pl.from_arrow(
+        connect(root)
+        .sql(
+            """
+            select distinct prompts.text, labels.is_positive, 'set ' || labels.prompt_set as place
+            from labels
+            inner join prompts using (prompt_set, prompt_id)
+            where labels.labeler = ?
+            """,
+            params=[labeler],
+        )
+        .to_arrow_table()
+    )
+    assert isinstance(known, pl.DataFrame)
+    here = frame.select("text", "is_positive", pl.format("row {}", "row").alias("place"))
+    both = pl.concat([here, known.join(here.select("text").unique(), on="text")])
+    both = both.filter(pl.col("is_positive").is_not_null())
+    conflicts = (
+        both.group_by("text", maintain_order=True)
+        .agg(pl.col("is_positive").n_unique().alias("kinds"), "is_positive", "place")
+        .filter(pl.col("kinds") > 1)
+    )
+    if conflicts.height:
+        shown = "; ".join(
+            f"{row['text'][:60]!r}: "
+            + ", ".join(
+                f"{place} {'positive' if positive else 'negative'}"
+                for place, positive in zip(row["place"], row["is_positive"], strict=True)
+            )
+            for row in conflicts.head(5).to_dicts()
+        )
+        raise LabelError(
+            f"{conflicts.height} texts carry both labels: {shown}; mend the source, "
+            "or keep both opinions by importing this one with --labeler NAME"
+        )
+
+
+def _first_per_label(frame: pl.DataFrame, count: int) -> pl.DataFrame:
+    place = pl.int_range(pl.len()).over("is_positive")
+    return frame.filter(pl.col("is_positive").is_not_null() & (place < count))
+
+
+def _write_set(
+    root: Path, run: Run, prompt_set: str, frame: pl.DataFrame, labeler: str, replace_set: bool
+) -> bool:
+    """Write the set's file of labels, then of prompts: no reader sees prompts without labels."""
+    if frame.is_empty():
+        raise PromptError(f"no rows for the set {prompt_set}")
+    frame = frame.with_columns(
+        pl.Series("prompt_id", [prompt_id(text) for text in frame["text"]]),
+        pl.int_range(pl.len(), dtype=pl.Int32).alias("position"),
+    )
+    columns = ["prompt_id", "position", "text", *_OPTIONAL, "label", "is_positive"]
+    there = rows(
+        connect(root),
+        """
+        select prompt_id, position, text, source, category, split, prompts.license, pair_id,
+            labels.label, labels.is_positive
+        from prompts
+        left join labels using (prompt_set, prompt_id)
+        where prompt_set = ? and (labels.labeler is null or labels.labeler = ?)
+        order by position
+        """,
+        [prompt_set, labeler],
+    )
+    prompts = frame.select(columns).to_dicts()
+    if there == prompts:
+        return False
+    if there and [row["text"] for row in there] != frame["text"].to_list() and not replace_set:
+        raise PromptError(
+            f"the set {prompt_set} is there with other rows ({len(there)}, the source has "
+            f"{len(prompts)}): --replace puts these in their place, or import under another name"
+        )
+    labels = [
+        {**row, "prompt_set": prompt_set, "run_id": run.run_id}
+        for row in prompts
+        if row["is_positive"] is not None
+    ]
+    name = quote(prompt_set, safe="")
+    write_rows(root, "labels", rows_table("labels", labels), name=name, partition=labeler)
+    described = [{**row, "run_id": run.run_id} for row in prompts]
+    write_rows(root, "prompts", rows_table("prompts", described), name=name, partition=prompt_set)
+    run.rows = len(prompts)
+    return True
+
+
+def _unknown_set(root: Path, name: str) -> str:
+    found = rows(connect(root), "select prompt_set from v_prompt_sets order by 1")
+    names = ", ".join(row["prompt_set"] for row in found) or "none yet"
+    ready = " (a ready set: no source needed)" if name in ready_sets() else ""
+    return (
+        f"no prompt set {name} in {root} (there: {names}): "
+        f"import it with `axes prompts import {name} SOURCE`{ready}"
+    )

@@ -1,0 +1,1 @@
+"""The warehouse's SQL, one object a file; `warehouse.connection` loads it."""

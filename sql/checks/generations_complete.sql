@@ -1,0 +1,16 @@
+-- Completions whose steps are not 0 to token_count - 1 at every stored layer.
+select
+    generations.generation_id,
+    generations.token_count,
+    tokens.layer,
+    count(tokens.step) as steps
+from stg_generations as generations
+left join stg_generation_tokens as tokens
+    on
+        generations.model = tokens.model
+        and generations.generation_id = tokens.generation_id
+group by all
+having
+    count(distinct tokens.step) != generations.token_count
+    or count(tokens.step) != generations.token_count
+    or max(tokens.step) != generations.token_count - 1;

@@ -1,0 +1,29 @@
+-- One row per ordered pair of different axes in one space (model, layer and site).
+-- Signs are kept: -1 is the same line with the classes swapped.
+create view v_axis_cosines as
+with
+axes as (select * from stg_axes),
+
+final as (
+    select
+        axes.axis_id,
+        other.axis_id as other_axis_id,
+        axes.name as axis_name,
+        other.name as other_axis_name,
+        axes.kind,
+        other.kind as other_kind,
+        axes.fitted_model as model,
+        other.fitted_model as other_model,
+        axes.space_model,
+        axes.layer,
+        cosine(axes.vector, other.vector) as cosine
+    from axes
+    inner join axes as other
+        on
+            axes.space_model_id = other.space_model_id
+            and axes.layer = other.layer
+            and axes.site = other.site
+            and axes.axis_id != other.axis_id
+)
+
+select * from final;

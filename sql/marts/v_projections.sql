@@ -1,0 +1,41 @@
+-- One row per axis, model and prompt in a prompt set.
+-- kind: native (the model's own direction), universal or leave_one_out (after the
+-- model's alignment), ...; compare projections within one axis and model only.
+-- is_in_sample: the axis was fitted on this prompt set (leave_one_out leaves out a
+-- model, not the prompts).
+create view v_projections as
+with
+projections as (select * from stg_projections),
+
+axes as (select * from stg_axes),
+
+prompts as (select * from v_prompts),
+
+final as (
+    select
+        projections.axis_id,
+        axes.name as axis_name,
+        axes.kind,
+        axes.method,
+        projections.model,
+        projections.model_id,
+        prompts.prompt_set,
+        projections.prompt_id,
+        prompts.pair_id,
+        projections.layer,
+        axes.template,
+        prompts.text,
+        prompts.source,
+        prompts.category,
+        prompts.split,
+        prompts.label,
+        prompts.position,
+        projections.projection,
+        prompts.is_positive,
+        axes.prompt_set = prompts.prompt_set as is_in_sample
+    from projections
+    inner join axes on projections.axis_id = axes.axis_id
+    inner join prompts on projections.prompt_id = prompts.prompt_id
+)
+
+select * from final;

@@ -1,0 +1,77 @@
+-- One row per study, model and prompt set: the study table.
+-- native_null_upper: 95th percentile of the AUROC of directions fitted on shuffled
+-- labels of the same prompts; native_cross_validated and bag_of_words: out-of-fold,
+-- folds grouped by pair. Each is filled for the set that the directions were fitted on.
+create view v_study as
+with
+evaluations as (select * from stg_evaluations),
+
+per_set as (
+    select
+        study_id,
+        model,
+        prompt_set,
+        any_value(layer) as layer,
+        bool_or(is_in_sample) as is_in_sample,
+        max(estimate) filter (where scorer = 'native') as native,
+        max(lower) filter (where scorer = 'native') as native_lower,
+        max(upper) filter (where scorer = 'native') as native_upper,
+        max(estimate) filter (where scorer = 'universal') as universal,
+        max(lower) filter (where scorer = 'universal') as universal_lower,
+        max(upper) filter (where scorer = 'universal') as universal_upper,
+        max(estimate) filter (where scorer = 'leave_one_out') as leave_one_out,
+        max(estimate) filter (
+            where scorer = 'native_cross_validated'
+        ) as native_cross_validated,
+        max(upper) filter (where scorer = 'native_shuffled_labels')
+            as native_null_upper
+    from evaluations
+    where metric = 'auroc' and model is not null
+    group by study_id, model, prompt_set
+),
+
+baselines as (
+    select
+        study_id,
+        prompt_set,
+        max(estimate) filter (where scorer = 'bag_of_words') as bag_of_words,
+        max(estimate) filter (where scorer = 'prompt_length') as prompt_length
+    from evaluations
+    where metric = 'auroc' and model is null
+    group by study_id, prompt_set
+),
+
+per_model as (
+    select
+        study_id,
+        model,
+        max(estimate) filter (where metric = 'cosine_universal') as cosine_universal,
+        max(estimate) filter (where metric = 'cosine_reference') as cosine_reference,
+        max(estimate) filter (where metric = 'r2_held_out') as alignment_r2,
+        max(estimate) filter (where metric = 'ridge_lambda') as ridge_lambda
+    from evaluations
+    where model is not null
+    group by study_id, model
+),
+
+final as (
+    select
+        per_set.*,
+        baselines.bag_of_words,
+        baselines.prompt_length,
+        per_model.cosine_universal,
+        per_model.cosine_reference,
+        per_model.alignment_r2,
+        per_model.ridge_lambda
+    from per_set
+    inner join per_model
+        on
+            per_set.study_id = per_model.study_id
+            and per_set.model = per_model.model
+    left join baselines
+        on
+            per_set.study_id = baselines.study_id
+            and per_set.prompt_set = baselines.prompt_set
+)
+
+select * from final;

@@ -1,0 +1,24 @@
+-- One row per study, model, prompt set, scorer, metric and component.
+create view stg_evaluations as
+select
+    study_id,
+    model,
+    model_id,
+    prompt_set,
+    scorer,
+    metric,
+    component,
+    axis_id,
+    layer,
+    estimate,
+    lower,
+    upper,
+    positive_count,
+    negative_count,
+    is_in_sample,
+    parameters,
+    run_id
+from read_parquet(
+    '${root}/evaluations/*.parquet',
+    hive_partitioning = false
+);

@@ -1,0 +1,23 @@
+-- One row per completion.
+create view stg_generations as
+select
+    model,
+    generation_id,
+    model_id,
+    prompt_id,
+    template,
+    text,
+    token_count,
+    finish_reason,
+    max_new_tokens,
+    temperature,
+    top_p,
+    seed,
+    axis_id,
+    strength,
+    run_id
+from read_parquet(
+    '${root}/generations/*/*.parquet',
+    hive_partitioning = true,
+    hive_types = { 'model': varchar }
+);

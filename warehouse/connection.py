@@ -1,0 +1,94 @@
+"""Open DuckDB on a root: every table is a view over its Parquet files, `sql/` on top.
+
+Nothing is copied and nothing is locked: the connection is in memory, so any number of readers and
+one writer work on a root at once, and a view sees a new file as soon as it is renamed into place.
+"""
+
+from __future__ import annotations
+
+import graphlib
+import re
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from warehouse.errors import QueryError
+from warehouse.layout import require_root
+from warehouse.schemas import TABLES
+
+SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
+
+Connection = duckdb.DuckDBPyConnection
+
+
+def connect(root: Path) -> Connection:
+    """A DuckDB connection with the macros, the tables (`prompts`, ...) and the marts (`v_...`).
+
+    Raises `RootError` where `root` is not a warehouse.
+    """
+    require_root(root)
+    connection = duckdb.connect()
+    connection.execute("set enable_progress_bar = false")
+    for statement in _statements(root):
+        connection.execute(statement)
+    return connection
+
+
+def query(connection: Connection, sql: str, parameters: Any = None) -> pa.Table:
+    """Run one statement and return its rows as an Arrow table; `QueryError` in DuckDB's words."""
+    try:
+        relation = connection.sql(sql, params=parameters)
+    except duckdb.Error as error:
+        raise QueryError(str(error)) from error
+    if relation is None:
+        return pa.table({})
+    try:
+        return relation.to_arrow_table()
+    except duckdb.Error as error:
+        raise QueryError(str(error)) from error
+
+
+def rows(connection: Connection, sql: str, parameters: Any = None) -> list[dict[str, Any]]:
+    """Run one statement and return its rows as dicts."""
+    return query(connection, sql, parameters).to_pylist()
+
+
+def vectors(column: pa.ChunkedArray) -> np.ndarray:
+    """A queried vector column as a float32 `[rows, d]` matrix; all vectors must be of one width."""
+    lists = column.combine_chunks()
+    values = lists.flatten().to_numpy(zero_copy_only=False)
+    if not len(lists):
+        return np.empty((0, 0), dtype=np.float32)
+    matrix = values.reshape(len(lists), -1)
+    widths = np.diff(lists.offsets.to_numpy())
+    if (widths != matrix.shape[1]).any():
+        raise QueryError(f"vectors of {widths.min()} and of {widths.max()} numbers in one result")
+    return matrix
+
+
+def sql_files(kind: str) -> dict[str, str]:
+    """Name -> text of the files in `sql/<kind>`."""
+    return {path.stem: path.read_text() for path in sorted((SQL_FOLDER / kind).glob("*.sql"))}
+
+
+def _statements(root: Path) -> list[str]:
+    """Everything that makes a bare connection a warehouse, each view after those it reads."""
+    views = {**sql_files("staging"), **sql_files("marts")}
+    location = root.resolve().as_posix().replace("'", "''")
+    statements = list(sql_files("macros").values())
+    statements += [views[name].replace("${root}", location) for name in _in_order(views)]
+    for name in TABLES:
+        statements.append(f"create view {name} as select * from stg_{name}")
+    return statements
+
+
+def _in_order(views: dict[str, str]) -> list[str]:
+    """View names so that each comes after the views named in its text."""
+    graph = {
+        name: {other for other in re.findall(r"\b(?:stg|v)_\w+", text) if other in views} - {name}
+        for name, text in views.items()
+    }
+    return list(graphlib.TopologicalSorter(graph).static_order())

@@ -1,0 +1,41 @@
+"""Domain errors: each message says what was expected, what was found and what to do."""
+
+
+class AxesError(Exception):
+    """Base of every error that is the user's to mend; the command line prints it as one line."""
+
+
+class RootError(AxesError):
+    """The folder given as a warehouse root is not one, or is of another schema version."""
+
+
+class PromptError(AxesError):
+    """A prompt set is unknown, or its rows cannot be used as they are."""
+
+
+class LabelError(AxesError):
+    """Labels contradict each other, are not understood, or leave a class empty."""
+
+
+class ModelError(AxesError):
+    """A model is unknown, cannot be reached or loaded, or is ambiguous in the warehouse."""
+
+
+class LayerError(AxesError):
+    """A layer that the model does not have was asked for."""
+
+
+class CoverageError(AxesError):
+    """Rows that a result would rest on are missing from the warehouse."""
+
+
+class NonFiniteError(AxesError):
+    """A vector holds NaN or infinity."""
+
+
+class AxisError(AxesError):
+    """An axis is unknown, ambiguous, or does not fit what it is applied to."""
+
+
+class QueryError(AxesError):
+    """A SQL statement was refused by DuckDB."""

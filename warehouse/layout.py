@@ -1,0 +1,94 @@
+"""Where things lie below a root: the marker file, and one hive partition per value.
+
+ROOT/warehouse.json
+ROOT/activations/model=smollm2-135m/<content key>.parquet
+ROOT/activations/model=__none__/schema.parquet      (no rows: an empty table still has a type)
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from urllib.parse import quote
+
+import pyarrow.parquet as pq
+
+from warehouse.errors import RootError
+from warehouse.schemas import SCHEMA_VERSION, TABLES, Table
+
+MARKER = "warehouse.json"
+NO_PARTITION = "__none__"
+
+
+def partition_folder(root: Path, table: Table, value: str | None = None) -> Path:
+    """The folder that holds the files of one partition; `value` is percent-encoded as hive does.
+
+    >>> partition_folder(Path("lake"), TABLES["activations"], "owner/name").as_posix()
+    'lake/activations/model=owner%2Fname'
+    >>> partition_folder(Path("lake"), TABLES["runs"]).as_posix()
+    'lake/runs'
+    """
+    folder = root / table.name
+    if table.partition is None:
+        return folder
+    if not value:
+        raise ValueError(f"{table.name} is partitioned by {table.partition}: a value is needed")
+    return folder / f"{table.partition}={quote(value, safe='')}"
+
+
+def table_glob(root: Path, table: Table) -> str:
+    """The glob that matches every data file of a table, and no temporary file."""
+    depth = "*.parquet" if table.partition is None else "*/*.parquet"
+    return f"{root.as_posix()}/{table.name}/{depth}"
+
+
+def init_root(root: Path) -> bool:
+    """Make `root` a warehouse if it is absent or an empty folder.
+
+    Returns whether anything was made. Raises `RootError` for a folder that holds other things.
+    """
+    if (root / MARKER).exists():
+        require_root(root)
+        return False
+    if root.exists() and (not root.is_dir() or any(_foreign(root))):
+        raise RootError(
+            f"{root} is not a warehouse and not empty: give --root another folder, "
+            "or an empty one to start a warehouse in it"
+        )
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for table in TABLES.values():
+            folder = partition_folder(root, table, NO_PARTITION)
+            folder.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table.file_schema.empty_table(), folder / "schema.parquet")
+        marker = json.dumps({"schema_version": SCHEMA_VERSION}) + "\n"
+        temporary = root / f".{MARKER}.tmp"
+        temporary.write_text(marker)
+        temporary.replace(root / MARKER)
+    except OSError as error:
+        raise RootError(f"cannot make a warehouse in {root}: {error}") from error
+    return True
+
+
+def require_root(root: Path) -> None:
+    """Raise `RootError` unless `root` is a warehouse of this schema version."""
+    marker = root / MARKER
+    if not marker.exists():
+        raise RootError(
+            f"{root} is not a warehouse (no {MARKER}): give --root or AXES_ROOT, "
+            "or start one with `axes warehouse init`"
+        )
+    try:
+        version = json.loads(marker.read_text())["schema_version"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise RootError(f"{marker} cannot be read: {error!r}") from error
+    if version != SCHEMA_VERSION:
+        raise RootError(
+            f"{root} has schema version {version}, this code reads version {SCHEMA_VERSION}"
+        )
+
+
+def _foreign(root: Path) -> list[Path]:
+    """What lies in `root` that an interrupted `init_root` would not have left."""
+    own = {*TABLES, f".{MARKER}.tmp"}
+    return [path for path in root.iterdir() if path.name not in own]

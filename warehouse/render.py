@@ -1,0 +1,84 @@
+"""Queried rows as text: a table for people, CSV, JSON, Parquet and Markdown for the rest."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_CELL_WIDTH = 60
+
+
+def show(table: pa.Table, output_format: str, output: Path | None = None) -> None:
+    """Print a result to stdout, or write it to the file `output`."""
+    data = render(table, output_format)
+    if output is not None:
+        output.write_bytes(data)
+    elif output_format == "parquet" and sys.stdout.isatty():
+        raise click.UsageError("parquet is not for a terminal: give --output FILE or a pipe")
+    else:
+        click.echo(data, nl=False)
+
+
+def render(table: pa.Table, output_format: str) -> bytes:
+    """A result in one of `FORMATS`, as bytes."""
+    if output_format == "parquet":
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        return buffer.getvalue()
+    if output_format == "json":
+        rows = json.dumps(table.to_pylist(), indent=2, default=str, ensure_ascii=False)
+        return (rows + "\n").encode()
+    if output_format == "csv":
+        return _flat(table).write_csv().encode()
+    header = table.column_names
+    cells = [[_cell(value) for value in row.values()] for row in table.to_pylist()]
+    text = _markdown(header, cells) if output_format == "markdown" else _aligned(header, cells)
+    return text.encode()
+
+
+def _flat(table: pa.Table) -> pl.DataFrame:
+    """Lists and structs as JSON text: CSV has no nested values."""
+    columns = []
+    for name in table.column_names:
+        values = table.column(name)
+        if pa.types.is_nested(values.type):
+            values = pa.array([json.dumps(value, default=str) for value in values.to_pylist()])
+        columns.append(pl.Series(name, values))
+    return pl.DataFrame(columns)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) >= 1e4 or 0 < abs(value) < 1e-3 else f"{value:.4f}"
+    if isinstance(value, list) and len(value) > 4 and isinstance(value[0], float):
+        return f"[{', '.join(_cell(item) for item in value[:3])}, ... {len(value)}]"
+    text = " ".join(str(value).split())
+    return text if len(text) <= _CELL_WIDTH else text[: _CELL_WIDTH - 1] + "…"
+
+
+def _aligned(header: list[str], cells: list[list[str]]) -> str:
+    lines = [header, *cells]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(header))]
+    rule = ["─" * width for width in widths]
+    text = [
+        "  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip()
+        for line in [header, rule, *cells]
+    ]
+    return "\n".join(text) + f"\n({len(cells)} row{'' if len(cells) == 1 else 's'})\n"
+
+
+def _markdown(header: list[str], cells: list[list[str]]) -> str:
+    rows = [header, ["---"] * len(header), *cells]
+    return "".join(
+        "| " + " | ".join(value.replace("|", "\\|") for value in row) + " |\n" for row in rows
+    )

@@ -1,0 +1,102 @@
+"""A provenance row per job: written when it starts, replaced when it ends.
+
+A job that is killed keeps the status `running` and no end time, which is the truth about it.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from warehouse.writer import rows_table, write_rows
+
+_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow", "duckdb", "scikit-learn")
+
+
+@dataclass
+class Run:
+    """A job under way; the counters are set by the job, the rest by `record_run`."""
+
+    root: Path
+    command: str
+    parameters: dict[str, Any]
+    device: str | None = None
+    seed: int | None = None
+    rows: int = 0
+    tokens: int = 0
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    run_id: str = ""
+
+    def __post_init__(self) -> None:
+        self.run_id = f"{self.started_at:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+
+    def write(self, status: str) -> None:
+        finished_at = None if status == "running" else datetime.now(UTC)
+        seconds = (finished_at - self.started_at).total_seconds() if finished_at else 0.0
+        row = {
+            "run_id": self.run_id,
+            "command": self.command,
+            "parameters": json.dumps(self.parameters, sort_keys=True, default=str),
+            "status": status,
+            "message": "; ".join(self.messages) or None,
+            "code_version": code_version(),
+            "library_versions": json.dumps(_library_versions(), sort_keys=True),
+            "device": self.device,
+            "seed": self.seed,
+            "rows": self.rows,
+            "tokens": self.tokens,
+            "tokens_per_second": self.tokens / seconds if self.tokens and seconds else None,
+            "skipped": self.skipped,
+            "started_at": self.started_at,
+            "finished_at": finished_at,
+        }
+        write_rows(self.root, "runs", rows_table("runs", [row]), name=self.run_id)
+
+
+@contextmanager
+def record_run(
+    root: Path,
+    command: str,
+    parameters: dict[str, Any],
+    *,
+    device: str | None = None,
+    seed: int | None = None,
+) -> Iterator[Run]:
+    """Yield a `Run`; its row says running, and at the end finished, failed or interrupted."""
+    run = Run(root, command, parameters, device=device, seed=seed)
+    run.write("running")
+    try:
+        yield run
+    except KeyboardInterrupt:
+        run.write("interrupted")
+        raise
+    except BaseException as error:
+        run.messages.append(f"{type(error).__name__}: {error}")
+        run.write("failed")
+        raise
+    run.write("finished")
+
+
+def code_version() -> str:
+    """The installed version of this package."""
+    return version("safety-axes")
+
+
+def _library_versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions

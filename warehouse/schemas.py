@@ -1,0 +1,387 @@
+"""Arrow schemas of every table: the only list of columns.
+
+Each table is one Parquet data set below the root, hive-partitioned by `partition`. The comments
+kept here become `comment on column` in DuckDB and the rows of `docs/tables.md`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+TEXT = pa.string()
+TIME = pa.timestamp("us", tz="UTC")
+VECTOR = pa.list_(pa.field("element", pa.float32(), nullable=False))
+STRINGS = pa.list_(pa.field("element", pa.string(), nullable=False))
+SKIPPED = pa.list_(
+    pa.field(
+        "element",
+        pa.struct([pa.field("prompt_id", TEXT), pa.field("reason", TEXT)]),
+        nullable=False,
+    )
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One data set: `grain` completes the sentence "one row per ...", `key` is unique."""
+
+    name: str
+    grain: str
+    key: tuple[str, ...]
+    schema: pa.Schema
+    partition: str | None = None
+
+    @property
+    def file_schema(self) -> pa.Schema:
+        """The columns inside the files: all but the partition, which is in the path."""
+        return pa.schema([field for field in self.schema if field.name != self.partition])
+
+    @property
+    def vector_columns(self) -> list[str]:
+        return [field.name for field in self.schema if field.type == VECTOR]
+
+
+def _column(name: str, kind: pa.DataType, comment: str, *, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"comment": comment})
+
+
+def _optional(name: str, kind: pa.DataType, comment: str) -> pa.Field:
+    return _column(name, kind, comment, nullable=True)
+
+
+_RUN = _column("run_id", TEXT, "the job that wrote the row (runs.run_id)")
+_MODEL = _column("model", TEXT, "the model's name, as given to the command")
+_MODEL_ID = _column(
+    "model_id", TEXT, "the exact model: weights, tokenizer, dtype (models.model_id)"
+)
+_PROMPT_ID = _column("prompt_id", TEXT, "hash of the normalised text (prompts.prompt_id)")
+_LAYER = _column("layer", pa.int16(), "zero-based block index; the vector is that block's output")
+_SITE = _column("site", TEXT, "where in the block: resid_post, the output of the whole block")
+_POOLING = _column("pooling", TEXT, "how positions became one vector: last5_mean, ...")
+_TEMPLATE = _column("template", TEXT, "how the prompt was rendered: raw text, or the chat template")
+
+_PROMPTS = Table(
+    name="prompts",
+    grain="prompt in a prompt set",
+    key=("prompt_set", "prompt_id"),
+    partition="prompt_set",
+    schema=pa.schema(
+        [
+            _column("prompt_set", TEXT, "the name the set was imported under"),
+            _PROMPT_ID,
+            _column("position", pa.int32(), "zero-based place in the source's own order"),
+            _column("text", TEXT, "the normalised text, as given to the tokenizer"),
+            _optional("source", TEXT, "where the row comes from, as the source says"),
+            _optional("category", TEXT, "topic or harm category, as the source says"),
+            _optional("split", TEXT, "train, test, ..., as the source says"),
+            _optional("license", TEXT, "licence of the text"),
+            _optional("pair_id", TEXT, "rows of one matched pair share it; never split apart"),
+            _RUN,
+        ]
+    ),
+)
+
+_LABELS = Table(
+    name="labels",
+    grain="labelled prompt of a set, or generation, and labeler",
+    key=("labeler", "prompt_set", "prompt_id", "generation_id"),
+    partition="labeler",
+    schema=pa.schema(
+        [
+            _column("labeler", TEXT, "who says so: dataset, refusal_substring, ..."),
+            _optional("prompt_set", TEXT, "the set whose import brought the label"),
+            _optional("prompt_id", TEXT, "the labelled prompt (prompts.prompt_id)"),
+            _optional("generation_id", TEXT, "the labelled completion, null for a prompt's label"),
+            _column("label", TEXT, "the label's text, as the source says"),
+            _column("is_positive", pa.bool_(), "true for the concept's positive class"),
+            _optional("score", pa.float64(), "the labeler's confidence, where it gives one"),
+            _RUN,
+        ]
+    ),
+)
+
+_MODELS = Table(
+    name="models",
+    grain="model at one revision, dtype and tokenizer",
+    key=("model_id",),
+    schema=pa.schema(
+        [
+            _column("model_id", TEXT, "hash of weights, configuration, tokenizer and numerics"),
+            _MODEL,
+            _column("source", TEXT, "hub id, wheel or local path the weights came from"),
+            _optional("revision", TEXT, "hub commit, where there is one"),
+            _column("architecture", TEXT, "transformers model_type"),
+            _column("d_model", pa.int32(), "width of the residual stream"),
+            _column("layer_count", pa.int32(), "number of blocks"),
+            _column("parameter_count", pa.int64(), "number of weights, tied ones once"),
+            _optional("context_length", pa.int32(), "longest prompt in tokens; null: no limit"),
+            _column("dtype", TEXT, "dtype of the weights and of the forward pass"),
+            _optional("attention", TEXT, "attention implementation, as transformers names it"),
+            _column("weights_hash", TEXT, "sha256 over the weight files"),
+            _column("tokenizer_hash", TEXT, "sha256 over the tokenizer's files"),
+            _optional(
+                "template_hash", TEXT, "sha256 of the chat template; null: the model has none"
+            ),
+            _optional("model_group", TEXT, "group of the registry: demo, pythia, aligned"),
+            _column("is_reference", pa.bool_(), "true for the group's reference model"),
+            _optional("license", TEXT, "licence of the weights"),
+            _RUN,
+        ]
+    ),
+)
+
+_RUNS = Table(
+    name="runs",
+    grain="job",
+    key=("run_id",),
+    schema=pa.schema(
+        [
+            _column("run_id", TEXT, "start time and a random suffix"),
+            _column("command", TEXT, "what was run"),
+            _column("parameters", TEXT, "its parameters, as JSON"),
+            _column("status", TEXT, "running (or killed), finished, failed, interrupted"),
+            _optional("message", TEXT, "the error, or remarks such as a fall-back"),
+            _column("code_version", TEXT, "version of this package"),
+            _column("library_versions", TEXT, "versions of the libraries, as JSON"),
+            _optional("device", TEXT, "device of the forward passes"),
+            _optional("seed", pa.int64(), "seed of everything random in the job"),
+            _column("rows", pa.int64(), "rows written"),
+            _column("tokens", pa.int64(), "tokens run through a model"),
+            _optional("tokens_per_second", pa.float64(), "tokens over the job's wall time"),
+            _column("skipped", SKIPPED, "prompts left out on request, and why"),
+            _column("started_at", TIME, "start of the job"),
+            _optional(
+                "finished_at", TIME, "end of the job; null while it runs or if it was killed"
+            ),
+        ]
+    ),
+)
+
+_ACTIVATIONS = Table(
+    name="activations",
+    grain="model, prompt, layer, site, pooling and template",
+    key=("model_id", "prompt_id", "layer", "site", "pooling", "template"),
+    partition="model",
+    schema=pa.schema(
+        [
+            _MODEL,
+            _MODEL_ID,
+            _PROMPT_ID,
+            _LAYER,
+            _SITE,
+            _POOLING,
+            _TEMPLATE,
+            _column("vector", VECTOR, "the pooled activation, float32, d_model long"),
+            _column("norm", pa.float32(), "its Euclidean norm"),
+            _column("token_count", pa.int32(), "tokens of the rendered prompt"),
+            _column("pooled_start", pa.int32(), "first pooled position, zero-based"),
+            _column("pooled_end", pa.int32(), "one past the last pooled position"),
+            _column("pooled_tokens", STRINGS, "the token strings pooled over"),
+            _RUN,
+        ]
+    ),
+)
+
+_GENERATIONS = Table(
+    name="generations",
+    grain="completion",
+    key=("generation_id",),
+    partition="model",
+    schema=pa.schema(
+        [
+            _MODEL,
+            _column("generation_id", TEXT, "hash of model, prompt, template and sampling"),
+            _MODEL_ID,
+            _PROMPT_ID,
+            _TEMPLATE,
+            _column("text", TEXT, "the completion, special tokens left out"),
+            _column("token_count", pa.int32(), "generated tokens, the end token included"),
+            _column("finish_reason", TEXT, "stop (end token) or length"),
+            _column("max_new_tokens", pa.int32(), "the limit that was set"),
+            _column("temperature", pa.float64(), "0 is greedy"),
+            _column("top_p", pa.float64(), "nucleus mass, 1 for all"),
+            _column("seed", pa.int64(), "seed of the sampling"),
+            _optional("axis_id", TEXT, "the axis it was steered with (axes.axis_id)"),
+            _optional("strength", pa.float64(), "steering strength"),
+            _RUN,
+        ]
+    ),
+)
+
+_GENERATION_TOKENS = Table(
+    name="generation_tokens",
+    grain="completion, step and layer",
+    key=("generation_id", "step", "layer", "site"),
+    partition="model",
+    schema=pa.schema(
+        [
+            _MODEL,
+            _column("generation_id", TEXT, "the completion (generations.generation_id)"),
+            _column("step", pa.int32(), "0 is the first generated token"),
+            _LAYER,
+            _SITE,
+            _column("token_id", pa.int32(), "the token's number in the vocabulary"),
+            _column("token", TEXT, "the token as text"),
+            _column("logprob", pa.float32(), "its log-probability (nats) before sampling changes"),
+            _column("entropy", pa.float32(), "entropy (nats) of the distribution it came from"),
+            _column("vector", VECTOR, "block output at the token's own position"),
+            _RUN,
+        ]
+    ),
+)
+
+_ALIGNMENTS = Table(
+    name="alignments",
+    grain="fitted map from one model's space to the reference's",
+    key=("alignment_id",),
+    schema=pa.schema(
+        [
+            _column("alignment_id", TEXT, "hash of models, layers, rows and method"),
+            _MODEL,
+            _MODEL_ID,
+            _LAYER,
+            _column("reference_model", TEXT, "the model whose space is mapped into"),
+            _column("reference_model_id", TEXT, "its models.model_id"),
+            _column("reference_layer", pa.int16(), "its layer"),
+            _SITE,
+            _POOLING,
+            _TEMPLATE,
+            _column("method", TEXT, "ridge, or identity for the reference itself"),
+            _optional("ridge_lambda", pa.float64(), "penalty on the squared norm of the weights"),
+            _column("lambda_policy", TEXT, "given, or held_out: chosen on held-out alignment rows"),
+            _column("weights", VECTOR, "row-major [d_model, d_reference]: aligned = x W + b"),
+            _column("intercept", VECTOR, "b, d_reference long"),
+            _column("r2_held_out", pa.float64(), "1 - SSE/SST over all dimensions, held-out rows"),
+            _column("r2_uniform", pa.float64(), "mean over dimensions of the held-out R2"),
+            _column("prompt_set", TEXT, "the alignment prompts"),
+            _column("row_count", pa.int32(), "rows the final map was fitted on"),
+            _column("row_set_hash", TEXT, "hash of their prompt ids in order"),
+            _column("seed", pa.int64(), "seed of the held-out split"),
+            _RUN,
+        ]
+    ),
+)
+
+_AXES = Table(
+    name="axes",
+    grain="named direction in a stated space",
+    key=("axis_id",),
+    schema=pa.schema(
+        [
+            _column("axis_id", TEXT, "hash of what it was fitted from, and how"),
+            _column("name", TEXT, "kind/model or group/layer/prompt set; may repeat"),
+            _column("kind", TEXT, "native, aligned, universal, leave_one_out, random, imported"),
+            _column("method", TEXT, "mean_diff, svd, ..."),
+            _column("space_model", TEXT, "the model in whose space the vector lies"),
+            _column("space_model_id", TEXT, "its models.model_id"),
+            _LAYER,
+            _SITE,
+            _POOLING,
+            _TEMPLATE,
+            _column("vector", VECTOR, "the unit vector; the positive class projects higher"),
+            _column("raw_norm", pa.float64(), "norm before scaling to unit length"),
+            _optional("fitted_model", TEXT, "the model whose rows it was fitted on, if one"),
+            _optional("held_out_model", TEXT, "the model left out of a leave_one_out axis"),
+            _optional(
+                "alignment_id", TEXT, "the map that brought it here (alignments.alignment_id)"
+            ),
+            _column("source_axis_ids", STRINGS, "the axes it was made from"),
+            _column("prompt_set", TEXT, "the labelled prompts it was fitted on"),
+            _column("positive_count", pa.int32(), "rows of the positive class"),
+            _column("negative_count", pa.int32(), "rows of the negative class"),
+            _column("row_set_hash", TEXT, "hash of their prompt ids and labels in order"),
+            _column("query", TEXT, "the SQL that brings those rows"),
+            _column("parameters", TEXT, "hyper-parameters, as JSON"),
+            _RUN,
+        ]
+    ),
+)
+
+_PROJECTIONS = Table(
+    name="projections",
+    grain="axis, model and prompt",
+    key=("axis_id", "model_id", "prompt_id"),
+    partition="model",
+    schema=pa.schema(
+        [
+            _MODEL,
+            _column("axis_id", TEXT, "the axis (axes.axis_id)"),
+            _MODEL_ID,
+            _PROMPT_ID,
+            _LAYER,
+            _optional("alignment_id", TEXT, "the map applied first; null for a native axis"),
+            _column("projection", pa.float64(), "activation . axis, after the alignment if any"),
+            _RUN,
+        ]
+    ),
+)
+
+_TOKEN_PROJECTIONS = Table(
+    name="token_projections",
+    grain="axis, completion and step",
+    key=("axis_id", "generation_id", "step"),
+    partition="model",
+    schema=pa.schema(
+        [
+            _MODEL,
+            _column("axis_id", TEXT, "the axis (axes.axis_id)"),
+            _column("generation_id", TEXT, "the completion (generations.generation_id)"),
+            _column("step", pa.int32(), "0 is the first generated token"),
+            _LAYER,
+            _optional("alignment_id", TEXT, "the map applied first; null for a native axis"),
+            _column("projection", pa.float64(), "token vector . axis, after the alignment if any"),
+            _RUN,
+        ]
+    ),
+)
+
+_EVALUATIONS = Table(
+    name="evaluations",
+    grain="study, model, prompt set, scorer, metric and component",
+    key=("study_id", "model", "prompt_set", "scorer", "metric", "component"),
+    schema=pa.schema(
+        [
+            _column("study_id", TEXT, "hash of the study's definition and of every row behind it"),
+            _optional("model", TEXT, "the model judged; null for a figure of the whole group"),
+            _optional("model_id", TEXT, "its models.model_id"),
+            _optional("prompt_set", TEXT, "the prompts judged on"),
+            _column("scorer", TEXT, "what gives the score: native, universal, leave_one_out, ..."),
+            _column("metric", TEXT, "auroc, cosine, r2_held_out, singular_value, ..."),
+            _optional("component", pa.int32(), "index of a singular value, else null"),
+            _optional("axis_id", TEXT, "the axis judged (axes.axis_id)"),
+            _optional("layer", pa.int16(), "zero-based block index"),
+            _column("estimate", pa.float64(), "the figure"),
+            _optional("lower", pa.float64(), "lower end of the 95 % interval"),
+            _optional("upper", pa.float64(), "upper end of the 95 % interval"),
+            _optional("positive_count", pa.int32(), "rows of the positive class"),
+            _optional("negative_count", pa.int32(), "rows of the negative class"),
+            _optional(
+                "is_in_sample", pa.bool_(), "true where the scorer was fitted on these prompts"
+            ),
+            _column("parameters", TEXT, "the study's definition, as JSON"),
+            _RUN,
+        ]
+    ),
+)
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        _PROMPTS,
+        _LABELS,
+        _MODELS,
+        _RUNS,
+        _ACTIVATIONS,
+        _GENERATIONS,
+        _GENERATION_TOKENS,
+        _ALIGNMENTS,
+        _AXES,
+        _PROJECTIONS,
+        _TOKEN_PROJECTIONS,
+        _EVALUATIONS,
+    )
+}

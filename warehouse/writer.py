@@ -1,0 +1,144 @@
+"""Rows into Parquet, so that a reader never sees half a file.
+
+A file is written under a temporary name that no glob matches, flushed to the disk and renamed.
+Names are content keys: a job that writes the same thing again replaces the file with itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from warehouse.errors import NonFiniteError, RootError
+from warehouse.layout import partition_folder
+from warehouse.schemas import TABLES, VECTOR, Table
+
+KEY_LENGTH = 16
+
+
+def content_key(*parts: Any) -> str:
+    """The first 16 hex digits of the SHA-256 of `parts` as canonical JSON.
+
+    >>> content_key("a", 1) == content_key("a", 1), content_key("a", 1) == content_key("a", 2)
+    (True, False)
+    """
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+def vector_array(matrix: np.ndarray) -> pa.ListArray:
+    """A float `[rows, d]` matrix as a Parquet vector column (float32, no copy where it is that).
+
+    >>> vector_array(np.eye(2, dtype=np.float32)).to_pylist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    rows, width = matrix.shape
+    values = pa.array(np.ascontiguousarray(matrix, dtype=np.float32).reshape(-1))
+    offsets = pa.array(np.arange(0, (rows + 1) * width, max(width, 1))[: rows + 1], pa.int32())
+    return pa.ListArray.from_arrays(offsets, values, type=VECTOR)
+
+
+def rows_table(table: str, rows: Sequence[dict[str, Any]], **columns: Any) -> pa.Table:
+    """Row dicts as an Arrow table of the table's schema; `columns` are whole columns to add."""
+    schema = TABLES[table].file_schema
+    data = {
+        field.name: columns.get(field.name, [row.get(field.name) for row in rows])
+        for field in schema
+    }
+    return pa.table(
+        [
+            array if isinstance(array, pa.Array) else pa.array(array, type=schema.field(name).type)
+            for name, array in data.items()
+        ],
+        schema=schema,
+    )
+
+
+def data_file(root: Path, table: str, name: str, partition: str | None = None) -> Path:
+    """The path that `write_rows` gives to the file called `name`."""
+    return partition_folder(root, TABLES[table], partition) / f"{name}.parquet"
+
+
+def write_rows(
+    root: Path,
+    table: str,
+    row_groups: pa.Table | Iterable[pa.Table],
+    *,
+    name: str,
+    partition: str | None = None,
+) -> Path:
+    """Write one file of `table` atomically; each Arrow table becomes (at least) one row group.
+
+    Raises `NonFiniteError` for a vector with NaN or infinity and `RootError` where the disk
+    refuses; no file appears in either case.
+    """
+    definition = TABLES[table]
+    groups = [row_groups] if isinstance(row_groups, pa.Table) else row_groups
+    path = data_file(root, table, name, partition)
+    temporary = path.with_name(f".{name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            with pq.ParquetWriter(file, definition.file_schema, **_encoding(definition)) as writer:
+                for group in groups:
+                    _require_finite(definition, group)
+                    writer.write_table(group)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise RootError(f"cannot write {path}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _encoding(table: Table) -> dict[str, Any]:
+    """Vectors are stored plain: float noise neither compresses nor repeats."""
+    vectors = table.vector_columns
+    plain = [f"{name}.list.element" for name in vectors]
+    leaves = _leaf_names(table.file_schema)
+    return {
+        "compression": {leaf: "none" if leaf in plain else "zstd" for leaf in leaves},
+        "use_dictionary": [leaf for leaf in leaves if leaf not in plain],
+        "write_statistics": [leaf for leaf in leaves if leaf not in plain],
+    }
+
+
+def _leaf_names(schema: pa.Schema) -> list[str]:
+    names = []
+    for field in schema:
+        if not pa.types.is_list(field.type):
+            names.append(field.name)
+        elif pa.types.is_struct(field.type.value_type):
+            names += [f"{field.name}.list.element.{inner.name}" for inner in field.type.value_type]
+        else:
+            names.append(f"{field.name}.list.element")
+    return names
+
+
+def _require_finite(table: Table, group: pa.Table) -> None:
+    for column in table.vector_columns:
+        values = group.column(column).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        if not np.isfinite(values).all():
+            raise NonFiniteError(
+                f"{table.name}.{column} holds NaN or infinity: nothing was written"
+            )
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
