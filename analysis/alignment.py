@@ -15,8 +15,8 @@ from jaxtyping import Float
 
 from analysis.splits import held_out_mask
 
-# Ten to the 0, 0.5, ..., 8: lambda is in squared units of the activations.
-LAMBDA_GRID = tuple(float(value) for value in np.logspace(0, 8, 17))
+# Ten to the -2, -1.5, ..., 8: lambda is in squared units of the activations.
+LAMBDA_GRID = tuple(float(value) for value in np.logspace(-2, 8, 21))
 
 _HELD_OUT_FRACTION = 0.2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,7 @@ def study(
     """
     from analysis.report import STUDY_TABLE
     from analysis.study import StudyDefinition, run_study, study_result
-    from ingest.models import group_members
+    from ingest.models import group_members, known_as
     from warehouse.connection import connect, query
     from warehouse.render import show
 
@@ -85,9 +86,10 @@ def study(
         reference = reference or group_reference
     if reference is None:
         raise click.UsageError("give --reference with --model")
+    origins = {known_as(model): model for model in models}
     definition = StudyDefinition(
-        models=models,
-        reference=reference,
+        models=tuple(origins),
+        reference=known_as(reference),
         prompts=prompts,
         align=align,
         evaluate=evaluate,
@@ -98,10 +100,10 @@ def study(
         template=template,
         seed=seed,
         allow_missing=allow_missing,
-        label=group or reference.partition("@")[0],
+        label=group or known_as(reference).partition("@")[0],
     )
     if not no_ingest:
-        _ingest_missing(root, definition, device, dtype)
+        _ingest_missing(root, definition, origins, device, dtype)
     study_id = run_study(root, definition)
     if output_format == "json":
         click.echo(json.dumps(study_result(root, study_id), indent=2))
@@ -196,9 +198,16 @@ def report(study: str | None, output: Path, root: Path) -> None:
 
 
 def _ingest_missing(
-    root: Path, definition: StudyDefinition, device: str | None, dtype: str | None
+    root: Path,
+    definition: StudyDefinition,
+    origins: Mapping[str, str],
+    device: str | None,
+    dtype: str | None,
 ) -> None:
-    """Import ready prompt sets that are absent, and run each model whose rows are incomplete."""
+    """Import ready prompt sets that are absent, and run each model whose rows are incomplete.
+
+    `origins` says how the user named each model.
+    """
     from analysis.matrices import is_covered
     from ingest.activations import ingest_activations
     from ingest.models import resolve
@@ -214,11 +223,11 @@ def _ingest_missing(
     for name in limits:
         if name not in known and name in ready_sets():
             import_prompts(root, name, prompt_source(name, None))
-    for model in definition.models:
+    for model, origin in origins.items():
         if not is_covered(connection, model, limits, definition.pooling, definition.template):
             ingest_activations(
                 root,
-                resolve(model.partition("@")[0]),
+                resolve(origin),
                 limits,
                 pooling=definition.pooling,
                 template=definition.template,

@@ -1,7 +1,7 @@
 """Resolve a model's name, identify it exactly without loading it, load it, find its blocks.
 
 A model is named by the registry (`models.toml`), a hub id, a local folder or a `.gguf` file. Its
-`model_id` is a hash of weights, configuration, tokenizer and numerics, so that rows of two
+`model_id` is a hash of name, weights, configuration, tokenizer and numerics, so that rows of two
 versions can never mix.
 """
 
@@ -111,10 +111,8 @@ def resolve(name: str, source: str | None = None) -> ModelSpec:
         return replace(base, source=_local_or_hub(source), revision=None, sha256="", license=None)
     if name in registry():
         return registry()[name]
-    path = Path(name).expanduser()
-    if path.exists():
-        known_as = path.stem if path.suffix == ".gguf" else path.resolve().name
-        return ModelSpec(name=known_as, source=_local_or_hub(name))
+    if Path(name).expanduser().exists():
+        return ModelSpec(name=known_as(name), source=_local_or_hub(name))
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         repository, _, revision = name.partition("@")
         return ModelSpec(name=repository, source=f"hf:{repository}", revision=revision or None)
@@ -124,6 +122,14 @@ def resolve(name: str, source: str | None = None) -> ModelSpec:
         f"unknown model {name}: {hint}Names are {', '.join(registry())}; "
         "a hub id OWNER/NAME, a folder or a .gguf file also work"
     )
+
+
+def known_as(name: str) -> str:
+    """The name that a model has in the warehouse: of a path its last part, else as given."""
+    path = Path(name).expanduser()
+    if name in registry() or not path.exists():
+        return name
+    return path.stem if path.suffix == ".gguf" else path.resolve().name
 
 
 def group_members(group: str) -> tuple[tuple[str, ...], str]:
@@ -153,7 +159,7 @@ def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
     tokenizer_hash = files_hash(tokenizer)
     template_hash = hashlib.sha256(template.encode()).hexdigest() if template else None
     return ModelIdentity(
-        model_id=content_key(weights_hash, tokenizer_hash, template_hash, dtype),
+        model_id=content_key(spec.name, weights_hash, tokenizer_hash, template_hash, dtype),
         dtype=dtype,
         weights_hash=weights_hash,
         tokenizer_hash=tokenizer_hash,

@@ -110,7 +110,7 @@ _MODELS = Table(
     key=("model_id",),
     schema=pa.schema(
         [
-            _column("model_id", TEXT, "hash of weights, configuration, tokenizer and numerics"),
+            _column("model_id", TEXT, "hash of name, weights, configuration, tokenizer, dtype"),
             _MODEL,
             _column("source", TEXT, "hub id, wheel or local path the weights came from"),
             _optional("revision", TEXT, "hub commit, where there is one"),

@@ -1,0 +1,29 @@
+"""What every test starts from: a cache and a home of its own, no network, one thread."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from warehouse.layout import init_root
+
+
+@pytest.fixture(autouse=True)
+def _isolated(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No test sees the user's cache or warehouse, or reaches a hub."""
+    monkeypatch.setenv("AXES_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("AXES_ROOT", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty warehouse."""
+    folder = tmp_path / "lake"
+    init_root(folder)
+    return folder
