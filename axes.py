@@ -16,7 +16,11 @@ _COMMANDS = {
     "study": ("analysis.commands", "study", "The whole chain: ingest, fit, align, evaluate."),
     "fit": ("analysis.commands", "fit", "Fit one model's directions on a labelled prompt set."),
     "export": ("analysis.commands", "export", "Write an axis to safetensors, JSON or GGUF."),
-    "report": ("analysis.commands", "report", "Write a study's tables as one Markdown file."),
+    "report": (
+        "analysis.commands",
+        "report_command",
+        "Write a study's tables as one Markdown file.",
+    ),
     "ingest": ("ingest.commands", "ingest", "Run models and store activations or traces."),
     "models": ("ingest.commands", "models", "List, show and fetch models."),
     "prompts": ("ingest.commands", "prompts", "Import and list prompt sets."),

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("--dtype", help="dtype of the ingest, where rows are missing.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--allow-missing", is_flag=True, help="Go on where rows are missing, and say so.")
+@click.option("--report", type=click.Path(path_type=Path), help="Also write the report here.")
 @click.option("--no-ingest", is_flag=True, help="Fail where rows are missing; run no model.")
 @root_option
 @format_option
@@ -60,6 +61,7 @@ def study(
     dtype: str | None,
     seed: int,
     allow_missing: bool,
+    report: Path | None,
     no_ingest: bool,
     root: Path,
     output_format: str,
@@ -73,7 +75,7 @@ def study(
     axes study --group demo --prompts demo_safety --align demo_alignment
     axes study --model a --model b --reference b --prompts mine --align alpaca --format json
     """
-    from analysis.report import STUDY_TABLE
+    from analysis.report import STUDY_TABLE, write_report
     from analysis.study import StudyDefinition, run_study, study_result
     from ingest.models import group_members, known_as
     from warehouse.connection import connect, query
@@ -111,6 +113,8 @@ def study(
         statement = STUDY_TABLE.replace("{study_id}", study_id)
         show(query(connect(root), statement), output_format)
         click.echo(f"study {study_id}", err=True)
+    if report is not None:
+        click.echo(f"report {write_report(root, report, study_id)}", err=True)
 
 
 @click.command()
@@ -171,7 +175,7 @@ def export(axis: str, to: str, output: Path | None, root: Path) -> None:
 
     \b
     axes sql "select axis_id, name from axes where kind = 'universal'"
-    axes export universal/demo/18/demo_safety --to safetensors
+    axes export universal/demo/18/demo_safety/lambda-held_out --to safetensors
     """
     from analysis.export import export_axis
     from warehouse.connection import connect
@@ -180,13 +184,13 @@ def export(axis: str, to: str, output: Path | None, root: Path) -> None:
     click.echo(export_axis(connect(root), axis, to, target))
 
 
-@click.command()
+@click.command("report")
 @click.argument("study", required=False)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("report.md"), show_default=True
 )
 @root_option
-def report(study: str | None, output: Path, root: Path) -> None:
+def report_command(study: str | None, output: Path, root: Path) -> None:
     """Write the tables of STUDY (the start of its id; default the last) as Markdown.
 
     \b
@@ -211,18 +215,15 @@ def _ingest_missing(
     from analysis.matrices import is_covered
     from ingest.activations import ingest_activations
     from ingest.models import resolve
-    from ingest.prompts import import_prompts, prompt_source, ready_sets
+    from ingest.prompts import import_ready_sets
     from warehouse.connection import connect
     from warehouse.layout import init_root
 
     init_root(root)
     limits: dict[str, int | None] = {definition.align: definition.align_rows}
     limits |= dict.fromkeys(definition.labelled_sets)
+    import_ready_sets(root, limits)
     connection = connect(root)
-    known = {row[0] for row in connection.sql("select prompt_set from v_prompt_sets").fetchall()}
-    for name in limits:
-        if name not in known and name in ready_sets():
-            import_prompts(root, name, prompt_source(name, None))
     for model, origin in origins.items():
         if not is_covered(connection, model, limits, definition.pooling, definition.template):
             ingest_activations(

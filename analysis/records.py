@@ -36,6 +36,16 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """One projection per prompt on an axis; `alignment_id` names the map applied first, if any."""
+
+    axis: Axis
+    layer: int
+    values: Float[np.ndarray, " row"]
+    alignment_id: str | None = None
+
+
+@dataclass(frozen=True)
 class StoredAlignment:
     """A map into the reference's space with its key; `fit` is as read back from the warehouse."""
 
@@ -52,13 +62,17 @@ def make_axis(
     prompt_set: str,
     *,
     label: str,
+    variant: Sequence[str] = (),
     fitted_model: str | None = None,
     held_out_model: str | None = None,
     alignment_id: str | None = None,
     sources: Sequence[Axis] = (),
     parameters: dict[str, Any] | None = None,
 ) -> Axis:
-    """An axis with its id: a hash of everything that determines the vector."""
+    """An axis with its id: a hash of everything that determines the vector.
+
+    `label` (a model or a group) and `variant` go into the name.
+    """
     key = content_key(
         kind,
         method,
@@ -73,7 +87,7 @@ def make_axis(
         alignment_id,
         [source.axis_id for source in sources],
     )
-    name = f"{kind}/{label}/{space.layer}/{prompt_set}"
+    name = "/".join([kind, label, str(space.layer), prompt_set, *variant])
     positive_count = int(fitted_on.labels.sum())
     row = {
         "axis_id": key,
@@ -192,12 +206,9 @@ def write_projections(
     run: Run,
     space: Space,
     prompt_ids: Sequence[str],
-    scored: dict[str, tuple[str | None, np.ndarray]],
+    scored: Sequence[Scored],
 ) -> None:
-    """Add projections of one model's prompts: axis id -> (alignment id, projection per prompt).
-
-    Prompts that have a projection on an axis keep it, so that sets may overlap.
-    """
+    """Add projections of one model's prompts; those that are there stay, as sets may overlap."""
     found = rows(
         connection,
         """
@@ -205,22 +216,22 @@ def write_projections(
         from projections
         where model = ? and model_id = ? and list_contains(?, axis_id)
         """,
-        [space.model, space.model_id, list(scored)],
+        [space.model, space.model_id, [item.axis.axis_id for item in scored]],
     )
     there = {(row["axis_id"], row["prompt_id"]) for row in found}
     new = [
         {
-            "axis_id": axis_id,
+            "axis_id": item.axis.axis_id,
             "model_id": space.model_id,
             "prompt_id": prompt_id,
-            "layer": space.layer,
-            "alignment_id": alignment_id,
+            "layer": item.layer,
+            "alignment_id": item.alignment_id,
             "projection": float(value),
             "run_id": run.run_id,
         }
-        for axis_id, (alignment_id, values) in scored.items()
-        for prompt_id, value in zip(prompt_ids, values, strict=True)
-        if (axis_id, prompt_id) not in there
+        for item in scored
+        for prompt_id, value in zip(prompt_ids, item.values, strict=True)
+        if (item.axis.axis_id, prompt_id) not in there
     ]
     if new:
         name = content_key([(row["axis_id"], row["prompt_id"]) for row in new])

@@ -28,6 +28,7 @@ from analysis.drift import project_tokens
 from analysis.matrices import Matrix, Space, find_space, load_matrix, require_classes
 from analysis.records import (
     Axis,
+    Scored,
     StoredAlignment,
     make_axis,
     read_alignment,
@@ -72,6 +73,12 @@ class StudyDefinition:
     def labelled_sets(self) -> tuple[str, ...]:
         """The set the directions are fitted on, then the others they are judged on."""
         return tuple(dict.fromkeys((self.prompts, *self.evaluate)))
+
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """What tells the axes of two studies of one group apart by name: the lambda."""
+        policy = "held_out" if self.ridge_lambda is None else f"{self.ridge_lambda:g}"
+        return (f"lambda-{policy}",)
 
 
 @dataclass(frozen=True)
@@ -147,6 +154,7 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
         for name in parameters["models"]
     }
     baselines: dict[str, dict[str, float]] = {}
+    missing: dict[str, dict[str, int]] = {}
     for row in found:
         metric, scorer, estimate = row["metric"], row["scorer"], row["estimate"]
         if metric == "auroc" and row["model"] is None:
@@ -158,6 +166,8 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
                 area[f"{scorer}_lower"], area[f"{scorer}_upper"] = row["lower"], row["upper"]
             area["is_in_sample"] = row["is_in_sample"] or area.get("is_in_sample", False)
             models[row["model"]]["layer"] = row["layer"]
+        elif metric == "missing_count":
+            missing.setdefault(row["model"], {})[row["prompt_set"]] = int(estimate)
         elif metric != "singular_value":
             name = "alignment_r2" if metric == "r2_held_out" else metric
             models[row["model"]][name] = estimate
@@ -167,6 +177,7 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
         "models": models,
         "singular_values": [row["estimate"] for row in found if row["metric"] == "singular_value"],
         "baselines": baselines,
+        "missing": missing,
     }
 
 
@@ -184,20 +195,23 @@ def fit_native(
 
     Each direction is projected on the prompts it was fitted on and on the sets of `evaluate`.
     """
-    axes = []
+    axes: list[Axis] = []
+    scored: dict[str, list[Scored]] = {name: [] for name in (prompt_set, *evaluate)}
+    prompt_ids: dict[str, tuple[str, ...]] = {}
     for layer in range(space.layer_count):
         here = space.at(layer)
         matrices = {
             name: load_matrix(connection, here, name, allow_missing=allow_missing)
-            for name in dict.fromkeys((prompt_set, *evaluate))
+            for name in scored
         }
         axis = native_axis(here, matrices[prompt_set], prompt_set)
-        write_axes(root, connection, run, [axis])
-        for matrix in matrices.values():
-            scores = matrix.x @ axis.vector
-            scored: dict[str, tuple[str | None, np.ndarray]] = {axis.axis_id: (None, scores)}
-            write_projections(root, connection, run, here, matrix.prompt_ids, scored)
         axes.append(axis)
+        for name, matrix in matrices.items():
+            scored[name].append(Scored(axis, layer, matrix.x @ axis.vector))
+            prompt_ids[name] = matrix.prompt_ids
+    write_axes(root, connection, run, axes)
+    for name, items in scored.items():
+        write_projections(root, connection, run, space, prompt_ids[name], items)
     return axes
 
 
@@ -260,13 +274,13 @@ def _align(
     """The member's map into the reference, fitted unless it is registered."""
     mine, theirs = _paired(member.benign, reference.benign)
     space, target = member.space, reference.space
+    # The reference's own map, the identity, depends on no rows and no lambda.
+    fitted_from = (mine.row_set_hash, definition.ridge_lambda, definition.seed)
     alignment_id = content_key(
         _METHOD_VERSION,
         (space.model_id, space.layer, target.model_id, target.layer),
         (space.site, space.pooling, space.template),
-        mine.row_set_hash,
-        definition.ridge_lambda,
-        definition.seed,
+        None if member is reference else fitted_from,
     )
     if (known := read_alignment(root, connection, alignment_id)) is not None:
         return known
@@ -336,6 +350,7 @@ def _fit_axes(
                 member.labelled[definition.prompts],
                 definition.prompts,
                 label=member.name,
+                variant=definition.variant,
                 fitted_model=member.name,
                 alignment_id=stored.alignment_id,
                 sources=[native],
@@ -376,6 +391,7 @@ def _shared_axis(
         members[0].labelled[definition.prompts],
         definition.prompts,
         label=definition.label if held_out is None else f"{definition.label}-{held_out.name}",
+        variant=definition.variant,
         held_out_model=None if held_out is None else held_out.name,
         sources=aligned,
         parameters={"singular_values": shared.singular_values.tolist()},
@@ -396,11 +412,11 @@ def _project(
     for member, own in zip(members, fitted, strict=True):
         shared = [axis for axis in (universal[0], own.leave_one_out) if axis is not None]
         for matrix in (*member.labelled.values(), member.benign):
-            scored: dict[str, tuple[str | None, np.ndarray]] = {
-                axis.axis_id: (own.alignment.alignment_id, _projected(matrix, own, axis))
-                for axis in shared
-            }
-            scored[own.native.axis_id] = (None, matrix.x @ own.native.vector)
+            layer, alignment_id = member.space.layer, own.alignment.alignment_id
+            scored = [Scored(own.native, layer, matrix.x @ own.native.vector)]
+            scored += [
+                Scored(axis, layer, _projected(matrix, own, axis), alignment_id) for axis in shared
+            ]
             write_projections(root, connection, run, member.space, matrix.prompt_ids, scored)
 
 
@@ -425,10 +441,26 @@ def _evaluate(
     ]
     found += _baseline_rows(definition, members[0])
     for member, own in zip(members, fitted, strict=True):
+        found += _missing_rows(definition, member)
         found += _alignment_rows(member, own, axis, reference)
         for prompt_set, matrix in member.labelled.items():
             found += _auroc_rows(definition, member, own, axis, prompt_set, matrix)
     return found
+
+
+def _missing_rows(definition: StudyDefinition, member: _Member) -> list[dict[str, Any]]:
+    """How many prompts each figure goes without, where that was allowed."""
+    return [
+        _row(
+            "coverage",
+            "missing_count",
+            Estimate(float(matrix.missing_count)),
+            member=member,
+            prompt_set=prompt_set,
+        )
+        for prompt_set, matrix in {**member.labelled, definition.align: member.benign}.items()
+        if matrix.missing_count
+    ]
 
 
 def _alignment_rows(

@@ -99,7 +99,9 @@ def ingest_activations(
         record_run(root, "ingest activations", parameters, device=device) as run,
     ):
         key = _Key(spec.name, identity.model_id, POOLINGS[pooling], template)
-        wanted = _wanted_layers(root, spec, folder, identity, layers)
+        layer_count = count_layers(root, folder, identity)
+        require_layers(spec.name, layer_count, layers or [])
+        wanted = list(range(layer_count)) if layers is None else sorted(set(layers))
         missing = _missing_layers(root, key, prompts, wanted)
         if missing:
             usable = _encode_usable(run, spec, folder, missing, prompts, template, skip_unusable)
@@ -126,6 +128,22 @@ def model_lock(root: Path, identity: ModelIdentity) -> FileLock:
     folder = root / ".locks"
     folder.mkdir(exist_ok=True)
     return FileLock(folder / f"{identity.model_id}.lock")
+
+
+def count_layers(root: Path, folder: Path, identity: ModelIdentity) -> int:
+    """Number of blocks: as registered, else by the configuration; no weights are loaded."""
+    known = rows(
+        connect(root), "select layer_count from models where model_id = ?", [identity.model_id]
+    )
+    if known:
+        return known[0]["layer_count"]
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: config.json cannot be read: {error}") from error
+    return config.get_text_config().num_hidden_layers
 
 
 def register_model(root: Path, loaded: LoadedModel, run_id: str) -> None:
@@ -174,34 +192,6 @@ class _Key:
     model_id: str
     pooling: Pooling
     template: str
-
-
-def _wanted_layers(
-    root: Path,
-    spec: ModelSpec,
-    folder: Path,
-    identity: ModelIdentity,
-    layers: Sequence[int] | None,
-) -> list[int]:
-    known = rows(
-        connect(root),
-        "select layer_count from models where model_id = ?",
-        [identity.model_id],
-    )
-    if known:
-        layer_count = known[0]["layer_count"]
-    else:
-        from transformers import AutoConfig
-
-        try:
-            config = AutoConfig.from_pretrained(folder)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{folder}: config.json cannot be read: {error}") from error
-        layer_count = config.get_text_config().num_hidden_layers
-    if layers is None:
-        return list(range(layer_count))
-    require_layers(spec.name, layer_count, layers)
-    return sorted(set(layers))
 
 
 def _missing_layers(

@@ -45,7 +45,7 @@ def ingest() -> None:
 
     \b
     axes ingest activations smollm2-135m --prompts demo_safety
-    axes ingest traces smollm2-135m --prompts demo_safety --limit 32 --layers 23
+    axes ingest traces smollm2-135m --prompts demo_safety --limit 48
     """
 
 
@@ -85,7 +85,9 @@ def activations_command(
     """
     from ingest.activations import ingest_activations
     from ingest.models import resolve
+    from ingest.prompts import import_ready_sets
 
+    import_ready_sets(root, prompt_sets)
     limits = dict.fromkeys(prompt_sets, limit)
     summary = ingest_activations(
         root, resolve(model, source), limits, layers=_layers(layers), **options
@@ -96,7 +98,14 @@ def activations_command(
 @ingest.command("traces")
 @_model_options
 @click.option("--prompts", "prompt_set", required=True, help="Prompt set.")
-@click.option("--layers", required=True, help="Comma list of blocks whose vectors are stored.")
+@click.option("--layers", help="Comma list of blocks whose vectors are stored.")
+@click.option(
+    "--layer-fraction",
+    type=click.FloatRange(0.0, 1.0),
+    default=0.8,
+    show_default=True,
+    help="Without --layers: the block round(fraction * (layer_count - 1)).",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="First prompts of the set only.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option(
@@ -111,7 +120,7 @@ def traces_command(
     model: str,
     source: str | None,
     prompt_set: str,
-    layers: str,
+    layers: str | None,
     root: Path,
     output_format: str,
     **options: Any,
@@ -119,14 +128,15 @@ def traces_command(
     """Let MODEL answer the prompts of a set and store every token: one row per token and layer.
 
     \b
-    axes ingest traces qwen2.5-7b --prompts safety_600 --layers 22 --max-new-tokens 128
+    axes ingest traces qwen2.5-7b --prompts safety_600 --layers 12,22 --max-new-tokens 128
     """
     from ingest.models import resolve
+    from ingest.prompts import import_ready_sets
     from ingest.traces import ingest_traces
 
-    wanted = _layers(layers)
-    assert wanted is not None
-    summary = ingest_traces(root, resolve(model, source), prompt_set, layers=wanted, **options)
+    import_ready_sets(root, [prompt_set])
+    spec = resolve(model, source)
+    summary = ingest_traces(root, spec, prompt_set, layers=_layers(layers), **options)
     _show_record(summary, output_format)
 
 

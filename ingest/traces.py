@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ingest.activations import IngestSummary, model_lock, register_model, usable_tokens
+from ingest.activations import (
+    IngestSummary,
+    count_layers,
+    model_lock,
+    register_model,
+    usable_tokens,
+)
 from ingest.batching import pad, positions
 from ingest.fetch import fetch
 from ingest.models import (
@@ -67,7 +73,8 @@ def ingest_traces(
     spec: ModelSpec,
     prompt_set: str,
     *,
-    layers: Sequence[int],
+    layers: Sequence[int] | None = None,
+    layer_fraction: float = 0.8,
     template: str = "raw",
     device: str | None = None,
     dtype: str | None = None,
@@ -81,6 +88,7 @@ def ingest_traces(
 ) -> IngestSummary:
     """Generate one completion per prompt of a set and store its tokens at `layers`.
 
+    Without `layers` it is the one block `round(layer_fraction * (layer_count - 1))`.
     Completions that are there are not generated again. A sampled batch has a seed of its own, from
     `seed` and its prompts, so that a resumed job draws the same tokens. Raises as
     `ingest_activations` does.
@@ -91,11 +99,16 @@ def ingest_traces(
     prompts = read_prompts(root, {prompt_set: limit})
     folder = fetch(spec)
     identity = identify(spec, folder, dtype or default_dtype(folder, device))
+    layer_count = count_layers(root, folder, identity)
+    if layers is None:
+        layers = [round(layer_fraction * (layer_count - 1))]
+    require_layers(spec.name, layer_count, layers)
+    layers = sorted(set(layers))
     parameters = {
         "model": spec.name,
         "model_id": identity.model_id,
         "prompt_set": prompt_set,
-        "layers": list(layers),
+        "layers": layers,
         "template": template,
         "limit": limit,
         "batch_size": batch_size,
@@ -107,7 +120,7 @@ def ingest_traces(
         record_run(root, "ingest traces", parameters, device=device, seed=seed) as run,
     ):
         texts = {prompt.prompt_id: prompt.text for prompt in prompts}
-        key = (identity.model_id, template, sorted(layers), vars(sampling))
+        key = (identity.model_id, template, layers, vars(sampling))
         there = _generations_there(root, spec.name)
         wanted = [prompt_id for prompt_id in texts if content_key(*key, prompt_id) not in there]
         if wanted:
@@ -125,13 +138,12 @@ def ingest_traces(
             new_count = len(encoded)
             with waiting(f"load {spec.name}"):
                 loaded = load(spec, folder, identity, device)
-            require_layers(spec.name, loaded.layer_count, layers)
             register_model(root, loaded, run.run_id)
             with track(f"traces {spec.name}", len(encoded), "prompts") as advance:
                 names = list(encoded)
                 for start in range(0, len(names), batch_size):
                     batch = {name: encoded[name] for name in names[start : start + batch_size]}
-                    traces = _generate(loaded, batch, sorted(layers), sampling)
+                    traces = _generate(loaded, batch, layers, sampling)
                     _write_batch(root, run, loaded, traces, key, template, sampling)
                     advance(len(batch))
     return IngestSummary(

@@ -6,6 +6,7 @@ one writer work on a root at once, and a view sees a new file as soon as it is r
 
 from __future__ import annotations
 
+import glob
 import graphlib
 import re
 from pathlib import Path
@@ -15,7 +16,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from warehouse.errors import QueryError
+from warehouse.errors import QueryError, RootError
 from warehouse.layout import require_root
 from warehouse.schemas import TABLES
 
@@ -27,18 +28,24 @@ Connection = duckdb.DuckDBPyConnection
 def connect(root: Path) -> Connection:
     """A DuckDB connection with the macros, the tables (`prompts`, ...) and the marts (`v_...`).
 
-    Raises `RootError` where `root` is not a warehouse.
+    Raises `RootError` where `root` is not a warehouse, or DuckDB cannot read its files.
     """
     require_root(root)
     connection = duckdb.connect()
     connection.execute("set enable_progress_bar = false")
-    for statement in _statements(root):
-        connection.execute(statement)
+    try:
+        for statement in _statements(root):
+            connection.execute(statement)
+    except duckdb.Error as error:
+        raise RootError(f"{root} cannot be read: {str(error).splitlines()[0]}") from error
     return connection
 
 
 def query(connection: Connection, sql: str, parameters: Any = None) -> pa.Table:
-    """Run one statement and return its rows as an Arrow table; `QueryError` in DuckDB's words."""
+    """Run one statement and return its rows as an Arrow table; `QueryError` in DuckDB's words.
+
+    A column name that is there already gets a number: `a`, `a_1`.
+    """
     try:
         relation = connection.sql(sql, params=parameters)
     except duckdb.Error as error:
@@ -46,9 +53,10 @@ def query(connection: Connection, sql: str, parameters: Any = None) -> pa.Table:
     if relation is None:
         return pa.table({})
     try:
-        return relation.to_arrow_table()
+        table = relation.to_arrow_table()
     except duckdb.Error as error:
         raise QueryError(str(error)) from error
+    return table.rename_columns(_distinct(table.column_names))
 
 
 def rows(connection: Connection, sql: str, parameters: Any = None) -> list[dict[str, Any]]:
@@ -59,14 +67,13 @@ def rows(connection: Connection, sql: str, parameters: Any = None) -> list[dict[
 def vectors(column: pa.ChunkedArray) -> np.ndarray:
     """A queried vector column as a float32 `[rows, d]` matrix; all vectors must be of one width."""
     lists = column.combine_chunks()
-    values = lists.flatten().to_numpy(zero_copy_only=False)
     if not len(lists):
         return np.empty((0, 0), dtype=np.float32)
-    matrix = values.reshape(len(lists), -1)
     widths = np.diff(lists.offsets.to_numpy())
-    if (widths != matrix.shape[1]).any():
+    if (widths != widths[0]).any():
         raise QueryError(f"vectors of {widths.min()} and of {widths.max()} numbers in one result")
-    return matrix
+    values = lists.flatten().to_numpy(zero_copy_only=False)
+    return values.astype(np.float32, copy=False).reshape(len(lists), widths[0])
 
 
 def sql_files(kind: str) -> dict[str, str]:
@@ -74,10 +81,22 @@ def sql_files(kind: str) -> dict[str, str]:
     return {path.stem: path.read_text() for path in sorted((SQL_FOLDER / kind).glob("*.sql"))}
 
 
+def _distinct(names: list[str]) -> list[str]:
+    """The names, a repeated one (`select *` over a join) with the first free number behind it."""
+    distinct: list[str] = []
+    for name in names:
+        number, free = 0, name
+        while free in distinct:
+            number += 1
+            free = f"{name}_{number}"
+        distinct.append(free)
+    return distinct
+
+
 def _statements(root: Path) -> list[str]:
     """Everything that makes a bare connection a warehouse, each view after those it reads."""
     views = {**sql_files("staging"), **sql_files("marts")}
-    location = root.resolve().as_posix().replace("'", "''")
+    location = glob.escape(root.resolve().as_posix()).replace("'", "''")
     statements = list(sql_files("macros").values())
     statements += [views[name].replace("${root}", location) for name in _in_order(views)]
     for name in TABLES:

@@ -50,6 +50,7 @@ def init_root(root: Path) -> bool:
     if (root / MARKER).exists():
         require_root(root)
         return False
+    _require_plain_path(root)
     if root.exists() and (not root.is_dir() or any(_foreign(root))):
         raise RootError(
             f"{root} is not a warehouse and not empty: give --root another folder, "
@@ -80,12 +81,25 @@ def require_root(root: Path) -> None:
         )
     try:
         version = json.loads(marker.read_text())["schema_version"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RootError(f"{marker} cannot be read: {error!r}") from error
     if version != SCHEMA_VERSION:
         raise RootError(
             f"{root} has schema version {version}, this code reads version {SCHEMA_VERSION}"
         )
+    _require_plain_path(root)
+
+
+def _require_plain_path(root: Path) -> None:
+    """Raise `RootError` below a folder such as `seed=1`: DuckDB would read it as that column."""
+    columns = {field.name for table in TABLES.values() for field in table.schema}
+    for part in root.resolve().parts:
+        name, equals, _ = part.partition("=")
+        if equals and name.lower() in columns:
+            raise RootError(
+                f"{root} lies in a folder {part}, which would be read as the column {name}: "
+                "give --root another folder"
+            )
 
 
 def _foreign(root: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def render(table: pa.Table, output_format: str) -> bytes:
         pq.write_table(table, buffer)
         return buffer.getvalue()
     if output_format == "json":
-        rows = json.dumps(table.to_pylist(), indent=2, default=str, ensure_ascii=False)
+        rows = json.dumps(table.to_pylist(), indent=2, default=_plain, ensure_ascii=False)
         return (rows + "\n").encode()
     if output_format == "csv":
         return _flat(table).write_csv().encode()
@@ -50,9 +51,22 @@ def _flat(table: pa.Table) -> pl.DataFrame:
     for name in table.column_names:
         values = table.column(name)
         if pa.types.is_nested(values.type):
-            values = pa.array([json.dumps(value, default=str) for value in values.to_pylist()])
+            values = pa.array(
+                [
+                    None if value is None else json.dumps(value, default=_plain)
+                    for value in values.to_pylist()
+                ],
+                pa.string(),
+            )
         columns.append(pl.Series(name, values))
     return pl.DataFrame(columns)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no type for: a decimal (DuckDB's sum of integers) as a number, else text."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return str(value)
 
 
 def _cell(value: Any) -> str:

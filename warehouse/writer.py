@@ -6,6 +6,7 @@ Names are content keys: a job that writes the same thing again replaces the file
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -43,7 +44,7 @@ def vector_array(matrix: np.ndarray) -> pa.ListArray:
     """
     rows, width = matrix.shape
     values = pa.array(np.ascontiguousarray(matrix, dtype=np.float32).reshape(-1))
-    offsets = pa.array(np.arange(0, (rows + 1) * width, max(width, 1))[: rows + 1], pa.int32())
+    offsets = pa.array(np.arange(rows + 1) * width, pa.int32())
     return pa.ListArray.from_arrays(offsets, values, type=VECTOR)
 
 
@@ -99,7 +100,8 @@ def write_rows(
     except OSError as error:
         raise RootError(f"cannot write {path}: {error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
     return path
 
 

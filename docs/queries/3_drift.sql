@@ -1,0 +1,12 @@
+-- Does the projection drift apart while the model answers?
+-- Mean over completions of the running projection on the universal axis, by step.
+select
+    model,
+    step,
+    avg(running_mean) filter (where is_positive) as unsafe_prompts,
+    avg(running_mean) filter (where not is_positive) as safe_prompts,
+    auroc(running_mean, is_positive) as auroc
+from v_generation_projections
+where kind = 'universal' and step in (0, 7, 15, 23)
+group by all
+order by model, step;

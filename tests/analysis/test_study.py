@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.report import latest_study, write_report
+from analysis.study import StudyDefinition, run_study, study_result
+from tests.worlds import make_world, write_prompt_set
+from warehouse.connection import connect, query, rows, vectors
+from warehouse.errors import AxesError, CoverageError, LabelError, ModelError
+
+WIDTHS = {"alpha": 24, "beta": 32, "gamma": 40}
+DEFINITION = StudyDefinition(
+    models=("alpha", "beta", "gamma"),
+    reference="gamma",
+    prompts="labelled",
+    align="benign",
+    evaluate=("other",),
+    label="greek",
+)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory):
+    made = make_world(tmp_path_factory.mktemp("study") / "lake", widths=WIDTHS)
+    return made, run_study(made.root, DEFINITION)
+
+
+@pytest.fixture(scope="module")
+def result(world):
+    return study_result(world[0].root, world[1])
+
+
+def axis_vector(root: Path, **where: str) -> np.ndarray:
+    conditions = " and ".join(f"{name} = ?" for name in where)
+    table = query(connect(root), f"from axes where {conditions}", list(where.values()))
+    assert table.num_rows == 1
+    return vectors(table.column("vector"))[0]
+
+
+def test_the_planted_axis_is_recovered_natively_and_universally(world, result):
+    made, _ = world
+    assert axis_vector(made.root, kind="universal") @ made.planted("gamma") > 0.99
+    for model in WIDTHS:
+        connection = connect(made.root)
+        native = query(
+            connection,
+            "from axes where kind = 'native' and fitted_model = ? and layer = 2",
+            [model],
+        )
+        assert vectors(native.column("vector"))[0] @ made.planted(model) > 0.99
+        assert result["models"][model]["cosine_universal"] > 0.99
+        assert result["models"][model]["alignment_r2"] > 0.95
+
+
+def test_the_axis_made_without_a_model_works_on_that_model(result):
+    for model in WIDTHS:
+        for prompt_set in ("labelled", "other"):
+            areas = result["models"][model]["auroc"][prompt_set]
+            assert areas["leave_one_out"] == pytest.approx(areas["native"], abs=0.02)
+            assert areas["native"] > 0.9
+
+
+def test_the_documented_keys_are_there_and_are_numbers(result):
+    json.dumps(result)
+    for model in WIDTHS:
+        figures = result["models"][model]
+        assert figures["layer"] == 2
+        names = {"layer", "cosine_universal", "cosine_reference", "alignment_r2", "ridge_lambda"}
+        assert names <= set(figures)
+        for prompt_set in ("labelled", "other"):
+            for scorer in ("native", "universal", "leave_one_out"):
+                assert 0 <= figures["auroc"][prompt_set][scorer] <= 1
+    assert result["models"]["gamma"]["ridge_lambda"] is None
+    assert result["models"]["gamma"]["cosine_reference"] == pytest.approx(1)
+    assert result["singular_values"] == sorted(result["singular_values"], reverse=True)
+    assert sum(value**2 for value in result["singular_values"]) == pytest.approx(3, abs=1e-5)
+
+
+def test_every_auroc_can_be_had_again_from_the_projections(world, result):
+    """The figures that are printed, the view v_auroc and the macro agree."""
+    made, study_id = world
+    found = rows(
+        connect(made.root),
+        """
+        select evaluations.model, evaluations.prompt_set, evaluations.scorer,
+            evaluations.estimate, v_auroc.auroc, v_auroc.is_in_sample = evaluations.is_in_sample
+                as is_flag_equal
+        from evaluations
+        inner join v_auroc using (axis_id, model, prompt_set)
+        where study_id = ? and metric = 'auroc'
+        """,
+        [study_id],
+    )
+    assert len(found) == 3 * 2 * 3
+    for row in found:
+        assert row["auroc"] == pytest.approx(row["estimate"], abs=1e-9)
+        assert row["is_flag_equal"]
+
+
+def test_cosines_can_be_had_again_from_the_axes(world, result):
+    found = rows(
+        connect(world[0].root),
+        "select model, cosine from v_axis_cosines "
+        "where kind = 'aligned' and other_kind = 'universal'",
+    )
+    assert len(found) == 3
+    for row in found:
+        expected = result["models"][row["model"]]["cosine_universal"]
+        assert row["cosine"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_running_it_again_writes_nothing_and_gives_the_same(world, result):
+    made, study_id = world
+    before = sorted(path for path in made.root.rglob("*.parquet"))
+    assert run_study(made.root, DEFINITION) == study_id
+    assert study_result(made.root, study_id) == result
+    assert sorted(path for path in made.root.rglob("*.parquet")) == before
+
+
+def test_a_study_cut_short_goes_on_and_ends_with_the_same_rows(world, result, tmp_path):
+    """Evaluations are written last; without them everything before is found or made again."""
+    made = make_world(tmp_path / "lake", widths=WIDTHS)
+    study_id = run_study(made.root, DEFINITION)
+    (made.root / "evaluations" / f"{study_id}.parquet").unlink()
+    next((made.root / "projections" / "model=beta").iterdir()).unlink()
+    next((made.root / "alignments").glob("[0-9a-f]*.parquet")).unlink()
+    assert run_study(made.root, DEFINITION) == study_id
+    again = study_result(made.root, study_id)
+    assert again["models"] == result["models"]
+    counts = rows(
+        connect(made.root),
+        "select count(*) as total, count(distinct (axis_id, model_id, prompt_id)) as keys "
+        "from projections",
+    )[0]
+    complete = rows(connect(world[0].root), "select count(*) as total from projections")[0]
+    assert counts["total"] == counts["keys"] == complete["total"]
+
+
+def test_two_studies_share_what_they_have_in_common(tmp_path):
+    made = make_world(tmp_path / "lake", widths=WIDTHS)
+    run_study(made.root, DEFINITION)
+    run_study(made.root, replace(DEFINITION, ridge_lambda=10.0))
+    kinds = rows(connect(made.root), "select kind, count(*) as count from axes group by all")
+    counted = {row["kind"]: row["count"] for row in kinds}
+    assert counted == {"native": 9, "aligned": 5, "universal": 2, "leave_one_out": 6}
+    lambdas = rows(connect(made.root), "select distinct name from axes where kind = 'universal'")
+    assert {row["name"].rpartition("/")[2] for row in lambdas} == {"lambda-held_out", "lambda-10"}
+
+
+def test_a_model_that_shows_the_axis_the_wrong_way_round_is_not_flattered(tmp_path):
+    """The source study's counterexample: good natively, below chance on the others' axis."""
+    made = make_world(tmp_path / "lake", widths={**WIDTHS, "delta": 36}, flipped="beta")
+    definition = replace(DEFINITION, models=("alpha", "beta", "gamma", "delta"))
+    areas = study_result(made.root, run_study(made.root, definition))["models"]["beta"]
+    assert areas["auroc"]["labelled"]["native"] > 0.9
+    assert areas["auroc"]["labelled"]["leave_one_out"] < 0.1
+    assert areas["cosine_universal"] < -0.9
+
+
+def test_with_nothing_planted_the_honest_figures_are_at_chance(tmp_path):
+    made = make_world(tmp_path / "lake", widths=WIDTHS, strength=0.0)
+    figures = study_result(made.root, run_study(made.root, DEFINITION))["models"]
+    for model in WIDTHS:
+        inside = figures[model]["auroc"]["labelled"]
+        assert inside["native"] <= inside["native_shuffled_labels_upper"] + 0.05
+        # Folds of one sample lean on each other: with 12 latent dimensions the spread is wide.
+        assert 0.2 < inside["native_cross_validated"] < 0.65
+        assert 0.35 < figures[model]["auroc"]["other"]["universal"] < 0.65
+
+
+def test_every_axis_can_be_traced_to_its_rows_and_run(world):
+    made, _ = world
+    found = rows(
+        connect(made.root),
+        """
+        select axes.query, axes.positive_count, axes.negative_count, runs.command
+        from axes
+        inner join runs using (run_id)
+        where kind = 'native'
+        """,
+    )
+    assert len(found) == 9
+    for row in found:
+        again = rows(connect(made.root), row["query"])
+        positive_count = sum(item["is_positive"] for item in again)
+        assert (positive_count, len(again) - positive_count) == (
+            row["positive_count"],
+            row["negative_count"],
+        )
+        assert row["command"] == "study"
+
+
+def test_a_report_names_the_numbers_of_the_study(world, result, tmp_path):
+    made, study_id = world
+    assert latest_study(connect(made.root)) == study_id
+    text = write_report(made.root, tmp_path / "out" / "report.md").read_text()
+    for model in WIDTHS:
+        assert f"{result['models'][model]['auroc']['other']['universal']:.4f}" in text
+    assert study_id in text and "```sql" in text
+    with pytest.raises(AxesError, match="no study zzz"):
+        latest_study(connect(made.root), "zzz")
+
+
+def test_bad_definitions_are_refused(world):
+    root = world[0].root
+    with pytest.raises(ModelError, match="reference delta is not among"):
+        run_study(root, replace(DEFINITION, reference="delta"))
+    with pytest.raises(LabelError, match="benign has no labels"):
+        run_study(root, replace(DEFINITION, evaluate=("benign",)))
+    with pytest.raises(ModelError, match="no activations of delta"):
+        run_study(root, replace(DEFINITION, models=("alpha", "delta"), reference="alpha"))
+
+
+def test_missing_rows_are_refused_unless_allowed(tmp_path):
+    made = make_world(tmp_path / "lake", widths=WIDTHS)
+    write_prompt_set(made.root, "benign", 450, None)
+    with pytest.raises(CoverageError, match="400 of the 450 prompts of benign"):
+        run_study(made.root, DEFINITION)
+    study_id = run_study(made.root, replace(DEFINITION, allow_missing=True))
+    expected = {model: {"benign": 50} for model in WIDTHS}
+    assert study_result(made.root, study_id)["missing"] == expected
