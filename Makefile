@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs in .venv, which `make setup` builds.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest demo test check bench report
+.PHONY: help setup ingest demo test check bench docs report
 
 PYTHON ?= python3
 VENV := .venv
@@ -65,6 +65,9 @@ check: $(INSTALLED) ## What CI runs before the tests: format, lint, types, SQL.
 
 bench: $(INSTALLED) ## Measure: make bench [ONLY=ingest]; results in benchmarks/results.
 	$(VENV)/bin/python -m benchmarks.run $(ONLY)
+
+docs: $(INSTALLED) ## Write docs/tables.md and docs/cli.md again.
+	$(VENV)/bin/python -m docs.generate
 
 report: $(INSTALLED) ## The last study of the warehouse as Markdown.
 	$(AXES) report --root $(ROOT) -o $(ROOT)/out/report.md

@@ -12,7 +12,7 @@ import click
 from warehouse.options import format_option, root_option
 
 if TYPE_CHECKING:
-    from analysis.study import StudyDefinition
+    from analysis.definition import StudyDefinition
 
 
 @click.command()
@@ -75,8 +75,9 @@ def study(
     axes study --group demo --prompts demo_safety --align demo_alignment
     axes study --model a --model b --reference b --prompts mine --align alpaca --format json
     """
+    from analysis.definition import StudyDefinition
     from analysis.report import STUDY_TABLE, write_report
-    from analysis.study import StudyDefinition, run_study, study_result
+    from analysis.study import run_study, study_result
     from ingest.models import group_members, known_as
     from warehouse.connection import connect, query
     from warehouse.render import show
@@ -141,8 +142,8 @@ def fit(
     \b
     axes fit smollm2-135m --prompts demo_safety
     """
+    from analysis.fitting import fit_native
     from analysis.matrices import find_space
-    from analysis.study import fit_native
     from warehouse.connection import connect, query
     from warehouse.render import show
     from warehouse.runs import record_run

@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from analysis.definition import StudyDefinition
 from analysis.drift import project_tokens
 from analysis.records import read_alignment
-from analysis.study import StudyDefinition, run_study
+from analysis.study import run_study
 from tests.worlds import make_world
 from warehouse.connection import connect, query, rows, vectors
 from warehouse.writer import rows_table, vector_array, write_rows

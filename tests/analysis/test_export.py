@@ -7,8 +7,9 @@ import pytest
 from gguf import GGUFReader
 from safetensors import safe_open
 
+from analysis.definition import StudyDefinition
 from analysis.export import axis_card, export_axis, find_axis
-from analysis.study import StudyDefinition, run_study
+from analysis.study import run_study
 from tests.worlds import make_world
 from warehouse.connection import connect
 from warehouse.errors import AxisError

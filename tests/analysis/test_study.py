@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from analysis.definition import StudyDefinition
 from analysis.report import latest_study, write_report
-from analysis.study import StudyDefinition, run_study, study_result
+from analysis.study import run_study, study_result
 from tests.worlds import make_world, write_prompt_set
 from warehouse.connection import connect, query, rows, vectors
 from warehouse.errors import AxesError, CoverageError, LabelError, ModelError

@@ -1,0 +1,78 @@
+"""Are the demo's numbers sane: all there, finite, in range, above their null, from real work?"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+AXES = Path(sys.executable).with_name("axes")
+STUDY = "study --group demo --prompts demo_safety --align demo_alignment --format json --no-ingest"
+MODELS = {"smollm2-135m": 30, "gemma3-270m": 18, "qwen2.5-coder-0.5b": 24}
+# What the first run saw, for the second to be held against.
+SEEN = Path(tempfile.gettempdir()) / "axes-demo-seen.json"
+
+
+def axes(command: str) -> str:
+    done = subprocess.run([AXES, *command.split()], check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def query(statement: str) -> list[dict]:
+    done = subprocess.run(
+        [AXES, "sql", statement, "--format", "json"], check=True, capture_output=True, text=True
+    )
+    return json.loads(done.stdout)
+
+
+def check_numbers(result: dict) -> None:
+    assert set(result["models"]) == set(MODELS)
+    for name, layer_count in MODELS.items():
+        figures = result["models"][name]
+        assert figures["layer"] == round(0.8 * (layer_count - 1))
+        for key in ("cosine_universal", "cosine_reference", "alignment_r2"):
+            assert math.isfinite(figures[key]) and -1 <= figures[key] <= 1, (name, key)
+        areas = figures["auroc"]["demo_safety"]
+        for key in ("native", "universal", "leave_one_out", "native_cross_validated"):
+            assert 0 <= areas[key] <= 1, (name, key)
+        assert areas["native"] > areas["native_shuffled_labels_upper"], name
+    squares = sum(value**2 for value in result["singular_values"])
+    assert math.isclose(squares, len(MODELS), rel_tol=1e-4)
+    assert result["baselines"]["demo_safety"]["bag_of_words"] < 0.8
+
+
+def check_rows() -> None:
+    counts = query("select model, count(*) as count from activations group by 1")
+    prompts = query("select count(distinct prompt_id) as count from prompts")[0]["count"]
+    for row in counts:
+        assert row["count"] == prompts * MODELS[row["model"]], row
+    assert len(counts) == len(MODELS)
+    tokens = query(
+        "select count(*) as count from v_generation_projections where kind = 'universal'"
+    )
+    assert tokens[0]["count"] > 1000
+    for name in ("universal.safetensors", "universal.json", "universal.gguf", "report.md"):
+        assert (Path("lake/out") / name).stat().st_size > 1000, name
+
+
+def main(turn: str) -> None:
+    result = json.loads(axes(STUDY))
+    check_numbers(result)
+    check_rows()
+    axes("warehouse check")
+    tokens = query("select sum(tokens)::bigint as tokens from runs")[0]["tokens"]
+    seen = {"result": result, "tokens": tokens}
+    if turn == "first":
+        SEEN.write_text(json.dumps(seen))
+    else:
+        before = json.loads(SEEN.read_text())
+        assert before["result"] == result, "the second demo gave other numbers"
+        assert before["tokens"] == tokens, "the second demo ran a model"
+    print(f"demo ({turn}): numbers are sane, {tokens} tokens in all")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

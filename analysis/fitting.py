@@ -1,0 +1,244 @@
+"""Fit a study's directions, alignments and shared axes, and project its prompts on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from analysis.alignment import fit_alignment, identity_alignment
+from analysis.definition import Fitted, Member, StudyDefinition
+from analysis.directions import difference_in_means, unit
+from analysis.matrices import Matrix, Space, load_matrix, require_classes
+from analysis.records import (
+    Axis,
+    Scored,
+    StoredAlignment,
+    make_axis,
+    read_alignment,
+    write_alignment,
+    write_axes,
+    write_projections,
+)
+from analysis.universal import universal_axis
+from warehouse.connection import Connection, connect
+from warehouse.errors import CoverageError
+from warehouse.runs import Run
+from warehouse.writer import content_key
+
+# Raised whenever the numbers of an unchanged definition would change.
+METHOD_VERSION = 1
+
+
+def fit_native(
+    root: Path,
+    connection: Connection,
+    run: Run,
+    space: Space,
+    prompt_set: str,
+    evaluate: Sequence[str] = (),
+    *,
+    allow_missing: bool = False,
+) -> list[Axis]:
+    """Fit, register and project the difference-in-means direction at every layer of a model.
+
+    Each direction is projected on the prompts it was fitted on and on the sets of `evaluate`.
+    """
+    axes: list[Axis] = []
+    scored: dict[str, list[Scored]] = {name: [] for name in (prompt_set, *evaluate)}
+    prompt_ids: dict[str, tuple[str, ...]] = {}
+    for layer in range(space.layer_count):
+        here = space.at(layer)
+        matrices = {
+            name: load_matrix(connection, here, name, allow_missing=allow_missing)
+            for name in scored
+        }
+        axis = native_axis(here, matrices[prompt_set], prompt_set)
+        axes.append(axis)
+        for name, matrix in matrices.items():
+            scored[name].append(Scored(axis, layer, matrix.x @ axis.vector))
+            prompt_ids[name] = matrix.prompt_ids
+    write_axes(root, connection, run, axes)
+    for name, items in scored.items():
+        write_projections(root, connection, run, space, prompt_ids[name], items)
+    return axes
+
+
+def native_axis(space: Space, matrix: Matrix, prompt_set: str) -> Axis:
+    """The difference-in-means direction of a model in its own space."""
+    require_classes(matrix, prompt_set)
+    direction = difference_in_means(matrix.x, matrix.labels)
+    return make_axis(
+        "native",
+        "mean_diff",
+        space,
+        direction,
+        matrix,
+        prompt_set,
+        label=space.model,
+        fitted_model=space.model,
+    )
+
+
+def align(
+    root: Path,
+    connection: Connection,
+    run: Run,
+    definition: StudyDefinition,
+    member: Member,
+    reference: Member,
+) -> StoredAlignment:
+    """The member's map into the reference, fitted unless it is registered."""
+    mine, theirs = _paired(member.benign, reference.benign)
+    space, target = member.space, reference.space
+    # The reference's own map, the identity, depends on no rows and no lambda.
+    fitted_from = (mine.row_set_hash, definition.ridge_lambda, definition.seed)
+    alignment_id = content_key(
+        METHOD_VERSION,
+        (space.model_id, space.layer, target.model_id, target.layer),
+        (space.site, space.pooling, space.template),
+        None if member is reference else fitted_from,
+    )
+    if (known := read_alignment(root, connection, alignment_id)) is not None:
+        return known
+    if member is reference:
+        fit = identity_alignment(space.d_model)
+    else:
+        fit = fit_alignment(
+            mine.x, theirs.x, ridge_lambda=definition.ridge_lambda, seed=definition.seed
+        )
+    write_alignment(
+        root,
+        run,
+        fit,
+        alignment_id=alignment_id,
+        space=space,
+        reference=target,
+        prompt_set=definition.align,
+        rows_fitted=mine,
+        seed=definition.seed,
+    )
+    stored = read_alignment(root, connect(root), alignment_id)
+    assert stored is not None
+    return stored
+
+
+def _paired(mine: Matrix, theirs: Matrix) -> tuple[Matrix, Matrix]:
+    """Both models' rows of the same prompts in the same order; raises where none are shared."""
+    if mine.prompt_ids == theirs.prompt_ids:
+        return mine, theirs
+    place = {prompt_id: index for index, prompt_id in enumerate(theirs.prompt_ids)}
+    shared = [index for index, prompt_id in enumerate(mine.prompt_ids) if prompt_id in place]
+    if len(shared) < 2:
+        raise CoverageError("the model and the reference share no alignment prompts")
+    there = [place[mine.prompt_ids[index]] for index in shared]
+    return mine.take(np.array(shared)), theirs.take(np.array(there))
+
+
+def fit_axes(
+    root: Path,
+    connection: Connection,
+    run: Run,
+    definition: StudyDefinition,
+    members: Sequence[Member],
+    alignments: Sequence[StoredAlignment],
+) -> tuple[tuple[Axis, np.ndarray], list[Fitted]]:
+    """Native, aligned, universal and leave-one-out axes; the universal with its singular values."""
+    natives, aligned = [], []
+    for member, stored in zip(members, alignments, strict=True):
+        layers = fit_native(
+            root,
+            connection,
+            run,
+            member.space,
+            definition.prompts,
+            definition.evaluate,
+            allow_missing=definition.allow_missing,
+        )
+        native = layers[member.space.layer]
+        carried = unit(stored.fit.alignment.carry(native.vector))
+        target = members[definition.models.index(definition.reference)].space
+        aligned.append(
+            make_axis(
+                "aligned",
+                "mean_diff",
+                target,
+                carried,
+                member.labelled[definition.prompts],
+                definition.prompts,
+                label=member.name,
+                variant=definition.variant,
+                fitted_model=member.name,
+                alignment_id=stored.alignment_id,
+                sources=[native],
+            )
+        )
+        natives.append(native)
+    universal, singular_values = _shared_axis("universal", definition, members, aligned, None)
+    leave_one_out = [
+        _shared_axis(
+            "leave_one_out", definition, members, [*aligned[:index], *aligned[index + 1 :]], member
+        )[0]
+        if len(members) > 1
+        else None
+        for index, member in enumerate(members)
+    ]
+    extra = [axis for axis in leave_one_out if axis is not None]
+    write_axes(root, connection, run, [*aligned, universal, *extra])
+    fitted = [
+        Fitted(*parts) for parts in zip(natives, aligned, alignments, leave_one_out, strict=True)
+    ]
+    return (universal, singular_values), fitted
+
+
+def _shared_axis(
+    kind: str,
+    definition: StudyDefinition,
+    members: Sequence[Member],
+    aligned: Sequence[Axis],
+    held_out: Member | None,
+) -> tuple[Axis, np.ndarray]:
+    """The axis shared by some aligned directions, and the singular values."""
+    shared = universal_axis(np.stack([axis.vector for axis in aligned]))
+    axis = make_axis(
+        kind,
+        "svd",
+        aligned[0].space,
+        unit(shared.vector),
+        members[0].labelled[definition.prompts],
+        definition.prompts,
+        label=definition.label if held_out is None else f"{definition.label}-{held_out.name}",
+        variant=definition.variant,
+        held_out_model=None if held_out is None else held_out.name,
+        sources=aligned,
+        parameters={"singular_values": shared.singular_values.tolist()},
+    )
+    return axis, shared.singular_values
+
+
+def project(
+    root: Path,
+    connection: Connection,
+    run: Run,
+    definition: StudyDefinition,
+    members: Sequence[Member],
+    fitted: Sequence[Fitted],
+    universal: tuple[Axis, np.ndarray],
+) -> None:
+    """Write every prompt's projection on the shared axes, and the alignment prompts' on native."""
+    for member, own in zip(members, fitted, strict=True):
+        shared = [axis for axis in (universal[0], own.leave_one_out) if axis is not None]
+        for matrix in (*member.labelled.values(), member.benign):
+            layer, alignment_id = member.space.layer, own.alignment.alignment_id
+            scored = [Scored(own.native, layer, matrix.x @ own.native.vector)]
+            scored += [
+                Scored(axis, layer, projected(matrix, own, axis), alignment_id) for axis in shared
+            ]
+            write_projections(root, connection, run, member.space, matrix.prompt_ids, scored)
+
+
+def projected(matrix: Matrix, own: Fitted, axis: Axis) -> np.ndarray:
+    """`align(x) . axis`, by pulling the axis back instead of carrying every row over."""
+    vector, offset = own.alignment.fit.alignment.pull_back(axis.vector)
+    return matrix.x @ vector + offset

@@ -1,0 +1,76 @@
+"""The real thing: recording on the demo's models against their own hidden states.
+
+SmolLM2 is fetched if it is not in the user's cache, so that a green run always means a real model.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ingest.batching import pad
+from ingest.fetch import fetch
+from ingest.hashes import cache_folder
+from ingest.models import LoadedModel, identify, load, resolve
+from ingest.recording import record_blocks, run_backbone
+from ingest.templates import encode, pad_id
+
+# Taken at import, before the fixtures give each test an empty cache.
+USER_CACHE = cache_folder()
+
+TEXTS = ["Name three rivers.", "Hi", "How do I keep a sourdough starter alive through the winter?"]
+
+
+@pytest.fixture(scope="module", params=["smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b"])
+def loaded(request: pytest.FixtureRequest) -> LoadedModel:
+    spec = resolve(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AXES_CACHE", str(USER_CACHE))
+        is_cached = (USER_CACHE / "models" / f"gguf-{spec.sha256[:16]}").exists()
+        if not is_cached and request.param != "smollm2-135m":
+            pytest.skip(f"{request.param} is not in {USER_CACHE}: `make demo` fetches it")
+        folder = fetch(spec)
+        return load(spec, folder, identify(spec, folder, "float32"), "cpu")
+
+
+def recorded(loaded: LoadedModel, run) -> list[torch.Tensor]:
+    outputs: dict[int, torch.Tensor] = {}
+    layers = range(loaded.layer_count)
+    with record_blocks(loaded.blocks, layers, lambda layer, h: outputs.update({layer: h.clone()})):
+        run()
+    return [outputs[layer] for layer in layers]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_recorded_outputs_are_the_models_own_hidden_states(loaded, side):
+    rows = encode(loaded.tokenizer, TEXTS, "raw", loaded.spec.name)
+    tokens, mask = pad(rows, pad_id(loaded.tokenizer), side=side)
+    batch = recorded(loaded, lambda: run_backbone(loaded.model, tokens, mask))
+    for row, ids in enumerate(rows):
+        with torch.inference_mode():
+            own = loaded.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+        assert len(own) == loaded.layer_count + 1
+        # All blocks but the last, whose entry the final norm has changed.
+        for layer in range(loaded.layer_count - 1):
+            mine, theirs = batch[layer][row][mask[row]], own[layer + 1][0]
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max())
+
+
+def test_the_last_block_is_recorded_before_the_final_norm(loaded):
+    rows = encode(loaded.tokenizer, TEXTS[:1], "raw", loaded.spec.name)
+    tokens, mask = pad(rows, 0)
+    last = recorded(loaded, lambda: run_backbone(loaded.model, tokens, mask))[-1]
+    with torch.inference_mode():
+        own = loaded.model(tokens, output_hidden_states=True).hidden_states[-1]
+        normed = loaded.model.base_model.norm(last)
+    torch.testing.assert_close(normed, own, rtol=1e-4, atol=1e-4 * float(own.abs().max()))
+    assert not torch.allclose(last, own, rtol=1e-2)
+
+
+def test_bos_and_pad_side_are_the_tokenizers_own(loaded):
+    ids = encode(loaded.tokenizer, ["Hello"], "raw", loaded.spec.name)[0]
+    has_bos = ids[0] == loaded.tokenizer.bos_token_id
+    assert has_bos == loaded.spec.name.startswith("gemma3")
+    if loaded.tokenizer.chat_template is not None:
+        chat = encode(loaded.tokenizer, ["Hello"], "chat", loaded.spec.name)[0]
+        assert len(chat) > len(ids) and chat.count(ids[-1]) >= 1
