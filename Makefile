@@ -18,6 +18,7 @@ DTYPE ?=
 # make bench: one benchmark instead of all.
 ONLY ?=
 
+OUT = $(ROOT)/out
 DEMO_MODELS := smollm2-135m gemma3-270m qwen2.5-coder-0.5b
 DEMO_QUERIES := $(sort $(wildcard docs/queries/*.sql))
 DEMO_AXIS := universal/demo/18/demo_safety/lambda-held_out
@@ -29,7 +30,6 @@ setup: $(INSTALLED) ## Build .venv with the package and what its tests need.
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)/bin/python -m pip install --editable ".[dev]"
 	touch $@
 
@@ -38,21 +38,27 @@ ingest: $(INSTALLED) ## Run a model: make ingest MODEL=qwen2.5-7b [PROMPTS= ROOT
 	$(AXES) ingest activations $(MODEL) $(foreach set,$(PROMPTS),--prompts $(set)) --root $(ROOT) \
 	  $(if $(SOURCE),--source $(SOURCE)) $(if $(DEVICE),--device $(DEVICE)) $(if $(DTYPE),--dtype $(DTYPE))
 
+define ingest_demo
+$(AXES) ingest activations $(1) --prompts demo_safety --prompts demo_alignment --root $(ROOT) >&2
+$(AXES) ingest traces $(1) --prompts demo_safety --limit 48 --max-new-tokens 24 --root $(ROOT) >&2
+
+endef
+
+define ask_demo
+@echo; cat $(1); echo '$$ $(AXES) sql -f $(1) --root $(ROOT)'
+@$(AXES) sql -f $(1) --root $(ROOT)
+
+endef
+
 demo: $(INSTALLED) ## The main job on three real models: ingest, fit, align, evaluate, ask.
-	for model in $(DEMO_MODELS); do \
-	  $(AXES) ingest activations $$model --prompts demo_safety --prompts demo_alignment --root $(ROOT) >&2 && \
-	  $(AXES) ingest traces $$model --prompts demo_safety --limit 48 --max-new-tokens 24 --root $(ROOT) >&2 || exit; \
-	done
-	$(AXES) study --group demo --prompts demo_safety --align demo_alignment --report $(ROOT)/out/report.md --root $(ROOT)
-	@for query in $(DEMO_QUERIES); do \
-	  echo; cat $$query; echo "$$ $(AXES) sql -f $$query --root $(ROOT)"; \
-	  $(AXES) sql -f $$query --root $(ROOT) || exit; \
-	done
+	$(foreach model,$(DEMO_MODELS),$(call ingest_demo,$(model)))
+	$(AXES) study --group demo --prompts demo_safety --align demo_alignment --report $(OUT)/report.md --root $(ROOT)
+	$(foreach query,$(DEMO_QUERIES),$(call ask_demo,$(query)))
 	@echo; echo "Written, to use elsewhere:"
-	@for format in safetensors json gguf; do \
-	  $(AXES) export $(DEMO_AXIS) --to $$format -o $(ROOT)/out/universal.$$format --root $(ROOT) || exit; \
-	done
-	@echo $(ROOT)/out/report.md
+	@$(AXES) export $(DEMO_AXIS) --to safetensors -o $(OUT)/universal.safetensors --root $(ROOT)
+	@$(AXES) export $(DEMO_AXIS) --to json -o $(OUT)/universal.json --root $(ROOT)
+	@$(AXES) export $(DEMO_AXIS) --to gguf -o $(OUT)/universal.gguf --root $(ROOT)
+	@echo $(OUT)/report.md
 
 test: $(INSTALLED) ## The whole test suite.
 	$(VENV)/bin/python -m pytest
@@ -70,4 +76,4 @@ docs: $(INSTALLED) ## Write docs/tables.md and docs/cli.md again.
 	$(VENV)/bin/python -m docs.generate
 
 report: $(INSTALLED) ## The last study of the warehouse as Markdown.
-	$(AXES) report --root $(ROOT) -o $(ROOT)/out/report.md
+	$(AXES) report --root $(ROOT) -o $(OUT)/report.md

@@ -30,9 +30,8 @@ def tables_page() -> str:
             f"## {table.name}\n\nOne row per {table.grain}. Key: {', '.join(table.key)}.\n"
         )
         lines = ["| column | type | what |", "| --- | --- | --- |"]
-        for field in table.schema:
+        for field, comment in zip(table.schema, table.comments, strict=True):
             kind = f"{field.type}" + (" or null" if field.nullable else "")
-            comment = field.metadata[b"comment"].decode()
             lines.append(f"| {field.name} | {_short(kind)} | {comment} |")
         parts.append("\n".join(lines) + "\n")
     for kind, title in (("marts", "Views"), ("macros", "Macros"), ("checks", "Checks")):

@@ -111,7 +111,13 @@ def activations_command(
 @click.option(
     "--temperature", type=click.FloatRange(min=0.0), default=0.0, help="0 is greedy (default)."
 )
-@click.option("--top-p", type=click.FloatRange(0.0, 1.0, min_open=True), default=1.0)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0.0, 1.0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Sample from the most likely tokens of this mass.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampling.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
 @root_option

@@ -92,7 +92,7 @@ def import_prompts(
     with record_run(root, "prompts import", parameters) as run:
         frame = _without_empty(run, frame, skip_unusable)
         frame = _labelled(frame, positive)
-        _require_agreement(root, frame, labeler)
+        _require_agreement(root, frame, labeler, prompt_set if replace_set else None)
         unique = frame.unique("text", keep="first", maintain_order=True)
         duplicate_count = len(frame) - len(unique)
         if source.per_label is not None:
@@ -305,8 +305,10 @@ def _label_list(frame: pl.DataFrame) -> str:
     return ", ".join(repr(value) for value in values[:8]) or "absent"
 
 
-def _require_agreement(root: Path, frame: pl.DataFrame, labeler: str) -> None:
-    """One text, one label: within the source, and against the sets that are there."""
+def _require_agreement(
+    root: Path, frame: pl.DataFrame, labeler: str, replaced_set: str | None
+) -> None:
+    """One text, one label: within the source, and against the sets that are there and stay."""
     known = pl.from_arrow(
         connect(root)
         .sql(
@@ -314,9 +316,9 @@ def _require_agreement(root: Path, frame: pl.DataFrame, labeler: str) -> None:
             select distinct prompts.text, labels.is_positive, 'set ' || labels.prompt_set as place
             from labels
             inner join prompts using (prompt_set, prompt_id)
-            where labels.labeler = ?
+            where labels.labeler = ? and labels.prompt_set is distinct from ?
             """,
-            params=[labeler],
+            params=[labeler, replaced_set],
         )
         .to_arrow_table()
     )
@@ -366,11 +368,11 @@ def _write_set(
         select prompt_id, position, text, source, category, split, prompts.license, pair_id,
             labels.label, labels.is_positive
         from prompts
-        left join labels using (prompt_set, prompt_id)
-        where prompt_set = ? and (labels.labeler is null or labels.labeler = ?)
+        left join (from labels where labeler = ?) as labels using (prompt_set, prompt_id)
+        where prompt_set = ?
         order by position
         """,
-        [prompt_set, labeler],
+        [labeler, prompt_set],
     )
     prompts = frame.select(columns).to_dicts()
     if there == prompts:

@@ -6,6 +6,7 @@ text; the last token has one too, from one more step at the end.
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ingest.activations import (
     IngestSummary,
@@ -40,7 +42,7 @@ from ingest.recording import SITE, record_blocks
 from ingest.templates import encode, pad_id
 from warehouse.connection import connect, rows
 from warehouse.runs import Run, record_run
-from warehouse.writer import content_key, rows_table, vector_array, write_rows
+from warehouse.writer import content_key, data_file, rows_table, vector_array, write_rows
 
 if TYPE_CHECKING:
     import torch
@@ -124,6 +126,7 @@ def ingest_traces(
         there = _generations_there(root, spec.name)
         wanted = [prompt_id for prompt_id in texts if content_key(*key, prompt_id) not in there]
         if wanted:
+            _remove_unfinished(root, spec.name, {content_key(*key, name) for name in wanted})
             tokenizer = load_tokenizer(folder)
             tokens = encode(tokenizer, [texts[name] for name in wanted], template, spec.name)
             encoded = usable_tokens(
@@ -162,6 +165,19 @@ def ingest_traces(
 def _generations_there(root: Path, model: str) -> set[str]:
     found = rows(connect(root), "select generation_id from generations where model = ?", [model])
     return {row["generation_id"] for row in found}
+
+
+def _remove_unfinished(root: Path, model: str, generation_ids: set[str]) -> None:
+    """Delete token files that a killed job left without their completions.
+
+    In the same batches they would be replaced by themselves; in others (another batch size or
+    limit) their tokens would be there twice. The model's lock is held, so nobody is writing them.
+    """
+    for path in data_file(root, "generation_tokens", "any", model).parent.glob("*.parquet"):
+        if not data_file(root, "generations", path.stem, model).exists():
+            found = pq.read_table(path, columns=["generation_id"], partitioning=None)
+            if generation_ids.intersection(found["generation_id"].to_pylist()):
+                path.unlink()
 
 
 def _generate(
@@ -214,13 +230,14 @@ def _step_over_last(
 
     steps = sequences.shape[1] - prompt_mask.shape[1]
     mask = torch.cat([prompt_mask, prompt_mask.new_ones(len(prompt_mask), steps)], dim=1)
-    model.base_model(
-        input_ids=sequences[:, -1:],
-        attention_mask=mask.long().to(sequences.device),
-        position_ids=positions(mask)[:, -1:].to(sequences.device),
-        past_key_values=cache,
-        use_cache=True,
-    )
+    inputs = {
+        "attention_mask": mask.long().to(sequences.device),
+        "position_ids": positions(mask)[:, -1:].to(sequences.device),
+        "past_key_values": cache,
+    }
+    if "cache_params" in inspect.signature(model.base_model.forward).parameters:
+        inputs = {"cache_params": cache}  # A state-space model's state holds all that went before.
+    model.base_model(input_ids=sequences[:, -1:], use_cache=True, **inputs)
 
 
 class _StepRecorder:

@@ -11,9 +11,7 @@ from warehouse.layout import init_root
 
 
 @pytest.fixture(autouse=True)
-def _isolated(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the user's cache or warehouse, or reaches a hub."""
     monkeypatch.setenv("AXES_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("AXES_ROOT", raising=False)

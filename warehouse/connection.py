@@ -99,9 +99,19 @@ def _statements(root: Path) -> list[str]:
     location = glob.escape(root.resolve().as_posix()).replace("'", "''")
     statements = list(sql_files("macros").values())
     statements += [views[name].replace("${root}", location) for name in _in_order(views)]
-    for name in TABLES:
+    for name, table in TABLES.items():
         statements.append(f"create view {name} as select * from stg_{name}")
+        statements.append(f"comment on view {name} is {_quoted(f'One row per {table.grain}.')}")
+        statements += [
+            f"comment on column {name}.{field.name} is {_quoted(text)}"
+            for field, text in zip(table.schema, table.comments, strict=True)
+        ]
     return statements
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("'", "''")
+    return f"'{escaped}'"
 
 
 def _in_order(views: dict[str, str]) -> list[str]:

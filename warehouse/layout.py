@@ -36,12 +36,6 @@ def partition_folder(root: Path, table: Table, value: str | None = None) -> Path
     return folder / f"{table.partition}={quote(value, safe='')}"
 
 
-def table_glob(root: Path, table: Table) -> str:
-    """The glob that matches every data file of a table, and no temporary file."""
-    depth = "*.parquet" if table.partition is None else "*/*.parquet"
-    return f"{root.as_posix()}/{table.name}/{depth}"
-
-
 def init_root(root: Path) -> bool:
     """Make `root` a warehouse if it is absent or an empty folder.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -35,7 +36,7 @@ def render(table: pa.Table, output_format: str) -> bytes:
         pq.write_table(table, buffer)
         return buffer.getvalue()
     if output_format == "json":
-        rows = json.dumps(table.to_pylist(), indent=2, default=_plain, ensure_ascii=False)
+        rows = json.dumps(_strict(table.to_pylist()), indent=2, default=_plain, ensure_ascii=False)
         return (rows + "\n").encode()
     if output_format == "csv":
         return _flat(table).write_csv().encode()
@@ -60,6 +61,15 @@ def _flat(table: pa.Table) -> pl.DataFrame:
             )
         columns.append(pl.Series(name, values))
     return pl.DataFrame(columns)
+
+
+def _strict(value: Any) -> Any:
+    """NaN and infinity as null: JSON has no such numbers, and parsers refuse them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _strict(inner) for key, inner in value.items()}
+    return [_strict(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:

@@ -41,6 +41,11 @@ class Table:
         return pa.schema([field for field in self.schema if field.name != self.partition])
 
     @property
+    def comments(self) -> list[str]:
+        """What each column holds, in order."""
+        return [field.metadata[b"comment"].decode() for field in self.schema]
+
+    @property
     def vector_columns(self) -> list[str]:
         return [field.name for field in self.schema if field.type == VECTOR]
 

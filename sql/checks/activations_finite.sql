@@ -7,4 +7,5 @@ select
 from stg_activations
 where
     not isfinite(dot(vector, vector))
+    or not isfinite(norm)
     or abs(sqrt(dot(vector, vector)) - norm) > 1e-3 * (1 + norm);

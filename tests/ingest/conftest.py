@@ -1,0 +1,112 @@
+"""A tiny model on the disk, made once, and short ways to import prompts and to read rows back."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import numpy as np
+import pytest
+
+from ingest.models import ModelSpec, resolve
+from ingest.prompts import prompt_id
+from tests.tiny_models import save_tiny
+from warehouse.connection import connect, rows
+from warehouse.layout import init_root
+from warehouse.writer import rows_table, write_rows
+
+ImportTexts = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub library reads HF_HUB_OFFLINE when imported, which may be before the test's own."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture(scope="session")
+def saved_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny llama with a chat template; not to be changed."""
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny-llama", "llama")
+
+
+@pytest.fixture
+def llama_folder(saved_llama: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return shutil.copytree(saved_llama, tmp_path / "tiny-llama")
+
+
+@pytest.fixture
+def llama(llama_folder: Path) -> ModelSpec:
+    return resolve(str(llama_folder))
+
+
+@pytest.fixture(scope="session")
+def empty_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("empty") / "lake"
+    init_root(folder)
+    return folder
+
+
+@pytest.fixture
+def root(empty_root: Path, tmp_path: Path) -> Path:
+    """An empty warehouse, copied rather than made anew: many tests of this folder need one."""
+    return shutil.copytree(empty_root, tmp_path / "lake")
+
+
+@pytest.fixture
+def import_texts(root: Path) -> ImportTexts:
+    """Put texts into the test's warehouse as a set, in place of those there under its name."""
+
+    def write(texts: Sequence[str], name: str = "texts") -> None:
+        described = [
+            {"prompt_id": prompt_id(text), "position": position, "text": text, "run_id": "none"}
+            for position, text in enumerate(texts)
+        ]
+        write_rows(root, "prompts", rows_table("prompts", described), name=name, partition=name)
+
+    return write
+
+
+def forked(target: Callable[..., Any], *args: Any, **options: Any) -> multiprocessing.Process:
+    """A process to start, forked from one that has imported everything and done nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [
+            "ingest.activations",
+            "ingest.traces",
+            "pandas",
+            "transformers.generation.utils",
+            "transformers.models.auto.modeling_auto",
+            "transformers.models.auto.tokenization_auto",
+            "transformers.models.llama.modeling_llama",
+        ]
+    )
+    return context.Process(target=target, args=args, kwargs=options)
+
+
+def activation_rows(root: Path) -> dict[tuple, np.ndarray]:
+    """Key (but for the model's name) -> vector; two rows of one key are an error."""
+    found = rows(
+        connect(root),
+        "select model_id, text, layer, pooling, template, vector "
+        "from activations inner join (select distinct prompt_id, text from prompts) "
+        "using (prompt_id)",
+    )
+    keyed = {
+        (row["model_id"], row["text"], row["layer"], row["pooling"], row["template"]): np.array(
+            row["vector"], dtype=np.float32
+        )
+        for row in found
+    }
+    assert len(keyed) == len(found), "two activations share a key"
+    return keyed
+
+
+def last_run(root: Path) -> dict[str, Any]:
+    """The newest row of `runs`."""
+    return rows(connect(root), "from runs order by started_at desc limit 1")[0]

@@ -1,0 +1,289 @@
+"""The job stores what a direct pass gives, once per key, and does no work that is done."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import ingest.activations
+from ingest.activations import IngestSummary, ingest_activations
+from ingest.models import ModelSpec, identify, load
+from ingest.pooling import POOLINGS
+from tests.ingest.conftest import ImportTexts, activation_rows, forked, last_run
+from warehouse.checks import check
+from warehouse.connection import connect, rows
+from warehouse.errors import LayerError, NonFiniteError, PromptError
+from warehouse.writer import data_file
+
+TEXTS = ["hello there, you", "hi", "a rather longer prompt than the others are", "x", "what is it"]
+
+
+@pytest.fixture
+def run(root: Path, llama: ModelSpec, import_texts: ImportTexts) -> Callable[..., IngestSummary]:
+    """Run the job on five prompts, in several batches."""
+    import_texts(TEXTS)
+
+    def job(limit: int | None = None, **options: Any) -> IngestSummary:
+        return ingest_activations(root, llama, {"texts": limit}, **{"token_budget": 40, **options})
+
+    return job
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading weights is an error."""
+    monkeypatch.setattr(ingest.activations, "load", lambda *_: pytest.fail("weights loaded"))
+
+
+def assert_checks_pass(root: Path) -> None:
+    table = check(root)
+    assert [row for row in table.to_pylist() if row["row_count"]] == []
+
+
+@pytest.mark.parametrize("template", ["raw", "chat"])
+@pytest.mark.parametrize("pooling", sorted(POOLINGS))
+def test_rows_equal_a_direct_pass_over_each_prompt(
+    run: Callable[..., IngestSummary],
+    root: Path,
+    llama: ModelSpec,
+    llama_folder: Path,
+    pooling: str,
+    template: str,
+) -> None:
+    summary = run(pooling=pooling, template=template)
+    assert (summary.prompt_count, summary.new_count, summary.rows) == (5, 5, 20)
+    loaded = load(llama, llama_folder, identify(llama, llama_folder, "float32"), "cpu")
+    stored = activation_rows(root)
+    assert len(stored) == 20
+    chosen = {"last5_mean": slice(-5, None), "last": slice(-1, None), "mean": slice(None)}
+    for text in TEXTS:
+        rendered = text if template == "raw" else f"<user>{text}<assistant>"
+        with torch.no_grad():
+            output = loaded.model(
+                torch.tensor([loaded.tokenizer(rendered).input_ids]), output_hidden_states=True
+            )
+            states = output.hidden_states
+        for layer in range(4):
+            vector = stored[summary.model_id, text, layer, pooling, template]
+            # The list's last entry is normed, so the last block is judged by what comes before.
+            if layer < 3:
+                expected = states[layer + 1][0, chosen[pooling]].mean(0)
+            else:
+                last = loaded.blocks[3](
+                    states[3],
+                    position_embeddings=loaded.model.base_model.rotary_emb(
+                        states[3], torch.arange(states[3].shape[1])[None]
+                    ),
+                )
+                expected = last[0, chosen[pooling]].mean(0)
+            np.testing.assert_allclose(vector, expected.numpy(), atol=1e-4, rtol=1e-4)
+
+
+def test_a_row_says_what_it_was_pooled_over(run: Callable[..., IngestSummary], root: Path) -> None:
+    summary = run()
+    found = rows(connect(root), "from activations inner join prompts using (prompt_id)")
+    for row in found:
+        text = ["<s>", *row["text"].replace(" ", "Ġ")]
+        assert row["token_count"] == len(text)
+        assert (row["pooled_start"], row["pooled_end"]) == (max(len(text) - 5, 0), len(text))
+        assert row["pooled_tokens"] == text[-5:]
+        assert row["norm"] == pytest.approx(np.linalg.norm(row["vector"]), rel=1e-5)
+    run_row = last_run(root)
+    tokens = sum(len(text) + 1 for text in TEXTS)
+    assert (run_row["status"], run_row["rows"], run_row["tokens"]) == ("finished", 20, tokens)
+    assert summary.tokens == tokens
+    assert {row["run_id"] for row in found} == {summary.run_id}
+    assert_checks_pass(root)
+
+
+def test_a_second_run_does_no_model_work_and_says_so(
+    run: Callable[..., IngestSummary], root: Path, request: pytest.FixtureRequest
+) -> None:
+    first = run()
+    files = sorted((root / "activations").rglob("*.parquet"))
+    request.getfixturevalue("no_model")
+    second = run()
+    assert second.model_id == first.model_id
+    assert (second.prompt_count, second.new_count, second.rows, second.tokens) == (5, 0, 0, 0)
+    row = last_run(root)
+    assert (row["run_id"], row["status"], row["tokens"]) == (second.run_id, "finished", 0)
+    assert sorted((root / "activations").rglob("*.parquet")) == files
+
+
+def test_layers_and_prompts_added_later_fill_only_what_is_missing(
+    run: Callable[..., IngestSummary], root: Path
+) -> None:
+    assert run(layers=[2, 0, 2]).rows == 10
+    before = activation_rows(root)
+    assert {key[2] for key in before} == {0, 2}
+    assert run(limit=2, layers=[1]).rows == 2
+    summary = run()
+    assert (summary.new_count, summary.rows) == (5, 20 - 12)
+    after = activation_rows(root)
+    assert len(after) == 20
+    assert all(np.array_equal(after[key], vector) for key, vector in before.items())
+    assert_checks_pass(root)
+
+
+@pytest.mark.parametrize(
+    "change", [{"dtype": "bfloat16"}, {"template": "chat"}, {"pooling": "last"}]
+)
+def test_another_dtype_template_or_pooling_gives_new_rows_beside_the_old(
+    run: Callable[..., IngestSummary], root: Path, change: dict[str, str]
+) -> None:
+    run()
+    before = activation_rows(root)
+    assert run(**change).rows == 20
+    after = activation_rows(root)
+    assert len(after) == 40
+    assert all(np.array_equal(after[key], vector) for key, vector in before.items())
+    others = [vector for key, vector in after.items() if key not in before]
+    assert not any(np.array_equal(a, b) for a, b in zip(before.values(), others, strict=True))
+
+
+def test_changed_weights_under_the_same_name_give_new_rows(
+    run: Callable[..., IngestSummary], root: Path, llama_folder: Path
+) -> None:
+    first = run()
+    path = llama_folder / "model.safetensors"
+    weights = load_file(path)
+    weights["model.layers.0.mlp.down_proj.weight"] *= 2
+    save_file(weights, path, metadata={"format": "pt"})
+    second = run()
+    assert second.model_id != first.model_id
+    assert {key[0] for key in activation_rows(root)} == {first.model_id, second.model_id}
+    assert len(activation_rows(root)) == 40
+
+
+@pytest.mark.parametrize("too_long", [512, 600])
+def test_a_prompt_too_long_is_named_or_skipped_and_recorded(
+    run: Callable[..., IngestSummary], root: Path, import_texts: ImportTexts, too_long: int
+) -> None:
+    import_texts(["y" * 511, "z" * too_long, "short"])
+    with pytest.raises(PromptError) as caught:
+        run()
+    reason = f"{too_long + 1} tokens, the context of tiny-llama is 512"
+    assert reason in str(caught.value) and "'zzz" in str(caught.value)
+    assert last_run(root)["status"] == "failed"
+    summary = run(skip_unusable=True)
+    assert (summary.prompt_count, summary.new_count, summary.skipped_count) == (3, 2, 1)
+    assert [item["reason"] for item in last_run(root)["skipped"]] == [reason]
+    assert {len(key[1]) for key in activation_rows(root)} == {511, 5}
+
+
+def test_when_every_prompt_is_skipped_no_model_is_loaded(
+    run: Callable[..., IngestSummary], import_texts: ImportTexts, no_model: None
+) -> None:
+    import_texts(["y" * 600])
+    assert run(skip_unusable=True).rows == 0
+
+
+def test_weights_that_give_nan_are_an_error_naming_prompt_and_layer(
+    run: Callable[..., IngestSummary], root: Path, llama_folder: Path
+) -> None:
+    path = llama_folder / "model.safetensors"
+    weights = load_file(path)
+    weights["model.layers.2.mlp.down_proj.weight"][3, 3] = float("nan")
+    save_file(weights, path, metadata={"format": "pt"})
+    longest = rows(connect(root), "from prompts order by length(text) desc")[0]
+    with pytest.raises(NonFiniteError) as caught:
+        run()
+    assert f"at layer 2 for prompt {longest['prompt_id']} in float32" in str(caught.value)
+    assert activation_rows(root) == {}
+    assert last_run(root)["status"] == "failed"
+    assert run(layers=[0, 1]).rows == 10, "the layers below are sound"
+
+
+def test_a_limit_holds_for_each_set_and_a_shared_prompt_is_run_once(
+    run: Callable[..., IngestSummary], root: Path, llama: ModelSpec, import_texts: ImportTexts
+) -> None:
+    import_texts(["hi", "other", "third"], name="more")
+    summary = ingest_activations(root, llama, {"texts": 2, "more": 2}, layers=[0])
+    assert (summary.prompt_count, summary.rows) == (3, 3)
+    assert {key[1] for key in activation_rows(root)} == {TEXTS[0], "hi", "other"}
+
+
+def test_a_layer_that_is_not_there_is_refused_before_any_work(
+    run: Callable[..., IngestSummary], root: Path, no_model: None
+) -> None:
+    with pytest.raises(LayerError, match="layer 4 of tiny-llama does not exist: it has 4"):
+        run(layers=[0, 4])
+    assert activation_rows(root) == {}
+
+
+def test_an_interrupted_run_keeps_what_it_has_done(
+    run: Callable[..., IngestSummary], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = ingest.activations._pooled_outputs, []
+
+    def interrupted(*args: Any) -> np.ndarray:
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest.activations, "_pooled_outputs", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(token_budget=1)
+    kept = activation_rows(root)
+    assert {key[1] for key in kept} == set(sorted(TEXTS, key=len)[-2:])
+    row = last_run(root)
+    assert (row["status"], row["rows"], row["skipped"]) == ("interrupted", 8, [])
+    assert run().new_count == 3
+    assert len(activation_rows(root)) == 20
+    assert_checks_pass(root)
+
+
+def test_one_batch_or_many_give_the_same_rows(
+    run: Callable[..., IngestSummary], root: Path, llama: ModelSpec
+) -> None:
+    run(token_budget=1)
+    many = activation_rows(root)
+    shutil.rmtree(data_file(root, "activations", "any", llama.name).parent)
+    run(token_budget=10_000)
+    one = activation_rows(root)
+    assert one.keys() == many.keys()
+    for key, vector in one.items():
+        np.testing.assert_allclose(vector, many[key], atol=1e-5)
+
+
+def test_two_processes_at_once_both_succeed_and_store_each_row_once(
+    run: Callable[..., IngestSummary], root: Path, llama: ModelSpec, import_texts: ImportTexts
+) -> None:
+    import_texts([f"prompt number {index}" for index in range(60)], name="many")
+    jobs = [
+        forked(ingest_activations, root, llama, {"many": None}, token_budget=40) for _ in range(2)
+    ]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(60)
+    assert [job.exitcode for job in jobs] == [0, 0]
+    assert len(activation_rows(root)) == 240
+    finished = rows(connect(root), "from runs where command = 'ingest activations' order by rows")
+    assert [(row["status"], row["rows"]) for row in finished] == [
+        ("finished", 0),
+        ("finished", 240),
+    ]
+    assert_checks_pass(root)
+
+
+def test_two_models_of_one_name_are_two_models(
+    run: Callable[..., IngestSummary], root: Path, llama: ModelSpec
+) -> None:
+    run(layers=[0])
+    other = replace(llama, name="other")
+    assert ingest_activations(root, other, {"texts": None}, layers=[0]).rows == 5
+    found = rows(
+        connect(root), "select model, count(*) as n from activations group by 1 order by 1"
+    )
+    assert found == [{"model": "other", "n": 5}, {"model": "tiny-llama", "n": 5}]

@@ -1,0 +1,309 @@
+"""Names resolve, identities change exactly when rows would, blocks are found by shape."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from ingest.models import (
+    ModelSpec,
+    context_length,
+    default_dtype,
+    find_blocks,
+    group_members,
+    identify,
+    known_as,
+    load,
+    model_row,
+    registry,
+    require_layers,
+    resolve,
+)
+from tests.tiny_models import byte_tokenizer, save_tiny, tiny_model
+from warehouse.errors import LayerError, ModelError
+
+STUDY = {
+    "pythia-160m",
+    "pythia-410m",
+    "pythia-1b",
+    "llama-2-13b-chat",
+    "llama-3-8b-instruct",
+    "mistral-7b-instruct",
+    "qwen2.5-7b",
+}
+DEMO = {"smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b"}
+
+
+def test_the_registry_pins_the_studys_seven_models_by_commit() -> None:
+    hub = {name: spec for name, spec in registry().items() if spec.source.startswith("hf:")}
+    assert set(hub) == STUDY
+    assert all(re.fullmatch("[0-9a-f]{40}", spec.revision or "") for spec in hub.values())
+    assert len({spec.revision for spec in hub.values()}) == 7
+
+
+def test_the_registry_pins_the_demos_three_models_by_sha256() -> None:
+    demo = {name: spec for name, spec in registry().items() if spec.source == "pypi"}
+    assert set(demo) == DEMO
+    for spec in demo.values():
+        assert re.fullmatch("[0-9a-f]{64}", spec.sha256)
+        assert len(spec.wheels) == len(spec.parts) >= 1
+        assert all(re.fullmatch(r"[\w.-]+==[\d.]+", wheel) for wheel in spec.wheels)
+
+
+def test_every_registry_model_states_its_licence_and_every_group_one_reference() -> None:
+    assert all(spec.license for spec in registry().values())
+    for group in {spec.group for spec in registry().values()}:
+        members = [spec for spec in registry().values() if spec.group == group]
+        assert sum(spec.is_reference for spec in members) == 1, group
+
+
+def test_group_members_are_in_the_registrys_order() -> None:
+    assert group_members("pythia") == (("pythia-160m", "pythia-410m", "pythia-1b"), "pythia-1b")
+    assert group_members("aligned")[1] == "llama-3-8b-instruct"
+    with pytest.raises(ModelError, match="unknown group pythai: groups are aligned, demo, pythia"):
+        group_members("pythai")
+
+
+def test_an_unknown_name_suggests_the_near_one() -> None:
+    with pytest.raises(ModelError, match=r"did you mean smollm2-135m\?") as caught:
+        resolve("smolm2-135m")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError) as caught:
+        resolve("zzzzzz")
+    assert "did you mean" not in str(caught.value)
+    assert "pythia-160m" in str(caught.value)
+
+
+def test_names_folders_files_and_hub_ids_resolve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    gguf = tmp_path / "some.gguf"
+    gguf.touch()
+    assert resolve("pythia-1b") is registry()["pythia-1b"]
+    assert resolve(str(folder)) == ModelSpec("my-model", str(folder))
+    assert resolve(str(gguf)) == ModelSpec("some", str(gguf))
+    assert resolve("owner/name") == ModelSpec("owner/name", "hf:owner/name")
+    pinned = ModelSpec("owner/name", "hf:owner/name", revision="abc123")
+    assert resolve("owner/name@abc123") == pinned
+    monkeypatch.chdir(tmp_path)
+    assert resolve("my-model") == resolve("./my-model/") == ModelSpec("my-model", str(folder))
+    assert known_as("./some.gguf") == "some"
+    assert known_as("pythia-1b") == "pythia-1b"
+    assert known_as("owner/name") == "owner/name"
+
+
+def test_a_source_replaces_where_weights_come_from_and_keeps_the_name(tmp_path: Path) -> None:
+    given = resolve("qwen2.5-7b", str(tmp_path))
+    assert (given.name, given.source, given.group) == ("qwen2.5-7b", str(tmp_path), "aligned")
+    assert given.revision is None and given.license is None
+    assert resolve("mine", "hf:owner/name") == ModelSpec("mine", "hf:owner/name")
+    with pytest.raises(ModelError, match="a folder, a .gguf file or hf:OWNER/NAME is expected"):
+        resolve("mine", str(tmp_path / "absent"))
+    pickled = tmp_path / "model.bin"
+    pickled.touch()
+    with pytest.raises(ModelError, match="is not a model"):
+        resolve(str(pickled))
+
+
+def _flip_a_weight_bit(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def _change_a_token(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    path.write_text(path.read_text().replace('"</s>"', '"<end>"'))
+
+
+def _change_the_template(folder: Path) -> None:
+    path = folder / "chat_template.jinja"
+    path.write_text(path.read_text() + " ")
+
+
+def _change_the_configuration(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "rms_norm_eps": 1e-3}))
+
+
+def _touch_everything(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.touch()
+
+
+def _add_a_readme(folder: Path) -> None:
+    (folder / "README.md").write_text("notes")
+
+
+@pytest.mark.parametrize(
+    ("change", "is_another"),
+    [
+        (_flip_a_weight_bit, True),
+        (_change_a_token, True),
+        (_change_the_template, True),
+        (_change_the_configuration, True),
+        (_touch_everything, False),
+        (_add_a_readme, False),
+    ],
+)
+def test_the_identity_changes_when_the_rows_would(
+    llama: ModelSpec, llama_folder: Path, change: Callable[[Path], None], is_another: bool
+) -> None:
+    before = identify(llama, llama_folder, "float32")
+    change(llama_folder)
+    assert (identify(llama, llama_folder, "float32").model_id != before.model_id) is is_another
+
+
+def test_the_identity_depends_on_dtype_and_name_and_not_on_the_place(
+    llama: ModelSpec, llama_folder: Path, tmp_path: Path
+) -> None:
+    identity = identify(llama, llama_folder, "float32")
+    assert identify(llama, llama_folder, "bfloat16").model_id != identity.model_id
+    other = ModelSpec("other", llama.source)
+    assert identify(other, llama_folder, "float32").model_id != identity.model_id
+    elsewhere = shutil.copytree(llama_folder, tmp_path / "elsewhere")
+    assert identify(llama, elsewhere, "float32") == identity
+
+
+def test_the_template_of_an_older_tokenizer_config_counts(
+    llama: ModelSpec, llama_folder: Path
+) -> None:
+    with_file = identify(llama, llama_folder, "float32").template_hash
+    jinja = llama_folder / "chat_template.jinja"
+    path = llama_folder / "tokenizer_config.json"
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "chat_template": jinja.read_text()})
+    )
+    jinja.unlink()
+    assert identify(llama, llama_folder, "float32").template_hash == with_file
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    folder.mkdir()
+    model = tiny_model("llama")
+    model.config.save_pretrained(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    byte_tokenizer().save_pretrained(folder)
+    with pytest.raises(ModelError, match="pickled weights are not read"):
+        identify(ModelSpec("pickled", str(folder)), folder, "float32")
+
+
+def test_a_folder_without_a_tokenizer_is_named(llama: ModelSpec, llama_folder: Path) -> None:
+    for path in llama_folder.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(ModelError, match="holds no tokenizer"):
+        identify(llama, llama_folder, "float32")
+
+
+def test_a_checkpoint_that_cannot_be_read_is_one_line(llama: ModelSpec, llama_folder: Path) -> None:
+    config = llama_folder / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": "nonesuch"}))
+    identity = identify(llama, llama_folder, "float32")
+    with pytest.raises(ModelError, match="tiny-llama cannot be loaded") as caught:
+        load(llama, llama_folder, identity, "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_torn_weights_are_one_line(llama: ModelSpec, llama_folder: Path) -> None:
+    weights = llama_folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    identity = identify(llama, llama_folder, "float32")
+    with pytest.raises(ModelError, match="tiny-llama cannot be loaded") as caught:
+        load(llama, llama_folder, identity, "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_loaded_model_is_described_as_it_is(llama: ModelSpec, llama_folder: Path) -> None:
+    loaded = load(llama, llama_folder, identify(llama, llama_folder, "bfloat16"), "cpu")
+    assert {weight.dtype for weight in loaded.model.parameters()} == {torch.bfloat16}
+    assert not any(weight.requires_grad for weight in loaded.model.parameters())
+    assert not loaded.model.training
+    row = model_row(loaded, "run")
+    expected = {
+        "model": "tiny-llama",
+        "architecture": "llama",
+        "d_model": 32,
+        "layer_count": 4,
+        "context_length": 512,
+        "dtype": "bfloat16",
+        "parameter_count": sum(weight.numel() for weight in tiny_model("llama").parameters()),
+        "source": str(llama_folder),
+        "is_reference": False,
+    }
+    assert expected.items() <= row.items()
+
+
+def test_the_default_dtype_is_float32_on_a_cpu_and_the_checkpoints_elsewhere(
+    tmp_path: Path,
+) -> None:
+    config = tmp_path / "config.json"
+    for stored, expected in (("bfloat16", "bfloat16"), ("int8", "float32"), (None, "float32")):
+        config.write_text(json.dumps({"torch_dtype": stored}))
+        assert default_dtype(tmp_path, "cuda") == expected
+        assert default_dtype(tmp_path, "cpu") == "float32"
+
+
+def test_the_context_length_is_read_under_any_of_its_names(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    for content, expected in (
+        ({"max_position_embeddings": 99}, 99),
+        ({"n_positions": 77}, 77),
+        ({"text_config": {"max_position_embeddings": 55}}, 55),
+        ({}, None),
+    ):
+        config.write_text(json.dumps(content))
+        assert context_length(tmp_path) == expected
+
+
+def test_blocks_are_the_outermost_list_of_that_many() -> None:
+    nn = torch.nn
+    inner = [nn.ModuleDict({"experts": nn.ModuleList([nn.Linear(1, 1)] * 3)}) for _ in range(3)]
+    model = nn.ModuleDict({"heads": nn.ModuleList([nn.Identity()]), "stack": nn.ModuleList(inner)})
+    assert find_blocks(model, 3) == inner
+    assert len(find_blocks(tiny_model("gpt2", num_hidden_layers=2), 2)) == 2
+
+
+def test_ambiguous_blocks_name_the_candidates() -> None:
+    nn = torch.nn
+    lists = {name: nn.ModuleList([nn.Identity(), nn.Identity()]) for name in ("vision", "text")}
+    with pytest.raises(ModelError, match="expected one list of 2 blocks, found vision, text"):
+        find_blocks(nn.ModuleDict(lists), 2)
+    with pytest.raises(ModelError, match="expected one list of 5 blocks, found none"):
+        find_blocks(nn.ModuleDict(lists), 5)
+
+
+@pytest.mark.parametrize("layer", [-1, 4, 40])
+def test_a_layer_out_of_range_says_which_there_are(layer: int) -> None:
+    message = f"layer {layer} of tiny does not exist: it has 4 (0 to 3)"
+    with pytest.raises(LayerError) as caught:
+        require_layers("tiny", 4, [0, layer])
+    assert str(caught.value) == message
+    require_layers("tiny", 4, [0, 3])
+
+
+def test_a_sharded_checkpoint_is_one_model(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "sharded", "llama")
+    single = tiny_model("llama")
+    (folder / "model.safetensors").unlink()
+    single.save_pretrained(folder, max_shard_size="30KB")
+    shards = sorted(folder.glob("*.safetensors"))
+    assert len(shards) > 1
+    spec = resolve(str(folder))
+    identity = identify(spec, folder, "float32")
+    loaded = load(spec, folder, identity, "cpu")
+    for name, weight in single.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], weight)
+    content = bytearray(shards[-1].read_bytes())
+    content[-1] ^= 1
+    shards[-1].write_bytes(content)
+    assert identify(spec, folder, "float32").model_id != identity.model_id

@@ -1,0 +1,174 @@
+"""The sets that come with the code, and the ready entries for the source study's sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from analysis.baselines import bag_of_words_scores
+from ingest.prompts import (
+    PromptSource,
+    import_prompts,
+    normalise,
+    prompt_source,
+    read_source,
+    ready_sets,
+)
+from warehouse.connection import connect, rows
+from warehouse.errors import PromptError
+
+
+def hub_layout(folder: Path, **columns: list[Any]) -> str:
+    """A data set as the hub would hold it, on the disk."""
+    (folder / "data").mkdir(parents=True)
+    pl.DataFrame(columns).write_parquet(folder / "data" / "train-00000-of-00001.parquet")
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n"
+        "    path: data/train-*\n---\n# A data set\n"
+    )
+    return f"hf:{folder}"
+
+
+@pytest.fixture(autouse=True)
+def _own_data_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets-cache")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+
+
+def stored(root: Path, prompt_set: str) -> list[dict[str, Any]]:
+    return rows(
+        connect(root),
+        "select text, category, license, is_positive from prompts "
+        "left join labels using (prompt_set, prompt_id) where prompt_set = ? order by position",
+        [prompt_set],
+    )
+
+
+@pytest.fixture(scope="module")
+def safety() -> pl.DataFrame:
+    return read_source(ready_sets()["demo_safety"])
+
+
+def test_demo_safety_is_300_and_300_distinct_prompts_in_complete_pairs(
+    safety: pl.DataFrame,
+) -> None:
+    assert dict(safety["label"].value_counts().iter_rows()) == {"unsafe": 300, "safe": 300}
+    assert len({normalise(text) for text in safety["text"]}) == 600
+    pairs = safety.group_by("pair_id").agg("label")["label"].to_list()
+    assert len(pairs) == 300
+    assert all(sorted(pair) == ["safe", "unsafe"] for pair in pairs)
+    assert safety["category"].n_unique() >= 10
+    assert safety.null_count().sum_horizontal().item() == 0
+
+
+def test_the_words_of_demo_safety_alone_do_not_tell_its_classes_apart(
+    safety: pl.DataFrame,
+) -> None:
+    labels = (safety["label"] == "unsafe").to_numpy()
+    groups = safety["pair_id"].rank("dense").cast(pl.Int64).to_numpy()
+    scores = bag_of_words_scores(safety["text"].to_list(), labels, groups)
+    assert roc_auc_score(labels, scores) < 0.80
+    telltale = [
+        f"{text} {'bad' if label else 'good'}"
+        for text, label in zip(safety["text"], labels, strict=True)
+    ]
+    assert roc_auc_score(labels, bag_of_words_scores(telltale, labels, groups)) > 0.99
+
+
+def test_demo_alignment_is_1500_distinct_prompts_apart_from_demo_safety(
+    safety: pl.DataFrame,
+) -> None:
+    alignment = read_source(ready_sets()["demo_alignment"])
+    texts = {normalise(text) for text in alignment["text"]}
+    assert len(texts) == len(alignment) >= 1500
+    assert "" not in texts
+    assert not texts & {normalise(text) for text in safety["text"]}
+    assert "label" not in alignment.columns
+
+
+def test_the_built_in_sets_import_by_name(root: Path) -> None:
+    summary = import_prompts(root, "demo_safety", prompt_source("demo_safety", None))
+    assert (summary.prompt_count, summary.positive_count, summary.negative_count) == (600, 300, 300)
+    assert (summary.duplicate_count, summary.skipped_count) == (0, 0)
+    assert {row["license"] for row in stored(root, "demo_safety")} == {"MIT"}
+    alignment = import_prompts(root, "demo_alignment", prompt_source("demo_alignment", None))
+    assert alignment.prompt_count >= 1500
+    assert (alignment.positive_count, alignment.negative_count) == (0, 0)
+
+
+def test_a_folder_in_the_hubs_layout_is_read(root: Path, tmp_path: Path) -> None:
+    source = hub_layout(tmp_path / "set", text=["b", "a"], label=[1, 0])
+    import_prompts(root, "local", PromptSource(source))
+    found = [(row["text"], row["is_positive"]) for row in stored(root, "local")]
+    assert found == [("b", True), ("a", False)]
+
+
+def test_the_alpaca_entry_takes_instructions_without_input(root: Path, tmp_path: Path) -> None:
+    source = hub_layout(
+        tmp_path / "alpaca",
+        instruction=["Name three primes.", "Translate this.", "Say hi.", "Add these."],
+        input=["", "bonjour", "  ", "1, 2"],
+        output=["2, 3, 5", "hello", "hi", "3"],
+    )
+    import_prompts(root, "alpaca", prompt_source("alpaca", source, **entry("alpaca")))
+    assert stored(root, "alpaca") == [
+        {"text": text, "category": None, "license": "CC-BY-NC-4.0", "is_positive": None}
+        for text in ("Name three primes.", "Say hi.")
+    ]
+
+
+def test_the_prompt_safety_entry_takes_300_of_each_label(root: Path, tmp_path: Path) -> None:
+    count = 310
+    source = hub_layout(
+        tmp_path / "safety",
+        text=[f"prompt {index}" for index in range(2 * count)],
+        label=["unsafe" if index % 2 else "safe" for index in range(2 * count)],
+        content_category=[f"topic {index % 7}" for index in range(2 * count)],
+    )
+    given = entry("prompt_safety")
+    summary = import_prompts(root, "prompt_safety", prompt_source("x", source, **given))
+    assert (summary.positive_count, summary.negative_count) == (300, 300)
+    assert stored(root, "prompt_safety")[9] == {
+        "text": "prompt 9",
+        "category": "topic 2",
+        "license": None,
+        "is_positive": True,
+    }
+
+
+def entry(name: str) -> dict[str, Any]:
+    """What a ready entry says, but for where it comes from."""
+    return {key: value for key, value in vars(ready_sets()[name]).items() if key != "source"}
+
+
+def test_the_ready_entries_name_their_places() -> None:
+    assert set(ready_sets()) == {"demo_safety", "demo_alignment", "prompt_safety", "alpaca"}
+    assert ready_sets()["alpaca"].source == "hf:tatsu-lab/alpaca"
+    assert ready_sets()["prompt_safety"].source == "hf:SalKhan12/prompt-safety-dataset"
+
+
+@pytest.mark.parametrize("source", ["hf:", "hf:owner/nonesuch", "hf:owner/nonesuch:config@v1"])
+def test_a_hub_set_that_cannot_be_had_is_one_line(root: Path, source: str) -> None:
+    with pytest.raises(PromptError, match="hf:") as caught:
+        import_prompts(root, "set", PromptSource(source))
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_and_classes_of_a_hub_set_read_as_labels(root: Path, tmp_path: Path) -> None:
+    source = hub_layout(tmp_path / "numbers", text=["x", "y", "z"], label=[2, 0, None])
+    import_prompts(root, "numbers", PromptSource(source), positive=["2"])
+    assert [row["is_positive"] for row in stored(root, "numbers")] == [True, False, None]
+
+
+def test_bag_of_words_is_out_of_fold(safety: pl.DataFrame) -> None:
+    """Labels drawn at random are not told apart, so the figure above is not memory."""
+    labels = np.repeat(np.random.default_rng(0).random(300) < 0.5, 2)
+    labels[1::2] = ~labels[::2]
+    groups = safety["pair_id"].rank("dense").cast(pl.Int64).to_numpy()
+    scores = bag_of_words_scores(safety["text"].to_list(), labels, groups)
+    assert abs(roc_auc_score(labels, scores) - 0.5) < 0.1

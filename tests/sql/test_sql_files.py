@@ -1,0 +1,138 @@
+"""Every file of sql/ defines the one object it is named after, and says what it is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tests.rows import put
+from warehouse.connection import SQL_FOLDER, Connection, connect, query, rows, sql_files
+from warehouse.schemas import TABLES, Table
+
+FILES = sorted(SQL_FOLDER.glob("*/*.sql"))
+KINDS = {"staging": "view", "marts": "view", "macros": "macro"}
+
+every_file = pytest.mark.parametrize(
+    "path", FILES, ids=[f"{path.parent.name}/{path.stem}" for path in FILES]
+)
+every_table = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+
+
+def code(path: Path) -> str:
+    """The file without its comments."""
+    return re.sub(r"--.*", "", path.read_text()).strip()
+
+
+def header(path: Path) -> str:
+    """The comment that the file opens with, as one line."""
+    comment = re.match(r"(--.*\n)+", path.read_text())
+    return " ".join(line.removeprefix("--").strip() for line in comment[0].splitlines())
+
+
+def test_the_folder_holds_the_four_kinds_and_nothing_else() -> None:
+    assert {path.parent.name for path in FILES} == {*KINDS, "checks"}
+    assert {path.stem for path in FILES if path.parent.name == "staging"} == {
+        f"stg_{name}" for name in TABLES
+    }
+
+
+def test_names_are_unique_over_all_kinds() -> None:
+    assert len({path.stem for path in FILES} | set(TABLES)) == len(FILES) + len(TABLES)
+
+
+@every_file
+def test_a_file_defines_exactly_the_object_it_is_named_after(path: Path) -> None:
+    assert len(duckdb.extract_statements(path.read_text())) == 1
+    created = re.findall(r"\bcreate\s+(?:or\s+replace\s+)?(\w+)\s+(\w+)", code(path))
+    kind = KINDS.get(path.parent.name)
+    assert created == ([(kind, path.stem)] if kind else [])
+    assert code(path).startswith(f"create {kind} {path.stem}" if kind else "select")
+
+
+@every_file
+def test_a_file_opens_with_a_comment_that_is_a_sentence(path: Path) -> None:
+    text = header(path)
+    assert text[0].isupper()
+    assert text.endswith(".")
+    if path.parent.name == "marts":
+        assert text.startswith("One row per ")
+
+
+@every_table
+def test_the_staging_header_states_the_grain_of_the_schema(table: Table) -> None:
+    path = SQL_FOLDER / "staging" / f"stg_{table.name}.sql"
+    assert header(path) == f"One row per {table.grain}."
+
+
+@every_file
+def test_lines_are_short_and_keywords_lower_case(path: Path) -> None:
+    for line in path.read_text().splitlines():
+        assert len(line) <= 88
+        assert not re.search(r"\b(SELECT|FROM|WHERE|JOIN|GROUP BY|CREATE|AS)\b", line)
+
+
+def test_a_connection_holds_the_objects_of_the_files_and_no_other(empty: Connection) -> None:
+    views = rows(empty, "select view_name as name from duckdb_views() where not internal")
+    macros = rows(
+        empty,
+        "select distinct function_name as name from duckdb_functions() "
+        "where not internal and function_type like '%macro%'",
+    )
+    tables = rows(empty, "select table_name as name from duckdb_tables() where not internal")
+    names = {kind: {path.stem for path in FILES if path.parent.name == kind} for kind in KINDS}
+    assert {row["name"] for row in views} == names["staging"] | names["marts"] | set(TABLES)
+    assert {row["name"] for row in macros} == names["macros"]
+    assert tables == []
+
+
+@every_table
+def test_a_staging_view_has_the_columns_of_the_schema_in_order_and_type(
+    empty: Connection, table: Table
+) -> None:
+    schema = table.schema.empty_table()
+    wanted = duckdb.from_arrow(schema)
+    for name in (f"stg_{table.name}", table.name):
+        found = empty.table(name)
+        assert found.columns == table.schema.names
+        assert list(zip(found.columns, found.types, strict=True)) == list(
+            zip(wanted.columns, wanted.types, strict=True)
+        )
+
+
+@pytest.mark.parametrize("name", [name for name, table in TABLES.items() if table.partition])
+def test_a_partition_is_text_even_where_every_value_looks_like_a_number(
+    root: Path, name: str
+) -> None:
+    partition = TABLES[name].partition
+    put(root, name, {partition: "42"})
+    for path in (root / name).rglob("schema.parquet"):
+        path.unlink()
+    assert rows(connect(root), f"select {partition} from stg_{name}") == [{partition: "42"}]
+
+
+@pytest.mark.parametrize("name", sorted({**sql_files("staging"), **sql_files("marts")}))
+def test_every_view_works_on_an_empty_warehouse_and_gives_no_rows(
+    empty: Connection, name: str
+) -> None:
+    result = query(empty, f"from {name}")
+    assert result.num_rows == 0
+    assert result.num_columns > 0
+
+
+@pytest.mark.parametrize("name", sql_files("checks"))
+def test_every_check_runs_on_an_empty_warehouse(empty: Connection, name: str) -> None:
+    result = query(empty, sql_files("checks")[name])
+    assert result.num_rows == 0
+    assert result.num_columns > 0
+
+
+@pytest.mark.parametrize("name", sql_files("marts"))
+def test_no_mart_repeats_a_column_or_leaves_one_untyped(empty: Connection, name: str) -> None:
+    described = rows(empty, f"describe {name}")
+    names = [row["column_name"] for row in described]
+    assert len({column.lower() for column in names}) == len(names)
+    assert not any(column.endswith("_1") for column in names)
+    assert all(row["column_type"] != '"NULL"' for row in described)

@@ -1,0 +1,182 @@
+"""A sound warehouse passes every check, and each check finds the violation planted for it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.rows import Row, full, put, put_prompts
+from warehouse.checks import check
+from warehouse.connection import sql_files
+from warehouse.layout import init_root
+from warehouse.schemas import TABLES
+from warehouse.writer import data_file
+
+ACTIVATION = {
+    "model": "m",
+    "model_id": "m1",
+    "prompt_id": "p0",
+    "vector": [3.0, 4.0],
+    "norm": 5.0,
+    "token_count": 7,
+    "pooled_start": 5,
+    "pooled_end": 7,
+    "pooled_tokens": ["a", "b"],
+    "run_id": "run",
+}
+AXIS = {"axis_id": "axis", "name": "native", "vector": [0.6, 0.8]}
+PROJECTION = {"model": "m", "model_id": "m1", "axis_id": "axis", "prompt_id": "p0"}
+GENERATION = {"model": "m", "generation_id": "g", "prompt_id": "p0", "token_count": 3}
+TOKEN = {"model": "m", "generation_id": "g"}
+LABEL = {"labeler": "dataset", "prompt_set": "demo", "prompt_id": "p0", "is_positive": True}
+PROMPT = {"prompt_set": "demo", "prompt_id": "p0", "position": 0}
+
+NAN, INFINITY = float("nan"), float("inf")
+
+# (check, table, rows that break it when they are added to a sound warehouse)
+PLANTED: list[tuple[str, str, list[Row]]] = [
+    ("activations_finite", "activations", [{**ACTIVATION, "layer": 9, "vector": [NAN, 0.0]}]),
+    ("activations_finite", "activations", [{**ACTIVATION, "layer": 9, "vector": [INFINITY, 0.0]}]),
+    ("activations_finite", "activations", [{**ACTIVATION, "layer": 9, "norm": 5.1}]),
+    ("activations_finite", "activations", [{**ACTIVATION, "layer": 9, "norm": NAN}]),
+    ("activations_finite", "activations", [{**ACTIVATION, "layer": 9, "norm": INFINITY}]),
+    ("activations_pooled_span", "activations", [{**ACTIVATION, "layer": 9, "pooled_start": 6}]),
+    ("activations_pooled_span", "activations", [{**ACTIVATION, "layer": 9, "token_count": 6}]),
+    (
+        "activations_pooled_span",
+        "activations",
+        [{**ACTIVATION, "layer": 9, "pooled_start": -1, "pooled_end": 1}],
+    ),
+    (
+        "activations_pooled_span",
+        "activations",
+        [{**ACTIVATION, "layer": 9, "pooled_start": 7, "pooled_tokens": []}],
+    ),
+    ("activations_unique_key", "activations", [ACTIVATION]),
+    (
+        "activations_width",
+        "activations",
+        [{**ACTIVATION, "layer": 9, "vector": [5.0]}],
+    ),
+    ("activations_width", "activations", [{**ACTIVATION, "model_id": "unregistered"}]),
+    ("axes_unique_key", "axes", [{**AXIS, "name": "again"}]),
+    ("axes_unit_norm", "axes", [{**AXIS, "axis_id": "long", "vector": [0.6, 0.801]}]),
+    ("axes_unit_norm", "axes", [{**AXIS, "axis_id": "zero", "vector": [0.0, 0.0]}]),
+    ("axes_unit_norm", "axes", [{**AXIS, "axis_id": "nan", "vector": [NAN, 0.0]}]),
+    ("generations_complete", "generations", [{**GENERATION, "generation_id": "bare"}]),
+    ("generations_complete", "generation_tokens", [{**TOKEN, "step": 2}]),
+    ("generations_complete", "generation_tokens", [{**TOKEN, "step": 3}]),
+    ("generations_complete", "generation_tokens", [{**TOKEN, "step": 0, "layer": 5}]),
+    (
+        "generations_complete",
+        "generation_tokens",
+        [{**TOKEN, "step": step, "layer": 5} for step in (1, 2, 3)],
+    ),
+    (
+        "generations_complete",
+        "generation_tokens",
+        [{**TOKEN, "step": step, "layer": 5} for step in (0, 0, 2)],
+    ),
+    ("labels_agree", "labels", [{**LABEL, "is_positive": False}]),
+    ("labels_known_prompt", "labels", [{**LABEL, "prompt_id": "unheard of"}]),
+    ("labels_known_prompt", "labels", [{**LABEL, "prompt_set": "other set"}]),
+    ("projections_known_axis", "projections", [{**PROJECTION, "axis_id": "gone"}]),
+    ("projections_unique_key", "projections", [{**PROJECTION, "projection": 8.0}]),
+    ("prompts_unique_key", "prompts", [{**PROMPT, "position": 9}]),
+    ("prompts_unique_key", "prompts", [{**PROMPT, "prompt_id": "p9"}]),
+    ("runs_known", "activations", [{**ACTIVATION, "layer": 9, "run_id": "unrecorded"}]),
+]
+
+
+def put_sound(root: Path) -> None:
+    """Rows in every table that obey every rule, near the edges of what is allowed."""
+    put_prompts(root, "demo", {"p0": True, "p1": False, "p2": None})
+    put_prompts(root, "overlap", {"p0": True, "p3": False})
+    put(root, "runs", {"run_id": "run"})
+    put(root, "models", {"model_id": "m1", "model": "m", "d_model": 2, "layer_count": 2})
+    put(
+        root,
+        "activations",
+        *({**ACTIVATION, "layer": layer, "template": t} for layer in (0, 1) for t in ("raw", "x")),
+        {**ACTIVATION, "prompt_id": "p1", "pooled_start": 0, "pooled_tokens": ["t"] * 7},
+    )
+    put(root, "axes", AXIS, {**AXIS, "axis_id": "other", "vector": [-1.0, 0.0]})
+    put(root, "projections", PROJECTION, {**PROJECTION, "axis_id": "other"})
+    put(root, "labels", {**LABEL, "labeler": "refusal_substring", "is_positive": False})
+    put(root, "labels", {"labeler": "refusal_substring", "generation_id": "g"})
+    put(root, "generations", GENERATION, {"model": "m", "generation_id": "none", "token_count": 0})
+    put(
+        root,
+        "generation_tokens",
+        *({**TOKEN, "step": step, "layer": layer} for layer in (0, 1) for step in range(3)),
+    )
+    put(root, "token_projections", {"model": "m", "axis_id": "axis", "generation_id": "g"})
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sound") / "lake"
+    init_root(folder)
+    put_sound(folder)
+    return folder
+
+
+@pytest.fixture
+def sound(original: Path, tmp_path: Path) -> Path:
+    """A copy of the sound warehouse, to be spoilt."""
+    return shutil.copytree(original, tmp_path / "sound")
+
+
+def plant(root: Path, table: str, rows: list[Row]) -> None:
+    """Add rows by another road than `write_rows`, which would refuse some of them."""
+    definition = TABLES[table]
+    partition = rows[0][definition.partition] if definition.partition else None
+    path = data_file(root, table, "planted", partition)
+    described = [full(table, row) for row in rows]
+    pq.write_table(pa.Table.from_pylist(described, schema=definition.file_schema), path)
+
+
+def counts(root: Path) -> dict[str, int]:
+    result = check(root)
+    return dict(zip(result["check"].to_pylist(), result["row_count"].to_pylist(), strict=True))
+
+
+def test_an_empty_warehouse_passes_every_check(root: Path) -> None:
+    assert counts(root) == dict.fromkeys(sql_files("checks"), 0)
+
+
+def test_a_sound_warehouse_passes_every_check(sound: Path) -> None:
+    assert counts(sound) == dict.fromkeys(sql_files("checks"), 0)
+
+
+@pytest.mark.parametrize(("name", "table", "rows"), PLANTED, ids=[name for name, *_ in PLANTED])
+def test_a_planted_violation_is_found_by_its_check(
+    sound: Path, name: str, table: str, rows: list[Row]
+) -> None:
+    plant(sound, table, rows)
+    assert counts(sound)[name] > 0
+
+
+def test_every_check_has_a_violation_planted_for_it() -> None:
+    assert {name for name, _, _ in PLANTED} == set(sql_files("checks"))
+
+
+def test_a_violation_of_one_rule_is_not_blamed_on_another(sound: Path) -> None:
+    plant(sound, "axes", [{**AXIS, "axis_id": "long", "vector": [3.0, 4.0]}])
+    assert {name for name, count in counts(sound).items() if count} == {"axes_unit_norm"}
+
+
+def test_the_report_counts_the_rows_and_shows_the_first(sound: Path) -> None:
+    bad = {**PROJECTION, "axis_id": "gone"}
+    plant(sound, "projections", [bad, {**bad, "prompt_id": "p1"}, {**bad, "axis_id": "lost"}])
+    (row,) = (row for row in check(sound).to_pylist() if row["row_count"])
+    assert row["check"] == "projections_known_axis"
+    assert row["row_count"] == 2
+    assert row["example"] in (
+        "axis_id gone, projection_count 2",
+        "axis_id lost, projection_count 1",
+    )

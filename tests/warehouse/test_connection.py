@@ -1,0 +1,202 @@
+"""A connection sees every table and mart, sees new files at once, and speaks in domain errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.rows import full, put
+from warehouse.connection import connect, query, rows, sql_files, vectors
+from warehouse.errors import QueryError, RootError
+from warehouse.layout import init_root
+from warehouse.schemas import TABLES
+from warehouse.writer import rows_table, vector_array, write_rows
+
+
+def test_every_table_and_mart_can_be_asked_by_name(root: Path) -> None:
+    connection = connect(root)
+    shown = {row["name"] for row in rows(connection, "show tables")}
+    assert {*TABLES, *(f"stg_{name}" for name in TABLES), *sql_files("marts")} == shown
+    for name, table in TABLES.items():
+        assert query(connection, f"from {name}").column_names == table.schema.names
+
+
+def test_the_tables_explain_themselves_in_the_words_of_the_schema(root: Path) -> None:
+    connection = connect(root)
+    views = rows(connection, "select view_name as name, comment from duckdb_views()")
+    columns = rows(connection, "select table_name, column_name, comment from duckdb_columns()")
+    of_view = {row["name"]: row["comment"] for row in views}
+    of_column = {(row["table_name"], row["column_name"]): row["comment"] for row in columns}
+    for name, table in TABLES.items():
+        assert of_view[name] == f"One row per {table.grain}."
+        for field in table.schema:
+            assert of_column[name, field.name] == field.metadata[b"comment"].decode()
+
+
+def test_a_folder_that_is_no_warehouse_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RootError, match="axes warehouse init"):
+        connect(tmp_path)
+
+
+def test_a_lost_table_folder_is_a_root_error(root: Path) -> None:
+    (root / "runs" / "schema.parquet").unlink()
+    with pytest.raises(RootError, match="cannot be read.*runs"):
+        connect(root)
+
+
+def test_a_damaged_file_is_a_root_error(root: Path) -> None:
+    (root / "runs" / "schema.parquet").write_bytes(b"PAR1")
+    with pytest.raises(RootError, match="cannot be read"):
+        connect(root)
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*b", "a?b", "it's", "two words", "${root}", "é{x,y}"])
+def test_the_name_of_the_root_may_hold_any_sign(tmp_path: Path, name: str) -> None:
+    root = tmp_path / name
+    init_root(root)
+    put(root, "prompts", {"prompt_set": "demo", "prompt_id": "p"})
+    assert rows(connect(root), "select prompt_id from prompts") == [{"prompt_id": "p"}]
+
+
+def test_a_root_with_a_star_does_not_read_its_neighbours(tmp_path: Path) -> None:
+    for name in ("lake*", "lake1"):
+        init_root(tmp_path / name)
+        put(tmp_path / name, "runs", {"run_id": name})
+    found = rows(connect(tmp_path / "lake*"), "select run_id from runs")
+    assert found == [{"run_id": "lake*"}]
+
+
+def test_a_root_can_be_given_relative_to_the_working_folder(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(root, "runs", {"run_id": "r"})
+    monkeypatch.chdir(root.parent)
+    connection = connect(Path(root.name))
+    monkeypatch.chdir("/")
+    assert rows(connection, "select run_id from runs") == [{"run_id": "r"}]
+
+
+def test_an_open_connection_sees_new_and_replaced_files(root: Path) -> None:
+    connection = connect(root)
+    assert rows(connection, "from runs") == []
+    for run_id in ("first", "second"):
+        put(root, "runs", {"run_id": run_id})
+        assert len(rows(connection, "from runs where run_id = ?", [run_id])) == 1
+    for status in ("running", "finished", "running"):
+        table = rows_table("runs", [full("runs", {"run_id": "third", "status": status})])
+        write_rows(root, "runs", table, name="third")
+        found = rows(connection, "select status from runs where run_id = 'third'")
+        assert found == [{"status": status}]
+
+
+def test_a_reader_does_not_keep_a_writer_out_or_another_reader(root: Path) -> None:
+    first, second = connect(root), connect(root)
+    put(root, "runs", {"run_id": "r"})
+    for connection in (first, second):
+        assert rows(connection, "select run_id from runs") == [{"run_id": "r"}]
+
+
+def test_what_a_query_creates_stays_in_its_connection(root: Path) -> None:
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    first, second = connect(root), connect(root)
+    query(first, "create table mine as select 1 as a")
+    assert rows(first, "from mine") == [{"a": 1}]
+    with pytest.raises(QueryError, match="mine"):
+        query(second, "from mine")
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["007", "true", "1e5", "2024-01-01", "null", "owner/name"])
+def test_the_name_of_a_partition_stays_text(root: Path, name: str) -> None:
+    put(root, "projections", {"model": name, "axis_id": "a"}, {"model": "gpt2", "axis_id": "a"})
+    found = rows(connect(root), "select axis_id from projections where model = ?", [name])
+    assert found == [{"axis_id": "a"}]
+    names = rows(connect(root), "select model from projections order by model")
+    assert sorted(row["model"] for row in names) == sorted([name, "gpt2"])
+
+
+def test_naming_a_partition_opens_only_its_files(root: Path) -> None:
+    put(root, "projections", {"model": "good", "axis_id": "a"}, {"model": "bad", "axis_id": "a"})
+    connection = connect(root)
+    (damaged,) = (root / "projections" / "model=bad").iterdir()
+    damaged.write_bytes(b"PAR1 damaged")
+    asked = "select axis_id from projections where model = 'good'"
+    assert rows(connection, asked) == [{"axis_id": "a"}]
+    with pytest.raises(QueryError):
+        rows(connection, "select axis_id from projections where model = 'bad'")
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("selec 1", "syntax error"),
+        ("select nothing from prompts", "nothing"),
+        ("from nowhere", "nowhere"),
+        ("select error('late')", "late"),
+        ("select 'a'::int", "Could not convert"),
+        ("select dot([1, 2], [3])", "equal"),
+        ("select ?", "parameter"),
+    ],
+)
+def test_a_refused_statement_is_a_query_error_in_duckdbs_words(
+    root: Path, statement: str, words: str
+) -> None:
+    with pytest.raises(QueryError, match=words):
+        query(connect(root), statement)
+
+
+def test_parameters_are_values_and_never_sql(root: Path) -> None:
+    text = "'; drop view prompts; --"
+    assert rows(connect(root), "select ? as a, ? as b", [text, 2]) == [{"a": text, "b": 2}]
+    assert rows(connect(root), "select $x as a", {"x": text}) == [{"a": text}]
+
+
+def test_a_join_that_repeats_a_name_keeps_every_column(root: Path) -> None:
+    statement = "select 1 as a, 2 as a, 3 as a_1, 4 as b, 5 as a"
+    assert rows(connect(root), statement) == [{"a": 1, "a_1": 2, "a_1_1": 3, "b": 4, "a_2": 5}]
+
+
+@pytest.mark.parametrize("statement", ["create view mine as select 1 as a", "", "-- nothing"])
+def test_a_statement_without_a_result_gives_no_rows(root: Path, statement: str) -> None:
+    assert query(connect(root), statement).num_rows == 0
+
+
+def test_a_vector_column_is_a_float32_matrix_in_row_order(root: Path) -> None:
+    put(
+        root,
+        "axes",
+        *({"axis_id": str(index), "vector": [index, 0.5, -index]} for index in range(3)),
+    )
+    connection = connect(root)
+    found = query(connection, "select vector from axes order by axis_id desc").column("vector")
+    matrix = vectors(found)
+    assert matrix.dtype == np.float32
+    assert matrix.tolist() == [[2, 0.5, -2], [1, 0.5, -1], [0, 0.5, 0]]
+    doubles = query(connection, "select vector::double[] as v from axes order by axis_id")
+    assert vectors(doubles.column("v")).dtype == np.float32
+
+
+def test_a_slice_of_a_vector_column_is_its_own_rows() -> None:
+    column = pa.chunked_array([vector_array(np.arange(12.0).reshape(4, 3))] * 2)
+    assert vectors(column.slice(3, 2)).tolist() == [[9, 10, 11], [0, 1, 2]]
+
+
+def test_no_rows_are_a_matrix_without_rows(root: Path) -> None:
+    matrix = vectors(query(connect(root), "select vector from activations").column("vector"))
+    assert matrix.shape[0] == 0
+    assert matrix.dtype == np.float32
+
+
+@pytest.mark.parametrize("widths", [(2, 3), (2, 4), (3, 2, 1), (1, 2, 3), (0, 2)])
+def test_vectors_of_mixed_widths_are_refused_with_both_widths(widths: tuple[int, ...]) -> None:
+    column = pa.chunked_array([pa.array([[1.0] * width for width in widths])])
+    with pytest.raises(QueryError, match=f"of {min(widths)} and of {max(widths)} numbers"):
+        vectors(column)
+
+
+def test_a_null_among_vectors_is_refused() -> None:
+    with pytest.raises(QueryError, match="of 0 and of 2"):
+        vectors(pa.chunked_array([pa.array([[1.0, 2.0], None])]))

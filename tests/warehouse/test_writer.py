@@ -1,0 +1,272 @@
+"""Files appear whole or not at all, under names that are keys, in a form that any reader prunes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from tests.rows import full, put
+from warehouse.connection import connect, query, rows, vectors
+from warehouse.errors import NonFiniteError, RootError
+from warehouse.schemas import TABLES
+from warehouse.writer import content_key, data_file, rows_table, vector_array, write_rows
+
+HIVE = ds.partitioning(pa.schema([("model", pa.string())]), flavor="hive")
+
+
+def layer_group(layer: int, *, prompts: int = 3, width: int = 4, bad: float | None = None):
+    """The activations of one layer, a row group as the job writes it."""
+    matrix = np.arange(prompts * width, dtype=np.float32).reshape(prompts, width) + 100 * layer
+    if bad is not None:
+        matrix[-1, -1] = bad
+    described = [
+        full("activations", {"prompt_id": f"p{index}", "layer": layer}) for index in range(prompts)
+    ]
+    return rows_table("activations", described, vector=vector_array(matrix))
+
+
+def write_layers(root: Path, groups, name: str = "key") -> Path:
+    return write_rows(root, "activations", groups, name=name, partition="m")
+
+
+def contents(root: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+class Died(BaseException):
+    """Not an Exception: as KeyboardInterrupt and SystemExit are not."""
+
+
+def test_a_reader_never_sees_half_a_file(root: Path) -> None:
+    before = contents(root)
+    seen: list[int] = []
+
+    def groups() -> Iterator[pa.Table]:
+        for layer in range(3):
+            seen.append(rows(connect(root), "select count(*) as n from activations")[0]["n"])
+            yield layer_group(layer)
+        raise Died
+
+    with pytest.raises(Died):
+        write_layers(root, groups())
+    assert seen == [0, 0, 0]
+    assert contents(root) == before
+    write_layers(root, map(layer_group, range(3)))
+    assert rows(connect(root), "select count(*) as n from activations") == [{"n": 9}]
+
+
+def test_a_failed_rewrite_leaves_the_old_file_as_it_was(root: Path) -> None:
+    write_layers(root, layer_group(0))
+    before = contents(root)
+
+    def groups() -> Iterator[pa.Table]:
+        yield layer_group(1)
+        raise Died
+
+    with pytest.raises(Died):
+        write_layers(root, groups())
+    assert contents(root) == before
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from warehouse.writer import rows_table, write_rows
+
+def groups():
+    yield rows_table("runs", [])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+write_rows(Path(sys.argv[1]), "runs", groups(), name="killed")
+"""
+
+
+def test_what_a_killed_job_leaves_is_read_by_nobody(root: Path) -> None:
+    put(root, "runs", {"run_id": "whole"})
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(root)])
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = (path for path in (root / "runs").iterdir() if path.name.startswith(".killed."))
+    assert left.suffix == ".tmp"
+    assert [row["run_id"] for row in rows(connect(root), "from runs")] == ["whole"]
+    assert ds.dataset(root / "runs").to_table().column("run_id").to_pylist() == ["whole"]
+    assert pl.read_parquet(root / "runs" / "*.parquet")["run_id"].to_list() == ["whole"]
+
+
+def test_data_is_on_the_disk_before_the_name_is(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append("fsync"), fsync(fd))[1])
+    monkeypatch.setattr(
+        Path, "replace", lambda self, target: (events.append("rename"), replace(self, target))[1]
+    )
+    write_layers(root, layer_group(0))
+    assert events == ["fsync", "rename", "fsync"]
+
+
+def test_writing_the_same_content_twice_leaves_one_file(root: Path) -> None:
+    first = write_layers(root, layer_group(0))
+    before = contents(root)
+    assert write_layers(root, layer_group(0)) == first
+    assert contents(root) == before
+    write_layers(root, layer_group(1), name="other")
+    assert len(contents(root)) == len(before) + 1
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_nan_or_infinity_is_refused_and_nothing_appears(root: Path, bad: float, place: int) -> None:
+    before = contents(root)
+    groups = [layer_group(layer, bad=bad if layer == place else None) for layer in range(3)]
+    with pytest.raises(NonFiniteError, match=r"activations\.vector holds NaN or infinity"):
+        write_layers(root, groups)
+    assert contents(root) == before
+
+
+def test_a_number_too_large_for_float32_is_refused(root: Path) -> None:
+    with np.errstate(over="ignore"):
+        column = vector_array(np.array([[1e39, 0.0]]))
+    with pytest.raises(NonFiniteError):
+        write_layers(root, rows_table("activations", [full("activations", {})], vector=column))
+
+
+@pytest.mark.parametrize("column", ["weights", "intercept"])
+def test_every_vector_column_of_a_table_is_looked_at(root: Path, column: str) -> None:
+    with pytest.raises(NonFiniteError, match=column):
+        put(root, "alignments", {"alignment_id": "a", column: [1.0, float("nan")]})
+
+
+def test_a_missing_required_value_is_refused_and_nothing_appears(root: Path) -> None:
+    before = contents(root)
+    row = {**full("activations", {}), "prompt_id": None}
+    with pytest.raises(pa.ArrowInvalid, match="prompt_id"):
+        write_layers(root, rows_table("activations", [row]))
+    assert contents(root) == before
+
+
+def test_a_disk_that_refuses_is_a_root_error(root: Path) -> None:
+    with pytest.raises(RootError, match="cannot write .*File name too long"):
+        write_rows(root, "activations", layer_group(0), name="key", partition="m" * 300)
+    (root / "runs" / "schema.parquet").unlink()
+    (root / "runs").rmdir()
+    (root / "runs").write_text("a file in the way")
+    with pytest.raises(RootError, match="cannot write"):
+        put(root, "runs", {"run_id": "r"})
+
+
+def test_the_path_is_known_before_the_file_is_written(root: Path) -> None:
+    path = data_file(root, "activations", "key", "owner/name")
+    assert not path.exists()
+    assert path == write_rows(
+        root, "activations", layer_group(0), name="key", partition="owner/name"
+    )
+    assert path.exists()
+
+
+def test_each_layer_is_a_row_group_and_reading_one_touches_no_other(root: Path) -> None:
+    path = write_layers(root, map(layer_group, range(5)))
+    metadata = pq.read_metadata(path)
+    assert metadata.num_row_groups == 5
+    place = metadata.schema.names.index("layer")
+    for layer in range(5):
+        statistics = metadata.row_group(layer).column(place).statistics
+        assert (statistics.min, statistics.max) == (layer, layer)
+        (fragment,) = ds.dataset(path).get_fragments(filter=ds.field("layer") == layer)
+        touched = fragment.split_by_row_group(ds.field("layer") == layer)
+        assert [group.id for part in touched for group in part.row_groups] == [layer]
+
+
+def test_vectors_are_stored_plain_and_the_rest_is_compressed(root: Path) -> None:
+    group = pq.read_metadata(write_layers(root, layer_group(0))).row_group(0)
+    chunks = [group.column(index) for index in range(group.num_columns)]
+    for chunk in chunks:
+        is_vector = chunk.path_in_schema.startswith("vector.")
+        assert chunk.compression == ("UNCOMPRESSED" if is_vector else "ZSTD"), chunk.path_in_schema
+        assert any("DICT" in encoding for encoding in chunk.encodings) == (not is_vector)
+    assert any(chunk.path_in_schema.startswith("vector.") for chunk in chunks)
+
+
+def test_the_warehouse_is_readable_by_plain_pyarrow_and_polars(root: Path) -> None:
+    for model in ("owner/name", "007"):
+        for layer in (0, 1):
+            write_rows(root, "activations", layer_group(layer), name=f"k{layer}", partition=model)
+    wanted = query(
+        connect(root),
+        "select model, prompt_id, layer, vector from activations order by model, layer, prompt_id",
+    ).to_pylist()
+    columns, order = ["model", "prompt_id", "layer", "vector"], ["model", "layer", "prompt_id"]
+    folder = root / "activations"
+    by_pyarrow = ds.dataset(folder, partitioning=HIVE).to_table(columns=columns)
+    by_polars = pl.read_parquet(
+        folder / "*" / "*.parquet", hive_partitioning=True, hive_schema={"model": pl.String}
+    )
+    assert len(wanted) == 12
+    assert by_pyarrow.sort_by([(name, "ascending") for name in order]).to_pylist() == wanted
+    assert by_polars.select(columns).sort(order).to_dicts() == wanted
+
+
+@given(
+    arrays.arrays(
+        np.float32,
+        arrays.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=6),
+        elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
+    )
+)
+def test_a_matrix_comes_back_from_a_vector_column_as_it_was(matrix: np.ndarray) -> None:
+    column = vector_array(matrix)
+    column.validate(full=True)
+    assert column.to_pylist() == matrix.tolist()
+    if len(matrix):
+        back = vectors(pa.chunked_array([column]))
+        assert back.dtype == np.float32
+        assert back.tobytes() == matrix.tobytes()
+
+
+def test_a_matrix_in_another_order_or_precision_is_stored_by_value() -> None:
+    matrix = np.arange(6.0).reshape(2, 3)
+    for other in (np.asfortranarray(matrix), matrix.astype(np.float16), matrix[::-1][::-1]):
+        assert vector_array(other).to_pylist() == matrix.tolist()
+
+
+def test_a_content_key_depends_on_the_parts_and_not_on_the_order_of_keys() -> None:
+    assert content_key({"a": 1, "b": [2]}) == content_key({"b": [2], "a": 1})
+    parts = [("a", 1), (1, "a"), ("a", 2), ("a", "1"), ("a1",), (["a", 1],), ("a", 1, None), ()]
+    keys = [content_key(*part) for part in parts]
+    assert len(set(keys)) == len(parts)
+    assert all(len(key) == 16 and int(key, 16) >= 0 for key in keys)
+
+
+def test_a_content_key_is_the_same_in_every_process() -> None:
+    # The names of files that are there already: another value here would orphan every one.
+    assert content_key("é", 1, None, {"b": 0.5, "a": [True]}) == "1bb027c0a4a6ce55"
+
+
+def test_rows_become_a_table_of_the_schema_with_nulls_where_nothing_is_given() -> None:
+    table = rows_table("labels", [{"prompt_id": "p", "is_positive": True}], label=["unsafe"])
+    assert table.schema.equals(TABLES["labels"].file_schema)
+    assert table.to_pylist() == [
+        {
+            "prompt_set": None,
+            "prompt_id": "p",
+            "generation_id": None,
+            "label": "unsafe",
+            "is_positive": True,
+            "score": None,
+            "run_id": None,
+        }
+    ]
