@@ -24,6 +24,7 @@ from analysis.records import (
 from analysis.universal import universal_axis
 from warehouse.connection import Connection, connect
 from warehouse.errors import CoverageError
+from warehouse.progress import track
 from warehouse.runs import Run
 from warehouse.writer import content_key
 
@@ -48,17 +49,19 @@ def fit_native(
     axes: list[Axis] = []
     scored: dict[str, list[Scored]] = {name: [] for name in (prompt_set, *evaluate)}
     prompt_ids: dict[str, tuple[str, ...]] = {}
-    for layer in range(space.layer_count):
-        here = space.at(layer)
-        matrices = {
-            name: load_matrix(connection, here, name, allow_missing=allow_missing)
-            for name in scored
-        }
-        axis = native_axis(here, matrices[prompt_set], prompt_set)
-        axes.append(axis)
-        for name, matrix in matrices.items():
-            scored[name].append(Scored(axis, layer, matrix.x @ axis.vector))
-            prompt_ids[name] = matrix.prompt_ids
+    with track(f"fit {space.model}", space.layer_count, "layers") as advance:
+        for layer in range(space.layer_count):
+            here = space.at(layer)
+            matrices = {
+                name: load_matrix(connection, here, name, allow_missing=allow_missing)
+                for name in scored
+            }
+            axis = native_axis(here, matrices[prompt_set], prompt_set)
+            axes.append(axis)
+            for name, matrix in matrices.items():
+                scored[name].append(Scored(axis, layer, matrix.x @ axis.vector))
+                prompt_ids[name] = matrix.prompt_ids
+            advance(1)
     write_axes(root, connection, run, axes)
     for name, items in scored.items():
         write_projections(root, connection, run, space, prompt_ids[name], items)

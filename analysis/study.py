@@ -20,6 +20,7 @@ from analysis.evaluation import evaluate
 from analysis.fitting import METHOD_VERSION, align, fit_axes, project
 from warehouse.connection import connect, rows
 from warehouse.errors import ModelError
+from warehouse.progress import track
 from warehouse.runs import record_run
 from warehouse.writer import content_key, data_file, rows_table, write_rows
 
@@ -39,9 +40,11 @@ def run_study(root: Path, definition: StudyDefinition) -> str:
         parameters = {"study_id": study_id, **asdict(definition)}
         with record_run(root, "study", parameters, seed=definition.seed) as run:
             reference = members[definition.models.index(definition.reference)]
-            aligned = [
-                align(root, connection, run, definition, member, reference) for member in members
-            ]
+            aligned = []
+            with track("align", len(members), "models") as advance:
+                for member in members:
+                    aligned.append(align(root, connection, run, definition, member, reference))
+                    advance(1)
             universal, fitted = fit_axes(root, connection, run, definition, members, aligned)
             project(root, connection, run, definition, members, fitted, universal)
             evaluations = evaluate(definition, members, fitted, universal)

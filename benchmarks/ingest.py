@@ -19,7 +19,8 @@ from ingest.activations import ingest_activations
 from ingest.batching import DEFAULT_TOKEN_BUDGET, pad, plan_batches
 from ingest.fetch import fetch
 from ingest.models import LoadedModel, identify, load, resolve
-from ingest.prompts import import_prompts, read_prompts, ready_sets
+from ingest.prompt_sources import ready_sets
+from ingest.prompts import import_prompts, read_prompts
 from ingest.recording import run_backbone
 from ingest.templates import encode, pad_id
 

@@ -15,49 +15,22 @@ from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock
 
 from ingest.batching import DEFAULT_TOKEN_BUDGET, pad, plan_batches
-from ingest.fetch import fetch
-from ingest.models import (
-    LoadedModel,
-    ModelIdentity,
-    ModelSpec,
-    context_length,
-    default_device,
-    default_dtype,
-    identify,
-    load,
-    model_row,
-    require_layers,
-)
+from ingest.jobs import IngestSummary, open_job
+from ingest.models import LoadedModel, ModelSpec, require_layers
 from ingest.pooling import POOLINGS, Pooling
-from ingest.progress import track, waiting
 from ingest.prompts import Prompt, read_prompts
 from ingest.recording import SITE, record_blocks, run_backbone
-from ingest.templates import encode, pad_id
+from ingest.templates import pad_id
 from warehouse.connection import connect, rows
-from warehouse.errors import ModelError, NonFiniteError, PromptError
+from warehouse.errors import NonFiniteError
+from warehouse.progress import track
 from warehouse.runs import Run, record_run
-from warehouse.writer import content_key, data_file, rows_table, vector_array, write_rows
+from warehouse.writer import content_key, rows_table, vector_array, write_rows
 
 _FLUSH_BYTES = 64 << 20
 _FLUSH_SECONDS = 20.0
-
-
-@dataclass(frozen=True)
-class IngestSummary:
-    """What a job did: `prompt_count` asked for, of which `new_count` were run through the model."""
-
-    model: str
-    model_id: str
-    run_id: str
-    prompt_count: int
-    new_count: int
-    skipped_count: int
-    rows: int
-    tokens: int
-    seconds: float
 
 
 def ingest_activations(
@@ -80,14 +53,11 @@ def ingest_activations(
     `PromptError`, `ModelError`, `LayerError` or `NonFiniteError`; rows committed before an error
     stay.
     """
-    started = time.monotonic()
-    device = device or default_device()
     prompts = read_prompts(root, prompt_sets)
-    folder = fetch(spec)
-    identity = identify(spec, folder, dtype or default_dtype(folder, device))
+    job = open_job(root, spec, device, dtype)
     parameters = {
         "model": spec.name,
-        "model_id": identity.model_id,
+        "model_id": job.identity.model_id,
         "prompt_sets": dict(prompt_sets),
         "layers": layers,
         "pooling": pooling,
@@ -95,95 +65,21 @@ def ingest_activations(
         "token_budget": token_budget,
     }
     with (
-        model_lock(root, identity),
-        record_run(root, "ingest activations", parameters, device=device) as run,
+        job.lock(),
+        record_run(root, "ingest activations", parameters, device=job.device) as run,
     ):
-        key = _Key(spec.name, identity.model_id, POOLINGS[pooling], template)
-        layer_count = count_layers(root, folder, identity)
+        key = _Key(spec.name, job.identity.model_id, POOLINGS[pooling], template)
+        layer_count = job.layer_count()
         require_layers(spec.name, layer_count, layers or [])
         wanted = list(range(layer_count)) if layers is None else sorted(set(layers))
         missing = _missing_layers(root, key, prompts, wanted)
+        texts = {prompt.prompt_id: prompt.text for prompt in prompts if prompt.prompt_id in missing}
+        usable = {}
         if missing:
-            usable = _encode_usable(run, spec, folder, missing, prompts, template, skip_unusable)
-            if usable:
-                with waiting(f"load {spec.name}"):
-                    loaded = load(spec, folder, identity, device)
-                register_model(root, loaded, run.run_id)
-                _run_groups(root, run, loaded, key, usable, missing, token_budget)
-    return IngestSummary(
-        model=spec.name,
-        model_id=identity.model_id,
-        run_id=run.run_id,
-        prompt_count=len(prompts),
-        new_count=len(missing) - len(run.skipped),
-        skipped_count=len(run.skipped),
-        rows=run.rows,
-        tokens=run.tokens,
-        seconds=time.monotonic() - started,
-    )
-
-
-def model_lock(root: Path, identity: ModelIdentity) -> FileLock:
-    """One job at a time on a model of a root; a second waits, and then finds the rows there."""
-    folder = root / ".locks"
-    folder.mkdir(exist_ok=True)
-    return FileLock(folder / f"{identity.model_id}.lock")
-
-
-def count_layers(root: Path, folder: Path, identity: ModelIdentity) -> int:
-    """Number of blocks: as registered, else by the configuration; no weights are loaded."""
-    known = rows(
-        connect(root), "select layer_count from models where model_id = ?", [identity.model_id]
-    )
-    if known:
-        return known[0]["layer_count"]
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: config.json cannot be read: {error}") from error
-    return config.get_text_config().num_hidden_layers
-
-
-def register_model(root: Path, loaded: LoadedModel, run_id: str) -> None:
-    """Write the model's row unless it is there."""
-    name = loaded.identity.model_id
-    if not data_file(root, "models", name).exists():
-        write_rows(root, "models", rows_table("models", [model_row(loaded, run_id)]), name=name)
-
-
-def usable_tokens(
-    run: Run,
-    spec: ModelSpec,
-    folder: Path,
-    encoded: dict[str, list[int]],
-    texts: dict[str, str],
-    skip_unusable: bool,
-    room: int = 0,
-) -> dict[str, list[int]]:
-    """The prompts that fit the model with `room` tokens to spare; the others raise, or are skipped.
-
-    Raises `PromptError` naming the first prompt that is empty or too long.
-    """
-    longest = context_length(folder)
-    usable = {}
-    for prompt_id, tokens in encoded.items():
-        reason = None
-        if not tokens:
-            reason = "no tokens"
-        elif longest is not None and len(tokens) + room > longest:
-            reason = f"{len(tokens)} tokens, the context of {spec.name} is {longest}"
-        if reason is None:
-            usable[prompt_id] = tokens
-        elif skip_unusable:
-            run.skipped.append({"prompt_id": prompt_id, "reason": reason})
-        else:
-            raise PromptError(
-                f"prompt {prompt_id} ({texts[prompt_id][:40]!r}...) cannot be run: {reason}; "
-                "--skip-unusable leaves such prompts out and records it"
-            )
-    return usable
+            usable = job.encode_usable(run, texts, template, skip_unusable=skip_unusable)
+        if usable:
+            _run_groups(root, run, job.load(run), key, usable, missing, token_budget)
+    return job.summary(run, len(prompts), len(usable))
 
 
 @dataclass(frozen=True)
@@ -215,23 +111,6 @@ def _missing_layers(
         if layers:
             missing[prompt.prompt_id] = layers
     return missing
-
-
-def _encode_usable(
-    run: Run,
-    spec: ModelSpec,
-    folder: Path,
-    missing: dict[str, tuple[int, ...]],
-    prompts: Sequence[Prompt],
-    template: str,
-    skip_unusable: bool,
-) -> dict[str, list[int]]:
-    from ingest.models import load_tokenizer
-
-    texts = {prompt.prompt_id: prompt.text for prompt in prompts if prompt.prompt_id in missing}
-    tokens = encode(load_tokenizer(folder), list(texts.values()), template, spec.name)
-    encoded = dict(zip(texts, tokens, strict=True))
-    return usable_tokens(run, spec, folder, encoded, texts, skip_unusable)
 
 
 def _run_groups(

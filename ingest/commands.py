@@ -267,7 +267,8 @@ def prompts_import(
     axes prompts import safety_600 safety_600.parquet
     axes prompts import alpaca hf:tatsu-lab/alpaca --text-column instruction
     """
-    from ingest.prompts import import_prompts, prompt_source
+    from ingest.prompt_sources import prompt_source
+    from ingest.prompts import import_prompts
 
     named = {"text": text_column, "label": label_column, "category": category_column}
     columns = {ours: theirs for ours, theirs in named.items() if theirs is not None}
@@ -286,7 +287,7 @@ def prompts_list(root: Path, output_format: str) -> None:
     \b
     axes prompts list
     """
-    from ingest.prompts import ready_sets
+    from ingest.prompt_sources import ready_sets
     from warehouse.connection import connect, query
     from warehouse.render import show
 

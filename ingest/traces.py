@@ -7,7 +7,6 @@ text; the last token has one too, from one more step at the end.
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,34 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ingest.activations import (
-    IngestSummary,
-    count_layers,
-    model_lock,
-    register_model,
-    usable_tokens,
-)
 from ingest.batching import pad, positions
-from ingest.fetch import fetch
-from ingest.models import (
-    LoadedModel,
-    ModelSpec,
-    default_device,
-    default_dtype,
-    identify,
-    load,
-    load_tokenizer,
-    require_layers,
-)
-from ingest.progress import track, waiting
+from ingest.jobs import IngestSummary, open_job
+from ingest.models import LoadedModel, ModelSpec, require_layers
 from ingest.prompts import read_prompts
 from ingest.recording import SITE, record_blocks
-from ingest.templates import encode, pad_id
+from ingest.templates import pad_id
 from warehouse.connection import connect, rows
+from warehouse.progress import track
 from warehouse.runs import Run, record_run
-from warehouse.writer import content_key, data_file, rows_table, vector_array, write_rows
+from warehouse.writer import (
+    content_key,
+    remove_uncommitted,
+    rows_table,
+    vector_array,
+    write_rows,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -95,20 +83,17 @@ def ingest_traces(
     `seed` and its prompts, so that a resumed job draws the same tokens. Raises as
     `ingest_activations` does.
     """
-    started = time.monotonic()
-    device = device or default_device()
     sampling = Sampling(max_new_tokens, temperature, top_p, seed)
     prompts = read_prompts(root, {prompt_set: limit})
-    folder = fetch(spec)
-    identity = identify(spec, folder, dtype or default_dtype(folder, device))
-    layer_count = count_layers(root, folder, identity)
+    job = open_job(root, spec, device, dtype)
+    layer_count = job.layer_count()
     if layers is None:
         layers = [round(layer_fraction * (layer_count - 1))]
     require_layers(spec.name, layer_count, layers)
     layers = sorted(set(layers))
     parameters = {
         "model": spec.name,
-        "model_id": identity.model_id,
+        "model_id": job.identity.model_id,
         "prompt_set": prompt_set,
         "layers": layers,
         "template": template,
@@ -116,68 +101,38 @@ def ingest_traces(
         "batch_size": batch_size,
         **vars(sampling),
     }
-    new_count = 0
     with (
-        model_lock(root, identity),
-        record_run(root, "ingest traces", parameters, device=device, seed=seed) as run,
+        job.lock(),
+        record_run(root, "ingest traces", parameters, device=job.device, seed=seed) as run,
     ):
-        texts = {prompt.prompt_id: prompt.text for prompt in prompts}
-        key = (identity.model_id, template, layers, vars(sampling))
+        key = (job.identity.model_id, template, layers, vars(sampling))
         there = _generations_there(root, spec.name)
-        wanted = [prompt_id for prompt_id in texts if content_key(*key, prompt_id) not in there]
-        if wanted:
-            _remove_unfinished(root, spec.name, {content_key(*key, name) for name in wanted})
-            tokenizer = load_tokenizer(folder)
-            tokens = encode(tokenizer, [texts[name] for name in wanted], template, spec.name)
-            encoded = usable_tokens(
-                run,
-                spec,
-                folder,
-                dict(zip(wanted, tokens, strict=True)),
-                texts,
-                skip_unusable,
-                room=max_new_tokens,
+        texts = {
+            prompt.prompt_id: prompt.text
+            for prompt in prompts
+            if content_key(*key, prompt.prompt_id) not in there
+        }
+        usable = {}
+        if texts:
+            remove_uncommitted(root, "generation_tokens", "generations", spec.name)
+            usable = job.encode_usable(
+                run, texts, template, skip_unusable=skip_unusable, room=max_new_tokens
             )
-            new_count = len(encoded)
-            with waiting(f"load {spec.name}"):
-                loaded = load(spec, folder, identity, device)
-            register_model(root, loaded, run.run_id)
-            with track(f"traces {spec.name}", len(encoded), "prompts") as advance:
-                names = list(encoded)
+        if usable:
+            loaded = job.load(run)
+            names = list(usable)
+            with track(f"traces {spec.name}", len(names), "prompts") as advance:
                 for start in range(0, len(names), batch_size):
-                    batch = {name: encoded[name] for name in names[start : start + batch_size]}
+                    batch = {name: usable[name] for name in names[start : start + batch_size]}
                     traces = _generate(loaded, batch, layers, sampling)
                     _write_batch(root, run, loaded, traces, key, template, sampling)
                     advance(len(batch))
-    return IngestSummary(
-        model=spec.name,
-        model_id=identity.model_id,
-        run_id=run.run_id,
-        prompt_count=len(prompts),
-        new_count=new_count,
-        skipped_count=len(run.skipped),
-        rows=run.rows,
-        tokens=run.tokens,
-        seconds=time.monotonic() - started,
-    )
+    return job.summary(run, len(prompts), len(usable))
 
 
 def _generations_there(root: Path, model: str) -> set[str]:
     found = rows(connect(root), "select generation_id from generations where model = ?", [model])
     return {row["generation_id"] for row in found}
-
-
-def _remove_unfinished(root: Path, model: str, generation_ids: set[str]) -> None:
-    """Delete token files that a killed job left without their completions.
-
-    In the same batches they would be replaced by themselves; in others (another batch size or
-    limit) their tokens would be there twice. The model's lock is held, so nobody is writing them.
-    """
-    for path in data_file(root, "generation_tokens", "any", model).parent.glob("*.parquet"):
-        if not data_file(root, "generations", path.stem, model).exists():
-            found = pq.read_table(path, columns=["generation_id"], partitioning=None)
-            if generation_ids.intersection(found["generation_id"].to_pylist()):
-                path.unlink()
 
 
 def _generate(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# The hub library reads this once, when it is imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
@@ -15,7 +19,6 @@ def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """No test sees the user's cache or warehouse, or reaches a hub."""
     monkeypatch.setenv("AXES_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("AXES_ROOT", raising=False)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     torch.set_num_threads(1)
 
 

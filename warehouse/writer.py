@@ -105,6 +105,17 @@ def write_rows(
     return path
 
 
+def remove_uncommitted(root: Path, table: str, committed_by: str, partition: str) -> None:
+    """Delete the files of `table` that have no file of the same name in `committed_by`.
+
+    For rows that are written before the rows that make them count: a job that was killed between
+    the two left the former. The caller holds the lock under which both are written.
+    """
+    for path in partition_folder(root, TABLES[table], partition).glob("*.parquet"):
+        if not data_file(root, committed_by, path.stem, partition).exists():
+            path.unlink()
+
+
 def _encoding(table: Table) -> dict[str, Any]:
     """Vectors are stored plain: float noise neither compresses nor repeats."""
     vectors = table.vector_columns

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub.constants
 import numpy as np
 import pytest
 
@@ -20,12 +19,6 @@ from warehouse.layout import init_root
 from warehouse.writer import rows_table, write_rows
 
 ImportTexts = Callable[..., None]
-
-
-@pytest.fixture(autouse=True)
-def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub library reads HF_HUB_OFFLINE when imported, which may be before the test's own."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture(scope="session")

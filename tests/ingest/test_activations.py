@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ingest.activations
+import ingest.jobs
 from ingest.activations import IngestSummary, ingest_activations
 from ingest.models import ModelSpec, identify, load
 from ingest.pooling import POOLINGS
@@ -40,7 +41,7 @@ def run(root: Path, llama: ModelSpec, import_texts: ImportTexts) -> Callable[...
 @pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading weights is an error."""
-    monkeypatch.setattr(ingest.activations, "load", lambda *_: pytest.fail("weights loaded"))
+    monkeypatch.setattr(ingest.jobs, "load", lambda *_: pytest.fail("weights loaded"))
 
 
 def assert_checks_pass(root: Path) -> None:

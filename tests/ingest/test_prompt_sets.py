@@ -11,14 +11,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from analysis.baselines import bag_of_words_scores
-from ingest.prompts import (
-    PromptSource,
-    import_prompts,
-    normalise,
-    prompt_source,
-    read_source,
-    ready_sets,
-)
+from ingest.prompt_sources import PromptSource, prompt_source, read_source, ready_sets
+from ingest.prompts import import_prompts, normalise
 from warehouse.connection import connect, rows
 from warehouse.errors import PromptError
 

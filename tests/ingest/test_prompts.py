@@ -11,15 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.prompts import (
-    PromptSource,
-    import_prompts,
-    normalise,
-    prompt_id,
-    prompt_source,
-    read_prompts,
-    ready_sets,
-)
+from ingest.prompt_sources import PromptSource, prompt_source, ready_sets
+from ingest.prompts import import_prompts, normalise, prompt_id, read_prompts
 from warehouse.checks import check
 from warehouse.connection import connect, rows
 from warehouse.errors import LabelError, PromptError

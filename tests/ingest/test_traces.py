@@ -12,9 +12,11 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+import ingest.jobs
 import ingest.traces
 from ingest.models import ModelSpec, find_blocks, identify, load, resolve
-from ingest.prompts import PromptSource, import_prompts
+from ingest.prompt_sources import PromptSource
+from ingest.prompts import import_prompts
 from ingest.recording import record_blocks
 from ingest.traces import ingest_traces
 from tests.ingest.conftest import ImportTexts, last_run
@@ -272,7 +274,7 @@ def test_a_second_job_generates_nothing_and_loads_no_weights(
 ) -> None:
     first = run()
     assert (first.new_count, first.rows) == (len(TEXTS), first.tokens * 2)
-    monkeypatch.setattr(ingest.traces, "load", lambda *_: pytest.fail("weights loaded"))
+    monkeypatch.setattr(ingest.jobs, "load", lambda *_: pytest.fail("weights loaded"))
     second = run()
     assert (second.new_count, second.rows, second.tokens) == (0, 0, 0)
     row = last_run(root)

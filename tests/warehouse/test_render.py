@@ -83,7 +83,7 @@ def test_csv_of_no_rows_is_the_header() -> None:
 
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), min_size=1)
-numbers = st.floats(allow_nan=False)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
 
 
 @given(st.lists(st.tuples(texts, numbers, st.integers(-(2**63), 2**63 - 1)), min_size=1))

@@ -1,0 +1,137 @@
+"""Where prompt sets come from, and their rows as they are there under our column names."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from warehouse.errors import PromptError
+
+ENTRIES = Path(__file__).with_name("prompt_sets.toml")
+BUILTIN = Path(__file__).with_name("prompt_sets")
+
+OPTIONAL_COLUMNS = ("source", "category", "split", "license", "pair_id")
+
+_HUB = re.compile(r"hf:(?P<path>[^:@]+)(?::(?P<config>[^@]+))?(?:@(?P<revision>.+))?")
+
+
+@dataclass(frozen=True)
+class PromptSource:
+    """Where a set comes from and how its columns are called there."""
+
+    source: str
+    columns: dict[str, str] = field(default_factory=dict)
+    only_if_empty: str | None = None
+    per_label: int | None = None
+    license: str | None = None
+    split: str = "train"
+
+
+@cache
+def ready_sets() -> dict[str, PromptSource]:
+    """The sets that can be imported by name alone."""
+    entries = tomllib.loads(ENTRIES.read_text())["sets"]
+    return {name: PromptSource(**entry) for name, entry in entries.items()}
+
+
+def prompt_source(prompt_set: str, source: str | None, **options: Any) -> PromptSource:
+    """The source of a set: the one given, or the ready entry of that name."""
+    given = {name: value for name, value in options.items() if value}
+    if source is not None:
+        return PromptSource(source=source, **given)
+    if prompt_set not in ready_sets():
+        raise PromptError(
+            f"{prompt_set} is not a ready set ({', '.join(ready_sets())}): "
+            "give a source: a .parquet, .csv or .jsonl file, or hf:OWNER/NAME"
+        )
+    return replace(ready_sets()[prompt_set], **given)
+
+
+@cache
+def known_labels() -> dict[str, list[str]]:
+    """Label texts that are understood without being told: `positive` and `negative`."""
+    return tomllib.loads(ENTRIES.read_text())["labels"]
+
+
+def read_source(source: PromptSource) -> pl.DataFrame:
+    """The source's rows as they are; raises `PromptError` where it cannot be read."""
+    kind, _, rest = source.source.partition(":")
+    if kind == "hf":
+        return _read_hub(source)
+    path = BUILTIN / rest if kind == "builtin" else Path(source.source).expanduser()
+    readers = {
+        ".parquet": pl.read_parquet,
+        ".csv": lambda file: pl.read_csv(file, infer_schema=False),
+        ".jsonl": pl.read_ndjson,
+    }
+    if path.suffix not in readers:
+        raise PromptError(
+            f"{source.source}: a .parquet, .csv or .jsonl file, or hf:OWNER/NAME, is expected"
+        )
+    try:
+        return readers[path.suffix](path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise PromptError(f"{path} cannot be read: {error}") from error
+
+
+def _read_hub(source: PromptSource) -> pl.DataFrame:
+    """`hf:OWNER/NAME[:CONFIG][@REVISION]`, or `hf:` and a folder in the hub's layout."""
+    from datasets import disable_progress_bars, load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+
+    match = _HUB.fullmatch(source.source)
+    if match is None:
+        raise PromptError(f"{source.source}: hf:OWNER/NAME[:CONFIG][@REVISION] is expected")
+    disable_progress_bars()
+    try:
+        dataset = load_dataset(
+            match["path"], name=match["config"], revision=match["revision"], split=source.split
+        )
+    except (OSError, ValueError, DatasetNotFoundError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise PromptError(
+            f"{source.source} cannot be loaded ({reason}): check the name and the network, "
+            "or give a local file"
+        ) from error
+    frame = dataset.with_format("polars")[:]
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def select_columns(frame: pl.DataFrame, source: PromptSource) -> pl.DataFrame:
+    """Our columns out of theirs, all as text."""
+    columns = {"text": "text", "label": "label", **{name: name for name in OPTIONAL_COLUMNS}}
+    if "text" not in frame.columns and "prompt" in frame.columns:
+        columns["text"] = "prompt"
+    columns.update(source.columns)
+    for ours, theirs in {"text": columns["text"], **source.columns}.items():
+        if theirs not in frame.columns:
+            raise PromptError(
+                f"{source.source} has no column {theirs!r} for the {ours}; it has "
+                f"{', '.join(frame.columns)}: say which with --{ours}-column"
+            )
+    if source.only_if_empty is not None:
+        frame = frame.filter(pl.col(source.only_if_empty).fill_null("").str.strip_chars() == "")
+    selected = [
+        _as_text(frame[theirs]).alias(ours)
+        if theirs in frame.columns
+        else pl.lit(None, pl.String).alias(ours)
+        for ours, theirs in columns.items()
+    ]
+    result = frame.select(selected)
+    if source.license is not None:
+        result = result.with_columns(pl.col("license").fill_null(source.license))
+    return result
+
+
+def _as_text(column: pl.Series) -> pl.Series:
+    """Label 1.0 and true read as "1" and "true", whatever type the source gave them."""
+    if column.dtype.is_float() and column.drop_nulls().round(0).eq(column.drop_nulls()).all():
+        column = column.cast(pl.Int64)
+    return column.cast(pl.String)
