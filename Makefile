@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 AXES := $(VENV)/bin/axes
 INSTALLED := $(VENV)/.installed
+TESTABLE := $(VENV)/.testable
 
 # make ingest: the model, its prompt sets, and where and how it runs.
 MODEL ?=
@@ -26,10 +27,14 @@ DEMO_AXIS := universal/demo/18/demo_safety/lambda-held_out
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-setup: $(INSTALLED) ## Build .venv with the package and what its tests need.
+setup: $(INSTALLED) ## Build .venv with the package.
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --editable .
+	touch $@
+
+$(TESTABLE): $(INSTALLED)
 	$(VENV)/bin/python -m pip install --editable ".[dev]"
 	touch $@
 
@@ -39,8 +44,8 @@ ingest: $(INSTALLED) ## Run a model: make ingest MODEL=qwen2.5-7b [PROMPTS= ROOT
 	  $(if $(SOURCE),--source $(SOURCE)) $(if $(DEVICE),--device $(DEVICE)) $(if $(DTYPE),--dtype $(DTYPE))
 
 define ingest_demo
-$(AXES) ingest activations $(1) --prompts demo_safety --prompts demo_alignment --root $(ROOT) >&2
-$(AXES) ingest traces $(1) --prompts demo_safety --limit 48 --max-new-tokens 24 --root $(ROOT) >&2
+$(AXES) ingest activations $(1) --prompts demo_safety --prompts demo_alignment --limit 1500 --root $(ROOT) >&2
+$(AXES) ingest traces $(1) --prompts demo_safety --limit 48 --max-new-tokens 16 --root $(ROOT) >&2
 
 endef
 
@@ -52,7 +57,7 @@ endef
 
 demo: $(INSTALLED) ## The main job on three real models: ingest, fit, align, evaluate, ask.
 	$(foreach model,$(DEMO_MODELS),$(call ingest_demo,$(model)))
-	$(AXES) study --group demo --prompts demo_safety --align demo_alignment --report $(OUT)/report.md --root $(ROOT)
+	$(AXES) study --group demo --prompts demo_safety --align demo_alignment --align-rows 1500 --report $(OUT)/report.md --root $(ROOT)
 	$(foreach query,$(DEMO_QUERIES),$(call ask_demo,$(query)))
 	@echo; echo "Written, to use elsewhere:"
 	@$(AXES) export $(DEMO_AXIS) --to safetensors -o $(OUT)/universal.safetensors --root $(ROOT)
@@ -60,10 +65,10 @@ demo: $(INSTALLED) ## The main job on three real models: ingest, fit, align, eva
 	@$(AXES) export $(DEMO_AXIS) --to gguf -o $(OUT)/universal.gguf --root $(ROOT)
 	@echo $(OUT)/report.md
 
-test: $(INSTALLED) ## The whole test suite.
+test: $(TESTABLE) ## The whole test suite.
 	$(VENV)/bin/python -m pytest
 
-check: $(INSTALLED) ## What CI runs before the tests: format, lint, types, SQL.
+check: $(TESTABLE) ## What CI runs before the tests: format, lint, types, SQL.
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
@@ -72,7 +77,7 @@ check: $(INSTALLED) ## What CI runs before the tests: format, lint, types, SQL.
 bench: $(INSTALLED) ## Measure: make bench [ONLY=ingest]; results in benchmarks/results.
 	$(VENV)/bin/python -m benchmarks.run $(ONLY)
 
-docs: $(INSTALLED) ## Write docs/tables.md and docs/cli.md again.
+docs: $(TESTABLE) ## Write docs/tables.md and docs/cli.md again.
 	$(VENV)/bin/python -m docs.generate
 
 report: $(INSTALLED) ## The last study of the warehouse as Markdown.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import Any
 
 import click
@@ -50,6 +49,9 @@ class _LazyGroup(click.Group):
             return super().invoke(ctx)
         except AxesError as error:
             raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt as interrupt:
+            click.echo("interrupted: run the same command again to go on from here", err=True)
+            raise click.exceptions.Exit(130) from interrupt
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -70,7 +72,4 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    try:
-        cli.main(standalone_mode=True)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    cli.main()

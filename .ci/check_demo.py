@@ -10,7 +10,10 @@ import tempfile
 from pathlib import Path
 
 AXES = Path(sys.executable).with_name("axes")
-STUDY = "study --group demo --prompts demo_safety --align demo_alignment --format json --no-ingest"
+STUDY = (
+    "study --group demo --prompts demo_safety --align demo_alignment --align-rows 1500 "
+    "--format json --no-ingest"
+)
 MODELS = {"smollm2-135m": 30, "gemma3-270m": 18, "qwen2.5-coder-0.5b": 24}
 # What the first run saw, for the second to be held against.
 SEEN = Path(tempfile.gettempdir()) / "axes-demo-seen.json"
@@ -46,7 +49,9 @@ def check_numbers(result: dict) -> None:
 
 def check_rows() -> None:
     counts = query("select model, count(*) as count from activations group by 1")
-    prompts = query("select count(distinct prompt_id) as count from prompts")[0]["count"]
+    prompts = query("select count(distinct prompt_id) as count from prompts where position < 1500")[
+        0
+    ]["count"]
     for row in counts:
         assert row["count"] == prompts * MODELS[row["model"]], row
     assert len(counts) == len(MODELS)

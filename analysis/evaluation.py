@@ -106,7 +106,7 @@ def _auroc_rows(
     ]
     if is_in_sample:
         held_out = cross_validated_scores(matrix.x, labels, matrix.groups, seed=seed)
-        null = shuffled_label_null(matrix.x, labels, seed=seed)
+        null = shuffled_label_null(matrix.x, labels, matrix.groups, seed=seed)
         spread = Estimate(float(null.mean()), *map(float, np.quantile(null, [0.05, 0.95])))
         found += [
             _row(

@@ -8,15 +8,18 @@ nothing of a wheel is ever imported.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import gguf
 from filelock import FileLock
 
 from ingest.hashes import cache_folder, file_hash
@@ -172,15 +175,28 @@ def _convert(gguf: Path, folder: Path) -> None:
     place = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     try:
         # The GGUF reader draws a bar of its own that no setting turns off.
-        with contextlib.redirect_stderr(io.StringIO()):
+        with _header_read_once(), contextlib.redirect_stderr(io.StringIO()):
             quantised = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(**place)
+            tokenizer = AutoTokenizer.from_pretrained(**place)
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise ModelError(f"{gguf} cannot be loaded as GGUF: {error}") from error
     config = quantised.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.load_state_dict(quantised.state_dict(), strict=True)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(quantised.state_dict(), strict=True, assign=True)
+    model.tie_weights()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _header_read_once() -> Iterator[None]:
+    """Let transformers' three readings of a GGUF header be one: each takes up to 10 s of Python."""
+    original = gguf.GGUFReader
+    gguf.GGUFReader = functools.cache(original)  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = original  # type: ignore[misc]

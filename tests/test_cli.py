@@ -261,6 +261,16 @@ def test_bad_prompt_files_get_one_line(folder, lake, tmp_path):
     assert "1" in recorded.splitlines()[2]
 
 
+def test_an_interrupted_command_says_how_to_go_on(lake, monkeypatch):
+    def interrupted(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("warehouse.connection.connect", interrupted)
+    result = axes("sql", "select 1", "--root", lake)
+    assert result.exit_code == 130
+    assert "run the same command again" in result.stderr
+
+
 def test_help_imports_neither_torch_nor_duckdb():
     script = (
         "import sys; from click.testing import CliRunner; import axes;"

@@ -1,11 +1,11 @@
 -- Which categories does the universal axis rank well, and which does it miss?
+-- AUROC per category and model; 50 prompts each, so 0.1 up or down is noise.
 select
     category,
-    auroc(projection, is_positive) filter (where model = 'smollm2-135m') as smollm2,
-    auroc(projection, is_positive) filter (where model = 'gemma3-270m') as gemma3,
-    auroc(projection, is_positive)
-    filter (where model = 'qwen2.5-coder-0.5b') as qwen2_5_coder
+    auroc(case when model = 'smollm2-135m' then projection end, is_positive) as smollm2,
+    auroc(case when model = 'gemma3-270m' then projection end, is_positive) as gemma3,
+    auroc(case when model like 'qwen%' then projection end, is_positive) as qwen_coder
 from v_projections
 where kind = 'universal' and prompt_set = 'demo_safety'
 group by category
-order by qwen2_5_coder desc;
+order by qwen_coder desc;

@@ -1,12 +1,18 @@
 -- One row per prompt in a prompt set, with its label.
--- label, is_positive: by the labeler `dataset`, the set's own; null without one.
+-- label, is_positive: of one labeler per set, `dataset` where it labelled any of it,
+-- else the first there is; null for prompts without a label by it.
 create view v_prompts as
 with
 prompts as (select * from stg_prompts),
 
 labels as (
     select * from stg_labels
-    where labeler = 'dataset' and generation_id is null
+    where generation_id is null
+    qualify
+        labeler = first_value(labeler) over (
+            partition by prompt_set
+            order by labeler != 'dataset', labeler
+        )
 ),
 
 final as (

@@ -49,6 +49,14 @@ def test_labels_of_another_labeler_or_of_a_completion_are_not_mixed_in(root: Pat
     assert ask(root, asked) == [("a", "unsafe", True), ("b", None, None)]
 
 
+def test_a_set_without_labels_of_its_own_has_those_of_its_only_labeler(root: Path) -> None:
+    put_prompts(root, "one", {"a": None, "b": None})
+    label = {"prompt_set": "one", "label": "bad", "is_positive": True, "labeler": "me"}
+    put(root, "labels", {**label, "prompt_id": "a"})
+    asked = "select prompt_id, label, is_positive from v_prompts order by all"
+    assert ask(root, asked) == [("a", "bad", True), ("b", None, None)]
+
+
 # v_prompt_sets
 
 
