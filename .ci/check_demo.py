@@ -41,7 +41,9 @@ def check_numbers(result: dict) -> None:
         areas = figures["auroc"]["demo_safety"]
         for key in ("native", "universal", "leave_one_out", "native_cross_validated"):
             assert 0 <= areas[key] <= 1, (name, key)
-        assert areas["native"] > areas["native_shuffled_labels_upper"], name
+        assert areas["native"] > areas["shuffled_labels"], name
+        null = areas["shuffled_labels_cross_validated_upper"]
+        assert areas["native_cross_validated"] > null, name
     squares = sum(value**2 for value in result["singular_values"])
     assert math.isclose(squares, len(MODELS), rel_tol=1e-4)
     assert result["baselines"]["demo_safety"]["bag_of_words"] < 0.8

@@ -11,14 +11,14 @@ import numpy as np
 from analysis.baselines import (
     bag_of_words_scores,
     bag_of_words_transfer,
-    cross_validated_scores,
     prompt_lengths,
 )
 from analysis.definition import Fitted, Member, StudyDefinition
 from analysis.fitting import projected
 from analysis.matrices import Matrix
+from analysis.nulls import cross_validated_scores, shuffled_labels
 from analysis.records import Axis
-from analysis.scores import Estimate, auroc_interval, shuffled_label_null
+from analysis.scores import Estimate, auroc_interval
 
 
 def evaluate(
@@ -106,8 +106,7 @@ def _auroc_rows(
     ]
     if is_in_sample:
         held_out = cross_validated_scores(matrix.x, labels, matrix.groups, seed=seed)
-        null = shuffled_label_null(matrix.x, labels, matrix.groups, seed=seed)
-        spread = Estimate(float(null.mean()), *map(float, np.quantile(null, [0.05, 0.95])))
+        null = shuffled_labels(matrix.x, labels, matrix.groups, seed=seed)
         found += [
             _row(
                 "native_cross_validated",
@@ -116,9 +115,21 @@ def _auroc_rows(
                 is_in_sample=False,
                 **where,
             ),
-            _row("native_shuffled_labels", "auroc", spread, is_in_sample=True, **where),
+            _row("shuffled_labels", "auroc", _spread(null.in_sample), is_in_sample=True, **where),
+            _row(
+                "shuffled_labels_cross_validated",
+                "auroc",
+                _spread(null.held_out),
+                is_in_sample=False,
+                **where,
+            ),
         ]
     return found
+
+
+def _spread(null: np.ndarray) -> Estimate:
+    """The mean of a null, with its 5th and 95th percentile for an interval."""
+    return Estimate(float(null.mean()), *map(float, np.quantile(null, [0.05, 0.95])))
 
 
 def _baseline_rows(definition: StudyDefinition, member: Member) -> list[dict[str, Any]]:

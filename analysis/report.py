@@ -15,7 +15,7 @@ select
     format('{:.3f} to {:.3f}', native_lower, native_upper) as native_95,
     universal,
     format('{:.3f} to {:.3f}', universal_lower, universal_upper) as universal_95,
-    leave_one_out, native_cross_validated as native_cv, native_null_upper as null_95,
+    leave_one_out, native_cross_validated as native_cv, null_cross_validated as cv_null_95,
     bag_of_words
 from v_study
 where study_id = '{study_id}'
@@ -59,8 +59,8 @@ _TABLES = (
         "`native`: the model's own direction. `universal`: the shared axis, after the model's "
         "alignment. `leave_one_out`: the axis made without this model. Intervals are DeLong's, "
         "95 %. In sample, the prompts are those that the directions were fitted on: hold `native` "
-        "there against `native_cv` (out of fold) and `null_95` (95th percentile of directions "
-        "fitted on shuffled labels). `bag_of_words` needs no model.",
+        "there against `native_cv` (out of fold), and that against `cv_null_95` (its 95th "
+        "percentile under shuffled labels). `bag_of_words` needs no model.",
         STUDY_TABLE,
     ),
     (

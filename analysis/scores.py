@@ -1,11 +1,11 @@
-"""How well scores tell two classes apart: AUROC with ties, its interval and its null."""
+"""How well scores tell two classes apart: AUROC with ties, and its interval."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from scipy.stats import norm, rankdata
 
 
@@ -52,42 +52,3 @@ def auroc_interval(
     variance = above.var(ddof=1) / len(positive) + below.var(ddof=1) / len(negative)
     reach = float(norm.ppf(0.5 + level / 2) * np.sqrt(variance))
     return Estimate(area, max(area - reach, 0.0), min(area + reach, 1.0))
-
-
-def shuffled_label_null(
-    x: Float[np.ndarray, "row d_model"],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    *,
-    count: int = 200,
-    seed: int = 0,
-) -> Float[np.ndarray, " shuffle"]:
-    """In-sample AUROCs of difference-in-means directions fitted on shuffled labels.
-
-    In many dimensions a direction fitted to noise tells its own rows apart well above 0.5; an
-    in-sample AUROC has to be held against this, not against 0.5. Where every group holds both
-    classes (matched pairs), labels are shuffled within groups: what the members of a pair share
-    cancels in the true difference, and must cancel in its null.
-    """
-    random = np.random.default_rng(seed)
-    is_matched = all(len(set(labels[groups == group])) == 2 for group in np.unique(groups))
-    blocks = groups if is_matched else np.zeros_like(groups)
-    centred = x - x.mean(axis=0, dtype=np.float64)
-    gram = centred @ centred.T
-    result = np.empty(count)
-    for index in range(count):
-        shuffled = _shuffle_within(blocks, labels, random)
-        weights = np.where(shuffled, 1 / shuffled.sum(), -1 / (~shuffled).sum())
-        result[index] = auroc(gram @ weights, shuffled)
-    return result
-
-
-def _shuffle_within(
-    blocks: Int[np.ndarray, " row"], labels: Bool[np.ndarray, " row"], random: np.random.Generator
-) -> Bool[np.ndarray, " row"]:
-    """The labels, each moved to a random row of its own block."""
-    in_blocks = np.argsort(blocks, kind="stable")
-    at_random = np.lexsort((random.random(len(labels)), blocks))
-    shuffled = np.empty_like(labels)
-    shuffled[at_random] = labels[in_blocks]
-    return shuffled

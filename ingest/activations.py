@@ -24,8 +24,8 @@ from ingest.prompts import Prompt, read_prompts
 from ingest.recording import SITE, record_blocks, run_backbone
 from ingest.templates import pad_id
 from warehouse.connection import connect, rows
-from warehouse.errors import NonFiniteError
-from warehouse.progress import track
+from warehouse.errors import ModelError, NonFiniteError
+from warehouse.progress import Advance, track
 from warehouse.runs import Run, record_run
 from warehouse.writer import content_key, rows_table, vector_array, write_rows
 
@@ -129,17 +129,46 @@ def _run_groups(
     total = sum(len(tokens) for tokens in encoded.values())
     with track(f"ingest {key.model}", total, "tok") as advance:
         for layers, prompt_ids in groups.items():
-            batches = plan_batches([len(encoded[name]) for name in prompt_ids], token_budget)
             with _ChunkWriter(root, run, loaded, key, layers) as writer:
-                for batch in batches:
-                    names = [prompt_ids[index] for index in batch]
-                    token_ids = [encoded[name] for name in names]
-                    pooled = _pooled_outputs(loaded, token_ids, layers, key.pooling)
-                    _require_finite(loaded, names, layers, pooled)
-                    writer.add(names, token_ids, pooled)
-                    done = sum(len(row) for row in token_ids)
-                    run.tokens += done
-                    advance(done)
+                _run_group(run, loaded, writer, encoded, prompt_ids, token_budget, advance)
+
+
+def _run_group(
+    run: Run,
+    loaded: LoadedModel,
+    writer: _ChunkWriter,
+    encoded: dict[str, list[int]],
+    prompt_ids: list[str],
+    token_budget: int,
+    advance: Advance,
+) -> None:
+    """Run prompts in batches; where one does not fit the memory, go on with half the budget."""
+    import torch
+
+    left = prompt_ids
+    while left:
+        batches = plan_batches([len(encoded[name]) for name in left], token_budget)
+        named = [[left[index] for index in batch] for batch in batches]
+        try:
+            while named:
+                token_ids = [encoded[name] for name in named[0]]
+                pooled = _pooled_outputs(loaded, token_ids, writer.layers, writer.key.pooling)
+                names = named.pop(0)
+                _require_finite(loaded, names, writer.layers, pooled)
+                writer.add(names, token_ids, pooled)
+                done = sum(len(row) for row in token_ids)
+                run.tokens += done
+                advance(done)
+        except torch.OutOfMemoryError as error:
+            longest = len(encoded[named[0][0]])
+            if len(named[0]) == 1:
+                raise ModelError(
+                    f"a prompt of {longest} tokens does not fit the memory of {loaded.device} "
+                    f"beside {loaded.spec.name}: try --dtype bfloat16 or --device auto"
+                ) from error
+            token_budget = max(token_budget // 2, longest)
+            run.messages.append(f"out of memory: token budget halved to {token_budget}")
+        left = [name for batch in named for name in batch]
 
 
 def _pooled_outputs(
@@ -154,7 +183,7 @@ def _pooled_outputs(
     def receive(layer: int, hidden: torch.Tensor) -> None:
         outputs[layer] = pooling.pool(hidden, mask.to(hidden.device))
 
-    with record_blocks(loaded.blocks, layers, receive):
+    with record_blocks(loaded.blocks, layers, receive, leaves_early=True):
         run_backbone(loaded.model, tokens, mask)
     # One copy to the host per batch; with several devices each layer comes from its own.
     return torch.stack([outputs[layer].cpu() for layer in layers]).numpy()

@@ -25,24 +25,38 @@ SITE = "resid_post"
 Receive = Callable[[int, Tensor], None]
 
 
+class _AllRecorded(Exception):
+    """Leaves a forward pass whose remaining blocks nobody asked for."""
+
+
 @contextmanager
 def record_blocks(
-    blocks: Sequence[torch.nn.Module], layers: Sequence[int], receive: Receive
+    blocks: Sequence[torch.nn.Module],
+    layers: Sequence[int],
+    receive: Receive,
+    *,
+    leaves_early: bool = False,
 ) -> Iterator[None]:
     """While active, call `receive(layer, hidden)` with each block's output `[batch, position, d]`.
 
-    The tensor is the model's own: reduce or copy it, do not keep or change it.
+    The tensor is the model's own: reduce or copy it, do not keep or change it. With `leaves_early`
+    the body of the `with` ends when the highest of `layers` is done: blocks above are not run.
     """
+    highest = max(layers)
 
     def hook(layer: int) -> Callable[..., None]:
         def forward_hook(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
             receive(layer, output[0] if isinstance(output, tuple) else output)
+            if leaves_early and layer == highest:
+                raise _AllRecorded
 
         return forward_hook
 
     handles = [blocks[layer].register_forward_hook(hook(layer)) for layer in layers]
     try:
         yield
+    except _AllRecorded:
+        pass
     finally:
         for handle in handles:
             handle.remove()

@@ -1,7 +1,8 @@
 -- One row per study, model and prompt set: the study table.
--- native_null_upper: 95th percentile of the AUROC of directions fitted on shuffled
--- labels of the same prompts; native_cross_validated and bag_of_words: out-of-fold,
--- folds grouped by pair. Each is filled for the set that the directions were fitted on.
+-- native_cross_validated, bag_of_words: out of fold, folds grouped by pair.
+-- null_in_sample, null_cross_validated: 95th percentiles of the same figures for
+-- directions fitted on shuffled labels. Those of a model are null for any set but the
+-- one that the directions were fitted on.
 create view v_study as
 with
 evaluations as (select * from stg_evaluations),
@@ -23,8 +24,10 @@ per_set as (
         max(estimate) filter (
             where scorer = 'native_cross_validated'
         ) as native_cross_validated,
-        max(upper) filter (where scorer = 'native_shuffled_labels')
-            as native_null_upper
+        max(upper) filter (where scorer = 'shuffled_labels') as null_in_sample,
+        max(upper) filter (
+            where scorer = 'shuffled_labels_cross_validated'
+        ) as null_cross_validated
     from evaluations
     where metric = 'auroc' and model is not null
     group by study_id, model, prompt_set

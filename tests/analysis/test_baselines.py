@@ -6,7 +6,6 @@ import pytest
 from analysis.baselines import (
     bag_of_words_scores,
     bag_of_words_transfer,
-    cross_validated_scores,
     prompt_lengths,
 )
 from analysis.scores import auroc
@@ -32,30 +31,6 @@ def test_a_bag_of_words_carries_over_to_another_set():
     other = ["steal a boat", "buy a boat", "boat"]
     scores = bag_of_words_transfer(texts, labels, other)
     assert scores[0] > scores[2] > scores[1]
-
-
-def test_out_of_fold_projections_find_what_is_planted():
-    random = np.random.default_rng(0)
-    x = random.standard_normal((120, 20))
-    x[:, 3] += 3 * LABELS
-    assert auroc(cross_validated_scores(x, LABELS, PAIRS), LABELS) > 0.95
-
-
-def test_out_of_fold_projections_are_at_chance_where_nothing_is_planted():
-    random = np.random.default_rng(1)
-    areas = [
-        auroc(cross_validated_scores(random.standard_normal((120, 20)), LABELS, PAIRS), LABELS)
-        for _ in range(60)
-    ]
-    assert 0.45 < np.mean(areas) < 0.55
-
-
-def test_folds_compare_although_their_spaces_are_shifted():
-    """A large common offset moves every projection; each fold takes its own midpoint away."""
-    random = np.random.default_rng(2)
-    x = random.standard_normal((120, 20)) + 500.0
-    x[:, 3] += 3 * LABELS
-    assert auroc(cross_validated_scores(x, LABELS, PAIRS), LABELS) > 0.9
 
 
 def test_lengths_are_in_characters():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from analysis.scores import auroc, auroc_interval, shuffled_label_null
+from analysis.scores import auroc, auroc_interval
 
 
 @given(
@@ -55,53 +55,3 @@ def test_an_interval_stays_within_zero_and_one_and_holds_its_estimate():
 def test_a_class_of_one_row_has_no_interval():
     interval = auroc_interval(np.array([1.0, 2.0, 3.0]), np.array([True, False, False]))
     assert interval.lower is None and interval.estimate == 0.0
-
-
-def test_the_null_of_in_sample_directions_is_far_above_one_half():
-    """Fitted to noise in many dimensions a direction tells its own rows apart."""
-    random = np.random.default_rng(2)
-    x, labels = random.standard_normal((100, 200)), np.arange(100) % 2 == 0
-    null = shuffled_label_null(x, labels, np.arange(100), count=50, seed=3)
-    assert null.min() > 0.9
-    one_dimension = shuffled_label_null(x[:, :1], labels, np.arange(100), count=50, seed=3)
-    assert one_dimension.mean() < 0.6
-
-
-def test_a_planted_direction_beats_its_null():
-    random = np.random.default_rng(4)
-    labels = np.arange(400) % 2 == 0
-    x = random.standard_normal((400, 30))
-    x[:, 0] += 2 * labels
-    direction = x[labels].mean(0) - x[~labels].mean(0)
-    null = shuffled_label_null(x, labels, np.arange(400), count=100)
-    assert auroc(x @ direction, labels) > null.max()
-
-
-def test_what_matched_pairs_share_cancels_in_their_null():
-    """Topics far apart would give shuffled labels a direction that true pairs cannot have."""
-    random = np.random.default_rng(8)
-    labels, pairs = np.tile([True, False], 100), np.repeat(np.arange(100), 2)
-    x = np.repeat(10 * random.standard_normal((100, 50)), 2, axis=0)
-    x += random.standard_normal((200, 50))
-    x[:, 0] += 2 * labels
-    direction = x[labels].mean(0) - x[~labels].mean(0)
-    within = shuffled_label_null(x, labels, pairs, count=100)
-    across = shuffled_label_null(x, labels, np.arange(200), count=100)
-    assert across.mean() > auroc(x @ direction, labels) > within.max()
-
-
-def test_the_labels_of_the_null_are_shuffled_within_pairs_only():
-    """One row of each pair has all the signal: swapping can only keep or flip a pair."""
-    labels, pairs = np.tile([True, False], 10), np.repeat(np.arange(10), 2)
-    x = np.where(labels, 1.0, 0.0)[:, None]
-    null = shuffled_label_null(x, labels, pairs, count=200)
-    assert set(np.round(null, 12)) <= {round(kept / 10, 12) for kept in range(5, 11)}
-
-
-def test_the_null_is_seeded():
-    x, labels = np.random.default_rng(5).standard_normal((30, 4)), np.arange(30) % 2 == 0
-    first = shuffled_label_null(x, labels, np.arange(30), count=5, seed=6)
-    again = shuffled_label_null(x, labels, np.arange(30), count=5, seed=6)
-    np.testing.assert_array_equal(first, again)
-    other = shuffled_label_null(x, labels, np.arange(30), count=5, seed=7)
-    assert (first != other).any()

@@ -21,7 +21,7 @@ from ingest.pooling import POOLINGS
 from tests.ingest.conftest import ImportTexts, activation_rows, forked, last_run
 from warehouse.checks import check
 from warehouse.connection import connect, rows
-from warehouse.errors import LayerError, NonFiniteError, PromptError
+from warehouse.errors import LayerError, ModelError, NonFiniteError, PromptError
 from warehouse.writer import data_file
 
 TEXTS = ["hello there, you", "hi", "a rather longer prompt than the others are", "x", "what is it"]
@@ -242,6 +242,33 @@ def test_an_interrupted_run_keeps_what_it_has_done(
     assert run().new_count == 3
     assert len(activation_rows(root)) == 20
     assert_checks_pass(root)
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_halved_and_the_run_says_so(
+    run: Callable[..., IngestSummary], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ingest.activations._pooled_outputs
+
+    def small_memory(loaded: Any, token_ids: list[list[int]], *rest: Any) -> np.ndarray:
+        if len(token_ids) * max(map(len, token_ids)) > 60:
+            raise torch.OutOfMemoryError("pretended")
+        return real(loaded, token_ids, *rest)
+
+    monkeypatch.setattr(ingest.activations, "_pooled_outputs", small_memory)
+    assert run(token_budget=200).new_count == len(TEXTS)
+    assert len(activation_rows(root)) == 4 * len(TEXTS)
+    assert "out of memory: token budget halved to 100" in last_run(root)["message"]
+
+
+def test_a_prompt_that_does_not_fit_alone_is_one_line(
+    run: Callable[..., IngestSummary], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: Any) -> np.ndarray:
+        raise torch.OutOfMemoryError("pretended")
+
+    monkeypatch.setattr(ingest.activations, "_pooled_outputs", no_memory)
+    with pytest.raises(ModelError, match=r"a prompt of \d+ tokens does not fit the memory of cpu"):
+        run(token_budget=200)
 
 
 def test_one_batch_or_many_give_the_same_rows(

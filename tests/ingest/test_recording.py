@@ -132,3 +132,27 @@ def test_hooks_are_removed_after_use_and_after_an_exception() -> None:
     run_backbone(model, tokens, mask)
     assert seen == [0, 1, 2, 3]
     assert not any(block._forward_hooks for block in blocks)
+
+
+def test_leaving_early_records_the_same_and_does_not_run_the_blocks_above() -> None:
+    model = perturbed("llama")
+    blocks = find_blocks(model, 4)
+    tokens, mask = pad(ROWS, 0)
+    ran: list[int] = []
+    handles = [
+        block.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
+        for layer, block in enumerate(blocks)
+    ]
+    got: dict[int, torch.Tensor] = {}
+    with record_blocks(
+        blocks, [0, 1], lambda layer, hidden: got.update({layer: +hidden}), leaves_early=True
+    ):
+        run_backbone(model, tokens, mask)
+        pytest.fail("the forward pass went on to its end")
+    for handle in handles:
+        handle.remove()
+    assert ran == [0, 1]
+    for index, recorded in enumerate(record(model, ROWS)):
+        for layer in (0, 1):
+            torch.testing.assert_close(got[layer][index][mask[index]], recorded[layer])
+    assert not any(block._forward_hooks for block in blocks)

@@ -34,7 +34,7 @@ def test_the_study_table_has_a_row_per_model_and_set_with_a_column_per_scorer(ro
     put(
         root,
         "evaluations",
-        *figures("s", "m", "one", native=0.75, universal=0.5, native_shuffled_labels=0.25),
+        *figures("s", "m", "one", native=0.75, universal=0.5, shuffled_labels=0.25),
         *figures("s", "m", "one", native_cross_validated=0.625, leave_one_out=0.375),
         *figures("s", "m", "two", native=0.875),
         *figures("s", "n", "two", native=0.125),
@@ -71,7 +71,7 @@ def test_the_study_table_has_a_row_per_model_and_set_with_a_column_per_scorer(ro
             "universal_upper": 0.625,
             "leave_one_out": 0.375,
             "native_cross_validated": 0.625,
-            "native_null_upper": 0.375,
+            "null_in_sample": 0.375,
             "bag_of_words": 0.6875,
             "prompt_length": 0.5625,
         },
