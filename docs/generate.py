@@ -44,7 +44,7 @@ def cli_page() -> str:
     """The help of every command."""
     parts = [NOTE, "# Commands\n"]
     for path, command in commands():
-        context = click.Context(command, info_name=path, max_content_width=88, terminal_width=88)
+        context = click.Context(command, info_name=path, terminal_width=88, **cli.context_settings)
         parts.append(f"## {path}\n\n```\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 

@@ -48,14 +48,11 @@ def query(connection: Connection, sql: str, parameters: Any = None) -> pa.Table:
     """
     try:
         relation = connection.sql(sql, params=parameters)
+        table = pa.table({}) if relation is None else relation.to_arrow_table()
     except duckdb.Error as error:
-        raise QueryError(str(error)) from error
-    if relation is None:
-        return pa.table({})
-    try:
-        table = relation.to_arrow_table()
-    except duckdb.Error as error:
-        raise QueryError(str(error)) from error
+        # Without the excerpt of the statement that DuckDB draws below its message.
+        message = str(error).partition("\n\nLINE ")[0]
+        raise QueryError(" ".join(message.split())) from error
     return table.rename_columns(_distinct(table.column_names))
 
 
