@@ -49,6 +49,9 @@ class _LazyGroup(click.Group):
             return super().invoke(ctx)
         except AxesError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{place}{error.strerror or error}") from error
         except KeyboardInterrupt as interrupt:
             click.echo("interrupted: run the same command again to go on from here", err=True)
             raise click.exceptions.Exit(130) from interrupt

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,14 @@ from warehouse.options import format_option, root_option
 
 if TYPE_CHECKING:
     from analysis.definition import StudyDefinition
+
+
+def _space_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which of a model's stored activations are read."""
+    pooling = click.Choice(("last5_mean", "last", "mean"))
+    template = click.Choice(("raw", "chat"))
+    command = click.option("--template", type=template, default="raw", show_default=True)(command)
+    return click.option("--pooling", type=pooling, default="last5_mean", show_default=True)(command)
 
 
 @click.command()
@@ -35,8 +43,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0.0, min_open=True),
     help="Default: chosen per model on held-out alignment rows.",
 )
-@click.option("--pooling", default="last5_mean", show_default=True)
-@click.option("--template", default="raw", show_default=True)
+@_space_options
 @click.option("--device", help="Device of the ingest, where rows are missing.")
 @click.option("--dtype", help="dtype of the ingest, where rows are missing.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -122,8 +129,7 @@ def study(
 @click.argument("model")
 @click.option("--prompts", required=True, help="Labelled prompt set.")
 @click.option("--evaluate", multiple=True, help="Another labelled set to judge on; repeatable.")
-@click.option("--pooling", default="last5_mean", show_default=True)
-@click.option("--template", default="raw", show_default=True)
+@_space_options
 @click.option("--allow-missing", is_flag=True, help="Go on where rows are missing.")
 @root_option
 @format_option
@@ -144,12 +150,13 @@ def fit(
     """
     from analysis.fitting import fit_native
     from analysis.matrices import find_space
+    from ingest.models import known_as
     from warehouse.connection import connect, query
     from warehouse.render import show
     from warehouse.runs import record_run
 
     connection = connect(root)
-    space = find_space(connection, model, pooling=pooling, template=template)
+    space = find_space(connection, known_as(model), pooling=pooling, template=template)
     parameters = {"model": model, "prompts": prompts, "evaluate": evaluate}
     with record_run(root, "fit", parameters) as run:
         axes = fit_native(

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from analysis.matrices import Matrix, Space, find_space, load_matrix, require_classes
 from analysis.records import Axis, StoredAlignment
 from warehouse.connection import Connection
+from warehouse.errors import CoverageError
+
+LEAST_ALIGNMENT_ROWS = 10
 
 
 @dataclass(frozen=True)
@@ -81,4 +84,9 @@ def read_member(connection: Connection, definition: StudyDefinition, name: str) 
     benign = load_matrix(
         connection, space, definition.align, limit=definition.align_rows, allow_missing=allow
     )
+    if len(benign.prompt_ids) < LEAST_ALIGNMENT_ROWS:
+        raise CoverageError(
+            f"{definition.align} gives {len(benign.prompt_ids)} alignment prompts, "
+            f"{LEAST_ALIGNMENT_ROWS} are the least"
+        )
     return Member(space, labelled, benign)

@@ -36,25 +36,30 @@ def evaluate(
     ]
     found += _baseline_rows(definition, members[0])
     for member, own in zip(members, fitted, strict=True):
-        found += _missing_rows(definition, member)
+        found += _coverage_rows(definition, member)
         found += _alignment_rows(member, own, axis, reference)
         for prompt_set, matrix in member.labelled.items():
             found += _auroc_rows(definition, member, own, axis, prompt_set, matrix)
     return found
 
 
-def _missing_rows(definition: StudyDefinition, member: Member) -> list[dict[str, Any]]:
-    """How many prompts each figure goes without, where that was allowed."""
+def _coverage_rows(definition: StudyDefinition, member: Member) -> list[dict[str, Any]]:
+    """Rows that figures go without, where that was allowed, and rows used twice.
+
+    A prompt that the alignment is fitted on and that is judged too is no test of the alignment.
+    """
+    matrices = {**member.labelled, definition.align: member.benign}
+    counts = {
+        (prompt_set, "missing_count"): matrix.missing_count
+        for prompt_set, matrix in matrices.items()
+    }
+    aligned_on = set(member.benign.prompt_ids)
+    for prompt_set, matrix in member.labelled.items():
+        counts[prompt_set, "alignment_overlap"] = len(aligned_on.intersection(matrix.prompt_ids))
     return [
-        _row(
-            "coverage",
-            "missing_count",
-            Estimate(float(matrix.missing_count)),
-            member=member,
-            prompt_set=prompt_set,
-        )
-        for prompt_set, matrix in {**member.labelled, definition.align: member.benign}.items()
-        if matrix.missing_count
+        _row("coverage", metric, Estimate(float(count)), member=member, prompt_set=prompt_set)
+        for (prompt_set, metric), count in counts.items()
+        if count
     ]
 
 
@@ -68,6 +73,7 @@ def _alignment_rows(
         "r2_held_out": fit.r2_held_out,
         "r2_uniform": fit.r2_uniform,
         "ridge_lambda": fit.alignment.ridge_lambda,
+        "alignment_rows": float(len(member.benign.prompt_ids)),
     }
     return [
         _row("aligned", metric, Estimate(value), member=member, axis=own.aligned)
@@ -85,7 +91,8 @@ def _auroc_rows(
     matrix: Matrix,
 ) -> list[dict[str, Any]]:
     labels, seed = matrix.labels, definition.seed
-    is_in_sample = prompt_set == definition.prompts
+    fitted_on = set(member.labelled[definition.prompts].prompt_ids)
+    is_in_sample = not fitted_on.isdisjoint(matrix.prompt_ids)
     scored = {
         "native": (own.native, matrix.x @ own.native.vector),
         "universal": (universal, projected(matrix, own, universal)),
@@ -104,7 +111,7 @@ def _auroc_rows(
         )
         for scorer, (axis, scores) in scored.items()
     ]
-    if is_in_sample:
+    if prompt_set == definition.prompts:
         held_out = cross_validated_scores(matrix.x, labels, matrix.groups, seed=seed)
         null = shuffled_labels(matrix.x, labels, matrix.groups, seed=seed)
         found += [

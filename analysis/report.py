@@ -99,7 +99,8 @@ def latest_study(connection: Connection, study: str | None = None) -> str:
         [study or ""],
     )
     if not found:
-        raise AxesError(f"no study {study or ''} in the warehouse: run `axes study` first")
+        which = f"no study {study}" if study else "no study"
+        raise AxesError(f"{which} in the warehouse: run `axes study` first")
     return found[-1]["study_id"]
 
 

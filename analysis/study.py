@@ -77,7 +77,7 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
         for name in parameters["models"]
     }
     baselines: dict[str, dict[str, float]] = {}
-    missing: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[str, dict[str, int]]] = {"missing_count": {}, "alignment_overlap": {}}
     for row in found:
         metric, scorer, estimate = row["metric"], row["scorer"], row["estimate"]
         if metric == "auroc" and row["model"] is None:
@@ -89,8 +89,8 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
                 area[f"{scorer}_lower"], area[f"{scorer}_upper"] = row["lower"], row["upper"]
             area["is_in_sample"] = row["is_in_sample"] or area.get("is_in_sample", False)
             models[row["model"]]["layer"] = row["layer"]
-        elif metric == "missing_count":
-            missing.setdefault(row["model"], {})[row["prompt_set"]] = int(estimate)
+        elif metric in counts:
+            counts[metric].setdefault(row["model"], {})[row["prompt_set"]] = int(estimate)
         elif metric != "singular_value":
             name = "alignment_r2" if metric == "r2_held_out" else metric
             models[row["model"]][name] = estimate
@@ -100,7 +100,8 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
         "models": models,
         "singular_values": [row["estimate"] for row in found if row["metric"] == "singular_value"],
         "baselines": baselines,
-        "missing": missing,
+        "missing": counts["missing_count"],
+        "alignment_overlap": counts["alignment_overlap"],
     }
 
 

@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from ingest.hashes import cache_folder, file_hash
 from warehouse.errors import ModelError
-from warehouse.progress import quiet_transformers, track, waiting
+from warehouse.progress import quiet_hub, quiet_transformers, track, waiting
 
 if TYPE_CHECKING:
     from ingest.models import ModelSpec
@@ -112,6 +112,7 @@ def _fetch_hub(spec: ModelSpec) -> Path:
         RevisionNotFoundError,
     )
 
+    quiet_hub()
     repository = spec.source.removeprefix("hf:")
     try:
         folder = snapshot_download(repository, revision=spec.revision, allow_patterns=_HUB_PATTERNS)

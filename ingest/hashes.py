@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -34,7 +35,9 @@ def file_hash(path: Path) -> str:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     ledger[str(path.resolve())] = [*identity, digest.hexdigest()]
-    _write_ledger(ledger_path, ledger)
+    # Where the cache cannot be written the hash is right all the same, and read anew next time.
+    with contextlib.suppress(OSError):
+        _write_ledger(ledger_path, ledger)
     return digest.hexdigest()
 
 

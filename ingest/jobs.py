@@ -102,7 +102,8 @@ class Job:
             if not tokens:
                 reason = "no tokens"
             elif longest is not None and len(tokens) + room > longest:
-                reason = f"{len(tokens)} tokens, the context of {self.spec.name} is {longest}"
+                asked = f"{len(tokens)} tokens" + (f" and {room} new ones" if room else "")
+                reason = f"{asked}, the context of {self.spec.name} is {longest}"
             if reason is None:
                 usable[prompt_id] = tokens
             elif skip_unusable:

@@ -113,7 +113,11 @@ def resolve(name: str, source: str | None = None) -> ModelSpec:
         return registry()[name]
     if Path(name).expanduser().exists():
         return ModelSpec(name=known_as(name), source=_local_or_hub(name))
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    if name.startswith((".", "/", "~")) or name.endswith(".gguf"):
+        raise ModelError(
+            f"{name} does not exist: a folder with safetensors or a .gguf file is needed"
+        )
+    if name.count("/") == 1:
         repository, _, revision = name.removeprefix("hf:").partition("@")
         return ModelSpec(name=repository, source=f"hf:{repository}", revision=revision or None)
     near = difflib.get_close_matches(name, registry(), n=1)

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from warehouse.errors import PromptError
+from warehouse.progress import quiet_hub
 
 ENTRIES = Path(__file__).with_name("prompt_sets.toml")
 BUILTIN = Path(__file__).with_name("prompt_sets")
@@ -89,6 +90,7 @@ def _read_hub(source: PromptSource) -> pl.DataFrame:
     if match is None:
         raise PromptError(f"{source.source}: hf:OWNER/NAME[:CONFIG][@REVISION] is expected")
     disable_progress_bars()
+    quiet_hub()
     try:
         dataset = load_dataset(
             match["path"], name=match["config"], revision=match["revision"], split=source.split

@@ -74,7 +74,7 @@ def import_prompts(
         raise PromptError(f"{prompt_set!r} is no name for a set: letters, digits, _ . - only")
     frame = select_columns(read_source(source), source)
     texts, changed_count = _normalised(frame["text"].to_list(), keep_whitespace)
-    frame = frame.with_columns(pl.Series("text", texts))
+    frame = frame.with_columns(pl.Series("text", texts, pl.String))
     parameters = {"prompt_set": prompt_set, "source": source.source, "labeler": labeler}
     with record_run(root, "prompts import", parameters) as run:
         frame = _without_empty(run, frame, skip_unusable)

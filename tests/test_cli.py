@@ -136,7 +136,8 @@ def test_axes_are_exported(study, lake, tmp_path, to):
 
 
 def test_fit_prints_every_layer(study, lake):
-    lines = ok("fit", "small", "--prompts", "marked", "--root", lake, "--format", "csv").stdout
+    fit = ["fit", "small", "--prompts", "marked", "--root", lake, "--format", "csv"]
+    lines = ok(*fit).stdout
     assert [line.split(",")[2] for line in lines.splitlines()[1:]] == ["0", "1", "2", "3"]
 
 
@@ -214,6 +215,15 @@ def test_bad_input_gets_one_line(folder, lake, study, tmp_path):
     assert "no activations of pythia-1b" in refused("fit", "pythia-1b", "--prompts", "marked", *at)
     assert "is not a warehouse" in refused("sql", "select 1", "--root", tmp_path / "nowhere")
     assert "nonsense" in refused("sql", "select nonsense from prompts", *at)
+    assert "Invalid value for '--template'" in refused(
+        *study_arguments(folder, lake), "--template", "blah"
+    )
+    assert "does not exist" in refused(
+        "ingest", "activations", "./nowhere.gguf", "--prompts", "marked", *at
+    )
+    assert "No such file or directory" in refused(
+        "sql", "select 1", "-o", tmp_path / "no" / "where.csv", *at
+    )
     assert "no axis nonsense" in refused("export", "nonsense", "--to", "json", *at)
     assert "unknown group" in refused(
         "study", "--group", "all", "--prompts", "marked", "--align", "benign", *at
@@ -230,6 +240,8 @@ def test_bad_prompt_files_get_one_line(folder, lake, tmp_path):
     assert "has no column 'text'" in refused("prompts", "import", "a", no_text, *at)
     empty = written("empty.parquet", text=["a", " "], label=["safe", "safe"])
     assert "row 1 is an empty prompt" in refused("prompts", "import", "b", empty, *at)
+    nothing = written("nothing.parquet", text=[], label=[])
+    assert "no rows for the set" in refused("prompts", "import", "none", nothing, *at)
     both = written("both.parquet", text=["a", "a"], label=["safe", "unsafe"])
     assert "carry both labels" in refused("prompts", "import", "c", both, *at)
     one = written("one.parquet", text=["one a", "one b"], label=["safe", "safe"])

@@ -67,3 +67,10 @@ def quiet_transformers() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def quiet_hub() -> None:
+    """Leave out the hub library's line per retry; what fails in the end is said in one."""
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()

@@ -40,7 +40,7 @@ counts as (
         count(*) filter (where is_positive) as positive_count,
         count(*) filter (where not is_positive) as negative_count,
         sum(midrank) filter (where is_positive) as positive_rank_sum,
-        any_value(is_in_sample) as is_in_sample
+        bool_or(is_in_sample) as is_in_sample
     from ranks
     group by axis_id, model_id, prompt_set
 ),

@@ -1,8 +1,8 @@
 -- One row per axis, model and prompt in a prompt set.
 -- kind: native (the model's own direction), universal or leave_one_out (after the
 -- model's alignment), ...; compare projections within one axis and model only.
--- is_in_sample: the axis was fitted on this prompt set (leave_one_out leaves out a
--- model, not the prompts).
+-- is_in_sample: the axis was fitted on this prompt, whatever set it is read from
+-- (leave_one_out leaves out a model, not the prompts).
 create view v_projections as
 with
 projections as (select * from stg_projections),
@@ -10,6 +10,13 @@ projections as (select * from stg_projections),
 axes as (select * from stg_axes),
 
 prompts as (select * from v_prompts),
+
+fitted_on as (
+    select
+        prompt_set,
+        prompt_id
+    from stg_prompts
+),
 
 final as (
     select
@@ -32,10 +39,14 @@ final as (
         prompts.position,
         projections.projection,
         prompts.is_positive,
-        axes.prompt_set = prompts.prompt_set as is_in_sample
+        fitted_on.prompt_id is not null as is_in_sample
     from projections
     inner join axes on projections.axis_id = axes.axis_id
     inner join prompts on projections.prompt_id = prompts.prompt_id
+    left join fitted_on
+        on
+            axes.prompt_set = fitted_on.prompt_set
+            and projections.prompt_id = fitted_on.prompt_id
 )
 
 select * from final;

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from analysis.definition import StudyDefinition
@@ -215,6 +217,29 @@ def test_bad_definitions_are_refused(world):
         run_study(root, replace(DEFINITION, evaluate=("benign",)))
     with pytest.raises(ModelError, match="no activations of delta"):
         run_study(root, replace(DEFINITION, models=("alpha", "delta"), reference="alpha"))
+
+
+def test_rows_that_are_judged_and_fitted_on_are_named(tmp_path):
+    """Under another name the same prompts stay in sample, and aligned on they are counted."""
+    made = make_world(tmp_path / "lake", widths=WIDTHS)
+    again = made.root / "prompts" / "prompt_set=again"
+    shutil.copytree(made.root / "prompts" / "prompt_set=labelled", again)
+    labels = made.root / "labels" / "labeler=dataset"
+    renamed = pl.read_parquet(labels / "labelled.parquet", hive_partitioning=False)
+    renamed.with_columns(pl.lit("again").alias("prompt_set")).write_parquet(
+        labels / "again.parquet"
+    )
+    definition = replace(DEFINITION, align="other", evaluate=("again", "other"))
+    result = study_result(made.root, run_study(made.root, definition))
+    assert result["alignment_overlap"] == {model: {"other": 160} for model in WIDTHS}
+    assert result["models"]["alpha"]["alignment_rows"] == 160
+    areas = result["models"]["alpha"]["auroc"]
+    assert areas["again"]["is_in_sample"] and not areas["other"]["is_in_sample"]
+
+
+def test_a_handful_of_alignment_rows_is_refused(world):
+    with pytest.raises(CoverageError, match="benign gives 5 alignment prompts, 10 are the least"):
+        run_study(world[0].root, replace(DEFINITION, align_rows=5))
 
 
 def test_missing_rows_are_refused_unless_allowed(tmp_path):

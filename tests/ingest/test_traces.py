@@ -294,7 +294,9 @@ def test_what_cannot_be_run_is_named_or_skipped(
     run: Callable[..., Any], root: Path, import_texts: ImportTexts
 ) -> None:
     import_texts([*TEXTS, "x" * 505])
-    with pytest.raises(PromptError, match="506 tokens, the context of tiny-llama is 512"):
+    with pytest.raises(
+        PromptError, match="506 tokens and 7 new ones, the context of tiny-llama is 512"
+    ):
         run()
     assert run(skip_unusable=True).skipped_count == 1
     assert last_run(root)["skipped"][0]["reason"].startswith("506 tokens")

@@ -120,7 +120,7 @@ def test_activations_of_a_prompt_or_model_that_is_unknown_are_left_out(root: Pat
 # v_projections
 
 
-def test_a_projection_on_the_set_its_axis_was_fitted_on_is_flagged(root: Path) -> None:
+def test_a_projection_of_a_prompt_its_axis_was_fitted_on_is_flagged_in_any_set(root: Path) -> None:
     put_overlapping_sets(root)
     axis = {"kind": "native", "method": "mean_diff", "template": "chat"}
     put(root, "axes", {**axis, "axis_id": "fit", "name": "native/m", "prompt_set": "one"})
@@ -137,7 +137,7 @@ def test_a_projection_on_the_set_its_axis_was_fitted_on_is_flagged(root: Path) -
     far = ("far", "far/m", "native", "mean_diff", "m")
     assert ask(root, asked) == [
         (*fit, "one", 3, "chat", "unsafe", 1.5, True, True),
-        (*fit, "two", 3, "chat", None, 1.5, None, False),
+        (*fit, "two", 3, "chat", None, 1.5, None, True),
         (*far, "one", 3, "chat", "unsafe", -2.5, True, False),
         (*far, "two", 3, "chat", None, -2.5, None, False),
     ]
@@ -151,6 +151,7 @@ def test_auroc_is_given_for_each_axis_model_and_labelled_set(root: Path) -> None
     put_prompts(root, "two", {"a": True, "c": False})
     put_prompts(root, "positives", {"a": True, "b": True})
     put_prompts(root, "unlabelled", {"a": None})
+    put_prompts(root, "unseen", {"b": True, "d": False})
     axis = {"name": "name", "kind": "universal", "method": "svd", "prompt_set": "two"}
     put(root, "axes", {**axis, "axis_id": "x"}, {**axis, "axis_id": "y"})
     scores = {
@@ -170,15 +171,18 @@ def test_auroc_is_given_for_each_axis_model_and_labelled_set(root: Path) -> None
         from v_auroc order by all
     """
     assert ask(root, asked) == [
-        ("x", "m1", "one", 0.875, 2, 2, False),
-        ("x", "m1", "positives", None, 2, 0, False),
+        ("x", "m1", "one", 0.875, 2, 2, True),
+        ("x", "m1", "positives", None, 2, 0, True),
         ("x", "m1", "two", 1.0, 1, 1, True),
-        ("x", "n1", "one", 0.5, 2, 2, False),
-        ("x", "n1", "positives", None, 2, 0, False),
+        ("x", "m1", "unseen", 1.0, 1, 1, False),
+        ("x", "n1", "one", 0.5, 2, 2, True),
+        ("x", "n1", "positives", None, 2, 0, True),
         ("x", "n1", "two", 0.0, 1, 1, True),
-        ("y", "m1", "one", 0.0, 2, 2, False),
-        ("y", "m1", "positives", None, 2, 0, False),
+        ("x", "n1", "unseen", 1.0, 1, 1, False),
+        ("y", "m1", "one", 0.0, 2, 2, True),
+        ("y", "m1", "positives", None, 2, 0, True),
         ("y", "m1", "two", 0.0, 1, 1, True),
+        ("y", "m1", "unseen", 0.0, 1, 1, False),
     ]
     described = "select distinct axis_name, kind, method, layer from v_auroc"
     assert ask(root, described) == [("name", "universal", "svd", 2)]
