@@ -22,7 +22,7 @@ from analysis.records import (
     write_projections,
 )
 from analysis.universal import universal_axis
-from warehouse.connection import Connection, connect
+from warehouse.connection import Connection
 from warehouse.errors import CoverageError
 from warehouse.progress import track
 from warehouse.runs import Run
@@ -122,7 +122,7 @@ def align(
         rows_fitted=mine,
         seed=definition.seed,
     )
-    stored = read_alignment(root, connect(root), alignment_id)
+    stored = read_alignment(root, connection, alignment_id)
     assert stored is not None
     return stored
 

@@ -179,6 +179,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         with _header_read_once(), contextlib.redirect_stderr(io.StringIO()):
             quantised = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(**place)
+    # NotImplementedError is how the reader refuses a quantisation that it does not know.
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise ModelError(f"{gguf} cannot be loaded as GGUF: {error}") from error
     config = quantised.config

@@ -20,7 +20,12 @@ TEMPLATES = ("raw", "chat")
 def encode(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], template: str, model: str
 ) -> list[list[int]]:
-    """Token ids of each text, unpadded and untruncated; raises `ModelError` without a template."""
+    """Token ids of each text, unpadded and untruncated.
+
+    Raises `ModelError` for an unknown policy, and for `chat` where the model has no template.
+    """
+    if template not in TEMPLATES:
+        raise ModelError(f"unknown template {template}: it is one of {', '.join(TEMPLATES)}")
     if template == "raw":
         return list(tokenizer(list(texts), verbose=False).input_ids) if texts else []
     if tokenizer.chat_template is None:

@@ -59,3 +59,8 @@ def test_a_tokenizer_without_a_pad_token_pads_with_its_end_token() -> None:
     assert pad_id(tokenizer) == tokenizer.eos_token_id == 2
     tokenizer.eos_token = None
     assert pad_id(tokenizer) == 0
+
+
+def test_an_unknown_policy_is_refused_and_not_taken_for_another() -> None:
+    with pytest.raises(ModelError, match="unknown template other: it is one of raw, chat"):
+        encode(byte_tokenizer(), ["text"], "other", "tiny")
