@@ -1,7 +1,7 @@
 """What ingest costs: over the bare model, against other libraries, in memory and at the start.
 
 Each part can be run alone (`make bench ONLY=ingest.floor`). The prompts are the built-in
-`demo_alignment`; with `PROMPTS=alpaca.parquet` those of that file.
+`demo_alignment`; with `BENCH_PROMPTS=alpaca.parquet` those of that file.
 """
 
 from __future__ import annotations

@@ -43,14 +43,21 @@ class Workload:
         with self.fresh_root() as root:
             return seconds(lambda: self.run_job(root, selection, **options))
 
-    def run_job(self, root: Path, selection: Selection | None = None, **options: Any) -> None:
+    def run_job(
+        self,
+        root: Path,
+        selection: Selection | None = None,
+        *,
+        limit: int | None = None,
+        **options: Any,
+    ) -> None:
         """The job on `root`, with the weights and the tokenizer that are loaded already."""
         with (
             mock.patch("ingest.jobs.load", lambda *_: self.loaded),
             mock.patch("ingest.jobs.load_tokenizer", lambda *_: self.loaded.tokenizer),
         ):
             ingest_activations(
-                root, self.loaded.spec, {SET: None}, selection, device="cpu", **options
+                root, self.loaded.spec, {SET: limit}, selection, device="cpu", **options
             )
 
     @contextmanager
