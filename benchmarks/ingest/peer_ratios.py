@@ -68,19 +68,19 @@ PEERS = (
 def measure() -> Iterator[Figure]:
     """Each peer's time over ours, how far its vectors agree with ours, and the fastest of all."""
     with workload(MODEL, PROMPT_COUNT) as work, ExitStack() as stack:
-        ours = _our_vectors(work)
-        running = {
-            peer: stack.enter_context(_process(peer, python, work))
+        ours = our_vectors(work)
+        processes = {
+            peer: stack.enter_context(running(peer, python, work))
             for peer in PEERS
             if (python := _interpreter(peer)) is not None
         }
-        for peer, process in running.items():
-            yield _agreement(peer, process.vectors(), ours[peer.pooling])
+        for peer, process in processes.items():
+            yield agreement(peer, process.vectors(), ours[peer.pooling])
         our_seconds, *theirs = alternate(
-            ROUNDS, work.job_seconds, *(process.seconds for process in running.values())
+            ROUNDS, work.job_seconds, *(process.seconds for process in processes.values())
         )
         over_ours = [ratios(seconds, our_seconds) for seconds in theirs]
-        for peer, rounds in zip(running, over_ours, strict=True):
+        for peer, rounds in zip(processes, over_ours, strict=True):
             yield median_figure(f"{peer.name} / ingest job: {_described()}", rounds, None, "higher")
         fastest = [min(rounds) for rounds in zip(*over_ours, strict=True)]
         yield median_figure(f"fastest peer / ingest job: {_described()}", fastest, GOAL, "higher")
@@ -90,7 +90,7 @@ def _described() -> str:
     return f"{MODEL}, {PROMPT_COUNT} prompts"
 
 
-def _our_vectors(work: Workload) -> dict[str, np.ndarray]:
+def our_vectors(work: Workload) -> dict[str, np.ndarray]:
     """Pooling -> `[prompt, layer, d_model]` as the job stores it, prompts in the set's order."""
     names = sorted({peer.pooling for peer in PEERS})
     selection = Selection(poolings=tuple(POOLINGS[name] for name in names))
@@ -114,7 +114,7 @@ def _our_vectors(work: Workload) -> dict[str, np.ndarray]:
     return found
 
 
-def _agreement(peer: Peer, theirs: np.ndarray, ours: np.ndarray) -> Figure:
+def agreement(peer: Peer, theirs: np.ndarray, ours: np.ndarray) -> Figure:
     """The smallest cosine of a vector of theirs with ours."""
     if peer.reads_norm:
         theirs, ours = theirs[:, :-1], ours[:, :-1]
@@ -153,7 +153,7 @@ def _interpreter(peer: Peer) -> Path | None:
 
 
 @dataclass(frozen=True)
-class _Process:
+class PeerProcess:
     """A peer at work; see `peers/serving.py` for what it understands."""
 
     peer: Peer
@@ -182,7 +182,7 @@ class _Process:
 
 
 @contextmanager
-def _process(peer: Peer, python: Path, work: Workload) -> Iterator[_Process]:
+def running(peer: Peer, python: Path, work: Workload) -> Iterator[PeerProcess]:
     """Start a peer and wait until its model is loaded; end it by closing its stdin."""
     with tempfile.TemporaryDirectory() as name:
         prompts, log = Path(name) / "prompts.json", Path(name) / "log"
@@ -200,7 +200,7 @@ def _process(peer: Peer, python: Path, work: Workload) -> Iterator[_Process]:
             ) as child,
         ):
             assert child.stdin is not None and child.stdout is not None
-            process = _Process(peer, child.stdin, child.stdout, log)
+            process = PeerProcess(peer, child.stdin, child.stdout, log)
             process.answer()
             yield process
             child.stdin.close()
