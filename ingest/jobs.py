@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from filelock import FileLock
@@ -39,6 +40,9 @@ from warehouse.progress import waiting
 from warehouse.runs import Run
 from warehouse.writer import data_file, rows_table, write_rows
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 @dataclass(frozen=True)
 class IngestSummary:
@@ -66,6 +70,11 @@ class Job:
     device: str
     shard: Shard | None = None
     started: float = field(default_factory=time.monotonic)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer, read when it is first needed."""
+        return load_tokenizer(self.folder)
 
     def lock(self) -> FileLock:
         """One job at a time on a model (or on one shard for it) of a root.
@@ -108,8 +117,7 @@ class Job:
         if not texts:
             return {}
         longest = context_length(self.folder)
-        tokenizer = load_tokenizer(self.folder)
-        rendered = render(tokenizer, list(texts.values()), template, self.spec.name)
+        rendered = render(self.tokenizer, list(texts.values()), template, self.spec.name)
         usable = {}
         for (prompt_id, text), prompt in zip(texts.items(), rendered, strict=True):
             reason = _unusable(prompt, longest, room, poolings)
@@ -128,7 +136,7 @@ class Job:
     def load(self) -> LoadedModel:
         """Load the weights."""
         with waiting(f"load {self.spec.name}"):
-            return load(self.spec, self.folder, self.identity, self.device)
+            return load(self.spec, self.folder, self.identity, self.device, self.tokenizer)
 
     def register(self, loaded: LoadedModel, run: Run) -> None:
         """Write the model's row, unless it is there."""

@@ -20,7 +20,7 @@ def measure() -> Iterator[Figure]:
     with workload(MODEL, PROMPT_COUNT) as work:
         last = round(FRACTION * (work.loaded.layer_count - 1))
         lower_layers = Selection(layers=tuple(range(last + 1)))
-        work.job_seconds(lower_layers)
+        work.warm_up()
         lower, every = alternate(
             ROUNDS, lambda: work.job_seconds(lower_layers), lambda: work.job_seconds()
         )

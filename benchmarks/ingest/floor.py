@@ -34,7 +34,7 @@ def measure() -> Iterator[Figure]:
 
 def _over_floor(work: Workload) -> list[float]:
     batches = _batches(work)
-    run_backbone(work.loaded.model, *batches[0])
+    work.warm_up()
     floor, job = alternate(
         ROUNDS, lambda: seconds(lambda: _forward(work, batches)), work.job_seconds
     )

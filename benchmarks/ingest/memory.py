@@ -22,7 +22,6 @@ MODEL = "smollm2-135m"
 FEW, MANY = 1_000, 10_000
 ROUNDS = 1
 GOAL = 1.05
-_WARM_UP = 64
 
 
 def measure() -> Iterator[Figure]:
@@ -44,8 +43,7 @@ def _run(count: int) -> float:
     with tempfile.TemporaryDirectory() as name:
         source = _short_prompts(Path(name) / "prompts.jsonl", count)
         with workload(MODEL, count, source=source) as work:
-            with work.fresh_root() as root:
-                work.run_job(root, limit=_WARM_UP)
+            work.warm_up()
             Path("/proc/self/clear_refs").write_text("5")
             before = _status("VmRSS")
             with work.fresh_root() as root:

@@ -60,6 +60,11 @@ class Workload:
                 root, self.loaded.spec, {SET: limit}, selection, device="cpu", **options
             )
 
+    def warm_up(self) -> None:
+        """A few prompts, so that no round pays for what a process does once."""
+        with self.fresh_root() as root:
+            self.run_job(root, limit=8)
+
     @contextmanager
     def fresh_root(self) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as name:
