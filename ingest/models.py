@@ -148,11 +148,13 @@ def group_members(group: str) -> tuple[tuple[str, ...], str]:
 
 def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
     """Hash the model's files; nothing is loaded. Raises `ModelError` where files are missing."""
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = weight_files(folder)
     config = folder / "config.json"
-    if not weights or not config.exists():
+    missing = [path.name for path in (config, *weights) if not path.exists()]
+    if missing:
         raise ModelError(
-            f"{folder} holds no model: config.json and *.safetensors are expected "
+            f"{folder} holds no whole model, {', '.join(missing)} missing: config.json and "
+            "model.safetensors, or every shard of its index, are expected "
             "(pickled weights are not read)"
         )
     tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).exists()]
@@ -170,6 +172,18 @@ def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
         template_hash=template_hash,
         revision=spec.revision,
     )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers takes a model's weights from, whether they exist or not.
+
+    Others may lie beside them, such as a second copy in another format.
+    """
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").exists() or not index.exists():
+        return [folder / "model.safetensors"]
+    shards = set(json.loads(index.read_text())["weight_map"].values())
+    return [folder / name for name in sorted(shards)]
 
 
 def load(spec: ModelSpec, folder: Path, identity: ModelIdentity, device: str) -> LoadedModel:
