@@ -23,7 +23,7 @@ import gguf
 from filelock import FileLock
 
 from ingest.hashes import cache_folder, file_hash
-from ingest.hub import download
+from ingest.hub import cached_config, download
 from warehouse.errors import ModelError
 from warehouse.progress import quiet_transformers, track, waiting
 
@@ -45,6 +45,18 @@ def fetch(spec: ModelSpec) -> Path:
     if path.suffix == ".gguf":
         return _convert_once(path, file_hash(path), spec.name)
     return path
+
+
+def local_folder(spec: ModelSpec) -> Path | None:
+    """Where the model lies, whole or in part, without fetching anything; None where nowhere."""
+    if spec.source.startswith("hf:"):
+        config = cached_config(spec)
+        return config.parent if config is not None else None
+    path = Path(spec.source).expanduser()
+    if spec.source != "pypi" and path.suffix != ".gguf":
+        return path
+    folder = _converted_folder(spec.sha256 if spec.source == "pypi" else file_hash(path))
+    return folder if folder.exists() else None
 
 
 def _fetch_wheels(spec: ModelSpec) -> Path:

@@ -199,7 +199,8 @@ def _explanation(spec: ModelSpec, error: Exception) -> str:
     ):
         return (
             f"cannot reach the hub for {name}: HF_HUB_OFFLINE is set, and it is not whole in "
-            f"{constants.HF_HUB_CACHE}: fetch it where there is a network (axes models fetch), or {local}"
+            f"{constants.HF_HUB_CACHE}: fetch it where there is a network (axes models fetch), "
+            f"or {local}"
         )
     if isinstance(error, (LocalEntryNotFoundError, _transport_error())):
         return (

@@ -7,6 +7,7 @@ so every job runs in a process of its own.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -288,12 +289,14 @@ def test_a_branch_is_taken_at_its_commit(hub: Hub, client: Client):
 
 
 def test_an_unreachable_hub_is_said_soon(tmp_path: Path):
+    """In one try more; the client's own retries would take 23 s."""
     nobody = Client(closed_endpoint(), tmp_path)
-    start = time.monotonic()
-    line = nobody.refused("models", "fetch", "pythia-160m")
-    assert time.monotonic() - start < 10
-    assert "cannot reach the hub for EleutherAI/pythia-160m" in line
-    assert "--source FOLDER" in line
+    for command in (["fetch", "pythia-160m"], ["show", "pythia-160m", "--estimate"]):
+        start = time.monotonic()
+        line = nobody.refused("models", *command)
+        assert time.monotonic() - start < 15
+        assert "cannot reach the hub for EleutherAI/pythia-160m" in line
+        assert "--source FOLDER" in line
 
 
 def closed_endpoint() -> str:
@@ -343,10 +346,31 @@ def test_a_download_says_its_size_and_shows_bars(
 ):
     """TQDM_POSITION is the client's way to draw bars where there is no terminal."""
     done = client.axes("models", "fetch", "pythia-160m", TQDM_POSITION="-1")
-    served = served_folder(repositories, "pythia-160m")
-    needed = [path for path in served.iterdir() if path.is_file() and path.name not in OTHER_FILES]
-    size = sum(path.stat().st_size for path in needed)
-    assert f"download EleutherAI/pythia-160m: {size / 1e3:.2f} kB in {len(needed)} files" in (
-        done.stderr
-    )
+    size = needed_size(repositories, "pythia-160m")
+    assert f"download EleutherAI/pythia-160m: {size / 1e3:.2f} kB in " in done.stderr
     assert "%" in done.stderr
+
+
+def test_an_estimate_takes_the_configuration_from_the_hub_and_nothing_else(
+    hub: Hub, client: Client, repositories: dict[str, Repository]
+):
+    show = ["models", "show", "qwen2.5-7b", "--estimate"]
+    done = client.axes(*show, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    (needs,) = json.loads(done.stdout)
+    assert needs["download_bytes"] == needed_size(repositories, "qwen2.5-7b")
+    assert needs["architecture"] == "qwen2" and needs["layer_count"] == 4
+    assert not needs["is_fetched"]
+    assert {request.name for request in hub.fetched()} == {"config.json"}
+    assert not list((client.home / "huggingface").rglob("config.json"))
+
+
+def test_an_estimate_of_a_gated_model_asks_for_the_token(client: Client):
+    line = client.refused("models", "show", "llama-3-8b-instruct", "--estimate")
+    assert "is gated" in line and "set HF_TOKEN" in line
+
+
+def needed_size(repositories: dict[str, Repository], name: str) -> int:
+    files = served_folder(repositories, name).iterdir()
+    needed = [path for path in files if path.is_file() and path.name not in OTHER_FILES]
+    return sum(path.stat().st_size for path in needed)
