@@ -208,7 +208,8 @@ def _explanation(spec: ModelSpec, error: Exception) -> str:
             f"not whole in the local cache: run this again when {constants.ENDPOINT} answers, "
             f"or {local}"
         )
-    if isinstance(error, OSError):
+    # The disk's refusals carry a number; those of the xet backend are OSErrors without one.
+    if isinstance(error, OSError) and error.errno is not None:
         return f"{name} could not be stored in {constants.HF_HUB_CACHE}: {_one_line(error)}"
     return f"{name} could not be downloaded ({_one_line(error)}): run this again"
 

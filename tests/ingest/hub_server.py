@@ -66,6 +66,8 @@ class Hub:
     repositories: dict[str, Repository]
     requests: list[Request] = field(default_factory=list)
     drops: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    outages: int = 0
+    """How many of the next requests are answered 503."""
 
     def drop_once(self, name: str, after: int, *, resets: bool = False) -> None:
         """Hang up after `after` bytes of the file `name`, the next time that it is fetched.
@@ -181,6 +183,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _repository(self, id: str, revision: str) -> Repository | None:
         """The repository at that revision; where there is none, it is said to the client."""
+        if self.server.hub.outages:
+            self.server.hub.outages -= 1
+            self._refuse(503, None)
+            return None
         if self._has_token() and self.headers["Authorization"] != f"Bearer {TOKEN}":
             self._refuse(401, None, message="Invalid credentials in Authorization header")
             return None

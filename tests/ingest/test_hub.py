@@ -15,14 +15,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import polars as pl
 import pytest
+from huggingface_hub.errors import XetDownloadError
 
+from ingest.hub import needed_files
 from ingest.models import registry
 from tests.ingest.hub_server import TOKEN, Hub, Repository, serve
 from tests.tiny_models import byte_tokenizer, tiny_model
 from warehouse.connection import connect, rows
+from warehouse.errors import ModelError
 
 REPOSITORY_ROOT = Path(__file__).parent.parent.parent
 STUDY = {name: spec for name, spec in registry().items() if spec.source.startswith("hf:")}
@@ -303,6 +307,36 @@ def closed_endpoint() -> str:
     """An address where nothing listens: a port that was free a moment ago."""
     with serve({}) as hub:
         return hub.endpoint
+
+
+def test_a_hub_that_is_out_of_order_for_a_moment_is_asked_again(hub: Hub, client: Client):
+    hub.outages = 2
+    assert "the hub answers 503" in client.refused("models", "fetch", "pythia-160m")
+    hub.outages = 1
+    assert client.fetched_folder("pythia-160m").name == STUDY["pythia-160m"].revision
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(28, "No space left on device"), "could not be stored in .*No space left"),
+        (PermissionError("xet: no access"), "could not be downloaded .xet: no access.: run this"),
+        (RuntimeError("xet: broken"), "could not be downloaded .xet: broken.: run this again"),
+        (
+            XetDownloadError("xet:\nnothing"),
+            "could not be downloaded .xet: nothing.: run this again",
+        ),
+    ],
+)
+def test_what_the_disk_and_the_other_backend_raise_is_one_line(
+    error: Exception, expected: str, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
+    with pytest.raises(ModelError, match=expected):
+        needed_files(STUDY["pythia-160m"])
 
 
 @pytest.mark.parametrize("variables", [{}, {"HF_HUB_OFFLINE": "1"}])
