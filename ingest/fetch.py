@@ -23,12 +23,14 @@ import gguf
 from filelock import FileLock
 
 from ingest.hashes import cache_folder, file_hash
-from ingest.hub import cached_config, download
+from ingest.hub import Repository, cached_config, download
 from warehouse.errors import ModelError
 from warehouse.progress import quiet_transformers, track, waiting
 
 if TYPE_CHECKING:
     from ingest.models import ModelSpec
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def fetch(spec: ModelSpec) -> Path:
@@ -40,23 +42,43 @@ def fetch(spec: ModelSpec) -> Path:
     if spec.source == "pypi":
         return _fetch_wheels(spec)
     if spec.source.startswith("hf:"):
-        return download(spec)
+        return download(hub_repository(spec))
     path = Path(spec.source).expanduser()
     if path.suffix == ".gguf":
         return _convert_once(path, file_hash(path), spec.name)
     return path
 
 
+def hub_repository(spec: ModelSpec) -> Repository:
+    """The repository that a model of source `hf:OWNER/NAME` comes from."""
+    return Repository(spec.source.removeprefix("hf:"), spec.revision)
+
+
 def local_folder(spec: ModelSpec) -> Path | None:
     """Where the model lies, whole or in part, without fetching anything; None where nowhere."""
     if spec.source.startswith("hf:"):
-        config = cached_config(spec)
+        config = cached_config(hub_repository(spec))
         return config.parent if config is not None else None
     path = Path(spec.source).expanduser()
     if spec.source != "pypi" and path.suffix != ".gguf":
         return path
     folder = _converted_folder(spec.sha256 if spec.source == "pypi" else file_hash(path))
     return folder if folder.exists() else None
+
+
+def fetch_adapter(source: str) -> Path:
+    """The local folder of a PEFT adapter, given as a folder or `hf:OWNER/NAME[@REVISION]`.
+
+    Raises `ModelError` where it has no safetensors: pickled adapters are not read.
+    """
+    if source.startswith("hf:"):
+        name, _, revision = source.removeprefix("hf:").partition("@")
+        folder = download(Repository(name, revision or None, ADAPTER_FILES[0], ADAPTER_FILES))
+    else:
+        folder = Path(source).expanduser()
+    if missing := [name for name in ADAPTER_FILES if not (folder / name).is_file()]:
+        raise ModelError(f"{source} is no adapter: it has no {' and no '.join(missing)}")
+    return folder
 
 
 def _fetch_wheels(spec: ModelSpec) -> Path:

@@ -7,20 +7,21 @@ What the hub refuses becomes one line that names the fix.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ingest.models import ModelSpec, weight_files
 from warehouse.errors import ModelError
 from warehouse.progress import announce, byte_text, hub_bars, quiet_hub
 
-# Everything that loading needs, without pickled weights and without a second copy of the weights,
+# Everything that loading a model needs, without pickled weights and without a second copy of them,
 # which transformers would not read: other formats (`original/`, `consolidated.safetensors`) and
 # half-precision variants.
-_NEEDED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 _NOT_NEEDED = ("*/*", "consolidated*", "*.fp16*")
 
 # The client itself retries a listing for 25 s and resumes a file that was cut off, but gives up on
@@ -32,8 +33,18 @@ _DOWNLOAD_WAITS = (1.0, 5.0, 20.0)
 Result = TypeVar("Result")
 
 
-def download(spec: ModelSpec) -> Path:
-    """The folder of the client's cache with the needed files of `spec`, complete.
+@dataclass(frozen=True)
+class Repository:
+    """OWNER/NAME at a revision; what its configuration is called and which files are wanted."""
+
+    name: str
+    revision: str | None = None
+    config: str = "config.json"
+    patterns: tuple[str, ...] = MODEL_FILES
+
+
+def download(repository: Repository) -> Path:
+    """The folder of the client's cache with the wanted files, complete.
 
     Raises `ModelError` where the hub cannot be reached, refuses, or the disk does.
     """
@@ -42,18 +53,18 @@ def download(spec: ModelSpec) -> Path:
     quiet_hub()
     # A first download starts with the listing, which fails at once where the client would retry,
     # and with a small file, which the hub refuses where it will refuse the large ones.
-    if cached_config(spec) is None:
-        sizes = needed_files(spec)
-        with _explained(spec):
-            hf_hub_download(repository(spec), "config.json", revision=spec.revision)
+    if cached_config(repository) is None:
+        sizes = needed_files(repository)
+        with _explained(repository):
+            hf_hub_download(repository.name, repository.config, revision=repository.revision)
         total = byte_text(sum(sizes.values()))
-        announce(f"download {repository(spec)}: {total} in {len(sizes)} files")
-    with _explained(spec), hub_bars(shown=_lacks_weights(spec)):
+        announce(f"download {repository.name}: {total} in {len(sizes)} files")
+    with _explained(repository), hub_bars(shown=_lacks_weights(repository)):
         folder = _retried(
             lambda: snapshot_download(
-                repository(spec),
-                revision=spec.revision,
-                allow_patterns=list(_NEEDED),
+                repository.name,
+                revision=repository.revision,
+                allow_patterns=list(repository.patterns),
                 ignore_patterns=list(_NOT_NEEDED),
             ),
             _DOWNLOAD_WAITS,
@@ -61,17 +72,17 @@ def download(spec: ModelSpec) -> Path:
     return Path(folder)
 
 
-def needed_files(spec: ModelSpec) -> dict[str, int]:
+def needed_files(repository: Repository) -> dict[str, int]:
     """Name -> bytes of the files that `download` takes, in one request; raises `ModelError`."""
     from huggingface_hub import HfApi
     from huggingface_hub.utils import filter_repo_objects
 
     quiet_hub()
-    with _explained(spec):
+    with _explained(repository):
         listing = _retried(
             lambda: HfApi().model_info(
-                repository(spec),
-                revision=spec.revision,
+                repository.name,
+                revision=repository.revision,
                 files_metadata=True,
                 timeout=_LISTING_SECONDS,
             ),
@@ -79,41 +90,57 @@ def needed_files(spec: ModelSpec) -> dict[str, int]:
         )
     sizes = {file.rfilename: file.size or 0 for file in listing.siblings or []}
     names = filter_repo_objects(
-        sizes, allow_patterns=list(_NEEDED), ignore_patterns=list(_NOT_NEEDED)
+        sizes, allow_patterns=list(repository.patterns), ignore_patterns=list(_NOT_NEEDED)
     )
     return {name: sizes[name] for name in names}
 
 
-def cached_config(spec: ModelSpec) -> Path | None:
+def cached_config(repository: Repository) -> Path | None:
     """The configuration in the client's cache, where a download of this revision was started."""
     from huggingface_hub import try_to_load_from_cache
 
-    with _explained(spec):
-        path = try_to_load_from_cache(repository(spec), "config.json", revision=spec.revision)
+    with _explained(repository):
+        path = try_to_load_from_cache(
+            repository.name, repository.config, revision=repository.revision
+        )
     return Path(path) if isinstance(path, str) else None
 
 
-def _lacks_weights(spec: ModelSpec) -> bool:
-    """Whether a download will take long enough for a bar; the client decides what is missing."""
-    from huggingface_hub import constants
-
-    config = cached_config(spec)
-    is_there = config is not None and all(path.exists() for path in weight_files(config.parent))
-    return not is_there and not constants.HF_HUB_OFFLINE
-
-
-def download_config(spec: ModelSpec, folder: Path) -> None:
+def download_config(repository: Repository, folder: Path) -> None:
     """Put the configuration alone into `folder`, past the cache; raises `ModelError`."""
     from huggingface_hub import hf_hub_download
 
     quiet_hub()
-    with _explained(spec):
-        hf_hub_download(repository(spec), "config.json", revision=spec.revision, local_dir=folder)
+    with _explained(repository):
+        hf_hub_download(
+            repository.name, repository.config, revision=repository.revision, local_dir=folder
+        )
 
 
-def repository(spec: ModelSpec) -> str:
-    """OWNER/NAME."""
-    return spec.source.removeprefix("hf:")
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers takes a model's weights from, whether they exist or not.
+
+    Others may lie beside them, such as a second copy in another format.
+    """
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").exists() or not index.exists():
+        return [folder / "model.safetensors"]
+    shards = set(json.loads(index.read_text())["weight_map"].values())
+    return [folder / name for name in sorted(shards)]
+
+
+def _lacks_weights(repository: Repository) -> bool:
+    """Whether a download will take long enough for a bar; the client decides what is missing."""
+    from huggingface_hub import constants
+
+    config = cached_config(repository)
+    if config is None or constants.HF_HUB_OFFLINE:
+        return config is None
+    if repository.patterns == MODEL_FILES:
+        wanted = weight_files(config.parent)
+    else:
+        wanted = [config.with_name(name) for name in repository.patterns]
+    return not all(path.exists() for path in wanted)
 
 
 def _retried(call: Callable[[], Result], waits: tuple[float, ...]) -> Result:
@@ -138,7 +165,7 @@ def _transport_error() -> type[Exception]:
 
 
 @contextmanager
-def _explained(spec: ModelSpec) -> Iterator[None]:
+def _explained(repository: Repository) -> Iterator[None]:
     """Turn what the client raises into a `ModelError` of one line."""
     from huggingface_hub.errors import HFValidationError, XetDownloadError
 
@@ -151,10 +178,10 @@ def _explained(spec: ModelSpec) -> Iterator[None]:
         XetDownloadError,
         RuntimeError,
     ) as error:
-        raise ModelError(_explanation(spec, error)) from error
+        raise ModelError(_explanation(repository, error)) from error
 
 
-def _explanation(spec: ModelSpec, error: Exception) -> str:
+def _explanation(repository: Repository, error: Exception) -> str:
     from huggingface_hub import constants, get_token
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -167,7 +194,7 @@ def _explanation(spec: ModelSpec, error: Exception) -> str:
         RevisionNotFoundError,
     )
 
-    name = repository(spec)
+    name = repository.name
     page = f"{constants.ENDPOINT}/{name}"
     local = "give local weights with --source FOLDER (make ingest ... SOURCE=FOLDER)"
     # The client hides a refusal behind "not in the cache" where it looked there next.
@@ -181,13 +208,13 @@ def _explanation(spec: ModelSpec, error: Exception) -> str:
         return f"{name} is gated, and your token has no access: accept its licence on {page}"
     if isinstance(error, RevisionNotFoundError):
         return (
-            f"{name} has no revision {spec.revision}: choose one of {page}/commits/main "
+            f"{name} has no revision {repository.revision}: choose one of {page}/commits/main "
             f"and give {name}@REVISION"
         )
     if isinstance(error, RepositoryNotFoundError):
         return f"the hub knows no {name}, or not for you: check the name, or set HF_TOKEN"
     if isinstance(error, RemoteEntryNotFoundError):
-        return f"{name} holds no config.json: it is no transformers model"
+        return f"{name} holds no {repository.config}"
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         if status in (401, 403):

@@ -33,7 +33,7 @@ _LARGE = (".safetensors", ".bin", ".pth")
 
 
 @dataclass(frozen=True)
-class Repository:
+class ServedRepository:
     """A folder served at one commit; `main` and the commit are its revisions."""
 
     folder: Path
@@ -63,7 +63,7 @@ class Hub:
     """The running server: its address, its repositories by id, what it was asked for."""
 
     endpoint: str
-    repositories: dict[str, Repository]
+    repositories: dict[str, ServedRepository]
     requests: list[Request] = field(default_factory=list)
     drops: dict[str, tuple[int, bool]] = field(default_factory=dict)
     outages: int = 0
@@ -89,7 +89,7 @@ class Hub:
 
 
 @contextmanager
-def serve(repositories: dict[str, Repository]) -> Iterator[Hub]:
+def serve(repositories: dict[str, ServedRepository]) -> Iterator[Hub]:
     """Run a hub with these repositories until the block is left."""
     server = _Server(("127.0.0.1", 0), _Handler)
     server.hub = Hub(f"http://127.0.0.1:{server.server_address[1]}", repositories)
@@ -181,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send_file(name, file, commit)
 
-    def _repository(self, id: str, revision: str) -> Repository | None:
+    def _repository(self, id: str, revision: str) -> ServedRepository | None:
         """The repository at that revision; where there is none, it is said to the client."""
         if self.server.hub.outages:
             self.server.hub.outages -= 1

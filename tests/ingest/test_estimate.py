@@ -171,5 +171,5 @@ def test_what_is_no_language_model_is_one_line(config: dict, tmp_path: Path):
 
 
 def test_a_folder_without_a_configuration_is_one_line(tmp_path: Path):
-    with pytest.raises(ModelError, match="configuration"):
+    with pytest.raises(ModelError, match=r"config\.json"):
         estimate_needs(ModelSpec(name="empty", source=str(tmp_path)))

@@ -21,9 +21,10 @@ import polars as pl
 import pytest
 from huggingface_hub.errors import XetDownloadError
 
-from ingest.hub import needed_files
+from ingest.fetch import ADAPTER_FILES
+from ingest.hub import Repository, needed_files
 from ingest.models import registry
-from tests.ingest.hub_server import TOKEN, Hub, Repository, serve
+from tests.ingest.hub_server import TOKEN, Hub, ServedRepository, serve
 from tests.tiny_models import byte_tokenizer, tiny_model
 from warehouse.connection import connect, rows
 from warehouse.errors import ModelError
@@ -58,7 +59,7 @@ OTHER_FILES = (
 
 
 @pytest.fixture(scope="session")
-def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Repository]:
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ServedRepository]:
     """A tiny model under each real id and revision; not to be changed."""
     base = tmp_path_factory.mktemp("hub")
     served = {}
@@ -71,14 +72,14 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reposito
         for file in OTHER_FILES:
             (folder / file).parent.mkdir(exist_ok=True)
             (folder / file).write_bytes(b"not needed")
-        served[spec.source.removeprefix("hf:")] = Repository(
+        served[spec.source.removeprefix("hf:")] = ServedRepository(
             folder, str(spec.revision), is_gated=architecture == "llama"
         )
     return served
 
 
 @pytest.fixture
-def hub(repositories: dict[str, Repository]) -> Iterator[Hub]:
+def hub(repositories: dict[str, ServedRepository]) -> Iterator[Hub]:
     with serve(repositories) as running:
         yield running
 
@@ -153,7 +154,7 @@ def stored(root: Path) -> dict[str, np.ndarray]:
     return {model: np.array(them).reshape(4, 3, -1) for model, them in vectors.items()}
 
 
-def served_folder(repositories: dict[str, Repository], name: str) -> Path:
+def served_folder(repositories: dict[str, ServedRepository], name: str) -> Path:
     return repositories[STUDY[name].source.removeprefix("hf:")].folder
 
 
@@ -178,7 +179,7 @@ def test_the_studys_models_come_from_the_hub_and_run(
     client: Client,
     prompts: Path,
     root: Path,
-    repositories: dict[str, Repository],
+    repositories: dict[str, ServedRepository],
     tmp_path: Path,
 ):
     """One through `make ingest`, the others in one process; then all again without a network."""
@@ -228,7 +229,9 @@ def largest_shard(folder: Path) -> Path:
     return max(folder.glob("model-*.safetensors"), key=lambda path: path.stat().st_size)
 
 
-def assert_only_what_is_needed_was_asked_for(hub: Hub, repositories: dict[str, Repository]) -> None:
+def assert_only_what_is_needed_was_asked_for(
+    hub: Hub, repositories: dict[str, ServedRepository]
+) -> None:
     """The pinned revision, no second copy of the weights; no token where a weight file lies."""
     fetched = {request.name for request in hub.fetched()}
     assert not fetched & set(OTHER_FILES)
@@ -252,7 +255,7 @@ def assert_resumed(hub: Hub, shard: Path) -> None:
 
 
 def test_a_connection_that_is_reset_costs_the_file_and_not_the_download(
-    hub: Hub, client: Client, repositories: dict[str, Repository]
+    hub: Hub, client: Client, repositories: dict[str, ServedRepository]
 ):
     served = served_folder(repositories, "pythia-1b")
     shard = largest_shard(served)
@@ -284,6 +287,22 @@ def test_what_the_hub_does_not_have_is_one_line_with_the_fix(hub: Hub, client: C
     )
     assert "check the name, or set HF_TOKEN" in client.refused(*fetch, "nobody/nothing")
     assert not hub.fetched()
+
+
+def test_of_an_adapter_the_two_files_are_taken_at_the_revision_asked_for(
+    hub: Hub, client: Client, tmp_path: Path
+):
+    folder = tmp_path / "served"
+    folder.mkdir()
+    for name in (*ADAPTER_FILES, "adapter_model.bin", "tokenizer.json", "README.md"):
+        (folder / name).write_text(name)
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    hub.repositories = {**hub.repositories, "owner/adapter": ServedRepository(folder, commit)}
+    call = "from ingest.fetch import fetch_adapter; print(fetch_adapter('hf:owner/adapter@main'))"
+    done = client.run(sys.executable, "-c", call)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).name == commit
+    assert sorted(str(request.name) for request in hub.fetched()) == sorted(ADAPTER_FILES)
 
 
 def test_a_branch_is_taken_at_its_commit(hub: Hub, client: Client):
@@ -336,12 +355,12 @@ def test_what_the_disk_and_the_other_backend_raise_is_one_line(
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
     with pytest.raises(ModelError, match=expected):
-        needed_files(STUDY["pythia-160m"])
+        needed_files(Repository("owner/name"))
 
 
 @pytest.mark.parametrize("variables", [{}, {"HF_HUB_OFFLINE": "1"}])
 def test_what_is_whole_in_the_cache_needs_no_hub(
-    repositories: dict[str, Repository], tmp_path: Path, variables: dict[str, str]
+    repositories: dict[str, ServedRepository], tmp_path: Path, variables: dict[str, str]
 ):
     with serve(repositories) as hub:
         client = Client(hub.endpoint, tmp_path)
@@ -376,7 +395,7 @@ def test_a_disk_that_refuses_is_not_taken_for_the_network(hub: Hub, client: Clie
 
 
 def test_a_download_says_its_size_and_shows_bars(
-    client: Client, repositories: dict[str, Repository]
+    client: Client, repositories: dict[str, ServedRepository]
 ):
     """TQDM_POSITION is the client's way to draw bars where there is no terminal."""
     done = client.axes("models", "fetch", "pythia-160m", TQDM_POSITION="-1")
@@ -386,7 +405,7 @@ def test_a_download_says_its_size_and_shows_bars(
 
 
 def test_an_estimate_takes_the_configuration_from_the_hub_and_nothing_else(
-    hub: Hub, client: Client, repositories: dict[str, Repository]
+    hub: Hub, client: Client, repositories: dict[str, ServedRepository]
 ):
     show = ["models", "show", "qwen2.5-7b", "--estimate"]
     done = client.axes(*show, "--format", "json")
@@ -404,7 +423,7 @@ def test_an_estimate_of_a_gated_model_asks_for_the_token(client: Client):
     assert "is gated" in line and "set HF_TOKEN" in line
 
 
-def needed_size(repositories: dict[str, Repository], name: str) -> int:
+def needed_size(repositories: dict[str, ServedRepository], name: str) -> int:
     files = served_folder(repositories, name).iterdir()
     needed = [path for path in files if path.is_file() and path.name not in OTHER_FILES]
     return sum(path.stat().st_size for path in needed)
