@@ -167,17 +167,11 @@ def _transport_error() -> type[Exception]:
 @contextmanager
 def _explained(repository: Repository) -> Iterator[None]:
     """Turn what the client raises into a `ModelError` of one line."""
-    from huggingface_hub.errors import HFValidationError, XetDownloadError
+    from huggingface_hub.errors import XetDownloadError
 
     try:
         yield
-    except (
-        _transport_error(),
-        OSError,
-        HFValidationError,
-        XetDownloadError,
-        RuntimeError,
-    ) as error:
+    except (_transport_error(), OSError, ValueError, RuntimeError, XetDownloadError) as error:
         raise ModelError(_explanation(repository, error)) from error
 
 
@@ -238,7 +232,10 @@ def _explanation(repository: Repository, error: Exception) -> str:
     # The disk's refusals carry a number; those of the xet backend are OSErrors without one.
     if isinstance(error, OSError) and error.errno is not None:
         return f"{name} could not be stored in {constants.HF_HUB_CACHE}: {_one_line(error)}"
-    return f"{name} could not be downloaded ({_one_line(error)}): run this again"
+    return (
+        f"{name} could not be downloaded ({_one_line(error)}): run this again, with "
+        "HF_HUB_DISABLE_XET=1 where a firewall lets only the hub itself through"
+    )
 
 
 def _one_line(error: object) -> str:

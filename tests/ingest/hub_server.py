@@ -24,7 +24,7 @@ from urllib.parse import unquote, urlsplit
 TOKEN = "hf_token_of_the_tests"
 
 _API = re.compile(
-    r"/api/models/(?P<id>[^/]+/[^/]+)(/(?P<kind>revision|tree)/(?P<revision>[^/]+))?/?"
+    r"/api/models/(?P<id>[^/]+/[^/]+)(/(?P<kind>revision|tree|xet-read-token)/(?P<revision>[^/]+))?/?"
 )
 _RESOLVE = re.compile(r"/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
 _STORED = re.compile(r"/stored/(?P<sha256>[0-9a-f]{64})")
@@ -68,6 +68,8 @@ class Hub:
     drops: dict[str, tuple[int, bool]] = field(default_factory=dict)
     outages: int = 0
     """How many of the next requests are answered 503."""
+    xet_endpoint: str | None = None
+    """Where weight files are said to lie in chunks too, as they do on the real hub."""
 
     def drop_once(self, name: str, after: int, *, resets: bool = False) -> None:
         """Hang up after `after` bytes of the file `name`, the next time that it is fetched.
@@ -144,7 +146,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         files = repository.files()
         if kind == "tree":
-            self._send_json([_tree_entry(name, file) for name, file in files.items()])
+            is_xet = self.server.hub.xet_endpoint is not None
+            self._send_json([_tree_entry(*named, is_xet=is_xet) for named in files.items()])
+            return
+        if kind == "xet-read-token":
+            access = {"X-Xet-Access-Token": "t", "X-Xet-Token-Expiration": str(2**32)}
+            self._send(200, b"", {**access, "X-Xet-Cas-Url": str(self.server.hub.xet_endpoint)})
             return
         siblings = [
             {"rfilename": name, "size": file.stat().st_size, "blobId": _blob_id(file)}
@@ -278,11 +285,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
 
-def _tree_entry(name: str, file: Path) -> dict[str, object]:
+def _tree_entry(name: str, file: Path, *, is_xet: bool) -> dict[str, object]:
     size = file.stat().st_size
     entry: dict[str, object] = {"type": "file", "path": name, "size": size, "oid": _blob_id(file)}
     if file.suffix in _LARGE:
         entry["lfs"] = {"oid": _sha256(file), "size": size, "pointerSize": 134}
+        entry |= {"xetHash": _sha256(file)} if is_xet else {}
     return entry
 
 

@@ -317,7 +317,7 @@ def test_an_unreachable_hub_is_said_soon(tmp_path: Path):
     for command in (["fetch", "pythia-160m"], ["show", "pythia-160m", "--estimate"]):
         start = time.monotonic()
         line = nobody.refused("models", *command)
-        assert time.monotonic() - start < 15
+        assert time.monotonic() - start < 20
         assert "cannot reach the hub for EleutherAI/pythia-160m" in line
         assert "--source FOLDER" in line
 
@@ -370,7 +370,26 @@ def test_what_is_whole_in_the_cache_needs_no_hub(
         assert len(hub.requests) == asked
     start = time.monotonic()
     assert client.fetched_folder("pythia-410m", **variables) == folder
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 20
+
+
+def test_where_only_the_hub_gets_through_the_other_backend_can_be_left_out(
+    hub: Hub, client: Client
+):
+    """The client's default backend with a storage that nobody answers for; it retries for long."""
+    hub.xet_endpoint = closed_endpoint()
+    impatient = {
+        "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "1",
+        "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms",
+        "HF_XET_CLIENT_RETRY_MAX_DURATION": "2s",
+    }
+    done = client.axes("models", "fetch", "pythia-160m", **impatient)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: EleutherAI/pythia-160m could not be downloaded")
+    assert "with HF_HUB_DISABLE_XET=1" in last and "Traceback" not in done.stderr
+    folder = client.fetched_folder("pythia-160m", HF_HUB_DISABLE_XET="1")
+    assert folder.name == STUDY["pythia-160m"].revision
 
 
 def test_what_is_not_whole_in_the_cache_is_refused_offline_and_completed_online(
