@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
 from ingest.activations import ingest_activations
 from ingest.estimate import Estimate, estimate_needs, in_words
-from ingest.models import ModelSpec, registry, resolve
+from ingest.models import ModelSpec, identify, load, registry, resolve
 from tests.ingest.conftest import ImportTexts
 from tests.tiny_models import save_tiny, tiny_model
 from warehouse.errors import ModelError
@@ -127,6 +129,23 @@ def test_quantised_memory_leaves_embeddings_in_bfloat16(tmp_path: Path):
     rest = 2 * (7_615_616_512 - 28 * block_weights)
     assert needs.memory_8bit_bytes == rest + 28 * block_weights + 28 * 4 * block_rows
     assert needs.memory_4bit_bytes == rest + 28 * block_weights * 9 // 16
+
+
+@pytest.mark.parametrize("quantization", [None, "8bit", "4bit"])
+def test_memory_is_what_the_loaded_model_then_holds(tmp_path: Path, quantization: str | None):
+    folder = save_tiny(tmp_path / "wide", "llama", hidden_size=256, intermediate_size=512)
+    spec = resolve(str(folder), quantization=quantization)
+    model = load(spec, folder, identify(spec, folder, "bfloat16"), "cpu").model
+    held = model.get_memory_footprint() + sum(map(scale_bytes, model.parameters()))
+    needs = asdict(estimate_needs(spec))
+    assert needs[f"memory_{quantization or 'bfloat16'}_bytes"] == pytest.approx(held, rel=1e-3)
+
+
+def scale_bytes(weight: torch.nn.Parameter) -> int:
+    """What bitsandbytes keeps beside a quantised weight, which the footprint leaves out."""
+    blockwise = getattr(weight, "quant_state", None)
+    scales = getattr(weight, "SCB", None) if blockwise is None else blockwise.absmax
+    return 0 if scales is None else scales.nbytes
 
 
 def test_tied_embeddings_count_once(tmp_path: Path):
