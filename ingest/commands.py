@@ -422,7 +422,7 @@ def _show_record(record: Any, output_format: str) -> None:
         _show_rows([fields], output_format)
 
 
-def _show_rows(rows: list[dict[str, Any]], output_format: str, **options: int) -> None:
+def _show_rows(rows: list[dict[str, Any]], output_format: str, **options: Any) -> None:
     import pyarrow as pa
 
     from warehouse.render import show
