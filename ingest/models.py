@@ -186,7 +186,7 @@ def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
     missing = [path.name for path in (config, *weights) if not path.exists()]
     if missing:
         raise ModelError(
-            f"{folder} holds no whole model, {', '.join(missing)} missing: config.json and "
+            f"{folder} holds no model, {', '.join(missing)} missing: config.json and "
             "model.safetensors, or every shard of its index, are expected "
             "(pickled weights are not read)"
         )
@@ -350,6 +350,12 @@ def find_blocks(model: PreTrainedModel, path: str | None = None) -> Sequence[tor
             f"{', '.join(fitting) or 'none'}; name it with --blocks, one of {', '.join(lists)}"
         )
     return _distinct(*fitting.popitem())
+
+
+def blocks_path(loaded: LoadedModel) -> str:
+    """Where in the model the blocks are, such as `model.layers`."""
+    paths = {id(module): path for path, module in loaded.model.named_modules()}
+    return paths[id(loaded.blocks[0])].rpartition(".")[0]
 
 
 def _distinct(path: str, blocks: torch.nn.ModuleList) -> Sequence[torch.nn.Module]:
