@@ -174,8 +174,7 @@ def _sites(loaded: LoadedModel) -> Finding:
 
 def _shared_prefix(loaded: LoadedModel) -> Iterator[Finding]:
     policy = "chat" if loaded.tokenizer.chat_template else "raw"
-    lead = "" if policy == "chat" else "Answer the question of the user in one short sentence: "
-    texts = [lead + text for text in PROMPTS]
+    texts = [f"Answer in one short sentence, please. {text}" for text in PROMPTS]
     rendered = render(loaded.tokenizer, texts, Template(policy), loaded.spec.name)
     points = block_points(loaded.blocks, range(loaded.layer_count))
     prefix, remark = share_prefix(loaded, [prompt.token_ids for prompt in rendered], points)

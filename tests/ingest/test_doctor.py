@@ -89,7 +89,9 @@ def test_a_model_that_heeds_its_padding_is_found(
     def without_mask(*args: Any) -> Any:
         loaded = real(*args)
         forward = loaded.model.base_model.forward
-        loaded.model.base_model.forward = lambda input_ids, **_: forward(input_ids)
+        loaded.model.base_model.forward = lambda input_ids, attention_mask=None, **rest: forward(
+            input_ids, **rest
+        )
         return loaded
 
     monkeypatch.setattr(ingest.doctor, "load", without_mask)
