@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
 import time
@@ -42,6 +43,8 @@ from warehouse.writer import data_file, rows_table, write_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,12 @@ class Job:
         if not texts:
             return {}
         longest = context_length(self.folder)
-        rendered = render(self.tokenizer, list(texts.values()), template, self.spec.name)
+        # In slices, since the tokenizer's own account of a text is far larger than its token ids.
+        whole = list(texts.values())
+        rendered = itertools.chain.from_iterable(
+            render(self.tokenizer, whole[start : start + _AT_ONCE], template, self.spec.name)
+            for start in range(0, len(whole), _AT_ONCE)
+        )
         usable = {}
         for (prompt_id, text), prompt in zip(texts.items(), rendered, strict=True):
             reason = _unusable(prompt, longest, room, poolings)
