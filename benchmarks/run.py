@@ -29,6 +29,7 @@ class Figure:
     """A measured figure, with the lowest and highest round where there were several.
 
     `better` says which side of the goal is the good one; without a goal it is only reported.
+    `conditions` says on what it was measured.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Figure:
     better: str
     low: float | None = None
     high: float | None = None
+    conditions: str = ""
 
     @property
     def holds(self) -> bool | None:
@@ -45,9 +47,12 @@ class Figure:
         return self.value <= self.goal if self.better == "lower" else self.value >= self.goal
 
 
-def median_figure(name: str, rounds: Sequence[float], goal: float | None, better: str) -> Figure:
+def median_figure(
+    name: str, rounds: Sequence[float], goal: float | None, better: str, conditions: str = ""
+) -> Figure:
     """The median of the rounds, and their range."""
-    return Figure(name, statistics.median(rounds), goal, better, min(rounds), max(rounds))
+    median = statistics.median(rounds)
+    return Figure(name, median, goal, better, min(rounds), max(rounds), conditions)
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:

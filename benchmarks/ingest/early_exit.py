@@ -24,5 +24,5 @@ def measure() -> Iterator[Figure]:
         lower, every = alternate(
             ROUNDS, lambda: work.job_seconds(lower_layers), lambda: work.job_seconds()
         )
-    name = f"layers 0 to {last} / all layers: {MODEL}, {PROMPT_COUNT} prompts"
-    yield median_figure(name, ratios(lower, every), GOAL, "lower")
+    name, conditions = f"layers 0 to {last} / all layers", f"{MODEL}, {PROMPT_COUNT} prompts"
+    yield median_figure(name, ratios(lower, every), GOAL, "lower", conditions)

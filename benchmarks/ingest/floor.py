@@ -28,8 +28,9 @@ def measure() -> Iterator[Figure]:
     for model in MODELS:
         with workload(model, PROMPT_COUNT) as work:
             over_floor = _over_floor(work)
-        name = f"ingest job / bare forward passes: {model}, {PROMPT_COUNT} prompts"
-        yield median_figure(name, over_floor, GOAL, "lower")
+        conditions = f"{model}, {PROMPT_COUNT} prompts"
+        name = "ingest job / bare forward passes"
+        yield median_figure(name, over_floor, GOAL, "lower", conditions)
 
 
 def _over_floor(work: Workload) -> list[float]:

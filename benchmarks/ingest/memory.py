@@ -29,9 +29,10 @@ GOAL = 1.05
 def measure() -> Iterator[Figure]:
     """Peak over the loaded model at many prompts over that at few, and in MB."""
     few, many = ([_peak_megabytes(count) for _ in range(ROUNDS)] for count in (FEW, MANY))
-    name = f"peak memory over the loaded model: {MODEL}"
-    yield median_figure(f"{name}, {MANY} / {FEW} prompts", ratios(many, few), GOAL, "lower")
-    yield median_figure(f"{name}, {MANY} prompts, MB", many, None, "lower")
+    growth = ratios(many, few)
+    name = "peak memory over the loaded model"
+    yield median_figure(f"{name}, growth", growth, GOAL, "lower", f"{MODEL}, {MANY} / {FEW}")
+    yield median_figure(f"{name}, MB", many, None, "lower", f"{MODEL}, {MANY} prompts")
 
 
 def _peak_megabytes(count: int) -> float:

@@ -67,6 +67,7 @@ PEERS = (
 
 def measure() -> Iterator[Figure]:
     """Each peer's time over ours, how far its vectors agree with ours, and the fastest of all."""
+    conditions = f"{MODEL}, {PROMPT_COUNT} prompts"
     with workload(MODEL, PROMPT_COUNT) as work, ExitStack() as stack:
         ours = our_vectors(work)
         processes = {
@@ -81,13 +82,9 @@ def measure() -> Iterator[Figure]:
         )
         over_ours = [ratios(seconds, our_seconds) for seconds in theirs]
         for peer, rounds in zip(processes, over_ours, strict=True):
-            yield median_figure(f"{peer.name} / ingest job: {_described()}", rounds, None, "higher")
+            yield median_figure(f"{peer.name} / ingest job", rounds, None, "higher", conditions)
         fastest = [min(rounds) for rounds in zip(*over_ours, strict=True)]
-        yield median_figure(f"fastest peer / ingest job: {_described()}", fastest, GOAL, "higher")
-
-
-def _described() -> str:
-    return f"{MODEL}, {PROMPT_COUNT} prompts"
+        yield median_figure("fastest peer / ingest job", fastest, GOAL, "higher", conditions)
 
 
 def our_vectors(work: Workload) -> dict[str, np.ndarray]:
@@ -120,9 +117,11 @@ def agreement(peer: Peer, theirs: np.ndarray, ours: np.ndarray) -> Figure:
         theirs, ours = theirs[:, :-1], ours[:, :-1]
     lengths = np.linalg.norm(theirs, axis=-1) * np.linalg.norm(ours, axis=-1)
     cosines = (theirs * ours).sum(-1) / lengths
-    blocks = "all blocks but the last, which it reads normed" if peer.reads_norm else "all blocks"
-    name = f"{peer.name}: least cosine with ours ({peer.pooling}, {blocks})"
-    return Figure(name, float(cosines.min()), LEAST_COSINE, "higher")
+    conditions = peer.pooling + (
+        "; the last block, which it reads normed, left out" * peer.reads_norm
+    )
+    name = f"{peer.name}: least cosine with ours"
+    return Figure(name, float(cosines.min()), LEAST_COSINE, "higher", conditions=conditions)
 
 
 def _interpreter(peer: Peer) -> Path | None:
