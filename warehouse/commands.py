@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -66,18 +69,46 @@ def init_command(root: Path) -> None:
 
 
 @warehouse.command("check")
+@click.option("--quick", is_flag=True, help="Sizes and footers only; no contents, no rules.")
 @root_option
 @format_option
-def check_command(root: Path, output_format: str) -> None:
-    """Run every query of sql/checks; each returns the rows that break a rule. Exit 1 if any does.
+def check_command(quick: bool, root: Path, output_format: str) -> None:
+    """Compare every file with the ledger and its checksums, and run the rules of sql/checks.
+
+    Says which file or rule, what is wrong and what to do. Exit 1 if anything is.
 
     \b
     axes warehouse check
+    axes warehouse check --quick --format json
     """
     from warehouse.checks import check
     from warehouse.render import show
 
-    result = check(root)
+    result = check(root, is_quick=quick)
     show(result, output_format)
     if any(result.column("row_count").to_pylist()):
         raise click.exceptions.Exit(1)
+
+
+@warehouse.command("repair")
+@click.option("--adopt", is_flag=True, help="Take sound files in that the ledger does not list.")
+@root_option
+@format_option
+def repair_command(adopt: bool, root: Path, output_format: str) -> None:
+    """Move broken files to ROOT/.quarantine, and print the commands that write their rows again.
+
+    \b
+    axes warehouse repair
+    """
+    from warehouse.repairing import repair
+
+    _show_records(repair(root, adopt=adopt), output_format)
+
+
+def _show_records(records: Sequence[Any], output_format: str) -> None:
+    """Print one row for each of some results, which are of one dataclass."""
+    import pyarrow as pa
+
+    from warehouse.render import show
+
+    show(pa.Table.from_pylist([asdict(record) for record in records]), output_format)
