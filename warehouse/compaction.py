@@ -33,6 +33,7 @@ BUILDING = ".compaction"
 # alignments or evaluations is the key by which a job finds, replaces or resumes it.
 COMPACTED = (
     "activations",
+    "prompt_tokens",
     "generations",
     "generation_tokens",
     "projections",

@@ -139,7 +139,20 @@ def settle(root: Path, table: str) -> None:
         if len(entry.records) == 1:
             digest = entry.records[0].sha256
             lines.append({"event": "written", "file": name, "sha256": digest})
-    path = ledger_file(root, table)
+    _replace(ledger_file(root, table), lines)
+
+
+def write_ledger(path: Path, records: Mapping[str, Record]) -> None:
+    """Start a table's ledger anew with files that are all in their places."""
+    lines = []
+    for name, known in sorted(records.items()):
+        lines.append({"event": "writing", "file": name, **vars(known)})
+        lines.append({"event": "written", "file": name, "sha256": known.sha256})
+    _replace(path, lines)
+
+
+def _replace(path: Path, lines: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(exist_ok=True)
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
         file.write(_encode(lines))

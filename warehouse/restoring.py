@@ -20,7 +20,9 @@ def restore_commands(root: Path, run_ids: Iterable[str]) -> dict[str, str]:
     if not asked:
         return {}
     try:
-        found = rows(connect(root), "select run_id, command, parameters from runs")
+        connection = connect(root)
+        found = rows(connection, "select run_id, command, parameters from runs")
+        models = {row["model_id"]: row for row in rows(connection, "from models")}
     except AxesError as error:
         return dict.fromkeys(asked, f"runs cannot be read ({error}): ingest or import again")
     known = {row["run_id"]: (row["command"], json.loads(row["parameters"])) for row in found}
@@ -38,7 +40,9 @@ def restore_commands(root: Path, run_ids: Iterable[str]) -> dict[str, str]:
         if write is None or not parameters:
             commands[run_id] = _UNKNOWN
         else:
-            words = ["axes", *command.split(), *write(parameters), "--root", str(root)]
+            words = ["axes", *command.split(), *write(parameters)]
+            words += _of_model(models.get(parameters.get("model_id"), {}))
+            words += ["--root", str(root)]
             commands[run_id] = shlex.join(words)
     return commands
 
@@ -49,10 +53,12 @@ def _activations(parameters: dict[str, Any]) -> list[str]:
     words = [parameters["model"]]
     for name in sets:
         words += ["--prompts", name]
-    words += _layers(parameters) + _options(parameters, "template")
-    for key in ("sites", "poolings", "site", "pooling"):
+    words += _layers(parameters) + _rendering(parameters) + _options(parameters, "shard")
+    for key in ("sites", "poolings", "pooling"):
         for value in _listed(parameters.get(key)):
             words += [f"--{key.removesuffix('s')}", value]
+    if parameters.get("token_layers"):
+        words += ["--keep-tokens", ",".join(map(str, parameters["token_layers"]))]
     if limits != {None}:
         # One --limit holds for all sets: the largest brings all rows back, and perhaps more.
         words += [] if None in limits else ["--limit", str(max(sets.values(), key=_count))]
@@ -61,15 +67,17 @@ def _activations(parameters: dict[str, Any]) -> list[str]:
 
 def _traces(parameters: dict[str, Any]) -> list[str]:
     words = [parameters["model"], "--prompts", parameters["prompt_set"], *_layers(parameters)]
-    names = ("template", "limit", "batch_size", "max_new_tokens", "temperature", "top_p", "seed")
+    words += _rendering(parameters)
+    names = ("limit", "batch_size", "max_new_tokens", "temperature", "top_p", "seed")
     return words + _options(parameters, *names)
 
 
 def _import(parameters: dict[str, Any]) -> list[str]:
     words = [parameters["prompt_set"], *_listed(parameters.get("source"))]
     names = ("labeler", "limit", "per_label", "license", "split", "positive")
-    names += ("text_column", "label_column", "category_column")
     words += _options(parameters, *names)
+    for ours, theirs in (parameters.get("columns") or {}).items():
+        words += [f"--{ours}-column", theirs]
     flags = ("keep_whitespace", "skip_unusable")
     return words + [f"--{name.replace('_', '-')}" for name in flags if parameters.get(name)]
 
@@ -95,6 +103,20 @@ _WRITERS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "study": _study,
     "fit": _fit,
 }
+
+
+def _rendering(parameters: dict[str, Any]) -> list[str]:
+    """The template; a system prompt was read from a file, and its text is in the parameters."""
+    policy, *_ = str(parameters.get("template", "raw")).split("+")
+    system = ["--system", "FILE-WITH-parameters.system"] if parameters.get("system") else []
+    return ["--template", policy, *system]
+
+
+def _of_model(model: dict[str, Any]) -> list[str]:
+    """What else makes up the key of the model, so that the rows come back under the same."""
+    words = _options(model, "dtype", "quantization", "attention", "adapter", "blocks")
+    is_local = Path(model.get("source") or "hub").is_absolute()
+    return words + (["--source", model["source"]] if is_local else [])
 
 
 def _layers(parameters: dict[str, Any]) -> list[str]:

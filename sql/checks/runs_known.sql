@@ -19,6 +19,8 @@ written as (
     union all
     select run_id from stg_projections
     union all
+    select run_id from stg_prompt_tokens
+    union all
     select run_id from stg_prompts
     union all
     select run_id from stg_token_projections

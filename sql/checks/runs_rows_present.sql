@@ -4,6 +4,8 @@ with
 written as (
     select run_id from stg_activations
     union all
+    select run_id from stg_prompt_tokens
+    union all
     select run_id from stg_generation_tokens
 ),
 

@@ -42,6 +42,7 @@ GENERATION = {
 TOKEN_PROJECTION = {"model": "m", "axis_id": "axis", "generation_id": "g"}
 INGEST = {"run_id": "short", "command": "ingest traces", "status": "finished", "rows": 1}
 TOKEN = {"model": "m", "generation_id": "g"}
+PROMPT_TOKEN = {"model": "m", "model_id": "m1", "prompt_id": "p0", "run_id": "run"}
 LABEL = {"labeler": "dataset", "prompt_set": "demo", "prompt_id": "p0", "is_positive": True}
 PROMPT = {"prompt_set": "demo", "prompt_id": "p0", "position": 0}
 
@@ -109,6 +110,9 @@ PLANTED: list[tuple[str, str, list[Row]]] = [
     ("generation_tokens_unique_key", "generation_tokens", [{**TOKEN, "step": 2}]),
     ("generation_tokens_vector", "generation_tokens", [{**TOKEN, "step": 2, "vector": [1.0]}]),
     ("generation_tokens_vector", "generation_tokens", [{**TOKEN, "step": 2, "vector": [NAN, 0.0]}]),
+    ("prompt_tokens_unique_key", "prompt_tokens", [PROMPT_TOKEN]),
+    ("prompt_tokens_vector", "prompt_tokens", [{**PROMPT_TOKEN, "position": 9, "vector": [1.0]}]),
+    ("prompt_tokens_vector", "prompt_tokens", [{**PROMPT_TOKEN, "model_id": "unregistered"}]),
     ("alignments_unique_key", "alignments", [{"alignment_id": "a"}] * 2),
     ("axes_known_sources", "axes", [{**AXIS, "axis_id": "new", "source_axis_ids": ["gone"]}]),
     ("axes_known_sources", "axes", [{**AXIS, "axis_id": "new", "alignment_id": "gone"}]),
@@ -136,6 +140,7 @@ def put_sound(root: Path) -> None:
         *({**ACTIVATION, "layer": layer, "template": t} for layer in (0, 1) for t in ("raw", "x")),
         {**ACTIVATION, "prompt_id": "p1", "pooled_start": 0, "pooled_tokens": ["t"] * 7},
     )
+    put(root, "prompt_tokens", *({**PROMPT_TOKEN, "position": place} for place in range(3)))
     put(root, "axes", AXIS, {**AXIS, "axis_id": "other", "vector": [-1.0, 0.0]})
     put(root, "projections", PROJECTION, {**PROJECTION, "axis_id": "other"})
     put(root, "labels", {**LABEL, "labeler": "refusal_substring", "is_positive": False})
