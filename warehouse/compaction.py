@@ -102,6 +102,9 @@ def exchange(first: Path, second: Path) -> None:
 
 def _clear(root: Path) -> None:
     """What a killed compaction left: half a folder, or one already exchanged. Both are retired."""
+    for folder, _, _ in os.walk(root / BUILDING, topdown=False):
+        with contextlib.suppress(OSError):
+            Path(folder).rmdir()  # Refuses one that holds anything.
     if (root / BUILDING).exists():
         target = retired_folder(root)
         target.parent.mkdir(exist_ok=True)
@@ -236,9 +239,7 @@ def merged_groups(table: Table, paths: Sequence[Path]) -> Iterator[pa.Table]:
         buffer: list[pa.Table] = []
         size = 0
         for path, metadata, index, is_mixed in parts[key]:
-            with pq.ParquetFile(
-                path, metadata=metadata, page_checksum_verification=True
-            ) as file:
+            with pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True) as file:
                 group = file.read_row_group(index)
             buffer.append(_only(group, columns, key) if is_mixed else group)
             size += buffer[-1].nbytes

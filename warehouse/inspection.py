@@ -128,7 +128,7 @@ def _origin(path: Path, digests: Mapping[str, str]) -> str:
 
 
 def _foreign(root: Path, table: Table) -> Iterator[Finding]:
-    """Things in a table's folder that no view reads, but another Parquet tool would stumble over."""
+    """What lies in a table's folder unread by views, and other Parquet tools stumble over."""
     folder = root / table.name
     if not folder.is_dir():
         yield Finding("file_foreign", table.name, "is no folder", table.name, {})

@@ -1,4 +1,4 @@
-"""What the verbs that tend a root share: one at a time, and a place for what was taken out of use."""
+"""What the verbs that tend a root share: one at a time, and a place for what is out of use."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -208,40 +209,50 @@ def _require_own_files(root: Path) -> None:
 
 def _answer(root: Path, sql: str, limits: Limits) -> bytes:
     """The rows as an Arrow stream; raises `QueryError`."""
+    views = {name for kind in ("staging", "marts") for name in sql_files(kind)}
+    with _watchdog(limits.seconds + _DEAF_SECONDS):
+        require_safe(sql, views | set(TABLES))
     connection = _locked(root, limits)
-    marts = {name.lower() for kind in ("staging", "marts") for name in sql_files(kind)}
-    timers = [
-        threading.Timer(limits.seconds, connection.interrupt),
-        # Some functions run on, deaf to the interrupt.
-        threading.Timer(limits.seconds + _DEAF_SECONDS, os._exit, [_TOO_LATE]),
-    ]
-    for timer in timers:
-        timer.daemon = True
-        timer.start()
+    timer = threading.Timer(limits.seconds, connection.interrupt)
+    timer.daemon = True
+    timer.start()
     try:
-        require_safe(sql, marts | set(TABLES))
-        return _stream(connection, sql, limits)
+        # Some functions run on, deaf to the interrupt.
+        with _watchdog(limits.seconds + _DEAF_SECONDS):
+            return _stream(connection, sql, limits)
     except duckdb.InterruptException as error:
         raise QueryError(_late(limits)) from error
     except duckdb.Error as error:
         raise QueryError(_one_line(error)) from error
     finally:
-        for timer in timers:
-            timer.cancel()
+        timer.cancel()
+
+
+@contextmanager
+def _watchdog(seconds: float) -> Iterator[None]:
+    """End the process when the body takes longer."""
+    timer = threading.Timer(seconds, os._exit, [_TOO_LATE])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _stream(connection: Connection, sql: str, limits: Limits) -> bytes:
     relation = connection.sql(sql)
     sink = pa.BufferOutputStream()
-    with relation.to_arrow_reader(10_000) as reader:
-        with pa.ipc.new_stream(sink, reader.schema) as writer:
-            for batch in reader:
-                writer.write_batch(batch)
-                if sink.tell() > limits.result_mb << 20:
-                    raise QueryError(
-                        f"the result is larger than {limits.result_mb} MB: "
-                        "aggregate, or add a limit"
-                    )
+    with (
+        relation.to_arrow_reader(10_000) as reader,
+        pa.ipc.new_stream(sink, reader.schema) as writer,
+    ):
+        for batch in reader:
+            writer.write_batch(batch)
+            if sink.tell() > limits.result_mb << 20:
+                raise QueryError(
+                    f"the result is larger than {limits.result_mb} MB: aggregate, or add a limit"
+                )
     return sink.getvalue().to_pybytes()
 
 

@@ -95,9 +95,7 @@ def subset(
     return copied
 
 
-def _find_part(
-    connection: Connection, models: Sequence[str], prompt_sets: Sequence[str]
-) -> _Part:
+def _find_part(connection: Connection, models: Sequence[str], prompt_sets: Sequence[str]) -> _Part:
     part = _Part(None, None, None, None)
     if models:
         found = rows(connection, "select model, model_id from models")
@@ -262,7 +260,9 @@ def _write_run(
         "models": sorted(models),
         "prompt_sets": sorted(prompt_sets),
         "rows_left_out": {
-            name: count for name, count in sorted(part.left_out.items()) if count and name in part.kept
+            name: count
+            for name, count in sorted(part.left_out.items())
+            if count and name in part.kept
         },
     }
     run_id = f"subset-{content_key(parameters, str(when))}"
@@ -281,9 +281,7 @@ def _write_run(
     }
     path = building / "runs" / f"{run_id}.parquet"
     known = write_parquet(path, TABLES["runs"], [rows_table("runs", [row])])
-    entries = {
-        name: entry.records[-1] for name, entry in read_ledger(building, "runs").items()
-    }
+    entries = {name: entry.records[-1] for name, entry in read_ledger(building, "runs").items()}
     write_ledger(
         ledger_file(building, "runs"), {**entries, path.relative_to(building).as_posix(): known}
     )

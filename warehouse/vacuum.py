@@ -48,7 +48,7 @@ def vacuum(
     """
     require_root(root)
     before = time.time() - 3600 * older_than_hours
-    removed = []
+    removed: list[Removal] = []
     with maintenance_lock(root):
         for kind, folder in (
             ("temporary", TEMPORARY),

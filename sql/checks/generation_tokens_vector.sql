@@ -1,5 +1,5 @@
--- Token vectors that hold NaN or infinity, or whose width is not the model's. Tokens of
--- a job that was killed before it wrote their completion are left out: nobody reads them.
+-- Token vectors that hold NaN or infinity, or whose width is not the model's. Tokens
+-- without a completion (their job was killed) are left out: nobody reads them.
 select
     tokens.model,
     tokens.generation_id,

@@ -1,5 +1,5 @@
--- Token vectors of prompts that hold NaN or infinity, whose width is not the model's, or
--- whose model is not registered.
+-- Token vectors of prompts that hold NaN or infinity, whose width is not the model's,
+-- or whose model is not registered.
 select
     tokens.model,
     tokens.prompt_id,

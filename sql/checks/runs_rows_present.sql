@@ -1,5 +1,5 @@
--- Finished ingest jobs of whose rows fewer are there than they wrote. Rows that a repair
--- or a subset left out are on its own row: parameters.rows_left_out, by run_id.
+-- Finished ingest jobs of whose rows fewer are there than they wrote. Rows that a
+-- repair or a subset left out are on its own row: parameters.rows_left_out, by run_id.
 with
 written as (
     select run_id from stg_activations
@@ -18,8 +18,7 @@ present as (
 ),
 
 parameters as (
-    select
-        case when json_valid(parameters) then parameters else '{}' end as parameters
+    select case when json_valid(parameters) then parameters else '{}' end as parameters
     from stg_runs
 ),
 

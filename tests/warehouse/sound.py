@@ -73,10 +73,7 @@ def put_run(root: Path, run_id: str, command: str, parameters: dict, rows: int) 
 def vectors_of(model: str, layer: int, indices: list[int]) -> np.ndarray:
     """The vectors that `put_chunk` writes for these prompts."""
     return np.stack(
-        [
-            np.random.default_rng([len(model), layer, index]).normal(size=WIDTH)
-            for index in indices
-        ]
+        [np.random.default_rng([len(model), layer, index]).normal(size=WIDTH) for index in indices]
     ).astype(np.float32)
 
 

@@ -104,7 +104,11 @@ PLANTED: list[tuple[str, str, list[Row]]] = [
     ("runs_rows_present", "runs", [{**INGEST, "run_id": "cut"}]),
     ("models_unique_key", "models", [{"model_id": "m1"}]),
     ("labels_unique_key", "labels", [LABEL]),
-    ("labels_known_generation", "labels", [{"labeler": "refusal_substring", "generation_id": "gone"}]),
+    (
+        "labels_known_generation",
+        "labels",
+        [{"labeler": "refusal_substring", "generation_id": "gone"}],
+    ),
     ("generations_unique_key", "generations", [GENERATION]),
     ("generations_known_model", "generations", [{**GENERATION, "model_id": "unregistered"}]),
     ("generation_tokens_unique_key", "generation_tokens", [{**TOKEN, "step": 2}]),
