@@ -92,7 +92,7 @@ def ingest_activations(
         stops_between_batches() as check_interrupt,
     ):
         work = _find_work(job, selection, prompts, run.skipped, skip_unusable)
-        if work.rendered:
+        if work.rendered or not job.is_registered():
             loaded = job.load()
             job.register(loaded, run)
             session = _Session(job, run, selection, loaded, token_budget, shares_prefix)

@@ -130,12 +130,15 @@ class Job:
         with waiting(f"load {self.spec.name}"):
             return load(self.spec, self.folder, self.identity, self.device)
 
+    def is_registered(self) -> bool:
+        """Whether the model's row is there; it may have been lost while its activations were not."""
+        return data_file(self.root, "models", self.identity.model_id).exists()
+
     def register(self, loaded: LoadedModel, run: Run) -> None:
         """Write the model's row, unless it is there."""
-        name = self.identity.model_id
-        if not data_file(self.root, "models", name).exists():
+        if not self.is_registered():
             table = rows_table("models", [model_row(loaded, run.run_id)])
-            write_rows(self.root, "models", table, name=name)
+            write_rows(self.root, "models", table, name=self.identity.model_id)
 
     def summary(self, run: Run, prompt_count: int, new_count: int) -> IngestSummary:
         """What `run` did for this model."""

@@ -128,7 +128,7 @@ def ingest_traces(
                 skip_unusable=skip_unusable,
                 room=max_new_tokens,
             )
-        if usable:
+        if usable or not job.is_registered():
             loaded = job.load()
             job.register(loaded, run)
             names = list(usable)

@@ -1,9 +1,9 @@
 """Merge the small files of a partition into few, while readers read and jobs write.
 
 The new folder is built beside the old one: merged files, and hard links to the files that stay.
-Then the two are exchanged in one system call, so that whoever lists the partition sees the old files
-or the new ones and never both or neither (docs/decisions/0007). The old folder is kept whole among
-the retired ones, for readers that are still going through its names, until `vacuum`.
+Then the two are exchanged in one system call, so that whoever lists the partition sees the old
+files or the new ones and never both or neither (docs/decisions/0011). The old folder is kept whole
+among the retired ones, for readers that are still going through its names, until `vacuum`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def compact(
 
 
 def exchange(first: Path, second: Path) -> None:
-    """Let two folders change places in one step (Linux `renameat2`); `RootError` where it cannot."""
+    """Let two folders change places in one step (Linux `renameat2`); `RootError` if it cannot."""
     libc = ctypes.CDLL(None, use_errno=True)
     rename = getattr(libc, "renameat2", None)
     here, swap = -100, 2
@@ -101,7 +101,7 @@ def exchange(first: Path, second: Path) -> None:
 
 
 def _clear(root: Path) -> None:
-    """What a killed compaction left: half a folder, or one already exchanged. Both are retired."""
+    """Retire what a killed compaction left: half a folder, or one already exchanged."""
     for folder, _, _ in os.walk(root / BUILDING, topdown=False):
         with contextlib.suppress(OSError):
             Path(folder).rmdir()  # Refuses one that holds anything.

@@ -1,4 +1,4 @@
-"""A part is a sound warehouse whose rows are those of the whole, and the same part the same bytes."""
+"""A part is a sound warehouse with rows of the whole, and the same part is the same bytes."""
 
 from __future__ import annotations
 
