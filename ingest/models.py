@@ -221,7 +221,10 @@ def load(spec: ModelSpec, folder: Path, identity: ModelIdentity, device: str) ->
     quiet_transformers()
     options: dict[str, Any] = {"attn_implementation": identity.attention}
     if spec.quantization is not None:
+        _require_package("bitsandbytes", "quantization")
         options["quantization_config"] = _quantization_config(spec.quantization)
+    if spec.adapter is not None:
+        _require_package("peft", "adapters")
     if device == "auto" or spec.quantization is not None:
         options["device_map"] = device
     try:
@@ -428,11 +431,14 @@ def _default_attention(folder: Path, dtype: str) -> str:
 def _quantization_config(quantization: str) -> Any:
     from transformers import BitsAndBytesConfig
 
-    if find_spec("bitsandbytes") is None:
-        raise ModelError("--quantization needs bitsandbytes: pip install 'safety-axes[quantize]'")
     if quantization == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True)
+
+
+def _require_package(name: str, extra: str) -> None:
+    if find_spec(name) is None:
+        raise ModelError(f"{name} is not installed: pip install 'safety-axes[{extra}]'")
 
 
 def _chat_template(folder: Path) -> str | None:
