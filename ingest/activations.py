@@ -78,8 +78,7 @@ def ingest_activations(
     job = open_job(root, spec, device, dtype, shard)
     prompts = _read_prompts(root, prompt_sets, shard)
     parameters = {
-        "model": spec.name,
-        "model_id": job.identity.model_id,
+        **job.described(),
         "prompt_sets": dict(prompt_sets),
         **selection.described(),
         "shard": None if shard is None else str(shard),

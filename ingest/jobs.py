@@ -130,8 +130,22 @@ class Job:
         with waiting(f"load {self.spec.name}"):
             return load(self.spec, self.folder, self.identity, self.device)
 
+    def described(self) -> dict[str, object]:
+        """The model as parameters of a run row: what it takes to run the same one again."""
+        spec = self.spec
+        return {
+            "model": spec.name,
+            "model_id": self.identity.model_id,
+            "source": spec.source,
+            "dtype": self.identity.dtype,
+            "quantization": spec.quantization,
+            "attention": spec.attention,
+            "adapter": spec.adapter,
+            "blocks": spec.blocks,
+        }
+
     def is_registered(self) -> bool:
-        """Whether the model's row is there; it may have been lost while its activations were not."""
+        """Whether the model's row is there; it can be lost while its activations are not."""
         return data_file(self.root, "models", self.identity.model_id).exists()
 
     def register(self, loaded: LoadedModel, run: Run) -> None:

@@ -96,8 +96,7 @@ def ingest_traces(
     require_layers(spec.name, layer_count, layers)
     layers = sorted(set(layers))
     parameters = {
-        "model": spec.name,
-        "model_id": job.identity.model_id,
+        **job.described(),
         "prompt_set": prompt_set,
         "layers": layers,
         "template": policy.name,

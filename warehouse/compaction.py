@@ -84,7 +84,7 @@ def compact(
 
 
 def exchange(first: Path, second: Path) -> None:
-    """Let two folders change places in one step (Linux `renameat2`); `RootError` if it cannot."""
+    """Let two folders change places in one step (`renameat2`); `RootError` where it cannot."""
     libc = ctypes.CDLL(None, use_errno=True)
     rename = getattr(libc, "renameat2", None)
     here, swap = -100, 2

@@ -166,7 +166,8 @@ def _apply(entries: dict[str, Entry], event: str, name: str, details: dict[str, 
         entries.setdefault(name, Entry()).records.append(Record(**details))
     elif event == "written":
         entry = entries[name]
-        entry.records = [known for known in entry.records if known.sha256 == details["sha256"]][-1:]
+        written = [known for known in entry.records if known.sha256 == details["sha256"]]
+        entry.records = written[-1:] or entry.records
         entry.is_due = True
     elif event == "removing" and name in entries:
         entries[name].is_due = False

@@ -41,7 +41,8 @@ def restore_commands(root: Path, run_ids: Iterable[str]) -> dict[str, str]:
             commands[run_id] = _UNKNOWN
         else:
             words = ["axes", *command.split(), *write(parameters)]
-            words += _of_model(models.get(parameters.get("model_id"), {}))
+            if command.startswith("ingest"):
+                words += _of_model({**models.get(parameters["model_id"], {}), **parameters})
             words += ["--root", str(root)]
             commands[run_id] = shlex.join(words)
     return commands
@@ -113,7 +114,10 @@ def _rendering(parameters: dict[str, Any]) -> list[str]:
 
 
 def _of_model(model: dict[str, Any]) -> list[str]:
-    """What else makes up the key of the model, so that the rows come back under the same."""
+    """What else makes up the key of the model, so that the rows come back under the same.
+
+    Of the job's parameters, and for jobs of before they said so of the model's row.
+    """
     words = _options(model, "dtype", "quantization", "attention", "adapter", "blocks")
     is_local = Path(model.get("source") or "hub").is_absolute()
     return words + (["--source", model["source"]] if is_local else [])
