@@ -19,18 +19,32 @@ _DTYPES = ("float32", "bfloat16", "float16")
 _QUANTIZATIONS = ("4bit", "8bit")
 
 
-def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The model argument and where and how it runs."""
+def _loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The model argument, and what of it is loaded how and where."""
     for option in (
         click.option("--dtype", type=click.Choice(_DTYPES), help="Default: float32 on a CPU."),
         click.option("--device", help="cpu, cuda, cuda:1, mps or auto (spread over all)."),
-        click.option("--source", help="Take the weights from this folder, .gguf or hf:OWNER/NAME."),
-        click.option("--adapter", help="PEFT adapter on top: a folder or hf:OWNER/NAME."),
+        click.option("--blocks", help="Path of the block list, such as model.layers."),
+        click.option("--attention", help="eager, sdpa, ... Default: what transformers takes."),
         click.option(
             "--quantization", type=click.Choice(_QUANTIZATIONS), help="Load with bitsandbytes."
         ),
-        click.option("--attention", help="eager, sdpa, ... Default: what transformers takes."),
-        click.option("--blocks", help="Path of the block list, such as model.layers."),
+        click.option("--adapter", help="PEFT adapter on top: a folder or hf:OWNER/NAME."),
+        click.option("--source", help="Take the weights from this folder, .gguf or hf:OWNER/NAME."),
+        click.argument("model"),
+    ):
+        command = option(command)
+    return command
+
+
+def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, and how prompts are rendered for it."""
+    for option in (
+        click.option(
+            "--skip-unusable",
+            is_flag=True,
+            help="Leave out prompts that are too long, and record which.",
+        ),
         click.option(
             "--system",
             "system_file",
@@ -44,12 +58,7 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="The prompt's text alone, or in the model's chat template.",
         ),
-        click.option(
-            "--skip-unusable",
-            is_flag=True,
-            help="Leave out prompts that are too long, and record which.",
-        ),
-        click.argument("model"),
+        _loading_options,
     ):
         command = option(command)
     return command
@@ -275,6 +284,30 @@ def models_fetch(model: tuple[str, ...]) -> None:
         click.echo(fetch(resolve(name)))
 
 
+@models.command("doctor")
+@_loading_options
+@format_option
+def models_doctor(
+    model: str, device: str | None, dtype: str | None, output_format: str, **options: Any
+) -> None:
+    """Check on ten prompts that what would be stored of MODEL is what it computes.
+
+    Exit code 1 where a check fails.
+
+    \b
+    axes models doctor smollm2-135m
+    axes models doctor my-run --source ./checkpoint --dtype bfloat16
+    """
+    from dataclasses import asdict
+
+    from ingest.doctor import FAIL, examine
+
+    findings = list(examine(_spec(model, options), device=device, dtype=dtype))
+    _show_rows([asdict(finding) for finding in findings], output_format, cell_width=200)
+    if any(finding.result == FAIL for finding in findings):
+        raise SystemExit(1)
+
+
 @click.group()
 def prompts() -> None:
     """Import and list prompt sets.
@@ -389,9 +422,9 @@ def _show_record(record: Any, output_format: str) -> None:
         _show_rows([fields], output_format)
 
 
-def _show_rows(rows: list[dict[str, Any]], output_format: str) -> None:
+def _show_rows(rows: list[dict[str, Any]], output_format: str, **options: Any) -> None:
     import pyarrow as pa
 
     from warehouse.render import show
 
-    show(pa.Table.from_pylist(rows), output_format)
+    show(pa.Table.from_pylist(rows), output_format, **options)

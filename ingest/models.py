@@ -349,6 +349,12 @@ def find_blocks(model: PreTrainedModel, path: str | None = None) -> Sequence[tor
     return _distinct(*fitting.popitem())
 
 
+def blocks_path(loaded: LoadedModel) -> str:
+    """Where in the model the blocks are, such as `model.layers`."""
+    paths = {id(module): path for path, module in loaded.model.named_modules()}
+    return paths[id(loaded.blocks[0])].rpartition(".")[0]
+
+
 def _distinct(path: str, blocks: torch.nn.ModuleList) -> Sequence[torch.nn.Module]:
     if len(set(blocks)) != len(blocks):
         raise ModelError(f"{path} runs one block several times: its layers cannot be told apart")
