@@ -95,8 +95,8 @@ def exchange(first: Path, second: Path) -> None:
     else:
         reason = "this system has no renameat2"
     raise RootError(
-        f"{first} cannot be exchanged with its compacted folder in one step ({reason}), and readers "
-        "would see rows twice or not at all: compact a copy on a local Linux disk"
+        f"{first} cannot be exchanged with its compacted folder in one step ({reason}), and "
+        "readers would see rows twice or not at all: compact a copy on a local Linux disk"
     )
 
 
