@@ -91,7 +91,8 @@ def ingest_activations(
         stops_between_batches() as check_interrupt,
     ):
         work = _find_work(job, selection, prompts, run.skipped, skip_unusable)
-        if work.rendered or not job.is_registered():
+        is_lost = not work.missing and not job.is_registered()
+        if work.rendered or is_lost:
             loaded = job.load()
             job.register(loaded, run)
             session = _Session(job, run, selection, loaded, token_budget, shares_prefix)

@@ -127,7 +127,8 @@ def ingest_traces(
                 skip_unusable=skip_unusable,
                 room=max_new_tokens,
             )
-        if usable or not job.is_registered():
+        is_lost = not texts and not job.is_registered()
+        if usable or is_lost:
             loaded = job.load()
             job.register(loaded, run)
             names = list(usable)

@@ -101,7 +101,10 @@ def check_command(quick: bool, root: Path, output_format: str) -> None:
 
     result = check(root, is_quick=quick)
     show(result, output_format)
-    if any(result.column("row_count").to_pylist()):
+    broken = [row for row in result.to_pylist() if row["row_count"]]
+    for row in broken:  # In full, which a table's cells are not.
+        click.echo(f"{row['path'] or row['check']}: {row['example']}; {row['to_do']}", err=True)
+    if broken:
         raise click.exceptions.Exit(1)
 
 
@@ -110,14 +113,19 @@ def check_command(quick: bool, root: Path, output_format: str) -> None:
 @root_option
 @format_option
 def repair_command(adopt: bool, root: Path, output_format: str) -> None:
-    """Move broken files to ROOT/.quarantine, and print the commands that write their rows again.
+    """Move broken files to ROOT/.quarantine, and say which commands write their rows again.
+
+    The commands are in the column restore, and on stderr in the order to run them.
 
     \b
     axes warehouse repair
     """
-    from warehouse.repairing import repair
+    from warehouse.repairing import in_order, repair
 
-    _show_records(repair(root, adopt=adopt), output_format)
+    done = repair(root, adopt=adopt)
+    _show_records(done, output_format)
+    for command in in_order(done):
+        click.echo(command, err=True)
 
 
 @warehouse.command("compact")

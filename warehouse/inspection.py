@@ -6,7 +6,7 @@ are those that were written. Every file is read once whole, page checksums inclu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -53,10 +53,10 @@ def inspect_files(root: Path, *, is_quick: bool = False) -> list[Finding]:
     for table in TABLES.values():
         found = list(_inspect_table(root, table, widths, is_quick))
         if found:
-            # A job may have written or removed files meanwhile: what is no longer so is dropped.
-            again = set(_presence(root, table, read_ledger(root, table.name)))
-            transient = ("file_lost", "file_unlisted")
-            found = [item for item in found if item.check not in transient or _key(item) in again]
+            # A job may have written, replaced or removed files meanwhile.
+            entries = read_ledger(root, table.name)
+            presence = set(_presence(root, table, entries))
+            found = [item for item in found if _is_still_so(root, item, presence, entries, widths)]
         findings += found
     return findings
 
@@ -116,8 +116,24 @@ def _presence(root: Path, table: Table, entries: Mapping[str, Entry]) -> list[tu
     return lost + [("file_unlisted", name) for name in sorted(there - entries.keys() - {empty})]
 
 
-def _key(finding: Finding) -> tuple[str, str]:
-    return finding.check, finding.path
+def _is_still_so(
+    root: Path,
+    finding: Finding,
+    presence: Collection[tuple[str, str]],
+    entries: Mapping[str, Entry],
+    widths: Mapping[str, int],
+) -> bool:
+    """Whether a finding holds against the ledger as it is now."""
+    if finding.check in ("file_lost", "file_unlisted"):
+        return (finding.check, finding.path) in presence
+    if finding.check == "file_foreign":
+        return True
+    path, table = root / finding.path, TABLES[finding.table]
+    entry = entries.get(finding.path)
+    return (
+        path.exists()
+        and _inspect_file(path, finding.path, table, entry, widths, is_quick=False) is not None
+    )
 
 
 def _origin(path: Path, digests: Mapping[str, str]) -> str:

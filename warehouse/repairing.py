@@ -8,6 +8,7 @@ struck off the ledger; how many rows of which job are then missing goes into the
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,6 +89,21 @@ def repair(root: Path, *, adopt: bool = False) -> list[Repair]:
         )
         for item, deed in zip(findings, done, strict=True)
     ]
+
+
+def in_order(done: Sequence[Repair]) -> list[str]:
+    """Each command that brings rows back, once: prompts, then what models say, then what is fitted.
+
+    Imports are first, since ingest reads prompts; what is not a command is last.
+    """
+    commands = {command for item in done for command in item.restore}
+    order = ("axes prompts", "axes ingest", "axes fit", "axes study")
+
+    def place(command: str) -> tuple[int, str]:
+        places = [index for index, start in enumerate(order) if command.startswith(start)]
+        return (places or [len(order)])[0], command
+
+    return sorted(commands, key=place)
 
 
 def _mend(root: Path, finding: Finding, aside: Path, adopt: bool) -> str:

@@ -42,7 +42,7 @@ def restore_commands(root: Path, run_ids: Iterable[str]) -> dict[str, str]:
         else:
             words = ["axes", *command.split(), *write(parameters)]
             if command.startswith("ingest"):
-                words += _of_model({**models.get(parameters["model_id"], {}), **parameters})
+                words += _of_model({**models.get(parameters.get("model_id"), {}), **parameters})
             words += ["--root", str(root)]
             commands[run_id] = shlex.join(words)
     return commands

@@ -130,13 +130,16 @@ def remove_uncommitted(root: Path, table: str, committed_by: str, partition: str
     (key,) = TABLES[committed_by].key
     folder = partition_folder(root, TABLES[table], partition)
     committed: set[str] = set()
-    for path in partition_folder(root, TABLES[committed_by], partition).glob("*.parquet"):
-        committed.update(_column(path, key))
-    left = [path for path in folder.glob("*.parquet") if committed.isdisjoint(_column(path, key))]
-    if left:
-        with table_lock(root, table), removing(root, table, left):
-            for path in left:
-                path.unlink()
+    # Under both locks a compaction changes no names meanwhile.
+    with table_lock(root, committed_by), table_lock(root, table):
+        for path in partition_folder(root, TABLES[committed_by], partition).glob("*.parquet"):
+            committed.update(_column(path, key))
+        paths = folder.glob("*.parquet")
+        left = [path for path in paths if committed.isdisjoint(_column(path, key))]
+        if left:
+            with removing(root, table, left):
+                for path in left:
+                    path.unlink()
     return left
 
 

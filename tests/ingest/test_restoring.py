@@ -15,7 +15,7 @@ from axes import cli
 from tests.ingest.conftest import activation_rows
 from warehouse.checks import check
 from warehouse.connection import connect, rows
-from warehouse.repairing import repair
+from warehouse.repairing import in_order, repair
 
 TEXTS = [f"prompt {index} {'x' * index}" for index in range(6)]
 
@@ -70,9 +70,9 @@ def test_every_lost_row_comes_back_by_the_commands_that_are_printed(
             if path.name != "schema.parquet":
                 spoil(path)
     done = repair(lake)
-    commands = list(dict.fromkeys(command for item in done for command in item.restore))
+    commands = in_order(done)
     assert len(commands) == 5 and all(command.startswith("axes ") for command in commands)
-    for command in sorted(commands, reverse=True):  # Prompts first.
+    for command in commands:
         axes(*shlex.split(command)[1:])
     assert counts(lake) == before
     found = activation_rows(lake)

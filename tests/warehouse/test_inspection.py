@@ -17,11 +17,13 @@ from click.testing import CliRunner
 from axes import cli
 from tests.rows import put
 from tests.warehouse.sound import activation_group, put_chunk, put_warehouse, vectors_of
+from warehouse import inspection
 from warehouse.checks import check
 from warehouse.inspection import inspect_files
 from warehouse.layout import MARKER
 from warehouse.repairing import adopt_file, repair
-from warehouse.schemas import TABLES
+from warehouse.runs import Run
+from warehouse.schemas import TABLES, Table
 from warehouse.writer import content_key, data_file, write_parquet
 
 
@@ -243,6 +245,24 @@ def test_rows_that_are_written_again_close_the_matter(sound: Path) -> None:
     assert broken(sound) == []
 
 
+def test_what_a_job_replaces_while_it_is_looked_at_is_not_taken_for_damage(
+    sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(sound, "fit", {})
+    run.write("running")
+    wrong_vectors = inspection._wrong_vectors
+
+    def replaces(file: pq.ParquetFile, table: Table, widths: dict[str, int]):
+        if table.name == "runs" and not run.messages:
+            run.messages.append("a longer row than it was")
+            run.write("finished")
+        return wrong_vectors(file, table, widths)
+
+    monkeypatch.setattr(inspection, "_wrong_vectors", replaces)
+    assert inspect_files(sound) == []
+    assert run.messages
+
+
 def test_a_quick_look_finds_what_sizes_and_footers_tell(sound: Path) -> None:
     truncate(sound)
     (found,) = inspect_files(sound, is_quick=True)
@@ -279,6 +299,8 @@ def test_the_command_reports_every_corruption_as_json_and_exits_with_one(sound: 
     found = {row["path"]: row["check"] for row in json.loads(result.stdout) if row["row_count"]}
     assert found[deleted.relative_to(sound).as_posix()] == "file_lost"
     assert found[label.relative_to(sound).as_posix()] == "file_changed"
+    for path in (deleted, label):
+        assert f"{path.relative_to(sound).as_posix()}: " in result.stderr
 
 
 def test_a_spoilt_marker_is_one_line(sound: Path) -> None:
