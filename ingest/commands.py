@@ -257,16 +257,52 @@ def models_list(output_format: str) -> None:
 @models.command("show")
 @click.argument("model")
 @click.option("--source", help="Take the weights from this folder, .gguf or hf:OWNER/NAME.")
+@click.option(
+    "--estimate", "is_estimate", is_flag=True, help="What it needs, without downloading it."
+)
+@click.option(
+    "--tokens-per-second",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Speed to estimate with. Default: 1000.",
+)
+@click.option(
+    "--tokens-per-prompt",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Prompt length to estimate with. Default: 20, as in the built-in sets.",
+)
 @format_option
-def models_show(model: str, source: str | None, output_format: str) -> None:
-    """Where MODEL comes from, as the registry says.
+def models_show(
+    model: str,
+    source: str | None,
+    is_estimate: bool,
+    output_format: str,
+    **assumed: float | None,
+) -> None:
+    """Where MODEL comes from, as the registry says; with --estimate what it needs.
+
+    The estimate takes the configuration and the file sizes from the hub, and nothing else:
+    download, memory by dtype, rows and bytes stored by 1,000 prompts, and the time for them.
 
     \b
     axes models show qwen2.5-7b
+    axes models show qwen2.5-7b --estimate --tokens-per-second 5000
     """
     from ingest.models import resolve
 
-    _show_record(resolve(model, source), output_format)
+    spec = resolve(model, source)
+    given = {name: value for name, value in assumed.items() if value is not None}
+    if not is_estimate:
+        if given:
+            raise click.UsageError("--tokens-per-second and --tokens-per-prompt need --estimate")
+        _show_record(spec, output_format)
+        return
+    from ingest.estimate import estimate_needs, in_words
+
+    estimate = estimate_needs(spec, **given)
+    if output_format == "table":
+        _show_rows(in_words(estimate), "table")
+    else:
+        _show_record(estimate, output_format)
 
 
 @models.command("fetch")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingest.fetch import ADAPTER_FILES, fetch_adapter
 from ingest.hashes import file_hash, files_hash, remember
+from ingest.hub import weight_files
 from warehouse.errors import LayerError, ModelError
 from warehouse.progress import quiet_transformers
 from warehouse.writer import content_key
@@ -180,11 +181,13 @@ def group_members(group: str) -> tuple[tuple[str, ...], str]:
 
 def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
     """Hash the model's files, reading no weights; raises `ModelError` where files are missing."""
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = weight_files(folder)
     config = folder / "config.json"
-    if not weights or not config.exists():
+    missing = [path.name for path in (config, *weights) if not path.exists()]
+    if missing:
         raise ModelError(
-            f"{folder} holds no model: config.json and *.safetensors are expected "
+            f"{folder} holds no model, {', '.join(missing)} missing: config.json and "
+            "model.safetensors, or every shard of its index, are expected "
             "(pickled weights are not read)"
         )
     tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).exists()]

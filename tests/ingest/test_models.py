@@ -332,6 +332,23 @@ def test_a_sharded_checkpoint_is_one_model(tmp_path: Path) -> None:
     assert identify(spec, folder, "float32").model_id != identity.model_id
 
 
+def test_a_second_copy_of_the_weights_is_not_read_and_no_part_of_the_identity(
+    llama: ModelSpec, llama_folder: Path
+) -> None:
+    identity = identify(llama, llama_folder, "float32")
+    (llama_folder / "consolidated.safetensors").write_bytes(b"in another format")
+    assert identify(llama, llama_folder, "float32") == identity
+
+
+def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "sharded"
+    tiny_model("llama").save_pretrained(folder, max_shard_size="30KB")
+    shard = sorted(folder.glob("*.safetensors"))[1]
+    shard.unlink()
+    with pytest.raises(ModelError, match=f"{shard.name} missing"):
+        identify(resolve(str(folder)), folder, "float32")
+
+
 @pytest.mark.parametrize(("quantization", "kind"), [("8bit", torch.int8), ("4bit", torch.uint8)])
 def test_quantisation_is_handed_to_transformers_and_registered(
     llama_folder: Path, quantization: str, kind: torch.dtype
