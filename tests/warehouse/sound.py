@@ -51,6 +51,16 @@ def put_model(root: Path, model: str) -> None:
     chunks = [indices[:7], indices[7:14], indices[14:]]
     for chunk in chunks:
         put_chunk(root, model, chunk, runs["activations"])
+    for layer in (1, 0):
+        token = {
+            "model": model,
+            "model_id": model_id,
+            "prompt_id": prompt_id(0),
+            "layer": layer,
+            "vector": [float(layer)] * WIDTH,
+            "run_id": runs["activations"],
+        }
+        put(root, "prompt_tokens", *({**token, "position": place} for place in range(2)))
     parameters = {
         "model": model,
         "prompt_sets": dict.fromkeys(SETS),
