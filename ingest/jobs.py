@@ -146,12 +146,29 @@ class Job:
         with waiting(f"load {self.spec.name}"):
             return load(self.spec, self.folder, self.identity, self.device, self.tokenizer)
 
+    def described(self) -> dict[str, object]:
+        """The model as parameters of a run row: what it takes to run the same one again."""
+        spec = self.spec
+        return {
+            "model": spec.name,
+            "model_id": self.identity.model_id,
+            "source": spec.source,
+            "dtype": self.identity.dtype,
+            "quantization": spec.quantization,
+            "attention": spec.attention,
+            "adapter": spec.adapter,
+            "blocks": spec.blocks,
+        }
+
+    def is_registered(self) -> bool:
+        """Whether the model's row is there; it can be lost while its activations are not."""
+        return data_file(self.root, "models", self.identity.model_id).exists()
+
     def register(self, loaded: LoadedModel, run: Run) -> None:
         """Write the model's row, unless it is there."""
-        name = self.identity.model_id
-        if not data_file(self.root, "models", name).exists():
+        if not self.is_registered():
             table = rows_table("models", [model_row(loaded, run.run_id)])
-            write_rows(self.root, "models", table, name=name)
+            write_rows(self.root, "models", table, name=self.identity.model_id)
 
     def summary(self, run: Run, prompt_count: int, new_count: int) -> IngestSummary:
         """What `run` did for this model."""
