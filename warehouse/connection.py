@@ -41,13 +41,18 @@ def connect(root: Path) -> Connection:
     return connection
 
 
-def query(connection: Connection, sql: str, parameters: Any = None) -> pa.Table:
+def query(
+    connection: Connection, sql: str, parameters: Any = None, *, row_limit: int | None = None
+) -> pa.Table:
     """Run one statement and return its rows as an Arrow table; `QueryError` in DuckDB's words.
 
-    A column name that is there already gets a number: `a`, `a_1`.
+    With a `row_limit` no more than that many first rows are computed. A column name that is there
+    already gets a number: `a`, `a_1`.
     """
     try:
         relation = connection.sql(sql, params=parameters)
+        if relation is not None and row_limit is not None:
+            relation = relation.limit(row_limit)
         table = pa.table({}) if relation is None else relation.to_arrow_table()
     except duckdb.Error as error:
         # Without the excerpt of the statement that DuckDB draws below its message.

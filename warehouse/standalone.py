@@ -21,7 +21,9 @@ from warehouse.layout import require_root
 FILE_NAME = "warehouse.duckdb"
 
 # The macros need lambdas as DuckDB 1.3 writes them; the file is readable by that and all since.
-_READABLE_SINCE = {"storage_compatibility_version": "v1.3.0"}
+_READABLE_SINCE: dict[str, str | bool | int | float | list[str]] = {
+    "storage_compatibility_version": "v1.3.0"
+}
 
 
 def write_standalone(root: Path, path: Path | None = None, *, is_relative: bool = False) -> Path:
@@ -36,6 +38,8 @@ def write_standalone(root: Path, path: Path | None = None, *, is_relative: bool 
     if path.is_dir() or (path.exists() and not _is_duckdb(path)):
         raise RootError(f"{path} is there and not a DuckDB file: name another file")
     folder = path.resolve().parent
+    if "?" in folder.as_posix():
+        raise RootError(f"DuckDB opens no file below {folder}, for the ?: name another file")
     location = Path(os.path.relpath(root.resolve(), folder)) if is_relative else root.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
