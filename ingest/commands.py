@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from warehouse.options import format_option, root_option
+from warehouse.sites import SITES
+
+if TYPE_CHECKING:
+    from ingest.models import ModelSpec
 
 _TEMPLATES = ("raw", "chat")
-_POOLINGS = ("last5_mean", "last", "mean")
 _DTYPES = ("float32", "bfloat16", "float16")
+_QUANTIZATIONS = ("4bit", "8bit")
 
 
 def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,6 +25,18 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--dtype", type=click.Choice(_DTYPES), help="Default: float32 on a CPU."),
         click.option("--device", help="cpu, cuda, cuda:1, mps or auto (spread over all)."),
         click.option("--source", help="Take the weights from this folder, .gguf or hf:OWNER/NAME."),
+        click.option("--adapter", help="PEFT adapter on top: a folder or hf:OWNER/NAME."),
+        click.option(
+            "--quantization", type=click.Choice(_QUANTIZATIONS), help="Load with bitsandbytes."
+        ),
+        click.option("--attention", help="eager, sdpa, ... Default: what transformers takes."),
+        click.option("--blocks", help="Path of the block list, such as model.layers."),
+        click.option(
+            "--system",
+            "system_file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="File with a system prompt for --template chat.",
+        ),
         click.option(
             "--template",
             type=click.Choice(_TEMPLATES),
@@ -53,8 +69,27 @@ def ingest() -> None:
 @_model_options
 @click.option("--prompts", "prompt_sets", multiple=True, required=True, help="Set; repeatable.")
 @click.option("--layers", help="Comma list such as 0,12,23. Default: every block.")
-@click.option("--pooling", type=click.Choice(_POOLINGS), default="last5_mean", show_default=True)
+@click.option(
+    "--site",
+    "sites",
+    type=click.Choice(SITES),
+    multiple=True,
+    default=SITES[:1],
+    show_default=True,
+    help="Repeatable.",
+)
+@click.option(
+    "--pooling",
+    "poolings",
+    multiple=True,
+    default=("last5_mean",),
+    show_default=True,
+    help="Repeatable: last5_mean, last, mean, max, instruction_last, post_template_mean, or a "
+    "Python file that defines POOLING.",
+)
+@click.option("--keep-tokens", metavar="LAYERS", help="Keep every token's vector of these layers.")
 @click.option("--limit", type=click.IntRange(min=1), help="First prompts of each set only.")
+@click.option("--shard", metavar="I/N", help="This part of the prompts only, such as 3/8.")
 @click.option(
     "--token-budget",
     type=click.IntRange(min=1),
@@ -62,35 +97,61 @@ def ingest() -> None:
     show_default=True,
     help="Most tokens, padding included, in one batch.",
 )
+@click.option(
+    "--share-prefix/--no-share-prefix",
+    "shares_prefix",
+    default=True,
+    show_default=True,
+    help="Run tokens that all prompts begin with once.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, timed on one batch.")
 @root_option
 @format_option
 def activations_command(
     model: str,
-    source: str | None,
     prompt_sets: tuple[str, ...],
-    layers: str | None,
     limit: int | None,
+    shard: str | None,
+    dry_run: bool,
     root: Path,
     output_format: str,
     **options: Any,
 ) -> None:
-    """Store the pooled output of every block of MODEL for the prompts of some sets.
+    """Store the pooled activations of every block of MODEL for the prompts of some sets.
 
     MODEL is a name of the registry (axes models list), a hub id, a folder or a .gguf file. Rows
     that are there are not computed again.
 
     \b
     axes ingest activations qwen2.5-7b --prompts safety_600 --prompts alpaca --device cuda
-    axes ingest activations my-run --source ./checkpoint --prompts safety_600
+    axes ingest activations my-run --source ./checkpoint --prompts safety_600 --dry-run
+    axes ingest activations qwen2.5-7b --prompts alpaca --template chat --system system.txt \\
+      --pooling last5_mean --pooling instruction_last --site resid_post --site mlp_out
     """
-    from ingest.activations import ingest_activations
-    from ingest.models import resolve
+    from ingest.activations import ingest_activations, plan_activations
+    from ingest.pooling import find_pooling
     from ingest.prompts import import_ready_sets
+    from ingest.selection import Selection
+    from ingest.sharding import Shard
+    from ingest.templates import Template
 
+    spec = _spec(model, options)
+    selection = Selection(
+        layers=_layers("--layers", options.pop("layers")),
+        sites=tuple(dict.fromkeys(options.pop("sites"))),
+        poolings=tuple(find_pooling(name) for name in dict.fromkeys(options.pop("poolings"))),
+        token_layers=_layers("--keep-tokens", options.pop("keep_tokens")) or (),
+        template=Template(options.pop("template"), _system(options.pop("system_file"))),
+    )
     import_ready_sets(root, prompt_sets)
-    limits = dict.fromkeys(prompt_sets, limit)
-    summary = ingest_activations(
-        root, resolve(model, source), limits, layers=_layers(layers), **options
+    work = plan_activations if dry_run else ingest_activations
+    summary = work(
+        root,
+        spec,
+        dict.fromkeys(prompt_sets, limit),
+        selection,
+        shard=None if shard is None else Shard.parse(shard),
+        **options,
     )
     _show_record(summary, output_format)
 
@@ -124,7 +185,6 @@ def activations_command(
 @format_option
 def traces_command(
     model: str,
-    source: str | None,
     prompt_set: str,
     layers: str | None,
     root: Path,
@@ -136,13 +196,15 @@ def traces_command(
     \b
     axes ingest traces qwen2.5-7b --prompts safety_600 --layers 12,22 --max-new-tokens 128
     """
-    from ingest.models import resolve
     from ingest.prompts import import_ready_sets
     from ingest.traces import ingest_traces
 
+    spec = _spec(model, options)
     import_ready_sets(root, [prompt_set])
-    spec = resolve(model, source)
-    summary = ingest_traces(root, spec, prompt_set, layers=_layers(layers), **options)
+    system = _system(options.pop("system_file"))
+    summary = ingest_traces(
+        root, spec, prompt_set, layers=_layers("--layers", layers), system=system, **options
+    )
     _show_record(summary, output_format)
 
 
@@ -295,13 +357,25 @@ def prompts_list(root: Path, output_format: str) -> None:
     click.echo(f"ready to import by name: {', '.join(ready_sets())}", err=True)
 
 
-def _layers(text: str | None) -> list[int] | None:
+def _spec(model: str, options: dict[str, Any]) -> ModelSpec:
+    """The model that the options name; they are taken out of `options`."""
+    from ingest.models import resolve
+
+    names = ("source", "adapter", "quantization", "attention", "blocks")
+    return resolve(model, **{name: options.pop(name) for name in names})
+
+
+def _system(path: Path | None) -> str | None:
+    return None if path is None else path.read_text().strip()
+
+
+def _layers(option: str, text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        return [int(part) for part in text.split(",")]
+        return tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError as error:
-        raise click.UsageError(f"--layers {text}: a comma list of numbers is needed") from error
+        raise click.UsageError(f"{option} {text}: a comma list of numbers is needed") from error
 
 
 def _show_record(record: Any, output_format: str) -> None:

