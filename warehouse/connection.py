@@ -17,12 +17,23 @@ import numpy as np
 import pyarrow as pa
 
 from warehouse.errors import QueryError, RootError
+from warehouse.index import refresh_index
 from warehouse.layout import require_root
-from warehouse.schemas import TABLES
+from warehouse.schemas import TABLES, Table
 
 SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
 
 Connection = duckdb.DuckDBPyConnection
+
+# v_stored where the index cannot be kept, as on a read-only disk: the same rows, by opening files.
+_STORED_WITHOUT_INDEX = """
+create view v_stored as
+select
+    model, model_id, prompt_id, site, pooling, template, null::varchar as file,
+    list(distinct layer order by layer) as layers
+from stg_activations
+group by all
+"""
 
 
 def connect(root: Path) -> Connection:
@@ -31,10 +42,11 @@ def connect(root: Path) -> Connection:
     Raises `RootError` where `root` is not a warehouse, or DuckDB cannot read its files.
     """
     require_root(root)
+    is_indexed = refresh_index(root)
     connection = duckdb.connect()
     connection.execute("set enable_progress_bar = false")
     try:
-        for statement in _statements(root):
+        for statement in _statements(root, is_indexed):
             connection.execute(statement)
     except duckdb.Error as error:
         raise RootError(f"{root} cannot be read: {str(error).splitlines()[0]}") from error
@@ -90,12 +102,19 @@ def _distinct(names: list[str]) -> list[str]:
     return distinct
 
 
-def _statements(root: Path) -> list[str]:
-    """Everything that makes a bare connection a warehouse, each view after those it reads."""
-    views = {**sql_files("staging"), **sql_files("marts")}
+def _statements(root: Path, is_indexed: bool) -> list[str]:
+    """Everything that makes a bare connection a warehouse, each view after those it reads.
+
+    The staging views, which look for files, come last, in place of empty ones of the same columns:
+    `create view` binds all that is below, and would list ten thousand files for every mart.
+    """
+    marts, staging = sql_files("marts"), sql_files("staging")
+    if not is_indexed:
+        marts["v_stored"] = _STORED_WITHOUT_INDEX
     location = glob.escape(root.resolve().as_posix()).replace("'", "''")
     statements = list(sql_files("macros").values())
-    statements += [views[name].replace("${root}", location) for name in _in_order(views)]
+    statements += [_empty_view(f"stg_{name}", table) for name, table in TABLES.items()]
+    statements += [marts[name].replace("${root}", location) for name in _in_order(marts)]
     for name, table in TABLES.items():
         statements.append(f"create view {name} as select * from stg_{name}")
         statements.append(f"comment on view {name} is {_quoted(f'One row per {table.grain}.')}")
@@ -103,7 +122,18 @@ def _statements(root: Path) -> list[str]:
             f"comment on column {name}.{field.name} is {_quoted(text)}"
             for field, text in zip(table.schema, table.comments, strict=True)
         ]
+    statements += [
+        text.replace("create view", "create or replace view", 1).replace("${root}", location)
+        for text in staging.values()
+    ]
     return statements
+
+
+def _empty_view(name: str, table: Table) -> str:
+    empty = duckdb.from_arrow(table.schema.empty_table())
+    columns = zip(empty.columns, empty.types, strict=True)
+    typed = ", ".join(f"null::{kind} as {column}" for column, kind in columns)
+    return f"create view {name} as select {typed} where false"
 
 
 def _quoted(text: str) -> str:

@@ -1,0 +1,18 @@
+-- One row per stored prompt, model, site, pooling, template and activation file.
+-- Which layers of which prompts are in the warehouse, without opening a vector file:
+-- read from the index of keys that every writer keeps.
+create view v_stored as
+select
+    model,
+    model_id,
+    prompt_id,
+    site,
+    pooling,
+    template,
+    file,
+    layers
+from read_parquet(
+    '${root}/.index/*/keys.parquet',
+    hive_partitioning = true,
+    hive_types = { 'model': varchar }
+);
