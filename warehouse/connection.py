@@ -18,12 +18,23 @@ import pyarrow as pa
 
 from warehouse.comments import comment_statements, without_comments
 from warehouse.errors import QueryError, RootError
+from warehouse.index import refresh_index
 from warehouse.layout import require_root
 from warehouse.schemas import TABLES
 
 SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
 
 Connection = duckdb.DuckDBPyConnection
+
+# v_stored where the index cannot be kept, as on a read-only disk: the same rows, by opening files.
+_STORED_WITHOUT_INDEX = """
+create view v_stored as
+select
+    model, model_id, prompt_id, site, pooling, template, null::varchar as file,
+    list(distinct layer order by layer) as layers
+from stg_activations
+group by all
+"""
 
 
 def connect(root: Path) -> Connection:
@@ -35,7 +46,7 @@ def connect(root: Path) -> Connection:
     connection = duckdb.connect()
     connection.execute("set enable_progress_bar = false")
     try:
-        load_sql(connection, root.resolve())
+        load_sql(connection, root.resolve(), is_indexed=refresh_index(root))
     except duckdb.Error as error:
         raise RootError(f"{root} cannot be read: {str(error).splitlines()[0]}") from error
     return connection
@@ -95,12 +106,12 @@ def _distinct(names: list[str]) -> list[str]:
     return distinct
 
 
-def load_sql(connection: Connection, root: Path) -> None:
+def load_sql(connection: Connection, root: Path, *, is_indexed: bool) -> None:
     """Make a bare connection a warehouse: the objects of `sql/`, each after those it reads.
 
     Views are bound when they are made, and a mart reads its tables many times over: so marts are
     made on empty tables, which then give way to the views over files. Paths stay as they are
-    given: a relative root makes relative views.
+    given: a relative root makes relative views. `is_indexed` is what `refresh_index` said.
     """
     location = glob.escape(root.as_posix()).replace("'", "''")
     staging, macros, marts = (sql_files(kind) for kind in ("staging", "macros", "marts"))
@@ -109,8 +120,12 @@ def load_sql(connection: Connection, root: Path) -> None:
     for name, table in TABLES.items():
         connection.from_arrow(table.schema.empty_table()).create(f"stg_{name}")
         connection.execute(f"create view {name} as select * from stg_{name}")
-    for text in (*macros.values(), *marts.values()):
+    for text in macros.values():
         connection.execute(text)
+    for name, text in marts.items():
+        is_replaced = name == "v_stored" and not is_indexed
+        made = _STORED_WITHOUT_INDEX if is_replaced else text.replace("${root}", location)
+        connection.execute(made)
     columns = _columns(connection)
     for name, text in staging.items():
         connection.execute(f"drop table {name}")

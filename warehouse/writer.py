@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse.errors import NonFiniteError, RootError
+from warehouse.index import refresh_index
 from warehouse.layout import partition_folder
 from warehouse.schemas import TABLES, VECTOR, Table
 
@@ -102,6 +103,8 @@ def write_rows(
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+    if table == "activations":
+        refresh_index(root, partition)
     return path
 
 

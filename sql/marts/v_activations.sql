@@ -2,7 +2,7 @@
 -- prompts x labels x models x vectors. A prompt in two sets appears once for each.
 -- Name the model in a filter: only that model's files are then opened.
 --
--- model_id: the exact model: weights, tokenizer, dtype (models.model_id)
+-- model_id: the exact model: weights, tokenizer, numerics (models.model_id)
 -- prompt_set: the set of the prompt
 -- source: where the prompt comes from, as its source says
 -- depth_fraction: layer / (layer_count - 1): 0 for the first block, 1 for the last

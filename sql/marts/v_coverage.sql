@@ -1,88 +1,88 @@
--- One row per model, prompt set, layer, site, pooling and template: prompts of the set
--- with an activation, and without. Every set is held against whatever layers, sites,
--- poolings and templates the model has rows of; a model without rows has one row per
--- set, its layer null. Opens no vectors.
+-- One row per model, prompt set, site, pooling, template and layer: what is there.
+-- Every set is listed for every way in which something of the model is stored, every
+-- layer of the model with it. Opens no vector file.
 --
+-- model: the model's name, as given to the command
+-- model_id: the exact model: weights, tokenizer, numerics (models.model_id)
+-- prompt_set: the name the set was imported under
+-- layer: zero-based block index
 -- prompt_count: prompts of the set
--- present_count: those with an activation
--- missing_count: those without
--- coverage: present_count / prompt_count
--- model_id: the exact model: weights, tokenizer, dtype (models.model_id)
+-- row_count: those that are stored
+-- missing_count: those that are not
 create view v_coverage as
 with
-models as (
-    select
-        model,
-        model_id
-    from stg_models
-),
+stored as (select * from v_stored),
 
-prompts as (
-    select
-        prompt_set,
-        prompt_id
-    from stg_prompts
-),
-
-activations as (
-    select distinct
-        model,
-        model_id,
-        prompt_id,
-        layer,
-        site,
-        pooling,
-        template
-    from stg_activations
-),
-
-stored as (
-    select distinct
-        model,
-        model_id,
-        layer,
-        site,
-        pooling,
-        template
-    from activations
-),
+models as (select * from stg_models),
 
 prompt_sets as (
     select
         prompt_set,
         count(*) as prompt_count
-    from prompts
+    from stg_prompts
     group by prompt_set
+),
+
+spaces as (
+    select distinct
+        stored.model,
+        stored.model_id,
+        stored.site,
+        stored.pooling,
+        stored.template,
+        models.layer_count
+    from stored
+    inner join models on stored.model_id = models.model_id
 ),
 
 wanted as (
     select
-        models.model,
-        models.model_id,
+        spaces.model,
+        spaces.model_id,
         prompt_sets.prompt_set,
-        stored.layer,
+        spaces.site,
+        spaces.pooling,
+        spaces.template,
+        prompt_sets.prompt_count,
+        unnest(range(spaces.layer_count))::smallint as layer
+    from spaces
+    cross join prompt_sets
+),
+
+-- Prompts with the same layers are counted together before layers are parted.
+alike as (
+    select
+        stored.model,
+        stored.model_id,
+        stg_prompts.prompt_set,
         stored.site,
         stored.pooling,
         stored.template,
-        prompt_sets.prompt_count
-    from models
-    cross join prompt_sets
-    left join stored
-        on models.model = stored.model and models.model_id = stored.model_id
+        stored.layers,
+        count(*) as prompt_count
+    from stored
+    inner join stg_prompts on stored.prompt_id = stg_prompts.prompt_id
+    group by all
+),
+
+parted as (
+    select
+        * exclude (layers),
+        unnest(layers) as layer
+    from alike
 ),
 
 present as (
     select
-        activations.model,
-        activations.model_id,
-        prompts.prompt_set,
-        activations.layer,
-        activations.site,
-        activations.pooling,
-        activations.template,
-        count(*) as present_count
-    from activations
-    inner join prompts on activations.prompt_id = prompts.prompt_id
+        model,
+        model_id,
+        prompt_set,
+        site,
+        pooling,
+        template,
+        layer,
+        sum(prompt_count)::bigint as row_count
+    from parted
     group by all
 ),
 
@@ -91,24 +91,23 @@ final as (
         wanted.model,
         wanted.model_id,
         wanted.prompt_set,
-        wanted.layer,
         wanted.site,
         wanted.pooling,
         wanted.template,
+        wanted.layer,
         wanted.prompt_count,
-        coalesce(present.present_count, 0) as present_count,
-        wanted.prompt_count - coalesce(present.present_count, 0) as missing_count,
-        coalesce(present.present_count, 0) / wanted.prompt_count as coverage
+        coalesce(present.row_count, 0) as row_count,
+        wanted.prompt_count - coalesce(present.row_count, 0) as missing_count
     from wanted
     left join present
         on
             wanted.model = present.model
             and wanted.model_id = present.model_id
             and wanted.prompt_set = present.prompt_set
-            and wanted.layer = present.layer
             and wanted.site = present.site
             and wanted.pooling = present.pooling
             and wanted.template = present.template
+            and wanted.layer = present.layer
 )
 
 select * from final;

@@ -52,6 +52,7 @@ class Died(BaseException):
 
 
 def test_a_reader_never_sees_half_a_file(root: Path) -> None:
+    connect(root)  # Makes the index of keys, which is derived.
     before = contents(root)
     seen: list[int] = []
 
@@ -116,7 +117,8 @@ def test_data_is_on_the_disk_before_the_name_is(
         Path, "replace", lambda self, target: (events.append("rename"), replace(self, target))[1]
     )
     write_layers(root, layer_group(0))
-    assert events == ["fsync", "rename", "fsync"]
+    # What follows is the index of keys, which can be lost.
+    assert events[:3] == ["fsync", "rename", "fsync"]
 
 
 def test_writing_the_same_content_twice_leaves_one_file(root: Path) -> None:
