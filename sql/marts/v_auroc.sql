@@ -2,8 +2,8 @@
 -- Mann-Whitney U over n_pos * n_neg with midranks (Hanley and McNeil 1982). Same figure
 -- as the macro auroc, by window ranks.
 --
--- auroc: chance that a positive row projects above a negative one, ties half; null where
---   a class is missing
+-- auroc: chance that a positive row projects above a negative one, ties half; null
+--   where a class is missing
 -- positive_count: rows of the positive class
 -- negative_count: rows of the negative class
 -- is_in_sample: whether the axis was fitted on any of these prompts
