@@ -81,8 +81,8 @@ class SqlCompleter(Completer):
         """The columns of a table, or of the table that the text gives the alias `owner`."""
         if owner in self.catalog.columns:
             return self.catalog.columns[owner]
-        alias = re.search(rf"\b(\w+)\s+(?:as\s+)?{re.escape(owner)}\b", text, re.I)
-        return self.catalog.columns.get(alias[1], {}) if alias else {}
+        named = re.findall(rf"\b(\w+)\s+(?:as\s+)?{re.escape(owner)}\b", text, re.I)
+        return next((self.catalog.columns[n] for n in named if n in self.catalog.columns), {})
 
     def _anything(self, text: str) -> dict[str, str]:
         """Columns of the tables that the text names (of all while it names none), then the rest."""
