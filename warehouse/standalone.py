@@ -21,7 +21,7 @@ from warehouse.layout import require_root
 
 FILE_NAME = "warehouse.duckdb"
 
-# The macros need lambdas as DuckDB 1.3 writes them; the file is readable by that and all since.
+# The oldest DuckDB that knows what the macros are written in (lambdas), so that any since reads it.
 _READABLE_SINCE: dict[str, str | bool | int | float | list[str]] = {
     "storage_compatibility_version": "v1.3.0"
 }

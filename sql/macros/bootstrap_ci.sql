@@ -21,14 +21,13 @@ list_transform(
                 )
             )
         ],
-        lambda means: if(
-            drawn_from is null,
-            null,
-            {
-                'estimate': list_avg(drawn_from),
-                'lower': list_aggregate(means, 'quantile_cont', (1 - level) / 2),
-                'upper': list_aggregate(means, 'quantile_cont', (1 + level) / 2)
-            }
-        )
+        lambda means: case
+            when drawn_from is not null
+                then {
+                    'estimate': list_avg(drawn_from),
+                    'lower': list_aggregate(means, 'quantile_cont', (1 - level) / 2),
+                    'upper': list_aggregate(means, 'quantile_cont', (1 + level) / 2)
+                }
+        end
     )[1]
 )[1];

@@ -58,9 +58,9 @@ final as (
         projections.text,
         projections.category,
         projections.label,
-        if(
-            projections.is_positive, 'false negative', 'false positive'
-        ) as error,
+        case
+            when projections.is_positive then 'false negative' else 'false positive'
+        end as error,
         projections.projection,
         thresholds.threshold,
         abs(projections.projection - thresholds.threshold)
