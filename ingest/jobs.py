@@ -14,7 +14,7 @@ from typing import Any
 import click
 from filelock import FileLock
 
-from ingest.fetch import fetch
+from ingest.fetch import at_commit, fetch
 from ingest.models import (
     LoadedModel,
     ModelIdentity,
@@ -162,6 +162,7 @@ def open_job(
     """Fetch and identify a model; the defaults are the best device and its dtype."""
     device = device or default_device()
     folder = fetch(spec)
+    spec = at_commit(spec, folder)
     identity = identify(spec, folder, dtype or default_dtype(folder, device))
     return Job(root, spec, folder, identity, device, shard)
 
