@@ -21,6 +21,8 @@ OPTIONS ?=
 ONLY ?=
 # A file of prompts (a column text) for the benchmark of ingest instead of the built-in ones.
 BENCH_PROMPTS ?=
+# make docs: a demo warehouse whose answers the cookbook records.
+RECORD ?=
 
 OUT = $(ROOT)/out
 DEMO_MODELS := smollm2-135m gemma3-270m qwen2.5-coder-0.5b
@@ -75,13 +77,13 @@ check: $(TESTABLE) ## What CI runs before the tests: format, lint, types, SQL.
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/sqlfluff lint --disable-progress-bar sql docs/queries
+	$(VENV)/bin/sqlfluff lint --disable-progress-bar sql docs/queries docs/cookbook
 
 bench: $(INSTALLED) ## Measure: make bench [ONLY=ingest BENCH_PROMPTS=]; results in benchmarks/results.
 	AXES_BENCH_PROMPTS=$(BENCH_PROMPTS) $(VENV)/bin/python -m benchmarks.run $(ONLY)
 
-docs: $(TESTABLE) ## Write docs/tables.md and docs/cli.md again.
-	$(VENV)/bin/python -m docs.generate
+docs: $(TESTABLE) ## Write the generated pages of docs again: make docs [RECORD=lake] asks the demo anew.
+	$(VENV)/bin/python -m docs.generate $(if $(RECORD),--record $(RECORD))
 
 report: $(INSTALLED) ## The last study of the warehouse as Markdown.
 	$(AXES) report --root $(ROOT) -o $(OUT)/report.md

@@ -1,13 +1,28 @@
-"""The `axes` command: a thin click group that mounts the groups below it when they are needed."""
+"""The `axes` command, and what Python code may import.
+
+The command is a thin click group that mounts the groups below it when they are needed. In Python:
+
+    import axes
+    axes.connect("lake").sql("from v_auroc").pl()      # .df(), .to_arrow_table(), .fetchall()
+    axes.scan("activations", "lake")                   # a polars LazyFrame
+"""
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from warehouse.errors import AxesError
+
+if TYPE_CHECKING:
+    import duckdb
+    import polars
+
+__all__ = ["AxesError", "connect", "scan"]
 
 # Command -> (module, attribute, one line for --help); modules are imported on use, so that
 # `axes --help` imports neither torch nor DuckDB.
@@ -26,6 +41,32 @@ _COMMANDS = {
     "sql": ("warehouse.commands", "sql", "Run a SQL query over the warehouse."),
     "warehouse": ("warehouse.commands", "warehouse", "Make, check and tend a warehouse."),
 }
+
+
+def connect(root: str | Path | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with every table, view and macro of a warehouse.
+
+    `root` defaults to `$AXES_ROOT`, then `./lake`. Results come by DuckDB's own methods:
+    `.to_arrow_table()`, `.pl()`, `.df()`, `.fetchall()`. Raises `AxesError` where `root` is not a
+    warehouse.
+    """
+    from warehouse.connection import connect as open_root
+
+    return open_root(_root(root))
+
+
+def scan(table: str, root: str | Path | None = None) -> polars.LazyFrame:
+    """A polars LazyFrame over one table (`axes.scan("activations")`), partitions typed as text.
+
+    `root` as for `connect`. Raises `AxesError` for an unknown table or root.
+    """
+    from warehouse.scan import scan as scan_table
+
+    return scan_table(table, _root(root))
+
+
+def _root(root: str | Path | None) -> Path:
+    return Path(root if root is not None else os.environ.get("AXES_ROOT") or "lake")
 
 
 class _LazyGroup(click.Group):

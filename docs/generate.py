@@ -1,17 +1,22 @@
-"""Write docs/tables.md and docs/cli.md from the schemas, the SQL files and the commands.
+"""Write docs/tables.md, docs/cli.md and docs/cookbook.md from schemas, SQL files and commands.
 
-Run by `make docs`; a test fails when the committed files differ from what this writes.
+Run by `make docs`; a test fails when the committed files differ from what this writes. The outputs
+in the cookbook are recorded: `python -m docs.generate --record ROOT` asks the demo's warehouse.
 """
 
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 
 import click
 
 from axes import cli
-from warehouse.connection import sql_files
+from docs.recipes import cookbook_page, record
+from warehouse.comments import read_header
+from warehouse.connection import connect, rows, sql_files
+from warehouse.layout import init_root
 from warehouse.schemas import TABLES
 
 FOLDER = Path(__file__).parent
@@ -19,7 +24,7 @@ NOTE = "<!-- Written by docs/generate.py (make docs); edit the source, not this 
 
 
 def tables_page() -> str:
-    """Every table with its columns, then every view and macro with its header."""
+    """Every table and view with its columns, then every macro and check with its header."""
     parts = [NOTE, "# Tables, views and macros\n"]
     parts.append(
         "Tables are Parquet data sets below the root; SQL reads them under the same names. "
@@ -34,9 +39,13 @@ def tables_page() -> str:
             kind = f"{field.type}" + (" or null" if field.nullable else "")
             lines.append(f"| {field.name} | {_short(kind)} | {comment} |")
         parts.append("\n".join(lines) + "\n")
-    for kind, title in (("marts", "Views"), ("macros", "Macros"), ("checks", "Checks")):
+    parts.append("# Views\n")
+    parts += [_view_section(name, columns) for name, columns in _mart_columns().items()]
+    for kind, title in (("macros", "Macros"), ("checks", "Checks")):
         parts.append(f"# {title}\n")
-        parts += [f"## {name}\n\n{_header(text)}\n" for name, text in sql_files(kind).items()]
+        parts += [
+            f"## {name}\n\n{read_header(text).text}\n" for name, text in sql_files(kind).items()
+        ]
     return "\n".join(parts)
 
 
@@ -72,15 +81,45 @@ def _short(kind: str) -> str:
     return re.sub(r"list<element: struct<.*> not null>", "list of (prompt_id, reason)", kind)
 
 
-def _header(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.startswith("--")]
-    return "\n".join(line.removeprefix("--").strip() for line in lines)
+def _mart_columns() -> dict[str, list[dict[str, str]]]:
+    """View -> its columns with type and comment, from an empty warehouse."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "lake"
+        init_root(root)
+        listed = rows(
+            connect(root),
+            "select table_name, column_name, data_type, comment from duckdb_columns() "
+            "where table_name like 'v\\_%' escape '\\' order by table_name, column_index",
+        )
+    columns: dict[str, list[dict[str, str]]] = {}
+    for row in listed:
+        columns.setdefault(row["table_name"], []).append(row)
+    return columns
 
 
-def main() -> None:
-    """Write both pages."""
+def _view_section(name: str, columns: list[dict[str, str]]) -> str:
+    lines = ["| column | type | what |", "| --- | --- | --- |"]
+    for row in columns:
+        comment = row["comment"].replace("|", "\\|")
+        lines.append(f"| {row['column_name']} | {row['data_type'].lower()} | {comment} |")
+    text = read_header(sql_files("marts")[name]).text
+    return f"## {name}\n\n{text}\n\n" + "\n".join(lines) + "\n"
+
+
+@click.command()
+@click.option(
+    "--record",
+    "root",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Ask this demo warehouse the cookbook's questions first, and write the answers down.",
+)
+def main(root: Path | None) -> None:
+    """Write the pages."""
+    if root is not None:
+        record(root)
     (FOLDER / "tables.md").write_text(tables_page())
     (FOLDER / "cli.md").write_text(cli_page())
+    (FOLDER / "cookbook.md").write_text(NOTE + cookbook_page())
 
 
 if __name__ == "__main__":

@@ -171,6 +171,34 @@ def test_parquet_goes_to_a_file(study, lake, tmp_path):
     assert pl.read_parquet(output).height == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("m.csv", b"model,"), ("m.JSON", b"[\n"), ("m.md", b"| model"), ("m.parquet", b"PAR1")],
+)
+def test_the_suffix_of_the_output_names_the_format(study, lake, tmp_path, name, start):
+    statement = "select model, interval 2 days as age, [interval 1 hour] as ages from models"
+    ok("sql", statement, "--root", lake, "-o", tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(start)
+    ok("sql", statement, "--root", lake, "-o", tmp_path / name, "--format", "csv")
+    assert (tmp_path / name).read_bytes().startswith(b"model,age,ages\n")
+
+
+def test_a_query_may_come_through_a_pipe(study, lake):
+    piped = ["sql", "--root", str(lake), "--format", "csv"]
+    result = CliRunner().invoke(cli, piped, input="select count(*) as n from models;")
+    assert result.stdout == "n\n2\n"
+    assert "give a statement" in CliRunner().invoke(cli, piped, input="").stderr
+
+
+def test_the_warehouse_opens_for_plain_duckdb(study, lake, tmp_path):
+    import duckdb
+
+    path = tmp_path / "w.duckdb"
+    assert ok("warehouse", "open", path, "--root", lake).stdout == f"{path}\n"
+    with duckdb.connect(path, read_only=True) as connection:
+        assert connection.sql("select count(*) from v_study").fetchall() == [(2,)]
+
+
 def test_a_query_may_come_from_a_file(study, lake, tmp_path):
     path = tmp_path / "query.sql"
     path.write_text("-- how many\nselect count(*) as models from models;\n")
@@ -296,3 +324,19 @@ def test_help_imports_neither_torch_nor_duckdb():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_importing_axes_is_quick_and_imports_no_library():
+    script = (
+        "import sys, time; started = time.perf_counter(); import axes;"
+        "print(time.perf_counter() - started);"
+        "print(sorted({'torch', 'duckdb', 'polars', 'pyarrow', 'numpy', 'prompt_toolkit'}"
+        " & set(sys.modules)), axes.__all__)"
+    )
+    seconds = []
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        taken, said = done.stdout.splitlines()
+        assert said == "[] ['AxesError', 'connect', 'scan']"
+        seconds.append(float(taken))
+    assert min(seconds) < 0.15

@@ -6,12 +6,20 @@ from pathlib import Path
 import click
 import pytest
 
-from docs.generate import FOLDER, cli_page, commands, tables_page
+from docs.generate import FOLDER, NOTE, cli_page, commands, tables_page
+from docs.recipes import cookbook_page
 
 README = Path(__file__).parent.parent / "README.md"
 
 
-@pytest.mark.parametrize(("name", "page"), [("tables.md", tables_page), ("cli.md", cli_page)])
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [
+        ("tables.md", tables_page),
+        ("cli.md", cli_page),
+        ("cookbook.md", lambda: NOTE + cookbook_page()),
+    ],
+)
 def test_generated_pages_are_up_to_date(name, page):
     assert (FOLDER / name).read_text() == page(), "run `make docs`"
 

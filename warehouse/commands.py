@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import click
 
-from warehouse.options import format_option, root_option
+from warehouse.options import format_for, format_option, root_option
 
 
 @click.command()
@@ -35,10 +36,13 @@ def sql(
 ) -> None:
     """Run STATEMENT (DuckDB's SQL) over the tables, views and macros of the warehouse.
 
+    Without a statement on a terminal: a shell; in a pipe, the statement is read from stdin.
+    --output takes its format from the file's suffix unless --format says another.
+
     \b
-    axes sql "show tables"
+    axes sql
     axes sql "select model, prompt_set, kind, auroc from v_auroc order by all"
-    axes sql --format csv -o p.csv "from v_projections where kind = 'universal'"
+    axes sql -o p.csv "from v_projections where kind = 'universal'"
 
     With --safe a statement of somebody else's may be run: it reads the tables, views and macros and
     no other file, changes nothing, and ends after 30 s or at 1 GB.
@@ -46,16 +50,28 @@ def sql(
     from warehouse.connection import connect, query
     from warehouse.render import show
 
-    if (statement is None) == (path is None):
-        raise click.UsageError("give a statement, or a file with -f")
-    text = path.read_text() if path is not None else statement
-    assert text is not None
+    if statement is not None and path is not None:
+        raise click.UsageError("give a statement, or a file with -f, not both")
+    if path is not None:
+        statement = path.read_text()
+    elif statement is None and sys.stdin.isatty():
+        from warehouse.shell import run_shell
+
+        if output is not None or safe:
+            raise click.UsageError("--output and --safe need a statement, or a file with -f")
+        run_shell(root, output_format)
+        return
+    elif statement is None:
+        statement = sys.stdin.read()
+        if not statement.strip():
+            raise click.UsageError("give a statement, or a file with -f")
     if safe:
         from warehouse.safe import ask
 
-        show(ask(root, text), output_format, output)
+        table = ask(root, statement)
     else:
-        show(query(connect(root), text), output_format, output)
+        table = query(connect(root), statement)
+    show(table, format_for(output, output_format), output)
 
 
 @click.group()
@@ -81,6 +97,32 @@ def init_command(root: Path) -> None:
 
     made = init_root(root)
     click.echo(f"{root}: {'a new warehouse' if made else 'is a warehouse already'}")
+
+
+@warehouse.command("open")
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--relative",
+    "is_relative",
+    is_flag=True,
+    help="Paths relative to FILE's folder, so that the two can be moved together.",
+)
+@root_option
+def open_command(file: Path | None, is_relative: bool, root: Path) -> None:
+    """Write FILE (default warehouse.duckdb in the root) for DuckDB without this code.
+
+    It holds the views, macros and comments, no rows: views read the warehouse's Parquet. Open it
+    with the DuckDB CLI, Python, R or a BI tool, best read-only. With --relative, open it from its
+    own folder, or `set file_search_path` to that folder first.
+
+    \b
+    axes warehouse open
+    duckdb -readonly lake/warehouse.duckdb "from v_auroc"
+    axes warehouse open --relative lake/warehouse.duckdb
+    """
+    from warehouse.standalone import write_standalone
+
+    click.echo(write_standalone(root, file, is_relative=is_relative))
 
 
 @warehouse.command("check")

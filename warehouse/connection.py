@@ -16,13 +16,25 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from warehouse.comments import comment_statements, without_comments
 from warehouse.errors import QueryError, RootError
+from warehouse.index import refresh_index
 from warehouse.layout import require_root
 from warehouse.schemas import TABLES
 
 SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
 
 Connection = duckdb.DuckDBPyConnection
+
+# v_stored where the index cannot be kept, as on a read-only disk: the same rows, by opening files.
+_STORED_WITHOUT_INDEX = """
+create view v_stored as
+select
+    model, model_id, prompt_id, site, pooling, template, null::varchar as file,
+    list(distinct layer order by layer) as layers
+from stg_activations
+group by all
+"""
 
 
 def connect(root: Path) -> Connection:
@@ -34,21 +46,23 @@ def connect(root: Path) -> Connection:
     connection = duckdb.connect()
     connection.execute("set enable_progress_bar = false")
     try:
-        for statement in _statements(root):
-            connection.execute(statement)
+        load_sql(connection, root.resolve(), is_indexed=refresh_index(root))
     except duckdb.Error as error:
         raise RootError(f"{root} cannot be read: {str(error).splitlines()[0]}") from error
     return connection
 
 
-def query(connection: Connection, sql: str, parameters: Any = None) -> pa.Table:
+def query(
+    connection: Connection, sql: str, parameters: Any = None, *, row_limit: int | None = None
+) -> pa.Table:
     """Run one statement and return its rows as an Arrow table; `QueryError` in DuckDB's words.
 
-    A column name that is there already gets a number: `a`, `a_1`. A statement whose files were
-    replaced by a compaction between its listing and its reading is run again.
+    With a `row_limit` no more than that many first rows are computed. A column name that is there
+    already gets a number: `a`, `a_1`. A statement whose files were replaced by a compaction between
+    its listing and its reading is run again.
     """
     try:
-        table = _result(connection, sql, parameters)
+        table = _result(connection, sql, parameters, row_limit)
     except duckdb.Error as error:
         # Without the excerpt of the statement that DuckDB draws below its message.
         message = str(error).partition("\n\nLINE ")[0]
@@ -56,10 +70,12 @@ def query(connection: Connection, sql: str, parameters: Any = None) -> pa.Table:
     return table.rename_columns(_distinct(table.column_names))
 
 
-def _result(connection: Connection, sql: str, parameters: Any) -> pa.Table:
+def _result(connection: Connection, sql: str, parameters: Any, row_limit: int | None) -> pa.Table:
     for is_last in (False, False, True):
         try:
             relation = connection.sql(sql, params=parameters)
+            if relation is not None and row_limit is not None:
+                relation = relation.limit(row_limit)
             return pa.table({}) if relation is None else relation.to_arrow_table()
         except duckdb.IOException as error:
             if is_last or "No such file" not in str(error):
@@ -101,31 +117,48 @@ def _distinct(names: list[str]) -> list[str]:
     return distinct
 
 
-def _statements(root: Path) -> list[str]:
-    """Everything that makes a bare connection a warehouse, each view after those it reads."""
-    views = {**sql_files("staging"), **sql_files("marts")}
-    location = glob.escape(root.resolve().as_posix()).replace("'", "''")
-    statements = list(sql_files("macros").values())
-    statements += [views[name].replace("${root}", location) for name in _in_order(views)]
+def load_sql(connection: Connection, root: Path, *, is_indexed: bool) -> None:
+    """Make a bare connection a warehouse: the objects of `sql/`, each after those it reads.
+
+    Views are bound when they are made, and a mart reads its tables many times over: so marts are
+    made on empty tables, which then give way to the views over files. Paths stay as they are
+    given: a relative root makes relative views. `is_indexed` is what `refresh_index` said.
+    """
+    location = glob.escape(root.as_posix()).replace("'", "''")
+    staging, macros, marts = (sql_files(kind) for kind in ("staging", "macros", "marts"))
+    macros, marts = _in_order(macros), _in_order(marts)
+    connection.execute("begin")
     for name, table in TABLES.items():
-        statements.append(f"create view {name} as select * from stg_{name}")
-        statements.append(f"comment on view {name} is {_quoted(f'One row per {table.grain}.')}")
-        statements += [
-            f"comment on column {name}.{field.name} is {_quoted(text)}"
-            for field, text in zip(table.schema, table.comments, strict=True)
-        ]
-    return statements
+        connection.from_arrow(table.schema.empty_table()).create(f"stg_{name}")
+        connection.execute(f"create view {name} as select * from stg_{name}")
+    for text in macros.values():
+        connection.execute(text)
+    for name, text in marts.items():
+        is_replaced = name == "v_stored" and not is_indexed
+        made = _STORED_WITHOUT_INDEX if is_replaced else text.replace("${root}", location)
+        connection.execute(made)
+    columns = _columns(connection)
+    for name, text in staging.items():
+        connection.execute(f"drop table {name}")
+        connection.execute(text.replace("${root}", location))
+    for statement in comment_statements(marts, macros, columns):
+        connection.execute(statement)
+    connection.execute("commit")
 
 
-def _quoted(text: str) -> str:
-    escaped = text.replace("'", "''")
-    return f"'{escaped}'"
+def _columns(connection: Connection) -> dict[str, list[str]]:
+    """View -> its columns."""
+    listed = connection.execute(
+        "select table_name, list(column_name order by column_index) from duckdb_columns() "
+        "where not internal group by table_name"
+    )
+    return dict(listed.fetchall())
 
 
-def _in_order(views: dict[str, str]) -> list[str]:
-    """View names so that each comes after the views named in its text."""
+def _in_order(files: dict[str, str]) -> dict[str, str]:
+    """The files, each after the others that its code names."""
     graph = {
-        name: {other for other in re.findall(r"\b(?:stg|v)_\w+", text) if other in views} - {name}
-        for name, text in views.items()
+        name: (files.keys() & set(re.findall(r"\w+", without_comments(text)))) - {name}
+        for name, text in files.items()
     }
-    return list(graphlib.TopologicalSorter(graph).static_order())
+    return {name: files[name] for name in graphlib.TopologicalSorter(graph).static_order()}

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 Command = Callable[..., Any]
 
 FORMATS = ("table", "json", "csv", "markdown", "parquet")
+_SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown", ".parquet": "parquet"}
 
 
 def root_option(command: Command) -> Command:
@@ -36,3 +38,11 @@ def format_option(command: Command) -> Command:
         show_default=True,
         help="How rows are printed; parquet needs --output or a pipe.",
     )(command)
+
+
+def format_for(output: Path | None, output_format: str) -> str:
+    """The format that was asked for, or else the one that the output file's suffix names."""
+    source = click.get_current_context().get_parameter_source("output_format")
+    if output is None or source is not ParameterSource.DEFAULT:
+        return output_format
+    return _SUFFIXES.get(output.suffix.lower(), output_format)

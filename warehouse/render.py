@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import duckdb
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -55,6 +56,7 @@ def show_record(record: Any, output_format: str) -> None:
 
 def render(table: pa.Table, output_format: str, *, cell_width: int = _CELL_WIDTH) -> bytes:
     """A result in one of `FORMATS`, as bytes; text for people is cut at `cell_width`."""
+    table = _storable(table)
     if output_format == "parquet":
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
@@ -70,12 +72,25 @@ def render(table: pa.Table, output_format: str, *, cell_width: int = _CELL_WIDTH
     return text.encode()
 
 
+def _storable(table: pa.Table) -> pa.Table:
+    """Intervals as DuckDB writes them: neither Parquet nor any text format has a type for them."""
+    if not any("interval" in str(field.type) for field in table.schema):
+        return table
+    relation = duckdb.from_arrow(table)
+    return relation.select(
+        *(
+            duckdb.ColumnExpression(name).cast(str(kind).replace("INTERVAL", "VARCHAR")).alias(name)
+            for name, kind in zip(relation.columns, relation.types, strict=True)
+        )
+    ).to_arrow_table()
+
+
 def _flat(table: pa.Table) -> pl.DataFrame:
     """Lists and structs as JSON text: CSV has no nested values."""
     columns = []
     for name in table.column_names:
         values = table.column(name)
-        if pa.types.is_nested(values.type):
+        if pa.types.is_nested(values.type) or pa.types.is_binary(values.type):
             values = pa.array(
                 [
                     None if value is None else json.dumps(value, default=_plain)

@@ -2,8 +2,8 @@
 
 Three walls, each of which would hold alone against most of what is tried:
 the statement's syntax tree may name the warehouse's own tables, views, macros and pure functions,
-and nothing else; the connection is locked, and reaches the folders of the tables and no other file;
-the process it runs in has no environment, cannot write a file, and ends at its limits.
+and nothing else; the connection is locked, and reaches the folders of the tables and their index
+and no other file; the process it runs in has no environment, cannot write a file, and ends at its limits.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from warehouse.connection import Connection, connect, sql_files
 from warehouse.errors import AxesError, QueryError
+from warehouse.index import INDEX
 from warehouse.schemas import TABLES
 
 _LONGEST_STATEMENT = 100_000
@@ -186,7 +187,7 @@ def _locked(root: Path, limits: Limits) -> Connection:
     """A connection to the warehouse that reads the tables' folders and cannot be reconfigured."""
     _require_own_files(root)
     connection = connect(root)
-    folders = ", ".join(f"'{_escaped(root / name)}'" for name in TABLES)
+    folders = ", ".join(f"'{_escaped(root / name)}'" for name in (*TABLES, INDEX))
     for setting in (
         "python_enable_replacements = false",
         "python_scan_all_frames = false",
@@ -208,7 +209,7 @@ def _locked(root: Path, limits: Limits) -> Connection:
 def _require_own_files(root: Path) -> None:
     """Raise `QueryError` for a link below the tables that leads out of the root."""
     inside = root.resolve()
-    for name in TABLES:
+    for name in (*TABLES, INDEX):
         for folder, folders, files in os.walk(root / name, followlinks=False):
             for entry in (*folders, *files):
                 path = Path(folder) / entry

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse.errors import NonFiniteError, RootError
+from warehouse.index import refresh_index
 from warehouse.layout import partition_folder
 from warehouse.ledger import Record, record, removing, table_lock, writing
 from warehouse.schemas import TABLES, VECTOR, Table
@@ -101,6 +102,8 @@ def write_rows(
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+    if table == "activations":
+        refresh_index(root, partition)
     return path
 
 

@@ -1,6 +1,11 @@
 -- One row per prompt in a prompt set, model, layer, site, pooling and template:
 -- prompts x labels x models x vectors. A prompt in two sets appears once for each.
 -- Name the model in a filter: only that model's files are then opened.
+--
+-- model_id: the exact model: weights, tokenizer, numerics (models.model_id)
+-- prompt_set: the set of the prompt
+-- source: where the prompt comes from, as its source says
+-- depth_fraction: layer / (layer_count - 1): 0 for the first block, 1 for the last
 create view v_activations as
 with
 activations as (select * from stg_activations),

@@ -1,6 +1,12 @@
 -- One row per axis, model and labelled prompt set: AUROC of the projection.
--- Mann-Whitney U over n_pos * n_neg with midranks (Hanley and McNeil 1982); null where
--- a class is missing. Same figure as the macro auroc, by window ranks.
+-- Mann-Whitney U over n_pos * n_neg with midranks (Hanley and McNeil 1982). Same figure
+-- as the macro auroc, by window ranks.
+--
+-- auroc: chance that a positive row projects above a negative one, ties half; null
+--   where a class is missing
+-- positive_count: rows of the positive class
+-- negative_count: rows of the negative class
+-- is_in_sample: whether the axis was fitted on any of these prompts
 create view v_auroc as
 with
 projections as (

@@ -1,5 +1,12 @@
 -- One row per ordered pair of different axes in one space (model, layer and site).
--- Signs are kept: -1 is the same line with the classes swapped.
+--
+-- other_axis_id: the axis compared with (axes.axis_id)
+-- axis_name: its name (axes.name)
+-- other_axis_name: the other's name
+-- other_kind: the other's kind
+-- model: the model that it was fitted on, if one
+-- other_model: the model that the other was fitted on, if one
+-- cosine: of the two vectors; -1 is the same line with the classes swapped
 create view v_axis_cosines as
 with
 axes as (select * from stg_axes),

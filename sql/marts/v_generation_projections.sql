@@ -1,5 +1,11 @@
--- One row per axis, completion and step: the projection while the model speaks.
--- running_mean: mean projection of the steps so far.
+-- One row per axis, completion and step, in each prompt set of its prompt: the
+-- projection while the model speaks.
+--
+-- axis_id: the axis (axes.axis_id)
+-- axis_name: its name (axes.name)
+-- generation_id: the completion (generations.generation_id)
+-- running_mean: mean projection of the steps so far
+-- prompt_set: the set of the prompt
 create view v_generation_projections as
 with
 token_projections as (select * from stg_token_projections),

@@ -1,8 +1,13 @@
 -- One row per axis, model and prompt in a prompt set.
+-- Compare projections within one axis and model only.
+--
+-- axis_id: the axis (axes.axis_id)
+-- axis_name: its name (axes.name)
 -- kind: native (the model's own direction), universal or leave_one_out (after the
--- model's alignment), ...; compare projections within one axis and model only.
+--   model's alignment), ...
+-- prompt_set: the set of the prompt
 -- is_in_sample: the axis was fitted on this prompt, whatever set it is read from
--- (leave_one_out leaves out a model, not the prompts).
+--   (leave_one_out leaves out a model, not the prompts)
 create view v_projections as
 with
 projections as (select * from stg_projections),

@@ -1,4 +1,12 @@
 -- One row per prompt set.
+--
+-- sources: the sources of its prompts
+-- licenses: the licences of its prompts
+-- prompt_count: its prompts
+-- positive_count: those of the positive class
+-- negative_count: those of the negative class
+-- unlabelled_count: those without a label
+-- pair_count: its matched pairs
 create view v_prompt_sets as
 with
 prompts as (select * from v_prompts),

@@ -1,6 +1,10 @@
--- One row per prompt in a prompt set, with its label.
--- label, is_positive: of one labeler per set, `dataset` where it labelled any of it,
--- else the first there is; null for prompts without a label by it.
+-- One row per prompt in a prompt set, with its label: that of one labeler per set,
+-- `dataset` where it labelled any of it, else the first there is.
+--
+-- prompt_set: the name the set was imported under
+-- prompt_id: hash of the normalised text (prompts.prompt_id)
+-- label: the label's text, as the source says; null without one
+-- is_positive: true for the concept's positive class; null without a label
 create view v_prompts as
 with
 prompts as (select * from stg_prompts),

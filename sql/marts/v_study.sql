@@ -1,8 +1,22 @@
--- One row per study, model and prompt set: the study table.
--- native_cross_validated, bag_of_words: out of fold, folds grouped by pair.
--- null_in_sample, null_cross_validated: 95th percentiles of the same figures for
--- directions fitted on shuffled labels. Those of a model are null for any set but the
--- one that the directions were fitted on.
+-- One row per study, model and prompt set: the study table. The figures of a model on
+-- itself are null for any set but the one that the directions were fitted on.
+--
+-- native: AUROC of the model's own direction
+-- native_lower: lower end of its 95 % interval
+-- native_upper: upper end of its 95 % interval
+-- universal: AUROC of the universal axis
+-- universal_lower: lower end of its 95 % interval
+-- universal_upper: upper end of its 95 % interval
+-- leave_one_out: AUROC of the axis made without this model
+-- native_cross_validated: AUROC of its own direction out of fold, folds grouped by pair
+-- null_in_sample: 95th percentile of native for directions fitted on shuffled labels
+-- null_cross_validated: the same of native_cross_validated
+-- bag_of_words: AUROC of word counts, out of fold, folds grouped by pair
+-- prompt_length: AUROC of the length in characters
+-- cosine_universal: of the aligned direction with the universal axis
+-- cosine_reference: of the aligned direction with the reference's own
+-- alignment_r2: 1 - SSE/SST over all dimensions, held-out alignment rows
+-- ridge_lambda: penalty of the alignment; null for the reference, mapped by identity
 create view v_study as
 with
 evaluations as (select * from stg_evaluations),

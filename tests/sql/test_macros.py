@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
-from sklearn.metrics import roc_auc_score
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import rankdata, spearmanr
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
 
 from tests.rows import put, put_prompts
-from warehouse.connection import Connection, connect, query, rows
+from warehouse.connection import Connection, connect, query, rows, sql_files
 from warehouse.errors import QueryError
 
 
 @pytest.fixture
 def connection(empty: Connection) -> Connection:
     return empty.cursor()
+
+
+# Hypothesis runs a test many times over, which fixtures of one test each do not allow.
+_MACROS = duckdb.connect()
+for _name in ("midranks", "tpr_at_fpr"):
+    _MACROS.execute(sql_files("macros")[_name])
 
 
 def single(connection: Connection, statement: str, parameters: object = None) -> object:
@@ -200,3 +210,203 @@ def test_the_macro_and_the_view_give_the_same_auroc(root: Path) -> None:
         assert row["of_view"] == row["of_macro"]
         assert (row["of_view"] is None) == (row["prompt_set"] == "one class")
         assert row["of_view"] is None or 0.5 < row["of_view"] < 1
+
+
+# unit, euclidean, project
+
+
+@pytest.mark.parametrize("width", [1, 3, 512])
+def test_unit_and_euclidean_are_numpys_in_double_precision(
+    connection: Connection, width: int
+) -> None:
+    random = np.random.default_rng(width)
+    a = (1e3 * random.standard_normal((40, width))).astype(np.float32)
+    b = (1e3 * random.standard_normal((40, width))).astype(np.float32)
+    connection.register("pairs", pa.table({"a": a.tolist(), "b": b.tolist()}))
+    found = query(connection, "select unit(a) as u, euclidean(a, b) as e from pairs")
+    wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
+    wanted = wide_a / np.linalg.norm(wide_a, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.array(found["u"].to_pylist()), wanted, atol=1e-12)
+    distances = np.linalg.norm(wide_a - wide_b, axis=1)
+    np.testing.assert_allclose(found["e"].to_numpy(), distances, rtol=1e-12)
+
+
+def test_the_zero_vector_has_no_direction(connection: Connection) -> None:
+    assert single(connection, "select unit([0, 0])") is None
+    assert single(connection, "select unit(null::float[])") is None
+
+
+def test_project_is_the_product_with_the_registered_axis(root: Path) -> None:
+    put(root, "axes", {"axis_id": "x", "vector": [0.6, 0.8]}, {"axis_id": "y", "vector": [1, 0]})
+    connection = connect(root)
+    assert single(connection, "select project([5, 10], 'x')") == pytest.approx(11, abs=1e-6)
+    assert single(connection, "select project([5, 10], 'nowhere')") is None
+    found = rows(connection, "select axis_id, project([5, 10], axis_id) as p from axes order by 1")
+    assert [(row["axis_id"], round(row["p"], 5)) for row in found] == [("x", 11.0), ("y", 5.0)]
+
+
+# auprc, tpr_at_fpr, cohens_d, brier, spearman
+
+
+def cohens_d(score: np.ndarray, is_positive: np.ndarray) -> float:
+    """By the textbook: sums of squares about the class means over n - 2."""
+    positive, negative = score[is_positive], score[~is_positive]
+    squares = sum(((part - part.mean()) ** 2).sum() for part in (positive, negative))
+    return (positive.mean() - negative.mean()) / np.sqrt(squares / (len(score) - 2))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("levels", [2, 20, 10**6])
+def test_the_class_macros_are_sklearns_with_ties(
+    connection: Connection, seed: int, levels: int
+) -> None:
+    table = scored(seed, levels=levels)
+    connection.register("scored", table)
+    score, positive = table["score"].to_numpy(), table["is_positive"].to_numpy()
+    wanted = {
+        "auprc(score, is_positive)": average_precision_score(positive, score),
+        "cohens_d(score, is_positive)": cohens_d(score, positive),
+        "brier(score, is_positive)": brier_score_loss(positive, score),
+    }
+    false_rate, true_rate, _ = roc_curve(positive, score, drop_intermediate=False)
+    for limit in (0, 0.01, 0.05, 0.29, 0.5, 1, *false_rate[:8]):
+        call = f"tpr_at_fpr(score, is_positive, {float(limit)!r}::double)"
+        wanted[call] = true_rate[false_rate <= limit].max()
+    for call, value in wanted.items():
+        assert single(connection, f"select {call} from scored") == pytest.approx(value, abs=1e-9)
+
+
+@given(st.integers(1, 400), st.data())
+def test_a_false_positive_rate_that_is_a_fraction_allows_just_that_many(
+    negatives: int, data: st.DataObject
+) -> None:
+    """k / n as a limit lets k negatives through, whichever way k / n * n is rounded."""
+    allowed = data.draw(st.integers(0, negatives))
+    connection = _MACROS
+    found = single(
+        connection,
+        "select tpr_at_fpr(score, is_positive, $2::double) from ("
+        "select range::double as score, false as is_positive from range($1) "
+        "union all select range + 0.5, true from range(-1, $1))",
+        [negatives, allowed / negatives],
+    )
+    assert found == pytest.approx((allowed + 1) / (negatives + 1), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("levels", [2, 20, 10**6])
+def test_spearman_is_scipys_with_ties(connection: Connection, seed: int, levels: int) -> None:
+    random = np.random.default_rng(seed)
+    x = random.integers(0, levels, 300) / levels
+    y = np.round(x + random.standard_normal(300), 1)
+    connection.register("pairs", pa.table({"x": x, "y": y}))
+    wanted = spearmanr(x, y).statistic
+    assert single(connection, "select spearman(x, y) from pairs") == pytest.approx(wanted, abs=1e-9)
+    assert single(connection, "select spearman(y, -x) from pairs") == pytest.approx(
+        -wanted, abs=1e-9
+    )
+
+
+@given(st.lists(st.sampled_from([-1.5, 0.0, 0.25, 7.0, float("inf")]), max_size=30))
+def test_midranks_are_scipys(values: list[float]) -> None:
+    found = single(_MACROS, "select midranks(list_sort($1::double[]))", [values])
+    assert found == (rankdata(sorted(values)).tolist() if values else [])
+
+
+CALLS = {
+    "auprc(score, is_positive)": 1.0,
+    "tpr_at_fpr(score, is_positive, 0.5)": None,
+    "cohens_d(score, is_positive)": None,
+    "brier(score, is_positive)": 2.5,
+}
+
+
+@pytest.mark.parametrize(("call", "value"), CALLS.items())
+def test_a_class_that_is_missing_gives_null_and_not_an_error(
+    connection: Connection, call: str, value: float | None
+) -> None:
+    """`value` is what is still defined where every row is positive."""
+    asked = f"select {call} from (values {{}}) as t(score, is_positive)"
+    positives = "(0.0, true), (3.0, true)"
+    found = single(connection, asked.format(positives))
+    assert found is None if value is None else found == pytest.approx(value)
+    if not call.startswith("brier"):
+        assert single(connection, asked.format("(0.0, false), (3.0, false)")) is None
+    assert single(connection, asked.format("(null::double, true), (null, false)")) is None
+    assert single(connection, f"{asked.format(positives)} where false") is None
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_rows_without_a_score_or_a_label_are_left_out(connection: Connection, call: str) -> None:
+    asked = f"select {call} from (values {{}}) as t(score, is_positive)"
+    plain = "(0.25, false), (0.5, true), (0.5, false), (0.75, true)"
+    gaps = f"{plain}, (null, true), (null, false), (0.9, null), (null, null)"
+    assert single(connection, asked.format(gaps)) == single(connection, asked.format(plain))
+
+
+@pytest.mark.parametrize("pair", ["1, y", "x, 1", "null, y", "null, null", "x, nullif(x, x)"])
+def test_a_side_that_does_not_vary_has_no_rank_correlation(
+    connection: Connection, pair: str
+) -> None:
+    values = "(values (1, 5), (2, 3), (3, 4)) as t(x, y)"
+    assert single(connection, f"select spearman({pair}) from {values}") is None
+
+
+def test_aggregates_work_by_group(connection: Connection) -> None:
+    table = scored(9)
+    connection.register("scored", table)
+    found = rows(
+        connection,
+        "select place, auprc(score, is_positive) as a, spearman(score, is_positive::int) as s, "
+        "tpr_at_fpr(score, is_positive, 0.1) as t, bootstrap_ci(score, 0).estimate as m "
+        "from scored group by place order by place",
+    )
+    for row in found:
+        mine = table.filter(pa.compute.equal(table["place"], row["place"]))
+        score, positive = mine["score"].to_numpy(), mine["is_positive"].to_numpy()
+        assert row["a"] == pytest.approx(average_precision_score(positive, score), abs=1e-9)
+        assert row["s"] == pytest.approx(spearmanr(score, positive).statistic, abs=1e-9)
+        assert row["m"] == pytest.approx(score.mean(), abs=1e-9)
+
+
+# bootstrap_ci
+
+
+def test_a_bootstrap_interval_is_numpys_on_the_same_draws(connection: Connection) -> None:
+    values = np.sort(np.random.default_rng(3).standard_normal(50))
+    connection.register("numbers", pa.table({"x": values}))
+    draws = query(
+        connection,
+        "select (hash(7::int, r, d) % 50)::int as place from range(200) as a(r), range(50) as b(d) "
+        "order by r, d",
+    )["place"].to_numpy()
+    means = values[draws].reshape(200, 50).mean(axis=1)
+    found = single(connection, "select bootstrap_ci(x, 7, replicates := 200) from numbers")
+    assert found["estimate"] == pytest.approx(values.mean(), abs=1e-9)
+    assert found["lower"] == pytest.approx(np.quantile(means, 0.025), abs=1e-9)
+    assert found["upper"] == pytest.approx(np.quantile(means, 0.975), abs=1e-9)
+
+
+def test_a_bootstrap_interval_is_as_wide_as_theory_and_its_level_say(
+    connection: Connection,
+) -> None:
+    values = np.random.default_rng(4).standard_normal(400)
+    connection.register("numbers", pa.table({"x": values}))
+    for level, deviations in ((0.95, 1.96), (0.5, 0.674)):
+        found = single(connection, f"select bootstrap_ci(x, 1, level := {level}) from numbers")
+        half = (found["upper"] - found["lower"]) / 2
+        assert half == pytest.approx(deviations * values.std() / 20, rel=0.15)
+
+
+def test_a_seed_gives_one_interval_whatever_the_order_of_rows(connection: Connection) -> None:
+    connection.register("scored", scored(6))
+    asked = "select bootstrap_ci(score, {}, replicates := 100) from (from scored order by {})"
+    found = [
+        single(connection, asked.format(1, by)) for by in ("score", "score desc", "hash(score)")
+    ]
+    assert found[0] == found[1] == found[2]
+    assert single(connection, asked.format(2, "score")) != found[0]
+
+
+def test_no_rows_have_no_interval(connection: Connection) -> None:
+    assert single(connection, "select bootstrap_ci(null::double, 1)") is None

@@ -285,3 +285,29 @@ def test_a_prompt_of_no_set_is_in_no_mart(root: Path, view: str) -> None:
     put(root, "activations", {**GIVEN, "prompt_id": "orphan"})
     put(root, "projections", {**GIVEN, "prompt_id": "orphan", "axis_id": "x"})
     assert ask(root, f"from {view}") == []
+
+
+def test_coverage_counts_what_is_there_and_what_is_missing(root: Path) -> None:
+    put_prompts(root, "a", {"p": True, "q": False})
+    put_prompts(root, "b", {"q": None, "r": None, "s": None})
+    put(root, "models", {"model": "m", "model_id": "id", "layer_count": 2})
+    common = {"model": "m", "model_id": "id", "site": "resid_post", "template": "raw"}
+    put(
+        root,
+        "activations",
+        *(
+            {**common, "prompt_id": prompt_id, "layer": layer, "pooling": "mean"}
+            for prompt_id, layer in (("p", 0), ("q", 0), ("q", 1), ("r", 1), ("elsewhere", 0))
+        ),
+    )
+    found = rows(
+        connect(root),
+        "select prompt_set, layer, prompt_count, row_count, missing_count "
+        "from v_coverage order by all",
+    )
+    assert [tuple(row.values()) for row in found] == [
+        ("a", 0, 2, 2, 0),
+        ("a", 1, 2, 1, 1),
+        ("b", 0, 3, 1, 2),
+        ("b", 1, 3, 2, 1),
+    ]

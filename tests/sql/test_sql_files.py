@@ -9,6 +9,7 @@ import duckdb
 import pytest
 
 from tests.rows import put
+from warehouse.comments import read_header
 from warehouse.connection import SQL_FOLDER, Connection, connect, query, rows, sql_files
 from warehouse.schemas import TABLES, Table
 
@@ -27,9 +28,8 @@ def code(path: Path) -> str:
 
 
 def header(path: Path) -> str:
-    """The comment that the file opens with, as one line."""
-    comment = re.match(r"(--.*\n)+", path.read_text())
-    return " ".join(line.removeprefix("--").strip() for line in comment[0].splitlines())
+    """What the comment that the file opens with says of the object, as one line."""
+    return " ".join(read_header(path.read_text()).text.split())
 
 
 def test_the_folder_holds_the_four_kinds_and_nothing_else() -> None:
@@ -66,6 +66,29 @@ def test_a_file_opens_with_a_comment_that_is_a_sentence(path: Path) -> None:
 def test_the_staging_header_states_the_grain_of_the_schema(table: Table) -> None:
     path = SQL_FOLDER / "staging" / f"stg_{table.name}.sql"
     assert header(path) == f"One row per {table.grain}."
+
+
+def test_every_view_macro_and_column_is_commented(empty: Connection) -> None:
+    uncommented = rows(
+        empty,
+        """
+        select table_name || '.' || column_name as name, comment
+        from duckdb_columns() where not internal
+        union all
+        select view_name, comment from duckdb_views() where not internal
+        union all
+        select function_name, comment from duckdb_functions()
+        where not internal and function_type like '%macro%'
+        """,
+    )
+    assert len(uncommented) > 500
+    assert [row["name"] for row in uncommented if not row["comment"]] == []
+
+
+@pytest.mark.parametrize("name", sql_files("marts"))
+def test_a_header_names_only_columns_that_the_mart_has(empty: Connection, name: str) -> None:
+    columns = {row["column_name"] for row in rows(empty, f"describe {name}")}
+    assert read_header(sql_files("marts")[name]).columns.keys() <= columns
 
 
 @every_file

@@ -104,6 +104,8 @@ def test_what_duckdb_returns_can_be_shown_in_every_format(root: Path, output_for
         select sum(x) as total, 1.5 as fraction, count(*) as n, date '2025-01-02' as day,
             timestamptz '2025-01-02 03:04:05+00' as at, { 'a': [1, null] } as nested,
             map { 'k': 1 } as pairs, 'demo'::enum ('demo', 'x') as kind, null as nothing,
+            interval 14 months as age, [interval 1 day] as ages, 'ab'::blob as bytes,
+            { 'a': interval 1 hour } as inner_age,
             '6f9619ff-8b86-d011-b42d-00c04fc964ff'::uuid as id, 1 as n, true as is_set
         from range(4) as numbers (x)
     """
@@ -120,6 +122,8 @@ def test_what_duckdb_returns_can_be_shown_in_every_format(root: Path, output_for
         row = pl.read_csv(data).row(0, named=True)
         assert (row["total"], row["fraction"], row["n_1"], row["kind"]) == (6, 1.5, 1, "demo")
         assert json.loads(row["nested"]) == {"a": [1, None]}
+        assert (row["age"], row["ages"]) == ("1 year 2 months", '["1 day"]')
+        assert json.loads(row["inner_age"]) == {"a": "01:00:00"}
 
 
 def test_a_table_has_a_header_a_rule_the_rows_and_their_number() -> None:

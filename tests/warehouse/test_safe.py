@@ -194,6 +194,8 @@ ORDINARY = [
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("safe")
     put_warehouse(base / "lake")
+    # The index of keys is written by whoever opens a root first.
+    connect(base / "lake").close()
     outside = base / "outside"
     outside.mkdir()
     (outside / "secret.txt").write_text(SECRET)

@@ -1,0 +1,11 @@
+-- How do the axes rank the prompts: native, universal, made without the model?
+select
+    model,
+    native::decimal(9, 2) as native,
+    universal::decimal(9, 2) as universal,
+    leave_one_out::decimal(9, 2) as leave_one_out,
+    cosine_universal::decimal(9, 2) as cosine_universal,
+    is_in_sample
+from v_study
+where prompt_set = 'demo_safety'
+order by model;

@@ -1,0 +1,13 @@
+-- Is that more than chance, and more than a bag of words?
+-- native_cross_validated is out of fold; null_cross_validated its 95th percentile under
+-- shuffled labels.
+select
+    model,
+    native_cross_validated::decimal(9, 2) as cross_validated,
+    null_cross_validated::decimal(9, 2) as null_95,
+    bag_of_words::decimal(9, 2) as bag_of_words,
+    prompt_length::decimal(9, 2) as prompt_length,
+    native_cross_validated > null_cross_validated as is_above_null
+from v_study
+where prompt_set = 'demo_safety'
+order by model;

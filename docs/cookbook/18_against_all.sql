@@ -1,0 +1,11 @@
+-- Does a category look better against the negatives of all categories?
+-- If so, topic does part of the work. Universal axis, reference model.
+select
+    category,
+    auroc::decimal(9, 2) as within_category,
+    auroc_against_all::decimal(9, 2) as against_all,
+    positive_count
+from v_category_auroc
+where
+    kind = 'universal' and prompt_set = 'demo_safety' and model like 'qwen%'
+order by against_all desc, category asc;

@@ -1,0 +1,12 @@
+-- Do the models rank the same prompts alike?
+-- Spearman of the projections; within the unsafe class it cannot come from the labels.
+select
+    kind,
+    model,
+    other_model,
+    prompt_count,
+    spearman::decimal(9, 2) as spearman,
+    spearman_positive::decimal(9, 2) as within_unsafe
+from v_model_agreement
+where prompt_set = 'demo_safety' and model < other_model
+order by kind, model, other_model;

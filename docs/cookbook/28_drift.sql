@@ -1,0 +1,12 @@
+-- Does the projection drift apart while the model answers?
+-- Slope over the generated tokens; 24 + 24 completions a model, so no claim either way.
+select
+    model,
+    count(*) as completions,
+    avg(drift_slope) filter (where is_positive)::decimal(9, 2) as unsafe_prompts,
+    avg(drift_slope) filter (where not is_positive)::decimal(9, 2) as safe_prompts,
+    auroc(mean_projection, is_positive)::decimal(9, 2) as auroc_of_mean
+from v_generation_drift
+where kind = 'universal'
+group by model
+order by model;

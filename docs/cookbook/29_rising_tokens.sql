@@ -1,0 +1,15 @@
+-- Which token raised the projection most?
+-- In completions of safe prompts, the largest single rise of each model.
+select
+    model,
+    rising_token,
+    largest_rise::decimal(9, 1) as rise,
+    token_count
+from v_generation_drift
+where kind = 'universal' and not is_positive
+qualify
+    row_number() over (
+        partition by model
+        order by largest_rise desc nulls last, generation_id asc
+    ) = 1
+order by model;

@@ -1,0 +1,16 @@
+-- Where does the universal axis come from?
+select
+    axes.name,
+    axes.method,
+    axes.space_model,
+    axes.layer,
+    len(axes.source_axis_ids) as directions,
+    axes.prompt_set,
+    axes.positive_count,
+    axes.negative_count,
+    runs.command,
+    runs.seed
+from axes
+inner join runs on axes.run_id = runs.run_id
+where axes.kind = 'universal'
+order by axes.name;

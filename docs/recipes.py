@@ -1,0 +1,67 @@
+"""The questions of docs/cookbook: SQL files, what they print on the demo's warehouse, the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from warehouse.comments import read_header
+from warehouse.connection import connect, query
+from warehouse.render import render
+
+COOKBOOK = Path(__file__).parent / "cookbook"
+
+_INTRODUCTION = """\
+# Cookbook
+
+{count} questions, each with its SQL and what that says on the warehouse of `make demo`: three small
+models, 300 + 300 prompts in matched pairs, 1,500 prompts for the alignment. The files are in
+[cookbook](cookbook): `axes sql -f docs/cookbook/01_coverage.sql`.
+
+Outputs are recorded. `make docs RECORD=lake` asks a demo warehouse again and writes the answers
+down; a test compares them. The SQL rounds, since last digits differ between machines.
+"""
+
+
+def cookbook_page() -> str:
+    """Every question with its SQL and its recorded output."""
+    queries = recipes()
+    parts = [_INTRODUCTION.format(count=len(queries))]
+    parts.append("".join(f"- [{_question(sql)}](#{name})\n" for name, sql in queries.items()))
+    for name, sql in queries.items():
+        remarks = read_header(sql).text.partition("\n")[2]
+        parts.append(f'<a id="{name}"></a>\n\n## {_question(sql)}\n')
+        parts += [f"{remarks}\n"] if remarks else []
+        parts.append(f"```sql\n{_code(sql)}\n```\n\n```\n{recorded(name)}```\n")
+    return "\n".join(parts)
+
+
+def recipes() -> dict[str, str]:
+    """Name -> SQL, in order."""
+    return {path.stem: path.read_text() for path in sorted(COOKBOOK.glob("*.sql"))}
+
+
+def recorded(name: str) -> str:
+    """What a question printed when it was last asked of the demo's warehouse."""
+    return (COOKBOOK / f"{name}.txt").read_text()
+
+
+def answers(root: Path) -> dict[str, str]:
+    """Name -> what each question prints on a warehouse."""
+    connection = connect(root)
+    return {
+        name: render(query(connection, sql), "table").decode() for name, sql in recipes().items()
+    }
+
+
+def record(root: Path) -> None:
+    """Ask a demo warehouse every question and write the answers down."""
+    for name, text in answers(root).items():
+        (COOKBOOK / f"{name}.txt").write_text(text)
+
+
+def _question(sql: str) -> str:
+    return read_header(sql).text.partition("\n")[0]
+
+
+def _code(sql: str) -> str:
+    return "\n".join(line for line in sql.splitlines() if not line.startswith("--"))
