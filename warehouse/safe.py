@@ -3,7 +3,8 @@
 Three walls, each of which would hold alone against most of what is tried:
 the statement's syntax tree may name the warehouse's own tables, views, macros and pure functions,
 and nothing else; the connection is locked, and reaches the folders of the tables and their index
-and no other file; the process it runs in has no environment, cannot write a file, and ends at its limits.
+and no other file; the process it runs in has no environment, cannot write a file, and ends at its
+limits.
 """
 
 from __future__ import annotations
