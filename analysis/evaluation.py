@@ -13,6 +13,7 @@ from analysis.baselines import (
     bag_of_words_transfer,
     prompt_lengths,
 )
+from analysis.blocks import project
 from analysis.definition import Fitted, Member, StudyDefinition
 from analysis.fitting import projected
 from analysis.matrices import Matrix
@@ -94,7 +95,7 @@ def _auroc_rows(
     fitted_on = set(member.labelled[definition.prompts].prompt_ids)
     is_in_sample = not fitted_on.isdisjoint(matrix.prompt_ids)
     scored = {
-        "native": (own.native, matrix.x @ own.native.vector),
+        "native": (own.native, project(matrix.x, own.native.vector)),
         "universal": (universal, projected(matrix, own, universal)),
     }
     if own.leave_one_out is not None:

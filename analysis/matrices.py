@@ -11,10 +11,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool
 
-from warehouse.connection import Connection, query, rows, vectors
-from warehouse.errors import CoverageError, LabelError, LayerError, ModelError, PromptError
+from warehouse.connection import Connection, query, rows, stream, vectors
+from warehouse.errors import (
+    CoverageError,
+    LabelError,
+    LayerError,
+    ModelError,
+    PromptError,
+    QueryError,
+)
+from warehouse.scratch import Rows, StoredRows, allocate
 from warehouse.writer import content_key
 
 SITE = "resid_post"
@@ -42,6 +52,11 @@ class Space:
             )
         return replace(self, layer=layer)
 
+    @property
+    def key(self) -> tuple[str, str, str, str, str]:
+        """Model, model id, site, pooling and template: what picks its rows, apart from a layer."""
+        return self.model, self.model_id, self.site, self.pooling, self.template
+
     def at_fraction(self, fraction: float) -> Space:
         """The layer `round(fraction * (layer_count - 1))`."""
         return self.at(round(fraction * (self.layer_count - 1)))
@@ -51,11 +66,13 @@ class Space:
 class Matrix:
     """Activations of a prompt set in the set's order, and what the rows are.
 
+    `x` is `[row, d_model]`, in memory or, where that would be too much, on disk: go through it with
+    `analysis.blocks`.
     `is_positive` is None where the set has no labels; `groups` numbers rows that belong together
     (a matched pair, else the row itself); `missing_count` rows of the set are not in the warehouse.
     """
 
-    x: Float[np.ndarray, "row d_model"]
+    x: Rows
     prompt_ids: tuple[str, ...]
     texts: tuple[str, ...]
     is_positive: Bool[np.ndarray, " row"] | None
@@ -79,7 +96,7 @@ class Matrix:
         """The rows of `index`, in its order."""
         return replace(
             self,
-            x=self.x[index],
+            x=self.x.take(index) if isinstance(self.x, StoredRows) else self.x[index],
             prompt_ids=tuple(self.prompt_ids[i] for i in index),
             texts=tuple(self.texts[i] for i in index),
             is_positive=None if self.is_positive is None else self.is_positive[index],
@@ -144,7 +161,7 @@ def load_matrix(
     """
     expected = count_prompts(connection, prompt_set, limit)
     statement = matrix_query(space, prompt_set, limit)
-    table = query(connection, statement)
+    table = query(connection, f"select * exclude (vector) from ({statement})")
     missing_count = expected - table.num_rows
     if missing_count and not (allow_missing and table.num_rows):
         raise CoverageError(
@@ -163,7 +180,7 @@ def load_matrix(
     pairs = table.column("pair_id").to_pylist()
     names = [pair or f"row {row}" for row, pair in enumerate(pairs)]
     return Matrix(
-        x=vectors(table.column("vector")),
+        x=_read_vectors(connection, space, prompt_set, table.column("prompt_id")),
         prompt_ids=tuple(table.column("prompt_id").to_pylist()),
         texts=tuple(table.column("text").to_pylist()),
         is_positive=None if unlabelled_count else np.array(labels, dtype=bool),
@@ -171,6 +188,47 @@ def load_matrix(
         missing_count=missing_count,
         query=statement,
     )
+
+
+def _read_vectors(
+    connection: Connection, space: Space, prompt_set: str, prompt_ids: pa.ChunkedArray
+) -> Rows:
+    """The vectors of these prompts in this order: streamed as they lie in the files, then placed.
+
+    Sorting vectors in the database would move every one of them twice.
+    """
+    x = allocate(connection, len(prompt_ids), space.d_model)
+    is_there = np.zeros(len(prompt_ids), dtype=bool)
+    order = prompt_ids.combine_chunks()
+    batches = stream(
+        connection,
+        """
+        select prompt_id, vector
+        from activations
+        where
+            model = ? and model_id = ? and site = ? and pooling = ? and template = ?
+            and layer = ?
+            and prompt_id in (select prompt_id from prompts where prompt_set = ?)
+        """,
+        [*space.key, space.layer, prompt_set],
+    )
+    for batch in batches:
+        places = pc.index_in(batch.column("prompt_id"), order)
+        wanted = places.is_valid().to_numpy(zero_copy_only=False)
+        block, places = vectors(batch.column("vector")), places.drop_null().to_numpy()
+        if len(block) and block.shape[1] != space.d_model:
+            raise QueryError(
+                f"vectors of {block.shape[1]} numbers, {space.model} has {space.d_model}: "
+                "run `axes warehouse check`"
+            )
+        x[places] = block if wanted.all() else block[wanted]
+        is_there[places] = True
+    if not is_there.all():
+        raise CoverageError(
+            f"{(~is_there).sum()} rows of {space.model} went while they were read, or are there "
+            "twice: run `axes warehouse check`"
+        )
+    return x
 
 
 def is_covered(
@@ -189,23 +247,15 @@ def is_covered(
         rows(
             connection,
             """
-            select count(*) as count
-            from activations
+            select coalesce(sum(len(layers)), 0)::bigint as count
+            from v_stored
             where
                 model = ? and model_id = ? and site = ? and pooling = ? and template = ?
                 and prompt_id in (
                     select prompt_id from prompts where prompt_set = ? and position < ?
                 )
             """,
-            [
-                space.model,
-                space.model_id,
-                space.site,
-                space.pooling,
-                space.template,
-                prompt_set,
-                2**31 - 1 if limit is None else limit,
-            ],
+            [*space.key, prompt_set, 2**31 - 1 if limit is None else limit],
         )[0]["count"]
         == count_prompts(connection, prompt_set, limit) * space.layer_count
         for prompt_set, limit in limits.items()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import glob
 import graphlib
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,15 @@ SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
 
 Connection = duckdb.DuckDBPyConnection
 
+# Rows that DuckDB hands over at a time: one of its own vectors.
+_BATCH_ROWS = 2048
+# What Python takes with the libraries of an analysis, before it has read a row.
+_LIBRARIES = 256_000_000
+# With less for each thread DuckDB cannot decode row groups.
+_LEAST_FOR_DUCKDB = 64_000_000
+# A matrix larger than this part of the memory lies on disk: a study holds a few dozen.
+_MATRIX_PART = 64
+
 # v_stored where the index cannot be kept, as on a read-only disk: the same rows, by opening files.
 _STORED_WITHOUT_INDEX = """
 create view v_stored as
@@ -36,15 +47,18 @@ group by all
 """
 
 
-def connect(root: Path) -> Connection:
+def connect(root: Path, *, memory_limit: int | None = None) -> Connection:
     """A DuckDB connection with the macros, the tables (`prompts`, ...) and the marts (`v_...`).
 
+    `memory_limit` is in bytes, for the whole process: what is larger than a part of it is kept in
+    files below the root while it is needed. Default: what DuckDB takes, most of the machine's.
     Raises `RootError` where `root` is not a warehouse, or DuckDB cannot read its files.
     """
     require_root(root)
     is_indexed = refresh_index(root)
     connection = duckdb.connect()
     connection.execute("set enable_progress_bar = false")
+    _limit_memory(connection, root, memory_limit)
     try:
         for statement in _statements(root, is_indexed):
             connection.execute(statement)
@@ -68,14 +82,24 @@ def query(connection: Connection, sql: str, parameters: Any = None) -> pa.Table:
     return table.rename_columns(_distinct(table.column_names))
 
 
+def stream(connection: Connection, sql: str, parameters: Any = None) -> Iterator[pa.RecordBatch]:
+    """Run one statement and yield its rows in batches, which need not fit in memory together."""
+    try:
+        yield from connection.sql(sql, params=parameters).to_arrow_reader(_BATCH_ROWS)
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        # Arrow hands DuckDB's errors on as its own; out of memory comes as an OSError.
+        message = str(error).partition("\n\n")[0]
+        raise QueryError(" ".join(message.split())) from error
+
+
 def rows(connection: Connection, sql: str, parameters: Any = None) -> list[dict[str, Any]]:
     """Run one statement and return its rows as dicts."""
     return query(connection, sql, parameters).to_pylist()
 
 
-def vectors(column: pa.ChunkedArray) -> np.ndarray:
+def vectors(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """A queried vector column as a float32 `[rows, d]` matrix; all vectors must be of one width."""
-    lists = column.combine_chunks()
+    lists = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if not len(lists):
         return np.empty((0, 0), dtype=np.float32)
     widths = np.diff(lists.offsets.to_numpy())
@@ -88,6 +112,24 @@ def vectors(column: pa.ChunkedArray) -> np.ndarray:
 def sql_files(kind: str) -> dict[str, str]:
     """Name -> text of the files in `sql/<kind>`."""
     return {path.stem: path.read_text() for path in sorted((SQL_FOLDER / kind).glob("*.sql"))}
+
+
+def _limit_memory(connection: Connection, root: Path, memory_limit: int | None) -> None:
+    """Part the process's memory: Python and its libraries, DuckDB, and matrices (scratch.py)."""
+    folder = _quoted(f"{root.resolve()}/.scratch")
+    connection.execute(f"set temp_directory = {folder}")
+    connection.execute(f"set variable scratch_folder = {folder}")
+    whole = memory_limit
+    if whole is None:
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    else:
+        part = max((whole - _LIBRARIES) // 2, _LEAST_FOR_DUCKDB)
+        threads = min(part // _LEAST_FOR_DUCKDB, os.cpu_count() or 1)
+        connection.execute(f"set memory_limit = '{part}B'")
+        connection.execute(f"set threads = {threads}")
+        # Rows in the order of the files would have to wait for each other in memory.
+        connection.execute("set preserve_insertion_order = false")
+    connection.execute(f"set variable matrix_bytes = {whole // _MATRIX_PART}")
 
 
 def _distinct(names: list[str]) -> list[str]:

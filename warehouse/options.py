@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import click
 
 Command = Callable[..., Any]
+
+# Python with the libraries of an analysis takes 240 MB before it has read a row.
+LEAST_MEMORY = 384_000_000
 
 FORMATS = ("table", "json", "csv", "markdown", "parquet")
 
@@ -26,6 +30,16 @@ def root_option(command: Command) -> Command:
     )(command)
 
 
+def memory_limit_option(command: Command) -> Command:
+    """`--memory-limit`: what the process may take, passed in bytes or as None."""
+    return click.option(
+        "--memory-limit",
+        type=_Bytes(),
+        help="Memory that the command may take, such as 2GB: matrices that would exceed it are "
+        "kept in files below the root. Default: most of the machine's.",
+    )(command)
+
+
 def format_option(command: Command) -> Command:
     """`--format`: how rows are printed."""
     return click.option(
@@ -36,3 +50,22 @@ def format_option(command: Command) -> Command:
         show_default=True,
         help="How rows are printed; parquet needs --output or a pipe.",
     )(command)
+
+
+class _Bytes(click.ParamType):
+    """A number of bytes with a unit: 512MB, 1.5GB (powers of 1,000) or 2GiB (of 1,024)."""
+
+    name = "size"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> int:
+        matched = re.fullmatch(r"([0-9.]+)\s*([kmgt]?)(i?)b", str(value).strip().lower())
+        try:
+            number, prefix, binary = matched.groups() if matched else ("", "", "")
+            size = float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " ")
+        except ValueError:
+            self.fail(f"{value!r} is not a size such as 512MB or 2GiB", param, context)
+        if size < LEAST_MEMORY:
+            self.fail(f"{value} is less than the command takes empty: give 384MB or more", param)
+        return int(size)

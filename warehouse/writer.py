@@ -26,6 +26,10 @@ from warehouse.schemas import TABLES, VECTOR, Table
 
 KEY_LENGTH = 16
 
+# By measurement, see docs/decisions/0005; rows: DuckDB's own default.
+_ROW_GROUP_BYTES = 16 << 20
+_ROW_GROUP_ROWS = 122_880
+
 
 def content_key(*parts: Any) -> str:
     """The first 16 hex digits of the SHA-256 of `parts` as canonical JSON.
@@ -93,7 +97,7 @@ def write_rows(
             with pq.ParquetWriter(file, definition.file_schema, **_encoding(definition)) as writer:
                 for group in groups:
                     _require_finite(definition, group)
-                    writer.write_table(group)
+                    writer.write_table(group, row_group_size=_row_group_rows(definition, group))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -129,6 +133,14 @@ def _encoding(table: Table) -> dict[str, Any]:
         "use_dictionary": [leaf for leaf in leaves if leaf not in plain],
         "write_statistics": [leaf for leaf in leaves if leaf not in plain],
     }
+
+
+def _row_group_rows(table: Table, group: pa.Table) -> int:
+    """Rows of a row group: a reader holds the vectors of one in memory for each of its threads."""
+    vector_bytes = max((group.column(name).nbytes for name in table.vector_columns), default=0)
+    if not len(group) or not vector_bytes:
+        return _ROW_GROUP_ROWS
+    return min(max(_ROW_GROUP_BYTES * len(group) // vector_bytes, 1), _ROW_GROUP_ROWS)
 
 
 def _leaf_names(schema: pa.Schema) -> list[str]:
