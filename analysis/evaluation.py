@@ -145,13 +145,12 @@ def _baseline_rows(definition: StudyDefinition, member: Member) -> list[dict[str
     fitted_on = member.labelled[definition.prompts]
     found = []
     for prompt_set, matrix in member.labelled.items():
+        texts = matrix.texts.to_pylist()
         if prompt_set == definition.prompts:
-            words = bag_of_words_scores(
-                matrix.texts, matrix.labels, matrix.groups, seed=definition.seed
-            )
+            words = bag_of_words_scores(texts, matrix.labels, matrix.groups, seed=definition.seed)
         else:
-            words = bag_of_words_transfer(fitted_on.texts, fitted_on.labels, matrix.texts)
-        scored = {"bag_of_words": words, "prompt_length": prompt_lengths(matrix.texts)}
+            words = bag_of_words_transfer(fitted_on.texts.to_pylist(), fitted_on.labels, texts)
+        scored = {"bag_of_words": words, "prompt_length": prompt_lengths(texts)}
         found += [
             _row(
                 scorer,

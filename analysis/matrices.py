@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from warehouse.connection import Connection, query, rows, stream, vectors
 from warehouse.errors import (
@@ -74,9 +74,9 @@ class Matrix:
 
     x: Rows
     prompt_ids: tuple[str, ...]
-    texts: tuple[str, ...]
+    texts: pa.StringArray
     is_positive: Bool[np.ndarray, " row"] | None
-    groups: np.ndarray
+    groups: Int[np.ndarray, " row"]
     missing_count: int
     query: str
 
@@ -98,7 +98,7 @@ class Matrix:
             self,
             x=self.x.take(index) if isinstance(self.x, StoredRows) else self.x[index],
             prompt_ids=tuple(self.prompt_ids[i] for i in index),
-            texts=tuple(self.texts[i] for i in index),
+            texts=self.texts.take(pa.array(index)),
             is_positive=None if self.is_positive is None else self.is_positive[index],
             groups=self.groups[index],
         )
@@ -161,7 +161,7 @@ def load_matrix(
     """
     expected = count_prompts(connection, prompt_set, limit)
     statement = matrix_query(space, prompt_set, limit)
-    table = query(connection, f"select * exclude (vector) from ({statement})")
+    table = query(connection, _without_vectors(statement))
     missing_count = expected - table.num_rows
     if missing_count and not (allow_missing and table.num_rows):
         raise CoverageError(
@@ -177,51 +177,69 @@ def load_matrix(
         raise LabelError(
             f"{unlabelled_count} of {len(labels)} prompts of {prompt_set} have no label"
         )
-    pairs = table.column("pair_id").to_pylist()
-    names = [pair or f"row {row}" for row, pair in enumerate(pairs)]
+    positions = table.column("position").to_numpy()
     return Matrix(
-        x=_read_vectors(connection, space, prompt_set, table.column("prompt_id")),
+        x=_read_vectors(connection, space, prompt_set, positions),
         prompt_ids=tuple(table.column("prompt_id").to_pylist()),
-        texts=tuple(table.column("text").to_pylist()),
+        texts=table.column("text").combine_chunks(),
         is_positive=None if unlabelled_count else np.array(labels, dtype=bool),
-        groups=np.unique(names, return_inverse=True)[1],
+        groups=_groups(table.column("pair_id").combine_chunks()),
         missing_count=missing_count,
         query=statement,
     )
 
 
+def _without_vectors(statement: str) -> str:
+    """The same rows with their place in the prompt set instead of their vectors."""
+    return statement.replace(" is_positive, vector ", " is_positive, position ", 1)
+
+
+def _groups(pair_ids: pa.StringArray) -> Int[np.ndarray, " row"]:
+    """A number for every pair, in the order of their names; a row without a pair is its own."""
+    alone = pc.binary_join_element_wise(
+        "row", pa.array(np.arange(len(pair_ids))).cast(pa.string()), " "
+    )
+    named = pc.if_else(pc.not_equal(pair_ids, ""), pair_ids, alone)
+    encoded = pc.coalesce(named, alone).dictionary_encode()
+    ranks = np.empty(len(encoded.dictionary), dtype=np.int64)
+    ranks[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(ranks))
+    return ranks[encoded.indices.to_numpy()]
+
+
 def _read_vectors(
-    connection: Connection, space: Space, prompt_set: str, prompt_ids: pa.ChunkedArray
+    connection: Connection, space: Space, prompt_set: str, positions: np.ndarray
 ) -> Rows:
     """The vectors of these prompts in this order: streamed as they lie in the files, then placed.
 
     Sorting vectors in the database would move every one of them twice.
     """
-    x = allocate(connection, len(prompt_ids), space.d_model)
-    is_there = np.zeros(len(prompt_ids), dtype=bool)
-    order = prompt_ids.combine_chunks()
+    x = allocate(connection, len(positions), space.d_model)
+    place_of = np.full(positions.max(initial=-1) + 1, -1)
+    place_of[positions] = np.arange(len(positions))
+    is_there = np.zeros(len(positions), dtype=bool)
     batches = stream(
         connection,
         """
-        select prompt_id, vector
+        select prompts.position, activations.vector
         from activations
+        inner join prompts on activations.prompt_id = prompts.prompt_id
         where
-            model = ? and model_id = ? and site = ? and pooling = ? and template = ?
-            and layer = ?
-            and prompt_id in (select prompt_id from prompts where prompt_set = ?)
+            activations.model = ? and model_id = ? and site = ? and pooling = ?
+            and template = ? and layer = ? and prompt_set = ? and position < ?
         """,
-        [*space.key, space.layer, prompt_set],
+        [*space.key, space.layer, prompt_set, len(place_of)],
     )
     for batch in batches:
-        places = pc.index_in(batch.column("prompt_id"), order)
-        wanted = places.is_valid().to_numpy(zero_copy_only=False)
-        block, places = vectors(batch.column("vector")), places.drop_null().to_numpy()
+        places = place_of[batch.column("position").to_numpy()]
+        block, wanted = vectors(batch.column("vector")), places >= 0
         if len(block) and block.shape[1] != space.d_model:
             raise QueryError(
                 f"vectors of {block.shape[1]} numbers, {space.model} has {space.d_model}: "
                 "run `axes warehouse check`"
             )
-        x[places] = block if wanted.all() else block[wanted]
+        if not wanted.all():
+            block, places = block[wanted], places[wanted]
+        x[places] = block
         is_there[places] = True
     if not is_there.all():
         raise CoverageError(

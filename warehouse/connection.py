@@ -123,7 +123,7 @@ def _limit_memory(connection: Connection, root: Path, memory_limit: int | None) 
     if whole is None:
         whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     else:
-        part = max((whole - _LIBRARIES) // 2, _LEAST_FOR_DUCKDB)
+        part = max((whole - _LIBRARIES) // 4, _LEAST_FOR_DUCKDB)
         threads = min(part // _LEAST_FOR_DUCKDB, os.cpu_count() or 1)
         connection.execute(f"set memory_limit = '{part}B'")
         connection.execute(f"set threads = {threads}")

@@ -11,8 +11,8 @@ import click
 
 Command = Callable[..., Any]
 
-# Python with the libraries of an analysis takes 240 MB before it has read a row.
-LEAST_MEMORY = 384_000_000
+# Python with the libraries of an analysis takes 260 MB before it has read a row.
+LEAST_MEMORY = 512_000_000
 
 FORMATS = ("table", "json", "csv", "markdown", "parquet")
 
@@ -67,5 +67,5 @@ class _Bytes(click.ParamType):
         except ValueError:
             self.fail(f"{value!r} is not a size such as 512MB or 2GiB", param, context)
         if size < LEAST_MEMORY:
-            self.fail(f"{value} is less than the command takes empty: give 384MB or more", param)
+            self.fail(f"{value} is too little: give 512MB or more", param)
         return int(size)
