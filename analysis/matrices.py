@@ -161,7 +161,7 @@ def load_matrix(
     """
     expected = count_prompts(connection, prompt_set, limit)
     statement = matrix_query(space, prompt_set, limit)
-    table = query(connection, _without_vectors(statement))
+    table = query(connection, statement.replace(" is_positive, vector ", " is_positive ", 1))
     missing_count = expected - table.num_rows
     if missing_count and not (allow_missing and table.num_rows):
         raise CoverageError(
@@ -177,9 +177,8 @@ def load_matrix(
         raise LabelError(
             f"{unlabelled_count} of {len(labels)} prompts of {prompt_set} have no label"
         )
-    positions = table.column("position").to_numpy()
     return Matrix(
-        x=_read_vectors(connection, space, prompt_set, positions),
+        x=_read_vectors(connection, space, _text_array(table.column("prompt_id"))),
         prompt_ids=tuple(table.column("prompt_id").to_pylist()),
         texts=table.column("text").combine_chunks(),
         is_positive=None if unlabelled_count else np.array(labels, dtype=bool),
@@ -187,11 +186,6 @@ def load_matrix(
         missing_count=missing_count,
         query=statement,
     )
-
-
-def _without_vectors(statement: str) -> str:
-    """The same rows with their place in the prompt set instead of their vectors."""
-    return statement.replace(" is_positive, vector ", " is_positive, position ", 1)
 
 
 def _groups(pair_ids: pa.StringArray) -> Int[np.ndarray, " row"]:
@@ -206,32 +200,30 @@ def _groups(pair_ids: pa.StringArray) -> Int[np.ndarray, " row"]:
     return ranks[encoded.indices.to_numpy()]
 
 
-def _read_vectors(
-    connection: Connection, space: Space, prompt_set: str, positions: np.ndarray
-) -> Rows:
+def _read_vectors(connection: Connection, space: Space, prompt_ids: np.ndarray) -> Rows:
     """The vectors of these prompts in this order: streamed as they lie in the files, then placed.
 
     Sorting vectors in the database would move every one of them twice.
     """
-    x = allocate(connection, len(positions), space.d_model)
-    place_of = np.full(positions.max(initial=-1) + 1, -1)
-    place_of[positions] = np.arange(len(positions))
-    is_there = np.zeros(len(positions), dtype=bool)
+    x = allocate(connection, len(prompt_ids), space.d_model)
+    order = np.argsort(prompt_ids)
+    known = prompt_ids[order]
+    is_there = np.zeros(len(known), dtype=bool)
     batches = stream(
         connection,
         """
-        select prompts.position, activations.vector
+        select prompt_id, vector
         from activations
-        inner join prompts on activations.prompt_id = prompts.prompt_id
         where
-            activations.model = ? and model_id = ? and site = ? and pooling = ?
-            and template = ? and layer = ? and prompt_set = ? and position < ?
+            model = ? and model_id = ? and site = ? and pooling = ? and template = ?
+            and layer = ?
         """,
-        [*space.key, space.layer, prompt_set, len(place_of)],
+        [*space.key, space.layer],
     )
-    for batch in batches:
-        places = place_of[batch.column("position").to_numpy()]
-        block, wanted = vectors(batch.column("vector")), places >= 0
+    for batch in batches if len(known) else ():
+        found = _text_array(batch.column("prompt_id"))
+        at = np.searchsorted(known, found).clip(max=len(known) - 1)
+        block, places, wanted = vectors(batch.column("vector")), order[at], known[at] == found
         if len(block) and block.shape[1] != space.d_model:
             raise QueryError(
                 f"vectors of {block.shape[1]} numbers, {space.model} has {space.d_model}: "
@@ -247,6 +239,11 @@ def _read_vectors(
             "twice: run `axes warehouse check`"
         )
     return x
+
+
+def _text_array(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Texts as an array of bytes, which numpy sorts and finds fast."""
+    return np.array(column.cast(pa.binary()).to_pylist(), dtype=bytes)
 
 
 def is_covered(

@@ -47,7 +47,7 @@ def measure() -> list[Figure]:
     return figures
 
 
-def _projection(root: Path, count: int = 30_000, width: int = 1024) -> list[Figure]:
+def _projection(root: Path, count: int = 60_000, width: int = 1024) -> list[Figure]:
     """One layer on an axis: by SQL and by the library, over pyarrow to numpy and a product."""
     _write_prompts(root, count)
     _write_model(root, "m", width, 1)

@@ -29,6 +29,7 @@ KEY_LENGTH = 16
 # By measurement, see docs/decisions/0005; rows: DuckDB's own default.
 _ROW_GROUP_BYTES = 16 << 20
 _ROW_GROUP_ROWS = 122_880
+_BLOOM = {"ndv": 4096, "fpp": 0.05}
 
 
 def content_key(*parts: Any) -> str:
@@ -132,6 +133,9 @@ def _encoding(table: Table) -> dict[str, Any]:
         "compression": {leaf: "none" if leaf in plain else "zstd" for leaf in leaves},
         "use_dictionary": [leaf for leaf in leaves if leaf not in plain],
         "write_statistics": [leaf for leaf in leaves if leaf not in plain],
+        # A look-up by prompt passes over row groups that do not hold it; ids are hashes, so their
+        # least and greatest say nothing.
+        "bloom_filter_options": {"prompt_id": _BLOOM} if vectors and "prompt_id" in leaves else {},
     }
 
 
