@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from warehouse.options import format_option, memory_limit_option, root_option
+from warehouse.sites import SITES
 
 if TYPE_CHECKING:
     from analysis.definition import StudyDefinition
@@ -17,10 +18,20 @@ if TYPE_CHECKING:
 
 def _space_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Which of a model's stored activations are read."""
-    pooling = click.Choice(("last5_mean", "last", "mean"))
-    template = click.Choice(("raw", "chat"))
-    command = click.option("--template", type=template, default="raw", show_default=True)(command)
-    return click.option("--pooling", type=pooling, default="last5_mean", show_default=True)(command)
+    for option in (
+        click.option(
+            "--template",
+            default="raw",
+            show_default=True,
+            help="As stored: raw, chat, chat+system:HASH.",
+        ),
+        click.option(
+            "--pooling", default="last5_mean", show_default=True, help="As stored: last, mean, ..."
+        ),
+        click.option("--site", type=click.Choice(SITES), default=SITES[0], show_default=True),
+    ):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -63,6 +74,7 @@ def study(
     align_rows: int,
     layer_fraction: float,
     ridge_lambda: float | None,
+    site: str,
     pooling: str,
     template: str,
     device: str | None,
@@ -108,6 +120,7 @@ def study(
         align_rows=align_rows,
         layer_fraction=layer_fraction,
         ridge_lambda=ridge_lambda,
+        site=site,
         pooling=pooling,
         template=template,
         seed=seed,
@@ -140,6 +153,7 @@ def fit(
     model: str,
     prompts: str,
     evaluate: tuple[str, ...],
+    site: str,
     pooling: str,
     template: str,
     allow_missing: bool,
@@ -160,7 +174,7 @@ def fit(
     from warehouse.runs import record_run
 
     connection = connect(root, memory_limit=memory_limit)
-    space = find_space(connection, known_as(model), pooling=pooling, template=template)
+    space = find_space(connection, known_as(model), site=site, pooling=pooling, template=template)
     parameters = {"model": model, "prompts": prompts, "evaluate": evaluate}
     with record_run(root, "fit", parameters) as run:
         axes = fit_native(
@@ -227,7 +241,10 @@ def _ingest_missing(
     from analysis.matrices import is_covered
     from ingest.activations import ingest_activations
     from ingest.models import resolve
+    from ingest.pooling import find_pooling
     from ingest.prompts import import_ready_sets
+    from ingest.selection import Selection
+    from ingest.templates import Template
     from warehouse.connection import connect
     from warehouse.layout import init_root
 
@@ -236,14 +253,19 @@ def _ingest_missing(
     limits |= dict.fromkeys(definition.labelled_sets)
     import_ready_sets(root, limits)
     connection = connect(root)
+    where = (definition.site, definition.pooling, definition.template)
     for model, origin in origins.items():
-        if not is_covered(connection, model, limits, definition.pooling, definition.template):
+        if not is_covered(connection, model, limits, *where):
+            selection = Selection(
+                sites=(definition.site,),
+                poolings=(find_pooling(definition.pooling),),
+                template=Template(definition.template),
+            )
             ingest_activations(
                 root,
                 resolve(origin),
                 limits,
-                pooling=definition.pooling,
-                template=definition.template,
+                selection,
                 device=device,
                 dtype=dtype,
                 skip_unusable=definition.allow_missing,

@@ -28,6 +28,7 @@ class StudyDefinition:
     align_rows: int = 3000
     layer_fraction: float = 0.8
     ridge_lambda: float | None = None
+    site: str = "resid_post"
     pooling: str = "last5_mean"
     template: str = "raw"
     seed: int = 0
@@ -72,7 +73,11 @@ class Fitted:
 def read_member(connection: Connection, definition: StudyDefinition, name: str) -> Member:
     """The activations of one model at the study's layer; raises where rows are missing."""
     space = find_space(
-        connection, name, pooling=definition.pooling, template=definition.template
+        connection,
+        name,
+        site=definition.site,
+        pooling=definition.pooling,
+        template=definition.template,
     ).at_fraction(definition.layer_fraction)
     allow = definition.allow_missing
     labelled = {

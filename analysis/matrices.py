@@ -25,9 +25,8 @@ from warehouse.errors import (
     QueryError,
 )
 from warehouse.scratch import Rows, StoredRows, allocate
+from warehouse.sites import RESID_POST
 from warehouse.writer import content_key
-
-SITE = "resid_post"
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Space:
     template: str
     d_model: int
     layer_count: int
-    site: str = SITE
+    site: str = RESID_POST
 
     def at(self, layer: int) -> Space:
         """The same model and pooling at another layer; raises `LayerError` where there is none."""
@@ -105,7 +104,12 @@ class Matrix:
 
 
 def find_space(
-    connection: Connection, model: str, *, pooling: str = "last5_mean", template: str = "raw"
+    connection: Connection,
+    model: str,
+    *,
+    site: str = RESID_POST,
+    pooling: str = "last5_mean",
+    template: str = "raw",
 ) -> Space:
     """The space of a model at layer 0; `model` is a name, or NAME@ID where versions differ.
 
@@ -139,6 +143,7 @@ def find_space(
         model=name,
         model_id=found[0]["model_id"],
         layer=0,
+        site=site,
         pooling=pooling,
         template=template,
         d_model=found[0]["d_model"],
@@ -166,9 +171,10 @@ def load_matrix(
     if missing_count and not (allow_missing and table.num_rows):
         raise CoverageError(
             f"{space.model} has activations for {table.num_rows} of the {expected} prompts of "
-            f"{prompt_set} at layer {space.layer} ({space.pooling}, {space.template}): "
-            f"run `axes ingest activations {space.model} --prompts {prompt_set} "
-            f"--template {space.template}`"
+            f"{prompt_set} at layer {space.layer} ({space.site}, {space.pooling}, "
+            f"{space.template}): run `axes ingest activations {space.model} "
+            f"--prompts {prompt_set} --site {space.site} --pooling {space.pooling} "
+            f"--template {space.template.partition('+')[0]}`"
             + ("" if not table.num_rows else ", or go on without them with --allow-missing")
         )
     labels = table.column("is_positive").to_pylist()
@@ -250,6 +256,7 @@ def is_covered(
     connection: Connection,
     model: str,
     limits: Mapping[str, int | None],
+    site: str,
     pooling: str,
     template: str,
 ) -> bool:
@@ -257,7 +264,7 @@ def is_covered(
     name = model.partition("@")[0]
     if not rows(connection, "from models where model = ?", [name]):
         return False
-    space = find_space(connection, model, pooling=pooling, template=template)
+    space = find_space(connection, model, site=site, pooling=pooling, template=template)
     return all(
         rows(
             connection,

@@ -286,6 +286,7 @@ def _layer(model: str, layer: int, names: list[str], vectors: np.ndarray) -> pa.
             "site": "resid_post",
             "pooling": "last5_mean",
             "template": "raw",
+            "rendered_hash": name,
             "token_count": 9,
             "pooled_start": 4,
             "pooled_end": 9,

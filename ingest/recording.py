@@ -1,6 +1,6 @@
-"""Record what the blocks of a model put out, in one forward pass.
+"""Record what flows through the blocks of a model, in one forward pass.
 
-The output of block `layer` is the residual stream after it (site `resid_post`), before any final
+A point is a block and a site. `resid_post` is the residual stream after the block, before any final
 norm: HF's `hidden_states[layer + 1]`, except after the last block, whose entry there is normed.
 """
 
@@ -9,50 +9,68 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from ingest.batching import positions
+from ingest.batching import positions, to_device
+from warehouse.sites import RESID_POST
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import Cache, PreTrainedModel
 
-SITE = "resid_post"
 
-Receive = Callable[[int, Tensor], None]
+@dataclass(frozen=True)
+class Point:
+    """A place to read: what `module` puts out, or with `reads_input` what is put into it."""
+
+    layer: int
+    site: str
+    module: torch.nn.Module
+    reads_input: bool = False
+
+
+Receive = Callable[[Point, Tensor], None]
 
 
 class _AllRecorded(Exception):
-    """Leaves a forward pass whose remaining blocks nobody asked for."""
+    """Leaves a forward pass of which nobody asked for the rest."""
+
+
+def block_points(blocks: Sequence[torch.nn.Module], layers: Sequence[int]) -> list[Point]:
+    """The outputs of some blocks."""
+    return [Point(layer, RESID_POST, blocks[layer]) for layer in layers]
 
 
 @contextmanager
-def record_blocks(
-    blocks: Sequence[torch.nn.Module],
-    layers: Sequence[int],
-    receive: Receive,
-    *,
-    leaves_early: bool = False,
+def record(
+    points: Sequence[Point], receive: Receive, *, leaves_early: bool = False
 ) -> Iterator[None]:
-    """While active, call `receive(layer, hidden)` with each block's output `[batch, position, d]`.
+    """While active, call `receive(point, hidden)` with what passes there, `[batch, position, d]`.
 
     The tensor is the model's own: reduce or copy it, do not keep or change it. With `leaves_early`
-    the body of the `with` ends when the highest of `layers` is done: blocks above are not run.
+    the body of the `with` ends when every point has been seen: nothing above is run.
     """
-    highest = max(layers)
+    unseen = set(points)
 
-    def hook(layer: int) -> Callable[..., None]:
-        def forward_hook(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
-            receive(layer, output[0] if isinstance(output, tuple) else output)
-            if leaves_early and layer == highest:
-                raise _AllRecorded
+    def see(point: Point, hidden: Any) -> None:
+        receive(point, hidden[0] if isinstance(hidden, tuple) else hidden)
+        unseen.discard(point)
+        if leaves_early and not unseen:
+            raise _AllRecorded
 
-        return forward_hook
+    def hook(point: Point) -> torch.utils.hooks.RemovableHandle:
+        if point.reads_input:
+            return point.module.register_forward_pre_hook(
+                lambda _module, args, kwargs: see(point, args[0] if args else _hidden_of(kwargs)),
+                with_kwargs=True,
+            )
+        return point.module.register_forward_hook(lambda _module, _args, output: see(point, output))
 
-    handles = [blocks[layer].register_forward_hook(hook(layer)) for layer in layers]
+    handles = [hook(point) for point in points]
     try:
         yield
     except _AllRecorded:
@@ -67,20 +85,35 @@ def run_backbone(
     model: PreTrainedModel,
     tokens: Int[Tensor, "batch position"],
     mask: Bool[Tensor, "batch position"],
+    *,
+    cache: Cache | None = None,
 ) -> None:
-    """One forward pass of the blocks alone: no vocabulary logits, no cache.
+    """One forward pass of the blocks alone: no vocabulary logits.
 
-    Positions are counted over real tokens; the mask is left out where no position is padding,
-    since attention is then causal alone and has a faster kernel.
+    `cache` holds tokens that stand before these in every row, and takes these up too. Positions are
+    counted over real tokens; the mask is left out where no position is padding, since attention is
+    then causal alone and has a faster kernel.
     """
     device = model.device
-    inputs: dict[str, Any] = {"input_ids": tokens.to(device), "use_cache": False}
+    before = 0 if cache is None else cache.get_seq_length()
+    inputs: dict[str, Any] = {"use_cache": cache is not None}
+    if cache is not None:
+        inputs["past_key_values"] = cache
     if not mask.all():
-        inputs["attention_mask"] = mask.to(device)
-        if _takes_positions(model.base_model):
-            inputs["position_ids"] = positions(mask).to(device)
-    model.base_model(**inputs)
+        seen = mask.new_ones(len(mask), before)
+        inputs["attention_mask"] = to_device(torch.cat([seen, mask], dim=1), device)
+        if takes_argument(model.base_model, "position_ids"):
+            inputs["position_ids"] = to_device(before + positions(mask), device)
+    model.base_model(input_ids=to_device(tokens, device), **inputs)
 
 
-def _takes_positions(backbone: torch.nn.Module) -> bool:
-    return "position_ids" in inspect.signature(backbone.forward).parameters
+def takes_argument(module: torch.nn.Module, name: str) -> bool:
+    """Whether the module's forward pass has an argument of this name."""
+    return name in inspect.signature(module.forward).parameters
+
+
+def _hidden_of(kwargs: dict[str, Any]) -> Tensor:
+    """A block's input where it is passed by name."""
+    if "hidden_states" in kwargs:
+        return kwargs["hidden_states"]
+    return next(value for value in kwargs.values() if isinstance(value, Tensor))

@@ -16,14 +16,15 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.batching import pad, positions
-from ingest.jobs import IngestSummary, open_job
+from ingest.jobs import IngestSummary, open_job, stops_between_batches
 from ingest.models import LoadedModel, ModelSpec, require_layers
 from ingest.prompts import read_prompts
-from ingest.recording import SITE, record_blocks
-from ingest.templates import pad_id
+from ingest.recording import Point, block_points, record
+from ingest.templates import Template, pad_id
 from warehouse.connection import connect, rows
 from warehouse.progress import track
 from warehouse.runs import Run, record_run
+from warehouse.sites import RESID_POST
 from warehouse.writer import (
     content_key,
     remove_uncommitted,
@@ -66,6 +67,7 @@ def ingest_traces(
     layers: Sequence[int] | None = None,
     layer_fraction: float = 0.8,
     template: str = "raw",
+    system: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
     limit: int | None = None,
@@ -78,12 +80,14 @@ def ingest_traces(
 ) -> IngestSummary:
     """Generate one completion per prompt of a set and store its tokens at `layers`.
 
-    Without `layers` it is the one block `round(layer_fraction * (layer_count - 1))`.
+    Without `layers` it is the one block `round(layer_fraction * (layer_count - 1))`. `system` is
+    the system prompt of the chat template.
     Completions that are there are not generated again. A sampled batch has a seed of its own, from
     `seed` and its prompts, so that a resumed job draws the same tokens. Raises as
     `ingest_activations` does.
     """
     sampling = Sampling(max_new_tokens, temperature, top_p, seed)
+    policy = Template(template, system)
     prompts = read_prompts(root, {prompt_set: limit})
     job = open_job(root, spec, device, dtype)
     layer_count = job.layer_count()
@@ -96,7 +100,8 @@ def ingest_traces(
         "model_id": job.identity.model_id,
         "prompt_set": prompt_set,
         "layers": layers,
-        "template": template,
+        "template": policy.name,
+        "system": system,
         "limit": limit,
         "batch_size": batch_size,
         **vars(sampling),
@@ -104,8 +109,9 @@ def ingest_traces(
     with (
         job.lock(),
         record_run(root, "ingest traces", parameters, device=job.device, seed=seed) as run,
+        stops_between_batches() as check_interrupt,
     ):
-        key = (job.identity.model_id, template, layers, vars(sampling))
+        key = (job.identity.model_id, policy.name, layers, vars(sampling))
         there = _generations_there(root, spec.name)
         texts = {
             prompt.prompt_id: prompt.text
@@ -115,18 +121,26 @@ def ingest_traces(
         usable = {}
         if texts:
             remove_uncommitted(root, "generation_tokens", "generations", spec.name)
-            usable = job.encode_usable(
-                run, texts, template, skip_unusable=skip_unusable, room=max_new_tokens
+            usable = job.render_usable(
+                texts,
+                policy,
+                skipped=run.skipped,
+                skip_unusable=skip_unusable,
+                room=max_new_tokens,
             )
         if usable:
-            loaded = job.load(run)
+            loaded = job.load()
+            job.register(loaded, run)
             names = list(usable)
             with track(f"traces {spec.name}", len(names), "prompts") as advance:
                 for start in range(0, len(names), batch_size):
-                    batch = {name: usable[name] for name in names[start : start + batch_size]}
+                    batch = {
+                        name: usable[name].token_ids for name in names[start : start + batch_size]
+                    }
                     traces = _generate(loaded, batch, layers, sampling)
-                    _write_batch(root, run, loaded, traces, key, template, sampling)
+                    _write_batch(root, run, loaded, traces, key, policy.name, sampling)
                     advance(len(batch))
+                    check_interrupt()
     return job.summary(run, len(prompts), len(usable))
 
 
@@ -158,7 +172,8 @@ def _generate(
     )
     recorder = _StepRecorder(layers)
     torch.manual_seed(int(content_key(sampling.seed, list(encoded)), 16) % 2**63)
-    with record_blocks(loaded.blocks, layers, recorder.receive), torch.inference_mode():
+    points = block_points(loaded.blocks, layers)
+    with record(points, recorder.receive), torch.inference_mode():
         result = model.generate(
             tokens.to(loaded.device),
             attention_mask=mask.long().to(loaded.device),
@@ -209,8 +224,8 @@ class _StepRecorder:
         self.entropies: list[torch.Tensor] = []
         self._pending: torch.Tensor | None = None
 
-    def receive(self, layer: int, hidden: torch.Tensor) -> None:
-        self.vectors[layer].append(hidden[:, -1].float().cpu())
+    def receive(self, point: Point, hidden: torch.Tensor) -> None:
+        self.vectors[point.layer].append(hidden[:, -1].float().cpu())
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         if self._pending is not None:
@@ -303,7 +318,7 @@ def _token_rows(
             "generation_id": generation_id,
             "step": step,
             "layer": layer,
-            "site": SITE,
+            "site": RESID_POST,
             "token_id": token_id,
             "token": loaded.tokenizer.decode([token_id]),
             "logprob": trace.logprobs[step],

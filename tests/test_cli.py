@@ -215,7 +215,7 @@ def test_bad_input_gets_one_line(folder, lake, study, tmp_path):
     assert "no activations of pythia-1b" in refused("fit", "pythia-1b", "--prompts", "marked", *at)
     assert "is not a warehouse" in refused("sql", "select 1", "--root", tmp_path / "nowhere")
     assert "nonsense" in refused("sql", "select nonsense from prompts", *at)
-    assert "Invalid value for '--template'" in refused(
+    assert "unknown template blah: it is raw or chat" in refused(
         *study_arguments(folder, lake), "--template", "blah"
     )
     assert "does not exist" in refused(
@@ -265,12 +265,17 @@ def test_bad_prompt_files_get_one_line(folder, lake, tmp_path):
     ok("prompts", "import", "long", long, *at)
     small = folder / "small"
     message = refused("ingest", "activations", small, "--prompts", "long", *at)
-    assert "the context of small is 512" in message and "--skip-unusable" in message
+    assert "the context is 512" in message and "--skip-unusable" in message
     ok("ingest", "activations", small, "--prompts", "long", "--skip-unusable", *at)
     recorded = ok(
         "sql", "select len(skipped) from runs order by started_at desc limit 1", *at
     ).stdout
     assert "1" in recorded.splitlines()[2]
+
+
+def test_assumptions_without_an_estimate_are_refused_and_not_ignored():
+    result = axes("models", "show", "qwen2.5-7b", "--tokens-per-second", "5")
+    assert result.exit_code == 2 and "need --estimate" in result.stderr
 
 
 def test_an_interrupted_command_says_how_to_go_on(lake, monkeypatch):

@@ -12,8 +12,8 @@ from ingest.batching import pad
 from ingest.fetch import fetch
 from ingest.hashes import cache_folder
 from ingest.models import LoadedModel, identify, load, resolve
-from ingest.recording import record_blocks, run_backbone
-from ingest.templates import encode, pad_id
+from ingest.recording import block_points, record, run_backbone
+from ingest.templates import Template, pad_id, render
 
 # Taken at import, before the fixtures give each test an empty cache.
 USER_CACHE = cache_folder()
@@ -36,14 +36,20 @@ def loaded(request: pytest.FixtureRequest) -> LoadedModel:
 def recorded(loaded: LoadedModel, run) -> list[torch.Tensor]:
     outputs: dict[int, torch.Tensor] = {}
     layers = range(loaded.layer_count)
-    with record_blocks(loaded.blocks, layers, lambda layer, h: outputs.update({layer: h.clone()})):
+    points = block_points(loaded.blocks, layers)
+    with record(points, lambda point, hidden: outputs.update({point.layer: hidden.clone()})):
         run()
     return [outputs[layer] for layer in layers]
 
 
+def token_ids(loaded: LoadedModel, texts: list[str], policy: str = "raw") -> list[list[int]]:
+    rendered = render(loaded.tokenizer, texts, Template(policy), loaded.spec.name)
+    return [prompt.token_ids for prompt in rendered]
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_recorded_outputs_are_the_models_own_hidden_states(loaded, side):
-    rows = encode(loaded.tokenizer, TEXTS, "raw", loaded.spec.name)
+    rows = token_ids(loaded, TEXTS)
     tokens, mask = pad(rows, pad_id(loaded.tokenizer), side=side)
     batch = recorded(loaded, lambda: run_backbone(loaded.model, tokens, mask))
     for row, ids in enumerate(rows):
@@ -57,7 +63,7 @@ def test_recorded_outputs_are_the_models_own_hidden_states(loaded, side):
 
 
 def test_the_last_block_is_recorded_before_the_final_norm(loaded):
-    rows = encode(loaded.tokenizer, TEXTS[:1], "raw", loaded.spec.name)
+    rows = token_ids(loaded, TEXTS[:1])
     tokens, mask = pad(rows, 0)
     last = recorded(loaded, lambda: run_backbone(loaded.model, tokens, mask))[-1]
     with torch.inference_mode():
@@ -68,9 +74,9 @@ def test_the_last_block_is_recorded_before_the_final_norm(loaded):
 
 
 def test_bos_and_pad_side_are_the_tokenizers_own(loaded):
-    ids = encode(loaded.tokenizer, ["Hello"], "raw", loaded.spec.name)[0]
+    ids = token_ids(loaded, ["Hello"])[0]
     has_bos = ids[0] == loaded.tokenizer.bos_token_id
     assert has_bos == loaded.spec.name.startswith("gemma3")
     if loaded.tokenizer.chat_template is not None:
-        chat = encode(loaded.tokenizer, ["Hello"], "chat", loaded.spec.name)[0]
+        chat = token_ids(loaded, ["Hello"], "chat")[0]
         assert len(chat) > len(ids) and chat.count(ids[-1]) >= 1

@@ -141,6 +141,7 @@ def write_activations(
             "pooled_start": 0,
             "pooled_end": 5,
             "pooled_tokens": list("abcde"),
+            "rendered_hash": "none",
             "run_id": "world",
         }
         for prompt_id in prompt_ids(prompt_set, len(matrix))

@@ -71,7 +71,8 @@ def _refresh(root: Path, folder: Path) -> None:
             if keys is not None:
                 parts.append(keys)
                 kept.add(name)
-        _write(path, pa.concat_tables(parts), {name: files[name] for name in sorted(kept)})
+        rows = pa.concat_tables(parts).sort_by("file")
+        _write(path, rows, {name: files[name] for name in sorted(kept)})
         # Another writer may have renamed a file into place since the listing.
         if (again := _files(folder)) == files:
             return

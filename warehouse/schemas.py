@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 TEXT = pa.string()
 TIME = pa.timestamp("us", tz="UTC")
@@ -61,13 +61,16 @@ def _optional(name: str, kind: pa.DataType, comment: str) -> pa.Field:
 _RUN = _column("run_id", TEXT, "the job that wrote the row (runs.run_id)")
 _MODEL = _column("model", TEXT, "the model's name, as given to the command")
 _MODEL_ID = _column(
-    "model_id", TEXT, "the exact model: weights, tokenizer, dtype (models.model_id)"
+    "model_id", TEXT, "the exact model: weights, tokenizer, numerics (models.model_id)"
 )
 _PROMPT_ID = _column("prompt_id", TEXT, "hash of the normalised text (prompts.prompt_id)")
-_LAYER = _column("layer", pa.int16(), "zero-based block index; the vector is that block's output")
-_SITE = _column("site", TEXT, "where in the block: resid_post, the output of the whole block")
+_LAYER = _column("layer", pa.int16(), "zero-based block index")
+_SITE = _column(
+    "site", TEXT, "where in the block: resid_post (its output), resid_pre, attn_out, mlp_out"
+)
 _POOLING = _column("pooling", TEXT, "how positions became one vector: last5_mean, ...")
-_TEMPLATE = _column("template", TEXT, "how the prompt was rendered: raw text, or the chat template")
+_TEMPLATE = _column("template", TEXT, "how the prompt was rendered: raw, chat, or chat+system:HASH")
+_RENDERED_HASH = _column("rendered_hash", TEXT, "hash of the rendered text, template and all")
 
 _PROMPTS = Table(
     name="prompts",
@@ -111,11 +114,13 @@ _LABELS = Table(
 
 _MODELS = Table(
     name="models",
-    grain="model at one revision, dtype and tokenizer",
+    grain="model at one revision, tokenizer and set of numerics",
     key=("model_id",),
     schema=pa.schema(
         [
-            _column("model_id", TEXT, "hash of name, weights, configuration, tokenizer, dtype"),
+            _column(
+                "model_id", TEXT, "hash of name, revision, files, tokenizer, template, numerics"
+            ),
             _MODEL,
             _column("source", TEXT, "hub id, wheel or local path the weights came from"),
             _optional("revision", TEXT, "hub commit, where there is one"),
@@ -126,7 +131,11 @@ _MODELS = Table(
             _optional("context_length", pa.int32(), "longest prompt in tokens; null: no limit"),
             _column("dtype", TEXT, "dtype of the weights and of the forward pass"),
             _optional("attention", TEXT, "attention implementation, as transformers names it"),
-            _column("weights_hash", TEXT, "sha256 over the weight files"),
+            _optional("quantization", TEXT, "4bit or 8bit when loaded so; null: as stored"),
+            _optional("adapter", TEXT, "PEFT adapter on top: folder or hub id; null: none"),
+            _optional("adapter_hash", TEXT, "sha256 over the adapter's files"),
+            _optional("blocks", TEXT, "path of the block list, where the user named it"),
+            _column("weights_hash", TEXT, "sha256 over the weight files and the configuration"),
             _column("tokenizer_hash", TEXT, "sha256 over the tokenizer's files"),
             _optional(
                 "template_hash", TEXT, "sha256 of the chat template; null: the model has none"
@@ -186,6 +195,30 @@ _ACTIVATIONS = Table(
             _column("pooled_start", pa.int32(), "first pooled position, zero-based"),
             _column("pooled_end", pa.int32(), "one past the last pooled position"),
             _column("pooled_tokens", STRINGS, "the token strings pooled over"),
+            _RENDERED_HASH,
+            _RUN,
+        ]
+    ),
+)
+
+_PROMPT_TOKENS = Table(
+    name="prompt_tokens",
+    grain="model, prompt, layer, site, template and position",
+    key=("model_id", "prompt_id", "layer", "site", "template", "position"),
+    partition="model",
+    schema=pa.schema(
+        [
+            _MODEL,
+            _MODEL_ID,
+            _PROMPT_ID,
+            _LAYER,
+            _SITE,
+            _TEMPLATE,
+            _column("position", pa.int32(), "zero-based place in the rendered prompt"),
+            _column("token_id", pa.int32(), "the token's number in the vocabulary"),
+            _column("token", TEXT, "the token, as the tokenizer writes it"),
+            _column("vector", VECTOR, "the activation at this position, float32"),
+            _RENDERED_HASH,
             _RUN,
         ]
     ),
@@ -381,6 +414,7 @@ TABLES: dict[str, Table] = {
         _MODELS,
         _RUNS,
         _ACTIVATIONS,
+        _PROMPT_TOKENS,
         _GENERATIONS,
         _GENERATION_TOKENS,
         _ALIGNMENTS,

@@ -14,6 +14,7 @@ select
     pooled_start,
     pooled_end,
     pooled_tokens,
+    rendered_hash,
     run_id
 from read_parquet(
     '${root}/activations/*/*.parquet',

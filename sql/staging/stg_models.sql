@@ -1,4 +1,4 @@
--- One row per model at one revision, dtype and tokenizer.
+-- One row per model at one revision, tokenizer and set of numerics.
 create view stg_models as
 select
     model_id,
@@ -12,6 +12,10 @@ select
     context_length,
     dtype,
     attention,
+    quantization,
+    adapter,
+    adapter_hash,
+    blocks,
     weights_hash,
     tokenizer_hash,
     template_hash,

@@ -95,10 +95,10 @@ def test_missing_rows_are_refused_or_counted(tmp_path):
     matrix = load_matrix(connection, space, "marked", allow_missing=True)
     assert (len(matrix.x), matrix.missing_count) == (10, 4)
     sets = {"marked": None}
-    assert not is_covered(connection, "small", sets, "last5_mean", "raw")
-    assert is_covered(connection, "small", {"marked": 10}, "last5_mean", "raw")
-    assert not is_covered(connection, "small", {"marked": 10}, "last5_mean", "chat")
-    assert not is_covered(connection, "absent", {"marked": 10}, "last5_mean", "raw")
+    assert not is_covered(connection, "small", sets, "resid_post", "last5_mean", "raw")
+    assert is_covered(connection, "small", {"marked": 10}, "resid_post", "last5_mean", "raw")
+    assert not is_covered(connection, "small", {"marked": 10}, "resid_post", "last5_mean", "chat")
+    assert not is_covered(connection, "absent", {"marked": 10}, "resid_post", "last5_mean", "raw")
 
 
 def test_nothing_at_all_is_refused_even_where_missing_rows_are_allowed(root):

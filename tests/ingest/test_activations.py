@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import ingest.activations
 import ingest.jobs
-from ingest.activations import IngestSummary, ingest_activations
-from ingest.models import ModelSpec, identify, load
+from ingest.activations import IngestSummary, ingest_activations, plan_activations
+from ingest.forward import Forward, StartedBatch
+from ingest.models import ModelSpec, identify, load, resolve
 from ingest.pooling import POOLINGS
+from ingest.selection import Selection
+from ingest.sharding import Shard
+from ingest.templates import Rendered, Template
 from tests.ingest.conftest import ImportTexts, activation_rows, forked, last_run
+from tests.tiny_models import save_tiny
 from warehouse.checks import check
 from warehouse.connection import connect, rows
 from warehouse.errors import LayerError, ModelError, NonFiniteError, PromptError
@@ -32,8 +36,20 @@ def run(root: Path, llama: ModelSpec, import_texts: ImportTexts) -> Callable[...
     """Run the job on five prompts, in several batches."""
     import_texts(TEXTS)
 
-    def job(limit: int | None = None, **options: Any) -> IngestSummary:
-        return ingest_activations(root, llama, {"texts": limit}, **{"token_budget": 40, **options})
+    def job(
+        limit: int | None = None,
+        layers: Sequence[int] | None = None,
+        pooling: str = "last5_mean",
+        template: str = "raw",
+        **options: Any,
+    ) -> IngestSummary:
+        selection = Selection(
+            layers=None if layers is None else tuple(layers),
+            poolings=(POOLINGS[pooling],),
+            template=Template(template),
+        )
+        options = {"token_budget": 40, **options}
+        return ingest_activations(root, llama, {"texts": limit}, selection, **options)
 
     return job
 
@@ -59,14 +75,28 @@ def test_rows_equal_a_direct_pass_over_each_prompt(
     pooling: str,
     template: str,
 ) -> None:
+    if (pooling, template) == ("post_template_mean", "raw"):
+        with pytest.raises(PromptError, match="raw: it has no position for post_template_mean"):
+            run(pooling=pooling, template=template)
+        return
     summary = run(pooling=pooling, template=template)
     assert (summary.prompt_count, summary.new_count, summary.rows) == (5, 5, 20)
     loaded = load(llama, llama_folder, identify(llama, llama_folder, "float32"), "cpu")
     stored = activation_rows(root)
     assert len(stored) == 20
-    chosen = {"last5_mean": slice(-5, None), "last": slice(-1, None), "mean": slice(None)}
+    # One token a byte, and BOS before: "<user>" is six tokens, "<assistant>" eleven.
+    lead, tail = (1, 0) if template == "raw" else (7, 11)
     for text in TEXTS:
         rendered = text if template == "raw" else f"<user>{text}<assistant>"
+        end = lead + len(text)
+        positions = {
+            "last5_mean": slice(-5, None),
+            "last": slice(-1, None),
+            "mean": slice(None),
+            "max": slice(None),
+            "instruction_last": slice(end - 1, end),
+            "post_template_mean": slice(end, end + tail),
+        }[pooling]
         with torch.no_grad():
             output = loaded.model(
                 torch.tensor([loaded.tokenizer(rendered).input_ids]), output_hidden_states=True
@@ -76,7 +106,7 @@ def test_rows_equal_a_direct_pass_over_each_prompt(
             vector = stored[summary.model_id, text, layer, pooling, template]
             # The list's last entry is normed, so the last block is judged by what comes before.
             if layer < 3:
-                expected = states[layer + 1][0, chosen[pooling]].mean(0)
+                hidden = states[layer + 1][0]
             else:
                 last = loaded.blocks[3](
                     states[3],
@@ -84,7 +114,9 @@ def test_rows_equal_a_direct_pass_over_each_prompt(
                         states[3], torch.arange(states[3].shape[1])[None]
                     ),
                 )
-                expected = last[0, chosen[pooling]].mean(0)
+                hidden = last[0]
+            read = hidden[positions]
+            expected = read.amax(0) if pooling == "max" else read.mean(0)
             np.testing.assert_allclose(vector, expected.numpy(), atol=1e-4, rtol=1e-4)
 
 
@@ -171,7 +203,7 @@ def test_a_prompt_too_long_is_named_or_skipped_and_recorded(
     import_texts(["y" * 511, "z" * too_long, "short"])
     with pytest.raises(PromptError) as caught:
         run()
-    reason = f"{too_long + 1} tokens, the context of tiny-llama is 512"
+    reason = f"{too_long + 1} tokens, the context is 512"
     assert reason in str(caught.value) and "'zzz" in str(caught.value)
     assert last_run(root)["status"] == "failed"
     summary = run(skip_unusable=True)
@@ -207,7 +239,7 @@ def test_a_limit_holds_for_each_set_and_a_shared_prompt_is_run_once(
     run: Callable[..., IngestSummary], root: Path, llama: ModelSpec, import_texts: ImportTexts
 ) -> None:
     import_texts(["hi", "other", "third"], name="more")
-    summary = ingest_activations(root, llama, {"texts": 2, "more": 2}, layers=[0])
+    summary = ingest_activations(root, llama, {"texts": 2, "more": 2}, Selection(layers=(0,)))
     assert (summary.prompt_count, summary.rows) == (3, 3)
     assert {key[1] for key in activation_rows(root)} == {TEXTS[0], "hi", "other"}
 
@@ -223,16 +255,16 @@ def test_a_layer_that_is_not_there_is_refused_before_any_work(
 def test_an_interrupted_run_keeps_what_it_has_done(
     run: Callable[..., IngestSummary], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = ingest.activations._pooled_outputs, []
+    real, calls = Forward.start, []
 
-    def interrupted(*args: Any) -> np.ndarray:
+    def interrupted(*args: Any) -> StartedBatch:
         calls.append(args)
-        if len(calls) == 3:
+        if len(calls) == 4:
             raise KeyboardInterrupt
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ingest.activations, "_pooled_outputs", interrupted)
+        patch.setattr(Forward, "start", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(token_budget=1)
     kept = activation_rows(root)
@@ -247,14 +279,14 @@ def test_an_interrupted_run_keeps_what_it_has_done(
 def test_a_batch_that_does_not_fit_the_memory_is_halved_and_the_run_says_so(
     run: Callable[..., IngestSummary], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = ingest.activations._pooled_outputs
+    real = Forward.start
 
-    def small_memory(loaded: Any, token_ids: list[list[int]], *rest: Any) -> np.ndarray:
-        if len(token_ids) * max(map(len, token_ids)) > 60:
+    def small_memory(self: Forward, names: list[str], rendered: list[Rendered]) -> StartedBatch:
+        if len(names) * max(len(prompt.token_ids) for prompt in rendered) > 60:
             raise torch.OutOfMemoryError("pretended")
-        return real(loaded, token_ids, *rest)
+        return real(self, names, rendered)
 
-    monkeypatch.setattr(ingest.activations, "_pooled_outputs", small_memory)
+    monkeypatch.setattr(Forward, "start", small_memory)
     assert run(token_budget=200).new_count == len(TEXTS)
     assert len(activation_rows(root)) == 4 * len(TEXTS)
     assert "out of memory: token budget halved to 100" in last_run(root)["message"]
@@ -263,10 +295,10 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved_and_the_run_says_so(
 def test_a_prompt_that_does_not_fit_alone_is_one_line(
     run: Callable[..., IngestSummary], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_memory(*_: Any) -> np.ndarray:
+    def no_memory(*_: Any) -> StartedBatch:
         raise torch.OutOfMemoryError("pretended")
 
-    monkeypatch.setattr(ingest.activations, "_pooled_outputs", no_memory)
+    monkeypatch.setattr(Forward, "start", no_memory)
     with pytest.raises(ModelError, match=r"a prompt of \d+ tokens does not fit the memory of cpu"):
         run(token_budget=200)
 
@@ -310,8 +342,188 @@ def test_two_models_of_one_name_are_two_models(
 ) -> None:
     run(layers=[0])
     other = replace(llama, name="other")
-    assert ingest_activations(root, other, {"texts": None}, layers=[0]).rows == 5
+    assert ingest_activations(root, other, {"texts": None}, Selection(layers=(0,))).rows == 5
     found = rows(
         connect(root), "select model, count(*) as n from activations group by 1 order by 1"
     )
     assert found == [{"model": "other", "n": 5}, {"model": "tiny-llama", "n": 5}]
+
+
+def keyed_vectors(root: Path, table: str, *columns: str) -> dict[tuple, np.ndarray]:
+    named = ", ".join(columns)
+    found = rows(connect(root), f"select {named}, vector from {table}")
+    keyed = {tuple(row[name] for name in columns): np.array(row["vector"]) for row in found}
+    assert len(keyed) == len(found), "two rows share a key"
+    return keyed
+
+
+def test_sites_poolings_and_tokens_of_one_pass_equal_a_pass_for_each(
+    root: Path, llama: ModelSpec, import_texts: ImportTexts
+) -> None:
+    import_texts(TEXTS)
+    sites, poolings = ("resid_post", "mlp_out", "resid_pre"), ("last", "max", "instruction_last")
+    chosen = tuple(POOLINGS[name] for name in poolings)
+    together = Selection((0, 2), sites, chosen, token_layers=(2,))
+    summary = ingest_activations(root, llama, {"texts": None}, together, token_budget=40)
+    pooled_count, token_count = 5 * 2 * 3 * 3, sum(len(text) + 1 for text in TEXTS) * 3
+    assert summary.rows == pooled_count + token_count
+    key = ("prompt_id", "layer", "site", "pooling")
+    stored = keyed_vectors(root, "activations", *key)
+    tokens = keyed_vectors(root, "prompt_tokens", "prompt_id", "layer", "site", "position")
+    assert (len(stored), len(tokens)) == (pooled_count, token_count)
+    assert_checks_pass(root)
+
+    shutil.rmtree(data_file(root, "activations", "any", llama.name).parent)
+    for site in sites:
+        for pooling in chosen:
+            selection = Selection((0, 2), (site,), (pooling,))
+            ingest_activations(root, llama, {"texts": None}, selection, token_budget=40)
+    alone = keyed_vectors(root, "activations", *key)
+    assert alone.keys() == stored.keys()
+    for name, vector in alone.items():
+        np.testing.assert_allclose(stored[name], vector, atol=1e-5)
+    # Every token's row is what the pooling of the last token says of it.
+    lengths = {prompt_id: position for prompt_id, _, _, position in sorted(tokens)}
+    for prompt_id, layer, site, pooling in stored:
+        if layer == 2 and pooling == "last":
+            last = tokens[prompt_id, 2, site, lengths[prompt_id]]
+            np.testing.assert_allclose(stored[prompt_id, 2, site, "last"], last, atol=1e-6)
+
+
+def test_kept_tokens_are_those_of_the_prompt_in_order(
+    root: Path, llama: ModelSpec, import_texts: ImportTexts
+) -> None:
+    import_texts(TEXTS)
+    ingest_activations(root, llama, {"texts": None}, Selection(layers=(0,), token_layers=(1,)))
+    found = rows(
+        connect(root),
+        "select text, list(token order by tokens.position) as tokens, "
+        "list(tokens.position order by tokens.position) as positions "
+        "from prompt_tokens as tokens inner join prompts using (prompt_id) group by text",
+    )
+    assert len(found) == len(TEXTS)
+    for row in found:
+        assert row["tokens"] == ["<s>", *row["text"].replace(" ", "Ġ")]
+        assert row["positions"] == list(range(len(row["text"]) + 1))
+    again = ingest_activations(
+        root, llama, {"texts": None}, Selection(layers=(0,), token_layers=(1, 3))
+    )
+    assert again.rows == sum(len(text) + 1 for text in TEXTS), "layer 3 alone is new"
+    assert_checks_pass(root)
+
+
+def test_a_shared_prefix_gives_the_same_rows_from_fewer_tokens(
+    root: Path, llama: ModelSpec, import_texts: ImportTexts
+) -> None:
+    import_texts(TEXTS)
+    system = "You are a careful assistant who answers in one line."
+    # `mean` and the kept tokens reach into the prefix, `last` does not.
+    selection = Selection(
+        sites=("resid_post", "attn_out"),
+        poolings=(POOLINGS["last"], POOLINGS["mean"], POOLINGS["post_template_mean"]),
+        token_layers=(3,),
+        template=Template("chat", system),
+    )
+    key = ("prompt_id", "layer", "site", "pooling", "pooled_start", "pooled_end", "token_count")
+    results = []
+    for shares_prefix in (True, False):
+        summary = ingest_activations(
+            root, llama, {"texts": None}, selection, token_budget=90, shares_prefix=shares_prefix
+        )
+        tokens = keyed_vectors(root, "prompt_tokens", "prompt_id", "layer", "site", "position")
+        results.append((summary, keyed_vectors(root, "activations", *key) | tokens))
+        for table in ("activations", "prompt_tokens"):
+            shutil.rmtree(data_file(root, table, "any", llama.name).parent)
+    (shared, with_prefix), (whole, without) = results
+    assert with_prefix.keys() == without.keys()
+    for name, vector in without.items():
+        np.testing.assert_allclose(with_prefix[name], vector, atol=1e-5)
+    prefix = len(f"<system>{system}<user>") + 1
+    assert whole.tokens - shared.tokens == prefix * (len(TEXTS) - 1)
+
+
+def test_a_model_that_cannot_share_a_prefix_says_so_in_the_run_row(
+    root: Path, tmp_path: Path, import_texts: ImportTexts
+) -> None:
+    import_texts(TEXTS)
+    folder = save_tiny(tmp_path / "tiny-gemma", "gemma3_text", head_dim=8)
+    selection = Selection(template=Template("chat", "You are careful."))
+    ingest_activations(root, resolve(str(folder)), {"texts": None}, selection)
+    message = last_run(root)["message"]
+    assert "was run with every prompt: the cache has DynamicSlidingWindowLayer" in message
+
+
+def test_no_vocabulary_logits_are_computed(
+    run: Callable[..., IngestSummary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ingest.jobs.load
+
+    def without_head(*args: Any) -> Any:
+        loaded = real(*args)
+        loaded.model.lm_head.register_forward_hook(lambda *_: pytest.fail("logits computed"))
+        return loaded
+
+    monkeypatch.setattr(ingest.jobs, "load", without_head)
+    assert run().rows == 20
+
+
+def test_shards_in_turn_give_all_rows_once(
+    root: Path, llama: ModelSpec, import_texts: ImportTexts
+) -> None:
+    import_texts([f"prompt number {index}" for index in range(30)])
+    counts = [
+        ingest_activations(root, llama, {"texts": None}, shard=Shard(number, 3)).prompt_count
+        for number in (1, 2, 3)
+    ]
+    assert sum(counts) == 30 and min(counts) > 0
+    assert len(activation_rows(root)) == 120
+    assert ingest_activations(root, llama, {"texts": None}).new_count == 0
+
+
+def test_a_plan_says_what_the_job_then_does_and_writes_nothing(
+    root: Path, llama: ModelSpec, import_texts: ImportTexts
+) -> None:
+    import_texts(TEXTS)
+    selection = Selection(layers=(0, 1), token_layers=(2,), template=Template("chat", "Be kind."))
+    before = sorted(root.rglob("*"))
+    plan = plan_activations(root, llama, {"texts": None}, selection)
+    assert [path for path in root.rglob("*") if path not in before] == []
+    assert plan.tokens_per_second > 0
+    assert plan.seconds == pytest.approx(plan.tokens / plan.tokens_per_second)
+    summary = ingest_activations(root, llama, {"texts": None}, selection)
+    assert (plan.new_count, plan.rows, plan.tokens) == (5, summary.rows, summary.tokens)
+    stored = sum(path.stat().st_size for path in root.rglob(f"model={llama.name}/*.parquet"))
+    # Of tiny vectors most of the file is footer; the estimate is of the rows.
+    assert plan.bytes < stored < plan.bytes + 40_000
+    done = plan_activations(root, llama, {"texts": None}, selection)
+    assert (done.rows, done.tokens, done.seconds) == (0, 0, None)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_reduced_precision_is_pooled_and_stored_in_float32(
+    run: Callable[..., IngestSummary], root: Path, dtype: str
+) -> None:
+    full = run().model_id
+    reduced = run(dtype=dtype).model_id
+    stored = activation_rows(root)
+    tolerance = 0.02 if dtype == "bfloat16" else 0.003
+    for (model_id, *key), vector in stored.items():
+        if model_id == full:
+            other = stored[reduced, *key]
+            assert other.dtype == np.float32
+            assert np.linalg.norm(other - vector) < tolerance * np.linalg.norm(vector)
+            # A mean of five is not a number of the reduced precision.
+            assert not np.array_equal(other, torch.tensor(other).to(getattr(torch, dtype)).float())
+
+
+def test_a_model_spread_over_devices_gives_the_same_rows(
+    run: Callable[..., IngestSummary], root: Path, llama: ModelSpec
+) -> None:
+    run()
+    placed = activation_rows(root)
+    shutil.rmtree(data_file(root, "activations", "any", llama.name).parent)
+    run(device="auto")
+    spread = activation_rows(root)
+    assert spread.keys() == placed.keys()
+    for key, vector in placed.items():
+        np.testing.assert_allclose(spread[key], vector, atol=1e-6)

@@ -7,7 +7,7 @@ import torch
 
 from ingest.batching import pad
 from ingest.models import find_blocks
-from ingest.recording import record_blocks, run_backbone
+from ingest.recording import block_points, record, run_backbone
 from tests.tiny_models import tiny_model
 
 MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
@@ -77,10 +77,10 @@ def test_recorded_outputs_equal_the_models_own_hidden_states(family: str) -> Non
     model = tiny_model(family, **FAMILIES[family])
     count = model.config.get_text_config().num_hidden_layers
     assert count == 4
-    blocks = find_blocks(model, count)
+    points = block_points(find_blocks(model), range(count))
     tokens, mask = pad(ROWS, 0)
     got: dict[int, torch.Tensor] = {}
-    with record_blocks(blocks, range(count), lambda layer, hidden: got.update({layer: +hidden})):
+    with record(points, lambda point, hidden: got.update({point.layer: +hidden})):
         run_backbone(model, tokens, mask)
     for index, row in enumerate(ROWS):
         for layer, own in enumerate(hidden_states(model, row, count)):

@@ -31,11 +31,11 @@ DRIVER = """
 import os
 from pathlib import Path
 import torch
-import ingest.activations, ingest.traces
+import ingest.activations, ingest.chunks, ingest.traces
 from ingest.models import resolve
 torch.set_num_threads(1)
 os.environ["AXES_CACHE"] = {cache!r}
-ingest.activations._FLUSH_BYTES = 1
+ingest.chunks._FLUSH_BYTES = 1
 {call}
 """
 ACTIVATIONS = (

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import PreTrainedConfig
 
+import ingest.models
 from ingest.models import (
     ModelSpec,
     context_length,
@@ -87,7 +90,7 @@ def test_names_folders_files_and_hub_ids_resolve(
     folder.mkdir()
     gguf = tmp_path / "some.gguf"
     gguf.touch()
-    assert resolve("pythia-1b") is registry()["pythia-1b"]
+    assert resolve("pythia-1b") == registry()["pythia-1b"]
     assert resolve(str(folder)) == ModelSpec("my-model", str(folder))
     assert resolve(str(gguf)) == ModelSpec("some", str(gguf))
     assert resolve("owner/name") == ModelSpec("owner/name", "hf:owner/name")
@@ -208,9 +211,8 @@ def test_a_folder_without_a_tokenizer_is_named(llama: ModelSpec, llama_folder: P
 def test_a_checkpoint_that_cannot_be_read_is_one_line(llama: ModelSpec, llama_folder: Path) -> None:
     config = llama_folder / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": "nonesuch"}))
-    identity = identify(llama, llama_folder, "float32")
-    with pytest.raises(ModelError, match="tiny-llama cannot be loaded") as caught:
-        load(llama, llama_folder, identity, "cpu")
+    with pytest.raises(ModelError, match=r"config\.json cannot be read") as caught:
+        identify(llama, llama_folder, "float32")
     assert "\n" not in str(caught.value)
 
 
@@ -265,21 +267,42 @@ def test_the_context_length_is_read_under_any_of_its_names(tmp_path: Path) -> No
         assert context_length(tmp_path) == expected
 
 
+def sized(layer_count: int) -> PreTrainedConfig:
+    return PreTrainedConfig(num_hidden_layers=layer_count)
+
+
 def test_blocks_are_the_outermost_list_of_that_many() -> None:
     nn = torch.nn
     inner = [nn.ModuleDict({"experts": nn.ModuleList([nn.Linear(1, 1)] * 3)}) for _ in range(3)]
     model = nn.ModuleDict({"heads": nn.ModuleList([nn.Identity()]), "stack": nn.ModuleList(inner)})
-    assert find_blocks(model, 3) == inner
-    assert len(find_blocks(tiny_model("gpt2", num_hidden_layers=2), 2)) == 2
+    model.config = sized(3)
+    assert find_blocks(model) == inner
+    assert len(find_blocks(tiny_model("gpt2", num_hidden_layers=2))) == 2
 
 
 def test_ambiguous_blocks_name_the_candidates() -> None:
     nn = torch.nn
     lists = {name: nn.ModuleList([nn.Identity(), nn.Identity()]) for name in ("vision", "text")}
-    with pytest.raises(ModelError, match="expected one list of 2 blocks, found vision, text"):
-        find_blocks(nn.ModuleDict(lists), 2)
+    model = nn.ModuleDict(lists)
+    model.config = sized(2)
+    with pytest.raises(
+        ModelError, match="of 2 blocks, found vision, text; name it with --blocks, one of vision"
+    ):
+        find_blocks(model)
+    assert find_blocks(model, "text") == list(lists["text"])
+    with pytest.raises(ModelError, match="has no list of blocks audio: it has vision, text"):
+        find_blocks(model, "audio")
+    model.config = sized(5)
     with pytest.raises(ModelError, match="expected one list of 5 blocks, found none"):
-        find_blocks(nn.ModuleDict(lists), 5)
+        find_blocks(model)
+
+
+def test_a_block_that_is_run_several_times_is_refused() -> None:
+    nn = torch.nn
+    model = nn.ModuleDict({"shared": nn.ModuleList([nn.Identity()] * 3)})
+    model.config = sized(3)
+    with pytest.raises(ModelError, match="shared runs one block several times"):
+        find_blocks(model)
 
 
 @pytest.mark.parametrize("layer", [-1, 4, 40])
@@ -307,3 +330,68 @@ def test_a_sharded_checkpoint_is_one_model(tmp_path: Path) -> None:
     content[-1] ^= 1
     shards[-1].write_bytes(content)
     assert identify(spec, folder, "float32").model_id != identity.model_id
+
+
+def test_a_second_copy_of_the_weights_is_not_read_and_no_part_of_the_identity(
+    llama: ModelSpec, llama_folder: Path
+) -> None:
+    identity = identify(llama, llama_folder, "float32")
+    (llama_folder / "consolidated.safetensors").write_bytes(b"in another format")
+    assert identify(llama, llama_folder, "float32") == identity
+
+
+def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "sharded"
+    tiny_model("llama").save_pretrained(folder, max_shard_size="30KB")
+    shard = sorted(folder.glob("*.safetensors"))[1]
+    shard.unlink()
+    with pytest.raises(ModelError, match=f"{shard.name} missing"):
+        identify(resolve(str(folder)), folder, "float32")
+
+
+@pytest.mark.parametrize(("quantization", "kind"), [("8bit", torch.int8), ("4bit", torch.uint8)])
+def test_quantisation_is_handed_to_transformers_and_registered(
+    llama_folder: Path, quantization: str, kind: torch.dtype
+) -> None:
+    spec = resolve(str(llama_folder), quantization=quantization)
+    loaded = load(spec, llama_folder, identify(spec, llama_folder, "float32"), "cpu")
+    assert loaded.blocks[1].mlp.up_proj.weight.dtype == kind
+    assert model_row(loaded, "run")["quantization"] == quantization
+
+
+def test_an_adapter_goes_on_top_of_the_weights_and_is_registered(
+    llama: ModelSpec, llama_folder: Path, tmp_path: Path
+) -> None:
+    plain = load(llama, llama_folder, identify(llama, llama_folder, "float32"), "cpu")
+    tokens = torch.tensor([[3, 4, 5]])
+    before = plain.model.base_model(tokens).last_hidden_state
+    settings = LoraConfig(
+        r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False
+    )
+    adapted = get_peft_model(plain.model, settings)
+    expected = adapted.base_model.model.model(tokens).last_hidden_state
+    adapted.save_pretrained(tmp_path / "adapter")
+
+    spec = resolve(str(llama_folder), adapter=str(tmp_path / "adapter"))
+    loaded = load(spec, llama_folder, identify(spec, llama_folder, "float32"), "cpu")
+    found = loaded.model.base_model(tokens).last_hidden_state
+    torch.testing.assert_close(found, expected)
+    assert (found - before).abs().max() > 1e-4
+    row = model_row(loaded, "run")
+    assert (row["adapter"], row["layer_count"]) == (str(tmp_path / "adapter"), 4)
+    assert row["adapter_hash"] == identify(spec, llama_folder, "float32").adapter_hash
+
+
+def test_a_pickled_adapter_and_a_missing_package_are_one_line(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.bin").write_bytes(b"pickle")
+    spec = resolve(str(llama_folder), adapter=str(tmp_path))
+    with pytest.raises(ModelError, match=r"is no adapter: it has no adapter_model\.safetensors"):
+        identify(spec, llama_folder, "float32")
+    spec = resolve(str(llama_folder), quantization="4bit")
+    identity = identify(spec, llama_folder, "float32")
+    monkeypatch.setattr(ingest.models, "find_spec", lambda _name: None)
+    with pytest.raises(ModelError, match=r"pip install 'safety-axes\[quantization\]'"):
+        load(spec, llama_folder, identity, "cpu")

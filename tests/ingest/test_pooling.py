@@ -1,6 +1,8 @@
-"""Pooling reads the mask alone: the side and the content of the padding do not matter."""
+"""Pooling reads its span of each prompt alone: what stands elsewhere does not matter."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,24 +13,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError, jaxtyped
 
-from ingest import pooling
-from ingest.pooling import POOLINGS, mean_of_all, mean_of_last
+from ingest.pooling import POOLINGS, Pooling, SpanReader, find_pooling, maximum, mean
+from warehouse.errors import ModelError
 
 D_MODEL = 3
 
 
-def padded(
-    rows: list[torch.Tensor], side: str, fill: float = float("nan")
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows `[position, d_model]` as one batch, padding filled with NaN, and the mask."""
+def padded(rows: list[torch.Tensor], fill: float = float("nan")) -> torch.Tensor:
+    """Rows `[position, d_model]` as one batch, filled up with NaN behind."""
     width = max(len(row) for row in rows)
     hidden = torch.full((len(rows), width, D_MODEL), fill, dtype=rows[0].dtype)
-    mask = torch.zeros((len(rows), width), dtype=torch.bool)
     for index, row in enumerate(rows):
-        start = width - len(row) if side == "left" else 0
-        hidden[index, start : start + len(row)] = row
-        mask[index, start : start + len(row)] = True
-    return hidden, mask
+        hidden[index, : len(row)] = row
+    return hidden
+
+
+def pooled(chosen: Pooling, rows: list[torch.Tensor], fill: float = float("nan")) -> torch.Tensor:
+    """Each row's vector; the user's text is all but the last token of a row."""
+    reader = SpanReader([chosen.span(len(row), max(len(row) - 1, 1)) for row in rows])
+    return reader.read(padded(rows, fill), chosen.reduce)
 
 
 def random_rows(lengths: list[int], seed: int) -> list[torch.Tensor]:
@@ -36,98 +39,134 @@ def random_rows(lengths: list[int], seed: int) -> list[torch.Tensor]:
     return [torch.randn(length, D_MODEL, generator=generator) for length in lengths]
 
 
-LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=5)
+LENGTHS = st.lists(st.integers(2, 12), min_size=1, max_size=5)
+NAMES = st.sampled_from(sorted(POOLINGS))
 
 
-@settings(max_examples=40, deadline=None)
-@given(lengths=LENGTHS, seed=st.integers(0, 1000), name=st.sampled_from(sorted(POOLINGS)))
-def test_left_padding_right_padding_and_none_give_the_mean_over_the_span(
+@settings(max_examples=60, deadline=None)
+@given(lengths=LENGTHS, seed=st.integers(0, 1000), name=NAMES)
+def test_a_batch_gives_what_numpy_gives_over_each_span(
     lengths: list[int], seed: int, name: str
 ) -> None:
     rows = random_rows(lengths, seed)
     chosen = POOLINGS[name]
-    right, left = (chosen.pool(*padded(rows, side)) for side in ("right", "left"))
+    found = pooled(chosen, rows)
     for index, row in enumerate(rows):
-        start, end = chosen.span(len(row))
-        expected = torch.from_numpy(row.double().numpy()[start:end].mean(axis=0)).float()
-        torch.testing.assert_close(right[index], expected, atol=1e-6, rtol=1e-5)
-        torch.testing.assert_close(left[index], expected, atol=1e-6, rtol=1e-5)
-        alone = chosen.pool(row[None], torch.ones(1, len(row), dtype=torch.bool))[0]
-        torch.testing.assert_close(alone, expected, atol=1e-6, rtol=1e-5)
+        start, end = chosen.span(len(row), len(row) - 1)
+        reduced = np.max if name == "max" else np.mean
+        expected = reduced(row.double().numpy()[start:end], axis=0)
+        np.testing.assert_allclose(found[index].numpy(), expected, atol=1e-6, rtol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
-@given(count=st.integers(1, 30), name=st.sampled_from(sorted(POOLINGS)))
-def test_a_span_lies_within_the_prompt_and_is_never_empty(count: int, name: str) -> None:
-    start, end = POOLINGS[name].span(count)
-    assert 0 <= start < end == count
+@settings(max_examples=60, deadline=None)
+@given(count=st.integers(1, 30), user_end=st.none() | st.integers(1, 30), name=NAMES)
+def test_a_span_lies_within_the_prompt_and_is_never_empty(
+    count: int, user_end: int | None, name: str
+) -> None:
+    if user_end is not None and user_end > count:
+        return
+    span = POOLINGS[name].span(count, user_end)
+    if span is None:
+        assert name in ("instruction_last", "post_template_mean")
+        assert user_end is None or (user_end == count and name == "post_template_mean")
+    else:
+        assert 0 <= span[0] < span[1] <= count
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_a_prompt_shorter_than_five_tokens_is_pooled_over_what_is_there(count: int) -> None:
     rows = random_rows([count, 9], seed=1)
-    pooled = POOLINGS["last5_mean"].pool(*padded(rows, "right"))
-    torch.testing.assert_close(pooled[0], rows[0].mean(0))
-    assert POOLINGS["last5_mean"].span(count) == (0, count)
+    torch.testing.assert_close(pooled(POOLINGS["last5_mean"], rows)[0], rows[0].mean(0))
+    assert POOLINGS["last5_mean"].span(count, count) == (0, count)
 
 
-def test_the_last_five_are_the_last_five() -> None:
+def test_each_pooling_reads_the_positions_of_its_name() -> None:
     row = torch.arange(8.0)[:, None].expand(8, D_MODEL)
-    assert POOLINGS["last5_mean"].pool(*padded([row], "left"))[0, 0] == np.mean([3, 4, 5, 6, 7])
-    assert POOLINGS["last"].pool(*padded([row], "left"))[0, 0] == 7
-    assert POOLINGS["mean"].pool(*padded([row], "left"))[0, 0] == 3.5
+    # The user's text ends with position 4; three template tokens follow.
+    expected = {
+        "last5_mean": np.mean([3, 4, 5, 6, 7]),
+        "last": 7,
+        "mean": 3.5,
+        "max": 7,
+        "instruction_last": 4,
+        "post_template_mean": np.mean([5, 6, 7]),
+    }
+    assert expected.keys() == POOLINGS.keys()
+    for name, value in expected.items():
+        reader = SpanReader([POOLINGS[name].span(8, 5)])
+        assert reader.read(row[None], POOLINGS[name].reduce)[0, 0] == value
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("fill", [float("nan"), float("inf"), 1e30])
 @pytest.mark.parametrize("name", sorted(POOLINGS))
-def test_what_stands_at_padded_positions_does_not_leak(side: str, fill: float, name: str) -> None:
+def test_what_stands_outside_the_span_does_not_leak(fill: float, name: str) -> None:
     rows = random_rows([2, 7], seed=2)
-    clean = POOLINGS[name].pool(*padded(rows, side, fill=0.0))
-    assert torch.equal(POOLINGS[name].pool(*padded(rows, side, fill=fill)), clean)
+    assert torch.equal(pooled(POOLINGS[name], rows, fill), pooled(POOLINGS[name], rows, 0.0))
 
 
 def test_a_nan_inside_the_prompt_is_not_hidden() -> None:
     row = torch.ones(6, D_MODEL)
     row[4, 1] = float("nan")
-    assert POOLINGS["last5_mean"].pool(*padded([row], "right"))[0].isnan().tolist() == [
-        False,
-        True,
-        False,
-    ]
+    for name in ("last5_mean", "max"):
+        assert pooled(POOLINGS[name], [row])[0].isnan().tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_pooled_in_float32(dtype: torch.dtype) -> None:
     row = torch.full((5, D_MODEL), 60000.0).to(dtype)
-    pooled = POOLINGS["last5_mean"].pool(*padded([row], "right"))
-    assert pooled.dtype == torch.float32
-    torch.testing.assert_close(pooled[0], row[0].float())
+    found = pooled(POOLINGS["last5_mean"], [row])
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found[0], row[0].float())
     fine = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0078125]).to(dtype)[:, None].expand(5, D_MODEL)
     torch.testing.assert_close(
-        POOLINGS["last5_mean"].pool(*padded([fine], "right"))[0],
-        fine.float().mean(0),
-        atol=1e-7,
-        rtol=0,
+        pooled(POOLINGS["last5_mean"], [fine])[0], fine.float().mean(0), atol=1e-7, rtol=0
     )
 
 
 def test_the_input_is_not_changed() -> None:
-    hidden, mask = padded(random_rows([3, 6], seed=3), "left", fill=7.0)
-    before = hidden.clone(), mask.clone()
+    hidden = padded(random_rows([3, 6], seed=3), fill=7.0)
+    before = hidden.clone()
     for chosen in POOLINGS.values():
-        chosen.pool(hidden, mask)
-    assert torch.equal(hidden, before[0])
-    assert torch.equal(mask, before[1])
+        SpanReader([chosen.span(3, 2), chosen.span(6, 2)]).read(hidden, chosen.reduce)
+    assert torch.equal(hidden, before)
 
 
-def test_shapes_are_as_annotated(monkeypatch: pytest.MonkeyPatch) -> None:
-    checked = jaxtyped(typechecker=beartype)(mean_of_last)
-    monkeypatch.setattr(pooling, "mean_of_last", checked)
-    checked_mean = jaxtyped(typechecker=beartype)(mean_of_all)
-    hidden, mask = padded(random_rows([3, 6], seed=4), "right")
-    assert checked(hidden, mask, 5).shape == (2, D_MODEL)
-    assert checked_mean(hidden, mask).shape == (2, D_MODEL)
+@pytest.mark.parametrize("reduce", [mean, maximum])
+def test_shapes_are_as_annotated(reduce) -> None:
+    checked = jaxtyped(typechecker=beartype)(reduce)
+    hidden, mask = torch.randn(2, 6, D_MODEL), torch.ones(2, 6, dtype=torch.bool)
+    assert checked(hidden, mask).shape == (2, D_MODEL)
     for bad in (mask[:, :-1], mask[:1], mask.float()):
         with pytest.raises((TypeCheckError, BeartypeCallHintParamViolation)):
-            checked(hidden, bad, 5)
+            checked(hidden, bad)
+
+
+OWN_POOLING = """
+from ingest.pooling import Pooling, mean
+
+POOLING = Pooling("first2_mean", lambda count, user_end: (0, min(count, 2)), mean)
+"""
+
+
+def test_a_pooling_of_ones_own_is_a_file_and_its_content_is_in_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(OWN_POOLING)
+    chosen = find_pooling(str(path))
+    rows = random_rows([4], seed=5)
+    torch.testing.assert_close(pooled(chosen, rows)[0], rows[0][:2].mean(0))
+    name, _, digest = chosen.name.partition("@")
+    assert name == "first2_mean" and len(digest) == 8
+    path.write_text(OWN_POOLING.replace("2)", "3)"))
+    assert find_pooling(str(path)).name not in (chosen.name, "first2_mean")
+
+
+@pytest.mark.parametrize("text", ["", "POOLING = 3"])
+def test_a_file_without_a_pooling_and_an_unknown_name_are_one_line(
+    tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(ModelError, match="defines no POOLING"):
+        find_pooling(str(path))
+    with pytest.raises(ModelError, match="unknown pooling median: it is one of last5_mean, last"):
+        find_pooling("median")

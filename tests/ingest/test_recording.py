@@ -9,7 +9,7 @@ import torch
 
 from ingest.batching import pad
 from ingest.models import find_blocks
-from ingest.recording import record_blocks, run_backbone
+from ingest.recording import Point, block_points, record, run_backbone
 from tests.tiny_models import tiny_model
 
 FAMILIES = ("gpt_neox", "llama", "mistral", "qwen2", "gemma3_text", "gpt2", "bloom", "mamba")
@@ -18,15 +18,15 @@ LEFT_PADDED = FAMILIES[:-1]
 ROWS = [[1, *range(5, 5 + count)] for count in (9, 3, 6)]
 
 
-def record(
+def recorded_rows(
     model: torch.nn.Module, rows: Sequence[list[int]], side: str = "right"
 ) -> list[torch.Tensor]:
     """Per row the recorded `[layer, position, d_model]`, padding cut away."""
     count = model.config.get_text_config().num_hidden_layers
-    blocks = find_blocks(model, count)
+    points = block_points(find_blocks(model), range(count))
     tokens, mask = pad(rows, 0, side=side)
     got: dict[int, torch.Tensor] = {}
-    with record_blocks(blocks, range(count), lambda layer, hidden: got.update({layer: +hidden})):
+    with record(points, lambda point, hidden: got.update({point.layer: +hidden})):
         run_backbone(model, tokens, mask)
     stacked = torch.stack([got[layer] for layer in range(count)], dim=1)
     return [stacked[index][:, mask[index]] for index in range(len(rows))]
@@ -63,7 +63,7 @@ def perturbed(architecture: str) -> torch.nn.Module:
 )
 def test_recording_equals_the_models_own_hidden_states(architecture: str, side: str) -> None:
     model = perturbed(architecture)
-    for row, recorded in zip(ROWS, record(model, ROWS, side), strict=True):
+    for row, recorded in zip(ROWS, recorded_rows(model, ROWS, side), strict=True):
         inner, last = own_hidden_states(model, row)
         torch.testing.assert_close(recorded[:-1], inner, atol=1e-4, rtol=1e-4)
         with torch.no_grad():
@@ -75,14 +75,14 @@ def test_recording_equals_the_models_own_hidden_states(architecture: str, side: 
 @pytest.mark.parametrize("architecture", FAMILIES)
 def test_a_prompt_alone_and_in_a_batch_give_the_same(architecture: str) -> None:
     model = perturbed(architecture)
-    for row, together in zip(ROWS, record(model, ROWS), strict=True):
-        torch.testing.assert_close(together, record(model, [row])[0], atol=1e-4, rtol=1e-4)
+    for row, together in zip(ROWS, recorded_rows(model, ROWS), strict=True):
+        torch.testing.assert_close(together, recorded_rows(model, [row])[0], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", FAMILIES)
 def test_leaving_out_a_full_mask_changes_nothing(architecture: str) -> None:
     model = perturbed(architecture)
-    blocks = find_blocks(model, 4)
+    blocks = find_blocks(model)
     tokens = torch.tensor([ROWS[0], ROWS[0][::-1]])
     with_mask: list[torch.Tensor] = []
     seen: list[dict] = []
@@ -91,11 +91,11 @@ def test_leaving_out_a_full_mask_changes_nothing(architecture: str) -> None:
     )
     with (
         torch.inference_mode(),
-        record_blocks(blocks, range(4), lambda _layer, hidden: with_mask.append(+hidden)),
+        record(block_points(blocks, range(4)), lambda _, hidden: with_mask.append(+hidden)),
     ):
         model.base_model(tokens, attention_mask=torch.ones_like(tokens), use_cache=False)
     without: list[torch.Tensor] = []
-    with record_blocks(blocks, range(4), lambda _layer, hidden: without.append(+hidden)):
+    with record(block_points(blocks, range(4)), lambda _, hidden: without.append(+hidden)):
         run_backbone(model, tokens, torch.ones_like(tokens, dtype=torch.bool))
     handle.remove()
     assert "attention_mask" not in seen[-1]
@@ -105,29 +105,31 @@ def test_leaving_out_a_full_mask_changes_nothing(architecture: str) -> None:
 @pytest.mark.parametrize("wanted", [[2], [0, 3], [3, 1]])
 def test_only_the_layers_asked_for_are_recorded(wanted: list[int]) -> None:
     model = tiny_model("llama")
-    blocks = find_blocks(model, 4)
+    blocks = find_blocks(model)
     got: dict[int, torch.Tensor] = {}
     tokens, mask = pad(ROWS, 0)
-    with record_blocks(blocks, wanted, lambda layer, hidden: got.update({layer: +hidden})):
+    points = block_points(blocks, wanted)
+    with record(points, lambda point, hidden: got.update({point.layer: +hidden})):
         run_backbone(model, tokens, mask)
     assert sorted(got) == sorted(wanted)
     for layer in wanted:
-        torch.testing.assert_close(got[layer][0], record(model, ROWS)[0][layer])
+        torch.testing.assert_close(got[layer][0], recorded_rows(model, ROWS)[0][layer])
 
 
 def test_hooks_are_removed_after_use_and_after_an_exception() -> None:
     model = tiny_model("llama")
-    blocks = find_blocks(model, 4)
+    blocks = find_blocks(model)
     seen: list[int] = []
     tokens, mask = pad(ROWS, 0)
-    with record_blocks(blocks, range(4), lambda layer, _hidden: seen.append(layer)):
+    with record(block_points(blocks, range(4)), lambda point, _: seen.append(point.layer)):
         run_backbone(model, tokens, mask)
     assert seen == [0, 1, 2, 3]
 
-    def refuse(layer: int, _hidden: torch.Tensor) -> None:
-        raise RuntimeError(f"refused at {layer}")
+    def refuse(point: Point, _hidden: torch.Tensor) -> None:
+        raise RuntimeError(f"refused at {point.layer}")
 
-    with pytest.raises(RuntimeError, match="refused at 1"), record_blocks(blocks, [1, 2], refuse):
+    points = block_points(blocks, [1, 2])
+    with pytest.raises(RuntimeError, match="refused at 1"), record(points, refuse):
         run_backbone(model, tokens, mask)
     run_backbone(model, tokens, mask)
     assert seen == [0, 1, 2, 3]
@@ -136,7 +138,7 @@ def test_hooks_are_removed_after_use_and_after_an_exception() -> None:
 
 def test_leaving_early_records_the_same_and_does_not_run_the_blocks_above() -> None:
     model = perturbed("llama")
-    blocks = find_blocks(model, 4)
+    blocks = find_blocks(model)
     tokens, mask = pad(ROWS, 0)
     ran: list[int] = []
     handles = [
@@ -144,15 +146,17 @@ def test_leaving_early_records_the_same_and_does_not_run_the_blocks_above() -> N
         for layer, block in enumerate(blocks)
     ]
     got: dict[int, torch.Tensor] = {}
-    with record_blocks(
-        blocks, [0, 1], lambda layer, hidden: got.update({layer: +hidden}), leaves_early=True
+    with record(
+        block_points(blocks, [0, 1]),
+        lambda point, hidden: got.update({point.layer: +hidden}),
+        leaves_early=True,
     ):
         run_backbone(model, tokens, mask)
         pytest.fail("the forward pass went on to its end")
     for handle in handles:
         handle.remove()
     assert ran == [0, 1]
-    for index, recorded in enumerate(record(model, ROWS)):
+    for index, recorded in enumerate(recorded_rows(model, ROWS)):
         for layer in (0, 1):
             torch.testing.assert_close(got[layer][index][mask[index]], recorded[layer])
     assert not any(block._forward_hooks for block in blocks)

@@ -17,7 +17,7 @@ import ingest.traces
 from ingest.models import ModelSpec, find_blocks, identify, load, resolve
 from ingest.prompt_sources import PromptSource
 from ingest.prompts import import_prompts
-from ingest.recording import record_blocks
+from ingest.recording import block_points, record
 from ingest.traces import ingest_traces
 from tests.ingest.conftest import ImportTexts, last_run
 from tests.tiny_models import save_tiny
@@ -54,10 +54,10 @@ def teacher_forced(
 ) -> tuple[np.ndarray, np.ndarray, dict[int, np.ndarray]]:
     """Log-probability and entropy per completion token, and the block outputs at it."""
     got: dict[int, torch.Tensor] = {}
-    blocks = find_blocks(model, model.config.num_hidden_layers)
+    points = block_points(find_blocks(model), layers)
     with (
         torch.inference_mode(),
-        record_blocks(blocks, layers, lambda layer, hidden: got.update({layer: +hidden})),
+        record(points, lambda point, hidden: got.update({point.layer: +hidden})),
     ):
         logits = model(torch.tensor([prompt + completion]), use_cache=False).logits[0].double()
     chances = logits[len(prompt) - 1 : -1].log_softmax(-1)
@@ -294,9 +294,7 @@ def test_what_cannot_be_run_is_named_or_skipped(
     run: Callable[..., Any], root: Path, import_texts: ImportTexts
 ) -> None:
     import_texts([*TEXTS, "x" * 505])
-    with pytest.raises(
-        PromptError, match="506 tokens and 7 new ones, the context of tiny-llama is 512"
-    ):
+    with pytest.raises(PromptError, match="506 tokens and 7 new ones, the context is 512"):
         run()
     assert run(skip_unusable=True).skipped_count == 1
     assert last_run(root)["skipped"][0]["reason"].startswith("506 tokens")

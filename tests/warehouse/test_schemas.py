@@ -29,6 +29,7 @@ def test_the_tables_are_those_of_the_design() -> None:
         "models",
         "runs",
         "activations",
+        "prompt_tokens",
         "generations",
         "generation_tokens",
         "alignments",
@@ -93,6 +94,7 @@ def test_the_tables_with_vectors_are_these() -> None:
     found = {name: table.vector_columns for name, table in TABLES.items()}
     assert {name: columns for name, columns in found.items() if columns} == {
         "activations": ["vector"],
+        "prompt_tokens": ["vector"],
         "generation_tokens": ["vector"],
         "alignments": ["weights", "intercept"],
         "axes": ["vector"],

@@ -1,0 +1,205 @@
+"""Collects what batches give and commits it, one file at a time.
+
+A chunk becomes one file of `activations`, with a row group for each layer, site and pooling, and
+where every token is kept one file of `prompt_tokens`. Both are whole or absent.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock
+
+from ingest.forward import Batch
+from ingest.models import LoadedModel
+from ingest.selection import Item, Items
+from ingest.templates import Rendered, Template
+from warehouse.layout import partition_folder
+from warehouse.runs import Run
+from warehouse.schemas import TABLES
+from warehouse.writer import content_key, vector_array, write_rows
+
+_FLUSH_BYTES = 64 << 20
+_FLUSH_SECONDS = 20.0
+
+
+# Prompt id -> the items that are stored of it.
+Stored = Callable[[], dict[str, Items]]
+
+
+@dataclass
+class ChunkWriter:
+    """A context manager: `add` batches; every 64 MB or 20 s, and at the end, they are committed.
+
+    `stored` looks up what is there, should another job have written since `known_files` were seen.
+    """
+
+    root: Path
+    run: Run
+    loaded: LoadedModel
+    template: Template
+    items: Sequence[Item]
+    stored: Stored
+    known_files: set[Path]
+    _batches: list[Batch] = field(default_factory=list)
+    _bytes: int = 0
+    _since: float = field(default_factory=time.monotonic)
+
+    def __enter__(self) -> ChunkWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # An interrupted job keeps what it has done; after an error the batch in hand is suspect.
+        if kind is None or issubclass(kind, KeyboardInterrupt):
+            self.flush()
+
+    def add(self, batch: Batch) -> None:
+        self._batches.append(batch)
+        arrays = [*batch.pooled.values(), *batch.tokens.values()]
+        self._bytes += sum(array.nbytes for array in arrays)
+        if self._bytes >= _FLUSH_BYTES or time.monotonic() - self._since >= _FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what has been added. Jobs on one model do this in turn."""
+        if not self._batches:
+            return
+        model, model_id = self.loaded.spec.name, self.loaded.identity.model_id
+        names = [name for batch in self._batches for name in batch.prompt_ids]
+        file_name = content_key(model_id, self.template.name, self.items, names)
+        with FileLock(self.root / ".locks" / f"{model_id}.commit.lock"):
+            there = self._stored_meanwhile()
+            for table, groups in (
+                ("activations", self._activation_groups(there)),
+                ("prompt_tokens", self._token_groups(there)),
+            ):
+                first = next(groups, None)
+                if first is not None:
+                    counted = self._count(itertools.chain([first], groups))
+                    path = write_rows(self.root, table, counted, name=file_name, partition=model)
+                    self.known_files.add(path)
+        self._batches, self._bytes, self._since = [], 0, time.monotonic()
+
+    def _count(self, groups: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        for group in groups:
+            yield group
+            self.run.rows += len(group)
+
+    def _stored_meanwhile(self) -> dict[str, Items]:
+        """What jobs beside this one have stored since it looked; nearly always nothing."""
+        files = data_files(self.root, self.loaded.spec.name)
+        if files <= self.known_files:
+            return {}
+        self.known_files |= files
+        return self.stored()
+
+    def _activation_groups(self, there: dict[str, Items]) -> Iterator[pa.Table]:
+        described: dict[str, pa.Table] = {}
+        for item in filter(lambda item: item.pooling, self.items):
+            if item.pooling not in described:
+                described[item.pooling] = pa.Table.from_pylist(self._pooled_rows(item.pooling))
+            matrix = np.concatenate([batch.pooled[item] for batch in self._batches])
+            yield from self._row_group("activations", item, described[item.pooling], matrix, there)
+
+    def _token_groups(self, there: dict[str, Items]) -> Iterator[pa.Table]:
+        described: pa.Table | None = None
+        for item in filter(lambda item: not item.pooling, self.items):
+            if described is None:
+                described = pa.Table.from_pylist(self._token_rows())
+            matrix = np.concatenate([batch.tokens[item] for batch in self._batches])
+            yield from self._row_group("prompt_tokens", item, described, matrix, there)
+
+    def _row_group(
+        self,
+        table: str,
+        item: Item,
+        described: pa.Table,
+        matrix: np.ndarray,
+        there: dict[str, Items],
+    ) -> Iterator[pa.Table]:
+        """The rows of one item that are not stored yet; nothing where there are none."""
+        if there:
+            ids = described["prompt_id"].to_pylist()
+            is_new = np.array([item not in there.get(name, ()) for name in ids])
+            described, matrix = described.filter(pa.array(is_new)), matrix[is_new]
+        count = len(matrix)
+        if not count:
+            return
+        norms = np.linalg.norm(matrix, axis=1).astype(np.float32)
+        columns = {
+            **{name: described[name] for name in described.column_names},
+            "layer": pa.array(np.full(count, item.layer, dtype=np.int16)),
+            "site": pa.array([item.site] * count),
+            "vector": vector_array(matrix),
+            "norm": pa.array(norms),
+        }
+        schema = TABLES[table].file_schema
+        yield pa.table([columns[name] for name in schema.names], names=schema.names).cast(schema)
+
+    def _pooled_rows(self, pooling: str) -> list[dict[str, Any]]:
+        described = []
+        for batch in self._batches:
+            spans = batch.spans[pooling]
+            for name, rendered, (start, end) in zip(
+                batch.prompt_ids, batch.rendered, spans, strict=True
+            ):
+                described.append(
+                    {
+                        **self._describe(name, rendered),
+                        "pooling": pooling,
+                        "token_count": len(rendered.token_ids),
+                        "pooled_start": start,
+                        "pooled_end": end,
+                        "pooled_tokens": self._strings(rendered.token_ids[start:end]),
+                    }
+                )
+        return described
+
+    def _token_rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                **self._describe(name, rendered),
+                "position": position,
+                "token_id": token_id,
+                "token": token,
+            }
+            for batch in self._batches
+            for name, rendered in zip(batch.prompt_ids, batch.rendered, strict=True)
+            for position, (token_id, token) in enumerate(
+                zip(rendered.token_ids, self._strings(rendered.token_ids), strict=True)
+            )
+        ]
+
+    def _describe(self, prompt_id: str, rendered: Rendered) -> dict[str, Any]:
+        return {
+            "model_id": self.loaded.identity.model_id,
+            "prompt_id": prompt_id,
+            "template": self.template.name,
+            "rendered_hash": rendered.text_hash,
+            "run_id": self.run.run_id,
+        }
+
+    def _strings(self, token_ids: list[int]) -> list[str]:
+        return list(self.loaded.tokenizer.convert_ids_to_tokens(token_ids))
+
+
+def data_files(root: Path, model: str) -> set[Path]:
+    """The committed files of both tables of a model."""
+    return {
+        path
+        for table in ("activations", "prompt_tokens")
+        for path in partition_folder(root, TABLES[table], model).glob("*.parquet")
+    }
