@@ -73,9 +73,9 @@ def _projection(root: Path, count: int = 60_000, width: int = 1024) -> list[Figu
 
     sql, library = [], []
     for _ in range(ROUNDS):
-        least = _seconds(floor, cold=files)
-        sql.append(_seconds(by_sql, cold=files) / least)
-        library.append(_seconds(by_library, cold=files) / least)
+        least = seconds(floor, cold=files)
+        sql.append(seconds(by_sql, cold=files) / least)
+        library.append(seconds(by_library, cold=files) / least)
     return [
         Figure("projection by SQL / pyarrow and numpy", statistics.median(sql), 3.0, "lower"),
         Figure("by the library / pyarrow and numpy", statistics.median(library), 1.2, "lower"),
@@ -137,8 +137,8 @@ def _auroc(root: Path, prompts: int = 500_000, axes: int = 5, models: int = 4) -
     )
     ratios = []
     for _ in range(3):
-        in_sql = _seconds(lambda: query(connection, "from ranked"))
-        loop = _seconds(lambda: [roc_auc_score(labels, scores) for scores in groups])
+        in_sql = seconds(lambda: query(connection, "from ranked"))
+        loop = seconds(lambda: [roc_auc_score(labels, scores) for scores in groups])
         ratios.append(loop / in_sql)
     found = {row["auroc"] for row in rows(connection, "from ranked")}
     assert len(found) == axes * models
@@ -161,8 +161,8 @@ def _ten_thousand_files(root: Path, chunks: int = 100, models: int = 100) -> lis
     def coverage() -> None:
         query(connect(root), "from v_coverage")
 
-    seconds = statistics.median(_seconds(coverage) for _ in range(ROUNDS))
-    return [Figure("seconds to open 10,000 files and list coverage", seconds, 1.0, "lower")]
+    taken = statistics.median(seconds(coverage) for _ in range(ROUNDS))
+    return [Figure("seconds to open 10,000 files and list coverage", taken, 1.0, "lower")]
 
 
 def _out_of_core(root: Path, width: int = 1024) -> list[Figure]:
@@ -214,10 +214,10 @@ def _growth(root: Path, count: int = 1_000, width: int = 512) -> list[Figure]:
     for name, statement, goal in (("scan", scan, 11.0), ("look-up", look_up, 2.0)):
         ratios = []
         for _ in range(2 * ROUNDS):
-            seconds = {
-                part: _seconds(partial(query, connections[part], statement)) for part in (few, many)
+            taken = {
+                part: seconds(partial(query, connections[part], statement)) for part in (few, many)
             }
-            ratios.append(seconds[many] / seconds[few])
+            ratios.append(taken[many] / taken[few])
         figures.append(
             Figure(f"{name}: 10 x the rows / once", statistics.median(ratios), goal, "lower")
         )
@@ -327,9 +327,11 @@ def _child(script: str, *arguments: object) -> list[str]:
     return done.stdout.splitlines()
 
 
-def _seconds(call: Callable[[], object], *, cold: Iterable[Path] = ()) -> float:
+def seconds(call: Callable[[], object], *, cold: Iterable[Path] = ()) -> float:
+    """How long a call takes; the files of `cold` are dropped from the page cache before it."""
     for path in cold:
         descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)  # Only pages that the disk has can be dropped.
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
     start = time.perf_counter()
