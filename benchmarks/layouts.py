@@ -83,4 +83,6 @@ def _to_numpy(path: Path) -> np.ndarray:
 
 def _dot(path: Path, axis: list[float]) -> None:
     statement = "select sum(list_inner_product(vector::double[], ?::double[])) from read_parquet(?)"
-    duckdb.connect().execute(statement, [axis, str(path)]).fetchall()
+    connection = duckdb.connect()
+    connection.execute("set enable_progress_bar = false")
+    connection.execute(statement, [axis, str(path)]).fetchall()
