@@ -18,8 +18,7 @@ import pytest
 from ingest.activations import ingest_activations
 from ingest.models import ModelSpec
 from ingest.traces import ingest_traces
-from tests.ingest.conftest import ImportTexts, activation_rows, forked
-from warehouse.checks import check
+from tests.ingest.conftest import ImportTexts, activation_rows, assert_checks_pass, forked
 from warehouse.connection import connect, rows
 from warehouse.writer import data_file
 
@@ -77,10 +76,6 @@ def pair(root: Path, tmp_path: Path, import_texts: ImportTexts) -> tuple[Path, P
     """Two warehouses with the same prompts."""
     import_texts([f"prompt {index} {'x' * (index % 13)}" for index in range(PROMPTS)])
     return root, shutil.copytree(root, tmp_path / "uninterrupted")
-
-
-def assert_checks_pass(root: Path) -> None:
-    assert [row for row in check(root).to_pylist() if row["row_count"]] == []
 
 
 def test_activations_killed_and_resumed_equal_an_uninterrupted_run(
