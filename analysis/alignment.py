@@ -11,9 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from analysis.blocks import blocks, mean
 from analysis.splits import held_out_mask
+from warehouse.scratch import Rows
 
 # Ten to the -2, -1.5, ..., 8: lambda is in squared units of the activations.
 LAMBDA_GRID = tuple(float(value) for value in np.logspace(-2, 8, 21))
@@ -101,11 +103,7 @@ class RidgeFitter:
 
 
 def fit_alignment(
-    x: Float[np.ndarray, "row d_model"],
-    y: Float[np.ndarray, "row d_reference"],
-    *,
-    ridge_lambda: float | None = None,
-    seed: int = 0,
+    x: Rows, y: Rows, *, ridge_lambda: float | None = None, seed: int = 0
 ) -> AlignmentFit:
     """Fit the map on paired rows; choose lambda on held-out rows unless it is given.
 
@@ -113,10 +111,9 @@ def fit_alignment(
     map that is returned is then fitted on all rows.
     """
     judged = held_out_mask(len(x), fraction=_HELD_OUT_FRACTION, seed=seed)
-    seen_x, seen_y = x[~judged], y[~judged]
-    chosen = choose_lambda(seen_x, seen_y, seed=seed) if ridge_lambda is None else ridge_lambda
-    on_seen = _fitter(seen_x, seen_y).solve(chosen)
-    total, uniform = r_squared(on_seen.apply(x[judged]), y[judged], seen_y.mean(axis=0))
+    chosen = choose_lambda(x, y, seed=seed, where=~judged) if ridge_lambda is None else ridge_lambda
+    on_seen = _fitter(x, y, ~judged).solve(chosen)
+    total, uniform = r_squared(on_seen, x, y, mean(y, ~judged), where=judged)
     return AlignmentFit(_fitter(x, y).solve(chosen), total, uniform, ridge_lambda is not None)
 
 
@@ -126,33 +123,54 @@ def identity_alignment(d_model: int) -> AlignmentFit:
 
 
 def choose_lambda(
-    x: Float[np.ndarray, "row d_model"], y: Float[np.ndarray, "row d_reference"], *, seed: int = 0
+    x: Rows, y: Rows, *, seed: int = 0, where: Bool[np.ndarray, " row"] | None = None
 ) -> float:
-    """The lambda of `LAMBDA_GRID` with the least squared error on a held-out fifth of the rows."""
-    held_out = held_out_mask(len(x), fraction=_HELD_OUT_FRACTION, seed=seed + 1)
-    fitter = _fitter(x[~held_out], y[~held_out])
+    """The lambda of `LAMBDA_GRID` with the least squared error on a held-out fifth of the rows.
+
+    `where` says which rows there are at all; default all.
+    """
+    used = np.ones(len(x), dtype=bool) if where is None else where
+    held_out = np.zeros(len(x), dtype=bool)
+    held_out[used] = held_out_mask(int(used.sum()), fraction=_HELD_OUT_FRACTION, seed=seed + 1)
+    fitter = _fitter(x, y, used & ~held_out)
     errors = [
-        float(np.square(fitter.solve(value).apply(x[held_out]) - y[held_out]).sum())
-        for value in LAMBDA_GRID
+        squared_errors(fitter.solve(value), x, y, where=held_out).sum() for value in LAMBDA_GRID
     ]
     return LAMBDA_GRID[int(np.argmin(errors))]
 
 
 def r_squared(
-    predicted: Float[np.ndarray, "row d"],
-    actual: Float[np.ndarray, "row d"],
-    baseline: Float[np.ndarray, " d"],
+    alignment: Alignment,
+    x: Rows,
+    y: Rows,
+    baseline: Float[np.ndarray, " d_reference"],
+    *,
+    where: Bool[np.ndarray, " row"] | None = None,
 ) -> tuple[float, float]:
     """`1 - SSE/SST` over all dimensions together, and its mean over dimensions.
 
     SST is about `baseline`, the mean of the rows fitted on. The first is what ridge minimises and
     is ruled by dimensions of large variance; the second weighs every dimension alike.
     """
-    errors = np.square(actual - predicted).sum(axis=0, dtype=np.float64)
-    spread = np.square(actual - baseline).sum(axis=0, dtype=np.float64)
+    errors = squared_errors(alignment, x, y, where=where)
+    constant = Alignment(np.zeros_like(alignment.weights), baseline, None)
+    spread = squared_errors(constant, x, y, where=where)
     live = spread > 0
     return float(1 - errors.sum() / spread.sum()), float(1 - (errors[live] / spread[live]).mean())
 
 
-def _fitter(x: np.ndarray, y: np.ndarray) -> RidgeFitter:
-    return RidgeFitter(x.shape[1], y.shape[1]).update(x, y)
+def squared_errors(
+    alignment: Alignment, x: Rows, y: Rows, *, where: Bool[np.ndarray, " row"] | None = None
+) -> Float[np.ndarray, " d_reference"]:
+    """Sum over the rows of `(align(x) - y)^2`, for each dimension of the reference."""
+    total = np.zeros(y.shape[1])
+    for block, target in blocks(x, y, where=where):
+        total += np.square(alignment.apply(block) - target).sum(axis=0, dtype=np.float64)
+    return total
+
+
+def _fitter(x: Rows, y: Rows, where: Bool[np.ndarray, " row"] | None = None) -> RidgeFitter:
+    fitter = RidgeFitter(x.shape[1], y.shape[1])
+    for pair in blocks(x, y, where=where):
+        fitter.update(*pair)
+    return fitter

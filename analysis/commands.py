@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from warehouse.options import format_option, root_option
+from warehouse.options import format_option, memory_limit_option, root_option
 from warehouse.sites import SITES
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def _space_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--allow-missing", is_flag=True, help="Go on where rows are missing, and say so.")
 @click.option("--report", type=click.Path(path_type=Path), help="Also write the report here.")
 @click.option("--no-ingest", is_flag=True, help="Fail where rows are missing; run no model.")
+@memory_limit_option
 @root_option
 @format_option
 def study(
@@ -82,6 +83,7 @@ def study(
     allow_missing: bool,
     report: Path | None,
     no_ingest: bool,
+    memory_limit: int | None,
     root: Path,
     output_format: str,
 ) -> None:
@@ -127,7 +129,7 @@ def study(
     )
     if not no_ingest:
         _ingest_missing(root, definition, origins, device, dtype)
-    study_id = run_study(root, definition)
+    study_id = run_study(root, definition, memory_limit=memory_limit)
     if output_format == "json":
         click.echo(json.dumps(study_result(root, study_id), indent=2))
     else:
@@ -144,6 +146,7 @@ def study(
 @click.option("--evaluate", multiple=True, help="Another labelled set to judge on; repeatable.")
 @_space_options
 @click.option("--allow-missing", is_flag=True, help="Go on where rows are missing.")
+@memory_limit_option
 @root_option
 @format_option
 def fit(
@@ -154,6 +157,7 @@ def fit(
     pooling: str,
     template: str,
     allow_missing: bool,
+    memory_limit: int | None,
     root: Path,
     output_format: str,
 ) -> None:
@@ -169,7 +173,7 @@ def fit(
     from warehouse.render import show
     from warehouse.runs import record_run
 
-    connection = connect(root)
+    connection = connect(root, memory_limit=memory_limit)
     space = find_space(connection, known_as(model), site=site, pooling=pooling, template=template)
     parameters = {"model": model, "prompts": prompts, "evaluate": evaluate}
     with record_run(root, "fit", parameters) as run:

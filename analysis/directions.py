@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from analysis.blocks import mean
 from warehouse.errors import AxisError
+from warehouse.scratch import Rows
 
 
 @dataclass(frozen=True)
@@ -18,17 +20,14 @@ class Direction:
     raw_norm: float
 
 
-def difference_in_means(
-    x: Float[np.ndarray, "row d_model"], labels: Bool[np.ndarray, " row"]
-) -> Direction:
+def difference_in_means(x: Rows, labels: Bool[np.ndarray, " row"]) -> Direction:
     """Mean of the positive rows minus mean of the negative ones, in float64 (Rimsky et al. 2024).
 
     >>> difference_in_means(np.array([[0.0, 1.0], [3.0, 5.0]]), np.array([False, True])).raw_norm
     5.0
     """
     # Means in float64: residual norms reach 1e4 and the difference is small beside them.
-    means = [x[labels == kind].mean(axis=0, dtype=np.float64) for kind in (True, False)]
-    return unit(means[0] - means[1])
+    return unit(mean(x, labels) - mean(x, ~labels))
 
 
 def unit(vector: Float[np.ndarray, " d_model"]) -> Direction:

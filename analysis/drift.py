@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from analysis.records import read_alignment
-from warehouse.connection import Connection, connect, query, rows, vectors
+from warehouse.connection import Connection, connect, query, rows, stream, vectors
 from warehouse.runs import Run, record_run
 from warehouse.writer import content_key, rows_table, write_rows
 
 
-def project_tokens(root: Path, study_id: str) -> int:
+def project_tokens(root: Path, study_id: str, *, memory_limit: int | None = None) -> int:
     """Project the traces of a study's models on its native and shared axes; returns new rows.
 
     Traces at the study's layer that have no projection on an axis yet are read and projected;
     without traces, or when all is there, nothing happens.
     """
-    connection = connect(root)
+    connection = connect(root, memory_limit=memory_limit)
     wanted = rows(
         connection,
         """
@@ -72,17 +72,15 @@ def _project_axis(
         stored = read_alignment(root, connection, key["alignment_id"])
         assert stored is not None
         vector, offset = stored.fit.alignment.pull_back(vector)
-    tokens = query(
+    batches = stream(
         connection,
         """
         select generation_id, step, vector
         from generation_tokens
         where model = ? and layer = ? and list_contains(?, generation_id)
-        order by generation_id, step
         """,
         [key["model"], key["layer"], generation_ids],
     )
-    projected = vectors(tokens.column("vector")) @ vector + offset
     new = [
         {
             "axis_id": key["axis_id"],
@@ -93,13 +91,15 @@ def _project_axis(
             "projection": float(value),
             "run_id": run.run_id,
         }
+        for batch in batches
         for generation_id, step, value in zip(
-            tokens.column("generation_id").to_pylist(),
-            tokens.column("step").to_pylist(),
-            projected,
+            batch.column("generation_id").to_pylist(),
+            batch.column("step").to_pylist(),
+            vectors(batch.column("vector")) @ vector + offset,
             strict=True,
         )
     ]
+    new.sort(key=lambda row: (row["generation_id"], row["step"]))
     name = content_key(key["axis_id"], generation_ids)
     table = rows_table("token_projections", new)
     write_rows(root, "token_projections", table, name=name, partition=key["model"])

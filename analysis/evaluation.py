@@ -13,6 +13,7 @@ from analysis.baselines import (
     bag_of_words_transfer,
     prompt_lengths,
 )
+from analysis.blocks import project
 from analysis.definition import Fitted, Member, StudyDefinition
 from analysis.fitting import projected
 from analysis.matrices import Matrix
@@ -94,7 +95,7 @@ def _auroc_rows(
     fitted_on = set(member.labelled[definition.prompts].prompt_ids)
     is_in_sample = not fitted_on.isdisjoint(matrix.prompt_ids)
     scored = {
-        "native": (own.native, matrix.x @ own.native.vector),
+        "native": (own.native, project(matrix.x, own.native.vector)),
         "universal": (universal, projected(matrix, own, universal)),
     }
     if own.leave_one_out is not None:
@@ -144,13 +145,12 @@ def _baseline_rows(definition: StudyDefinition, member: Member) -> list[dict[str
     fitted_on = member.labelled[definition.prompts]
     found = []
     for prompt_set, matrix in member.labelled.items():
+        texts = matrix.texts.to_pylist()
         if prompt_set == definition.prompts:
-            words = bag_of_words_scores(
-                matrix.texts, matrix.labels, matrix.groups, seed=definition.seed
-            )
+            words = bag_of_words_scores(texts, matrix.labels, matrix.groups, seed=definition.seed)
         else:
-            words = bag_of_words_transfer(fitted_on.texts, fitted_on.labels, matrix.texts)
-        scored = {"bag_of_words": words, "prompt_length": prompt_lengths(matrix.texts)}
+            words = bag_of_words_transfer(fitted_on.texts.to_pylist(), fitted_on.labels, texts)
+        scored = {"bag_of_words": words, "prompt_length": prompt_lengths(texts)}
         found += [
             _row(
                 scorer,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from analysis import blocks
 from analysis.alignment import fit_alignment, identity_alignment
 from analysis.definition import Fitted, Member, StudyDefinition
 from analysis.directions import difference_in_means, unit
@@ -59,7 +60,7 @@ def fit_native(
             axis = native_axis(here, matrices[prompt_set], prompt_set)
             axes.append(axis)
             for name, matrix in matrices.items():
-                scored[name].append(Scored(axis, layer, matrix.x @ axis.vector))
+                scored[name].append(Scored(axis, layer, blocks.project(matrix.x, axis.vector)))
                 prompt_ids[name] = matrix.prompt_ids
             advance(1)
     write_axes(root, connection, run, axes)
@@ -234,7 +235,7 @@ def project(
         shared = [axis for axis in (universal[0], own.leave_one_out) if axis is not None]
         for matrix in (*member.labelled.values(), member.benign):
             layer, alignment_id = member.space.layer, own.alignment.alignment_id
-            scored = [Scored(own.native, layer, matrix.x @ own.native.vector)]
+            scored = [Scored(own.native, layer, blocks.project(matrix.x, own.native.vector))]
             scored += [
                 Scored(axis, layer, projected(matrix, own, axis), alignment_id) for axis in shared
             ]
@@ -244,4 +245,4 @@ def project(
 def projected(matrix: Matrix, own: Fitted, axis: Axis) -> np.ndarray:
     """`align(x) . axis`, by pulling the axis back instead of carrying every row over."""
     vector, offset = own.alignment.fit.alignment.pull_back(axis.vector)
-    return matrix.x @ vector + offset
+    return blocks.project(matrix.x, vector, offset)

@@ -11,10 +11,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Int
 
-from warehouse.connection import Connection, query, rows, vectors
-from warehouse.errors import CoverageError, LabelError, LayerError, ModelError, PromptError
+from warehouse.connection import Connection, query, rows, stream, vectors
+from warehouse.errors import (
+    CoverageError,
+    LabelError,
+    LayerError,
+    ModelError,
+    PromptError,
+    QueryError,
+)
+from warehouse.scratch import Rows, StoredRows, allocate
 from warehouse.sites import RESID_POST
 from warehouse.writer import content_key
 
@@ -41,6 +51,11 @@ class Space:
             )
         return replace(self, layer=layer)
 
+    @property
+    def key(self) -> tuple[str, str, str, str, str]:
+        """Model, model id, site, pooling and template: what picks its rows, apart from a layer."""
+        return self.model, self.model_id, self.site, self.pooling, self.template
+
     def at_fraction(self, fraction: float) -> Space:
         """The layer `round(fraction * (layer_count - 1))`."""
         return self.at(round(fraction * (self.layer_count - 1)))
@@ -50,15 +65,17 @@ class Space:
 class Matrix:
     """Activations of a prompt set in the set's order, and what the rows are.
 
+    `x` is `[row, d_model]`, in memory or, where that would be too much, on disk: go through it with
+    `analysis.blocks`.
     `is_positive` is None where the set has no labels; `groups` numbers rows that belong together
     (a matched pair, else the row itself); `missing_count` rows of the set are not in the warehouse.
     """
 
-    x: Float[np.ndarray, "row d_model"]
+    x: Rows
     prompt_ids: tuple[str, ...]
-    texts: tuple[str, ...]
+    texts: pa.StringArray
     is_positive: Bool[np.ndarray, " row"] | None
-    groups: np.ndarray
+    groups: Int[np.ndarray, " row"]
     missing_count: int
     query: str
 
@@ -78,9 +95,9 @@ class Matrix:
         """The rows of `index`, in its order."""
         return replace(
             self,
-            x=self.x[index],
+            x=self.x.take(index) if isinstance(self.x, StoredRows) else self.x[index],
             prompt_ids=tuple(self.prompt_ids[i] for i in index),
-            texts=tuple(self.texts[i] for i in index),
+            texts=self.texts.take(pa.array(index)),
             is_positive=None if self.is_positive is None else self.is_positive[index],
             groups=self.groups[index],
         )
@@ -149,7 +166,7 @@ def load_matrix(
     """
     expected = count_prompts(connection, prompt_set, limit)
     statement = matrix_query(space, prompt_set, limit)
-    table = query(connection, statement)
+    table = query(connection, statement.replace(" is_positive, vector ", " is_positive ", 1))
     missing_count = expected - table.num_rows
     if missing_count and not (allow_missing and table.num_rows):
         raise CoverageError(
@@ -166,17 +183,73 @@ def load_matrix(
         raise LabelError(
             f"{unlabelled_count} of {len(labels)} prompts of {prompt_set} have no label"
         )
-    pairs = table.column("pair_id").to_pylist()
-    names = [pair or f"row {row}" for row, pair in enumerate(pairs)]
     return Matrix(
-        x=vectors(table.column("vector")),
+        x=_read_vectors(connection, space, _text_array(table.column("prompt_id"))),
         prompt_ids=tuple(table.column("prompt_id").to_pylist()),
-        texts=tuple(table.column("text").to_pylist()),
+        texts=table.column("text").combine_chunks(),
         is_positive=None if unlabelled_count else np.array(labels, dtype=bool),
-        groups=np.unique(names, return_inverse=True)[1],
+        groups=_groups(table.column("pair_id").combine_chunks()),
         missing_count=missing_count,
         query=statement,
     )
+
+
+def _groups(pair_ids: pa.StringArray) -> Int[np.ndarray, " row"]:
+    """A number for every pair, in the order of their names; a row without a pair is its own."""
+    alone = pc.binary_join_element_wise(
+        "row", pa.array(np.arange(len(pair_ids))).cast(pa.string()), " "
+    )
+    named = pc.if_else(pc.not_equal(pair_ids, ""), pair_ids, alone)
+    encoded = pc.coalesce(named, alone).dictionary_encode()
+    ranks = np.empty(len(encoded.dictionary), dtype=np.int64)
+    ranks[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(ranks))
+    return ranks[encoded.indices.to_numpy()]
+
+
+def _read_vectors(connection: Connection, space: Space, prompt_ids: np.ndarray) -> Rows:
+    """The vectors of these prompts in this order: streamed as they lie in the files, then placed.
+
+    Sorting vectors in the database would move every one of them twice.
+    """
+    x = allocate(connection, len(prompt_ids), space.d_model)
+    order = np.argsort(prompt_ids)
+    known = prompt_ids[order]
+    is_there = np.zeros(len(known), dtype=bool)
+    batches = stream(
+        connection,
+        """
+        select prompt_id, vector
+        from activations
+        where
+            model = ? and model_id = ? and site = ? and pooling = ? and template = ?
+            and layer = ?
+        """,
+        [*space.key, space.layer],
+    )
+    for batch in batches if len(known) else ():
+        found = _text_array(batch.column("prompt_id"))
+        at = np.searchsorted(known, found).clip(max=len(known) - 1)
+        block, places, wanted = vectors(batch.column("vector")), order[at], known[at] == found
+        if len(block) and block.shape[1] != space.d_model:
+            raise QueryError(
+                f"vectors of {block.shape[1]} numbers, {space.model} has {space.d_model}: "
+                "run `axes warehouse check`"
+            )
+        if not wanted.all():
+            block, places = block[wanted], places[wanted]
+        x[places] = block
+        is_there[places] = True
+    if not is_there.all():
+        raise CoverageError(
+            f"{(~is_there).sum()} rows of {space.model} went while they were read, or are there "
+            "twice: run `axes warehouse check`"
+        )
+    return x
+
+
+def _text_array(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Texts as an array of bytes, which numpy sorts and finds fast."""
+    return np.array(column.cast(pa.binary()).to_pylist(), dtype=bytes)
 
 
 def is_covered(
@@ -196,23 +269,15 @@ def is_covered(
         rows(
             connection,
             """
-            select count(*) as count
-            from activations
+            select coalesce(sum(len(layers)), 0)::bigint as count
+            from v_stored
             where
                 model = ? and model_id = ? and site = ? and pooling = ? and template = ?
                 and prompt_id in (
                     select prompt_id from prompts where prompt_set = ? and position < ?
                 )
             """,
-            [
-                space.model,
-                space.model_id,
-                space.site,
-                space.pooling,
-                space.template,
-                prompt_set,
-                2**31 - 1 if limit is None else limit,
-            ],
+            [*space.key, prompt_set, 2**31 - 1 if limit is None else limit],
         )[0]["count"]
         == count_prompts(connection, prompt_set, limit) * space.layer_count
         for prompt_set, limit in limits.items()

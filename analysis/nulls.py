@@ -1,7 +1,7 @@
 """What a direction's AUROC has to be held against: itself on rows not seen, and shuffled labels.
 
-Everything goes through the Gram matrix of the rows: a difference in means is a weighting of rows,
-so a direction fitted on any part of them, under any labels, scores all rows in one product.
+A difference in means is a weighting of rows, so directions fitted on any parts of them, under any
+labels, are one product with the matrix, and the scores of all rows a second one.
 """
 
 from __future__ import annotations
@@ -11,8 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from analysis.blocks import blocks, mean
 from analysis.scores import auroc
 from analysis.splits import grouped_folds
+from warehouse.scratch import Rows
+
+# Scores of as many shuffled labellings at a time as take this much memory.
+_SCORES_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class ShuffledLabels:
 
 
 def cross_validated_scores(
-    x: Float[np.ndarray, "row d_model"],
+    x: Rows,
     labels: Bool[np.ndarray, " row"],
     groups: Int[np.ndarray, " row"],
     *,
@@ -34,11 +39,11 @@ def cross_validated_scores(
 
     Each fold is projected about the midpoint of its training classes, so that folds compare.
     """
-    return _out_of_fold(_gram(x), labels, grouped_folds(labels, groups, seed=seed))
+    return _out_of_fold(x, labels[None], grouped_folds(labels, groups, seed=seed))[0]
 
 
 def shuffled_labels(
-    x: Float[np.ndarray, "row d_model"],
+    x: Rows,
     labels: Bool[np.ndarray, " row"],
     groups: Int[np.ndarray, " row"],
     *,
@@ -54,48 +59,56 @@ def shuffled_labels(
     share cancels in the true difference, and must cancel in its null.
     """
     random = np.random.default_rng(seed)
-    is_matched = all(len(set(labels[groups == group])) == 2 for group in np.unique(groups))
-    blocks = groups if is_matched else np.zeros_like(groups)
+    both = [np.bincount(groups[labels == kind], minlength=groups.max() + 1) for kind in (0, 1)]
+    is_matched = bool((np.minimum(*both)[np.unique(groups)] > 0).all())
+    within = groups if is_matched else np.zeros_like(groups)
     folds = grouped_folds(labels, groups, seed=seed)
-    gram = _gram(x)
-    everything = np.ones(len(labels), dtype=bool)
+    step = max(_SCORES_BYTES // (8 * len(labels) * (folds.max() + 2)), 1)
     in_sample, held_out = np.empty(count), np.empty(count)
-    for index in range(count):
-        shuffled = _shuffle_within(blocks, labels, random)
-        in_sample[index] = auroc(_project(gram, shuffled, everything), shuffled)
-        held_out[index] = auroc(_out_of_fold(gram, shuffled, folds), shuffled)
+    for start in range(0, count, step):
+        some = range(start, min(start + step, count))
+        shuffled = np.stack([_shuffle_within(within, labels, random) for _ in some])
+        apparent = _scores(x, shuffled, np.ones_like(shuffled))
+        out_of_fold = _out_of_fold(x, shuffled, folds)
+        for index, own, fitted, unseen in zip(some, shuffled, apparent, out_of_fold, strict=True):
+            in_sample[index], held_out[index] = auroc(fitted, own), auroc(unseen, own)
     return ShuffledLabels(in_sample, held_out)
 
 
-def _gram(x: Float[np.ndarray, "row d_model"]) -> Float[np.ndarray, "row row"]:
-    centred = x - x.mean(axis=0, dtype=np.float64)
-    return centred @ centred.T
-
-
 def _out_of_fold(
-    gram: Float[np.ndarray, "row row"],
-    labels: Bool[np.ndarray, " row"],
+    x: Rows,
+    labels: Bool[np.ndarray, "fit row"],
     folds: Int[np.ndarray, " row"],
-) -> Float[np.ndarray, " row"]:
-    scores = np.empty(len(labels))
-    for fold in np.unique(folds):
-        scores[folds == fold] = _project(gram, labels, folds != fold)[folds == fold]
-    return scores
+) -> Float[np.ndarray, "fit row"]:
+    """Each row under each labelling, scored by the direction fitted without the row's fold."""
+    names = np.unique(folds)
+    seen = np.concatenate([np.broadcast_to(folds != name, labels.shape) for name in names])
+    scores = _scores(x, np.tile(labels, (len(names), 1)), seen)
+    fitted_without = scores.reshape(len(names), *labels.shape)
+    return np.take_along_axis(fitted_without, np.searchsorted(names, folds)[None, None], axis=0)[0]
 
 
-def _project(
-    gram: Float[np.ndarray, "row row"],
-    labels: Bool[np.ndarray, " row"],
-    seen: Bool[np.ndarray, " row"],
-) -> Float[np.ndarray, " row"]:
-    """All rows on the unit direction fitted on those seen, about the midpoint of its classes."""
+def _scores(
+    x: Rows, labels: Bool[np.ndarray, "fit row"], seen: Bool[np.ndarray, "fit row"]
+) -> Float[np.ndarray, "fit row"]:
+    """All rows on each unit direction fitted on those seen, about the midpoint of its classes.
+
+    Twice through the rows for any number of directions.
+    """
     positive, negative = seen & labels, seen & ~labels
-    weights = positive / positive.sum() - negative / negative.sum()
-    projected = gram @ weights
-    middle = (projected[positive].mean() + projected[negative].mean()) / 2
-    norm = np.sqrt(max(weights @ projected, 0.0))
+    centre = mean(x)
+    sums = np.zeros((2, len(labels), x.shape[1]))
+    for block, of_positive, of_negative in blocks(x, positive.T, negative.T):
+        centred = block - centre
+        sums += of_positive.T @ centred, of_negative.T @ centred
+    counts = np.stack([positive.sum(axis=1), negative.sum(axis=1)])
+    above, below = sums / counts[:, :, None]
+    directions, middles = above - below, (above + below) / 2
+    norms = np.linalg.norm(directions, axis=1)
     # Shuffled classes may have the very same mean: no direction, and every row a tie.
-    return (projected - middle) / norm if norm > 0 else np.zeros_like(projected)
+    units = np.divide(directions, norms[:, None], where=norms[:, None] > 0, out=directions * 0)
+    projected = [(block - centre) @ units.T for (block,) in blocks(x)]
+    return np.concatenate(projected).T - (middles * units).sum(axis=1)[:, None]
 
 
 def _shuffle_within(

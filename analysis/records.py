@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Float
 
 from analysis.alignment import Alignment, AlignmentFit
 from analysis.directions import Direction
 from analysis.matrices import Matrix, Space
-from warehouse.connection import Connection, rows, vectors
+from warehouse.connection import Connection, query, rows, vectors
 from warehouse.runs import Run
+from warehouse.schemas import TABLES
 from warehouse.writer import content_key, data_file, rows_table, vector_array, write_rows
 
 
@@ -209,32 +212,45 @@ def write_projections(
     scored: Sequence[Scored],
 ) -> None:
     """Add projections of one model's prompts; those that are there stay, as sets may overlap."""
-    found = rows(
+    axis_ids = [item.axis.axis_id for item in scored]
+    there = query(
         connection,
         """
         select axis_id, prompt_id
         from projections
         where model = ? and model_id = ? and list_contains(?, axis_id)
         """,
-        [space.model, space.model_id, [item.axis.axis_id for item in scored]],
+        [space.model, space.model_id, axis_ids],
     )
-    there = {(row["axis_id"], row["prompt_id"]) for row in found}
-    new = [
-        {
-            "axis_id": item.axis.axis_id,
-            "model_id": space.model_id,
-            "prompt_id": prompt_id,
-            "layer": item.layer,
-            "alignment_id": item.alignment_id,
-            "projection": float(value),
-            "run_id": run.run_id,
-        }
-        for item in scored
-        for prompt_id, value in zip(prompt_ids, item.values, strict=True)
-        if (item.axis.axis_id, prompt_id) not in there
-    ]
-    if new:
-        name = content_key([(row["axis_id"], row["prompt_id"]) for row in new])
-        table = rows_table("projections", new)
-        write_rows(root, "projections", table, name=name, partition=space.model)
-        run.rows += len(new)
+    names = pa.array(prompt_ids, pa.string())
+    tables, written = [], []
+    for item in scored:
+        of_axis = there.filter(pc.equal(there["axis_id"], item.axis.axis_id))["prompt_id"]
+        is_new = pc.invert(pc.is_in(names, of_axis.combine_chunks()))
+        values = pa.array(item.values, pa.float64()).filter(is_new)
+        if len(values):
+            new = names.filter(is_new)
+            tables.append(_projections_table(run, space, item, new, values))
+            written.append((item.axis.axis_id, content_key(new.to_pylist())))
+    if tables:
+        write_rows(root, "projections", tables, name=content_key(written), partition=space.model)
+        run.rows += sum(len(table) for table in tables)
+
+
+def _projections_table(
+    run: Run, space: Space, item: Scored, prompt_ids: pa.Array, values: pa.Array
+) -> pa.Table:
+    """Rows of `projections` on one axis, as columns: there may be very many."""
+    same = {
+        "axis_id": item.axis.axis_id,
+        "model_id": space.model_id,
+        "layer": item.layer,
+        "alignment_id": item.alignment_id,
+        "run_id": run.run_id,
+    }
+    schema = TABLES["projections"].file_schema
+    columns = {
+        name: pa.repeat(pa.scalar(value, schema.field(name).type), len(values))
+        for name, value in same.items()
+    }
+    return rows_table("projections", [], prompt_id=prompt_ids, projection=values, **columns)

@@ -25,13 +25,14 @@ from warehouse.runs import record_run
 from warehouse.writer import content_key, data_file, rows_table, write_rows
 
 
-def run_study(root: Path, definition: StudyDefinition) -> str:
+def run_study(root: Path, definition: StudyDefinition, *, memory_limit: int | None = None) -> str:
     """Run what is not there yet and return the study's id; its numbers are in `evaluations`.
 
+    `memory_limit` (bytes) moves large matrices to the disk and changes no number.
     Raises `CoverageError`, `ModelError`, `PromptError` or `LabelError` where rows are missing or
     do not fit.
     """
-    connection = connect(root)
+    connection = connect(root, memory_limit=memory_limit)
     members = [read_member(connection, definition, name) for name in definition.models]
     if definition.reference not in definition.models:
         raise ModelError(f"the reference {definition.reference} is not among the study's models")
@@ -59,7 +60,7 @@ def run_study(root: Path, definition: StudyDefinition) -> str:
             ]
             write_rows(root, "evaluations", rows_table("evaluations", described), name=study_id)
             run.rows += len(described)
-    project_tokens(root, study_id)
+    project_tokens(root, study_id, memory_limit=memory_limit)
     return study_id
 
 

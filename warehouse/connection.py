@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import glob
 import graphlib
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,15 @@ SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
 
 Connection = duckdb.DuckDBPyConnection
 
+# Rows that DuckDB hands over at a time: one of its own vectors.
+_BATCH_ROWS = 2048
+# What Python takes with the libraries of an analysis, before it has read a row.
+_LIBRARIES = 256_000_000
+# With less for each thread DuckDB cannot decode row groups.
+_LEAST_FOR_DUCKDB = 64_000_000
+# A matrix larger than this part of the memory lies on disk: a study holds a few dozen.
+_MATRIX_PART = 64
+
 # v_stored where the index cannot be kept, as on a read-only disk: the same rows, by opening files.
 _STORED_WITHOUT_INDEX = """
 create view v_stored as
@@ -37,14 +48,21 @@ group by all
 """
 
 
-def connect(root: Path) -> Connection:
+def connect(root: Path, *, memory_limit: int | None = None) -> Connection:
     """A DuckDB connection with the macros, the tables (`prompts`, ...) and the marts (`v_...`).
 
+    `memory_limit` is in bytes, for the whole process: what is larger than a part of it is kept in
+    files below the root while it is needed. Default: what DuckDB takes, most of the machine's.
     Raises `RootError` where `root` is not a warehouse, or DuckDB cannot read its files.
     """
     require_root(root)
     connection = duckdb.connect()
     connection.execute("set enable_progress_bar = false")
+    # Meant for remote files; it reads every column chunk of a local one twice.
+    connection.execute("set disable_parquet_prefetching = true")
+    # Footers are kept until a file changes: a look-up reads little else.
+    connection.execute("set parquet_metadata_cache = true")
+    _limit_memory(connection, root, memory_limit)
     try:
         load_sql(connection, root.resolve(), is_indexed=refresh_index(root))
     except duckdb.Error as error:
@@ -83,14 +101,24 @@ def _result(connection: Connection, sql: str, parameters: Any, row_limit: int | 
     raise AssertionError("the last attempt returns or raises")
 
 
+def stream(connection: Connection, sql: str, parameters: Any = None) -> Iterator[pa.RecordBatch]:
+    """Run one statement and yield its rows in batches, which need not fit in memory together."""
+    try:
+        yield from connection.sql(sql, params=parameters).to_arrow_reader(_BATCH_ROWS)
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        # Arrow hands DuckDB's errors on as its own; out of memory comes as an OSError.
+        message = str(error).partition("\n\n")[0]
+        raise QueryError(" ".join(message.split())) from error
+
+
 def rows(connection: Connection, sql: str, parameters: Any = None) -> list[dict[str, Any]]:
     """Run one statement and return its rows as dicts."""
     return query(connection, sql, parameters).to_pylist()
 
 
-def vectors(column: pa.ChunkedArray) -> np.ndarray:
+def vectors(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """A queried vector column as a float32 `[rows, d]` matrix; all vectors must be of one width."""
-    lists = column.combine_chunks()
+    lists = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if not len(lists):
         return np.empty((0, 0), dtype=np.float32)
     widths = np.diff(lists.offsets.to_numpy())
@@ -103,6 +131,24 @@ def vectors(column: pa.ChunkedArray) -> np.ndarray:
 def sql_files(kind: str) -> dict[str, str]:
     """Name -> text of the files in `sql/<kind>`."""
     return {path.stem: path.read_text() for path in sorted((SQL_FOLDER / kind).glob("*.sql"))}
+
+
+def _limit_memory(connection: Connection, root: Path, memory_limit: int | None) -> None:
+    """Part the process's memory: Python and its libraries, DuckDB, and matrices (scratch.py)."""
+    folder = "'{}'".format(f"{root.resolve()}/.scratch".replace("'", "''"))
+    connection.execute(f"set temp_directory = {folder}")
+    connection.execute(f"set variable scratch_folder = {folder}")
+    whole = memory_limit
+    if whole is None:
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    else:
+        part = max((whole - _LIBRARIES) // 4, _LEAST_FOR_DUCKDB)
+        threads = min(part // _LEAST_FOR_DUCKDB, os.cpu_count() or 1)
+        connection.execute(f"set memory_limit = '{part}B'")
+        connection.execute(f"set threads = {threads}")
+        # Rows in the order of the files would have to wait for each other in memory.
+        connection.execute("set preserve_insertion_order = false")
+    connection.execute(f"set variable matrix_bytes = {whole // _MATRIX_PART}")
 
 
 def _distinct(names: list[str]) -> list[str]:

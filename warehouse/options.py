@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import click
 from click.core import ParameterSource
 
 Command = Callable[..., Any]
+
+# Python with the libraries of an analysis takes 260 MB before it has read a row.
+LEAST_MEMORY = 512_000_000
 
 FORMATS = ("table", "json", "csv", "markdown", "parquet")
 _SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown", ".parquet": "parquet"}
@@ -25,6 +29,16 @@ def root_option(command: Command) -> Command:
         show_default=True,
         show_envvar=True,
         help="Folder of the warehouse.",
+    )(command)
+
+
+def memory_limit_option(command: Command) -> Command:
+    """`--memory-limit`: what the process may take, passed in bytes or as None."""
+    return click.option(
+        "--memory-limit",
+        type=_Bytes(),
+        help="Memory that the command may take, such as 2GB: matrices that would exceed it are "
+        "kept in files below the root. Default: most of the machine's.",
     )(command)
 
 
@@ -46,3 +60,22 @@ def format_for(output: Path | None, output_format: str) -> str:
     if output is None or source is not ParameterSource.DEFAULT:
         return output_format
     return _SUFFIXES.get(output.suffix.lower(), output_format)
+
+
+class _Bytes(click.ParamType):
+    """A number of bytes with a unit: 512MB, 1.5GB (powers of 1,000) or 2GiB (of 1,024)."""
+
+    name = "size"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> int:
+        matched = re.fullmatch(r"([0-9.]+)\s*([kmgt]?)(i?)b", str(value).strip().lower())
+        try:
+            number, prefix, binary = matched.groups() if matched else ("", "", "")
+            size = float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " ")
+        except ValueError:
+            self.fail(f"{value!r} is not a size such as 512MB or 2GiB", param, context)
+        if size < LEAST_MEMORY:
+            self.fail(f"{value} is too little: give 512MB or more", param)
+        return int(size)

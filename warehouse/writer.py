@@ -30,6 +30,11 @@ from warehouse.schemas import TABLES, VECTOR, Table
 KEY_LENGTH = 16
 TEMPORARY = ".tmp"
 
+# By measurement, see docs/decisions/0005; rows: DuckDB's own default.
+_ROW_GROUP_BYTES = 16 << 20
+_ROW_GROUP_ROWS = 122_880
+_BLOOM = {"ndv": 4096, "fpp": 0.05}
+
 
 def content_key(*parts: Any) -> str:
     """The first 16 hex digits of the SHA-256 of `parts` as canonical JSON.
@@ -97,13 +102,13 @@ def write_rows(
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.replace(path)
             sync_folder(path.parent)
+            if table == "activations":
+                refresh_index(root, partition)
     except OSError as error:
         raise RootError(f"cannot write {path}: {error}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-    if table == "activations":
-        refresh_index(root, partition)
     return path
 
 
@@ -114,7 +119,7 @@ def write_parquet(path: Path, table: Table, groups: Iterable[pa.Table]) -> Recor
         with pq.ParquetWriter(file, table.file_schema, **_encoding(table)) as writer:
             for group in groups:
                 _require_finite(table, group)
-                writer.write_table(group)
+                writer.write_table(group, row_group_size=_row_group_rows(table, group))
                 rows += len(group)
                 for counted in group.column("run_id").value_counts().to_pylist():
                     runs[counted["values"]] += counted["counts"]
@@ -161,8 +166,19 @@ def _encoding(table: Table) -> dict[str, Any]:
         "compression": {leaf: "none" if leaf in plain else "zstd" for leaf in leaves},
         "use_dictionary": [leaf for leaf in leaves if leaf not in plain],
         "write_statistics": [leaf for leaf in leaves if leaf not in plain],
+        # A look-up by prompt passes over row groups that do not hold it; ids are hashes, so their
+        # least and greatest say nothing.
+        "bloom_filter_options": {"prompt_id": _BLOOM} if vectors and "prompt_id" in leaves else {},
         "write_page_checksum": True,
     }
+
+
+def _row_group_rows(table: Table, group: pa.Table) -> int:
+    """Rows of a row group: a reader holds the vectors of one in memory for each of its threads."""
+    vector_bytes = max((group.column(name).nbytes for name in table.vector_columns), default=0)
+    if not len(group) or not vector_bytes:
+        return _ROW_GROUP_ROWS
+    return min(max(_ROW_GROUP_BYTES * len(group) // vector_bytes, 1), _ROW_GROUP_ROWS)
 
 
 def _leaf_names(schema: pa.Schema) -> list[str]:

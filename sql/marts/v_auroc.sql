@@ -1,6 +1,9 @@
 -- One row per axis, model and labelled prompt set: AUROC of the projection.
--- Mann-Whitney U over n_pos * n_neg with midranks (Hanley and McNeil 1982). Same figure
--- as the macro auroc, by window ranks.
+-- Mann-Whitney U over n_pos * n_neg with midranks (Hanley and McNeil 1982); null where
+-- a class is missing. Same figure as the macro auroc, exact for any number of rows.
+-- All groups are ranked in one sort, by a number for each group: sorting by its three
+-- names takes three times as long. A midrank is half the sum of the first and the last
+-- rank among equals.
 --
 -- auroc: chance that a positive row projects above a negative one, ties half; null
 --   where a class is missing
@@ -14,26 +17,7 @@ projections as (
     where is_positive is not null
 ),
 
-places as (
-    select
-        *,
-        row_number() over (
-            partition by axis_id, model_id, prompt_set
-            order by projection
-        ) as place
-    from projections
-),
-
-ranks as (
-    select
-        *,
-        avg(place) over (
-            partition by axis_id, model_id, prompt_set, projection
-        ) as midrank
-    from places
-),
-
-counts as (
+groups as (
     select
         axis_id,
         any_value(axis_name) as axis_name,
@@ -45,28 +29,74 @@ counts as (
         any_value(layer) as layer,
         count(*) filter (where is_positive) as positive_count,
         count(*) filter (where not is_positive) as negative_count,
-        sum(midrank) filter (where is_positive) as positive_rank_sum,
         bool_or(is_in_sample) as is_in_sample
-    from ranks
+    from projections
     group by axis_id, model_id, prompt_set
+),
+
+numbered as (
+    select
+        *,
+        row_number() over (
+            order by axis_id, model_id, prompt_set
+        )::integer as group_number
+    from groups
+),
+
+scored as (
+    select
+        numbered.group_number,
+        projections.projection,
+        projections.is_positive
+    from projections
+    inner join numbered
+        on
+            projections.axis_id = numbered.axis_id
+            and projections.model_id = numbered.model_id
+            and projections.prompt_set = numbered.prompt_set
+),
+
+ranks as (
+    select
+        group_number,
+        is_positive,
+        rank() over ranked + count(*) over ranked as twice_midrank
+    from scored
+    window ranked as (
+        partition by group_number
+        order by projection
+    )
+),
+
+sums as (
+    select
+        group_number,
+        sum(twice_midrank) / 2 as positive_rank_sum
+    from ranks
+    where is_positive
+    group by group_number
 ),
 
 final as (
     select
-        axis_id,
-        axis_name,
-        kind,
-        method,
-        model,
-        model_id,
-        prompt_set,
-        layer,
-        (positive_rank_sum - positive_count * (positive_count + 1) / 2)
-        / nullif(positive_count * negative_count, 0) as auroc,
-        positive_count,
-        negative_count,
-        is_in_sample
-    from counts
+        numbered.axis_id,
+        numbered.axis_name,
+        numbered.kind,
+        numbered.method,
+        numbered.model,
+        numbered.model_id,
+        numbered.prompt_set,
+        numbered.layer,
+        (
+            sums.positive_rank_sum
+            - numbered.positive_count * (numbered.positive_count + 1) / 2
+        )
+        / nullif(numbered.positive_count * numbered.negative_count, 0) as auroc,
+        numbered.positive_count,
+        numbered.negative_count,
+        numbered.is_in_sample
+    from numbered
+    left join sums on numbered.group_number = sums.group_number
 )
 
 select * from final;

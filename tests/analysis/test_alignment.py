@@ -6,6 +6,7 @@ from sklearn.linear_model import Ridge
 
 from analysis.alignment import (
     LAMBDA_GRID,
+    Alignment,
     RidgeFitter,
     choose_lambda,
     fit_alignment,
@@ -113,14 +114,15 @@ def test_the_identity_changes_nothing():
 def test_r_squared_is_one_for_truth_and_zero_for_the_mean():
     y = np.random.default_rng(6).standard_normal((30, 3)) * [1, 10, 100]
     mean = y.mean(axis=0)
-    assert r_squared(y, y, mean) == (1.0, 1.0)
-    assert r_squared(np.broadcast_to(mean, y.shape), y, mean) == pytest.approx((0.0, 0.0))
+    assert r_squared(Alignment(np.eye(3), np.zeros(3), None), y, y, mean) == (1.0, 1.0)
+    constant = Alignment(np.zeros((3, 3)), mean, None)
+    assert r_squared(constant, y, y, mean) == pytest.approx((0.0, 0.0))
 
 
 def test_the_total_is_ruled_by_wide_dimensions_and_the_uniform_is_not():
     y = np.random.default_rng(7).standard_normal((200, 2)) * [1, 100]
     mean = y.mean(axis=0)
     half = np.column_stack([np.full(200, mean[0]), y[:, 1]])
-    total, uniform = r_squared(half, y, mean)
+    total, uniform = r_squared(Alignment(np.eye(2), np.zeros(2), None), half, y, mean)
     assert total > 0.999
     assert uniform == pytest.approx(0.5)

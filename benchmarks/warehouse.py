@@ -1,0 +1,339 @@
+"""What the warehouse costs over the bare minimum: reading, pruning, counting, ranking, streaming.
+
+Every figure is a ratio of two things done in turn in one run, the median over rounds, except counts
+of bytes and what the goal states in seconds. Files are dropped from the page cache before a cold
+read, on both sides. The data are random and lie in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sklearn.metrics import roc_auc_score
+
+from analysis.blocks import project
+from analysis.matrices import Space, load_matrix
+from benchmarks.run import Figure
+from warehouse.connection import connect, query, rows
+from warehouse.layout import init_root, partition_folder
+from warehouse.schemas import TABLES
+from warehouse.writer import content_key, rows_table, vector_array, write_rows
+
+ROUNDS = 5
+MEMORY_LIMIT = 512_000_000
+
+
+def measure() -> list[Figure]:
+    """Projection, pruning, AUROC, opening, out of core, growth."""
+    parts = (_projection, _one_layer, _auroc, _ten_thousand_files, _out_of_core, _growth)
+    figures = []
+    for part in parts:
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder) / "lake"
+            init_root(root)
+            figures += part(root)
+    return figures
+
+
+def _projection(root: Path, count: int = 60_000, width: int = 1024) -> list[Figure]:
+    """One layer on an axis: by SQL and by the library, over pyarrow to numpy and a product."""
+    _write_prompts(root, count)
+    _write_model(root, "m", width, 1)
+    _write_activations(root, "m", [0], count, width, chunk=8192)
+    vector = np.random.default_rng(1).standard_normal(width)
+    files = list((root / "activations" / "model=m").iterdir())
+
+    def floor() -> None:
+        for path in files:
+            column = pq.read_table(path, columns=["vector"], partitioning=None)["vector"]
+            values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            values.reshape(-1, width) @ vector.astype(np.float32)
+
+    def by_sql() -> None:
+        query(
+            connect(root),
+            "select prompt_id, dot(vector, ?) from activations where model = 'm' and layer = 0",
+            [vector.tolist()],
+        )
+
+    def by_library() -> None:
+        project(load_matrix(connect(root), _space("m", width, 1), "set").x, vector)
+
+    sql, library = [], []
+    for _ in range(ROUNDS):
+        least = seconds(floor, cold=files)
+        sql.append(seconds(by_sql, cold=files) / least)
+        library.append(seconds(by_library, cold=files) / least)
+    return [
+        Figure("projection by SQL / pyarrow and numpy", statistics.median(sql), 3.0, "lower"),
+        Figure("by the library / pyarrow and numpy", statistics.median(library), 1.2, "lower"),
+    ]
+
+
+def _one_layer(root: Path, count: int = 512, width: int = 256) -> list[Figure]:
+    """Bytes read for one layer of one model of 100, 50 layers each, over the layer's vectors."""
+    _write_prompts(root, count)
+    _write_model(root, "m0", width, 50)
+    _write_activations(root, "m0", list(range(50)), count, width, chunk=count)
+    _link_models(root, "m0", 100)
+    script = (
+        "import sys; from pathlib import Path; from warehouse.connection import connect, query\n"
+        "connection = connect(Path(sys.argv[1]))\n"
+        "count = lambda: int(open('/proc/self/io').readline().split()[1])\n"
+        "before = count()\n"
+        "query(connection, \"select vector from activations where model = 'm7' and layer = 30\")\n"
+        "print(count() - before)"
+    )
+    read = int(_child(script, root)[-1])
+    name = "bytes read for one layer of 100 models x 50 / its vectors"
+    return [Figure(name, read / (count * width * 4), 1.3, "lower")]
+
+
+def _auroc(root: Path, prompts: int = 500_000, axes: int = 5, models: int = 4) -> list[Figure]:
+    """v_auroc over 10 million projections, against scikit-learn on arrays ready in memory."""
+    random = np.random.default_rng(0)
+    labels = _write_prompts(root, prompts)
+    ids = pa.array(_prompt_ids(prompts))
+    described = [_axis_row(f"axis{axis}") for axis in range(axes)]
+    unit = np.eye(2)[[0] * axes]
+    write_rows(root, "axes", rows_table("axes", described, vector=vector_array(unit)), name="axes")
+    groups = []
+    for model in range(models):
+        for axis in range(axes):
+            scores = np.round(random.standard_normal(prompts) + 0.3 * labels, 5)
+            groups.append(scores)
+            same = {"axis_id": f"axis{axis}", "model_id": f"id-m{model}", "run_id": "bench"}
+            columns = {name: pa.repeat(value, prompts) for name, value in same.items()}
+            layer = pa.array(np.zeros(prompts, np.int16))
+            missing = pa.nulls(prompts, pa.string())
+            table = rows_table(
+                "projections",
+                [],
+                **columns,
+                prompt_id=ids,
+                layer=layer,
+                alignment_id=missing,
+                projection=pa.array(scores),
+            )
+            write_rows(root, "projections", table, name=f"axis{axis}", partition=f"m{model}")
+    connection = connect(root)
+    # Both sides start from rows in memory: reading and joining them is not what is compared.
+    connection.execute("create temp table ready as from v_projections")
+    view = (Path(__file__).parent.parent / "sql/marts/v_auroc.sql").read_text()
+    connection.execute(
+        view.replace("view v_auroc", "temp view ranked").replace("from v_projections", "from ready")
+    )
+    ratios = []
+    for _ in range(3):
+        in_sql = seconds(lambda: query(connection, "from ranked"))
+        loop = seconds(lambda: [roc_auc_score(labels, scores) for scores in groups])
+        ratios.append(loop / in_sql)
+    found = {row["auroc"] for row in rows(connection, "from ranked")}
+    assert len(found) == axes * models
+    np.testing.assert_allclose(
+        sorted(found), sorted(roc_auc_score(labels, scores) for scores in groups), atol=1e-12
+    )
+    name = "scikit-learn loop / AUROC by SQL, 10 million rows"
+    return [Figure(name, statistics.median(ratios), 1.5, "higher")]
+
+
+def _ten_thousand_files(root: Path, chunks: int = 100, models: int = 100) -> list[Figure]:
+    """Seconds to open a root of 10,000 activation files and list its coverage."""
+    _write_prompts(root, chunks * 16)
+    for model in range(models):
+        _write_model(root, f"m{model}", 8, 4)
+    _write_activations(root, "m0", [0, 1, 2, 3], chunks * 16, 8, chunk=16)
+    _link_models(root, "m0", models)
+    connect(root)
+
+    def coverage() -> None:
+        query(connect(root), "from v_coverage")
+
+    taken = statistics.median(seconds(coverage) for _ in range(ROUNDS))
+    return [Figure("seconds to open 10,000 files and list coverage", taken, 1.0, "lower")]
+
+
+def _out_of_core(root: Path, width: int = 1024) -> list[Figure]:
+    """Fit and project a layer of four times the memory limit, on and off the disk."""
+    count = 4 * MEMORY_LIMIT // (4 * width)
+    _write_prompts(root, count)
+    _write_model(root, "m", width, 1)
+    _write_activations(root, "m", [0], count, width, chunk=16_384)
+    _write_model(root, "ref", 64, 1)
+    _write_activations(root, "ref", [0], count, 64, chunk=16_384)
+    script = (
+        "import json, sys, time; from pathlib import Path\n"
+        "from analysis.alignment import fit_alignment\n"
+        "from analysis.matrices import find_space, load_matrix\n"
+        "from analysis.directions import difference_in_means\n"
+        "from analysis.blocks import project\n"
+        "from warehouse.connection import connect\n"
+        "start = time.perf_counter()\n"
+        "connection = connect(Path(sys.argv[1]), memory_limit=int(sys.argv[2]))\n"
+        "m, ref = (load_matrix(connection, find_space(connection, name), 'set')\n"
+        "          for name in ('m', 'ref'))\n"
+        "project(m.x, difference_in_means(m.x, m.labels).vector)\n"
+        "fit_alignment(m.x, ref.x, ridge_lambda=1.0)\n"
+        "seconds = time.perf_counter() - start\n"
+        "status = dict(line.split(':') for line in open('/proc/self/status') if 'Vm' in line)\n"
+        "print(json.dumps([seconds, int(status['VmHWM'].split()[0]) * 1024]))"
+    )
+    connect(root)
+    on_disk, peak = json.loads(_child(script, root, str(MEMORY_LIMIT))[-1])
+    in_memory, _ = json.loads(_child(script, root, str(1 << 40))[-1])
+    return [
+        Figure("peak memory / limit, matrix of 4 limits", peak / MEMORY_LIMIT, 1.0, "lower"),
+        Figure("fit and score out of core / in memory", on_disk / in_memory, 2.0, "lower"),
+    ]
+
+
+def _growth(root: Path, count: int = 1_000, width: int = 512) -> list[Figure]:
+    """Ten times the rows (ten times the files): a scan of one layer, and one prompt's vectors."""
+    few, many = root / "few", root / "many"
+    for part, factor in ((few, 1), (many, 10)):
+        init_root(part)
+        _write_prompts(part, count * factor)
+        _write_model(part, "m", width, 8)
+        _write_activations(part, "m", list(range(8)), count * factor, width, chunk=250)
+    connections = {part: connect(part) for part in (few, many)}
+    scan = "select sum(dot(vector, vector)) from activations where model = 'm' and layer = 3"
+    look_up = f"from activations where model = 'm' and prompt_id = '{_prompt_ids(9)[8]}'"
+    figures = []
+    for name, statement, goal in (("scan", scan, 11.0), ("look-up", look_up, 2.0)):
+        ratios = []
+        for _ in range(2 * ROUNDS):
+            taken = {
+                part: seconds(partial(query, connections[part], statement)) for part in (few, many)
+            }
+            ratios.append(taken[many] / taken[few])
+        figures.append(
+            Figure(f"{name}: 10 x the rows / once", statistics.median(ratios), goal, "lower")
+        )
+    return figures
+
+
+def _prompt_ids(count: int) -> list[str]:
+    return [content_key(row) for row in range(count)]
+
+
+def _write_prompts(root: Path, count: int) -> np.ndarray:
+    """A prompt set `set`, every second prompt positive; returns the labels."""
+    ids, labels = _prompt_ids(count), np.arange(count) % 2 == 0
+    prompts = [
+        {"prompt_id": name, "position": row, "text": f"text {row}", "run_id": "bench"}
+        for row, name in enumerate(ids)
+    ]
+    write_rows(root, "prompts", rows_table("prompts", prompts), name="set", partition="set")
+    marked = [
+        {"prompt_set": "set", "prompt_id": name, "label": "x", "is_positive": bool(label)}
+        for name, label in zip(ids, labels, strict=True)
+    ]
+    described = [{**row, "run_id": "bench"} for row in marked]
+    write_rows(root, "labels", rows_table("labels", described), name="set", partition="dataset")
+    return labels
+
+
+def _write_model(root: Path, model: str, width: int, layer_count: int) -> None:
+    row = {
+        "model_id": f"id-{model}",
+        "model": model,
+        "source": "bench",
+        "architecture": "llama",
+        "d_model": width,
+        "layer_count": layer_count,
+        "parameter_count": 1,
+        "dtype": "float32",
+        "weights_hash": "w",
+        "tokenizer_hash": "t",
+        "is_reference": False,
+        "run_id": "bench",
+    }
+    write_rows(root, "models", rows_table("models", [row]), name=f"id-{model}")
+
+
+def _write_activations(
+    root: Path, model: str, layers: list[int], count: int, width: int, *, chunk: int
+) -> None:
+    """Files of `chunk` prompts, each with a row group per layer, as ingest writes them."""
+    ids = _prompt_ids(count)
+    vectors = np.random.default_rng(0).standard_normal((chunk, width), dtype=np.float32)
+    # Prompts come in another order than that of the set: ingest runs them by length.
+    order = np.random.default_rng(2).permutation(count)
+    for start in range(0, count, chunk):
+        names = [ids[row] for row in order[start : start + chunk]]
+        groups = (_layer(model, layer, names, vectors[: len(names)]) for layer in layers)
+        write_rows(root, "activations", groups, name=content_key(names), partition=model)
+
+
+def _layer(model: str, layer: int, names: list[str], vectors: np.ndarray) -> pa.Table:
+    described = [
+        {
+            "model_id": f"id-{model}",
+            "prompt_id": name,
+            "layer": layer,
+            "site": "resid_post",
+            "pooling": "last5_mean",
+            "template": "raw",
+            "rendered_hash": name,
+            "token_count": 9,
+            "pooled_start": 4,
+            "pooled_end": 9,
+            "pooled_tokens": list("abcde"),
+            "run_id": "bench",
+        }
+        for name in names
+    ]
+    norms = np.linalg.norm(vectors, axis=1).astype(np.float32)
+    return rows_table("activations", described, vector=vector_array(vectors), norm=pa.array(norms))
+
+
+def _link_models(root: Path, model: str, count: int) -> None:
+    """The files of a model under other models' names too."""
+    source = partition_folder(root, TABLES["activations"], model)
+    for number in range(1, count):
+        folder = partition_folder(root, TABLES["activations"], f"m{number}")
+        folder.mkdir()
+        for path in source.iterdir():
+            os.link(path, folder / path.name)
+
+
+def _axis_row(name: str) -> dict[str, object]:
+    text = ("axis_id", "name", "kind", "method", "space_model", "space_model_id", "site")
+    more = ("pooling", "template", "prompt_set", "row_set_hash", "query", "parameters", "run_id")
+    numbers = {"layer": 0, "raw_norm": 1.0, "positive_count": 1, "negative_count": 1}
+    return dict.fromkeys((*text, *more), name) | numbers | {"source_axis_ids": []}
+
+
+def _space(model: str, width: int, layer_count: int) -> Space:
+    return Space(model, f"id-{model}", 0, "last5_mean", "raw", width, layer_count)
+
+
+def _child(script: str, *arguments: object) -> list[str]:
+    """The lines that a Python process of its own prints."""
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout.splitlines()
+
+
+def seconds(call: Callable[[], object], *, cold: Iterable[Path] = ()) -> float:
+    """How long a call takes; the files of `cold` are dropped from the page cache before it."""
+    for path in cold:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)  # Only pages that the disk has can be dropped.
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
