@@ -52,7 +52,7 @@ def connect(root: str | Path | None = None) -> duckdb.DuckDBPyConnection:
     """
     from warehouse.connection import connect as open_root
 
-    return open_root(_root(root))
+    return open_root(_root(root), is_commented=True)
 
 
 def scan(table: str, root: str | Path | None = None) -> polars.LazyFrame:

@@ -87,7 +87,7 @@ def _mart_columns() -> dict[str, list[dict[str, str]]]:
         root = Path(folder) / "lake"
         init_root(root)
         listed = rows(
-            connect(root),
+            connect(root, is_commented=True),
             "select table_name, column_name, data_type, comment from duckdb_columns() "
             "where table_name like 'v\\_%' escape '\\' order by table_name, column_index",
         )

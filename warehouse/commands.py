@@ -70,7 +70,7 @@ def sql(
 
         table = ask(root, statement)
     else:
-        table = query(connect(root), statement)
+        table = query(connect(root, is_commented=True), statement)
     show(table, format_for(output, output_format), output)
 
 

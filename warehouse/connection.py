@@ -48,11 +48,14 @@ group by all
 """
 
 
-def connect(root: Path, *, memory_limit: int | None = None) -> Connection:
+def connect(
+    root: Path, *, memory_limit: int | None = None, is_commented: bool = False
+) -> Connection:
     """A DuckDB connection with the macros, the tables (`prompts`, ...) and the marts (`v_...`).
 
     `memory_limit` is in bytes, for the whole process: what is larger than a part of it is kept in
     files below the root while it is needed. Default: what DuckDB takes, most of the machine's.
+    `is_commented` puts what they mean on views, macros and columns, which takes as long as the rest.
     Raises `RootError` where `root` is not a warehouse, or DuckDB cannot read its files.
     """
     require_root(root)
@@ -64,7 +67,9 @@ def connect(root: Path, *, memory_limit: int | None = None) -> Connection:
     connection.execute("set parquet_metadata_cache = true")
     _limit_memory(connection, root, memory_limit)
     try:
-        load_sql(connection, root.resolve(), is_indexed=refresh_index(root))
+        load_sql(
+            connection, root.resolve(), is_indexed=refresh_index(root), is_commented=is_commented
+        )
     except duckdb.Error as error:
         raise RootError(f"{root} cannot be read: {str(error).splitlines()[0]}") from error
     return connection
@@ -163,7 +168,9 @@ def _distinct(names: list[str]) -> list[str]:
     return distinct
 
 
-def load_sql(connection: Connection, root: Path, *, is_indexed: bool) -> None:
+def load_sql(
+    connection: Connection, root: Path, *, is_indexed: bool, is_commented: bool
+) -> None:
     """Make a bare connection a warehouse: the objects of `sql/`, each after those it reads.
 
     Views are bound when they are made, and a mart reads its tables many times over: so marts are
@@ -183,12 +190,12 @@ def load_sql(connection: Connection, root: Path, *, is_indexed: bool) -> None:
         is_replaced = name == "v_stored" and not is_indexed
         made = _STORED_WITHOUT_INDEX if is_replaced else text.replace("${root}", location)
         connection.execute(made)
-    columns = _columns(connection)
     for name, text in staging.items():
         connection.execute(f"drop table {name}")
         connection.execute(text.replace("${root}", location))
-    for statement in comment_statements(marts, macros, columns):
-        connection.execute(statement)
+    if is_commented:
+        for statement in comment_statements(marts, macros, _columns(connection)):
+            connection.execute(statement)
     connection.execute("commit")
 
 

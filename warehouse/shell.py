@@ -55,7 +55,7 @@ _COMMANDS: dict[str, list[str]] = {
 
 def run_shell(root: Path, mode: str) -> None:
     """Read statements from the terminal until the end; errors are printed, not raised."""
-    shell = Shell(connect(root), mode)
+    shell = Shell(connect(root, is_commented=True), mode)
     click.echo(f'{root}: DuckDB {duckdb.__version__}, ".help" for help, ".tables" for tables')
     session = _session(shell)
     while not shell.is_done:

@@ -13,4 +13,4 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Connection:
     """A connection to a warehouse without rows."""
     root = tmp_path_factory.mktemp("empty") / "lake"
     init_root(root)
-    return connect(root)
+    return connect(root, is_commented=True)

@@ -27,7 +27,7 @@ def test_every_table_and_mart_can_be_asked_by_name(root: Path) -> None:
 
 
 def test_the_tables_explain_themselves_in_the_words_of_the_schema(root: Path) -> None:
-    connection = connect(root)
+    connection = connect(root, is_commented=True)
     views = rows(connection, "select view_name as name, comment from duckdb_views()")
     columns = rows(connection, "select table_name, column_name, comment from duckdb_columns()")
     of_view = {row["name"]: row["comment"] for row in views}

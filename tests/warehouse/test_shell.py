@@ -156,7 +156,7 @@ def empty_catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     folder = tmp_path_factory.mktemp("catalog") / "lake"
     init_root(folder)
     catalog = Catalog()
-    catalog.read(connect(folder))
+    catalog.read(connect(folder, is_commented=True))
     return catalog
 
 
