@@ -70,8 +70,7 @@ def forked(target: Callable[..., Any], *args: Any, **options: Any) -> multiproce
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         [
-            "ingest.activations",
-            "ingest.traces",
+            "tests.ingest.processes",
             "pandas",
             "transformers.generation.utils",
             "transformers.models.auto.modeling_auto",
