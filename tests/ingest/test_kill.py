@@ -75,12 +75,13 @@ def table_rows(root: Path, table: str) -> tuple[list[dict], np.ndarray]:
     """All rows of a table by its key, without the run that wrote them, and their vectors apart."""
     key = TABLES[table].key
     columns = [name for name in TABLES[table].schema.names if name not in ("run_id", "vector")]
-    found = query(connect(root), f"select {', '.join(columns)} from {table} order by {key}")
+    in_order = f"from {table} order by {', '.join(key)}"
+    found = query(connect(root), f"select {', '.join(columns)} {in_order}")
     keys = [tuple(row[name] for name in key) for row in found.select(key).to_pylist()]
     assert len(set(keys)) == len(keys), f"two rows of {table} share a key"
     if "vector" not in TABLES[table].schema.names:
         return found.to_pylist(), np.empty((0, 0))
-    column = query(connect(root), f"select vector from {table} order by {key}")["vector"]
+    column = query(connect(root), f"select vector {in_order}")["vector"]
     assert isinstance(column, pa.ChunkedArray)
     return found.to_pylist(), vectors(column)
 
