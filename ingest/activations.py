@@ -130,17 +130,17 @@ def plan_activations(
     prompts = _read_prompts(root, prompt_sets, shard)
     job = open_job(root, spec, device, dtype, shard)
     work = _find_work(job, selection, prompts, [], skip_unusable)
-    rows = stored_bytes = run_tokens = 0
+    rows = stored_bytes = 0
     rate = None
+    run = Run(root, "plan", {})
     if work.rendered:
-        run = Run(root, "plan", {})
         session = _Session(
             job, run, selection, job.load(), work.stored, token_budget, shares_prefix
         )
         for items, prompt_ids in work.groups():
             rendered = [work.rendered[name] for name in prompt_ids]
             forward, shared = session.prepare(items, rendered)
-            run_tokens += sum(len(row.token_ids) - shared for row in rendered)
+            run.tokens += sum(len(row.token_ids) - shared for row in rendered)
             new_rows = sum(
                 1 if item.pooling else len(row.token_ids) for item in items for row in rendered
             )
@@ -153,10 +153,10 @@ def plan_activations(
         prompt_count=len(prompts),
         new_count=len(work.rendered),
         rows=rows,
-        tokens=run_tokens,
+        tokens=run.tokens,
         bytes=stored_bytes,
         tokens_per_second=rate,
-        seconds=None if rate is None else run_tokens / rate,
+        seconds=None if rate is None else run.tokens / rate,
     )
 
 

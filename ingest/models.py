@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingest.fetch import ADAPTER_FILES, fetch_adapter
 from ingest.hashes import file_hash, files_hash, remember
+from ingest.hub import weight_files
 from warehouse.errors import LayerError, ModelError
 from warehouse.progress import quiet_transformers
 from warehouse.writer import content_key
@@ -180,11 +181,13 @@ def group_members(group: str) -> tuple[tuple[str, ...], str]:
 
 def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
     """Hash the model's files, reading no weights; raises `ModelError` where files are missing."""
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = weight_files(folder)
     config = folder / "config.json"
-    if not weights or not config.exists():
+    missing = [path.name for path in (config, *weights) if not path.exists()]
+    if missing:
         raise ModelError(
-            f"{folder} holds no model: config.json and *.safetensors are expected "
+            f"{folder} holds no model, {', '.join(missing)} missing: config.json and "
+            "model.safetensors, or every shard of its index, are expected "
             "(pickled weights are not read)"
         )
     tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).exists()]
@@ -221,7 +224,10 @@ def load(spec: ModelSpec, folder: Path, identity: ModelIdentity, device: str) ->
     quiet_transformers()
     options: dict[str, Any] = {"attn_implementation": identity.attention}
     if spec.quantization is not None:
+        _require_package("bitsandbytes", "quantization")
         options["quantization_config"] = _quantization_config(spec.quantization)
+    if spec.adapter is not None:
+        _require_package("peft", "adapters")
     if device == "auto" or spec.quantization is not None:
         options["device_map"] = device
     try:
@@ -346,6 +352,12 @@ def find_blocks(model: PreTrainedModel, path: str | None = None) -> Sequence[tor
     return _distinct(*fitting.popitem())
 
 
+def blocks_path(loaded: LoadedModel) -> str:
+    """Where in the model the blocks are, such as `model.layers`."""
+    paths = {id(module): path for path, module in loaded.model.named_modules()}
+    return paths[id(loaded.blocks[0])].rpartition(".")[0]
+
+
 def _distinct(path: str, blocks: torch.nn.ModuleList) -> Sequence[torch.nn.Module]:
     if len(set(blocks)) != len(blocks):
         raise ModelError(f"{path} runs one block several times: its layers cannot be told apart")
@@ -428,11 +440,14 @@ def _default_attention(folder: Path, dtype: str) -> str:
 def _quantization_config(quantization: str) -> Any:
     from transformers import BitsAndBytesConfig
 
-    if find_spec("bitsandbytes") is None:
-        raise ModelError("--quantization needs bitsandbytes: pip install 'safety-axes[quantize]'")
     if quantization == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True)
+
+
+def _require_package(name: str, extra: str) -> None:
+    if find_spec(name) is None:
+        raise ModelError(f"{name} is not installed: pip install 'safety-axes[{extra}]'")
 
 
 def _chat_template(folder: Path) -> str | None:

@@ -1,8 +1,8 @@
 """Tokens that every prompt begins with are run once: their keys and values are kept and reused.
 
 Under a chat template, and more so under a system prompt, that is most of each prompt. It is used
-only where the cache holds every position of every layer, and only after one prompt, run both ways,
-has given the same activations.
+only where the cache holds every position of every layer, and only after the longest prompt, run
+both ways, has given the same activations.
 """
 
 from __future__ import annotations
@@ -72,8 +72,7 @@ def share_prefix(
     prefix, other_layers = _run(loaded, token_ids[0][:length], points)
     if other_layers:
         return None, refused + f"the cache has {', '.join(other_layers)}"
-    shortest = min(token_ids, key=len)
-    difference = _difference(loaded, prefix, shortest, points)
+    difference = _difference(loaded, prefix, max(token_ids, key=len), points)
     if difference > _TOLERANCE.get(loaded.model.dtype, _TOLERANCE_REDUCED):
         return None, refused + f"reused, activations differ by {difference:.1e}"
     return prefix, None

@@ -52,6 +52,10 @@ class Template:
         )
 
 
+# Stands for a user's text to see what the template puts behind it; of no script and no case.
+_MARK = "\ue000"
+
+
 @dataclass(frozen=True)
 class Rendered:
     """A prompt as the model reads it: token ids, unpadded and untruncated.
@@ -75,7 +79,11 @@ def render(
     if not texts:
         return []
     is_raw = template.policy == "raw"
-    whole = list(texts) if is_raw else _chats(tokenizer, texts, template, model)
+    if is_raw:
+        whole, tail = list(texts), ""
+    else:
+        *whole, marked = _chats(tokenizer, [*texts, _MARK], template, model)
+        tail = marked.rpartition(_MARK)[2]
     # A chat template writes its own special tokens; they are not added a second time.
     encoded: Any = tokenizer(
         whole,
@@ -87,8 +95,8 @@ def render(
     start = [] if is_raw else _missing_bos(tokenizer)
     rendered = []
     for index, (text, full, ids) in enumerate(zip(texts, whole, encoded["input_ids"], strict=True)):
-        text_end = full.rfind(text) + len(text) if text in full else None
-        if text_end is None:
+        text_end = len(full) - len(tail)
+        if not full[:text_end].endswith(text) or full[text_end:] != tail:
             user_end = None
         elif tokenizer.is_fast:
             user_end = _end_by_offsets(encoded["offset_mapping"][index], text_end)

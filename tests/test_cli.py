@@ -273,6 +273,11 @@ def test_bad_prompt_files_get_one_line(folder, lake, tmp_path):
     assert "1" in recorded.splitlines()[2]
 
 
+def test_assumptions_without_an_estimate_are_refused_and_not_ignored():
+    result = axes("models", "show", "qwen2.5-7b", "--tokens-per-second", "5")
+    assert result.exit_code == 2 and "need --estimate" in result.stderr
+
+
 def test_an_interrupted_command_says_how_to_go_on(lake, monkeypatch):
     def interrupted(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt

@@ -74,3 +74,40 @@ def quiet_hub() -> None:
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()
+
+
+@contextmanager
+def hub_bars(*, shown: bool) -> Iterator[None]:
+    """Let the hub library draw its bars, or not: it alone knows how far each file is."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    were_off = are_progress_bars_disabled()
+    try:
+        if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
+            (enable_progress_bars if shown else disable_progress_bars)()
+        yield
+    finally:
+        if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
+            (disable_progress_bars if were_off else enable_progress_bars)()
+
+
+def announce(text: str) -> None:
+    """One line on stderr before a long step, for logs too, where no bar is drawn."""
+    print(text, file=sys.stderr)
+
+
+def byte_text(count: float) -> str:
+    """Bytes in decimal units, as disks and hubs count them.
+
+    >>> byte_text(15_242_000_000), byte_text(2_300), byte_text(0)
+    ('15.24 GB', '2.30 kB', '0 B')
+    """
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.2f} {unit}"
+    return f"{count:.0f} B"

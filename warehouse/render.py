@@ -18,9 +18,15 @@ import pyarrow.parquet as pq
 _CELL_WIDTH = 60
 
 
-def show(table: pa.Table, output_format: str, output: Path | None = None) -> None:
+def show(
+    table: pa.Table,
+    output_format: str,
+    output: Path | None = None,
+    *,
+    cell_width: int = _CELL_WIDTH,
+) -> None:
     """Print a result to stdout, or write it to the file `output`."""
-    data = render(table, output_format)
+    data = render(table, output_format, cell_width=cell_width)
     if output is not None:
         output.write_bytes(data)
     elif output_format == "parquet" and sys.stdout.isatty():
@@ -29,8 +35,8 @@ def show(table: pa.Table, output_format: str, output: Path | None = None) -> Non
         click.echo(data, nl=False)
 
 
-def render(table: pa.Table, output_format: str) -> bytes:
-    """A result in one of `FORMATS`, as bytes."""
+def render(table: pa.Table, output_format: str, *, cell_width: int = _CELL_WIDTH) -> bytes:
+    """A result in one of `FORMATS`, as bytes; text for people is cut at `cell_width`."""
     if output_format == "parquet":
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
@@ -41,7 +47,7 @@ def render(table: pa.Table, output_format: str) -> bytes:
     if output_format == "csv":
         return _flat(table).write_csv().encode()
     header = table.column_names
-    cells = [[_cell(value) for value in row.values()] for row in table.to_pylist()]
+    cells = [[_cell(value, cell_width) for value in row.values()] for row in table.to_pylist()]
     text = _markdown(header, cells) if output_format == "markdown" else _aligned(header, cells)
     return text.encode()
 
@@ -79,15 +85,15 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, width: int) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) >= 1e4 or 0 < abs(value) < 1e-3 else f"{value:.4f}"
     if isinstance(value, list) and len(value) > 4 and isinstance(value[0], float):
-        return f"[{', '.join(_cell(item) for item in value[:3])}, ... {len(value)}]"
+        return f"[{', '.join(_cell(item, width) for item in value[:3])}, ... {len(value)}]"
     text = " ".join(str(value).split())
-    return text if len(text) <= _CELL_WIDTH else text[: _CELL_WIDTH - 1] + "…"
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _aligned(header: list[str], cells: list[list[str]]) -> str:

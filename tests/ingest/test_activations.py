@@ -14,13 +14,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ingest.jobs
-from ingest.activations import IngestSummary, ingest_activations
+from ingest.activations import IngestSummary, ingest_activations, plan_activations
 from ingest.forward import Forward, StartedBatch
-from ingest.models import ModelSpec, identify, load
+from ingest.models import ModelSpec, identify, load, resolve
 from ingest.pooling import POOLINGS
 from ingest.selection import Selection
+from ingest.sharding import Shard
 from ingest.templates import Rendered, Template
 from tests.ingest.conftest import ImportTexts, activation_rows, forked, last_run
+from tests.tiny_models import save_tiny
 from warehouse.checks import check
 from warehouse.connection import connect, rows
 from warehouse.errors import LayerError, ModelError, NonFiniteError, PromptError
@@ -345,3 +347,153 @@ def test_two_models_of_one_name_are_two_models(
         connect(root), "select model, count(*) as n from activations group by 1 order by 1"
     )
     assert found == [{"model": "other", "n": 5}, {"model": "tiny-llama", "n": 5}]
+
+
+def keyed_vectors(root: Path, table: str, *columns: str) -> dict[tuple, np.ndarray]:
+    named = ", ".join(columns)
+    found = rows(connect(root), f"select {named}, vector from {table}")
+    keyed = {tuple(row[name] for name in columns): np.array(row["vector"]) for row in found}
+    assert len(keyed) == len(found), "two rows share a key"
+    return keyed
+
+
+def test_sites_poolings_and_tokens_of_one_pass_equal_a_pass_for_each(
+    root: Path, llama: ModelSpec, import_texts: ImportTexts
+) -> None:
+    import_texts(TEXTS)
+    sites, poolings = ("resid_post", "mlp_out", "resid_pre"), ("last", "max", "instruction_last")
+    chosen = tuple(POOLINGS[name] for name in poolings)
+    together = Selection((0, 2), sites, chosen, token_layers=(2,))
+    summary = ingest_activations(root, llama, {"texts": None}, together, token_budget=40)
+    pooled_count, token_count = 5 * 2 * 3 * 3, sum(len(text) + 1 for text in TEXTS) * 3
+    assert summary.rows == pooled_count + token_count
+    key = ("prompt_id", "layer", "site", "pooling")
+    stored = keyed_vectors(root, "activations", *key)
+    tokens = keyed_vectors(root, "prompt_tokens", "prompt_id", "layer", "site", "position")
+    assert (len(stored), len(tokens)) == (pooled_count, token_count)
+    assert_checks_pass(root)
+
+    shutil.rmtree(data_file(root, "activations", "any", llama.name).parent)
+    for site in sites:
+        for pooling in chosen:
+            selection = Selection((0, 2), (site,), (pooling,))
+            ingest_activations(root, llama, {"texts": None}, selection, token_budget=40)
+    alone = keyed_vectors(root, "activations", *key)
+    assert alone.keys() == stored.keys()
+    for name, vector in alone.items():
+        np.testing.assert_allclose(stored[name], vector, atol=1e-5)
+    # Every token's row is what the pooling of the last token says of it.
+    lengths = {prompt_id: position for prompt_id, _, _, position in sorted(tokens)}
+    for prompt_id, layer, site, pooling in stored:
+        if layer == 2 and pooling == "last":
+            last = tokens[prompt_id, 2, site, lengths[prompt_id]]
+            np.testing.assert_allclose(stored[prompt_id, 2, site, "last"], last, atol=1e-6)
+
+
+def test_kept_tokens_are_those_of_the_prompt_in_order(
+    root: Path, llama: ModelSpec, import_texts: ImportTexts
+) -> None:
+    import_texts(TEXTS)
+    ingest_activations(root, llama, {"texts": None}, Selection(layers=(0,), token_layers=(1,)))
+    found = rows(
+        connect(root),
+        "select text, list(token order by tokens.position) as tokens, "
+        "list(tokens.position order by tokens.position) as positions "
+        "from prompt_tokens as tokens inner join prompts using (prompt_id) group by text",
+    )
+    assert len(found) == len(TEXTS)
+    for row in found:
+        assert row["tokens"] == ["<s>", *row["text"].replace(" ", "Ġ")]
+        assert row["positions"] == list(range(len(row["text"]) + 1))
+    again = ingest_activations(
+        root, llama, {"texts": None}, Selection(layers=(0,), token_layers=(1, 3))
+    )
+    assert again.rows == sum(len(text) + 1 for text in TEXTS), "layer 3 alone is new"
+    assert_checks_pass(root)
+
+
+def test_a_shared_prefix_gives_the_same_rows_from_fewer_tokens(
+    root: Path, llama: ModelSpec, import_texts: ImportTexts
+) -> None:
+    import_texts(TEXTS)
+    system = "You are a careful assistant who answers in one line."
+    # `mean` and the kept tokens reach into the prefix, `last` does not.
+    selection = Selection(
+        sites=("resid_post", "attn_out"),
+        poolings=(POOLINGS["last"], POOLINGS["mean"], POOLINGS["post_template_mean"]),
+        token_layers=(3,),
+        template=Template("chat", system),
+    )
+    key = ("prompt_id", "layer", "site", "pooling", "pooled_start", "pooled_end", "token_count")
+    results = []
+    for shares_prefix in (True, False):
+        summary = ingest_activations(
+            root, llama, {"texts": None}, selection, token_budget=90, shares_prefix=shares_prefix
+        )
+        tokens = keyed_vectors(root, "prompt_tokens", "prompt_id", "layer", "site", "position")
+        results.append((summary, keyed_vectors(root, "activations", *key) | tokens))
+        for table in ("activations", "prompt_tokens"):
+            shutil.rmtree(data_file(root, table, "any", llama.name).parent)
+    (shared, with_prefix), (whole, without) = results
+    assert with_prefix.keys() == without.keys()
+    for name, vector in without.items():
+        np.testing.assert_allclose(with_prefix[name], vector, atol=1e-5)
+    prefix = len(f"<system>{system}<user>") + 1
+    assert whole.tokens - shared.tokens == prefix * (len(TEXTS) - 1)
+
+
+def test_a_model_that_cannot_share_a_prefix_says_so_in_the_run_row(
+    root: Path, tmp_path: Path, import_texts: ImportTexts
+) -> None:
+    import_texts(TEXTS)
+    folder = save_tiny(tmp_path / "tiny-gemma", "gemma3_text", head_dim=8)
+    selection = Selection(template=Template("chat", "You are careful."))
+    ingest_activations(root, resolve(str(folder)), {"texts": None}, selection)
+    message = last_run(root)["message"]
+    assert "was run with every prompt: the cache has DynamicSlidingWindowLayer" in message
+
+
+def test_no_vocabulary_logits_are_computed(
+    run: Callable[..., IngestSummary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ingest.jobs.load
+
+    def without_head(*args: Any) -> Any:
+        loaded = real(*args)
+        loaded.model.lm_head.register_forward_hook(lambda *_: pytest.fail("logits computed"))
+        return loaded
+
+    monkeypatch.setattr(ingest.jobs, "load", without_head)
+    assert run().rows == 20
+
+
+def test_shards_in_turn_give_all_rows_once(
+    root: Path, llama: ModelSpec, import_texts: ImportTexts
+) -> None:
+    import_texts([f"prompt number {index}" for index in range(30)])
+    counts = [
+        ingest_activations(root, llama, {"texts": None}, shard=Shard(number, 3)).prompt_count
+        for number in (1, 2, 3)
+    ]
+    assert sum(counts) == 30 and min(counts) > 0
+    assert len(activation_rows(root)) == 120
+    assert ingest_activations(root, llama, {"texts": None}).new_count == 0
+
+
+def test_a_plan_says_what_the_job_then_does_and_writes_nothing(
+    root: Path, llama: ModelSpec, import_texts: ImportTexts
+) -> None:
+    import_texts(TEXTS)
+    selection = Selection(layers=(0, 1), token_layers=(2,), template=Template("chat", "Be kind."))
+    before = sorted(root.rglob("*"))
+    plan = plan_activations(root, llama, {"texts": None}, selection)
+    assert [path for path in root.rglob("*") if path not in before] == []
+    assert plan.tokens_per_second > 0
+    assert plan.seconds == pytest.approx(plan.tokens / plan.tokens_per_second)
+    summary = ingest_activations(root, llama, {"texts": None}, selection)
+    assert (plan.new_count, plan.rows, plan.tokens) == (5, summary.rows, summary.tokens)
+    stored = sum(path.stat().st_size for path in root.rglob(f"model={llama.name}/*.parquet"))
+    # Of tiny vectors most of the file is footer; the estimate is of the rows.
+    assert plan.bytes < stored < plan.bytes + 40_000
+    done = plan_activations(root, llama, {"texts": None}, selection)
+    assert (done.rows, done.tokens, done.seconds) == (0, 0, None)

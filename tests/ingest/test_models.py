@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedConfig
 
+import ingest.models
 from ingest.models import (
     ModelSpec,
     context_length,
@@ -328,3 +330,68 @@ def test_a_sharded_checkpoint_is_one_model(tmp_path: Path) -> None:
     content[-1] ^= 1
     shards[-1].write_bytes(content)
     assert identify(spec, folder, "float32").model_id != identity.model_id
+
+
+def test_a_second_copy_of_the_weights_is_not_read_and_no_part_of_the_identity(
+    llama: ModelSpec, llama_folder: Path
+) -> None:
+    identity = identify(llama, llama_folder, "float32")
+    (llama_folder / "consolidated.safetensors").write_bytes(b"in another format")
+    assert identify(llama, llama_folder, "float32") == identity
+
+
+def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "sharded"
+    tiny_model("llama").save_pretrained(folder, max_shard_size="30KB")
+    shard = sorted(folder.glob("*.safetensors"))[1]
+    shard.unlink()
+    with pytest.raises(ModelError, match=f"{shard.name} missing"):
+        identify(resolve(str(folder)), folder, "float32")
+
+
+@pytest.mark.parametrize(("quantization", "kind"), [("8bit", torch.int8), ("4bit", torch.uint8)])
+def test_quantisation_is_handed_to_transformers_and_registered(
+    llama_folder: Path, quantization: str, kind: torch.dtype
+) -> None:
+    spec = resolve(str(llama_folder), quantization=quantization)
+    loaded = load(spec, llama_folder, identify(spec, llama_folder, "float32"), "cpu")
+    assert loaded.blocks[1].mlp.up_proj.weight.dtype == kind
+    assert model_row(loaded, "run")["quantization"] == quantization
+
+
+def test_an_adapter_goes_on_top_of_the_weights_and_is_registered(
+    llama: ModelSpec, llama_folder: Path, tmp_path: Path
+) -> None:
+    plain = load(llama, llama_folder, identify(llama, llama_folder, "float32"), "cpu")
+    tokens = torch.tensor([[3, 4, 5]])
+    before = plain.model.base_model(tokens).last_hidden_state
+    settings = LoraConfig(
+        r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False
+    )
+    adapted = get_peft_model(plain.model, settings)
+    expected = adapted.base_model.model.model(tokens).last_hidden_state
+    adapted.save_pretrained(tmp_path / "adapter")
+
+    spec = resolve(str(llama_folder), adapter=str(tmp_path / "adapter"))
+    loaded = load(spec, llama_folder, identify(spec, llama_folder, "float32"), "cpu")
+    found = loaded.model.base_model(tokens).last_hidden_state
+    torch.testing.assert_close(found, expected)
+    assert (found - before).abs().max() > 1e-4
+    row = model_row(loaded, "run")
+    assert (row["adapter"], row["layer_count"]) == (str(tmp_path / "adapter"), 4)
+    assert row["adapter_hash"] == identify(spec, llama_folder, "float32").adapter_hash
+
+
+def test_a_pickled_adapter_and_a_missing_package_are_one_line(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.bin").write_bytes(b"pickle")
+    spec = resolve(str(llama_folder), adapter=str(tmp_path))
+    with pytest.raises(ModelError, match=r"is no adapter: it has no adapter_model\.safetensors"):
+        identify(spec, llama_folder, "float32")
+    spec = resolve(str(llama_folder), quantization="4bit")
+    identity = identify(spec, llama_folder, "float32")
+    monkeypatch.setattr(ingest.models, "find_spec", lambda _name: None)
+    with pytest.raises(ModelError, match=r"pip install 'safety-axes\[quantization\]'"):
+        load(spec, llama_folder, identity, "cpu")

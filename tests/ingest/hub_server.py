@@ -1,0 +1,304 @@
+"""A hub on this machine that speaks the Hugging Face hub's protocol, for the real client library.
+
+It serves folders as repositories: the two listings (`/api/models/ID/revision/REV`, `/api/models/ID/
+tree/REV`), and files below `/ID/resolve/REV/`, where a weight file is a redirect to another host as
+on the real hub (`localhost` stands for the one that stores large files). It can ask for a token,
+and hang up in the middle of a file. What was asked of it is kept in `requests`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+TOKEN = "hf_token_of_the_tests"
+
+_API = re.compile(
+    r"/api/models/(?P<id>[^/]+/[^/]+)(/(?P<kind>revision|tree|xet-read-token)/(?P<revision>[^/]+))?/?"
+)
+_RESOLVE = re.compile(r"/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
+_STORED = re.compile(r"/stored/(?P<sha256>[0-9a-f]{64})")
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+_LARGE = (".safetensors", ".bin", ".pth")
+
+
+@dataclass(frozen=True)
+class ServedRepository:
+    """A folder served at one commit; `main` and the commit are its revisions."""
+
+    folder: Path
+    commit: str
+    is_gated: bool = False
+
+    def files(self) -> dict[str, Path]:
+        paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        return {path.relative_to(self.folder).as_posix(): path for path in paths}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request; `sent` is how much of the file's body went out, `name` the file where one is."""
+
+    method: str
+    path: str
+    name: str | None
+    status: int
+    sent: int
+    range: str | None
+    has_token: bool
+
+
+@dataclass
+class Hub:
+    """The running server: its address, its repositories by id, what it was asked for."""
+
+    endpoint: str
+    repositories: dict[str, ServedRepository]
+    requests: list[Request] = field(default_factory=list)
+    drops: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    outages: int = 0
+    """How many of the next requests are answered 503."""
+    xet_endpoint: str | None = None
+    """Where weight files are said to lie in chunks too, as they do on the real hub."""
+
+    def drop_once(self, name: str, after: int, *, resets: bool = False) -> None:
+        """Hang up after `after` bytes of the file `name`, the next time that it is fetched.
+
+        A hang-up closes the connection; `resets` makes it a TCP reset, as a firewall would.
+        """
+        self.drops[name] = (after, resets)
+
+    def fetched(self, name: str | None = None) -> list[Request]:
+        """The requests that sent (a part of) a file's body."""
+        return [
+            request
+            for request in self.requests
+            if request.method == "GET"
+            and request.status in (200, 206)
+            and request.name is not None
+            and name in (None, request.name)
+        ]
+
+
+@contextmanager
+def serve(repositories: dict[str, ServedRepository]) -> Iterator[Hub]:
+    """Run a hub with these repositories until the block is left."""
+    server = _Server(("127.0.0.1", 0), _Handler)
+    server.hub = Hub(f"http://127.0.0.1:{server.server_address[1]}", repositories)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server.hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    hub: Hub
+
+    def handle_error(self, *_arguments: object) -> None:
+        """A client that hung up is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def log_message(self, *_arguments: object) -> None:
+        """What was asked is kept in `Hub.requests`."""
+
+    def _answer(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        if match := _API.fullmatch(path):
+            self._answer_api(**match.groupdict())
+        elif match := _RESOLVE.fullmatch(path):
+            self._answer_resolve(**match.groupdict())
+        elif match := _STORED.fullmatch(path):
+            name, file = self._stored()[match["sha256"]]
+            self._send_file(name, file, {})
+        else:
+            # The client's housekeeping, which some versions ask for; it is not noted.
+            self.send_error(404)
+
+    def _answer_api(self, id: str, kind: str | None, revision: str | None) -> None:
+        """Listings are public, of gated repositories too; only a wrong token is refused."""
+        repository = self._repository(id, revision or "main")
+        if repository is None:
+            return
+        files = repository.files()
+        if kind == "tree":
+            is_xet = self.server.hub.xet_endpoint is not None
+            self._send_json([_tree_entry(*named, is_xet=is_xet) for named in files.items()])
+            return
+        if kind == "xet-read-token":
+            access = {"X-Xet-Access-Token": "t", "X-Xet-Token-Expiration": str(2**32)}
+            self._send(200, b"", {**access, "X-Xet-Cas-Url": str(self.server.hub.xet_endpoint)})
+            return
+        siblings = [
+            {"rfilename": name, "size": file.stat().st_size, "blobId": _blob_id(file)}
+            for name, file in files.items()
+        ]
+        gated = "manual" if repository.is_gated else False
+        self._send_json(
+            {
+                "id": id,
+                "modelId": id,
+                "sha": repository.commit,
+                "gated": gated,
+                "siblings": siblings,
+            }
+        )
+
+    def _answer_resolve(self, id: str, revision: str, name: str) -> None:
+        repository = self._repository(id, revision)
+        if repository is None:
+            return
+        commit = {"X-Repo-Commit": repository.commit}
+        if repository.is_gated and not self._has_token():
+            self._refuse(401, "GatedRepo", commit)
+            return
+        file = repository.files().get(name)
+        if file is None:
+            self._refuse(404, "EntryNotFound", commit)
+        elif file.suffix in _LARGE:
+            sha256 = _sha256(file)
+            port = self.server.server_address[1]
+            linked = {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(file.stat().st_size)}
+            location = {"Location": f"http://localhost:{port}/stored/{sha256}"}
+            self._send(302, b"", {**commit, **linked, **location})
+        else:
+            self._send_file(name, file, commit)
+
+    def _repository(self, id: str, revision: str) -> ServedRepository | None:
+        """The repository at that revision; where there is none, it is said to the client."""
+        if self.server.hub.outages:
+            self.server.hub.outages -= 1
+            self._refuse(503, None)
+            return None
+        if self._has_token() and self.headers["Authorization"] != f"Bearer {TOKEN}":
+            self._refuse(401, None, message="Invalid credentials in Authorization header")
+            return None
+        repository = self.server.hub.repositories.get(id)
+        if repository is None:
+            self._refuse(401 if not self._has_token() else 404, "RepoNotFound")
+        elif revision not in ("main", repository.commit):
+            self._refuse(404, "RevisionNotFound")
+        else:
+            return repository
+        return None
+
+    def _has_token(self) -> bool:
+        return "Authorization" in self.headers
+
+    def _stored(self) -> dict[str, tuple[str, Path]]:
+        return {
+            _sha256(file): (name, file)
+            for repository in self.server.hub.repositories.values()
+            for name, file in repository.files().items()
+            if file.suffix in _LARGE
+        }
+
+    def _refuse(
+        self,
+        status: int,
+        code: str | None,
+        headers: dict[str, str] | None = None,
+        message: str = "refused",
+    ) -> None:
+        named = {"X-Error-Code": code} if code else {}
+        body = json.dumps({"error": message}).encode()
+        self._send(status, body, {**(headers or {}), **named, "X-Error-Message": message})
+
+    def _send_json(self, content: object) -> None:
+        self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
+
+    def _send_file(self, name: str, file: Path, headers: dict[str, str]) -> None:
+        content = file.read_bytes()
+        etag = _sha256(file) if file.suffix in _LARGE else _blob_id(file)
+        headers = {**headers, "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
+        asked = _RANGE.fullmatch(self.headers.get("Range", ""))
+        if asked is None:
+            self._send(200, content, headers, name)
+            return
+        first = int(asked[1])
+        last = int(asked[2] or len(content) - 1)
+        headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+        self._send(206, content[first : last + 1], headers, name)
+
+    def _send(
+        self, status: int, body: bytes, headers: dict[str, str], name: str | None = None
+    ) -> None:
+        drop = None
+        if name is not None and self.command == "GET":
+            drop = self.server.hub.drops.pop(name, None)
+        sent = body if drop is None else body[: drop[0]]
+        # Noted before the client can have the answer, so that a test that goes on sees it.
+        self.server.hub.requests.append(
+            Request(
+                self.command,
+                unquote(self.path),
+                name,
+                status,
+                0 if self.command == "HEAD" else len(sent),
+                self.headers.get("Range"),
+                self._has_token(),
+            )
+        )
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(sent)
+        if drop is not None:
+            self._hang_up(resets=drop[1])
+
+    def _hang_up(self, *, resets: bool) -> None:
+        self.wfile.flush()
+        if resets:
+            linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.rfile.close()
+            self.wfile.close()
+            self.connection.close()
+        else:
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
+
+
+def _tree_entry(name: str, file: Path, *, is_xet: bool) -> dict[str, object]:
+    size = file.stat().st_size
+    entry: dict[str, object] = {"type": "file", "path": name, "size": size, "oid": _blob_id(file)}
+    if file.suffix in _LARGE:
+        entry["lfs"] = {"oid": _sha256(file), "size": size, "pointerSize": 134}
+        entry |= {"xetHash": _sha256(file)} if is_xet else {}
+    return entry
+
+
+def _blob_id(file: Path) -> str:
+    """Git's id of the file, which is the hub's ETag of small ones."""
+    content = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
