@@ -332,4 +332,4 @@ def _require_finite(loaded: LoadedModel, batch: Batch) -> None:
         for item, vectors in results.items():
             bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
             if len(bad):
-                raise non_finite(loaded, f"layer {item.layer}", names[bad[0]])
+                raise non_finite(loaded, f"at layer {item.layer} for prompt {names[bad[0]]}")

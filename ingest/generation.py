@@ -97,7 +97,7 @@ def _require_finite(loaded: LoadedModel, traces: list[Trace]) -> None:
     for trace in traces:
         for layer, vectors in trace.vectors.items():
             if not np.isfinite(vectors).all():
-                raise non_finite(loaded, f"layer {layer}", trace.prompt_id)
+                raise non_finite(loaded, f"at layer {layer} for prompt {trace.prompt_id}")
 
 
 def _warping(sampling: Sampling) -> dict[str, float]:
@@ -167,8 +167,8 @@ class _StepRecorder:
         for row in is_bad.nonzero().flatten().tolist():
             steps = {layer: vectors[-1][row] for layer, vectors in self.vectors.items()}
             layer = next((layer for layer in steps if not steps[layer].isfinite().all()), None)
-            place = "the logits" if layer is None else f"layer {layer}"
-            raise non_finite(self.loaded, place, self.prompt_ids[row])
+            place = f"above layer {max(steps)}" if layer is None else f"at layer {layer}"
+            raise non_finite(self.loaded, f"{place} for prompt {self.prompt_ids[row]}")
 
     def choose(self, token_ids: torch.Tensor) -> None:
         assert self._pending is not None

@@ -197,11 +197,11 @@ def stops_between_batches() -> Iterator[Callable[[], None]]:
     check()
 
 
-def non_finite(loaded: LoadedModel, place: str, prompt_id: str) -> NonFiniteError:
-    """The error for NaN or infinity in what a model gives at some place for a prompt."""
+def non_finite(loaded: LoadedModel, place: str) -> NonFiniteError:
+    """The error for NaN or infinity in what a model gives; `at layer 3 for prompt ID` is a place."""
     return NonFiniteError(
-        f"{loaded.spec.name} gives NaN or infinity at {place} for prompt {prompt_id} in "
-        f"{loaded.identity.dtype}: try --dtype float32 or bfloat16"
+        f"{loaded.spec.name} gives NaN or infinity {place} in {loaded.identity.dtype}: "
+        "try --dtype float32 or bfloat16"
     )
 
 
