@@ -21,8 +21,8 @@ _COMMANDS = {
         "Write a study's tables as one Markdown file.",
     ),
     "ingest": ("ingest.commands", "ingest", "Run models and store activations or traces."),
-    "models": ("ingest.commands", "models", "List, show and fetch models."),
-    "prompts": ("ingest.commands", "prompts", "Import and list prompt sets."),
+    "models": ("ingest.model_commands", "models", "List, show and fetch models."),
+    "prompts": ("ingest.prompt_commands", "prompts", "Import and list prompt sets."),
     "sql": ("warehouse.commands", "sql", "Run a SQL query over the warehouse."),
     "warehouse": ("warehouse.commands", "warehouse", "Make and check a warehouse."),
 }

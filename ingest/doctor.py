@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ingest.batching import pad
-from ingest.fetch import fetch
+from ingest.fetch import at_commit, fetch
 from ingest.models import (
     LoadedModel,
     ModelSpec,
@@ -68,6 +68,7 @@ def examine(
     """Findings about a model as it would be loaded; raises `ModelError` where it cannot be."""
     device = device or default_device()
     folder = fetch(spec)
+    spec = at_commit(spec, folder)
     identity = identify(spec, folder, dtype or default_dtype(folder, device))
     with waiting(f"load {spec.name}"):
         loaded = load(spec, folder, identity, device)

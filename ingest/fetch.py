@@ -16,6 +16,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,14 @@ def fetch(spec: ModelSpec) -> Path:
     if path.suffix == ".gguf":
         return _convert_once(path, file_hash(path), spec.name)
     return path
+
+
+def at_commit(spec: ModelSpec, folder: Path) -> ModelSpec:
+    """The spec with the commit that was fetched, where a branch, a tag or nothing was given.
+
+    The hub client names the folder of a snapshot after its commit.
+    """
+    return replace(spec, revision=folder.name) if spec.source.startswith("hf:") else spec
 
 
 def hub_repository(spec: ModelSpec) -> Repository:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ingest.fetch import fetch
+from ingest.fetch import at_commit, fetch
 from ingest.models import (
     LoadedModel,
     ModelIdentity,
@@ -159,6 +159,7 @@ def open_job(
     """Fetch and identify a model; the defaults are the best device and its dtype."""
     device = device or default_device()
     folder = fetch(spec)
+    spec = at_commit(spec, folder)
     identity = identify(spec, folder, dtype or default_dtype(folder, device))
     return Job(root, spec, folder, identity, device, shard)
 
@@ -198,7 +199,7 @@ def stops_between_batches() -> Iterator[Callable[[], None]]:
 
 
 def non_finite(loaded: LoadedModel, place: str) -> NonFiniteError:
-    """The error for NaN or infinity in what a model gives; `at layer 3 for prompt ID` is a place."""
+    """The error for NaN or infinity in what a model gives `at layer 3 for prompt ID`, or so."""
     return NonFiniteError(
         f"{loaded.spec.name} gives NaN or infinity {place} in {loaded.identity.dtype}: "
         "try --dtype float32 or bfloat16"

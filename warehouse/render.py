@@ -6,6 +6,8 @@ import io
 import json
 import math
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,22 @@ def show(
         raise click.UsageError("parquet is not for a terminal: give --output FILE or a pipe")
     else:
         click.echo(data, nl=False)
+
+
+def show_rows(
+    rows: Sequence[dict[str, Any]], output_format: str, *, cell_width: int = _CELL_WIDTH
+) -> None:
+    """Print row dicts."""
+    show(pa.Table.from_pylist(list(rows)), output_format, cell_width=cell_width)
+
+
+def show_record(record: Any, output_format: str) -> None:
+    """Print a dataclass as one row; as a table, one line per field."""
+    fields = asdict(record)
+    if output_format == "table":
+        show_rows([{"field": key, "value": str(value)} for key, value in fields.items()], "table")
+    else:
+        show_rows([fields], output_format)
 
 
 def render(table: pa.Table, output_format: str, *, cell_width: int = _CELL_WIDTH) -> bytes:

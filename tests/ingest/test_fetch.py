@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ingest import fetch as fetch_module
-from ingest.fetch import fetch
+from ingest.fetch import at_commit, fetch
 from ingest.hashes import cache_folder
 from ingest.models import ModelSpec, identify, load, resolve
 from tests.tiny_models import byte_tokenizer, tiny_model
@@ -280,3 +280,10 @@ def test_a_hub_model_offline_is_one_line_with_what_to_do() -> None:
 def test_a_name_that_no_hub_repository_can_have_is_a_domain_error(name: str) -> None:
     with pytest.raises(ModelError, match="owner|own er"):
         fetch(resolve(name))
+
+
+def test_a_hub_model_is_known_by_the_commit_that_was_fetched() -> None:
+    folder = Path("hub/models--owner--name/snapshots/0a1b2c")
+    assert at_commit(ModelSpec("m", "hf:owner/name"), folder).revision == "0a1b2c"
+    assert at_commit(ModelSpec("m", "hf:owner/name", revision="main"), folder).revision == "0a1b2c"
+    assert at_commit(ModelSpec("m", "/models/m"), folder).revision is None
