@@ -545,3 +545,33 @@ def test_a_plan_says_what_the_job_then_does_and_writes_nothing(
     assert plan.bytes < stored < plan.bytes + 40_000
     done = plan_activations(root, llama, {"texts": None}, selection)
     assert (done.rows, done.tokens, done.seconds) == (0, 0, None)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_reduced_precision_is_pooled_and_stored_in_float32(
+    run: Callable[..., IngestSummary], root: Path, dtype: str
+) -> None:
+    full = run().model_id
+    reduced = run(dtype=dtype).model_id
+    stored = activation_rows(root)
+    tolerance = 0.02 if dtype == "bfloat16" else 0.003
+    for (model_id, *key), vector in stored.items():
+        if model_id == full:
+            other = stored[reduced, *key]
+            assert other.dtype == np.float32
+            assert np.linalg.norm(other - vector) < tolerance * np.linalg.norm(vector)
+            # A mean of five is not a number of the reduced precision.
+            assert not np.array_equal(other, torch.tensor(other).to(getattr(torch, dtype)).float())
+
+
+def test_a_model_spread_over_devices_gives_the_same_rows(
+    run: Callable[..., IngestSummary], root: Path, llama: ModelSpec
+) -> None:
+    run()
+    placed = activation_rows(root)
+    shutil.rmtree(data_file(root, "activations", "any", llama.name).parent)
+    run(device="auto")
+    spread = activation_rows(root)
+    assert spread.keys() == placed.keys()
+    for key, vector in placed.items():
+        np.testing.assert_allclose(spread[key], vector, atol=1e-6)

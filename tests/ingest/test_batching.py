@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import jaxtyped
 
-from ingest.batching import pad, plan_batches, positions
+from ingest.batching import HostCopy, pad, plan_batches, positions
 
 LENGTHS = st.lists(st.integers(0, 60), max_size=40)
 ROWS = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=6)
@@ -70,3 +70,20 @@ def test_shapes_are_as_annotated() -> None:
     tokens, mask = jaxtyped(typechecker=beartype)(pad)([[1, 2], [3]], 0)
     assert tokens.dtype == torch.int64
     assert jaxtyped(typechecker=beartype)(positions)(mask).shape == mask.shape
+
+
+@settings(max_examples=30, deadline=None)
+@given(names=st.lists(st.text(min_size=1, max_size=3), unique=True, max_size=6))
+def test_copies_arrive_under_their_names(names: list[str]) -> None:
+    tensors = {name: torch.randn(2, 3) for name in names}
+    arrived = HostCopy(tensors).result()
+    assert list(arrived) == names
+    for name, tensor in tensors.items():
+        assert arrived[name].tolist() == tensor.tolist()
+
+
+def test_a_copy_is_of_the_moment_it_was_started() -> None:
+    tensor = torch.ones(2)
+    copy = HostCopy({"a": tensor})
+    tensor.zero_()
+    assert copy.result()["a"].tolist() == [1.0, 1.0]
