@@ -72,7 +72,8 @@ class Job:
         A second waits, and then finds the rows there.
         """
         part = "" if self.shard is None else f".{self.shard.number}of{self.shard.count}"
-        return locked(self.root, f"{self.identity.model_id}{part}")
+        notice = f"{self.spec.name} is being run by another job on {self.root}: waiting for it"
+        return locked(self.root, f"{self.identity.model_id}{part}", notice=notice)
 
     def layer_count(self) -> int:
         """Number of blocks: as registered, else by the configuration; no weights are loaded."""

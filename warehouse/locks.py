@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from filelock import FileLock
+import click
+from filelock import FileLock, Timeout
 
 from warehouse.errors import RootError
 
@@ -18,13 +19,20 @@ LOCKS = ".locks"
 
 
 @contextmanager
-def locked(root: Path, name: str) -> Iterator[None]:
-    """Hold the lock called `name`, once whoever has it lets go; `RootError` on a read-only root."""
+def locked(root: Path, name: str, *, notice: str | None = None) -> Iterator[None]:
+    """Hold the lock called `name`, once whoever has it lets go; `notice` is said if that has to be
+    waited for. Raises `RootError` where the lock cannot be made, as on a read-only root.
+    """
     path = root / LOCKS / f"{name}.lock"
     lock = FileLock(path)
     try:
         path.parent.mkdir(exist_ok=True)
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if notice is not None:
+                click.echo(notice, err=True)
+            lock.acquire()
     except OSError as error:
         raise RootError(f"cannot write {path}: {error}") from error
     try:

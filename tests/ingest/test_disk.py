@@ -19,8 +19,6 @@ from tests.ingest.conftest import ImportTexts, activation_rows, forked, last_run
 from tests.ingest.processes import run_command
 from warehouse.checks import check
 from warehouse.connection import connect, rows
-from warehouse.errors import RootError
-from warehouse.locks import locked
 
 PROMPTS = 250
 
@@ -156,9 +154,3 @@ def test_a_read_only_root_is_one_line(
     assert_one_line(output, "Permission denied")
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     assert read == (0, "n\n8\n"), "reading needs no permission to write"
-
-
-def test_a_lock_that_cannot_be_made_is_a_root_error(tmp_path: Path) -> None:
-    (tmp_path / ".locks").write_text("a file in the way")
-    with pytest.raises(RootError, match="cannot write .*jobs.lock"), locked(tmp_path, "jobs"):
-        pytest.fail("not locked")
