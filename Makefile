@@ -16,6 +16,7 @@ ROOT ?= lake
 SOURCE ?=
 DEVICE ?=
 DTYPE ?=
+OPTIONS ?=
 # make bench: one benchmark instead of all.
 ONLY ?=
 
@@ -38,10 +39,10 @@ $(TESTABLE): $(INSTALLED)
 	$(VENV)/bin/python -m pip install --editable ".[dev]"
 	touch $@
 
-ingest: $(INSTALLED) ## Run a model: make ingest MODEL=qwen2.5-7b [PROMPTS= ROOT= SOURCE= DEVICE= DTYPE=]
+ingest: $(INSTALLED) ## Run a model: make ingest MODEL=qwen2.5-7b [PROMPTS= ROOT= SOURCE= DEVICE= DTYPE= OPTIONS="--template chat"]
 	@test -n "$(MODEL)" || { echo "which model? make ingest MODEL=qwen2.5-7b" >&2; exit 2; }
 	$(AXES) ingest activations $(MODEL) $(foreach set,$(PROMPTS),--prompts $(set)) --root $(ROOT) \
-	  $(if $(SOURCE),--source $(SOURCE)) $(if $(DEVICE),--device $(DEVICE)) $(if $(DTYPE),--dtype $(DTYPE))
+	  $(if $(SOURCE),--source $(SOURCE)) $(if $(DEVICE),--device $(DEVICE)) $(if $(DTYPE),--dtype $(DTYPE)) $(OPTIONS)
 
 define ingest_demo
 $(AXES) ingest activations $(1) --prompts demo_safety --prompts demo_alignment --limit 1500 --root $(ROOT) >&2
