@@ -19,6 +19,8 @@ DTYPE ?=
 OPTIONS ?=
 # make bench: one benchmark instead of all.
 ONLY ?=
+# A file of prompts (a column text) for the benchmark of ingest instead of the built-in ones.
+BENCH_PROMPTS ?=
 
 OUT = $(ROOT)/out
 DEMO_MODELS := smollm2-135m gemma3-270m qwen2.5-coder-0.5b
@@ -75,8 +77,8 @@ check: $(TESTABLE) ## What CI runs before the tests: format, lint, types, SQL.
 	$(VENV)/bin/mypy
 	$(VENV)/bin/sqlfluff lint --disable-progress-bar sql docs/queries
 
-bench: $(INSTALLED) ## Measure: make bench [ONLY=ingest]; results in benchmarks/results.
-	$(VENV)/bin/python -m benchmarks.run $(ONLY)
+bench: $(INSTALLED) ## Measure: make bench [ONLY=ingest BENCH_PROMPTS=]; results in benchmarks/results.
+	AXES_BENCH_PROMPTS=$(BENCH_PROMPTS) $(VENV)/bin/python -m benchmarks.run $(ONLY)
 
 docs: $(TESTABLE) ## Write docs/tables.md and docs/cli.md again.
 	$(VENV)/bin/python -m docs.generate

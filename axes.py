@@ -24,7 +24,7 @@ _COMMANDS = {
     "models": ("ingest.model_commands", "models", "List, show and fetch models."),
     "prompts": ("ingest.prompt_commands", "prompts", "Import and list prompt sets."),
     "sql": ("warehouse.commands", "sql", "Run a SQL query over the warehouse."),
-    "warehouse": ("warehouse.commands", "warehouse", "Make and check a warehouse."),
+    "warehouse": ("warehouse.commands", "warehouse", "Make, check and tend a warehouse."),
 }
 
 

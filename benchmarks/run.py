@@ -1,15 +1,19 @@
-"""`make bench [ONLY=name]`: run benchmarks/<name>.py, print its figures and keep them as JSON.
+"""`make bench [ONLY=name]`: run a benchmark, print its figures and keep them as JSON.
 
-A benchmark has `measure() -> list[Figure]`. Figures are ratios measured side by side in one run:
-machines differ and are noisy, ratios hold.
+A benchmark is a module, or a package of them, with `measure() -> Iterable[Figure]`; a part of a
+package runs alone as `ONLY=ingest.memory`. Figures are ratios measured side by side in one run,
+over rounds that alternate: machines differ and are noisy, ratios hold.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
+import statistics
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,27 +26,75 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured figure; `better` says which side of the goal is the good one."""
+    """A measured figure, with the lowest and highest round where there were several.
+
+    `better` says which side of the goal is the good one; without a goal it is only reported.
+    `conditions` says on what it was measured.
+    """
 
     name: str
     value: float
-    goal: float
+    goal: float | None
     better: str
+    low: float | None = None
+    high: float | None = None
+    conditions: str = ""
 
     @property
-    def holds(self) -> bool:
+    def holds(self) -> bool | None:
+        if self.goal is None:
+            return None
         return self.value <= self.goal if self.better == "lower" else self.value >= self.goal
 
 
+def median_figure(
+    name: str, rounds: Sequence[float], goal: float | None, better: str, conditions: str = ""
+) -> Figure:
+    """The median of the rounds, and their range."""
+    median = statistics.median(rounds)
+    return Figure(name, median, goal, better, min(rounds), max(rounds), conditions)
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """Round by round: what disturbs the machine for longer than a round disturbs both alike."""
+    return [upper / lower for upper, lower in zip(above, below, strict=True)]
+
+
+def alternate(round_count: int, *timed: Callable[[], float]) -> list[list[float]]:
+    """The seconds that each of `timed` reports, in rounds of all; every other round backwards."""
+    seconds: list[list[float]] = [[] for _ in timed]
+    for turn in range(round_count):
+        for index in range(len(timed))[:: 1 if turn % 2 == 0 else -1]:
+            gc.collect()
+            seconds[index].append(timed[index]())
+        print(f"  round {turn + 1}: {[round(each[-1], 2) for each in seconds]}", file=sys.stderr)
+    return seconds
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Wall time of a call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
 def names() -> list[str]:
-    """The benchmarks there are."""
-    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "run"))
+    """The benchmarks there are; a part of a package is PACKAGE.PART."""
+    found = []
+    for path in sorted(FOLDER.rglob("*.py")):
+        if "\ndef measure(" in path.read_text():
+            parts = path.relative_to(FOLDER).with_suffix("").parts
+            found.append(".".join(part for part in parts if part != "__init__"))
+    return found
 
 
 def run(name: str) -> None:
     """Run one benchmark, print its table and write benchmarks/results/<name>.json."""
-    measure: Callable[[], list[Figure]] = importlib.import_module(f"benchmarks.{name}").measure
-    figures = [{**asdict(figure), "holds": figure.holds} for figure in measure()]
+    measure: Callable[[], Iterable[Figure]] = importlib.import_module(f"benchmarks.{name}").measure
+    figures = []
+    for figure in measure():
+        figures.append({**asdict(figure), "holds": figure.holds})
+        print(f"{figure.name}: {figure.value:.3g}", file=sys.stderr)
     target = FOLDER / "results" / f"{name}.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(figures, indent=2) + "\n")
@@ -55,7 +107,7 @@ def main(wanted: list[str]) -> int:
     if unknown:
         print(f"no benchmark {', '.join(unknown)}; there are {', '.join(names())}", file=sys.stderr)
         return 2
-    for name in wanted or names():
+    for name in wanted or [name for name in names() if "." not in name]:
         run(name)
     return 0
 

@@ -78,8 +78,7 @@ def ingest_activations(
     prompts = _read_prompts(root, prompt_sets, shard)
     job = open_job(root, spec, device, dtype, shard)
     parameters = {
-        "model": spec.name,
-        "model_id": job.identity.model_id,
+        **job.described(),
         "prompt_sets": dict(prompt_sets),
         **selection.described(),
         "shard": None if shard is None else str(shard),
@@ -92,7 +91,8 @@ def ingest_activations(
         stops_between_batches() as check_interrupt,
     ):
         work = _find_work(job, selection, prompts, run.skipped, skip_unusable)
-        if work.rendered:
+        is_lost = not work.missing and not job.is_registered()
+        if work.rendered or is_lost:
             loaded = job.load()
             job.register(loaded, run)
             session = _Session(

@@ -27,7 +27,7 @@ from warehouse.runs import Run
 from warehouse.schemas import TABLES
 from warehouse.writer import content_key, vector_array, write_rows
 
-_FLUSH_BYTES = 64 << 20
+_FLUSH_BYTES = 48 << 20
 _FLUSH_SECONDS = 20.0
 
 
@@ -62,7 +62,7 @@ class StoredRows:
 
 @dataclass
 class ChunkWriter:
-    """A context manager: `add` batches; every 64 MB or 20 s, and at the end, they are committed.
+    """A context manager: `add` batches; every 48 MB or 20 s, and at the end, they are committed.
 
     What `stored` says that other jobs have committed meanwhile is left out.
     """

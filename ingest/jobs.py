@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -9,8 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ingest.fetch import at_commit, fetch
 from ingest.models import (
@@ -37,6 +39,11 @@ from warehouse.locks import locked
 from warehouse.progress import waiting
 from warehouse.runs import Run
 from warehouse.writer import data_file, rows_table, write_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,11 @@ class Job:
     device: str
     shard: Shard | None = None
     started: float = field(default_factory=time.monotonic)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer, read when it is first needed."""
+        return load_tokenizer(self.folder)
 
     def lock(self) -> AbstractContextManager[None]:
         """One job at a time on a model (or on one shard for it) of a root.
@@ -106,8 +118,12 @@ class Job:
         if not texts:
             return {}
         longest = context_length(self.folder)
-        tokenizer = load_tokenizer(self.folder)
-        rendered = render(tokenizer, list(texts.values()), template, self.spec.name)
+        # In slices, since the tokenizer's own account of a text is far larger than its token ids.
+        whole = list(texts.values())
+        rendered = itertools.chain.from_iterable(
+            render(self.tokenizer, whole[start : start + _AT_ONCE], template, self.spec.name)
+            for start in range(0, len(whole), _AT_ONCE)
+        )
         usable = {}
         for (prompt_id, text), prompt in zip(texts.items(), rendered, strict=True):
             reason = _unusable(prompt, longest, room, poolings)
@@ -126,14 +142,31 @@ class Job:
     def load(self) -> LoadedModel:
         """Load the weights."""
         with waiting(f"load {self.spec.name}"):
-            return load(self.spec, self.folder, self.identity, self.device)
+            return load(self.spec, self.folder, self.identity, self.device, self.tokenizer)
+
+    def described(self) -> dict[str, object]:
+        """The model as parameters of a run row: what it takes to run the same one again."""
+        spec = self.spec
+        return {
+            "model": spec.name,
+            "model_id": self.identity.model_id,
+            "source": spec.source,
+            "dtype": self.identity.dtype,
+            "quantization": spec.quantization,
+            "attention": spec.attention,
+            "adapter": spec.adapter,
+            "blocks": spec.blocks,
+        }
+
+    def is_registered(self) -> bool:
+        """Whether the model's row is there; it can be lost while its activations are not."""
+        return data_file(self.root, "models", self.identity.model_id).exists()
 
     def register(self, loaded: LoadedModel, run: Run) -> None:
         """Write the model's row, unless it is there."""
-        name = self.identity.model_id
-        if not data_file(self.root, "models", name).exists():
+        if not self.is_registered():
             table = rows_table("models", [model_row(loaded, run.run_id)])
-            write_rows(self.root, "models", table, name=name)
+            write_rows(self.root, "models", table, name=self.identity.model_id)
 
     def summary(self, run: Run, prompt_count: int, new_count: int) -> IngestSummary:
         """What `run` did for this model."""

@@ -212,10 +212,17 @@ def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
     )
 
 
-def load(spec: ModelSpec, folder: Path, identity: ModelIdentity, device: str) -> LoadedModel:
+def load(
+    spec: ModelSpec,
+    folder: Path,
+    identity: ModelIdentity,
+    device: str,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> LoadedModel:
     """Load weights and tokenizer for reading activations; no code of the repository is run.
 
     `device` is a torch device, or `auto` to spread a large model over the accelerators there are.
+    A `tokenizer` that was read already is taken as it is: reading one takes up to a second.
     """
     import torch
     from safetensors import SafetensorError
@@ -253,7 +260,7 @@ def load(spec: ModelSpec, folder: Path, identity: ModelIdentity, device: str) ->
         spec=spec,
         identity=identity,
         model=model.eval().requires_grad_(False),
-        tokenizer=load_tokenizer(folder),
+        tokenizer=load_tokenizer(folder) if tokenizer is None else tokenizer,
         blocks=find_blocks(model, spec.blocks),
         d_model=text_config.hidden_size,
     )

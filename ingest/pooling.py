@@ -74,7 +74,7 @@ class SpanReader:
         index = start + torch.arange(int((end - start).max()))
         self._mask = index < end
         self._index = torch.where(self._mask, index, start)
-        self._placed: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._placed: dict[tuple[torch.device, int], tuple[Tensor, Tensor]] = {}
 
     def read(
         self, hidden: Float[Tensor, "batch position d_model"], reduce: Reduce
@@ -85,12 +85,20 @@ class SpanReader:
         >>> reader.read(torch.arange(6.0).reshape(2, 3, 1), mean).tolist()
         [[0.5], [5.0]]
         """
-        device = hidden.device
-        if device not in self._placed:
-            self._placed[device] = to_device(self._index, device), to_device(self._mask, device)
-        index, mask = self._placed[device]
-        picked = hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[-1]))
-        return reduce(picked.float(), mask)
+        places, mask = self._place(hidden.device, hidden.shape[1])
+        # Whole rows of the flattened batch: a gather looks every number up, at ten times the cost.
+        picked = hidden.reshape(-1, hidden.shape[2]).index_select(0, places)
+        return reduce(picked.view(*mask.shape, -1).float(), mask)
+
+    def _place(self, device: torch.device, width: int) -> tuple[Tensor, Tensor]:
+        """Where the spans lie in batches of this width, counted over all rows, and the mask."""
+        if (device, width) not in self._placed:
+            places = width * torch.arange(len(self._index))[:, None] + self._index
+            self._placed[device, width] = (
+                to_device(places.flatten(), device),
+                to_device(self._mask, device),
+            )
+        return self._placed[device, width]
 
 
 def find_pooling(name: str) -> Pooling:

@@ -10,7 +10,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -75,7 +75,15 @@ def import_prompts(
     frame = select_columns(read_source(source), source)
     texts, changed_count = _normalised(frame["text"].to_list(), keep_whitespace)
     frame = frame.with_columns(pl.Series("text", texts, pl.String))
-    parameters = {"prompt_set": prompt_set, "source": source.source, "labeler": labeler}
+    parameters = {
+        "prompt_set": prompt_set,
+        **asdict(source),
+        "labeler": labeler,
+        "positive": list(positive),
+        "limit": limit,
+        "keep_whitespace": keep_whitespace,
+        "skip_unusable": skip_unusable,
+    }
     with record_run(root, "prompts import", parameters) as run:
         frame = _without_empty(run, frame, skip_unusable)
         frame = _labelled(frame, positive)

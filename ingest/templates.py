@@ -56,7 +56,7 @@ class Template:
 _MARK = "\ue000"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Rendered:
     """A prompt as the model reads it: token ids, unpadded and untruncated.
 

@@ -69,8 +69,7 @@ def ingest_traces(
     require_layers(spec.name, layer_count, layers)
     layers = sorted(set(layers))
     parameters = {
-        "model": spec.name,
-        "model_id": job.identity.model_id,
+        **job.described(),
         "prompt_set": prompt_set,
         "layers": layers,
         "template": policy.name,
@@ -103,7 +102,8 @@ def ingest_traces(
                 skip_unusable=skip_unusable,
                 room=max_new_tokens,
             )
-        if usable:
+        is_lost = not texts and not job.is_registered()
+        if usable or is_lost:
             loaded = job.load()
             job.register(loaded, run)
             names = list(usable)

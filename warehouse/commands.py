@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,10 +22,16 @@ from warehouse.options import format_option, root_option
     help="Read the statement from a file.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file.")
+@click.option("--safe", is_flag=True, help="One select over the tables, within limits.")
 @root_option
 @format_option
 def sql(
-    statement: str | None, path: Path | None, output: Path | None, root: Path, output_format: str
+    statement: str | None,
+    path: Path | None,
+    output: Path | None,
+    safe: bool,
+    root: Path,
+    output_format: str,
 ) -> None:
     """Run STATEMENT (DuckDB's SQL) over the tables, views and macros of the warehouse.
 
@@ -30,6 +39,9 @@ def sql(
     axes sql "show tables"
     axes sql "select model, prompt_set, kind, auroc from v_auroc order by all"
     axes sql --format csv -o p.csv "from v_projections where kind = 'universal'"
+
+    With --safe a statement of somebody else's may be run: it reads the tables, views and macros and
+    no other file, changes nothing, and ends after 30 s or at 1 GB.
     """
     from warehouse.connection import connect, query
     from warehouse.render import show
@@ -38,16 +50,22 @@ def sql(
         raise click.UsageError("give a statement, or a file with -f")
     text = path.read_text() if path is not None else statement
     assert text is not None
-    show(query(connect(root), text), output_format, output)
+    if safe:
+        from warehouse.safe import ask
+
+        show(ask(root, text), output_format, output)
+    else:
+        show(query(connect(root), text), output_format, output)
 
 
 @click.group()
 def warehouse() -> None:
-    """Make and check a warehouse.
+    """Make, check and tend a warehouse.
 
     \b
     axes warehouse init --root lake
     axes warehouse check
+    axes warehouse compact
     """
 
 
@@ -66,18 +84,159 @@ def init_command(root: Path) -> None:
 
 
 @warehouse.command("check")
+@click.option("--quick", is_flag=True, help="Sizes and footers only; no contents, no rules.")
 @root_option
 @format_option
-def check_command(root: Path, output_format: str) -> None:
-    """Run every query of sql/checks; each returns the rows that break a rule. Exit 1 if any does.
+def check_command(quick: bool, root: Path, output_format: str) -> None:
+    """Compare every file with the ledger and its checksums, and run the rules of sql/checks.
+
+    Says which file or rule, what is wrong and what to do. Exit 1 if anything is.
 
     \b
     axes warehouse check
+    axes warehouse check --quick --format json
     """
     from warehouse.checks import check
     from warehouse.render import show
 
-    result = check(root)
+    result = check(root, is_quick=quick)
     show(result, output_format)
-    if any(result.column("row_count").to_pylist()):
+    broken = [row for row in result.to_pylist() if row["row_count"]]
+    for row in broken:  # In full, which a table's cells are not.
+        click.echo(f"{row['path'] or row['check']}: {row['example']}; {row['to_do']}", err=True)
+    if broken:
         raise click.exceptions.Exit(1)
+
+
+@warehouse.command("repair")
+@click.option("--adopt", is_flag=True, help="Take sound files in that the ledger does not list.")
+@root_option
+@format_option
+def repair_command(adopt: bool, root: Path, output_format: str) -> None:
+    """Move broken files to ROOT/.quarantine, and say which commands write their rows again.
+
+    The commands are in the column restore, and on stderr in the order to run them.
+
+    \b
+    axes warehouse repair
+    """
+    from warehouse.repairing import in_order, repair
+
+    done = repair(root, adopt=adopt)
+    _show_records(done, output_format)
+    for command in in_order(done):
+        click.echo(command, err=True)
+
+
+@warehouse.command("compact")
+@click.option("--table", "tables", multiple=True, help="This table only; repeatable.")
+@click.option(
+    "--file-mb",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    help="Size of a merged file; files of half that size are left alone.",
+)
+@root_option
+@format_option
+def compact_command(tables: tuple[str, ...], file_mb: int, root: Path, output_format: str) -> None:
+    """Merge the small files of each partition, while readers read and jobs write.
+
+    The old files are kept until `axes warehouse vacuum`.
+
+    \b
+    axes warehouse compact
+    axes warehouse compact --table activations --file-mb 256
+    """
+    from warehouse.compaction import COMPACTED, compact
+
+    if unknown := set(tables) - set(COMPACTED):
+        raise click.UsageError(f"{unknown.pop()} is not compacted: {', '.join(COMPACTED)} are")
+    _show_records(compact(root, tables or COMPACTED, file_bytes=file_mb << 20), output_format)
+
+
+@warehouse.command("vacuum")
+@click.option(
+    "--older-than",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Age in hours: a job or a reader may be at younger ones.",
+)
+@click.option("--quarantine", is_flag=True, help="Empty the quarantine too.")
+@root_option
+@format_option
+def vacuum_command(older_than: float, quarantine: bool, root: Path, output_format: str) -> None:
+    """Delete what no query sees: temporary and retired files, tokens without a completion.
+
+    \b
+    axes warehouse vacuum
+    axes warehouse vacuum --older-than 0 --quarantine
+    """
+    from warehouse.vacuum import vacuum
+
+    removed = vacuum(root, older_than_hours=older_than, empties_quarantine=quarantine)
+    _show_records(removed, output_format)
+
+
+@warehouse.command("stats")
+@root_option
+@format_option
+def stats_command(root: Path, output_format: str) -> None:
+    """Files, row groups, rows and bytes of each table and partition, from footers only.
+
+    \b
+    axes warehouse stats
+    """
+    from warehouse.statistics import statistics
+
+    _show_records(statistics(root), output_format)
+
+
+@warehouse.command("migrate")
+@root_option
+@format_option
+def migrate_command(root: Path, output_format: str) -> None:
+    """Bring a warehouse of an older schema version to that of this code. Stop jobs first.
+
+    \b
+    axes warehouse migrate --root lake
+    """
+    from warehouse.migration import migrate
+
+    _show_records(migrate(root), output_format)
+
+
+@warehouse.command("subset")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--model", "models", multiple=True, help="This model only; repeatable.")
+@click.option("--prompts", "prompt_sets", multiple=True, help="This set only; repeatable.")
+@root_option
+@format_option
+def subset_command(
+    target: Path,
+    models: tuple[str, ...],
+    prompt_sets: tuple[str, ...],
+    root: Path,
+    output_format: str,
+) -> None:
+    """Copy some models and prompt sets, with what was fitted on them, to the new warehouse TARGET.
+
+    Without --model and --prompts everything is copied. The same part is the same bytes.
+
+    \b
+    axes warehouse subset shared --model smollm2-135m --prompts demo_safety
+    axes warehouse subset backup
+    """
+    from warehouse.subset import subset
+
+    _show_records(subset(root, target, models=models, prompt_sets=prompt_sets), output_format)
+
+
+def _show_records(records: Sequence[Any], output_format: str) -> None:
+    """Print one row for each of some results, which are of one dataclass."""
+    import pyarrow as pa
+
+    from warehouse.render import show
+
+    show(pa.Table.from_pylist([asdict(record) for record in records]), output_format)

@@ -44,16 +44,27 @@ def connect(root: Path) -> Connection:
 def query(connection: Connection, sql: str, parameters: Any = None) -> pa.Table:
     """Run one statement and return its rows as an Arrow table; `QueryError` in DuckDB's words.
 
-    A column name that is there already gets a number: `a`, `a_1`.
+    A column name that is there already gets a number: `a`, `a_1`. A statement whose files were
+    replaced by a compaction between its listing and its reading is run again.
     """
     try:
-        relation = connection.sql(sql, params=parameters)
-        table = pa.table({}) if relation is None else relation.to_arrow_table()
+        table = _result(connection, sql, parameters)
     except duckdb.Error as error:
         # Without the excerpt of the statement that DuckDB draws below its message.
         message = str(error).partition("\n\nLINE ")[0]
         raise QueryError(" ".join(message.split())) from error
     return table.rename_columns(_distinct(table.column_names))
+
+
+def _result(connection: Connection, sql: str, parameters: Any) -> pa.Table:
+    for is_last in (False, False, True):
+        try:
+            relation = connection.sql(sql, params=parameters)
+            return pa.table({}) if relation is None else relation.to_arrow_table()
+        except duckdb.IOException as error:
+            if is_last or "No such file" not in str(error):
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def rows(connection: Connection, sql: str, parameters: Any = None) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ ROOT/activations/model=__none__/schema.parquet      (no rows: an empty table sti
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from urllib.parse import quote
 
@@ -70,16 +71,33 @@ def _fill(root: Path) -> None:
             folder = partition_folder(root, table, NO_PARTITION)
             folder.mkdir(parents=True, exist_ok=True)
             pq.write_table(table.file_schema.empty_table(), folder / "schema.parquet")
-        marker = json.dumps({"schema_version": SCHEMA_VERSION}) + "\n"
-        temporary = root / f".{MARKER}.tmp"
-        temporary.write_text(marker)
-        temporary.replace(root / MARKER)
+        write_marker(root, {"schema_version": SCHEMA_VERSION})
     except OSError as error:
         raise RootError(f"cannot make a warehouse in {root}: {error}") from error
 
 
 def require_root(root: Path) -> None:
     """Raise `RootError` unless `root` is a warehouse of this schema version."""
+    version, is_migrating = read_version(root)
+    if version != SCHEMA_VERSION or is_migrating:
+        state = "is being migrated from" if is_migrating else "has"
+        remedy = (
+            "run `axes warehouse migrate`"
+            if version < SCHEMA_VERSION
+            else "a newer version of safety-axes wrote it: install that"
+        )
+        raise RootError(
+            f"{root} {state} schema version {version}, this code reads version {SCHEMA_VERSION}: "
+            f"{remedy}"
+        )
+    _require_plain_path(root)
+
+
+def read_version(root: Path) -> tuple[int, bool]:
+    """The schema version of a root, and whether a migration from it has begun to switch.
+
+    Raises `RootError` where `root` is not a warehouse.
+    """
     marker = root / MARKER
     if not marker.exists():
         raise RootError(
@@ -87,14 +105,21 @@ def require_root(root: Path) -> None:
             "or start one with `axes warehouse init`"
         )
     try:
-        version = json.loads(marker.read_text())["schema_version"]
+        # A number, or "1 to 2" while folders change places, which no version takes for its own.
+        first, *others = str(json.loads(marker.read_text())["schema_version"]).split(" to ")
+        return int(first), bool(others)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RootError(f"{marker} cannot be read: {error!r}") from error
-    if version != SCHEMA_VERSION:
-        raise RootError(
-            f"{root} has schema version {version}, this code reads version {SCHEMA_VERSION}"
-        )
-    _require_plain_path(root)
+
+
+def write_marker(root: Path, content: dict[str, int | str]) -> None:
+    """Replace the marker, on the disk before it is renamed."""
+    temporary = root / f".{MARKER}.tmp"
+    with temporary.open("w") as file:
+        file.write(json.dumps(content) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(root / MARKER)
 
 
 def _require_plain_path(root: Path) -> None:

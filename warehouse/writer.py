@@ -1,7 +1,8 @@
 """Rows into Parquet, so that a reader never sees half a file.
 
-A file is written under a temporary name that no glob matches, flushed to the disk and renamed.
-Names are content keys: a job that writes the same thing again replaces the file with itself.
+A file is written in ROOT/.tmp, which no reader looks into, flushed to the disk and renamed; the
+ledger says what was written. Names are content keys: a job that writes the same thing again
+replaces the file with itself.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,11 @@ import pyarrow.parquet as pq
 
 from warehouse.errors import NonFiniteError, RootError
 from warehouse.layout import partition_folder
+from warehouse.ledger import Record, record, removing, table_lock, writing
 from warehouse.schemas import TABLES, VECTOR, Table
 
 KEY_LENGTH = 16
+TEMPORARY = ".tmp"
 
 
 def content_key(*parts: Any) -> str:
@@ -82,21 +86,16 @@ def write_rows(
     Raises `NonFiniteError` for a vector with NaN or infinity and `RootError` where the disk
     refuses; no file appears in either case.
     """
-    definition = TABLES[table]
     groups = [row_groups] if isinstance(row_groups, pa.Table) else row_groups
     path = data_file(root, table, name, partition)
-    temporary = path.with_name(f".{name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = root / TEMPORARY / f"{name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            with pq.ParquetWriter(file, definition.file_schema, **_encoding(definition)) as writer:
-                for group in groups:
-                    _require_finite(definition, group)
-                    writer.write_table(group)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        temporary.parent.mkdir(exist_ok=True)
+        written = write_parquet(temporary, TABLES[table], groups)
+        with table_lock(root, table), writing(root, table, {path: written}):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(path)
+            sync_folder(path.parent)
     except OSError as error:
         raise RootError(f"cannot write {path}: {error}") from error
     finally:
@@ -105,15 +104,49 @@ def write_rows(
     return path
 
 
-def remove_uncommitted(root: Path, table: str, committed_by: str, partition: str) -> None:
-    """Delete the files of `table` that have no file of the same name in `committed_by`.
+def write_parquet(path: Path, table: Table, groups: Iterable[pa.Table]) -> Record:
+    """Write one file as every file of `table` is encoded, flushed to the disk; not atomic."""
+    rows, runs = 0, Counter[str]()
+    with path.open("wb") as file:
+        with pq.ParquetWriter(file, table.file_schema, **_encoding(table)) as writer:
+            for group in groups:
+                _require_finite(table, group)
+                writer.write_table(group)
+                rows += len(group)
+                for counted in group.column("run_id").value_counts().to_pylist():
+                    runs[counted["values"]] += counted["counts"]
+        file.flush()
+        os.fsync(file.fileno())
+    return record(path, rows, runs)
+
+
+def remove_uncommitted(root: Path, table: str, committed_by: str, partition: str) -> list[Path]:
+    """Delete the files of `table` none of whose rows has its row in `committed_by`.
 
     For rows that are written before the rows that make them count: a job that was killed between
-    the two left the former. The caller holds the lock under which both are written.
+    the two left the former. The caller holds the lock under which both are written. Told by the
+    key and not by file names, which compaction changes.
     """
-    for path in partition_folder(root, TABLES[table], partition).glob("*.parquet"):
-        if not data_file(root, committed_by, path.stem, partition).exists():
-            path.unlink()
+    (key,) = TABLES[committed_by].key
+    folder = partition_folder(root, TABLES[table], partition)
+    committed: set[str] = set()
+    # Under both locks a compaction changes no names meanwhile.
+    with table_lock(root, committed_by), table_lock(root, table):
+        for path in partition_folder(root, TABLES[committed_by], partition).glob("*.parquet"):
+            committed.update(_column(path, key))
+        paths = folder.glob("*.parquet")
+        left = [path for path in paths if committed.isdisjoint(_column(path, key))]
+        if left:
+            with removing(root, table, left):
+                for path in left:
+                    path.unlink()
+    return left
+
+
+def _column(path: Path, name: str) -> Iterator[str]:
+    """The distinct values of one column of a file."""
+    with pq.ParquetFile(path) as file:
+        yield from file.read(columns=[name]).column(name).unique().to_pylist()
 
 
 def _encoding(table: Table) -> dict[str, Any]:
@@ -125,6 +158,7 @@ def _encoding(table: Table) -> dict[str, Any]:
         "compression": {leaf: "none" if leaf in plain else "zstd" for leaf in leaves},
         "use_dictionary": [leaf for leaf in leaves if leaf not in plain],
         "write_statistics": [leaf for leaf in leaves if leaf not in plain],
+        "write_page_checksum": True,
     }
 
 
@@ -149,7 +183,8 @@ def _require_finite(table: Table, group: pa.Table) -> None:
             )
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,13 +1,35 @@
--- Activations written by a job that has no row in runs.
+-- Rows of any table written by a job that has no row in runs.
+with
+written as (
+    select run_id from stg_activations
+    union all
+    select run_id from stg_alignments
+    union all
+    select run_id from stg_axes
+    union all
+    select run_id from stg_evaluations
+    union all
+    select run_id from stg_generation_tokens
+    union all
+    select run_id from stg_generations
+    union all
+    select run_id from stg_labels
+    union all
+    select run_id from stg_models
+    union all
+    select run_id from stg_projections
+    union all
+    select run_id from stg_prompt_tokens
+    union all
+    select run_id from stg_prompts
+    union all
+    select run_id from stg_token_projections
+)
+
 select
-    activations.run_id,
+    written.run_id,
     count(*) as row_count
-from (
-    select
-        run_id,
-        prompt_id
-    from stg_activations
-) as activations
-left join stg_runs as runs on activations.run_id = runs.run_id
+from written
+left join stg_runs as runs on written.run_id = runs.run_id
 where runs.run_id is null
-group by activations.run_id;
+group by written.run_id;

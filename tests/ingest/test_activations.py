@@ -24,12 +24,12 @@ from ingest.templates import Rendered, Template
 from tests.ingest.conftest import (
     ImportTexts,
     activation_rows,
+    assert_checks_pass,
     forked,
     last_run,
     overflow_in_half_precision,
 )
 from tests.tiny_models import save_tiny
-from warehouse.checks import check
 from warehouse.connection import connect, rows
 from warehouse.errors import LayerError, ModelError, NonFiniteError, PromptError
 from warehouse.writer import data_file
@@ -64,11 +64,6 @@ def run(root: Path, llama: ModelSpec, import_texts: ImportTexts) -> Callable[...
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading weights is an error."""
     monkeypatch.setattr(ingest.jobs, "load", lambda *_: pytest.fail("weights loaded"))
-
-
-def assert_checks_pass(root: Path) -> None:
-    table = check(root)
-    assert [row for row in table.to_pylist() if row["row_count"]] == []
 
 
 @pytest.mark.parametrize("template", ["raw", "chat"])

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from ingest.jobs import stops_between_batches
-from tests.ingest.conftest import ImportTexts, forked, last_run
+from tests.ingest.conftest import ImportTexts, assert_checks_pass, forked, last_run
 from tests.ingest.processes import run_command
-from warehouse.checks import check
 from warehouse.connection import connect, rows
 
 PROMPTS = 400
@@ -46,10 +45,6 @@ def done(root: Path, kind: str) -> int:
     return rows(connect(root), found)[0]["n"]
 
 
-def assert_sound(root: Path) -> None:
-    assert [row for row in check(root).to_pylist() if row["row_count"]] == []
-
-
 @pytest.mark.parametrize("kind", sorted(SMALL))
 def test_an_interrupted_job_commits_what_it_has_done_and_says_how_to_go_on(
     kind: str, root: Path, llama_folder: Path, tmp_path: Path
@@ -74,13 +69,13 @@ def test_an_interrupted_job_commits_what_it_has_done_and_says_how_to_go_on(
             "traces": rows(connect(root), "select count(*) as n from generation_tokens")[0]["n"],
         }[kind]
     )
-    assert_sound(root)
+    assert_checks_pass(root)
     again = start(kind, root, llama_folder, tmp_path / "output", [])
     again.join(120)
     assert again.exitcode == 0
     assert done(root, kind) == PROMPTS
     assert last_run(root)["status"] == "finished"
-    assert_sound(root)
+    assert_checks_pass(root)
 
 
 @pytest.mark.parametrize("kind", sorted(SMALL))
@@ -96,7 +91,7 @@ def test_a_second_one_stops_at_once_and_leaves_a_sound_warehouse(
     process.join(60)
     assert process.exitcode not in (None, 0)
     assert done(root, kind) < PROMPTS
-    assert_sound(root)
+    assert_checks_pass(root)
 
 
 def test_a_job_in_the_background_does_not_see_the_ctrl_c_of_the_foreground() -> None:

@@ -23,9 +23,8 @@ import pytest
 from ingest.activations import ingest_activations
 from ingest.models import ModelSpec
 from ingest.traces import ingest_traces
-from tests.ingest.conftest import ImportTexts, forked
+from tests.ingest.conftest import ImportTexts, assert_checks_pass, forked
 from tests.ingest.processes import INSTANTS, SELECTION, TRACES, run_activations, run_traces
-from warehouse.checks import check
 from warehouse.connection import connect, query, rows, vectors
 from warehouse.schemas import TABLES
 from warehouse.writer import data_file
@@ -101,10 +100,6 @@ def assert_same_rows(first: Path, second: Path, tables: Sequence[str]) -> None:
             }
 
 
-def assert_checks_pass(root: Path) -> None:
-    assert [row for row in check(root).to_pylist() if row["row_count"]] == []
-
-
 @pytest.fixture
 def roots(root: Path, tmp_path: Path, import_texts: ImportTexts) -> list[Path]:
     """Three warehouses with the same prompts."""
@@ -129,7 +124,9 @@ def test_jobs_killed_and_resumed_equal_uninterrupted_ones(
         left = [campaign.result() for campaign in waiting]
     assert all(len(files) >= 25 and len(set(files)) > 10 for files in left)
     for root in roots[:2]:
-        assert list(root.rglob("*.tmp")), "some were killed in the middle of a file"
+        assert [path for path in root.rglob("*.tmp") if path.is_file()], (
+            "some were killed in the middle of a file"
+        )
         assert_checks_pass(root)
     partial = table_rows(killed_activations, "activations")[0]
     assert 0 < len(partial) < PROMPTS * 16
@@ -144,7 +141,10 @@ def test_jobs_killed_and_resumed_equal_uninterrupted_ones(
     assert len(table_rows(whole, "generations")[0]) == PROMPTS
     for root in roots:
         assert_checks_pass(root)
-        ended = [row["status"] for row in rows(connect(root), "select status from runs")]
+        ended = [
+            row["status"]
+            for row in rows(connect(root), "select status from runs where command like 'ingest%'")
+        ]
         assert set(ended) <= {"finished", "running"}
         assert ended.count("finished") == (2 if root == whole else 1)
     again = ingest_activations(killed_activations, llama, {"texts": None}, SELECTION)

@@ -49,7 +49,8 @@ def test_a_file_defines_exactly_the_object_it_is_named_after(path: Path) -> None
     created = re.findall(r"\bcreate\s+(?:or\s+replace\s+)?(\w+)\s+(\w+)", code(path))
     kind = KINDS.get(path.parent.name)
     assert created == ([(kind, path.stem)] if kind else [])
-    assert code(path).startswith(f"create {kind} {path.stem}" if kind else "select")
+    starts = (f"create {kind} {path.stem}",) if kind else ("select", "with\n")
+    assert code(path).startswith(starts)
 
 
 @every_file

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -146,6 +148,31 @@ def test_a_refused_statement_is_a_query_error_in_duckdbs_words(
 ) -> None:
     with pytest.raises(QueryError, match=words):
         query(connect(root), statement)
+
+
+class _Replaced:
+    """A connection whose first statements meet files that a compaction has just replaced."""
+
+    def __init__(self, root: Path, misses: int) -> None:
+        self.connection, self.misses = connect(root), misses
+
+    def sql(self, statement: str, params: object = None) -> duckdb.DuckDBPyRelation:
+        self.misses -= 1
+        if self.misses >= 0:
+            raise duckdb.IOException('Cannot open file "x.parquet": No such file or directory')
+        return self.connection.sql(statement, params=params)
+
+
+@pytest.mark.parametrize(("misses", "is_answered"), [(0, True), (2, True), (3, False)])
+def test_a_statement_whose_files_were_replaced_is_run_again(
+    root: Path, misses: int, is_answered: bool
+) -> None:
+    connection: Any = _Replaced(root, misses)
+    if is_answered:
+        assert rows(connection, "select 1 as one") == [{"one": 1}]
+    else:
+        with pytest.raises(QueryError, match="No such file"):
+            query(connection, "select 1")
 
 
 def test_parameters_are_values_and_never_sql(root: Path) -> None:

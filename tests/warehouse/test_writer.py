@@ -44,7 +44,9 @@ def write_layers(root: Path, groups, name: str = "key") -> Path:
 
 
 def contents(root: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    """What any reader sees; and that no temporary file was left."""
+    assert not list(root.glob(".tmp/*"))
+    return {path: path.read_bytes() for path in root.rglob("*.parquet")}
 
 
 class Died(BaseException):
@@ -99,8 +101,8 @@ def test_what_a_killed_job_leaves_is_read_by_nobody(root: Path) -> None:
     put(root, "runs", {"run_id": "whole"})
     killed = subprocess.run([sys.executable, "-c", KILLED, str(root)])
     assert killed.returncode == -signal.SIGKILL
-    (left,) = (path for path in (root / "runs").iterdir() if path.name.startswith(".killed."))
-    assert left.suffix == ".tmp"
+    (left,) = (root / ".tmp").iterdir()
+    assert left.name.startswith("killed.") and left.suffix == ".tmp"
     assert [row["run_id"] for row in rows(connect(root), "from runs")] == ["whole"]
     assert ds.dataset(root / "runs").to_table().column("run_id").to_pylist() == ["whole"]
     assert pl.read_parquet(root / "runs" / "*.parquet")["run_id"].to_list() == ["whole"]
@@ -116,7 +118,8 @@ def test_data_is_on_the_disk_before_the_name_is(
         Path, "replace", lambda self, target: (events.append("rename"), replace(self, target))[1]
     )
     write_layers(root, layer_group(0))
-    assert events == ["fsync", "rename", "fsync"]
+    # The file, the ledger's intent, the name.
+    assert events == ["fsync", "fsync", "rename", "fsync"]
 
 
 def test_writing_the_same_content_twice_leaves_one_file(root: Path) -> None:

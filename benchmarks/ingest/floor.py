@@ -1,0 +1,55 @@
+"""The whole job against the bare model: what storing costs.
+
+The floor is forward passes of the same blocks over the same length-sorted batches, already
+tokenised and padded: no hook, no pooling, no writing. Both run in one process on the same weights;
+the job's own loading of them is left out, which the floor does not pay either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from benchmarks.ingest.workload import Workload, workload
+from benchmarks.run import Figure, alternate, median_figure, ratios, seconds
+from ingest.batching import DEFAULT_TOKEN_BUDGET, pad, plan_batches
+from ingest.recording import run_backbone
+from ingest.templates import Template, pad_id, render
+
+MODELS = ("smollm2-135m", "gemma3-270m")
+PROMPT_COUNT = 2000
+ROUNDS = 5
+GOAL = 1.05
+
+
+def measure() -> Iterator[Figure]:
+    """Job over floor, all layers, for each model."""
+    for model in MODELS:
+        with workload(model, PROMPT_COUNT) as work:
+            over_floor = _over_floor(work)
+        conditions = f"{model}, {PROMPT_COUNT} prompts"
+        name = "ingest job / bare forward passes"
+        yield median_figure(name, over_floor, GOAL, "lower", conditions)
+
+
+def _over_floor(work: Workload) -> list[float]:
+    batches = _batches(work)
+    work.warm_up()
+    floor, job = alternate(
+        ROUNDS, lambda: seconds(lambda: _forward(work, batches)), work.job_seconds
+    )
+    return ratios(job, floor)
+
+
+def _batches(work: Workload) -> list[tuple[Tensor, Tensor]]:
+    tokenizer = work.loaded.tokenizer
+    rendered = render(tokenizer, work.texts(), Template(), work.name)
+    rows = [prompt.token_ids for prompt in rendered]
+    planned = plan_batches([len(row) for row in rows], DEFAULT_TOKEN_BUDGET)
+    return [pad([rows[index] for index in batch], pad_id(tokenizer)) for batch in planned]
+
+
+def _forward(work: Workload, batches: list[tuple[Tensor, Tensor]]) -> None:
+    for tokens, mask in batches:
+        run_backbone(work.loaded.model, tokens, mask)

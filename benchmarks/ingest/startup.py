@@ -1,0 +1,56 @@
+"""Wall time of `axes ingest activations` for one prompt, and where its rows are there already.
+
+Both are processes of their own on a cached model, beside one that only imports torch and
+transformers: below that no command can come that runs a model of theirs.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.run import Figure, alternate, median_figure, ratios, seconds
+from ingest.fetch import fetch
+from ingest.models import resolve
+
+MODEL = "smollm2-135m"
+SET = "demo_safety"
+ROUNDS = 5
+FIRST_ROW_GOAL = 5.0
+NOTHING_TO_DO_GOAL = 3.0
+
+
+def measure() -> Iterator[Figure]:
+    """Seconds of both, and how many times the bare imports that is."""
+    fetch(resolve(MODEL))
+    with tempfile.TemporaryDirectory() as name:
+        roots = iter(Path(name) / f"lake{number}" for number in range(ROUNDS))
+        there = Path(name) / "there"
+        _ingest(there, 100)
+        imports, first, again = alternate(
+            ROUNDS,
+            lambda: seconds(lambda: _python("-c", "import torch, transformers")),
+            lambda: seconds(lambda: _ingest(next(roots), 1)),
+            lambda: seconds(lambda: _ingest(there, 100)),
+        )
+    for name, spent, goal in (
+        ("cached model to first row", first, FIRST_ROW_GOAL),
+        ("ingest of rows that are there", again, NOTHING_TO_DO_GOAL),
+    ):
+        yield median_figure(f"{name}, seconds", spent, goal, "lower", MODEL)
+        over_imports = ratios(spent, imports)
+        yield median_figure(
+            f"{name} / import torch, transformers", over_imports, None, "lower", MODEL
+        )
+
+
+def _ingest(root: Path, limit: int) -> None:
+    command = ["ingest", "activations", MODEL, "--prompts", SET, "--limit", str(limit)]
+    _python("-c", "from axes import main; main()", *command, "--root", str(root))
+
+
+def _python(*arguments: str) -> None:
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)

@@ -1,0 +1,93 @@
+"""A model that stays loaded, prompts to run through it, and the whole job timed on fresh roots."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from benchmarks.run import seconds
+from ingest.activations import ingest_activations
+from ingest.fetch import fetch
+from ingest.models import LoadedModel, identify, load, resolve
+from ingest.prompt_sources import PromptSource, prompt_source
+from ingest.prompts import import_prompts, read_prompts
+from ingest.selection import Selection
+
+SET = "benchmark"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Prompts and a loaded model; `lake` is a warehouse with the prompts and nothing else."""
+
+    loaded: LoadedModel
+    folder: Path
+    lake: Path
+
+    @property
+    def name(self) -> str:
+        return self.loaded.spec.name
+
+    def texts(self) -> list[str]:
+        return [prompt.text for prompt in read_prompts(self.lake, {SET: None})]
+
+    def job_seconds(self, selection: Selection | None = None, **options: Any) -> float:
+        """The job on a fresh root: tokenise, sort, forward, pool, write and commit."""
+        with self.fresh_root() as root:
+            return seconds(lambda: self.run_job(root, selection, **options))
+
+    def run_job(
+        self,
+        root: Path,
+        selection: Selection | None = None,
+        *,
+        limit: int | None = None,
+        **options: Any,
+    ) -> None:
+        """The job on `root`, with the weights and the tokenizer that are loaded already."""
+        with (
+            mock.patch("ingest.jobs.load", lambda *_: self.loaded),
+            mock.patch("ingest.jobs.load_tokenizer", lambda *_: self.loaded.tokenizer),
+        ):
+            ingest_activations(
+                root, self.loaded.spec, {SET: limit}, selection, device="cpu", **options
+            )
+
+    def warm_up(self) -> None:
+        """A few prompts, so that no round pays for what a process does once."""
+        with self.fresh_root() as root:
+            self.run_job(root, limit=8)
+
+    @contextmanager
+    def fresh_root(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as name:
+            root = Path(name) / "lake"
+            shutil.copytree(self.lake, root)
+            yield root
+
+
+@contextmanager
+def workload(
+    model: str, prompt_count: int, *, source: PromptSource | None = None
+) -> Iterator[Workload]:
+    """The first prompts of `source` (default: `benchmark_prompts`) and the model in float32."""
+    spec = resolve(model)
+    folder = fetch(spec)
+    loaded = load(spec, folder, identify(spec, folder, "float32"), "cpu")
+    with tempfile.TemporaryDirectory() as name:
+        lake = Path(name) / "lake"
+        import_prompts(lake, SET, source or benchmark_prompts(), limit=prompt_count)
+        yield Workload(loaded, folder, lake)
+
+
+def benchmark_prompts() -> PromptSource:
+    """`$AXES_BENCH_PROMPTS`, a file with a column `text`, else the built-in `demo_alignment`."""
+    path = os.environ.get("AXES_BENCH_PROMPTS") or None
+    return prompt_source("demo_alignment" if path is None else SET, path)

@@ -1,0 +1,13 @@
+-- Token projections of axes or completions that are not there.
+select
+    projections.axis_id,
+    projections.generation_id,
+    count(*) as projection_count
+from stg_token_projections as projections
+left join stg_axes as axes on projections.axis_id = axes.axis_id
+left join stg_generations as generations
+    on
+        projections.model = generations.model
+        and projections.generation_id = generations.generation_id
+where axes.axis_id is null or generations.generation_id is null
+group by projections.axis_id, projections.generation_id;

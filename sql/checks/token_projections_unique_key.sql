@@ -1,0 +1,9 @@
+-- Token projections that are there more than once under one key.
+select
+    axis_id,
+    generation_id,
+    step,
+    count(*) as copies
+from stg_token_projections
+group by all
+having count(*) > 1;

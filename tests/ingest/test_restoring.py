@@ -1,0 +1,92 @@
+"""The command that repair prints is the one that brings the rows back, whatever was lost."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from axes import cli
+from tests.ingest.conftest import activation_rows
+from warehouse.checks import check
+from warehouse.connection import connect, rows
+from warehouse.repairing import in_order, repair
+
+TEXTS = [f"prompt {index} {'x' * index}" for index in range(6)]
+
+
+def axes(*words: str | Path) -> None:
+    result = CliRunner().invoke(cli, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+
+
+@pytest.fixture
+def lake(tmp_path: Path, llama_folder: Path) -> Path:
+    """A warehouse made by the commands: prompts, activations under two templates, traces."""
+    root = tmp_path / "made"
+    labels = ["unsafe" if index % 2 else "safe" for index in range(len(TEXTS))]
+    pl.DataFrame({"words": TEXTS, "label": labels}).write_csv(tmp_path / "texts.csv")
+    source = tmp_path / "texts.csv"
+    axes("prompts", "import", "texts", source, "--text-column", "words", "--root", root)
+    ingest = ("--prompts", "texts", "--root", root)
+    axes("ingest", "activations", llama_folder, "--layers", "0,2", *ingest)
+    axes("ingest", "activations", llama_folder, "--template", "chat", "--pooling", "mean", *ingest)
+    axes("ingest", "activations", llama_folder, "--keep-tokens", "1", *ingest)
+    axes("ingest", "traces", llama_folder, "--max-new-tokens", "2", "--limit", "3", *ingest)
+    return root
+
+
+def broken(root: Path) -> list[dict]:
+    return [row for row in check(root).to_pylist() if row["row_count"]]
+
+
+def counts(root: Path) -> dict[str, int]:
+    tables = ("prompts", "labels", "models", "prompt_tokens", "generations", "generation_tokens")
+    connection = connect(root)
+    return {name: rows(connection, f"select count(*) as n from {name}")[0]["n"] for name in tables}
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize("spoil", [delete, truncate])
+def test_every_lost_row_comes_back_by_the_commands_that_are_printed(
+    lake: Path, spoil: Callable[[Path], None]
+) -> None:
+    assert broken(lake) == []
+    vectors, before = activation_rows(lake), counts(lake)
+    for table in before.keys() | {"activations"}:
+        for path in sorted((lake / table).rglob("*.parquet")):
+            if path.name != "schema.parquet":
+                spoil(path)
+    done = repair(lake)
+    commands = in_order(done)
+    assert len(commands) == 5 and all(command.startswith("axes ") for command in commands)
+    for command in commands:
+        axes(*shlex.split(command)[1:])
+    assert counts(lake) == before
+    found = activation_rows(lake)
+    assert found.keys() == vectors.keys()
+    for key, vector in vectors.items():
+        np.testing.assert_allclose(found[key], vector, atol=1e-5, rtol=1e-5)
+    assert broken(lake) == []
+
+
+def test_a_lost_row_of_a_model_comes_back_though_nothing_else_is_missing(lake: Path) -> None:
+    before = rows(connect(lake), "select * exclude (run_id) from models")
+    (path,) = (path for path in (lake / "models").glob("*.parquet") if path.stem != "schema")
+    path.unlink()
+    (done,) = repair(lake)
+    axes(*shlex.split(done.restore[0])[1:])
+    assert rows(connect(lake), "select * exclude (run_id) from models") == before
+    assert broken(lake) == []

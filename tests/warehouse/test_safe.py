@@ -1,0 +1,351 @@
+"""Whatever is asked in safe mode, the answer is rows of the warehouse or one line of refusal."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+
+from axes import cli
+from tests.warehouse.sound import put_warehouse
+from warehouse.connection import connect, query, sql_files
+from warehouse.errors import QueryError
+from warehouse.safe import _HARMLESS, Limits, _answer, _locked, ask, require_safe
+from warehouse.schemas import TABLES
+
+SECRET = "a line that no query may show"
+LIMITS = Limits(seconds=2, memory_mb=256, threads=1, result_mb=8)
+
+# {root} is the warehouse, {outside} a folder beside it that holds secret.txt, .csv and .parquet.
+READING_FILES = [
+    "from read_text('{outside}/secret.txt')",
+    "from read_blob('{outside}/secret.txt')",
+    "from read_csv('{outside}/secret.csv')",
+    "from read_csv_auto('{outside}/secret.csv')",
+    "from sniff_csv('{outside}/secret.csv')",
+    "from read_json('{outside}/secret.txt')",
+    "from read_ndjson_objects('{outside}/secret.txt')",
+    "from read_parquet('{outside}/secret.parquet')",
+    "from parquet_scan('{outside}/secret.parquet')",
+    "from parquet_metadata('{outside}/secret.parquet')",
+    "from parquet_schema('{outside}/secret.parquet')",
+    "from parquet_kv_metadata('{outside}/secret.parquet')",
+    "from parquet_file_metadata('{outside}/secret.parquet')",
+    "from '{outside}/secret.parquet'",
+    "from '{outside}/secret.csv'",
+    'from "{outside}/secret.csv"',
+    'with "{outside}/secret.csv" as (select 1) from "{outside}/secret.csv"',
+    "from glob('{outside}/*')",
+    "from glob('/etc/*')",
+    "from read_text('/proc/self/environ')",
+    "from read_text('{root}/warehouse.json')",
+    "from read_parquet('{root}/activations/*/*.parquet')",
+    "from read_text('{root}/.ledger/*')",
+    "from read_parquet('{root}/activations/../../outside/secret.parquet')",
+    "from read_text('{root}/../outside/secret.txt')",
+    "from read_duckdb('{outside}/secret.parquet')",
+    "from read_csv('http://localhost:9/secret.csv')",
+    "from 's3://bucket/secret.parquet'",
+    "from read_parquet('hf://datasets/owner/name/secret.parquet')",
+]
+HIDDEN = [
+    "select (select content from read_text('{outside}/secret.txt'))",
+    "select text from prompts where exists (from read_text('{outside}/secret.txt'))",
+    "select list_transform([1], lambda x: (select content from read_text('{outside}/secret.txt')))",
+    "from prompts limit (select count(*) from glob('{outside}/*'))",
+    "select 1 order by (select content from read_text('{outside}/secret.txt'))",
+    "select 1 from prompts qualify (select true from read_text('{outside}/secret.txt'))",
+    "with a as materialized (from read_text('{outside}/secret.txt')) from a",
+    "from prompts, lateral (from read_text('{outside}/secret.txt'))",
+    "select 1 union all select content from read_text('{outside}/secret.txt')",
+    "describe from read_csv('{outside}/secret.csv')",
+    "summarize from read_csv('{outside}/secret.csv')",
+    "from query('from read_text(''{outside}/secret.txt'')')",
+    "from query_table('{outside}/secret.csv')",
+    "from query_table(['prompts', '{outside}/secret.csv'])",
+    "from json_execute_serialized_sql(json_serialize_sql('select 1'))",
+    "select json_serialize_plan('from read_csv(''{outside}/secret.csv'')')",
+    "select 1 /* */ from /* prompts */ read_text('{outside}/secret.txt') -- from prompts",
+    "select 1;\n--\nfrom read_text('{outside}/secret.txt')",
+    "FrOm ReAd_TeXt('{outside}/secret.txt')",
+    "from \"read_text\"('{outside}/secret.txt')",
+    "from main.read_text('{outside}/secret.txt')",
+    "from (pivot read_csv('{outside}/secret.csv') on a in ('x') using count(*))",
+]
+STATEMENTS = [
+    "attach '{outside}/new.duckdb'",
+    "attach '{outside}/secret.parquet' as other (read_only)",
+    "install httpfs",
+    "load httpfs",
+    "load '{outside}/secret.txt'",
+    "pragma database_list",
+    "pragma enable_logging",
+    "set memory_limit = '100GB'",
+    "set global enable_external_access = true",
+    "reset lock_configuration",
+    "set variable a = 1",
+    "copy prompts to '{outside}/stolen.csv'",
+    "copy (select 1) to '{root}/prompts/new.parquet'",
+    "copy prompts from '{outside}/secret.csv'",
+    "export database '{outside}/stolen'",
+    "import database '{outside}'",
+    "create table mine as from prompts",
+    "create view prompts as select 1",
+    "create or replace macro dot(a, b) as 0",
+    "create macro steal() as table from read_text('{outside}/secret.txt')",
+    "create secret (type s3)",
+    "create type t as enum (select 'a')",
+    "create function f() as 1",
+    "insert into prompts values (1)",
+    "delete from prompts",
+    "update labels set is_positive = false",
+    "drop view prompts",
+    "alter view prompts rename to other",
+    "comment on view prompts is 'mine'",
+    "checkpoint",
+    "vacuum",
+    "call duckdb_settings()",
+    "call pragma_version()",
+    "prepare p as select 1",
+    "execute p",
+    "begin",
+    "use memory.main",
+    "explain analyze from read_text('{outside}/secret.txt')",
+    "show databases",
+    "show all tables",
+    "select 1; select 2",
+    "select 1; drop view prompts",
+    "select ?",
+    "select $path",
+    "",
+    ";",
+    "-- nothing",
+]
+LOOKING_AROUND = [
+    "select getenv('HOME')",
+    "select getvariable('a')",
+    "select current_setting('temp_directory')",
+    "from duckdb_settings()",
+    "from duckdb_secrets()",
+    "from duckdb_views()",
+    "from duckdb_functions()",
+    "from pragma_version()",
+    "from which_secret('s3://bucket', 's3')",
+    "from information_schema.tables",
+    "from pg_catalog.pg_views",
+    "from duckdb_logs",
+    "from sqlite_master",
+    "from system.main.duckdb_views",
+    "select pg_get_viewdef(1)",
+    "select current_query()",
+    "select write_log('mine')",
+    "select nextval('s')",
+    "from nowhere",
+    "from some_python_variable",
+]
+GREEDY = [
+    "select count(*) from range(1000000000) a, range(1000000000) b",
+    "select sum(a.range * b.range % 7) from range(100000000) a, range(1000) b",
+    "with recursive t(n) as (select 1 union all select n + 1 from t) select count(*) from t",
+    "with recursive t(n) as (select 1 union all select unnest([n, n]) from t) from t",
+    "from range(100000000)",
+    "select repeat('x', 4000000000)",
+    "select list(a.range) from range(10000000) a, range(1000) b",
+    "select string_agg(repeat('x', 1000000), '') from range(10000)",
+    "select range(4000000000)",
+    "select levenshtein(repeat('a', 200000), repeat('b', 200000))",
+    "select count(distinct a.range * 1000000 + b.range) from range(1000000) a, range(100) b",
+    "select a.* from range(5000000) a, range(10) b order by hash(a.range)",
+    "select sleep_ms(100000)",
+    f"select {'(' * 40_000}1{')' * 40_000}",
+    f"select {'1 + ' * 20_000}1",
+    f"select {'[' * 20_000}1{']' * 20_000}",
+    f"select {'not ' * 20_000}true",
+    "select 1 " + "union all select 1 " * 5_000,
+    f"select '{'x' * 200_000}'",
+]
+HOSTILE = [*READING_FILES, *HIDDEN, *STATEMENTS, *LOOKING_AROUND, *GREEDY]
+
+ORDINARY = [
+    "select model, layer, count(*) as n from activations group by all order by all",
+    "from prompts order by all limit 3",
+    "select auroc(projection, is_positive) from v_projections",
+    "with recursive t(n) as (select 1 union all select n + 1 from t where n < 5) from t",
+    "select cosine(vector, vector) from axes",
+    "select unnest(range(3)), random() < 2, now() > '2020-01-01'",
+    "from (values (1, 'a'), (2, 'b')) as t(number, name)",
+    "from prompts semi join labels using (prompt_id) -- a comment; with a semicolon",
+    "describe activations",
+    "summarize labels",
+    "show tables",
+    "from (pivot prompts on prompt_set in ('seen', 'other') using count(*))",
+    "select list_transform([1, 2], lambda x: x + 1)",
+    "from memory.main.prompts limit 1",
+    "select * from json_each('{\"a\": 1}')",
+]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("safe")
+    put_warehouse(base / "lake")
+    outside = base / "outside"
+    outside.mkdir()
+    (outside / "secret.txt").write_text(SECRET)
+    (outside / "secret.csv").write_text(f"a\n{SECRET}\n")
+    duckdb.connect().execute(f"copy (select '{SECRET}' as a) to '{outside}/secret.parquet'")
+    return base / "lake"
+
+
+def files(base: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
+
+
+def filled(statement: str, root: Path) -> str:
+    outside = root.parent / "outside"
+    return statement.replace("{root}", str(root)).replace("{outside}", str(outside))
+
+
+def asked(root: Path, statement: str) -> tuple[str, float]:
+    """What safe mode says, or the rows it gives, and the seconds it took."""
+    started = time.monotonic()
+    try:
+        found = f"DATA {ask(root, filled(statement, root), LIMITS).to_pylist()}"
+    except QueryError as error:
+        found = str(error)
+    return found, time.monotonic() - started
+
+
+# The cheap ones are answered in this process, which is what a process of their own does; every
+# eighth, and all that are greedy, in one of their own.
+APART = {*GREEDY, *HOSTILE[::8]}
+
+
+def answered(root: Path, statement: str) -> tuple[str, float]:
+    """As `asked`, in this process."""
+    started = time.monotonic()
+    try:
+        found = f"DATA {_answer(root, filled(statement, root), Limits(seconds=300))!r}"
+    except QueryError as error:
+        found = str(error)
+    return found, time.monotonic() - started
+
+
+@pytest.fixture(scope="module")
+def answers(root: Path) -> dict[str, tuple[str, float]]:
+    """Every hostile statement asked, those apart several at once."""
+    before = files(root.parent)
+    with ThreadPoolExecutor(4) as pool:
+        apart = [one for one in HOSTILE if one in APART]
+        found = dict(zip(apart, pool.map(lambda one: asked(root, one), apart), strict=True))
+    found |= {one: answered(root, one) for one in HOSTILE if one not in APART}
+    assert files(root.parent) == before, "a statement changed a file"
+    return found
+
+
+def test_there_are_at_least_forty_hostile_statements() -> None:
+    assert len(set(HOSTILE)) == len(HOSTILE) >= 40
+
+
+@pytest.mark.parametrize("statement", HOSTILE, ids=lambda text: text[:60])
+def test_a_hostile_statement_gets_one_line_and_no_data(
+    answers: dict[str, tuple[str, float]], statement: str
+) -> None:
+    message, seconds = answers[statement]
+    assert not message.startswith("DATA")
+    assert message and len(message.splitlines()) == 1
+    assert SECRET not in message
+    # Four processes share the machine, each with its start; the limit itself is 2 s and 1 s.
+    assert seconds < 30
+
+
+@pytest.mark.parametrize("statement", [*READING_FILES, *HIDDEN])
+def test_files_are_refused_by_the_syntax_tree_alone(root: Path, statement: str) -> None:
+    with pytest.raises(QueryError):
+        require_safe(filled(statement, root), {"prompts"})
+
+
+OUTSIDE = [one for one in READING_FILES if "{root}/" not in one or "outside" in one]
+
+
+@pytest.mark.parametrize("statement", [*OUTSIDE, *HIDDEN[:9]])
+def test_files_outside_are_refused_by_the_locked_connection_alone(
+    root: Path, statement: str
+) -> None:
+    try:
+        found = query(_locked(root, LIMITS), filled(statement, root)).to_pylist()
+    except QueryError:
+        return
+    assert SECRET not in str(found) and "secret" not in str(found)
+
+
+@pytest.mark.parametrize("statement", ORDINARY)
+def test_an_ordinary_select_gives_what_it_gives_elsewhere(root: Path, statement: str) -> None:
+    expected = query(connect(root), statement)
+    found = ask(root, statement)
+    assert found.num_rows == expected.num_rows > 0
+    if "random" not in statement and "order" in statement:
+        assert found.to_pylist() == expected.to_pylist()
+
+
+def test_every_table_view_and_macro_can_be_asked(root: Path) -> None:
+    names = [*TABLES, *sql_files("marts"), *sql_files("staging")]
+    counts = " union all by name ".join(f"select '{n}' as n, count(*) as c from {n}" for n in names)
+    found = {row["n"]: row["c"] for row in ask(root, counts).to_pylist()}
+    assert found.keys() == set(names)
+    assert found["activations"] == 120
+    for name in sql_files("macros"):
+        with pytest.raises(QueryError, match=r"(?i)(parameter|argument|macro|binder)"):
+            ask(root, f"select {name}()")
+
+
+def test_every_function_of_duckdb_that_is_not_pure_is_refused_or_known_to_be_harmless() -> None:
+    connection = duckdb.connect()
+    found = connection.execute(
+        "select distinct function_name from duckdb_functions() "
+        "where function_type in ('scalar', 'aggregate') and stability != 'CONSISTENT'"
+    ).fetchall()
+    for (name,) in found:
+        if name not in _HARMLESS:
+            with pytest.raises(QueryError, match=f"no function {name}"):
+                require_safe(f"select {name}()", set())
+
+
+def test_a_link_out_of_the_warehouse_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "lake"
+    put_warehouse(root, models=("m",))
+    (tmp_path / "theirs").mkdir()
+    link = root / "prompts" / "prompt_set=linked"
+    link.symlink_to(tmp_path / "theirs")
+    with pytest.raises(QueryError, match="prompt_set=linked is a link that leads out"):
+        ask(root, "select 1")
+    link.unlink()
+    assert ask(root, "select 1 as one").to_pylist() == [{"one": 1}]
+
+
+def test_the_limits_are_those_that_were_given(root: Path) -> None:
+    slow = "select count(*) from range(1000000000) a, range(1000000000) b"
+    with pytest.raises(QueryError, match="longer than 0.5 s"):
+        ask(root, slow, Limits(seconds=0.5))
+    with pytest.raises(QueryError, match="larger than 1 MB"):
+        ask(root, "from range(1000000)", Limits(result_mb=1))
+    assert ask(root, "from range(1000000)", Limits(result_mb=16)).num_rows == 1_000_000
+
+
+def test_rows_keep_their_types(root: Path) -> None:
+    found = ask(root, "select vector, layer, model from activations limit 1")
+    assert found.schema.field("layer").type == pa.int16()
+    assert pa.types.is_list(found.schema.field("vector").type)
+
+
+def test_the_command_refuses_in_one_line(root: Path) -> None:
+    result = CliRunner().invoke(cli, ["sql", "--safe", "attach 'x'", "--root", str(root)])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: safe mode") and result.stderr.count("\n") == 1
+    result = CliRunner().invoke(cli, ["sql", "--safe", "select 1 as one", "--root", str(root)])
+    assert result.exit_code == 0 and "one" in result.stdout

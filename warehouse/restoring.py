@@ -1,0 +1,147 @@
+"""Which command brings lost rows back: the job that wrote them, as its row in `runs` tells it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from warehouse.connection import connect, rows
+from warehouse.errors import AxesError
+
+_UNKNOWN = "the job that wrote it is not known: ingest or import again"
+
+
+def restore_commands(root: Path, run_ids: Iterable[str]) -> dict[str, str]:
+    """run_id -> the command line that writes the rows of that job again, or why there is none."""
+    asked = sorted(set(run_ids))
+    if not asked:
+        return {}
+    try:
+        connection = connect(root)
+        found = rows(connection, "select run_id, command, parameters from runs")
+        models = {row["model_id"]: row for row in rows(connection, "from models")}
+    except AxesError as error:
+        return dict.fromkeys(asked, f"runs cannot be read ({error}): ingest or import again")
+    known = {row["run_id"]: (row["command"], json.loads(row["parameters"])) for row in found}
+    studies = {
+        parameters["study_id"]: parameters
+        for command, parameters in known.values()
+        if command == "study"
+    }
+    commands = {}
+    for run_id in asked:
+        command, parameters = known.get(run_id, ("", {}))
+        if command == "project tokens":
+            command, parameters = "study", studies.get(parameters.get("study_id"), {})
+        write = _WRITERS.get(command)
+        if write is None or not parameters:
+            commands[run_id] = _UNKNOWN
+        else:
+            words = ["axes", *command.split(), *write(parameters)]
+            if command.startswith("ingest"):
+                words += _of_model({**models.get(parameters.get("model_id"), {}), **parameters})
+            words += ["--root", str(root)]
+            commands[run_id] = shlex.join(words)
+    return commands
+
+
+def _activations(parameters: dict[str, Any]) -> list[str]:
+    sets: dict[str, int | None] = parameters["prompt_sets"]
+    limits = set(sets.values())
+    words = [parameters["model"]]
+    for name in sets:
+        words += ["--prompts", name]
+    words += _layers(parameters) + _rendering(parameters) + _options(parameters, "shard")
+    for key in ("sites", "poolings", "pooling"):
+        for value in _listed(parameters.get(key)):
+            words += [f"--{key.removesuffix('s')}", value]
+    if parameters.get("token_layers"):
+        words += ["--keep-tokens", ",".join(map(str, parameters["token_layers"]))]
+    if limits != {None}:
+        # One --limit holds for all sets: the largest brings all rows back, and perhaps more.
+        words += [] if None in limits else ["--limit", str(max(sets.values(), key=_count))]
+    return words
+
+
+def _traces(parameters: dict[str, Any]) -> list[str]:
+    words = [parameters["model"], "--prompts", parameters["prompt_set"], *_layers(parameters)]
+    words += _rendering(parameters)
+    names = ("limit", "batch_size", "max_new_tokens", "temperature", "top_p", "seed")
+    return words + _options(parameters, *names)
+
+
+def _import(parameters: dict[str, Any]) -> list[str]:
+    words = [parameters["prompt_set"], *_listed(parameters.get("source"))]
+    names = ("labeler", "limit", "per_label", "license", "split", "positive")
+    words += _options(parameters, *names)
+    for ours, theirs in (parameters.get("columns") or {}).items():
+        words += [f"--{ours}-column", theirs]
+    flags = ("keep_whitespace", "skip_unusable")
+    return words + [f"--{name.replace('_', '-')}" for name in flags if parameters.get(name)]
+
+
+def _study(parameters: dict[str, Any]) -> list[str]:
+    words = []
+    for model in parameters["models"]:
+        words += ["--model", model]
+    names = ("reference", "prompts", "align", "evaluate", "align_rows", "layer_fraction")
+    words += _options(parameters, *names, "ridge_lambda", "pooling", "template", "seed")
+    return words + (["--allow-missing"] if parameters.get("allow_missing") else [])
+
+
+def _fit(parameters: dict[str, Any]) -> list[str]:
+    names = ("prompts", "evaluate", "pooling", "template")
+    return [parameters["model"], *_options(parameters, *names)]
+
+
+_WRITERS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "ingest activations": _activations,
+    "ingest traces": _traces,
+    "prompts import": _import,
+    "study": _study,
+    "fit": _fit,
+}
+
+
+def _rendering(parameters: dict[str, Any]) -> list[str]:
+    """The template; a system prompt was read from a file, and its text is in the parameters."""
+    policy, *_ = str(parameters.get("template", "raw")).split("+")
+    system = ["--system", "FILE-WITH-parameters.system"] if parameters.get("system") else []
+    return ["--template", policy, *system]
+
+
+def _of_model(model: dict[str, Any]) -> list[str]:
+    """What else makes up the key of the model, so that the rows come back under the same.
+
+    Of the job's parameters, and for jobs of before they said so of the model's row.
+    """
+    words = _options(model, "dtype", "quantization", "attention", "adapter", "blocks")
+    is_local = Path(model.get("source") or "hub").is_absolute()
+    return words + (["--source", model["source"]] if is_local else [])
+
+
+def _layers(parameters: dict[str, Any]) -> list[str]:
+    layers = parameters.get("layers")
+    return ["--layers", ",".join(map(str, layers))] if layers else []
+
+
+def _options(parameters: dict[str, Any], *names: str) -> list[str]:
+    """`--name value` for each that was given; a list repeats the option."""
+    words = []
+    for name in names:
+        for value in _listed(parameters.get(name)):
+            words += [f"--{name.replace('_', '-')}", value]
+    return words
+
+
+def _listed(value: Any) -> list[str]:
+    if value is None:
+        return []
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def _count(limit: int | None) -> int:
+    return limit or 0

@@ -1,0 +1,316 @@
+"""Answer one select statement from somebody who is not trusted: `ask(root, sql)`.
+
+Three walls, each of which would hold alone against most of what is tried:
+the statement's syntax tree may name the warehouse's own tables, views, macros and pure functions,
+and nothing else; the connection is locked, and reaches the folders of the tables and no other file;
+the process it runs in has no environment, cannot write a file, and ends at its limits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from warehouse.connection import Connection, connect, sql_files
+from warehouse.errors import AxesError, QueryError
+from warehouse.schemas import TABLES
+
+_LONGEST_STATEMENT = 100_000
+_STARTING_SECONDS = 30.0
+_DEAF_SECONDS = 1.0
+_TOO_LATE = 3
+
+_TABLE_FUNCTIONS = {"unnest", "range", "generate_series", "json_each", "json_tree"}
+# Not the same at each call, yet they tell nothing about the machine.
+_HARMLESS = {
+    "current_date",
+    "current_localtime",
+    "current_localtimestamp",
+    "error",
+    "gen_random_uuid",
+    "get_current_time",
+    "get_current_timestamp",
+    "now",
+    "random",
+    "today",
+    "transaction_timestamp",
+    "uuid",
+    "uuidv4",
+    "uuidv7",
+}
+# Called the same at each call, yet they plan a statement given as text, or look at the process.
+_REFUSED = re.compile(
+    r"json_(de)?serialize_\w+|json_execute_\w+|getenv|getvariable|version|session_user|user"
+    r"|current_(?!date|local)\w+|(pg|inet|has|duckdb|pragma|icu_calendar)_\w+|\w+_description"
+)
+_SHOWN = {'"tables"'}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one statement may use; the time counts from the start of the statement."""
+
+    seconds: float = 30.0
+    memory_mb: int = 1024
+    threads: int = 2
+    result_mb: int = 64
+
+
+def ask(root: Path, sql: str, limits: Limits = Limits()) -> pa.Table:
+    """The rows of one select statement, or `QueryError` in one line; see the module's docstring.
+
+    Starts a process of its own for each statement (some tenths of a second).
+    """
+    if len(sql) > _LONGEST_STATEMENT:
+        raise QueryError(f"the statement is longer than {_LONGEST_STATEMENT} characters")
+    request = {"root": str(root.resolve()), "sql": sql, "limits": asdict(limits)}
+    for is_last in (False, False, True):
+        try:
+            return _run(request, limits)
+        except QueryError as error:
+            # A compaction came between the listing of files and their reading.
+            if is_last or "No such file" not in str(error):
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _run(request: dict[str, Any], limits: Limits) -> pa.Table:
+    """Send a request to a process of its own."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "warehouse.safe"],
+            input=json.dumps(request).encode(),
+            capture_output=True,
+            timeout=limits.seconds + _STARTING_SECONDS,
+            env={"PYTHONPATH": str(Path(__file__).parents[1])},
+            cwd="/",
+        )
+    except subprocess.TimeoutExpired as error:
+        raise QueryError(_late(limits)) from error
+    if done.returncode == 0:
+        return pa.ipc.open_stream(done.stdout).read_all()
+    if done.returncode == _TOO_LATE:
+        raise QueryError(_late(limits))
+    if done.returncode == 1 and done.stdout:
+        raise QueryError(done.stdout.decode())
+    raise QueryError(
+        "the statement broke the process it ran in: it used more memory than "
+        f"{limits.memory_mb} MB, or nests too deep"
+    )
+
+
+def require_safe(sql: str, names: set[str]) -> None:
+    """Raise `QueryError` unless `sql` is one select statement over `names` and pure functions."""
+    connection = duckdb.connect()
+    try:
+        text = connection.execute("select json_serialize_sql($1)", [sql]).fetchall()[0][0]
+        tree = json.loads(text)
+        impure = _impure_functions(connection)
+    except (duckdb.Error, RecursionError) as error:
+        raise QueryError(_one_line(error)) from error
+    if tree.get("error"):
+        reason = _one_line(tree.get("error_message", ""))
+        raise QueryError(f"safe mode runs one select statement and nothing else: {reason}")
+    if len(tree["statements"]) != 1:
+        raise QueryError(f"safe mode runs one statement, not {len(tree['statements'])}")
+    nodes = list(_nodes(tree["statements"]))
+    defined = {str(entry["key"]) for node in nodes for entry in _defined(node)}
+    if strange := [name for name in sorted(defined) if not re.fullmatch(r"\w+", name)]:
+        raise QueryError(f"safe mode knows no table named {strange[0]}")
+    for node in nodes:
+        _require_safe_node(node, names | {name.lower() for name in defined}, impure)
+
+
+def _require_safe_node(node: dict[str, Any], tables: set[str], impure: set[str]) -> None:
+    kind = node.get("type")
+    if kind == "BASE_TABLE":
+        path = [node["catalog_name"], node["schema_name"]]
+        name = node["table_name"]
+        if name.lower() not in tables or path not in (["", ""], ["", "main"], ["memory", "main"]):
+            raise QueryError(
+                f"safe mode knows no table named {'.'.join([*filter(None, path), name])}: "
+                "it reads the warehouse's tables and views"
+            )
+    elif kind == "TABLE_FUNCTION":
+        name = node["function"].get("function_name", "?")
+        if name.lower() not in _TABLE_FUNCTIONS:
+            raise QueryError(f"safe mode has no table function {name}")
+    elif kind == "SHOW_REF":
+        if node["show_type"] not in ("DESCRIBE", "SUMMARY") and node["table_name"] not in _SHOWN:
+            raise QueryError(f"safe mode does not show {node['table_name'].strip(chr(34))}")
+    elif node.get("class") == "FUNCTION":
+        name = node["function_name"].lower()
+        if name in impure or _REFUSED.fullmatch(name):
+            raise QueryError(f"safe mode has no function {name}")
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every object of a syntax tree; a stack, since the tree may nest deeper than Python calls."""
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            yield node
+            stack += node.values()
+        elif isinstance(node, list):
+            stack += node
+
+
+def _defined(node: dict[str, Any]) -> list[dict[str, Any]]:
+    """The common table expressions that a select defines."""
+    return node.get("cte_map", {}).get("map", []) if "cte_map" in node else []
+
+
+def _impure_functions(connection: Connection) -> set[str]:
+    found = connection.execute(
+        "select distinct lower(function_name) from duckdb_functions() "
+        "where function_type in ('scalar', 'aggregate') and stability != 'CONSISTENT'"
+    ).fetchall()
+    return {name for (name,) in found} - _HARMLESS
+
+
+def _locked(root: Path, limits: Limits) -> Connection:
+    """A connection to the warehouse that reads the tables' folders and cannot be reconfigured."""
+    _require_own_files(root)
+    connection = connect(root)
+    folders = ", ".join(f"'{_escaped(root / name)}'" for name in TABLES)
+    for setting in (
+        "python_enable_replacements = false",
+        "python_scan_all_frames = false",
+        "autoinstall_known_extensions = false",
+        "autoload_known_extensions = false",
+        "allow_community_extensions = false",
+        "temp_directory = ''",
+        "max_temp_directory_size = '0KB'",
+        f"memory_limit = '{limits.memory_mb}MB'",
+        f"threads = {limits.threads}",
+        f"allowed_directories = [{folders}]",
+        "enable_external_access = false",
+        "lock_configuration = true",
+    ):
+        connection.execute(f"set {setting}")
+    return connection
+
+
+def _require_own_files(root: Path) -> None:
+    """Raise `QueryError` for a link below the tables that leads out of the root."""
+    inside = root.resolve()
+    for name in TABLES:
+        for folder, folders, files in os.walk(root / name, followlinks=False):
+            for entry in (*folders, *files):
+                path = Path(folder) / entry
+                if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                    raise QueryError(
+                        f"{path.relative_to(root)} is a link that leads out of the warehouse: "
+                        "safe mode reads none; put the file itself there"
+                    )
+
+
+def _answer(root: Path, sql: str, limits: Limits) -> bytes:
+    """The rows as an Arrow stream; raises `QueryError`."""
+    views = {name for kind in ("staging", "marts") for name in sql_files(kind)}
+    with _watchdog(limits.seconds + _DEAF_SECONDS):
+        require_safe(sql, views | set(TABLES))
+    connection = _locked(root, limits)
+    timer = threading.Timer(limits.seconds, connection.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        # Some functions run on, deaf to the interrupt.
+        with _watchdog(limits.seconds + _DEAF_SECONDS):
+            return _stream(connection, sql, limits)
+    except duckdb.InterruptException as error:
+        raise QueryError(_late(limits)) from error
+    except duckdb.Error as error:
+        raise QueryError(_one_line(error)) from error
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def _watchdog(seconds: float) -> Iterator[None]:
+    """End the process when the body takes longer."""
+    timer = threading.Timer(seconds, os._exit, [_TOO_LATE])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _stream(connection: Connection, sql: str, limits: Limits) -> bytes:
+    relation = connection.sql(sql)
+    sink = pa.BufferOutputStream()
+    with (
+        relation.to_arrow_reader(10_000) as reader,
+        pa.ipc.new_stream(sink, reader.schema) as writer,
+    ):
+        for batch in reader:
+            writer.write_batch(batch)
+            if sink.tell() > limits.result_mb << 20:
+                raise QueryError(
+                    f"the result is larger than {limits.result_mb} MB: aggregate, or add a limit"
+                )
+    return sink.getvalue().to_pybytes()
+
+
+def _late(limits: Limits) -> str:
+    return f"the statement took longer than {limits.seconds:g} s"
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).partition("\n\nLINE ")[0].split())
+
+
+def _escaped(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+def _limit_process(limits: Limits) -> None:
+    """No files written, no core, and an end to processor time and memory whatever DuckDB does."""
+    processor = int(limits.seconds * limits.threads + _STARTING_SECONDS)
+    memory = (2 * limits.memory_mb + 1024) << 20
+    for kind, value in (
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_CPU, processor),
+        (resource.RLIMIT_DATA, memory),
+    ):
+        resource.setrlimit(kind, (value, value))
+
+
+def _main() -> int:
+    """Read a request from stdin, and write an Arrow stream or an error to stdout."""
+    request = json.load(sys.stdin.buffer)
+    limits = Limits(**request["limits"])
+    _limit_process(limits)
+    root = Path(request["root"])
+    try:
+        answer = _answer(root, request["sql"], limits)
+    except (AxesError, MemoryError) as error:
+        text = str(error) or "the statement used too much memory"
+        sys.stdout.buffer.write(text.replace(str(root), "ROOT").encode())
+        return 1
+    sys.stdout.buffer.write(answer)
+    return 0
+
+
+if __name__ == "__main__":
+    code = _main()
+    sys.stdout.buffer.flush()
+    # Not `sys.exit`: at its end the interpreter may abort over DuckDB's threads.
+    os._exit(code)
