@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from ingest.batching import DEFAULT_TOKEN_BUDGET, plan_batches
-from ingest.chunks import ChunkWriter, data_files
+from ingest.chunks import ChunkWriter, StoredRows
 from ingest.forward import Batch, Forward, StartedBatch
-from ingest.jobs import IngestSummary, Job, open_job, stops_between_batches
+from ingest.jobs import IngestSummary, Job, non_finite, open_job, stops_between_batches
 from ingest.models import LoadedModel, ModelSpec, require_layers
 from ingest.prefixes import share_prefix
 from ingest.prompts import Prompt, read_prompts
@@ -25,7 +25,7 @@ from ingest.selection import Item, Items, Selection, missing_items, stored_items
 from ingest.sharding import Shard
 from ingest.sites import find_points
 from ingest.templates import Rendered
-from warehouse.errors import ModelError, NonFiniteError
+from warehouse.errors import ModelError
 from warehouse.progress import track
 from warehouse.runs import Run, record_run
 
@@ -75,8 +75,8 @@ def ingest_activations(
     is raised as KeyboardInterrupt when the batch is done.
     """
     selection = selection or Selection()
-    job = open_job(root, spec, device, dtype, shard)
     prompts = _read_prompts(root, prompt_sets, shard)
+    job = open_job(root, spec, device, dtype, shard)
     parameters = {
         **job.described(),
         "prompt_sets": dict(prompt_sets),
@@ -95,7 +95,9 @@ def ingest_activations(
         if work.rendered or is_lost:
             loaded = job.load()
             job.register(loaded, run)
-            session = _Session(job, run, selection, loaded, token_budget, shares_prefix)
+            session = _Session(
+                job, run, selection, loaded, work.stored, token_budget, shares_prefix
+            )
             with track(f"ingest {spec.name}", work.token_count, "tok") as advance:
 
                 def done(tokens: int) -> None:
@@ -125,14 +127,16 @@ def plan_activations(
     Raises what it would raise before its first batch.
     """
     selection = selection or Selection()
-    job = open_job(root, spec, device, dtype, shard)
     prompts = _read_prompts(root, prompt_sets, shard)
+    job = open_job(root, spec, device, dtype, shard)
     work = _find_work(job, selection, prompts, [], skip_unusable)
     rows = stored_bytes = 0
     rate = None
     run = Run(root, "plan", {})
     if work.rendered:
-        session = _Session(job, run, selection, job.load(), token_budget, shares_prefix)
+        session = _Session(
+            job, run, selection, job.load(), work.stored, token_budget, shares_prefix
+        )
         for items, prompt_ids in work.groups():
             rendered = [work.rendered[name] for name in prompt_ids]
             forward, shared = session.prepare(items, rendered)
@@ -142,7 +146,7 @@ def plan_activations(
             )
             rows += new_rows
             stored_bytes += new_rows * (4 * session.loaded.d_model + _ROW_BYTES)
-        rate = _measure(forward, shared, prompt_ids, rendered, token_budget)
+        rate = session.measure(forward, shared, prompt_ids, work.rendered)
     return IngestPlan(
         model=spec.name,
         model_id=job.identity.model_id,
@@ -162,6 +166,7 @@ class _Work:
 
     rendered: dict[str, Rendered]
     missing: dict[str, Items]
+    stored: StoredRows
 
     @property
     def token_count(self) -> int:
@@ -191,9 +196,10 @@ def _find_work(
 ) -> _Work:
     layer_count = job.layer_count()
     require_layers(job.spec.name, layer_count, [*(selection.layers or ()), *selection.token_layers])
-    there = stored_items(job.root, job.spec.name, job.identity.model_id, selection.template)
+    key = (job.root, job.spec.name, job.identity.model_id, selection.template)
+    stored = StoredRows(job.root, job.spec.name, lambda: stored_items(*key))
     ids = [prompt.prompt_id for prompt in prompts]
-    missing = missing_items(selection.items(layer_count), ids, there)
+    missing = missing_items(selection.items(layer_count), ids, stored.at_start)
     texts = {prompt.prompt_id: prompt.text for prompt in prompts if prompt.prompt_id in missing}
     rendered = job.render_usable(
         texts,
@@ -202,7 +208,7 @@ def _find_work(
         skipped=skipped,
         skip_unusable=skip_unusable,
     )
-    return _Work(rendered, missing)
+    return _Work(rendered, missing, stored)
 
 
 @dataclass
@@ -213,8 +219,9 @@ class _Session:
     run: Run
     selection: Selection
     loaded: LoadedModel
+    stored: StoredRows
     token_budget: int
-    shares_prefix: bool = True
+    shares_prefix: bool
 
     def run_group(
         self,
@@ -224,16 +231,14 @@ class _Session:
         done: Callable[[int], None],
     ) -> None:
         """Run prompts that lack the same items, and store them; `done(tokens)` after each batch."""
-        root, spec, template = self.job.root, self.job.spec, self.selection.template
         forward, shared = self.prepare(items, [rendered[name] for name in prompt_ids])
         with ChunkWriter(
-            root=root,
+            root=self.job.root,
             run=self.run,
             loaded=self.loaded,
-            template=template,
+            template=self.selection.template,
             items=items,
-            stored=lambda: stored_items(root, spec.name, self.loaded.identity.model_id, template),
-            known_files=data_files(root, spec.name),
+            stored=self.stored,
         ) as writer:
             for batch in self._batches(forward, shared, prompt_ids, rendered):
                 _require_finite(self.loaded, batch)
@@ -258,6 +263,22 @@ class _Session:
             return forward, 0
         self.run.tokens += prefix.length
         return forward, prefix.length
+
+    def measure(
+        self, forward: Forward, shared: int, prompt_ids: list[str], rendered: dict[str, Rendered]
+    ) -> float:
+        """Tokens per second of the middle batch; the first time through it is not counted."""
+        lengths = [len(rendered[name].token_ids) - shared for name in prompt_ids]
+        started = None
+        while started is None:
+            batches = plan_batches(lengths, self.token_budget)
+            middle = batches[len(batches) // 2]
+            names = [prompt_ids[index] for index in middle]
+            started = self._start(forward, names, [rendered[name] for name in names])
+        started.finish()
+        since = time.perf_counter()
+        forward.start(names, [rendered[name] for name in names]).finish()
+        return sum(lengths[index] for index in middle) / (time.perf_counter() - since)
 
     def _batches(
         self, forward: Forward, shared: int, prompt_ids: list[str], rendered: dict[str, Rendered]
@@ -289,33 +310,16 @@ class _Session:
         try:
             return forward.start(names, rendered)
         except torch.OutOfMemoryError as error:
-            longest = max(len(prompt.token_ids) for prompt in rendered)
             if len(names) == 1:
                 raise ModelError(
-                    f"a prompt of {longest} tokens does not fit the memory of {self.loaded.device} "
-                    f"beside {self.loaded.spec.name}: try --dtype bfloat16 or --device auto"
+                    f"a prompt of {len(rendered[0].token_ids)} tokens does not fit the memory of "
+                    f"{self.loaded.device} beside {self.loaded.spec.name}: "
+                    "try --dtype bfloat16 or --device auto"
                 ) from error
-            self.token_budget = max(self.token_budget // 2, longest)
+            # Two or more were within the budget: half of it holds fewer, and still one.
+            self.token_budget //= 2
             self.run.messages.append(f"out of memory: token budget halved to {self.token_budget}")
             return None
-
-
-def _measure(
-    forward: Forward,
-    shared: int,
-    prompt_ids: list[str],
-    rendered: list[Rendered],
-    token_budget: int,
-) -> float:
-    """Tokens per second of the middle batch; the first time through it is not counted."""
-    lengths = [len(row.token_ids) - shared for row in rendered]
-    batches = plan_batches(lengths, token_budget)
-    middle = batches[len(batches) // 2]
-    names, chosen = [prompt_ids[index] for index in middle], [rendered[index] for index in middle]
-    forward.start(names, chosen).finish()
-    started = time.perf_counter()
-    forward.start(names, chosen).finish()
-    return sum(lengths[index] for index in middle) / (time.perf_counter() - started)
 
 
 def _require_finite(loaded: LoadedModel, batch: Batch) -> None:
@@ -328,7 +332,4 @@ def _require_finite(loaded: LoadedModel, batch: Batch) -> None:
         for item, vectors in results.items():
             bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
             if len(bad):
-                raise NonFiniteError(
-                    f"{loaded.spec.name} gives NaN or infinity at layer {item.layer} for prompt "
-                    f"{names[bad[0]]} in {loaded.identity.dtype}: try --dtype float32 or bfloat16"
-                )
+                raise non_finite(loaded, f"at layer {item.layer} for prompt {names[bad[0]]}")

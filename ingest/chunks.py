@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock
 
 from ingest.forward import Batch
 from ingest.models import LoadedModel
 from ingest.selection import Item, Items
 from ingest.templates import Rendered, Template
 from warehouse.layout import partition_folder
+from warehouse.locks import committing
 from warehouse.runs import Run
 from warehouse.schemas import TABLES
 from warehouse.writer import content_key, vector_array, write_rows
@@ -31,15 +31,40 @@ _FLUSH_BYTES = 48 << 20
 _FLUSH_SECONDS = 20.0
 
 
-# Prompt id -> the items that are stored of it.
-Stored = Callable[[], dict[str, Items]]
+class StoredRows:
+    """What is stored of a model version, looked up again whenever other jobs have written.
+
+    One object from the look-up that decides what is run to the last commit, so that no file of
+    another job falls between two looks.
+    """
+
+    def __init__(self, root: Path, model: str, look_up: Callable[[], dict[str, Items]]) -> None:
+        self._root, self._model, self._look_up = root, model, look_up
+        self._known_files = _data_files(root, model)
+        self._by_others: dict[str, Items] = {}
+        self.at_start = look_up()
+
+    def by_others(self) -> dict[str, Items]:
+        """Prompt id -> what is stored of it, if others have written since the start; nearly always
+        nothing. The caller holds the lock under which the files are written."""
+        files = _data_files(self._root, self._model)
+        if not files <= self._known_files:
+            self._known_files |= files
+            self._by_others = self._look_up()
+        return self._by_others
+
+    def add(self, path: Path) -> bool:
+        """Note a file of this job's own; returns whether it is a new one."""
+        is_new = path not in self._known_files
+        self._known_files.add(path)
+        return is_new
 
 
 @dataclass
 class ChunkWriter:
     """A context manager: `add` batches; every 48 MB or 20 s, and at the end, they are committed.
 
-    `stored` looks up what is there, should another job have written since `known_files` were seen.
+    What `stored` says that other jobs have committed meanwhile is left out.
     """
 
     root: Path
@@ -47,8 +72,7 @@ class ChunkWriter:
     loaded: LoadedModel
     template: Template
     items: Sequence[Item]
-    stored: Stored
-    known_files: set[Path]
+    stored: StoredRows
     _batches: list[Batch] = field(default_factory=list)
     _bytes: int = 0
     _since: float = field(default_factory=time.monotonic)
@@ -80,31 +104,31 @@ class ChunkWriter:
         model, model_id = self.loaded.spec.name, self.loaded.identity.model_id
         names = [name for batch in self._batches for name in batch.prompt_ids]
         file_name = content_key(model_id, self.template.name, self.items, names)
-        with FileLock(self.root / ".locks" / f"{model_id}.commit.lock"):
-            there = self._stored_meanwhile()
+        with committing(self.root, model):
+            there = self.stored.by_others()
             for table, groups in (
                 ("activations", self._activation_groups(there)),
                 ("prompt_tokens", self._token_groups(there)),
             ):
                 first = next(groups, None)
                 if first is not None:
-                    counted = self._count(itertools.chain([first], groups))
-                    path = write_rows(self.root, table, counted, name=file_name, partition=model)
-                    self.known_files.add(path)
+                    self._write(table, itertools.chain([first], groups), file_name)
         self._batches, self._bytes, self._since = [], 0, time.monotonic()
 
-    def _count(self, groups: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        for group in groups:
-            yield group
-            self.run.rows += len(group)
+    def _write(self, table: str, groups: Iterable[pa.Table], file_name: str) -> None:
+        row_count = 0
 
-    def _stored_meanwhile(self) -> dict[str, Items]:
-        """What jobs beside this one have stored since it looked; nearly always nothing."""
-        files = data_files(self.root, self.loaded.spec.name)
-        if files <= self.known_files:
-            return {}
-        self.known_files |= files
-        return self.stored()
+        def counted() -> Iterator[pa.Table]:
+            nonlocal row_count
+            for group in groups:
+                yield group
+                row_count += len(group)
+
+        model = self.loaded.spec.name
+        path = write_rows(self.root, table, counted(), name=file_name, partition=model)
+        # A second Ctrl-C within a commit has it done again, and the file is replaced with itself.
+        if self.stored.add(path):
+            self.run.rows += row_count
 
     def _activation_groups(self, there: dict[str, Items]) -> Iterator[pa.Table]:
         described: dict[str, pa.Table] = {}
@@ -196,7 +220,7 @@ class ChunkWriter:
         return list(self.loaded.tokenizer.convert_ids_to_tokens(token_ids))
 
 
-def data_files(root: Path, model: str) -> set[Path]:
+def _data_files(root: Path, model: str) -> set[Path]:
     """The committed files of both tables of a model."""
     return {
         path

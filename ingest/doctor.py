@@ -28,7 +28,7 @@ from ingest.prefixes import share_prefix
 from ingest.recording import block_points, record, run_backbone
 from ingest.sites import find_points
 from ingest.templates import Template, pad_id, render
-from warehouse.errors import ModelError
+from warehouse.errors import ModelError, NonFiniteError
 from warehouse.progress import waiting
 from warehouse.sites import SITES
 
@@ -168,6 +168,8 @@ def _sites(loaded: LoadedModel) -> Finding:
         points = find_points(loaded, range(loaded.layer_count), SITES)
     except ModelError as error:
         return Finding("sites", NOTE, str(error))
+    except NonFiniteError as error:
+        return Finding("sites", FAIL, str(error))
     paths = {id(module): path for path, module in loaded.blocks[0].named_modules()}
     attention, mlp = (paths[id(points[0, site].module)] for site in ("attn_out", "mlp_out"))
     return Finding("sites", PASS, f"attn_out is {attention}, mlp_out is {mlp} of each block")

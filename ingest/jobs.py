@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import click
-from filelock import FileLock
 
 from ingest.fetch import at_commit, fetch
 from ingest.models import (
@@ -36,7 +34,8 @@ from ingest.pooling import Pooling
 from ingest.sharding import Shard
 from ingest.templates import Rendered, Template, render
 from warehouse.connection import connect, rows
-from warehouse.errors import PromptError
+from warehouse.errors import NonFiniteError, PromptError
+from warehouse.locks import locked
 from warehouse.progress import waiting
 from warehouse.runs import Run
 from warehouse.writer import data_file, rows_table, write_rows
@@ -79,15 +78,14 @@ class Job:
         """The model's tokenizer, read when it is first needed."""
         return load_tokenizer(self.folder)
 
-    def lock(self) -> FileLock:
+    def lock(self) -> AbstractContextManager[None]:
         """One job at a time on a model (or on one shard for it) of a root.
 
         A second waits, and then finds the rows there.
         """
-        folder = self.root / ".locks"
-        folder.mkdir(exist_ok=True)
         part = "" if self.shard is None else f".{self.shard.number}of{self.shard.count}"
-        return FileLock(folder / f"{self.identity.model_id}{part}.lock")
+        notice = f"{self.spec.name} is being run by another job on {self.root}: waiting for it"
+        return locked(self.root, f"{self.identity.model_id}{part}", notice=notice)
 
     def layer_count(self) -> int:
         """Number of blocks: as registered, else by the configuration; no weights are loaded."""
@@ -204,28 +202,42 @@ def open_job(
 def stops_between_batches() -> Iterator[Callable[[], None]]:
     """Hold back the first Ctrl-C until the yielded function is called, which then raises it.
 
-    So the batch in hand is finished and committed; a second Ctrl-C is not held back. Outside the
-    main thread, where Python delivers no signals, nothing changes.
+    So the batch in hand is finished and committed; a second Ctrl-C is not held back. One that
+    comes after the last call is raised at the end, so that whoever called the job stops too.
+    Nothing changes outside the main thread, where Python delivers no signals, and in a job in the
+    background of a script, which is not to see the Ctrl-C that stops the others.
     """
     is_asked = threading.Event()
 
     def hold_back(_signal: int, _frame: Any) -> None:
         is_asked.set()
         signal.signal(signal.SIGINT, previous)
-        click.echo("finishing the batch; Ctrl-C again stops at once", err=True)
+        # Past the buffer of sys.stderr: the signal may have come in the middle of a write to it.
+        os.write(2, b"\nfinishing the batch; Ctrl-C again stops at once\n")
 
     def check() -> None:
         if is_asked.is_set():
             raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
+    previous = signal.getsignal(signal.SIGINT)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or previous in (signal.SIG_IGN, None):
         yield check
         return
-    previous = signal.signal(signal.SIGINT, hold_back)
+    signal.signal(signal.SIGINT, hold_back)
     try:
         yield check
     finally:
         signal.signal(signal.SIGINT, previous)
+    check()
+
+
+def non_finite(loaded: LoadedModel, place: str) -> NonFiniteError:
+    """The error for NaN or infinity in what a model gives `at layer 3 for prompt ID`, or so."""
+    return NonFiniteError(
+        f"{loaded.spec.name} gives NaN or infinity {place} in {loaded.identity.dtype}: "
+        "try --dtype float32 or bfloat16"
+    )
 
 
 def _unusable(

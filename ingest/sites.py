@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ingest.jobs import non_finite
 from ingest.recording import Point, record, run_backbone
 from warehouse.errors import ModelError
 from warehouse.sites import RESID_POST, SITES
@@ -33,7 +34,8 @@ def find_points(
     """The point of each layer and site.
 
     Raises `ModelError` for an unknown site, and where a block does not add one attention and one
-    MLP output to the residual stream (a state-space block; a family that scales what it adds).
+    MLP output to the residual stream (a state-space block; a family that scales what it adds);
+    `NonFiniteError` where that cannot be told because they overflow.
     """
     if unknown := set(sites) - set(SITES):
         raise ModelError(f"unknown site {min(unknown)}: it is one of {', '.join(SITES)}")
@@ -58,6 +60,8 @@ def _addends(loaded: LoadedModel, layer: int) -> tuple[torch.nn.Module, torch.nn
     block = loaded.blocks[layer]
     inside = {path: module for path, module in block.named_modules() if path}
     before, after, outputs = _probe(loaded, layer, inside)
+    if not after.isfinite().all():
+        raise non_finite(loaded, f"at layer {layer}")
     difference, scale = after - before, after.abs().max()
     tolerance = _TOLERANCE.get(loaded.model.dtype, 2e-2) * float(scale)
     for one, other in combinations(outputs, 2):

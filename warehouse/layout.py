@@ -15,6 +15,7 @@ from urllib.parse import quote
 import pyarrow.parquet as pq
 
 from warehouse.errors import RootError
+from warehouse.locks import LOCKS, locked
 from warehouse.schemas import SCHEMA_VERSION, TABLES, Table
 
 MARKER = "warehouse.json"
@@ -53,6 +54,19 @@ def init_root(root: Path) -> bool:
         )
     try:
         root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RootError(f"cannot make a warehouse in {root}: {error}") from error
+    with locked(root, "init"):
+        # Whoever came second must not write anew what the first has begun to read.
+        if (root / MARKER).exists():
+            return False
+        _fill(root)
+    return True
+
+
+def _fill(root: Path) -> None:
+    """An empty file for every table, and the marker last."""
+    try:
         for table in TABLES.values():
             folder = partition_folder(root, table, NO_PARTITION)
             folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +74,6 @@ def init_root(root: Path) -> bool:
         write_marker(root, {"schema_version": SCHEMA_VERSION})
     except OSError as error:
         raise RootError(f"cannot make a warehouse in {root}: {error}") from error
-    return True
 
 
 def require_root(root: Path) -> None:
@@ -123,5 +136,5 @@ def _require_plain_path(root: Path) -> None:
 
 def _foreign(root: Path) -> list[Path]:
     """What lies in `root` that an interrupted `init_root` would not have left."""
-    own = {*TABLES, f".{MARKER}.tmp"}
+    own = {*TABLES, f".{MARKER}.tmp", LOCKS}
     return [path for path in root.iterdir() if path.name not in own]

@@ -5,6 +5,7 @@ A job that is killed keeps the status `running` and no end time, which is the tr
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import uuid
@@ -16,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from warehouse.errors import RootError
 from warehouse.writer import rows_table, write_rows
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow", "duckdb", "scikit-learn")
@@ -77,12 +79,13 @@ def record_run(
     run.write("running")
     try:
         yield run
-    except KeyboardInterrupt:
-        run.write("interrupted")
-        raise
     except BaseException as error:
-        run.messages.append(f"{type(error).__name__}: {error}")
-        run.write("failed")
+        is_interrupt = isinstance(error, KeyboardInterrupt)
+        if not is_interrupt:
+            run.messages.append(f"{type(error).__name__}: {error}")
+        # Where the disk is full the row cannot be written either: the error is the one to report.
+        with contextlib.suppress(RootError):
+            run.write("interrupted" if is_interrupt else "failed")
         raise
     run.write("finished")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from ingest.models import ModelSpec, resolve
 from ingest.prompts import prompt_id
@@ -72,8 +73,7 @@ def forked(target: Callable[..., Any], *args: Any, **options: Any) -> multiproce
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         [
-            "ingest.activations",
-            "ingest.traces",
+            "tests.ingest.processes",
             "pandas",
             "transformers.generation.utils",
             "transformers.models.auto.modeling_auto",
@@ -82,6 +82,16 @@ def forked(target: Callable[..., Any], *args: Any, **options: Any) -> multiproce
         ]
     )
     return context.Process(target=target, args=args, kwargs=options)
+
+
+def overflow_in_half_precision(folder: Path) -> None:
+    """Let the third block of the tiny llama give numbers that float16 cannot hold, float32 can."""
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    weights["model.layers.2.mlp.up_proj.weight"] *= 10_000
+    weights["model.layers.2.mlp.down_proj.weight"] *= 1e5
+    assert all(weight.abs().max() < 65504 for weight in weights.values()), "the weights fit"
+    save_file(weights, path, metadata={"format": "pt"})
 
 
 def activation_rows(root: Path) -> dict[tuple, np.ndarray]:

@@ -27,6 +27,7 @@ from tests.ingest.conftest import (
     assert_checks_pass,
     forked,
     last_run,
+    overflow_in_half_precision,
 )
 from tests.tiny_models import save_tiny
 from warehouse.connection import connect, rows
@@ -233,6 +234,48 @@ def test_weights_that_give_nan_are_an_error_naming_prompt_and_layer(
     assert activation_rows(root) == {}
     assert last_run(root)["status"] == "failed"
     assert run(layers=[0, 1]).rows == 10, "the layers below are sound"
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [Selection(), Selection(layers=(0, 1), token_layers=(2,))],
+    ids=["pooled", "kept tokens"],
+)
+def test_what_overflows_float16_is_found_before_anything_is_stored(
+    root: Path,
+    llama: ModelSpec,
+    llama_folder: Path,
+    import_texts: ImportTexts,
+    selection: Selection,
+) -> None:
+    import_texts(TEXTS)
+    overflow_in_half_precision(llama_folder)
+    longest = rows(connect(root), "from prompts order by length(text) desc")[0]["prompt_id"]
+    with pytest.raises(NonFiniteError) as caught:
+        ingest_activations(root, llama, {"texts": None}, selection, dtype="float16")
+    assert str(caught.value) == (
+        f"tiny-llama gives NaN or infinity at layer 2 for prompt {longest} in float16: "
+        "try --dtype float32 or bfloat16"
+    )
+    for table in ("activations", "prompt_tokens"):
+        assert rows(connect(root), f"select count(*) as n from {table}") == [{"n": 0}]
+    for dtype in ("float32", "bfloat16"):
+        ingest_activations(root, llama, {"texts": None}, selection, dtype=dtype)
+    found = rows(connect(root), "select max(norm) as n from activations")[0]["n"]
+    kept = rows(connect(root), "select max(list_max(vector)) as n from prompt_tokens")[0]["n"]
+    assert max(found, kept or 0) > 65504, "what float16 cannot hold is held"
+    assert_checks_pass(root)
+
+
+def test_an_overflow_is_not_taken_for_a_block_without_an_mlp(
+    run: Callable[..., IngestSummary], root: Path, llama: ModelSpec, llama_folder: Path
+) -> None:
+    overflow_in_half_precision(llama_folder)
+    with pytest.raises(NonFiniteError, match="infinity at layer 2 in float16: try --dtype"):
+        ingest_activations(
+            root, llama, {"texts": None}, Selection(sites=("mlp_out",)), dtype="float16"
+        )
+    assert activation_rows(root) == {}
 
 
 def test_a_limit_holds_for_each_set_and_a_shared_prompt_is_run_once(

@@ -1,131 +1,151 @@
 """A job killed at any instant, however often, and started again ends with the same rows.
 
-The jobs run in processes of their own, forked from one that has imported everything, so that the
-kills fall into the work and not into the imports.
+Half of the kills come from outside at random instants; with the other half the job kills itself at
+each instant of a write: before, between and after its row groups, its fsync, its rename and its
+two tables.
 """
 
 from __future__ import annotations
 
-import os
+import itertools
 import random
 import shutil
 import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from ingest.activations import ingest_activations
 from ingest.models import ModelSpec
 from ingest.traces import ingest_traces
-from tests.ingest.conftest import ImportTexts, activation_rows, assert_checks_pass, forked
-from warehouse.connection import connect, rows
+from tests.ingest.conftest import ImportTexts, assert_checks_pass, forked
+from tests.ingest.processes import INSTANTS, SELECTION, TRACES, run_activations, run_traces
+from warehouse.connection import connect, query, rows, vectors
+from warehouse.schemas import TABLES
 from warehouse.writer import data_file
 
-KILLS = 8
-PROMPTS = 120
-
-# What a killed process runs: small commits, so that there is something to resume from.
-DRIVER = """
-import os
-from pathlib import Path
-import torch
-import ingest.activations, ingest.chunks, ingest.traces
-from ingest.models import resolve
-torch.set_num_threads(1)
-os.environ["AXES_CACHE"] = {cache!r}
-ingest.chunks._FLUSH_BYTES = 1
-{call}
-"""
-ACTIVATIONS = (
-    "ingest.activations.ingest_activations("
-    "Path({root!r}), resolve({model!r}), {{'texts': None}}, token_budget=30)"
-)
-TRACES = (
-    "ingest.traces.ingest_traces(Path({root!r}), resolve({model!r}), 'texts', "
-    "layers=[1, 3], max_new_tokens=3, batch_size=2, temperature=1.0)"
-)
+RANDOM_KILLS = 14
+PROMPTS = 150
 
 
-def kill_often(root: Path, model: Path, call: str, table: str, *, seed: int) -> list[int]:
-    """Start the job and kill it, `KILLS` times; returns how many files each kill left."""
+def kill_often(
+    root: Path, model: Path, job: Callable[..., None], tables: Sequence[str], *, seed: int
+) -> list[int]:
+    """Start a job and have it killed, 26 times; returns how many files each kill left."""
     chance = random.Random(seed)
-    folder = data_file(root, table, "any", model.name).parent
-    text = DRIVER.format(
-        cache=os.environ["AXES_CACHE"], call=call.format(root=str(root), model=str(model))
-    )
+    folders = [data_file(root, table, "any", model.name).parent for table in tables]
+    plan: list[Any] = [*itertools.product(tables, INSTANTS), *[None] * RANDOM_KILLS]
+    chance.shuffle(plan)
     left = []
-    for index in range(KILLS):
-        job = forked(exec, text, {})
-        there = len(list(folder.glob("*.parquet")))
-        # Some are killed while they start, most once they have committed so many files.
-        wanted = there + (index % 5)
-        job.start()
-        while job.is_alive() and len(list(folder.glob("*.parquet"))) < wanted:
-            job.join(0.003)
-        job.join(chance.uniform(0, 0.4 if wanted == there else 0.02))
-        job.kill()
-        job.join()
-        assert job.exitcode == -signal.SIGKILL, "the kill came before the end"
-        left.append(len(list(folder.glob("*.parquet"))))
+    for number, planned in enumerate(plan):
+        if planned is None:
+            kill_at_random(forked(job, root, model), folders[0], number % 4, chance)
+        else:
+            process = forked(job, root, model, instant=(*planned, chance.randint(1, 2)))
+            process.start()
+            process.join(60)
+            assert process.exitcode == -signal.SIGKILL, f"never came to {planned}"
+        left.append(sum(len(list(folder.glob("*.parquet"))) for folder in folders))
     return left
 
 
+def kill_at_random(process: Any, folder: Path, new_files: int, chance: random.Random) -> None:
+    """Kill a process that has committed so many files, or somewhere in its start."""
+
+    def count() -> int:
+        return len(list(folder.glob("*.parquet")))
+
+    wanted = count() + new_files
+    process.start()
+    while process.is_alive() and count() < wanted:
+        process.join(0.002)
+    process.join(chance.uniform(0, 0.02 if new_files else 0.4))
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, "the kill came before the end"
+
+
+def table_rows(root: Path, table: str) -> tuple[list[dict], np.ndarray]:
+    """All rows of a table by its key, without the run that wrote them, and their vectors apart."""
+    key = TABLES[table].key
+    columns = [name for name in TABLES[table].schema.names if name not in ("run_id", "vector")]
+    in_order = f"from {table} order by {', '.join(key)}"
+    found = query(connect(root), f"select {', '.join(columns)} {in_order}")
+    keys = [tuple(row[name] for name in key) for row in found.select(key).to_pylist()]
+    assert len(set(keys)) == len(keys), f"two rows of {table} share a key"
+    if "vector" not in TABLES[table].schema.names:
+        return found.to_pylist(), np.empty((0, 0))
+    column = query(connect(root), f"select vector {in_order}")["vector"]
+    assert isinstance(column, pa.ChunkedArray)
+    return found.to_pylist(), vectors(column)
+
+
+def assert_same_rows(first: Path, second: Path, tables: Sequence[str]) -> None:
+    """Equal, numbers but for the rounding that comes with other batches."""
+    for table in tables:
+        (given, matrix), (wanted, expected) = table_rows(first, table), table_rows(second, table)
+        assert len(given) == len(wanted) > 0
+        np.testing.assert_allclose(matrix, expected, atol=1e-5, rtol=1e-5)
+        for row, other in zip(given, wanted, strict=True):
+            rounded = {name for name, value in row.items() if isinstance(value, float)}
+            for name in rounded:
+                assert row[name] == pytest.approx(other[name], abs=1e-4, rel=1e-5)
+            assert {name: row[name] for name in row.keys() - rounded} == {
+                name: other[name] for name in other.keys() - rounded
+            }
+
+
 @pytest.fixture
-def pair(root: Path, tmp_path: Path, import_texts: ImportTexts) -> tuple[Path, Path]:
-    """Two warehouses with the same prompts."""
+def roots(root: Path, tmp_path: Path, import_texts: ImportTexts) -> list[Path]:
+    """Three warehouses with the same prompts."""
     import_texts([f"prompt {index} {'x' * (index % 13)}" for index in range(PROMPTS)])
-    return root, shutil.copytree(root, tmp_path / "uninterrupted")
+    return [root, *(shutil.copytree(root, tmp_path / name) for name in ("traces", "whole"))]
 
 
-def test_activations_killed_and_resumed_equal_an_uninterrupted_run(
-    pair: tuple[Path, Path], llama: ModelSpec, llama_folder: Path
+def test_jobs_killed_and_resumed_equal_uninterrupted_ones(
+    roots: list[Path], llama: ModelSpec, llama_folder: Path
 ) -> None:
-    killed, whole = pair
-    left = kill_often(killed, llama_folder, ACTIVATIONS, "activations", seed=0)
-    assert left == sorted(left) and len(set(left)) > 4, "work was committed between the kills"
-    partial = activation_rows(killed)
-    assert 0 < len(partial) < PROMPTS * 4
-    assert_checks_pass(killed)
-    ingest_activations(killed, llama, {"texts": None})
-    ingest_activations(whole, llama, {"texts": None})
-    resumed, expected = activation_rows(killed), activation_rows(whole)
-    assert resumed.keys() == expected.keys()
-    assert len(resumed) == PROMPTS * 4
-    for key, vector in expected.items():
-        np.testing.assert_allclose(resumed[key], vector, atol=1e-5, rtol=1e-5)
-    assert all(np.array_equal(resumed[key], vector) for key, vector in partial.items())
-    assert_checks_pass(killed)
-    statuses = rows(connect(killed), "select status from runs where command like 'ingest%'")
-    assert [row["status"] for row in statuses].count("finished") == 1
-    assert 0 < [row["status"] for row in statuses].count("running") <= KILLS
+    killed_activations, killed_traces, whole = roots
+    stored, generated = ("activations", "prompt_tokens"), ("generation_tokens", "generations")
+    with ThreadPoolExecutor(2) as campaigns:
+        waiting = [
+            campaigns.submit(
+                kill_often, killed_activations, llama_folder, run_activations, stored, seed=0
+            ),
+            campaigns.submit(
+                kill_often, killed_traces, llama_folder, run_traces, generated, seed=1
+            ),
+        ]
+        left = [campaign.result() for campaign in waiting]
+    assert all(len(files) >= 25 and len(set(files)) > 10 for files in left)
+    for root in roots[:2]:
+        assert [path for path in root.rglob("*.tmp") if path.is_file()], (
+            "some were killed in the middle of a file"
+        )
+        assert_checks_pass(root)
+    partial = table_rows(killed_activations, "activations")[0]
+    assert 0 < len(partial) < PROMPTS * 16
 
-
-def trace_rows(root: Path) -> dict[tuple, dict]:
-    found = rows(
-        connect(root),
-        "select prompt_id, text, step, layer, token_id, logprob, vector from generations "
-        "inner join generation_tokens using (generation_id)",
-    )
-    keyed = {(row["prompt_id"], row["step"], row["layer"]): row for row in found}
-    assert len(keyed) == len(found), "two tokens share a key"
-    return keyed
-
-
-def test_traces_killed_and_resumed_equal_an_uninterrupted_run(
-    pair: tuple[Path, Path], llama: ModelSpec, llama_folder: Path
-) -> None:
-    killed, whole = pair
-    left = kill_often(killed, llama_folder, TRACES, "generation_tokens", seed=1)
-    partial = trace_rows(killed)
-    assert 0 < left[-1] < PROMPTS // 2 and partial
-    options = {"layers": [1, 3], "max_new_tokens": 3, "batch_size": 2, "temperature": 1.0}
-    ingest_traces(killed, llama, "texts", **options)
-    ingest_traces(whole, llama, "texts", **options)
-    resumed, expected = trace_rows(killed), trace_rows(whole)
-    assert partial.keys() < resumed.keys() == expected.keys()
-    for key, row in expected.items():
-        assert (row["text"], row["token_id"]) == (resumed[key]["text"], resumed[key]["token_id"])
-        assert row["logprob"] == pytest.approx(resumed[key]["logprob"], abs=1e-5)
-        np.testing.assert_allclose(row["vector"], resumed[key]["vector"], atol=1e-5, rtol=1e-5)
-    assert_checks_pass(killed)
+    for root in (killed_activations, whole):
+        ingest_activations(root, llama, {"texts": None}, SELECTION)
+    for root in (killed_traces, whole):
+        ingest_traces(root, llama, "texts", **TRACES)
+    assert_same_rows(killed_activations, whole, stored)
+    assert_same_rows(killed_traces, whole, generated)
+    assert len(table_rows(whole, "activations")[0]) == PROMPTS * 16
+    assert len(table_rows(whole, "generations")[0]) == PROMPTS
+    for root in roots:
+        assert_checks_pass(root)
+        ended = [
+            row["status"]
+            for row in rows(connect(root), "select status from runs where command like 'ingest%'")
+        ]
+        assert set(ended) <= {"finished", "running"}
+        assert ended.count("finished") == (2 if root == whole else 1)
+    again = ingest_activations(killed_activations, llama, {"texts": None}, SELECTION)
+    assert (again.new_count, again.rows) == (0, 0)

@@ -6,7 +6,9 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -175,6 +177,42 @@ def test_the_identity_depends_on_dtype_and_name_and_not_on_the_place(
     assert identify(other, llama_folder, "float32").model_id != identity.model_id
     elsewhere = shutil.copytree(llama_folder, tmp_path / "elsewhere")
     assert identify(llama, elsewhere, "float32") == identity
+
+
+def test_each_choice_of_how_a_model_is_run_is_another_identity(
+    llama: ModelSpec, llama_folder: Path, tmp_path: Path
+) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    choices: dict[str, Any] = {
+        "revision": ["abc123", "def456"],
+        "adapter": [str(adapter)],
+        "quantization": ["4bit", "8bit"],
+        "attention": ["eager"],
+        "blocks": ["model.layers"],
+    }
+
+    def model_id(**chosen: Any) -> str:
+        return identify(replace(llama, **chosen), llama_folder, "float32").model_id
+
+    ids = [model_id()]
+    ids += [model_id(**{name: value}) for name, values in choices.items() for value in values]
+    ids.append(model_id(**{name: values[-1] for name, values in choices.items()}))
+    assert len(set(ids)) == len(ids)
+    # What is taken by default is the same when it is asked for, and so is all when asked again.
+    assert identify(llama, llama_folder, "float32").attention == "sdpa"
+    assert model_id(attention="sdpa") == ids[0] == model_id()
+    plain = model_id(adapter=str(adapter))
+    (adapter / "README.md").write_text("notes")
+    assert model_id(adapter=str(adapter)) == plain
+    elsewhere = shutil.copytree(adapter, tmp_path / "elsewhere")
+    assert model_id(adapter=str(elsewhere)) == plain, "it is what it holds, not where it lies"
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (adapter / name).write_text("other")
+        assert model_id(adapter=str(adapter)) != plain
+        shutil.copy(elsewhere / name, adapter / name)
 
 
 def test_the_template_of_an_older_tokenizer_config_counts(

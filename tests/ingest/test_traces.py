@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from transformers import GenerationConfig
+from safetensors.torch import load_file, save_file
+from transformers import GenerationConfig, LlamaForCausalLM
 
 import ingest.jobs
 import ingest.traces
@@ -19,10 +20,15 @@ from ingest.prompt_sources import PromptSource
 from ingest.prompts import import_prompts
 from ingest.recording import block_points, record
 from ingest.traces import ingest_traces
-from tests.ingest.conftest import ImportTexts, assert_checks_pass, last_run
-from tests.tiny_models import save_tiny
+from tests.ingest.conftest import (
+    ImportTexts,
+    assert_checks_pass,
+    last_run,
+    overflow_in_half_precision,
+)
+from tests.tiny_models import byte_tokenizer, save_tiny
 from warehouse.connection import connect, rows
-from warehouse.errors import LayerError, PromptError
+from warehouse.errors import LayerError, NonFiniteError, PromptError
 
 TEXTS = ["hello there, you", "hi", "what is a duck", "a", "tell me more of it"]
 STEPS = 7
@@ -287,6 +293,61 @@ def test_layers_given_twice_or_out_of_order_are_the_same_layers(
     run(layers=[3, 1, 3])
     assert_teacher_forced(root, llama, [1, 3])
     assert run(layers=[1, 3]).new_count == 0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(("layers", "place"), [([1, 2], "at layer 2"), ([1], "above layer 1")])
+def test_what_overflows_float16_is_found_before_anything_is_stored(
+    run: Callable[..., Any],
+    root: Path,
+    llama_folder: Path,
+    layers: list[int],
+    place: str,
+    temperature: float,
+) -> None:
+    overflow_in_half_precision(llama_folder)
+    first = rows(connect(root), "from prompts order by position")[0]["prompt_id"]
+    with pytest.raises(NonFiniteError) as caught:
+        run(layers=layers, temperature=temperature, dtype="float16")
+    assert str(caught.value) == (
+        f"tiny-llama gives NaN or infinity {place} for prompt {first} in float16: "
+        "try --dtype float32 or bfloat16"
+    )
+    assert completions(root) == {}
+    run(layers=layers, temperature=temperature, dtype="float32")
+    assert completions(root).keys() == set(TEXTS)
+
+
+def test_an_overflow_of_a_token_that_nothing_follows_is_found_too(
+    run: Callable[..., Any], root: Path, llama_folder: Path
+) -> None:
+    """Only the vector of the last token shows it: no logits are computed from there."""
+    run(max_new_tokens=1)
+    last = {row["tokens"][0]["token_id"] for row in completions(root).values()}
+    path = llama_folder / "model.safetensors"
+    weights = load_file(path)
+    inside = {id_ for text in TEXTS for id_ in byte_tokenizer()(text).input_ids}
+    assert last - inside, "a token that is drawn and not in the prompts"
+    weights["model.embed_tokens.weight"][sorted(last - inside)] = float("inf")
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(NonFiniteError, match="at layer 1 for prompt"):
+        run(max_new_tokens=1)
+
+
+def test_tokens_that_the_model_rules_out_do_not_spoil_the_entropy(
+    run: Callable[..., Any], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = LlamaForCausalLM.forward
+
+    def without_a_token(*args: Any, **options: Any) -> Any:
+        output = real(*args, **options)
+        output.logits[..., 7] = float("-inf")
+        return output
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", without_a_token)
+    run(max_new_tokens=2)
+    entropies = [token["entropy"] for row in completions(root).values() for token in row["tokens"]]
+    assert np.isfinite(entropies).all() and min(entropies) > 0
 
 
 def test_what_cannot_be_run_is_named_or_skipped(

@@ -1,0 +1,161 @@
+"""Jobs beside each other on one root: all end well, every row is there once."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ingest.chunks
+import ingest.jobs
+import ingest.traces
+from ingest.activations import ingest_activations
+from ingest.chunks import ChunkWriter
+from ingest.models import LoadedModel, ModelSpec
+from ingest.selection import Selection
+from ingest.sharding import Shard
+from ingest.traces import ingest_traces
+from tests.ingest.conftest import ImportTexts, activation_rows, assert_checks_pass, forked, last_run
+from tests.ingest.processes import TRACES, run_activations, run_traces
+from warehouse.connection import connect, rows
+from warehouse.layout import init_root
+from warehouse.repairing import repair
+
+TEXTS = [f"prompt number {index}" for index in range(40)]
+ALL = {"texts": None}
+
+
+@pytest.fixture(autouse=True)
+def prompts(import_texts: ImportTexts) -> None:
+    import_texts(TEXTS)
+
+
+def counts(root: Path, table: str, *key: str) -> tuple[int, int]:
+    """How many rows, and how many of different keys."""
+    names = ", ".join(key)
+    (found,) = rows(
+        connect(root), f"select count(*) as n, count(distinct ({names})) as k from {table}"
+    )
+    return found["n"], found["k"]
+
+
+@pytest.mark.parametrize(
+    "shards",
+    [
+        [None, "1/2"],
+        ["1/2", "2/3", "2/2"],
+        ["1/1", None, "3/4"],
+    ],
+)
+def test_jobs_on_overlapping_parts_store_each_row_once(
+    root: Path, llama_folder: Path, shards: list[str | None]
+) -> None:
+    parts = [None if shard is None else Shard.parse(shard) for shard in shards]
+    jobs = [forked(run_activations, root, llama_folder, part) for part in parts]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(120)
+    assert [job.exitcode for job in jobs] == [0] * len(jobs)
+    pooled = counts(root, "activations", "prompt_id", "layer", "site", "pooling")
+    assert pooled == (len(TEXTS) * 16, len(TEXTS) * 16)
+    tokens = sum(2 * (len(text) + 1) for text in TEXTS)
+    assert counts(root, "prompt_tokens", "prompt_id", "site", "position") == (tokens, tokens)
+    found = rows(connect(root), "select sum(rows) as n from runs where status = 'finished'")
+    assert found == [{"n": len(TEXTS) * 16 + tokens}]
+    assert_checks_pass(root)
+
+
+def test_what_others_store_while_the_weights_are_loaded_is_not_stored_again(
+    root: Path, llama: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = ingest.jobs.load
+
+    def slowly(*arguments: Any) -> LoadedModel:
+        with monkeypatch.context() as patch:
+            patch.setattr(ingest.jobs, "load", load)
+            assert ingest_activations(root, llama, ALL, shard=Shard(1, 2)).rows > 0
+        return load(*arguments)
+
+    monkeypatch.setattr(ingest.jobs, "load", slowly)
+    ingest_activations(root, llama, ALL)
+    assert len(activation_rows(root)) == 4 * len(TEXTS)
+    assert_checks_pass(root)
+
+
+def test_what_others_stored_before_one_commit_is_left_out_of_all_later_ones(
+    root: Path, llama: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Prompts in two groups, by what they lack: the second begins after the other job has written.
+    ingest_activations(root, llama, {"texts": 10}, Selection(layers=(0,)))
+    flush, flushed = ChunkWriter.flush, []
+
+    def flush_after_another_job(writer: ChunkWriter) -> None:
+        if not flushed:
+            flushed.append(writer)
+            with monkeypatch.context() as patch:
+                patch.setattr(ingest.chunks, "_FLUSH_BYTES", 64 << 20)
+                ingest_activations(root, llama, ALL, shard=Shard(1, 2))
+        flush(writer)
+
+    monkeypatch.setattr(ingest.chunks, "_FLUSH_BYTES", 1)
+    monkeypatch.setattr(ChunkWriter, "flush", flush_after_another_job)
+    ingest_activations(root, llama, ALL, token_budget=40)
+    assert len(activation_rows(root)) == 4 * len(TEXTS)
+    assert_checks_pass(root)
+
+
+def test_clearing_up_spares_the_tokens_of_a_job_on_another_version_of_the_model(
+    root: Path, llama: ModelSpec, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = ingest.traces.write_rows
+    other = forked(run_traces, root, llama_folder, "bfloat16")
+
+    def pause_between_tables(*arguments: Any, **options: Any) -> Path:
+        path = write(*arguments, **options)
+        if arguments[1] == "generation_tokens" and other.pid is None:
+            other.start()
+            while len(list((root / "runs").glob("*.parquet"))) < 3:
+                time.sleep(0.01)
+            # The other job is at work: it clears up at once, unless it waits for this one.
+            other.join(1)
+        return path
+
+    monkeypatch.setattr(ingest.traces, "write_rows", pause_between_tables)
+    ingest_traces(root, llama, "texts", **TRACES)
+    other.join(120)
+    assert other.exitcode == 0
+    assert counts(root, "generations", "prompt_id", "model_id") == (80, 80)
+    assert_checks_pass(root)
+
+
+def test_two_processes_that_start_a_warehouse_do_not_disturb_each_other(tmp_path: Path) -> None:
+    fresh = tmp_path / "fresh"
+    starters = [forked(init_root, fresh) for _ in range(6)]
+    for starter in starters:
+        starter.start()
+    for starter in starters:
+        starter.join(60)
+    assert [starter.exitcode for starter in starters] == [0] * 6
+    assert rows(connect(fresh), "select count(*) as n from activations") == [{"n": 0}]
+
+
+def test_parts_run_in_roots_of_their_own_are_copied_into_one(
+    root: Path, llama: ModelSpec, tmp_path: Path
+) -> None:
+    for number in (1, 2, 3):
+        part = shutil.copytree(root, tmp_path / f"part{number}")
+        assert ingest_activations(part, llama, ALL, shard=Shard(number, 3)).rows > 0
+        assert last_run(part)["status"] == "finished"
+    for number in (1, 2, 3):
+        # The tables, and not the ledger that each root keeps of its own files.
+        tables = shutil.ignore_patterns(".*")
+        shutil.copytree(tmp_path / f"part{number}", root, dirs_exist_ok=True, ignore=tables)
+    repair(root, adopt=True)
+    together = activation_rows(root)
+    assert len(together) == 4 * len(TEXTS)
+    assert_checks_pass(root)
+    assert ingest_activations(root, llama, ALL).new_count == 0

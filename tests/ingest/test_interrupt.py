@@ -1,0 +1,115 @@
+"""Ctrl-C, as a terminal sends it to a command: the batch is finished, committed, and said to be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingest.jobs import stops_between_batches
+from tests.ingest.conftest import ImportTexts, assert_checks_pass, forked, last_run
+from tests.ingest.processes import run_command
+from warehouse.connection import connect, rows
+
+PROMPTS = 400
+SMALL = {"activations": ["--token-budget", "1"], "traces": ["--batch-size", "1"]}
+ASKED = {"activations": [], "traces": ["--max-new-tokens", "3"]}
+TABLES = {"activations": "activations", "traces": "generations"}
+
+
+@pytest.fixture(autouse=True)
+def prompts(import_texts: ImportTexts) -> None:
+    import_texts([f"prompt {index} {'x' * (index % 13)}" for index in range(PROMPTS)])
+
+
+def start(kind: str, root: Path, model: Path, output: Path, sizes: list[str]) -> Any:
+    arguments = ["ingest", kind, str(model), "--prompts", "texts", "--root", str(root)]
+    process = forked(run_command, [*arguments, *ASKED[kind], *sizes], output)
+    process.start()
+    return process
+
+
+def wait_for_batches(process: Any, root: Path) -> None:
+    """Until the model is registered, which is just before the first batch, and a little more."""
+    while process.is_alive() and len(list((root / "models").glob("*.parquet"))) < 2:
+        time.sleep(0.002)
+    time.sleep(0.1)
+
+
+def done(root: Path, kind: str) -> int:
+    found = f"select count(distinct prompt_id) as n from {TABLES[kind]}"
+    return rows(connect(root), found)[0]["n"]
+
+
+@pytest.mark.parametrize("kind", sorted(SMALL))
+def test_an_interrupted_job_commits_what_it_has_done_and_says_how_to_go_on(
+    kind: str, root: Path, llama_folder: Path, tmp_path: Path
+) -> None:
+    process = start(kind, root, llama_folder, tmp_path / "output", SMALL[kind])
+    wait_for_batches(process, root)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    output = (tmp_path / "output").read_text()
+    assert process.exitcode == 130, output
+    assert "finishing the batch; Ctrl-C again stops at once" in output
+    assert output.endswith("interrupted: run the same command again to go on from here\n")
+    assert "Traceback" not in output
+    row = last_run(root)
+    assert row["status"] == "interrupted"
+    kept = done(root, kind)
+    assert 0 < kept < PROMPTS
+    assert (
+        row["rows"]
+        == {
+            "activations": 4 * kept,
+            "traces": rows(connect(root), "select count(*) as n from generation_tokens")[0]["n"],
+        }[kind]
+    )
+    assert_checks_pass(root)
+    again = start(kind, root, llama_folder, tmp_path / "output", [])
+    again.join(120)
+    assert again.exitcode == 0
+    assert done(root, kind) == PROMPTS
+    assert last_run(root)["status"] == "finished"
+    assert_checks_pass(root)
+
+
+@pytest.mark.parametrize("kind", sorted(SMALL))
+@pytest.mark.parametrize("pause", [0.0, 0.001, 0.004])
+def test_a_second_one_stops_at_once_and_leaves_a_sound_warehouse(
+    kind: str, pause: float, root: Path, llama_folder: Path, tmp_path: Path
+) -> None:
+    process = start(kind, root, llama_folder, tmp_path / "output", SMALL[kind])
+    wait_for_batches(process, root)
+    for _ in range(2):
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(pause)
+    process.join(60)
+    assert process.exitcode not in (None, 0)
+    assert done(root, kind) < PROMPTS
+    assert_checks_pass(root)
+
+
+def test_a_job_in_the_background_does_not_see_the_ctrl_c_of_the_foreground() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stops_between_batches() as check_interrupt:
+            os.kill(os.getpid(), signal.SIGINT)
+            check_interrupt()
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_one_that_comes_after_the_last_batch_is_not_lost() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), stops_between_batches():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

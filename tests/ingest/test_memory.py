@@ -1,0 +1,115 @@
+"""Batches that do not fit the memory: smaller ones follow, and every prompt is still run once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import LlamaForCausalLM
+
+from ingest.activations import _Session, ingest_activations, plan_activations
+from ingest.forward import Forward, StartedBatch
+from ingest.models import ModelSpec
+from ingest.selection import Selection
+from ingest.templates import Rendered, Template
+from ingest.traces import ingest_traces
+from tests.ingest.conftest import ImportTexts, activation_rows, last_run
+from warehouse.errors import ModelError
+from warehouse.runs import Run
+
+SYSTEM = "You are a careful assistant who answers in one line."
+TEXTS = [f"{index}{'x' * (index % 11)}" for index in range(24)]
+CHAT = Selection(layers=(0,), template=Template("chat", SYSTEM))
+
+
+class SmallMemory:
+    """In place of a `Forward`: room for so many tokens, those of the prefix included."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.tries: list[list[str]] = []
+
+    def start(self, names: list[str], rendered: list[Rendered]) -> Any:
+        self.tries.append(names)
+        if len(names) * max(len(prompt.token_ids) for prompt in rendered) > self.room:
+            raise torch.OutOfMemoryError("pretended")
+        return SimpleNamespace(finish=lambda: names)
+
+
+@given(
+    own=st.lists(st.integers(1, 40), min_size=1, max_size=40),
+    shared=st.sampled_from([0, 3, 200]),
+    room=st.integers(0, 400),
+    token_budget=st.integers(1, 600),
+)
+def test_whatever_the_lengths_each_prompt_is_run_once(
+    own: list[int], shared: int, room: int, token_budget: int
+) -> None:
+    rendered = {
+        f"p{index}": Rendered([0] * (shared + length), len(f"{index}"), "hash")
+        for index, length in enumerate(own)
+    }
+    room += shared + max(own)
+    memory, run = SmallMemory(room), Run(Path(), "ingest", {})
+    loaded: Any = SimpleNamespace(device="cpu", spec=SimpleNamespace(name="m"))
+    nothing: Any = None
+    session = _Session(nothing, run, nothing, loaded, nothing, token_budget, True)
+    stand_in: Any = memory
+    batches: list[Any] = list(session._batches(stand_in, shared, list(rendered), rendered))
+    assert sorted(name for names in batches for name in names) == sorted(rendered)
+    refused = len(memory.tries) - len(batches)
+    assert len(run.messages) == refused
+    assert refused <= token_budget.bit_length()
+    assert session.token_budget == token_budget >> refused
+
+
+@pytest.fixture
+def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for four prompts at a time."""
+    real = Forward.start
+
+    def start(self: Forward, names: list[str], rendered: list[Rendered]) -> StartedBatch:
+        if len(names) > 4:
+            raise torch.OutOfMemoryError("pretended")
+        return real(self, names, rendered)
+
+    monkeypatch.setattr(Forward, "start", start)
+
+
+def test_behind_a_shared_prefix_too(
+    root: Path, llama: ModelSpec, import_texts: ImportTexts, small_memory: None
+) -> None:
+    import_texts(TEXTS)
+    summary = ingest_activations(root, llama, {"texts": None}, CHAT, token_budget=200)
+    assert (summary.new_count, summary.rows) == (len(TEXTS), len(TEXTS))
+    assert len(activation_rows(root)) == len(TEXTS)
+    message = last_run(root)["message"]
+    assert message.startswith("out of memory: token budget halved to 100; out of memory")
+    prefix = len(f"<system>{SYSTEM}<user>") + 1
+    whole = sum(prefix + len(text) + len("<assistant>") for text in TEXTS)
+    assert summary.tokens == whole - prefix * (len(TEXTS) - 1), "the prefix was shared"
+
+
+def test_a_plan_is_made_with_the_batches_that_fit(
+    root: Path, llama: ModelSpec, import_texts: ImportTexts, small_memory: None
+) -> None:
+    import_texts(TEXTS)
+    plan = plan_activations(root, llama, {"texts": None}, CHAT, token_budget=200)
+    assert plan.rows == len(TEXTS) and plan.seconds is not None
+
+
+def test_completions_that_do_not_fit_are_one_line(
+    root: Path, llama: ModelSpec, import_texts: ImportTexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("pretended")
+
+    import_texts(TEXTS)
+    monkeypatch.setattr(LlamaForCausalLM, "forward", no_memory)
+    with pytest.raises(ModelError, match="16 completions at once .* a smaller --batch-size"):
+        ingest_traces(root, llama, "texts")

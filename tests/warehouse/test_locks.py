@@ -1,0 +1,70 @@
+"""A lock is held by one at a time, and is free when its holder ends, however it ends."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from warehouse.errors import RootError
+from warehouse.locks import committing, locked
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from warehouse.locks import locked
+
+with locked(Path(sys.argv[1]), "job"):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_whoever_comes_second_says_so_and_waits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events: list[str] = []
+
+    def second() -> None:
+        with locked(tmp_path, "job", notice="waiting"):
+            events.append("second")
+
+    thread = threading.Thread(target=second)
+    with locked(tmp_path, "job", notice="not said"):
+        thread.start()
+        while "waiting" not in (said := capsys.readouterr().err):
+            assert said == ""
+        with locked(tmp_path, "other", notice="not said"):
+            events.append("first")
+    thread.join(10)
+    assert events == ["first", "second"]
+    assert capsys.readouterr().err == ""
+
+
+def test_versions_of_a_model_commit_in_turn_and_other_models_meanwhile(tmp_path: Path) -> None:
+    with committing(tmp_path, "owner/name"), committing(tmp_path, "owner/other"):
+        files = sorted(path.name for path in (tmp_path / ".locks").iterdir())
+    assert files == ["owner%2Fname.commit.lock", "owner%2Fother.commit.lock"]
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)])
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / ".locks" / "job.lock").exists()
+    with locked(tmp_path, "job", notice="not said"):
+        assert [path.name for path in (tmp_path / ".locks").iterdir()] == ["job.lock"]
+
+
+def test_a_lock_is_let_go_after_an_error(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(KeyError), locked(tmp_path, "job", notice="not said"):
+            raise KeyError
+
+
+def test_a_lock_that_cannot_be_made_is_a_root_error(tmp_path: Path) -> None:
+    (tmp_path / ".locks").write_text("a file in the way")
+    with pytest.raises(RootError, match="cannot write .*job.lock"), locked(tmp_path, "job"):
+        pytest.fail("locked")
