@@ -168,9 +168,7 @@ def _distinct(names: list[str]) -> list[str]:
     return distinct
 
 
-def load_sql(
-    connection: Connection, root: Path, *, is_indexed: bool, is_commented: bool
-) -> None:
+def load_sql(connection: Connection, root: Path, *, is_indexed: bool, is_commented: bool) -> None:
     """Make a bare connection a warehouse: the objects of `sql/`, each after those it reads.
 
     Views are bound when they are made, and a mart reads its tables many times over: so marts are

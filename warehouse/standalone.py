@@ -51,9 +51,7 @@ def write_standalone(root: Path, path: Path | None = None, *, is_relative: bool 
             if is_relative:
                 folder = _stand_in(Path(aside), location, root.resolve())
                 connection.execute("set file_search_path = ?", [folder.as_posix()])
-            load_sql(
-                connection, location, is_indexed=refresh_index(root), is_commented=True
-            )
+            load_sql(connection, location, is_indexed=refresh_index(root), is_commented=True)
         temporary.replace(path)
     except (duckdb.Error, OSError) as error:
         raise RootError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
