@@ -71,7 +71,7 @@ demo: $(INSTALLED) ## The main job on three real models: ingest, fit, align, eva
 	@echo $(OUT)/report.md
 
 test: $(TESTABLE) ## The whole test suite.
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto
 
 check: $(TESTABLE) ## What CI runs before the tests: format, lint, types, SQL.
 	$(VENV)/bin/ruff format --check .

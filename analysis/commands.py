@@ -99,7 +99,7 @@ def study(
     from analysis.definition import StudyDefinition
     from analysis.report import STUDY_TABLE, write_report
     from analysis.study import run_study, study_result
-    from ingest.models import group_members, known_as
+    from ingest.registry import group_members, known_as
     from warehouse.connection import connect, query
     from warehouse.render import show
 
@@ -168,7 +168,7 @@ def fit(
     """
     from analysis.fitting import fit_native
     from analysis.matrices import find_space
-    from ingest.models import known_as
+    from ingest.registry import known_as
     from warehouse.connection import connect, query
     from warehouse.render import show
     from warehouse.runs import record_run
@@ -240,9 +240,9 @@ def _ingest_missing(
     """
     from analysis.matrices import is_covered
     from ingest.activations import ingest_activations
-    from ingest.models import resolve
     from ingest.pooling import find_pooling
     from ingest.prompts import import_ready_sets
+    from ingest.registry import resolve
     from ingest.selection import Selection
     from ingest.templates import Template
     from warehouse.connection import connect

@@ -18,9 +18,10 @@ from ingest.batching import DEFAULT_TOKEN_BUDGET, plan_batches
 from ingest.chunks import ChunkWriter, StoredRows
 from ingest.forward import Batch, Forward, StartedBatch
 from ingest.jobs import IngestSummary, Job, non_finite, open_job, stops_between_batches
-from ingest.models import LoadedModel, ModelSpec, require_layers
+from ingest.models import LoadedModel, require_layers
 from ingest.prefixes import share_prefix
 from ingest.prompts import Prompt, read_prompts
+from ingest.registry import ModelSpec
 from ingest.selection import Item, Items, Selection, missing_items, stored_items
 from ingest.sharding import Shard
 from ingest.sites import find_points

@@ -15,17 +15,11 @@ from torch import Tensor
 
 from ingest.batching import pad
 from ingest.fetch import at_commit, fetch
-from ingest.models import (
-    LoadedModel,
-    ModelSpec,
-    blocks_path,
-    default_device,
-    default_dtype,
-    identify,
-    load,
-)
+from ingest.identity import identify
+from ingest.models import LoadedModel, blocks_path, default_device, default_dtype, load
 from ingest.prefixes import share_prefix
 from ingest.recording import block_points, record, run_backbone
+from ingest.registry import ModelSpec
 from ingest.sites import find_points
 from ingest.templates import Template, pad_id, render
 from warehouse.errors import ModelError, NonFiniteError

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ingest.fetch import hub_repository, local_folder
 from ingest.hub import download_config, needed_files, weight_files
-from ingest.models import ModelSpec, skeleton
+from ingest.models import skeleton
+from ingest.registry import ModelSpec
 from warehouse.progress import byte_text
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from warehouse.errors import ModelError
 from warehouse.progress import quiet_transformers, track, waiting
 
 if TYPE_CHECKING:
-    from ingest.models import ModelSpec
+    from ingest.registry import ModelSpec
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 

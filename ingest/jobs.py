@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ingest.fetch import at_commit, fetch
+from ingest.identity import ModelIdentity, identify
 from ingest.models import (
     LoadedModel,
-    ModelIdentity,
-    ModelSpec,
     context_length,
     default_device,
     default_dtype,
     find_blocks,
-    identify,
     load,
     load_tokenizer,
     model_row,
@@ -31,6 +29,7 @@ from ingest.models import (
     skeleton,
 )
 from ingest.pooling import Pooling
+from ingest.registry import ModelSpec
 from ingest.sharding import Shard
 from ingest.templates import Rendered, Template, render
 from warehouse.connection import connect, rows

@@ -29,7 +29,7 @@ def models_list(output_format: str) -> None:
     axes models list
     """
     from ingest.hashes import cache_folder
-    from ingest.models import registry
+    from ingest.registry import registry
     from warehouse.render import show_rows
 
     click.echo(f"cache: {cache_folder()}", err=True)
@@ -81,7 +81,7 @@ def models_show(
     axes models show qwen2.5-7b
     axes models show qwen2.5-7b --estimate --tokens-per-second 5000
     """
-    from ingest.models import resolve
+    from ingest.registry import resolve
     from warehouse.render import show_record, show_rows
 
     spec = resolve(model, source)
@@ -109,7 +109,7 @@ def models_fetch(model: tuple[str, ...]) -> None:
     axes models fetch smollm2-135m gemma3-270m
     """
     from ingest.fetch import fetch
-    from ingest.models import resolve
+    from ingest.registry import resolve
 
     for name in model:
         click.echo(fetch(resolve(name)))

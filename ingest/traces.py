@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from ingest.generation import Sampling, Trace, generate
 from ingest.jobs import IngestSummary, open_job, stops_between_batches
-from ingest.models import LoadedModel, ModelSpec, require_layers
+from ingest.models import LoadedModel, require_layers
 from ingest.prompts import read_prompts
+from ingest.registry import ModelSpec
 from ingest.templates import Template
 from warehouse.connection import connect, rows
 from warehouse.locks import committing

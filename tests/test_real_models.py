@@ -11,8 +11,10 @@ import torch
 from ingest.batching import pad
 from ingest.fetch import fetch
 from ingest.hashes import cache_folder
-from ingest.models import LoadedModel, identify, load, resolve
+from ingest.identity import identify
+from ingest.models import LoadedModel, load
 from ingest.recording import block_points, record, run_backbone
+from ingest.registry import resolve
 from ingest.templates import Template, pad_id, render
 
 # Taken at import, before the fixtures give each test an empty cache.

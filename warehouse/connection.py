@@ -55,7 +55,7 @@ def connect(
 
     `memory_limit` is in bytes, for the whole process: what is larger than a part of it is kept in
     files below the root while it is needed. Default: what DuckDB takes, most of the machine's.
-    `is_commented` puts what they mean on views, macros and columns, which takes as long as the rest.
+    `is_commented` puts on views, macros and columns what they mean; it takes as long as the rest.
     Raises `RootError` where `root` is not a warehouse, or DuckDB cannot read its files.
     """
     require_root(root)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.run import Figure, alternate, median_figure, ratios, seconds
 from ingest.fetch import fetch
-from ingest.models import resolve
+from ingest.registry import resolve
 
 MODEL = "smollm2-135m"
 SET = "demo_safety"

@@ -15,9 +15,11 @@ from unittest import mock
 from benchmarks.run import seconds
 from ingest.activations import ingest_activations
 from ingest.fetch import fetch
-from ingest.models import LoadedModel, identify, load, resolve
+from ingest.identity import identify
+from ingest.models import LoadedModel, load
 from ingest.prompt_sources import PromptSource, prompt_source
 from ingest.prompts import import_prompts, read_prompts
+from ingest.registry import resolve
 from ingest.selection import Selection
 
 SET = "benchmark"

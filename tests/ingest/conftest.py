@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from ingest.models import ModelSpec, resolve
 from ingest.prompts import prompt_id
+from ingest.registry import ModelSpec, resolve
 from tests.rows import put
 from tests.tiny_models import save_tiny
 from warehouse.checks import check

@@ -24,8 +24,8 @@ import ingest.activations
 import ingest.chunks
 import ingest.traces
 from axes import main
-from ingest.models import resolve
 from ingest.pooling import POOLINGS
+from ingest.registry import resolve
 from ingest.selection import Selection
 from ingest.sharding import Shard
 

@@ -16,8 +16,10 @@ from safetensors.torch import load_file, save_file
 import ingest.jobs
 from ingest.activations import IngestSummary, ingest_activations, plan_activations
 from ingest.forward import Forward, StartedBatch
-from ingest.models import ModelSpec, identify, load, resolve
+from ingest.identity import identify
+from ingest.models import load
 from ingest.pooling import POOLINGS
+from ingest.registry import ModelSpec, resolve
 from ingest.selection import Selection
 from ingest.sharding import Shard
 from ingest.templates import Rendered, Template

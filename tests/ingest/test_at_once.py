@@ -14,7 +14,8 @@ import ingest.jobs
 import ingest.traces
 from ingest.activations import ingest_activations
 from ingest.chunks import ChunkWriter
-from ingest.models import LoadedModel, ModelSpec
+from ingest.models import LoadedModel
+from ingest.registry import ModelSpec
 from ingest.selection import Selection
 from ingest.sharding import Shard
 from ingest.traces import ingest_traces

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ingest.activations import ingest_activations
-from ingest.models import ModelSpec
+from ingest.registry import ModelSpec
 from tests.ingest.conftest import ImportTexts, activation_rows, forked, last_run
 from tests.ingest.processes import run_command
 from tests.rows import put

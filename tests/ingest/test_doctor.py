@@ -10,7 +10,7 @@ import torch
 
 import ingest.doctor
 from ingest.doctor import FAIL, NOTE, PASS, Finding, examine
-from ingest.models import ModelSpec, resolve
+from ingest.registry import ModelSpec, resolve
 from tests.ingest.test_families import FAMILIES
 from tests.tiny_models import byte_tokenizer, save_tiny
 from warehouse.errors import ModelError

@@ -11,7 +11,9 @@ import torch
 
 from ingest.activations import ingest_activations
 from ingest.estimate import Estimate, estimate_needs, in_words
-from ingest.models import ModelSpec, identify, load, registry, resolve
+from ingest.identity import identify
+from ingest.models import load
+from ingest.registry import ModelSpec, registry, resolve
 from tests.ingest.conftest import ImportTexts
 from tests.tiny_models import save_tiny, tiny_model
 from warehouse.errors import ModelError

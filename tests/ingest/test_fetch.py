@@ -16,7 +16,9 @@ import torch
 from ingest import fetch as fetch_module
 from ingest.fetch import at_commit, fetch
 from ingest.hashes import cache_folder
-from ingest.models import ModelSpec, identify, load, resolve
+from ingest.identity import identify
+from ingest.models import load
+from ingest.registry import ModelSpec, resolve
 from tests.tiny_models import byte_tokenizer, tiny_model
 from warehouse.errors import ModelError
 

@@ -23,7 +23,7 @@ from huggingface_hub.errors import XetDownloadError
 
 from ingest.fetch import ADAPTER_FILES
 from ingest.hub import Repository, needed_files
-from ingest.models import registry
+from ingest.registry import registry
 from tests.ingest.hub_server import TOKEN, Hub, ServedRepository, serve
 from tests.tiny_models import byte_tokenizer, tiny_model
 from warehouse.connection import connect, rows

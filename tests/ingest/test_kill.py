@@ -21,7 +21,7 @@ import pyarrow as pa
 import pytest
 
 from ingest.activations import ingest_activations
-from ingest.models import ModelSpec
+from ingest.registry import ModelSpec
 from ingest.traces import ingest_traces
 from tests.ingest.conftest import ImportTexts, assert_checks_pass, forked
 from tests.ingest.processes import INSTANTS, SELECTION, TRACES, run_activations, run_traces

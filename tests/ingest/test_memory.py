@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM
 
 from ingest.activations import _Session, ingest_activations, plan_activations
 from ingest.forward import Forward, StartedBatch
-from ingest.models import ModelSpec
+from ingest.registry import ModelSpec
 from ingest.selection import Selection
 from ingest.templates import Rendered, Template
 from ingest.traces import ingest_traces

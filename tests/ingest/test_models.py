@@ -16,20 +16,16 @@ from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedConfig
 
 import ingest.models
+from ingest.identity import identify
 from ingest.models import (
-    ModelSpec,
     context_length,
     default_dtype,
     find_blocks,
-    group_members,
-    identify,
-    known_as,
     load,
     model_row,
-    registry,
     require_layers,
-    resolve,
 )
+from ingest.registry import ModelSpec, group_members, known_as, registry, resolve
 from tests.tiny_models import byte_tokenizer, save_tiny, tiny_model
 from warehouse.errors import LayerError, ModelError
 

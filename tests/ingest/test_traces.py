@@ -15,10 +15,12 @@ from transformers import GenerationConfig, LlamaForCausalLM
 
 import ingest.jobs
 import ingest.traces
-from ingest.models import ModelSpec, find_blocks, identify, load, resolve
+from ingest.identity import identify
+from ingest.models import find_blocks, load
 from ingest.prompt_sources import PromptSource
 from ingest.prompts import import_prompts
 from ingest.recording import block_points, record
+from ingest.registry import ModelSpec, resolve
 from ingest.traces import ingest_traces
 from tests.ingest.conftest import (
     ImportTexts,
