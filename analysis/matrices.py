@@ -28,6 +28,8 @@ from warehouse.scratch import Rows, StoredRows, allocate
 from warehouse.sites import RESID_POST
 from warehouse.writer import content_key
 
+_DESCRIPTION = "prompt_id, pair_id, text, is_positive"
+
 
 @dataclass(frozen=True)
 class Space:
@@ -165,8 +167,7 @@ def load_matrix(
     allowed, `LabelError` where only some of the prompts are labelled.
     """
     expected = count_prompts(connection, prompt_set, limit)
-    statement = matrix_query(space, prompt_set, limit)
-    table = query(connection, statement.replace(" is_positive, vector ", " is_positive ", 1))
+    table = query(connection, _rows_query(space, prompt_set, limit, _DESCRIPTION))
     missing_count = expected - table.num_rows
     if missing_count and not (allow_missing and table.num_rows):
         raise CoverageError(
@@ -190,7 +191,7 @@ def load_matrix(
         is_positive=None if unlabelled_count else np.array(labels, dtype=bool),
         groups=_groups(table.column("pair_id").combine_chunks()),
         missing_count=missing_count,
-        query=statement,
+        query=matrix_query(space, prompt_set, limit),
     )
 
 
@@ -309,6 +310,10 @@ def count_prompts(connection: Connection, prompt_set: str, limit: int | None = N
 
 def matrix_query(space: Space, prompt_set: str, limit: int | None = None) -> str:
     """The SQL that brings the rows of a matrix; it can be pasted into `axes sql`."""
+    return _rows_query(space, prompt_set, limit, f"{_DESCRIPTION}, vector")
+
+
+def _rows_query(space: Space, prompt_set: str, limit: int | None, columns: str) -> str:
     first = "" if limit is None else f" and position < {limit}"
     conditions: dict[str, Any] = {
         "model": space.model,
@@ -320,7 +325,7 @@ def matrix_query(space: Space, prompt_set: str, limit: int | None = None) -> str
     }
     where = " and ".join(f"{name} = {_literal(value)}" for name, value in conditions.items())
     return (
-        "select prompt_id, pair_id, text, is_positive, vector from v_activations "
+        f"select {columns} from v_activations "
         f"where {where} and layer = {space.layer}{first} order by position"
     )
 
