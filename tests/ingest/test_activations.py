@@ -530,6 +530,7 @@ def test_a_plan_says_what_the_job_then_does_and_writes_nothing(
 ) -> None:
     import_texts(TEXTS)
     selection = Selection(layers=(0, 1), token_layers=(2,), template=Template("chat", "Be kind."))
+    connect(root).close()  # Whoever opens a root first makes the index of keys.
     before = sorted(root.rglob("*"))
     plan = plan_activations(root, llama, {"texts": None}, selection)
     assert [path for path in root.rglob("*") if path not in before] == []

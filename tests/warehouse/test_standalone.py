@@ -79,7 +79,7 @@ def test_it_holds_what_a_connection_holds_with_every_comment(world: Path) -> Non
         order by all
     """
     with duckdb.connect(write_standalone(world), read_only=True) as connection:
-        assert rows(connection, asked) == rows(connect(world), asked)
+        assert rows(connection, asked) == rows(connect(world, is_commented=True), asked)
 
 
 @pytest.mark.parametrize("place", ["warehouse.duckdb", "out/deep, er/w.duckdb", "../beside.duckdb"])
