@@ -32,7 +32,7 @@ from ingest.pooling import Pooling
 from ingest.registry import ModelSpec
 from ingest.sharding import Shard
 from ingest.templates import Rendered, Template, render
-from warehouse.connection import connect, rows
+from warehouse.connection import connect_tables, rows
 from warehouse.errors import NonFiniteError, PromptError
 from warehouse.locks import locked
 from warehouse.progress import waiting
@@ -89,7 +89,7 @@ class Job:
     def layer_count(self) -> int:
         """Number of blocks: as registered, else by the configuration; no weights are loaded."""
         known = rows(
-            connect(self.root),
+            connect_tables(self.root, "models"),
             "select layer_count from models where model_id = ?",
             [self.identity.model_id],
         )

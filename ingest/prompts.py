@@ -24,7 +24,7 @@ from ingest.prompt_sources import (
     ready_sets,
     select_columns,
 )
-from warehouse.connection import connect, rows
+from warehouse.connection import connect_tables, rows
 from warehouse.errors import LabelError, PromptError
 from warehouse.layout import init_root
 from warehouse.runs import Run, record_run
@@ -112,8 +112,7 @@ def import_ready_sets(root: Path, names: Iterable[str]) -> None:
     if not ready:
         return
     init_root(root)
-    found = rows(connect(root), "select prompt_set from v_prompt_sets")
-    for name in set(ready) - {row["prompt_set"] for row in found}:
+    for name in set(ready) - set(_prompt_sets(root)):
         import_prompts(root, name, ready_sets()[name])
 
 
@@ -137,7 +136,7 @@ def read_prompts(root: Path, prompt_sets: Mapping[str, int | None]) -> list[Prom
 
     Raises `PromptError` for a set that is not in the warehouse.
     """
-    connection = connect(root)
+    connection = connect_tables(root, "prompts")
     prompts: dict[str, Prompt] = {}
     for name, limit in prompt_sets.items():
         found = rows(
@@ -207,7 +206,7 @@ def _require_agreement(
 ) -> None:
     """One text, one label: within the source, and against the sets that are there and stay."""
     known = pl.from_arrow(
-        connect(root)
+        connect_tables(root, "prompts", "labels")
         .sql(
             """
             select distinct prompts.text, labels.is_positive, 'set ' || labels.prompt_set as place
@@ -260,7 +259,7 @@ def _write_set(
     )
     columns = ["prompt_id", "position", "text", *OPTIONAL_COLUMNS, "label", "is_positive"]
     there = rows(
-        connect(root),
+        connect_tables(root, "prompts", "labels"),
         """
         select prompt_id, position, text, source, category, split, prompts.license, pair_id,
             labels.label, labels.is_positive
@@ -293,10 +292,17 @@ def _write_set(
 
 
 def _unknown_set(root: Path, name: str) -> str:
-    found = rows(connect(root), "select prompt_set from v_prompt_sets order by 1")
-    names = ", ".join(row["prompt_set"] for row in found) or "none yet"
+    names = ", ".join(_prompt_sets(root)) or "none yet"
     ready = " (a ready set: no source needed)" if name in ready_sets() else ""
     return (
         f"no prompt set {name} in {root} (there: {names}): "
         f"import it with `axes prompts import {name} SOURCE`{ready}"
     )
+
+
+def _prompt_sets(root: Path) -> list[str]:
+    """The names of the sets that are there."""
+    found = rows(
+        connect_tables(root, "prompts"), "select distinct prompt_set from prompts order by all"
+    )
+    return [row["prompt_set"] for row in found]

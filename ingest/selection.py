@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ingest.pooling import POOLINGS, Pooling
 from ingest.templates import Template
-from warehouse.connection import connect, query
+from warehouse.connection import connect_tables, query
 from warehouse.sites import RESID_POST
 
 
@@ -66,7 +66,7 @@ class Selection:
 def stored_items(root: Path, model: str, model_id: str, template: Template) -> dict[str, Items]:
     """Prompt id -> what is stored of it for this model version and template."""
     found = query(
-        connect(root),
+        connect_tables(root, "activations", "prompt_tokens"),
         """
         with items as (
             select distinct prompt_id, concat_ws(' ', layer, site, pooling) as item

@@ -19,7 +19,7 @@ from ingest.models import LoadedModel, require_layers
 from ingest.prompts import read_prompts
 from ingest.registry import ModelSpec
 from ingest.templates import Template
-from warehouse.connection import connect, rows
+from warehouse.connection import connect_tables, rows
 from warehouse.locks import committing
 from warehouse.progress import track
 from warehouse.runs import Run, record_run
@@ -122,7 +122,11 @@ def ingest_traces(
 
 
 def _generations_there(root: Path, model: str) -> set[str]:
-    found = rows(connect(root), "select generation_id from generations where model = ?", [model])
+    found = rows(
+        connect_tables(root, "generations"),
+        "select generation_id from generations where model = ?",
+        [model],
+    )
     return {row["generation_id"] for row in found}
 
 
