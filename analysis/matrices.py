@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Int
 
-from warehouse.connection import Connection, query, rows, stream, vectors
+from warehouse.connection import Connection, query, rows
 from warehouse.errors import (
     CoverageError,
     LabelError,
@@ -24,6 +24,7 @@ from warehouse.errors import (
     PromptError,
     QueryError,
 )
+from warehouse.layers import layer_batches
 from warehouse.scratch import Rows, StoredRows, allocate
 from warehouse.sites import RESID_POST
 from warehouse.writer import content_key
@@ -213,25 +214,41 @@ def _read_vectors(connection: Connection, space: Space, prompt_ids: np.ndarray) 
     Sorting vectors in the database would move every one of them twice.
     """
     x = allocate(connection, len(prompt_ids), space.d_model)
+    is_there = np.zeros(len(prompt_ids), dtype=bool)
+    for is_last in (False, False, True):
+        try:
+            _place_vectors(connection, space, prompt_ids, x, is_there)
+            break
+        except FileNotFoundError:
+            if is_last:
+                raise
+    if not is_there.all():
+        raise CoverageError(
+            f"{(~is_there).sum()} rows of {space.model} went while they were read, or are there "
+            "twice: run `axes warehouse check`"
+        )
+    return x
+
+
+def _place_vectors(
+    connection: Connection, space: Space, prompt_ids: np.ndarray, x: Rows, is_there: np.ndarray
+) -> None:
+    """Put each prompt's vector into its row of `x`, and mark it in `is_there`."""
+    if not len(prompt_ids):
+        return
     order = np.argsort(prompt_ids)
     known = prompt_ids[order]
-    is_there = np.zeros(len(known), dtype=bool)
-    batches = stream(
-        connection,
-        """
-        select prompt_id, vector
-        from activations
-        where
-            model = ? and model_id = ? and site = ? and pooling = ? and template = ?
-            and layer = ?
-        """,
-        [*space.key, space.layer],
-    )
-    for batch in batches if len(known) else ():
-        found = _text_array(batch.column("prompt_id"))
+    keys = {
+        "model_id": space.model_id,
+        "site": space.site,
+        "pooling": space.pooling,
+        "template": space.template,
+    }
+    for ids, block in layer_batches(connection, space.model, keys, space.layer):
+        found = _text_array(ids)
         at = np.searchsorted(known, found).clip(max=len(known) - 1)
-        block, places, wanted = vectors(batch.column("vector")), order[at], known[at] == found
-        if len(block) and block.shape[1] != space.d_model:
+        places, wanted = order[at], known[at] == found
+        if block.shape[1] != space.d_model:
             raise QueryError(
                 f"vectors of {block.shape[1]} numbers, {space.model} has {space.d_model}: "
                 "run `axes warehouse check`"
@@ -240,12 +257,6 @@ def _read_vectors(connection: Connection, space: Space, prompt_ids: np.ndarray) 
             block, places = block[wanted], places[wanted]
         x[places] = block
         is_there[places] = True
-    if not is_there.all():
-        raise CoverageError(
-            f"{(~is_there).sum()} rows of {space.model} went while they were read, or are there "
-            "twice: run `axes warehouse check`"
-        )
-    return x
 
 
 def _text_array(column: pa.Array | pa.ChunkedArray) -> np.ndarray:

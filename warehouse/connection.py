@@ -29,6 +29,8 @@ SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
 
 Connection = duckdb.DuckDBPyConnection
 
+# Below the root: what does not fit in memory, while it is needed.
+SCRATCH = ".scratch"
 # Rows that DuckDB hands over at a time: one of its own vectors.
 _BATCH_ROWS = 2048
 # What Python takes with the libraries of an analysis, before it has read a row.
@@ -145,6 +147,11 @@ def sql_files(kind: str) -> dict[str, str]:
     return {path.stem: path.read_text() for path in sorted((SQL_FOLDER / kind).glob("*.sql"))}
 
 
+def root_of(connection: Connection) -> Path:
+    """The root that `connect` was given."""
+    return Path(connection.execute("select getvariable('root')").fetchall()[0][0])
+
+
 def _open(root: Path) -> Connection:
     require_root(root)
     connection = duckdb.connect()
@@ -171,9 +178,9 @@ def _location(root: Path) -> str:
 
 def _limit_memory(connection: Connection, root: Path, memory_limit: int | None) -> None:
     """Part the process's memory: Python and its libraries, DuckDB, and matrices (scratch.py)."""
-    folder = "'{}'".format(f"{root.resolve()}/.scratch".replace("'", "''"))
-    connection.execute(f"set temp_directory = {folder}")
-    connection.execute(f"set variable scratch_folder = {folder}")
+    place = "'{}'".format(str(root.resolve()).replace("'", "''"))
+    connection.execute(f"set variable root = {place}")
+    connection.execute(f"set temp_directory = {place} || '/{SCRATCH}'")
     whole = memory_limit
     if whole is None:
         whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

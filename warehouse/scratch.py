@@ -10,15 +10,12 @@ from __future__ import annotations
 import os
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from warehouse.connection import Connection
+from warehouse.connection import SCRATCH, Connection, root_of
 from warehouse.errors import RootError
-
-SCRATCH = ".scratch"
 
 
 @dataclass(frozen=True)
@@ -69,12 +66,11 @@ def allocate(connection: Connection, row_count: int, width: int) -> Rows:
 
     The part is that of `connect`'s memory limit; every matrix of a study has to find room.
     """
-    share, folder = connection.execute(
-        "select getvariable('matrix_bytes'), getvariable('scratch_folder')"
-    ).fetchall()[0]
+    share = connection.execute("select getvariable('matrix_bytes')").fetchall()[0][0]
     if row_count * width * 4 <= share:
         return np.empty((row_count, width), dtype=np.float32)
-    Path(folder).mkdir(exist_ok=True)
+    folder = root_of(connection) / SCRATCH
+    folder.mkdir(exist_ok=True)
     return StoredRows(tempfile.TemporaryFile(dir=folder), (row_count, width))
 
 
