@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from warehouse.comments import read_header
-from warehouse.connection import connect, query
+from warehouse.connection import Connection, connect, query
 from warehouse.render import render
 
 COOKBOOK = Path(__file__).parent / "cookbook"
@@ -18,7 +18,8 @@ models, 300 + 300 prompts in matched pairs, 1,500 prompts for the alignment. The
 [cookbook](cookbook): `axes sql -f docs/cookbook/01_coverage.sql`.
 
 Outputs are recorded. `make docs RECORD=lake` asks a demo warehouse again and writes the answers
-down; a test compares them. The SQL rounds, since last digits differ between machines.
+down; a test compares them, up to what differs between machines: last digits, and with them the
+order of near ties.
 """
 
 
@@ -45,18 +46,16 @@ def recorded(name: str) -> str:
     return (COOKBOOK / f"{name}.txt").read_text()
 
 
-def answers(root: Path) -> dict[str, str]:
-    """Name -> what each question prints on a warehouse."""
-    connection = connect(root)
-    return {
-        name: render(query(connection, sql), "table").decode() for name, sql in recipes().items()
-    }
+def answer(connection: Connection, name: str) -> str:
+    """What a question prints on a warehouse."""
+    return render(query(connection, recipes()[name]), "table").decode()
 
 
 def record(root: Path) -> None:
     """Ask a demo warehouse every question and write the answers down."""
-    for name, text in answers(root).items():
-        (COOKBOOK / f"{name}.txt").write_text(text)
+    connection = connect(root)
+    for name in recipes():
+        (COOKBOOK / f"{name}.txt").write_text(answer(connection, name))
 
 
 def _question(sql: str) -> str:

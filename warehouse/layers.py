@@ -1,6 +1,6 @@
 """The vectors of one layer straight from Parquet, in batches that need not fit in memory together.
 
-SQL reads the same rows; this way they do not pass through DuckDB's lists, which takes twice the time.
+SQL reads the same rows; this way they do not pass through DuckDB's lists, which doubles the time.
 The index of keys names the files that hold the layer, statistics the row groups in them.
 """
 

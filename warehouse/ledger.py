@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from warehouse.locks import locked
 
 LEDGER = ".ledger"
-LOCKS = ".locks"
 
 
 @dataclass(frozen=True)
@@ -83,9 +82,7 @@ def sha256(path: Path) -> str:
 @contextmanager
 def table_lock(root: Path, table: str) -> Iterator[None]:
     """Held by whoever renames or removes files of a table; readers never wait for it."""
-    folder = root / LOCKS
-    folder.mkdir(exist_ok=True)
-    with FileLock(folder / f"{table}.lock"):
+    with locked(root, table):
         yield
 
 

@@ -19,9 +19,13 @@ LOCKS = ".locks"
 
 
 @contextmanager
-def locked(root: Path, name: str, *, notice: str | None = None) -> Iterator[None]:
-    """Hold the lock called `name`, once whoever has it lets go; `notice` is said if that has to be
-    waited for. Raises `RootError` where the lock cannot be made, as on a read-only root.
+def locked(
+    root: Path, name: str, *, notice: str | None = None, refusal: str | None = None
+) -> Iterator[None]:
+    """Hold the lock called `name`, once whoever has it lets go.
+
+    If that has to be waited for, `notice` is said; with a `refusal`, that is raised as `RootError`
+    instead. So is what keeps the lock from being made, as on a read-only root.
     """
     path = root / LOCKS / f"{name}.lock"
     lock = FileLock(path)
@@ -29,7 +33,9 @@ def locked(root: Path, name: str, *, notice: str | None = None) -> Iterator[None
         path.parent.mkdir(exist_ok=True)
         try:
             lock.acquire(timeout=0)
-        except Timeout:
+        except Timeout as error:
+            if refusal is not None:
+                raise RootError(refusal) from error
             if notice is not None:
                 click.echo(notice, err=True)
             lock.acquire()

@@ -7,10 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from warehouse.errors import RootError
-from warehouse.ledger import LOCKS
+from warehouse.locks import locked
 
 RETIRED = ".retired"
 
@@ -18,15 +15,9 @@ RETIRED = ".retired"
 @contextmanager
 def maintenance_lock(root: Path) -> Iterator[None]:
     """Held by repair, compact, vacuum and migrate; raises `RootError` while another one runs."""
-    folder = root / LOCKS
-    folder.mkdir(exist_ok=True)
-    try:
-        with FileLock(folder / "maintenance.lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise RootError(
-            f"{root} is being repaired, compacted, vacuumed or migrated: wait for that to end"
-        ) from error
+    refusal = f"{root} is being repaired, compacted, vacuumed or migrated: wait for that to end"
+    with locked(root, "maintenance", refusal=refusal):
+        yield
 
 
 def retired_folder(root: Path) -> Path:

@@ -25,7 +25,8 @@ from filelock import FileLock, Timeout
 from warehouse.errors import RootError
 from warehouse.inspection import EMPTY_FILE, data_files
 from warehouse.layout import read_version, write_marker
-from warehouse.ledger import LOCKS, Record, ledger_file, record, write_ledger
+from warehouse.ledger import Record, ledger_file, record, write_ledger
+from warehouse.locks import LOCKS
 from warehouse.maintenance import maintenance_lock, retired_folder
 from warehouse.repairing import write_empty_file
 from warehouse.schemas import SCHEMA_VERSION, TABLES, Table

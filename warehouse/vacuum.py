@@ -22,7 +22,8 @@ from filelock import FileLock, Timeout
 from warehouse.compaction import BUILDING as COMPACTING
 from warehouse.inspection import data_files
 from warehouse.layout import NO_PARTITION, require_root
-from warehouse.ledger import LOCKS, settle, table_lock
+from warehouse.ledger import settle, table_lock
+from warehouse.locks import LOCKS
 from warehouse.maintenance import RETIRED, maintenance_lock
 from warehouse.migration import BUILDING as MIGRATING
 from warehouse.repairing import QUARANTINE

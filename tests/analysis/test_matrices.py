@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import analysis.matrices
 from analysis.matrices import (
     count_prompts,
     find_space,
@@ -133,3 +134,23 @@ def test_two_versions_of_a_model_have_to_be_told_apart(tmp_path):
     with pytest.raises(ModelError, match="2 versions of small .*small@id-other.*small@id-small"):
         find_space(connection, "small")
     assert find_space(connection, "small@id-s").model_id == "id-small"
+
+
+def test_a_compaction_between_listing_and_reading_is_read_again(root, monkeypatch):
+    real, calls = analysis.matrices.layer_batches, []
+
+    def once_gone(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise FileNotFoundError("compacted")
+        return real(*arguments)
+
+    write_prompt_set(root, "marked", 10, np.arange(10) % 2 == 0)
+    write_model(root, "small", 8, 1)
+    rows = np.random.default_rng(0).standard_normal((10, 8)).astype(np.float32)
+    write_activations(root, "small", 0, "marked", rows)
+    monkeypatch.setattr(analysis.matrices, "layer_batches", once_gone)
+    connection = connect(root)
+    matrix = load_matrix(connection, find_space(connection, "small"), "marked")
+    np.testing.assert_array_equal(matrix.x, rows)
+    assert len(calls) == 2

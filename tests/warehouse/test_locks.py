@@ -68,3 +68,14 @@ def test_a_lock_that_cannot_be_made_is_a_root_error(tmp_path: Path) -> None:
     (tmp_path / ".locks").write_text("a file in the way")
     with pytest.raises(RootError, match="cannot write .*job.lock"), locked(tmp_path, "job"):
         pytest.fail("locked")
+
+
+def test_a_refusal_is_raised_instead_of_waiting(tmp_path: Path) -> None:
+    with (
+        locked(tmp_path, "job"),
+        pytest.raises(RootError, match="come back later"),
+        locked(tmp_path, "job", refusal="come back later"),
+    ):
+        pytest.fail("held by two")
+    with locked(tmp_path, "job", refusal="come back later"):
+        pass
