@@ -152,6 +152,11 @@ def root_of(connection: Connection) -> Path:
     return Path(connection.execute("select getvariable('root')").fetchall()[0][0])
 
 
+def is_limited(connection: Connection) -> bool:
+    """Whether `connect` was given a memory limit."""
+    return bool(connection.execute("select getvariable('is_limited')").fetchall()[0][0])
+
+
 def _open(root: Path) -> Connection:
     require_root(root)
     connection = duckdb.connect()
@@ -191,6 +196,7 @@ def _limit_memory(connection: Connection, root: Path, memory_limit: int | None) 
         connection.execute(f"set threads = {threads}")
         # Rows in the order of the files would have to wait for each other in memory.
         connection.execute("set preserve_insertion_order = false")
+    connection.execute(f"set variable is_limited = {memory_limit is not None}")
     connection.execute(f"set variable matrix_bytes = {whole // _MATRIX_PART}")
 
 

@@ -1,7 +1,8 @@
 """The vectors of one layer straight from Parquet, in batches that need not fit in memory together.
 
 SQL reads the same rows; this way they do not pass through DuckDB's lists, which doubles the time.
-The index of keys names the files that hold the layer, statistics the row groups in them.
+The index of keys names the files that hold the layer, statistics the row groups in them. Under a
+memory limit DuckDB reads all the same: it keeps to what it is given, and Arrow's scanner does not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from warehouse.connection import Connection, query, root_of, vectors
+from warehouse.connection import Connection, is_limited, query, root_of, stream, vectors
 from warehouse.errors import QueryError
 from warehouse.layout import partition_folder
 from warehouse.schemas import TABLES
@@ -30,9 +31,35 @@ def layer_batches(
 ) -> Iterator[tuple[pa.Array, np.ndarray]]:
     """Prompt ids and float32 `[row, d_model]` of the rows of `model` at `layer` with these `keys`.
 
-    In the order of the files. Raises `FileNotFoundError` where a compaction came between listing
-    and reading, in which case it can be called again, and `QueryError` for a file that is broken.
+    Raises `FileNotFoundError` where a compaction came between listing and reading, in which case it
+    can be called again, and `QueryError` for a file that is broken.
     """
+    if is_limited(connection):
+        yield from _by_sql(connection, model, keys, layer)
+    else:
+        yield from _by_arrow(connection, model, keys, layer)
+
+
+def _by_sql(
+    connection: Connection, model: str, keys: Mapping[str, str], layer: int
+) -> Iterator[tuple[pa.Array, np.ndarray]]:
+    conditions = " and ".join(f"{name} = ${name}" for name in keys)
+    batches = stream(
+        connection,
+        f"""
+        select prompt_id, vector
+        from activations
+        where model = $model and layer = $layer and {conditions}
+        """,
+        {**keys, "model": model, "layer": layer},
+    )
+    for batch in batches:
+        yield batch.column("prompt_id"), vectors(batch.column("vector"))
+
+
+def _by_arrow(
+    connection: Connection, model: str, keys: Mapping[str, str], layer: int
+) -> Iterator[tuple[pa.Array, np.ndarray]]:
     paths = _files(connection, model, keys, layer)
     if not paths:
         return
@@ -43,6 +70,8 @@ def layer_batches(
         batch_size=_BATCH_ROWS,
         batch_readahead=_BATCHES_AHEAD,
         fragment_readahead=_FILES_AHEAD,
+        # Else a whole file is kept in memory for as long as it is read.
+        fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False),
     )
     try:
         for batch in scanner.to_batches():

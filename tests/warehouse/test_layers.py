@@ -54,9 +54,10 @@ def mixed(root: Path) -> Path:
     return root
 
 
+@pytest.mark.parametrize("memory_limit", [None, 512_000_000])
 @pytest.mark.parametrize("layer", [0, 1, 2, 7])
-def test_the_rows_are_those_of_sql(mixed: Path, layer: int) -> None:
-    connection = connect(mixed)
+def test_the_rows_are_those_of_sql(mixed: Path, layer: int, memory_limit: int | None) -> None:
+    connection = connect(mixed, memory_limit=memory_limit)
     found = read(connection, layer)
     assert found == asked(connection, layer)
     assert len(found) == (0 if layer == 7 else 10)
