@@ -34,13 +34,13 @@ help: ## List the targets.
 
 setup: $(INSTALLED) ## Build .venv with the package.
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --editable .
+	$(VENV)/bin/python -m pip install --constraint constraints.txt --editable .
 	touch $@
 
 $(TESTABLE): $(INSTALLED)
-	$(VENV)/bin/python -m pip install --editable ".[dev]"
+	$(VENV)/bin/python -m pip install --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 ingest: $(INSTALLED) ## Run a model: make ingest MODEL=qwen2.5-7b [PROMPTS= ROOT= SOURCE= DEVICE= DTYPE= OPTIONS="--template chat"]

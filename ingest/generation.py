@@ -5,7 +5,6 @@ Tokens are chosen by transformers' own `generate`; nothing it does is changed.
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from ingest.batching import pad, positions
 from ingest.jobs import non_finite
 from ingest.models import LoadedModel
-from ingest.recording import Point, block_points, record
+from ingest.recording import Point, block_points, cache_argument, record
 from ingest.templates import pad_id
 from warehouse.errors import ModelError
 from warehouse.writer import content_key
@@ -82,7 +81,8 @@ def generate(
             )
             sequences = result.sequences
             recorder.choose(sequences[:, -1])
-            _step_over_last(model, sequences, mask, result.past_key_values)
+            cache = result["cache" if "cache" in result else "past_key_values"]
+            _step_over_last(model, sequences, mask, cache)
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"{len(encoded)} completions at once do not fit the memory of {loaded.device} beside "
@@ -117,10 +117,11 @@ def _step_over_last(
     inputs = {
         "attention_mask": mask.long().to(sequences.device),
         "position_ids": positions(mask)[:, -1:].to(sequences.device),
-        "past_key_values": cache,
     }
-    if "cache_params" in inspect.signature(model.base_model.forward).parameters:
-        inputs = {"cache_params": cache}  # A state-space model's state holds all that went before.
+    # A state-space model's state holds all that went before, and takes no mask.
+    if not any(hasattr(layer, "keys") for layer in getattr(cache, "layers", ())):
+        inputs = {}
+    inputs[cache_argument(model.base_model)] = cache
     model.base_model(input_ids=sequences[:, -1:], use_cache=True, **inputs)
 
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ingest.recording import Point, record, run_backbone, takes_argument
+from ingest.recording import Point, cache_argument, record, run_backbone
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -63,15 +63,20 @@ def share_prefix(
 
     Gives the prefix, or None and, where there was one to share, the reason why it is not.
     """
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
     length = _common_length(token_ids)
     if length < SHORTEST_PREFIX or len(token_ids) < 2:
         return None, None
     refused = f"a shared prefix of {length} tokens was run with every prompt: "
-    if not takes_argument(loaded.model.base_model, "past_key_values"):
+    if cache_argument(loaded.model.base_model) not in ("cache", "past_key_values"):
         return None, refused + f"{loaded.model.config.model_type} keeps no keys and values"
-    prefix, other_layers = _run(loaded, token_ids[0][:length], points)
-    if other_layers:
-        return None, refused + f"the cache has {', '.join(other_layers)}"
+    cache = DynamicCache(config=loaded.model.config)
+    partial = {type(layer).__name__ for layer in cache.layers if type(layer) is not DynamicLayer}
+    if partial:
+        return None, refused + f"the cache has {', '.join(sorted(partial))}"
+    hidden = _record(loaded, token_ids[0][:length], points, cache)
+    prefix = SharedPrefix(length, hidden, cache)
     difference = _difference(loaded, prefix, max(token_ids, key=len), points)
     if difference > _TOLERANCE.get(loaded.model.dtype, _TOLERANCE_REDUCED):
         return None, refused + f"reused, activations differ by {difference:.1e}"
@@ -91,18 +96,6 @@ def _common_length(token_ids: Sequence[Sequence[int]]) -> int:
         min(len(first), len(last)),
     )
     return min(common, min(map(len, token_ids)) - 1)
-
-
-def _run(
-    loaded: LoadedModel, token_ids: Sequence[int], points: Sequence[Point]
-) -> tuple[SharedPrefix, list[str]]:
-    """The prefix, and the kinds of cache layer that do not hold every position."""
-    from transformers.cache_utils import DynamicCache, DynamicLayer
-
-    cache = DynamicCache(config=loaded.model.config)
-    hidden = _record(loaded, token_ids, points, cache)
-    kinds = {type(layer).__name__ for layer in cache.layers if type(layer) is not DynamicLayer}
-    return SharedPrefix(len(token_ids), hidden, cache), sorted(kinds)
 
 
 def _difference(

@@ -98,7 +98,7 @@ def run_backbone(
     before = 0 if cache is None else cache.get_seq_length()
     inputs: dict[str, Any] = {"use_cache": cache is not None}
     if cache is not None:
-        inputs["past_key_values"] = cache
+        inputs[cache_argument(model.base_model)] = cache
     if not mask.all():
         seen = mask.new_ones(len(mask), before)
         inputs["attention_mask"] = to_device(torch.cat([seen, mask], dim=1), device)
@@ -110,6 +110,15 @@ def run_backbone(
 def takes_argument(module: torch.nn.Module, name: str) -> bool:
     """Whether the module's forward pass has an argument of this name."""
     return name in inspect.signature(module.forward).parameters
+
+
+def cache_argument(module: torch.nn.Module) -> str:
+    """The name under which the module's forward pass takes a cache; empty where it takes none.
+
+    `cache` since transformers 5.24; before that `past_key_values`, or `cache_params` for a state.
+    """
+    names = ("cache", "past_key_values", "cache_params")
+    return next((name for name in names if takes_argument(module, name)), "")
 
 
 def _hidden_of(kwargs: dict[str, Any]) -> Tensor:

@@ -309,10 +309,13 @@ def test_every_table_view_and_macro_can_be_asked(root: Path) -> None:
 def test_every_function_of_duckdb_that_is_not_pure_is_refused_or_known_to_be_harmless() -> None:
     connection = duckdb.connect()
     found = connection.execute(
-        "select distinct function_name from duckdb_functions() "
-        "where function_type in ('scalar', 'aggregate') and stability != 'CONSISTENT'"
+        "select function_name, list(distinct stability) from duckdb_functions() "
+        "where function_type in ('scalar', 'aggregate') group by all"
     ).fetchall()
-    for (name,) in found:
+    for name, kinds in found:
+        # The overloads of `+` and `range` that take a time with a zone depend on the zone set.
+        if "VOLATILE" not in kinds and "CONSISTENT" in kinds:
+            continue
         if name not in _HARMLESS:
             with pytest.raises(QueryError, match=f"no function {name}"):
                 require_safe(f"select {name}()", set())
