@@ -18,6 +18,7 @@ from analysis.definition import Member, StudyDefinition, read_member
 from analysis.drift import project_tokens
 from analysis.evaluation import evaluate
 from analysis.fitting import METHOD_VERSION, align, fit_axes, project
+from analysis.steps import Steps
 from warehouse.connection import connect, rows
 from warehouse.errors import ModelError
 from warehouse.progress import track
@@ -48,7 +49,8 @@ def run_study(root: Path, definition: StudyDefinition, *, memory_limit: int | No
                     advance(1)
             universal, fitted = fit_axes(root, connection, run, definition, members, aligned)
             project(root, connection, run, definition, members, fitted, universal)
-            evaluations = evaluate(definition, members, fitted, universal)
+            steps = Steps(root, connection, run)
+            evaluations = evaluate(definition, members, fitted, universal, steps)
             described = [
                 {
                     **row,
