@@ -41,5 +41,9 @@ class DefinitionError(AxesError):
     """A study's definition holds something that is unknown, missing or of the wrong type."""
 
 
+class CalibrationError(AxesError):
+    """A calibration is unknown, ambiguous, or cannot be fitted on the rows given."""
+
+
 class QueryError(AxesError):
     """A SQL statement was refused by DuckDB."""
