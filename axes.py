@@ -44,6 +44,7 @@ _COMMANDS = {
         "transfer",
         "Does a threshold hold on another model?",
     ),
+    "score": ("analysis.scoring_commands", "score", "Project stored activations on an axis."),
     "export": ("analysis.commands", "export", "Write an axis to safetensors, JSON or GGUF."),
     "report": (
         "analysis.commands",
