@@ -34,6 +34,55 @@ def _space_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _method_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How directions, alignments and shared axes are fitted: fields of `StudyDefinition`."""
+    for option in (
+        click.option(
+            "--alignment-shuffles",
+            type=click.IntRange(min=0),
+            default=20,
+            show_default=True,
+            help="Refits on shuffled pairs, the null of R2; none with 0.",
+        ),
+        click.option(
+            "--scale/--no-scale",
+            "is_scaled",
+            default=True,
+            show_default=True,
+            help="Whether procrustes may stretch.",
+        ),
+        click.option(
+            "--hidden-width", type=click.IntRange(min=1), help="A hidden layer, for gradient."
+        ),
+        click.option(
+            "--rank",
+            type=click.IntRange(min=1),
+            help="Of reduced_rank and cca (default: chosen), gradient (default: full).",
+        ),
+        click.option(
+            "--lambda-policy",
+            type=click.Choice(("held_out", "gcv")),
+            default="held_out",
+            show_default=True,
+            help="What chooses lambda: held-out rows or generalised cross-validation.",
+        ),
+        click.option(
+            "--ridge-lambda",
+            type=click.FloatRange(min=0.0, min_open=True),
+            help="Default: chosen per model on alignment rows.",
+        ),
+        click.option(
+            "--alignment",
+            type=click.Choice(("ridge", "procrustes", "reduced_rank", "cca", "gradient")),
+            default="ridge",
+            show_default=True,
+            help="The map from each model into the reference.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.option("--group", help="Models of this group of the registry, with its reference.")
 @click.option("--model", "models", multiple=True, help="A model; repeatable, instead of --group.")
@@ -49,11 +98,7 @@ def _space_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Layer round(fraction * (layer_count - 1)) of each model.",
 )
-@click.option(
-    "--ridge-lambda",
-    type=click.FloatRange(min=0.0, min_open=True),
-    help="Default: chosen per model on held-out alignment rows.",
-)
+@_method_options
 @_space_options
 @click.option("--device", help="Device of the ingest, where rows are missing.")
 @click.option("--dtype", help="dtype of the ingest, where rows are missing.")
@@ -73,7 +118,6 @@ def study(
     evaluate: tuple[str, ...],
     align_rows: int,
     layer_fraction: float,
-    ridge_lambda: float | None,
     site: str,
     pooling: str,
     template: str,
@@ -86,6 +130,7 @@ def study(
     memory_limit: int | None,
     root: Path,
     output_format: str,
+    **methods: Any,
 ) -> None:
     """The whole chain: ingest what is missing, fit, align, project, evaluate; idempotent.
 
@@ -119,7 +164,7 @@ def study(
         evaluate=evaluate,
         align_rows=align_rows,
         layer_fraction=layer_fraction,
-        ridge_lambda=ridge_lambda,
+        **methods,
         site=site,
         pooling=pooling,
         template=template,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from analysis.alignment import AlignmentOptions
 from analysis.matrices import Matrix, Space, find_space, load_matrix, require_classes
 from analysis.records import Axis, StoredAlignment
 from warehouse.connection import Connection
@@ -16,8 +17,9 @@ LEAST_ALIGNMENT_ROWS = 10
 class StudyDefinition:
     """What a study is; with the rows it reads, this determines every number.
 
-    `ridge_lambda` None: chosen for each model on held-out alignment rows. `label` names the group
-    in the names of the axes.
+    `ridge_lambda` None: chosen for each model on alignment rows by `lambda_policy`; the other
+    options of the alignment are those of `AlignmentOptions`. `label` names the group in the names
+    of the axes.
     """
 
     models: tuple[str, ...]
@@ -27,7 +29,13 @@ class StudyDefinition:
     evaluate: tuple[str, ...] = ()
     align_rows: int = 3000
     layer_fraction: float = 0.8
+    alignment: str = "ridge"
     ridge_lambda: float | None = None
+    lambda_policy: str = "held_out"
+    rank: int | None = None
+    hidden_width: int | None = None
+    is_scaled: bool = True
+    alignment_shuffles: int = 20
     site: str = "resid_post"
     pooling: str = "last5_mean"
     template: str = "raw"
@@ -42,9 +50,33 @@ class StudyDefinition:
 
     @property
     def variant(self) -> tuple[str, ...]:
-        """What tells the axes of two studies of one group apart by name: the lambda."""
-        policy = "held_out" if self.ridge_lambda is None else f"{self.ridge_lambda:g}"
-        return (f"lambda-{policy}",)
+        """What tells the axes of two studies of one group apart by name: how they were aligned."""
+        options = self.alignment_options
+        parts = [] if options.method == "ridge" else [options.method.replace("_", "-")]
+        if options.has_lambda:
+            policy = (
+                options.lambda_policy if self.ridge_lambda is None else f"{self.ridge_lambda:g}"
+            )
+            parts.append(f"lambda-{policy}")
+        if self.rank is not None:
+            parts.append(f"rank-{self.rank}")
+        if self.hidden_width is not None:
+            parts.append(f"hidden-{self.hidden_width}")
+        if options.method == "procrustes" and not self.is_scaled:
+            parts.append("unscaled")
+        return tuple(parts)
+
+    @property
+    def alignment_options(self) -> AlignmentOptions:
+        """The method of the alignments; raises `AlignmentError` where it has no such option."""
+        return AlignmentOptions(
+            self.alignment,
+            self.ridge_lambda,
+            self.lambda_policy,
+            self.rank,
+            self.hidden_width,
+            self.is_scaled,
+        )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from analysis.fitting import projected
 from analysis.matrices import Matrix
 from analysis.nulls import cross_validated_scores, shuffled_labels
 from analysis.records import Axis
-from analysis.scores import Estimate, auroc_interval
+from analysis.scores import Estimate, auroc_interval, spread
 
 
 def evaluate(
@@ -74,13 +74,20 @@ def _alignment_rows(
         "r2_held_out": fit.r2_held_out,
         "r2_uniform": fit.r2_uniform,
         "ridge_lambda": fit.alignment.ridge_lambda,
+        "effective_rank": fit.alignment.effective_rank,
+        "rank": fit.rank,
         "alignment_rows": float(len(member.benign.prompt_ids)),
     }
-    return [
+    found = [
         _row("aligned", metric, Estimate(value), member=member, axis=own.aligned)
         for metric, value in figures.items()
         if value is not None
     ]
+    if fit.r2_shuffled is not None:
+        found.append(
+            _row("aligned", "r2_shuffled", fit.r2_shuffled, member=member, axis=own.aligned)
+        )
+    return found
 
 
 def _auroc_rows(
@@ -123,21 +130,16 @@ def _auroc_rows(
                 is_in_sample=False,
                 **where,
             ),
-            _row("shuffled_labels", "auroc", _spread(null.in_sample), is_in_sample=True, **where),
+            _row("shuffled_labels", "auroc", spread(null.in_sample), is_in_sample=True, **where),
             _row(
                 "shuffled_labels_cross_validated",
                 "auroc",
-                _spread(null.held_out),
+                spread(null.held_out),
                 is_in_sample=False,
                 **where,
             ),
         ]
     return found
-
-
-def _spread(null: np.ndarray) -> Estimate:
-    """The mean of a null, with its 5th and 95th percentile for an interval."""
-    return Estimate(float(null.mean()), *map(float, np.quantile(null, [0.05, 0.95])))
 
 
 def _baseline_rows(definition: StudyDefinition, member: Member) -> list[dict[str, Any]]:

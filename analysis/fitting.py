@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,8 @@ def align(
     mine, theirs = _paired(member.benign, reference.benign)
     space, target = member.space, reference.space
     # The reference's own map, the identity, depends on no rows and no lambda.
-    fitted_from = (mine.row_set_hash, definition.ridge_lambda, definition.seed)
+    options, shuffles = definition.alignment_options, definition.alignment_shuffles
+    fitted_from = (mine.row_set_hash, asdict(options), shuffles, definition.seed)
     alignment_id = content_key(
         METHOD_VERSION,
         (space.model_id, space.layer, target.model_id, target.layer),
@@ -109,9 +111,7 @@ def align(
     if member is reference:
         fit = identity_alignment(space.d_model)
     else:
-        fit = fit_alignment(
-            mine.x, theirs.x, ridge_lambda=definition.ridge_lambda, seed=definition.seed
-        )
+        fit = fit_alignment(mine.x, theirs.x, options, shuffle_count=shuffles, seed=definition.seed)
     write_alignment(
         root,
         run,
@@ -243,6 +243,5 @@ def project(
 
 
 def projected(matrix: Matrix, own: Fitted, axis: Axis) -> np.ndarray:
-    """`align(x) . axis`, by pulling the axis back instead of carrying every row over."""
-    vector, offset = own.alignment.fit.alignment.pull_back(axis.vector)
-    return blocks.project(matrix.x, vector, offset)
+    """`align(x) . axis`."""
+    return own.alignment.fit.alignment.project(matrix.x, axis.vector)

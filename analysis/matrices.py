@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Int
 
+from analysis.blocks import take
 from warehouse.connection import Connection, query, rows
 from warehouse.errors import (
     CoverageError,
@@ -25,7 +26,7 @@ from warehouse.errors import (
     QueryError,
 )
 from warehouse.layers import layer_batches
-from warehouse.scratch import Rows, StoredRows, allocate
+from warehouse.scratch import Rows, allocate
 from warehouse.sites import RESID_POST
 from warehouse.writer import content_key
 
@@ -98,7 +99,7 @@ class Matrix:
         """The rows of `index`, in its order."""
         return replace(
             self,
-            x=self.x.take(index) if isinstance(self.x, StoredRows) else self.x[index],
+            x=take(self.x, index),
             prompt_ids=tuple(self.prompt_ids[i] for i in index),
             texts=self.texts.take(pa.array(index)),
             is_positive=None if self.is_positive is None else self.is_positive[index],

@@ -39,3 +39,7 @@ class AxisError(AxesError):
 
 class QueryError(AxesError):
     """A SQL statement was refused by DuckDB."""
+
+
+class AlignmentError(AxesError):
+    """An alignment cannot be fitted as it is asked for."""

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from analysis.definition import StudyDefinition
+from analysis.records import read_alignment
 from analysis.report import latest_study, write_report
 from analysis.study import run_study, study_result
 from tests.worlds import make_world, write_prompt_set
@@ -153,6 +154,81 @@ def test_two_studies_share_what_they_have_in_common(tmp_path):
     assert counted == {"native": 9, "aligned": 5, "universal": 2, "leave_one_out": 6}
     lambdas = rows(connect(made.root), "select distinct name from axes where kind = 'universal'")
     assert {row["name"].rpartition("/")[2] for row in lambdas} == {"lambda-held_out", "lambda-10"}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory):
+    """Two models of one layer: for what is done once per method."""
+    return make_world(
+        tmp_path_factory.mktemp("small") / "lake",
+        widths={"alpha": 16, "beta": 24},
+        layer_count=1,
+        labelled={"labelled": 150},
+    )
+
+
+SMALL = StudyDefinition(
+    models=("alpha", "beta"),
+    reference="beta",
+    prompts="labelled",
+    align="benign",
+    alignment_shuffles=2,
+    label="greek",
+)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"alignment": "procrustes"},
+        {"alignment": "reduced_rank", "lambda_policy": "gcv"},
+        {"alignment": "cca", "rank": 12},
+        {"alignment": "gradient", "hidden_width": 4},
+    ],
+)
+def test_every_alignment_recovers_the_axis_and_is_read_back_as_it_was_fitted(small, options):
+    definition = replace(SMALL, **options)
+    study_id = run_study(small.root, definition)
+    connection = connect(small.root)
+    (row,) = rows(
+        connection,
+        """
+        select axes.name, alignments.alignment_id, alignments.* exclude (alignment_id)
+        from evaluations
+        inner join axes using (axis_id)
+        inner join alignments on axes.alignment_id = alignments.alignment_id
+        where study_id = ? and metric = 'cosine_universal' and estimate > 0.97
+            and evaluations.model = 'alpha'
+        """,
+        [study_id],
+    )
+    assert row["method"] == options["alignment"]
+    assert row["method"].replace("_", "-") in row["name"]
+    assert row["r2_shuffled_upper"] < 0.2 < 0.9 < row["r2_held_out"]
+    assert len(row["r2_dimensions"]) == 24 and 1 <= row["effective_rank"] < 16.001
+    figures = study_result(small.root, study_id)["models"]["alpha"]
+    assert figures["auroc"]["labelled"]["universal"] > 0.9
+    assert figures["r2_shuffled"] == pytest.approx(row["r2_shuffled"])
+    stored = read_alignment(small.root, connection, row["alignment_id"])
+    assert stored is not None
+    has_hidden_layer = stored.fit.alignment.hidden is not None
+    assert has_hidden_layer == ("hidden_width" in options)
+    projections = rows(
+        connection,
+        """
+        select projection, activations.vector, axes.vector as axis
+        from projections
+        inner join axes using (axis_id)
+        inner join activations using (model, prompt_id)
+        where projections.alignment_id = ? and model = 'alpha' and kind = 'universal'
+        limit 20
+        """,
+        [row["alignment_id"]],
+    )
+    assert len(projections) == 20
+    for found in projections:
+        mapped = stored.fit.alignment.apply(np.array(found["vector"])[None])[0]
+        assert mapped @ np.array(found["axis"]) == pytest.approx(found["projection"], abs=1e-4)
 
 
 def test_a_model_that_shows_the_axis_the_wrong_way_round_is_not_flattered(tmp_path):

@@ -24,6 +24,19 @@ FIXTURE = Path(__file__).parent / "fixtures" / "version_1"
 ADDED = {
     "activations": {"rendered_hash"},
     "models": {"quantization", "adapter", "adapter_hash", "blocks"},
+    "alignments": {
+        "rank",
+        "effective_rank",
+        "hidden_weights",
+        "hidden_intercept",
+        "hidden_output",
+        "hidden_rates",
+        "r2_dimensions",
+        "r2_shuffled",
+        "r2_shuffled_lower",
+        "r2_shuffled_upper",
+        "shuffle_count",
+    },
 }
 
 
