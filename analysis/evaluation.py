@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,15 @@ from analysis.baselines import (
 )
 from analysis.blocks import project
 from analysis.definition import Fitted, Member, StudyDefinition
+from analysis.erasure import can_judge_erasure, erasure_scores
 from analysis.fitting import projected
+from analysis.layer_selection import select_layers
 from analysis.matrices import Matrix
 from analysis.nulls import cross_validated_scores, shuffled_labels
 from analysis.records import Axis
 from analysis.scores import Estimate, auroc_interval, spread
+from analysis.shared_figures import draw_count, model_weights, shared_figures
+from analysis.steps import Figures, Steps
 
 
 def evaluate(
@@ -27,24 +32,99 @@ def evaluate(
     members: Sequence[Member],
     fitted: Sequence[Fitted],
     universal: tuple[Axis, np.ndarray],
-) -> list[dict[str, Any]]:
-    """Every figure of the study as a row of `evaluations`."""
+    steps: Steps,
+) -> Figures:
+    """Every figure of the study as a row of `evaluations`; what `steps` has is not computed."""
     axis, singular_values = universal
     reference = fitted[definition.models.index(definition.reference)].aligned
     found = [
         _row("universal", "singular_value", Estimate(float(value)), component=index, axis=axis)
         for index, value in enumerate(singular_values)
     ]
-    found += _baseline_rows(definition, members[0])
+    found += _shared_rows(definition, members, fitted, axis, steps)
+    found += _baseline_rows(definition, members[0], steps)
     for member, own in zip(members, fitted, strict=True):
         found += _coverage_rows(definition, member)
         found += _alignment_rows(member, own, axis, reference)
         for prompt_set, matrix in member.labelled.items():
-            found += _auroc_rows(definition, member, own, axis, prompt_set, matrix)
+            found += _auroc_rows(definition, member, own, axis, prompt_set, matrix, steps)
+        found += _held_out_rows(definition, member, steps)
+        found += _erasure_rows(definition, member, steps)
     return found
 
 
-def _coverage_rows(definition: StudyDefinition, member: Member) -> list[dict[str, Any]]:
+def _shared_rows(
+    definition: StudyDefinition,
+    members: Sequence[Member],
+    fitted: Sequence[Fitted],
+    axis: Axis,
+    steps: Steps,
+) -> Figures:
+    """What each model puts into the universal axis, its nulls and its stability."""
+    weights = model_weights(definition, fitted)
+    found = [
+        _row("aligned", "universal_weight", Estimate(float(weight)), member=member, axis=axis)
+        for member, weight in zip(members, weights, strict=True)
+    ]
+    if len(members) < 2:
+        return found
+
+    def compute() -> Figures:
+        return [
+            _row(
+                scorer,
+                metric,
+                estimate,
+                component=component,
+                axis=axis if scorer == "universal" else None,
+            )
+            for scorer, metric, component, estimate in shared_figures(
+                definition, members, fitted, axis.vector
+            )
+        ]
+
+    inputs = [
+        axis.axis_id,
+        [own.alignment.alignment_id for own in fitted],
+        [_place(member) for member in members],
+        [member.labelled[definition.prompts].grouped_hash for member in members],
+        [definition.direction, definition.universal, definition.seed],
+    ]
+    return found + steps.figures("shared", inputs, compute)
+
+
+def _erasure_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:
+    """What a fresh linear probe finds before and after the concept is erased.
+
+    Left out where a class lies in too few groups for the folds.
+    """
+    prompt_set, seed = definition.prompts, definition.seed
+    matrix = member.labelled[prompt_set]
+    if not can_judge_erasure(matrix.labels, matrix.groups):
+        return []
+
+    def compute() -> Figures:
+        found = erasure_scores(
+            matrix.x, matrix.labels, matrix.groups, method=definition.direction, seed=seed
+        )
+        return [
+            _row(
+                f"probe_{state}",
+                "auroc",
+                auroc_interval(scores, matrix.labels),
+                member=member,
+                prompt_set=prompt_set,
+                labels=matrix.labels,
+                is_in_sample=False,
+            )
+            for state, scores in vars(found).items()
+        ]
+
+    inputs = [_place(member), prompt_set, matrix.grouped_hash, definition.direction, seed]
+    return steps.figures("erasure", inputs, compute, member=member, prompt_set=prompt_set)
+
+
+def _coverage_rows(definition: StudyDefinition, member: Member) -> Figures:
     """Rows that figures go without, where that was allowed, and rows used twice.
 
     A prompt that the alignment is fitted on and that is judged too is no test of the alignment.
@@ -64,9 +144,7 @@ def _coverage_rows(definition: StudyDefinition, member: Member) -> list[dict[str
     ]
 
 
-def _alignment_rows(
-    member: Member, own: Fitted, universal: Axis, reference: Axis
-) -> list[dict[str, Any]]:
+def _alignment_rows(member: Member, own: Fitted, universal: Axis, reference: Axis) -> Figures:
     fit = own.alignment.fit
     figures = {
         "cosine_universal": float(own.aligned.vector @ universal.vector),
@@ -97,74 +175,137 @@ def _auroc_rows(
     universal: Axis,
     prompt_set: str,
     matrix: Matrix,
-) -> list[dict[str, Any]]:
-    labels, seed = matrix.labels, definition.seed
+    steps: Steps,
+) -> Figures:
     fitted_on = set(member.labelled[definition.prompts].prompt_ids)
     is_in_sample = not fitted_on.isdisjoint(matrix.prompt_ids)
-    scored = {
-        "native": (own.native, project(matrix.x, own.native.vector)),
-        "universal": (universal, projected(matrix, own, universal)),
-    }
+    axes = {"native": own.native, "universal": universal}
     if own.leave_one_out is not None:
-        scored["leave_one_out"] = (own.leave_one_out, projected(matrix, own, own.leave_one_out))
-    where: dict[str, Any] = {"member": member, "prompt_set": prompt_set, "labels": labels}
-    found = [
-        _row(
-            scorer,
-            "auroc",
-            auroc_interval(scores, labels),
-            axis=axis,
-            is_in_sample=is_in_sample,
-            **where,
-        )
-        for scorer, (axis, scores) in scored.items()
-    ]
-    if prompt_set == definition.prompts:
-        held_out = cross_validated_scores(matrix.x, labels, matrix.groups, seed=seed)
-        null = shuffled_labels(matrix.x, labels, matrix.groups, seed=seed)
-        found += [
-            _row(
-                "native_cross_validated",
-                "auroc",
-                auroc_interval(held_out, labels),
-                is_in_sample=False,
-                **where,
-            ),
-            _row("shuffled_labels", "auroc", spread(null.in_sample), is_in_sample=True, **where),
-            _row(
-                "shuffled_labels_cross_validated",
-                "auroc",
-                spread(null.held_out),
-                is_in_sample=False,
-                **where,
-            ),
-        ]
-    return found
+        axes["leave_one_out"] = own.leave_one_out
 
-
-def _baseline_rows(definition: StudyDefinition, member: Member) -> list[dict[str, Any]]:
-    """What the prompts alone give away; the same for every model."""
-    fitted_on = member.labelled[definition.prompts]
-    found = []
-    for prompt_set, matrix in member.labelled.items():
-        texts = matrix.texts.to_pylist()
-        if prompt_set == definition.prompts:
-            words = bag_of_words_scores(texts, matrix.labels, matrix.groups, seed=definition.seed)
-        else:
-            words = bag_of_words_transfer(fitted_on.texts.to_pylist(), fitted_on.labels, texts)
-        scored = {"bag_of_words": words, "prompt_length": prompt_lengths(texts)}
-        found += [
+    def compute() -> Figures:
+        scored = {
+            scorer: project(matrix.x, axis.vector)
+            if scorer == "native"
+            else projected(matrix, own, axis)
+            for scorer, axis in axes.items()
+        }
+        return [
             _row(
                 scorer,
                 "auroc",
                 auroc_interval(scores, matrix.labels),
+                member=member,
                 prompt_set=prompt_set,
                 labels=matrix.labels,
-                is_in_sample=False,
+                axis=axes[scorer],
+                is_in_sample=is_in_sample,
             )
             for scorer, scores in scored.items()
         ]
+
+    inputs = [
+        _place(member),
+        [axis.axis_id for axis in axes.values()],
+        own.alignment.alignment_id,
+        prompt_set,
+        matrix.grouped_hash,
+        is_in_sample,
+    ]
+    return steps.figures("auroc", inputs, compute, member=member, prompt_set=prompt_set)
+
+
+def _held_out_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:
+    """The native direction on prompts it was not fitted on, and its null."""
+    prompt_set, seed, method = definition.prompts, definition.seed, definition.direction
+    matrix = member.labelled[prompt_set]
+
+    def compute() -> Figures:
+        labels = matrix.labels
+        null = shuffled_labels(
+            matrix.x, labels, matrix.groups, method=method, count=draw_count(method), seed=seed
+        )
+        held_out = _out_of_fold_scores(definition, member)
+        figures = {
+            "native_cross_validated": auroc_interval(held_out, labels),
+            "shuffled_labels": spread(null.in_sample),
+            "shuffled_labels_cross_validated": spread(null.held_out),
+        }
+        return [
+            _row(
+                scorer,
+                "auroc",
+                estimate,
+                member=member,
+                prompt_set=prompt_set,
+                labels=labels,
+                is_in_sample=scorer == "shuffled_labels",
+            )
+            for scorer, estimate in figures.items()
+        ]
+
+    inputs = [
+        _place(member),
+        prompt_set,
+        matrix.grouped_hash,
+        method,
+        definition.layer_policy,
+        seed,
+    ]
+    return steps.figures("null", inputs, compute, member=member, prompt_set=prompt_set)
+
+
+def _out_of_fold_scores(definition: StudyDefinition, member: Member) -> np.ndarray:
+    """Scores by directions that have not seen a row's fold; nor has the choice of their layer."""
+    matrix, method, seed = (
+        member.labelled[definition.prompts],
+        definition.direction,
+        definition.seed,
+    )
+    if definition.layer_policy == "fraction":
+        return cross_validated_scores(
+            matrix.x, matrix.labels, matrix.groups, method=method, seed=seed
+        )
+    layers = (layer.read() for layer in member.layers)
+    return select_layers(layers, matrix.labels, matrix.groups, method=method, seed=seed).nested
+
+
+def _place(member: Member) -> list[Any]:
+    """What picks the member's activations."""
+    return [*member.space.key, member.space.layer]
+
+
+def _baseline_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:
+    """What the prompts alone give away; the same for every model."""
+    fitted_on = member.labelled[definition.prompts]
+    found = []
+    for prompt_set, matrix in member.labelled.items():
+        compute = partial(_baselines, fitted_on, matrix, prompt_set, definition.seed)
+        inputs = [fitted_on.grouped_hash, prompt_set, matrix.grouped_hash, definition.seed]
+        found += steps.figures("baselines", inputs, compute, prompt_set=prompt_set)
     return found
+
+
+def _baselines(fitted_on: Matrix, matrix: Matrix, prompt_set: str, seed: int) -> Figures:
+    texts = matrix.texts.to_pylist()
+    if matrix is fitted_on:
+        words = bag_of_words_scores(texts, matrix.labels, matrix.groups, seed=seed)
+    else:
+        words = bag_of_words_transfer(fitted_on.texts.to_pylist(), fitted_on.labels, texts)
+    return [
+        _row(
+            scorer,
+            "auroc",
+            auroc_interval(scores, matrix.labels),
+            prompt_set=prompt_set,
+            labels=matrix.labels,
+            is_in_sample=False,
+        )
+        for scorer, scores in {
+            "bag_of_words": words,
+            "prompt_length": prompt_lengths(texts),
+        }.items()
+    ]
 
 
 def _row(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
+import pyarrow as pa
+
 from warehouse.connection import Connection, connect, query, rows
 from warehouse.errors import AxesError
-from warehouse.render import render
+from warehouse.render import render, show
 
 STUDY_TABLE = """
 select
@@ -22,6 +25,13 @@ where study_id = '{study_id}'
 order by prompt_set, model
 """
 
+_PUBLISHED_TABLE = """
+select model, figure, published, ours, lower, upper, difference
+from v_published
+where study_id = '{study_id}'
+order by model, figure
+"""
+
 _ALIGNMENT_TABLE = """
 select distinct model, layer, cosine_universal, cosine_reference, alignment_r2, ridge_lambda
 from v_study
@@ -30,9 +40,14 @@ order by model
 """
 
 _SINGULAR_VALUES = """
-select component, estimate as singular_value
+select
+    component,
+    max(estimate) filter (where scorer = 'universal') as singular_value,
+    max(upper) filter (where scorer = 'random_direction') as random_95,
+    max(upper) filter (where scorer = 'shuffled_labels') as shuffled_95
 from evaluations
 where study_id = '{study_id}' and metric = 'singular_value'
+group by component
 order by component
 """
 
@@ -70,8 +85,16 @@ _TABLES = (
         _ALIGNMENT_TABLE,
     ),
     (
+        "Beside published figures",
+        "What others report for these models, beside the same figure here. Empty where the study "
+        "names none.",
+        _PUBLISHED_TABLE,
+    ),
+    (
         "Singular values of the stacked directions",
-        "With k models all alike the first is sqrt(k) and the rest are 0.",
+        "With k models all alike the first is sqrt(k) and the rest are 0. `random_95`, "
+        "`shuffled_95`: 95th percentiles for random directions, and for directions of one shuffled "
+        "labelling of the prompts, carried over by the same maps.",
         _SINGULAR_VALUES,
     ),
     (
@@ -82,6 +105,21 @@ _TABLES = (
     ),
     ("Jobs", "Everything that was run on this warehouse.", _RUNS),
 )
+
+
+def print_study(root: Path, study_id: str, output_format: str) -> None:
+    """Print the study table; on a terminal also what stands beside it."""
+    connection = connect(root)
+
+    def table(template: str) -> pa.Table:
+        return query(connection, template.replace("{study_id}", study_id))
+
+    show(table(STUDY_TABLE), output_format)
+    published = table(_PUBLISHED_TABLE)
+    if published.num_rows and output_format in ("table", "markdown"):
+        click.echo()
+        show(published, output_format)
+    click.echo(f"study {study_id}", err=True)
 
 
 def latest_study(connection: Connection, study: str | None = None) -> str:
