@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from analysis.commands import space_options
+from analysis.method_options import method_options
 from warehouse.options import format_option, memory_limit_option, root_option
 
 if TYPE_CHECKING:
@@ -63,11 +64,7 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 show_default=True,
                 help="Layer round(fraction * (layer_count - 1)) of each model.",
             ),
-            click.option(
-                "--ridge-lambda",
-                type=click.FloatRange(min=0.0, min_open=True),
-                help="Default: chosen per model on held-out alignment rows.",
-            ),
+            method_options,
             space_options,
             click.option("--seed", type=int, default=0, show_default=True),
             click.option(

@@ -25,6 +25,19 @@ ADDED = {
     "activations": {"rendered_hash"},
     "evaluations": {"fitted_on", "judged_on", "p_value", "p_value_adjusted"},
     "models": {"quantization", "adapter", "adapter_hash", "blocks"},
+    "alignments": {
+        "rank",
+        "effective_rank",
+        "hidden_weights",
+        "hidden_intercept",
+        "hidden_output",
+        "hidden_rates",
+        "r2_dimensions",
+        "r2_shuffled",
+        "r2_shuffled_lower",
+        "r2_shuffled_upper",
+        "shuffle_count",
+    },
 }
 
 
