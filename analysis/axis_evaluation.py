@@ -1,4 +1,4 @@
-"""How a study's axes do on labelled prompts: in sample, out of fold, beside axes of no knowledge."""
+"""How a study's axes do on labelled prompts: in sample, out of fold, beside what knows nothing."""
 
 from __future__ import annotations
 
