@@ -162,7 +162,7 @@ def put_sound(root: Path) -> None:
     )
     put(root, "token_projections", TOKEN_PROJECTION, {**TOKEN_PROJECTION, "step": -2})
     put(root, "generation_tokens", {**TOKEN, "step": -2, "vector": None})
-    put(root, \"calibrations\", CALIBRATION)
+    put(root, "calibrations", CALIBRATION)
 
 
 @pytest.fixture(scope="module")
