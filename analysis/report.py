@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import pyarrow as pa
 
+from analysis.claims import claim_tables, verdicts
 from warehouse.connection import Connection, connect, query, rows
 from warehouse.errors import AxesError
 from warehouse.render import render, show
@@ -30,7 +32,8 @@ order by prompt_set, model
 _SENSITIVITY_TABLE = """
 select
     model, prompt_set, figure, setting, own, least, greatest, spread, value_at_least,
-    value_at_greatest, format('{:.2f} to {:.2f}', cosine_least, cosine_greatest) as cosine
+    value_at_greatest, cosine_at_least,
+    format('{:.2f} to {:.2f}', cosine_least, cosine_greatest) as cosine
 from v_sensitivity
 where study_id = '{study_id}'
 order by prompt_set, figure = 'universal' desc, figure, model, spread desc
@@ -129,10 +132,12 @@ def print_study(root: Path, study_id: str, output_format: str) -> None:
         return query(connection, template.replace("{study_id}", study_id))
 
     show(table(STUDY_TABLE), output_format)
-    published = table(_PUBLISHED_TABLE)
-    if published.num_rows and output_format in ("table", "markdown"):
-        click.echo()
-        show(published, output_format)
+    if output_format in ("table", "markdown"):
+        published = table(_PUBLISHED_TABLE)
+        for beside in (published, verdicts(connection, study_id).table):
+            if beside.num_rows:
+                click.echo()
+                show(beside, output_format)
     for warning in sensitivity_warnings(connection, study_id):
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"study {study_id}", err=True)
@@ -162,13 +167,23 @@ def sensitivity_warnings(connection: Connection, study_id: str) -> list[str]:
             "how far these figures move with the reference, lambda, depth, alignment rows and "
             f"prompts is not measured: run `axes study sensitivity {study_id[:8]}`"
         ]
+    moved: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in found:
+        if row["is_fragile"]:
+            moved.setdefault((row["model"], row["prompt_set"]), []).append(row)
     return [
-        "{model} on {prompt_set}: universal AUROC is {own:.3f}, and {least:.3f} to {greatest:.3f} "
-        "as {setting} varies ({value_at_least} to {value_at_greatest}), while its cosine with the "
-        "axis is {cosine_least:.2f} to {cosine_greatest:.2f}".format(**row)
-        for row in found
-        if row["is_fragile"]
+        f"{model} on {prompt_set}: the universal AUROC, {movements[0]['own']:.3f}, moves with "
+        + "; ".join(map(_movement, movements))
+        for (model, prompt_set), movements in moved.items()
     ]
+
+
+def _movement(row: dict[str, Any]) -> str:
+    """How far a figure moves with one choice, and what the cosine says meanwhile."""
+    return (
+        "{setting}: {least:.3f} ({value_at_least}, cosine {cosine_at_least:.2f}) to "
+        "{greatest:.3f} ({value_at_greatest})".format(**row)
+    )
 
 
 def latest_study(connection: Connection, study: str | None = None) -> str:
@@ -215,6 +230,9 @@ def write_report(root: Path, output: Path, study: str | None = None) -> Path:
             statement = statement.replace(f"{{{name}}}", value)
         table = render(query(connection, statement), "markdown").decode()
         parts.append(f"## {title}\n\n{text}\n\n{table}\n```sql{statement}```\n")
+    for claim in (verdicts(connection, study_id), *claim_tables(connection, study_id)):
+        table = render(claim.table, "markdown").decode()
+        parts.append(f"## {claim.title}\n\n{table}\n```sql\n{claim.statement}\n```\n")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text("\n".join(parts))
     return output

@@ -12,6 +12,7 @@
 -- variation_count: values that were tried
 -- cosine_least: over the same variations, of the aligned direction with the axis
 -- cosine_greatest: the same
+-- cosine_at_least: the cosine where the figure is least
 -- is_fragile: the spread is at least 0.05
 create view v_sensitivity as
 with
@@ -20,6 +21,11 @@ variations as (select * from stg_variations),
 evaluations as (
     select * from stg_evaluations
     where metric = 'auroc'
+),
+
+cosines as (
+    select * from variations
+    where figure = 'cosine_universal'
 ),
 
 areas as (
@@ -39,15 +45,14 @@ areas as (
     group by study_id, model, prompt_set, figure, setting
 ),
 
-cosines as (
+ranges as (
     select
         study_id,
         model,
         setting,
         min(estimate) as cosine_least,
         max(estimate) as cosine_greatest
-    from variations
-    where figure = 'cosine_universal'
+    from cosines
     group by study_id, model, setting
 ),
 
@@ -65,15 +70,22 @@ final as (
         areas.value_at_least,
         areas.value_at_greatest,
         areas.variation_count,
-        cosines.cosine_least,
-        cosines.cosine_greatest,
+        ranges.cosine_least,
+        ranges.cosine_greatest,
+        cosines.estimate as cosine_at_least,
         areas.greatest - areas.least >= 0.05 as is_fragile
     from areas
+    inner join ranges
+        on
+            areas.study_id = ranges.study_id
+            and areas.model = ranges.model
+            and areas.setting = ranges.setting
     inner join cosines
         on
             areas.study_id = cosines.study_id
             and areas.model = cosines.model
             and areas.setting = cosines.setting
+            and areas.value_at_least = cosines.value
     left join evaluations
         on
             areas.study_id = evaluations.study_id
