@@ -67,7 +67,7 @@ def held_out_groups(
     groups: Int[np.ndarray, " row"],
     *,
     fraction: float,
-    seed: int,
+    seed: int | tuple[int, ...],
 ) -> Bool[np.ndarray, " row"]:
     """True for the rows of a random `fraction` of the groups, drawn among those of like classes.
 

@@ -100,14 +100,21 @@ def _to_version_2(root: Path) -> dict[str, Callable[[pa.Table], pa.Table]]:
     numerics = ("quantization", "adapter", "adapter_hash", "blocks")
     return {
         "activations": add_hash,
-        "models": _with_nulls(numerics, pa.string()),
-        "evaluations": _with_nulls(("p_value", "p_value_adjusted"), pa.float64()),
+        "models": _with_nulls(dict.fromkeys(numerics, pa.string())),
+        "evaluations": _with_nulls(
+            {
+                "fitted_on": pa.string(),
+                "judged_on": pa.string(),
+                "p_value": pa.float64(),
+                "p_value_adjusted": pa.float64(),
+            }
+        ),
     }
 
 
-def _with_nulls(names: tuple[str, ...], kind: pa.DataType) -> Callable[[pa.Table], pa.Table]:
+def _with_nulls(added: dict[str, pa.DataType]) -> Callable[[pa.Table], pa.Table]:
     def add(group: pa.Table) -> pa.Table:
-        for name in names:
+        for name, kind in added.items():
             group = group.append_column(name, pa.nulls(len(group), kind))
         return group
 
