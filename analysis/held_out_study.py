@@ -20,7 +20,7 @@ from analysis.judging import judge, judge_difference
 from analysis.layer_selection import LayerSelection, select_layers
 from analysis.matrices import Matrix, Space, find_space, load_matrix, require_classes
 from analysis.multiple_testing import adjusted
-from analysis.near_duplicates import near_duplicate_clusters
+from analysis.near_duplicates import LEAST_OVERLAP, near_duplicate_clusters
 from analysis.nulls import fitted_scores
 from analysis.scores import Estimate, auroc_difference, auroc_interval
 from analysis.source_transfer import Fit, source_contrasts, source_matrix
@@ -50,6 +50,7 @@ class EvaluationDefinition:
     site: str = "resid_post"
     pooling: str = "last5_mean"
     template: str = "raw"
+    least_overlap: float = LEAST_OVERLAP
     seed: int = 0
     allow_missing: bool = False
 
@@ -112,7 +113,8 @@ def _layer_rows(
     """Every layer out of fold and in sample, and the layer chosen inside the training part."""
     prompt_set, seed = definition.prompt_sets[0], definition.seed
     texts, labels = first.texts.to_pylist(), first.labels
-    groups = joined_groups(first.groups, near_duplicate_clusters(texts))
+    clusters = near_duplicate_clusters(texts, least_overlap=definition.least_overlap)
+    groups = joined_groups(first.groups, clusters)
     with track(f"layers of {space.model}", space.layer_count, "layers") as advance:
 
         def layers() -> Iterator[Rows]:
@@ -225,11 +227,12 @@ def _pooled(
         sources += [named[prompt_id] for prompt_id in part.prompt_ids]
     texts = [text for part in parts for text in part.texts.to_pylist()]
     groups = np.concatenate([part.groups for part in parts])
+    clusters = near_duplicate_clusters(texts, least_overlap=definition.least_overlap)
     return _Pool(
         x=np.concatenate([part.x[:] for part in parts]),
         texts=texts,
         labels=np.concatenate([part.labels for part in parts]),
-        groups=joined_groups(groups, near_duplicate_clusters(texts)),
+        groups=joined_groups(groups, clusters),
         sources=sources,
     )
 

@@ -82,6 +82,13 @@ _TRANSFER_SHOWN = {
     show_default=True,
     help="Which of the figures are printed; all are stored.",
 )
+@click.option(
+    "--least-overlap",
+    type=click.FloatRange(0.0, 1.0, min_open=True),
+    default=0.5,
+    show_default=True,
+    help="Jaccard overlap of five-grams from which prompts are near duplicates, kept together.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--allow-missing", is_flag=True, help="Go on where rows are missing.")
 @root_option
@@ -96,6 +103,7 @@ def evaluate(
     pooling: str,
     template: str,
     shown: str,
+    least_overlap: float,
     seed: int,
     allow_missing: bool,
     root: Path,
@@ -124,6 +132,7 @@ def evaluate(
         site=site,
         pooling=pooling,
         template=template,
+        least_overlap=least_overlap,
         seed=seed,
         allow_missing=allow_missing,
     )
@@ -240,6 +249,13 @@ def calibrate(
     show_default=True,
     help="Which of the figures are printed; all are stored.",
 )
+@click.option(
+    "--least-overlap",
+    type=click.FloatRange(0.0, 1.0, min_open=True),
+    default=0.5,
+    show_default=True,
+    help="Jaccard overlap of five-grams from which prompts are near duplicates, kept together.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--allow-missing", is_flag=True, help="Go on where projections are missing.")
 @root_option
@@ -251,6 +267,7 @@ def transfer(
     target: str,
     fraction: float,
     shown: str,
+    least_overlap: float,
     seed: int,
     allow_missing: bool,
     root: Path,
@@ -277,6 +294,7 @@ def transfer(
         prompt_set=prompts,
         target=target,
         fraction=fraction,
+        least_overlap=least_overlap,
         seed=seed,
         allow_missing=allow_missing,
     )

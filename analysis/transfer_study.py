@@ -13,7 +13,7 @@ from analysis.calibration import BALANCED_ACCURACY
 from analysis.figures import write_figures
 from analysis.labelled_scores import LabelledScores, read_scores
 from analysis.multiple_testing import adjusted
-from analysis.near_duplicates import near_duplicate_clusters
+from analysis.near_duplicates import LEAST_OVERLAP, near_duplicate_clusters
 from analysis.scores import Estimate
 from analysis.splits import held_out_groups, joined_groups
 from analysis.threshold_transfer import (
@@ -42,6 +42,7 @@ class TransferDefinition:
     prompt_set: str
     target: str = BALANCED_ACCURACY
     fraction: float = 0.5
+    least_overlap: float = LEAST_OVERLAP
     seed: int = 0
     allow_missing: bool = False
 
@@ -79,7 +80,10 @@ def run_transfer(root: Path, connection: Connection, definition: TransferDefinit
     with record_run(root, "transfer", asdict(definition), seed=definition.seed) as run:
         first = scores[0]
         labels = first.labels
-        groups = joined_groups(first.groups, near_duplicate_clusters(first.texts.to_pylist()))
+        clusters = near_duplicate_clusters(
+            first.texts.to_pylist(), least_overlap=definition.least_overlap
+        )
+        groups = joined_groups(first.groups, clusters)
         is_calibration = held_out_groups(
             labels, groups, fraction=definition.fraction, seed=definition.seed
         )
