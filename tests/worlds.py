@@ -23,8 +23,10 @@ LATENT = 12
 BENIGN = "benign"
 
 # The share of positive prompts that carry the mean of a model with outliers, and how far.
-OUTLIER_SHARE, OUTLIER_REACH = 0.15, 10.0
+_OUTLIER_SHARE, _OUTLIER_REACH = 0.15, 12.0
 _MASSIVE_DIMENSIONS, _MASSIVE_SIZE = 2, 60.0
+# How faintly a model shows the axis beside everything else.
+_FAINT = 0.1
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def make_group(
     massive: str | None = None,
     outliers: str | None = None,
     broken: str | None = None,
+    turned: str | None = None,
+    faint: str | None = None,
     shifted: str | None = None,
     relabelled: str | None = None,
     labelled: dict[str, int] | None = None,
@@ -117,8 +121,9 @@ def make_group(
     Faults, each in one model: `flipped` shows labelled prompts mirrored along the axis; `massive`
     has two dimensions of huge values; `outliers` shows most positive prompts a little the wrong way
     and a few very far the right way; `broken` shows labelled prompts through another map than
-    benign ones; `shifted` shows labelled prompts moved along the axis, both classes alike.
-    `relabelled` is a set whose labels are swapped.
+    benign ones; `turned` parts the classes elsewhere in every labelled set but the first; `faint`
+    shows the axis weakly beside everything else; `shifted` shows labelled prompts moved along the
+    axis, both classes alike. `relabelled` is a set whose labels are swapped.
     """
     random = np.random.default_rng(seed)
     axis = _unit(random.standard_normal(LATENT))
@@ -136,11 +141,15 @@ def make_group(
             latent += np.repeat(topic * random.standard_normal((pairs, LATENT)), 2, axis=0)
         sets[prompt_set] = (latent, labels)
     source_axis = _orthogonal(random.standard_normal(LATENT), axis)
+    first = next(name for name, (_, labels) in sets.items() if labels is not None)
     gaps, latents = {}, {}
     for model in widths:
         own = _orthogonal(random.standard_normal(LATENT), axis)
-        turned = np.cos(rotation) * axis + np.sin(rotation) * own
-        gaps[model] = strength * turned + confound * source_axis
+        if model == faint:
+            maps[model] = maps[model] - (1 - _FAINT) * np.outer(axis, axis @ maps[model])
+        angle = np.pi / 4 if model == turned else rotation
+        gaps[model] = strength * (np.cos(angle) * axis + np.sin(angle) * own)
+        gaps[model] = gaps[model] + confound * source_axis
         latents[model] = {BENIGN: sets[BENIGN][0]}
         for prompt_set, (latent, labels) in sets.items():
             if labels is None:
@@ -152,6 +161,8 @@ def make_group(
                 shown = _carried_by_few(latent, labels, axis, own, strength)
             if model == broken:
                 shown = shown @ _quarter_turn(axis, own)
+            if model == turned and prompt_set != first:
+                shown = latent + np.outer(labels - 0.5, strength * (own - 0.5 * axis))
             if model == shifted:
                 shown = shown + 2 * strength * axis
             latents[model][prompt_set] = shown
@@ -217,8 +228,9 @@ def _carried_by_few(
 
     A few of its rows lie so far along `axis` that the class's mean does too.
     """
-    is_far = labels & (np.arange(len(labels)) % round(1 / OUTLIER_SHARE) == 0)
-    along = np.where(is_far, OUTLIER_REACH * strength, np.where(labels, -0.5 * strength, 0.0))
+    far = np.zeros(len(labels), dtype=bool)
+    far[np.flatnonzero(labels)[: round(_OUTLIER_SHARE * labels.sum())]] = True
+    along = np.where(far, _OUTLIER_REACH * strength, np.where(labels, -0.75 * strength, 0.0))
     return latent + np.outer(along, axis) + np.outer(np.where(labels, strength, 0.0), own)
 
 
