@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from analysis.matrices import Matrix
 from analysis.nulls import cross_validated_scores, shuffled_labels
 from analysis.records import Axis
 from analysis.scores import Estimate, auroc_interval
+from analysis.steps import Figures, Steps
 
 
 def evaluate(
@@ -27,24 +29,26 @@ def evaluate(
     members: Sequence[Member],
     fitted: Sequence[Fitted],
     universal: tuple[Axis, np.ndarray],
-) -> list[dict[str, Any]]:
-    """Every figure of the study as a row of `evaluations`."""
+    steps: Steps,
+) -> Figures:
+    """Every figure of the study as a row of `evaluations`; what `steps` has is not computed."""
     axis, singular_values = universal
     reference = fitted[definition.models.index(definition.reference)].aligned
     found = [
         _row("universal", "singular_value", Estimate(float(value)), component=index, axis=axis)
         for index, value in enumerate(singular_values)
     ]
-    found += _baseline_rows(definition, members[0])
+    found += _baseline_rows(definition, members[0], steps)
     for member, own in zip(members, fitted, strict=True):
         found += _coverage_rows(definition, member)
         found += _alignment_rows(member, own, axis, reference)
         for prompt_set, matrix in member.labelled.items():
-            found += _auroc_rows(definition, member, own, axis, prompt_set, matrix)
+            found += _auroc_rows(definition, member, own, axis, prompt_set, matrix, steps)
+        found += _held_out_rows(definition, member, steps)
     return found
 
 
-def _coverage_rows(definition: StudyDefinition, member: Member) -> list[dict[str, Any]]:
+def _coverage_rows(definition: StudyDefinition, member: Member) -> Figures:
     """Rows that figures go without, where that was allowed, and rows used twice.
 
     A prompt that the alignment is fitted on and that is judged too is no test of the alignment.
@@ -64,9 +68,7 @@ def _coverage_rows(definition: StudyDefinition, member: Member) -> list[dict[str
     ]
 
 
-def _alignment_rows(
-    member: Member, own: Fitted, universal: Axis, reference: Axis
-) -> list[dict[str, Any]]:
+def _alignment_rows(member: Member, own: Fitted, universal: Axis, reference: Axis) -> Figures:
     fit = own.alignment.fit
     figures = {
         "cosine_universal": float(own.aligned.vector @ universal.vector),
@@ -90,49 +92,80 @@ def _auroc_rows(
     universal: Axis,
     prompt_set: str,
     matrix: Matrix,
-) -> list[dict[str, Any]]:
-    labels, seed = matrix.labels, definition.seed
+    steps: Steps,
+) -> Figures:
     fitted_on = set(member.labelled[definition.prompts].prompt_ids)
     is_in_sample = not fitted_on.isdisjoint(matrix.prompt_ids)
-    scored = {
-        "native": (own.native, project(matrix.x, own.native.vector)),
-        "universal": (universal, projected(matrix, own, universal)),
-    }
+    axes = {"native": own.native, "universal": universal}
     if own.leave_one_out is not None:
-        scored["leave_one_out"] = (own.leave_one_out, projected(matrix, own, own.leave_one_out))
-    where: dict[str, Any] = {"member": member, "prompt_set": prompt_set, "labels": labels}
-    found = [
-        _row(
-            scorer,
-            "auroc",
-            auroc_interval(scores, labels),
-            axis=axis,
-            is_in_sample=is_in_sample,
-            **where,
-        )
-        for scorer, (axis, scores) in scored.items()
+        axes["leave_one_out"] = own.leave_one_out
+
+    def compute() -> Figures:
+        scored = {
+            scorer: project(matrix.x, axis.vector)
+            if scorer == "native"
+            else projected(matrix, own, axis)
+            for scorer, axis in axes.items()
+        }
+        return [
+            _row(
+                scorer,
+                "auroc",
+                auroc_interval(scores, matrix.labels),
+                member=member,
+                prompt_set=prompt_set,
+                labels=matrix.labels,
+                axis=axes[scorer],
+                is_in_sample=is_in_sample,
+            )
+            for scorer, scores in scored.items()
+        ]
+
+    inputs = [
+        _place(member),
+        [axis.axis_id for axis in axes.values()],
+        own.alignment.alignment_id,
+        prompt_set,
+        matrix.grouped_hash,
+        is_in_sample,
     ]
-    if prompt_set == definition.prompts:
+    return steps.figures("auroc", inputs, compute, member=member, prompt_set=prompt_set)
+
+
+def _held_out_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:
+    """The native direction on prompts it was not fitted on, and its null."""
+    prompt_set, seed = definition.prompts, definition.seed
+    matrix = member.labelled[prompt_set]
+
+    def compute() -> Figures:
+        labels = matrix.labels
         held_out = cross_validated_scores(matrix.x, labels, matrix.groups, seed=seed)
         null = shuffled_labels(matrix.x, labels, matrix.groups, seed=seed)
-        found += [
+        figures = {
+            "native_cross_validated": auroc_interval(held_out, labels),
+            "shuffled_labels": _spread(null.in_sample),
+            "shuffled_labels_cross_validated": _spread(null.held_out),
+        }
+        return [
             _row(
-                "native_cross_validated",
+                scorer,
                 "auroc",
-                auroc_interval(held_out, labels),
-                is_in_sample=False,
-                **where,
-            ),
-            _row("shuffled_labels", "auroc", _spread(null.in_sample), is_in_sample=True, **where),
-            _row(
-                "shuffled_labels_cross_validated",
-                "auroc",
-                _spread(null.held_out),
-                is_in_sample=False,
-                **where,
-            ),
+                estimate,
+                member=member,
+                prompt_set=prompt_set,
+                labels=labels,
+                is_in_sample=scorer == "shuffled_labels",
+            )
+            for scorer, estimate in figures.items()
         ]
-    return found
+
+    inputs = [_place(member), prompt_set, matrix.grouped_hash, seed]
+    return steps.figures("null", inputs, compute, member=member, prompt_set=prompt_set)
+
+
+def _place(member: Member) -> list[Any]:
+    """What picks the member's activations."""
+    return [*member.space.key, member.space.layer]
 
 
 def _spread(null: np.ndarray) -> Estimate:
@@ -140,29 +173,37 @@ def _spread(null: np.ndarray) -> Estimate:
     return Estimate(float(null.mean()), *map(float, np.quantile(null, [0.05, 0.95])))
 
 
-def _baseline_rows(definition: StudyDefinition, member: Member) -> list[dict[str, Any]]:
+def _baseline_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:
     """What the prompts alone give away; the same for every model."""
     fitted_on = member.labelled[definition.prompts]
     found = []
     for prompt_set, matrix in member.labelled.items():
-        texts = matrix.texts.to_pylist()
-        if prompt_set == definition.prompts:
-            words = bag_of_words_scores(texts, matrix.labels, matrix.groups, seed=definition.seed)
-        else:
-            words = bag_of_words_transfer(fitted_on.texts.to_pylist(), fitted_on.labels, texts)
-        scored = {"bag_of_words": words, "prompt_length": prompt_lengths(texts)}
-        found += [
-            _row(
-                scorer,
-                "auroc",
-                auroc_interval(scores, matrix.labels),
-                prompt_set=prompt_set,
-                labels=matrix.labels,
-                is_in_sample=False,
-            )
-            for scorer, scores in scored.items()
-        ]
+        compute = partial(_baselines, fitted_on, matrix, prompt_set, definition.seed)
+        inputs = [fitted_on.grouped_hash, prompt_set, matrix.grouped_hash, definition.seed]
+        found += steps.figures("baselines", inputs, compute, prompt_set=prompt_set)
     return found
+
+
+def _baselines(fitted_on: Matrix, matrix: Matrix, prompt_set: str, seed: int) -> Figures:
+    texts = matrix.texts.to_pylist()
+    if matrix is fitted_on:
+        words = bag_of_words_scores(texts, matrix.labels, matrix.groups, seed=seed)
+    else:
+        words = bag_of_words_transfer(fitted_on.texts.to_pylist(), fitted_on.labels, texts)
+    return [
+        _row(
+            scorer,
+            "auroc",
+            auroc_interval(scores, matrix.labels),
+            prompt_set=prompt_set,
+            labels=matrix.labels,
+            is_in_sample=False,
+        )
+        for scorer, scores in {
+            "bag_of_words": words,
+            "prompt_length": prompt_lengths(texts),
+        }.items()
+    ]
 
 
 def _row(

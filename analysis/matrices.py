@@ -6,8 +6,9 @@ result rests on, are the same everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -69,12 +70,12 @@ class Matrix:
     """Activations of a prompt set in the set's order, and what the rows are.
 
     `x` is `[row, d_model]`, in memory or, where that would be too much, on disk: go through it with
-    `analysis.blocks`.
+    `analysis.blocks`. It is read when it is first asked for, since much can be told from the rows.
     `is_positive` is None where the set has no labels; `groups` numbers rows that belong together
     (a matched pair, else the row itself); `missing_count` rows of the set are not in the warehouse.
     """
 
-    x: Rows
+    read: Callable[[], Rows]
     prompt_ids: tuple[str, ...]
     texts: pa.StringArray
     is_positive: Bool[np.ndarray, " row"] | None
@@ -82,11 +83,20 @@ class Matrix:
     missing_count: int
     query: str
 
-    @property
+    @cached_property
+    def x(self) -> Rows:
+        return self.read()
+
+    @cached_property
     def row_set_hash(self) -> str:
         """Hash of the prompt ids in order, with their labels."""
         labels = [] if self.is_positive is None else self.is_positive.tolist()
         return content_key(self.prompt_ids, labels)
+
+    @cached_property
+    def grouped_hash(self) -> str:
+        """The same, with which rows belong together."""
+        return content_key(self.row_set_hash, self.groups.tolist())
 
     @property
     def labels(self) -> Bool[np.ndarray, " row"]:
@@ -96,9 +106,13 @@ class Matrix:
 
     def take(self, index: np.ndarray) -> Matrix:
         """The rows of `index`, in its order."""
+
+        def read() -> Rows:
+            return self.x.take(index) if isinstance(self.x, StoredRows) else self.x[index]
+
         return replace(
             self,
-            x=self.x.take(index) if isinstance(self.x, StoredRows) else self.x[index],
+            read=read,
             prompt_ids=tuple(self.prompt_ids[i] for i in index),
             texts=self.texts.take(pa.array(index)),
             is_positive=None if self.is_positive is None else self.is_positive[index],
@@ -186,17 +200,17 @@ def load_matrix(
             f"{unlabelled_count} of {len(labels)} prompts of {prompt_set} have no label"
         )
     return Matrix(
-        x=_read_vectors(connection, space, _text_array(table.column("prompt_id"))),
+        read=partial(_read_vectors, connection, space, _text_array(table.column("prompt_id"))),
         prompt_ids=tuple(table.column("prompt_id").to_pylist()),
         texts=table.column("text").combine_chunks(),
         is_positive=None if unlabelled_count else np.array(labels, dtype=bool),
-        groups=_groups(table.column("pair_id").combine_chunks()),
+        groups=number_groups(table.column("pair_id").combine_chunks()),
         missing_count=missing_count,
         query=matrix_query(space, prompt_set, limit),
     )
 
 
-def _groups(pair_ids: pa.StringArray) -> Int[np.ndarray, " row"]:
+def number_groups(pair_ids: pa.StringArray) -> Int[np.ndarray, " row"]:
     """A number for every pair, in the order of their names; a row without a pair is its own."""
     alone = pc.binary_join_element_wise(
         "row", pa.array(np.arange(len(pair_ids))).cast(pa.string()), " "

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
+import pyarrow as pa
+
 from warehouse.connection import Connection, connect, query, rows
 from warehouse.errors import AxesError
-from warehouse.render import render
+from warehouse.render import render, show
 
 STUDY_TABLE = """
 select
@@ -20,6 +23,27 @@ select
 from v_study
 where study_id = '{study_id}'
 order by prompt_set, model
+"""
+
+_PUBLISHED_TABLE = """
+select model, figure, published, ours, lower, upper, difference
+from v_published
+where study_id = '{study_id}'
+order by model, figure
+"""
+
+_WARNINGS = """
+select warning, model, prompt_set, scorer, figure, beside, text
+from v_study_warnings
+where study_id = '{study_id}'
+order by warning, prompt_set, model, scorer
+"""
+
+_DIAGNOSES = """
+select model, prompt_set, cosine, auroc, native_auroc, normal_auroc, diagnosis
+from v_diagnoses
+where study_id = '{study_id}'
+order by model, prompt_set
 """
 
 _ALIGNMENT_TABLE = """
@@ -64,10 +88,28 @@ _TABLES = (
         STUDY_TABLE,
     ),
     (
+        "Warnings",
+        "What speaks against reading a figure as evidence: `figure` is held against `beside`. "
+        "Where words or lengths alone do as well as an axis, the axis may see no more than they "
+        "do, above all where the source of a prompt determines its label.",
+        _WARNINGS,
+    ),
+    (
+        "Diagnoses",
+        "Cosine beside AUROC, and why they differ: from `axes diagnose`, empty before it was run.",
+        _DIAGNOSES,
+    ),
+    (
         "Alignment and cosines",
         "`alignment_r2`: share of the reference's variance that the map predicts on held-out "
         "alignment prompts. Cosines stay high over many lambdas while AUROC moves: read both.",
         _ALIGNMENT_TABLE,
+    ),
+    (
+        "Beside published figures",
+        "What others report for these models, beside the same figure here. Empty where the study "
+        "names none.",
+        _PUBLISHED_TABLE,
     ),
     (
         "Singular values of the stacked directions",
@@ -82,6 +124,23 @@ _TABLES = (
     ),
     ("Jobs", "Everything that was run on this warehouse.", _RUNS),
 )
+
+
+def print_study(root: Path, study_id: str, output_format: str) -> None:
+    """Print the study table; on a terminal also what stands beside it. Warnings go to stderr."""
+    connection = connect(root)
+
+    def table(template: str) -> pa.Table:
+        return query(connection, template.replace("{study_id}", study_id))
+
+    show(table(STUDY_TABLE), output_format)
+    published = table(_PUBLISHED_TABLE)
+    if published.num_rows and output_format in ("table", "markdown"):
+        click.echo()
+        show(published, output_format)
+    for warning in table(_WARNINGS).column("text").to_pylist():
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"study {study_id}", err=True)
 
 
 def latest_study(connection: Connection, study: str | None = None) -> str:

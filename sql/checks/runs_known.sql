@@ -7,6 +7,8 @@ written as (
     union all
     select run_id from stg_axes
     union all
+    select run_id from stg_calibrations
+    union all
     select run_id from stg_diagnostics
     union all
     select run_id from stg_evaluations
@@ -24,6 +26,8 @@ written as (
     select run_id from stg_prompt_tokens
     union all
     select run_id from stg_prompts
+    union all
+    select run_id from stg_steps
     union all
     select run_id from stg_token_projections
 )
