@@ -249,8 +249,11 @@ def _sources(count: int, labels: np.ndarray | None) -> list[str]:
 def _texts(
     prompt_set: str, count: int, labels: np.ndarray | None, random: np.random.Generator
 ) -> list[str]:
-    """Texts with a word of their source, where sources tell the labels."""
-    texts = [f"{prompt_set} text {row}" for row in range(count)]
+    """Texts with a word of their source, where sources tell the labels.
+
+    Rows are numbered by set: a bare number would carry its row's label from one set to another.
+    """
+    texts = [f"{prompt_set} text {prompt_set}{row}" for row in range(count)]
     if labels is None:
         return texts
     words = random.integers(20, size=count)
