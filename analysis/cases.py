@@ -33,7 +33,7 @@ class Case:
 
     `direction` is the model's own unit direction, fitted on `fitted_x`; `reference_x` holds the
     reference's activations of the rows of `x`; `benign_x` and `benign_reference_x` are the rows of
-    the alignment. `stored` are the projections that the AUROC was computed from, where known.
+    the alignment; the reference itself is mapped by the identity. `stored` are the projections that the AUROC was computed from, where known.
     """
 
     x: Rows
@@ -48,6 +48,7 @@ class Case:
     direction: Float[np.ndarray, " d_model"]
     axis: Float[np.ndarray, " d_reference"]
     is_in_sample: bool
+    is_reference: bool = False
     bag_of_words: Estimate | None = None
     stored: Float[np.ndarray, " row"] | None = None
 

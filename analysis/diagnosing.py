@@ -153,6 +153,7 @@ def _case(root: Path, connection: Connection, study_id: str, row: dict[str, Any]
         direction=_vector(connection, row["native_id"]),
         axis=_vector(connection, row["axis_id"]),
         is_in_sample=row["is_in_sample"],
+        is_reference=mine == theirs,
         bag_of_words=_bag_of_words(connection, study_id, row["prompt_set"]),
         stored=np.array([projections[prompt_id] for prompt_id in judged.prompt_ids]),
     )

@@ -36,10 +36,12 @@ _DECADES = 3.0
 
 def alignment(case: Case, view: View) -> Finding:
     """Do aligned projections follow the reference's own, on each class as on benign prompts?"""
-    if case.alignment.ridge_lambda is None:
-        return _of_the_reference("alignment")
+    if case.is_reference:
+        return Finding("alignment", False, "the reference is mapped by the identity")
     held_out = held_out_mask(len(case.benign_x), fraction=_HELD_OUT_FRACTION, seed=0)
-    seen = _fitter(case, ~held_out).solve(case.alignment.ridge_lambda)
+    seen = case.alignment
+    if seen.ridge_lambda is not None:
+        seen = _fitter(case, ~held_out).solve(seen.ridge_lambda)
     rows: dict[str, tuple[Alignment, Rows, Rows, Bool[np.ndarray, " row"]]] = {
         "benign": (seen, case.benign_x, case.benign_reference_x, held_out),
         "positive": (case.alignment, case.x, case.reference_x, case.labels),
@@ -124,7 +126,7 @@ def ridge_lambda(case: Case, view: View) -> Finding:
     """Do cosine and AUROC hold over six decades of lambda, the axis held fixed?"""
     chosen = case.alignment.ridge_lambda
     if chosen is None:
-        return _of_the_reference("ridge_lambda")
+        return Finding("ridge_lambda", False, "the map has no lambda")
     fitter = _fitter(case, np.ones(len(case.benign_x), dtype=bool))
     areas, cosines = [], []
     for value in LAMBDA_GRID:
@@ -148,10 +150,6 @@ def ridge_lambda(case: Case, view: View) -> Finding:
         + ("the figure is one of lambda" if is_fault else "lambda decides nothing")
     )
     return Finding("ridge_lambda", is_fault, verdict, figures)
-
-
-def _of_the_reference(check: str) -> Finding:
-    return Finding(check, False, "the reference is mapped by the identity")
 
 
 def _fitter(case: Case, where: Bool[np.ndarray, " row"]) -> RidgeFitter:

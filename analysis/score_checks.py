@@ -74,7 +74,7 @@ def signal(case: Case, view: View) -> Finding:
     if case.is_in_sample:
         area, chance = _out_of_fold(case.x, case)
         aligned, aligned_chance = area, chance
-        if case.alignment.ridge_lambda is not None:
+        if not case.is_reference:
             carried = np.concatenate([case.alignment.apply(block) for (block,) in blocks(case.x)])
             aligned, aligned_chance = _out_of_fold(carried, case)
     else:

@@ -65,6 +65,7 @@ class FittedGroup:
             direction=self.directions[model],
             axis=self.universal,
             is_in_sample=prompt_set == self.prompts,
+            is_reference=model == self.reference,
             bag_of_words=self.bag_of_words(prompt_set),
             stored=self.scores(model, prompt_set, self.universal),
         )

@@ -46,6 +46,7 @@ class Group:
     sources: dict[str, list[str]]
     pairs: dict[str, np.ndarray]
     latents: dict[str, dict[str, np.ndarray]]
+    topic: float
     massive: str | None
     seed: int
 
@@ -75,13 +76,9 @@ class Group:
 
         Both classes are normal with one spread, so it is `Phi(gap / (sqrt(2) spread))`.
         """
-        spread = self._spread(model, vector, vector)
-        return float(norm.cdf(self.difference(model) @ vector / np.sqrt(2 * spread)))
-
-    def _spread(self, model: str, vector: np.ndarray, other: np.ndarray) -> float:
-        """Covariance within a class of the projections on two vectors."""
-        seen, other_seen = self.maps[model] @ vector, self.maps[model] @ other
-        return float(seen @ other_seen + self.noise[model] ** 2 * vector @ other)
+        seen = self.maps[model] @ vector
+        variance = (1 + self.topic**2) * seen @ seen + self.noise[model] ** 2 * vector @ vector
+        return float(norm.cdf(self.difference(model) @ vector / np.sqrt(2 * variance)))
 
 
 @dataclass(frozen=True)
@@ -185,6 +182,7 @@ def make_group(
         },
         pairs={name: np.arange(len(latent)) // 2 for name, (latent, _) in sets.items()},
         latents=latents,
+        topic=topic,
         massive=massive,
         seed=seed,
     )
