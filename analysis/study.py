@@ -20,7 +20,7 @@ from analysis.drift import project_tokens
 from analysis.evaluation import evaluate
 from analysis.fitting import METHOD_VERSION, align, fit_axes, project
 from analysis.published import PUBLISHED, write_published
-from analysis.steps import Steps
+from analysis.steps import STEP_VERSION, Steps
 from warehouse.connection import connect, rows
 from warehouse.progress import track
 from warehouse.runs import record_run
@@ -91,20 +91,22 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
     counts: dict[str, dict[str, dict[str, int]]] = {"missing_count": {}, "alignment_overlap": {}}
     for row in found:
         metric, scorer, estimate = row["metric"], row["scorer"], row["estimate"]
-        if metric == "auroc" and row["model"] is None:
-            baselines.setdefault(row["prompt_set"], {})[scorer] = estimate
-        elif metric == "auroc":
-            area = models[row["model"]]["auroc"].setdefault(row["prompt_set"], {})
-            area[scorer] = estimate
-            if row["lower"] is not None:
-                area[f"{scorer}_lower"], area[f"{scorer}_upper"] = row["lower"], row["upper"]
-            area["is_in_sample"] = row["is_in_sample"] or area.get("is_in_sample", False)
-            models[row["model"]]["layer"] = row["layer"]
-        elif metric in counts:
+        name = scorer if metric == "auroc" else f"{scorer}_{metric}"
+        if metric in counts:
             counts[metric].setdefault(row["model"], {})[row["prompt_set"]] = int(estimate)
         elif metric.endswith(PUBLISHED):
             figures = models[row["model"]].setdefault("published", {})
             figures[row["scorer"]] = estimate
+        elif row["prompt_set"] is not None and row["model"] is None:
+            baselines.setdefault(row["prompt_set"], {})[name] = estimate
+        elif row["prompt_set"] is not None:
+            area = models[row["model"]]["auroc"].setdefault(row["prompt_set"], {})
+            area[name] = estimate
+            for end in ("lower", "upper", "p_value", "p_value_adjusted"):
+                if row[end] is not None:
+                    area[f"{name}_{end}"] = row[end]
+            area["is_in_sample"] = row["is_in_sample"] or area.get("is_in_sample", False)
+            models[row["model"]]["layer"] = row["layer"]
         elif metric != "singular_value":
             name = "alignment_r2" if metric == "r2_held_out" else metric
             models[row["model"]][name] = estimate
@@ -122,6 +124,7 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
 def _study_id(definition: StudyDefinition, members: Sequence[Member]) -> str:
     return content_key(
         METHOD_VERSION,
+        STEP_VERSION,
         asdict(definition),
         [
             (
