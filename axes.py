@@ -29,6 +29,7 @@ __all__ = ["AxesError", "connect", "scan"]
 _COMMANDS = {
     "study": ("analysis.study_commands", "study", "The whole chain: ingest, fit, align, evaluate."),
     "fit": ("analysis.commands", "fit", "Fit one model's directions on a labelled prompt set."),
+    "score": ("analysis.scoring_commands", "score", "Project stored activations on an axis."),
     "export": ("analysis.commands", "export", "Write an axis to safetensors, JSON or GGUF."),
     "report": (
         "analysis.commands",
