@@ -566,6 +566,27 @@ _VARIATIONS = Table(
     ),
 )
 
+_DIAGNOSTICS = Table(
+    name="diagnostics",
+    grain="study, model, prompt set and check",
+    key=("study_id", "model", "prompt_set", "check"),
+    schema=pa.schema(
+        [
+            _column("study_id", TEXT, "the study diagnosed (evaluations.study_id)"),
+            _MODEL,
+            _MODEL_ID,
+            _column("prompt_set", TEXT, "the prompts judged on"),
+            _column("axis_id", TEXT, "the shared axis judged (axes.axis_id)"),
+            _column("check", TEXT, "what was looked for; diagnosis: the first fault of all checks"),
+            _column("place", pa.int16(), "order of the checks: one explains those after it"),
+            _column("is_fault", pa.bool_(), "true where the check found it"),
+            _column("verdict", TEXT, "what was found, in plain words"),
+            _column("figures", TEXT, "the numbers behind the verdict, as JSON"),
+            _RUN,
+        ]
+    ),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -585,5 +606,6 @@ TABLES: dict[str, Table] = {
         _STEPS,
         _VARIATIONS,
         _CALIBRATIONS,
+        _DIAGNOSTICS,
     )
 }

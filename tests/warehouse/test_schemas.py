@@ -56,7 +56,9 @@ def test_the_tables_are_those_of_the_design() -> None:
         "token_projections",
         "evaluations",
         "steps",
+        "variations",
         "calibrations",
+        "diagnostics",
     ]
 
 
