@@ -116,7 +116,7 @@ def align(
     reference: Member,
 ) -> StoredAlignment:
     """The member's map into the reference, fitted unless it is registered."""
-    mine, theirs = _paired(member.benign, reference.benign)
+    mine, theirs = paired(member.benign, reference.benign)
     space, target = member.space, reference.space
     # The reference's own map, the identity, depends on no rows and no lambda.
     options, shuffles = definition.alignment_options, definition.alignment_shuffles
@@ -149,7 +149,7 @@ def align(
     return stored
 
 
-def _paired(mine: Matrix, theirs: Matrix) -> tuple[Matrix, Matrix]:
+def paired(mine: Matrix, theirs: Matrix) -> tuple[Matrix, Matrix]:
     """Both models' rows of the same prompts in the same order; raises where none are shared."""
     if mine.prompt_ids == theirs.prompt_ids:
         return mine, theirs

@@ -190,8 +190,8 @@ def load_matrix(
             f"--template {space.template.partition('+')[0]}`"
             + ("" if not table.num_rows else ", or go on without them with --allow-missing")
         )
-    labels = table.column("is_positive").to_pylist()
-    unlabelled_count = labels.count(None)
+    labels = table.column("is_positive")
+    unlabelled_count = labels.null_count
     if 0 < unlabelled_count < len(labels):
         raise LabelError(
             f"{unlabelled_count} of {len(labels)} prompts of {prompt_set} have no label"
@@ -200,7 +200,7 @@ def load_matrix(
         read=partial(_read_vectors, connection, space, _text_array(table.column("prompt_id"))),
         prompt_ids=tuple(table.column("prompt_id").to_pylist()),
         texts=table.column("text").combine_chunks(),
-        is_positive=None if unlabelled_count else np.array(labels, dtype=bool),
+        is_positive=None if unlabelled_count else labels.to_numpy().astype(bool),
         groups=number_groups(table.column("pair_id").combine_chunks()),
         missing_count=missing_count,
         query=matrix_query(space, prompt_set, limit),
@@ -271,8 +271,18 @@ def _place_vectors(
 
 
 def _text_array(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Texts as an array of bytes, which numpy sorts and finds fast."""
-    return np.array(column.cast(pa.binary()).to_pylist(), dtype=bytes)
+    """Texts as an array of bytes, which numpy sorts and finds fast; no Python object per text."""
+    texts = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    texts = texts.cast(pa.large_binary())
+    _, offsets_buffer, data_buffer = texts.buffers()
+    if not len(texts) or data_buffer is None:
+        return np.zeros(len(texts), dtype=bytes)
+    offsets = np.frombuffer(offsets_buffer, np.int64)[texts.offset :][: len(texts) + 1]
+    data = np.frombuffer(data_buffer, np.uint8)[offsets[0] : offsets[-1]]
+    lengths = np.diff(offsets)
+    padded = np.zeros((len(texts), max(int(lengths.max()), 1)), np.uint8)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = data
+    return padded.view(f"S{padded.shape[1]}")[:, 0]
 
 
 def is_covered(

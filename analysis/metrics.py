@@ -77,6 +77,10 @@ def cross_calibrated(
     result = np.empty(len(scores))
     for fold in np.unique(folds):
         seen = folds != fold
+        if np.ptp(scores[seen]) == 0:
+            # A score that is always the same, such as the length of equally long texts.
+            result[~seen] = labels[seen].mean()
+            continue
         fitted = fit_calibration(scores[seen], labels[seen], method)
         result[~seen] = fitted.probability(scores[~seen])
     return result

@@ -18,13 +18,14 @@ from typing import Any
 from analysis.definition import Member, StudyDefinition, read_member
 from analysis.drift import project_tokens
 from analysis.evaluation import evaluate
+from analysis.figures import write_figures
 from analysis.fitting import METHOD_VERSION, align, fit_axes, project
 from analysis.published import PUBLISHED, write_published
-from analysis.steps import Steps
+from analysis.steps import STEP_VERSION, Steps
 from warehouse.connection import connect, rows
 from warehouse.progress import track
 from warehouse.runs import record_run
-from warehouse.writer import content_key, data_file, rows_table, write_rows
+from warehouse.writer import content_key, data_file
 
 
 def run_study(
@@ -56,18 +57,8 @@ def run_study(
             universal, fitted = fit_axes(root, connection, run, definition, members, aligned)
             project(root, connection, run, definition, members, fitted, universal)
             steps = Steps(root, connection, run)
-            evaluations = evaluate(definition, members, fitted, universal, steps)
-            described = [
-                {
-                    **row,
-                    "study_id": study_id,
-                    "parameters": json.dumps(asdict(definition), sort_keys=True),
-                    "run_id": run.run_id,
-                }
-                for row in evaluations
-            ]
-            write_rows(root, "evaluations", rows_table("evaluations", described), name=study_id)
-            run.rows += len(described)
+            figures = evaluate(definition, members, fitted, universal, steps)
+            write_figures(root, run, study_id, figures, asdict(definition))
     if published:
         write_published(root, study_id, definition, published)
     project_tokens(root, study_id, memory_limit=memory_limit)
@@ -92,20 +83,22 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
     counts: dict[str, dict[str, dict[str, int]]] = {"missing_count": {}, "alignment_overlap": {}}
     for row in found:
         metric, scorer, estimate = row["metric"], row["scorer"], row["estimate"]
-        if metric == "auroc" and row["model"] is None:
-            baselines.setdefault(row["prompt_set"], {})[scorer] = estimate
-        elif metric == "auroc":
-            area = models[row["model"]]["auroc"].setdefault(row["prompt_set"], {})
-            area[scorer] = estimate
-            if row["lower"] is not None:
-                area[f"{scorer}_lower"], area[f"{scorer}_upper"] = row["lower"], row["upper"]
-            area["is_in_sample"] = row["is_in_sample"] or area.get("is_in_sample", False)
-            models[row["model"]]["layer"] = row["layer"]
-        elif metric in counts:
+        name = scorer if metric == "auroc" else f"{scorer}_{metric}"
+        if metric in counts:
             counts[metric].setdefault(row["model"], {})[row["prompt_set"]] = int(estimate)
         elif metric.endswith(PUBLISHED):
             figures = models[row["model"]].setdefault("published", {})
             figures[row["scorer"]] = estimate
+        elif row["prompt_set"] is not None and row["model"] is None:
+            baselines.setdefault(row["prompt_set"], {})[name] = estimate
+        elif row["prompt_set"] is not None:
+            area = models[row["model"]]["auroc"].setdefault(row["prompt_set"], {})
+            area[name] = estimate
+            for end in ("lower", "upper", "p_value", "p_value_adjusted"):
+                if row[end] is not None:
+                    area[f"{name}_{end}"] = row[end]
+            area["is_in_sample"] = row["is_in_sample"] or area.get("is_in_sample", False)
+            models[row["model"]]["layer"] = row["layer"]
         elif row["model"] is None:
             _add_shared(shared.setdefault(scorer, {}), row)
         else:
@@ -130,7 +123,7 @@ def _add_shared(figures: dict[str, Any], row: dict[str, Any]) -> None:
         figures.setdefault(metric, []).append(row["estimate"])
         return
     figures[metric] = row["estimate"]
-    for end in ("lower", "upper", "p_value"):
+    for end in ("lower", "upper", "p_value", "p_value_adjusted"):
         if row[end] is not None:
             figures[f"{metric}_{end}"] = row[end]
 
@@ -138,6 +131,7 @@ def _add_shared(figures: dict[str, Any], row: dict[str, Any]) -> None:
 def _study_id(definition: StudyDefinition, members: Sequence[Member]) -> str:
     return content_key(
         METHOD_VERSION,
+        STEP_VERSION,
         asdict(definition),
         [
             (

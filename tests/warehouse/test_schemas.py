@@ -17,6 +17,9 @@ OPTIONAL_KEYS = {
     ("evaluations", "model"),
     ("evaluations", "prompt_set"),
     ("evaluations", "component"),
+    ("evaluations", "layer"),
+    ("evaluations", "fitted_on"),
+    ("evaluations", "judged_on"),
 }
 
 # What only some alignments have, in the order of their columns.
