@@ -13,11 +13,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import spearmanr
 
-from analysis.alignment import LAMBDA_GRID, Alignment, RidgeFitter, squared_errors
+from analysis.alignment import r_squared
 from analysis.blocks import blocks, mean, project
 from analysis.cases import Case, Finding, View, cosine
 from analysis.directions import difference_in_means
+from analysis.maps import Alignment
 from analysis.nulls import cross_validated_scores
+from analysis.ridge import LAMBDA_GRID, RidgeFitter
 from analysis.scores import auroc
 from analysis.splits import held_out_mask
 from warehouse.scratch import Rows
@@ -161,9 +163,7 @@ def _fitter(case: Case, where: Bool[np.ndarray, " row"]) -> RidgeFitter:
 
 def _r_squared(fitted: Alignment, x: Rows, y: Rows, where: Bool[np.ndarray, " row"]) -> float:
     """Over all dimensions, about the mean of these very rows: a shift counts as an error."""
-    constant = Alignment(np.zeros_like(fitted.weights), mean(y, where), None)
-    errors = squared_errors(fitted, x, y, where=where).sum()
-    return float(1 - errors / squared_errors(constant, x, y, where=where).sum())
+    return r_squared(fitted, x, y, mean(y, where), where=where)[0]
 
 
 def _tracking(
