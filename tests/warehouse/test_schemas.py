@@ -20,6 +20,7 @@ OPTIONAL_KEYS = {
     ("evaluations", "layer"),
     ("evaluations", "fitted_on"),
     ("evaluations", "judged_on"),
+    ("variations", "prompt_set"),
 }
 
 every_table = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
@@ -40,6 +41,8 @@ def test_the_tables_are_those_of_the_design() -> None:
         "projections",
         "token_projections",
         "evaluations",
+        "steps",
+        "variations",
         "calibrations",
     ]
 
