@@ -46,6 +46,30 @@ where study_id = '{study_id}'
 order by model, figure
 """
 
+_WARNINGS = """
+select warning, model, prompt_set, scorer, figure, beside, text
+from v_study_warnings
+where study_id = '{study_id}'
+order by warning, prompt_set, model, scorer
+"""
+
+# One scorer for all: where words explain one axis they explain the others, and the report says so.
+_WARNINGS_IN_SHORT = """
+select text
+from v_study_warnings
+where
+    study_id = '{study_id}'
+    and (scorer = 'universal' or scorer is null or warning = 'shuffled_labels')
+order by warning, prompt_set, model
+"""
+
+_DIAGNOSES = """
+select model, prompt_set, cosine, auroc, native_auroc, normal_auroc, diagnosis
+from v_diagnoses
+where study_id = '{study_id}'
+order by model, prompt_set
+"""
+
 _ALIGNMENT_TABLE = """
 select distinct model, layer, cosine_universal, cosine_reference, alignment_r2, ridge_lambda
 from v_study
@@ -88,6 +112,18 @@ _TABLES = (
         STUDY_TABLE,
     ),
     (
+        "Warnings",
+        "What speaks against reading a figure as evidence: `figure` is held against `beside`. "
+        "Where words or lengths alone do as well as an axis, the axis may see no more than they "
+        "do, above all where the source of a prompt determines its label.",
+        _WARNINGS,
+    ),
+    (
+        "Diagnoses",
+        "Cosine beside AUROC, and why they differ: from `axes diagnose`, empty before it was run.",
+        _DIAGNOSES,
+    ),
+    (
         "How far the figures move",
         "Each choice that was made before any result, varied with all else as it is: `reference` "
         "every model in turn, `ridge_lambda` a factor of 0.001 to 1,000 on each model's own, "
@@ -125,7 +161,7 @@ _TABLES = (
 
 
 def print_study(root: Path, study_id: str, output_format: str) -> None:
-    """Print the study table; on a terminal also what stands beside it."""
+    """Print the study table; on a terminal also what stands beside it. Warnings go to stderr."""
     connection = connect(root)
 
     def table(template: str) -> pa.Table:
@@ -138,7 +174,8 @@ def print_study(root: Path, study_id: str, output_format: str) -> None:
             if beside.num_rows:
                 click.echo()
                 show(beside, output_format)
-    for warning in sensitivity_warnings(connection, study_id):
+    warnings = table(_WARNINGS_IN_SHORT).column("text").to_pylist()
+    for warning in (*warnings, *sensitivity_warnings(connection, study_id)):
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"study {study_id}", err=True)
 
