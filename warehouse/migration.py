@@ -127,7 +127,7 @@ def _build(root: Path, version: int) -> None:
     for table in TABLES.values():
         changes = [step[table.name] for step in steps if table.name in step]
         if any(_lacks_columns(path, table) for path in data_files(root, table)):
-            changes.append(partial(_with_optional_columns, table))
+            changes.append(partial(_with_optional_columns, table=table))
         is_new = not (root / table.name).exists()
         records[table.name] = {}
         if changes or is_new:
@@ -168,7 +168,7 @@ def _lacks_columns(path: Path, table: Table) -> bool:
         return not {*table.file_schema.names} <= {*file.schema_arrow.names}
 
 
-def _with_optional_columns(table: Table, group: pa.Table) -> pa.Table:
+def _with_optional_columns(group: pa.Table, table: Table) -> pa.Table:
     """Columns that rows may lack are empty in rows of before they were there."""
     for field in table.file_schema:
         if field.nullable and field.name not in group.column_names:

@@ -23,6 +23,13 @@ SKIPPED = pa.list_(
         nullable=False,
     )
 )
+TOP_TOKENS = pa.list_(
+    pa.field(
+        "element",
+        pa.struct([pa.field("token_id", pa.int32()), pa.field("logprob", pa.float32())]),
+        nullable=False,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,11 @@ _LABELS = Table(
             _optional("prompt_id", TEXT, "the labelled prompt (prompts.prompt_id)"),
             _optional("generation_id", TEXT, "the labelled completion, null for a prompt's label"),
             _column("label", TEXT, "the label's text, as the source says"),
-            _column("is_positive", pa.bool_(), "true for the concept's positive class"),
+            _column(
+                "is_positive",
+                pa.bool_(),
+                "true for the positive class: the concept's, or of labeler",
+            ),
             _optional("score", pa.float64(), "the labeler's confidence, where it gives one"),
             _RUN,
         ]
@@ -232,17 +243,25 @@ _GENERATIONS = Table(
     schema=pa.schema(
         [
             _MODEL,
-            _column("generation_id", TEXT, "hash of model, prompt, template and sampling"),
+            _column(
+                "generation_id", TEXT, "hash of model, prompt, template, sampling and what is kept"
+            ),
             _MODEL_ID,
             _PROMPT_ID,
             _TEMPLATE,
             _column("text", TEXT, "the completion, special tokens left out"),
-            _column("token_count", pa.int32(), "generated tokens, the end token included"),
-            _column("finish_reason", TEXT, "stop (end token) or length"),
-            _column("max_new_tokens", pa.int32(), "the limit that was set"),
-            _column("temperature", pa.float64(), "0 is greedy"),
-            _column("top_p", pa.float64(), "nucleus mass, 1 for all"),
-            _column("seed", pa.int64(), "seed of the sampling"),
+            _optional("source", TEXT, "who wrote a given text; null: the model generated it"),
+            _column("token_count", pa.int32(), "completion tokens, the end token included"),
+            _optional("prompt_token_count", pa.int32(), "tokens of the rendered prompt"),
+            _column(
+                "finish_reason", TEXT, "stop (end token), stop_string, length; given: not generated"
+            ),
+            _optional("max_new_tokens", pa.int32(), "the limit that was set; null: given text"),
+            _optional("temperature", pa.float64(), "0 is greedy; null: given text"),
+            _optional("top_p", pa.float64(), "nucleus mass, 1 for all; null: given text"),
+            _optional("seed", pa.int64(), "seed of the sampling; null: given text"),
+            _optional("sample", pa.int32(), "which of a prompt's completions, zero-based"),
+            _optional("stop_strings", STRINGS, "strings that end a completion; null: none"),
             _optional("axis_id", TEXT, "the axis it was steered with (axes.axis_id)"),
             _optional("strength", pa.float64(), "steering strength"),
             _RUN,
@@ -259,14 +278,25 @@ _GENERATION_TOKENS = Table(
         [
             _MODEL,
             _column("generation_id", TEXT, "the completion (generations.generation_id)"),
-            _column("step", pa.int32(), "0 is the first generated token"),
+            _column(
+                "step", pa.int32(), "0 is the first completion token, -1 the last of the prompt"
+            ),
             _LAYER,
             _SITE,
             _column("token_id", pa.int32(), "the token's number in the vocabulary"),
             _column("token", TEXT, "the token as text"),
-            _column("logprob", pa.float32(), "its log-probability (nats) before sampling changes"),
-            _column("entropy", pa.float32(), "entropy (nats) of the distribution it came from"),
-            _column("vector", VECTOR, "block output at the token's own position"),
+            _optional(
+                "logprob",
+                pa.float32(),
+                "its log-probability (nats) before sampling changes; null: the first of the prompt",
+            ),
+            _optional("entropy", pa.float32(), "entropy (nats) of the distribution it came from"),
+            _optional("top_tokens", TOP_TOKENS, "the likeliest tokens there, where asked for"),
+            _optional(
+                "vector",
+                VECTOR,
+                "block output at the token's own position; null: only projections were kept",
+            ),
             _RUN,
         ]
     ),
@@ -387,15 +417,17 @@ _PROJECTIONS = Table(
 
 _TOKEN_PROJECTIONS = Table(
     name="token_projections",
-    grain="axis, completion and step",
-    key=("axis_id", "generation_id", "step"),
+    grain="axis, completion, step and layer",
+    key=("axis_id", "generation_id", "step", "layer"),
     partition="model",
     schema=pa.schema(
         [
             _MODEL,
             _column("axis_id", TEXT, "the axis (axes.axis_id)"),
             _column("generation_id", TEXT, "the completion (generations.generation_id)"),
-            _column("step", pa.int32(), "0 is the first generated token"),
+            _column(
+                "step", pa.int32(), "0 is the first completion token, -1 the last of the prompt"
+            ),
             _LAYER,
             _optional("alignment_id", TEXT, "the map applied first; null for a native axis"),
             _column("projection", pa.float64(), "token vector . axis, after the alignment if any"),
@@ -502,6 +534,59 @@ _CALIBRATIONS = Table(
     ),
 )
 
+_VARIATIONS = Table(
+    name="variations",
+    grain="study, choice varied, its value, model, prompt set and figure",
+    key=("study_id", "setting", "value", "model", "prompt_set", "figure"),
+    schema=pa.schema(
+        [
+            _column("study_id", TEXT, "the study whose choice is varied (evaluations.study_id)"),
+            _column(
+                "setting",
+                TEXT,
+                "the choice: reference, ridge_lambda, layer_fraction, align_rows or prompts",
+            ),
+            _column(
+                "value", TEXT, "what was chosen: a model, a factor on each model's lambda, ..."
+            ),
+            _optional("number", pa.float64(), "the same as a number, where it is one"),
+            _column("is_own", pa.bool_(), "true where it is what the study chose"),
+            _MODEL,
+            _MODEL_ID,
+            _LAYER,
+            _optional("ridge_lambda", pa.float64(), "its alignment's lambda; null: the reference"),
+            _optional("prompt_set", TEXT, "the prompts judged on; null for a cosine"),
+            _column("figure", TEXT, "native, universal, leave_one_out (AUROC) or cosine_universal"),
+            _column("estimate", pa.float64(), "the figure"),
+            _optional(
+                "is_in_sample", pa.bool_(), "true where directions were fitted on these prompts"
+            ),
+            _RUN,
+        ]
+    ),
+)
+
+_DIAGNOSTICS = Table(
+    name="diagnostics",
+    grain="study, model, prompt set and check",
+    key=("study_id", "model", "prompt_set", "check"),
+    schema=pa.schema(
+        [
+            _column("study_id", TEXT, "the study diagnosed (evaluations.study_id)"),
+            _MODEL,
+            _MODEL_ID,
+            _column("prompt_set", TEXT, "the prompts judged on"),
+            _column("axis_id", TEXT, "the shared axis judged (axes.axis_id)"),
+            _column("check", TEXT, "what was looked for; diagnosis: the first fault of all checks"),
+            _column("place", pa.int16(), "order of the checks: one explains those after it"),
+            _column("is_fault", pa.bool_(), "true where the check found it"),
+            _column("verdict", TEXT, "what was found, in plain words"),
+            _column("figures", TEXT, "the numbers behind the verdict, as JSON"),
+            _RUN,
+        ]
+    ),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -519,6 +604,8 @@ TABLES: dict[str, Table] = {
         _TOKEN_PROJECTIONS,
         _EVALUATIONS,
         _STEPS,
+        _VARIATIONS,
         _CALIBRATIONS,
+        _DIAGNOSTICS,
     )
 }

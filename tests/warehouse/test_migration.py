@@ -38,6 +38,8 @@ ADDED = {
         "r2_shuffled_upper",
         "shuffle_count",
     },
+    "generations": {"source", "prompt_token_count", "sample", "stop_strings"},
+    "generation_tokens": {"top_tokens"},
 }
 
 

@@ -9,7 +9,22 @@ import pytest
 
 from warehouse.schemas import TABLES, VECTOR, Table
 
+# What only some alignments have, in the order of their columns.
+OF_SOME_ALIGNMENTS = [
+    "hidden_weights",
+    "hidden_intercept",
+    "hidden_output",
+    "hidden_rates",
+    "r2_dimensions",
+]
+
 # The optional key columns: a label is for a prompt or for a completion; a figure may be of a group.
+# A long trace may keep projections only.
+OPTIONAL_VECTORS = {
+    ("generation_tokens", "vector"),
+    *(("alignments", name) for name in OF_SOME_ALIGNMENTS),
+}
+
 OPTIONAL_KEYS = {
     ("labels", "prompt_set"),
     ("labels", "prompt_id"),
@@ -21,15 +36,6 @@ OPTIONAL_KEYS = {
     ("evaluations", "fitted_on"),
     ("evaluations", "judged_on"),
 }
-
-# What only some alignments have, in the order of their columns.
-OPTIONAL_VECTORS = [
-    "hidden_weights",
-    "hidden_intercept",
-    "hidden_output",
-    "hidden_rates",
-    "r2_dimensions",
-]
 
 every_table = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 
@@ -50,7 +56,9 @@ def test_the_tables_are_those_of_the_design() -> None:
         "token_projections",
         "evaluations",
         "steps",
+        "variations",
         "calibrations",
+        "diagnostics",
     ]
 
 
@@ -100,7 +108,7 @@ def test_vectors_are_float32_lists_without_nulls_and_all_found(table: Table) -> 
     for name in of_numbers:
         field = table.schema.field(name)
         assert field.type.value_type == pa.float32()
-        assert field.nullable == (name in OPTIONAL_VECTORS)
+        assert field.nullable == ((table.name, name) in OPTIONAL_VECTORS)
         assert not field.type.value_field.nullable
 
 
@@ -110,7 +118,7 @@ def test_the_tables_with_vectors_are_these() -> None:
         "activations": ["vector"],
         "prompt_tokens": ["vector"],
         "generation_tokens": ["vector"],
-        "alignments": ["weights", "intercept", *OPTIONAL_VECTORS],
+        "alignments": ["weights", "intercept", *OF_SOME_ALIGNMENTS],
         "axes": ["vector"],
     }
     assert TABLES["axes"].schema.field("vector").type == VECTOR
