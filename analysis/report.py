@@ -71,16 +71,47 @@ order by model, prompt_set
 """
 
 _ALIGNMENT_TABLE = """
-select distinct model, layer, cosine_universal, cosine_reference, alignment_r2, ridge_lambda
-from v_study
-where study_id = '{study_id}'
+select
+    model, layer,
+    max(estimate) filter (where metric = 'cosine_universal') as cosine_universal,
+    max(estimate) filter (where metric = 'cosine_reference') as cosine_reference,
+    max(estimate) filter (where metric = 'universal_weight') as universal_weight,
+    max(estimate) filter (where metric = 'r2_held_out') as alignment_r2,
+    max(upper) filter (where metric = 'r2_shuffled') as shuffled_r2_95,
+    max(estimate) filter (where metric = 'effective_rank') as effective_rank,
+    max(estimate) filter (where metric = 'ridge_lambda') as ridge_lambda
+from evaluations
+where study_id = '{study_id}' and scorer = 'aligned'
+group by model, layer
+order by model
+"""
+
+_ERASURE = """
+select
+    model,
+    max(estimate) filter (where scorer = 'probe_before') as before,
+    max(estimate) filter (where scorer = 'probe_direction_removed') as direction_removed,
+    max(estimate) filter (where scorer = 'probe_erased') as erased,
+    max(estimate) filter (where scorer = 'probe_before_fresh') as before_fresh,
+    max(estimate) filter (
+        where scorer = 'probe_direction_removed_fresh'
+    ) as direction_removed_fresh,
+    max(estimate) filter (where scorer = 'probe_erased_fresh') as erased_fresh
+from evaluations
+where study_id = '{study_id}' and metric = 'auroc' and starts_with(scorer, 'probe_')
+group by model
 order by model
 """
 
 _SINGULAR_VALUES = """
-select component, estimate as singular_value
+select
+    component,
+    max(estimate) filter (where scorer = 'universal') as singular_value,
+    max(upper) filter (where scorer = 'random_direction') as random_95,
+    max(upper) filter (where scorer = 'shuffled_labels') as shuffled_95
 from evaluations
 where study_id = '{study_id}' and metric = 'singular_value'
+group by component
 order by component
 """
 
@@ -136,7 +167,8 @@ _TABLES = (
     (
         "Alignment and cosines",
         "`alignment_r2`: share of the reference's variance that the map predicts on held-out "
-        "alignment prompts. Cosines stay high over many lambdas while AUROC moves: read both.",
+        "alignment prompts, `shuffled_r2_95`: 95th percentile of the same with the pairs shuffled. "
+        "Cosines stay high over many lambdas while AUROC moves: read both.",
         _ALIGNMENT_TABLE,
     ),
     (
@@ -147,8 +179,18 @@ _TABLES = (
     ),
     (
         "Singular values of the stacked directions",
-        "With k models all alike the first is sqrt(k) and the rest are 0.",
+        "With k models all alike the first is sqrt(k) and the rest are 0. `random_95`, "
+        "`shuffled_95`: 95th percentiles for random directions, and for directions of one shuffled "
+        "labelling of the prompts, carried over by the same maps.",
         _SINGULAR_VALUES,
+    ),
+    (
+        "Erasure",
+        "AUROC of a linear probe on prompts it has not seen: on activations as they are, without "
+        "the one direction, and after LEACE. `fresh`: the eraser and the direction were fitted on "
+        "other prompts than the probe, else on the same, where LEACE leaves nothing by "
+        "construction.",
+        _ERASURE,
     ),
     (
         "Layer profile",
