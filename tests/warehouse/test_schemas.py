@@ -20,6 +20,9 @@ OPTIONAL_KEYS = {
     ("evaluations", "model"),
     ("evaluations", "prompt_set"),
     ("evaluations", "component"),
+    ("evaluations", "layer"),
+    ("evaluations", "fitted_on"),
+    ("evaluations", "judged_on"),
 }
 
 every_table = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
