@@ -507,6 +507,59 @@ _CALIBRATIONS = Table(
     ),
 )
 
+_VARIATIONS = Table(
+    name="variations",
+    grain="study, choice varied, its value, model, prompt set and figure",
+    key=("study_id", "setting", "value", "model", "prompt_set", "figure"),
+    schema=pa.schema(
+        [
+            _column("study_id", TEXT, "the study whose choice is varied (evaluations.study_id)"),
+            _column(
+                "setting",
+                TEXT,
+                "the choice: reference, ridge_lambda, layer_fraction, align_rows or prompts",
+            ),
+            _column(
+                "value", TEXT, "what was chosen: a model, a factor on each model's lambda, ..."
+            ),
+            _optional("number", pa.float64(), "the same as a number, where it is one"),
+            _column("is_own", pa.bool_(), "true where it is what the study chose"),
+            _MODEL,
+            _MODEL_ID,
+            _LAYER,
+            _optional("ridge_lambda", pa.float64(), "its alignment's lambda; null: the reference"),
+            _optional("prompt_set", TEXT, "the prompts judged on; null for a cosine"),
+            _column("figure", TEXT, "native, universal, leave_one_out (AUROC) or cosine_universal"),
+            _column("estimate", pa.float64(), "the figure"),
+            _optional(
+                "is_in_sample", pa.bool_(), "true where directions were fitted on these prompts"
+            ),
+            _RUN,
+        ]
+    ),
+)
+
+_DIAGNOSTICS = Table(
+    name="diagnostics",
+    grain="study, model, prompt set and check",
+    key=("study_id", "model", "prompt_set", "check"),
+    schema=pa.schema(
+        [
+            _column("study_id", TEXT, "the study diagnosed (evaluations.study_id)"),
+            _MODEL,
+            _MODEL_ID,
+            _column("prompt_set", TEXT, "the prompts judged on"),
+            _column("axis_id", TEXT, "the shared axis judged (axes.axis_id)"),
+            _column("check", TEXT, "what was looked for; diagnosis: the first fault of all checks"),
+            _column("place", pa.int16(), "order of the checks: one explains those after it"),
+            _column("is_fault", pa.bool_(), "true where the check found it"),
+            _column("verdict", TEXT, "what was found, in plain words"),
+            _column("figures", TEXT, "the numbers behind the verdict, as JSON"),
+            _RUN,
+        ]
+    ),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -524,6 +577,8 @@ TABLES: dict[str, Table] = {
         _TOKEN_PROJECTIONS,
         _EVALUATIONS,
         _STEPS,
+        _VARIATIONS,
         _CALIBRATIONS,
+        _DIAGNOSTICS,
     )
 }

@@ -43,7 +43,10 @@ def test_the_tables_are_those_of_the_design() -> None:
         "projections",
         "token_projections",
         "evaluations",
+        "steps",
+        "variations",
         "calibrations",
+        "diagnostics",
     ]
 
 
