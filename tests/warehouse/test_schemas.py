@@ -35,6 +35,7 @@ OPTIONAL_KEYS = {
     ("evaluations", "layer"),
     ("evaluations", "fitted_on"),
     ("evaluations", "judged_on"),
+    ("variations", "prompt_set"),
 }
 
 every_table = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
