@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import spearmanr
 
-from analysis.alignment import LAMBDA_GRID, Alignment, RidgeFitter, squared_errors
+from analysis.alignment import LAMBDA_GRID, Alignment, RidgeFitter, r_squared
 from analysis.blocks import blocks, mean, project
 from analysis.cases import Case, Finding, View, cosine
 from analysis.directions import difference_in_means
@@ -47,7 +47,11 @@ def alignment(case: Case, view: View) -> Finding:
         "positive": (case.alignment, case.x, case.reference_x, case.labels),
         "negative": (case.alignment, case.x, case.reference_x, ~case.labels),
     }
-    figures = {f"r2_{name}": _r_squared(*parts) for name, parts in rows.items()}
+    # About the mean of these very rows, so that a shift counts as an error.
+    figures = {
+        f"r2_{name}": r_squared(fitted, x, y, mean(y, where), where=where)[0]
+        for name, (fitted, x, y, where) in rows.items()
+    }
     figures |= {f"tracking_{name}": _tracking(case.axis, *parts) for name, parts in rows.items()}
     worst = min(figures["tracking_positive"], figures["tracking_negative"])
     is_fault = worst < figures["tracking_benign"] - _TRACKING_LOSS
@@ -157,13 +161,6 @@ def _fitter(case: Case, where: Bool[np.ndarray, " row"]) -> RidgeFitter:
     for pair in blocks(case.benign_x, case.benign_reference_x, where=where):
         fitter.update(*pair)
     return fitter
-
-
-def _r_squared(fitted: Alignment, x: Rows, y: Rows, where: Bool[np.ndarray, " row"]) -> float:
-    """Over all dimensions, about the mean of these very rows: a shift counts as an error."""
-    constant = Alignment(np.zeros_like(fitted.weights), mean(y, where), None)
-    errors = squared_errors(fitted, x, y, where=where).sum()
-    return float(1 - errors / squared_errors(constant, x, y, where=where).sum())
 
 
 def _tracking(
