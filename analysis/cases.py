@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from analysis.alignment import Alignment
 from analysis.blocks import project
 from analysis.directions import difference_in_means
+from analysis.maps import Alignment
 from analysis.scores import Estimate, auroc_interval
 from warehouse.scratch import Rows
 

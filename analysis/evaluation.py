@@ -5,26 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
+from analysis.axis_evaluation import axis_rows, held_out_rows, native_rows, null_rows
 from analysis.baselines import (
     bag_of_words_scores,
     bag_of_words_transfer,
     prompt_lengths,
 )
-from analysis.blocks import project
 from analysis.definition import Fitted, Member, StudyDefinition
-from analysis.figures import figure_row, figure_rows
-from analysis.fitting import paired, projected
-from analysis.held_out_axes import held_out_scores
-from analysis.judging import judge, judge_difference, spread
+from analysis.erasure import can_judge_erasure, erasure_scores
+from analysis.figures import figure_row, figure_rows, place
+from analysis.judging import judge
 from analysis.matrices import Matrix
 from analysis.multiple_testing import adjusted
-from analysis.nulls import random_directions, shuffled_alignments, shuffled_labels
 from analysis.records import Axis
-from analysis.scores import Estimate
+from analysis.scores import Estimate, auroc_interval
+from analysis.shared_figures import model_weights, shared_figures
 from analysis.steps import Figures, Steps
 
 
@@ -38,22 +36,23 @@ def evaluate(
     """Every figure of the study as a row of `evaluations`; what `steps` has is not computed."""
     axis, singular_values = universal
     at = definition.models.index(definition.reference)
-    reference = fitted[at].aligned
     found = [
         figure_row(
             "universal", "singular_value", Estimate(float(value)), component=index, axis=axis
         )
         for index, value in enumerate(singular_values)
     ]
+    found += _shared_rows(definition, members, fitted, axis, steps)
     found += _baseline_rows(definition, members[0], steps)
     for member, own in zip(members, fitted, strict=True):
         found += _coverage_rows(definition, member)
-        found += _alignment_rows(member, own, axis, reference)
-        for prompt_set, matrix in member.labelled.items():
-            found += _auroc_rows(definition, member, own, axis, prompt_set, matrix, steps)
-            found += _null_rows(definition, member, members[at], own, axis, prompt_set, steps)
-        found += _shuffled_label_rows(definition, member, steps)
-    found += _held_out_rows(definition, members, fitted, steps)
+        found += _alignment_rows(member, own, axis, fitted[at].aligned)
+        for prompt_set in member.labelled:
+            found += axis_rows(definition, member, own, axis, prompt_set, steps)
+            found += null_rows(definition, member, members[at], own, axis, prompt_set, steps)
+        found += native_rows(definition, member, steps)
+        found += _erasure_rows(definition, member, steps)
+    found += held_out_rows(definition, members, fitted, steps)
     return _corrected(found)
 
 
@@ -66,6 +65,72 @@ def _corrected(found: Figures) -> Figures:
         for index, value in zip(at, adjusted(p_values[at]), strict=True):
             found[index] = {**found[index], "p_value_adjusted": float(value)}
     return found
+
+
+def _shared_rows(
+    definition: StudyDefinition,
+    members: Sequence[Member],
+    fitted: Sequence[Fitted],
+    axis: Axis,
+    steps: Steps,
+) -> Figures:
+    """What each model puts into the universal axis, its nulls and its stability."""
+    weights = model_weights(definition, fitted)
+    found = [
+        figure_row("aligned", "universal_weight", Estimate(float(weight)), member=member, axis=axis)
+        for member, weight in zip(members, weights, strict=True)
+    ]
+    if len(members) < 2:
+        return found
+
+    def compute() -> Figures:
+        return [
+            figure_row(
+                scorer,
+                metric,
+                estimate,
+                component=component,
+                axis=axis if scorer == "universal" else None,
+            )
+            for scorer, metric, component, estimate in shared_figures(
+                definition, members, fitted, axis.vector
+            )
+        ]
+
+    inputs = [
+        axis.axis_id,
+        [own.alignment.alignment_id for own in fitted],
+        [place(member) for member in members],
+        [member.labelled[definition.prompts].grouped_hash for member in members],
+        [definition.direction, definition.universal, definition.seed],
+    ]
+    return found + steps.figures("shared", inputs, compute)
+
+
+def _erasure_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:
+    """What a fresh linear probe finds before and after the concept is erased.
+
+    Left out where a class lies in too few groups for the folds.
+    """
+    prompt_set, seed = definition.prompts, definition.seed
+    matrix = member.labelled[prompt_set]
+    if not can_judge_erasure(matrix.labels, matrix.groups):
+        return []
+
+    def compute() -> Figures:
+        found = erasure_scores(
+            matrix.x, matrix.labels, matrix.groups, method=definition.direction, seed=seed
+        )
+        judged = {
+            f"probe_{state}": {"auroc": auroc_interval(scores, matrix.labels, groups=matrix.groups)}
+            for state, scores in vars(found).items()
+        }
+        return figure_rows(
+            judged, member=member, prompt_set=prompt_set, labels=matrix.labels, is_in_sample=False
+        )
+
+    inputs = [place(member), prompt_set, matrix.grouped_hash, definition.direction, seed]
+    return steps.figures("erasure", inputs, compute, member=member, prompt_set=prompt_set)
 
 
 def _coverage_rows(definition: StudyDefinition, member: Member) -> Figures:
@@ -96,209 +161,20 @@ def _alignment_rows(member: Member, own: Fitted, universal: Axis, reference: Axi
         "r2_held_out": fit.r2_held_out,
         "r2_uniform": fit.r2_uniform,
         "ridge_lambda": fit.alignment.ridge_lambda,
+        "effective_rank": fit.alignment.effective_rank,
+        "rank": fit.rank,
         "alignment_rows": float(len(member.benign.prompt_ids)),
     }
-    return [
+    found = [
         figure_row("aligned", metric, Estimate(value), member=member, axis=own.aligned)
         for metric, value in figures.items()
         if value is not None
     ]
-
-
-def _auroc_rows(
-    definition: StudyDefinition,
-    member: Member,
-    own: Fitted,
-    universal: Axis,
-    prompt_set: str,
-    matrix: Matrix,
-    steps: Steps,
-) -> Figures:
-    fitted_on = set(member.labelled[definition.prompts].prompt_ids)
-    is_in_sample = not fitted_on.isdisjoint(matrix.prompt_ids)
-    axes = {"native": own.native, "universal": universal}
-    if own.leave_one_out is not None:
-        axes["leave_one_out"] = own.leave_one_out
-
-    def compute() -> Figures:
-        scored = {
-            scorer: project(matrix.x, axis.vector)
-            if scorer == "native"
-            else projected(matrix, own, axis)
-            for scorer, axis in axes.items()
-        }
-        labels, groups, seed = matrix.labels, matrix.groups, definition.seed
-        judged = {
-            scorer: judge(scores, labels, groups, seed=seed) for scorer, scores in scored.items()
-        }
-        judged["native_minus_universal"] = judge_difference(
-            scored["native"], scored["universal"], labels, groups, seed=seed
+    if fit.r2_shuffled is not None:
+        found.append(
+            figure_row("aligned", "r2_shuffled", fit.r2_shuffled, member=member, axis=own.aligned)
         )
-        return figure_rows(
-            judged,
-            axes=axes,
-            member=member,
-            prompt_set=prompt_set,
-            labels=labels,
-            is_in_sample=is_in_sample,
-        )
-
-    inputs = [
-        _place(member),
-        [axis.axis_id for axis in axes.values()],
-        own.alignment.alignment_id,
-        prompt_set,
-        matrix.grouped_hash,
-        is_in_sample,
-        definition.seed,
-    ]
-    return steps.figures("auroc", inputs, compute, member=member, prompt_set=prompt_set)
-
-
-def _null_rows(
-    definition: StudyDefinition,
-    member: Member,
-    reference: Member,
-    own: Fitted,
-    universal: Axis,
-    prompt_set: str,
-    steps: Steps,
-) -> Figures:
-    """Axes that know nothing: random directions, alignments of shuffled rows, no alignment.
-
-    The last, the universal axis on activations as they are, exists where widths are equal.
-    """
-    matrix, alignment = member.labelled[prompt_set], own.alignment.fit.alignment
-    is_mapped = alignment.ridge_lambda is not None
-    is_as_wide = is_mapped and member.space.d_model == len(universal.vector)
-
-    def compute() -> Figures:
-        labels, seed = matrix.labels, definition.seed
-        null = random_directions(matrix.x, labels, seed=seed)
-        nulls = {"random_direction": {"auroc": spread(null)}}
-        if alignment.ridge_lambda is not None:
-            mine, theirs = paired(member.benign, reference.benign)
-            null = shuffled_alignments(
-                mine.x,
-                theirs.x,
-                universal.vector,
-                alignment.ridge_lambda,
-                matrix.x,
-                labels,
-                seed=seed,
-            )
-            nulls["shuffled_alignment"] = {"auroc": spread(null)}
-        if is_as_wide:
-            scores = project(matrix.x, universal.vector)
-            nulls["universal_unaligned"] = judge(scores, labels, matrix.groups, seed=seed)
-        return figure_rows(
-            nulls, member=member, prompt_set=prompt_set, labels=labels, is_in_sample=False
-        )
-
-    inputs = [
-        _place(member),
-        universal.axis_id,
-        own.alignment.alignment_id,
-        prompt_set,
-        matrix.grouped_hash,
-        definition.seed,
-    ]
-    return steps.figures("null axes", inputs, compute, member=member, prompt_set=prompt_set)
-
-
-def _shuffled_label_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:
-    """The native direction refitted on shuffled labels, in sample and out of fold."""
-    prompt_set, seed = definition.prompts, definition.seed
-    matrix = member.labelled[prompt_set]
-
-    def compute() -> Figures:
-        null = shuffled_labels(matrix.x, matrix.labels, matrix.groups, seed=seed)
-        where: dict[str, Any] = {
-            "member": member,
-            "prompt_set": prompt_set,
-            "labels": matrix.labels,
-        }
-        in_sample = {"shuffled_labels": {"auroc": spread(null.in_sample)}}
-        held_out = {"shuffled_labels_cross_validated": {"auroc": spread(null.held_out)}}
-        return [
-            *figure_rows(in_sample, is_in_sample=True, **where),
-            *figure_rows(held_out, is_in_sample=False, **where),
-        ]
-
-    inputs = [_place(member), prompt_set, matrix.grouped_hash, seed]
-    return steps.figures("shuffled labels", inputs, compute, member=member, prompt_set=prompt_set)
-
-
-def _held_out_rows(
-    definition: StudyDefinition,
-    members: Sequence[Member],
-    fitted: Sequence[Fitted],
-    steps: Steps,
-) -> Figures:
-    """Every model's own and the shared axes on prompts that no direction was fitted on.
-
-    On the prompts that all models have, which are all unless rows are allowed to be missing.
-    """
-    prompt_set, seed = definition.prompts, definition.seed
-    matrices = _shared_rows([member.labelled[prompt_set] for member in members])
-    labels, groups = matrices[0].labels, matrices[0].groups
-
-    def compute() -> Figures:
-        scores = held_out_scores(
-            [matrix.x for matrix in matrices],
-            [own.alignment.fit.alignment for own in fitted],
-            labels,
-            groups,
-            seed=seed,
-        )
-        found = []
-        for index, member in enumerate(members):
-            native, universal = scores.native[index], scores.universal[index]
-            judged = {
-                "native_cross_validated": judge(native, labels, groups, seed=seed),
-                "universal_cross_validated": judge(universal, labels, groups, seed=seed),
-                "native_minus_universal_cross_validated": judge_difference(
-                    native, universal, labels, groups, seed=seed
-                ),
-            }
-            if scores.leave_one_out is not None:
-                judged["leave_one_out_cross_validated"] = judge(
-                    scores.leave_one_out[index], labels, groups, seed=seed
-                )
-            found += figure_rows(
-                judged, member=member, prompt_set=prompt_set, labels=labels, is_in_sample=False
-            )
-        return found
-
-    inputs = [
-        [_place(member) for member in members],
-        [own.alignment.alignment_id for own in fitted],
-        prompt_set,
-        [matrix.grouped_hash for matrix in matrices],
-        seed,
-    ]
-    return steps.figures("held out", inputs, compute, prompt_set=prompt_set)
-
-
-def _shared_rows(matrices: Sequence[Matrix]) -> list[Matrix]:
-    """The matrices on the prompts that all of them hold, in the order of the first."""
-    if all(matrix.prompt_ids == matrices[0].prompt_ids for matrix in matrices):
-        return list(matrices)
-    shared = set.intersection(*(set(matrix.prompt_ids) for matrix in matrices))
-    order = [prompt_id for prompt_id in matrices[0].prompt_ids if prompt_id in shared]
-    places = [
-        {prompt_id: index for index, prompt_id in enumerate(matrix.prompt_ids)}
-        for matrix in matrices
-    ]
-    return [
-        matrix.take(np.array([place[prompt_id] for prompt_id in order]))
-        for matrix, place in zip(matrices, places, strict=True)
-    ]
-
-
-def _place(member: Member) -> list[Any]:
-    """What picks the member's activations."""
-    return [*member.space.key, member.space.layer]
+    return found
 
 
 def _baseline_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from analysis.alignment import Alignment
-from analysis.blocks import mean, project
-from analysis.directions import unit
+from analysis.blocks import project
+from analysis.directions import fit_direction, unit
 from analysis.splits import grouped_folds
 from analysis.universal import universal_axis
-from warehouse.scratch import Rows
+from analysis.universal_nulls import Mapped
 
 
 @dataclass(frozen=True)
@@ -35,39 +34,37 @@ class HeldOutScores:
 
 
 def held_out_scores(
-    matrices: Sequence[Rows],
-    alignments: Sequence[Alignment],
+    models: Sequence[Mapped],
     labels: Bool[np.ndarray, " row"],
     groups: Int[np.ndarray, " row"],
     *,
+    method: str = "mean_diff",
+    shared: str = "svd",
     seed: int = 0,
 ) -> HeldOutScores:
     """Out-of-fold projections of every model's rows, five folds of whole groups.
 
-    All matrices hold the same prompts in the same order. Each fold is projected about the middle of
-    its training classes, so that folds compare.
+    All models' rows are the same prompts in the same order. Each fold is projected about the middle
+    of its training classes, so that folds compare.
     """
     folds = grouped_folds(labels, groups, seed=seed)
-    shape = (3, len(matrices), len(labels))
-    scores = np.zeros(shape)
+    scores = np.zeros((3, len(models), len(labels)))
     for fold in np.unique(folds):
         seen = folds != fold
-        means = [(mean(x, labels & seen), mean(x, ~labels & seen)) for x in matrices]
-        natives = [unit(above - below).vector for above, below in means]
+        natives = [fit_direction(method, model.x, labels, groups, seen).vector for model in models]
         aligned = np.stack(
             [
-                unit(alignment.carry(native)).vector
-                for alignment, native in zip(alignments, natives, strict=True)
+                unit(model.alignment.carry(native)).vector
+                for model, native in zip(models, natives, strict=True)
             ]
         )
-        shared = universal_axis(aligned).vector
-        for index, (x, alignment) in enumerate(zip(matrices, alignments, strict=True)):
-            vectors = [natives[index], alignment.pull_back(shared)[0]]
-            if len(matrices) > 1:
-                others = universal_axis(np.delete(aligned, index, axis=0)).vector
-                vectors.append(alignment.pull_back(others)[0])
-            middle = (means[index][0] + means[index][1]) / 2
-            for kind, vector in enumerate(vectors):
-                along = project(x, vector, -float(middle @ vector))
-                scores[kind, index, ~seen] = along[~seen]
-    return HeldOutScores(scores[0], scores[1], scores[2] if len(matrices) > 1 else None)
+        axis = universal_axis(aligned, shared).vector
+        for index, model in enumerate(models):
+            along = [project(model.x, natives[index]), model.alignment.project(model.x, axis)]
+            if len(models) > 1:
+                others = universal_axis(np.delete(aligned, index, axis=0), shared).vector
+                along.append(model.alignment.project(model.x, others))
+            for kind, values in enumerate(along):
+                middle = (values[seen & labels].mean() + values[seen & ~labels].mean()) / 2
+                scores[kind, index, ~seen] = values[~seen] - middle
+    return HeldOutScores(scores[0], scores[1], scores[2] if len(models) > 1 else None)

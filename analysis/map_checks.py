@@ -13,11 +13,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import spearmanr
 
-from analysis.alignment import LAMBDA_GRID, Alignment, RidgeFitter, r_squared
+from analysis.alignment import r_squared
 from analysis.blocks import blocks, mean, project
 from analysis.cases import Case, Finding, View, cosine
 from analysis.directions import difference_in_means
+from analysis.maps import Alignment
 from analysis.nulls import cross_validated_scores
+from analysis.ridge import LAMBDA_GRID, RidgeFitter
 from analysis.scores import auroc
 from analysis.splits import held_out_mask
 from warehouse.scratch import Rows

@@ -78,9 +78,14 @@ order by model
 """
 
 _SINGULAR_VALUES = """
-select component, estimate as singular_value
+select
+    component,
+    max(estimate) filter (where scorer = 'universal') as singular_value,
+    max(upper) filter (where scorer = 'random_direction') as random_95,
+    max(upper) filter (where scorer = 'shuffled_labels') as shuffled_95
 from evaluations
 where study_id = '{study_id}' and metric = 'singular_value'
+group by component
 order by component
 """
 
@@ -147,7 +152,9 @@ _TABLES = (
     ),
     (
         "Singular values of the stacked directions",
-        "With k models all alike the first is sqrt(k) and the rest are 0.",
+        "With k models all alike the first is sqrt(k) and the rest are 0. `random_95`, "
+        "`shuffled_95`: 95th percentiles for random directions, and for directions of one shuffled "
+        "labelling of the prompts, carried over by the same maps.",
         _SINGULAR_VALUES,
     ),
     (
@@ -231,7 +238,7 @@ def latest_study(connection: Connection, study: str | None = None) -> str:
         select evaluations.study_id, max(runs.started_at) as started_at
         from evaluations
         inner join runs on evaluations.run_id = runs.run_id
-        where starts_with(evaluations.study_id, ?)
+        where starts_with(evaluations.study_id, ?) and evaluations.fitted_on is null
         group by evaluations.study_id
         order by started_at
         """,

@@ -18,6 +18,7 @@ from typing import Any
 from analysis.definition import Member, StudyDefinition, read_member
 from analysis.drift import project_tokens
 from analysis.evaluation import evaluate
+from analysis.figures import write_figures
 from analysis.fitting import METHOD_VERSION, align, fit_axes, project
 from analysis.published import PUBLISHED, write_published
 from analysis.steps import STEP_VERSION, Steps
@@ -25,7 +26,7 @@ from warehouse.connection import Connection, connect, rows
 from warehouse.errors import AxesError
 from warehouse.progress import track
 from warehouse.runs import record_run
-from warehouse.writer import content_key, data_file, rows_table, write_rows
+from warehouse.writer import content_key, data_file
 
 
 def run_study(
@@ -57,18 +58,8 @@ def run_study(
             universal, fitted = fit_axes(root, connection, run, definition, members, aligned)
             project(root, connection, run, definition, members, fitted, universal)
             steps = Steps(root, connection, run)
-            evaluations = evaluate(definition, members, fitted, universal, steps)
-            described = [
-                {
-                    **row,
-                    "study_id": study_id,
-                    "parameters": json.dumps(asdict(definition), sort_keys=True),
-                    "run_id": run.run_id,
-                }
-                for row in evaluations
-            ]
-            write_rows(root, "evaluations", rows_table("evaluations", described), name=study_id)
-            run.rows += len(described)
+            figures = evaluate(definition, members, fitted, universal, steps)
+            write_figures(root, run, study_id, figures, asdict(definition))
     if published:
         write_published(root, study_id, definition, published)
     project_tokens(root, study_id, memory_limit=memory_limit)
@@ -89,6 +80,7 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
         for name in parameters["models"]
     }
     baselines: dict[str, dict[str, float]] = {}
+    shared: dict[str, dict[str, Any]] = {}
     counts: dict[str, dict[str, dict[str, int]]] = {"missing_count": {}, "alignment_overlap": {}}
     for row in found:
         metric, scorer, estimate = row["metric"], row["scorer"], row["estimate"]
@@ -108,18 +100,33 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
                     area[f"{name}_{end}"] = row[end]
             area["is_in_sample"] = row["is_in_sample"] or area.get("is_in_sample", False)
             models[row["model"]]["layer"] = row["layer"]
-        elif metric != "singular_value":
+        elif row["model"] is None:
+            _add_shared(shared.setdefault(scorer, {}), row)
+        else:
             name = "alignment_r2" if metric == "r2_held_out" else metric
             models[row["model"]][name] = estimate
     return {
         "study_id": study_id,
         "definition": parameters,
         "models": models,
-        "singular_values": [row["estimate"] for row in found if row["metric"] == "singular_value"],
+        "singular_values": shared["universal"]["singular_value"],
+        "shared": shared,
         "baselines": baselines,
         "missing": counts["missing_count"],
         "alignment_overlap": counts["alignment_overlap"],
     }
+
+
+def _add_shared(figures: dict[str, Any], row: dict[str, Any]) -> None:
+    """A figure of the whole group; those with components are lists in their order."""
+    metric = row["metric"]
+    if row["component"] is not None:
+        figures.setdefault(metric, []).append(row["estimate"])
+        return
+    figures[metric] = row["estimate"]
+    for end in ("lower", "upper", "p_value"):
+        if row[end] is not None:
+            figures[f"{metric}_{end}"] = row[end]
 
 
 def find_study(connection: Connection, definition: StudyDefinition) -> str:

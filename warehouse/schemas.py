@@ -23,6 +23,13 @@ SKIPPED = pa.list_(
         nullable=False,
     )
 )
+TOP_TOKENS = pa.list_(
+    pa.field(
+        "element",
+        pa.struct([pa.field("token_id", pa.int32()), pa.field("logprob", pa.float32())]),
+        nullable=False,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,11 @@ _LABELS = Table(
             _optional("prompt_id", TEXT, "the labelled prompt (prompts.prompt_id)"),
             _optional("generation_id", TEXT, "the labelled completion, null for a prompt's label"),
             _column("label", TEXT, "the label's text, as the source says"),
-            _column("is_positive", pa.bool_(), "true for the concept's positive class"),
+            _column(
+                "is_positive",
+                pa.bool_(),
+                "true for the positive class: the concept's, or of labeler",
+            ),
             _optional("score", pa.float64(), "the labeler's confidence, where it gives one"),
             _RUN,
         ]
@@ -232,17 +243,25 @@ _GENERATIONS = Table(
     schema=pa.schema(
         [
             _MODEL,
-            _column("generation_id", TEXT, "hash of model, prompt, template and sampling"),
+            _column(
+                "generation_id", TEXT, "hash of model, prompt, template, sampling and what is kept"
+            ),
             _MODEL_ID,
             _PROMPT_ID,
             _TEMPLATE,
             _column("text", TEXT, "the completion, special tokens left out"),
-            _column("token_count", pa.int32(), "generated tokens, the end token included"),
-            _column("finish_reason", TEXT, "stop (end token) or length"),
-            _column("max_new_tokens", pa.int32(), "the limit that was set"),
-            _column("temperature", pa.float64(), "0 is greedy"),
-            _column("top_p", pa.float64(), "nucleus mass, 1 for all"),
-            _column("seed", pa.int64(), "seed of the sampling"),
+            _optional("source", TEXT, "who wrote a given text; null: the model generated it"),
+            _column("token_count", pa.int32(), "completion tokens, the end token included"),
+            _optional("prompt_token_count", pa.int32(), "tokens of the rendered prompt"),
+            _column(
+                "finish_reason", TEXT, "stop (end token), stop_string, length; given: not generated"
+            ),
+            _optional("max_new_tokens", pa.int32(), "the limit that was set; null: given text"),
+            _optional("temperature", pa.float64(), "0 is greedy; null: given text"),
+            _optional("top_p", pa.float64(), "nucleus mass, 1 for all; null: given text"),
+            _optional("seed", pa.int64(), "seed of the sampling; null: given text"),
+            _optional("sample", pa.int32(), "which of a prompt's completions, zero-based"),
+            _optional("stop_strings", STRINGS, "strings that end a completion; null: none"),
             _optional("axis_id", TEXT, "the axis it was steered with (axes.axis_id)"),
             _optional("strength", pa.float64(), "steering strength"),
             _RUN,
@@ -259,14 +278,25 @@ _GENERATION_TOKENS = Table(
         [
             _MODEL,
             _column("generation_id", TEXT, "the completion (generations.generation_id)"),
-            _column("step", pa.int32(), "0 is the first generated token"),
+            _column(
+                "step", pa.int32(), "0 is the first completion token, -1 the last of the prompt"
+            ),
             _LAYER,
             _SITE,
             _column("token_id", pa.int32(), "the token's number in the vocabulary"),
             _column("token", TEXT, "the token as text"),
-            _column("logprob", pa.float32(), "its log-probability (nats) before sampling changes"),
-            _column("entropy", pa.float32(), "entropy (nats) of the distribution it came from"),
-            _column("vector", VECTOR, "block output at the token's own position"),
+            _optional(
+                "logprob",
+                pa.float32(),
+                "its log-probability (nats) before sampling changes; null: the first of the prompt",
+            ),
+            _optional("entropy", pa.float32(), "entropy (nats) of the distribution it came from"),
+            _optional("top_tokens", TOP_TOKENS, "the likeliest tokens there, where asked for"),
+            _optional(
+                "vector",
+                VECTOR,
+                "block output at the token's own position; null: only projections were kept",
+            ),
             _RUN,
         ]
     ),
@@ -288,13 +318,40 @@ _ALIGNMENTS = Table(
             _SITE,
             _POOLING,
             _TEMPLATE,
-            _column("method", TEXT, "ridge, or identity for the reference itself"),
+            _column(
+                "method",
+                TEXT,
+                "ridge, procrustes, reduced_rank, cca, gradient; identity for the reference",
+            ),
             _optional("ridge_lambda", pa.float64(), "penalty on the squared norm of the weights"),
-            _column("lambda_policy", TEXT, "given, or held_out: chosen on held-out alignment rows"),
+            _column(
+                "lambda_policy",
+                TEXT,
+                "given; chosen on alignment rows by held_out ones or gcv; none without a lambda",
+            ),
+            _optional("rank", pa.int32(), "rank the map was fitted with, where it has one"),
+            _optional(
+                "effective_rank", pa.float64(), "(sum s^2)^2 / sum s^4 of its singular values s"
+            ),
             _column("weights", VECTOR, "row-major [d_model, d_reference]: aligned = x W + b"),
             _column("intercept", VECTOR, "b, d_reference long"),
+            _optional(
+                "hidden_weights",
+                VECTOR,
+                "row-major [d_model, hidden] A of a map that adds relu(x A + a) B",
+            ),
+            _optional("hidden_intercept", VECTOR, "a, hidden long"),
+            _optional("hidden_output", VECTOR, "row-major [hidden, d_reference] B"),
+            _optional("hidden_rates", VECTOR, "share of fitted rows on which each unit is on"),
             _column("r2_held_out", pa.float64(), "1 - SSE/SST over all dimensions, held-out rows"),
             _column("r2_uniform", pa.float64(), "mean over dimensions of the held-out R2"),
+            _optional(
+                "r2_dimensions", VECTOR, "held-out R2 of each dimension, 0 where one is constant"
+            ),
+            _optional("r2_shuffled", pa.float64(), "mean of r2_held_out with the pairs shuffled"),
+            _optional("r2_shuffled_lower", pa.float64(), "its 5th percentile"),
+            _optional("r2_shuffled_upper", pa.float64(), "its 95th percentile"),
+            _optional("shuffle_count", pa.int32(), "how many shufflings"),
             _column("prompt_set", TEXT, "the alignment prompts"),
             _column("row_count", pa.int32(), "rows the final map was fitted on"),
             _column("row_set_hash", TEXT, "hash of their prompt ids in order"),
@@ -360,15 +417,17 @@ _PROJECTIONS = Table(
 
 _TOKEN_PROJECTIONS = Table(
     name="token_projections",
-    grain="axis, completion and step",
-    key=("axis_id", "generation_id", "step"),
+    grain="axis, completion, step and layer",
+    key=("axis_id", "generation_id", "step", "layer"),
     partition="model",
     schema=pa.schema(
         [
             _MODEL,
             _column("axis_id", TEXT, "the axis (axes.axis_id)"),
             _column("generation_id", TEXT, "the completion (generations.generation_id)"),
-            _column("step", pa.int32(), "0 is the first generated token"),
+            _column(
+                "step", pa.int32(), "0 is the first completion token, -1 the last of the prompt"
+            ),
             _LAYER,
             _optional("alignment_id", TEXT, "the map applied first; null for a native axis"),
             _column("projection", pa.float64(), "token vector . axis, after the alignment if any"),
@@ -379,8 +438,18 @@ _TOKEN_PROJECTIONS = Table(
 
 _EVALUATIONS = Table(
     name="evaluations",
-    grain="study, model, prompt set, scorer, metric and component",
-    key=("study_id", "model", "prompt_set", "scorer", "metric", "component"),
+    grain="study, model, layer, prompt set, scorer, what it was fitted and judged on, and metric",
+    key=(
+        "study_id",
+        "model",
+        "layer",
+        "prompt_set",
+        "scorer",
+        "fitted_on",
+        "judged_on",
+        "metric",
+        "component",
+    ),
     schema=pa.schema(
         [
             _column("study_id", TEXT, "hash of the study's definition and of every row behind it"),
@@ -388,8 +457,17 @@ _EVALUATIONS = Table(
             _optional("model_id", TEXT, "its models.model_id"),
             _optional("prompt_set", TEXT, "the prompts judged on"),
             _column("scorer", TEXT, "what gives the score: native, universal, leave_one_out, ..."),
+            _optional(
+                "fitted_on",
+                TEXT,
+                "what scorer or threshold was fitted on, where that is not the study's prompts: "
+                "sources of prompts, another model",
+            ),
+            _optional("judged_on", TEXT, "the sources judged on; null: all of the prompt set"),
             _column("metric", TEXT, "auroc, cosine, r2_held_out, singular_value, ..."),
-            _optional("component", pa.int32(), "index of a singular value, else null"),
+            _optional(
+                "component", pa.int32(), "index of a singular value, or count of labelled prompts"
+            ),
             _optional("axis_id", TEXT, "the axis judged (axes.axis_id)"),
             _optional("layer", pa.int16(), "zero-based block index"),
             _column("estimate", pa.float64(), "the figure"),

@@ -23,8 +23,23 @@ from warehouse.writer import content_key
 FIXTURE = Path(__file__).parent / "fixtures" / "version_1"
 ADDED = {
     "activations": {"rendered_hash"},
-    "evaluations": {"p_value", "p_value_adjusted"},
+    "evaluations": {"fitted_on", "judged_on", "p_value", "p_value_adjusted"},
     "models": {"quantization", "adapter", "adapter_hash", "blocks"},
+    "alignments": {
+        "rank",
+        "effective_rank",
+        "hidden_weights",
+        "hidden_intercept",
+        "hidden_output",
+        "hidden_rates",
+        "r2_dimensions",
+        "r2_shuffled",
+        "r2_shuffled_lower",
+        "r2_shuffled_upper",
+        "shuffle_count",
+    },
+    "generations": {"source", "prompt_token_count", "sample", "stop_strings"},
+    "generation_tokens": {"top_tokens"},
 }
 
 
