@@ -56,6 +56,7 @@ def test_the_tables_are_those_of_the_design() -> None:
         "token_projections",
         "evaluations",
         "steps",
+        "variations",
         "calibrations",
         "diagnostics",
     ]
