@@ -75,7 +75,7 @@ class View:
 
 def look(case: Case) -> View:
     """Project the rows on the axis, and carry the differences in means to it."""
-    scores = project(case.x, *case.alignment.pull_back(case.axis))
+    scores = case.alignment.project(case.x, case.axis)
     positive, negative = scores[case.labels], scores[~case.labels]
 
     def carried(direction: Float[np.ndarray, " d_model"]) -> float:

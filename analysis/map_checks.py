@@ -78,16 +78,15 @@ def massive_dimensions(case: Case, view: View) -> Finding:
     low, high = centre - _CLIPPED_AT * spread, centre + _CLIPPED_AT * spread
     clipped = _apply(case.fitted_x, lambda block: block.clip(low, high))
     carried = case.alignment.carry(difference_in_means(clipped, case.fitted_labels).vector)
-    vector, offset = case.alignment.pull_back(case.axis)
     figures = {
         "norm_share": _top_share(square),
         "variance_share": _top_share(spread**2),
-        "gap_share": _top_share(np.abs(_gap(case) * vector)),
+        "gap_share": _top_share(np.abs(_gap(case) * (case.alignment.jacobian @ case.axis))),
         "native_auroc": _native_auroc(case, 1.0),
         "native_auroc_scaled": _native_auroc(case, scale),
         "cosine_winsorised": cosine(carried, case.axis),
         "auroc_winsorised": auroc(
-            project(_apply(case.x, lambda block: block.clip(low, high)), vector, offset),
+            case.alignment.project(_apply(case.x, lambda block: block.clip(low, high)), case.axis),
             case.labels,
         ),
     }
@@ -138,8 +137,7 @@ def ridge_lambda(case: Case, view: View) -> Finding:
     for value in LAMBDA_GRID:
         if abs(np.log10(value / chosen)) <= _DECADES + 1e-9:
             solved = fitter.solve(value)
-            scores = project(case.x, *solved.pull_back(case.axis))
-            areas.append(auroc(scores, case.labels))
+            areas.append(auroc(solved.project(case.x, case.axis), case.labels))
             cosines.append(cosine(solved.carry(case.direction), case.axis))
     areas, cosines = areas or [view.area.estimate], cosines or [view.cosine]
     figures = {
@@ -173,7 +171,7 @@ def _tracking(
     where: Bool[np.ndarray, " row"],
 ) -> float:
     """Rank correlation of aligned projections with the reference's own."""
-    aligned, theirs = project(x, *fitted.pull_back(axis)), project(y, axis)
+    aligned, theirs = fitted.project(x, axis), project(y, axis)
     return float(spearmanr(aligned[where], theirs[where]).statistic)
 
 
