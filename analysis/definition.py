@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -131,6 +132,11 @@ class Member:
     @property
     def name(self) -> str:
         return self.space.model
+
+    @property
+    def place(self) -> list[Any]:
+        """What picks the member's activations."""
+        return [*self.space.key, self.space.layer]
 
 
 @dataclass(frozen=True)

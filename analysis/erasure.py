@@ -4,9 +4,9 @@ LEACE (Belrose et al. 2023, arXiv 2306.03819): of all affine maps after which no
 does better than a constant one on the fitted rows, the one that changes them least. With two
 classes it takes away one direction, obliquely: `x -> x - d (d' C^-1 (x - m)) / (d' C^-1 d)`, with
 `d` the difference in means, `C` the covariance and `m` the mean. Any functional in the place of
-`d' C^-1` makes the class means equal; this one moves the rows least in the metric of `C`. Taking
-away a direction `u` alone, `x -> x - u (u' x)`, guards against nothing else that tells the classes
-apart.
+`d' C^-1` makes the class means equal; this one moves the rows least on average. Taking
+away a direction `u` alone, `x -> x - u (u' (x - m))`, makes the means equal too where `u` is their
+difference; of any other direction it leaves what else tells the classes apart.
 """
 
 from __future__ import annotations

@@ -8,21 +8,24 @@ from functools import partial
 
 import numpy as np
 
-from analysis.axis_evaluation import axis_rows, held_out_rows, native_rows, null_rows
 from analysis.baselines import (
     bag_of_words_scores,
     bag_of_words_transfer,
     prompt_lengths,
 )
+from analysis.blocks import project
 from analysis.definition import Fitted, Member, StudyDefinition
-from analysis.erasure import can_judge_erasure, erasure_scores
-from analysis.figures import figure_row, figure_rows, place
-from analysis.judging import judge
+from analysis.direction_figures import erasure_rows, nested_rows, shuffled_label_rows
+from analysis.figures import figure_row, figure_rows
+from analysis.fitting import paired, projected
+from analysis.held_out_axes import held_out_scores
+from analysis.judging import judge, judge_difference
 from analysis.matrices import Matrix
 from analysis.multiple_testing import adjusted
+from analysis.nulls import random_directions, shuffled_alignments
 from analysis.records import Axis
-from analysis.scores import Estimate, auroc_interval
-from analysis.shared_figures import model_weights, shared_figures
+from analysis.scores import Estimate, spread
+from analysis.shared_figures import shared_rows, universal_rows
 from analysis.steps import Figures, Steps
 
 
@@ -36,23 +39,25 @@ def evaluate(
     """Every figure of the study as a row of `evaluations`; what `steps` has is not computed."""
     axis, singular_values = universal
     at = definition.models.index(definition.reference)
+    reference = fitted[at].aligned
     found = [
         figure_row(
             "universal", "singular_value", Estimate(float(value)), component=index, axis=axis
         )
         for index, value in enumerate(singular_values)
     ]
-    found += _shared_rows(definition, members, fitted, axis, steps)
+    found += universal_rows(definition, members, fitted, axis, steps)
     found += _baseline_rows(definition, members[0], steps)
     for member, own in zip(members, fitted, strict=True):
         found += _coverage_rows(definition, member)
-        found += _alignment_rows(member, own, axis, fitted[at].aligned)
-        for prompt_set in member.labelled:
-            found += axis_rows(definition, member, own, axis, prompt_set, steps)
-            found += null_rows(definition, member, members[at], own, axis, prompt_set, steps)
-        found += native_rows(definition, member, steps)
-        found += _erasure_rows(definition, member, steps)
-    found += held_out_rows(definition, members, fitted, steps)
+        found += _alignment_rows(member, own, axis, reference)
+        for prompt_set, matrix in member.labelled.items():
+            found += _auroc_rows(definition, member, own, axis, prompt_set, matrix, steps)
+            found += _null_rows(definition, member, members[at], own, axis, prompt_set, steps)
+        found += shuffled_label_rows(definition, member, steps)
+        found += erasure_rows(definition, member, steps)
+        found += nested_rows(definition, member, steps)
+    found += _held_out_rows(definition, members, fitted, steps)
     return _corrected(found)
 
 
@@ -65,72 +70,6 @@ def _corrected(found: Figures) -> Figures:
         for index, value in zip(at, adjusted(p_values[at]), strict=True):
             found[index] = {**found[index], "p_value_adjusted": float(value)}
     return found
-
-
-def _shared_rows(
-    definition: StudyDefinition,
-    members: Sequence[Member],
-    fitted: Sequence[Fitted],
-    axis: Axis,
-    steps: Steps,
-) -> Figures:
-    """What each model puts into the universal axis, its nulls and its stability."""
-    weights = model_weights(definition, fitted)
-    found = [
-        figure_row("aligned", "universal_weight", Estimate(float(weight)), member=member, axis=axis)
-        for member, weight in zip(members, weights, strict=True)
-    ]
-    if len(members) < 2:
-        return found
-
-    def compute() -> Figures:
-        return [
-            figure_row(
-                scorer,
-                metric,
-                estimate,
-                component=component,
-                axis=axis if scorer == "universal" else None,
-            )
-            for scorer, metric, component, estimate in shared_figures(
-                definition, members, fitted, axis.vector
-            )
-        ]
-
-    inputs = [
-        axis.axis_id,
-        [own.alignment.alignment_id for own in fitted],
-        [place(member) for member in members],
-        [member.labelled[definition.prompts].grouped_hash for member in members],
-        [definition.direction, definition.universal, definition.seed],
-    ]
-    return found + steps.figures("shared", inputs, compute)
-
-
-def _erasure_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:
-    """What a fresh linear probe finds before and after the concept is erased.
-
-    Left out where a class lies in too few groups for the folds.
-    """
-    prompt_set, seed = definition.prompts, definition.seed
-    matrix = member.labelled[prompt_set]
-    if not can_judge_erasure(matrix.labels, matrix.groups):
-        return []
-
-    def compute() -> Figures:
-        found = erasure_scores(
-            matrix.x, matrix.labels, matrix.groups, method=definition.direction, seed=seed
-        )
-        judged = {
-            f"probe_{state}": {"auroc": auroc_interval(scores, matrix.labels, groups=matrix.groups)}
-            for state, scores in vars(found).items()
-        }
-        return figure_rows(
-            judged, member=member, prompt_set=prompt_set, labels=matrix.labels, is_in_sample=False
-        )
-
-    inputs = [place(member), prompt_set, matrix.grouped_hash, definition.direction, seed]
-    return steps.figures("erasure", inputs, compute, member=member, prompt_set=prompt_set)
 
 
 def _coverage_rows(definition: StudyDefinition, member: Member) -> Figures:
@@ -165,16 +104,170 @@ def _alignment_rows(member: Member, own: Fitted, universal: Axis, reference: Axi
         "rank": fit.rank,
         "alignment_rows": float(len(member.benign.prompt_ids)),
     }
-    found = [
-        figure_row("aligned", metric, Estimate(value), member=member, axis=own.aligned)
-        for metric, value in figures.items()
-        if value is not None
-    ]
+    estimates = {metric: Estimate(value) for metric, value in figures.items() if value is not None}
     if fit.r2_shuffled is not None:
-        found.append(
-            figure_row("aligned", "r2_shuffled", fit.r2_shuffled, member=member, axis=own.aligned)
+        estimates["r2_shuffled"] = fit.r2_shuffled
+    return figure_rows({"aligned": estimates}, axes={"aligned": own.aligned}, member=member)
+
+
+def _auroc_rows(
+    definition: StudyDefinition,
+    member: Member,
+    own: Fitted,
+    universal: Axis,
+    prompt_set: str,
+    matrix: Matrix,
+    steps: Steps,
+) -> Figures:
+    fitted_on = set(member.labelled[definition.prompts].prompt_ids)
+    is_in_sample = not fitted_on.isdisjoint(matrix.prompt_ids)
+    axes = {"native": own.native, "universal": universal}
+    if own.leave_one_out is not None:
+        axes["leave_one_out"] = own.leave_one_out
+
+    def compute() -> Figures:
+        scored = {
+            scorer: project(matrix.x, axis.vector)
+            if scorer == "native"
+            else projected(matrix, own, axis)
+            for scorer, axis in axes.items()
+        }
+        labels, groups, seed = matrix.labels, matrix.groups, definition.seed
+        judged = {
+            scorer: judge(scores, labels, groups, seed=seed) for scorer, scores in scored.items()
+        }
+        judged["native_minus_universal"] = judge_difference(
+            scored["native"], scored["universal"], labels, groups, seed=seed
         )
-    return found
+        return figure_rows(
+            judged,
+            axes=axes,
+            member=member,
+            prompt_set=prompt_set,
+            labels=labels,
+            is_in_sample=is_in_sample,
+        )
+
+    inputs = [
+        member.place,
+        [axis.axis_id for axis in axes.values()],
+        own.alignment.alignment_id,
+        prompt_set,
+        matrix.grouped_hash,
+        is_in_sample,
+        definition.seed,
+    ]
+    return steps.figures("auroc", inputs, compute, member=member, prompt_set=prompt_set)
+
+
+def _null_rows(
+    definition: StudyDefinition,
+    member: Member,
+    reference: Member,
+    own: Fitted,
+    universal: Axis,
+    prompt_set: str,
+    steps: Steps,
+) -> Figures:
+    """Axes that know nothing: random directions, alignments of shuffled rows, no alignment.
+
+    The last, the universal axis on activations as they are, exists where widths are equal.
+    """
+    matrix, alignment = member.labelled[prompt_set], own.alignment.fit.alignment
+    is_mapped = own.alignment.fit.method != "identity"
+    is_as_wide = is_mapped and member.space.d_model == len(universal.vector)
+
+    def compute() -> Figures:
+        labels, seed = matrix.labels, definition.seed
+        null = random_directions(matrix.x, labels, seed=seed)
+        nulls = {"random_direction": {"auroc": spread(null)}}
+        if own.alignment.fit.method == "ridge" and alignment.ridge_lambda is not None:
+            mine, theirs = paired(member.benign, reference.benign)
+            null = shuffled_alignments(
+                mine.x,
+                theirs.x,
+                universal.vector,
+                alignment.ridge_lambda,
+                matrix.x,
+                labels,
+                seed=seed,
+            )
+            nulls["shuffled_alignment"] = {"auroc": spread(null)}
+        if is_as_wide:
+            scores = project(matrix.x, universal.vector)
+            nulls["universal_unaligned"] = judge(scores, labels, matrix.groups, seed=seed)
+        return figure_rows(
+            nulls, member=member, prompt_set=prompt_set, labels=labels, is_in_sample=False
+        )
+
+    inputs = [
+        member.place,
+        universal.axis_id,
+        own.alignment.alignment_id,
+        prompt_set,
+        matrix.grouped_hash,
+        definition.seed,
+    ]
+    return steps.figures("null axes", inputs, compute, member=member, prompt_set=prompt_set)
+
+
+def _held_out_rows(
+    definition: StudyDefinition,
+    members: Sequence[Member],
+    fitted: Sequence[Fitted],
+    steps: Steps,
+) -> Figures:
+    """Every model's own and the shared axes on prompts that no direction was fitted on.
+
+    On the prompts that all models have, which are all unless rows are allowed to be missing.
+    """
+    prompt_set, seed = definition.prompts, definition.seed
+    matrices = shared_rows([member.labelled[prompt_set] for member in members])
+    labels, groups = matrices[0].labels, matrices[0].groups
+
+    def compute() -> Figures:
+        scores = held_out_scores(
+            [matrix.x for matrix in matrices],
+            [own.alignment.fit.alignment for own in fitted],
+            labels,
+            groups,
+            method=definition.direction,
+            shared=definition.universal,
+            seed=seed,
+        )
+        found = []
+        for index, member in enumerate(members):
+            native, universal = scores.native[index], scores.universal[index]
+            judged = {
+                "native_cross_validated": judge(native, labels, groups, seed=seed),
+                "universal_cross_validated": judge(universal, labels, groups, seed=seed),
+                "native_minus_universal_cross_validated": judge_difference(
+                    native, universal, labels, groups, seed=seed
+                ),
+            }
+            if scores.leave_one_out is not None:
+                judged["leave_one_out_cross_validated"] = judge(
+                    scores.leave_one_out[index], labels, groups, seed=seed
+                )
+            found += figure_rows(
+                judged,
+                member=member,
+                prompt_set=prompt_set,
+                labels=labels,
+                # A layer that was chosen on these prompts has seen them after all.
+                is_in_sample=bool(member.layers),
+            )
+        return found
+
+    inputs = [
+        [member.place for member in members],
+        [own.alignment.alignment_id for own in fitted],
+        prompt_set,
+        [matrix.grouped_hash for matrix in matrices],
+        [definition.direction, definition.universal],
+        seed,
+    ]
+    return steps.figures("held out", inputs, compute, prompt_set=prompt_set)
 
 
 def _baseline_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:

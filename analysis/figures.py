@@ -51,11 +51,6 @@ def figure_rows(
     ]
 
 
-def place(member: Member) -> list[Any]:
-    """What picks the member's activations."""
-    return [*member.space.key, member.space.layer]
-
-
 def figure_row(
     scorer: str,
     metric: str,

@@ -16,9 +16,10 @@ from jaxtyping import Bool, Float, Int
 
 from analysis.blocks import project
 from analysis.directions import fit_direction, unit
+from analysis.maps import Alignment
 from analysis.splits import grouped_folds
 from analysis.universal import universal_axis
-from analysis.universal_nulls import Mapped
+from warehouse.scratch import Rows
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class HeldOutScores:
 
 
 def held_out_scores(
-    models: Sequence[Mapped],
+    matrices: Sequence[Rows],
+    alignments: Sequence[Alignment],
     labels: Bool[np.ndarray, " row"],
     groups: Int[np.ndarray, " row"],
     *,
@@ -44,27 +46,30 @@ def held_out_scores(
 ) -> HeldOutScores:
     """Out-of-fold projections of every model's rows, five folds of whole groups.
 
-    All models' rows are the same prompts in the same order. Each fold is projected about the middle
-    of its training classes, so that folds compare.
+    `method` is that of the directions, `shared` that of the axis made of them.
+
+    All matrices hold the same prompts in the same order. Each fold is projected about the middle of
+    its training classes, so that folds compare.
     """
     folds = grouped_folds(labels, groups, seed=seed)
-    scores = np.zeros((3, len(models), len(labels)))
+    shape = (3, len(matrices), len(labels))
+    scores = np.zeros(shape)
     for fold in np.unique(folds):
         seen = folds != fold
-        natives = [fit_direction(method, model.x, labels, groups, seen).vector for model in models]
+        natives = [fit_direction(method, x, labels, groups, seen).vector for x in matrices]
         aligned = np.stack(
             [
-                unit(model.alignment.carry(native)).vector
-                for model, native in zip(models, natives, strict=True)
+                unit(alignment.carry(native)).vector
+                for alignment, native in zip(alignments, natives, strict=True)
             ]
         )
         axis = universal_axis(aligned, shared).vector
-        for index, model in enumerate(models):
-            along = [project(model.x, natives[index]), model.alignment.project(model.x, axis)]
-            if len(models) > 1:
+        for index, (x, alignment) in enumerate(zip(matrices, alignments, strict=True)):
+            projected = [project(x, natives[index]), alignment.project(x, axis)]
+            if len(matrices) > 1:
                 others = universal_axis(np.delete(aligned, index, axis=0), shared).vector
-                along.append(model.alignment.project(model.x, others))
-            for kind, values in enumerate(along):
-                middle = (values[seen & labels].mean() + values[seen & ~labels].mean()) / 2
-                scores[kind, index, ~seen] = values[~seen] - middle
-    return HeldOutScores(scores[0], scores[1], scores[2] if len(models) > 1 else None)
+                projected.append(alignment.project(x, others))
+            for kind, along in enumerate(projected):
+                middle = (along[labels & seen].mean() + along[~labels & seen].mean()) / 2
+                scores[kind, index, ~seen] = along[~seen] - middle
+    return HeldOutScores(scores[0], scores[1], scores[2] if len(matrices) > 1 else None)

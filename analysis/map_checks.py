@@ -158,9 +158,7 @@ def ridge_lambda(case: Case, view: View) -> Finding:
 
 def _fitter(case: Case, where: Bool[np.ndarray, " row"]) -> RidgeFitter:
     fitter = RidgeFitter(case.benign_x.shape[1], case.benign_reference_x.shape[1])
-    for pair in blocks(case.benign_x, case.benign_reference_x, where=where):
-        fitter.update(*pair)
-    return fitter
+    return fitter.update_all(case.benign_x, case.benign_reference_x, where)
 
 
 def _tracking(

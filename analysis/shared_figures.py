@@ -7,7 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from analysis.definition import Fitted, Member, StudyDefinition
+from analysis.figures import figure_row
+from analysis.matrices import Matrix
+from analysis.nulls import draw_count
+from analysis.records import Axis
 from analysis.scores import Estimate, spread
+from analysis.steps import Figures, Steps
 from analysis.universal import singular_value_gap, universal_axis
 from analysis.universal_nulls import (
     Mapped,
@@ -16,34 +21,84 @@ from analysis.universal_nulls import (
     shuffled_singular_values,
 )
 
-# Draws of a null or resamples; the methods that are fitted anew each time take fewer.
-_DRAWS, _DRAWS_OF_SLOW = 200, 40
 
-
-def draw_count(direction: str) -> int:
-    """How many shufflings or resamples a direction's nulls rest on."""
-    return _DRAWS if direction in ("mean_diff", "whitened") else _DRAWS_OF_SLOW
-
-
-def model_weights(definition: StudyDefinition, fitted: Sequence[Fitted]) -> np.ndarray:
-    """What each model's aligned direction counts for in the universal axis."""
-    aligned = np.stack([own.aligned.vector for own in fitted])
-    return universal_axis(aligned, definition.universal).weights
-
-
-def shared_figures(
+def universal_rows(
     definition: StudyDefinition,
     members: Sequence[Member],
+    fitted: Sequence[Fitted],
+    axis: Axis,
+    steps: Steps,
+) -> Figures:
+    """What each model puts into the universal axis, its nulls and its stability."""
+    aligned = np.stack([own.aligned.vector for own in fitted])
+    weights = universal_axis(aligned, definition.universal).weights
+    found = [
+        figure_row("aligned", "universal_weight", Estimate(float(weight)), member=member, axis=axis)
+        for member, weight in zip(members, weights, strict=True)
+    ]
+    if len(members) < 2:
+        return found
+    matrices = shared_rows([member.labelled[definition.prompts] for member in members])
+
+    def compute() -> Figures:
+        return [
+            figure_row(
+                scorer,
+                metric,
+                estimate,
+                component=component,
+                axis=axis if scorer == "universal" else None,
+            )
+            for scorer, metric, component, estimate in _shared_figures(
+                definition, matrices, fitted, axis.vector
+            )
+        ]
+
+    inputs = [
+        axis.axis_id,
+        [own.alignment.alignment_id for own in fitted],
+        [member.place for member in members],
+        [matrix.grouped_hash for matrix in matrices],
+        [definition.direction, definition.universal, definition.seed],
+    ]
+    return found + steps.figures("shared", inputs, compute)
+
+
+def shared_rows(matrices: Sequence[Matrix]) -> list[Matrix]:
+    """The matrices on the prompts that all of them hold, in the order of the first."""
+    if all(matrix.prompt_ids == matrices[0].prompt_ids for matrix in matrices):
+        return list(matrices)
+    shared = set.intersection(*(set(matrix.prompt_ids) for matrix in matrices))
+    order = [prompt_id for prompt_id in matrices[0].prompt_ids if prompt_id in shared]
+    places = [
+        {prompt_id: index for index, prompt_id in enumerate(matrix.prompt_ids)}
+        for matrix in matrices
+    ]
+    return [
+        matrix.take(np.array([place[prompt_id] for prompt_id in order]))
+        for matrix, place in zip(matrices, places, strict=True)
+    ]
+
+
+def _shared_figures(
+    definition: StudyDefinition,
+    matrices: Sequence[Matrix],
     fitted: Sequence[Fitted],
     axis: np.ndarray,
 ) -> list[tuple[str, str, int | None, Estimate]]:
     """Rows of scorer, metric, component and estimate, of two models and more.
 
+    `matrices` hold the same labelled prompts in the same order, one for each model.
+
     The gap of the singular values with its p-value under shuffled labels, the singular values and
     gaps of random and of shuffled directions (means with the 5th and 95th percentile), and the
     angle in degrees between the axis and that of resampled prompts (median, 95 % of them).
     """
-    models, labels, groups = shared_rows(definition, members, fitted)
+    models = [
+        Mapped(matrix.x, own.alignment.fit.alignment)
+        for matrix, own in zip(matrices, fitted, strict=True)
+    ]
+    labels, groups = matrices[0].labels, matrices[0].groups
     method, count, seed = definition.direction, draw_count(definition.direction), definition.seed
     aligned = np.stack([own.aligned.vector for own in fitted])
     gap = float(singular_value_gap(np.linalg.svd(aligned, compute_uv=False)))
@@ -76,21 +131,3 @@ def shared_figures(
     middle, low, high = map(float, np.quantile(angles, [0.5, 0.025, 0.975]))
     found.append(("universal", "bootstrap_angle", None, Estimate(middle, low, high)))
     return found
-
-
-def shared_rows(
-    definition: StudyDefinition, members: Sequence[Member], fitted: Sequence[Fitted]
-) -> tuple[list[Mapped], np.ndarray, np.ndarray]:
-    """Every model's rows of the prompts that all models have, with their labels and groups."""
-    matrices = [member.labelled[definition.prompts] for member in members]
-    shared = set(matrices[0].prompt_ids).intersection(*(each.prompt_ids for each in matrices))
-    if any(len(each.prompt_ids) > len(shared) for each in matrices):
-        matrices = [
-            each.take(np.array([row for row, name in enumerate(each.prompt_ids) if name in shared]))
-            for each in matrices
-        ]
-    models = [
-        Mapped(matrix.x, own.alignment.fit.alignment)
-        for matrix, own in zip(matrices, fitted, strict=True)
-    ]
-    return models, matrices[0].labels, matrices[0].groups

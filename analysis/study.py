@@ -124,7 +124,7 @@ def _add_shared(figures: dict[str, Any], row: dict[str, Any]) -> None:
         figures.setdefault(metric, []).append(row["estimate"])
         return
     figures[metric] = row["estimate"]
-    for end in ("lower", "upper", "p_value"):
+    for end in ("lower", "upper", "p_value", "p_value_adjusted"):
         if row[end] is not None:
             figures[f"{metric}_{end}"] = row[end]
 

@@ -9,8 +9,22 @@ import pytest
 
 from warehouse.schemas import TABLES, VECTOR, Table
 
+# What only some alignments have, in the order of their columns.
+OF_SOME_ALIGNMENTS = [
+    "hidden_weights",
+    "hidden_intercept",
+    "hidden_output",
+    "hidden_rates",
+    "r2_dimensions",
+]
+
 # The optional key columns: a label is for a prompt or for a completion; a figure may be of a group.
 # A long trace may keep projections only.
+OPTIONAL_VECTORS = {
+    ("generation_tokens", "vector"),
+    *(("alignments", name) for name in OF_SOME_ALIGNMENTS),
+}
+
 OPTIONAL_KEYS = {
     ("labels", "prompt_set"),
     ("labels", "prompt_id"),
@@ -21,20 +35,7 @@ OPTIONAL_KEYS = {
     ("evaluations", "layer"),
     ("evaluations", "fitted_on"),
     ("evaluations", "judged_on"),
-}
-
-# What only some alignments have, in the order of their columns.
-ALIGNMENT_EXTRAS = [
-    "hidden_weights",
-    "hidden_intercept",
-    "hidden_output",
-    "hidden_rates",
-    "r2_dimensions",
-]
-
-OPTIONAL_VECTORS = {
-    ("generation_tokens", "vector"),
-    *(("alignments", name) for name in ALIGNMENT_EXTRAS),
+    ("variations", "prompt_set"),
 }
 
 every_table = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
@@ -118,7 +119,7 @@ def test_the_tables_with_vectors_are_these() -> None:
         "activations": ["vector"],
         "prompt_tokens": ["vector"],
         "generation_tokens": ["vector"],
-        "alignments": ["weights", "intercept", *ALIGNMENT_EXTRAS],
+        "alignments": ["weights", "intercept", *OF_SOME_ALIGNMENTS],
         "axes": ["vector"],
     }
     assert TABLES["axes"].schema.field("vector").type == VECTOR
