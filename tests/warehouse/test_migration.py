@@ -24,6 +24,8 @@ FIXTURE = Path(__file__).parent / "fixtures" / "version_1"
 ADDED = {
     "activations": {"rendered_hash"},
     "models": {"quantization", "adapter", "adapter_hash", "blocks"},
+    "generations": {"source", "prompt_token_count", "sample", "stop_strings"},
+    "generation_tokens": {"top_tokens"},
 }
 
 
