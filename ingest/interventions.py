@@ -3,106 +3,31 @@
 Of a labelled set of prompts it measures how likely the answer opens with one of some phrases and
 how far the steered model's own last activations have moved; of benign texts, how far the
 next-token distributions moved (KL) and how well the texts are still predicted; of greedy
-completions, where asked for, how much they repeat themselves, and it stores their text, so that
+completions, where asked for, how much they repeat themselves. Their text is stored, so that
 labelers can say the rest.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from ingest import outcomes
-from ingest.batching import pad, plan_batches, positions
-from ingest.generation import Sampling, generate
-from ingest.jobs import IngestSummary, Job, non_finite, open_job, stops_between_batches
-from ingest.models import LoadedModel, require_layers
+from ingest.jobs import IngestSummary, open_job, stops_between_batches
+from ingest.models import require_layers
 from ingest.prompts import read_prompts
-from ingest.recording import block_points, record, takes_argument
-from ingest.resuming import resume_after
-from ingest.steering import Intervention, steer
-from ingest.templates import Rendered, Template, pad_id
-from warehouse.connection import connect_tables, query, rows, vectors
-from warehouse.errors import AxisError, ModelError
-from warehouse.locks import committing
+from ingest.registry import ModelSpec
+from ingest.sweeps import UNSTEERED, Change, read_sweeps
+from ingest.templates import Template
+from ingest.trials import Trials
+from warehouse.errors import ModelError
 from warehouse.progress import track
-from warehouse.runs import Run, record_run
-from warehouse.sites import RESID_POST
-from warehouse.writer import content_key, rows_table, write_rows
-
-COMMAND = "ingest interventions"
-
-# Logits of one pass at most, in numbers: with what is computed from them a gigabyte.
-_LOGITS = 1 << 26
-_TAIL = 5
-
-
-@dataclass(frozen=True)
-class Change:
-    """What is done, apart from the axis, the layers and how strongly."""
-
-    mode: str = "add"
-    positions: str = "all"
-    above: float | None = None
-    condition: str | None = None
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """One axis at one set of blocks under several strengths; without an axis, the model as it is.
-
-    `unit` is what a strength of 1 is; `completes` says whether completions are made too.
-    """
-
-    axis_id: str | None = None
-    vector: Tensor | None = None
-    layers: tuple[int, ...] = ()
-    strengths: tuple[float, ...] = (0.0,)
-    unit: float | None = None
-    change: Change = Change("none")
-    completes: bool = True
-
-    def described(self, model_id: str, template: str, strength: float) -> dict[str, Any]:
-        """The columns that say what was done, and the id that is a hash of them."""
-        columns = {
-            "model_id": model_id,
-            "axis_id": self.axis_id,
-            "layers": ",".join(map(str, self.layers)),
-            "strength": strength,
-            "unit": self.unit,
-            "template": template,
-            **vars(self.change),
-        }
-        return {"intervention_id": content_key(columns), **columns}
-
-    def interventions(self, strengths: Tensor) -> list[Intervention]:
-        """For a batch with these strengths, one for each row."""
-        if self.vector is None:
-            return []
-        change = self.change
-        return [
-            Intervention(
-                self.vector,
-                self.layers,
-                change.mode,
-                strengths,
-                unit=self.unit or 1.0,
-                positions=change.positions,
-                above=change.above,
-                condition=change.condition or "position",
-            )
-        ]
+from warehouse.runs import record_run
 
 
 def ingest_interventions(
     root: Path,
-    spec: Any,
+    spec: ModelSpec,
     prompt_set: str,
     benign_set: str,
     *,
@@ -125,18 +50,18 @@ def ingest_interventions(
     """Measure each axis under each strength at each of `layers` (default: the axis's own).
 
     `ablate` takes the axis from all of `layers` at once (default: every block). Axes lie in the
-    model's own space. Completions of `max_new_tokens` are made for `completed_axis_ids` only, and
-    for the unsteered model. What is there is not measured again. Raises `AxisError` for an axis
-    that is not there or of another space, and as `ingest_activations` does.
+    model's own space. Completions of `max_new_tokens` are made for `completed_axis_ids`, and if
+    there are any for the unsteered model. Texts of `benign_set` are read raw. What is there is not
+    measured again. Raises `AxisError` for an axis that is not there or of another space, and as
+    `ingest_activations` does.
     """
-    change = change or Change()
-    policy = Template(template, system)
+    change, policy = change or Change(), Template(template, system)
+    phrases = opener_phrases(openers)
     prompts = read_prompts(root, {prompt_set: limit})
     benign = read_prompts(root, {benign_set: benign_limit})
     job = open_job(root, spec, device, dtype)
     layer_count = job.layer_count()
-    if layers is not None:
-        require_layers(spec.name, layer_count, layers)
+    require_layers(spec.name, layer_count, layers or ())
     parameters = {
         **job.described(),
         "prompt_set": prompt_set,
@@ -155,45 +80,53 @@ def ingest_interventions(
     }
     with (
         job.lock(),
-        record_run(root, COMMAND, parameters, device=job.device) as run,
+        record_run(root, "ingest interventions", parameters, device=job.device) as run,
         stops_between_batches() as check_interrupt,
     ):
-        sweeps = _sweeps(job, layer_count, axis_ids, strengths, layers, change, benign_set)
-        completed = {None, *completed_axis_ids} if completed_axis_ids else set()
-        sweeps = [replace(sweep, completes=sweep.axis_id in completed) for sweep in sweeps]
-        sets = {
-            policy: {prompt.prompt_id: prompt.text for prompt in prompts},
-            Template(): {prompt.prompt_id: prompt.text for prompt in benign},
-        }
-        rendered = {
-            chosen: job.render_usable(
-                texts,
-                chosen,
-                skipped=run.skipped,
-                skip_unusable=skip_unusable,
-                room=max_new_tokens,
-            )
-            for chosen, texts in sets.items()
-        }
-        bench = _Bench(job, run, policy, token_budget, max_new_tokens, opener_texts(openers))
+        sweeps = read_sweeps(
+            root,
+            spec.name,
+            job.identity.model_id,
+            layer_count,
+            axis_ids=axis_ids,
+            strengths=strengths,
+            layers=layers,
+            change=change,
+            benign_set=benign_set,
+        )
+        answered, texts = (
+            {
+                prompt_id: prompt.token_ids
+                for prompt_id, prompt in job.render_usable(
+                    {prompt.prompt_id: prompt.text for prompt in chosen},
+                    rendering,
+                    skipped=run.skipped,
+                    skip_unusable=skip_unusable,
+                    room=max_new_tokens,
+                ).items()
+            }
+            for chosen, rendering in ((prompts, policy), (benign, Template()))
+        )
+        completed = [sweep for sweep in sweeps if sweep.axis_id in completed_axis_ids]
+        trials = Trials(job, run, openers, phrases)
         work = [
-            *bench.prompt_work(sweeps, rendered[policy]),
-            *bench.benign_work(sweeps, rendered[Template()]),
-            *bench.completion_work(sweeps, rendered[policy]),
+            *trials.prompt_work([UNSTEERED, *sweeps], answered, policy.name, token_budget),
+            *trials.text_work([UNSTEERED, *sweeps], texts, token_budget),
+            *trials.completion_work(
+                [UNSTEERED, *completed] if completed else [], answered, policy.name, max_new_tokens
+            ),
         ]
         with track(f"intervene {spec.name}", len(work), "batches") as advance:
-            for kind, batch, pending in work:
-                with committing(root, spec.name):
-                    kind(batch, pending)
+            for batch in work:
+                batch()
                 advance(1)
                 check_interrupt()
-    asked = len(prompts) + len(benign)
-    return job.summary(run, asked, len({name for _, batch, _ in work for name in batch}))
+    return job.summary(run, len(prompts) + len(benign), trials.new_count)
 
 
-def opener_texts(name: str) -> tuple[str, ...]:
+def opener_phrases(name: str) -> tuple[str, ...]:
     """The phrases of `openers.toml` under a name; raises `ModelError` for one that is not there."""
     known = tomllib.loads((Path(__file__).parent / "openers.toml").read_text())
     if name not in known:
-        raise ModelError(f"no openers {name}: openers.toml has {', '.join(known)}")
+        raise ModelError(f"no openers {name}: there are {', '.join(known)}")
     return tuple(known[name])

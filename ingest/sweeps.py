@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ingest.steering import Intervention
-from warehouse.connection import connect_tables, query, rows, vectors
+from warehouse.connection import Connection, connect_tables, query, rows, vectors
 from warehouse.errors import AxisError, CoverageError
 from warehouse.writer import content_key
 
@@ -93,27 +93,71 @@ def read_sweeps(
     model, and `CoverageError` where there are no activations to take the unit from.
     """
     connection = connect_tables(root, "axes", "activations", "prompts")
-    table = query(
-        connection, "from axes where list_contains(?, axis_id) order by axis_id", [[*axis_ids]]
-    )
-    found = {row["axis_id"]: row for row in table.drop_columns(["vector"]).to_pylist()}
-    stored = dict(zip(table["axis_id"].to_pylist(), table["vector"], strict=True))
+    axes = _read_axes(connection, model, model_id, axis_ids)
     sweeps = []
-    for axis_id in dict.fromkeys(axis_ids):
+    for axis in axes:
+        sweep = Sweep(axis["axis_id"], axis["vector"], strengths=tuple(strengths), change=change)
+        if change.mode == "ablate":
+            sweeps.append(replace(sweep, layers=tuple(layers or range(layer_count))))
+            continue
+        for layer in [axis["layer"]] if layers is None else layers:
+            unit = _typical_norm(connection, axis, layer, benign_set)
+            sweeps.append(replace(sweep, layers=(layer,), unit=unit))
+    return sweeps
+
+
+def _read_axes(
+    connection: Connection, model: str, model_id: str, axis_ids: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The rows of `axes` in the order asked for, vectors as tensors."""
+    found = {
+        row["axis_id"]: row
+        for row in rows(
+            connection,
+            "select * exclude vector from axes where list_contains(?, axis_id)",
+            [[*axis_ids]],
+        )
+    }
+    for axis_id in axis_ids:
         if axis_id not in found:
             raise AxisError(f'no axis {axis_id}: see `axes sql "select axis_id, name from axes"`')
         axis = found[axis_id]
         if axis["space_model_id"] != model_id:
             raise AxisError(
-                f"{axis['name']} lies in the space of {axis['space_model']}, {model} (this "
-                "version of it) is another: `axes intervene` pulls back what has an alignment"
+                f"{axis['name']} lies in the space of {axis['space_model']}, and {model} (this "
+                "version of it) is another: `axes intervene` pulls it back where there is a map"
             )
-        vector = torch.from_numpy(vectors(stored[axis_id].values.__class__ and _one(stored[axis_id])))
-        sweep = Sweep(axis_id, vector, strengths=tuple(strengths), change=change)
-        if change.mode == "ablate":
-            sweeps.append(replace(sweep, layers=tuple(layers or range(layer_count))))
-            continue
-        for layer in [axis["layer"]] if layers is None else layers:
-            unit = _typical_norm(connection, model, axis, layer, benign_set)
-            sweeps.append(replace(sweep, layers=(layer,), unit=unit))
-    return sweeps
+    table = query(
+        connection,
+        "select axis_id, vector from axes where list_contains(?, axis_id)",
+        [[*axis_ids]],
+    )
+    for axis_id, vector in zip(table["axis_id"].to_pylist(), vectors(table["vector"]), strict=True):
+        found[axis_id]["vector"] = torch.from_numpy(vector.copy())
+    return [found[axis_id] for axis_id in dict.fromkeys(axis_ids)]
+
+
+def _typical_norm(
+    connection: Connection, axis: dict[str, Any], layer: int, benign_set: str
+) -> float:
+    """Median norm of the benign activations at a block, six digits of it."""
+    keys = [axis[name] for name in ("space_model_id", "site", "pooling", "template")]
+    (found,) = rows(
+        connection,
+        """
+        select median(norm) as norm
+        from activations
+        where
+            model = ? and layer = ? and model_id = ? and site = ? and pooling = ?
+            and template = ?
+            and prompt_id in (select prompt_id from prompts where prompt_set = ?)
+        """,
+        [axis["space_model"], layer, *keys, benign_set],
+    )
+    if found["norm"] is None:
+        raise CoverageError(
+            f"no activations of {axis['space_model']} at layer {layer} for {benign_set} "
+            f"({', '.join(keys[1:])}), whose median norm is the unit of strength: run `axes ingest "
+            f"activations {axis['space_model']} --prompts {benign_set}`"
+        )
+    return float(f"{found['norm']:.6g}")

@@ -264,6 +264,9 @@ _GENERATIONS = Table(
             _optional("stop_strings", STRINGS, "strings that end a completion; null: none"),
             _optional("axis_id", TEXT, "the axis it was steered with (axes.axis_id)"),
             _optional("strength", pa.float64(), "steering strength"),
+            _optional("steering_mode", TEXT, "add, ablate or clamp; null: not steered"),
+            _optional("steering_layers", TEXT, "comma list of the blocks changed"),
+            _optional("intervention_id", TEXT, "intervention_outcomes.intervention_id"),
             _RUN,
         ]
     ),
@@ -443,8 +446,8 @@ _MODE = _column("mode", TEXT, "add, ablate or clamp; none: the model as it is")
 
 _INTERVENTION_OUTCOMES = Table(
     name="intervention_outcomes",
-    grain="intervention, prompt, metric and completion",
-    key=("intervention_id", "prompt_id", "metric", "generation_id"),
+    grain="intervention, prompt, metric and limit of the completion",
+    key=("intervention_id", "prompt_id", "metric", "new_tokens"),
     partition="model",
     schema=pa.schema(
         [
@@ -462,7 +465,9 @@ _INTERVENTION_OUTCOMES = Table(
             _TEMPLATE,
             _PROMPT_ID,
             _column("metric", TEXT, "opener_log_odds, kl, log_perplexity, repetition, ..."),
-            _column("new_tokens", pa.int32(), "limit of the greedy completion; 0: the prompt alone"),
+            _column(
+                "new_tokens", pa.int32(), "limit of the greedy completion; 0: the prompt alone"
+            ),
             _optional("generation_id", TEXT, "the completion measured; null: the prompt alone"),
             _column("value", pa.float64(), "the measurement"),
             _RUN,

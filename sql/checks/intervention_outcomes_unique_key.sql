@@ -3,7 +3,7 @@ select
     intervention_id,
     prompt_id,
     metric,
-    generation_id,
+    new_tokens,
     count(*) as copies
 from stg_intervention_outcomes
 group by all

@@ -1,4 +1,4 @@
--- One row per intervention, prompt, metric and completion.
+-- One row per intervention, prompt, metric and limit of the completion.
 create view stg_intervention_outcomes as
 select
     model,

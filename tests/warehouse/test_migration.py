@@ -24,7 +24,15 @@ FIXTURE = Path(__file__).parent / "fixtures" / "version_1"
 ADDED = {
     "activations": {"rendered_hash"},
     "models": {"quantization", "adapter", "adapter_hash", "blocks"},
-    "generations": {"source", "prompt_token_count", "sample", "stop_strings"},
+    "generations": {
+        "source",
+        "prompt_token_count",
+        "sample",
+        "stop_strings",
+        "steering_mode",
+        "steering_layers",
+        "intervention_id",
+    },
     "generation_tokens": {"top_tokens"},
 }
 
