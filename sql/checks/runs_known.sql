@@ -7,6 +7,8 @@ written as (
     union all
     select run_id from stg_axes
     union all
+    select run_id from stg_calibrations
+    union all
     select run_id from stg_evaluations
     union all
     select run_id from stg_generation_tokens

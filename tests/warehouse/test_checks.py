@@ -32,6 +32,7 @@ ACTIVATION = {
 }
 AXIS = {"axis_id": "axis", "name": "native", "vector": [0.6, 0.8]}
 PROJECTION = {"model": "m", "model_id": "m1", "axis_id": "axis", "prompt_id": "p0"}
+CALIBRATION = {"calibration_id": "c", "model": "m", "model_id": "m1", "axis_id": "axis"}
 GENERATION = {
     "model": "m",
     "model_id": "m1",
@@ -127,6 +128,15 @@ PLANTED: list[tuple[str, str, list[Row]]] = [
     ("generation_tokens_kept", "generation_tokens", [{**TOKEN, "step": -1, "vector": None}]),
     ("evaluations_unique_key", "evaluations", [{"study_id": "s"}] * 2),
     ("evaluations_known_axis", "evaluations", [{"study_id": "s", "axis_id": "gone"}]),
+    ("intervention_outcomes_unique_key", "intervention_outcomes", [OUTCOME]),
+    ("intervention_outcomes_known", "intervention_outcomes", [{**OUTCOME, "axis_id": "gone"}]),
+    ("intervention_outcomes_known", "intervention_outcomes", [{**OUTCOME, "model_id": "gone"}]),
+    ("intervention_outcomes_known", "intervention_outcomes", [{**OUTCOME, "generation_id": "?"}]),
+    ("interventions_unique_key", "interventions", [INTERVENTION]),
+    ("interventions_known_axis", "interventions", [{**INTERVENTION, "axis_id": "gone"}]),
+    ("calibrations_unique_key", "calibrations", [CALIBRATION]),
+    ("calibrations_known_axis", "calibrations", [{**CALIBRATION, "axis_id": "gone"}]),
+    ("calibrations_known_axis", "calibrations", [{**CALIBRATION, "model_id": "unregistered"}]),
     ("runs_known", "activations", [{**ACTIVATION, "layer": 9, "run_id": "unrecorded"}]),
 ]
 
@@ -158,6 +168,9 @@ def put_sound(root: Path) -> None:
     )
     put(root, "token_projections", TOKEN_PROJECTION, {**TOKEN_PROJECTION, "step": -2})
     put(root, "generation_tokens", {**TOKEN, "step": -2, "vector": None})
+    put(root, "calibrations", CALIBRATION)
+    put(root, "intervention_outcomes", OUTCOME, {**OUTCOME, "new_tokens": 4, "generation_id": "g"})
+    put(root, "interventions", INTERVENTION, {**INTERVENTION, "strength": 0.1})
 
 
 @pytest.fixture(scope="module")
