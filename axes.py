@@ -36,6 +36,11 @@ _COMMANDS = {
         "Write a study's tables as one Markdown file.",
     ),
     "ingest": ("ingest.commands", "ingest", "Run models and store activations or traces."),
+    "intervene": (
+        "analysis.intervene_commands",
+        "intervene",
+        "Steer a model along axes, and judge what it does.",
+    ),
     "models": ("ingest.model_commands", "models", "List, show and fetch models."),
     "prompts": ("ingest.prompt_commands", "prompts", "Import and list prompt sets."),
     "sql": ("warehouse.commands", "sql", "Run a SQL query over the warehouse."),

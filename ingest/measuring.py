@@ -156,12 +156,17 @@ def _steered(
     strengths = torch.tensor(sweep.strengths, dtype=torch.float64).repeat(len(tokens))
     below = plain.hidden[first].repeat_interleave(count, 0)
     width = 1 if keeps_all and sweep.change.positions == "generated" else None
-    wide = [value.repeat_interleave(count, 0) for value in (tokens, mask)]
     with (
         resume_after(loaded, first, below),
         steer(loaded, sweep.interventions(strengths), prompt_width=width),
     ):
-        return _run(loaded, *wide, [], keeps_all=keeps_all)
+        return _run(
+            loaded,
+            tokens.repeat_interleave(count, 0),
+            mask.repeat_interleave(count, 0),
+            [],
+            keeps_all=keeps_all,
+        )
 
 
 @torch.inference_mode()

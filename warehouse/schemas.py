@@ -468,7 +468,7 @@ _INTERVENTION_OUTCOMES = Table(
             _optional("condition", TEXT, "whether each position decides, or the row; null: all"),
             _TEMPLATE,
             _PROMPT_ID,
-            _column("metric", TEXT, "opener_log_odds, kl, log_perplexity, repetition, ..."),
+            _column("metric", TEXT, "refusal_openers, kl, log_perplexity, repetition, ..."),
             _column(
                 "new_tokens", pa.int32(), "limit of the greedy completion; 0: the prompt alone"
             ),
@@ -556,8 +556,8 @@ TABLES: dict[str, Table] = {
         _PROJECTIONS,
         _TOKEN_PROJECTIONS,
         _EVALUATIONS,
+        _CALIBRATIONS,
         _INTERVENTION_OUTCOMES,
         _INTERVENTIONS,
-        _CALIBRATIONS,
     )
 }

@@ -3,8 +3,12 @@
 -- completions are metrics here too, named after their labeler.
 --
 -- axis_id: the axis steered along (axes.axis_id); null for the unsteered model
+-- axis_name: its name (axes.name)
 -- axis_kind: its axes.kind
 -- prompt_set: the set of the prompt
+-- prompt_id: hash of the normalised text (prompts.prompt_id)
+-- pair_id: rows of one matched pair share it
+-- generation_id: the completion measured; null for the prompt alone
 -- is_positive: the prompt's class
 -- value: the measurement, of a label 1 for its positive class
 -- unsteered: the same of the model as it is; 0 for kl and projection_shift, which are

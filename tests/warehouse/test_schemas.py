@@ -20,6 +20,8 @@ OPTIONAL_KEYS = {
     ("evaluations", "model"),
     ("evaluations", "prompt_set"),
     ("evaluations", "component"),
+    ("interventions", "strength"),
+    ("interventions", "is_positive"),
 }
 
 every_table = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
@@ -41,6 +43,8 @@ def test_the_tables_are_those_of_the_design() -> None:
         "token_projections",
         "evaluations",
         "calibrations",
+        "intervention_outcomes",
+        "interventions",
     ]
 
 
