@@ -27,8 +27,9 @@ __all__ = ["AxesError", "connect", "scan"]
 # Command -> (module, attribute, one line for --help); modules are imported on use, so that
 # `axes --help` imports neither torch nor DuckDB.
 _COMMANDS = {
-    "study": ("analysis.commands", "study", "The whole chain: ingest, fit, align, evaluate."),
+    "study": ("analysis.study_commands", "study", "The whole chain: ingest, fit, align, evaluate."),
     "fit": ("analysis.commands", "fit", "Fit one model's directions on a labelled prompt set."),
+    "score": ("analysis.scoring_commands", "score", "Project stored activations on an axis."),
     "export": ("analysis.commands", "export", "Write an axis to safetensors, JSON or GGUF."),
     "report": (
         "analysis.commands",
@@ -41,6 +42,7 @@ _COMMANDS = {
         "intervene",
         "Steer a model along axes, and judge what it does.",
     ),
+    "label": ("ingest.label_commands", "label", "Label completions: phrases, classifier, judge."),
     "models": ("ingest.model_commands", "models", "List, show and fetch models."),
     "prompts": ("ingest.prompt_commands", "prompts", "Import and list prompt sets."),
     "sql": ("warehouse.commands", "sql", "Run a SQL query over the warehouse."),

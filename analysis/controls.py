@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,26 +95,10 @@ def own_axes(
     here = space.at(layer)
     jacobian = stored.fit.alignment.carry(np.eye(space.d_model))
     fitted_on = load_matrix(connection, here, found["prompt_set"], allow_missing=True)
-    pulled_back = []
-    for method in pull_backs:
-        direction = unit(pull_back(found["vector"].astype(np.float64), jacobian, method))
-        carried = direction.vector @ jacobian
-        made = make_axis(
-            "pulled_back",
-            method,
-            here,
-            direction,
-            fitted_on,
-            found["prompt_set"],
-            label=space.model,
-            variant=(found["kind"], method),
-            alignment_id=stored.alignment_id,
-            parameters={
-                "gain": float(carried @ found["vector"]),
-                "cosine_of_image": float(carried @ found["vector"] / np.linalg.norm(carried)),
-            },
-        )
-        pulled_back.append(_of(made, found["axis_id"]))
+    pulled_back = [
+        _pulled_back(found, jacobian, method, here, fitted_on, stored.alignment_id)
+        for method in pull_backs
+    ]
     write_axes(root, connection, run, pulled_back)
     return [made.axis_id for made in pulled_back]
 
@@ -144,7 +129,7 @@ def control_axes(
                 kind,
                 "mean_diff" if kind == "shuffled_labels" else "draw",
                 here,
-                _draw(kind, vector, matrix, random),
+                partial(_draw, kind, vector, matrix, random),
                 matrix,
                 axis["prompt_set"],
                 label=space.model,
@@ -171,6 +156,33 @@ def pull_back(
     held = np.cumsum(values**2) / (values**2).sum()
     kept = slice(0, int(np.searchsorted(held, _KEPT)) + 1)
     return left[:, kept] @ ((right[kept] @ axis) / values[kept])
+
+
+def _pulled_back(
+    axis: Mapping[str, Any],
+    jacobian: Float[np.ndarray, "d_model d_reference"],
+    method: str,
+    space: Space,
+    fitted_on: Matrix,
+    alignment_id: str,
+) -> Axis:
+    """The axis in the model's space; `gain`: how far a unit step moves the projection on it."""
+    direction = unit(pull_back(axis["vector"].astype(np.float64), jacobian, method))
+    image = direction.vector @ jacobian
+    gain = float(image @ axis["vector"])
+    made = make_axis(
+        "pulled_back",
+        method,
+        space,
+        lambda: direction,
+        fitted_on,
+        axis["prompt_set"],
+        label=space.model,
+        variant=(axis["kind"], method),
+        alignment_id=alignment_id,
+        parameters={"gain": gain, "cosine_of_image": gain / float(np.linalg.norm(image))},
+    )
+    return _of(made, axis["axis_id"])
 
 
 def _map_into(

@@ -159,7 +159,9 @@ def intervene(
     from analysis.controls import register_directions
     from analysis.interventions import Experiment, judge
     from ingest.interventions import ingest_interventions
+    from ingest.labeling import Scope
     from ingest.prompts import import_ready_sets
+    from ingest.refusals import label_refusals
     from ingest.registry import known_as
     from ingest.sweeps import Change
     from ingest.templates import Template
@@ -197,6 +199,8 @@ def intervene(
         max_new_tokens=max_new_tokens,
         **options,
     )
+    if max_new_tokens:
+        label_refusals(root, scope=Scope(spec.name, prompt_set))
     experiment = Experiment(
         model=spec.name,
         model_id=model_id,

@@ -53,6 +53,7 @@ def test_an_experiment_is_run_judged_and_printed_and_the_second_time_only_printe
         "kl",
         "log_perplexity",
         "repetition",
+        "refusal_substring",
     }
     assert {row["prompts_class"] for row in printed} == {"positive", "negative", "benign"}
     assert {row["strength"] for row in printed} == {None, 0.5}

@@ -22,6 +22,7 @@ import torch
 
 import ingest.activations
 import ingest.chunks
+import ingest.trace_rows
 import ingest.traces
 from axes import main
 from ingest.pooling import POOLINGS
@@ -36,6 +37,9 @@ SELECTION = Selection(
     token_layers=(1,),
 )
 TRACES = {"layers": [1, 3], "max_new_tokens": 3, "batch_size": 2, "temperature": 1.0}
+
+# Tokens in one table, their projections on the axis called `axis` in another.
+PROJECTED = {**TRACES, "layers": None, "axes": ["axis"], "prompt_tokens": True}
 
 # Where a job can kill itself: the table that is being written, the instant, and which time.
 Instant = tuple[str, str, int]
@@ -59,6 +63,12 @@ def run_traces(
     """Run the job, which commits every batch."""
     _prepare(instant)
     ingest.traces.ingest_traces(root, resolve(str(model)), "texts", dtype=dtype, **TRACES)
+
+
+def run_projected(root: Path, model: Path, instant: Instant | None = None) -> None:
+    """Run the job that keeps projections and no vectors; it commits every batch."""
+    _prepare(instant)
+    ingest.traces.ingest_traces(root, resolve(str(model)), "texts", **PROJECTED)
 
 
 def run_command(
@@ -132,7 +142,7 @@ def _die_at(table: str, instant: str, count: int) -> None:
             reach("after fsync")
 
     os.fsync = fsync
-    for module in (ingest.chunks, ingest.traces):
+    for module in (ingest.chunks, ingest.trace_rows):
         write = module.write_rows
 
         def write_rows(

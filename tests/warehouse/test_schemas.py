@@ -42,6 +42,7 @@ def test_the_tables_are_those_of_the_design() -> None:
         "projections",
         "token_projections",
         "evaluations",
+        "steps",
         "calibrations",
         "intervention_outcomes",
         "interventions",
