@@ -32,6 +32,8 @@ written as (
     select run_id from stg_steps
     union all
     select run_id from stg_token_projections
+    union all
+    select run_id from stg_variations
 )
 
 select

@@ -22,6 +22,9 @@ OPTIONAL_KEYS = {
     ("evaluations", "component"),
     ("interventions", "strength"),
     ("interventions", "is_positive"),
+    ("evaluations", "layer"),
+    ("evaluations", "fitted_on"),
+    ("evaluations", "judged_on"),
 }
 
 every_table = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
@@ -43,6 +46,7 @@ def test_the_tables_are_those_of_the_design() -> None:
         "token_projections",
         "evaluations",
         "steps",
+        "variations",
         "calibrations",
         "intervention_outcomes",
         "interventions",
