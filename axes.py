@@ -51,6 +51,11 @@ _COMMANDS = {
         "report_command",
         "Write a study's tables as one Markdown file.",
     ),
+    "diagnose": (
+        "analysis.diagnose_commands",
+        "diagnose",
+        "Why the universal axis ranks a study's prompts as it does.",
+    ),
     "ingest": ("ingest.commands", "ingest", "Run models and store activations or traces."),
     "intervene": (
         "analysis.intervene_commands",

@@ -9,6 +9,8 @@ written as (
     union all
     select run_id from stg_calibrations
     union all
+    select run_id from stg_diagnostics
+    union all
     select run_id from stg_evaluations
     union all
     select run_id from stg_generation_tokens

@@ -1,8 +1,8 @@
 -- One row per study, model, prompt set, figure and choice that was varied: how far the
 -- figure moves with it.
 --
--- study_id: hash of the study's definition and of every row behind it
--- model: the model judged; null for a figure of the whole group
+-- study_id: the study whose choice is varied (evaluations.study_id)
+-- model: the model judged
 -- prompt_set: the prompts judged on
 -- setting: the choice that was varied, all else as in the study
 -- figure: native, universal or leave_one_out: an AUROC

@@ -33,6 +33,7 @@ ACTIVATION = {
 AXIS = {"axis_id": "axis", "name": "native", "vector": [0.6, 0.8]}
 PROJECTION = {"model": "m", "model_id": "m1", "axis_id": "axis", "prompt_id": "p0"}
 CALIBRATION = {"calibration_id": "c", "model": "m", "model_id": "m1", "axis_id": "axis"}
+VARIATION = {"study_id": "sound", "setting": "reference", "value": "m", "model": "m"}
 GENERATION = {
     "model": "m",
     "model_id": "m1",
@@ -128,6 +129,8 @@ PLANTED: list[tuple[str, str, list[Row]]] = [
     ("token_projections_known", "token_projections", [{**TOKEN_PROJECTION, "generation_id": "?"}]),
     ("token_projections_unique_key", "token_projections", [TOKEN_PROJECTION]),
     ("generation_tokens_kept", "generation_tokens", [{**TOKEN, "step": -1, "vector": None}]),
+    ("diagnostics_unique_key", "diagnostics", [{"study_id": "s", "check": "signal"}] * 2),
+    ("diagnostics_known_study", "diagnostics", [{"study_id": "gone"}]),
     ("evaluations_unique_key", "evaluations", [{"study_id": "s"}] * 2),
     ("evaluations_known_axis", "evaluations", [{"study_id": "s", "axis_id": "gone"}]),
     ("intervention_outcomes_unique_key", "intervention_outcomes", [OUTCOME]),
@@ -139,6 +142,9 @@ PLANTED: list[tuple[str, str, list[Row]]] = [
     ("calibrations_unique_key", "calibrations", [CALIBRATION]),
     ("calibrations_known_axis", "calibrations", [{**CALIBRATION, "axis_id": "gone"}]),
     ("calibrations_known_axis", "calibrations", [{**CALIBRATION, "model_id": "unregistered"}]),
+    ("steps_unique_key", "steps", [{"step_id": "step"}]),
+    ("variations_unique_key", "variations", [VARIATION]),
+    ("variations_known_study", "variations", [{**VARIATION, "study_id": "gone"}]),
     ("runs_known", "activations", [{**ACTIVATION, "layer": 9, "run_id": "unrecorded"}]),
 ]
 
@@ -171,6 +177,9 @@ def put_sound(root: Path) -> None:
     put(root, "token_projections", TOKEN_PROJECTION, {**TOKEN_PROJECTION, "step": -2})
     put(root, "generation_tokens", {**TOKEN, "step": -2, "vector": None})
     put(root, "calibrations", CALIBRATION)
+    put(root, "evaluations", {"study_id": "sound"})
+    put(root, "steps", {"step_id": "step"})
+    put(root, "variations", VARIATION)
     put(root, "intervention_outcomes", OUTCOME, {**OUTCOME, "new_tokens": 4, "generation_id": "g"})
     put(root, "interventions", INTERVENTION, {**INTERVENTION, "strength": 0.1})
 

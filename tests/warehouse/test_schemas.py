@@ -9,9 +9,21 @@ import pytest
 
 from warehouse.schemas import TABLES, VECTOR, Table
 
+# What only some alignments have, in the order of their columns.
+OF_SOME_ALIGNMENTS = [
+    "hidden_weights",
+    "hidden_intercept",
+    "hidden_output",
+    "hidden_rates",
+    "r2_dimensions",
+]
+
 # The optional key columns: a label is for a prompt or for a completion; a figure may be of a group.
 # A long trace may keep projections only.
-OPTIONAL_VECTORS = {("generation_tokens", "vector")}
+OPTIONAL_VECTORS = {
+    ("generation_tokens", "vector"),
+    *(("alignments", name) for name in OF_SOME_ALIGNMENTS),
+}
 
 OPTIONAL_KEYS = {
     ("labels", "prompt_set"),
@@ -25,6 +37,7 @@ OPTIONAL_KEYS = {
     ("evaluations", "layer"),
     ("evaluations", "fitted_on"),
     ("evaluations", "judged_on"),
+    ("variations", "prompt_set"),
 }
 
 every_table = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
@@ -48,6 +61,7 @@ def test_the_tables_are_those_of_the_design() -> None:
         "steps",
         "variations",
         "calibrations",
+        "diagnostics",
         "intervention_outcomes",
         "interventions",
     ]
@@ -109,7 +123,7 @@ def test_the_tables_with_vectors_are_these() -> None:
         "activations": ["vector"],
         "prompt_tokens": ["vector"],
         "generation_tokens": ["vector"],
-        "alignments": ["weights", "intercept"],
+        "alignments": ["weights", "intercept", *OF_SOME_ALIGNMENTS],
         "axes": ["vector"],
     }
     assert TABLES["axes"].schema.field("vector").type == VECTOR
