@@ -32,6 +32,8 @@ OPTIONAL_KEYS = {
     ("evaluations", "model"),
     ("evaluations", "prompt_set"),
     ("evaluations", "component"),
+    ("interventions", "strength"),
+    ("interventions", "is_positive"),
     ("evaluations", "layer"),
     ("evaluations", "fitted_on"),
     ("evaluations", "judged_on"),
@@ -60,6 +62,8 @@ def test_the_tables_are_those_of_the_design() -> None:
         "variations",
         "calibrations",
         "diagnostics",
+        "intervention_outcomes",
+        "interventions",
     ]
 
 
