@@ -9,6 +9,8 @@ written as (
     union all
     select run_id from stg_calibrations
     union all
+    select run_id from stg_drift_figures
+    union all
     select run_id from stg_evaluations
     union all
     select run_id from stg_generation_tokens
@@ -26,6 +28,8 @@ written as (
     select run_id from stg_prompts
     union all
     select run_id from stg_token_projections
+    union all
+    select run_id from stg_trajectories
 )
 
 select
