@@ -66,9 +66,10 @@ def _pending(connection: Connection, key: dict) -> list[str]:
         from generation_tokens as tokens
         inner join generations using (model, generation_id)
         anti join (
-            from token_projections where model = $model and axis_id = $axis_id
+            from token_projections
+            where model = $model and axis_id = $axis_id and layer = $layer
         ) as projected on tokens.generation_id = projected.generation_id
-        where tokens.model = $model and tokens.layer = $layer
+        where tokens.model = $model and tokens.layer = $layer and tokens.vector is not null
             and generations.model_id = $model_id
         order by all
         """,

@@ -23,6 +23,13 @@ SKIPPED = pa.list_(
         nullable=False,
     )
 )
+TOP_TOKENS = pa.list_(
+    pa.field(
+        "element",
+        pa.struct([pa.field("token_id", pa.int32()), pa.field("logprob", pa.float32())]),
+        nullable=False,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,11 @@ _LABELS = Table(
             _optional("prompt_id", TEXT, "the labelled prompt (prompts.prompt_id)"),
             _optional("generation_id", TEXT, "the labelled completion, null for a prompt's label"),
             _column("label", TEXT, "the label's text, as the source says"),
-            _column("is_positive", pa.bool_(), "true for the concept's positive class"),
+            _column(
+                "is_positive",
+                pa.bool_(),
+                "true for the positive class: the concept's, or of labeler",
+            ),
             _optional("score", pa.float64(), "the labeler's confidence, where it gives one"),
             _RUN,
         ]
@@ -232,17 +243,25 @@ _GENERATIONS = Table(
     schema=pa.schema(
         [
             _MODEL,
-            _column("generation_id", TEXT, "hash of model, prompt, template and sampling"),
+            _column(
+                "generation_id", TEXT, "hash of model, prompt, template, sampling and what is kept"
+            ),
             _MODEL_ID,
             _PROMPT_ID,
             _TEMPLATE,
             _column("text", TEXT, "the completion, special tokens left out"),
-            _column("token_count", pa.int32(), "generated tokens, the end token included"),
-            _column("finish_reason", TEXT, "stop (end token) or length"),
-            _column("max_new_tokens", pa.int32(), "the limit that was set"),
-            _column("temperature", pa.float64(), "0 is greedy"),
-            _column("top_p", pa.float64(), "nucleus mass, 1 for all"),
-            _column("seed", pa.int64(), "seed of the sampling"),
+            _optional("source", TEXT, "who wrote a given text; null: the model generated it"),
+            _column("token_count", pa.int32(), "completion tokens, the end token included"),
+            _optional("prompt_token_count", pa.int32(), "tokens of the rendered prompt"),
+            _column(
+                "finish_reason", TEXT, "stop (end token), stop_string, length; given: not generated"
+            ),
+            _optional("max_new_tokens", pa.int32(), "the limit that was set; null: given text"),
+            _optional("temperature", pa.float64(), "0 is greedy; null: given text"),
+            _optional("top_p", pa.float64(), "nucleus mass, 1 for all; null: given text"),
+            _optional("seed", pa.int64(), "seed of the sampling; null: given text"),
+            _optional("sample", pa.int32(), "which of a prompt's completions, zero-based"),
+            _optional("stop_strings", STRINGS, "strings that end a completion; null: none"),
             _optional("axis_id", TEXT, "the axis it was steered with (axes.axis_id)"),
             _optional("strength", pa.float64(), "steering strength"),
             _RUN,
@@ -259,14 +278,25 @@ _GENERATION_TOKENS = Table(
         [
             _MODEL,
             _column("generation_id", TEXT, "the completion (generations.generation_id)"),
-            _column("step", pa.int32(), "0 is the first generated token"),
+            _column(
+                "step", pa.int32(), "0 is the first completion token, -1 the last of the prompt"
+            ),
             _LAYER,
             _SITE,
             _column("token_id", pa.int32(), "the token's number in the vocabulary"),
             _column("token", TEXT, "the token as text"),
-            _column("logprob", pa.float32(), "its log-probability (nats) before sampling changes"),
-            _column("entropy", pa.float32(), "entropy (nats) of the distribution it came from"),
-            _column("vector", VECTOR, "block output at the token's own position"),
+            _optional(
+                "logprob",
+                pa.float32(),
+                "its log-probability (nats) before sampling changes; null: the first of the prompt",
+            ),
+            _optional("entropy", pa.float32(), "entropy (nats) of the distribution it came from"),
+            _optional("top_tokens", TOP_TOKENS, "the likeliest tokens there, where asked for"),
+            _optional(
+                "vector",
+                VECTOR,
+                "block output at the token's own position; null: only projections were kept",
+            ),
             _RUN,
         ]
     ),
@@ -360,15 +390,17 @@ _PROJECTIONS = Table(
 
 _TOKEN_PROJECTIONS = Table(
     name="token_projections",
-    grain="axis, completion and step",
-    key=("axis_id", "generation_id", "step"),
+    grain="axis, completion, step and layer",
+    key=("axis_id", "generation_id", "step", "layer"),
     partition="model",
     schema=pa.schema(
         [
             _MODEL,
             _column("axis_id", TEXT, "the axis (axes.axis_id)"),
             _column("generation_id", TEXT, "the completion (generations.generation_id)"),
-            _column("step", pa.int32(), "0 is the first generated token"),
+            _column(
+                "step", pa.int32(), "0 is the first completion token, -1 the last of the prompt"
+            ),
             _LAYER,
             _optional("alignment_id", TEXT, "the map applied first; null for a native axis"),
             _column("projection", pa.float64(), "token vector . axis, after the alignment if any"),
