@@ -29,6 +29,11 @@ __all__ = ["AxesError", "connect", "scan"]
 _COMMANDS = {
     "study": ("analysis.commands", "study", "The whole chain: ingest, fit, align, evaluate."),
     "fit": ("analysis.commands", "fit", "Fit one model's directions on a labelled prompt set."),
+    "drift": (
+        "analysis.drift_commands",
+        "drift",
+        "Does the projection drift while a model speaks?",
+    ),
     "export": ("analysis.commands", "export", "Write an axis to safetensors, JSON or GGUF."),
     "report": (
         "analysis.commands",

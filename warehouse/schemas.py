@@ -528,11 +528,11 @@ _DRIFT_FIGURES = Table(
                 "slope_difference, positive_slope, negative_slope, imbalance_before, "
                 "imbalance_after, drift_cosine, mean_difference, running_auroc, decided_step, lead",
             ),
-            _optional(
+            _column(
                 "control",
                 TEXT,
-                "null: all completions; matched_prompt, matched_length, lasting, random_axes, "
-                "shuffled_tokens, other_text",
+                "none: all completions as they are; matched_prompt, matched_length, lasting, "
+                "random_axes, shuffled_tokens, other_text",
             ),
             _optional("step", pa.int32(), "of a curve; null for a figure of whole completions"),
             _column("estimate", pa.float64(), "the figure; the mean of a null"),
