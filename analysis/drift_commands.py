@@ -103,7 +103,7 @@ def drift(
     from analysis.drift import project_completions
     from analysis.drift_study import DriftDefinition, run_drift
     from analysis.drift_verdict import verdict
-    from analysis.export import find_axis
+    from warehouse.axes import find_axis
     from analysis.readouts import find_readout, traced_models
     from analysis.trajectories import Selection, read_trajectories, write_cross_completions
     from ingest.registry import known_as

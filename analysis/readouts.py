@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from analysis.export import find_axis
+from warehouse.axes import find_axis
 from analysis.records import read_alignment
 from warehouse.connection import Connection, rows
 from warehouse.errors import AxisError
