@@ -41,6 +41,7 @@ _COMMANDS = {
         "Write a study's tables as one Markdown file.",
     ),
     "ingest": ("ingest.commands", "ingest", "Run models and store activations or traces."),
+    "monitor": ("ingest.monitor_commands", "monitor", "Show the projection while a model speaks."),
     "models": ("ingest.model_commands", "models", "List, show and fetch models."),
     "prompts": ("ingest.prompt_commands", "prompts", "Import and list prompt sets."),
     "sql": ("warehouse.commands", "sql", "Run a SQL query over the warehouse."),
