@@ -27,8 +27,9 @@ __all__ = ["AxesError", "connect", "scan"]
 # Command -> (module, attribute, one line for --help); modules are imported on use, so that
 # `axes --help` imports neither torch nor DuckDB.
 _COMMANDS = {
-    "study": ("analysis.commands", "study", "The whole chain: ingest, fit, align, evaluate."),
+    "study": ("analysis.study_commands", "study", "The whole chain: ingest, fit, align, evaluate."),
     "fit": ("analysis.commands", "fit", "Fit one model's directions on a labelled prompt set."),
+    "score": ("analysis.scoring_commands", "score", "Project stored activations on an axis."),
     "drift": (
         "analysis.drift_commands",
         "drift",

@@ -442,6 +442,24 @@ _EVALUATIONS = Table(
     ),
 )
 
+_STEPS = Table(
+    name="steps",
+    grain="step of a study that ended in figures",
+    key=("step_id",),
+    schema=pa.schema(
+        [
+            _column("step_id", TEXT, "hash of the step's kind and inputs"),
+            _column("step", TEXT, "what was computed: auroc, null, baselines, ..."),
+            _optional("model", TEXT, "the model it is of; null for the group or the prompts"),
+            _optional("model_id", TEXT, "its models.model_id"),
+            _optional("prompt_set", TEXT, "the prompts it is of, if of one set"),
+            _column("inputs", TEXT, "everything that the figures depend on, as JSON"),
+            _column("figures", TEXT, "what came out, as JSON: rows of evaluations"),
+            _RUN,
+        ]
+    ),
+)
+
 _CALIBRATIONS = Table(
     name="calibrations",
     grain="model, axis, calibration rows, method and target",
@@ -565,6 +583,7 @@ TABLES: dict[str, Table] = {
         _PROJECTIONS,
         _TOKEN_PROJECTIONS,
         _EVALUATIONS,
+        _STEPS,
         _CALIBRATIONS,
         _TRAJECTORIES,
         _DRIFT_FIGURES,

@@ -27,6 +27,8 @@ written as (
     union all
     select run_id from stg_prompts
     union all
+    select run_id from stg_steps
+    union all
     select run_id from stg_token_projections
     union all
     select run_id from stg_trajectories
