@@ -43,6 +43,7 @@ _COMMANDS = {
     ),
     "ingest": ("ingest.commands", "ingest", "Run models and store activations or traces."),
     "monitor": ("ingest.monitor_commands", "monitor", "Show the projection while a model speaks."),
+    "label": ("ingest.label_commands", "label", "Label completions: phrases, classifier, judge."),
     "models": ("ingest.model_commands", "models", "List, show and fetch models."),
     "prompts": ("ingest.prompt_commands", "prompts", "Import and list prompt sets."),
     "sql": ("warehouse.commands", "sql", "Run a SQL query over the warehouse."),
