@@ -30,8 +30,7 @@ def verdict(connection: Connection, drift_id: str) -> str:
         if name in controls
     ]
     lines += [
-        f"{words} give {_figure(controls[name], 'difference')}; {controls[name]['p_value']:.3f} "
-        "of them are as far from 0"
+        f"{words} give {_figure(controls[name], 'difference')}, p {controls[name]['p_value']:.3f}"
         for name, words in _NULLS.items()
         if name in controls
     ]

@@ -1,21 +1,37 @@
 -- One row per drift analysis: does the positive class's projection rise while the model
 -- speaks, more than the negative class's, and is it something else?
 --
+-- axis_id: the axis (axes.axis_id)
 -- axis_name: its name (axes.name)
+-- prompt_set: the set of the prompts
+-- positive_count: completions of the positive class
+-- negative_count: completions of the negative class
 -- positive_slope: per token, within completions of the positive class
+-- positive_slope_lower: lower end of its 95 % interval
+-- positive_slope_upper: upper end of its 95 % interval
 -- negative_slope: per token, within completions of the negative class
+-- negative_slope_lower: lower end of its 95 % interval
+-- negative_slope_upper: upper end of its 95 % interval
 -- slope_difference: the first less the second
+-- lower: lower end of its 95 % interval
+-- upper: upper end of its 95 % interval
 -- p_value: two-sided, of slope_difference, by bootstrap
 -- controls_held: names of the controls that agree with slope_difference
 -- controls_failed: names of those that do not
 -- controls_missing: names of those that could not be computed
 -- final_auroc: of the mean projection over a whole completion
+-- final_auroc_lower: lower end of its 95 % interval
+-- final_auroc_upper: upper end of its 95 % interval
 -- decided_step: first step from which AUROC of the running mean stays at the bound
--- lead: median tokens from there to the end of a completion of the positive class, or to
---   the event asked for
+-- decided_step_lower: lower end of its 95 % interval; null: no end
+-- decided_step_upper: upper end of its 95 % interval; null: no end
+-- lead: median tokens from there to the end of a completion of the positive class, or
+--   to the event asked for
+-- lead_lower: lower end of its 95 % interval; null: no end
+-- lead_upper: upper end of its 95 % interval; null: no end
 -- drift_cosine: cosine of the axis with the direction in which the vectors drift apart
 -- is_drift: positive_slope and slope_difference have intervals above 0
--- is_controlled: every control that was computed agrees, and the three matched ones were
+-- is_controlled: every control that was computed agrees, and those that match were
 create view v_drift as
 with
 figures as (
