@@ -84,11 +84,15 @@ def run_drift(
         return drift_id
     parameters = {
         **asdict(definition),
+        **asdict(definition.selection),
         "axis_id": readout.axis_id,
+        "model": readout.model,
         "model_id": readout.model_id,
-        "least_steps": definition.least_steps or _least_steps(found),
+        "lasting_steps": definition.least_steps or _least_steps(found),
+        "sampling": found.sampling,
         "unlabelled_count": found.unlabelled_count,
     }
+    del parameters["selection"]
     with record_run(
         root, "drift", {"drift_id": drift_id, **parameters}, seed=definition.seed
     ) as run:

@@ -43,7 +43,8 @@ def verdict(connection: Connection, drift_id: str) -> str:
 
 
 def _answer(found: dict[str, Any]) -> str:
-    place = f"{found['model']}, {found['axis_name']}, {found['prompt_set']}"
+    names = ("model", "axis_name", "prompt_set", "template", "labeler")
+    place = ", ".join(found[name] for name in names if found[name] is not None)
     if found["is_drift"] and found["is_controlled"]:
         answer = "yes, and every control agrees"
     elif found["is_drift"] and found["controls_failed"]:

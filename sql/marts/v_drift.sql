@@ -6,6 +6,9 @@
 -- prompt_set: the set of the prompts
 -- positive_count: completions of the positive class
 -- negative_count: completions of the negative class
+-- template: how the prompts were rendered
+-- max_new_tokens: the limit on the completions
+-- parameters: how it was asked for, and how the completions were made, as JSON
 -- positive_slope: per token, within completions of the positive class
 -- positive_slope_lower: lower end of its 95 % interval
 -- positive_slope_upper: upper end of its 95 % interval
@@ -80,6 +83,8 @@ wide as (
         any_value(prompt_set) as prompt_set,
         any_value(labeler) as labeler,
         any_value(layer) as layer,
+        any_value(parameters) as parameters,
+        any_value(run_id) as run_id,
         max(estimate) filter (where metric = 'positive_slope') as positive_slope,
         max(lower) filter (where metric = 'positive_slope') as positive_slope_lower,
         max(upper) filter (where metric = 'positive_slope') as positive_slope_upper,
@@ -121,6 +126,8 @@ final as (
         axes.kind,
         wide.prompt_set,
         wide.labeler,
+        wide.parameters ->> '$.sampling.template' as template,
+        (wide.parameters ->> '$.sampling.max_new_tokens')::integer as max_new_tokens,
         wide.layer,
         wide.positive_slope,
         wide.positive_slope_lower,
@@ -147,6 +154,8 @@ final as (
         wide.lead_upper,
         wide.positive_count,
         wide.negative_count,
+        wide.parameters,
+        wide.run_id,
         wide.positive_slope_lower > 0 and wide.lower > 0 as is_drift,
         len(coalesce(controls.controls_failed, [])) = 0
         and not list_has_any(
