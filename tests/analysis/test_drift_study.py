@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 
 from analysis.definition import StudyDefinition
 from analysis.drift import project_completions
+from analysis.drift_commands import _event_pattern
 from analysis.drift_study import DriftDefinition, run_drift
 from analysis.drift_verdict import verdict
 from analysis.readouts import find_readout, traced_models
@@ -297,3 +299,17 @@ def test_the_command_prints_figures_and_verdict_and_sql_gives_them_again(world):
     asked = CliRunner().invoke(cli, [*arguments, "--calibration", "platt"])
     assert asked.exit_code == 1 and "axes calibrate" in asked.stderr
     assert isinstance(asked.exception, SystemExit)
+
+
+def test_an_event_is_a_regular_expression_or_a_refusals_phrase(world):
+    pattern = re.compile(_event_pattern("refusal"), re.IGNORECASE)
+    assert pattern.search("Well, I’m  SORRY to say").start() == 6
+    assert pattern.search("Sure, here is a duck.") is None
+    assert _event_pattern("t3") == "t3" and _event_pattern(None) is None
+    start = ["drift", "--axis", traced_axis(world.root), "--root", str(world.root)]
+    refused = CliRunner().invoke(cli, [*start, "--event", "(", "--model", MODEL])
+    assert refused.exit_code == 2 and "is no regular expression" in refused.stderr
+    done = CliRunner().invoke(cli, [*start, "--event", "t3", "--model", MODEL])
+    assert done.exit_code == 0, done.output
+    found = rows(connect(world.root), "select distinct event_step from trajectories order by 1")
+    assert 3 in [row["event_step"] for row in found]
