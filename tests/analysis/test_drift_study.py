@@ -277,6 +277,19 @@ def test_what_cannot_be_analysed_is_named(world):
         find_readout(world.root, connection, traced_axis(world.root), "id-of-nobody")
     with pytest.raises(CoverageError, match="no completions of alpha"):
         analyse(world.root, template="chat")
+    left_out = CliRunner().invoke(
+        cli,
+        [
+            "drift",
+            "--axis",
+            traced_axis(world.root),
+            "--template",
+            "chat",
+            "--root",
+            str(world.root),
+        ],
+    )
+    assert left_out.exit_code == 1 and "no completions of alpha" in left_out.stderr
     write_completions(world, name="more", steps=5)
     with pytest.raises(CoverageError, match="several kinds: say which with --template"):
         analyse(world.root)
