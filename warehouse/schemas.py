@@ -411,8 +411,18 @@ _TOKEN_PROJECTIONS = Table(
 
 _EVALUATIONS = Table(
     name="evaluations",
-    grain="study, model, prompt set, scorer, metric and component",
-    key=("study_id", "model", "prompt_set", "scorer", "metric", "component"),
+    grain="study, model, layer, prompt set, scorer, what it was fitted and judged on, and metric",
+    key=(
+        "study_id",
+        "model",
+        "layer",
+        "prompt_set",
+        "scorer",
+        "fitted_on",
+        "judged_on",
+        "metric",
+        "component",
+    ),
     schema=pa.schema(
         [
             _column("study_id", TEXT, "hash of the study's definition and of every row behind it"),
@@ -420,8 +430,17 @@ _EVALUATIONS = Table(
             _optional("model_id", TEXT, "its models.model_id"),
             _optional("prompt_set", TEXT, "the prompts judged on"),
             _column("scorer", TEXT, "what gives the score: native, universal, leave_one_out, ..."),
+            _optional(
+                "fitted_on",
+                TEXT,
+                "what scorer or threshold was fitted on, where that is not the study's prompts: "
+                "sources of prompts, another model",
+            ),
+            _optional("judged_on", TEXT, "the sources judged on; null: all of the prompt set"),
             _column("metric", TEXT, "auroc, cosine, r2_held_out, singular_value, ..."),
-            _optional("component", pa.int32(), "index of a singular value, else null"),
+            _optional(
+                "component", pa.int32(), "index of a singular value, or count of labelled prompts"
+            ),
             _optional("axis_id", TEXT, "the axis judged (axes.axis_id)"),
             _optional("layer", pa.int16(), "zero-based block index"),
             _column("estimate", pa.float64(), "the figure"),
@@ -483,6 +502,59 @@ _CALIBRATIONS = Table(
             _column("row_set_hash", TEXT, "hash of these ids and their labels in order"),
             _column("positive_count", pa.int32(), "calibration rows of the positive class"),
             _column("negative_count", pa.int32(), "calibration rows of the negative class"),
+            _RUN,
+        ]
+    ),
+)
+
+_VARIATIONS = Table(
+    name="variations",
+    grain="study, choice varied, its value, model, prompt set and figure",
+    key=("study_id", "setting", "value", "model", "prompt_set", "figure"),
+    schema=pa.schema(
+        [
+            _column("study_id", TEXT, "the study whose choice is varied (evaluations.study_id)"),
+            _column(
+                "setting",
+                TEXT,
+                "the choice: reference, ridge_lambda, layer_fraction, align_rows or prompts",
+            ),
+            _column(
+                "value", TEXT, "what was chosen: a model, a factor on each model's lambda, ..."
+            ),
+            _optional("number", pa.float64(), "the same as a number, where it is one"),
+            _column("is_own", pa.bool_(), "true where it is what the study chose"),
+            _MODEL,
+            _MODEL_ID,
+            _LAYER,
+            _optional("ridge_lambda", pa.float64(), "its alignment's lambda; null: the reference"),
+            _optional("prompt_set", TEXT, "the prompts judged on; null for a cosine"),
+            _column("figure", TEXT, "native, universal, leave_one_out (AUROC) or cosine_universal"),
+            _column("estimate", pa.float64(), "the figure"),
+            _optional(
+                "is_in_sample", pa.bool_(), "true where directions were fitted on these prompts"
+            ),
+            _RUN,
+        ]
+    ),
+)
+
+_DIAGNOSTICS = Table(
+    name="diagnostics",
+    grain="study, model, prompt set and check",
+    key=("study_id", "model", "prompt_set", "check"),
+    schema=pa.schema(
+        [
+            _column("study_id", TEXT, "the study diagnosed (evaluations.study_id)"),
+            _MODEL,
+            _MODEL_ID,
+            _column("prompt_set", TEXT, "the prompts judged on"),
+            _column("axis_id", TEXT, "the shared axis judged (axes.axis_id)"),
+            _column("check", TEXT, "what was looked for; diagnosis: the first fault of all checks"),
+            _column("place", pa.int16(), "order of the checks: one explains those after it"),
+            _column("is_fault", pa.bool_(), "true where the check found it"),
+            _column("verdict", TEXT, "what was found, in plain words"),
+            _column("figures", TEXT, "the numbers behind the verdict, as JSON"),
             _RUN,
         ]
     ),
@@ -584,7 +656,9 @@ TABLES: dict[str, Table] = {
         _TOKEN_PROJECTIONS,
         _EVALUATIONS,
         _STEPS,
+        _VARIATIONS,
         _CALIBRATIONS,
+        _DIAGNOSTICS,
         _TRAJECTORIES,
         _DRIFT_FIGURES,
     )

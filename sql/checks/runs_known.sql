@@ -11,6 +11,8 @@ written as (
     union all
     select run_id from stg_drift_figures
     union all
+    select run_id from stg_diagnostics
+    union all
     select run_id from stg_evaluations
     union all
     select run_id from stg_generation_tokens
@@ -32,6 +34,8 @@ written as (
     select run_id from stg_token_projections
     union all
     select run_id from stg_trajectories
+    union all
+    select run_id from stg_variations
 )
 
 select

@@ -21,6 +21,9 @@ OPTIONAL_KEYS = {
     ("evaluations", "model"),
     ("evaluations", "prompt_set"),
     ("evaluations", "component"),
+    ("evaluations", "layer"),
+    ("evaluations", "fitted_on"),
+    ("evaluations", "judged_on"),
     ("drift_figures", "step"),
 }
 
@@ -42,7 +45,10 @@ def test_the_tables_are_those_of_the_design() -> None:
         "projections",
         "token_projections",
         "evaluations",
+        "steps",
+        "variations",
         "calibrations",
+        "diagnostics",
         "trajectories",
         "drift_figures",
     ]
