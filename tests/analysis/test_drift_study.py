@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture
 def world(original: World, tmp_path: Path) -> World:
     root = shutil.copytree(original.root, tmp_path / "lake")
-    return World(root, original.maps, original.axis)
+    return replace(original, root=root)
 
 
 def analyse(root: Path, kind: str = "native", **asked: object) -> tuple[str, dict]:
@@ -290,6 +291,9 @@ def test_what_cannot_be_analysed_is_named(world):
         ],
     )
     assert left_out.exit_code == 1 and "no completions of alpha" in left_out.stderr
+    write_completions(world, name="short", steps=1, template="short")
+    with pytest.raises(CoverageError, match="a single token, and so no slope"):
+        analyse(world.root, template="short")
     write_completions(world, name="more", steps=5)
     with pytest.raises(CoverageError, match="several kinds: say which with --template"):
         analyse(world.root)
