@@ -45,6 +45,11 @@ _COMMANDS = {
         "Does a threshold hold on another model?",
     ),
     "score": ("analysis.scoring_commands", "score", "Project stored activations on an axis."),
+    "drift": (
+        "analysis.drift_commands",
+        "drift",
+        "Does the projection drift while a model speaks?",
+    ),
     "export": ("analysis.commands", "export", "Write an axis to safetensors, JSON or GGUF."),
     "report": (
         "analysis.commands",
@@ -62,6 +67,7 @@ _COMMANDS = {
         "intervene",
         "Steer a model along axes, and judge what it does.",
     ),
+    "monitor": ("ingest.monitor_commands", "monitor", "Show the projection while a model speaks."),
     "label": ("ingest.label_commands", "label", "Label completions: phrases, classifier, judge."),
     "models": ("ingest.model_commands", "models", "List, show and fetch models."),
     "prompts": ("ingest.prompt_commands", "prompts", "Import and list prompt sets."),

@@ -657,6 +657,85 @@ _DIAGNOSTICS = Table(
     ),
 )
 
+_DRIFT_ID = _column(
+    "drift_id", TEXT, "hash of the model, the axis, every completion behind it, and how"
+)
+
+_TRAJECTORIES = Table(
+    name="trajectories",
+    grain="drift analysis and completion",
+    key=("drift_id", "generation_id"),
+    partition="model",
+    schema=pa.schema(
+        [
+            _MODEL,
+            _DRIFT_ID,
+            _MODEL_ID,
+            _column("axis_id", TEXT, "the axis (axes.axis_id)"),
+            _LAYER,
+            _column("generation_id", TEXT, "the completion (generations.generation_id)"),
+            _PROMPT_ID,
+            _column("is_positive", pa.bool_(), "its class, by the analysis's labeler"),
+            _column("step_count", pa.int32(), "tokens with a projection"),
+            _optional("prompt_projection", pa.float64(), "projection of the prompt, where stored"),
+            _column("mean_projection", pa.float64(), "mean over its tokens"),
+            _optional("slope", pa.float64(), "least-squares slope per token; null: one token"),
+            _optional("change_step", pa.int32(), "first step after the best single change of mean"),
+            _optional("change_size", pa.float64(), "mean from there on less the mean before"),
+            _optional("change_p_value", pa.float64(), "of the change, by random orders of steps"),
+            _optional("area_above", pa.float64(), "sum over tokens of what is above the threshold"),
+            _optional("first_crossing", pa.int32(), "first step at or above the threshold"),
+            _optional(
+                "decided_step",
+                pa.int32(),
+                "first step from which the running mean stays on its side of the threshold",
+            ),
+            _optional("event_step", pa.int32(), "the event's step: its pattern, or the last token"),
+            _RUN,
+        ]
+    ),
+)
+
+_DRIFT_FIGURES = Table(
+    name="drift_figures",
+    grain="drift analysis, metric, control and step",
+    key=("drift_id", "metric", "control", "step"),
+    schema=pa.schema(
+        [
+            _DRIFT_ID,
+            _MODEL,
+            _MODEL_ID,
+            _column("axis_id", TEXT, "the axis (axes.axis_id)"),
+            _LAYER,
+            _column("prompt_set", TEXT, "the set of the prompts"),
+            _optional("labeler", TEXT, "who says the class; null: the labels of the prompts"),
+            _column(
+                "metric",
+                TEXT,
+                "slope_difference, positive_slope, negative_slope, imbalance_before, "
+                "imbalance_after, drift_cosine, mean_difference, running_auroc, decided_step, lead",
+            ),
+            _column(
+                "control",
+                TEXT,
+                "none: all completions as they are; matched_prompt, matched_length, lasting, "
+                "random_axes, shuffled_tokens, other_text",
+            ),
+            _optional("step", pa.int32(), "of a curve; null for a figure of whole completions"),
+            _column("estimate", pa.float64(), "the figure; the mean of a null"),
+            _optional("lower", pa.float64(), "lower end of its 95 % interval, or of a null"),
+            _optional("upper", pa.float64(), "upper end of its 95 % interval, or of a null"),
+            _optional("band_lower", pa.float64(), "lower end of the band for the whole curve"),
+            _optional("band_upper", pa.float64(), "upper end of the band for the whole curve"),
+            _optional("p_value", pa.float64(), "two-sided, against 0 or against the null"),
+            _column("positive_count", pa.int32(), "completions of the positive class"),
+            _column("negative_count", pa.int32(), "completions of the negative class"),
+            _column("parameters", TEXT, "how the analysis was asked for, as JSON"),
+            _RUN,
+        ]
+    ),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -679,5 +758,7 @@ TABLES: dict[str, Table] = {
         _DIAGNOSTICS,
         _INTERVENTION_OUTCOMES,
         _INTERVENTIONS,
+        _TRAJECTORIES,
+        _DRIFT_FIGURES,
     )
 }

@@ -9,6 +9,8 @@ written as (
     union all
     select run_id from stg_calibrations
     union all
+    select run_id from stg_drift_figures
+    union all
     select run_id from stg_diagnostics
     union all
     select run_id from stg_evaluations
@@ -34,6 +36,8 @@ written as (
     select run_id from stg_steps
     union all
     select run_id from stg_token_projections
+    union all
+    select run_id from stg_trajectories
     union all
     select run_id from stg_variations
 )

@@ -34,6 +34,8 @@ AXIS = {"axis_id": "axis", "name": "native", "vector": [0.6, 0.8]}
 PROJECTION = {"model": "m", "model_id": "m1", "axis_id": "axis", "prompt_id": "p0"}
 CALIBRATION = {"calibration_id": "c", "model": "m", "model_id": "m1", "axis_id": "axis"}
 VARIATION = {"study_id": "sound", "setting": "reference", "value": "m", "model": "m"}
+TRAJECTORY = {"model": "m", "drift_id": "d", "axis_id": "axis", "generation_id": "g"}
+DRIFT_FIGURE = {"drift_id": "d", "model": "m", "axis_id": "axis"}
 GENERATION = {
     "model": "m",
     "model_id": "m1",
@@ -145,6 +147,11 @@ PLANTED: list[tuple[str, str, list[Row]]] = [
     ("steps_unique_key", "steps", [{"step_id": "step"}]),
     ("variations_unique_key", "variations", [VARIATION]),
     ("variations_known_study", "variations", [{**VARIATION, "study_id": "gone"}]),
+    ("trajectories_unique_key", "trajectories", [TRAJECTORY]),
+    ("trajectories_known", "trajectories", [{**TRAJECTORY, "axis_id": "gone"}]),
+    ("trajectories_known", "trajectories", [{**TRAJECTORY, "generation_id": "gone"}]),
+    ("drift_figures_unique_key", "drift_figures", [DRIFT_FIGURE]),
+    ("drift_figures_known_axis", "drift_figures", [{**DRIFT_FIGURE, "axis_id": "gone"}]),
     ("runs_known", "activations", [{**ACTIVATION, "layer": 9, "run_id": "unrecorded"}]),
 ]
 
@@ -182,6 +189,8 @@ def put_sound(root: Path) -> None:
     put(root, "variations", VARIATION)
     put(root, "intervention_outcomes", OUTCOME, {**OUTCOME, "new_tokens": 4, "generation_id": "g"})
     put(root, "interventions", INTERVENTION, {**INTERVENTION, "strength": 0.1})
+    put(root, "trajectories", TRAJECTORY)
+    put(root, "drift_figures", DRIFT_FIGURE, {**DRIFT_FIGURE, "step": 0})
 
 
 @pytest.fixture(scope="module")
