@@ -140,6 +140,14 @@ def _of_axis(parameters: dict[str, Any]) -> list[str]:
     return words + (["--allow-missing"] if parameters.get("allow_missing") else [])
 
 
+def _drift(parameters: dict[str, Any]) -> list[str]:
+    words = ["--axis", parameters["axis_id"]]
+    words += ["--model", f"{parameters['model']}@{parameters['model_id']}"]
+    words += ["--prompts", parameters["prompt_set"]] if parameters.get("prompt_set") else []
+    names = ("labeler", "template", "max_new_tokens", "least_steps", "bound", "event", "seed")
+    return words + _options(parameters, *names)
+
+
 _WRITERS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "ingest activations": _activations,
     "ingest traces": _traces,
@@ -150,6 +158,7 @@ _WRITERS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "evaluate": _evaluate,
     "calibrate": _of_axis,
     "transfer": _of_axis,
+    "drift": _drift,
 }
 
 
