@@ -29,6 +29,8 @@ __all__ = ["AxesError", "connect", "scan"]
 _COMMANDS = {
     "study": ("analysis.commands", "study", "The whole chain: ingest, fit, align, evaluate."),
     "fit": ("analysis.commands", "fit", "Fit one model's directions on a labelled prompt set."),
+    "route": ("analysis.routing_commands", "route", "Compare policies of routing between models."),
+    "compare": ("analysis.routing_commands", "compare", "Rank models by what they answer."),
     "export": ("analysis.commands", "export", "Write an axis to safetensors, JSON or GGUF."),
     "report": (
         "analysis.commands",

@@ -37,6 +37,11 @@ def test_the_tables_are_those_of_the_design() -> None:
         "projections",
         "token_projections",
         "evaluations",
+        "scored_answers",
+        "answer_calibrations",
+        "routings",
+        "routing_evaluations",
+        "comparisons",
     ]
 
 
