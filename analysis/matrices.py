@@ -190,13 +190,13 @@ def load_matrix(
         prompt_ids=tuple(table.column("prompt_id").to_pylist()),
         texts=table.column("text").combine_chunks(),
         is_positive=None if unlabelled_count else np.array(labels, dtype=bool),
-        groups=_groups(table.column("pair_id").combine_chunks()),
+        groups=number_groups(table.column("pair_id").combine_chunks()),
         missing_count=missing_count,
         query=matrix_query(space, prompt_set, limit),
     )
 
 
-def _groups(pair_ids: pa.StringArray) -> Int[np.ndarray, " row"]:
+def number_groups(pair_ids: pa.StringArray) -> Int[np.ndarray, " row"]:
     """A number for every pair, in the order of their names; a row without a pair is its own."""
     alone = pc.binary_join_element_wise(
         "row", pa.array(np.arange(len(pair_ids))).cast(pa.string()), " "

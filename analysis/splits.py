@@ -32,3 +32,32 @@ def held_out_mask(row_count: int, *, fraction: float, seed: int) -> Bool[np.ndar
     mask = np.zeros(row_count, dtype=bool)
     mask[np.random.default_rng(seed).permutation(row_count)[:count]] = True
     return mask
+
+
+def held_out_groups(
+    labels: Bool[np.ndarray, " row"],
+    groups: Int[np.ndarray, " row"],
+    *,
+    fraction: float,
+    seed: int,
+) -> Bool[np.ndarray, " row"]:
+    """True for the rows of a random `fraction` of the groups, drawn among those of like classes.
+
+    Groups of positive rows only, of negative rows only and of both are drawn apart, at least one
+    of each kind and never all where there are two.
+
+    >>> drawn = held_out_groups(np.arange(8) % 2 == 0, np.arange(8) // 2, fraction=0.5, seed=0)
+    >>> int(drawn.sum()), bool((drawn[::2] == drawn[1::2]).all())
+    (4, True)
+    """
+    random = np.random.default_rng(seed)
+    numbers = np.unique(groups, return_inverse=True)[1]
+    kinds = np.zeros(numbers.max() + 1, dtype=np.int64)
+    kinds[numbers[labels]] |= 1
+    kinds[numbers[~labels]] |= 2
+    is_drawn = np.zeros(len(kinds), dtype=bool)
+    for kind in np.unique(kinds):
+        members = random.permutation(np.flatnonzero(kinds == kind))
+        count = min(max(round(fraction * len(members)), 1), max(len(members) - 1, 1))
+        is_drawn[members[:count]] = True
+    return is_drawn[numbers]

@@ -37,13 +37,14 @@ def make_answers(
     prompt_set: str = "asked",
     prompt_count: int = 200,
     strength: float = 4.0,
+    is_foretold: bool = True,
     seed: int = 0,
 ) -> AnswerWorld:
     """Write prompts, answers, projections and labels.
 
     `offsets` is model -> where its projections lie; `harder` moves a model's chances (logits).
     Projections of prompts foretell half as well. Labelers: `judge`, and `refusal_substring`, which
-    says the opposite.
+    says the opposite. Projections that foretell nothing (`is_foretold`) are as wide as others.
     """
     random = np.random.default_rng(seed)
     init_root(root)
@@ -53,10 +54,11 @@ def make_answers(
     logits = own + np.array([(harder or {}).get(model, 0.0) for model in models])
     chance = expit(logits)
     outcome = random.random(shape) < chance
+    shown = logits if is_foretold else strength * random.standard_normal(shape)
     centre = np.array([offsets[model] for model in models])
     width = np.linspace(0.5, 2.0, len(models))
-    answer_projection = centre + width * logits
-    prompt_projection = centre + width * (logits + strength * random.standard_normal(shape))
+    answer_projection = centre + width * shown
+    prompt_projection = centre + width * (shown + strength * random.standard_normal(shape))
     names = [f"{prompt_set}-{row:04d}" for row in range(prompt_count)]
     write_prompts(root, prompt_set, names)
     for column, model in enumerate(models):

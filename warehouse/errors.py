@@ -37,5 +37,9 @@ class AxisError(AxesError):
     """An axis is unknown, ambiguous, or does not fit what it is applied to."""
 
 
+class CalibrationError(AxesError):
+    """A calibration is unknown, ambiguous, or cannot be fitted on the rows given."""
+
+
 class QueryError(AxesError):
     """A SQL statement was refused by DuckDB."""

@@ -76,7 +76,8 @@ def migrate(root: Path) -> list[Migration]:
 
 
 def _to_version_2(root: Path) -> dict[str, Callable[[pa.Table], pa.Table]]:
-    """`models` says more of the numerics; `activations` the hash of the rendered text.
+    """`models` says more of the numerics, `evaluations` has p-values, `activations` the hash of the
+    rendered text.
 
     That hash is known where the prompt was given as raw text and is still there.
     """
@@ -96,12 +97,21 @@ def _to_version_2(root: Path) -> dict[str, Callable[[pa.Table], pa.Table]]:
         filled = [UNKNOWN_HASH if known is None else known for known in hashes]
         return group.append_column("rendered_hash", pa.array(filled, pa.string()))
 
-    def add_numerics(group: pa.Table) -> pa.Table:
-        for name in ("quantization", "adapter", "adapter_hash", "blocks"):
-            group = group.append_column(name, pa.nulls(len(group), pa.string()))
+    numerics = ("quantization", "adapter", "adapter_hash", "blocks")
+    return {
+        "activations": add_hash,
+        "models": _with_nulls(numerics, pa.string()),
+        "evaluations": _with_nulls(("p_value", "p_value_adjusted"), pa.float64()),
+    }
+
+
+def _with_nulls(names: tuple[str, ...], kind: pa.DataType) -> Callable[[pa.Table], pa.Table]:
+    def add(group: pa.Table) -> pa.Table:
+        for name in names:
+            group = group.append_column(name, pa.nulls(len(group), kind))
         return group
 
-    return {"activations": add_hash, "models": add_numerics}
+    return add
 
 
 # Version -> what brings the rows of each changed table to the next; tables that are new are made.

@@ -395,12 +395,44 @@ _EVALUATIONS = Table(
             _column("estimate", pa.float64(), "the figure"),
             _optional("lower", pa.float64(), "lower end of the 95 % interval"),
             _optional("upper", pa.float64(), "upper end of the 95 % interval"),
+            _optional("p_value", pa.float64(), "two-sided p-value of the test, where there is one"),
+            _optional(
+                "p_value_adjusted", pa.float64(), "the same, corrected for the tests beside it"
+            ),
             _optional("positive_count", pa.int32(), "rows of the positive class"),
             _optional("negative_count", pa.int32(), "rows of the negative class"),
             _optional(
                 "is_in_sample", pa.bool_(), "true where the scorer was fitted on these prompts"
             ),
             _column("parameters", TEXT, "the study's definition, as JSON"),
+            _RUN,
+        ]
+    ),
+)
+
+_CALIBRATIONS = Table(
+    name="calibrations",
+    grain="model, axis, calibration rows, method and target",
+    key=("calibration_id",),
+    schema=pa.schema(
+        [
+            _column("calibration_id", TEXT, "hash of what it was fitted from, and how"),
+            _MODEL,
+            _MODEL_ID,
+            _column("axis_id", TEXT, "the axis whose projections it takes (axes.axis_id)"),
+            _column("method", TEXT, "platt, isotonic, quantile or z_score"),
+            _column(
+                "parameters",
+                TEXT,
+                "JSON: slope and intercept (platt, z_score) or knots x, y (isotonic, quantile)",
+            ),
+            _column("target", TEXT, "what the threshold meets: balanced_accuracy or fpr=RATE"),
+            _column("threshold", pa.float64(), "projections at or above it count as positive"),
+            _column("prompt_set", TEXT, "the calibration prompts"),
+            _column("prompt_ids", STRINGS, "those it was fitted on: nothing is judged on them"),
+            _column("row_set_hash", TEXT, "hash of these ids and their labels in order"),
+            _column("positive_count", pa.int32(), "calibration rows of the positive class"),
+            _column("negative_count", pa.int32(), "calibration rows of the negative class"),
             _RUN,
         ]
     ),
@@ -565,6 +597,7 @@ TABLES: dict[str, Table] = {
         _PROJECTIONS,
         _TOKEN_PROJECTIONS,
         _EVALUATIONS,
+        _CALIBRATIONS,
         _SCORED_ANSWERS,
         _ANSWER_CALIBRATIONS,
         _ROUTINGS,

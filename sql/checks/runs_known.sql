@@ -9,6 +9,8 @@ written as (
     union all
     select run_id from stg_axes
     union all
+    select run_id from stg_calibrations
+    union all
     select run_id from stg_comparisons
     union all
     select run_id from stg_evaluations

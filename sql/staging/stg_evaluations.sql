@@ -13,6 +13,8 @@ select
     estimate,
     lower,
     upper,
+    p_value,
+    p_value_adjusted,
     positive_count,
     negative_count,
     is_in_sample,

@@ -58,7 +58,7 @@ def test_calibrated_routing_wins_where_raw_projections_have_offsets(world):
 
 def test_without_anything_to_foretell_routing_gains_nothing(tmp_path):
     """The positive control is the world above: the same, but for projections of noise."""
-    world = make_answers(tmp_path / "lake", offsets=OFFSETS, prompt_count=300, strength=0.0)
+    world = make_answers(tmp_path / "lake", offsets=OFFSETS, prompt_count=300, is_foretold=False)
     routing_id, _ = run_routing(world.root, "asked", ASKED)
     found = by_policy(world.root, routing_id)
     for policy in ("answer_projection", "prompt_projection"):

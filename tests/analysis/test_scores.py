@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from analysis.scores import auroc, auroc_interval
+from analysis.scores import auroc, auroc_difference, auroc_interval
 
 
 @given(
@@ -55,3 +55,66 @@ def test_an_interval_stays_within_zero_and_one_and_holds_its_estimate():
 def test_a_class_of_one_row_has_no_interval():
     interval = auroc_interval(np.array([1.0, 2.0, 3.0]), np.array([True, False, False]))
     assert interval.lower is None and interval.estimate == 0.0
+
+
+def test_a_paired_difference_is_tested_as_delong_did():
+    """Coverage of the true difference, and rejections where there is none."""
+    random = np.random.default_rng(2)
+    labels = np.arange(120) % 2 == 0
+    truth, covered, rejected = 0.7602499 - 0.6381632, 0, 0
+    for _ in range(400):
+        shared = random.standard_normal(120)
+        first = (shared + random.standard_normal(120)) / np.sqrt(2) + labels
+        second = (shared + random.standard_normal(120)) / np.sqrt(2) + labels / 2
+        found = auroc_difference(first, second, labels)
+        covered += found.lower <= truth <= found.upper
+        third = (shared + random.standard_normal(120)) / np.sqrt(2) + labels
+        rejected += auroc_difference(first, third, labels).p_value < 0.05
+    assert 0.92 <= covered / 400 <= 0.975
+    assert 0.025 <= rejected / 400 <= 0.08
+
+
+def test_swapping_the_scorers_mirrors_the_difference():
+    random = np.random.default_rng(3)
+    labels = np.arange(60) % 3 == 0
+    first, second = random.integers(0, 5, (2, 60)).astype(float) + labels
+    found, mirrored = (
+        auroc_difference(*pair, labels) for pair in ((first, second), (second, first))
+    )
+    assert found.estimate == pytest.approx(-mirrored.estimate)
+    assert found.lower == pytest.approx(-mirrored.upper)
+    assert found.p_value == pytest.approx(mirrored.p_value)
+
+
+def test_a_difference_of_two_perfect_rankings_is_0_and_of_opposite_ones_has_no_p_value():
+    scores, labels = np.arange(10.0), np.arange(10) >= 5
+    same, opposite = (auroc_difference(scores, second, labels) for second in (scores**3, -scores))
+    assert (same.estimate, same.p_value) == (0.0, 1.0)
+    assert (opposite.estimate, opposite.p_value) == (1.0, None)
+
+
+def test_groups_of_one_row_are_hardly_more_than_delong_and_copies_are_seen_through():
+    random = np.random.default_rng(4)
+    labels = np.arange(80) % 2 == 0
+    scores = random.standard_normal(80) + labels
+    plain = auroc_interval(scores, labels)
+    alone = auroc_interval(scores, labels, groups=np.arange(80))
+    assert (alone.lower, alone.upper) == pytest.approx((plain.lower, plain.upper), abs=1e-9)
+    copied = auroc_interval(
+        np.tile(scores, 5), np.tile(labels, 5), groups=np.tile(np.arange(80), 5)
+    )
+    assert (copied.lower, copied.upper) == pytest.approx((plain.lower, plain.upper), abs=1e-9)
+
+
+def test_matched_pairs_that_share_their_level_narrow_the_interval():
+    """In pairs that share much, AUROC over all rows varies less than independent rows say."""
+    random = np.random.default_rng(5)
+    labels, pairs = np.arange(400) % 2 == 0, np.arange(400) // 2
+    areas, widths = [], []
+    for _ in range(200):
+        shared = 2 * random.standard_normal(200)[pairs]
+        scores = shared + random.standard_normal(400) + labels
+        found = auroc_interval(scores, labels, groups=pairs)
+        areas.append(found.estimate)
+        widths.append((found.upper - found.lower) / 2 / 1.96)
+    assert np.mean(widths) == pytest.approx(np.std(areas), rel=0.12)

@@ -32,6 +32,7 @@ ACTIVATION = {
 }
 AXIS = {"axis_id": "axis", "name": "native", "vector": [0.6, 0.8]}
 PROJECTION = {"model": "m", "model_id": "m1", "axis_id": "axis", "prompt_id": "p0"}
+CALIBRATION = {"calibration_id": "c", "model": "m", "model_id": "m1", "axis_id": "axis"}
 GENERATION = {
     "model": "m",
     "model_id": "m1",
@@ -126,6 +127,9 @@ PLANTED: list[tuple[str, str, list[Row]]] = [
     ("token_projections_unique_key", "token_projections", [TOKEN_PROJECTION]),
     ("evaluations_unique_key", "evaluations", [{"study_id": "s"}] * 2),
     ("evaluations_known_axis", "evaluations", [{"study_id": "s", "axis_id": "gone"}]),
+    ("calibrations_unique_key", "calibrations", [CALIBRATION]),
+    ("calibrations_known_axis", "calibrations", [{**CALIBRATION, "axis_id": "gone"}]),
+    ("calibrations_known_axis", "calibrations", [{**CALIBRATION, "model_id": "unregistered"}]),
     ("runs_known", "activations", [{**ACTIVATION, "layer": 9, "run_id": "unrecorded"}]),
 ]
 
@@ -156,6 +160,7 @@ def put_sound(root: Path) -> None:
         *({**TOKEN, "step": step, "layer": layer} for layer in (0, 1) for step in range(3)),
     )
     put(root, "token_projections", TOKEN_PROJECTION)
+    put(root, "calibrations", CALIBRATION)
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,7 @@ def test_the_tables_are_those_of_the_design() -> None:
         "projections",
         "token_projections",
         "evaluations",
+        "calibrations",
         "scored_answers",
         "answer_calibrations",
         "routings",
