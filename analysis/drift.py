@@ -1,4 +1,4 @@
-"""The generation-time signal: projections of every stored token on a study's axes."""
+"""The generation-time signal: projections of every stored token on a study's axes, or on one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from analysis.readouts import Readout
 from analysis.records import read_alignment
 from warehouse.connection import Connection, connect, query, rows, stream, vectors
 from warehouse.runs import Run, record_run
@@ -43,6 +44,19 @@ def project_tokens(root: Path, study_id: str, *, memory_limit: int | None = None
         return run.rows
 
 
+def project_completions(root: Path, connection: Connection, readout: Readout) -> int:
+    """Project one model's traces at the axis's layer where that is not done; returns new rows."""
+    names = ("model", "model_id", "layer", "axis_id", "alignment_id")
+    key = {name: getattr(readout, name) for name in names}
+    pending = _pending(connection, key)
+    if not pending:
+        return 0
+    parameters = {"axis_id": readout.axis_id, "model_id": readout.model_id}
+    with record_run(root, "project tokens", parameters) as run:
+        _project_axis(root, connection, run, key, pending)
+        return run.rows
+
+
 def _pending(connection: Connection, key: dict) -> list[str]:
     """Generations with tokens at the layer and without a projection on the axis."""
     found = rows(
@@ -52,9 +66,10 @@ def _pending(connection: Connection, key: dict) -> list[str]:
         from generation_tokens as tokens
         inner join generations using (model, generation_id)
         anti join (
-            from token_projections where model = $model and axis_id = $axis_id
+            from token_projections
+            where model = $model and axis_id = $axis_id and layer = $layer
         ) as projected on tokens.generation_id = projected.generation_id
-        where tokens.model = $model and tokens.layer = $layer
+        where tokens.model = $model and tokens.layer = $layer and tokens.vector is not null
             and generations.model_id = $model_id
         order by all
         """,

@@ -78,7 +78,11 @@ def commands() -> list[tuple[str, click.Command]]:
 def _short(kind: str) -> str:
     kind = kind.replace("list<element: float not null>", "list of float")
     kind = kind.replace("list<element: string not null>", "list of string")
-    return re.sub(r"list<element: struct<.*> not null>", "list of (prompt_id, reason)", kind)
+    members = re.search(r"list<element: struct<(.*)> not null>", kind)
+    if members is None:
+        return kind
+    names = ", ".join(re.findall(r"(\w+): ", members[1]))
+    return kind.replace(members[0], f"list of ({names})")
 
 
 def _mart_columns() -> dict[str, list[dict[str, str]]]:

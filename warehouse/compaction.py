@@ -25,7 +25,12 @@ from warehouse.layout import require_root
 from warehouse.ledger import Record, read_ledger, removing, settle, sha256, table_lock, writing
 from warehouse.maintenance import maintenance_lock, retired_folder
 from warehouse.schemas import TABLES, Table
-from warehouse.writer import content_key, sync_folder, write_parquet
+from warehouse.writer import (
+    WRITTEN_BEFORE_GENERATIONS,
+    content_key,
+    sync_folder,
+    write_parquet,
+)
 
 BUILDING = ".compaction"
 
@@ -141,7 +146,7 @@ def _finality(root: Path, table: Table, folder: Path) -> Any:
     """Whether a file's rows stay as they are: not the tokens, or the row, of a job under way."""
     if table.name == "runs":
         return lambda path: "running" not in _values(path, "status")
-    if table.name == "generation_tokens":
+    if table.name in WRITTEN_BEFORE_GENERATIONS:
         completions = root / "generations" / folder.name
         known: set[str] = set()
         for path in completions.glob("*.parquet"):

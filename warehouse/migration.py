@@ -76,10 +76,9 @@ def migrate(root: Path) -> list[Migration]:
 
 
 def _to_version_2(root: Path) -> dict[str, Callable[[pa.Table], pa.Table]]:
-    """`models` says more of the numerics, `evaluations` has p-values, `activations` the hash of the
-    rendered text.
+    """`activations` says the hash of the rendered text.
 
-    That hash is known where the prompt was given as raw text and is still there.
+    It is known where the prompt was given as raw text and is still there.
     """
     texts: dict[str, str] = {}
     for path in data_files(root, TABLES["prompts"]):
@@ -97,24 +96,11 @@ def _to_version_2(root: Path) -> dict[str, Callable[[pa.Table], pa.Table]]:
         filled = [UNKNOWN_HASH if known is None else known for known in hashes]
         return group.append_column("rendered_hash", pa.array(filled, pa.string()))
 
-    numerics = ("quantization", "adapter", "adapter_hash", "blocks")
-    return {
-        "activations": add_hash,
-        "models": _with_nulls(numerics, pa.string()),
-        "evaluations": _with_nulls(("p_value", "p_value_adjusted"), pa.float64()),
-    }
+    return {"activations": add_hash}
 
 
-def _with_nulls(names: tuple[str, ...], kind: pa.DataType) -> Callable[[pa.Table], pa.Table]:
-    def add(group: pa.Table) -> pa.Table:
-        for name in names:
-            group = group.append_column(name, pa.nulls(len(group), kind))
-        return group
-
-    return add
-
-
-# Version -> what brings the rows of each changed table to the next; tables that are new are made.
+# Version -> what brings the rows of each changed table to the next; tables that are new are made,
+# and so are new columns that may be empty.
 _STEPS: dict[int, Step] = {1: _to_version_2}
 
 
@@ -139,6 +125,8 @@ def _build(root: Path, version: int) -> None:
     records: dict[str, dict[str, Any]] = {}
     for table in TABLES.values():
         changes = [step[table.name] for step in steps if table.name in step]
+        if any(_lacks_columns(path, table) for path in data_files(root, table)):
+            changes.append(lambda group, table=table: _with_optional_columns(group, table))
         is_new = not (root / table.name).exists()
         records[table.name] = {}
         if changes or is_new:
@@ -172,6 +160,19 @@ def _changed(
             for change in changes:
                 group = change(group)
             yield group.select(table.file_schema.names).cast(table.file_schema)
+
+
+def _lacks_columns(path: Path, table: Table) -> bool:
+    with _open(path) as file:
+        return not {*table.file_schema.names} <= {*file.schema_arrow.names}
+
+
+def _with_optional_columns(group: pa.Table, table: Table) -> pa.Table:
+    """Columns that rows may lack are empty in rows of before they were there."""
+    for field in table.file_schema:
+        if field.nullable and field.name not in group.column_names:
+            group = group.append_column(field.name, pa.nulls(len(group), field.type))
+    return group
 
 
 def _as_it_is(path: Path) -> Record:

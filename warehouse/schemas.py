@@ -23,6 +23,13 @@ SKIPPED = pa.list_(
         nullable=False,
     )
 )
+TOP_TOKENS = pa.list_(
+    pa.field(
+        "element",
+        pa.struct([pa.field("token_id", pa.int32()), pa.field("logprob", pa.float32())]),
+        nullable=False,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,11 @@ _LABELS = Table(
             _optional("prompt_id", TEXT, "the labelled prompt (prompts.prompt_id)"),
             _optional("generation_id", TEXT, "the labelled completion, null for a prompt's label"),
             _column("label", TEXT, "the label's text, as the source says"),
-            _column("is_positive", pa.bool_(), "true for the concept's positive class"),
+            _column(
+                "is_positive",
+                pa.bool_(),
+                "true for the positive class: the concept's, or of labeler",
+            ),
             _optional("score", pa.float64(), "the labeler's confidence, where it gives one"),
             _RUN,
         ]
@@ -232,17 +243,25 @@ _GENERATIONS = Table(
     schema=pa.schema(
         [
             _MODEL,
-            _column("generation_id", TEXT, "hash of model, prompt, template and sampling"),
+            _column(
+                "generation_id", TEXT, "hash of model, prompt, template, sampling and what is kept"
+            ),
             _MODEL_ID,
             _PROMPT_ID,
             _TEMPLATE,
             _column("text", TEXT, "the completion, special tokens left out"),
-            _column("token_count", pa.int32(), "generated tokens, the end token included"),
-            _column("finish_reason", TEXT, "stop (end token) or length"),
-            _column("max_new_tokens", pa.int32(), "the limit that was set"),
-            _column("temperature", pa.float64(), "0 is greedy"),
-            _column("top_p", pa.float64(), "nucleus mass, 1 for all"),
-            _column("seed", pa.int64(), "seed of the sampling"),
+            _optional("source", TEXT, "who wrote a given text; null: the model generated it"),
+            _column("token_count", pa.int32(), "completion tokens, the end token included"),
+            _optional("prompt_token_count", pa.int32(), "tokens of the rendered prompt"),
+            _column(
+                "finish_reason", TEXT, "stop (end token), stop_string, length; given: not generated"
+            ),
+            _optional("max_new_tokens", pa.int32(), "the limit that was set; null: given text"),
+            _optional("temperature", pa.float64(), "0 is greedy; null: given text"),
+            _optional("top_p", pa.float64(), "nucleus mass, 1 for all; null: given text"),
+            _optional("seed", pa.int64(), "seed of the sampling; null: given text"),
+            _optional("sample", pa.int32(), "which of a prompt's completions, zero-based"),
+            _optional("stop_strings", STRINGS, "strings that end a completion; null: none"),
             _optional("axis_id", TEXT, "the axis it was steered with (axes.axis_id)"),
             _optional("strength", pa.float64(), "steering strength"),
             _RUN,
@@ -259,14 +278,25 @@ _GENERATION_TOKENS = Table(
         [
             _MODEL,
             _column("generation_id", TEXT, "the completion (generations.generation_id)"),
-            _column("step", pa.int32(), "0 is the first generated token"),
+            _column(
+                "step", pa.int32(), "0 is the first completion token, -1 the last of the prompt"
+            ),
             _LAYER,
             _SITE,
             _column("token_id", pa.int32(), "the token's number in the vocabulary"),
             _column("token", TEXT, "the token as text"),
-            _column("logprob", pa.float32(), "its log-probability (nats) before sampling changes"),
-            _column("entropy", pa.float32(), "entropy (nats) of the distribution it came from"),
-            _column("vector", VECTOR, "block output at the token's own position"),
+            _optional(
+                "logprob",
+                pa.float32(),
+                "its log-probability (nats) before sampling changes; null: the first of the prompt",
+            ),
+            _optional("entropy", pa.float32(), "entropy (nats) of the distribution it came from"),
+            _optional("top_tokens", TOP_TOKENS, "the likeliest tokens there, where asked for"),
+            _optional(
+                "vector",
+                VECTOR,
+                "block output at the token's own position; null: only projections were kept",
+            ),
             _RUN,
         ]
     ),
@@ -360,15 +390,17 @@ _PROJECTIONS = Table(
 
 _TOKEN_PROJECTIONS = Table(
     name="token_projections",
-    grain="axis, completion and step",
-    key=("axis_id", "generation_id", "step"),
+    grain="axis, completion, step and layer",
+    key=("axis_id", "generation_id", "step", "layer"),
     partition="model",
     schema=pa.schema(
         [
             _MODEL,
             _column("axis_id", TEXT, "the axis (axes.axis_id)"),
             _column("generation_id", TEXT, "the completion (generations.generation_id)"),
-            _column("step", pa.int32(), "0 is the first generated token"),
+            _column(
+                "step", pa.int32(), "0 is the first completion token, -1 the last of the prompt"
+            ),
             _LAYER,
             _optional("alignment_id", TEXT, "the map applied first; null for a native axis"),
             _column("projection", pa.float64(), "token vector . axis, after the alignment if any"),
@@ -433,6 +465,85 @@ _CALIBRATIONS = Table(
             _column("row_set_hash", TEXT, "hash of these ids and their labels in order"),
             _column("positive_count", pa.int32(), "calibration rows of the positive class"),
             _column("negative_count", pa.int32(), "calibration rows of the negative class"),
+            _RUN,
+        ]
+    ),
+)
+
+_DRIFT_ID = _column(
+    "drift_id", TEXT, "hash of the model, the axis, every completion behind it, and how"
+)
+
+_TRAJECTORIES = Table(
+    name="trajectories",
+    grain="drift analysis and completion",
+    key=("drift_id", "generation_id"),
+    partition="model",
+    schema=pa.schema(
+        [
+            _MODEL,
+            _DRIFT_ID,
+            _MODEL_ID,
+            _column("axis_id", TEXT, "the axis (axes.axis_id)"),
+            _LAYER,
+            _column("generation_id", TEXT, "the completion (generations.generation_id)"),
+            _PROMPT_ID,
+            _column("is_positive", pa.bool_(), "its class, by the analysis's labeler"),
+            _column("step_count", pa.int32(), "tokens with a projection"),
+            _optional("prompt_projection", pa.float64(), "projection of the prompt, where stored"),
+            _column("mean_projection", pa.float64(), "mean over its tokens"),
+            _optional("slope", pa.float64(), "least-squares slope per token; null: one token"),
+            _optional("change_step", pa.int32(), "first step after the best single change of mean"),
+            _optional("change_size", pa.float64(), "mean from there on less the mean before"),
+            _optional("change_p_value", pa.float64(), "of the change, by random orders of steps"),
+            _optional("area_above", pa.float64(), "sum over tokens of what is above the threshold"),
+            _optional("first_crossing", pa.int32(), "first step at or above the threshold"),
+            _optional(
+                "decided_step",
+                pa.int32(),
+                "first step from which the running mean stays on its side of the threshold",
+            ),
+            _optional("event_step", pa.int32(), "the event's step: its pattern, or the last token"),
+            _RUN,
+        ]
+    ),
+)
+
+_DRIFT_FIGURES = Table(
+    name="drift_figures",
+    grain="drift analysis, metric, control and step",
+    key=("drift_id", "metric", "control", "step"),
+    schema=pa.schema(
+        [
+            _DRIFT_ID,
+            _MODEL,
+            _MODEL_ID,
+            _column("axis_id", TEXT, "the axis (axes.axis_id)"),
+            _LAYER,
+            _column("prompt_set", TEXT, "the set of the prompts"),
+            _optional("labeler", TEXT, "who says the class; null: the labels of the prompts"),
+            _column(
+                "metric",
+                TEXT,
+                "slope_difference, positive_slope, negative_slope, imbalance_before, "
+                "imbalance_after, drift_cosine, mean_difference, running_auroc, decided_step, lead",
+            ),
+            _optional(
+                "control",
+                TEXT,
+                "null: all completions; matched_prompt, matched_length, lasting, random_axes, "
+                "shuffled_tokens, other_text",
+            ),
+            _optional("step", pa.int32(), "of a curve; null for a figure of whole completions"),
+            _column("estimate", pa.float64(), "the figure; the mean of a null"),
+            _optional("lower", pa.float64(), "lower end of its 95 % interval, or of a null"),
+            _optional("upper", pa.float64(), "upper end of its 95 % interval, or of a null"),
+            _optional("band_lower", pa.float64(), "lower end of the band for the whole curve"),
+            _optional("band_upper", pa.float64(), "upper end of the band for the whole curve"),
+            _optional("p_value", pa.float64(), "two-sided, against 0 or against the null"),
+            _column("positive_count", pa.int32(), "completions of the positive class"),
+            _column("negative_count", pa.int32(), "completions of the negative class"),
+            _column("parameters", TEXT, "how the analysis was asked for, as JSON"),
             _RUN,
         ]
     ),
@@ -598,6 +709,8 @@ TABLES: dict[str, Table] = {
         _TOKEN_PROJECTIONS,
         _EVALUATIONS,
         _CALIBRATIONS,
+        _TRAJECTORIES,
+        _DRIFT_FIGURES,
         _SCORED_ANSWERS,
         _ANSWER_CALIBRATIONS,
         _ROUTINGS,

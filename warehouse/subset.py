@@ -30,7 +30,7 @@ from warehouse.runs import code_version
 from warehouse.schemas import TABLES, Table
 from warehouse.writer import content_key, rows_table, write_parquet
 
-_INGESTED = ("activations", "prompt_tokens", "generation_tokens")
+_INGESTED = ("activations", "prompt_tokens", "generation_tokens", "token_projections")
 
 
 @dataclass(frozen=True)

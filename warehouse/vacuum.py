@@ -28,7 +28,7 @@ from warehouse.maintenance import RETIRED, maintenance_lock
 from warehouse.migration import BUILDING as MIGRATING
 from warehouse.repairing import QUARANTINE
 from warehouse.schemas import TABLES
-from warehouse.writer import TEMPORARY, remove_uncommitted
+from warehouse.writer import TEMPORARY, WRITTEN_BEFORE_GENERATIONS, remove_uncommitted
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,9 @@ def vacuum(
             *((("quarantine", QUARANTINE),) if empties_quarantine else ()),
         ):
             removed += _remove_old(root, kind, root / folder, before)
-        for partition in sorted((root / "generation_tokens").glob("model=*")):
-            removed += _remove_orphans(root, partition)
+        for table in WRITTEN_BEFORE_GENERATIONS:
+            for partition in sorted((root / table).glob("model=*")):
+                removed += _remove_orphans(root, table, partition)
         for table in TABLES:
             with table_lock(root, table):
                 removed += _remove_empty_partitions(root, table)
@@ -81,8 +82,8 @@ def _remove_old(root: Path, kind: str, folder: Path, before: float) -> Iterator[
         yield Removal(kind, path.relative_to(root).as_posix(), size)
 
 
-def _remove_orphans(root: Path, partition: Path) -> list[Removal]:
-    """Tokens whose completion is not there, under the locks of the jobs that write both."""
+def _remove_orphans(root: Path, table: str, partition: Path) -> list[Removal]:
+    """Tokens or projections without their completion, under the locks of the jobs that write both."""
     model = unquote(partition.name.partition("=")[2])
     model_ids = _model_ids(root, model)
     if model == NO_PARTITION or not model_ids:
@@ -94,7 +95,7 @@ def _remove_orphans(root: Path, partition: Path) -> list[Removal]:
                 stack.enter_context(FileLock(root / LOCKS / f"{model_id}.lock", timeout=0))
             except Timeout:
                 return []
-        removed = remove_uncommitted(root, "generation_tokens", "generations", model)
+        removed = remove_uncommitted(root, table, "generations", model)
     return [
         Removal("orphan tokens", path.relative_to(root).as_posix(), sizes.get(path, 0))
         for path in removed

@@ -28,6 +28,8 @@ from warehouse.ledger import Record, record, removing, table_lock, writing
 from warehouse.schemas import TABLES, VECTOR, Table
 
 KEY_LENGTH = 16
+# Whose rows count only once their completion is in `generations`, which is written last.
+WRITTEN_BEFORE_GENERATIONS = ("generation_tokens", "token_projections")
 TEMPORARY = ".tmp"
 
 # By measurement, see docs/decisions/0005; rows: DuckDB's own default.

@@ -9,6 +9,7 @@ left join stg_generation_tokens as tokens
     on
         generations.model = tokens.model
         and generations.generation_id = tokens.generation_id
+        and tokens.step >= 0
 group by all
 having
     count(distinct tokens.step) != generations.token_count

@@ -13,6 +13,8 @@ written as (
     union all
     select run_id from stg_comparisons
     union all
+    select run_id from stg_drift_figures
+    union all
     select run_id from stg_evaluations
     union all
     select run_id from stg_generation_tokens

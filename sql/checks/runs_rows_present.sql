@@ -7,6 +7,8 @@ written as (
     select run_id from stg_prompt_tokens
     union all
     select run_id from stg_generation_tokens
+    union all
+    select run_id from stg_token_projections
 ),
 
 present as (

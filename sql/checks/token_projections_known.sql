@@ -1,4 +1,5 @@
--- Token projections of axes or completions that are not there.
+-- Token projections of axes or completions that are not there. Those without a
+-- completion whose job generated it are left out: it was killed, and nobody reads them.
 select
     projections.axis_id,
     projections.generation_id,
@@ -9,5 +10,11 @@ left join stg_generations as generations
     on
         projections.model = generations.model
         and projections.generation_id = generations.generation_id
-where axes.axis_id is null or generations.generation_id is null
+left join stg_runs as runs on projections.run_id = runs.run_id
+where
+    axes.axis_id is null
+    or (
+        generations.generation_id is null
+        and runs.command is distinct from 'ingest traces'
+    )
 group by projections.axis_id, projections.generation_id;

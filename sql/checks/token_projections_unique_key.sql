@@ -3,6 +3,7 @@ select
     axis_id,
     generation_id,
     step,
+    layer,
     count(*) as copies
 from stg_token_projections
 group by all

@@ -1,5 +1,5 @@
--- One row per axis and completion, in each prompt set of its prompt: how the projection
--- moves while the model speaks.
+-- One row per axis, layer and completion, in each prompt set of its prompt: how the
+-- projection moves while the model speaks.
 --
 -- first_projection: at step 0
 -- last_projection: at the last step
@@ -13,13 +13,13 @@
 -- drift_correlation: Pearson correlation with the step; null if the projection is fixed
 create view v_generation_drift as
 with
-steps as (select * from v_generation_projections),
+steps as (select * from v_generation_projections where step >= 0),
 
 risen as (
     select
         *,
         projection - lag(projection) over (
-            partition by axis_id, generation_id, prompt_set
+            partition by axis_id, generation_id, layer, prompt_set
             order by step
         ) as rise
     from steps
@@ -34,7 +34,7 @@ final as (
         generation_id,
         prompt_set,
         any_value(prompt_id) as prompt_id,
-        any_value(layer) as layer,
+        layer,
         any_value(category) as category,
         any_value(label) as label,
         arg_max(token, (projection, -step)) as highest_token,
@@ -54,7 +54,7 @@ final as (
         end as drift_correlation,
         any_value(is_positive) as is_positive
     from risen
-    group by axis_id, generation_id, prompt_set
+    group by axis_id, generation_id, layer, prompt_set
 )
 
 select * from final;

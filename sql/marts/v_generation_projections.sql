@@ -1,10 +1,11 @@
--- One row per axis, completion and step, in each prompt set of its prompt: the
--- projection while the model speaks.
+-- One row per axis, layer, completion and step, in each prompt set of its prompt: the
+-- projection while the model speaks. Steps below 0 are the prompt's own tokens, where
+-- they were kept.
 --
 -- axis_id: the axis (axes.axis_id)
 -- axis_name: its name (axes.name)
 -- generation_id: the completion (generations.generation_id)
--- running_mean: mean projection of the steps so far
+-- running_mean: mean projection of the steps so far; prompt tokens have their own
 -- prompt_set: the set of the prompt
 create view v_generation_projections as
 with
@@ -48,6 +49,8 @@ final as (
             partition by
                 token_projections.axis_id,
                 token_projections.generation_id,
+                token_projections.layer,
+                token_projections.step >= 0,
                 prompts.prompt_set
             order by token_projections.step
         ) as running_mean,

@@ -10,6 +10,7 @@ select
     token,
     logprob,
     entropy,
+    top_tokens,
     vector,
     run_id
 from read_parquet(

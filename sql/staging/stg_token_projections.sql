@@ -1,4 +1,4 @@
--- One row per axis, completion and step.
+-- One row per axis, completion, step and layer.
 create view stg_token_projections as
 select
     model,

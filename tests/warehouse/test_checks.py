@@ -42,7 +42,7 @@ GENERATION = {
 }
 TOKEN_PROJECTION = {"model": "m", "axis_id": "axis", "generation_id": "g"}
 INGEST = {"run_id": "short", "command": "ingest traces", "status": "finished", "rows": 1}
-TOKEN = {"model": "m", "generation_id": "g"}
+TOKEN = {"model": "m", "generation_id": "g", "vector": [1.0, 0.0]}
 PROMPT_TOKEN = {"model": "m", "model_id": "m1", "prompt_id": "p0", "run_id": "run"}
 LABEL = {"labeler": "dataset", "prompt_set": "demo", "prompt_id": "p0", "is_positive": True}
 PROMPT = {"prompt_set": "demo", "prompt_id": "p0", "position": 0}
@@ -122,9 +122,10 @@ PLANTED: list[tuple[str, str, list[Row]]] = [
     ("axes_known_sources", "axes", [{**AXIS, "axis_id": "new", "source_axis_ids": ["gone"]}]),
     ("axes_known_sources", "axes", [{**AXIS, "axis_id": "new", "alignment_id": "gone"}]),
     ("projections_known_alignment", "projections", [{**PROJECTION, "alignment_id": "gone"}]),
-    ("token_projections_known", "token_projections", [{**TOKEN, "axis_id": "gone"}]),
+    ("token_projections_known", "token_projections", [{**TOKEN_PROJECTION, "axis_id": "gone"}]),
     ("token_projections_known", "token_projections", [{**TOKEN_PROJECTION, "generation_id": "?"}]),
     ("token_projections_unique_key", "token_projections", [TOKEN_PROJECTION]),
+    ("generation_tokens_kept", "generation_tokens", [{**TOKEN, "step": -1, "vector": None}]),
     ("evaluations_unique_key", "evaluations", [{"study_id": "s"}] * 2),
     ("evaluations_known_axis", "evaluations", [{"study_id": "s", "axis_id": "gone"}]),
     ("calibrations_unique_key", "calibrations", [CALIBRATION]),
@@ -159,7 +160,8 @@ def put_sound(root: Path) -> None:
         "generation_tokens",
         *({**TOKEN, "step": step, "layer": layer} for layer in (0, 1) for step in range(3)),
     )
-    put(root, "token_projections", TOKEN_PROJECTION)
+    put(root, "token_projections", TOKEN_PROJECTION, {**TOKEN_PROJECTION, "step": -2})
+    put(root, "generation_tokens", {**TOKEN, "step": -2, "vector": None})
     put(root, "calibrations", CALIBRATION)
 
 

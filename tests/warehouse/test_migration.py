@@ -25,6 +25,8 @@ ADDED = {
     "activations": {"rendered_hash"},
     "evaluations": {"p_value", "p_value_adjusted"},
     "models": {"quantization", "adapter", "adapter_hash", "blocks"},
+    "generations": {"source", "prompt_token_count", "sample", "stop_strings"},
+    "generation_tokens": {"top_tokens"},
 }
 
 
