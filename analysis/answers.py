@@ -32,8 +32,8 @@ class AnswerQuery:
     """Which answers are meant, and what of them is read.
 
     `labeler` labels completions; the outcome is its positive class, or with `is_negated` its
-    negative one. `templates` and `max_new_tokens` pick among the answers that a model has, where
-    it was run more than once; `limit` is the first so many prompts of the set.
+    negative one. `only` keeps the prompts of one class, `limit` the first so many of the set.
+    `templates` and `max_new_tokens` pick among the answers of a model that was run more than once.
     """
 
     axis_id: str
@@ -44,6 +44,7 @@ class AnswerQuery:
     templates: tuple[str, ...] = ()
     max_new_tokens: int | None = None
     refusals: str = REFUSALS
+    only: bool | None = None
     limit: int | None = None
     allow_missing: bool = False
 
@@ -148,9 +149,10 @@ def read_answers(connection: Connection, prompt_set: str, asked: AnswerQuery) ->
 
     Raises `CoverageError` where prompts have no answer, projection or label of every model (with
     `allow_missing` they are left out and counted), `ModelError` where a model has answers of
-    several settings, `LabelError` for a labeler of prompts.
+    several settings, `LabelError` for a labeler of prompts or a class that is not there.
     """
-    expected = count_prompts(connection, prompt_set, asked.limit)
+    count_prompts(connection, prompt_set)
+    expected = _count_asked(connection, prompt_set, asked)
     _require_one_setting(connection, prompt_set, asked)
     table = query(connection, _answers_query(asked), _parameters(prompt_set, asked))
     by_prompt: dict[str, dict[str, dict[str, Any]]] = {}
@@ -168,6 +170,19 @@ def read_answers(connection: Connection, prompt_set: str, asked: AnswerQuery) ->
     return as_answers(prompt_set, asked.models, whole, missing_count)
 
 
+def _count_asked(connection: Connection, prompt_set: str, asked: AnswerQuery) -> int:
+    parameters = _parameters(prompt_set, asked)
+    found = rows(
+        connection,
+        "select count(*) as count from v_prompts where prompt_set = $prompt_set "
+        "and position < $limit and ($only is null or is_positive = $only)",
+        {name: parameters[name] for name in ("prompt_set", "limit", "only")},
+    )
+    if not found[0]["count"]:
+        raise LabelError(f"no prompt of {prompt_set} has a label of the class asked for")
+    return found[0]["count"]
+
+
 def _answers_query(asked: AnswerQuery) -> str:
     """One row per prompt and model, in the set's order; null where something is missing."""
     return f"""
@@ -177,11 +192,15 @@ def _answers_query(asked: AnswerQuery) -> str:
             from generations
             where {_PICKED}
         ),
+        on_axis as (
+            select model_id, prompt_id, layer, projection from projections
+            where axis_id = $axis_id and list_contains($models, model)
+        ),
         projected as (
-            select generation_id, {STATISTICS[asked.statistic]} as projection
+            select generation_id, layer, {STATISTICS[asked.statistic]} as projection
             from token_projections
             where axis_id = $axis_id and list_contains($models, model) and step >= 0
-            group by generation_id
+            group by generation_id, layer
         ),
         outcomes as (
             select generation_id, is_positive from labels
@@ -190,10 +209,6 @@ def _answers_query(asked: AnswerQuery) -> str:
         refusals as (
             select generation_id, is_positive from labels
             where labeler = $refusals and generation_id is not null
-        ),
-        on_axis as (
-            select model_id, prompt_id, projection from projections
-            where axis_id = $axis_id and list_contains($models, model)
         )
         select
             prompts.prompt_id,
@@ -212,21 +227,24 @@ def _answers_query(asked: AnswerQuery) -> str:
             list(answers.generation_id order by answers.generation_id) as generation_ids
         from v_prompts as prompts
         inner join answers using (prompt_id)
-        left join projected using (generation_id)
-        left join outcomes using (generation_id)
-        left join refusals using (generation_id)
         left join on_axis
             on answers.model_id = on_axis.model_id and prompts.prompt_id = on_axis.prompt_id
+        left join projected
+            on answers.generation_id = projected.generation_id and on_axis.layer = projected.layer
+        left join outcomes on answers.generation_id = outcomes.generation_id
+        left join refusals on answers.generation_id = refusals.generation_id
         where prompts.prompt_set = $prompt_set and prompts.position < $limit
+            and ($only is null or prompts.is_positive = $only)
         group by prompts.prompt_id, prompts.position, answers.model, answers.model_id
         order by prompts.position, answers.model
     """
 
 
-# Steered answers are another model's, as it were.
+# Neither steered answers, which are another model's as it were, nor texts that it was given.
 _PICKED = """
     list_contains($models, model)
     and axis_id is null
+    and source is null
     and (len($templates) = 0 or list_contains($templates, template))
     and ($max_new_tokens is null or max_new_tokens = $max_new_tokens)
 """
@@ -236,6 +254,7 @@ def _parameters(prompt_set: str, asked: AnswerQuery) -> dict[str, Any]:
     return {
         "prompt_set": prompt_set,
         "limit": 2**31 - 1 if asked.limit is None else asked.limit,
+        "only": asked.only,
         "axis_id": asked.axis_id,
         "models": list(asked.models),
         "labeler": asked.labeler,
@@ -266,7 +285,7 @@ def _require_one_setting(connection: Connection, prompt_set: str, asked: AnswerQ
         if len(settings) > 1:
             listed = "; ".join(
                 f"{row['template']}, {row['max_new_tokens']} tokens, temperature "
-                f"{row['temperature']:g}, {row['model_id'][:8]}"
+                f"{row['temperature']}, {row['model_id'][:8]}"
                 for row in settings
             )
             raise ModelError(

@@ -77,6 +77,11 @@ def _answer_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--negated", is_flag=True, help="The outcome is the labeler's negative class."
         ),
         click.option(
+            "--only",
+            type=click.Choice(("positive", "negative")),
+            help="Only prompts of this class, by the prompt's own label.",
+        ),
+        click.option(
             "--labeler", required=True, help="Labels of completions; positive is the outcome."
         ),
         click.option("--prompts", required=True, help="Prompt set that the models answered."),
@@ -187,6 +192,7 @@ def _asked(
     labeler: str,
     negated: bool,
     refusals: str,
+    only: str | None,
     axis: str | None,
     statistic: str,
     limit: int | None,
@@ -211,6 +217,7 @@ def _asked(
         templates=tuple(sorted(set(templates))),
         max_new_tokens=max_new_tokens,
         refusals=refusals,
+        only=None if only is None else only == "positive",
         limit=limit,
         allow_missing=allow_missing,
     )

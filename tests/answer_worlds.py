@@ -104,14 +104,18 @@ def write_answers(
     model: str,
     names: list[str],
     answer_projection: np.ndarray,
-    prompt_projection: np.ndarray,
+    prompt_projection: np.ndarray | None,
     *,
     template: str = "raw",
+    sample: int = 0,
 ) -> None:
-    """One answer per prompt: tokens about its projection, whose mean is exactly that."""
+    """One answer per prompt: tokens about its projection, whose mean is exactly that.
+
+    `prompt_projection` None: it is there already, as of the prompt's other samples.
+    """
     around = np.arange(STEPS) - (STEPS - 1) / 2
     same = {"model": model, "run_id": "world"}
-    ids = [f"{template}-{model}-{name}" for name in names]
+    ids = answer_ids(model, names, template, sample)
     put(
         root,
         "generations",
@@ -143,6 +147,8 @@ def write_answers(
             for step in range(STEPS)
         ),
     )
+    if prompt_projection is None:
+        return
     put(
         root,
         "projections",
@@ -160,7 +166,13 @@ def write_answers(
 
 
 def write_labels(
-    root: Path, model: str, names: list[str], outcome: np.ndarray, *, template: str = "raw"
+    root: Path,
+    model: str,
+    names: list[str],
+    outcome: np.ndarray,
+    *,
+    template: str = "raw",
+    sample: int = 0,
 ) -> None:
     """What the judge says of each answer, and the labeler of refusals, who says the opposite."""
     put(
@@ -169,12 +181,19 @@ def write_labels(
         *(
             {
                 "labeler": labeler,
-                "generation_id": f"{template}-{model}-{name}",
+                "generation_id": generation_id,
                 "label": "yes" if is_positive else "no",
                 "is_positive": bool(is_positive),
                 "run_id": "world",
             }
-            for name, marked in zip(names, outcome, strict=True)
+            for generation_id, marked in zip(
+                answer_ids(model, names, template, sample), outcome, strict=True
+            )
             for labeler, is_positive in (("judge", marked), ("refusal_substring", not marked))
         ),
     )
+
+
+def answer_ids(model: str, names: list[str], template: str, sample: int) -> list[str]:
+    """The generation ids of a model's answers."""
+    return [f"{template}-{sample}-{model}-{name}" for name in names]

@@ -252,7 +252,7 @@ def test_routing_again_writes_nothing_new(world):
     assert rows(connect(world.root), counted) == before
 
 
-def test_samples_of_a_prompt_are_averaged(tmp_path):
+def test_answers_of_two_settings_are_not_mixed(tmp_path):
     world = make_answers(tmp_path / "lake", offsets={"a": 0.0, "b": 1.0}, prompt_count=4)
     names = [f"asked-{row:04d}" for row in range(4)]
     asked = replace(ASKED, models=("a", "b"))
@@ -262,6 +262,49 @@ def test_samples_of_a_prompt_are_averaged(tmp_path):
         read_answers(connect(world.root), "asked", asked)
     picked = read_answers(connect(world.root), "asked", replace(asked, templates=("raw",)))
     np.testing.assert_array_equal(picked.answer_projection, before.answer_projection)
+
+
+def test_neither_given_texts_nor_steered_answers_nor_other_layers_are_answers(tmp_path):
+    world = make_answers(tmp_path / "lake", offsets={"a": 0.0, "b": 1.0}, prompt_count=4)
+    asked = replace(ASKED, models=("a", "b"))
+    before = read_answers(connect(world.root), "asked", asked)
+    other = {"model": "a", "model_id": "id-a", "prompt_id": "asked-0000", "template": "raw"}
+    put(
+        world.root,
+        "generations",
+        {**other, "generation_id": "given", "source": "b"},
+        {**other, "generation_id": "steered", "axis_id": AXIS, "strength": 1.0},
+    )
+    put(
+        world.root,
+        "token_projections",
+        {"model": "a", "axis_id": AXIS, "generation_id": "raw-0-a-asked-0000", "layer": 7},
+    )
+    after = read_answers(connect(world.root), "asked", asked)
+    np.testing.assert_array_equal(after.answer_projection, before.answer_projection)
+
+
+def test_samples_of_a_prompt_are_averaged(tmp_path):
+    world = make_answers(tmp_path / "lake", offsets={"a": 0.0, "b": 1.0}, prompt_count=4)
+    asked = replace(ASKED, models=("a", "b"))
+    before = read_answers(connect(world.root), "asked", asked)
+    again = ("asked-0000", "asked-0001", "asked-0002", "asked-0003")
+    write_answers(world.root, "a", list(again), before.answer_projection[:, 0] + 2, None, sample=1)
+    write_labels(world.root, "a", list(again), np.ones(4), sample=1)
+    after = read_answers(connect(world.root), "asked", asked)
+    np.testing.assert_allclose(after.answer_projection[:, 0], before.answer_projection[:, 0] + 1)
+    np.testing.assert_allclose(after.outcome[:, 0], (before.outcome[:, 0] + 1) / 2)
+    assert {len(names) for names, _ in after.generation_ids} == {2}
+
+
+def test_only_the_prompts_of_a_class_are_read(world):
+    connection = connect(world.root)
+    halves = [
+        read_answers(connection, "asked", replace(ASKED, only=only)) for only in (True, False)
+    ]
+    assert [len(half.prompt_ids) for half in halves] == [200, 200]
+    assert halves[0].is_positive.all()
+    assert not halves[1].is_positive.any()
 
 
 def test_missing_rows_are_refused_by_name(tmp_path):
