@@ -266,8 +266,8 @@ def _notes(
         ]
         if flat:
             yield (
-                f"the {' and the '.join(flat)} projection of {model} does not rise with the "
-                "outcome: its calibration is flat"
+                f"{model}: the outcome does not rise with the projection of the "
+                f"{' or of the '.join(flat)}, so the calibration is flat"
             )
 
 
