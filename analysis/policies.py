@@ -105,23 +105,25 @@ def judge_policies(
     """(policy, metric) -> the mean over prompts of what it brings, all on the same resamples.
 
     `values` must hold `outcome`. Beside the means: `regret` is the outcome less that of the oracle,
-    `gain` the outcome of the best single model less the policy's own, both on the same prompts, and
-    tested against 0. Resamples draw whole `groups`; what was fitted is held fixed.
+    `gain` the outcome of the best single model less the policy's own, `over_raw` that of the same
+    policy on raw projections (named POLICY_raw) less its own; each on the same prompts, and tested
+    against 0. Resamples draw whole `groups`; what was fitted is held fixed.
     """
     per_prompt = {
         (policy, metric): (shares * matrix).sum(axis=1)
         for policy, shares in policies.items()
         for metric, matrix in values.items()
     }
-    tested = set()
+    compared = {}
     for policy in policies:
         own = per_prompt[policy, "outcome"]
-        per_prompt[policy, "regret"] = own - per_prompt[ORACLE, "outcome"]
-        per_prompt[policy, "gain"] = per_prompt[BEST_SINGLE, "outcome"] - own
-        tested |= {(policy, "regret"), (policy, "gain")}
+        compared[policy, "regret"] = own - per_prompt[ORACLE, "outcome"]
+        compared[policy, "gain"] = per_prompt[BEST_SINGLE, "outcome"] - own
+        if f"{policy}_raw" in policies:
+            compared[policy, "over_raw"] = per_prompt[f"{policy}_raw", "outcome"] - own
     counts = draw_counts(len(groups), groups=groups, count=count, seed=seed)
     weights = counts / counts.sum(axis=1, keepdims=True)
     return {
-        key: percentile_interval(float(column.mean()), weights @ column, is_tested=key in tested)
-        for key, column in per_prompt.items()
+        key: percentile_interval(float(column.mean()), weights @ column, is_tested=key in compared)
+        for key, column in (per_prompt | compared).items()
     }

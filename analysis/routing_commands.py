@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ROUTING_TABLE = """
 select
     policy, outcome, outcome_lower, outcome_upper, regret, gain, gain_lower, gain_upper,
-    refusal, cost, cost_of_choice, prompt_count
+    over_raw, refusal, cost, cost_of_choice, prompt_count
 from v_routing
 where routing_id = '{routing_id}'
 order by outcome, policy

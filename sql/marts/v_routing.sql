@@ -11,6 +11,10 @@
 -- gain_lower: lower end of its interval
 -- gain_upper: upper end of its interval
 -- gain_p_value: two-sided, that the gain is 0
+-- over_raw: outcome of the same policy on raw projections less this policy's; null for
+--   a policy that needs no calibration
+-- over_raw_lower: lower end of its interval
+-- over_raw_upper: upper end of its interval
 -- refusal: share of refusals among the answers chosen; null without labels
 -- refusal_lower: lower end of its interval
 -- refusal_upper: upper end of its interval
@@ -66,6 +70,9 @@ wide as (
         max(lower) filter (where metric = 'gain') as gain_lower,
         max(upper) filter (where metric = 'gain') as gain_upper,
         max(p_value) filter (where metric = 'gain') as gain_p_value,
+        max(estimate) filter (where metric = 'over_raw') as over_raw,
+        max(lower) filter (where metric = 'over_raw') as over_raw_lower,
+        max(upper) filter (where metric = 'over_raw') as over_raw_upper,
         max(estimate) filter (where metric = 'refusal') as refusal,
         max(lower) filter (where metric = 'refusal') as refusal_lower,
         max(upper) filter (where metric = 'refusal') as refusal_upper,

@@ -50,6 +50,9 @@ def test_calibrated_routing_wins_where_raw_projections_have_offsets(world):
     assert raw["outcome"] == found["always c"]["outcome"]
     assert answer["outcome"] < 0.2 < raw["outcome"]
     assert answer["gain_lower"] > 0.15
+    assert answer["over_raw"] == pytest.approx(raw["outcome"] - answer["outcome"])
+    assert answer["over_raw_lower"] > 0.15
+    assert raw["over_raw"] is None
     assert answer["gain_p_value"] < 0.01
     assert found["oracle"]["outcome"] <= answer["outcome"]
     assert answer["outcome"] < found["prompt_projection"]["outcome"] < found["random"]["outcome"]
