@@ -1,6 +1,8 @@
 -- One row per routing and policy: what it would have brought, on prompts that no
 -- calibration has seen. Intervals are 95 %, by bootstrap over prompts (pairs whole).
 --
+-- routing_id: the routing (routings.routing_id)
+-- policy: best_single, random, answer_projection, oracle, ...
 -- outcome: mean outcome of the answers chosen; lower is better
 -- outcome_lower: lower end of its interval
 -- outcome_upper: upper end of its interval

@@ -2,6 +2,7 @@
 -- answered is known to be. Means over prompts of share times a column are the figures
 -- of routing_evaluations.
 --
+-- prompt_set: the set of the prompt
 -- is_oracle: whether the oracle sends the prompt to the same model
 create view v_routings as
 with
