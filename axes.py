@@ -38,6 +38,7 @@ _COMMANDS = {
         "Write a study's tables as one Markdown file.",
     ),
     "ingest": ("ingest.commands", "ingest", "Run models and store activations or traces."),
+    "label": ("ingest.label_commands", "label", "Label completions: phrases, classifier, judge."),
     "models": ("ingest.model_commands", "models", "List, show and fetch models."),
     "prompts": ("ingest.prompt_commands", "prompts", "Import and list prompt sets."),
     "sql": ("warehouse.commands", "sql", "Run a SQL query over the warehouse."),

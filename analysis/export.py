@@ -15,32 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from warehouse.connection import Connection, query, rows, vectors
+from warehouse.axes import find_axis
+from warehouse.connection import Connection, rows
 from warehouse.errors import AxisError
 
 FORMATS = ("safetensors", "json", "gguf")
-
-
-def find_axis(connection: Connection, axis: str) -> dict[str, Any]:
-    """The row of `axes` with this id, id prefix or name, and the vector as float32 `[d_model]`.
-
-    Raises `AxisError` where none or several fit.
-    """
-    table = query(
-        connection,
-        "from axes where axis_id = $axis or name = $axis "
-        "or (length($axis) >= 6 and starts_with(axis_id, $axis)) order by run_id",
-        {"axis": axis},
-    )
-    if table.num_rows == 0:
-        raise AxisError(
-            f'no axis {axis}: give an id or a name of `axes sql "select axis_id, name from axes"`'
-        )
-    found = table.drop_columns(["vector"]).to_pylist()
-    if len(found) > 1:
-        ids = "; ".join(f"{row['axis_id']} ({row['name']}, run {row['run_id']})" for row in found)
-        raise AxisError(f"{len(found)} axes fit {axis}, give one id: {ids}")
-    return {**found[0], "vector": vectors(table.column("vector"))[0]}
 
 
 def axis_card(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:

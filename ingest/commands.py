@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ingest.options import loading_options, model_spec
 from warehouse.options import format_option, root_option
@@ -146,8 +147,14 @@ def activations_command(
 
 @ingest.command("traces")
 @_model_options
-@click.option("--prompts", "prompt_set", required=True, help="Prompt set.")
-@click.option("--layers", help="Comma list of blocks whose vectors are stored.")
+@click.option("--prompts", "prompt_set", help="Prompt set to answer.")
+@click.option(
+    "--completions",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Read given completions instead: .parquet, .csv or .jsonl with prompt or prompt_id, "
+    "completion or token_ids, and perhaps source.",
+)
+@click.option("--layers", help="Comma list of blocks whose vectors (or projections) are kept.")
 @click.option(
     "--layer-fraction",
     type=click.FloatRange(0.0, 1.0),
@@ -155,7 +162,17 @@ def activations_command(
     show_default=True,
     help="Without --layers: the block round(fraction * (layer_count - 1)).",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="First prompts of the set only.")
+@click.option(
+    "--axes",
+    multiple=True,
+    metavar="AXIS",
+    help="Keep projections on this axis (id or name) and no vectors; repeatable.",
+)
+@click.option("--prompt-tokens", is_flag=True, help="Keep the prompt's tokens too, as step < 0.")
+@click.option(
+    "--top-tokens", type=click.IntRange(min=0), default=0, help="Keep so many likeliest tokens."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="First prompts (or completions) only.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option(
     "--temperature", type=click.FloatRange(min=0.0), default=0.0, help="0 is greedy (default)."
@@ -168,12 +185,33 @@ def activations_command(
     help="Sample from the most likely tokens of this mass.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampling.")
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Completions of each prompt.",
+)
+@click.option("--stop", "stop_strings", multiple=True, help="String that ends one; repeatable.")
+@click.option(
+    "--end-token", "end_tokens", multiple=True, help="Token that ends one too; repeatable."
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option(
+    "--token-budget",
+    type=click.IntRange(min=1),
+    default=1024,
+    show_default=True,
+    help="With --completions: most tokens, padding included, in one batch.",
+)
 @root_option
 @format_option
+@click.pass_context
 def traces_command(
+    context: click.Context,
     model: str,
-    prompt_set: str,
+    prompt_set: str | None,
+    completions: Path | None,
     layers: str | None,
     root: Path,
     output_format: str,
@@ -181,20 +219,57 @@ def traces_command(
 ) -> None:
     """Let MODEL answer the prompts of a set and store every token: one row per token and layer.
 
+    With --completions the text is given, by whatever model or service, and read in one pass.
+
     \b
     axes ingest traces qwen2.5-7b --prompts safety_600 --layers 12,22 --max-new-tokens 128
+    axes ingest traces qwen2.5-7b --prompts safety_600 --temperature 0.7 --top-p 0.9 --samples 4 \\
+      --axes universal/demo/18/demo_safety/lambda-held_out --prompt-tokens --stop "User:"
+    axes ingest traces qwen2.5-7b --completions answers.jsonl --template chat
     """
+    from ingest.completions import ingest_completions
     from ingest.prompts import import_ready_sets
     from ingest.traces import ingest_traces
     from warehouse.render import show_record
 
+    if (prompt_set is None) == (completions is None):
+        raise click.UsageError("give --prompts, or --completions with a file")
     spec = model_spec(model, options)
-    import_ready_sets(root, [prompt_set])
-    system = _system(options.pop("system_file"))
-    summary = ingest_traces(
-        root, spec, prompt_set, layers=_layers("--layers", layers), system=system, **options
-    )
+    options["layers"] = _layers("--layers", layers)
+    options["system"] = _system(options.pop("system_file"))
+    if prompt_set is not None:
+        _take_out(context, options, _OF_COMPLETIONS, "needs --completions")
+        import_ready_sets(root, [prompt_set])
+        summary = ingest_traces(root, spec, prompt_set, **options)
+    else:
+        assert completions is not None
+        _take_out(context, options, _OF_GENERATION, "does not go with --completions")
+        summary = ingest_completions(root, spec, completions, **options)
     show_record(summary, output_format)
+
+
+_OF_COMPLETIONS = ("token_budget",)
+_OF_GENERATION = (
+    "max_new_tokens",
+    "temperature",
+    "top_p",
+    "seed",
+    "samples",
+    "stop_strings",
+    "end_tokens",
+    "batch_size",
+)
+
+
+def _take_out(
+    context: click.Context, options: dict[str, Any], names: Sequence[str], reason: str
+) -> None:
+    """Drop options of the other kind of job; one that was typed is refused."""
+    for name in names:
+        del options[name]
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            written = next(p for p in context.command.params if p.name == name).opts[0]
+            raise click.UsageError(f"{written} {reason}")
 
 
 def _system(path: Path | None) -> str | None:

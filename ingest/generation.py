@@ -1,117 +1,96 @@
 """Let a model continue a batch of prompts, and record what passes its blocks on the way.
 
-Tokens are chosen by transformers' own `generate`; nothing it does is changed.
+transformers' own `generate` runs the model and keeps its cache. A logits processor reads what it
+puts out and, where tokens are drawn, draws them; results are sent to the host a few dozen steps at
+a time, so that no step waits for them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from ingest.batching import pad, positions
-from ingest.jobs import non_finite
+from ingest.batching import HostCopy, pad, positions
 from ingest.models import LoadedModel
+from ingest.probes import Probe
+from ingest.readings import Distributions, Kept, Projector, Trace, require_finite
 from ingest.recording import Point, block_points, cache_argument, record
+from ingest.sampling import Sampling, StopStrings, draw, end_ids, row_seed, uniforms
 from ingest.templates import pad_id
-from warehouse.errors import ModelError
-from warehouse.writer import content_key
 
-if TYPE_CHECKING:
-    import torch
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are chosen: temperature 0 is greedy, top_p 1 keeps the whole distribution."""
-
-    max_new_tokens: int = 32
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-
-
-@dataclass
-class Trace:
-    """One completion: token ids, and per token log-probability, entropy and vectors by layer."""
-
-    prompt_id: str
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    entropies: list[float] = field(default_factory=list)
-    vectors: dict[int, np.ndarray] = field(default_factory=dict)
-    is_stopped: bool = False
+# Steps whose results are kept on the device before they are sent to the host together.
+_STEPS_AT_ONCE = 32
 
 
 def generate(
-    loaded: LoadedModel, encoded: dict[str, list[int]], layers: list[int], sampling: Sampling
+    loaded: LoadedModel,
+    encoded: Mapping[str, Sequence[int]],
+    layers: Sequence[int],
+    sampling: Sampling,
+    *,
+    probes: Sequence[Probe] = (),
+    top_count: int = 0,
+    seeds: Sequence[int] | None = None,
 ) -> list[Trace]:
-    """One completion for each prompt (id -> token ids), seeded by `sampling` and the prompts.
+    """One completion for each prompt (name -> token ids), in that order.
 
-    Raises `NonFiniteError` for NaN or infinity and `ModelError` for too large a batch.
+    Where tokens are drawn, a row's seed is that of `seeds`, else from `sampling.seed` and its name.
+    Raises `NonFiniteError` for NaN or infinity, and `torch.OutOfMemoryError` for too large a batch.
     """
-    import torch
-    from transformers import GenerationConfig, LogitsProcessorList
+    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
     model: Any = loaded.model
-    tokenizer = loaded.tokenizer
-    tokens, mask = pad(list(encoded.values()), pad_id(tokenizer), side="left")
-    end_ids = _end_ids(loaded)
+    kept = Kept(layers, probes, top_count)
+    tokens, mask = pad(list(encoded.values()), pad_id(loaded.tokenizer), side="left")
+    ends = end_ids(loaded, sampling)
+    common = {"eos_token_id": ends, "pad_token_id": pad_id(loaded.tokenizer)}
     # The checkpoint's own sampling defaults (a repetition penalty, a top_k) must not slip in.
-    model.generation_config = GenerationConfig(eos_token_id=end_ids, pad_token_id=pad_id(tokenizer))
+    checkpoint, model.generation_config = model.generation_config, GenerationConfig(**common)
     config = GenerationConfig(
         max_new_tokens=sampling.max_new_tokens,
-        do_sample=sampling.temperature > 0,
-        eos_token_id=end_ids,
-        pad_token_id=pad_id(tokenizer),
+        do_sample=False,
         return_dict_in_generate=True,
-        **_warping(sampling),
+        **common,
     )
-    recorder = _StepRecorder(loaded, list(encoded), layers, end_ids)
-    torch.manual_seed(int(content_key(sampling.seed, list(encoded)), 16) % 2**63)
-    points = block_points(loaded.blocks, layers)
+    seeds = seeds or [row_seed(sampling.seed, name) for name in encoded]
+    numbers = None
+    if not sampling.is_greedy:
+        numbers = uniforms(seeds, sampling.max_new_tokens, loaded.device)
+    recorder = StepRecorder(kept, sampling, numbers, loaded.device)
+    stops = None
+    if sampling.stop_strings:
+        stops = StopStrings(loaded, sampling.stop_strings, tokens.shape[1])
     try:
-        with record(points, recorder.receive), torch.inference_mode():
+        with (
+            record(block_points(loaded.blocks, kept.recorded_layers), recorder.receive),
+            torch.inference_mode(),
+        ):
             result = model.generate(
                 tokens.to(loaded.device),
                 attention_mask=mask.long().to(loaded.device),
                 generation_config=config,
                 logits_processor=LogitsProcessorList([recorder]),
+                stopping_criteria=StoppingCriteriaList([stops] if stops else []),
             )
             sequences = result.sequences
             recorder.choose(sequences[:, -1])
             cache = result["cache" if "cache" in result else "past_key_values"]
             _step_over_last(model, sequences, mask, cache)
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"{len(encoded)} completions at once do not fit the memory of {loaded.device} beside "
-            f"{loaded.spec.name}: try a smaller --batch-size, or --dtype bfloat16"
-        ) from error
-    traces = recorder.traces(sequences[:, tokens.shape[1] :].cpu())
-    _require_finite(loaded, traces)
+    finally:
+        model.generation_config = checkpoint
+    generated = sequences[:, tokens.shape[1] :].tolist()
+    traces = _cut(list(encoded), generated, ends, stops, recorder)
+    for trace in traces:
+        require_finite(loaded, trace)
     return traces
 
 
-def _require_finite(loaded: LoadedModel, traces: list[Trace]) -> None:
-    for trace in traces:
-        for layer, vectors in trace.vectors.items():
-            if not np.isfinite(vectors).all():
-                raise non_finite(loaded, f"at layer {layer} for prompt {trace.prompt_id}")
-
-
-def _warping(sampling: Sampling) -> dict[str, float]:
-    if sampling.temperature == 0:
-        return {}
-    return {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-
-
-def _step_over_last(
-    model: Any, sequences: torch.Tensor, prompt_mask: torch.Tensor, cache: Any
-) -> None:
+def _step_over_last(model: Any, sequences: Tensor, prompt_mask: Tensor, cache: Any) -> None:
     """Feed the last generated tokens, which `generate` chose but never ran, for their vectors."""
-    import torch
-
     steps = sequences.shape[1] - prompt_mask.shape[1]
     mask = torch.cat([prompt_mask, prompt_mask.new_ones(len(prompt_mask), steps)], dim=1)
     inputs = {
@@ -125,83 +104,120 @@ def _step_over_last(
     model.base_model(input_ids=sequences[:, -1:], use_cache=True, **inputs)
 
 
-class _StepRecorder:
-    """A logits processor that reads and changes nothing, and the receiver of the block outputs.
+def _cut(
+    names: Sequence[str],
+    generated: Sequence[Sequence[int]],
+    ends: Sequence[int],
+    stops: StopStrings | None,
+    recorder: StepRecorder,
+) -> list[Trace]:
+    """Each row up to where it ended; the first vector is that of the prompt's last position."""
+    figures, vectors, projections = recorder.results()
+    traces = []
+    for row, (name, ids) in enumerate(zip(names, generated, strict=True)):
+        count, reason = len(ids), "length"
+        if stops is not None and row in stops.ends:
+            count, reason = stops.ends[row], "stop_string"
+        ended = next((step for step, token in enumerate(ids[:count]) if token in ends), None)
+        if ended is not None:
+            count, reason = ended + 1, "stop"
+        of_row = {figure: values[row, :count] for figure, values in figures.items()}
+        traces.append(
+            Trace(
+                prompt_id=name,
+                token_ids=list(ids[:count]),
+                logprobs=of_row["logprob"].tolist(),
+                entropies=of_row["entropy"].tolist(),
+                vectors={layer: v[row, 1 : count + 1] for layer, v in vectors.items()},
+                projections={key: v[row, 1 : count + 1] for key, v in projections.items()},
+                top_ids=of_row.get("top_ids"),
+                top_logprobs=of_row.get("top_logprobs"),
+                finish_reason=reason,
+            )
+        )
+    return traces
 
-    `generate` calls it with the logits before sampling changes them, once per step; the tokens it
-    then chose are the last column of the next call.
+
+class StepRecorder:
+    """A logits processor that reads each step's logits, and the receiver of the block outputs.
+
+    Greedy logits go on unchanged; where tokens are drawn, the one that was drawn stands out.
     """
 
     def __init__(
-        self, loaded: LoadedModel, prompt_ids: list[str], layers: list[int], end_ids: list[int]
+        self, kept: Kept, sampling: Sampling, numbers: Tensor | None, device: torch.device
     ) -> None:
-        self.loaded, self.prompt_ids, self.end_ids = loaded, prompt_ids, end_ids
-        self.vectors: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
-        self.logprobs: list[torch.Tensor] = []
-        self.entropies: list[torch.Tensor] = []
-        self._pending: torch.Tensor | None = None
+        self._kept, self._sampling, self._numbers = kept, sampling, numbers
+        self._projector = Projector(kept.probes, device)
+        self._vectors = {layer: _Outbox() for layer in kept.layers}
+        self._projections = {layer: _Outbox() for layer in self._projector.keys}
+        self._figures: dict[str, _Outbox] = {}
+        self._pending: Distributions | None = None
+        self._step = 0
 
-    def receive(self, point: Point, hidden: torch.Tensor) -> None:
-        self.vectors[point.layer].append(hidden[:, -1].float().cpu())
+    def receive(self, point: Point, hidden: Tensor) -> None:
+        last = hidden[:, -1]
+        if point.layer in self._vectors:
+            self._vectors[point.layer].put(last.to(torch.float32, copy=True))
+        if point.layer in self._projections:
+            self._projections[point.layer].put(self._projector.project(point.layer, last))
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        import torch
-
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         if self._pending is not None:
             self.choose(input_ids[:, -1])
-        log_probabilities = scores.float().log_softmax(-1)
-        # Not -(p * log p): a token that the model rules out has 0 times minus infinity.
-        self.entropies.append(torch.special.entr(log_probabilities.exp()).sum(-1).cpu())
-        self._require_choice(input_ids, log_probabilities)
-        self._pending = log_probabilities
-        return scores
+        self._pending = Distributions(scores, self._kept.top_count)
+        if self._numbers is None:
+            return scores
+        drawn = draw(scores, self._numbers[:, self._step], self._sampling)
+        self._step += 1
+        return scores.scatter(1, drawn[:, None], torch.inf)
 
-    def _require_choice(self, input_ids: torch.Tensor, log_probabilities: torch.Tensor) -> None:
-        """Raise `NonFiniteError` where a row has no next token: drawing one would fail or lie."""
-        import torch
+    def choose(self, token_ids: Tensor) -> None:
+        """Take in which tokens the logits that were seen last have led to."""
+        pending = self._pending
+        assert pending is not None
+        self._put("logprob", pending.logprobs(token_ids))
+        self._put("entropy", pending.entropies)
+        if pending.top_ids is not None and pending.top_logprobs is not None:
+            self._put("top_ids", pending.top_ids)
+            self._put("top_logprobs", pending.top_logprobs)
 
-        is_bad = log_probabilities.isnan().any(1)
-        if self.logprobs:
-            generated = input_ids[:, -len(self.logprobs) :]
-            ends = torch.tensor(self.end_ids, device=generated.device)
-            is_bad &= ~torch.isin(generated, ends).any(1)
-        for row in is_bad.nonzero().flatten().tolist():
-            steps = {layer: vectors[-1][row] for layer, vectors in self.vectors.items()}
-            layer = next((layer for layer in steps if not steps[layer].isfinite().all()), None)
-            place = f"above layer {max(steps)}" if layer is None else f"at layer {layer}"
-            raise non_finite(self.loaded, f"{place} for prompt {self.prompt_ids[row]}")
+    def _put(self, name: str, values: Tensor) -> None:
+        self._figures.setdefault(name, _Outbox()).put(values)
 
-    def choose(self, token_ids: torch.Tensor) -> None:
-        assert self._pending is not None
-        self.logprobs.append(self._pending.gather(1, token_ids[:, None]).squeeze(1).cpu())
-
-    def traces(self, sequences: torch.Tensor) -> list[Trace]:
-        """Cut each row at its end token; `vectors[layer][0]` is the prompt's last position."""
-        import torch
-
-        logprobs, entropies = torch.stack(self.logprobs, 1), torch.stack(self.entropies, 1)
-        vectors = {layer: torch.stack(steps[1:], 1) for layer, steps in self.vectors.items()}
-        traces = []
-        for row, prompt_id in enumerate(self.prompt_ids):
-            ids = sequences[row].tolist()
-            stops = [step for step, token in enumerate(ids) if token in self.end_ids]
-            count = stops[0] + 1 if stops else len(ids)
-            traces.append(
-                Trace(
-                    prompt_id=prompt_id,
-                    token_ids=ids[:count],
-                    logprobs=logprobs[row, :count].tolist(),
-                    entropies=entropies[row, :count].tolist(),
-                    vectors={name: value[row, :count].numpy() for name, value in vectors.items()},
-                    is_stopped=bool(stops),
-                )
-            )
-        return traces
+    def results(
+        self,
+    ) -> tuple[dict[str, np.ndarray], dict[int, np.ndarray], dict[tuple, np.ndarray]]:
+        """`[row, step, ...]` by figure; by layer and by `Probe.key`, the prompt's end first."""
+        figures = {name: outbox.steps() for name, outbox in self._figures.items()}
+        vectors = {layer: outbox.steps() for layer, outbox in self._vectors.items()}
+        projections = {}
+        for layer, outbox in self._projections.items():
+            values = outbox.steps()
+            for index, key in enumerate(self._projector.keys[layer]):
+                projections[key] = values[..., index]
+        return figures, vectors, projections
 
 
-def _end_ids(loaded: LoadedModel) -> list[int]:
-    """The token ids that end a completion: the checkpoint's, and the tokenizer's own."""
-    configured = loaded.model.generation_config.eos_token_id
-    ids = configured if isinstance(configured, list) else [configured]
-    ids = [*ids, loaded.tokenizer.eos_token_id]
-    return sorted({token for token in ids if token is not None})
+class _Outbox:
+    """One tensor a step, on the way to the host a few dozen at a time."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Tensor] = []
+        self._sent: list[HostCopy[int]] = []
+
+    def put(self, values: Tensor) -> None:
+        self._waiting.append(values)
+        if len(self._waiting) == _STEPS_AT_ONCE:
+            self._send()
+
+    def _send(self) -> None:
+        self._sent.append(HostCopy(dict(enumerate(self._waiting))))
+        self._waiting = []
+
+    def steps(self) -> np.ndarray:
+        """`[row, step, ...]`, once all have arrived."""
+        if self._waiting:
+            self._send()
+        arrived = [values for copy in self._sent for values in copy.result().values()]
+        return np.stack(arrived, axis=1)

@@ -67,10 +67,17 @@ def _activations(parameters: dict[str, Any]) -> list[str]:
 
 
 def _traces(parameters: dict[str, Any]) -> list[str]:
-    words = [parameters["model"], "--prompts", parameters["prompt_set"], *_layers(parameters)]
-    words += _rendering(parameters)
-    names = ("limit", "batch_size", "max_new_tokens", "temperature", "top_p", "seed")
-    return words + _options(parameters, *names)
+    words = [parameters["model"], *_layers(parameters), *_rendering(parameters)]
+    words += ["--prompts", parameters["prompt_set"]] if "prompt_set" in parameters else []
+    for plural in ("axes", "stop_strings", "end_tokens"):
+        for value in _listed(parameters.get(plural)):
+            words += [_SINGULAR[plural], value]
+    words += ["--prompt-tokens"] if parameters.get("prompt_tokens") else []
+    names = ("limit", "batch_size", "max_new_tokens", "temperature", "top_p", "seed", "samples")
+    return words + _options(parameters, "completions", "top_tokens", *names)
+
+
+_SINGULAR = {"axes": "--axes", "stop_strings": "--stop", "end_tokens": "--end-token"}
 
 
 def _import(parameters: dict[str, Any]) -> list[str]:

@@ -83,7 +83,7 @@ def _remove_old(root: Path, kind: str, folder: Path, before: float) -> Iterator[
 
 
 def _remove_orphans(root: Path, table: str, partition: Path) -> list[Removal]:
-    """Tokens or projections without their completion, under the locks of the jobs that write both."""
+    """Tokens or projections without their completion, under the locks of their jobs."""
     model = unquote(partition.name.partition("=")[2])
     model_ids = _model_ids(root, model)
     if model == NO_PARTITION or not model_ids:

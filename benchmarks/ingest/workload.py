@@ -54,13 +54,19 @@ class Workload:
         **options: Any,
     ) -> None:
         """The job on `root`, with the weights and the tokenizer that are loaded already."""
+        with self.preloaded():
+            ingest_activations(
+                root, self.loaded.spec, {SET: limit}, selection, device="cpu", **options
+            )
+
+    @contextmanager
+    def preloaded(self) -> Iterator[None]:
+        """While active, jobs take the weights and the tokenizer that are loaded already."""
         with (
             mock.patch("ingest.jobs.load", lambda *_: self.loaded),
             mock.patch("ingest.jobs.load_tokenizer", lambda *_: self.loaded.tokenizer),
         ):
-            ingest_activations(
-                root, self.loaded.spec, {SET: limit}, selection, device="cpu", **options
-            )
+            yield
 
     def warm_up(self) -> None:
         """A few prompts, so that no round pays for what a process does once."""

@@ -22,6 +22,7 @@ import torch
 
 import ingest.activations
 import ingest.chunks
+import ingest.trace_rows
 import ingest.traces
 from axes import main
 from ingest.pooling import POOLINGS
@@ -132,7 +133,7 @@ def _die_at(table: str, instant: str, count: int) -> None:
             reach("after fsync")
 
     os.fsync = fsync
-    for module in (ingest.chunks, ingest.traces):
+    for module in (ingest.chunks, ingest.trace_rows):
         write = module.write_rows
 
         def write_rows(

@@ -11,7 +11,7 @@ import pytest
 
 import ingest.chunks
 import ingest.jobs
-import ingest.traces
+import ingest.trace_rows
 from ingest.activations import ingest_activations
 from ingest.chunks import ChunkWriter
 from ingest.models import LoadedModel
@@ -112,7 +112,7 @@ def test_what_others_stored_before_one_commit_is_left_out_of_all_later_ones(
 def test_clearing_up_spares_the_tokens_of_a_job_on_another_version_of_the_model(
     root: Path, llama: ModelSpec, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = ingest.traces.write_rows
+    write = ingest.trace_rows.write_rows
     other = forked(run_traces, root, llama_folder, "bfloat16")
 
     def pause_between_tables(*arguments: Any, **options: Any) -> Path:
@@ -125,7 +125,7 @@ def test_clearing_up_spares_the_tokens_of_a_job_on_another_version_of_the_model(
             other.join(1)
         return path
 
-    monkeypatch.setattr(ingest.traces, "write_rows", pause_between_tables)
+    monkeypatch.setattr(ingest.trace_rows, "write_rows", pause_between_tables)
     ingest_traces(root, llama, "texts", **TRACES)
     other.join(120)
     assert other.exitcode == 0

@@ -103,13 +103,22 @@ def test_a_plan_is_made_with_the_batches_that_fit(
     assert plan.rows == len(TEXTS) and plan.seconds is not None
 
 
-def test_completions_that_do_not_fit_are_one_line(
+def test_completions_that_do_not_fit_are_run_in_smaller_batches(
     root: Path, llama: ModelSpec, import_texts: ImportTexts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_memory(*_: Any, **__: Any) -> None:
-        raise torch.OutOfMemoryError("pretended")
+    """Room for three completions at a time; then for none."""
+    room, real = 3, LlamaForCausalLM.forward
+
+    def forward(model: Any, input_ids: torch.Tensor, **options: Any) -> Any:
+        if len(input_ids) > room:
+            raise torch.OutOfMemoryError("pretended")
+        return real(model, input_ids, **options)
 
     import_texts(TEXTS)
-    monkeypatch.setattr(LlamaForCausalLM, "forward", no_memory)
-    with pytest.raises(ModelError, match="16 completions at once .* a smaller --batch-size"):
-        ingest_traces(root, llama, "texts")
+    monkeypatch.setattr(LlamaForCausalLM, "forward", forward)
+    assert ingest_traces(root, llama, "texts", max_new_tokens=2).new_count == len(TEXTS)
+    halved = "; ".join(f"out of memory: batch size halved to {size}" for size in (8, 4, 2))
+    assert last_run(root)["message"] == halved
+    room = 0
+    with pytest.raises(ModelError, match="a completion of 13 and 3 tokens does not fit the memory"):
+        ingest_traces(root, llama, "texts", max_new_tokens=3)

@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, LlamaForCausalLM
 
 import ingest.jobs
-import ingest.traces
+import ingest.trace_rows
 from ingest.identity import identify
 from ingest.models import find_blocks, load
 from ingest.prompt_sources import PromptSource
-from ingest.prompts import import_prompts
+from ingest.prompts import import_prompts, prompt_id
 from ingest.recording import block_points, record
 from ingest.registry import ModelSpec, resolve
 from ingest.traces import ingest_traces
@@ -28,9 +28,11 @@ from tests.ingest.conftest import (
     last_run,
     overflow_in_half_precision,
 )
+from tests.rows import put
 from tests.tiny_models import byte_tokenizer, save_tiny
 from warehouse.connection import connect, rows
-from warehouse.errors import LayerError, NonFiniteError, PromptError
+from warehouse.errors import LayerError, ModelError, NonFiniteError, PromptError
+from warehouse.writer import content_key
 
 TEXTS = ["hello there, you", "hi", "what is a duck", "a", "tell me more of it"]
 STEPS = 7
@@ -182,7 +184,8 @@ def test_a_row_that_stops_early_is_cut_at_its_end_token_and_stays_exact(
         expected = full[: full.index(wanted) + 1] if wanted in full else full
         assert [row["token_id"] for row in row["tokens"] if row["layer"] == 1] == expected
         assert row["token_count"] == len(expected)
-        assert row["finish_reason"] == ("stop" if wanted in full else "length")
+        is_ended = wanted in full or full[-1] == 2
+        assert row["finish_reason"] == ("stop" if is_ended else "length")
     assert_teacher_forced(root, llama, [1, 3], seed=1)
 
 
@@ -227,7 +230,7 @@ def test_a_job_stopped_between_files_and_resumed_equals_an_uninterrupted_one(
     temperature: float,
     table: str,
 ) -> None:
-    write, done = ingest.traces.write_rows, []
+    write, done = ingest.trace_rows.write_rows, []
 
     def stop_after(root: Path, written: str, *args: Any, **options: Any) -> Path:
         path = write(root, written, *args, **options)
@@ -237,7 +240,7 @@ def test_a_job_stopped_between_files_and_resumed_equals_an_uninterrupted_one(
         return path
 
     with monkeypatch.context() as patch:
-        patch.setattr(ingest.traces, "write_rows", stop_after)
+        patch.setattr(ingest.trace_rows, "write_rows", stop_after)
         with pytest.raises(Stop):
             run(temperature=temperature)
     assert 0 < len(completions(root)) < len(TEXTS)
@@ -261,14 +264,14 @@ def test_a_job_stopped_between_files_and_resumed_equals_an_uninterrupted_one(
 def test_a_job_stopped_and_resumed_in_other_batches_leaves_no_duplicates(
     run: Callable[..., Any], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = ingest.traces.write_rows
+    write = ingest.trace_rows.write_rows
 
     def stop_after_tokens(root: Path, written: str, *args: Any, **options: Any) -> Path:
         write(root, written, *args, **options)
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(ingest.traces, "write_rows", stop_after_tokens)
+        patch.setattr(ingest.trace_rows, "write_rows", stop_after_tokens)
         with pytest.raises(Stop):
             run()
     run(batch_size=3)
@@ -308,7 +311,8 @@ def test_what_overflows_float16_is_found_before_anything_is_stored(
     temperature: float,
 ) -> None:
     overflow_in_half_precision(llama_folder)
-    first = rows(connect(root), "from prompts order by position")[0]["prompt_id"]
+    # The longest prompts are run first.
+    first = prompt_id(max(TEXTS, key=len))
     with pytest.raises(NonFiniteError) as caught:
         run(layers=layers, temperature=temperature, dtype="float16")
     assert str(caught.value) == (
@@ -363,3 +367,164 @@ def test_what_cannot_be_run_is_named_or_skipped(
     assert completions(root).keys() == set(TEXTS)
     with pytest.raises(LayerError, match="layer 4 of tiny-llama does not exist"):
         run(layers=[4])
+
+
+def put_axis(root: Path, llama: ModelSpec, name: str, layer: int) -> np.ndarray:
+    """A native axis of the tiny model; returns its vector."""
+    vector = np.random.default_rng(layer).normal(size=32)
+    vector /= np.linalg.norm(vector)
+    model_id = identify(llama, Path(llama.source), "float32").model_id
+    put(
+        root,
+        "axes",
+        {
+            "axis_id": f"id-{name}",
+            "name": name,
+            "kind": "native",
+            "space_model": llama.name,
+            "space_model_id": model_id,
+            "layer": layer,
+            "site": "resid_post",
+            "vector": vector.tolist(),
+            "run_id": "none",
+        },
+    )
+    return vector
+
+
+def test_a_sampled_row_does_not_depend_on_its_batch(
+    run: Callable[..., Any], root: Path, llama: ModelSpec
+) -> None:
+    options = {"temperature": 1.0, "top_p": 0.9, "max_new_tokens": 12, "samples": 3}
+    assert run(batch_size=15, **options).new_count == 3 * len(TEXTS)
+    keyed = "select prompt_id, sample, text from generations order by all"
+    together = rows(connect(root), keyed)
+    for name in ("generations", "generation_tokens"):
+        for path in (root / name).glob("model=tiny-llama/*"):
+            path.unlink()
+    run(batch_size=1, **options)
+    assert rows(connect(root), keyed) == together
+    assert len({row["text"] for row in together}) == 3 * len(TEXTS)
+    assert run(batch_size=4, **options).new_count == 0
+    assert run(batch_size=4, **{**options, "samples": 4}).new_count == len(TEXTS)
+
+
+def test_several_greedy_completions_are_refused(run: Callable[..., Any]) -> None:
+    with pytest.raises(ModelError, match="2 greedy completions would be one: add --temperature"):
+        run(samples=2)
+
+
+def test_keys_of_plain_greedy_jobs_stay_what_they_were(
+    run: Callable[..., Any], root: Path, llama: ModelSpec
+) -> None:
+    run()
+    model_id = identify(llama, Path(llama.source), "float32").model_id
+    sampling = {"max_new_tokens": STEPS, "temperature": 0.0, "top_p": 1.0, "seed": 0}
+    expected = {content_key(model_id, "raw", [1, 3], sampling, prompt_id(text)) for text in TEXTS}
+    assert {row["generation_id"] for row in completions(root).values()} == expected
+
+
+def test_a_stop_string_ends_a_completion_with_the_token_that_completes_it(
+    run: Callable[..., Any], root: Path, llama: ModelSpec
+) -> None:
+    options = {"temperature": 1.0, "max_new_tokens": 30, "batch_size": 5}
+    run(**options)
+    whole = {prompt: row["text"] for prompt, row in completions(root).items()}
+    # Two characters, so that more than one token makes the string.
+    pairs = [text[at : at + 2] for text in whole.values() for at in range(2, len(text) - 2)]
+    stop = next(pair for pair in pairs if pair.isascii() and pair.isprintable())
+    run(stop_strings=[stop], **options)
+    found = rows(connect(root), "from generations where stop_strings is not null")
+    assert len(found) == len(TEXTS)
+    for row in found:
+        tokens = rows(
+            connect(root),
+            "select token_id from generation_tokens where generation_id = ? and layer = 1 "
+            "order by step",
+            [row["generation_id"]],
+        )
+        assert len(tokens) == row["token_count"]
+        assert (row["finish_reason"] == "stop_string") == (stop in row["text"])
+        assert row["stop_strings"] == [stop]
+        if stop in row["text"]:
+            assert row["text"].endswith(stop) and row["text"].count(stop) == 1
+    assert any(row["finish_reason"] == "stop_string" for row in found)
+    assert_checks_pass(root)
+
+
+def test_another_end_token_ends_completions_and_an_unknown_one_is_refused(
+    run: Callable[..., Any], root: Path
+) -> None:
+    run()
+    token = next(iter(completions(root).values()))["tokens"][2]
+    with pytest.raises(ModelError, match="'nonsense' is no token of tiny-llama"):
+        run(end_tokens=["nonsense"])
+    run(end_tokens=[byte_tokenizer().convert_ids_to_tokens(token["token_id"])], seed=5)
+    for row in completions(root, seed=5).values():
+        ids = [token["token_id"] for token in row["tokens"] if token["layer"] == 1]
+        assert token["token_id"] not in ids[:-1]
+
+
+def test_projections_alone_are_those_of_the_vectors_and_no_vector_is_kept(
+    run: Callable[..., Any], root: Path, llama: ModelSpec
+) -> None:
+    axes = {name: put_axis(root, llama, name, layer) for name, layer in (("low", 1), ("high", 3))}
+    run()
+    vectors = {prompt: row["tokens"] for prompt, row in completions(root).items()}
+    run(layers=None, axes=["low", "id-high"], seed=1)
+    found = completions(root, seed=1)
+    assert found.keys() == vectors.keys()
+    projected = rows(connect(root), "from token_projections order by generation_id, layer, step")
+    assert len(projected) == sum(len(row["tokens"]) for row in found.values())
+    for prompt, row in found.items():
+        assert all(token["vector"] is None for token in row["tokens"])
+        given = [item for item in projected if item["generation_id"] == row["generation_id"]]
+        for item, token in zip(given, vectors[prompt], strict=True):
+            assert (item["step"], item["layer"]) == (token["step"], token["layer"])
+            expected = np.array(token["vector"]) @ axes["low" if item["layer"] == 1 else "high"]
+            assert item["projection"] == pytest.approx(expected, abs=1e-5)
+    marted = rows(connect(root), "from v_generation_projections where token is not null")
+    assert len(marted) == len(projected)
+    assert_checks_pass(root)
+
+
+def test_prompt_tokens_come_before_step_0_and_are_exact(
+    run: Callable[..., Any], root: Path, llama: ModelSpec
+) -> None:
+    put_axis(root, llama, "low", 1)
+    for options in ({"layers": [1]}, {"layers": None, "axes": ["low"]}):
+        run(prompt_tokens=True, temperature=1.0, samples=2, top_tokens=3, **options)
+    tokenizer = byte_tokenizer()
+    loaded = load(llama, Path(llama.source), identify(llama, Path(llama.source), "float32"), "cpu")
+    connection = connect(root)
+    found = rows(
+        connection, "from generations inner join prompts using (prompt_id) order by generation_id"
+    )
+    assert len(found) == 4 * len(TEXTS)
+    for row in found:
+        tokens = rows(
+            connection,
+            "from generation_tokens where generation_id = ? order by step",
+            [row["generation_id"]],
+        )
+        ids = tokenizer(row["text_1"]).input_ids
+        assert row["prompt_token_count"] == len(ids)
+        assert [token["step"] for token in tokens] == list(range(-len(ids), row["token_count"]))
+        assert [token["token_id"] for token in tokens][: len(ids)] == ids
+        assert tokens[0]["logprob"] is None and tokens[0]["top_tokens"] is None
+        whole = [token["token_id"] for token in tokens]
+        logprobs, entropies, vectors = teacher_forced(loaded.model, whole[:1], whole[1:], [1])
+        for name, values in (("logprob", logprobs), ("entropy", entropies)):
+            np.testing.assert_allclose([token[name] for token in tokens[1:]], values, atol=1e-4)
+        if tokens[0]["vector"] is not None:
+            given = np.array([token["vector"] for token in tokens[1:]])
+            np.testing.assert_allclose(given, vectors[1], atol=1e-4, rtol=1e-3)
+        for token in tokens[1:]:
+            likeliest = token["top_tokens"]
+            assert [item["logprob"] for item in likeliest] == sorted(
+                (item["logprob"] for item in likeliest), reverse=True
+            )
+            assert len(likeliest) == 3
+            if token["token_id"] == likeliest[0]["token_id"]:
+                assert token["logprob"] == pytest.approx(likeliest[0]["logprob"], abs=1e-5)
+    assert_checks_pass(root)

@@ -1,0 +1,161 @@
+"""What recording costs while a model generates: the whole job against plain batched generation.
+
+The floor is transformers' `generate` over the same batches, greedy, already tokenised and padded:
+the same prompts give the same tokens. The job reads prompts, tokenises, generates, records every
+token's distribution with vectors or projections, and writes and commits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from benchmarks.ingest.workload import SET, Workload, workload
+from benchmarks.run import Figure, alternate, median_figure, ratios, seconds
+from ingest.batching import pad
+from ingest.sampling import Sampling, end_ids
+from ingest.templates import Template, pad_id, render
+from ingest.traces import ingest_traces
+from warehouse.connection import connect, rows
+from warehouse.writer import rows_table, vector_array, write_rows
+
+MODEL = "smollm2-135m"
+PROMPT_COUNT = int(os.environ.get("AXES_BENCH_TRACES") or 48)
+NEW_TOKENS = 64
+BATCH_SIZE = 16
+ROUNDS = 5
+GOAL = 1.10
+LAYERS = (12, 18, 23)
+AXES_AT_EACH = 2
+
+
+def measure() -> Iterator[Figure]:
+    """The job that keeps vectors, and the one that keeps projections, over plain generation."""
+    with workload(MODEL, PROMPT_COUNT) as work:
+        batches = _batches(work)
+        axes = _put_axes(work)
+        _require_same_tokens(work, batches)
+        floor, vectors, projections = alternate(
+            ROUNDS,
+            lambda: seconds(lambda: _generate(work, batches)),
+            lambda: _job_seconds(work, layers=LAYERS),
+            lambda: _job_seconds(work, axes=axes),
+        )
+    conditions = (
+        f"{MODEL}, {PROMPT_COUNT} prompts, {NEW_TOKENS} tokens, batches of {BATCH_SIZE}, "
+        f"{torch.get_num_threads()} threads"
+    )
+    kept = {
+        f"vectors of {len(LAYERS)} layers": vectors,
+        f"projections on {len(axes)} axes": projections,
+    }
+    for name, times in kept.items():
+        name = f"traces with {name} / plain generate"
+        yield median_figure(name, ratios(times, floor), GOAL, "lower", conditions)
+
+
+def _batches(work: Workload) -> list[tuple[Tensor, Tensor]]:
+    """The batches that the job makes: the longest prompts first."""
+    tokenizer = work.loaded.tokenizer
+    rendered = render(tokenizer, work.texts(), Template(), work.name)
+    ids = sorted((prompt.token_ids for prompt in rendered), key=len, reverse=True)
+    starts = range(0, len(ids), BATCH_SIZE)
+    return [pad(ids[at : at + BATCH_SIZE], pad_id(tokenizer), side="left") for at in starts]
+
+
+def _generate(work: Workload, batches: list[tuple[Tensor, Tensor]]) -> list[list[int]]:
+    """The tokens of each row, from the first that is generated, padding behind an end included."""
+    model: Any = work.loaded.model
+    config = GenerationConfig(
+        max_new_tokens=NEW_TOKENS,
+        do_sample=False,
+        eos_token_id=end_ids(work.loaded, Sampling()),
+        pad_token_id=pad_id(work.loaded.tokenizer),
+    )
+    generated = []
+    for tokens, mask in batches:
+        with torch.inference_mode():
+            found = model.generate(tokens, attention_mask=mask.long(), generation_config=config)
+        generated += found[:, tokens.shape[1] :].tolist()
+    return generated
+
+
+def _put_axes(work: Workload) -> list[str]:
+    """Random axes in the model's space, two at each layer; returns their ids."""
+    random = np.random.default_rng(0)
+    described = [
+        {
+            "axis_id": f"random-{layer}-{number}",
+            "name": f"random/{layer}/{number}",
+            "kind": "random",
+            "method": "random",
+            "space_model": work.name,
+            "space_model_id": work.loaded.identity.model_id,
+            "layer": layer,
+            "site": "resid_post",
+            "pooling": "last5_mean",
+            "template": "raw",
+            "raw_norm": 1.0,
+            "source_axis_ids": [],
+            "prompt_set": SET,
+            "positive_count": 0,
+            "negative_count": 0,
+            "row_set_hash": "",
+            "query": "",
+            "parameters": "{}",
+            "run_id": "benchmark",
+        }
+        for layer in LAYERS
+        for number in range(AXES_AT_EACH)
+    ]
+    matrix = random.normal(size=(len(described), work.loaded.d_model))
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    table = rows_table("axes", described, vector=vector_array(matrix))
+    write_rows(work.lake, "axes", table, name="benchmark")
+    return [row["axis_id"] for row in described]
+
+
+def _job_seconds(work: Workload, **options: Any) -> float:
+    with work.fresh_root() as root:
+        return seconds(lambda: _run_job(work, root, **options))
+
+
+def _run_job(work: Workload, root: Path, **options: Any) -> None:
+    with work.preloaded():
+        ingest_traces(
+            root,
+            work.loaded.spec,
+            SET,
+            device="cpu",
+            batch_size=BATCH_SIZE,
+            max_new_tokens=NEW_TOKENS,
+            **options,
+        )
+
+
+def _require_same_tokens(work: Workload, batches: list[tuple[Tensor, Tensor]]) -> None:
+    """Both generate the same, token for token; this is also what warms them up."""
+    floor = _generate(work, batches)
+    with work.fresh_root() as root:
+        _run_job(work, root, layers=LAYERS[:1])
+        found = rows(
+            connect(root),
+            "select list(token_id order by step) as ids from generation_tokens "
+            "group by generation_id",
+        )
+    ends = set(end_ids(work.loaded, Sampling()))
+    whole = [_up_to_end(ids, ends) for ids in floor]
+    if sorted(whole) != sorted(row["ids"] for row in found):
+        raise ValueError("the job and the floor do not generate the same tokens")
+
+
+def _up_to_end(ids: list[int], ends: set[int]) -> list[int]:
+    ended = next((at for at, token in enumerate(ids) if token in ends), len(ids))
+    return ids[: ended + 1]
