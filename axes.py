@@ -27,8 +27,14 @@ __all__ = ["AxesError", "connect", "scan"]
 # Command -> (module, attribute, one line for --help); modules are imported on use, so that
 # `axes --help` imports neither torch nor DuckDB.
 _COMMANDS = {
-    "study": ("analysis.commands", "study", "The whole chain: ingest, fit, align, evaluate."),
+    "study": ("analysis.study_commands", "study", "The whole chain: ingest, fit, align, evaluate."),
     "fit": ("analysis.commands", "fit", "Fit one model's directions on a labelled prompt set."),
+    "score": ("analysis.scoring_commands", "score", "Project stored activations on an axis."),
+    "drift": (
+        "analysis.drift_commands",
+        "drift",
+        "Does the projection drift while a model speaks?",
+    ),
     "route": ("analysis.routing_commands", "route", "Compare policies of routing between models."),
     "compare": ("analysis.routing_commands", "compare", "Rank models by what they answer."),
     "export": ("analysis.commands", "export", "Write an axis to safetensors, JSON or GGUF."),
@@ -38,6 +44,7 @@ _COMMANDS = {
         "Write a study's tables as one Markdown file.",
     ),
     "ingest": ("ingest.commands", "ingest", "Run models and store activations or traces."),
+    "monitor": ("ingest.monitor_commands", "monitor", "Show the projection while a model speaks."),
     "label": ("ingest.label_commands", "label", "Label completions: phrases, classifier, judge."),
     "models": ("ingest.model_commands", "models", "List, show and fetch models."),
     "prompts": ("ingest.prompt_commands", "prompts", "Import and list prompt sets."),

@@ -82,13 +82,14 @@ def banded(
     level: float = 0.95,
 ) -> Curve:
     """The curve with both bands from its resamples."""
+    if not len(steps):
+        nothing = np.empty(0)
+        return Curve(steps, *(nothing,) * 5, positive_counts, negative_counts)
     tail = (1 - level) / 2
     lower, upper = np.nanquantile(resampled, [tail, 1 - tail], axis=0)
     deviation = np.nanstd(resampled, axis=0)
     missing = np.full(resampled.shape, np.nan)
-    distances = np.divide(
-        np.abs(resampled - estimate), deviation, where=deviation > 0, out=missing
-    )
+    distances = np.divide(np.abs(resampled - estimate), deviation, where=deviation > 0, out=missing)
     # A curve without any spread has a band of no width.
     distances[:, deviation == 0] = 0.0
     reach = np.nanquantile(np.nanmax(distances, axis=1), level) * deviation

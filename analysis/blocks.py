@@ -15,16 +15,22 @@ from jaxtyping import Bool, Float
 from warehouse.scratch import Rows
 
 BLOCK_BYTES = 8 << 20
+# A product with one vector is bound by memory: what it converts has to stay in the cache.
+_PRODUCT_BYTES = 1 << 20
 
 
-def blocks(*matrices: Any, where: Bool[np.ndarray, " row"] | None = None) -> Iterator[tuple]:
+def blocks(
+    *matrices: Any,
+    where: Bool[np.ndarray, " row"] | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> Iterator[tuple]:
     """The same rows of every matrix (or vector) at a time, only those `where` is true.
 
     >>> [len(x) for (x,) in blocks(np.ones((5, 2)), where=np.array([1, 1, 0, 1, 0], dtype=bool))]
     [3]
     """
     widest = max(matrix.shape[-1] if len(matrix.shape) > 1 else 1 for matrix in matrices)
-    step = max(BLOCK_BYTES // (4 * widest), 1)
+    step = max(block_bytes // (4 * widest), 1)
     for start in range(0, len(matrices[0]), step):
         part = slice(start, start + step)
         if where is None:
@@ -37,7 +43,8 @@ def project(
     x: Rows, vector: Float[np.ndarray, " d_model"], offset: float = 0.0
 ) -> Float[np.ndarray, " row"]:
     """`x @ vector + offset`."""
-    return np.concatenate([block @ vector for (block,) in blocks(x)]) + offset
+    parts = blocks(x, block_bytes=_PRODUCT_BYTES)
+    return np.concatenate([block @ vector for (block,) in parts]) + offset
 
 
 def mean(x: Rows, where: Bool[np.ndarray, " row"] | None = None) -> Float[np.ndarray, " d_model"]:

@@ -16,10 +16,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import rankdata
 
+from analysis.answer_scores import Scoring, score_answers
 from analysis.answers import AnswerQuery
 from analysis.resampling import RESAMPLE_COUNT, draw_counts, percentile_interval
 from analysis.scores import Estimate
-from analysis.scoring import Scoring, score_answers
 from warehouse.connection import Connection, connect, rows
 from warehouse.runs import record_run
 from warehouse.writer import rows_table, write_rows

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from analysis.matrices import Matrix, Space, find_space, load_matrix, require_classes
 from analysis.records import Axis, StoredAlignment
 from warehouse.connection import Connection
-from warehouse.errors import CoverageError
+from warehouse.errors import CoverageError, DefinitionError, ModelError
 
 LEAST_ALIGNMENT_ROWS = 10
 
@@ -34,6 +34,15 @@ class StudyDefinition:
     seed: int = 0
     allow_missing: bool = False
     label: str = "group"
+
+    def __post_init__(self) -> None:
+        """Raise `DefinitionError` for a value out of its range."""
+        if not 0 <= self.layer_fraction <= 1:
+            raise DefinitionError(f"layer_fraction is {self.layer_fraction}, expected 0 to 1")
+        if self.ridge_lambda is not None and not self.ridge_lambda > 0:
+            raise DefinitionError(f"ridge_lambda is {self.ridge_lambda}, expected more than 0")
+        if self.reference not in self.models:
+            raise ModelError(f"the reference {self.reference} is not among the study's models")
 
     @property
     def labelled_sets(self) -> tuple[str, ...]:

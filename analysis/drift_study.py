@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,6 @@ from analysis.early_warning import (
 )
 from analysis.readouts import Readout
 from analysis.resampling import RESAMPLE_COUNT, draw_counts
-from analysis.scores import Estimate
 from analysis.slopes import slope_estimates, slope_terms
 from analysis.trajectories import Selection, Trajectories, read_other_texts, read_trajectories
 from warehouse.connection import Connection, stream, vectors
@@ -57,7 +56,7 @@ class DriftDefinition:
     of the projection, None where the axis is not calibrated.
     """
 
-    selection: Selection = Selection()
+    selection: Selection = field(default_factory=Selection)
     least_steps: int | None = None
     bound: float = BOUND
     event: str | None = None
@@ -105,6 +104,7 @@ def run_drift(
         _write_trajectories(root, run, readout, found, events, definition, common)
         figures = [
             {
+                "control": "none",
                 **common,
                 **row,
                 "model": readout.model,
@@ -229,7 +229,7 @@ def _control_rows(control: Control) -> Iterator[dict[str, Any]]:
             yield {"metric": metric, "control": control.name, "estimate": value, **sizes}
 
 
-def _curve_rows(metric: str, curve: Curve, control: str | None = None) -> Iterator[dict[str, Any]]:
+def _curve_rows(metric: str, curve: Curve, control: str = "none") -> Iterator[dict[str, Any]]:
     columns = {name: values.tolist() for name, values in vars(curve).items()}
     for index, step in enumerate(columns["steps"]):
         yield {

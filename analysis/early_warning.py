@@ -1,8 +1,8 @@
 """How early a completion's class shows: AUROC of the running projection after each step.
 
 The running projection is the mean over the steps so far. A completion that has ended keeps the one
-it ended with, so that every step is judged on the same completions and a curve does not move because
-the short ones leave it.
+it ended with, so that every step is judged on the same completions and a curve does not move
+because the short ones leave it.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,16 @@ from analysis.baselines import (
 )
 from analysis.blocks import project
 from analysis.definition import Fitted, Member, StudyDefinition
-from analysis.fitting import projected
+from analysis.figures import figure_row, figure_rows
+from analysis.fitting import paired, projected
+from analysis.held_out_axes import held_out_scores
+from analysis.judging import judge, judge_difference, spread
 from analysis.matrices import Matrix
-from analysis.nulls import cross_validated_scores, shuffled_labels
+from analysis.multiple_testing import adjusted
+from analysis.nulls import random_directions, shuffled_alignments, shuffled_labels
 from analysis.records import Axis
-from analysis.scores import Estimate, auroc_interval
+from analysis.scores import Estimate
+from analysis.steps import Figures, Steps
 
 
 def evaluate(
@@ -27,24 +33,42 @@ def evaluate(
     members: Sequence[Member],
     fitted: Sequence[Fitted],
     universal: tuple[Axis, np.ndarray],
-) -> list[dict[str, Any]]:
-    """Every figure of the study as a row of `evaluations`."""
+    steps: Steps,
+) -> Figures:
+    """Every figure of the study as a row of `evaluations`; what `steps` has is not computed."""
     axis, singular_values = universal
-    reference = fitted[definition.models.index(definition.reference)].aligned
+    at = definition.models.index(definition.reference)
+    reference = fitted[at].aligned
     found = [
-        _row("universal", "singular_value", Estimate(float(value)), component=index, axis=axis)
+        figure_row(
+            "universal", "singular_value", Estimate(float(value)), component=index, axis=axis
+        )
         for index, value in enumerate(singular_values)
     ]
-    found += _baseline_rows(definition, members[0])
+    found += _baseline_rows(definition, members[0], steps)
     for member, own in zip(members, fitted, strict=True):
         found += _coverage_rows(definition, member)
         found += _alignment_rows(member, own, axis, reference)
         for prompt_set, matrix in member.labelled.items():
-            found += _auroc_rows(definition, member, own, axis, prompt_set, matrix)
+            found += _auroc_rows(definition, member, own, axis, prompt_set, matrix, steps)
+            found += _null_rows(definition, member, members[at], own, axis, prompt_set, steps)
+        found += _shuffled_label_rows(definition, member, steps)
+    found += _held_out_rows(definition, members, fitted, steps)
+    return _corrected(found)
+
+
+def _corrected(found: Figures) -> Figures:
+    """The p-values of one metric of the study adjusted together (Holm)."""
+    p_values = np.array([math.nan if row["p_value"] is None else row["p_value"] for row in found])
+    metrics = np.array([row["metric"] for row in found])
+    for metric in set(metrics[~np.isnan(p_values)]):
+        at = np.flatnonzero((metrics == metric) & ~np.isnan(p_values))
+        for index, value in zip(at, adjusted(p_values[at]), strict=True):
+            found[index] = {**found[index], "p_value_adjusted": float(value)}
     return found
 
 
-def _coverage_rows(definition: StudyDefinition, member: Member) -> list[dict[str, Any]]:
+def _coverage_rows(definition: StudyDefinition, member: Member) -> Figures:
     """Rows that figures go without, where that was allowed, and rows used twice.
 
     A prompt that the alignment is fitted on and that is judged too is no test of the alignment.
@@ -58,15 +82,13 @@ def _coverage_rows(definition: StudyDefinition, member: Member) -> list[dict[str
     for prompt_set, matrix in member.labelled.items():
         counts[prompt_set, "alignment_overlap"] = len(aligned_on.intersection(matrix.prompt_ids))
     return [
-        _row("coverage", metric, Estimate(float(count)), member=member, prompt_set=prompt_set)
+        figure_row("coverage", metric, Estimate(float(count)), member=member, prompt_set=prompt_set)
         for (prompt_set, metric), count in counts.items()
         if count
     ]
 
 
-def _alignment_rows(
-    member: Member, own: Fitted, universal: Axis, reference: Axis
-) -> list[dict[str, Any]]:
+def _alignment_rows(member: Member, own: Fitted, universal: Axis, reference: Axis) -> Figures:
     fit = own.alignment.fit
     figures = {
         "cosine_universal": float(own.aligned.vector @ universal.vector),
@@ -77,7 +99,7 @@ def _alignment_rows(
         "alignment_rows": float(len(member.benign.prompt_ids)),
     }
     return [
-        _row("aligned", metric, Estimate(value), member=member, axis=own.aligned)
+        figure_row("aligned", metric, Estimate(value), member=member, axis=own.aligned)
         for metric, value in figures.items()
         if value is not None
     ]
@@ -90,110 +112,215 @@ def _auroc_rows(
     universal: Axis,
     prompt_set: str,
     matrix: Matrix,
-) -> list[dict[str, Any]]:
-    labels, seed = matrix.labels, definition.seed
+    steps: Steps,
+) -> Figures:
     fitted_on = set(member.labelled[definition.prompts].prompt_ids)
     is_in_sample = not fitted_on.isdisjoint(matrix.prompt_ids)
-    scored = {
-        "native": (own.native, project(matrix.x, own.native.vector)),
-        "universal": (universal, projected(matrix, own, universal)),
-    }
+    axes = {"native": own.native, "universal": universal}
     if own.leave_one_out is not None:
-        scored["leave_one_out"] = (own.leave_one_out, projected(matrix, own, own.leave_one_out))
-    where: dict[str, Any] = {"member": member, "prompt_set": prompt_set, "labels": labels}
-    found = [
-        _row(
-            scorer,
-            "auroc",
-            auroc_interval(scores, labels),
-            axis=axis,
-            is_in_sample=is_in_sample,
-            **where,
+        axes["leave_one_out"] = own.leave_one_out
+
+    def compute() -> Figures:
+        scored = {
+            scorer: project(matrix.x, axis.vector)
+            if scorer == "native"
+            else projected(matrix, own, axis)
+            for scorer, axis in axes.items()
+        }
+        labels, groups, seed = matrix.labels, matrix.groups, definition.seed
+        judged = {
+            scorer: judge(scores, labels, groups, seed=seed) for scorer, scores in scored.items()
+        }
+        judged["native_minus_universal"] = judge_difference(
+            scored["native"], scored["universal"], labels, groups, seed=seed
         )
-        for scorer, (axis, scores) in scored.items()
+        return figure_rows(
+            judged,
+            axes=axes,
+            member=member,
+            prompt_set=prompt_set,
+            labels=labels,
+            is_in_sample=is_in_sample,
+        )
+
+    inputs = [
+        _place(member),
+        [axis.axis_id for axis in axes.values()],
+        own.alignment.alignment_id,
+        prompt_set,
+        matrix.grouped_hash,
+        is_in_sample,
+        definition.seed,
     ]
-    if prompt_set == definition.prompts:
-        held_out = cross_validated_scores(matrix.x, labels, matrix.groups, seed=seed)
-        null = shuffled_labels(matrix.x, labels, matrix.groups, seed=seed)
-        found += [
-            _row(
-                "native_cross_validated",
-                "auroc",
-                auroc_interval(held_out, labels),
-                is_in_sample=False,
-                **where,
-            ),
-            _row("shuffled_labels", "auroc", _spread(null.in_sample), is_in_sample=True, **where),
-            _row(
-                "shuffled_labels_cross_validated",
-                "auroc",
-                _spread(null.held_out),
-                is_in_sample=False,
-                **where,
-            ),
+    return steps.figures("auroc", inputs, compute, member=member, prompt_set=prompt_set)
+
+
+def _null_rows(
+    definition: StudyDefinition,
+    member: Member,
+    reference: Member,
+    own: Fitted,
+    universal: Axis,
+    prompt_set: str,
+    steps: Steps,
+) -> Figures:
+    """Axes that know nothing: random directions, alignments of shuffled rows, no alignment.
+
+    The last, the universal axis on activations as they are, exists where widths are equal.
+    """
+    matrix, alignment = member.labelled[prompt_set], own.alignment.fit.alignment
+    is_mapped = alignment.ridge_lambda is not None
+    is_as_wide = is_mapped and member.space.d_model == len(universal.vector)
+
+    def compute() -> Figures:
+        labels, seed = matrix.labels, definition.seed
+        null = random_directions(matrix.x, labels, seed=seed)
+        nulls = {"random_direction": {"auroc": spread(null)}}
+        if alignment.ridge_lambda is not None:
+            mine, theirs = paired(member.benign, reference.benign)
+            null = shuffled_alignments(
+                mine.x,
+                theirs.x,
+                universal.vector,
+                alignment.ridge_lambda,
+                matrix.x,
+                labels,
+                seed=seed,
+            )
+            nulls["shuffled_alignment"] = {"auroc": spread(null)}
+        if is_as_wide:
+            scores = project(matrix.x, universal.vector)
+            nulls["universal_unaligned"] = judge(scores, labels, matrix.groups, seed=seed)
+        return figure_rows(
+            nulls, member=member, prompt_set=prompt_set, labels=labels, is_in_sample=False
+        )
+
+    inputs = [
+        _place(member),
+        universal.axis_id,
+        own.alignment.alignment_id,
+        prompt_set,
+        matrix.grouped_hash,
+        definition.seed,
+    ]
+    return steps.figures("null axes", inputs, compute, member=member, prompt_set=prompt_set)
+
+
+def _shuffled_label_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:
+    """The native direction refitted on shuffled labels, in sample and out of fold."""
+    prompt_set, seed = definition.prompts, definition.seed
+    matrix = member.labelled[prompt_set]
+
+    def compute() -> Figures:
+        null = shuffled_labels(matrix.x, matrix.labels, matrix.groups, seed=seed)
+        where: dict[str, Any] = {
+            "member": member,
+            "prompt_set": prompt_set,
+            "labels": matrix.labels,
+        }
+        in_sample = {"shuffled_labels": {"auroc": spread(null.in_sample)}}
+        held_out = {"shuffled_labels_cross_validated": {"auroc": spread(null.held_out)}}
+        return [
+            *figure_rows(in_sample, is_in_sample=True, **where),
+            *figure_rows(held_out, is_in_sample=False, **where),
         ]
-    return found
+
+    inputs = [_place(member), prompt_set, matrix.grouped_hash, seed]
+    return steps.figures("shuffled labels", inputs, compute, member=member, prompt_set=prompt_set)
 
 
-def _spread(null: np.ndarray) -> Estimate:
-    """The mean of a null, with its 5th and 95th percentile for an interval."""
-    return Estimate(float(null.mean()), *map(float, np.quantile(null, [0.05, 0.95])))
+def _held_out_rows(
+    definition: StudyDefinition,
+    members: Sequence[Member],
+    fitted: Sequence[Fitted],
+    steps: Steps,
+) -> Figures:
+    """Every model's own and the shared axes on prompts that no direction was fitted on.
+
+    On the prompts that all models have, which are all unless rows are allowed to be missing.
+    """
+    prompt_set, seed = definition.prompts, definition.seed
+    matrices = _shared_rows([member.labelled[prompt_set] for member in members])
+    labels, groups = matrices[0].labels, matrices[0].groups
+
+    def compute() -> Figures:
+        scores = held_out_scores(
+            [matrix.x for matrix in matrices],
+            [own.alignment.fit.alignment for own in fitted],
+            labels,
+            groups,
+            seed=seed,
+        )
+        found = []
+        for index, member in enumerate(members):
+            native, universal = scores.native[index], scores.universal[index]
+            judged = {
+                "native_cross_validated": judge(native, labels, groups, seed=seed),
+                "universal_cross_validated": judge(universal, labels, groups, seed=seed),
+                "native_minus_universal_cross_validated": judge_difference(
+                    native, universal, labels, groups, seed=seed
+                ),
+            }
+            if scores.leave_one_out is not None:
+                judged["leave_one_out_cross_validated"] = judge(
+                    scores.leave_one_out[index], labels, groups, seed=seed
+                )
+            found += figure_rows(
+                judged, member=member, prompt_set=prompt_set, labels=labels, is_in_sample=False
+            )
+        return found
+
+    inputs = [
+        [_place(member) for member in members],
+        [own.alignment.alignment_id for own in fitted],
+        prompt_set,
+        [matrix.grouped_hash for matrix in matrices],
+        seed,
+    ]
+    return steps.figures("held out", inputs, compute, prompt_set=prompt_set)
 
 
-def _baseline_rows(definition: StudyDefinition, member: Member) -> list[dict[str, Any]]:
+def _shared_rows(matrices: Sequence[Matrix]) -> list[Matrix]:
+    """The matrices on the prompts that all of them hold, in the order of the first."""
+    if all(matrix.prompt_ids == matrices[0].prompt_ids for matrix in matrices):
+        return list(matrices)
+    shared = set.intersection(*(set(matrix.prompt_ids) for matrix in matrices))
+    order = [prompt_id for prompt_id in matrices[0].prompt_ids if prompt_id in shared]
+    places = [
+        {prompt_id: index for index, prompt_id in enumerate(matrix.prompt_ids)}
+        for matrix in matrices
+    ]
+    return [
+        matrix.take(np.array([place[prompt_id] for prompt_id in order]))
+        for matrix, place in zip(matrices, places, strict=True)
+    ]
+
+
+def _place(member: Member) -> list[Any]:
+    """What picks the member's activations."""
+    return [*member.space.key, member.space.layer]
+
+
+def _baseline_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:
     """What the prompts alone give away; the same for every model."""
     fitted_on = member.labelled[definition.prompts]
     found = []
     for prompt_set, matrix in member.labelled.items():
-        texts = matrix.texts.to_pylist()
-        if prompt_set == definition.prompts:
-            words = bag_of_words_scores(texts, matrix.labels, matrix.groups, seed=definition.seed)
-        else:
-            words = bag_of_words_transfer(fitted_on.texts.to_pylist(), fitted_on.labels, texts)
-        scored = {"bag_of_words": words, "prompt_length": prompt_lengths(texts)}
-        found += [
-            _row(
-                scorer,
-                "auroc",
-                auroc_interval(scores, matrix.labels),
-                prompt_set=prompt_set,
-                labels=matrix.labels,
-                is_in_sample=False,
-            )
-            for scorer, scores in scored.items()
-        ]
+        compute = partial(_baselines, fitted_on, matrix, prompt_set, definition.seed)
+        inputs = [fitted_on.grouped_hash, prompt_set, matrix.grouped_hash, definition.seed]
+        found += steps.figures("baselines", inputs, compute, prompt_set=prompt_set)
     return found
 
 
-def _row(
-    scorer: str,
-    metric: str,
-    estimate: Estimate,
-    *,
-    member: Member | None = None,
-    prompt_set: str | None = None,
-    component: int | None = None,
-    axis: Axis | None = None,
-    labels: np.ndarray | None = None,
-    is_in_sample: bool | None = None,
-) -> dict[str, Any]:
-    counts = {}
-    if labels is not None:
-        positive_count = int(labels.sum())
-        counts = {
-            "positive_count": positive_count,
-            "negative_count": len(labels) - positive_count,
-        }
-    return {
-        "model": member.name if member else None,
-        "model_id": member.space.model_id if member else None,
-        "layer": member.space.layer if member else None,
-        "prompt_set": prompt_set,
-        "scorer": scorer,
-        "metric": metric,
-        "component": component,
-        "axis_id": axis.axis_id if axis else None,
-        "is_in_sample": is_in_sample,
-        **counts,
-        **asdict(estimate),
+def _baselines(fitted_on: Matrix, matrix: Matrix, prompt_set: str, seed: int) -> Figures:
+    texts = matrix.texts.to_pylist()
+    if matrix is fitted_on:
+        words = bag_of_words_scores(texts, matrix.labels, matrix.groups, seed=seed)
+    else:
+        words = bag_of_words_transfer(fitted_on.texts.to_pylist(), fitted_on.labels, texts)
+    scored = {"bag_of_words": words, "prompt_length": prompt_lengths(texts)}
+    judged = {
+        scorer: judge(scores, matrix.labels, matrix.groups, seed=seed)
+        for scorer, scores in scored.items()
     }
+    return figure_rows(judged, prompt_set=prompt_set, labels=matrix.labels, is_in_sample=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,16 @@ import numpy as np
 from analysis import blocks
 from analysis.alignment import fit_alignment, identity_alignment
 from analysis.definition import Fitted, Member, StudyDefinition
-from analysis.directions import difference_in_means, unit
+from analysis.directions import Direction, difference_in_means, unit
 from analysis.matrices import Matrix, Space, load_matrix, require_classes
 from analysis.records import (
     Axis,
     Scored,
     StoredAlignment,
     make_axis,
+    projection_counts,
     read_alignment,
+    registered_directions,
     write_alignment,
     write_axes,
     write_projections,
@@ -47,9 +50,11 @@ def fit_native(
 
     Each direction is projected on the prompts it was fitted on and on the sets of `evaluate`.
     """
+    registered = registered_directions(connection, space)
     axes: list[Axis] = []
     scored: dict[str, list[Scored]] = {name: [] for name in (prompt_set, *evaluate)}
     prompt_ids: dict[str, tuple[str, ...]] = {}
+    known: dict[str, dict[str, int]] = {}
     with track(f"fit {space.model}", space.layer_count, "layers") as advance:
         for layer in range(space.layer_count):
             here = space.at(layer)
@@ -57,31 +62,40 @@ def fit_native(
                 name: load_matrix(connection, here, name, allow_missing=allow_missing)
                 for name in scored
             }
-            axis = native_axis(here, matrices[prompt_set], prompt_set)
+            axis = native_axis(here, matrices[prompt_set], prompt_set, registered)
             axes.append(axis)
             for name, matrix in matrices.items():
-                scored[name].append(Scored(axis, layer, blocks.project(matrix.x, axis.vector)))
-                prompt_ids[name] = matrix.prompt_ids
+                if matrix.row_set_hash not in known:
+                    known[matrix.row_set_hash] = projection_counts(
+                        connection, space, matrix.prompt_ids
+                    )
+                counts = known[matrix.row_set_hash]
+                if counts.get(axis.axis_id) != len(matrix.prompt_ids):
+                    scored[name].append(Scored(axis, layer, blocks.project(matrix.x, axis.vector)))
+                    prompt_ids[name] = matrix.prompt_ids
             advance(1)
     write_axes(root, connection, run, axes)
     for name, items in scored.items():
-        write_projections(root, connection, run, space, prompt_ids[name], items)
+        if items:
+            write_projections(root, connection, run, space, prompt_ids[name], items)
     return axes
 
 
-def native_axis(space: Space, matrix: Matrix, prompt_set: str) -> Axis:
-    """The difference-in-means direction of a model in its own space."""
+def native_axis(
+    space: Space, matrix: Matrix, prompt_set: str, registered: Mapping[str, Direction]
+) -> Axis:
+    """The difference-in-means direction of a model in its own space, fitted unless registered."""
     require_classes(matrix, prompt_set)
-    direction = difference_in_means(matrix.x, matrix.labels)
     return make_axis(
         "native",
         "mean_diff",
         space,
-        direction,
+        lambda: difference_in_means(matrix.x, matrix.labels),
         matrix,
         prompt_set,
         label=space.model,
         fitted_model=space.model,
+        registered=registered,
     )
 
 
@@ -94,7 +108,7 @@ def align(
     reference: Member,
 ) -> StoredAlignment:
     """The member's map into the reference, fitted unless it is registered."""
-    mine, theirs = _paired(member.benign, reference.benign)
+    mine, theirs = paired(member.benign, reference.benign)
     space, target = member.space, reference.space
     # The reference's own map, the identity, depends on no rows and no lambda.
     fitted_from = (mine.row_set_hash, definition.ridge_lambda, definition.seed)
@@ -128,7 +142,7 @@ def align(
     return stored
 
 
-def _paired(mine: Matrix, theirs: Matrix) -> tuple[Matrix, Matrix]:
+def paired(mine: Matrix, theirs: Matrix) -> tuple[Matrix, Matrix]:
     """Both models' rows of the same prompts in the same order; raises where none are shared."""
     if mine.prompt_ids == theirs.prompt_ids:
         return mine, theirs
@@ -161,7 +175,7 @@ def fit_axes(
             allow_missing=definition.allow_missing,
         )
         native = layers[member.space.layer]
-        carried = unit(stored.fit.alignment.carry(native.vector))
+        carried = partial(_carried, stored, native)
         target = members[definition.models.index(definition.reference)].space
         aligned.append(
             make_axis(
@@ -196,6 +210,10 @@ def fit_axes(
     return (universal, singular_values), fitted
 
 
+def _carried(stored: StoredAlignment, native: Axis) -> Direction:
+    return unit(stored.fit.alignment.carry(native.vector))
+
+
 def _shared_axis(
     kind: str,
     definition: StudyDefinition,
@@ -209,7 +227,7 @@ def _shared_axis(
         kind,
         "svd",
         aligned[0].space,
-        unit(shared.vector),
+        lambda: unit(shared.vector),
         members[0].labelled[definition.prompts],
         definition.prompts,
         label=definition.label if held_out is None else f"{definition.label}-{held_out.name}",
@@ -232,14 +250,23 @@ def project(
 ) -> None:
     """Write every prompt's projection on the shared axes, and the alignment prompts' on native."""
     for member, own in zip(members, fitted, strict=True):
+        layer, alignment_id = member.space.layer, own.alignment.alignment_id
         shared = [axis for axis in (universal[0], own.leave_one_out) if axis is not None]
         for matrix in (*member.labelled.values(), member.benign):
-            layer, alignment_id = member.space.layer, own.alignment.alignment_id
-            scored = [Scored(own.native, layer, blocks.project(matrix.x, own.native.vector))]
-            scored += [
-                Scored(axis, layer, projected(matrix, own, axis), alignment_id) for axis in shared
+            counts = projection_counts(connection, member.space, matrix.prompt_ids)
+            pending = [
+                axis
+                for axis in (own.native, *shared)
+                if counts.get(axis.axis_id) != len(matrix.prompt_ids)
             ]
-            write_projections(root, connection, run, member.space, matrix.prompt_ids, scored)
+            scored = [
+                Scored(axis, layer, blocks.project(matrix.x, axis.vector))
+                if axis is own.native
+                else Scored(axis, layer, projected(matrix, own, axis), alignment_id)
+                for axis in pending
+            ]
+            if scored:
+                write_projections(root, connection, run, member.space, matrix.prompt_ids, scored)
 
 
 def projected(matrix: Matrix, own: Fitted, axis: Axis) -> np.ndarray:

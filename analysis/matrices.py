@@ -6,8 +6,9 @@ result rests on, are the same everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -69,12 +70,12 @@ class Matrix:
     """Activations of a prompt set in the set's order, and what the rows are.
 
     `x` is `[row, d_model]`, in memory or, where that would be too much, on disk: go through it with
-    `analysis.blocks`.
+    `analysis.blocks`. It is read when it is first asked for, since much can be told from the rows.
     `is_positive` is None where the set has no labels; `groups` numbers rows that belong together
     (a matched pair, else the row itself); `missing_count` rows of the set are not in the warehouse.
     """
 
-    x: Rows
+    read: Callable[[], Rows]
     prompt_ids: tuple[str, ...]
     texts: pa.StringArray
     is_positive: Bool[np.ndarray, " row"] | None
@@ -82,11 +83,20 @@ class Matrix:
     missing_count: int
     query: str
 
-    @property
+    @cached_property
+    def x(self) -> Rows:
+        return self.read()
+
+    @cached_property
     def row_set_hash(self) -> str:
         """Hash of the prompt ids in order, with their labels."""
         labels = [] if self.is_positive is None else self.is_positive.tolist()
         return content_key(self.prompt_ids, labels)
+
+    @cached_property
+    def grouped_hash(self) -> str:
+        """The same, with which rows belong together."""
+        return content_key(self.row_set_hash, self.groups.tolist())
 
     @property
     def labels(self) -> Bool[np.ndarray, " row"]:
@@ -96,9 +106,13 @@ class Matrix:
 
     def take(self, index: np.ndarray) -> Matrix:
         """The rows of `index`, in its order."""
+
+        def read() -> Rows:
+            return self.x.take(index) if isinstance(self.x, StoredRows) else self.x[index]
+
         return replace(
             self,
-            x=self.x.take(index) if isinstance(self.x, StoredRows) else self.x[index],
+            read=read,
             prompt_ids=tuple(self.prompt_ids[i] for i in index),
             texts=self.texts.take(pa.array(index)),
             is_positive=None if self.is_positive is None else self.is_positive[index],
@@ -179,17 +193,17 @@ def load_matrix(
             f"--template {space.template.partition('+')[0]}`"
             + ("" if not table.num_rows else ", or go on without them with --allow-missing")
         )
-    labels = table.column("is_positive").to_pylist()
-    unlabelled_count = labels.count(None)
+    labels = table.column("is_positive")
+    unlabelled_count = labels.null_count
     if 0 < unlabelled_count < len(labels):
         raise LabelError(
             f"{unlabelled_count} of {len(labels)} prompts of {prompt_set} have no label"
         )
     return Matrix(
-        x=_read_vectors(connection, space, _text_array(table.column("prompt_id"))),
+        read=partial(_read_vectors, connection, space, _text_array(table.column("prompt_id"))),
         prompt_ids=tuple(table.column("prompt_id").to_pylist()),
         texts=table.column("text").combine_chunks(),
-        is_positive=None if unlabelled_count else np.array(labels, dtype=bool),
+        is_positive=None if unlabelled_count else labels.to_numpy().astype(bool),
         groups=number_groups(table.column("pair_id").combine_chunks()),
         missing_count=missing_count,
         query=matrix_query(space, prompt_set, limit),
@@ -260,8 +274,18 @@ def _place_vectors(
 
 
 def _text_array(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Texts as an array of bytes, which numpy sorts and finds fast."""
-    return np.array(column.cast(pa.binary()).to_pylist(), dtype=bytes)
+    """Texts as an array of bytes, which numpy sorts and finds fast; no Python object per text."""
+    texts = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    texts = texts.cast(pa.large_binary())
+    _, offsets_buffer, data_buffer = texts.buffers()
+    if not len(texts) or data_buffer is None:
+        return np.zeros(len(texts), dtype=bytes)
+    offsets = np.frombuffer(offsets_buffer, np.int64)[texts.offset :][: len(texts) + 1]
+    data = np.frombuffer(data_buffer, np.uint8)[offsets[0] : offsets[-1]]
+    lengths = np.diff(offsets)
+    padded = np.zeros((len(texts), max(int(lengths.max()), 1)), np.uint8)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = data
+    return padded.view(f"S{padded.shape[1]}")[:, 0]
 
 
 def is_covered(

@@ -1,7 +1,9 @@
-"""What a direction's AUROC has to be held against: itself on rows not seen, and shuffled labels.
+"""What a direction's AUROC has to be held against: itself on rows not seen, and directions that
+know nothing: of shuffled labels, of no data at all, through alignments of shuffled rows.
 
 A difference in means is a weighting of rows, so directions fitted on any parts of them, under any
-labels, are one product with the matrix, and the scores of all rows a second one.
+labels, are one product with the matrix, and the scores of all rows a second one. Of a shuffled
+alignment only the axis pulled back through it is needed, which is a regression of one number a row.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from analysis.alignment import RidgeFitter
 from analysis.blocks import blocks, mean
-from analysis.scores import auroc
+from analysis.scores import aurocs
 from analysis.splits import grouped_folds
 from warehouse.scratch import Rows
 
@@ -68,11 +71,56 @@ def shuffled_labels(
     for start in range(0, count, step):
         some = range(start, min(start + step, count))
         shuffled = np.stack([_shuffle_within(within, labels, random) for _ in some])
-        apparent = _scores(x, shuffled, np.ones_like(shuffled))
+        apparent = fitted_scores(x, shuffled, np.ones_like(shuffled))
         out_of_fold = _out_of_fold(x, shuffled, folds)
-        for index, own, fitted, unseen in zip(some, shuffled, apparent, out_of_fold, strict=True):
-            in_sample[index], held_out[index] = auroc(fitted, own), auroc(unseen, own)
+        part = slice(some.start, some.stop)
+        in_sample[part], held_out[part] = aurocs(apparent, shuffled), aurocs(out_of_fold, shuffled)
     return ShuffledLabels(in_sample, held_out)
+
+
+def random_directions(
+    x: Rows, labels: Bool[np.ndarray, " row"], *, count: int = 200, seed: int = 0
+) -> Float[np.ndarray, " direction"]:
+    """AUROC of directions drawn evenly from the sphere: how far none at all gets.
+
+    Their mean is 0.5; their spread says how far activations spread along few dimensions.
+    """
+    drawn = np.random.default_rng(seed).standard_normal((x.shape[1], count))
+    return _aurocs_of(x, labels, drawn)
+
+
+def shuffled_alignments(
+    benign: Rows,
+    target: Rows,
+    axis: Float[np.ndarray, " d_reference"],
+    ridge_lambda: float,
+    x: Rows,
+    labels: Bool[np.ndarray, " row"],
+    *,
+    count: int = 200,
+    seed: int = 0,
+) -> Float[np.ndarray, " shuffle"]:
+    """AUROC of an axis pulled back through alignments fitted on rows paired at random.
+
+    `benign` and `target` are the alignment prompts in the model and in the reference. What is left
+    of an AUROC here comes from the model's own covariance, not from the correspondence.
+    """
+    random = np.random.default_rng(seed)
+    along = np.concatenate([block @ axis for (block,) in blocks(target)])
+    shuffled = np.stack([random.permutation(along) for _ in range(count)], axis=1)
+    fitter = RidgeFitter(benign.shape[1], count)
+    for pair in blocks(benign, shuffled):
+        fitter.update(*pair)
+    return _aurocs_of(x, labels, fitter.solve(ridge_lambda).weights)
+
+
+def _aurocs_of(
+    x: Rows, labels: Bool[np.ndarray, " row"], directions: Float[np.ndarray, "d_model direction"]
+) -> Float[np.ndarray, " direction"]:
+    # About the mean: activations share a large one, which costs digits and ranks nothing.
+    centre = mean(x)
+    scores = np.concatenate([(block - centre) @ directions for (block,) in blocks(x)])
+    return aurocs(scores.T, labels[None])
 
 
 def _out_of_fold(
@@ -83,12 +131,12 @@ def _out_of_fold(
     """Each row under each labelling, scored by the direction fitted without the row's fold."""
     names = np.unique(folds)
     seen = np.concatenate([np.broadcast_to(folds != name, labels.shape) for name in names])
-    scores = _scores(x, np.tile(labels, (len(names), 1)), seen)
+    scores = fitted_scores(x, np.tile(labels, (len(names), 1)), seen)
     fitted_without = scores.reshape(len(names), *labels.shape)
     return np.take_along_axis(fitted_without, np.searchsorted(names, folds)[None, None], axis=0)[0]
 
 
-def _scores(
+def fitted_scores(
     x: Rows, labels: Bool[np.ndarray, "fit row"], seen: Bool[np.ndarray, "fit row"]
 ) -> Float[np.ndarray, "fit row"]:
     """All rows on each unit direction fitted on those seen, about the midpoint of its classes.

@@ -1,19 +1,20 @@
 """An axis as a model's own block output shows it: one vector and one constant.
 
 A native axis is read as it is. An axis of another space comes after the model's alignment
-`x W + b`, so the projection `(x W + b) . u` of an activation is `x . (W u) + b . u`: the same number
-from one product in the model's own space.
+`x W + b`, so the projection `(x W + b) . u` of an activation is `x . (W u) + b . u`: the same
+number from one product in the model's own space.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from analysis.export import find_axis
+from warehouse.axes import find_axis
 from analysis.records import read_alignment
 from warehouse.connection import Connection, rows
 from warehouse.errors import AxisError
@@ -79,3 +80,41 @@ def find_readout(root: Path, connection: Connection, axis: str, model_id: str) -
         vector=vector,
         constant=constant,
     )
+
+
+def traced_models(connection: Connection, axis_id: str, models: Sequence[str]) -> list[str]:
+    """Ids of the models with traces that can be read on the axis, of those named (or all).
+
+    A model is NAME, or NAME@ID where versions differ. Raises `AxisError` where there are none.
+    """
+    found = rows(
+        connection,
+        """
+        select model, model_id
+        from models
+        where
+            model_id in (select model_id from generations)
+            and (
+                model_id in (select model_id from projections where axis_id = $axis_id)
+                or model_id in (select space_model_id from axes where axis_id = $axis_id)
+            )
+        order by all
+        """,
+        {"axis_id": axis_id},
+    )
+    wanted = [name.partition("@") for name in models] or [("", "", "")]
+    ids = []
+    for name, _, prefix in wanted:
+        fitting = [
+            row["model_id"]
+            for row in found
+            if name in ("", row["model"]) and row["model_id"].startswith(prefix)
+        ]
+        if not fitting:
+            there = ", ".join(sorted({row["model"] for row in found})) or "none"
+            raise AxisError(
+                f"no traces of {name or 'any model'} that can be projected on {axis_id} "
+                f"(there: {there}): run `axes ingest traces` and a study"
+            )
+        ids += fitting
+    return ids

@@ -7,9 +7,10 @@ and two studies share what they have in common.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def make_axis(
     kind: str,
     method: str,
     space: Space,
-    direction: Direction,
+    fit: Callable[[], Direction],
     fitted_on: Matrix,
     prompt_set: str,
     *,
@@ -71,10 +72,13 @@ def make_axis(
     alignment_id: str | None = None,
     sources: Sequence[Axis] = (),
     parameters: dict[str, Any] | None = None,
+    registered: Mapping[str, Direction] = MappingProxyType({}),
 ) -> Axis:
     """An axis with its id: a hash of everything that determines the vector.
 
-    `label` (a model or a group) and `variant` go into the name.
+    The vector is that of `registered`, or else what `fit` gives, in float32 as it is stored: so it
+    is the same for whoever fits it and for whoever finds it. `label` (a model or a group) and
+    `variant` go into the name.
     """
     key = content_key(
         kind,
@@ -90,6 +94,8 @@ def make_axis(
         alignment_id,
         [source.axis_id for source in sources],
     )
+    direction = registered[key] if key in registered else fit()
+    vector = direction.vector.astype(np.float32).astype(np.float64)
     name = "/".join([kind, label, str(space.layer), prompt_set, *variant])
     positive_count = int(fitted_on.labels.sum())
     row = {
@@ -115,7 +121,27 @@ def make_axis(
         "query": fitted_on.query,
         "parameters": json.dumps(parameters or {}, sort_keys=True),
     }
-    return Axis(key, name, kind, space, direction.vector, row)
+    return Axis(key, name, kind, space, vector, row)
+
+
+def registered_directions(connection: Connection, space: Space) -> dict[str, Direction]:
+    """The native directions of a model that are registered, at any layer, by axis id."""
+    found = query(
+        connection,
+        """
+        select axis_id, raw_norm, vector
+        from axes
+        where
+            kind = 'native' and space_model = ? and space_model_id = ?
+            and site = ? and pooling = ? and template = ?
+        """,
+        space.key,
+    )
+    if not found.num_rows:
+        return {}
+    stored = vectors(found.column("vector")).astype(np.float64)
+    named = zip(found["axis_id"].to_pylist(), stored, found["raw_norm"].to_pylist(), strict=True)
+    return {axis_id: Direction(vector, raw_norm) for axis_id, vector, raw_norm in named}
 
 
 def write_axes(root: Path, connection: Connection, run: Run, axes: Sequence[Axis]) -> None:
@@ -201,6 +227,26 @@ def read_alignment(root: Path, connection: Connection, alignment_id: str) -> Sto
         row["lambda_policy"] == "given",
     )
     return StoredAlignment(alignment_id, fit)
+
+
+def projection_counts(
+    connection: Connection, space: Space, prompt_ids: Sequence[str]
+) -> dict[str, int]:
+    """How many of a model's prompts have a projection, by axis id."""
+    cursor = connection.cursor()
+    cursor.register("asked", pa.table({"prompt_id": pa.array(prompt_ids, pa.string())}))
+    counted = rows(
+        cursor,
+        """
+        select axis_id, count(*) as count
+        from projections
+        semi join asked using (prompt_id)
+        where model = ? and model_id = ?
+        group by axis_id
+        """,
+        [space.model, space.model_id],
+    )
+    return {row["axis_id"]: row["count"] for row in counted}
 
 
 def write_projections(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
+import pyarrow as pa
+
 from warehouse.connection import Connection, connect, query, rows
 from warehouse.errors import AxesError
-from warehouse.render import render
+from warehouse.render import render, show
 
 STUDY_TABLE = """
 select
@@ -20,6 +23,13 @@ select
 from v_study
 where study_id = '{study_id}'
 order by prompt_set, model
+"""
+
+_PUBLISHED_TABLE = """
+select model, figure, published, ours, lower, upper, difference
+from v_published
+where study_id = '{study_id}'
+order by model, figure
 """
 
 _ALIGNMENT_TABLE = """
@@ -70,6 +80,12 @@ _TABLES = (
         _ALIGNMENT_TABLE,
     ),
     (
+        "Beside published figures",
+        "What others report for these models, beside the same figure here. Empty where the study "
+        "names none.",
+        _PUBLISHED_TABLE,
+    ),
+    (
         "Singular values of the stacked directions",
         "With k models all alike the first is sqrt(k) and the rest are 0.",
         _SINGULAR_VALUES,
@@ -82,6 +98,21 @@ _TABLES = (
     ),
     ("Jobs", "Everything that was run on this warehouse.", _RUNS),
 )
+
+
+def print_study(root: Path, study_id: str, output_format: str) -> None:
+    """Print the study table; on a terminal also what stands beside it."""
+    connection = connect(root)
+
+    def table(template: str) -> pa.Table:
+        return query(connection, template.replace("{study_id}", study_id))
+
+    show(table(STUDY_TABLE), output_format)
+    published = table(_PUBLISHED_TABLE)
+    if published.num_rows and output_format in ("table", "markdown"):
+        click.echo()
+        show(published, output_format)
+    click.echo(f"study {study_id}", err=True)
 
 
 def latest_study(connection: Connection, study: str | None = None) -> str:

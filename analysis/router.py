@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from analysis.answer_scores import Scoring
 from analysis.calibration import Calibration
 from analysis.policies import Limits, choose
-from analysis.scoring import Scoring
 from warehouse.errors import CoverageError, ModelError
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from analysis.answer_scores import SOURCES, Scoring, score_answers
 from analysis.answers import AnswerQuery, Answers
 from analysis.costs import read_values
 from analysis.policies import (
@@ -30,7 +31,6 @@ from analysis.policies import (
 )
 from analysis.router import Router, no_model
 from analysis.scores import Estimate
-from analysis.scoring import SOURCES, Scoring, score_answers
 from warehouse.connection import connect
 from warehouse.errors import ModelError
 from warehouse.runs import Run, record_run

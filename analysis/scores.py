@@ -44,6 +44,18 @@ def auroc(scores: Float[np.ndarray, " row"], labels: Bool[np.ndarray, " row"]) -
     return float((rank_sum - positive_count * (positive_count + 1) / 2) / pairs)
 
 
+def aurocs(
+    scores: Float[np.ndarray, "scorer row"], labels: Bool[np.ndarray, "scorer row"]
+) -> Float[np.ndarray, " scorer"]:
+    """AUROC of every row of scores under its own labels (or one row of labels for all)."""
+    labels = np.broadcast_to(labels, scores.shape)
+    positive_count = labels.sum(axis=1)
+    pairs = positive_count * (scores.shape[1] - positive_count)
+    rank_sum = np.where(labels, rankdata(scores, axis=1), 0.0).sum(axis=1)
+    won = rank_sum - positive_count * (positive_count + 1) / 2
+    return np.divide(won, pairs, where=pairs > 0, out=np.full(len(scores), np.nan))
+
+
 def auroc_interval(
     scores: Float[np.ndarray, " row"],
     labels: Bool[np.ndarray, " row"],

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
+
+from warehouse.errors import LabelError
 
 
 def grouped_folds(
@@ -16,14 +20,38 @@ def grouped_folds(
 ) -> Int[np.ndarray, " row"]:
     """The fold of every row: whole groups stay together, classes are balanced between folds.
 
-    There are fewer folds where there are fewer groups than `fold_count`.
+    There are fewer folds where a class lies in fewer groups than `fold_count`, so that every fold
+    can hold it; raises `LabelError` where one lies in a single group.
     """
-    fold_count = min(fold_count, len(np.unique(groups)))
+    least = min(len(np.unique(groups[labels == kind])) for kind in np.unique(labels))
+    if least < 2:
+        raise LabelError("a class lies in a single group: there is nothing to hold out")
+    fold_count = min(fold_count, least)
     folds = np.zeros(len(labels), dtype=np.int64)
     splitter = StratifiedGroupKFold(n_splits=fold_count, shuffle=True, random_state=seed)
     for fold, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):
         folds[held_out] = fold
     return folds
+
+
+def joined_groups(*groupings: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
+    """Groups that keep together whatever any of the groupings keeps together.
+
+    >>> joined_groups(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
+    [0, 0, 0, 1]
+    """
+    rows = np.arange(len(groupings[0]))
+    result = np.zeros(len(rows), dtype=np.int64)
+    for index, grouping in enumerate(groupings):
+        numbers = np.unique(grouping, return_inverse=True)[1]
+        if index == 0:
+            result = numbers
+            continue
+        size = max(result.max(), numbers.max()) + 1
+        links = coo_array((np.ones(len(rows)), (result, size + numbers)), shape=(2 * size,) * 2)
+        components = connected_components(links, directed=False)[1]
+        result = np.unique(components[result], return_inverse=True)[1]
+    return result
 
 
 def held_out_mask(row_count: int, *, fraction: float, seed: int) -> Bool[np.ndarray, " row"]:

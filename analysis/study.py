@@ -9,33 +9,40 @@ is read back with SQL.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from analysis.definition import Member, StudyDefinition, read_member
 from analysis.drift import project_tokens
 from analysis.evaluation import evaluate
 from analysis.fitting import METHOD_VERSION, align, fit_axes, project
+from analysis.published import PUBLISHED, write_published
+from analysis.steps import STEP_VERSION, Steps
 from warehouse.connection import connect, rows
-from warehouse.errors import ModelError
 from warehouse.progress import track
 from warehouse.runs import record_run
 from warehouse.writer import content_key, data_file, rows_table, write_rows
 
 
-def run_study(root: Path, definition: StudyDefinition, *, memory_limit: int | None = None) -> str:
+def run_study(
+    root: Path,
+    definition: StudyDefinition,
+    *,
+    published: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    memory_limit: int | None = None,
+) -> str:
     """Run what is not there yet and return the study's id; its numbers are in `evaluations`.
 
+    `published` (model -> figure -> value) are figures of others, stored beside the study's own.
     `memory_limit` (bytes) moves large matrices to the disk and changes no number.
     Raises `CoverageError`, `ModelError`, `PromptError` or `LabelError` where rows are missing or
     do not fit.
     """
     connection = connect(root, memory_limit=memory_limit)
     members = [read_member(connection, definition, name) for name in definition.models]
-    if definition.reference not in definition.models:
-        raise ModelError(f"the reference {definition.reference} is not among the study's models")
     study_id = _study_id(definition, members)
     if not data_file(root, "evaluations", study_id).exists():
         parameters = {"study_id": study_id, **asdict(definition)}
@@ -48,7 +55,8 @@ def run_study(root: Path, definition: StudyDefinition, *, memory_limit: int | No
                     advance(1)
             universal, fitted = fit_axes(root, connection, run, definition, members, aligned)
             project(root, connection, run, definition, members, fitted, universal)
-            evaluations = evaluate(definition, members, fitted, universal)
+            steps = Steps(root, connection, run)
+            evaluations = evaluate(definition, members, fitted, universal, steps)
             described = [
                 {
                     **row,
@@ -60,6 +68,8 @@ def run_study(root: Path, definition: StudyDefinition, *, memory_limit: int | No
             ]
             write_rows(root, "evaluations", rows_table("evaluations", described), name=study_id)
             run.rows += len(described)
+    if published:
+        write_published(root, study_id, definition, published)
     project_tokens(root, study_id, memory_limit=memory_limit)
     return study_id
 
@@ -81,17 +91,22 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
     counts: dict[str, dict[str, dict[str, int]]] = {"missing_count": {}, "alignment_overlap": {}}
     for row in found:
         metric, scorer, estimate = row["metric"], row["scorer"], row["estimate"]
-        if metric == "auroc" and row["model"] is None:
-            baselines.setdefault(row["prompt_set"], {})[scorer] = estimate
-        elif metric == "auroc":
+        name = scorer if metric == "auroc" else f"{scorer}_{metric}"
+        if metric in counts:
+            counts[metric].setdefault(row["model"], {})[row["prompt_set"]] = int(estimate)
+        elif metric.endswith(PUBLISHED):
+            figures = models[row["model"]].setdefault("published", {})
+            figures[row["scorer"]] = estimate
+        elif row["prompt_set"] is not None and row["model"] is None:
+            baselines.setdefault(row["prompt_set"], {})[name] = estimate
+        elif row["prompt_set"] is not None:
             area = models[row["model"]]["auroc"].setdefault(row["prompt_set"], {})
-            area[scorer] = estimate
-            if row["lower"] is not None:
-                area[f"{scorer}_lower"], area[f"{scorer}_upper"] = row["lower"], row["upper"]
+            area[name] = estimate
+            for end in ("lower", "upper", "p_value", "p_value_adjusted"):
+                if row[end] is not None:
+                    area[f"{name}_{end}"] = row[end]
             area["is_in_sample"] = row["is_in_sample"] or area.get("is_in_sample", False)
             models[row["model"]]["layer"] = row["layer"]
-        elif metric in counts:
-            counts[metric].setdefault(row["model"], {})[row["prompt_set"]] = int(estimate)
         elif metric != "singular_value":
             name = "alignment_r2" if metric == "r2_held_out" else metric
             models[row["model"]][name] = estimate
@@ -109,6 +124,7 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
 def _study_id(definition: StudyDefinition, members: Sequence[Member]) -> str:
     return content_key(
         METHOD_VERSION,
+        STEP_VERSION,
         asdict(definition),
         [
             (

@@ -6,7 +6,9 @@ order, is the same everywhere.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,9 +67,7 @@ class Trajectories:
     @property
     def row_set_hash(self) -> str:
         """Hash of the completions in order, with their labels and their lengths."""
-        return content_key(
-            self.generation_ids, self.is_positive.tolist(), self.lengths.tolist()
-        )
+        return content_key(self.generation_ids, self.is_positive.tolist(), self.lengths.tolist())
 
     def take(self, index: np.ndarray) -> Trajectories:
         """The completions of `index`, in its order."""
@@ -91,9 +91,7 @@ def read_trajectories(
     Raises `CoverageError` where there are none or those of several kinds, `LabelError` where a
     class is missing.
     """
-    found = rows(
-        connection, _COMPLETIONS, {**vars(selection), **_keys(readout)}
-    )
+    found = rows(connection, _COMPLETIONS, {**vars(selection), **_keys(readout)})
     _require_one_kind(readout, found)
     labelled = [row for row in found if row["is_positive"] is not None]
     is_positive = np.array([row["is_positive"] for row in labelled], dtype=bool)
@@ -153,6 +151,36 @@ def read_other_texts(
     values, texts = _values(connection, readout, ids)
     of_prompts = own.take(np.array([reader for _, reader in kept]))
     return replace(of_prompts, generation_ids=tuple(ids), texts=texts, values=values)
+
+
+def write_cross_completions(
+    connection: Connection, found: Trajectories, path: Path, *, seed: int = 0
+) -> Path:
+    """Write JSONL pairs of each prompt with a random completion of the other class; the path.
+
+    `axes ingest traces MODEL --completions FILE` scores them, and the next analysis reads them.
+    """
+    random = np.random.default_rng(seed)
+    texts = {
+        row["generation_id"]: row["text"]
+        for row in rows(
+            connection,
+            "select generation_id, text from generations where list_contains(?, generation_id)",
+            [list(found.generation_ids)],
+        )
+    }
+    lines = []
+    for of_class in (True, False):
+        readers = np.flatnonzero(found.is_positive == of_class)
+        writers = np.flatnonzero(found.is_positive != of_class)
+        drawn = np.resize(random.permutation(writers), len(readers))
+        for reader, writer in zip(readers, drawn, strict=True):
+            name = found.generation_ids[writer]
+            if texts[name]:
+                line = {"prompt_id": found.prompt_ids[reader], "completion": texts[name]}
+                lines.append(json.dumps({**line, "source": f"{OTHER_TEXT}{name}"}))
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
 
 _COMPLETIONS = """

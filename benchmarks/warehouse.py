@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.metrics import roc_auc_score
 
-from analysis.blocks import project
-from analysis.matrices import Space, load_matrix
+from analysis.matrices import Space
+from analysis.scoring import project_stored
 from benchmarks.run import Figure
 from warehouse.connection import connect, query, rows
 from warehouse.layout import init_root, partition_folder
@@ -69,7 +69,7 @@ def _projection(root: Path, count: int = 60_000, width: int = 1024) -> list[Figu
         )
 
     def by_library() -> None:
-        project(load_matrix(connect(root), _space("m", width, 1), "set").x, vector)
+        project_stored(connect(root), _space("m", width, 1), vector)
 
     sql, library = [], []
     for _ in range(ROUNDS):

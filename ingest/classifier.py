@@ -11,7 +11,15 @@ import torch
 from ingest.batching import plan_batches
 from ingest.fetch import fetch
 from ingest.hashes import files_hash
-from ingest.labeling import Completion, Label, LabelSummary, decide_class, label_completions
+from ingest.labeling import (
+    EVERYTHING,
+    Completion,
+    Label,
+    LabelSummary,
+    Scope,
+    decide_class,
+    label_completions,
+)
 from ingest.models import default_device
 from ingest.registry import resolve
 from warehouse.errors import ModelError
@@ -28,9 +36,7 @@ def label_by_classifier(
     positive: Sequence[str] = (),
     reads_prompt: bool = False,
     device: str | None = None,
-    model: str | None = None,
-    prompt_set: str | None = None,
-    limit: int | None = None,
+    scope: Scope = EVERYTHING,
 ) -> LabelSummary:
     """Label completions with a text-classification model: a folder or a hub id, safetensors only.
 
@@ -64,8 +70,7 @@ def label_by_classifier(
         "positive": list(positive),
         "reads_prompt": reads_prompt,
     }
-    scope = {"model": model, "prompt_set": prompt_set, "limit": limit}
-    return label_completions(root, labeler, decide, parameters, **scope)
+    return label_completions(root, labeler, decide, parameters, scope=scope)
 
 
 class _Classifier:

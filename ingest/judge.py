@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ingest.judge_client import JudgeClient
-from ingest.labeling import Completion, Label, LabelSummary, label_completions
+from ingest.labeling import EVERYTHING, Completion, Label, LabelSummary, Scope, label_completions
 from warehouse.errors import LabelError
 from warehouse.runs import Run
 from warehouse.writer import content_key
@@ -106,9 +106,7 @@ def label_by_judge(
     concurrency: int = 4,
     price_in: float | None = None,
     price_out: float | None = None,
-    model: str | None = None,
-    prompt_set: str | None = None,
-    limit: int | None = None,
+    scope: Scope = EVERYTHING,
 ) -> JudgeSummary:
     """Ask the judge about each completion that it has not labelled.
 
@@ -142,9 +140,8 @@ def label_by_judge(
         "price_in": price_in,
         "price_out": price_out,
     }
-    scope = {"model": model, "prompt_set": prompt_set, "limit": limit}
     with ThreadPoolExecutor(concurrency) as pool:
         summary = label_completions(
-            root, labeler, decide, parameters, chunk=4 * concurrency, **scope
+            root, labeler, decide, parameters, chunk=4 * concurrency, scope=scope
         )
     return JudgeSummary(**asdict(summary), **asdict(client.usage), cost=cost())

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from warehouse.options import format_option, root_option
 
+if TYPE_CHECKING:
+    from ingest.labeling import Scope
+
 
 def _scope_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Which completions are labelled."""
+    """Which completions are labelled; `_scope` takes them out again."""
     for option in (
         format_option,
         root_option,
@@ -22,6 +25,12 @@ def _scope_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def _scope(options: dict[str, Any]) -> Scope:
+    from ingest.labeling import Scope
+
+    return Scope(**{name: options.pop(name) for name in ("model", "prompt_set", "limit")})
 
 
 @click.group()
@@ -59,7 +68,7 @@ def refusals_command(root: Path, output_format: str, **options: Any) -> None:
     from ingest.refusals import label_refusals
     from warehouse.render import show_record
 
-    show_record(label_refusals(root, **options), output_format)
+    show_record(label_refusals(root, scope=_scope(options), **options), output_format)
 
 
 @label.command("inherit")
@@ -74,7 +83,7 @@ def inherit_command(root: Path, output_format: str, **options: Any) -> None:
     from ingest.labeling import inherit_labels
     from warehouse.render import show_record
 
-    show_record(inherit_labels(root, **options), output_format)
+    show_record(inherit_labels(root, scope=_scope(options), **options), output_format)
 
 
 @label.command("import")
@@ -117,7 +126,9 @@ def classifier_command(classifier: str, root: Path, output_format: str, **option
     from ingest.classifier import label_by_classifier
     from warehouse.render import show_record
 
-    show_record(label_by_classifier(root, classifier, **options), output_format)
+    show_record(
+        label_by_classifier(root, classifier, scope=_scope(options), **options), output_format
+    )
 
 
 @label.command("judge")
@@ -175,5 +186,5 @@ def judge_command(
 
     asked = read_template(template)
     with JudgeClient(judge_url, judge_model, rate=rate, timeout=timeout) as client:
-        summary = label_by_judge(root, client, asked, **options)
+        summary = label_by_judge(root, client, asked, scope=_scope(options), **options)
     show_record(summary, output_format)

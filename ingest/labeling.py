@@ -6,7 +6,7 @@ Labelers differ in how they decide (`refusals`, `classifier`, `judge`, a user's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -43,6 +43,18 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Scope:
+    """Which completions are meant: those of a model, to the prompts of a set; by default all."""
+
+    model: str | None = None
+    prompt_set: str | None = None
+    limit: int | None = None
+
+
+EVERYTHING = Scope()
+
+
+@dataclass(frozen=True)
 class LabelSummary:
     """What a labeler did; counts are of completions, `labelled_count` of new labels."""
 
@@ -58,25 +70,22 @@ def label_completions(
     root: Path,
     labeler: str,
     decide: Callable[[Run, Sequence[Completion]], Iterable[Label]],
-    parameters: dict[str, object],
+    parameters: Mapping[str, object],
     *,
-    model: str | None = None,
-    prompt_set: str | None = None,
-    limit: int | None = None,
+    scope: Scope = EVERYTHING,
     chunk: int = 512,
 ) -> LabelSummary:
     """Let `decide` label the completions that `labeler` has not labelled, and store what it says.
 
     Labels are committed a chunk at a time, so that a job that is stopped goes on from there.
     """
-    scope = {"labeler": labeler, "model": model, "prompt_set": prompt_set, "limit": limit}
     notice = f"{labeler} is being asked by another job on {root}: waiting for it"
     labelled: list[Label] = []
     with (
         locked(root, f"label.{quote(labeler, safe='')}", notice=notice),
-        record_run(root, "label", {**scope, **parameters}) as run,
+        record_run(root, "label", {"labeler": labeler, **vars(scope), **parameters}) as run,
     ):
-        asked = read_completions(root, model=model, prompt_set=prompt_set, limit=limit)
+        asked = read_completions(root, scope)
         there = _labelled(root, labeler)
         new = [completion for completion in asked if completion.generation_id not in there]
         with track(f"label {labeler}", len(new), "completions") as advance:
@@ -100,12 +109,7 @@ def label_completions(
 
 
 def inherit_labels(
-    root: Path,
-    labeler: str = "dataset",
-    *,
-    model: str | None = None,
-    prompt_set: str | None = None,
-    limit: int | None = None,
+    root: Path, labeler: str = "dataset", *, scope: Scope = EVERYTHING
 ) -> LabelSummary:
     """Give each completion the label that `labeler` has given its prompt."""
     found = rows(
@@ -118,7 +122,7 @@ def inherit_labels(
         where labels.labeler = $labeler and prompt_set = coalesce($prompt_set, prompt_set)
         group by generations.generation_id
         """,
-        {"labeler": labeler, "prompt_set": prompt_set},
+        {"labeler": labeler, "prompt_set": scope.prompt_set},
     )
     if not found:
         raise LabelError(f"no prompt of a completion has a label by {labeler}")
@@ -129,8 +133,7 @@ def inherit_labels(
             if completion.generation_id in known:
                 yield known[completion.generation_id]
 
-    scope = {"model": model, "prompt_set": prompt_set, "limit": limit}
-    return label_completions(root, labeler, decide, {"kind": "inherit"}, **scope)
+    return label_completions(root, labeler, decide, {"kind": "inherit"}, scope=scope)
 
 
 def import_labels(
@@ -187,10 +190,8 @@ def decide_class(labels: Iterable[str], positive: Sequence[str]) -> dict[str, bo
     return decided
 
 
-def read_completions(
-    root: Path, *, model: str | None = None, prompt_set: str | None = None, limit: int | None = None
-) -> list[Completion]:
-    """The completions of a model (default: of all) to the prompts of a set, by id."""
+def read_completions(root: Path, scope: Scope = EVERYTHING) -> list[Completion]:
+    """The completions that are meant, with their prompts, by id."""
     found = rows(
         connect_tables(root, "generations", "prompts"),
         """
@@ -202,7 +203,7 @@ def read_completions(
         order by generation_id
         limit $limit
         """,
-        {"model": model, "prompt_set": prompt_set, "limit": 2**62 if limit is None else limit},
+        {**vars(scope), "limit": 2**62 if scope.limit is None else scope.limit},
     )
     return [Completion(**row) for row in found]
 

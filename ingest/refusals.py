@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from ingest.labeling import Completion, Label, LabelSummary, label_completions
+from ingest.labeling import EVERYTHING, Completion, Label, LabelSummary, Scope, label_completions
 from warehouse.errors import LabelError
 from warehouse.runs import Run
 from warehouse.writer import content_key
@@ -26,9 +26,7 @@ def label_refusals(
     root: Path,
     *,
     phrases: Path | None = None,
-    model: str | None = None,
-    prompt_set: str | None = None,
-    limit: int | None = None,
+    scope: Scope = EVERYTHING,
 ) -> LabelSummary:
     """Label completions `refusal` (positive) or `no_refusal`.
 
@@ -50,8 +48,7 @@ def label_refusals(
         "phrases": None if phrases is None else str(phrases.resolve()),
         "phrases_hash": digest,
     }
-    scope = {"model": model, "prompt_set": prompt_set, "limit": limit}
-    return label_completions(root, labeler, decide, parameters, **scope)
+    return label_completions(root, labeler, decide, parameters, scope=scope)
 
 
 def holds(text: str, phrases: Sequence[str]) -> bool:

@@ -60,7 +60,7 @@ def write_traces(
     """
     model = loaded.spec.name
     name = content_key(sorted(traces))
-    decode = cache(lambda token_id: loaded.tokenizer.decode([token_id]))
+    decode = cache(lambda token_id: str(loaded.tokenizer.decode([token_id])))
     tokens = [
         _token_rows(key, trace, layer, kept, decode, run)
         for key, trace in traces.items()

@@ -326,17 +326,11 @@ def test_help_imports_neither_torch_nor_duckdb():
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_importing_axes_is_quick_and_imports_no_library():
+def test_importing_axes_imports_no_library():
     script = (
-        "import sys, time; started = time.perf_counter(); import axes;"
-        "print(time.perf_counter() - started);"
+        "import sys, axes;"
         "print(sorted({'torch', 'duckdb', 'polars', 'pyarrow', 'numpy', 'prompt_toolkit'}"
         " & set(sys.modules)), axes.__all__)"
     )
-    seconds = []
-    for _ in range(3):
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-        taken, said = done.stdout.splitlines()
-        assert said == "[] ['AxesError', 'connect', 'scan']"
-        seconds.append(float(taken))
-    assert min(seconds) < 0.15
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "[] ['AxesError', 'connect', 'scan']", done.stderr

@@ -37,6 +37,10 @@ class AxisError(AxesError):
     """An axis is unknown, ambiguous, or does not fit what it is applied to."""
 
 
+class DefinitionError(AxesError):
+    """A study's definition holds something that is unknown, missing or of the wrong type."""
+
+
 class CalibrationError(AxesError):
     """A calibration is unknown, ambiguous, or cannot be fitted on the rows given."""
 

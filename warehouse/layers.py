@@ -2,19 +2,23 @@
 
 SQL reads the same rows; this way they do not pass through DuckDB's lists, which doubles the time.
 The index of keys names the files that hold the layer, statistics the row groups in them. Under a
-memory limit DuckDB reads all the same: it keeps to what it is given, and Arrow's scanner does not.
+memory limit DuckDB reads all the same: it keeps to what it is given, Arrow does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import reduce
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, reduce
+from itertools import islice
 from operator import and_
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from warehouse.connection import Connection, is_limited, query, root_of, stream, vectors
 from warehouse.errors import QueryError
@@ -22,8 +26,8 @@ from warehouse.layout import partition_folder
 from warehouse.schemas import TABLES
 
 _TABLE = TABLES["activations"]
-# Batches and files that are decoded ahead of the reader: enough for the cores, little memory.
-_BATCH_ROWS, _BATCHES_AHEAD, _FILES_AHEAD = 2048, 2, 2
+# Row groups decoded at once: one column is one thread's work, and a group takes some megabytes.
+_DECODERS = 3
 
 
 def layer_batches(
@@ -60,27 +64,70 @@ def _by_sql(
 def _by_arrow(
     connection: Connection, model: str, keys: Mapping[str, str], layer: int
 ) -> Iterator[tuple[pa.Array, np.ndarray]]:
-    paths = _files(connection, model, keys, layer)
-    if not paths:
-        return
-    wanted = {**keys, "layer": layer}
-    scanner = ds.dataset(paths, schema=_TABLE.file_schema, format="parquet").scanner(
-        columns=["prompt_id", "vector"],
-        filter=reduce(and_, (ds.field(name) == value for name, value in wanted.items())),
-        batch_size=_BATCH_ROWS,
-        batch_readahead=_BATCHES_AHEAD,
-        fragment_readahead=_FILES_AHEAD,
-        # Else a whole file is kept in memory for as long as it is read.
-        fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False),
-    )
+    wanted: dict[str, str | int] = {**keys, "layer": layer}
     try:
-        for batch in scanner.to_batches():
-            if len(batch):
-                yield batch.column("prompt_id"), vectors(batch.column("vector"))
+        for table in _decoded(_row_groups(_files(connection, model, keys, layer), wanted)):
+            if len(table):
+                yield table.column("prompt_id").combine_chunks(), vectors(table.column("vector"))
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
         raise QueryError(f"{' '.join(str(error).split())}: run `axes warehouse check`") from error
+
+
+def _row_groups(
+    paths: Sequence[Path], wanted: Mapping[str, str | int]
+) -> Iterator[Callable[[], pa.Table]]:
+    """What decodes each row group in which a row may have the `wanted` keys."""
+    for path in paths:
+        metadata = pq.read_metadata(path)
+        for number in range(metadata.num_row_groups):
+            mixed = _mixed_columns(metadata.row_group(number), wanted)
+            if mixed is not None:
+                yield partial(
+                    _decode, path, metadata, number, {name: wanted[name] for name in mixed}
+                )
+
+
+def _mixed_columns(group: pq.RowGroupMetaData, wanted: Mapping[str, str | int]) -> list[str] | None:
+    """The columns with other values beside the wanted one, None where one cannot hold it at all."""
+    columns = [group.column(index) for index in range(group.num_columns)]
+    statistics = {column.path_in_schema: column.statistics for column in columns}
+    mixed = []
+    for name, value in wanted.items():
+        known = statistics.get(name)
+        if known is None or not known.has_min_max:
+            mixed.append(name)
+        elif not known.min <= value <= known.max:
+            return None
+        elif known.min != known.max or known.null_count:
+            mixed.append(name)
+    return mixed
+
+
+def _decode(
+    path: Path, metadata: pq.FileMetaData, number: int, mixed: Mapping[str, str | int]
+) -> pa.Table:
+    """A row group's prompt ids and vectors, of the rows with the values of `mixed`.
+
+    Ingest writes a row group for each layer and key: there is nothing to leave out as a rule, and
+    leaving out would copy every vector.
+    """
+    with pq.ParquetFile(path, metadata=metadata, pre_buffer=False) as file:
+        table = file.read_row_group(number, columns=["prompt_id", "vector", *mixed])
+    if mixed:
+        table = table.filter(reduce(and_, (pc.field(name) == mixed[name] for name in mixed)))
+    return table
+
+
+def _decoded(tasks: Iterator[Callable[[], pa.Table]]) -> Iterator[pa.Table]:
+    """The results in order, a few decoded ahead of the reader on threads of their own."""
+    with ThreadPoolExecutor(_DECODERS) as pool:
+        pending = deque(pool.submit(task) for task in islice(tasks, _DECODERS))
+        while pending:
+            table = pending.popleft().result()
+            pending.extend(pool.submit(task) for task in islice(tasks, 1))
+            yield table
 
 
 def _files(connection: Connection, model: str, keys: Mapping[str, str], layer: int) -> list[Path]:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def _build(root: Path, version: int) -> None:
     for table in TABLES.values():
         changes = [step[table.name] for step in steps if table.name in step]
         if any(_lacks_columns(path, table) for path in data_files(root, table)):
-            changes.append(lambda group, table=table: _with_optional_columns(group, table))
+            changes.append(partial(_with_optional_columns, table=table))
         is_new = not (root / table.name).exists()
         records[table.name] = {}
         if changes or is_new:

@@ -442,6 +442,24 @@ _EVALUATIONS = Table(
     ),
 )
 
+_STEPS = Table(
+    name="steps",
+    grain="step of a study that ended in figures",
+    key=("step_id",),
+    schema=pa.schema(
+        [
+            _column("step_id", TEXT, "hash of the step's kind and inputs"),
+            _column("step", TEXT, "what was computed: auroc, null, baselines, ..."),
+            _optional("model", TEXT, "the model it is of; null for the group or the prompts"),
+            _optional("model_id", TEXT, "its models.model_id"),
+            _optional("prompt_set", TEXT, "the prompts it is of, if of one set"),
+            _column("inputs", TEXT, "everything that the figures depend on, as JSON"),
+            _column("figures", TEXT, "what came out, as JSON: rows of evaluations"),
+            _RUN,
+        ]
+    ),
+)
+
 _CALIBRATIONS = Table(
     name="calibrations",
     grain="model, axis, calibration rows, method and target",
@@ -528,11 +546,11 @@ _DRIFT_FIGURES = Table(
                 "slope_difference, positive_slope, negative_slope, imbalance_before, "
                 "imbalance_after, drift_cosine, mean_difference, running_auroc, decided_step, lead",
             ),
-            _optional(
+            _column(
                 "control",
                 TEXT,
-                "null: all completions; matched_prompt, matched_length, lasting, random_axes, "
-                "shuffled_tokens, other_text",
+                "none: all completions as they are; matched_prompt, matched_length, lasting, "
+                "random_axes, shuffled_tokens, other_text",
             ),
             _optional("step", pa.int32(), "of a curve; null for a figure of whole completions"),
             _column("estimate", pa.float64(), "the figure; the mean of a null"),
@@ -708,6 +726,7 @@ TABLES: dict[str, Table] = {
         _PROJECTIONS,
         _TOKEN_PROJECTIONS,
         _EVALUATIONS,
+        _STEPS,
         _CALIBRATIONS,
         _TRAJECTORIES,
         _DRIFT_FIGURES,

@@ -37,6 +37,8 @@ written as (
     union all
     select run_id from stg_scored_answers
     union all
+    select run_id from stg_steps
+    union all
     select run_id from stg_token_projections
 )
 

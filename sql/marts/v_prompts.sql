@@ -9,14 +9,28 @@ create view v_prompts as
 with
 prompts as (select * from stg_prompts),
 
-labels as (
+prompt_labels as (
     select * from stg_labels
     where generation_id is null
-    qualify
-        labeler = first_value(labeler) over (
-            partition by prompt_set
-            order by labeler != 'dataset', labeler
-        )
+),
+
+labelers as (
+    select
+        prompt_set,
+        coalesce(
+            min(labeler) filter (where labeler = 'dataset'), min(labeler)
+        ) as labeler
+    from prompt_labels
+    group by prompt_set
+),
+
+labels as (
+    select prompt_labels.*
+    from prompt_labels
+    inner join labelers
+        on
+            prompt_labels.prompt_set = labelers.prompt_set
+            and prompt_labels.labeler = labelers.labeler
 ),
 
 final as (

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import percentileofscore
 from sklearn.calibration import _SigmoidCalibration
@@ -58,6 +58,7 @@ def test_scales_that_take_no_labels_do_not_change_with_them(method):
 
 
 @every_method
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(-9, 9), st.booleans()), min_size=2, max_size=40).filter(
         lambda rows: len({label for _, label in rows}) == 2 and len({x for x, _ in rows}) > 1

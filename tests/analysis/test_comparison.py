@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from analysis.answer_scores import score_answers
 from analysis.answers import AnswerQuery
 from analysis.comparison import rank_models, run_comparison
-from analysis.scoring import score_answers
 from axes import cli
 from tests.answer_worlds import AXIS, AnswerWorld, make_answers
 from tests.rows import put

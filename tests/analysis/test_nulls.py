@@ -1,9 +1,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from analysis.alignment import RidgeFitter
 from analysis.directions import difference_in_means
-from analysis.nulls import cross_validated_scores, shuffled_labels
+from analysis.nulls import (
+    cross_validated_scores,
+    random_directions,
+    shuffled_alignments,
+    shuffled_labels,
+)
 from analysis.scores import auroc
 from analysis.splits import grouped_folds
 
@@ -108,3 +115,40 @@ def test_the_cross_validated_null_lies_about_one_half_and_is_beaten_by_a_planted
     assert abs(null.held_out.mean() - 0.5) < 0.03
     assert null.in_sample.min() > 0.8
     assert auroc(cross_validated_scores(x, LABELS, PAIRS), LABELS) > null.held_out.max()
+
+
+def test_random_directions_know_nothing():
+    random = np.random.default_rng(5)
+    x = random.standard_normal((200, 40)) + 300.0
+    x[:, 0] += 3 * (np.arange(200) < 100)
+    null = random_directions(x, np.arange(200) < 100)
+    assert len(null) == 200
+    assert 0.45 < null.mean() < 0.55
+    assert null.std() > 0.02
+
+
+def test_one_shuffled_alignment_is_that_of_the_whole_map_of_shuffled_rows():
+    """Pulled back by one regression of a number a row, or by the map of every dimension."""
+    random = np.random.default_rng(6)
+    benign, target = random.standard_normal((80, 10)) + 5, random.standard_normal((80, 7)) - 3
+    axis, x = random.standard_normal(7), random.standard_normal((60, 10))
+    labels = np.arange(60) % 2 == 0
+    found = shuffled_alignments(benign, target, axis, 3.0, x, labels, count=1, seed=2)
+    order = np.random.default_rng(2).permutation(80)
+    fitted = RidgeFitter(10, 7).update(benign, target[order]).solve(3.0)
+    assert found[0] == pytest.approx(auroc(fitted.apply(x) @ axis, labels), abs=1e-12)
+
+
+def test_a_true_alignment_beats_shuffled_ones():
+    random = np.random.default_rng(7)
+    benign = random.standard_normal((300, 12))
+    target = benign @ random.standard_normal((12, 12)) + 0.1 * random.standard_normal((300, 12))
+    labels = np.arange(200) % 2 == 0
+    x = random.standard_normal((200, 12))
+    x[:, 0] += 3 * labels
+    fitted = RidgeFitter(12, 12).update(benign, target).solve(1.0)
+    axis = np.linalg.pinv(fitted.weights) @ np.eye(12)[0]
+    true = auroc(x @ fitted.weights @ axis, labels)
+    null = shuffled_alignments(benign, target, axis, 1.0, x, labels)
+    assert true > np.quantile(null, 0.95)
+    assert 0.4 < np.median(null) < 0.6

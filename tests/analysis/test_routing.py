@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from analysis.answer_scores import read_scoring, score_answers
 from analysis.answers import AnswerQuery, read_answers
 from analysis.policies import Limits, best_single, choose
 from analysis.router import Router
 from analysis.routing import run_routing
-from analysis.scoring import read_scoring, score_answers
 from axes import cli
 from tests.answer_worlds import (
     AXIS,

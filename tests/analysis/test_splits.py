@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.splits import grouped_folds, held_out_mask
+from analysis.splits import grouped_folds, held_out_groups, held_out_mask, joined_groups
+from warehouse.errors import LabelError
 
 
 def test_groups_are_never_split_and_classes_are_balanced():
@@ -36,3 +38,36 @@ def test_a_held_out_part_is_never_all_and_never_nothing(count, fraction, seed):
     assert 1 <= mask.sum() < count
     assert abs(mask.sum() - fraction * count) <= 1
     np.testing.assert_array_equal(mask, held_out_mask(count, fraction=fraction, seed=seed))
+
+
+def test_a_class_in_one_group_cannot_be_held_out():
+    with pytest.raises(LabelError, match="a class lies in a single group"):
+        grouped_folds(np.arange(10) < 5, np.repeat([0, 1], 5))
+
+
+def test_every_training_part_holds_both_classes_where_groups_are_of_one_class():
+    labels = np.repeat([True, True, True, False, False, False, False], 10)
+    groups = np.repeat(np.arange(7), 10)
+    for seed in range(20):
+        folds = grouped_folds(labels, groups, seed=seed)
+        for fold in np.unique(folds):
+            assert len(np.unique(labels[folds != fold])) == 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=30))
+def test_joined_groups_are_the_finest_that_keep_both(rows):
+    first, second = (np.array(side) for side in zip(*rows, strict=True))
+    found = joined_groups(first, second)
+    together = (first[:, None] == first) | (second[:, None] == second)
+    while not np.array_equal(wider := together @ together, together):
+        together = wider
+    np.testing.assert_array_equal(found[:, None] == found, together)
+
+
+def test_held_out_groups_are_whole_and_of_every_kind():
+    labels = np.tile([True, False, True, False, False, True], 20)
+    groups = np.repeat(np.arange(60), 2)
+    drawn = held_out_groups(labels, groups, fraction=0.25, seed=3)
+    assert (drawn[::2] == drawn[1::2]).all()
+    assert drawn.sum() == 30
+    assert labels[drawn].sum() == 15

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from ingest.identity import identify
 from ingest.prompts import prompt_id
 from ingest.registry import ModelSpec, resolve
 from tests.rows import put
@@ -92,6 +93,29 @@ def overflow_in_half_precision(folder: Path) -> None:
     weights["model.layers.2.mlp.down_proj.weight"] *= 1e5
     assert all(weight.abs().max() < 65504 for weight in weights.values()), "the weights fit"
     save_file(weights, path, metadata={"format": "pt"})
+
+
+def put_axis(root: Path, llama: ModelSpec, name: str, layer: int) -> np.ndarray:
+    """A native axis of the tiny model; returns its vector."""
+    vector = np.random.default_rng(layer).normal(size=32)
+    vector /= np.linalg.norm(vector)
+    model_id = identify(llama, Path(llama.source), "float32").model_id
+    put(
+        root,
+        "axes",
+        {
+            "axis_id": f"id-{name}",
+            "name": name,
+            "kind": "native",
+            "space_model": llama.name,
+            "space_model_id": model_id,
+            "layer": layer,
+            "site": "resid_post",
+            "vector": vector.tolist(),
+            "run_id": "none",
+        },
+    )
+    return vector
 
 
 def activation_rows(root: Path) -> dict[tuple, np.ndarray]:

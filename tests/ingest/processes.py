@@ -38,6 +38,9 @@ SELECTION = Selection(
 )
 TRACES = {"layers": [1, 3], "max_new_tokens": 3, "batch_size": 2, "temperature": 1.0}
 
+# Tokens in one table, their projections on the axis called `axis` in another.
+PROJECTED = {**TRACES, "layers": None, "axes": ["axis"], "prompt_tokens": True}
+
 # Where a job can kill itself: the table that is being written, the instant, and which time.
 Instant = tuple[str, str, int]
 INSTANTS = ("begin", "within", "before fsync", "after fsync", "after rename", "end")
@@ -60,6 +63,12 @@ def run_traces(
     """Run the job, which commits every batch."""
     _prepare(instant)
     ingest.traces.ingest_traces(root, resolve(str(model)), "texts", dtype=dtype, **TRACES)
+
+
+def run_projected(root: Path, model: Path, instant: Instant | None = None) -> None:
+    """Run the job that keeps projections and no vectors; it commits every batch."""
+    _prepare(instant)
+    ingest.traces.ingest_traces(root, resolve(str(model)), "texts", **PROJECTED)
 
 
 def run_command(

@@ -15,6 +15,7 @@ import pytest
 import ingest.judge_client
 from ingest.judge import JudgeSummary, label_by_judge, read_template
 from ingest.judge_client import JudgeClient
+from ingest.labeling import Scope
 from tests.ingest.conftest import last_run
 from tests.rows import put, put_prompts
 from warehouse.connection import connect, rows
@@ -191,11 +192,11 @@ def test_what_the_user_must_mend_is_not_asked_again(lake: Path, stub: Stub) -> N
 )
 def test_an_answer_that_is_not_as_asked_is_no_label(lake: Path, stub: Stub, content: str) -> None:
     stub.decide = lambda _body, _attempt: said(content)
-    summary = judge(lake, stub, limit=1)
+    summary = judge(lake, stub, scope=Scope(limit=1))
     assert (summary.labelled_count, summary.unlabelled_count) == (0, 1)
     assert "no label for g0: the " in last_run(lake)["message"]
     stub.decide = by_number
-    assert judge(lake, stub, limit=1).labelled_count == 1
+    assert judge(lake, stub, scope=Scope(limit=1)).labelled_count == 1
 
 
 def test_no_more_requests_start_in_a_second_than_are_allowed(lake: Path, stub: Stub) -> None:
@@ -210,7 +211,7 @@ def test_no_more_requests_start_in_a_second_than_are_allowed(lake: Path, stub: S
 def test_a_completion_cannot_smuggle_in_a_placeholder(lake: Path, stub: Stub) -> None:
     new = {"model": "m", "model_id": "x", "prompt_id": "p", "generation_id": "a"}
     put(lake, "generations", {**new, "text": "answer 2\n{prompt} {completion}"})
-    judge(lake, stub, limit=1)
+    judge(lake, stub, scope=Scope(limit=1))
     assert "answer 2\n{prompt} {completion}\n</answer>" in stub.seen[0]["messages"][-1]["content"]
 
 

@@ -2,7 +2,7 @@
 
 Half of the kills come from outside at random instants; with the other half the job kills itself at
 each instant of a write: before, between and after its row groups, its fsync, its rename and its
-two tables.
+tables.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import pytest
 from ingest.activations import ingest_activations
 from ingest.registry import ModelSpec
 from ingest.traces import ingest_traces
-from tests.ingest.conftest import ImportTexts, assert_checks_pass, forked
-from tests.ingest.processes import INSTANTS, SELECTION, TRACES, run_activations, run_traces
+from tests.ingest.conftest import ImportTexts, assert_checks_pass, forked, put_axis
+from tests.ingest.processes import INSTANTS, PROJECTED, SELECTION, run_activations, run_projected
 from warehouse.connection import connect, query, rows, vectors
 from warehouse.schemas import TABLES
 from warehouse.writer import data_file
@@ -36,7 +36,7 @@ PROMPTS = 150
 def kill_often(
     root: Path, model: Path, job: Callable[..., None], tables: Sequence[str], *, seed: int
 ) -> list[int]:
-    """Start a job and have it killed, 26 times; returns how many files each kill left."""
+    """Start a job and have it killed, 26 times or more; returns how many files each kill left."""
     chance = random.Random(seed)
     folders = [data_file(root, table, "any", model.name).parent for table in tables]
     plan: list[Any] = [*itertools.product(tables, INSTANTS), *[None] * RANDOM_KILLS]
@@ -101,8 +101,9 @@ def assert_same_rows(first: Path, second: Path, tables: Sequence[str]) -> None:
 
 
 @pytest.fixture
-def roots(root: Path, tmp_path: Path, import_texts: ImportTexts) -> list[Path]:
-    """Three warehouses with the same prompts."""
+def roots(root: Path, tmp_path: Path, llama: ModelSpec, import_texts: ImportTexts) -> list[Path]:
+    """Three warehouses with the same prompts and an axis."""
+    put_axis(root, llama, "axis", 1)
     import_texts([f"prompt {index} {'x' * (index % 13)}" for index in range(PROMPTS)])
     return [root, *(shutil.copytree(root, tmp_path / name) for name in ("traces", "whole"))]
 
@@ -111,14 +112,15 @@ def test_jobs_killed_and_resumed_equal_uninterrupted_ones(
     roots: list[Path], llama: ModelSpec, llama_folder: Path
 ) -> None:
     killed_activations, killed_traces, whole = roots
-    stored, generated = ("activations", "prompt_tokens"), ("generation_tokens", "generations")
+    stored = ("activations", "prompt_tokens")
+    generated = ("generation_tokens", "token_projections", "generations")
     with ThreadPoolExecutor(2) as campaigns:
         waiting = [
             campaigns.submit(
                 kill_often, killed_activations, llama_folder, run_activations, stored, seed=0
             ),
             campaigns.submit(
-                kill_often, killed_traces, llama_folder, run_traces, generated, seed=1
+                kill_often, killed_traces, llama_folder, run_projected, generated, seed=1
             ),
         ]
         left = [campaign.result() for campaign in waiting]
@@ -134,7 +136,7 @@ def test_jobs_killed_and_resumed_equal_uninterrupted_ones(
     for root in (killed_activations, whole):
         ingest_activations(root, llama, {"texts": None}, SELECTION)
     for root in (killed_traces, whole):
-        ingest_traces(root, llama, "texts", **TRACES)
+        ingest_traces(root, llama, "texts", **PROJECTED)
     assert_same_rows(killed_activations, whole, stored)
     assert_same_rows(killed_traces, whole, generated)
     assert len(table_rows(whole, "activations")[0]) == PROMPTS * 16

@@ -27,8 +27,8 @@ from tests.ingest.conftest import (
     assert_checks_pass,
     last_run,
     overflow_in_half_precision,
+    put_axis,
 )
-from tests.rows import put
 from tests.tiny_models import byte_tokenizer, save_tiny
 from warehouse.connection import connect, rows
 from warehouse.errors import LayerError, ModelError, NonFiniteError, PromptError
@@ -367,29 +367,6 @@ def test_what_cannot_be_run_is_named_or_skipped(
     assert completions(root).keys() == set(TEXTS)
     with pytest.raises(LayerError, match="layer 4 of tiny-llama does not exist"):
         run(layers=[4])
-
-
-def put_axis(root: Path, llama: ModelSpec, name: str, layer: int) -> np.ndarray:
-    """A native axis of the tiny model; returns its vector."""
-    vector = np.random.default_rng(layer).normal(size=32)
-    vector /= np.linalg.norm(vector)
-    model_id = identify(llama, Path(llama.source), "float32").model_id
-    put(
-        root,
-        "axes",
-        {
-            "axis_id": f"id-{name}",
-            "name": name,
-            "kind": "native",
-            "space_model": llama.name,
-            "space_model_id": model_id,
-            "layer": layer,
-            "site": "resid_post",
-            "vector": vector.tolist(),
-            "run_id": "none",
-        },
-    )
-    return vector
 
 
 def test_a_sampled_row_does_not_depend_on_its_batch(

@@ -33,6 +33,8 @@ ACTIVATION = {
 AXIS = {"axis_id": "axis", "name": "native", "vector": [0.6, 0.8]}
 PROJECTION = {"model": "m", "model_id": "m1", "axis_id": "axis", "prompt_id": "p0"}
 CALIBRATION = {"calibration_id": "c", "model": "m", "model_id": "m1", "axis_id": "axis"}
+TRAJECTORY = {"model": "m", "drift_id": "d", "axis_id": "axis", "generation_id": "g"}
+DRIFT_FIGURE = {"drift_id": "d", "model": "m", "axis_id": "axis"}
 GENERATION = {
     "model": "m",
     "model_id": "m1",
@@ -152,6 +154,11 @@ PLANTED: list[tuple[str, str, list[Row]]] = [
     ("calibrations_unique_key", "calibrations", [CALIBRATION]),
     ("calibrations_known_axis", "calibrations", [{**CALIBRATION, "axis_id": "gone"}]),
     ("calibrations_known_axis", "calibrations", [{**CALIBRATION, "model_id": "unregistered"}]),
+    ("trajectories_unique_key", "trajectories", [TRAJECTORY]),
+    ("trajectories_known", "trajectories", [{**TRAJECTORY, "axis_id": "gone"}]),
+    ("trajectories_known", "trajectories", [{**TRAJECTORY, "generation_id": "gone"}]),
+    ("drift_figures_unique_key", "drift_figures", [DRIFT_FIGURE]),
+    ("drift_figures_known_axis", "drift_figures", [{**DRIFT_FIGURE, "axis_id": "gone"}]),
     ("scored_answers_unique_key", "scored_answers", [SCORED]),
     ("scored_answers_known", "scored_answers", [{**SCORED, "prompt_id": "p1", "axis_id": "gone"}]),
     (
@@ -200,6 +207,8 @@ def put_sound(root: Path) -> None:
     put(root, "token_projections", TOKEN_PROJECTION, {**TOKEN_PROJECTION, "step": -2})
     put(root, "generation_tokens", {**TOKEN, "step": -2, "vector": None})
     put(root, "calibrations", CALIBRATION)
+    put(root, "trajectories", TRAJECTORY)
+    put(root, "drift_figures", DRIFT_FIGURE, {**DRIFT_FIGURE, "step": 0})
     put(root, "scored_answers", SCORED)
     put(root, "answer_calibrations", {"scoring_id": "s", "model_id": "m1", "source": "answer"})
     put(root, "routings", ROUTED)

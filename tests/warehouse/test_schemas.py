@@ -9,7 +9,8 @@ import pytest
 
 from warehouse.schemas import TABLES, VECTOR, Table
 
-# The optional key columns: a label is for a prompt or for a completion; a figure may be of a group.
+# The optional key columns: a label is for a prompt or for a completion; a figure may be of a group,
+# or of no step.
 # A long trace may keep projections only.
 OPTIONAL_VECTORS = {("generation_tokens", "vector")}
 
@@ -20,6 +21,7 @@ OPTIONAL_KEYS = {
     ("evaluations", "model"),
     ("evaluations", "prompt_set"),
     ("evaluations", "component"),
+    ("drift_figures", "step"),
 }
 
 every_table = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
@@ -41,6 +43,8 @@ def test_the_tables_are_those_of_the_design() -> None:
         "token_projections",
         "evaluations",
         "calibrations",
+        "trajectories",
+        "drift_figures",
         "scored_answers",
         "answer_calibrations",
         "routings",

@@ -1,0 +1,1 @@
+"""Studies as files: `axes study NAME` runs the one that is called so."""
