@@ -43,6 +43,11 @@ _COMMANDS = {
         "report_command",
         "Write a study's tables as one Markdown file.",
     ),
+    "diagnose": (
+        "analysis.diagnose_commands",
+        "diagnose",
+        "Why the universal axis ranks a study's prompts as it does.",
+    ),
     "ingest": ("ingest.commands", "ingest", "Run models and store activations or traces."),
     "monitor": ("ingest.monitor_commands", "monitor", "Show the projection while a model speaks."),
     "label": ("ingest.label_commands", "label", "Label completions: phrases, classifier, judge."),

@@ -10,7 +10,11 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
+from analysis.scores import Estimate
 from analysis.splits import grouped_folds
+
+# Of an AUROC's excess over one half: a baseline that makes up so much leaves little to show.
+EXPLAINED_SHARE = 0.8
 
 
 def bag_of_words_scores(
@@ -40,6 +44,25 @@ def bag_of_words_transfer(
 def prompt_lengths(texts: Sequence[str]) -> Float[np.ndarray, " row"]:
     """Length of each prompt in characters."""
     return np.array([len(text) for text in texts], dtype=np.float64)
+
+
+def explains(baseline: Estimate, judged: Estimate) -> bool:
+    """Whether a baseline that needs no model leaves an AUROC little to show.
+
+    It does where it is itself above one half beyond its interval, and either within the judged
+    AUROC's interval or above it, or makes up at least `EXPLAINED_SHARE` of its excess over one
+    half. `v_study_warnings` is the same rule in SQL.
+
+    >>> explains(Estimate(0.9, 0.87, 0.93), Estimate(0.92, 0.89, 0.95))
+    True
+    >>> explains(Estimate(0.55, 0.49, 0.61), Estimate(0.92, 0.89, 0.95))
+    False
+    """
+    if baseline.lower is None or baseline.lower <= 0.5:
+        return False
+    lower = judged.estimate if judged.lower is None else judged.lower
+    enough = 0.5 + EXPLAINED_SHARE * (judged.estimate - 0.5)
+    return baseline.estimate >= min(lower, enough)
 
 
 def _bag_of_words() -> Pipeline:

@@ -32,6 +32,20 @@ where study_id = '{study_id}'
 order by model, figure
 """
 
+_WARNINGS = """
+select warning, model, prompt_set, scorer, figure, beside, text
+from v_study_warnings
+where study_id = '{study_id}'
+order by warning, prompt_set, model, scorer
+"""
+
+_DIAGNOSES = """
+select model, prompt_set, cosine, auroc, native_auroc, normal_auroc, diagnosis
+from v_diagnoses
+where study_id = '{study_id}'
+order by model, prompt_set
+"""
+
 _ALIGNMENT_TABLE = """
 select distinct model, layer, cosine_universal, cosine_reference, alignment_r2, ridge_lambda
 from v_study
@@ -74,6 +88,18 @@ _TABLES = (
         STUDY_TABLE,
     ),
     (
+        "Warnings",
+        "What speaks against reading a figure as evidence: `figure` is held against `beside`. "
+        "Where words or lengths alone do as well as an axis, the axis may see no more than they "
+        "do, above all where the source of a prompt determines its label.",
+        _WARNINGS,
+    ),
+    (
+        "Diagnoses",
+        "Cosine beside AUROC, and why they differ: from `axes diagnose`, empty before it was run.",
+        _DIAGNOSES,
+    ),
+    (
         "Alignment and cosines",
         "`alignment_r2`: share of the reference's variance that the map predicts on held-out "
         "alignment prompts. Cosines stay high over many lambdas while AUROC moves: read both.",
@@ -101,7 +127,7 @@ _TABLES = (
 
 
 def print_study(root: Path, study_id: str, output_format: str) -> None:
-    """Print the study table; on a terminal also what stands beside it."""
+    """Print the study table; on a terminal also what stands beside it. Warnings go to stderr."""
     connection = connect(root)
 
     def table(template: str) -> pa.Table:
@@ -112,6 +138,8 @@ def print_study(root: Path, study_id: str, output_format: str) -> None:
     if published.num_rows and output_format in ("table", "markdown"):
         click.echo()
         show(published, output_format)
+    for warning in table(_WARNINGS).column("text").to_pylist():
+        click.echo(f"warning: {warning}", err=True)
     click.echo(f"study {study_id}", err=True)
 
 

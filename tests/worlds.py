@@ -1,91 +1,286 @@
-"""Synthetic model groups in a warehouse, with a planted shared axis or with nothing planted.
+"""Synthetic model groups whose truth is known: a planted shared axis, nothing, or one fault.
 
 A prompt is a latent vector; a model shows it through a random rotation of its own, with noise.
 Prompts of the positive class are moved along one latent direction, so every model's own direction
-is the image of that one.
+is the image of that one. `make_group` keeps a group in memory, hundreds in a minute, and knows the
+exact AUROC of any axis; `make_world` writes one to a warehouse.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
+from scipy.stats import norm
 
 from warehouse.layout import init_root
 from warehouse.writer import content_key, rows_table, vector_array, write_rows
 
 LATENT = 12
+BENIGN = "benign"
+
+# The share of positive prompts that carry the mean of a model with outliers, and how far.
+_OUTLIER_SHARE, _OUTLIER_REACH = 0.15, 12.0
+_MASSIVE_DIMENSIONS, _MASSIVE_SIZE = 2, 60.0
+# How faintly a model shows the axis beside everything else.
+_FAINT = 0.1
 
 
 @dataclass(frozen=True)
-class World:
-    """What was planted: each model's map `[latent, d_model]` and the latent axis."""
+class Group:
+    """What was planted, and the prompts as every model shows them.
 
-    root: Path
-    maps: dict[str, np.ndarray]
+    `maps` are `[latent, d_model]`, `gaps` the latent difference of the class means, by model;
+    `labels`, `texts`, `pairs` by prompt set; `latents` by model and set, `[row, latent]`.
+    """
+
     axis: np.ndarray
+    maps: dict[str, np.ndarray]
+    gaps: dict[str, np.ndarray]
+    noise: dict[str, float]
+    labels: dict[str, np.ndarray | None]
+    texts: dict[str, list[str]]
+    sources: dict[str, list[str]]
+    pairs: dict[str, np.ndarray]
+    latents: dict[str, dict[str, np.ndarray]]
+    topic: float
+    massive: str | None
+    seed: int
+
+    def activations(self, model: str, prompt_set: str, layer: int = 0) -> np.ndarray:
+        """`[row, d_model]`: the same vectors at every layer, plus noise of its own."""
+        random = np.random.default_rng(
+            [self.seed, layer, *(crc32(name.encode()) for name in (model, prompt_set))]
+        )
+        shown = self.latents[model][prompt_set] @ self.maps[model]
+        shown = shown + self.noise[model] * random.standard_normal(shown.shape)
+        if model == self.massive:
+            swing = 1 + 0.3 * random.standard_normal((len(shown), _MASSIVE_DIMENSIONS))
+            shown[:, :_MASSIVE_DIMENSIONS] += _MASSIVE_SIZE * swing
+        return shown
 
     def planted(self, model: str) -> np.ndarray:
         """The unit image of the planted axis in a model's space."""
         image = self.axis @ self.maps[model]
         return image / np.linalg.norm(image)
 
+    def difference(self, model: str) -> np.ndarray:
+        """The class means' difference that infinitely many prompts would give, without faults."""
+        return self.gaps[model] @ self.maps[model]
 
-def make_world(
-    root: Path,
-    *,
+    def auroc(self, model: str, vector: np.ndarray) -> float:
+        """The exact AUROC of projections `x @ vector` on new prompts, without faults.
+
+        Both classes are normal with one spread, so it is `Phi(gap / (sqrt(2) spread))`.
+        """
+        seen = self.maps[model] @ vector
+        variance = (1 + self.topic**2) * seen @ seen + self.noise[model] ** 2 * vector @ vector
+        return float(norm.cdf(self.difference(model) @ vector / np.sqrt(2 * variance)))
+
+
+@dataclass(frozen=True)
+class World(Group):
+    """A group written to the warehouse at `root`."""
+
+    root: Path = Path()
+
+
+def make_group(
     widths: dict[str, int],
+    *,
     strength: float = 3.0,
-    noise: float = 0.05,
+    noise: float | dict[str, float] = 0.05,
+    rotation: float = 0.0,
+    confound: float = 0.0,
+    topic: float = 0.0,
     flipped: str | None = None,
-    layer_count: int = 3,
+    massive: str | None = None,
+    outliers: str | None = None,
+    broken: str | None = None,
+    turned: str | None = None,
+    faint: str | None = None,
+    shifted: str | None = None,
+    relabelled: str | None = None,
     labelled: dict[str, int] | None = None,
     benign_count: int = 400,
     seed: int = 0,
-) -> World:
-    """Write prompts, labels, models and activations; `flipped` shows the axis the wrong way round.
+) -> Group:
+    """A group of models on labelled sets (`labelled`: set -> matched pairs) and a benign one.
 
-    `labelled` is set -> pairs. Every layer holds the same vectors plus noise of its own.
+    `strength`: distance of the classes in units of the spread within one. `rotation`: angle between
+    each model's own axis and the shared one. `confound`: the source of a prompt determines its
+    label, moves its activations so far along another direction, and shows in its words. `topic`:
+    standard deviation of what the prompts of a pair share.
+
+    Faults, each in one model: `flipped` shows labelled prompts mirrored along the axis; `massive`
+    has two dimensions of huge values; `outliers` shows most positive prompts a little the wrong way
+    and a few very far the right way; `broken` shows labelled prompts through another map than
+    benign ones; `turned` parts the classes elsewhere in every labelled set but the first; `faint`
+    shows the axis weakly beside everything else; `shifted` shows labelled prompts moved along the
+    axis, both classes alike. `relabelled` is a set whose labels are swapped.
     """
     random = np.random.default_rng(seed)
-    init_root(root)
-    axis = random.standard_normal(LATENT)
-    axis /= np.linalg.norm(axis)
+    axis = _unit(random.standard_normal(LATENT))
     maps = {
         model: np.linalg.qr(random.standard_normal((max(width, LATENT), LATENT)))[0].T[:, :width]
         for model, width in widths.items()
     }
-    latents = {"benign": (random.standard_normal((benign_count, LATENT)), None)}
+    sets: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
+        BENIGN: (random.standard_normal((benign_count, LATENT)), None)
+    }
     for prompt_set, pairs in (labelled or {"labelled": 300, "other": 80}).items():
         labels = np.arange(2 * pairs) % 2 == 0
-        shift = strength * (labels - 0.5)[:, None] * axis
-        latents[prompt_set] = (random.standard_normal((2 * pairs, LATENT)) + shift, labels)
-    for prompt_set, (_, labels) in latents.items():
-        write_prompt_set(root, prompt_set, len(latents[prompt_set][0]), labels)
+        latent = random.standard_normal((2 * pairs, LATENT))
+        if topic:
+            latent += np.repeat(topic * random.standard_normal((pairs, LATENT)), 2, axis=0)
+        sets[prompt_set] = (latent, labels)
+    source_axis = _orthogonal(random.standard_normal(LATENT), axis)
+    first = next(name for name, (_, labels) in sets.items() if labels is not None)
+    gaps, latents = {}, {}
+    for model in widths:
+        own = _orthogonal(random.standard_normal(LATENT), axis)
+        if model == faint:
+            maps[model] = maps[model] - (1 - _FAINT) * np.outer(axis, axis @ maps[model])
+        angle = np.pi / 4 if model == turned else rotation
+        gaps[model] = strength * (np.cos(angle) * axis + np.sin(angle) * own)
+        gaps[model] = gaps[model] + confound * source_axis
+        latents[model] = {BENIGN: sets[BENIGN][0]}
+        for prompt_set, (latent, labels) in sets.items():
+            if labels is None:
+                continue
+            shown = latent + (labels - 0.5)[:, None] * gaps[model]
+            if model == flipped:
+                shown = shown - 2 * np.outer(shown @ axis, axis)
+            if model == outliers:
+                shown = _carried_by_few(latent, labels, axis, own, strength)
+            if model == broken:
+                shown = shown @ _quarter_turn(axis, own)
+            if model == turned and prompt_set != first:
+                shown = latent + np.outer(labels - 0.5, strength * (own - 0.5 * axis))
+            if model == shifted:
+                shown = shown + 2 * strength * axis
+            latents[model][prompt_set] = shown
+    return Group(
+        axis=axis,
+        maps=maps,
+        gaps=gaps,
+        noise={model: noise[model] if isinstance(noise, dict) else noise for model in widths},
+        labels={
+            name: ~labels if name == relabelled and labels is not None else labels
+            for name, (_, labels) in sets.items()
+        },
+        texts={
+            name: _texts(name, len(latent), labels if confound else None, random)
+            for name, (latent, labels) in sets.items()
+        },
+        sources={
+            name: _sources(len(latent), labels if confound else None)
+            for name, (latent, labels) in sets.items()
+        },
+        pairs={name: np.arange(len(latent)) // 2 for name, (latent, _) in sets.items()},
+        latents=latents,
+        topic=topic,
+        massive=massive,
+        seed=seed,
+    )
+
+
+def make_world(root: Path, *, widths: dict[str, int], layer_count: int = 3, **planted) -> World:
+    """Write a group of `make_group` as prompts, labels, models and activations."""
+    group = make_group(widths, **planted)
+    init_root(root)
+    for prompt_set, labels in group.labels.items():
+        write_prompt_set(
+            root,
+            prompt_set,
+            len(group.texts[prompt_set]),
+            labels,
+            texts=group.texts[prompt_set],
+            sources=group.sources[prompt_set],
+        )
     for model, width in widths.items():
         write_model(root, model, width, layer_count)
-        for prompt_set, (latent, labels) in latents.items():
-            if model == flipped and labels is not None:
-                latent = latent - 2 * np.outer(latent @ axis, axis)
+        for prompt_set in group.labels:
             for layer in range(layer_count):
-                wobble = noise * random.standard_normal((len(latent), width))
-                write_activations(root, model, layer, prompt_set, latent @ maps[model] + wobble)
-    return World(root, maps, axis)
+                shown = group.activations(model, prompt_set, layer)
+                write_activations(root, model, layer, prompt_set, shown)
+    return World(**vars(group), root=root)
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+def _orthogonal(vector: np.ndarray, axis: np.ndarray) -> np.ndarray:
+    """The unit vector in the direction of what `vector` has besides `axis`."""
+    return _unit(vector - (vector @ axis) * axis)
+
+
+def _carried_by_few(
+    latent: np.ndarray, labels: np.ndarray, axis: np.ndarray, own: np.ndarray, strength: float
+) -> np.ndarray:
+    """The bulk of the positive class told apart along `own` and moved against `axis`.
+
+    A few of its rows lie so far along `axis` that the class's mean does too.
+    """
+    far = np.zeros(len(labels), dtype=bool)
+    far[np.flatnonzero(labels)[: round(_OUTLIER_SHARE * labels.sum())]] = True
+    along = np.where(far, _OUTLIER_REACH * strength, np.where(labels, -0.75 * strength, 0.0))
+    return latent + np.outer(along, axis) + np.outer(np.where(labels, strength, 0.0), own)
+
+
+def _quarter_turn(axis: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """The rotation `[latent, latent]` that takes rows along `axis` to rows along `own`."""
+    plane = np.outer(axis, axis) + np.outer(own, own)
+    return np.eye(len(axis)) - plane + np.outer(axis, own) - np.outer(own, axis)
+
+
+def _sources(count: int, labels: np.ndarray | None) -> list[str]:
+    if labels is None:
+        return ["north"] * count
+    return ["north" if is_positive else "south" for is_positive in labels]
+
+
+def _texts(
+    prompt_set: str, count: int, labels: np.ndarray | None, random: np.random.Generator
+) -> list[str]:
+    """Texts with a word of their source, where sources tell the labels.
+
+    Rows are numbered by set: a bare number would carry its row's label from one set to another.
+    """
+    texts = [f"{prompt_set} text {prompt_set}{row}" for row in range(count)]
+    if labels is None:
+        return texts
+    words = random.integers(20, size=count)
+    return [
+        f"{text} {source}{word}"
+        for text, source, word in zip(texts, _sources(count, labels), words, strict=True)
+    ]
 
 
 def prompt_ids(prompt_set: str, count: int) -> list[str]:
     return [f"{prompt_set}-{row:05d}" for row in range(count)]
 
 
-def write_prompt_set(root: Path, prompt_set: str, count: int, labels: np.ndarray | None) -> None:
+def write_prompt_set(
+    root: Path,
+    prompt_set: str,
+    count: int,
+    labels: np.ndarray | None,
+    *,
+    texts: list[str] | None = None,
+    sources: list[str] | None = None,
+) -> None:
     """`count` prompts in matched pairs, labelled where `labels` is given."""
     described = [
         {
             "prompt_id": prompt_id,
             "position": row,
-            "text": f"{prompt_set} text {row}",
+            "text": texts[row] if texts else f"{prompt_set} text {row}",
+            "source": sources[row] if sources else None,
             "pair_id": f"{prompt_set}-{row // 2}",
             "run_id": "world",
         }

@@ -488,6 +488,27 @@ _CALIBRATIONS = Table(
     ),
 )
 
+_DIAGNOSTICS = Table(
+    name="diagnostics",
+    grain="study, model, prompt set and check",
+    key=("study_id", "model", "prompt_set", "check"),
+    schema=pa.schema(
+        [
+            _column("study_id", TEXT, "the study diagnosed (evaluations.study_id)"),
+            _MODEL,
+            _MODEL_ID,
+            _column("prompt_set", TEXT, "the prompts judged on"),
+            _column("axis_id", TEXT, "the shared axis judged (axes.axis_id)"),
+            _column("check", TEXT, "what was looked for; diagnosis: the first fault of all checks"),
+            _column("place", pa.int16(), "order of the checks: one explains those after it"),
+            _column("is_fault", pa.bool_(), "true where the check found it"),
+            _column("verdict", TEXT, "what was found, in plain words"),
+            _column("figures", TEXT, "the numbers behind the verdict, as JSON"),
+            _RUN,
+        ]
+    ),
+)
+
 _DRIFT_ID = _column(
     "drift_id", TEXT, "hash of the model, the axis, every completion behind it, and how"
 )
@@ -728,6 +749,7 @@ TABLES: dict[str, Table] = {
         _EVALUATIONS,
         _STEPS,
         _CALIBRATIONS,
+        _DIAGNOSTICS,
         _TRAJECTORIES,
         _DRIFT_FIGURES,
         _SCORED_ANSWERS,

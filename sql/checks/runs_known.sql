@@ -13,6 +13,8 @@ written as (
     union all
     select run_id from stg_comparisons
     union all
+    select run_id from stg_diagnostics
+    union all
     select run_id from stg_drift_figures
     union all
     select run_id from stg_evaluations
@@ -40,6 +42,8 @@ written as (
     select run_id from stg_steps
     union all
     select run_id from stg_token_projections
+    union all
+    select run_id from stg_trajectories
 )
 
 select

@@ -1,0 +1,152 @@
+"""Do 95 % intervals hold the truth in 95 % of worlds?
+
+In every world a group of models is fitted on one labelled set and judged on another; the truth of
+the fitted axis is exact. Worlds differ in strength, noise, rotation and, where pairs share a topic,
+in that the rows of a pair belong together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.resampling import (
+    auroc_bootstrap,
+    auroc_difference_bootstrap,
+    draw_counts,
+)
+from analysis.scores import Estimate, auroc_difference, auroc_interval
+from analysis.universal import universal_axis
+from benchmarks.worlds.rates import Rate, over_worlds, rate
+from tests.fitted_worlds import FittedGroup, fit_group
+from tests.worlds import make_group
+
+PART = "intervals"
+COVERAGE = (0.93, 0.97)
+WIDTHS = {"alpha": 16, "beta": 20, "gamma": 24}
+PAIRS = 100
+
+
+def measure_intervals(world_count: int) -> list[Rate]:
+    """Coverage of every interval, over `world_count` worlds of each kind."""
+    independent = over_worlds(_independent, world_count, first_seed=0)
+    grouped = over_worlds(_grouped, world_count, first_seed=1_000_000)
+    angles = over_worlds(_angle, world_count, first_seed=2_000_000)
+    found = [_coverage(name, independent, COVERAGE) for name in independent[0]]
+    for name in grouped[0]:
+        goal = COVERAGE if name.endswith("whole pairs") else None
+        found.append(_coverage(name, grouped, goal))
+    return found + [_coverage(name, angles, COVERAGE) for name in angles[0]]
+
+
+def _coverage(name: str, worlds: list[dict[str, bool]], goal: tuple[float, float] | None) -> Rate:
+    return rate(PART, name, [world[name] for world in worlds], goal)
+
+
+def _fitted(seed: int, *, topic: float = 0.0) -> FittedGroup:
+    random = np.random.default_rng(seed)
+    group = make_group(
+        WIDTHS,
+        strength=random.uniform(0.5, 2.5),
+        noise=random.uniform(0.05, 0.5),
+        rotation=random.uniform(0.0, 0.6),
+        topic=topic,
+        labelled={"labelled": PAIRS, "other": PAIRS},
+        seed=seed,
+    )
+    return fit_group(group, reference="gamma")
+
+
+def _independent(seed: int) -> dict[str, bool]:
+    """AUROC of the shared axis and its difference from the model's own, rows independent."""
+    fitted = _fitted(seed)
+    shared, own, labels = _judged(fitted, "beta")
+    truth, own_truth = _truths(fitted, "beta")
+    difference = truth - own_truth
+    return {
+        "AUROC, DeLong": _holds(auroc_interval(shared, labels), truth),
+        "AUROC, bootstrap percentile": _holds(auroc_bootstrap(shared, labels, seed=seed), truth),
+        "AUROC, bootstrap BCa": _holds(
+            auroc_bootstrap(shared, labels, method="bca", seed=seed), truth
+        ),
+        "universal minus native, DeLong": _holds(
+            auroc_difference(shared, own, labels), difference
+        ),
+        "universal minus native, bootstrap": _holds(
+            auroc_difference_bootstrap(shared, own, labels, seed=seed), difference
+        ),
+    }
+
+
+def _grouped(seed: int) -> dict[str, bool]:
+    """The same where the two rows of a pair share a topic; rows alone are there for contrast."""
+    fitted = _fitted(seed, topic=1.5)
+    shared, own, labels = _judged(fitted, "beta")
+    truth, own_truth = _truths(fitted, "beta")
+    difference, pairs = truth - own_truth, fitted.group.pairs["other"]
+    return {
+        "AUROC, pairs share a topic, DeLong, whole pairs": _holds(
+            auroc_interval(shared, labels, groups=pairs), truth
+        ),
+        "AUROC, pairs share a topic, bootstrap, whole pairs": _holds(
+            auroc_bootstrap(shared, labels, groups=pairs, seed=seed), truth
+        ),
+        "universal minus native, pairs share a topic, DeLong, whole pairs": _holds(
+            auroc_difference(shared, own, labels, groups=pairs), difference
+        ),
+        "universal minus native, pairs share a topic, bootstrap, whole pairs": _holds(
+            auroc_difference_bootstrap(shared, own, labels, groups=pairs, seed=seed), difference
+        ),
+        "AUROC, pairs share a topic, DeLong, rows": _holds(auroc_interval(shared, labels), truth),
+    }
+
+
+def _angle(seed: int) -> dict[str, bool]:
+    """The universal axis' angle to the one of infinitely many labelled prompts, maps held fixed.
+
+    The 95th percentile of the angles between resampled axes and the fitted one is an upper bound.
+    """
+    fitted = _fitted(seed)
+    true_axis = universal_axis(
+        np.stack(
+            [
+                _unit(fitted.alignments[model].carry(fitted.group.difference(model)))
+                for model in WIDTHS
+            ]
+        )
+    ).vector
+    labels = fitted.group.labels["labelled"]
+    counts = draw_counts(len(labels), strata=labels, count=400, seed=seed)
+    weights = np.where(labels, 1.0, -1.0) * counts * 2 / len(labels)
+    aligned = np.stack(
+        [
+            _unit(weights @ fitted.x[model]["labelled"] @ fitted.alignments[model].weights)
+            for model in WIDTHS
+        ],
+        axis=1,
+    )
+    resampled = [_angle_between(universal_axis(rows).vector, fitted.universal) for rows in aligned]
+    truth = _angle_between(true_axis, fitted.universal)
+    return {"angle of the axis, upper bound": bool(truth <= np.quantile(resampled, 0.95))}
+
+
+def _judged(fitted: FittedGroup, model: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Projections of the other set on the shared axis and on the model's own, and the labels."""
+    own = fitted.x[model]["other"] @ fitted.directions[model]
+    return fitted.scores(model, "other", fitted.universal), own, fitted.group.labels["other"]
+
+
+def _truths(fitted: FittedGroup, model: str) -> tuple[float, float]:
+    shared = fitted.group.auroc(model, fitted.pulled_back(model, fitted.universal))
+    return shared, fitted.group.auroc(model, fitted.directions[model])
+
+
+def _holds(interval: Estimate, truth: float) -> bool:
+    return bool(interval.lower <= truth <= interval.upper)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def _angle_between(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.arccos(np.clip(first @ second, -1.0, 1.0)))

@@ -1,0 +1,197 @@
+-- One row per study, model, prompt set, scorer and warning: what speaks against reading
+-- a figure of the study as evidence, with the two numbers that it rests on. The rule of
+-- the baselines is that of `explains` in analysis/baselines.py.
+--
+-- scorer: whose AUROC is meant; null where the whole row of the study is
+-- warning: bag_of_words, prompt_length, shuffled_labels, reversed, cosine_alone,
+--   rows_missing or alignment_overlap
+-- figure: the AUROC (or count) that is warned of
+-- beside: what it is held against
+-- text: the warning in plain words
+create view v_study_warnings as
+with
+evaluations as (select * from stg_evaluations),
+
+areas as (
+    select * from evaluations
+    where
+        metric = 'auroc'
+        and model is not null
+        and scorer in (
+            'native', 'native_cross_validated', 'universal', 'leave_one_out'
+        )
+        -- In sample the out-of-fold figure stands for the model's own direction.
+        and not (scorer = 'native' and is_in_sample)
+),
+
+baselines as (
+    select
+        study_id,
+        prompt_set,
+        scorer as baseline,
+        -- Short prompts may be the positive ones: a length tells as much either way.
+        if(
+            scorer = 'prompt_length', greatest(estimate, 1 - estimate), estimate
+        ) as estimate,
+        if(scorer = 'prompt_length', greatest(lower, 1 - upper), lower) as lower
+    from evaluations
+    where
+        metric = 'auroc'
+        and model is null
+        and scorer in ('bag_of_words', 'prompt_length')
+),
+
+explained as (
+    select
+        areas.study_id,
+        areas.model,
+        areas.prompt_set,
+        areas.scorer,
+        baselines.baseline as warning,
+        areas.estimate as figure,
+        baselines.estimate as beside,
+        format(
+            '{} alone reaches AUROC {:.3f} on {}, {} of {} {:.3f}: '
+            || 'it may see no more than that',
+            replace(baselines.baseline, '_', ' '),
+            baselines.estimate,
+            areas.prompt_set,
+            areas.scorer,
+            areas.model,
+            areas.estimate
+        ) as text
+    from areas
+    inner join baselines
+        on
+            areas.study_id = baselines.study_id
+            and areas.prompt_set = baselines.prompt_set
+    where
+        baselines.lower > 0.5
+        and baselines.estimate >= least(
+            coalesce(areas.lower, areas.estimate),
+            0.5 + 0.8 * (areas.estimate - 0.5)
+        )
+),
+
+nulls as (
+    select
+        areas.study_id,
+        areas.model,
+        areas.prompt_set,
+        areas.scorer,
+        'shuffled_labels' as warning,
+        areas.estimate as figure,
+        shuffled.upper as beside,
+        format(
+            'out of fold the direction of {} reaches AUROC {:.3f} on {}, and {:.3f} '
+            || 'under shuffled labels: no signal is shown',
+            areas.model,
+            areas.estimate,
+            areas.prompt_set,
+            shuffled.upper
+        ) as text
+    from areas
+    inner join evaluations as shuffled
+        on
+            areas.study_id = shuffled.study_id
+            and areas.model = shuffled.model
+            and areas.prompt_set = shuffled.prompt_set
+            and shuffled.metric = 'auroc'
+            and shuffled.scorer = 'shuffled_labels_cross_validated'
+    where
+        areas.scorer = 'native_cross_validated'
+        and areas.estimate <= shuffled.upper
+),
+
+reversals as (
+    select
+        study_id,
+        model,
+        prompt_set,
+        scorer,
+        'reversed' as warning,
+        estimate as figure,
+        0.5 as beside,
+        format(
+            '{} ranks the prompts of {} the wrong way round for {} (AUROC {:.3f}): '
+            || 'see `axes diagnose {}`',
+            scorer,
+            prompt_set,
+            model,
+            estimate,
+            model
+        ) as text
+    from areas
+    where upper < 0.5
+),
+
+cosines as (
+    select
+        areas.study_id,
+        areas.model,
+        areas.prompt_set,
+        areas.scorer,
+        'cosine_alone' as warning,
+        areas.estimate as figure,
+        cosines.estimate as beside,
+        format(
+            'the cosine of {} with the universal axis is {:.2f}, but its AUROC on {} '
+            || 'is {:.3f} ({:.3f} to {:.3f}): see `axes diagnose {}`',
+            areas.model,
+            cosines.estimate,
+            areas.prompt_set,
+            areas.estimate,
+            areas.lower,
+            areas.upper,
+            areas.model
+        ) as text
+    from areas
+    inner join evaluations as cosines
+        on
+            areas.study_id = cosines.study_id
+            and areas.model = cosines.model
+            and cosines.metric = 'cosine_universal'
+    where
+        areas.scorer = 'universal'
+        and areas.lower <= 0.5
+        and cosines.estimate > 0.5
+),
+
+counts as (
+    select
+        study_id,
+        model,
+        prompt_set,
+        null::varchar as scorer,
+        if(metric = 'missing_count', 'rows_missing', metric) as warning,
+        estimate as figure,
+        0.0 as beside,
+        format(
+            if(
+                metric = 'missing_count',
+                '{:.0f} prompts of {} are missing for {}',
+                '{:.0f} prompts of {} are judged for {} and aligned on, too'
+            ),
+            estimate,
+            prompt_set,
+            model
+        ) as text
+    from evaluations
+    where
+        metric in ('missing_count', 'alignment_overlap')
+        and estimate > 0
+),
+
+final as (
+    select * from explained
+    union all
+    select * from nulls
+    union all
+    select * from reversals
+    union all
+    select * from cosines
+    union all
+    select * from counts
+)
+
+select * from final;

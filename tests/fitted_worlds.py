@@ -1,0 +1,115 @@
+"""What a study fits, fitted to a group of `tests.worlds` in memory, at fixed lambda."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.alignment import Alignment, fit_alignment, identity_alignment
+from analysis.baselines import bag_of_words_scores
+from analysis.cases import Case
+from analysis.directions import difference_in_means, unit
+from analysis.scores import Estimate, auroc_interval
+from analysis.universal import universal_axis
+from tests.worlds import BENIGN, Group
+
+RIDGE_LAMBDA = 1.0
+
+
+@dataclass(frozen=True)
+class FittedGroup:
+    """Unit directions, maps and shared axes by model; `x` is activations by model and set."""
+
+    group: Group
+    reference: str
+    prompts: str
+    x: dict[str, dict[str, np.ndarray]]
+    directions: dict[str, np.ndarray]
+    alignments: dict[str, Alignment]
+    aligned: dict[str, np.ndarray]
+    universal: np.ndarray
+    singular_values: np.ndarray
+    leave_one_out: dict[str, np.ndarray]
+
+    def pulled_back(self, model: str, axis: np.ndarray) -> np.ndarray:
+        """The vector in a model's own space that ranks its prompts as the aligned axis does."""
+        return self.alignments[model].pull_back(axis)[0]
+
+    def scores(self, model: str, prompt_set: str, axis: np.ndarray) -> np.ndarray:
+        """A model's aligned projections on a shared axis."""
+        vector, offset = self.alignments[model].pull_back(axis)
+        return self.x[model][prompt_set] @ vector + offset
+
+    def bag_of_words(self, prompt_set: str) -> Estimate:
+        """AUROC of word counts, out of fold by pair."""
+        labels = self.group.labels[prompt_set]
+        words = bag_of_words_scores(
+            self.group.texts[prompt_set], labels, self.group.pairs[prompt_set]
+        )
+        return auroc_interval(words, labels)
+
+    def case(self, model: str, prompt_set: str) -> Case:
+        """What a diagnosis looks at."""
+        group = self.group
+        return Case(
+            x=self.x[model][prompt_set],
+            labels=group.labels[prompt_set],
+            groups=group.pairs[prompt_set],
+            reference_x=self.x[self.reference][prompt_set],
+            fitted_x=self.x[model][self.prompts],
+            fitted_labels=group.labels[self.prompts],
+            benign_x=self.x[model][BENIGN],
+            benign_reference_x=self.x[self.reference][BENIGN],
+            alignment=self.alignments[model],
+            direction=self.directions[model],
+            axis=self.universal,
+            is_in_sample=prompt_set == self.prompts,
+            is_reference=model == self.reference,
+            bag_of_words=self.bag_of_words(prompt_set),
+            stored=self.scores(model, prompt_set, self.universal),
+        )
+
+
+def fit_group(
+    group: Group,
+    *,
+    reference: str,
+    prompts: str = "labelled",
+    labels: np.ndarray | None = None,
+    ridge_lambda: float = RIDGE_LAMBDA,
+) -> FittedGroup:
+    """Directions on `prompts` (under other `labels`, if given), alignments, the shared axes."""
+    x = {
+        model: {prompt_set: group.activations(model, prompt_set) for prompt_set in group.labels}
+        for model in group.maps
+    }
+    marked = group.labels[prompts] if labels is None else labels
+    directions = {model: difference_in_means(x[model][prompts], marked).vector for model in x}
+    alignments = {
+        model: identity_alignment(x[model][BENIGN].shape[1]).alignment
+        if model == reference
+        else fit_alignment(
+            x[model][BENIGN], x[reference][BENIGN], ridge_lambda=ridge_lambda
+        ).alignment
+        for model in x
+    }
+    aligned = {model: unit(alignments[model].carry(directions[model])).vector for model in x}
+    shared = universal_axis(np.stack(list(aligned.values())))
+    return FittedGroup(
+        group=group,
+        reference=reference,
+        prompts=prompts,
+        x=x,
+        directions=directions,
+        alignments=alignments,
+        aligned=aligned,
+        universal=shared.vector,
+        singular_values=shared.singular_values,
+        leave_one_out={
+            model: universal_axis(
+                np.stack([vector for name, vector in aligned.items() if name != model])
+            ).vector
+            for model in x
+        },
+    )
