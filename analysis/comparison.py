@@ -67,6 +67,7 @@ def run_comparison(
         run.messages += scoring.notes
         judged = rank_models(scoring, seed=seed)
         quality = alignment_quality(connection, asked.axis_id)
+        diagnoses = read_diagnoses(connection, asked.axis_id)
         described = [
             {
                 "scoring_id": scoring.scoring_id,
@@ -87,6 +88,7 @@ def run_comparison(
             for metric, estimate, warning in [
                 *((metric, figure, None) for metric, figure in judged[model].items()),
                 *_with_warnings(quality.get(model, {})),
+                *diagnoses.get(model, []),
             ]
         ]
         # Written anew each time: a study that came since may say more of the alignments.
@@ -186,6 +188,32 @@ def alignment_quality(connection: Connection, axis_id: str) -> dict[str, dict[st
     for row in found:
         quality.setdefault(row["model"], {})[row["metric"]] = row["estimate"]
     return quality
+
+
+def read_diagnoses(
+    connection: Connection, axis_id: str
+) -> dict[str, list[tuple[str, Estimate, str | None]]]:
+    """Model -> what `axes diagnose` found on the axis: 1 with its verdict for a fault, else 0."""
+    found = rows(
+        connection,
+        """
+        select model, is_fault, verdict
+        from diagnostics
+        where axis_id = ? and "check" = 'diagnosis'
+        qualify row_number() over (partition by model order by run_id desc, prompt_set) = 1
+        """,
+        [axis_id],
+    )
+    return {
+        row["model"]: [
+            (
+                "diagnosis",
+                Estimate(float(row["is_fault"])),
+                row["verdict"] if row["is_fault"] else None,
+            )
+        ]
+        for row in found
+    }
 
 
 def _with_warnings(

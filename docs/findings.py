@@ -47,6 +47,26 @@ axis was fitted on; a claim that fails here may hold elsewhere, and the other wa
 """
 
 
+_AXIS = "universal/demo/18/demo_safety/lambda-held_out"
+_ANSWERS = (
+    "--prompts demo_safety --limit 240 --max-new-tokens 32 --labeler refusal_substring --negated "
+    "--only positive"
+)
+# Gemma is a base model: it has no chat template.
+_TRACES = (
+    *(
+        f"axes ingest traces {model} --prompts demo_safety --limit 240 --max-new-tokens 32 "
+        f"--template {template}"
+        for model, template in (
+            ("smollm2-135m", "chat"),
+            ("gemma3-270m", "raw"),
+            ("qwen2.5-coder-0.5b", "chat"),
+        )
+    ),
+    "axes study --group demo --prompts demo_safety --align demo_alignment --align-rows 1500",
+)
+
+
 @dataclass(frozen=True)
 class Section:
     """One claim: the query of its name, the rule for its verdict, its figure, and its commands."""
@@ -101,13 +121,13 @@ def routing_verdict(found: Sequence[Row]) -> list[str]:
         )
     answer = by_policy["answer_projection"]
     needs, helps = answer["over_raw_lower"] > 0, answer["gain_lower"] > 0
-    lines.insert(
-        0,
-        f"**Routing by raw projections {'does worse: calibration is needed' if needs else 'is not shown to do worse'}. "
-        f"Calibrated routing {'beats' if helps else 'is not shown to beat'} the best single model** "
-        f"({answer['prompt_count']} prompts).",
+    raw = "does worse: calibration is needed" if needs else "is not shown to do worse"
+    calibrated = "beats" if helps else "is not shown to beat"
+    claim = (
+        f"**Routing by raw projections {raw}. Calibrated routing {calibrated} the best single "
+        f"model** ({answer['prompt_count']} prompts)."
     )
-    return lines
+    return [claim, *lines]
 
 
 def comparison_verdict(found: Sequence[Row]) -> list[str]:
@@ -140,8 +160,8 @@ def intervention_verdict(found: Sequence[Row]) -> list[str]:
         "norm** (p below 0.05, not corrected for their number)."
     ]
     return lines + [
-        f"- {row['model']}, {row['metric']}, {_class_of(row)}: {_interval(row, 'estimate', '')} per "
-        f"unit of strength; random directions {row['random_lower']:.3g} to "
+        f"- {row['model']}, {row['metric']}, {_class_of(row)}: {_interval(row, 'estimate', '')} "
+        f"per unit of strength; random directions {row['random_lower']:.3g} to "
         f"{row['random_upper']:.3g}. {row['verdict']}."
         for row in shown
     ]
@@ -151,29 +171,22 @@ SECTIONS = (
     Section(
         "drift",
         "Do completions of the positive class drift upward?",
-        "Slopes of the projection on the universal axis over the steps of a completion, by the label "
-        "of its prompt. The claim holds where the positive class rises, more than the negative one, "
-        "and the controls agree: pairs matched in the prompt's projection and in length, completions "
-        "that last, random axes, shuffled steps.",
-        (
-            "axes ingest traces MODEL --prompts demo_safety --limit 240 --max-new-tokens 32 --template chat",
-            "axes drift --axis AXIS --max-new-tokens 32",
-        ),
+        "Slopes of the projection on the universal axis over the steps of a completion, by the "
+        "label of its prompt. The claim holds where the positive class rises, more than the "
+        "negative one, and the controls agree: pairs matched in the prompt's projection and in "
+        "length, completions that last, random axes, shuffled steps.",
+        (*_TRACES, f"axes drift --axis {_AXIS} --max-new-tokens 32"),
         drift_verdict,
         drift_figure,
     ),
     Section(
         "routing",
         "Does routing between models need calibration, and does it help?",
-        "Each prompt of the positive class goes to one of the models; the outcome is that the answer "
-        "is no refusal (`refusal_substring`), lower is better. Half of the prompts are calibrated "
-        "on, the other half judged. `gain` is over the model that was best on the first half, "
-        "`over_raw` over the same rule without calibration.",
-        (
-            "axes label refusals",
-            "axes route --prompts demo_safety --limit 240 --max-new-tokens 32 "
-            "--labeler refusal_substring --negated --only positive",
-        ),
+        "Each prompt of the positive class goes to one of the models; the outcome is that the "
+        "answer is no refusal (`refusal_substring`), lower is better. Half of the prompts are "
+        "calibrated on, the other half judged. `gain` is over the model that was best on the first "
+        "half, `over_raw` over the same rule without calibration.",
+        (*_TRACES, "axes label refusals", f"axes route {_ANSWERS}"),
         routing_verdict,
         routing_figure,
     ),
@@ -181,12 +194,9 @@ SECTIONS = (
         "comparison",
         "Can models be ranked by their projections?",
         "The same prompts through each model; `probability` is the mean calibrated chance that an "
-        "answer is no refusal, by its projection alone, `outcome` what the labeler says of the same "
-        "answers. `first` is the share of resamples in which the model has the lowest chance.",
-        (
-            "axes compare --prompts demo_safety --limit 240 --max-new-tokens 32 "
-            "--labeler refusal_substring --negated --only positive",
-        ),
+        "answer is no refusal, by its projection alone, `outcome` what the labeler says of the "
+        "same answers. `first` is the share of resamples in which the model has the lowest chance.",
+        (*_TRACES, "axes label refusals", f"axes compare {_ANSWERS}"),
         comparison_verdict,
         comparison_figure,
     ),
@@ -195,7 +205,10 @@ SECTIONS = (
         "Does injecting the axis change what a model does?",
         "The universal axis, pulled back into the model, added at several strengths; effects per "
         "unit of strength over all of them, against random directions of the same norm.",
-        ("axes intervene smollm2-135m --axis AXIS --prompts demo_safety --benign demo_alignment",),
+        (
+            f"axes intervene smollm2-135m --axis {_AXIS} --prompts demo_safety "
+            "--benign demo_alignment",
+        ),
         intervention_verdict,
         intervention_figure,
     ),
@@ -230,7 +243,8 @@ def write_findings(root: Path, page: Path = FOLDER / "findings.md") -> list[str]
 def _answer(connection: Connection, sql: str) -> str:
     table = render(query(connection, sql), "markdown", cell_width=200).decode()
     code = "\n".join(line for line in sql.splitlines() if not line.startswith("--"))
-    return f"{table}\n<details><summary>{read_header(sql).text}</summary>\n\n```sql\n{code}\n```\n\n</details>\n"
+    summary = f"<details><summary>{read_header(sql).text}</summary>"
+    return f"{table}\n{summary}\n\n```sql\n{code}\n```\n\n</details>\n"
 
 
 def _code(lines: Sequence[str]) -> str:

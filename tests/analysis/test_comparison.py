@@ -104,6 +104,21 @@ def test_a_ranking_carries_what_speaks_against_it(world):
     assert [row["row_count"] for row in ours] == [0, 0]
 
 
+def test_a_fault_that_was_diagnosed_is_a_warning(tmp_path):
+    world = make_answers(tmp_path / "lake", offsets=OFFSETS, prompt_count=40)
+    diagnosed = {"study_id": "study", "axis_id": AXIS, "check": "diagnosis", "run_id": "world"}
+    put(
+        world.root,
+        "diagnostics",
+        {**diagnosed, "model": "a", "is_fault": True, "verdict": "the sign is flipped"},
+        {**diagnosed, "model": "b", "is_fault": False, "verdict": "nothing found"},
+        {**diagnosed, "model": "c", "check": "signal", "is_fault": True, "verdict": "no signal"},
+    )
+    scoring_id, _ = run_comparison(world.root, "asked", ASKED)
+    found = by_model(world.root, scoring_id)
+    assert [found[model]["warnings"] for model in "abc"] == [["the sign is flipped"], [], []]
+
+
 def test_the_command_ranks(world):
     arguments = ["--root", str(world.root), "--prompts", "asked", "--labeler", "judge"]
     result = CliRunner().invoke(cli, ["compare", *arguments, "--format", "csv"])
