@@ -93,7 +93,7 @@ def comparison_figure(connection: Connection, found: Sequence[Row]) -> Figure:
 
 def intervention_figure(connection: Connection, found: Sequence[Row]) -> Figure:
     """Per effect its interval, and the span of the random directions behind it."""
-    shown = [row for row in found if row["verdict"] is not None]
+    shown = [row for row in found if row["p_value"] is not None]
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(7.5, 0.8 + 0.24 * len(shown)), layout="constrained")
         panel = figure.subplots()
@@ -102,7 +102,10 @@ def intervention_figure(connection: Connection, found: Sequence[Row]) -> Figure:
             panel.barh(place, span, left=row["random_lower"], height=0.7, color="#D9D9D9")
             _whisker(panel, place, row["estimate"], row["lower"], row["upper"], BLUE, "o", False)
         panel.axvline(0, color=GREY, linewidth=0.8)
-        names = [f"{row['model']}, {row['metric'].replace('_', ' ')}" for row in shown]
+        names = [
+            f"{row['axis_name']}, {row['metric'].replace('_', ' ')}, {row['prompts_class']}"
+            for row in shown
+        ]
         panel.set_yticks(range(len(shown)), names)
         panel.invert_yaxis()
         panel.set_xlabel("effect per unit of strength (grey: random directions)")
