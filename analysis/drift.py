@@ -51,8 +51,9 @@ def project_completions(root: Path, connection: Connection, readout: Readout) ->
     pending = _pending(connection, key)
     if not pending:
         return 0
-    parameters = {"axis_id": readout.axis_id, "model_id": readout.model_id}
-    with record_run(root, "project tokens", parameters) as run:
+    names = ("axis_id", "model", "model_id")
+    parameters = {name: getattr(readout, name) for name in names}
+    with record_run(root, "drift", parameters) as run:
         _project_axis(root, connection, run, key, pending)
         return run.rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,8 +53,8 @@ order by model, metric not like '%slope%', metric, control != 'none', control
 @click.option(
     "--event",
     metavar="REGEX",
-    help="Count tokens of warning to where this first matches a completion. "
-    "Default: to the end of completions of the positive class.",
+    help="Count tokens of warning to where this first matches a completion; `refusal`: to the "
+    "first phrase of a refusal. Default: to the end of completions of the positive class.",
 )
 @click.option(
     "--calibration",
@@ -97,16 +98,16 @@ def drift(
 
     \b
     axes drift --axis universal/demo/18/demo_safety/lambda-held_out --template raw
-    axes drift --axis 31011258 --model smollm2-135m --labeler refusal_substring
+    axes drift --axis 31011258 --model smollm2-135m --labeler refusal_substring --event refusal
     axes sql "from v_drift_curve where curve = 'running_auroc' order by model, step"
     """
     from analysis.drift import project_completions
     from analysis.drift_study import DriftDefinition, run_drift
     from analysis.drift_verdict import verdict
-    from warehouse.axes import find_axis
     from analysis.readouts import find_readout, traced_models
     from analysis.trajectories import Selection, read_trajectories, write_cross_completions
     from ingest.registry import known_as
+    from warehouse.axes import find_axis
     from warehouse.connection import connect, query
     from warehouse.render import show
 
@@ -125,7 +126,7 @@ def drift(
             selection=selection,
             least_steps=least_steps,
             bound=bound,
-            event=event,
+            event=_event_pattern(event),
             threshold=_threshold(connection, readout, calibration),
             seed=seed,
         )
@@ -135,6 +136,22 @@ def drift(
         for drift_id in drift_ids:
             words = verdict(connection, drift_id)
             click.echo(f"\n{words}\ndrift {drift_id}", err=output_format != "table")
+
+
+def _event_pattern(event: str | None) -> str | None:
+    """The regular expression that is meant; raises `click.BadParameter` for one that is none."""
+    from ingest.refusals import APOSTROPHES, packaged_phrases
+
+    if event is None:
+        return None
+    if event == "refusal":
+        phrases = [r"\s+".join(map(re.escape, text.split())) for text in packaged_phrases()]
+        return "|".join(phrases).replace("'", f"[{APOSTROPHES}]")
+    try:
+        re.compile(event)
+    except re.error as error:
+        raise click.BadParameter(f"{event} is no regular expression: {error}") from error
+    return event
 
 
 def _threshold(connection: Connection, readout: Readout, method: str) -> float | None:

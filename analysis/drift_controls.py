@@ -76,7 +76,7 @@ def shuffled_tokens(found: Trajectories, *, count: int = NULL_COUNT, seed: int =
     """Slope differences with each completion's steps in random order, and how few reach ours."""
     random = np.random.default_rng(seed)
     values, is_positive = found.values, found.is_positive
-    weights = slope_weights(values, is_positive)
+    weights = _slope_weights(values, is_positive)
     filled = np.nan_to_num(values)
     # Random keys order the steps that are there; past the end a key is infinite and stays last.
     past_end = np.where(np.isnan(values), np.inf, 0.0)
@@ -84,26 +84,48 @@ def shuffled_tokens(found: Trajectories, *, count: int = NULL_COUNT, seed: int =
     for index in range(count):
         order = np.argsort(random.random(values.shape) + past_end, axis=1)
         null[index] = (weights * np.take_along_axis(filled, order, axis=1)).sum()
-    return _null("shuffled_tokens", null, float((weights * filled).sum()), is_positive)
+    as_far = int((np.abs(null) >= abs((weights * filled).sum())).sum())
+    return _null("shuffled_tokens", null, as_far, is_positive)
 
 
 def random_axes(
-    gradient: Float[np.ndarray, " d_model"],
+    rises: Float[np.ndarray, "row d_model"],
+    spread: Float[np.ndarray, " row"],
     vector: Float[np.ndarray, " d_model"],
     is_positive: Bool[np.ndarray, " row"],
+    counts: Int[np.ndarray, "resample row"],
     *,
     count: int = NULL_COUNT,
     seed: int = 0,
 ) -> Control:
     """Slope differences on random directions of the norm of `vector`.
 
-    A slope difference is linear in the direction: `gradient . direction`, the gradient being the
-    slope difference of the vectors themselves (`slope_weights` times the vectors, summed).
+    A slope is linear in the direction: `rises` are those of the vectors themselves, and
+    `rises @ direction` those of their projections. The p-value compares differences over their
+    bootstrap standard errors: on an axis along which tokens vary much a difference is far from 0 by
+    noise alone.
     """
     random = np.random.default_rng(seed)
-    directions = random.standard_normal((count, len(vector)))
+    directions = random.standard_normal((count + 1, len(vector)))
     directions *= np.linalg.norm(vector) / np.linalg.norm(directions, axis=1, keepdims=True)
-    return _null("random_axes", directions @ gradient, float(gradient @ vector), is_positive)
+    directions[0] = vector
+    projected = rises @ directions.T
+
+    def differences(drawn: Int[np.ndarray, "resample row"]) -> Float[np.ndarray, "resample axis"]:
+        slopes = []
+        for of_class in (is_positive, ~is_positive):
+            of_drawn = drawn[:, of_class].astype(np.float64)
+            weight = (of_drawn @ spread[of_class])[:, None]
+            missing = np.full((len(drawn), count + 1), np.nan)
+            summed = of_drawn @ projected[of_class]
+            slopes.append(np.divide(summed, weight, where=weight > 0, out=missing))
+        return slopes[0] - slopes[1]
+
+    whole = differences(np.ones((1, len(is_positive)), dtype=np.int64))[0]
+    studentised = np.abs(whole) / np.nanstd(differences(counts), axis=0)
+    # Opposite directions are as far from 0 up to rounding.
+    as_far = int((studentised[1:] >= studentised[0] * (1 - 1e-9)).sum())
+    return _null("random_axes", whole[1:], as_far, is_positive)
 
 
 def other_text(found: Trajectories, *, seed: int = 0) -> Control | None:
@@ -115,7 +137,7 @@ def other_text(found: Trajectories, *, seed: int = 0) -> Control | None:
     return _anew("other_text", found.values, found, seed=seed)
 
 
-def slope_weights(
+def _slope_weights(
     values: Float[np.ndarray, "row step"], is_positive: Bool[np.ndarray, " row"]
 ) -> Float[np.ndarray, "row step"]:
     """The weight of every token in the slope difference, which is their sum of products."""
@@ -166,13 +188,9 @@ def _matched(
 
 
 def _null(
-    name: str,
-    null: Float[np.ndarray, " draw"],
-    observed: float,
-    is_positive: Bool[np.ndarray, " row"],
+    name: str, null: Float[np.ndarray, " draw"], as_far: int, is_positive: Bool[np.ndarray, " row"]
 ) -> Control:
     """The null's mean and middle 95 %; p: its share as far from 0 as the figure, itself counted."""
-    as_far = int((np.abs(null) >= abs(observed)).sum())
     lower, upper = (float(value) for value in np.quantile(null, [0.025, 0.975]))
     estimate = Estimate(float(null.mean()), lower, upper, (as_far + 1) / (len(null) + 1))
     positive_count = int(is_positive.sum())

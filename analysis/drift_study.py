@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from analysis.bands import Curve, mean_difference
 from analysis.change_points import change_point
@@ -25,7 +25,6 @@ from analysis.drift_controls import (
     other_text,
     random_axes,
     shuffled_tokens,
-    slope_weights,
 )
 from analysis.early_warning import (
     BOUND,
@@ -37,7 +36,7 @@ from analysis.early_warning import (
 )
 from analysis.readouts import Readout
 from analysis.resampling import RESAMPLE_COUNT, draw_counts
-from analysis.slopes import slope_estimates, slope_terms
+from analysis.slopes import centred_steps, slope_estimates, slope_terms
 from analysis.trajectories import Selection, Trajectories, read_other_texts, read_trajectories
 from warehouse.connection import Connection, stream, vectors
 from warehouse.runs import Run, record_run
@@ -85,11 +84,15 @@ def run_drift(
         return drift_id
     parameters = {
         **asdict(definition),
+        **asdict(definition.selection),
         "axis_id": readout.axis_id,
+        "model": readout.model,
         "model_id": readout.model_id,
-        "least_steps": definition.least_steps or _least_steps(found),
+        "lasting_steps": definition.least_steps or _least_steps(found),
+        "sampling": found.sampling,
         "unlabelled_count": found.unlabelled_count,
     }
+    del parameters["selection"]
     with record_run(
         root, "drift", {"drift_id": drift_id, **parameters}, seed=definition.seed
     ) as run:
@@ -147,7 +150,8 @@ def _figures(
         seed=seed,
     )
     names = ("positive_slope", "negative_slope", "slope_difference")
-    slopes = slope_estimates(slope_terms(found.values), is_positive, counts)
+    terms = slope_terms(found.values)
+    slopes = slope_estimates(terms, is_positive, counts)
     for metric, estimate in zip(names, slopes, strict=True):
         yield {"metric": metric, **asdict(estimate), **sizes}
     least_steps = definition.least_steps or _least_steps(found)
@@ -158,11 +162,12 @@ def _figures(
         shuffled_tokens(found, seed=seed),
         None if other is None else other_text(other, seed=seed),
     ]
-    gradient = _gradient(connection, readout, found)
-    if gradient is not None:
-        controls.append(random_axes(gradient, readout.vector, is_positive, seed=seed))
-        norms = np.linalg.norm(gradient) * np.linalg.norm(readout.vector)
-        cosine = float(gradient @ readout.vector / norms) if norms > 0 else 0.0
+    rises = _vector_rises(connection, readout, found)
+    if rises is not None:
+        controls.append(
+            random_axes(rises, terms.spread, readout.vector, is_positive, counts, seed=seed)
+        )
+        cosine = _drift_cosine(rises, terms.spread, readout.vector, is_positive)
         yield {"metric": "drift_cosine", "estimate": cosine, **sizes}
     for control in controls:
         if control is not None:
@@ -189,13 +194,13 @@ def _figures(
             yield {"metric": metric, **asdict(warning), **sizes}
 
 
-def _gradient(
+def _vector_rises(
     connection: Connection, readout: Readout, found: Trajectories
-) -> Float[np.ndarray, " d_model"] | None:
-    """The slope difference of the vectors themselves; None where not all of them are stored."""
-    weights = slope_weights(found.values, found.is_positive)
+) -> Float[np.ndarray, "row d_model"] | None:
+    """`SlopeTerms.rise` of the vectors themselves; None where not all of them are stored."""
+    centred = centred_steps(found.values)
     row_of = {name: row for row, name in enumerate(found.generation_ids)}
-    gradient, token_count = np.zeros(len(readout.vector)), 0
+    rises, token_count = np.zeros((len(row_of), len(readout.vector))), 0
     for batch in stream(
         connection,
         """
@@ -207,11 +212,29 @@ def _gradient(
         """,
         [readout.model, readout.layer, list(found.generation_ids)],
     ):
-        at = [row_of[name] for name in batch.column("generation_id").to_pylist()]
-        of_tokens = weights[at, batch.column("step").to_numpy()]
-        gradient += of_tokens @ vectors(batch.column("vector")).astype(np.float64)
+        at = np.array([row_of[name] for name in batch.column("generation_id").to_pylist()])
+        weights = centred[at, batch.column("step").to_numpy()]
+        matrix = vectors(batch.column("vector")).astype(np.float64)
+        for row in np.unique(at):
+            rises[row] += weights[at == row] @ matrix[at == row]
         token_count += len(at)
-    return gradient if token_count == found.lengths.sum() else None
+    return rises if token_count == found.lengths.sum() else None
+
+
+def _drift_cosine(
+    rises: Float[np.ndarray, "row d_model"],
+    spread: Float[np.ndarray, " row"],
+    vector: Float[np.ndarray, " d_model"],
+    is_positive: Bool[np.ndarray, " row"],
+) -> float:
+    """Of the axis with the direction in which the classes' vectors drift apart."""
+    positive, negative = (
+        rises[of_class].sum(axis=0) / spread[of_class].sum()
+        for of_class in (is_positive, ~is_positive)
+    )
+    apart = positive - negative
+    norms = np.linalg.norm(apart) * np.linalg.norm(vector)
+    return float(apart @ vector / norms) if norms > 0 else 0.0
 
 
 def _control_rows(control: Control) -> Iterator[dict[str, Any]]:

@@ -30,8 +30,7 @@ def verdict(connection: Connection, drift_id: str) -> str:
         if name in controls
     ]
     lines += [
-        f"{words} give {_figure(controls[name], 'difference')}; {controls[name]['p_value']:.3f} "
-        "of them are as far from 0"
+        f"{words} give {_figure(controls[name], 'difference')}, p {controls[name]['p_value']:.3f}"
         for name, words in _NULLS.items()
         if name in controls
     ]
@@ -44,7 +43,8 @@ def verdict(connection: Connection, drift_id: str) -> str:
 
 
 def _answer(found: dict[str, Any]) -> str:
-    place = f"{found['model']}, {found['axis_name']}, {found['prompt_set']}"
+    names = ("model", "axis_name", "prompt_set", "template", "labeler")
+    place = ", ".join(found[name] for name in names if found[name] is not None)
     if found["is_drift"] and found["is_controlled"]:
         answer = "yes, and every control agrees"
     elif found["is_drift"] and found["controls_failed"]:

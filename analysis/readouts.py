@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from warehouse.axes import find_axis
 from analysis.records import read_alignment
+from warehouse.axes import find_axis
 from warehouse.connection import Connection, rows
 from warehouse.errors import AxisError
 

@@ -46,10 +46,12 @@ class Trajectories:
 
     `values` is NaN past a completion's last step. `start` is the projection of the prompt (NaN
     where it was not projected), `groups` numbers completions that belong together (of one prompt,
-    or of a matched pair of prompts). `unlabelled_count` completions were left out.
+    or of a matched pair of prompts). `sampling` is how all of them were made; `unlabelled_count`
+    completions were left out.
     """
 
     prompt_set: str
+    sampling: dict[str, Any]
     generation_ids: tuple[str, ...]
     prompt_ids: tuple[str, ...]
     texts: tuple[tuple[str, ...], ...]
@@ -100,6 +102,7 @@ def read_trajectories(
     values, texts = _values(connection, readout, ids)
     return Trajectories(
         prompt_set=labelled[0]["prompt_set"],
+        sampling={name: labelled[0][name] for name in _SAMPLING},
         generation_ids=tuple(ids),
         prompt_ids=tuple(row["prompt_id"] for row in labelled),
         texts=texts,

@@ -46,6 +46,7 @@ def plant(
     names = tuple(f"g{row:03d}" for row in range(count))
     return Trajectories(
         prompt_set="planted",
+        sampling={"template": "raw"},
         generation_ids=names,
         prompt_ids=tuple(f"p{row:03d}" for row in range(count)),
         texts=tuple(("t",) * int(steps) for steps in last),

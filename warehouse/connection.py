@@ -35,8 +35,8 @@ SCRATCH = ".scratch"
 _BATCH_ROWS = 2048
 # What Python takes with the libraries of an analysis, before it has read a row.
 _LIBRARIES = 256_000_000
-# With less for each thread DuckDB cannot decode row groups.
-_LEAST_FOR_DUCKDB = 64_000_000
+# With less for each thread DuckDB cannot decode row groups and join the prompts of a large set.
+_LEAST_FOR_DUCKDB = 96_000_000
 # A matrix larger than this part of the memory lies on disk: a study holds a few dozen.
 _MATRIX_PART = 64
 

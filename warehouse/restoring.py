@@ -104,12 +104,21 @@ def _fit(parameters: dict[str, Any]) -> list[str]:
     return [parameters["model"], *_options(parameters, *names)]
 
 
+def _drift(parameters: dict[str, Any]) -> list[str]:
+    words = ["--axis", parameters["axis_id"]]
+    words += ["--model", f"{parameters['model']}@{parameters['model_id']}"]
+    words += ["--prompts", parameters["prompt_set"]] if parameters.get("prompt_set") else []
+    names = ("labeler", "template", "max_new_tokens", "least_steps", "bound", "event", "seed")
+    return words + _options(parameters, *names)
+
+
 _WRITERS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "ingest activations": _activations,
     "ingest traces": _traces,
     "prompts import": _import,
     "study": _study,
     "fit": _fit,
+    "drift": _drift,
 }
 
 

@@ -1,21 +1,40 @@
 -- One row per drift analysis: does the positive class's projection rise while the model
 -- speaks, more than the negative class's, and is it something else?
 --
+-- axis_id: the axis (axes.axis_id)
 -- axis_name: its name (axes.name)
+-- prompt_set: the set of the prompts
+-- positive_count: completions of the positive class
+-- negative_count: completions of the negative class
+-- template: how the prompts were rendered
+-- max_new_tokens: the limit on the completions
+-- parameters: how it was asked for, and how the completions were made, as JSON
 -- positive_slope: per token, within completions of the positive class
+-- positive_slope_lower: lower end of its 95 % interval
+-- positive_slope_upper: upper end of its 95 % interval
 -- negative_slope: per token, within completions of the negative class
+-- negative_slope_lower: lower end of its 95 % interval
+-- negative_slope_upper: upper end of its 95 % interval
 -- slope_difference: the first less the second
+-- lower: lower end of its 95 % interval
+-- upper: upper end of its 95 % interval
 -- p_value: two-sided, of slope_difference, by bootstrap
 -- controls_held: names of the controls that agree with slope_difference
 -- controls_failed: names of those that do not
 -- controls_missing: names of those that could not be computed
 -- final_auroc: of the mean projection over a whole completion
+-- final_auroc_lower: lower end of its 95 % interval
+-- final_auroc_upper: upper end of its 95 % interval
 -- decided_step: first step from which AUROC of the running mean stays at the bound
--- lead: median tokens from there to the end of a completion of the positive class, or to
---   the event asked for
+-- decided_step_lower: lower end of its 95 % interval; null: no end
+-- decided_step_upper: upper end of its 95 % interval; null: no end
+-- lead: median tokens from there to the end of a completion of the positive class, or
+--   to the event asked for
+-- lead_lower: lower end of its 95 % interval; null: no end
+-- lead_upper: upper end of its 95 % interval; null: no end
 -- drift_cosine: cosine of the axis with the direction in which the vectors drift apart
 -- is_drift: positive_slope and slope_difference have intervals above 0
--- is_controlled: every control that was computed agrees, and the three matched ones were
+-- is_controlled: every control that was computed agrees, and those that match were
 create view v_drift as
 with
 figures as (
@@ -64,6 +83,8 @@ wide as (
         any_value(prompt_set) as prompt_set,
         any_value(labeler) as labeler,
         any_value(layer) as layer,
+        any_value(parameters) as parameters,
+        any_value(run_id) as run_id,
         max(estimate) filter (where metric = 'positive_slope') as positive_slope,
         max(lower) filter (where metric = 'positive_slope') as positive_slope_lower,
         max(upper) filter (where metric = 'positive_slope') as positive_slope_upper,
@@ -105,6 +126,8 @@ final as (
         axes.kind,
         wide.prompt_set,
         wide.labeler,
+        wide.parameters ->> '$.sampling.template' as template,
+        (wide.parameters ->> '$.sampling.max_new_tokens')::integer as max_new_tokens,
         wide.layer,
         wide.positive_slope,
         wide.positive_slope_lower,
@@ -131,6 +154,8 @@ final as (
         wide.lead_upper,
         wide.positive_count,
         wide.negative_count,
+        wide.parameters,
+        wide.run_id,
         wide.positive_slope_lower > 0 and wide.lower > 0 as is_drift,
         len(coalesce(controls.controls_failed, [])) = 0
         and not list_has_any(

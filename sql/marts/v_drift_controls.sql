@@ -1,9 +1,14 @@
 -- One row per drift analysis and control, and one with the control none for the figure
 -- itself: the difference of the classes' slopes, with its interval.
 -- The nulls random_axes and shuffled_tokens hold what the difference is when nothing is
--- there: their mean and middle 95 %, p_value the share of them as far from 0 as ours.
+-- there: their mean and middle 95 %, p_value the share of them as far from 0 as ours
+-- (of random axes, over the standard error of each).
 --
+-- axis_id: the axis (axes.axis_id)
 -- axis_name: its name (axes.name)
+-- prompt_set: the set of the prompts
+-- positive_count: completions of the positive class
+-- negative_count: completions of the negative class
 -- difference: slope of the positive class less that of the negative, per token
 -- is_null: estimate and interval are of a null
 -- holds: of the sign of our own figure and with an interval apart from 0; of a null,

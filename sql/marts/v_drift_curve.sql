@@ -4,7 +4,11 @@
 -- under the control lasting, on the same completions at every step. running_auroc is of
 -- all completions at every step: one that has ended keeps its last running mean.
 --
+-- axis_id: the axis (axes.axis_id)
 -- axis_name: its name (axes.name)
+-- prompt_set: the set of the prompts
+-- positive_count: completions of the positive class
+-- negative_count: completions of the negative class
 -- curve: mean_difference (positive less negative class) or running_auroc
 -- band_lower: lower end of the simultaneous 95 % band, which holds the whole curve
 -- band_upper: upper end of the simultaneous 95 % band

@@ -12,10 +12,9 @@ from analysis.drift_controls import (
     other_text,
     random_axes,
     shuffled_tokens,
-    slope_weights,
 )
 from analysis.resampling import draw_counts
-from analysis.slopes import slope_estimates, slope_terms
+from analysis.slopes import centred_steps, slope_estimates, slope_terms
 from tests.drifting import STEPS, plant
 
 
@@ -83,33 +82,36 @@ def test_too_few_to_match_gives_no_control():
     assert lasting(apart, STEPS + 1) is None
 
 
-def slope_gradient(found, vectors):
-    there = ~np.isnan(found.values)
-    weights = slope_weights(found.values, found.is_positive)
-    return np.einsum("rs,rsd->d", weights * there, vectors)
+def on_random_axes(found, vectors, axis, seed=0):
+    centred = centred_steps(found.values)
+    rises = np.einsum("rs,rsd->rd", centred, np.nan_to_num(vectors))
+    spread = np.square(centred).sum(axis=1)
+    counts = draw_counts(
+        len(found.values), strata=found.is_positive, groups=found.groups, count=200, seed=seed
+    )
+    return random_axes(rises, spread, axis, found.is_positive, counts, seed=seed).estimate
 
 
-def test_the_gradient_gives_the_slope_difference_on_any_direction():
-    random = np.random.default_rng(3)
-    found = plant(lengths=((4, STEPS), (9, STEPS)))
-    vectors = random.standard_normal((*found.values.shape, 8))
-    axis = random.standard_normal(8)
-    projected = np.where(np.isnan(found.values), np.nan, vectors @ axis)
-    ones = np.ones((1, len(projected)), dtype=int)
-    difference = slope_estimates(slope_terms(projected), found.is_positive, ones)[2].estimate
-    assert slope_gradient(found, vectors) @ axis == pytest.approx(difference)
+def test_random_axes_give_what_projecting_on_them_gives():
+    """In one dimension every direction of a norm is the axis or its opposite."""
+    found = plant(slope=0.2, lengths=((4, STEPS), (9, STEPS)))
+    null = on_random_axes(found, found.values[:, :, None], np.ones(1))
+    own = own_difference(found).estimate
+    assert null.upper == pytest.approx(own) and null.lower == pytest.approx(-own)
+    assert null.p_value == 1.0
 
 
 def test_a_planted_axis_stands_out_from_random_ones_and_an_unplanted_one_does_not():
+    """Not even where tokens vary much more along the axis than along others."""
     found = plant()
     steps, axis = np.arange(STEPS), 3.0 * np.eye(64)[0]
     p_values = []
     for seed in range(60):
         vectors = np.random.default_rng(100 + seed).standard_normal((*found.values.shape, 64))
-        gradient = slope_gradient(found, vectors)
-        p_values.append(random_axes(gradient, axis, found.is_positive, seed=seed).estimate.p_value)
+        wide = vectors * np.where(np.arange(64) == 0, 10.0, 1.0)
+        p_values.append(on_random_axes(found, wide, axis, seed).p_value)
     assert sum(p < 0.05 for p in p_values) <= 9
     vectors[found.is_positive] += (0.5 * steps)[:, None] * np.eye(64)[0]
-    planted = random_axes(slope_gradient(found, vectors), axis, found.is_positive)
-    assert planted.estimate.p_value < 0.02
-    assert planted.estimate.upper < 0.5 * 3.0
+    planted = on_random_axes(found, vectors, axis)
+    assert planted.p_value < 0.02
+    assert planted.upper < 0.5 * 3.0

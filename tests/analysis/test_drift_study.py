@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.rows import put
 from tests.worlds import World, make_world
 from warehouse.connection import connect, rows
 from warehouse.errors import AxisError, CoverageError, LabelError
+from warehouse.restoring import restore_commands
 from warehouse.writer import rows_table, vector_array, write_rows
 
 MODEL, WIDTH, STEPS, SLOPE, COUNT = "alpha", 16, 8, 0.4, 40
@@ -141,6 +143,26 @@ def test_the_same_analysis_is_done_once_and_another_beside_it(world):
     assert analyse(world.root)[0] == first
     assert sorted((world.root / "drift_figures").glob("*.parquet")) == files
     assert analyse(world.root, bound=0.6)[0] != first
+
+
+def test_a_lost_analysis_comes_back_under_its_key_by_the_command_that_is_told(world):
+    connection = connect(world.root)
+    axis = traced_axis(world.root)
+    arguments = ["drift", "--axis", axis, "--model", MODEL, "--labeler", "dataset", "--seed", "3"]
+    done = CliRunner().invoke(cli, [*arguments, "--root", str(world.root)])
+    assert done.exit_code == 0, done.output
+    drift_id = done.stdout.split()[-1]
+    asked = "select distinct run_id from drift_figures where drift_id = ?"
+    (job,) = rows(connection, asked, [drift_id])
+    for folder in ("drift_figures", "trajectories"):
+        for path in (world.root / folder).rglob("*.parquet"):
+            if path.name != "schema.parquet":
+                path.unlink()
+    commands = restore_commands(world.root, [job["run_id"]])
+    (words,) = (shlex.split(command) for command in commands.values())
+    again = CliRunner().invoke(cli, words[1:])
+    assert again.exit_code == 0, again.output
+    assert again.stdout.split()[-1] == drift_id
 
 
 def test_a_row_for_each_completion_and_each_step(original):

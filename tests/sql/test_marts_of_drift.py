@@ -17,6 +17,7 @@ FIGURE: Row = {
     "layer": 3,
     "prompt_set": "set",
     "control": "none",
+    "parameters": '{"sampling": {"template": "chat", "max_new_tokens": 48}}',
     "positive_count": 9,
     "negative_count": 8,
 }
@@ -59,6 +60,7 @@ def verdict(root: Path, *figures: Row) -> Row:
 def test_a_drift_with_every_control_is_one(drifted):
     found = verdict(drifted, *rising(), null("random_axes", 0.01), null("shuffled_tokens", 0.02))
     assert found["is_drift"] and found["is_controlled"]
+    assert (found["template"], found["max_new_tokens"]) == ("chat", 48)
     assert (found["axis_name"], found["kind"]) == ("universal/x", "universal")
     assert (found["slope_difference"], found["lower"], found["upper"]) == (0.4, 0.2, 0.6)
     assert (found["positive_slope"], found["negative_slope"]) == (0.5, 0.1)
