@@ -33,7 +33,8 @@ class Case:
 
     `direction` is the model's own unit direction, fitted on `fitted_x`; `reference_x` holds the
     reference's activations of the rows of `x`; `benign_x` and `benign_reference_x` are the rows of
-    the alignment; the reference itself is mapped by the identity. `stored` are the projections that the AUROC was computed from, where known.
+    the alignment, and the reference itself is mapped by the identity. `stored` are the projections
+    that the AUROC was computed from, where known.
     """
 
     x: Rows

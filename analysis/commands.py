@@ -30,6 +30,42 @@ def space_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a study is, as options; each is a key of a study file too."""
+    for option in reversed(
+        (
+            click.option("--group", help="Models of this group of the registry."),
+            click.option("--model", "models", multiple=True, help="A model; repeatable."),
+            click.option("--reference", help="The model whose space is aligned into."),
+            click.option("--prompts", help="Labelled set that the directions are fitted on."),
+            click.option("--align", help="Unlabelled set that the alignments are fitted on."),
+            click.option("--evaluate", multiple=True, help="Another labelled set; repeatable."),
+            click.option(
+                "--align-rows", type=click.IntRange(min=10), default=3000, show_default=True
+            ),
+            click.option(
+                "--layer-fraction",
+                type=click.FloatRange(0.0, 1.0),
+                default=0.8,
+                show_default=True,
+                help="Layer round(fraction * (layer_count - 1)) of each model.",
+            ),
+            click.option(
+                "--ridge-lambda",
+                type=click.FloatRange(min=0.0, min_open=True),
+                help="Default: chosen per model on held-out alignment rows.",
+            ),
+            space_options,
+            click.option("--seed", type=int, default=0, show_default=True),
+            click.option(
+                "--allow-missing", is_flag=True, help="Go on where rows are missing, and say so."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("model")
 @click.option("--prompts", required=True, help="Labelled prompt set.")

@@ -17,11 +17,11 @@ from analysis.cases import Case, Finding, View, look
 # Causes, in the order in which one explains the next: the first fault is the diagnosis.
 _CAUSES: tuple[Callable[[Case, View], Finding], ...] = (
     score_checks.projection,
+    score_checks.few_rows,
     map_checks.massive_dimensions,
     score_checks.signal,
     score_checks.labels,
     score_checks.direction,
-    score_checks.few_rows,
     score_checks.class_difference,
     map_checks.alignment,
     score_checks.source,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import pyarrow as pa
 
+from analysis.claims import claim_tables, verdicts
 from warehouse.connection import Connection, connect, query, rows
 from warehouse.errors import AxesError
 from warehouse.render import render, show
@@ -18,11 +20,23 @@ select
     format('{:.3f} to {:.3f}', native_lower, native_upper) as native_95,
     universal,
     format('{:.3f} to {:.3f}', universal_lower, universal_upper) as universal_95,
+    coalesce(format('{:.3f} to {:.3f}', universal_least, universal_greatest), 'not measured')
+        as universal_moves, moved_most_by,
     leave_one_out, native_cross_validated as native_cv, null_cross_validated as cv_null_95,
     bag_of_words
 from v_study
 where study_id = '{study_id}'
 order by prompt_set, model
+"""
+
+_SENSITIVITY_TABLE = """
+select
+    model, prompt_set, figure, setting, own, least, greatest, spread, value_at_least,
+    value_at_greatest, cosine_at_least,
+    format('{:.2f} to {:.2f}', cosine_least, cosine_greatest) as cosine
+from v_sensitivity
+where study_id = '{study_id}'
+order by prompt_set, figure = 'universal' desc, figure, model, spread desc
 """
 
 _PUBLISHED_TABLE = """
@@ -37,6 +51,16 @@ select warning, model, prompt_set, scorer, figure, beside, text
 from v_study_warnings
 where study_id = '{study_id}'
 order by warning, prompt_set, model, scorer
+"""
+
+# One scorer for all: where words explain one axis they explain the others, and the report says so.
+_WARNINGS_IN_SHORT = """
+select text
+from v_study_warnings
+where
+    study_id = '{study_id}'
+    and (scorer = 'universal' or scorer is null or warning = 'shuffled_labels')
+order by warning, prompt_set, model
 """
 
 _DIAGNOSES = """
@@ -100,6 +124,16 @@ _TABLES = (
         _DIAGNOSES,
     ),
     (
+        "How far the figures move",
+        "Each choice that was made before any result, varied with all else as it is: `reference` "
+        "every model in turn, `ridge_lambda` a factor of 0.001 to 1,000 on each model's own, "
+        "`layer_fraction` the depth, `align_rows` the alignment rows, `prompts` directions of "
+        "twenty random halves of the pairs, judged on the other half. A figure that moves by more "
+        "than its interval is wide is a statement about the choice. Empty where it was not "
+        "measured: `axes study sensitivity`.",
+        _SENSITIVITY_TABLE,
+    ),
+    (
         "Alignment and cosines",
         "`alignment_r2`: share of the reference's variance that the map predicts on held-out "
         "alignment prompts. Cosines stay high over many lambdas while AUROC moves: read both.",
@@ -134,13 +168,59 @@ def print_study(root: Path, study_id: str, output_format: str) -> None:
         return query(connection, template.replace("{study_id}", study_id))
 
     show(table(STUDY_TABLE), output_format)
-    published = table(_PUBLISHED_TABLE)
-    if published.num_rows and output_format in ("table", "markdown"):
-        click.echo()
-        show(published, output_format)
-    for warning in table(_WARNINGS).column("text").to_pylist():
+    if output_format in ("table", "markdown"):
+        published = table(_PUBLISHED_TABLE)
+        for beside in (published, verdicts(connection, study_id).table):
+            if beside.num_rows:
+                click.echo()
+                show(beside, output_format)
+    warnings = table(_WARNINGS_IN_SHORT).column("text").to_pylist()
+    for warning in (*warnings, *sensitivity_warnings(connection, study_id)):
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"study {study_id}", err=True)
+
+
+def print_sensitivity(root: Path, study_id: str, output_format: str) -> None:
+    """Print how far the figures of a study move, and what that warns of."""
+    connection = connect(root)
+    show(query(connection, _SENSITIVITY_TABLE.replace("{study_id}", study_id)), output_format)
+    for warning in sensitivity_warnings(connection, study_id):
+        click.echo(f"warning: {warning}", err=True)
+
+
+def sensitivity_warnings(connection: Connection, study_id: str) -> list[str]:
+    """One line for each universal AUROC that moves with a choice, or one that none was measured."""
+    found = rows(
+        connection,
+        """
+        select * from v_sensitivity
+        where study_id = ? and figure = 'universal'
+        order by prompt_set, model, spread desc
+        """,
+        [study_id],
+    )
+    if not found:
+        return [
+            "how far these figures move with the reference, lambda, depth, alignment rows and "
+            f"prompts is not measured: run `axes study sensitivity {study_id[:8]}`"
+        ]
+    moved: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in found:
+        if row["is_fragile"]:
+            moved.setdefault((row["model"], row["prompt_set"]), []).append(row)
+    return [
+        f"{model} on {prompt_set}: the universal AUROC, {movements[0]['own']:.3f}, moves with "
+        + "; ".join(map(_movement, movements))
+        for (model, prompt_set), movements in moved.items()
+    ]
+
+
+def _movement(row: dict[str, Any]) -> str:
+    """How far a figure moves with one choice, and what the cosine says meanwhile."""
+    return (
+        "{setting}: {least:.3f} ({value_at_least}, cosine {cosine_at_least:.2f}) to "
+        "{greatest:.3f} ({value_at_greatest})".format(**row)
+    )
 
 
 def latest_study(connection: Connection, study: str | None = None) -> str:
@@ -177,13 +257,19 @@ def write_report(root: Path, output: Path, study: str | None = None) -> Path:
         "prompts": parameters["prompts"],
         "evaluated": [parameters["prompts"], *parameters["evaluate"]][-1],
     }
+    warnings = [f"- {line}" for line in sensitivity_warnings(connection, study_id)]
     parts = [f"# Study {study_id}\n", _definition(parameters)]
+    if warnings:
+        parts.append("## Warnings\n\n" + "\n".join(warnings) + "\n")
     for title, text, template in _TABLES:
         statement = template
         for name, value in names.items():
             statement = statement.replace(f"{{{name}}}", value)
         table = render(query(connection, statement), "markdown").decode()
         parts.append(f"## {title}\n\n{text}\n\n{table}\n```sql{statement}```\n")
+    for claim in (verdicts(connection, study_id), *claim_tables(connection, study_id)):
+        table = render(claim.table, "markdown").decode()
+        parts.append(f"## {claim.title}\n\n{table}\n```sql\n{claim.statement}\n```\n")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text("\n".join(parts))
     return output

@@ -78,13 +78,10 @@ def signal(case: Case, view: View) -> Finding:
             carried = np.concatenate([case.alignment.apply(block) for (block,) in blocks(case.x)])
             aligned, aligned_chance = _out_of_fold(carried, case)
     else:
-        area, chance = view.native.estimate, 0.5 + _reach(view.native)
-        aligned, aligned_chance = view.area.estimate, 0.5 + _reach(view.area)
-    # Far below one half is a signal, too: that of swapped labels.
-    is_fault = all(
-        abs(value - 0.5) <= limit - 0.5
-        for value, limit in ((area, chance), (aligned, aligned_chance))
-    )
+        # On other prompts far below one half is a signal, too: that of swapped labels.
+        area, chance = _folded(view.native.estimate), 0.5 + _reach(view.native)
+        aligned, aligned_chance = _folded(view.area.estimate), 0.5 + _reach(view.area)
+    is_fault = area <= chance and aligned <= aligned_chance
     shown = f"AUROC {area:.2f}, by chance up to {chance:.2f}; aligned {aligned:.2f}"
     verdict = (
         f"the classes are not told apart beyond chance ({shown}): there is nothing to carry over"
@@ -217,6 +214,10 @@ def _ends(area: Estimate) -> dict[str, float]:
     return {"auroc_lower": lower, "auroc_upper": upper}
 
 
+def _folded(area: float) -> float:
+    return max(area, 1 - area)
+
+
 def _reach(area: Estimate) -> float:
     lower, upper = _interval(area)
     return (upper - lower) / 2
@@ -234,4 +235,4 @@ def _share_that_carries(values: Float[np.ndarray, " row"], other_mean: float) ->
     ascending = np.sort(values)
     means = np.cumsum(ascending) / np.arange(1, len(ascending) + 1)
     kept = np.flatnonzero(means <= other_mean)
-    return 1.0 - (kept[-1] + 1) / len(values) if len(kept) else 1.0
+    return float(1 - (kept[-1] + 1) / len(values)) if len(kept) else 1.0

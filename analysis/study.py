@@ -21,7 +21,8 @@ from analysis.evaluation import evaluate
 from analysis.fitting import METHOD_VERSION, align, fit_axes, project
 from analysis.published import PUBLISHED, write_published
 from analysis.steps import STEP_VERSION, Steps
-from warehouse.connection import connect, rows
+from warehouse.connection import Connection, connect, rows
+from warehouse.errors import AxesError
 from warehouse.progress import track
 from warehouse.runs import record_run
 from warehouse.writer import content_key, data_file, rows_table, write_rows
@@ -119,6 +120,30 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
         "missing": counts["missing_count"],
         "alignment_overlap": counts["alignment_overlap"],
     }
+
+
+def find_study(connection: Connection, definition: StudyDefinition) -> str:
+    """The id of a study that has been run; raises `AxesError` where it has not."""
+    members = [read_member(connection, definition, name) for name in definition.models]
+    study_id = _study_id(definition, members)
+    if not rows(connection, "from evaluations where study_id = ? limit 1", [study_id]):
+        raise AxesError(
+            f"the study of {definition.label} on {definition.prompts} has not been run: "
+            "give it to `axes study` first"
+        )
+    return study_id
+
+
+def read_definition(connection: Connection, study_id: str) -> StudyDefinition:
+    """The definition of a study that has been run, as its rows state it."""
+    found = rows(
+        connection, "select parameters from evaluations where study_id = ? limit 1", [study_id]
+    )
+    stated: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in json.loads(found[0]["parameters"]).items()
+    }
+    return StudyDefinition(**stated)
 
 
 def _study_id(definition: StudyDefinition, members: Sequence[Member]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from analysis.commands import space_options
+from analysis.commands import study_options
 from warehouse.options import format_option, memory_limit_option, root_option
 
 if TYPE_CHECKING:
@@ -43,49 +43,16 @@ def study() -> None:
     """
 
 
-def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What a study is, as options; each is a key of a study file too."""
-    for option in reversed(
-        (
-            click.option("--group", help="Models of this group of the registry."),
-            click.option("--model", "models", multiple=True, help="A model; repeatable."),
-            click.option("--reference", help="The model whose space is aligned into."),
-            click.option("--prompts", help="Labelled set that the directions are fitted on."),
-            click.option("--align", help="Unlabelled set that the alignments are fitted on."),
-            click.option("--evaluate", multiple=True, help="Another labelled set; repeatable."),
-            click.option(
-                "--align-rows", type=click.IntRange(min=10), default=3000, show_default=True
-            ),
-            click.option(
-                "--layer-fraction",
-                type=click.FloatRange(0.0, 1.0),
-                default=0.8,
-                show_default=True,
-                help="Layer round(fraction * (layer_count - 1)) of each model.",
-            ),
-            click.option(
-                "--ridge-lambda",
-                type=click.FloatRange(min=0.0, min_open=True),
-                help="Default: chosen per model on held-out alignment rows.",
-            ),
-            space_options,
-            click.option("--seed", type=int, default=0, show_default=True),
-            click.option(
-                "--allow-missing", is_flag=True, help="Go on where rows are missing, and say so."
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
 @study.command()
 @click.argument("file", required=False)
-@_study_options
+@study_options
 @click.option("--device", help="Device of the ingest, where rows are missing.")
 @click.option("--dtype", help="dtype of the ingest, where rows are missing.")
 @click.option("--report", type=click.Path(path_type=Path), help="Also write the report here.")
 @click.option("--no-ingest", is_flag=True, help="Fail where rows are missing; run no model.")
+@click.option(
+    "--sensitivity", is_flag=True, help="Also measure how far the figures move with each choice."
+)
 @memory_limit_option
 @root_option
 @format_option
@@ -95,6 +62,7 @@ def run(
     dtype: str | None,
     report: Path | None,
     no_ingest: bool,
+    sensitivity: bool,
     memory_limit: int | None,
     root: Path,
     output_format: str,
@@ -113,6 +81,7 @@ def run(
     axes study --model a --model b --reference b --prompts mine --align alpaca --format json
     """
     from analysis.report import print_study, write_report
+    from analysis.sensitivity import measure_sensitivity
     from analysis.study import run_study, study_result
 
     results = []
@@ -122,6 +91,8 @@ def run(
         study_id = run_study(
             root, planned.definition, published=planned.published, memory_limit=memory_limit
         )
+        if sensitivity:
+            measure_sensitivity(root, study_id, planned.definition, memory_limit=memory_limit)
         if output_format == "json":
             results.append(study_result(root, study_id))
         else:
@@ -130,6 +101,111 @@ def run(
             click.echo(f"report {write_report(root, report, study_id)}", err=True)
     if output_format == "json":
         click.echo(json.dumps(results if len(results) > 1 else results[0], indent=2))
+
+
+@study.command("sensitivity")
+@click.argument("study_name", metavar="[STUDY]", required=False)
+@memory_limit_option
+@root_option
+@format_option
+def sensitivity_command(
+    study_name: str | None, memory_limit: int | None, root: Path, output_format: str
+) -> None:
+    """How far the figures of STUDY move with what was chosen before: one choice at a time.
+
+    STUDY is the start of an id or a study file, by default the last. Every model in turn as the
+    reference, lambda over six decades, the depth, the number of alignment rows, and the prompts
+    that directions are fitted on.
+
+    \b
+    axes study sensitivity demo
+    axes study sensitivity 689eb4 --format csv
+    """
+    from analysis.report import print_sensitivity
+    from analysis.sensitivity import measure_sensitivity
+    from analysis.study import read_definition
+    from warehouse.connection import connect
+
+    for study_id in _find_studies(root, study_name):
+        definition = read_definition(connect(root), study_id)
+        measure_sensitivity(root, study_id, definition, memory_limit=memory_limit)
+        print_sensitivity(root, study_id, output_format)
+
+
+@study.command()
+@click.argument("study_name", metavar="[STUDY]", required=False)
+@root_option
+@format_option
+def claims(study_name: str | None, root: Path, output_format: str) -> None:
+    """The source study's claims one by one, as the rows of STUDY decide them.
+
+    STUDY is the start of an id or a study file, by default the last. Each claim is supported, not
+    supported or undecided, with estimate, interval and null, and below it the models and the SQL
+    behind them; docs/methods.md states the rules. `axes study --claims` is the same.
+
+    \b
+    axes study claims demo
+    axes study --claims --format json
+    """
+    from analysis.claims import claim_tables, verdicts
+    from warehouse.connection import connect
+    from warehouse.render import show
+
+    connection = connect(root)
+    for study_id in _find_studies(root, study_name):
+        found = verdicts(connection, study_id)
+        show(found.table, output_format)
+        if output_format not in ("table", "markdown"):
+            continue
+        for claim in claim_tables(connection, study_id):
+            click.echo(f"\n{claim.title}\n{claim.statement}")
+            show(claim.table, output_format)
+
+
+@study.command()
+@click.argument("first")
+@click.argument("second")
+@root_option
+@format_option
+def diff(first: str, second: str, root: Path, output_format: str) -> None:
+    """What differs between two studies: their definitions, and every headline figure.
+
+    FIRST and SECOND are starts of ids or files of one study. The difference is second minus first;
+    its interval is paired where both judged the same prompts.
+
+    \b
+    axes study diff 689eb4 88ebb7
+    axes study diff demo mine.toml --format csv
+    """
+    from analysis.study_diff import definition_differences, figure_differences
+    from warehouse.connection import connect
+    from warehouse.render import show_rows
+
+    named = {name: _find_studies(root, name) for name in (first, second)}
+    for name, found in named.items():
+        if len(found) > 1:
+            raise click.UsageError(f"{name} holds {len(found)} studies: give the id of one")
+    connection = connect(root)
+    a, b = (named[name][0] for name in (first, second))
+    if output_format in ("table", "markdown"):
+        changed = definition_differences(connection, a, b)
+        if changed:
+            show_rows(changed, output_format)
+        click.echo("" if changed else "one definition, other rows or another version of the code\n")
+    show_rows(figure_differences(connection, a, b), output_format)
+
+
+def _find_studies(root: Path, name: str | None) -> list[str]:
+    """The studies of a file, or the one whose id starts so, or the last."""
+    from analysis.report import latest_study
+    from analysis.study import find_study
+    from analysis.study_file import find_study_file
+    from warehouse.connection import connect
+
+    connection = connect(root)
+    if name is None or find_study_file(name) is None:
+        return [latest_study(connection, name)]
+    return [find_study(connection, planned.definition) for planned in _planned(name)]
 
 
 @dataclass(frozen=True)

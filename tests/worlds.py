@@ -23,7 +23,7 @@ LATENT = 12
 BENIGN = "benign"
 
 # The share of positive prompts that carry the mean of a model with outliers, and how far.
-_OUTLIER_SHARE, _OUTLIER_REACH = 0.15, 12.0
+_OUTLIER_SHARE, _OUTLIER_REACH = 0.15, 15.0
 _MASSIVE_DIMENSIONS, _MASSIVE_SIZE = 2, 60.0
 # How faintly a model shows the axis beside everything else.
 _FAINT = 0.1
@@ -103,6 +103,7 @@ def make_group(
     turned: str | None = None,
     faint: str | None = None,
     shifted: str | None = None,
+    unrelated: str | None = None,
     relabelled: str | None = None,
     labelled: dict[str, int] | None = None,
     benign_count: int = 400,
@@ -120,7 +121,8 @@ def make_group(
     and a few very far the right way; `broken` shows labelled prompts through another map than
     benign ones; `turned` parts the classes elsewhere in every labelled set but the first; `faint`
     shows the axis weakly beside everything else; `shifted` shows labelled prompts moved along the
-    axis, both classes alike. `relabelled` is a set whose labels are swapped.
+    axis, both classes alike; `unrelated` shows benign prompts that have nothing to do with those of
+    the others. `relabelled` is a set whose labels are swapped.
     """
     random = np.random.default_rng(seed)
     axis = _unit(random.standard_normal(LATENT))
@@ -148,6 +150,8 @@ def make_group(
         gaps[model] = strength * (np.cos(angle) * axis + np.sin(angle) * own)
         gaps[model] = gaps[model] + confound * source_axis
         latents[model] = {BENIGN: sets[BENIGN][0]}
+        if model == unrelated:
+            latents[model] = {BENIGN: random.standard_normal(sets[BENIGN][0].shape)}
         for prompt_set, (latent, labels) in sets.items():
             if labels is None:
                 continue
@@ -228,8 +232,8 @@ def _carried_by_few(
     """
     far = np.zeros(len(labels), dtype=bool)
     far[np.flatnonzero(labels)[: round(_OUTLIER_SHARE * labels.sum())]] = True
-    along = np.where(far, _OUTLIER_REACH * strength, np.where(labels, -0.75 * strength, 0.0))
-    return latent + np.outer(along, axis) + np.outer(np.where(labels, strength, 0.0), own)
+    along = np.where(far, _OUTLIER_REACH * strength, np.where(labels, -0.9 * strength, 0.0))
+    return latent + np.outer(along, axis) + np.outer(np.where(labels, 1.5 * strength, 0.0), own)
 
 
 def _quarter_turn(axis: np.ndarray, own: np.ndarray) -> np.ndarray:

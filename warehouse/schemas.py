@@ -488,6 +488,38 @@ _CALIBRATIONS = Table(
     ),
 )
 
+_VARIATIONS = Table(
+    name="variations",
+    grain="study, choice varied, its value, model, prompt set and figure",
+    key=("study_id", "setting", "value", "model", "prompt_set", "figure"),
+    schema=pa.schema(
+        [
+            _column("study_id", TEXT, "the study whose choice is varied (evaluations.study_id)"),
+            _column(
+                "setting",
+                TEXT,
+                "the choice: reference, ridge_lambda, layer_fraction, align_rows or prompts",
+            ),
+            _column(
+                "value", TEXT, "what was chosen: a model, a factor on each model's lambda, ..."
+            ),
+            _optional("number", pa.float64(), "the same as a number, where it is one"),
+            _column("is_own", pa.bool_(), "true where it is what the study chose"),
+            _MODEL,
+            _MODEL_ID,
+            _LAYER,
+            _optional("ridge_lambda", pa.float64(), "its alignment's lambda; null: the reference"),
+            _optional("prompt_set", TEXT, "the prompts judged on; null for a cosine"),
+            _column("figure", TEXT, "native, universal, leave_one_out (AUROC) or cosine_universal"),
+            _column("estimate", pa.float64(), "the figure"),
+            _optional(
+                "is_in_sample", pa.bool_(), "true where directions were fitted on these prompts"
+            ),
+            _RUN,
+        ]
+    ),
+)
+
 _DIAGNOSTICS = Table(
     name="diagnostics",
     grain="study, model, prompt set and check",
@@ -748,6 +780,7 @@ TABLES: dict[str, Table] = {
         _TOKEN_PROJECTIONS,
         _EVALUATIONS,
         _STEPS,
+        _VARIATIONS,
         _CALIBRATIONS,
         _DIAGNOSTICS,
         _TRAJECTORIES,

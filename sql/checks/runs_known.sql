@@ -44,6 +44,8 @@ written as (
     select run_id from stg_token_projections
     union all
     select run_id from stg_trajectories
+    union all
+    select run_id from stg_variations
 )
 
 select

@@ -7,6 +7,10 @@
 -- universal: AUROC of the universal axis
 -- universal_lower: lower end of its 95 % interval
 -- universal_upper: upper end of its 95 % interval
+-- universal_least: the least that it is as one choice after another is varied
+--   (v_sensitivity); null where that was not measured
+-- universal_greatest: the greatest
+-- moved_most_by: the choice with which it moves most
 -- leave_one_out: AUROC of the axis made without this model
 -- native_cross_validated: AUROC of its own direction out of fold, folds grouped by pair
 -- null_in_sample: 95th percentile of native for directions fitted on shuffled labels
@@ -71,9 +75,25 @@ per_model as (
     group by study_id, model
 ),
 
+moved as (
+    select
+        study_id,
+        model,
+        prompt_set,
+        min(least) as universal_least,
+        max(greatest) as universal_greatest,
+        arg_max(setting, spread) as moved_most_by
+    from v_sensitivity
+    where figure = 'universal'
+    group by study_id, model, prompt_set
+),
+
 final as (
     select
         per_set.*,
+        moved.universal_least,
+        moved.universal_greatest,
+        moved.moved_most_by,
         baselines.bag_of_words,
         baselines.prompt_length,
         per_model.cosine_universal,
@@ -89,6 +109,11 @@ final as (
         on
             per_set.study_id = baselines.study_id
             and per_set.prompt_set = baselines.prompt_set
+    left join moved
+        on
+            per_set.study_id = moved.study_id
+            and per_set.model = moved.model
+            and per_set.prompt_set = moved.prompt_set
 )
 
 select * from final;

@@ -1,0 +1,62 @@
+"""The claims of the source study, one by one, as the rows at hand decide them.
+
+The rules are in SQL (`sql/marts/v_claims.sql` and a view for each claim) and in words in
+docs/methods.md; here they are printed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from warehouse.connection import Connection, query
+
+CLAIMS = {
+    "shared_axis": "The models share an axis.",
+    "universal_at_least_native": "The universal axis is at least as good as a model's own.",
+    "gains_for_weak_models": "A model whose own direction is weak gains by it.",
+    "regime_break": "In some model the universal axis breaks down.",
+}
+
+_VERDICTS = """
+select
+    claim, prompt_set, verdict, model, estimate, lower, upper, null_value, to_decide
+from v_claims
+where study_id = '{study_id}'
+order by position, prompt_set
+"""
+
+_MODELS = """
+select prompt_set, model, estimate, lower, upper, null_value, is_met, is_refuted
+from v_claim_{claim}
+where study_id = '{study_id}'
+order by prompt_set, model
+"""
+
+
+@dataclass(frozen=True)
+class ClaimTable:
+    """A claim in words, the SQL behind it, and the rows that it brings."""
+
+    title: str
+    statement: str
+    table: pa.Table
+
+
+def verdicts(connection: Connection, study_id: str) -> ClaimTable:
+    """Every claim with its verdict, estimate, interval and null."""
+    return _asked(connection, "The claims of the source study", _VERDICTS, study_id)
+
+
+def claim_tables(connection: Connection, study_id: str) -> list[ClaimTable]:
+    """Every claim model by model."""
+    return [
+        _asked(connection, title, _MODELS.replace("{claim}", claim), study_id)
+        for claim, title in CLAIMS.items()
+    ]
+
+
+def _asked(connection: Connection, title: str, template: str, study_id: str) -> ClaimTable:
+    statement = template.replace("{study_id}", study_id).strip()
+    return ClaimTable(title, statement, query(connection, statement))

@@ -1,0 +1,53 @@
+"""A small campaign: what the full one shows with figures in docs/worlds.md has not broken."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.worlds import page
+from benchmarks.worlds.intervals import measure_intervals
+from benchmarks.worlds.nulls import measure_nulls
+from benchmarks.worlds.rates import Rate, rate
+from benchmarks.worlds.recovery import measure_recovery
+
+WORLDS = 20
+
+
+def shares(found: list[Rate]) -> dict[str, float]:
+    return {one.name: one.share for one in found}
+
+
+def test_intervals_hold_the_truth_in_most_worlds() -> None:
+    """Of 20 fair intervals fewer than 16 hold the truth once in 400 times."""
+    for one in measure_intervals(WORLDS):
+        if one.goal:
+            assert one.share >= 0.8, one.name
+
+
+def test_tests_reject_seldom_where_nothing_is_planted_and_naive_ones_almost_always() -> None:
+    found = measure_nulls(WORLDS)
+    for one in found:
+        if one.goal:
+            assert one.share <= 0.2, one.name
+    naive = shares(found)["singular-value gap, random directions (for contrast)"]
+    assert naive > 0.9
+
+
+def test_what_is_planted_is_recovered_transferred_and_flagged() -> None:
+    for one in measure_recovery(5):
+        if one.goal and one.part != "diagnoses":
+            assert one.holds, one.name
+
+
+def test_a_rate_has_the_error_of_a_share_and_holds_within_its_goal() -> None:
+    even = rate("part", "name", [True, False] * 50, (0.4, 0.6))
+    assert even.share == 0.5 and even.error == pytest.approx(0.05)
+    assert even.holds and not rate("part", "name", np.ones(10), (0.4, 0.6)).holds
+    assert rate("part", "name", [True]).holds is None
+
+
+def test_the_page_has_a_row_for_every_rate() -> None:
+    text = page([rate("part", "a coverage", [True, True, False, True], (0.7, 0.8))], 1)
+    assert "| part | a coverage | 0.7500 | 0.2165 | 4 | 0.7 to 0.8 | yes |" in text
+    assert "| 0.5 | " in text

@@ -1,0 +1,140 @@
+"""Verdicts on the claims, from given figures: the rules of docs/methods.md."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.rows import Row, put
+from warehouse.connection import connect, rows
+
+PARAMETERS = json.dumps({"prompts": "fitted"})
+CLAIMS = {
+    "shared_axis",
+    "universal_at_least_native",
+    "gains_for_weak_models",
+    "regime_break",
+}
+
+
+def figure(
+    model: str, prompt_set: str, scorer: str, estimate: float, reach: float, metric: str = "auroc"
+) -> Row:
+    is_fitted = prompt_set == "fitted"
+    return {
+        "study_id": "s",
+        "model": model,
+        "prompt_set": prompt_set,
+        "scorer": scorer + "_cross_validated" * is_fitted,
+        "metric": metric,
+        "estimate": estimate,
+        "lower": estimate - reach,
+        "upper": estimate + reach,
+        "is_in_sample": False,
+        "parameters": PARAMETERS,
+    }
+
+
+def model(
+    name: str,
+    prompt_set: str = "other",
+    *,
+    native: float = 0.8,
+    universal: float = 0.8,
+    leave_one_out: float = 0.8,
+    random_direction: float = 0.6,
+    reach: float = 0.015,
+) -> list[Row]:
+    """The figures of a model on prompts that are held out, each with an interval of that reach."""
+    areas = {"native": native, "universal": universal, "leave_one_out": leave_one_out}
+    found = [figure(name, prompt_set, scorer, area, reach) for scorer, area in areas.items()]
+    null = figure(name, prompt_set, "random_direction", 0.5, random_direction - 0.5)
+    loss = figure(
+        name,
+        prompt_set,
+        "native_minus_universal",
+        native - universal,
+        reach,
+        metric="auroc_difference",
+    )
+    # In sample, as every study has them: no verdict may rest on these.
+    apparent = {
+        **figure(name, prompt_set, "universal", 0.99, 0.001),
+        "scorer": "universal",
+        "prompt_set": "fitted",
+        "is_in_sample": True,
+    }
+    return [*found, {**null, "scorer": "random_direction"}, loss, apparent]
+
+
+def judged(root: Path, *models: list[Row], prompt_set: str = "other") -> dict[str, Row]:
+    """Claim -> its row on the set."""
+    written = {
+        (row["model"], row["prompt_set"], row["scorer"], row["metric"]): row
+        for group in models
+        for row in group
+    }
+    put(root, "evaluations", *written.values())
+    found = rows(connect(root), "from v_claims where prompt_set = ?", [prompt_set])
+    assert {row["claim"] for row in found} == CLAIMS
+    return {row["claim"]: row for row in found}
+
+
+@pytest.mark.parametrize(
+    ("figures", "claim", "verdict"),
+    [
+        ({"leave_one_out": 0.8}, "shared_axis", "supported"),
+        # Above chance, and no better than random directions are at times.
+        ({"leave_one_out": 0.61}, "shared_axis", "undecided"),
+        ({"leave_one_out": 0.3}, "shared_axis", "not supported"),
+        ({"universal": 0.8}, "universal_at_least_native", "supported"),
+        ({"universal": 0.79}, "universal_at_least_native", "undecided"),
+        ({"universal": 0.72}, "universal_at_least_native", "not supported"),
+        ({"universal": 0.7}, "regime_break", "not supported"),
+        ({"universal": 0.6}, "regime_break", "undecided"),
+        ({"universal": 0.4}, "regime_break", "supported"),
+    ],
+)
+def test_one_model_of_three_decides_a_claim(root, figures, claim, verdict):
+    found = judged(root, model("a"), model("b"), model("c", **figures))[claim]
+    assert found["verdict"] == verdict
+    if verdict != "supported" or claim == "regime_break":
+        assert found["model"] == "c"
+    assert (found["to_decide"] is not None) == (verdict == "undecided")
+
+
+def test_no_axis_is_shared_where_no_model_reaches_a_useful_one(root):
+    chance = {"leave_one_out": 0.52, "reach": 0.04}
+    found = judged(root, model("a", **chance), model("b", **chance))["shared_axis"]
+    assert found["verdict"] == "not supported"
+
+
+@pytest.mark.parametrize(
+    ("universal", "verdict"),
+    [(0.75, "supported"), (0.71, "undecided"), (0.70, "not supported"), (0.5, "not supported")],
+)
+def test_the_weakest_model_on_the_fitted_set_is_judged_on_another(root, universal, verdict):
+    weak = [
+        *model("c", "fitted", native=0.6),
+        # Weaker still on the set judged on, which must not choose it.
+        *model("c", native=0.7, universal=universal),
+    ]
+    others = [row for name in "ab" for row in (*model(name, "fitted"), *model(name, native=0.5))]
+    found = judged(root, weak, others)["gains_for_weak_models"]
+    assert (found["verdict"], found["model"]) == (verdict, "c")
+
+
+def test_on_the_fitted_set_alone_a_gain_of_the_weakest_is_undecided(root):
+    group = [model(name, "fitted", native=0.6, universal=0.9) for name in "ab"]
+    found = judged(root, *group, prompt_set="fitted")["gains_for_weak_models"]
+    assert found["verdict"] == "undecided" and found["estimate"] is None
+    assert "--evaluate" in found["to_decide"]
+
+
+def test_claims_without_rows_are_undecided_and_say_what_to_run(root):
+    in_sample = [row for row in model("a", "fitted") if row["is_in_sample"]]
+    found = judged(root, in_sample, prompt_set="fitted")
+    for row in found.values():
+        assert row["verdict"] == "undecided" and row["to_decide"] and row["estimate"] is None
