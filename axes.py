@@ -49,6 +49,11 @@ _COMMANDS = {
         "Why the universal axis ranks a study's prompts as it does.",
     ),
     "ingest": ("ingest.commands", "ingest", "Run models and store activations or traces."),
+    "intervene": (
+        "analysis.intervene_commands",
+        "intervene",
+        "Steer a model along axes, and judge what it does.",
+    ),
     "monitor": ("ingest.monitor_commands", "monitor", "Show the projection while a model speaks."),
     "label": ("ingest.label_commands", "label", "Label completions: phrases, classifier, judge."),
     "models": ("ingest.model_commands", "models", "List, show and fetch models."),

@@ -62,9 +62,7 @@ def shuffled_labels(
     share cancels in the true difference, and must cancel in its null.
     """
     random = np.random.default_rng(seed)
-    both = [np.bincount(groups[labels == kind], minlength=groups.max() + 1) for kind in (0, 1)]
-    is_matched = bool((np.minimum(*both)[np.unique(groups)] > 0).all())
-    within = groups if is_matched else np.zeros_like(groups)
+    within = _interchangeable(labels, groups)
     folds = grouped_folds(labels, groups, seed=seed)
     step = max(_SCORES_BYTES // (8 * len(labels) * (folds.max() + 2)), 1)
     in_sample, held_out = np.empty(count), np.empty(count)
@@ -76,6 +74,24 @@ def shuffled_labels(
         part = slice(some.start, some.stop)
         in_sample[part], held_out[part] = aurocs(apparent, shuffled), aurocs(out_of_fold, shuffled)
     return ShuffledLabels(in_sample, held_out)
+
+
+def shuffle_once(
+    labels: Bool[np.ndarray, " row"],
+    groups: Int[np.ndarray, " row"],
+    random: np.random.Generator,
+) -> Bool[np.ndarray, " row"]:
+    """One labelling of that null: shuffled, within groups where every group holds both classes."""
+    return _shuffle_within(_interchangeable(labels, groups), labels, random)
+
+
+def _interchangeable(
+    labels: Bool[np.ndarray, " row"], groups: Int[np.ndarray, " row"]
+) -> Int[np.ndarray, " row"]:
+    """Which rows may change labels: those of a matched pair, or all."""
+    both = [np.bincount(groups[labels == kind], minlength=groups.max() + 1) for kind in (0, 1)]
+    is_matched = bool((np.minimum(*both)[np.unique(groups)] > 0).all())
+    return groups if is_matched else np.zeros_like(groups)
 
 
 def random_directions(

@@ -264,6 +264,9 @@ _GENERATIONS = Table(
             _optional("stop_strings", STRINGS, "strings that end a completion; null: none"),
             _optional("axis_id", TEXT, "the axis it was steered with (axes.axis_id)"),
             _optional("strength", pa.float64(), "steering strength"),
+            _optional("steering_mode", TEXT, "add, ablate or clamp; null: not steered"),
+            _optional("steering_layers", TEXT, "comma list of the blocks changed"),
+            _optional("intervention_id", TEXT, "intervention_outcomes.intervention_id"),
             _RUN,
         ]
     ),
@@ -437,6 +440,72 @@ _EVALUATIONS = Table(
                 "is_in_sample", pa.bool_(), "true where the scorer was fitted on these prompts"
             ),
             _column("parameters", TEXT, "the study's definition, as JSON"),
+            _RUN,
+        ]
+    ),
+)
+_LAYERS = _column("layers", TEXT, "comma list of the blocks changed; empty: none")
+_MODE = _column("mode", TEXT, "add, ablate or clamp; none: the model as it is")
+
+_INTERVENTION_OUTCOMES = Table(
+    name="intervention_outcomes",
+    grain="intervention, prompt, metric and limit of the completion",
+    key=("intervention_id", "prompt_id", "metric", "new_tokens"),
+    partition="model",
+    schema=pa.schema(
+        [
+            _MODEL,
+            _column("intervention_id", TEXT, "hash of model, template and all that was changed"),
+            _MODEL_ID,
+            _optional("axis_id", TEXT, "the axis steered along (axes.axis_id); null: unsteered"),
+            _LAYERS,
+            _MODE,
+            _column("strength", pa.float64(), "in units for add and clamp; for ablate the share"),
+            _optional("unit", pa.float64(), "what a strength of 1 is: typical norm at the layer"),
+            _column("positions", TEXT, "which positions were changed: all, prompt, generated"),
+            _optional("above", pa.float64(), "only where the projection passes this, in units"),
+            _optional("condition", TEXT, "whether each position decides, or the row; null: all"),
+            _TEMPLATE,
+            _PROMPT_ID,
+            _column("metric", TEXT, "refusal_openers, kl, log_perplexity, repetition, ..."),
+            _column(
+                "new_tokens", pa.int32(), "limit of the greedy completion; 0: the prompt alone"
+            ),
+            _optional("generation_id", TEXT, "the completion measured; null: the prompt alone"),
+            _column("value", pa.float64(), "the measurement"),
+            _RUN,
+        ]
+    ),
+)
+
+_INTERVENTIONS = Table(
+    name="interventions",
+    grain="experiment, axis, layers, strength, metric and class of prompts",
+    key=("experiment_id", "axis_id", "layers", "strength", "metric", "prompt_set", "is_positive"),
+    schema=pa.schema(
+        [
+            _column("experiment_id", TEXT, "hash of the experiment and of every outcome behind it"),
+            _MODEL,
+            _MODEL_ID,
+            _column("axis_id", TEXT, "the axis steered along (axes.axis_id)"),
+            _column("role", TEXT, "axis, or which control: random, shuffled_labels, orthogonal"),
+            _LAYERS,
+            _MODE,
+            _optional("strength", pa.float64(), "null: the slope over all strengths"),
+            _column("metric", TEXT, "what was measured, as a difference from the unsteered model"),
+            _column("prompt_set", TEXT, "the prompts it was measured on"),
+            _optional("is_positive", pa.bool_(), "their class; null: benign prompts"),
+            _column("estimate", pa.float64(), "mean difference over prompts, or its slope"),
+            _column("lower", pa.float64(), "lower end of the 95 % interval"),
+            _column("upper", pa.float64(), "upper end of the 95 % interval"),
+            _optional("unsteered", pa.float64(), "mean of the model as it is; null for a slope"),
+            _column("prompt_count", pa.int32(), "prompts it rests on"),
+            _column("random_count", pa.int32(), "random directions it is held against"),
+            _optional("random_lower", pa.float64(), "lowest estimate of a random direction"),
+            _optional("random_upper", pa.float64(), "highest estimate of a random direction"),
+            _optional("p_value", pa.float64(), "rank of its size among the random directions'"),
+            _optional("verdict", TEXT, "in words, by the rules of docs/methods.md; null: control"),
+            _column("parameters", TEXT, "the experiment's definition, as JSON"),
             _RUN,
         ]
     ),
@@ -782,6 +851,8 @@ TABLES: dict[str, Table] = {
         _STEPS,
         _VARIATIONS,
         _CALIBRATIONS,
+        _INTERVENTION_OUTCOMES,
+        _INTERVENTIONS,
         _DIAGNOSTICS,
         _TRAJECTORIES,
         _DRIFT_FIGURES,

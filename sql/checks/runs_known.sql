@@ -23,6 +23,10 @@ written as (
     union all
     select run_id from stg_generations
     union all
+    select run_id from stg_intervention_outcomes
+    union all
+    select run_id from stg_interventions
+    union all
     select run_id from stg_labels
     union all
     select run_id from stg_models

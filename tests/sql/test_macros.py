@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata, spearmanr
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    cohen_kappa_score,
+    roc_auc_score,
+    roc_curve,
+)
 
 from tests.rows import put, put_prompts
 from warehouse.connection import Connection, connect, query, rows, sql_files
@@ -410,3 +416,25 @@ def test_a_seed_gives_one_interval_whatever_the_order_of_rows(connection: Connec
 
 def test_no_rows_have_no_interval(connection: Connection) -> None:
     assert single(connection, "select bootstrap_ci(null::double, 1)") is None
+
+
+@pytest.mark.parametrize("kinds", [2, 5])
+def test_cohen_kappa_is_sklearns(connection: Connection, kinds: int) -> None:
+    random = np.random.default_rng(kinds)
+    first = random.integers(0, kinds, 300)
+    other = np.where(random.random(300) < 0.6, first, random.integers(0, kinds, 300))
+    said = pa.table(
+        {"first": [f"label {k}" for k in first], "other": [f"label {k}" for k in other]}
+    )
+    gaps = pa.table({"first": ["label 0", None], "other": [None, "label 1"]})
+    connection.register("said", pa.concat_tables([said, gaps]))
+    found = single(connection, "select cohen_kappa(first, other) from said")
+    assert found == pytest.approx(cohen_kappa_score(first, other), abs=1e-12)
+
+
+def test_kappa_is_1_for_the_same_and_below_0_for_opposites(connection: Connection) -> None:
+    both = "(values (true, true), (true, true), (false, false)) as t (a, b)"
+    assert single(connection, f"select cohen_kappa(a, b) from {both}") == 1.0
+    assert single(connection, f"select cohen_kappa(a, not b) from {both}") < 0
+    assert single(connection, f"select cohen_kappa(true, true) from {both}") is None
+    assert single(connection, f"select cohen_kappa(a, b) from {both} where a is null") is None

@@ -66,6 +66,8 @@ COMPARED = {"scoring_id": "s", "model_id": "m1", "metric": "probability"}
 TOKEN_PROJECTION = {"model": "m", "axis_id": "axis", "generation_id": "g"}
 INGEST = {"run_id": "short", "command": "ingest traces", "status": "finished", "rows": 1}
 TOKEN = {"model": "m", "generation_id": "g", "vector": [1.0, 0.0]}
+OUTCOME = {"model": "m", "model_id": "m1", "axis_id": "axis", "prompt_id": "p0"}
+INTERVENTION = {"experiment_id": "e", "model": "m", "model_id": "m1", "axis_id": "axis"}
 PROMPT_TOKEN = {"model": "m", "model_id": "m1", "prompt_id": "p0", "run_id": "run"}
 LABEL = {"labeler": "dataset", "prompt_set": "demo", "prompt_id": "p0", "is_positive": True}
 PROMPT = {"prompt_set": "demo", "prompt_id": "p0", "position": 0}
@@ -153,6 +155,12 @@ PLANTED: list[tuple[str, str, list[Row]]] = [
     ("generation_tokens_kept", "generation_tokens", [{**TOKEN, "step": -1, "vector": None}]),
     ("evaluations_unique_key", "evaluations", [{"study_id": "s"}] * 2),
     ("evaluations_known_axis", "evaluations", [{"study_id": "s", "axis_id": "gone"}]),
+    ("intervention_outcomes_unique_key", "intervention_outcomes", [OUTCOME]),
+    ("intervention_outcomes_known", "intervention_outcomes", [{**OUTCOME, "axis_id": "gone"}]),
+    ("intervention_outcomes_known", "intervention_outcomes", [{**OUTCOME, "model_id": "gone"}]),
+    ("intervention_outcomes_known", "intervention_outcomes", [{**OUTCOME, "generation_id": "?"}]),
+    ("interventions_unique_key", "interventions", [INTERVENTION]),
+    ("interventions_known_axis", "interventions", [{**INTERVENTION, "axis_id": "gone"}]),
     ("calibrations_unique_key", "calibrations", [CALIBRATION]),
     ("calibrations_known_axis", "calibrations", [{**CALIBRATION, "axis_id": "gone"}]),
     ("calibrations_known_axis", "calibrations", [{**CALIBRATION, "model_id": "unregistered"}]),
@@ -209,6 +217,8 @@ def put_sound(root: Path) -> None:
     put(root, "token_projections", TOKEN_PROJECTION, {**TOKEN_PROJECTION, "step": -2})
     put(root, "generation_tokens", {**TOKEN, "step": -2, "vector": None})
     put(root, "calibrations", CALIBRATION)
+    put(root, "intervention_outcomes", OUTCOME, {**OUTCOME, "new_tokens": 4, "generation_id": "g"})
+    put(root, "interventions", INTERVENTION, {**INTERVENTION, "strength": 0.1})
     put(root, "trajectories", TRAJECTORY)
     put(root, "drift_figures", DRIFT_FIGURE, {**DRIFT_FIGURE, "step": 0})
     put(root, "scored_answers", SCORED)

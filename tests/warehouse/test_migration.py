@@ -25,7 +25,15 @@ ADDED = {
     "activations": {"rendered_hash"},
     "evaluations": {"p_value", "p_value_adjusted"},
     "models": {"quantization", "adapter", "adapter_hash", "blocks"},
-    "generations": {"source", "prompt_token_count", "sample", "stop_strings"},
+    "generations": {
+        "source",
+        "prompt_token_count",
+        "sample",
+        "stop_strings",
+        "steering_mode",
+        "steering_layers",
+        "intervention_id",
+    },
     "generation_tokens": {"top_tokens"},
 }
 

@@ -21,6 +21,8 @@ OPTIONAL_KEYS = {
     ("evaluations", "model"),
     ("evaluations", "prompt_set"),
     ("evaluations", "component"),
+    ("interventions", "strength"),
+    ("interventions", "is_positive"),
     ("drift_figures", "step"),
 }
 
@@ -43,7 +45,10 @@ def test_the_tables_are_those_of_the_design() -> None:
         "token_projections",
         "evaluations",
         "steps",
+        "variations",
         "calibrations",
+        "intervention_outcomes",
+        "interventions",
         "diagnostics",
         "trajectories",
         "drift_figures",
