@@ -87,6 +87,7 @@ def run_comparison(
             for column, model in enumerate(scoring.answers.models)
             for metric, estimate, warning in [
                 *((metric, figure, None) for metric, figure in judged[model].items()),
+                _calibration_span(scoring, model),
                 *_with_warnings(quality.get(model, {})),
                 *diagnoses.get(model, []),
             ]
@@ -149,6 +150,14 @@ def _elevation(scoring: Scoring) -> Float[np.ndarray, "prompt model"] | None:
     if (width == 0).any():
         return None
     return (scoring.answers.answer_projection - negative.mean(axis=0)) / width
+
+
+def _calibration_span(scoring: Scoring, model: str) -> tuple[str, Estimate, str | None]:
+    """How far the model's chances reach, from its lowest to its highest answer judged."""
+    column = scoring.answers.models.index(model)
+    span = float(np.ptp(scoring.probability("answer")[:, column]))
+    flat = "its calibration is flat: its chance is its base rate, whatever it answers"
+    return "calibration_span", Estimate(span), flat if span == 0 else None
 
 
 def alignment_quality(connection: Connection, axis_id: str) -> dict[str, dict[str, float]]:

@@ -121,6 +121,11 @@ def routing_verdict(found: Sequence[Row]) -> list[str]:
         )
     answer = by_policy["answer_projection"]
     needs, helps = answer["over_raw_lower"] > 0, answer["gain_lower"] > 0
+    if answer["gain_lower"] == answer["gain_upper"] == 0.0:
+        lines.append(
+            "- The calibrated answer projection sends all prompts to the best single model: within a "
+            "model the projection does not foretell the outcome, and calibration says so."
+        )
     raw = "does worse: calibration is needed" if needs else "is not shown to do worse"
     calibrated = "beats" if helps else "is not shown to beat"
     claim = (
@@ -156,134 +161,14 @@ def intervention_verdict(found: Sequence[Row]) -> list[str]:
     judged = [row for row in found if row["p_value"] is not None]
     clear = [row for row in judged if row["p_value"] < 0.05]
     lines = [
-        f"**{len(clear)} of {len(judged)} effects are beyond those of random directions of the same "
-        "norm** (p below 0.05, not corrected for their number)."
+        f"**{len(clear)} of {len(judged)} effects are beyond those of random directions of the "
+        "same norm** (p below 0.05, not corrected for their number)."
     ]
     return lines + [
         f"- {row['model']}, {row['axis_name']}, {row['metric']} on {row['prompts_class']} prompts: "
         f"{_interval(row, 'estimate', '')} per unit of strength; random directions "
         f"{row['random_lower']:.3g} to {row['random_upper']:.3g}; {row['verdict']}."
         for row in judged
-    ]
-
-
-_AXIS = "universal/demo/18/demo_safety/lambda-held_out"
-_ANSWERS = (
-    "--prompts demo_safety --limit 240 --max-new-tokens 32 --labeler refusal_substring --negated "
-    "--only positive"
-)
-# Gemma is a base model: it has no chat template.
-_TRACES = (
-    *(
-        f"axes ingest traces {model} --prompts demo_safety --limit 240 --max-new-tokens 32 "
-        f"--template {template}"
-        for model, template in (
-            ("smollm2-135m", "chat"),
-            ("gemma3-270m", "raw"),
-            ("qwen2.5-coder-0.5b", "chat"),
-        )
-    ),
-    "axes study --group demo --prompts demo_safety --align demo_alignment --align-rows 1500",
-)
-
-
-@dataclass(frozen=True)
-class Section:
-    """One claim: the query of its name, the rule for its verdict, its figure, and its commands."""
-
-    name: str
-    title: str
-    reading: str
-    commands: tuple[str, ...]
-    verdict: Callable[[Sequence[Row]], list[str]]
-    figure: Callable[[Connection, Sequence[Row]], Figure]
-
-    @property
-    def sql(self) -> str:
-        return (QUERIES / f"{self.name}.sql").read_text()
-
-
-def drift_verdict(found: Sequence[Row]) -> list[str]:
-    """Holds where the slopes differ upwards and every control agrees."""
-    held = [row["model"] for row in found if row["is_drift"] and row["is_controlled"]]
-    lines = [f"**{_verdict(len(held), len(found))}** (models: {_listed(held)})."]
-    for row in found:
-        if row["is_drift"] and row["is_controlled"]:
-            words = "up, and every control agrees"
-        elif row["is_drift"]:
-            words = f"up, but not under {_listed(row['controls_failed'])}"
-        elif row["upper"] < 0:
-            words = "down against the negative class"
-        else:
-            words = "no difference beyond chance"
-        lines.append(
-            f"- {row['model']}: {words}; slope per token, positive less negative class "
-            f"{_interval(row, 'slope_difference', '')} on {row['positive_count']} and "
-            f"{row['negative_count']} completions. AUROC of the mean over the completion: "
-            f"{_interval(row, 'final_auroc', 'final_auroc_')}."
-        )
-    return lines
-
-
-def routing_verdict(found: Sequence[Row]) -> list[str]:
-    """Two claims: calibrated beats raw, and calibrated beats the best single model."""
-    by_policy = {row["policy"]: row for row in found}
-    lines = []
-    for policy in ("answer_projection", "prompt_projection"):
-        row = by_policy[policy]
-        needs = _sign(row["over_raw_lower"], row["over_raw_upper"])
-        helps = _sign(row["gain_lower"], row["gain_upper"])
-        lines.append(
-            f"- {policy.replace('_', ' ')}: calibration is worth "
-            f"{_interval(row, 'over_raw', 'over_raw_')} of the outcome over raw routing ({needs}); "
-            f"over always asking the best single model it gains {_interval(row, 'gain', 'gain_')} "
-            f"({helps}). The oracle could gain {by_policy['oracle']['gain']:.3f}."
-        )
-    answer = by_policy["answer_projection"]
-    needs, helps = answer["over_raw_lower"] > 0, answer["gain_lower"] > 0
-    raw = "does worse: calibration is needed" if needs else "is not shown to do worse"
-    calibrated = "beats" if helps else "is not shown to beat"
-    claim = (
-        f"**Routing by raw projections {raw}. Calibrated routing {calibrated} the best single "
-        f"model** ({answer['prompt_count']} prompts)."
-    )
-    return [claim, *lines]
-
-
-def comparison_verdict(found: Sequence[Row]) -> list[str]:
-    """Whether one model is first beyond chance, and whether the labelled outcome agrees."""
-    first = found[0]
-    outcomes = [row["outcome"] for row in found]
-    agrees = outcomes == sorted(outcomes)
-    lines = [
-        f"**{first['model']} comes first in {first['first']:.0%} of resamples; the labelled "
-        f"outcome {'gives the same order' if agrees else 'gives another order'}** "
-        f"({first['prompt_count']} prompts)."
-    ]
-    for row in found:
-        gap = "inside" if _inside(row) else "outside"
-        lines.append(
-            f"- {row['model']}: calibrated chance {_interval(row, 'probability', 'probability_')}, "
-            f"labelled {_interval(row, 'outcome', 'outcome_')}: the chance is {gap} the label's "
-            "interval."
-        )
-        lines += [f"- {row['model']}, warning: {warning}." for warning in row["warnings"]]
-    return lines
-
-
-def intervention_verdict(found: Sequence[Row]) -> list[str]:
-    """The verdicts of the experiments, as `axes intervene` wrote them, for whole sweeps."""
-    shown = [row for row in found if row["verdict"] is not None]
-    clear = [row for row in shown if row["p_value"] is not None and row["p_value"] < 0.05]
-    lines = [
-        f"**{len(clear)} of {len(shown)} effects are beyond those of random directions of the same "
-        "norm** (p below 0.05, not corrected for their number)."
-    ]
-    return lines + [
-        f"- {row['model']}, {row['metric']}, {_class_of(row)}: {_interval(row, 'estimate', '')} "
-        f"per unit of strength; random directions {row['random_lower']:.3g} to "
-        f"{row['random_upper']:.3g}. {row['verdict']}."
-        for row in shown
     ]
 
 

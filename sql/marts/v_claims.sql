@@ -2,6 +2,7 @@
 -- of it, by rules fixed beforehand (docs/methods.md). The view v_claim_CLAIM has the
 -- models one by one.
 --
+-- claim: its name
 -- position: the claim's place in the list
 -- verdict: supported, not supported or undecided
 -- model: the model that decides: the one with the least estimate beside the null
