@@ -108,7 +108,7 @@ def rank_models(
     """
     answers = scoring.answers
     counts = draw_counts(len(answers.prompt_ids), groups=answers.groups, count=count, seed=seed)
-    weights = counts / counts.sum(axis=1, keepdims=True)
+    sizes = counts.sum(axis=1)
     matrices = {
         "probability": scoring.probability("answer"),
         "prompt_probability": scoring.probability("prompt"),
@@ -118,7 +118,7 @@ def rank_models(
         matrices["refusal"] = answers.refusal
     if (elevation := _elevation(scoring)) is not None:
         matrices["elevation"] = elevation
-    resampled = {metric: weights @ matrix for metric, matrix in matrices.items()}
+    resampled = {metric: counts @ matrix / sizes[:, None] for metric, matrix in matrices.items()}
     whole = rankdata(matrices["probability"].mean(axis=0))
     ranks = rankdata(resampled["probability"], axis=1)
     found: dict[str, dict[str, Estimate]] = {}

@@ -122,8 +122,10 @@ def judge_policies(
         if f"{policy}_raw" in policies:
             compared[policy, "over_raw"] = per_prompt[f"{policy}_raw", "outcome"] - own
     counts = draw_counts(len(groups), groups=groups, count=count, seed=seed)
-    weights = counts / counts.sum(axis=1, keepdims=True)
+    sizes = counts.sum(axis=1)
     return {
-        key: percentile_interval(float(column.mean()), weights @ column, is_tested=key in compared)
+        key: percentile_interval(
+            float(column.mean()), counts @ column / sizes, is_tested=key in compared
+        )
         for key, column in (per_prompt | compared).items()
     }

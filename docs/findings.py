@@ -11,12 +11,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import click
 
 from docs.findings_figures import (
     Figure,
+    axis_label,
     comparison_figure,
     drift_figure,
     intervention_figure,
@@ -44,6 +46,12 @@ the unsafe class of `demo_safety`. No completion is printed here or read to writ
 
 These are models of 0.1 to 0.5 billion parameters, 32 tokens of each answer, and prompts that the
 axis was fitted on; a claim that fails here may hold elsewhere, and the other way round.
+
+The warehouse is that of `make demo`, with longer answers and their labels:
+
+```
+{commands}
+```
 """
 
 
@@ -53,7 +61,7 @@ _ANSWERS = (
     "--only positive"
 )
 # Gemma is a base model: it has no chat template.
-_TRACES = (
+_COMMANDS = (
     *(
         f"axes ingest traces {model} --prompts demo_safety --limit 240 --max-new-tokens 32 "
         f"--template {template}"
@@ -64,6 +72,7 @@ _TRACES = (
         )
     ),
     "axes study --group demo --prompts demo_safety --align demo_alignment --align-rows 1500",
+    "axes label refusals",
 )
 
 
@@ -123,8 +132,8 @@ def routing_verdict(found: Sequence[Row]) -> list[str]:
     needs, helps = answer["over_raw_lower"] > 0, answer["gain_lower"] > 0
     if answer["gain_lower"] == answer["gain_upper"] == 0.0:
         lines.append(
-            "- The calibrated answer projection sends all prompts to the best single model: within a "
-            "model the projection does not foretell the outcome, and calibration says so."
+            "- The calibrated answer projection sends all prompts to the best single model: within "
+            "a model the projection does not foretell the outcome, and calibration says so."
         )
     raw = "does worse: calibration is needed" if needs else "is not shown to do worse"
     calibrated = "beats" if helps else "is not shown to beat"
@@ -136,15 +145,26 @@ def routing_verdict(found: Sequence[Row]) -> list[str]:
 
 
 def comparison_verdict(found: Sequence[Row]) -> list[str]:
-    """Whether one model is first beyond chance, and whether the labelled outcome agrees."""
+    """How surely one model is first, and whether the labelled outcome agrees.
+
+    With flat calibrations there is nothing that projections could rank by.
+    """
     first = found[0]
     outcomes = [row["outcome"] for row in found]
     agrees = outcomes == sorted(outcomes)
-    lines = [
-        f"**{first['model']} comes first in {first['first']:.0%} of resamples; the labelled "
-        f"outcome {'gives the same order' if agrees else 'gives another order'}** "
-        f"({first['prompt_count']} prompts)."
-    ]
+    is_flat = all(row["probability_upper"] - row["probability_lower"] < 1e-9 for row in found)
+    if is_flat:
+        claim = (
+            "**Not by projections: every calibration is flat, so the order is that of the base "
+            f"rates on the calibration prompts** ({first['prompt_count']} prompts judged)."
+        )
+    else:
+        claim = (
+            f"**{first['model']} comes first in {first['first']:.0%} of resamples; the labelled "
+            f"outcome {'gives the same order' if agrees else 'gives another order'}** "
+            f"({first['prompt_count']} prompts)."
+        )
+    lines = [claim]
     for row in found:
         gap = "inside" if _inside(row) else "outside"
         lines.append(
@@ -160,14 +180,17 @@ def intervention_verdict(found: Sequence[Row]) -> list[str]:
     """How many effects of whole sweeps are beyond the random directions', then each of them."""
     judged = [row for row in found if row["p_value"] is not None]
     clear = [row for row in judged if row["p_value"] < 0.05]
+    least = 1 / (1 + max((row["random_count"] for row in judged), default=0))
     lines = [
         f"**{len(clear)} of {len(judged)} effects are beyond those of random directions of the "
-        "same norm** (p below 0.05, not corrected for their number)."
+        f"same norm** (p below 0.05, not corrected for their number, and never below {least:.3f} "
+        "with so many random directions)."
     ]
     return lines + [
-        f"- {row['model']}, {row['axis_name']}, {row['metric']} on {row['prompts_class']} prompts: "
-        f"{_interval(row, 'estimate', '')} per unit of strength; random directions "
-        f"{row['random_lower']:.3g} to {row['random_upper']:.3g}; {row['verdict']}."
+        f"- {row['model']}, {axis_label(row)}: {row['metric'].replace('_', ' ')} on "
+        f"{row['prompts_class']} prompts {_interval(row, 'estimate', '')} per unit of strength; "
+        f"random directions {row['random_lower']:.3g} to {row['random_upper']:.3g}; "
+        f"{row['verdict']}."
         for row in judged
     ]
 
@@ -180,7 +203,7 @@ SECTIONS = (
         "label of its prompt. The claim holds where the positive class rises, more than the "
         "negative one, and the controls agree: pairs matched in the prompt's projection and in "
         "length, completions that last, random axes, shuffled steps.",
-        (*_TRACES, f"axes drift --axis {_AXIS} --max-new-tokens 32"),
+        (f"axes drift --axis {_AXIS} --max-new-tokens 32",),
         drift_verdict,
         drift_figure,
     ),
@@ -191,7 +214,7 @@ SECTIONS = (
         "answer is no refusal (`refusal_substring`), lower is better. Half of the prompts are "
         "calibrated on, the other half judged. `gain` is over the model that was best on the first "
         "half, `over_raw` over the same rule without calibration.",
-        (*_TRACES, "axes label refusals", f"axes route {_ANSWERS}"),
+        (f"axes route {_ANSWERS}",),
         routing_verdict,
         routing_figure,
     ),
@@ -201,18 +224,21 @@ SECTIONS = (
         "The same prompts through each model; `probability` is the mean calibrated chance that an "
         "answer is no refusal, by its projection alone, `outcome` what the labeler says of the "
         "same answers. `first` is the share of resamples in which the model has the lowest chance.",
-        (*_TRACES, "axes label refusals", f"axes compare {_ANSWERS}"),
+        (f"axes compare {_ANSWERS}",),
         comparison_verdict,
         comparison_figure,
     ),
     Section(
         "intervention",
         "Does injecting the axis change what a model does?",
-        "The universal axis, pulled back into the model, added at several strengths; effects per "
-        "unit of strength over all of them, against random directions of the same norm.",
+        "The model's own axis, and the universal one pulled back into it, added at strengths in "
+        "units of the layer's median norm; effects per unit over all of them, against random "
+        "directions of the same norm. `refusal_openers` is the log-odds that the answer opens as "
+        "a refusal does.",
         (
-            f"axes intervene smollm2-135m --axis {_AXIS} --prompts demo_safety "
-            "--benign demo_alignment",
+            f"axes intervene smollm2-135m --axis native/smollm2-135m/23/demo_safety --axis {_AXIS} "
+            "--prompts demo_safety --limit 24 --benign demo_alignment --benign-limit 8 "
+            "--strengths=-0.16,-0.08,0.08,0.16 --shuffled 3 --orthogonal 1",
         ),
         intervention_verdict,
         intervention_figure,
@@ -223,10 +249,10 @@ SECTIONS = (
 def write_findings(root: Path, page: Path = FOLDER / "findings.md") -> list[str]:
     """Write the page and its figures; the names of sections whose rows are missing."""
     connection = connect(root)
-    parts, missing = [_INTRODUCTION], []
+    parts, missing = [_INTRODUCTION.format(commands="\n".join(_COMMANDS))], []
     for section in SECTIONS:
         found = rows(connection, section.sql)
-        parts.append(f"## {section.title}\n\n{section.reading}\n")
+        parts.append(f"## {section.title}\n\n{fill(section.reading, 100)}\n")
         if not found:
             missing.append(section.name)
             parts.append(
@@ -239,7 +265,10 @@ def write_findings(root: Path, page: Path = FOLDER / "findings.md") -> list[str]
         parts.append(f"![{section.title}](figures/{figure.name})\n")
         parts.append(_answer(connection, section.sql))
         parts.append(f"The rows come by:\n\n{_code(section.commands)}")
-    parts.append("## What it took\n\nThe jobs behind this page, after `make demo`.\n")
+    parts.append(
+        "## What it took\n\nThe jobs of the warehouse, those of `make demo` among them, in wall "
+        "time, whatever else ran on the machine.\n"
+    )
     parts.append(_answer(connection, (QUERIES / "runs.sql").read_text()))
     page.write_text("\n".join(parts))
     return missing
@@ -248,7 +277,7 @@ def write_findings(root: Path, page: Path = FOLDER / "findings.md") -> list[str]
 def _answer(connection: Connection, sql: str) -> str:
     table = render(query(connection, sql), "markdown", cell_width=200).decode()
     code = "\n".join(line for line in sql.splitlines() if not line.startswith("--"))
-    summary = f"<details><summary>{read_header(sql).text}</summary>"
+    summary = f"<details><summary>{' '.join(read_header(sql).text.split())}</summary>"
     return f"{table}\n{summary}\n\n```sql\n{code}\n```\n\n</details>\n"
 
 

@@ -103,13 +103,19 @@ def intervention_figure(connection: Connection, found: Sequence[Row]) -> Figure:
             _whisker(panel, place, row["estimate"], row["lower"], row["upper"], BLUE, "o", False)
         panel.axvline(0, color=GREY, linewidth=0.8)
         names = [
-            f"{row['axis_name']}, {row['metric'].replace('_', ' ')}, {row['prompts_class']}"
+            f"{axis_label(row)}: {row['metric'].replace('_', ' ')}, {row['prompts_class']}"
             for row in shown
         ]
         panel.set_yticks(range(len(shown)), names)
         panel.invert_yaxis()
         panel.set_xlabel("effect per unit of strength (grey: random directions)")
     return figure
+
+
+def axis_label(row: Row) -> str:
+    """What kind of axis a row is of, and how it was pulled back."""
+    words = [row["axis_kind"], row["pull_back"]]
+    return " by ".join(word.replace("_", " ") for word in words if word is not None)
 
 
 def _intervals(

@@ -1,4 +1,5 @@
--- Whole sweeps of strengths along the axis, in the last experiment of each model.
+-- Whole sweeps of strengths along the axes, in the last experiment of each model. How
+-- far activations move is left out: any direction moves them.
 with
 latest as (
     select
@@ -10,7 +11,8 @@ latest as (
 
 select
     v_interventions.model,
-    v_interventions.axis_name,
+    v_interventions.axis_kind,
+    v_interventions.pull_back,
     v_interventions.layers,
     v_interventions.metric,
     v_interventions.prompts_class,
@@ -25,5 +27,8 @@ select
     v_interventions.verdict
 from v_interventions
 inner join latest on v_interventions.experiment_id = latest.experiment_id
-where v_interventions.role = 'axis' and v_interventions.strength is null
+where
+    v_interventions.role = 'axis'
+    and v_interventions.strength is null
+    and v_interventions.metric != 'projection_shift'
 order by all;
