@@ -29,6 +29,21 @@ __all__ = ["AxesError", "connect", "scan"]
 _COMMANDS = {
     "study": ("analysis.study_commands", "study", "The whole chain: ingest, fit, align, evaluate."),
     "fit": ("analysis.commands", "fit", "Fit one model's directions on a labelled prompt set."),
+    "evaluate": (
+        "analysis.judging_commands",
+        "evaluate",
+        "Judge a model on prompts, layers and sources not seen.",
+    ),
+    "calibrate": (
+        "analysis.judging_commands",
+        "calibrate",
+        "Put models' projections on one scale, with a threshold.",
+    ),
+    "transfer": (
+        "analysis.judging_commands",
+        "transfer",
+        "Does a threshold hold on another model?",
+    ),
     "score": ("analysis.scoring_commands", "score", "Project stored activations on an axis."),
     "drift": (
         "analysis.drift_commands",

@@ -41,6 +41,16 @@ def bag_of_words_transfer(
     return _bag_of_words().fit(list(texts), labels).decision_function(list(other_texts))
 
 
+def bag_of_words_fits(
+    texts: Sequence[str], labels: Bool[np.ndarray, " row"], seen: Bool[np.ndarray, "fit row"]
+) -> Float[np.ndarray, "fit row"]:
+    """Scores of all prompts by one such regression for each row of `seen`, fitted on those rows."""
+    words = np.array(texts, dtype=object)
+    return np.stack(
+        [_bag_of_words().fit(words[rows], labels[rows]).decision_function(words) for rows in seen]
+    )
+
+
 def prompt_lengths(texts: Sequence[str]) -> Float[np.ndarray, " row"]:
     """Length of each prompt in characters."""
     return np.array([len(text) for text in texts], dtype=np.float64)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -13,6 +15,26 @@ from jaxtyping import Bool
 from analysis.definition import Member
 from analysis.records import Axis
 from analysis.scores import Estimate
+from warehouse.runs import Run
+from warehouse.writer import rows_table, write_rows
+
+
+def write_figures(
+    root: Path,
+    run: Run,
+    study_id: str,
+    figures: Sequence[Mapping[str, Any]],
+    parameters: Mapping[str, Any],
+) -> None:
+    """All figures of one study (or evaluation) as one file: they are there whole or not at all."""
+    common = {
+        "study_id": study_id,
+        "parameters": json.dumps(parameters, sort_keys=True),
+        "run_id": run.run_id,
+    }
+    table = rows_table("evaluations", [{**row, **common} for row in figures])
+    write_rows(root, "evaluations", table, name=study_id)
+    run.rows += len(figures)
 
 
 def figure_rows(

@@ -16,12 +16,12 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import CountVectorizer
 
 _SHINGLE = 5
-_LEAST_OVERLAP = 0.5
+LEAST_OVERLAP = 0.5
 _BLOCK_ROWS = 512
 
 
 def near_duplicate_clusters(
-    texts: Sequence[str], *, least_overlap: float = _LEAST_OVERLAP
+    texts: Sequence[str], *, least_overlap: float = LEAST_OVERLAP
 ) -> Int[np.ndarray, " row"]:
     """The cluster of every text, numbered in the order of their first texts.
 

@@ -231,7 +231,7 @@ def latest_study(connection: Connection, study: str | None = None) -> str:
         select evaluations.study_id, max(runs.started_at) as started_at
         from evaluations
         inner join runs on evaluations.run_id = runs.run_id
-        where starts_with(evaluations.study_id, ?)
+        where starts_with(evaluations.study_id, ?) and evaluations.fitted_on is null
         group by evaluations.study_id
         order by started_at
         """,

@@ -9,19 +9,19 @@ it, so that cells on the diagonal, or that share a source, are held out too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from analysis.nulls import fitted_scores
 from analysis.scores import Estimate, auroc_interval
 from analysis.splits import grouped_folds
 from warehouse.errors import LabelError
-from warehouse.scratch import Rows
 
 LEAST_ROWS = 20
+
+Fit = Callable[[Bool[np.ndarray, "fit row"]], Float[np.ndarray, "fit row"]]
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,17 @@ def source_contrasts(
 
 
 def source_matrix(
-    x: Rows,
+    fit: Fit,
     labels: Bool[np.ndarray, " row"],
     groups: Int[np.ndarray, " row"],
     contrasts: Sequence[Contrast],
     *,
     seed: int = 0,
 ) -> list[Cell]:
-    """Every contrast's difference in means judged on every contrast, with DeLong's interval.
+    """Every contrast judged on every contrast by what `fit` makes of it, with DeLong's interval.
 
-    Raises `LabelError` where a contrast lies in so few groups that a fold takes a class of it away.
+    `fit` gets masks of rows to fit on, one a row, and gives every row's score by each fit. Raises
+    `LabelError` where a contrast lies in so few groups that a fold takes a class of it away.
     """
     if not contrasts:
         raise LabelError(
@@ -90,8 +91,7 @@ def source_matrix(
     )
     if not ((seen & labels).any(axis=1) & (seen & ~labels).any(axis=1)).all():
         raise LabelError("a source lies in too few groups to be held out: use larger sources")
-    scores = fitted_scores(x, np.tile(labels, (len(seen), 1)), seen)
-    by_contrast = scores.reshape(len(contrasts), len(names), len(labels))
+    by_contrast = fit(seen).reshape(len(contrasts), len(names), len(labels))
     held_out = by_contrast[:, np.searchsorted(names, folds), np.arange(len(labels))]
     return [
         _cell(fitted_on, judged_on, row, labels, groups)

@@ -10,6 +10,11 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from warehouse.errors import LabelError
 
+_TOO_FEW = (
+    "a class lies in a single group of pairs, sources or near duplicates: nothing can be held out "
+    "(texts made from one template count as near duplicates: --least-overlap 1)"
+)
+
 
 def grouped_folds(
     labels: Bool[np.ndarray, " row"],
@@ -25,7 +30,7 @@ def grouped_folds(
     """
     least = min(len(np.unique(groups[labels == kind])) for kind in np.unique(labels))
     if least < 2:
-        raise LabelError("a class lies in a single group: there is nothing to hold out")
+        raise LabelError(_TOO_FEW)
     fold_count = min(fold_count, least)
     folds = np.zeros(len(labels), dtype=np.int64)
     splitter = StratifiedGroupKFold(n_splits=fold_count, shuffle=True, random_state=seed)
@@ -67,12 +72,13 @@ def held_out_groups(
     groups: Int[np.ndarray, " row"],
     *,
     fraction: float,
-    seed: int,
+    seed: int | tuple[int, ...],
 ) -> Bool[np.ndarray, " row"]:
     """True for the rows of a random `fraction` of the groups, drawn among those of like classes.
 
     Groups of positive rows only, of negative rows only and of both are drawn apart, at least one
-    of each kind and never all where there are two.
+    of each kind and never all where there are two. Raises `LabelError` where a class lies in so few
+    groups that one of the parts goes without.
 
     >>> drawn = held_out_groups(np.arange(8) % 2 == 0, np.arange(8) // 2, fraction=0.5, seed=0)
     >>> int(drawn.sum()), bool((drawn[::2] == drawn[1::2]).all())
@@ -88,4 +94,7 @@ def held_out_groups(
         members = random.permutation(np.flatnonzero(kinds == kind))
         count = min(max(round(fraction * len(members)), 1), max(len(members) - 1, 1))
         is_drawn[members[:count]] = True
-    return is_drawn[numbers]
+    drawn = is_drawn[numbers]
+    if any(len(np.unique(part)) < 2 for part in (labels[drawn], labels[~drawn])):
+        raise LabelError(_TOO_FEW)
+    return drawn

@@ -18,6 +18,7 @@ from typing import Any
 from analysis.definition import Member, StudyDefinition, read_member
 from analysis.drift import project_tokens
 from analysis.evaluation import evaluate
+from analysis.figures import write_figures
 from analysis.fitting import METHOD_VERSION, align, fit_axes, project
 from analysis.published import PUBLISHED, write_published
 from analysis.steps import STEP_VERSION, Steps
@@ -25,7 +26,7 @@ from warehouse.connection import Connection, connect, rows
 from warehouse.errors import AxesError
 from warehouse.progress import track
 from warehouse.runs import record_run
-from warehouse.writer import content_key, data_file, rows_table, write_rows
+from warehouse.writer import content_key, data_file
 
 
 def run_study(
@@ -57,18 +58,8 @@ def run_study(
             universal, fitted = fit_axes(root, connection, run, definition, members, aligned)
             project(root, connection, run, definition, members, fitted, universal)
             steps = Steps(root, connection, run)
-            evaluations = evaluate(definition, members, fitted, universal, steps)
-            described = [
-                {
-                    **row,
-                    "study_id": study_id,
-                    "parameters": json.dumps(asdict(definition), sort_keys=True),
-                    "run_id": run.run_id,
-                }
-                for row in evaluations
-            ]
-            write_rows(root, "evaluations", rows_table("evaluations", described), name=study_id)
-            run.rows += len(described)
+            figures = evaluate(definition, members, fitted, universal, steps)
+            write_figures(root, run, study_id, figures, asdict(definition))
     if published:
         write_published(root, study_id, definition, published)
     project_tokens(root, study_id, memory_limit=memory_limit)

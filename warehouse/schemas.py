@@ -414,8 +414,18 @@ _TOKEN_PROJECTIONS = Table(
 
 _EVALUATIONS = Table(
     name="evaluations",
-    grain="study, model, prompt set, scorer, metric and component",
-    key=("study_id", "model", "prompt_set", "scorer", "metric", "component"),
+    grain="study, model, layer, prompt set, scorer, what it was fitted and judged on, and metric",
+    key=(
+        "study_id",
+        "model",
+        "layer",
+        "prompt_set",
+        "scorer",
+        "fitted_on",
+        "judged_on",
+        "metric",
+        "component",
+    ),
     schema=pa.schema(
         [
             _column("study_id", TEXT, "hash of the study's definition and of every row behind it"),
@@ -423,8 +433,17 @@ _EVALUATIONS = Table(
             _optional("model_id", TEXT, "its models.model_id"),
             _optional("prompt_set", TEXT, "the prompts judged on"),
             _column("scorer", TEXT, "what gives the score: native, universal, leave_one_out, ..."),
+            _optional(
+                "fitted_on",
+                TEXT,
+                "what scorer or threshold was fitted on, where that is not the study's prompts: "
+                "sources of prompts, another model",
+            ),
+            _optional("judged_on", TEXT, "the sources judged on; null: all of the prompt set"),
             _column("metric", TEXT, "auroc, cosine, r2_held_out, singular_value, ..."),
-            _optional("component", pa.int32(), "index of a singular value, else null"),
+            _optional(
+                "component", pa.int32(), "index of a singular value, or count of labelled prompts"
+            ),
             _optional("axis_id", TEXT, "the axis judged (axes.axis_id)"),
             _optional("layer", pa.int16(), "zero-based block index"),
             _column("estimate", pa.float64(), "the figure"),

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.alignment import fit_alignment
-from analysis.nulls import cross_validated_scores, shuffled_labels
+from analysis.nulls import cross_validated_scores, shuffled_alignments, shuffled_labels
 from analysis.resampling import auroc_difference_bootstrap
 from analysis.scores import auroc, auroc_difference
 from analysis.universal import universal_axis
 from benchmarks.worlds.rates import Rate, over_worlds, rate
-from tests.fitted_worlds import FittedGroup, fit_group
+from tests.fitted_worlds import RIDGE_LAMBDA, FittedGroup, fit_group
 from tests.worlds import BENIGN, make_group
 
 PART = "tests with nothing planted"
@@ -137,16 +136,22 @@ def _gap(aligned: np.ndarray) -> float:
 
 
 def _alignments(seed: int) -> dict[str, bool]:
-    """A model that saw other prompts than the reference: R2 held out means nothing."""
-    fitted = _nothing(seed, unrelated="beta", benign_count=150)
-    fit = fit_alignment(
-        fitted.x["beta"][BENIGN],
+    """An alignment of rows paired at random pulls the axis back to nowhere; so does a true one."""
+    fitted = _nothing(seed)
+    labels, x = fitted.group.labels["other"], fitted.x["beta"]
+    axis = fitted.leave_one_out["beta"]
+    null = shuffled_alignments(
+        x[BENIGN],
         fitted.x["gamma"][BENIGN],
-        ridge_lambda=10.0,
-        shuffle_count=SHUFFLES,
+        axis,
+        RIDGE_LAMBDA,
+        x["other"],
+        labels,
+        count=SHUFFLES,
         seed=seed,
     )
-    return {"alignment R2, shuffled pairs": fit.r2_held_out > fit.r2_shuffled.upper}
+    observed = auroc(fitted.scores("beta", "other", axis), labels)
+    return {"leave one out, other prompts, shuffled alignments": _p_value(observed, null) <= LEVEL}
 
 
 def _p_value(observed: float, null: np.ndarray) -> float:

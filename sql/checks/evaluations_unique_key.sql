@@ -2,8 +2,11 @@
 select
     study_id,
     model,
+    layer,
     prompt_set,
     scorer,
+    fitted_on,
+    judged_on,
     metric,
     component,
     count(*) as copies

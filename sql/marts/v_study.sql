@@ -47,7 +47,7 @@ per_set as (
             where scorer = 'shuffled_labels_cross_validated'
         ) as null_cross_validated
     from evaluations
-    where metric = 'auroc' and model is not null
+    where metric = 'auroc' and model is not null and fitted_on is null
     group by study_id, model, prompt_set
 ),
 

@@ -3,8 +3,8 @@
 -- the baselines is that of `explains` in analysis/baselines.py.
 --
 -- scorer: whose AUROC is meant; null where the whole row of the study is
--- warning: bag_of_words, prompt_length, shuffled_labels, reversed, cosine_alone,
---   rows_missing or alignment_overlap
+-- warning: bag_of_words, prompt_length; shuffled_labels, shuffled_alignment,
+--   random_direction; reversed, cosine_alone; rows_missing, alignment_overlap
 -- figure: the AUROC (or count) that is warned of
 -- beside: what it is held against
 -- text: the warning in plain words
@@ -18,7 +18,12 @@ areas as (
         metric = 'auroc'
         and model is not null
         and scorer in (
-            'native', 'native_cross_validated', 'universal', 'leave_one_out'
+            'native',
+            'native_cross_validated',
+            'universal',
+            'universal_cross_validated',
+            'leave_one_out',
+            'leave_one_out_cross_validated'
         )
         -- In sample the out-of-fold figure stands for the model's own direction.
         and not (scorer = 'native' and is_in_sample)
@@ -79,28 +84,34 @@ nulls as (
         areas.model,
         areas.prompt_set,
         areas.scorer,
-        'shuffled_labels' as warning,
+        replace(drawn.scorer, '_cross_validated', '') as warning,
         areas.estimate as figure,
-        shuffled.upper as beside,
+        drawn.upper as beside,
         format(
-            'out of fold the direction of {} reaches AUROC {:.3f} on {}, and {:.3f} '
-            || 'under shuffled labels: no signal is shown',
+            '{} of {} reaches AUROC {:.3f} on {}, and {:.3f} with {} (95th '
+            || 'percentile): no signal is shown',
+            areas.scorer,
             areas.model,
             areas.estimate,
             areas.prompt_set,
-            shuffled.upper
+            drawn.upper,
+            replace(replace(drawn.scorer, '_cross_validated', ''), '_', ' ')
         ) as text
     from areas
-    inner join evaluations as shuffled
+    inner join evaluations as drawn
         on
-            areas.study_id = shuffled.study_id
-            and areas.model = shuffled.model
-            and areas.prompt_set = shuffled.prompt_set
-            and shuffled.metric = 'auroc'
-            and shuffled.scorer = 'shuffled_labels_cross_validated'
-    where
-        areas.scorer = 'native_cross_validated'
-        and areas.estimate <= shuffled.upper
+            areas.study_id = drawn.study_id
+            and areas.model = drawn.model
+            and areas.prompt_set = drawn.prompt_set
+            and drawn.metric = 'auroc'
+            and case areas.scorer
+                when 'native_cross_validated'
+                    then drawn.scorer = 'shuffled_labels_cross_validated'
+                when 'universal'
+                    then drawn.scorer in ('shuffled_alignment', 'random_direction')
+                else false
+            end
+    where areas.estimate <= drawn.upper
 ),
 
 reversals as (

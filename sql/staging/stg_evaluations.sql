@@ -1,4 +1,5 @@
--- One row per study, model, prompt set, scorer, metric and component.
+-- One row per study, model, layer, prompt set, scorer, what it was fitted and judged
+-- on, and metric.
 create view stg_evaluations as
 select
     study_id,
@@ -6,6 +7,8 @@ select
     model_id,
     prompt_set,
     scorer,
+    fitted_on,
+    judged_on,
     metric,
     component,
     axis_id,

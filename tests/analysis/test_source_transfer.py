@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from analysis.nulls import fitted_scores
 from analysis.source_transfer import source_contrasts, source_matrix
 from warehouse.errors import LabelError
 
@@ -18,7 +19,12 @@ def matrix(shared: float, own: float, seed: int = 0) -> dict[tuple[str, str], fl
     x[:, 0] += shared * LABELS
     for column, source in enumerate(("p1", "p2", "n1", "n2"), start=1):
         x[:, column] += own * (source == SOURCES)
-    cells = source_matrix(x, LABELS, GROUPS, source_contrasts(list(SOURCES), LABELS))
+    cells = source_matrix(
+        lambda seen: fitted_scores(x, np.tile(LABELS, (len(seen), 1)), seen),
+        LABELS,
+        GROUPS,
+        source_contrasts(list(SOURCES), LABELS),
+    )
     return {(cell.fitted_on, cell.judged_on): cell.auroc.estimate for cell in cells}
 
 
@@ -51,4 +57,4 @@ def test_a_source_of_both_classes_stands_alone_and_a_small_one_is_left_out():
 def test_a_set_without_usable_sources_is_refused():
     contrasts = source_contrasts([None] * 10, np.arange(10) < 5)
     with pytest.raises(LabelError, match="brings 20 prompts of each class"):
-        source_matrix(np.ones((10, 2)), np.arange(10) < 5, np.arange(10), contrasts)
+        source_matrix(lambda seen: 1.0 * seen, np.arange(10) < 5, np.arange(10), contrasts)

@@ -41,7 +41,7 @@ def test_a_held_out_part_is_never_all_and_never_nothing(count, fraction, seed):
 
 
 def test_a_class_in_one_group_cannot_be_held_out():
-    with pytest.raises(LabelError, match="a class lies in a single group"):
+    with pytest.raises(LabelError, match="a class lies in a single group of pairs"):
         grouped_folds(np.arange(10) < 5, np.repeat([0, 1], 5))
 
 
@@ -62,6 +62,11 @@ def test_joined_groups_are_the_finest_that_keep_both(rows):
     while not np.array_equal(wider := together @ together, together):
         together = wider
     np.testing.assert_array_equal(found[:, None] == found, together)
+
+
+def test_a_part_without_a_class_is_refused():
+    with pytest.raises(LabelError, match="nothing can be held out"):
+        held_out_groups(np.arange(10) < 5, np.zeros(10, dtype=int), fraction=0.5, seed=0)
 
 
 def test_held_out_groups_are_whole_and_of_every_kind():

@@ -6,15 +6,14 @@ import pytest
 
 from analysis.study import find_study, read_definition, run_study
 from analysis.study_diff import definition_differences, figure_differences
-from tests.analysis.test_steps import DEFINITION, lake, studied  # noqa: F401
 from warehouse.connection import connect
 from warehouse.errors import AxesError
 
 
-def test_studies_differ_in_what_was_changed_and_in_the_figures_that_follow(lake):  # noqa: F811
+def test_studies_differ_in_what_was_changed_and_in_the_figures_that_follow(lake, definition):
     connection = connect(lake)
-    first = find_study(connection, DEFINITION)
-    changed = replace(DEFINITION, ridge_lambda=1e6, evaluate=())
+    first = find_study(connection, definition)
+    changed = replace(definition, ridge_lambda=1e6, evaluate=())
     with pytest.raises(AxesError, match="has not been run"):
         find_study(connection, changed)
     second = run_study(lake, changed)

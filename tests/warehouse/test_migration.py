@@ -23,7 +23,7 @@ from warehouse.writer import content_key
 FIXTURE = Path(__file__).parent / "fixtures" / "version_1"
 ADDED = {
     "activations": {"rendered_hash"},
-    "evaluations": {"p_value", "p_value_adjusted"},
+    "evaluations": {"fitted_on", "judged_on", "p_value", "p_value_adjusted"},
     "models": {"quantization", "adapter", "adapter_hash", "blocks"},
     "generations": {
         "source",

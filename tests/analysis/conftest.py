@@ -1,0 +1,56 @@
+"""A small planted world with one study, to be copied by tests that change it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from analysis.definition import StudyDefinition
+from analysis.study import run_study
+from tests.worlds import make_world
+
+DEFINITION = StudyDefinition(
+    models=("alpha", "beta", "gamma"),
+    reference="gamma",
+    prompts="labelled",
+    align="benign",
+    evaluate=("other",),
+    label="gamma",
+)
+
+
+def make_small_world(root: Path) -> None:
+    make_world(
+        root,
+        widths={"alpha": 16, "beta": 20, "gamma": 24},
+        labelled={"labelled": 40, "other": 30, "third": 30},
+        benign_count=120,
+    )
+
+
+@pytest.fixture(scope="session")
+def definition() -> StudyDefinition:
+    """The study of `studied`."""
+    return DEFINITION
+
+
+@pytest.fixture
+def small_world(tmp_path: Path) -> Path:
+    """The world before any study."""
+    make_small_world(tmp_path / "small")
+    return tmp_path / "small"
+
+
+@pytest.fixture(scope="session")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("studied") / "lake"
+    make_small_world(root)
+    run_study(root, DEFINITION)
+    return root
+
+
+@pytest.fixture
+def lake(studied: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(studied, tmp_path / "lake")
