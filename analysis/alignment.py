@@ -1,9 +1,8 @@
-"""A linear map from one model's space into a reference's, fitted on benign prompts, no labels.
+"""Fit a map from one model's space into a reference's on benign prompts, by any method, no labels.
 
-Ridge regression with a free intercept on raw features: minimise
-`sum |x W + b - y|^2 + lambda |W|^2`. With centred Gram sums `S_xx`, `S_xy` the weights are
-`W = (S_xx + lambda I)^-1 S_xy`; one eigendecomposition of `S_xx` gives the whole lambda path
-(Hoerl and Kennard 1970). The fitter streams, so rows never have to fit in memory.
+Whatever a method has to choose (lambda, rank, epochs) is chosen on held-out rows; R2 is judged on
+rows that neither the fit nor the choice has seen, and once more with the pairs shuffled, which is
+what the same procedure reaches where the two models have nothing in common but their spread.
 """
 
 from __future__ import annotations
@@ -11,132 +10,133 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from analysis.blocks import blocks, mean
+from analysis.blocks import blocks, mean, take
+from analysis.gradient import Shape, choose_epochs, train
+from analysis.maps import Alignment
+from analysis.moments import cross_products
+from analysis.procrustes import ProcrustesFitter
+from analysis.reduced_rank import RankPath, rank_path
+from analysis.ridge import LAMBDA_GRID, RidgePath, Spectrum
+from analysis.scores import Estimate, spread
 from analysis.splits import held_out_mask
+from warehouse.errors import AlignmentError
 from warehouse.scratch import Rows
 
-# Ten to the -2, -1.5, ..., 8: lambda is in squared units of the activations.
-LAMBDA_GRID = tuple(float(value) for value in np.logspace(-2, 8, 21))
+METHODS = ("ridge", "procrustes", "reduced_rank", "cca", "gradient")
+LAMBDA_POLICIES = ("held_out", "gcv")
+
+_WITH_LAMBDA = ("ridge", "reduced_rank", "cca")
 
 _HELD_OUT_FRACTION = 0.2
 
+Mask = Bool[np.ndarray, " row"]
+
 
 @dataclass(frozen=True)
-class Alignment:
-    """The map `x -> x W + b`; `ridge_lambda` is None for the identity."""
+class AlignmentOptions:
+    """Which map, and what of it is given; None: chosen on held-out rows, or left out.
 
-    weights: Float[np.ndarray, "d_model d_reference"]
-    intercept: Float[np.ndarray, " d_reference"]
-    ridge_lambda: float | None
+    `rank` is for `reduced_rank`, `cca` and `gradient` (whose weights are full without),
+    `hidden_width` for `gradient`, `is_scaled` for `procrustes`.
+    """
 
-    def apply(self, x: Float[np.ndarray, "row d_model"]) -> Float[np.ndarray, "row d_reference"]:
-        """Activations in the reference's space."""
-        return x @ self.weights + self.intercept
+    method: str = "ridge"
+    ridge_lambda: float | None = None
+    lambda_policy: str = "held_out"
+    rank: int | None = None
+    hidden_width: int | None = None
+    is_scaled: bool = True
 
-    def carry(self, direction: Float[np.ndarray, " d_model"]) -> Float[np.ndarray, " d_reference"]:
-        """A direction (a difference of activations, so without the intercept) in that space."""
-        return direction @ self.weights
+    def __post_init__(self) -> None:
+        takes = {
+            "ridge_lambda": _WITH_LAMBDA,
+            "rank": ("reduced_rank", "cca", "gradient"),
+            "hidden_width": ("gradient",),
+        }
+        if self.method not in METHODS:
+            raise AlignmentError(f"no alignment {self.method}: there are {', '.join(METHODS)}")
+        for name, methods in takes.items():
+            if getattr(self, name) is not None and self.method not in methods:
+                raise AlignmentError(
+                    f"the alignment {self.method} has no {name}: leave it out, "
+                    f"or choose {' or '.join(methods)}"
+                )
 
-    def pull_back(
-        self, axis: Float[np.ndarray, " d_reference"]
-    ) -> tuple[Float[np.ndarray, " d_model"], float]:
-        """`(v, c)` so that `apply(x) @ axis == x @ v + c`."""
-        return self.weights @ axis, float(self.intercept @ axis)
+    @property
+    def has_lambda(self) -> bool:
+        return self.method in _WITH_LAMBDA
 
 
 @dataclass(frozen=True)
 class AlignmentFit:
-    """An alignment fitted on all rows, and how the same procedure did on rows it had not seen."""
+    """An alignment fitted on all rows, and how the same procedure did on rows it had not seen.
+
+    `r2_held_out` is `1 - SSE/SST` over all dimensions together, `r2_uniform` the mean of
+    `r2_dimensions`; `r2_shuffled` is the first of these over shufflings of the pairs, its mean with
+    the 5th and 95th percentile.
+    `lambda_policy` is `given`, `held_out` or `gcv`, and `none` where there is no lambda.
+    """
 
     alignment: Alignment
     r2_held_out: float
     r2_uniform: float
-    is_lambda_given: bool
-
-
-class RidgeFitter:
-    """Accumulates Gram sums of pairs `(x, y)`; `solve` gives the map for a lambda."""
-
-    def __init__(self, d_model: int, d_reference: int) -> None:
-        self.row_count = 0
-        self._sum_x = np.zeros(d_model)
-        self._sum_y = np.zeros(d_reference)
-        self._xx = np.zeros((d_model, d_model))
-        self._xy = np.zeros((d_model, d_reference))
-        self._shift: tuple[np.ndarray, np.ndarray] | None = None
-        self._spectrum: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-
-    def update(
-        self, x: Float[np.ndarray, "row d_model"], y: Float[np.ndarray, "row d_reference"]
-    ) -> RidgeFitter:
-        """Add rows, in float64."""
-        x, y = x.astype(np.float64), y.astype(np.float64)
-        if self._shift is None:
-            # Sums about a point near the mean: all activations share a large one, and taking it
-            # away after summing squares would lose the digits that matter.
-            self._shift = x.mean(axis=0), y.mean(axis=0)
-        x, y = x - self._shift[0], y - self._shift[1]
-        self.row_count += len(x)
-        self._sum_x += x.sum(axis=0)
-        self._sum_y += y.sum(axis=0)
-        self._xx += x.T @ x
-        self._xy += x.T @ y
-        self._spectrum = None
-        return self
-
-    def solve(self, ridge_lambda: float) -> Alignment:
-        """The minimiser for one lambda; the eigendecomposition is done once and kept."""
-        if self._shift is None:
-            raise ValueError("no rows were given")
-        mean_x, mean_y = self._sum_x / self.row_count, self._sum_y / self.row_count
-        if self._spectrum is None:
-            centred = self._xx - self.row_count * np.outer(mean_x, mean_x)
-            values, vectors = np.linalg.eigh(centred)
-            rotated = vectors.T @ (self._xy - self.row_count * np.outer(mean_x, mean_y))
-            self._spectrum = values.clip(min=0.0), vectors, rotated
-        values, vectors, rotated = self._spectrum
-        weights = vectors @ (rotated / (values + ridge_lambda)[:, None])
-        intercept = self._shift[1] + mean_y - (self._shift[0] + mean_x) @ weights
-        return Alignment(weights, intercept, ridge_lambda)
+    method: str = "ridge"
+    lambda_policy: str = "given"
+    rank: int | None = None
+    r2_dimensions: Float[np.ndarray, " d_reference"] | None = None
+    r2_shuffled: Estimate | None = None
+    shuffle_count: int = 0
 
 
 def fit_alignment(
-    x: Rows, y: Rows, *, ridge_lambda: float | None = None, seed: int = 0
+    x: Rows,
+    y: Rows,
+    options: AlignmentOptions | None = None,
+    *,
+    ridge_lambda: float | None = None,
+    shuffle_count: int = 0,
+    seed: int = 0,
 ) -> AlignmentFit:
-    """Fit the map on paired rows; choose lambda on held-out rows unless it is given.
+    """Fit the map on paired rows; choose what is not given on held-out rows.
 
-    R2 is judged on a fifth of the rows that neither the fit nor the choice of lambda has seen; the
-    map that is returned is then fitted on all rows.
+    R2 is judged on a fifth of the rows that neither the fit nor a choice has seen; the map that is
+    returned is then fitted on all rows. `ridge_lambda` is short for options with that lambda.
     """
-    judged = held_out_mask(len(x), fraction=_HELD_OUT_FRACTION, seed=seed)
-    chosen = choose_lambda(x, y, seed=seed, where=~judged) if ridge_lambda is None else ridge_lambda
-    on_seen = _fitter(x, y, ~judged).solve(chosen)
-    total, uniform = r_squared(on_seen, x, y, mean(y, ~judged), where=judged)
-    return AlignmentFit(_fitter(x, y).solve(chosen), total, uniform, ridge_lambda is not None)
+    options = options or AlignmentOptions(ridge_lambda=ridge_lambda)
+    width = min(x.shape[1], y.shape[1])
+    if options.rank is not None and not 1 <= options.rank <= width:
+        raise AlignmentError(
+            f"rank {options.rank} is not that of a map from {x.shape[1]} to {y.shape[1]} "
+            f"dimensions: give one of 1 to {width}"
+        )
+    procedure = _Procedure(x, options, seed)
+    choice = procedure.choose(y)
+    total, dimensions = procedure.judge(y, choice)
+    random = np.random.default_rng(seed)
+    shuffled = []
+    for _ in range(shuffle_count):
+        other = take(y, procedure.shuffle(random))
+        shuffled.append(procedure.judge(other, procedure.choose(other))[0])
+    policy = "given" if options.ridge_lambda is not None else options.lambda_policy
+    return AlignmentFit(
+        procedure.solve(y, "all", choice),
+        total,
+        float(np.nanmean(dimensions)),
+        method=options.method,
+        lambda_policy="none" if choice.ridge_lambda is None else policy,
+        rank=choice.rank,
+        r2_dimensions=np.nan_to_num(dimensions),
+        r2_shuffled=spread(np.array(shuffled)) if shuffle_count else None,
+        shuffle_count=shuffle_count,
+    )
 
 
 def identity_alignment(d_model: int) -> AlignmentFit:
     """The reference's own map."""
-    return AlignmentFit(Alignment(np.eye(d_model), np.zeros(d_model), None), 1.0, 1.0, True)
-
-
-def choose_lambda(
-    x: Rows, y: Rows, *, seed: int = 0, where: Bool[np.ndarray, " row"] | None = None
-) -> float:
-    """The lambda of `LAMBDA_GRID` with the least squared error on a held-out fifth of the rows.
-
-    `where` says which rows there are at all; default all.
-    """
-    used = np.ones(len(x), dtype=bool) if where is None else where
-    held_out = np.zeros(len(x), dtype=bool)
-    held_out[used] = held_out_mask(int(used.sum()), fraction=_HELD_OUT_FRACTION, seed=seed + 1)
-    fitter = _fitter(x, y, used & ~held_out)
-    errors = [
-        squared_errors(fitter.solve(value), x, y, where=held_out).sum() for value in LAMBDA_GRID
-    ]
-    return LAMBDA_GRID[int(np.argmin(errors))]
+    alignment = Alignment(np.eye(d_model), np.zeros(d_model), None)
+    return AlignmentFit(alignment, 1.0, 1.0, method="identity", r2_dimensions=np.ones(d_model))
 
 
 def r_squared(
@@ -145,32 +145,113 @@ def r_squared(
     y: Rows,
     baseline: Float[np.ndarray, " d_reference"],
     *,
-    where: Bool[np.ndarray, " row"] | None = None,
-) -> tuple[float, float]:
-    """`1 - SSE/SST` over all dimensions together, and its mean over dimensions.
+    where: Mask | None = None,
+) -> tuple[float, Float[np.ndarray, " d_reference"]]:
+    """`1 - SSE/SST` over all dimensions together, and for each one; NaN where one is constant.
 
     SST is about `baseline`, the mean of the rows fitted on. The first is what ridge minimises and
-    is ruled by dimensions of large variance; the second weighs every dimension alike.
+    is ruled by dimensions of large variance; the mean of the second weighs every dimension alike.
     """
-    errors = squared_errors(alignment, x, y, where=where)
-    constant = Alignment(np.zeros_like(alignment.weights), baseline, None)
-    spread = squared_errors(constant, x, y, where=where)
-    live = spread > 0
-    return float(1 - errors.sum() / spread.sum()), float(1 - (errors[live] / spread[live]).mean())
-
-
-def squared_errors(
-    alignment: Alignment, x: Rows, y: Rows, *, where: Bool[np.ndarray, " row"] | None = None
-) -> Float[np.ndarray, " d_reference"]:
-    """Sum over the rows of `(align(x) - y)^2`, for each dimension of the reference."""
-    total = np.zeros(y.shape[1])
+    errors, spread = np.zeros(y.shape[1]), np.zeros(y.shape[1])
     for block, target in blocks(x, y, where=where):
-        total += np.square(alignment.apply(block) - target).sum(axis=0, dtype=np.float64)
-    return total
+        errors += np.square(alignment.apply(block) - target).sum(axis=0, dtype=np.float64)
+        spread += np.square(baseline - target).sum(axis=0, dtype=np.float64)
+    live = np.where(spread > 0, spread, np.nan)
+    return float(1 - errors.sum() / spread.sum()), 1 - errors / live
 
 
-def _fitter(x: Rows, y: Rows, where: Bool[np.ndarray, " row"] | None = None) -> RidgeFitter:
-    fitter = RidgeFitter(x.shape[1], y.shape[1])
-    for pair in blocks(x, y, where=where):
-        fitter.update(*pair)
-    return fitter
+@dataclass(frozen=True)
+class _Choice:
+    """What was given or chosen."""
+
+    ridge_lambda: float | None = None
+    rank: int | None = None
+    epochs: int = 0
+
+
+class _Procedure:
+    """One method on fixed parts of the rows of `x`, for any `y`.
+
+    What depends on `x` alone, the eigendecompositions of its parts, is done once for the true pairs
+    and all shuffled ones.
+    """
+
+    def __init__(self, x: Rows, options: AlignmentOptions, seed: int) -> None:
+        self._x, self._options, self._seed = x, options, seed
+        judged = held_out_mask(len(x), fraction=_HELD_OUT_FRACTION, seed=seed)
+        held_out = np.zeros(len(x), dtype=bool)
+        held_out[~judged] = held_out_mask(
+            int((~judged).sum()), fraction=_HELD_OUT_FRACTION, seed=seed + 1
+        )
+        self._parts = {
+            "fitted": ~judged & ~held_out,
+            "held_out": held_out,
+            "seen": ~judged,
+            "judged": judged,
+            "all": np.ones(len(x), dtype=bool),
+        }
+        self._spectra: dict[str, Spectrum] = {}
+
+    def choose(self, y: Rows) -> _Choice:
+        """Lambda, rank or epochs, by held-out rows; the judged ones are not touched."""
+        method = self._options.method
+        fitted, held_out = self._parts["fitted"], self._parts["held_out"]
+        if method == "procrustes":
+            return _Choice()
+        if method == "gradient":
+            epochs = choose_epochs(self._x, y, fitted, held_out, self._shape, seed=self._seed)
+            return _Choice(rank=self._options.rank, epochs=epochs)
+        ridge_lambda, rank = self._options.ridge_lambda, self._options.rank
+        if ridge_lambda is None and self._options.lambda_policy == "gcv":
+            errors = self._path(y, "seen").cross_validated_errors()
+            ridge_lambda = LAMBDA_GRID[int(np.argmin(errors))]
+        elif ridge_lambda is None:
+            errors = self._path(y, "fitted").held_out_errors(self._x, y, held_out)
+            ridge_lambda = LAMBDA_GRID[int(np.argmin(errors))]
+        if method != "ridge" and rank is None:
+            ranked = self._ranks(y, "fitted", ridge_lambda)
+            rank = int(np.argmin(ranked.held_out_errors(self._x, y, held_out))) + 1
+        return _Choice(ridge_lambda, rank)
+
+    def solve(self, y: Rows, part: str, choice: _Choice) -> Alignment:
+        """The map fitted on a part of the rows."""
+        where = self._parts[part]
+        if self._options.method == "procrustes":
+            fitter = ProcrustesFitter(self._x.shape[1], y.shape[1]).update_all(self._x, y, where)
+            return fitter.solve(is_scaled=self._options.is_scaled)
+        if self._options.method == "gradient":
+            return train(self._x, y, where, self._shape, choice.epochs, seed=self._seed)
+        assert choice.ridge_lambda is not None
+        if choice.rank is None:
+            return self._path(y, part).solve(choice.ridge_lambda)
+        return self._ranks(y, part, choice.ridge_lambda).solve(choice.rank)
+
+    def judge(self, y: Rows, choice: _Choice) -> tuple[float, Float[np.ndarray, " d_reference"]]:
+        """R2 on the judged rows of the map fitted on all others: total, and by dimension."""
+        alignment, baseline = self.solve(y, "seen", choice), mean(y, self._parts["seen"])
+        return r_squared(alignment, self._x, y, baseline, where=self._parts["judged"])
+
+    def shuffle(self, random: np.random.Generator) -> Int[np.ndarray, " row"]:
+        """A new partner for every row, out of its own part."""
+        order = np.arange(len(self._x))
+        for part in ("fitted", "held_out", "judged"):
+            rows = np.flatnonzero(self._parts[part])
+            order[rows] = random.permutation(rows)
+        return order
+
+    @property
+    def _shape(self) -> Shape:
+        return Shape(self._options.rank, self._options.hidden_width)
+
+    def _path(self, y: Rows, part: str) -> RidgePath:
+        path = RidgePath.of_rows(self._x, y, self._parts[part], self._spectra.get(part))
+        self._spectra[part] = path.spectrum
+        return path
+
+    def _ranks(self, y: Rows, part: str, ridge_lambda: float) -> RankPath:
+        path = self._path(y, part)
+        products = None
+        if self._options.method == "cca":
+            centre = path.mean_y
+            products = cross_products(y, y, centre, centre, where=self._parts[part])
+        return rank_path(path, ridge_lambda, products)

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from warehouse.scratch import Rows
+from warehouse.scratch import Rows, StoredRows
 
 BLOCK_BYTES = 8 << 20
 # A product with one vector is bound by memory: what it converts has to stay in the cache.
@@ -54,3 +54,8 @@ def mean(x: Rows, where: Bool[np.ndarray, " row"] | None = None) -> Float[np.nda
         total += block.sum(axis=0, dtype=np.float64)
         count += len(block)
     return total / count
+
+
+def take(x: Rows, index: Int[np.ndarray, " part"]) -> Rows:
+    """The rows of `index`, in its order; of a matrix on disk, without reading them."""
+    return x.take(index) if isinstance(x, StoredRows) else x[index]

@@ -16,6 +16,7 @@ CLAIMS = {
     "shared_axis": "The models share an axis.",
     "universal_at_least_native": "The universal axis is at least as good as a model's own.",
     "gains_for_weak_models": "A model whose own direction is weak gains by it.",
+    "no_threshold_transfer": "No threshold carries over from one model to another.",
     "regime_break": "In some model the universal axis breaks down.",
 }
 

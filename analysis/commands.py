@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from analysis.method_options import direction_option, method_options
 from warehouse.options import format_option, memory_limit_option, root_option
 from warehouse.sites import SITES
 
@@ -50,11 +51,7 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 show_default=True,
                 help="Layer round(fraction * (layer_count - 1)) of each model.",
             ),
-            click.option(
-                "--ridge-lambda",
-                type=click.FloatRange(min=0.0, min_open=True),
-                help="Default: chosen per model on held-out alignment rows.",
-            ),
+            method_options,
             space_options,
             click.option("--seed", type=int, default=0, show_default=True),
             click.option(
@@ -70,6 +67,7 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("model")
 @click.option("--prompts", required=True, help="Labelled prompt set.")
 @click.option("--evaluate", multiple=True, help="Another labelled set to judge on; repeatable.")
+@direction_option
 @space_options
 @click.option("--allow-missing", is_flag=True, help="Go on where rows are missing.")
 @memory_limit_option
@@ -79,6 +77,7 @@ def fit(
     model: str,
     prompts: str,
     evaluate: tuple[str, ...],
+    direction: str,
     site: str,
     pooling: str,
     template: str,
@@ -87,10 +86,11 @@ def fit(
     root: Path,
     output_format: str,
 ) -> None:
-    """Fit MODEL's direction (difference in means) at every layer, and project the prompts on it.
+    """Fit MODEL's direction at every layer, and project the prompts on it.
 
     \b
     axes fit smollm2-135m --prompts demo_safety
+    axes fit smollm2-135m --prompts demo_safety --direction whitened
     """
     from analysis.fitting import fit_native
     from analysis.matrices import find_space
@@ -101,10 +101,17 @@ def fit(
 
     connection = connect(root, memory_limit=memory_limit)
     space = find_space(connection, known_as(model), site=site, pooling=pooling, template=template)
-    parameters = {"model": model, "prompts": prompts, "evaluate": evaluate}
+    parameters = {"model": model, "prompts": prompts, "evaluate": evaluate, "direction": direction}
     with record_run(root, "fit", parameters) as run:
         axes = fit_native(
-            root, connection, run, space, prompts, evaluate, allow_missing=allow_missing
+            root,
+            connection,
+            run,
+            space,
+            prompts,
+            evaluate,
+            method=direction,
+            allow_missing=allow_missing,
         )
     fitted = query(
         connection,

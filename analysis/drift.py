@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from analysis import blocks
 from analysis.readouts import Readout
 from analysis.records import read_alignment
 from warehouse.connection import Connection, connect, query, rows, stream, vectors
 from warehouse.runs import Run, record_run
+from warehouse.scratch import Rows
 from warehouse.writer import content_key, rows_table, write_rows
 
 
@@ -83,11 +86,12 @@ def _project_axis(
     root: Path, connection: Connection, run: Run, key: dict, generation_ids: list[str]
 ) -> None:
     axis_table = query(connection, "select vector from axes where axis_id = ?", [key["axis_id"]])
-    vector, offset = vectors(axis_table.column("vector"))[0].astype(np.float64), 0.0
+    vector = vectors(axis_table.column("vector"))[0].astype(np.float64)
+    project: Callable[[Rows, np.ndarray], np.ndarray] = blocks.project
     if key["alignment_id"] is not None:
         stored = read_alignment(root, connection, key["alignment_id"])
         assert stored is not None
-        vector, offset = stored.fit.alignment.pull_back(vector)
+        project = stored.fit.alignment.project
     batches = stream(
         connection,
         """
@@ -111,7 +115,7 @@ def _project_axis(
         for generation_id, step, value in zip(
             batch.column("generation_id").to_pylist(),
             batch.column("step").to_pylist(),
-            vectors(batch.column("vector")) @ vector + offset,
+            project(vectors(batch.column("vector")), vector),
             strict=True,
         )
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -16,15 +15,17 @@ from analysis.baselines import (
 )
 from analysis.blocks import project
 from analysis.definition import Fitted, Member, StudyDefinition
+from analysis.direction_figures import erasure_rows, nested_rows, shuffled_label_rows
 from analysis.figures import figure_row, figure_rows
 from analysis.fitting import paired, projected
 from analysis.held_out_axes import held_out_scores
-from analysis.judging import judge, judge_difference, spread
+from analysis.judging import judge, judge_difference
 from analysis.matrices import Matrix
 from analysis.multiple_testing import adjusted
-from analysis.nulls import random_directions, shuffled_alignments, shuffled_labels
+from analysis.nulls import random_directions, shuffled_alignments
 from analysis.records import Axis
-from analysis.scores import Estimate
+from analysis.scores import Estimate, spread
+from analysis.shared_figures import shared_rows, universal_rows
 from analysis.steps import Figures, Steps
 
 
@@ -45,6 +46,7 @@ def evaluate(
         )
         for index, value in enumerate(singular_values)
     ]
+    found += universal_rows(definition, members, fitted, axis, steps)
     found += _baseline_rows(definition, members[0], steps)
     for member, own in zip(members, fitted, strict=True):
         found += _coverage_rows(definition, member)
@@ -52,7 +54,9 @@ def evaluate(
         for prompt_set, matrix in member.labelled.items():
             found += _auroc_rows(definition, member, own, axis, prompt_set, matrix, steps)
             found += _null_rows(definition, member, members[at], own, axis, prompt_set, steps)
-        found += _shuffled_label_rows(definition, member, steps)
+        found += shuffled_label_rows(definition, member, steps)
+        found += erasure_rows(definition, member, steps)
+        found += nested_rows(definition, member, steps)
     found += _held_out_rows(definition, members, fitted, steps)
     return _corrected(found)
 
@@ -96,13 +100,14 @@ def _alignment_rows(member: Member, own: Fitted, universal: Axis, reference: Axi
         "r2_held_out": fit.r2_held_out,
         "r2_uniform": fit.r2_uniform,
         "ridge_lambda": fit.alignment.ridge_lambda,
+        "effective_rank": fit.alignment.effective_rank,
+        "rank": fit.rank,
         "alignment_rows": float(len(member.benign.prompt_ids)),
     }
-    return [
-        figure_row("aligned", metric, Estimate(value), member=member, axis=own.aligned)
-        for metric, value in figures.items()
-        if value is not None
-    ]
+    estimates = {metric: Estimate(value) for metric, value in figures.items() if value is not None}
+    if fit.r2_shuffled is not None:
+        estimates["r2_shuffled"] = fit.r2_shuffled
+    return figure_rows({"aligned": estimates}, axes={"aligned": own.aligned}, member=member)
 
 
 def _auroc_rows(
@@ -144,7 +149,7 @@ def _auroc_rows(
         )
 
     inputs = [
-        _place(member),
+        member.place,
         [axis.axis_id for axis in axes.values()],
         own.alignment.alignment_id,
         prompt_set,
@@ -169,14 +174,14 @@ def _null_rows(
     The last, the universal axis on activations as they are, exists where widths are equal.
     """
     matrix, alignment = member.labelled[prompt_set], own.alignment.fit.alignment
-    is_mapped = alignment.ridge_lambda is not None
+    is_mapped = own.alignment.fit.method != "identity"
     is_as_wide = is_mapped and member.space.d_model == len(universal.vector)
 
     def compute() -> Figures:
         labels, seed = matrix.labels, definition.seed
         null = random_directions(matrix.x, labels, seed=seed)
         nulls = {"random_direction": {"auroc": spread(null)}}
-        if alignment.ridge_lambda is not None:
+        if own.alignment.fit.method == "ridge" and alignment.ridge_lambda is not None:
             mine, theirs = paired(member.benign, reference.benign)
             null = shuffled_alignments(
                 mine.x,
@@ -196,7 +201,7 @@ def _null_rows(
         )
 
     inputs = [
-        _place(member),
+        member.place,
         universal.axis_id,
         own.alignment.alignment_id,
         prompt_set,
@@ -204,29 +209,6 @@ def _null_rows(
         definition.seed,
     ]
     return steps.figures("null axes", inputs, compute, member=member, prompt_set=prompt_set)
-
-
-def _shuffled_label_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:
-    """The native direction refitted on shuffled labels, in sample and out of fold."""
-    prompt_set, seed = definition.prompts, definition.seed
-    matrix = member.labelled[prompt_set]
-
-    def compute() -> Figures:
-        null = shuffled_labels(matrix.x, matrix.labels, matrix.groups, seed=seed)
-        where: dict[str, Any] = {
-            "member": member,
-            "prompt_set": prompt_set,
-            "labels": matrix.labels,
-        }
-        in_sample = {"shuffled_labels": {"auroc": spread(null.in_sample)}}
-        held_out = {"shuffled_labels_cross_validated": {"auroc": spread(null.held_out)}}
-        return [
-            *figure_rows(in_sample, is_in_sample=True, **where),
-            *figure_rows(held_out, is_in_sample=False, **where),
-        ]
-
-    inputs = [_place(member), prompt_set, matrix.grouped_hash, seed]
-    return steps.figures("shuffled labels", inputs, compute, member=member, prompt_set=prompt_set)
 
 
 def _held_out_rows(
@@ -240,7 +222,7 @@ def _held_out_rows(
     On the prompts that all models have, which are all unless rows are allowed to be missing.
     """
     prompt_set, seed = definition.prompts, definition.seed
-    matrices = _shared_rows([member.labelled[prompt_set] for member in members])
+    matrices = shared_rows([member.labelled[prompt_set] for member in members])
     labels, groups = matrices[0].labels, matrices[0].groups
 
     def compute() -> Figures:
@@ -249,6 +231,8 @@ def _held_out_rows(
             [own.alignment.fit.alignment for own in fitted],
             labels,
             groups,
+            method=definition.direction,
+            shared=definition.universal,
             seed=seed,
         )
         found = []
@@ -266,39 +250,24 @@ def _held_out_rows(
                     scores.leave_one_out[index], labels, groups, seed=seed
                 )
             found += figure_rows(
-                judged, member=member, prompt_set=prompt_set, labels=labels, is_in_sample=False
+                judged,
+                member=member,
+                prompt_set=prompt_set,
+                labels=labels,
+                # A layer that was chosen on these prompts has seen them after all.
+                is_in_sample=bool(member.layers),
             )
         return found
 
     inputs = [
-        [_place(member) for member in members],
+        [member.place for member in members],
         [own.alignment.alignment_id for own in fitted],
         prompt_set,
         [matrix.grouped_hash for matrix in matrices],
+        [definition.direction, definition.universal],
         seed,
     ]
     return steps.figures("held out", inputs, compute, prompt_set=prompt_set)
-
-
-def _shared_rows(matrices: Sequence[Matrix]) -> list[Matrix]:
-    """The matrices on the prompts that all of them hold, in the order of the first."""
-    if all(matrix.prompt_ids == matrices[0].prompt_ids for matrix in matrices):
-        return list(matrices)
-    shared = set.intersection(*(set(matrix.prompt_ids) for matrix in matrices))
-    order = [prompt_id for prompt_id in matrices[0].prompt_ids if prompt_id in shared]
-    places = [
-        {prompt_id: index for index, prompt_id in enumerate(matrix.prompt_ids)}
-        for matrix in matrices
-    ]
-    return [
-        matrix.take(np.array([place[prompt_id] for prompt_id in order]))
-        for matrix, place in zip(matrices, places, strict=True)
-    ]
-
-
-def _place(member: Member) -> list[Any]:
-    """What picks the member's activations."""
-    return [*member.space.key, member.space.layer]
 
 
 def _baseline_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:

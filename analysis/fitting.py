@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 from analysis import blocks
 from analysis.alignment import fit_alignment, identity_alignment
 from analysis.definition import Fitted, Member, StudyDefinition
-from analysis.directions import Direction, difference_in_means, unit
+from analysis.directions import Direction, fit_direction, unit
 from analysis.matrices import Matrix, Space, load_matrix, require_classes
 from analysis.records import (
     Axis,
@@ -44,9 +45,10 @@ def fit_native(
     prompt_set: str,
     evaluate: Sequence[str] = (),
     *,
+    method: str = "mean_diff",
     allow_missing: bool = False,
 ) -> list[Axis]:
-    """Fit, register and project the difference-in-means direction at every layer of a model.
+    """Fit, register and project the direction of a method at every layer of a model.
 
     Each direction is projected on the prompts it was fitted on and on the sets of `evaluate`.
     """
@@ -62,7 +64,7 @@ def fit_native(
                 name: load_matrix(connection, here, name, allow_missing=allow_missing)
                 for name in scored
             }
-            axis = native_axis(here, matrices[prompt_set], prompt_set, registered)
+            axis = native_axis(here, matrices[prompt_set], prompt_set, registered, method)
             axes.append(axis)
             for name, matrix in matrices.items():
                 if matrix.row_set_hash not in known:
@@ -82,18 +84,24 @@ def fit_native(
 
 
 def native_axis(
-    space: Space, matrix: Matrix, prompt_set: str, registered: Mapping[str, Direction]
+    space: Space,
+    matrix: Matrix,
+    prompt_set: str,
+    registered: Mapping[str, Direction],
+    method: str = "mean_diff",
 ) -> Axis:
-    """The difference-in-means direction of a model in its own space, fitted unless registered."""
+    """The direction of a model in its own space, fitted unless registered."""
     require_classes(matrix, prompt_set)
     return make_axis(
         "native",
-        "mean_diff",
+        method,
         space,
-        lambda: difference_in_means(matrix.x, matrix.labels),
+        lambda: fit_direction(method, matrix.x, matrix.labels, matrix.groups),
         matrix,
         prompt_set,
         label=space.model,
+        variant=() if method == "mean_diff" else (method.replace("_", "-"),),
+        is_of_pairs=method == "pair_pca",
         fitted_model=space.model,
         registered=registered,
     )
@@ -111,7 +119,8 @@ def align(
     mine, theirs = paired(member.benign, reference.benign)
     space, target = member.space, reference.space
     # The reference's own map, the identity, depends on no rows and no lambda.
-    fitted_from = (mine.row_set_hash, definition.ridge_lambda, definition.seed)
+    options, shuffles = definition.alignment_options, definition.alignment_shuffles
+    fitted_from = (mine.row_set_hash, asdict(options), shuffles, definition.seed)
     alignment_id = content_key(
         METHOD_VERSION,
         (space.model_id, space.layer, target.model_id, target.layer),
@@ -123,9 +132,7 @@ def align(
     if member is reference:
         fit = identity_alignment(space.d_model)
     else:
-        fit = fit_alignment(
-            mine.x, theirs.x, ridge_lambda=definition.ridge_lambda, seed=definition.seed
-        )
+        fit = fit_alignment(mine.x, theirs.x, options, shuffle_count=shuffles, seed=definition.seed)
     write_alignment(
         root,
         run,
@@ -172,6 +179,7 @@ def fit_axes(
             member.space,
             definition.prompts,
             definition.evaluate,
+            method=definition.direction,
             allow_missing=definition.allow_missing,
         )
         native = layers[member.space.layer]
@@ -180,7 +188,7 @@ def fit_axes(
         aligned.append(
             make_axis(
                 "aligned",
-                "mean_diff",
+                definition.direction,
                 target,
                 carried,
                 member.labelled[definition.prompts],
@@ -222,10 +230,10 @@ def _shared_axis(
     held_out: Member | None,
 ) -> tuple[Axis, np.ndarray]:
     """The axis shared by some aligned directions, and the singular values."""
-    shared = universal_axis(np.stack([axis.vector for axis in aligned]))
+    shared = universal_axis(np.stack([axis.vector for axis in aligned]), definition.universal)
     axis = make_axis(
         kind,
-        "svd",
+        definition.universal,
         aligned[0].space,
         lambda: unit(shared.vector),
         members[0].labelled[definition.prompts],
@@ -234,7 +242,10 @@ def _shared_axis(
         variant=definition.variant,
         held_out_model=None if held_out is None else held_out.name,
         sources=aligned,
-        parameters={"singular_values": shared.singular_values.tolist()},
+        parameters={
+            "singular_values": shared.singular_values.tolist(),
+            "weights": shared.weights.tolist(),
+        },
     )
     return axis, shared.singular_values
 
@@ -270,6 +281,5 @@ def project(
 
 
 def projected(matrix: Matrix, own: Fitted, axis: Axis) -> np.ndarray:
-    """`align(x) . axis`, by pulling the axis back instead of carrying every row over."""
-    vector, offset = own.alignment.fit.alignment.pull_back(axis.vector)
-    return blocks.project(matrix.x, vector, offset)
+    """`align(x) . axis`."""
+    return own.alignment.fit.alignment.project(matrix.x, axis.vector)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from analysis.alignment import Alignment
-from analysis.blocks import mean, project
-from analysis.directions import unit
+from analysis.blocks import project
+from analysis.directions import fit_direction, unit
+from analysis.maps import Alignment
 from analysis.splits import grouped_folds
 from analysis.universal import universal_axis
 from warehouse.scratch import Rows
@@ -40,9 +40,13 @@ def held_out_scores(
     labels: Bool[np.ndarray, " row"],
     groups: Int[np.ndarray, " row"],
     *,
+    method: str = "mean_diff",
+    shared: str = "svd",
     seed: int = 0,
 ) -> HeldOutScores:
     """Out-of-fold projections of every model's rows, five folds of whole groups.
+
+    `method` is that of the directions, `shared` that of the axis made of them.
 
     All matrices hold the same prompts in the same order. Each fold is projected about the middle of
     its training classes, so that folds compare.
@@ -52,22 +56,20 @@ def held_out_scores(
     scores = np.zeros(shape)
     for fold in np.unique(folds):
         seen = folds != fold
-        means = [(mean(x, labels & seen), mean(x, ~labels & seen)) for x in matrices]
-        natives = [unit(above - below).vector for above, below in means]
+        natives = [fit_direction(method, x, labels, groups, seen).vector for x in matrices]
         aligned = np.stack(
             [
                 unit(alignment.carry(native)).vector
                 for alignment, native in zip(alignments, natives, strict=True)
             ]
         )
-        shared = universal_axis(aligned).vector
+        axis = universal_axis(aligned, shared).vector
         for index, (x, alignment) in enumerate(zip(matrices, alignments, strict=True)):
-            vectors = [natives[index], alignment.pull_back(shared)[0]]
+            projected = [project(x, natives[index]), alignment.project(x, axis)]
             if len(matrices) > 1:
-                others = universal_axis(np.delete(aligned, index, axis=0)).vector
-                vectors.append(alignment.pull_back(others)[0])
-            middle = (means[index][0] + means[index][1]) / 2
-            for kind, vector in enumerate(vectors):
-                along = project(x, vector, -float(middle @ vector))
-                scores[kind, index, ~seen] = along[~seen]
+                others = universal_axis(np.delete(aligned, index, axis=0), shared).vector
+                projected.append(alignment.project(x, others))
+            for kind, along in enumerate(projected):
+                middle = (along[labels & seen].mean() + along[~labels & seen].mean()) / 2
+                scores[kind, index, ~seen] = along[~seen] - middle
     return HeldOutScores(scores[0], scores[1], scores[2] if len(matrices) > 1 else None)

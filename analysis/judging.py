@@ -68,8 +68,3 @@ def judge_difference(
             difference.estimate, resampled, is_tested=True
         ),
     }
-
-
-def spread(null: Float[np.ndarray, " draw"]) -> Estimate:
-    """The mean of a null, with its 5th and 95th percentile for an interval."""
-    return Estimate(float(null.mean()), *map(float, np.quantile(null, [0.05, 0.95])))

@@ -39,9 +39,10 @@ def select_layers(
     labels: Bool[np.ndarray, " row"],
     groups: Int[np.ndarray, " row"],
     *,
+    method: str = "mean_diff",
     seed: int = 0,
 ) -> LayerSelection:
-    """Judge every layer's difference in means, and the choice among them, out of fold.
+    """Judge every layer's direction of a method, and the choice among them, out of fold.
 
     `layers` gives one matrix of the same rows a layer, one at a time. Ties between layers go to the
     first.
@@ -61,7 +62,7 @@ def select_layers(
     rows, fold_of_row = np.arange(len(labels)), np.searchsorted(names, folds)
     inner_areas, outer_scores, in_sample = [], [], []
     for x in layers:
-        scores = fitted_scores(x, np.tile(labels, (len(fits), 1)), fits)
+        scores = fitted_scores(x, np.tile(labels, (len(fits), 1)), fits, method, groups)
         within = np.full(inner.shape, np.nan)
         for (index, part), fitted in zip(parts, scores[: len(parts)], strict=True):
             within[index, inner[index] == part] = fitted[inner[index] == part]

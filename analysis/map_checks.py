@@ -13,11 +13,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import spearmanr
 
-from analysis.alignment import LAMBDA_GRID, Alignment, RidgeFitter, squared_errors
+from analysis.alignment import r_squared
 from analysis.blocks import blocks, mean, project
 from analysis.cases import Case, Finding, View, cosine
 from analysis.directions import difference_in_means
+from analysis.maps import Alignment
 from analysis.nulls import cross_validated_scores
+from analysis.ridge import LAMBDA_GRID, RidgeFitter
 from analysis.scores import auroc
 from analysis.splits import held_out_mask
 from warehouse.scratch import Rows
@@ -154,16 +156,12 @@ def ridge_lambda(case: Case, view: View) -> Finding:
 
 def _fitter(case: Case, where: Bool[np.ndarray, " row"]) -> RidgeFitter:
     fitter = RidgeFitter(case.benign_x.shape[1], case.benign_reference_x.shape[1])
-    for pair in blocks(case.benign_x, case.benign_reference_x, where=where):
-        fitter.update(*pair)
-    return fitter
+    return fitter.update_all(case.benign_x, case.benign_reference_x, where)
 
 
 def _r_squared(fitted: Alignment, x: Rows, y: Rows, where: Bool[np.ndarray, " row"]) -> float:
     """Over all dimensions, about the mean of these very rows: a shift counts as an error."""
-    constant = Alignment(np.zeros_like(fitted.weights), mean(y, where), None)
-    errors = squared_errors(fitted, x, y, where=where).sum()
-    return float(1 - errors / squared_errors(constant, x, y, where=where).sum())
+    return r_squared(fitted, x, y, mean(y, where), where=where)[0]
 
 
 def _tracking(

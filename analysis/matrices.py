@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Int
 
+from analysis.blocks import take
 from warehouse.connection import Connection, query, rows
 from warehouse.errors import (
     CoverageError,
@@ -26,7 +27,7 @@ from warehouse.errors import (
     QueryError,
 )
 from warehouse.layers import layer_batches
-from warehouse.scratch import Rows, StoredRows, allocate
+from warehouse.scratch import Rows, allocate
 from warehouse.sites import RESID_POST
 from warehouse.writer import content_key
 
@@ -106,13 +107,9 @@ class Matrix:
 
     def take(self, index: np.ndarray) -> Matrix:
         """The rows of `index`, in its order."""
-
-        def read() -> Rows:
-            return self.x.take(index) if isinstance(self.x, StoredRows) else self.x[index]
-
         return replace(
             self,
-            read=read,
+            read=partial(take, self.x, index),
             prompt_ids=tuple(self.prompt_ids[i] for i in index),
             texts=self.texts.take(pa.array(index)),
             is_positive=None if self.is_positive is None else self.is_positive[index],

@@ -2,8 +2,9 @@
 know nothing: of shuffled labels, of no data at all, through alignments of shuffled rows.
 
 A difference in means is a weighting of rows, so directions fitted on any parts of them, under any
-labels, are one product with the matrix, and the scores of all rows a second one. Of a shuffled
-alignment only the axis pulled back through it is needed, which is a regression of one number a row.
+labels, are one product with the matrix, and the scores of all rows a second one; the other methods
+are fitted anew each time. Of a shuffled alignment only the axis pulled back through it is needed,
+which is a regression of one number a row.
 """
 
 from __future__ import annotations
@@ -11,16 +12,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
-from analysis.alignment import RidgeFitter
 from analysis.blocks import blocks, mean
+from analysis.directions import direction_fitter
+from analysis.ridge import RidgeFitter
 from analysis.scores import aurocs
 from analysis.splits import grouped_folds
 from warehouse.scratch import Rows
 
 # Scores of as many shuffled labellings at a time as take this much memory.
 _SCORES_BYTES = 32 << 20
+# Draws of a null or resamples; the methods that are fitted anew each time take fewer.
+_DRAWS, _DRAWS_OF_SLOW = 200, 40
+
+
+def draw_count(direction: str) -> int:
+    """How many shufflings or resamples a direction's nulls rest on."""
+    return _DRAWS if direction in ("mean_diff", "whitened") else _DRAWS_OF_SLOW
 
 
 @dataclass(frozen=True)
@@ -36,13 +45,15 @@ def cross_validated_scores(
     labels: Bool[np.ndarray, " row"],
     groups: Int[np.ndarray, " row"],
     *,
+    method: str = "mean_diff",
     seed: int = 0,
 ) -> Float[np.ndarray, " row"]:
-    """Out-of-fold projections on difference-in-means directions, five folds of whole groups.
+    """Out-of-fold projections on directions of a method, five folds of whole groups.
 
     Each fold is projected about the midpoint of its training classes, so that folds compare.
     """
-    return _out_of_fold(x, labels[None], grouped_folds(labels, groups, seed=seed))[0]
+    folds = grouped_folds(labels, groups, seed=seed)
+    return _out_of_fold(x, labels[None], folds, method, groups)[0]
 
 
 def shuffled_labels(
@@ -51,9 +62,10 @@ def shuffled_labels(
     groups: Int[np.ndarray, " row"],
     *,
     count: int = 200,
+    method: str = "mean_diff",
     seed: int = 0,
 ) -> ShuffledLabels:
-    """The null of a difference-in-means direction, by refitting it on shuffled labels.
+    """The null of a direction, by refitting it on shuffled labels.
 
     In many dimensions a direction fitted to noise tells its own rows apart well above 0.5, so an
     in-sample AUROC has to be held against `in_sample`, not against 0.5. The cross-validated one is
@@ -62,15 +74,14 @@ def shuffled_labels(
     share cancels in the true difference, and must cancel in its null.
     """
     random = np.random.default_rng(seed)
-    within = _interchangeable(labels, groups)
     folds = grouped_folds(labels, groups, seed=seed)
     step = max(_SCORES_BYTES // (8 * len(labels) * (folds.max() + 2)), 1)
     in_sample, held_out = np.empty(count), np.empty(count)
     for start in range(0, count, step):
         some = range(start, min(start + step, count))
-        shuffled = np.stack([_shuffle_within(within, labels, random) for _ in some])
-        apparent = fitted_scores(x, shuffled, np.ones_like(shuffled))
-        out_of_fold = _out_of_fold(x, shuffled, folds)
+        shuffled = shuffled_labellings(labels, groups, len(some), random)
+        apparent = fitted_scores(x, shuffled, np.ones_like(shuffled), method, groups)
+        out_of_fold = _out_of_fold(x, shuffled, folds, method, groups)
         part = slice(some.start, some.stop)
         in_sample[part], held_out[part] = aurocs(apparent, shuffled), aurocs(out_of_fold, shuffled)
     return ShuffledLabels(in_sample, held_out)
@@ -82,16 +93,7 @@ def shuffle_once(
     random: np.random.Generator,
 ) -> Bool[np.ndarray, " row"]:
     """One labelling of that null: shuffled, within groups where every group holds both classes."""
-    return _shuffle_within(_interchangeable(labels, groups), labels, random)
-
-
-def _interchangeable(
-    labels: Bool[np.ndarray, " row"], groups: Int[np.ndarray, " row"]
-) -> Int[np.ndarray, " row"]:
-    """Which rows may change labels: those of a matched pair, or all."""
-    both = [np.bincount(groups[labels == kind], minlength=groups.max() + 1) for kind in (0, 1)]
-    is_matched = bool((np.minimum(*both)[np.unique(groups)] > 0).all())
-    return groups if is_matched else np.zeros_like(groups)
+    return shuffled_labellings(labels, groups, 1, random)[0]
 
 
 def random_directions(
@@ -143,36 +145,86 @@ def _out_of_fold(
     x: Rows,
     labels: Bool[np.ndarray, "fit row"],
     folds: Int[np.ndarray, " row"],
+    method: str,
+    groups: Int[np.ndarray, " row"],
 ) -> Float[np.ndarray, "fit row"]:
     """Each row under each labelling, scored by the direction fitted without the row's fold."""
     names = np.unique(folds)
     seen = np.concatenate([np.broadcast_to(folds != name, labels.shape) for name in names])
-    scores = fitted_scores(x, np.tile(labels, (len(names), 1)), seen)
+    scores = fitted_scores(x, np.tile(labels, (len(names), 1)), seen, method, groups)
     fitted_without = scores.reshape(len(names), *labels.shape)
     return np.take_along_axis(fitted_without, np.searchsorted(names, folds)[None, None], axis=0)[0]
 
 
 def fitted_scores(
-    x: Rows, labels: Bool[np.ndarray, "fit row"], seen: Bool[np.ndarray, "fit row"]
+    x: Rows,
+    labels: Bool[np.ndarray, "fit row"],
+    seen: Bool[np.ndarray, "fit row"],
+    method: str = "mean_diff",
+    groups: Int[np.ndarray, " row"] | None = None,
 ) -> Float[np.ndarray, "fit row"]:
     """All rows on each unit direction fitted on those seen, about the midpoint of its classes.
 
-    Twice through the rows for any number of directions.
+    Twice through the rows for any number of differences in means; the other methods are fitted one
+    after the other. `groups` numbers pairs, for `pair_pca`.
     """
-    positive, negative = seen & labels, seen & ~labels
     centre = mean(x)
-    sums = np.zeros((2, len(labels), x.shape[1]))
-    for block, of_positive, of_negative in blocks(x, positive.T, negative.T):
-        centred = block - centre
-        sums += of_positive.T @ centred, of_negative.T @ centred
-    counts = np.stack([positive.sum(axis=1), negative.sum(axis=1)])
-    above, below = sums / counts[:, :, None]
+    above, below = class_means(x, centre, seen & labels, seen & ~labels)
     directions, middles = above - below, (above + below) / 2
+    if method != "mean_diff":
+        directions = refitted(x, labels, seen, method, groups)
     norms = np.linalg.norm(directions, axis=1)
     # Shuffled classes may have the very same mean: no direction, and every row a tie.
     units = np.divide(directions, norms[:, None], where=norms[:, None] > 0, out=directions * 0)
     projected = [(block - centre) @ units.T for (block,) in blocks(x)]
     return np.concatenate(projected).T - (middles * units).sum(axis=1)[:, None]
+
+
+def class_means(
+    x: Rows,
+    centre: Float[np.ndarray, " d_model"],
+    positive: Shaped[np.ndarray, "fit row"],
+    negative: Shaped[np.ndarray, "fit row"],
+) -> tuple[Float[np.ndarray, "fit d_model"], Float[np.ndarray, "fit d_model"]]:
+    """Means of the rows about `centre`, weighted by each row of `positive` and of `negative`."""
+    sums = np.zeros((2, len(positive), x.shape[1]))
+    for block, of_positive, of_negative in blocks(x, positive.T, negative.T):
+        centred = block - centre
+        sums += of_positive.T @ centred, of_negative.T @ centred
+    counts = np.stack([positive.sum(axis=1), negative.sum(axis=1)])
+    above, below = sums / counts[:, :, None]
+    return above, below
+
+
+def refitted(
+    x: Rows,
+    labels: Bool[np.ndarray, "fit row"],
+    seen: Bool[np.ndarray, "fit row"],
+    method: str,
+    groups: Int[np.ndarray, " row"] | None = None,
+) -> Float[np.ndarray, "fit d_model"]:
+    """The direction of a method under each labelling, on the rows seen by each."""
+    groups = np.arange(len(x)) if groups is None else groups
+    found = np.empty((len(labels), x.shape[1]))
+    parts, part_of_fit = np.unique(seen, axis=0, return_inverse=True)
+    for index, part in enumerate(parts):
+        fitter = direction_fitter(method, x, groups, part)
+        for fit in np.flatnonzero(part_of_fit == index):
+            found[fit] = fitter(labels[fit])
+    return found
+
+
+def shuffled_labellings(
+    labels: Bool[np.ndarray, " row"],
+    groups: Int[np.ndarray, " row"],
+    count: int,
+    random: np.random.Generator,
+) -> Bool[np.ndarray, "shuffle row"]:
+    """The labels in random order; within groups where every group holds both classes."""
+    both = [np.bincount(groups[labels == kind], minlength=groups.max() + 1) for kind in (0, 1)]
+    is_matched = bool((np.minimum(*both)[np.unique(groups)] > 0).all())
+    within = groups if is_matched else np.zeros_like(groups)
+    return np.stack([_shuffle_within(within, labels, random) for _ in range(count)])
 
 
 def _shuffle_within(

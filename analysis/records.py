@@ -18,9 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float
 
-from analysis.alignment import Alignment, AlignmentFit
+from analysis.alignment import AlignmentFit
 from analysis.directions import Direction
+from analysis.maps import Alignment, HiddenLayer
 from analysis.matrices import Matrix, Space
+from analysis.scores import Estimate
 from warehouse.connection import Connection, query, rows, vectors
 from warehouse.runs import Run
 from warehouse.schemas import TABLES
@@ -73,12 +75,13 @@ def make_axis(
     sources: Sequence[Axis] = (),
     parameters: dict[str, Any] | None = None,
     registered: Mapping[str, Direction] = MappingProxyType({}),
+    is_of_pairs: bool = False,
 ) -> Axis:
     """An axis with its id: a hash of everything that determines the vector.
 
     The vector is that of `registered`, or else what `fit` gives, in float32 as it is stored: so it
     is the same for whoever fits it and for whoever finds it. `label` (a model or a group) and
-    `variant` go into the name.
+    `variant` go into the name; `is_of_pairs` says that it matters which rows are a pair.
     """
     key = content_key(
         kind,
@@ -88,7 +91,7 @@ def make_axis(
         space.site,
         space.pooling,
         space.template,
-        fitted_on.row_set_hash,
+        fitted_on.grouped_hash if is_of_pairs else fitted_on.row_set_hash,
         fitted_model,
         held_out_model,
         alignment_id,
@@ -177,7 +180,7 @@ def write_alignment(
     seed: int,
 ) -> None:
     """Register a fitted map."""
-    alignment = fit.alignment
+    alignment, shuffled = fit.alignment, fit.r2_shuffled
     row = {
         "alignment_id": alignment_id,
         "model": space.model,
@@ -189,11 +192,17 @@ def write_alignment(
         "site": space.site,
         "pooling": space.pooling,
         "template": space.template,
-        "method": "identity" if alignment.ridge_lambda is None else "ridge",
+        "method": fit.method,
         "ridge_lambda": alignment.ridge_lambda,
-        "lambda_policy": "given" if fit.is_lambda_given else "held_out",
+        "lambda_policy": fit.lambda_policy,
+        "rank": fit.rank,
+        "effective_rank": alignment.effective_rank,
         "r2_held_out": fit.r2_held_out,
         "r2_uniform": fit.r2_uniform,
+        "r2_shuffled": shuffled.estimate if shuffled else None,
+        "r2_shuffled_lower": shuffled.lower if shuffled else None,
+        "r2_shuffled_upper": shuffled.upper if shuffled else None,
+        "shuffle_count": fit.shuffle_count,
         "prompt_set": prompt_set,
         "row_count": len(rows_fitted.prompt_ids),
         "row_set_hash": rows_fitted.row_set_hash,
@@ -205,6 +214,7 @@ def write_alignment(
         [row],
         weights=vector_array(alignment.weights.reshape(1, -1)),
         intercept=vector_array(alignment.intercept[None, :]),
+        **_optional_vectors(fit),
     )
     write_rows(root, "alignments", table, name=alignment_id)
     run.rows += 1
@@ -217,16 +227,52 @@ def read_alignment(root: Path, connection: Connection, alignment_id: str) -> Sto
     table = connection.sql(
         "select * from alignments where alignment_id = ?", params=[alignment_id]
     ).to_arrow_table()
-    row = table.drop_columns(["weights", "intercept"]).to_pylist()[0]
-    intercept = vectors(table.column("intercept"))[0].astype(np.float64)
-    weights = vectors(table.column("weights"))[0].astype(np.float64).reshape(-1, len(intercept))
+    (row,) = table.drop_columns(TABLES["alignments"].vector_columns).to_pylist()
+    stored = {
+        name: vectors(table.column(name))[0].astype(np.float64)
+        for name in TABLES["alignments"].vector_columns
+        if not table.column(name).null_count
+    }
+    intercept = stored["intercept"]
+    weights = stored["weights"].reshape(-1, len(intercept))
+    hidden = None
+    if "hidden_intercept" in stored:
+        hidden = HiddenLayer(
+            stored["hidden_weights"].reshape(len(weights), -1),
+            stored["hidden_intercept"],
+            stored["hidden_output"].reshape(-1, len(intercept)),
+            stored["hidden_rates"],
+        )
+    shuffled = (row["r2_shuffled"], row["r2_shuffled_lower"], row["r2_shuffled_upper"])
     fit = AlignmentFit(
-        Alignment(weights, intercept, row["ridge_lambda"]),
+        Alignment(weights, intercept, row["ridge_lambda"], hidden),
         row["r2_held_out"],
         row["r2_uniform"],
-        row["lambda_policy"] == "given",
+        method=row["method"],
+        lambda_policy=row["lambda_policy"],
+        rank=row["rank"],
+        r2_dimensions=stored.get("r2_dimensions"),
+        r2_shuffled=None if shuffled[0] is None else Estimate(*shuffled),
+        shuffle_count=row["shuffle_count"] or 0,
     )
     return StoredAlignment(alignment_id, fit)
+
+
+def _optional_vectors(fit: AlignmentFit) -> dict[str, pa.Array]:
+    """The vectors that not every alignment has, as columns of one row."""
+    found = {"r2_dimensions": fit.r2_dimensions}
+    if (hidden := fit.alignment.hidden) is not None:
+        found |= {
+            "hidden_weights": hidden.weights,
+            "hidden_intercept": hidden.intercept,
+            "hidden_output": hidden.output,
+            "hidden_rates": hidden.rates,
+        }
+    return {
+        name: vector_array(values.reshape(1, -1))
+        for name, values in found.items()
+        if values is not None
+    }
 
 
 def projection_counts(

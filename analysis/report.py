@@ -71,16 +71,82 @@ order by model, prompt_set
 """
 
 _ALIGNMENT_TABLE = """
-select distinct model, layer, cosine_universal, cosine_reference, alignment_r2, ridge_lambda
-from v_study
-where study_id = '{study_id}'
+select
+    model, layer,
+    max(estimate) filter (where metric = 'cosine_universal') as cosine_universal,
+    max(estimate) filter (where metric = 'cosine_reference') as cosine_reference,
+    max(estimate) filter (where metric = 'universal_weight') as universal_weight,
+    max(estimate) filter (where metric = 'r2_held_out') as alignment_r2,
+    max(upper) filter (where metric = 'r2_shuffled') as shuffled_r2_95,
+    max(estimate) filter (where metric = 'effective_rank') as effective_rank,
+    max(estimate) filter (where metric = 'ridge_lambda') as ridge_lambda
+from evaluations
+where study_id = '{study_id}' and scorer = 'aligned'
+group by model, layer
+order by model
+"""
+
+# Held out where there is such a figure: in sample it is on the prompts fitted on.
+_BESIDE = """
+with figures as (
+    from evaluations
+    where study_id = '{study_id}' and model is not null and judged_on is null
+)
+
+select
+    model, prompt_set,
+    max(estimate) filter (where scorer = 'universal_cross_validated' and metric = 'auroc')
+        as universal_cv,
+    max(estimate) filter (where scorer = 'leave_one_out_cross_validated' and metric = 'auroc')
+        as leave_one_out_cv,
+    max_by(estimate, ends_with(scorer, 'validated')) filter (where metric = 'auroc_difference')
+        as native_minus_universal,
+    max_by(format('{:.3f} to {:.3f}', lower, upper), ends_with(scorer, 'validated'))
+        filter (where metric = 'auroc_difference') as difference_95,
+    max_by(p_value_adjusted, ends_with(scorer, 'validated'))
+        filter (where metric = 'auroc_difference') as holm_p,
+    max(upper) filter (where scorer = 'random_direction' and metric = 'auroc') as random_95,
+    max(upper) filter (where scorer = 'shuffled_alignment' and metric = 'auroc')
+        as shuffled_alignment_95,
+    max(estimate) filter (where scorer = 'universal' and metric = 'tpr_at_fpr_0.01')
+        as universal_tpr_1,
+    max(estimate) filter (where scorer = 'universal' and metric = 'tpr_at_fpr_0.05')
+        as universal_tpr_5,
+    max(estimate) filter (where scorer = 'universal' and metric = 'expected_calibration_error')
+        as universal_ece
+from figures
+where prompt_set is not null
+group by model, prompt_set
+having count(*) filter (where scorer = 'universal') > 0
+order by prompt_set, model
+"""
+
+_ERASURE = """
+select
+    model,
+    max(estimate) filter (where scorer = 'probe_before') as before,
+    max(estimate) filter (where scorer = 'probe_direction_removed') as direction_removed,
+    max(estimate) filter (where scorer = 'probe_erased') as erased,
+    max(estimate) filter (where scorer = 'probe_before_fresh') as before_fresh,
+    max(estimate) filter (
+        where scorer = 'probe_direction_removed_fresh'
+    ) as direction_removed_fresh,
+    max(estimate) filter (where scorer = 'probe_erased_fresh') as erased_fresh
+from evaluations
+where study_id = '{study_id}' and metric = 'auroc' and starts_with(scorer, 'probe_')
+group by model
 order by model
 """
 
 _SINGULAR_VALUES = """
-select component, estimate as singular_value
+select
+    component,
+    max(estimate) filter (where scorer = 'universal') as singular_value,
+    max(upper) filter (where scorer = 'random_direction') as random_95,
+    max(upper) filter (where scorer = 'shuffled_labels') as shuffled_95
 from evaluations
 where study_id = '{study_id}' and metric = 'singular_value'
+group by component
 order by component
 """
 
@@ -112,6 +178,16 @@ _TABLES = (
         STUDY_TABLE,
     ),
     (
+        "Beside the AUROCs",
+        "`universal_cv`, `leave_one_out_cv`: the shared axes out of fold. `native_minus_universal`: "
+        "on the same rows, out of fold where the prompts are those fitted on; its interval and "
+        "`holm_p`, corrected over the study, are DeLong's. "
+        "`random_95`, `shuffled_alignment_95`: 95th percentile of the AUROC of random directions and of the axis through alignments of "
+        "shuffled rows. `universal_tpr_1`, `_5`: share caught at 1 % and 5 % false positives. "
+        "`universal_ece`: calibration error of Platt probabilities fitted on other folds.",
+        _BESIDE,
+    ),
+    (
         "Warnings",
         "What speaks against reading a figure as evidence: `figure` is held against `beside`. "
         "Where words or lengths alone do as well as an axis, the axis may see no more than they "
@@ -136,7 +212,8 @@ _TABLES = (
     (
         "Alignment and cosines",
         "`alignment_r2`: share of the reference's variance that the map predicts on held-out "
-        "alignment prompts. Cosines stay high over many lambdas while AUROC moves: read both.",
+        "alignment prompts, `shuffled_r2_95`: 95th percentile of the same with the pairs shuffled. "
+        "Cosines stay high over many lambdas while AUROC moves: read both.",
         _ALIGNMENT_TABLE,
     ),
     (
@@ -147,8 +224,18 @@ _TABLES = (
     ),
     (
         "Singular values of the stacked directions",
-        "With k models all alike the first is sqrt(k) and the rest are 0.",
+        "With k models all alike the first is sqrt(k) and the rest are 0. `random_95`, "
+        "`shuffled_95`: 95th percentiles for random directions, and for directions of one shuffled "
+        "labelling of the prompts, carried over by the same maps.",
         _SINGULAR_VALUES,
+    ),
+    (
+        "Erasure",
+        "AUROC of a linear probe on prompts it has not seen: on activations as they are, without "
+        "the one direction, and after LEACE. `fresh`: the eraser and the direction were fitted on "
+        "other prompts than the probe, else on the same, where LEACE leaves nothing by "
+        "construction.",
+        _ERASURE,
     ),
     (
         "Layer profile",

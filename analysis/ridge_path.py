@@ -16,8 +16,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float
 
-from analysis.alignment import LAMBDA_GRID
 from analysis.blocks import blocks, mean
+from analysis.ridge import LAMBDA_GRID
 from analysis.splits import held_out_mask
 from warehouse.scratch import Rows
 

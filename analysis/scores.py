@@ -27,6 +27,11 @@ class Estimate:
     p_value: float | None = None
 
 
+def spread(null: Float[np.ndarray, " draw"]) -> Estimate:
+    """The mean of a null, with its 5th and 95th percentile for an interval."""
+    return Estimate(float(null.mean()), *map(float, np.quantile(null, [0.05, 0.95])))
+
+
 def auroc(scores: Float[np.ndarray, " row"], labels: Bool[np.ndarray, " row"]) -> float:
     """Probability that a positive row scores above a negative one, ties counting half.
 

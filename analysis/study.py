@@ -80,6 +80,7 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
         for name in parameters["models"]
     }
     baselines: dict[str, dict[str, float]] = {}
+    shared: dict[str, dict[str, Any]] = {}
     counts: dict[str, dict[str, dict[str, int]]] = {"missing_count": {}, "alignment_overlap": {}}
     for row in found:
         metric, scorer, estimate = row["metric"], row["scorer"], row["estimate"]
@@ -99,18 +100,33 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
                     area[f"{name}_{end}"] = row[end]
             area["is_in_sample"] = row["is_in_sample"] or area.get("is_in_sample", False)
             models[row["model"]]["layer"] = row["layer"]
-        elif metric != "singular_value":
+        elif row["model"] is None:
+            _add_shared(shared.setdefault(scorer, {}), row)
+        else:
             name = "alignment_r2" if metric == "r2_held_out" else metric
             models[row["model"]][name] = estimate
     return {
         "study_id": study_id,
         "definition": parameters,
         "models": models,
-        "singular_values": [row["estimate"] for row in found if row["metric"] == "singular_value"],
+        "singular_values": shared["universal"]["singular_value"],
+        "shared": shared,
         "baselines": baselines,
         "missing": counts["missing_count"],
         "alignment_overlap": counts["alignment_overlap"],
     }
+
+
+def _add_shared(figures: dict[str, Any], row: dict[str, Any]) -> None:
+    """A figure of the whole group; those with components are lists in their order."""
+    metric = row["metric"]
+    if row["component"] is not None:
+        figures.setdefault(metric, []).append(row["estimate"])
+        return
+    figures[metric] = row["estimate"]
+    for end in ("lower", "upper", "p_value", "p_value_adjusted"):
+        if row[end] is not None:
+            figures[f"{metric}_{end}"] = row[end]
 
 
 def find_study(connection: Connection, definition: StudyDefinition) -> str:

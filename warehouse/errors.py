@@ -47,3 +47,7 @@ class CalibrationError(AxesError):
 
 class QueryError(AxesError):
     """A SQL statement was refused by DuckDB."""
+
+
+class AlignmentError(AxesError):
+    """An alignment cannot be fitted as it is asked for."""

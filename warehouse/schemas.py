@@ -321,13 +321,40 @@ _ALIGNMENTS = Table(
             _SITE,
             _POOLING,
             _TEMPLATE,
-            _column("method", TEXT, "ridge, or identity for the reference itself"),
+            _column(
+                "method",
+                TEXT,
+                "ridge, procrustes, reduced_rank, cca, gradient; identity for the reference",
+            ),
             _optional("ridge_lambda", pa.float64(), "penalty on the squared norm of the weights"),
-            _column("lambda_policy", TEXT, "given, or held_out: chosen on held-out alignment rows"),
+            _column(
+                "lambda_policy",
+                TEXT,
+                "given; chosen on alignment rows by held_out ones or gcv; none without a lambda",
+            ),
+            _optional("rank", pa.int32(), "rank the map was fitted with, where it has one"),
+            _optional(
+                "effective_rank", pa.float64(), "(sum s^2)^2 / sum s^4 of its singular values s"
+            ),
             _column("weights", VECTOR, "row-major [d_model, d_reference]: aligned = x W + b"),
             _column("intercept", VECTOR, "b, d_reference long"),
+            _optional(
+                "hidden_weights",
+                VECTOR,
+                "row-major [d_model, hidden] A of a map that adds relu(x A + a) B",
+            ),
+            _optional("hidden_intercept", VECTOR, "a, hidden long"),
+            _optional("hidden_output", VECTOR, "row-major [hidden, d_reference] B"),
+            _optional("hidden_rates", VECTOR, "share of fitted rows on which each unit is on"),
             _column("r2_held_out", pa.float64(), "1 - SSE/SST over all dimensions, held-out rows"),
             _column("r2_uniform", pa.float64(), "mean over dimensions of the held-out R2"),
+            _optional(
+                "r2_dimensions", VECTOR, "held-out R2 of each dimension, 0 where one is constant"
+            ),
+            _optional("r2_shuffled", pa.float64(), "mean of r2_held_out with the pairs shuffled"),
+            _optional("r2_shuffled_lower", pa.float64(), "its 5th percentile"),
+            _optional("r2_shuffled_upper", pa.float64(), "its 95th percentile"),
+            _optional("shuffle_count", pa.int32(), "how many shufflings"),
             _column("prompt_set", TEXT, "the alignment prompts"),
             _column("row_count", pa.int32(), "rows the final map was fitted on"),
             _column("row_set_hash", TEXT, "hash of their prompt ids in order"),

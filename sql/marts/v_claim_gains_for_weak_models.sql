@@ -1,8 +1,8 @@
 -- One row per study, prompt set and its weakest model, of the claim that models whose
 -- own direction is weak gain by the universal axis.
 -- The weakest is the model with the least out-of-fold native AUROC on the set that
--- directions were fitted on; judged on that set itself it would gain by selection alone,
--- so only other sets are here.
+-- directions were fitted on; judged on that set itself it would gain by selection, so
+-- only other sets are here.
 --
 -- estimate: AUROC of the universal axis minus that of the native one, same prompts
 -- lower: lower end of its 95 % interval

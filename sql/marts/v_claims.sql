@@ -1,11 +1,11 @@
--- One row per study, claim of the source study and prompt set: what the rows at hand say
--- of it, by rules fixed beforehand (docs/methods.md). The view v_claim_CLAIM has the
--- models one by one.
+-- One row per study, claim of the source study and prompt set: what the rows at hand
+-- say of it, by rules fixed beforehand (docs/methods.md). The view v_claim_CLAIM has
+-- the models one by one.
 --
--- claim: its name
+-- claim: the claim's name
 -- position: the claim's place in the list
 -- verdict: supported, not supported or undecided
--- model: the model that decides: the one with the least estimate beside the null
+-- model: the model (or pair) that decides: of the least estimate beside the null
 -- estimate: its figure, as the claim's own view says
 -- lower: lower end of its 95 % interval
 -- upper: upper end of its 95 % interval
@@ -16,7 +16,11 @@ with
 evaluations as (select * from stg_evaluations),
 
 claims as (
-    select * from (
+    select
+        listed.position,
+        listed.claim,
+        listed.to_decide
+    from (
         values
         (1, 'shared_axis', 'a group of at least two models'),
         (2, 'universal_at_least_native', 'prompts that are held out'),
@@ -25,7 +29,13 @@ claims as (
             'gains_for_weak_models',
             'judge it on another labelled set: axes study ... --evaluate SET'
         ),
-        (5, 'regime_break', 'prompts that are held out')
+        (
+            4,
+            'no_threshold_transfer',
+            'axes transfer AXIS --prompts SET, AXIS the universal one'
+        ),
+        (5, 'regime_break', 'prompts that are held out'),
+        (6, 'unsafe_drift', 'axes ingest traces MODEL --prompts SET, then axes drift')
     ) as listed (position, claim, to_decide)
 ),
 
@@ -57,6 +67,11 @@ per_model as (
         'gains_for_weak_models' as claim,
         *
     from v_claim_gains_for_weak_models
+    union all by name
+    select
+        'no_threshold_transfer' as claim,
+        *
+    from v_claim_no_threshold_transfer
     union all by name
     select
         'regime_break' as claim,

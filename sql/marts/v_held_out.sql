@@ -9,7 +9,7 @@
 -- leave_one_out_upper: upper end of its 95 % interval
 -- leave_one_out_ceiling: its upper end at 95 % for all of the study's models together
 -- random_direction: 95th percentile of the AUROC of random directions
--- shuffled_alignment: the same of the universal axis through alignments of shuffled rows
+-- shuffled_alignment: the same of the universal axis by alignments of shuffled rows
 -- gain: universal minus native, on the same prompts
 -- gain_lower: lower end of its 95 % interval (DeLong, paired)
 -- gain_upper: upper end of its 95 % interval

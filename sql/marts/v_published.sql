@@ -35,12 +35,12 @@ final as (
                 (
                     published.metric = 'auroc_published'
                     and ours.metric = 'auroc'
-                    and ours.scorer = published.scorer
-                    and ours.prompt_set = published.prompt_set
+                    and published.scorer = ours.scorer
+                    and published.prompt_set = ours.prompt_set
                 )
                 or (
                     published.metric = 'cosine_published'
-                    and ours.metric = published.scorer
+                    and published.scorer = ours.metric
                 )
             )
 )

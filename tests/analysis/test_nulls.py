@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.alignment import RidgeFitter
 from analysis.directions import difference_in_means
 from analysis.nulls import (
     cross_validated_scores,
@@ -11,6 +10,7 @@ from analysis.nulls import (
     shuffled_alignments,
     shuffled_labels,
 )
+from analysis.ridge import RidgeFitter
 from analysis.scores import auroc
 from analysis.splits import grouped_folds
 

@@ -10,11 +10,12 @@ import polars as pl
 import pytest
 
 from analysis.definition import StudyDefinition
+from analysis.records import read_alignment
 from analysis.report import latest_study, write_report
 from analysis.study import run_study, study_result
 from tests.worlds import make_world, write_prompt_set
 from warehouse.connection import connect, query, rows, vectors
-from warehouse.errors import AxesError, CoverageError, LabelError, ModelError
+from warehouse.errors import AxesError, AxisError, CoverageError, LabelError, ModelError
 
 WIDTHS = {"alpha": 24, "beta": 32, "gamma": 40}
 DEFINITION = StudyDefinition(
@@ -153,6 +154,142 @@ def test_two_studies_share_what_they_have_in_common(tmp_path):
     assert counted == {"native": 9, "aligned": 5, "universal": 2, "leave_one_out": 6}
     lambdas = rows(connect(made.root), "select distinct name from axes where kind = 'universal'")
     assert {row["name"].rpartition("/")[2] for row in lambdas} == {"lambda-held_out", "lambda-10"}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory):
+    """Two models of one layer: for what is done once per method."""
+    return make_world(
+        tmp_path_factory.mktemp("small") / "lake",
+        widths={"alpha": 16, "beta": 24},
+        layer_count=1,
+        labelled={"labelled": 150},
+    )
+
+
+SMALL = StudyDefinition(
+    models=("alpha", "beta"),
+    reference="beta",
+    prompts="labelled",
+    align="benign",
+    alignment_shuffles=2,
+    label="greek",
+)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"alignment": "procrustes"},
+        {"alignment": "reduced_rank", "lambda_policy": "gcv"},
+        {"alignment": "cca", "rank": 12},
+        {"alignment": "gradient", "hidden_width": 4},
+    ],
+)
+def test_every_alignment_recovers_the_axis_and_is_read_back_as_it_was_fitted(small, options):
+    definition = replace(SMALL, **options)
+    study_id = run_study(small.root, definition)
+    connection = connect(small.root)
+    (row,) = rows(
+        connection,
+        """
+        select axes.name, alignments.alignment_id, alignments.* exclude (alignment_id)
+        from evaluations
+        inner join axes using (axis_id)
+        inner join alignments on axes.alignment_id = alignments.alignment_id
+        where study_id = ? and metric = 'cosine_universal' and estimate > 0.97
+            and evaluations.model = 'alpha'
+        """,
+        [study_id],
+    )
+    assert row["method"] == options["alignment"]
+    assert row["method"].replace("_", "-") in row["name"]
+    assert row["r2_shuffled_upper"] < 0.2 < 0.9 < row["r2_held_out"]
+    assert len(row["r2_dimensions"]) == 24 and 1 <= row["effective_rank"] < 16.001
+    figures = study_result(small.root, study_id)["models"]["alpha"]
+    assert figures["auroc"]["labelled"]["universal"] > 0.9
+    assert figures["r2_shuffled"] == pytest.approx(row["r2_shuffled"])
+    stored = read_alignment(small.root, connection, row["alignment_id"])
+    assert stored is not None
+    has_hidden_layer = stored.fit.alignment.hidden is not None
+    assert has_hidden_layer == ("hidden_width" in options)
+    projections = rows(
+        connection,
+        """
+        select projection, activations.vector, axes.vector as axis
+        from projections
+        inner join axes using (axis_id)
+        inner join activations using (model, prompt_id)
+        where projections.alignment_id = ? and model = 'alpha' and kind = 'universal'
+        limit 20
+        """,
+        [row["alignment_id"]],
+    )
+    assert len(projections) == 20
+    for found in projections:
+        mapped = stored.fit.alignment.apply(np.array(found["vector"])[None])[0]
+        assert mapped @ np.array(found["axis"]) == pytest.approx(found["projection"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"direction": "whitened", "universal": "mean"},
+        {"direction": "logistic", "layer_policy": "cross_validated"},
+        {"direction": "pair_pca"},
+    ],
+)
+def test_every_direction_and_shared_axis_is_stored_under_its_method(small, options):
+    study_id = run_study(small.root, replace(SMALL, **options))
+    found = rows(
+        connect(small.root),
+        """
+        select distinct kind, method
+        from evaluations
+        inner join axes using (axis_id)
+        where study_id = ? and kind in ('native', 'aligned', 'universal')
+        """,
+        [study_id],
+    )
+    methods = {row["kind"]: row["method"] for row in found}
+    shared = options.get("universal", "svd")
+    direction = options["direction"]
+    assert methods == {"native": direction, "aligned": direction, "universal": shared}
+    figures = study_result(small.root, study_id)["models"]["alpha"]["auroc"]["labelled"]
+    assert min(figures["universal"], figures["native_cross_validated"]) > 0.9
+    assert figures["shuffled_labels_cross_validated"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_pairs_are_asked_for_where_they_are_needed(tmp_path):
+    made = make_world(tmp_path / "lake", widths={"alpha": 16}, layer_count=1)
+    for path in (made.root / "prompts" / "prompt_set=labelled").iterdir():
+        table = pl.read_parquet(path, hive_partitioning=False)
+        table.with_columns(pl.lit(None, pl.String).alias("pair_id")).write_parquet(path)
+    definition = replace(SMALL, models=("alpha",), reference="alpha", direction="pair_pca")
+    with pytest.raises(AxisError, match="pair_pca needs matched pairs"):
+        run_study(made.root, definition)
+
+
+def test_the_shared_axis_is_held_against_its_nulls(world, result):
+    shared = result["shared"]
+    assert set(shared) == {"universal", "random_direction", "shuffled_labels"}
+    gap = shared["universal"]["singular_value_gap"]
+    assert gap == pytest.approx(result["singular_values"][0] - result["singular_values"][1])
+    assert gap > shared["random_direction"]["singular_value_gap_upper"]
+    for scorer in ("random_direction", "shuffled_labels"):
+        assert len(shared[scorer]["singular_value"]) == 3
+    assert 0 < shared["universal"]["singular_value_gap_p_value"] <= 1
+    assert 0 < shared["universal"]["bootstrap_angle"] < 10
+    weights = [result["models"][model]["universal_weight"] for model in WIDTHS]
+    np.testing.assert_allclose(weights, 1 / 3, atol=0.01)
+
+
+def test_probes_tell_what_is_left_after_the_concept_is_erased(result):
+    for model in WIDTHS:
+        areas = result["models"][model]["auroc"]["labelled"]
+        assert areas["probe_before"] > 0.9 > 0.6 > areas["probe_erased"]
+        assert areas["probe_before_fresh"] > areas["probe_erased_fresh"]
+        assert {"probe_direction_removed", "probe_direction_removed_fresh"} < set(areas)
 
 
 def test_a_model_that_shows_the_axis_the_wrong_way_round_is_not_flattered(tmp_path):

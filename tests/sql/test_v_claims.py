@@ -15,7 +15,9 @@ CLAIMS = {
     "shared_axis",
     "universal_at_least_native",
     "gains_for_weak_models",
+    "no_threshold_transfer",
     "regime_break",
+    "unsafe_drift",
 }
 
 
@@ -131,6 +133,43 @@ def test_on_the_fitted_set_alone_a_gain_of_the_weakest_is_undecided(root):
     found = judged(root, *group, prompt_set="fitted")["gains_for_weak_models"]
     assert found["verdict"] == "undecided" and found["estimate"] is None
     assert "--evaluate" in found["to_decide"]
+
+
+def transferred(loss: float, shift: float, *, p_value: float, reach: float = 0.02) -> list[Row]:
+    """Both ways between two models, on an axis that is the study's universal one."""
+    found = []
+    for source, model_name in (("a", "b"), ("b", "a")):
+        for metric, value in (("accuracy_loss", loss), ("false_positive_shift", shift)):
+            found.append(
+                {
+                    **figure(model_name, "other", "uncalibrated", value, reach, metric=metric),
+                    "study_id": "transfer",
+                    "axis_id": "u",
+                    "fitted_on": source,
+                    "p_value_adjusted": p_value,
+                }
+            )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pairs", "verdict"),
+    [
+        (transferred(0.2, 0.4, p_value=0.001), "supported"),
+        (transferred(0.0, 0.4, p_value=0.001), "supported"),
+        (transferred(0.0, 0.0, p_value=0.8), "not supported"),
+        # A loss too small to matter is none, however sure.
+        (transferred(0.01, 0.0, p_value=0.001), "not supported"),
+        (transferred(0.05, 0.0, p_value=0.3), "undecided"),
+        ([*transferred(0.2, 0.4, p_value=0.001)[:2], *transferred(0, 0, p_value=1)[2:]], "not su"),
+    ],
+)
+def test_thresholds_of_the_universal_axis_decide_whether_any_transfers(root, pairs, verdict):
+    models = [[{**row, "axis_id": "u"} for row in model(name)] for name in "ab"]
+    put(root, "evaluations", *pairs)
+    found = judged(root, *models)["no_threshold_transfer"]
+    assert found["verdict"].startswith(verdict)
+    assert found["model"] in ("a to b", "b to a")
 
 
 def test_claims_without_rows_are_undecided_and_say_what_to_run(root):

@@ -33,6 +33,7 @@ ACTIVATION = {
 AXIS = {"axis_id": "axis", "name": "native", "vector": [0.6, 0.8]}
 PROJECTION = {"model": "m", "model_id": "m1", "axis_id": "axis", "prompt_id": "p0"}
 CALIBRATION = {"calibration_id": "c", "model": "m", "model_id": "m1", "axis_id": "axis"}
+VARIATION = {"study_id": "sound", "setting": "reference", "value": "m", "model": "m"}
 TRAJECTORY = {"model": "m", "drift_id": "d", "axis_id": "axis", "generation_id": "g"}
 DRIFT_FIGURE = {"drift_id": "d", "model": "m", "axis_id": "axis"}
 GENERATION = {
@@ -167,6 +168,9 @@ PLANTED: list[tuple[str, str, list[Row]]] = [
     ("calibrations_unique_key", "calibrations", [CALIBRATION]),
     ("calibrations_known_axis", "calibrations", [{**CALIBRATION, "axis_id": "gone"}]),
     ("calibrations_known_axis", "calibrations", [{**CALIBRATION, "model_id": "unregistered"}]),
+    ("steps_unique_key", "steps", [{"step_id": "step"}]),
+    ("variations_unique_key", "variations", [VARIATION]),
+    ("variations_known_study", "variations", [{**VARIATION, "study_id": "gone"}]),
     ("trajectories_unique_key", "trajectories", [TRAJECTORY]),
     ("trajectories_known", "trajectories", [{**TRAJECTORY, "axis_id": "gone"}]),
     ("trajectories_known", "trajectories", [{**TRAJECTORY, "generation_id": "gone"}]),
@@ -220,6 +224,9 @@ def put_sound(root: Path) -> None:
     put(root, "token_projections", TOKEN_PROJECTION, {**TOKEN_PROJECTION, "step": -2})
     put(root, "generation_tokens", {**TOKEN, "step": -2, "vector": None})
     put(root, "calibrations", CALIBRATION)
+    put(root, "evaluations", {"study_id": "sound"})
+    put(root, "steps", {"step_id": "step"})
+    put(root, "variations", VARIATION)
     put(root, "intervention_outcomes", OUTCOME, {**OUTCOME, "new_tokens": 4, "generation_id": "g"})
     put(root, "interventions", INTERVENTION, {**INTERVENTION, "strength": 0.1})
     put(root, "trajectories", TRAJECTORY)

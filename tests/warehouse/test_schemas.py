@@ -9,10 +9,23 @@ import pytest
 
 from warehouse.schemas import TABLES, VECTOR, Table
 
+# What only some alignments have, in the order of their columns.
+OF_SOME_ALIGNMENTS = [
+    "hidden_weights",
+    "hidden_intercept",
+    "hidden_output",
+    "hidden_rates",
+    "r2_dimensions",
+]
+
+# The optional key columns: a label is for a prompt or for a completion; a figure may be of a group.
 # The optional key columns: a label is for a prompt or for a completion; a figure may be of a group,
 # or of no step.
 # A long trace may keep projections only.
-OPTIONAL_VECTORS = {("generation_tokens", "vector")}
+OPTIONAL_VECTORS = {
+    ("generation_tokens", "vector"),
+    *(("alignments", name) for name in OF_SOME_ALIGNMENTS),
+}
 
 OPTIONAL_KEYS = {
     ("labels", "prompt_set"),
@@ -24,6 +37,7 @@ OPTIONAL_KEYS = {
     ("evaluations", "layer"),
     ("evaluations", "fitted_on"),
     ("evaluations", "judged_on"),
+    ("variations", "prompt_set"),
     ("interventions", "strength"),
     ("interventions", "is_positive"),
     ("drift_figures", "step"),
@@ -119,7 +133,7 @@ def test_the_tables_with_vectors_are_these() -> None:
         "activations": ["vector"],
         "prompt_tokens": ["vector"],
         "generation_tokens": ["vector"],
-        "alignments": ["weights", "intercept"],
+        "alignments": ["weights", "intercept", *OF_SOME_ALIGNMENTS],
         "axes": ["vector"],
     }
     assert TABLES["axes"].schema.field("vector").type == VECTOR

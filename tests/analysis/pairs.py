@@ -1,0 +1,29 @@
+"""Rows of two spaces with a planted linear relation, for the tests of alignments."""
+
+from __future__ import annotations
+
+import numpy as np
+
+Pairs = tuple[np.ndarray, np.ndarray]
+
+
+def pairs(
+    count: int = 300,
+    *,
+    width: int = 20,
+    targets: int = 7,
+    rank: int | None = None,
+    noise: float = 0.1,
+    offset: float = 0.0,
+    seed: int = 0,
+) -> Pairs:
+    """`y` is an affine image of `x`, of a rank if one is given, with noise.
+
+    Scales of the dimensions of `x` span two decades, and `offset` moves all of it.
+    """
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((count, width)) * np.logspace(0, 2, width) + offset
+    weights = random.standard_normal((width, targets))
+    if rank is not None:
+        weights = random.standard_normal((width, rank)) @ random.standard_normal((rank, targets))
+    return x, x @ weights + 3.0 + noise * random.standard_normal((count, targets))
