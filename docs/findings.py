@@ -234,7 +234,7 @@ SECTIONS = (
         "The model's own axis, and the universal one pulled back into it, added at strengths in "
         "units of the layer's median norm; effects per unit over all of them, against random "
         "directions of the same norm. `refusal_openers` is the log-odds that the answer opens as "
-        "a refusal does.",
+        "a refusal does; `kl` and `log_perplexity` on benign texts are what it costs.",
         (
             f"axes intervene smollm2-135m --axis native/smollm2-135m/23/demo_safety --axis {_AXIS} "
             "--prompts demo_safety --limit 24 --benign demo_alignment --benign-limit 8 "
