@@ -27,7 +27,7 @@ from analysis.blocks import blocks, mean
 from analysis.directions import Direction, difference_in_means, unit
 from analysis.export import find_axis
 from analysis.matrices import Matrix, Space, find_space, load_matrix, require_classes
-from analysis.nulls import shuffle_once
+from analysis.nulls import shuffled_labellings
 from analysis.records import Axis, StoredAlignment, make_axis, read_alignment, write_axes
 from warehouse.connection import Connection, connect, rows
 from warehouse.errors import AxisError
@@ -237,7 +237,8 @@ def _draw(
     if kind == "random":
         return unit(random.standard_normal(len(axis)))
     if kind == "shuffled_labels":
-        return difference_in_means(matrix.x, shuffle_once(matrix.labels, matrix.groups, random))
+        (labels,) = shuffled_labellings(matrix.labels, matrix.groups, 1, random)
+        return difference_in_means(matrix.x, labels)
     weights = random.standard_normal(len(matrix.prompt_ids))
     weights -= weights.mean()
     centre = mean(matrix.x)

@@ -49,14 +49,12 @@ def project_tokens(root: Path, study_id: str, *, memory_limit: int | None = None
 
 def project_completions(root: Path, connection: Connection, readout: Readout) -> int:
     """Project one model's traces at the axis's layer where that is not done; returns new rows."""
-    names = ("model", "model_id", "layer", "axis_id", "alignment_id")
+    names = ("model", "model_id", "axis_id", "layer", "alignment_id")
     key = {name: getattr(readout, name) for name in names}
     pending = _pending(connection, key)
     if not pending:
         return 0
-    names = ("axis_id", "model", "model_id")
-    parameters = {name: getattr(readout, name) for name in names}
-    with record_run(root, "drift", parameters) as run:
+    with record_run(root, "drift", key) as run:
         _project_axis(root, connection, run, key, pending)
         return run.rows
 

@@ -109,19 +109,23 @@ def drift(
     from ingest.registry import known_as
     from warehouse.axes import find_axis
     from warehouse.connection import connect, query
+    from warehouse.errors import CoverageError, LabelError
     from warehouse.render import show
 
     connection = connect(root, memory_limit=memory_limit)
     axis_id = find_axis(connection, axis)["axis_id"]
     selection = Selection(prompt_set, labeler, template, max_new_tokens)
+    model_ids = traced_models(connection, axis_id, [known_as(model) for model in models])
+    if cross_file is not None and len(model_ids) > 1:
+        raise click.UsageError("--cross-completions is of one model: say which with --model")
     drift_ids = []
-    for model_id in traced_models(connection, axis_id, [known_as(model) for model in models]):
+    for model_id in model_ids:
         readout = find_readout(root, connection, axis_id, model_id)
         project_completions(root, connection, readout)
         if cross_file is not None:
             found = read_trajectories(connection, readout, selection)
             click.echo(write_cross_completions(connection, found, cross_file, seed=seed))
-            continue
+            return
         definition = DriftDefinition(
             selection=selection,
             least_steps=least_steps,
@@ -130,12 +134,19 @@ def drift(
             threshold=_threshold(connection, readout, calibration),
             seed=seed,
         )
-        drift_ids.append(run_drift(root, connection, readout, definition))
-    if drift_ids:
-        show(query(connection, _TABLE, [drift_ids]), output_format)
-        for drift_id in drift_ids:
-            words = verdict(connection, drift_id)
-            click.echo(f"\n{words}\ndrift {drift_id}", err=output_format != "table")
+        try:
+            drift_ids.append(run_drift(root, connection, readout, definition))
+        except (CoverageError, LabelError) as error:
+            # One of many that nobody named: the others are not to wait for it.
+            if len(model_ids) == 1 or models:
+                raise
+            click.echo(f"left out: {error}", err=True)
+    if not drift_ids:
+        raise CoverageError(f"no model has completions to analyse on {axis}")
+    show(query(connection, _TABLE, [drift_ids]), output_format)
+    for drift_id in drift_ids:
+        words = verdict(connection, drift_id)
+        click.echo(f"\n{words}\ndrift {drift_id}", err=output_format != "table")
 
 
 def _event_pattern(event: str | None) -> str | None:

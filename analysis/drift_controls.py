@@ -43,10 +43,11 @@ class Control:
 
 
 def matched_prompt(found: Trajectories, *, seed: int = 0) -> Control | None:
-    """Slopes of pairs matched on the prompt's projection; None with fewer than two pairs.
+    """Slopes of pairs matched on the prompt's projection.
 
     Where a prompt was not projected, on that of the first token, which then no slope is taken
     over: a first token picked for being high or low would fall back to the mean at the second.
+    None with fewer than two pairs, or where those of a class are all of a single token.
     """
     values, start = found.values, found.start
     if np.isnan(start).any():
@@ -56,7 +57,7 @@ def matched_prompt(found: Trajectories, *, seed: int = 0) -> Control | None:
 
 
 def matched_length(found: Trajectories, *, seed: int = 0) -> Control | None:
-    """Slopes of pairs matched on log length, both cut to the shorter; None below two pairs."""
+    """Slopes of pairs matched on log length, both cut to the shorter; None as above."""
     length = np.log(found.lengths)
     return _matched(
         "matched_length", found.values, length, found.is_positive, seed=seed, is_cut=True
@@ -179,7 +180,10 @@ def _matched(
         taken = np.where(np.repeat(shorter, 2, axis=0), np.nan, taken)
     pair_of_row: Int[np.ndarray, " row"] = np.repeat(np.arange(len(pairs)), 2)
     counts = draw_counts(len(kept), strata=of_class, groups=pair_of_row, seed=seed)
-    difference = slope_estimates(slope_terms(taken), of_class, counts)[2]
+    terms = slope_terms(taken)
+    if not min(terms.spread[of_class].sum(), terms.spread[~of_class].sum()):
+        return None
+    difference = slope_estimates(terms, of_class, counts)[2]
     imbalance = (
         standardised_difference(on, is_positive),
         standardised_difference(on[kept], of_class),

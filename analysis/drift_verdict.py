@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from warehouse.connection import Connection, rows
@@ -83,13 +84,14 @@ def _other_text(found: dict[str, Any], control: dict[str, Any]) -> str:
 
 def _early_warning(found: dict[str, Any]) -> str:
     area = _figure(found, "final_auroc", "final_auroc_")
+    bound = json.loads(found["parameters"])["bound"]
     if found["decided_step"] is None:
-        return f"AUROC of the mean over whole completions is {area}; the bound is not kept"
+        return f"AUROC of the mean over whole completions is {area}: below {bound:g} at the end"
     step = _figure(found, "decided_step", "decided_step_")
     late = _figure(found, "lead", "lead_") if found["lead"] is not None else "no event"
     return (
         f"AUROC of the mean over whole completions is {area}; "
-        f"it stays at the bound from step {step} on, {late} tokens before the event"
+        f"it stays at {bound:g} or above from step {step} on, {late} tokens before the event"
     )
 
 

@@ -87,15 +87,6 @@ def shuffled_labels(
     return ShuffledLabels(in_sample, held_out)
 
 
-def shuffle_once(
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    random: np.random.Generator,
-) -> Bool[np.ndarray, " row"]:
-    """One labelling of that null: shuffled, within groups where every group holds both classes."""
-    return shuffled_labellings(labels, groups, 1, random)[0]
-
-
 def random_directions(
     x: Rows, labels: Bool[np.ndarray, " row"], *, count: int = 200, seed: int = 0
 ) -> Float[np.ndarray, " direction"]:

@@ -100,6 +100,7 @@ def read_trajectories(
     _require_classes(readout, selection, found, is_positive)
     ids = [row["generation_id"] for row in labelled]
     values, texts = _values(connection, readout, ids)
+    _require_slopes(readout, values, is_positive)
     return Trajectories(
         prompt_set=labelled[0]["prompt_set"],
         sampling={name: labelled[0][name] for name in _SAMPLING},
@@ -292,6 +293,17 @@ def _require_classes(
             f"{positive_count} positive and {len(is_positive) - positive_count} negative of "
             f"{len(found)} completions of {readout.model} by "
             f"{selection.labeler or 'the labels of their prompts'}: two of each are the least"
+        )
+
+
+def _require_slopes(
+    readout: Readout, values: Float[np.ndarray, "row step"], is_positive: Bool[np.ndarray, " row"]
+) -> None:
+    lengths = (~np.isnan(values)).sum(axis=1)
+    if min(lengths[is_positive].max(), lengths[~is_positive].max()) < 2:
+        raise CoverageError(
+            f"every completion of {readout.model} in a class has a single token, and so no slope: "
+            "run `axes ingest traces` with a larger --max-new-tokens"
         )
 
 

@@ -19,6 +19,7 @@ from ingest.jobs import non_finite
 from ingest.models import LoadedModel
 from ingest.recording import Point, block_points, record, takes_argument
 from ingest.resuming import resume_after
+from ingest.sampling import Sampling, end_ids
 from ingest.steering import steer
 from ingest.sweeps import Sweep
 from ingest.templates import pad_id
@@ -101,35 +102,29 @@ def complete(
     from transformers import GenerationConfig
 
     model: Any = loaded.model
-    ends = end_ids(loaded)
+    ends = end_ids(loaded, Sampling())
     tokens, mask = pad([encoded[name] for name, _ in asked], pad_id(loaded.tokenizer), side="left")
     strengths = torch.tensor([strength for _, strength in asked], dtype=torch.float64)
+    common = {"eos_token_id": ends, "pad_token_id": pad_id(loaded.tokenizer)}
     # The checkpoint's own sampling defaults (a repetition penalty, a top_k) must not slip in.
-    model.generation_config = config = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        eos_token_id=ends,
-        pad_token_id=pad_id(loaded.tokenizer),
-    )
-    with torch.inference_mode(), steer(loaded, sweep.interventions(strengths)):
-        sequences = model.generate(
-            tokens.to(loaded.device),
-            attention_mask=mask.long().to(loaded.device),
-            generation_config=config,
-        )
+    checkpoint, model.generation_config = model.generation_config, GenerationConfig(**common)
+    try:
+        with torch.inference_mode(), steer(loaded, sweep.interventions(strengths)):
+            sequences = model.generate(
+                tokens.to(loaded.device),
+                attention_mask=mask.long().to(loaded.device),
+                generation_config=GenerationConfig(
+                    max_new_tokens=max_new_tokens, do_sample=False, **common
+                ),
+            )
+    finally:
+        model.generation_config = checkpoint
     for (prompt_id, strength), row in zip(
         asked, sequences[:, tokens.shape[1] :].tolist(), strict=True
     ):
         end = next((place for place, token in enumerate(row) if token in ends), len(row) - 1)
         described = sweep.described(loaded.identity.model_id, template, strength)
         yield {**described, "prompt_id": prompt_id}, row[: end + 1]
-
-
-def end_ids(loaded: LoadedModel) -> list[int]:
-    """The token ids that end a completion: the checkpoint's, and the tokenizer's own."""
-    configured = loaded.model.generation_config.eos_token_id
-    ids = configured if isinstance(configured, list) else [configured]
-    return sorted({token for token in [*ids, loaded.tokenizer.eos_token_id] if token is not None})
 
 
 @dataclass(frozen=True)

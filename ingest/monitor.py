@@ -127,7 +127,7 @@ class Monitor(StoppingCriteria):
 
     def __call__(
         self, input_ids: Int[Tensor, "batch position"], _scores: object, **_: object
-    ) -> Tensor:  # type: ignore[override]
+    ) -> Tensor:
         """Take in what the last pass read; True for each row that is to stop."""
         if self._latest is None:
             raise RuntimeError("generate was called outside of Monitor.watching()")

@@ -103,7 +103,7 @@ def monitor(
     described: list[dict[str, Any]] = []
 
     def tell(reading: Reading) -> None:
-        text = loaded.tokenizer.decode([reading.token_id])
+        text = str(loaded.tokenizer.decode([reading.token_id]))
         described.append({"step": reading.step, "token": text, **asdict(reading)})
         del described[-1]["row"]
         if is_streamed:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ingest.batching import plan_batches
 from ingest.jobs import Job
-from ingest.measuring import Row, complete, end_ids, measure_prompts, measure_texts
+from ingest.measuring import Row, complete, measure_prompts, measure_texts
 from ingest.models import LoadedModel
 from ingest.outcomes import longest_repeat, repetition
+from ingest.sampling import Sampling, end_ids
 from ingest.sweeps import Sweep
 from warehouse.connection import connect_tables, rows
 from warehouse.locks import committing
@@ -122,7 +123,8 @@ class Trials:
     ) -> None:
         """Completions first: a measurement that names one is not there before it is."""
         root, model = self._job.root, self._job.spec.name
-        ends = end_ids(self._loaded)
+        sampling = Sampling(max_new_tokens)
+        ends = end_ids(self._loaded, sampling)
         generations, measured = [], []
         for row, token_ids in complete(
             self._loaded, batch, encoded, sweep, template, max_new_tokens
@@ -139,10 +141,7 @@ class Trials:
                     "token_count": len(token_ids),
                     "prompt_token_count": len(encoded[row["prompt_id"]]),
                     "finish_reason": "stop" if token_ids[-1] in ends else "length",
-                    "max_new_tokens": max_new_tokens,
-                    "temperature": 0.0,
-                    "top_p": 1.0,
-                    "seed": 0,
+                    **sampling.columns(),
                     "axis_id": sweep.axis_id,
                     "strength": row["strength"] if is_steered else None,
                     "steering_mode": row["mode"] if is_steered else None,

@@ -490,6 +490,7 @@ _EVALUATIONS = Table(
         ]
     ),
 )
+
 _LAYERS = _column("layers", TEXT, "comma list of the blocks changed; empty: none")
 _MODE = _column("mode", TEXT, "add, ablate or clamp; none: the model as it is")
 
@@ -544,7 +545,7 @@ _INTERVENTIONS = Table(
             _column("estimate", pa.float64(), "mean difference over prompts, or its slope"),
             _column("lower", pa.float64(), "lower end of the 95 % interval"),
             _column("upper", pa.float64(), "upper end of the 95 % interval"),
-            _optional("unsteered", pa.float64(), "mean of the model as it is; null for a slope"),
+            _column("unsteered", pa.float64(), "mean of the model as it is"),
             _column("prompt_count", pa.int32(), "prompts it rests on"),
             _column("random_count", pa.int32(), "random directions it is held against"),
             _optional("random_lower", pa.float64(), "lowest estimate of a random direction"),
@@ -897,9 +898,9 @@ TABLES: dict[str, Table] = {
         _STEPS,
         _VARIATIONS,
         _CALIBRATIONS,
+        _DIAGNOSTICS,
         _INTERVENTION_OUTCOMES,
         _INTERVENTIONS,
-        _DIAGNOSTICS,
         _TRAJECTORIES,
         _DRIFT_FIGURES,
         _SCORED_ANSWERS,

@@ -80,6 +80,7 @@ def test_too_few_to_match_gives_no_control():
     apart = plant(offset=50.0)
     assert matched_prompt(apart) is None
     assert lasting(apart, STEPS + 1) is None
+    assert matched_length(plant(lengths=((1, 1), (1, 9)))) is None
 
 
 def on_random_axes(found, vectors, axis, seed=0):

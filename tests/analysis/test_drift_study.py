@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 
 from analysis.definition import StudyDefinition
 from analysis.drift import project_completions
+from analysis.drift_commands import _event_pattern
 from analysis.drift_study import DriftDefinition, run_drift
 from analysis.drift_verdict import verdict
 from analysis.readouts import find_readout, traced_models
@@ -96,7 +99,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture
 def world(original: World, tmp_path: Path) -> World:
     root = shutil.copytree(original.root, tmp_path / "lake")
-    return World(root, original.maps, original.axis)
+    return replace(original, root=root)
 
 
 def analyse(root: Path, kind: str = "native", **asked: object) -> tuple[str, dict]:
@@ -275,6 +278,22 @@ def test_what_cannot_be_analysed_is_named(world):
         find_readout(world.root, connection, traced_axis(world.root), "id-of-nobody")
     with pytest.raises(CoverageError, match="no completions of alpha"):
         analyse(world.root, template="chat")
+    left_out = CliRunner().invoke(
+        cli,
+        [
+            "drift",
+            "--axis",
+            traced_axis(world.root),
+            "--template",
+            "chat",
+            "--root",
+            str(world.root),
+        ],
+    )
+    assert left_out.exit_code == 1 and "no completions of alpha" in left_out.stderr
+    write_completions(world, name="short", steps=1, template="short")
+    with pytest.raises(CoverageError, match="a single token, and so no slope"):
+        analyse(world.root, template="short")
     write_completions(world, name="more", steps=5)
     with pytest.raises(CoverageError, match="several kinds: say which with --template"):
         analyse(world.root)
@@ -297,3 +316,17 @@ def test_the_command_prints_figures_and_verdict_and_sql_gives_them_again(world):
     asked = CliRunner().invoke(cli, [*arguments, "--calibration", "platt"])
     assert asked.exit_code == 1 and "axes calibrate" in asked.stderr
     assert isinstance(asked.exception, SystemExit)
+
+
+def test_an_event_is_a_regular_expression_or_a_refusals_phrase(world):
+    pattern = re.compile(_event_pattern("refusal"), re.IGNORECASE)
+    assert pattern.search("Well, I’m  SORRY to say").start() == 6
+    assert pattern.search("Sure, here is a duck.") is None
+    assert _event_pattern("t3") == "t3" and _event_pattern(None) is None
+    start = ["drift", "--axis", traced_axis(world.root), "--root", str(world.root)]
+    refused = CliRunner().invoke(cli, [*start, "--event", "(", "--model", MODEL])
+    assert refused.exit_code == 2 and "is no regular expression" in refused.stderr
+    done = CliRunner().invoke(cli, [*start, "--event", "t3", "--model", MODEL])
+    assert done.exit_code == 0, done.output
+    found = rows(connect(world.root), "select distinct event_step from trajectories order by 1")
+    assert 3 in [row["event_step"] for row in found]

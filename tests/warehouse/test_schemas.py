@@ -18,7 +18,6 @@ OF_SOME_ALIGNMENTS = [
     "r2_dimensions",
 ]
 
-# The optional key columns: a label is for a prompt or for a completion; a figure may be of a group.
 # The optional key columns: a label is for a prompt or for a completion; a figure may be of a group,
 # or of no step.
 # A long trace may keep projections only.
@@ -34,12 +33,12 @@ OPTIONAL_KEYS = {
     ("evaluations", "model"),
     ("evaluations", "prompt_set"),
     ("evaluations", "component"),
+    ("interventions", "strength"),
+    ("interventions", "is_positive"),
     ("evaluations", "layer"),
     ("evaluations", "fitted_on"),
     ("evaluations", "judged_on"),
     ("variations", "prompt_set"),
-    ("interventions", "strength"),
-    ("interventions", "is_positive"),
     ("drift_figures", "step"),
 }
 
@@ -64,9 +63,9 @@ def test_the_tables_are_those_of_the_design() -> None:
         "steps",
         "variations",
         "calibrations",
+        "diagnostics",
         "intervention_outcomes",
         "interventions",
-        "diagnostics",
         "trajectories",
         "drift_figures",
         "scored_answers",
