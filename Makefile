@@ -21,7 +21,7 @@ OPTIONS ?=
 ONLY ?=
 # A file of prompts (a column text) for the benchmark of ingest instead of the built-in ones.
 BENCH_PROMPTS ?=
-# make docs: a demo warehouse whose answers the cookbook records.
+# make docs: a demo warehouse whose answers the cookbook records, and docs/findings.md judges.
 RECORD ?=
 
 OUT = $(ROOT)/out
@@ -77,13 +77,14 @@ check: $(TESTABLE) ## What CI runs before the tests: format, lint, types, SQL.
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/sqlfluff lint --disable-progress-bar sql docs/queries docs/cookbook
+	$(VENV)/bin/sqlfluff lint --disable-progress-bar sql docs/queries docs/cookbook docs/findings
 
 bench: $(INSTALLED) ## Measure: make bench [ONLY=ingest BENCH_PROMPTS=]; results in benchmarks/results.
 	AXES_BENCH_PROMPTS=$(BENCH_PROMPTS) $(VENV)/bin/python -m benchmarks.run $(ONLY)
 
 docs: $(TESTABLE) ## Write the generated pages of docs again: make docs [RECORD=lake] asks the demo anew.
 	$(VENV)/bin/python -m docs.generate $(if $(RECORD),--record $(RECORD))
+	$(if $(RECORD),$(VENV)/bin/python -m docs.findings --root $(RECORD))
 
 report: $(INSTALLED) ## The last study of the warehouse as Markdown.
 	$(AXES) report --root $(ROOT) -o $(OUT)/report.md

@@ -50,6 +50,8 @@ _COMMANDS = {
         "drift",
         "Does the projection drift while a model speaks?",
     ),
+    "route": ("analysis.routing_commands", "route", "Compare policies of routing between models."),
+    "compare": ("analysis.routing_commands", "compare", "Rank models by what they answer."),
     "export": ("analysis.commands", "export", "Write an axis to safetensors, JSON or GGUF."),
     "report": (
         "analysis.commands",

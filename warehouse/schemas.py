@@ -736,6 +736,149 @@ _DRIFT_FIGURES = Table(
     ),
 )
 
+_SCORING_ID = _column(
+    "scoring_id", TEXT, "hash of axis, answers, outcomes, split and calibration method"
+)
+_PROMPT_SET = _column("prompt_set", TEXT, "the set of the prompt")
+_AXIS_ID = _column("axis_id", TEXT, "the shared axis (axes.axis_id)")
+
+_SCORED_ANSWERS = Table(
+    name="scored_answers",
+    grain="scoring, model and prompt",
+    key=("scoring_id", "model_id", "prompt_id"),
+    schema=pa.schema(
+        [
+            _SCORING_ID,
+            _MODEL,
+            _MODEL_ID,
+            _PROMPT_SET,
+            _PROMPT_ID,
+            _AXIS_ID,
+            _column("generation_ids", STRINGS, "the answers (generations.generation_id)"),
+            _column("prompt_projection", pa.float64(), "of the prompt, on the axis"),
+            _column("answer_projection", pa.float64(), "of the answer's tokens, as one number"),
+            _optional(
+                "prompt_probability",
+                pa.float64(),
+                "chance of the outcome by prompt_projection; null for a calibration row",
+            ),
+            _optional(
+                "answer_probability",
+                pa.float64(),
+                "chance of the outcome by answer_projection; null for a calibration row",
+            ),
+            _column("outcome", pa.float64(), "share of the answers that the labeler marks"),
+            _optional(
+                "refusal", pa.float64(), "share of refusals; null where not all are labelled"
+            ),
+            _column("token_count", pa.float64(), "generated tokens, the end token included"),
+            _column(
+                "is_calibration", pa.bool_(), "the calibration was fitted on it; nothing is judged"
+            ),
+            _column("is_in_sample", pa.bool_(), "the axis was fitted on the prompt"),
+            _RUN,
+        ]
+    ),
+)
+
+_ANSWER_CALIBRATIONS = Table(
+    name="answer_calibrations",
+    grain="scoring, model and what is calibrated",
+    key=("scoring_id", "model_id", "source"),
+    schema=pa.schema(
+        [
+            _SCORING_ID,
+            _MODEL,
+            _MODEL_ID,
+            _AXIS_ID,
+            _column("source", TEXT, "whose projection it takes: prompt or answer"),
+            _column("method", TEXT, "platt or isotonic"),
+            _column(
+                "parameters",
+                TEXT,
+                "JSON: slope and intercept (platt) or knots x, y (isotonic); see calibrated()",
+            ),
+            _column("threshold", pa.float64(), "best balanced accuracy on the calibration rows"),
+            _column("labeler", TEXT, "who says what the outcome is (labels.labeler)"),
+            _column("is_negated", pa.bool_(), "the outcome is the labeler's negative class"),
+            _column("statistic", TEXT, "how an answer's tokens became one number: mean, last, max"),
+            _column("positive_count", pa.int32(), "calibration rows with the outcome"),
+            _column("negative_count", pa.int32(), "calibration rows without it"),
+            _RUN,
+        ]
+    ),
+)
+
+_ROUTINGS = Table(
+    name="routings",
+    grain="routing, policy, prompt and model that it goes to",
+    key=("routing_id", "policy", "prompt_id", "model_id"),
+    schema=pa.schema(
+        [
+            _column("routing_id", TEXT, "hash of the scoring and of what a choice is subject to"),
+            _SCORING_ID,
+            _column("policy", TEXT, "best_single, random, answer_projection, oracle, ..."),
+            _MODEL,
+            _MODEL_ID,
+            _PROMPT_SET,
+            _PROMPT_ID,
+            _AXIS_ID,
+            _column("share", pa.float64(), "part of the prompt that goes to the model; 1: all"),
+            _column("cost", pa.float64(), "of this model's answer, in the cost column's unit"),
+            _optional("why", TEXT, "reason of a choice by projection, else null"),
+            _RUN,
+        ]
+    ),
+)
+
+_ROUTING_EVALUATIONS = Table(
+    name="routing_evaluations",
+    grain="routing, policy and metric",
+    key=("routing_id", "policy", "metric"),
+    schema=pa.schema(
+        [
+            _column("routing_id", TEXT, "the routing (routings.routing_id)"),
+            _SCORING_ID,
+            _column("policy", TEXT, "as in routings"),
+            _PROMPT_SET,
+            _AXIS_ID,
+            _column("metric", TEXT, "outcome, regret, gain, over_raw, refusal, cost, ..."),
+            _column("estimate", pa.float64(), "the figure, a mean over prompts"),
+            _optional("lower", pa.float64(), "lower end of the 95 % interval"),
+            _optional("upper", pa.float64(), "upper end of the 95 % interval"),
+            _optional("p_value", pa.float64(), "two-sided, of a difference: that it is 0"),
+            _column("prompt_count", pa.int32(), "prompts judged on"),
+            _column("parameters", TEXT, "what was asked, as JSON"),
+            _RUN,
+        ]
+    ),
+)
+
+_COMPARISONS = Table(
+    name="comparisons",
+    grain="scoring, model and metric",
+    key=("scoring_id", "model_id", "metric"),
+    schema=pa.schema(
+        [
+            _SCORING_ID,
+            _MODEL,
+            _MODEL_ID,
+            _PROMPT_SET,
+            _AXIS_ID,
+            _column(
+                "metric", TEXT, "probability, rank, rank_1, outcome, refusal, r2_held_out, ..."
+            ),
+            _column("estimate", pa.float64(), "the figure"),
+            _optional("lower", pa.float64(), "lower end of the 95 % interval"),
+            _optional("upper", pa.float64(), "upper end of the 95 % interval"),
+            _optional("warning", TEXT, "why this figure makes the ranking unsafe to read"),
+            _column("prompt_count", pa.int32(), "prompts judged on"),
+            _column("parameters", TEXT, "what was asked, as JSON"),
+            _RUN,
+        ]
+    ),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -760,5 +903,10 @@ TABLES: dict[str, Table] = {
         _INTERVENTIONS,
         _TRAJECTORIES,
         _DRIFT_FIGURES,
+        _SCORED_ANSWERS,
+        _ANSWER_CALIBRATIONS,
+        _ROUTINGS,
+        _ROUTING_EVALUATIONS,
+        _COMPARISONS,
     )
 }

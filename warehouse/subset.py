@@ -55,6 +55,7 @@ class _Part:
     alignments: set[str] = field(default_factory=set)
     generations: set[str] = field(default_factory=set)
     studies: set[str] = field(default_factory=set)
+    scorings: set[str] = field(default_factory=set)
     kept: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
 
@@ -129,6 +130,7 @@ def _find_part(connection: Connection, models: Sequence[str], prompt_sets: Seque
         and (row["axis_id"] is None or row["axis_id"] in part.axes)
     }
     part.studies = _find_studies(connection, part)
+    part.scorings = _find_scorings(connection, part)
     return part
 
 
@@ -177,6 +179,21 @@ def _find_studies(connection: Connection, part: _Part) -> set[str]:
     return {row["study_id"] for row in found} - broken
 
 
+def _find_scorings(connection: Connection, part: _Part) -> set[str]:
+    """Scorings all of whose models, axes and prompts come along, as with studies."""
+    found = rows(
+        connection, "select distinct scoring_id, model, prompt_set, axis_id from scored_answers"
+    )
+    broken = {
+        row["scoring_id"]
+        for row in found
+        if not _among(row["model"], part.models)
+        or not _among(row["prompt_set"], part.prompt_sets)
+        or row["axis_id"] not in part.axes
+    }
+    return {row["scoring_id"] for row in found} - broken
+
+
 def _conditions(table: Table, part: _Part) -> dict[str, Collection[str]]:
     """Column -> the values that come along, null among them; a row must meet all of them."""
     allowed: dict[str, Collection[str] | None] = {
@@ -186,6 +203,7 @@ def _conditions(table: Table, part: _Part) -> dict[str, Collection[str]]:
         "model_id": part.model_ids,
         "prompt_id": part.prompt_ids,
         "prompt_set": part.prompt_sets,
+        "scoring_id": part.scorings,
         "study_id": part.studies,
         "run_id": part.kept if table.name == "runs" else None,
     }

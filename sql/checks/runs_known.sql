@@ -5,13 +5,17 @@ written as (
     union all
     select run_id from stg_alignments
     union all
+    select run_id from stg_answer_calibrations
+    union all
     select run_id from stg_axes
     union all
     select run_id from stg_calibrations
     union all
-    select run_id from stg_drift_figures
+    select run_id from stg_comparisons
     union all
     select run_id from stg_diagnostics
+    union all
+    select run_id from stg_drift_figures
     union all
     select run_id from stg_evaluations
     union all
@@ -32,6 +36,12 @@ written as (
     select run_id from stg_prompt_tokens
     union all
     select run_id from stg_prompts
+    union all
+    select run_id from stg_routing_evaluations
+    union all
+    select run_id from stg_routings
+    union all
+    select run_id from stg_scored_answers
     union all
     select run_id from stg_steps
     union all

@@ -43,6 +43,27 @@ GENERATION = {
     "prompt_id": "p0",
     "token_count": 3,
 }
+SCORED = {
+    "scoring_id": "s",
+    "model": "m",
+    "model_id": "m1",
+    "prompt_set": "demo",
+    "prompt_id": "p0",
+    "axis_id": "axis",
+    "generation_ids": ["g"],
+    "outcome": 0.5,
+}
+ROUTED = {
+    "routing_id": "r",
+    "scoring_id": "s",
+    "policy": "oracle",
+    "model": "m",
+    "model_id": "m1",
+    "prompt_id": "p0",
+    "share": 1.0,
+}
+POLICY = {"routing_id": "r", "policy": "oracle", "metric": "outcome", "estimate": 0.5}
+COMPARED = {"scoring_id": "s", "model_id": "m1", "metric": "probability"}
 TOKEN_PROJECTION = {"model": "m", "axis_id": "axis", "generation_id": "g"}
 INGEST = {"run_id": "short", "command": "ingest traces", "status": "finished", "rows": 1}
 TOKEN = {"model": "m", "generation_id": "g", "vector": [1.0, 0.0]}
@@ -152,6 +173,22 @@ PLANTED: list[tuple[str, str, list[Row]]] = [
     ("trajectories_known", "trajectories", [{**TRAJECTORY, "generation_id": "gone"}]),
     ("drift_figures_unique_key", "drift_figures", [DRIFT_FIGURE]),
     ("drift_figures_known_axis", "drift_figures", [{**DRIFT_FIGURE, "axis_id": "gone"}]),
+    ("scored_answers_unique_key", "scored_answers", [SCORED]),
+    ("scored_answers_known", "scored_answers", [{**SCORED, "prompt_id": "p1", "axis_id": "gone"}]),
+    (
+        "scored_answers_known",
+        "scored_answers",
+        [{**SCORED, "prompt_id": "p1", "generation_ids": ["gone"]}],
+    ),
+    ("answer_calibrations_unique_key", "answer_calibrations", [{"scoring_id": "s"}] * 2),
+    ("routings_unique_key", "routings", [ROUTED]),
+    ("routings_known_answers", "routings", [{**ROUTED, "policy": "other", "prompt_id": "p1"}]),
+    ("routings_known_answers", "routings", [{**ROUTED, "policy": "other", "model_id": "m2"}]),
+    ("routings_whole", "routings", [{**ROUTED, "policy": "other", "share": 0.5}]),
+    ("routing_evaluations_unique_key", "routing_evaluations", [POLICY]),
+    ("routing_evaluations_agree", "routing_evaluations", [{**POLICY, "policy": "other"}]),
+    ("comparisons_unique_key", "comparisons", [COMPARED]),
+    ("comparisons_known_scoring", "comparisons", [{**COMPARED, "model_id": "m2"}]),
     ("runs_known", "activations", [{**ACTIVATION, "layer": 9, "run_id": "unrecorded"}]),
 ]
 
@@ -191,6 +228,11 @@ def put_sound(root: Path) -> None:
     put(root, "interventions", INTERVENTION, {**INTERVENTION, "strength": 0.1})
     put(root, "trajectories", TRAJECTORY)
     put(root, "drift_figures", DRIFT_FIGURE, {**DRIFT_FIGURE, "step": 0})
+    put(root, "scored_answers", SCORED)
+    put(root, "answer_calibrations", {"scoring_id": "s", "model_id": "m1", "source": "answer"})
+    put(root, "routings", ROUTED)
+    put(root, "routing_evaluations", POLICY)
+    put(root, "comparisons", COMPARED)
 
 
 @pytest.fixture(scope="module")

@@ -68,6 +68,11 @@ def test_the_tables_are_those_of_the_design() -> None:
         "interventions",
         "trajectories",
         "drift_figures",
+        "scored_answers",
+        "answer_calibrations",
+        "routings",
+        "routing_evaluations",
+        "comparisons",
     ]
 
 

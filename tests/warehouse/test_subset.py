@@ -50,7 +50,22 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         figure = {"study_id": study, "model": model, "axis_id": axis, "prompt_set": "seen"}
         put(root, "evaluations", {**figure, "metric": "auroc", "run_id": "study"})
+    for scoring, models in (("both", ("m", "owner/n")), ("alone", ("m",))):
+        axis = "universal" if scoring == "both" else "axis-m"
+        same = {"scoring_id": scoring, "prompt_set": "seen", "axis_id": axis, "run_id": "study"}
+        for model in models:
+            row = {**same, "model": model, "model_id": f"id-{model}", "prompt_id": "seen-0"}
+            put(root, "scored_answers", row)
+            routed = {"routing_id": scoring, "policy": "always " + model, "share": 1.0}
+            put(root, "routings", {**row_of(row), **routed})
     return root
+
+
+def row_of(answer: dict) -> dict:
+    """The columns of a scored answer that `routings` has too."""
+    return {
+        name: value for name, value in answer.items() if name in TABLES["routings"].schema.names
+    }
 
 
 def broken(root: Path) -> list[dict]:
@@ -125,6 +140,8 @@ def test_a_fitted_thing_comes_with_all_it_was_fitted_from_or_not_at_all(
     subset(whole, tmp_path / "m", models=["m"])
     assert [row["axis_id"] for row in contents(tmp_path / "m", "axes")] == ["axis-m"]
     assert {row["study_id"] for row in contents(tmp_path / "m", "evaluations")} == {"alone"}
+    for table in ("scored_answers", "routings"):
+        assert {row["scoring_id"] for row in contents(tmp_path / "m", table)} == {"alone"}
     assert contents(tmp_path / "m", "alignments") == []
     subset(whole, tmp_path / "seen", prompt_sets=["seen"])
     axes = {row["axis_id"] for row in contents(tmp_path / "seen", "axes")}

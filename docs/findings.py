@@ -1,0 +1,327 @@
+"""Write docs/findings.md and its figures from a warehouse: what holds, with effect and control.
+
+`python -m docs.findings --root lake` (called by `make docs RECORD=lake`). Every section is a query
+of docs/findings, a rule that says in words what its rows show, and a figure; where the rows are
+missing the page says which command brings them. Only numbers are read, no text of any completion.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import click
+
+from docs.findings_figures import (
+    Figure,
+    axis_label,
+    comparison_figure,
+    drift_figure,
+    intervention_figure,
+    routing_figure,
+    write_figure,
+)
+from warehouse.comments import read_header
+from warehouse.connection import Connection, connect, query, rows
+from warehouse.render import render
+
+FOLDER = Path(__file__).parent
+QUERIES = FOLDER / "findings"
+FIGURES = FOLDER / "figures"
+
+Row = dict[str, Any]
+
+_INTRODUCTION = """\
+<!-- Written by docs/findings.py (make docs RECORD=lake); edit the source, not this file. -->
+
+# Findings on the demo's models
+
+Which claims about models that speak hold on the three small models of `make demo`? Every figure is
+read from a warehouse by the query below it, with its interval (95 %) and its control. Positive is
+the unsafe class of `demo_safety`. No completion is printed here or read to write this page.
+
+These are models of 0.1 to 0.5 billion parameters, 32 tokens of each answer, and prompts that the
+axis was fitted on; a claim that fails here may hold elsewhere, and the other way round.
+
+The warehouse is that of `make demo`, with longer answers and their labels:
+
+```
+{commands}
+```
+"""
+
+
+_AXIS = "universal/demo/18/demo_safety/lambda-held_out"
+_ANSWERS = (
+    "--prompts demo_safety --limit 240 --max-new-tokens 32 --labeler refusal_substring --negated "
+    "--only positive"
+)
+# Gemma is a base model: it has no chat template.
+_COMMANDS = (
+    *(
+        f"axes ingest traces {model} --prompts demo_safety --limit 240 --max-new-tokens 32 "
+        f"--template {template}"
+        for model, template in (
+            ("smollm2-135m", "chat"),
+            ("gemma3-270m", "raw"),
+            ("qwen2.5-coder-0.5b", "chat"),
+        )
+    ),
+    "axes study --group demo --prompts demo_safety --align demo_alignment --align-rows 1500",
+    "axes label refusals",
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One claim: the query of its name, the rule for its verdict, its figure, and its commands."""
+
+    name: str
+    title: str
+    reading: str
+    commands: tuple[str, ...]
+    verdict: Callable[[Sequence[Row]], list[str]]
+    figure: Callable[[Connection, Sequence[Row]], Figure]
+
+    @property
+    def sql(self) -> str:
+        return (QUERIES / f"{self.name}.sql").read_text()
+
+
+def drift_verdict(found: Sequence[Row]) -> list[str]:
+    """Holds where the slopes differ upwards and every control agrees."""
+    held = [row["model"] for row in found if row["is_drift"] and row["is_controlled"]]
+    lines = [f"**{_verdict(len(held), len(found))}** (models: {_listed(held)})."]
+    for row in found:
+        if row["is_drift"] and row["is_controlled"]:
+            words = "up, and every control agrees"
+        elif row["is_drift"]:
+            words = f"up, but not under {_listed(row['controls_failed'])}"
+        elif row["upper"] < 0:
+            words = "down against the negative class"
+        else:
+            words = "no difference beyond chance"
+        lines.append(
+            f"- {row['model']}: {words}; slope per token, positive less negative class "
+            f"{_interval(row, 'slope_difference', '')} on {row['positive_count']} and "
+            f"{row['negative_count']} completions. AUROC of the mean over the completion: "
+            f"{_interval(row, 'final_auroc', 'final_auroc_')}."
+        )
+    return lines
+
+
+def routing_verdict(found: Sequence[Row]) -> list[str]:
+    """Two claims: calibrated beats raw, and calibrated beats the best single model."""
+    by_policy = {row["policy"]: row for row in found}
+    lines = []
+    for policy in ("answer_projection", "prompt_projection"):
+        row = by_policy[policy]
+        needs = _sign(row["over_raw_lower"], row["over_raw_upper"])
+        helps = _sign(row["gain_lower"], row["gain_upper"])
+        lines.append(
+            f"- {policy.replace('_', ' ')}: calibration is worth "
+            f"{_interval(row, 'over_raw', 'over_raw_')} of the outcome over raw routing ({needs}); "
+            f"over always asking the best single model it gains {_interval(row, 'gain', 'gain_')} "
+            f"({helps}). The oracle could gain {by_policy['oracle']['gain']:.3f}."
+        )
+    answer = by_policy["answer_projection"]
+    needs, helps = answer["over_raw_lower"] > 0, answer["gain_lower"] > 0
+    if answer["gain_lower"] == answer["gain_upper"] == 0.0:
+        lines.append(
+            "- The calibrated answer projection sends all prompts to the best single model: within "
+            "a model the projection does not foretell the outcome, and calibration says so."
+        )
+    raw = "does worse: calibration is needed" if needs else "is not shown to do worse"
+    calibrated = "beats" if helps else "is not shown to beat"
+    claim = (
+        f"**Routing by raw projections {raw}. Calibrated routing {calibrated} the best single "
+        f"model** ({answer['prompt_count']} prompts)."
+    )
+    return [claim, *lines]
+
+
+def comparison_verdict(found: Sequence[Row]) -> list[str]:
+    """How surely one model is first, and whether the labelled outcome agrees.
+
+    With flat calibrations there is nothing that projections could rank by.
+    """
+    first = found[0]
+    outcomes = [row["outcome"] for row in found]
+    agrees = outcomes == sorted(outcomes)
+    is_flat = all(row["probability_upper"] - row["probability_lower"] < 1e-9 for row in found)
+    if is_flat:
+        claim = (
+            "**Not by projections: every calibration is flat, so the order is that of the base "
+            f"rates on the calibration prompts** ({first['prompt_count']} prompts judged)."
+        )
+    else:
+        claim = (
+            f"**{first['model']} comes first in {first['first']:.0%} of resamples; the labelled "
+            f"outcome {'gives the same order' if agrees else 'gives another order'}** "
+            f"({first['prompt_count']} prompts)."
+        )
+    lines = [claim]
+    for row in found:
+        gap = "inside" if _inside(row) else "outside"
+        lines.append(
+            f"- {row['model']}: calibrated chance {_interval(row, 'probability', 'probability_')}, "
+            f"labelled {_interval(row, 'outcome', 'outcome_')}: the chance is {gap} the label's "
+            "interval."
+        )
+        lines += [f"- {row['model']}, warning: {warning}." for warning in row["warnings"]]
+    return lines
+
+
+def intervention_verdict(found: Sequence[Row]) -> list[str]:
+    """How many effects of whole sweeps are beyond the random directions', then each of them."""
+    judged = [row for row in found if row["p_value"] is not None]
+    clear = [row for row in judged if row["p_value"] < 0.05]
+    least = 1 / (1 + max((row["random_count"] for row in judged), default=0))
+    lines = [
+        f"**{len(clear)} of {len(judged)} effects are beyond those of random directions of the "
+        f"same norm** (p below 0.05, not corrected for their number, and never below {least:.3f} "
+        "with so many random directions)."
+    ]
+    return lines + [
+        f"- {row['model']}, {axis_label(row)}: {row['metric'].replace('_', ' ')} on "
+        f"{row['prompts_class']} prompts {_interval(row, 'estimate', '')} per unit of strength; "
+        f"random directions {row['random_lower']:.3g} to {row['random_upper']:.3g}; "
+        f"{row['verdict']}."
+        for row in judged
+    ]
+
+
+SECTIONS = (
+    Section(
+        "drift",
+        "Do completions of the positive class drift upward?",
+        "Slopes of the projection on the universal axis over the steps of a completion, by the "
+        "label of its prompt. The claim holds where the positive class rises, more than the "
+        "negative one, and the controls agree: pairs matched in the prompt's projection and in "
+        "length, completions that last, random axes, shuffled steps.",
+        (f"axes drift --axis {_AXIS} --max-new-tokens 32",),
+        drift_verdict,
+        drift_figure,
+    ),
+    Section(
+        "routing",
+        "Does routing between models need calibration, and does it help?",
+        "Each prompt of the positive class goes to one of the models; the outcome is that the "
+        "answer is no refusal (`refusal_substring`), lower is better. Half of the prompts are "
+        "calibrated on, the other half judged. `gain` is over the model that was best on the first "
+        "half, `over_raw` over the same rule without calibration.",
+        (f"axes route {_ANSWERS}",),
+        routing_verdict,
+        routing_figure,
+    ),
+    Section(
+        "comparison",
+        "Can models be ranked by their projections?",
+        "The same prompts through each model; `probability` is the mean calibrated chance that an "
+        "answer is no refusal, by its projection alone, `outcome` what the labeler says of the "
+        "same answers. `first` is the share of resamples in which the model has the lowest chance.",
+        (f"axes compare {_ANSWERS}",),
+        comparison_verdict,
+        comparison_figure,
+    ),
+    Section(
+        "intervention",
+        "Does injecting the axis change what a model does?",
+        "The model's own axis, and the universal one pulled back into it, added at strengths in "
+        "units of the layer's median norm; effects per unit over all of them, against random "
+        "directions of the same norm. `refusal_openers` is the log-odds that the answer opens as "
+        "a refusal does; `kl` and `log_perplexity` on benign texts are what it costs.",
+        (
+            f"axes intervene smollm2-135m --axis native/smollm2-135m/23/demo_safety --axis {_AXIS} "
+            "--prompts demo_safety --limit 24 --benign demo_alignment --benign-limit 8 "
+            "--strengths=-0.16,-0.08,0.08,0.16 --shuffled 3 --orthogonal 1",
+        ),
+        intervention_verdict,
+        intervention_figure,
+    ),
+)
+
+
+def write_findings(root: Path, page: Path = FOLDER / "findings.md") -> list[str]:
+    """Write the page and its figures; the names of sections whose rows are missing."""
+    connection = connect(root)
+    parts, missing = [_INTRODUCTION.format(commands="\n".join(_COMMANDS))], []
+    for section in SECTIONS:
+        found = rows(connection, section.sql)
+        parts.append(f"## {section.title}\n\n{fill(section.reading, 100)}\n")
+        if not found:
+            missing.append(section.name)
+            parts.append(
+                f"No rows of this in the warehouse. They come by:\n\n{_code(section.commands)}"
+            )
+            continue
+        figure = page.parent / "figures" / f"{section.name}.svg"
+        write_figure(section.figure(connection, found), figure)
+        parts.append("\n".join(section.verdict(found)) + "\n")
+        parts.append(f"![{section.title}](figures/{figure.name})\n")
+        parts.append(_answer(connection, section.sql))
+        parts.append(f"The rows come by:\n\n{_code(section.commands)}")
+    parts.append(
+        "## What it took\n\nThe jobs of the warehouse, those of `make demo` among them, in wall "
+        "time, whatever else ran on the machine.\n"
+    )
+    parts.append(_answer(connection, (QUERIES / "runs.sql").read_text()))
+    page.write_text("\n".join(parts))
+    return missing
+
+
+def _answer(connection: Connection, sql: str) -> str:
+    table = render(query(connection, sql), "markdown", cell_width=200).decode()
+    code = "\n".join(line for line in sql.splitlines() if not line.startswith("--"))
+    summary = f"<details><summary>{' '.join(read_header(sql).text.split())}</summary>"
+    return f"{table}\n{summary}\n\n```sql\n{code}\n```\n\n</details>\n"
+
+
+def _code(lines: Sequence[str]) -> str:
+    return "```\n" + "\n".join(lines) + "\n```\n"
+
+
+def _verdict(held: int, count: int) -> str:
+    if held == count:
+        return "Holds on every model"
+    return f"Holds on {held} of {count} models" if held else "Does not hold on any model"
+
+
+def _sign(lower: float, upper: float) -> str:
+    if lower > 0:
+        return "better beyond chance"
+    return "worse beyond chance" if upper < 0 else "no difference beyond chance"
+
+
+def _interval(row: Row, name: str, prefix: str) -> str:
+    lower, upper = row[f"{prefix}lower"], row[f"{prefix}upper"]
+    return f"{row[name]:.3f} ({lower:.3f} to {upper:.3f})"
+
+
+def _inside(row: Row) -> bool:
+    return row["outcome_lower"] <= row["probability"] <= row["outcome_upper"]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(re.sub("_", " ", name) for name in names) or "none"
+
+
+@click.command()
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    required=True,
+    help="Warehouse of the demo with the rows of the second half.",
+)
+def main(root: Path) -> None:
+    """Write the page."""
+    for name in write_findings(root):
+        click.echo(f"no rows for {name}: the page says which command brings them", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+-- Comparisons of answers that are not there.
+select
+    comparisons.scoring_id,
+    comparisons.model_id,
+    count(*) as figure_count
+from stg_comparisons as comparisons
+left join stg_scored_answers as answers
+    on
+        comparisons.scoring_id = answers.scoring_id
+        and comparisons.model_id = answers.model_id
+where answers.scoring_id is null
+group by comparisons.scoring_id, comparisons.model_id;
