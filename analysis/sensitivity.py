@@ -20,13 +20,14 @@ from jaxtyping import Bool, Float
 
 from analysis.blocks import blocks
 from analysis.definition import LEAST_ALIGNMENT_ROWS, Member, StudyDefinition, read_member
-from analysis.directions import difference_in_means, unit
-from analysis.ridge_path import RidgePath, RidgePaths
+from analysis.directions import fit_direction, unit
+from analysis.ridge import RidgePath
+from analysis.ridge_path import RidgePaths, carry, pull_back
 from analysis.scores import auroc
 from analysis.splits import held_out_groups
 from analysis.universal import universal_axis
 from warehouse.connection import Connection, connect
-from warehouse.errors import CoverageError
+from warehouse.errors import CoverageError, DefinitionError
 from warehouse.progress import track
 from warehouse.runs import record_run
 from warehouse.writer import content_key, data_file, rows_table, write_rows
@@ -55,8 +56,13 @@ def measure_sensitivity(
 ) -> None:
     """Write the variations of a study that are not there yet; a setting is one file.
 
-    Raises as `run_study` where rows are missing.
+    Raises as `run_study` where rows are missing, and `DefinitionError` for alignments other than
+    ridge, which have no lambda to vary.
     """
+    if definition.alignment != "ridge":
+        raise DefinitionError(
+            f"sensitivity is measured of ridge alignments, this study has {definition.alignment}"
+        )
     missing = [
         setting
         for setting in _SETTINGS
@@ -127,7 +133,8 @@ class _Group:
         matrix = member.labelled[self.definition.prompts]
         if drawn is not None:
             matrix = matrix.take(np.flatnonzero(drawn))
-        return difference_in_means(matrix.x, matrix.labels).vector
+        method = self.definition.direction
+        return fit_direction(method, matrix.x, matrix.labels, matrix.groups).vector
 
     def maps(self, reference: int, row_count: int) -> list[Map]:
         """Each model's map into that one, fitted on the first rows; lambda by the study's rule."""
@@ -145,6 +152,7 @@ class _Group:
                 self._benign[index].x,
                 row_count,
                 ridge_lambda=self.definition.ridge_lambda,
+                lambda_policy=self.definition.lambda_policy,
                 seed=self.definition.seed,
             )
         return self._paths[key]
@@ -178,11 +186,15 @@ def _vary_lambda(_: Connection, group: _Group) -> Varied:
 
 
 def _vary_depth(connection: Connection, group: _Group) -> Varied:
-    own = group.definition.layer_fraction
-    for fraction in sorted({*FRACTIONS, own}):
+    is_chosen = group.definition.layer_policy != "fraction"
+    own = None if is_chosen else group.definition.layer_fraction
+    if is_chosen:
+        maps = group.maps(group.reference, group.own_row_count)
+        yield Variation("layer_fraction", "chosen", None, True), _figures(group, maps)
+    for fraction in sorted({*FRACTIONS} if own is None else {*FRACTIONS, own}):
         there = group
         if fraction != own:
-            definition = replace(group.definition, layer_fraction=fraction)
+            definition = replace(group.definition, layer_policy="fraction", layer_fraction=fraction)
             there = _read_group(connection, definition, definition.align_rows)
         maps = there.maps(there.reference, there.own_row_count)
         variation = Variation("layer_fraction", f"{fraction:g}", fraction, fraction == own)
@@ -231,12 +243,13 @@ def _figures(
     aligned = np.stack(
         [_carried(one, direction) for one, direction in zip(maps, directions, strict=True)]
     )
-    universal = universal_axis(aligned).vector
+    method = group.definition.universal
+    universal = universal_axis(aligned, method).vector
     found = []
     for index, (member, one) in enumerate(zip(group.members, maps, strict=True)):
         axes = {"native": directions[index], "universal": _pulled_back(one, universal)}
         if len(maps) > 1:
-            others = universal_axis(np.delete(aligned, index, axis=0)).vector
+            others = universal_axis(np.delete(aligned, index, axis=0), method).vector
             axes["leave_one_out"] = _pulled_back(one, others)
         row = partial(_row, member, one)
         found.append(row("cosine_universal", float(aligned[index] @ universal)))
@@ -256,11 +269,11 @@ def _figures(
 
 
 def _carried(one: Map, direction: Float[np.ndarray, " d_model"]) -> Float[np.ndarray, " d"]:
-    return direction if one is None else unit(one[0].carry(direction, one[1])).vector
+    return direction if one is None else unit(carry(one[0], direction, one[1])).vector
 
 
 def _pulled_back(one: Map, axis: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d_model"]:
-    return axis if one is None else one[0].pull_back(axis, one[1])
+    return axis if one is None else pull_back(one[0], axis, one[1])
 
 
 def _row(member: Member, one: Map, figure: str, estimate: float, **columns: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 -- the models one by one.
 --
 -- position: the claim's place in the list
+-- claim: its name
 -- verdict: supported, not supported or undecided
 -- model: the model (or pair) that decides: of the least estimate beside the null
 -- estimate: its figure, as the claim's own view says

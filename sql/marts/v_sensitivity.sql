@@ -1,6 +1,9 @@
 -- One row per study, model, prompt set, figure and choice that was varied: how far the
 -- figure moves with it.
 --
+-- study_id: the study whose choices are varied
+-- model: the model judged
+-- prompt_set: the prompts judged on
 -- setting: the choice that was varied, all else as in the study
 -- figure: native, universal or leave_one_out: an AUROC
 -- own: the study's own figure
