@@ -250,7 +250,12 @@ def _held_out_rows(
                     scores.leave_one_out[index], labels, groups, seed=seed
                 )
             found += figure_rows(
-                judged, member=member, prompt_set=prompt_set, labels=labels, is_in_sample=False
+                judged,
+                member=member,
+                prompt_set=prompt_set,
+                labels=labels,
+                # A layer that was chosen on these prompts has seen them after all.
+                is_in_sample=bool(member.layers),
             )
         return found
 

@@ -86,6 +86,41 @@ group by model, layer
 order by model
 """
 
+# Held out where there is such a figure: in sample it is on the prompts fitted on.
+_BESIDE = """
+with figures as (
+    from evaluations
+    where study_id = '{study_id}' and model is not null and judged_on is null
+)
+
+select
+    model, prompt_set,
+    max(estimate) filter (where scorer = 'universal_cross_validated' and metric = 'auroc')
+        as universal_cv,
+    max(estimate) filter (where scorer = 'leave_one_out_cross_validated' and metric = 'auroc')
+        as leave_one_out_cv,
+    max_by(estimate, ends_with(scorer, 'validated')) filter (where metric = 'auroc_difference')
+        as native_minus_universal,
+    max_by(format('{:.3f} to {:.3f}', lower, upper), ends_with(scorer, 'validated'))
+        filter (where metric = 'auroc_difference') as difference_95,
+    max_by(p_value_adjusted, ends_with(scorer, 'validated'))
+        filter (where metric = 'auroc_difference') as holm_p,
+    max(upper) filter (where scorer = 'random_direction' and metric = 'auroc') as random_95,
+    max(upper) filter (where scorer = 'shuffled_alignment' and metric = 'auroc')
+        as shuffled_alignment_95,
+    max(estimate) filter (where scorer = 'universal' and metric = 'tpr_at_fpr_0.01')
+        as universal_tpr_1,
+    max(estimate) filter (where scorer = 'universal' and metric = 'tpr_at_fpr_0.05')
+        as universal_tpr_5,
+    max(estimate) filter (where scorer = 'universal' and metric = 'expected_calibration_error')
+        as universal_ece
+from figures
+where prompt_set is not null
+group by model, prompt_set
+having count(*) filter (where scorer = 'universal') > 0
+order by prompt_set, model
+"""
+
 _ERASURE = """
 select
     model,
@@ -141,6 +176,16 @@ _TABLES = (
         "there against `native_cv` (out of fold), and that against `cv_null_95` (its 95th "
         "percentile under shuffled labels). `bag_of_words` needs no model.",
         STUDY_TABLE,
+    ),
+    (
+        "Beside the AUROCs",
+        "`universal_cv`, `leave_one_out_cv`: the shared axes out of fold. `native_minus_universal`: "
+        "on the same rows, out of fold where the prompts are those fitted on; its interval and "
+        "`holm_p`, corrected over the study, are DeLong's. "
+        "`random_95`, `shuffled_alignment_95`: 95th percentile of the AUROC of random directions and of the axis through alignments of "
+        "shuffled rows. `universal_tpr_1`, `_5`: share caught at 1 % and 5 % false positives. "
+        "`universal_ece`: calibration error of Platt probabilities fitted on other folds.",
+        _BESIDE,
     ),
     (
         "Warnings",

@@ -141,7 +141,11 @@ def label_by_judge(
         "price_out": price_out,
     }
     with ThreadPoolExecutor(concurrency) as pool:
-        summary = label_completions(
-            root, labeler, decide, parameters, chunk=4 * concurrency, scope=scope
-        )
+        try:
+            summary = label_completions(
+                root, labeler, decide, parameters, chunk=4 * concurrency, scope=scope
+            )
+        except BaseException:
+            client.stop()
+            raise
     return JudgeSummary(**asdict(summary), **asdict(client.usage), cost=cost())

@@ -68,9 +68,11 @@ class JudgeClient:
                 f"give a key in {KEY_VARIABLES[0]}"
             )
         key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), None)
+        self._key = key
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._http = httpx2.Client(headers=headers, timeout=self.timeout)
         self._lock = threading.Lock()
+        self._is_stopped = threading.Event()
         self._next_start = 0.0
 
     def __enter__(self) -> JudgeClient:
@@ -78,6 +80,10 @@ class JudgeClient:
 
     def __exit__(self, *_: object) -> None:
         self._http.close()
+
+    def stop(self) -> None:
+        """Let no request wait for another try: whoever asked has given up."""
+        self._is_stopped.set()
 
     def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The text of the answer; raises `LabelError` where there is none in the end."""
@@ -100,15 +106,16 @@ class JudgeClient:
                     return self._take(response)
                 reason = f"status {response.status_code}"
                 if response.status_code != 429 and response.status_code < 500:
-                    raise LabelError(f"{self.url} refuses ({reason}): {_excerpt(response)}")
+                    raise LabelError(f"{self.url} refuses ({reason}): {self._excerpt(response)}")
                 pause = _asked_pause(response, pause)
             if attempt + 1 < self.most_tries:
                 with self._lock:
                     self.usage.retries += 1
                 # Requests that failed together must not come again together.
-                time.sleep(pause * random.uniform(0.5, 1.0))
+                if self._is_stopped.wait(pause * random.uniform(0.5, 1.0)):
+                    break
         raise LabelError(
-            f"{self.url} gave no answer in {self.most_tries} tries ({reason}): "
+            f"{self.url} gave no answer in {attempt + 1} tries ({reason}): "
             "run the same command again to go on from here"
         )
 
@@ -129,7 +136,7 @@ class JudgeClient:
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise LabelError(
                 f"{self.url} does not answer as an OpenAI-compatible chat endpoint does: "
-                f"{_excerpt(response)}"
+                f"{self._excerpt(response)}"
             ) from error
         usage = answer.get("usage") or {}
         with self._lock:
@@ -138,14 +145,13 @@ class JudgeClient:
             self.usage.output_tokens += usage.get("completion_tokens") or 0
         return text or ""
 
+    def _excerpt(self, response: httpx2.Response) -> str:
+        """What the endpoint says; an error is stored, and some of them repeat the key."""
+        said = response.text if self._key is None else response.text.replace(self._key, "***")
+        return " ".join(said.split())[:200] or "an empty body"
+
 
 def _asked_pause(response: httpx2.Response, pause: float) -> float:
     """Seconds to wait: what the endpoint asks for, where it says so in seconds."""
-    try:
-        return min(float(response.headers.get("retry-after", "")), _LONGEST_PAUSE)
-    except ValueError:
-        return pause
-
-
-def _excerpt(response: httpx2.Response) -> str:
-    return " ".join(response.text.split())[:200] or "an empty body"
+    asked = response.headers.get("retry-after", "").strip()
+    return min(int(asked), _LONGEST_PAUSE) if asked.isdecimal() else pause

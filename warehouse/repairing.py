@@ -97,7 +97,7 @@ def in_order(done: Sequence[Repair]) -> list[str]:
     Imports are first, since ingest reads prompts; what is not a command is last.
     """
     commands = {command for item in done for command in item.restore}
-    order = ("axes prompts", "axes ingest", "axes fit", "axes study")
+    order = ("axes prompts", "axes ingest", "axes label", "axes fit", "axes study")
 
     def place(command: str) -> tuple[int, str]:
         places = [index for index, start in enumerate(order) if command.startswith(start)]

@@ -80,6 +80,23 @@ def _traces(parameters: dict[str, Any]) -> list[str]:
 _SINGULAR = {"axes": "--axes", "stop_strings": "--stop", "end_tokens": "--end-token"}
 
 
+def _label(parameters: dict[str, Any]) -> list[str]:
+    kind = parameters["kind"]
+    words = [kind]
+    if kind == "import":
+        words += [parameters["labeler"], parameters["file"]]
+    elif kind == "classifier":
+        words += [parameters["classifier"]]
+        words += ["--reads-prompt"] if parameters.get("reads_prompt") else []
+    elif kind in ("inherit", "judge"):
+        words += ["--labeler", parameters["labeler"]]
+    if kind == "judge":
+        words += ["--template", "FILE-WITH-parameters.template"]
+    words += _options(parameters, "phrases", "positive", "judge_url", "judge_model")
+    words += ["--prompts", parameters["prompt_set"]] if parameters.get("prompt_set") else []
+    return words + _options(parameters, "model", "limit")
+
+
 def _import(parameters: dict[str, Any]) -> list[str]:
     words = [parameters["prompt_set"], *_listed(parameters.get("source"))]
     names = ("labeler", "limit", "per_label", "license", "split", "positive")
@@ -107,6 +124,7 @@ def _fit(parameters: dict[str, Any]) -> list[str]:
 _WRITERS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "ingest activations": _activations,
     "ingest traces": _traces,
+    "label": _label,
     "prompts import": _import,
     "study": _study,
     "fit": _fit,

@@ -12,7 +12,7 @@ from benchmarks.run import Figure
 
 def measure() -> Iterator[Figure]:
     """All parts, one after the other."""
-    from benchmarks.analysis import ridge_path, streaming
+    from benchmarks.analysis import auroc, ridge_path, streaming, sweep
 
-    for part in (ridge_path, streaming):
+    for part in (ridge_path, sweep, auroc, streaming):
         yield from part.measure()

@@ -2,6 +2,7 @@
 -- say of it, by rules fixed beforehand (docs/methods.md). The view v_claim_CLAIM has
 -- the models one by one.
 --
+-- claim: the claim's name
 -- position: the claim's place in the list
 -- claim: its name
 -- verdict: supported, not supported or undecided

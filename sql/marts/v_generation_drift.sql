@@ -13,7 +13,10 @@
 -- drift_correlation: Pearson correlation with the step; null if the projection is fixed
 create view v_generation_drift as
 with
-steps as (select * from v_generation_projections where step >= 0),
+steps as (
+    select * from v_generation_projections
+    where step >= 0
+),
 
 risen as (
     select

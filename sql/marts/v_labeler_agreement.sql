@@ -25,15 +25,14 @@ models as (
 
 labelled as (
     select
-        case when labels.generation_id is null then 'prompt' else 'completion' end as kind,
+        if(labels.generation_id is null, 'prompt', 'completion') as kind,
         models.model,
         labels.labeler,
         labels.is_positive,
-        case
-            when labels.generation_id is null
-                then labels.prompt_set || '/' || labels.prompt_id
-            else labels.generation_id
-        end as labelled_id
+        coalesce(
+            labels.generation_id,
+            labels.prompt_set || '/' || labels.prompt_id
+        ) as labelled_id
     from labels
     left join models on labels.generation_id = models.generation_id
 ),

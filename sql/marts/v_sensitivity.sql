@@ -1,7 +1,7 @@
 -- One row per study, model, prompt set, figure and choice that was varied: how far the
 -- figure moves with it.
 --
--- study_id: the study whose choices are varied
+-- study_id: the study whose choice is varied (evaluations.study_id)
 -- model: the model judged
 -- prompt_set: the prompts judged on
 -- setting: the choice that was varied, all else as in the study

@@ -1,6 +1,8 @@
 -- One row per study, model and prompt set: the study table. The figures of a model on
 -- itself are null for any set but the one that the directions were fitted on.
 --
+-- study_id: hash of the study's definition and of every row behind it
+-- model: the model judged
 -- native: AUROC of the model's own direction
 -- native_lower: lower end of its 95 % interval
 -- native_upper: upper end of its 95 % interval

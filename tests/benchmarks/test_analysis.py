@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.analysis import ridge_path, streaming
+from benchmarks.analysis import auroc, ridge_path, streaming, sweep
 
 
 def test_the_ridge_path_is_compared_on_the_same_predictions() -> None:
@@ -15,3 +15,17 @@ def test_a_streaming_fit_finds_what_is_planted_in_the_memory_it_says() -> None:
     peak, cosine = streaming._run(9_000)
     assert 50 < peak < 5_000
     assert cosine > 0.9
+
+
+def test_the_bootstrap_is_compared_on_the_same_resamples() -> None:
+    faster, apart = auroc.measure(rows=60, resamples=20, rounds=1)
+    assert faster.value > 1
+    assert apart.value < 1e-12
+
+
+def test_the_layer_sweep_is_compared_on_the_same_figures() -> None:
+    faster, apart = sweep.measure(
+        widths=(12, 16), layers=1, timed_layers=1, alignment_rows=80, labelled_rows=40, rounds=1
+    )
+    assert faster.value > 1
+    assert apart.value < 1e-6

@@ -13,11 +13,11 @@ import torch
 import ingest.completions
 import ingest.trace_rows
 from ingest.completions import ingest_completions
-from ingest.registry import ModelSpec
+from ingest.registry import ModelSpec, resolve
 from ingest.scoring import Given
 from ingest.traces import ingest_traces
 from tests.ingest.conftest import ImportTexts, assert_checks_pass, last_run
-from tests.tiny_models import byte_tokenizer
+from tests.tiny_models import byte_tokenizer, save_tiny
 from warehouse.connection import connect, rows
 from warehouse.errors import PromptError
 
@@ -76,6 +76,33 @@ def test_the_models_own_completions_score_as_they_were_generated(
     assert ingest_completions(root, llama, file, **options).new_count == len(TEXTS)
     assert_same(tokens(root, "source = 'own.parquet'"), own)
     assert_checks_pass(root)
+
+
+@pytest.mark.parametrize("architecture", ["gemma3_text", "gpt2", "bloom", "gpt_neox", "mamba"])
+def test_families_read_texts_of_several_lengths_as_they_generate_them(
+    root: Path, tmp_path: Path, import_texts: ImportTexts, architecture: str
+) -> None:
+    # Of one length: a state-space model would carry padding on the left into its state.
+    import_texts(["abcd", "efgh"], "even")
+    spec = resolve(str(save_tiny(tmp_path / "model", architecture)))
+    ingest_traces(root, spec, "even", layers=[0, 3], max_new_tokens=6)
+    own = tokens(root, "source is null")
+    kept = dict(zip(sorted({row["prompt_id"] for row in own}), (3, 6), strict=True))
+    given = [
+        {
+            "prompt_id": prompt_id,
+            "token_ids": [
+                row["token_id"]
+                for row in own
+                if (row["prompt_id"], row["layer"]) == (prompt_id, 0) and row["step"] < count
+            ],
+        }
+        for prompt_id, count in kept.items()
+    ]
+    file = write(tmp_path / "cut.parquet", given)
+    ingest_completions(root, spec, file, layers=[0, 3])
+    expected = [row for row in own if row["step"] < kept[row["prompt_id"]]]
+    assert_same(tokens(root, "source is not null"), expected)
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])

@@ -144,7 +144,7 @@ def test_each_completion_is_asked_about_once_with_its_prompt(
 def test_busy_and_broken_answers_are_asked_again(lake: Path, stub: Stub) -> None:
     def decide(body: dict[str, Any], attempt: int) -> Reply:
         if attempt == 1:
-            return 429, {"Retry-After": "0.001"}, {"error": "busy"}
+            return 429, {"Retry-After": "0"}, {"error": "busy"}
         return (503, {}, {}) if attempt == 2 else by_number(body, attempt)
 
     stub.decide = decide
@@ -169,11 +169,33 @@ def test_an_endpoint_that_gives_up_costs_no_label_and_the_next_job_goes_on(
     assert labels(lake).keys() == ANSWERS.keys()
 
 
-def test_what_the_user_must_mend_is_not_asked_again(lake: Path, stub: Stub) -> None:
-    stub.decide = lambda _body, _attempt: (401, {}, {"error": "no such key"})
-    with pytest.raises(LabelError, match=r"refuses \(status 401\): .*no such key"):
+def test_requests_that_wait_for_another_try_end_when_one_has_failed_for_good(
+    lake: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    monkeypatch.setattr(ingest.judge_client, "_FIRST_PAUSE", 60.0)
+
+    def decide(body: dict[str, Any], _attempt: int) -> Reply:
+        is_first = "answer 0\n" in body["messages"][-1]["content"]
+        return (403 if is_first else 503), {}, {}
+
+    stub.decide = decide
+    since = time.monotonic()
+    with pytest.raises(LabelError, match="status 403"):
+        judge(lake, stub, concurrency=3)
+    assert time.monotonic() - since < 20
+
+
+def test_what_the_user_must_mend_is_not_asked_again(
+    lake: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    stub.decide = lambda _body, _attempt: (401, {}, {"error": "no such key: secret-key"})
+    with pytest.raises(LabelError, match=r"refuses \(status 401\): .*no such key: \*\*\*"):
         judge(lake, stub, concurrency=1)
     assert max(stub.tries.values()) == 1
+    assert "secret" not in last_run(lake)["message"]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def axes(*words: str | Path) -> None:
 
 @pytest.fixture
 def lake(tmp_path: Path, llama_folder: Path) -> Path:
-    """A warehouse made by the commands: prompts, activations under two templates, traces."""
+    """A warehouse made by the commands: prompts, activations, traces of all kinds, labels."""
     root = tmp_path / "made"
     labels = ["unsafe" if index % 2 else "safe" for index in range(len(TEXTS))]
     pl.DataFrame({"words": TEXTS, "label": labels}).write_csv(tmp_path / "texts.csv")
@@ -38,6 +38,14 @@ def lake(tmp_path: Path, llama_folder: Path) -> Path:
     axes("ingest", "activations", llama_folder, "--template", "chat", "--pooling", "mean", *ingest)
     axes("ingest", "activations", llama_folder, "--keep-tokens", "1", *ingest)
     axes("ingest", "traces", llama_folder, "--max-new-tokens", "2", "--limit", "3", *ingest)
+    drawn = ("--temperature", "1", "--samples", "2", "--stop", "z z", "--end-token", "A")
+    kept = ("--prompt-tokens", "--top-tokens", "2", "--max-new-tokens", "2", "--limit", "1")
+    axes("ingest", "traces", llama_folder, *drawn, *kept, *ingest)
+    answers = tmp_path / "answers.csv"
+    pl.DataFrame({"prompt": TEXTS[:1], "completion": ["I cannot."]}).write_csv(answers)
+    axes("ingest", "traces", llama_folder, "--completions", answers, "--root", root)
+    axes("label", "refusals", "--model", "tiny-llama", "--root", root)
+    axes("label", "inherit", "--prompts", "texts", "--root", root)
     return root
 
 
@@ -71,7 +79,7 @@ def test_every_lost_row_comes_back_by_the_commands_that_are_printed(
                 spoil(path)
     done = repair(lake)
     commands = in_order(done)
-    assert len(commands) == 5 and all(command.startswith("axes ") for command in commands)
+    assert len(commands) == 9 and all(command.startswith("axes ") for command in commands)
     for command in commands:
         axes(*shlex.split(command)[1:])
     assert counts(lake) == before

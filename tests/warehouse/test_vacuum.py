@@ -61,11 +61,14 @@ def test_retired_folders_go_once_no_reader_can_be_at_them(lake: Path) -> None:
 
 def test_tokens_without_a_completion_go_unless_their_job_may_be_under_way(lake: Path) -> None:
     put(lake, "generation_tokens", ORPHAN)
+    put(lake, "token_projections", {"model": "m", "generation_id": "orphan", "run_id": "run"})
     with FileLock(lake / ".locks" / "id-m.lock"):
         assert vacuum(lake) == []
-    assert kinds(lake) == ["orphan tokens"]
+    assert kinds(lake) == ["orphan tokens", "orphan tokens"]
     found = rows(connect(lake), "select distinct generation_id from generation_tokens")
     assert len(found) == 4 and {"generation_id": "orphan"} not in found
+    found = rows(connect(lake), "select distinct generation_id from token_projections")
+    assert found == [{"generation_id": "g-m-0"}]
 
 
 def test_an_empty_partition_goes_and_one_with_rows_stays(lake: Path) -> None:
