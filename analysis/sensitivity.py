@@ -26,7 +26,7 @@ from analysis.ridge_path import RidgePaths, carry, pull_back
 from analysis.scores import auroc
 from analysis.splits import held_out_groups
 from analysis.universal import universal_axis
-from warehouse.connection import Connection, connect
+from warehouse.connection import Connection, connect, rows
 from warehouse.errors import CoverageError, DefinitionError
 from warehouse.progress import track
 from warehouse.runs import record_run
@@ -94,13 +94,15 @@ def _file(study_id: str, setting: str) -> str:
 class _Group:
     """The study's models at one depth, with the alignment rows that all of them have."""
 
-    def __init__(self, definition: StudyDefinition, members: Sequence[Member]) -> None:
+    def __init__(
+        self, definition: StudyDefinition, members: Sequence[Member], own_ids: set[str]
+    ) -> None:
         self.definition, self.members = definition, members
         shared = set.intersection(*(set(member.benign.prompt_ids) for member in members))
-        self.row_count = len(shared)
-        if self.row_count < LEAST_ALIGNMENT_ROWS:
+        self.row_count, self.own_row_count = len(shared), len(shared & own_ids)
+        if self.own_row_count < LEAST_ALIGNMENT_ROWS:
             raise CoverageError(
-                f"the models share {self.row_count} alignment prompts, "
+                f"the models share {self.own_row_count} alignment prompts, "
                 f"{LEAST_ALIGNMENT_ROWS} are the least"
             )
         self._benign = [
@@ -112,10 +114,6 @@ class _Group:
             for member in members
         ]
         self._paths: dict[tuple[int, int], RidgePaths] = {}
-
-    @property
-    def own_row_count(self) -> int:
-        return min(self.definition.align_rows, self.row_count)
 
     @property
     def reference(self) -> int:
@@ -163,7 +161,13 @@ def _read_group(connection: Connection, definition: StudyDefinition, row_count: 
     asked = definition
     if row_count > definition.align_rows:
         asked = replace(definition, align_rows=row_count, allow_missing=True)
-    return _Group(definition, [read_member(connection, asked, name) for name in definition.models])
+    first = rows(
+        connection,
+        "select prompt_id from prompts where prompt_set = ? and position < ?",
+        [definition.align, definition.align_rows],
+    )
+    members = [read_member(connection, asked, name) for name in definition.models]
+    return _Group(definition, members, {row["prompt_id"] for row in first})
 
 
 Varied = Iterator[tuple[Variation, list[dict[str, Any]]]]
