@@ -160,6 +160,22 @@ def r_squared(
     return float(1 - errors.sum() / spread.sum()), 1 - errors / live
 
 
+def parts_of_rows(row_count: int, *, seed: int) -> dict[str, Mask]:
+    """Which rows are for what: a fifth to judge R2, a fifth of the others to choose on."""
+    judged = held_out_mask(row_count, fraction=_HELD_OUT_FRACTION, seed=seed)
+    held_out = np.zeros(row_count, dtype=bool)
+    held_out[~judged] = held_out_mask(
+        int((~judged).sum()), fraction=_HELD_OUT_FRACTION, seed=seed + 1
+    )
+    return {
+        "fitted": ~judged & ~held_out,
+        "held_out": held_out,
+        "seen": ~judged,
+        "judged": judged,
+        "all": np.ones(row_count, dtype=bool),
+    }
+
+
 @dataclass(frozen=True)
 class _Choice:
     """What was given or chosen."""
@@ -178,18 +194,7 @@ class _Procedure:
 
     def __init__(self, x: Rows, options: AlignmentOptions, seed: int) -> None:
         self._x, self._options, self._seed = x, options, seed
-        judged = held_out_mask(len(x), fraction=_HELD_OUT_FRACTION, seed=seed)
-        held_out = np.zeros(len(x), dtype=bool)
-        held_out[~judged] = held_out_mask(
-            int((~judged).sum()), fraction=_HELD_OUT_FRACTION, seed=seed + 1
-        )
-        self._parts = {
-            "fitted": ~judged & ~held_out,
-            "held_out": held_out,
-            "seen": ~judged,
-            "judged": judged,
-            "all": np.ones(len(x), dtype=bool),
-        }
+        self._parts = parts_of_rows(len(x), seed=seed)
         self._spectra: dict[str, Spectrum] = {}
 
     def choose(self, y: Rows) -> _Choice:

@@ -1,27 +1,21 @@
-"""Ridge alignments of one model into many references, from two eigendecompositions of its rows.
+"""A model's ridge alignments into any reference at any lambda, for what a study needs of them.
 
-What a study needs of a map is a direction carried over and an axis pulled back; a path gives both
-for every lambda without forming weights. The decompositions do not depend on the reference.
+A study carries a direction over and pulls an axis back. Along a `RidgePath` both are products with
+the eigenbasis, so that the weights of a lambda are never formed, and the eigendecomposition of the
+model's rows is done once for all references.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
-from jaxtyping import Bool
 
-from analysis.ridge import LAMBDA_GRID, RidgePath, Spectrum
-from analysis.splits import held_out_mask
+from analysis.alignment import parts_of_rows
+from analysis.ridge import LAMBDA_GRID, Mask, RidgePath, Spectrum
 from warehouse.scratch import Rows
-
-_FRACTION = 0.2
-
-Mask = Bool[np.ndarray, " row"]
 
 
 class RidgePaths:
-    """The paths of one model's alignment rows into any reference, and the lambda of each.
+    """The paths of one model's first alignment rows, and the lambda of each.
 
     The lambda is chosen as `fit_alignment` chooses it, unless it is given.
     """
@@ -32,33 +26,30 @@ class RidgePaths:
         row_count: int | None = None,
         *,
         ridge_lambda: float | None = None,
+        lambda_policy: str = "held_out",
         seed: int = 0,
     ) -> None:
-        self._x, self._ridge_lambda, self._seed = x, ridge_lambda, seed
-        self._used = np.arange(len(x)) < (len(x) if row_count is None else row_count)
+        self._x, self._ridge_lambda, self._policy = x, ridge_lambda, lambda_policy
+        count = len(x) if row_count is None else row_count
+        self._parts = {
+            name: np.concatenate([part, np.zeros(len(x) - count, dtype=bool)])
+            for name, part in parts_of_rows(count, seed=seed).items()
+        }
         self._spectra: dict[str, Spectrum] = {}
 
     def path(self, y: Rows) -> tuple[RidgePath, float]:
-        """The path into the space of `y`, whose rows are paired with those of `x`; its lambda."""
+        """The path into the space of `y`, whose rows are paired with `x`, and its lambda."""
         chosen = self._ridge_lambda
         if chosen is None:
-            fitted, held_out = self._training
-            training = self._fit(y, "training", fitted)
-            errors = training.held_out_errors(self._x, y, held_out)
+            if self._policy == "gcv":
+                errors = self._path(y, "seen").cross_validated_errors()
+            else:
+                held_out: Mask = self._parts["held_out"]
+                errors = self._path(y, "fitted").held_out_errors(self._x, y, held_out)
             chosen = LAMBDA_GRID[int(np.argmin(errors))]
-        return self._fit(y, "whole", self._used), chosen
+        return self._path(y, "all"), chosen
 
-    def _fit(self, y: Rows, part: str, where: Mask) -> RidgePath:
-        path = RidgePath.of_rows(self._x, y, where, self._spectra.get(part))
+    def _path(self, y: Rows, part: str) -> RidgePath:
+        path = RidgePath.of_rows(self._x, y, self._parts[part], self._spectra.get(part))
         self._spectra[part] = path.spectrum
         return path
-
-    @cached_property
-    def _training(self) -> tuple[Mask, Mask]:
-        """Without the rows that R2 is judged on; a part of the rest is held out for lambda."""
-        seen, held_out = self._used.copy(), np.zeros_like(self._used)
-        judged = held_out_mask(int(seen.sum()), fraction=_FRACTION, seed=self._seed)
-        seen[np.flatnonzero(seen)[judged]] = False
-        held = held_out_mask(int(seen.sum()), fraction=_FRACTION, seed=self._seed + 1)
-        held_out[np.flatnonzero(seen)[held]] = True
-        return seen & ~held_out, held_out

@@ -20,14 +20,14 @@ from jaxtyping import Bool, Float
 
 from analysis.blocks import blocks
 from analysis.definition import LEAST_ALIGNMENT_ROWS, Member, StudyDefinition, read_member
-from analysis.directions import difference_in_means, unit
+from analysis.directions import fit_direction, unit
 from analysis.ridge import RidgePath
 from analysis.ridge_path import RidgePaths
 from analysis.scores import auroc
 from analysis.splits import held_out_groups
 from analysis.universal import universal_axis
-from warehouse.connection import Connection, connect
-from warehouse.errors import CoverageError
+from warehouse.connection import Connection, connect, rows
+from warehouse.errors import CoverageError, DefinitionError
 from warehouse.progress import track
 from warehouse.runs import record_run
 from warehouse.writer import content_key, data_file, rows_table, write_rows
@@ -56,8 +56,13 @@ def measure_sensitivity(
 ) -> None:
     """Write the variations of a study that are not there yet; a setting is one file.
 
-    Raises as `run_study` where rows are missing.
+    Raises as `run_study` where rows are missing, and `DefinitionError` for alignments other than
+    ridge, which have no lambda to vary.
     """
+    if definition.alignment != "ridge":
+        raise DefinitionError(
+            f"sensitivity is measured of ridge alignments, this study has {definition.alignment}"
+        )
     missing = [
         setting
         for setting in _SETTINGS
@@ -89,13 +94,15 @@ def _file(study_id: str, setting: str) -> str:
 class _Group:
     """The study's models at one depth, with the alignment rows that all of them have."""
 
-    def __init__(self, definition: StudyDefinition, members: Sequence[Member]) -> None:
+    def __init__(
+        self, definition: StudyDefinition, members: Sequence[Member], own_ids: set[str]
+    ) -> None:
         self.definition, self.members = definition, members
         shared = set.intersection(*(set(member.benign.prompt_ids) for member in members))
-        self.row_count = len(shared)
-        if self.row_count < LEAST_ALIGNMENT_ROWS:
+        self.row_count, self.own_row_count = len(shared), len(shared & own_ids)
+        if self.own_row_count < LEAST_ALIGNMENT_ROWS:
             raise CoverageError(
-                f"the models share {self.row_count} alignment prompts, "
+                f"the models share {self.own_row_count} alignment prompts, "
                 f"{LEAST_ALIGNMENT_ROWS} are the least"
             )
         self._benign = [
@@ -107,10 +114,6 @@ class _Group:
             for member in members
         ]
         self._paths: dict[tuple[int, int], RidgePaths] = {}
-
-    @property
-    def own_row_count(self) -> int:
-        return min(self.definition.align_rows, self.row_count)
 
     @property
     def reference(self) -> int:
@@ -128,7 +131,8 @@ class _Group:
         matrix = member.labelled[self.definition.prompts]
         if drawn is not None:
             matrix = matrix.take(np.flatnonzero(drawn))
-        return difference_in_means(matrix.x, matrix.labels).vector
+        method = self.definition.direction
+        return fit_direction(method, matrix.x, matrix.labels, matrix.groups).vector
 
     def maps(self, reference: int, row_count: int) -> list[Map]:
         """Each model's map into that one, fitted on the first rows; lambda by the study's rule."""
@@ -146,6 +150,7 @@ class _Group:
                 self._benign[index].x,
                 row_count,
                 ridge_lambda=self.definition.ridge_lambda,
+                lambda_policy=self.definition.lambda_policy,
                 seed=self.definition.seed,
             )
         return self._paths[key]
@@ -156,7 +161,13 @@ def _read_group(connection: Connection, definition: StudyDefinition, row_count: 
     asked = definition
     if row_count > definition.align_rows:
         asked = replace(definition, align_rows=row_count, allow_missing=True)
-    return _Group(definition, [read_member(connection, asked, name) for name in definition.models])
+    first = rows(
+        connection,
+        "select prompt_id from prompts where prompt_set = ? and position < ?",
+        [definition.align, definition.align_rows],
+    )
+    members = [read_member(connection, asked, name) for name in definition.models]
+    return _Group(definition, members, {row["prompt_id"] for row in first})
 
 
 Varied = Iterator[tuple[Variation, list[dict[str, Any]]]]
@@ -179,11 +190,15 @@ def _vary_lambda(_: Connection, group: _Group) -> Varied:
 
 
 def _vary_depth(connection: Connection, group: _Group) -> Varied:
-    own = group.definition.layer_fraction
-    for fraction in sorted({*FRACTIONS, own}):
+    is_chosen = group.definition.layer_policy != "fraction"
+    own = None if is_chosen else group.definition.layer_fraction
+    if is_chosen:
+        maps = group.maps(group.reference, group.own_row_count)
+        yield Variation("layer_fraction", "chosen", None, True), _figures(group, maps)
+    for fraction in sorted({*FRACTIONS} if own is None else {*FRACTIONS, own}):
         there = group
         if fraction != own:
-            definition = replace(group.definition, layer_fraction=fraction)
+            definition = replace(group.definition, layer_policy="fraction", layer_fraction=fraction)
             there = _read_group(connection, definition, definition.align_rows)
         maps = there.maps(there.reference, there.own_row_count)
         variation = Variation("layer_fraction", f"{fraction:g}", fraction, fraction == own)
@@ -232,12 +247,13 @@ def _figures(
     aligned = np.stack(
         [_carried(one, direction) for one, direction in zip(maps, directions, strict=True)]
     )
-    universal = universal_axis(aligned).vector
+    method = group.definition.universal
+    universal = universal_axis(aligned, method).vector
     found = []
     for index, (member, one) in enumerate(zip(group.members, maps, strict=True)):
         axes = {"native": directions[index], "universal": _pulled_back(one, universal)}
         if len(maps) > 1:
-            others = universal_axis(np.delete(aligned, index, axis=0)).vector
+            others = universal_axis(np.delete(aligned, index, axis=0), method).vector
             axes["leave_one_out"] = _pulled_back(one, others)
         row = partial(_row, member, one)
         found.append(row("cosine_universal", float(aligned[index] @ universal)))

@@ -4,6 +4,7 @@
 --
 -- claim: the claim's name
 -- position: the claim's place in the list
+-- claim: its name
 -- verdict: supported, not supported or undecided
 -- model: the model (or pair) that decides: of the least estimate beside the null
 -- estimate: its figure, as the claim's own view says
