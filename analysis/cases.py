@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from analysis.alignment import Alignment
 from analysis.blocks import project
 from analysis.directions import difference_in_means
+from analysis.maps import Alignment
 from analysis.scores import Estimate, auroc_interval
 from warehouse.scratch import Rows
 
@@ -75,7 +75,7 @@ class View:
 
 def look(case: Case) -> View:
     """Project the rows on the axis, and carry the differences in means to it."""
-    scores = project(case.x, *case.alignment.pull_back(case.axis))
+    scores = case.alignment.project(case.x, case.axis)
     positive, negative = scores[case.labels], scores[~case.labels]
 
     def carried(direction: Float[np.ndarray, " d_model"]) -> float:

@@ -49,7 +49,11 @@ def alignment(case: Case, view: View) -> Finding:
         "positive": (case.alignment, case.x, case.reference_x, case.labels),
         "negative": (case.alignment, case.x, case.reference_x, ~case.labels),
     }
-    figures = {f"r2_{name}": _r_squared(*parts) for name, parts in rows.items()}
+    # About the mean of these very rows, so that a shift counts as an error.
+    figures = {
+        f"r2_{name}": r_squared(fitted, x, y, mean(y, where), where=where)[0]
+        for name, (fitted, x, y, where) in rows.items()
+    }
     figures |= {f"tracking_{name}": _tracking(case.axis, *parts) for name, parts in rows.items()}
     worst = min(figures["tracking_positive"], figures["tracking_negative"])
     is_fault = worst < figures["tracking_benign"] - _TRACKING_LOSS
@@ -74,16 +78,15 @@ def massive_dimensions(case: Case, view: View) -> Finding:
     low, high = centre - _CLIPPED_AT * spread, centre + _CLIPPED_AT * spread
     clipped = _apply(case.fitted_x, lambda block: block.clip(low, high))
     carried = case.alignment.carry(difference_in_means(clipped, case.fitted_labels).vector)
-    vector, offset = case.alignment.pull_back(case.axis)
     figures = {
         "norm_share": _top_share(square),
         "variance_share": _top_share(spread**2),
-        "gap_share": _top_share(np.abs(_gap(case) * vector)),
+        "gap_share": _top_share(np.abs(_gap(case) * (case.alignment.jacobian @ case.axis))),
         "native_auroc": _native_auroc(case, 1.0),
         "native_auroc_scaled": _native_auroc(case, scale),
         "cosine_winsorised": cosine(carried, case.axis),
         "auroc_winsorised": auroc(
-            project(_apply(case.x, lambda block: block.clip(low, high)), vector, offset),
+            case.alignment.project(_apply(case.x, lambda block: block.clip(low, high)), case.axis),
             case.labels,
         ),
     }
@@ -134,8 +137,7 @@ def ridge_lambda(case: Case, view: View) -> Finding:
     for value in LAMBDA_GRID:
         if abs(np.log10(value / chosen)) <= _DECADES + 1e-9:
             solved = fitter.solve(value)
-            scores = project(case.x, *solved.pull_back(case.axis))
-            areas.append(auroc(scores, case.labels))
+            areas.append(auroc(solved.project(case.x, case.axis), case.labels))
             cosines.append(cosine(solved.carry(case.direction), case.axis))
     areas, cosines = areas or [view.area.estimate], cosines or [view.cosine]
     figures = {
@@ -159,11 +161,6 @@ def _fitter(case: Case, where: Bool[np.ndarray, " row"]) -> RidgeFitter:
     return fitter.update_all(case.benign_x, case.benign_reference_x, where)
 
 
-def _r_squared(fitted: Alignment, x: Rows, y: Rows, where: Bool[np.ndarray, " row"]) -> float:
-    """Over all dimensions, about the mean of these very rows: a shift counts as an error."""
-    return r_squared(fitted, x, y, mean(y, where), where=where)[0]
-
-
 def _tracking(
     axis: Float[np.ndarray, " d_reference"],
     fitted: Alignment,
@@ -172,7 +169,7 @@ def _tracking(
     where: Bool[np.ndarray, " row"],
 ) -> float:
     """Rank correlation of aligned projections with the reference's own."""
-    aligned, theirs = project(x, *fitted.pull_back(axis)), project(y, axis)
+    aligned, theirs = fitted.project(x, axis), project(y, axis)
     return float(spearmanr(aligned[where], theirs[where]).statistic)
 
 

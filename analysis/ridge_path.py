@@ -1,33 +1,16 @@
 """A model's ridge alignments into any reference at any lambda, for what a study needs of them.
 
-A study carries a direction over and pulls an axis back. Along a `RidgePath` both are products with
-the eigenbasis, so that the weights of a lambda are never formed, and the eigendecomposition of the
-model's rows is done once for all references.
+A study carries a direction over and pulls an axis back; a `RidgePath` gives both for every lambda
+without forming weights, and the model's rows are decomposed once for all references.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
 
 from analysis.alignment import parts_of_rows
 from analysis.ridge import LAMBDA_GRID, Mask, RidgePath, Spectrum
 from warehouse.scratch import Rows
-
-
-def carry(
-    path: RidgePath, direction: Float[np.ndarray, " d_model"], ridge_lambda: float
-) -> Float[np.ndarray, " d_reference"]:
-    """A direction in the reference's space."""
-    shrunk = direction @ path.spectrum.basis / (path.spectrum.values + ridge_lambda)
-    return shrunk @ path.rotated
-
-
-def pull_back(
-    path: RidgePath, axis: Float[np.ndarray, " d_reference"], ridge_lambda: float
-) -> Float[np.ndarray, " d_model"]:
-    """`v` so that `align(x) @ axis` is `x @ v` and a constant."""
-    return path.spectrum.basis @ (path.rotated @ axis / (path.spectrum.values + ridge_lambda))
 
 
 class RidgePaths:

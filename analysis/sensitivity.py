@@ -22,7 +22,7 @@ from analysis.blocks import blocks
 from analysis.definition import LEAST_ALIGNMENT_ROWS, Member, StudyDefinition, read_member
 from analysis.directions import fit_direction, unit
 from analysis.ridge import RidgePath
-from analysis.ridge_path import RidgePaths, carry, pull_back
+from analysis.ridge_path import RidgePaths
 from analysis.scores import auroc
 from analysis.splits import held_out_groups
 from analysis.universal import universal_axis
@@ -273,11 +273,11 @@ def _figures(
 
 
 def _carried(one: Map, direction: Float[np.ndarray, " d_model"]) -> Float[np.ndarray, " d"]:
-    return direction if one is None else unit(carry(one[0], direction, one[1])).vector
+    return direction if one is None else unit(one[0].carry(direction, one[1])).vector
 
 
 def _pulled_back(one: Map, axis: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d_model"]:
-    return axis if one is None else pull_back(one[0], axis, one[1])
+    return axis if one is None else one[0].pull_back(axis, one[1])
 
 
 def _row(member: Member, one: Map, figure: str, estimate: float, **columns: Any) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.alignment import Alignment, fit_alignment, identity_alignment
+from analysis.alignment import fit_alignment, identity_alignment
 from analysis.baselines import bag_of_words_scores
 from analysis.cases import Case
 from analysis.directions import difference_in_means, unit
+from analysis.maps import Alignment
 from analysis.scores import Estimate, auroc_interval
 from analysis.universal import universal_axis
 from tests.worlds import BENIGN, Group

@@ -5,7 +5,7 @@ import pytest
 
 from analysis.alignment import AlignmentOptions, fit_alignment
 from analysis.ridge import LAMBDA_GRID, RidgePath
-from analysis.ridge_path import RidgePaths, carry, pull_back
+from analysis.ridge_path import RidgePaths
 
 
 def pairs(row_count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -25,9 +25,9 @@ def test_a_path_carries_and_pulls_back_as_the_map_of_each_lambda(row_count):
     for ridge_lambda in (1.0, 1e3, 1e6):
         alignment = path.solve(ridge_lambda)
         expected = alignment.carry(direction)
-        np.testing.assert_allclose(carry(path, direction, ridge_lambda), expected, rtol=1e-6)
+        np.testing.assert_allclose(path.carry(direction, ridge_lambda), expected, rtol=1e-6)
         expected, _ = alignment.pull_back(axis)
-        np.testing.assert_allclose(pull_back(path, axis, ridge_lambda), expected, rtol=1e-6)
+        np.testing.assert_allclose(path.pull_back(axis, ridge_lambda), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("policy", ["held_out", "gcv"])
@@ -46,7 +46,7 @@ def test_the_first_rows_of_many_are_as_those_rows_alone():
     alone, chosen_alone = RidgePaths(x[:50], seed=3).path(y[:50])
     direction = np.arange(20.0)
     assert chosen == chosen_alone
-    np.testing.assert_allclose(carry(path, direction, 1.0), carry(alone, direction, 1.0), rtol=1e-9)
+    np.testing.assert_allclose(path.carry(direction, 1.0), alone.carry(direction, 1.0), rtol=1e-9)
 
 
 def test_a_second_reference_takes_the_first_ones_decomposition_and_the_same_maps():
@@ -58,4 +58,4 @@ def test_a_second_reference_takes_the_first_ones_decomposition_and_the_same_maps
     assert second.spectrum is first.spectrum
     alone, _ = RidgePaths(x, ridge_lambda=10.0).path(other)
     direction = np.arange(20.0)
-    np.testing.assert_allclose(carry(second, direction, 10.0), carry(alone, direction, 10.0))
+    np.testing.assert_allclose(second.carry(direction, 10.0), alone.carry(direction, 10.0))
