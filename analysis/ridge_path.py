@@ -1,8 +1,7 @@
 """A model's ridge alignments into any reference at any lambda, for what a study needs of them.
 
-A study carries a direction over and pulls an axis back. Along a `RidgePath` both are products with
-the eigenbasis, so that the weights of a lambda are never formed, and the eigendecomposition of the
-model's rows is done once for all references.
+A study carries a direction over and pulls an axis back; a `RidgePath` gives both for every lambda
+without forming weights, and the model's rows are decomposed once for all references.
 """
 
 from __future__ import annotations

@@ -43,11 +43,11 @@ def test_a_planted_axis_is_shared_and_as_good_as_each_models_own(tmp_path):
     assert found["regime_break"] == "not supported"
 
 
-@pytest.mark.parametrize(("seed", "verdict"), [(0, "not supported"), (2, "undecided")])
-def test_with_nothing_planted_no_claim_is_supported(tmp_path, seed, verdict):
-    """By chance an axis may reach 0.6 on 300 prompts; then nothing is decided."""
+@pytest.mark.parametrize("seed", [0, 2])
+def test_with_nothing_planted_no_claim_is_supported(tmp_path, seed):
+    """By chance an axis may reach 0.6 on 300 prompts: undecided then, and never supported."""
     found = decided(tmp_path / "lake", strength=0.0, seed=seed)
-    assert found["shared_axis"] == verdict
+    assert found["shared_axis"] != "supported"
     assert "supported" not in (found["gains_for_weak_models"], found["regime_break"])
 
 
