@@ -45,6 +45,11 @@ _COMMANDS = {
         "Does a threshold hold on another model?",
     ),
     "score": ("analysis.scoring_commands", "score", "Project stored activations on an axis."),
+    "drift": (
+        "analysis.drift_commands",
+        "drift",
+        "Does the projection drift while a model speaks?",
+    ),
     "export": ("analysis.commands", "export", "Write an axis to safetensors, JSON or GGUF."),
     "report": (
         "analysis.commands",
@@ -57,6 +62,12 @@ _COMMANDS = {
         "Why the universal axis ranks a study's prompts as it does.",
     ),
     "ingest": ("ingest.commands", "ingest", "Run models and store activations or traces."),
+    "intervene": (
+        "analysis.intervene_commands",
+        "intervene",
+        "Steer a model along axes, and judge what it does.",
+    ),
+    "monitor": ("ingest.monitor_commands", "monitor", "Show the projection while a model speaks."),
     "label": ("ingest.label_commands", "label", "Label completions: phrases, classifier, judge."),
     "models": ("ingest.model_commands", "models", "List, show and fetch models."),
     "prompts": ("ingest.prompt_commands", "prompts", "Import and list prompt sets."),

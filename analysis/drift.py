@@ -1,4 +1,4 @@
-"""The generation-time signal: projections of every stored token on a study's axes."""
+"""The generation-time signal: projections of every stored token on a study's axes, or on one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis import blocks
+from analysis.readouts import Readout
 from analysis.records import read_alignment
 from warehouse.connection import Connection, connect, query, rows, stream, vectors
 from warehouse.runs import Run, record_run
@@ -43,6 +44,18 @@ def project_tokens(root: Path, study_id: str, *, memory_limit: int | None = None
     with record_run(root, "project tokens", {"study_id": study_id}) as run:
         for key, names in pending:
             _project_axis(root, connection, run, key, names)
+        return run.rows
+
+
+def project_completions(root: Path, connection: Connection, readout: Readout) -> int:
+    """Project one model's traces at the axis's layer where that is not done; returns new rows."""
+    names = ("model", "model_id", "axis_id", "layer", "alignment_id")
+    key = {name: getattr(readout, name) for name in names}
+    pending = _pending(connection, key)
+    if not pending:
+        return 0
+    with record_run(root, "drift", key) as run:
+        _project_axis(root, connection, run, key, pending)
         return run.rows
 
 

@@ -146,7 +146,10 @@ def evaluate(
 @click.argument("axis")
 @click.option("--prompts", required=True, help="Labelled set that is calibrated on.")
 @click.option(
-    "--model", "models", multiple=True, help="Name or NAME@ID; repeatable. Default: all projected."
+    "--model",
+    "models",
+    multiple=True,
+    help="Name, NAME@ID or id; repeatable. Default: all projected.",
 )
 @click.option(
     "--method",
@@ -226,7 +229,10 @@ def calibrate(
 @click.argument("axis")
 @click.option("--prompts", required=True, help="Labelled set, projected on the axis.")
 @click.option(
-    "--model", "models", multiple=True, help="Name or NAME@ID; repeatable. Default: all projected."
+    "--model",
+    "models",
+    multiple=True,
+    help="Name, NAME@ID or id; repeatable. Default: all projected.",
 )
 @click.option(
     "--target",
@@ -310,6 +316,8 @@ def _chosen_models(
     from analysis.labelled_scores import scored_models
     from analysis.matrices import find_space
 
-    if wanted:
-        return [find_space(connection, name).model_id for name in dict.fromkeys(wanted)]
-    return [model_id for _, model_id in scored_models(connection, axis_id, prompt_set)]
+    there = [model_id for _, model_id in scored_models(connection, axis_id, prompt_set)]
+    return [
+        name if name in there else find_space(connection, name).model_id
+        for name in dict.fromkeys(wanted or there)
+    ]

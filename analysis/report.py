@@ -179,12 +179,13 @@ _TABLES = (
     ),
     (
         "Beside the AUROCs",
-        "`universal_cv`, `leave_one_out_cv`: the shared axes out of fold. `native_minus_universal`: "
-        "on the same rows, out of fold where the prompts are those fitted on; its interval and "
-        "`holm_p`, corrected over the study, are DeLong's. "
-        "`random_95`, `shuffled_alignment_95`: 95th percentile of the AUROC of random directions and of the axis through alignments of "
-        "shuffled rows. `universal_tpr_1`, `_5`: share caught at 1 % and 5 % false positives. "
-        "`universal_ece`: calibration error of Platt probabilities fitted on other folds.",
+        "`universal_cv`, `leave_one_out_cv`: the shared axes out of fold. "
+        "`native_minus_universal`: on the same rows, out of fold where the prompts are those "
+        "fitted on; its interval and `holm_p`, corrected over the study, are DeLong's. "
+        "`random_95`, `shuffled_alignment_95`: 95th percentile of the AUROC of random directions "
+        "and of the axis through alignments of shuffled rows. `universal_tpr_1`, `_5`: share "
+        "caught at 1 % and 5 % false positives. `universal_ece`: calibration error of Platt "
+        "probabilities fitted on other folds.",
         _BESIDE,
     ),
     (

@@ -108,6 +108,19 @@ class RidgePath:
         weights = self.spectrum.basis @ shrunk
         return Alignment(weights, self.mean_y - self.spectrum.mean @ weights, ridge_lambda)
 
+    def carry(
+        self, direction: Float[np.ndarray, " d_model"], ridge_lambda: float
+    ) -> Float[np.ndarray, " d_reference"]:
+        """What `solve(ridge_lambda).carry` gives, without forming the weights."""
+        shrunk = direction @ self.spectrum.basis / (self.spectrum.values + ridge_lambda)
+        return shrunk @ self.rotated
+
+    def pull_back(
+        self, axis: Float[np.ndarray, " d_reference"], ridge_lambda: float
+    ) -> Float[np.ndarray, " d_model"]:
+        """`v` so that `align(x) @ axis` is `x @ v` and a constant, without forming the weights."""
+        return self.spectrum.basis @ (self.rotated @ axis / (self.spectrum.values + ridge_lambda))
+
     def cross_validated_errors(
         self, lambdas: Sequence[float] = LAMBDA_GRID
     ) -> Float[np.ndarray, " lambda"]:

@@ -21,7 +21,8 @@ from jaxtyping import Bool, Float
 from analysis.blocks import blocks
 from analysis.definition import LEAST_ALIGNMENT_ROWS, Member, StudyDefinition, read_member
 from analysis.directions import difference_in_means, unit
-from analysis.ridge_path import RidgePath, RidgePaths
+from analysis.ridge import RidgePath
+from analysis.ridge_path import RidgePaths
 from analysis.scores import auroc
 from analysis.splits import held_out_groups
 from analysis.universal import universal_axis

@@ -47,6 +47,8 @@ def calibrate(
         "methods": list(methods),
         "target": target,
         "fraction": fraction,
+        "seed": seed,
+        "allow_missing": allow_missing,
     }
     with record_run(root, "calibrate", parameters, seed=seed) as run:
         ids = []

@@ -6,6 +6,7 @@ not. Compare it with another labeler in `v_labeler_agreement`.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -19,7 +20,7 @@ from warehouse.writer import content_key
 PHRASES = Path(__file__).with_name("refusal_phrases.toml")
 LABELER = "refusal_substring"
 
-_APOSTROPHES = str.maketrans("’‘`´ʼ", "'''''")
+APOSTROPHES = "'’‘`´ʼ"
 
 
 def label_refusals(
@@ -78,4 +79,4 @@ def _read_phrases(path: Path) -> tuple[str, ...]:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.translate(_APOSTROPHES).casefold().split())
+    return " ".join(re.sub(f"[{APOSTROPHES}]", "'", text).casefold().split())

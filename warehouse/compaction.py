@@ -43,6 +43,7 @@ COMPACTED = (
     "generation_tokens",
     "projections",
     "token_projections",
+    "intervention_outcomes",
     "runs",
 )
 FILE_BYTES = 512 << 20

@@ -121,6 +121,33 @@ def _fit(parameters: dict[str, Any]) -> list[str]:
     return [parameters["model"], *_options(parameters, *names)]
 
 
+def _evaluate(parameters: dict[str, Any]) -> list[str]:
+    words = [parameters["model"]]
+    for name in parameters["prompt_sets"]:
+        words += ["--prompts", name]
+    names = ("by", "layer_fraction", "correction", "site", "pooling", "template", "least_overlap")
+    words += _options(parameters, *names, "seed")
+    return words + (["--allow-missing"] if parameters.get("allow_missing") else [])
+
+
+def _of_axis(parameters: dict[str, Any]) -> list[str]:
+    """`axes calibrate` and `axes transfer`."""
+    words = [parameters["axis_id"], "--prompts", parameters["prompt_set"]]
+    for plural, option in (("model_ids", "--model"), ("methods", "--method")):
+        for value in _listed(parameters.get(plural)):
+            words += [option, value]
+    words += _options(parameters, "target", "fraction", "least_overlap", "seed")
+    return words + (["--allow-missing"] if parameters.get("allow_missing") else [])
+
+
+def _drift(parameters: dict[str, Any]) -> list[str]:
+    words = ["--axis", parameters["axis_id"]]
+    words += ["--model", f"{parameters['model']}@{parameters['model_id']}"]
+    words += ["--prompts", parameters["prompt_set"]] if parameters.get("prompt_set") else []
+    names = ("labeler", "template", "max_new_tokens", "least_steps", "bound", "event", "seed")
+    return words + _options(parameters, *names)
+
+
 _WRITERS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "ingest activations": _activations,
     "ingest traces": _traces,
@@ -128,6 +155,10 @@ _WRITERS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "prompts import": _import,
     "study": _study,
     "fit": _fit,
+    "evaluate": _evaluate,
+    "calibrate": _of_axis,
+    "transfer": _of_axis,
+    "drift": _drift,
 }
 
 

@@ -264,6 +264,9 @@ _GENERATIONS = Table(
             _optional("stop_strings", STRINGS, "strings that end a completion; null: none"),
             _optional("axis_id", TEXT, "the axis it was steered with (axes.axis_id)"),
             _optional("strength", pa.float64(), "steering strength"),
+            _optional("steering_mode", TEXT, "add, ablate or clamp; null: not steered"),
+            _optional("steering_layers", TEXT, "comma list of the blocks changed"),
+            _optional("intervention_id", TEXT, "intervention_outcomes.intervention_id"),
             _RUN,
         ]
     ),
@@ -488,6 +491,73 @@ _EVALUATIONS = Table(
     ),
 )
 
+_LAYERS = _column("layers", TEXT, "comma list of the blocks changed; empty: none")
+_MODE = _column("mode", TEXT, "add, ablate or clamp; none: the model as it is")
+
+_INTERVENTION_OUTCOMES = Table(
+    name="intervention_outcomes",
+    grain="intervention, prompt, metric and limit of the completion",
+    key=("intervention_id", "prompt_id", "metric", "new_tokens"),
+    partition="model",
+    schema=pa.schema(
+        [
+            _MODEL,
+            _column("intervention_id", TEXT, "hash of model, template and all that was changed"),
+            _MODEL_ID,
+            _optional("axis_id", TEXT, "the axis steered along (axes.axis_id); null: unsteered"),
+            _LAYERS,
+            _MODE,
+            _column("strength", pa.float64(), "in units for add and clamp; for ablate the share"),
+            _optional("unit", pa.float64(), "what a strength of 1 is: typical norm at the layer"),
+            _column("positions", TEXT, "which positions were changed: all, prompt, generated"),
+            _optional("above", pa.float64(), "only where the projection passes this, in units"),
+            _optional("condition", TEXT, "whether each position decides, or the row; null: all"),
+            _TEMPLATE,
+            _PROMPT_ID,
+            _column("metric", TEXT, "refusal_openers, kl, log_perplexity, repetition, ..."),
+            _column(
+                "new_tokens", pa.int32(), "limit of the greedy completion; 0: the prompt alone"
+            ),
+            _optional("generation_id", TEXT, "the completion measured; null: the prompt alone"),
+            _column("value", pa.float64(), "the measurement"),
+            _RUN,
+        ]
+    ),
+)
+
+_INTERVENTIONS = Table(
+    name="interventions",
+    grain="experiment, axis, layers, strength, metric and class of prompts",
+    key=("experiment_id", "axis_id", "layers", "strength", "metric", "prompt_set", "is_positive"),
+    schema=pa.schema(
+        [
+            _column("experiment_id", TEXT, "hash of the experiment and of every outcome behind it"),
+            _MODEL,
+            _MODEL_ID,
+            _column("axis_id", TEXT, "the axis steered along (axes.axis_id)"),
+            _column("role", TEXT, "axis, or which control: random, shuffled_labels, orthogonal"),
+            _LAYERS,
+            _MODE,
+            _optional("strength", pa.float64(), "null: the slope over all strengths"),
+            _column("metric", TEXT, "what was measured, as a difference from the unsteered model"),
+            _column("prompt_set", TEXT, "the prompts it was measured on"),
+            _optional("is_positive", pa.bool_(), "their class; null: benign prompts"),
+            _column("estimate", pa.float64(), "mean difference over prompts, or its slope"),
+            _column("lower", pa.float64(), "lower end of the 95 % interval"),
+            _column("upper", pa.float64(), "upper end of the 95 % interval"),
+            _column("unsteered", pa.float64(), "mean of the model as it is"),
+            _column("prompt_count", pa.int32(), "prompts it rests on"),
+            _column("random_count", pa.int32(), "random directions it is held against"),
+            _optional("random_lower", pa.float64(), "lowest estimate of a random direction"),
+            _optional("random_upper", pa.float64(), "highest estimate of a random direction"),
+            _optional("p_value", pa.float64(), "rank of its size among the random directions'"),
+            _optional("verdict", TEXT, "in words, by the rules of docs/methods.md; null: control"),
+            _column("parameters", TEXT, "the experiment's definition, as JSON"),
+            _RUN,
+        ]
+    ),
+)
+
 _STEPS = Table(
     name="steps",
     grain="step of a study that ended in figures",
@@ -587,6 +657,85 @@ _DIAGNOSTICS = Table(
     ),
 )
 
+_DRIFT_ID = _column(
+    "drift_id", TEXT, "hash of the model, the axis, every completion behind it, and how"
+)
+
+_TRAJECTORIES = Table(
+    name="trajectories",
+    grain="drift analysis and completion",
+    key=("drift_id", "generation_id"),
+    partition="model",
+    schema=pa.schema(
+        [
+            _MODEL,
+            _DRIFT_ID,
+            _MODEL_ID,
+            _column("axis_id", TEXT, "the axis (axes.axis_id)"),
+            _LAYER,
+            _column("generation_id", TEXT, "the completion (generations.generation_id)"),
+            _PROMPT_ID,
+            _column("is_positive", pa.bool_(), "its class, by the analysis's labeler"),
+            _column("step_count", pa.int32(), "tokens with a projection"),
+            _optional("prompt_projection", pa.float64(), "projection of the prompt, where stored"),
+            _column("mean_projection", pa.float64(), "mean over its tokens"),
+            _optional("slope", pa.float64(), "least-squares slope per token; null: one token"),
+            _optional("change_step", pa.int32(), "first step after the best single change of mean"),
+            _optional("change_size", pa.float64(), "mean from there on less the mean before"),
+            _optional("change_p_value", pa.float64(), "of the change, by random orders of steps"),
+            _optional("area_above", pa.float64(), "sum over tokens of what is above the threshold"),
+            _optional("first_crossing", pa.int32(), "first step at or above the threshold"),
+            _optional(
+                "decided_step",
+                pa.int32(),
+                "first step from which the running mean stays on its side of the threshold",
+            ),
+            _optional("event_step", pa.int32(), "the event's step: its pattern, or the last token"),
+            _RUN,
+        ]
+    ),
+)
+
+_DRIFT_FIGURES = Table(
+    name="drift_figures",
+    grain="drift analysis, metric, control and step",
+    key=("drift_id", "metric", "control", "step"),
+    schema=pa.schema(
+        [
+            _DRIFT_ID,
+            _MODEL,
+            _MODEL_ID,
+            _column("axis_id", TEXT, "the axis (axes.axis_id)"),
+            _LAYER,
+            _column("prompt_set", TEXT, "the set of the prompts"),
+            _optional("labeler", TEXT, "who says the class; null: the labels of the prompts"),
+            _column(
+                "metric",
+                TEXT,
+                "slope_difference, positive_slope, negative_slope, imbalance_before, "
+                "imbalance_after, drift_cosine, mean_difference, running_auroc, decided_step, lead",
+            ),
+            _column(
+                "control",
+                TEXT,
+                "none: all completions as they are; matched_prompt, matched_length, lasting, "
+                "random_axes, shuffled_tokens, other_text",
+            ),
+            _optional("step", pa.int32(), "of a curve; null for a figure of whole completions"),
+            _column("estimate", pa.float64(), "the figure; the mean of a null"),
+            _optional("lower", pa.float64(), "lower end of its 95 % interval, or of a null"),
+            _optional("upper", pa.float64(), "upper end of its 95 % interval, or of a null"),
+            _optional("band_lower", pa.float64(), "lower end of the band for the whole curve"),
+            _optional("band_upper", pa.float64(), "upper end of the band for the whole curve"),
+            _optional("p_value", pa.float64(), "two-sided, against 0 or against the null"),
+            _column("positive_count", pa.int32(), "completions of the positive class"),
+            _column("negative_count", pa.int32(), "completions of the negative class"),
+            _column("parameters", TEXT, "how the analysis was asked for, as JSON"),
+            _RUN,
+        ]
+    ),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -607,5 +756,9 @@ TABLES: dict[str, Table] = {
         _VARIATIONS,
         _CALIBRATIONS,
         _DIAGNOSTICS,
+        _INTERVENTION_OUTCOMES,
+        _INTERVENTIONS,
+        _TRAJECTORIES,
+        _DRIFT_FIGURES,
     )
 }

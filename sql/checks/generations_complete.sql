@@ -1,4 +1,5 @@
--- Completions whose steps are not 0 to token_count - 1 at every stored layer.
+-- Completions whose steps are not 0 to token_count - 1 at every stored layer. Those of
+-- an intervention, and of the unsteered model beside it, are kept as text alone.
 select
     generations.generation_id,
     generations.token_count,
@@ -10,6 +11,7 @@ left join stg_generation_tokens as tokens
         generations.model = tokens.model
         and generations.generation_id = tokens.generation_id
         and tokens.step >= 0
+where generations.intervention_id is null
 group by all
 having
     count(distinct tokens.step) != generations.token_count

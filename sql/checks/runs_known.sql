@@ -9,6 +9,8 @@ written as (
     union all
     select run_id from stg_calibrations
     union all
+    select run_id from stg_drift_figures
+    union all
     select run_id from stg_diagnostics
     union all
     select run_id from stg_evaluations
@@ -16,6 +18,10 @@ written as (
     select run_id from stg_generation_tokens
     union all
     select run_id from stg_generations
+    union all
+    select run_id from stg_intervention_outcomes
+    union all
+    select run_id from stg_interventions
     union all
     select run_id from stg_labels
     union all
@@ -30,6 +36,8 @@ written as (
     select run_id from stg_steps
     union all
     select run_id from stg_token_projections
+    union all
+    select run_id from stg_trajectories
     union all
     select run_id from stg_variations
 )

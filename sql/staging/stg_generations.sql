@@ -19,6 +19,9 @@ select
     stop_strings,
     axis_id,
     strength,
+    steering_mode,
+    steering_layers,
+    intervention_id,
     run_id
 from read_parquet(
     '${root}/generations/*/*.parquet',

@@ -89,6 +89,18 @@ def test_errors_on_held_out_rows_are_those_of_the_maps(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=["many rows", "few rows"])
+def test_a_path_carries_and_pulls_back_as_its_maps_do(shape):
+    x, y = pairs(**shape)
+    path, random = RidgePath.of_rows(x, y), np.random.default_rng(1)
+    direction, axis = random.standard_normal(x.shape[1]), random.standard_normal(7)
+    for ridge_lambda in (1.0, 1e3, 1e6):
+        mapped = path.solve(ridge_lambda)
+        np.testing.assert_allclose(path.carry(direction, ridge_lambda), mapped.carry(direction))
+        pulled, _ = mapped.pull_back(axis)
+        np.testing.assert_allclose(path.pull_back(axis, ridge_lambda), pulled)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=["many rows", "few rows"])
 def test_generalised_cross_validation_is_its_formula(shape):
     """The residuals and the trace of the hat matrix, written out."""
     x, y = pairs(**shape)

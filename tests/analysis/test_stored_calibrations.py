@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tests.worlds import make_world
 from warehouse.checks import check
 from warehouse.connection import connect, rows
 from warehouse.errors import AxisError, CalibrationError, CoverageError
+from warehouse.restoring import restore_commands
 
 DEFINITION = StudyDefinition(
     models=("alpha", "beta"),
@@ -139,3 +141,21 @@ def test_what_is_not_there_is_named(root):
         find_axis(connection, "nothing")
     with pytest.raises(CoverageError, match="0 of the 100 prompts of benign are labelled"):
         read_scores(connection, universal(root), "id-alpha", "benign")
+
+
+def test_lost_rows_are_brought_back_by_the_command_that_is_named(root):
+    invoke(root, "transfer", universal(root), "--least-overlap", "1", "--seed", "3")
+    commands = {
+        row["command"]: restore_commands(root, [row["run_id"]])[row["run_id"]]
+        for row in rows(
+            connect(root),
+            "select * from runs where command in ('calibrate', 'transfer') order by started_at",
+        )
+    }
+    assert "--seed 3" in commands["transfer"]
+    for command in commands.values():
+        written = sorted(path for path in root.rglob("*.parquet") if "runs" not in path.parts)
+        found = CliRunner().invoke(cli, shlex.split(command)[1:])
+        assert found.exit_code == 0, found.output
+        after = sorted(path for path in root.rglob("*.parquet") if "runs" not in path.parts)
+        assert written == after

@@ -34,6 +34,8 @@ AXIS = {"axis_id": "axis", "name": "native", "vector": [0.6, 0.8]}
 PROJECTION = {"model": "m", "model_id": "m1", "axis_id": "axis", "prompt_id": "p0"}
 CALIBRATION = {"calibration_id": "c", "model": "m", "model_id": "m1", "axis_id": "axis"}
 VARIATION = {"study_id": "sound", "setting": "reference", "value": "m", "model": "m"}
+TRAJECTORY = {"model": "m", "drift_id": "d", "axis_id": "axis", "generation_id": "g"}
+DRIFT_FIGURE = {"drift_id": "d", "model": "m", "axis_id": "axis"}
 GENERATION = {
     "model": "m",
     "model_id": "m1",
@@ -44,6 +46,8 @@ GENERATION = {
 TOKEN_PROJECTION = {"model": "m", "axis_id": "axis", "generation_id": "g"}
 INGEST = {"run_id": "short", "command": "ingest traces", "status": "finished", "rows": 1}
 TOKEN = {"model": "m", "generation_id": "g", "vector": [1.0, 0.0]}
+OUTCOME = {"model": "m", "model_id": "m1", "axis_id": "axis", "prompt_id": "p0"}
+INTERVENTION = {"experiment_id": "e", "model": "m", "model_id": "m1", "axis_id": "axis"}
 PROMPT_TOKEN = {"model": "m", "model_id": "m1", "prompt_id": "p0", "run_id": "run"}
 LABEL = {"labeler": "dataset", "prompt_set": "demo", "prompt_id": "p0", "is_positive": True}
 PROMPT = {"prompt_set": "demo", "prompt_id": "p0", "position": 0}
@@ -131,12 +135,23 @@ PLANTED: list[tuple[str, str, list[Row]]] = [
     ("diagnostics_known_study", "diagnostics", [{"study_id": "gone"}]),
     ("evaluations_unique_key", "evaluations", [{"study_id": "s"}] * 2),
     ("evaluations_known_axis", "evaluations", [{"study_id": "s", "axis_id": "gone"}]),
+    ("intervention_outcomes_unique_key", "intervention_outcomes", [OUTCOME]),
+    ("intervention_outcomes_known", "intervention_outcomes", [{**OUTCOME, "axis_id": "gone"}]),
+    ("intervention_outcomes_known", "intervention_outcomes", [{**OUTCOME, "model_id": "gone"}]),
+    ("intervention_outcomes_known", "intervention_outcomes", [{**OUTCOME, "generation_id": "?"}]),
+    ("interventions_unique_key", "interventions", [INTERVENTION]),
+    ("interventions_known_axis", "interventions", [{**INTERVENTION, "axis_id": "gone"}]),
     ("calibrations_unique_key", "calibrations", [CALIBRATION]),
     ("calibrations_known_axis", "calibrations", [{**CALIBRATION, "axis_id": "gone"}]),
     ("calibrations_known_axis", "calibrations", [{**CALIBRATION, "model_id": "unregistered"}]),
     ("steps_unique_key", "steps", [{"step_id": "step"}]),
     ("variations_unique_key", "variations", [VARIATION]),
     ("variations_known_study", "variations", [{**VARIATION, "study_id": "gone"}]),
+    ("trajectories_unique_key", "trajectories", [TRAJECTORY]),
+    ("trajectories_known", "trajectories", [{**TRAJECTORY, "axis_id": "gone"}]),
+    ("trajectories_known", "trajectories", [{**TRAJECTORY, "generation_id": "gone"}]),
+    ("drift_figures_unique_key", "drift_figures", [DRIFT_FIGURE]),
+    ("drift_figures_known_axis", "drift_figures", [{**DRIFT_FIGURE, "axis_id": "gone"}]),
     ("runs_known", "activations", [{**ACTIVATION, "layer": 9, "run_id": "unrecorded"}]),
 ]
 
@@ -172,6 +187,10 @@ def put_sound(root: Path) -> None:
     put(root, "evaluations", {"study_id": "sound"})
     put(root, "steps", {"step_id": "step"})
     put(root, "variations", VARIATION)
+    put(root, "intervention_outcomes", OUTCOME, {**OUTCOME, "new_tokens": 4, "generation_id": "g"})
+    put(root, "interventions", INTERVENTION, {**INTERVENTION, "strength": 0.1})
+    put(root, "trajectories", TRAJECTORY)
+    put(root, "drift_figures", DRIFT_FIGURE, {**DRIFT_FIGURE, "step": 0})
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,15 @@ ADDED = {
         "r2_shuffled_upper",
         "shuffle_count",
     },
-    "generations": {"source", "prompt_token_count", "sample", "stop_strings"},
+    "generations": {
+        "source",
+        "prompt_token_count",
+        "sample",
+        "stop_strings",
+        "steering_mode",
+        "steering_layers",
+        "intervention_id",
+    },
     "generation_tokens": {"top_tokens"},
 }
 

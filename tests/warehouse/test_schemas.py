@@ -18,7 +18,8 @@ OF_SOME_ALIGNMENTS = [
     "r2_dimensions",
 ]
 
-# The optional key columns: a label is for a prompt or for a completion; a figure may be of a group.
+# The optional key columns: a label is for a prompt or for a completion; a figure may be of a group,
+# or of no step.
 # A long trace may keep projections only.
 OPTIONAL_VECTORS = {
     ("generation_tokens", "vector"),
@@ -32,10 +33,13 @@ OPTIONAL_KEYS = {
     ("evaluations", "model"),
     ("evaluations", "prompt_set"),
     ("evaluations", "component"),
+    ("interventions", "strength"),
+    ("interventions", "is_positive"),
     ("evaluations", "layer"),
     ("evaluations", "fitted_on"),
     ("evaluations", "judged_on"),
     ("variations", "prompt_set"),
+    ("drift_figures", "step"),
 }
 
 every_table = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
@@ -60,6 +64,10 @@ def test_the_tables_are_those_of_the_design() -> None:
         "variations",
         "calibrations",
         "diagnostics",
+        "intervention_outcomes",
+        "interventions",
+        "trajectories",
+        "drift_figures",
     ]
 
 
