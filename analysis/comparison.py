@@ -208,7 +208,7 @@ def read_diagnoses(
         """
         select model, is_fault, verdict
         from diagnostics
-        where axis_id = ? and "check" = 'diagnosis'
+        where axis_id = ? and check_name = 'diagnosis'
         qualify row_number() over (partition by model order by run_id desc, prompt_set) = 1
         """,
         [axis_id],

@@ -16,7 +16,7 @@ order by model, prompt_set
 """
 
 _CHECKS = """
-select model, prompt_set, "check", is_fault, verdict, figures
+select model, prompt_set, check_name, is_fault, verdict, figures
 from diagnostics
 where study_id = ? and (model = ? or ? is null)
 order by model, prompt_set, place

@@ -105,7 +105,7 @@ def _columns(finding: Finding) -> dict[str, Any]:
         name: value if math.isfinite(value) else None for name, value in finding.figures.items()
     }
     return {
-        "check": finding.check,
+        "check_name": finding.check,
         "is_fault": finding.is_fault,
         "verdict": finding.verdict,
         "figures": json.dumps(figures),

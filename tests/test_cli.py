@@ -77,7 +77,7 @@ def test_a_study_runs_the_models_that_are_missing_and_prints_the_documented_keys
     assert set(study["models"]) == {"small", "large"}
     figures = study["models"]["small"]
     assert figures["layer"] == 2
-    assert set(study["baselines"]["marked"]) == {"bag_of_words", "prompt_length"}
+    assert study["baselines"]["marked"].keys() >= {"bag_of_words", "prompt_length"}
     for scorer in ("native", "universal", "leave_one_out"):
         assert 0 <= figures["auroc"]["marked"][scorer] <= 1
 

@@ -639,7 +639,7 @@ _VARIATIONS = Table(
 _DIAGNOSTICS = Table(
     name="diagnostics",
     grain="study, model, prompt set and check",
-    key=("study_id", "model", "prompt_set", "check"),
+    key=("study_id", "model", "prompt_set", "check_name"),
     schema=pa.schema(
         [
             _column("study_id", TEXT, "the study diagnosed (evaluations.study_id)"),
@@ -647,7 +647,9 @@ _DIAGNOSTICS = Table(
             _MODEL_ID,
             _column("prompt_set", TEXT, "the prompts judged on"),
             _column("axis_id", TEXT, "the shared axis judged (axes.axis_id)"),
-            _column("check", TEXT, "what was looked for; diagnosis: the first fault of all checks"),
+            _column(
+                "check_name", TEXT, "what was looked for; diagnosis: the first fault of all checks"
+            ),
             _column("place", pa.int16(), "order of the checks: one explains those after it"),
             _column("is_fault", pa.bool_(), "true where the check found it"),
             _column("verdict", TEXT, "what was found, in plain words"),

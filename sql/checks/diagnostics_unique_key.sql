@@ -3,7 +3,7 @@ select
     study_id,
     model,
     prompt_set,
-    "check",
+    check_name,
     count(*) as copies
 from stg_diagnostics
 group by all

@@ -27,21 +27,21 @@ final as (
         study_id,
         model,
         prompt_set,
-        any_value(verdict) filter (where "check" = 'diagnosis') as diagnosis,
+        any_value(verdict) filter (where check_name = 'diagnosis') as diagnosis,
         any_value(value) filter (
-            where "check" = 'disagreement' and figure = 'cosine'
+            where check_name = 'disagreement' and figure = 'cosine'
         ) as cosine,
         any_value(value) filter (
-            where "check" = 'disagreement' and figure = 'auroc'
+            where check_name = 'disagreement' and figure = 'auroc'
         ) as auroc,
         any_value(value) filter (
-            where "check" = 'disagreement' and figure = 'auroc_lower'
+            where check_name = 'disagreement' and figure = 'auroc_lower'
         ) as auroc_lower,
         any_value(value) filter (
-            where "check" = 'disagreement' and figure = 'auroc_upper'
+            where check_name = 'disagreement' and figure = 'auroc_upper'
         ) as auroc_upper,
         any_value(value) filter (
-            where "check" = 'disagreement' and figure = 'native_auroc'
+            where check_name = 'disagreement' and figure = 'native_auroc'
         ) as native_auroc,
         any_value(value) filter (where figure = 'normal_auroc') as normal_auroc,
         any_value(value) filter (where figure = 'separation') as separation,
@@ -57,7 +57,7 @@ final as (
             where figure = 'tracking_negative'
         ) as tracking_negative,
         any_value(value) filter (where figure = 'shift') as shift,
-        bool_or(is_fault) filter (where "check" = 'disagreement') as is_contradiction
+        bool_or(is_fault) filter (where check_name = 'disagreement') as is_contradiction
     from figures
     group by study_id, model, prompt_set
 )

@@ -27,7 +27,7 @@ final as (
         model_id,
         prompt_set,
         axis_id,
-        "check",
+        check_name,
         place,
         figure,
         verdict,

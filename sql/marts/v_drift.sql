@@ -1,5 +1,5 @@
--- One row per drift analysis: does the positive class's projection rise while the model
--- speaks, more than the negative class's, and is it something else?
+-- One row per drift analysis: does the projection of the positive class rise while the
+-- model speaks, more than that of the negative class, and not for another reason.
 --
 -- axis_id: the axis (axes.axis_id)
 -- axis_name: its name (axes.name)

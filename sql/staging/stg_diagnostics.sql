@@ -6,7 +6,7 @@ select
     model_id,
     prompt_set,
     axis_id,
-    "check",
+    check_name,
     place,
     is_fault,
     verdict,

@@ -106,13 +106,19 @@ def test_a_ranking_carries_what_speaks_against_it(world):
 
 def test_a_fault_that_was_diagnosed_is_a_warning(tmp_path):
     world = make_answers(tmp_path / "lake", offsets=OFFSETS, prompt_count=40)
-    diagnosed = {"study_id": "study", "axis_id": AXIS, "check": "diagnosis", "run_id": "world"}
+    diagnosed = {"study_id": "study", "axis_id": AXIS, "check_name": "diagnosis", "run_id": "world"}
     put(
         world.root,
         "diagnostics",
         {**diagnosed, "model": "a", "is_fault": True, "verdict": "the sign is flipped"},
         {**diagnosed, "model": "b", "is_fault": False, "verdict": "nothing found"},
-        {**diagnosed, "model": "c", "check": "signal", "is_fault": True, "verdict": "no signal"},
+        {
+            **diagnosed,
+            "model": "c",
+            "check_name": "signal",
+            "is_fault": True,
+            "verdict": "no signal",
+        },
     )
     scoring_id, _ = run_comparison(world.root, "asked", ASKED)
     found = by_model(world.root, scoring_id)

@@ -86,7 +86,7 @@ def test_every_figure_is_a_row_of_its_own_and_every_check_is_there(diagnosed):
     assert counted[0]["n"] == sum(len(json.loads(row["figures"])) for row in stored)
     checks = rows(
         connection,
-        'select model, prompt_set, count(distinct "check") as n from v_diagnostics group by all',
+        "select model, prompt_set, count(distinct check_name) as n from v_diagnostics group by all",
     )
     assert {row["n"] for row in checks} == {13}
     for check in ("diagnostics_unique_key", "diagnostics_known_study"):
@@ -113,7 +113,7 @@ def test_the_command_takes_a_study_or_a_model(diagnosed):
     assert {row["model"] for row in ask("beta")} == {"beta"}
     checks = ask("beta", "--checks")
     assert len(checks) == 2 * 13
-    assert {row["check"] for row in checks if row["is_fault"]} >= {"disagreement", "few_rows"}
+    assert {row["check_name"] for row in checks if row["is_fault"]} >= {"disagreement", "few_rows"}
 
 
 def test_what_is_neither_a_study_nor_a_model_is_refused(diagnosed):

@@ -152,7 +152,7 @@ PLANTED: list[tuple[str, str, list[Row]]] = [
     ("token_projections_known", "token_projections", [{**TOKEN_PROJECTION, "generation_id": "?"}]),
     ("token_projections_unique_key", "token_projections", [TOKEN_PROJECTION]),
     ("generation_tokens_kept", "generation_tokens", [{**TOKEN, "step": -1, "vector": None}]),
-    ("diagnostics_unique_key", "diagnostics", [{"study_id": "s", "check": "signal"}] * 2),
+    ("diagnostics_unique_key", "diagnostics", [{"study_id": "s", "check_name": "signal"}] * 2),
     ("diagnostics_known_study", "diagnostics", [{"study_id": "gone"}]),
     ("evaluations_unique_key", "evaluations", [{"study_id": "s"}] * 2),
     ("evaluations_known_axis", "evaluations", [{"study_id": "s", "axis_id": "gone"}]),
