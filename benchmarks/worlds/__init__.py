@@ -26,8 +26,8 @@ _INTRODUCTION = """\
 Synthetic groups of models (`tests/worlds.py`): a prompt is a latent vector, every model shows it
 through a rotation of its own with noise, and what is planted is known exactly. Each row below is
 the share of seeded worlds in which something happened, with its standard error over the worlds.
-Rows without a goal are there for contrast. A share within two errors of its goal is not told from one
-that holds. `make bench ONLY=worlds` computes all of it again, over the numbers of worlds in
+Rows without a goal are there for contrast. A share within two errors of its goal is not told from
+one that holds. `make bench ONLY=worlds` computes all of it again, over the numbers of worlds in
 `benchmarks/worlds`, which may be more than those below.
 
 - **Intervals**: three models, 100 pairs to fit on and 100 others to judge on, strength 0.5 to 2.5
