@@ -17,10 +17,11 @@ import pyarrow as pa
 
 from ingest.models import LoadedModel
 from ingest.readings import Kept, Trace
+from warehouse.columns import TOP_TOKENS, VECTOR
 from warehouse.connection import connect_tables, rows
 from warehouse.locks import committing
 from warehouse.runs import Run
-from warehouse.schemas import TABLES, TOP_TOKENS, VECTOR
+from warehouse.schemas import TABLES
 from warehouse.sites import RESID_POST
 from warehouse.writer import (
     WRITTEN_BEFORE_GENERATIONS,

@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from warehouse.schemas import SKIPPED, STRINGS, TABLES, TEXT, TIME, VECTOR
+from warehouse.columns import SKIPPED, STRINGS, TEXT, TIME, VECTOR
+from warehouse.schemas import TABLES
 from warehouse.writer import content_key, rows_table, write_rows
 
 Row = dict[str, Any]

@@ -19,12 +19,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from warehouse.columns import Table
 from warehouse.errors import RootError
 from warehouse.inspection import EMPTY_FILE
 from warehouse.layout import require_root
 from warehouse.ledger import Record, read_ledger, removing, settle, sha256, table_lock, writing
 from warehouse.maintenance import maintenance_lock, retired_folder
-from warehouse.schemas import TABLES, Table
+from warehouse.schemas import TABLES
 from warehouse.writer import (
     WRITTEN_BEFORE_GENERATIONS,
     content_key,

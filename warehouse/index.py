@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from warehouse.columns import TEXT
 from warehouse.layout import NO_PARTITION, partition_folder
-from warehouse.schemas import TABLES, TEXT
+from warehouse.schemas import TABLES
 
 INDEX = ".index"
 

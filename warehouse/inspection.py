@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from warehouse.columns import Table
 from warehouse.layout import NO_PARTITION, partition_folder
 from warehouse.ledger import Entry, read_ledger, sha256
-from warehouse.schemas import TABLES, Table
+from warehouse.schemas import TABLES
 
 EMPTY_FILE = "schema.parquet"
 

@@ -14,9 +14,10 @@ from urllib.parse import quote
 
 import pyarrow.parquet as pq
 
+from warehouse.columns import Table
 from warehouse.errors import RootError
 from warehouse.locks import LOCKS, locked
-from warehouse.schemas import SCHEMA_VERSION, TABLES, Table
+from warehouse.schemas import SCHEMA_VERSION, TABLES
 
 MARKER = "warehouse.json"
 NO_PARTITION = "__none__"

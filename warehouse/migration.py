@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
+from warehouse.columns import Table
 from warehouse.errors import RootError
 from warehouse.inspection import EMPTY_FILE, data_files
 from warehouse.layout import read_version, write_marker
@@ -30,7 +31,7 @@ from warehouse.ledger import Record, ledger_file, record, write_ledger
 from warehouse.locks import LOCKS
 from warehouse.maintenance import maintenance_lock, retired_folder
 from warehouse.repairing import write_empty_file
-from warehouse.schemas import SCHEMA_VERSION, TABLES, Table
+from warehouse.schemas import SCHEMA_VERSION, TABLES
 from warehouse.writer import content_key, sync_folder, write_parquet
 
 BUILDING = ".migration"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from warehouse.columns import Table
 from warehouse.errors import RootError
 from warehouse.inspection import (
     EMPTY_FILE,
@@ -29,7 +30,7 @@ from warehouse.ledger import LEDGER, record, removing, settle, table_lock, writi
 from warehouse.maintenance import maintenance_lock
 from warehouse.restoring import restore_commands
 from warehouse.runs import record_run
-from warehouse.schemas import TABLES, Table
+from warehouse.schemas import TABLES
 from warehouse.writer import sync_folder
 
 QUARANTINE = ".quarantine"

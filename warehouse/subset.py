@@ -21,13 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from warehouse.columns import Table
 from warehouse.connection import Connection, connect, rows
 from warehouse.errors import ModelError, PromptError, RootError
 from warehouse.inspection import EMPTY_FILE, data_files
 from warehouse.layout import init_root, require_root
 from warehouse.ledger import Record, ledger_file, read_ledger, record, write_ledger
 from warehouse.runs import code_version
-from warehouse.schemas import TABLES, Table
+from warehouse.schemas import TABLES
 from warehouse.writer import content_key, rows_table, write_parquet
 
 _INGESTED = ("activations", "prompt_tokens", "generation_tokens", "token_projections")

@@ -21,11 +21,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from warehouse.columns import VECTOR, Table
 from warehouse.errors import NonFiniteError, RootError
 from warehouse.index import refresh_index
 from warehouse.layout import partition_folder
 from warehouse.ledger import Record, record, removing, table_lock, writing
-from warehouse.schemas import TABLES, VECTOR, Table
+from warehouse.schemas import TABLES
 
 KEY_LENGTH = 16
 # Whose rows count only once their completion is in `generations`, which is written last.

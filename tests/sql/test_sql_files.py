@@ -9,9 +9,10 @@ import duckdb
 import pytest
 
 from tests.rows import put
+from warehouse.columns import Table
 from warehouse.comments import read_header
 from warehouse.connection import SQL_FOLDER, Connection, connect, query, rows, sql_files
-from warehouse.schemas import TABLES, Table
+from warehouse.schemas import TABLES
 
 FILES = sorted(SQL_FOLDER.glob("*/*.sql"))
 KINDS = {"staging": "view", "marts": "view", "macros": "macro"}

@@ -19,11 +19,12 @@ from tests.rows import put
 from tests.warehouse.sound import activation_group, put_chunk, put_warehouse, vectors_of
 from warehouse import inspection
 from warehouse.checks import check
+from warehouse.columns import Table
 from warehouse.inspection import inspect_files
 from warehouse.layout import MARKER
 from warehouse.repairing import adopt_file, repair
 from warehouse.runs import Run
-from warehouse.schemas import TABLES, Table
+from warehouse.schemas import TABLES
 from warehouse.writer import content_key, data_file, write_parquet
 
 

@@ -7,7 +7,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from warehouse.schemas import TABLES, VECTOR, Table
+from warehouse.columns import VECTOR, Table
+from warehouse.schemas import TABLES
 
 # What only some alignments have, in the order of their columns.
 OF_SOME_ALIGNMENTS = [
