@@ -101,7 +101,15 @@ def fit(
 
     connection = connect(root, memory_limit=memory_limit)
     space = find_space(connection, known_as(model), site=site, pooling=pooling, template=template)
-    parameters = {"model": model, "prompts": prompts, "evaluate": evaluate, "direction": direction}
+    parameters = {
+        "model": model,
+        "prompts": prompts,
+        "evaluate": evaluate,
+        "direction": direction,
+        "site": site,
+        "pooling": pooling,
+        "template": template,
+    }
     with record_run(root, "fit", parameters) as run:
         axes = fit_native(
             root,

@@ -43,6 +43,14 @@ _TRANSFER_SHOWN = {
     ),
 }
 
+_least_overlap_option = click.option(
+    "--least-overlap",
+    type=click.FloatRange(0.0, 1.0, min_open=True),
+    default=0.5,
+    show_default=True,
+    help="Jaccard overlap of five-grams from which prompts are near duplicates, kept together.",
+)
+
 
 @click.command()
 @click.argument("model")
@@ -82,13 +90,7 @@ _TRANSFER_SHOWN = {
     show_default=True,
     help="Which of the figures are printed; all are stored.",
 )
-@click.option(
-    "--least-overlap",
-    type=click.FloatRange(0.0, 1.0, min_open=True),
-    default=0.5,
-    show_default=True,
-    help="Jaccard overlap of five-grams from which prompts are near duplicates, kept together.",
-)
+@_least_overlap_option
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--allow-missing", is_flag=True, help="Go on where rows are missing.")
 @root_option
@@ -255,13 +257,7 @@ def calibrate(
     show_default=True,
     help="Which of the figures are printed; all are stored.",
 )
-@click.option(
-    "--least-overlap",
-    type=click.FloatRange(0.0, 1.0, min_open=True),
-    default=0.5,
-    show_default=True,
-    help="Jaccard overlap of five-grams from which prompts are near duplicates, kept together.",
-)
+@_least_overlap_option
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--allow-missing", is_flag=True, help="Go on where projections are missing.")
 @root_option

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -60,7 +61,7 @@ def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
     if not tokenizer:
         raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or tokenizer.model)")
     template = _chat_template(folder)
-    weights_hash = files_hash([*weights, config])
+    weights_hash = _weights_hash(weights, config)
     adapter_hash = _adapter_hash(spec)
     tokenizer_hash = files_hash(tokenizer)
     template_hash = hashlib.sha256(template.encode()).hexdigest() if template else None
@@ -76,6 +77,21 @@ def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
         tokenizer_hash=tokenizer_hash,
         template_hash=template_hash,
     )
+
+
+def _weights_hash(weights: Iterable[Path], config: Path) -> str:
+    """Of the weight files and what the configuration says of the model.
+
+    The version of transformers that wrote it says nothing: a model that was converted here, and
+    again after an upgrade, is one model.
+    """
+    try:
+        described = json.loads(config.read_text())
+        described.pop("transformers_version", None)
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{config} cannot be read: {error}") from error
+    text = files_hash(weights) + json.dumps(described, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _adapter_hash(spec: ModelSpec) -> str | None:

@@ -108,17 +108,35 @@ def _import(parameters: dict[str, Any]) -> list[str]:
 
 
 def _study(parameters: dict[str, Any]) -> list[str]:
+    """The group is in the names of the axes: a study of one is run as one again."""
     words = []
-    for model in parameters["models"]:
-        words += ["--model", model]
-    names = ("reference", "prompts", "align", "evaluate", "align_rows", "layer_fraction")
-    words += _options(parameters, *names, "ridge_lambda", "pooling", "template", "seed")
+    group, reference = parameters["label"], parameters["reference"]
+    if group != reference.partition("@")[0]:
+        words += ["--group", group]
+    else:
+        for model in parameters["models"]:
+            words += ["--model", model]
+    names = ("reference", "prompts", "align", "evaluate", "align_rows", "layer_policy")
+    words += _options(parameters, *names, "layer_fraction", *_METHODS, *_SPACE, "seed")
+    words += ["--no-scale"] if parameters.get("is_scaled") is False else []
     return words + (["--allow-missing"] if parameters.get("allow_missing") else [])
 
 
+_METHODS = (
+    "direction",
+    "alignment",
+    "ridge_lambda",
+    "lambda_policy",
+    "rank",
+    "hidden_width",
+    "alignment_shuffles",
+    "universal",
+)
+_SPACE = ("site", "pooling", "template")
+
+
 def _fit(parameters: dict[str, Any]) -> list[str]:
-    names = ("prompts", "evaluate", "pooling", "template")
-    return [parameters["model"], *_options(parameters, *names)]
+    return [parameters["model"], *_options(parameters, "prompts", "evaluate", "direction", *_SPACE)]
 
 
 def _evaluate(parameters: dict[str, Any]) -> list[str]:

@@ -78,6 +78,11 @@ per_model as (
         'regime_break' as claim,
         *
     from v_claim_regime_break
+    union all by name
+    select
+        'unsafe_drift' as claim,
+        *
+    from v_claim_unsafe_drift
 ),
 
 decided as (

@@ -30,7 +30,7 @@ def decided(root: Path, **world: Any) -> dict[str, str]:
     )
     study_id = run_study(root, definition)
     found = verdicts(connect(root), study_id).table.to_pylist()
-    assert {row["claim"] for row in found} == {*CLAIMS, "unsafe_drift"}
+    assert {row["claim"] for row in found} == {*CLAIMS}
     return {row["claim"]: row["verdict"] for row in found if row["prompt_set"] == "other"}
 
 

@@ -136,6 +136,11 @@ def _change_the_configuration(folder: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "rms_norm_eps": 1e-3}))
 
 
+def _write_by_another_transformers(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "transformers_version": "5.0.1"}))
+
+
 def _touch_everything(folder: Path) -> None:
     for path in folder.iterdir():
         path.touch()
@@ -152,6 +157,7 @@ def _add_a_readme(folder: Path) -> None:
         (_change_a_token, True),
         (_change_the_template, True),
         (_change_the_configuration, True),
+        (_write_by_another_transformers, False),
         (_touch_everything, False),
         (_add_a_readme, False),
     ],
@@ -162,6 +168,12 @@ def test_the_identity_changes_when_the_rows_would(
     before = identify(llama, llama_folder, "float32")
     change(llama_folder)
     assert (identify(llama, llama_folder, "float32").model_id != before.model_id) is is_another
+
+
+def test_a_configuration_that_is_not_json_is_one_line(llama: ModelSpec, llama_folder: Path) -> None:
+    (llama_folder / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="config.json cannot be read"):
+        identify(llama, llama_folder, "float32")
 
 
 def test_the_identity_depends_on_dtype_and_name_and_not_on_the_place(

@@ -177,3 +177,49 @@ def test_claims_without_rows_are_undecided_and_say_what_to_run(root):
     found = judged(root, in_sample, prompt_set="fitted")
     for row in found.values():
         assert row["verdict"] == "undecided" and row["to_decide"] and row["estimate"] is None
+
+
+@pytest.mark.parametrize(
+    ("figures", "failed", "verdict"),
+    [
+        # positive slope, difference: estimate with a reach of 0.1
+        ((0.5, 0.4), (), "supported"),
+        ((0.5, 0.4), ("matched_length",), "not supported"),
+        ((0.5, 0.05), (), "undecided"),
+        ((0.5, -0.4), (), "not supported"),
+    ],
+)
+def test_drift_is_supported_under_every_control_only(root, figures, failed, verdict):
+    slope, difference = figures
+    named = {"drift_id": "d", "model": "a", "axis_id": "u", "prompt_set": "other"}
+    put(root, "axes", {"axis_id": "u"})
+    put(
+        root,
+        "drift_figures",
+        drift_figure(named, "positive_slope", "none", slope),
+        drift_figure(named, "slope_difference", "none", difference),
+        *(
+            drift_figure(
+                named,
+                "slope_difference",
+                control,
+                -difference if control in failed else difference,
+            )
+            for control in ("lasting", "matched_length", "matched_prompt")
+        ),
+    )
+    group = [{**row, "axis_id": "u"} for row in model("a")]
+    found = judged(root, group)["unsafe_drift"]
+    assert (found["verdict"], found["estimate"]) == (verdict, difference)
+
+
+def drift_figure(named: Row, metric: str, control: str, estimate: float) -> Row:
+    return {
+        **named,
+        "metric": metric,
+        "control": control,
+        "estimate": estimate,
+        "lower": estimate - 0.1,
+        "upper": estimate + 0.1,
+        "parameters": "{}",
+    }
