@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs in .venv, which `make setup` builds.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest demo test check bench docs report
+.PHONY: help setup ingest demo test check bench docs findings report
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,7 +21,7 @@ OPTIONS ?=
 ONLY ?=
 # A file of prompts (a column text) for the benchmark of ingest instead of the built-in ones.
 BENCH_PROMPTS ?=
-# make docs: a demo warehouse whose answers the cookbook records, and docs/findings.md judges.
+# make docs: a demo warehouse whose answers the cookbook records.
 RECORD ?=
 
 OUT = $(ROOT)/out
@@ -84,7 +84,9 @@ bench: $(INSTALLED) ## Measure: make bench [ONLY=ingest BENCH_PROMPTS=]; results
 
 docs: $(TESTABLE) ## Write the generated pages of docs again: make docs [RECORD=lake] asks the demo anew.
 	$(VENV)/bin/python -m docs.generate $(if $(RECORD),--record $(RECORD))
-	$(if $(RECORD),$(VENV)/bin/python -m docs.findings --root $(RECORD))
+
+findings: demo $(TESTABLE) ## Run what docs/findings.md judges on the demo's warehouse, and write the page.
+	$(VENV)/bin/python -m docs.findings --run --root $(ROOT)
 
 report: $(INSTALLED) ## The last study of the warehouse as Markdown.
 	$(AXES) report --root $(ROOT) -o $(OUT)/report.md

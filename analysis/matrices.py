@@ -77,7 +77,7 @@ class Matrix:
     """
 
     read: Callable[[], Rows]
-    prompt_ids: tuple[str, ...]
+    ids: pa.StringArray
     texts: pa.StringArray
     is_positive: Bool[np.ndarray, " row"] | None
     groups: Int[np.ndarray, " row"]
@@ -87,6 +87,11 @@ class Matrix:
     @cached_property
     def x(self) -> Rows:
         return self.read()
+
+    @cached_property
+    def prompt_ids(self) -> tuple[str, ...]:
+        """The ids as Python strings, which take four times their room: only when asked for."""
+        return tuple(self.ids.to_pylist())
 
     @cached_property
     def row_set_hash(self) -> str:
@@ -110,7 +115,7 @@ class Matrix:
         return replace(
             self,
             read=partial(take, self.x, index),
-            prompt_ids=tuple(self.prompt_ids[i] for i in index),
+            ids=self.ids.take(pa.array(index)),
             texts=self.texts.take(pa.array(index)),
             is_positive=None if self.is_positive is None else self.is_positive[index],
             groups=self.groups[index],
@@ -198,7 +203,7 @@ def load_matrix(
         )
     return Matrix(
         read=partial(_read_vectors, connection, space, _text_array(table.column("prompt_id"))),
-        prompt_ids=tuple(table.column("prompt_id").to_pylist()),
+        ids=table.column("prompt_id").combine_chunks(),
         texts=table.column("text").combine_chunks(),
         is_positive=None if unlabelled_count else labels.to_numpy().astype(bool),
         groups=number_groups(table.column("pair_id").combine_chunks()),

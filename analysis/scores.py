@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import norm, rankdata
+from scipy.special import ndtr, ndtri
 
 _ROUNDING = 1e-12
 
@@ -45,7 +45,7 @@ def auroc(scores: Float[np.ndarray, " row"], labels: Bool[np.ndarray, " row"]) -
     pairs = positive_count * (len(labels) - positive_count)
     if not pairs:
         return float("nan")
-    rank_sum = rankdata(scores)[labels].sum()
+    rank_sum = _midranks(scores)[labels].sum()
     return float((rank_sum - positive_count * (positive_count + 1) / 2) / pairs)
 
 
@@ -56,7 +56,7 @@ def aurocs(
     labels = np.broadcast_to(labels, scores.shape)
     positive_count = labels.sum(axis=1)
     pairs = positive_count * (scores.shape[1] - positive_count)
-    rank_sum = np.where(labels, rankdata(scores, axis=1), 0.0).sum(axis=1)
+    rank_sum = np.where(labels, _midranks(scores), 0.0).sum(axis=1)
     won = rank_sum - positive_count * (positive_count + 1) / 2
     return np.divide(won, pairs, where=pairs > 0, out=np.full(len(scores), np.nan))
 
@@ -75,7 +75,7 @@ def auroc_interval(
     variance = _covariance(scores[None], labels, groups)
     if variance is None:
         return Estimate(area)
-    reach = float(norm.ppf(0.5 + level / 2) * np.sqrt(variance[0, 0]))
+    reach = float(ndtri(0.5 + level / 2) * np.sqrt(variance[0, 0]))
     return Estimate(area, max(area - reach, 0.0), min(area + reach, 1.0))
 
 
@@ -106,8 +106,8 @@ def auroc_difference(
     if error < _ROUNDING:
         p_value = 1.0 if abs(difference) < _ROUNDING else None
         return Estimate(difference, difference, difference, p_value)
-    reach = float(norm.ppf(0.5 + level / 2)) * error
-    p_value = float(2 * norm.sf(abs(difference) / error))
+    reach = float(ndtri(0.5 + level / 2)) * error
+    p_value = float(2 * ndtr(-abs(difference) / error))
     lower, upper = max(difference - reach, -1.0), min(difference + reach, 1.0)
     return Estimate(difference, lower, upper, p_value)
 
@@ -146,7 +146,15 @@ def _placements(
     scores: Float[np.ndarray, "scorer row"], labels: Bool[np.ndarray, " row"]
 ) -> tuple[Float[np.ndarray, "scorer positive"], Float[np.ndarray, "scorer negative"]]:
     positive, negative = scores[:, labels], scores[:, ~labels]
-    ranks = rankdata(scores, axis=1)
-    above = (ranks[:, labels] - rankdata(positive, axis=1)) / negative.shape[1]
-    below = 1.0 - (ranks[:, ~labels] - rankdata(negative, axis=1)) / positive.shape[1]
+    ranks = _midranks(scores)
+    above = (ranks[:, labels] - _midranks(positive)) / negative.shape[1]
+    below = 1.0 - (ranks[:, ~labels] - _midranks(negative)) / positive.shape[1]
     return above, below
+
+
+def _midranks(scores: Float[np.ndarray, "*scorer row"]) -> Float[np.ndarray, "*scorer row"]:
+    """Ranks from 1 within each scorer; equal scores share the mean of their ranks."""
+    # Imported here: scipy.stats takes as much memory as a fit under a memory limit is given.
+    from scipy.stats import rankdata
+
+    return rankdata(scores, axis=-1)

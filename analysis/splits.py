@@ -1,12 +1,12 @@
-"""Rows to fit on and rows to judge on, parted before anything is centred or selected."""
+"""Rows to fit on and rows to judge on, parted before anything is centred or selected.
+
+scikit-learn and scipy are imported where they are used: a fit under a memory limit needs neither.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import StratifiedGroupKFold
 
 from warehouse.errors import LabelError
 
@@ -28,6 +28,8 @@ def grouped_folds(
     There are fewer folds where a class lies in fewer groups than `fold_count`, so that every fold
     can hold it; raises `LabelError` where one lies in a single group.
     """
+    from sklearn.model_selection import StratifiedGroupKFold
+
     least = min(len(np.unique(groups[labels == kind])) for kind in np.unique(labels))
     if least < 2:
         raise LabelError(_TOO_FEW)
@@ -45,6 +47,9 @@ def joined_groups(*groupings: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"
     >>> joined_groups(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
     [0, 0, 0, 1]
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     rows = np.arange(len(groupings[0]))
     result = np.zeros(len(rows), dtype=np.int64)
     for index, grouping in enumerate(groupings):

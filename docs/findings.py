@@ -1,13 +1,17 @@
 """Write docs/findings.md and its figures from a warehouse: what holds, with effect and control.
 
-`python -m docs.findings --root lake` (called by `make docs RECORD=lake`). Every section is a query
-of docs/findings, a rule that says in words what its rows show, and a figure; where the rows are
-missing the page says which command brings them. Only numbers are read, no text of any completion.
+`make findings` runs the commands of the page on the warehouse of `make demo` and writes it;
+`python -m docs.findings --root lake` only writes. Every section is a query of docs/findings, a rule
+that says in words what its rows show, and a figure; where the rows are missing the page says which
+command brings them. Only numbers are read, no text of any completion.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +40,7 @@ FIGURES = FOLDER / "figures"
 Row = dict[str, Any]
 
 _INTRODUCTION = """\
-<!-- Written by docs/findings.py (make docs RECORD=lake); edit the source, not this file. -->
+<!-- Written by docs/findings.py (make findings); edit the source, not this file. -->
 
 # Findings on the demo's models
 
@@ -47,7 +51,8 @@ the unsafe class of `demo_safety`. No completion is printed here or read to writ
 These are models of 0.1 to 0.5 billion parameters, 32 tokens of each answer, and prompts that the
 axis was fitted on; a claim that fails here may hold elsewhere, and the other way round.
 
-The warehouse is that of `make demo`, with longer answers and their labels:
+The warehouse is that of `make demo`, with longer answers and their labels. `make findings` runs these
+commands and those below on it, and writes this page:
 
 ```
 {commands}
@@ -59,6 +64,10 @@ _AXIS = "universal/demo/18/demo_safety/lambda-held_out"
 _ANSWERS = (
     "--prompts demo_safety --limit 240 --max-new-tokens 32 --labeler refusal_substring --negated "
     "--only positive"
+)
+_STEERED = (
+    f"--axis {_AXIS} --prompts demo_safety --limit 24 --benign demo_alignment --benign-limit 8 "
+    "--strengths=-0.16,-0.08,0.08,0.16 --shuffled 3 --orthogonal 1 --max-new-tokens 24"
 )
 # Gemma is a base model: it has no chat template.
 _COMMANDS = (
@@ -236,9 +245,10 @@ SECTIONS = (
         "directions of the same norm. `refusal_openers` is the log-odds that the answer opens as "
         "a refusal does; `kl` and `log_perplexity` on benign texts are what it costs.",
         (
-            f"axes intervene smollm2-135m --axis native/smollm2-135m/23/demo_safety --axis {_AXIS} "
-            "--prompts demo_safety --limit 24 --benign demo_alignment --benign-limit 8 "
-            "--strengths=-0.16,-0.08,0.08,0.16 --shuffled 3 --orthogonal 1",
+            f"axes intervene smollm2-135m --axis native/smollm2-135m/23/demo_safety {_STEERED} "
+            "--complete-controls",
+            "axes intervene qwen2.5-coder-0.5b --axis native/qwen2.5-coder-0.5b/18/demo_safety "
+            f"{_STEERED}",
         ),
         intervention_verdict,
         intervention_figure,
@@ -272,6 +282,15 @@ def write_findings(root: Path, page: Path = FOLDER / "findings.md") -> list[str]
     parts.append(_answer(connection, (QUERIES / "runs.sql").read_text()))
     page.write_text("\n".join(parts))
     return missing
+
+
+def run_commands(root: Path) -> None:
+    """Run every command of the page on `root`; raises `CalledProcessError` for one that fails."""
+    for command in (*_COMMANDS, *(line for section in SECTIONS for line in section.commands)):
+        click.echo(command, err=True)
+        program, *arguments = shlex.split(command)
+        path = Path(sys.executable).with_name(program)
+        subprocess.run([path, *arguments, "--root", root], check=True, stdout=sys.stderr)
 
 
 def _answer(connection: Connection, sql: str) -> str:
@@ -315,10 +334,13 @@ def _listed(names: Sequence[str]) -> str:
     "--root",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     required=True,
-    help="Warehouse of the demo with the rows of the second half.",
+    help="Warehouse of the demo.",
 )
-def main(root: Path) -> None:
+@click.option("--run", "is_run", is_flag=True, help="Run the commands of the page first.")
+def main(root: Path, is_run: bool) -> None:
     """Write the page."""
+    if is_run:
+        run_commands(root)
     for name in write_findings(root):
         click.echo(f"no rows for {name}: the page says which command brings them", err=True)
 

@@ -92,7 +92,7 @@ def comparison_figure(connection: Connection, found: Sequence[Row]) -> Figure:
 
 
 def intervention_figure(connection: Connection, found: Sequence[Row]) -> Figure:
-    """Per effect its interval, and the span of the random directions behind it."""
+    """Per effect its interval, with the span of the random directions behind it."""
     shown = [row for row in found if row["p_value"] is not None]
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(7.5, 0.8 + 0.24 * len(shown)), layout="constrained")
@@ -103,7 +103,8 @@ def intervention_figure(connection: Connection, found: Sequence[Row]) -> Figure:
             _whisker(panel, place, row["estimate"], row["lower"], row["upper"], BLUE, "o", False)
         panel.axvline(0, color=GREY, linewidth=0.8)
         names = [
-            f"{axis_label(row)}: {row['metric'].replace('_', ' ')}, {row['prompts_class']}"
+            f"{row['model']}, {axis_label(row)}: {row['metric'].replace('_', ' ')}, "
+            f"{row['prompts_class']}"
             for row in shown
         ]
         panel.set_yticks(range(len(shown)), names)

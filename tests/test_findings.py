@@ -148,5 +148,5 @@ def test_the_committed_page_shows_the_queries_and_figures_that_are_there():
     for section in SECTIONS:
         code = re.sub(r"--.*\n", "", section.sql).strip()
         has_rows = f"figures/{section.name}.svg" in text
-        assert (code in text) == has_rows, f"{section.name}: run `make docs RECORD=lake`"
+        assert (code in text) == has_rows, f"{section.name}: run `make findings`"
         assert (FOLDER / "figures" / f"{section.name}.svg").exists() == has_rows

@@ -3,7 +3,7 @@
 -- a class is missing. Same figure as the macro auroc, exact for any number of rows.
 -- All groups are ranked in one sort, by a number for each group: sorting by its three
 -- names takes three times as long. A midrank is half the sum of the first and the last
--- rank among equals.
+-- rank among equals; the last is cume_dist times the rows of the group.
 --
 -- auroc: chance that a positive row projects above a negative one, ties half; null
 --   where a class is missing
@@ -60,7 +60,8 @@ ranks as (
     select
         group_number,
         is_positive,
-        rank() over ranked + count(*) over ranked as twice_midrank
+        rank() over ranked as first_rank,
+        cume_dist() over ranked as last_rank_share
     from scored
     window ranked as (
         partition by group_number
@@ -71,7 +72,8 @@ ranks as (
 sums as (
     select
         group_number,
-        sum(twice_midrank) / 2 as positive_rank_sum
+        sum(first_rank) as first_rank_sum,
+        sum(last_rank_share) as last_rank_share_sum
     from ranks
     where is_positive
     group by group_number
@@ -88,9 +90,12 @@ final as (
         numbered.prompt_set,
         numbered.layer,
         (
-            sums.positive_rank_sum
-            - numbered.positive_count * (numbered.positive_count + 1) / 2
+            sums.first_rank_sum
+            + sums.last_rank_share_sum
+            * (numbered.positive_count + numbered.negative_count)
+            - numbered.positive_count * (numbered.positive_count + 1)
         )
+        / 2
         / nullif(numbered.positive_count * numbered.negative_count, 0) as auroc,
         numbered.positive_count,
         numbered.negative_count,
