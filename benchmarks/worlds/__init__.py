@@ -16,7 +16,7 @@ from benchmarks.worlds.rates import Rate
 from benchmarks.worlds.recovery import measure_recovery, spread_of_cosines
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "worlds.md"
-INTERVAL_WORLDS, NULL_WORLDS, RECOVERY_WORLDS = 2000, 1000, 250
+INTERVAL_WORLDS, NULL_WORLDS, RECOVERY_WORLDS = 600, 600, 100
 
 _INTRODUCTION = """\
 <!-- Written by benchmarks/worlds (make bench ONLY=worlds); edit the source, not this file. -->
@@ -27,8 +27,7 @@ Synthetic groups of models (`tests/worlds.py`): a prompt is a latent vector, eve
 through a rotation of its own with noise, and what is planted is known exactly. Each row below is
 the share of seeded worlds in which something happened, with its standard error over the worlds.
 Rows without a goal are there for contrast. A share within two errors of its goal is not told from
-one that holds. `make bench ONLY=worlds` computes all of it again, over the numbers of worlds in
-`benchmarks/worlds`, which may be more than those below.
+one that holds. `make bench ONLY=worlds` computes all of it again.
 
 - **Intervals**: three models, 100 pairs to fit on and 100 others to judge on, strength 0.5 to 2.5
   standard deviations, noise 0.05 to 0.5, axes turned by 0 to 0.6 radians. The truth of an axis that

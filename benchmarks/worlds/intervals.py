@@ -28,9 +28,9 @@ PAIRS = 100
 
 def measure_intervals(world_count: int) -> list[Rate]:
     """Coverage of every interval, over `world_count` worlds of each kind."""
-    independent = over_worlds(_independent, world_count, first_seed=0)
-    grouped = over_worlds(_grouped, world_count, first_seed=1_000_000)
-    angles = over_worlds(_angle, world_count, first_seed=2_000_000)
+    independent = over_worlds(_independent, world_count, first_seed=50_000_000)
+    grouped = over_worlds(_grouped, world_count, first_seed=51_000_000)
+    angles = over_worlds(_angle, world_count, first_seed=52_000_000)
     found = []
     for worlds in (independent, grouped, angles):
         for name in worlds[0]:

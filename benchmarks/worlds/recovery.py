@@ -44,15 +44,15 @@ FAULTS: dict[str, tuple[dict[str, object], str, str]] = {
 
 def measure_recovery(world_count: int) -> list[Rate]:
     """Recovery, transfer and flags over `world_count` worlds; diagnoses over a fifth as many."""
-    planted = over_worlds(_planted, world_count, first_seed=20_000_000)
-    confounded = over_worlds(_confounded, world_count, first_seed=21_000_000)
+    planted = over_worlds(_planted, world_count, first_seed=80_000_000)
+    confounded = over_worlds(_confounded, world_count, first_seed=81_000_000)
     found = [
         rate(part, name, [world[name] for world in worlds], _goal(name))
         for part, worlds in ((PLANTED, planted), (CONFOUNDED, confounded))
         for name in worlds[0]
     ]
     for place, (fault, (_, _, check)) in enumerate(FAULTS.items()):
-        first = 22_000_000 + place * 100_000
+        first = 82_000_000 + place * 100_000
         names = over_worlds(_Diagnosed(fault), max(world_count // 5, 1), first_seed=first)
         outcomes = [name == check for name in names]
         found.append(rate(DIAGNOSED, f"{fault}: {check}", outcomes, (0.9, 1.0)))
@@ -138,7 +138,7 @@ def spread_of_cosines(world_count: int) -> dict[float, np.ndarray]:
         strength: np.quantile(
             [
                 _cosine(_fitted(seed, strength=strength))
-                for seed in range(20_000_000, 20_000_000 + world_count)
+                for seed in range(80_000_000, 80_000_000 + world_count)
             ],
             [0.05, 0.5, 0.95],
         )
