@@ -1,9 +1,11 @@
 """Activations leave the warehouse: a prompt set at some layers, with prompts, labels and a card.
 
-`safetensors`, `npz`  an array `layer.{N}` `[prompt, d_model]` float32 for each layer, and beside the
-                      file NAME.index.parquet with a row for each of their rows
-`parquet`, `arrow`, `datasets`  a row for each prompt and layer: the columns of the index, `layer`
-                      and `vector`; `datasets` is a folder for `datasets.load_from_disk`
+`safetensors`, `npz`
+    an array `layer.{N}` `[prompt, d_model]` float32 for each layer, and beside the file
+    NAME.index.parquet with a row for each of their rows
+`parquet`, `arrow`, `datasets`
+    a row for each prompt and layer: the columns of the index, `layer` and `vector`; `datasets` is
+    a folder for `datasets.load_from_disk`
 
 The card is JSON: in the header of safetensors, the array `card` of npz, the schema's metadata of
 Parquet and Arrow, the description of a data set. `axes activations import` reads each of them. One

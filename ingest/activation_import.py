@@ -1,8 +1,8 @@
 """The job: vectors that others computed, from a file into the warehouse, with prompts and labels.
 
-The rows are under the invariants of those that our own jobs write: one width, finite, each key once,
-the layer a zero-based block whose output the vector is. What is there already is compared and not
-written again.
+The rows are under the invariants of those that our own jobs write: one width, finite, each key
+once, the layer a zero-based block whose output the vector is. What is there already is compared and
+not written again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from warehouse.writer import content_key, data_file, rows_table, vector_array, w
 
 COMMAND = "activations import"
 CONVENTIONS = ("blocks", "hidden_states")
-_STATED = ("layers_are", "site", "pooling", "template", "prompt_set")
 _FLUSH_BYTES = 96 << 20
 
 
@@ -85,15 +84,15 @@ def import_activations(
     """
     init_root(root)
     given = open_given(file, index)
-    stated = {
+    said = {
         "layers_are": layers_are,
         "site": site,
         "pooling": pooling,
         "template": template,
         "prompt_set": prompt_set,
     }
-    stated = {name: stated[name] or given.card.get(name) for name in _STATED}
-    stated["template"] = _template(stated["template"] or "raw")
+    stated = {name: value or given.card.get(name) for name, value in said.items()}
+    stated["template"] = template = _template(stated["template"] or "raw")
     described = describe({**given.card.get("model", {}), **(model or {})}, width=given.d_model)
     items = _as_blocks(given.items, stated, described, skip_normed)
     prompts = given_prompts(root, given.index.drop(PLACE_COLUMNS, strict=False))
@@ -114,7 +113,7 @@ def import_activations(
         write_given_prompts(root, run, stated["prompt_set"], prompts, positive)
         _register(root, run, described)
         run.rows = 0
-        writer = _Writer(root, run, file, described, stated["template"], prompts)
+        writer = _Writer(root, run, file, described, template, prompts)
         with track(f"import {described.name}", _row_count(given), "rows") as advance:
             for part in given.parts():
                 if part.item in items:

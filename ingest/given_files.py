@@ -2,8 +2,8 @@
 
 *Arrays* (.npz, .safetensors): one `[prompt, d_model]` for each layer, whose name holds the layer's
 number and perhaps the site (`layer_12`, `blocks.12.hook_resid_post`), and beside the file an index
-with a row for each prompt. One array of any other name goes with an index that has a row for each of
-its rows, and a column `layer`.
+with a row for each prompt. One array of any other name goes with an index that has a row for each
+of its rows, and a column `layer`.
 *Tables* (.parquet, .arrow, a folder of HF datasets): a row for each prompt and layer, with the
 columns of the index, `layer` and `vector`.
 

@@ -85,9 +85,8 @@ def describe(said: Mapping[str, Any], *, width: int) -> GivenModel:
         raise ModelError(
             f"the vectors have {width} numbers, d_model of {given['name']} is {given['d_model']}"
         )
-    return GivenModel(
-        **{key: value if key in _NUMBERS else str(value) for key, value in given.items()}
-    )
+    texts = {key: str(value) for key, value in given.items() if key not in _NUMBERS}
+    return GivenModel(layer_count=given["layer_count"], d_model=width, **texts)
 
 
 _KEYS = tuple(field.name for field in fields(GivenModel))
