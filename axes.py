@@ -64,6 +64,16 @@ _COMMANDS = {
         "Why the universal axis ranks a study's prompts as it does.",
     ),
     "ingest": ("ingest.commands", "ingest", "Run models and store activations or traces."),
+    "activations": (
+        "analysis.activation_commands",
+        "activations",
+        "Activations to files for other tools, and from them.",
+    ),
+    "import-activations": (
+        "analysis.activation_commands",
+        "import_activations_command",
+        "The same as axes activations import.",
+    ),
     "intervene": (
         "analysis.intervene_commands",
         "intervene",

@@ -18,7 +18,7 @@ CLAIMS = {
     "gains_for_weak_models": "A model whose own direction is weak gains by it.",
     "no_threshold_transfer": "No threshold carries over from one model to another.",
     "regime_break": "In some model the universal axis breaks down.",
-    "unsafe_drift": "The positive class drifts upward while a model speaks.",
+    "upward_drift": "The positive class drifts upward while a model speaks.",
 }
 
 _VERDICTS = """

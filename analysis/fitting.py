@@ -29,6 +29,7 @@ from analysis.records import (
 from analysis.universal import universal_axis
 from warehouse.connection import Connection
 from warehouse.errors import CoverageError
+from warehouse.layers import stored_layers
 from warehouse.progress import track
 from warehouse.runs import Run
 from warehouse.writer import content_key
@@ -48,8 +49,9 @@ def fit_native(
     method: str = "mean_diff",
     allow_missing: bool = False,
 ) -> list[Axis]:
-    """Fit, register and project the direction of a method at every layer of a model.
+    """Fit, register and project the direction of a method at every layer that is stored.
 
+    That is every block of a model that was ingested whole; of some, as an import may bring, those.
     Each direction is projected on the prompts it was fitted on and on the sets of `evaluate`.
     """
     registered = registered_directions(connection, space)
@@ -57,8 +59,13 @@ def fit_native(
     scored: dict[str, list[Scored]] = {name: [] for name in (prompt_set, *evaluate)}
     prompt_ids: dict[str, tuple[str, ...]] = {}
     known: dict[str, dict[str, int]] = {}
-    with track(f"fit {space.model}", space.layer_count, "layers") as advance:
-        for layer in range(space.layer_count):
+    _, model_id, site, pooling, template = space.key
+    keys = {"model_id": model_id, "site": site, "pooling": pooling, "template": template}
+    layers = stored_layers(connection, space.model, keys, prompt_set) or range(space.layer_count)
+    if len(layers) < space.layer_count:
+        run.messages.append(f"{len(layers)} of {space.layer_count} layers are stored")
+    with track(f"fit {space.model}", len(layers), "layers") as advance:
+        for layer in layers:
             here = space.at(layer)
             matrices = {
                 name: load_matrix(connection, here, name, allow_missing=allow_missing)
@@ -182,7 +189,7 @@ def fit_axes(
             method=definition.direction,
             allow_missing=definition.allow_missing,
         )
-        native = layers[member.space.layer]
+        native = next(axis for axis in layers if axis.space.layer == member.space.layer)
         carried = partial(_carried, stored, native)
         target = members[definition.models.index(definition.reference)].space
         aligned.append(

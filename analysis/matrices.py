@@ -26,6 +26,7 @@ from warehouse.errors import (
     PromptError,
     QueryError,
 )
+from warehouse.imports import is_imported
 from warehouse.layers import layer_batches
 from warehouse.scratch import Rows, allocate
 from warehouse.sites import RESID_POST
@@ -190,9 +191,7 @@ def load_matrix(
         raise CoverageError(
             f"{space.model} has activations for {table.num_rows} of the {expected} prompts of "
             f"{prompt_set} at layer {space.layer} ({space.site}, {space.pooling}, "
-            f"{space.template}): run `axes ingest activations {space.model} "
-            f"--prompts {prompt_set} --site {space.site} --pooling {space.pooling} "
-            f"--template {space.template.partition('+')[0]}`"
+            f"{space.template}): {_how_to_bring(connection, space, prompt_set)}"
             + ("" if not table.num_rows else ", or go on without them with --allow-missing")
         )
     labels = table.column("is_positive")
@@ -209,6 +208,15 @@ def load_matrix(
         groups=number_groups(table.column("pair_id").combine_chunks()),
         missing_count=missing_count,
         query=matrix_query(space, prompt_set, limit),
+    )
+
+
+def _how_to_bring(connection: Connection, space: Space, prompt_set: str) -> str:
+    if is_imported(connection, f"{space.model}@{space.model_id}"):
+        return "this model's vectors were imported: bring these too with `axes activations import`"
+    return (
+        f"run `axes ingest activations {space.model} --prompts {prompt_set} --site {space.site} "
+        f"--pooling {space.pooling} --template {space.template.partition('+')[0]}`"
     )
 
 

@@ -310,6 +310,7 @@ def _ingest_missing(
     from ingest.selection import Selection
     from ingest.templates import Template
     from warehouse.connection import connect
+    from warehouse.imports import is_imported
     from warehouse.layout import init_root
 
     init_root(root)
@@ -319,7 +320,7 @@ def _ingest_missing(
     connection = connect(root)
     where = (definition.site, definition.pooling, definition.template)
     for model, origin in origins.items():
-        if not is_covered(connection, model, limits, *where):
+        if not is_imported(connection, model) and not is_covered(connection, model, limits, *where):
             selection = Selection(
                 sites=(definition.site,),
                 poolings=(find_pooling(definition.pooling),),

@@ -197,7 +197,7 @@ def _find_work(
 ) -> _Work:
     layer_count = job.layer_count()
     require_layers(job.spec.name, layer_count, [*(selection.layers or ()), *selection.token_layers])
-    key = (job.root, job.spec.name, job.identity.model_id, selection.template)
+    key = (job.root, job.spec.name, job.identity.model_id, selection.template.name)
     stored = StoredRows(job.root, job.spec.name, lambda: stored_items(*key))
     ids = [prompt.prompt_id for prompt in prompts]
     missing = missing_items(selection.items(layer_count), ids, stored.at_start)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -19,19 +20,33 @@ BUILTIN = Path(__file__).with_name("prompt_sets")
 
 OPTIONAL_COLUMNS = ("source", "category", "split", "license", "pair_id")
 
+_KINDS = "a .parquet, .csv, .jsonl or .txt file, or hf:OWNER/NAME"
+
 _HUB = re.compile(r"hf:(?P<path>[^:@]+)(?::(?P<config>[^@]+))?(?:@(?P<revision>.+))?")
 
 
 @dataclass(frozen=True)
 class PromptSource:
-    """Where a set comes from and how its columns are called there."""
+    """Where a set comes from and how its columns are called there.
 
-    source: str
+    A concept may come as two files instead of one `source`: line i of both is a matched pair where
+    `is_paired`.
+    """
+
+    source: str = ""
+    positive_file: str | None = None
+    negative_file: str | None = None
+    is_paired: bool = True
     columns: dict[str, str] = field(default_factory=dict)
     only_if_empty: str | None = None
     per_label: int | None = None
     license: str | None = None
     split: str = "train"
+
+    @property
+    def named(self) -> str:
+        """What the user called it."""
+        return self.source or f"{self.positive_file} and {self.negative_file}"
 
 
 @cache
@@ -43,14 +58,15 @@ def ready_sets() -> dict[str, PromptSource]:
 
 def prompt_source(prompt_set: str, source: str | None, **options: Any) -> PromptSource:
     """The source of a set: the one given, or the ready entry of that name."""
-    given = {name: value for name, value in options.items() if value}
-    if source is not None:
-        return PromptSource(source=source, **given)
+    given = {name: value for name, value in options.items() if value not in (None, {}, ())}
+    if source is not None or "positive_file" in given:
+        return PromptSource(source=source or "", **given)
     if prompt_set not in ready_sets():
         raise PromptError(
             f"{prompt_set} is not a ready set ({', '.join(ready_sets())}): "
-            "give a source: a .parquet, .csv or .jsonl file, or hf:OWNER/NAME"
+            f"give a source: {_KINDS}, or two files with --positive-file and --negative-file"
         )
+    given.pop("is_paired", None)
     return replace(ready_sets()[prompt_set], **given)
 
 
@@ -62,23 +78,63 @@ def known_labels() -> dict[str, list[str]]:
 
 def read_source(source: PromptSource) -> pl.DataFrame:
     """The source's rows as they are; raises `PromptError` where it cannot be read."""
-    kind, _, rest = source.source.partition(":")
-    if kind == "hf":
-        return _read_hub(source)
-    path = BUILTIN / rest if kind == "builtin" else Path(source.source).expanduser()
-    readers = {
+    if source.positive_file is not None and source.negative_file is not None:
+        return _read_classes(source, source.positive_file, source.negative_file)
+    return _read_hub(source) if source.source.startswith("hf:") else read_file(source.source)
+
+
+def read_file(name: str) -> pl.DataFrame:
+    """The rows of a local file, or of `builtin:FILE`; raises `PromptError`."""
+    readers: dict[str, Callable[[Path], pl.DataFrame]] = {
         ".parquet": pl.read_parquet,
         ".csv": lambda file: pl.read_csv(file, infer_schema=False),
         ".jsonl": pl.read_ndjson,
+        ".txt": _read_lines,
     }
+    kind, _, rest = name.partition(":")
+    path = BUILTIN / rest if kind == "builtin" else Path(name).expanduser()
     if path.suffix not in readers:
-        raise PromptError(
-            f"{source.source}: a .parquet, .csv or .jsonl file, or hf:OWNER/NAME, is expected"
-        )
+        raise PromptError(f"{name}: {_KINDS} is expected")
     try:
         return readers[path.suffix](path)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, UnicodeError, pl.exceptions.PolarsError) as error:
         raise PromptError(f"{path} cannot be read: {error}") from error
+
+
+def _read_lines(path: Path) -> pl.DataFrame:
+    """One prompt a line; empty lines at the end are none."""
+    lines = path.read_text(encoding="utf-8-sig").rstrip().split("\n")
+    return pl.DataFrame({"text": lines if lines != [""] else []}, schema={"text": pl.String})
+
+
+def class_labels(source: PromptSource) -> tuple[str, str]:
+    """The labels of a concept's two files: their names without the suffix, where those differ.
+
+    >>> class_labels(PromptSource(positive_file="a/formal.txt", negative_file="a/informal.txt"))
+    ('formal', 'informal')
+    """
+    files = (source.positive_file or "", source.negative_file or "")
+    positive, negative = (Path(file.removeprefix("builtin:")).stem for file in files)
+    is_told_apart = positive.lower() != negative.lower()
+    return (positive, negative) if is_told_apart else ("positive", "negative")
+
+
+def _read_classes(source: PromptSource, *files: str) -> pl.DataFrame:
+    """The rows of both files in turn, so that a first part of them has both classes."""
+    frames = []
+    for file, label in zip(files, class_labels(source), strict=True):
+        frame = read_file(file).with_row_index("line", 1).with_columns(label=pl.lit(label))
+        if source.is_paired and "pair_id" not in frame.columns:
+            frame = frame.with_columns(pair_id=pl.col("line").cast(pl.String))
+        frames.append(frame)
+    counts = [len(frame) for frame in frames]
+    if source.is_paired and counts[0] != counts[1]:
+        raise PromptError(
+            f"{files[0]} holds {counts[0]} prompts and {files[1]} {counts[1]}: the same line of "
+            "both is a matched pair; --unpaired if they are not matched"
+        )
+    both = pl.concat(frames, how="diagonal_relaxed")
+    return both.sort("line", maintain_order=True).drop("line")
 
 
 def _read_hub(source: PromptSource) -> pl.DataFrame:
@@ -115,7 +171,7 @@ def select_columns(frame: pl.DataFrame, source: PromptSource) -> pl.DataFrame:
     for ours, theirs in {"text": columns["text"], **source.columns}.items():
         if theirs not in frame.columns:
             raise PromptError(
-                f"{source.source} has no column {theirs!r} for the {ours}; it has "
+                f"{source.named} has no column {theirs!r} for the {ours}; it has "
                 f"{', '.join(frame.columns)}: say which with --{ours}-column"
             )
     if source.only_if_empty is not None:

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import polars as pl
@@ -19,6 +20,7 @@ import polars as pl
 from ingest.prompt_sources import (
     OPTIONAL_COLUMNS,
     PromptSource,
+    class_labels,
     known_labels,
     read_source,
     ready_sets,
@@ -70,11 +72,10 @@ def import_prompts(
     understood or contradict each other.
     """
     init_root(root)
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", prompt_set):
-        raise PromptError(f"{prompt_set!r} is no name for a set: letters, digits, _ . - only")
+    require_set_name(prompt_set)
     frame = select_columns(read_source(source), source)
-    texts, changed_count = _normalised(frame["text"].to_list(), keep_whitespace)
-    frame = frame.with_columns(pl.Series("text", texts, pl.String))
+    if not positive and source.positive_file is not None:
+        positive = class_labels(source)[:1]
     parameters = {
         "prompt_set": prompt_set,
         **asdict(source),
@@ -85,15 +86,52 @@ def import_prompts(
         "skip_unusable": skip_unusable,
     }
     with record_run(root, "prompts import", parameters) as run:
-        frame = _without_empty(run, frame, skip_unusable)
-        frame = _labelled(frame, positive)
-        _require_agreement(root, frame, labeler, prompt_set if replace_set else None)
-        unique = frame.unique("text", keep="first", maintain_order=True)
-        duplicate_count = len(frame) - len(unique)
-        if source.per_label is not None:
-            unique = _first_per_label(unique, source.per_label)
-        unique = unique.head(limit) if limit is not None else unique
-        is_new = _write_set(root, run, prompt_set, unique, labeler, replace_set)
+        return write_prompts(
+            root,
+            run,
+            prompt_set,
+            frame,
+            positive=positive,
+            labeler=labeler,
+            per_label=source.per_label,
+            limit=limit,
+            replace_set=replace_set,
+            keep_whitespace=keep_whitespace,
+            skip_unusable=skip_unusable,
+        )
+
+
+def write_prompts(
+    root: Path,
+    run: Run,
+    prompt_set: str,
+    frame: pl.DataFrame,
+    *,
+    positive: Sequence[str] = (),
+    labeler: str = "dataset",
+    per_label: int | None = None,
+    limit: int | None = None,
+    replace_set: bool = False,
+    keep_whitespace: bool = False,
+    skip_unusable: bool = False,
+    may_be_part: bool = False,
+) -> ImportSummary:
+    """Write the rows of `frame` (columns as `select_columns` gives) as a set, as a part of a job.
+
+    With `may_be_part` a set that is there, and holds these prompts with these labels among others,
+    is left as it is. Raises as `import_prompts` does.
+    """
+    texts, changed_count = _normalised(frame["text"].to_list(), keep_whitespace)
+    frame = frame.with_columns(pl.Series("text", texts, pl.String))
+    frame = _without_empty(run, frame, skip_unusable)
+    frame = _labelled(frame, positive)
+    _require_agreement(root, frame, labeler, prompt_set if replace_set else None)
+    unique = frame.unique("text", keep="first", maintain_order=True)
+    duplicate_count = len(frame) - len(unique)
+    if per_label is not None:
+        unique = _first_per_label(unique, per_label)
+    unique = unique.head(limit) if limit is not None else unique
+    is_new = _write_set(root, run, prompt_set, unique, labeler, replace_set, may_be_part)
     return ImportSummary(
         prompt_set=prompt_set,
         prompt_count=len(unique),
@@ -104,6 +142,12 @@ def import_prompts(
         skipped_count=len(run.skipped),
         is_new=is_new,
     )
+
+
+def require_set_name(prompt_set: str) -> None:
+    """Raise `PromptError` unless a prompt set may be called so."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", prompt_set):
+        raise PromptError(f"{prompt_set!r} is no name for a set: letters, digits, _ . - only")
 
 
 def import_ready_sets(root: Path, names: Iterable[str]) -> None:
@@ -248,7 +292,13 @@ def _first_per_label(frame: pl.DataFrame, count: int) -> pl.DataFrame:
 
 
 def _write_set(
-    root: Path, run: Run, prompt_set: str, frame: pl.DataFrame, labeler: str, replace_set: bool
+    root: Path,
+    run: Run,
+    prompt_set: str,
+    frame: pl.DataFrame,
+    labeler: str,
+    replace_set: bool,
+    may_be_part: bool,
 ) -> bool:
     """Write the set's file of labels, then of prompts: no reader sees prompts without labels."""
     if frame.is_empty():
@@ -271,7 +321,7 @@ def _write_set(
         [labeler, prompt_set],
     )
     prompts = frame.select(columns).to_dicts()
-    if there == prompts:
+    if there == prompts or (may_be_part and _holds(there, prompts)):
         return False
     if there and [row["text"] for row in there] != frame["text"].to_list() and not replace_set:
         raise PromptError(
@@ -289,6 +339,15 @@ def _write_set(
     write_rows(root, "prompts", rows_table("prompts", described), name=name, partition=prompt_set)
     run.rows = len(prompts)
     return True
+
+
+def _holds(there: Sequence[dict[str, Any]], prompts: Sequence[dict[str, Any]]) -> bool:
+    """Whether these prompts are all there, each with the label that it has, if any."""
+    known = {row["prompt_id"]: row["is_positive"] for row in there}
+    return all(
+        row["prompt_id"] in known and row["is_positive"] in (None, known[row["prompt_id"]])
+        for row in prompts
+    )
 
 
 def _unknown_set(root: Path, name: str) -> str:

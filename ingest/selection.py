@@ -63,7 +63,7 @@ class Selection:
         }
 
 
-def stored_items(root: Path, model: str, model_id: str, template: Template) -> dict[str, Items]:
+def stored_items(root: Path, model: str, model_id: str, template: str) -> dict[str, Items]:
     """Prompt id -> what is stored of it for this model version and template."""
     found = query(
         connect_tables(root, "activations", "prompt_tokens"),
@@ -81,7 +81,7 @@ def stored_items(root: Path, model: str, model_id: str, template: Template) -> d
         from items
         group by prompt_id
         """,
-        {"model": model, "model_id": model_id, "template": template.name},
+        {"model": model, "model_id": model_id, "template": template},
     )
     ids, texts = (found[name].to_pylist() for name in ("prompt_id", "items"))
     return {prompt_id: _parse_items(text) for prompt_id, text in zip(ids, texts, strict=True)}

@@ -51,3 +51,7 @@ class QueryError(AxesError):
 
 class AlignmentError(AxesError):
     """An alignment cannot be fitted as it is asked for."""
+
+
+class ImportFileError(AxesError):
+    """A file that others wrote does not hold what an import needs."""

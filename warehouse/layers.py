@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from warehouse.connection import Connection, is_limited, query, root_of, stream, vectors
+from warehouse.connection import Connection, is_limited, query, root_of, rows, stream, vectors
 from warehouse.errors import QueryError
 from warehouse.layout import partition_folder
 from warehouse.schemas import TABLES
@@ -42,6 +42,26 @@ def layer_batches(
         yield from _by_sql(connection, model, keys, layer)
     else:
         yield from _by_arrow(connection, model, keys, layer)
+
+
+def stored_layers(
+    connection: Connection, model: str, keys: Mapping[str, str], prompt_set: str
+) -> list[int]:
+    """The layers at which `model` has a vector with these `keys` of any prompt of a set."""
+    conditions = " and ".join(f"{name} = ${name}" for name in keys)
+    found = rows(
+        connection,
+        f"""
+        select distinct unnest(layers) as layer
+        from v_stored
+        where
+            model = $model and {conditions}
+            and prompt_id in (select prompt_id from prompts where prompt_set = $prompt_set)
+        order by layer
+        """,
+        {**keys, "model": model, "prompt_set": prompt_set},
+    )
+    return [row["layer"] for row in found]
 
 
 def _by_sql(

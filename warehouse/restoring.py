@@ -98,13 +98,31 @@ def _label(parameters: dict[str, Any]) -> list[str]:
 
 
 def _import(parameters: dict[str, Any]) -> list[str]:
-    words = [parameters["prompt_set"], *_listed(parameters.get("source"))]
+    words = [parameters["prompt_set"], *_listed(parameters.get("source") or None)]
+    words += _options(parameters, "positive_file", "negative_file")
+    words += ["--unpaired"] if parameters.get("is_paired") is False else []
     names = ("labeler", "limit", "per_label", "license", "split", "positive")
     words += _options(parameters, *names)
     for ours, theirs in (parameters.get("columns") or {}).items():
         words += [f"--{ours}-column", theirs]
     flags = ("keep_whitespace", "skip_unusable")
     return words + [f"--{name.replace('_', '-')}" for name in flags if parameters.get(name)]
+
+
+def _given_activations(parameters: dict[str, Any]) -> list[str]:
+    """What the file's own card says is stated all the same."""
+    said = dict(parameters["model"])
+    words = [parameters["file"], *_options(parameters, "index")]
+    words += ["--model", said.pop("name")] if "name" in said else []
+    words += _options(said, *_OF_GIVEN_MODEL)
+    if said.keys() - set(_OF_GIVEN_MODEL):
+        words += ["--model-card", "FILE-WITH-parameters.model"]
+    words += ["--prompts", parameters["prompt_set"]] if parameters.get("prompt_set") else []
+    words += _options(parameters, "layers_are", "site", "pooling", "template", "positive")
+    return words + (["--skip-normed"] if parameters.get("skip_normed") else [])
+
+
+_OF_GIVEN_MODEL = ("layer_count", "d_model", "revision", "computed_with")
 
 
 def _study(parameters: dict[str, Any]) -> list[str]:
@@ -171,6 +189,7 @@ _WRITERS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "ingest traces": _traces,
     "label": _label,
     "prompts import": _import,
+    "activations import": _given_activations,
     "study": _study,
     "fit": _fit,
     "evaluate": _evaluate,

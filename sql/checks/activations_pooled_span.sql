@@ -1,15 +1,33 @@
 -- Activations pooled over no token, over tokens that do not exist, or over others than
--- the strings that are kept.
+-- the strings that are kept. Of vectors that others computed the tokens may be unknown,
+-- and then nothing is said of them.
+with
+models as (
+    select model_id from stg_models
+    where split_part(source, ':', 1) = 'imported'
+)
+
 select
-    model,
-    prompt_id,
-    layer,
-    pooled_start,
-    pooled_end,
-    token_count
-from stg_activations
+    activations.model,
+    activations.prompt_id,
+    activations.layer,
+    activations.pooled_start,
+    activations.pooled_end,
+    activations.token_count
+from stg_activations as activations
+left join models on activations.model_id = models.model_id
 where
-    pooled_start < 0
-    or pooled_end <= pooled_start
-    or pooled_end > token_count
-    or len(pooled_tokens) != pooled_end - pooled_start;
+    (
+        activations.pooled_start < 0
+        or activations.pooled_end <= activations.pooled_start
+        or activations.pooled_end > activations.token_count
+        or len(activations.pooled_tokens)
+        != activations.pooled_end - activations.pooled_start
+    )
+    and not (
+        models.model_id is not null
+        and activations.token_count = 0
+        and activations.pooled_start = 0
+        and activations.pooled_end = 0
+        and len(activations.pooled_tokens) = 0
+    );

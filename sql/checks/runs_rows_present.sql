@@ -41,6 +41,6 @@ from stg_runs as runs
 left join present on runs.run_id = present.run_id
 left join left_out on runs.run_id = left_out.run_id
 where
-    runs.command in ('ingest activations', 'ingest traces')
+    runs.command in ('ingest activations', 'ingest traces', 'activations import')
     and runs.status = 'finished'
     and runs.rows > coalesce(present.row_count, 0) + coalesce(left_out.row_count, 0);

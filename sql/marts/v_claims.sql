@@ -36,7 +36,7 @@ claims as (
             'axes transfer AXIS --prompts SET, AXIS the universal one'
         ),
         (5, 'regime_break', 'prompts that are held out'),
-        (6, 'unsafe_drift', 'axes ingest traces MODEL --prompts SET, then axes drift')
+        (6, 'upward_drift', 'axes ingest traces MODEL --prompts SET, then axes drift')
     ) as listed (position, claim, to_decide)
 ),
 
@@ -80,9 +80,9 @@ per_model as (
     from v_claim_regime_break
     union all by name
     select
-        'unsafe_drift' as claim,
+        'upward_drift' as claim,
         *
-    from v_claim_unsafe_drift
+    from v_claim_upward_drift
 ),
 
 decided as (

@@ -95,6 +95,21 @@ def test_the_built_in_sets_import_by_name(root: Path) -> None:
     assert (alignment.positive_count, alignment.negative_count) == (0, 0)
 
 
+def test_demo_formality_is_60_pairs_of_formal_and_informal_requests(root: Path) -> None:
+    summary = import_prompts(root, "demo_formality", prompt_source("demo_formality", None))
+    assert (summary.prompt_count, summary.positive_count, summary.negative_count) == (120, 60, 60)
+    assert (summary.duplicate_count, summary.changed_count) == (0, 0)
+    found = rows(
+        connect(root),
+        "select pair_id, license, list(label order by label) as labels from v_prompts group by all",
+    )
+    assert len(found) == 60
+    assert all(row["labels"] == ["formal", "informal"] for row in found)
+    assert {row["license"] for row in found} == {"MIT"}
+    others = read_source(ready_sets()["demo_alignment"])["text"]
+    assert not {row["text"] for row in stored(root, "demo_formality")} & set(others)
+
+
 def test_a_folder_in_the_hubs_layout_is_read(root: Path, tmp_path: Path) -> None:
     source = hub_layout(tmp_path / "set", text=["b", "a"], label=[1, 0])
     import_prompts(root, "local", PromptSource(source))
@@ -141,7 +156,13 @@ def entry(name: str) -> dict[str, Any]:
 
 
 def test_the_ready_entries_name_their_places() -> None:
-    assert set(ready_sets()) == {"demo_safety", "demo_alignment", "prompt_safety", "alpaca"}
+    assert set(ready_sets()) == {
+        "demo_safety",
+        "demo_alignment",
+        "demo_formality",
+        "prompt_safety",
+        "alpaca",
+    }
     assert ready_sets()["alpaca"].source == "hf:tatsu-lab/alpaca"
     assert ready_sets()["prompt_safety"].source == "hf:SalKhan12/prompt-safety-dataset"
 

@@ -268,8 +268,8 @@ def test_a_source_that_cannot_be_read_is_a_domain_error(
         import_prompts(root, "set", PromptSource(str(path)))
     with pytest.raises(PromptError, match="cannot be read"):
         import_prompts(root, "set", PromptSource(str(tmp_path / "absent.csv")))
-    with pytest.raises(PromptError, match=r"a \.parquet, \.csv or \.jsonl file"):
-        import_prompts(root, "set", PromptSource("notes.txt"))
+    with pytest.raises(PromptError, match=r"a \.parquet, \.csv, \.jsonl or \.txt file"):
+        import_prompts(root, "set", PromptSource("notes.doc"))
 
 
 def test_without_a_source_only_ready_sets_have_a_name() -> None:

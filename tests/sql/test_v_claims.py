@@ -17,7 +17,7 @@ CLAIMS = {
     "gains_for_weak_models",
     "no_threshold_transfer",
     "regime_break",
-    "unsafe_drift",
+    "upward_drift",
 }
 
 
@@ -209,7 +209,7 @@ def test_drift_is_supported_under_every_control_only(root, figures, failed, verd
         ),
     )
     group = [{**row, "axis_id": "u"} for row in model("a")]
-    found = judged(root, group)["unsafe_drift"]
+    found = judged(root, group)["upward_drift"]
     assert (found["verdict"], found["estimate"]) == (verdict, difference)
 
 

@@ -10,7 +10,7 @@
 -- null_value: 0
 -- is_met: the positive class rises, more than the negative one, and under every control
 -- is_refuted: it rises less, or a control explains the difference
-create view v_claim_unsafe_drift as
+create view v_claim_upward_drift as
 with
 analyses as (
     select * from v_drift
