@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import altair as alt
 
 from analysis.charts.panels import (
-    ROWS,
     colours,
     faded,
     in_order,
@@ -85,7 +84,7 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
     x = alt.X("estimate:Q", title="AUROC").scale(zero=False)
     color = alt.Color("family:N", title=None, scale=colours(families))
     intervals = (
-        alt.Chart(ROWS)
+        alt.Chart()
         .mark_rule(strokeWidth=2)
         .encode(
             x=alt.X("lower:Q", title="AUROC"), x2="upper:Q", y=y, color=color, opacity=faded(pick)
@@ -93,7 +92,7 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
         .add_params(pick)
     )
     points = (
-        alt.Chart(ROWS)
+        alt.Chart()
         .mark_point(filled=True, size=60)
         .encode(
             x=x,
@@ -112,7 +111,7 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
             ],
         )
     )
-    chance = alt.Chart(ROWS).mark_rule(style=REFERENCE).encode(x=alt.datum(0.5))
+    chance = alt.Chart().mark_rule(style=REFERENCE).encode(x=alt.datum(0.5))
     scorer_count = len({row["scorer"] for row in rows})
     return panels(
         chance,
@@ -120,6 +119,7 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
         points,
         by="datum.model + ' on ' + datum.prompt_set",
         width=210,
+        margin=185,
         height=18 * scorer_count,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from analysis.charts.panels import (
-    ROWS,
+    LINES,
     classes,
     colours,
     dashes,
@@ -54,15 +54,10 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
     pick = picked("label")
     x = alt.X("projection:Q", title="projection")
     y = alt.Y("density:Q", title=None, axis=None, stack=None)
-    color = alt.Color("label:N", title=None, scale=colours(labels))
-    areas = (
-        alt.Chart(ROWS)
-        .mark_area()
-        .encode(x=x, y=y, color=color, opacity=faded(pick, 0.2))
-        .add_params(pick)
-    )
+    color = alt.Color("label:N", title=None, scale=colours(labels), legend=LINES)
+    areas = alt.Chart().mark_area().encode(x=x, y=y, color=color, opacity=faded(pick, 0.2))
     lines = (
-        alt.Chart(ROWS)
+        alt.Chart()
         .mark_line()
         .encode(
             x=x,
@@ -76,9 +71,10 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
                 word("row_count", "prompts of the class"),
             ],
         )
+        .add_params(pick)
     )
     by = "datum.scorer + ': ' + datum.model + ' on ' + datum.prompt_set"
-    return panels(areas, lines, by=by, height=130, independent=("x", "y"))
+    return panels(areas, lines, by=by, height=130, margin=0, independent=("x", "y"))
 
 
 SECTION = Section(

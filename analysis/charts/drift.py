@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from analysis.charts.panels import ROWS, colours, in_order, number, panels, word
+from analysis.charts.panels import colours, in_order, number, panels, word
 from analysis.charts.theme import REFERENCE
 from analysis.section import Row, Section
 
@@ -42,13 +42,13 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
     x = alt.X("step:Q", title="generated token")
     color = alt.Color("curve:N", title=None, scale=colours(curves), legend=None)
     nothing = (
-        alt.Chart(ROWS)
+        alt.Chart()
         .transform_calculate(nothing="datum.curve == 'running auroc' ? 0.5 : 0")
         .mark_line(style=REFERENCE)
         .encode(x=x, y="nothing:Q")
     )
     bands = (
-        alt.Chart(ROWS)
+        alt.Chart()
         .mark_area(opacity=0.2)
         .encode(
             x=x,
@@ -58,7 +58,7 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
         )
     )
     lines = (
-        alt.Chart(ROWS)
+        alt.Chart()
         .mark_line()
         .encode(
             x=x,
@@ -79,7 +79,17 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
         "datum.curve + ': ' + datum.model + ', ' + datum.template + ', ' + datum.max_new_tokens"
         " + ' tokens, by ' + datum.labeler"
     )
-    return panels(nothing, bands, lines, by=by, height=170, width=300, independent=("x", "y"))
+    return panels(
+        nothing,
+        bands,
+        lines,
+        by=by,
+        height=170,
+        width=300,
+        margin=0,
+        gutter=60,
+        independent=("x", "y"),
+    )
 
 
 SECTION = Section(

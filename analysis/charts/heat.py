@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from analysis.charts.panels import ROWS, in_order, panels
+from analysis.charts.panels import in_order, panels
 from analysis.charts.theme import SCHEME
 from analysis.section import Row
 
@@ -29,17 +29,15 @@ def heat_map(
     middle = sum(domain) / 2
     columns = list(dict.fromkeys(row[x] for row in rows))
     lines = in_order(rows, y, columns)
-    across = alt.X(f"{x}:N", title=x_title, sort=columns, axis=alt.Axis(labelAngle=-35))
+    across = alt.X(f"{x}:N", title=x_title, sort=columns, axis=alt.Axis(labelAngle=35))
     down = alt.Y(f"{y}:N", title=y_title, sort=lines)
     scale = alt.Scale(scheme=SCHEME, domain=domain, clamp=True)
     colour = alt.Color(f"{value}:Q", title=value.replace("_", " "), scale=scale)
-    squares = (
-        alt.Chart(ROWS).mark_rect().encode(x=across, y=down, color=colour, tooltip=list(tooltip))
-    )
+    squares = alt.Chart().mark_rect().encode(x=across, y=down, color=colour, tooltip=list(tooltip))
     # Cividis runs from dark blue to light yellow in either theme.
     ink = alt.when(f"datum.{value} > {middle}").then(alt.value("#000000"))
     figures = (
-        alt.Chart(ROWS)
+        alt.Chart()
         .mark_text()
         .encode(
             x=across,
@@ -55,4 +53,6 @@ def heat_map(
         width=_SIDE * len(columns),
         height=_SIDE * len(lines) * 2 // 3,
         columns=2,
+        margin=150,
+        is_stretched=False,
     )

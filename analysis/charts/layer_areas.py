@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import altair as alt
 
 from analysis.charts.panels import (
-    ROWS,
     colours,
     dashes,
     faded,
@@ -79,7 +78,7 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
     y = alt.Y("auroc:Q", title="AUROC").scale(zero=False)
     color = alt.Color("model:N", title=None, scale=colours(models))
     bands = (
-        alt.Chart(ROWS)
+        alt.Chart()
         .transform_filter("datum.lower !== null")
         .mark_area()
         .encode(
@@ -91,19 +90,19 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
         )
     )
     lines = (
-        alt.Chart(ROWS)
+        alt.Chart()
         .mark_line()
         .encode(
             x=x,
             y=y,
             color=color,
-            strokeDash=alt.StrokeDash("model:N", title=None, scale=dashes(models)),
+            strokeDash=alt.StrokeDash("model:N", legend=None, scale=dashes(models)),
             opacity=faded(pick),
         )
         .add_params(pick)
     )
     points = (
-        alt.Chart(ROWS)
+        alt.Chart()
         .mark_point(filled=True)
         .encode(
             x=x,
@@ -121,9 +120,12 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
             ],
         )
     )
-    chance = alt.Chart(ROWS).mark_rule(style=REFERENCE).encode(y=alt.datum(0.5))
+    chance = alt.Chart().mark_rule(style=REFERENCE).encode(y=alt.datum(0.5))
     by = "datum.prompt_set + ', ' + datum.fold"
-    return panels(chance, bands, lines, points, by=by, width=330, height=220, columns=2)
+    layers = [chance, lines, points]
+    if any(row["lower"] is not None for row in rows):
+        layers.insert(1, bands)
+    return panels(*layers, by=by, width=330, height=220, columns=2)
 
 
 SECTION = Section(

@@ -16,6 +16,9 @@ from analysis.section import Row
 
 ROWS = alt.NamedData(name="rows")
 
+# The legend of lines with a band, which would show the band.
+LINES = alt.Legend(symbolType="stroke", symbolOpacity=1)
+
 
 def panels(
     *layers: alt.Chart,
@@ -23,19 +26,23 @@ def panels(
     width: int = 230,
     height: int = 200,
     columns: int = 3,
-    beside: int = 70,
+    margin: int = 60,
+    gutter: int = 25,
+    is_stretched: bool = True,
     independent: Iterable[str] = (),
 ) -> alt.FacetChart:
     """Layers drawn once for each value of the Vega expression `by`; some scales of their own each.
 
-    The page takes as many columns as it has room for, with `beside` pixels for what stands beside
-    each panel.
+    The page takes as many columns as it has room for, beside a `margin` (pixels) on the left and a
+    `gutter` for each, and makes panels that may be stretched as wide as that leaves.
     """
     chart = alt.layer(*layers).properties(width=width, height=height, name="panel")
     faceted = chart.facet(facet=alt.Facet("panel:N", title=None), columns=columns, data=ROWS)
-    faceted = faceted.transform_calculate(panel=by).properties(usermeta={"beside": beside})
+    meta = {"margin": margin, "gutter": gutter, "isStretched": is_stretched}
+    faceted = faceted.transform_calculate(panel=by).properties(usermeta=meta)
     resolved: dict[str, Any] = dict.fromkeys(independent, "independent")
-    return faceted.resolve_scale(**resolved)
+    # Every panel has its own x axis: in one column the shared one would be far below.
+    return faceted.resolve_scale(**resolved).resolve_axis(x="independent")
 
 
 def in_order(rows: Sequence[Row], column: str, known: Sequence[str] = ()) -> list[str]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import altair as alt
 
 from analysis.charts.panels import (
-    ROWS,
     colours,
     dashes,
     faded,
@@ -66,11 +65,15 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
         .encode(x="at:Q", y="at:Q")
     )
     curves = (
-        alt.Chart(ROWS)
-        .mark_line(interpolate="linear")
+        alt.Chart()
+        .mark_line()
         .encode(
-            x=alt.X("false_positive_rate:Q", title="false positives").scale(domain=[0, 1]),
-            y=alt.Y("true_positive_rate:Q", title="true positives").scale(domain=[0, 1]),
+            x=alt.X("false_positive_rate:Q", title="false positives")
+            .scale(domain=[0, 1])
+            .axis(tickCount=5),
+            y=alt.Y("true_positive_rate:Q", title="true positives")
+            .scale(domain=[0, 1])
+            .axis(tickCount=5),
             order="false_positive_rate:Q",
             color=alt.Color("scorer:N", title=None, scale=colours(scorers)),
             strokeDash=alt.StrokeDash("scorer:N", title=None, scale=dashes(scorers)),
@@ -85,7 +88,7 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
         .add_params(pick)
     )
     notes = (
-        alt.Chart(ROWS)
+        alt.Chart()
         .transform_filter("datum.auroc !== null")
         .transform_calculate(
             note="datum.scorer + ' ' + format(datum.auroc, '.3f') + ' ('"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from analysis.charts.panels import ROWS, colours, number, panels, word
+from analysis.charts.panels import colours, number, panels, word
+from analysis.charts.theme import NOTE
 from analysis.section import Row, Section
 
 MOVEMENTS = ("moves by less", "moves by 0.05 or more")
@@ -27,7 +28,7 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
     """A panel for each model and prompt set: a span for each choice, a mark at the study's own."""
     y = alt.Y("setting:N", title=None)
     spans = (
-        alt.Chart(ROWS)
+        alt.Chart()
         .mark_bar(height=10)
         .encode(
             x=alt.X("least:Q", title="AUROC of the universal axis").scale(zero=False),
@@ -46,8 +47,8 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
             ],
         )
     )
-    own = alt.Chart(ROWS).mark_tick(thickness=3, height=18, style="note").encode(x="own:Q", y=y)
-    return panels(spans, own, by="datum.model + ' on ' + datum.prompt_set", height=120)
+    own = alt.Chart().mark_tick(thickness=3, height=18, style=NOTE).encode(x="own:Q", y=y)
+    return panels(spans, own, by="datum.model + ' on ' + datum.prompt_set", height=120, margin=110)
 
 
 SECTION = Section(

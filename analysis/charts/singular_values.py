@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import altair as alt
 
 from analysis.charts.panels import (
-    ROWS,
     colours,
     faded,
     in_order,
@@ -38,7 +37,7 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
     offset = alt.XOffset("scorer:N", sort=scorers)
     color = alt.Color("scorer:N", title=None, scale=colours(scorers))
     spans = (
-        alt.Chart(ROWS)
+        alt.Chart()
         .mark_rule(strokeWidth=2)
         .encode(
             x=x,
@@ -51,7 +50,7 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
         .add_params(pick)
     )
     points = (
-        alt.Chart(ROWS)
+        alt.Chart()
         .mark_point(filled=True, size=70)
         .encode(
             x=x,

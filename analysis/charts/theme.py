@@ -15,8 +15,8 @@ DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 4], [4, 2, 1, 2], [1, 4])
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-left")
 SCHEME: Literal["cividis"] = "cividis"
 
-# Styles that marks name: a line to hold others against, a remark, a span of what knows nothing.
-REFERENCE, NOTE, NULL = "reference", "note", "null"
+# Styles that marks name: a line to hold others against, and a remark.
+REFERENCE, NOTE = "reference", "note"
 
 
 def _config(*, ink: str, soft: str, line: str, series: tuple[str, ...], font: str) -> dict:
@@ -55,9 +55,8 @@ def _config(*, ink: str, soft: str, line: str, series: tuple[str, ...], font: st
         "line": {"strokeWidth": 2},
         "range": {"category": list(series)},
         "style": {
-            REFERENCE: {"stroke": soft, "strokeDash": [4, 4], "strokeWidth": 1},
-            NOTE: {"fill": ink, "fontSize": 11},
-            NULL: {"stroke": soft, "fill": soft, "strokeWidth": 2},
+            REFERENCE: {"color": soft, "strokeDash": [4, 4], "strokeWidth": 1},
+            NOTE: {"color": ink, "fontSize": 11},
         },
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from analysis.charts.panels import (
-    ROWS,
+    LINES,
     classes,
     colours,
     dashes,
@@ -63,9 +63,9 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
     labels = classes(rows)
     pick = picked("label")
     x = alt.X("step:Q", title="generated token")
-    color = alt.Color("label:N", title=None, scale=colours(labels))
+    color = alt.Color("label:N", title=None, scale=colours(labels), legend=LINES)
     bands = (
-        alt.Chart(ROWS)
+        alt.Chart()
         .mark_area()
         .encode(
             x=x,
@@ -74,10 +74,9 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
             color=color,
             opacity=faded(pick, 0.2),
         )
-        .add_params(pick)
     )
     lines = (
-        alt.Chart(ROWS)
+        alt.Chart()
         .mark_line()
         .encode(
             x=x,
@@ -94,9 +93,10 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
                 word("completion_count"),
             ],
         )
+        .add_params(pick)
     )
     by = "datum.model + ', ' + datum.template + ', ' + datum.max_new_tokens + ' tokens'"
-    return panels(bands, lines, by=by, height=170, independent=("x", "y"))
+    return panels(bands, lines, by=by, height=170, margin=0, gutter=70, independent=("x", "y"))
 
 
 SECTION = Section(

@@ -15,9 +15,11 @@
   // As many panels beside each other as there is room for, and none wider than the page.
   const fitted = (spec, room) => {
     const panel = spec.spec;
-    const beside = spec.usermeta.beside;
-    panel.width = Math.max(120, Math.min(panel.width, room - beside - 20));
-    spec.columns = Math.max(1, Math.min(spec.columns, Math.floor((room + 20) / (panel.width + beside))));
+    const { margin, gutter, isStretched } = spec.usermeta;
+    const free = room - margin;
+    spec.columns = Math.max(1, Math.min(spec.columns, Math.floor(free / (panel.width + gutter))));
+    const most = Math.floor(free / spec.columns) - gutter;
+    panel.width = Math.max(110, Math.min(most, isStretched ? 1.4 * panel.width : panel.width));
     return spec;
   };
 
