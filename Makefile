@@ -69,6 +69,7 @@ demo: $(INSTALLED) ## The main job on three real models: ingest, fit, align, eva
 	@$(AXES) export $(DEMO_AXIS) --to json -o $(OUT)/universal.json --root $(ROOT)
 	@$(AXES) export $(DEMO_AXIS) --to gguf -o $(OUT)/universal.gguf --root $(ROOT)
 	@echo $(OUT)/report.md
+	@$(AXES) report -o $(OUT)/report.html --root $(ROOT)
 
 test: $(TESTABLE) ## The whole test suite.
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto
@@ -88,5 +89,5 @@ docs: $(TESTABLE) ## Write the generated pages of docs again: make docs [RECORD=
 findings: demo $(TESTABLE) ## Run what docs/findings.md judges on the demo's warehouse, and write the page.
 	$(VENV)/bin/python -m docs.findings --run --root $(ROOT)
 
-report: $(INSTALLED) ## The last study of the warehouse as Markdown.
-	$(AXES) report --root $(ROOT) -o $(OUT)/report.md
+report: $(INSTALLED) ## The last study of the warehouse as one HTML file.
+	$(AXES) report --root $(ROOT) -o $(OUT)/report.html

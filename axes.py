@@ -56,7 +56,7 @@ _COMMANDS = {
     "report": (
         "analysis.commands",
         "report_command",
-        "Write a study's tables as one Markdown file.",
+        "Write a study's tables and charts as one HTML file.",
     ),
     "diagnose": (
         "analysis.diagnose_commands",

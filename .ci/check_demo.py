@@ -61,7 +61,8 @@ def check_rows() -> None:
         "select count(*) as count from v_generation_projections where kind = 'universal'"
     )
     assert tokens[0]["count"] > 1000
-    for name in ("universal.safetensors", "universal.json", "universal.gguf", "report.md"):
+    written = ("universal.safetensors", "universal.json", "universal.gguf")
+    for name in (*written, "report.md", "report.html"):
         assert (Path("lake/out") / name).stat().st_size > 1000, name
 
 

@@ -10,16 +10,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from warehouse.connection import Connection, query
-
-CLAIMS = {
-    "shared_axis": "The models share an axis.",
-    "universal_at_least_native": "The universal axis is at least as good as a model's own.",
-    "gains_for_weak_models": "A model whose own direction is weak gains by it.",
-    "no_threshold_transfer": "No threshold carries over from one model to another.",
-    "regime_break": "In some model the universal axis breaks down.",
-    "upward_drift": "The positive class drifts upward while a model speaks.",
-}
+from warehouse.connection import Connection, query, rows
 
 _VERDICTS = """
 select
@@ -53,9 +44,14 @@ def verdicts(connection: Connection, study_id: str) -> ClaimTable:
 
 def claim_tables(connection: Connection, study_id: str) -> list[ClaimTable]:
     """Every claim model by model."""
+    claims = rows(
+        connection,
+        "select distinct position, claim, text from v_claims where study_id = ? order by position",
+        [study_id],
+    )
     return [
-        _asked(connection, title, _MODELS.replace("{claim}", claim), study_id)
-        for claim, title in CLAIMS.items()
+        _asked(connection, row["text"], _MODELS.replace("{claim}", row["claim"]), study_id)
+        for row in claims
     ]
 
 

@@ -154,15 +154,30 @@ def export(axis: str, to: str, output: Path | None, root: Path) -> None:
 @click.command("report")
 @click.argument("study", required=False)
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default=Path("report.md"), show_default=True
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("report.html"),
+    show_default=True,
+    help="A page (.html) or Markdown (.md).",
+)
+@click.option(
+    "--figures",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Also write every chart as SVG and PNG, its rows as CSV and its SQL, to this folder.",
 )
 @root_option
-def report_command(study: str | None, output: Path, root: Path) -> None:
-    """Write the tables of STUDY (the start of its id; default the last) as Markdown.
+def report_command(study: str | None, output: Path, figures: Path | None, root: Path) -> None:
+    """Write all that is known of STUDY (the start of its id; default the last) as one file.
+
+    The page opens from disk and needs no network: tables to sort, charts, and the SQL behind each.
+    What was not computed yet is named with the command that computes it.
 
     \b
+    axes report
+    axes report 31011258 -o study.html --figures figures
     axes report -o report.md
     """
     from analysis.report import write_report
 
-    click.echo(write_report(root, output, study))
+    click.echo(write_report(root, output, study, figures=figures))

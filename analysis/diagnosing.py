@@ -14,8 +14,8 @@ from analysis.diagnostics import diagnose
 from analysis.fitting import paired
 from analysis.matrices import Matrix, Space, find_space, load_matrix
 from analysis.records import read_alignment
-from analysis.report import latest_study
 from analysis.scores import Estimate
+from analysis.section import latest_study
 from warehouse.connection import Connection, connect, query, rows, vectors
 from warehouse.errors import AxesError
 from warehouse.progress import track

@@ -197,7 +197,7 @@ def diff(first: str, second: str, root: Path, output_format: str) -> None:
 
 def _find_studies(root: Path, name: str | None) -> list[str]:
     """The studies of a file, or the one whose id starts so, or the last."""
-    from analysis.report import latest_study
+    from analysis.section import latest_study
     from analysis.study import find_study
     from analysis.study_file import find_study_file
     from warehouse.connection import connect

@@ -5,6 +5,7 @@
 -- claim: the claim's name
 -- position: the claim's place in the list
 -- claim: its name
+-- text: the claim in words
 -- verdict: supported, not supported or undecided
 -- model: the model (or pair) that decides: of the least estimate beside the null
 -- estimate: its figure, as the claim's own view says
@@ -20,24 +21,47 @@ claims as (
     select
         listed.position,
         listed.claim,
+        listed.text,
         listed.to_decide
     from (
         values
-        (1, 'shared_axis', 'a group of at least two models'),
-        (2, 'universal_at_least_native', 'prompts that are held out'),
+        (
+            1,
+            'shared_axis',
+            'The models share an axis.',
+            'a group of at least two models'
+        ),
+        (
+            2,
+            'universal_at_least_native',
+            'The universal axis is at least as good as a model''s own.',
+            'prompts that are held out'
+        ),
         (
             3,
             'gains_for_weak_models',
+            'A model whose own direction is weak gains by it.',
             'judge it on another labelled set: axes study ... --evaluate SET'
         ),
         (
             4,
             'no_threshold_transfer',
+            'No threshold carries over from one model to another.',
             'axes transfer AXIS --prompts SET, AXIS the universal one'
         ),
-        (5, 'regime_break', 'prompts that are held out'),
-        (6, 'upward_drift', 'axes ingest traces MODEL --prompts SET, then axes drift')
-    ) as listed (position, claim, to_decide)
+        (
+            5,
+            'regime_break',
+            'In some model the universal axis breaks down.',
+            'prompts that are held out'
+        ),
+        (
+            6,
+            'upward_drift',
+            'The positive class drifts upward while a model speaks.',
+            'axes ingest traces MODEL --prompts SET, then axes drift'
+        )
+    ) as listed (position, claim, text, to_decide)
 ),
 
 asked as (
@@ -46,6 +70,7 @@ asked as (
         evaluations.prompt_set,
         claims.position,
         claims.claim,
+        claims.text,
         claims.to_decide
     from evaluations, claims
     where
@@ -113,6 +138,7 @@ final as (
         asked.study_id,
         asked.position,
         asked.claim,
+        asked.text,
         asked.prompt_set,
         case
             when decided.is_supported then 'supported'

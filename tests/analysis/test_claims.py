@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from analysis.claims import CLAIMS, claim_tables, verdicts
+from analysis.claims import claim_tables, verdicts
 from analysis.definition import StudyDefinition
 from analysis.study import run_study
 from tests.worlds import make_world
@@ -30,7 +30,7 @@ def decided(root: Path, **world: Any) -> dict[str, str]:
     )
     study_id = run_study(root, definition)
     found = verdicts(connect(root), study_id).table.to_pylist()
-    assert {row["claim"] for row in found} == {*CLAIMS}
+    assert len({row["claim"] for row in found}) == 6
     return {row["claim"]: row["verdict"] for row in found if row["prompt_set"] == "other"}
 
 
@@ -63,6 +63,10 @@ def test_the_sql_behind_a_claim_brings_the_rows_that_are_shown(studied):
     connection = connect(studied)
     study_id = rows(connection, "select study_id from evaluations limit 1")[0]["study_id"]
     tables = [verdicts(connection, study_id), *claim_tables(connection, study_id)]
-    assert len(tables) == 1 + len(CLAIMS)
+    assert [claim.title for claim in tables[1:3]] == [
+        "The models share an axis.",
+        "The universal axis is at least as good as a model's own.",
+    ]
+    assert len(tables) == 1 + 6
     for claim in tables:
         assert rows(connection, claim.statement) == claim.table.to_pylist()

@@ -11,7 +11,8 @@ import pytest
 
 from analysis.definition import StudyDefinition
 from analysis.records import read_alignment
-from analysis.report import latest_study, write_report
+from analysis.report import write_report
+from analysis.section import latest_study
 from analysis.study import run_study, study_result
 from tests.worlds import make_world, write_prompt_set
 from warehouse.connection import connect, query, rows, vectors

@@ -1,0 +1,128 @@
+"""A small study of a planted world, and the rest of what a report can show put beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from analysis.definition import StudyDefinition
+from analysis.study import run_study
+from tests.rows import Row, put
+from tests.worlds import World, make_world
+from warehouse.connection import connect, rows
+
+WIDTHS = {"alpha": 16, "beta": 20}
+STRENGTH = 1.2
+STEPS = 4
+
+
+def studied_world(root: Path) -> tuple[World, str]:
+    """A world of two models with a study of it, and the study's id."""
+    world = make_world(
+        root,
+        widths=WIDTHS,
+        strength=STRENGTH,
+        layer_count=2,
+        labelled={"labelled": 150, "other": 100},
+    )
+    definition = StudyDefinition(
+        models=tuple(WIDTHS),
+        reference="beta",
+        prompts="labelled",
+        align="benign",
+        evaluate=("other",),
+        alignment_shuffles=2,
+        label="greek",
+    )
+    return world, run_study(root, definition)
+
+
+def put_the_rest(root: Path, study_id: str) -> None:
+    """Rows of sensitivity, diagnoses, transfer, traces and drift, as their commands write them."""
+    (axis,) = rows(connect(root), "select axis_id, layer from axes where kind = 'universal'")
+    common = {"model": "alpha", "model_id": "id-alpha", "layer": axis["layer"], "run_id": "later"}
+    on_axis = {**common, "axis_id": axis["axis_id"]}
+    judged = {**common, "study_id": study_id, "prompt_set": "other"}
+    put(root, "runs", {"run_id": "later", "command": "later", "parameters": "{}"})
+    variation = {**judged, "setting": "ridge_lambda"}
+    put(
+        root,
+        "variations",
+        *(
+            {**variation, "figure": figure, "value": value, "estimate": estimate}
+            for figure in ("universal", "cosine_universal")
+            for value, estimate in (("0.1", 0.7), ("10", 0.8))
+        ),
+    )
+    finding = {key: value for key, value in judged.items() if key != "layer"}
+    finding |= {"axis_id": axis["axis_id"], "check_name": "diagnosis", "figures": "{}"}
+    put(root, "diagnostics", {**finding, "verdict": "few_rows: so it seems", "is_fault": True})
+    put(root, "evaluations", *_transferred(on_axis))
+    put(root, "drift_figures", *_drifted(on_axis))
+    _put_traces(root, on_axis)
+
+
+def _transferred(on_axis: Row) -> list[Row]:
+    interval = {"lower": 0.6, "upper": 0.8, "parameters": "{}", "prompt_set": "other"}
+    return [
+        {
+            **on_axis,
+            **interval,
+            "study_id": "transfer",
+            "scorer": "uncalibrated",
+            "metric": metric,
+            "model": model,
+            "fitted_on": fitted_on,
+            "estimate": 0.7,
+        }
+        for metric in ("balanced_accuracy", "accuracy_loss", "false_positive_rate")
+        for model in WIDTHS
+        for fitted_on in WIDTHS
+    ]
+
+
+def _drifted(on_axis: Row) -> list[Row]:
+    sampled = '{"sampling": {"template": "raw", "max_new_tokens": 4}}'
+    common = {**on_axis, "drift_id": "d", "prompt_set": "other", "control": "none"}
+    curve = {**common, "parameters": sampled, "positive_count": 6, "negative_count": 6}
+    band = {"lower": 0.2, "upper": 0.9, "band_lower": 0.1, "band_upper": 1.0}
+    slope = {**curve, "metric": "slope_difference", "estimate": 0.1, "lower": 0.0, "upper": 0.2}
+    return [
+        slope,
+        *(
+            {**curve, **band, "metric": metric, "step": step, "estimate": 0.5 + step / 10}
+            for metric in ("mean_difference", "running_auroc")
+            for step in range(STEPS)
+        ),
+    ]
+
+
+def _put_traces(root: Path, on_axis: Row) -> None:
+    """Six completions of either class."""
+    random = np.random.default_rng(0)
+    axis_id = on_axis["axis_id"]
+    shared = {name: on_axis[name] for name in ("model", "run_id")}
+    generations, tokens, projections = [], [], []
+    for number in range(12):
+        generation_id = f"g{number:02d}"
+        generations.append(
+            {
+                **shared,
+                "generation_id": generation_id,
+                "model_id": on_axis["model_id"],
+                "prompt_id": f"other-{number:05d}",
+                "template": "raw",
+                "max_new_tokens": STEPS,
+            }
+        )
+        for step in range(STEPS):
+            place = {**shared, "generation_id": generation_id, "step": step}
+            place["layer"] = on_axis["layer"]
+            tokens.append({**place, "site": "resid_post", "token": "t"})
+            projections.append(
+                {**place, "axis_id": axis_id, "projection": float(random.standard_normal())}
+            )
+    put(root, "generations", *generations)
+    put(root, "generation_tokens", *tokens)
+    put(root, "token_projections", *projections)
