@@ -157,19 +157,19 @@ def _limits(card: dict[str, Any]) -> Iterator[str]:
     else:
         yield "What it was fitted on is not known, so nothing can be marked as in sample."
     if card["kind"] == "imported":
-        yield f"Imported from {card['parameters'].get('file')}; it was not fitted in this warehouse."
+        yield f"Imported from {card['parameters'].get('file')}: it was not fitted here."
     aurocs = [row for row in card["evaluation"] if row["metric"] == "auroc"]
     if not aurocs:
         yield "No evaluation is stored: it is not known to rank any prompts."
     if any(row["is_in_sample"] for row in aurocs):
         yield (
-            "Figures marked is_in_sample are of prompts that it was fitted on; they are higher than "
-            "on new prompts, and in many dimensions high even for shuffled labels."
+            "Figures marked is_in_sample are of prompts that it was fitted on: higher than on new "
+            "prompts, and in many dimensions high even for shuffled labels."
         )
     yield (
         f"It lies in the space of {card['space_model']} at layer {card['layer']} ({card['site']}, "
-        f"{card['pooling']}, {card['template']}). Another model, layer, site or pooling needs a map "
-        "or a fit of its own."
+        f"{card['pooling']}, {card['template']}). Another model, layer, site or pooling needs a "
+        "map or a fit of its own."
     )
     if card["calibration"]:
         yield (

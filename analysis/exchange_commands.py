@@ -46,9 +46,7 @@ def export_command(
 
     stem = axes[0].replace("/", "-") + ("-all" if all_layers else "")
     target = output or Path(stem + FORMATS[to].suffix)
-    exported = export_axes(
-        connect(root), axes, to, target, all_layers=all_layers, is_raw=is_raw
-    )
+    exported = export_axes(connect(root), axes, to, target, all_layers=all_layers, is_raw=is_raw)
     for remark in exported.remarks:
         click.echo(f"left out: {remark}", err=True)
     click.echo(f"read it with: {exported.usage}", err=True)

@@ -1,4 +1,4 @@
-"""Axes leave the warehouse: unit vectors, numbered as a format's reader counts, with their cards."""
+"""Axes leave the warehouse: vectors, numbered as a format's reader counts, with their cards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from analysis.cards import axis_card
 from analysis.formats import FORMATS, Format
-from analysis.formats.contents import Contents, number_of
+from analysis.formats.contents import Card, Contents, number_of
 from warehouse.axes import find_axis
 from warehouse.connection import Connection, rows
 from warehouse.errors import AxisError
@@ -51,9 +51,7 @@ def export_axes(
     left_out = [axis for axis, number in zip(axes, numbers, strict=True) if not _fits(kind, number)]
     if left_out and not (all_layers and len(left_out) < len(axes)):
         raise AxisError(_refusal(left_out[0], kind))
-    held = {
-        number: axis for axis, number in zip(axes, numbers, strict=True) if _fits(kind, number)
-    }
+    held = {number: axis for axis, number in zip(axes, numbers, strict=True) if _fits(kind, number)}
     output.parent.mkdir(parents=True, exist_ok=True)
     kind.module.write(_contents(connection, held, kind, is_raw=is_raw), output)
     return Exported(
@@ -92,7 +90,9 @@ def _require_one_stream(axes: Sequence[dict[str, Any]], kind: Format) -> None:
     """One model and site, one axis a layer, as many as the format holds."""
     places = {(axis["space_model_id"], axis["site"]) for axis in axes}
     if len(places) > 1:
-        found = "; ".join(f"{axis['name']} ({axis['space_model']}, {axis['site']})" for axis in axes)
+        found = "; ".join(
+            f"{axis['name']} ({axis['space_model']}, {axis['site']})" for axis in axes
+        )
         raise AxisError(f"one file holds axes of one model and site, found {found}")
     layers = [axis["layer"] for axis in axes]
     twice = next((layer for layer in layers if layers.count(layer) > 1), None)
@@ -121,7 +121,8 @@ def _refusal(axis: dict[str, Any], kind: Format) -> str:
 def _contents(
     connection: Connection, held: dict[int, dict[str, Any]], kind: Format, *, is_raw: bool
 ) -> Contents:
-    cards, vectors = [], {}
+    cards: list[Card] = []
+    vectors: dict[int | None, np.ndarray] = {}
     for number, axis in held.items():
         card = axis_card(connection, axis)
         file = {"format": kind.name, "number": number, "convention": kind.convention}

@@ -12,7 +12,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -317,9 +317,7 @@ def _is_normed(number: int | None, contents: Contents, card: Card | None, space:
     return is_last and contents.row_count == space.layer_count + 1 and card is None
 
 
-def _axis(
-    connection: Connection, path: Path, kind: Format, placed: _Placed, asked: Asked
-) -> Axis:
+def _axis(connection: Connection, path: Path, kind: Format, placed: _Placed, asked: Asked) -> Axis:
     space, card = placed.space, placed.card or {}
     norm = float(np.linalg.norm(placed.vector.astype(np.float64)))
     is_unit = abs(norm - 1) <= _UNIT
@@ -334,6 +332,7 @@ def _axis(
         vector.tolist(),
     )
     label = asked.name or path.resolve().name.removesuffix(kind.suffix)
+    where = [] if space.site == RESID_POST else [space.site]
     origin = {name: value for name, value in card.items() if name != "parameters"}
     parameters = {
         "file": path.name,
@@ -343,7 +342,7 @@ def _axis(
     }
     row = {
         "axis_id": key,
-        "name": "/".join(["imported", space.model, str(space.layer), label]),
+        "name": "/".join(["imported", space.model, str(space.layer), label, *where]),
         "kind": "imported",
         "method": card.get("method", "unknown"),
         "space_model": space.model,

@@ -42,7 +42,9 @@ _LISTED = (
     ),
     Format("npz", "npz_file", "layer", ".npz", "numpy.load(PATH)"),
     Format("json", "json_file", "layer", ".json", "json.load(open(PATH))"),
-    Format("hub", "hub_folder", "layer", "", "huggingface_hub.upload_folder(folder_path=PATH, ...)"),
+    Format(
+        "hub", "hub_folder", "layer", "", "huggingface_hub.upload_folder(folder_path=PATH, ...)"
+    ),
     Format(
         "gguf",
         "control_vector",

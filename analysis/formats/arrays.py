@@ -1,7 +1,7 @@
 """Arrays with names, as safetensors, npz and torch files hold them, to vectors by number.
 
-Arrays of one dimension are numbered by the integer in their names, of which a single one needs none;
-one array of two dimensions has a direction in every row that is not zero.
+Arrays of one dimension are numbered by the integer in their names, of which a single one needs
+none; one array of two dimensions has a direction in every row that is not zero.
 """
 
 from __future__ import annotations

@@ -48,11 +48,11 @@ def read(path: Path) -> Contents:
     content = read_object(path) or {}
     filled = unpack(content)
     if filled:
-        vectors = {
+        with_cards = {
             card["file"]["number"]: np.array(card.pop("vector"), dtype=np.float32)
             for card in filled
         }
-        return Contents(vectors=vectors, convention=LAYER, cards=filled)
+        return Contents(vectors=with_cards, convention=LAYER, cards=filled)
     given = content.get("directions", {"vector": content.get("vector", [])})
     arrays = {str(name): np.array(values, dtype=np.float32) for name, values in given.items()}
     vectors, row_count = by_number(arrays)

@@ -1,4 +1,4 @@
-"""persona_vectors: one `.pt` with a tensor `[L + 1, d_model]`, a row for each of HF's hidden_states.
+"""persona_vectors: one `.pt` of `[L + 1, d_model]`, a row for each of HF's hidden_states.
 
 Rows without an axis are zeros. The tool takes row l for block l - 1. Its own last row was read
 after the model's final norm, which this warehouse's last layer is not.

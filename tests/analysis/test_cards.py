@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from analysis.cards import axis_card
-from analysis.scores import auroc_interval
 from analysis.labelled_scores import read_scores
+from analysis.scores import auroc_interval
 from analysis.scoring import score
 from analysis.stored_calibrations import calibrate
 from warehouse.axes import find_axis
@@ -85,7 +85,13 @@ def test_thresholds_are_listed_by_model_and_the_limits_say_how_far_they_hold(lak
 
 @pytest.mark.parametrize(
     "limit",
-    ["40 positive and 40 negative", "is_in_sample", "cosine", "steering along it", "space of gamma"],
+    [
+        "40 positive and 40 negative",
+        "is_in_sample",
+        "cosine",
+        "steering along it",
+        "space of gamma",
+    ],
 )
 def test_limits_are_sentences(lake, limit):
     (found,) = (text for text in card_of(lake)["limits"] if limit in text)

@@ -64,7 +64,7 @@ def vector_of(connection, name: str) -> np.ndarray:
 
 
 def exported(connection, tmp_path, to: str, *names: str, **options):
-    target = tmp_path / f"file{FORMATS[to].suffix}"
+    target = tmp_path / f"{to}{FORMATS[to].suffix}"
     return export_axes(connection, names or (NAME,), to, target, **options).path
 
 

