@@ -1,13 +1,15 @@
 # `make help` lists the targets. Everything runs in .venv, which `make setup` builds.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest demo test check bench docs findings report
+.PHONY: help setup ingest demo test test-peers check bench docs findings report
 
 PYTHON ?= python3
 VENV := .venv
 AXES := $(VENV)/bin/axes
 INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
+PEERS_VENV := .venv-peers
+PEERS := $(PEERS_VENV)/.installed
 
 # make ingest: the model, its prompt sets, and where and how it runs.
 MODEL ?=
@@ -30,7 +32,7 @@ DEMO_QUERIES := $(sort $(wildcard docs/queries/*.sql))
 DEMO_AXIS := universal/demo/18/demo_safety/lambda-held_out
 
 help: ## List the targets.
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED) ## Build .venv with the package.
 
@@ -73,6 +75,17 @@ demo: $(INSTALLED) ## The main job on three real models: ingest, fit, align, eva
 
 test: $(TESTABLE) ## The whole test suite.
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto
+
+# What is in .venv serves the peers too, so that torch is not installed twice, in another build.
+$(PEERS): $(TESTABLE) tests/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS_VENV)
+	$(VENV)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	  > "$$($(PEERS_VENV)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth"
+	$(PEERS_VENV)/bin/python -m pip install --no-deps --requirement tests/peers/requirements.txt
+	touch $@
+
+test-peers: $(PEERS) ## Exported axes in the hands of repeng, steering-vectors and llama.cpp.
+	OMP_NUM_THREADS=1 $(PEERS_VENV)/bin/python -m pytest tests/peers -rP
 
 check: $(TESTABLE) ## What CI runs before the tests: format, lint, types, SQL.
 	$(VENV)/bin/ruff format --check .

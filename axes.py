@@ -52,7 +52,16 @@ _COMMANDS = {
     ),
     "route": ("analysis.routing_commands", "route", "Compare policies of routing between models."),
     "compare": ("analysis.routing_commands", "compare", "Rank models by what they answer."),
-    "export": ("analysis.commands", "export", "Write an axis to safetensors, JSON or GGUF."),
+    "export": (
+        "analysis.exchange_commands",
+        "export_command",
+        "Write axes to a file of this or another tool.",
+    ),
+    "import": (
+        "analysis.exchange_commands",
+        "import_command",
+        "Register directions of another tool as axes.",
+    ),
     "report": (
         "analysis.commands",
         "report_command",

@@ -1,4 +1,4 @@
-"""`axes fit`, `axes export` and `axes report`: parse, call one function, print."""
+"""`axes fit` and `axes report`: parse, call one function, print."""
 
 from __future__ import annotations
 
@@ -128,27 +128,6 @@ def fit(
         [[axis.axis_id for axis in axes]],
     )
     show(fitted, output_format)
-
-
-@click.command()
-@click.argument("axis")
-@click.option(
-    "--to", type=click.Choice(("safetensors", "json", "gguf")), required=True, help="File format."
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: NAME.FORMAT.")
-@root_option
-def export(axis: str, to: str, output: Path | None, root: Path) -> None:
-    """Write AXIS (an id, the start of one, or a name) with its card; print the path.
-
-    \b
-    axes sql "select axis_id, name from axes where kind = 'universal'"
-    axes export universal/demo/18/demo_safety/lambda-held_out --to safetensors
-    """
-    from analysis.export import export_axis
-    from warehouse.connection import connect
-
-    target = output or Path(f"{axis.replace('/', '-')}.{to}")
-    click.echo(export_axis(connect(root), axis, to, target))
 
 
 @click.command("report")

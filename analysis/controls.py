@@ -25,10 +25,10 @@ from jaxtyping import Float
 
 from analysis.blocks import blocks, mean
 from analysis.directions import Direction, difference_in_means, unit
-from analysis.export import find_axis
 from analysis.matrices import Matrix, Space, find_space, load_matrix, require_classes
 from analysis.nulls import shuffled_labellings
 from analysis.records import Axis, StoredAlignment, make_axis, read_alignment, write_axes
+from warehouse.axes import find_axis
 from warehouse.connection import Connection, connect, rows
 from warehouse.errors import AxisError
 from warehouse.runs import Run, record_run
@@ -47,19 +47,22 @@ def register_directions(
     *,
     pull_backs: Sequence[str] = PULL_BACKS,
     counts: Mapping[str, int],
+    prompt_set: str | None = None,
     seed: int = 0,
 ) -> tuple[str, dict[str, str]]:
     """The model's id, and axis id -> `axis` or which control, for the axes and their controls.
 
-    `axes` are ids, starts of them or names; `counts` says how many of each kind of control. Raises
-    `AxisError` for an axis that is not there, or lies in a space that the model has no map into.
+    `axes` are ids, starts of them or names; `counts` says how many of each kind of control.
+    `prompt_set` stands in for the prompts of an imported axis that was fitted on none of these.
+    Raises `AxisError` for an axis that is not there, or lies in a space that the model has no map
+    into.
     """
     connection = connect(root)
     parameters = {"model": model, "axes": axes, "pull_backs": pull_backs, **counts}
     roles: dict[str, str] = {}
     with record_run(root, "intervene axes", parameters, seed=seed) as run:
         for name in axes:
-            axis = find_axis(connection, name)
+            axis = _with_prompts(connection, find_axis(connection, name), prompt_set)
             space = find_space(
                 connection,
                 model,
@@ -70,7 +73,7 @@ def register_directions(
             for own in own_axes(root, connection, run, space, axis, pull_backs):
                 roles[own] = "axis"
                 for kind, ids in control_axes(
-                    root, connection, run, space, own, counts, seed=seed
+                    root, connection, run, space, own, counts, prompt_set=prompt_set, seed=seed
                 ).items():
                     roles |= dict.fromkeys(ids, kind)
     return space.model_id, roles
@@ -111,10 +114,11 @@ def control_axes(
     axis_id: str,
     counts: Mapping[str, int],
     *,
+    prompt_set: str | None = None,
     seed: int = 0,
 ) -> dict[str, list[str]]:
     """Register so many controls of each kind for an axis of the model's own; kind -> their ids."""
-    axis = find_axis(connection, axis_id)
+    axis = _with_prompts(connection, find_axis(connection, axis_id), prompt_set)
     here = space.at(axis["layer"])
     matrix = load_matrix(connection, here, axis["prompt_set"], allow_missing=True)
     require_classes(matrix, axis["prompt_set"])
@@ -156,6 +160,20 @@ def pull_back(
     held = np.cumsum(values**2) / (values**2).sum()
     kept = slice(0, int(np.searchsorted(held, _KEPT)) + 1)
     return left[:, kept] @ ((right[kept] @ axis) / values[kept])
+
+
+def _with_prompts(
+    connection: Connection, axis: dict[str, Any], prompt_set: str | None
+) -> dict[str, Any]:
+    """The axis with prompts to draw controls from: its own, or of an imported one those given."""
+    if axis["kind"] != "imported" or prompt_set is None:
+        return axis
+    own = rows(
+        connection,
+        "select 1 from prompts where prompt_set = ? limit 1",
+        [axis["prompt_set"]],
+    )
+    return axis if own else {**axis, "prompt_set": prompt_set}
 
 
 def _pulled_back(

@@ -1,90 +1,141 @@
-"""Axes leave the warehouse: a unit vector and a card that says what it is.
-
-`safetensors`  tensor `direction` [d_model] float32, the card in the header as JSON
-`json`         the card with the vector as numbers
-`gguf`         a control vector as repeng writes it: tensor `direction.{layer}` where `layer` is
-               the zero-based block whose output the vector is. llama.cpp applies it after that
-               block and refuses a file with `direction.0`, so an axis of block 0 cannot be written.
-"""
+"""Axes leave the warehouse: vectors, numbered as a format's reader counts, with their cards."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from analysis.cards import axis_card
+from analysis.formats import FORMATS, Format
+from analysis.formats.contents import Card, Contents, number_of
 from warehouse.axes import find_axis
 from warehouse.connection import Connection, rows
 from warehouse.errors import AxisError
 
-FORMATS = ("safetensors", "json", "gguf")
+
+@dataclass(frozen=True)
+class Exported:
+    """Where the axes are, how the format's reader takes them in, and what was left out and why."""
+
+    path: Path
+    usage: str
+    remarks: tuple[str, ...] = ()
 
 
-def axis_card(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
-    """Everything that is known of an axis but the vector; values are JSON types."""
-    space = rows(
-        connection,
-        "select source, revision, architecture, d_model, layer_count, dtype, weights_hash, license "
-        "from models where model_id = ?",
-        [row["space_model_id"]],
-    )
-    evaluations = rows(
-        connection,
-        "select model, prompt_set, auroc, positive_count, negative_count, is_in_sample "
-        "from v_auroc where axis_id = ? order by model, prompt_set",
-        [row["axis_id"]],
-    )
-    columns = {name: value for name, value in row.items() if name != "vector"}
-    return {
-        **columns,
-        "parameters": json.loads(row["parameters"]),
-        "layer_convention": "zero-based block index; the vector lies in that block's output "
-        "(HF hidden_states[layer + 1], before any final norm)",
-        "is_unit_norm": True,
-        "is_centred": False,
-        "space": space[0] if space else None,
-        "evaluation": evaluations,
-    }
+def export_axes(
+    connection: Connection,
+    names: Sequence[str],
+    to: str,
+    output: Path,
+    *,
+    all_layers: bool = False,
+    is_raw: bool = False,
+) -> Exported:
+    """Write axes (ids, starts of them, or names) of one model and site to one file or folder.
 
-
-def export_axis(connection: Connection, axis: str, to: str, output: Path) -> Path:
-    """Write an axis to `output` and return the path; raises `AxisError`, for GGUF at block 0."""
-    row = find_axis(connection, axis)
-    card = axis_card(connection, row)
+    With `all_layers` the directions that were fitted as the one named was, at every layer; those
+    that the format has no number for are left out. `is_raw` writes vectors of their raw norm.
+    Raises `AxisError` where a format cannot hold what is asked for.
+    """
+    kind = FORMATS[to]
+    axes = [find_axis(connection, name) for name in names]
+    if all_layers:
+        axes = [axis for named in axes for axis in _at_every_layer(connection, named)]
+    axes = sorted(axes, key=lambda axis: axis["layer"])
+    _require_one_stream(axes, kind)
+    numbers = [number_of(axis["layer"], kind.convention, axis["site"]) for axis in axes]
+    left_out = [axis for axis, number in zip(axes, numbers, strict=True) if not _fits(kind, number)]
+    if left_out and not (all_layers and len(left_out) < len(axes)):
+        raise AxisError(_refusal(left_out[0], kind))
+    held = {number: axis for axis, number in zip(axes, numbers, strict=True) if _fits(kind, number)}
     output.parent.mkdir(parents=True, exist_ok=True)
-    writers = {"safetensors": _write_safetensors, "json": _write_json, "gguf": _write_gguf}
-    writers[to](row["vector"], card, output)
-    return output
+    kind.module.write(_contents(connection, held, kind, is_raw=is_raw), output)
+    return Exported(
+        output,
+        kind.usage.replace("PATH", str(output)),
+        tuple(_refusal(axis, kind) for axis in left_out),
+    )
 
 
-def _write_safetensors(vector: np.ndarray, card: dict[str, Any], output: Path) -> None:
-    from safetensors.numpy import save_file
+def _at_every_layer(connection: Connection, axis: dict[str, Any]) -> list[dict[str, Any]]:
+    """The axes whose name, space and method are those of one but for the layer."""
+    found = rows(
+        connection,
+        """
+        select axis_id
+        from axes
+        where
+            kind = $kind and method = $method and space_model_id = $space_model_id
+            and site = $site and pooling = $pooling and template = $template
+            and replace(name, '/' || layer || '/', '/*/')
+            = replace($name, '/' || $layer || '/', '/*/')
+        order by layer, axis_id
+        """,
+        {
+            name: axis[name]
+            for name in (
+                *("kind", "method", "space_model_id", "site", "pooling", "template"),
+                *("name", "layer"),
+            )
+        },
+    )
+    return [find_axis(connection, row["axis_id"]) for row in found]
 
-    save_file({"direction": vector}, output, metadata={"card": json.dumps(card)})
 
-
-def _write_json(vector: np.ndarray, card: dict[str, Any], output: Path) -> None:
-    output.write_text(json.dumps({**card, "vector": vector.tolist()}, indent=2) + "\n")
-
-
-def _write_gguf(vector: np.ndarray, card: dict[str, Any], output: Path) -> None:
-    from gguf import GGUFWriter
-
-    if card["layer"] == 0:
-        raise AxisError(
-            f"axis {card['name']} is at block 0, and llama.cpp refuses a control vector with "
-            "direction.0: use safetensors or json"
+def _require_one_stream(axes: Sequence[dict[str, Any]], kind: Format) -> None:
+    """One model and site, one axis a layer, as many as the format holds."""
+    places = {(axis["space_model_id"], axis["site"]) for axis in axes}
+    if len(places) > 1:
+        found = "; ".join(
+            f"{axis['name']} ({axis['space_model']}, {axis['site']})" for axis in axes
         )
-    architecture = card["space"]["architecture"] if card["space"] else "unknown"
-    writer = GGUFWriter(str(output), "controlvector")
-    writer.add_string("controlvector.model_hint", architecture)
-    writer.add_uint32("controlvector.layer_count", 1)
-    writer.add_string("controlvector.method", card["method"])
-    writer.add_string("safety_axes.card", json.dumps(card))
-    writer.add_tensor(f"direction.{card['layer']}", vector)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+        raise AxisError(f"one file holds axes of one model and site, found {found}")
+    layers = [axis["layer"] for axis in axes]
+    twice = next((layer for layer in layers if layers.count(layer) > 1), None)
+    if twice is not None:
+        ids = ", ".join(axis["axis_id"] for axis in axes if axis["layer"] == twice)
+        raise AxisError(f"one file holds one axis a layer, found several at layer {twice}: {ids}")
+    if len(axes) > 1 and not kind.holds_several:
+        raise AxisError(f"{kind.name} holds one axis, found {len(axes)}: export them one by one")
+
+
+def _fits(kind: Format, number: int) -> bool:
+    return number >= kind.least_number
+
+
+def _refusal(axis: dict[str, Any], kind: Format) -> str:
+    number = number_of(axis["layer"], kind.convention, axis["site"])
+    where = f"axis {axis['name']} at layer {axis['layer']} ({axis['site']})"
+    if number < 0:
+        return f"{where} is of the embedding, which is no block's output: {kind.name} has no number"
+    return (
+        f"{where} would be direction.{number}, and llama.cpp refuses a control vector with "
+        "direction.0: use another format, repeng among them"
+    )
+
+
+def _contents(
+    connection: Connection, held: dict[int, dict[str, Any]], kind: Format, *, is_raw: bool
+) -> Contents:
+    cards: list[Card] = []
+    vectors: dict[int | None, np.ndarray] = {}
+    for number, axis in held.items():
+        card = axis_card(connection, axis)
+        file = {"format": kind.name, "number": number, "convention": kind.convention}
+        cards.append({**card, "is_unit_norm": not is_raw, "file": file})
+        scale = axis["raw_norm"] if is_raw else 1.0
+        vectors[number] = np.ascontiguousarray(axis["vector"] * scale, dtype=np.float32)
+    space = cards[0]["space"] or {}
+    return Contents(
+        vectors=vectors,
+        convention=kind.convention,
+        model_type=space.get("architecture"),
+        model_name=cards[0]["space_model"],
+        method=cards[0]["method"],
+        layer_count=space.get("layer_count"),
+        cards=cards,
+    )

@@ -181,6 +181,7 @@ def intervene(
             "shuffled_labels": shuffled_count,
             "orthogonal": orthogonal_count,
         },
+        prompt_set=prompt_set,
         seed=seed,
     )
     own = [axis_id for axis_id, role in roles.items() if role == "axis"]

@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 from jaxtyping import Float
 
 from analysis import blocks
-from analysis.export import find_axis
 from analysis.matrices import Space, count_prompts, find_space
 from analysis.records import Axis, Scored, read_alignment, write_projections
+from warehouse.axes import find_axis
 from warehouse.connection import Connection, connect, query, rows
 from warehouse.errors import AxisError, ModelError
 from warehouse.layers import layer_batches

