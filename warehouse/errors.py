@@ -51,3 +51,7 @@ class QueryError(AxesError):
 
 class AlignmentError(AxesError):
     """An alignment cannot be fitted as it is asked for."""
+
+
+class ServingError(AxesError):
+    """The page of `axes explore` cannot be served where it was asked for."""
