@@ -47,10 +47,9 @@ def _prompts(page: Any, address: str) -> None:
 def _steps(page: Any, address: str) -> None:
     page.goto(f"{address}#/steps?label=safe")
     page.locator(".curve").wait_for()
+    page.locator(".token[tabindex='0']").focus()
     for _ in range(5):
         page.keyboard.press("ArrowRight")
-    page.locator(".token[tabindex='0']").focus()
-    page.keyboard.press("ArrowRight")
 
 
 PICTURES: dict[str, tuple[Callable[[Any, str], None], dict[str, int], str]] = {

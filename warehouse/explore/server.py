@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import threading
 import time
 from collections.abc import AsyncIterator
 from functools import cache
@@ -45,6 +46,7 @@ STATIC = Path(__file__).parent / "static"
 _ROW_LIMIT = 500
 _COMPLETION_LIMIT = 60
 _LONGEST_BODY = 400_000
+_BUNDLING = threading.Lock()
 
 
 def application(root: Path, *, token: str, port: int, limits: Limits = DEFAULT_LIMITS) -> Starlette:
@@ -57,6 +59,8 @@ def application(root: Path, *, token: str, port: int, limits: Limits = DEFAULT_L
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         pages.workers = WarmWorkers(root, limits)
+        # Seconds of work, which the first chart need not wait for.
+        threading.Thread(target=_vega, daemon=True).start()
         try:
             yield
         finally:
@@ -281,6 +285,12 @@ def _number(request: Request, name: str) -> int | None:
     return int(value)
 
 
-@cache
 def _vega() -> bytes:
+    """The chart library's script; made once, whoever asks first."""
+    with _BUNDLING:
+        return _bundle()
+
+
+@cache
+def _bundle() -> bytes:
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").encode()

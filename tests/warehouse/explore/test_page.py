@@ -100,7 +100,8 @@ def test_sql_is_completed_asked_and_drawn(page, address: str) -> None:
     expect(rows.get_by_role("row").nth(1)).to_contain_text(re.compile("alpha|beta"))
     expect(page.get_by_role("status")).to_contain_text(re.compile(r"\d+ rows, .* ms"))
     page.get_by_role("button", name="Chart").click()
-    expect(page.locator(".chart canvas")).to_be_visible()
+    # The first chart waits for its library, which takes seconds to be put together.
+    expect(page.locator(".chart canvas")).to_be_visible(timeout=60_000)
     expect(rows).to_be_hidden()
     page.get_by_label("Mark").select_option("bar")
     page.get_by_label("Colour").select_option(label="model")

@@ -6,7 +6,7 @@ import { isHidden } from "./hidden.js";
 const MARKS = ["point", "line", "bar", "tick", "area", "boxplot", "rect"];
 const SERIES = ["step", "layer", "position", "component", "new_tokens", "token_count"];
 
-/** Axes and mark that suit the columns; columns by index, -1 for none. */
+/** Axes and mark that suit the columns; columns by index, -1 for none. `shape` is a line's dashes. */
 export function defaultChart(columns, rows) {
   const of = (kind) => columns.flatMap((column, index) => (column.kind === kind ? [index] : []));
   const [numbers, times] = [of("number"), of("time")];
@@ -14,18 +14,17 @@ export function defaultChart(columns, rows) {
     const values = new Set(rows.map((row) => JSON.stringify(row[index])));
     return values.size > 1 && values.size <= 30;
   });
-  const few = groups.filter((index) => new Set(rows.map((row) => row[index])).size <= 10);
+  const [colour = -1, shape = -1] = groups.filter((index) => new Set(rows.map((row) => row[index])).size <= 10);
   const along = times[0] ?? numbers.find((index) => SERIES.includes(columns[index].name));
   const measured = numbers.filter((index) => index !== along);
-  const colour = few[0] ?? -1;
-  if (!numbers.length) return { x: groups[0] ?? 0, y: -1, colour: -1, mark: "bar" };
-  if (along !== undefined && measured.length) return { x: along, y: measured[0], colour, mark: "line" };
+  if (!numbers.length) return { x: groups[0] ?? 0, y: -1, colour: -1, shape: -1, mark: "bar" };
+  if (along !== undefined && measured.length) return { x: along, y: measured.at(-1), colour, shape, mark: "line" };
   if (groups.length && rows.length <= 60) {
-    const second = few.find((index) => index !== groups[0]) ?? -1;
-    return { x: groups[0], y: numbers.at(-1), colour: second, mark: "bar" };
+    const second = groups.find((index) => index !== groups[0]) ?? -1;
+    return { x: groups[0], y: numbers.at(-1), colour: second, shape: -1, mark: groups.length > 2 ? "point" : "bar" };
   }
-  if (numbers.length > 1) return { x: numbers[0], y: numbers[1], colour, mark: "point" };
-  return { x: numbers[0], y: -1, colour, mark: "bar" };
+  if (numbers.length > 1) return { x: numbers[0], y: numbers[1], colour, shape: -1, mark: "point" };
+  return { x: numbers[0], y: -1, colour, shape: -1, mark: "bar" };
 }
 
 /** Controls and the chart of an answer; redrawn at every choice. */
@@ -44,17 +43,18 @@ export function chartPanel({ columns, rows }) {
     field("x", pick("x", named)),
     field("y", pick("y", [["-1", "count of rows"], ...named])),
     field("Colour", pick("colour", [["-1", "none"], ...named])),
+    field("Shape", pick("shape", [["-1", "none"], ...named])),
     field("Mark", pick("mark", MARKS.map((mark) => [mark, mark]))),
   );
   return { panel: element("div", {}, controls, place), draw };
 }
 
-async function drawn(place, columns, rows, { x, y, colour, mark }) {
+async function drawn(place, columns, rows, chosen) {
   try {
     const embed = await library();
     const values = rows.map((row) =>
       Object.fromEntries(row.map((value, index) => [`c${index}`, isHidden(value) ? "(hidden)" : value])));
-    const { vgSpec } = await embed(place, specification(columns, values, { x, y, colour, mark }, place), {
+    const { vgSpec } = await embed(place, specification(columns, values, chosen, place.clientWidth), {
       actions: false,
       // The page's policy allows no code made of text: Vega interprets its expressions instead.
       ast: true,
@@ -68,7 +68,7 @@ async function drawn(place, columns, rows, { x, y, colour, mark }) {
   }
 }
 
-function specification(columns, values, { x, y, colour, mark }, place) {
+function specification(columns, values, { x, y, colour, shape, mark }, width) {
   const style = getComputedStyle(document.documentElement);
   const [ink, line] = ["--ink", "--line"].map((name) => style.getPropertyValue(name).trim());
   const channel = (index, isAlong) => {
@@ -80,6 +80,7 @@ function specification(columns, values, { x, y, colour, mark }, place) {
       field: `c${index}`, type, title: name, ...(isBinned && { bin: { maxbins: 40 } }),
       ...(isContinuous && !["bar", "area"].includes(mark) && { scale: { zero: false } }),
       ...(!isContinuous && { sort: null }),
+      ...(kind === "number" && values.every((row) => Number.isInteger(row[`c${index}`] ?? 0)) && { axis: { tickMinStep: 1, format: "d" } }),
     };
   };
   const encoding = {
@@ -92,15 +93,20 @@ function specification(columns, values, { x, y, colour, mark }, place) {
       ...channel(colour, false),
       scale: continuous ? { scheme: "viridis" } : { range: COLOURS },
     };
+    delete encoding.color.axis;
     const isGrouped = mark === "bar" && y !== -1 && columns[x].kind !== "number";
     if (isGrouped) encoding.xOffset = { field: `c${colour}` };
+  }
+  if (shape !== -1) {
+    const name = { line: "strokeDash", point: "shape" }[mark] ?? "detail";
+    encoding[name] = { field: `c${shape}`, type: "nominal", title: columns[shape].name };
   }
   return {
     $schema: "https://vega.github.io/schema/vega-lite/v6.json",
     data: { values },
     mark: { type: mark, tooltip: true, ...(mark === "line" && { point: true }), ...(mark === "point" && { filled: true, opacity: 0.75 }) },
     encoding,
-    width: Math.max(240, place.clientWidth - 60 - (colour === -1 ? 0 : 150)),
+    width: Math.max(240, width - 24),
     height: 300,
     autosize: { type: "fit", contains: "padding" },
     config: {

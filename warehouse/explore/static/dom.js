@@ -36,7 +36,7 @@ export function brief(number) {
   if (typeof number !== "number") return number === null || number === undefined ? "" : `${number}`;
   if (Number.isInteger(number)) return `${number}`;
   const size = Math.abs(number);
-  return size >= 1e5 || size < 1e-3 ? number.toExponential(2) : number.toPrecision(size < 1 ? 3 : 5);
+  return size >= 1e5 || size < 1e-3 ? number.toExponential(2) : number.toPrecision(4);
 }
 
 /** The previous and next page; `go` is called with the page's number. */

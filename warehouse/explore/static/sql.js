@@ -29,6 +29,7 @@ limit 20`,
 };
 
 export async function showSql(main, given, left) {
+  const isFirst = sessionStorage.getItem("statement") === null;
   const area = element("textarea", {
     id: "statement", spellcheck: "false", autocapitalize: "off", autocomplete: "off",
     "aria-label": "SQL statement", placeholder: "select ... from v_study   (Ctrl+Enter runs, Tab completes)",
@@ -102,7 +103,7 @@ export async function showSql(main, given, left) {
       status.textContent = `saved as answer.csv, ${taken()}`;
     });
 
-  if (given.sql) await ask();
+  if (given.sql || isFirst) await ask();
 }
 
 function answerParts(found) {
