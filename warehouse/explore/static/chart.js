@@ -78,7 +78,7 @@ function specification(columns, values, { x, y, colour, shape, mark }, width) {
     const isBinned = isAlong && kind === "number" && (y === -1 || mark === "rect");
     return {
       field: `c${index}`, type, title: name, ...(isBinned && { bin: { maxbins: 40 } }),
-      ...(isContinuous && !["bar", "area"].includes(mark) && { scale: { zero: false } }),
+      ...(isContinuous && !["bar", "area"].includes(mark) && { scale: { zero: false, nice: !isAlong } }),
       ...(!isContinuous && { sort: null }),
       ...(kind === "number" && values.every((row) => Number.isInteger(row[`c${index}`] ?? 0)) && { axis: { tickMinStep: 1, format: "d" } }),
     };
@@ -99,7 +99,10 @@ function specification(columns, values, { x, y, colour, shape, mark }, width) {
   }
   if (shape !== -1) {
     const name = { line: "strokeDash", point: "shape" }[mark] ?? "detail";
-    encoding[name] = { field: `c${shape}`, type: "nominal", title: columns[shape].name };
+    encoding[name] = {
+      field: `c${shape}`, type: "nominal", title: columns[shape].name,
+      ...(name === "strokeDash" && { legend: { symbolType: "stroke", symbolStrokeWidth: 2 } }),
+    };
   }
   return {
     $schema: "https://vega.github.io/schema/vega-lite/v6.json",
@@ -113,7 +116,7 @@ function specification(columns, values, { x, y, colour, shape, mark }, width) {
       background: "transparent",
       view: { stroke: null },
       axis: { labelColor: ink, titleColor: ink, gridColor: line, domainColor: line, tickColor: line, labelLimit: 140 },
-      legend: { labelColor: ink, titleColor: ink, labelLimit: 140 },
+      legend: { labelColor: ink, titleColor: ink, labelLimit: 140, symbolBaseFillColor: ink, symbolBaseStrokeColor: ink },
       mark: { color: COLOURS[0] },
       font: "system-ui, sans-serif",
     },
