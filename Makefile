@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs in .venv, which `make setup` builds.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest demo test test-peers check bench docs findings report
+.PHONY: help setup ingest demo test test-peers test-browser check bench docs findings report
 
 PYTHON ?= python3
 VENV := .venv
@@ -32,7 +32,7 @@ DEMO_QUERIES := $(sort $(wildcard docs/queries/*.sql))
 DEMO_AXIS := universal/demo/18/demo_safety/lambda-held_out
 
 help: ## List the targets.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED) ## Build .venv with the package.
 
@@ -86,6 +86,9 @@ $(PEERS): $(TESTABLE) tests/peers/requirements.txt
 
 test-peers: $(PEERS) ## Exported axes in the hands of repeng, steering-vectors and llama.cpp.
 	OMP_NUM_THREADS=1 $(PEERS_VENV)/bin/python -m pytest tests/peers -rP
+test-browser: $(TESTABLE) ## The page of axes explore in Chromium, which apt-get installs where there is none.
+	.ci/chromium
+	$(VENV)/bin/python -m pytest -rs tests/warehouse/explore/test_page.py
 
 check: $(TESTABLE) ## What CI runs before the tests: format, lint, types, SQL.
 	$(VENV)/bin/ruff format --check .

@@ -92,6 +92,11 @@ _COMMANDS = {
     "label": ("ingest.label_commands", "label", "Label completions: phrases, classifier, judge."),
     "models": ("ingest.model_commands", "models", "List, show and fetch models."),
     "prompts": ("ingest.prompt_commands", "prompts", "Import and list prompt sets."),
+    "explore": (
+        "warehouse.explore.commands",
+        "explore",
+        "A local page: SQL with charts, prompts, tokens by projection.",
+    ),
     "sql": ("warehouse.commands", "sql", "Run a SQL query over the warehouse."),
     "warehouse": ("warehouse.commands", "warehouse", "Make, check and tend a warehouse."),
 }

@@ -99,7 +99,7 @@ def query(
         # Without the excerpt of the statement that DuckDB draws below its message.
         message = str(error).partition("\n\nLINE ")[0]
         raise QueryError(" ".join(message.split())) from error
-    return table.rename_columns(_distinct(table.column_names))
+    return table.rename_columns(distinct_names(table.column_names))
 
 
 def _result(connection: Connection, sql: str, parameters: Any, row_limit: int | None) -> pa.Table:
@@ -200,7 +200,7 @@ def _limit_memory(connection: Connection, root: Path, memory_limit: int | None) 
     connection.execute(f"set variable matrix_bytes = {whole // _MATRIX_PART}")
 
 
-def _distinct(names: list[str]) -> list[str]:
+def distinct_names(names: list[str]) -> list[str]:
     """The names, a repeated one (`select *` over a join) with the first free number behind it."""
     distinct: list[str] = []
     for name in names:

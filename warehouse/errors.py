@@ -55,3 +55,7 @@ class AlignmentError(AxesError):
 
 class ImportFileError(AxesError):
     """A file that others wrote does not hold what an import needs."""
+
+
+class ServingError(AxesError):
+    """The page of `axes explore` cannot be served where it was asked for."""

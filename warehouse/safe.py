@@ -4,7 +4,8 @@ Three walls, each of which would hold alone against most of what is tried:
 the statement's syntax tree may name the warehouse's own tables, views, macros and pure functions,
 and nothing else; the connection is locked, and reaches the folders of the tables and their index
 and no other file; the process it runs in has no environment, cannot write a file, and ends at its
-limits.
+limits. A process answers one statement and no second; it may be started before it is asked, for
+opening a warehouse takes most of the time (warm.py).
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from warehouse.connection import Connection, connect, sql_files
+from warehouse.connection import Connection, connect, distinct_names, sql_files
 from warehouse.errors import AxesError, QueryError
 from warehouse.index import INDEX
 from warehouse.schemas import TABLES
@@ -71,17 +73,24 @@ class Limits:
     result_mb: int = 64
 
 
-def ask(root: Path, sql: str, limits: Limits = Limits()) -> pa.Table:
+DEFAULT_LIMITS = Limits()
+
+
+def ask(
+    root: Path, sql: str, limits: Limits = DEFAULT_LIMITS, *, worker: Worker | None = None
+) -> pa.Table:
     """The rows of one select statement, or `QueryError` in one line; see the module's docstring.
 
-    Starts a process of its own for each statement (some tenths of a second).
+    Starts a process for the statement (some tenths of a second) unless it is given a `worker`, of
+    the same root and limits. A column name that is there already gets a number.
     """
     if len(sql) > _LONGEST_STATEMENT:
         raise QueryError(f"the statement is longer than {_LONGEST_STATEMENT} characters")
-    request = {"root": str(root.resolve()), "sql": sql, "limits": asdict(limits)}
     for is_last in (False, False, True):
+        asked, worker = worker or Worker(root, limits), None
         try:
-            return _run(request, limits)
+            table = asked.answer(sql)
+            return table.rename_columns(distinct_names(table.column_names))
         except QueryError as error:
             # A compaction came between the listing of files and their reading.
             if is_last or "No such file" not in str(error):
@@ -89,29 +98,54 @@ def ask(root: Path, sql: str, limits: Limits = Limits()) -> pa.Table:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _run(request: dict[str, Any], limits: Limits) -> pa.Table:
-    """Send a request to a process of its own."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "warehouse.safe"],
-            input=json.dumps(request).encode(),
-            capture_output=True,
-            timeout=limits.seconds + _STARTING_SECONDS,
+class Worker:
+    """A process that opens a warehouse behind the three walls, answers one statement, and ends."""
+
+    def __init__(self, root: Path, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
+        place = json.dumps({"root": str(root.resolve()), "limits": asdict(limits)})
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "warehouse.safe", place],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             env={"PYTHONPATH": str(Path(__file__).parents[1])},
             cwd="/",
+            # Ctrl-C on a terminal is for the process that asks.
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired as error:
-        raise QueryError(_late(limits)) from error
-    if done.returncode == 0:
-        return pa.ipc.open_stream(done.stdout).read_all()
-    if done.returncode == _TOO_LATE:
-        raise QueryError(_late(limits))
-    if done.returncode == 1 and done.stdout:
-        raise QueryError(done.stdout.decode())
-    raise QueryError(
-        "the statement broke the process it ran in: it used more memory than "
-        f"{limits.memory_mb} MB, or nests too deep"
-    )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the process has ended, asked or not."""
+        return self._process.poll() is not None
+
+    def answer(self, sql: str) -> pa.Table:
+        """The rows of the only statement this process is given, or `QueryError`."""
+        limits = self._limits
+        try:
+            output, _ = self._process.communicate(
+                json.dumps(sql).encode(), timeout=limits.seconds + _STARTING_SECONDS
+            )
+        except subprocess.TimeoutExpired as error:
+            raise QueryError(_late(limits)) from error
+        finally:
+            self.stop()
+        if self._process.returncode == 0:
+            return pa.ipc.open_stream(output).read_all()
+        if self._process.returncode == _TOO_LATE:
+            raise QueryError(_late(limits))
+        if self._process.returncode == 1 and output:
+            raise QueryError(output.decode())
+        raise QueryError(
+            "the statement broke the process it ran in: it used more memory than "
+            f"{limits.memory_mb} MB, or nests too deep"
+        )
+
+    def stop(self) -> None:
+        """End the process, whatever it does; from any thread, and more than once."""
+        self._process.kill()
+        self._process.wait()
 
 
 def require_safe(sql: str, names: set[str]) -> None:
@@ -120,7 +154,7 @@ def require_safe(sql: str, names: set[str]) -> None:
     try:
         text = connection.execute("select json_serialize_sql($1)", [sql]).fetchall()[0][0]
         tree = json.loads(text)
-        impure = _impure_functions(connection)
+        impure = _impure_functions()
     except (duckdb.Error, RecursionError) as error:
         raise QueryError(_one_line(error)) from error
     if tree.get("error"):
@@ -136,7 +170,7 @@ def require_safe(sql: str, names: set[str]) -> None:
         _require_safe_node(node, names | {name.lower() for name in defined}, impure)
 
 
-def _require_safe_node(node: dict[str, Any], tables: set[str], impure: set[str]) -> None:
+def _require_safe_node(node: dict[str, Any], tables: set[str], impure: frozenset[str]) -> None:
     kind = node.get("type")
     if kind == "BASE_TABLE":
         path = [node["catalog_name"], node["schema_name"]]
@@ -176,20 +210,22 @@ def _defined(node: dict[str, Any]) -> list[dict[str, Any]]:
     return node.get("cte_map", {}).get("map", []) if "cte_map" in node else []
 
 
-def _impure_functions(connection: Connection) -> set[str]:
+@cache
+def _impure_functions() -> frozenset[str]:
+    connection = duckdb.connect()
     found = connection.execute(
         # `+` and `range` differ between calls only where they take a time with a zone.
         "select lower(function_name) as name from duckdb_functions() "
         "where function_type in ('scalar', 'aggregate') group by name "
         "having bool_or(stability = 'VOLATILE') or not bool_or(stability = 'CONSISTENT')"
     ).fetchall()
-    return {name for (name,) in found} - _HARMLESS
+    return frozenset(name for (name,) in found) - _HARMLESS
 
 
-def _locked(root: Path, limits: Limits) -> Connection:
+def locked(root: Path, limits: Limits, *, is_commented: bool = False) -> Connection:
     """A connection to the warehouse that reads the tables' folders and cannot be reconfigured."""
     _require_own_files(root)
-    connection = connect(root)
+    connection = connect(root, is_commented=is_commented)
     folders = ", ".join(f"'{_escaped(root / name)}'" for name in (*TABLES, INDEX))
     for setting in (
         "python_enable_replacements = false",
@@ -223,12 +259,13 @@ def _require_own_files(root: Path) -> None:
                     )
 
 
-def _answer(root: Path, sql: str, limits: Limits) -> bytes:
-    """The rows as an Arrow stream; raises `QueryError`."""
+def _answer(connection: Connection, root: Path, sql: str, limits: Limits) -> bytes:
+    """The rows that a locked connection to `root` gives, as an Arrow stream; or `QueryError`."""
     views = {name for kind in ("staging", "marts") for name in sql_files(kind)}
     with _watchdog(limits.seconds + _DEAF_SECONDS):
         require_safe(sql, views | set(TABLES))
-    connection = _locked(root, limits)
+    # Again: the connection may have been opened a while ago.
+    _require_own_files(root)
     timer = threading.Timer(limits.seconds, connection.interrupt)
     timer.daemon = True
     timer.start()
@@ -297,14 +334,19 @@ def _limit_process(limits: Limits) -> None:
         resource.setrlimit(kind, (value, value))
 
 
-def _main() -> int:
-    """Read a request from stdin, and write an Arrow stream or an error to stdout."""
-    request = json.load(sys.stdin.buffer)
-    limits = Limits(**request["limits"])
+def _main(place: dict[str, Any]) -> int:
+    """Open a warehouse, read a statement from stdin, write an Arrow stream or an error to stdout.
+
+    Ends where stdin closes without a statement: nobody is left to ask one.
+    """
+    limits = Limits(**place["limits"])
     _limit_process(limits)
-    root = Path(request["root"])
+    root = Path(place["root"])
     try:
-        answer = _answer(root, request["sql"], limits)
+        connection = locked(root, limits)
+        _impure_functions()
+        question = sys.stdin.buffer.read()
+        answer = _answer(connection, root, json.loads(question), limits) if question else b""
     except (AxesError, MemoryError) as error:
         text = str(error) or "the statement used too much memory"
         sys.stdout.buffer.write(text.replace(str(root), "ROOT").encode())
@@ -314,7 +356,7 @@ def _main() -> int:
 
 
 if __name__ == "__main__":
-    code = _main()
+    code = _main(json.loads(sys.argv[1]))
     sys.stdout.buffer.flush()
     # Not `sys.exit`: at its end the interpreter may abort over DuckDB's threads.
     os._exit(code)

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 
 from axes import cli
 from tests.warehouse.sound import put_warehouse
-from warehouse.connection import connect, query, sql_files
+from warehouse.connection import Connection, connect, query, sql_files
 from warehouse.errors import QueryError
-from warehouse.safe import _HARMLESS, Limits, _answer, _locked, ask, require_safe
+from warehouse.safe import _HARMLESS, Limits, _answer, ask, locked, require_safe
 from warehouse.schemas import TABLES
 
 SECRET = "a line that no query may show"
@@ -228,11 +228,11 @@ def asked(root: Path, statement: str) -> tuple[str, float]:
 APART = {*GREEDY, *HOSTILE[::8]}
 
 
-def answered(root: Path, statement: str) -> tuple[str, float]:
+def answered(connection: Connection, root: Path, statement: str) -> tuple[str, float]:
     """As `asked`, in this process."""
     started = time.monotonic()
     try:
-        found = f"DATA {_answer(root, filled(statement, root), Limits(seconds=300))!r}"
+        found = f"DATA {_answer(connection, root, filled(statement, root), Limits(seconds=300))!r}"
     except QueryError as error:
         found = str(error)
     return found, time.monotonic() - started
@@ -245,7 +245,8 @@ def answers(root: Path) -> dict[str, tuple[str, float]]:
     with ThreadPoolExecutor(4) as pool:
         apart = [one for one in HOSTILE if one in APART]
         found = dict(zip(apart, pool.map(lambda one: asked(root, one), apart), strict=True))
-    found |= {one: answered(root, one) for one in HOSTILE if one not in APART}
+    connection = locked(root, Limits())
+    found |= {one: answered(connection, root, one) for one in HOSTILE if one not in APART}
     assert files(root.parent) == before, "a statement changed a file"
     return found
 
@@ -280,7 +281,7 @@ def test_files_outside_are_refused_by_the_locked_connection_alone(
     root: Path, statement: str
 ) -> None:
     try:
-        found = query(_locked(root, LIMITS), filled(statement, root)).to_pylist()
+        found = query(locked(root, LIMITS), filled(statement, root)).to_pylist()
     except QueryError:
         return
     assert SECRET not in str(found) and "secret" not in str(found)

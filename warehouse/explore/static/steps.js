@@ -1,0 +1,197 @@
+// The page of completions: a list, and one of them token by token, coloured by projection.
+
+import { remember } from "./address.js";
+import { curve } from "./curve.js";
+import { brief, choice, element, errorLine, field, pager } from "./dom.js";
+import { isHidden, textOf } from "./hidden.js";
+import { get } from "./server.js";
+
+// So many standard deviations from the mean have the full colour.
+const REACH = 2.5;
+
+export async function showSteps(main, given, left) {
+  const asked = { ...given };
+  const [{ sets }, first] = await Promise.all([get("choices", {}, left), get("completions", asked, left)]);
+  if (!first.models.length) {
+    main.append(element("p", { class: "note" }, "This warehouse has no completions yet: axes ingest traces MODEL --prompts SET"));
+    return;
+  }
+  const list = element("div", {});
+  const shown = element("section", { "aria-label": "Completion" });
+  const controls = element("div", { class: "bar" });
+  main.append(controls, element("div", { class: "split" }, list, shown));
+  const set = (changes) => {
+    Object.assign(asked, { page: 0 }, changes);
+    return load();
+  };
+  const labels = [...new Set(sets.flatMap((one) => one.labels ?? []))];
+  const drawControls = () => controls.replaceChildren(
+    field("Model", choice([["", "all"], ...first.models.map((name) => [name, name])], asked.model ?? "", (model) => set({ model }))),
+    field("Prompt set", choice([["", "all"], ...sets.map(({ name }) => [name, name])], asked.prompt_set ?? "", (value) => set({ prompt_set: value }))),
+    field("Label", choice([["", "any"], ...labels.map((label) => [label, label])], asked.label ?? "", (label) => set({ label }))),
+    ...(asked.prompt_id ? [element("button", { type: "button", onclick: () => {
+      set({ prompt_id: "" });
+      drawControls();
+    } }, "All prompts")] : []),
+  );
+
+  const open = (generation, changes = {}) => {
+    // What is uncovered stays so for another axis or layer of it, and not for another completion.
+    Object.assign(asked, { generation, reveal: undefined }, changes);
+    remember("steps", { ...asked, reveal: undefined });
+    for (const link of list.querySelectorAll("a")) {
+      if (link.dataset.generation === generation) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
+    }
+    return showOne(shown, asked, open, left);
+  };
+  const load = async () => {
+    remember("steps", asked);
+    try {
+      const found = await get("completions", asked, left);
+      list.replaceChildren(...listed(found, open, set));
+      const listedIds = found.completions.map((one) => one.generation_id);
+      const generation = asked.generation ?? listedIds[0];
+      if (generation) await open(generation);
+      else shown.replaceChildren(element("p", { class: "note" }, "No completion fits."));
+    } catch (error) {
+      if (!left.aborted) list.replaceChildren(errorLine(error.message));
+    }
+  };
+  drawControls();
+  await load();
+}
+
+function listed(found, open, set) {
+  const line = (one) => {
+    const link = element("a", { href: "#", "data-generation": one.generation_id },
+      element("span", { class: "line" }, isHidden(one.prompt) ? "(hidden prompt)" : one.prompt),
+      element("span", { class: "line faint" },
+        [one.model, one.label, one.category, `${one.token_count} tokens`, one.steering_mode && `steered ${brief(one.strength)}`]
+          .filter(Boolean).join(" · ")));
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      open(one.generation_id);
+    });
+    return element("li", {}, link);
+  };
+  return [
+    element("ul", { class: "list", "aria-label": "Completions" }, ...found.completions.map(line)),
+    pager(found, "completions", (page) => set({ page, generation: undefined })),
+  ];
+}
+
+async function showOne(shown, asked, open, left) {
+  const parameters = { generation: asked.generation, axis: asked.axis, layer: asked.layer, reveal: asked.reveal };
+  let found;
+  try {
+    found = await get("completion", parameters, left);
+    // Another model has other axes: take its first.
+    if (found.axis === null && asked.axis && found.places.length) {
+      found = await get("completion", { ...parameters, axis: null, layer: null }, left);
+    }
+  } catch (error) {
+    if (!left.aborted) shown.replaceChildren(errorLine(error.message));
+    return;
+  }
+  if (found.generation_id !== asked.generation) return;
+  const axes = new Map(found.places.map(({ axis_id, name }) => [axis_id, name]));
+  const layers = found.places.filter(({ axis_id }) => axis_id === found.axis).map(({ layer }) => layer);
+  const reopen = (changes) => open(asked.generation, { reveal: asked.reveal, ...changes });
+  const isProjected = found.axis !== null;
+  const controls = element("div", { class: "bar" },
+    ...(isProjected ? [
+      field("Axis", choice([...axes], found.axis, (axis) => reopen({ axis, layer: undefined }))),
+      field("Layer", choice(layers.map((layer) => [`${layer}`, `${layer}`]), `${found.layer}`, (layer) => reopen({ layer }))),
+    ] : []),
+    isProjected ? element("a", { href: `#/sql?sql=${encodeURIComponent(statement(found))}` }, "As SQL") : null,
+    found.is_hidden ? element("button", { type: "button", class: "reveal", onclick: async () => {
+      await reopen({ reveal: "true" });
+      shown.querySelector(".token[tabindex='0']")?.focus();
+    } }, "Show the hidden text") : null,
+  );
+  const facts = [found.model, found.label, found.category, found.prompt_set,
+    found.steering_mode && `steered: ${found.steering_mode} ${brief(found.strength)}`].filter(Boolean);
+  const parts = [
+    element("h2", {}, facts.join(" · ")),
+    controls,
+    element("p", { class: "prompt" }, textOf(found.prompt)),
+  ];
+  if (!found.steps.length) {
+    shown.replaceChildren(...parts, element("p", { class: "note" }, "No tokens are stored of it."));
+    return;
+  }
+  const readout = element("dl", { class: "readout", "aria-live": "polite" });
+  const { box, select } = tokens(found, (index) => {
+    readout.replaceChildren(...reading(found.steps[index]));
+    drawing?.point(index);
+  });
+  const drawing = isProjected ? curve(found.steps, found.centre, (index) => select(index)) : null;
+  shown.replaceChildren(
+    ...parts,
+    box,
+    ...(isProjected ? [
+      element("div", { class: "scale" }, "lower", element("span", { class: "ramp" }), "higher",
+        element("span", {}, `colourless at ${brief(found.centre)}, the mean over ${found.scale_count} tokens of ${found.model}; full colour ${REACH} standard deviations away`)),
+      readout, drawing.svg,
+      element("p", { class: "note" }, "Dots: the projection of each token. Line: its running mean. Left and right step, Home and End jump."),
+    ] : [readout, element("p", { class: "note" }, "Its tokens are projected on no axis yet: axes study does, or axes drift.")]),
+  );
+  const start = found.steps.findIndex(({ step }) => step >= 0);
+  select(Math.max(0, start), false);
+}
+
+/** The tokens as buttons of which one is reached with Tab, the others with the arrow keys. */
+function tokens(found, show) {
+  const buttons = found.steps.map(({ step, token, projection }, index) => {
+    const text = token === null ? "▇▇" : token.replace(/\n/g, "↵\n") || "∅";
+    const button = element("button", {
+      type: "button", tabindex: "-1", class: "token",
+      title: projection === null ? `step ${step}` : `step ${step}: ${brief(projection)}`,
+      "aria-label": `step ${step}, ${token === null ? "hidden token" : `token ${JSON.stringify(token)}`}, projection ${brief(projection)}`,
+      onclick: () => select(index), onmouseenter: () => show(index), onfocus: () => show(index),
+    }, text);
+    if (step < 0) button.classList.add("of-prompt");
+    if (token === null) button.classList.add("is-covered");
+    if (projection !== null && found.spread) {
+      const away = (projection - found.centre) / (REACH * found.spread);
+      button.classList.add(away < 0 ? "low" : "high");
+      button.style.setProperty("--heat", `${Math.round(85 * Math.min(1, Math.abs(away)))}%`);
+    }
+    return button;
+  });
+  let current = 0;
+  const select = (index, isFocused = true) => {
+    buttons[current].removeAttribute("aria-current");
+    buttons[current].tabIndex = -1;
+    current = index;
+    buttons[current].setAttribute("aria-current", "true");
+    buttons[current].tabIndex = 0;
+    if (isFocused) buttons[current].focus();
+    show(index);
+  };
+  const box = element("div", { class: "tokens", role: "group", "aria-label": "Tokens" }, ...buttons);
+  box.addEventListener("mouseleave", () => show(current));
+  box.addEventListener("keydown", (event) => {
+    const ends = { Home: 0, End: buttons.length - 1 };
+    const moves = { ArrowLeft: -1, ArrowRight: 1 };
+    const to = event.key in ends ? ends[event.key] : current + (moves[event.key] ?? 0);
+    if (!(event.key in ends) && !(event.key in moves)) return;
+    event.preventDefault();
+    select(Math.max(0, Math.min(buttons.length - 1, to)));
+  });
+  return { box, select };
+}
+
+const statement = ({ generation_id, axis, layer }) => `select step, token, projection, running_mean, logprob, entropy
+from v_generation_projections
+where generation_id = '${generation_id}' and axis_id = '${axis}' and layer = ${layer}
+order by step`;
+
+function reading({ step, token, projection, running_mean, logprob, entropy }) {
+  const facts = {
+    step, token: token === null ? "hidden" : JSON.stringify(token), projection: brief(projection),
+    "running mean": brief(running_mean), "log-probability": brief(logprob), entropy: brief(entropy),
+  };
+  return Object.entries(facts).map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, `${value}`)));
+}
