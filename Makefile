@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs in .venv, which `make setup` builds.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest demo test check bench docs report
+.PHONY: help setup ingest demo test test-install check bench docs report
 
 PYTHON ?= python3
 VENV := .venv
@@ -30,7 +30,7 @@ DEMO_QUERIES := $(sort $(wildcard docs/queries/*.sql))
 DEMO_AXIS := universal/demo/18/demo_safety/lambda-held_out
 
 help: ## List the targets.
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED) ## Build .venv with the package.
 
@@ -72,6 +72,9 @@ demo: $(INSTALLED) ## The main job on three real models: ingest, fit, align, eva
 
 test: $(TESTABLE) ## The whole test suite.
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto
+
+test-install: $(TESTABLE) ## Build wheel and sdist, install each on its own, and use it from another folder.
+	.ci/test_install $(VENV)/bin/python
 
 check: $(TESTABLE) ## What CI runs before the tests: format, lint, types, SQL.
 	$(VENV)/bin/ruff format --check .

@@ -13,6 +13,7 @@ import polars as pl
 
 from warehouse.errors import PromptError
 from warehouse.progress import quiet_hub
+from warehouse.spelling import did_you_mean
 
 ENTRIES = Path(__file__).with_name("prompt_sets.toml")
 BUILTIN = Path(__file__).with_name("prompt_sets")
@@ -48,8 +49,8 @@ def prompt_source(prompt_set: str, source: str | None, **options: Any) -> Prompt
         return PromptSource(source=source, **given)
     if prompt_set not in ready_sets():
         raise PromptError(
-            f"{prompt_set} is not a ready set ({', '.join(ready_sets())}): "
-            "give a source: a .parquet, .csv or .jsonl file, or hf:OWNER/NAME"
+            f"{prompt_set} is not a ready set{did_you_mean(prompt_set, ready_sets())}, which are "
+            f"{', '.join(ready_sets())}: give a source: a .parquet, .csv or .jsonl file, or hf:OWNER/NAME"
         )
     return replace(ready_sets()[prompt_set], **given)
 

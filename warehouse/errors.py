@@ -51,3 +51,7 @@ class QueryError(AxesError):
 
 class AlignmentError(AxesError):
     """An alignment cannot be fitted as it is asked for."""
+
+
+class ConfigError(AxesError):
+    """A file `axes.toml` holds something that is unknown or of the wrong type."""
