@@ -178,8 +178,8 @@ class _LazyGroup(click.Group):
         if name not in _COMMANDS and not name.startswith("-"):
             raise click.exceptions.NoSuchCommand(name, possibilities=_COMMANDS, ctx=ctx)
         found, command, rest = super().resolve_command(ctx, args)
-        files = () if ctx.resilient_parsing or command is None else settings.config_files()
-        if files:
+        files = () if ctx.resilient_parsing else settings.config_files()
+        if files and command is not None:
             from interface.configuration import command_defaults, require_known_tables
 
             require_known_tables(files, _COMMANDS)

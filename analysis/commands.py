@@ -48,7 +48,10 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--align", type=PROMPT_SET, help="Unlabelled set that the alignments are fitted on."
             ),
             click.option(
-                "--evaluate", type=PROMPT_SET, multiple=True, help="Another labelled set; repeatable."
+                "--evaluate",
+                type=PROMPT_SET,
+                multiple=True,
+                help="Another labelled set; repeatable.",
             ),
             click.option(
                 "--align-rows", type=click.IntRange(min=10), default=3000, show_default=True

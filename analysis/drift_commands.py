@@ -29,9 +29,15 @@ order by model, metric not like '%slope%', metric, control != 'none', control
 @click.command()
 @click.option("--axis", required=True, help="An axis: id, start of an id, or name.")
 @click.option(
-    "--model", "models", type=MODEL, multiple=True, help="Repeatable; default: every model with traces on it."
+    "--model",
+    "models",
+    type=MODEL,
+    multiple=True,
+    help="Repeatable; default: every model with traces on it.",
 )
-@click.option("--prompts", "prompt_set", type=PROMPT_SET, help="Completions of this set's prompts only.")
+@click.option(
+    "--prompts", "prompt_set", type=PROMPT_SET, help="Completions of this set's prompts only."
+)
 @click.option(
     "--labeler",
     help="Who says which class a completion is of, such as refusal_substring. "

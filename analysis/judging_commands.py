@@ -148,7 +148,9 @@ def evaluate(
 
 @click.command()
 @click.argument("axis")
-@click.option("--prompts", type=PROMPT_SET, required=True, help="Labelled set that is calibrated on.")
+@click.option(
+    "--prompts", type=PROMPT_SET, required=True, help="Labelled set that is calibrated on."
+)
 @click.option(
     "--model",
     "models",
@@ -232,7 +234,9 @@ def calibrate(
 
 @click.command()
 @click.argument("axis")
-@click.option("--prompts", type=PROMPT_SET, required=True, help="Labelled set, projected on the axis.")
+@click.option(
+    "--prompts", type=PROMPT_SET, required=True, help="Labelled set, projected on the axis."
+)
 @click.option(
     "--model",
     "models",

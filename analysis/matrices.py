@@ -144,8 +144,9 @@ def find_space(
     if not found:
         there = [row["model"] for row in rows(connection, "select distinct model from models")]
         raise ModelError(
-            f"no activations of {model}{did_you_mean(name, there)} (there: "
-            f"{', '.join(there) or 'none'}): run `axes ingest activations {name} --prompts SET` first"
+            f"no activations of {model}{did_you_mean(name, there)} "
+            f"(there: {', '.join(there) or 'none'}): "
+            f"run `axes ingest activations {name} --prompts SET` first"
         )
     if len(found) > 1:
         versions = "; ".join(

@@ -228,9 +228,17 @@ def _find_studies(root: Path, name: str | None) -> list[str]:
 
 def _planned(name: str | None) -> list[PlannedStudy]:
     """The studies of a file, with the options that were given in the place of its keys."""
+    from analysis.study_file import find_study_file, packaged_studies
     from interface.studies import plan_studies
     from warehouse.errors import DefinitionError
+    from warehouse.spelling import did_you_mean
 
+    if name is not None and find_study_file(name) is None:
+        packaged = packaged_studies()
+        raise click.UsageError(
+            f"no study file {name}{did_you_mean(name, [*packaged, *study.commands])}: "
+            f"give the path of one, {' or '.join(packaged)}"
+        )
     try:
         return plan_studies(name, _given_options(are_defaults_taken=name is None))
     except DefinitionError as error:

@@ -1,4 +1,4 @@
-"""Wall time of `axes --help`, beside a Python that does nothing: what people wait for on every Tab."""
+"""Wall time of `axes --help`, beside a Python that does nothing: what Tab waits for."""
 
 from __future__ import annotations
 

@@ -20,27 +20,27 @@ CELLS = (
     (
         """# A warehouse in a notebook
 
-Everything that the commands do can be called from Python, and whatever is computed can be asked for
-with SQL. The cells below read the warehouse that `make demo` leaves in `lake`; with
-`python -m docs.notebook --root lake` they are run again. Start Jupyter with `AXES_ROOT` set, or give
-`root=` to each function.""",
+Everything that the commands do can be called from Python, and whatever is computed can be asked
+for with SQL. The cells below read the warehouse that `make demo` leaves in `lake`; with
+`python -m docs.notebook --root lake` they are run again. Start Jupyter with `AXES_ROOT` set, or
+give `root=` to each function.""",
         """import axes
 import numpy as np
 import polars as pl
 
 lake = axes.connect()
-lake.sql("select model, architecture, d_model, layer_count, dtype from models order by model").pl()""",
+lake.sql("select model, architecture, d_model, layer_count from models order by model").pl()""",
     ),
     (
         """## A study
 
-`axes.study("demo")` runs one, or finds it there; `axes.read_study()` reads the last. A figure and its
-95 % interval are one cell; warnings are below.""",
+`axes.study("demo")` runs one, or finds it there; `axes.read_study()` reads the last. A figure and
+its 95 % interval are one cell; warnings are below.""",
         """study = axes.read_study()
 study""",
     ),
     (
-        """All of its numbers are in `figures`, and `sql` is the query that gives the table again.""",
+        "All of its numbers are in `figures`; `sql` is the query that gives the table again.",
         """print(study.sql)
 {name: round(value, 3) for name, value in enumerate(study.figures["singular_values"])}""",
     ),
@@ -70,12 +70,13 @@ plt.show()""",
 
 `axes.load_axis` gives the unit vector with its card: the space it lies in, the rows it was fitted
 from, what it was judged on.""",
-        """(name,) = lake.sql("select name from axes where kind = 'universal' order by name limit 1").fetchone()
+        """shared = lake.sql("select name from axes where kind = 'universal' order by name limit 1")
+((name,),) = shared.fetchall()
 axis = axes.load_axis(name)
 axis""",
     ),
     (
-        """`project` takes activations of the axis's own space. What it gives is what the study stored.""",
+        "`project` takes activations of the axis's own space, and gives what the study stored.",
         """own = pl.col("model") == axis.card["space_model"]
 here = pl.col("layer") == axis.card["layer"]
 activations = axes.scan("activations").filter(own & here).select("prompt_id", "vector").collect()
@@ -96,7 +97,7 @@ print(f"{both.height} prompts, largest difference "
     (
         """## Ask anything
 
-The tables and views are in docs/tables.md, thirty questions with their answers in docs/cookbook.md.""",
+Tables and views are in docs/tables.md, thirty questions with their answers in docs/cookbook.md.""",
         """lake.sql(\"\"\"
     select model, kind, prompt_set, round(auroc, 3) as auroc, positive_count, negative_count
     from v_auroc where kind != 'native' order by all limit 8

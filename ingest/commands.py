@@ -55,7 +55,14 @@ def ingest() -> None:
 
 @ingest.command("activations")
 @_model_options
-@click.option("--prompts", "prompt_sets", type=PROMPT_SET, multiple=True, required=True, help="Set; repeatable.")
+@click.option(
+    "--prompts",
+    "prompt_sets",
+    type=PROMPT_SET,
+    multiple=True,
+    required=True,
+    help="Set; repeatable.",
+)
 @click.option("--layers", help="Comma list such as 0,12,23. Default: every block.")
 @click.option(
     "--site",

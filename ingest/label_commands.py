@@ -22,7 +22,9 @@ def _scope_options(command: Callable[..., Any]) -> Callable[..., Any]:
         format_option,
         root_option,
         click.option("--limit", type=click.IntRange(min=1), help="First completions only."),
-        click.option("--prompts", "prompt_set", type=PROMPT_SET, help="Completions of this prompt set only."),
+        click.option(
+            "--prompts", "prompt_set", type=PROMPT_SET, help="Completions of this prompt set only."
+        ),
         click.option("--model", type=MODEL, help="Completions of this model only, as ingested."),
     ):
         command = option(command)

@@ -113,8 +113,8 @@ def find_pooling(name: str) -> Pooling:
     path = Path(name).expanduser()
     if path.suffix != ".py" or not path.is_file():
         raise ModelError(
-            f"unknown pooling {name}{did_you_mean(name, POOLINGS)}: it is one of {', '.join(POOLINGS)}, "
-            "or a .py file that defines POOLING"
+            f"unknown pooling {name}{did_you_mean(name, POOLINGS)}: "
+            f"it is one of {', '.join(POOLINGS)}, or a .py file that defines POOLING"
         )
     found = runpy.run_path(str(path)).get("POOLING")
     if not isinstance(found, Pooling):

@@ -50,7 +50,8 @@ def prompt_source(prompt_set: str, source: str | None, **options: Any) -> Prompt
     if prompt_set not in ready_sets():
         raise PromptError(
             f"{prompt_set} is not a ready set{did_you_mean(prompt_set, ready_sets())}, which are "
-            f"{', '.join(ready_sets())}: give a source: a .parquet, .csv or .jsonl file, or hf:OWNER/NAME"
+            f"{', '.join(ready_sets())}: "
+            "give a source: a .parquet, .csv or .jsonl file, or hf:OWNER/NAME"
         )
     return replace(ready_sets()[prompt_set], **given)
 

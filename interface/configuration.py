@@ -39,9 +39,9 @@ def command_defaults(
     does not take.
     """
     if isinstance(command, click.Group):
-        for file, table in _tables(path, files):
-            for name in table:
-                _require_subcommand(file, path, name, command)
+        for file in files:
+            for name in _table(file, path):
+                _require_subcommand(file.path, path, name, command)
         return {
             name: command_defaults((*path, name), inner, files)
             for name, inner in command.commands.items()
@@ -55,14 +55,13 @@ def command_defaults(
                     defaults[str(option.name)] = _converted(
                         file, key, file.settings[key], command, option
                     )
-        for _, table in _tables(path, [file]):
-            named = {option_key(option): option for option in options(command)}
-            for key, value in table.items():
-                option = _named(file, path, key, named)
-                where = ".".join((*path, key))
-                if isinstance(option.type, click.Path) and isinstance(value, str):
-                    value = at_file(file.path, value)
-                defaults[str(option.name)] = _converted(file, where, value, command, option)
+        named = {option_key(option): option for option in options(command)}
+        for key, value in _table(file, path).items():
+            option = _named(file, path, key, named)
+            where = ".".join((*path, key))
+            if isinstance(option.type, click.Path) and isinstance(value, str):
+                value = at_file(file.path, value)
+            defaults[str(option.name)] = _converted(file, where, value, command, option)
     return defaults
 
 
@@ -84,24 +83,17 @@ def option_key(option: click.Option) -> str:
     return max(option.opts, key=len).lstrip("-").replace("-", "_")
 
 
-def _tables(
-    path: tuple[str, ...], files: Sequence[ConfigFile]
-) -> list[tuple[Path, dict[str, Any]]]:
-    """The table of a command in each file that has one."""
-    found = []
-    for file in files:
-        table: Any = file.tables
-        for name in path:
-            table = table.get(name, {})
-            if not isinstance(table, dict):
-                raise ConfigError(f"{file.path}: {name} is a value, expected the table of a command")
-        found.append((file.path, table))
-    return found
+def _table(file: ConfigFile, path: tuple[str, ...]) -> dict[str, Any]:
+    """The table of a command, empty where the file has none."""
+    table: Any = file.tables
+    for name in path:
+        table = table.get(name, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{file.path}: {name} is a value, expected the table of a command")
+    return table
 
 
-def _require_subcommand(
-    file: Path, path: tuple[str, ...], name: str, command: click.Group
-) -> None:
+def _require_subcommand(file: Path, path: tuple[str, ...], name: str, command: click.Group) -> None:
     if name not in command.commands:
         raise ConfigError(
             f"{file}: [{'.'.join(path)}] has no command "

@@ -173,7 +173,9 @@ def _root(root: Path) -> Iterator[Finding]:
 
 def _disk(check: str, folder: Path, detail: str) -> Iterator[Finding]:
     """A folder with the space beside it."""
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    there = next(
+        place for place in (folder.absolute(), *folder.absolute().parents) if place.exists()
+    )
     free = shutil.disk_usage(there).free
     told = f"{folder}: {detail}; {byte_text(free)} free"
     if free < _LITTLE_DISK:

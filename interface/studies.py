@@ -64,9 +64,7 @@ def plan_study(
     return PlannedStudy(definition, origins, _published(definition, published or {}))
 
 
-def plan_studies(
-    name: str | Path | None, given: Mapping[str, Any]
-) -> list[PlannedStudy]:
+def plan_studies(name: str | Path | None, given: Mapping[str, Any]) -> list[PlannedStudy]:
     """The studies of a file (its path, or the name of one of the package), or of settings alone.
 
     `given` goes before the keys of the file. Raises `DefinitionError` for a file that is not there

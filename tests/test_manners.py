@@ -81,9 +81,7 @@ def test_every_command_that_prints_rows_has_a_format(path):
 def asked_of_a_root(command: click.Command) -> bool:
     """Whether `--root` and `--format` are all that a command needs."""
     names = {option for param in command.params for option in param.opts}
-    return {"--root", "--format"} <= names and not any(
-        param.required for param in command.params
-    )
+    return {"--root", "--format"} <= names and not any(param.required for param in command.params)
 
 
 @pytest.mark.parametrize(

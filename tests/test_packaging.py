@@ -56,7 +56,8 @@ def test_the_wheel_holds_the_tree_and_nothing_else(built):
 
 def test_the_sdist_holds_the_tree(built):
     (sdist,) = built.glob("*.tar.gz")
-    names = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
     assert in_the_tree() - names == set()
     assert not [name for name in names if "__pycache__" in name]
 

@@ -13,9 +13,7 @@ from typing import Any
 MOST_ROWS = 50
 
 
-def html_table(
-    rows: Sequence[Mapping[str, Any]], caption: str, notes: Sequence[str] = ()
-) -> str:
+def html_table(rows: Sequence[Mapping[str, Any]], caption: str, notes: Sequence[str] = ()) -> str:
     """The rows (dicts of the same keys) under a caption, at most `MOST_ROWS`; notes below them.
 
     >>> html_table([{"model": "a<b", "auroc": 0.7, "auroc_lower": 0.6, "auroc_upper": 0.8}], "t")

@@ -87,8 +87,7 @@ class _Step:
     """What a JSON log says of a step: units done, rate and seconds left, now and then."""
 
     def __init__(self, description: str, total: int, unit: str) -> None:
-        self._named = {"step": description, "total": total, "unit": unit}
-        self._total = total
+        self._description, self._total, self._unit = description, total, unit
         self._done = 0
         self._started = self._told = time.monotonic()
 
@@ -103,8 +102,10 @@ class _Step:
         rate = self._done / spent if spent else 0.0
         json_log.record(
             event,
-            **self._named,
+            step=self._description,
             done=self._done,
+            total=self._total,
+            unit=self._unit,
             per_second=_rounded(rate),
             seconds=_rounded(spent),
             seconds_left=_rounded((self._total - self._done) / rate) if rate else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -14,6 +13,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("nothing", ["smollm2-135m"])
     ''
     """
+    import difflib  # Only where something is wrong: every command imports this module.
+
     lowered = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower(), lowered, n=1)
     return f" (did you mean {lowered[near[0]]}?)" if near else ""

@@ -27,6 +27,12 @@ def lake(studied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return root
 
 
+def shared_axis() -> str:
+    found = axes.connect().sql("select name from axes where kind = 'universal'").fetchall()
+    ((name,),) = found
+    return name
+
+
 def command(*arguments: str) -> list[dict]:
     result = CliRunner().invoke(axes.cli, [*arguments, "--format", "json"])
     assert result.exit_code == 0, result.output
@@ -125,7 +131,7 @@ def test_fit_gives_what_the_command_prints(lake):
 
 
 def test_score_is_idempotent_and_its_query_finds_the_projections(lake):
-    (name,) = axes.connect().sql("select name from axes where kind = 'universal'").fetchone()
+    name = shared_axis()
     axes.score(name, prompts="third")
     again = axes.score(name, prompts=["third"])
     assert {row["model"] for row in again.rows} == {"alpha", "beta", "gamma"}
@@ -135,7 +141,7 @@ def test_score_is_idempotent_and_its_query_finds_the_projections(lake):
 
 
 def test_an_axis_projects_its_own_space_and_refuses_another(lake):
-    (name,) = axes.connect().sql("select name from axes where kind = 'universal'").fetchone()
+    name = shared_axis()
     axis = axes.load_axis(name)
     assert axis.vector.dtype == np.float32
     assert np.linalg.norm(axis.vector) == pytest.approx(1, abs=1e-6)
@@ -156,7 +162,7 @@ def test_an_axis_projects_its_own_space_and_refuses_another(lake):
 
 
 def test_export_takes_its_format_from_the_suffix(lake, tmp_path):
-    (name,) = axes.connect().sql("select name from axes where kind = 'universal'").fetchone()
+    name = shared_axis()
     written = axes.export(name, tmp_path / "axis.json")
     assert json.loads(written.read_text())["name"] == name
     assert axes.export(name, tmp_path / "x", to="safetensors").stat().st_size > 100

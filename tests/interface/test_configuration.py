@@ -46,7 +46,7 @@ def test_flag_environment_file_default(here, monkeypatch):
 def test_a_command_has_a_table_of_its_own(here):
     (here / "axes.toml").write_text(
         'root = "project-lake"\nformat = "json"\n'
-        '[sql]\nformat = "csv"\n[warehouse.compact]\nfile-mb = 7\ntable = "prompts"\n'
+        '[sql]\nformat = "csv"\n[warehouse.compact]\nfile-mb = 7\ntable = "runs"\n'
     )
     assert run("sql", "select 1 as one").stdout == "one\n1\n"
     assert json.loads(run("warehouse", "compact").stdout) == []

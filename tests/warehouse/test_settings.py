@@ -39,7 +39,8 @@ def test_the_environment_goes_before_the_nearest_file_and_that_before_xdg(
     assert setting("device") == "near"
 
 
-def test_a_relative_path_starts_at_the_file_and_not_at_the_caller(here, tmp_path):
+def test_a_relative_path_starts_at_the_file_and_not_at_the_caller(here, tmp_path, monkeypatch):
+    monkeypatch.delenv("AXES_CACHE")
     write(tmp_path / "project" / "axes.toml", 'root = "data/lake"\ncache = "/big"')
     assert root_folder() == tmp_path / "project" / "data" / "lake"
     assert setting("cache") == "/big"
