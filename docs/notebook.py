@@ -80,9 +80,9 @@ axis""",
         """own = pl.col("model") == axis.card["space_model"]
 here = pl.col("layer") == axis.card["layer"]
 activations = axes.scan("activations").filter(own & here).select("prompt_id", "vector").collect()
-stored = lake.execute(
+stored = lake.sql(
     "select prompt_id, projection from v_projections where axis_id = ? and model = ?",
-    [axis.card["axis_id"], axis.card["space_model"]],
+    params=[axis.card["axis_id"], axis.card["space_model"]],
 ).pl()
 both = activations.with_columns(
     computed=axis.project(np.stack(activations["vector"].to_list()))
