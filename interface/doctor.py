@@ -50,7 +50,6 @@ def examine(root: Path) -> Iterator[Finding]:
     yield Finding("python", PASS, f"{platform.python_version()} on {platform.platform()}")
     yield from _packages()
     yield from _device()
-    yield from _threads()
     yield from _settings()
     yield from _cache()
     yield from _root(root)
@@ -85,8 +84,9 @@ def _device() -> Iterator[Finding]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        yield Finding("device", FAIL, f"torch cannot be imported: {error}", "install torch again")
+        yield Finding("device", FAIL, f"torch cannot be imported: {error}", "pip install torch")
         return
+    yield _threads(torch.get_num_threads())
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             of = torch.cuda.get_device_properties(index)
@@ -107,16 +107,13 @@ def _device() -> Iterator[Finding]:
     yield Finding("default device", PASS, "cpu, in float32")
 
 
-def _threads() -> Iterator[Finding]:
-    import torch
-
+def _threads(threads: int) -> Finding:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = torch.get_num_threads()
     detail = f"{threads} of torch, {usable} cores"
     if usable is not None and threads > usable:
-        yield Finding("threads", NOTE, detail, f"set OMP_NUM_THREADS={usable}: more are slower")
-    else:
-        yield Finding("threads", PASS, detail)
+        to_do = f"set OMP_NUM_THREADS={usable}: more are slower"
+        return Finding("threads", NOTE, detail, to_do)
+    return Finding("threads", PASS, detail)
 
 
 def _settings() -> Iterator[Finding]:

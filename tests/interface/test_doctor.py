@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -104,3 +105,9 @@ def test_a_cache_that_cannot_be_written_is_noted(root, tmp_path, monkeypatch):
     monkeypatch.setattr("interface.doctor.os.access", lambda path, _: Path(path) != tmp_path)
     init_root(root)
     assert "read only" in findings(root, "cache")[0].detail
+
+
+def test_without_torch_the_rest_is_still_examined(root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert findings(root, "device")[0].result == FAIL
+    assert findings(root, "root")[0].result == PASS
