@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs in .venv, which `make setup` builds.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest demo test test-peers test-browser check bench docs findings report
+.PHONY: help setup ingest demo test test-peers test-browser test-install check bench docs findings report
 
 PYTHON ?= python3
 VENV := .venv
@@ -86,9 +86,13 @@ $(PEERS): $(TESTABLE) tests/peers/requirements.txt
 
 test-peers: $(PEERS) ## Exported axes in the hands of repeng, steering-vectors and llama.cpp.
 	OMP_NUM_THREADS=1 $(PEERS_VENV)/bin/python -m pytest tests/peers -rP
+
 test-browser: $(TESTABLE) ## The page of axes explore in Chromium, which apt-get installs where there is none.
 	.ci/chromium
 	$(VENV)/bin/python -m pytest -rs tests/warehouse/explore/test_page.py
+
+test-install: $(TESTABLE) ## Build wheel and sdist, install each on its own, and use it from another folder.
+	.ci/test_install $(VENV)/bin/python
 
 check: $(TESTABLE) ## What CI runs before the tests: format, lint, types, SQL.
 	$(VENV)/bin/ruff format --check .

@@ -5,24 +5,81 @@ The command is a thin click group that mounts the groups below it when they are 
     import axes
     axes.connect("lake").sql("from v_auroc").pl()      # .df(), .to_arrow_table(), .fetchall()
     axes.scan("activations", "lake")                   # a polars LazyFrame
+    axes.study("demo")                                 # what `axes study demo` does
+    axes.load_axis("universal/demo/18/demo_safety/lambda-held_out").project(vectors)
+
+Functions are imported when they are first used; docs/python.md describes each.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
-from pathlib import Path
+import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from warehouse import json_log, settings
 from warehouse.errors import AxesError
 
 if TYPE_CHECKING:
-    import duckdb
-    import polars
+    from interface.api import (
+        connect,
+        export,
+        fit,
+        import_prompts,
+        ingest,
+        load_axis,
+        read_study,
+        report,
+        scan,
+        score,
+        study,
+        traces,
+    )
+    from interface.results import Axis, Result, Study
 
-__all__ = ["AxesError", "connect", "scan"]
+# Name -> the module that it comes from, on first use.
+_API = {
+    **dict.fromkeys(("Axis", "Result", "Study"), "interface.results"),
+    **dict.fromkeys(
+        (
+            "connect",
+            "export",
+            "fit",
+            "import_prompts",
+            "ingest",
+            "load_axis",
+            "read_study",
+            "report",
+            "scan",
+            "score",
+            "study",
+            "traces",
+        ),
+        "interface.api",
+    ),
+}
+
+__all__ = [
+    "AxesError",
+    "Axis",
+    "Result",
+    "Study",
+    "connect",
+    "export",
+    "fit",
+    "import_prompts",
+    "ingest",
+    "load_axis",
+    "read_study",
+    "report",
+    "scan",
+    "score",
+    "study",
+    "traces",
+]
 
 # Command -> (module, attribute, one line for --help); modules are imported on use, so that
 # `axes --help` imports neither torch nor DuckDB.
@@ -99,33 +156,31 @@ _COMMANDS = {
     ),
     "sql": ("warehouse.commands", "sql", "Run a SQL query over the warehouse."),
     "warehouse": ("warehouse.commands", "warehouse", "Make, check and tend a warehouse."),
+    "doctor": (
+        "interface.doctor_commands",
+        "doctor",
+        "Examine the installation, the device, the cache and the warehouse.",
+    ),
+    "config": ("interface.config_commands", "config", "Show settings, and where each comes from."),
+    "completion": (
+        "interface.completion_commands",
+        "completion",
+        "Print what makes a shell complete commands.",
+    ),
 }
 
 
-def connect(root: str | Path | None = None) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with every table, view and macro of a warehouse.
-
-    `root` defaults to `$AXES_ROOT`, then `./lake`. Results come by DuckDB's own methods:
-    `.to_arrow_table()`, `.pl()`, `.df()`, `.fetchall()`. Raises `AxesError` where `root` is not a
-    warehouse.
-    """
-    from warehouse.connection import connect as open_root
-
-    return open_root(_root(root), is_commented=True)
+def __getattr__(name: str) -> Any:
+    """What `__all__` names, imported when it is used."""
+    if name not in _API:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(_API[name]), name)
+    globals()[name] = found
+    return found
 
 
-def scan(table: str, root: str | Path | None = None) -> polars.LazyFrame:
-    """A polars LazyFrame over one table (`axes.scan("activations")`), partitions typed as text.
-
-    `root` as for `connect`. Raises `AxesError` for an unknown table or root.
-    """
-    from warehouse.scan import scan as scan_table
-
-    return scan_table(table, _root(root))
-
-
-def _root(root: str | Path | None) -> Path:
-    return Path(root if root is not None else os.environ.get("AXES_ROOT") or "lake")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 class _LazyGroup(click.Group):
@@ -140,12 +195,30 @@ class _LazyGroup(click.Group):
         module, attribute, _ = _COMMANDS[cmd_name]
         return getattr(importlib.import_module(module), attribute)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in _COMMANDS and not name.startswith("-"):
+            raise click.exceptions.NoSuchCommand(name, possibilities=_COMMANDS, ctx=ctx)
+        found, command, rest = super().resolve_command(ctx, args)
+        files = () if ctx.resilient_parsing else settings.config_files()
+        if files and command is not None:
+            from interface.configuration import command_defaults, require_known_tables
+
+            require_known_tables(files, _COMMANDS)
+            ctx.default_map = {name: command_defaults((name,), command, files)}
+        return found, command, rest
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            is_json = ctx.params["json_log"]
+            if settings.setting("json_log") is True if is_json is None else is_json:
+                json_log.start()
             return super().invoke(ctx)
         except AxesError as error:
             raise click.ClickException(str(error)) from error
@@ -156,10 +229,31 @@ class _LazyGroup(click.Group):
             click.echo("interrupted: run the same command again to go on from here", err=True)
             raise click.exceptions.Exit(130) from interrupt
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As in click; a JSON log ends with the exit code, and with the command."""
+        stderr, started = sys.stderr, time.monotonic()
+        try:
+            return super().main(*args, **kwargs)
+        except SystemExit as end:
+            seconds = round(time.monotonic() - started, 3)
+            code = end.code or 0
+            level = "error" if code else "info"
+            json_log.record("exit", level=level, exit_code=code, seconds=seconds)
+            raise
+        finally:
+            json_log.end(stderr)
+
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="safety-axes")
-def cli() -> None:
+@click.option(
+    "--json-log/--no-json-log",
+    default=None,
+    envvar="AXES_JSON_LOG",
+    show_envvar=True,
+    help="Progress and messages on stderr as JSON, one object a line.",
+)
+def cli(json_log: bool | None) -> None:
     """Do language models share an unsafe direction in activation space?
 
     Ingest jobs write activations to a warehouse of Parquet files; directions, alignments and a

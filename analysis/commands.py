@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from analysis.method_options import direction_option, method_options
+from ingest.names import GROUP, MODEL, PROMPT_SET
 from warehouse.options import format_option, memory_limit_option, root_option
 from warehouse.sites import SITES
 
@@ -35,12 +36,23 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What a study is, as options; each is a key of a study file too."""
     for option in reversed(
         (
-            click.option("--group", help="Models of this group of the registry."),
-            click.option("--model", "models", multiple=True, help="A model; repeatable."),
-            click.option("--reference", help="The model whose space is aligned into."),
-            click.option("--prompts", help="Labelled set that the directions are fitted on."),
-            click.option("--align", help="Unlabelled set that the alignments are fitted on."),
-            click.option("--evaluate", multiple=True, help="Another labelled set; repeatable."),
+            click.option("--group", type=GROUP, help="Models of this group of the registry."),
+            click.option(
+                "--model", "models", type=MODEL, multiple=True, help="A model; repeatable."
+            ),
+            click.option("--reference", type=MODEL, help="The model whose space is aligned into."),
+            click.option(
+                "--prompts", type=PROMPT_SET, help="Labelled set that the directions are fitted on."
+            ),
+            click.option(
+                "--align", type=PROMPT_SET, help="Unlabelled set that the alignments are fitted on."
+            ),
+            click.option(
+                "--evaluate",
+                type=PROMPT_SET,
+                multiple=True,
+                help="Another labelled set; repeatable.",
+            ),
             click.option(
                 "--align-rows", type=click.IntRange(min=10), default=3000, show_default=True
             ),
@@ -64,9 +76,14 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@click.argument("model")
-@click.option("--prompts", required=True, help="Labelled prompt set.")
-@click.option("--evaluate", multiple=True, help="Another labelled set to judge on; repeatable.")
+@click.argument("model", type=MODEL)
+@click.option("--prompts", type=PROMPT_SET, required=True, help="Labelled prompt set.")
+@click.option(
+    "--evaluate",
+    type=PROMPT_SET,
+    multiple=True,
+    help="Another labelled set to judge on; repeatable.",
+)
 @direction_option
 @space_options
 @click.option("--allow-missing", is_flag=True, help="Go on where rows are missing.")
@@ -92,42 +109,22 @@ def fit(
     axes fit smollm2-135m --prompts demo_safety
     axes fit smollm2-135m --prompts demo_safety --direction whitened
     """
-    from analysis.fitting import fit_native
-    from analysis.matrices import find_space
-    from ingest.registry import known_as
-    from warehouse.connection import connect, query
+    from interface.api import fit as fit_directions
     from warehouse.render import show
-    from warehouse.runs import record_run
 
-    connection = connect(root, memory_limit=memory_limit)
-    space = find_space(connection, known_as(model), site=site, pooling=pooling, template=template)
-    parameters = {
-        "model": model,
-        "prompts": prompts,
-        "evaluate": evaluate,
-        "direction": direction,
-        "site": site,
-        "pooling": pooling,
-        "template": template,
-    }
-    with record_run(root, "fit", parameters) as run:
-        axes = fit_native(
-            root,
-            connection,
-            run,
-            space,
-            prompts,
-            evaluate,
-            method=direction,
-            allow_missing=allow_missing,
-        )
-    fitted = query(
-        connection,
-        "select axis_id, axis_name, layer, prompt_set, auroc, is_in_sample from v_auroc "
-        "where list_contains(?, axis_id) order by layer, prompt_set",
-        [[axis.axis_id for axis in axes]],
+    fitted = fit_directions(
+        model,
+        prompts,
+        root=root,
+        evaluate=evaluate,
+        direction=direction,
+        site=site,
+        pooling=pooling,
+        template=template,
+        allow_missing=allow_missing,
+        memory_limit=memory_limit,
     )
-    show(fitted, output_format)
+    show(fitted.table, output_format)
 
 
 @click.command("report")

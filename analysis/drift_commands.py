@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from ingest.names import MODEL, PROMPT_SET
 from warehouse.options import format_option, memory_limit_option, root_option
 
 if TYPE_CHECKING:
@@ -28,9 +29,15 @@ order by model, metric not like '%slope%', metric, control != 'none', control
 @click.command()
 @click.option("--axis", required=True, help="An axis: id, start of an id, or name.")
 @click.option(
-    "--model", "models", multiple=True, help="Repeatable; default: every model with traces on it."
+    "--model",
+    "models",
+    type=MODEL,
+    multiple=True,
+    help="Repeatable; default: every model with traces on it.",
 )
-@click.option("--prompts", "prompt_set", help="Completions of this set's prompts only.")
+@click.option(
+    "--prompts", "prompt_set", type=PROMPT_SET, help="Completions of this set's prompts only."
+)
 @click.option(
     "--labeler",
     help="Who says which class a completion is of, such as refusal_substring. "

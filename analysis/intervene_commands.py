@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ingest.names import PROMPT_SET
 from ingest.options import loading_options, model_spec
 from warehouse.options import format_option, root_option
 
@@ -49,8 +50,12 @@ class _Numbers(click.ParamType):
     required=True,
     help="Id or name; repeatable. One of another model's space is pulled back.",
 )
-@click.option("--prompts", "prompt_set", required=True, help="Labelled set that is answered.")
-@click.option("--benign", "benign_set", required=True, help="Set whose texts are only read.")
+@click.option(
+    "--prompts", "prompt_set", type=PROMPT_SET, required=True, help="Labelled set that is answered."
+)
+@click.option(
+    "--benign", "benign_set", type=PROMPT_SET, required=True, help="Set whose texts are only read."
+)
 @click.option(
     "--strengths",
     type=_Numbers(float),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from analysis.commands import space_options
+from ingest.names import MODEL, PROMPT_SET
 from warehouse.options import format_option, root_option
 
 if TYPE_CHECKING:
@@ -53,9 +54,10 @@ _least_overlap_option = click.option(
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.option(
     "--prompts",
+    type=PROMPT_SET,
     multiple=True,
     required=True,
     help="Labelled set; repeatable: further sets join the matrix of sources.",
@@ -146,10 +148,13 @@ def evaluate(
 
 @click.command()
 @click.argument("axis")
-@click.option("--prompts", required=True, help="Labelled set that is calibrated on.")
+@click.option(
+    "--prompts", type=PROMPT_SET, required=True, help="Labelled set that is calibrated on."
+)
 @click.option(
     "--model",
     "models",
+    type=MODEL,
     multiple=True,
     help="Name, NAME@ID or id; repeatable. Default: all projected.",
 )
@@ -229,10 +234,13 @@ def calibrate(
 
 @click.command()
 @click.argument("axis")
-@click.option("--prompts", required=True, help="Labelled set, projected on the axis.")
+@click.option(
+    "--prompts", type=PROMPT_SET, required=True, help="Labelled set, projected on the axis."
+)
 @click.option(
     "--model",
     "models",
+    type=MODEL,
     multiple=True,
     help="Name, NAME@ID or id; repeatable. Default: all projected.",
 )

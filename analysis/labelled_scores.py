@@ -9,6 +9,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
 from analysis.matrices import count_prompts, number_groups
+from warehouse.axes import unknown_axis
 from warehouse.connection import Connection, query, rows
 from warehouse.errors import AxisError, CoverageError, LabelError
 from warehouse.writer import content_key
@@ -61,7 +62,7 @@ def find_axis(connection: Connection, axis: str) -> str:
         {"axis": axis},
     )
     if not found:
-        raise AxisError(f'no axis {axis}: `axes sql "select axis_id, name from axes"` lists them')
+        raise unknown_axis(connection, axis)
     if len(found) > 1:
         which = ", ".join(row["axis_id"] for row in found[:4])
         raise AxisError(f"{len(found)} axes are called {axis}, say which: {which}")

@@ -30,6 +30,7 @@ from warehouse.imports import is_imported
 from warehouse.layers import layer_batches
 from warehouse.scratch import Rows, allocate
 from warehouse.sites import RESID_POST
+from warehouse.spelling import did_you_mean
 from warehouse.writer import content_key
 
 _DESCRIPTION = "prompt_id, pair_id, text, is_positive"
@@ -147,11 +148,10 @@ def find_space(
         [name, prefix],
     )
     if not found:
-        there = ", ".join(
-            row["model"] for row in rows(connection, "select distinct model from models")
-        )
+        there = [row["model"] for row in rows(connection, "select distinct model from models")]
         raise ModelError(
-            f"no activations of {model} (there: {there or 'none'}): "
+            f"no activations of {model}{did_you_mean(name, there)} "
+            f"(there: {', '.join(there) or 'none'}): "
             f"run `axes ingest activations {name} --prompts SET` first"
         )
     if len(found) > 1:
@@ -346,8 +346,10 @@ def count_prompts(connection: Connection, prompt_set: str, limit: int | None = N
         connection, "select count(*) as count from prompts where prompt_set = ?", [prompt_set]
     )[0]["count"]
     if not count:
+        found = rows(connection, "select distinct prompt_set from prompts")
+        names = [row["prompt_set"] for row in found]
         raise PromptError(
-            f"no prompt set {prompt_set} in the warehouse: "
+            f"no prompt set {prompt_set} in the warehouse{did_you_mean(prompt_set, names)}: "
             f"import it with `axes prompts import {prompt_set} SOURCE`"
         )
     return count if limit is None else min(count, limit)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ingest.names import MODEL, PROMPT_SET
 from warehouse.options import format_option, root_option
 
 if TYPE_CHECKING:
@@ -53,7 +54,11 @@ def _answer_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Part of the prompts that is calibrated on, where --calibrate is not given.",
         ),
-        click.option("--calibrate", help="Set to calibrate on; shares no prompt with --prompts."),
+        click.option(
+            "--calibrate",
+            type=PROMPT_SET,
+            help="Set to calibrate on; shares no prompt with --prompts.",
+        ),
         click.option("--max-new-tokens", type=int, help="Only answers of this limit."),
         click.option(
             "--template", "templates", multiple=True, help="Only answers of these; repeatable."
@@ -84,9 +89,15 @@ def _answer_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--labeler", required=True, help="Labels of completions; positive is the outcome."
         ),
-        click.option("--prompts", required=True, help="Prompt set that the models answered."),
         click.option(
-            "--model", "models", multiple=True, help="Repeatable; default: all with answers."
+            "--prompts", type=PROMPT_SET, required=True, help="Prompt set that the models answered."
+        ),
+        click.option(
+            "--model",
+            "models",
+            type=MODEL,
+            multiple=True,
+            help="Repeatable; default: all with answers.",
         ),
     ):
         command = option(command)

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import click
 
+from ingest.names import MODEL, PROMPT_SET
 from warehouse.options import format_option, memory_limit_option, root_option
 
 
 @click.command()
 @click.argument("axis")
-@click.option("--model", "models", multiple=True, help="Only this model; repeatable.")
-@click.option("--prompts", "prompt_sets", multiple=True, help="Only this set; repeatable.")
+@click.option("--model", "models", type=MODEL, multiple=True, help="Only this model; repeatable.")
+@click.option(
+    "--prompts", "prompt_sets", type=PROMPT_SET, multiple=True, help="Only this set; repeatable."
+)
 @click.option("--alignment", help="Id of the map to use, where a model has several.")
 @memory_limit_option
 @root_option

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from analysis.commands import study_options
-from warehouse.options import format_option, memory_limit_option, root_option
+from ingest.options import device_option, dtype_option
+from warehouse.options import format_option, is_typed, memory_limit_option, root_option
 
 if TYPE_CHECKING:
-    from analysis.definition import StudyDefinition
+    from interface.studies import PlannedStudy
 
 
 class _StudyGroup(click.Group):
@@ -27,6 +26,24 @@ class _StudyGroup(click.Group):
         elif args and args[0] not in (*self.commands, *ctx.help_option_names):
             args = ["run", *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What `run` takes too, since that word may be left out."""
+        of_run = click.Context(run, info_name="run", parent=ctx)
+        files = [] if incomplete.startswith("-") else _study_names(incomplete)
+        return [
+            *super().shell_complete(ctx, incomplete),
+            *run.shell_complete(of_run, incomplete),
+            *files,
+        ]
+
+
+def _study_names(incomplete: str) -> list[CompletionItem]:
+    """The studies of the package, and files."""
+    from analysis.study_file import packaged_studies
+
+    named = [CompletionItem(name) for name in packaged_studies() if name.startswith(incomplete)]
+    return [*named, CompletionItem(incomplete, type="file")]
 
 
 @click.group(cls=_StudyGroup)
@@ -46,8 +63,8 @@ def study() -> None:
 @study.command()
 @click.argument("file", required=False)
 @study_options
-@click.option("--device", help="Device of the ingest, where rows are missing.")
-@click.option("--dtype", help="dtype of the ingest, where rows are missing.")
+@device_option
+@dtype_option
 @click.option("--report", type=click.Path(path_type=Path), help="Also write the report here.")
 @click.option("--no-ingest", is_flag=True, help="Fail where rows are missing; run no model.")
 @click.option(
@@ -83,11 +100,12 @@ def run(
     from analysis.report import print_study, write_report
     from analysis.sensitivity import measure_sensitivity
     from analysis.study import run_study, study_result
+    from interface.studies import ingest_missing
 
     results = []
     for planned in _planned(file):
         if not no_ingest:
-            _ingest_missing(root, planned.definition, planned.origins, device, dtype)
+            ingest_missing(root, planned, device=device, dtype=dtype)
         study_id = run_study(
             root, planned.definition, published=planned.published, memory_limit=memory_limit
         )
@@ -208,34 +226,25 @@ def _find_studies(root: Path, name: str | None) -> list[str]:
     return [find_study(connection, planned.definition) for planned in _planned(name)]
 
 
-@dataclass(frozen=True)
-class _Planned:
-    """A study to run: `origins` says how the user named each model."""
-
-    definition: StudyDefinition
-    origins: dict[str, str]
-    published: dict[str, dict[str, float]]
-
-
-def _planned(name: str | None) -> list[_Planned]:
+def _planned(name: str | None) -> list[PlannedStudy]:
     """The studies of a file, with the options that were given in the place of its keys."""
-    from analysis.study_file import StudyFile, find_study_file, read_study_file
+    from analysis.study_file import find_study_file, packaged_studies
+    from interface.studies import plan_studies
+    from warehouse.errors import DefinitionError
+    from warehouse.spelling import did_you_mean
 
-    given = _given_options(are_defaults_taken=name is None)
-    if name is None:
-        file = StudyFile(Path(), ({},), {})
-    else:
-        path = find_study_file(name)
-        if path is None:
-            raise click.UsageError(f"no study file {name}: give the path of one, demo or original")
-        file = read_study_file(path)
-    of_models = {"group", "models", "reference"}
-    planned = []
-    for settings in file.studies:
-        if of_models & given.keys():
-            settings = {key: value for key, value in settings.items() if key not in of_models}
-        planned.append(_plan({**settings, **given}, file.published))
-    return list({one.definition: one for one in planned}.values())
+    if name is not None and find_study_file(name) is None:
+        packaged = packaged_studies()
+        raise click.UsageError(
+            f"no study file {name}{did_you_mean(name, [*packaged, *study.commands])}: "
+            f"give the path of one, {' or '.join(packaged)}"
+        )
+    try:
+        return plan_studies(name, _given_options(are_defaults_taken=name is None))
+    except DefinitionError as error:
+        if name is None:  # Then it is the options that are wrong.
+            raise click.UsageError(str(error)) from error
+        raise
 
 
 def _given_options(*, are_defaults_taken: bool) -> dict[str, Any]:
@@ -247,91 +256,5 @@ def _given_options(*, are_defaults_taken: bool) -> dict[str, Any]:
     return {
         name: value
         for name, value in named.items()
-        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
-        or (are_defaults_taken and value not in (None, ()))
+        if is_typed(name) or (are_defaults_taken and value not in (None, ()))
     }
-
-
-def _plan(settings: dict[str, Any], published: Mapping[str, dict[str, float]]) -> _Planned:
-    from analysis.definition import StudyDefinition
-    from ingest.registry import group_members, known_as
-
-    group, models = settings.pop("group", None), settings.pop("models", ())
-    reference = settings.pop("reference", None)
-    for name in ("prompts", "align"):
-        if name not in settings:
-            raise click.UsageError(f"give --{name}, or a study file")
-    if (group is None) == (not models):
-        raise click.UsageError("give --group, or --model for each model")
-    if group is not None:
-        models, group_reference = group_members(group)
-        reference = reference or group_reference
-    if reference is None:
-        raise click.UsageError("give --reference with --model")
-    origins = {known_as(model): model for model in models}
-    definition = StudyDefinition(
-        models=tuple(origins),
-        reference=known_as(reference),
-        label=group or known_as(reference).partition("@")[0],
-        **settings,
-    )
-    return _Planned(definition, origins, _published(definition, published))
-
-
-def _published(
-    definition: StudyDefinition, published: Mapping[str, dict[str, float]]
-) -> dict[str, dict[str, float]]:
-    """The published figures of the study's models; those of `*` are of each."""
-    from analysis.study_file import EVERY_MODEL
-
-    figures = {
-        name.partition("@")[0]: {**published.get(EVERY_MODEL, {}), **published.get(name, {})}
-        for name in definition.models
-    }
-    return {name: of_model for name, of_model in figures.items() if of_model}
-
-
-def _ingest_missing(
-    root: Path,
-    definition: StudyDefinition,
-    origins: Mapping[str, str],
-    device: str | None,
-    dtype: str | None,
-) -> None:
-    """Import ready prompt sets that are absent, and run each model whose rows are incomplete.
-
-    `origins` says how the user named each model.
-    """
-    from analysis.matrices import is_covered
-    from ingest.activations import ingest_activations
-    from ingest.pooling import find_pooling
-    from ingest.prompts import import_ready_sets
-    from ingest.registry import resolve
-    from ingest.selection import Selection
-    from ingest.templates import Template
-    from warehouse.connection import connect
-    from warehouse.imports import is_imported
-    from warehouse.layout import init_root
-
-    init_root(root)
-    limits: dict[str, int | None] = {definition.align: definition.align_rows}
-    limits |= dict.fromkeys(definition.labelled_sets)
-    import_ready_sets(root, limits)
-    connection = connect(root)
-    where = (definition.site, definition.pooling, definition.template)
-    for model, origin in origins.items():
-        if not is_imported(connection, model) and not is_covered(connection, model, limits, *where):
-            selection = Selection(
-                sites=(definition.site,),
-                poolings=(find_pooling(definition.pooling),),
-                template=Template(definition.template),
-            )
-            ingest_activations(
-                root,
-                resolve(origin),
-                limits,
-                selection,
-                device=device,
-                dtype=dtype,
-                skip_unusable=definition.allow_missing,
-            )

@@ -10,7 +10,6 @@ native = 0.7
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +20,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from analysis.definition import StudyDefinition
 from warehouse.errors import DefinitionError
+from warehouse.spelling import did_you_mean
 
 FOLDER = Path(__file__).resolve().parent.parent / "studies"
 PUBLISHED_FIGURES = ("native", "universal", "leave_one_out", "cosine_universal")
@@ -49,6 +49,11 @@ def find_study_file(name: str) -> Path | None:
         return Path(name)
     packaged = FOLDER / f"{name}.toml"
     return packaged if packaged.is_file() else None
+
+
+def packaged_studies() -> list[str]:
+    """The names of the studies that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def read_study_file(path: Path) -> StudyFile:
@@ -146,9 +151,8 @@ def _read_published(path: Path, content: Any) -> dict[str, dict[str, float]]:
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-    return f"unknown {what} {name}: {hint}"
+    hint = did_you_mean(name, known) or f": known: {', '.join(known)}"
+    return f"unknown {what} {name}{hint}"
 
 
 def _shown(value: Any) -> str:

@@ -46,7 +46,7 @@ def label_by_classifier(
     """
     spec = resolve(classifier)
     folder = fetch(spec)
-    loaded = _load(spec.name, folder, device or default_device())
+    loaded = _load(spec.name, folder, default_device() if device in (None, "auto") else device)
     labels = [loaded.model.config.id2label[index] for index in range(loaded.label_count)]
     is_positive = decide_class(labels, positive)
     files = [path for path in folder.iterdir() if path.suffix in (".json", ".safetensors")]

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
+from ingest.names import PROMPT_SET
 from ingest.options import loading_options, model_spec
-from warehouse.options import format_option, root_option
+from warehouse.options import format_option, is_typed, root_option
 from warehouse.sites import SITES
 
 _TEMPLATES = ("raw", "chat")
@@ -55,7 +55,14 @@ def ingest() -> None:
 
 @ingest.command("activations")
 @_model_options
-@click.option("--prompts", "prompt_sets", multiple=True, required=True, help="Set; repeatable.")
+@click.option(
+    "--prompts",
+    "prompt_sets",
+    type=PROMPT_SET,
+    multiple=True,
+    required=True,
+    help="Set; repeatable.",
+)
 @click.option("--layers", help="Comma list such as 0,12,23. Default: every block.")
 @click.option(
     "--site",
@@ -147,7 +154,7 @@ def activations_command(
 
 @ingest.command("traces")
 @_model_options
-@click.option("--prompts", "prompt_set", help="Prompt set to answer.")
+@click.option("--prompts", "prompt_set", type=PROMPT_SET, help="Prompt set to answer.")
 @click.option(
     "--completions",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -267,7 +274,7 @@ def _take_out(
     """Drop options of the other kind of job; one that was typed is refused."""
     for name in names:
         del options[name]
-        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+        if is_typed(name):
             written = next(p for p in context.command.params if p.name == name).opts[0]
             raise click.UsageError(f"{written} {reason}")
 

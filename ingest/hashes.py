@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from warehouse.settings import setting
+
 _BLOCK_BYTES = 1 << 24
 
 
 def cache_folder() -> Path:
-    """Where models and hashes are kept: `$AXES_CACHE`, else the XDG cache folder."""
-    if given := os.environ.get("AXES_CACHE"):
+    """Where models and hashes are kept: `$AXES_CACHE` or axes.toml, else the XDG cache folder."""
+    if given := setting("cache"):
         return Path(given).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "safety-axes"

@@ -23,6 +23,7 @@ from ingest.trials import Trials
 from warehouse.errors import ModelError
 from warehouse.progress import track
 from warehouse.runs import record_run
+from warehouse.spelling import did_you_mean
 
 
 def ingest_interventions(
@@ -128,5 +129,7 @@ def opener_phrases(name: str) -> tuple[str, ...]:
     """The phrases of `openers.toml` under a name; raises `ModelError` for one that is not there."""
     known = tomllib.loads((Path(__file__).parent / "openers.toml").read_text())
     if name not in known:
-        raise ModelError(f"no openers {name}: there are {', '.join(known)}")
+        raise ModelError(
+            f"no openers {name}{did_you_mean(name, known)}: there are {', '.join(known)}"
+        )
     return tuple(known[name])

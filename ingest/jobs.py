@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from ingest.sharding import Shard
 from ingest.templates import Rendered, Template, render
 from warehouse.connection import connect_tables, rows
 from warehouse.errors import NonFiniteError, PromptError
+from warehouse.html import html_record
 from warehouse.locks import locked
 from warehouse.progress import waiting
 from warehouse.runs import Run
@@ -58,6 +59,9 @@ class IngestSummary:
     rows: int
     tokens: int
     seconds: float
+
+    def _repr_html_(self) -> str:
+        return html_record(asdict(self), f"ingest of {self.model}")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ingest.names import MODEL, PROMPT_SET
+from ingest.options import device_option
 from warehouse.options import format_option, root_option
 
 if TYPE_CHECKING:
@@ -20,8 +22,10 @@ def _scope_options(command: Callable[..., Any]) -> Callable[..., Any]:
         format_option,
         root_option,
         click.option("--limit", type=click.IntRange(min=1), help="First completions only."),
-        click.option("--prompts", "prompt_set", help="Completions of this prompt set only."),
-        click.option("--model", help="Completions of this model only, as ingested."),
+        click.option(
+            "--prompts", "prompt_set", type=PROMPT_SET, help="Completions of this prompt set only."
+        ),
+        click.option("--model", type=MODEL, help="Completions of this model only, as ingested."),
     ):
         command = option(command)
     return command
@@ -113,7 +117,7 @@ def import_command(
 @click.argument("classifier")
 @click.option("--positive", multiple=True, help="Class of the model that is positive; repeatable.")
 @click.option("--reads-prompt", is_flag=True, help="Give it prompt and completion as a pair.")
-@click.option("--device", help="cpu, cuda, ... Default: cuda where there is one.")
+@device_option
 @_scope_options
 def classifier_command(classifier: str, root: Path, output_format: str, **options: Any) -> None:
     """Label completions with CLASSIFIER: a folder or a hub id of a text classifier.
@@ -132,8 +136,20 @@ def classifier_command(classifier: str, root: Path, output_format: str, **option
 
 
 @label.command("judge")
-@click.option("--judge-url", required=True, help="Endpoint, such as https://host/v1.")
-@click.option("--judge-model", required=True, help="Model to ask there.")
+@click.option(
+    "--judge-url",
+    required=True,
+    envvar="AXES_JUDGE_URL",
+    show_envvar=True,
+    help="Endpoint, such as https://host/v1.",
+)
+@click.option(
+    "--judge-model",
+    required=True,
+    envvar="AXES_JUDGE_MODEL",
+    show_envvar=True,
+    help="Model to ask there.",
+)
 @click.option(
     "--template",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

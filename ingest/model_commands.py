@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ingest.names import MODEL
 from ingest.options import loading_options, model_spec
 from warehouse.options import format_option
 
@@ -49,7 +50,7 @@ def models_list(output_format: str) -> None:
 
 
 @models.command("show")
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.option("--source", help="Take the weights from this folder, .gguf or hf:OWNER/NAME.")
 @click.option(
     "--estimate", "is_estimate", is_flag=True, help="What it needs, without downloading it."
@@ -101,7 +102,7 @@ def models_show(
 
 
 @models.command("fetch")
-@click.argument("model", nargs=-1, required=True)
+@click.argument("model", type=MODEL, nargs=-1, required=True)
 def models_fetch(model: tuple[str, ...]) -> None:
     """Download MODEL (one or several) into the cache and verify it; print its folder.
 

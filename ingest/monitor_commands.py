@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ingest.options import loading_options, model_spec
-from warehouse.options import FORMATS, root_option
+from warehouse.options import FORMATS, is_typed, root_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,7 +60,9 @@ _JSONL = "jsonl"
     "output_format",
     type=click.Choice((*FORMATS, _JSONL)),
     default="table",
+    envvar="AXES_FORMAT",
     show_default=True,
+    show_envvar=True,
     help="How tokens are printed; jsonl prints each as it comes.",
 )
 def monitor(
@@ -185,8 +187,6 @@ def _calibration(
     root: Path, axis_id: str, model_id: str, method: str, stop_above: float | None
 ) -> Calibration | None:
     """The stored calibration; None, and said so, where nothing depends on it."""
-    from click.core import ParameterSource
-
     from analysis.stored_calibrations import stored_calibration
     from warehouse.connection import connect_tables
     from warehouse.errors import CalibrationError
@@ -195,8 +195,7 @@ def _calibration(
         connection = connect_tables(root, "calibrations", "runs")
         return stored_calibration(connection, axis_id, model_id, method)
     except CalibrationError as error:
-        source = click.get_current_context().get_parameter_source("calibration")
-        if stop_above is not None or source is not ParameterSource.DEFAULT:
+        if stop_above is not None or is_typed("calibration"):
             raise
         click.echo(f"projections only: {error}", err=True)
         return None

@@ -7,17 +7,39 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ingest.names import MODEL
 from ingest.registry import DTYPES, QUANTIZATIONS
 
 if TYPE_CHECKING:
     from ingest.registry import ModelSpec
 
 
+def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--device`: where models run."""
+    return click.option(
+        "--device",
+        envvar="AXES_DEVICE",
+        show_envvar=True,
+        help="cpu, cuda, cuda:1, mps or auto (spread over all).",
+    )(command)
+
+
+def dtype_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--dtype`: what weights and activations are computed in."""
+    return click.option(
+        "--dtype",
+        type=click.Choice(DTYPES),
+        envvar="AXES_DTYPE",
+        show_envvar=True,
+        help="Default: float32 on a CPU.",
+    )(command)
+
+
 def loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The model argument, and what of it is loaded how and where."""
     for option in (
-        click.option("--dtype", type=click.Choice(DTYPES), help="Default: float32 on a CPU."),
-        click.option("--device", help="cpu, cuda, cuda:1, mps or auto (spread over all)."),
+        dtype_option,
+        device_option,
         click.option("--blocks", help="Path of the block list, such as model.layers."),
         click.option("--attention", help="eager, sdpa, ... Default: what transformers takes."),
         click.option(
@@ -25,7 +47,7 @@ def loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--adapter", help="PEFT adapter on top: a folder or hf:OWNER/NAME."),
         click.option("--source", help="Take the weights from this folder, .gguf or hf:OWNER/NAME."),
-        click.argument("model"),
+        click.argument("model", type=MODEL),
     ):
         command = option(command)
     return command

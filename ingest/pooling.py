@@ -26,6 +26,7 @@ from torch import Tensor
 from ingest.batching import to_device
 from ingest.hashes import file_hash
 from warehouse.errors import ModelError
+from warehouse.spelling import did_you_mean
 
 Span = Callable[[int, int | None], tuple[int, int] | None]
 Reduce = Callable[[Tensor, Tensor], Tensor]
@@ -112,8 +113,8 @@ def find_pooling(name: str) -> Pooling:
     path = Path(name).expanduser()
     if path.suffix != ".py" or not path.is_file():
         raise ModelError(
-            f"unknown pooling {name}: it is one of {', '.join(POOLINGS)}, "
-            "or a .py file that defines POOLING"
+            f"unknown pooling {name}{did_you_mean(name, POOLINGS)}: "
+            f"it is one of {', '.join(POOLINGS)}, or a .py file that defines POOLING"
         )
     found = runpy.run_path(str(path)).get("POOLING")
     if not isinstance(found, Pooling):

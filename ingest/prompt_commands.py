@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ingest.names import PROMPT_SET
 from warehouse.options import format_option, root_option
 
 
@@ -22,7 +23,7 @@ def prompts() -> None:
 
 
 @prompts.command("import")
-@click.argument("prompt_set", metavar="SET")
+@click.argument("prompt_set", type=PROMPT_SET, metavar="SET")
 @click.argument("source", required=False)
 @click.option("--positive-file", help="Two files instead of SOURCE: the positive class.")
 @click.option("--negative-file", help="The negative class; line i of both is a matched pair.")

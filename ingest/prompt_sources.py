@@ -14,6 +14,7 @@ import polars as pl
 
 from warehouse.errors import PromptError
 from warehouse.progress import quiet_hub
+from warehouse.spelling import did_you_mean
 
 ENTRIES = Path(__file__).with_name("prompt_sets.toml")
 BUILTIN = Path(__file__).with_name("prompt_sets")
@@ -63,7 +64,8 @@ def prompt_source(prompt_set: str, source: str | None, **options: Any) -> Prompt
         return PromptSource(source=source or "", **given)
     if prompt_set not in ready_sets():
         raise PromptError(
-            f"{prompt_set} is not a ready set ({', '.join(ready_sets())}): "
+            f"{prompt_set} is not a ready set{did_you_mean(prompt_set, ready_sets())}, which are "
+            f"{', '.join(ready_sets())}: "
             f"give a source: {_KINDS}, or two files with --positive-file and --negative-file"
         )
     given.pop("is_paired", None)

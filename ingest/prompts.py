@@ -28,8 +28,10 @@ from ingest.prompt_sources import (
 )
 from warehouse.connection import connect_tables, rows
 from warehouse.errors import LabelError, PromptError
+from warehouse.html import html_record
 from warehouse.layout import init_root
 from warehouse.runs import Run, record_run
+from warehouse.spelling import did_you_mean
 from warehouse.writer import KEY_LENGTH, rows_table, write_rows
 
 
@@ -51,6 +53,9 @@ class ImportSummary:
     changed_count: int
     skipped_count: int
     is_new: bool
+
+    def _repr_html_(self) -> str:
+        return html_record(asdict(self), f"import of {self.prompt_set}")
 
 
 def import_prompts(
@@ -351,11 +356,12 @@ def _holds(there: Sequence[dict[str, Any]], prompts: Sequence[dict[str, Any]]) -
 
 
 def _unknown_set(root: Path, name: str) -> str:
-    names = ", ".join(_prompt_sets(root)) or "none yet"
+    there = _prompt_sets(root)
+    names = ", ".join(there) or "none yet"
     ready = " (a ready set: no source needed)" if name in ready_sets() else ""
     return (
-        f"no prompt set {name} in {root} (there: {names}): "
-        f"import it with `axes prompts import {name} SOURCE`{ready}"
+        f"no prompt set {name}{did_you_mean(name, [*there, *ready_sets()])} in {root} "
+        f"(there: {names}): import it with `axes prompts import {name} SOURCE`{ready}"
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from warehouse.errors import ModelError
+from warehouse.spelling import did_you_mean
 
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTIZATIONS = ("4bit", "8bit")
@@ -89,10 +89,8 @@ def _resolve(name: str, source: str | None) -> ModelSpec:
     if name.count("/") == 1:
         repository, _, revision = name.removeprefix("hf:").partition("@")
         return ModelSpec(name=repository, source=f"hf:{repository}", revision=revision or None)
-    near = difflib.get_close_matches(name, registry(), n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
     raise ModelError(
-        f"unknown model {name}: {hint}Names are {', '.join(registry())}; "
+        f"unknown model {name}{did_you_mean(name, registry())}: names are {', '.join(registry())}; "
         "a hub id OWNER/NAME, a folder or a .gguf file also work"
     )
 
@@ -110,7 +108,9 @@ def group_members(group: str) -> tuple[tuple[str, ...], str]:
     members = [spec for spec in registry().values() if spec.group == group]
     if not members:
         groups = sorted({spec.group for spec in registry().values() if spec.group})
-        raise ModelError(f"unknown group {group}: groups are {', '.join(groups)}")
+        raise ModelError(
+            f"unknown group {group}{did_you_mean(group, groups)}: groups are {', '.join(groups)}"
+        )
     reference = next(spec.name for spec in members if spec.is_reference)
     return tuple(spec.name for spec in members), reference
 

@@ -12,13 +12,17 @@ import pytest
 import torch
 
 from warehouse.layout import init_root
+from warehouse.settings import SETTINGS
 
 
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the user's cache or warehouse, or reaches a hub."""
     monkeypatch.setenv("AXES_CACHE", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.delenv("AXES_ROOT", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+    for name in SETTINGS:
+        if name != "cache":
+            monkeypatch.delenv(SETTINGS[name].variable, raising=False)
     torch.set_num_threads(1)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
@@ -314,23 +312,3 @@ def test_an_interrupted_command_says_how_to_go_on(lake, monkeypatch):
     result = axes("sql", "select 1", "--root", lake)
     assert result.exit_code == 130
     assert "run the same command again" in result.stderr
-
-
-def test_help_imports_neither_torch_nor_duckdb():
-    script = (
-        "import sys; from click.testing import CliRunner; import axes;"
-        "assert CliRunner().invoke(axes.cli, ['--help']).exit_code == 0;"
-        "print(sorted({'torch', 'duckdb', 'transformers', 'pyarrow'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
-
-
-def test_importing_axes_imports_no_library():
-    script = (
-        "import sys, axes;"
-        "print(sorted({'torch', 'duckdb', 'polars', 'pyarrow', 'numpy', 'prompt_toolkit'}"
-        " & set(sys.modules)), axes.__all__)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout.strip() == "[] ['AxesError', 'connect', 'scan']", done.stderr

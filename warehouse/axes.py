@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from warehouse.connection import Connection, query, vectors
+from warehouse.connection import Connection, query, rows, vectors
 from warehouse.errors import AxisError
+from warehouse.spelling import did_you_mean
 
 
 def find_axis(connection: Connection, axis: str) -> dict[str, Any]:
@@ -20,11 +21,18 @@ def find_axis(connection: Connection, axis: str) -> dict[str, Any]:
         {"axis": axis},
     )
     if table.num_rows == 0:
-        raise AxisError(
-            f'no axis {axis}: give an id or a name of `axes sql "select axis_id, name from axes"`'
-        )
+        raise unknown_axis(connection, axis)
     found = table.drop_columns(["vector"]).to_pylist()
     if len(found) > 1:
         ids = "; ".join(f"{row['axis_id']} ({row['name']}, run {row['run_id']})" for row in found)
         raise AxisError(f"{len(found)} axes fit {axis}, give one id: {ids}")
     return {**found[0], "vector": vectors(table.column("vector"))[0]}
+
+
+def unknown_axis(connection: Connection, axis: str) -> AxisError:
+    """The error that no axis has this id or name."""
+    names = [row["name"] for row in rows(connection, "select distinct name from axes")]
+    return AxisError(
+        f"no axis {axis}{did_you_mean(axis, names)}: "
+        'give an id or a name of `axes sql "select axis_id, name from axes"`'
+    )

@@ -160,7 +160,9 @@ def is_limited(connection: Connection) -> bool:
 def _open(root: Path) -> Connection:
     require_root(root)
     connection = duckdb.connect()
-    connection.execute("set enable_progress_bar = false")
+    ((has_bar,),) = connection.execute("select current_setting('enable_progress_bar')").fetchall()
+    if has_bar:  # In a notebook without ipywidgets it is off, and turning it off is an error.
+        connection.execute("set enable_progress_bar = false")
     # Meant for remote files; it reads every column chunk of a local one twice.
     connection.execute("set disable_parquet_prefetching = true")
     # Footers are kept until a file changes: a look-up reads little else.

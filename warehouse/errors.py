@@ -59,3 +59,7 @@ class ImportFileError(AxesError):
 
 class ServingError(AxesError):
     """The page of `axes explore` cannot be served where it was asked for."""
+
+
+class ConfigError(AxesError):
+    """A file `axes.toml` holds something that is unknown or of the wrong type."""

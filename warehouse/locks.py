@@ -47,6 +47,20 @@ def locked(
         lock.release()
 
 
+def held_locks(root: Path) -> list[str]:
+    """The names of the locks that somebody holds at this instant."""
+    held = []
+    for path in sorted((root / LOCKS).glob("*.lock")):
+        try:
+            with FileLock(path, timeout=0):
+                pass
+        except Timeout:
+            held.append(path.stem)
+        except OSError as error:
+            raise RootError(f"cannot open {path}: {error}") from error
+    return held
+
+
 @contextmanager
 def committing(root: Path, model: str) -> Iterator[None]:
     """Held while files of a model are written that have to agree with those that are there.

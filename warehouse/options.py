@@ -1,4 +1,7 @@
-"""Options that every command shares, as decorators."""
+"""Options that every command shares, as decorators.
+
+An option with the variable of one of `warehouse.settings.SETTINGS` is set by axes.toml too.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,8 @@ def memory_limit_option(command: Command) -> Command:
     return click.option(
         "--memory-limit",
         type=_Bytes(),
+        envvar="AXES_MEMORY_LIMIT",
+        show_envvar=True,
         help="Memory that the command may take, such as 2GB: matrices that would exceed it are "
         "kept in files below the root. Default: most of the machine's.",
     )(command)
@@ -49,17 +54,24 @@ def format_option(command: Command) -> Command:
         "output_format",
         type=click.Choice(FORMATS),
         default="table",
+        envvar="AXES_FORMAT",
         show_default=True,
+        show_envvar=True,
         help="How rows are printed; parquet needs --output or a pipe.",
     )(command)
 
 
 def format_for(output: Path | None, output_format: str) -> str:
-    """The format that was asked for, or else the one that the output file's suffix names."""
-    source = click.get_current_context().get_parameter_source("output_format")
-    if output is None or source is not ParameterSource.DEFAULT:
+    """The format that was typed, or else the one of the output's suffix, or what is configured."""
+    if output is None or is_typed("output_format"):
         return output_format
     return _SUFFIXES.get(output.suffix.lower(), output_format)
+
+
+def is_typed(name: str) -> bool:
+    """Whether a parameter was given with the command, and not by environment or axes.toml."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source in (ParameterSource.COMMANDLINE, ParameterSource.PROMPT)
 
 
 class _Bytes(click.ParamType):

@@ -1,8 +1,13 @@
-"""Progress on stderr: rate and time left on every long step, nothing on stdout."""
+"""Progress on stderr: rate and time left on every long step, nothing on stdout.
+
+Bars are for terminals: elsewhere nothing is drawn, and a JSON log (json_log.py) has an event
+every few seconds in their place.
+"""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,7 +24,12 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from warehouse import json_log
+
 Advance = Callable[[int], None]
+
+# Seconds between two events of one step in a JSON log.
+_EVERY = 5.0
 
 
 class _RateColumn(ProgressColumn):
@@ -42,23 +52,68 @@ def track(description: str, total: int, unit: str) -> Iterator[Advance]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(file=sys.stderr)) as progress:
+    step = _Step(description, total, unit)
+    with _bars(*columns) as progress:
         task = progress.add_task(description, total=total, unit=unit)
 
         def advance(done: int) -> None:
             progress.advance(task, done)
+            step.advance(done)
 
         yield advance
+    step.tell("progress_end")
 
 
 @contextmanager
 def waiting(description: str) -> Iterator[None]:
     """Show a spinner with the time elapsed while a step of unknown length runs."""
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=28), TimeElapsedColumn())
-    with Progress(*columns, console=Console(file=sys.stderr)) as progress:
+    started = time.monotonic()
+    json_log.record("step", step=description)
+    with _bars(*columns) as progress:
         task = progress.add_task(description, total=None)
         yield
         progress.update(task, total=1, completed=1)
+    json_log.record("step_end", step=description, seconds=_rounded(time.monotonic() - started))
+
+
+def _bars(*columns: ProgressColumn) -> Progress:
+    """Bars on a terminal; rich heeds NO_COLOR. Elsewhere it would still draw the last state."""
+    console = Console(file=sys.stderr)
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+class _Step:
+    """What a JSON log says of a step: units done, rate and seconds left, now and then."""
+
+    def __init__(self, description: str, total: int, unit: str) -> None:
+        self._description, self._total, self._unit = description, total, unit
+        self._done = 0
+        self._started = self._told = time.monotonic()
+
+    def advance(self, done: int) -> None:
+        self._done += done
+        if time.monotonic() - self._told >= _EVERY:
+            self.tell("progress")
+
+    def tell(self, event: str) -> None:
+        self._told = time.monotonic()
+        spent = self._told - self._started
+        rate = self._done / spent if spent else 0.0
+        json_log.record(
+            event,
+            step=self._description,
+            done=self._done,
+            total=self._total,
+            unit=self._unit,
+            per_second=_rounded(rate),
+            seconds=_rounded(spent),
+            seconds_left=_rounded((self._total - self._done) / rate) if rate else None,
+        )
+
+
+def _rounded(number: float) -> float:
+    return round(number, 3)
 
 
 def quiet_transformers() -> None:
@@ -89,7 +144,8 @@ def hub_bars(*, shown: bool) -> Iterator[None]:
     were_off = are_progress_bars_disabled()
     try:
         if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
-            (enable_progress_bars if shown else disable_progress_bars)()
+            is_drawn = shown and sys.stderr.isatty()
+            (enable_progress_bars if is_drawn else disable_progress_bars)()
         yield
     finally:
         if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:

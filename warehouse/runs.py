@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from warehouse import json_log
 from warehouse.errors import RootError
 from warehouse.writer import rows_table, write_rows
 
@@ -63,6 +64,11 @@ class Run:
             "finished_at": finished_at,
         }
         write_rows(self.root, "runs", rows_table("runs", [row]), name=self.run_id)
+        told = ("run_id", "command", "status", "rows", "tokens", "tokens_per_second", "message")
+        is_failed = status == "failed"
+        json_log.record(
+            "run", level="error" if is_failed else "info", **{name: row[name] for name in told}
+        )
 
 
 @contextmanager

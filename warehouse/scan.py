@@ -11,6 +11,7 @@ from polars.datatypes import DataType
 from warehouse.errors import QueryError
 from warehouse.layout import require_root
 from warehouse.schemas import TABLES
+from warehouse.spelling import did_you_mean
 
 
 def scan(table: str, root: Path) -> pl.LazyFrame:
@@ -22,7 +23,9 @@ def scan(table: str, root: Path) -> pl.LazyFrame:
     """
     require_root(root)
     if table not in TABLES:
-        raise QueryError(f"no table {table}: the tables are {', '.join(TABLES)}")
+        raise QueryError(
+            f"no table {table}{did_you_mean(table, TABLES)}: the tables are {', '.join(TABLES)}"
+        )
     definition = TABLES[table]
     folders = "*/" if definition.partition else ""
     partition: dict[str, type[DataType]] | None = (

@@ -27,6 +27,7 @@ from warehouse.connection import Connection, connect, query
 from warehouse.errors import QueryError
 from warehouse.options import FORMATS
 from warehouse.render import show
+from warehouse.spelling import did_you_mean
 
 _HELP = """\
 .tables [PATTERN]   tables and views, and what a row of each is; PATTERN as in SQL's like
@@ -165,7 +166,8 @@ class Shell:
 
     def _print_schema(self, table: str | None) -> None:
         if table is not None and table not in self.catalog.columns:
-            raise click.UsageError(f"no table {table}: see .tables")
+            hint = did_you_mean(table, self.catalog.columns)
+            raise click.UsageError(f"no table {table}{hint}: see .tables")
         listed = query(
             self.connection,
             "select table_name, column_name, data_type, comment from duckdb_columns() where "

@@ -29,6 +29,7 @@ from warehouse.layout import init_root, require_root
 from warehouse.ledger import Record, ledger_file, read_ledger, record, write_ledger
 from warehouse.runs import code_version
 from warehouse.schemas import TABLES
+from warehouse.spelling import did_you_mean
 from warehouse.writer import content_key, rows_table, write_parquet
 
 _INGESTED = ("activations", "prompt_tokens", "generation_tokens", "token_projections")
@@ -140,7 +141,8 @@ def _known(
 ) -> set[str]:
     if unknown := sorted(set(asked) - set(there)):
         names = ", ".join(sorted(there)) or "none"
-        raise error(f"no {what} {unknown[0]} in the warehouse (there: {names})")
+        hint = did_you_mean(unknown[0], there)
+        raise error(f"no {what} {unknown[0]}{hint} in the warehouse (there: {names})")
     return set(asked)
 
 

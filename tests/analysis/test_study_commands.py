@@ -100,7 +100,7 @@ def test_what_cannot_be_a_study_gets_one_line(lake, file, tmp_path):
     assert "give --prompts, or a study file" in refused(lake, "--group", "demo")
     bad = tmp_path / "bad.toml"
     bad.write_text(FILE.replace("align =", "algin ="))
-    assert "unknown key algin: did you mean align?" in refused(lake, bad)
+    assert "unknown key algin (did you mean align?)" in refused(lake, bad)
     bad.write_text(FILE.replace("[published", "layer_fraction = 2\n[published"))
     assert "layer_fraction is 2.0, expected 0 to 1" in refused(lake, bad)
     assert "no study zzz in the warehouse" in refused(lake, "claims", "zzz")

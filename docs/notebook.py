@@ -1,0 +1,145 @@
+"""Run the example notebook on a warehouse and keep its outputs: docs/notebook.ipynb.
+
+`python -m docs.notebook --root lake` asks the demo's warehouse. A test runs the same cells on a
+tiny one, so they name no model, prompt set or axis.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+import nbformat
+from nbclient import NotebookClient
+
+FILE = Path(__file__).with_name("notebook.ipynb")
+
+# Text first, then the code below it. No cell shows prompts or completions.
+CELLS = (
+    (
+        """# A warehouse in a notebook
+
+Everything that the commands do can be called from Python, and whatever is computed can be asked
+for with SQL. The cells below read the warehouse that `make demo` leaves in `lake`; with
+`python -m docs.notebook --root lake` they are run again. Start Jupyter with `AXES_ROOT` set, or
+give `root=` to each function.""",
+        """import axes
+import numpy as np
+import polars as pl
+
+lake = axes.connect()
+lake.sql("select model, architecture, d_model, layer_count from models order by model").pl()""",
+    ),
+    (
+        """## A study
+
+`axes.study("demo")` runs one, or finds it there; `axes.read_study()` reads the last. A figure and
+its 95 % interval are one cell; warnings are below.""",
+        """study = axes.read_study()
+study""",
+    ),
+    (
+        "All of its numbers are in `figures`; `sql` is the query that gives the table again.",
+        """print(study.sql)
+{name: round(value, 3) for name, value in enumerate(study.figures["singular_values"])}""",
+    ),
+    (
+        """## One model, every layer
+
+`axes.fit` fits the direction of a model at each of its layers. These AUROCs are in sample: they
+say where a model tells the classes apart, and not how well it does so on other prompts.""",
+        """definition = study.figures["definition"]
+model, prompts = definition["models"][0].partition("@")[0], definition["prompts"]
+fitted = axes.fit(model, prompts)
+fitted.pl().select("layer", "auroc", "is_in_sample")""",
+    ),
+    (
+        "",
+        """import matplotlib.pyplot as plt
+
+layers = fitted.pl().sort("layer")
+figure, area = plt.subplots(figsize=(5, 2.5))
+area.plot(layers["layer"], layers["auroc"], marker=".")
+area.axhline(0.5, color="grey", linestyle=":")
+area.set(xlabel="layer", ylabel="AUROC, in sample", title=f"{model} on {prompts}")
+plt.show()""",
+    ),
+    (
+        """## An axis
+
+`axes.load_axis` gives the unit vector with its card: the space it lies in, the rows it was fitted
+from, what it was judged on.""",
+        """shared = lake.sql("select name from axes where kind = 'universal' order by name limit 1")
+((name,),) = shared.fetchall()
+axis = axes.load_axis(name)
+axis""",
+    ),
+    (
+        "`project` takes activations of the axis's own space, and gives what the study stored.",
+        """own = pl.col("model") == axis.card["space_model"]
+here = pl.col("layer") == axis.card["layer"]
+activations = axes.scan("activations").filter(own & here).select("prompt_id", "vector").collect()
+stored = lake.sql(
+    "select prompt_id, projection from v_projections where axis_id = ? and model = ?",
+    params=[axis.card["axis_id"], axis.card["space_model"]],
+).pl()
+both = activations.with_columns(
+    computed=axis.project(np.stack(activations["vector"].to_list()))
+).join(stored, on="prompt_id")
+print(f"{both.height} prompts, largest difference "
+      f"{(both['computed'] - both['projection']).abs().max():.1g}")""",
+    ),
+    (
+        """Models of another space come to the axis through their alignments.""",
+        """axes.score(name)""",
+    ),
+    (
+        """## Ask anything
+
+Tables and views are in docs/tables.md, thirty questions with their answers in docs/cookbook.md.""",
+        """lake.sql(\"\"\"
+    select model, kind, prompt_set, round(auroc, 3) as auroc, positive_count, negative_count
+    from v_auroc where kind != 'native' order by all limit 8
+\"\"\").pl()""",
+    ),
+)
+
+
+def cells() -> list[nbformat.NotebookNode]:
+    """The notebook's cells, not run."""
+    made = []
+    for text, code in CELLS:
+        made += [nbformat.v4.new_markdown_cell(text)] if text else []
+        made.append(nbformat.v4.new_code_cell(code))
+    for number, cell in enumerate(made):
+        cell["id"] = f"cell-{number}"
+    return made
+
+
+def run(root: Path) -> nbformat.NotebookNode:
+    """The notebook, run on a warehouse; raises `CellExecutionError` where a cell does."""
+    notebook = nbformat.v4.new_notebook(cells=cells())
+    environment = {**os.environ, "AXES_ROOT": str(root.resolve())}
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", record_timing=False)
+    client.execute(env=environment)
+    # Of the machine that ran it nothing is kept.
+    notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    return notebook
+
+
+@click.command()
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    required=True,
+    help="The demo's warehouse.",
+)
+def main(root: Path) -> None:
+    """Run the notebook and write it."""
+    nbformat.write(run(root), FILE)
+    click.echo(FILE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Python's functions do what the commands do, and give back what can be read."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+import axes
+from tests.analysis.conftest import DEFINITION
+from tests.tiny_models import save_tiny
+
+FUNCTIONS = [name for name in axes.__all__ if inspect.isfunction(getattr(axes, name))]
+
+
+@pytest.fixture
+def lake(studied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = shutil.copytree(studied, tmp_path / "lake")
+    monkeypatch.setenv("AXES_ROOT", str(root))
+    return root
+
+
+def shared_axis() -> str:
+    found = axes.connect().sql("select name from axes where kind = 'universal'").fetchall()
+    ((name,),) = found
+    return name
+
+
+def command(*arguments: str) -> list[dict]:
+    result = CliRunner().invoke(axes.cli, [*arguments, "--format", "json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_names_are_stable_and_all_of_them_are_there():
+    assert axes.__all__ == [
+        *("AxesError", "Axis", "Result", "Study", "connect", "export", "fit", "import_prompts"),
+        *("ingest", "load_axis", "read_study", "report", "scan", "score", "study", "traces"),
+    ]
+    assert set(axes.__all__) <= set(dir(axes))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        axes.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_is_typed_documented_and_takes_a_root(name):
+    function = getattr(axes, name)
+    assert inspect.getdoc(function)
+    signature = inspect.signature(function)
+    assert "root" in signature.parameters
+    assert signature.return_annotation is not signature.empty
+    for parameter in signature.parameters.values():
+        assert parameter.annotation is not parameter.empty, f"{name} {parameter.name}"
+    text = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
+    assert f"axes.{name}(" in text
+
+
+def test_ingest_traces_and_study_from_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("AXES_ROOT", str(tmp_path / "lake"))
+    for name, architecture, width in (("small", "llama", 32), ("large", "qwen2", 48)):
+        save_tiny(tmp_path / name, architecture, hidden_size=width)
+    rows = [
+        {"text": f"{verb} number {number}", "label": label}
+        for number in range(20)
+        for verb, label in (("break", "bad"), ("paint", "good"))
+    ]
+    pl.DataFrame(rows).write_csv(tmp_path / "marked.csv")
+    pl.DataFrame({"text": [f"name {n} things" for n in range(60)]}).write_csv(tmp_path / "b.csv")
+    made = axes.import_prompts("marked", tmp_path / "marked.csv", positive=["bad"])
+    assert (made.prompt_count, made.positive_count) == (40, 20)
+    assert "<table>" in made._repr_html_()
+    axes.import_prompts("benign", tmp_path / "b.csv")
+    first = axes.ingest(str(tmp_path / "small"), "marked", layers=[1, 0], limit=4)
+    assert (first.new_count, first.rows) == (4, 8)
+    assert "<caption>ingest of small</caption>" in first._repr_html_()
+    assert axes.traces(str(tmp_path / "small"), "marked", limit=2, max_new_tokens=2).new_count == 2
+    models = [str(tmp_path / name) for name in ("small", "large")]
+    study = axes.study(
+        models=models, reference=models[1], prompts="marked", align="benign", alignment_shuffles=2
+    )
+    assert set(study.figures["models"]) == {"small", "large"} and len(study) == 2
+
+
+def test_a_study_is_that_of_the_command(lake):
+    study = axes.read_study()
+    assert study.id == study.figures["study_id"]
+    again = axes.study(ingests=False, **options())
+    assert again.id == study.id and again.figures == study.figures
+    (row, *_) = study.rows
+    assert command("sql", study.sql)[0]["native"] == pytest.approx(row["native"])
+    assert "model" in repr(study) and "warning: " in repr(study)
+    html = study._repr_html_()
+    lower, upper = row["native_lower"], row["native_upper"]
+    assert f"<td>{row['native']:.3f} ({lower:.3f} to {upper:.3f})</td>" in html
+
+
+def options() -> dict:
+    """The study of `studied` as a user would give it; its label is the reference's name."""
+    given = dataclasses.asdict(DEFINITION)
+    assert given.pop("label") == given["reference"]
+    return {name: value for name, value in given.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"promts": "labelled"}, r"unknown key promts \(did you mean prompts\?\)"),
+        ({"file": "dmeo"}, r"no study file dmeo \(did you mean demo\?\)"),
+        ({"file": "original"}, "holds 2 studies"),
+        ({"prompts": "labelled"}, "give --align"),
+    ],
+)
+def test_a_study_that_cannot_be_meant_is_refused(lake, arguments, message):
+    with pytest.raises(axes.AxesError, match=message):
+        axes.study(**arguments)
+
+
+def test_fit_gives_what_the_command_prints(lake):
+    fitted = axes.fit("alpha", "labelled", evaluate=["other"])
+    told = command("fit", "alpha", "--prompts", "labelled", "--evaluate", "other")
+    assert fitted.rows == told
+    assert fitted.pl().height == len(told) == 6
+    assert command("sql", fitted.sql) == told
+
+
+def test_score_is_idempotent_and_its_query_finds_the_projections(lake):
+    name = shared_axis()
+    axes.score(name, prompts="third")
+    again = axes.score(name, prompts=["third"])
+    assert {row["model"] for row in again.rows} == {"alpha", "beta", "gamma"}
+    assert {row["new_count"] for row in again.rows} == {0}
+    found = command("sql", f"select count(*) as n from ({again.sql.partition(' order')[0]})")
+    assert found[0]["n"] >= 3 * 30
+
+
+def test_an_axis_projects_its_own_space_and_refuses_another(lake):
+    name = shared_axis()
+    axis = axes.load_axis(name)
+    assert axis.vector.dtype == np.float32
+    assert np.linalg.norm(axis.vector) == pytest.approx(1, abs=1e-6)
+    with pytest.raises(ValueError):
+        axis.vector[0] = 1
+    x = np.random.default_rng(0).standard_normal((2, 3, len(axis.vector)))
+    assert axis.project(x).shape == (2, 3)
+    assert axis.project(axis.vector) == pytest.approx(1, abs=1e-6)
+    assert axis.project(x) == pytest.approx(x @ axis.vector.astype(np.float64))
+    for wrong in (x[..., 1:], np.float64(1)):
+        with pytest.raises(axes.AxesError, match="do not fit universal/gamma"):
+            axis.project(wrong)
+    assert name in repr(axis)
+    assert f"<caption>axis {name}</caption>" in axis._repr_html_()
+    assert "<caption>judged on</caption>" in axis._repr_html_()
+    with pytest.raises(axes.AxesError, match=r"did you mean universal/gamma"):
+        axes.load_axis(name[:-2])
+
+
+def test_export_takes_its_format_from_the_suffix(lake, tmp_path):
+    name = shared_axis()
+    written = axes.export(name, tmp_path / "axis.json")
+    assert json.loads(written.read_text())["name"] == name
+    assert axes.export(name, tmp_path / "x", to="safetensors").stat().st_size > 100
+    with pytest.raises(axes.AxesError, match=r"no format jsn \(did you mean json\?\)"):
+        axes.export(name, tmp_path / "axis.jsn")
+
+
+def test_report_writes_a_file(lake, tmp_path):
+    assert axes.report(tmp_path / "report.md").read_text().startswith("#")
+
+
+def test_a_file_of_settings_holds_in_python_too(studied, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "axes.toml").write_text(f'root = "{studied}"')
+    assert axes.scan("models").collect().height == 3
+    with pytest.raises(axes.AxesError, match=r"no table model \(did you mean models\?\)"):
+        axes.scan("model")

@@ -1,0 +1,173 @@
+"""How every command behaves, those that are yet to be written included."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from axes import _COMMANDS, cli
+from docs.generate import commands
+from warehouse.options import FORMATS
+
+HEAVY = {"torch", "duckdb", "pyarrow", "polars", "numpy", "rich", "transformers", "prompt_toolkit"}
+
+# These print a path, a page or nothing, and no rows.
+WITHOUT_ROWS = {
+    "axes export",
+    "axes report",
+    "axes models fetch",
+    "axes warehouse init",
+    "axes warehouse open",
+    "axes config path",
+    "axes completion",
+}
+
+LEAVES = {path: command for path, command in commands() if not isinstance(command, click.Group)}
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def python(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=120,
+    )
+
+
+def test_no_help_imports_a_heavy_library():
+    """Command by command in one process, so that the first that does is named."""
+    script = f"""
+import sys
+from click.testing import CliRunner
+import axes
+for words in ([], *([name] for name in axes._COMMANDS)):
+    assert CliRunner().invoke(axes.cli, [*words, "--help"]).exit_code == 0, words
+    print(words, sorted({HEAVY!r} & set(sys.modules)))
+"""
+    done = python(script)
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(_COMMANDS) + 1, done.stderr
+    assert [line for line in lines if not line.endswith(" []")] == []
+
+
+def test_importing_axes_imports_no_library():
+    done = python(f"import sys, axes; print(sorted({HEAVY!r} & set(sys.modules)), len(dir(axes)))")
+    assert done.stdout.startswith("[] "), done.stderr
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_every_command_that_prints_rows_has_a_format(path):
+    """A new command without rows is added to the list above; any other takes `format_option`."""
+    named = {option: param for param in LEAVES[path].params for option in param.opts}
+    if path in WITHOUT_ROWS:
+        return
+    assert "--format" in named, path
+    assert isinstance(named["--format"].type, click.Choice)
+    assert set(FORMATS) <= set(named["--format"].type.choices)
+
+
+def asked_of_a_root(command: click.Command) -> bool:
+    """Whether `--root` and `--format` are all that a command needs."""
+    names = {option for param in command.params for option in param.opts}
+    return {"--root", "--format"} <= names and not any(param.required for param in command.params)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path, command in LEAVES.items() if asked_of_a_root(command)]
+)
+def test_json_is_one_document_and_nothing_else_is_on_stdout(path, root):
+    result = run(*path.split()[1:], "--root", root, "--format", "json")
+    assert result.exit_code in (0, 1, 2), result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    if result.stdout:
+        json.loads(result.stdout)
+    else:
+        assert result.stderr.strip().splitlines()[-1].startswith("Error: ")
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_an_unknown_option_is_a_usage_error(path):
+    result = run(*path.split()[1:], "--no-such-option")
+    assert result.exit_code == 2, result.output
+    assert result.stdout == "" and "Error: " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("ingst",), "Did you mean 'ingest'?"),
+        (("warehouse", "compct"), "Did you mean 'compact'?"),
+        (("sql", "--fromat", "csv"), "--format"),
+        (("study", "clims"), "(did you mean claims?)"),
+        (("study", "dmo"), "(did you mean demo?)"),
+        (("study", "--group", "dmeo", "--prompts", "a", "--align", "b"), "(did you mean demo?)"),
+        (("ingest", "activations", "smolm2-135m", "--prompts", "p"), "did you mean smollm2-135m?"),
+        (("prompts", "import", "demo_safty"), "(did you mean demo_safety?)"),
+    ],
+)
+def test_a_typo_is_answered_with_what_was_meant(words, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*words)
+    assert result.exit_code in (1, 2) and meant in result.stderr
+
+
+def test_exit_codes(root, monkeypatch, tmp_path):
+    assert run("sql", "select 1", "--root", root).exit_code == 0
+    assert run("sql", "select nonsense", "--root", root).exit_code == 1
+    assert run("sql", "select 1", "--root", tmp_path / "nowhere").exit_code == 1
+    assert run("sql", "--format", "yaml").exit_code == 2
+    assert run("nonsense").exit_code == 2
+
+    def interrupted(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("warehouse.connection.connect", interrupted)
+    assert run("sql", "select 1", "--root", root).exit_code == 130
+
+
+def test_a_json_log_is_json_to_the_last_line(root, tmp_path):
+    for arguments in (["sql", "select nonsense", "--root", str(root)], ["sql", "--fromat"]):
+        result = run("--json-log", *arguments)
+        events = [json.loads(line) for line in result.stderr.splitlines()]
+        assert events[-1]["event"] == "exit"
+        assert events[-1]["exit_code"] == result.exit_code in (1, 2)
+        assert events[-2]["level"] == "error" and not events[-2]["text"].startswith("Error")
+    result = run("--json-log", "prompts", "import", "demo_safety", "--root", root)
+    events = [json.loads(line) for line in result.stderr.splitlines()]
+    assert [event.get("status") for event in events] == ["running", "finished", None]
+    assert "600" in result.stdout
+
+
+@pytest.mark.parametrize(("value", "is_json"), [("1", True), ("0", False), ("", False)])
+def test_the_environment_and_the_file_turn_the_json_log_on(value, is_json, root, monkeypatch):
+    monkeypatch.setenv("AXES_JSON_LOG", value)
+    result = run("prompts", "list", "--root", root)
+    assert result.stderr.startswith("{") is is_json
+    monkeypatch.chdir(root)
+    (root / "axes.toml").write_text("json_log = true")
+    monkeypatch.delenv("AXES_JSON_LOG")
+    assert run("prompts", "list", "--root", root).stderr.startswith("{")
+    assert not run("--no-json-log", "prompts", "list", "--root", root).stderr.startswith("{")
+
+
+def test_no_color_holds_on_a_terminal():
+    """On a pseudo-terminal, bars are drawn in colour, and with NO_COLOR without."""
+    script = "import pty, sys; pty.spawn([sys.executable, '-c', sys.argv[1]])"
+    job = "from warehouse.progress import track\nwith track('step', 2, 'u') as a: a(2)"
+    coloured = python(script, job, TERM="xterm-256color", NO_COLOR="").stdout
+    plain = python(script, job, TERM="xterm-256color", NO_COLOR="1").stdout
+    assert "step" in coloured and "step" in plain
+    assert "\x1b[38;" in coloured or "\x1b[3" in coloured
+    assert "\x1b[38;" not in plain and "\x1b[36m" not in plain

@@ -1,0 +1,128 @@
+"""What is set once and not with every command: in the environment, or in a file `axes.toml`.
+
+A flag goes first, then the environment, then `axes.toml` of the folder one is in or the nearest
+above it, then `safety-axes/axes.toml` of the XDG configuration folder, then the default. Keys of
+the file are those of `SETTINGS`, and a table for a command: `[ingest.activations]`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from warehouse.errors import ConfigError
+from warehouse.spelling import did_you_mean
+
+FILE = "axes.toml"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key of the file; `variable` is its name in the environment, `default` in words."""
+
+    variable: str
+    kind: type
+    default: str
+    is_path: bool = False
+
+
+SETTINGS = {
+    "root": Setting("AXES_ROOT", str, "lake", is_path=True),
+    "cache": Setting("AXES_CACHE", str, "~/.cache/safety-axes", is_path=True),
+    "format": Setting("AXES_FORMAT", str, "table"),
+    "device": Setting("AXES_DEVICE", str, "cuda where there is one, else cpu"),
+    "dtype": Setting("AXES_DTYPE", str, "the checkpoint's, float32 on a CPU"),
+    "memory_limit": Setting("AXES_MEMORY_LIMIT", str, "most of the machine's"),
+    "judge_url": Setting("AXES_JUDGE_URL", str, "none"),
+    "judge_model": Setting("AXES_JUDGE_MODEL", str, "none"),
+    "json_log": Setting("AXES_JSON_LOG", bool, "false"),
+}
+
+_NAMES = {str: "a text", bool: "true or false"}
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """A file that was read: the settings by name, and the tables of commands as they stand."""
+
+    path: Path
+    settings: dict[str, Any]
+    tables: dict[str, Any]
+
+
+def places() -> tuple[Path, ...]:
+    """Where a file is looked for: the nearest of this folder and those above, then XDG's."""
+    here = Path.cwd()
+    nearest = next(
+        (folder / FILE for folder in (here, *here.parents) if (folder / FILE).is_file()),
+        here / FILE,
+    )
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return nearest, Path(base).expanduser() / "safety-axes" / FILE
+
+
+def config_files() -> tuple[ConfigFile, ...]:
+    """The files that are there, the first to be asked first.
+
+    Raises `ConfigError` for one that is not TOML, an unknown key or a value of another type.
+    """
+    found = dict.fromkeys(place for place in places() if place.is_file())
+    return tuple(_read(place, place.stat().st_mtime_ns) for place in found)
+
+
+def setting(name: str) -> Any | None:
+    """A setting by environment or file, a path as text; None where neither has it.
+
+    Raises `ConfigError` as `config_files` does.
+    """
+    if given := os.environ.get(SETTINGS[name].variable):
+        return given
+    return next((file.settings[name] for file in config_files() if name in file.settings), None)
+
+
+def root_folder(root: str | Path | None = None) -> Path:
+    """The warehouse that is meant: `root`, else the setting, else `./lake`."""
+    return Path(root if root is not None else setting("root") or "lake").expanduser()
+
+
+def at_file(path: Path, value: str) -> str:
+    """A path that a file states: relative ones start at the file's folder."""
+    return str(path.parent / Path(value).expanduser())
+
+
+@cache
+def _read(path: Path, _modified: int) -> ConfigFile:
+    import tomllib
+
+    try:
+        content = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    tables = {key: value for key, value in content.items() if isinstance(value, dict)}
+    named = {key: value for key, value in content.items() if key not in tables}
+    settings = {key.replace("-", "_"): value for key, value in named.items()}
+    for key, value in settings.items():
+        _require(path, key, value)
+    return ConfigFile(
+        path,
+        {
+            key: at_file(path, value) if SETTINGS[key].is_path else value
+            for key, value in settings.items()
+        },
+        tables,
+    )
+
+
+def _require(path: Path, key: str, value: Any) -> None:
+    if key not in SETTINGS:
+        raise ConfigError(
+            f"{path}: unknown key {key}{did_you_mean(key, SETTINGS)}: "
+            f"keys are {', '.join(SETTINGS)}, and a table for a command, such as [study.run]"
+        )
+    kind = SETTINGS[key].kind
+    if type(value) is not kind:
+        shown = repr(value).lower() if isinstance(value, bool) else repr(value)
+        raise ConfigError(f"{path}: {key} is {shown}, expected {_NAMES[kind]}")

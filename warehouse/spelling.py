@@ -1,0 +1,20 @@
+"""What a name that nobody knows was probably meant to be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` (did you mean NEAR?)`, to stand behind the name in a message; empty where none is near.
+
+    >>> did_you_mean("SmolM2-135m", ["smollm2-135m", "gemma3-270m"])
+    ' (did you mean smollm2-135m?)'
+    >>> did_you_mean("nothing", ["smollm2-135m"])
+    ''
+    """
+    import difflib  # Only where something is wrong: every command imports this module.
+
+    lowered = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.lower(), lowered, n=1)
+    return f" (did you mean {lowered[near[0]]}?)" if near else ""
