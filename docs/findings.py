@@ -49,7 +49,7 @@ axis was fitted on; a claim that fails here may hold elsewhere, and the other wa
 
 The warehouse is that of `make demo`, with longer answers and their labels:
 
-```
+```sh
 {commands}
 ```
 """
@@ -282,7 +282,7 @@ def _answer(connection: Connection, sql: str) -> str:
 
 
 def _code(lines: Sequence[str]) -> str:
-    return "```\n" + "\n".join(lines) + "\n```\n"
+    return "```sh\n" + "\n".join(lines) + "\n```\n"
 
 
 def _verdict(held: int, count: int) -> str:
