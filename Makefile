@@ -85,7 +85,7 @@ bench: $(INSTALLED) ## Measure: make bench [ONLY=ingest BENCH_PROMPTS=]; results
 docs: $(TESTABLE) ## Write the generated pages and build site/: make docs [RECORD=lake] asks the demo anew.
 	$(VENV)/bin/python -m docs.generate $(if $(RECORD),--record $(RECORD))
 	$(if $(RECORD),$(VENV)/bin/python -m docs.findings --root $(RECORD))
-	$(VENV)/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
 	@echo site/index.html
 
 report: $(INSTALLED) ## The last study of the warehouse as Markdown.

@@ -15,10 +15,10 @@ _INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL
 _BLOCK = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOTALL)
 
 
-def on_page_content(page: str, **_: Any) -> str:
+def on_page_content(content: str, **_: Any) -> str:
     """The page's HTML with every formula as MathML."""
-    page = _INLINE.sub(lambda match: _mathml(match[1], "inline"), page)
-    return _BLOCK.sub(lambda match: f"<p>{_mathml(match[1], 'block')}</p>", page)
+    content = _INLINE.sub(lambda match: _mathml(match[1], "inline"), content)
+    return _BLOCK.sub(lambda match: f"<p>{_mathml(match[1], 'block')}</p>", content)
 
 
 def _mathml(latex: str, display: str) -> str:

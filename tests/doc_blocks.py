@@ -42,7 +42,6 @@ READERS = (
     "score",
     "sql",
     "study claims",
-    "study sensitivity",
     "transfer",
     "warehouse",
 )
@@ -75,18 +74,21 @@ class Block:
 
 @dataclass(frozen=True)
 class Call:
-    """One command of a line: its words without variables set before it."""
+    """One command of a line: its words without variables set before it; `is_piped`: into it."""
 
     words: tuple[str, ...]
+    is_piped: bool = False
 
     @property
     def is_run(self) -> bool:
         """Whether it reads a warehouse and stands for itself, with no word to be filled in."""
-        if self.words[0] != "axes" or any(_PLACEHOLDER.search(word) for word in self.words[1:]):
+        if self.words[0] != "axes" or self.is_piped or self.words == ("axes", "sql"):
+            return False
+        if any(_PLACEHOLDER.search(word) for word in self.words[1:]):
             return False
         command = " ".join(word for word in self.words[1:3] if not word.startswith("-"))
         is_reader = any(f"{command} ".startswith(f"{name} ") for name in READERS)
-        return is_reader and "--estimate" not in self.words and self.words != ("axes", "sql")
+        return is_reader and "--estimate" not in self.words
 
 
 def blocks(page: str, text: str) -> list[Block]:
@@ -145,7 +147,7 @@ def calls(block: Block) -> list[Call]:
             pending += "\n"
             continue
         pending = ""
-        found += [Call(part) for part in _parts(words)]
+        found += _parts(words)
     if pending:
         raise block.wrong(f"a line that does not end: {pending}")
     for call in found:
@@ -188,17 +190,17 @@ def _words(line: str) -> list[str]:
     return list(lexer)
 
 
-def _parts(words: list[str]) -> list[tuple[str, ...]]:
+def _parts(words: list[str]) -> list[Call]:
     """Split at pipes and semicolons; without redirections and variables that are set before."""
-    parts: list[list[str]] = [[]]
-    skipped = False
+    parts: list[tuple[list[str], bool]] = [([], False)]
+    is_target = False
     for word in words:
         if set(word) <= set("|;&"):
-            parts.append([])
+            parts.append(([], word == "|"))
         elif set(word) <= set("<>"):
-            skipped = True
-        elif skipped:
-            skipped = False
-        elif parts[-1] or not re.fullmatch(r"[A-Z_]+=.*", word, re.DOTALL):
-            parts[-1].append(word)
-    return [tuple(part) for part in parts if part]
+            is_target = True
+        elif is_target:
+            is_target = False
+        elif parts[-1][0] or not re.fullmatch(r"[A-Z_]+=.*", word, re.DOTALL):
+            parts[-1][0].append(word)
+    return [Call(tuple(part), is_piped) for part, is_piped in parts if part]

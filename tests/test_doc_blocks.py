@@ -24,6 +24,7 @@ from tests.doc_blocks import (
     check_make,
     check_output,
 )
+from tests.rows import put
 from tests.worlds import make_world
 from warehouse.connection import connect
 
@@ -54,10 +55,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_world(
         root,
         widths=dict.fromkeys(MODELS, 14),
-        labelled={"demo_safety": 40, "harmbench": 20},
-        benign_count=60,
+        labelled={"demo_safety": 25},
+        benign_count=40,
         layer_count=24,
     )
+    put(root, "runs", {"run_id": "world", "parameters": "{}", "library_versions": "{}"})
     definition = StudyDefinition(
         models=MODELS,
         reference=MODELS[-1],
@@ -116,11 +118,15 @@ def check(block: Block, names: dict[str, object]) -> None:
 
 
 def run(block: Block, words: list[str]) -> None:
-    """Files that were only there to be parsed are empty: a line that reads one is not run."""
+    """Files that were only there to be parsed are empty: a line that reads one is not run.
+
+    Imports go to a root of their own: the ready sets bear the names of those in the warehouse.
+    """
     files = [Path(word) for word in words if not word.startswith("-") and Path(word).is_file()]
     if any(file.stat().st_size == 0 for file in files):
         return
-    result = CliRunner().invoke(cli, words)
+    root = ["--root", "imported"] if words[:2] == ["prompts", "import"] else []
+    result = CliRunner().invoke(cli, [*words, *root])
     if result.exit_code:
         raise block.wrong(f"axes {shlex.join(words)}: {result.output} {result.exception!r}")
 
