@@ -261,7 +261,8 @@ def write_findings(root: Path, page: Path = FOLDER / "findings.md") -> list[str]
             continue
         figure = page.parent / "figures" / f"{section.name}.svg"
         write_figure(section.figure(connection, found), figure)
-        parts.append("\n".join(section.verdict(found)) + "\n")
+        claim, *points = section.verdict(found)
+        parts += [f"{claim}\n", "\n".join(points) + "\n"]
         parts.append(f"![{section.title}](figures/{figure.name})\n")
         parts.append(_answer(connection, section.sql))
         parts.append(f"The rows come by:\n\n{_code(section.commands)}")
