@@ -42,7 +42,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 $(TESTABLE): $(INSTALLED)
-	$(VENV)/bin/python -m pip install --constraint constraints.txt --editable ".[dev]"
+	$(VENV)/bin/python -m pip install --constraint constraints.txt --editable ".[dev,docs]"
 	touch $@
 
 ingest: $(INSTALLED) ## Run a model: make ingest MODEL=qwen2.5-7b [PROMPTS= ROOT= SOURCE= DEVICE= DTYPE= OPTIONS="--template chat"]
@@ -103,8 +103,10 @@ check: $(TESTABLE) ## What CI runs before the tests: format, lint, types, SQL.
 bench: $(INSTALLED) ## Measure: make bench [ONLY=ingest BENCH_PROMPTS=]; results in benchmarks/results.
 	AXES_BENCH_PROMPTS=$(BENCH_PROMPTS) $(VENV)/bin/python -m benchmarks.run $(ONLY)
 
-docs: $(TESTABLE) ## Write the generated pages of docs again: make docs [RECORD=lake] asks the demo anew.
+docs: $(TESTABLE) ## Write the generated pages and build site/: make docs [RECORD=lake] asks the demo anew.
 	$(VENV)/bin/python -m docs.generate $(if $(RECORD),--record $(RECORD))
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
+	@echo site/index.html
 
 findings: demo $(TESTABLE) ## Run what docs/findings.md judges on the demo's warehouse, and write the page.
 	$(VENV)/bin/python -m docs.findings --run --root $(ROOT)

@@ -54,7 +54,7 @@ axis was fitted on; a claim that fails here may hold elsewhere, and the other wa
 The warehouse is that of `make demo`, with longer answers and their labels. `make findings` runs these
 commands and those below on it, and writes this page:
 
-```
+```sh
 {commands}
 ```
 """
@@ -271,7 +271,8 @@ def write_findings(root: Path, page: Path = FOLDER / "findings.md") -> list[str]
             continue
         figure = page.parent / "figures" / f"{section.name}.svg"
         write_figure(section.figure(connection, found), figure)
-        parts.append("\n".join(section.verdict(found)) + "\n")
+        claim, *points = section.verdict(found)
+        parts += [f"{claim}\n", "\n".join(points) + "\n"]
         parts.append(f"![{section.title}](figures/{figure.name})\n")
         parts.append(_answer(connection, section.sql))
         parts.append(f"The rows come by:\n\n{_code(section.commands)}")
@@ -301,7 +302,7 @@ def _answer(connection: Connection, sql: str) -> str:
 
 
 def _code(lines: Sequence[str]) -> str:
-    return "```\n" + "\n".join(lines) + "\n```\n"
+    return "```sh\n" + "\n".join(lines) + "\n```\n"
 
 
 def _verdict(held: int, count: int) -> str:

@@ -1,4 +1,4 @@
-"""Write docs/tables.md, docs/cli.md and docs/cookbook.md from schemas, SQL files and commands.
+"""Write docs/tables.md, cli.md, modules.md and cookbook.md from schemas, SQL files and code.
 
 Run by `make docs`; a test fails when the committed files differ from what this writes. The outputs
 in the cookbook are recorded: `python -m docs.generate --record ROOT` asks the demo's warehouse.
@@ -6,6 +6,7 @@ in the cookbook are recorded: `python -m docs.generate --record ROOT` asks the d
 
 from __future__ import annotations
 
+import ast
 import re
 import tempfile
 from pathlib import Path
@@ -20,6 +21,11 @@ from warehouse.layout import init_root
 from warehouse.schemas import TABLES
 
 FOLDER = Path(__file__).parent
+_PACKAGES = {
+    "ingest": "models in, rows out",
+    "warehouse": "the only code that knows files",
+    "analysis": "queried matrices in, numbers and axes out",
+}
 NOTE = "<!-- Written by docs/generate.py (make docs); edit the source, not this file. -->\n"
 
 
@@ -55,6 +61,25 @@ def cli_page() -> str:
     for path, command in commands():
         context = click.Context(command, info_name=path, terminal_width=88, **cli.context_settings)
         parts.append(f"## {path}\n\n```\n{command.get_help(context)}\n```\n")
+    return "\n".join(parts)
+
+
+def modules_page() -> str:
+    """Every module with the first paragraph of its docstring."""
+    parts = [NOTE, "# Modules\n"]
+    parts.append(
+        "The files of the package, each in its own words. Imports run one way: `axes.py`, commands, "
+        "`ingest` or `analysis`, `warehouse`; `ingest` and `analysis` never import each other.\n"
+    )
+    for package, title in _PACKAGES.items():
+        lines = [f"## {package}: {title}\n", "| module | what |", "| --- | --- |"]
+        for path in sorted((FOLDER.parent / package).rglob("*.py")):
+            text = ast.get_docstring(ast.parse(path.read_text()))
+            if text is not None and path.name != "__init__.py":
+                words = text.partition("\n\n")[0].replace("\n", " ").replace("|", "\\|")
+                name = path.relative_to(FOLDER.parent / package)
+                lines.append(f"| `{name}` | {words} |")
+        parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
@@ -123,6 +148,7 @@ def main(root: Path | None) -> None:
         record(root)
     (FOLDER / "tables.md").write_text(tables_page())
     (FOLDER / "cli.md").write_text(cli_page())
+    (FOLDER / "modules.md").write_text(modules_page())
     (FOLDER / "cookbook.md").write_text(NOTE + cookbook_page())
 
 

@@ -15,7 +15,7 @@ _INTRODUCTION = """\
 
 {count} questions, each with its SQL and what that says on the warehouse of `make demo`: three small
 models, 300 + 300 prompts in matched pairs, 1,500 prompts for the alignment. The files are in
-[cookbook](cookbook): `axes sql -f docs/cookbook/01_coverage.sql`.
+`docs/cookbook`: `axes sql -f docs/cookbook/01_coverage.sql`.
 
 Outputs are recorded. `make docs RECORD=lake` asks a demo warehouse again and writes the answers
 down; a test compares them, up to what differs between machines: last digits, and with them the
@@ -32,7 +32,7 @@ def cookbook_page() -> str:
         remarks = read_header(sql).text.partition("\n")[2]
         parts.append(f'<a id="{name}"></a>\n\n## {_question(sql)}\n')
         parts += [f"{remarks}\n"] if remarks else []
-        parts.append(f"```sql\n{_code(sql)}\n```\n\n```\n{recorded(name)}```\n")
+        parts.append(f"```sql\n{_code(sql)}\n```\n\n```text\n{recorded(name)}```\n")
     return "\n".join(parts)
 
 

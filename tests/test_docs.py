@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
-from docs.generate import FOLDER, NOTE, cli_page, commands, tables_page
+from docs.generate import FOLDER, NOTE, cli_page, commands, modules_page, tables_page
 from docs.recipes import cookbook_page
 
 README = Path(__file__).parent.parent / "README.md"
@@ -17,6 +17,7 @@ README = Path(__file__).parent.parent / "README.md"
     [
         ("tables.md", tables_page),
         ("cli.md", cli_page),
+        ("modules.md", modules_page),
         ("cookbook.md", lambda: NOTE + cookbook_page()),
     ],
 )
