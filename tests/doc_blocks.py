@@ -49,7 +49,9 @@ READERS = (
 _DIRECTIVE = re.compile(r"<!-- (not run|file): (.+?) -->")
 _FENCE = re.compile(r"^( *)```([a-z]*)(.*)$")
 _COMMAND = re.compile(r"^\s*(\$ )?(axes|make|select|import|from) ")
-_FILE = re.compile(r"[\w.-]+(/[\w.-]+)*\.(csv|gguf|json|jsonl|npz|parquet|py|safetensors|sql|toml|txt)")
+_FILE = re.compile(
+    r"[\w.-]+(/[\w.-]+)*\.(csv|gguf|json|jsonl|npz|parquet|py|safetensors|sql|toml|txt)"
+)
 _PLACEHOLDER = re.compile(r"(^|[@=/:])[A-Z][A-Z_]+($|[@:./])|\$|\.\.\.")
 
 
