@@ -51,8 +51,8 @@ the unsafe class of `demo_safety`. No completion is printed here or read to writ
 These are models of 0.1 to 0.5 billion parameters, 32 tokens of each answer, and prompts that the
 axis was fitted on; a claim that fails here may hold elsewhere, and the other way round.
 
-The warehouse is that of `make demo`, with longer answers and their labels. `make findings` runs these
-commands and those below on it, and writes this page:
+The warehouse is that of `make demo`, with longer answers and their labels. `make findings` runs
+these commands and those below on it, and writes this page:
 
 ```sh
 {commands}
