@@ -64,8 +64,9 @@ def modules_page() -> str:
     """Every module with the first paragraph of its docstring, package by package."""
     parts = [NOTE, "# Modules\n"]
     parts.append(
-        "The files of the package, each in its own words. Imports run one way: `axes.py`, commands, "
-        "`ingest` or `analysis`, `warehouse`; `ingest` and `analysis` never import each other.\n"
+        "The files of the package, each in its own words. Imports run one way: `axes.py`, "
+        "commands, `ingest` or `analysis`, `warehouse`; `ingest` and `analysis` never import each "
+        "other.\n"
     )
     project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())
     for package in project["tool"]["setuptools"]["packages"]:

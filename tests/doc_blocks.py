@@ -1,8 +1,8 @@
 """The fenced code blocks of the documentation, and what each of them has to be.
 
 `sh`: every line is a command, or, where one begins with `$ `, those that do; those of `axes` are
-parsed with all their options, and run where they only read a warehouse; `make` targets and variables
-must exist. `sql` and `python` are run. `toml` and `csv` are read. `text` is output and may hold no
+parsed with all their options, and run where they only read a warehouse; targets and variables of
+`make` must exist. `sql` and `python` are run. `toml` and `csv` are read. `text` is output and may hold no
 command. Without a language it is `sh` if it holds a command of ours, else `text`. An HTML comment
 before a block may say otherwise:
 
@@ -52,7 +52,9 @@ _DIRECTIVE = re.compile(r"<!-- (not run|file): (.+?) -->")
 _FENCE = re.compile(r"^( *)```([a-z]*)(.*)$")
 _OURS = re.compile(r"(\$ |[A-Z_]+=\S* )*(axes|make) ")
 _COMMAND = re.compile(r"^\s*(\$ )?(axes|make|select|import|from) ")
-_FILE = re.compile(r"[\w.-]+(/[\w.-]+)*\.(csv|gguf|json|jsonl|npz|parquet|py|safetensors|sql|toml|txt)")
+_FILE = re.compile(
+    r"[\w.-]+(/[\w.-]+)*\.(csv|gguf|json|jsonl|npz|parquet|py|safetensors|sql|toml|txt)"
+)
 _PLACEHOLDER = re.compile(r"(^|[@=/:])[A-Z][A-Z_]+($|[@:./])|\$|\.\.\.")
 
 

@@ -109,7 +109,11 @@ def test_formulas_are_mathml_when_the_site_is_built(site: Path) -> None:
 
 def test_a_formula_becomes_mathml_in_and_outside_of_lines() -> None:
     inline = on_page_content('<p>a <span class="arithmatex">\\(x &lt; 5\\)</span> b</p>')
-    assert inline.startswith("<p>a <math") and "&#x0003C;" in inline and inline.endswith("</math> b</p>")
+    assert (
+        inline.startswith("<p>a <math")
+        and "&#x0003C;" in inline
+        and inline.endswith("</math> b</p>")
+    )
     block = on_page_content('<div class="arithmatex">\\[\nx^2\n\\]</div>')
     assert 'display="block"' in block and "<msup>" in block
 
