@@ -2,9 +2,9 @@
 
 `sh`: every line is a command, or, where one begins with `$ `, those that do; those of `axes` are
 parsed with all their options, and run where they only read a warehouse; targets and variables of
-`make` must exist. `sql` and `python` are run. `toml` and `csv` are read. `text` is output and may hold no
-command. Without a language it is `sh` if it holds a command of ours, else `text`. An HTML comment
-before a block may say otherwise:
+`make` must exist. `sql` and `python` are run. `toml` and `csv` are read. `text` is output and may
+hold no command. Without a language it is `sh` if it holds a command of ours, else `text`. An HTML
+comment before a block may say otherwise:
 
     <!-- not run: reason -->      not run, only looked through
     <!-- file: mine.csv -->       written under that name for the blocks below it
