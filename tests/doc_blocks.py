@@ -27,8 +27,8 @@ LANGUAGES = ("sh", "sql", "python", "toml", "csv", "text")
 # Programs beside axes and make that a line may call; they are not run.
 PROGRAMS = ("curl", "duckdb", "echo", "export", "jq", "pip", "python", "rsync", "source", "ssh")
 
-# Commands that read a warehouse, or write only what follows from its rows, in seconds. `evaluate` is
-# not among them: the texts of a planted world are near duplicates, which it holds together.
+# Commands that read a warehouse, or write only what follows from its rows, in seconds. Without
+# `evaluate`: the texts of a planted world are near duplicates, which it holds together.
 READERS = (
     "activations",
     "calibrate",
