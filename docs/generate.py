@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import tempfile
+import tomllib
 from pathlib import Path
 
 import click
@@ -21,11 +22,6 @@ from warehouse.layout import init_root
 from warehouse.schemas import TABLES
 
 FOLDER = Path(__file__).parent
-_PACKAGES = {
-    "ingest": "models in, rows out",
-    "warehouse": "the only code that knows files",
-    "analysis": "queried matrices in, numbers and axes out",
-}
 NOTE = "<!-- Written by docs/generate.py (make docs); edit the source, not this file. -->\n"
 
 
@@ -65,21 +61,23 @@ def cli_page() -> str:
 
 
 def modules_page() -> str:
-    """Every module with the first paragraph of its docstring."""
+    """Every module with the first paragraph of its docstring, package by package."""
     parts = [NOTE, "# Modules\n"]
     parts.append(
-        "The files of the package, each in its own words. Imports run one way: `axes.py`, commands, "
-        "`ingest` or `analysis`, `warehouse`; `ingest` and `analysis` never import each other.\n"
+        "The files of the package, each in its own words. Imports run one way: `axes.py`, "
+        "commands, `ingest` or `analysis`, `warehouse`; `ingest` and `analysis` never import each "
+        "other.\n"
     )
-    for package, title in _PACKAGES.items():
-        lines = [f"## {package}: {title}\n", "| module | what |", "| --- | --- |"]
-        for path in sorted((FOLDER.parent / package).rglob("*.py")):
-            text = ast.get_docstring(ast.parse(path.read_text()))
-            if text is not None and path.name != "__init__.py":
-                words = text.partition("\n\n")[0].replace("\n", " ").replace("|", "\\|")
-                name = path.relative_to(FOLDER.parent / package)
-                lines.append(f"| `{name}` | {words} |")
-        parts.append("\n".join(lines) + "\n")
+    project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())
+    for package in project["tool"]["setuptools"]["packages"]:
+        folder = FOLDER.parent / package.replace(".", "/")
+        first, *modules = [
+            (path.name, _first_paragraph(path)) for path in sorted(folder.glob("*.py"))
+        ]
+        if modules:
+            lines = [f"## {package}\n", f"{first[1]}\n", "| module | what |", "| --- | --- |"]
+            lines += [f"| `{name}` | {words} |" for name, words in modules]
+            parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
@@ -98,6 +96,12 @@ def commands() -> list[tuple[str, click.Command]]:
 
     walk("axes", cli)
     return found
+
+
+def _first_paragraph(path: Path) -> str:
+    """Of a module's docstring; `__init__.py` is the first of a package by name."""
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return text.partition("\n\n")[0].replace("\n", " ").replace("|", "\\|")
 
 
 def _short(kind: str) -> str:

@@ -1,8 +1,9 @@
 """The fenced code blocks of the documentation, and what each of them has to be.
 
-A block names its language. `sh`: every line is a command; those of `axes` are parsed with all their
-options, and run where they only read a warehouse; `make` targets and variables must exist. `sql`
-and `python` are run. `toml` and `csv` are read. `text` is output and may hold no command. An HTML
+`sh`: every line is a command, or, where one begins with `$ `, those that do; those of `axes` are
+parsed with all their options, and run where they only read a warehouse; targets and variables of
+`make` must exist. `sql` and `python` are run. `toml` and `csv` are read. `text` is output and may
+hold no command. Without a language it is `sh` if it holds a command of ours, else `text`. An HTML
 comment before a block may say otherwise:
 
     <!-- not run: reason -->      not run, only looked through
@@ -24,14 +25,15 @@ from axes import cli
 LANGUAGES = ("sh", "sql", "python", "toml", "csv", "text")
 
 # Programs beside axes and make that a line may call; they are not run.
-PROGRAMS = ("curl", "duckdb", "echo", "export", "pip", "python", "rsync", "source")
+PROGRAMS = ("curl", "duckdb", "echo", "export", "jq", "pip", "python", "rsync", "source", "ssh")
 
-# Commands that read a warehouse, or write only what follows from its rows, in seconds.
+# Commands that read a warehouse, or write only what follows from its rows, in seconds. Without
+# `evaluate`: the texts of a planted world are near duplicates, which it holds together.
 READERS = (
+    "activations",
     "calibrate",
     "config show",
     "diagnose",
-    "evaluate",
     "export",
     "fit",
     "models list",
@@ -48,6 +50,7 @@ READERS = (
 
 _DIRECTIVE = re.compile(r"<!-- (not run|file): (.+?) -->")
 _FENCE = re.compile(r"^( *)```([a-z]*)(.*)$")
+_OURS = re.compile(r"(\$ |[A-Z_]+=\S* )*(axes|make) ")
 _COMMAND = re.compile(r"^\s*(\$ )?(axes|make|select|import|from) ")
 _FILE = re.compile(
     r"[\w.-]+(/[\w.-]+)*\.(csv|gguf|json|jsonl|npz|parquet|py|safetensors|sql|toml|txt)"
@@ -94,7 +97,7 @@ class Call:
 
 
 def blocks(page: str, text: str) -> list[Block]:
-    """The blocks of a page; raises `WrongBlock` where a fence is left open or names no language."""
+    """The blocks of a page; raises `WrongBlock` where a fence is left open."""
     found: list[Block] = []
     directive: tuple[str, str] | None = None
     opened: tuple[int, int, str] | None = None
@@ -108,7 +111,7 @@ def blocks(page: str, text: str) -> list[Block]:
             block = Block(
                 page,
                 opened[0],
-                opened[2],
+                opened[2] or ("sh" if any(map(_OURS.match, lines)) else "text"),
                 "\n".join(lines) + "\n",
                 reason=said if kind == "not run" else None,
                 file=said if kind == "file" else None,
@@ -138,8 +141,12 @@ def check_output(block: Block) -> None:
 def calls(block: Block) -> list[Call]:
     """The commands of a shell block, each in pipes too; raises `WrongBlock` for what is none."""
     found, pending = [], ""
-    for line in block.code.splitlines():
-        pending += line
+    lines = block.code.splitlines()
+    is_session = any(line.startswith("$ ") for line in lines)
+    for line in lines:
+        if is_session and not pending and not line.startswith("$ "):
+            continue  # output
+        pending += line.removeprefix("$ ") if is_session else line
         if pending.endswith("\\"):
             pending = pending[:-1]
             continue
