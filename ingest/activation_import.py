@@ -37,7 +37,7 @@ from warehouse.writer import content_key, data_file, rows_table, vector_array, w
 
 COMMAND = "activations import"
 CONVENTIONS = ("blocks", "hidden_states")
-_FLUSH_BYTES = 96 << 20
+_FLUSH_BYTES = 48 << 20
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _register(root: Path, run: Run, model: GivenModel) -> None:
 
 @dataclass
 class _Writer:
-    """Collects vectors by item and commits them, a file for every 96 MB."""
+    """Collects vectors by item and commits them, a file for every 48 MB."""
 
     root: Path
     run: Run
@@ -247,13 +247,12 @@ class _Writer:
         """Commit what was added, as one file with a row group for each item."""
         groups = []
         for item in sorted(self._parts):
-            parts = self._parts[item]
+            parts = self._parts.pop(item)
             places = np.concatenate([part.places for part in parts])
             vectors = np.concatenate([part.vectors for part in parts])
             is_new = self._is_new(item, places, vectors)
             if is_new.any():
                 groups.append(self._table(item, places[is_new], vectors[is_new]))
-        self._parts.clear()
         self._bytes = 0
         if not groups:
             return
