@@ -18,6 +18,8 @@ ROWS = alt.NamedData(name="rows")
 
 # The legend of lines with a band, which would show the band.
 LINES = alt.Legend(symbolType="stroke", symbolOpacity=1)
+# Of lines with marks: the shapes, without the dashes around them.
+MARKS = alt.Legend(symbolStrokeWidth=0, symbolOpacity=1)
 
 
 def panels(
