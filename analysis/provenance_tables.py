@@ -133,7 +133,8 @@ PROMPT_SETS = Section(
 COVERAGE = Section(
     name="coverage",
     title="Activations behind the figures",
-    reading="Of how many prompts of each set the activations are stored, at the study's layer.",
+    reading="Of how many prompts of each set the activations are stored, at the study's layer. Of "
+    "`{align}` no more than `align_rows` are asked for.",
     statement=_COVERAGE,
     missing="The activations are not in this warehouse: run `axes ingest activations MODEL "
     "--prompts {prompts}`.",

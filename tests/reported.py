@@ -114,6 +114,7 @@ def _put_traces(root: Path, on_axis: Row) -> None:
                 "prompt_id": f"other-{number:05d}",
                 "template": "raw",
                 "max_new_tokens": STEPS,
+                "temperature": 0.0,
             }
         )
         for step in range(STEPS):

@@ -81,13 +81,17 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
     families = in_order(rows, "family", FAMILIES)
     pick = picked("family")
     y = alt.Y("scorer:N", title=None, sort=in_order(rows, "scorer", _SCORERS))
-    x = alt.X("estimate:Q", title="AUROC").scale(zero=False)
+    x = alt.X("estimate:Q", title="AUROC", axis=alt.Axis(tickCount=5)).scale(zero=False)
     color = alt.Color("family:N", title=None, scale=colours(families))
     intervals = (
         alt.Chart()
         .mark_rule(strokeWidth=2)
         .encode(
-            x=alt.X("lower:Q", title="AUROC"), x2="upper:Q", y=y, color=color, opacity=faded(pick)
+            x=alt.X("lower:Q", title="AUROC", axis=alt.Axis(tickCount=5)),
+            x2="upper:Q",
+            y=y,
+            color=color,
+            opacity=faded(pick),
         )
         .add_params(pick)
     )

@@ -46,7 +46,7 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
         y="other",
         value="cosine",
         domain=(-1.0, 1.0),
-        by="'directions in the space of the reference'",
+        by="'aligned directions'",
         tooltip=[word("member"), word("other"), number("cosine", digits=4)],
     )
 

@@ -76,8 +76,8 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
         )
     )
     by = (
-        "datum.curve + ': ' + datum.model + ', ' + datum.template + ', ' + datum.max_new_tokens"
-        " + ' tokens, by ' + datum.labeler"
+        "datum.curve + ' of ' + datum.model + ' on ' + datum.prompt_set + ' | '"
+        " + datum.template + ', ' + datum.max_new_tokens + ' tokens, by ' + datum.labeler"
     )
     return panels(
         nothing,

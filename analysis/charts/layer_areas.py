@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from analysis.charts.panels import (
+    MARKS,
     colours,
     dashes,
     faded,
@@ -76,7 +77,7 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
     pick = picked("model")
     x = alt.X("depth:Q", title="depth (0: first block, 1: last)").scale(domain=[0, 1])
     y = alt.Y("auroc:Q", title="AUROC").scale(zero=False)
-    color = alt.Color("model:N", title=None, scale=colours(models))
+    color = alt.Color("model:N", title=None, scale=colours(models), legend=MARKS)
     bands = (
         alt.Chart()
         .transform_filter("datum.lower !== null")
@@ -96,7 +97,7 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
             x=x,
             y=y,
             color=color,
-            strokeDash=alt.StrokeDash("model:N", legend=None, scale=dashes(models)),
+            strokeDash=alt.StrokeDash("model:N", title=None, scale=dashes(models)),
             opacity=faded(pick),
         )
         .add_params(pick)

@@ -49,7 +49,7 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
             x=alt.X("depth:Q", title="depth (0: first block, 1: last)").scale(domain=[0, 1]),
             y=alt.Y("median_norm:Q", title="median norm").scale(type="log", nice=False, padding=12),
             color=alt.Color("model:N", title=None, scale=colours(models)),
-            strokeDash=alt.StrokeDash("model:N", legend=None, scale=dashes(models)),
+            strokeDash=alt.StrokeDash("model:N", title=None, scale=dashes(models)),
             opacity=faded(pick),
         )
         .add_params(pick)

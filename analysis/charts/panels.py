@@ -18,6 +18,8 @@ ROWS = alt.NamedData(name="rows")
 
 # The legend of lines with a band, which would show the band.
 LINES = alt.Legend(symbolType="stroke", symbolOpacity=1)
+# The legend of marks with a band, which would be as pale as the band.
+MARKS = alt.Legend(symbolOpacity=1)
 
 
 def panels(
@@ -31,13 +33,16 @@ def panels(
     is_stretched: bool = True,
     independent: Iterable[str] = (),
 ) -> alt.FacetChart:
-    """Layers drawn once for each value of the Vega expression `by`; some scales of their own each.
+    """Layers drawn once for each value of the Vega expression `by`, which stands above the panel.
 
-    The page takes as many columns as it has room for, beside a `margin` (pixels) on the left and a
-    `gutter` for each, and makes panels that may be stretched as wide as that leaves.
+    ` | ` in it begins a line. The scales `independent` are of each panel's own. The page takes as
+    many columns as it has room for, beside a `margin` (pixels) on the left and a `gutter` for each,
+    and makes panels that may be stretched as wide as that leaves.
     """
     chart = alt.layer(*layers).properties(width=width, height=height, name="panel")
-    faceted = chart.facet(facet=alt.Facet("panel:N", title=None), columns=columns, data=ROWS)
+    lines = alt.Header(labelExpr="split(datum.label, ' | ')")
+    facet = alt.Facet("panel:N", title=None, header=lines)
+    faceted = chart.facet(facet=facet, columns=columns, data=ROWS)
     meta = {"margin": margin, "gutter": gutter, "isStretched": is_stretched}
     faceted = faceted.transform_calculate(panel=by).properties(usermeta=meta)
     resolved: dict[str, Any] = dict.fromkeys(independent, "independent")

@@ -31,7 +31,9 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
         alt.Chart()
         .mark_bar(height=10)
         .encode(
-            x=alt.X("least:Q", title="AUROC of the universal axis").scale(zero=False),
+            x=alt.X(
+                "least:Q", title="AUROC of the universal axis", axis=alt.Axis(tickCount=5)
+            ).scale(zero=False),
             x2="greatest:Q",
             y=y,
             color=alt.Color("movement:N", title=None, scale=colours(MOVEMENTS)),

@@ -46,9 +46,9 @@ def _config(*, ink: str, soft: str, line: str, series: tuple[str, ...], font: st
         "header": {
             "labelColor": ink,
             "titleColor": ink,
-            "labelFontSize": 12,
+            "labelFontSize": 11,
             "labelFontWeight": "bold",
-            "labelLimit": 300,
+            "labelLimit": 360,
         },
         "title": {"color": ink},
         "text": {"color": ink, "fontSize": 11},

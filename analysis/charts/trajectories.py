@@ -21,7 +21,7 @@ from analysis.section import Row, Section
 
 STATEMENT = """
 with completions as (
-    select generation_id, template, max_new_tokens
+    select generation_id, template, max_new_tokens, temperature
     from generations
     -- Neither steered nor given: the model's own words.
     where steering_mode is null and source is null
@@ -30,7 +30,8 @@ with completions as (
 steps as (
     select
         projected.model, projected.prompt_set, completions.template,
-        completions.max_new_tokens, projected.step, projected.is_positive,
+        completions.max_new_tokens, completions.temperature, projected.step,
+        projected.is_positive,
         case
             when count(distinct projected.label) = 1 then any_value(projected.label)
             when projected.is_positive then 'positive'
@@ -45,16 +46,17 @@ steps as (
         and projected.is_positive is not null
     group by
         projected.model, projected.prompt_set, completions.template,
-        completions.max_new_tokens, projected.step, projected.is_positive
+        completions.max_new_tokens, completions.temperature, projected.step,
+        projected.is_positive
     having count(*) >= 5
 )
 
 select
-    model, prompt_set, template, max_new_tokens, label, step, estimate,
+    model, prompt_set, template, max_new_tokens, temperature, label, step, estimate,
     estimate - 1.96 * standard_error as lower, estimate + 1.96 * standard_error as upper,
     completion_count, is_positive
 from steps
-order by model, prompt_set, template, max_new_tokens, is_positive, step
+order by model, prompt_set, template, max_new_tokens, temperature, is_positive, step
 """
 
 
@@ -95,7 +97,10 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
         )
         .add_params(pick)
     )
-    by = "datum.model + ', ' + datum.template + ', ' + datum.max_new_tokens + ' tokens'"
+    by = (
+        "datum.model + ' on ' + datum.prompt_set + ' | ' + datum.template + ', '"
+        " + datum.max_new_tokens + ' tokens, temperature ' + datum.temperature"
+    )
     return panels(bands, lines, by=by, height=170, margin=0, gutter=70, independent=("x", "y"))
 
 
