@@ -101,7 +101,7 @@ function specification(columns, values, { x, y, colour, shape, mark }, width) {
     const name = { line: "strokeDash", point: "shape" }[mark] ?? "detail";
     encoding[name] = {
       field: `c${shape}`, type: "nominal", title: columns[shape].name,
-      ...(name === "strokeDash" && { legend: { symbolType: "stroke", symbolStrokeWidth: 2 } }),
+      ...(name === "strokeDash" && { legend: { symbolType: "stroke", symbolStrokeWidth: 2, symbolStrokeColor: ink, symbolSize: 400 } }),
     };
   }
   return {
