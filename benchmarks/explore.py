@@ -20,7 +20,7 @@ from benchmarks.run import Figure, median_figure, seconds
 from tests.explored import put_explored
 
 GOAL = 0.2
-ROUNDS = 15
+ROUNDS = 9
 # A person reads an answer before the next question; a worker is warmed meanwhile.
 READING_SECONDS = 1.5
 

@@ -33,6 +33,7 @@ def _sql(page: Any, address: str) -> None:
 
 def _completing(page: Any, address: str) -> None:
     page.goto(f"{address}#/sql")
+    page.get_by_role("region", name="Rows").wait_for()
     area = page.get_by_label("SQL statement")
     area.fill("")
     area.press_sequentially("select model, kind, auroc\nfrom v_a")

@@ -150,9 +150,9 @@ class Worker:
 
 def require_safe(sql: str, names: set[str]) -> None:
     """Raise `QueryError` unless `sql` is one select statement over `names` and pure functions."""
-    connection = duckdb.connect()
     try:
-        text = connection.execute("select json_serialize_sql($1)", [sql]).fetchall()[0][0]
+        parser = _parser().cursor()
+        text = parser.execute("select json_serialize_sql($1)", [sql]).fetchall()[0][0]
         tree = json.loads(text)
         impure = _impure_functions()
     except (duckdb.Error, RecursionError) as error:
@@ -211,14 +211,23 @@ def _defined(node: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @cache
+def _parser() -> Connection:
+    """A connection to nothing, which takes syntax trees apart; it runs no statement of others."""
+    return duckdb.connect()
+
+
+@cache
 def _impure_functions() -> frozenset[str]:
-    connection = duckdb.connect()
-    found = connection.execute(
-        # `+` and `range` differ between calls only where they take a time with a zone.
-        "select lower(function_name) as name from duckdb_functions() "
-        "where function_type in ('scalar', 'aggregate') group by name "
-        "having bool_or(stability = 'VOLATILE') or not bool_or(stability = 'CONSISTENT')"
-    ).fetchall()
+    found = (
+        _parser()
+        .execute(
+            # `+` and `range` differ between calls only where they take a time with a zone.
+            "select lower(function_name) as name from duckdb_functions() "
+            "where function_type in ('scalar', 'aggregate') group by name "
+            "having bool_or(stability = 'VOLATILE') or not bool_or(stability = 'CONSISTENT')"
+        )
+        .fetchall()
+    )
     return frozenset(name for (name,) in found) - _HARMLESS
 
 
@@ -334,6 +343,14 @@ def _limit_process(limits: Limits) -> None:
         resource.setrlimit(kind, (value, value))
 
 
+def _warm_up(connection: Connection) -> None:
+    """What the first statement would else wait for: imports, DuckDB's own first time, footers."""
+    require_safe("select 1", set())
+    views = ("v_projections", "v_generation_projections")
+    for name in views:
+        connection.sql(f"from {name} limit 1").to_arrow_reader(1).read_all()
+
+
 def _main(place: dict[str, Any]) -> int:
     """Open a warehouse, read a statement from stdin, write an Arrow stream or an error to stdout.
 
@@ -344,7 +361,7 @@ def _main(place: dict[str, Any]) -> int:
     root = Path(place["root"])
     try:
         connection = locked(root, limits)
-        _impure_functions()
+        _warm_up(connection)
         question = sys.stdin.buffer.read()
         answer = _answer(connection, root, json.loads(question), limits) if question else b""
     except (AxesError, MemoryError) as error:

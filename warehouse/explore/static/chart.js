@@ -101,13 +101,12 @@ function specification(columns, values, { x, y, colour, shape, mark }, width) {
     const name = { line: "strokeDash", point: "shape" }[mark] ?? "detail";
     encoding[name] = {
       field: `c${shape}`, type: "nominal", title: columns[shape].name,
-      ...(name === "strokeDash" && { legend: { symbolType: "stroke", symbolStrokeWidth: 2 } }),
     };
   }
   return {
     $schema: "https://vega.github.io/schema/vega-lite/v6.json",
     data: { values },
-    mark: { type: mark, tooltip: true, ...(mark === "line" && { point: true }), ...(mark === "point" && { filled: true, opacity: 0.75 }) },
+    mark: { type: mark, tooltip: true, ...(mark === "line" && shape === -1 && { point: true }), ...(mark === "point" && { filled: true, opacity: 0.75 }) },
     encoding,
     width: Math.max(240, width - 24),
     height: 300,

@@ -14,7 +14,7 @@ export async function showPrompts(main, given, left) {
     return;
   }
   const asked = {
-    prompt_set: sets[0].name, axis: axes[0]?.axis_id, source: axes[0]?.source, scale: "rank",
+    prompt_set: (sets.find(({ labels }) => labels) ?? sets[0]).name, axis: axes[0]?.axis_id, source: axes[0]?.source, scale: "rank",
     order: axes.length ? "disagreement" : "position", descending: "true", ...given,
   };
   if (!axes.length) asked.order = "position";
