@@ -10,8 +10,9 @@ import pytest
 
 from analysis.controls import pull_back, register_directions
 from analysis.definition import StudyDefinition
-from analysis.importing import Asked, import_axes
+from analysis.importing import import_axes
 from analysis.matrices import find_space, load_matrix
+from analysis.placing import Asked
 from analysis.study import run_study
 from tests.worlds import World, make_world
 from warehouse.connection import connect, query, rows, vectors
