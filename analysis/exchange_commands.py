@@ -113,7 +113,8 @@ def import_command(
     """
     from dataclasses import asdict
 
-    from analysis.importing import Asked, import_axes
+    from analysis.importing import import_axes
+    from analysis.placing import Asked
     from ingest.registry import known_as
     from warehouse.render import show_rows
 

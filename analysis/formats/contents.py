@@ -27,6 +27,12 @@ RESID_PRE = "resid_pre"
 Vectors = Mapping[int | None, Float[np.ndarray, " d_model"]]
 Card = dict[str, Any]
 
+# What an import takes from a card: an object without them is somebody else's.
+_READ = {
+    *("axis_id", "file", "layer", "site", "pooling", "template", "method", "raw_norm"),
+    *("is_unit_norm", "parameters", "space", "space_model", "space_model_id"),
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Contents:
@@ -105,11 +111,16 @@ def unpack(packed: Any) -> list[Card]:
     if not isinstance(packed, dict):
         return []
     cards = packed.get("axes", [packed])
-    is_ours = isinstance(cards, list) and all(
-        isinstance(card, dict) and isinstance(card.get("file"), dict) and "axis_id" in card
-        for card in cards
+    return cards if isinstance(cards, list) and all(map(_is_card, cards)) else []
+
+
+def _is_card(card: Any) -> bool:
+    return (
+        isinstance(card, dict)
+        and card.keys() >= _READ
+        and isinstance(card["file"], dict)
+        and card["file"].keys() >= {"number", "convention"}
     )
-    return cards if is_ours else []
 
 
 def sidecar(path: Path) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from analysis.formats import torch_file
 from analysis.formats.contents import BLOCK, Contents, read_sidecar, write_sidecar
+from analysis.formats.json_file import read_object
 from warehouse.errors import AxisError
 
 _MANIFEST = "manifest.json"
@@ -20,8 +21,7 @@ _NAME = "direction"
 
 def recognises(path: Path) -> bool:
     """A folder with a manifest that lists directions."""
-    manifest = path / _MANIFEST
-    return manifest.is_file() and "directions" in json.loads(manifest.read_text())
+    return "directions" in (read_object(path / _MANIFEST) or {})
 
 
 def write(contents: Contents, path: Path) -> None:

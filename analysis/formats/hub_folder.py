@@ -93,7 +93,7 @@ def _evaluations(cards: Sequence[Card]) -> list[dict[str, Any]]:
             "scorer": row["scorer"],
             "metric": row["metric"],
             "estimate": _figure(row["estimate"]),
-            "95 % interval": f"{_figure(row['lower'])} to {_figure(row['upper'])}",
+            "95 % interval": _interval(row["lower"], row["upper"]),
             "in sample": {True: "yes", False: "no", None: ""}[row["is_in_sample"]],
         }
         for card in cards
@@ -121,6 +121,10 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
         return ["None is stored."]
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
+
+
+def _interval(lower: float | None, upper: float | None) -> str:
+    return "none" if lower is None or upper is None else f"{lower:.4g} to {upper:.4g}"
 
 
 def _figure(value: float | None) -> str:

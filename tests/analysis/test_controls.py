@@ -10,11 +10,13 @@ import pytest
 
 from analysis.controls import pull_back, register_directions
 from analysis.definition import StudyDefinition
+from analysis.importing import import_axes
 from analysis.matrices import find_space, load_matrix
+from analysis.placing import Asked
 from analysis.study import run_study
 from tests.worlds import World, make_world
 from warehouse.connection import connect, query, rows, vectors
-from warehouse.errors import AxisError
+from warehouse.errors import AxisError, PromptError
 
 COUNTS = {"random": 4, "shuffled_labels": 3, "orthogonal": 2}
 UNIVERSAL = "universal/greek/2/labelled/lambda-held_out"
@@ -147,3 +149,17 @@ def test_an_axis_without_a_map_is_refused(world):
         register_directions(world.root, "alpha", ["native/gamma/0/labelled"], counts={})
     with pytest.raises(AxisError, match="no axis nothing"):
         register_directions(world.root, "alpha", ["nothing"], counts={})
+
+
+def test_an_imported_axis_takes_its_controls_from_the_prompts_of_the_experiment(world, tmp_path):
+    vector = np.random.default_rng(0).standard_normal(24).astype(np.float32)
+    np.save(tmp_path / "axis.npy", vector)
+    asked = Asked(model="alpha", layer=1, name="brought")
+    (axis,) = import_axes(world.root, tmp_path / "axis.npy", asked).axes
+    counts = {"shuffled_labels": 1}
+    with pytest.raises(PromptError):
+        register_directions(world.root, "alpha", [axis.name], counts=counts)
+    _, roles = register_directions(
+        world.root, "alpha", [axis.name], counts=counts, prompt_set="labelled"
+    )
+    assert list(roles.values()) == ["axis", "shuffled_labels"] and axis.axis_id in roles

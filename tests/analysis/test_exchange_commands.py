@@ -7,6 +7,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -66,12 +67,13 @@ def test_a_refused_file_is_one_line_and_registers_nothing(lake, tmp_path):
 
 
 def test_a_lost_import_has_a_command_that_brings_it_back(lake, tmp_path):
-    path = tmp_path / "axis.npz"
-    ok("export", NATIVE, "--to", "npz", "-o", path, "--root", lake)
-    ok("import", path, "--model", "alpha", "--name", "x", "--root", lake)
+    path = tmp_path / "axis.npy"
+    np.save(path, np.ones(16, dtype=np.float32))
+    ok("import", path, "--model", "alpha", "--layer", "0", "--name", "x", "--root", lake)
     statement = "select run_id, axis_id from axes where kind = 'imported'"
     (row,) = rows(connect(lake), statement)
     command = restore_commands(lake, [row["run_id"]])[row["run_id"]]
+    assert "--layer 0" in command
     for file in (lake / "axes").glob("*.parquet"):
         if file.stem != "schema":
             shutil.move(file, tmp_path / file.name)

@@ -16,7 +16,8 @@ from safetensors.torch import save_file as save_tensors
 from analysis.definition import StudyDefinition
 from analysis.export import export_axes
 from analysis.formats import FORMATS
-from analysis.importing import Asked, Imported, import_axes
+from analysis.importing import Imported, import_axes
+from analysis.placing import Asked
 from analysis.scoring import score
 from analysis.study import run_study
 from tests.worlds import World, make_world

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,7 +38,8 @@ USER_CACHE = cache_folder()
 
 LAYER = 18
 STRENGTHS = (-0.2, -0.1, 0.1, 0.2)
-TOP = 50
+# Tokens compared, and asked for: a token that is likely may not be when steered.
+TOP, ASKED = 50, 8000
 PROMPTS = (
     "The best thing about the summer holidays is",
     "To bake a loaf of bread, you first",
@@ -46,8 +47,6 @@ PROMPTS = (
     "The capital of France is",
     "When the train finally arrived, she",
     "A good book for a rainy day is",
-    "In the garden behind the house there was",
-    "The scientist looked at the results and",
 )
 GLAD = (
     "What a wonderful morning, I am so happy!",
@@ -61,8 +60,6 @@ SAD = (
     "The children cried when the rain came down.",
     "I hate this song, it makes me want to leave.",
 )
-
-Shifts = dict[float, np.ndarray]
 
 
 @pytest.fixture(scope="module")
@@ -89,20 +86,24 @@ def prompts(smollm: LoadedModel) -> list[list[int]]:
 @pytest.fixture(scope="module")
 def direction(smollm: LoadedModel) -> tuple[np.ndarray, float]:
     """Glad less sad texts at the last token of the block's output, and that output's usual norm."""
-    found: dict[str, list[np.ndarray]] = {"glad": [], "sad": []}
-    for label, texts in (("glad", GLAD), ("sad", SAD)):
-        for text in texts:
-            kept: list[np.ndarray] = []
-            points = block_points(smollm.blocks, [LAYER])
-            with (
-                record(points, lambda _, hidden: kept.append(hidden[0, -1].numpy().copy())),
-                torch.inference_mode(),
-            ):
-                smollm.model(**smollm.tokenizer(text, return_tensors="pt"))
-            found[label] += kept
+    found = {
+        label: [_last(smollm, text) for text in texts]
+        for label, texts in (("glad", GLAD), ("sad", SAD))
+    }
     difference = np.mean(found["glad"], axis=0) - np.mean(found["sad"], axis=0)
     norms = np.linalg.norm(found["glad"] + found["sad"], axis=1)
     return (difference / np.linalg.norm(difference)).astype(np.float32), float(np.median(norms))
+
+
+def _last(smollm: LoadedModel, text: str) -> np.ndarray:
+    outputs: dict[str, np.ndarray] = {}
+
+    def keep(_: object, hidden: torch.Tensor) -> None:
+        outputs["last"] = hidden[0, -1].numpy().copy()
+
+    with record(block_points(smollm.blocks, [LAYER]), keep), torch.inference_mode():
+        smollm.model(**smollm.tokenizer(text, return_tensors="pt"))
+    return outputs["last"]
 
 
 @pytest.fixture(scope="module")
@@ -170,114 +171,106 @@ def _wait(process: subprocess.Popen, client: httpx2.Client, log: Path) -> None:
     raise AssertionError(f"the server does not answer: {log.read_text()[-2000:]}")
 
 
-def their_logprobs(client: httpx2.Client, tokens: list[int], count: int) -> dict[int, float]:
-    """Token id -> log-probability of the next token, of the `count` likeliest."""
-    asked = {"prompt": tokens, "n_predict": 1, "n_probs": count, "cache_prompt": False}
-    answer = client.post("/completion", json={**asked, "temperature": 1.0, "seed": 0})
+Steered = Callable[..., list[dict[int, float]]]
+
+
+@pytest.fixture(scope="module")
+def theirs(
+    gguf: Path, prompts: list[list[int]], tmp_path_factory: pytest.TempPathFactory
+) -> Steered:
+    """Options of the server -> each prompt's likeliest next tokens with log-probabilities."""
+
+    def run(*options: str) -> list[dict[int, float]]:
+        with server(gguf, tmp_path_factory.mktemp("server"), *options) as client:
+            return [_likeliest(client, tokens) for tokens in prompts]
+
+    return run
+
+
+def _likeliest(client: httpx2.Client, tokens: list[int]) -> dict[int, float]:
+    asked = {"prompt": tokens, "n_predict": 1, "n_probs": ASKED, "cache_prompt": False}
+    answer = client.post("/completion", json=asked)
     (first,) = answer.raise_for_status().json()["completion_probabilities"]
     return {token["id"]: token["logprob"] for token in first["top_logprobs"]}
 
 
 @pytest.fixture(scope="module")
-def theirs(gguf, files, direction, prompts, smollm, tmp_path_factory):
-    """Options of the server -> every prompt's log-probabilities of the whole vocabulary."""
+def unsteered(theirs: Steered) -> list[dict[int, float]]:
+    return theirs()
 
-    def run(*options: str) -> list[np.ndarray]:
-        width = smollm.model.config.vocab_size
-        with server(gguf, tmp_path_factory.mktemp("server"), *options) as client:
-            found = [their_logprobs(client, tokens, width) for tokens in prompts]
-        return [np.array([row.get(token, np.nan) for token in range(width)]) for row in found]
+
+@pytest.fixture(scope="module")
+def kept(unsteered: list[dict[int, float]]) -> list[list[int]]:
+    """The tokens that are compared: those that llama.cpp finds likeliest, of each prompt."""
+    return [sorted(row, key=row.__getitem__)[-TOP:] for row in unsteered]
+
+
+@pytest.fixture(scope="module")
+def ours(
+    smollm: LoadedModel,
+    prompts: list[list[int]],
+    kept: list[list[int]],
+    direction: tuple[np.ndarray, float],
+) -> Callable[..., np.ndarray]:
+    """Strength and layer -> our log-probabilities of those tokens, all prompts in one row."""
+    vector, unit = direction
+
+    def run(strength: float = 0.0, layer: int = LAYER) -> np.ndarray:
+        change = Intervention(vector, layers=[layer], strength=strength, unit=unit)
+        with torch.inference_mode(), steer(smollm, [change]):
+            found = [
+                smollm.model(torch.tensor([tokens])).logits[0, -1].log_softmax(-1)[at]
+                for tokens, at in zip(prompts, kept, strict=True)
+            ]
+        return torch.cat(found).numpy()
 
     return run
 
 
-@pytest.fixture(scope="module")
-def unsteered(theirs) -> list[np.ndarray]:
-    return theirs()
+def in_a_row(found: list[dict[int, float]], kept: list[list[int]]) -> np.ndarray:
+    return np.array([row[at] for row, ids in zip(found, kept, strict=True) for at in ids])
 
 
-def likeliest(unsteered: list[np.ndarray]) -> list[np.ndarray]:
-    return [np.argsort(np.nan_to_num(row, nan=-np.inf))[-TOP:] for row in unsteered]
+def correlation(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.corrcoef(first, second)[0, 1])
 
 
-def our_shifts(
-    smollm: LoadedModel,
-    prompts: list[list[int]],
-    tokens_of: list[np.ndarray],
-    direction: tuple[np.ndarray, float],
-    strength: float,
-    layer: int,
-) -> np.ndarray:
-    """Change of the log-probabilities of each prompt's tokens, all in one row."""
-    vector, unit = direction
-    change = Intervention(vector, layers=[layer], strength=strength, unit=unit)
-    shifts = []
-    with torch.inference_mode():
-        for tokens, kept in zip(prompts, tokens_of, strict=True):
-            before = smollm.model(torch.tensor([tokens])).logits[0, -1].log_softmax(-1)
-            with steer(smollm, [change]):
-                after = smollm.model(torch.tensor([tokens])).logits[0, -1].log_softmax(-1)
-            shifts.append((after - before).numpy()[kept])
-    return np.concatenate(shifts)
-
-
-def their_shifts(
-    theirs, unsteered, tokens_of: list[np.ndarray], path: Path, scale: float
-) -> np.ndarray:
-    steered = theirs("--control-vector-scaled", f"{path}:{scale}")
-    shifts = [
-        (after - before)[kept]
-        for after, before, kept in zip(steered, unsteered, tokens_of, strict=True)
-    ]
-    return np.concatenate(shifts)
-
-
-def test_unsteered_the_two_agree_but_for_rounding(smollm, prompts, unsteered):
-    kept = likeliest(unsteered)
-    with torch.inference_mode():
-        ours = [
-            smollm.model(torch.tensor([tokens])).logits[0, -1].log_softmax(-1).numpy()
-            for tokens in prompts
-        ]
-    pairs = [(mine[at], other[at]) for mine, other, at in zip(ours, unsteered, kept, strict=True)]
-    mine, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    print(f"unsteered: correlation {np.corrcoef(mine, other)[0, 1]:.4f} over {len(mine)} tokens")
-    assert np.corrcoef(mine, other)[0, 1] > 0.99
+def test_unsteered_the_two_agree_but_for_rounding(unsteered, kept, ours):
+    found = correlation(ours(), in_a_row(unsteered, kept))
+    print(f"unsteered: correlation of log-probabilities {found:.4f}")
+    assert found > 0.99
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)
 def test_its_probabilities_move_as_ours_do(
-    smollm, prompts, direction, files, theirs, unsteered, strength
+    direction, files, theirs, unsteered, kept, ours, strength
 ):
-    kept = likeliest(unsteered)
     scale = strength * direction[1]
-    other = their_shifts(theirs, unsteered, kept, files["gguf"], scale)
-    fits = {
-        layer: our_shifts(smollm, prompts, kept, direction, strength, layer)
-        for layer in (LAYER - 1, LAYER, LAYER + 1)
-    }
-    correlations = {layer: np.corrcoef(mine, other)[0, 1] for layer, mine in fits.items()}
-    mine = fits[LAYER]
-    slope = float(other @ mine / (mine @ mine))
-    error = float(np.sqrt(np.mean((other - mine) ** 2) / np.mean(mine**2)))
+    steered = theirs("--control-vector-scaled", f"{files['gguf']}:{scale}")
+    moved = in_a_row(steered, kept) - in_a_row(unsteered, kept)
+    mine = ours(strength) - ours()
+    slope = float(moved @ mine / (mine @ mine))
     print(
-        f"strength {strength:+.2f} (scale {scale:+.0f}): correlation {correlations[LAYER]:.4f}, "
-        f"slope {slope:.3f}, error {error:.3f} of our shifts' size; steered one block earlier "
-        f"{correlations[LAYER - 1]:.4f}, later {correlations[LAYER + 1]:.4f}; {len(mine)} tokens"
+        f"strength {strength:+.2f} (scale {scale:+.1f}): correlation of shifts "
+        f"{correlation(mine, moved):.4f}, slope {slope:.3f}, mean size {abs(mine).mean():.2f} "
+        f"nats, {len(mine)} tokens"
     )
-    assert correlations[LAYER] > 0.9
-    assert max(correlations, key=correlations.__getitem__) == LAYER
+    assert correlation(mine, moved) > 0.9
+    assert 0.8 < slope < 1.25
 
 
-def test_a_file_in_cvector_generators_numbers_is_added_one_block_later(
-    smollm, prompts, direction, files, theirs, unsteered
+def test_each_numbering_is_added_after_its_own_block(
+    direction, files, theirs, unsteered, kept, ours
 ):
-    kept = likeliest(unsteered)
+    """cvector-generator's numbers are one higher, and llama.cpp adds those one block later."""
     strength = STRENGTHS[-1]
-    other = their_shifts(theirs, unsteered, kept, files["gguf-cvector"], strength * direction[1])
-    errors = {
-        layer: float(np.mean((other - mine) ** 2))
-        for layer in (LAYER, LAYER + 1)
-        for mine in [our_shifts(smollm, prompts, kept, direction, strength, layer)]
-    }
-    assert errors[LAYER + 1] < errors[LAYER]
+    for to, expected in (("gguf", LAYER), ("gguf-cvector", LAYER + 1)):
+        option = f"{files[to]}:{strength * direction[1]}"
+        steered = theirs("--control-vector-scaled", option)
+        moved = in_a_row(steered, kept) - in_a_row(unsteered, kept)
+        errors = {
+            layer: float(np.mean((ours(strength, layer) - ours() - moved) ** 2))
+            for layer in (LAYER - 1, LAYER, LAYER + 1, LAYER + 2)
+        }
+        print(f"{to}: squared error by the block steered {errors}")
+        assert min(errors, key=errors.__getitem__) == expected

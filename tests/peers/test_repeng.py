@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from analysis.export import export_axes
-from analysis.importing import Asked, import_axes
+from analysis.importing import import_axes
+from analysis.placing import Asked
 from ingest.models import load
 from tests.peers.conftest import LAYER_COUNT, NATIVE
 from warehouse.axes import find_axis

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from steering_vectors import SteeringVector
 
 from analysis.export import export_axes
-from analysis.importing import Asked, import_axes
+from analysis.importing import import_axes
+from analysis.placing import Asked
 from tests.peers.conftest import LAYER_COUNT, NATIVE
 
 
