@@ -24,42 +24,19 @@ from warehouse import json_log, settings
 from warehouse.errors import AxesError
 
 if TYPE_CHECKING:
-    from interface.api import (
-        connect,
-        export,
-        fit,
-        import_prompts,
-        ingest,
-        load_axis,
-        read_study,
-        report,
-        scan,
-        score,
-        study,
-        traces,
-    )
+    from interface.reading import connect, export, load_axis, read_study, report, scan
     from interface.results import Axis, Result, Study
+    from interface.running import fit, import_prompts, ingest, score, study, traces
 
 # Name -> the module that it comes from, on first use.
 _API = {
-    **dict.fromkeys(("Axis", "Result", "Study"), "interface.results"),
     **dict.fromkeys(
-        (
-            "connect",
-            "export",
-            "fit",
-            "import_prompts",
-            "ingest",
-            "load_axis",
-            "read_study",
-            "report",
-            "scan",
-            "score",
-            "study",
-            "traces",
-        ),
-        "interface.api",
+        ("connect", "export", "load_axis", "read_study", "report", "scan"), "interface.reading"
     ),
+    **dict.fromkeys(
+        ("fit", "import_prompts", "ingest", "score", "study", "traces"), "interface.running"
+    ),
+    **dict.fromkeys(("Axis", "Result", "Study"), "interface.results"),
 }
 
 __all__ = [

@@ -109,7 +109,7 @@ def fit(
     axes fit smollm2-135m --prompts demo_safety
     axes fit smollm2-135m --prompts demo_safety --direction whitened
     """
-    from interface.api import fit as fit_directions
+    from interface.running import fit as fit_directions
     from warehouse.render import show
 
     fitted = fit_directions(

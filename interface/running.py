@@ -1,8 +1,7 @@
-"""What Python code may call: one function for each thing that commands do, and as much said.
+"""What Python code may call to run what commands run: imports, models, studies, fits, scores.
 
-`root` is everywhere the warehouse's folder; left out it is `$AXES_ROOT`, then `root` of axes.toml,
-then `./lake`. `device` and `dtype` are found in the same way. All errors that are the caller's
-to mend are `axes.AxesError`. Nothing heavy is imported before a function needs it.
+`root`, `device` and `dtype` left out are those of the environment, then of axes.toml. Errors that
+are the caller's to mend are `axes.AxesError`. Nothing heavy is imported before a function needs it.
 """
 
 from __future__ import annotations
@@ -16,35 +15,11 @@ from warehouse.settings import root_folder, setting
 from warehouse.spelling import did_you_mean
 
 if TYPE_CHECKING:
-    import duckdb
-    import polars as pl
-
     from ingest.jobs import IngestSummary
     from ingest.prompts import ImportSummary
-    from interface.results import Axis, Result, Study
+    from interface.results import Result, Study
 
 Folder = str | Path
-
-
-def connect(root: Folder | None = None) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with every table, view and macro of a warehouse.
-
-    Results come by DuckDB's own methods: `.to_arrow_table()`, `.pl()`, `.df()`, `.fetchall()`.
-    Raises `AxesError` where `root` is not a warehouse.
-    """
-    from warehouse.connection import connect as open_root
-
-    return open_root(root_folder(root), is_commented=True)
-
-
-def scan(table: str, root: Folder | None = None) -> pl.LazyFrame:
-    """A polars LazyFrame over one table (`axes.scan("activations")`), partitions typed as text.
-
-    Raises `AxesError` for an unknown table or root.
-    """
-    from warehouse.scan import scan as scan_table
-
-    return scan_table(table, root_folder(root))
 
 
 def import_prompts(
@@ -227,6 +202,7 @@ def study(
     from analysis.sensitivity import measure_sensitivity
     from analysis.study import run_study
     from analysis.study_file import option_names
+    from interface.reading import read_study
     from interface.studies import ingest_missing, plan_studies
 
     known = option_names()
@@ -260,34 +236,6 @@ def study(
     if sensitivity:
         measure_sensitivity(folder, study_id, planned[0].definition, memory_limit=memory_limit)
     return read_study(study_id, root=folder)
-
-
-def read_study(study_id: str | None = None, *, root: Folder | None = None) -> Study:
-    """A study that was run: the start of its id, by default the last; raises `AxesError`."""
-    from analysis.report import latest_study, sensitivity_warnings
-    from analysis.study import study_result
-    from interface.results import Study
-    from warehouse.connection import connect as open_root
-    from warehouse.connection import query, rows
-
-    folder = root_folder(root)
-    connection = open_root(folder)
-    found = latest_study(connection, study_id)
-    sql = (
-        f"select * exclude (study_id) from v_study where study_id = '{found}' "
-        "order by prompt_set, model"
-    )
-    warnings = rows(
-        connection,
-        "select text from v_study_warnings where study_id = ? order by warning, prompt_set, model",
-        [found],
-    )
-    told = [row["text"] for row in warnings] + sensitivity_warnings(connection, found)
-    figures = study_result(folder, found)
-    title = f"study {found[:8]} of {figures['definition']['label']}"
-    return Study(
-        title, query(connection, sql), sql, found, tuple(dict.fromkeys(told)), figures=figures
-    )
 
 
 def fit(
@@ -383,47 +331,6 @@ def score(
     )
     sql = f"select * from v_projections where axis_id = '{axis_id}' order by model, prompt_id"
     return Result(f"projected on {axis}", pa.Table.from_pylist([asdict(one) for one in done]), sql)
-
-
-def load_axis(axis: str, *, root: Folder | None = None) -> Axis:
-    """An axis (id, start of one, or name) as its vector and card; raises `AxisError`.
-
-    axes.load_axis("universal/demo/18/demo_safety/lambda-held_out").project(x)   # [n, d] -> [n]
-    """
-    from analysis.export import axis_card
-    from interface.results import Axis
-    from warehouse.axes import find_axis
-    from warehouse.connection import connect as open_root
-
-    connection = open_root(root_folder(root))
-    row = find_axis(connection, axis)
-    row["vector"].flags.writeable = False
-    return Axis(row["vector"], axis_card(connection, row))
-
-
-def export(axis: str, output: Folder, *, to: str | None = None, root: Folder | None = None) -> Path:
-    """Write an axis with its card to a file and return its path.
-
-    `to` is a format of `axes export`; by default the file's suffix. Raises `AxisError`.
-    """
-    from analysis.export import FORMATS, export_axis
-    from warehouse.connection import connect as open_root
-    from warehouse.errors import AxisError
-
-    chosen = to or Path(output).suffix.lstrip(".")
-    if chosen not in FORMATS:
-        raise AxisError(
-            f"no format {chosen or output}{did_you_mean(chosen, FORMATS)}: "
-            f"give to=, one of {', '.join(FORMATS)}"
-        )
-    return export_axis(open_root(root_folder(root)), axis, chosen, Path(output))
-
-
-def report(output: Folder, study_id: str | None = None, *, root: Folder | None = None) -> Path:
-    """Write the report of a study (the start of its id, by default the last); return its path."""
-    from analysis.report import write_report
-
-    return write_report(root_folder(root), Path(output), study_id)
 
 
 def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
