@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 
 import click
+from setuptools import find_packages
 
 from axes import cli
 from docs.recipes import cookbook_page, record
@@ -69,7 +70,8 @@ def modules_page() -> str:
         "other.\n"
     )
     project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())
-    for package in project["tool"]["setuptools"]["packages"]:
+    found = project["tool"]["setuptools"]["packages"]["find"]
+    for package in find_packages(str(FOLDER.parent), found["exclude"], found["include"]):
         folder = FOLDER.parent / package.replace(".", "/")
         first, *modules = [
             (path.name, _first_paragraph(path)) for path in sorted(folder.glob("*.py"))
