@@ -97,9 +97,9 @@ def study_definition(connection: Connection, study_id: str) -> dict[str, Any]:
 
 
 def study_names(connection: Connection, study_id: str) -> dict[str, str]:
-    """What the templates of sections are filled with."""
+    """What templates are filled with; raises `AxesError` where the shared axis is not there."""
     definition = study_definition(connection, study_id)
-    (shared,) = rows(
+    found = rows(
         connection,
         """
         select axes.axis_id, axes.name
@@ -110,6 +110,12 @@ def study_names(connection: Connection, study_id: str) -> dict[str, str]:
         """,
         [study_id],
     )
+    if not found:
+        raise AxesError(
+            f"the universal axis of study {study_id} is not in the warehouse: run its `axes study` "
+            "again"
+        )
+    (shared,) = found
     return {
         "study_id": study_id,
         "prompts": definition["prompts"],

@@ -34,6 +34,7 @@ def _config(*, ink: str, soft: str, line: str, series: tuple[str, ...], font: st
             "gridColor": line,
             "labelLimit": 240,
         },
+        "axisX": {"labelFlush": False},
         "legend": {
             **text,
             "titleFontWeight": "normal",

@@ -268,3 +268,12 @@ def test_no_plotting_library_is_imported_before_a_page_is_written():
     asked = "import sys, analysis.commands, analysis.report; print('altair' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_study_whose_axis_is_gone_says_what_to_do(studied, tmp_path):
+    root = tmp_path / "lake"
+    shutil.copytree(studied[0].root, root)
+    for path in (root / "axes").glob("[0-9a-f]*.parquet"):
+        path.unlink()
+    with pytest.raises(AxesError, match=r"universal axis of study \w+ is not in the warehouse"):
+        write_report(root, tmp_path / "report.html")
