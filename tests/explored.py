@@ -45,7 +45,8 @@ def put_explored(
         scale = 10.0**place
         shown = scale * (common + 0.1 * random.standard_normal(prompt_count))
         shown[ids.index(DISPUTED)] = scale * (10.0 if place == 0 else -10.0)
-        _put_projections(root, model, ids, {UNIVERSAL: shown, f"native-{model}": -shown})
+        axes = {UNIVERSAL: shown, f"native-{model}": -shown, f"without-{model}": 2 * shown}
+        _put_projections(root, model, ids, axes)
         _put_calibration(root, model, 1 / scale)
     _put_completions(root, models, ids[:completion_count], is_positive, steps)
 
@@ -108,6 +109,10 @@ def _put_axes(root: Path, models: tuple[str, ...]) -> None:
         put(root, "axes", {**own, **aligned, "source_axis_ids": [f"native-{model}"]})
     shared = {"axis_id": UNIVERSAL, "kind": "universal", "name": "universal/demo", "layer": LAYER}
     sources = [f"aligned-{model}" for model in models]
+    for model in models:
+        others = [source for source in sources if source != f"aligned-{model}"]
+        without = {"axis_id": f"without-{model}", "kind": "leave_one_out", "held_out_model": model}
+        put(root, "axes", {**without, "name": f"without/{model}", "source_axis_ids": others})
     put(root, "axes", {**shared, "prompt_set": "marked", "source_axis_ids": sources})
 
 

@@ -91,11 +91,17 @@ def test_probabilities_are_those_of_the_calibrations(connection: Connection) -> 
     assert all(one["is_calibrated"] for one in page(connection)["models"])
 
 
-def test_a_models_own_directions_stand_side_by_side_too(connection: Connection) -> None:
-    shared = {one["prompt_id"]: one["models"] for one in listed(connection)}
-    for one in listed(connection, source="native"):
-        for model, shown in one["models"].items():
-            assert shown["projection"] == -shared[one["prompt_id"]][model]["projection"]
+@pytest.mark.parametrize("source", ["native", "leave_one_out"])
+def test_what_went_into_a_universal_axis_is_compared_as_the_view_has_it(
+    connection: Connection, source: str
+) -> None:
+    stored = rows(
+        connection, f"select model_id, prompt_id, {source} as projection from v_projections_wide"
+    )
+    found = {one["prompt_id"]: one["models"] for one in listed(connection, source=source)}
+    assert len(stored) == 120 == sum(len(models) for models in found.values())
+    for row in stored:
+        assert found[row["prompt_id"]][row["model_id"]]["projection"] == row["projection"]
 
 
 def test_one_models_projections_sort(connection: Connection) -> None:
