@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,8 +62,10 @@ def _packages() -> Iterator[Finding]:
     yield Finding(PACKAGE, PASS, version(PACKAGE))
     for line in requires(PACKAGE) or ():
         needed = Requirement(line)
-        extra = "" if needed.marker is None else str(needed.marker).partition('"')[2].rstrip('"')
-        if extra == "dev":
+        is_needed = needed.marker is None or needed.marker.evaluate({"extra": ""})
+        named = re.search(r'extra == "([^"]+)"', str(needed.marker))
+        extra = "" if is_needed or named is None else named[1]
+        if extra == "dev" or not (is_needed or extra):
             continue
         install = f"pip install '{needed.name}{needed.specifier}'"
         try:
