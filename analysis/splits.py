@@ -82,8 +82,8 @@ def held_out_groups(
     """True for the rows of a random `fraction` of the groups, drawn among those of like classes.
 
     Groups of positive rows only, of negative rows only and of both are drawn apart, at least one
-    of each kind and never all where there are two. Raises `LabelError` where a class lies in so few
-    groups that one of the parts goes without.
+    of each kind and never all where there are two. Raises `LabelError` where, of two classes, one
+    lies in so few groups that one of the parts goes without.
 
     >>> drawn = held_out_groups(np.arange(8) % 2 == 0, np.arange(8) // 2, fraction=0.5, seed=0)
     >>> int(drawn.sum()), bool((drawn[::2] == drawn[1::2]).all())
@@ -100,6 +100,8 @@ def held_out_groups(
         count = min(max(round(fraction * len(members)), 1), max(len(members) - 1, 1))
         is_drawn[members[:count]] = True
     drawn = is_drawn[numbers]
-    if any(len(np.unique(part)) < 2 for part in (labels[drawn], labels[~drawn])):
+    class_count = len(np.unique(labels))
+    parts = (labels[drawn], labels[~drawn])
+    if class_count == 2 and any(len(np.unique(part)) < class_count for part in parts):
         raise LabelError(_TOO_FEW)
     return drawn

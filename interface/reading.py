@@ -76,7 +76,7 @@ def load_axis(axis: str, *, root: Folder | None = None) -> Axis:
 
     axes.load_axis("universal/demo/18/demo_safety/lambda-held_out").project(x)   # [n, d] -> [n]
     """
-    from analysis.export import axis_card
+    from analysis.cards import axis_card
     from interface.results import Axis
     from warehouse.axes import find_axis
     from warehouse.connection import connect as open_root
@@ -92,7 +92,8 @@ def export(axis: str, output: Folder, *, to: str | None = None, root: Folder | N
 
     `to` is a format of `axes export`; by default the file's suffix. Raises `AxisError`.
     """
-    from analysis.export import FORMATS, export_axis
+    from analysis.export import export_axes
+    from analysis.formats import FORMATS
     from warehouse.connection import connect as open_root
     from warehouse.errors import AxisError
 
@@ -102,7 +103,7 @@ def export(axis: str, output: Folder, *, to: str | None = None, root: Folder | N
             f"no format {chosen or output}{did_you_mean(chosen, FORMATS)}: "
             f"give to=, one of {', '.join(FORMATS)}"
         )
-    return export_axis(open_root(root_folder(root)), axis, chosen, Path(output))
+    return export_axes(open_root(root_folder(root)), [axis], chosen, Path(output)).path
 
 
 def report(output: Folder, study_id: str | None = None, *, root: Folder | None = None) -> Path:

@@ -308,6 +308,13 @@ def test_only_the_prompts_of_a_class_are_read(world):
     assert [len(half.prompt_ids) for half in halves] == [200, 200]
     assert halves[0].is_positive.all()
     assert not halves[1].is_positive.any()
+    routing_id, _ = run_routing(world.root, "asked", replace(ASKED, only=True))
+    evaluated = rows(
+        connect(world.root),
+        "select distinct prompt_count from v_routing where routing_id = ?",
+        [routing_id],
+    )
+    assert evaluated == [{"prompt_count": 100}]
 
 
 def test_missing_rows_are_refused_by_name(tmp_path):

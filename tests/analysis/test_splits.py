@@ -69,6 +69,11 @@ def test_a_part_without_a_class_is_refused():
         held_out_groups(np.arange(10) < 5, np.zeros(10, dtype=int), fraction=0.5, seed=0)
 
 
+def test_prompts_of_one_class_alone_are_parted_too():
+    drawn = held_out_groups(np.ones(10, dtype=bool), np.arange(10), fraction=0.5, seed=0)
+    assert drawn.sum() == 5
+
+
 def test_held_out_groups_are_whole_and_of_every_kind():
     labels = np.tile([True, False, True, False, False, True], 20)
     groups = np.repeat(np.arange(60), 2)
