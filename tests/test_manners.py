@@ -21,6 +21,7 @@ HEAVY = {"torch", "duckdb", "pyarrow", "polars", "numpy", "rich", "transformers"
 # These print a path, a page or nothing, and no rows.
 WITHOUT_ROWS = {
     "axes export",
+    "axes explore",
     "axes report",
     "axes models fetch",
     "axes warehouse init",
