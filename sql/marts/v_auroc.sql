@@ -3,7 +3,8 @@
 -- a class is missing. Same figure as the macro auroc, exact for any number of rows.
 -- All groups are ranked in one sort, by a number for each group: sorting by its three
 -- names takes three times as long. A midrank is half the sum of the first and the last
--- rank among equals; the last is cume_dist times the rows of the group.
+-- rank among equals; the last is cume_dist times the rows of the group, so that their
+-- sum is a whole number but for rounding.
 --
 -- auroc: chance that a positive row projects above a negative one, ties half; null
 --   where a class is missing
@@ -91,8 +92,10 @@ final as (
         numbered.layer,
         (
             sums.first_rank_sum
-            + sums.last_rank_share_sum
-            * (numbered.positive_count + numbered.negative_count)
+            + round(
+                sums.last_rank_share_sum
+                * (numbered.positive_count + numbered.negative_count)
+            )
             - numbered.positive_count * (numbered.positive_count + 1)
         )
         / 2

@@ -51,7 +51,7 @@ def test_models_of_the_registry_are_completed(words):
     ],
 )
 def test_ready_prompt_sets_are_completed(words):
-    assert offered(*words) == {"demo_safety", "demo_alignment"}
+    assert offered(*words) == {"demo_safety", "demo_alignment", "demo_formality"}
 
 
 def test_what_the_warehouse_holds_is_completed(tmp_path, monkeypatch):
