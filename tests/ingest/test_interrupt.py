@@ -52,7 +52,7 @@ def test_an_interrupted_job_commits_what_it_has_done_and_says_how_to_go_on(
     process = start(kind, root, llama_folder, tmp_path / "output", SMALL[kind])
     wait_for_batches(process, root)
     os.kill(process.pid, signal.SIGINT)
-    process.join(60)
+    process.join(180)
     output = (tmp_path / "output").read_text()
     assert process.exitcode == 130, output
     assert "finishing the batch; Ctrl-C again stops at once" in output
@@ -71,7 +71,7 @@ def test_an_interrupted_job_commits_what_it_has_done_and_says_how_to_go_on(
     )
     assert_checks_pass(root)
     again = start(kind, root, llama_folder, tmp_path / "output", [])
-    again.join(120)
+    again.join(300)
     assert again.exitcode == 0
     assert done(root, kind) == PROMPTS
     assert last_run(root)["status"] == "finished"
@@ -88,7 +88,7 @@ def test_a_second_one_stops_at_once_and_leaves_a_sound_warehouse(
     for _ in range(2):
         os.kill(process.pid, signal.SIGINT)
         time.sleep(pause)
-    process.join(60)
+    process.join(180)
     assert process.exitcode not in (None, 0)
     assert done(root, kind) < PROMPTS
     assert_checks_pass(root)
