@@ -65,10 +65,6 @@ _ANSWERS = (
     "--prompts demo_safety --limit 240 --max-new-tokens 32 --labeler refusal_substring --negated "
     "--only positive"
 )
-_STEERED = (
-    f"--axis {_AXIS} --prompts demo_safety --limit 24 --benign demo_alignment --benign-limit 8 "
-    "--strengths=-0.16,-0.08,0.08,0.16 --shuffled 3 --orthogonal 1 --max-new-tokens 24"
-)
 # Gemma is a base model: it has no chat template.
 _COMMANDS = (
     *(
@@ -245,10 +241,10 @@ SECTIONS = (
         "directions of the same norm. `refusal_openers` is the log-odds that the answer opens as "
         "a refusal does; `kl` and `log_perplexity` on benign texts are what it costs.",
         (
-            f"axes intervene smollm2-135m --axis native/smollm2-135m/23/demo_safety {_STEERED} "
+            f"axes intervene smollm2-135m --axis native/smollm2-135m/23/demo_safety --axis {_AXIS} "
+            "--prompts demo_safety --limit 24 --benign demo_alignment --benign-limit 8 "
+            "--strengths=-0.16,-0.08,0.08,0.16 --shuffled 3 --orthogonal 1 --max-new-tokens 24 "
             "--complete-controls",
-            "axes intervene qwen2.5-coder-0.5b --axis native/qwen2.5-coder-0.5b/18/demo_safety "
-            f"{_STEERED}",
         ),
         intervention_verdict,
         intervention_figure,
