@@ -234,22 +234,27 @@ def test_a_card_of_another_model_is_refused(world, tmp_path):
 
 
 class Planted:
-    """What a pickled file would run."""
+    """What a pickled file would run: it leaves a file behind."""
+
+    def __init__(self, left_behind):
+        self.left_behind = left_behind
 
     def __reduce__(self):
-        return Path.touch, (Path("/tmp/axes-import-ran-code"),)
+        return Path.touch, (self.left_behind,)
 
 
 @pytest.mark.parametrize("name", ["tensor.pt", "object.pt"])
 def test_a_torch_file_runs_nothing(world, tmp_path, name):
-    path = tmp_path / name
+    path, left_behind = tmp_path / name, tmp_path / "code ran"
     if name == "tensor.pt":
-        torch.save({"direction": torch.ones(WIDTH), "run": Planted()}, path)
+        torch.save({"direction": torch.ones(WIDTH), "run": Planted(left_behind)}, path)
     else:
-        path.write_bytes(pickle.dumps(Planted()))
+        path.write_bytes(pickle.dumps(Planted(left_behind)))
     with pytest.raises(AxisError, match="without running code"):
         bring(world, path, layer=1)
-    assert not Path("/tmp/axes-import-ran-code").exists()
+    assert not left_behind.exists()
+    pickle.loads(pickle.dumps(Planted(left_behind)))
+    assert left_behind.exists()  # the file would have run something
 
 
 @pytest.mark.parametrize(
