@@ -66,8 +66,8 @@ def modules_page() -> str:
     parts = [NOTE, "# Modules\n"]
     parts.append(
         "The files of the package, each in its own words. Imports run one way: `axes.py`, "
-        "commands, `ingest` or `analysis`, `warehouse`; `ingest` and `analysis` never import each "
-        "other.\n"
+        "commands, `interface`, `ingest` or `analysis`, `warehouse`; the libraries `ingest` and "
+        "`analysis` never import each other.\n"
     )
     project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())
     found = project["tool"]["setuptools"]["packages"]["find"]
