@@ -89,7 +89,7 @@ test-peers: $(PEERS) ## Exported axes in the hands of repeng, steering-vectors a
 
 test-browser: $(TESTABLE) ## The page of axes explore in Chromium, which apt-get installs where there is none.
 	.ci/chromium
-	$(VENV)/bin/python -m pytest -rs tests/warehouse/explore/test_page.py
+	$(VENV)/bin/python -m pytest -rs tests/axes/explore/test_page.py
 
 test-install: $(TESTABLE) ## Build wheel and sdist, install each on its own, and use it from another folder.
 	.ci/test_install $(VENV)/bin/python

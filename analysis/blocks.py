@@ -1,7 +1,7 @@
 """Go through matrices row block by row block: the one way that works for any number of rows.
 
 A block is a few megabytes, so a matrix of a few thousand rows is one block and nothing is lost; one
-that lies on disk (`warehouse.scratch`) is never in memory whole.
+that lies on disk (`axes.warehouse.scratch`) is never in memory whole.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from warehouse.scratch import Rows, StoredRows
+from axes.warehouse.scratch import Rows, StoredRows
 
 BLOCK_BYTES = 8 << 20
 # A product with one vector is bound by memory: what it converts has to stay in the cache.

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
-from analysis.matrices import count_prompts, number_groups
-from warehouse.axes import unknown_axis
-from warehouse.connection import Connection, query, rows
-from warehouse.errors import AxisError, CoverageError, LabelError
-from warehouse.writer import content_key
+from axes.analysis.activations import count_prompts, number_groups
+from axes.warehouse.axes import unknown_axis
+from axes.warehouse.connection import Connection, query, rows
+from axes.warehouse.errors import AxisError, CoverageError, LabelError
+from axes.warehouse.writer import content_key
 
 
 @dataclass(frozen=True)

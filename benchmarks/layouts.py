@@ -1,6 +1,6 @@
 """How a column of vectors may lie in Parquet: the table of docs/decisions/0005, printed to stderr.
 
-The figure is what is kept, the list as `warehouse.writer` encodes it, over the best alternative
+The figure is what is kept, the list as `axes.warehouse.writer` encodes it, over the best alternative
 that is still a list of floats to every Parquet tool.
 """
 
@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from axes.warehouse.writer import vector_array
 from benchmarks.run import Figure
 from benchmarks.warehouse import ROUNDS, seconds
-from warehouse.writer import vector_array
 
 COUNT, WIDTH = 60_000, 1024
 _PLAIN: dict[str, Any] = {"compression": "none", "use_dictionary": False}

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from axes.ingest.forward.batching import pad
+from axes.ingest.forward.templates import Template, pad_id, render
+from axes.ingest.generation.monitor import Monitor
 from benchmarks.ingest.workload import workload
 from benchmarks.run import Figure, alternate, median_figure, ratios, seconds
-from ingest.batching import pad
-from ingest.monitor import Monitor
-from ingest.templates import Template, pad_id, render
 
 MODEL = "smollm2-135m"
 NEW_TOKENS = 64

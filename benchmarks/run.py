@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from warehouse.render import show
+from axes.warehouse.render import show
 
 FOLDER = Path(__file__).parent
 

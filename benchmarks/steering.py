@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from axes.ingest.forward.batching import pad
+from axes.ingest.forward.steering import Intervention, steer
+from axes.ingest.forward.templates import Template, pad_id, render
 from benchmarks.ingest.workload import Workload, workload
 from benchmarks.run import Figure, alternate, median_figure, ratios, seconds
-from ingest.batching import pad
-from ingest.steering import Intervention, steer
-from ingest.templates import Template, pad_id, render
 
 MODEL = "smollm2-135m"
 PROMPT_COUNT = int(os.environ.get("AXES_BENCH_STEERING") or 16)

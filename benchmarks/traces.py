@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from axes.ingest.forward.batching import pad
+from axes.ingest.forward.templates import Template, pad_id, render
+from axes.ingest.generation.sampling import Sampling, end_ids
+from axes.ingest.generation.traces import ingest_traces
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.writer import rows_table, vector_array, write_rows
 from benchmarks.ingest.workload import SET, Workload, workload
 from benchmarks.run import Figure, alternate, median_figure, ratios, seconds
-from ingest.batching import pad
-from ingest.sampling import Sampling, end_ids
-from ingest.templates import Template, pad_id, render
-from ingest.traces import ingest_traces
-from warehouse.connection import connect, rows
-from warehouse.writer import rows_table, vector_array, write_rows
 
 MODEL = "smollm2-135m"
 PROMPT_COUNT = int(os.environ.get("AXES_BENCH_TRACES") or 48)

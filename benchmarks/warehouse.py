@@ -23,13 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.metrics import roc_auc_score
 
-from analysis.matrices import Space
-from analysis.scoring import project_stored
+from axes.analysis.activations import Space
+from axes.analysis.projections import project_stored
+from axes.warehouse.connection import connect, query, rows
+from axes.warehouse.layout import init_root, partition_folder
+from axes.warehouse.tables.schemas import TABLES
+from axes.warehouse.writer import content_key, rows_table, vector_array, write_rows
 from benchmarks.run import Figure
-from warehouse.connection import connect, query, rows
-from warehouse.layout import init_root, partition_folder
-from warehouse.schemas import TABLES
-from warehouse.writer import content_key, rows_table, vector_array, write_rows
 
 ROUNDS = 5
 MEMORY_LIMIT = 512_000_000
@@ -89,7 +89,7 @@ def _one_layer(root: Path, count: int = 512, width: int = 256) -> list[Figure]:
     _write_activations(root, "m0", list(range(50)), count, width, chunk=count)
     _link_models(root, "m0", 100)
     script = (
-        "import sys; from pathlib import Path; from warehouse.connection import connect, query\n"
+        "import sys; from pathlib import Path; from axes.warehouse.connection import connect, query\n"
         "connection = connect(Path(sys.argv[1]))\n"
         "count = lambda: int(open('/proc/self/io').readline().split()[1])\n"
         "before = count()\n"
@@ -175,11 +175,11 @@ def _out_of_core(root: Path, width: int = 1024) -> list[Figure]:
     _write_activations(root, "ref", [0], count, 64, chunk=16_384)
     script = (
         "import json, sys, time; from pathlib import Path\n"
-        "from analysis.alignment import fit_alignment\n"
-        "from analysis.matrices import find_space, load_matrix\n"
-        "from analysis.directions import difference_in_means\n"
-        "from analysis.blocks import project\n"
-        "from warehouse.connection import connect\n"
+        "from axes.analysis.methods.alignment import fit_alignment\n"
+        "from axes.analysis.activations import find_space, load_matrix\n"
+        "from axes.analysis.methods.directions import difference_in_means\n"
+        "from axes.analysis.blocks import project\n"
+        "from axes.warehouse.connection import connect\n"
         "start = time.perf_counter()\n"
         "connection = connect(Path(sys.argv[1]), memory_limit=int(sys.argv[2]))\n"
         "m, ref = (load_matrix(connection, find_space(connection, name), 'set')\n"

@@ -20,6 +20,9 @@ from typing import Any
 
 import click
 
+from axes.warehouse.comments import read_header
+from axes.warehouse.connection import Connection, connect, query, rows
+from axes.warehouse.render import render
 from docs.findings_figures import (
     Figure,
     axis_label,
@@ -29,9 +32,6 @@ from docs.findings_figures import (
     routing_figure,
     write_figure,
 )
-from warehouse.comments import read_header
-from warehouse.connection import Connection, connect, query, rows
-from warehouse.render import render
 
 FOLDER = Path(__file__).parent
 QUERIES = FOLDER / "findings"

@@ -15,12 +15,12 @@ from pathlib import Path
 import click
 from setuptools import find_packages
 
-from axes import cli
+from axes.cli.main import cli
+from axes.warehouse.comments import read_header
+from axes.warehouse.connection import connect, rows, sql_files
+from axes.warehouse.layout import init_root
+from axes.warehouse.tables.schemas import TABLES
 from docs.recipes import cookbook_page, record
-from warehouse.comments import read_header
-from warehouse.connection import connect, rows, sql_files
-from warehouse.layout import init_root
-from warehouse.schemas import TABLES
 
 FOLDER = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py (make docs); edit the source, not this file. -->\n"

@@ -14,21 +14,21 @@ from pathlib import Path
 
 import numpy as np
 
-from ingest.batching import DEFAULT_TOKEN_BUDGET, plan_batches
-from ingest.chunks import ChunkWriter, StoredRows
-from ingest.forward import Batch, Forward, StartedBatch
-from ingest.jobs import IngestSummary, Job, non_finite, open_job, stops_between_batches
-from ingest.models import LoadedModel, require_layers
-from ingest.prefixes import share_prefix
-from ingest.prompts import Prompt, read_prompts
-from ingest.registry import ModelSpec
-from ingest.selection import Item, Items, Selection, missing_items, stored_items
-from ingest.sharding import Shard
-from ingest.sites import find_points
-from ingest.templates import Rendered
-from warehouse.errors import ModelError
-from warehouse.progress import track
-from warehouse.runs import Run, record_run
+from axes.ingest.activation_writer import ChunkWriter, StoredRows
+from axes.ingest.forward.activation_keys import Item, Items, Selection, missing_items, stored_items
+from axes.ingest.forward.batching import DEFAULT_TOKEN_BUDGET, plan_batches
+from axes.ingest.forward.forward import Batch, Forward, StartedBatch
+from axes.ingest.forward.prefix_cache import share_prefix
+from axes.ingest.forward.sites import find_points
+from axes.ingest.forward.templates import Rendered
+from axes.ingest.jobs import IngestSummary, Job, non_finite, open_job, stops_between_batches
+from axes.ingest.models.load import LoadedModel, require_layers
+from axes.ingest.models.registry import ModelSpec
+from axes.ingest.prompts import Prompt, read_prompts
+from axes.ingest.sharding import Shard
+from axes.warehouse.errors import ModelError
+from axes.warehouse.progress import track
+from axes.warehouse.runs import Run, record_run
 
 # Ids, token strings and the rest of a row beside its vector, compressed; measured on the demo.
 _ROW_BYTES = 40

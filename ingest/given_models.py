@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from warehouse.errors import ModelError
-from warehouse.imports import IMPORTED, UNKNOWN
-from warehouse.writer import content_key
+from axes.warehouse.errors import ModelError
+from axes.warehouse.external_models import IMPORTED, UNKNOWN
+from axes.warehouse.writer import content_key
 
 _NUMBERS = ("layer_count", "d_model")
 _NEEDED = {"name": "--model NAME", "layer_count": "--layer-count N"}

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import polars as pl
 
-from ingest.prompt_sources import PromptSource, select_columns
-from ingest.prompts import normalise, prompt_id, require_set_name, write_prompts
-from warehouse.connection import connect_tables, rows
-from warehouse.errors import LabelError, PromptError
-from warehouse.runs import Run
+from axes.ingest.prompt_sources import PromptSource, select_columns
+from axes.ingest.prompts import normalise, prompt_id, require_set_name, write_prompts
+from axes.warehouse.connection import connect_tables, rows
+from axes.warehouse.errors import LabelError, PromptError
+from axes.warehouse.runs import Run
 
 
 def given_prompts(root: Path, index: pl.DataFrame) -> pl.DataFrame:

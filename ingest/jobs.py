@@ -14,9 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingest.fetch import at_commit, fetch
-from ingest.identity import ModelIdentity, identify
-from ingest.models import (
+from axes.ingest.forward.pooling import Pooling
+from axes.ingest.forward.templates import Rendered, Template, render
+from axes.ingest.models.download import at_commit, fetch
+from axes.ingest.models.identity import ModelIdentity, identify
+from axes.ingest.models.load import (
     LoadedModel,
     context_length,
     default_device,
@@ -28,17 +30,15 @@ from ingest.models import (
     read_config,
     skeleton,
 )
-from ingest.pooling import Pooling
-from ingest.registry import ModelSpec
-from ingest.sharding import Shard
-from ingest.templates import Rendered, Template, render
-from warehouse.connection import connect_tables, rows
-from warehouse.errors import NonFiniteError, PromptError
-from warehouse.html import html_record
-from warehouse.locks import locked
-from warehouse.progress import waiting
-from warehouse.runs import Run
-from warehouse.writer import data_file, rows_table, write_rows
+from axes.ingest.models.registry import ModelSpec
+from axes.ingest.sharding import Shard
+from axes.warehouse.connection import connect_tables, rows
+from axes.warehouse.errors import NonFiniteError, PromptError
+from axes.warehouse.html import html_record
+from axes.warehouse.locks import locked
+from axes.warehouse.progress import waiting
+from axes.warehouse.runs import Run
+from axes.warehouse.writer import data_file, rows_table, write_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,9 +12,9 @@ from typing import Any
 
 import polars as pl
 
-from warehouse.errors import PromptError
-from warehouse.progress import quiet_hub
-from warehouse.spelling import did_you_mean
+from axes.warehouse.errors import PromptError
+from axes.warehouse.names import did_you_mean
+from axes.warehouse.progress import quiet_hub
 
 ENTRIES = Path(__file__).with_name("prompt_sets.toml")
 BUILTIN = Path(__file__).with_name("prompt_sets")

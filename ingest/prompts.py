@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import polars as pl
 
-from ingest.prompt_sources import (
+from axes.ingest.prompt_sources import (
     OPTIONAL_COLUMNS,
     PromptSource,
     class_labels,
@@ -26,13 +26,13 @@ from ingest.prompt_sources import (
     ready_sets,
     select_columns,
 )
-from warehouse.connection import connect_tables, rows
-from warehouse.errors import LabelError, PromptError
-from warehouse.html import html_record
-from warehouse.layout import init_root
-from warehouse.runs import Run, record_run
-from warehouse.spelling import did_you_mean
-from warehouse.writer import KEY_LENGTH, rows_table, write_rows
+from axes.warehouse.connection import connect_tables, rows
+from axes.warehouse.errors import LabelError, PromptError
+from axes.warehouse.html import html_record
+from axes.warehouse.layout import init_root
+from axes.warehouse.names import did_you_mean
+from axes.warehouse.runs import Run, record_run
+from axes.warehouse.writer import KEY_LENGTH, rows_table, write_rows
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from warehouse.errors import PromptError
+from axes.warehouse.errors import PromptError
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""The warehouse's SQL, one object a file; `warehouse.connection` loads it."""
+"""The warehouse's SQL, one object a file; `axes.warehouse.connection` loads it."""

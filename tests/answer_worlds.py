@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
+from axes.warehouse.layout import init_root
 from tests.rows import put
-from warehouse.layout import init_root
 
 AXIS = "axis-universal"
 STEPS = 3

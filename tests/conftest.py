@@ -11,8 +11,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import torch
 
-from warehouse.layout import init_root
-from warehouse.settings import SETTINGS
+from axes.warehouse.layout import init_root
+from axes.warehouse.settings import SETTINGS
 
 
 @pytest.fixture(autouse=True)

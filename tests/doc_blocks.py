@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 import click
 
-from axes import cli
+from axes.cli.main import cli
 
 LANGUAGES = ("sh", "sql", "python", "toml", "csv", "text")
 

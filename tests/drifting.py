@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from analysis.trajectories import Trajectories
+from axes.analysis.drift.trajectories import Trajectories
 
 STEPS = 24
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from axes.warehouse.layout import init_root
+from axes.warehouse.writer import content_key, rows_table, write_rows
 from tests.drifting import plant
 from tests.rows import full, put
-from warehouse.layout import init_root
-from warehouse.writer import content_key, rows_table, write_rows
 
 FORBIDDEN = "dreadful"
 MODELS = ("alpha", "beta")

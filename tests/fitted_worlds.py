@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.alignment import fit_alignment, identity_alignment
-from analysis.baselines import bag_of_words_scores
-from analysis.cases import Case
-from analysis.directions import difference_in_means, unit
-from analysis.maps import Alignment
-from analysis.scores import Estimate, auroc_interval
-from analysis.universal import universal_axis
+from axes.analysis.methods.affine_map import Alignment
+from axes.analysis.methods.alignment import fit_alignment, identity_alignment
+from axes.analysis.methods.directions import difference_in_means, unit
+from axes.analysis.methods.universal import universal_axis
+from axes.analysis.stats.auroc import Estimate, auroc_interval
+from axes.analysis.stats.baselines import bag_of_words_scores
+from axes.analysis.study.diagnosis_case import Case
 from tests.worlds import BENIGN, Group
 
 RIDGE_LAMBDA = 1.0

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.definition import StudyDefinition
-from analysis.study import run_study
+from axes.analysis.study.definition import StudyDefinition
+from axes.analysis.study.run import run_study
+from axes.warehouse.connection import connect, rows
 from tests.rows import Row, put
 from tests.worlds import World, make_world
-from warehouse.connection import connect, rows
 
 WIDTHS = {"alpha": 16, "beta": 20}
 STRENGTH = 1.2

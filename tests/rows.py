@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from warehouse.columns import SKIPPED, STRINGS, TEXT, TIME, VECTOR
-from warehouse.schemas import TABLES
-from warehouse.writer import content_key, rows_table, write_rows
+from axes.warehouse.tables.columns import SKIPPED, STRINGS, TEXT, TIME, VECTOR
+from axes.warehouse.tables.schemas import TABLES
+from axes.warehouse.writer import content_key, rows_table, write_rows
 
 Row = dict[str, Any]
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from axes import cli
+from axes.cli.main import cli
 from tests.tiny_models import save_tiny
 
 
@@ -308,7 +308,7 @@ def test_an_interrupted_command_says_how_to_go_on(lake, monkeypatch):
     def interrupted(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("warehouse.connection.connect", interrupted)
+    monkeypatch.setattr("axes.warehouse.connection.connect", interrupted)
     result = axes("sql", "select 1", "--root", lake)
     assert result.exit_code == 130
     assert "run the same command again" in result.stderr

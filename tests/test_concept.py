@@ -8,10 +8,10 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from axes import cli
-from ingest.prompt_sources import BUILTIN
+from axes.cli.main import cli
+from axes.ingest.prompt_sources import BUILTIN
+from axes.warehouse.maintenance.checks import check
 from tests.tiny_models import save_tiny
-from warehouse.checks import check
 
 # Words that only a study of safety may say; `safetensors` and the package's name are none.
 _OF_SAFETY = re.compile(r"unsafe|harm|\bsafe\b|demo_safety|jailbreak", re.IGNORECASE)

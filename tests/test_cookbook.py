@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from analysis.definition import StudyDefinition
-from analysis.study import run_study
+from axes.analysis.study.definition import StudyDefinition
+from axes.analysis.study.run import run_study
+from axes.warehouse.connection import Connection, connect, query
 from docs.recipes import answer, recipes, recorded
 from tests.worlds import make_world
-from warehouse.connection import Connection, connect, query
 
 CHECKOUT = Path(__file__).parent.parent
 DEMO = Path(os.environ.get("AXES_DEMO_ROOT") or CHECKOUT / "lake")

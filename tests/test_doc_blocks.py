@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from analysis.definition import StudyDefinition
-from analysis.study import run_study
-from axes import cli
+from axes.analysis.study.definition import StudyDefinition
+from axes.analysis.study.run import run_study
+from axes.cli.main import cli
+from axes.warehouse.connection import connect
 from tests.doc_blocks import (
     Block,
     WrongBlock,
@@ -26,7 +27,6 @@ from tests.doc_blocks import (
 )
 from tests.rows import put
 from tests.worlds import make_world
-from warehouse.connection import connect
 
 CHECKOUT = Path(__file__).parent.parent
 MAKEFILE = (CHECKOUT / "Makefile").read_text()

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.answers import AnswerQuery
-from analysis.comparison import run_comparison
-from analysis.routing import run_routing
+from axes.analysis.routing.model_ranking import run_comparison
+from axes.analysis.routing.responses import AnswerQuery
+from axes.analysis.routing.routing import run_routing
+from axes.warehouse.connection import connect, query
 from docs.findings import (
     FOLDER,
     SECTIONS,
@@ -21,7 +22,6 @@ from docs.findings import (
 )
 from tests.answer_worlds import AXIS, make_answers
 from tests.rows import put
-from warehouse.connection import connect, query
 
 SECRET = "what a model said"
 MODELS = ("a", "b", "c")

@@ -12,9 +12,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from axes import _COMMANDS, cli
+from axes.cli.main import _COMMANDS, cli
+from axes.cli.options import FORMATS
 from docs.generate import commands
-from warehouse.options import FORMATS
 
 HEAVY = {"torch", "duckdb", "pyarrow", "polars", "numpy", "rich", "transformers", "prompt_toolkit"}
 
@@ -134,7 +134,7 @@ def test_exit_codes(root, monkeypatch, tmp_path):
     def interrupted(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("warehouse.connection.connect", interrupted)
+    monkeypatch.setattr("axes.warehouse.connection.connect", interrupted)
     assert run("sql", "select 1", "--root", root).exit_code == 130
 
 
@@ -166,7 +166,7 @@ def test_the_environment_and_the_file_turn_the_json_log_on(value, is_json, root,
 def test_no_color_holds_on_a_terminal():
     """On a pseudo-terminal, bars are drawn in colour, and with NO_COLOR without."""
     script = "import pty, sys; pty.spawn([sys.executable, '-c', sys.argv[1]])"
-    job = "from warehouse.progress import track\nwith track('step', 2, 'u') as a: a(2)"
+    job = "from axes.warehouse.progress import track\nwith track('step', 2, 'u') as a: a(2)"
     coloured = python(script, job, TERM="xterm-256color", NO_COLOR="").stdout
     plain = python(script, job, TERM="xterm-256color", NO_COLOR="1").stdout
     assert "step" in coloured and "step" in plain

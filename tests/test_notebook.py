@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.study import run_study
+from axes.analysis.study.run import run_study
 from docs.notebook import FILE, cells, run
 from tests.analysis.conftest import DEFINITION, make_small_world
 

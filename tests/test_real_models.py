@@ -8,14 +8,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ingest.batching import pad
-from ingest.fetch import fetch
-from ingest.hashes import cache_folder
-from ingest.identity import identify
-from ingest.models import LoadedModel, load
-from ingest.recording import block_points, record, run_backbone
-from ingest.registry import resolve
-from ingest.templates import Template, pad_id, render
+from axes.ingest.forward.batching import pad
+from axes.ingest.forward.recording import block_points, record, run_backbone
+from axes.ingest.forward.templates import Template, pad_id, render
+from axes.ingest.models.download import fetch
+from axes.ingest.models.hashes import cache_folder
+from axes.ingest.models.identity import identify
+from axes.ingest.models.load import LoadedModel, load
+from axes.ingest.models.registry import resolve
 
 # Taken at import, before the fixtures give each test an empty cache.
 USER_CACHE = cache_folder()

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import norm
 
-from warehouse.layout import init_root
-from warehouse.writer import content_key, rows_table, vector_array, write_rows
+from axes.warehouse.layout import init_root
+from axes.warehouse.writer import content_key, rows_table, vector_array, write_rows
 
 LATENT = 12
 BENIGN = "benign"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from warehouse.connection import Connection, query, rows, vectors
-from warehouse.errors import AxisError
-from warehouse.spelling import did_you_mean
+from axes.warehouse.connection import Connection, query, rows, vectors
+from axes.warehouse.errors import AxisError
+from axes.warehouse.names import did_you_mean
 
 
 def find_axis(connection: Connection, axis: str) -> dict[str, Any]:

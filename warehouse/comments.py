@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from warehouse.schemas import TABLES
+from axes.warehouse.tables.schemas import TABLES
 
 _ENTRY = re.compile(r"(\w+): (.+)")
 

@@ -19,11 +19,11 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from warehouse.comments import comment_statements, without_comments
-from warehouse.errors import QueryError, RootError
-from warehouse.index import refresh_index
-from warehouse.layout import require_root
-from warehouse.schemas import TABLES
+from axes.warehouse.comments import comment_statements, without_comments
+from axes.warehouse.errors import QueryError, RootError
+from axes.warehouse.index import refresh_index
+from axes.warehouse.layout import require_root
+from axes.warehouse.tables.schemas import TABLES
 
 SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
 

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from warehouse.columns import TEXT
-from warehouse.layout import NO_PARTITION, partition_folder
-from warehouse.schemas import TABLES
+from axes.warehouse.layout import NO_PARTITION, partition_folder
+from axes.warehouse.tables.columns import TEXT
+from axes.warehouse.tables.schemas import TABLES
 
 INDEX = ".index"
 

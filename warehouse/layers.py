@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from warehouse.connection import Connection, is_limited, query, root_of, rows, stream, vectors
-from warehouse.errors import QueryError
-from warehouse.layout import partition_folder
-from warehouse.schemas import TABLES
+from axes.warehouse.connection import Connection, is_limited, query, root_of, rows, stream, vectors
+from axes.warehouse.errors import QueryError
+from axes.warehouse.layout import partition_folder
+from axes.warehouse.tables.schemas import TABLES
 
 _TABLE = TABLES["activations"]
 # Row groups decoded at once: one column is one thread's work, and a group takes some megabytes.

@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 import pyarrow.parquet as pq
 
-from warehouse.columns import Table
-from warehouse.errors import RootError
-from warehouse.locks import LOCKS, locked
-from warehouse.schemas import SCHEMA_VERSION, TABLES
+from axes.warehouse.errors import RootError
+from axes.warehouse.locks import LOCKS, locked
+from axes.warehouse.tables.columns import Table
+from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 
 MARKER = "warehouse.json"
 NO_PARTITION = "__none__"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from warehouse.locks import locked
+from axes.warehouse.locks import locked
 
 LEDGER = ".ledger"
 

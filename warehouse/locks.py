@@ -13,7 +13,7 @@ from urllib.parse import quote
 import click
 from filelock import FileLock, Timeout
 
-from warehouse.errors import RootError
+from axes.warehouse.errors import RootError
 
 LOCKS = ".locks"
 

@@ -24,7 +24,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from warehouse import json_log
+from axes.warehouse import json_log
 
 Advance = Callable[[int], None]
 

@@ -17,9 +17,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from warehouse import json_log
-from warehouse.errors import RootError
-from warehouse.writer import rows_table, write_rows
+from axes.warehouse import json_log
+from axes.warehouse.errors import RootError
+from axes.warehouse.writer import rows_table, write_rows
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow", "duckdb", "scikit-learn")
 

@@ -27,10 +27,10 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from warehouse.connection import Connection, connect, distinct_names, sql_files
-from warehouse.errors import AxesError, QueryError
-from warehouse.index import INDEX
-from warehouse.schemas import TABLES
+from axes.warehouse.connection import Connection, connect, distinct_names, sql_files
+from axes.warehouse.errors import AxesError, QueryError
+from axes.warehouse.index import INDEX
+from axes.warehouse.tables.schemas import TABLES
 
 _LONGEST_STATEMENT = 100_000
 _STARTING_SECONDS = 30.0
@@ -105,11 +105,11 @@ class Worker:
         self._limits = limits
         place = json.dumps({"root": str(root.resolve()), "limits": asdict(limits)})
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "warehouse.safe", place],
+            [sys.executable, "-m", "axes.warehouse.safe", place],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={"PYTHONPATH": str(Path(__file__).parents[1])},
+            env={"PYTHONPATH": str(Path(__file__).parents[2])},
             cwd="/",
             # Ctrl-C on a terminal is for the process that asks.
             start_new_session=True,

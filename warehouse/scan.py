@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 from polars.datatypes import DataType
 
-from warehouse.errors import QueryError
-from warehouse.layout import require_root
-from warehouse.schemas import TABLES
-from warehouse.spelling import did_you_mean
+from axes.warehouse.errors import QueryError
+from axes.warehouse.layout import require_root
+from axes.warehouse.names import did_you_mean
+from axes.warehouse.tables.schemas import TABLES
 
 
 def scan(table: str, root: Path) -> pl.LazyFrame:

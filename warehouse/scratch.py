@@ -14,8 +14,8 @@ from typing import IO
 
 import numpy as np
 
-from warehouse.connection import SCRATCH, Connection, root_of
-from warehouse.errors import RootError
+from axes.warehouse.connection import SCRATCH, Connection, root_of
+from axes.warehouse.errors import RootError
 
 
 @dataclass(frozen=True)

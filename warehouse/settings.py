@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from warehouse.errors import ConfigError
-from warehouse.spelling import did_you_mean
+from axes.warehouse.errors import ConfigError
+from axes.warehouse.names import did_you_mean
 
 FILE = "axes.toml"
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from warehouse.safe import DEFAULT_LIMITS, Limits, Worker
+from axes.warehouse.safe import DEFAULT_LIMITS, Limits, Worker
 
 
 class WarmWorkers:

@@ -21,12 +21,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from warehouse.columns import VECTOR, Table
-from warehouse.errors import NonFiniteError, RootError
-from warehouse.index import refresh_index
-from warehouse.layout import partition_folder
-from warehouse.ledger import Record, record, removing, table_lock, writing
-from warehouse.schemas import TABLES
+from axes.warehouse.errors import NonFiniteError, RootError
+from axes.warehouse.index import refresh_index
+from axes.warehouse.layout import partition_folder
+from axes.warehouse.ledger import Record, record, removing, table_lock, writing
+from axes.warehouse.tables.columns import VECTOR, Table
+from axes.warehouse.tables.schemas import TABLES
 
 KEY_LENGTH = 16
 # Whose rows count only once their completion is in `generations`, which is written last.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from analysis.resampling import auroc_bootstrap, draw_counts, resampled_auroc
+from axes.analysis.stats.bootstrap import auroc_bootstrap, draw_counts, resampled_auroc
 from benchmarks.run import Figure, alternate, median_figure, ratios, seconds
 
 ROWS, RESAMPLES, ROUNDS = 600, 1_000, 3

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.blocks import BLOCK_BYTES
-from analysis.ridge import LAMBDA_GRID, RidgeFitter
+from axes.analysis.blocks import BLOCK_BYTES
+from axes.analysis.methods.ridge import LAMBDA_GRID, RidgeFitter
 from benchmarks.run import Figure
 
 FEW, MANY, WIDTH = 100_000, 1_000_000, 1_024

@@ -16,12 +16,12 @@ import numpy as np
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import roc_auc_score
 
-from analysis.directions import difference_in_means
-from analysis.nulls import fitted_scores
-from analysis.resampling import draw_counts, resampled_auroc
-from analysis.ridge import RidgePath
-from analysis.scores import auroc, aurocs
-from analysis.universal import universal_axis
+from axes.analysis.methods.directions import difference_in_means
+from axes.analysis.methods.nulls import fitted_scores
+from axes.analysis.methods.ridge import RidgePath
+from axes.analysis.methods.universal import universal_axis
+from axes.analysis.stats.auroc import auroc, aurocs
+from axes.analysis.stats.bootstrap import draw_counts, resampled_auroc
 from benchmarks.run import Figure, alternate, median_figure, ratios, seconds
 
 WIDTHS, LAYERS, TIMED_LAYERS = (576, 640, 896), 24, 2

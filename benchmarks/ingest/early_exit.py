@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from axes.ingest.forward.activation_keys import Selection
 from benchmarks.ingest.workload import workload
 from benchmarks.run import Figure, alternate, median_figure, ratios
-from ingest.selection import Selection
 
 MODEL = "smollm2-135m"
 PROMPT_COUNT = 500

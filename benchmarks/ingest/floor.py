@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from axes.ingest.forward.batching import DEFAULT_TOKEN_BUDGET, pad, plan_batches
+from axes.ingest.forward.recording import run_backbone
+from axes.ingest.forward.templates import Template, pad_id, render
 from benchmarks.ingest.workload import Workload, workload
 from benchmarks.run import Figure, alternate, median_figure, ratios, seconds
-from ingest.batching import DEFAULT_TOKEN_BUDGET, pad, plan_batches
-from ingest.recording import run_backbone
-from ingest.templates import Template, pad_id, render
 
 MODELS = ("smollm2-135m", "gemma3-270m")
 PROMPT_COUNT = 2000

@@ -14,11 +14,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from axes.ingest.forward.batching import pad
+from axes.ingest.forward.recording import run_backbone
+from axes.ingest.prompt_sources import PromptSource
 from benchmarks.ingest.workload import workload
 from benchmarks.run import Figure, median_figure, ratios
-from ingest.batching import pad
-from ingest.prompt_sources import PromptSource
-from ingest.recording import run_backbone
 
 MODEL = "smollm2-135m"
 FEW, MANY = 1_000, 10_000

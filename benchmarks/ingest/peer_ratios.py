@@ -22,12 +22,12 @@ from typing import IO
 import numpy as np
 import torch
 
+from axes.ingest.forward.activation_keys import Selection
+from axes.ingest.forward.pooling import POOLINGS
+from axes.ingest.models.hashes import cache_folder
+from axes.warehouse.connection import connect, query, vectors
 from benchmarks.ingest.workload import Workload, workload
 from benchmarks.run import Figure, alternate, median_figure, ratios
-from ingest.hashes import cache_folder
-from ingest.pooling import POOLINGS
-from ingest.selection import Selection
-from warehouse.connection import connect, query, vectors
 
 MODEL = "smollm2-135m"
 PROMPT_COUNT = 320

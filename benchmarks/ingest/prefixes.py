@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from axes.ingest.forward.activation_keys import Selection
+from axes.ingest.forward.templates import Template
+from axes.warehouse.connection import connect, query, vectors
 from benchmarks.ingest.workload import Workload, workload
 from benchmarks.run import Figure, alternate, median_figure, ratios
-from ingest.selection import Selection
-from ingest.templates import Template
-from warehouse.connection import connect, query, vectors
 
 MODEL = "smollm2-135m"
 PROMPT_COUNT = 200

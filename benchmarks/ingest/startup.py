@@ -12,9 +12,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from axes.ingest.models.download import fetch
+from axes.ingest.models.registry import resolve
 from benchmarks.run import Figure, alternate, median_figure, ratios, seconds
-from ingest.fetch import fetch
-from ingest.registry import resolve
 
 MODEL = "smollm2-135m"
 SET = "demo_safety"

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from axes.ingest.activations import ingest_activations
+from axes.ingest.forward.activation_keys import Selection
+from axes.ingest.models.download import fetch
+from axes.ingest.models.identity import identify
+from axes.ingest.models.load import LoadedModel, load
+from axes.ingest.models.registry import resolve
+from axes.ingest.prompt_sources import PromptSource, prompt_source
+from axes.ingest.prompts import import_prompts, read_prompts
 from benchmarks.run import seconds
-from ingest.activations import ingest_activations
-from ingest.fetch import fetch
-from ingest.identity import identify
-from ingest.models import LoadedModel, load
-from ingest.prompt_sources import PromptSource, prompt_source
-from ingest.prompts import import_prompts, read_prompts
-from ingest.registry import resolve
-from ingest.selection import Selection
 
 SET = "benchmark"
 
@@ -63,8 +63,8 @@ class Workload:
     def preloaded(self) -> Iterator[None]:
         """While active, jobs take the weights and the tokenizer that are loaded already."""
         with (
-            mock.patch("ingest.jobs.load", lambda *_: self.loaded),
-            mock.patch("ingest.jobs.load_tokenizer", lambda *_: self.loaded.tokenizer),
+            mock.patch("axes.ingest.jobs.load", lambda *_: self.loaded),
+            mock.patch("axes.ingest.jobs.load_tokenizer", lambda *_: self.loaded.tokenizer),
         ):
             yield
 

@@ -9,13 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.resampling import (
-    auroc_bootstrap,
-    auroc_difference_bootstrap,
-    draw_counts,
-)
-from analysis.scores import Estimate, auroc_difference, auroc_interval
-from analysis.universal import universal_axis
+from axes.analysis.methods.universal import universal_axis
+from axes.analysis.stats.auroc import Estimate, auroc_difference, auroc_interval
+from axes.analysis.stats.bootstrap import auroc_bootstrap, auroc_difference_bootstrap, draw_counts
 from benchmarks.worlds.rates import Rate, over_worlds, rate
 from tests.fitted_worlds import FittedGroup, fit_group
 from tests.worlds import make_group

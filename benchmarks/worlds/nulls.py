@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.nulls import cross_validated_scores, shuffled_alignments, shuffled_labels
-from analysis.resampling import auroc_difference_bootstrap
-from analysis.scores import auroc, auroc_difference
-from analysis.universal import universal_axis
+from axes.analysis.methods.nulls import cross_validated_scores, shuffled_alignments, shuffled_labels
+from axes.analysis.methods.universal import universal_axis
+from axes.analysis.stats.auroc import auroc, auroc_difference
+from axes.analysis.stats.bootstrap import auroc_difference_bootstrap
 from benchmarks.worlds.rates import Rate, over_worlds, rate
 from tests.fitted_worlds import RIDGE_LAMBDA, FittedGroup, fit_group
 from tests.worlds import BENIGN, make_group

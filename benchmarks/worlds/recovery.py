@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.baselines import explains
-from analysis.diagnostics import diagnose
-from analysis.scores import auroc, auroc_interval
+from axes.analysis.stats.auroc import auroc, auroc_interval
+from axes.analysis.stats.baselines import explains
+from axes.analysis.study.diagnostics import diagnose
 from benchmarks.worlds.rates import Rate, over_worlds, rate
 from tests.fitted_worlds import FittedGroup, fit_group
 from tests.worlds import make_group

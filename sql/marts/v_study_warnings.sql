@@ -1,6 +1,6 @@
 -- One row per study, model, prompt set, scorer and warning: what speaks against reading
 -- a figure of the study as evidence, with the two numbers that it rests on. The rule of
--- the baselines is that of `explains` in analysis/baselines.py.
+-- the baselines is that of `explains` in analysis/stats/baselines.py.
 --
 -- scorer: whose AUROC is meant; null where the whole row of the study is
 -- warning: bag_of_words, prompt_length; shuffled_labels, shuffled_alignment,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.definition import StudyDefinition
-from analysis.study import run_study
+from axes.analysis.study.definition import StudyDefinition
+from axes.analysis.study.run import run_study
 from tests.worlds import make_world
 
 DEFINITION = StudyDefinition(

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from axes.ingest.prompt_sources import PromptSource
+from axes.warehouse.connection import connect, rows
 from benchmarks.ingest.peer_ratios import PEERS, agreement, our_vectors, running
 from benchmarks.ingest.workload import Workload, workload
-from ingest.prompt_sources import PromptSource
 from tests.tiny_models import save_tiny
-from warehouse.connection import connect, rows
 
 TEXTS = ["hi", "a rather longer prompt than the others are", "what is it", "hello there, you"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import benchmarks.traces
+from axes.ingest.prompt_sources import PromptSource
 from benchmarks.ingest.workload import workload
 from benchmarks.traces import _batches, _generate, _job_seconds, _put_axes, _require_same_tokens
-from ingest.prompt_sources import PromptSource
 from tests.tiny_models import save_tiny
 
 TEXTS = ["hi", "a rather longer prompt than the others are", "what is it", "hello there, you"]

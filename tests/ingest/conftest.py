@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from ingest.identity import identify
-from ingest.prompts import prompt_id
-from ingest.registry import ModelSpec, resolve
+from axes.ingest.models.identity import identify
+from axes.ingest.models.registry import ModelSpec, resolve
+from axes.ingest.prompts import prompt_id
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.layout import init_root
+from axes.warehouse.maintenance.checks import check
+from axes.warehouse.writer import rows_table, write_rows
 from tests.rows import put
 from tests.tiny_models import save_tiny
-from warehouse.checks import check
-from warehouse.connection import connect, rows
-from warehouse.layout import init_root
-from warehouse.writer import rows_table, write_rows
 
 ImportTexts = Callable[..., None]
 

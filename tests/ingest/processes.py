@@ -20,15 +20,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-import ingest.activations
-import ingest.chunks
-import ingest.trace_rows
-import ingest.traces
-from axes import main
-from ingest.pooling import POOLINGS
-from ingest.registry import resolve
-from ingest.selection import Selection
-from ingest.sharding import Shard
+import axes.ingest.activation_writer
+import axes.ingest.activations
+import axes.ingest.generation.trace_rows
+import axes.ingest.generation.traces
+from axes.cli.main import main
+from axes.ingest.forward.activation_keys import Selection
+from axes.ingest.forward.pooling import POOLINGS
+from axes.ingest.models.registry import resolve
+from axes.ingest.sharding import Shard
 
 # Sixteen row groups of pooled vectors and two of single tokens: each commit writes two tables.
 SELECTION = Selection(
@@ -52,7 +52,7 @@ def run_activations(
     """Run the job with a commit for every batch."""
     _prepare(instant)
     spec = resolve(str(model))
-    ingest.activations.ingest_activations(
+    axes.ingest.activations.ingest_activations(
         root, spec, {"texts": None}, SELECTION, token_budget=30, shard=shard
     )
 
@@ -62,13 +62,15 @@ def run_traces(
 ) -> None:
     """Run the job, which commits every batch."""
     _prepare(instant)
-    ingest.traces.ingest_traces(root, resolve(str(model)), "texts", dtype=dtype, **TRACES)
+    axes.ingest.generation.traces.ingest_traces(
+        root, resolve(str(model)), "texts", dtype=dtype, **TRACES
+    )
 
 
 def run_projected(root: Path, model: Path, instant: Instant | None = None) -> None:
     """Run the job that keeps projections and no vectors; it commits every batch."""
     _prepare(instant)
-    ingest.traces.ingest_traces(root, resolve(str(model)), "texts", **PROJECTED)
+    axes.ingest.generation.traces.ingest_traces(root, resolve(str(model)), "texts", **PROJECTED)
 
 
 def run_command(
@@ -84,7 +86,7 @@ def run_command(
     `file_limit` is the size in bytes that no file of the process may exceed.
     """
     _prepare(None)
-    ingest.chunks._FLUSH_BYTES = 1 if small_commits else 64 << 20
+    axes.ingest.activation_writer._FLUSH_BYTES = 1 if small_commits else 64 << 20
     # As in the foreground of a terminal, wherever the tests themselves may run.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with output.open("wb") as file:
@@ -100,7 +102,7 @@ def run_command(
 
 def _prepare(instant: Instant | None) -> None:
     torch.set_num_threads(1)
-    ingest.chunks._FLUSH_BYTES = 1
+    axes.ingest.activation_writer._FLUSH_BYTES = 1
     if instant is not None:
         _die_at(*instant)
 
@@ -142,7 +144,7 @@ def _die_at(table: str, instant: str, count: int) -> None:
             reach("after fsync")
 
     os.fsync = fsync
-    for module in (ingest.chunks, ingest.trace_rows):
+    for module in (axes.ingest.activation_writer, axes.ingest.generation.trace_rows):
         write = module.write_rows
 
         def write_rows(

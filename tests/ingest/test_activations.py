@@ -13,16 +13,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import ingest.jobs
-from ingest.activations import IngestSummary, ingest_activations, plan_activations
-from ingest.forward import Forward, StartedBatch
-from ingest.identity import identify
-from ingest.models import load
-from ingest.pooling import POOLINGS
-from ingest.registry import ModelSpec, resolve
-from ingest.selection import Selection
-from ingest.sharding import Shard
-from ingest.templates import Rendered, Template
+import axes.ingest.jobs
+from axes.ingest.activations import IngestSummary, ingest_activations, plan_activations
+from axes.ingest.forward.activation_keys import Selection
+from axes.ingest.forward.forward import Forward, StartedBatch
+from axes.ingest.forward.pooling import POOLINGS
+from axes.ingest.forward.templates import Rendered, Template
+from axes.ingest.models.identity import identify
+from axes.ingest.models.load import load
+from axes.ingest.models.registry import ModelSpec, resolve
+from axes.ingest.sharding import Shard
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.errors import LayerError, ModelError, NonFiniteError, PromptError
+from axes.warehouse.writer import data_file
 from tests.ingest.conftest import (
     ImportTexts,
     activation_rows,
@@ -32,9 +35,6 @@ from tests.ingest.conftest import (
     overflow_in_half_precision,
 )
 from tests.tiny_models import save_tiny
-from warehouse.connection import connect, rows
-from warehouse.errors import LayerError, ModelError, NonFiniteError, PromptError
-from warehouse.writer import data_file
 
 TEXTS = ["hello there, you", "hi", "a rather longer prompt than the others are", "x", "what is it"]
 
@@ -65,7 +65,7 @@ def run(root: Path, llama: ModelSpec, import_texts: ImportTexts) -> Callable[...
 @pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading weights is an error."""
-    monkeypatch.setattr(ingest.jobs, "load", lambda *_: pytest.fail("weights loaded"))
+    monkeypatch.setattr(axes.ingest.jobs, "load", lambda *_: pytest.fail("weights loaded"))
 
 
 @pytest.mark.parametrize("template", ["raw", "chat"])
@@ -501,14 +501,14 @@ def test_a_model_that_cannot_share_a_prefix_says_so_in_the_run_row(
 def test_no_vocabulary_logits_are_computed(
     run: Callable[..., IngestSummary], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = ingest.jobs.load
+    real = axes.ingest.jobs.load
 
     def without_head(*args: Any) -> Any:
         loaded = real(*args)
         loaded.model.lm_head.register_forward_hook(lambda *_: pytest.fail("logits computed"))
         return loaded
 
-    monkeypatch.setattr(ingest.jobs, "load", without_head)
+    monkeypatch.setattr(axes.ingest.jobs, "load", without_head)
     assert run().rows == 20
 
 

@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 
-import ingest.chunks
-import ingest.jobs
-import ingest.trace_rows
-from ingest.activations import ingest_activations
-from ingest.chunks import ChunkWriter
-from ingest.models import LoadedModel
-from ingest.registry import ModelSpec
-from ingest.selection import Selection
-from ingest.sharding import Shard
-from ingest.traces import ingest_traces
+import axes.ingest.activation_writer
+import axes.ingest.generation.trace_rows
+import axes.ingest.jobs
+from axes.ingest.activation_writer import ChunkWriter
+from axes.ingest.activations import ingest_activations
+from axes.ingest.forward.activation_keys import Selection
+from axes.ingest.generation.traces import ingest_traces
+from axes.ingest.models.load import LoadedModel
+from axes.ingest.models.registry import ModelSpec
+from axes.ingest.sharding import Shard
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.layout import init_root
+from axes.warehouse.maintenance.repair import repair
 from tests.ingest.conftest import ImportTexts, activation_rows, assert_checks_pass, forked, last_run
 from tests.ingest.processes import TRACES, run_activations, run_traces
-from warehouse.connection import connect, rows
-from warehouse.layout import init_root
-from warehouse.repairing import repair
 
 TEXTS = [f"prompt number {index}" for index in range(40)]
 ALL = {"texts": None}
@@ -73,15 +73,15 @@ def test_jobs_on_overlapping_parts_store_each_row_once(
 def test_what_others_store_while_the_weights_are_loaded_is_not_stored_again(
     root: Path, llama: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = ingest.jobs.load
+    load = axes.ingest.jobs.load
 
     def slowly(*arguments: Any) -> LoadedModel:
         with monkeypatch.context() as patch:
-            patch.setattr(ingest.jobs, "load", load)
+            patch.setattr(axes.ingest.jobs, "load", load)
             assert ingest_activations(root, llama, ALL, shard=Shard(1, 2)).rows > 0
         return load(*arguments)
 
-    monkeypatch.setattr(ingest.jobs, "load", slowly)
+    monkeypatch.setattr(axes.ingest.jobs, "load", slowly)
     ingest_activations(root, llama, ALL)
     assert len(activation_rows(root)) == 4 * len(TEXTS)
     assert_checks_pass(root)
@@ -98,11 +98,11 @@ def test_what_others_stored_before_one_commit_is_left_out_of_all_later_ones(
         if not flushed:
             flushed.append(writer)
             with monkeypatch.context() as patch:
-                patch.setattr(ingest.chunks, "_FLUSH_BYTES", 64 << 20)
+                patch.setattr(axes.ingest.activation_writer, "_FLUSH_BYTES", 64 << 20)
                 ingest_activations(root, llama, ALL, shard=Shard(1, 2))
         flush(writer)
 
-    monkeypatch.setattr(ingest.chunks, "_FLUSH_BYTES", 1)
+    monkeypatch.setattr(axes.ingest.activation_writer, "_FLUSH_BYTES", 1)
     monkeypatch.setattr(ChunkWriter, "flush", flush_after_another_job)
     ingest_activations(root, llama, ALL, token_budget=40)
     assert len(activation_rows(root)) == 4 * len(TEXTS)
@@ -112,7 +112,7 @@ def test_what_others_stored_before_one_commit_is_left_out_of_all_later_ones(
 def test_clearing_up_spares_the_tokens_of_a_job_on_another_version_of_the_model(
     root: Path, llama: ModelSpec, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = ingest.trace_rows.write_rows
+    write = axes.ingest.generation.trace_rows.write_rows
     other = forked(run_traces, root, llama_folder, "bfloat16")
 
     def pause_between_tables(*arguments: Any, **options: Any) -> Path:
@@ -125,7 +125,7 @@ def test_clearing_up_spares_the_tokens_of_a_job_on_another_version_of_the_model(
             other.join(1)
         return path
 
-    monkeypatch.setattr(ingest.trace_rows, "write_rows", pause_between_tables)
+    monkeypatch.setattr(axes.ingest.generation.trace_rows, "write_rows", pause_between_tables)
     ingest_traces(root, llama, "texts", **TRACES)
     other.join(120)
     assert other.exitcode == 0

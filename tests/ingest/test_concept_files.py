@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from axes import cli
-from warehouse.connection import connect, rows
-from warehouse.restoring import restore_commands
+from axes.cli.main import cli
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.maintenance.restoring import restore_commands
 
 Files = Callable[[str, str], list[str]]
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from ingest.activations import ingest_activations
-from ingest.registry import ModelSpec
+from axes.ingest.activations import ingest_activations
+from axes.ingest.models.registry import ModelSpec
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.maintenance.checks import check
 from tests.ingest.conftest import ImportTexts, activation_rows, forked, last_run
 from tests.ingest.processes import run_command
 from tests.rows import put
-from warehouse.checks import check
-from warehouse.connection import connect, rows
 
 PROMPTS = 250
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from ingest.jobs import stops_between_batches
+from axes.ingest.jobs import stops_between_batches
+from axes.warehouse.connection import connect, rows
 from tests.ingest.conftest import ImportTexts, assert_checks_pass, forked, last_run
 from tests.ingest.processes import run_command
-from warehouse.connection import connect, rows
 
 PROMPTS = 400
 SMALL = {"activations": ["--token-budget", "1"], "traces": ["--batch-size", "1"]}

@@ -20,14 +20,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ingest.activations import ingest_activations
-from ingest.registry import ModelSpec
-from ingest.traces import ingest_traces
+from axes.ingest.activations import ingest_activations
+from axes.ingest.generation.traces import ingest_traces
+from axes.ingest.models.registry import ModelSpec
+from axes.warehouse.connection import connect, query, rows, vectors
+from axes.warehouse.tables.schemas import TABLES
+from axes.warehouse.writer import data_file
 from tests.ingest.conftest import ImportTexts, assert_checks_pass, forked, put_axis
 from tests.ingest.processes import INSTANTS, PROJECTED, SELECTION, run_activations, run_projected
-from warehouse.connection import connect, query, rows, vectors
-from warehouse.schemas import TABLES
-from warehouse.writer import data_file
 
 RANDOM_KILLS = 14
 PROMPTS = 150

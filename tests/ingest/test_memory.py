@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
-from ingest.activations import _Session, ingest_activations, plan_activations
-from ingest.forward import Forward, StartedBatch
-from ingest.registry import ModelSpec
-from ingest.selection import Selection
-from ingest.templates import Rendered, Template
-from ingest.traces import ingest_traces
+from axes.ingest.activations import _Session, ingest_activations, plan_activations
+from axes.ingest.forward.activation_keys import Selection
+from axes.ingest.forward.forward import Forward, StartedBatch
+from axes.ingest.forward.templates import Rendered, Template
+from axes.ingest.generation.traces import ingest_traces
+from axes.ingest.models.registry import ModelSpec
+from axes.warehouse.errors import ModelError
+from axes.warehouse.runs import Run
 from tests.ingest.conftest import ImportTexts, activation_rows, last_run
-from warehouse.errors import ModelError
-from warehouse.runs import Run
 
 SYSTEM = "You are a careful assistant who answers in one line."
 TEXTS = [f"{index}{'x' * (index % 11)}" for index in range(24)]

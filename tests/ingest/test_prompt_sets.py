@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from analysis.baselines import bag_of_words_scores
-from ingest.prompt_sources import PromptSource, prompt_source, read_source, ready_sets
-from ingest.prompts import import_prompts, normalise
-from warehouse.connection import connect, rows
-from warehouse.errors import PromptError
+from axes.analysis.stats.baselines import bag_of_words_scores
+from axes.ingest.prompt_sources import PromptSource, prompt_source, read_source, ready_sets
+from axes.ingest.prompts import import_prompts, normalise
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.errors import PromptError
 
 
 def hub_layout(folder: Path, **columns: list[Any]) -> str:

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.prompt_sources import PromptSource, prompt_source, ready_sets
-from ingest.prompts import import_prompts, normalise, prompt_id, read_prompts
-from warehouse.checks import check
-from warehouse.connection import connect, rows
-from warehouse.errors import LabelError, PromptError
+from axes.ingest.prompt_sources import PromptSource, prompt_source, ready_sets
+from axes.ingest.prompts import import_prompts, normalise, prompt_id, read_prompts
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.errors import LabelError, PromptError
+from axes.warehouse.maintenance.checks import check
 
 Import = Callable[..., Any]
 

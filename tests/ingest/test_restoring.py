@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from axes import cli
+from axes.cli.main import cli
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.maintenance.checks import check
+from axes.warehouse.maintenance.repair import in_order, repair
 from tests.ingest.conftest import activation_rows
-from warehouse.checks import check
-from warehouse.connection import connect, rows
-from warehouse.repairing import in_order, repair
 
 TEXTS = [f"prompt {index} {'x' * index}" for index in range(6)]
 

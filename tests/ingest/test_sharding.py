@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.prompts import prompt_id
-from ingest.sharding import Shard
-from warehouse.errors import PromptError
+from axes.ingest.prompts import prompt_id
+from axes.ingest.sharding import Shard
+from axes.warehouse.errors import PromptError
 
 
 @given(count=st.integers(1, 12), texts=st.lists(st.text(min_size=1), unique=True, max_size=40))

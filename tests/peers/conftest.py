@@ -15,15 +15,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from axes import cli
-from ingest.fetch import fetch
-from ingest.identity import identify
-from ingest.models import LoadedModel, load
-from ingest.registry import resolve
-from ingest.steering import Intervention, steer
+from axes.cli.main import cli
+from axes.ingest.forward.steering import Intervention, steer
+from axes.ingest.models.download import fetch
+from axes.ingest.models.identity import identify
+from axes.ingest.models.load import LoadedModel, load
+from axes.ingest.models.registry import resolve
+from axes.warehouse.axes import find_axis
+from axes.warehouse.connection import Connection, connect
 from tests.tiny_models import save_tiny
-from warehouse.axes import find_axis
-from warehouse.connection import Connection, connect
 
 _PACKAGES = {
     "test_repeng.py": "repeng",

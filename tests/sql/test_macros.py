@@ -19,9 +19,9 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from axes.warehouse.connection import Connection, connect, query, rows, sql_files
+from axes.warehouse.errors import QueryError
 from tests.rows import put, put_prompts
-from warehouse.connection import Connection, connect, query, rows, sql_files
-from warehouse.errors import QueryError
 
 
 @pytest.fixture

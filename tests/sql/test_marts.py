@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from axes.warehouse.connection import connect, rows
 from tests.rows import put, put_prompts
-from warehouse.connection import connect, rows
 
 GIVEN = {"model": "m", "model_id": "m1"}
 

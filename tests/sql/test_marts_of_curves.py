@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import gaussian_kde
 
+from axes.warehouse.connection import connect, rows
 from tests.rows import put, put_prompts
-from warehouse.connection import connect, rows
 
 
 def put_projections(root: Path, values: dict[str, float], labels: dict[str, bool | None]) -> None:

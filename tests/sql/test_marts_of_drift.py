@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from axes.warehouse.connection import connect, rows
 from tests.rows import Row, put
-from warehouse.connection import connect, rows
 
 FIGURE: Row = {
     "drift_id": "d",

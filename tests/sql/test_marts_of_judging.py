@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from axes.warehouse.connection import Connection, connect, rows
 from tests.rows import Row, put, put_prompts
-from warehouse.connection import Connection, connect, rows
 
 
 def single(connection: Connection, statement: str, parameters: Any = None) -> Any:

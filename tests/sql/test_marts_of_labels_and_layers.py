@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from axes.warehouse.connection import connect, rows
 from tests.rows import put, put_prompts
 from tests.sql.test_marts import GIVEN, ask
-from warehouse.connection import connect, rows
 
 PLACE = {**GIVEN, "site": "resid_post", "pooling": "mean", "template": "raw"}
 

@@ -9,9 +9,9 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
+from axes.warehouse.connection import connect, rows
 from tests.rows import put, put_prompts
 from tests.sql.test_marts import ask, put_generation
-from warehouse.connection import connect, rows
 
 MODELS = ("m", "n")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from axes.warehouse.comments import read_header
+from axes.warehouse.connection import SQL_FOLDER, Connection, connect, query, rows, sql_files
+from axes.warehouse.tables.columns import Table
+from axes.warehouse.tables.schemas import TABLES
 from tests.rows import put
-from warehouse.columns import Table
-from warehouse.comments import read_header
-from warehouse.connection import SQL_FOLDER, Connection, connect, query, rows, sql_files
-from warehouse.schemas import TABLES
 
 FILES = sorted(SQL_FOLDER.glob("*/*.sql"))
 KINDS = {"staging": "view", "marts": "view", "macros": "macro"}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from axes.warehouse.connection import connect, rows
 from tests.rows import Row, put
-from warehouse.connection import connect, rows
 
 PARAMETERS = json.dumps({"prompts": "fitted"})
 CLAIMS = {

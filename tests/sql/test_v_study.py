@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from axes.warehouse.connection import connect, rows
 from tests.rows import Row, put
-from warehouse.connection import connect, rows
 
 
 def figures(study: str, model: str | None, prompt_set: str | None, **by_scorer: float) -> list[Row]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.baselines import explains
-from analysis.scores import Estimate
+from axes.analysis.stats.auroc import Estimate
+from axes.analysis.stats.baselines import explains
+from axes.warehouse.connection import connect, rows
 from tests.rows import Row, put
-from warehouse.connection import connect, rows
 
 KEYS = ("model", "prompt_set", "scorer", "warning", "figure", "beside")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from axes.warehouse.layout import init_root
+from axes.warehouse.writer import content_key, rows_table, vector_array, write_rows
 from tests.rows import full, put, put_prompts
-from warehouse.layout import init_root
-from warehouse.writer import content_key, rows_table, vector_array, write_rows
 
 WIDTH, LAYERS = 64, (0, 1, 2)
 SETS = {"seen": range(8), "other": range(5, 20)}

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from axes.warehouse.connection import connect, query, rows, sql_files, vectors
+from axes.warehouse.errors import QueryError, RootError
+from axes.warehouse.layout import init_root
+from axes.warehouse.tables.schemas import TABLES
+from axes.warehouse.writer import rows_table, vector_array, write_rows
 from tests.rows import full, put
-from warehouse.connection import connect, query, rows, sql_files, vectors
-from warehouse.errors import QueryError, RootError
-from warehouse.layout import init_root
-from warehouse.schemas import TABLES
-from warehouse.writer import rows_table, vector_array, write_rows
 
 
 def test_every_table_and_mart_can_be_asked_by_name(root: Path) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.maintenance.compaction import compact
+from axes.warehouse.tables.schemas import TABLES
 from tests.warehouse.sound import put_warehouse
-from warehouse.compaction import compact
-from warehouse.connection import connect, rows
-from warehouse.schemas import TABLES
 
 # Each prints, as JSON, the rows of every table, and the sum of one model's vectors at one layer.
 READERS = {

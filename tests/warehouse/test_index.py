@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.index import INDEX, refresh_index
+from axes.warehouse.layout import partition_folder
+from axes.warehouse.tables.schemas import TABLES
 from tests.rows import put, put_prompts
-from warehouse.connection import connect, rows
-from warehouse.index import INDEX, refresh_index
-from warehouse.layout import partition_folder
-from warehouse.schemas import TABLES
 
 STORED = "select model, model_id, prompt_id, site, pooling, template, layers from v_stored"
 BY_OPENING = """

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import click
 import pytest
 
-from warehouse import json_log
-from warehouse.progress import announce, track, waiting
-from warehouse.runs import record_run
+from axes.warehouse import json_log
+from axes.warehouse.progress import announce, track, waiting
+from axes.warehouse.runs import record_run
 
 
 def started(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
@@ -46,7 +46,7 @@ def test_whatever_is_printed_becomes_an_event(monkeypatch):
 def test_a_step_tells_how_far_it_is_how_fast_and_what_is_left(monkeypatch):
     log = started(monkeypatch)
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr("warehouse.progress.time", clock)
+    monkeypatch.setattr("axes.warehouse.progress.time", clock)
     with track("ingest m", 40, "tok") as advance:
         for now, done in ((4.0, 8), (10.0, 12), (20.0, 20)):  # The first comes too soon.
             clock.now = now

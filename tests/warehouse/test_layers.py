@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import warehouse.layers
+import axes.warehouse.layers
+from axes.warehouse.connection import Connection, connect, rows
+from axes.warehouse.errors import QueryError
+from axes.warehouse.layers import layer_batches
 from tests.rows import put
-from warehouse.connection import Connection, connect, rows
-from warehouse.errors import QueryError
-from warehouse.layers import layer_batches
 
 KEYS = {"model_id": "id", "site": "resid_post", "pooling": "last", "template": "raw"}
 
@@ -95,7 +95,7 @@ def test_a_file_that_went_between_listing_and_reading_is_said_as_such(
     mixed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a compaction: whoever reads can list again."""
-    listed = warehouse.layers._files
+    listed = axes.warehouse.layers._files
 
     def then_gone(*arguments: Any) -> list[Path]:
         paths = listed(*arguments)
@@ -103,6 +103,6 @@ def test_a_file_that_went_between_listing_and_reading_is_said_as_such(
             path.unlink()
         return paths
 
-    monkeypatch.setattr(warehouse.layers, "_files", then_gone)
+    monkeypatch.setattr(axes.warehouse.layers, "_files", then_gone)
     with pytest.raises(FileNotFoundError):
         read(connect(mixed), 1)

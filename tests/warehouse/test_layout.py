@@ -14,13 +14,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from axes.warehouse import layout
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.errors import RootError
+from axes.warehouse.layout import MARKER, init_root, partition_folder, require_root
+from axes.warehouse.locks import LOCKS
+from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 from tests.rows import put
-from warehouse import layout
-from warehouse.connection import connect, rows
-from warehouse.errors import RootError
-from warehouse.layout import MARKER, init_root, partition_folder, require_root
-from warehouse.locks import LOCKS
-from warehouse.schemas import SCHEMA_VERSION, TABLES
 
 
 def files(root: Path) -> dict[str, bytes]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from warehouse.errors import RootError
-from warehouse.locks import committing, locked
+from axes.warehouse.errors import RootError
+from axes.warehouse.locks import committing, locked
 
 KILLED = """
 import os, signal, sys

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warehouse.connection import connect, query
-from warehouse.options import FORMATS
-from warehouse.render import render, show
+from axes.cli.options import FORMATS
+from axes.warehouse.connection import connect, query
+from axes.warehouse.render import render, show
 
 ROWS = [
     {"name": "a|b,\n\"c\" 'd'", "count": 3, "score": 0.1 + 0.2, "is_set": True, "list": [1, 2]},

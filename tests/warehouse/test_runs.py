@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from warehouse.connection import connect, rows
-from warehouse.runs import code_version, record_run
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.runs import code_version, record_run
 
 
 def the_run(root: Path) -> dict[str, Any]:

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from axes import cli
+from axes.cli.main import cli
+from axes.warehouse.connection import Connection, connect, query, sql_files
+from axes.warehouse.errors import QueryError
+from axes.warehouse.safe import _HARMLESS, Limits, _answer, ask, locked, require_safe
+from axes.warehouse.tables.schemas import TABLES
 from tests.warehouse.sound import put_warehouse
-from warehouse.connection import Connection, connect, query, sql_files
-from warehouse.errors import QueryError
-from warehouse.safe import _HARMLESS, Limits, _answer, ask, locked, require_safe
-from warehouse.schemas import TABLES
 
 SECRET = "a line that no query may show"
 LIMITS = Limits(seconds=2, memory_mb=256, threads=1, result_mb=8)

@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 import axes
+from axes.warehouse.errors import AxesError
+from axes.warehouse.layout import init_root
+from axes.warehouse.tables.schemas import TABLES
 from tests.rows import put
-from warehouse.errors import AxesError
-from warehouse.layout import init_root
-from warehouse.schemas import TABLES
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.directions import difference_in_means
+from axes.analysis.methods.directions import difference_in_means
+from axes.warehouse.connection import connect
+from axes.warehouse.layout import init_root
+from axes.warehouse.scratch import SCRATCH, StoredRows, allocate
 from tests.worlds import write_activations, write_model, write_prompt_set
-from warehouse.connection import connect
-from warehouse.layout import init_root
-from warehouse.scratch import SCRATCH, StoredRows, allocate
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from warehouse.errors import ConfigError
-from warehouse.settings import config_files, places, root_folder, setting
+from axes.warehouse.errors import ConfigError
+from axes.warehouse.settings import config_files, places, root_folder, setting
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from axes.warehouse.errors import QueryError
+from axes.warehouse.safe import Limits, Worker, ask
+from axes.warehouse.warm import WarmWorkers
 from tests.rows import put
 from tests.warehouse.sound import put_warehouse
-from warehouse.errors import QueryError
-from warehouse.safe import Limits, Worker, ask
-from warehouse.warm import WarmWorkers
 
 LIMITS = Limits(seconds=5, memory_mb=256, threads=1, result_mb=8)
 

@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from axes.warehouse.connection import connect, query, rows, vectors
+from axes.warehouse.errors import NonFiniteError, RootError
+from axes.warehouse.tables.schemas import TABLES
+from axes.warehouse.writer import content_key, data_file, rows_table, vector_array, write_rows
 from tests.rows import full, put
-from warehouse.connection import connect, query, rows, vectors
-from warehouse.errors import NonFiniteError, RootError
-from warehouse.schemas import TABLES
-from warehouse.writer import content_key, data_file, rows_table, vector_array, write_rows
 
 HIVE = ds.partitioning(pa.schema([("model", pa.string())]), flavor="hive")
 

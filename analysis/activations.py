@@ -1,0 +1,382 @@
+"""From SQL to matrices: rows in a fixed order, and a refusal where rows are missing.
+
+Every analysis reads its activations here, so that the order of the rows, and the count that a
+result rests on, are the same everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Int
+
+from axes.analysis.blocks import take
+from axes.warehouse.connection import Connection, query, rows
+from axes.warehouse.errors import (
+    CoverageError,
+    LabelError,
+    LayerError,
+    ModelError,
+    PromptError,
+    QueryError,
+)
+from axes.warehouse.external_models import is_imported
+from axes.warehouse.layers import layer_batches
+from axes.warehouse.names import did_you_mean
+from axes.warehouse.scratch import Rows, allocate
+from axes.warehouse.sites import RESID_POST
+from axes.warehouse.writer import content_key
+
+_DESCRIPTION = "prompt_id, pair_id, text, is_positive"
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where vectors live: one model version at one layer, site, pooling and template."""
+
+    model: str
+    model_id: str
+    layer: int
+    pooling: str
+    template: str
+    d_model: int
+    layer_count: int
+    site: str = RESID_POST
+
+    def at(self, layer: int) -> Space:
+        """The same model and pooling at another layer; raises `LayerError` where there is none."""
+        if not 0 <= layer < self.layer_count:
+            raise LayerError(
+                f"layer {layer} of {self.model} does not exist: "
+                f"it has {self.layer_count} (0 to {self.layer_count - 1})"
+            )
+        return replace(self, layer=layer)
+
+    @property
+    def key(self) -> tuple[str, str, str, str, str]:
+        """Model, model id, site, pooling and template: what picks its rows, apart from a layer."""
+        return self.model, self.model_id, self.site, self.pooling, self.template
+
+    def at_fraction(self, fraction: float) -> Space:
+        """The layer `round(fraction * (layer_count - 1))`."""
+        return self.at(round(fraction * (self.layer_count - 1)))
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Activations of a prompt set in the set's order, and what the rows are.
+
+    `x` is `[row, d_model]`, in memory or, where that would be too much, on disk: go through it with
+    `axes.analysis.blocks`. It is read when it is first asked for, since much can be told from the rows.
+    `is_positive` is None where the set has no labels; `groups` numbers rows that belong together
+    (a matched pair, else the row itself); `missing_count` rows of the set are not in the warehouse.
+    """
+
+    read: Callable[[], Rows]
+    ids: pa.StringArray
+    texts: pa.StringArray
+    is_positive: Bool[np.ndarray, " row"] | None
+    groups: Int[np.ndarray, " row"]
+    missing_count: int
+    query: str
+
+    @cached_property
+    def x(self) -> Rows:
+        return self.read()
+
+    @cached_property
+    def prompt_ids(self) -> tuple[str, ...]:
+        """The ids as Python strings, which take four times their room: only when asked for."""
+        return tuple(self.ids.to_pylist())
+
+    @cached_property
+    def row_set_hash(self) -> str:
+        """Hash of the prompt ids in order, with their labels."""
+        labels = [] if self.is_positive is None else self.is_positive.tolist()
+        return content_key(self.prompt_ids, labels)
+
+    @cached_property
+    def grouped_hash(self) -> str:
+        """The same, with which rows belong together."""
+        return content_key(self.row_set_hash, self.groups.tolist())
+
+    @property
+    def labels(self) -> Bool[np.ndarray, " row"]:
+        if self.is_positive is None:
+            raise LabelError("these prompts have no labels")
+        return self.is_positive
+
+    def take(self, index: np.ndarray) -> Matrix:
+        """The rows of `index`, in its order."""
+        return replace(
+            self,
+            read=partial(take, self.x, index),
+            ids=self.ids.take(pa.array(index)),
+            texts=self.texts.take(pa.array(index)),
+            is_positive=None if self.is_positive is None else self.is_positive[index],
+            groups=self.groups[index],
+        )
+
+
+def find_space(
+    connection: Connection,
+    model: str,
+    *,
+    site: str = RESID_POST,
+    pooling: str = "last5_mean",
+    template: str = "raw",
+) -> Space:
+    """The space of a model at layer 0; `model` is a name, or NAME@ID where versions differ.
+
+    Raises `ModelError` where nothing, or more than one version, was ingested under the name.
+    """
+    name, _, prefix = model.partition("@")
+    found = rows(
+        connection,
+        """
+        select model_id, dtype, source, d_model, layer_count
+        from models
+        where model = ? and starts_with(model_id, ?)
+        order by model_id
+        """,
+        [name, prefix],
+    )
+    if not found:
+        there = [row["model"] for row in rows(connection, "select distinct model from models")]
+        raise ModelError(
+            f"no activations of {model}{did_you_mean(name, there)} "
+            f"(there: {', '.join(there) or 'none'}): "
+            f"run `axes ingest activations {name} --prompts SET` first"
+        )
+    if len(found) > 1:
+        versions = "; ".join(
+            f"{name}@{row['model_id'][:8]} ({row['dtype']}, {row['source']})" for row in found
+        )
+        raise ModelError(f"{len(found)} versions of {name} are there, say which: {versions}")
+    return Space(
+        model=name,
+        model_id=found[0]["model_id"],
+        layer=0,
+        site=site,
+        pooling=pooling,
+        template=template,
+        d_model=found[0]["d_model"],
+        layer_count=found[0]["layer_count"],
+    )
+
+
+def load_matrix(
+    connection: Connection,
+    space: Space,
+    prompt_set: str,
+    *,
+    limit: int | None = None,
+    allow_missing: bool = False,
+) -> Matrix:
+    """The activations of a prompt set (its first `limit` prompts) at a space, in the set's order.
+
+    Raises `PromptError` for an unknown set, `CoverageError` where rows are missing and that is not
+    allowed, `LabelError` where only some of the prompts are labelled.
+    """
+    expected = count_prompts(connection, prompt_set, limit)
+    table = query(connection, _rows_query(space, prompt_set, limit, _DESCRIPTION))
+    missing_count = expected - table.num_rows
+    if missing_count and not (allow_missing and table.num_rows):
+        raise CoverageError(
+            f"{space.model} has activations for {table.num_rows} of the {expected} prompts of "
+            f"{prompt_set} at layer {space.layer} ({space.site}, {space.pooling}, "
+            f"{space.template}): {_how_to_bring(connection, space, prompt_set)}"
+            + ("" if not table.num_rows else ", or go on without them with --allow-missing")
+        )
+    labels = table.column("is_positive")
+    unlabelled_count = labels.null_count
+    if 0 < unlabelled_count < len(labels):
+        raise LabelError(
+            f"{unlabelled_count} of {len(labels)} prompts of {prompt_set} have no label"
+        )
+    return Matrix(
+        read=partial(_read_vectors, connection, space, _text_array(table.column("prompt_id"))),
+        ids=table.column("prompt_id").combine_chunks(),
+        texts=table.column("text").combine_chunks(),
+        is_positive=None if unlabelled_count else labels.to_numpy().astype(bool),
+        groups=number_groups(table.column("pair_id").combine_chunks()),
+        missing_count=missing_count,
+        query=matrix_query(space, prompt_set, limit),
+    )
+
+
+def _how_to_bring(connection: Connection, space: Space, prompt_set: str) -> str:
+    if is_imported(connection, f"{space.model}@{space.model_id}"):
+        return "this model's vectors were imported: bring these too with `axes activations import`"
+    return (
+        f"run `axes ingest activations {space.model} --prompts {prompt_set} --site {space.site} "
+        f"--pooling {space.pooling} --template {space.template.partition('+')[0]}`"
+    )
+
+
+def number_groups(pair_ids: pa.StringArray) -> Int[np.ndarray, " row"]:
+    """A number for every pair, in the order of their names; a row without a pair is its own."""
+    alone = pc.binary_join_element_wise(
+        "row", pa.array(np.arange(len(pair_ids))).cast(pa.string()), " "
+    )
+    named = pc.if_else(pc.not_equal(pair_ids, ""), pair_ids, alone)
+    encoded = pc.coalesce(named, alone).dictionary_encode()
+    ranks = np.empty(len(encoded.dictionary), dtype=np.int64)
+    ranks[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(ranks))
+    return ranks[encoded.indices.to_numpy()]
+
+
+def _read_vectors(connection: Connection, space: Space, prompt_ids: np.ndarray) -> Rows:
+    """The vectors of these prompts in this order: streamed as they lie in the files, then placed.
+
+    Sorting vectors in the database would move every one of them twice.
+    """
+    x = allocate(connection, len(prompt_ids), space.d_model)
+    is_there = np.zeros(len(prompt_ids), dtype=bool)
+    for is_last in (False, False, True):
+        try:
+            _place_vectors(connection, space, prompt_ids, x, is_there)
+            break
+        except FileNotFoundError:
+            if is_last:
+                raise
+    if not is_there.all():
+        raise CoverageError(
+            f"{(~is_there).sum()} rows of {space.model} went while they were read, or are there "
+            "twice: run `axes warehouse check`"
+        )
+    return x
+
+
+def _place_vectors(
+    connection: Connection, space: Space, prompt_ids: np.ndarray, x: Rows, is_there: np.ndarray
+) -> None:
+    """Put each prompt's vector into its row of `x`, and mark it in `is_there`."""
+    if not len(prompt_ids):
+        return
+    order = np.argsort(prompt_ids)
+    known = prompt_ids[order]
+    keys = {
+        "model_id": space.model_id,
+        "site": space.site,
+        "pooling": space.pooling,
+        "template": space.template,
+    }
+    for ids, block in layer_batches(connection, space.model, keys, space.layer):
+        found = _text_array(ids)
+        at = np.searchsorted(known, found).clip(max=len(known) - 1)
+        places, wanted = order[at], known[at] == found
+        if block.shape[1] != space.d_model:
+            raise QueryError(
+                f"vectors of {block.shape[1]} numbers, {space.model} has {space.d_model}: "
+                "run `axes warehouse check`"
+            )
+        if not wanted.all():
+            block, places = block[wanted], places[wanted]
+        x[places] = block
+        is_there[places] = True
+
+
+def _text_array(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Texts as an array of bytes, which numpy sorts and finds fast; no Python object per text."""
+    texts = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    texts = texts.cast(pa.large_binary())
+    _, offsets_buffer, data_buffer = texts.buffers()
+    if not len(texts) or data_buffer is None:
+        return np.zeros(len(texts), dtype=bytes)
+    offsets = np.frombuffer(offsets_buffer, np.int64)[texts.offset :][: len(texts) + 1]
+    data = np.frombuffer(data_buffer, np.uint8)[offsets[0] : offsets[-1]]
+    lengths = np.diff(offsets)
+    padded = np.zeros((len(texts), max(int(lengths.max()), 1)), np.uint8)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = data
+    return padded.view(f"S{padded.shape[1]}")[:, 0]
+
+
+def is_covered(
+    connection: Connection,
+    model: str,
+    limits: Mapping[str, int | None],
+    site: str,
+    pooling: str,
+    template: str,
+) -> bool:
+    """Whether all blocks of a model are stored for the first so many prompts of every set."""
+    name = model.partition("@")[0]
+    if not rows(connection, "from models where model = ?", [name]):
+        return False
+    space = find_space(connection, model, site=site, pooling=pooling, template=template)
+    return all(
+        rows(
+            connection,
+            """
+            select coalesce(sum(len(layers)), 0)::bigint as count
+            from v_stored
+            where
+                model = ? and model_id = ? and site = ? and pooling = ? and template = ?
+                and prompt_id in (
+                    select prompt_id from prompts where prompt_set = ? and position < ?
+                )
+            """,
+            [*space.key, prompt_set, 2**31 - 1 if limit is None else limit],
+        )[0]["count"]
+        == count_prompts(connection, prompt_set, limit) * space.layer_count
+        for prompt_set, limit in limits.items()
+    )
+
+
+def require_classes(matrix: Matrix, prompt_set: str) -> None:
+    """Raise `LabelError` unless both classes are there."""
+    if matrix.is_positive is None:
+        raise LabelError(f"the prompt set {prompt_set} has no labels: import it with some")
+    positive_count = int(matrix.is_positive.sum())
+    if positive_count in (0, len(matrix.is_positive)):
+        only = "positive" if positive_count else "negative"
+        raise LabelError(f"all {len(matrix.is_positive)} labels of {prompt_set} are {only}")
+
+
+def count_prompts(connection: Connection, prompt_set: str, limit: int | None = None) -> int:
+    """Prompts of a set, `limit` at most; raises `PromptError` for an unknown set."""
+    count = rows(
+        connection, "select count(*) as count from prompts where prompt_set = ?", [prompt_set]
+    )[0]["count"]
+    if not count:
+        found = rows(connection, "select distinct prompt_set from prompts")
+        names = [row["prompt_set"] for row in found]
+        raise PromptError(
+            f"no prompt set {prompt_set} in the warehouse{did_you_mean(prompt_set, names)}: "
+            f"import it with `axes prompts import {prompt_set} SOURCE`"
+        )
+    return count if limit is None else min(count, limit)
+
+
+def matrix_query(space: Space, prompt_set: str, limit: int | None = None) -> str:
+    """The SQL that brings the rows of a matrix; it can be pasted into `axes sql`."""
+    return _rows_query(space, prompt_set, limit, f"{_DESCRIPTION}, vector")
+
+
+def _rows_query(space: Space, prompt_set: str, limit: int | None, columns: str) -> str:
+    first = "" if limit is None else f" and position < {limit}"
+    conditions: dict[str, Any] = {
+        "model": space.model,
+        "model_id": space.model_id,
+        "prompt_set": prompt_set,
+        "site": space.site,
+        "pooling": space.pooling,
+        "template": space.template,
+    }
+    where = " and ".join(f"{name} = {_literal(value)}" for name, value in conditions.items())
+    return (
+        f"select {columns} from v_activations "
+        f"where {where} and layer = {space.layer}{first} order by position"
+    )
+
+
+def _literal(value: str) -> str:
+    escaped = value.replace("'", "''")
+    return f"'{escaped}'"

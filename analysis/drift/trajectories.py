@@ -1,0 +1,339 @@
+"""Completions as trajectories: their projections on one axis, step by step, with a label for each.
+
+Every analysis of drift reads its rows here, so that which completions it rests on, and in which
+order, is the same everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from axes.warehouse.connection import Connection, query, rows
+from axes.warehouse.errors import CoverageError, LabelError
+from axes.warehouse.readouts import Readout
+from axes.warehouse.writer import content_key
+
+# In `generations.source`: the text was generated under this id, for another prompt.
+OTHER_TEXT = "generation:"
+
+# What a set of completions may not differ in: they would not be draws of one thing.
+_SAMPLING = ("template", "max_new_tokens", "temperature", "top_p")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which completions of a model, and who says which class they are of.
+
+    Without a `labeler` it is the label of the prompt (`v_prompts`); else the labeler's label of the
+    completion or, where it has none, of the prompt. What is None is not narrowed down.
+    """
+
+    prompt_set: str | None = None
+    labeler: str | None = None
+    template: str | None = None
+    max_new_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Completions of one model on one axis, in the order of their ids.
+
+    `values` is NaN past a completion's last step. `start` is the projection of the prompt (NaN
+    where it was not projected), `groups` numbers completions that belong together (of one prompt,
+    or of a matched pair of prompts). `sampling` is how all of them were made; `unlabelled_count`
+    completions were left out.
+    """
+
+    prompt_set: str
+    sampling: dict[str, Any]
+    generation_ids: tuple[str, ...]
+    prompt_ids: tuple[str, ...]
+    texts: tuple[tuple[str, ...], ...]
+    is_positive: Bool[np.ndarray, " row"]
+    groups: Int[np.ndarray, " row"]
+    start: Float[np.ndarray, " row"]
+    values: Float[np.ndarray, "row step"]
+    unlabelled_count: int = 0
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " row"]:
+        """Steps of each completion."""
+        return (~np.isnan(self.values)).sum(axis=1)
+
+    @property
+    def row_set_hash(self) -> str:
+        """Hash of the completions in order, with their labels and their lengths."""
+        return content_key(self.generation_ids, self.is_positive.tolist(), self.lengths.tolist())
+
+    def take(self, index: np.ndarray) -> Trajectories:
+        """The completions of `index`, in its order."""
+        return replace(
+            self,
+            generation_ids=tuple(self.generation_ids[i] for i in index),
+            prompt_ids=tuple(self.prompt_ids[i] for i in index),
+            texts=tuple(self.texts[i] for i in index),
+            is_positive=self.is_positive[index],
+            groups=self.groups[index],
+            start=self.start[index],
+            values=self.values[index],
+        )
+
+
+def read_trajectories(
+    connection: Connection, readout: Readout, selection: Selection
+) -> Trajectories:
+    """The completions that a model generated, unsteered, and that are projected on the axis.
+
+    Raises `CoverageError` where there are none or those of several kinds, `LabelError` where a
+    class is missing.
+    """
+    found = rows(connection, _COMPLETIONS, {**vars(selection), **_keys(readout)})
+    _require_one_kind(readout, found)
+    labelled = [row for row in found if row["is_positive"] is not None]
+    is_positive = np.array([row["is_positive"] for row in labelled], dtype=bool)
+    _require_classes(readout, selection, found, is_positive)
+    ids = [row["generation_id"] for row in labelled]
+    values, texts = _values(connection, readout, ids)
+    _require_slopes(readout, values, is_positive)
+    return Trajectories(
+        prompt_set=labelled[0]["prompt_set"],
+        sampling={name: labelled[0][name] for name in _SAMPLING},
+        generation_ids=tuple(ids),
+        prompt_ids=tuple(row["prompt_id"] for row in labelled),
+        texts=texts,
+        is_positive=is_positive,
+        groups=np.unique([row["group_name"] for row in labelled], return_inverse=True)[1],
+        start=np.array([row["start"] for row in labelled], dtype=np.float64),
+        values=values,
+        unlabelled_count=len(found) - len(labelled),
+    )
+
+
+def read_other_texts(
+    connection: Connection, readout: Readout, own: Trajectories
+) -> Trajectories | None:
+    """The same model reading, after each prompt, a text that it wrote for one of the other class.
+
+    The rows that `axes ingest traces --completions` made of the file of `write_cross_completions`,
+    labelled by the class of the prompt; None where there are none.
+    """
+    found = rows(
+        connection,
+        """
+        select generation_id, prompt_id, source
+        from generations
+        where
+            model = $model and model_id = $model_id and finish_reason = 'given'
+            and starts_with(source, $mark)
+            and generation_id in (
+                select generation_id from token_projections
+                where model = $model and axis_id = $axis_id and layer = $layer
+            )
+        order by generation_id
+        """,
+        {**_keys(readout), "mark": OTHER_TEXT},
+    )
+    row_of_prompt = {prompt_id: row for row, prompt_id in enumerate(own.prompt_ids)}
+    row_of_text = {name: row for row, name in enumerate(own.generation_ids)}
+    kept = []
+    for row in found:
+        reader = row_of_prompt.get(row["prompt_id"])
+        writer = row_of_text.get(row["source"].removeprefix(OTHER_TEXT))
+        if reader is None or writer is None:
+            continue
+        if own.is_positive[reader] != own.is_positive[writer]:
+            kept.append((row["generation_id"], reader))
+    if not kept:
+        return None
+    ids = [name for name, _ in kept]
+    values, texts = _values(connection, readout, ids)
+    of_prompts = own.take(np.array([reader for _, reader in kept]))
+    return replace(of_prompts, generation_ids=tuple(ids), texts=texts, values=values)
+
+
+def write_cross_completions(
+    connection: Connection, found: Trajectories, path: Path, *, seed: int = 0
+) -> Path:
+    """Write JSONL pairs of each prompt with a random completion of the other class; the path.
+
+    `axes ingest traces MODEL --completions FILE` scores them, and the next analysis reads them.
+    """
+    random = np.random.default_rng(seed)
+    texts = {
+        row["generation_id"]: row["text"]
+        for row in rows(
+            connection,
+            "select generation_id, text from generations where list_contains(?, generation_id)",
+            [list(found.generation_ids)],
+        )
+    }
+    lines = []
+    for of_class in (True, False):
+        readers = np.flatnonzero(found.is_positive == of_class)
+        writers = np.flatnonzero(found.is_positive != of_class)
+        drawn = np.resize(random.permutation(writers), len(readers))
+        for reader, writer in zip(readers, drawn, strict=True):
+            name = found.generation_ids[writer]
+            if texts[name]:
+                line = {"prompt_id": found.prompt_ids[reader], "completion": texts[name]}
+                lines.append(json.dumps({**line, "source": f"{OTHER_TEXT}{name}"}))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+_COMPLETIONS = """
+with
+completions as (
+    select generations.*
+    from generations
+    where
+        generations.model = $model and generations.model_id = $model_id
+        and generations.axis_id is null and generations.finish_reason != 'given'
+        and template = coalesce($template, template)
+        and max_new_tokens = coalesce($max_new_tokens, max_new_tokens)
+        and exists (
+            from token_projections as projected
+            where
+                projected.model = $model and projected.axis_id = $axis_id
+                and projected.layer = $layer
+                and projected.generation_id = generations.generation_id
+        )
+),
+
+of_completions as (
+    select generation_id, is_positive
+    from labels
+    where labeler = $labeler and generation_id is not null
+),
+
+of_prompts as (
+    select prompt_set, prompt_id, is_positive
+    from labels
+    where labeler = $labeler and generation_id is null
+)
+
+select
+    completions.generation_id,
+    completions.prompt_id,
+    prompts.prompt_set,
+    completions.template,
+    completions.max_new_tokens,
+    completions.temperature,
+    completions.top_p,
+    coalesce('pair ' || nullif(prompts.pair_id, ''), 'prompt ' || prompts.prompt_id)
+        as group_name,
+    projections.projection as start,
+    case
+        when $labeler is null then prompts.is_positive
+        else coalesce(of_completions.is_positive, of_prompts.is_positive)
+    end as is_positive
+from completions
+inner join v_prompts as prompts
+    on
+        completions.prompt_id = prompts.prompt_id
+        and prompts.prompt_set = coalesce($prompt_set, prompts.prompt_set)
+left join of_completions on completions.generation_id = of_completions.generation_id
+left join of_prompts
+    on
+        prompts.prompt_set = of_prompts.prompt_set
+        and prompts.prompt_id = of_prompts.prompt_id
+left join projections
+    on
+        projections.model = $model and projections.model_id = $model_id
+        and projections.axis_id = $axis_id
+        and completions.prompt_id = projections.prompt_id
+order by completions.generation_id, prompts.prompt_set
+"""
+
+
+def _keys(readout: Readout) -> dict[str, Any]:
+    return {name: getattr(readout, name) for name in ("model", "model_id", "axis_id", "layer")}
+
+
+def _require_one_kind(readout: Readout, found: list[dict[str, Any]]) -> None:
+    if not found:
+        raise CoverageError(
+            f"no completions of {readout.model} are projected on {readout.axis_name} at layer "
+            f"{readout.layer}: run `axes ingest traces {readout.model} --prompts SET "
+            f"--layers {readout.layer}` first"
+        )
+    sets = sorted({row["prompt_set"] for row in found})
+    if len(sets) > 1:
+        raise CoverageError(
+            f"completions of {readout.model} are of the prompt sets {', '.join(sets)}: "
+            "say which with --prompts"
+        )
+    kinds = sorted({tuple(row[name] for name in _SAMPLING) for row in found})
+    if len(kinds) > 1:
+        shown = "; ".join(
+            ", ".join(f"{name} {value}" for name, value in zip(_SAMPLING, kind, strict=True))
+            for kind in kinds
+        )
+        raise CoverageError(
+            f"completions of {readout.model} are of several kinds: say which with --template and "
+            f"--max-new-tokens ({shown})"
+        )
+
+
+def _require_classes(
+    readout: Readout,
+    selection: Selection,
+    found: list[dict[str, Any]],
+    is_positive: Bool[np.ndarray, " row"],
+) -> None:
+    positive_count = int(is_positive.sum())
+    if min(positive_count, len(is_positive) - positive_count) < 2:
+        raise LabelError(
+            f"{positive_count} positive and {len(is_positive) - positive_count} negative of "
+            f"{len(found)} completions of {readout.model} by "
+            f"{selection.labeler or 'the labels of their prompts'}: two of each are the least"
+        )
+
+
+def _require_slopes(
+    readout: Readout, values: Float[np.ndarray, "row step"], is_positive: Bool[np.ndarray, " row"]
+) -> None:
+    lengths = (~np.isnan(values)).sum(axis=1)
+    if min(lengths[is_positive].max(), lengths[~is_positive].max()) < 2:
+        raise CoverageError(
+            f"every completion of {readout.model} in a class has a single token, and so no slope: "
+            "run `axes ingest traces` with a larger --max-new-tokens"
+        )
+
+
+def _values(
+    connection: Connection, readout: Readout, generation_ids: list[str]
+) -> tuple[Float[np.ndarray, "row step"], tuple[tuple[str, ...], ...]]:
+    """Projections `[row, step]`, NaN past the end, and each completion's tokens as text."""
+    table = query(
+        connection,
+        """
+        select projected.generation_id, projected.step, projected.projection, tokens.token
+        from token_projections as projected
+        inner join generation_tokens as tokens using (model, generation_id, step, layer)
+        where
+            projected.model = $model and projected.axis_id = $axis_id
+            and projected.layer = $layer and projected.step >= 0
+            and list_contains($generation_ids, projected.generation_id)
+        order by projected.generation_id, projected.step
+        """,
+        {
+            **{name: _keys(readout)[name] for name in ("model", "axis_id", "layer")},
+            "generation_ids": generation_ids,
+        },
+    )
+    row_of = {name: row for row, name in enumerate(generation_ids)}
+    steps = table.column("step").to_numpy()
+    at = np.array([row_of[name] for name in table.column("generation_id").to_pylist()])
+    values = np.full((len(generation_ids), int(steps.max()) + 1), np.nan)
+    values[at, steps] = table.column("projection").to_numpy()
+    texts: list[list[str]] = [[] for _ in generation_ids]
+    for row, token in zip(at, table.column("token").to_pylist(), strict=True):
+        texts[row].append(token)
+    return values, tuple(tuple(tokens) for tokens in texts)

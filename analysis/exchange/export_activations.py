@@ -1,0 +1,303 @@
+"""Activations leave the warehouse: a prompt set at some layers, with prompts, labels and a card.
+
+`safetensors`, `npz`
+    an array `layer.{N}` `[prompt, d_model]` float32 for each layer, and beside the file
+    NAME.index.parquet with a row for each of their rows
+`parquet`, `arrow`, `datasets`
+    a row for each prompt and layer: the columns of the index, `layer` and `vector`; `datasets` is
+    a folder for `datasets.load_from_disk`
+
+The card is JSON: in the header of safetensors, the array `card` of npz, the schema's metadata of
+Parquet and Arrow, the description of a data set. `axes activations import` reads each of them. One
+layer at a time is in memory, or less where that is much.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from axes.analysis.activations import Space, load_matrix
+from axes.analysis.blocks import blocks
+from axes.warehouse.connection import Connection, query, rows
+from axes.warehouse.errors import CoverageError, RootError
+from axes.warehouse.layers import stored_layers
+from axes.warehouse.progress import track
+from axes.warehouse.scratch import Rows
+
+FORMATS = ("safetensors", "npz", "parquet", "arrow", "datasets")
+_WITH_INDEX = ("safetensors", "npz")
+
+_INDEX = """
+select
+    prompts.prompt_id, prompts.text, prompts.label, prompts.is_positive, prompts.pair_id,
+    prompts.source, prompts.category, prompts.split, prompts.license,
+    activations.token_count, activations.pooled_start, activations.pooled_end,
+    activations.pooled_tokens, activations.rendered_hash
+from v_prompts as prompts
+inner join activations on prompts.prompt_id = activations.prompt_id
+where
+    prompts.prompt_set = $prompt_set and activations.model = $model
+    and activations.model_id = $model_id and activations.site = $site
+    and activations.pooling = $pooling and activations.template = $template
+    and activations.layer = $layer and prompts.position < $limit
+order by prompts.position
+"""
+
+
+@dataclass(frozen=True)
+class ExportedActivations:
+    """What was written: `rows` vectors of `d_model` numbers, of `prompt_count` prompts."""
+
+    path: str
+    index: str | None
+    model: str
+    prompt_set: str
+    layers: list[int]
+    prompt_count: int
+    rows: int
+    d_model: int
+
+
+def export_activations(
+    connection: Connection,
+    space: Space,
+    prompt_set: str,
+    to: str,
+    output: Path,
+    *,
+    layers: Sequence[int] | None = None,
+    limit: int | None = None,
+) -> ExportedActivations:
+    """Write the activations of a prompt set (its first `limit` prompts) to `output`.
+
+    `layers` None: those that are stored. Raises `CoverageError` where rows are missing,
+    `LayerError` for a layer that the model does not have, `RootError` for a folder that is there.
+    """
+    if output.is_dir():
+        raise RootError(f"{output} is a folder and is there: give another name with -o")
+    chosen = stored_layers(connection, space.model, _keys(space), prompt_set)
+    chosen = chosen if layers is None else sorted(set(layers))
+    first = chosen[0] if chosen else 0
+    load_matrix(connection, space.at(first), prompt_set, limit=limit)
+    index = query(
+        connection,
+        _INDEX,
+        {
+            **_keys(space),
+            "model": space.model,
+            "layer": first,
+            "prompt_set": prompt_set,
+            "limit": 2**31 - 1 if limit is None else limit,
+        },
+    )
+    card = _card(connection, space, prompt_set, chosen, len(index))
+    matrices = _matrices(connection, space, prompt_set, chosen, limit, index)
+    write: dict[str, Callable[..., None]] = {
+        "safetensors": _write_safetensors,
+        "npz": _write_npz,
+        "parquet": partial(_write_table, open_writer=pq.ParquetWriter),
+        "arrow": partial(_write_table, open_writer=pa.ipc.new_file),
+        "datasets": _write_datasets,
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    beside = output.with_suffix(".index.parquet") if to in _WITH_INDEX else None
+    temporary = output.with_name(f".{output.name}.tmp")
+    try:
+        write[to](temporary, card, index, space.d_model, matrices)
+        if beside is not None:
+            pq.write_table(index, beside)
+        temporary.replace(output)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+    return ExportedActivations(
+        path=str(output),
+        index=None if beside is None else str(beside),
+        model=space.model,
+        prompt_set=prompt_set,
+        layers=chosen,
+        prompt_count=len(index),
+        rows=len(index) * len(chosen),
+        d_model=space.d_model,
+    )
+
+
+def _keys(space: Space) -> dict[str, str]:
+    _, model_id, site, pooling, template = space.key
+    return {"model_id": model_id, "site": site, "pooling": pooling, "template": template}
+
+
+def _card(
+    connection: Connection, space: Space, prompt_set: str, layers: list[int], row_count: int
+) -> dict[str, Any]:
+    """What an import needs to know, and what a reader wants to: values are JSON types."""
+    (model,) = rows(
+        connection,
+        """
+        select
+            model as name, layer_count, d_model, revision, architecture, dtype, weights_hash,
+            tokenizer_hash, template_hash, license,
+            nullif(regexp_replace(source, '^imported:?', ''), '') as computed_with
+        from models
+        where model_id = ?
+        """,
+        [space.model_id],
+    )
+    return {
+        "format": "safety-axes activations 1",
+        "model": model,
+        "model_id": space.model_id,
+        "prompt_set": prompt_set,
+        "layers_are": "blocks",
+        "layer_convention": "zero-based block index; the vector lies in that block's output "
+        "(HF hidden_states[layer + 1], before any final norm)",
+        "layers": layers,
+        "site": space.site,
+        "pooling": space.pooling,
+        "template": space.template,
+        "row_count": row_count,
+    }
+
+
+Layers = Sequence[tuple[int, Callable[[], Rows]]]
+
+
+def _matrices(
+    connection: Connection,
+    space: Space,
+    prompt_set: str,
+    layers: Sequence[int],
+    limit: int | None,
+    index: pa.Table,
+) -> Layers:
+    """The layers, each with what reads its matrix, rows in the order of the index."""
+    prompt_ids = tuple(index.column("prompt_id").to_pylist())
+
+    def read(layer: int) -> Rows:
+        matrix = load_matrix(connection, space.at(layer), prompt_set, limit=limit)
+        if matrix.prompt_ids != prompt_ids:
+            raise CoverageError(f"the rows of {prompt_set} changed while they were written")
+        return matrix.x
+
+    return [(layer, partial(read, layer)) for layer in layers]
+
+
+def _in_blocks(layers: Layers) -> Iterator[tuple[int, np.ndarray]]:
+    """Some rows of a layer at a time, as little-endian float32."""
+    with track("export", len(layers), "layers") as advance:
+        for layer, read in layers:
+            for (block,) in blocks(read()):
+                yield layer, np.ascontiguousarray(block, dtype="<f4")
+            advance(1)
+
+
+def _write_safetensors(
+    path: Path, card: dict[str, Any], index: pa.Table, d_model: int, layers: Layers
+) -> None:
+    """The file format as its documentation states it, since the library wants all tensors at once.
+
+    https://huggingface.co/docs/safetensors: the header's length as u64, the header, the data.
+    """
+    size = len(index) * d_model * 4
+    header: dict[str, Any] = {"__metadata__": {"card": json.dumps(card), "format": "np"}}
+    for place, (layer, _) in enumerate(layers):
+        header[f"layer.{layer}"] = {
+            "dtype": "F32",
+            "shape": [len(index), d_model],
+            "data_offsets": [place * size, (place + 1) * size],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, block in _in_blocks(layers):
+            file.write(block.data)
+
+
+def _write_npz(
+    path: Path, card: dict[str, Any], index: pa.Table, d_model: int, layers: Layers
+) -> None:
+    shape = (len(index), d_model)
+    with zipfile.ZipFile(path, "w") as archive:
+        with archive.open("card.npy", "w") as member:
+            np.lib.format.write_array(member, np.array(json.dumps(card)), allow_pickle=False)
+        open_layer: int | None = None
+        file: IO[bytes] | None = None
+        for layer, block in _in_blocks(layers):
+            if layer != open_layer:
+                if file is not None:
+                    file.close()
+                open_layer = layer
+                file = archive.open(f"layer.{layer}.npy", "w", force_zip64=True)
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            assert file is not None
+            file.write(block.data)
+        if file is not None:
+            file.close()
+
+
+def _write_table(
+    path: Path,
+    card: dict[str, Any],
+    index: pa.Table,
+    d_model: int,
+    layers: Layers,
+    *,
+    open_writer: Callable[..., Any],
+) -> None:
+    schema = _table_schema(index, d_model).with_metadata({"card": json.dumps(card)})
+    with open_writer(str(path), schema) as writer:
+        for table in _tables(index, layers, schema):
+            writer.write_table(table)
+
+
+def _write_datasets(
+    path: Path, card: dict[str, Any], index: pa.Table, d_model: int, layers: Layers
+) -> None:
+    """By way of one Arrow stream, which the library maps and does not read."""
+    from datasets import Dataset, DatasetInfo, disable_progress_bars
+
+    disable_progress_bars()
+    path.mkdir()
+    streamed = path.with_name(f"{path.name}.arrow")
+    schema = _table_schema(index, d_model)
+    try:
+        with pa.ipc.new_stream(str(streamed), schema) as writer:
+            for table in _tables(index, layers, schema):
+                writer.write_table(table)
+        info = DatasetInfo(description=json.dumps(card), features=None)
+        Dataset.from_file(str(streamed), info=info).save_to_disk(str(path))
+    finally:
+        streamed.unlink(missing_ok=True)
+
+
+def _table_schema(index: pa.Table, d_model: int) -> pa.Schema:
+    vector = pa.field("vector", pa.list_(pa.float32(), d_model))
+    return pa.schema([*index.schema, pa.field("layer", pa.int16()), vector])
+
+
+def _tables(index: pa.Table, layers: Layers, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Some rows of a layer at a time, the index beside them."""
+    start, known = 0, None
+    for layer, block in _in_blocks(layers):
+        start = 0 if layer != known else start
+        known, count = layer, len(block)
+        part = index.slice(start, count)
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), block.shape[1])
+        columns = [*part.columns, pa.array(np.full(count, layer, np.int16)), vectors]
+        yield pa.table(columns, schema=schema)
+        start += count

@@ -1,0 +1,148 @@
+"""A folder to upload to the Hugging Face hub: direction.safetensors, card.json, and README.md, a
+model card with the hub's front matter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from axes.analysis.exchange.formats import safetensors_file
+from axes.analysis.exchange.formats.contents import Card, Contents, write_sidecar
+
+_DIRECTION = "direction.safetensors"
+# What the hub calls the licences of the registry's models; it takes lower-case SPDX names.
+_HUB_LICENSES = {
+    "apache-2.0": "apache-2.0",
+    "mit": "mit",
+    "llama 2 community license": "llama2",
+    "meta llama 3 community license": "llama3",
+    "gemma": "gemma",
+}
+
+
+def recognises(path: Path) -> bool:
+    """A folder with the two files that are read."""
+    return (path / _DIRECTION).is_file()
+
+
+def write(contents: Contents, path: Path) -> None:
+    """Write the folder."""
+    path.mkdir(exist_ok=True)
+    safetensors_file.write(contents, path / _DIRECTION)
+    write_sidecar(path, contents.cards)
+    (path / "README.md").write_text(_readme(contents.cards))
+
+
+def read(path: Path) -> Contents:
+    """Read the folder; what counts is in the safetensors file."""
+    return safetensors_file.read(path / _DIRECTION)
+
+
+def _readme(cards: Sequence[Card]) -> str:
+    from huggingface_hub import ModelCardData
+
+    card = cards[0]
+    space = card["space"] or {}
+    weights = space.get("license")
+    hub_license = _HUB_LICENSES.get((weights or "").lower(), "other")
+    source = (space.get("source") or "").removeprefix("hf:")
+    data = ModelCardData(
+        license=hub_license,
+        license_name=weights if hub_license == "other" and weights else None,
+        # The hub wants OWNER/NAME; a path or a wheel is none.
+        base_model=source if source.count("/") == 1 and not source.startswith("/") else None,
+        library_name="safety-axes",
+        tags=["activation-steering", "steering-vector", "interpretability", "safety-axes"],
+    )
+    lines = ["---", data.to_yaml(), "---", "", f"# {card['name']}", ""]
+    lines += _described(cards)
+    lines += ["", "## Evaluation", "", *_table(_evaluations(cards))]
+    lines += ["", "## Thresholds", "", *_table(_thresholds(cards))]
+    lines += ["", "## Limits", "", *(f"- {limit}" for limit in card["limits"])]
+    lines += ["", "## Use", "", *_use(cards)]
+    return "\n".join(lines) + "\n"
+
+
+def _described(cards: Sequence[Card]) -> Iterator[str]:
+    card = cards[0]
+    layers = ", ".join(str(one["layer"]) for one in cards)
+    licenses = card["license"]
+    facts = {
+        "kind, method": f"{card['kind']}, {card['method']}",
+        "model": f"{card['space_model']} ({card['space_model_id']})",
+        "revision": (card["space"] or {}).get("revision") or "none",
+        "layer": f"{layers}: {card['layer_convention']}",
+        "site, pooling, template": f"{card['site']}, {card['pooling']}, {card['template']}",
+        "fitted on": f"{card['prompt_set'] or 'not known'}: {card['positive_count']} positive and "
+        f"{card['negative_count']} negative prompts, rows {card['row_set_hash'] or 'not known'}",
+        "licence of the weights": licenses["weights"] or "not stated",
+        "licence of the prompts": ", ".join(licenses["prompts"]) or "not stated",
+    }
+    yield from _table([{"": name, "what": fact} for name, fact in facts.items()])
+
+
+def _evaluations(cards: Sequence[Card]) -> list[dict[str, Any]]:
+    return [
+        {
+            "layer": card["layer"],
+            "model": row["model"],
+            "prompts": row["prompt_set"],
+            "scorer": row["scorer"],
+            "metric": row["metric"],
+            "estimate": _figure(row["estimate"]),
+            "95 % interval": _interval(row["lower"], row["upper"]),
+            "in sample": {True: "yes", False: "no", None: ""}[row["is_in_sample"]],
+        }
+        for card in cards
+        for row in card["evaluation"]
+    ]
+
+
+def _thresholds(cards: Sequence[Card]) -> list[dict[str, Any]]:
+    return [
+        {
+            "layer": card["layer"],
+            "model": row["model"],
+            "method": row["method"],
+            "target": row["target"],
+            "threshold": _figure(row["threshold"]),
+            "fitted on": row["prompt_set"],
+        }
+        for card in cards
+        for row in card["calibration"]
+    ]
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    if not rows:
+        return ["None is stored."]
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
+
+
+def _interval(lower: float | None, upper: float | None) -> str:
+    return "none" if lower is None or upper is None else f"{lower:.4g} to {upper:.4g}"
+
+
+def _figure(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.4g}"
+
+
+def _use(cards: Sequence[Card]) -> list[str]:
+    name = "direction" if len(cards) == 1 else f"direction.{cards[0]['layer']}"
+    return [
+        "```python",
+        "import json",
+        "from safetensors.numpy import load_file",
+        "",
+        f'direction = load_file("{_DIRECTION}")["{name}"]  # [d_model], float32',
+        'card = json.load(open("card.json"))',
+        "projection = activation @ direction  # higher: the positive class",
+        "```",
+        "",
+        f"`axes import FOLDER --model {json.dumps(cards[0]['space_model'])}` brings it into a "
+        "warehouse of safety-axes.",
+    ]

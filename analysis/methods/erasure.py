@@ -1,0 +1,146 @@
+"""Erase a concept with one affine map, and see what a fresh probe still finds.
+
+LEACE (Belrose et al. 2023, arXiv 2306.03819): of all affine maps after which no linear predictor
+does better than a constant one on the fitted rows, the one that changes them least. With two
+classes it takes away one direction, obliquely: `x -> x - d (d' C^-1 (x - m)) / (d' C^-1 d)`, with
+`d` the difference in means, `C` the covariance and `m` the mean. Any functional in the place of
+`d' C^-1` makes the class means equal; this one moves the rows least on average. Taking
+away a direction `u` alone, `x -> x - u (u' (x - m))`, makes the means equal too where `u` is their
+difference; of any other direction it leaves what else tells the classes apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from axes.analysis.blocks import mean, project
+from axes.analysis.methods.covariance import shrunk_covariance
+from axes.analysis.methods.directions import difference_in_means, fit_direction
+from axes.analysis.methods.logistic import logistic_fitter
+from axes.analysis.stats.splits import grouped_folds
+from axes.warehouse.errors import LabelError
+from axes.warehouse.scratch import Rows
+
+_FOLDS = 4
+
+
+@dataclass(frozen=True)
+class Eraser:
+    """The map `x -> x - direction (functional . (x - mean))`."""
+
+    direction: Float[np.ndarray, " d_model"]
+    functional: Float[np.ndarray, " d_model"]
+    mean: Float[np.ndarray, " d_model"]
+
+    def apply(self, x: Float[np.ndarray, "row d_model"]) -> Float[np.ndarray, "row d_model"]:
+        """The rows without what is erased."""
+        return x - np.outer((x - self.mean) @ self.functional, self.direction)
+
+
+def leace(
+    x: Rows, labels: Bool[np.ndarray, " row"], where: Bool[np.ndarray, " row"] | None = None
+) -> Eraser:
+    """The least-squares eraser of two classes, its covariance shrunk (Ledoit and Wolf 2004)."""
+    covariance = shrunk_covariance(x, where)
+    difference = difference_in_means(x, labels, where).vector
+    functional = covariance.solve(difference)
+    return Eraser(difference, functional / (functional @ difference), covariance.mean)
+
+
+def removal(direction: Float[np.ndarray, " d_model"], mean: np.ndarray) -> Eraser:
+    """Takes away what lies along one unit direction."""
+    return Eraser(direction, direction, mean)
+
+
+@dataclass(frozen=True)
+class ErasureScores:
+    """Out-of-fold scores of linear probes trained on rows as they are, without the one direction,
+    and erased; the last two by probes on the eraser's own rows and on rows new to it (`_fresh`).
+    """
+
+    before: Float[np.ndarray, " row"]
+    direction_removed: Float[np.ndarray, " row"]
+    erased: Float[np.ndarray, " row"]
+    before_fresh: Float[np.ndarray, " row"]
+    direction_removed_fresh: Float[np.ndarray, " row"]
+    erased_fresh: Float[np.ndarray, " row"]
+
+
+def can_judge_erasure(labels: Bool[np.ndarray, " row"], groups: Int[np.ndarray, " row"]) -> bool:
+    """Whether each class lies in as many groups as there are folds."""
+    return min(len(np.unique(groups[labels == kind])) for kind in (True, False)) >= _FOLDS
+
+
+def erasure_scores(
+    x: Rows,
+    labels: Bool[np.ndarray, " row"],
+    groups: Int[np.ndarray, " row"],
+    *,
+    method: str = "mean_diff",
+    seed: int = 0,
+) -> ErasureScores:
+    """Judge each of four folds of whole groups by probes that have not seen it.
+
+    Raises `LabelError` where a class lies in fewer than four groups.
+
+    A probe on the eraser's own rows can find nothing there by construction, and finds little on
+    other rows. The fresh probe is trained on two of the other folds, the direction and the eraser
+    are fitted on the third: what it finds is what the eraser missed. `before_fresh` is trained on
+    the same two folds, to compare with. Every row is scored about the middle of its probe's classes
+    in standard deviations of its training rows, so that folds compare.
+    """
+    if not can_judge_erasure(labels, groups):
+        raise LabelError(f"erasure is judged on {_FOLDS} folds, and a class lies in fewer groups")
+    folds = grouped_folds(labels, groups, fold_count=_FOLDS, seed=seed)
+    names = np.unique(folds)
+    scores = {field.name: np.zeros(len(labels)) for field in fields(ErasureScores)}
+    for turn, name in enumerate(names):
+        judged, apart = folds == name, folds == names[(turn + 1) % len(names)]
+        for suffix, fitted, trained in (
+            ("", ~judged, ~judged),
+            ("_fresh", apart, ~judged & ~apart),
+        ):
+            direction = fit_direction(method, x, labels, groups, fitted).vector
+            states = {
+                "before": None,
+                "direction_removed": removal(direction, mean(x, fitted)),
+                "erased": leace(x, labels, fitted),
+            }
+            for state, eraser in states.items():
+                found = _probe(_Erased(x, eraser), labels, trained, judged)
+                scores[state + suffix][judged] = found
+    return ErasureScores(**scores)
+
+
+@dataclass(frozen=True)
+class _Erased:
+    """Rows as an eraser leaves them, made block by block."""
+
+    x: Rows
+    eraser: Eraser | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.x.shape
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        return self.x[part] if self.eraser is None else self.eraser.apply(self.x[part])
+
+
+def _probe(
+    x: Any,
+    labels: Bool[np.ndarray, " row"],
+    trained: Bool[np.ndarray, " row"],
+    judged: Bool[np.ndarray, " row"],
+) -> Float[np.ndarray, " judged"]:
+    """Scores of the judged rows by a logistic regression on the trained ones."""
+    scores = project(x, logistic_fitter(x, trained)(labels))
+    middle = (scores[trained & labels].mean() + scores[trained & ~labels].mean()) / 2
+    return (scores[judged] - middle) / (scores[trained].std() or 1.0)

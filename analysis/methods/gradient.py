@@ -1,0 +1,186 @@
+"""A map trained by mini-batch gradient descent: full, of low rank, or with a hidden layer.
+
+Adam on the mean squared error (Kingma and Ba 2015); nothing is penalised, the number of epochs is
+what is chosen, by early stopping on held-out rows. `x` is standardised by dimension, so that a few
+massive ones do not set the step, and `y` scaled as a whole, so that the loss is the one that ridge
+minimises; both are folded into the map that is returned. With a hidden layer the map is
+`x W + b + relu(x A + a) B`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from axes.analysis.blocks import blocks, mean, take
+from axes.analysis.methods.affine_map import Alignment, HiddenLayer
+from axes.warehouse.scratch import Rows
+
+if TYPE_CHECKING:
+    import torch
+
+_BATCH_ROWS, _MOST_EPOCHS, _PATIENCE = 64, 200, 8
+# A step moves every weight alike, so what a unit sums over its inputs moves with their number:
+# the step of a layer is this over its inputs (Yang and Hu 2021).
+_STEP, _LARGEST_STEP = 0.1, 0.01
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is trained: `rank` None for full weights, `hidden_width` None for no hidden layer."""
+
+    rank: int | None = None
+    hidden_width: int | None = None
+
+
+def choose_epochs(
+    x: Rows,
+    y: Rows,
+    fitted: Bool[np.ndarray, " row"],
+    held_out: Bool[np.ndarray, " row"],
+    shape: Shape,
+    *,
+    seed: int = 0,
+) -> int:
+    """Train until the error on held-out rows has not fallen for eight epochs; the best epoch."""
+    model = _Model(x, y, fitted, shape, seed)
+    best, best_error = 0, model.error(x, y, held_out)
+    for epoch in range(1, _MOST_EPOCHS + 1):
+        model.run_epoch()
+        error = model.error(x, y, held_out)
+        if error < best_error:
+            best, best_error = epoch, error
+        if epoch - best >= _PATIENCE:
+            break
+    return best
+
+
+def train(
+    x: Rows, y: Rows, where: Bool[np.ndarray, " row"], shape: Shape, epochs: int, *, seed: int = 0
+) -> Alignment:
+    """Train for a number of epochs on the rows `where` is true; none gives the mean."""
+    model = _Model(x, y, where, shape, seed)
+    for _ in range(epochs):
+        model.run_epoch()
+    return model.alignment()
+
+
+class _Model:
+    """The parameters in torch, and the rows that they are trained on."""
+
+    def __init__(
+        self, x: Rows, y: Rows, where: Bool[np.ndarray, " row"], shape: Shape, seed: int
+    ) -> None:
+        import torch
+
+        self._x, self._y, self._rows = x, y, np.flatnonzero(where)
+        self._mean_x, self._mean_y = mean(x, where), mean(y, where)
+        self._scale_x = np.sqrt(_mean_square(x, self._mean_x, where))
+        self._scale_x[self._scale_x == 0] = 1.0
+        self._scale_y = float(np.sqrt(_mean_square(y, self._mean_y, where).mean())) or 1.0
+        self._random = np.random.default_rng(seed)
+        width, targets = x.shape[1], y.shape[1]
+        self._weights: list[torch.Tensor] = []
+        if shape.rank is None:
+            self._weights = [torch.zeros(width, targets)]
+        else:
+            self._weights = [self._draw(width, shape.rank), torch.zeros(shape.rank, targets)]
+        # The map starts at the mean: what is trained last, the output, starts at zero.
+        self._hidden: list[torch.Tensor] = []
+        if shape.hidden_width is not None:
+            hidden = shape.hidden_width
+            self._hidden = [
+                self._draw(width, hidden),
+                torch.zeros(hidden),
+                torch.zeros(hidden, targets),
+            ]
+        self._bias = torch.zeros(targets)
+        parameters = [*self._weights, *self._hidden, self._bias]
+        for parameter in parameters:
+            parameter.requires_grad_()
+        self._optimiser = torch.optim.Adam(
+            {"params": [parameter], "lr": _learning_rate(parameter)} for parameter in parameters
+        )
+
+    def run_epoch(self) -> None:
+        """One pass over the rows in a new order."""
+        for batch in self._batches():
+            rows, targets = self._scaled(*batch)
+            self._optimiser.zero_grad()
+            (self._forward(rows) - targets).square().mean().backward()
+            self._optimiser.step()
+
+    def error(self, x: Rows, y: Rows, where: Bool[np.ndarray, " row"]) -> float:
+        """Squared error on other rows, in the scaled units."""
+        import torch
+
+        total = 0.0
+        with torch.no_grad():
+            for batch in blocks(x, y, where=where):
+                rows, targets = self._scaled(*batch)
+                total += float((self._forward(rows) - targets).double().square().sum())
+        return total
+
+    def alignment(self) -> Alignment:
+        """The map in the units of the activations."""
+        weights, *rest = (part.detach().double().numpy() for part in self._weights)
+        for factor in rest:
+            weights = weights @ factor
+        weights = weights * self._scale_y / self._scale_x[:, None]
+        bias = self._bias.detach().double().numpy() * self._scale_y
+        intercept = self._mean_y + bias - self._mean_x @ weights
+        return Alignment(weights, intercept, None, self._hidden_layer())
+
+    def _hidden_layer(self) -> HiddenLayer | None:
+        if not self._hidden:
+            return None
+        inner, offset, output = (part.detach().double().numpy() for part in self._hidden)
+        inner = inner / self._scale_x[:, None]
+        offset = offset - self._mean_x @ inner
+        on = np.zeros(len(offset))
+        for batch, _ in self._batches():
+            on += (batch @ inner + offset > 0).sum(axis=0)
+        return HiddenLayer(inner, offset, output * self._scale_y, on / len(self._rows))
+
+    def _forward(self, rows: torch.Tensor) -> torch.Tensor:
+        mapped = rows
+        for factor in self._weights:
+            mapped = mapped @ factor
+        if self._hidden:
+            inner, offset, output = self._hidden
+            mapped = mapped + (rows @ inner + offset).relu() @ output
+        return mapped + self._bias
+
+    def _scaled(self, x: np.ndarray, y: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        rows, targets = (x - self._mean_x) / self._scale_x, (y - self._mean_y) / self._scale_y
+        return torch.from_numpy(rows).float(), torch.from_numpy(targets).float()
+
+    def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        order = self._random.permutation(self._rows)
+        for start in range(0, len(order), _BATCH_ROWS):
+            part = np.sort(order[start : start + _BATCH_ROWS])
+            yield take(self._x, part)[:], take(self._y, part)[:]
+
+    def _draw(self, width: int, count: int) -> torch.Tensor:
+        import torch
+
+        drawn = self._random.standard_normal((width, count)) / np.sqrt(width)
+        return torch.from_numpy(drawn).float()
+
+
+def _learning_rate(parameter: torch.Tensor) -> float:
+    inputs = parameter.shape[0] if parameter.ndim > 1 else 1
+    return min(_STEP / inputs, _LARGEST_STEP)
+
+
+def _mean_square(
+    x: Rows, centre: Float[np.ndarray, " d_model"], where: Bool[np.ndarray, " row"]
+) -> Float[np.ndarray, " d_model"]:
+    total = sum(np.square(block - centre).sum(axis=0) for (block,) in blocks(x, where=where))
+    return np.asarray(total) / where.sum()

@@ -1,0 +1,84 @@
+"""Choose a layer without looking at the rows it is judged on: nested, grouped cross-validation.
+
+The best layer of many, picked on the prompts it is shown with, is an upper end and no result. Here
+every outer fold is judged at the layer that did best in an inner cross-validation of the other
+folds, by a direction fitted on those; nothing of the fold is seen before (Varma and Simon 2006).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from axes.analysis.methods.nulls import fitted_scores
+from axes.analysis.stats.auroc import auroc
+from axes.analysis.stats.splits import grouped_folds
+from axes.warehouse.scratch import Rows
+
+
+@dataclass(frozen=True)
+class LayerSelection:
+    """Scores of every row, and AUROCs by layer.
+
+    `nested`: at the layer chosen without the row's fold. `cross_validated`: at each layer, out of
+    fold. Both in standard deviations of the training rows, about the middle of their classes, so
+    that folds compare. `in_sample` is the AUROC of a direction on the rows it was fitted on.
+    """
+
+    nested: Float[np.ndarray, " row"]
+    chosen_layers: Int[np.ndarray, " fold"]
+    cross_validated: Float[np.ndarray, "layer row"]
+    in_sample: Float[np.ndarray, " layer"]
+
+
+def select_layers(
+    layers: Iterable[Rows],
+    labels: Bool[np.ndarray, " row"],
+    groups: Int[np.ndarray, " row"],
+    *,
+    method: str = "mean_diff",
+    seed: int = 0,
+) -> LayerSelection:
+    """Judge every layer's direction of a method, and the choice among them, out of fold.
+
+    `layers` gives one matrix of the same rows a layer, one at a time. Ties between layers go to the
+    first.
+    """
+    folds = grouped_folds(labels, groups, seed=seed)
+    names = np.unique(folds)
+    inner = np.full((len(names), len(labels)), -1)
+    for index, name in enumerate(names):
+        seen = folds != name
+        inner[index, seen] = grouped_folds(labels[seen], groups[seen], seed=seed + 1)
+    parts = [(index, part) for index in range(len(names)) for part in range(inner[index].max() + 1)]
+    fits = np.stack(
+        [(folds != names[index]) & (inner[index] != part) for index, part in parts]
+        + [folds != name for name in names]
+        + [np.ones(len(labels), dtype=bool)]
+    )
+    rows, fold_of_row = np.arange(len(labels)), np.searchsorted(names, folds)
+    inner_areas, outer_scores, in_sample = [], [], []
+    for x in layers:
+        scores = fitted_scores(x, np.tile(labels, (len(fits), 1)), fits, method, groups)
+        within = np.full(inner.shape, np.nan)
+        for (index, part), fitted in zip(parts, scores[: len(parts)], strict=True):
+            within[index, inner[index] == part] = fitted[inner[index] == part]
+        inner_areas.append(
+            [
+                auroc(judged[folds != name], labels[folds != name])
+                for judged, name in zip(within, names, strict=True)
+            ]
+        )
+        of_fold = scores[len(parts) : -1]
+        widths = np.array(
+            [one[folds != name].std() for one, name in zip(of_fold, names, strict=True)]
+        )
+        outer_scores.append((of_fold / widths[:, None])[fold_of_row, rows])
+        in_sample.append(auroc(scores[-1], labels))
+    chosen = np.argmax(np.array(inner_areas), axis=0)
+    cross_validated = np.stack(outer_scores)
+    nested = cross_validated[chosen[fold_of_row], rows]
+    return LayerSelection(nested, chosen, cross_validated, np.array(in_sample))

@@ -1,0 +1,64 @@
+"""Logistic regression with an L2 penalty, as a direction and as a probe.
+
+Minimise `mean(log(1 + exp(-+(z w + b)))) + penalty / 2 |w|^2` with `z` the standardised rows and a
+free `b`; the direction is `w` over the scales, so that `x . direction` ranks as the probe does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy.optimize
+from jaxtyping import Bool, Float
+from scipy.special import expit
+
+from axes.analysis.blocks import blocks, mean
+from axes.warehouse.scratch import Rows
+
+PENALTY = 0.1
+
+
+def logistic_fitter(
+    x: Rows, where: Bool[np.ndarray, " row"] | None = None, *, penalty: float = PENALTY
+) -> Callable[[Bool[np.ndarray, " row"]], Float[np.ndarray, " d_model"]]:
+    """Labels of all rows -> weights in the units of `x`, fitted on those `where` is true.
+
+    Standardising uses those rows too, and no label. Weights are zero where no direction lowers the
+    loss.
+    """
+    centre, scale = mean(x, where), _scale(x, where)
+
+    def fit(labels: Bool[np.ndarray, " row"]) -> Float[np.ndarray, " d_model"]:
+        share = float(np.clip(mean(labels[:, None], where)[0], 1e-12, 1 - 1e-12))
+        start = np.append(np.zeros(len(centre)), np.log(share / (1 - share)))
+
+        def loss(point: np.ndarray) -> tuple[float, np.ndarray]:
+            weights, offset = point[:-1] / scale, point[-1] - centre @ (point[:-1] / scale)
+            total, slope, slope_offset, count = 0.0, np.zeros(len(centre)), 0.0, 0
+            for block, kind in blocks(x, labels, where=where):
+                margins = block @ weights + offset
+                errors = expit(margins) - kind
+                total += float(np.logaddexp(0.0, np.where(kind, -margins, margins)).sum())
+                slope += errors @ block
+                slope_offset += float(errors.sum())
+                count += len(block)
+            slope = (slope - slope_offset * centre) / scale
+            value = total / count + penalty / 2 * float(point[:-1] @ point[:-1])
+            return value, np.append(slope / count + penalty * point[:-1], slope_offset / count)
+
+        found = scipy.optimize.minimize(
+            loss, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-7, "ftol": 1e-13}
+        )
+        return found.x[:-1] / scale
+
+    return fit
+
+
+def _scale(x: Rows, where: Bool[np.ndarray, " row"] | None) -> Float[np.ndarray, " d_model"]:
+    centre, total, count = mean(x, where), np.zeros(x.shape[1]), 0
+    for (block,) in blocks(x, where=where):
+        total += np.square(block - centre).sum(axis=0)
+        count += len(block)
+    scale = np.sqrt(total / count)
+    return np.where(scale > 0, scale, 1.0)

@@ -1,0 +1,213 @@
+"""Ridge regression between two spaces: every lambda from one eigendecomposition.
+
+Minimise `sum |x W + b - y|^2 + lambda |W|^2` over `W` and the free `b`. With sums about the
+means `S_xx = U diag(s) U'`, the weights are `W = U diag(1 / (s + lambda)) U' S_xy` (Hoerl and
+Kennard 1970). Where there are fewer rows than dimensions the decomposition is that of the rows' own
+products, `X X' = Q diag(s) Q'`, and `W = X' Q diag(1 / (s + lambda)) Q' Y`: the same weights from a
+smaller matrix. Both are `basis @ diag(1 / (s + lambda)) @ rotated`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from axes.analysis.blocks import blocks, mean
+from axes.analysis.methods.affine_map import Alignment
+from axes.analysis.methods.moments import MomentFitter, Moments, cross_products
+from axes.warehouse.scratch import Rows
+
+# Ten to the -2, -1.5, ..., 8: lambda is in squared units of the activations.
+LAMBDA_GRID = tuple(float(value) for value in np.logspace(-2, 8, 21))
+
+Mask = Bool[np.ndarray, " row"]
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """How the rows of one space spread about their mean; `rotation` is set with few rows."""
+
+    mean: Float[np.ndarray, " d_model"]
+    values: Float[np.ndarray, " component"]
+    basis: Float[np.ndarray, "d_model component"]
+    rotation: Float[np.ndarray, "row component"] | None = None
+
+    @classmethod
+    def of_products(
+        cls, mean: Float[np.ndarray, " d_model"], products: Float[np.ndarray, "d_model d_model"]
+    ) -> Spectrum:
+        """From the sums of products about the mean."""
+        values, vectors = np.linalg.eigh(products)
+        return cls(mean, values.clip(min=0.0), vectors)
+
+    @classmethod
+    def of_few_rows(cls, x: Rows, where: Mask | None = None) -> Spectrum:
+        """From the rows themselves, where there are fewer of them than dimensions."""
+        centre = mean(x, where)
+        centred = np.concatenate([block - centre for (block,) in blocks(x, where=where)])
+        values, rotation = np.linalg.eigh(centred @ centred.T)
+        return cls(centre, values.clip(min=0.0), centred.T @ rotation, rotation)
+
+
+@dataclass(frozen=True)
+class RidgePath:
+    """The weights for every lambda; `totals`: sum of squares of each `y` about its mean."""
+
+    spectrum: Spectrum
+    count: int
+    mean_y: Float[np.ndarray, " d_reference"]
+    rotated: Float[np.ndarray, "component d_reference"]
+    totals: Float[np.ndarray, " d_reference"]
+
+    @classmethod
+    def of_moments(cls, moments: Moments) -> RidgePath:
+        """From accumulated sums."""
+        spectrum = Spectrum.of_products(moments.mean_x, moments.xx)
+        rotated = spectrum.basis.T @ moments.xy
+        return cls(spectrum, moments.count, moments.mean_y, rotated, moments.yy.diagonal())
+
+    @classmethod
+    def of_rows(
+        cls, x: Rows, y: Rows, where: Mask | None = None, spectrum: Spectrum | None = None
+    ) -> RidgePath:
+        """From rows, the cheaper way; `spectrum` saves the decomposition where it is known.
+
+        >>> x = np.array([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]])
+        >>> RidgePath.of_rows(x, x).solve(0.5).apply(x)[:, 0].round(6).tolist()
+        [0.2, 1.8]
+        """
+        count = len(x) if where is None else int(where.sum())
+        if spectrum is None and count >= x.shape[1]:
+            fitter = MomentFitter(x.shape[1], y.shape[1])
+            return cls.of_moments(fitter.update_all(x, y, where).moments())
+        spectrum = spectrum or Spectrum.of_few_rows(x, where)
+        mean_y = mean(y, where)
+        totals = np.zeros(len(mean_y))
+        for (target,) in blocks(y, where=where):
+            totals += np.square(target - mean_y).sum(axis=0)
+        if spectrum.rotation is None:
+            rotated = spectrum.basis.T @ cross_products(x, y, spectrum.mean, mean_y, where=where)
+        else:
+            targets = np.concatenate([block - mean_y for (block,) in blocks(y, where=where)])
+            rotated = spectrum.rotation.T @ targets
+        return cls(spectrum, count, mean_y, rotated, totals)
+
+    @property
+    def scale(self) -> Float[np.ndarray, " component"]:
+        """`S_xy' (S_xx + lambda)^-1 S_xy == rotated' diag(scale / (values + lambda)) rotated`."""
+        values = self.spectrum.values
+        return np.ones_like(values) if self.spectrum.rotation is None else values
+
+    def solve(self, ridge_lambda: float) -> Alignment:
+        """The minimiser for one lambda."""
+        shrunk = self.rotated / (self.spectrum.values + ridge_lambda)[:, None]
+        weights = self.spectrum.basis @ shrunk
+        return Alignment(weights, self.mean_y - self.spectrum.mean @ weights, ridge_lambda)
+
+    def carry(
+        self, direction: Float[np.ndarray, " d_model"], ridge_lambda: float
+    ) -> Float[np.ndarray, " d_reference"]:
+        """What `solve(ridge_lambda).carry` gives, without forming the weights."""
+        shrunk = direction @ self.spectrum.basis / (self.spectrum.values + ridge_lambda)
+        return shrunk @ self.rotated
+
+    def pull_back(
+        self, axis: Float[np.ndarray, " d_reference"], ridge_lambda: float
+    ) -> Float[np.ndarray, " d_model"]:
+        """`v` so that `align(x) @ axis` is `x @ v` and a constant, without forming the weights."""
+        return self.spectrum.basis @ (self.rotated @ axis / (self.spectrum.values + ridge_lambda))
+
+    def cross_validated_errors(
+        self, lambdas: Sequence[float] = LAMBDA_GRID
+    ) -> Float[np.ndarray, " lambda"]:
+        """Generalised cross-validation, `(SSE / n) / (1 - df / n)^2` (Golub, Heath, Wahba 1979).
+
+        `df` is one for the intercept plus `sum s / (s + lambda)`. No row is read again. Infinite
+        where the fit uses up all degrees of freedom.
+        """
+        values, power = self.spectrum.values, self.scale * np.square(self.rotated).sum(axis=1)
+        found = []
+        for ridge_lambda in lambdas:
+            sums = values + ridge_lambda
+            error = self.totals.sum() - (power * (values + 2 * ridge_lambda) / sums**2).sum()
+            left = 1 - (1 + (values / sums).sum()) / self.count
+            found.append(error / self.count / left**2 if left > 0 else np.inf)
+        return np.array(found)
+
+    def held_out_errors(
+        self, x: Rows, y: Rows, where: Mask, lambdas: Sequence[float] = LAMBDA_GRID
+    ) -> Float[np.ndarray, " lambda"]:
+        """Squared error of every lambda's map on rows that were not fitted, in one pass.
+
+        From the sums of products of those rows where that takes fewer operations than mapping the
+        rows once for each lambda.
+        """
+        rows, width, targets = int(where.sum()), x.shape[1], y.shape[1]
+        components = len(self.spectrum.values)
+        mapped = rows * components * (width + len(lambdas) * targets)
+        summed = rows * width * (width / 2 + targets)
+        summed += components * (width * (width + components + targets) + components * targets / 2)
+        if mapped <= summed:
+            return self._errors_by_rows(x, y, where, lambdas)
+        return self._errors_by_sums(x, y, where, lambdas)
+
+    def _errors_by_rows(
+        self, x: Rows, y: Rows, where: Mask, lambdas: Sequence[float]
+    ) -> Float[np.ndarray, " lambda"]:
+        found = np.zeros(len(lambdas))
+        for block, target in blocks(x, y, where=where):
+            rotated, centred = (
+                (block - self.spectrum.mean) @ self.spectrum.basis,
+                target - self.mean_y,
+            )
+            for index, ridge_lambda in enumerate(lambdas):
+                shrunk = rotated / (self.spectrum.values + ridge_lambda)
+                found[index] += np.square(shrunk @ self.rotated - centred).sum()
+        return found
+
+    def _errors_by_sums(
+        self, x: Rows, y: Rows, where: Mask, lambdas: Sequence[float]
+    ) -> Float[np.ndarray, " lambda"]:
+        """`|Y|^2 - 2 tr(W' X'Y) + tr(W' X'X W)` with `W` in the eigenbasis."""
+        basis = self.spectrum.basis
+        centre, total = self.spectrum.mean, 0.0
+        xx = np.zeros((len(centre), len(centre)))
+        xy = np.zeros((len(centre), len(self.mean_y)))
+        for block, target in blocks(x, y, where=where):
+            rows, targets = block - centre, target - self.mean_y
+            xx += rows.T @ rows
+            xy += rows.T @ targets
+            total += float(np.square(targets).sum())
+        linear = np.einsum("ij,ij->i", basis.T @ xy, self.rotated)
+        quadratic = (basis.T @ xx @ basis) * (self.rotated @ self.rotated.T)
+        shrinkages = [1 / (self.spectrum.values + ridge_lambda) for ridge_lambda in lambdas]
+        return np.array(
+            [total - 2 * each @ linear + each @ quadratic @ each for each in shrinkages]
+        )
+
+
+class RidgeFitter(MomentFitter):
+    """Accumulates pairs `(x, y)`; `solve` gives the map for a lambda."""
+
+    _path: RidgePath | None = None
+
+    def update(
+        self, x: Float[np.ndarray, "row d_model"], y: Float[np.ndarray, "row d_reference"]
+    ) -> Self:
+        """Add rows, in float64."""
+        self._path = None
+        return super().update(x, y)
+
+    def path(self) -> RidgePath:
+        """The maps of the rows so far; the eigendecomposition is done once and kept."""
+        if self._path is None:
+            self._path = RidgePath.of_moments(self.moments())
+        return self._path
+
+    def solve(self, ridge_lambda: float) -> Alignment:
+        """The minimiser for one lambda."""
+        return self.path().solve(ridge_lambda)

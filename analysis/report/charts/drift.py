@@ -1,0 +1,105 @@
+"""Does one class drift away from the other while models speak: the curves of `axes drift`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import altair as alt
+
+from axes.analysis.report.charts.panels import colours, in_order, number, panels, word
+from axes.analysis.report.charts.theme import REFERENCE
+from axes.analysis.report.section import Row, Section
+
+STATEMENT = """
+with latest as (
+    select arg_max(analyses.drift_id, runs.started_at) as drift_id
+    from v_drift as analyses
+    inner join runs on analyses.run_id = runs.run_id
+    where analyses.axis_id = '{universal}'
+    group by
+        analyses.model_id, analyses.prompt_set, analyses.labeler, analyses.template,
+        analyses.max_new_tokens
+)
+
+select
+    analyses.model, analyses.prompt_set, analyses.template, analyses.max_new_tokens,
+    coalesce(analyses.labeler, 'label of the prompt') as labeler,
+    replace(curves.curve, '_', ' ') as curve, curves.step, curves.estimate,
+    curves.band_lower, curves.band_upper, curves.positive_count, curves.negative_count
+from v_drift_curve as curves
+inner join latest on curves.drift_id = latest.drift_id
+inner join v_drift as analyses on curves.drift_id = analyses.drift_id
+where curves.control = 'none' and curves.estimate is not null
+order by
+    curve, analyses.model, analyses.prompt_set, analyses.template, analyses.max_new_tokens,
+    labeler, curves.step
+"""
+
+
+def chart(rows: Sequence[Row]) -> alt.FacetChart:
+    """A panel for each curve and analysis, with the band that holds the whole curve."""
+    curves = in_order(rows, "curve")
+    x = alt.X("step:Q", title="generated token")
+    color = alt.Color("curve:N", title=None, scale=colours(curves), legend=None)
+    nothing = (
+        alt.Chart()
+        .transform_calculate(nothing="datum.curve == 'running auroc' ? 0.5 : 0")
+        .mark_line(style=REFERENCE)
+        .encode(x=x, y="nothing:Q")
+    )
+    bands = (
+        alt.Chart()
+        .mark_area(opacity=0.2)
+        .encode(
+            x=x,
+            y=alt.Y("band_lower:Q", title=None).scale(zero=False),
+            y2="band_upper:Q",
+            color=color,
+        )
+    )
+    lines = (
+        alt.Chart()
+        .mark_line()
+        .encode(
+            x=x,
+            y=alt.Y("estimate:Q", title=None),
+            color=color,
+            tooltip=[
+                word("curve"),
+                word("step"),
+                number("estimate"),
+                number("band_lower"),
+                number("band_upper"),
+                word("positive_count", "completions, positive class"),
+                word("negative_count", "completions, negative class"),
+            ],
+        )
+    )
+    by = (
+        "datum.curve + ' of ' + datum.model + ' on ' + datum.prompt_set + ' | '"
+        " + datum.template + ', ' + datum.max_new_tokens + ' tokens, by ' + datum.labeler"
+    )
+    return panels(
+        nothing,
+        bands,
+        lines,
+        by=by,
+        height=170,
+        width=300,
+        margin=0,
+        gutter=60,
+        independent=("x", "y"),
+    )
+
+
+SECTION = Section(
+    name="drift",
+    title="Drift",
+    reading="`mean difference`: mean projection of the positive class less that of the negative, "
+    "token by token. `running auroc`: how well the mean projection so far tells the classes. The "
+    "band is simultaneous: with 95 % confidence it holds the whole curve. Whether the difference "
+    'is drift is for the controls to say: see the claims above, and `axes sql "from v_drift"`.',
+    statement=STATEMENT,
+    missing="No drift was analysed on this axis: run `axes drift --axis {axis}`.",
+    draw=chart,
+)

@@ -1,0 +1,195 @@
+"""A report as one HTML file that loads nothing: the same rows give the same bytes.
+
+Charts are Vega-Lite specifications with their rows beside them; the libraries that draw them are
+part of the file (vl-convert's bundle), and its content security policy forbids every request.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import jinja2
+import pyarrow as pa
+import vl_convert
+from markupsafe import Markup, escape
+
+from axes.analysis.report.charts.theme import PAGE
+from axes.analysis.report.contents import PARTS
+from axes.analysis.report.section import Answer, ask, study_definition, study_names
+from axes.warehouse.connection import Connection
+
+# Run at the end of the bundle, where the libraries have these names.
+_SET_GLOBALLY = "window.vegaEmbed = vegaEmbed;"
+_TEMPLATES = Path(__file__).parent / "templates"
+_VERDICTS = {"supported": "supported", "not supported": "refuted", "undecided": "undecided"}
+# A text longer than this may be broken over lines.
+_NAME_LENGTH = 42
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One cell of a table: `value` is what it is sorted by, where that is not its text."""
+
+    text: str
+    kind: str
+    value: str | None = None
+
+
+def write_page(
+    connection: Connection, study_id: str, output: Path, *, warnings: Sequence[str]
+) -> Path:
+    """Write the page of a study, the warnings above all else, and return its path."""
+    names = study_names(connection, study_id)
+    parts = {
+        title: [_view(ask(connection, section, names)) for section in sections]
+        for title, sections in PARTS.items()
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    definition = study_definition(connection, study_id)
+    page = environment.get_template("report.html").render(
+        title=f"Study {definition['label']}: {', '.join(definition['models'])}",
+        summary=_summary(definition),
+        study_id=study_id,
+        version=version("safety-axes"),
+        warnings=[_marked(warning) for warning in warnings],
+        parts=parts,
+        config=_embedded(PAGE),
+        style=Markup((_TEMPLATES / "report.css").read_text()),
+        library=Markup(drawing_library()),
+        script=Markup((_TEMPLATES / "report.js").read_text()),
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(page, encoding="utf-8")
+    return output
+
+
+@cache
+def drawing_library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script that sets `vegaEmbed`."""
+    bundle = vl_convert.javascript_bundle(_SET_GLOBALLY, vega_lite_version())
+    # Its names stay its own; a closing tag within a string would end the script element.
+    return "(() => {" + bundle.replace("</script", "<\\/script") + "})();"
+
+
+def vega_lite_version() -> str:
+    """The version that Altair writes, as vl-convert names it."""
+    return alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
+
+
+def specification(answer: Answer) -> dict[str, Any]:
+    """The Vega-Lite specification of a section that has rows and a chart, without the rows."""
+    assert answer.section.draw is not None
+    chart = answer.section.draw(answer.table.to_pylist())
+    spec = chart.properties(description=_alternative(answer)).to_dict()
+    for needless in ("$schema", "config"):
+        spec.pop(needless, None)
+    return spec
+
+
+def columns(table: pa.Table) -> dict[str, Any]:
+    """The rows column by column; text as its distinct values and the place of each row's."""
+    found: dict[str, Any] = {}
+    for name in table.column_names:
+        values = table.column(name).to_pylist()
+        if pa.types.is_string(table.schema.field(name).type):
+            distinct = list(dict.fromkeys(value for value in values if value is not None))
+            place = {value: index for index, value in enumerate(distinct)}
+            found[name] = {"values": distinct, "places": [place.get(value) for value in values]}
+        else:
+            found[name] = [_finite(value) for value in values]
+    return found
+
+
+def _view(answer: Answer) -> dict[str, Any]:
+    """What the template shows of a section."""
+    section, table = answer.section, answer.table
+    view = {
+        "name": section.name,
+        "title": section.title,
+        "reading": _marked(answer.reading),
+        "missing": _marked(answer.missing),
+        "statement": answer.statement,
+        "row_count": table.num_rows,
+        "alternative": _alternative(answer),
+        "spec": None,
+    }
+    if not table.num_rows:
+        return view
+    if section.draw is not None:
+        embedded = {
+            "spec": _embedded(specification(answer)),
+            "rows": _embedded(columns(table)),
+        }
+        return view | embedded
+    return view | {
+        "header": [name.replace("_", " ") for name in table.column_names],
+        "cells": [[_cell(value) for value in row.values()] for row in table.to_pylist()],
+    }
+
+
+def _alternative(answer: Answer) -> str:
+    """What a reader who does not see the chart or table is told of it."""
+    if answer.section.draw is None:
+        return f"Table: {answer.section.title}"
+    return f"Chart: {answer.section.title}. Its {answer.table.num_rows} rows are listed below it."
+
+
+def _summary(definition: Mapping[str, Any]) -> str:
+    """The study in one sentence."""
+    judged = ", ".join(dict.fromkeys((definition["prompts"], *definition["evaluate"])))
+    return (
+        f"{len(definition['models'])} models; directions by {definition['direction']} of "
+        f"{definition['prompts']}, aligned ({definition['alignment']}) to "
+        f"{definition['reference']} on {definition['align']}, judged on {judged}."
+    )
+
+
+def _cell(value: Any) -> _Cell:
+    if value is None:
+        return _Cell("", "name", "")
+    if isinstance(value, bool):
+        return _Cell("yes" if value else "no", "name")
+    if isinstance(value, int):
+        return _Cell(f"{value:,}", "number", str(value))
+    if isinstance(value, float):
+        is_extreme = abs(value) >= 1e4 or 0 < abs(value) < 1e-3
+        return _Cell(f"{value:.3g}" if is_extreme else f"{value:.3f}", "number", repr(value))
+    if isinstance(value, datetime):
+        return _Cell(f"{value:%Y-%m-%d %H:%M}", "name", value.isoformat())
+    text = str(value)
+    if text in _VERDICTS:
+        return _Cell(text, f"name {_VERDICTS[text]}")
+    return _Cell(text, "name" if len(text) <= _NAME_LENGTH else "text")
+
+
+def _marked(text: str) -> Markup:
+    """Text with `code` as HTML."""
+    pieces = text.split("`")
+    return Markup("").join(
+        Markup(f"<code>{escape(piece)}</code>") if place % 2 else escape(piece)
+        for place, piece in enumerate(pieces)
+    )
+
+
+def _embedded(value: Any) -> Markup:
+    """JSON that may stand within a script element."""
+    written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(written.replace("<", "\\u003c"))
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

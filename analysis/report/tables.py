@@ -1,0 +1,280 @@
+"""The tables of a study: what each is asked with, and how it is read."""
+
+from __future__ import annotations
+
+from axes.analysis.report.section import Section
+
+STUDY_TABLE = """
+select
+    model, prompt_set, is_in_sample as in_sample, layer, native,
+    format('{:.3f} to {:.3f}', native_lower, native_upper) as native_95,
+    universal,
+    format('{:.3f} to {:.3f}', universal_lower, universal_upper) as universal_95,
+    coalesce(format('{:.3f} to {:.3f}', universal_least, universal_greatest), 'not measured')
+        as universal_moves, moved_most_by,
+    leave_one_out, native_cross_validated as native_cv, null_cross_validated as cv_null_95,
+    bag_of_words
+from v_study
+where study_id = '{study_id}'
+order by prompt_set, model
+"""
+
+SENSITIVITY_TABLE = """
+select
+    model, prompt_set, figure, setting, own, least, greatest, spread, value_at_least,
+    value_at_greatest, cosine_at_least,
+    format('{:.2f} to {:.2f}', cosine_least, cosine_greatest) as cosine
+from v_sensitivity
+where study_id = '{study_id}'
+order by prompt_set, figure = 'universal' desc, figure, model, spread desc
+"""
+
+PUBLISHED_TABLE = """
+select model, figure, published, ours, lower, upper, difference
+from v_published
+where study_id = '{study_id}'
+order by model, figure
+"""
+
+_WARNINGS = """
+select warning, model, prompt_set, scorer, figure, beside, text
+from v_study_warnings
+where study_id = '{study_id}'
+order by warning, prompt_set, model, scorer
+"""
+
+# One scorer for all: where words explain one axis they explain the others, and the report says so.
+WARNINGS_IN_SHORT = """
+select text
+from v_study_warnings
+where
+    study_id = '{study_id}'
+    and (scorer = 'universal' or scorer is null or warning = 'shuffled_labels')
+order by warning, prompt_set, model
+"""
+
+_DIAGNOSES = """
+select model, prompt_set, cosine, auroc, native_auroc, normal_auroc, diagnosis
+from v_diagnoses
+where study_id = '{study_id}'
+order by model, prompt_set
+"""
+
+_ALIGNMENT_TABLE = """
+select
+    model, layer,
+    max(estimate) filter (where metric = 'cosine_universal') as cosine_universal,
+    max(estimate) filter (where metric = 'cosine_reference') as cosine_reference,
+    max(estimate) filter (where metric = 'universal_weight') as universal_weight,
+    max(estimate) filter (where metric = 'r2_held_out') as alignment_r2,
+    max(upper) filter (where metric = 'r2_shuffled') as shuffled_r2_95,
+    max(estimate) filter (where metric = 'effective_rank') as effective_rank,
+    max(estimate) filter (where metric = 'ridge_lambda') as ridge_lambda
+from evaluations
+where study_id = '{study_id}' and scorer = 'aligned'
+group by model, layer
+order by model
+"""
+
+# Held out where there is such a figure: in sample it is on the prompts fitted on.
+_BESIDE = """
+with figures as (
+    from evaluations
+    where study_id = '{study_id}' and model is not null and judged_on is null
+)
+
+select
+    model, prompt_set,
+    max(estimate) filter (where scorer = 'universal_cross_validated' and metric = 'auroc')
+        as universal_cv,
+    max(estimate) filter (where scorer = 'leave_one_out_cross_validated' and metric = 'auroc')
+        as leave_one_out_cv,
+    max_by(estimate, ends_with(scorer, 'validated')) filter (where metric = 'auroc_difference')
+        as native_minus_universal,
+    max_by(format('{:.3f} to {:.3f}', lower, upper), ends_with(scorer, 'validated'))
+        filter (where metric = 'auroc_difference') as difference_95,
+    max_by(p_value_adjusted, ends_with(scorer, 'validated'))
+        filter (where metric = 'auroc_difference') as holm_p,
+    max(upper) filter (where scorer = 'random_direction' and metric = 'auroc') as random_95,
+    max(upper) filter (where scorer = 'shuffled_alignment' and metric = 'auroc')
+        as shuffled_alignment_95,
+    max(estimate) filter (where scorer = 'universal' and metric = 'tpr_at_fpr_0.01')
+        as universal_tpr_1,
+    max(estimate) filter (where scorer = 'universal' and metric = 'tpr_at_fpr_0.05')
+        as universal_tpr_5,
+    max(estimate) filter (where scorer = 'universal' and metric = 'expected_calibration_error')
+        as universal_ece
+from figures
+where prompt_set is not null
+group by model, prompt_set
+having count(*) filter (where scorer = 'universal') > 0
+order by prompt_set, model
+"""
+
+_ERASURE = """
+select
+    model,
+    max(estimate) filter (where scorer = 'probe_before') as before,
+    max(estimate) filter (where scorer = 'probe_direction_removed') as direction_removed,
+    max(estimate) filter (where scorer = 'probe_erased') as erased,
+    max(estimate) filter (where scorer = 'probe_before_fresh') as before_fresh,
+    max(estimate) filter (
+        where scorer = 'probe_direction_removed_fresh'
+    ) as direction_removed_fresh,
+    max(estimate) filter (where scorer = 'probe_erased_fresh') as erased_fresh
+from evaluations
+where study_id = '{study_id}' and metric = 'auroc' and starts_with(scorer, 'probe_')
+group by model
+order by model
+"""
+
+_SINGULAR_VALUES = """
+select
+    component,
+    max(estimate) filter (where scorer = 'universal') as singular_value,
+    max(upper) filter (where scorer = 'random_direction') as random_95,
+    max(upper) filter (where scorer = 'shuffled_labels') as shuffled_95
+from evaluations
+where study_id = '{study_id}' and metric = 'singular_value'
+group by component
+order by component
+"""
+
+_LAYER_PROFILE = """
+select model, prompt_set, layer, auroc
+from v_auroc
+where kind = 'native' and prompt_set = '{evaluated}'
+    and axis_id in (select axis_id from axes where prompt_set = '{prompts}')
+    and model_id in (select model_id from evaluations where study_id = '{study_id}')
+qualify auroc >= max(auroc) over (partition by model, prompt_set) or layer % 6 = 0
+order by model, layer
+"""
+
+_CLAIMS = """
+select text as claim, prompt_set, verdict, model, estimate, lower, upper, null_value, to_decide
+from v_claims
+where study_id = '{study_id}'
+order by position, prompt_set
+"""
+
+_RUN_AGAIN = "No figures of this study are stored: run its `axes study` again."
+
+STUDY = Section(
+    name="study",
+    title="AUROC",
+    reading="Probability that a prompt of the positive class projects above one of the negative. "
+    "`native`: the model's own direction. `universal`: the shared axis, after the model's "
+    "alignment. `leave_one_out`: the axis made without this model. Intervals are DeLong's, "
+    "95 %. In sample, the prompts are those that the directions were fitted on: hold `native` "
+    "there against `native_cv` (out of fold), and that against `cv_null_95` (its 95th "
+    "percentile under shuffled labels). `bag_of_words` needs no model.",
+    statement=STUDY_TABLE,
+    missing=_RUN_AGAIN,
+)
+
+BESIDE = Section(
+    name="beside",
+    title="Beside the AUROCs",
+    reading="`universal_cv`, `leave_one_out_cv`: the shared axes out of fold. "
+    "`native_minus_universal`: on the same rows, out of fold where the prompts are those "
+    "fitted on; its interval and `holm_p`, corrected over the study, are DeLong's. "
+    "`random_95`, `shuffled_alignment_95`: 95th percentile of the AUROC of random directions "
+    "and of the axis through alignments of shuffled rows. `universal_tpr_1`, `_5`: share "
+    "caught at 1 % and 5 % false positives. `universal_ece`: calibration error of Platt "
+    "probabilities fitted on other folds.",
+    statement=_BESIDE,
+    missing=_RUN_AGAIN,
+)
+
+WARNINGS = Section(
+    name="warnings",
+    title="Warnings",
+    reading="What speaks against reading a figure as evidence: `figure` is held against `beside`. "
+    "Where words or lengths alone do as well as an axis, the axis may see no more than they "
+    "do, above all where the source of a prompt determines its label.",
+    statement=_WARNINGS,
+    missing="Nothing in the study's figures speaks against them: no rule of `v_study_warnings` "
+    "found any.",
+)
+
+DIAGNOSES = Section(
+    name="diagnoses",
+    title="Diagnoses",
+    reading="Cosine beside AUROC, and why they differ: from `axes diagnose`, empty before it was "
+    "run.",
+    statement=_DIAGNOSES,
+    missing="Not looked for: run `axes diagnose {study_id}`.",
+)
+
+SENSITIVITY = Section(
+    name="sensitivity_table",
+    title="How far the figures move",
+    reading="Each choice that was made before any result, varied with all else as it is: "
+    "`reference` every model in turn, `ridge_lambda` a factor of 0.001 to 1,000 on each model's "
+    "own, `layer_fraction` the depth, `align_rows` the alignment rows, `prompts` directions of "
+    "twenty random halves of the pairs, judged on the other half. A figure that moves by more "
+    "than its interval is wide is a statement about the choice. Empty where it was not "
+    "measured: `axes study sensitivity`.",
+    statement=SENSITIVITY_TABLE,
+    missing="Not measured: run `axes study sensitivity {study_id}`.",
+)
+
+ALIGNMENTS = Section(
+    name="alignments",
+    title="Alignment and cosines",
+    reading="`alignment_r2`: share of the reference's variance that the map predicts on held-out "
+    "alignment prompts, `shuffled_r2_95`: 95th percentile of the same with the pairs shuffled. "
+    "Cosines stay high over many lambdas while AUROC moves: read both.",
+    statement=_ALIGNMENT_TABLE,
+    missing=_RUN_AGAIN,
+)
+
+PUBLISHED = Section(
+    name="published",
+    title="Beside published figures",
+    reading="What others report for these models, beside the same figure here. Empty where the "
+    "study names none.",
+    statement=PUBLISHED_TABLE,
+    missing="The study names no published figures: give them in a study file, and run `axes study "
+    "FILE`.",
+)
+
+SINGULAR_VALUES = Section(
+    name="singular_value_table",
+    title="Singular values of the stacked directions",
+    reading="With k models all alike the first is sqrt(k) and the rest are 0. `random_95`, "
+    "`shuffled_95`: 95th percentiles for random directions, and for directions of one shuffled "
+    "labelling of the prompts, carried over by the same maps.",
+    statement=_SINGULAR_VALUES,
+    missing=_RUN_AGAIN,
+)
+
+ERASURE = Section(
+    name="erasure",
+    title="Erasure",
+    reading="AUROC of a linear probe on prompts it has not seen: on activations as they are, "
+    "without the one direction, and after LEACE. `fresh`: the eraser and the direction were "
+    "fitted on other prompts than the probe, else on the same, where LEACE leaves nothing by "
+    "construction.",
+    statement=_ERASURE,
+    missing=_RUN_AGAIN,
+)
+
+LAYER_PROFILE = Section(
+    name="layer_table",
+    title="Layer profile",
+    reading="AUROC of the native direction at every sixth layer and at the best one; the best is "
+    "picked on the prompts shown, so it is an upper end and not a result.",
+    statement=_LAYER_PROFILE,
+    missing="No direction is stored: run `axes fit MODEL --prompts {prompts}`.",
+)
+
+CLAIMS = Section(
+    name="claims",
+    title="Claims and verdicts",
+    reading="What the rows at hand say of the claims of the source study, by rules fixed "
+    "beforehand. The model (or pair) is the one that decides; its interval has to clear "
+    "`null_value`. `to_decide` says what would decide what is undecided.",
+    statement=_CLAIMS,
+    missing=_RUN_AGAIN,
+)

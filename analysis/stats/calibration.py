@@ -1,0 +1,208 @@
+"""From a model's projections to a scale that models share, and a threshold on it.
+
+Projections of two models have different centres and widths, so a number means nothing across
+models. A calibration is a non-decreasing map from one model's scores into 0 ... 1, fitted on
+calibration rows that nothing is judged on:
+
+- `platt`: logistic in the score, by maximum likelihood with Platt's smoothed targets (Platt 1999);
+- `isotonic`: the best non-decreasing map in squared error (Zadrozny and Elkan 2002);
+- `quantile`: the score's place among the calibration rows, which takes no labels;
+- `z_score`: the score about their mean in units of their standard deviation, through the logistic
+  function; takes no labels either.
+
+The first two estimate the chance of the positive class at the calibration rows' class balance; the
+last two are a common scale only. None ever turns a ranking round: an axis that ranks the wrong way
+gets a flat map, not a silent change of sign.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.special import expit
+from scipy.stats import rankdata
+from sklearn.isotonic import IsotonicRegression
+
+from axes.warehouse.errors import CalibrationError
+
+METHODS = ("platt", "isotonic", "quantile", "z_score")
+BALANCED_ACCURACY = "balanced_accuracy"
+
+_TARGET = re.compile(r"fpr=(0(?:\.\d+)?|1)")
+# Knots of a quantile map; between two of them it is a straight line.
+_KNOT_COUNT = 1001
+_NEWTON_STEPS = 100
+_HALVINGS = 30
+_RIDGE = 1e-12
+_LEAST_STEP = 1e-10
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A model's scores on a common scale, and the threshold chosen on its calibration rows.
+
+    `threshold` is in the units of the scores: a score at or above it is positive. `parameters` are
+    `slope` and `intercept` (platt, z_score), or knots `x`, `y` with straight lines between them and
+    constant beyond (isotonic, quantile).
+    """
+
+    method: str
+    target: str
+    threshold: float
+    parameters: dict[str, Any]
+    positive_count: int
+    negative_count: int
+
+    def probability(self, scores: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+        """The scores on the common scale, 0 ... 1, never decreasing in the score."""
+        if "slope" in self.parameters:
+            return expit(self.parameters["slope"] * scores + self.parameters["intercept"])
+        return np.interp(scores, self.parameters["x"], self.parameters["y"])
+
+    def is_positive(self, scores: Float[np.ndarray, " row"]) -> Bool[np.ndarray, " row"]:
+        """Whether each score is at or above the threshold."""
+        return scores >= self.threshold
+
+
+def fit_calibration(
+    scores: Float[np.ndarray, " row"],
+    labels: Bool[np.ndarray, " row"],
+    method: str = "platt",
+    *,
+    target: str = BALANCED_ACCURACY,
+) -> Calibration:
+    """Fit a map and a threshold on one model's calibration rows.
+
+    `target` is `balanced_accuracy` (the same cut as Youden's J, which is twice it less 1) or
+    `fpr=0.05`: the cut of most true positives among those with at most that false-positive rate.
+    Raises `CalibrationError` for an unknown method or target, for a missing class, and where all
+    scores are one.
+
+    >>> found = fit_calibration(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 0, 1, 1], dtype=bool))
+    >>> found.threshold, bool(found.probability(np.array([3.0]))[0] > 0.5)
+    (1.5, True)
+    """
+    scores = scores.astype(np.float64)
+    positive_count = int(labels.sum())
+    negative_count = len(labels) - positive_count
+    if method not in METHODS:
+        raise CalibrationError(f"no calibration {method}: there are {', '.join(METHODS)}")
+    if not positive_count or not negative_count:
+        raise CalibrationError(
+            f"{positive_count} positive and {negative_count} negative calibration rows: "
+            "both classes are needed"
+        )
+    if scores.min() == scores.max():
+        raise CalibrationError("all calibration scores are one: there is nothing to calibrate")
+    parameters: dict[str, Any]
+    if method == "platt":
+        parameters = _platt(scores, labels)
+    elif method == "isotonic":
+        parameters = _isotonic(scores, labels)
+    elif method == "quantile":
+        parameters = _quantile(scores)
+    else:
+        parameters = _z_score(scores)
+    threshold = choose_threshold(scores, labels, target)
+    return Calibration(method, target, threshold, parameters, positive_count, negative_count)
+
+
+def choose_threshold(
+    scores: Float[np.ndarray, " row"],
+    labels: Bool[np.ndarray, " row"],
+    target: str = BALANCED_ACCURACY,
+) -> float:
+    """The cut that meets `target` best on these rows; scores at or above it count as positive.
+
+    Cuts lie midway between neighbouring scores. Of several equally good the highest is taken, which
+    has the fewest false positives. Raises `CalibrationError` for an unknown target.
+    """
+    values = np.unique(scores)
+    at = np.searchsorted(values, scores)
+    # Rows at or above each distinct score, and none above the highest.
+    above = [
+        np.append(np.bincount(at[of_class], minlength=len(values))[::-1].cumsum()[::-1], 0)
+        / max(of_class.sum(), 1)
+        for of_class in (labels, ~labels)
+    ]
+    true_rate, false_rate = above
+    if target == BALANCED_ACCURACY:
+        gain = true_rate - false_rate
+    elif (stated := _TARGET.fullmatch(target)) is not None:
+        gain = np.where(false_rate <= float(stated[1]), true_rate, -1.0)
+    else:
+        raise CalibrationError(f"no target {target}: give {BALANCED_ACCURACY} or, say, fpr=0.05")
+    # The rates are fractions of counts: equal ones may differ in the last bit.
+    best = int(np.flatnonzero(gain >= gain.max() - 1e-12)[-1])
+    if best == len(values):
+        return float(np.nextafter(values[-1], np.inf))
+    if best == 0:
+        return float(values[0])
+    middle = (values[best - 1] + values[best]) / 2
+    return float(middle if middle > values[best - 1] else values[best])
+
+
+def _platt(scores: Float[np.ndarray, " row"], labels: Bool[np.ndarray, " row"]) -> dict[str, float]:
+    """Slope (not below 0) and intercept of greatest likelihood, targets smoothed as Platt does.
+
+    By Newton steps, halved until the loss falls (Lin, Lin and Weng 2007).
+    """
+    centre, width = scores.mean(), scores.std()
+    design = np.stack([(scores - centre) / width, np.ones(len(scores))], axis=1)
+    positive_count = int(labels.sum())
+    targets = np.where(
+        labels,
+        (positive_count + 1) / (positive_count + 2),
+        1 / (len(labels) - positive_count + 2),
+    )
+    share = targets.mean()
+    flat = np.array([0.0, np.log(share / (1 - share))])
+    found, loss = flat, _log_loss(design @ flat, targets)
+    for _ in range(_NEWTON_STEPS):
+        chances = expit(design @ found)
+        gradient = design.T @ (chances - targets)
+        weighted = design * (chances * (1 - chances))[:, None]
+        step = np.linalg.solve(design.T @ weighted + _RIDGE * np.eye(2), gradient)
+        if np.abs(step).max() < _LEAST_STEP:
+            break
+        for halving in range(_HALVINGS):
+            tried = found - step / 2**halving
+            if (lower := _log_loss(design @ tried, targets)) < loss:
+                break
+        else:
+            break
+        found, loss = tried, lower
+    # The loss is convex: where its minimum has a negative slope, that over slopes of at least 0
+    # is at 0.
+    slope, intercept = found if found[0] > 0 else flat
+    return {"slope": float(slope / width), "intercept": float(intercept - slope * centre / width)}
+
+
+def _log_loss(linear: Float[np.ndarray, " row"], targets: Float[np.ndarray, " row"]) -> float:
+    return float(np.logaddexp(0.0, linear).sum() - targets @ linear)
+
+
+def _isotonic(
+    scores: Float[np.ndarray, " row"], labels: Bool[np.ndarray, " row"]
+) -> dict[str, list[float]]:
+    fitted = IsotonicRegression(y_min=0.0, y_max=1.0, increasing=True).fit(scores, labels)
+    return {"x": fitted.X_thresholds_.tolist(), "y": fitted.y_thresholds_.tolist()}
+
+
+def _quantile(scores: Float[np.ndarray, " row"]) -> dict[str, list[float]]:
+    """Share of the calibration rows below each score, half of those at it."""
+    values, first = np.unique(scores, return_index=True)
+    places = (rankdata(scores)[first] - 0.5) / len(scores)
+    kept = np.unique(
+        np.linspace(0, len(values) - 1, min(len(values), _KNOT_COUNT)).round().astype(np.int64)
+    )
+    return {"x": values[kept].tolist(), "y": places[kept].tolist()}
+
+
+def _z_score(scores: Float[np.ndarray, " row"]) -> dict[str, float]:
+    width = scores.std(ddof=1)
+    return {"slope": float(1 / width), "intercept": float(-scores.mean() / width)}

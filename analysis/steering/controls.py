@@ -1,0 +1,271 @@
+"""What a model is steered along: an axis in the model's own space, and directions beside it.
+
+An axis of the reference's space is pulled back through the model's map `x -> x W + b` in two ways.
+The transpose, `W u`, moves the projection on the axis most for its length (it is the gradient).
+The pseudo-inverse, `u W+`, is the shortest move whose image is `u` and nothing else. It keeps the
+singular values that hold 99 % of the map's squared norm: a move along the others would be enormous,
+and they are mostly noise of the fit.
+
+Controls are unit vectors as every axis is, so that a strength moves a model equally far:
+`random` directions of the sphere; `shuffled_labels`, differences in means of labels that were
+shuffled; `orthogonal`, random mixtures of the centred activations, which spread as activations do,
+with the axis taken out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from axes.analysis.activations import Matrix, Space, find_space, load_matrix, require_classes
+from axes.analysis.blocks import blocks, mean
+from axes.analysis.methods.directions import Direction, difference_in_means, unit
+from axes.analysis.methods.nulls import shuffled_labellings
+from axes.analysis.registry import Axis, StoredAlignment, make_axis, read_alignment, write_axes
+from axes.warehouse.axes import find_axis
+from axes.warehouse.connection import Connection, connect, rows
+from axes.warehouse.errors import AxisError
+from axes.warehouse.runs import Run, record_run
+from axes.warehouse.writer import content_key
+
+PULL_BACKS = ("transpose", "pseudo_inverse")
+CONTROLS = ("random", "shuffled_labels", "orthogonal")
+
+_KEPT = 0.99
+
+
+def register_directions(
+    root: Path,
+    model: str,
+    axes: Sequence[str],
+    *,
+    pull_backs: Sequence[str] = PULL_BACKS,
+    counts: Mapping[str, int],
+    prompt_set: str | None = None,
+    seed: int = 0,
+) -> tuple[str, dict[str, str]]:
+    """The model's id, and axis id -> `axis` or which control, for the axes and their controls.
+
+    `axes` are ids, starts of them or names; `counts` says how many of each kind of control.
+    `prompt_set` stands in for the prompts of an imported axis that was fitted on none of these.
+    Raises `AxisError` for an axis that is not there, or lies in a space that the model has no map
+    into.
+    """
+    connection = connect(root)
+    parameters = {"model": model, "axes": axes, "pull_backs": pull_backs, **counts}
+    roles: dict[str, str] = {}
+    with record_run(root, "intervene axes", parameters, seed=seed) as run:
+        for name in axes:
+            axis = _with_prompts(connection, find_axis(connection, name), prompt_set)
+            space = find_space(
+                connection,
+                model,
+                site=axis["site"],
+                pooling=axis["pooling"],
+                template=axis["template"],
+            )
+            for own in own_axes(root, connection, run, space, axis, pull_backs):
+                roles[own] = "axis"
+                for kind, ids in control_axes(
+                    root, connection, run, space, own, counts, prompt_set=prompt_set, seed=seed
+                ).items():
+                    roles |= dict.fromkeys(ids, kind)
+    return space.model_id, roles
+
+
+def own_axes(
+    root: Path,
+    connection: Connection,
+    run: Run,
+    space: Space,
+    found: Mapping[str, Any],
+    pull_backs: Sequence[str] = PULL_BACKS,
+) -> list[str]:
+    """Ids of an axis as directions of the model's own space: itself, or pulled back and registered.
+
+    `found` is as `find_axis` gives it. Raises `AxisError` where it lies in a space that the model
+    has no map into.
+    """
+    if found["space_model_id"] == space.model_id:
+        return [found["axis_id"]]
+    stored, layer = _map_into(root, connection, space, found)
+    here = space.at(layer)
+    jacobian = stored.fit.alignment.carry(np.eye(space.d_model))
+    fitted_on = load_matrix(connection, here, found["prompt_set"], allow_missing=True)
+    pulled_back = [
+        _pulled_back(found, jacobian, method, here, fitted_on, stored.alignment_id)
+        for method in pull_backs
+    ]
+    write_axes(root, connection, run, pulled_back)
+    return [made.axis_id for made in pulled_back]
+
+
+def control_axes(
+    root: Path,
+    connection: Connection,
+    run: Run,
+    space: Space,
+    axis_id: str,
+    counts: Mapping[str, int],
+    *,
+    prompt_set: str | None = None,
+    seed: int = 0,
+) -> dict[str, list[str]]:
+    """Register so many controls of each kind for an axis of the model's own; kind -> their ids."""
+    axis = _with_prompts(connection, find_axis(connection, axis_id), prompt_set)
+    here = space.at(axis["layer"])
+    matrix = load_matrix(connection, here, axis["prompt_set"], allow_missing=True)
+    require_classes(matrix, axis["prompt_set"])
+    vector = axis["vector"].astype(np.float64)
+    made: dict[str, list[str]] = {}
+    for kind, count in counts.items():
+        # A stream for each kind, so that one may be made larger and keeps its first directions.
+        random = np.random.default_rng([seed, CONTROLS.index(kind)])
+        found = []
+        for number in range(count):
+            control = make_axis(
+                kind,
+                "mean_diff" if kind == "shuffled_labels" else "draw",
+                here,
+                partial(_draw, kind, vector, matrix, random),
+                matrix,
+                axis["prompt_set"],
+                label=space.model,
+                variant=(str(number),),
+                parameters={"number": number, "seed": seed, "beside": axis_id},
+            )
+            # Random directions are the same beside every axis at a layer.
+            source = None if kind != "orthogonal" else axis_id
+            found.append(_of(control, source, number, seed))
+        write_axes(root, connection, run, found)
+        made[kind] = [control.axis_id for control in found]
+    return made
+
+
+def pull_back(
+    axis: Float[np.ndarray, " d_reference"],
+    weights: Float[np.ndarray, "d_model d_reference"],
+    method: str,
+) -> Float[np.ndarray, " d_model"]:
+    """An axis as a direction before the map `x -> x W`, by the transpose or the pseudo-inverse."""
+    if method == "transpose":
+        return weights @ axis
+    left, values, right = np.linalg.svd(weights, full_matrices=False)
+    held = np.cumsum(values**2) / (values**2).sum()
+    kept = slice(0, int(np.searchsorted(held, _KEPT)) + 1)
+    return left[:, kept] @ ((right[kept] @ axis) / values[kept])
+
+
+def _with_prompts(
+    connection: Connection, axis: dict[str, Any], prompt_set: str | None
+) -> dict[str, Any]:
+    """The axis with prompts to draw controls from: its own, or of an imported one those given."""
+    if axis["kind"] != "imported" or prompt_set is None:
+        return axis
+    own = rows(
+        connection,
+        "select 1 from prompts where prompt_set = ? limit 1",
+        [axis["prompt_set"]],
+    )
+    return axis if own else {**axis, "prompt_set": prompt_set}
+
+
+def _pulled_back(
+    axis: Mapping[str, Any],
+    jacobian: Float[np.ndarray, "d_model d_reference"],
+    method: str,
+    space: Space,
+    fitted_on: Matrix,
+    alignment_id: str,
+) -> Axis:
+    """The axis in the model's space; `gain`: how far a unit step moves the projection on it."""
+    direction = unit(pull_back(axis["vector"].astype(np.float64), jacobian, method))
+    image = direction.vector @ jacobian
+    gain = float(image @ axis["vector"])
+    made = make_axis(
+        "pulled_back",
+        method,
+        space,
+        lambda: direction,
+        fitted_on,
+        axis["prompt_set"],
+        label=space.model,
+        variant=(axis["kind"], method),
+        alignment_id=alignment_id,
+        parameters={"gain": gain, "cosine_of_image": gain / float(np.linalg.norm(image))},
+    )
+    return _of(made, axis["axis_id"])
+
+
+def _map_into(
+    root: Path, connection: Connection, space: Space, axis: Mapping[str, Any]
+) -> tuple[StoredAlignment, int]:
+    """The model's map into the axis's space and its layer: the one that prompts were projected by.
+
+    Where there is none such, the newest.
+    """
+    found = rows(
+        connection,
+        """
+        select alignments.alignment_id, alignments.layer
+        from alignments
+        left join (
+            select distinct alignment_id from projections where axis_id = $axis and model = $model
+        ) as used using (alignment_id)
+        where
+            model_id = $model_id and site = $site and pooling = $pooling
+            and template = $template and reference_model_id = $reference
+            and reference_layer = $layer
+        order by used.alignment_id is null, run_id desc
+        """,
+        {
+            "axis": axis["axis_id"],
+            "model": space.model,
+            "model_id": space.model_id,
+            "site": axis["site"],
+            "pooling": axis["pooling"],
+            "template": axis["template"],
+            "reference": axis["space_model_id"],
+            "layer": axis["layer"],
+        },
+    )
+    stored = None
+    if found:
+        stored = read_alignment(root, connection, found[0]["alignment_id"])
+    if stored is None:
+        raise AxisError(
+            f"{axis['name']} lies in the space of {axis['space_model']}, and {space.model} has no "
+            f"map into it at layer {axis['layer']}: run `axes study` with both models"
+        )
+    return stored, found[0]["layer"]
+
+
+def _draw(
+    kind: str,
+    axis: Float[np.ndarray, " d_model"],
+    matrix: Matrix,
+    random: np.random.Generator,
+) -> Direction:
+    if kind == "random":
+        return unit(random.standard_normal(len(axis)))
+    if kind == "shuffled_labels":
+        (labels,) = shuffled_labellings(matrix.labels, matrix.groups, 1, random)
+        return difference_in_means(matrix.x, labels)
+    weights = random.standard_normal(len(matrix.prompt_ids))
+    weights -= weights.mean()
+    centre = mean(matrix.x)
+    mixture = sum(part @ (block - centre) for block, part in blocks(matrix.x, weights))
+    return unit(mixture - (mixture @ axis) * axis)
+
+
+def _of(axis: Axis, source: str | None, *numbered: int) -> Axis:
+    """The axis under a key that says what it was made from, and which draw it is."""
+    key = content_key(axis.axis_id, source, numbered)
+    sources = [] if source is None else [source]
+    return replace(axis, axis_id=key, row={**axis.row, "axis_id": key, "source_axis_ids": sources})

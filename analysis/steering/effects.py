@@ -1,0 +1,248 @@
+"""Judge an experiment: effects of steering with intervals, held against random directions.
+
+An effect is the mean over prompts of steered minus unsteered, with a bootstrap interval over
+prompts. A sweep of strengths is summed up by its slope through the origin, per prompt, then as an
+effect: over the strength for what a direction can raise or lower, over its size for what any
+change of a model costs (`_COSTS`). The verdict follows rules that are written in docs/methods.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from axes.analysis.stats.auroc import Estimate
+from axes.analysis.stats.bootstrap import draw_counts, percentile_interval
+from axes.warehouse.connection import Connection, connect, query
+from axes.warehouse.errors import CoverageError
+from axes.warehouse.runs import record_run
+from axes.warehouse.writer import content_key, data_file, rows_table, write_rows
+
+# With fewer random directions than this there is no verdict.
+LEAST_RANDOM = 20
+# What a change costs a model, whichever way it goes.
+_COSTS = ("kl", "log_perplexity", "repetition", "longest_repeat")
+# The others are shares, as every label is; a difference of less than this is called small.
+_NO_SHARES = ("kl", "log_perplexity", "projection_shift")
+_SMALL = 0.1
+
+_OUTCOMES = """
+select
+    axis_id, layers, metric, prompt_set, is_positive, prompt_id, strength, value, unsteered,
+    difference
+from v_intervention_outcomes
+where
+    model = $model and model_id = $model_id and mode = $mode and positions = $positions
+    and above is not distinct from $above and condition is not distinct from $condition
+    and list_contains($axis_ids, axis_id) and list_contains($strengths, strength)
+    and new_tokens in (0, $new_tokens)
+    and (
+        (
+            prompt_set = $prompt_set and template = $template
+            and metric not in ('kl', 'log_perplexity')
+        )
+        or (
+            prompt_set = $benign_set and template = 'raw'
+            and metric in ('kl', 'log_perplexity')
+        )
+    )
+order by all
+"""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is judged together: axes and their controls under one kind of change of one model.
+
+    `roles` says of each axis id whether it is an `axis` or which control.
+    """
+
+    model: str
+    model_id: str
+    roles: Mapping[str, str]
+    mode: str
+    positions: str
+    above: float | None
+    condition: str | None
+    strengths: tuple[float, ...]
+    prompt_set: str
+    benign_set: str
+    template: str
+    new_tokens: int
+    seed: int = 0
+
+
+def judge(root: Path, experiment: Experiment) -> str:
+    """Write the experiment's rows of `interventions`, unless they are there; return its id.
+
+    Raises `CoverageError` where outcomes are missing: run the experiment first.
+    """
+    found = _outcomes(connect(root), experiment)
+    definition = {
+        name: value for name, value in vars(experiment).items() if name not in ("model", "model_id")
+    }
+    measured = [[*key, *values.prompt_ids, values.difference.tolist()] for key, values in found]
+    experiment_id = content_key(experiment.model_id, definition, measured)
+    if data_file(root, "interventions", experiment_id).exists():
+        return experiment_id
+    with record_run(root, "intervene", definition, seed=experiment.seed) as run:
+        shared = {
+            "experiment_id": experiment_id,
+            "model": experiment.model,
+            "model_id": experiment.model_id,
+            "mode": experiment.mode,
+            "parameters": json.dumps(definition, sort_keys=True),
+            "run_id": run.run_id,
+        }
+        judged = [{**shared, **row} for row in _judged(experiment, found)]
+        write_rows(root, "interventions", rows_table("interventions", judged), name=experiment_id)
+        run.rows += len(judged)
+    return experiment_id
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One axis, metric and class: `[prompt, strength]` in the experiment's order of strengths."""
+
+    prompt_ids: tuple[str, ...]
+    difference: Float[np.ndarray, "prompt strength"]
+    unsteered: float
+
+
+# Axis, layers, metric, prompt set and class.
+Key = tuple[str, str, str, str, bool | None]
+
+
+def _outcomes(connection: Connection, experiment: Experiment) -> list[tuple[Key, _Measured]]:
+    """The differences from the unsteered model of prompts that were run under every strength."""
+    table = query(
+        connection,
+        _OUTCOMES,
+        {
+            **{
+                name: getattr(experiment, name)
+                for name in (
+                    *("model", "model_id", "mode", "positions", "above", "condition"),
+                    *("new_tokens", "prompt_set", "benign_set", "template"),
+                )
+            },
+            "axis_ids": list(experiment.roles),
+            "strengths": list(experiment.strengths),
+        },
+    )
+    grouped: dict[Key, dict[str, dict[float, tuple[float, float]]]] = {}
+    for row in table.to_pylist():
+        key = tuple(row[name] for name in ("axis_id", "layers", "metric", "prompt_set"))
+        by_prompt = grouped.setdefault((*key, row["is_positive"]), {})
+        by_strength = by_prompt.setdefault(row["prompt_id"], {})
+        by_strength[row["strength"]] = row["difference"], row["unsteered"]
+    found = []
+    for key, by_prompt in grouped.items():
+        whole = {
+            prompt_id: [by_strength[strength] for strength in experiment.strengths]
+            for prompt_id, by_strength in by_prompt.items()
+            if by_strength.keys() >= set(experiment.strengths)
+        }
+        if whole:
+            pairs = np.array(list(whole.values()))
+            found.append((key, _Measured(tuple(whole), pairs[:, :, 0], pairs[:, 0, 1].mean())))
+    if missing := experiment.roles.keys() - {key[0] for key, _ in found}:
+        raise CoverageError(
+            f"{len(missing)} of {len(experiment.roles)} axes have no outcomes of "
+            f"{experiment.model} under {experiment.mode} on {experiment.prompt_set} and "
+            f"{experiment.benign_set}: run `axes intervene` with them"
+        )
+    return found
+
+
+def _judged(
+    experiment: Experiment, found: Sequence[tuple[Key, _Measured]]
+) -> Iterator[dict[str, Any]]:
+    """A row for every effect and, with several strengths, for every slope."""
+    effects = [(key, measured, _effects(experiment, key[2], measured)) for key, measured in found]
+    random: dict[tuple[Any, ...], list[float]] = {}
+    for key, _, estimates in effects:
+        if experiment.roles[key[0]] == "random":
+            for strength, estimate in estimates.items():
+                random.setdefault((*key[1:], strength), []).append(estimate.estimate)
+    for key, measured, estimates in effects:
+        axis_id, layers, metric, prompt_set, is_positive = key
+        role = experiment.roles[axis_id]
+        for strength, effect in estimates.items():
+            controls = np.array(random.get((*key[1:], strength), []))
+            is_judged = role == "axis"
+            yield {
+                "axis_id": axis_id,
+                "role": role,
+                "layers": layers,
+                "strength": strength,
+                "metric": metric,
+                "prompt_set": prompt_set,
+                "is_positive": is_positive,
+                "estimate": effect.estimate,
+                "lower": effect.lower,
+                "upper": effect.upper,
+                "unsteered": measured.unsteered,
+                "prompt_count": len(measured.prompt_ids),
+                "random_count": len(controls),
+                "random_lower": controls.min() if len(controls) else None,
+                "random_upper": controls.max() if len(controls) else None,
+                "p_value": _rank(effect.estimate, controls) if is_judged else None,
+                "verdict": _verdict(experiment, metric, strength, effect, controls)
+                if is_judged
+                else None,
+            }
+
+
+def _effects(
+    experiment: Experiment, metric: str, measured: _Measured
+) -> dict[float | None, Estimate]:
+    """Strength -> mean difference with its interval; None -> the slope over the strengths."""
+    strengths = np.array(experiment.strengths)
+    doses = np.abs(strengths) if metric in _COSTS else strengths
+    columns = [*measured.difference.T]
+    names: list[float | None] = [*experiment.strengths]
+    if len(strengths) > 1:
+        columns.append(measured.difference @ doses / (doses @ doses))
+        names.append(None)
+    by_prompt = np.stack(columns, axis=1)
+    counts = draw_counts(len(by_prompt), seed=experiment.seed)
+    resampled = counts @ by_prompt / len(by_prompt)
+    return {
+        name: percentile_interval(float(by_prompt[:, column].mean()), resampled[:, column])
+        for column, name in enumerate(names)
+    }
+
+
+def _rank(estimate: float, controls: Float[np.ndarray, " random"]) -> float | None:
+    """Share of directions, this one among them, whose effect is no smaller."""
+    if not len(controls):
+        return None
+    return float((1 + (np.abs(controls) >= abs(estimate)).sum()) / (1 + len(controls)))
+
+
+def _verdict(
+    experiment: Experiment,
+    metric: str,
+    strength: float | None,
+    effect: Estimate,
+    controls: Float[np.ndarray, " random"],
+) -> str:
+    """The rules of docs/methods.md, in this order."""
+    if len(controls) < LEAST_RANDOM:
+        return f"not judged: {len(controls)} random directions, {LEAST_RANDOM} are needed"
+    assert effect.lower is not None and effect.upper is not None
+    if effect.lower <= 0 <= effect.upper:
+        return "no effect shown: the interval holds 0"
+    is_beyond = abs(effect.estimate) > np.abs(controls).max()
+    text = "beyond" if is_beyond else "no larger than the largest of"
+    largest = max(map(abs, experiment.strengths)) if strength is None else 1.0
+    is_share = metric not in _NO_SHARES and not metric.endswith("_openers")
+    is_small = is_share and abs(effect.estimate) * largest < _SMALL
+    return f"{'small, and ' if is_small else ''}{text} {len(controls)} random directions"

@@ -1,0 +1,99 @@
+"""What a diagnosis looks at: a model on a labelled set, the map and the axis it is judged by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from axes.analysis.blocks import project
+from axes.analysis.methods.affine_map import Alignment
+from axes.analysis.methods.directions import difference_in_means
+from axes.analysis.stats.auroc import Estimate, auroc_interval
+from axes.warehouse.scratch import Rows
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check says; `figures` are the numbers that it says it from.
+
+    A fault is a cause that explains or forbids what is concluded from the AUROC.
+    """
+
+    check: str
+    is_fault: bool
+    verdict: str
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Case:
+    """The rows, the map and the axis behind one AUROC of a shared axis.
+
+    `direction` is the model's own unit direction, fitted on `fitted_x`; `reference_x` holds the
+    reference's activations of the rows of `x`; `benign_x` and `benign_reference_x` are the rows of
+    the alignment, and the reference itself is mapped by the identity. `stored` are the projections
+    that the AUROC was computed from, where known.
+    """
+
+    x: Rows
+    labels: Bool[np.ndarray, " row"]
+    groups: Int[np.ndarray, " row"]
+    reference_x: Rows
+    fitted_x: Rows
+    fitted_labels: Bool[np.ndarray, " fitted_row"]
+    benign_x: Rows
+    benign_reference_x: Rows
+    alignment: Alignment
+    direction: Float[np.ndarray, " d_model"]
+    axis: Float[np.ndarray, " d_reference"]
+    is_in_sample: bool
+    is_reference: bool = False
+    bag_of_words: Estimate | None = None
+    stored: Float[np.ndarray, " row"] | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """A case along its axis.
+
+    `cosine` is that of the aligned direction with the axis, `mean_cosine` that of the difference in
+    means of the fitted rows, `cosine_here` of the judged rows; `gap` is how far the class means lie
+    apart along the axis, `spread` the standard deviation within a class.
+    """
+
+    scores: Float[np.ndarray, " row"]
+    area: Estimate
+    native: Estimate
+    cosine: float
+    mean_cosine: float
+    cosine_here: float
+    gap: float
+    spread: float
+
+
+def look(case: Case) -> View:
+    """Project the rows on the axis, and carry the differences in means to it."""
+    scores = case.alignment.project(case.x, case.axis)
+    positive, negative = scores[case.labels], scores[~case.labels]
+
+    def carried(direction: Float[np.ndarray, " d_model"]) -> float:
+        return cosine(case.alignment.carry(direction), case.axis)
+
+    return View(
+        scores=scores,
+        area=auroc_interval(scores, case.labels),
+        native=auroc_interval(project(case.x, case.direction), case.labels),
+        cosine=carried(case.direction),
+        mean_cosine=carried(difference_in_means(case.fitted_x, case.fitted_labels).vector),
+        cosine_here=carried(difference_in_means(case.x, case.labels).vector),
+        gap=float(positive.mean() - negative.mean()),
+        spread=float(np.sqrt((positive.var(ddof=1) + negative.var(ddof=1)) / 2)),
+    )
+
+
+def cosine(first: Float[np.ndarray, " d"], second: Float[np.ndarray, " d"]) -> float:
+    """Of two vectors; 0 where one is the zero vector."""
+    norms = np.linalg.norm(first) * np.linalg.norm(second)
+    return float(first @ second / norms) if norms else 0.0

@@ -1,0 +1,75 @@
+"""Safety axes in Python: what code may import, each function read when it is first used.
+
+    import axes
+    axes.connect("lake").sql("from v_auroc").pl()      # .df(), .to_arrow_table(), .fetchall()
+    axes.scan("activations", "lake")                   # a polars LazyFrame
+    axes.study("demo")                                 # what `axes study demo` does
+    axes.load_axis("universal/demo/18/demo_safety/lambda-held_out").project(vectors)
+
+docs/python.md describes each. `axes.ingest`, `axes.analysis`, `axes.warehouse` and `axes.sql` are
+the four libraries: folders at the top of the repository, reached through links in this one, so that
+a user's own `analysis.py` takes no name from them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from axes.warehouse.errors import AxesError
+
+if TYPE_CHECKING:
+    from axes.api import (
+        fit,
+        import_prompts,
+        ingest_activations,
+        ingest_traces,
+        score,
+        study,
+    )
+    from axes.reading import connect, export, load_axis, read_study, report, scan
+    from axes.results import Axis, Result, Study
+
+# Name -> the module that it comes from, on first use.
+_API = {
+    **dict.fromkeys(
+        ("connect", "export", "load_axis", "read_study", "report", "scan"), "axes.reading"
+    ),
+    **dict.fromkeys(
+        ("fit", "import_prompts", "ingest_activations", "ingest_traces", "score", "study"),
+        "axes.api",
+    ),
+    **dict.fromkeys(("Axis", "Result", "Study"), "axes.results"),
+}
+
+__all__ = [
+    "AxesError",
+    "Axis",
+    "Result",
+    "Study",
+    "connect",
+    "export",
+    "fit",
+    "import_prompts",
+    "ingest_activations",
+    "ingest_traces",
+    "load_axis",
+    "read_study",
+    "report",
+    "scan",
+    "score",
+    "study",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """What `__all__` names, imported when it is used."""
+    if name not in _API:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_API[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

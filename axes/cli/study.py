@@ -1,0 +1,260 @@
+"""`axes study`: run a study given by options or by a file; what is asked of studies is below it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from axes.cli.fit_commands import study_options
+from axes.cli.ingest_options import device_option, dtype_option
+from axes.cli.options import format_option, is_typed, memory_limit_option, root_option
+
+if TYPE_CHECKING:
+    from axes.stored_studies import PlannedStudy
+
+
+class _StudyGroup(click.Group):
+    """Whatever is not a subcommand is a study to run; `--claims` is the subcommand spelled so."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--claims" in args:
+            args = ["claims", *(word for word in args if word != "--claims")]
+        elif args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What `run` takes too, since that word may be left out."""
+        of_run = click.Context(run, info_name="run", parent=ctx)
+        files = [] if incomplete.startswith("-") else _study_names(incomplete)
+        return [
+            *super().shell_complete(ctx, incomplete),
+            *run.shell_complete(of_run, incomplete),
+            *files,
+        ]
+
+
+def _study_names(incomplete: str) -> list[CompletionItem]:
+    """The studies of the package, and files."""
+    from axes.analysis.study.study_file import packaged_studies
+
+    named = [CompletionItem(name) for name in packaged_studies() if name.startswith(incomplete)]
+    return [*named, CompletionItem(incomplete, type="file")]
+
+
+@click.group(cls=_StudyGroup)
+def study() -> None:
+    """The whole chain: ingest what is missing, fit, align, project, evaluate; idempotent.
+
+    A study is given by a TOML file, by the name of one that comes with the package (demo,
+    original), or by options; `axes study run --help` lists these, and `run` may be left out.
+
+    \b
+    axes study demo
+    axes study mine.toml --seed 1
+    axes study --group demo --prompts demo_safety --align demo_alignment
+    """
+
+
+@study.command()
+@click.argument("file", required=False)
+@study_options
+@device_option
+@dtype_option
+@click.option("--report", type=click.Path(path_type=Path), help="Also write the report here.")
+@click.option("--no-ingest", is_flag=True, help="Fail where rows are missing; run no model.")
+@click.option(
+    "--sensitivity", is_flag=True, help="Also measure how far the figures move with each choice."
+)
+@memory_limit_option
+@root_option
+@format_option
+def run(
+    file: str | None,
+    device: str | None,
+    dtype: str | None,
+    report: Path | None,
+    no_ingest: bool,
+    sensitivity: bool,
+    memory_limit: int | None,
+    root: Path,
+    output_format: str,
+    **_options: Any,
+) -> None:
+    """Run a study: of FILE (a path, or demo or original), or of the options.
+
+    With FILE, options that are given go before its keys. Ready prompt sets (axes prompts list) are
+    imported, models are run where activations are missing, and only what depends on what changed
+    is computed. `--format json` prints the documented keys; the other formats print the study
+    table.
+
+    \b
+    axes study demo
+    axes study --group demo --prompts demo_safety --align demo_alignment
+    axes study --model a --model b --reference b --prompts mine --align alpaca --format json
+    """
+    from axes.analysis.report.report import print_study, write_report
+    from axes.analysis.study.run import run_study, study_result
+    from axes.analysis.study.sensitivity import measure_sensitivity
+    from axes.stored_studies import ingest_missing
+
+    results = []
+    for planned in _planned(file):
+        if not no_ingest:
+            ingest_missing(root, planned, device=device, dtype=dtype)
+        study_id = run_study(
+            root, planned.definition, published=planned.published, memory_limit=memory_limit
+        )
+        if sensitivity:
+            measure_sensitivity(root, study_id, planned.definition, memory_limit=memory_limit)
+        if output_format == "json":
+            results.append(study_result(root, study_id))
+        else:
+            print_study(root, study_id, output_format)
+        if report is not None:
+            click.echo(f"report {write_report(root, report, study_id)}", err=True)
+    if output_format == "json":
+        click.echo(json.dumps(results if len(results) > 1 else results[0], indent=2))
+
+
+@study.command("sensitivity")
+@click.argument("study_name", metavar="[STUDY]", required=False)
+@memory_limit_option
+@root_option
+@format_option
+def sensitivity_command(
+    study_name: str | None, memory_limit: int | None, root: Path, output_format: str
+) -> None:
+    """How far the figures of STUDY move with what was chosen before: one choice at a time.
+
+    STUDY is the start of an id or a study file, by default the last. Every model in turn as the
+    reference, lambda over six decades, the depth, the number of alignment rows, and the prompts
+    that directions are fitted on.
+
+    \b
+    axes study sensitivity demo
+    axes study sensitivity 689eb4 --format csv
+    """
+    from axes.analysis.report.report import print_sensitivity
+    from axes.analysis.study.run import read_definition
+    from axes.analysis.study.sensitivity import measure_sensitivity
+    from axes.warehouse.connection import connect
+
+    for study_id in _find_studies(root, study_name):
+        definition = read_definition(connect(root), study_id)
+        measure_sensitivity(root, study_id, definition, memory_limit=memory_limit)
+        print_sensitivity(root, study_id, output_format)
+
+
+@study.command()
+@click.argument("study_name", metavar="[STUDY]", required=False)
+@root_option
+@format_option
+def claims(study_name: str | None, root: Path, output_format: str) -> None:
+    """The source study's claims one by one, as the rows of STUDY decide them.
+
+    STUDY is the start of an id or a study file, by default the last. Each claim is supported, not
+    supported or undecided, with estimate, interval and null, and below it the models and the SQL
+    behind them; docs/methods.md states the rules. `axes study --claims` is the same.
+
+    \b
+    axes study claims demo
+    axes study --claims --format json
+    """
+    from axes.analysis.study.claims import claim_tables, verdicts
+    from axes.warehouse.connection import connect
+    from axes.warehouse.render import show
+
+    connection = connect(root)
+    for study_id in _find_studies(root, study_name):
+        found = verdicts(connection, study_id)
+        show(found.table, output_format)
+        if output_format not in ("table", "markdown"):
+            continue
+        for claim in claim_tables(connection, study_id):
+            click.echo(f"\n{claim.title}\n{claim.statement}")
+            show(claim.table, output_format)
+
+
+@study.command()
+@click.argument("first")
+@click.argument("second")
+@root_option
+@format_option
+def diff(first: str, second: str, root: Path, output_format: str) -> None:
+    """What differs between two studies: their definitions, and every headline figure.
+
+    FIRST and SECOND are starts of ids or files of one study. The difference is second minus first;
+    its interval is paired where both judged the same prompts.
+
+    \b
+    axes study diff 689eb4 88ebb7
+    axes study diff demo mine.toml --format csv
+    """
+    from axes.analysis.study.study_diff import definition_differences, figure_differences
+    from axes.warehouse.connection import connect
+    from axes.warehouse.render import show_rows
+
+    named = {name: _find_studies(root, name) for name in (first, second)}
+    for name, found in named.items():
+        if len(found) > 1:
+            raise click.UsageError(f"{name} holds {len(found)} studies: give the id of one")
+    connection = connect(root)
+    a, b = (named[name][0] for name in (first, second))
+    if output_format in ("table", "markdown"):
+        changed = definition_differences(connection, a, b)
+        if changed:
+            show_rows(changed, output_format)
+        click.echo("" if changed else "one definition, other rows or another version of the code\n")
+    show_rows(figure_differences(connection, a, b), output_format)
+
+
+def _find_studies(root: Path, name: str | None) -> list[str]:
+    """The studies of a file, or the one whose id starts so, or the last."""
+    from axes.analysis.report.section import latest_study
+    from axes.analysis.study.run import find_study
+    from axes.analysis.study.study_file import find_study_file
+    from axes.warehouse.connection import connect
+
+    connection = connect(root)
+    if name is None or find_study_file(name) is None:
+        return [latest_study(connection, name)]
+    return [find_study(connection, planned.definition) for planned in _planned(name)]
+
+
+def _planned(name: str | None) -> list[PlannedStudy]:
+    """The studies of a file, with the options that were given in the place of its keys."""
+    from axes.analysis.study.study_file import find_study_file, packaged_studies
+    from axes.stored_studies import plan_studies
+    from axes.warehouse.errors import DefinitionError
+    from axes.warehouse.names import did_you_mean
+
+    if name is not None and find_study_file(name) is None:
+        packaged = packaged_studies()
+        raise click.UsageError(
+            f"no study file {name}{did_you_mean(name, [*packaged, *study.commands])}: "
+            f"give the path of one, {' or '.join(packaged)}"
+        )
+    try:
+        return plan_studies(name, _given_options(are_defaults_taken=name is None))
+    except DefinitionError as error:
+        if name is None:  # Then it is the options that are wrong.
+            raise click.UsageError(str(error)) from error
+        raise
+
+
+def _given_options(*, are_defaults_taken: bool) -> dict[str, Any]:
+    """The options that say what the study is, by field of `StudyDefinition` or `group`."""
+    from axes.analysis.study.study_file import option_names
+
+    context = click.get_current_context()
+    named = {name: context.params[name] for name in option_names() if name in context.params}
+    return {
+        name: value
+        for name, value in named.items()
+        if is_typed(name) or (are_defaults_taken and value not in (None, ()))
+    }

@@ -1,0 +1,284 @@
+"""`axes sql` and `axes warehouse`: ask the warehouse, make one, check it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from axes.cli.options import format_for, format_option, root_option
+
+
+@click.command()
+@click.argument("statement", required=False)
+@click.option(
+    "-f",
+    "--file",
+    "path",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Read the statement from a file.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file.")
+@click.option("--safe", is_flag=True, help="One select over the tables, within limits.")
+@root_option
+@format_option
+def sql(
+    statement: str | None,
+    path: Path | None,
+    output: Path | None,
+    safe: bool,
+    root: Path,
+    output_format: str,
+) -> None:
+    """Run STATEMENT (DuckDB's SQL) over the tables, views and macros of the warehouse.
+
+    Without a statement on a terminal: a shell; in a pipe, the statement is read from stdin.
+    --output takes its format from the file's suffix unless --format says another.
+
+    \b
+    axes sql
+    axes sql "select model, prompt_set, kind, auroc from v_auroc order by all"
+    axes sql -o p.csv "from v_projections where kind = 'universal'"
+
+    With --safe a statement of somebody else's may be run: it reads the tables, views and macros and
+    no other file, changes nothing, and ends after 30 s or at 1 GB.
+    """
+    from axes.warehouse.connection import connect, query
+    from axes.warehouse.render import show
+
+    if statement is not None and path is not None:
+        raise click.UsageError("give a statement, or a file with -f, not both")
+    if path is not None:
+        statement = path.read_text()
+    elif statement is None and sys.stdin.isatty():
+        from axes.cli.shell import run_shell
+
+        if output is not None or safe:
+            raise click.UsageError("--output and --safe need a statement, or a file with -f")
+        run_shell(root, output_format)
+        return
+    elif statement is None:
+        statement = sys.stdin.read()
+        if not statement.strip():
+            raise click.UsageError("give a statement, or a file with -f")
+    if safe:
+        from axes.warehouse.safe import ask
+
+        table = ask(root, statement)
+    else:
+        table = query(connect(root, is_commented=True), statement)
+    show(table, format_for(output, output_format), output)
+
+
+@click.group()
+def warehouse() -> None:
+    """Make, check and tend a warehouse.
+
+    \b
+    axes warehouse init --root lake
+    axes warehouse check
+    axes warehouse compact
+    """
+
+
+@warehouse.command("init")
+@root_option
+def init_command(root: Path) -> None:
+    """Start a warehouse in an absent or empty folder.
+
+    \b
+    axes warehouse init --root lake
+    """
+    from axes.warehouse.layout import init_root
+
+    made = init_root(root)
+    click.echo(f"{root}: {'a new warehouse' if made else 'is a warehouse already'}")
+
+
+@warehouse.command("open")
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--relative",
+    "is_relative",
+    is_flag=True,
+    help="Paths relative to FILE's folder, so that the two can be moved together.",
+)
+@root_option
+def open_command(file: Path | None, is_relative: bool, root: Path) -> None:
+    """Write FILE (default warehouse.duckdb in the root) for DuckDB without this code.
+
+    It holds the views, macros and comments, no rows: views read the warehouse's Parquet. Open it
+    with the DuckDB CLI, Python, R or a BI tool, best read-only. With --relative, open it from its
+    own folder, or `set file_search_path` to that folder first.
+
+    \b
+    axes warehouse open
+    duckdb -readonly lake/warehouse.duckdb "from v_auroc"
+    axes warehouse open --relative lake/warehouse.duckdb
+    """
+    from axes.warehouse.maintenance.standalone import write_standalone
+
+    click.echo(write_standalone(root, file, is_relative=is_relative))
+
+
+@warehouse.command("check")
+@click.option("--quick", is_flag=True, help="Sizes and footers only; no contents, no rules.")
+@root_option
+@format_option
+def check_command(quick: bool, root: Path, output_format: str) -> None:
+    """Compare every file with the ledger and its checksums, and run the rules of sql/checks.
+
+    Says which file or rule, what is wrong and what to do. Exit 1 if anything is.
+
+    \b
+    axes warehouse check
+    axes warehouse check --quick --format json
+    """
+    from axes.warehouse.maintenance.checks import check
+    from axes.warehouse.render import show
+
+    result = check(root, is_quick=quick)
+    show(result, output_format)
+    broken = [row for row in result.to_pylist() if row["row_count"]]
+    for row in broken:  # In full, which a table's cells are not.
+        click.echo(f"{row['path'] or row['check']}: {row['example']}; {row['to_do']}", err=True)
+    if broken:
+        raise click.exceptions.Exit(1)
+
+
+@warehouse.command("repair")
+@click.option("--adopt", is_flag=True, help="Take sound files in that the ledger does not list.")
+@root_option
+@format_option
+def repair_command(adopt: bool, root: Path, output_format: str) -> None:
+    """Move broken files to ROOT/.quarantine, and say which commands write their rows again.
+
+    The commands are in the column restore, and on stderr in the order to run them.
+
+    \b
+    axes warehouse repair
+    """
+    from axes.warehouse.maintenance.repair import in_order, repair
+
+    done = repair(root, adopt=adopt)
+    _show_records(done, output_format)
+    for command in in_order(done):
+        click.echo(command, err=True)
+
+
+@warehouse.command("compact")
+@click.option("--table", "tables", multiple=True, help="This table only; repeatable.")
+@click.option(
+    "--file-mb",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    help="Size of a merged file; files of half that size are left alone.",
+)
+@root_option
+@format_option
+def compact_command(tables: tuple[str, ...], file_mb: int, root: Path, output_format: str) -> None:
+    """Merge the small files of each partition, while readers read and jobs write.
+
+    The old files are kept until `axes warehouse vacuum`.
+
+    \b
+    axes warehouse compact
+    axes warehouse compact --table activations --file-mb 256
+    """
+    from axes.warehouse.maintenance.compaction import COMPACTED, compact
+
+    if unknown := set(tables) - set(COMPACTED):
+        raise click.UsageError(f"{unknown.pop()} is not compacted: {', '.join(COMPACTED)} are")
+    _show_records(compact(root, tables or COMPACTED, file_bytes=file_mb << 20), output_format)
+
+
+@warehouse.command("vacuum")
+@click.option(
+    "--older-than",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Age in hours: a job or a reader may be at younger ones.",
+)
+@click.option("--quarantine", is_flag=True, help="Empty the quarantine too.")
+@root_option
+@format_option
+def vacuum_command(older_than: float, quarantine: bool, root: Path, output_format: str) -> None:
+    """Delete what no query sees: temporary and retired files, tokens without a completion.
+
+    \b
+    axes warehouse vacuum
+    axes warehouse vacuum --older-than 0 --quarantine
+    """
+    from axes.warehouse.maintenance.vacuum import vacuum
+
+    removed = vacuum(root, older_than_hours=older_than, empties_quarantine=quarantine)
+    _show_records(removed, output_format)
+
+
+@warehouse.command("stats")
+@root_option
+@format_option
+def stats_command(root: Path, output_format: str) -> None:
+    """Files, row groups, rows and bytes of each table and partition, from footers only.
+
+    \b
+    axes warehouse stats
+    """
+    from axes.warehouse.maintenance.statistics import statistics
+
+    _show_records(statistics(root), output_format)
+
+
+@warehouse.command("migrate")
+@root_option
+@format_option
+def migrate_command(root: Path, output_format: str) -> None:
+    """Bring a warehouse of an older schema version to that of this code. Stop jobs first.
+
+    \b
+    axes warehouse migrate --root lake
+    """
+    from axes.warehouse.maintenance.migration import migrate
+
+    _show_records(migrate(root), output_format)
+
+
+@warehouse.command("subset")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--model", "models", multiple=True, help="This model only; repeatable.")
+@click.option("--prompts", "prompt_sets", multiple=True, help="This set only; repeatable.")
+@root_option
+@format_option
+def subset_command(
+    target: Path,
+    models: tuple[str, ...],
+    prompt_sets: tuple[str, ...],
+    root: Path,
+    output_format: str,
+) -> None:
+    """Copy some models and prompt sets, with what was fitted on them, to the new warehouse TARGET.
+
+    Without --model and --prompts everything is copied. The same part is the same bytes.
+
+    \b
+    axes warehouse subset shared --model smollm2-135m --prompts demo_safety
+    axes warehouse subset backup
+    """
+    from axes.warehouse.maintenance.subset import subset
+
+    _show_records(subset(root, target, models=models, prompt_sets=prompt_sets), output_format)
+
+
+def _show_records(records: Sequence[Any], output_format: str) -> None:
+    """Print one row for each of some results, which are of one dataclass."""
+    import pyarrow as pa
+
+    from axes.warehouse.render import show
+
+    show(pa.Table.from_pylist([asdict(record) for record in records]), output_format)

@@ -1,0 +1,296 @@
+"""The page's server: typed SQL through safe mode, everything else by fixed queries of our own.
+
+Fixed queries run on one connection that is kept, locked as that of safe mode is. Nothing that is
+asked changes the warehouse or this server, but for the texts that wait to be uncovered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from collections.abc import AsyncIterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import vl_convert
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from axes.explore.cells import answer
+from axes.explore.guard import Guard
+from axes.explore.hiding import Hidden, positive_cells
+from axes.explore.queries import choices, prompt_page
+from axes.explore.stepping import completion, completion_page
+from axes.sql_completion import Catalog, SqlCompleter
+from axes.warehouse.connection import Connection, query
+from axes.warehouse.errors import AxesError, QueryError
+from axes.warehouse.render import render
+from axes.warehouse.safe import DEFAULT_LIMITS, Limits, ask, locked
+from axes.warehouse.warm import WarmWorkers
+
+STATIC = Path(__file__).parent / "static"
+
+_ROW_LIMIT = 500
+_COMPLETION_LIMIT = 60
+_LONGEST_BODY = 400_000
+_BUNDLING = threading.Lock()
+
+
+def application(root: Path, *, token: str, port: int, limits: Limits = DEFAULT_LIMITS) -> Starlette:
+    """The page of the warehouse at `root`, for requests to `127.0.0.1:port/token/`.
+
+    Raises `RootError` where `root` is not a warehouse.
+    """
+    pages = _Pages(root, limits)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        pages.workers = WarmWorkers(root, limits)
+        # Seconds of work, which the first chart need not wait for.
+        threading.Thread(target=_vega, daemon=True).start()
+        try:
+            yield
+        finally:
+            pages.workers.close()
+
+    return Starlette(
+        routes=[
+            Route("/", pages.index),
+            Route("/vega.js", pages.vega),
+            Route("/catalog", pages.catalog),
+            Route("/complete", pages.complete, methods=["POST"]),
+            Route("/sql", pages.sql, methods=["POST"]),
+            Route("/csv", pages.csv, methods=["POST"]),
+            Route("/text", pages.text),
+            Route("/choices", pages.choices),
+            Route("/prompts", pages.prompts),
+            Route("/completions", pages.completions),
+            Route("/completion", pages.completion),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ],
+        middleware=[Middleware(Guard, token=token, port=port)],
+        exception_handlers={AxesError: _refused, HTTPException: _impossible},
+        lifespan=lifespan,
+    )
+
+
+class _Pages:
+    """The end points; those that are not `async` run in threads."""
+
+    workers: WarmWorkers
+
+    def __init__(self, root: Path, limits: Limits) -> None:
+        self._connection = locked(root, limits, is_commented=True)
+        self._names = Catalog()
+        self._names.read(self._connection)
+        self._completer = SqlCompleter(self._names, {})
+        self._hidden = Hidden()
+
+    def index(self, request: Request) -> Response:
+        return FileResponse(STATIC / "index.html")
+
+    def vega(self, request: Request) -> Response:
+        """The chart library, from the package that carries it."""
+        return Response(_vega(), media_type="text/javascript")
+
+    def catalog(self, request: Request) -> Response:
+        """Tables and views with what a row is."""
+        listed = query(
+            self._reader(),
+            "select view_name as name, comment from duckdb_views() "
+            "where not internal and not starts_with(view_name, 'stg_') order by name",
+        )
+        return JSONResponse({"tables": listed.to_pylist(), "macros": self._names.macros})
+
+    async def complete(self, request: Request) -> Response:
+        """What may stand at the cursor of a statement, and where what it replaces begins."""
+        body = await _body(request)
+        before, after = _text_of(body, "before"), _text_of(body, "after")
+        document = Document(before + after, len(before))
+        found = self._completer.get_completions(document, CompleteEvent())
+        listed = [
+            {"text": one.text, "length": -one.start_position, "meaning": one.display_meta_text}
+            for one, _ in zip(found, range(_COMPLETION_LIMIT), strict=False)
+        ]
+        return JSONResponse({"completions": listed})
+
+    async def sql(self, request: Request) -> Response:
+        """The first rows of an answer; what does not fit the page is counted."""
+        started = time.perf_counter()
+        table = await self._asked(request)
+        rows = await run_in_threadpool(
+            answer, table, self._reader(), self._hidden, row_limit=_ROW_LIMIT
+        )
+        return JSONResponse({**rows, "seconds": time.perf_counter() - started})
+
+    async def csv(self, request: Request) -> Response:
+        """All rows of an answer, nothing hidden: it is asked for by name, and no page shows it."""
+        table = await self._asked(request)
+        text = await run_in_threadpool(render, table, "csv")
+        return Response(text, media_type="text/csv")
+
+    async def _asked(self, request: Request) -> pa.Table:
+        """A statement through safe mode; its process is ended when the page asks no longer."""
+        statement = _text_of(await _body(request), "sql")
+        with self.workers.worker() as worker:
+
+            async def stop_when_left() -> None:
+                while (await request.receive())["type"] != "http.disconnect":
+                    pass
+                worker.stop()
+
+            watching = asyncio.create_task(stop_when_left())
+            try:
+                return await run_in_threadpool(
+                    ask, self.workers.root, statement, self.workers.limits, worker=worker
+                )
+            except QueryError as error:
+                raise _Quoting(await run_in_threadpool(self._quoted, str(error))) from error
+            finally:
+                watching.cancel()
+
+    def text(self, request: Request) -> Response:
+        """A text that was hidden."""
+        found = self._hidden.get(request.query_params.get("number", ""))
+        if found is None:
+            raise HTTPException(404, "this text is no longer kept: load the page again")
+        return JSONResponse({"text": found})
+
+    def choices(self, request: Request) -> Response:
+        return JSONResponse(choices(self._reader()))
+
+    def prompts(self, request: Request) -> Response:
+        return JSONResponse(
+            prompt_page(
+                self._reader(),
+                self._hidden,
+                prompt_set=request.query_params.get("prompt_set", ""),
+                axis=_given(request, "axis"),
+                source=_given(request, "source") or "axis",
+                scale=_given(request, "scale") or "rank",
+                label=_given(request, "label"),
+                category=_given(request, "category"),
+                search=_given(request, "search"),
+                order=_given(request, "order") or "position",
+                model=_given(request, "model"),
+                is_descending=_given(request, "descending") == "true",
+                page=_number(request, "page") or 0,
+            )
+        )
+
+    def completions(self, request: Request) -> Response:
+        return JSONResponse(
+            completion_page(
+                self._reader(),
+                self._hidden,
+                prompt_set=_given(request, "prompt_set"),
+                prompt_id=_given(request, "prompt_id"),
+                model=_given(request, "model"),
+                label=_given(request, "label"),
+                page=_number(request, "page") or 0,
+            )
+        )
+
+    def completion(self, request: Request) -> Response:
+        return JSONResponse(
+            completion(
+                self._reader(),
+                self._hidden,
+                generation=request.query_params.get("generation", ""),
+                axis=_given(request, "axis"),
+                layer=_number(request, "layer"),
+                is_revealed=_given(request, "reveal") == "true",
+            )
+        )
+
+    def _reader(self) -> Connection:
+        """The kept connection for one thread: several may ask at once."""
+        return self._connection.cursor()
+
+    def _quoted(self, message: str) -> dict[str, Any]:
+        """An error, hidden where it quotes a positive text: a cast that fails does."""
+        if positive_cells(self._reader(), [message]):
+            return {
+                "error": "the statement was refused in words that quote a hidden text",
+                "detail": self._hidden.put(message),
+            }
+        return {"error": message}
+
+
+class _Quoting(AxesError):
+    """A refusal of typed SQL as the page is told it."""
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        super().__init__(content["error"])
+        self.content = content
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    content = error.content if isinstance(error, _Quoting) else {"error": str(error)}
+    return JSONResponse(content, 400)
+
+
+def _impossible(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code)
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    """The JSON object that a request brings."""
+    received = bytearray()
+    async for chunk in request.stream():
+        received += chunk
+        if len(received) > _LONGEST_BODY:
+            raise HTTPException(413, "too long")
+    try:
+        body = json.loads(received)
+    except ValueError as error:
+        raise HTTPException(400, "not JSON") from error
+    if not isinstance(body, dict):
+        raise HTTPException(400, "not a JSON object")
+    return body
+
+
+def _text_of(body: dict[str, Any], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str):
+        raise HTTPException(400, f"{name} is not a text")
+    return value
+
+
+def _given(request: Request, name: str) -> str | None:
+    """A parameter of the address; an empty one is none."""
+    return request.query_params.get(name) or None
+
+
+def _number(request: Request, name: str) -> int | None:
+    value = _given(request, name)
+    if value is None:
+        return None
+    if not value.isdecimal() or len(value) > 9:
+        raise HTTPException(400, f"{name} is not a number")
+    return int(value)
+
+
+def _vega() -> bytes:
+    """The chart library's script; made once, whoever asks first."""
+    with _BUNDLING:
+        return _bundle()
+
+
+@cache
+def _bundle() -> bytes:
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").encode()

@@ -1,0 +1,126 @@
+"""What Python's functions give back: frozen, with a table for notebooks and for terminals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+
+from axes.warehouse.errors import AxisError
+from axes.warehouse.html import html_record, html_table
+from axes.warehouse.render import render
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# Of a card, in this order, what a reader of a notebook wants to see.
+_SHOWN = (
+    "name",
+    "kind",
+    "method",
+    "axis_id",
+    "space_model",
+    "layer",
+    "site",
+    "pooling",
+    "template",
+    "fit_query",
+    "row_set_hash",
+    "run_id",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Rows that a function computed or found; `sql` finds them again in the warehouse.
+
+    `id` is that of what was stored (a study, an evaluation), where there is one.
+    """
+
+    title: str
+    table: pa.Table
+    sql: str
+    id: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows as dicts."""
+        return self.table.to_pylist()
+
+    def pl(self) -> pl.DataFrame:
+        """The rows as a polars frame."""
+        import polars as pl
+
+        frame = pl.from_arrow(self.table)
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __repr__(self) -> str:
+        notes = "".join(f"warning: {warning}\n" for warning in self.warnings)
+        return f"{self.title}\n{render(self.table, 'table').decode()}{notes}"
+
+    def _repr_html_(self) -> str:
+        return html_table(self.rows, self.title, self.warnings)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Study(Result):
+    """A study's table, one row for each model and prompt set; `figures` is all of its numbers.
+
+    The keys of `figures` are those of `axes study --format json`.
+    """
+
+    figures: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """A registered direction: `vector` is float32 `[d_model]` of unit norm, `card` what is known.
+
+    It lies in the space of the card's `space_model` at `layer` and `site`: a universal axis is
+    in its reference's space, and other models come to it through their alignments (`axes.score`).
+    """
+
+    vector: Float[np.ndarray, " d_model"]
+    card: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The axis's name in the warehouse."""
+        return self.card["name"]
+
+    def project(self, x: Float[np.ndarray, "*batch d_model"]) -> Float[np.ndarray, "*batch"]:
+        """Projections of activations of the axis's own space, in the unit of the activations.
+
+        `x` is whatever NumPy can read, its last dimension `d_model`. Raises `AxisError` where that
+        is another width.
+        """
+        values = np.asarray(x, dtype=np.float64)
+        width = values.shape[-1] if values.ndim else 0
+        if width != len(self.vector):
+            raise AxisError(
+                f"activations of {width} numbers do not fit {self.name}, which lies in the "
+                f"{len(self.vector)} of {self.card['space_model']}: axes.score projects other "
+                "models through their alignment"
+            )
+        return values @ self.vector.astype(np.float64)
+
+    def __repr__(self) -> str:
+        card = self.card
+        return (
+            f"Axis({card['name']!r}, {card['kind']}, {len(self.vector)} numbers in "
+            f"{card['space_model']} at layer {card['layer']})"
+        )
+
+    def _repr_html_(self) -> str:
+        card = {name: self.card[name] for name in _SHOWN if self.card.get(name) is not None}
+        told = html_record({**card, "d_model": len(self.vector)}, f"axis {self.name}")
+        judged = self.card.get("evaluation")
+        return told + (html_table(judged, "judged on") if judged else "")

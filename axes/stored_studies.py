@@ -1,0 +1,140 @@
+"""A study from what a user says: which models are meant, and the rows that it still lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from axes.analysis.activations import is_covered
+from axes.analysis.study.definition import StudyDefinition
+from axes.analysis.study.study_file import (
+    EVERY_MODEL,
+    StudyFile,
+    find_study_file,
+    packaged_studies,
+    read_study_file,
+)
+from axes.ingest.models.registry import group_members, known_as, resolve
+from axes.warehouse.connection import connect
+from axes.warehouse.errors import DefinitionError
+from axes.warehouse.external_models import is_imported
+from axes.warehouse.layout import init_root
+from axes.warehouse.names import did_you_mean
+
+_OF_MODELS = {"group", "models", "reference"}
+
+
+@dataclass(frozen=True)
+class PlannedStudy:
+    """A study to run; `origins` says how the user named each model."""
+
+    definition: StudyDefinition
+    origins: dict[str, str]
+    published: dict[str, dict[str, float]]
+
+
+def plan_study(
+    settings: Mapping[str, Any], published: Mapping[str, dict[str, float]] | None = None
+) -> PlannedStudy:
+    """The study of some settings: fields of `StudyDefinition`, and group, or models and reference.
+
+    Raises `DefinitionError` where one is missing or wrong, `ModelError` for an unknown group.
+    """
+    settings = dict(settings)
+    group, models = settings.pop("group", None), settings.pop("models", ())
+    reference = settings.pop("reference", None)
+    for name in ("prompts", "align"):
+        if name not in settings:
+            raise DefinitionError(f"give --{name}, or a study file")
+    if (group is None) == (not models):
+        raise DefinitionError("give --group, or --model for each model")
+    if group is not None:
+        models, group_reference = group_members(group)
+        reference = reference or group_reference
+    if reference is None:
+        raise DefinitionError("give --reference with --model")
+    origins = {known_as(model): model for model in models}
+    definition = StudyDefinition(
+        models=tuple(origins),
+        reference=known_as(reference),
+        label=group or known_as(reference).partition("@")[0],
+        **settings,
+    )
+    return PlannedStudy(definition, origins, _published(definition, published or {}))
+
+
+def plan_studies(name: str | Path | None, given: Mapping[str, Any]) -> list[PlannedStudy]:
+    """The studies of a file (its path, or the name of one of the package), or of settings alone.
+
+    `given` goes before the keys of the file. Raises `DefinitionError` for a file that is not there
+    or wrong.
+    """
+    if name is None:
+        file = StudyFile(Path(), ({},), {})
+    else:
+        path = find_study_file(str(name))
+        if path is None:
+            packaged = packaged_studies()
+            raise DefinitionError(
+                f"no study file {name}{did_you_mean(str(name), packaged)}: "
+                f"give the path of one, {' or '.join(packaged)}"
+            )
+        file = read_study_file(path)
+    planned = []
+    for settings in file.studies:
+        if _OF_MODELS & given.keys():
+            settings = {key: value for key, value in settings.items() if key not in _OF_MODELS}
+        planned.append(plan_study({**settings, **given}, file.published))
+    return list({one.definition: one for one in planned}.values())
+
+
+def ingest_missing(
+    root: Path,
+    planned: PlannedStudy,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> None:
+    """Import ready prompt sets that are absent, and run each model whose rows are incomplete."""
+    from axes.ingest.activations import ingest_activations
+    from axes.ingest.forward.activation_keys import Selection
+    from axes.ingest.forward.pooling import find_pooling
+    from axes.ingest.forward.templates import Template
+    from axes.ingest.prompts import import_ready_sets
+
+    definition = planned.definition
+    init_root(root)
+    limits: dict[str, int | None] = {definition.align: definition.align_rows}
+    limits |= dict.fromkeys(definition.labelled_sets)
+    import_ready_sets(root, limits)
+    connection = connect(root)
+    where = (definition.site, definition.pooling, definition.template)
+    for model, origin in planned.origins.items():
+        if not is_imported(connection, model) and not is_covered(connection, model, limits, *where):
+            selection = Selection(
+                sites=(definition.site,),
+                poolings=(find_pooling(definition.pooling),),
+                template=Template(definition.template),
+            )
+            ingest_activations(
+                root,
+                resolve(origin),
+                limits,
+                selection,
+                device=device,
+                dtype=dtype,
+                skip_unusable=definition.allow_missing,
+            )
+
+
+def _published(
+    definition: StudyDefinition, published: Mapping[str, dict[str, float]]
+) -> dict[str, dict[str, float]]:
+    """The published figures of the study's models; those of `*` are of each."""
+    figures = {
+        name.partition("@")[0]: {**published.get(EVERY_MODEL, {}), **published.get(name, {})}
+        for name in definition.models
+    }
+    return {name: of_model for name, of_model in figures.items() if of_model}

@@ -1,0 +1,229 @@
+"""Collects what batches give and commits it, one file at a time.
+
+A chunk becomes one file of `activations`, with a row group for each layer, site and pooling, and
+where every token is kept one file of `prompt_tokens`. Both are whole or absent.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from axes.ingest.forward.activation_keys import Item, Items
+from axes.ingest.forward.forward import Batch
+from axes.ingest.forward.templates import Rendered, Template
+from axes.ingest.models.load import LoadedModel
+from axes.warehouse.layout import partition_folder
+from axes.warehouse.locks import committing
+from axes.warehouse.runs import Run
+from axes.warehouse.tables.schemas import TABLES
+from axes.warehouse.writer import content_key, vector_array, write_rows
+
+_FLUSH_BYTES = 48 << 20
+_FLUSH_SECONDS = 20.0
+
+
+class StoredRows:
+    """What is stored of a model version, looked up again whenever other jobs have written.
+
+    One object from the look-up that decides what is run to the last commit, so that no file of
+    another job falls between two looks.
+    """
+
+    def __init__(self, root: Path, model: str, look_up: Callable[[], dict[str, Items]]) -> None:
+        self._root, self._model, self._look_up = root, model, look_up
+        self._known_files = _data_files(root, model)
+        self._by_others: dict[str, Items] = {}
+        self.at_start = look_up()
+
+    def by_others(self) -> dict[str, Items]:
+        """Prompt id -> what is stored of it, if others have written since the start; nearly always
+        nothing. The caller holds the lock under which the files are written."""
+        files = _data_files(self._root, self._model)
+        if not files <= self._known_files:
+            self._known_files |= files
+            self._by_others = self._look_up()
+        return self._by_others
+
+    def add(self, path: Path) -> bool:
+        """Note a file of this job's own; returns whether it is a new one."""
+        is_new = path not in self._known_files
+        self._known_files.add(path)
+        return is_new
+
+
+@dataclass
+class ChunkWriter:
+    """A context manager: `add` batches; every 48 MB or 20 s, and at the end, they are committed.
+
+    What `stored` says that other jobs have committed meanwhile is left out.
+    """
+
+    root: Path
+    run: Run
+    loaded: LoadedModel
+    template: Template
+    items: Sequence[Item]
+    stored: StoredRows
+    _batches: list[Batch] = field(default_factory=list)
+    _bytes: int = 0
+    _since: float = field(default_factory=time.monotonic)
+
+    def __enter__(self) -> ChunkWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # An interrupted job keeps what it has done; after an error the batch in hand is suspect.
+        if kind is None or issubclass(kind, KeyboardInterrupt):
+            self.flush()
+
+    def add(self, batch: Batch) -> None:
+        self._batches.append(batch)
+        arrays = [*batch.pooled.values(), *batch.tokens.values()]
+        self._bytes += sum(array.nbytes for array in arrays)
+        if self._bytes >= _FLUSH_BYTES or time.monotonic() - self._since >= _FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what has been added. Jobs on one model do this in turn."""
+        if not self._batches:
+            return
+        model, model_id = self.loaded.spec.name, self.loaded.identity.model_id
+        names = [name for batch in self._batches for name in batch.prompt_ids]
+        file_name = content_key(model_id, self.template.name, self.items, names)
+        with committing(self.root, model):
+            there = self.stored.by_others()
+            for table, groups in (
+                ("activations", self._activation_groups(there)),
+                ("prompt_tokens", self._token_groups(there)),
+            ):
+                first = next(groups, None)
+                if first is not None:
+                    self._write(table, itertools.chain([first], groups), file_name)
+        self._batches, self._bytes, self._since = [], 0, time.monotonic()
+
+    def _write(self, table: str, groups: Iterable[pa.Table], file_name: str) -> None:
+        row_count = 0
+
+        def counted() -> Iterator[pa.Table]:
+            nonlocal row_count
+            for group in groups:
+                yield group
+                row_count += len(group)
+
+        model = self.loaded.spec.name
+        path = write_rows(self.root, table, counted(), name=file_name, partition=model)
+        # A second Ctrl-C within a commit has it done again, and the file is replaced with itself.
+        if self.stored.add(path):
+            self.run.rows += row_count
+
+    def _activation_groups(self, there: dict[str, Items]) -> Iterator[pa.Table]:
+        described: dict[str, pa.Table] = {}
+        for item in filter(lambda item: item.pooling, self.items):
+            if item.pooling not in described:
+                described[item.pooling] = pa.Table.from_pylist(self._pooled_rows(item.pooling))
+            matrix = np.concatenate([batch.pooled[item] for batch in self._batches])
+            yield from self._row_group("activations", item, described[item.pooling], matrix, there)
+
+    def _token_groups(self, there: dict[str, Items]) -> Iterator[pa.Table]:
+        described: pa.Table | None = None
+        for item in filter(lambda item: not item.pooling, self.items):
+            if described is None:
+                described = pa.Table.from_pylist(self._token_rows())
+            matrix = np.concatenate([batch.tokens[item] for batch in self._batches])
+            yield from self._row_group("prompt_tokens", item, described, matrix, there)
+
+    def _row_group(
+        self,
+        table: str,
+        item: Item,
+        described: pa.Table,
+        matrix: np.ndarray,
+        there: dict[str, Items],
+    ) -> Iterator[pa.Table]:
+        """The rows of one item that are not stored yet; nothing where there are none."""
+        if there:
+            ids = described["prompt_id"].to_pylist()
+            is_new = np.array([item not in there.get(name, ()) for name in ids])
+            described, matrix = described.filter(pa.array(is_new)), matrix[is_new]
+        count = len(matrix)
+        if not count:
+            return
+        norms = np.linalg.norm(matrix, axis=1).astype(np.float32)
+        columns = {
+            **{name: described[name] for name in described.column_names},
+            "layer": pa.array(np.full(count, item.layer, dtype=np.int16)),
+            "site": pa.array([item.site] * count),
+            "vector": vector_array(matrix),
+            "norm": pa.array(norms),
+        }
+        schema = TABLES[table].file_schema
+        yield pa.table([columns[name] for name in schema.names], names=schema.names).cast(schema)
+
+    def _pooled_rows(self, pooling: str) -> list[dict[str, Any]]:
+        described = []
+        for batch in self._batches:
+            spans = batch.spans[pooling]
+            for name, rendered, (start, end) in zip(
+                batch.prompt_ids, batch.rendered, spans, strict=True
+            ):
+                described.append(
+                    {
+                        **self._describe(name, rendered),
+                        "pooling": pooling,
+                        "token_count": len(rendered.token_ids),
+                        "pooled_start": start,
+                        "pooled_end": end,
+                        "pooled_tokens": self._strings(rendered.token_ids[start:end]),
+                    }
+                )
+        return described
+
+    def _token_rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                **self._describe(name, rendered),
+                "position": position,
+                "token_id": token_id,
+                "token": token,
+            }
+            for batch in self._batches
+            for name, rendered in zip(batch.prompt_ids, batch.rendered, strict=True)
+            for position, (token_id, token) in enumerate(
+                zip(rendered.token_ids, self._strings(rendered.token_ids), strict=True)
+            )
+        ]
+
+    def _describe(self, prompt_id: str, rendered: Rendered) -> dict[str, Any]:
+        return {
+            "model_id": self.loaded.identity.model_id,
+            "prompt_id": prompt_id,
+            "template": self.template.name,
+            "rendered_hash": rendered.text_hash,
+            "run_id": self.run.run_id,
+        }
+
+    def _strings(self, token_ids: list[int]) -> list[str]:
+        return list(self.loaded.tokenizer.convert_ids_to_tokens(token_ids))
+
+
+def _data_files(root: Path, model: str) -> set[Path]:
+    """The committed files of both tables of a model."""
+    return {
+        path
+        for table in ("activations", "prompt_tokens")
+        for path in partition_folder(root, TABLES[table], model).glob("*.parquet")
+    }

@@ -1,0 +1,126 @@
+"""Tokens that every prompt begins with are run once: their keys and values are kept and reused.
+
+Under a chat template, and more so under a system prompt, that is most of each prompt. It is used
+only where the cache holds every position of every layer, and only after the longest prompt, run
+both ways, has given the same activations.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from axes.ingest.forward.recording import Point, cache_argument, record, run_backbone
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
+
+    from axes.ingest.models.load import LoadedModel
+
+# Below this the second pass over the cache costs more than the tokens saved.
+SHORTEST_PREFIX = 8
+
+# Difference over the norm, at the worst position; reduced precision rounds in another order.
+_TOLERANCE = {torch.float32: 1e-4}
+_TOLERANCE_REDUCED = 5e-2
+
+
+@dataclass(frozen=True)
+class SharedPrefix:
+    """The first `length` tokens of every prompt, as the model has read them.
+
+    `hidden` is what passed each point there, `[1, position, d_model]`.
+    """
+
+    length: int
+    hidden: dict[Point, Float[Tensor, "1 position d_model"]]
+    _cache: DynamicCache
+
+    def cache(self, batch_size: int) -> DynamicCache:
+        """The keys and values for `batch_size` rows; the model may append to them."""
+        cache = copy.copy(self._cache)
+        cache.layers = []
+        for layer in self._cache.layers:
+            repeated: Any = copy.copy(layer)
+            if repeated.is_initialized:
+                # A view: the model's own `cat` with the new keys makes the copy.
+                repeated.keys = repeated.keys.expand(batch_size, -1, -1, -1)
+                repeated.values = repeated.values.expand(batch_size, -1, -1, -1)
+            cache.layers.append(repeated)
+        return cache
+
+
+def share_prefix(
+    loaded: LoadedModel, token_ids: Sequence[Sequence[int]], points: Sequence[Point]
+) -> tuple[SharedPrefix | None, str | None]:
+    """Run the tokens that all rows begin with, if that saves anything and changes nothing.
+
+    Gives the prefix, or None and, where there was one to share, the reason why it is not.
+    """
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    length = _common_length(token_ids)
+    if length < SHORTEST_PREFIX or len(token_ids) < 2:
+        return None, None
+    refused = f"a shared prefix of {length} tokens was run with every prompt: "
+    if cache_argument(loaded.model.base_model) not in ("cache", "past_key_values"):
+        return None, refused + f"{loaded.model.config.model_type} keeps no keys and values"
+    cache = DynamicCache(config=loaded.model.config)
+    partial = {type(layer).__name__ for layer in cache.layers if type(layer) is not DynamicLayer}
+    if partial:
+        return None, refused + f"the cache has {', '.join(sorted(partial))}"
+    hidden = _record(loaded, token_ids[0][:length], points, cache)
+    prefix = SharedPrefix(length, hidden, cache)
+    difference = _difference(loaded, prefix, max(token_ids, key=len), points)
+    if difference > _TOLERANCE.get(loaded.model.dtype, _TOLERANCE_REDUCED):
+        return None, refused + f"reused, activations differ by {difference:.1e}"
+    return prefix, None
+
+
+def _common_length(token_ids: Sequence[Sequence[int]]) -> int:
+    """Length of the longest common beginning that leaves every row a token of its own."""
+    # What the first and the last in lexical order share, all others do.
+    first, last = min(map(tuple, token_ids)), max(map(tuple, token_ids))
+    common = next(
+        (
+            index
+            for index, (one, other) in enumerate(zip(first, last, strict=False))
+            if one != other
+        ),
+        min(len(first), len(last)),
+    )
+    return min(common, min(map(len, token_ids)) - 1)
+
+
+def _difference(
+    loaded: LoadedModel, prefix: SharedPrefix, token_ids: Sequence[int], points: Sequence[Point]
+) -> float:
+    """How far one prompt's activations after the prefix are from those of a pass over the whole."""
+    whole = _record(loaded, token_ids, points, None)
+    rest = _record(loaded, token_ids[prefix.length :], points, prefix.cache(1))
+    ends = {point: hidden[:, prefix.length :].float() for point, hidden in whole.items()}
+    return max(
+        float(((ends[point] - rest[point]).norm(dim=-1) / ends[point].norm(dim=-1)).max())
+        for point in points
+    )
+
+
+def _record(
+    loaded: LoadedModel,
+    token_ids: Sequence[int],
+    points: Sequence[Point],
+    cache: DynamicCache | None,
+) -> dict[Point, Tensor]:
+    tokens = torch.tensor([list(token_ids)])
+    got: dict[Point, Tensor] = {}
+    with record(
+        points, lambda point, hidden: got.update({point: hidden.clone()}), leaves_early=True
+    ):
+        run_backbone(loaded.model, tokens, torch.ones_like(tokens, dtype=torch.bool), cache=cache)
+    return got

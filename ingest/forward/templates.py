@@ -1,0 +1,166 @@
+"""From a prompt's text to token ids, by a stated policy, with exactly the tokens a user would get.
+
+`raw`               the text through the tokenizer's own defaults (the source study's way)
+`chat`              the text as the user's turn of the chat template, up to where the answer begins
+`chat+system:HASH`  the same below a system prompt, which the hash names
+
+Under each there is one BOS where the tokenizer's own defaults add one, and never two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from axes.warehouse.errors import ModelError
+from axes.warehouse.writer import content_key
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+POLICIES = ("raw", "chat")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A policy, and for `chat` a system prompt if there is one; `name` is the stored key."""
+
+    policy: str = "raw"
+    system: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise ModelError(
+                f"unknown template {self.policy}: it is raw or chat, "
+                "and with a system prompt --template chat --system FILE"
+            )
+        if self.system is not None and self.policy == "raw":
+            raise ModelError("a system prompt needs the chat template: add --template chat")
+
+    @property
+    def name(self) -> str:
+        """What the column `template` holds.
+
+        >>> Template("chat").name, Template("chat", "Be brief.").name
+        ('chat', 'chat+system:b1cc2ec6')
+        """
+        return (
+            self.policy
+            if self.system is None
+            else f"{self.policy}+system:{content_key(self.system)[:8]}"
+        )
+
+
+# Stands for a user's text to see what the template puts behind it; of no script and no case.
+_MARK = "\ue000"
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A prompt as the model reads it: token ids, unpadded and untruncated.
+
+    `text_hash` is of the rendered text; `user_end` is one past the last token of the user's own
+    text, None where it cannot be told (a template that rewrites the text).
+    """
+
+    token_ids: list[int]
+    text_hash: str
+    user_end: int | None
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], template: Template, model: str
+) -> list[Rendered]:
+    """Each text under the template, as token ids.
+
+    Raises `ModelError` where the model has no chat template, or its template refuses the turns.
+    """
+    if not texts:
+        return []
+    is_raw = template.policy == "raw"
+    if is_raw:
+        whole, tail = list(texts), ""
+    else:
+        *whole, marked = _chats(tokenizer, [*texts, _MARK], template, model)
+        tail = marked.rpartition(_MARK)[2]
+    # A chat template writes its own special tokens; they are not added a second time.
+    encoded: Any = tokenizer(
+        whole,
+        add_special_tokens=is_raw,
+        return_offsets_mapping=tokenizer.is_fast,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    start = [] if is_raw else _missing_bos(tokenizer)
+    rendered = []
+    for index, (text, full, ids) in enumerate(zip(texts, whole, encoded["input_ids"], strict=True)):
+        text_end = len(full) - len(tail)
+        if not full[:text_end].endswith(text) or full[text_end:] != tail:
+            user_end = None
+        elif tokenizer.is_fast:
+            user_end = _end_by_offsets(encoded["offset_mapping"][index], text_end)
+        else:
+            user_end = _end_by_prefix(tokenizer, full[:text_end], ids, adds_special=is_raw)
+        lead = [] if ids[:1] == start else start
+        if user_end is not None:
+            user_end += len(lead)
+        rendered.append(Rendered([*lead, *ids], content_key(full), user_end))
+    return rendered
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """A token id to fill padding with; which one does not matter, the mask hides it."""
+    for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if candidate is not None:
+            return candidate
+    return 0
+
+
+def _chats(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], template: Template, model: str
+) -> list[str]:
+    from jinja2 import TemplateError
+
+    if tokenizer.chat_template is None:
+        raise ModelError(f"{model} has no chat template: use --template raw")
+    before = [] if template.system is None else [{"role": "system", "content": template.system}]
+    try:
+        return [
+            str(
+                tokenizer.apply_chat_template(
+                    [*before, {"role": "user", "content": text}],
+                    add_generation_prompt=True,
+                    tokenize=False,
+                )
+            )
+            for text in texts
+        ]
+    except TemplateError as error:
+        raise ModelError(f"the chat template of {model} refuses the prompt: {error}") from error
+
+
+def _missing_bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The BOS that the tokenizer's defaults put first, which a chat template may leave out."""
+    bos = tokenizer.bos_token_id
+    first = tokenizer("a", verbose=False).input_ids[:1]
+    return [bos] if bos is not None and first == [bos] else []
+
+
+def _end_by_offsets(offsets: Sequence[tuple[int, int]], text_end: int) -> int | None:
+    """One past the last token that holds a character before `text_end`."""
+    inside = [index for index, (start, end) in enumerate(offsets) if start < min(end, text_end)]
+    return inside[-1] + 1 if inside else None
+
+
+def _end_by_prefix(
+    tokenizer: PreTrainedTokenizerBase, before: str, ids: list[int], *, adds_special: bool
+) -> int | None:
+    """The same without offsets: the tokens of the text up to there, if the whole begins with them.
+
+    A tokenizer may join characters across the end, in which case the place cannot be told.
+    """
+    own = tokenizer(before, add_special_tokens=adds_special, verbose=False).input_ids
+    while own and own[-1] in tokenizer.all_special_ids:
+        own = own[:-1]
+    return len(own) if own and ids[: len(own)] == own else None

@@ -1,0 +1,229 @@
+"""Let a model continue a batch of prompts, and record what passes its blocks on the way.
+
+transformers' own `generate` runs the model and keeps its cache. A logits processor reads what it
+puts out and, where tokens are drawn, draws them; results are sent to the host a few dozen steps at
+a time, so that no step waits for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from axes.ingest.forward.batching import HostCopy, pad, positions
+from axes.ingest.forward.recording import Point, block_points, cache_argument, record
+from axes.ingest.forward.templates import pad_id
+from axes.ingest.generation.sampling import Sampling, StopStrings, draw, end_ids, row_seed, uniforms
+from axes.ingest.generation.token_statistics import (
+    Distributions,
+    Kept,
+    Projector,
+    Trace,
+    require_finite,
+)
+from axes.ingest.models.load import LoadedModel
+from axes.warehouse.probes import Probe
+
+# Steps whose results are kept on the device before they are sent to the host together.
+_STEPS_AT_ONCE = 32
+
+
+def generate(
+    loaded: LoadedModel,
+    encoded: Mapping[str, Sequence[int]],
+    layers: Sequence[int],
+    sampling: Sampling,
+    *,
+    probes: Sequence[Probe] = (),
+    top_count: int = 0,
+    seeds: Sequence[int] | None = None,
+) -> list[Trace]:
+    """One completion for each prompt (name -> token ids), in that order.
+
+    Where tokens are drawn, a row's seed is that of `seeds`, else from `sampling.seed` and its name.
+    Raises `NonFiniteError` for NaN or infinity, and `torch.OutOfMemoryError` for too large a batch.
+    """
+    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+
+    model: Any = loaded.model
+    kept = Kept(layers, probes, top_count)
+    tokens, mask = pad(list(encoded.values()), pad_id(loaded.tokenizer), side="left")
+    ends = end_ids(loaded, sampling)
+    common = {"eos_token_id": ends, "pad_token_id": pad_id(loaded.tokenizer)}
+    # The checkpoint's own sampling defaults (a repetition penalty, a top_k) must not slip in.
+    checkpoint, model.generation_config = model.generation_config, GenerationConfig(**common)
+    config = GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens,
+        do_sample=False,
+        return_dict_in_generate=True,
+        **common,
+    )
+    seeds = seeds or [row_seed(sampling.seed, name) for name in encoded]
+    numbers = None
+    if not sampling.is_greedy:
+        numbers = uniforms(seeds, sampling.max_new_tokens, loaded.device)
+    recorder = StepRecorder(kept, sampling, numbers, loaded.device)
+    stops = None
+    if sampling.stop_strings:
+        stops = StopStrings(loaded, sampling.stop_strings, tokens.shape[1])
+    try:
+        with (
+            record(block_points(loaded.blocks, kept.recorded_layers), recorder.receive),
+            torch.inference_mode(),
+        ):
+            result = model.generate(
+                tokens.to(loaded.device),
+                attention_mask=mask.long().to(loaded.device),
+                generation_config=config,
+                logits_processor=LogitsProcessorList([recorder]),
+                stopping_criteria=StoppingCriteriaList([stops] if stops else []),
+            )
+            sequences = result.sequences
+            recorder.choose(sequences[:, -1])
+            cache = result["cache" if "cache" in result else "past_key_values"]
+            _step_over_last(model, sequences, mask, cache)
+    finally:
+        model.generation_config = checkpoint
+    generated = sequences[:, tokens.shape[1] :].tolist()
+    traces = _cut(list(encoded), generated, ends, stops, recorder)
+    for trace in traces:
+        require_finite(loaded, trace)
+    return traces
+
+
+def _step_over_last(model: Any, sequences: Tensor, prompt_mask: Tensor, cache: Any) -> None:
+    """Feed the last generated tokens, which `generate` chose but never ran, for their vectors."""
+    steps = sequences.shape[1] - prompt_mask.shape[1]
+    mask = torch.cat([prompt_mask, prompt_mask.new_ones(len(prompt_mask), steps)], dim=1)
+    inputs = {
+        "attention_mask": mask.long().to(sequences.device),
+        "position_ids": positions(mask)[:, -1:].to(sequences.device),
+    }
+    # A state-space model's state holds all that went before, and takes no mask.
+    if not any(hasattr(layer, "keys") for layer in getattr(cache, "layers", ())):
+        inputs = {}
+    inputs[cache_argument(model.base_model)] = cache
+    model.base_model(input_ids=sequences[:, -1:], use_cache=True, **inputs)
+
+
+def _cut(
+    names: Sequence[str],
+    generated: Sequence[Sequence[int]],
+    ends: Sequence[int],
+    stops: StopStrings | None,
+    recorder: StepRecorder,
+) -> list[Trace]:
+    """Each row up to where it ended; the first vector is that of the prompt's last position."""
+    figures, vectors, projections = recorder.results()
+    traces = []
+    for row, (name, ids) in enumerate(zip(names, generated, strict=True)):
+        count, reason = len(ids), "length"
+        if stops is not None and row in stops.ends:
+            count, reason = stops.ends[row], "stop_string"
+        ended = next((step for step, token in enumerate(ids[:count]) if token in ends), None)
+        if ended is not None:
+            count, reason = ended + 1, "stop"
+        of_row = {figure: values[row, :count] for figure, values in figures.items()}
+        traces.append(
+            Trace(
+                prompt_id=name,
+                token_ids=list(ids[:count]),
+                logprobs=of_row["logprob"].tolist(),
+                entropies=of_row["entropy"].tolist(),
+                vectors={layer: v[row, 1 : count + 1] for layer, v in vectors.items()},
+                projections={key: v[row, 1 : count + 1] for key, v in projections.items()},
+                top_ids=of_row.get("top_ids"),
+                top_logprobs=of_row.get("top_logprobs"),
+                finish_reason=reason,
+            )
+        )
+    return traces
+
+
+class StepRecorder:
+    """A logits processor that reads each step's logits, and the receiver of the block outputs.
+
+    Greedy logits go on unchanged; where tokens are drawn, the one that was drawn stands out.
+    """
+
+    def __init__(
+        self, kept: Kept, sampling: Sampling, numbers: Tensor | None, device: torch.device
+    ) -> None:
+        self._kept, self._sampling, self._numbers = kept, sampling, numbers
+        self._projector = Projector(kept.probes, device)
+        self._vectors = {layer: _Outbox() for layer in kept.layers}
+        self._projections = {layer: _Outbox() for layer in self._projector.keys}
+        self._figures: dict[str, _Outbox] = {}
+        self._pending: Distributions | None = None
+        self._step = 0
+
+    def receive(self, point: Point, hidden: Tensor) -> None:
+        last = hidden[:, -1]
+        if point.layer in self._vectors:
+            self._vectors[point.layer].put(last.to(torch.float32, copy=True))
+        if point.layer in self._projections:
+            self._projections[point.layer].put(self._projector.project(point.layer, last))
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if self._pending is not None:
+            self.choose(input_ids[:, -1])
+        self._pending = Distributions(scores, self._kept.top_count)
+        if self._numbers is None:
+            return scores
+        drawn = draw(scores, self._numbers[:, self._step], self._sampling)
+        self._step += 1
+        return scores.scatter(1, drawn[:, None], torch.inf)
+
+    def choose(self, token_ids: Tensor) -> None:
+        """Take in which tokens the logits that were seen last have led to."""
+        pending = self._pending
+        assert pending is not None
+        self._put("logprob", pending.logprobs(token_ids))
+        self._put("entropy", pending.entropies)
+        if pending.top_ids is not None and pending.top_logprobs is not None:
+            self._put("top_ids", pending.top_ids)
+            self._put("top_logprobs", pending.top_logprobs)
+
+    def _put(self, name: str, values: Tensor) -> None:
+        self._figures.setdefault(name, _Outbox()).put(values)
+
+    def results(
+        self,
+    ) -> tuple[dict[str, np.ndarray], dict[int, np.ndarray], dict[tuple, np.ndarray]]:
+        """`[row, step, ...]` by figure; by layer and by `Probe.key`, the prompt's end first."""
+        figures = {name: outbox.steps() for name, outbox in self._figures.items()}
+        vectors = {layer: outbox.steps() for layer, outbox in self._vectors.items()}
+        projections = {}
+        for layer, outbox in self._projections.items():
+            values = outbox.steps()
+            for index, key in enumerate(self._projector.keys[layer]):
+                projections[key] = values[..., index]
+        return figures, vectors, projections
+
+
+class _Outbox:
+    """One tensor a step, on the way to the host a few dozen at a time."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Tensor] = []
+        self._sent: list[HostCopy[int]] = []
+
+    def put(self, values: Tensor) -> None:
+        self._waiting.append(values)
+        if len(self._waiting) == _STEPS_AT_ONCE:
+            self._send()
+
+    def _send(self) -> None:
+        self._sent.append(HostCopy(dict(enumerate(self._waiting))))
+        self._waiting = []
+
+    def steps(self) -> np.ndarray:
+        """`[row, step, ...]`, once all have arrived."""
+        if self._waiting:
+            self._send()
+        arrived = [values for copy in self._sent for values in copy.result().values()]
+        return np.stack(arrived, axis=1)

@@ -1,0 +1,220 @@
+"""Measure what sweeps do to a model, one batch of prompts at a time, as rows of outcomes.
+
+Every batch is run once as the model is; then once for each sweep, all its strengths side by side in
+the batch, from the first block that is changed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from axes.ingest.forward.batching import pad, positions
+from axes.ingest.forward.recording import Point, block_points, record, takes_argument
+from axes.ingest.forward.resuming import resume_after
+from axes.ingest.forward.steering import steer
+from axes.ingest.forward.templates import pad_id
+from axes.ingest.generation import outcomes
+from axes.ingest.generation.sampling import Sampling, end_ids
+from axes.ingest.generation.sweeps import Sweep
+from axes.ingest.jobs import non_finite
+from axes.ingest.models.load import LoadedModel
+
+Row = dict[str, Any]
+
+# Prompt tokens whose mean is an activation, as in the default pooling.
+_TAIL = 5
+
+
+def measure_prompts(
+    loaded: LoadedModel,
+    encoded: dict[str, list[int]],
+    sweeps: Sequence[Sweep],
+    template: str,
+    openers: dict[str, list[int]],
+) -> Iterator[Row]:
+    """How likely answers to prompts (id -> token ids) open in a way, and `projection_shift`.
+
+    The former is one metric for each of `openers`, name -> first token ids. The latter is how far
+    the mean of the last block's output at the last five prompt tokens has moved along the axis.
+    """
+    tokens, mask = pad(list(encoded.values()), pad_id(loaded.tokenizer), side="left")
+    plain = _run(loaded, tokens, mask, sweeps, keeps_all=False)
+    for sweep in sweeps:
+        count = len(sweep.strengths)
+        steered = _steered(loaded, tokens, mask, sweep, plain, keeps_all=False)
+        values = {
+            f"{name}_openers": outcomes.opener_log_odds(steered.logits[:, -1], first_ids)
+            for name, first_ids in openers.items()
+        }
+        if sweep.vector is not None:
+            moved = _tail_mean(steered, mask.repeat_interleave(count, 0)) - _tail_mean(
+                plain, mask
+            ).repeat_interleave(count, 0)
+            values["projection_shift"] = moved @ sweep.vector.to(moved)
+        yield from _rows(loaded, list(encoded), sweep, template, values)
+
+
+def measure_texts(
+    loaded: LoadedModel, encoded: dict[str, list[int]], sweeps: Sequence[Sweep], template: str
+) -> Iterator[Row]:
+    """`kl` from the unsteered model and `log_perplexity` of texts (id -> token ids).
+
+    Both are teacher-forced; for a change of generated tokens alone all but a text's first token
+    count as generated.
+    """
+    tokens, mask = pad(list(encoded.values()), pad_id(loaded.tokenizer))
+    plain = _run(loaded, tokens, mask, sweeps, keeps_all=True)
+    before = plain.logits.float().log_softmax(-1)
+    for sweep in sweeps:
+        count = len(sweep.strengths)
+        steered = _steered(loaded, tokens, mask, sweep, plain, keeps_all=True)
+        after = steered.logits.float().log_softmax(-1)
+        wide = [value.repeat_interleave(count, 0).to(after.device) for value in (tokens, mask)]
+        values = {"log_perplexity": outcomes.log_perplexity(after, *wide)}
+        if sweep.vector is not None:
+            values["kl"] = (
+                torch.cat(
+                    [
+                        outcomes.divergence(before, after[row::count], mask.to(after.device))
+                        for row in range(count)
+                    ]
+                )
+                .reshape(count, -1)
+                .T.flatten()
+            )
+        yield from _rows(loaded, list(encoded), sweep, template, values)
+
+
+def complete(
+    loaded: LoadedModel,
+    asked: Sequence[tuple[str, float]],
+    encoded: Mapping[str, list[int]],
+    sweep: Sweep,
+    template: str,
+    max_new_tokens: int,
+) -> Iterator[tuple[Row, list[int]]]:
+    """A greedy completion for each prompt id and strength: its description and its token ids."""
+    from transformers import GenerationConfig
+
+    model: Any = loaded.model
+    ends = end_ids(loaded, Sampling())
+    tokens, mask = pad([encoded[name] for name, _ in asked], pad_id(loaded.tokenizer), side="left")
+    strengths = torch.tensor([strength for _, strength in asked], dtype=torch.float64)
+    common = {"eos_token_id": ends, "pad_token_id": pad_id(loaded.tokenizer)}
+    # The checkpoint's own sampling defaults (a repetition penalty, a top_k) must not slip in.
+    checkpoint, model.generation_config = model.generation_config, GenerationConfig(**common)
+    try:
+        with torch.inference_mode(), steer(loaded, sweep.interventions(strengths)):
+            sequences = model.generate(
+                tokens.to(loaded.device),
+                attention_mask=mask.long().to(loaded.device),
+                generation_config=GenerationConfig(
+                    max_new_tokens=max_new_tokens, do_sample=False, **common
+                ),
+            )
+    finally:
+        model.generation_config = checkpoint
+    for (prompt_id, strength), row in zip(
+        asked, sequences[:, tokens.shape[1] :].tolist(), strict=True
+    ):
+        end = next((place for place, token in enumerate(row) if token in ends), len(row) - 1)
+        described = sweep.described(loaded.identity.model_id, template, strength)
+        yield {**described, "prompt_id": prompt_id}, row[: end + 1]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One pass: logits (of the last position or of all), and block outputs by layer."""
+
+    logits: Tensor
+    hidden: dict[int, Tensor]
+
+
+def _steered(
+    loaded: LoadedModel,
+    tokens: Tensor,
+    mask: Tensor,
+    sweep: Sweep,
+    plain: _Seen,
+    *,
+    keeps_all: bool,
+) -> _Seen:
+    """The batch with every prompt as often as there are strengths, one after the other."""
+    if sweep.vector is None:
+        return plain
+    count, first = len(sweep.strengths), min(sweep.layers)
+    strengths = torch.tensor(sweep.strengths, dtype=torch.float64).repeat(len(tokens))
+    below = plain.hidden[first].repeat_interleave(count, 0)
+    width = 1 if keeps_all and sweep.change.positions == "generated" else None
+    with (
+        resume_after(loaded, first, below),
+        steer(loaded, sweep.interventions(strengths), prompt_width=width),
+    ):
+        return _run(
+            loaded,
+            tokens.repeat_interleave(count, 0),
+            mask.repeat_interleave(count, 0),
+            [],
+            keeps_all=keeps_all,
+        )
+
+
+@torch.inference_mode()
+def _run(
+    loaded: LoadedModel, tokens: Tensor, mask: Tensor, sweeps: Sequence[Sweep], *, keeps_all: bool
+) -> _Seen:
+    """One pass; keeps what the first changed block of each sweep and the last block put out."""
+    model: Any = loaded.model
+    hidden: dict[int, Tensor] = {}
+    last = loaded.layer_count - 1
+    layers = sorted({last, *(min(sweep.layers) for sweep in sweeps if sweep.layers)})
+    inputs: dict[str, Any] = {"attention_mask": mask.long().to(loaded.device), "use_cache": False}
+    if takes_argument(model.base_model, "position_ids"):
+        inputs["position_ids"] = positions(mask).to(loaded.device)
+    if not keeps_all and takes_argument(model, "logits_to_keep"):
+        inputs["logits_to_keep"] = 1
+
+    def receive(point: Point, output: Tensor) -> None:
+        # A copy: a block above may add to it in place.
+        hidden[point.layer] = output.clone()
+
+    with record(block_points(loaded.blocks, layers), receive):
+        logits = model(tokens.to(loaded.device), **inputs).logits
+    return _Seen(logits, hidden)
+
+
+def _tail_mean(seen: _Seen, mask: Tensor) -> Tensor:
+    """Mean of the last block's output at the last five tokens of left-padded rows."""
+    last = seen.hidden[max(seen.hidden)][:, -_TAIL:].float()
+    counts = mask[:, -_TAIL:, None].to(last)
+    return (last * counts).sum(1) / counts.sum(1)
+
+
+def _rows(
+    loaded: LoadedModel,
+    prompt_ids: Sequence[str],
+    sweep: Sweep,
+    template: str,
+    values: dict[str, Tensor],
+) -> Iterator[Row]:
+    """A row per prompt, strength and metric; raises `NonFiniteError` for what is no number."""
+    for metric, measured in values.items():
+        by_prompt = measured.reshape(len(prompt_ids), len(sweep.strengths)).tolist()
+        for prompt_id, by_strength in zip(prompt_ids, by_prompt, strict=True):
+            for strength, value in zip(sweep.strengths, by_strength, strict=True):
+                if value != value or abs(value) == float("inf"):
+                    raise non_finite(
+                        loaded, f"for {metric} of prompt {prompt_id} at strength {strength}"
+                    )
+                yield {
+                    **sweep.described(loaded.identity.model_id, template, strength),
+                    "prompt_id": prompt_id,
+                    "metric": metric,
+                    "new_tokens": 0,
+                    "value": value,
+                }

@@ -1,0 +1,174 @@
+"""Watch the projection of each token on an axis while a model speaks, in any `generate` call.
+
+One product a token: the block's output at the new position with one vector of the model's own space
+(a `Probe` holds a universal axis pulled back through the alignment). What is generated does not
+change, unless a row is to stop where the calibrated probability passes a bound.
+
+    monitor = Monitor(model.model.layers[14], vector, constant, on_reading=print)
+    with monitor.watching():
+        model.generate(**inputs, stopping_criteria=[monitor])
+
+Rows may be many and padded on the left, greedy or sampled; beam search, which exchanges rows, is
+not for it. A token is read when the next one is chosen, so a row that stops has one token more than
+the one that stopped it, and the last token of all, which `generate` never runs, has no projection.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import StoppingCriteria
+
+from axes.ingest.forward.recording import Point, record
+from axes.ingest.generation.sampling import Sampling, end_ids
+from axes.ingest.models.load import LoadedModel
+from axes.warehouse.probes import Probe
+from axes.warehouse.sites import RESID_POST
+
+# Tokens whose mean is held against the calibration: prompts are calibrated as `last5_mean`.
+WINDOW = 5
+
+Probability = Callable[[Float[np.ndarray, " row"]], Float[np.ndarray, " row"]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One token of one row; `smoothed` is the mean projection of the last `WINDOW` of its tokens.
+
+    `probability` is that of `smoothed`, None without a calibration. All three are None for the last
+    token, which was chosen and not run.
+    """
+
+    row: int
+    step: int
+    token_id: int
+    projection: float | None = None
+    smoothed: float | None = None
+    probability: float | None = None
+
+
+class Monitor(StoppingCriteria):
+    """A stopping criterion that reads one block; give it to `generate` inside of `watching()`.
+
+    `vector` and `constant` give the projection, `probability` maps smoothed projections to 0 ... 1
+    (`Calibration.probability`), a row stops at the first one at or above `stop_above`. After one of
+    `end_ids` a row's tokens are padding and are not read. `on_reading` gets each reading when it is
+    there; `readings` has all.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        vector: Float[np.ndarray, " d_model"],
+        constant: float = 0.0,
+        *,
+        probability: Probability | None = None,
+        stop_above: float | None = None,
+        end_ids: Sequence[int] = (),
+        on_reading: Callable[[Reading], None] | None = None,
+    ) -> None:
+        if stop_above is not None and probability is None:
+            raise ValueError("stop_above is a probability: it needs a calibration")
+        self._module, self._vector, self._constant = module, vector, constant
+        self._probability, self._stop_above = probability, stop_above
+        self._end_ids, self._on_reading = frozenset(end_ids), on_reading
+        self._on_device: Tensor | None = None
+        self._start()
+
+    @classmethod
+    def of(
+        cls,
+        loaded: LoadedModel,
+        probe: Probe,
+        *,
+        probability: Probability | None = None,
+        stop_above: float | None = None,
+        on_reading: Callable[[Reading], None] | None = None,
+    ) -> Monitor:
+        """A monitor of a loaded model on a registered axis (`axes.warehouse.probes.read_probes`)."""
+        return cls(
+            loaded.blocks[probe.layer],
+            probe.vector,
+            probe.offset,
+            probability=probability,
+            stop_above=stop_above,
+            end_ids=end_ids(loaded, Sampling()),
+            on_reading=on_reading,
+        )
+
+    def _start(self) -> None:
+        self.readings: list[Reading] = []
+        self.prompt_projections: list[float] = []
+        self._latest: Tensor | None = None
+        self._prompt_width = 0
+        self._recent: list[deque[float]] = []
+        self._is_over: list[bool] = []
+
+    @contextmanager
+    def watching(self) -> Iterator[Monitor]:
+        """Read the block while active; a second time it starts afresh."""
+        self._start()
+        with record([Point(0, RESID_POST, self._module)], self._receive):
+            yield self
+
+    def _receive(self, _point: Point, hidden: Float[Tensor, "batch position d_model"]) -> None:
+        if self._on_device is None or self._on_device.device != hidden.device:
+            wide = torch.float32 if hidden.device.type == "mps" else torch.float64
+            self._on_device = torch.as_tensor(self._vector, dtype=wide, device=hidden.device)
+        last = hidden[:, -1].to(self._on_device.dtype)
+        self._latest = last @ self._on_device + self._constant
+
+    def __call__(
+        self, input_ids: Int[Tensor, "batch position"], _scores: object, **_: object
+    ) -> Tensor:
+        """Take in what the last pass read; True for each row that is to stop."""
+        if self._latest is None:
+            raise RuntimeError("generate was called outside of Monitor.watching()")
+        projections = self._latest.tolist()
+        if not self._is_over:
+            self._prompt_width = input_ids.shape[1] - 1
+            self.prompt_projections = projections
+            self._recent = [deque(maxlen=WINDOW) for _ in projections]
+            self._is_over = [False] * len(projections)
+            return torch.zeros(len(projections), dtype=torch.bool, device=input_ids.device)
+        step = input_ids.shape[1] - self._prompt_width - 2
+        ran = input_ids[:, -2].tolist()
+        is_passed = [False] * len(ran)
+        for row, (token_id, projection) in enumerate(zip(ran, projections, strict=True)):
+            if not self._is_over[row]:
+                is_passed[row] = self._read(row, step, token_id, projection)
+        return torch.tensor(is_passed, device=input_ids.device)
+
+    def _read(self, row: int, step: int, token_id: int, projection: float) -> bool:
+        """Note one token; whether it is to be the row's last but one."""
+        recent = self._recent[row]
+        recent.append(projection)
+        smoothed = sum(recent) / len(recent)
+        probability = None
+        if self._probability is not None:
+            probability = float(self._probability(np.array([smoothed]))[0])
+        self._tell(Reading(row, step, token_id, projection, smoothed, probability))
+        is_passed = self._stop_above is not None and (probability or 0.0) >= self._stop_above
+        self._is_over[row] = is_passed or token_id in self._end_ids
+        return is_passed
+
+    def _tell(self, reading: Reading) -> None:
+        self.readings.append(reading)
+        if self._on_reading is not None:
+            self._on_reading(reading)
+
+    def finish(self, sequences: Int[Tensor, "batch position"]) -> None:
+        """Note the last tokens of what `generate` returned, which it chose and did not run."""
+        for row, ids in enumerate(sequences[:, self._prompt_width :].tolist()):
+            steps = [reading.step for reading in self.readings if reading.row == row]
+            step = max(steps, default=-1) + 1
+            was_ended = step > 0 and ids[step - 1] in self._end_ids
+            if step < len(ids) and not was_ended:
+                self._tell(Reading(row, step, ids[step]))

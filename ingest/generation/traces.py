@@ -1,0 +1,285 @@
+"""The job: let a model answer prompts and store every token, with the blocks' output at it.
+
+A token's vector is the block output at the token's own position, as in a pass over the finished
+text; the last token has one too, from one more step at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from axes.ingest.forward.batching import DEFAULT_TOKEN_BUDGET
+from axes.ingest.forward.templates import Rendered, Template
+from axes.ingest.generation.generate import generate
+from axes.ingest.generation.sampling import Sampling
+from axes.ingest.generation.teacher_forcing import Given, batches, score
+from axes.ingest.generation.token_statistics import Kept, Trace
+from axes.ingest.generation.trace_rows import generations_there, write_traces
+from axes.ingest.jobs import IngestSummary, Job, open_job, stops_between_batches
+from axes.ingest.models.load import LoadedModel, require_layers
+from axes.ingest.models.registry import ModelSpec
+from axes.ingest.prompts import read_prompts
+from axes.warehouse.errors import ModelError
+from axes.warehouse.probes import read_probes
+from axes.warehouse.progress import track
+from axes.warehouse.runs import Run, record_run
+from axes.warehouse.writer import content_key
+
+
+def ingest_traces(
+    root: Path,
+    spec: ModelSpec,
+    prompt_set: str,
+    *,
+    layers: Sequence[int] | None = None,
+    layer_fraction: float = 0.8,
+    axes: Sequence[str] = (),
+    prompt_tokens: bool = False,
+    top_tokens: int = 0,
+    template: str = "raw",
+    system: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    limit: int | None = None,
+    batch_size: int = 16,
+    max_new_tokens: int = 32,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    samples: int = 1,
+    stop_strings: Sequence[str] = (),
+    end_tokens: Sequence[str] = (),
+    skip_unusable: bool = False,
+) -> IngestSummary:
+    """Generate completions for each prompt of a set and store their tokens.
+
+    Vectors are kept at `layers`, without them at the one block `round(layer_fraction *
+    (layer_count - 1))`. With `axes` (ids or names) no vectors are kept but the projections on these
+    axes, at their own layers or at `layers`. `samples` completions a prompt are drawn, each with
+    a seed of its own; `system` is the system prompt of the chat template.
+
+    Completions that are there are not generated again, and none depends on its batch. Raises as
+    `ingest_activations` does, and `AxisError` for an axis that does not fit the model.
+    """
+    sampling = Sampling(
+        max_new_tokens, temperature, top_p, seed, tuple(stop_strings), tuple(end_tokens)
+    )
+    if sampling.is_greedy and samples > 1:
+        raise ModelError(f"{samples} greedy completions would be one: add --temperature")
+    policy = Template(template, system)
+    prompts = read_prompts(root, {prompt_set: limit})
+    job = open_job(root, spec, device, dtype)
+    kept = what_to_keep(job, layers, layer_fraction, axes, top_tokens)
+    parameters = {
+        **job.described(),
+        "prompt_set": prompt_set,
+        **kept_parameters(kept, layers, axes, prompt_tokens),
+        "template": policy.name,
+        "system": system,
+        "limit": limit,
+        "batch_size": batch_size,
+        "samples": samples,
+        **vars(sampling),
+    }
+    with (
+        job.lock(),
+        record_run(root, "ingest traces", parameters, device=job.device, seed=seed) as run,
+        stops_between_batches() as check_interrupt,
+    ):
+        there = generations_there(root, spec.name)
+        wanted = {
+            completion.key(job, policy, sampling, kept, prompt_tokens): completion
+            for prompt in prompts
+            for completion in (_Completion(prompt.prompt_id, number) for number in range(samples))
+        }
+        wanted = {key: completion for key, completion in wanted.items() if key not in there}
+        lacking = {completion.prompt_id for completion in wanted.values()}
+        usable = job.render_usable(
+            {prompt.prompt_id: prompt.text for prompt in prompts if prompt.prompt_id in lacking},
+            policy,
+            skipped=run.skipped,
+            skip_unusable=skip_unusable,
+            room=max_new_tokens,
+        )
+        wanted = {key: item for key, item in wanted.items() if item.prompt_id in usable}
+        if wanted or not (lacking or job.is_registered()):
+            loaded = job.load()
+            job.register(loaded, run)
+            session = _Session(loaded, run, kept, sampling, prompt_tokens, usable)
+            with track(f"traces {spec.name}", len(wanted), "completions") as advance:
+                for traces in session.run_all(wanted, batch_size):
+                    described = {
+                        key: {
+                            "template": policy.name,
+                            "prompt_token_count": len(usable[trace.prompt_id].token_ids),
+                            "sample": wanted[key].sample,
+                            **sampling.columns(),
+                        }
+                        for key, trace in traces.items()
+                    }
+                    write_traces(root, run, loaded, kept, traces, described)
+                    advance(len(traces))
+                    check_interrupt()
+    return job.summary(run, len(prompts) * samples, len(wanted))
+
+
+def what_to_keep(
+    job: Job,
+    layers: Sequence[int] | None,
+    layer_fraction: float,
+    axes: Sequence[str],
+    top_tokens: int,
+) -> Kept:
+    """What is kept of each token: with axes projections, else vectors."""
+    layer_count = job.layer_count()
+    if axes:
+        probes = read_probes(
+            job.root,
+            axes,
+            model=job.spec.name,
+            model_id=job.identity.model_id,
+            layers=None if layers is None else sorted(set(layers)),
+        )
+        require_layers(job.spec.name, layer_count, [probe.layer for probe in probes])
+        return Kept((), tuple(probes), top_tokens)
+    if layers is None:
+        layers = [round(layer_fraction * (layer_count - 1))]
+    require_layers(job.spec.name, layer_count, layers)
+    return Kept(tuple(sorted(set(layers))), (), top_tokens)
+
+
+def kept_parameters(
+    kept: Kept, layers: Sequence[int] | None, axes: Sequence[str], prompt_tokens: bool
+) -> dict[str, Any]:
+    """The same as parameters of the run row."""
+    return {
+        "layers": list(kept.layers) or layers,
+        "axes": list(axes),
+        "prompt_tokens": prompt_tokens,
+        "top_tokens": kept.top_count,
+    }
+
+
+def kept_key(kept: Kept, prompt_tokens: bool) -> dict[str, Any]:
+    """What of it makes the same text another completion; what is not asked for is left out."""
+    asked = {
+        "axes": [list(probe.key) for probe in kept.probes],
+        "prompt_tokens": prompt_tokens,
+        "top_tokens": kept.top_count,
+    }
+    return {name: value for name, value in asked.items() if value}
+
+
+def with_prompt(prompt: Trace, trace: Trace) -> Trace:
+    """A completion's trace with its prompt's tokens in front."""
+    return Trace(
+        prompt_id=trace.prompt_id,
+        token_ids=prompt.token_ids + trace.token_ids,
+        logprobs=prompt.logprobs + trace.logprobs,
+        entropies=prompt.entropies + trace.entropies,
+        vectors=_joined(prompt.vectors, trace.vectors),
+        projections=_joined(prompt.projections, trace.projections),
+        top_ids=_both(prompt.top_ids, trace.top_ids),
+        top_logprobs=_both(prompt.top_logprobs, trace.top_logprobs),
+        finish_reason=trace.finish_reason,
+        first_step=prompt.first_step,
+    )
+
+
+def _joined(before: dict[Any, np.ndarray], after: dict[Any, np.ndarray]) -> dict[Any, np.ndarray]:
+    return {key: np.concatenate([before[key], after[key]]) for key in before}
+
+
+def _both(before: np.ndarray | None, after: np.ndarray | None) -> np.ndarray | None:
+    return None if before is None or after is None else np.concatenate([before, after])
+
+
+@dataclass(frozen=True)
+class _Completion:
+    """One of a prompt's completions."""
+
+    prompt_id: str
+    sample: int
+
+    @property
+    def name(self) -> str:
+        """What tells it from others in a batch, and seeds it."""
+        return self.prompt_id if self.sample == 0 else f"{self.prompt_id}, sample {self.sample}"
+
+    def key(
+        self, job: Job, template: Template, sampling: Sampling, kept: Kept, prompt_tokens: bool
+    ) -> str:
+        settings = {**sampling.key(self.sample), **kept_key(kept, prompt_tokens)}
+        model_id = job.identity.model_id
+        return content_key(model_id, template.name, list(kept.layers), settings, self.prompt_id)
+
+
+@dataclass
+class _Session:
+    """A loaded model that answers; batches are halved where they do not fit the memory."""
+
+    loaded: LoadedModel
+    run: Run
+    kept: Kept
+    sampling: Sampling
+    prompt_tokens: bool
+    rendered: Mapping[str, Rendered]
+
+    def run_all(
+        self, wanted: Mapping[str, _Completion], batch_size: int
+    ) -> Iterator[dict[str, Trace]]:
+        """Completions by key, batch after batch, those of the longest prompts first."""
+        left = sorted(wanted, key=lambda key: -self._prompt_length(wanted[key]))
+        while left:
+            batch = left[:batch_size]
+            try:
+                traces = self._batch([wanted[key] for key in batch])
+            except torch.OutOfMemoryError as error:
+                if len(batch) == 1:
+                    raise ModelError(
+                        f"a completion of {self._prompt_length(wanted[batch[0]])} and "
+                        f"{self.sampling.max_new_tokens} tokens does not fit the memory of "
+                        f"{self.loaded.device} beside {self.loaded.spec.name}: try --dtype bfloat16"
+                    ) from error
+                batch_size = len(batch) // 2
+                self.run.messages.append(f"out of memory: batch size halved to {batch_size}")
+                continue
+            yield dict(zip(batch, traces, strict=True))
+            left = left[batch_size:]
+
+    def _prompt_length(self, completion: _Completion) -> int:
+        return len(self.rendered[completion.prompt_id].token_ids)
+
+    def _batch(self, completions: Sequence[_Completion]) -> list[Trace]:
+        prompts = self._read_prompts(completions) if self.prompt_tokens else {}
+        traces = generate(
+            self.loaded,
+            {item.name: self.rendered[item.prompt_id].token_ids for item in completions},
+            self.kept.layers,
+            self.sampling,
+            probes=self.kept.probes,
+            top_count=self.kept.top_count,
+        )
+        for trace, completion in zip(traces, completions, strict=True):
+            trace.prompt_id = completion.prompt_id
+        if not self.prompt_tokens:
+            return traces
+        return [with_prompt(prompts[trace.prompt_id], trace) for trace in traces]
+
+    def _read_prompts(self, completions: Sequence[_Completion]) -> dict[str, Trace]:
+        """The prompts' own tokens, each once, in a pass that gives every distribution."""
+        names = list(dict.fromkeys(completion.prompt_id for completion in completions))
+        texts = [Given(name, self.rendered[name].token_ids) for name in names]
+        return {
+            trace.prompt_id: trace
+            for indices in batches(self.loaded, texts, DEFAULT_TOKEN_BUDGET)
+            for trace in score(
+                self.loaded, [texts[index] for index in indices], self.kept, reads_prompt=True
+            )
+        }

@@ -1,0 +1,233 @@
+"""Labels of completions, by any labeler: who has not labelled what yet, and rows of `labels`.
+
+Labelers differ in how they decide (`refusals`, `classifier`, `judge`, a user's file); each gives a
+`Label` for a completion. What it has labelled already is never asked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from urllib.parse import quote
+
+import polars as pl
+
+from axes.ingest.prompt_sources import PromptSource, known_labels, read_source
+from axes.warehouse.connection import connect_tables, rows
+from axes.warehouse.errors import LabelError
+from axes.warehouse.locks import locked
+from axes.warehouse.progress import track
+from axes.warehouse.runs import Run, record_run
+from axes.warehouse.writer import content_key, rows_table, write_rows
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A completion of the warehouse with its prompt."""
+
+    generation_id: str
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a labeler says of one completion; `score` is its confidence in the positive class."""
+
+    generation_id: str
+    label: str
+    is_positive: bool
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which completions are meant: those of a model, to the prompts of a set; by default all."""
+
+    model: str | None = None
+    prompt_set: str | None = None
+    limit: int | None = None
+
+
+EVERYTHING = Scope()
+
+
+@dataclass(frozen=True)
+class LabelSummary:
+    """What a labeler did; counts are of completions, `labelled_count` of new labels."""
+
+    labeler: str
+    run_id: str
+    completion_count: int
+    labelled_count: int
+    positive_count: int
+    unlabelled_count: int
+
+
+def label_completions(
+    root: Path,
+    labeler: str,
+    decide: Callable[[Run, Sequence[Completion]], Iterable[Label]],
+    parameters: Mapping[str, object],
+    *,
+    scope: Scope = EVERYTHING,
+    chunk: int = 512,
+) -> LabelSummary:
+    """Let `decide` label the completions that `labeler` has not labelled, and store what it says.
+
+    Labels are committed a chunk at a time, so that a job that is stopped goes on from there.
+    """
+    notice = f"{labeler} is being asked by another job on {root}: waiting for it"
+    labelled: list[Label] = []
+    with (
+        locked(root, f"label.{quote(labeler, safe='')}", notice=notice),
+        record_run(root, "label", {"labeler": labeler, **vars(scope), **parameters}) as run,
+    ):
+        asked = read_completions(root, scope)
+        there = _labelled(root, labeler)
+        new = [completion for completion in asked if completion.generation_id not in there]
+        with track(f"label {labeler}", len(new), "completions") as advance:
+            for completions in _chunks(new, chunk):
+                labels: list[Label] = []
+                # An answer may have cost money: it is kept, whatever comes of the next.
+                try:
+                    labels.extend(decide(run, completions))
+                finally:
+                    write_labels(root, run, labeler, labels)
+                labelled += labels
+                advance(len(completions))
+    return LabelSummary(
+        labeler=labeler,
+        run_id=run.run_id,
+        completion_count=len(asked),
+        labelled_count=len(labelled),
+        positive_count=sum(label.is_positive for label in labelled),
+        unlabelled_count=len(new) - len(labelled),
+    )
+
+
+def inherit_labels(
+    root: Path, labeler: str = "dataset", *, scope: Scope = EVERYTHING
+) -> LabelSummary:
+    """Give each completion the label that `labeler` has given its prompt."""
+    found = rows(
+        connect_tables(root, "generations", "labels"),
+        """
+        select generations.generation_id, arg_min(label, prompt_set) as label,
+            bool_or(is_positive) as is_positive, arg_min(score, prompt_set) as score
+        from generations
+        inner join (from labels where labels.generation_id is null) as labels using (prompt_id)
+        where labels.labeler = $labeler and prompt_set = coalesce($prompt_set, prompt_set)
+        group by generations.generation_id
+        """,
+        {"labeler": labeler, "prompt_set": scope.prompt_set},
+    )
+    if not found:
+        raise LabelError(f"no prompt of a completion has a label by {labeler}")
+    known = {row["generation_id"]: Label(**row) for row in found}
+
+    def decide(_run: Run, completions: Sequence[Completion]) -> Iterator[Label]:
+        for completion in completions:
+            if completion.generation_id in known:
+                yield known[completion.generation_id]
+
+    return label_completions(root, labeler, decide, {"kind": "inherit"}, scope=scope)
+
+
+def import_labels(
+    root: Path, labeler: str, file: Path, *, positive: Sequence[str] = ()
+) -> LabelSummary:
+    """Labels from a .csv, .parquet or .jsonl file: `generation_id`, `label`, and perhaps `score`.
+
+    Raises `LabelError` for a completion that is not there or a label that is not understood.
+    """
+    frame = read_source(PromptSource(str(file)))
+    if missing := {"generation_id", "label"} - set(frame.columns):
+        raise LabelError(f"{file} lacks {', '.join(sorted(missing))}: it has {frame.columns}")
+    if frame["generation_id"].n_unique() != len(frame):
+        raise LabelError(f"{file} labels a completion more than once")
+    frame = frame.with_columns(pl.col("label").cast(pl.String))
+    is_positive = decide_class(frame["label"].unique().to_list(), positive)
+    there = {completion.generation_id for completion in read_completions(root)}
+    if unknown := set(frame["generation_id"]) - there:
+        raise LabelError(f"{file}: {len(unknown)} completions are not there, as {min(unknown)}")
+    labels = {
+        row["generation_id"]: Label(
+            row["generation_id"],
+            row["label"],
+            is_positive[row["label"]],
+            None if row.get("score") is None else float(row["score"]),
+        )
+        for row in frame.to_dicts()
+    }
+
+    def decide(_run: Run, completions: Sequence[Completion]) -> Iterator[Label]:
+        for completion in completions:
+            if completion.generation_id in labels:
+                yield labels[completion.generation_id]
+
+    parameters = {"kind": "import", "file": str(file.resolve()), "positive": list(positive)}
+    return label_completions(root, labeler, decide, parameters)
+
+
+def decide_class(labels: Iterable[str], positive: Sequence[str]) -> dict[str, bool]:
+    """Label text -> whether it is of the positive class: by `positive`, else those well known.
+
+    Raises `LabelError` where that cannot be told.
+    """
+    wanted = {text.strip().lower() for text in positive}
+    known = {name: set(texts) for name, texts in known_labels().items()}
+    decided = {}
+    for label in labels:
+        text = label.strip().lower()
+        if not wanted and text not in known["positive"] | known["negative"]:
+            raise LabelError(f"label {label!r}: say which is the positive class with --positive")
+        decided[label] = text in (wanted or known["positive"])
+    if wanted and not any(decided.values()):
+        raise LabelError(f"no label is {', '.join(positive)}; labels are {', '.join(decided)}")
+    return decided
+
+
+def read_completions(root: Path, scope: Scope = EVERYTHING) -> list[Completion]:
+    """The completions that are meant, with their prompts, by id."""
+    found = rows(
+        connect_tables(root, "generations", "prompts"),
+        """
+        select generation_id, any_value(prompts.text) as prompt, any_value(generations.text) as text
+        from generations
+        inner join prompts using (prompt_id)
+        where model = coalesce($model, model) and prompt_set = coalesce($prompt_set, prompt_set)
+        group by generation_id
+        order by generation_id
+        limit $limit
+        """,
+        {**vars(scope), "limit": 2**62 if scope.limit is None else scope.limit},
+    )
+    return [Completion(**row) for row in found]
+
+
+def write_labels(root: Path, run: Run, labeler: str, labels: Sequence[Label]) -> None:
+    """Add rows of `labels`, as one file."""
+    if not labels:
+        return
+    described = [{**vars(label), "run_id": run.run_id} for label in labels]
+    name = content_key(sorted(label.generation_id for label in labels))
+    write_rows(root, "labels", rows_table("labels", described), name=name, partition=labeler)
+    run.rows += len(labels)
+
+
+def _labelled(root: Path, labeler: str) -> set[str]:
+    found = rows(
+        connect_tables(root, "labels"),
+        "select generation_id from labels where labeler = ? and generation_id is not null",
+        [labeler],
+    )
+    return {row["generation_id"] for row in found}
+
+
+def _chunks(completions: Sequence[Completion], size: int) -> Iterator[list[Completion]]:
+    left = iter(completions)
+    while chunk := list(islice(left, size)):
+        yield chunk

@@ -1,0 +1,181 @@
+"""Examine a model before a long job: is what would be stored what the model computes?
+
+Each finding is a question that has gone wrong in somebody's scripts: a second BOS, a pad side, a
+list of blocks that is not the blocks, an activation that depends on what else is in the batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from axes.ingest.forward.batching import pad
+from axes.ingest.forward.prefix_cache import share_prefix
+from axes.ingest.forward.recording import block_points, record, run_backbone
+from axes.ingest.forward.sites import find_points
+from axes.ingest.forward.templates import Template, pad_id, render
+from axes.ingest.models.download import at_commit, fetch
+from axes.ingest.models.identity import identify
+from axes.ingest.models.load import LoadedModel, blocks_path, default_device, default_dtype, load
+from axes.ingest.models.registry import ModelSpec
+from axes.warehouse.errors import ModelError, NonFiniteError
+from axes.warehouse.progress import waiting
+from axes.warehouse.sites import SITES
+
+PROMPTS = (
+    "Hi",
+    "Name three rivers.",
+    "What is the boiling point of water at sea level?",
+    "Write one sentence about a lighthouse.",
+    "Translate into French: the bread is on the table.",
+    "How do I keep a sourdough starter alive through a cold winter?",
+    "List two differences between a violin and a viola, and say which of them is the larger one.",
+    "Is 91 a prime number? Explain in one line.",
+    "A train leaves at nine and arrives at half past eleven. How long does it take, in minutes?",
+    "Sum up in your own words why the sky looks blue by day and red in the evening, as you would "
+    "for a curious child of eight who has just asked you on the way home from school.",
+)
+
+PASS, FAIL, NOTE = "pass", "FAIL", "note"
+
+# Difference over the norm at a position: rounding in another order, and nothing more.
+_TOLERANCE = {torch.float32: 1e-4}
+_TOLERANCE_REDUCED = 5e-2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One question about a model; `result` is pass, FAIL or note."""
+
+    check: str
+    result: str
+    detail: str
+
+
+def examine(
+    spec: ModelSpec, *, device: str | None = None, dtype: str | None = None
+) -> Iterator[Finding]:
+    """Findings about a model as it would be loaded; raises `ModelError` where it cannot be."""
+    device = device or default_device()
+    folder = fetch(spec)
+    spec = at_commit(spec, folder)
+    identity = identify(spec, folder, dtype or default_dtype(folder, device))
+    with waiting(f"load {spec.name}"):
+        loaded = load(spec, folder, identity, device)
+    details = f"{identity.dtype} on {loaded.device}, {identity.attention} attention"
+    yield Finding("load", PASS, f"{details}, model_id {identity.model_id}")
+    yield from _tokenizer(loaded)
+    yield Finding(
+        "blocks", PASS, f"{blocks_path(loaded)}: {loaded.layer_count}, d_model {loaded.d_model}"
+    )
+    yield from _recording(loaded)
+    yield _sites(loaded)
+    yield from _shared_prefix(loaded)
+
+
+def _tokenizer(loaded: LoadedModel) -> Iterator[Finding]:
+    tokenizer, name = loaded.tokenizer, loaded.spec.name
+    kind = "fast" if tokenizer.is_fast else "slow: no offsets"
+    yield Finding("tokenizer", PASS, f"{type(tokenizer).__name__}, {kind}")
+    if tokenizer.pad_token_id is None:
+        yield Finding("pad token", NOTE, f"none: padded with {pad_id(tokenizer)}, which is masked")
+    else:
+        yield Finding("pad token", PASS, f"{tokenizer.pad_token!r}, masked on either side")
+    bos = tokenizer.bos_token_id
+    for template in (Template(), Template("chat"), Template("chat", "Answer in one line.")):
+        label = "chat with a system prompt" if template.system else template.policy
+        try:
+            (prompt,) = render(tokenizer, ["Name three rivers."], template, name)
+        except ModelError as error:
+            yield Finding(label, NOTE, str(error))
+            continue
+        ids = prompt.token_ids
+        lead = "one BOS" if bos is not None and ids[0] == bos else "no BOS"
+        last = " ".join(tokenizer.convert_ids_to_tokens(ids[-5:]))
+        if bos is not None and ids[:2] == [bos, bos]:
+            yield Finding(label, FAIL, "two BOS: the text or template writes the second")
+        elif prompt.user_end is None:
+            yield Finding(label, NOTE, f"{lead}; where the user's text ends cannot be told")
+        else:
+            yield Finding(label, PASS, f"{lead}, {len(ids)} tokens, the last five: {last}")
+
+
+def _recording(loaded: LoadedModel) -> Iterator[Finding]:
+    rendered = render(loaded.tokenizer, PROMPTS, Template(), loaded.spec.name)
+    rows = [prompt.token_ids for prompt in rendered]
+    right = _recorded(loaded, rows, "right")
+    started = time.perf_counter()
+    _recorded(loaded, rows, "right")
+    seconds = time.perf_counter() - started
+    if not all(torch.isfinite(row).all() for row in right):
+        yield Finding("finite", FAIL, f"NaN or infinity in {loaded.identity.dtype}")
+        return
+    largest = max(float(row.abs().max()) for row in right)
+    yield Finding("finite", PASS, f"{len(rows)} prompts, the largest activation {largest:.3g}")
+    yield _compared("own hidden_states", loaded, right, [_own(loaded, row) for row in rows])
+    alone = [_recorded(loaded, [row], "right")[0] for row in rows]
+    yield _compared("alone = in a batch", loaded, right, alone)
+    yield _compared("left = right padding", loaded, right, _recorded(loaded, rows, "left"))
+    count = sum(map(len, rows))
+    yield Finding("speed", NOTE, f"{count / seconds:.0f} tokens/s in one batch of {count} tokens")
+
+
+def _recorded(loaded: LoadedModel, rows: list[list[int]], side: str) -> list[Tensor]:
+    """Per prompt the block outputs `[layer, position, d_model]`, the padding cut away."""
+    tokens, mask = pad(rows, pad_id(loaded.tokenizer), side=side)
+    got: dict[int, Tensor] = {}
+    points = block_points(loaded.blocks, range(loaded.layer_count))
+    with record(points, lambda point, hidden: got.update({point.layer: hidden.float().cpu()})):
+        run_backbone(loaded.model, tokens, mask)
+    stacked = torch.stack([got[layer] for layer in range(loaded.layer_count)], dim=1)
+    return [stacked[index][:, mask[index]] for index in range(len(rows))]
+
+
+@torch.inference_mode()
+def _own(loaded: LoadedModel, row: list[int]) -> Tensor:
+    """The model's own list for one prompt, the normed last entry left out."""
+    tokens = torch.tensor([row], device=loaded.device)
+    states = loaded.model(tokens, output_hidden_states=True, use_cache=False).hidden_states
+    # The list begins with the embeddings, but for a few families that leave them out.
+    inner = states[1:-1] if len(states) == loaded.layer_count + 1 else states[:-1]
+    return torch.stack([state[0].float().cpu() for state in inner])
+
+
+def _compared(check: str, loaded: LoadedModel, mine: list[Tensor], other: list[Tensor]) -> Finding:
+    """The largest difference over the norm, at any prompt, layer and position."""
+    worst = 0.0
+    for one, two in zip(mine, other, strict=True):
+        layers = min(len(one), len(two))
+        gap = (one[:layers] - two[:layers]).norm(dim=-1) / two[:layers].norm(dim=-1)
+        worst = max(worst, float(gap.max()))
+    tolerance = _TOLERANCE.get(loaded.model.dtype, _TOLERANCE_REDUCED)
+    result = PASS if worst <= tolerance else FAIL
+    return Finding(check, result, f"largest difference {worst:.1e}, allowed {tolerance:.0e}")
+
+
+def _sites(loaded: LoadedModel) -> Finding:
+    try:
+        points = find_points(loaded, range(loaded.layer_count), SITES)
+    except ModelError as error:
+        return Finding("sites", NOTE, str(error))
+    except NonFiniteError as error:
+        return Finding("sites", FAIL, str(error))
+    paths = {id(module): path for path, module in loaded.blocks[0].named_modules()}
+    attention, mlp = (paths[id(points[0, site].module)] for site in ("attn_out", "mlp_out"))
+    return Finding("sites", PASS, f"attn_out is {attention}, mlp_out is {mlp} of each block")
+
+
+def _shared_prefix(loaded: LoadedModel) -> Iterator[Finding]:
+    policy = "chat" if loaded.tokenizer.chat_template else "raw"
+    texts = [f"Answer in one short sentence, please. {text}" for text in PROMPTS]
+    rendered = render(loaded.tokenizer, texts, Template(policy), loaded.spec.name)
+    points = block_points(loaded.blocks, range(loaded.layer_count))
+    prefix, remark = share_prefix(loaded, [prompt.token_ids for prompt in rendered], points)
+    if prefix is not None:
+        yield Finding("shared prefix", PASS, f"{prefix.length} tokens under {policy} are run once")
+    elif remark is not None:
+        yield Finding("shared prefix", NOTE, remark)

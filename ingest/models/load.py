@@ -1,0 +1,259 @@
+"""Load a model and its tokenizer for reading activations, and find its blocks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from axes.ingest.models.download import fetch_adapter
+from axes.ingest.models.registry import DTYPES
+from axes.warehouse.errors import LayerError, ModelError
+from axes.warehouse.progress import quiet_transformers
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from axes.ingest.models.identity import ModelIdentity
+    from axes.ingest.models.registry import ModelSpec
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run; `blocks` are its `layer_count` transformer blocks in order."""
+
+    spec: ModelSpec
+    identity: ModelIdentity
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    blocks: Sequence[torch.nn.Module]
+    d_model: int
+
+    @property
+    def layer_count(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+
+def load(
+    spec: ModelSpec,
+    folder: Path,
+    identity: ModelIdentity,
+    device: str,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> LoadedModel:
+    """Load weights and tokenizer for reading activations; no code of the repository is run.
+
+    `device` is a torch device, or `auto` to spread a large model over the accelerators there are.
+    A `tokenizer` that was read already is taken as it is: reading one takes up to a second.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    quiet_transformers()
+    options: dict[str, Any] = {"attn_implementation": identity.attention}
+    if spec.quantization is not None:
+        _require_package("bitsandbytes", "quantization")
+        options["quantization_config"] = _quantization_config(spec.quantization)
+    if spec.adapter is not None:
+        _require_package("peft", "adapters")
+    if device == "auto" or spec.quantization is not None:
+        options["device_map"] = device
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, identity.dtype), use_safetensors=True, **options
+        )
+        if "device_map" not in options:
+            model = model.to(torch.device(device))  # type: ignore[arg-type]
+        if spec.adapter is not None:
+            model.load_adapter(str(fetch_adapter(spec.adapter)))
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        ImportError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
+        reason = _one_line(error)
+        raise ModelError(f"{spec.name} cannot be loaded from {folder}: {reason}") from error
+    text_config = model.config.get_text_config()
+    return LoadedModel(
+        spec=spec,
+        identity=identity,
+        model=model.eval().requires_grad_(False),
+        tokenizer=load_tokenizer(folder) if tokenizer is None else tokenizer,
+        blocks=find_blocks(model, spec.blocks),
+        d_model=text_config.hidden_size,
+    )
+
+
+def skeleton(folder: Path, dtype: str) -> PreTrainedModel:
+    """The model of a configuration with no weights behind it, which takes no memory."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = read_config(folder)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    except (ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"{folder} holds no language model: {_one_line(error)}") from error
+
+
+def read_config(folder: Path) -> PreTrainedConfig:
+    """The model's configuration."""
+    from transformers import AutoConfig
+
+    quiet_transformers()
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        reason = _one_line(error)
+        raise ModelError(f"{folder}: config.json cannot be read: {reason}") from error
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a local model folder."""
+    from transformers import AutoTokenizer
+
+    quiet_transformers()
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"no tokenizer can be loaded from {folder}: {_one_line(error)}") from error
+
+
+def context_length(folder: Path) -> int | None:
+    """Longest prompt in tokens by the model's configuration; None where it states no limit."""
+    config = json.loads((folder / "config.json").read_text())
+    config = config.get("text_config", config)
+    return config.get("max_position_embeddings") or config.get("n_positions")
+
+
+def default_dtype(folder: Path, device: str) -> str:
+    """float32 on the CPU; on an accelerator what the checkpoint is stored in."""
+    if device == "cpu":
+        return "float32"
+    config = json.loads((folder / "config.json").read_text())
+    stored = config.get("dtype") or config.get("torch_dtype") or "float32"
+    return stored if stored in DTYPES else "float32"
+
+
+def default_device() -> str:
+    """cuda where torch sees one, else cpu."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def find_blocks(model: PreTrainedModel, path: str | None = None) -> Sequence[torch.nn.Module]:
+    """The list of transformer blocks: the outermost module list of `num_hidden_layers` entries.
+
+    Found by shape rather than by class name, so that a family needs no entry here; `path` names
+    it where that is not exactly one list. Raises `ModelError` with the candidates.
+    """
+    import torch
+
+    layer_count = model.config.get_text_config().num_hidden_layers
+    lists = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.ModuleList) and len(module) > 1
+    }
+    if path is not None:
+        if path not in lists:
+            raise ModelError(
+                f"{type(model).__name__} has no list of blocks {path}: "
+                f"it has {', '.join(lists) or 'none'}"
+            )
+        return _distinct(path, lists[path])
+    fitting: dict[str, torch.nn.ModuleList] = {}
+    for name, module in lists.items():
+        is_inside = any(name.startswith(f"{outer}.") for outer in fitting)
+        if len(module) == layer_count and not is_inside:
+            fitting[name] = module
+    if len(fitting) != 1:
+        raise ModelError(
+            f"{type(model).__name__}: expected one list of {layer_count} blocks, found "
+            f"{', '.join(fitting) or 'none'}; name it with --blocks, one of {', '.join(lists)}"
+        )
+    return _distinct(*fitting.popitem())
+
+
+def blocks_path(loaded: LoadedModel) -> str:
+    """Where in the model the blocks are, such as `model.layers`."""
+    paths = {id(module): path for path, module in loaded.model.named_modules()}
+    return paths[id(loaded.blocks[0])].rpartition(".")[0]
+
+
+def _distinct(path: str, blocks: torch.nn.ModuleList) -> Sequence[torch.nn.Module]:
+    if len(set(blocks)) != len(blocks):
+        raise ModelError(f"{path} runs one block several times: its layers cannot be told apart")
+    return list(blocks)
+
+
+def require_layers(name: str, layer_count: int, layers: Sequence[int]) -> None:
+    """Raise `LayerError` for the first layer that the model does not have."""
+    for layer in layers:
+        if not 0 <= layer < layer_count:
+            raise LayerError(
+                f"layer {layer} of {name} does not exist: "
+                f"it has {layer_count} (0 to {layer_count - 1})"
+            )
+
+
+def model_row(loaded: LoadedModel, run_id: str) -> dict[str, Any]:
+    """The row of the table `models` for a loaded model."""
+    config = loaded.model.config
+    text_config = config.get_text_config()
+    spec, identity = loaded.spec, loaded.identity
+    return {
+        "model_id": identity.model_id,
+        "model": spec.name,
+        "source": ", ".join(spec.wheels) if spec.source == "pypi" else spec.source,
+        "revision": spec.revision,
+        "architecture": config.model_type,
+        "d_model": loaded.d_model,
+        "layer_count": loaded.layer_count,
+        "parameter_count": sum(weight.numel() for weight in loaded.model.parameters()),
+        "context_length": getattr(text_config, "max_position_embeddings", None),
+        "dtype": identity.dtype,
+        "attention": identity.attention,
+        "quantization": spec.quantization,
+        "adapter": spec.adapter,
+        "adapter_hash": identity.adapter_hash,
+        "blocks": spec.blocks,
+        "weights_hash": identity.weights_hash,
+        "tokenizer_hash": identity.tokenizer_hash,
+        "template_hash": identity.template_hash,
+        "model_group": spec.group,
+        "is_reference": spec.is_reference,
+        "license": spec.license,
+        "run_id": run_id,
+    }
+
+
+def _quantization_config(quantization: str) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True)
+
+
+def _require_package(name: str, extra: str) -> None:
+    if find_spec(name) is None:
+        raise ModelError(f"{name} is not installed: pip install 'safety-axes[{extra}]'")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

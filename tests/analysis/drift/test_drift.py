@@ -1,0 +1,332 @@
+"""From traces in a warehouse to a verdict: rows, controls, and every printed number by SQL."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from axes.analysis.drift.drift import DriftDefinition, run_drift
+from axes.analysis.drift.drift_verdict import verdict
+from axes.analysis.drift.token_projections import project_completions
+from axes.analysis.drift.trajectories import Selection, read_trajectories, write_cross_completions
+from axes.analysis.study.definition import StudyDefinition
+from axes.analysis.study.run import run_study
+from axes.cli.drift import _event_pattern
+from axes.cli.main import cli
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.errors import AxisError, CoverageError, LabelError
+from axes.warehouse.maintenance.restoring import restore_commands
+from axes.warehouse.readouts import find_readout, traced_models
+from axes.warehouse.writer import rows_table, vector_array, write_rows
+from tests.rows import put
+from tests.worlds import World, make_world
+
+MODEL, WIDTH, STEPS, SLOPE, COUNT = "alpha", 16, 8, 0.4, 40
+
+
+def write_completions(
+    world: World,
+    *,
+    slope: float = SLOPE,
+    name: str = "g",
+    follows: int = 0,
+    steps: int = STEPS,
+    is_given: bool = False,
+    **columns: object,
+) -> None:
+    """A completion for each of the first prompts, half of them positive, drifting along the axis.
+
+    It drifts where prompt number `row + follows` is positive. Those that are given were written for
+    the other prompt of the pair.
+    """
+    random = np.random.default_rng(1)
+    ids = [f"{name}-{row:02d}" for row in range(COUNT)]
+    drifts = (np.arange(COUNT) + follows) % 2 == 0
+    matrix = 0.5 * random.standard_normal((COUNT, steps, WIDTH))
+    matrix += np.einsum("r,s,d->rsd", slope * drifts, np.arange(steps), world.planted(MODEL))
+    tokens = [
+        {"generation_id": generation_id, "step": step, "layer": 2, "site": "resid_post"}
+        | {"token_id": step, "token": f" t{step}", "run_id": "world"}
+        for generation_id in ids
+        for step in range(steps)
+    ]
+    table = rows_table("generation_tokens", tokens, vector=vector_array(matrix.reshape(-1, WIDTH)))
+    write_rows(world.root, "generation_tokens", table, name=name, partition=MODEL)
+    common = {"model": MODEL, "model_id": f"id-{MODEL}", "template": "raw", "token_count": steps}
+    common |= {"finish_reason": "length", "max_new_tokens": steps, "temperature": 0.0}
+    common |= {"top_p": 1.0, "seed": 0, "run_id": "world", "text": "said", **columns}
+    if is_given:
+        sampling = ("max_new_tokens", "temperature", "top_p", "seed")
+        common |= {"finish_reason": "given", **dict.fromkeys(sampling)}
+    put(
+        world.root,
+        "generations",
+        *(
+            {**common, "generation_id": generation_id, "prompt_id": f"labelled-{row:05d}"}
+            | ({"source": f"generation:g-{row ^ 1:02d}"} if is_given else {})
+            for row, generation_id in enumerate(ids)
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = make_world(
+        tmp_path_factory.mktemp("drift") / "lake",
+        widths={MODEL: WIDTH, "beta": 20},
+        benign_count=60,
+        labelled={"labelled": 150},
+        strength=1.0,
+    )
+    write_completions(world)
+    run_study(
+        world.root,
+        StudyDefinition(
+            models=(MODEL, "beta"), reference="beta", prompts="labelled", align="benign"
+        ),
+    )
+    return world
+
+
+@pytest.fixture
+def world(original: World, tmp_path: Path) -> World:
+    root = shutil.copytree(original.root, tmp_path / "lake")
+    return replace(original, root=root)
+
+
+def analyse(root: Path, kind: str = "native", **asked: object) -> tuple[str, dict]:
+    connection = connect(root)
+    axis = rows(
+        connection,
+        "select axis_id from axes where kind = ? and layer = 2 "
+        "and (kind != 'native' or space_model = ?)",
+        [kind, MODEL],
+    )[0]["axis_id"]
+    readout = find_readout(root, connection, axis, f"id-{MODEL}")
+    project_completions(root, connection, readout)
+    selection = Selection(
+        **{name: asked.pop(name) for name in list(asked) if name in vars(Selection())}
+    )
+    definition = DriftDefinition(selection=selection, resample_count=200, **asked)
+    drift_id = run_drift(root, connection, readout, definition)
+    return drift_id, rows(connection, "from v_drift where drift_id = ?", [drift_id])[0]
+
+
+@pytest.mark.parametrize("kind", ["native", "universal"])
+def test_a_planted_drift_is_found_and_every_control_agrees(original, kind):
+    drift_id, found = analyse(original.root, kind)
+    assert found["is_drift"] and found["is_controlled"]
+    assert (found["positive_count"], found["negative_count"]) == (COUNT // 2, COUNT // 2)
+    assert found["controls_missing"] == ["other_text"]
+    if kind == "native":
+        assert found["lower"] < SLOPE * 1.02 and found["upper"] > SLOPE * 0.9
+    words = verdict(connect(original.root), drift_id)
+    assert "yes, and every control agrees" in words
+    assert f"{found['slope_difference']:.3g} ({found['lower']:.3g}" in words
+
+
+def test_without_a_drift_the_verdict_says_so(world):
+    write_completions(world, slope=0.0, name="flat", template="chat")
+    drift_id, found = analyse(world.root, template="chat")
+    assert not found["is_drift"] and found["controls_failed"]
+    assert "not shown" in verdict(connect(world.root), drift_id)
+
+
+def test_the_same_analysis_is_done_once_and_another_beside_it(world):
+    first = analyse(world.root)[0]
+    files = sorted((world.root / "drift_figures").glob("*.parquet"))
+    assert analyse(world.root)[0] == first
+    assert sorted((world.root / "drift_figures").glob("*.parquet")) == files
+    assert analyse(world.root, bound=0.6)[0] != first
+
+
+def test_a_lost_analysis_comes_back_under_its_key_by_the_command_that_is_told(world):
+    connection = connect(world.root)
+    axis = traced_axis(world.root)
+    arguments = ["drift", "--axis", axis, "--model", MODEL, "--labeler", "dataset", "--seed", "3"]
+    done = CliRunner().invoke(cli, [*arguments, "--root", str(world.root)])
+    assert done.exit_code == 0, done.output
+    drift_id = done.stdout.split()[-1]
+    asked = "select distinct run_id from drift_figures where drift_id = ?"
+    (job,) = rows(connection, asked, [drift_id])
+    for folder in ("drift_figures", "trajectories"):
+        for path in (world.root / folder).rglob("*.parquet"):
+            if path.name != "schema.parquet":
+                path.unlink()
+    commands = restore_commands(world.root, [job["run_id"]])
+    (words,) = (shlex.split(command) for command in commands.values())
+    again = CliRunner().invoke(cli, words[1:])
+    assert again.exit_code == 0, again.output
+    assert again.stdout.split()[-1] == drift_id
+
+
+def test_a_row_for_each_completion_and_each_step(original):
+    drift_id, found = analyse(original.root, threshold=1.0)
+    connection = connect(original.root)
+    described = rows(connection, "from trajectories where drift_id = ?", [drift_id])
+    assert len(described) == COUNT
+    for row in described[:6]:
+        values = np.array(
+            [
+                step["projection"]
+                for step in rows(
+                    connection,
+                    "select projection from token_projections where axis_id = ? "
+                    "and generation_id = ? order by step",
+                    [row["axis_id"], row["generation_id"]],
+                )
+            ]
+        )
+        assert row["slope"] == pytest.approx(np.polyfit(range(STEPS), values, 1)[0])
+        assert row["area_above"] == pytest.approx(np.clip(values - 1.0, 0, None).sum())
+        above = np.flatnonzero(values >= 1.0)
+        assert row["first_crossing"] == (above[0] if len(above) else None)
+        means = values.cumsum() / np.arange(1, STEPS + 1)
+        changes = np.flatnonzero((means >= 1.0) != (means[-1] >= 1.0))
+        assert row["decided_step"] == (changes[-1] + 1 if len(changes) else 0)
+        assert row["event_step"] == (STEPS - 1 if row["is_positive"] else None)
+    curve = rows(
+        connection,
+        "select curve, control, count(*) as steps from v_drift_curve where drift_id = ? "
+        "group by all order by all",
+        [drift_id],
+    )
+    assert [(row["curve"], row["control"], row["steps"]) for row in curve] == [
+        ("mean_difference", "lasting", STEPS),
+        ("mean_difference", "none", STEPS),
+        ("running_auroc", "none", STEPS),
+    ]
+    assert found["final_auroc"] > 0.9 and found["decided_step"] is not None
+
+
+def test_a_labeler_of_completions_makes_the_classes(world):
+    labels = [
+        {"labeler": "judge", "generation_id": f"g-{row:02d}", "label": "x", "is_positive": row < 9}
+        for row in range(COUNT - 4)
+    ]
+    put(world.root, "labels", *labels)
+    drift_id, found = analyse(world.root, labeler="judge")
+    assert (found["positive_count"], found["negative_count"]) == (9, COUNT - 13)
+    parameters = json.loads(
+        rows(
+            connect(world.root),
+            "select parameters from drift_figures where drift_id = ?",
+            [drift_id],
+        )[0]["parameters"]
+    )
+    assert parameters["unlabelled_count"] == 4
+    with pytest.raises(LabelError, match="two of each are the least"):
+        analyse(world.root, labeler="nobody")
+
+
+@pytest.mark.parametrize(("follows", "meaning"), [(0, "the prompt"), (1, "the text")])
+def test_reading_the_other_classs_text_tells_prompt_from_text(world, follows, meaning):
+    write_completions(world, name="cross", follows=follows, is_given=True)
+    drift_id, found = analyse(world.root)
+    assert found["controls_missing"] == []
+    assert f"the difference follows {meaning}" in verdict(connect(world.root), drift_id)
+
+
+def test_cross_completions_pair_each_prompt_with_a_text_of_the_other_class(original, tmp_path):
+    connection = connect(original.root)
+    axis = traced_axis(original.root)
+    readout = find_readout(original.root, connection, axis, f"id-{MODEL}")
+    project_completions(original.root, connection, readout)
+    found = read_trajectories(connection, readout, Selection())
+    lines = write_cross_completions(connection, found, tmp_path / "cross.jsonl").read_text()
+    class_of_prompt = dict(zip(found.prompt_ids, found.is_positive, strict=True))
+    class_of_text = dict(zip(found.generation_ids, found.is_positive, strict=True))
+    pairs = [json.loads(line) for line in lines.splitlines()]
+    assert {pair["prompt_id"] for pair in pairs} == set(found.prompt_ids)
+    for pair in pairs:
+        writer = pair["source"].removeprefix("generation:")
+        assert class_of_prompt[pair["prompt_id"]] != class_of_text[writer]
+
+
+def traced_axis(root: Path) -> str:
+    found = rows(connect(root), "select axis_id from axes where kind = 'universal'")
+    return found[0]["axis_id"]
+
+
+def test_a_pulled_back_axis_projects_as_the_study_did(original):
+    connection = connect(original.root)
+    axis = traced_axis(original.root)
+    readout = find_readout(original.root, connection, axis, f"id-{MODEL}")
+    stored = rows(
+        connection,
+        "select vector, projection from projections inner join activations "
+        "using (model, model_id, prompt_id, layer) where axis_id = ? and model = ?",
+        [axis, MODEL],
+    )
+    projected = np.array([row["vector"] for row in stored]) @ readout.vector + readout.constant
+    np.testing.assert_allclose(projected, [row["projection"] for row in stored], atol=1e-4)
+
+
+def test_what_cannot_be_analysed_is_named(world):
+    connection = connect(world.root)
+    with pytest.raises(AxisError, match="no traces of gamma"):
+        traced_models(connection, traced_axis(world.root), ["gamma"])
+    with pytest.raises(AxisError, match="no alignment of this model"):
+        find_readout(world.root, connection, traced_axis(world.root), "id-of-nobody")
+    with pytest.raises(CoverageError, match="no completions of alpha"):
+        analyse(world.root, template="chat")
+    left_out = CliRunner().invoke(
+        cli,
+        [
+            "drift",
+            "--axis",
+            traced_axis(world.root),
+            "--template",
+            "chat",
+            "--root",
+            str(world.root),
+        ],
+    )
+    assert left_out.exit_code == 1 and "no completions of alpha" in left_out.stderr
+    write_completions(world, name="short", steps=1, template="short")
+    with pytest.raises(CoverageError, match="a single token, and so no slope"):
+        analyse(world.root, template="short")
+    write_completions(world, name="more", steps=5)
+    with pytest.raises(CoverageError, match="several kinds: say which with --template"):
+        analyse(world.root)
+
+
+def test_the_command_prints_figures_and_verdict_and_sql_gives_them_again(world):
+    axis = traced_axis(world.root)
+    arguments = ["drift", "--axis", axis, "--model", MODEL, "--root", str(world.root)]
+    printed = CliRunner().invoke(cli, [*arguments, "--format", "json"])
+    assert printed.exit_code == 0, printed.output
+    assert "does the positive class drift up" in printed.stderr
+    shown = {(row["metric"], row["control"]): row["estimate"] for row in json.loads(printed.stdout)}
+    drift_id = printed.stderr.split()[-1]
+    stored = rows(
+        connect(world.root), "from drift_figures where step is null and drift_id = ?", [drift_id]
+    )
+    assert shown == {(row["metric"], row["control"]): row["estimate"] for row in stored}
+    as_table = CliRunner().invoke(cli, arguments)
+    assert "does the positive class drift up" in as_table.stdout
+    asked = CliRunner().invoke(cli, [*arguments, "--calibration", "platt"])
+    assert asked.exit_code == 1 and "axes calibrate" in asked.stderr
+    assert isinstance(asked.exception, SystemExit)
+
+
+def test_an_event_is_a_regular_expression_or_a_refusals_phrase(world):
+    pattern = re.compile(_event_pattern("refusal"), re.IGNORECASE)
+    assert pattern.search("Well, I’m  SORRY to say").start() == 6
+    assert pattern.search("Sure, here is a duck.") is None
+    assert _event_pattern("t3") == "t3" and _event_pattern(None) is None
+    start = ["drift", "--axis", traced_axis(world.root), "--root", str(world.root)]
+    refused = CliRunner().invoke(cli, [*start, "--event", "(", "--model", MODEL])
+    assert refused.exit_code == 2 and "is no regular expression" in refused.stderr
+    done = CliRunner().invoke(cli, [*start, "--event", "t3", "--model", MODEL])
+    assert done.exit_code == 0, done.output
+    found = rows(connect(world.root), "select distinct event_step from trajectories order by 1")
+    assert 3 in [row["event_step"] for row in found]

@@ -1,0 +1,332 @@
+"""Files of other tools, written here as those tools write them, become axes at the right layer."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGUFWriter
+from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_tensors
+
+from axes.analysis.exchange.export_axes import export_axes
+from axes.analysis.exchange.formats import FORMATS
+from axes.analysis.exchange.import_axes import Imported, import_axes
+from axes.analysis.exchange.placing import Asked
+from axes.analysis.projections import score
+from axes.analysis.study.definition import StudyDefinition
+from axes.analysis.study.run import run_study
+from axes.warehouse.axes import find_axis
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.errors import AxesError, AxisError, LayerError, NonFiniteError, PromptError
+from axes.warehouse.maintenance.checks import check
+from tests.worlds import World, make_world
+
+WIDTH, LAYER_COUNT = 16, 3
+NATIVE = "native/alpha/1/labelled"
+UNIVERSAL = "universal/pair/2/labelled/lambda-held_out"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("importing") / "lake"
+    made = make_world(
+        root, widths={"alpha": WIDTH, "beta": 20}, benign_count=60, labelled={"labelled": 40}
+    )
+    definition = StudyDefinition(
+        models=("alpha", "beta"), reference="beta", prompts="labelled", align="benign", label="pair"
+    )
+    run_study(root, definition)
+    return made
+
+
+def vectors(*numbers: int, length: float = 2.0) -> dict[int, np.ndarray]:
+    random = np.random.default_rng(1)
+    drawn = {number: random.standard_normal(WIDTH) for number in numbers}
+    return {
+        number: (length * vector / np.linalg.norm(vector)).astype(np.float32)
+        for number, vector in drawn.items()
+    }
+
+
+def control_vector(
+    path: Path, tensors: dict[int, np.ndarray], *, hint: str = "llama", signed: bool = False
+) -> Path:
+    writer = GGUFWriter(str(path), "controlvector")
+    writer.add_string("controlvector.model_hint", hint)
+    add_count = writer.add_int32 if signed else writer.add_uint32
+    add_count("controlvector.layer_count", len(tensors))
+    for number, vector in tensors.items():
+        writer.add_tensor(f"direction.{number}", vector)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def bring(world: World, path: Path, **asked) -> Imported:
+    return import_axes(world.root, path, Asked(**{"model": "alpha", **asked}))
+
+
+def layers(imported: Imported) -> list[int]:
+    return [axis.layer for axis in imported.axes]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_brings_back_the_same_axis(world, tmp_path, name):
+    """One id whatever the file: so exporting and importing again changes nothing."""
+    connection = connect(world.root)
+    target = tmp_path / f"axis{FORMATS[name].suffix}"
+    export_axes(connection, [NATIVE], name, target)
+    (axis,) = import_axes(world.root, target, Asked()).axes
+    native = find_axis(connection, NATIVE)
+    row = find_axis(connect(world.root), axis.axis_id)
+    np.testing.assert_array_equal(row["vector"], native["vector"])
+    kept = ("layer", "site", "pooling", "template", "space_model_id", "raw_norm", "row_set_hash")
+    assert {key: row[key] for key in kept} == {key: native[key] for key in kept}
+    assert (row["kind"], row["method"], row["prompt_set"]) == ("imported", "mean_diff", "labelled")
+    assert row["positive_count"] == 40
+    imported = rows(connect(world.root), "select axis_id from axes where kind = 'imported'")
+    assert len({axis["axis_id"] for axis in imported}) == len(imported)
+    assert json.loads(row["parameters"])["card"]["axis_id"] == native["axis_id"]
+
+
+def test_importing_again_finds_it_there(world, tmp_path):
+    path = tmp_path / "one.npz"
+    np.savez(path, direction=vectors(9)[9])
+    asked = {"layer": 2, "name": "mine"}
+    first, again = bring(world, path, **asked), bring(world, path, **asked)
+    assert first.axes[0].is_new and not again.axes[0].is_new
+    assert first.axes[0].axis_id == again.axes[0].axis_id
+    assert again.axes[0].name == "imported/alpha/2/mine"
+    assert again.axes[0].raw_norm == pytest.approx(2.0)
+    of_axes = [row for row in check(world.root).to_pylist() if row["check"].startswith("axes_")]
+    assert of_axes and not [row for row in of_axes if row["row_count"]]
+
+
+def test_repengs_file_and_cvector_generators_differ_by_one(world, tmp_path):
+    repeng = control_vector(tmp_path / "repeng.gguf", vectors(1, 2))
+    cvector = control_vector(tmp_path / "cvector.gguf", vectors(1, 2), signed=True)
+    assert layers(bring(world, repeng)) == [1, 2]
+    assert layers(bring(world, cvector)) == [0, 1]
+    assert layers(bring(world, cvector, convention="block")) == [1, 2]
+    unclear = control_vector(tmp_path / "unclear.gguf", vectors(2), signed=True)
+    with pytest.raises(AxisError, match="does not say what its numbers count .--convention"):
+        bring(world, unclear)
+    assert layers(bring(world, unclear, convention="hidden_states")) == [1]
+
+
+def test_persona_vectors_rows_are_hidden_states(world, tmp_path):
+    rows_of = np.stack(list(vectors(0, 1, 2, 3).values()))
+    path = tmp_path / "evil_response_avg_diff.pt"
+    torch.save(torch.from_numpy(rows_of).bfloat16(), path)
+    imported = bring(world, path)
+    assert layers(imported) == [0, 1]
+    assert any("of the embedding" in remark for remark in imported.remarks)
+    assert any("after the final norm" in remark for remark in imported.remarks)
+    assert layers(bring(world, path, layer=2)) == [2]
+    assert layers(bring(world, path, site="resid_pre")) == [0, 1, 2]
+    row = find_axis(connect(world.root), "imported/alpha/0/evil_response_avg_diff")
+    expected = torch.from_numpy(rows_of[1]).bfloat16().float().numpy()
+    assert row["vector"] @ expected == pytest.approx(np.linalg.norm(expected), rel=1e-5)
+
+
+def test_rows_for_every_block_and_rows_of_no_model(world, tmp_path):
+    path = tmp_path / "hidden.pt"
+    torch.save(torch.from_numpy(np.stack(list(vectors(0, 1, 2).values()))), path)
+    assert layers(bring(world, path)) == [0, 1, 2]
+    with pytest.raises(AxisError, match="has 3 rows, and alpha has 3 layers: 4 rows"):
+        bring(world, path, format="persona-vectors")
+    np.save(tmp_path / "five.npy", np.ones((5, WIDTH), dtype=np.float32))
+    with pytest.raises(AxisError, match="has 5 rows, and alpha has 3 layers: 3 or 4 rows"):
+        bring(world, tmp_path / "five.npy")
+
+
+def test_refusal_directions_layer_is_the_block_that_takes_it_in(world, tmp_path):
+    folder = tmp_path / "refusal"
+    folder.mkdir()
+    torch.save(torch.from_numpy(vectors(0)[0]).double(), folder / "direction.pt")
+    (folder / "direction_metadata.json").write_text('{"pos": -2, "layer": 2}')
+    assert layers(bring(world, folder)) == [1]
+    assert layers(bring(world, folder, site="resid_pre")) == [2]
+
+
+def test_a_folder_of_many_hidden_directions_asks_for_one_of_its_files(world, tmp_path):
+    matrix = torch.from_numpy(np.stack(list(vectors(0, 1, 2).values())))
+    listed = [{"name": name, "shape": [3, WIDTH]} for name in ("v_refusal", "v_inst")]
+    manifest = {"model": "owner/alpha", "directions": listed}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    for described in listed:
+        torch.save(matrix, tmp_path / f"{described['name']}.pt")
+    with pytest.raises(AxisError, match=r"holds 2 directions \(v_refusal, v_inst\): give the path"):
+        bring(world, tmp_path)
+    assert layers(bring(world, tmp_path / "v_refusal.pt")) == [0, 1, 2]
+
+
+def test_svec_steering_vectors_and_named_tensors(world, tmp_path):
+    directions = {str(block): vector.tolist() for block, vector in vectors(0, 2).items()}
+    svec = {"model_type": "llama", "directions": directions, "explained_variances": {}}
+    (tmp_path / "behaviour.svec").write_text(json.dumps(svec))
+    assert layers(bring(world, tmp_path / "behaviour.svec")) == [0, 2]
+    tensors = {str(block): vector for block, vector in vectors(0, 2).items()}
+    steering = tmp_path / "steering.safetensors"
+    save_file(tensors, steering, metadata={"layer_type": "decoder_block"})
+    assert layers(bring(world, steering)) == [0, 2]
+    save_file(tensors, steering, metadata={"layer_type": "self_attn"})
+    with pytest.raises(AxisError, match="expected vectors of decoder_block, found self_attn"):
+        bring(world, steering)
+    named = tmp_path / "named.safetensors"
+    save_tensors({"layer_1": torch.ones(WIDTH, dtype=torch.bfloat16)}, named)
+    with pytest.raises(AxisError, match="--convention"):
+        bring(world, named)
+    assert layers(bring(world, named, convention="block")) == [1]
+
+
+def test_all_that_is_missing_is_said_at_once(world, tmp_path):
+    path = tmp_path / "bare.npy"
+    np.save(path, vectors(0)[0])
+    with pytest.raises(AxisError) as refused:
+        import_axes(world.root, path, Asked())
+    message = str(refused.value)
+    assert "--model; 16 wide are: alpha" in message and "--layer" in message
+    imported = bring(world, path, layer=1, site="mlp_out", pooling="last", fitted_on="labelled")
+    assert imported.remarks == ("the file does not say it, taken for: template raw",)
+    row = find_axis(connect(world.root), imported.axes[0].axis_id)
+    assert (row["site"], row["pooling"], row["prompt_set"]) == ("mlp_out", "last", "labelled")
+    assert (row["positive_count"], row["negative_count"]) == (40, 40)
+    with pytest.raises(PromptError, match="no prompt set nothing"):
+        bring(world, path, layer=1, fitted_on="nothing")
+
+
+def test_what_does_not_fit_the_model_is_refused(world, tmp_path):
+    path = control_vector(tmp_path / "wide.gguf", vectors(1))
+    with pytest.raises(AxisError, match="16 numbers, and the blocks of beta put out 20"):
+        bring(world, path, model="beta")
+    with pytest.raises(LayerError, match="layer 9 of alpha does not exist: it has 3"):
+        bring(world, control_vector(tmp_path / "deep.gguf", vectors(9)))
+    other = control_vector(tmp_path / "other.gguf", vectors(1), hint="qwen2")
+    with pytest.raises(AxisError, match="type qwen2 .here: llama.*--other-model"):
+        bring(world, other)
+    taken = bring(world, other, is_other_model=True)
+    assert layers(taken) == [1] and any("type qwen2" in remark for remark in taken.remarks)
+    with pytest.raises(AxisError, match="has nothing at layer 2: it holds 1"):
+        bring(world, path, layer=2)
+
+
+def test_a_card_of_another_model_is_refused(world, tmp_path):
+    path = tmp_path / "axis.json"
+    export_axes(connect(world.root), [NATIVE], "json", path)
+    content = json.loads(path.read_text())
+    content["space_model"], content["space"]["weights_hash"] = "gamma", "other"
+    path.write_text(json.dumps(content))
+    with pytest.raises(AxisError, match="model gamma .here: alpha"):
+        bring(world, path)
+    content["space_model"] = "alpha"
+    path.write_text(json.dumps(content))
+    assert any("of other weights" in remark for remark in bring(world, path).remarks)
+    with pytest.raises(AxisError, match="the card of .* says resid_post"):
+        bring(world, path, site="attn_out")
+
+
+class Planted:
+    """What a pickled file would run: it leaves a file behind."""
+
+    def __init__(self, left_behind):
+        self.left_behind = left_behind
+
+    def __reduce__(self):
+        return Path.touch, (self.left_behind,)
+
+
+@pytest.mark.parametrize("name", ["tensor.pt", "object.pt"])
+def test_a_torch_file_runs_nothing(world, tmp_path, name):
+    path, left_behind = tmp_path / name, tmp_path / "code ran"
+    if name == "tensor.pt":
+        torch.save({"direction": torch.ones(WIDTH), "run": Planted(left_behind)}, path)
+    else:
+        path.write_bytes(pickle.dumps(Planted(left_behind)))
+    with pytest.raises(AxisError, match="without running code"):
+        bring(world, path, layer=1)
+    assert not left_behind.exists()
+    pickle.loads(pickle.dumps(Planted(left_behind)))
+    assert left_behind.exists()  # the file would have run something
+
+
+@pytest.mark.parametrize(
+    ("array", "error", "message"),
+    [
+        (np.zeros(WIDTH), AxisError, "is zero"),
+        (np.full(WIDTH, np.nan), NonFiniteError, "NaN"),
+        (np.ones((2, 3, WIDTH)), AxisError, r"expected one array \[d_model\].*\[2, 3, 16\]"),
+    ],
+)
+def test_vectors_that_are_no_direction(world, tmp_path, array, error, message):
+    np.save(tmp_path / "bad.npy", array)
+    with pytest.raises(error, match=message):
+        bring(world, tmp_path / "bad.npy", layer=1)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_truncated_file_is_one_line(world, tmp_path, name):
+    target = tmp_path / f"axis{FORMATS[name].suffix}"
+    export_axes(connect(world.root), [NATIVE], name, target)
+    files = [target] if target.is_file() else sorted(target.iterdir())
+    path = next(file for file in files if file.suffix not in (".json", ".md") or file == target)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(AxesError):
+        import_axes(world.root, target, Asked(format=name, model="alpha", layer=1))
+
+
+def test_an_unknown_file_and_no_file(world, tmp_path):
+    with pytest.raises(AxisError, match="there is no file or folder"):
+        bring(world, tmp_path / "nothing")
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(AxisError, match="in no format that is known"):
+        bring(world, tmp_path / "text")
+
+
+def test_an_imported_axis_is_scored_and_compared_as_any_other(world, tmp_path):
+    path = tmp_path / "axis.svec"
+    export_axes(connect(world.root), [NATIVE], "svec", path)
+    (axis,) = import_axes(world.root, path, Asked()).axes
+    score(world.root, axis.axis_id)
+    connection = connect(world.root)
+    (imported,) = rows(
+        connection, "select auroc, is_in_sample from v_auroc where axis_id = ?", [axis.axis_id]
+    )
+    assert imported["auroc"] > 0.8 and imported["is_in_sample"]
+    (cosine,) = rows(
+        connection,
+        "select cosine from v_axis_cosines where axis_id = ? and other_axis_name = ?",
+        [axis.axis_id, NATIVE],
+    )
+    assert cosine["cosine"] == pytest.approx(1.0, abs=1e-6)
+    (difference,) = rows(
+        connection,
+        "select max(abs(project(vector, $axis_id) - projection)) as most from activations "
+        "inner join projections using (model, model_id, prompt_id, layer) where axis_id = $axis_id",
+        {"axis_id": axis.axis_id},
+    )
+    assert difference["most"] < 1e-4
+
+
+def test_an_imported_axis_of_the_reference_takes_other_models_through_their_maps(world, tmp_path):
+    path = tmp_path / "universal.gguf"
+    export_axes(connect(world.root), [UNIVERSAL], "gguf", path)
+    (axis,) = import_axes(world.root, path, Asked()).axes
+    done = {item.model: item for item in score(world.root, axis.axis_id)}
+    assert done["alpha"].alignment_id and done["beta"].alignment_id is None
+    aurocs = rows(
+        connect(world.root),
+        "select model, kind, auroc from v_auroc where axis_id = ? or axis_name = ? order by all",
+        [axis.axis_id, UNIVERSAL],
+    )
+    by_model = {row["model"]: set() for row in aurocs}
+    for row in aurocs:
+        by_model[row["model"]].add(round(row["auroc"], 6))
+    assert {model: len(values) for model, values in by_model.items()} == {"alpha": 1, "beta": 1}

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.covariance import ledoit_wolf
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+
+from axes.analysis.methods.covariance import shrunk_covariance
+from axes.analysis.methods.directions import METHODS, difference_in_means, fit_direction, unit
+from axes.analysis.methods.logistic import PENALTY, logistic_fitter
+from axes.analysis.methods.pair_differences import leading_difference, pair_differences
+from axes.warehouse.errors import AxisError
+
+LABELS, PAIRS = np.tile([True, False], 300), np.repeat(np.arange(300), 2)
+
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+def planted(width=40, strength=5.0, seed=0):
+    """Rows about a large mean, whose classes differ along one direction."""
+    random = np.random.default_rng(seed)
+    direction = unit(random.standard_normal(width)).vector
+    x = random.standard_normal((600, width)) + strength * np.outer(LABELS - 0.5, direction) + 50
+    return x.astype(np.float32), direction
+
+
+@every_method
+def test_a_planted_direction_is_recovered(method):
+    x, direction = planted(width=5, strength=3.0)
+    found = fit_direction(method, x, LABELS, PAIRS)
+    assert found.vector @ direction > 0.99
+    assert difference_in_means(x, LABELS).raw_norm == pytest.approx(3, rel=0.1)
+    assert np.linalg.norm(found.vector) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("method", "least"),
+    [("mean_diff", 0.97), ("pair_pca", 0.97), ("whitened", 0.6), ("logistic", 0.6)],
+)
+def test_it_is_found_in_more_dimensions_than_rows(method, least):
+    """Where the covariance is hardly known, methods that use it stray; none turns away."""
+    x, direction = planted(width=700, strength=12.0)
+    assert fit_direction(method, x, LABELS, PAIRS).vector @ direction > least
+
+
+@every_method
+def test_the_positive_class_projects_higher_whatever_the_order_of_rows(method):
+    x, _ = planted(width=8, strength=0.5, seed=1)
+    order = np.random.default_rng(1).permutation(len(x))
+    found = fit_direction(method, x, LABELS, PAIRS).vector
+    assert (x @ found)[LABELS].mean() > (x @ found)[~LABELS].mean()
+    again = fit_direction(method, x[order], LABELS[order], PAIRS[order]).vector
+    np.testing.assert_allclose(again, found, atol=1e-4 if method == "logistic" else 1e-9)
+    turned = fit_direction(method, x, ~LABELS, PAIRS).vector
+    np.testing.assert_allclose(turned, -found, atol=1e-4 if method == "logistic" else 1e-9)
+
+
+@every_method
+def test_rows_that_are_left_out_do_not_matter(method):
+    x, _ = planted(seed=2)
+    where = PAIRS < 200
+    ruined = np.where(where[:, None], x, 1e3)
+    found = fit_direction(method, ruined, LABELS, PAIRS, where).vector
+    np.testing.assert_allclose(
+        found, fit_direction(method, x[where], LABELS[where], PAIRS[where]).vector, atol=1e-8
+    )
+
+
+def test_a_small_difference_survives_a_large_common_mean():
+    """Float32 means of values about 1e4 would be off by more than the planted 0.01."""
+    labels = np.arange(20_000) % 2 == 0
+    x = np.full((20_000, 2), 1e4, dtype=np.float32)
+    x[labels, 1] += np.float32(0.01171875)  # exact in float32 at 1e4
+    assert difference_in_means(x, labels).raw_norm == pytest.approx(0.01171875, rel=1e-6)
+
+
+def test_equal_means_are_an_error():
+    with pytest.raises(AxisError, match="same mean"):
+        difference_in_means(np.ones((4, 3)), np.array([True, False, True, False]))
+    with pytest.raises(AxisError, match="no direction magic: there are mean_diff"):
+        fit_direction("magic", np.ones((4, 3)), LABELS[:4], PAIRS[:4])
+
+
+@pytest.mark.parametrize("width", [10, 80])
+def test_the_shrunk_covariance_is_that_of_scikit_learn(width):
+    x = np.random.default_rng(3).standard_normal((50, width)) * np.logspace(0, 1, width) + 9
+    expected, intensity = ledoit_wolf(x)
+    found = shrunk_covariance(x)
+    assert found.shrinkage == pytest.approx(intensity)
+    vector = np.random.default_rng(4).standard_normal(width)
+    np.testing.assert_allclose(found.solve(vector), np.linalg.solve(expected, vector))
+
+
+def test_the_whitened_direction_is_that_of_discriminant_analysis():
+    """Where there are rows enough for shrinkage not to matter."""
+    random = np.random.default_rng(5)
+    mixing, labels = random.standard_normal((5, 5)), np.arange(20_000) % 2 == 0
+    x = random.standard_normal((20_000, 5)) @ mixing + np.outer(labels, [1.0, 0, 0, 0, 2.0])
+    theirs = LinearDiscriminantAnalysis().fit(x, labels).coef_[0]
+    found = fit_direction("whitened", x, labels, np.arange(20_000))
+    assert found.vector @ unit(theirs).vector > 0.999
+
+
+def test_the_whitened_direction_looks_past_variance_that_both_classes_share():
+    random = np.random.default_rng(6)
+    x = random.standard_normal((600, 2))
+    loud = 20 * random.standard_normal(600)
+    x += np.outer(loud, [1.0, 1.0]) + np.outer(LABELS - 0.5, [3.0, 0.0])
+    found = fit_direction("whitened", x, LABELS, PAIRS).vector
+    assert abs(found @ unit(np.array([1.0, -1.0])).vector) > 0.99
+
+
+def test_the_logistic_direction_is_that_of_scikit_learn():
+    x = np.random.default_rng(7).standard_normal((600, 6)) * [1, 2, 5, 1, 1, 30] + 4
+    x[:, 2] += 4 * LABELS
+    scaled = (x - x.mean(axis=0)) / x.std(axis=0)
+    theirs = LogisticRegression(C=1 / (PENALTY * 600), tol=1e-8).fit(scaled, LABELS)
+    mine = logistic_fitter(x)(LABELS)
+    np.testing.assert_allclose(mine * x.std(axis=0), theirs.coef_[0], atol=1e-5)
+
+
+def test_the_differences_within_pairs_are_not_centred():
+    """All pairs differ by the same vector: centred, nothing would be left of it."""
+    random = np.random.default_rng(8)
+    topics = np.repeat(30 * random.standard_normal((300, 12)), 2, axis=0)
+    x = topics + np.outer(LABELS, np.eye(12)[3])
+    x += 0.01 * random.standard_normal(x.shape)
+    assert fit_direction("pair_pca", x, LABELS, PAIRS).vector[3] > 0.999
+
+
+def test_pairs_with_several_rows_of_a_class_count_by_their_means():
+    x = np.array([[1.0, 0], [3.0, 0], [0.0, 0], [9.0, 9]])
+    labels, groups = np.array([True, True, False, True]), np.array([0, 0, 0, 1])
+    np.testing.assert_allclose(pair_differences(x, labels, groups), [[2.0, 0.0]])
+
+
+def test_pairs_by_either_decomposition_give_the_same():
+    differences = np.random.default_rng(9).standard_normal((30, 30)) + 1
+    wide = np.concatenate([differences, np.zeros((30, 1))], axis=1)
+    np.testing.assert_allclose(
+        leading_difference(wide)[:-1], leading_difference(differences), atol=1e-10
+    )
+
+
+def test_prompts_without_pairs_are_refused_with_what_to_do():
+    x, _ = planted()
+    with pytest.raises(AxisError, match=r"needs matched pairs.*import the set with .* pair_id"):
+        fit_direction("pair_pca", x, LABELS, np.arange(600))

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.cross_decomposition import CCA
+
+from axes.analysis.methods.low_rank import CanonicalFitter, ReducedRankFitter, rank_path
+from axes.analysis.methods.moments import cross_products
+from axes.analysis.methods.ridge import RidgePath
+from tests.analysis.pairs import pairs
+
+FITTERS = [ReducedRankFitter, CanonicalFitter]
+
+
+def paths(x, y, ridge_lambda, where=None):
+    """Reduced-rank ridge and canonical variates of the same rows."""
+    path = RidgePath.of_rows(x, y, where)
+    products = cross_products(y, y, path.mean_y, path.mean_y, where=where)
+    return [rank_path(path, ridge_lambda), rank_path(path, ridge_lambda, products)]
+
+
+@pytest.mark.parametrize("fitter", FITTERS)
+def test_the_rank_is_at_most_k_and_the_full_rank_is_ridge(fitter):
+    x, y = pairs()
+    fitted = fitter(20, 7).update(x, y)
+    for rank in (1, 3, 7):
+        assert np.linalg.matrix_rank(fitted.solve(10.0, rank).weights, tol=1e-6) == rank
+    full = RidgePath.of_rows(x, y).solve(10.0)
+    np.testing.assert_allclose(fitted.solve(10.0, 7).weights, full.weights, atol=1e-9)
+
+
+@pytest.mark.parametrize("fitter", FITTERS)
+def test_streaming_equals_one_batch_and_the_order_of_rows_does_not_matter(fitter):
+    x, y = pairs(offset=1e3)
+    whole = fitter(20, 7).update(x, y).solve(10.0, 3).weights
+    order = np.random.default_rng(3).permutation(len(x))
+    parts = fitter(20, 7)
+    for part in np.split(order, [50, 51, 200]):
+        parts.update(x[part], y[part])
+    np.testing.assert_allclose(parts.solve(10.0, 3).weights, whole, atol=1e-8)
+
+
+def test_no_other_map_of_the_rank_has_less_penalised_error():
+    """Against ridge projected on other subspaces, and on those next to the one found."""
+    x, y = pairs(noise=100.0)
+    path = RidgePath.of_rows(x, y)
+    full, random = path.solve(50.0).weights, np.random.default_rng(4)
+
+    def loss(weights: np.ndarray) -> float:
+        errors = (x - x.mean(0)) @ weights - (y - y.mean(0))
+        return float(np.square(errors).sum() + 50.0 * np.square(weights).sum())
+
+    found = rank_path(path, 50.0).solve(2).weights
+    kept = np.linalg.svd(found)[2][:2].T
+    for reach in (0.02, 1.0, 100.0):
+        basis = np.linalg.qr(kept + reach * random.standard_normal((7, 2)))[0]
+        assert loss(found) < loss(full @ basis @ basis.T)
+
+
+def test_a_planted_rank_is_found_on_held_out_rows():
+    x, y = pairs(600, rank=3, targets=12, noise=30.0)
+    held_out = np.arange(600) % 5 == 0
+    for ranks in paths(x, y, 10.0, ~held_out):
+        errors = ranks.held_out_errors(x, y, held_out)
+        assert int(np.argmin(errors)) + 1 == 3
+
+
+@pytest.mark.parametrize("shape", [{}, {"count": 40, "width": 60}])
+def test_errors_of_all_ranks_are_those_of_the_maps(shape):
+    x, y = pairs(**shape, noise=20.0)
+    held_out = np.arange(len(x)) % 4 == 0
+    for ranks in paths(x, y, 20.0, ~held_out):
+        expected = [
+            np.square(ranks.solve(rank).apply(x[held_out]) - y[held_out]).sum()
+            for rank in range(1, 8)
+        ]
+        np.testing.assert_allclose(ranks.held_out_errors(x, y, held_out), expected, rtol=1e-7)
+
+
+def test_canonical_variates_are_those_of_scikit_learn():
+    """Predictions through the first pair lie along scikit-learn's first pair of variates."""
+    x, y = pairs(2000, width=6, targets=4, noise=60.0)
+    mapped = CanonicalFitter(6, 4).update(x, y).solve(1e-6, 1).apply(x)
+    centred = mapped - mapped.mean(axis=0)
+    first = centred[:, np.argmax(centred.std(axis=0))]
+    theirs = CCA(n_components=1, scale=False, max_iter=5000, tol=1e-10).fit(x, y).transform(x)
+    assert abs(np.corrcoef(first, theirs[:, 0])[0, 1]) > 0.9999
+
+
+def test_canonical_variates_see_a_small_target_that_variance_hides():
+    """One loud dimension of noise with a little signal, and a quiet one that is predicted well."""
+    random = np.random.default_rng(5)
+    x = random.standard_normal((2000, 2))
+    loud = 30 * x[:, 0] + 1000 * random.standard_normal(2000)
+    y = np.column_stack([loud, x[:, 1] + 0.01 * random.standard_normal(2000)])
+    by_variance, by_correlation = (ranks.solve(1).apply(x) for ranks in paths(x, y, 1e-3))
+    assert np.corrcoef(by_correlation[:, 1], y[:, 1])[0, 1] > 0.99
+    assert abs(np.corrcoef(by_variance[:, 1], y[:, 1])[0, 1]) < 0.9

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from axes.analysis.methods.ridge import LAMBDA_GRID, RidgeFitter, RidgePath, Spectrum
+from tests.analysis.pairs import pairs
+
+FEW = {"count": 30, "width": 50}
+SHAPES = [{}, FEW]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=["many rows", "few rows"])
+@pytest.mark.parametrize("offset", [0.0, 50.0])
+def test_every_map_of_the_path_is_that_of_scikit_learn(shape, offset):
+    x, y = pairs(**shape, offset=offset)
+    path = RidgePath.of_rows(x, y)
+    for ridge_lambda in LAMBDA_GRID[2:]:
+        mine, theirs = path.solve(ridge_lambda), Ridge(alpha=ridge_lambda).fit(x, y)
+        np.testing.assert_allclose(mine.weights, theirs.coef_.T, rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(mine.apply(x), theirs.predict(x), rtol=1e-8, atol=1e-8)
+
+
+def test_few_rows_give_the_same_map_by_either_decomposition():
+    x, y = pairs(**FEW)
+    by_rows, by_sums = RidgePath.of_rows(x, y), RidgeFitter(50, 7).update(x, y).path()
+    assert by_rows.spectrum.rotation is not None and by_sums.spectrum.rotation is None
+    np.testing.assert_allclose(by_rows.solve(5.0).weights, by_sums.solve(5.0).weights, atol=1e-10)
+    np.testing.assert_allclose(
+        by_rows.cross_validated_errors([5.0]), by_sums.cross_validated_errors([5.0])
+    )
+
+
+def test_streaming_equals_one_batch():
+    x, y = pairs(offset=1e4)
+    whole = RidgeFitter(20, 7).update(x, y).solve(10.0)
+    fitter = RidgeFitter(20, 7)
+    for start in range(0, 300, 37):
+        fitter.update(x[start : start + 37], y[start : start + 37])
+    np.testing.assert_allclose(fitter.solve(10.0).weights, whole.weights, rtol=1e-8, atol=1e-10)
+
+
+def test_more_rows_after_a_solution_are_taken_into_account():
+    x, y = pairs()
+    fitter = RidgeFitter(20, 7).update(x[:100], y[:100])
+    fitter.solve(1.0)
+    fitter.update(x[100:], y[100:])
+    expected = RidgeFitter(20, 7).update(x, y).solve(1.0)
+    np.testing.assert_allclose(fitter.solve(1.0).weights, expected.weights, rtol=1e-8, atol=1e-10)
+
+
+def test_a_fitter_without_rows_says_so():
+    with pytest.raises(ValueError, match="no rows"):
+        RidgeFitter(3, 2).solve(1.0)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=["many rows", "few rows"])
+def test_the_order_of_rows_does_not_matter(shape):
+    x, y = pairs(**shape)
+    order = np.random.default_rng(1).permutation(len(x))
+    one, other = RidgePath.of_rows(x, y), RidgePath.of_rows(x[order], y[order])
+    np.testing.assert_allclose(one.solve(3.0).weights, other.solve(3.0).weights, atol=1e-10)
+
+
+def test_a_spectrum_that_is_known_is_used_for_other_targets():
+    for shape in SHAPES:
+        x, y = pairs(**shape)
+        where = np.arange(len(x)) % 3 > 0
+        spectrum = RidgePath.of_rows(x, y, where).spectrum
+        other = y[::-1]
+        again = RidgePath.of_rows(x, other, where, spectrum)
+        assert again.spectrum is spectrum
+        expected = RidgePath.of_rows(x, other, where)
+        np.testing.assert_allclose(again.solve(2.0).weights, expected.solve(2.0).weights, atol=1e-9)
+        np.testing.assert_allclose(again.totals, expected.totals)
+
+
+@pytest.mark.parametrize("shape", [{}, {"count": 90, "width": 200, "targets": 4}])
+def test_errors_on_held_out_rows_are_those_of_the_maps(shape):
+    """By mapping the rows and by their sums: the same errors as one map after the other."""
+    x, y = pairs(**shape)
+    held_out = np.arange(len(x)) % 4 == 0
+    path = RidgePath.of_rows(x, y, ~held_out)
+    maps = [path.solve(ridge_lambda) for ridge_lambda in LAMBDA_GRID]
+    expected = [np.square(each.apply(x[held_out]) - y[held_out]).sum() for each in maps]
+    for errors in (path.held_out_errors, path._errors_by_rows, path._errors_by_sums):
+        np.testing.assert_allclose(errors(x, y, held_out, LAMBDA_GRID), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=["many rows", "few rows"])
+def test_a_path_carries_and_pulls_back_as_its_maps_do(shape):
+    x, y = pairs(**shape)
+    path, random = RidgePath.of_rows(x, y), np.random.default_rng(1)
+    direction, axis = random.standard_normal(x.shape[1]), random.standard_normal(7)
+    for ridge_lambda in (1.0, 1e3, 1e6):
+        mapped = path.solve(ridge_lambda)
+        np.testing.assert_allclose(path.carry(direction, ridge_lambda), mapped.carry(direction))
+        pulled, _ = mapped.pull_back(axis)
+        np.testing.assert_allclose(path.pull_back(axis, ridge_lambda), pulled)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=["many rows", "few rows"])
+def test_generalised_cross_validation_is_its_formula(shape):
+    """The residuals and the trace of the hat matrix, written out."""
+    x, y = pairs(**shape)
+    count, ridge_lambda = len(x), 30.0
+    centred = x - x.mean(axis=0)
+    products = centred.T @ centred + ridge_lambda * np.eye(x.shape[1])
+    hat = centred @ np.linalg.solve(products, centred.T) + 1 / count
+    errors = np.square(y - hat @ y).sum() / count / (1 - np.einsum("ii", hat) / count) ** 2
+    found = RidgePath.of_rows(x, y).cross_validated_errors([ridge_lambda])
+    np.testing.assert_allclose(found, [errors])
+
+
+def test_generalised_cross_validation_chooses_small_for_signal_and_large_for_noise():
+    x, y = pairs(noise=0.01)
+    noise = np.random.default_rng(2).standard_normal(y.shape)
+    signal = RidgePath.of_rows(x, y).cross_validated_errors()
+    assert LAMBDA_GRID[int(np.argmin(signal))] <= 10.0
+    assert LAMBDA_GRID[int(np.argmin(RidgePath.of_rows(x, noise).cross_validated_errors()))] >= 1e4
+
+
+def test_a_spectrum_of_equal_rows_is_zero_and_gives_the_mean():
+    x = np.ones((4, 6))
+    assert Spectrum.of_few_rows(x).values.max() < 1e-12
+    mapped = RidgePath.of_rows(x, np.arange(8.0).reshape(4, 2)).solve(1.0)
+    np.testing.assert_allclose(mapped.apply(x[:1]), [[3.0, 4.0]])

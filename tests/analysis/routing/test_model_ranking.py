@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from axes.analysis.routing.model_ranking import rank_models, run_comparison
+from axes.analysis.routing.response_scores import score_answers
+from axes.analysis.routing.responses import AnswerQuery
+from axes.cli.main import cli
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.maintenance.checks import check
+from axes.warehouse.runs import record_run
+from tests.answer_worlds import AXIS, AnswerWorld, make_answers
+from tests.rows import put
+
+# Far apart on the axis in one order, apart in what they do in another.
+OFFSETS = {"a": 0.0, "b": 40.0, "c": -40.0}
+HARDER = {"a": 3.0, "b": -3.0, "c": 0.0}
+ASKED = AnswerQuery(AXIS, ("a", "b", "c"), "judge")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> AnswerWorld:
+    root = tmp_path_factory.mktemp("comparison") / "lake"
+    return make_answers(root, offsets=OFFSETS, harder=HARDER, prompt_count=300)
+
+
+def by_model(root, scoring_id: str) -> dict[str, dict]:
+    found = rows(connect(root), "from v_comparison where scoring_id = ?", [scoring_id])
+    return {row["model"]: row for row in found}
+
+
+def test_the_planted_order_is_found_and_not_that_of_the_projections(world):
+    scoring_id, _ = run_comparison(world.root, "asked", ASKED)
+    found = by_model(world.root, scoring_id)
+    assert [found[model]["rank"] for model in ("b", "c", "a")] == [1, 2, 3]
+    for column, model in enumerate(world.models):
+        planted = world.chance[:, column].mean()
+        assert abs(found[model]["probability"] - planted) < 0.1
+        assert found[model]["probability_lower"] < planted < found[model]["probability_upper"]
+    assert found["b"]["first"] > 0.95
+    assert found["b"]["refusal"] == pytest.approx(1 - found["b"]["outcome"])
+
+
+def test_models_that_do_not_differ_are_not_told_apart(tmp_path):
+    world = make_answers(tmp_path / "lake", offsets=OFFSETS, prompt_count=80)
+    scoring_id, _ = run_comparison(world.root, "asked", ASKED)
+    found = by_model(world.root, scoring_id)
+    assert all(row["first"] < 0.95 for row in found.values())
+    assert all(row["rank_lower"] < row["rank_upper"] for row in found.values())
+
+
+def test_shares_of_places_add_up(world):
+    connection = connect(world.root)
+    with record_run(world.root, "test", {}) as run:
+        scoring = score_answers(world.root, connection, run, "asked", ASKED)
+    found = rank_models(scoring)
+    places = ("rank_1", "rank_2", "rank_3")
+    shares = np.array([[found[model][place].estimate for place in places] for model in found])
+    np.testing.assert_allclose(shares.sum(axis=0), 1)
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    assert rank_models(scoring) == found
+
+
+def test_answers_to_negative_prompts_are_not_elevated_above_themselves(world):
+    """The unit is the spread of the model's own answers, whatever its offset and width."""
+    scoring_id, _ = run_comparison(world.root, "asked", ASKED)
+    assert all(abs(row["elevation"]) < 0.3 for row in by_model(world.root, scoring_id).values())
+
+
+def test_a_ranking_carries_what_speaks_against_it(world):
+    figures = {
+        "a": {"r2_held_out": 0.3, "cosine_universal": 0.9, "auroc": 0.9},
+        "b": {"r2_held_out": 0.9, "cosine_universal": -0.2, "auroc": 0.4},
+        "c": {"r2_held_out": 0.9, "cosine_universal": 0.95, "auroc": 0.55},
+    }
+    put(
+        world.root,
+        "evaluations",
+        *(
+            {
+                "study_id": "study",
+                "model": model,
+                "scorer": "universal" if metric == "auroc" else "aligned",
+                "metric": metric,
+                "axis_id": AXIS,
+                "estimate": value,
+                "run_id": "world",
+            }
+            for model, of_model in figures.items()
+            for metric, value in of_model.items()
+        ),
+    )
+    scoring_id, _ = run_comparison(world.root, "asked", ASKED)
+    found = by_model(world.root, scoring_id)
+    assert found["a"]["warnings"] == ["alignment predicts 0.30 of the reference's variance (R2)"]
+    assert found["a"]["alignment_r2"] == 0.3
+    assert [len(found[model]["warnings"]) for model in "abc"] == [1, 2, 1]
+    assert "the wrong way round (AUROC 0.40)" in found["b"]["warnings"][0]
+    assert "points against the axis (cosine -0.20)" in found["b"]["warnings"][1]
+    assert "cosine 0.95 with the axis but AUROC 0.55" in found["c"]["warnings"][0]
+    ours = [row for row in check(world.root).to_pylist() if row["check"].startswith("comparisons")]
+    assert [row["row_count"] for row in ours] == [0, 0]
+
+
+def test_a_fault_that_was_diagnosed_is_a_warning(tmp_path):
+    world = make_answers(tmp_path / "lake", offsets=OFFSETS, prompt_count=40)
+    diagnosed = {"study_id": "study", "axis_id": AXIS, "check_name": "diagnosis", "run_id": "world"}
+    put(
+        world.root,
+        "diagnostics",
+        {**diagnosed, "model": "a", "is_fault": True, "verdict": "the sign is flipped"},
+        {**diagnosed, "model": "b", "is_fault": False, "verdict": "nothing found"},
+        {
+            **diagnosed,
+            "model": "c",
+            "check_name": "signal",
+            "is_fault": True,
+            "verdict": "no signal",
+        },
+    )
+    scoring_id, _ = run_comparison(world.root, "asked", ASKED)
+    found = by_model(world.root, scoring_id)
+    assert [found[model]["warnings"] for model in "abc"] == [["the sign is flipped"], [], []]
+
+
+def test_the_command_ranks(world):
+    arguments = ["--root", str(world.root), "--prompts", "asked", "--labeler", "judge"]
+    result = CliRunner().invoke(cli, ["compare", *arguments, "--format", "csv"])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert [line.split(",")[1] for line in lines] == ["model", "b", "c", "a"]

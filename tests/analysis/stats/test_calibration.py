@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import percentileofscore
+from sklearn.calibration import _SigmoidCalibration
+from sklearn.isotonic import IsotonicRegression
+from sklearn.metrics import roc_curve
+
+from axes.analysis.stats.calibration import METHODS, choose_threshold, fit_calibration
+from axes.warehouse.errors import CalibrationError
+
+every_method = pytest.mark.parametrize("method", METHODS)
+GRID = np.linspace(0.0, 250.0, 301)
+
+
+def scored(count: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    labels = random.random(count) < 0.4
+    return 100 + 20 * (random.standard_normal(count) + 1.5 * labels), labels
+
+
+def test_platt_is_that_of_scikit_learn():
+    scores, labels = scored()
+    expected = _SigmoidCalibration().fit(scores, labels).predict(GRID)
+    assert fit_calibration(scores, labels, "platt").probability(GRID) == pytest.approx(
+        expected, abs=1e-5
+    )
+
+
+def test_isotonic_is_that_of_scikit_learn_with_ties():
+    scores, labels = scored()
+    scores = scores.round(-1)
+    expected = IsotonicRegression(out_of_bounds="clip").fit(scores, labels).predict(GRID)
+    assert fit_calibration(scores, labels, "isotonic").probability(GRID) == pytest.approx(
+        expected, abs=1e-9
+    )
+
+
+def test_a_quantile_is_the_share_of_rows_below_ties_counting_half():
+    scores, labels = scored()
+    scores = scores.round(-1)
+    expected = [percentileofscore(scores, value, kind="mean") / 100 for value in scores]
+    assert fit_calibration(scores, labels, "quantile").probability(scores) == pytest.approx(
+        expected
+    )
+
+
+@pytest.mark.parametrize("method", ["quantile", "z_score"])
+def test_scales_that_take_no_labels_do_not_change_with_them(method):
+    scores, labels = scored()
+    found, other = (fit_calibration(scores, marks, method) for marks in (labels, ~labels))
+    assert found.parameters == other.parameters
+
+
+@every_method
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(-9, 9), st.booleans()), min_size=2, max_size=40).filter(
+        lambda rows: len({label for _, label in rows}) == 2 and len({x for x, _ in rows}) > 1
+    )
+)
+def test_every_scale_is_monotone_and_within_0_and_1(method, rows):
+    scores = np.array([float(score) for score, _ in rows])
+    labels = np.array([label for _, label in rows])
+    found = fit_calibration(scores, labels, method).probability(np.linspace(-12, 12, 97))
+    assert (np.diff(found) >= -1e-12).all()
+    assert found.min() >= 0
+    assert found.max() <= 1
+
+
+@every_method
+def test_moving_and_stretching_the_scores_moves_the_scale_with_them(method):
+    """What makes models comparable: each on a scale of its own units."""
+    scores, labels = scored()
+    found = fit_calibration(scores, labels, method)
+    moved = fit_calibration(7 * scores - 3000, labels, method)
+    assert moved.probability(7 * GRID - 3000) == pytest.approx(found.probability(GRID), abs=1e-5)
+    assert moved.threshold == pytest.approx(7 * found.threshold - 3000)
+
+
+@every_method
+def test_the_order_of_the_rows_does_not_matter(method):
+    scores, labels = scored()
+    order = np.random.default_rng(1).permutation(len(scores))
+    found = fit_calibration(scores, labels, method)
+    again = fit_calibration(scores[order], labels[order], method)
+    assert again.threshold == found.threshold
+    assert again.probability(GRID) == pytest.approx(found.probability(GRID), abs=1e-6)
+
+
+def test_an_axis_that_ranks_the_wrong_way_round_is_never_turned_round():
+    scores, labels = scored()
+    for method in ("platt", "isotonic"):
+        found = fit_calibration(scores, ~labels, method).probability(GRID)
+        assert np.ptp(found) < 0.05
+        assert found.mean() == pytest.approx((~labels).mean(), abs=0.05)
+
+
+def test_separable_classes_give_finite_parameters():
+    found = fit_calibration(np.arange(10.0), np.arange(10) >= 5, "platt")
+    assert np.isfinite(json.loads(json.dumps(list(found.parameters.values())))).all()
+    assert found.threshold == 4.5
+
+
+@given(
+    st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=2, max_size=40).filter(
+        lambda rows: len({label for _, label in rows}) == 2
+    ),
+    st.sampled_from(["balanced_accuracy", "fpr=0", "fpr=0.05", "fpr=0.3"]),
+)
+def test_no_cut_of_scikit_learns_meets_the_target_better(rows, target):
+    scores = np.array([float(score) for score, _ in rows])
+    labels = np.array([label for _, label in rows])
+    called = scores >= choose_threshold(scores, labels, target)
+    true_rate, false_rate = called[labels].mean(), called[~labels].mean()
+    fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
+    if target == "balanced_accuracy":
+        assert true_rate - false_rate == pytest.approx((tpr - fpr).max())
+    else:
+        limit = float(target.removeprefix("fpr="))
+        assert false_rate <= limit
+        assert true_rate == pytest.approx(tpr[fpr <= limit].max())
+
+
+def test_what_cannot_be_fitted_is_refused_in_one_line():
+    scores, labels = scored(20)
+    for arguments, message in (
+        ((scores, labels, "magic"), "no calibration magic: there are platt"),
+        ((scores, np.zeros(20, dtype=bool)), "0 positive and 20 negative"),
+        ((np.ones(20), labels), "all calibration scores are one"),
+    ):
+        with pytest.raises(CalibrationError, match=message):
+            fit_calibration(*arguments)
+    with pytest.raises(CalibrationError, match="no target fpr=7: give balanced_accuracy or"):
+        fit_calibration(scores, labels, target="fpr=7")

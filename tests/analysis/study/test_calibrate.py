@@ -1,0 +1,161 @@
+"""Calibrations through the command line and back, by Python and by SQL."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from axes.analysis.labelled_scores import find_axis, read_scores
+from axes.analysis.stats.calibration import METHODS
+from axes.analysis.study.calibrate import stored_calibration
+from axes.analysis.study.definition import StudyDefinition
+from axes.analysis.study.run import run_study
+from axes.cli.main import cli
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.errors import AxisError, CalibrationError, CoverageError
+from axes.warehouse.maintenance.checks import check
+from axes.warehouse.maintenance.restoring import restore_commands
+from tests.worlds import make_world
+
+DEFINITION = StudyDefinition(
+    models=("alpha", "beta"),
+    reference="beta",
+    prompts="labelled",
+    align="benign",
+    evaluate=("other",),
+    label="greek",
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models, a universal axis, and all calibrations of it on half of the other prompts."""
+    made = make_world(
+        tmp_path_factory.mktemp("calibrations") / "lake",
+        widths={"alpha": 16, "beta": 20},
+        labelled={"labelled": 60, "other": 60},
+        layer_count=1,
+        benign_count=100,
+    )
+    run_study(made.root, replace(DEFINITION, ridge_lambda=1.0))
+    invoke(made.root, "calibrate", universal(made.root), *(f"--method={one}" for one in METHODS))
+    return made.root
+
+
+def invoke(root: Path, command: str, axis: str, *options: str) -> Result:
+    arguments = [command, axis, "--prompts", "other", "--root", str(root), "--format", "json"]
+    found = CliRunner().invoke(cli, [*arguments, *options])
+    assert found.exit_code == 0, found.output
+    return found
+
+
+def universal(root: Path) -> str:
+    (row,) = rows(connect(root), "select axis_id from axes where kind = 'universal'")
+    return row["axis_id"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_was_stored_is_read_back_and_sql_says_the_same(root, method):
+    connection, axis_id = connect(root), universal(root)
+    for model in ("alpha", "beta"):
+        fitted = stored_calibration(connection, axis_id, f"id-{model}", method)
+        scores = read_scores(connection, axis_id, f"id-{model}", "other")
+        found = rows(
+            connection,
+            """
+            select probability, threshold_probability, is_predicted_positive, is_calibration_row
+            from v_calibrated_projections
+            inner join prompts using (prompt_set, prompt_id)
+            where model = ? and method = ? and prompt_set = 'other'
+            order by position
+            """,
+            [model, method],
+        )
+        expected = fitted.probability(scores.values)
+        assert [row["probability"] for row in found] == pytest.approx(expected, abs=1e-12)
+        called = fitted.is_positive(scores.values)
+        assert [row["is_predicted_positive"] for row in found] == called.tolist()
+        at = float(fitted.probability(np.array([fitted.threshold]))[0])
+        assert found[0]["threshold_probability"] == pytest.approx(at)
+        assert sum(row["is_calibration_row"] for row in found) == 60
+        judged = [index for index, row in enumerate(found) if not row["is_calibration_row"]]
+        assert (called == scores.labels)[judged].mean() > 0.85
+
+
+def test_calibration_rows_are_whole_pairs_and_the_same_for_every_model(root):
+    found = rows(connect(root), "select distinct prompt_ids from calibrations")
+    assert len(found) == 1
+    pairs = {int(prompt_id.rpartition("-")[2]) // 2 for prompt_id in found[0]["prompt_ids"]}
+    assert len(pairs) == 30
+
+
+def test_calibrating_again_writes_nothing_and_prints_the_same(root):
+    again = invoke(root, "calibrate", universal(root), "--method", "platt")
+    assert [row["model"] for row in json.loads(again.stdout)] == ["alpha", "beta"]
+    assert rows(connect(root), "select count(*) as count from calibrations")[0]["count"] == 8
+
+
+def test_the_warehouse_stays_sound(root):
+    broken = {row["check"] for row in check(root).to_pylist() if row["row_count"]}
+    # The world writes its rows without a job.
+    assert broken == {"runs_known"}
+
+
+def test_of_two_calibrations_the_last_is_read_unless_the_prompts_are_named(root):
+    connection, axis_id = connect(root), universal(root)
+    earlier = stored_calibration(connection, axis_id, "id-alpha", "platt")
+    invoke(root, "calibrate", axis_id, "--fraction", "0.9", "--method", "platt")
+    later = stored_calibration(connect(root), axis_id, "id-alpha", "platt", prompt_set="other")
+    assert later.positive_count > earlier.positive_count
+    with pytest.raises(CalibrationError, match=r"no platt calibration .* run `axes calibrate"):
+        stored_calibration(connection, axis_id, "id-alpha", "platt", prompt_set="benign")
+
+
+def test_a_transfer_is_stored_and_told_by_its_views(root):
+    options = ("--least-overlap", "1")
+    verdicts = json.loads(invoke(root, "transfer", universal(root), *options).stdout)
+    assert [row["method"] for row in verdicts] == sorted([*METHODS, "uncalibrated"])
+    assert {row["pair_count"] for row in verdicts} == {2}
+    matrix, curve = (
+        json.loads(invoke(root, "transfer", universal(root), *options, "--show", shown).stdout)
+        for shown in ("matrix", "curve")
+    )
+    assert len(matrix) == 5 * 4
+    for row in matrix:
+        assert row["is_own"] == (row["fitted_on"] == row["model"])
+        assert (row["accuracy_loss_p"] is None) == row["is_own"]
+        assert not row["is_in_sample"]
+    assert {row["labelled_count"] for row in curve} == {10, 20, 50}
+    assert rows(connect(root), "select count(distinct study_id) as n from v_study")[0]["n"] == 1
+
+
+def test_what_is_not_there_is_named(root):
+    connection = connect(root)
+    with pytest.raises(AxisError, match="no axis nothing"):
+        find_axis(connection, "nothing")
+    with pytest.raises(CoverageError, match="0 of the 100 prompts of benign are labelled"):
+        read_scores(connection, universal(root), "id-alpha", "benign")
+
+
+def test_lost_rows_are_brought_back_by_the_command_that_is_named(root):
+    invoke(root, "transfer", universal(root), "--least-overlap", "1", "--seed", "3")
+    commands = {
+        row["command"]: restore_commands(root, [row["run_id"]])[row["run_id"]]
+        for row in rows(
+            connect(root),
+            "select * from runs where command in ('calibrate', 'transfer') order by started_at",
+        )
+    }
+    assert "--seed 3" in commands["transfer"]
+    for command in commands.values():
+        written = sorted(path for path in root.rglob("*.parquet") if "runs" not in path.parts)
+        found = CliRunner().invoke(cli, shlex.split(command)[1:])
+        assert found.exit_code == 0, found.output
+        after = sorted(path for path in root.rglob("*.parquet") if "runs" not in path.parts)
+        assert written == after

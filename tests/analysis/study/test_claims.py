@@ -1,0 +1,72 @@
+"""Verdicts on worlds where the truth is planted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from axes.analysis.study.claims import claim_tables, verdicts
+from axes.analysis.study.definition import StudyDefinition
+from axes.analysis.study.run import run_study
+from axes.warehouse.connection import connect, rows
+from tests.worlds import make_world
+
+WIDTHS = {"alpha": 16, "beta": 20, "gamma": 24}
+
+
+def decided(root: Path, **world: Any) -> dict[str, str]:
+    """Claim -> verdict on the set that no direction was fitted on, in a world made so."""
+    widths = world.pop("widths", WIDTHS)
+    labelled = {"labelled": 100, "other": 150}
+    make_world(root, widths=widths, labelled=labelled, benign_count=150, layer_count=1, **world)
+    definition = StudyDefinition(
+        models=tuple(widths),
+        reference="gamma",
+        prompts="labelled",
+        align="benign",
+        evaluate=("other",),
+    )
+    study_id = run_study(root, definition)
+    found = verdicts(connect(root), study_id).table.to_pylist()
+    assert len({row["claim"] for row in found}) == 6
+    return {row["claim"]: row["verdict"] for row in found if row["prompt_set"] == "other"}
+
+
+def test_a_planted_axis_is_shared_and_as_good_as_each_models_own(tmp_path):
+    found = decided(tmp_path / "lake")
+    assert found["shared_axis"] == "supported"
+    assert found["universal_at_least_native"] == "supported"
+    # All are alike, so that the weakest has nothing to gain.
+    assert found["gains_for_weak_models"] == "not supported"
+    assert found["regime_break"] == "not supported"
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_with_nothing_planted_no_claim_is_supported(tmp_path, seed):
+    """By chance an axis may reach 0.6 on 300 prompts: undecided then, and never supported."""
+    found = decided(tmp_path / "lake", strength=0.0, seed=seed)
+    assert found["shared_axis"] != "supported"
+    assert "supported" not in (found["gains_for_weak_models"], found["regime_break"])
+
+
+def test_a_model_that_shows_the_axis_the_wrong_way_round_breaks_it(tmp_path):
+    widths = {**WIDTHS, "delta": 18}
+    found = decided(tmp_path / "lake", widths=widths, flipped="beta")
+    assert found["shared_axis"] == "not supported"
+    assert found["universal_at_least_native"] == "not supported"
+    assert found["regime_break"] == "supported"
+
+
+def test_the_sql_behind_a_claim_brings_the_rows_that_are_shown(studied):
+    connection = connect(studied)
+    study_id = rows(connection, "select study_id from evaluations limit 1")[0]["study_id"]
+    tables = [verdicts(connection, study_id), *claim_tables(connection, study_id)]
+    assert [claim.title for claim in tables[1:3]] == [
+        "The models share an axis.",
+        "The universal axis is at least as good as a model's own.",
+    ]
+    assert len(tables) == 1 + 6
+    for claim in tables:
+        assert rows(connection, claim.statement) == claim.table.to_pylist()

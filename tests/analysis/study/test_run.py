@@ -1,0 +1,390 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from axes.analysis.registry import read_alignment
+from axes.analysis.report.report import write_report
+from axes.analysis.report.section import latest_study
+from axes.analysis.study.definition import StudyDefinition
+from axes.analysis.study.run import run_study, study_result
+from axes.warehouse.connection import connect, query, rows, vectors
+from axes.warehouse.errors import AxesError, AxisError, CoverageError, LabelError, ModelError
+from tests.worlds import make_world, write_prompt_set
+
+WIDTHS = {"alpha": 24, "beta": 32, "gamma": 40}
+DEFINITION = StudyDefinition(
+    models=("alpha", "beta", "gamma"),
+    reference="gamma",
+    prompts="labelled",
+    align="benign",
+    evaluate=("other",),
+    label="greek",
+)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory):
+    made = make_world(tmp_path_factory.mktemp("study") / "lake", widths=WIDTHS)
+    return made, run_study(made.root, DEFINITION)
+
+
+@pytest.fixture(scope="module")
+def result(world):
+    return study_result(world[0].root, world[1])
+
+
+def axis_vector(root: Path, **where: str) -> np.ndarray:
+    conditions = " and ".join(f"{name} = ?" for name in where)
+    table = query(connect(root), f"from axes where {conditions}", list(where.values()))
+    assert table.num_rows == 1
+    return vectors(table.column("vector"))[0]
+
+
+def test_the_planted_axis_is_recovered_natively_and_universally(world, result):
+    made, _ = world
+    assert axis_vector(made.root, kind="universal") @ made.planted("gamma") > 0.99
+    for model in WIDTHS:
+        connection = connect(made.root)
+        native = query(
+            connection,
+            "from axes where kind = 'native' and fitted_model = ? and layer = 2",
+            [model],
+        )
+        assert vectors(native.column("vector"))[0] @ made.planted(model) > 0.99
+        assert result["models"][model]["cosine_universal"] > 0.99
+        assert result["models"][model]["alignment_r2"] > 0.95
+
+
+def test_the_axis_made_without_a_model_works_on_that_model(result):
+    for model in WIDTHS:
+        for prompt_set in ("labelled", "other"):
+            areas = result["models"][model]["auroc"][prompt_set]
+            assert areas["leave_one_out"] == pytest.approx(areas["native"], abs=0.02)
+            assert areas["native"] > 0.9
+
+
+def test_the_documented_keys_are_there_and_are_numbers(result):
+    json.dumps(result)
+    for model in WIDTHS:
+        figures = result["models"][model]
+        assert figures["layer"] == 2
+        names = {"layer", "cosine_universal", "cosine_reference", "alignment_r2", "ridge_lambda"}
+        assert names <= set(figures)
+        for prompt_set in ("labelled", "other"):
+            for scorer in ("native", "universal", "leave_one_out"):
+                assert 0 <= figures["auroc"][prompt_set][scorer] <= 1
+    assert result["models"]["gamma"]["ridge_lambda"] is None
+    assert result["models"]["gamma"]["cosine_reference"] == pytest.approx(1)
+    assert result["singular_values"] == sorted(result["singular_values"], reverse=True)
+    assert sum(value**2 for value in result["singular_values"]) == pytest.approx(3, abs=1e-5)
+
+
+def test_every_auroc_can_be_had_again_from_the_projections(world, result):
+    """The figures that are printed, the view v_auroc and the macro agree."""
+    made, study_id = world
+    found = rows(
+        connect(made.root),
+        """
+        select evaluations.model, evaluations.prompt_set, evaluations.scorer,
+            evaluations.estimate, v_auroc.auroc, v_auroc.is_in_sample = evaluations.is_in_sample
+                as is_flag_equal
+        from evaluations
+        inner join v_auroc using (axis_id, model, prompt_set)
+        where study_id = ? and metric = 'auroc'
+        """,
+        [study_id],
+    )
+    assert len(found) == 3 * 2 * 3
+    for row in found:
+        assert row["auroc"] == pytest.approx(row["estimate"], abs=1e-9)
+        assert row["is_flag_equal"]
+
+
+def test_cosines_can_be_had_again_from_the_axes(world, result):
+    found = rows(
+        connect(world[0].root),
+        "select model, cosine from v_axis_cosines "
+        "where kind = 'aligned' and other_kind = 'universal'",
+    )
+    assert len(found) == 3
+    for row in found:
+        expected = result["models"][row["model"]]["cosine_universal"]
+        assert row["cosine"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_running_it_again_writes_nothing_and_gives_the_same(world, result):
+    made, study_id = world
+    before = sorted(path for path in made.root.rglob("*.parquet"))
+    assert run_study(made.root, DEFINITION) == study_id
+    assert study_result(made.root, study_id) == result
+    assert sorted(path for path in made.root.rglob("*.parquet")) == before
+
+
+def test_a_study_cut_short_goes_on_and_ends_with_the_same_rows(world, result, tmp_path):
+    """Evaluations are written last; without them everything before is found or made again."""
+    made = make_world(tmp_path / "lake", widths=WIDTHS)
+    study_id = run_study(made.root, DEFINITION)
+    (made.root / "evaluations" / f"{study_id}.parquet").unlink()
+    next((made.root / "projections" / "model=beta").iterdir()).unlink()
+    next((made.root / "alignments").glob("[0-9a-f]*.parquet")).unlink()
+    assert run_study(made.root, DEFINITION) == study_id
+    again = study_result(made.root, study_id)
+    assert again["models"] == result["models"]
+    counts = rows(
+        connect(made.root),
+        "select count(*) as total, count(distinct (axis_id, model_id, prompt_id)) as keys "
+        "from projections",
+    )[0]
+    complete = rows(connect(world[0].root), "select count(*) as total from projections")[0]
+    assert counts["total"] == counts["keys"] == complete["total"]
+
+
+def test_two_studies_share_what_they_have_in_common(tmp_path):
+    made = make_world(tmp_path / "lake", widths=WIDTHS)
+    run_study(made.root, DEFINITION)
+    run_study(made.root, replace(DEFINITION, ridge_lambda=10.0))
+    kinds = rows(connect(made.root), "select kind, count(*) as count from axes group by all")
+    counted = {row["kind"]: row["count"] for row in kinds}
+    assert counted == {"native": 9, "aligned": 5, "universal": 2, "leave_one_out": 6}
+    lambdas = rows(connect(made.root), "select distinct name from axes where kind = 'universal'")
+    assert {row["name"].rpartition("/")[2] for row in lambdas} == {"lambda-held_out", "lambda-10"}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory):
+    """Two models of one layer: for what is done once per method."""
+    return make_world(
+        tmp_path_factory.mktemp("small") / "lake",
+        widths={"alpha": 16, "beta": 24},
+        layer_count=1,
+        labelled={"labelled": 150},
+    )
+
+
+SMALL = StudyDefinition(
+    models=("alpha", "beta"),
+    reference="beta",
+    prompts="labelled",
+    align="benign",
+    alignment_shuffles=2,
+    label="greek",
+)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"alignment": "procrustes"},
+        {"alignment": "reduced_rank", "lambda_policy": "gcv"},
+        {"alignment": "cca", "rank": 12},
+        {"alignment": "gradient", "hidden_width": 4},
+    ],
+)
+def test_every_alignment_recovers_the_axis_and_is_read_back_as_it_was_fitted(small, options):
+    definition = replace(SMALL, **options)
+    study_id = run_study(small.root, definition)
+    connection = connect(small.root)
+    (row,) = rows(
+        connection,
+        """
+        select axes.name, alignments.alignment_id, alignments.* exclude (alignment_id)
+        from evaluations
+        inner join axes using (axis_id)
+        inner join alignments on axes.alignment_id = alignments.alignment_id
+        where study_id = ? and metric = 'cosine_universal' and estimate > 0.97
+            and evaluations.model = 'alpha'
+        """,
+        [study_id],
+    )
+    assert row["method"] == options["alignment"]
+    assert row["method"].replace("_", "-") in row["name"]
+    assert row["r2_shuffled_upper"] < 0.2 < 0.9 < row["r2_held_out"]
+    assert len(row["r2_dimensions"]) == 24 and 1 <= row["effective_rank"] < 16.001
+    figures = study_result(small.root, study_id)["models"]["alpha"]
+    assert figures["auroc"]["labelled"]["universal"] > 0.9
+    assert figures["r2_shuffled"] == pytest.approx(row["r2_shuffled"])
+    stored = read_alignment(small.root, connection, row["alignment_id"])
+    assert stored is not None
+    has_hidden_layer = stored.fit.alignment.hidden is not None
+    assert has_hidden_layer == ("hidden_width" in options)
+    projections = rows(
+        connection,
+        """
+        select projection, activations.vector, axes.vector as axis
+        from projections
+        inner join axes using (axis_id)
+        inner join activations using (model, prompt_id)
+        where projections.alignment_id = ? and model = 'alpha' and kind = 'universal'
+        limit 20
+        """,
+        [row["alignment_id"]],
+    )
+    assert len(projections) == 20
+    for found in projections:
+        mapped = stored.fit.alignment.apply(np.array(found["vector"])[None])[0]
+        assert mapped @ np.array(found["axis"]) == pytest.approx(found["projection"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"direction": "whitened", "universal": "mean"},
+        {"direction": "logistic", "layer_policy": "cross_validated"},
+        {"direction": "pair_pca"},
+    ],
+)
+def test_every_direction_and_shared_axis_is_stored_under_its_method(small, options):
+    study_id = run_study(small.root, replace(SMALL, **options))
+    found = rows(
+        connect(small.root),
+        """
+        select distinct kind, method
+        from evaluations
+        inner join axes using (axis_id)
+        where study_id = ? and kind in ('native', 'aligned', 'universal')
+        """,
+        [study_id],
+    )
+    methods = {row["kind"]: row["method"] for row in found}
+    shared = options.get("universal", "svd")
+    direction = options["direction"]
+    assert methods == {"native": direction, "aligned": direction, "universal": shared}
+    figures = study_result(small.root, study_id)["models"]["alpha"]["auroc"]["labelled"]
+    assert min(figures["universal"], figures["native_cross_validated"]) > 0.9
+    assert figures["shuffled_labels_cross_validated"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_pairs_are_asked_for_where_they_are_needed(tmp_path):
+    made = make_world(tmp_path / "lake", widths={"alpha": 16}, layer_count=1)
+    for path in (made.root / "prompts" / "prompt_set=labelled").iterdir():
+        table = pl.read_parquet(path, hive_partitioning=False)
+        table.with_columns(pl.lit(None, pl.String).alias("pair_id")).write_parquet(path)
+    definition = replace(SMALL, models=("alpha",), reference="alpha", direction="pair_pca")
+    with pytest.raises(AxisError, match="pair_pca needs matched pairs"):
+        run_study(made.root, definition)
+
+
+def test_the_shared_axis_is_held_against_its_nulls(world, result):
+    shared = result["shared"]
+    assert set(shared) == {"universal", "random_direction", "shuffled_labels"}
+    gap = shared["universal"]["singular_value_gap"]
+    assert gap == pytest.approx(result["singular_values"][0] - result["singular_values"][1])
+    assert gap > shared["random_direction"]["singular_value_gap_upper"]
+    for scorer in ("random_direction", "shuffled_labels"):
+        assert len(shared[scorer]["singular_value"]) == 3
+    assert 0 < shared["universal"]["singular_value_gap_p_value"] <= 1
+    assert 0 < shared["universal"]["bootstrap_angle"] < 10
+    weights = [result["models"][model]["universal_weight"] for model in WIDTHS]
+    np.testing.assert_allclose(weights, 1 / 3, atol=0.01)
+
+
+def test_probes_tell_what_is_left_after_the_concept_is_erased(result):
+    for model in WIDTHS:
+        areas = result["models"][model]["auroc"]["labelled"]
+        assert areas["probe_before"] > 0.9 > 0.6 > areas["probe_erased"]
+        assert areas["probe_before_fresh"] > areas["probe_erased_fresh"]
+        assert {"probe_direction_removed", "probe_direction_removed_fresh"} < set(areas)
+
+
+def test_a_model_that_shows_the_axis_the_wrong_way_round_is_not_flattered(tmp_path):
+    """The source study's counterexample: good natively, below chance on the others' axis."""
+    made = make_world(tmp_path / "lake", widths={**WIDTHS, "delta": 36}, flipped="beta")
+    definition = replace(DEFINITION, models=("alpha", "beta", "gamma", "delta"))
+    areas = study_result(made.root, run_study(made.root, definition))["models"]["beta"]
+    assert areas["auroc"]["labelled"]["native"] > 0.9
+    assert areas["auroc"]["labelled"]["leave_one_out"] < 0.1
+    assert areas["cosine_universal"] < -0.9
+
+
+def test_with_nothing_planted_the_honest_figures_are_at_chance(tmp_path):
+    made = make_world(tmp_path / "lake", widths=WIDTHS, strength=0.0)
+    figures = study_result(made.root, run_study(made.root, DEFINITION))["models"]
+    for model in WIDTHS:
+        inside = figures[model]["auroc"]["labelled"]
+        assert inside["native"] <= inside["shuffled_labels_upper"] + 0.05
+        # Folds of one sample lean on each other: with 12 latent dimensions the spread is wide.
+        assert 0.2 < inside["native_cross_validated"] < 0.65
+        assert 0.35 < figures[model]["auroc"]["other"]["universal"] < 0.65
+
+
+def test_every_axis_can_be_traced_to_its_rows_and_run(world):
+    made, _ = world
+    found = rows(
+        connect(made.root),
+        """
+        select axes.query, axes.positive_count, axes.negative_count, runs.command
+        from axes
+        inner join runs using (run_id)
+        where kind = 'native'
+        """,
+    )
+    assert len(found) == 9
+    for row in found:
+        again = rows(connect(made.root), row["query"])
+        positive_count = sum(item["is_positive"] for item in again)
+        assert (positive_count, len(again) - positive_count) == (
+            row["positive_count"],
+            row["negative_count"],
+        )
+        assert row["command"] == "study"
+
+
+def test_a_report_names_the_numbers_of_the_study(world, result, tmp_path):
+    made, study_id = world
+    assert latest_study(connect(made.root)) == study_id
+    text = write_report(made.root, tmp_path / "out" / "report.md").read_text()
+    for model in WIDTHS:
+        assert f"{result['models'][model]['auroc']['other']['universal']:.4f}" in text
+    assert study_id in text and "```sql" in text
+    with pytest.raises(AxesError, match="no study zzz"):
+        latest_study(connect(made.root), "zzz")
+
+
+def test_bad_definitions_are_refused(world):
+    root = world[0].root
+    with pytest.raises(ModelError, match="reference delta is not among"):
+        run_study(root, replace(DEFINITION, reference="delta"))
+    with pytest.raises(LabelError, match="benign has no labels"):
+        run_study(root, replace(DEFINITION, evaluate=("benign",)))
+    with pytest.raises(ModelError, match="no activations of delta"):
+        run_study(root, replace(DEFINITION, models=("alpha", "delta"), reference="alpha"))
+
+
+def test_rows_that_are_judged_and_fitted_on_are_named(tmp_path):
+    """Under another name the same prompts stay in sample, and aligned on they are counted."""
+    made = make_world(tmp_path / "lake", widths=WIDTHS)
+    again = made.root / "prompts" / "prompt_set=again"
+    shutil.copytree(made.root / "prompts" / "prompt_set=labelled", again)
+    labels = made.root / "labels" / "labeler=dataset"
+    renamed = pl.read_parquet(labels / "labelled.parquet", hive_partitioning=False)
+    renamed.with_columns(pl.lit("again").alias("prompt_set")).write_parquet(
+        labels / "again.parquet"
+    )
+    definition = replace(DEFINITION, align="other", evaluate=("again", "other"))
+    result = study_result(made.root, run_study(made.root, definition))
+    assert result["alignment_overlap"] == {model: {"other": 160} for model in WIDTHS}
+    assert result["models"]["alpha"]["alignment_rows"] == 160
+    areas = result["models"]["alpha"]["auroc"]
+    assert areas["again"]["is_in_sample"] and not areas["other"]["is_in_sample"]
+
+
+def test_a_handful_of_alignment_rows_is_refused(world):
+    with pytest.raises(CoverageError, match="benign gives 5 alignment prompts, 10 are the least"):
+        run_study(world[0].root, replace(DEFINITION, align_rows=5))
+
+
+def test_missing_rows_are_refused_unless_allowed(tmp_path):
+    made = make_world(tmp_path / "lake", widths=WIDTHS)
+    write_prompt_set(made.root, "benign", 450, None)
+    with pytest.raises(CoverageError, match="400 of the 450 prompts of benign"):
+        run_study(made.root, DEFINITION)
+    study_id = run_study(made.root, replace(DEFINITION, allow_missing=True))
+    expected = {model: {"benign": 50} for model in WIDTHS}
+    assert study_result(made.root, study_id)["missing"] == expected

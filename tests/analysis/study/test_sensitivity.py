@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from axes.analysis.report.report import sensitivity_warnings, write_report
+from axes.analysis.study.definition import StudyDefinition
+from axes.analysis.study.run import run_study
+from axes.analysis.study.sensitivity import DRAW_COUNT, FACTORS, FRACTIONS, measure_sensitivity
+from axes.warehouse.connection import connect, rows
+from tests.worlds import make_world
+
+DEFINITION = StudyDefinition(
+    models=("alpha", "beta", "gamma"),
+    reference="gamma",
+    prompts="labelled",
+    align="benign",
+    evaluate=("other",),
+    align_rows=200,
+)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    root = tmp_path_factory.mktemp("sensitivity") / "lake"
+    make_world(
+        root,
+        widths={"alpha": 24, "beta": 32, "gamma": 40},
+        strength=1.0,
+        noise=0.3,
+        labelled={"labelled": 60, "other": 40},
+    )
+    study_id = run_study(root, DEFINITION)
+    measure_sensitivity(root, study_id, DEFINITION)
+    return root, study_id
+
+
+def test_every_choice_is_varied_and_only_numbers_are_kept(measured):
+    root, _ = measured
+    connection = connect(root)
+    counted = rows(
+        connection, "select setting, count(distinct value) as n from variations group by 1"
+    )
+    assert {row["setting"]: row["n"] for row in counted} == {
+        "reference": 3,
+        "ridge_lambda": len(FACTORS),
+        "layer_fraction": len(FRACTIONS),
+        "align_rows": 4 - 1,  # 100, the study's own 200, and 300 of the 400 that are there
+        "prompts": DRAW_COUNT,
+    }
+    assert max(FACTORS) / min(FACTORS) == pytest.approx(1e6)
+    kinds = rows(connection, "select kind, count(*) as n from axes group by kind")
+    assert {row["kind"]: row["n"] for row in kinds} == {
+        "native": 9,
+        "aligned": 3,
+        "universal": 1,
+        "leave_one_out": 3,
+    }
+
+
+def test_the_studys_own_choice_gives_the_studys_own_figures(measured):
+    root, _ = measured
+    found = rows(
+        connect(root),
+        """
+        select variations.setting, variations.estimate, evaluations.estimate as own
+        from variations
+        inner join evaluations
+            on variations.study_id = evaluations.study_id
+            and variations.model = evaluations.model
+            and variations.prompt_set is not distinct from evaluations.prompt_set
+            and (variations.figure = evaluations.scorer and evaluations.metric = 'auroc'
+                or variations.figure = evaluations.metric)
+        where variations.is_own
+        """,
+    )
+    # 3 models, 4 settings; 3 AUROCs on 2 sets and a cosine.
+    assert len(found) == 3 * 4 * 7
+    for row in found:
+        assert row["estimate"] == pytest.approx(row["own"], abs=1e-3), row
+
+
+def test_half_of_the_prompts_are_judged_on_the_other_half(measured):
+    root, _ = measured
+    found = rows(
+        connect(root),
+        "select distinct prompt_set, is_in_sample from variations "
+        "where setting = 'prompts' and prompt_set is not null order by all",
+    )
+    assert [(row["prompt_set"], row["is_in_sample"]) for row in found] == [
+        ("labelled", False),
+        ("other", False),
+    ]
+
+
+def test_the_range_stands_beside_the_figure_and_what_moves_is_warned_of(measured, tmp_path):
+    root, study_id = measured
+    connection = connect(root)
+    for row in rows(connection, "from v_study where study_id = ?", [study_id]):
+        assert row["universal_least"] <= row["universal"] <= row["universal_greatest"]
+    warnings = sensitivity_warnings(connection, study_id)
+    fragile = rows(
+        connection,
+        "select distinct model, prompt_set from v_sensitivity "
+        "where is_fragile and figure = 'universal'",
+    )
+    assert len(warnings) == len(fragile) > 0
+    text = write_report(root, tmp_path / "report.md", study_id).read_text()
+    assert all(warning in text for warning in warnings)
+
+
+def test_without_a_measurement_the_study_says_so(measured, tmp_path):
+    root = tmp_path / "lake"
+    shutil.copytree(measured[0], root)
+    for path in (root / "variations").glob("[0-9a-f]*.parquet"):
+        path.unlink()
+    (warning,) = sensitivity_warnings(connect(root), measured[1])
+    assert "is not measured: run `axes study sensitivity" in warning
+
+
+def test_a_measurement_cut_short_goes_on_and_gives_the_same(measured, tmp_path):
+    root, study_id = tmp_path / "lake", measured[1]
+    shutil.copytree(measured[0], root)
+    asked = "select * exclude (run_id) from variations order by all"
+    before = rows(connect(root), asked)
+    lost = sorted((root / "variations").glob("[0-9a-f]*.parquet"))[:3]
+    for path in lost:
+        path.unlink()
+    kept = {
+        path: path.stat().st_mtime_ns for path in (root / "variations").glob("[0-9a-f]*.parquet")
+    }
+    measure_sensitivity(root, study_id, DEFINITION)
+    assert rows(connect(root), asked) == before
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+
+
+def test_a_given_lambda_is_the_one_that_is_varied(measured, tmp_path):
+    root = tmp_path / "lake"
+    shutil.copytree(measured[0], root)
+    definition = replace(DEFINITION, ridge_lambda=10.0)
+    study_id = run_study(root, definition)
+    measure_sensitivity(root, study_id, definition)
+    found = rows(
+        connect(root),
+        "select distinct number, ridge_lambda from variations "
+        "where study_id = ? and setting = 'ridge_lambda' and model = 'alpha'",
+        [study_id],
+    )
+    assert len(found) == len(FACTORS)
+    for row in found:
+        assert row["ridge_lambda"] == pytest.approx(10 * row["number"])

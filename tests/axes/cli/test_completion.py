@@ -1,0 +1,107 @@
+"""What Tab offers, asked as the shells ask it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner
+
+from axes.cli.main import cli
+from axes.warehouse.layout import init_root
+
+
+def offered(*words: str) -> set[str]:
+    """The completions of the last word."""
+    *before, incomplete = words
+    found = ShellComplete(cli, {}, "axes", "_AXES_COMPLETE").get_completions(before, incomplete)
+    return {item.value for item in found if item.type == "plain"}
+
+
+def test_commands_options_and_formats_are_completed():
+    assert offered("warehouse", "co") == {"compact"}
+    assert "--prompts" in offered("ingest", "activations", "--p")
+    assert offered("sql", "--format", "") == {"table", "json", "csv", "markdown", "parquet"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ingest", "activations", "smol"),
+        ("models", "fetch", "smol"),
+        ("fit", "smol"),
+        ("study", "--model", "smol"),
+        ("score", "axis", "--model", "smol"),
+    ],
+)
+def test_models_of_the_registry_are_completed(words):
+    assert "smollm2-135m" in offered(*words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ingest", "traces", "m", "--prompts", "demo_"),
+        ("prompts", "import", "demo_"),
+        ("study", "--align", "demo_"),
+    ],
+)
+def test_ready_prompt_sets_are_completed(words):
+    assert offered(*words) == {"demo_safety", "demo_alignment", "demo_formality"}
+
+
+def test_what_the_warehouse_holds_is_completed(tmp_path, monkeypatch):
+    root = tmp_path / "lake"
+    init_root(root)
+    (root / "activations" / "model=smolowner%2Fname").mkdir()
+    (root / "prompts" / "prompt_set=demo_mine").mkdir()
+    assert "smolowner/name" in offered("fit", "--root", str(root), "smol")
+    monkeypatch.setenv("AXES_ROOT", str(root))
+    assert "demo_mine" in offered("fit", "m", "--prompts", "demo_")
+
+
+def test_study_completes_what_run_takes_and_the_studies_of_the_package():
+    assert {"demo", "diff"} <= offered("study", "d")
+    assert "original" in offered("study", "o")
+    assert "--ridge-lambda" in offered("study", "--ri")
+
+
+def test_a_wrong_axes_toml_breaks_no_completion(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "axes.toml").write_text("nonsense")
+    assert "demo_safety" in offered("fit", "m", "--prompts", "demo_")
+    assert offered("warehouse", "co") == {"compact"}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_is_of_its_shell_and_asks_axes(shell):
+    result = CliRunner().invoke(cli, ["completion", shell])
+    assert result.exit_code == 0
+    assert f"_AXES_COMPLETE={shell}_complete" in result.stdout
+    assert {"bash": "complete -o", "zsh": "#compdef axes", "fish": "complete --no-files"}[
+        shell
+    ] in result.stdout
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_with_the_script(tmp_path: Path):
+    """The script, sourced, in a bash whose `axes` is this one."""
+    script = CliRunner().invoke(cli, ["completion", "bash"]).stdout
+    command = tmp_path / "axes"
+    command.write_text(
+        f"#!{sys.executable}\nimport sys; sys.path.insert(0, {str(Path.cwd())!r})\n"
+        "from axes import main\nmain()\n"
+    )
+    command.chmod(0o755)
+    (tmp_path / "script").write_text(script)
+    ask = (
+        f"PATH={tmp_path}:$PATH; source {tmp_path}/script; "
+        "COMP_WORDS=(axes models fetch smol); COMP_CWORD=3; "
+        "_axes_completion axes smol fetch; printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, timeout=60)
+    assert "smollm2-135m" in done.stdout.split(), done.stderr

@@ -1,0 +1,123 @@
+"""Flag, environment, axes.toml, default: whichever comes first is what a command gets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from axes.cli.main import cli
+from axes.warehouse.layout import init_root
+from axes.warehouse.settings import SETTINGS
+from docs.generate import commands
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    init_root(tmp_path / "project-lake")
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments)
+
+
+def refused(*arguments: str) -> str:
+    result = run(*arguments)
+    assert result.exit_code in (1, 2), result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    return result.stderr.strip().splitlines()[-1]
+
+
+def test_flag_environment_file_default(here, monkeypatch):
+    ask = ("sql", "select 1 as one")
+    assert "lake is not a warehouse" in refused(*ask)
+    (here / "axes.toml").write_text('root = "project-lake"\nformat = "json"')
+    assert json.loads(run(*ask).stdout) == [{"one": 1}]
+    monkeypatch.setenv("AXES_FORMAT", "csv")
+    assert run(*ask).stdout == "one\n1\n"
+    assert run(*ask, "--format", "markdown").stdout.startswith("| one |")
+
+
+def test_a_command_has_a_table_of_its_own(here):
+    (here / "axes.toml").write_text(
+        'root = "project-lake"\nformat = "json"\n'
+        '[sql]\nformat = "csv"\n[warehouse.compact]\nfile-mb = 7\ntable = "runs"\n'
+    )
+    assert run("sql", "select 1 as one").stdout == "one\n1\n"
+    assert json.loads(run("warehouse", "compact").stdout) == []
+    found = json.loads(run("config", "show").stdout)
+    sources = {row["setting"]: (row["value"], row["source"]) for row in found}
+    path = str(here / "axes.toml")
+    assert sources["warehouse.compact.file-mb"] == ("7", path)
+    assert sources["root"] == (str(here / "project-lake"), path)
+    assert sources["device"][1] == "default"
+
+
+def test_config_show_says_that_the_environment_won(here, monkeypatch):
+    (here / "axes.toml").write_text('device = "cpu"')
+    monkeypatch.setenv("AXES_DEVICE", "cuda:1")
+    (row,) = (
+        row
+        for row in json.loads(run("config", "show", "--format", "json").stdout)
+        if row["setting"] == "device"
+    )
+    assert row["value"] == "cuda:1" and row["source"] == "environment AXES_DEVICE"
+
+
+def test_config_path_says_which_file_is_there(here, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(here / "xdg"))
+    (here / "axes.toml").write_text("")
+    near, far = run("config", "path").stdout.splitlines()
+    assert near == str(here / "axes.toml") and far.endswith("safety-axes/axes.toml (not there)")
+
+
+@pytest.mark.parametrize(
+    ("text", "command", "message"),
+    [
+        ('rot = "x"', "sql x", "unknown key rot (did you mean root?)"),
+        ("[sqll]", "models list", "[sqll] is no command (did you mean sql?)"),
+        ("[warehouse.compct]", "warehouse stats", "compct (did you mean compact?)"),
+        ("[sql]\nformt = 'csv'", "sql x", "axes sql has no option formt (did you mean format?)"),
+        ("[sql]\nformat = 'cvs'", "sql x", "sql.format: 'cvs' is not one of"),
+        ("format = 'cvs'", "sql x", "format: 'cvs' is not one of"),
+        ("memory_limit = 'much'", "fit m --prompts p", "'much' is not a size"),
+        ("warehouse = 1", "warehouse stats", "unknown key warehouse"),
+        ("[warehouse]\ncompact = 1", "warehouse stats", "compact is a value, expected the table"),
+    ],
+)
+def test_what_a_file_says_wrongly_is_named_with_the_file(here, text, command, message):
+    (here / "axes.toml").write_text(text)
+    last = refused(*command.split())
+    assert message in last and str(here / "axes.toml") in last
+
+
+def test_config_show_checks_the_tables_of_all_commands(here):
+    (here / "axes.toml").write_text("[ingest.activations]\ntoken_budgt = 1")
+    assert "did you mean token_budget?" in refused("config", "show")
+
+
+def test_help_works_beside_a_file_that_is_wrong(here):
+    (here / "axes.toml").write_text("nonsense")
+    assert run("--help").exit_code == 0
+
+
+def test_a_configured_option_does_not_count_as_typed(here):
+    """An output's suffix, and options of the other kind of job, go before what is configured."""
+    (here / "axes.toml").write_text('root = "project-lake"\nformat = "json"')
+    assert run("sql", "select 1 as one", "-o", "x.csv").exit_code == 0
+    assert (here / "x.csv").read_text() == "one\n1\n"
+
+
+@pytest.mark.parametrize(("path", "command"), commands(), ids=lambda value: str(value)[:40])
+def test_options_of_one_name_are_one_setting(path, command):
+    """So that a key of axes.toml holds for every command that has the option."""
+    for option in command.params:
+        if isinstance(option, click.Option):
+            key = max(option.opts, key=len).lstrip("-").replace("-", "_")
+            if key in SETTINGS:
+                assert option.envvar == SETTINGS[key].variable, f"{path} --{key}"

@@ -1,0 +1,160 @@
+"""`axes study` by options, by a file and by both, on a world that is there already."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from axes.analysis.study.definition import StudyDefinition
+from axes.cli.main import cli
+from axes.cli.study import _planned, run
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.maintenance.restoring import restore_commands
+from tests.rows import put
+
+FILE = """
+models = ["alpha", "beta", "gamma"]
+reference = "gamma"
+prompts = "labelled"
+align = "benign"
+evaluate = ["other"]
+[published.alpha]
+native = 0.5
+cosine_universal = 0.72
+"""
+OPTIONS = ["--model", "alpha", "--model", "beta", "--model", "gamma", "--reference", "gamma"]
+OPTIONS += ["--prompts", "labelled", "--align", "benign", "--evaluate", "other"]
+
+
+def axes(root: Path, *arguments: str | Path) -> Result:
+    words = [str(argument) for argument in arguments]
+    return CliRunner().invoke(cli, ["study", *words, "--root", str(root)])
+
+
+def ok(root: Path, *arguments: str | Path) -> Result:
+    result = axes(root, *arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refused(root: Path, *arguments: str | Path) -> str:
+    result = axes(root, *arguments)
+    assert result.exit_code in (1, 2) and isinstance(result.exception, SystemExit)
+    return result.stderr.strip().splitlines()[-1]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(FILE)
+    return path
+
+
+def test_a_file_and_the_same_options_are_the_same_study(lake, file):
+    by_options = json.loads(ok(lake, *OPTIONS, "--no-ingest", "--format", "json").stdout)
+    by_file = json.loads(ok(lake, file, "--no-ingest", "--format", "json").stdout)
+    assert by_file["study_id"] == by_options["study_id"]
+    assert by_file["models"]["alpha"].pop("published") == {"native": 0.5, "cosine_universal": 0.72}
+    assert by_file == by_options
+    studies = rows(connect(lake), "select distinct study_id from evaluations")
+    assert len(studies) == 1
+
+
+def test_published_figures_stand_beside_ours_and_are_rows(lake, file):
+    text = ok(lake, file, "--no-ingest").stdout
+    found = rows(connect(lake), "from v_published order by figure")
+    assert [row["figure"] for row in found] == ["cosine_universal", "native"]
+    for row in found:
+        assert row["difference"] == pytest.approx(row["ours"] - row["published"])
+        assert f"{row['difference']:.4f}" in text
+
+
+def test_an_option_goes_before_the_key_of_the_file(lake, file):
+    stated = json.loads(
+        ok(lake, file, "--evaluate", "third", "--no-ingest", "--format", "json").stdout
+    )["definition"]
+    assert stated["evaluate"] == ["third"] and stated["seed"] == 0
+    (lake.parent / "two.toml").write_text(
+        FILE.replace('align = "benign"', 'align = "benign"\nseed = [0, 0]')
+    )
+    one = json.loads(ok(lake, lake.parent / "two.toml", "--no-ingest", "--format", "json").stdout)
+    assert one["definition"]["seed"] == 0
+
+
+def test_claims_and_diff_are_asked_by_id_or_by_file(lake, file):
+    study_id = rows(connect(lake), "select study_id from evaluations limit 1")[0]["study_id"]
+    by_id = ok(lake, "claims", study_id[:6], "--format", "csv").stdout
+    assert ok(lake, "--claims", "--format", "csv").stdout == by_id
+    assert ok(lake, "claims", file, "--format", "csv").stdout == by_id
+    assert "from v_claim_shared_axis" in ok(lake, "claims").stdout
+    assert "one definition" in ok(lake, "diff", file, study_id).stdout
+
+
+def test_what_cannot_be_a_study_gets_one_line(lake, file, tmp_path):
+    assert "no study file nowhere: give the path of one" in refused(lake, "nowhere")
+    assert "give --prompts, or a study file" in refused(lake, "--group", "demo")
+    bad = tmp_path / "bad.toml"
+    bad.write_text(FILE.replace("align =", "algin ="))
+    assert "unknown key algin (did you mean align?)" in refused(lake, bad)
+    bad.write_text(FILE.replace("[published", "layer_fraction = 2\n[published"))
+    assert "layer_fraction is 2.0, expected 0 to 1" in refused(lake, bad)
+    assert "no study zzz in the warehouse" in refused(lake, "claims", "zzz")
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        StudyDefinition(
+            models=("smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b"),
+            reference="qwen2.5-coder-0.5b",
+            prompts="demo_safety",
+            align="demo_alignment",
+            label="demo",
+        ),
+        StudyDefinition(
+            models=("a", "b"),
+            reference="b",
+            prompts="mine",
+            align="benign",
+            evaluate=("one", "two"),
+            align_rows=50,
+            layer_policy="cross_validated",
+            direction="whitened",
+            alignment="procrustes",
+            is_scaled=False,
+            alignment_shuffles=3,
+            universal="mean",
+            site="mlp_out",
+            pooling="last",
+            template="chat",
+            seed=3,
+            allow_missing=True,
+            label="b",
+        ),
+        StudyDefinition(
+            models=("a", "b"),
+            reference="b",
+            prompts="mine",
+            align="benign",
+            alignment="reduced_rank",
+            ridge_lambda=7.0,
+            rank=2,
+            label="b",
+        ),
+    ],
+)
+def test_the_command_that_restores_a_study_states_the_same_study(
+    root: Path, definition: StudyDefinition
+) -> None:
+    parameters = json.dumps({"study_id": "s", **asdict(definition)})
+    put(root, "runs", {"run_id": "r", "command": "study", "parameters": parameters})
+    words = shlex.split(restore_commands(root, ["r"])["r"])
+    assert words[:2] == ["axes", "study"]
+    with run.make_context("run", words[2:]):
+        (planned,) = _planned(None)
+    assert planned.definition == definition

@@ -1,0 +1,63 @@
+"""Positive by any labeler in any set is hidden; what merely shares words with it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import axes.explore.hiding as hiding
+from axes.explore.hiding import Hidden, positive_cells, texts_in
+from axes.warehouse.connection import Connection, connect
+from tests.rows import put
+
+POSITIVE = "how would one do the wrong thing here"
+NEGATIVE = "how would one do the right thing here"
+ANSWER = "one would do the wrong thing like so"
+
+
+@pytest.fixture
+def connection(root: Path) -> Connection:
+    for prompt_set, text in (("a", POSITIVE), ("b", NEGATIVE)):
+        prompt = {"prompt_set": prompt_set, "prompt_id": prompt_set, "text": text, "run_id": "run"}
+        put(root, "prompts", prompt)
+    label = {"prompt_id": "a", "run_id": "run", "label": "x"}
+    put(root, "labels", {**label, "labeler": "dataset", "prompt_set": "a", "is_positive": False})
+    put(root, "labels", {**label, "labeler": "judge", "prompt_set": "c", "is_positive": True})
+    put(root, "generations", {"generation_id": "g", "prompt_id": "a", "text": ANSWER, "model": "m"})
+    refused = {"labeler": "refusals", "generation_id": "h", "is_positive": True, "label": "yes"}
+    put(root, "labels", {**refused, "run_id": "run"})
+    return connect(root)
+
+
+@pytest.mark.parametrize(
+    "cell", [POSITIVE, ANSWER, POSITIVE[:25], POSITIVE[5:], f"<{POSITIVE}>", f"a\n{ANSWER}"]
+)
+def test_a_positive_text_whole_or_in_part_is_known(connection: Connection, cell: str) -> None:
+    assert positive_cells(connection, [cell, NEGATIVE]) == {cell}
+
+
+@pytest.mark.parametrize(
+    "cell", [NEGATIVE, "wrong thing", "", "how would one", "v_projections" * 3]
+)
+def test_other_texts_and_short_pieces_are_not(connection: Connection, cell: str) -> None:
+    assert positive_cells(connection, [cell]) == set()
+
+
+def test_with_too_much_to_compare_every_long_cell_is_taken_for_one(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hiding, "_MOST_COMPARED", 1)
+    assert positive_cells(connection, [NEGATIVE, "short"]) == {NEGATIVE}
+
+
+def test_texts_are_found_in_lists_and_structs() -> None:
+    assert list(texts_in([{"a": ["b", 1, None]}, ("c",)])) == ["a", "b", "c"]
+
+
+def test_the_oldest_texts_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hiding, "_MOST_KEPT", 2)
+    hidden = Hidden()
+    numbers = [hidden.put(text)["hidden"] for text in ("a", "b", "c")]
+    assert [hidden.get(number) for number in numbers] == [None, "b", "c"]
+    assert len(set(numbers)) == 3

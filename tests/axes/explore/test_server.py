@@ -1,0 +1,236 @@
+"""Who may ask, what is never answered, and that hidden texts stay away until they are asked for."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from axes.explore.server import application
+from axes.warehouse.errors import RootError
+from axes.warehouse.safe import Limits
+from tests.explored import DISPUTED, FORBIDDEN, UNIVERSAL, prompt_text, put_explored
+from tests.warehouse.test_safe import LOOKING_AROUND, READING_FILES, STATEMENTS
+
+TOKEN, PORT = "a-token", 8600
+LIMITS = Limits(seconds=5, memory_mb=512, threads=1, result_mb=8)
+GETS = ["", "vega.js", "catalog", "choices", "prompts", "completions", "completion", "text"]
+GETS += ["static/app.js"]
+SECRET = "a line that no query may show"
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("explored") / "lake"
+    put_explored(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def client(lake: Path) -> Iterator[TestClient]:
+    app = application(lake, token=TOKEN, port=PORT, limits=LIMITS)
+    with TestClient(app, base_url=f"http://127.0.0.1:{PORT}/{TOKEN}/") as asking:
+        yield asking
+
+
+def asked(client: TestClient, sql: str, path: str = "sql"):
+    return client.post(path, json={"sql": sql})
+
+
+@pytest.mark.parametrize("path", GETS)
+@pytest.mark.parametrize("token", ["", "/", "/wrong", "/a-toke", "/a-tokenx", "/ä"])
+def test_without_the_token_nothing_is_answered(client: TestClient, path: str, token: str) -> None:
+    refused = client.get(f"http://127.0.0.1:{PORT}{token}/{path}")
+    assert refused.status_code == 403
+    assert len(refused.text) < 80
+
+
+@pytest.mark.parametrize("host", ["evil.example", f"evil.example:{PORT}", "127.0.0.1:1", ""])
+def test_another_name_for_this_machine_is_refused(client: TestClient, host: str) -> None:
+    assert client.get("", headers={"Host": host}).status_code == 421
+    assert client.get("", headers={"Host": f"localhost:{PORT}"}).status_code == 200
+
+
+def test_a_page_of_another_site_may_not_ask(client: TestClient) -> None:
+    body = {"sql": "select 1 as one"}
+    refused = client.post("sql", json=body, headers={"Origin": "https://evil.example"})
+    assert refused.status_code == 403
+    own = {"Origin": f"http://127.0.0.1:{PORT}"}
+    assert client.post("sql", json=body, headers=own).status_code == 200
+
+
+def test_nothing_but_questions_can_be_sent(client: TestClient, lake: Path) -> None:
+    before = {path: path.read_bytes() for path in lake.rglob("*") if path.is_file()}
+    for path in GETS:
+        assert client.post(path).status_code == 405
+    for path in (*GETS, "sql"):
+        for method in ("PUT", "DELETE", "PATCH"):
+            assert client.request(method, path).status_code == 405
+    for body in (b"", b"[]", b"{", b'{"sql": 1}', b"x" * 500_000):
+        assert client.post("sql", content=body).status_code in (400, 413)
+    after = {path: path.read_bytes() for path in lake.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_every_answer_has_a_policy_that_lets_no_other_code_run(client: TestClient) -> None:
+    for answer in (client.get(""), client.get("nowhere"), client.get("http://x/")):
+        policy = answer.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self';")
+        assert "unsafe" not in policy and "http" not in policy
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_the_page_names_no_other_place(client: TestClient) -> None:
+    page = client.get("").text
+    for name in ("style.css", "app.js", "chart.js", "steps.js", "sql.js", "prompts.js"):
+        page += client.get(f"static/{name}").text
+    addresses = [word for word in page.split('"') if word.startswith(("http:", "https:", "//"))]
+    names = ("https://vega.github.io/schema/", "http://www.w3.org/2000/svg")
+    assert all(address.startswith(names) for address in addresses), addresses
+
+
+def test_no_file_outside_the_static_ones_is_served(client: TestClient) -> None:
+    for path in ("static/../server.py", "static/%2e%2e/server.py", "static//etc/passwd", "static/"):
+        assert client.get(path).status_code in (403, 404)
+
+
+def test_hostile_statements_get_a_line_and_no_data(client: TestClient, lake: Path) -> None:
+    outside = lake.parent / "outside"
+    outside.mkdir()
+    (outside / "secret.txt").write_text(SECRET)
+    chosen = [READING_FILES[0], READING_FILES[19], STATEMENTS[11], STATEMENTS[18], "select ?"]
+    chosen += LOOKING_AROUND[:2]
+    filled = [one.format(outside=outside, root=lake) for one in chosen]
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda sql: asked(client, sql), filled))
+    for answer in answers:
+        assert answer.status_code == 400
+        assert answer.json().keys() == {"error"}
+        assert SECRET not in answer.text
+        assert len(answer.json()["error"].splitlines()) == 1
+    assert sorted(path.name for path in outside.iterdir()) == ["secret.txt"]
+
+
+def test_an_answer_has_names_kinds_and_the_number_of_all_rows(client: TestClient) -> None:
+    found = asked(client, "select range as a, 'x' as b, 1.5 as a from range(700) order by 1").json()
+    assert [(one["name"], one["kind"]) for one in found["columns"]] == [
+        ("a", "number"),
+        ("b", "text"),
+        ("a_1", "number"),
+    ]
+    assert found["row_count"] == 700
+    assert found["rows"][:2] == [[0, "x", 1.5], [1, "x", 1.5]]
+    assert len(found["rows"]) == 500
+
+
+def test_csv_has_all_rows(client: TestClient) -> None:
+    saved = asked(client, "select range as a, 'x, y' as b from range(700)", "csv")
+    assert saved.headers["content-type"].startswith("text/csv")
+    lines = list(csv.reader(saved.text.splitlines()))
+    assert lines[0] == ["a", "b"] and lines[-1] == ["699", "x, y"] and len(lines) == 701
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select text from prompts where prompt_set = 'marked'",
+        "select upper(label) as l, list(text) as texts from v_prompts group by label",
+        "select {'a': text} as s, left(text, 30) as start from prompts",
+        "select 'before ' || text || ' after' as t from prompts",
+        "select text from generations",
+        "select map([text], [1]) as m from prompts",
+    ],
+)
+def test_typed_sql_shows_no_positive_text(client: TestClient, sql: str) -> None:
+    found = asked(client, sql)
+    assert found.status_code == 200 and found.json()["row_count"] > 0
+    assert FORBIDDEN not in found.text
+    hidden = [
+        cell["hidden"] for row in found.json()["rows"] for cell in row if isinstance(cell, dict)
+    ]
+    assert hidden
+    assert FORBIDDEN in client.get("text", params={"number": hidden[0]}).json()["text"]
+
+
+def test_typed_sql_shows_the_other_texts(client: TestClient) -> None:
+    found = asked(client, "select text from prompts order by prompt_id").json()
+    assert [prompt_text(1)] in found["rows"]
+
+
+def test_an_error_that_quotes_a_positive_text_is_hidden(client: TestClient) -> None:
+    refused = asked(client, f"select text::int from prompts where contains(text, '{FORBIDDEN}')")
+    assert refused.status_code == 400
+    assert FORBIDDEN not in refused.text
+    number = refused.json()["detail"]["hidden"]
+    assert FORBIDDEN in client.get("text", params={"number": number}).json()["text"]
+
+
+def test_pages_show_no_positive_text_before_it_is_asked_for(client: TestClient) -> None:
+    prompts = client.get("prompts", params={"prompt_set": "marked", "axis": UNIVERSAL})
+    listed = client.get("completions")
+    one = client.get("completion", params={"generation": "g-alpha-p0000"})
+    for answer in (prompts, listed, one):
+        assert answer.status_code == 200 and FORBIDDEN not in answer.text
+    number = prompts.json()["prompts"][0]["text"]["hidden"]
+    assert client.get("text", params={"number": number}).json()["text"] == prompt_text(0)
+    shown = client.get("completion", params={"generation": "g-alpha-p0000", "reveal": "true"})
+    assert shown.json()["steps"][0]["token"] == f" {FORBIDDEN}0"
+    assert client.get("text", params={"number": "0" * 16}).status_code == 404
+
+
+def test_bad_parameters_are_refused_in_one_line(client: TestClient) -> None:
+    for path, parameters in (
+        ("prompts", {"prompt_set": "marked", "order": "text; drop view prompts"}),
+        ("prompts", {"prompt_set": "marked", "page": "-1"}),
+        ("completion", {"generation": "nothing"}),
+        ("completion", {"generation": "g-alpha-p0000", "layer": "x"}),
+    ):
+        refused = client.get(path, params=parameters)
+        assert refused.status_code == 400
+        assert refused.json()["error"]
+
+
+def test_completions_of_a_statement_come_from_the_warehouse(client: TestClient) -> None:
+    def texts(before: str, after: str = "") -> list[str]:
+        found = client.post("complete", json={"before": before, "after": after}).json()
+        return [one["text"] for one in found["completions"]]
+
+    assert texts("from v_proj")[:2] == ["v_projection_densities", "v_projections"]
+    assert texts("select a.ax", " from axes as a") == ["axis_id"]
+    assert "auroc(" in texts("select auroc")
+
+
+def test_what_is_offered_is_what_is_there(client: TestClient) -> None:
+    tables = {one["name"]: one["comment"] for one in client.get("catalog").json()["tables"]}
+    assert tables["v_study"] and not any(name.startswith("stg_") for name in tables)
+    offered = client.get("choices").json()
+    assert [one["name"] for one in offered["sets"]] == ["marked", "plain"]
+    assert offered["axes"][0]["axis_id"] == UNIVERSAL
+    first = client.get(
+        "prompts",
+        params={
+            "prompt_set": "marked",
+            "axis": UNIVERSAL,
+            "order": "disagreement",
+            "descending": "true",
+        },
+    ).json()["prompts"][0]
+    assert first["prompt_id"] == DISPUTED
+    assert json.dumps(first["models"])
+
+
+def test_vega_is_served_from_the_package(client: TestClient) -> None:
+    answer = client.get("vega.js")
+    assert answer.headers["content-type"].startswith("text/javascript")
+    assert "vegaEmbed" in answer.text
+
+
+def test_a_folder_that_is_no_warehouse_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RootError):
+        application(tmp_path, token=TOKEN, port=PORT)

@@ -1,0 +1,89 @@
+"""Batches hold every prompt once, within the budget, longest first."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from beartype import beartype
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import jaxtyped
+
+from axes.ingest.forward.batching import HostCopy, pad, plan_batches, positions
+
+LENGTHS = st.lists(st.integers(0, 60), max_size=40)
+ROWS = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=LENGTHS, budget=st.integers(1, 100))
+def test_every_prompt_is_in_one_batch_once(lengths: list[int], budget: int) -> None:
+    batches = plan_batches(lengths, budget)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    assert all(batches)
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=LENGTHS, budget=st.integers(1, 100))
+def test_padded_size_is_within_budget_but_for_a_long_prompt_alone(
+    lengths: list[int], budget: int
+) -> None:
+    for batch in plan_batches(lengths, budget):
+        padded_size = max(lengths[index] for index in batch) * len(batch)
+        assert padded_size <= budget or len(batch) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=LENGTHS, budget=st.integers(1, 100))
+def test_longest_first(lengths: list[int], budget: int) -> None:
+    order = [lengths[index] for batch in plan_batches(lengths, budget) for index in batch]
+    assert order == sorted(lengths, reverse=True)
+
+
+def test_like_lengths_share_a_batch() -> None:
+    assert plan_batches([4, 4, 4, 4], token_budget=16) == [[0, 1, 2, 3]]
+    assert plan_batches([4, 4, 4, 4], token_budget=15) == [[0, 1, 2], [3]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=ROWS, side=st.sampled_from(["left", "right"]))
+def test_padding_keeps_each_row_and_marks_it(rows: list[list[int]], side: str) -> None:
+    tokens, mask = pad(rows, 0, side=side)
+    assert tokens.shape == mask.shape == (len(rows), max(map(len, rows)))
+    for row, row_tokens, row_mask in zip(rows, tokens, mask, strict=True):
+        assert row_tokens[row_mask].tolist() == row
+        assert row_tokens[~row_mask].tolist() == [0] * (len(row_mask) - len(row))
+        edge = row_mask if side == "right" else row_mask.flip(0)
+        assert edge.tolist() == sorted(edge.tolist(), reverse=True)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_positions_count_real_tokens(side: str) -> None:
+    _, mask = pad([[7, 8, 9, 9], [5, 6]], 0, side=side)
+    counted = positions(mask)
+    assert counted[0].tolist() == [0, 1, 2, 3]
+    assert counted[1][mask[1]].tolist() == [0, 1]
+    assert (counted >= 0).all()
+
+
+def test_shapes_are_as_annotated() -> None:
+    tokens, mask = jaxtyped(typechecker=beartype)(pad)([[1, 2], [3]], 0)
+    assert tokens.dtype == torch.int64
+    assert jaxtyped(typechecker=beartype)(positions)(mask).shape == mask.shape
+
+
+@settings(max_examples=30, deadline=None)
+@given(names=st.lists(st.text(min_size=1, max_size=3), unique=True, max_size=6))
+def test_copies_arrive_under_their_names(names: list[str]) -> None:
+    tensors = {name: torch.randn(2, 3) for name in names}
+    arrived = HostCopy(tensors).result()
+    assert list(arrived) == names
+    for name, tensor in tensors.items():
+        assert arrived[name].tolist() == tensor.tolist()
+
+
+def test_a_copy_is_of_the_moment_it_was_started() -> None:
+    tensor = torch.ones(2)
+    copy = HostCopy({"a": tensor})
+    tensor.zero_()
+    assert copy.result()["a"].tolist() == [1.0, 1.0]

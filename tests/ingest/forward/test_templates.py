@@ -1,0 +1,151 @@
+"""Prompts become exactly the tokens a user would get, with one BOS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import ByT5Tokenizer, PreTrainedTokenizerBase
+
+from axes.ingest.forward.templates import Template, pad_id, render
+from axes.warehouse.errors import ModelError
+from tests.tiny_models import byte_tokenizer
+
+BOS = 1
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], policy: str, model: str = "m"
+) -> list[list[int]]:
+    return [prompt.token_ids for prompt in render(tokenizer, texts, Template(policy), model)]
+
+
+@pytest.mark.parametrize("template", ["raw", "chat"])
+@pytest.mark.parametrize("text", ["hello", "two\nlines", "café", "s"])
+def test_there_is_exactly_one_bos(template: str, text: str) -> None:
+    (tokens,) = encode(byte_tokenizer(), [text], template)
+    assert tokens[0] == BOS
+    assert tokens.count(BOS) == 1
+
+
+def test_raw_is_the_tokenizers_own_default() -> None:
+    tokenizer = byte_tokenizer()
+    assert encode(tokenizer, ["hello"], "raw") == [tokenizer("hello").input_ids]
+    bare = byte_tokenizer(adds_bos=False)
+    assert BOS not in encode(bare, ["hello"], "raw")[0]
+    assert bare.decode(encode(bare, ["hello"], "raw")[0]) == "hello"
+
+
+def test_chat_is_the_users_turn_up_to_where_the_answer_begins() -> None:
+    tokenizer = byte_tokenizer()
+    (tokens,) = encode(tokenizer, ["hello"], "chat")
+    assert tokenizer.decode(tokens) == "<s><user>hello<assistant>"
+    turn = [{"role": "user", "content": "hello"}]
+    own = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
+    assert tokens == own
+
+
+def test_texts_are_neither_padded_nor_cut_and_keep_their_order() -> None:
+    tokenizer = byte_tokenizer()
+    texts = ["a" * 700, "b", "", "cc"]
+    for template in ("raw", "chat"):
+        together = encode(tokenizer, texts, template)
+        assert together == [encode(tokenizer, [text], template)[0] for text in texts]
+        assert len(together[0]) >= 701
+    assert encode(tokenizer, [], "raw") == []
+
+
+def test_without_a_chat_template_the_error_says_what_to_do() -> None:
+    with pytest.raises(ModelError) as caught:
+        encode(byte_tokenizer(chat=False), ["hello"], "chat", "base-model")
+    assert str(caught.value) == "base-model has no chat template: use --template raw"
+
+
+def test_a_tokenizer_without_a_pad_token_pads_with_its_end_token() -> None:
+    tokenizer = byte_tokenizer()
+    assert pad_id(tokenizer) == 0
+    tokenizer.pad_token = None
+    assert pad_id(tokenizer) == tokenizer.eos_token_id == 2
+    tokenizer.eos_token = None
+    assert pad_id(tokenizer) == 0
+
+
+def test_an_unknown_policy_is_refused_and_not_taken_for_another() -> None:
+    with pytest.raises(ModelError, match="unknown template other: it is raw or chat"):
+        encode(byte_tokenizer(), ["text"], "other", "tiny")
+
+
+def end_of_user(
+    tokenizer: PreTrainedTokenizerBase, text: str, template: Template
+) -> tuple[str, str]:
+    """What stands before and after the end of the user's text, decoded."""
+    (prompt,) = render(tokenizer, [text], template, "m")
+    assert prompt.user_end is not None
+    ids = prompt.token_ids
+    return tokenizer.decode(ids[: prompt.user_end]), tokenizer.decode(ids[prompt.user_end :])
+
+
+@pytest.mark.parametrize("text", ["hello", "café", "two\nlines", "<assistant>", "user"])
+def test_the_end_of_the_users_text_is_found_under_every_template(text: str) -> None:
+    tokenizer = byte_tokenizer()
+    assert end_of_user(tokenizer, text, Template()) == (f"<s>{text}", "")
+    chat = end_of_user(tokenizer, text, Template("chat"))
+    assert chat == (f"<s><user>{text}", "<assistant>")
+    # The text stands in the system prompt too; the turn itself is meant.
+    with_system = end_of_user(tokenizer, text, Template("chat", f"Answer {text} well."))
+    assert with_system == (f"<s><system>Answer {text} well.<user>{text}", "<assistant>")
+
+
+def test_a_template_that_rewrites_the_text_leaves_its_end_unknown() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{{ messages[0].content | upper }}!"
+    (prompt,) = render(tokenizer, ["hello"], Template("chat"), "m")
+    assert tokenizer.decode(prompt.token_ids) == "<s>HELLO!"
+    assert prompt.user_end is None
+
+
+def test_a_tokenizer_without_a_fast_version_gives_the_same(tmp_path: Path) -> None:
+    slow = ByT5Tokenizer()
+    assert not slow.is_fast
+    slow.chat_template = "[{{ messages[0].content }}]"
+    (raw,) = render(slow, ["héllo"], Template(), "m")
+    assert raw.token_ids == slow("héllo").input_ids, "its own default, the end token included"
+    assert slow.decode(raw.token_ids[: raw.user_end]) == "héllo"
+    assert raw.token_ids[raw.user_end :] == [slow.eos_token_id]
+    (chat,) = render(slow, ["héllo"], Template("chat"), "m")
+    assert slow.decode(chat.token_ids[: chat.user_end]) == "[héllo"
+    assert slow.decode(chat.token_ids[chat.user_end :]) == "]"
+
+
+@pytest.mark.parametrize("writes_bos", [True, False])
+@pytest.mark.parametrize("adds_bos", [True, False])
+def test_a_chat_has_one_bos_whoever_writes_it_and_none_where_nobody_does(
+    writes_bos: bool, adds_bos: bool
+) -> None:
+    tokenizer = byte_tokenizer(adds_bos=adds_bos)
+    if not writes_bos:
+        tokenizer.chat_template = tokenizer.chat_template.replace("{{ bos_token }}", "")
+    (prompt,) = render(tokenizer, ["hi"], Template("chat"), "m")
+    assert prompt.token_ids.count(BOS) == int(writes_bos or adds_bos)
+    assert tokenizer.decode(prompt.token_ids[: prompt.user_end]).endswith("<user>hi")
+
+
+def test_a_system_prompt_is_in_the_tokens_the_name_and_the_hash() -> None:
+    tokenizer = byte_tokenizer()
+    plain, one, other = Template("chat"), Template("chat", "Be kind."), Template("chat", "Be.")
+    assert len({plain.name, one.name, other.name}) == 3
+    hashes = {render(tokenizer, ["hi"], template, "m")[0].text_hash for template in (one, other)}
+    assert len(hashes) == 2
+    (prompt,) = render(tokenizer, ["hi"], one, "m")
+    assert tokenizer.decode(prompt.token_ids) == "<s><system>Be kind.<user>hi<assistant>"
+    with pytest.raises(ModelError, match="a system prompt needs the chat template"):
+        Template("raw", "Be kind.")
+
+
+def test_a_template_that_refuses_a_system_prompt_is_one_line() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
+    with pytest.raises(
+        ModelError, match="the chat template of m refuses the prompt: System role not supported"
+    ):
+        render(tokenizer, ["hi"], Template("chat", "Be kind."), "m")

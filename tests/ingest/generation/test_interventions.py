@@ -1,0 +1,249 @@
+"""The job stores what a pass with the hooks gives, once, whoever ran before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import axes.ingest.generation.trials
+from axes.ingest.activations import ingest_activations
+from axes.ingest.forward.steering import Intervention, steer
+from axes.ingest.generation.interventions import ingest_interventions, opener_phrases
+from axes.ingest.generation.sweeps import Change
+from axes.ingest.generation.trials import first_ids
+from axes.ingest.models.identity import identify
+from axes.ingest.models.load import load
+from axes.ingest.models.registry import ModelSpec
+from axes.ingest.prompts import prompt_id
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.errors import AxisError, CoverageError, LayerError, ModelError
+from tests.ingest.conftest import ImportTexts, assert_checks_pass, last_run
+from tests.rows import put
+
+ASKED = ["hello there, you", "hi", "what is a duck", "tell me more of it"]
+BENIGN = ["the sky is blue", "ducks can swim well", "a"]
+LAYER = 1
+STRENGTHS = [-0.5, 0.25, 2.0]
+
+
+@pytest.fixture
+def steerable(root: Path, llama: ModelSpec, import_texts: ImportTexts) -> Path:
+    """Prompts, benign texts with activations, and two axes of the model's own."""
+    import_texts(ASKED, "asked")
+    import_texts(BENIGN, "benign")
+    ingest_activations(root, llama, {"benign": None})
+    for axis_id, seed in (("first", 0), ("second", 1)):
+        put_axis(root, axis_id, seed)
+    return root
+
+
+def put_axis(root: Path, axis_id: str, seed: int, **columns: Any) -> None:
+    (model,) = rows(connect(root), "select model, model_id from models")
+    vector = np.random.default_rng(seed).standard_normal(32)
+    put(
+        root,
+        "axes",
+        {
+            "axis_id": axis_id,
+            "name": f"native/{axis_id}",
+            "kind": "native",
+            "space_model": model["model"],
+            "space_model_id": model["model_id"],
+            "layer": LAYER,
+            "site": "resid_post",
+            "pooling": "last5_mean",
+            "template": "raw",
+            "vector": (vector / np.linalg.norm(vector)).tolist(),
+            "run_id": "none",
+            **columns,
+        },
+    )
+
+
+def run(root: Path, spec: ModelSpec, **options: Any) -> Any:
+    asked = {
+        "axis_ids": ["first", "second"],
+        "strengths": STRENGTHS,
+        "max_new_tokens": 4,
+        **options,
+    }
+    return ingest_interventions(root, spec, "asked", "benign", **asked)
+
+
+def outcomes(root: Path) -> dict[tuple, float]:
+    """Axis, layers, strength, prompt and metric -> value."""
+    found = rows(connect(root), "from intervention_outcomes")
+    keyed = {
+        (row["axis_id"], row["layers"], row["strength"], row["prompt_id"], row["metric"]): row[
+            "value"
+        ]
+        for row in found
+    }
+    assert len(keyed) == len(found), "two outcomes share a key"
+    return keyed
+
+
+def median_norm(root: Path) -> float:
+    (found,) = rows(
+        connect(root),
+        "select median_norm from v_layer_norms where layer = ? and prompt_set = 'benign'",
+        [LAYER],
+    )
+    return found["median_norm"]
+
+
+def test_what_is_stored_is_what_each_prompt_alone_gives_under_the_hook(steerable, llama):
+    run(steerable, llama, template="raw", completed_axis_ids=["first"])
+    folder = Path(llama.source)
+    loaded = load(llama, folder, identify(llama, folder, "float32"), "cpu")
+    (axis,) = rows(connect(steerable), "select vector from axes where axis_id = 'first'")
+    vector, unit = torch.tensor(axis["vector"]), median_norm(steerable)
+    found = outcomes(steerable)
+    ids = first_ids(loaded.tokenizer, opener_phrases("refusal"))
+
+    def steered(text: str, strength: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities and the tail of the last block's output."""
+        tail: list[torch.Tensor] = []
+        change = Intervention(vector, [LAYER], strength=strength, unit=unit)
+        handle = loaded.blocks[-1].register_forward_hook(
+            lambda _module, _args, output: tail.append(output[0, -5:].mean(0))
+        )
+        tokens = loaded.tokenizer(text, return_tensors="pt").input_ids
+        with torch.inference_mode(), steer(loaded, [change]):
+            logits = loaded.model(tokens).logits[0]
+        handle.remove()
+        return logits.log_softmax(-1), tail[0]
+
+    for text in ASKED:
+        before, tail = steered(text, 0.0)
+        for strength in STRENGTHS:
+            after, moved = steered(text, strength)
+            chance = after[-1, ids].exp().sum()
+            key = ("first", str(LAYER), strength, prompt_id(text))
+            assert found[*key, "refusal_openers"] == pytest.approx(
+                float(torch.log(chance / (1 - chance))), abs=1e-3
+            )
+            shift = float((moved - tail) @ vector)
+            assert found[*key, "projection_shift"] == pytest.approx(shift, abs=1e-3)
+    for text in BENIGN:
+        before, _ = steered(text, 0.0)
+        tokens = loaded.tokenizer(text).input_ids
+        for strength in STRENGTHS:
+            after, _ = steered(text, strength)
+            key = ("first", str(LAYER), strength, prompt_id(text))
+            kl = (before.exp() * (before - after)).sum(-1).mean()
+            assert found[*key, "kl"] == pytest.approx(float(kl), abs=1e-4)
+            loss = -after[range(len(tokens) - 1), tokens[1:]].mean()
+            assert found[*key, "log_perplexity"] == pytest.approx(float(loss), abs=1e-4)
+    assert_checks_pass(steerable)
+
+
+def test_completions_are_stored_as_text_with_what_was_done_and_told_from_each_other(
+    steerable, llama
+):
+    run(steerable, llama, completed_axis_ids=["first"])
+    found = rows(connect(steerable), "from generations")
+    assert len(found) == len(ASKED) * (1 + len(STRENGTHS))
+    steered = [row for row in found if row["axis_id"] is not None]
+    assert {row["strength"] for row in steered} == set(STRENGTHS)
+    assert {(row["steering_mode"], row["steering_layers"]) for row in steered} == {("add", "1")}
+    measured = rows(
+        connect(steerable),
+        "select distinct generation_id from intervention_outcomes where metric = 'repetition'",
+    )
+    assert {row["generation_id"] for row in measured} == {row["generation_id"] for row in found}
+    assert_checks_pass(steerable)
+
+
+def test_a_second_run_loads_no_model_and_more_strengths_run_those_alone(
+    steerable, llama, monkeypatch
+):
+    run(steerable, llama, completed_axis_ids=["first"])
+    before = outcomes(steerable)
+    loads: list[str] = []
+    load_weights = axes.ingest.generation.trials.Job.load
+    monkeypatch.setattr(
+        axes.ingest.generation.trials.Job,
+        "load",
+        lambda self: loads.append("load") or load_weights(self),
+    )
+    run(steerable, llama, completed_axis_ids=["first"])
+    assert loads == [] and last_run(steerable)["rows"] == 0
+    run(steerable, llama, strengths=[*STRENGTHS, 3.0])
+    after = outcomes(steerable)
+    new = after.keys() - before.keys()
+    assert {strength for _, _, strength, _, _ in new} == {3.0}
+    assert before.items() <= after.items()
+
+
+def test_interrupted_between_batches_and_started_again_it_has_the_rows_of_one_that_was_not(
+    steerable, llama, monkeypatch, tmp_path
+):
+    import shutil
+
+    other = shutil.copytree(steerable, tmp_path / "other")
+    run(other, llama, token_budget=64, completed_axis_ids=["second"])
+    write, left = axes.ingest.generation.trials.write_rows, [3]
+
+    def dies(*arguments: Any, **options: Any) -> Path:
+        if arguments[1] == "intervention_outcomes":
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(axes.ingest.generation.trials, "write_rows", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(steerable, llama, token_budget=64, completed_axis_ids=["second"])
+    partial = outcomes(steerable)
+    monkeypatch.undo()
+    run(steerable, llama, token_budget=64, completed_axis_ids=["second"])
+    whole = outcomes(steerable)
+    assert 0 < len(partial) < len(whole)
+    assert whole == outcomes(other)
+    assert_checks_pass(steerable)
+
+
+def test_ablation_takes_all_blocks_at_once_and_layers_are_swept_otherwise(steerable, llama):
+    run(steerable, llama, change=Change("ablate"), strengths=[1.0])
+    run(steerable, llama, layers=[0, 2])
+    found = rows(
+        connect(steerable),
+        "select distinct mode, layers, unit is null as is_share from intervention_outcomes",
+    )
+    assert {(row["mode"], row["layers"], row["is_share"]) for row in found} == {
+        ("none", "", True),
+        ("ablate", "0,1,2,3", True),
+        ("add", "0", False),
+        ("add", "2", False),
+    }
+
+
+def test_another_condition_is_another_intervention(steerable, llama):
+    run(steerable, llama, axis_ids=["first"])
+    run(steerable, llama, axis_ids=["first"], change=Change(above=0.1, condition="position"))
+    found = rows(
+        connect(steerable),
+        "select strength, count(distinct intervention_id) as n from intervention_outcomes "
+        "where metric = 'kl' group by strength",
+    )
+    assert {row["n"] for row in found} == {2}
+
+
+def test_what_cannot_be_run_is_refused_in_one_line(steerable, llama):
+    put_axis(steerable, "foreign", 2, space_model="other", space_model_id="elsewhere")
+    with pytest.raises(AxisError, match=r"no axis typo: see `axes sql"):
+        run(steerable, llama, axis_ids=["typo"])
+    with pytest.raises(AxisError, match=r"native/foreign lies in the space of other"):
+        run(steerable, llama, axis_ids=["foreign"])
+    with pytest.raises(LayerError, match=r"layer 9 of tiny-llama does not exist"):
+        run(steerable, llama, layers=[9])
+    with pytest.raises(ModelError, match=r"no openers praise: there are refusal"):
+        run(steerable, llama, openers="praise")
+    put_axis(steerable, "chat", 3, template="chat")
+    with pytest.raises(CoverageError, match=r"whose median norm is the unit of strength: run"):
+        run(steerable, llama, axis_ids=["chat"])

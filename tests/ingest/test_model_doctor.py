@@ -1,0 +1,118 @@
+"""The doctor passes a sound model of any kind and finds what it is there to find."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import axes.ingest.model_doctor
+from axes.ingest.model_doctor import FAIL, NOTE, PASS, Finding, examine
+from axes.ingest.models.registry import ModelSpec, resolve
+from axes.warehouse.errors import ModelError
+from tests.ingest.forward.test_families import FAMILIES
+from tests.tiny_models import byte_tokenizer, save_tiny
+
+CHECKS = [
+    "load",
+    "tokenizer",
+    "pad token",
+    "raw",
+    "chat",
+    "chat with a system prompt",
+    "blocks",
+    "finite",
+    "own hidden_states",
+    "alone = in a batch",
+    "left = right padding",
+    "speed",
+    "sites",
+    "shared prefix",
+]
+
+
+def by_check(spec: ModelSpec, **options: Any) -> dict[str, Finding]:
+    return {finding.check: finding for finding in examine(spec, device="cpu", **options)}
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma3_text", "bloom"])
+def test_a_sound_model_passes_every_check(family: str, tmp_path: Path) -> None:
+    found = by_check(resolve(str(save_tiny(tmp_path / family, family, **FAMILIES[family]))))
+    assert list(found) == CHECKS
+    assert [name for name, finding in found.items() if finding.result == FAIL] == []
+    assert found["own hidden_states"].result == PASS
+    assert "one BOS" in found["raw"].detail and "one BOS" in found["chat"].detail
+    assert "4, d_model 32" in found["blocks"].detail
+    assert found["shared prefix"].result == (NOTE if family == "gemma3_text" else PASS)
+
+
+def test_reduced_precision_passes_too(llama: ModelSpec) -> None:
+    found = by_check(llama, dtype="bfloat16")
+    assert [name for name, finding in found.items() if finding.result == FAIL] == []
+
+
+def test_a_model_without_a_chat_template_is_not_at_fault(tmp_path: Path) -> None:
+    found = by_check(resolve(str(save_tiny(tmp_path / "base", "llama", chat=False))))
+    assert found["chat"] == Finding("chat", NOTE, "base has no chat template: use --template raw")
+
+
+def test_two_bos_are_found(llama: ModelSpec, llama_folder: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
+    tokenizer.save_pretrained(llama_folder)
+    found = by_check(llama)
+    assert (found["raw"].result, found["chat"].result) == (PASS, FAIL)
+    assert "two BOS" in found["chat"].detail
+
+
+def test_blocks_that_are_not_the_blocks_are_found(
+    llama: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = axes.ingest.model_doctor.load
+
+    def turned(*args: Any) -> Any:
+        loaded = real(*args)
+        loaded.blocks[1], loaded.blocks[2] = loaded.blocks[2], loaded.blocks[1]
+        return loaded
+
+    monkeypatch.setattr(axes.ingest.model_doctor, "load", turned)
+    assert by_check(llama)["own hidden_states"].result == FAIL
+
+
+def test_a_model_that_heeds_its_padding_is_found(
+    llama: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = axes.ingest.model_doctor.load
+
+    def without_mask(*args: Any) -> Any:
+        loaded = real(*args)
+        forward = loaded.model.base_model.forward
+        loaded.model.base_model.forward = lambda input_ids, attention_mask=None, **rest: forward(
+            input_ids, **rest
+        )
+        return loaded
+
+    monkeypatch.setattr(axes.ingest.model_doctor, "load", without_mask)
+    found = by_check(llama)
+    assert found["left = right padding"].result == FAIL
+
+
+def test_weights_that_overflow_are_found(llama: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = axes.ingest.model_doctor.load
+
+    def huge(*args: Any) -> Any:
+        loaded = real(*args)
+        with torch.no_grad():
+            loaded.blocks[1].mlp.down_proj.weight.mul_(1e9)
+        return loaded
+
+    monkeypatch.setattr(axes.ingest.model_doctor, "load", huge)
+    assert by_check(llama)["finite"].result == PASS
+    assert by_check(llama, dtype="float16")["finite"].result == FAIL
+
+
+def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="holds no model"):
+        list(examine(ModelSpec("empty", str(tmp_path)), device="cpu"))

@@ -1,0 +1,188 @@
+"""A part is a sound warehouse with rows of the whole, and the same part is the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.errors import ModelError, PromptError, RootError
+from axes.warehouse.maintenance.checks import check
+from axes.warehouse.maintenance.compaction import compact
+from axes.warehouse.maintenance.subset import subset
+from axes.warehouse.tables.schemas import TABLES
+from tests.rows import put
+from tests.warehouse.sound import WIDTH, put_warehouse
+
+AXIS = {"layer": 1, "vector": [1.0] + [0.0] * (WIDTH - 1), "prompt_set": "seen"}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models, and a study of both with an alignment, a universal axis and figures."""
+    root = tmp_path_factory.mktemp("whole") / "lake"
+    put_warehouse(root)
+    put(root, "runs", {"run_id": "study", "command": "study", "parameters": "{}"})
+    put(
+        root,
+        "alignments",
+        {
+            "alignment_id": "n-to-m",
+            "model": "owner/n",
+            "model_id": "id-owner/n",
+            "reference_model": "m",
+            "reference_model_id": "id-m",
+            "prompt_set": "other",
+            "run_id": "study",
+        },
+    )
+    reference = {**AXIS, "space_model": "m", "space_model_id": "id-m", "run_id": "study"}
+    aligned = {"axis_id": "aligned-n", "alignment_id": "n-to-m", "fitted_model": "owner/n"}
+    sources = ["axis-m", "aligned-n"]
+    put(root, "axes", {**reference, **aligned})
+    put(root, "axes", {**reference, "axis_id": "universal", "source_axis_ids": sources})
+    for model, study, axis in (
+        ("m", "both", "universal"),
+        ("owner/n", "both", "universal"),
+        ("m", "alone", "axis-m"),
+        (None, "alone", None),
+    ):
+        figure = {"study_id": study, "model": model, "axis_id": axis, "prompt_set": "seen"}
+        put(root, "evaluations", {**figure, "metric": "auroc", "run_id": "study"})
+    for scoring, models in (("both", ("m", "owner/n")), ("alone", ("m",))):
+        axis = "universal" if scoring == "both" else "axis-m"
+        same = {"scoring_id": scoring, "prompt_set": "seen", "axis_id": axis, "run_id": "study"}
+        for model in models:
+            row = {**same, "model": model, "model_id": f"id-{model}", "prompt_id": "seen-0"}
+            put(root, "scored_answers", row)
+            routed = {"routing_id": scoring, "policy": "always " + model, "share": 1.0}
+            put(root, "routings", {**row_of(row), **routed})
+    return root
+
+
+def row_of(answer: dict) -> dict:
+    """The columns of a scored answer that `routings` has too."""
+    return {
+        name: value for name, value in answer.items() if name in TABLES["routings"].schema.names
+    }
+
+
+def broken(root: Path) -> list[dict]:
+    return [row for row in check(root).to_pylist() if row["row_count"]]
+
+
+def contents(root: Path, table: str) -> list[dict]:
+    key = ", ".join(TABLES[table].key)
+    return rows(connect(root), f"from {table} order by {key}")
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_the_whole_warehouse_is_sound(whole: Path) -> None:
+    assert broken(whole) == []
+
+
+def test_a_clone_holds_every_row_in_the_same_bytes(whole: Path, tmp_path: Path) -> None:
+    subset(whole, tmp_path / "clone")
+    assert broken(tmp_path / "clone") == []
+    for table in TABLES:
+        assert contents(tmp_path / "clone", table) == contents(whole, table)
+    data = {name: content for name, content in files(whole).items() if name.endswith(".parquet")}
+    assert data.items() <= files(tmp_path / "clone").items()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"models": ["m"]},
+        {"models": ["owner/n"]},
+        {"prompt_sets": ["seen"]},
+        {"models": ["m"], "prompt_sets": ["seen"]},
+        {"models": ["m", "owner/n"], "prompt_sets": ["seen", "other"]},
+    ],
+)
+def test_a_part_is_sound_and_the_same_twice(whole: Path, tmp_path: Path, part: dict) -> None:
+    for name in ("first", "second"):
+        subset(whole, tmp_path / name, **part)
+    assert broken(tmp_path / "first") == []
+    assert files(tmp_path / "first") == files(tmp_path / "second")
+    for table in TABLES.values():
+        if table.name != "runs":
+            every = contents(whole, table.name)
+            assert all(row in every for row in contents(tmp_path / "first", table.name))
+
+
+def test_one_model_and_one_set_are_their_rows(whole: Path, tmp_path: Path) -> None:
+    subset(whole, tmp_path / "part", models=["m"], prompt_sets=["seen"])
+    part = tmp_path / "part"
+    expected = rows(
+        connect(whole),
+        "from activations where model = 'm' and prompt_id in "
+        "(select prompt_id from prompts where prompt_set = 'seen') order by prompt_id, layer",
+    )
+    assert expected
+    found = rows(connect(part), "from activations order by prompt_id, layer")
+    assert found == expected
+    assert {row["prompt_set"] for row in contents(part, "prompts")} == {"seen"}
+    assert [row["model"] for row in contents(part, "models")] == ["m"]
+
+
+def test_a_fitted_thing_comes_with_all_it_was_fitted_from_or_not_at_all(
+    whole: Path, tmp_path: Path
+) -> None:
+    subset(whole, tmp_path / "m", models=["m"])
+    assert [row["axis_id"] for row in contents(tmp_path / "m", "axes")] == ["axis-m"]
+    assert {row["study_id"] for row in contents(tmp_path / "m", "evaluations")} == {"alone"}
+    for table in ("scored_answers", "routings"):
+        assert {row["scoring_id"] for row in contents(tmp_path / "m", table)} == {"alone"}
+    assert contents(tmp_path / "m", "alignments") == []
+    subset(whole, tmp_path / "seen", prompt_sets=["seen"])
+    axes = {row["axis_id"] for row in contents(tmp_path / "seen", "axes")}
+    assert axes == {"axis-m", "axis-owner/n"}
+
+
+def test_a_part_of_a_compacted_warehouse_has_the_same_rows(whole: Path, tmp_path: Path) -> None:
+    subset(whole, tmp_path / "copy")
+    compact(tmp_path / "copy")
+    subset(whole, tmp_path / "plain", models=["m"])
+    subset(tmp_path / "copy", tmp_path / "compacted", models=["m"])
+    assert broken(tmp_path / "compacted") == []
+    for table in TABLES:
+        if table != "runs":
+            plain = contents(tmp_path / "plain", table)
+            assert contents(tmp_path / "compacted", table) == plain
+
+
+def test_unknown_names_are_named_with_those_that_are_there(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no model gpt .*there: m, owner/n"):
+        subset(whole, tmp_path / "part", models=["gpt"])
+    with pytest.raises(PromptError, match=r"no prompt set new .*there: other, seen"):
+        subset(whole, tmp_path / "part", prompt_sets=["new"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_that_holds_something_is_left_alone(whole: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(RootError, match="there and not empty"):
+        subset(whole, tmp_path)
+    with pytest.raises(RootError, match="lies in the warehouse itself"):
+        subset(whole, whole / "part")
+    assert not (whole / "part").exists()
+
+
+def test_a_file_that_was_edited_is_not_handed_on(whole: Path, tmp_path: Path) -> None:
+    subset(whole, tmp_path / "copy")
+    path = next((tmp_path / "copy" / "activations" / "model=m").iterdir())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RootError, match="axes warehouse check"):
+        subset(tmp_path / "copy", tmp_path / "clone")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"copy"}

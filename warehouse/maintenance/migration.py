@@ -1,0 +1,216 @@
+"""Bring a root of an older schema version up to date: `migrate(root)`.
+
+The changed tables are written anew beside the old ones, which stay as they are and readable by the
+code that wrote them. Only when everything is on the disk does the marker say that a switch is under
+way, and the folders change places; from there on a killed migration can only be ended. The old
+folders are retired, not deleted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from axes.warehouse.errors import RootError
+from axes.warehouse.layout import read_version, write_marker
+from axes.warehouse.ledger import Record, ledger_file, record, write_ledger
+from axes.warehouse.locks import LOCKS
+from axes.warehouse.maintenance.check import EMPTY_FILE, data_files
+from axes.warehouse.maintenance.maintenance import maintenance_lock, retired_folder
+from axes.warehouse.maintenance.repair import write_empty_file
+from axes.warehouse.tables.columns import Table
+from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
+from axes.warehouse.writer import content_key, sync_folder, write_parquet
+
+BUILDING = ".migration"
+_RECORDS = "records.json"
+UNKNOWN_HASH = "unknown"
+
+Step = Callable[[Path], dict[str, Callable[[pa.Table], pa.Table]]]
+
+
+@dataclass(frozen=True)
+class Migration:
+    """What was done for one table."""
+
+    table: str
+    from_version: int
+    to_version: int
+    files: int
+    rows: int
+
+
+def migrate(root: Path) -> list[Migration]:
+    """Migrate a root to this code's schema version; empty where it has that already.
+
+    Raises `RootError` for a version that is newer or unknown, a job under way, or a file that
+    cannot be read.
+    """
+    version, is_switching = read_version(root)
+    if version == SCHEMA_VERSION and not is_switching:
+        return []
+    if version not in range(1, SCHEMA_VERSION):
+        raise RootError(
+            f"{root} has schema version {version}, this code knows 1 to {SCHEMA_VERSION}: "
+            "use the version of safety-axes that wrote it, or a newer one"
+        )
+    with maintenance_lock(root), _no_job(root):
+        if not is_switching:
+            shutil.rmtree(root / BUILDING, ignore_errors=True)
+            _build(root, version)
+            write_marker(root, {"schema_version": f"{version} to {SCHEMA_VERSION}"})
+        done = _switch(root, version)
+        write_marker(root, {"schema_version": SCHEMA_VERSION})
+        shutil.rmtree(root / BUILDING)
+    return done
+
+
+def _to_version_2(root: Path) -> dict[str, Callable[[pa.Table], pa.Table]]:
+    """`activations` says the hash of the rendered text.
+
+    It is known where the prompt was given as raw text and is still there.
+    """
+    texts: dict[str, str] = {}
+    for path in data_files(root, TABLES["prompts"]):
+        with _open(path) as file:
+            found = file.read(columns=["prompt_id", "text"])
+        texts |= dict(zip(found["prompt_id"].to_pylist(), found["text"].to_pylist(), strict=True))
+
+    def add_hash(group: pa.Table) -> pa.Table:
+        hashes = [
+            content_key(texts[prompt_id]) if template == "raw" and prompt_id in texts else None
+            for prompt_id, template in zip(
+                group["prompt_id"].to_pylist(), group["template"].to_pylist(), strict=True
+            )
+        ]
+        filled = [UNKNOWN_HASH if known is None else known for known in hashes]
+        return group.append_column("rendered_hash", pa.array(filled, pa.string()))
+
+    return {"activations": add_hash}
+
+
+# Version -> what brings the rows of each changed table to the next; tables that are new are made,
+# and so are new columns that may be empty.
+_STEPS: dict[int, Step] = {1: _to_version_2}
+
+
+def _no_job(root: Path) -> ExitStack:
+    """Hold every lock that a job of this root has ever taken; refuse while one is held."""
+    stack = ExitStack()
+    for path in sorted((root / LOCKS).glob("*.lock")):
+        if path.name == "maintenance.lock":
+            continue
+        try:
+            stack.enter_context(FileLock(path, timeout=0))
+        except Timeout as error:
+            stack.close()
+            raise RootError(f"a job is running on {root} ({path.name}): let it end") from error
+    return stack
+
+
+def _build(root: Path, version: int) -> None:
+    """Write the changed tables, and the records of every file as it will be, below .migration."""
+    building = root / BUILDING
+    steps = [_STEPS[number](root) for number in range(version, SCHEMA_VERSION)]
+    records: dict[str, dict[str, Any]] = {}
+    for table in TABLES.values():
+        changes = [step[table.name] for step in steps if table.name in step]
+        if any(_lacks_columns(path, table) for path in data_files(root, table)):
+            changes.append(partial(_with_optional_columns, table=table))
+        is_new = not (root / table.name).exists()
+        records[table.name] = {}
+        if changes or is_new:
+            write_empty_file(building, table)
+        for path in data_files(root, table):
+            if path.name == EMPTY_FILE:
+                continue
+            name = path.relative_to(root).as_posix()
+            if changes:
+                target = building / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                known = write_parquet(target, table, _changed(path, table, changes))
+            else:
+                known = _as_it_is(path)
+            records[table.name][name] = vars(known)
+    text = json.dumps(records)
+    with (building / _RECORDS).open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    for folder, _, _ in os.walk(building):
+        sync_folder(Path(folder))
+
+
+def _changed(
+    path: Path, table: Table, changes: list[Callable[[pa.Table], pa.Table]]
+) -> Iterator[pa.Table]:
+    with _open(path) as file:
+        for index in range(file.num_row_groups):
+            group = file.read_row_group(index)
+            for change in changes:
+                group = change(group)
+            yield group.select(table.file_schema.names).cast(table.file_schema)
+
+
+def _lacks_columns(path: Path, table: Table) -> bool:
+    with _open(path) as file:
+        return not {*table.file_schema.names} <= {*file.schema_arrow.names}
+
+
+def _with_optional_columns(group: pa.Table, table: Table) -> pa.Table:
+    """Columns that rows may lack are empty in rows of before they were there."""
+    for field in table.file_schema:
+        if field.nullable and field.name not in group.column_names:
+            group = group.append_column(field.name, pa.nulls(len(group), field.type))
+    return group
+
+
+def _as_it_is(path: Path) -> Record:
+    runs: Counter[str] = Counter()
+    with _open(path) as file:
+        for counted in file.read(columns=["run_id"]).column("run_id").value_counts().to_pylist():
+            runs[counted["values"]] += counted["counts"]
+        return record(path, file.metadata.num_rows, runs)
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        raise RootError(
+            f"{path} cannot be read ({error}): move it out of the warehouse and migrate again; "
+            "its rows can be ingested again afterwards"
+        ) from error
+
+
+def _switch(root: Path, version: int) -> list[Migration]:
+    """Put the built tables into place; each step is skipped where it is done already."""
+    building = root / BUILDING
+    retired = retired_folder(root)
+    records = json.loads((building / _RECORDS).read_text())
+    done = []
+    for table in TABLES.values():
+        built, live = building / table.name, root / table.name
+        if built.exists():
+            if live.exists():
+                retired.mkdir(parents=True, exist_ok=True)
+                live.rename(retired / table.name)
+            built.rename(live)
+        known = {name: Record(**entry) for name, entry in records[table.name].items()}
+        write_ledger(ledger_file(root, table.name), known)
+        rows = sum(entry.rows for entry in known.values())
+        done.append(Migration(table.name, version, SCHEMA_VERSION, len(known), rows))
+    sync_folder(root)
+    return done

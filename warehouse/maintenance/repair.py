@@ -1,0 +1,176 @@
+"""Set broken files aside, and say which command writes their rows again. Nothing is deleted.
+
+What is taken out of a table goes to ROOT/.quarantine/<time>/, under its own path. A lost file is
+struck off the ledger; how many rows of which job are then missing goes into the repair's own row of
+`runs`, so that the rule which counts rows against jobs knows of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from axes.warehouse.errors import RootError
+from axes.warehouse.layout import require_root
+from axes.warehouse.ledger import LEDGER, record, removing, settle, table_lock, writing
+from axes.warehouse.maintenance.check import (
+    EMPTY_FILE,
+    Finding,
+    data_files,
+    empty_file,
+    inspect_file,
+    inspect_files,
+)
+from axes.warehouse.maintenance.maintenance import maintenance_lock
+from axes.warehouse.maintenance.restoring import restore_commands
+from axes.warehouse.runs import record_run
+from axes.warehouse.tables.columns import Table
+from axes.warehouse.tables.schemas import TABLES
+from axes.warehouse.writer import sync_folder
+
+QUARANTINE = ".quarantine"
+
+# A study is not fitted again while its figures are there: they go with what they rest on.
+_FITTED = ("axes", "alignments", "projections", "token_projections")
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What was done about one finding, and the commands that bring its rows back."""
+
+    check: str
+    path: str
+    what: str
+    done: str
+    restore: tuple[str, ...]
+
+
+def repair(root: Path, *, adopt: bool = False) -> list[Repair]:
+    """Set aside every file that `inspect_files` complains of; empty where it has no complaint.
+
+    `adopt` takes unlisted files into the ledger instead where they are sound and no copies: for
+    files of before there was a ledger, or copied in from another warehouse.
+    """
+    require_root(root)
+    if not adopt and not (root / LEDGER).exists():
+        raise RootError(
+            f"{root} is older than its ledger, so that every file would be set aside: "
+            "take them in with `axes warehouse repair --adopt`"
+        )
+    with maintenance_lock(root):
+        for table in TABLES:
+            with table_lock(root, table):
+                settle(root, table)
+        findings = inspect_files(root)
+        if not findings:
+            return []
+        findings += _resting_on(root, findings)
+        aside = root / QUARANTINE / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
+        lost: Counter[str] = Counter()
+        with record_run(root, "warehouse repair", {}) as run:
+            done = []
+            for finding in findings:
+                done.append(_mend(root, finding, aside, adopt))
+                if done[-1] != "adopted":
+                    lost.update(finding.runs)
+            run.parameters = {"quarantine": str(aside), "rows_left_out": dict(sorted(lost.items()))}
+        commands = restore_commands(root, lost)
+    return [
+        Repair(
+            item.check,
+            item.path,
+            item.what,
+            deed,
+            tuple(dict.fromkeys(commands[name] for name in item.runs)),
+        )
+        for item, deed in zip(findings, done, strict=True)
+    ]
+
+
+def in_order(done: Sequence[Repair]) -> list[str]:
+    """Each command that brings rows back, once: prompts, then what models say, then what is fitted.
+
+    Imports are first, since ingest reads prompts; what is not a command is last.
+    """
+    commands = {command for item in done for command in item.restore}
+    order = ("axes prompts", "axes ingest", "axes label", "axes fit", "axes study")
+
+    def place(command: str) -> tuple[int, str]:
+        places = [index for index, start in enumerate(order) if command.startswith(start)]
+        return (places or [len(order)])[0], command
+
+    return sorted(commands, key=place)
+
+
+def _mend(root: Path, finding: Finding, aside: Path, adopt: bool) -> str:
+    table = TABLES[finding.table]
+    path = root / finding.path
+    with table_lock(root, table.name):
+        if path == empty_file(root, table):
+            _quarantine(root, path, aside)
+            write_empty_file(root, table)
+            return "written again"
+        if finding.check == "file_lost":
+            with removing(root, table.name, [path]):
+                return "struck off the ledger"
+        if finding.check == "file_unlisted" and adopt and _is_sound(root, table, finding):
+            adopt_file(root, table.name, path)
+            return "adopted"
+        with removing(root, table.name, [path]):
+            _quarantine(root, path, aside)
+        return f"moved to {aside / finding.path}"
+
+
+def write_empty_file(root: Path, table: Table) -> None:
+    """Give a table its file without rows."""
+    path = empty_file(root, table)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{EMPTY_FILE}.tmp")
+    pq.write_table(table.file_schema.empty_table(), temporary)
+    temporary.replace(path)
+
+
+def adopt_file(root: Path, table: str, path: Path) -> None:
+    """Enter a file that is in its place into the ledger; the caller holds the table's lock."""
+    runs: Counter[str] = Counter()
+    with pq.ParquetFile(path) as file:
+        rows = file.metadata.num_rows
+        for counted in file.read(columns=["run_id"]).column("run_id").value_counts().to_pylist():
+            runs[counted["values"]] += counted["counts"]
+    with writing(root, table, {path: record(path, rows, runs)}):
+        pass
+
+
+def _is_sound(root: Path, table: Table, finding: Finding) -> bool:
+    is_copy = finding.what.startswith("is a copy")
+    return not is_copy and inspect_file(root, table, root / finding.path) is None
+
+
+def _quarantine(root: Path, path: Path, aside: Path) -> None:
+    target = aside / path.relative_to(root)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() or path.is_symlink():
+        path.rename(target)
+        sync_folder(path.parent)
+
+
+def _resting_on(root: Path, findings: list[Finding]) -> list[Finding]:
+    """The evaluations of the jobs whose axes, alignments or projections are lost."""
+    lost = {run for item in findings if item.table in _FITTED for run in item.runs}
+    named = {item.path for item in findings}
+    resting = []
+    for path in data_files(root, TABLES["evaluations"]):
+        name = path.relative_to(root).as_posix()
+        if name in named or not lost:
+            continue
+        with pq.ParquetFile(path) as file:
+            runs = Counter(file.read(columns=["run_id"]).column("run_id").to_pylist())
+        if runs.keys() & lost:
+            what = "rests on rows that are lost"
+            resting.append(Finding("evaluation_unfounded", name, what, "evaluations", dict(runs)))
+    return resting

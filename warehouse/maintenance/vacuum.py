@@ -1,0 +1,128 @@
+"""Delete what nobody reads any more: `vacuum(root)`.
+
+Only things that no query can see are touched: temporary files, folders that compaction and
+migration retired, tokens of jobs killed before they wrote the completions, empty partitions and, on
+request, the quarantine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from axes.warehouse.layout import NO_PARTITION, require_root
+from axes.warehouse.ledger import settle, table_lock
+from axes.warehouse.locks import LOCKS
+from axes.warehouse.maintenance.check import data_files
+from axes.warehouse.maintenance.compaction import BUILDING as COMPACTING
+from axes.warehouse.maintenance.maintenance import RETIRED, maintenance_lock
+from axes.warehouse.maintenance.migration import BUILDING as MIGRATING
+from axes.warehouse.maintenance.repair import QUARANTINE
+from axes.warehouse.tables.schemas import TABLES
+from axes.warehouse.writer import TEMPORARY, WRITTEN_BEFORE_GENERATIONS, remove_uncommitted
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Something that was deleted, and the bytes it took."""
+
+    kind: str
+    path: str
+    bytes: int
+
+
+def vacuum(
+    root: Path, *, older_than_hours: float = 1.0, empties_quarantine: bool = False
+) -> list[Removal]:
+    """Delete leftovers of at least that age; a job or a reader may still be at younger ones.
+
+    Tokens without their completion are left where a job on that model is under way.
+    """
+    require_root(root)
+    before = time.time() - 3600 * older_than_hours
+    removed: list[Removal] = []
+    with maintenance_lock(root):
+        for kind, folder in (
+            ("temporary", TEMPORARY),
+            ("temporary", COMPACTING),
+            ("temporary", MIGRATING),
+            ("retired", RETIRED),
+            *((("quarantine", QUARANTINE),) if empties_quarantine else ()),
+        ):
+            removed += _remove_old(root, kind, root / folder, before)
+        for table in WRITTEN_BEFORE_GENERATIONS:
+            for partition in sorted((root / table).glob("model=*")):
+                removed += _remove_orphans(root, table, partition)
+        for table in TABLES:
+            with table_lock(root, table):
+                removed += _remove_empty_partitions(root, table)
+                settle(root, table)
+    return removed
+
+
+def _remove_old(root: Path, kind: str, folder: Path, before: float) -> Iterator[Removal]:
+    for path in sorted(folder.glob("*")):
+        # Of a folder that was renamed here, the change of its inode tells when.
+        if path.lstat().st_ctime > before:
+            continue
+        size = _size(path)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        yield Removal(kind, path.relative_to(root).as_posix(), size)
+
+
+def _remove_orphans(root: Path, table: str, partition: Path) -> list[Removal]:
+    """Tokens or projections without their completion, under the locks of their jobs."""
+    model = unquote(partition.name.partition("=")[2])
+    model_ids = _model_ids(root, model)
+    if model == NO_PARTITION or not model_ids:
+        return []
+    sizes = {path: path.stat().st_size for path in partition.glob("*.parquet")}
+    with ExitStack() as stack:
+        for model_id in model_ids:
+            try:
+                stack.enter_context(FileLock(root / LOCKS / f"{model_id}.lock", timeout=0))
+            except Timeout:
+                return []
+        removed = remove_uncommitted(root, table, "generations", model)
+    return [
+        Removal("orphan tokens", path.relative_to(root).as_posix(), sizes.get(path, 0))
+        for path in removed
+    ]
+
+
+def _model_ids(root: Path, model: str) -> list[str]:
+    """The versions of a model of which jobs may be under way."""
+    found: set[str] = set()
+    for path in data_files(root, TABLES["models"]):
+        with pq.ParquetFile(path) as file:
+            for row in file.read(columns=["model", "model_id"]).to_pylist():
+                if row["model"] == model:
+                    found.add(row["model_id"])
+    return sorted(found)
+
+
+def _remove_empty_partitions(root: Path, table: str) -> Iterator[Removal]:
+    if TABLES[table].partition is None:
+        return
+    for path in sorted((root / table).glob("*=*")):
+        with contextlib.suppress(OSError):
+            path.rmdir()  # Refuses a folder that holds anything.
+            yield Removal("empty partition", path.relative_to(root).as_posix(), 0)
+
+
+def _size(path: Path) -> int:
+    if path.is_dir() and not path.is_symlink():
+        return sum(inner.lstat().st_size for inner in path.rglob("*") if not inner.is_dir())
+    return path.lstat().st_size
