@@ -2,11 +2,16 @@
 
 Every analysis reads its activations here, so that the order of the rows, and the count that a
 result rests on, are the same everywhere.
+
+Go through matrices row block by row block: the one way that works for any number of rows.
+
+A block is a few megabytes, so a matrix of a few thousand rows is one block and nothing is lost; one
+that lies on disk (`axes.warehouse.layers`) is never in memory whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -14,9 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
-from axes.analysis.blocks import take
 from axes.warehouse.connection import Connection, query, rows
 from axes.warehouse.errors import (
     CoverageError,
@@ -27,10 +31,8 @@ from axes.warehouse.errors import (
     QueryError,
 )
 from axes.warehouse.external_models import is_imported
-from axes.warehouse.layers import layer_batches
-from axes.warehouse.names import did_you_mean
-from axes.warehouse.scratch import Rows, allocate
-from axes.warehouse.sites import RESID_POST
+from axes.warehouse.layers import Rows, StoredRows, allocate, layer_batches
+from axes.warehouse.names import RESID_POST, did_you_mean
 from axes.warehouse.writer import content_key
 
 _DESCRIPTION = "prompt_id, pair_id, text, is_positive"
@@ -73,7 +75,7 @@ class Matrix:
     """Activations of a prompt set in the set's order, and what the rows are.
 
     `x` is `[row, d_model]`, in memory or, where that would be too much, on disk: go through it with
-    `axes.analysis.blocks`. It is read when it is first asked for, since much can be told from the rows.
+    `blocks`. It is read when it is first asked for, since much can be told from the rows.
     `is_positive` is None where the set has no labels; `groups` numbers rows that belong together
     (a matched pair, else the row itself); `missing_count` rows of the set are not in the warehouse.
     """
@@ -380,3 +382,50 @@ def _rows_query(space: Space, prompt_set: str, limit: int | None, columns: str) 
 def _literal(value: str) -> str:
     escaped = value.replace("'", "''")
     return f"'{escaped}'"
+
+
+BLOCK_BYTES = 8 << 20
+# A product with one vector is bound by memory: what it converts has to stay in the cache.
+_PRODUCT_BYTES = 1 << 20
+
+
+def blocks(
+    *matrices: Any,
+    where: Bool[np.ndarray, " row"] | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> Iterator[tuple]:
+    """The same rows of every matrix (or vector) at a time, only those `where` is true.
+
+    >>> [len(x) for (x,) in blocks(np.ones((5, 2)), where=np.array([1, 1, 0, 1, 0], dtype=bool))]
+    [3]
+    """
+    widest = max(matrix.shape[-1] if len(matrix.shape) > 1 else 1 for matrix in matrices)
+    step = max(block_bytes // (4 * widest), 1)
+    for start in range(0, len(matrices[0]), step):
+        part = slice(start, start + step)
+        if where is None:
+            yield tuple(matrix[part] for matrix in matrices)
+        elif where[part].any():
+            yield tuple(matrix[part][where[part]] for matrix in matrices)
+
+
+def project(
+    x: Rows, vector: Float[np.ndarray, " d_model"], offset: float = 0.0
+) -> Float[np.ndarray, " row"]:
+    """`x @ vector + offset`."""
+    parts = blocks(x, block_bytes=_PRODUCT_BYTES)
+    return np.concatenate([block @ vector for (block,) in parts]) + offset
+
+
+def mean(x: Rows, where: Bool[np.ndarray, " row"] | None = None) -> Float[np.ndarray, " d_model"]:
+    """The mean of the rows, in float64."""
+    total, count = np.zeros(x.shape[1]), 0
+    for (block,) in blocks(x, where=where):
+        total += block.sum(axis=0, dtype=np.float64)
+        count += len(block)
+    return total / count
+
+
+def take(x: Rows, index: Int[np.ndarray, " part"]) -> Rows:
+    """The rows of `index`, in its order; of a matrix on disk, without reading them."""
+    return x.take(index) if isinstance(x, StoredRows) else x[index]

@@ -20,27 +20,20 @@ from axes.warehouse.errors import AxesError
 
 if TYPE_CHECKING:
     from axes.api import (
+        connect,
+        export,
         fit,
         import_prompts,
         ingest_activations,
         ingest_traces,
+        load_axis,
+        read_study,
+        report,
+        scan,
         score,
         study,
     )
-    from axes.reading import connect, export, load_axis, read_study, report, scan
     from axes.results import Axis, Result, Study
-
-# Name -> the module that it comes from, on first use.
-_API = {
-    **dict.fromkeys(
-        ("connect", "export", "load_axis", "read_study", "report", "scan"), "axes.reading"
-    ),
-    **dict.fromkeys(
-        ("fit", "import_prompts", "ingest_activations", "ingest_traces", "score", "study"),
-        "axes.api",
-    ),
-    **dict.fromkeys(("Axis", "Result", "Study"), "axes.results"),
-}
 
 __all__ = [
     "AxesError",
@@ -61,12 +54,15 @@ __all__ = [
     "study",
 ]
 
+_RESULTS = ("Axis", "Result", "Study")
+
 
 def __getattr__(name: str) -> Any:
     """What `__all__` names, imported when it is used."""
-    if name not in _API:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_API[name]), name)
+    module = "axes.results" if name in _RESULTS else "axes.api"
+    value = getattr(importlib.import_module(module), name)
     globals()[name] = value
     return value
 

@@ -1,7 +1,8 @@
-"""What Python code may call to run what commands run: imports, models, studies, fits, scores.
+"""What Python code may call: read a warehouse, and run what the commands run.
 
-`root`, `device` and `dtype` left out are those of the environment, then of axes.toml. Errors that
-are the caller's to mend are `axes.AxesError`. Nothing heavy is imported before a function needs it.
+`root` is everywhere the warehouse's folder; left out it is `$AXES_ROOT`, then `root` of axes.toml,
+then `./lake`; `device` and `dtype` likewise. Errors that the caller can fix are `axes.AxesError`.
+Nothing heavy is imported before a function needs it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,105 @@ from axes.warehouse.names import did_you_mean
 from axes.warehouse.settings import root_folder, setting
 
 if TYPE_CHECKING:
+    import duckdb
+    import polars as pl
+
     from axes.ingest.jobs import IngestSummary
     from axes.ingest.prompts import ImportSummary
-    from axes.results import Result, Study
+    from axes.results import Axis, Result, Study
 
 Folder = str | Path
+
+
+def connect(root: Folder | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with every table, view and macro of a warehouse.
+
+    Results come by DuckDB's own methods: `.to_arrow_table()`, `.pl()`, `.df()`, `.fetchall()`.
+    Raises `AxesError` where `root` is not a warehouse.
+    """
+    from axes.warehouse.connection import connect as open_root
+
+    return open_root(root_folder(root), is_commented=True)
+
+
+def scan(table: str, root: Folder | None = None) -> pl.LazyFrame:
+    """A polars LazyFrame over one table (`axes.scan("activations")`), partitions typed as text.
+
+    Raises `AxesError` for an unknown table or root.
+    """
+    from axes.warehouse.connection import scan as scan_table
+
+    return scan_table(table, root_folder(root))
+
+
+def read_study(study_id: str | None = None, *, root: Folder | None = None) -> Study:
+    """A study that was run: the start of its id, by default the last; raises `AxesError`."""
+    from axes.analysis.report.report import latest_study, sensitivity_warnings
+    from axes.analysis.study.run import study_result
+    from axes.results import Study
+    from axes.warehouse.connection import connect as open_root
+    from axes.warehouse.connection import query, rows
+
+    folder = root_folder(root)
+    connection = open_root(folder)
+    found = latest_study(connection, study_id)
+    sql = (
+        f"select * exclude (study_id) from v_study where study_id = '{found}' "
+        "order by prompt_set, model"
+    )
+    warnings = rows(
+        connection,
+        "select text from v_study_warnings where study_id = ? order by warning, prompt_set, model",
+        [found],
+    )
+    told = [row["text"] for row in warnings] + sensitivity_warnings(connection, found)
+    figures = study_result(folder, found)
+    title = f"study {found[:8]} of {figures['definition']['label']}"
+    return Study(
+        title, query(connection, sql), sql, found, tuple(dict.fromkeys(told)), figures=figures
+    )
+
+
+def load_axis(axis: str, *, root: Folder | None = None) -> Axis:
+    """An axis (id, start of one, or name) as its vector and card; raises `AxisError`.
+
+    axes.load_axis("universal/demo/18/demo_safety/lambda-held_out").project(x)   # [n, d] -> [n]
+    """
+    from axes.analysis.exchange.card import axis_card
+    from axes.results import Axis
+    from axes.warehouse.axes import find_axis
+    from axes.warehouse.connection import connect as open_root
+
+    connection = open_root(root_folder(root))
+    row = find_axis(connection, axis)
+    row["vector"].flags.writeable = False
+    return Axis(row["vector"], axis_card(connection, row))
+
+
+def export(axis: str, output: Folder, *, to: str | None = None, root: Folder | None = None) -> Path:
+    """Write an axis with its card to a file and return its path.
+
+    `to` is a format of `axes export`; by default the file's suffix. Raises `AxisError`.
+    """
+    from axes.analysis.exchange.export_axes import export_axes
+    from axes.analysis.exchange.formats import FORMATS
+    from axes.warehouse.connection import connect as open_root
+    from axes.warehouse.errors import AxisError
+
+    chosen = to or Path(output).suffix.lstrip(".")
+    if chosen not in FORMATS:
+        raise AxisError(
+            f"no format {chosen or output}{did_you_mean(chosen, FORMATS)}: "
+            f"give to=, one of {', '.join(FORMATS)}"
+        )
+    return export_axes(open_root(root_folder(root)), [axis], chosen, Path(output)).path
+
+
+def report(output: Folder, study_id: str | None = None, *, root: Folder | None = None) -> Path:
+    """Write the report of a study (the start of its id, by default the last); return its path."""
+    from axes.analysis.report.report import write_report
+
+    return write_report(root_folder(root), Path(output), study_id)
 
 
 def import_prompts(
@@ -68,7 +163,7 @@ def import_prompts(
     )
 
 
-def ingest(
+def ingest_activations(
     model: str,
     prompts: str | Sequence[str],
     *,
@@ -101,9 +196,9 @@ def ingest(
     from axes.ingest.forward.batching import DEFAULT_TOKEN_BUDGET
     from axes.ingest.forward.pooling import find_pooling
     from axes.ingest.forward.templates import Template
+    from axes.ingest.jobs import Shard
     from axes.ingest.models.registry import resolve
     from axes.ingest.prompts import import_ready_sets
-    from axes.ingest.sharding import Shard
 
     spec = resolve(model, source, adapter=adapter, quantization=quantization)
     folder, prompt_sets = root_folder(root), _listed(prompts)
@@ -128,7 +223,7 @@ def ingest(
     )
 
 
-def traces(
+def ingest_traces(
     model: str,
     prompts: str,
     *,
@@ -199,11 +294,9 @@ def study(
     far figures move with each choice; `memory_limit` is in bytes. Raises `DefinitionError` for an
     unknown key, and for a file that holds several studies unless `options` choose one.
     """
+    from axes.analysis.study.definition import option_names
     from axes.analysis.study.run import run_study
     from axes.analysis.study.sensitivity import measure_sensitivity
-    from axes.analysis.study.study_file import option_names
-    from axes.reading import read_study
-    from axes.stored_studies import ingest_missing, plan_studies
 
     known = option_names()
     for name in options:
@@ -216,6 +309,8 @@ def study(
     }
     if isinstance(given.get("evaluate"), str):
         given["evaluate"] = (given["evaluate"],)
+    from axes.study_plan import ingest_missing, plan_studies
+
     planned = plan_studies(file, given)
     if len(planned) > 1:
         labels = ", ".join(one.definition.label for one in planned)

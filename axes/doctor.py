@@ -17,8 +17,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from axes.ingest.labels.judge_client import KEY_VARIABLES
-from axes.ingest.models.hashes import cache_folder
+from axes.ingest.labels.judge import KEY_VARIABLES
+from axes.ingest.models.download import cache_folder
 from axes.warehouse.errors import RootError
 from axes.warehouse.layout import read_version, require_root
 from axes.warehouse.locks import held_locks

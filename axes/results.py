@@ -10,8 +10,7 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from axes.warehouse.errors import AxisError
-from axes.warehouse.html import html_record, html_table
-from axes.warehouse.render import render
+from axes.warehouse.render import html_record, html_table, render
 
 if TYPE_CHECKING:
     import polars as pl

@@ -1,7 +1,7 @@
 """How a column of vectors may lie in Parquet: the table of docs/decisions/0005, printed to stderr.
 
-The figure is what is kept, the list as `axes.warehouse.writer` encodes it, over the best alternative
-that is still a list of floats to every Parquet tool.
+The figure is what is kept, the list as `axes.warehouse.writer` encodes it, over the best
+alternative that is still a list of floats to every Parquet tool.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from transformers import GenerationConfig
 
 from axes.ingest.forward.batching import pad
 from axes.ingest.forward.templates import Template, pad_id, render
-from axes.ingest.generation.sampling import Sampling, end_ids
+from axes.ingest.generation.generate import Sampling, end_ids
 from axes.ingest.generation.traces import ingest_traces
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.writer import rows_table, vector_array, write_rows

@@ -89,7 +89,8 @@ def _one_layer(root: Path, count: int = 512, width: int = 256) -> list[Figure]:
     _write_activations(root, "m0", list(range(50)), count, width, chunk=count)
     _link_models(root, "m0", 100)
     script = (
-        "import sys; from pathlib import Path; from axes.warehouse.connection import connect, query\n"
+        "import sys; from pathlib import Path\n"
+        "from axes.warehouse.connection import connect, query\n"
         "connection = connect(Path(sys.argv[1]))\n"
         "count = lambda: int(open('/proc/self/io').readline().split()[1])\n"
         "before = count()\n"
@@ -178,7 +179,7 @@ def _out_of_core(root: Path, width: int = 1024) -> list[Figure]:
         "from axes.analysis.methods.alignment import fit_alignment\n"
         "from axes.analysis.activations import find_space, load_matrix\n"
         "from axes.analysis.methods.directions import difference_in_means\n"
-        "from axes.analysis.blocks import project\n"
+        "from axes.analysis.activations import project\n"
         "from axes.warehouse.connection import connect\n"
         "start = time.perf_counter()\n"
         "connection = connect(Path(sys.argv[1]), memory_limit=int(sys.argv[2]))\n"

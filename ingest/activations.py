@@ -19,13 +19,12 @@ from axes.ingest.forward.activation_keys import Item, Items, Selection, missing_
 from axes.ingest.forward.batching import DEFAULT_TOKEN_BUDGET, plan_batches
 from axes.ingest.forward.forward import Batch, Forward, StartedBatch
 from axes.ingest.forward.prefix_cache import share_prefix
-from axes.ingest.forward.sites import find_points
+from axes.ingest.forward.recording import find_points
 from axes.ingest.forward.templates import Rendered
-from axes.ingest.jobs import IngestSummary, Job, non_finite, open_job, stops_between_batches
+from axes.ingest.jobs import IngestSummary, Job, Shard, non_finite, open_job, stops_between_batches
 from axes.ingest.models.load import LoadedModel, require_layers
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.prompts import Prompt, read_prompts
-from axes.ingest.sharding import Shard
 from axes.warehouse.errors import ModelError
 from axes.warehouse.progress import track
 from axes.warehouse.runs import Run, record_run

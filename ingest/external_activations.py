@@ -3,14 +3,22 @@
 The rows are under the invariants of those that our own jobs write: one width, finite, each key
 once, the layer a zero-based block whose output the vector is. What is there already is compared and
 not written again.
+
+What is said of a model whose vectors others computed, and its row in `models`.
+
+Nothing of it can be looked up here, so it is keyed by all that is said: two descriptions are two
+models, and none is ever one that a job of ours has run.
+
+The prompts of vectors that others computed: found by id, or imported with their labels.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,17 +29,24 @@ import pyarrow as pa
 
 from axes.ingest.external_files import PLACE_COLUMNS, GivenFile, Part, open_given
 from axes.ingest.forward.activation_keys import Item, Items, stored_items
-from axes.ingest.given_models import GivenModel, describe
-from axes.ingest.given_prompts import given_prompts, write_given_prompts
-from axes.warehouse.connection import Connection, connect
-from axes.warehouse.errors import ImportFileError, LayerError, ModelError, NonFiniteError
-from axes.warehouse.external_models import UNKNOWN
+from axes.ingest.prompt_sources import PromptSource, select_columns
+from axes.ingest.prompts import normalise, prompt_id, require_set_name, write_prompts
+from axes.warehouse.connection import Connection, connect, connect_tables, rows
+from axes.warehouse.errors import (
+    ImportFileError,
+    LabelError,
+    LayerError,
+    ModelError,
+    NonFiniteError,
+    PromptError,
+)
+from axes.warehouse.external_models import IMPORTED, UNKNOWN
 from axes.warehouse.layers import layer_batches
 from axes.warehouse.layout import init_root
 from axes.warehouse.locks import locked
+from axes.warehouse.names import RESID_POST
 from axes.warehouse.progress import track
 from axes.warehouse.runs import Run, record_run
-from axes.warehouse.sites import RESID_POST
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, data_file, rows_table, vector_array, write_rows
 
@@ -321,3 +336,174 @@ def _pooled_span(rows: pl.DataFrame) -> dict[str, Any]:
         return unknown
     said = {name: rows[name].to_arrow() for name in unknown}
     return unknown if any(column.null_count for column in said.values()) else said
+
+
+_NUMBERS = ("layer_count", "d_model")
+_NEEDED = {"name": "--model NAME", "layer_count": "--layer-count N"}
+
+
+@dataclass(frozen=True)
+class GivenModel:
+    """A model as its owner describes it; `computed_with` says what computed the vectors."""
+
+    name: str
+    layer_count: int
+    d_model: int
+    revision: str | None = None
+    computed_with: str | None = None
+    architecture: str = UNKNOWN
+    dtype: str = UNKNOWN
+    weights_hash: str = UNKNOWN
+    tokenizer_hash: str = UNKNOWN
+    template_hash: str | None = None
+    license: str | None = None
+
+    @property
+    def model_id(self) -> str:
+        """A key of what is said of it, apart from the licence."""
+        return content_key(IMPORTED, {**asdict(self), "license": None})
+
+    def row(self, run_id: str) -> dict[str, Any]:
+        """Its row in `models`."""
+        source = IMPORTED if self.computed_with is None else f"{IMPORTED}:{self.computed_with}"
+        said = {key: value for key, value in asdict(self).items() if key != "computed_with"}
+        return {
+            **said,
+            "model": said.pop("name"),
+            "model_id": self.model_id,
+            "source": source,
+            "parameter_count": 0,
+            "is_reference": False,
+            "run_id": run_id,
+        }
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """What a JSON file says of a model; raises `ModelError` where it is no JSON object."""
+    try:
+        said = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(said, dict):
+        raise ModelError(f"{path} holds no JSON object: keys among {', '.join(_KEYS)} are expected")
+    return said
+
+
+def describe(said: Mapping[str, Any], *, width: int) -> GivenModel:
+    """The model that is described, of vectors of `width` numbers; raises `ModelError`."""
+    given = {key: value for key, value in said.items() if value is not None}
+    given.setdefault("d_model", width)
+    if strange := sorted(given.keys() - set(_KEYS)):
+        raise ModelError(f"unknown key {strange[0]} of a model: keys are {', '.join(_KEYS)}")
+    if lacking := [name for name in _NEEDED if name not in given]:
+        raise ModelError(
+            f"the model's {' and '.join(lacking)} must be said: "
+            + ", ".join(_NEEDED[name] for name in lacking)
+        )
+    for name in _NUMBERS:
+        if not isinstance(given[name], int) or given[name] < 1:
+            raise ModelError(f"{name} is {given[name]!r}, a whole number of 1 or more is expected")
+    if given["d_model"] != width:
+        raise ModelError(
+            f"the vectors have {width} numbers, d_model of {given['name']} is {given['d_model']}"
+        )
+    texts = {key: str(value) for key, value in given.items() if key not in _NUMBERS}
+    return GivenModel(layer_count=given["layer_count"], d_model=width, **texts)
+
+
+_KEYS = tuple(field.name for field in fields(GivenModel))
+
+
+def given_prompts(root: Path, index: pl.DataFrame) -> pl.DataFrame:
+    """The index with a column `prompt_id` that is ours: by its texts, else by the ids it gives.
+
+    Raises `PromptError` for an index with neither, an id that is not that of its text, or ids alone
+    that the warehouse does not know.
+    """
+    if "text" not in index.columns and "prompt" in index.columns:
+        index = index.rename({"prompt": "text"})
+    if "text" in index.columns:
+        return _by_text(index)
+    if "prompt_id" not in index.columns:
+        raise PromptError(
+            f"the index has neither text nor prompt_id; it has {', '.join(index.columns) or '-'}"
+        )
+    if "label" in index.columns or "is_positive" in index.columns:
+        raise PromptError("labels come with texts: give a column text, or leave them out")
+    found = rows(connect_tables(root, "prompts"), "select distinct prompt_id from prompts")
+    there = pl.Series([row["prompt_id"] for row in found], dtype=pl.String)
+    unknown = index.filter(~pl.col("prompt_id").is_in(there.implode()))["prompt_id"]
+    if len(unknown):
+        raise PromptError(
+            f"{len(unknown)} prompt ids are in no set of {root}, the first is {unknown[0]}: "
+            "import their set first, or give a column text"
+        )
+    return index
+
+
+def write_given_prompts(
+    root: Path, run: Run, prompt_set: str | None, prompts: pl.DataFrame, positive: Sequence[str]
+) -> None:
+    """Write the prompts as a set, with labels where there are any, unless it holds them already.
+
+    Raises `PromptError` where the set is there with other prompts, or no name is given for texts;
+    `LabelError` for labels that are not understood or contradict others.
+    """
+    if "text" not in prompts.columns:
+        return
+    if prompt_set is None:
+        raise PromptError("the file holds texts: name their set with --prompts SET")
+    require_set_name(prompt_set)
+    labels = [name for name in ("label", "is_positive") if name in prompts.columns]
+    unique = prompts.unique(["prompt_id", *labels], keep="first", maintain_order=True)
+    if "is_positive" in labels:
+        unique, positive = _flagged(unique, positive)
+    frame = select_columns(unique, PromptSource(prompt_set))
+    write_prompts(
+        root,
+        run,
+        prompt_set,
+        frame,
+        positive=positive,
+        keep_whitespace=True,
+        may_be_part=True,
+    )
+
+
+def _by_text(index: pl.DataFrame) -> pl.DataFrame:
+    """Texts normalised as prompt sets are, and the ids of those."""
+    distinct = index["text"].cast(pl.String).unique(maintain_order=True)
+    if distinct.has_nulls() or (distinct.str.strip_chars() == "").any():
+        raise PromptError("a row of the index has no text: leave it out, with its vectors")
+    for keep_whitespace in (False, True):
+        texts = {text: normalise(text, keep_whitespace=keep_whitespace) for text in distinct}
+        ids = {text: prompt_id(kept) for text, kept in texts.items()}
+        ours = index["text"].cast(pl.String).replace_strict(ids, return_dtype=pl.String)
+        if "prompt_id" not in index.columns or ours.equals(index["prompt_id"]):
+            return index.with_columns(
+                pl.col("text").cast(pl.String).replace_strict(texts, return_dtype=pl.String),
+                ours.alias("prompt_id"),
+            )
+    raise PromptError(
+        "prompt_id is not the id that this warehouse gives to the text beside it: "
+        "leave that column out"
+    )
+
+
+def _flagged(prompts: pl.DataFrame, positive: Sequence[str]) -> tuple[pl.DataFrame, Sequence[str]]:
+    """The rows with a label each that has a flag, and which labels are the positive class."""
+    flag = prompts["is_positive"]
+    if flag.dtype != pl.Boolean:
+        has_label = "label" in prompts.columns
+        return (prompts if has_label else prompts.rename({"is_positive": "label"})), positive
+    label = pl.when(pl.col("is_positive")).then(pl.lit("positive")).otherwise(pl.lit("negative"))
+    label = pl.when(pl.col("is_positive").is_not_null()).then(label)
+    if "label" in prompts.columns:
+        label = pl.coalesce(pl.col("label").cast(pl.String), label)
+    prompts = prompts.with_columns(label.alias("label"))
+    kinds = {
+        kind: set(prompts.filter(pl.col("is_positive") == kind)["label"]) for kind in (True, False)
+    }
+    if both := sorted(kinds[True] & kinds[False]):
+        raise LabelError(f"the label {both[0]} is positive in one row and negative in another")
+    return prompts, sorted(kinds[True])

@@ -29,7 +29,7 @@ import pyarrow.dataset as pads
 from axes.ingest.forward.activation_keys import Item
 from axes.ingest.prompt_sources import read_file
 from axes.warehouse.errors import ImportFileError, LayerError, PromptError
-from axes.warehouse.sites import SITES
+from axes.warehouse.names import SITES
 
 CARD = "card"
 # Columns that say where a vector belongs and not what the prompt is.

@@ -28,9 +28,9 @@ from axes.ingest.prompt_sources import (
 )
 from axes.warehouse.connection import connect_tables, rows
 from axes.warehouse.errors import LabelError, PromptError
-from axes.warehouse.html import html_record
 from axes.warehouse.layout import init_root
 from axes.warehouse.names import did_you_mean
+from axes.warehouse.render import html_record
 from axes.warehouse.runs import Run, record_run
 from axes.warehouse.writer import KEY_LENGTH, rows_table, write_rows
 

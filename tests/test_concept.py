@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from axes.cli.main import cli
 from axes.ingest.prompt_sources import BUILTIN
-from axes.warehouse.maintenance.checks import check
+from axes.warehouse.maintenance.check import check
 from tests.tiny_models import save_tiny
 
 # Words that only a study of safety may say; `safetensors` and the package's name are none.

@@ -11,8 +11,7 @@ import torch
 from axes.ingest.forward.batching import pad
 from axes.ingest.forward.recording import block_points, record, run_backbone
 from axes.ingest.forward.templates import Template, pad_id, render
-from axes.ingest.models.download import fetch
-from axes.ingest.models.hashes import cache_folder
+from axes.ingest.models.download import cache_folder, fetch
 from axes.ingest.models.identity import identify
 from axes.ingest.models.load import LoadedModel, load
 from axes.ingest.models.registry import resolve

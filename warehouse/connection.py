@@ -2,6 +2,8 @@
 
 Nothing is copied and nothing is locked: the connection is in memory, so any number of readers and
 one writer work on a root at once, and a view sees a new file as soon as it is renamed into place.
+
+A table of the warehouse as a polars LazyFrame, for those who think in polars.
 """
 
 from __future__ import annotations
@@ -17,12 +19,15 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import polars as pl
 import pyarrow as pa
+from polars.datatypes import DataType
 
 from axes.warehouse.comments import comment_statements, without_comments
 from axes.warehouse.errors import QueryError, RootError
 from axes.warehouse.index import refresh_index
 from axes.warehouse.layout import require_root
+from axes.warehouse.names import did_you_mean
 from axes.warehouse.tables.schemas import TABLES
 
 SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
@@ -259,3 +264,28 @@ def _in_order(files: dict[str, str]) -> dict[str, str]:
         for name, text in files.items()
     }
     return {name: files[name] for name in graphlib.TopologicalSorter(graph).static_order()}
+
+
+def scan(table: str, root: Path) -> pl.LazyFrame:
+    """A LazyFrame over a table's Parquet files, its columns in the order of the schema.
+
+    The partition is text whatever its values look like, and a filter on it opens that partition's
+    files alone. An empty table gives no rows. Raises `QueryError` for an unknown table and
+    `RootError` where `root` is not a warehouse.
+    """
+    require_root(root)
+    if table not in TABLES:
+        raise QueryError(
+            f"no table {table}{did_you_mean(table, TABLES)}: the tables are {', '.join(TABLES)}"
+        )
+    definition = TABLES[table]
+    folders = "*/" if definition.partition else ""
+    partition: dict[str, type[DataType]] | None = (
+        {definition.partition: pl.String} if definition.partition else None
+    )
+    frame = pl.scan_parquet(
+        f"{glob.escape((root.resolve() / table).as_posix())}/{folders}*.parquet",
+        hive_partitioning=partition is not None,
+        hive_schema=partition,
+    )
+    return frame.select(definition.schema.names)

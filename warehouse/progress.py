@@ -2,14 +2,25 @@
 
 Bars are for terminals: elsewhere nothing is drawn, and a JSON log (json_log.py) has an event
 every few seconds in their place.
+
+`--json-log`: all of stderr as one JSON object a line, for a program that watches a job.
+
+Every line has `time` (UTC), `level` (info, warning or error) and `event`, then the event's fields.
+What code that knows nothing of this prints (libraries, warnings, tracebacks) becomes the event
+`message` with its `text`, so that no line is anything else.
 """
 
 from __future__ import annotations
 
+import io
+import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -23,8 +34,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
-
-from axes.warehouse import json_log
 
 Advance = Callable[[int], None]
 
@@ -69,12 +78,12 @@ def waiting(description: str) -> Iterator[None]:
     """Show a spinner with the time elapsed while a step of unknown length runs."""
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=28), TimeElapsedColumn())
     started = time.monotonic()
-    json_log.record("step", step=description)
+    record("step", step=description)
     with _bars(*columns) as progress:
         task = progress.add_task(description, total=None)
         yield
         progress.update(task, total=1, completed=1)
-    json_log.record("step_end", step=description, seconds=_rounded(time.monotonic() - started))
+    record("step_end", step=description, seconds=_rounded(time.monotonic() - started))
 
 
 def _bars(*columns: ProgressColumn) -> Progress:
@@ -100,7 +109,7 @@ class _Step:
         self._told = time.monotonic()
         spent = self._told - self._started
         rate = self._done / spent if spent else 0.0
-        json_log.record(
+        record(
             event,
             step=self._description,
             done=self._done,
@@ -167,3 +176,76 @@ def byte_text(count: float) -> str:
         if count >= size:
             return f"{count / size:.2f} {unit}"
     return f"{count:.0f} B"
+
+
+_LEVELS = {"error": "error", "warning": "warning"}
+
+
+class JsonLines(io.TextIOBase):
+    """A text stream that writes each line to another one as an event."""
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._pending = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._pending = re.split(r"[\r\n]", self._pending + text)
+        for line in lines:
+            self._tell(line)
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def emit(self, event: str, level: str, fields: dict[str, Any]) -> None:
+        """Write one event."""
+        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+        entry = {"time": moment, "level": level, "event": event, **fields}
+        self._stream.write(json.dumps(entry, default=str, ensure_ascii=False) + "\n")
+        self._stream.flush()
+
+    def finish_line(self) -> None:
+        """Write the line that had no end yet."""
+        rest, self._pending = self._pending, ""
+        self._tell(rest)
+
+    def _tell(self, line: str) -> None:
+        if not line.strip():
+            return
+        word, colon, rest = line.partition(": ")
+        level = _LEVELS.get(word.lower()) if colon else None
+        text = line.rstrip() if level is None else rest.rstrip()
+        self.emit("message", level or "info", {"text": text})
+
+
+def start() -> None:
+    """Turn `sys.stderr` into JSON lines, from here on."""
+    if current() is None:
+        sys.stderr = JsonLines(sys.stderr)
+
+
+def end(stderr: TextIO) -> None:
+    """Give `sys.stderr` back, where it was turned."""
+    if (lines := current()) is not None:
+        lines.finish_line()
+        sys.stderr = stderr
+
+
+def current() -> JsonLines | None:
+    """The stream, where the log is JSON."""
+    return sys.stderr if isinstance(sys.stderr, JsonLines) else None
+
+
+def record(event: str, *, level: str = "info", **fields: Any) -> None:
+    """An event of the JSON log; nothing where stderr is for people."""
+    if (lines := current()) is not None:
+        lines.emit(event, level, fields)

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from axes.warehouse import json_log
+from axes.warehouse import progress
 from axes.warehouse.errors import RootError
 from axes.warehouse.writer import rows_table, write_rows
 
@@ -66,7 +66,7 @@ class Run:
         write_rows(self.root, "runs", rows_table("runs", [row]), name=self.run_id)
         told = ("run_id", "command", "status", "rows", "tokens", "tokens_per_second", "message")
         is_failed = status == "failed"
-        json_log.record(
+        progress.record(
             "run", level="error" if is_failed else "info", **{name: row[name] for name in told}
         )
 

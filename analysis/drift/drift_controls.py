@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from axes.analysis.drift.slopes import centred_steps, slope_estimates, slope_terms
+from axes.analysis.drift.drift_statistics import centred_steps, slope_estimates, slope_terms
 from axes.analysis.drift.trajectories import Trajectories
 from axes.analysis.stats.auroc import Estimate
 from axes.analysis.stats.bootstrap import draw_counts
-from axes.analysis.stats.matching import match, standardised_difference
+from axes.analysis.stats.splits import match, standardised_difference
 
 NULL_COUNT = 200
 

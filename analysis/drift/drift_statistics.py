@@ -3,19 +3,33 @@
 The running projection is the mean over the steps so far. A completion that has ended keeps the one
 it ended with, so that every step is judged on the same completions and a curve does not move
 because the short ones leave it.
+
+Drift as a slope: how fast projections move over the steps within completions, by class.
+
+A class's slope is that of one least-squares line with an intercept for every completion (the within
+estimator), so what lifts a whole completion does not count and a short completion, whose own slope
+is mostly noise, weighs as little as it says. It is a ratio of sums over completions, so it is
+computed for all bootstrap resamples at once.
+
+Where a completion's projection jumps: the one split into two constant means of least squares.
+
+Every split is tried, so the fit is exact. The p-value is the share of random orders of the same
+values whose best split is at least as good: under it steps are exchangeable, so a series that
+wanders slowly is also found to have changed. Sources: least squares, Sen and Srivastava 1975; by
+permutation, Antoch and Hušková 2001.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from axes.analysis.stats.auroc import Estimate
-from axes.analysis.stats.bands import Curve, banded
-from axes.analysis.stats.bootstrap import resampled_aurocs
+from axes.analysis.stats.bootstrap import Curve, banded, percentile_interval, resampled_aurocs
 
 # An AUROC from which a class counts as told: three pairs of four are in the right order.
 BOUND = 0.75
@@ -128,3 +142,115 @@ def _first_to_stay(holds: Bool[np.ndarray, "curve step"]) -> Float[np.ndarray, "
     """First step of the run of True that lasts to the end; infinity where the last is False."""
     stays = np.logical_and.accumulate(holds[:, ::-1], axis=1)[:, ::-1]
     return np.where(stays.any(axis=1), stays.argmax(axis=1), np.inf)
+
+
+@dataclass(frozen=True)
+class SlopeTerms:
+    """Per completion the sums of which slopes are ratios: `rise / spread` is its own slope."""
+
+    rise: Float[np.ndarray, " row"]
+    spread: Float[np.ndarray, " row"]
+
+    @property
+    def slopes(self) -> Float[np.ndarray, " row"]:
+        """Each completion's own slope; NaN for one with a single step."""
+        missing = np.full(len(self.rise), np.nan)
+        return np.divide(self.rise, self.spread, where=self.spread > 0, out=missing)
+
+
+def centred_steps(values: Float[np.ndarray, "row step"]) -> Float[np.ndarray, "row step"]:
+    """Each completion's steps about their mean, 0 where it has no value."""
+    there = ~np.isnan(values)
+    steps = np.arange(values.shape[1])
+    counts = there.sum(axis=1, keepdims=True)
+    middles = (there * steps).sum(axis=1, keepdims=True) / np.maximum(counts, 1)
+    return np.where(there, steps - middles, 0.0)
+
+
+def slope_terms(values: Float[np.ndarray, "row step"]) -> SlopeTerms:
+    """The sums of each completion's line; `values` is NaN where a completion has no step.
+
+    >>> slope_terms(np.array([[0.0, 2.0, 4.0], [1.0, 0.0, np.nan]])).slopes
+    array([ 2., -1.])
+    """
+    centred = centred_steps(values)
+    rise = (centred * np.nan_to_num(values)).sum(axis=1)
+    return SlopeTerms(rise, np.square(centred).sum(axis=1))
+
+
+def class_slopes(
+    terms: SlopeTerms,
+    is_positive: Bool[np.ndarray, " row"],
+    counts: Int[np.ndarray, "resample row"],
+) -> Float[np.ndarray, "resample slope"]:
+    """Slope of the positive class, of the negative class, and the first minus the second.
+
+    NaN where a resample holds no completion of two steps of a class.
+    """
+    found = np.full((len(counts), 3), np.nan)
+    for column, of_class in enumerate((is_positive, ~is_positive)):
+        drawn = counts[:, of_class]
+        spread = drawn @ terms.spread[of_class]
+        rise = drawn @ terms.rise[of_class]
+        np.divide(rise, spread, where=spread > 0, out=found[:, column])
+    found[:, 2] = found[:, 0] - found[:, 1]
+    return found
+
+
+def slope_estimates(
+    terms: SlopeTerms,
+    is_positive: Bool[np.ndarray, " row"],
+    counts: Int[np.ndarray, "resample row"],
+) -> tuple[Estimate, Estimate, Estimate]:
+    """The three of `class_slopes` with intervals, tested against 0."""
+    whole = class_slopes(terms, is_positive, np.ones((1, len(is_positive)), dtype=np.int64))[0]
+    resampled = class_slopes(terms, is_positive, counts)
+    positive, negative, difference = (
+        percentile_interval(float(estimate), drawn, is_tested=True)
+        for estimate, drawn in zip(whole, resampled.T, strict=True)
+    )
+    return positive, negative, difference
+
+
+PERMUTATION_COUNT = 499
+
+
+@dataclass(frozen=True)
+class ChangePoint:
+    """`step` is the first of the second part; `size` is its mean less that of the first part."""
+
+    step: int
+    size: float
+    p_value: float
+
+
+def change_point(
+    values: Float[np.ndarray, " step"], *, count: int = PERMUTATION_COUNT, seed: int = 0
+) -> ChangePoint | None:
+    """The best split of a series with its p-value; None for a single value or where all are one.
+
+    >>> change_point(np.array([0.0, 0.1, 0.0, 0.1, 5.0, 5.1, 5.0])).step
+    4
+    """
+    if len(values) < 2 or np.ptp(values) == 0:
+        return None
+    gains = _gains(values[None])[0]
+    step = int(gains.argmax()) + 1
+    random = np.random.default_rng(seed)
+    shuffled = random.permuted(np.broadcast_to(values, (count, len(values))), axis=1)
+    # Equal values give equal gains up to rounding.
+    as_good = (_gains(shuffled).max(axis=1) >= gains.max() * (1 - 1e-12)).sum()
+    size = float(values[step:].mean() - values[:step].mean())
+    return ChangePoint(step, size, (int(as_good) + 1) / (count + 1))
+
+
+def _gains(series: Float[np.ndarray, "series step"]) -> Float[np.ndarray, "series split"]:
+    """Squared error that each split takes away: `(sum of the first part)^2 n / (k (n - k))`.
+
+    Sums are of the values about their mean.
+    """
+    count = series.shape[1]
+    centred = series - series.mean(axis=1, keepdims=True)
+    sums = centred.cumsum(axis=1)[:, :-1]
+    first = np.arange(1, count)
+    return np.square(sums) * count / (first * (count - first))

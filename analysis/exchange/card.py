@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from axes.analysis.labelled_scores import read_scores
+from axes.analysis.projections import read_scores
 from axes.analysis.stats.auroc import auroc_interval
 from axes.warehouse.connection import Connection, rows
 

@@ -27,13 +27,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from axes.analysis.activations import Space, load_matrix
-from axes.analysis.blocks import blocks
+from axes.analysis.activations import Space, blocks, load_matrix
 from axes.warehouse.connection import Connection, query, rows
 from axes.warehouse.errors import CoverageError, RootError
-from axes.warehouse.layers import stored_layers
+from axes.warehouse.layers import Rows, stored_layers
 from axes.warehouse.progress import track
-from axes.warehouse.scratch import Rows
 
 FORMATS = ("safetensors", "npz", "parquet", "arrow", "datasets")
 _WITH_INDEX = ("safetensors", "npz")

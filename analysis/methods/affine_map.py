@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from axes.analysis.blocks import blocks
+from axes.analysis.activations import blocks
 from axes.warehouse.errors import AxisError
-from axes.warehouse.scratch import Rows
+from axes.warehouse.layers import Rows
 
 
 @dataclass(frozen=True)

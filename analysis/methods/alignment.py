@@ -12,17 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from axes.analysis.blocks import blocks, mean, take
+from axes.analysis.activations import blocks, mean, take
 from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.gradient import Shape, choose_epochs, train
-from axes.analysis.methods.low_rank import RankPath, rank_path
-from axes.analysis.methods.moments import cross_products
-from axes.analysis.methods.procrustes import ProcrustesFitter
-from axes.analysis.methods.ridge import LAMBDA_GRID, RidgePath, Spectrum
+from axes.analysis.methods.low_rank import ProcrustesFitter, RankPath, rank_path
+from axes.analysis.methods.ridge import LAMBDA_GRID, RidgePath, Spectrum, cross_products
 from axes.analysis.stats.auroc import Estimate, spread
 from axes.analysis.stats.splits import held_out_mask
 from axes.warehouse.errors import AlignmentError
-from axes.warehouse.scratch import Rows
+from axes.warehouse.layers import Rows
 
 METHODS = ("ridge", "procrustes", "reduced_rank", "cca", "gradient")
 LAMBDA_POLICIES = ("held_out", "gcv")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from axes.analysis.blocks import blocks, mean
-from axes.warehouse.scratch import Rows
+from axes.analysis.activations import blocks, mean
+from axes.warehouse.layers import Rows
 
 
 @dataclass(frozen=True)

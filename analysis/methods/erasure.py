@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from axes.analysis.blocks import mean, project
+from axes.analysis.activations import mean, project
 from axes.analysis.methods.covariance import shrunk_covariance
 from axes.analysis.methods.directions import difference_in_means, fit_direction
 from axes.analysis.methods.logistic import logistic_fitter
 from axes.analysis.stats.splits import grouped_folds
 from axes.warehouse.errors import LabelError
-from axes.warehouse.scratch import Rows
+from axes.warehouse.layers import Rows
 
 _FOLDS = 4
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float
 
-from axes.analysis.blocks import blocks, mean, take
+from axes.analysis.activations import blocks, mean, take
 from axes.analysis.methods.affine_map import Alignment, HiddenLayer
-from axes.warehouse.scratch import Rows
+from axes.warehouse.layers import Rows
 
 if TYPE_CHECKING:
     import torch

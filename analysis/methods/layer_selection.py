@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from axes.analysis.methods.nulls import fitted_scores
 from axes.analysis.stats.auroc import auroc
 from axes.analysis.stats.splits import grouped_folds
-from axes.warehouse.scratch import Rows
+from axes.warehouse.layers import Rows
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import scipy.optimize
 from jaxtyping import Bool, Float
 from scipy.special import expit
 
-from axes.analysis.blocks import blocks, mean
-from axes.warehouse.scratch import Rows
+from axes.analysis.activations import blocks, mean
+from axes.warehouse.layers import Rows
 
 PENALTY = 0.1
 

@@ -2,6 +2,10 @@
 
 Charts are Vega-Lite specifications with their rows beside them; the libraries that draw them are
 part of the file (vl-convert's bundle), and its content security policy forbids every request.
+
+What the page of a report holds, in order: parts, and the sections of each.
+
+Every figure of a report as files: the chart as SVG and PNG, its rows as CSV, its SQL.
 """
 
 from __future__ import annotations
@@ -22,10 +26,25 @@ import pyarrow as pa
 import vl_convert
 from markupsafe import Markup, escape
 
-from axes.analysis.report.charts.theme import PAGE
-from axes.analysis.report.contents import PARTS
-from axes.analysis.report.section import Answer, ask, study_definition, study_names
+from axes.analysis.report import tables
+from axes.analysis.report import tables as study_tables
+from axes.analysis.report.charts import (
+    areas,
+    cosines,
+    densities,
+    drift,
+    layer_areas,
+    layer_norms,
+    roc,
+    sensitivity,
+    singular_values,
+    thresholds,
+    trajectories,
+)
+from axes.analysis.report.charts.theme import PAGE, PAPER
+from axes.analysis.report.section import Answer, Section, ask, study_definition, study_names
 from axes.warehouse.connection import Connection
+from axes.warehouse.render import render
 
 # Run at the end of the bundle, where the libraries have these names.
 _SET_GLOBALLY = "window.vegaEmbed = vegaEmbed;"
@@ -193,3 +212,69 @@ def _embedded(value: Any) -> Markup:
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+PARTS: dict[str, tuple[Section, ...]] = {
+    "Results": (study_tables.STUDY, areas.SECTION, study_tables.CLAIMS, study_tables.WARNINGS),
+    "How well the classes are told": (
+        roc.SECTION,
+        densities.SECTION,
+        layer_areas.SECTION,
+        layer_norms.SECTION,
+        study_tables.BESIDE,
+        study_tables.ERASURE,
+    ),
+    "How far the models share it": (
+        cosines.SECTION,
+        study_tables.ALIGNMENTS,
+        singular_values.SECTION,
+        study_tables.DIAGNOSES,
+        sensitivity.SECTION,
+        thresholds.SECTION,
+    ),
+    "While the models speak": (trajectories.SECTION, drift.SECTION),
+    "Where the numbers come from": (
+        tables.DEFINITION,
+        tables.MODELS,
+        tables.PROMPT_SETS,
+        tables.COVERAGE,
+        tables.AXES,
+        tables.RUNS,
+        tables.LIBRARIES,
+        study_tables.PUBLISHED,
+    ),
+}
+
+
+# Pixels of the PNG for each of the SVG.
+_SCALE = 2.0
+
+
+def write_chart_files(connection: Connection, study_id: str, folder: Path) -> list[Path]:
+    """Write NAME.csv and NAME.sql of every section that has rows, NAME.svg and .png of charts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = study_names(connection, study_id)
+    written = []
+    for section in (section for sections in PARTS.values() for section in sections):
+        answer = ask(connection, section, names)
+        if not answer.table.num_rows:
+            continue
+        contents: dict[str, bytes] = {
+            "csv": render(answer.table, "csv"),
+            "sql": f"{answer.statement};\n".encode(),
+        }
+        if section.draw is not None:
+            spec = specification(answer)
+            spec["datasets"] = {"rows": answer.table.to_pylist()}
+            version = vega_lite_version()
+            contents["svg"] = vl_convert.vegalite_to_svg(
+                spec, vl_version=version, config=PAPER
+            ).encode()
+            contents["png"] = vl_convert.vegalite_to_png(
+                spec, vl_version=version, config=PAPER, scale=_SCALE
+            )
+        for suffix, content in contents.items():
+            path = folder / f"{section.name}.{suffix}"
+            path.write_bytes(content)
+            written.append(path)
+    return written

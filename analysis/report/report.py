@@ -8,7 +8,7 @@ from typing import Any
 import click
 import pyarrow as pa
 
-from axes.analysis.report import provenance_tables
+from axes.analysis.report import tables
 from axes.analysis.report import tables as study_tables
 from axes.analysis.report.section import ask, fill, latest_study, study_definition, study_names
 from axes.analysis.study.claims import claim_tables, verdicts
@@ -28,7 +28,7 @@ _TABLES = (
     study_tables.SINGULAR_VALUES,
     study_tables.ERASURE,
     study_tables.LAYER_PROFILE,
-    provenance_tables.RUNS,
+    tables.RUNS,
 )
 
 _MARKDOWN, _PAGE = (".md", ".markdown"), (".html", ".htm")
@@ -125,7 +125,7 @@ def write_report(
 
         write_page(connection, study_id, output, warnings=warnings_in_short(connection, study_id))
     if figures is not None:
-        from axes.analysis.report.chart_files import write_chart_files
+        from axes.analysis.report.page import write_chart_files
 
         write_chart_files(connection, study_id, figures)
     return output

@@ -3,6 +3,8 @@
 An AUROC alone says neither how sure it is, nor what it would be worth in use: beside it stand its
 bootstrap interval, the share caught at few false alarms, and how far calibrated probabilities are
 off. Two scorers are compared on the same rows. Groups (matched pairs) are what is independent.
+
+What stands beside an AUROC: how many are caught at few false alarms, and calibration.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 
 from axes.analysis.stats.auroc import Estimate, auroc_difference, auroc_interval
 from axes.analysis.stats.bootstrap import draw_counts, percentile_interval, resampled_auroc
-from axes.analysis.stats.metrics import cross_calibrated, expected_calibration_error, tpr_at_fpr
+from axes.analysis.stats.calibration import fit_calibration
+from axes.analysis.stats.splits import grouped_folds
 
 FALSE_POSITIVE_RATES = (0.01, 0.05)
 
@@ -68,3 +71,81 @@ def judge_difference(
             difference.estimate, resampled, is_tested=True
         ),
     }
+
+
+_BIN_COUNT = 10
+
+
+def tpr_at_fpr(
+    scores: Float[np.ndarray, " row"],
+    labels: Bool[np.ndarray, " row"],
+    counts: Int[np.ndarray, "resample row"],
+    limit: float,
+) -> Float[np.ndarray, " resample"]:
+    """The largest true-positive rate at a false-positive rate of at most `limit`, per resample.
+
+    Thresholds lie between distinct scores, without interpolation: the share of positive rows above
+    the (k + 1)-th highest negative one, `k` the greatest count with `k / n_neg <= limit`. NaN where
+    a resample lacks a class. Same figure as the macro `tpr_at_fpr`.
+    """
+    negatives, positives = np.flatnonzero(~labels), np.flatnonzero(labels)
+    if not len(negatives) or not len(positives):
+        return np.full(len(counts), np.nan)
+    negatives = negatives[np.argsort(-scores[negatives])]
+    positives = positives[np.argsort(-scores[positives])]
+    by_row = counts.T
+    false = np.cumsum(by_row[negatives], axis=0)
+    true = np.zeros((len(positives) + 1, len(counts)), dtype=np.int64)
+    np.cumsum(by_row[positives], axis=0, out=true[1:])
+    # The first negative row that would be one false alarm too many.
+    first = (false / np.maximum(false[-1], 1) <= limit).sum(axis=0)
+    ceiling = np.append(scores[negatives], -np.inf)[first]
+    above = np.searchsorted(-scores[positives], -ceiling, side="left")
+    caught = true[above, np.arange(len(counts))]
+    is_known = (true[-1] > 0) & (false[-1] > 0)
+    return np.divide(caught, true[-1], where=is_known, out=np.full(len(counts), np.nan))
+
+
+def expected_calibration_error(
+    probabilities: Float[np.ndarray, " row"], labels: Bool[np.ndarray, " row"]
+) -> float:
+    """Mean gap between probability and share of positives over ten bins of equal size.
+
+    Rows in the order of their probabilities, equal ones by the mean of their labels, are cut into
+    ten runs of (almost) the same length; the gap of a run counts by its length (Naeini et al. 2015;
+    bins of equal mass, Nixon et al. 2019).
+
+    >>> expected_calibration_error(np.array([0.25, 0.25, 0.25, 0.25]), np.arange(4) == 0)
+    0.0
+    """
+    _, at, sizes = np.unique(probabilities, return_inverse=True, return_counts=True)
+    # Rows of equal probability share their outcome, so that their order cannot matter.
+    share = (np.bincount(at, weights=labels) / sizes)[at]
+    order = np.argsort(at, kind="stable")
+    gaps = [
+        abs((probabilities[part] - share[part]).sum())
+        for part in np.array_split(order, min(_BIN_COUNT, len(labels)))
+    ]
+    return float(sum(gaps) / len(labels))
+
+
+def cross_calibrated(
+    scores: Float[np.ndarray, " row"],
+    labels: Bool[np.ndarray, " row"],
+    groups: Int[np.ndarray, " row"],
+    *,
+    method: str = "platt",
+    seed: int = 0,
+) -> Float[np.ndarray, " row"]:
+    """Calibrated probabilities, each from a calibration fitted on the other folds of groups."""
+    folds = grouped_folds(labels, groups, seed=seed)
+    result = np.empty(len(scores))
+    for fold in np.unique(folds):
+        seen = folds != fold
+        if np.ptp(scores[seen]) == 0:
+            # A score that is always the same, such as the length of equally long texts.
+            result[~seen] = labels[seen].mean()
+            continue
+        fitted = fit_calibration(scores[seen], labels[seen], method)
+        result[~seen] = fitted.probability(scores[~seen])
+    return result

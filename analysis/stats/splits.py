@@ -1,12 +1,29 @@
 """Rows to fit on and rows to judge on, parted before anything is centred or selected.
 
 scikit-learn and scipy are imported where they are used: a fit under a memory limit needs neither.
+
+Prompts that are nearly the same text, so that no copy of a judged prompt is fitted on.
+
+Two texts are near duplicates where their sets of character five-grams overlap by at least half
+(Jaccard; Broder 1997). Clusters are the connected components. The overlap is exact, not sketched:
+prompt sets are thousands of rows, and a missed copy is a leak.
+
+Pairs of a positive and a negative row that are alike in one number.
+
+Optimal matching without replacement: the total distance is least (Rosenbaum 1989), and no pair is
+farther apart than the caliper (0.2 standard deviations; Rosenbaum and Rubin 1985, Austin 2011).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.feature_extraction.text import CountVectorizer
 
 from axes.warehouse.errors import LabelError
 
@@ -105,3 +122,81 @@ def held_out_groups(
     if class_count == 2 and any(len(np.unique(part)) < class_count for part in parts):
         raise LabelError(_TOO_FEW)
     return drawn
+
+
+_SHINGLE = 5
+LEAST_OVERLAP = 0.5
+_BLOCK_ROWS = 512
+
+
+def near_duplicate_clusters(
+    texts: Sequence[str], *, least_overlap: float = LEAST_OVERLAP
+) -> Int[np.ndarray, " row"]:
+    """The cluster of every text, numbered in the order of their first texts.
+
+    Case and runs of white space make no difference.
+
+    >>> near_duplicate_clusters(["How do I bake bread?", "Why?", "How do I bake  bread"]).tolist()
+    [0, 1, 0]
+    """
+    counter = CountVectorizer(analyzer=_shingles, binary=True)
+    shingles = counter.fit_transform(texts).astype(np.int32)
+    sizes = np.asarray(shingles.sum(axis=1)).ravel()
+    ends: list[tuple[np.ndarray, np.ndarray]] = []
+    for start in range(0, len(texts), _BLOCK_ROWS):
+        shared = (shingles[start : start + _BLOCK_ROWS] @ shingles.T).tocoo()
+        rows = shared.row + start
+        union = sizes[rows] + sizes[shared.col] - shared.data
+        is_close = shared.data >= least_overlap * union
+        ends.append((rows[is_close], shared.col[is_close]))
+    one, other = (np.concatenate(side) for side in zip(*ends, strict=True))
+    graph = coo_array((np.ones(len(one)), (one, other)), shape=(len(texts), len(texts)))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def _shingles(text: str) -> set[str]:
+    plain = " ".join(text.lower().split())
+    return {plain[start : start + _SHINGLE] for start in range(max(len(plain) - _SHINGLE + 1, 1))}
+
+
+CALIPER = 0.2
+
+
+def match(
+    values: Float[np.ndarray, " row"],
+    is_positive: Bool[np.ndarray, " row"],
+    *,
+    caliper: float = CALIPER,
+) -> Int[np.ndarray, "pair 2"]:
+    """The matched rows, the positive one first; as many pairs as the caliper allows.
+
+    `caliper` is in standard deviations within classes.
+
+    >>> match(np.array([0.0, 5.0, 5.1, 9.0]), np.array([True, True, False, False])).tolist()
+    [[1, 2]]
+    """
+    positive, negative = np.flatnonzero(is_positive), np.flatnonzero(~is_positive)
+    if not len(positive) or not len(negative):
+        return np.empty((0, 2), dtype=np.int64)
+    reach = caliper * _within_deviation(values[positive], values[negative])
+    distances = np.abs(values[positive][:, None] - values[negative])
+    # Farther than all allowed distances together, so that the most pairs come first.
+    too_far = (reach + 1) * (min(len(positive), len(negative)) + 1)
+    first, second = linear_sum_assignment(np.where(distances <= reach, distances, too_far))
+    near = distances[first, second] <= reach
+    return np.stack([positive[first[near]], negative[second[near]]], axis=1)
+
+
+def standardised_difference(
+    values: Float[np.ndarray, " row"], is_positive: Bool[np.ndarray, " row"]
+) -> float:
+    """Mean of the positive rows less that of the others, in standard deviations within classes."""
+    positive, negative = values[is_positive], values[~is_positive]
+    width = _within_deviation(positive, negative)
+    return float((positive.mean() - negative.mean()) / width) if width > 0 else 0.0
+
+
+def _within_deviation(
+    positive: Float[np.ndarray, " row"], negative: Float[np.ndarray, " row"]
+) -> float:
+    return float(np.sqrt((positive.var() + negative.var()) / 2))

@@ -23,8 +23,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from axes.analysis.activations import Matrix, Space, find_space, load_matrix, require_classes
-from axes.analysis.blocks import blocks, mean
+from axes.analysis.activations import (
+    Matrix,
+    Space,
+    blocks,
+    find_space,
+    load_matrix,
+    mean,
+    require_classes,
+)
 from axes.analysis.methods.directions import Direction, difference_in_means, unit
 from axes.analysis.methods.nulls import shuffled_labellings
 from axes.analysis.registry import Axis, StoredAlignment, make_axis, read_alignment, write_axes

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from axes.analysis.labelled_scores import LabelledScores, read_scores
+from axes.analysis.projections import LabelledScores, read_scores
 from axes.analysis.stats.calibration import BALANCED_ACCURACY, Calibration, fit_calibration
 from axes.analysis.stats.splits import held_out_groups
 from axes.warehouse.connection import Connection, rows

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from axes.analysis.blocks import project
+from axes.analysis.activations import project
 from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.directions import difference_in_means
 from axes.analysis.stats.auroc import Estimate, auroc_interval
-from axes.warehouse.scratch import Rows
+from axes.warehouse.layers import Rows
 
 
 @dataclass(frozen=True)

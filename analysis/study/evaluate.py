@@ -8,8 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from axes.analysis.activations import Matrix
-from axes.analysis.blocks import project
+from axes.analysis.activations import Matrix, project
 from axes.analysis.methods.nulls import random_directions, shuffled_alignments
 from axes.analysis.registry import Axis
 from axes.analysis.stats.auroc import Estimate, spread
@@ -17,12 +16,16 @@ from axes.analysis.stats.baselines import bag_of_words_scores, bag_of_words_tran
 from axes.analysis.stats.evaluate import judge, judge_difference
 from axes.analysis.stats.multiple_testing import adjusted
 from axes.analysis.study.definition import Fitted, Member, StudyDefinition
-from axes.analysis.study.direction_figures import erasure_rows, nested_rows, shuffled_label_rows
-from axes.analysis.study.figures import figure_row, figure_rows
+from axes.analysis.study.figures import Figures, Steps, figure_row, figure_rows
 from axes.analysis.study.fit import paired, projected
-from axes.analysis.study.held_out_axes import held_out_scores
-from axes.analysis.study.stability import shared_rows, universal_rows
-from axes.analysis.study.steps import Figures, Steps
+from axes.analysis.study.stability import (
+    erasure_rows,
+    held_out_scores,
+    nested_rows,
+    shared_rows,
+    shuffled_label_rows,
+    universal_rows,
+)
 
 
 def evaluate(

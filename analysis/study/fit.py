@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from axes.analysis import blocks
+from axes.analysis import activations
 from axes.analysis.activations import Matrix, Space, load_matrix, require_classes
 from axes.analysis.methods.alignment import fit_alignment, identity_alignment
 from axes.analysis.methods.directions import Direction, fit_direction, unit
@@ -80,7 +80,9 @@ def fit_native(
                     )
                 counts = known[matrix.row_set_hash]
                 if counts.get(axis.axis_id) != len(matrix.prompt_ids):
-                    scored[name].append(Scored(axis, layer, blocks.project(matrix.x, axis.vector)))
+                    scored[name].append(
+                        Scored(axis, layer, activations.project(matrix.x, axis.vector))
+                    )
                     prompt_ids[name] = matrix.prompt_ids
             advance(1)
     write_axes(root, connection, run, axes)
@@ -278,7 +280,7 @@ def project(
                 if counts.get(axis.axis_id) != len(matrix.prompt_ids)
             ]
             scored = [
-                Scored(axis, layer, blocks.project(matrix.x, axis.vector))
+                Scored(axis, layer, activations.project(matrix.x, axis.vector))
                 if axis is own.native
                 else Scored(axis, layer, projected(matrix, own, axis), alignment_id)
                 for axis in pending

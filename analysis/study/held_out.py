@@ -2,11 +2,19 @@
 
 In-sample figures stand only beside held-out ones and say what they are. Prompts that are nearly the
 same text, or of one pair, are never parted.
+
+Fit on one source of prompts, judge on another: does a direction tell the classes or the sources?
+
+In most sets a source brings one class only, so a direction may tell sources apart and look as if it
+told classes. A contrast is the smallest thing that a direction can be fitted on: a source of both
+classes by itself, or a source of positive prompts with one of negative prompts. Every contrast is
+judged on every other, out of fold: no prompt, and nothing of its group, is in the fit that scores
+it, so that cells on the diagonal, or that share a source, are held out too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +29,18 @@ from axes.analysis.stats.auroc import Estimate, auroc_difference, auroc_interval
 from axes.analysis.stats.baselines import bag_of_words_fits, bag_of_words_scores
 from axes.analysis.stats.evaluate import judge, judge_difference
 from axes.analysis.stats.multiple_testing import adjusted
-from axes.analysis.stats.near_duplicates import LEAST_OVERLAP, near_duplicate_clusters
-from axes.analysis.stats.splits import joined_groups
+from axes.analysis.stats.splits import (
+    LEAST_OVERLAP,
+    grouped_folds,
+    joined_groups,
+    near_duplicate_clusters,
+)
 from axes.analysis.study.figures import write_figures
-from axes.analysis.study.source_transfer import Fit, source_contrasts, source_matrix
 from axes.warehouse.connection import Connection, rows
+from axes.warehouse.errors import LabelError
+from axes.warehouse.layers import Rows
 from axes.warehouse.progress import track
 from axes.warehouse.runs import record_run
-from axes.warehouse.scratch import Rows
 from axes.warehouse.writer import content_key, data_file
 
 # Raised whenever the figures of an unchanged definition would change.
@@ -254,3 +266,99 @@ def _counts(labels: Bool[np.ndarray, " row"]) -> dict[str, int]:
 
 def _row(scorer: str, metric: str, estimate: Estimate) -> dict[str, Any]:
     return {"scorer": scorer, "metric": metric, **asdict(estimate)}
+
+
+LEAST_ROWS = 20
+
+Fit = Callable[[Bool[np.ndarray, "fit row"]], Float[np.ndarray, "fit row"]]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Rows of one source, or of a positive and a negative one (`positive | negative`)."""
+
+    name: str
+    is_member: Bool[np.ndarray, " row"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """AUROC on the contrast `judged_on` of the direction fitted on `fitted_on`, held out."""
+
+    fitted_on: str
+    judged_on: str
+    auroc: Estimate
+    positive_count: int
+    negative_count: int
+
+
+def source_contrasts(
+    sources: Sequence[str | None], labels: Bool[np.ndarray, " row"], *, least: int = LEAST_ROWS
+) -> list[Contrast]:
+    """All contrasts of a set; a class of a source with fewer than `least` rows is left out.
+
+    >>> found = source_contrasts(["a", "a", "b", "c"], np.array([1, 0, 1, 0], bool), least=1)
+    >>> [contrast.name for contrast in found]
+    ['a', 'b | c']
+    """
+    names = np.array([source or "" for source in sources], dtype=object)
+    counts = {
+        name: (int((labels & (names == name)).sum()), int((~labels & (names == name)).sum()))
+        for name in sorted(set(names))
+    }
+    both = [name for name, found in counts.items() if min(found) >= least]
+    positive = [name for name, (count, _) in counts.items() if count >= least and name not in both]
+    negative = [name for name, (_, count) in counts.items() if count >= least and name not in both]
+    return [Contrast(name, names == name) for name in both] + [
+        Contrast(f"{one} | {other}", ((names == one) & labels) | ((names == other) & ~labels))
+        for one in positive
+        for other in negative
+    ]
+
+
+def source_matrix(
+    fit: Fit,
+    labels: Bool[np.ndarray, " row"],
+    groups: Int[np.ndarray, " row"],
+    contrasts: Sequence[Contrast],
+    *,
+    seed: int = 0,
+) -> list[Cell]:
+    """Every contrast judged on every contrast by what `fit` makes of it, with DeLong's interval.
+
+    `fit` gets masks of rows to fit on, one a row, and gives every row's score by each fit. Raises
+    `LabelError` where a contrast lies in so few groups that a fold takes a class of it away.
+    """
+    if not contrasts:
+        raise LabelError(
+            f"no source, and no pair of sources, brings {LEAST_ROWS} prompts of each class"
+        )
+    folds = grouped_folds(labels, groups, seed=seed)
+    names = np.unique(folds)
+    seen = np.stack(
+        [contrast.is_member & (folds != name) for contrast in contrasts for name in names]
+    )
+    if not ((seen & labels).any(axis=1) & (seen & ~labels).any(axis=1)).all():
+        raise LabelError("a source lies in too few groups to be held out: use larger sources")
+    by_contrast = fit(seen).reshape(len(contrasts), len(names), len(labels))
+    held_out = by_contrast[:, np.searchsorted(names, folds), np.arange(len(labels))]
+    return [
+        _cell(fitted_on, judged_on, row, labels, groups)
+        for fitted_on, row in zip(contrasts, held_out, strict=True)
+        for judged_on in contrasts
+    ]
+
+
+def _cell(
+    fitted_on: Contrast,
+    judged_on: Contrast,
+    scores: Float[np.ndarray, " row"],
+    labels: Bool[np.ndarray, " row"],
+    groups: Int[np.ndarray, " row"],
+) -> Cell:
+    rows = judged_on.is_member
+    area = auroc_interval(scores[rows], labels[rows], groups=groups[rows])
+    positive_count = int(labels[rows].sum())
+    return Cell(
+        fitted_on.name, judged_on.name, area, positive_count, int(rows.sum()) - positive_count
+    )

@@ -15,13 +15,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from axes.analysis.drift.token_projections import project_tokens
+from axes.analysis.drift.trajectories import project_tokens
+from axes.analysis.study.claims import PUBLISHED, write_published
 from axes.analysis.study.definition import Member, StudyDefinition, read_member
 from axes.analysis.study.evaluate import evaluate
-from axes.analysis.study.figures import write_figures
+from axes.analysis.study.figures import STEP_VERSION, Steps, write_figures
 from axes.analysis.study.fit import METHOD_VERSION, align, fit_axes, project
-from axes.analysis.study.published import PUBLISHED, write_published
-from axes.analysis.study.steps import STEP_VERSION, Steps
 from axes.warehouse.connection import Connection, connect, rows
 from axes.warehouse.errors import AxesError
 from axes.warehouse.progress import track

@@ -4,7 +4,12 @@ Every model in turn as the reference, lambda over six decades about each model's
 number of alignment rows, and which prompts the directions are fitted on (a random half of the
 pairs, judged on the other half). Only numbers are stored, in `variations`. The activations of a
 layer are read once, and all lambdas and references share a model's eigendecomposition
-(`axes.analysis.study.ridge_path`), so that a variation costs a few products.
+(`axes.analysis.study.sensitivity`), so that a variation costs a few products.
+
+A model's ridge alignments into any reference at any lambda, for what a study needs of them.
+
+A study carries a direction over and pulls an axis back; a `RidgePath` gives both for every lambda
+without forming weights, and the model's rows are decomposed once for all references.
 """
 
 from __future__ import annotations
@@ -18,9 +23,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from axes.analysis.blocks import blocks
+from axes.analysis.activations import blocks
+from axes.analysis.methods.alignment import parts_of_rows
 from axes.analysis.methods.directions import fit_direction, unit
-from axes.analysis.methods.ridge import RidgePath
+from axes.analysis.methods.ridge import LAMBDA_GRID, Mask, RidgePath, Spectrum
 from axes.analysis.methods.universal import universal_axis
 from axes.analysis.stats.auroc import auroc
 from axes.analysis.stats.splits import held_out_groups
@@ -30,9 +36,9 @@ from axes.analysis.study.definition import (
     StudyDefinition,
     read_member,
 )
-from axes.analysis.study.ridge_path import RidgePaths
 from axes.warehouse.connection import Connection, connect, rows
 from axes.warehouse.errors import CoverageError, DefinitionError
+from axes.warehouse.layers import Rows
 from axes.warehouse.progress import track
 from axes.warehouse.runs import record_run
 from axes.warehouse.writer import content_key, data_file, rows_table, write_rows
@@ -295,3 +301,44 @@ def _row(member: Member, one: Map, figure: str, estimate: float, **columns: Any)
         "estimate": estimate,
         **columns,
     }
+
+
+class RidgePaths:
+    """The paths of one model's first alignment rows, and the lambda of each.
+
+    The lambda is chosen as `fit_alignment` chooses it, unless it is given.
+    """
+
+    def __init__(
+        self,
+        x: Rows,
+        row_count: int | None = None,
+        *,
+        ridge_lambda: float | None = None,
+        lambda_policy: str = "held_out",
+        seed: int = 0,
+    ) -> None:
+        self._x, self._ridge_lambda, self._policy = x, ridge_lambda, lambda_policy
+        count = len(x) if row_count is None else row_count
+        self._parts = {
+            name: np.concatenate([part, np.zeros(len(x) - count, dtype=bool)])
+            for name, part in parts_of_rows(count, seed=seed).items()
+        }
+        self._spectra: dict[str, Spectrum] = {}
+
+    def path(self, y: Rows) -> tuple[RidgePath, float]:
+        """The path into the space of `y`, whose rows are paired with `x`, and its lambda."""
+        chosen = self._ridge_lambda
+        if chosen is None:
+            if self._policy == "gcv":
+                errors = self._path(y, "seen").cross_validated_errors()
+            else:
+                held_out: Mask = self._parts["held_out"]
+                errors = self._path(y, "fitted").held_out_errors(self._x, y, held_out)
+            chosen = LAMBDA_GRID[int(np.argmin(errors))]
+        return self._path(y, "all"), chosen
+
+    def _path(self, y: Rows, part: str) -> RidgePath:
+        path = RidgePath.of_rows(self._x, y, self._parts[part], self._spectra.get(part))
+        self._spectra[part] = path.spectrum
+        return path

@@ -1,25 +1,45 @@
-"""Figures of a study's shared axis: what each model puts in, its nulls, and how firm it is."""
+"""Figures of a study's shared axis: what each model puts in, its nulls, and how firm it is.
+
+Figures of one model's own direction: its null, its choice of layer, and its erasure.
+
+The universal axis on prompts that no direction behind it was fitted on.
+
+A universal axis is made of directions, and each of them was fitted on the labelled prompts: judged
+on those it is in sample, whichever model is left out. Here the whole chain from the labels on
+(directions, carrying over, decomposition) is made anew without each fold, and the fold is judged on
+the axis made without it. Alignments are fitted on other prompts, without labels, and stay.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
-from axes.analysis.activations import Matrix
-from axes.analysis.methods.nulls import draw_count
-from axes.analysis.methods.universal import singular_value_gap, universal_axis
-from axes.analysis.methods.universal_nulls import (
+from axes.analysis.activations import Matrix, project
+from axes.analysis.methods.affine_map import Alignment
+from axes.analysis.methods.directions import fit_direction, unit
+from axes.analysis.methods.erasure import can_judge_erasure, erasure_scores
+from axes.analysis.methods.layer_selection import select_layers
+from axes.analysis.methods.nulls import (
     Mapped,
     bootstrap_angles,
+    draw_count,
     random_singular_values,
+    shuffled_labels,
     shuffled_singular_values,
 )
+from axes.analysis.methods.universal import singular_value_gap, universal_axis
 from axes.analysis.registry import Axis
-from axes.analysis.stats.auroc import Estimate, spread
+from axes.analysis.stats.auroc import Estimate, auroc_interval, spread
+from axes.analysis.stats.evaluate import judge
+from axes.analysis.stats.splits import grouped_folds
 from axes.analysis.study.definition import Fitted, Member, StudyDefinition
-from axes.analysis.study.figures import figure_row
-from axes.analysis.study.steps import Figures, Steps
+from axes.analysis.study.figures import Figures, Steps, figure_row, figure_rows
+from axes.warehouse.layers import Rows
 
 
 def universal_rows(
@@ -131,3 +151,138 @@ def _shared_figures(
     middle, low, high = map(float, np.quantile(angles, [0.5, 0.025, 0.975]))
     found.append(("universal", "bootstrap_angle", None, Estimate(middle, low, high)))
     return found
+
+
+def shuffled_label_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:
+    """The native direction refitted on shuffled labels, in sample and out of fold."""
+    prompt_set, seed, method = definition.prompts, definition.seed, definition.direction
+    matrix = member.labelled[prompt_set]
+
+    def compute() -> Figures:
+        null = shuffled_labels(
+            matrix.x,
+            matrix.labels,
+            matrix.groups,
+            method=method,
+            count=draw_count(method),
+            seed=seed,
+        )
+        where: dict[str, Any] = {
+            "member": member,
+            "prompt_set": prompt_set,
+            "labels": matrix.labels,
+        }
+        in_sample = {"shuffled_labels": {"auroc": spread(null.in_sample)}}
+        held_out = {"shuffled_labels_cross_validated": {"auroc": spread(null.held_out)}}
+        return [
+            *figure_rows(in_sample, is_in_sample=True, **where),
+            *figure_rows(held_out, is_in_sample=False, **where),
+        ]
+
+    inputs = [member.place, prompt_set, matrix.grouped_hash, method, seed]
+    return steps.figures("shuffled labels", inputs, compute, member=member, prompt_set=prompt_set)
+
+
+def nested_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:
+    """The native direction where the choice of its layer has not seen a row either."""
+    if not member.layers:
+        return []
+    prompt_set, seed, method = definition.prompts, definition.seed, definition.direction
+    matrix = member.labelled[prompt_set]
+
+    def compute() -> Figures:
+        layers = (layer.read() for layer in member.layers)
+        found = select_layers(layers, matrix.labels, matrix.groups, method=method, seed=seed)
+        return figure_rows(
+            {"native_nested": judge(found.nested, matrix.labels, matrix.groups, seed=seed)},
+            member=member,
+            prompt_set=prompt_set,
+            labels=matrix.labels,
+            is_in_sample=False,
+        )
+
+    inputs = [member.place, prompt_set, matrix.grouped_hash, method, seed]
+    return steps.figures("nested", inputs, compute, member=member, prompt_set=prompt_set)
+
+
+def erasure_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:
+    """What a fresh linear probe finds before and after the concept is erased.
+
+    Left out where a class lies in too few groups for the folds.
+    """
+    prompt_set, seed = definition.prompts, definition.seed
+    matrix = member.labelled[prompt_set]
+    if not can_judge_erasure(matrix.labels, matrix.groups):
+        return []
+
+    def compute() -> Figures:
+        found = erasure_scores(
+            matrix.x, matrix.labels, matrix.groups, method=definition.direction, seed=seed
+        )
+        judged = {
+            f"probe_{state}": {"auroc": auroc_interval(scores, matrix.labels, groups=matrix.groups)}
+            for state, scores in vars(found).items()
+        }
+        return figure_rows(
+            judged,
+            member=member,
+            prompt_set=prompt_set,
+            labels=matrix.labels,
+            is_in_sample=False,
+        )
+
+    inputs = [member.place, prompt_set, matrix.grouped_hash, definition.direction, seed]
+    return steps.figures("erasure", inputs, compute, member=member, prompt_set=prompt_set)
+
+
+@dataclass(frozen=True)
+class HeldOutScores:
+    """One row a model: out-of-fold scores on its own direction and on the shared axes.
+
+    `leave_one_out` is None in a group of one model.
+    """
+
+    native: Float[np.ndarray, "model row"]
+    universal: Float[np.ndarray, "model row"]
+    leave_one_out: Float[np.ndarray, "model row"] | None
+
+
+def held_out_scores(
+    matrices: Sequence[Rows],
+    alignments: Sequence[Alignment],
+    labels: Bool[np.ndarray, " row"],
+    groups: Int[np.ndarray, " row"],
+    *,
+    method: str = "mean_diff",
+    shared: str = "svd",
+    seed: int = 0,
+) -> HeldOutScores:
+    """Out-of-fold projections of every model's rows, five folds of whole groups.
+
+    `method` is that of the directions, `shared` that of the axis made of them.
+
+    All matrices hold the same prompts in the same order. Each fold is projected about the middle of
+    its training classes, so that folds compare.
+    """
+    folds = grouped_folds(labels, groups, seed=seed)
+    shape = (3, len(matrices), len(labels))
+    scores = np.zeros(shape)
+    for fold in np.unique(folds):
+        seen = folds != fold
+        natives = [fit_direction(method, x, labels, groups, seen).vector for x in matrices]
+        aligned = np.stack(
+            [
+                unit(alignment.carry(native)).vector
+                for alignment, native in zip(alignments, natives, strict=True)
+            ]
+        )
+        axis = universal_axis(aligned, shared).vector
+        for index, (x, alignment) in enumerate(zip(matrices, alignments, strict=True)):
+            projected = [project(x, natives[index]), alignment.project(x, axis)]
+            if len(matrices) > 1:
+                others = universal_axis(np.delete(aligned, index, axis=0), shared).vector
+                projected.append(alignment.project(x, others))
+            for kind, along in enumerate(projected):
+                middle = (along[labels & seen].mean() + along[~labels & seen].mean()) / 2
+                scores[kind, index, ~seen] = along[~seen] - middle
+    return HeldOutScores(scores[0], scores[1], scores[2] if len(matrices) > 1 else None)

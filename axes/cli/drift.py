@@ -1,20 +1,40 @@
-"""`axes drift`: parse, analyse every model asked for, print."""
+"""`axes drift`: parse, analyse every model asked for, print.
+
+`axes monitor`: parse, let the model speak, show each token as it comes.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from axes.cli.names import MODEL, PROMPT_SET
-from axes.cli.options import format_option, memory_limit_option, root_option
+from axes.cli.options import (
+    FORMATS,
+    MODEL,
+    PROMPT_SET,
+    format_option,
+    is_typed,
+    loading_options,
+    memory_limit_option,
+    model_spec,
+    root_option,
+)
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from axes.analysis.stats.calibration import Calibration
+    from axes.ingest.generation.monitor import Monitor, Reading
+    from axes.ingest.models.load import LoadedModel
+    from axes.warehouse.axes import Probe, Readout
     from axes.warehouse.connection import Connection
-    from axes.warehouse.readouts import Readout
 
 _TABLE = """
 select
@@ -108,19 +128,17 @@ def drift(
     axes drift --axis 31011258 --model smollm2-135m --labeler refusal_substring --event refusal
     axes sql "from v_drift_curve where curve = 'running_auroc' order by model, step"
     """
-    from axes.analysis.drift.drift import DriftDefinition, run_drift
-    from axes.analysis.drift.drift_verdict import verdict
-    from axes.analysis.drift.token_projections import project_completions
+    from axes.analysis.drift.drift import DriftDefinition, run_drift, verdict
     from axes.analysis.drift.trajectories import (
         Selection,
+        project_completions,
         read_trajectories,
         write_cross_completions,
     )
     from axes.ingest.models.registry import known_as
-    from axes.warehouse.axes import find_axis
+    from axes.warehouse.axes import find_axis, find_readout, traced_models
     from axes.warehouse.connection import connect, query
     from axes.warehouse.errors import CoverageError, LabelError
-    from axes.warehouse.readouts import find_readout, traced_models
     from axes.warehouse.render import show
 
     connection = connect(root, memory_limit=memory_limit)
@@ -189,3 +207,217 @@ def _threshold(connection: Connection, readout: Readout, method: str) -> float |
             raise
         click.echo(f"no crossings of a threshold: {error}", err=True)
         return None
+
+
+_JSONL = "jsonl"
+
+
+@click.command()
+@loading_options
+@click.option("--axis", required=True, help="An axis: id, start of an id, or name.")
+@click.option("--layer", type=int, help="Default: where the model's prompts are projected.")
+@click.argument("prompt")
+@click.option(
+    "--template",
+    type=click.Choice(("raw", "chat")),
+    default="raw",
+    show_default=True,
+    help="The prompt's text alone, or in the model's chat template.",
+)
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option(
+    "--temperature", type=click.FloatRange(min=0.0), default=0.0, help="0 is greedy (default)."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampling.")
+@click.option(
+    "--calibration",
+    default="platt",
+    show_default=True,
+    help="Which calibration of the axis (axes calibrate) gives the probability.",
+)
+@click.option(
+    "--stop-above",
+    type=click.FloatRange(0.0, 1.0),
+    metavar="P",
+    help="Stop when the calibrated probability of the last five tokens reaches this.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the tokens here.")
+@root_option
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice((*FORMATS, _JSONL)),
+    default="table",
+    envvar="AXES_FORMAT",
+    show_default=True,
+    show_envvar=True,
+    help="How tokens are printed; jsonl prints each as it comes.",
+)
+def monitor(
+    model: str,
+    axis: str,
+    layer: int | None,
+    prompt: str,
+    template: str,
+    calibration: str,
+    stop_above: float | None,
+    output: Path | None,
+    root: Path,
+    output_format: str,
+    **options: Any,
+) -> None:
+    """Let MODEL answer PROMPT and show the projection on an axis of every token, live.
+
+    The answer is coloured on stderr from blue (low) to red (high); NO_COLOR turns that off. The
+    tokens follow on stdout. Nothing is stored: `axes ingest traces` does that.
+
+    \b
+    axes monitor smollm2-135m --axis universal/demo/18/demo_safety/lambda-held_out "Name a river."
+    axes monitor qwen2.5-7b --axis 31011258 "Tell me more." --stop-above 0.9 --format jsonl
+    """
+    import pyarrow as pa
+    from rich.console import Console
+
+    from axes.ingest.generation.monitor import Monitor
+    from axes.ingest.jobs import open_job
+    from axes.warehouse.render import show
+
+    spec = model_spec(model, options)
+    job = open_job(root, spec, options.pop("device"), options.pop("dtype"))
+    probe = _probe(root, axis, spec.name, job.identity.model_id, layer)
+    calibrated = _calibration(root, probe.axis_id, job.identity.model_id, calibration, stop_above)
+    loaded = job.load()
+    console = Console(stderr=True, highlight=False)
+    share = _shares(root, probe.axis_id, job.identity.model_id)
+    is_streamed = output_format == _JSONL and output is None
+    described: list[dict[str, Any]] = []
+
+    def tell(reading: Reading) -> None:
+        text = str(loaded.tokenizer.decode([reading.token_id]))
+        described.append({"step": reading.step, "token": text, **asdict(reading)})
+        del described[-1]["row"]
+        if is_streamed:
+            click.echo(json.dumps(described[-1]))
+        else:
+            _paint(console, text, share(reading))
+
+    watched = Monitor.of(
+        loaded,
+        probe,
+        probability=None if calibrated is None else calibrated.probability,
+        stop_above=stop_above,
+        on_reading=tell,
+    )
+    _speak(loaded, watched, prompt, template, **options)
+    if not is_streamed:
+        console.print()
+    if stop_above is not None:
+        passed = [row["step"] for row in described if (row["probability"] or 0.0) >= stop_above]
+        told = f"stopped after step {passed[0]}" if passed else "not reached"
+        click.echo(f"probability {stop_above:g}: {told}", err=True)
+    if output_format == _JSONL and output is not None:
+        output.write_text("".join(json.dumps(row) + "\n" for row in described))
+    elif not is_streamed:
+        show(pa.Table.from_pylist(described), output_format, output)
+
+
+def _probe(root: Path, axis: str, model: str, model_id: str, layer: int | None) -> Probe:
+    """The axis at one layer of the model; raises `AxisError` where that could be several."""
+    from axes.warehouse.axes import read_probes
+    from axes.warehouse.errors import AxisError
+
+    layers = None if layer is None else [layer]
+    probes = read_probes(root, [axis], model=model, model_id=model_id, layers=layers)
+    if len(probes) > 1:
+        at = ", ".join(str(probe.layer) for probe in probes)
+        raise AxisError(f"{model} has alignments for {axis} at layers {at}: say --layer")
+    return probes[0]
+
+
+def _speak(
+    loaded: LoadedModel,
+    watched: Monitor,
+    prompt: str,
+    template: str,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+) -> None:
+    import torch
+    from transformers import GenerationConfig
+
+    from axes.ingest.forward.templates import Template, pad_id, render
+    from axes.ingest.generation.generate import Sampling, end_ids
+
+    (rendered,) = render(loaded.tokenizer, [prompt], Template(template), loaded.spec.name)
+    tokens = torch.tensor([rendered.token_ids], device=loaded.device)
+    ends = {"eos_token_id": end_ids(loaded, Sampling()), "pad_token_id": pad_id(loaded.tokenizer)}
+    # The checkpoint's own sampling defaults must not slip in.
+    loaded.model.generation_config = GenerationConfig(**ends)
+    drawing = {"temperature": temperature, "top_k": 0} if temperature > 0 else {}
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=temperature > 0, **ends, **drawing
+    )
+    torch.manual_seed(seed)
+    model: Any = loaded.model
+    with watched.watching(), torch.inference_mode():
+        sequences = model.generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            generation_config=config,
+            stopping_criteria=[watched],
+        )
+    watched.finish(sequences)
+
+
+def _calibration(
+    root: Path, axis_id: str, model_id: str, method: str, stop_above: float | None
+) -> Calibration | None:
+    """The stored calibration; None, and said so, where nothing depends on it."""
+    from axes.analysis.study.calibrate import stored_calibration
+    from axes.warehouse.connection import connect_tables
+    from axes.warehouse.errors import CalibrationError
+
+    try:
+        connection = connect_tables(root, "calibrations", "runs")
+        return stored_calibration(connection, axis_id, model_id, method)
+    except CalibrationError as error:
+        if stop_above is not None or is_typed("calibration"):
+            raise
+        click.echo(f"projections only: {error}", err=True)
+        return None
+
+
+def _shares(root: Path, axis_id: str, model_id: str) -> Callable[[Reading], float | None]:
+    """Where a reading lies, 0 to 1: its probability, else among the model's projected prompts."""
+    from axes.warehouse.connection import connect_tables, rows
+
+    scale = rows(
+        connect_tables(root, "projections"),
+        "select avg(projection) as centre, stddev_pop(projection) as width from projections "
+        "where axis_id = ? and model_id = ?",
+        [axis_id, model_id],
+    )[0]
+
+    def share(reading: Reading) -> float | None:
+        if reading.probability is not None or reading.smoothed is None:
+            return reading.probability
+        if not scale["width"]:
+            return None
+        place = 0.5 + (reading.smoothed - scale["centre"]) / (4 * scale["width"])
+        return min(max(place, 0.0), 1.0)
+
+    return share
+
+
+def _paint(console: Console, text: str, share: float | None) -> None:
+    """One token in its colour, from blue over grey to red; without a share as it is."""
+    from rich.style import Style
+    from rich.text import Text
+
+    style = Style()
+    if share is not None:
+        red, blue = round(255 * min(2 * share, 1.0)), round(255 * min(2 - 2 * share, 1.0))
+        style = Style(color=f"rgb({red},{min(red, blue)},{blue})")
+    console.print(Text(text, style=style), end="", soft_wrap=True)

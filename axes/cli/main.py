@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from axes.warehouse import json_log, settings
+from axes.warehouse import progress, settings
 from axes.warehouse.errors import AxesError
 
 # Command -> (module, attribute, one line for --help); modules are imported on use, so that
 # `axes --help` imports neither torch nor DuckDB.
 _COMMANDS = {
     "study": ("axes.cli.study", "study", "The whole chain: ingest, fit, align, evaluate."),
-    "fit": ("axes.cli.fit_commands", "fit", "Fit one model's directions on a labelled prompt set."),
+    "fit": ("axes.cli.study", "fit", "Fit one model's directions on a labelled prompt set."),
     "evaluate": (
         "axes.cli.evaluate",
         "evaluate",
@@ -32,7 +32,7 @@ _COMMANDS = {
         "transfer",
         "Does a threshold hold on another model?",
     ),
-    "score": ("axes.cli.scoring_commands", "score", "Project stored activations on an axis."),
+    "score": ("axes.cli.evaluate", "score", "Project stored activations on an axis."),
     "drift": (
         "axes.cli.drift",
         "drift",
@@ -51,23 +51,23 @@ _COMMANDS = {
         "Register directions of another tool as axes.",
     ),
     "report": (
-        "axes.cli.fit_commands",
+        "axes.cli.study",
         "report_command",
         "Write a study's tables and charts as one HTML file.",
     ),
     "diagnose": (
-        "axes.cli.diagnose_commands",
+        "axes.cli.study",
         "diagnose",
         "Why the universal axis ranks a study's prompts as it does.",
     ),
     "ingest": ("axes.cli.ingest", "ingest", "Run models and store activations or traces."),
     "activations": (
-        "axes.cli.activation_commands",
+        "axes.cli.exchange",
         "activations",
         "Activations to files for other tools, and from them.",
     ),
     "import-activations": (
-        "axes.cli.activation_commands",
+        "axes.cli.exchange",
         "import_activations_command",
         "The same as axes activations import.",
     ),
@@ -77,15 +77,15 @@ _COMMANDS = {
         "Steer a model along axes, and judge what it does.",
     ),
     "monitor": (
-        "axes.cli.monitor_commands",
+        "axes.cli.drift",
         "monitor",
         "Show the projection while a model speaks.",
     ),
     "label": ("axes.cli.label", "label", "Label completions: phrases, classifier, judge."),
-    "models": ("axes.cli.model_commands", "models", "List, show and fetch models."),
-    "prompts": ("axes.cli.prompt_commands", "prompts", "Import and list prompt sets."),
+    "models": ("axes.cli.ingest", "models", "List, show and fetch models."),
+    "prompts": ("axes.cli.ingest", "prompts", "Import and list prompt sets."),
     "explore": (
-        "axes.cli.explore_commands",
+        "axes.cli.system",
         "explore",
         "A local page: SQL with charts, prompts, tokens by projection.",
     ),
@@ -96,9 +96,9 @@ _COMMANDS = {
         "doctor",
         "Examine the installation, the device, the cache and the warehouse.",
     ),
-    "config": ("axes.cli.config_commands", "config", "Show settings, and where each comes from."),
+    "config": ("axes.cli.system", "config", "Show settings, and where each comes from."),
     "completion": (
-        "axes.cli.completion_commands",
+        "axes.cli.system",
         "completion",
         "Print what makes a shell complete commands.",
     ),
@@ -140,7 +140,7 @@ class _LazyGroup(click.Group):
         try:
             is_json = ctx.params["json_log"]
             if settings.setting("json_log") is True if is_json is None else is_json:
-                json_log.start()
+                progress.start()
             return super().invoke(ctx)
         except AxesError as error:
             raise click.ClickException(str(error)) from error
@@ -160,10 +160,10 @@ class _LazyGroup(click.Group):
             seconds = round(time.monotonic() - started, 3)
             code = end.code or 0
             level = "error" if code else "info"
-            json_log.record("exit", level=level, exit_code=code, seconds=seconds)
+            progress.record("exit", level=level, exit_code=code, seconds=seconds)
             raise
         finally:
-            json_log.end(stderr)
+            progress.end(stderr)
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,17 +1,32 @@
 """Options that every command shares, as decorators.
 
 An option with the variable of one of `axes.warehouse.settings.SETTINGS` is set by axes.toml too.
+
+Options that the commands share: which model is meant, and how and where it is loaded.
+
+Names that a shell completes: models, groups and prompt sets, of the registry and the warehouse.
+
+Nothing is opened for it but the registry's files and the list of a root's folders.
+
+The options that say how directions, alignments and shared axes are fitted.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
+
+from axes.ingest.models.registry import DTYPES, QUANTIZATIONS
+
+if TYPE_CHECKING:
+    from axes.ingest.models.registry import ModelSpec
 
 Command = Callable[..., Any]
 
@@ -91,3 +106,186 @@ class _Bytes(click.ParamType):
         if size < LEAST_MEMORY:
             self.fail(f"{value} is too little: give 512MB or more", param)
         return int(size)
+
+
+def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--device`: where models run."""
+    return click.option(
+        "--device",
+        envvar="AXES_DEVICE",
+        show_envvar=True,
+        help="cpu, cuda, cuda:1, mps or auto (spread over all).",
+    )(command)
+
+
+def dtype_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--dtype`: what weights and activations are computed in."""
+    return click.option(
+        "--dtype",
+        type=click.Choice(DTYPES),
+        envvar="AXES_DTYPE",
+        show_envvar=True,
+        help="Default: float32 on a CPU.",
+    )(command)
+
+
+def loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The model argument, and what of it is loaded how and where."""
+    for option in (
+        dtype_option,
+        device_option,
+        click.option("--blocks", help="Path of the block list, such as model.layers."),
+        click.option("--attention", help="eager, sdpa, ... Default: what transformers takes."),
+        click.option(
+            "--quantization", type=click.Choice(QUANTIZATIONS), help="Load with bitsandbytes."
+        ),
+        click.option("--adapter", help="PEFT adapter on top: a folder or hf:OWNER/NAME."),
+        click.option("--source", help="Take the weights from this folder, .gguf or hf:OWNER/NAME."),
+        click.argument("model", type=MODEL),
+    ):
+        command = option(command)
+    return command
+
+
+def model_spec(model: str, options: dict[str, Any]) -> ModelSpec:
+    """The model that the options name; they are taken out of `options`."""
+    from axes.ingest.models.registry import resolve
+
+    names = ("source", "adapter", "quantization", "attention", "blocks")
+    return resolve(model, **{name: options.pop(name) for name in names})
+
+
+_PROMPT_SETS = Path(__file__).parents[1] / "ingest" / "prompt_sets.toml"
+
+
+class _Name(click.ParamType):
+    """A text that is completed with known names; others are as good."""
+
+    name = "text"
+
+    def __init__(self, known: Callable[[click.Context], Iterable[str]]) -> None:
+        self._known = known
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        return str(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The names that start so; for a model, files and folders where none does."""
+        found = dict.fromkeys(name for name in self._known(ctx) if name.startswith(incomplete))
+        if not found and param.name == "model":
+            return [CompletionItem(incomplete, type="file")]
+        return [CompletionItem(name) for name in found]
+
+
+def _models(context: click.Context) -> list[str]:
+    from axes.ingest.models.registry import registry
+
+    return [*registry(), *_partitions(context, "activations", "model")]
+
+
+def _groups(_context: click.Context) -> list[str]:
+    from axes.ingest.models.registry import registry
+
+    return sorted({spec.group for spec in registry().values() if spec.group})
+
+
+def _prompt_sets(context: click.Context) -> list[str]:
+    import tomllib
+
+    # What ready_sets() gives, without its imports, for which Tab would have to wait.
+    ready = tomllib.loads(_PROMPT_SETS.read_text())["sets"]
+    return [*ready, *_partitions(context, "prompts", "prompt_set")]
+
+
+def _partitions(context: click.Context, table: str, column: str) -> list[str]:
+    """The values that a table of the root is partitioned by, from the names of its folders."""
+    from axes.warehouse.errors import AxesError
+    from axes.warehouse.settings import root_folder
+
+    try:
+        folders = (root_folder(context.params.get("root")) / table).glob(f"{column}=*")
+        return sorted(unquote(folder.name.partition("=")[2]) for folder in folders)
+    except AxesError:  # A file axes.toml that is wrong is the command's to report.
+        return []
+
+
+MODEL = _Name(_models)
+GROUP = _Name(_groups)
+PROMPT_SET = _Name(_prompt_sets)
+
+
+direction_option = click.option(
+    "--direction",
+    type=click.Choice(("mean_diff", "whitened", "logistic", "pair_pca")),
+    default="mean_diff",
+    show_default=True,
+    help="How the two classes give a direction; pair_pca needs pair_id.",
+)
+
+
+def method_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How directions, alignments and shared axes are fitted; each is a key of a study file."""
+    for option in (
+        click.option(
+            "--universal",
+            type=click.Choice(("svd", "mean")),
+            default="svd",
+            show_default=True,
+            help="How aligned directions become one axis.",
+        ),
+        click.option(
+            "--alignment-shuffles",
+            type=click.IntRange(min=0),
+            default=20,
+            show_default=True,
+            help="Refits on shuffled pairs, the null of R2; none with 0.",
+        ),
+        click.option(
+            "--scale/--no-scale",
+            "is_scaled",
+            default=True,
+            show_default=True,
+            help="Whether procrustes may stretch.",
+        ),
+        click.option(
+            "--hidden-width", type=click.IntRange(min=1), help="A hidden layer, for gradient."
+        ),
+        click.option(
+            "--rank",
+            type=click.IntRange(min=1),
+            help="Of reduced_rank and cca (default: chosen), gradient (default: full).",
+        ),
+        click.option(
+            "--lambda-policy",
+            type=click.Choice(("held_out", "gcv")),
+            default="held_out",
+            show_default=True,
+            help="What chooses lambda: held-out rows or generalised cross-validation.",
+        ),
+        click.option(
+            "--ridge-lambda",
+            type=click.FloatRange(min=0.0, min_open=True),
+            help="Default: chosen per model on alignment rows.",
+        ),
+        click.option(
+            "--layer-policy",
+            type=click.Choice(("fraction", "cross_validated")),
+            default="fraction",
+            show_default=True,
+            help="One depth for all models, or each model's best by cross-validation.",
+        ),
+        direction_option,
+        click.option(
+            "--alignment",
+            type=click.Choice(("ridge", "procrustes", "reduced_rank", "cca", "gradient")),
+            default="ridge",
+            show_default=True,
+            help="The map from each model into the reference.",
+        ),
+    ):
+        command = option(command)
+    return command

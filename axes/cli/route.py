@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from axes.cli.names import MODEL, PROMPT_SET
-from axes.cli.options import format_option, root_option
+from axes.cli.options import MODEL, PROMPT_SET, format_option, root_option
 
 if TYPE_CHECKING:
     from axes.analysis.routing.responses import AnswerQuery
@@ -145,7 +144,7 @@ def route(
     axes route --prompts demo_safety --labeler judge --limit 120
     axes route --prompts mine --labeler refusal_substring --negated --cost tokens --tolerance 0.05
     """
-    from axes.analysis.routing.policies import Limits
+    from axes.analysis.routing.router import Limits
     from axes.analysis.routing.routing import run_routing
     from axes.warehouse.connection import connect, query
     from axes.warehouse.render import show

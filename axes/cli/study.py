@@ -1,20 +1,182 @@
-"""`axes study`: run a study given by options or by a file; what is asked of studies is below it."""
+"""`axes study`: run a study given by options or by a file; what is asked of studies is below it.
+
+`axes fit` and `axes report`: parse, call one function, print.
+
+`axes diagnose`: why a shared axis ranks a model's prompts as it does.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from axes.cli.fit_commands import study_options
-from axes.cli.ingest_options import device_option, dtype_option
-from axes.cli.options import format_option, is_typed, memory_limit_option, root_option
+from axes.cli.options import (
+    GROUP,
+    MODEL,
+    PROMPT_SET,
+    device_option,
+    direction_option,
+    dtype_option,
+    format_option,
+    is_typed,
+    memory_limit_option,
+    method_options,
+    root_option,
+)
+from axes.warehouse.names import SITES
 
 if TYPE_CHECKING:
-    from axes.stored_studies import PlannedStudy
+    from axes.study_plan import PlannedStudy
+
+
+def space_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which of a model's stored activations are read."""
+    for option in (
+        click.option(
+            "--template",
+            default="raw",
+            show_default=True,
+            help="As stored: raw, chat, chat+system:HASH.",
+        ),
+        click.option(
+            "--pooling", default="last5_mean", show_default=True, help="As stored: last, mean, ..."
+        ),
+        click.option("--site", type=click.Choice(SITES), default=SITES[0], show_default=True),
+    ):
+        command = option(command)
+    return command
+
+
+def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a study is, as options; each is a key of a study file too."""
+    for option in reversed(
+        (
+            click.option("--group", type=GROUP, help="Models of this group of the registry."),
+            click.option(
+                "--model", "models", type=MODEL, multiple=True, help="A model; repeatable."
+            ),
+            click.option("--reference", type=MODEL, help="The model whose space is aligned into."),
+            click.option(
+                "--prompts", type=PROMPT_SET, help="Labelled set that the directions are fitted on."
+            ),
+            click.option(
+                "--align", type=PROMPT_SET, help="Unlabelled set that the alignments are fitted on."
+            ),
+            click.option(
+                "--evaluate",
+                type=PROMPT_SET,
+                multiple=True,
+                help="Another labelled set; repeatable.",
+            ),
+            click.option(
+                "--align-rows", type=click.IntRange(min=10), default=3000, show_default=True
+            ),
+            click.option(
+                "--layer-fraction",
+                type=click.FloatRange(0.0, 1.0),
+                default=0.8,
+                show_default=True,
+                help="Layer round(fraction * (layer_count - 1)) of each model.",
+            ),
+            method_options,
+            space_options,
+            click.option("--seed", type=int, default=0, show_default=True),
+            click.option(
+                "--allow-missing", is_flag=True, help="Go on where rows are missing, and say so."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("model", type=MODEL)
+@click.option("--prompts", type=PROMPT_SET, required=True, help="Labelled prompt set.")
+@click.option(
+    "--evaluate",
+    type=PROMPT_SET,
+    multiple=True,
+    help="Another labelled set to judge on; repeatable.",
+)
+@direction_option
+@space_options
+@click.option("--allow-missing", is_flag=True, help="Go on where rows are missing.")
+@memory_limit_option
+@root_option
+@format_option
+def fit(
+    model: str,
+    prompts: str,
+    evaluate: tuple[str, ...],
+    direction: str,
+    site: str,
+    pooling: str,
+    template: str,
+    allow_missing: bool,
+    memory_limit: int | None,
+    root: Path,
+    output_format: str,
+) -> None:
+    """Fit MODEL's direction at every layer, and project the prompts on it.
+
+    \b
+    axes fit smollm2-135m --prompts demo_safety
+    axes fit smollm2-135m --prompts demo_safety --direction whitened
+    """
+    from axes.api import fit as fit_directions
+    from axes.warehouse.render import show
+
+    fitted = fit_directions(
+        model,
+        prompts,
+        root=root,
+        evaluate=evaluate,
+        direction=direction,
+        site=site,
+        pooling=pooling,
+        template=template,
+        allow_missing=allow_missing,
+        memory_limit=memory_limit,
+    )
+    show(fitted.table, output_format)
+
+
+@click.command("report")
+@click.argument("study", required=False)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("report.html"),
+    show_default=True,
+    help="A page (.html) or Markdown (.md).",
+)
+@click.option(
+    "--figures",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Also write every chart as SVG and PNG, its rows as CSV and its SQL, to this folder.",
+)
+@root_option
+def report_command(study: str | None, output: Path, figures: Path | None, root: Path) -> None:
+    """Write all that is known of STUDY (the start of its id; default the last) as one file.
+
+    The page opens from disk and needs no network: tables to sort, charts, and the SQL behind each.
+    What was not computed yet is named with the command that computes it.
+
+    \b
+    axes report
+    axes report 31011258 -o study.html --figures figures
+    axes report -o report.md
+    """
+    from axes.analysis.report.report import write_report
+
+    click.echo(write_report(root, output, study, figures=figures))
 
 
 class _StudyGroup(click.Group):
@@ -40,7 +202,7 @@ class _StudyGroup(click.Group):
 
 def _study_names(incomplete: str) -> list[CompletionItem]:
     """The studies of the package, and files."""
-    from axes.analysis.study.study_file import packaged_studies
+    from axes.analysis.study.definition import packaged_studies
 
     named = [CompletionItem(name) for name in packaged_studies() if name.startswith(incomplete)]
     return [*named, CompletionItem(incomplete, type="file")]
@@ -100,7 +262,7 @@ def run(
     from axes.analysis.report.report import print_study, write_report
     from axes.analysis.study.run import run_study, study_result
     from axes.analysis.study.sensitivity import measure_sensitivity
-    from axes.stored_studies import ingest_missing
+    from axes.study_plan import ingest_missing
 
     results = []
     for planned in _planned(file):
@@ -195,7 +357,7 @@ def diff(first: str, second: str, root: Path, output_format: str) -> None:
     axes study diff 689eb4 88ebb7
     axes study diff demo mine.toml --format csv
     """
-    from axes.analysis.study.study_diff import definition_differences, figure_differences
+    from axes.analysis.study.claims import definition_differences, figure_differences
     from axes.warehouse.connection import connect
     from axes.warehouse.render import show_rows
 
@@ -216,8 +378,8 @@ def diff(first: str, second: str, root: Path, output_format: str) -> None:
 def _find_studies(root: Path, name: str | None) -> list[str]:
     """The studies of a file, or the one whose id starts so, or the last."""
     from axes.analysis.report.section import latest_study
+    from axes.analysis.study.definition import find_study_file
     from axes.analysis.study.run import find_study
-    from axes.analysis.study.study_file import find_study_file
     from axes.warehouse.connection import connect
 
     connection = connect(root)
@@ -228,8 +390,8 @@ def _find_studies(root: Path, name: str | None) -> list[str]:
 
 def _planned(name: str | None) -> list[PlannedStudy]:
     """The studies of a file, with the options that were given in the place of its keys."""
-    from axes.analysis.study.study_file import find_study_file, packaged_studies
-    from axes.stored_studies import plan_studies
+    from axes.analysis.study.definition import find_study_file, packaged_studies
+    from axes.study_plan import plan_studies
     from axes.warehouse.errors import DefinitionError
     from axes.warehouse.names import did_you_mean
 
@@ -249,7 +411,7 @@ def _planned(name: str | None) -> list[PlannedStudy]:
 
 def _given_options(*, are_defaults_taken: bool) -> dict[str, Any]:
     """The options that say what the study is, by field of `StudyDefinition` or `group`."""
-    from axes.analysis.study.study_file import option_names
+    from axes.analysis.study.definition import option_names
 
     context = click.get_current_context()
     named = {name: context.params[name] for name in option_names() if name in context.params}
@@ -258,3 +420,55 @@ def _given_options(*, are_defaults_taken: bool) -> dict[str, Any]:
         for name, value in named.items()
         if is_typed(name) or (are_defaults_taken and value not in (None, ()))
     }
+
+
+_DIAGNOSES = """
+select model, prompt_set, cosine, auroc, native_auroc, normal_auroc, diagnosis
+from v_diagnoses
+where study_id = ? and (model = ? or ? is null)
+order by model, prompt_set
+"""
+
+_CHECKS = """
+select model, prompt_set, check_name, is_fault, verdict, figures
+from diagnostics
+where study_id = ? and (model = ? or ? is null)
+order by model, prompt_set, place
+"""
+
+
+@click.command()
+@click.argument("study_or_model", metavar="[STUDY|MODEL]", required=False)
+@click.option(
+    "--checks", is_flag=True, help="Every check with its numbers, not the diagnosis only."
+)
+@memory_limit_option
+@root_option
+@format_option
+def diagnose(
+    study_or_model: str | None,
+    checks: bool,
+    memory_limit: int | None,
+    root: Path,
+    output_format: str,
+) -> None:
+    """Say why the universal axis of a study ranks prompts as it does, model by model.
+
+    STUDY is the start of a study's id, MODEL a model of one; default the last study. Of use above
+    all where a cosine is high and the AUROC is not: class means and spreads along the axis, rows
+    that carry the means, massive dimensions, the alignment on labelled text, lambda, intercept,
+    swapped labels, words. docs/methods.md says which of these can be the cause.
+
+    \b
+    axes diagnose
+    axes diagnose gemma3-270m --checks
+    """
+    from axes.analysis.study.diagnose import diagnose_study, find_diagnosed
+    from axes.warehouse.connection import connect, query
+    from axes.warehouse.render import show
+
+    study_id, model = find_diagnosed(connect(root), study_or_model)
+    diagnose_study(root, study_id, memory_limit=memory_limit)
+    statement = _CHECKS if checks else _DIAGNOSES
+    show(query(connect(root), statement, [study_id, model, model]), output_format)
+    click.echo(f"study {study_id}", err=True)

@@ -138,7 +138,7 @@ def check_command(quick: bool, root: Path, output_format: str) -> None:
     axes warehouse check
     axes warehouse check --quick --format json
     """
-    from axes.warehouse.maintenance.checks import check
+    from axes.warehouse.maintenance.check import check
     from axes.warehouse.render import show
 
     result = check(root, is_quick=quick)

@@ -2,44 +2,55 @@
 
 Fixed queries run on one connection that is kept, locked as that of safe mode is. Nothing that is
 asked changes the warehouse or this server, but for the texts that wait to be uncovered.
+
+Bind a loopback port, serve the page on it, and end cleanly on Ctrl-C.
+
+What every request must show, and what every answer says to the browser.
+
+The address is the password: a random token is the first part of every path. A page of another
+site cannot know it; should it have the browser ask this port under a name of its own (DNS
+rebinding), the Host header gives that away. The answer's headers let the page run our own scripts
+and reach this server, nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import json
+import secrets
+import socket
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import uvicorn
 import vl_convert
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from axes.explore.cells import answer
-from axes.explore.guard import Guard
-from axes.explore.hiding import Hidden, positive_cells
-from axes.explore.queries import choices, prompt_page
-from axes.explore.stepping import completion, completion_page
+from axes.explore.hiding import Hidden, answer, positive_cells
+from axes.explore.queries import choices, completion, completion_page, prompt_page
 from axes.sql_completion import Catalog, SqlCompleter
 from axes.warehouse.connection import Connection, query
-from axes.warehouse.errors import AxesError, QueryError
+from axes.warehouse.errors import AxesError, QueryError, ServingError
 from axes.warehouse.render import render
-from axes.warehouse.safe import DEFAULT_LIMITS, Limits, ask, locked
-from axes.warehouse.warm import WarmWorkers
+from axes.warehouse.safe import DEFAULT_LIMITS, Limits, WarmWorkers, ask, locked
 
 STATIC = Path(__file__).parent / "static"
 
@@ -294,3 +305,96 @@ def _vega() -> bytes:
 @cache
 def _bundle() -> bytes:
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").encode()
+
+
+LOOPBACK = "127.0.0.1"
+
+
+def serve(root: Path, *, port: int = 0, tell: Callable[[str], None]) -> None:
+    """Serve the warehouse at `root` until Ctrl-C; `tell` is given the address once it answers.
+
+    Raises `RootError` where `root` is not a warehouse, `ServingError` where the port is taken.
+    """
+    with _listening(port) as listener:
+        port = listener.getsockname()[1]
+        token = secrets.token_urlsafe(32)
+        app = application(root, token=token, port=port)
+        # No access log: the token is part of every path.
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                access_log=False,
+                log_level="warning",
+                server_header=False,
+                ws="none",
+                timeout_graceful_shutdown=1,
+            )
+        )
+        # It listens already: what the browser asks now waits for the server.
+        tell(f"http://{LOOPBACK}:{port}/{token}/")
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+
+
+def _listening(port: int) -> socket.socket:
+    try:
+        return socket.create_server((LOOPBACK, port))
+    except OSError as error:
+        raise ServingError(
+            f"port {port} of {LOOPBACK} cannot be had ({error.strerror}): "
+            "name another with --port, or 0 for any"
+        ) from error
+
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class Guard:
+    """Lets requests to `/TOKEN/...` through to `app`, which sees them below its root path."""
+
+    def __init__(self, app: ASGIApp, *, token: str, port: int) -> None:
+        self._app = app
+        self._token = token
+        self._hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        refusal = self._refusal(scope)
+        if refusal is None:
+            scope = {**scope, "root_path": f"/{self._token}"}
+            await self._app(scope, receive, send_guarded)
+        else:
+            await refusal(scope, receive, send_guarded)
+
+    def _refusal(self, scope: Scope) -> PlainTextResponse | None:
+        """None for a request that may pass."""
+        headers = Headers(scope=scope)
+        if headers.get("host") not in self._hosts:
+            return PlainTextResponse("not a name of this machine", 421)
+        origin = headers.get("origin")
+        if origin is not None and origin.removeprefix("http://") not in self._hosts:
+            return PlainTextResponse("asked by another page", 403)
+        shown = scope["path"].removeprefix("/").partition("/")[0]
+        # In a time that does not tell how much of it is right.
+        if not hmac.compare_digest(shown.encode(errors="replace"), self._token.encode()):
+            return PlainTextResponse("open the address that axes explore printed", 403)
+        return None

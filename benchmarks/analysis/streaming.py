@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from axes.analysis.blocks import BLOCK_BYTES
+from axes.analysis.activations import BLOCK_BYTES
 from axes.analysis.methods.ridge import LAMBDA_GRID, RidgeFitter
 from benchmarks.run import Figure
 

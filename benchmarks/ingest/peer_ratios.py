@@ -24,7 +24,7 @@ import torch
 
 from axes.ingest.forward.activation_keys import Selection
 from axes.ingest.forward.pooling import POOLINGS
-from axes.ingest.models.hashes import cache_folder
+from axes.ingest.models.download import cache_folder
 from axes.warehouse.connection import connect, query, vectors
 from benchmarks.ingest.workload import Workload, workload
 from benchmarks.run import Figure, alternate, median_figure, ratios

@@ -6,7 +6,7 @@ import numpy as np
 
 from axes.analysis.stats.auroc import auroc, auroc_interval
 from axes.analysis.stats.baselines import explains
-from axes.analysis.study.diagnostics import diagnose
+from axes.analysis.study.diagnose import diagnose
 from benchmarks.worlds.rates import Rate, over_worlds, rate
 from tests.fitted_worlds import FittedGroup, fit_group
 from tests.worlds import make_group

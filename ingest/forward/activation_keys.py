@@ -11,7 +11,7 @@ from typing import NamedTuple
 from axes.ingest.forward.pooling import POOLINGS, Pooling
 from axes.ingest.forward.templates import Template
 from axes.warehouse.connection import connect_tables, query
-from axes.warehouse.sites import RESID_POST
+from axes.warehouse.names import RESID_POST
 
 
 class Item(NamedTuple):

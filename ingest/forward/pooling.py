@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from axes.ingest.forward.batching import to_device
-from axes.ingest.models.hashes import file_hash
+from axes.ingest.models.download import file_hash
 from axes.warehouse.errors import ModelError
 from axes.warehouse.names import did_you_mean
 

@@ -19,8 +19,13 @@ from axes.ingest.forward.batching import DEFAULT_TOKEN_BUDGET
 from axes.ingest.forward.templates import Rendered, Template
 from axes.ingest.generation.teacher_forcing import Given, batches, score
 from axes.ingest.generation.token_statistics import Kept, Trace
-from axes.ingest.generation.trace_rows import generations_there, write_traces
-from axes.ingest.generation.traces import kept_key, kept_parameters, what_to_keep
+from axes.ingest.generation.traces import (
+    generations_there,
+    kept_key,
+    kept_parameters,
+    what_to_keep,
+    write_traces,
+)
 from axes.ingest.jobs import IngestSummary, Job, open_job, stops_between_batches
 from axes.ingest.models.load import LoadedModel, context_length
 from axes.ingest.models.registry import ModelSpec

@@ -27,10 +27,10 @@ from torch import Tensor
 from transformers import StoppingCriteria
 
 from axes.ingest.forward.recording import Point, record
-from axes.ingest.generation.sampling import Sampling, end_ids
+from axes.ingest.generation.generate import Sampling, end_ids
 from axes.ingest.models.load import LoadedModel
-from axes.warehouse.probes import Probe
-from axes.warehouse.sites import RESID_POST
+from axes.warehouse.axes import Probe
+from axes.warehouse.names import RESID_POST
 
 # Tokens whose mean is held against the calibration: prompts are calibrated as `last5_mean`.
 WINDOW = 5
@@ -92,7 +92,7 @@ class Monitor(StoppingCriteria):
         stop_above: float | None = None,
         on_reading: Callable[[Reading], None] | None = None,
     ) -> Monitor:
-        """A monitor of a loaded model on a registered axis (`axes.warehouse.probes.read_probes`)."""
+        """A monitor of a loaded model on a registered axis (`axes.warehouse.axes.read_probes`)."""
         return cls(
             loaded.blocks[probe.layer],
             probe.vector,

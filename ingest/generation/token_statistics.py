@@ -12,7 +12,7 @@ from torch import Tensor
 
 from axes.ingest.jobs import non_finite
 from axes.ingest.models.load import LoadedModel
-from axes.warehouse.probes import Probe
+from axes.warehouse.axes import Probe
 
 # Below this a difference of logits is a chance of exactly 0; it stands for minus infinity.
 _RULED_OUT = -1e4

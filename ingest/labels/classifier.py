@@ -18,8 +18,7 @@ from axes.ingest.labels.labeling import (
     decide_class,
     label_completions,
 )
-from axes.ingest.models.download import fetch
-from axes.ingest.models.hashes import files_hash
+from axes.ingest.models.download import fetch, files_hash
 from axes.ingest.models.load import default_device
 from axes.ingest.models.registry import resolve
 from axes.warehouse.errors import ModelError

@@ -13,8 +13,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from axes.ingest.models.download import ADAPTER_FILES, fetch_adapter
-from axes.ingest.models.hashes import file_hash, files_hash, remember
+from axes.ingest.models.download import (
+    ADAPTER_FILES,
+    fetch_adapter,
+    file_hash,
+    files_hash,
+    remember,
+)
 from axes.ingest.models.hub import weight_files
 from axes.ingest.models.load import skeleton
 from axes.ingest.models.registry import ModelSpec

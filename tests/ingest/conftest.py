@@ -17,7 +17,7 @@ from axes.ingest.models.registry import ModelSpec, resolve
 from axes.ingest.prompts import prompt_id
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.layout import init_root
-from axes.warehouse.maintenance.checks import check
+from axes.warehouse.maintenance.check import check
 from axes.warehouse.writer import rows_table, write_rows
 from tests.rows import put
 from tests.tiny_models import save_tiny

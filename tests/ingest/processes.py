@@ -22,13 +22,12 @@ import torch
 
 import axes.ingest.activation_writer
 import axes.ingest.activations
-import axes.ingest.generation.trace_rows
 import axes.ingest.generation.traces
 from axes.cli.main import main
 from axes.ingest.forward.activation_keys import Selection
 from axes.ingest.forward.pooling import POOLINGS
+from axes.ingest.jobs import Shard
 from axes.ingest.models.registry import resolve
-from axes.ingest.sharding import Shard
 
 # Sixteen row groups of pooled vectors and two of single tokens: each commit writes two tables.
 SELECTION = Selection(
@@ -144,7 +143,7 @@ def _die_at(table: str, instant: str, count: int) -> None:
             reach("after fsync")
 
     os.fsync = fsync
-    for module in (axes.ingest.activation_writer, axes.ingest.generation.trace_rows):
+    for module in (axes.ingest.activation_writer, axes.ingest.generation.traces):
         write = module.write_rows
 
         def write_rows(

@@ -19,10 +19,10 @@ from axes.ingest.forward.activation_keys import Selection
 from axes.ingest.forward.forward import Forward, StartedBatch
 from axes.ingest.forward.pooling import POOLINGS
 from axes.ingest.forward.templates import Rendered, Template
+from axes.ingest.jobs import Shard
 from axes.ingest.models.identity import identify
 from axes.ingest.models.load import load
 from axes.ingest.models.registry import ModelSpec, resolve
-from axes.ingest.sharding import Shard
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import LayerError, ModelError, NonFiniteError, PromptError
 from axes.warehouse.writer import data_file

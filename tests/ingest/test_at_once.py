@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 import axes.ingest.activation_writer
-import axes.ingest.generation.trace_rows
+import axes.ingest.generation.traces
 import axes.ingest.jobs
 from axes.ingest.activation_writer import ChunkWriter
 from axes.ingest.activations import ingest_activations
 from axes.ingest.forward.activation_keys import Selection
 from axes.ingest.generation.traces import ingest_traces
+from axes.ingest.jobs import Shard
 from axes.ingest.models.load import LoadedModel
 from axes.ingest.models.registry import ModelSpec
-from axes.ingest.sharding import Shard
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.layout import init_root
 from axes.warehouse.maintenance.repair import repair
@@ -112,7 +112,7 @@ def test_what_others_stored_before_one_commit_is_left_out_of_all_later_ones(
 def test_clearing_up_spares_the_tokens_of_a_job_on_another_version_of_the_model(
     root: Path, llama: ModelSpec, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = axes.ingest.generation.trace_rows.write_rows
+    write = axes.ingest.generation.traces.write_rows
     other = forked(run_traces, root, llama_folder, "bfloat16")
 
     def pause_between_tables(*arguments: Any, **options: Any) -> Path:
@@ -125,7 +125,7 @@ def test_clearing_up_spares_the_tokens_of_a_job_on_another_version_of_the_model(
             other.join(1)
         return path
 
-    monkeypatch.setattr(axes.ingest.generation.trace_rows, "write_rows", pause_between_tables)
+    monkeypatch.setattr(axes.ingest.generation.traces, "write_rows", pause_between_tables)
     ingest_traces(root, llama, "texts", **TRACES)
     other.join(120)
     assert other.exitcode == 0

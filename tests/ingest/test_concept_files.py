@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from axes.cli.main import cli
 from axes.warehouse.connection import connect, rows
-from axes.warehouse.maintenance.restoring import restore_commands
+from axes.warehouse.maintenance.repair import restore_commands
 
 Files = Callable[[str, str], list[str]]
 

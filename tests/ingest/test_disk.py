@@ -16,7 +16,7 @@ import pytest
 from axes.ingest.activations import ingest_activations
 from axes.ingest.models.registry import ModelSpec
 from axes.warehouse.connection import connect, rows
-from axes.warehouse.maintenance.checks import check
+from axes.warehouse.maintenance.check import check
 from tests.ingest.conftest import ImportTexts, activation_rows, forked, last_run
 from tests.ingest.processes import run_command
 from tests.rows import put

@@ -17,8 +17,8 @@ from axes.ingest.external_activations import import_activations
 from axes.ingest.prompts import prompt_id
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxesError, NonFiniteError
-from axes.warehouse.maintenance.checks import check
-from axes.warehouse.maintenance.restoring import restore_commands
+from axes.warehouse.maintenance.check import check
+from axes.warehouse.maintenance.repair import restore_commands
 
 TEXTS = [f"prompt {row}" for row in range(6)]
 LABELS = ["rude", "polite"] * 3

@@ -15,7 +15,7 @@ from axes.ingest.prompt_sources import PromptSource, prompt_source, ready_sets
 from axes.ingest.prompts import import_prompts, normalise, prompt_id, read_prompts
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import LabelError, PromptError
-from axes.warehouse.maintenance.checks import check
+from axes.warehouse.maintenance.check import check
 
 Import = Callable[..., Any]
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from axes.cli.main import cli
 from axes.warehouse.connection import connect, rows
-from axes.warehouse.maintenance.checks import check
+from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.repair import in_order, repair
 from tests.ingest.conftest import activation_rows
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from axes.ingest.jobs import Shard
 from axes.ingest.prompts import prompt_id
-from axes.ingest.sharding import Shard
 from axes.warehouse.errors import PromptError
 
 

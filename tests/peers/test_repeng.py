@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from axes.analysis.exchange.export_axes import export_axes
-from axes.analysis.exchange.import_axes import import_axes
-from axes.analysis.exchange.placing import Asked
+from axes.analysis.exchange.import_axes import Asked, import_axes
 from axes.ingest.models.load import load
 from axes.warehouse.axes import find_axis
 from axes.warehouse.connection import connect

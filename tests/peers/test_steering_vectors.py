@@ -10,8 +10,7 @@ from safetensors.torch import load_file, save_file
 from steering_vectors import SteeringVector
 
 from axes.analysis.exchange.export_axes import export_axes
-from axes.analysis.exchange.import_axes import import_axes
-from axes.analysis.exchange.placing import Asked
+from axes.analysis.exchange.import_axes import Asked, import_axes
 from tests.peers.conftest import LAYER_COUNT, NATIVE
 
 

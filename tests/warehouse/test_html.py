@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axes.warehouse.html import MOST_ROWS, html_record, html_table
+from axes.warehouse.render import MOST_ROWS, html_record, html_table
 
 
 class _Reader(HTMLParser):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import click
 import pytest
 
-from axes.warehouse import json_log
+from axes.warehouse import progress
 from axes.warehouse.progress import announce, track, waiting
 from axes.warehouse.runs import record_run
 
@@ -17,7 +17,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What stderr holds, now that the log is JSON; a fixture would come before pytest's own."""
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    json_log.start()
+    progress.start()
     return stream
 
 
@@ -74,10 +74,10 @@ def test_waiting_and_runs_are_told(monkeypatch, root):
 def test_the_end_writes_the_line_that_was_begun_and_gives_stderr_back(monkeypatch):
     log = started(monkeypatch)
     print("no end", end="", file=sys.stderr)
-    json_log.end(log)
+    progress.end(log)
     assert events(log)[0]["text"] == "no end"
     assert sys.stderr is log
-    json_log.record("nothing")
+    progress.record("nothing")
     assert len(events(log)) == 1
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from axes.warehouse.axes import read_probes
 from axes.warehouse.errors import AxisError
-from axes.warehouse.probes import read_probes
 from tests.rows import put
 
 WIDTH, REFERENCE = 3, 2

@@ -13,8 +13,8 @@ import pytest
 
 from axes.analysis.methods.directions import difference_in_means
 from axes.warehouse.connection import connect
+from axes.warehouse.layers import SCRATCH, StoredRows, allocate
 from axes.warehouse.layout import init_root
-from axes.warehouse.scratch import SCRATCH, StoredRows, allocate
 from tests.worlds import write_activations, write_model, write_prompt_set
 
 

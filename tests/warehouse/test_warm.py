@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from axes.warehouse.errors import QueryError
-from axes.warehouse.safe import Limits, Worker, ask
-from axes.warehouse.warm import WarmWorkers
+from axes.warehouse.safe import Limits, WarmWorkers, Worker, ask
 from tests.rows import put
 from tests.warehouse.sound import put_warehouse
 

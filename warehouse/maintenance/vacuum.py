@@ -24,7 +24,7 @@ from axes.warehouse.ledger import settle, table_lock
 from axes.warehouse.locks import LOCKS
 from axes.warehouse.maintenance.check import data_files
 from axes.warehouse.maintenance.compaction import BUILDING as COMPACTING
-from axes.warehouse.maintenance.maintenance import RETIRED, maintenance_lock
+from axes.warehouse.maintenance.compaction import RETIRED, maintenance_lock
 from axes.warehouse.maintenance.migration import BUILDING as MIGRATING
 from axes.warehouse.maintenance.repair import QUARANTINE
 from axes.warehouse.tables.schemas import TABLES

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from axes.warehouse.errors import AxisError
-from axes.warehouse.sites import RESID_POST
+from axes.warehouse.names import RESID_POST
 
 BLOCK, HIDDEN_STATES, LAYER = "block", "hidden_states", "layer"
 RESID_PRE = "resid_pre"

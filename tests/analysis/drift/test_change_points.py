@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from axes.analysis.drift.change_points import change_point
+from axes.analysis.drift.drift_statistics import change_point
 
 
 def test_the_split_is_the_best_of_all_by_squared_error():

@@ -13,18 +13,21 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from axes.analysis.drift.drift import DriftDefinition, run_drift
-from axes.analysis.drift.drift_verdict import verdict
-from axes.analysis.drift.token_projections import project_completions
-from axes.analysis.drift.trajectories import Selection, read_trajectories, write_cross_completions
+from axes.analysis.drift.drift import DriftDefinition, run_drift, verdict
+from axes.analysis.drift.trajectories import (
+    Selection,
+    project_completions,
+    read_trajectories,
+    write_cross_completions,
+)
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.cli.drift import _event_pattern
 from axes.cli.main import cli
+from axes.warehouse.axes import find_readout, traced_models
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxisError, CoverageError, LabelError
-from axes.warehouse.maintenance.restoring import restore_commands
-from axes.warehouse.readouts import find_readout, traced_models
+from axes.warehouse.maintenance.repair import restore_commands
 from axes.warehouse.writer import rows_table, vector_array, write_rows
 from tests.rows import put
 from tests.worlds import World, make_world

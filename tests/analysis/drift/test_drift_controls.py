@@ -13,7 +13,7 @@ from axes.analysis.drift.drift_controls import (
     random_axes,
     shuffled_tokens,
 )
-from axes.analysis.drift.slopes import centred_steps, slope_estimates, slope_terms
+from axes.analysis.drift.drift_statistics import centred_steps, slope_estimates, slope_terms
 from axes.analysis.stats.bootstrap import draw_counts
 from tests.drifting import STEPS, plant
 

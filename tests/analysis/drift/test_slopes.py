@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from axes.analysis.drift.slopes import class_slopes, slope_estimates, slope_terms
+from axes.analysis.drift.drift_statistics import class_slopes, slope_estimates, slope_terms
 from axes.analysis.drift.trajectories import Trajectories
 from axes.analysis.stats.auroc import Estimate
 from axes.analysis.stats.bootstrap import draw_counts

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from axes.analysis.exchange.card import axis_card
-from axes.analysis.labelled_scores import read_scores
-from axes.analysis.projections import score
+from axes.analysis.projections import read_scores, score
 from axes.analysis.stats.auroc import auroc_interval
 from axes.analysis.study.calibrate import calibrate
 from axes.warehouse.axes import find_axis

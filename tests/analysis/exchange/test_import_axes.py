@@ -15,15 +15,14 @@ from safetensors.torch import save_file as save_tensors
 
 from axes.analysis.exchange.export_axes import export_axes
 from axes.analysis.exchange.formats import FORMATS
-from axes.analysis.exchange.import_axes import Imported, import_axes
-from axes.analysis.exchange.placing import Asked
+from axes.analysis.exchange.import_axes import Asked, Imported, import_axes
 from axes.analysis.projections import score
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.warehouse.axes import find_axis
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxesError, AxisError, LayerError, NonFiniteError, PromptError
-from axes.warehouse.maintenance.checks import check
+from axes.warehouse.maintenance.check import check
 from tests.worlds import World, make_world
 
 WIDTH, LAYER_COUNT = 16, 3

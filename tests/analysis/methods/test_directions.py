@@ -7,9 +7,15 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 
 from axes.analysis.methods.covariance import shrunk_covariance
-from axes.analysis.methods.directions import METHODS, difference_in_means, fit_direction, unit
+from axes.analysis.methods.directions import (
+    METHODS,
+    difference_in_means,
+    fit_direction,
+    leading_difference,
+    pair_differences,
+    unit,
+)
 from axes.analysis.methods.logistic import PENALTY, logistic_fitter
-from axes.analysis.methods.pair_differences import leading_difference, pair_differences
 from axes.warehouse.errors import AxisError
 
 LABELS, PAIRS = np.tile([True, False], 300), np.repeat(np.arange(300), 2)

@@ -5,8 +5,7 @@ import pytest
 from sklearn.cross_decomposition import CCA
 
 from axes.analysis.methods.low_rank import CanonicalFitter, ReducedRankFitter, rank_path
-from axes.analysis.methods.moments import cross_products
-from axes.analysis.methods.ridge import RidgePath
+from axes.analysis.methods.ridge import RidgePath, cross_products
 from tests.analysis.pairs import pairs
 
 FITTERS = [ReducedRankFitter, CanonicalFitter]

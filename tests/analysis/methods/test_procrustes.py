@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ortho_group
 
-from axes.analysis.methods.procrustes import ProcrustesFitter
+from axes.analysis.methods.low_rank import ProcrustesFitter
 from tests.analysis.pairs import pairs
 
 

@@ -5,13 +5,13 @@ import pytest
 
 from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.directions import METHODS, difference_in_means, fit_direction, unit
-from axes.analysis.methods.universal import singular_value_gap, universal_axis
-from axes.analysis.methods.universal_nulls import (
+from axes.analysis.methods.nulls import (
     Mapped,
     bootstrap_angles,
     random_singular_values,
     shuffled_singular_values,
 )
+from axes.analysis.methods.universal import singular_value_gap, universal_axis
 
 LABELS, PAIRS = np.tile([True, False], 150), np.repeat(np.arange(150), 2)
 

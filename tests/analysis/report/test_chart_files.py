@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from axes.analysis.report.contents import PARTS
+from axes.analysis.report.page import PARTS
 from axes.cli.main import cli
 from axes.warehouse.connection import connect, query
 from axes.warehouse.render import render

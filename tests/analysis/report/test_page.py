@@ -16,8 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from axes.analysis.report.contents import PARTS
-from axes.analysis.report.page import drawing_library
+from axes.analysis.report.page import PARTS, drawing_library
 from axes.analysis.report.report import write_report
 from axes.warehouse.connection import Connection, connect, query
 from axes.warehouse.errors import AxesError
@@ -265,7 +264,9 @@ def test_a_warehouse_without_a_study_says_what_to_do(root, tmp_path):
 
 
 def test_no_plotting_library_is_imported_before_a_page_is_written():
-    asked = "import sys, axes.cli.fit_commands, axes.analysis.report.report; print('altair' in sys.modules)"
+    asked = (
+        "import sys, axes.cli.study, axes.analysis.report.report; print('altair' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "False"
 

@@ -9,7 +9,7 @@ from axes.analysis.routing.response_scores import score_answers
 from axes.analysis.routing.responses import AnswerQuery
 from axes.cli.main import cli
 from axes.warehouse.connection import connect, rows
-from axes.warehouse.maintenance.checks import check
+from axes.warehouse.maintenance.check import check
 from axes.warehouse.runs import record_run
 from tests.answer_worlds import AXIS, AnswerWorld, make_answers
 from tests.rows import put

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from axes.analysis.routing.policies import Limits, best_single, choose
 from axes.analysis.routing.response_scores import read_scoring, score_answers
 from axes.analysis.routing.responses import AnswerQuery, read_answers
-from axes.analysis.routing.router import Router
+from axes.analysis.routing.router import Limits, Router, best_single, choose
 from axes.analysis.routing.routing import run_routing
 from axes.cli.main import cli
 from axes.warehouse.connection import connect, rows
@@ -20,7 +19,7 @@ from axes.warehouse.errors import (
     ModelError,
     QueryError,
 )
-from axes.warehouse.maintenance.checks import check
+from axes.warehouse.maintenance.check import check
 from axes.warehouse.runs import record_run
 from tests.answer_worlds import (
     AXIS,

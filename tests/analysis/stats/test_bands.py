@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from axes.analysis.stats.bands import LEAST_COMPLETIONS, mean_difference
-from axes.analysis.stats.bootstrap import draw_counts
+from axes.analysis.stats.bootstrap import LEAST_COMPLETIONS, draw_counts, mean_difference
 from tests.drifting import plant
 
 

@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from axes.analysis.stats.matching import match, standardised_difference
+from axes.analysis.stats.splits import match, standardised_difference
 
 
 def test_pairs_are_of_both_classes_disjoint_and_within_the_caliper():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
 from axes.analysis.stats.bootstrap import draw_counts
-from axes.analysis.stats.metrics import cross_calibrated, expected_calibration_error, tpr_at_fpr
+from axes.analysis.stats.evaluate import cross_calibrated, expected_calibration_error, tpr_at_fpr
 
 
 @given(

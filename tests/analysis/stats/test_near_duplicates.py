@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from axes.analysis.stats.near_duplicates import near_duplicate_clusters
+from axes.analysis.stats.splits import near_duplicate_clusters
 
 TEXTS = [
     "Write a short poem about the sea in winter.",

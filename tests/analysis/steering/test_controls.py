@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from axes.analysis.activations import find_space, load_matrix
-from axes.analysis.exchange.import_axes import import_axes
-from axes.analysis.exchange.placing import Asked
+from axes.analysis.exchange.import_axes import Asked, import_axes
 from axes.analysis.steering.controls import pull_back, register_directions
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study

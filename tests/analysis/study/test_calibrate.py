@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from axes.analysis.labelled_scores import find_axis, read_scores
+from axes.analysis.projections import read_scores
 from axes.analysis.stats.calibration import METHODS
 from axes.analysis.study.calibrate import stored_calibration
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.cli.main import cli
+from axes.warehouse.axes import find_axis
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxisError, CalibrationError, CoverageError
-from axes.warehouse.maintenance.checks import check
-from axes.warehouse.maintenance.restoring import restore_commands
+from axes.warehouse.maintenance.check import check
+from axes.warehouse.maintenance.repair import restore_commands
 from tests.worlds import make_world
 
 DEFINITION = StudyDefinition(

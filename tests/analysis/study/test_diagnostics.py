@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from axes.analysis.study.diagnose import diagnose
 from axes.analysis.study.diagnosis_case import Case, look
-from axes.analysis.study.diagnostics import diagnose
 from tests.fitted_worlds import fit_group
 from tests.worlds import make_group
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.stats.auroc import auroc
-from axes.analysis.study.held_out_axes import held_out_scores
+from axes.analysis.study.stability import held_out_scores
 
 LABELS, PAIRS = np.arange(160) % 2 == 0, np.arange(160) // 2
 WIDTH = 12

@@ -5,7 +5,7 @@ import pytest
 
 from axes.analysis.methods.alignment import AlignmentOptions, fit_alignment
 from axes.analysis.methods.ridge import LAMBDA_GRID
-from axes.analysis.study.ridge_path import RidgePaths
+from axes.analysis.study.sensitivity import RidgePaths
 
 
 def pairs(row_count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

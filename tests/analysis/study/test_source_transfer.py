@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from axes.analysis.methods.nulls import fitted_scores
-from axes.analysis.study.source_transfer import source_contrasts, source_matrix
+from axes.analysis.study.held_out import source_contrasts, source_matrix
 from axes.warehouse.errors import LabelError
 
 SOURCES = np.repeat(["p1", "p2", "n1", "n2"], 60)

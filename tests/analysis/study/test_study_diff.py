@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from axes.analysis.study.claims import definition_differences, figure_differences
 from axes.analysis.study.run import find_study, read_definition, run_study
-from axes.analysis.study.study_diff import definition_differences, figure_differences
 from axes.warehouse.connection import connect
 from axes.warehouse.errors import AxesError
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from axes.analysis.study.study_file import FOLDER, find_study_file, read_study_file
+from axes.analysis.study.definition import FOLDER, find_study_file, read_study_file
 from axes.ingest.models.registry import group_members
 from axes.warehouse.errors import DefinitionError
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from axes.cli.main import cli
 from axes.warehouse.connection import connect, query, rows, vectors
-from axes.warehouse.maintenance.checks import check
+from axes.warehouse.maintenance.check import check
 from tests.tiny_models import save_tiny
 
 FORMATS = ("safetensors", "npz", "parquet", "arrow", "datasets")

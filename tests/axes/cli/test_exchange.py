@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from axes.cli.main import cli
 from axes.warehouse.connection import connect, rows
-from axes.warehouse.maintenance.restoring import restore_commands
+from axes.warehouse.maintenance.repair import restore_commands
 
 NATIVE = "native/alpha/2/labelled"
 

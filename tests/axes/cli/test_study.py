@@ -14,7 +14,7 @@ from axes.analysis.study.definition import StudyDefinition
 from axes.cli.main import cli
 from axes.cli.study import _planned, run
 from axes.warehouse.connection import connect, rows
-from axes.warehouse.maintenance.restoring import restore_commands
+from axes.warehouse.maintenance.repair import restore_commands
 from tests.rows import put
 
 FILE = """

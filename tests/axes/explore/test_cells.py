@@ -7,7 +7,7 @@ import json
 import duckdb
 import pytest
 
-from axes.explore.cells import kind_of, plain
+from axes.explore.hiding import kind_of, plain
 
 CELLS = [
     ("1", "number", 1),

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from axes.explore.serving import serve
+from axes.explore.server import serve
 from axes.warehouse.errors import RootError, ServingError
 from tests.explored import put_explored
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from axes.explore.hiding import Hidden
-from axes.explore.stepping import completion, completion_page
+from axes.explore.queries import completion, completion_page
 from axes.warehouse.connection import Connection, connect, rows
 from axes.warehouse.errors import QueryError
 from tests.explored import FORBIDDEN, LAYER, UNIVERSAL, put_explored

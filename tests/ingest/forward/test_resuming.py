@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from axes.ingest.forward.batching import pad
+from axes.ingest.forward.prefix_cache import resume_after
 from axes.ingest.forward.recording import block_points, record
-from axes.ingest.forward.resuming import resume_after
 from axes.ingest.forward.steering import Intervention, steer
 from tests.ingest.forward.test_recording import FAMILIES, ROWS
 from tests.ingest.forward.test_steering import loaded_tiny, unit_axis

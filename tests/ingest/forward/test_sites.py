@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from axes.ingest.forward.batching import pad
-from axes.ingest.forward.recording import Point, record, run_backbone
-from axes.ingest.forward.sites import find_points
+from axes.ingest.forward.recording import Point, find_points, record, run_backbone
 from axes.ingest.models.load import find_blocks
 from axes.warehouse.errors import ModelError
-from axes.warehouse.sites import SITES
+from axes.warehouse.names import SITES
 from tests.ingest.forward.test_families import FAMILIES, ROWS
 from tests.tiny_models import tiny_model
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import axes.ingest.generation.completions
-import axes.ingest.generation.trace_rows
+import axes.ingest.generation.traces
 from axes.ingest.generation.completions import ingest_completions
 from axes.ingest.generation.teacher_forcing import Given
 from axes.ingest.generation.traces import ingest_traces
@@ -141,7 +141,7 @@ def test_a_job_stopped_between_files_ends_with_the_same_rows(
 ) -> None:
     pairs = [{"prompt": text, "completion": "so it is"} for text in TEXTS]
     file = write(tmp_path / "answers.jsonl", pairs)
-    real, done = axes.ingest.generation.trace_rows.write_rows, []
+    real, done = axes.ingest.generation.traces.write_rows, []
 
     def stop(root: Path, table: str, *arguments: Any, **options: Any) -> Path:
         path = real(root, table, *arguments, **options)
@@ -151,7 +151,7 @@ def test_a_job_stopped_between_files_ends_with_the_same_rows(
         return path
 
     with monkeypatch.context() as patch:
-        patch.setattr(axes.ingest.generation.trace_rows, "write_rows", stop)
+        patch.setattr(axes.ingest.generation.traces, "write_rows", stop)
         with pytest.raises(KeyboardInterrupt):
             ingest_completions(root, llama, file, token_budget=30, **OPTIONS)
     assert ingest_completions(root, llama, file, token_budget=60, **OPTIONS).new_count == 4

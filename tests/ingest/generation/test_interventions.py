@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-import axes.ingest.generation.trials
+import axes.ingest.generation.interventions
 from axes.ingest.activations import ingest_activations
 from axes.ingest.forward.steering import Intervention, steer
-from axes.ingest.generation.interventions import ingest_interventions, opener_phrases
+from axes.ingest.generation.interventions import first_ids, ingest_interventions, opener_phrases
 from axes.ingest.generation.sweeps import Change
-from axes.ingest.generation.trials import first_ids
 from axes.ingest.models.identity import identify
 from axes.ingest.models.load import load
 from axes.ingest.models.registry import ModelSpec
@@ -165,9 +164,9 @@ def test_a_second_run_loads_no_model_and_more_strengths_run_those_alone(
     run(steerable, llama, completed_axis_ids=["first"])
     before = outcomes(steerable)
     loads: list[str] = []
-    load_weights = axes.ingest.generation.trials.Job.load
+    load_weights = axes.ingest.generation.interventions.Job.load
     monkeypatch.setattr(
-        axes.ingest.generation.trials.Job,
+        axes.ingest.generation.interventions.Job,
         "load",
         lambda self: loads.append("load") or load_weights(self),
     )
@@ -187,7 +186,7 @@ def test_interrupted_between_batches_and_started_again_it_has_the_rows_of_one_th
 
     other = shutil.copytree(steerable, tmp_path / "other")
     run(other, llama, token_budget=64, completed_axis_ids=["second"])
-    write, left = axes.ingest.generation.trials.write_rows, [3]
+    write, left = axes.ingest.generation.interventions.write_rows, [3]
 
     def dies(*arguments: Any, **options: Any) -> Path:
         if arguments[1] == "intervention_outcomes":
@@ -196,7 +195,7 @@ def test_interrupted_between_batches_and_started_again_it_has_the_rows_of_one_th
                 raise KeyboardInterrupt
         return write(*arguments, **options)
 
-    monkeypatch.setattr(axes.ingest.generation.trials, "write_rows", dies)
+    monkeypatch.setattr(axes.ingest.generation.interventions, "write_rows", dies)
     with pytest.raises(KeyboardInterrupt):
         run(steerable, llama, token_budget=64, completed_axis_ids=["second"])
     partial = outcomes(steerable)

@@ -11,13 +11,12 @@ import torch
 
 from axes.ingest.forward.batching import pad
 from axes.ingest.forward.templates import pad_id
-from axes.ingest.generation.generate import generate
+from axes.ingest.generation.generate import Sampling, generate
 from axes.ingest.generation.monitor import WINDOW, Monitor, Reading
-from axes.ingest.generation.sampling import Sampling
 from axes.ingest.models.identity import identify
 from axes.ingest.models.load import LoadedModel, load
 from axes.ingest.models.registry import resolve
-from axes.warehouse.probes import Probe
+from axes.warehouse.axes import Probe
 
 TEXTS = ["hello there, you", "hi", "what is a duck"]
 STEPS, LAYER = 9, 2

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from axes.ingest.generation.outcomes import (
+from axes.ingest.generation.intervention_metrics import (
     divergence,
     log_perplexity,
     longest_repeat,

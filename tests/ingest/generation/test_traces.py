@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, LlamaForCausalLM
 
-import axes.ingest.generation.trace_rows
+import axes.ingest.generation.traces
 import axes.ingest.jobs
 from axes.ingest.forward.recording import block_points, record
 from axes.ingest.generation.traces import ingest_traces
@@ -230,7 +230,7 @@ def test_a_job_stopped_between_files_and_resumed_equals_an_uninterrupted_one(
     temperature: float,
     table: str,
 ) -> None:
-    write, done = axes.ingest.generation.trace_rows.write_rows, []
+    write, done = axes.ingest.generation.traces.write_rows, []
 
     def stop_after(root: Path, written: str, *args: Any, **options: Any) -> Path:
         path = write(root, written, *args, **options)
@@ -240,7 +240,7 @@ def test_a_job_stopped_between_files_and_resumed_equals_an_uninterrupted_one(
         return path
 
     with monkeypatch.context() as patch:
-        patch.setattr(axes.ingest.generation.trace_rows, "write_rows", stop_after)
+        patch.setattr(axes.ingest.generation.traces, "write_rows", stop_after)
         with pytest.raises(Stop):
             run(temperature=temperature)
     assert 0 < len(completions(root)) < len(TEXTS)
@@ -264,14 +264,14 @@ def test_a_job_stopped_between_files_and_resumed_equals_an_uninterrupted_one(
 def test_a_job_stopped_and_resumed_in_other_batches_leaves_no_duplicates(
     run: Callable[..., Any], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = axes.ingest.generation.trace_rows.write_rows
+    write = axes.ingest.generation.traces.write_rows
 
     def stop_after_tokens(root: Path, written: str, *args: Any, **options: Any) -> Path:
         write(root, written, *args, **options)
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(axes.ingest.generation.trace_rows, "write_rows", stop_after_tokens)
+        patch.setattr(axes.ingest.generation.traces, "write_rows", stop_after_tokens)
         with pytest.raises(Stop):
             run()
     run(batch_size=3)

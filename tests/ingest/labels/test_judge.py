@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-import axes.ingest.labels.judge_client
-from axes.ingest.labels.judge import JudgeSummary, label_by_judge, read_template
-from axes.ingest.labels.judge_client import JudgeClient
+import axes.ingest.labels.judge
+from axes.ingest.labels.judge import JudgeClient, JudgeSummary, label_by_judge, read_template
 from axes.ingest.labels.labeling import Scope
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import LabelError
@@ -89,8 +88,8 @@ def stub() -> Iterator[Stub]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of milliseconds, and no key of whoever runs the tests."""
-    monkeypatch.setattr(axes.ingest.labels.judge_client, "_FIRST_PAUSE", 0.001)
-    for name in axes.ingest.labels.judge_client.KEY_VARIABLES:
+    monkeypatch.setattr(axes.ingest.labels.judge, "_FIRST_PAUSE", 0.001)
+    for name in axes.ingest.labels.judge.KEY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -174,7 +173,7 @@ def test_requests_that_wait_for_another_try_end_when_one_has_failed_for_good(
 ) -> None:
     import time
 
-    monkeypatch.setattr(axes.ingest.labels.judge_client, "_FIRST_PAUSE", 60.0)
+    monkeypatch.setattr(axes.ingest.labels.judge, "_FIRST_PAUSE", 60.0)
 
     def decide(body: dict[str, Any], _attempt: int) -> Reply:
         is_first = "answer 0\n" in body["messages"][-1]["content"]

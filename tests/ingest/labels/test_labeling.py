@@ -15,7 +15,7 @@ from axes.ingest.labels.labeling import import_labels, inherit_labels
 from axes.ingest.labels.refusals import holds, label_refusals, packaged_phrases
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import LabelError, ModelError
-from axes.warehouse.maintenance.checks import check
+from axes.warehouse.maintenance.check import check
 from tests.rows import put, put_prompts
 from tests.tiny_models import byte_tokenizer
 

@@ -14,8 +14,7 @@ import pytest
 import torch
 
 from axes.ingest.models import download as fetch_module
-from axes.ingest.models.download import at_commit, fetch
-from axes.ingest.models.hashes import cache_folder
+from axes.ingest.models.download import at_commit, cache_folder, fetch
 from axes.ingest.models.identity import identify
 from axes.ingest.models.load import load
 from axes.ingest.models.registry import ModelSpec, resolve

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from axes.ingest.models.hashes import cache_folder, file_hash, files_hash
+from axes.ingest.models.download import cache_folder, file_hash, files_hash
 
 
 @pytest.fixture

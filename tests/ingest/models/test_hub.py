@@ -298,7 +298,10 @@ def test_of_an_adapter_the_two_files_are_taken_at_the_revision_asked_for(
         (folder / name).write_text(name)
     commit = "0123456789abcdef0123456789abcdef01234567"
     hub.repositories = {**hub.repositories, "owner/adapter": ServedRepository(folder, commit)}
-    call = "from axes.ingest.models.download import fetch_adapter; print(fetch_adapter('hf:owner/adapter@main'))"
+    call = (
+        "from axes.ingest.models.download import fetch_adapter; "
+        "print(fetch_adapter('hf:owner/adapter@main'))"
+    )
     done = client.run(sys.executable, "-c", call)
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).name == commit

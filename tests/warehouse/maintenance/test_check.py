@@ -17,8 +17,7 @@ from click.testing import CliRunner
 from axes.cli.main import cli
 from axes.warehouse.layout import MARKER
 from axes.warehouse.maintenance import check as inspection
-from axes.warehouse.maintenance.check import inspect_files
-from axes.warehouse.maintenance.checks import check
+from axes.warehouse.maintenance.check import check, inspect_files
 from axes.warehouse.maintenance.repair import adopt_file, repair
 from axes.warehouse.runs import Run
 from axes.warehouse.tables.columns import Table

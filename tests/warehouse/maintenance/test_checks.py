@@ -11,8 +11,7 @@ import pytest
 
 from axes.warehouse.connection import sql_files
 from axes.warehouse.layout import init_root
-from axes.warehouse.maintenance.check import data_files
-from axes.warehouse.maintenance.checks import check
+from axes.warehouse.maintenance.check import check, data_files
 from axes.warehouse.maintenance.repair import adopt_file
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import data_file

@@ -19,8 +19,7 @@ from axes.warehouse.connection import connect, query, rows
 from axes.warehouse.errors import RootError
 from axes.warehouse.layout import init_root
 from axes.warehouse.maintenance import compaction
-from axes.warehouse.maintenance.check import inspect_files
-from axes.warehouse.maintenance.checks import check
+from axes.warehouse.maintenance.check import check, inspect_files
 from axes.warehouse.maintenance.compaction import COMPACTED, compact, exchange
 from axes.warehouse.runs import Run
 from axes.warehouse.tables.schemas import TABLES

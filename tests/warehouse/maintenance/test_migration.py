@@ -16,7 +16,7 @@ from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import RootError
 from axes.warehouse.layout import MARKER, require_root
 from axes.warehouse.maintenance import migration
-from axes.warehouse.maintenance.checks import check
+from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.migration import UNKNOWN_HASH, migrate
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 from axes.warehouse.writer import content_key

@@ -8,7 +8,7 @@ import pytest
 
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import ModelError, PromptError, RootError
-from axes.warehouse.maintenance.checks import check
+from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.compaction import compact
 from axes.warehouse.maintenance.subset import subset
 from axes.warehouse.tables.schemas import TABLES

@@ -11,7 +11,7 @@ from filelock import FileLock
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.layout import partition_folder
 from axes.warehouse.ledger import ledger_file, read_ledger
-from axes.warehouse.maintenance.checks import check
+from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.compaction import compact
 from axes.warehouse.maintenance.repair import repair
 from axes.warehouse.maintenance.vacuum import vacuum

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from axes.analysis.activations import is_covered
-from axes.analysis.study.definition import StudyDefinition
-from axes.analysis.study.study_file import (
+from axes.analysis.study.definition import (
     EVERY_MODEL,
+    StudyDefinition,
     StudyFile,
     find_study_file,
     packaged_studies,
