@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from axes.analysis.stats.calibration import Calibration
     from axes.ingest.generation.monitor import Monitor, Reading
     from axes.ingest.models.load import LoadedModel
-    from axes.warehouse.axes import Probe, Readout
+    from axes.warehouse.axes import AxisReadout
     from axes.warehouse.connection import Connection
 
 _TABLE = """
@@ -133,48 +133,49 @@ def drift(
         Selection,
         project_completions,
         read_trajectories,
+        traced_models,
         write_cross_completions,
     )
     from axes.ingest.models.registry import known_as
-    from axes.warehouse.axes import find_axis, find_readout, traced_models
-    from axes.warehouse.connection import connect, query
+    from axes.warehouse.axes import find_axis, read_axis_readout
     from axes.warehouse.errors import CoverageError, LabelError
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show
 
-    connection = connect(root, memory_limit=memory_limit)
-    axis_id = find_axis(connection, axis)["axis_id"]
+    warehouse = Warehouse.open(root, memory_limit=memory_limit)
+    registered = find_axis(warehouse, axis)
     selection = Selection(prompt_set, labeler, template, max_new_tokens)
-    model_ids = traced_models(connection, axis_id, [known_as(model) for model in models])
-    if cross_file is not None and len(model_ids) > 1:
+    traced = traced_models(warehouse, registered, [known_as(model) for model in models])
+    if cross_file is not None and len(traced) > 1:
         raise click.UsageError("--cross-completions is of one model: say which with --model")
     drift_ids = []
-    for model_id in model_ids:
-        readout = find_readout(root, connection, axis_id, model_id)
-        project_completions(root, connection, readout)
+    for model, model_id in traced:
+        readout = read_axis_readout(warehouse, registered, model, model_id)
+        project_completions(warehouse, registered, readout)
         if cross_file is not None:
-            found = read_trajectories(connection, readout, selection)
-            click.echo(write_cross_completions(connection, found, cross_file, seed=seed))
+            found = read_trajectories(warehouse, readout, selection)
+            click.echo(write_cross_completions(warehouse, found, cross_file, seed=seed))
             return
         definition = DriftDefinition(
             selection=selection,
             least_steps=least_steps,
             bound=bound,
             event=_event_pattern(event),
-            threshold=_threshold(connection, readout, calibration),
+            threshold=_threshold(warehouse.connection, readout, calibration),
             seed=seed,
         )
         try:
-            drift_ids.append(run_drift(root, connection, readout, definition))
+            drift_ids.append(run_drift(warehouse, readout, definition))
         except (CoverageError, LabelError) as error:
             # One of many that nobody named: the others are not to wait for it.
-            if len(model_ids) == 1 or models:
+            if len(traced) == 1 or models:
                 raise
             click.echo(f"left out: {error}", err=True)
     if not drift_ids:
         raise CoverageError(f"no model has completions to analyse on {axis}")
-    show(query(connection, _TABLE, [drift_ids]), output_format)
+    show(warehouse.query(_TABLE, [drift_ids]), output_format)
     for drift_id in drift_ids:
-        words = verdict(connection, drift_id)
+        words = verdict(warehouse, drift_id)
         click.echo(f"\n{words}\ndrift {drift_id}", err=output_format != "table")
 
 
@@ -194,7 +195,7 @@ def _event_pattern(event: str | None) -> str | None:
     return event
 
 
-def _threshold(connection: Connection, readout: Readout, method: str) -> float | None:
+def _threshold(connection: Connection, readout: AxisReadout, method: str) -> float | None:
     """The calibrated threshold; None, and said so, where there is none and none was asked for."""
     from axes.analysis.study.calibrate import stored_calibration
     from axes.warehouse.errors import CalibrationError
@@ -280,15 +281,20 @@ def monitor(
 
     from axes.ingest.generation.monitor import Monitor
     from axes.ingest.jobs import open_job
+    from axes.warehouse.axes import AXIS_TABLES, find_axis, read_axis_readout
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show
 
     spec = model_spec(model, options)
     job = open_job(root, spec, options.pop("device"), options.pop("dtype"))
-    probe = _probe(root, axis, spec.name, job.identity.model_id, layer)
-    calibrated = _calibration(root, probe.axis_id, job.identity.model_id, calibration, stop_above)
+    warehouse = Warehouse.open_tables(root, *AXIS_TABLES)
+    readout = read_axis_readout(
+        warehouse, find_axis(warehouse, axis), spec.name, job.identity.model_id, layer=layer
+    )
+    calibrated = _calibration(root, readout.axis_id, job.identity.model_id, calibration, stop_above)
     loaded = job.load()
     console = Console(stderr=True, highlight=False)
-    share = _shares(root, probe.axis_id, job.identity.model_id)
+    share = _shares(root, readout.axis_id, job.identity.model_id)
     is_streamed = output_format == _JSONL and output is None
     described: list[dict[str, Any]] = []
 
@@ -303,7 +309,7 @@ def monitor(
 
     watched = Monitor.of(
         loaded,
-        probe,
+        readout,
         probability=None if calibrated is None else calibrated.probability,
         stop_above=stop_above,
         on_reading=tell,
@@ -319,19 +325,6 @@ def monitor(
         output.write_text("".join(json.dumps(row) + "\n" for row in described))
     elif not is_streamed:
         show(pa.Table.from_pylist(described), output_format, output)
-
-
-def _probe(root: Path, axis: str, model: str, model_id: str, layer: int | None) -> Probe:
-    """The axis at one layer of the model; raises `AxisError` where that could be several."""
-    from axes.warehouse.axes import read_probes
-    from axes.warehouse.errors import AxisError
-
-    layers = None if layer is None else [layer]
-    probes = read_probes(root, [axis], model=model, model_id=model_id, layers=layers)
-    if len(probes) > 1:
-        at = ", ".join(str(probe.layer) for probe in probes)
-        raise AxisError(f"{model} has alignments for {axis} at layers {at}: say --layer")
-    return probes[0]
 
 
 def _speak(
