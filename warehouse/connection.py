@@ -148,8 +148,9 @@ def vectors(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
 
 
 def sql_files(kind: str) -> dict[str, str]:
-    """Name -> text of the files in `sql/<kind>`."""
-    return {path.stem: path.read_text() for path in sorted((SQL_FOLDER / kind).glob("*.sql"))}
+    """Name -> text of the files in `sql/<kind>` and its topic folders, by name."""
+    paths = sorted((SQL_FOLDER / kind).rglob("*.sql"), key=lambda path: path.stem)
+    return {path.stem: path.read_text() for path in paths}
 
 
 def root_of(connection: Connection) -> Path:

@@ -14,11 +14,17 @@ from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 from tests.rows import put
 
-FILES = sorted(SQL_FOLDER.glob("*/*.sql"))
+FILES = sorted(SQL_FOLDER.rglob("*.sql"))
 KINDS = {"staging": "view", "marts": "view", "macros": "macro"}
 
+
+def kind_of(path: Path) -> str:
+    """The folder of `sql/` that the file lies in, below it or in one of its topics."""
+    return path.relative_to(SQL_FOLDER).parts[0]
+
+
 every_file = pytest.mark.parametrize(
-    "path", FILES, ids=[f"{path.parent.name}/{path.stem}" for path in FILES]
+    "path", FILES, ids=[f"{kind_of(path)}/{path.stem}" for path in FILES]
 )
 every_table = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 
@@ -34,8 +40,8 @@ def header(path: Path) -> str:
 
 
 def test_the_folder_holds_the_four_kinds_and_nothing_else() -> None:
-    assert {path.parent.name for path in FILES} == {*KINDS, "checks"}
-    assert {path.stem for path in FILES if path.parent.name == "staging"} == {
+    assert {kind_of(path) for path in FILES} == {*KINDS, "checks"}
+    assert {path.stem for path in FILES if kind_of(path) == "staging"} == {
         f"stg_{name}" for name in TABLES
     }
 
@@ -48,7 +54,7 @@ def test_names_are_unique_over_all_kinds() -> None:
 def test_a_file_defines_exactly_the_object_it_is_named_after(path: Path) -> None:
     assert len(duckdb.extract_statements(path.read_text())) == 1
     created = re.findall(r"\bcreate\s+(?:or\s+replace\s+)?(\w+)\s+(\w+)", code(path))
-    kind = KINDS.get(path.parent.name)
+    kind = KINDS.get(kind_of(path))
     assert created == ([(kind, path.stem)] if kind else [])
     starts = (f"create {kind} {path.stem}",) if kind else ("select", "with\n")
     assert code(path).startswith(starts)
@@ -59,7 +65,7 @@ def test_a_file_opens_with_a_comment_that_is_a_sentence(path: Path) -> None:
     text = header(path)
     assert text[0].isupper()
     assert text.endswith(".")
-    if path.parent.name == "marts":
+    if kind_of(path) == "marts":
         assert text.startswith("One row per ")
 
 
@@ -107,7 +113,7 @@ def test_a_connection_holds_the_objects_of_the_files_and_no_other(empty: Connect
         "where not internal and function_type like '%macro%'",
     )
     tables = rows(empty, "select table_name as name from duckdb_tables() where not internal")
-    names = {kind: {path.stem for path in FILES if path.parent.name == kind} for kind in KINDS}
+    names = {kind: {path.stem for path in FILES if kind_of(path) == kind} for kind in KINDS}
     assert {row["name"] for row in views} == names["staging"] | names["marts"] | set(TABLES)
     assert {row["name"] for row in macros} == names["macros"]
     assert tables == []
