@@ -81,10 +81,10 @@ def connect_tables(root: Path, *tables: str) -> Connection:
     For code that asks one thing of a table. Raises as `connect` does.
     """
     connection = _open(root)
-    location, staging = _location(root.resolve()), sql_files("staging")
+    location = _location(root.resolve())
     with _unreadable(root):
         for table in tables:
-            connection.execute(staging[f"stg_{table}"].replace("${root}", location))
+            connection.execute(TABLES[table].staging_view(location))
             connection.execute(f"create view {table} as select * from stg_{table}")
     return connection
 
@@ -153,6 +153,12 @@ def sql_files(kind: str) -> dict[str, str]:
     return {path.stem: path.read_text() for path in paths}
 
 
+def check_rules() -> dict[str, str]:
+    """Name -> statement that lists the rows which break the rule: `sql/checks` and unique keys."""
+    unique_keys = {f"{name}_unique_key": table.unique_key_check() for name, table in TABLES.items()}
+    return dict(sorted((sql_files("checks") | unique_keys).items()))
+
+
 def root_of(connection: Connection) -> Path:
     """The root that `connect` was given."""
     return Path(connection.execute("select getvariable('root')").fetchall()[0][0])
@@ -185,7 +191,7 @@ def _unreadable(root: Path) -> Iterator[None]:
 
 
 def _location(root: Path) -> str:
-    """The root as it stands in the glob patterns of `sql/staging`."""
+    """The root as it stands in the glob patterns of staging views."""
     return glob.escape(root.as_posix()).replace("'", "''")
 
 
@@ -228,8 +234,7 @@ def load_sql(connection: Connection, root: Path, *, is_indexed: bool, is_comment
     given: a relative root makes relative views. `is_indexed` is what `refresh_index` said.
     """
     location = _location(root)
-    staging, macros, marts = (sql_files(kind) for kind in ("staging", "macros", "marts"))
-    macros, marts = _in_order(macros), _in_order(marts)
+    macros, marts = _in_order(sql_files("macros")), _in_order(sql_files("marts"))
     connection.execute("begin")
     for name, table in TABLES.items():
         connection.from_arrow(table.schema.empty_table()).create(f"stg_{name}")
@@ -240,9 +245,9 @@ def load_sql(connection: Connection, root: Path, *, is_indexed: bool, is_comment
         is_replaced = name == "v_stored" and not is_indexed
         made = _STORED_WITHOUT_INDEX if is_replaced else text.replace("${root}", location)
         connection.execute(made)
-    for name, text in staging.items():
-        connection.execute(f"drop table {name}")
-        connection.execute(text.replace("${root}", location))
+    for name, table in TABLES.items():
+        connection.execute(f"drop table stg_{name}")
+        connection.execute(table.staging_view(location))
     if is_commented:
         for statement in comment_statements(marts, macros, _columns(connection)):
             connection.execute(statement)

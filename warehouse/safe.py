@@ -277,7 +277,7 @@ def _require_own_files(root: Path) -> None:
 
 def _answer(connection: Connection, root: Path, sql: str, limits: Limits) -> bytes:
     """The rows that a locked connection to `root` gives, as an Arrow stream; or `QueryError`."""
-    views = {name for kind in ("staging", "marts") for name in sql_files(kind)}
+    views = {*(f"stg_{name}" for name in TABLES), *sql_files("marts")}
     with _watchdog(limits.seconds + _DEAF_SECONDS):
         require_safe(sql, views | set(TABLES))
     # Again: the connection may have been opened a while ago.

@@ -9,13 +9,22 @@ import duckdb
 import pytest
 
 from axes.warehouse.comments import read_header
-from axes.warehouse.connection import SQL_FOLDER, Connection, connect, query, rows, sql_files
+from axes.warehouse.connection import (
+    SQL_FOLDER,
+    Connection,
+    check_rules,
+    connect,
+    query,
+    rows,
+    sql_files,
+)
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 from tests.rows import put
 
 FILES = sorted(SQL_FOLDER.rglob("*.sql"))
-KINDS = {"staging": "view", "marts": "view", "macros": "macro"}
+KINDS = {"marts": "view", "macros": "macro"}
+STAGING = {f"stg_{name}" for name in TABLES}
 
 
 def kind_of(path: Path) -> str:
@@ -39,15 +48,19 @@ def header(path: Path) -> str:
     return " ".join(read_header(path.read_text()).text.split())
 
 
-def test_the_folder_holds_the_four_kinds_and_nothing_else() -> None:
+def test_the_folder_holds_the_three_kinds_and_nothing_else() -> None:
     assert {kind_of(path) for path in FILES} == {*KINDS, "checks"}
-    assert {path.stem for path in FILES if kind_of(path) == "staging"} == {
-        f"stg_{name}" for name in TABLES
-    }
 
 
 def test_names_are_unique_over_all_kinds() -> None:
-    assert len({path.stem for path in FILES} | set(TABLES)) == len(FILES) + len(TABLES)
+    names = {path.stem for path in FILES} | set(TABLES) | STAGING
+    assert len(names) == len(FILES) + 2 * len(TABLES)
+
+
+def test_every_table_has_a_unique_key_check_and_no_file_overrides_it() -> None:
+    files = sql_files("checks")
+    assert check_rules().keys() - files == {f"{name}_unique_key" for name in TABLES}
+    assert check_rules().items() >= files.items()
 
 
 @every_file
@@ -67,12 +80,6 @@ def test_a_file_opens_with_a_comment_that_is_a_sentence(path: Path) -> None:
     assert text.endswith(".")
     if kind_of(path) == "marts":
         assert text.startswith("One row per ")
-
-
-@every_table
-def test_the_staging_header_states_the_grain_of_the_schema(table: Table) -> None:
-    path = SQL_FOLDER / "staging" / f"stg_{table.name}.sql"
-    assert header(path) == f"One row per {table.grain}."
 
 
 def test_every_view_macro_and_column_is_commented(empty: Connection) -> None:
@@ -114,7 +121,7 @@ def test_a_connection_holds_the_objects_of_the_files_and_no_other(empty: Connect
     )
     tables = rows(empty, "select table_name as name from duckdb_tables() where not internal")
     names = {kind: {path.stem for path in FILES if kind_of(path) == kind} for kind in KINDS}
-    assert {row["name"] for row in views} == names["staging"] | names["marts"] | set(TABLES)
+    assert {row["name"] for row in views} == STAGING | names["marts"] | set(TABLES)
     assert {row["name"] for row in macros} == names["macros"]
     assert tables == []
 
@@ -144,7 +151,7 @@ def test_a_partition_is_text_even_where_every_value_looks_like_a_number(
     assert rows(connect(root), f"select {partition} from stg_{name}") == [{partition: "42"}]
 
 
-@pytest.mark.parametrize("name", sorted({**sql_files("staging"), **sql_files("marts")}))
+@pytest.mark.parametrize("name", sorted({*STAGING, *sql_files("marts")}))
 def test_every_view_works_on_an_empty_warehouse_and_gives_no_rows(
     empty: Connection, name: str
 ) -> None:
@@ -153,9 +160,9 @@ def test_every_view_works_on_an_empty_warehouse_and_gives_no_rows(
     assert result.num_columns > 0
 
 
-@pytest.mark.parametrize("name", sql_files("checks"))
+@pytest.mark.parametrize("name", check_rules())
 def test_every_check_runs_on_an_empty_warehouse(empty: Connection, name: str) -> None:
-    result = query(empty, sql_files("checks")[name])
+    result = query(empty, check_rules()[name])
     assert result.num_rows == 0
     assert result.num_columns > 0
 
