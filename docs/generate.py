@@ -16,9 +16,9 @@ import click
 from setuptools import find_packages
 
 from axes.cli.main import cli
-from axes.warehouse.comments import read_header
 from axes.warehouse.connection import check_rules, connect, rows, sql_files
 from axes.warehouse.layout import init_root
+from axes.warehouse.tables.comments import read_header
 from axes.warehouse.tables.schemas import TABLES
 from docs.recipes import cookbook_page, record
 

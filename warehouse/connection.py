@@ -23,11 +23,11 @@ import polars as pl
 import pyarrow as pa
 from polars.datatypes import DataType
 
-from axes.warehouse.comments import comment_statements, without_comments
 from axes.warehouse.errors import QueryError, RootError
-from axes.warehouse.index import refresh_index
 from axes.warehouse.layout import require_root
-from axes.warehouse.names import did_you_mean
+from axes.warehouse.names import IMPORTED, did_you_mean
+from axes.warehouse.tables.comments import comment_statements, without_comments
+from axes.warehouse.tables.index import refresh_index
 from axes.warehouse.tables.schemas import TABLES
 
 SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
@@ -151,6 +151,17 @@ def sql_files(kind: str) -> dict[str, str]:
     """Name -> text of the files in `sql/<kind>` and its topic folders, by name."""
     paths = sorted((SQL_FOLDER / kind).rglob("*.sql"), key=lambda path: path.stem)
     return {path.stem: path.read_text() for path in paths}
+
+
+def is_imported(connection: Connection, model: str) -> bool:
+    """Whether all stored versions of a model (a name, or NAME@ID) have imported vectors alone."""
+    name, _, prefix = model.partition("@")
+    sources = rows(
+        connection,
+        "select source from models where model = ? and starts_with(model_id, ?)",
+        [name, prefix],
+    )
+    return bool(sources) and all(row["source"].partition(":")[0] == IMPORTED for row in sources)
 
 
 def check_rules() -> dict[str, str]:

@@ -36,7 +36,7 @@ import pyarrow as pa
 
 from axes.warehouse.connection import Connection, connect, distinct_names, sql_files
 from axes.warehouse.errors import AxesError, QueryError
-from axes.warehouse.index import INDEX
+from axes.warehouse.tables.index import INDEX
 from axes.warehouse.tables.schemas import TABLES
 
 _LONGEST_STATEMENT = 100_000

@@ -8,7 +8,6 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from axes.warehouse.comments import read_header
 from axes.warehouse.connection import (
     SQL_FOLDER,
     Connection,
@@ -19,6 +18,7 @@ from axes.warehouse.connection import (
     sql_files,
 )
 from axes.warehouse.tables.columns import Table
+from axes.warehouse.tables.comments import read_header
 from axes.warehouse.tables.schemas import TABLES
 from tests.rows import put
 

@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from axes.warehouse.comments import without_comments
 from axes.warehouse.connection import SQL_FOLDER, check_rules, connect, query
 from axes.warehouse.errors import QueryError, RootError
 from axes.warehouse.layout import NO_PARTITION, partition_folder, require_root
 from axes.warehouse.ledger import Entry, read_ledger, sha256
 from axes.warehouse.tables.columns import Table
+from axes.warehouse.tables.comments import without_comments
 from axes.warehouse.tables.schemas import TABLES
 
 EMPTY_FILE = "schema.parquet"
