@@ -118,6 +118,7 @@ _RUNS = Table(
             column("run_id", TEXT, "start time and a random suffix"),
             column("command", TEXT, "what was run"),
             column("parameters", TEXT, "its parameters, as JSON"),
+            optional("command_line", TEXT, "the command that runs it again, but for --root"),
             column("status", TEXT, "running (or killed), finished, failed, interrupted"),
             optional("message", TEXT, "the error, or remarks such as a fall-back"),
             column("code_version", TEXT, "version of this package"),
