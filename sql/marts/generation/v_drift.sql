@@ -163,9 +163,9 @@ final as (
             ['lasting', 'matched_length', 'matched_prompt']
         ) as is_controlled
     from wide
-    left join controls on wide.drift_id = controls.drift_id
-    left join last_aurocs on wide.drift_id = last_aurocs.drift_id
-    left join stg_axes as axes on wide.axis_id = axes.axis_id
+    left join controls using (drift_id)
+    left join last_aurocs using (drift_id)
+    left join stg_axes as axes using (axis_id)
 )
 
 select * from final;

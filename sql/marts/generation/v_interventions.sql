@@ -76,7 +76,7 @@ final as (
         interventions.is_positive,
         runs.started_at as judged_at
     from interventions
-    inner join axes on interventions.axis_id = axes.axis_id
+    inner join axes using (axis_id)
     left join runs on interventions.run_id = runs.run_id
     left join axes as sources
         on

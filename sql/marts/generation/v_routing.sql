@@ -90,10 +90,7 @@ final as (
         wide.*,
         model_shares.models
     from wide
-    left join model_shares
-        on
-            wide.routing_id = model_shares.routing_id
-            and wide.policy = model_shares.policy
+    left join model_shares using (routing_id, policy)
 )
 
 select * from final;

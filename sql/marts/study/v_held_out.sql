@@ -68,11 +68,7 @@ counted as (
             partition by areas.study_id, areas.prompt_set
         ) as model_count
     from areas
-    left join gains
-        on
-            areas.study_id = gains.study_id
-            and areas.model = gains.model
-            and areas.prompt_set = gains.prompt_set
+    left join gains using (study_id, model, prompt_set)
     where areas.universal is not null
 ),
 

@@ -103,19 +103,9 @@ final as (
         per_model.alignment_r2,
         per_model.ridge_lambda
     from per_set
-    inner join per_model
-        on
-            per_set.study_id = per_model.study_id
-            and per_set.model = per_model.model
-    left join baselines
-        on
-            per_set.study_id = baselines.study_id
-            and per_set.prompt_set = baselines.prompt_set
-    left join moved
-        on
-            per_set.study_id = moved.study_id
-            and per_set.model = moved.model
-            and per_set.prompt_set = moved.prompt_set
+    inner join per_model using (study_id, model)
+    left join baselines using (study_id, prompt_set)
+    left join moved using (study_id, model, prompt_set)
 )
 
 select * from final;
