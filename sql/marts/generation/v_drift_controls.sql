@@ -28,8 +28,8 @@ imbalances as (
     select
         drift_id,
         control,
-        max(estimate) filter (where metric = 'imbalance_before') as imbalance_before,
-        max(estimate) filter (where metric = 'imbalance_after') as imbalance_after
+        pick(estimate, metric, 'imbalance_before') as imbalance_before,
+        pick(estimate, metric, 'imbalance_after') as imbalance_after
     from figures
     group by drift_id, control
 ),

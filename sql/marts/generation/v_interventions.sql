@@ -31,9 +31,9 @@ beside as (
         prompt_set,
         is_positive,
         min(estimate) filter (where role = 'shuffled_labels') as shuffled_lower,
-        max(estimate) filter (where role = 'shuffled_labels') as shuffled_upper,
+        pick(estimate, role, 'shuffled_labels') as shuffled_upper,
         min(estimate) filter (where role = 'orthogonal') as orthogonal_lower,
-        max(estimate) filter (where role = 'orthogonal') as orthogonal_upper
+        pick(estimate, role, 'orthogonal') as orthogonal_upper
     from interventions
     group by all
 ),
