@@ -1,4 +1,4 @@
--- The value in the row of a group whose name is the wanted one, null without such a row:
--- turns rows (metric, estimate) into columns. The greatest where several have the name.
+-- The value of the row in a group that has the wanted name, null without such a row (the
+-- greatest if there are several): turns rows (metric, estimate) into columns.
 create macro pick(value, name, wanted) as
 max(value) filter (where name = wanted);
