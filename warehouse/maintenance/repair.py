@@ -22,16 +22,9 @@ import pyarrow.parquet as pq
 
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxesError, RootError
-from axes.warehouse.layout import require_root
+from axes.warehouse.layout import EMPTY_FILE, data_files, empty_file, require_root
 from axes.warehouse.ledger import LEDGER, record, removing, settle, table_lock, writing
-from axes.warehouse.maintenance.check import (
-    EMPTY_FILE,
-    Finding,
-    data_files,
-    empty_file,
-    inspect_file,
-    inspect_files,
-)
+from axes.warehouse.maintenance.check import Finding, inspect_file, inspect_files
 from axes.warehouse.maintenance.compaction import maintenance_lock
 from axes.warehouse.runs import record_run
 from axes.warehouse.tables.columns import Table
