@@ -105,7 +105,8 @@ def _warehouse() -> Iterator[Path]:
 
 @contextmanager
 def _page(root: Path) -> Iterator[httpx2.Client]:
-    command = [sys.executable, "-c", "from axes.cli.main import main; main()", "explore", "--no-browser"]
+    main = "from axes.cli.main import main; main()"
+    command = [sys.executable, "-c", main, "explore", "--no-browser"]
     with subprocess.Popen(
         [*command, "--root", str(root)], stdout=subprocess.PIPE, text=True
     ) as process:
