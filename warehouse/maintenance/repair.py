@@ -247,7 +247,7 @@ def _traces(parameters: dict[str, Any]) -> list[str]:
     return words + _options(parameters, "completions", "top_tokens", *names)
 
 
-_SINGULAR = {"axes": "--axes", "stop_strings": "--stop", "end_tokens": "--end-token"}
+_SINGULAR = {"axes": "--axis", "stop_strings": "--stop", "end_tokens": "--end-token"}
 
 
 def _label(parameters: dict[str, Any]) -> list[str]:
@@ -261,7 +261,7 @@ def _label(parameters: dict[str, Any]) -> list[str]:
     elif kind in ("inherit", "judge"):
         words += ["--labeler", parameters["labeler"]]
     if kind == "judge":
-        words += ["--template", "FILE-WITH-parameters.template"]
+        words += ["--judge-template", "FILE-WITH-parameters.template"]
     words += _options(parameters, "phrases", "positive", "judge_url", "judge_model")
     words += ["--prompts", parameters["prompt_set"]] if parameters.get("prompt_set") else []
     return words + _options(parameters, "model", "limit")
@@ -339,7 +339,7 @@ def _evaluate(parameters: dict[str, Any]) -> list[str]:
 def _of_axis(parameters: dict[str, Any]) -> list[str]:
     """`axes calibrate` and `axes transfer`."""
     words = [parameters["axis_id"], "--prompts", parameters["prompt_set"]]
-    for plural, option in (("model_ids", "--model"), ("methods", "--method")):
+    for plural, option in (("model_ids", "--model"), ("methods", "--calibration")):
         for value in _listed(parameters.get(plural)):
             words += [option, value]
     words += _options(parameters, "target", "fraction", "least_overlap", "seed")
@@ -399,12 +399,21 @@ def _layers(parameters: dict[str, Any]) -> list[str]:
     return ["--layers", ",".join(map(str, layers))] if layers else []
 
 
+# Options that are called otherwise than their parameter of a run.
+_RENAMED = {
+    "bound": "--min-auroc",
+    "fraction": "--fit-fraction",
+    "least_overlap": "--min-overlap",
+    "least_steps": "--min-steps",
+}
+
+
 def _options(parameters: dict[str, Any], *names: str) -> list[str]:
     """`--name value` for each that was given; a list repeats the option."""
     words = []
     for name in names:
         for value in _listed(parameters.get(name)):
-            words += [f"--{name.replace('_', '-')}", value]
+            words += [_RENAMED.get(name, f"--{name.replace('_', '-')}"), value]
     return words
 
 
