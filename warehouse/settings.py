@@ -3,11 +3,16 @@
 Precedence: the option that was typed, the environment, `axes.toml` in this folder or the nearest
 above it, `safety-axes/axes.toml` in the XDG configuration folder, the default. A file has the keys
 of `SETTINGS`, and a table for each command that it configures: `[ingest.activations]`.
+
+Also the command line that the process is running, for the rows of `runs` (`command_line`).
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -41,6 +46,7 @@ SETTINGS = {
     "json_log": Setting("AXES_JSON_LOG", bool, "false"),
 }
 
+_command_line: ContextVar[Callable[[], str] | None] = ContextVar("_command_line", default=None)
 _NAMES = {str: "a text", bool: "true or false"}
 
 
@@ -89,6 +95,23 @@ def root_folder(root: str | Path | None = None) -> Path:
 def at_file(file: Path, value: str) -> str:
     """A path in a file: a relative one starts at the file's folder."""
     return str(file.parent / Path(value).expanduser())
+
+
+@contextmanager
+def invoked(describe: Callable[[], str]) -> Iterator[None]:
+    """While active, `command_line` is what `describe` returns; the outermost counts."""
+    token = None if _command_line.get() else _command_line.set(describe)
+    try:
+        yield
+    finally:
+        if token is not None:
+            _command_line.reset(token)
+
+
+def command_line() -> str | None:
+    """The command line that runs again what is running; None in Python code of a user's own."""
+    describe = _command_line.get()
+    return None if describe is None else describe()
 
 
 @cache
