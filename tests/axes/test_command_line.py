@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 import pytest
 
-from axes.cli.command_line import as_command, of_call, of_context
 from axes.cli.main import cli
 from axes.cli.study import _planned
+from axes.command_line import as_command, of_call, of_context
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.maintenance.repair import restore_commands
 from axes.warehouse.runs import record_run
@@ -29,10 +29,10 @@ COMMANDS = [
     "ingest activations words.csv --prompts one --prompts two --layers 0,12 --site mlp_out "
     "--pooling last --keep-tokens 3 --template chat --system words.csv --no-share-prefix",
     "ingest traces m --prompts one --stop 'a b;c' --end-token A --temperature 0.5 --samples 2",
-    "intervene m --axis x --prompts one --benign two --strengths=-0.1,0.1 --above 0.5",
-    "label judge --judge-url http://localhost/v1 --judge-model big --template words.csv",
-    "drift --axis x --model m --prompts one --seed 3",
-    "calibrate x --prompts one --model m --seed 2",
+    "intervene m --axis x --prompts one --benign two --strengths=-0.1,0.1 --min-projection 0.5",
+    "label judge --judge-url http://localhost/v1 --judge-model big --judge-template words.csv",
+    "drift --axis x --model m --prompts one --seed 3 --min-steps 4",
+    "calibrate x --prompts one --model m --calibration isotonic --fit-fraction 0.4",
     "import words.csv --model m --layer 3 --name n",
     "activations import words.csv --model m --layer-count 3 --layers-are blocks --skip-normed",
 ]

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from axes.cli.shell import _COMMANDS, is_complete, run_shell
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from axes.cli.shell import _COMMANDS, is_complete, run_shell
 from axes.sql_completion import Catalog, SqlCompleter
 from axes.warehouse.connection import connect
 from axes.warehouse.layout import init_root
