@@ -105,7 +105,7 @@ def _warehouse() -> Iterator[Path]:
 
 @contextmanager
 def _page(root: Path) -> Iterator[httpx2.Client]:
-    command = [sys.executable, "-c", "import axes; axes.main()", "explore", "--no-browser"]
+    command = [sys.executable, "-c", "from axes.cli.main import main; main()", "explore", "--no-browser"]
     with subprocess.Popen(
         [*command, "--root", str(root)], stdout=subprocess.PIPE, text=True
     ) as process:

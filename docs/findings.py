@@ -20,9 +20,9 @@ from typing import Any
 
 import click
 
-from axes.warehouse.comments import read_header
 from axes.warehouse.connection import Connection, connect, query, rows
 from axes.warehouse.render import render
+from axes.warehouse.tables.comments import read_header
 from docs.findings_figures import (
     Figure,
     axis_label,

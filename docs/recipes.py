@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from axes.warehouse.comments import read_header
 from axes.warehouse.connection import Connection, connect, query
 from axes.warehouse.render import render
+from axes.warehouse.tables.comments import read_header
 
 COOKBOOK = Path(__file__).parent / "cookbook"
 

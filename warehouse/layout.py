@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.locks import LOCKS, locked
+from axes.warehouse.ledger import LOCKS, locked
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 

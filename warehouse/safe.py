@@ -36,7 +36,7 @@ import pyarrow as pa
 
 from axes.warehouse.connection import Connection, connect, distinct_names, sql_files
 from axes.warehouse.errors import AxesError, QueryError
-from axes.warehouse.index import INDEX
+from axes.warehouse.tables.index import INDEX
 from axes.warehouse.tables.schemas import TABLES
 
 _LONGEST_STATEMENT = 100_000
@@ -277,7 +277,7 @@ def _require_own_files(root: Path) -> None:
 
 def _answer(connection: Connection, root: Path, sql: str, limits: Limits) -> bytes:
     """The rows that a locked connection to `root` gives, as an Arrow stream; or `QueryError`."""
-    views = {name for kind in ("staging", "marts") for name in sql_files(kind)}
+    views = {*(f"stg_{name}" for name in TABLES), *sql_files("marts")}
     with _watchdog(limits.seconds + _DEAF_SECONDS):
         require_safe(sql, views | set(TABLES))
     # Again: the connection may have been opened a while ago.

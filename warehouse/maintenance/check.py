@@ -17,11 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from axes.warehouse.connection import connect, query, sql_files
+from axes.warehouse.connection import SQL_FOLDER, check_rules, connect, query
 from axes.warehouse.errors import QueryError, RootError
 from axes.warehouse.layout import NO_PARTITION, partition_folder, require_root
 from axes.warehouse.ledger import Entry, read_ledger, sha256
 from axes.warehouse.tables.columns import Table
+from axes.warehouse.tables.comments import without_comments
 from axes.warehouse.tables.schemas import TABLES
 
 EMPTY_FILE = "schema.parquet"
@@ -309,7 +310,7 @@ def check(root: Path, *, is_quick: bool = False) -> pa.Table:
 
 
 def _check_rules(root: Path) -> list[dict]:
-    rules = sql_files("checks")
+    rules = check_rules()
     try:
         connection = connect(root)
     except RootError as error:
@@ -323,9 +324,16 @@ def _check_rules(root: Path) -> list[dict]:
             continue
         first = offending.slice(0, 1).to_pylist()
         fields = ", ".join(f"{key} {value}" for key, value in (first[0] if first else {}).items())
-        to_do = f"axes sql -f sql/checks/{name}.sql lists the rows" if first else None
+        to_do = f"{_listing(name, statement)} lists the rows" if first else None
         rows.append(_row(name, offending.num_rows, None, fields, to_do))
     return rows
+
+
+def _listing(name: str, statement: str) -> str:
+    """The command that lists the rows which break a rule."""
+    if (SQL_FOLDER / "checks" / f"{name}.sql").exists():
+        return f"axes sql -f sql/checks/{name}.sql"
+    return f'axes sql "{" ".join(without_comments(statement).split())}"'
 
 
 def _row(

@@ -170,7 +170,7 @@ class Terminal:
             "AXES_HISTORY": str(root.parent / "history"),
             "PROMPT_TOOLKIT_NO_CPR": "1",
         }
-        command = "import sys; sys.argv = ['axes', 'sql']; import axes; axes.main()"
+        command = "import sys; sys.argv = ['axes', 'sql']; from axes.cli.main import main; main()"
         self.process = subprocess.Popen(
             [sys.executable, "-c", command],
             stdin=theirs,

@@ -1,13 +1,55 @@
-"""The marts of drift: a verdict only where every control agrees, curves apart from figures."""
+"""Views of completions and drift: given rows, expected rows."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from axes.warehouse.connection import connect, rows
-from tests.rows import Row, put
+from tests.rows import Row, put, put_prompts
+from tests.sql.marts.given import ask, put_generation, put_overlapping_sets
+
+
+def test_a_completion_is_told_step_by_step_with_a_running_mean(root: Path) -> None:
+    put_prompts(root, "one", {"a": True, "b": False})
+    put(root, "axes", {"axis_id": "x", "name": "name", "kind": "universal"})
+    put_generation(root, "g", "a", [4.0, 0.0, -1.0])
+    put_generation(root, "h", "b", [10.0])
+    asked = """
+        select generation_id, step, prompt_id, layer, token, projection, running_mean, logprob,
+            token_count, is_positive, axis_name, kind
+        from v_generation_projections order by generation_id, step
+    """
+    named = ("name", "universal")
+    assert ask(root, asked) == [
+        ("g", 0, "a", 2, "t0", 4.0, 4.0, 0.0, 3, True, *named),
+        ("g", 1, "a", 2, "t1", 0.0, 2.0, -1.0, 3, True, *named),
+        ("g", 2, "a", 2, "t2", -1.0, 1.0, -2.0, 3, True, *named),
+        ("h", 0, "b", 2, "t0", 10.0, 10.0, 0.0, 1, False, *named),
+    ]
+
+
+def test_a_running_mean_is_not_shaken_by_other_axes_or_overlapping_sets(root: Path) -> None:
+    put_overlapping_sets(root)
+    put(root, "axes", {"axis_id": "x"}, {"axis_id": "y"})
+    put_generation(root, "g", "shared", [2.0, 4.0])
+    other = {"model": "m", "axis_id": "y", "generation_id": "g", "layer": 1}
+    put(root, "token_projections", {**other, "step": 0, "projection": 100.0})
+    asked = """
+        select axis_id, prompt_set, step, running_mean, is_positive
+        from v_generation_projections order by all
+    """
+    assert ask(root, asked) == [
+        ("x", "one", 0, 2.0, True),
+        ("x", "one", 1, 3.0, True),
+        ("x", "two", 0, 2.0, None),
+        ("x", "two", 1, 3.0, None),
+        ("y", "one", 0, 100.0, True),
+        ("y", "two", 0, 100.0, None),
+    ]
+
 
 FIGURE: Row = {
     "drift_id": "d",
@@ -21,6 +63,8 @@ FIGURE: Row = {
     "positive_count": 9,
     "negative_count": 8,
 }
+
+
 MATCHED = ("lasting", "matched_length", "matched_prompt")
 
 
@@ -137,3 +181,23 @@ def test_curves_are_apart_from_figures_and_analyses_from_each_other(drifted):
 def test_an_empty_warehouse_has_no_drift(root):
     for view in ("v_drift", "v_drift_controls", "v_drift_curve"):
         assert rows(connect(root), f"from {view}") == []
+
+
+def test_a_completion_is_summed_up_by_slope_highest_token_and_largest_rise(root: Path) -> None:
+    put_prompts(root, "one", {"a": True, "b": False})
+    put(root, "axes", {"axis_id": "x", "kind": "universal"})
+    put_generation(root, "g", "a", [0.0, -4.0, 1.0, 2.0, 2.0])
+    put_generation(root, "h", "b", [7.0])
+    asked = """
+        select generation_id, prompt_id, token_count, first_projection, last_projection,
+            mean_projection, highest_projection, highest_step, highest_token, largest_rise,
+            rising_token, round(drift_slope, 9), round(drift_correlation, 6), is_positive
+        from v_generation_drift order by generation_id
+    """
+    steps, projections = np.arange(5), [0.0, -4.0, 1.0, 2.0, 2.0]
+    slope = round(float(np.polyfit(steps, projections, 1)[0]), 9)
+    correlation = round(float(np.corrcoef(steps, projections)[0, 1]), 6)
+    assert ask(root, asked) == [
+        ("g", "a", 5, 0.0, 2.0, 0.2, 2.0, 3, "t3", 5.0, "t2", slope, correlation, True),
+        ("h", "b", 1, 7.0, 7.0, 7.0, 7.0, 0, "t0", None, None, None, None, False),
+    ]

@@ -1,74 +1,14 @@
-"""Thresholds across models, sources across sources, layers as many tests: given rows, told rows."""
+"""Views of studies: the study table, thresholds, sources and layers; given rows, expected rows."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from axes.warehouse.connection import Connection, connect, rows
-from tests.rows import Row, put, put_prompts
-
-
-def single(connection: Connection, statement: str, parameters: Any = None) -> Any:
-    (row,) = rows(connection, statement, parameters)
-    (value,) = row.values()
-    return value
-
-
-@pytest.mark.parametrize("knots", [[0.0], [-1.0, 0.5, 4.0]])
-def test_interpolate_is_numpys(empty: Connection, knots: list[float]) -> None:
-    values = np.linspace(0.1, 0.9, len(knots)).tolist()
-    for x in (-9.0, -1.0, 0.0, 0.2, 0.5, 3.0, 4.0, 9.0):
-        found = single(empty, "select interpolate(?, ?::double[], ?::double[])", [x, knots, values])
-        assert found == pytest.approx(np.interp(x, knots, values))
-    assert single(empty, "select interpolate(null, [1.0], [2.0])") is None
-
-
-def test_calibrated_takes_slopes_and_knots(empty: Connection) -> None:
-    sloped = json.dumps({"slope": 2.0, "intercept": -1.0})
-    knotted = json.dumps({"x": [0.0, 1.0], "y": [0.2, 0.6]})
-    assert single(empty, "select calibrated(0.5, ?)", [sloped]) == pytest.approx(0.5)
-    assert single(empty, "select calibrated(-1e6, ?)", [sloped]) == pytest.approx(0.0)
-    assert single(empty, "select calibrated(0.25, ?)", [knotted]) == pytest.approx(0.3)
-
-
-def test_a_calibration_is_applied_to_its_own_axis_and_model_only(root: Path) -> None:
-    put_prompts(root, "one", {"p": True, "q": False})
-    put(root, "axes", {"axis_id": "x"}, {"axis_id": "y"})
-    for model, axis_id in (("m", "x"), ("n", "x"), ("m", "y")):
-        common = {"model": model, "model_id": model, "axis_id": axis_id}
-        put(
-            root,
-            "projections",
-            {**common, "prompt_id": "p", "projection": 1.0},
-            {**common, "prompt_id": "q", "projection": 0.0},
-        )
-    put(
-        root,
-        "calibrations",
-        {
-            "calibration_id": "c",
-            "model": "m",
-            "model_id": "m",
-            "axis_id": "x",
-            "method": "platt",
-            "parameters": '{"slope": 0.0, "intercept": 0.0}',
-            "threshold": 1.0,
-            "prompt_ids": ["q"],
-        },
-    )
-    asked = """
-        select model, axis_id, prompt_id, probability, is_predicted_positive, is_calibration_row
-        from v_calibrated_projections order by prompt_id
-    """
-    assert [tuple(row.values()) for row in rows(connect(root), asked)] == [
-        ("m", "x", "p", 0.5, True, False),
-        ("m", "x", "q", 0.5, False, True),
-    ]
+from axes.warehouse.connection import connect, rows
+from tests.rows import Row, put
 
 
 def pair(
@@ -86,8 +26,14 @@ def pair(
 
 
 LOST = {"estimate": 0.3, "lower": 0.2, "upper": 0.4, "p_value_adjusted": 0.01}
+
+
 SHIFTED = {"estimate": -0.5, "lower": -0.6, "upper": -0.4, "p_value_adjusted": 0.01}
+
+
 UNSURE = {"estimate": 0.1, "lower": -0.2, "upper": 0.4, "p_value_adjusted": 0.9}
+
+
 SMALL_BUT_SURE = {"estimate": 0.02, "lower": 0.01, "upper": 0.03, "p_value_adjusted": 0.001}
 
 
@@ -166,3 +112,95 @@ def test_layers_and_curves_are_read_from_their_own_figures(root: Path) -> None:
     (point,) = rows(connection, "from v_labelled_curve")
     assert (point["method"], point["labelled_count"]) == ("threshold", 10)
     assert point["balanced_accuracy"] == 0.6
+
+
+def figures(study: str, model: str | None, prompt_set: str | None, **by_scorer: float) -> list[Row]:
+    """Evaluations with an interval of 0.1 to each side; the layer is 6."""
+    place = {"study_id": study, "model": model, "prompt_set": prompt_set, "metric": "auroc"}
+    return [
+        {
+            **place,
+            "scorer": scorer,
+            "layer": 6,
+            "estimate": value,
+            "lower": value - 0.125,
+            "upper": value + 0.125,
+            "is_in_sample": prompt_set == "one",
+        }
+        for scorer, value in by_scorer.items()
+    ]
+
+
+def metric(name: str, value: float, **columns: Any) -> Row:
+    return {"study_id": "s", "model": "m", "metric": name, "estimate": value, **columns}
+
+
+def test_the_study_table_has_a_row_per_model_and_set_with_a_column_per_scorer(root: Path) -> None:
+    put(
+        root,
+        "evaluations",
+        *figures("s", "m", "one", native=0.75, universal=0.5, shuffled_labels=0.25),
+        *figures("s", "m", "one", native_cross_validated=0.625, leave_one_out=0.375),
+        *figures("s", "m", "two", native=0.875),
+        *figures("s", "n", "two", native=0.125),
+        *figures("other study", "m", "one", native=0.0),
+        *figures("s", None, "one", bag_of_words=0.6875, prompt_length=0.5625),
+        metric("cosine_universal", 0.9),
+        metric("cosine_reference", 0.8),
+        metric("r2_held_out", 0.7),
+        metric("ridge_lambda", 100.0),
+        metric("singular_value", 55.0, model=None, component=0),
+    )
+    asked = "select * from v_study where study_id = 's' order by model, prompt_set"
+    found = rows(connect(root), asked)
+    alignment = {
+        "cosine_universal": 0.9,
+        "cosine_reference": 0.8,
+        "alignment_r2": 0.7,
+        "ridge_lambda": 100.0,
+    }
+    nothing = dict.fromkeys(found[0])
+    common = {**nothing, "study_id": "s", "layer": 6}
+    assert found == [
+        {
+            **common,
+            **alignment,
+            "model": "m",
+            "prompt_set": "one",
+            "is_in_sample": True,
+            "native": 0.75,
+            "native_lower": 0.625,
+            "native_upper": 0.875,
+            "universal": 0.5,
+            "universal_lower": 0.375,
+            "universal_upper": 0.625,
+            "leave_one_out": 0.375,
+            "native_cross_validated": 0.625,
+            "null_in_sample": 0.375,
+            "bag_of_words": 0.6875,
+            "prompt_length": 0.5625,
+        },
+        {
+            **common,
+            **alignment,
+            "model": "m",
+            "prompt_set": "two",
+            "is_in_sample": False,
+            "native": 0.875,
+            "native_lower": 0.75,
+            "native_upper": 1.0,
+        },
+        {
+            **common,
+            "model": "n",
+            "prompt_set": "two",
+            "is_in_sample": False,
+            "native": 0.125,
+            "native_lower": 0.0,
+            "native_upper": 0.25,
+        },
+    ]
+    other = rows(connect(root), "from v_study where study_id = 'other study'")
+    assert [(row["native"], row["bag_of_words"], row["ridge_lambda"]) for row in other] == [
+        (0.0, None, None)
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from axes.warehouse.comments import column_comments, read_header
+from axes.warehouse.tables.comments import column_comments, read_header
 
 MARTS = {
     "v_a": "-- One row per prompt.\n--\n-- mine: of a\ncreate view v_a as from stg_prompts",

@@ -1,4 +1,4 @@
-"""The marts of labels, layers, dimensions and jobs: given rows, expected rows."""
+"""Views of stored activations, layers, dimensions and jobs: given rows, expected rows."""
 
 from __future__ import annotations
 
@@ -10,33 +10,74 @@ import pytest
 
 from axes.warehouse.connection import connect, rows
 from tests.rows import put, put_prompts
-from tests.sql.test_marts import GIVEN, ask
-
-PLACE = {**GIVEN, "site": "resid_post", "pooling": "mean", "template": "raw"}
+from tests.sql.marts.given import GIVEN, ask, put_overlapping_sets
 
 
-# v_prompt_labels
-
-
-def test_what_every_labeler_says_of_a_prompt_stands_in_one_row(root: Path) -> None:
-    put_prompts(root, "one", {"a": True, "b": False, "c": None})
-    label = {"prompt_set": "one", "label": "refused", "labeler": "refusal"}
-    put(root, "labels", {**label, "prompt_id": "a", "is_positive": True})
-    put(root, "labels", {**label, "prompt_id": "b", "is_positive": True})
-    put(root, "labels", {**label, "prompt_id": "c", "generation_id": "of a completion"})
+def test_an_activation_is_joined_to_every_set_of_its_prompt_and_to_its_model(root: Path) -> None:
+    put_overlapping_sets(root)
+    models = {"model_group": "demo", "dtype": "float32"}
+    put(root, "models", {**models, **GIVEN, "layer_count": 5})
+    put(root, "models", {**models, "model": "n", "model_id": "n1", "layer_count": 1})
+    put(root, "activations", {**GIVEN, "prompt_id": "shared", "layer": 1, "vector": [3, 4]})
+    put(root, "activations", {"model": "n", "model_id": "n1", "prompt_id": "b", "norm": 7.0})
     asked = """
-        select prompt_id, labels['dataset'], labels['refusal'], opinions['refusal'],
-            labeler_count, positive_votes, negative_votes, is_contested
-        from v_prompt_labels order by all
+        select model, prompt_set, prompt_id, layer, text, is_positive, pair_id, category,
+            model_group, dtype, layer_count, depth_fraction, vector, norm
+        from v_activations order by model, prompt_set
     """
+    common = ("demo", "float32")
     assert ask(root, asked) == [
-        ("a", "unsafe", "refused", True, 2, 2, 0, False),
-        ("b", "safe", "refused", True, 2, 1, 1, True),
-        ("c", None, None, None, 0, 0, 0, None),
+        ("m", "one", "shared", 1, "text shared", True, "pair", None, *common, 5, 0.25, [3, 4], 0),
+        ("m", "two", "shared", 1, "text shared", None, None, "c", *common, 5, 0.25, [3, 4], 0),
+        ("n", "two", "b", 0, "text b", True, None, "c", *common, 1, None, [1, 0], 7),
     ]
 
 
-# v_layer_norms, v_layer_variance, v_layer_profiles
+def test_activations_of_two_layers_sites_poolings_and_templates_stay_apart(root: Path) -> None:
+    put_prompts(root, "one", {"a": True})
+    put(root, "models", {**GIVEN, "layer_count": 3})
+    variants = [{"layer": 2}, {"site": "y"}, {"pooling": "last"}, {"template": "chat"}, {}]
+    put(root, "activations", *({**GIVEN, "prompt_id": "a", **variant} for variant in variants))
+    asked = "select layer, site, pooling, template from v_activations"
+    found = ask(root, asked)
+    assert len(found) == len(set(found)) == 5
+
+
+def test_activations_of_a_prompt_or_model_that_is_unknown_are_left_out(root: Path) -> None:
+    put_prompts(root, "one", {"a": True})
+    put(root, "models", GIVEN)
+    put(root, "activations", {**GIVEN, "prompt_id": "a"}, {**GIVEN, "prompt_id": "nowhere"})
+    put(root, "activations", {**GIVEN, "model_id": "another revision", "prompt_id": "a"})
+    assert ask(root, "select model_id, prompt_id from v_activations") == [("m1", "a")]
+
+
+def test_coverage_counts_what_is_there_and_what_is_missing(root: Path) -> None:
+    put_prompts(root, "a", {"p": True, "q": False})
+    put_prompts(root, "b", {"q": None, "r": None, "s": None})
+    put(root, "models", {"model": "m", "model_id": "id", "layer_count": 2})
+    common = {"model": "m", "model_id": "id", "site": "resid_post", "template": "raw"}
+    put(
+        root,
+        "activations",
+        *(
+            {**common, "prompt_id": prompt_id, "layer": layer, "pooling": "mean"}
+            for prompt_id, layer in (("p", 0), ("q", 0), ("q", 1), ("r", 1), ("elsewhere", 0))
+        ),
+    )
+    found = rows(
+        connect(root),
+        "select prompt_set, layer, prompt_count, row_count, missing_count "
+        "from v_coverage order by all",
+    )
+    assert [tuple(row.values()) for row in found] == [
+        ("a", 0, 2, 2, 0),
+        ("a", 1, 2, 1, 1),
+        ("b", 0, 3, 1, 2),
+        ("b", 1, 3, 2, 1),
+    ]
+
+
+PLACE = {**GIVEN, "site": "resid_post", "pooling": "mean", "template": "raw"}
 
 
 def put_layer(root: Path, matrix: np.ndarray, labels: list[bool | None], layer: int = 1) -> None:
@@ -124,9 +165,6 @@ def test_a_profile_brings_norms_variance_and_the_own_direction_together(root: Pa
     ]
 
 
-# v_outlier_dimensions
-
-
 def test_dimensions_that_stand_out_are_named_with_their_share(root: Path) -> None:
     put_layer(
         root, np.array([[1.0, 100.0, 1.0, -10.0, 1.0], [-1.0, 100.0, 1.0, 10.0, 1.0]]), [None] * 2
@@ -140,9 +178,6 @@ def test_dimensions_that_stand_out_are_named_with_their_share(root: Path) -> Non
         (1, 1, 1, 100.0, 100.0, 100.0, round(10_000 / 10_103, 6)),
         (1, 3, 2, 0.0, 10.0, 10.0, round(100 / 10_103, 6)),
     ]
-
-
-# v_runs
 
 
 def test_jobs_are_timed_and_added_up_in_the_order_of_starting(root: Path) -> None:
