@@ -3,11 +3,16 @@
 A flag goes first, then the environment, then `axes.toml` of the folder one is in or the nearest
 above it, then `safety-axes/axes.toml` of the XDG configuration folder, then the default. Keys of
 the file are those of `SETTINGS`, and a table for a command: `[ingest.activations]`.
+
+Also which command line the process is running, for the rows of `runs` (`command_line`).
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -41,6 +46,7 @@ SETTINGS = {
     "json_log": Setting("AXES_JSON_LOG", bool, "false"),
 }
 
+_command_line: ContextVar[Callable[[], str] | None] = ContextVar("_command_line", default=None)
 _NAMES = {str: "a text", bool: "true or false"}
 
 
@@ -91,6 +97,23 @@ def root_folder(root: str | Path | None = None) -> Path:
 def at_file(path: Path, value: str) -> str:
     """A path that a file states: relative ones start at the file's folder."""
     return str(path.parent / Path(value).expanduser())
+
+
+@contextmanager
+def invoked(describe: Callable[[], str]) -> Iterator[None]:
+    """While active, `command_line` is what `describe` returns; the outermost counts."""
+    token = None if _command_line.get() else _command_line.set(describe)
+    try:
+        yield
+    finally:
+        if token is not None:
+            _command_line.reset(token)
+
+
+def command_line() -> str | None:
+    """The command line that runs again what is running; None in Python code of a user's own."""
+    describe = _command_line.get()
+    return None if describe is None else describe()
 
 
 @cache

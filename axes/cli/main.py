@@ -141,7 +141,10 @@ class _LazyGroup(click.Group):
             is_json = ctx.params["json_log"]
             if settings.setting("json_log") is True if is_json is None else is_json:
                 progress.start()
-            return super().invoke(ctx)
+            from axes.cli.command_line import of_context
+
+            with settings.invoked(lambda: of_context(click.get_current_context())):
+                return super().invoke(ctx)
         except AxesError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
