@@ -152,7 +152,10 @@ def find_axis(warehouse: Warehouse, name: str) -> Axis:
         fitting = warehouse.query(_OF_KIND, [name]).to_pylist()
     if not fitting:
         names = warehouse.column("select name from axes union select kind from axes")
-        raise AxisError(f"no axis {name}{did_you_mean(name, names)}: `axes list axes` lists them")
+        raise AxisError(
+            f"no axis {name}{did_you_mean(name, names)}: "
+            "give an id or a name that `axes list axes` prints"
+        )
     if len(fitting) > 1 and fitting[0]["axis_id"] != name:
         ids = [f"{row['axis_id']} ({row['name']}, run {row['run_id']})" for row in fitting]
         raise AxisError(f"{len(fitting)} axes fit {name}, give one id: {_listed(ids)}")
@@ -190,7 +193,7 @@ def read_axes(warehouse: Warehouse, axis_ids: Sequence[str]) -> list[Axis]:
     places = {axis_id: place for place, axis_id in enumerate(table["axis_id"].to_pylist())}
     for axis_id in axis_ids:
         if axis_id not in places:
-            raise AxisError(f"no axis {axis_id}: `axes list axes` lists them")
+            raise AxisError(f"no axis {axis_id}: give an id or a name that `axes list axes` prints")
     return [_axis(table.slice(places[axis_id], 1)) for axis_id in axis_ids]
 
 

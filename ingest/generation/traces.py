@@ -35,7 +35,7 @@ from axes.warehouse.axes import AXIS_TABLES, read_axis_readouts
 from axes.warehouse.connection import connect_tables, rows
 from axes.warehouse.errors import ModelError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.locks import committing
+from axes.warehouse.ledger import committing
 from axes.warehouse.names import RESID_POST
 from axes.warehouse.progress import track
 from axes.warehouse.runs import Run, record_run
