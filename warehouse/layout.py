@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,6 +23,7 @@ from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 MARKER = "warehouse.json"
 NO_PARTITION = "__none__"
 EMPTY_FILE = "schema.parquet"
+RETIRED = ".retired"
 
 
 def partition_folder(root: Path, table: Table, value: str | None = None) -> Path:
@@ -49,6 +51,20 @@ def data_files(root: Path, table: Table) -> list[Path]:
 def empty_file(root: Path, table: Table) -> Path:
     """The file without rows that gives an empty table its columns."""
     return partition_folder(root, table, NO_PARTITION) / EMPTY_FILE
+
+
+def write_empty_file(root: Path, table: Table) -> None:
+    """Give a table its file without rows."""
+    path = empty_file(root, table)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{EMPTY_FILE}.tmp")
+    pq.write_table(table.file_schema.empty_table(), temporary)
+    temporary.replace(path)
+
+
+def retired_folder(root: Path) -> Path:
+    """A new folder for files taken out of use; `vacuum` deletes it after a while."""
+    return root / RETIRED / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
 
 
 def init_root(root: Path) -> bool:
@@ -81,9 +97,7 @@ def _fill(root: Path) -> None:
     """An empty file for every table, and the marker last."""
     try:
         for table in TABLES.values():
-            path = empty_file(root, table)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table.file_schema.empty_table(), path)
+            write_empty_file(root, table)
         write_marker(root, {"schema_version": SCHEMA_VERSION})
     except OSError as error:
         raise RootError(f"cannot make a warehouse in {root}: {error}") from error

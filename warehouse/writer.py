@@ -124,11 +124,22 @@ def write_parquet(path: Path, table: Table, groups: Iterable[pa.Table]) -> Recor
                 _require_finite(table, group)
                 writer.write_table(group, row_group_size=_row_group_rows(table, group))
                 rows += len(group)
-                for counted in group.column("run_id").value_counts().to_pylist():
-                    runs[counted["values"]] += counted["counts"]
+                runs += _run_counts(group)
         file.flush()
         os.fsync(file.fileno())
     return record(path, rows, runs)
+
+
+def read_record(path: Path) -> Record:
+    """The ledger's record of a stored file, from the file alone."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        runs = _run_counts(file.read(columns=["run_id"]))
+        return record(path, file.metadata.num_rows, runs)
+
+
+def _run_counts(group: pa.Table) -> Counter[str]:
+    counted = group.column("run_id").value_counts().to_pylist()
+    return Counter({row["values"]: row["counts"] for row in counted})
 
 
 def remove_uncommitted(root: Path, table: str, committed_by: str, partition: str) -> list[Path]:

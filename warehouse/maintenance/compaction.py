@@ -4,8 +4,6 @@ The new folder is built beside the old one: merged files, and hard links to the 
 Then the two are exchanged in one system call, so that whoever lists the partition sees the old
 files or the new ones and never both or neither (docs/decisions/0011). The old folder is kept whole
 among the retired ones, for readers that are still going through its names, until `vacuum`.
-
-What the verbs that tend a root share: one at a time, and a place for what is out of use.
 """
 
 from __future__ import annotations
@@ -14,9 +12,7 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import EMPTY_FILE, require_root
+from axes.warehouse.layout import EMPTY_FILE, require_root, retired_folder
 from axes.warehouse.ledger import (
     Record,
-    locked,
+    maintenance_lock,
     read_ledger,
     removing,
     settle,
@@ -296,19 +292,3 @@ def _link(path: Path, target: Path) -> None:
     if path.is_dir():
         raise RootError(f"{path} does not belong there: run `axes warehouse repair` first")
     os.link(path, target, follow_symlinks=False)
-
-
-RETIRED = ".retired"
-
-
-@contextmanager
-def maintenance_lock(root: Path) -> Iterator[None]:
-    """Held by repair, compact, vacuum and migrate; raises `RootError` while another one runs."""
-    refusal = f"{root} is being repaired, compacted, vacuumed or migrated: wait for that to end"
-    with locked(root, "maintenance", refusal=refusal):
-        yield
-
-
-def retired_folder(root: Path) -> Path:
-    """A new folder for files taken out of use; `vacuum` deletes it after a while."""
-    return root / RETIRED / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"

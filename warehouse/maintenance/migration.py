@@ -11,26 +11,29 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import EMPTY_FILE, data_files, read_version, write_marker
-from axes.warehouse.ledger import LOCKS, Record, ledger_file, record, write_ledger
-from axes.warehouse.maintenance.compaction import maintenance_lock, retired_folder
-from axes.warehouse.maintenance.repair import write_empty_file
+from axes.warehouse.layout import (
+    EMPTY_FILE,
+    data_files,
+    read_version,
+    retired_folder,
+    write_empty_file,
+    write_marker,
+)
+from axes.warehouse.ledger import LOCKS, Record, ledger_file, maintenance_lock, write_ledger
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
-from axes.warehouse.writer import content_key, sync_folder, write_parquet
+from axes.warehouse.writer import content_key, read_record, sync_folder, write_parquet
 
 BUILDING = ".migration"
 _RECORDS = "records.json"
@@ -87,14 +90,14 @@ def _to_version_2(root: Path) -> dict[str, Callable[[pa.Table], pa.Table]]:
         texts |= dict(zip(found["prompt_id"].to_pylist(), found["text"].to_pylist(), strict=True))
 
     def add_hash(group: pa.Table) -> pa.Table:
+        keys = zip(group["prompt_id"].to_pylist(), group["template"].to_pylist(), strict=True)
         hashes = [
-            content_key(texts[prompt_id]) if template == "raw" and prompt_id in texts else None
-            for prompt_id, template in zip(
-                group["prompt_id"].to_pylist(), group["template"].to_pylist(), strict=True
-            )
+            content_key(texts[prompt_id])
+            if template == "raw" and prompt_id in texts
+            else UNKNOWN_HASH
+            for prompt_id, template in keys
         ]
-        filled = [UNKNOWN_HASH if known is None else known for known in hashes]
-        return group.append_column("rendered_hash", pa.array(filled, pa.string()))
+        return group.append_column("rendered_hash", pa.array(hashes, pa.string()))
 
     return {"activations": add_hash}
 
@@ -122,7 +125,7 @@ def _build(root: Path, version: int) -> None:
     """Write the changed tables, and the records of every file as it will be, below .migration."""
     building = root / BUILDING
     steps = [_STEPS[number](root) for number in range(version, SCHEMA_VERSION)]
-    records: dict[str, dict[str, Any]] = {}
+    records: dict[str, dict[str, Mapping[str, object]]] = {}
     for table in TABLES.values():
         changes = [step[table.name] for step in steps if table.name in step]
         if any(_lacks_columns(path, table) for path in data_files(root, table)):
@@ -138,10 +141,11 @@ def _build(root: Path, version: int) -> None:
             if changes:
                 target = building / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                known = write_parquet(target, table, _changed(path, table, changes))
+                stored = write_parquet(target, table, _changed(path, table, changes))
             else:
-                known = _as_it_is(path)
-            records[table.name][name] = vars(known)
+                with _open(path):
+                    stored = read_record(path)
+            records[table.name][name] = vars(stored)
     text = json.dumps(records)
     with (building / _RECORDS).open("w") as file:
         file.write(text)
@@ -175,17 +179,11 @@ def _with_optional_columns(group: pa.Table, table: Table) -> pa.Table:
     return group
 
 
-def _as_it_is(path: Path) -> Record:
-    runs: Counter[str] = Counter()
-    with _open(path) as file:
-        for counted in file.read(columns=["run_id"]).column("run_id").value_counts().to_pylist():
-            runs[counted["values"]] += counted["counts"]
-        return record(path, file.metadata.num_rows, runs)
-
-
-def _open(path: Path) -> pq.ParquetFile:
+@contextmanager
+def _open(path: Path) -> Iterator[pq.ParquetFile]:
     try:
-        return pq.ParquetFile(path, page_checksum_verification=True)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
     except (OSError, pa.ArrowException) as error:
         raise RootError(
             f"{path} cannot be read ({error}): move it out of the warehouse and migrate again; "

@@ -22,14 +22,13 @@ import pyarrow.parquet as pq
 
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxesError, RootError
-from axes.warehouse.layout import EMPTY_FILE, data_files, empty_file, require_root
-from axes.warehouse.ledger import LEDGER, record, removing, settle, table_lock, writing
+from axes.warehouse.layout import data_files, empty_file, require_root, write_empty_file
+from axes.warehouse.ledger import LEDGER, maintenance_lock, removing, settle, table_lock, writing
 from axes.warehouse.maintenance.check import Finding, inspect_file, inspect_files
-from axes.warehouse.maintenance.compaction import maintenance_lock
 from axes.warehouse.runs import record_run
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
-from axes.warehouse.writer import sync_folder
+from axes.warehouse.writer import read_record, sync_folder
 
 QUARANTINE = ".quarantine"
 
@@ -124,23 +123,9 @@ def _mend(root: Path, finding: Finding, aside: Path, adopt: bool) -> str:
         return f"moved to {aside / finding.path}"
 
 
-def write_empty_file(root: Path, table: Table) -> None:
-    """Give a table its file without rows."""
-    path = empty_file(root, table)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{EMPTY_FILE}.tmp")
-    pq.write_table(table.file_schema.empty_table(), temporary)
-    temporary.replace(path)
-
-
 def adopt_file(root: Path, table: str, path: Path) -> None:
     """Enter a file that is in its place into the ledger; the caller holds the table's lock."""
-    runs: Counter[str] = Counter()
-    with pq.ParquetFile(path) as file:
-        rows = file.metadata.num_rows
-        for counted in file.read(columns=["run_id"]).column("run_id").value_counts().to_pylist():
-            runs[counted["values"]] += counted["counts"]
-    with writing(root, table, {path: record(path, rows, runs)}):
+    with writing(root, table, {path: read_record(path)}):
         pass
 
 

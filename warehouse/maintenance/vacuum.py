@@ -19,10 +19,9 @@ from urllib.parse import unquote
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from axes.warehouse.layout import NO_PARTITION, data_files, require_root
-from axes.warehouse.ledger import LOCKS, settle, table_lock
+from axes.warehouse.layout import NO_PARTITION, RETIRED, data_files, require_root
+from axes.warehouse.ledger import LOCKS, maintenance_lock, settle, table_lock
 from axes.warehouse.maintenance.compaction import BUILDING as COMPACTING
-from axes.warehouse.maintenance.compaction import RETIRED, maintenance_lock
 from axes.warehouse.maintenance.migration import BUILDING as MIGRATING
 from axes.warehouse.maintenance.repair import QUARANTINE
 from axes.warehouse.tables.schemas import TABLES
