@@ -165,9 +165,21 @@ def is_imported(connection: Connection, model: str) -> bool:
 
 
 def check_rules() -> dict[str, str]:
-    """Name -> statement that lists the rows which break the rule: `sql/checks` and unique keys."""
-    unique_keys = {f"{name}_unique_key": table.unique_key_check() for name, table in TABLES.items()}
-    return dict(sorted((sql_files("checks") | unique_keys).items()))
+    """Name -> statement that lists the rows which break the rule.
+
+    The files of `sql/checks`, and what the tables' definitions say: unique keys, references, and a
+    row in `runs` for every job that wrote a row.
+    """
+    written = "\nunion all\n".join(f"select run_id from stg_{name}" for name in TABLES)
+    rules = sql_files("checks")
+    rules["runs_known"] = (
+        "-- Rows of any table written by a job that has no row in runs.\n"
+        f"select run_id, count(*) as row_count\nfrom ({written})\n"
+        "anti join stg_runs using (run_id)\ngroup by run_id"
+    )
+    for table in TABLES.values():
+        rules |= table.checks()
+    return dict(sorted(rules.items()))
 
 
 def root_of(connection: Connection) -> Path:

@@ -12,7 +12,8 @@ The comments become `comment on column` in DuckDB and the rows of `docs/tables.m
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -49,7 +50,8 @@ _COLUMN = re.compile(rf"(\w+) +({'|'.join(_TYPES)})(\??) +(.+)")
 class Table:
     """One data set: `grain` completes the sentence "one row per ...", `key` is unique.
 
-    `also_unique` is one more set of columns that no two rows share.
+    `also_unique` is one more set of columns that no two rows share; `references` names tables, and
+    the columns that lead to a row of them (or are null).
     """
 
     name: str
@@ -58,6 +60,7 @@ class Table:
     schema: pa.Schema
     partition: str | None = None
     also_unique: tuple[str, ...] = ()
+    references: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def file_schema(self) -> pa.Schema:
@@ -87,8 +90,22 @@ class Table:
             f"from read_parquet('{root}/{self.name}/{files}', {hive})"
         )
 
-    def unique_key_check(self) -> str:
-        """SQL that lists the keys that more than one row has, under a comment that says so."""
+    def checks(self) -> dict[str, str]:
+        """Name -> SQL that lists what breaks the rule, under a comment that says so."""
+        checks = {f"{self.name}_unique_key": self._unique_key_check()}
+        for other, names in self.references.items():
+            columns = names.split()
+            checks[f"{self.name}_known_{columns[0].removesuffix('_id')}"] = (
+                f"-- Rows of {self.name} whose {' and '.join(columns)} are not in {other}.\n"
+                f"select {', '.join(columns)}, count(*) as row_count\n"
+                f"from stg_{self.name}\n"
+                f"anti join stg_{other} using ({', '.join(columns)})\n"
+                f"where {columns[0]} is not null\n"
+                "group by all"
+            )
+        return checks
+
+    def _unique_key_check(self) -> str:
         keys = [key for key in (self.key, self.also_unique) if key]
         names = " or ".join(", ".join(key) for key in keys)
         return f"-- Rows of {self.name} that share {names}.\n" + "\nunion all by name\n".join(
@@ -108,10 +125,12 @@ def table(
     *,
     partition: str | None = None,
     also_unique: str = "",
+    references: Mapping[str, str] | None = None,
 ) -> Table:
     """A table from its columns in the syntax above; `key` and `also_unique` are names."""
     schema = pa.schema(_fields(columns))
-    return Table(name, grain, tuple(key.split()), schema, partition, tuple(also_unique.split()))
+    unique = tuple(also_unique.split())
+    return Table(name, grain, tuple(key.split()), schema, partition, unique, references or {})
 
 
 def _fields(columns: str) -> list[pa.Field]:

@@ -83,6 +83,7 @@ FITTED_TABLES = (
         run_id
         """,
         partition="model",
+        references={"axes": "axis_id", "alignments": "alignment_id"},
     ),
     table(
         "token_projections",
@@ -123,6 +124,7 @@ FITTED_TABLES = (
         parameters        text      the study's definition, as JSON
         run_id
         """,
+        references={"axes": "axis_id"},
     ),
     table(
         "steps",
@@ -158,6 +160,7 @@ FITTED_TABLES = (
         is_in_sample  bool?     true where directions were fitted on these prompts
         run_id
         """,
+        references={"evaluations": "study_id"},
     ),
     table(
         "calibrations",
@@ -196,5 +199,6 @@ FITTED_TABLES = (
         figures     text   the numbers behind the verdict, as JSON
         run_id
         """,
+        references={"evaluations": "study_id"},
     ),
 )

@@ -56,6 +56,7 @@ ANSWER_TABLES = (
         parameters     text      the experiment's definition, as JSON
         run_id
         """,
+        references={"axes": "axis_id"},
     ),
     table(
         "trajectories",
@@ -109,6 +110,7 @@ ANSWER_TABLES = (
         parameters      text      how the analysis was asked for, as JSON
         run_id
         """,
+        references={"axes": "axis_id"},
     ),
     table(
         "scored_answers",
@@ -206,5 +208,6 @@ ANSWER_TABLES = (
         parameters    text   what was asked, as JSON
         run_id
         """,
+        references={"scored_answers": "scoring_id model_id"},
     ),
 )

@@ -39,6 +39,7 @@ INGEST_TABLES = (
         run_id
         """,
         partition="labeler",
+        references={"generations": "generation_id"},
     ),
     table(
         "models",
@@ -149,6 +150,7 @@ INGEST_TABLES = (
         run_id
         """,
         partition="model",
+        references={"models": "model_id"},
     ),
     table(
         "generation_tokens",
