@@ -3,24 +3,21 @@
 What is taken out of a table goes to ROOT/.quarantine/<time>/, under its own path. A lost file is
 struck off the ledger; how many rows of which job are then missing goes into the repair's own row of
 `runs`, so that the rule which counts rows against jobs knows of them.
-
-Which command brings lost rows back: the job that wrote them, as its row in `runs` tells it.
+The command that restores rows is the one that wrote them: `runs.command_line`.
 """
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
-from axes.warehouse.connection import connect, rows
+from axes.warehouse.connection import connect_tables, rows
 from axes.warehouse.errors import AxesError, RootError
 from axes.warehouse.layout import data_files, empty_file, require_root, write_empty_file
 from axes.warehouse.ledger import LEDGER, maintenance_lock, removing, settle, table_lock, writing
@@ -159,152 +156,24 @@ def _resting_on(root: Path, findings: list[Finding]) -> list[Finding]:
     return resting
 
 
-# The command line of a job by its parameters in `runs`, as words:
-#   model              the parameter's value; a list gives one word each
-#   --seed             the option with the parameter `seed`, again for each value of a list
-#   --stop=stops       the option with the parameter `stops`
-#   --layers,          the option with the values of a list joined by commas
-#   --unpaired!=pairs  a flag: `?` where the parameter is true, `!` where it is false
-_SPACE = "--site --pooling --template"
-_COMMANDS = {
-    "ingest activations": "model --prompts=prompt_sets --layers, --template --system --shard "
-    "--site=sites --pooling=poolings --pooling --keep-tokens,=token_layers --limit",
-    "ingest traces": "model --layers, --template --system --prompts=prompt_set --axes "
-    "--stop=stop_strings --end-token=end_tokens --prompt-tokens? --completions --top-tokens "
-    "--limit --batch-size --max-new-tokens --temperature --top-p --seed --samples",
-    "label": "--phrases --positive --judge-url --judge-model --prompts=prompt_set --model --limit",
-    "prompts import": "prompt_set source --positive-file --negative-file --unpaired!=is_paired "
-    "--labeler --limit --per-label --license --split --positive",
-    "activations import": "file --index --model=name --layer-count --d-model --revision "
-    "--computed-with --model-card --prompts=prompt_set --layers-are "
-    f"{_SPACE} --positive --skip-normed?",
-    "study": "--group --model --reference --prompts --align --evaluate --align-rows "
-    "--layer-policy --layer-fraction --direction --alignment --ridge-lambda --lambda-policy "
-    f"--rank --hidden-width --alignment-shuffles --universal {_SPACE} --seed "
-    "--no-scale!=is_scaled --allow-missing?",
-    "fit": f"model --prompts --evaluate --direction {_SPACE}",
-    "evaluate": "model --prompts=prompt_sets --by --layer-fraction --correction "
-    f"{_SPACE} --least-overlap --seed --allow-missing?",
-    "calibrate": "axis_id --prompts=prompt_set --model=model_ids --method=methods --target "
-    "--fraction --least-overlap --seed --allow-missing?",
-    "drift": "--axis=axis_id --model --prompts=prompt_set --labeler --template "
-    "--max-new-tokens --least-steps --bound --event --seed",
-    "import": f"file --model --layer {_SPACE} --convention --name --fitted-on --from=format "
-    "--other-model?=is_other_model",
-}
-_COMMANDS["transfer"] = _COMMANDS["calibrate"]
-_LABELERS = {
-    "import": "kind labeler file",
-    "classifier": "kind classifier --reads-prompt?",
-    "inherit": "kind --labeler",
-    "judge": "kind --labeler --template",
-}
-# What else is in the key of a model, so that the rows come back under the same one.
-_MODEL_OPTIONS = "--dtype --quantization --attention --adapter --blocks --source"
-_MODEL_CARD = {"name", "layer_count", "d_model", "revision", "computed_with"}
-_UNKNOWN = "the job that wrote it is not known: ingest or import again"
-
-# The parameters of a job, as the JSON in its row of `runs` holds them.
-Parameters = Mapping[str, Any]
-
-
 def restore_commands(root: Path, run_ids: Iterable[str]) -> dict[str, str]:
     """run_id -> the command line that writes the rows of that job again, or why there is none."""
     lost = sorted(set(run_ids))
     if not lost:
         return {}
     try:
-        connection = connect(root)
-        jobs = rows(connection, "select run_id, command, parameters from runs")
-        models = {row["model_id"]: row for row in rows(connection, "from models")}
+        jobs = rows(connect_tables(root, "runs"), "select run_id, command, command_line from runs")
     except AxesError as error:
         return dict.fromkeys(lost, f"runs cannot be read ({error}): ingest or import again")
-    stored = {row["run_id"]: (row["command"], json.loads(row["parameters"])) for row in jobs}
-    studies = {
-        parameters["study_id"]: parameters
-        for command, parameters in stored.values()
-        if command == "study"
-    }
+    stored = {row["run_id"]: row for row in jobs}
     commands = {}
     for run_id in lost:
-        command, parameters = stored.get(run_id, ("", {}))
-        if command == "project tokens":
-            command, parameters = "study", studies.get(parameters.get("study_id"), {})
-        if command not in _COMMANDS or not parameters:
-            commands[run_id] = _UNKNOWN
-            continue
-        model = models.get(parameters.get("model_id"), {})
-        words = ["axes", *command.split(), *_job_words(command, parameters, model)]
-        commands[run_id] = shlex.join([*words, "--root", str(root)])
-    return commands
-
-
-def _job_words(command: str, parameters: Parameters, model: Parameters) -> list[str]:
-    """The words behind the command's name; `model` is the row of the model that the job ran."""
-    words: list[str] = []
-    flags: list[str] = []
-    if command.startswith("ingest"):
-        parameters = {**parameters, **_rendering(parameters)}
-        # A job of before parameters named the numerics: they are in the model's row.
-        numerics = {**model, **parameters}
-        if not Path(numerics.get("source") or "hub").is_absolute():
-            numerics["source"] = None
-        flags = _words(_MODEL_OPTIONS, numerics)
-    if command == "ingest activations":
-        limits = list(parameters["prompt_sets"].values())
-        # One --limit holds for all sets: the largest brings all rows back, and perhaps more.
-        parameters = {**parameters, "limit": None if None in limits else max(limits)}
-    elif command == "label":
-        template = "FILE-WITH-parameters.template"
-        words = _words(
-            _LABELERS.get(parameters["kind"], "kind"), {**parameters, "template": template}
-        )
-    elif command == "prompts import":
-        for role, column in (parameters.get("columns") or {}).items():
-            flags += [f"--{role}-column", column]
-        flags += _words("--keep-whitespace? --skip-unusable?", parameters)
-    elif command == "activations import":
-        # What the file's card says of the model is stated all the same.
-        card = parameters["model"]
-        has_more = card.keys() - _MODEL_CARD
-        parameters = {
-            **parameters,
-            **{name: card.get(name) for name in _MODEL_CARD},
-            "model_card": "FILE-WITH-parameters.model" if has_more else None,
-        }
-    elif command == "study":
-        # The group is in the names of the axes: a study of one model has none.
-        group, reference = parameters["label"], parameters["reference"]
-        is_group = group != reference.partition("@")[0]
-        names = {"group": group} if is_group else {"model": parameters["models"]}
-        parameters = {**parameters, **names}
-    elif command == "drift":
-        parameters = {**parameters, "model": f"{parameters['model']}@{parameters['model_id']}"}
-    return words + _words(_COMMANDS[command], parameters) + flags
-
-
-def _rendering(parameters: Parameters) -> Parameters:
-    """The template's name; a system prompt came from a file, and its text is in the parameters."""
-    return {
-        "template": str(parameters.get("template", "raw")).partition("+")[0],
-        "system": "FILE-WITH-parameters.system" if parameters.get("system") else None,
-    }
-
-
-def _words(syntax: str, parameters: Parameters) -> list[str]:
-    """The words of a command line in the syntax of `_COMMANDS`."""
-    words: list[str] = []
-    for item in syntax.split():
-        option, _, name = item.partition("=")
-        word, kind = option.rstrip("?!,"), option[-1]
-        value = parameters.get(name or word.removeprefix("--").replace("-", "_"))
-        values = [] if value is None or value == "" else value
-        values = [str(one) for one in (values if isinstance(values, list | dict) else [values])]
-        if kind in "?!":
-            words += [word] if (value is False if kind == "!" else value) else []
-        elif kind == ",":
-            words += [word, ",".join(values)] if values else []
+        if run_id not in stored:
+            commands[run_id] = "the job that wrote it is not known: ingest or import again"
+        elif line := stored[run_id]["command_line"]:
+            # Quoted anew: a warehouse from a stranger must not put more than one command here.
+            commands[run_id] = shlex.join([*shlex.split(line), "--root", str(root)])
         else:
-            for text in values:
-                words += [word, text] if word.startswith("--") else [text]
-    return words
+            command = stored[run_id]["command"]
+            commands[run_id] = f"Python code ran {command}: run it again (parameters of {run_id})"
+    return commands

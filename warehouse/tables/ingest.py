@@ -79,6 +79,7 @@ INGEST_TABLES = (
         run_id             text      start time and a random suffix
         command            text      what was run
         parameters         text      its parameters, as JSON
+        command_line       text?     the command that runs it again, but for --root
         status             text      running (or killed), finished, failed, interrupted
         message            text?     the error, or remarks such as a fall-back
         code_version       text      version of this package

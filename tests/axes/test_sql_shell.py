@@ -14,13 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from axes.cli.shell import _COMMANDS, is_complete, run_shell
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from axes.cli.shell import _COMMANDS, is_complete, run_shell
 from axes.sql_completion import Catalog, SqlCompleter
 from axes.warehouse.connection import connect
 from axes.warehouse.layout import init_root
@@ -170,7 +170,7 @@ class Terminal:
             "AXES_HISTORY": str(root.parent / "history"),
             "PROMPT_TOOLKIT_NO_CPR": "1",
         }
-        command = "import sys; sys.argv = ['axes', 'sql']; import axes; axes.main()"
+        command = "import sys; sys.argv = ['axes', 'sql']; from axes.cli.main import main; main()"
         self.process = subprocess.Popen(
             [sys.executable, "-c", command],
             stdin=theirs,
