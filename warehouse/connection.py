@@ -2,8 +2,7 @@
 
 Nothing is copied and nothing is locked: the connection is in memory, so any number of readers and
 one writer work on a root at once, and a view sees a new file as soon as it is renamed into place.
-
-A table of the warehouse as a polars LazyFrame, for those who think in polars.
+`scan` gives a table as a polars LazyFrame instead.
 """
 
 from __future__ import annotations
@@ -89,6 +88,31 @@ def connect_tables(root: Path, *tables: str) -> Connection:
     return connection
 
 
+def scan(table: str, root: Path) -> pl.LazyFrame:
+    """A LazyFrame over a table's Parquet files, its columns in the order of the schema.
+
+    The partition is text whatever its values look like, and a filter on it opens that partition's
+    files alone. An empty table gives no rows. Raises `QueryError` for an unknown table and
+    `RootError` where `root` is not a warehouse.
+    """
+    require_root(root)
+    if table not in TABLES:
+        raise QueryError(
+            f"no table {table}{did_you_mean(table, TABLES)}: the tables are {', '.join(TABLES)}"
+        )
+    definition = TABLES[table]
+    folders = "*/" if definition.partition else ""
+    partition: dict[str, type[DataType]] | None = (
+        {definition.partition: pl.String} if definition.partition else None
+    )
+    frame = pl.scan_parquet(
+        f"{glob.escape((root.resolve() / table).as_posix())}/{folders}*.parquet",
+        hive_partitioning=partition is not None,
+        hive_schema=partition,
+    )
+    return frame.select(definition.schema.names)
+
+
 def query(
     connection: Connection, sql: str, parameters: Any = None, *, row_limit: int | None = None
 ) -> pa.Table:
@@ -120,6 +144,18 @@ def _result(connection: Connection, sql: str, parameters: Any, row_limit: int | 
     raise AssertionError("the last attempt returns or raises")
 
 
+def distinct_names(names: list[str]) -> list[str]:
+    """The names, a repeated one (`select *` over a join) with the first free number behind it."""
+    distinct: list[str] = []
+    for name in names:
+        number, free = 0, name
+        while free in distinct:
+            number += 1
+            free = f"{name}_{number}"
+        distinct.append(free)
+    return distinct
+
+
 def stream(connection: Connection, sql: str, parameters: Any = None) -> Iterator[pa.RecordBatch]:
     """Run one statement and yield its rows in batches, which need not fit in memory together."""
     try:
@@ -147,10 +183,14 @@ def vectors(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     return values.astype(np.float32, copy=False).reshape(len(lists), widths[0])
 
 
-def sql_files(kind: str) -> dict[str, str]:
-    """Name -> text of the files in `sql/<kind>` and its topic folders, by name."""
-    paths = sorted((SQL_FOLDER / kind).rglob("*.sql"), key=lambda path: path.stem)
-    return {path.stem: path.read_text() for path in paths}
+def root_of(connection: Connection) -> Path:
+    """The root that `connect` was given."""
+    return Path(connection.execute("select getvariable('root')").fetchall()[0][0])
+
+
+def is_limited(connection: Connection) -> bool:
+    """Whether `connect` was given a memory limit."""
+    return bool(connection.execute("select getvariable('is_limited')").fetchall()[0][0])
 
 
 def is_imported(connection: Connection, model: str) -> bool:
@@ -162,6 +202,12 @@ def is_imported(connection: Connection, model: str) -> bool:
         [name, prefix],
     )
     return bool(sources) and all(row["source"].partition(":")[0] == IMPORTED for row in sources)
+
+
+def sql_files(kind: str) -> dict[str, str]:
+    """Name -> text of the files in `sql/<kind>` and its topic folders, by name."""
+    paths = sorted((SQL_FOLDER / kind).rglob("*.sql"), key=lambda path: path.stem)
+    return {path.stem: path.read_text() for path in paths}
 
 
 def check_rules() -> dict[str, str]:
@@ -180,16 +226,6 @@ def check_rules() -> dict[str, str]:
     for table in TABLES.values():
         rules |= table.checks()
     return dict(sorted(rules.items()))
-
-
-def root_of(connection: Connection) -> Path:
-    """The root that `connect` was given."""
-    return Path(connection.execute("select getvariable('root')").fetchall()[0][0])
-
-
-def is_limited(connection: Connection) -> bool:
-    """Whether `connect` was given a memory limit."""
-    return bool(connection.execute("select getvariable('is_limited')").fetchall()[0][0])
 
 
 def _open(root: Path) -> Connection:
@@ -213,11 +249,6 @@ def _unreadable(root: Path) -> Iterator[None]:
         raise RootError(f"{root} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def _location(root: Path) -> str:
-    """The root as it stands in the glob patterns of staging views."""
-    return glob.escape(root.as_posix()).replace("'", "''")
-
-
 def _limit_memory(connection: Connection, root: Path, memory_limit: int | None) -> None:
     """Part the process's memory: Python and its libraries, DuckDB, and matrices (scratch.py)."""
     place = "'{}'".format(str(root.resolve()).replace("'", "''"))
@@ -235,18 +266,6 @@ def _limit_memory(connection: Connection, root: Path, memory_limit: int | None) 
         connection.execute("set preserve_insertion_order = false")
     connection.execute(f"set variable is_limited = {memory_limit is not None}")
     connection.execute(f"set variable matrix_bytes = {whole // _MATRIX_PART}")
-
-
-def distinct_names(names: list[str]) -> list[str]:
-    """The names, a repeated one (`select *` over a join) with the first free number behind it."""
-    distinct: list[str] = []
-    for name in names:
-        number, free = 0, name
-        while free in distinct:
-            number += 1
-            free = f"{name}_{number}"
-        distinct.append(free)
-    return distinct
 
 
 def load_sql(connection: Connection, root: Path, *, is_indexed: bool, is_commented: bool) -> None:
@@ -277,13 +296,9 @@ def load_sql(connection: Connection, root: Path, *, is_indexed: bool, is_comment
     connection.execute("commit")
 
 
-def _columns(connection: Connection) -> dict[str, list[str]]:
-    """View -> its columns."""
-    listed = connection.execute(
-        "select table_name, list(column_name order by column_index) from duckdb_columns() "
-        "where not internal group by table_name"
-    )
-    return dict(listed.fetchall())
+def _location(root: Path) -> str:
+    """The root as it stands in the glob patterns of staging views."""
+    return glob.escape(root.as_posix()).replace("'", "''")
 
 
 def _in_order(files: dict[str, str]) -> dict[str, str]:
@@ -295,26 +310,10 @@ def _in_order(files: dict[str, str]) -> dict[str, str]:
     return {name: files[name] for name in graphlib.TopologicalSorter(graph).static_order()}
 
 
-def scan(table: str, root: Path) -> pl.LazyFrame:
-    """A LazyFrame over a table's Parquet files, its columns in the order of the schema.
-
-    The partition is text whatever its values look like, and a filter on it opens that partition's
-    files alone. An empty table gives no rows. Raises `QueryError` for an unknown table and
-    `RootError` where `root` is not a warehouse.
-    """
-    require_root(root)
-    if table not in TABLES:
-        raise QueryError(
-            f"no table {table}{did_you_mean(table, TABLES)}: the tables are {', '.join(TABLES)}"
-        )
-    definition = TABLES[table]
-    folders = "*/" if definition.partition else ""
-    partition: dict[str, type[DataType]] | None = (
-        {definition.partition: pl.String} if definition.partition else None
+def _columns(connection: Connection) -> dict[str, list[str]]:
+    """View -> its columns."""
+    listed = connection.execute(
+        "select table_name, list(column_name order by column_index) from duckdb_columns() "
+        "where not internal group by table_name"
     )
-    frame = pl.scan_parquet(
-        f"{glob.escape((root.resolve() / table).as_posix())}/{folders}*.parquet",
-        hive_partitioning=partition is not None,
-        hive_schema=partition,
-    )
-    return frame.select(definition.schema.names)
+    return dict(listed.fetchall())

@@ -1,14 +1,14 @@
-"""The vectors of one layer straight from Parquet, in batches that need not fit in memory together.
+"""Activations as matrices: read in batches by layer, held in memory or in a file.
 
-SQL reads the same rows; this way they do not pass through DuckDB's lists, which doubles the time.
-The index of keys names the files that hold the layer, statistics the row groups in them. Under a
-memory limit DuckDB reads all the same: it keeps to what it is given, Arrow does not.
+`layer_batches` reads the vectors of one layer straight from Parquet. SQL reads the same rows; this
+way they do not pass through DuckDB's lists, which doubles the time. The index of keys names the
+files with the layer, statistics the row groups in them. Under a memory limit DuckDB reads all the
+same: it keeps to its limit, Arrow does not.
 
-Matrices of any size: an array where it is small, else rows in an unnamed file below the root.
-
-A matrix on disk is sliced as an array is, `rows[start:stop]` brings those rows into memory, so that
-what goes through a matrix in blocks need not know where it lies. The file has no name (it is
-unlinked as soon as it is open): it is gone with the process, however that ends.
+`allocate` makes room for a matrix: an array where it is small, else `StoredRows` in a file below
+the root. Both are sliced alike, `rows[start:stop]` brings those rows into memory, so that what goes
+through a matrix in blocks need not know where it lies. The file has no name (it is unlinked as soon
+as it is open): it is gone with the process, however that ends.
 """
 
 from __future__ import annotations

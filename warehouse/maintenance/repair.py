@@ -86,19 +86,21 @@ def repair(root: Path, *, adopt: bool = False) -> list[Repair]:
     ]
 
 
-def in_order(done: Sequence[Repair]) -> list[str]:
-    """Each command that brings rows back, once: prompts, then what models say, then what is fitted.
-
-    Imports are first, since ingest reads prompts; what is not a command is last.
-    """
-    commands = {command for item in done for command in item.restore}
-    order = ("axes prompts", "axes ingest", "axes label", "axes fit", "axes study")
-
-    def place(command: str) -> tuple[int, str]:
-        places = [index for index, start in enumerate(order) if command.startswith(start)]
-        return (places or [len(order)])[0], command
-
-    return sorted(commands, key=place)
+def _resting_on(root: Path, findings: list[Finding]) -> list[Finding]:
+    """The evaluations of the jobs whose axes, alignments or projections are lost."""
+    lost = {run for item in findings if item.table in _FITTED for run in item.runs}
+    named = {item.path for item in findings}
+    resting = []
+    for path in data_files(root, TABLES["evaluations"]):
+        name = path.relative_to(root).as_posix()
+        if name in named or not lost:
+            continue
+        with pq.ParquetFile(path) as file:
+            runs = Counter(file.read(columns=["run_id"]).column("run_id").to_pylist())
+        if runs.keys() & lost:
+            what = "rests on rows that are lost"
+            resting.append(Finding("evaluation_unfounded", name, what, "evaluations", dict(runs)))
+    return resting
 
 
 def _mend(root: Path, finding: Finding, aside: Path, adopt: bool) -> str:
@@ -120,15 +122,15 @@ def _mend(root: Path, finding: Finding, aside: Path, adopt: bool) -> str:
         return f"moved to {aside / finding.path}"
 
 
+def _is_sound(root: Path, table: Table, finding: Finding) -> bool:
+    is_copy = finding.what.startswith("is a copy")
+    return not is_copy and inspect_file(root, table, root / finding.path) is None
+
+
 def adopt_file(root: Path, table: str, path: Path) -> None:
     """Enter a file that is in its place into the ledger; the caller holds the table's lock."""
     with writing(root, table, {path: read_record(path)}):
         pass
-
-
-def _is_sound(root: Path, table: Table, finding: Finding) -> bool:
-    is_copy = finding.what.startswith("is a copy")
-    return not is_copy and inspect_file(root, table, root / finding.path) is None
 
 
 def _quarantine(root: Path, path: Path, aside: Path) -> None:
@@ -137,23 +139,6 @@ def _quarantine(root: Path, path: Path, aside: Path) -> None:
     if path.exists() or path.is_symlink():
         path.rename(target)
         sync_folder(path.parent)
-
-
-def _resting_on(root: Path, findings: list[Finding]) -> list[Finding]:
-    """The evaluations of the jobs whose axes, alignments or projections are lost."""
-    lost = {run for item in findings if item.table in _FITTED for run in item.runs}
-    named = {item.path for item in findings}
-    resting = []
-    for path in data_files(root, TABLES["evaluations"]):
-        name = path.relative_to(root).as_posix()
-        if name in named or not lost:
-            continue
-        with pq.ParquetFile(path) as file:
-            runs = Counter(file.read(columns=["run_id"]).column("run_id").to_pylist())
-        if runs.keys() & lost:
-            what = "rests on rows that are lost"
-            resting.append(Finding("evaluation_unfounded", name, what, "evaluations", dict(runs)))
-    return resting
 
 
 def restore_commands(root: Path, run_ids: Iterable[str]) -> dict[str, str]:
@@ -177,3 +162,18 @@ def restore_commands(root: Path, run_ids: Iterable[str]) -> dict[str, str]:
             command = stored[run_id]["command"]
             commands[run_id] = f"Python code ran {command}: run it again (parameters of {run_id})"
     return commands
+
+
+def in_order(done: Sequence[Repair]) -> list[str]:
+    """Each command that brings rows back, once: prompts, then what models say, then what is fitted.
+
+    Imports are first, since ingest reads prompts; what is not a command is last.
+    """
+    commands = {command for item in done for command in item.restore}
+    order = ("axes prompts", "axes ingest", "axes label", "axes fit", "axes study")
+
+    def place(command: str) -> tuple[int, str]:
+        places = [index for index, start in enumerate(order) if command.startswith(start)]
+        return (places or [len(order)])[0], command
+
+    return sorted(commands, key=place)
