@@ -14,17 +14,7 @@ token_projections as (select * from stg_token_projections),
 generations as (select * from stg_generations),
 
 -- Token, log-probability and entropy are the same at every stored layer.
-tokens as (
-    select
-        model,
-        generation_id,
-        step,
-        layer,
-        token,
-        logprob,
-        entropy
-    from stg_generation_tokens
-),
+tokens as (select * from stg_generation_tokens),
 
 axes as (select * from stg_axes),
 

@@ -16,12 +16,7 @@ projections as (
     where is_positive is not null
 ),
 
-axes as (
-    select
-        axis_id,
-        prompt_set
-    from stg_axes
-),
+axes as (select * from stg_axes),
 
 thresholds as (
     select

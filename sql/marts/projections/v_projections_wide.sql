@@ -10,24 +10,9 @@
 -- prompt_set: the set of the prompt
 create view v_projections_wide as
 with
-axes as (
-    select
-        axis_id,
-        kind,
-        fitted_model,
-        held_out_model,
-        source_axis_ids
-    from stg_axes
-),
+axes as (select * from stg_axes),
 
-projections as (
-    select
-        axis_id,
-        model_id,
-        prompt_id,
-        projection
-    from stg_projections
-),
+projections as (select * from stg_projections),
 
 scored as (select * from v_projections),
 

@@ -16,12 +16,7 @@ create view v_labeler_agreement as
 with
 labels as (select * from stg_labels),
 
-models as (
-    select
-        generation_id,
-        model
-    from stg_generations
-),
+models as (select * from stg_generations),
 
 labelled as (
     select
