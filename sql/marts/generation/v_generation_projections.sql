@@ -1,11 +1,12 @@
 -- One row per axis, layer, completion and step, in each prompt set of its prompt: the
--- projection while the model speaks. Steps below 0 are the prompt's own tokens, where
+-- projection while the model generates. Steps below 0 are tokens of the prompt, where
 -- they were kept.
 --
 -- axis_id: the axis (axes.axis_id)
 -- axis_name: its name (axes.name)
 -- generation_id: the completion (generations.generation_id)
--- running_mean: mean projection of the steps so far; prompt tokens have their own
+-- running_mean: mean projection of the steps so far; prompt tokens are averaged
+--   separately
 -- prompt_set: the set of the prompt
 create view v_generation_projections as
 with

@@ -1,9 +1,9 @@
 -- One row per axis, model and labelled prompt that lies on the wrong side of the
 -- threshold: halfway between the class means of the prompts that the axis was fitted
--- on, projected for the same model. No rows for an axis whose own prompts are not
--- projected. Honest where is_in_sample is false.
+-- on, projected for the same model. No rows for an axis whose fitting prompts are not
+-- projected. Out of sample only where is_in_sample is false.
 --
--- threshold: halfway between the class means of the axis's own prompts
+-- threshold: halfway between the class means of the prompts that the axis was fitted on
 -- margin: how far beyond it, in pooled standard deviations of those prompts
 -- error: false positive, or false negative
 -- axis_id: the axis (axes.axis_id)

@@ -2,7 +2,7 @@
 -- study side by side, each null where it was not made.
 --
 -- universal_axis_id: the universal axis (axes.axis_id)
--- native_axis_id: the model's own direction that went into it
+-- native_axis_id: the model's direction that it was made from
 -- leave_one_out_axis_id: the axis made of the same directions without this model's
 -- universal: projection on the universal axis, after the model's alignment
 -- native: projection on the native axis
