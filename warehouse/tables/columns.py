@@ -164,23 +164,23 @@ SHARED = {
     for field in _fields(
         """
         run_id         text      the job that wrote the row (runs.run_id)
-        model          text      the model's name, as given to the command
+        model          text      the model's name, as passed to the command
         model_id       text      the exact model: weights, tokenizer, numerics (models.model_id)
         prompt_id      text      hash of the normalised text (prompts.prompt_id)
         layer          int16     zero-based block index
         site           text      where in the block: resid_post (its output), resid_pre, attn_out,
                                  mlp_out
-        pooling        text      how positions became one vector: last5_mean, ...
+        pooling        text      how positions become one vector: last5_mean, ...
         template       text      how the prompt was rendered: raw, chat, or chat+system:HASH
         rendered_hash  text      hash of the rendered text, template and all
         generation_id  text      the completion (generations.generation_id)
-        scoring_id     text      hash of axis, answers, outcomes, split and calibration method
-        drift_id       text      hash of the model, the axis, every completion behind it, and how
-        estimate       float64   the figure
+        scoring_id     text      hash of axis, completions, outcomes, split and calibration method
+        drift_id       text      hash of the model, the axis, every completion in it, and settings
+        estimate       float64   the value
         lower          float64?  lower end of the 95 % interval
         upper          float64?  upper end of the 95 % interval
-        layers         text      comma list of the blocks changed; empty: none
-        mode           text      add, ablate or clamp; none: the model as it is
+        layers         text      comma list of the changed blocks; empty: none
+        mode           text      add, ablate or clamp; none: the unsteered model
         alignment_id   text?     the map applied first; null for a native axis
         step           int32     0 is the first completion token, -1 the last of the prompt
         token_id       int32     the token's number in the vocabulary
