@@ -35,14 +35,14 @@ Connection = duckdb.DuckDBPyConnection
 
 # Below the root: what does not fit in memory, while it is needed.
 SCRATCH = ".scratch"
-# Rows that DuckDB hands over at a time: one of its own vectors.
+# Rows that DuckDB hands over at a time: one of its vectors.
 _BATCH_ROWS = 2048
 # What Python takes with the libraries of an analysis, before it has read a row.
 _LIBRARIES = 256_000_000
-# With less for each thread DuckDB cannot decode row groups and join the prompts of a large set.
-_LEAST_FOR_DUCKDB = 96_000_000
-# A matrix larger than this part of the memory lies on disk: a study holds a few dozen.
-_MATRIX_PART = 64
+# With fewer for each thread DuckDB cannot decode row groups and join the prompts of a large set.
+_MIN_THREAD_BYTES = 96_000_000
+# A matrix larger than this share of the memory lies on disk: a study holds a few dozen.
+_MATRIX_SHARE = 64
 
 # v_stored where the index cannot be kept, as on a read-only disk: the same rows, by opening files.
 _STORED_WITHOUT_INDEX = """
@@ -60,9 +60,9 @@ def connect(
 ) -> Connection:
     """A DuckDB connection with the macros, the tables (`prompts`, ...) and the marts (`v_...`).
 
-    `memory_limit` is in bytes, for the whole process: what is larger than a part of it is kept in
-    files below the root while it is needed. Default: what DuckDB takes, most of the machine's.
-    `is_commented` puts on views, macros and columns what they mean; it takes as long as the rest.
+    `memory_limit` is in bytes, for the process: matrices above a share of it are held in
+    files below the root. Default: what DuckDB takes, most of the machine's.
+    `is_commented` adds comments to views, macros and columns, which doubles the time.
     Raises `RootError` where `root` is not a warehouse, or DuckDB cannot read its files.
     """
     connection = _open(root)
@@ -77,7 +77,7 @@ def connect(
 def connect_tables(root: Path, *tables: str) -> Connection:
     """A connection with these tables and nothing else, which opens in a few milliseconds.
 
-    For code that asks one thing of a table. Raises as `connect` does.
+    For a single look-up in a table. Raises as `connect` does.
     """
     connection = _open(root)
     location = _location(root.resolve())
@@ -118,8 +118,8 @@ def query(
 ) -> pa.Table:
     """Run one statement and return its rows as an Arrow table; `QueryError` in DuckDB's words.
 
-    With a `row_limit` no more than that many first rows are computed. A column name that is there
-    already gets a number: `a`, `a_1`. A statement whose files were replaced by a compaction between
+    With a `row_limit` no more than that many first rows are computed. A repeated column
+    name gets a number: `a`, `a_1`. A statement whose files were replaced by a compaction between
     its listing and its reading is run again.
     """
     try:
@@ -184,12 +184,12 @@ def vectors(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
 
 
 def root_of(connection: Connection) -> Path:
-    """The root that `connect` was given."""
+    """The root that the connection was opened on."""
     return Path(connection.execute("select getvariable('root')").fetchall()[0][0])
 
 
 def is_limited(connection: Connection) -> bool:
-    """Whether `connect` was given a memory limit."""
+    """Whether the connection was opened with a memory limit."""
     return bool(connection.execute("select getvariable('is_limited')").fetchall()[0][0])
 
 
@@ -250,22 +250,22 @@ def _unreadable(root: Path) -> Iterator[None]:
 
 
 def _limit_memory(connection: Connection, root: Path, memory_limit: int | None) -> None:
-    """Part the process's memory: Python and its libraries, DuckDB, and matrices (scratch.py)."""
+    """Divide the process's memory: Python and its libraries, DuckDB, and matrices (layers.py)."""
     place = "'{}'".format(str(root.resolve()).replace("'", "''"))
     connection.execute(f"set variable root = {place}")
     connection.execute(f"set temp_directory = {place} || '/{SCRATCH}'")
-    whole = memory_limit
-    if whole is None:
-        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total = memory_limit
+    if total is None:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     else:
-        part = max((whole - _LIBRARIES) // 4, _LEAST_FOR_DUCKDB)
-        threads = min(part // _LEAST_FOR_DUCKDB, os.cpu_count() or 1)
-        connection.execute(f"set memory_limit = '{part}B'")
+        share = max((total - _LIBRARIES) // 4, _MIN_THREAD_BYTES)
+        threads = min(share // _MIN_THREAD_BYTES, os.cpu_count() or 1)
+        connection.execute(f"set memory_limit = '{share}B'")
         connection.execute(f"set threads = {threads}")
         # Rows in the order of the files would have to wait for each other in memory.
         connection.execute("set preserve_insertion_order = false")
     connection.execute(f"set variable is_limited = {memory_limit is not None}")
-    connection.execute(f"set variable matrix_bytes = {whole // _MATRIX_PART}")
+    connection.execute(f"set variable matrix_bytes = {total // _MATRIX_SHARE}")
 
 
 def load_sql(connection: Connection, root: Path, *, is_indexed: bool, is_commented: bool) -> None:
@@ -273,7 +273,7 @@ def load_sql(connection: Connection, root: Path, *, is_indexed: bool, is_comment
 
     Views are bound when they are made, and a mart reads its tables many times over: so marts are
     made on empty tables, which then give way to the views over files. Paths stay as they are
-    given: a relative root makes relative views. `is_indexed` is what `refresh_index` said.
+    given: a relative root makes relative views. `is_indexed` is the result of `refresh_index`.
     """
     location = _location(root)
     macros, marts = _in_order(sql_files("macros")), _in_order(sql_files("marts"))

@@ -33,7 +33,7 @@ KEY_LENGTH = 16
 WRITTEN_BEFORE_GENERATIONS = ("generation_tokens", "token_projections")
 TEMPORARY = ".tmp"
 
-# By measurement, see docs/decisions/0005; rows: DuckDB's own default.
+# By measurement, see docs/decisions/0005; rows: DuckDB's default.
 _ROW_GROUP_BYTES = 16 << 20
 _ROW_GROUP_ROWS = 122_880
 _BLOOM = {"ndv": 4096, "fpp": 0.05}
@@ -62,7 +62,7 @@ def vector_array(matrix: np.ndarray) -> pa.ListArray:
 
 
 def rows_table(table: str, rows: Sequence[dict[str, Any]], **columns: Any) -> pa.Table:
-    """Row dicts as an Arrow table of the table's schema; `columns` are whole columns to add."""
+    """Row dicts as an Arrow table of the table's schema; `columns` are complete columns to add."""
     schema = TABLES[table].file_schema
     data = {
         field.name: columns.get(field.name, [row.get(field.name) for row in rows])
@@ -146,7 +146,7 @@ def remove_uncommitted(root: Path, table: str, committed_by: str, partition: str
     """Delete the files of `table` none of whose rows has its row in `committed_by`.
 
     For rows that are written before the rows that make them count: a job that was killed between
-    the two left the former. The caller holds the lock under which both are written. Told by the
+    the two left the former. The caller holds the lock under which both are written. By the
     key and not by file names, which compaction changes.
     """
     (key,) = TABLES[committed_by].key
@@ -157,12 +157,12 @@ def remove_uncommitted(root: Path, table: str, committed_by: str, partition: str
         for path in partition_folder(root, TABLES[committed_by], partition).glob("*.parquet"):
             committed.update(_column(path, key))
         paths = folder.glob("*.parquet")
-        left = [path for path in paths if committed.isdisjoint(_column(path, key))]
-        if left:
-            with removing(root, table, left):
-                for path in left:
+        uncommitted = [path for path in paths if committed.isdisjoint(_column(path, key))]
+        if uncommitted:
+            with removing(root, table, uncommitted):
+                for path in uncommitted:
                     path.unlink()
-    return left
+    return uncommitted
 
 
 def _column(path: Path, name: str) -> Iterator[str]:
@@ -181,7 +181,7 @@ def _encoding(table: Table) -> dict[str, Any]:
         "use_dictionary": [leaf for leaf in leaves if leaf not in plain],
         "write_statistics": [leaf for leaf in leaves if leaf not in plain],
         # A look-up by prompt passes over row groups that do not hold it; ids are hashes, so their
-        # least and greatest say nothing.
+        # minimum and maximum exclude nothing.
         "bloom_filter_options": {"prompt_id": _BLOOM} if vectors and "prompt_id" in leaves else {},
         "write_page_checksum": True,
     }

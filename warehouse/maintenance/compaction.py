@@ -62,7 +62,7 @@ _ROW_GROUP_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Compaction:
-    """What became of one partition."""
+    """One compacted partition, before and after."""
 
     partition: str
     files_before: int
@@ -261,8 +261,10 @@ def _group_keys(path: Path, footer: pq.FileMetaData, index: int, columns: list[s
     leaves = [group.column(place) for place in range(group.num_columns)]
     statistics = {leaf.path_in_schema: leaf.statistics for leaf in leaves}
     ranges = [statistics.get(name) for name in columns]
-    if all(known is not None and known.has_min_max and known.min == known.max for known in ranges):
-        return [tuple(known.min for known in ranges if known is not None)]
+    if all(
+        limits is not None and limits.has_min_max and limits.min == limits.max for limits in ranges
+    ):
+        return [tuple(limits.min for limits in ranges if limits is not None)]
     with pq.ParquetFile(path, metadata=footer) as file:
         keys = file.read_row_group(index, columns=columns).group_by(columns).aggregate([])
     return sorted(tuple(row[name] for name in columns) for row in keys.to_pylist())

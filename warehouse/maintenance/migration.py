@@ -1,6 +1,6 @@
 """Bring a root of an older schema version up to date: `migrate(root)`.
 
-The changed tables are written anew beside the old ones, which stay as they are and readable by the
+The changed tables are written next to the old ones, which stay as they are and readable by the
 code that wrote them. Only when everything is on the disk does the marker say that a switch is under
 way, and the folders change places; from there on a killed migration can only be ended. The old
 folders are retired, not deleted.
@@ -79,15 +79,16 @@ def migrate(root: Path) -> list[Migration]:
 
 
 def _to_version_2(root: Path) -> dict[str, Callable[[pa.Table], pa.Table]]:
-    """`activations` says the hash of the rendered text.
+    """`activations` has the hash of the rendered text.
 
-    It is known where the prompt was given as raw text and is still there.
+    It is known if the prompt was rendered as raw text and is still stored.
     """
     texts: dict[str, str] = {}
     for path in data_files(root, TABLES["prompts"]):
         with _open(path) as file:
-            found = file.read(columns=["prompt_id", "text"])
-        texts |= dict(zip(found["prompt_id"].to_pylist(), found["text"].to_pylist(), strict=True))
+            prompts = file.read(columns=["prompt_id", "text"])
+        ids, values = prompts["prompt_id"].to_pylist(), prompts["text"].to_pylist()
+        texts |= dict(zip(ids, values, strict=True))
 
     def add_hash(group: pa.Table) -> pa.Table:
         keys = zip(group["prompt_id"].to_pylist(), group["template"].to_pylist(), strict=True)
@@ -128,7 +129,7 @@ def _build(root: Path, version: int) -> None:
     records: dict[str, dict[str, Mapping[str, object]]] = {}
     for table in TABLES.values():
         changes = [step[table.name] for step in steps if table.name in step]
-        if any(_lacks_columns(path, table) for path in data_files(root, table)):
+        if any(_is_missing_columns(path, table) for path in data_files(root, table)):
             changes.append(partial(_with_optional_columns, table=table))
         is_new = not (root / table.name).exists()
         records[table.name] = {}
@@ -166,13 +167,13 @@ def _changed(
             yield group.select(table.file_schema.names).cast(table.file_schema)
 
 
-def _lacks_columns(path: Path, table: Table) -> bool:
+def _is_missing_columns(path: Path, table: Table) -> bool:
     with _open(path) as file:
         return not {*table.file_schema.names} <= {*file.schema_arrow.names}
 
 
 def _with_optional_columns(group: pa.Table, table: Table) -> pa.Table:
-    """Columns that rows may lack are empty in rows of before they were there."""
+    """Optional columns are null in rows older than the column."""
     for field in table.file_schema:
         if field.nullable and field.name not in group.column_names:
             group = group.append_column(field.name, pa.nulls(len(group), field.type))
@@ -204,9 +205,9 @@ def _switch(root: Path, version: int) -> list[Migration]:
                 retired.mkdir(parents=True, exist_ok=True)
                 live.rename(retired / table.name)
             built.rename(live)
-        known = {name: Record(**entry) for name, entry in records[table.name].items()}
-        write_ledger(ledger_file(root, table.name), known)
-        rows = sum(entry.rows for entry in known.values())
-        done.append(Migration(table.name, version, SCHEMA_VERSION, len(known), rows))
+        stored = {name: Record(**entry) for name, entry in records[table.name].items()}
+        write_ledger(ledger_file(root, table.name), stored)
+        rows = sum(entry.rows for entry in stored.values())
+        done.append(Migration(table.name, version, SCHEMA_VERSION, len(stored), rows))
     sync_folder(root)
     return done

@@ -1,7 +1,7 @@
 """Set broken files aside, and say which command writes their rows again. Nothing is deleted.
 
-What is taken out of a table goes to ROOT/.quarantine/<time>/, under its own path. A lost file is
-struck off the ledger; how many rows of which job are then missing goes into the repair's own row of
+What is taken out of a table goes to ROOT/.quarantine/<time>/, under its path. A lost file is
+struck off the ledger; how many rows of which job are then missing goes into the repair's row of
 `runs`, so that the rule which counts rows against jobs knows of them.
 The command that restores rows is the one that wrote them: `runs.command_line`.
 """
@@ -29,13 +29,13 @@ from axes.warehouse.writer import read_record, sync_folder
 
 QUARANTINE = ".quarantine"
 
-# A study is not fitted again while its figures are there: they go with what they rest on.
+# A study is not fitted again while its evaluations are stored: they go with what they rest on.
 _FITTED = ("axes", "alignments", "projections", "token_projections")
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What was done about one finding, and the commands that bring its rows back."""
+    """What was done about one finding, and the commands that restore its rows."""
 
     check: str
     path: str
@@ -48,7 +48,7 @@ def repair(root: Path, *, adopt: bool = False) -> list[Repair]:
     """Set aside every file that `inspect_files` complains of; empty where it has no complaint.
 
     `adopt` takes unlisted files into the ledger instead where they are sound and no copies: for
-    files of before there was a ledger, or copied in from another warehouse.
+    files older than the ledger, or copied from another warehouse.
     """
     require_root(root)
     if not adopt and not (root / LEDGER).exists():
@@ -69,7 +69,7 @@ def repair(root: Path, *, adopt: bool = False) -> list[Repair]:
         with record_run(root, "warehouse repair", {}) as run:
             done = []
             for finding in findings:
-                done.append(_mend(root, finding, aside, adopt))
+                done.append(_fix(root, finding, aside, adopt))
                 if done[-1] != "adopted":
                     lost.update(finding.runs)
             run.parameters = {"quarantine": str(aside), "rows_left_out": dict(sorted(lost.items()))}
@@ -103,7 +103,7 @@ def _resting_on(root: Path, findings: list[Finding]) -> list[Finding]:
     return resting
 
 
-def _mend(root: Path, finding: Finding, aside: Path, adopt: bool) -> str:
+def _fix(root: Path, finding: Finding, aside: Path, adopt: bool) -> str:
     table = TABLES[finding.table]
     path = root / finding.path
     with table_lock(root, table.name):
@@ -154,9 +154,9 @@ def restore_commands(root: Path, run_ids: Iterable[str]) -> dict[str, str]:
     commands = {}
     for run_id in lost:
         if run_id not in stored:
-            commands[run_id] = "the job that wrote it is not known: ingest or import again"
+            commands[run_id] = "the job that wrote it is unknown: ingest or import again"
         elif line := stored[run_id]["command_line"]:
-            # Quoted anew: a warehouse from a stranger must not put more than one command here.
+            # Quoted again: a warehouse from a stranger must not put more than one command here.
             commands[run_id] = shlex.join([*shlex.split(line), "--root", str(root)])
         else:
             command = stored[run_id]["command"]
@@ -165,7 +165,7 @@ def restore_commands(root: Path, run_ids: Iterable[str]) -> dict[str, str]:
 
 
 def in_order(done: Sequence[Repair]) -> list[str]:
-    """Each command that brings rows back, once: prompts, then what models say, then what is fitted.
+    """Each command that restores rows, once: prompts, then model output, then what is fitted.
 
     Imports are first, since ingest reads prompts; what is not a command is last.
     """

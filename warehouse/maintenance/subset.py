@@ -1,7 +1,7 @@
 """Copy a warehouse, or some models and prompt sets of it, into a new root to hand on.
 
-A part is a sound warehouse of its own: no row in it refers to one that was left out, and a fitted
-thing comes along only with everything it was fitted from. The same part of the same warehouse is
+A part is a sound warehouse: no row in it refers to one that was left out, and an axis, alignment or
+study comes along only with everything it was fitted from. The same part of the same warehouse is
 the same bytes, file by file.
 """
 
@@ -36,7 +36,7 @@ _INGESTED = ("activations", "prompt_tokens", "generation_tokens", "token_project
 
 @dataclass(frozen=True)
 class Copied:
-    """What of one table came along."""
+    """How much of one table was copied."""
 
     table: str
     files: int
@@ -61,7 +61,7 @@ class _Part:
     left_out: Counter[str] = field(default_factory=Counter)
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         return self.models is None and self.prompt_sets is None
 
 
@@ -70,12 +70,12 @@ def subset(
 ) -> list[Copied]:
     """Make `target` a warehouse of some models and prompt sets; with neither, of everything.
 
-    `target` appears whole or not at all. Raises `RootError` where it is there already,
+    `target` appears complete or not at all. Raises `RootError` if it exists,
     `ModelError` or `PromptError` for a name that is not in the warehouse.
     """
     require_root(root)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise RootError(f"{target} is there and not empty: give another folder")
+        raise RootError(f"{target} exists and is not empty: give another folder")
     if target.resolve().is_relative_to(root.resolve()):
         raise RootError(f"{target} lies in the warehouse itself: give a folder outside of {root}")
     connection = connect(root)
@@ -89,7 +89,7 @@ def subset(
             if table.name != "runs"
         ]
         copied.append(_copy_table(root, building, TABLES["runs"], part))
-        if not part.is_whole:
+        if not part.is_complete:
             _write_run(building, part, models, prompt_sets)
         building.rename(target)
     finally:
@@ -182,7 +182,7 @@ def _require_stored(
     if unknown := sorted(set(names) - set(stored)):
         listed = ", ".join(sorted(stored)) or "none"
         hint = did_you_mean(unknown[0], stored)
-        raise error(f"no {what} {unknown[0]}{hint} in the warehouse (there: {listed})")
+        raise error(f"no {what} {unknown[0]}{hint} in the warehouse (stored: {listed})")
     return set(names)
 
 
@@ -222,24 +222,24 @@ def _copy_table(root: Path, building: Path, table: Table, part: _Part) -> Copied
             continue
         target = building / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        if part.is_whole:
+        if part.is_complete:
             shutil.copyfile(path, target)
             runs = entries[name].runs if name in entries else {}
             records[name] = record(target, pq.read_metadata(target).num_rows, runs)
             if name in entries and records[name].sha256 != entries[name].records[-1].sha256:
                 raise RootError(f"{path} is not as it was written: run `axes warehouse check`")
             continue
-        known = write_parquet(target, table, _kept_rows(path, table, part))
-        if known.rows:
-            records[name] = known
+        copy = write_parquet(target, table, _kept_rows(path, table, part))
+        if copy.rows:
+            records[name] = copy
         else:
             target.unlink()
-        part.kept.update(known.runs)
+        part.kept.update(copy.runs)
     for folder in sorted((building / table.name).glob("*=*")):
         if not any(folder.iterdir()):
             folder.rmdir()
     write_ledger(ledger_file(building, table.name), records)
-    count = sum(known.rows for known in records.values())
+    count = sum(stored.rows for stored in records.values())
     return Copied(table.name, len(records), count, source_rows - count)
 
 
@@ -264,7 +264,7 @@ def _kept_rows(path: Path, table: Table, part: _Part) -> Iterator[pa.Table]:
 def _write_run(
     building: Path, part: _Part, models: Sequence[str], prompt_sets: Sequence[str]
 ) -> None:
-    """The part's own row in `runs`; its time is that of the last job, so that bytes repeat."""
+    """The part's row in `runs`; its time is that of the last job, so that bytes repeat."""
     times = query(connect(building), "select max(started_at)::varchar as last from runs")
     (last,) = times.column("last").to_pylist()
     when = datetime.fromisoformat(last) if last else datetime(1970, 1, 1, tzinfo=UTC)
@@ -292,8 +292,8 @@ def _write_run(
         "finished_at": when.astimezone(UTC),
     }
     path = building / "runs" / f"{run_id}.parquet"
-    known = write_parquet(path, TABLES["runs"], [rows_table("runs", [row])])
+    written = write_parquet(path, TABLES["runs"], [rows_table("runs", [row])])
     entries = {name: entry.records[-1] for name, entry in read_ledger(building, "runs").items()}
     write_ledger(
-        ledger_file(building, "runs"), {**entries, path.relative_to(building).as_posix(): known}
+        ledger_file(building, "runs"), {**entries, path.relative_to(building).as_posix(): written}
     )

@@ -91,7 +91,7 @@ class Table:
         )
 
     def checks(self) -> dict[str, str]:
-        """Name -> SQL that lists what breaks the rule, under a comment that says so."""
+        """Name -> SQL that lists the rows which break the rule, under a comment on it."""
         checks = {f"{self.name}_unique_key": self._unique_key_check()}
         for other, names in self.references.items():
             columns = names.split()
