@@ -250,10 +250,11 @@ def calibrate(
     from axes.analysis.study.calibrate import calibrate as fit_and_store
     from axes.warehouse.axes import find_axis
     from axes.warehouse.connection import connect, query
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show
 
     connection = connect(root)
-    axis_id = find_axis(connection, axis)["axis_id"]
+    axis_id = find_axis(Warehouse(root, connection), axis).axis_id
     model_ids = _chosen_models(connection, axis_id, prompts, models)
     ids = fit_and_store(root, connection, axis_id, model_ids, prompts, methods, **options)
     fitted = query(
@@ -297,10 +298,11 @@ def transfer(
     from axes.analysis.study.thresholds import TransferDefinition, run_transfer
     from axes.warehouse.axes import find_axis
     from axes.warehouse.connection import connect, query
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show
 
     connection = connect(root)
-    axis_id = find_axis(connection, axis)["axis_id"]
+    axis_id = find_axis(Warehouse(root, connection), axis).axis_id
     model_ids = tuple(_chosen_models(connection, axis_id, prompts, models))
     definition = TransferDefinition(
         axis_id=axis_id, model_ids=model_ids, prompt_set=prompts, **options
