@@ -12,8 +12,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from axes.cli.main import _COMMANDS, cli
-from axes.cli.options import FORMATS
+from axes.cli.main import _COMMANDS, _SECTIONS, cli
+from axes.cli.options import AXIS, CALIBRATIONS, FORMATS, MODEL
 from docs.generate import commands
 
 HEAVY = {"torch", "duckdb", "pyarrow", "polars", "numpy", "rich", "transformers", "prompt_toolkit"}
@@ -52,9 +52,9 @@ def test_no_help_imports_a_heavy_library():
     script = f"""
 import sys
 from click.testing import CliRunner
-import axes
-for words in ([], *([name] for name in axes._COMMANDS)):
-    assert CliRunner().invoke(axes.cli, [*words, "--help"]).exit_code == 0, words
+from axes.cli.main import _COMMANDS, cli
+for words in ([], *([name] for name in _COMMANDS)):
+    assert CliRunner().invoke(cli, [*words, "--help"]).exit_code == 0, words
     print(words, sorted({HEAVY!r} & set(sys.modules)))
 """
     done = python(script)
@@ -96,6 +96,50 @@ def test_json_is_one_document_and_nothing_else_is_on_stdout(path, root):
         json.loads(result.stdout)
     else:
         assert result.stderr.strip().splitlines()[-1].startswith("Error: ")
+
+
+def test_help_lists_every_command_once_in_its_section():
+    lines = run("--help").stdout.partition("Data:\n")[2].splitlines()
+    titles = ["Data", *(line[:-1] for line in lines if line.endswith(":"))]
+    assert titles == list(_SECTIONS)
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == list(_COMMANDS)
+
+
+# Roles of a model other than the one to run or read; `--judge-model` is a setting.
+_ROLES = {"--reference", "--judge-model"}
+# One thing of a command whose name is also that of a stored model.
+_SINGLE = {"axes import", "axes activations import", "axes label", "axes diagnose"}
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_one_thing_has_one_name_in_all_commands(path):
+    for param in LEAVES[path].params:
+        name = max(param.opts, key=len)
+        is_option = isinstance(param, click.Option)
+        words = name.lstrip("-").split("-") if is_option else []
+        assert not {"least", "most", "above", "below", "than"} & {*words} - {"above"}, name
+        if param.type is AXIS or "axis" in words or "axes" in words:
+            assert name == "--axis" if is_option else param.human_readable_name[:4] == "AXIS"
+            assert param.type is AXIS
+        if (param.type is MODEL or "model" in words) and name not in _ROLES | {"--other-model"}:
+            if is_option and name != "--model-card":
+                assert name == "--model"
+                assert param.multiple or any(path.startswith(start) for start in _SINGLE)
+            elif not is_option:
+                assert param.name == "model"
+        if "fraction" in words:
+            assert name in ("--layer-fraction", "--fit-fraction")
+        if isinstance(param.type, click.Choice) and {*param.type.choices} <= {*CALIBRATIONS}:
+            assert name == "--calibration"
+
+
+def test_a_help_page_names_only_options_of_its_command():
+    for path, command in LEAVES.items():
+        options = {option for param in command.params for option in param.opts}
+        for param in command.params:
+            words = (getattr(param, "help", None) or "").replace(",", " ").replace(".", " ").split()
+            named = {word.rstrip(";:)") for word in words if word.startswith("--")}
+            assert named <= options | {"--completions"}, f"{path} {param.name}: {named - options}"
 
 
 @pytest.mark.parametrize("path", LEAVES)
