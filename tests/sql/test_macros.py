@@ -456,3 +456,11 @@ def test_calibrated_takes_slopes_and_knots(empty: Connection) -> None:
     assert single(empty, "select calibrated(0.5, ?)", [sloped]) == pytest.approx(0.5)
     assert single(empty, "select calibrated(-1e6, ?)", [sloped]) == pytest.approx(0.0)
     assert single(empty, "select calibrated(0.25, ?)", [knotted]) == pytest.approx(0.3)
+
+
+def test_pick_turns_rows_into_columns(empty: Connection) -> None:
+    statement = """
+        select pick(estimate, metric, 'b') as b, pick(estimate, metric, 'c') as c
+        from (values ('a', 1.0), ('b', 2.0), ('a', 3.0)) as t (metric, estimate)
+    """
+    assert rows(empty, statement) == [{"b": 2.0, "c": None}]

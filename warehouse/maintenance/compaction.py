@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import require_root
+from axes.warehouse.layout import EMPTY_FILE, require_root
 from axes.warehouse.ledger import (
     Record,
     locked,
@@ -35,7 +35,6 @@ from axes.warehouse.ledger import (
     table_lock,
     writing,
 )
-from axes.warehouse.maintenance.check import EMPTY_FILE
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import (

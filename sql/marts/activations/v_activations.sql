@@ -41,8 +41,8 @@ final as (
         activations.layer / nullif(models.layer_count - 1, 0) as depth_fraction,
         prompts.is_positive
     from activations
-    inner join prompts on activations.prompt_id = prompts.prompt_id
-    inner join models on activations.model_id = models.model_id
+    inner join prompts using (prompt_id)
+    inner join models using (model_id)
 )
 
 select * from final;

@@ -32,7 +32,7 @@ spaces as (
         stored.template,
         models.layer_count
     from stored
-    inner join models on stored.model_id = models.model_id
+    inner join models using (model_id)
 ),
 
 wanted as (
@@ -61,7 +61,7 @@ alike as (
         stored.layers,
         count(*) as prompt_count
     from stored
-    inner join stg_prompts on stored.prompt_id = stg_prompts.prompt_id
+    inner join stg_prompts using (prompt_id)
     group by all
 ),
 
@@ -100,14 +100,7 @@ final as (
         wanted.prompt_count - coalesce(present.row_count, 0) as missing_count
     from wanted
     left join present
-        on
-            wanted.model = present.model
-            and wanted.model_id = present.model_id
-            and wanted.prompt_set = present.prompt_set
-            and wanted.site = present.site
-            and wanted.pooling = present.pooling
-            and wanted.template = present.template
-            and wanted.layer = present.layer
+        using (model, model_id, prompt_set, site, pooling, template, layer)
 )
 
 select * from final;

@@ -45,11 +45,7 @@ judged as (
         auroc(projections.projection, projections.is_positive) as auroc,
         var_pop(projections.projection) as variance
     from axes
-    inner join projections
-        on
-            axes.axis_id = projections.axis_id
-            and axes.model_id = projections.model_id
-            and axes.prompt_set = projections.prompt_set
+    inner join projections using (axis_id, model_id, prompt_set)
     group by all
 ),
 
@@ -76,22 +72,8 @@ final as (
         judged.auroc as native_auroc
     from norms
     inner join variance
-        on
-            norms.model = variance.model
-            and norms.model_id = variance.model_id
-            and norms.prompt_set = variance.prompt_set
-            and norms.layer = variance.layer
-            and norms.site = variance.site
-            and norms.pooling = variance.pooling
-            and norms.template = variance.template
-    left join judged
-        on
-            norms.model_id = judged.model_id
-            and norms.prompt_set = judged.prompt_set
-            and norms.layer = judged.layer
-            and norms.site = judged.site
-            and norms.pooling = judged.pooling
-            and norms.template = judged.template
+        using (model, model_id, prompt_set, layer, site, pooling, template)
+    left join judged using (model_id, prompt_set, layer, site, pooling, template)
 )
 
 select * from final;

@@ -85,12 +85,12 @@ wide as (
         any_value(layer) as layer,
         any_value(parameters) as parameters,
         any_value(run_id) as run_id,
-        max(estimate) filter (where metric = 'positive_slope') as positive_slope,
-        max(lower) filter (where metric = 'positive_slope') as positive_slope_lower,
-        max(upper) filter (where metric = 'positive_slope') as positive_slope_upper,
-        max(estimate) filter (where metric = 'negative_slope') as negative_slope,
-        max(lower) filter (where metric = 'negative_slope') as negative_slope_lower,
-        max(upper) filter (where metric = 'negative_slope') as negative_slope_upper,
+        pick(estimate, metric, 'positive_slope') as positive_slope,
+        pick(lower, metric, 'positive_slope') as positive_slope_lower,
+        pick(upper, metric, 'positive_slope') as positive_slope_upper,
+        pick(estimate, metric, 'negative_slope') as negative_slope,
+        pick(lower, metric, 'negative_slope') as negative_slope_lower,
+        pick(upper, metric, 'negative_slope') as negative_slope_upper,
         max(estimate) filter (
             where metric = 'slope_difference' and control = 'none'
         ) as slope_difference,
@@ -103,15 +103,15 @@ wide as (
         max(p_value) filter (
             where metric = 'slope_difference' and control = 'none'
         ) as p_value,
-        max(estimate) filter (where metric = 'drift_cosine') as drift_cosine,
-        max(estimate) filter (where metric = 'decided_step') as decided_step,
-        max(lower) filter (where metric = 'decided_step') as decided_step_lower,
-        max(upper) filter (where metric = 'decided_step') as decided_step_upper,
-        max(estimate) filter (where metric = 'lead') as lead,
-        max(lower) filter (where metric = 'lead') as lead_lower,
-        max(upper) filter (where metric = 'lead') as lead_upper,
-        max(positive_count) filter (where control = 'none') as positive_count,
-        max(negative_count) filter (where control = 'none') as negative_count
+        pick(estimate, metric, 'drift_cosine') as drift_cosine,
+        pick(estimate, metric, 'decided_step') as decided_step,
+        pick(lower, metric, 'decided_step') as decided_step_lower,
+        pick(upper, metric, 'decided_step') as decided_step_upper,
+        pick(estimate, metric, 'lead') as lead,
+        pick(lower, metric, 'lead') as lead_lower,
+        pick(upper, metric, 'lead') as lead_upper,
+        pick(positive_count, control, 'none') as positive_count,
+        pick(negative_count, control, 'none') as negative_count
     from figures
     group by drift_id
 ),
@@ -163,9 +163,9 @@ final as (
             ['lasting', 'matched_length', 'matched_prompt']
         ) as is_controlled
     from wide
-    left join controls on wide.drift_id = controls.drift_id
-    left join last_aurocs on wide.drift_id = last_aurocs.drift_id
-    left join stg_axes as axes on wide.axis_id = axes.axis_id
+    left join controls using (drift_id)
+    left join last_aurocs using (drift_id)
+    left join stg_axes as axes using (axis_id)
 )
 
 select * from final;

@@ -28,8 +28,8 @@ imbalances as (
     select
         drift_id,
         control,
-        max(estimate) filter (where metric = 'imbalance_before') as imbalance_before,
-        max(estimate) filter (where metric = 'imbalance_after') as imbalance_after
+        pick(estimate, metric, 'imbalance_before') as imbalance_before,
+        pick(estimate, metric, 'imbalance_after') as imbalance_after
     from figures
     group by drift_id, control
 ),
@@ -73,11 +73,8 @@ final as (
             else differences.upper < 0
         end as holds
     from differences
-    left join imbalances
-        on
-            differences.drift_id = imbalances.drift_id
-            and differences.control = imbalances.control
-    left join axes on differences.axis_id = axes.axis_id
+    left join imbalances using (drift_id, control)
+    left join axes using (axis_id)
 )
 
 select * from final;

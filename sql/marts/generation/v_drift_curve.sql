@@ -43,7 +43,7 @@ final as (
         figures.positive_count,
         figures.negative_count
     from figures
-    left join axes on figures.axis_id = axes.axis_id
+    left join axes using (axis_id)
 )
 
 select * from final;

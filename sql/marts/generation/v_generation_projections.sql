@@ -59,8 +59,7 @@ final as (
         generations.token_count,
         prompts.is_positive
     from token_projections
-    inner join generations
-        on token_projections.generation_id = generations.generation_id
+    inner join generations using (generation_id)
     inner join tokens
         on
             token_projections.model = tokens.model

@@ -30,7 +30,7 @@ labelled as (
         labels.labeler as metric,
         labels.is_positive::int::double as value
     from outcomes
-    inner join labels on outcomes.generation_id = labels.generation_id
+    inner join labels using (generation_id)
     where outcomes.metric = 'repetition'
 ),
 
@@ -82,8 +82,8 @@ final as (
         measured.value - coalesce(as_it_is.unsteered, 0.0) as difference,
         prompts.is_positive
     from measured
-    inner join prompts on measured.prompt_id = prompts.prompt_id
-    left join axes on measured.axis_id = axes.axis_id
+    inner join prompts using (prompt_id)
+    left join axes using (axis_id)
     left join as_it_is
         on
             measured.model = as_it_is.model

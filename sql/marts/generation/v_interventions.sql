@@ -31,9 +31,9 @@ beside as (
         prompt_set,
         is_positive,
         min(estimate) filter (where role = 'shuffled_labels') as shuffled_lower,
-        max(estimate) filter (where role = 'shuffled_labels') as shuffled_upper,
+        pick(estimate, role, 'shuffled_labels') as shuffled_upper,
         min(estimate) filter (where role = 'orthogonal') as orthogonal_lower,
-        max(estimate) filter (where role = 'orthogonal') as orthogonal_upper
+        pick(estimate, role, 'orthogonal') as orthogonal_upper
     from interventions
     group by all
 ),
@@ -76,7 +76,7 @@ final as (
         interventions.is_positive,
         runs.started_at as judged_at
     from interventions
-    inner join axes on interventions.axis_id = axes.axis_id
+    inner join axes using (axis_id)
     left join runs on interventions.run_id = runs.run_id
     left join axes as sources
         on

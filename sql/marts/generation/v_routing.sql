@@ -62,24 +62,24 @@ wide as (
         policy,
         any_value(prompt_set) as prompt_set,
         any_value(axis_id) as axis_id,
-        max(estimate) filter (where metric = 'outcome') as outcome,
-        max(lower) filter (where metric = 'outcome') as outcome_lower,
-        max(upper) filter (where metric = 'outcome') as outcome_upper,
-        max(estimate) filter (where metric = 'regret') as regret,
-        max(lower) filter (where metric = 'regret') as regret_lower,
-        max(upper) filter (where metric = 'regret') as regret_upper,
-        max(estimate) filter (where metric = 'gain') as gain,
-        max(lower) filter (where metric = 'gain') as gain_lower,
-        max(upper) filter (where metric = 'gain') as gain_upper,
-        max(p_value) filter (where metric = 'gain') as gain_p_value,
-        max(estimate) filter (where metric = 'over_raw') as over_raw,
-        max(lower) filter (where metric = 'over_raw') as over_raw_lower,
-        max(upper) filter (where metric = 'over_raw') as over_raw_upper,
-        max(estimate) filter (where metric = 'refusal') as refusal,
-        max(lower) filter (where metric = 'refusal') as refusal_lower,
-        max(upper) filter (where metric = 'refusal') as refusal_upper,
-        max(estimate) filter (where metric = 'cost') as cost,
-        max(estimate) filter (where metric = 'cost_of_choice') as cost_of_choice,
+        pick(estimate, metric, 'outcome') as outcome,
+        pick(lower, metric, 'outcome') as outcome_lower,
+        pick(upper, metric, 'outcome') as outcome_upper,
+        pick(estimate, metric, 'regret') as regret,
+        pick(lower, metric, 'regret') as regret_lower,
+        pick(upper, metric, 'regret') as regret_upper,
+        pick(estimate, metric, 'gain') as gain,
+        pick(lower, metric, 'gain') as gain_lower,
+        pick(upper, metric, 'gain') as gain_upper,
+        pick(p_value, metric, 'gain') as gain_p_value,
+        pick(estimate, metric, 'over_raw') as over_raw,
+        pick(lower, metric, 'over_raw') as over_raw_lower,
+        pick(upper, metric, 'over_raw') as over_raw_upper,
+        pick(estimate, metric, 'refusal') as refusal,
+        pick(lower, metric, 'refusal') as refusal_lower,
+        pick(upper, metric, 'refusal') as refusal_upper,
+        pick(estimate, metric, 'cost') as cost,
+        pick(estimate, metric, 'cost_of_choice') as cost_of_choice,
         any_value(prompt_count) as prompt_count
     from evaluations
     group by routing_id, policy
@@ -90,10 +90,7 @@ final as (
         wide.*,
         model_shares.models
     from wide
-    left join model_shares
-        on
-            wide.routing_id = model_shares.routing_id
-            and wide.policy = model_shares.policy
+    left join model_shares using (routing_id, policy)
 )
 
 select * from final;

@@ -51,15 +51,8 @@ final as (
         answers.is_in_sample,
         routings.model_id = oracle.model_id as is_oracle
     from routings
-    inner join answers
-        on
-            routings.scoring_id = answers.scoring_id
-            and routings.prompt_id = answers.prompt_id
-            and routings.model_id = answers.model_id
-    inner join oracle
-        on
-            routings.routing_id = oracle.routing_id
-            and routings.prompt_id = oracle.prompt_id
+    inner join answers using (scoring_id, prompt_id, model_id)
+    inner join oracle using (routing_id, prompt_id)
     inner join prompts
         on
             routings.prompt_set = prompts.prompt_set

@@ -50,11 +50,7 @@ scored as (
         projections.projection,
         projections.is_positive
     from projections
-    inner join numbered
-        on
-            projections.axis_id = numbered.axis_id
-            and projections.model_id = numbered.model_id
-            and projections.prompt_set = numbered.prompt_set
+    inner join numbered using (axis_id, model_id, prompt_set)
 ),
 
 ranks as (
@@ -104,7 +100,7 @@ final as (
         numbered.negative_count,
         numbered.is_in_sample
     from numbered
-    left join sums on numbered.group_number = sums.group_number
+    left join sums using (group_number)
 )
 
 select * from final;

@@ -51,10 +51,7 @@ final as (
         projections.is_in_sample,
         fitted_on.prompt_id is not null as is_calibration_row
     from projections
-    inner join calibrations
-        on
-            projections.axis_id = calibrations.axis_id
-            and projections.model_id = calibrations.model_id
+    inner join calibrations using (axis_id, model_id)
     left join fitted_on
         on
             calibrations.calibration_id = fitted_on.calibration_id

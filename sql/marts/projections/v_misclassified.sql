@@ -37,10 +37,7 @@ thresholds as (
         )
         / cohens_d(projections.projection, projections.is_positive) as deviation
     from projections
-    inner join axes
-        on
-            projections.axis_id = axes.axis_id
-            and projections.prompt_set = axes.prompt_set
+    inner join axes using (axis_id, prompt_set)
     group by projections.axis_id, projections.model_id
 ),
 
@@ -68,10 +65,7 @@ final as (
         projections.is_positive,
         projections.is_in_sample
     from projections
-    inner join thresholds
-        on
-            projections.axis_id = thresholds.axis_id
-            and projections.model_id = thresholds.model_id
+    inner join thresholds using (axis_id, model_id)
     where
         (projections.projection > thresholds.threshold) != projections.is_positive
 )

@@ -46,8 +46,8 @@ final as (
         prompts.is_positive,
         fitted_on.prompt_id is not null as is_in_sample
     from projections
-    inner join axes on projections.axis_id = axes.axis_id
-    inner join prompts on projections.prompt_id = prompts.prompt_id
+    inner join axes using (axis_id)
+    inner join prompts using (prompt_id)
     left join fitted_on
         on
             axes.prompt_set = fitted_on.prompt_set

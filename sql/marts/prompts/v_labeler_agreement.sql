@@ -34,7 +34,7 @@ labelled as (
             labels.prompt_set || '/' || labels.prompt_id
         ) as labelled_id
     from labels
-    left join models on labels.generation_id = models.generation_id
+    left join models using (generation_id)
 ),
 
 final as (

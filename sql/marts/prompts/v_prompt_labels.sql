@@ -53,10 +53,7 @@ final as (
         coalesce(pivoted.negative_votes, 0) as negative_votes,
         pivoted.positive_votes > 0 and pivoted.negative_votes > 0 as is_contested
     from prompts
-    left join pivoted
-        on
-            prompts.prompt_set = pivoted.prompt_set
-            and prompts.prompt_id = pivoted.prompt_id
+    left join pivoted using (prompt_set, prompt_id)
 )
 
 select * from final;

@@ -27,10 +27,7 @@ labelers as (
 labels as (
     select prompt_labels.*
     from prompt_labels
-    inner join labelers
-        on
-            prompt_labels.prompt_set = labelers.prompt_set
-            and prompt_labels.labeler = labelers.labeler
+    inner join labelers using (prompt_set, labeler)
 ),
 
 final as (
@@ -47,10 +44,7 @@ final as (
         labels.label,
         labels.is_positive
     from prompts
-    left join labels
-        on
-            prompts.prompt_set = labels.prompt_set
-            and prompts.prompt_id = labels.prompt_id
+    left join labels using (prompt_set, prompt_id)
 )
 
 select * from final;

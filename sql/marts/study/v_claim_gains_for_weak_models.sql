@@ -36,10 +36,7 @@ final as (
         held_out.gain_lower > 0 as is_met,
         held_out.gain_lower <= 0 and held_out.gain_upper < 0.02 as is_refuted
     from held_out
-    inner join weakest
-        on
-            held_out.study_id = weakest.study_id
-            and held_out.model = weakest.model
+    inner join weakest using (study_id, model)
     where not held_out.is_out_of_fold and held_out.gain is not null
 )
 

@@ -50,7 +50,7 @@ final as (
         ) as is_met,
         coalesce(transfers.carries_over, false) as is_refuted
     from transfers
-    inner join studies on transfers.axis_id = studies.axis_id
+    inner join studies using (axis_id)
 )
 
 select * from final;

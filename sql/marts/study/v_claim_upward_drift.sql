@@ -43,7 +43,7 @@ final as (
             false
         ) as is_refuted
     from analyses
-    inner join studies on analyses.axis_id = studies.axis_id
+    inner join studies using (axis_id)
 )
 
 select * from final;

@@ -156,11 +156,7 @@ final as (
                 then 'more prompts: the interval does not clear the null'
         end as to_decide
     from asked
-    left join decided
-        on
-            asked.study_id = decided.study_id
-            and asked.claim = decided.claim
-            and asked.prompt_set = decided.prompt_set
+    left join decided using (study_id, claim, prompt_set)
 )
 
 select * from final;

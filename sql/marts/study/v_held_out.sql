@@ -32,13 +32,13 @@ areas as (
         model,
         prompt_set,
         any_value(is_out_of_fold) as is_out_of_fold,
-        max(estimate) filter (where figure = 'native') as native,
-        max(estimate) filter (where figure = 'universal') as universal,
-        max(estimate) filter (where figure = 'leave_one_out') as leave_one_out,
-        max(lower) filter (where figure = 'leave_one_out') as leave_one_out_lower,
-        max(upper) filter (where figure = 'leave_one_out') as leave_one_out_upper,
-        max(upper) filter (where figure = 'random_direction') as random_direction,
-        max(upper) filter (where figure = 'shuffled_alignment') as shuffled_alignment
+        pick(estimate, figure, 'native') as native,
+        pick(estimate, figure, 'universal') as universal,
+        pick(estimate, figure, 'leave_one_out') as leave_one_out,
+        pick(lower, figure, 'leave_one_out') as leave_one_out_lower,
+        pick(upper, figure, 'leave_one_out') as leave_one_out_upper,
+        pick(upper, figure, 'random_direction') as random_direction,
+        pick(upper, figure, 'shuffled_alignment') as shuffled_alignment
     from evaluations
     where metric = 'auroc'
     group by study_id, model, prompt_set
@@ -68,11 +68,7 @@ counted as (
             partition by areas.study_id, areas.prompt_set
         ) as model_count
     from areas
-    left join gains
-        on
-            areas.study_id = gains.study_id
-            and areas.model = gains.model
-            and areas.prompt_set = gains.prompt_set
+    left join gains using (study_id, model, prompt_set)
     where areas.universal is not null
 ),
 

@@ -25,25 +25,15 @@ final as (
         model_id,
         prompt_set,
         layer,
-        max(estimate) filter (where scorer = 'native_cross_validated') as auroc,
-        max(lower) filter (where scorer = 'native_cross_validated') as auroc_lower,
-        max(upper) filter (where scorer = 'native_cross_validated') as auroc_upper,
-        max(estimate) filter (where scorer = 'native') as in_sample,
-        max(estimate) filter (
-            where scorer = 'native_minus_bag_of_words'
-        ) as minus_bag_of_words,
-        max(lower) filter (
-            where scorer = 'native_minus_bag_of_words'
-        ) as minus_bag_of_words_lower,
-        max(upper) filter (
-            where scorer = 'native_minus_bag_of_words'
-        ) as minus_bag_of_words_upper,
-        max(p_value) filter (
-            where scorer = 'native_minus_bag_of_words'
-        ) as p_value,
-        max(p_value_adjusted) filter (
-            where scorer = 'native_minus_bag_of_words'
-        ) as p_value_adjusted
+        pick(estimate, scorer, 'native_cross_validated') as auroc,
+        pick(lower, scorer, 'native_cross_validated') as auroc_lower,
+        pick(upper, scorer, 'native_cross_validated') as auroc_upper,
+        pick(estimate, scorer, 'native') as in_sample,
+        pick(estimate, scorer, 'native_minus_bag_of_words') as minus_bag_of_words,
+        pick(lower, scorer, 'native_minus_bag_of_words') as minus_bag_of_words_lower,
+        pick(upper, scorer, 'native_minus_bag_of_words') as minus_bag_of_words_upper,
+        pick(p_value, scorer, 'native_minus_bag_of_words') as p_value,
+        pick(p_value_adjusted, scorer, 'native_minus_bag_of_words') as p_value_adjusted
     from evaluations
     group by study_id, model, model_id, prompt_set, layer
 )

@@ -78,11 +78,7 @@ final as (
         cosines.estimate as cosine_at_least,
         areas.greatest - areas.least >= 0.05 as is_fragile
     from areas
-    inner join ranges
-        on
-            areas.study_id = ranges.study_id
-            and areas.model = ranges.model
-            and areas.setting = ranges.setting
+    inner join ranges using (study_id, model, setting)
     inner join cosines
         on
             areas.study_id = cosines.study_id

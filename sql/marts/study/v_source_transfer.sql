@@ -43,11 +43,7 @@ final as (
         native.negative_count,
         native.fitted_on = native.judged_on as is_same_source
     from native
-    left join words
-        on
-            native.study_id = words.study_id
-            and native.fitted_on = words.fitted_on
-            and native.judged_on = words.judged_on
+    left join words using (study_id, fitted_on, judged_on)
 )
 
 select * from final;

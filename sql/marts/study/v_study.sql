@@ -34,20 +34,16 @@ per_set as (
         prompt_set,
         any_value(layer) as layer,
         bool_or(is_in_sample) as is_in_sample,
-        max(estimate) filter (where scorer = 'native') as native,
-        max(lower) filter (where scorer = 'native') as native_lower,
-        max(upper) filter (where scorer = 'native') as native_upper,
-        max(estimate) filter (where scorer = 'universal') as universal,
-        max(lower) filter (where scorer = 'universal') as universal_lower,
-        max(upper) filter (where scorer = 'universal') as universal_upper,
-        max(estimate) filter (where scorer = 'leave_one_out') as leave_one_out,
-        max(estimate) filter (
-            where scorer = 'native_cross_validated'
-        ) as native_cross_validated,
-        max(upper) filter (where scorer = 'shuffled_labels') as null_in_sample,
-        max(upper) filter (
-            where scorer = 'shuffled_labels_cross_validated'
-        ) as null_cross_validated
+        pick(estimate, scorer, 'native') as native,
+        pick(lower, scorer, 'native') as native_lower,
+        pick(upper, scorer, 'native') as native_upper,
+        pick(estimate, scorer, 'universal') as universal,
+        pick(lower, scorer, 'universal') as universal_lower,
+        pick(upper, scorer, 'universal') as universal_upper,
+        pick(estimate, scorer, 'leave_one_out') as leave_one_out,
+        pick(estimate, scorer, 'native_cross_validated') as native_cross_validated,
+        pick(upper, scorer, 'shuffled_labels') as null_in_sample,
+        pick(upper, scorer, 'shuffled_labels_cross_validated') as null_cross_validated
     from evaluations
     where metric = 'auroc' and model is not null and fitted_on is null
     group by study_id, model, prompt_set
@@ -57,8 +53,8 @@ baselines as (
     select
         study_id,
         prompt_set,
-        max(estimate) filter (where scorer = 'bag_of_words') as bag_of_words,
-        max(estimate) filter (where scorer = 'prompt_length') as prompt_length
+        pick(estimate, scorer, 'bag_of_words') as bag_of_words,
+        pick(estimate, scorer, 'prompt_length') as prompt_length
     from evaluations
     where metric = 'auroc' and model is null
     group by study_id, prompt_set
@@ -68,10 +64,10 @@ per_model as (
     select
         study_id,
         model,
-        max(estimate) filter (where metric = 'cosine_universal') as cosine_universal,
-        max(estimate) filter (where metric = 'cosine_reference') as cosine_reference,
-        max(estimate) filter (where metric = 'r2_held_out') as alignment_r2,
-        max(estimate) filter (where metric = 'ridge_lambda') as ridge_lambda
+        pick(estimate, metric, 'cosine_universal') as cosine_universal,
+        pick(estimate, metric, 'cosine_reference') as cosine_reference,
+        pick(estimate, metric, 'r2_held_out') as alignment_r2,
+        pick(estimate, metric, 'ridge_lambda') as ridge_lambda
     from evaluations
     where model is not null
     group by study_id, model
@@ -103,19 +99,9 @@ final as (
         per_model.alignment_r2,
         per_model.ridge_lambda
     from per_set
-    inner join per_model
-        on
-            per_set.study_id = per_model.study_id
-            and per_set.model = per_model.model
-    left join baselines
-        on
-            per_set.study_id = baselines.study_id
-            and per_set.prompt_set = baselines.prompt_set
-    left join moved
-        on
-            per_set.study_id = moved.study_id
-            and per_set.model = moved.model
-            and per_set.prompt_set = moved.prompt_set
+    inner join per_model using (study_id, model)
+    left join baselines using (study_id, prompt_set)
+    left join moved using (study_id, model, prompt_set)
 )
 
 select * from final;

@@ -66,10 +66,7 @@ explained as (
             areas.estimate
         ) as text
     from areas
-    inner join baselines
-        on
-            areas.study_id = baselines.study_id
-            and areas.prompt_set = baselines.prompt_set
+    inner join baselines using (study_id, prompt_set)
     where
         baselines.lower > 0.5
         and baselines.estimate >= least(

@@ -40,36 +40,19 @@ final as (
         scorer as method,
         fitted_on,
         model,
-        max(estimate) filter (
-            where metric = 'balanced_accuracy'
-        ) as balanced_accuracy,
-        max(lower) filter (
-            where metric = 'balanced_accuracy'
-        ) as balanced_accuracy_lower,
-        max(upper) filter (
-            where metric = 'balanced_accuracy'
-        ) as balanced_accuracy_upper,
-        max(estimate) filter (where metric = 'accuracy_loss') as accuracy_loss,
-        max(lower) filter (where metric = 'accuracy_loss') as accuracy_loss_lower,
-        max(upper) filter (where metric = 'accuracy_loss') as accuracy_loss_upper,
-        max(p_value_adjusted) filter (
-            where metric = 'accuracy_loss'
-        ) as accuracy_loss_p,
-        max(estimate) filter (
-            where metric = 'false_positive_rate'
-        ) as false_positive_rate,
-        max(estimate) filter (
-            where metric = 'false_positive_shift'
-        ) as false_positive_shift,
-        max(lower) filter (
-            where metric = 'false_positive_shift'
-        ) as false_positive_shift_lower,
-        max(upper) filter (
-            where metric = 'false_positive_shift'
-        ) as false_positive_shift_upper,
-        max(p_value_adjusted) filter (
-            where metric = 'false_positive_shift'
-        ) as false_positive_shift_p,
+        pick(estimate, metric, 'balanced_accuracy') as balanced_accuracy,
+        pick(lower, metric, 'balanced_accuracy') as balanced_accuracy_lower,
+        pick(upper, metric, 'balanced_accuracy') as balanced_accuracy_upper,
+        pick(estimate, metric, 'accuracy_loss') as accuracy_loss,
+        pick(lower, metric, 'accuracy_loss') as accuracy_loss_lower,
+        pick(upper, metric, 'accuracy_loss') as accuracy_loss_upper,
+        pick(p_value_adjusted, metric, 'accuracy_loss') as accuracy_loss_p,
+        pick(estimate, metric, 'false_positive_rate') as false_positive_rate,
+        pick(estimate, metric, 'false_positive_shift') as false_positive_shift,
+        pick(lower, metric, 'false_positive_shift') as false_positive_shift_lower,
+        pick(upper, metric, 'false_positive_shift') as false_positive_shift_upper,
+        pick(p_value_adjusted, metric, 'false_positive_shift')
+            as false_positive_shift_p,
         any_value(positive_count) as positive_count,
         any_value(negative_count) as negative_count,
         fitted_on = model as is_own,

@@ -74,10 +74,7 @@ final as (
         counted.carrying_pair_count,
         counted.failing_pair_count
     from counted
-    inner join own
-        on
-            counted.study_id = own.study_id
-            and counted.method = own.method
+    inner join own using (study_id, method)
 )
 
 select * from final;

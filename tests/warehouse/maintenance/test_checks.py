@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from axes.warehouse.connection import check_rules
-from axes.warehouse.layout import init_root
-from axes.warehouse.maintenance.check import check, data_files
+from axes.warehouse.layout import data_files, init_root
+from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.repair import adopt_file
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import data_file
