@@ -78,7 +78,7 @@ def test_what_the_warehouse_holds_is_completed(tmp_path, monkeypatch):
 def test_axes_of_the_warehouse_are_completed(words, studied, monkeypatch):
     monkeypatch.setenv("AXES_ROOT", str(studied))
     (name,) = offered(*words)
-    assert name.startswith("universal/group/")
+    assert name.startswith("universal/gamma/")
 
 
 def test_studies_poolings_and_labelers_of_the_warehouse_are_completed(studied, monkeypatch):
