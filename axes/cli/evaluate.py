@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from axes.analysis.stats import CALIBRATIONS, CORRECTIONS
 from axes.cli.options import MODEL, PROMPT_SET, format_option, memory_limit_option, root_option
 from axes.cli.study import space_options
 
 if TYPE_CHECKING:
     from axes.warehouse.connection import Connection
-
-# Those of axes.analysis.stats.calibration and multiple_testing, not imported for --help.
-_METHODS = ("platt", "isotonic", "quantile", "z_score")
-_CORRECTIONS = ("holm", "benjamini_hochberg")
 
 _SUMMARY = """
 select scorer, metric, layer, estimate, lower, upper, p_value, p_value_adjusted, is_in_sample
@@ -80,7 +77,7 @@ _least_overlap_option = click.option(
 )
 @click.option(
     "--correction",
-    type=click.Choice(_CORRECTIONS),
+    type=click.Choice(tuple(CORRECTIONS)),
     default="holm",
     show_default=True,
     help="Of the p-values of so many layers.",
@@ -127,6 +124,7 @@ def evaluate(
     from axes.analysis.study.held_out import EvaluationDefinition, run_evaluation
     from axes.ingest.models.registry import known_as
     from axes.warehouse.connection import connect, query
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show
 
     definition = EvaluationDefinition(
@@ -143,7 +141,7 @@ def evaluate(
         allow_missing=allow_missing,
     )
     connection = connect(root)
-    study_id = run_evaluation(root, connection, definition)
+    study_id = run_evaluation(Warehouse(root, connection), definition)
     show(query(connection, _SHOWN[shown], {"study_id": study_id}), output_format)
     click.echo(f"evaluation {study_id}", err=True)
 
@@ -163,7 +161,7 @@ def evaluate(
 @click.option(
     "--method",
     "methods",
-    type=click.Choice(_METHODS),
+    type=click.Choice(tuple(CALIBRATIONS)),
     multiple=True,
     default=("platt",),
     show_default=True,
@@ -209,13 +207,13 @@ def calibrate(
     from axes.analysis.study.calibrate import calibrate as fit_and_store
     from axes.warehouse.axes import find_axis
     from axes.warehouse.connection import connect, query
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show
 
     connection = connect(root)
     axis_id = find_axis(connection, axis)["axis_id"]
     ids = fit_and_store(
-        root,
-        connection,
+        Warehouse(root, connection),
         axis_id,
         _chosen_models(connection, axis_id, prompts, models),
         prompts,
@@ -296,6 +294,7 @@ def transfer(
     from axes.analysis.study.thresholds import TransferDefinition, run_transfer
     from axes.warehouse.axes import find_axis
     from axes.warehouse.connection import connect, query
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show
 
     connection = connect(root)
@@ -310,7 +309,7 @@ def transfer(
         seed=seed,
         allow_missing=allow_missing,
     )
-    study_id = run_transfer(root, connection, definition)
+    study_id = run_transfer(Warehouse(root, connection), definition)
     show(query(connection, _TRANSFER_SHOWN[shown], {"study_id": study_id}), output_format)
     click.echo(f"transfer {study_id}", err=True)
 

@@ -43,7 +43,7 @@ def test_a_list_of_values_makes_a_study_for_each_combination(tmp_path):
     ("text", "message"),
     [
         (LEAST + "sed = 1", "unknown key sed (did you mean seed?)"),
-        (LEAST + "zzzz = 1", "unknown key zzzz: known: models"),
+        (LEAST + "zzzz = 1", "unknown key zzzz: known: group"),
         (LEAST + 'label = "x"', "unknown key label"),
         (LEAST + 'seed = "1"', 'seed is "1", expected a whole number'),
         (LEAST + "seed = true", "seed is true, expected a whole number"),
@@ -56,7 +56,7 @@ def test_a_list_of_values_makes_a_study_for_each_combination(tmp_path):
         ('prompts = "p"\nalign = "a"', "give group, or models and reference"),
         (LEAST + 'models = ["a"]', "give group, or models and reference"),
         ('models = ["a"]\nprompts = "p"\nalign = "a"', "give reference with models"),
-        (LEAST + "[published.m]\nnativ = 1", "published.m: unknown figure nativ (did you mean nat"),
+        (LEAST + "[published.m]\nnativ = 1", "published.m: unknown metric nativ (did you mean nat"),
         (LEAST + "[published.m]\nnative = 'x'", 'published.m: native is "x", expected a number'),
         (LEAST + "published = 1", "published is not a table of models"),
         (LEAST + "=", "is not TOML"),
