@@ -57,12 +57,12 @@ def disagreement(case: Case, view: View) -> Finding:
     figures = {
         "cosine": view.cosine,
         "auroc": area,
-        "auroc_lower": lower,
-        "auroc_upper": upper,
         "native_auroc": view.native.estimate,
         "separation": separation,
         "normal_auroc": float(norm.cdf(separation)),
         "largest_separation": float(np.sqrt(area / max(1 - area, 1e-12))),
+        "auroc_lower": lower,
+        "auroc_upper": upper,
     }
     return Finding.of("disagreement", is_fault, fault, healthy, figures)
 

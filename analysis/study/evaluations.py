@@ -96,7 +96,7 @@ def evaluate_once(
     study_id: str,
     definition: Mapping[str, Any],
     compute: Callable[[Run], Iterable[Evaluation]],
-    **parameters: Any,
+    parameters: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Compute and write the rows of a study (or an evaluation) unless they are stored.
 

@@ -51,7 +51,7 @@ def run_study(
         study = fit_study(warehouse, run, definition, members)
         return evaluate(study, Steps(warehouse, run))
 
-    evaluate_once(warehouse, "study", study_id, asdict(definition), compute, study_id=study_id)
+    evaluate_once(warehouse, "study", study_id, asdict(definition), compute, {"study_id": study_id})
     if published:
         write_published(warehouse, study_id, definition, published)
     project_tokens(root, study_id, memory_limit=memory_limit)
