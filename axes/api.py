@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from axes.command_line import as_command
 from axes.warehouse.errors import DefinitionError
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.settings import root_folder, setting
@@ -117,6 +118,7 @@ def report(output: Folder, study_id: str | None = None, *, root: Folder | None =
     return write_report(root_folder(root), Path(output), study_id)
 
 
+@as_command("prompts import")
 def import_prompts(
     prompt_set: str,
     source: Folder | None = None,
@@ -163,6 +165,7 @@ def import_prompts(
     )
 
 
+@as_command("ingest activations", prompts="prompt_sets", system="system_file")
 def ingest_activations(
     model: str,
     prompts: str | Sequence[str],
@@ -223,6 +226,7 @@ def ingest_activations(
     )
 
 
+@as_command("ingest traces", prompts="prompt_set", system="system_file")
 def ingest_traces(
     model: str,
     prompts: str,
@@ -275,6 +279,7 @@ def ingest_traces(
     )
 
 
+@as_command("study run")
 def study(
     file: Folder | None = None,
     *,
@@ -332,6 +337,7 @@ def study(
     return read_study(study_id, root=folder)
 
 
+@as_command("fit")
 def fit(
     model: str,
     prompts: str,
@@ -389,6 +395,7 @@ def fit(
     return Result(f"{model}: directions fitted on {prompts}", query(connection, sql), sql)
 
 
+@as_command("score", prompts="prompt_sets")
 def score(
     axis: str,
     *,

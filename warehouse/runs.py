@@ -19,6 +19,7 @@ from typing import Any
 
 from axes.warehouse import progress
 from axes.warehouse.errors import RootError
+from axes.warehouse.settings import command_line
 from axes.warehouse.writer import rows_table, write_rows
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow", "duckdb", "scikit-learn")
@@ -37,6 +38,7 @@ class Run:
     tokens: int = 0
     skipped: list[dict[str, str]] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
+    command_line: str | None = field(default_factory=command_line)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     run_id: str = ""
 
@@ -50,6 +52,7 @@ class Run:
             "run_id": self.run_id,
             "command": self.command,
             "parameters": json.dumps(self.parameters, sort_keys=True, default=str),
+            "command_line": self.command_line,
             "status": status,
             "message": "; ".join(self.messages) or None,
             "code_version": code_version(),

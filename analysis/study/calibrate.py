@@ -140,7 +140,7 @@ def stored_calibration(
     if not stored:
         raise CalibrationError(
             f"no {method} calibration of {model_id} on {axis_id} for {target}: run "
-            f"`axes calibrate {axis_id} --prompts {prompt_set or 'SET'} --method {method} "
+            f"`axes calibrate {axis_id} --prompts {prompt_set or 'SET'} --calibration {method} "
             f"--target {target}`"
         )
     return Calibration(**{**stored[0], "parameters": json.loads(stored[0]["parameters"])})

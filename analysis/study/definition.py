@@ -134,10 +134,10 @@ class StudyDefinition:
     )
     universal: str = _option("svd", "How aligned directions become one axis.", UNIVERSALS)
     site: str = _option(SITES[0], choices=SITES)
-    pooling: str = _option("last5_mean", "As stored: last, mean, ...")
+    pooling: str = _option("last5_mean", "As stored: last, mean, ...", names="pooling")
     template: str = _option("raw", "As stored: raw, chat, chat+system:HASH.")
-    seed: int = _option(0)
-    allow_missing: bool = _option(False, "Go on where rows are missing, and say so.")
+    seed: int = _option(0, "Random seed.")
+    allow_missing: bool = _option(False, "Continue where rows are missing, and report how many.")
     label: str = "group"
 
     def __post_init__(self) -> None:

@@ -34,7 +34,7 @@ from axes.ingest.prompts import read_prompts
 from axes.warehouse.axes import read_probes
 from axes.warehouse.connection import connect_tables, rows
 from axes.warehouse.errors import ModelError
-from axes.warehouse.locks import committing
+from axes.warehouse.ledger import committing
 from axes.warehouse.names import RESID_POST
 from axes.warehouse.progress import track
 from axes.warehouse.runs import Run, record_run
