@@ -67,7 +67,7 @@ def _study_option(name: str) -> Callable[[Command], Command]:
         is_flag=plain is bool,
         multiple=get_origin(kind) is tuple,
         default=default,
-        show_default=default not in (None, (), False),
+        show_default=default is not None and default is not False and default != (),
         help=option.help,
     )
 

@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from axes.analysis.study.definition import FOLDER, find_study_file, read_study_file
+from axes.analysis.study.definition import (
+    FOLDER,
+    OPTIONS,
+    StudyDefinition,
+    find_study_file,
+    option_types,
+    read_study_file,
+)
+from axes.cli.study import run
 from axes.ingest.models.registry import group_members
 from axes.warehouse.errors import DefinitionError
 
@@ -82,3 +91,12 @@ def test_the_original_study_is_both_groups_with_a_figure_for_every_model():
     models = [model for study in file.studies for model in group_members(study["group"])[0]]
     assert sorted(file.published) == sorted([*models, "*"])
     assert file.published["llama-2-13b-chat"] == {"native": 0.851, "universal": 0.235}
+
+
+def test_an_option_is_declared_once_and_is_a_field_a_key_and_an_option_of_the_command():
+    assert set(OPTIONS) == set(option_types())
+    assert set(OPTIONS) == {"group", *(field.name for field in fields(StudyDefinition))} - {"label"}
+    options = {option.name: option for option in run.params}
+    for name, option in OPTIONS.items():
+        assert options[name].help == option.help
+        assert options[name].default in (getattr(StudyDefinition, name, None), None)
