@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from axes.analysis.activations import blocks, mean, take
 from axes.analysis.methods import ALIGNMENTS, AlignmentOptions, load
 from axes.analysis.methods.affine_map import Alignment
-from axes.analysis.stats.auroc import Estimate, spread
+from axes.analysis.stats.auroc import Estimate, Groups, spread
 from axes.analysis.stats.splits import held_out_mask
 from axes.warehouse.errors import AlignmentError
 from axes.warehouse.layers import Rows
@@ -135,7 +135,7 @@ class Procedure:
         alignment, baseline = self.solve(y, "seen", choice), mean(y, self.parts["seen"])
         return r_squared(alignment, self.x, y, baseline, where=self.parts["judged"])
 
-    def shuffle(self, random: np.random.Generator) -> Int[np.ndarray, " row"]:
+    def shuffle(self, random: np.random.Generator) -> Groups:
         """A new partner for every row, out of the part that the row is in."""
         order = np.arange(len(self.x))
         for part in ("fitted", "held_out", "judged"):

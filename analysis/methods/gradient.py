@@ -58,13 +58,7 @@ class Shape:
 
 
 def choose_epochs(
-    x: Rows,
-    y: Rows,
-    fitted: Mask,
-    held_out: Mask,
-    shape: Shape,
-    *,
-    seed: int = 0,
+    x: Rows, y: Rows, fitted: Mask, held_out: Mask, shape: Shape, *, seed: int = 0
 ) -> int:
     """Train until the error on held-out rows has not fallen for eight epochs; the best epoch."""
     model = _Model(x, y, fitted, shape, seed)

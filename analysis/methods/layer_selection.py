@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from axes.analysis.methods.nulls import fitted_scores
-from axes.analysis.stats.auroc import auroc
+from axes.analysis.stats.auroc import Groups, Labels, Scores, auroc
 from axes.analysis.stats.splits import grouped_folds
 from axes.warehouse.layers import Rows
 
@@ -28,7 +28,7 @@ class LayerSelection:
     that folds compare. `in_sample` is the AUROC of a direction on the rows it was fitted on.
     """
 
-    nested: Float[np.ndarray, " row"]
+    nested: Scores
     chosen_layers: Int[np.ndarray, " fold"]
     cross_validated: Float[np.ndarray, "layer row"]
     in_sample: Float[np.ndarray, " layer"]
@@ -36,8 +36,8 @@ class LayerSelection:
 
 def select_layers(
     layers: Iterable[Rows],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
+    labels: Labels,
+    groups: Groups,
     *,
     method: str = "mean_diff",
     seed: int = 0,

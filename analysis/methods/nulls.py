@@ -19,14 +19,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from axes.analysis.activations import blocks, mean, take
 from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.directions import direction_fitter, fit_direction
 from axes.analysis.methods.ridge import RidgeFitter
 from axes.analysis.methods.universal import universal_axis
-from axes.analysis.stats.auroc import aurocs
+from axes.analysis.stats.auroc import Groups, Labels, Scores, aurocs
 from axes.analysis.stats.bootstrap import draw_counts
 from axes.analysis.stats.splits import grouped_folds
 from axes.warehouse.layers import Rows
@@ -44,13 +44,8 @@ class ShuffledLabels:
 
 
 def cross_validated_scores(
-    x: Rows,
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    *,
-    method: str = "mean_diff",
-    seed: int = 0,
-) -> Float[np.ndarray, " row"]:
+    x: Rows, labels: Labels, groups: Groups, *, method: str = "mean_diff", seed: int = 0
+) -> Scores:
     """Out-of-fold projections on directions of a method, five folds of whole groups.
 
     Each fold is projected about the midpoint of its training classes, so that folds compare.
@@ -61,8 +56,8 @@ def cross_validated_scores(
 
 def shuffled_labels(
     x: Rows,
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
+    labels: Labels,
+    groups: Groups,
     *,
     count: int = 200,
     method: str = "mean_diff",
@@ -91,7 +86,7 @@ def shuffled_labels(
 
 
 def random_directions(
-    x: Rows, labels: Bool[np.ndarray, " row"], *, count: int = 200, seed: int = 0
+    x: Rows, labels: Labels, *, count: int = 200, seed: int = 0
 ) -> Float[np.ndarray, " direction"]:
     """AUROC of directions uniform on the sphere: how far no data at all gets.
 
@@ -107,7 +102,7 @@ def shuffled_alignments(
     axis: Float[np.ndarray, " d_reference"],
     ridge_lambda: float,
     x: Rows,
-    labels: Bool[np.ndarray, " row"],
+    labels: Labels,
     *,
     count: int = 200,
     seed: int = 0,
@@ -126,7 +121,7 @@ def shuffled_alignments(
 
 
 def _aurocs_of(
-    x: Rows, labels: Bool[np.ndarray, " row"], directions: Float[np.ndarray, "d_model direction"]
+    x: Rows, labels: Labels, directions: Float[np.ndarray, "d_model direction"]
 ) -> Float[np.ndarray, " direction"]:
     # About the mean: activations share a large one, which costs digits and ranks nothing.
     centre = mean(x)
@@ -135,11 +130,7 @@ def _aurocs_of(
 
 
 def _out_of_fold(
-    x: Rows,
-    labels: Bool[np.ndarray, "fit row"],
-    folds: Int[np.ndarray, " row"],
-    method: str,
-    groups: Int[np.ndarray, " row"],
+    x: Rows, labels: Bool[np.ndarray, "fit row"], folds: Groups, method: str, groups: Groups
 ) -> Float[np.ndarray, "fit row"]:
     """Each row under each labelling, scored by the direction fitted without the row's fold."""
     names = np.unique(folds)
@@ -157,7 +148,7 @@ def fitted_scores(
     labels: Bool[np.ndarray, "fit row"],
     seen: Bool[np.ndarray, "fit row"],
     method: str = "mean_diff",
-    groups: Int[np.ndarray, " row"] | None = None,
+    groups: Groups | None = None,
 ) -> Float[np.ndarray, "fit row"]:
     """All rows on each unit direction fitted on those seen, about the midpoint of its classes.
 
@@ -197,7 +188,7 @@ def _refitted(
     labels: Bool[np.ndarray, "fit row"],
     seen: Bool[np.ndarray, "fit row"],
     method: str,
-    groups: Int[np.ndarray, " row"] | None = None,
+    groups: Groups | None = None,
 ) -> Float[np.ndarray, "fit d_model"]:
     """The direction of a method under each labelling, on the rows seen by each."""
     groups = np.arange(len(x)) if groups is None else groups
@@ -212,10 +203,7 @@ def _refitted(
 
 
 def shuffled_labellings(
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    count: int,
-    random: np.random.Generator,
+    labels: Labels, groups: Groups, count: int, random: np.random.Generator
 ) -> Bool[np.ndarray, "shuffle row"]:
     """The labels in random order; within groups where every group holds both classes."""
     both = [np.bincount(groups[labels == kind], minlength=groups.max() + 1) for kind in (0, 1)]
@@ -224,9 +212,7 @@ def shuffled_labellings(
     return np.stack([_shuffle_within(within, labels, random) for _ in range(count)])
 
 
-def _shuffle_within(
-    blocks: Int[np.ndarray, " row"], labels: Bool[np.ndarray, " row"], random: np.random.Generator
-) -> Bool[np.ndarray, " row"]:
+def _shuffle_within(blocks: Groups, labels: Labels, random: np.random.Generator) -> Labels:
     """The labels, each moved to a random row of its own block."""
     # Both orders list the rows block by block; within a block one is as it was, one at random.
     in_blocks = np.argsort(blocks, kind="stable")
@@ -259,8 +245,8 @@ def random_singular_values(
 
 def shuffled_singular_values(
     models: Sequence[Mapped],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
+    labels: Labels,
+    groups: Groups,
     *,
     method: str = "mean_diff",
     count: int = 200,
@@ -280,8 +266,8 @@ def shuffled_singular_values(
 
 def bootstrap_angles(
     models: Sequence[Mapped],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
+    labels: Labels,
+    groups: Groups,
     axis: Float[np.ndarray, " d_reference"],
     *,
     method: str = "mean_diff",
@@ -316,11 +302,7 @@ def _differences(
 
 
 def _resampled(
-    x: Rows,
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    drawn: Int[np.ndarray, " row"],
-    method: str,
+    x: Rows, labels: Labels, groups: Groups, drawn: Groups, method: str
 ) -> Float[np.ndarray, " d_model"]:
     """A direction fitted on rows as often as each was drawn; a pair drawn twice is two pairs."""
     # Row i comes drawn[i] times; its copies are numbered from 0, and (group, copy) is a new group.

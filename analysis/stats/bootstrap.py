@@ -16,18 +16,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from axes.analysis.stats.auroc import Estimate, auroc
+from axes.analysis.stats.auroc import Estimate, Groups, Labels, Scores, auroc
 
 RESAMPLE_COUNT = 1000
 
 
 def auroc_bootstrap(
-    scores: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    counts: Int[np.ndarray, "resample row"],
-    level: float = 0.95,
+    scores: Scores, labels: Labels, counts: Int[np.ndarray, "resample row"], level: float = 0.95
 ) -> Estimate:
     """AUROC with the percentile interval of resamples (`draw_counts`)."""
     return percentile_interval(
@@ -36,9 +33,9 @@ def auroc_bootstrap(
 
 
 def auroc_difference_bootstrap(
-    first: Float[np.ndarray, " row"],
-    second: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
+    first: Scores,
+    second: Scores,
+    labels: Labels,
     counts: Int[np.ndarray, "resample row"],
     level: float = 0.95,
 ) -> Estimate:
@@ -52,7 +49,7 @@ def draw_counts(
     row_count: int,
     *,
     strata: np.ndarray | None = None,
-    groups: Int[np.ndarray, " row"] | None = None,
+    groups: Groups | None = None,
     count: int = RESAMPLE_COUNT,
     seed: int = 0,
 ) -> Int[np.ndarray, "resample row"]:
@@ -80,8 +77,8 @@ def draw_counts(
 
 
 def _units(
-    row_count: int, strata: np.ndarray | None, groups: Int[np.ndarray, " row"] | None
-) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " unit"]]:
+    row_count: int, strata: np.ndarray | None, groups: Groups | None
+) -> tuple[Groups, Int[np.ndarray, " unit"]]:
     """The unit (row or group) that each row is drawn with, and the stratum of every unit."""
     kinds = np.zeros(row_count, dtype=np.int64)
     if strata is not None:
@@ -95,9 +92,7 @@ def _units(
 
 
 def resampled_auroc(
-    scores: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    counts: Int[np.ndarray, "resample row"],
+    scores: Scores, labels: Labels, counts: Int[np.ndarray, "resample row"]
 ) -> Float[np.ndarray, " resample"]:
     """AUROC in every resample, exact with ties; NaN where a resample lacks a class.
 
@@ -123,9 +118,7 @@ def resampled_auroc(
 
 
 def resampled_aurocs(
-    scores: Float[np.ndarray, "row scorer"],
-    labels: Bool[np.ndarray, " row"],
-    counts: Int[np.ndarray, "resample row"],
+    scores: Float[np.ndarray, "row scorer"], labels: Labels, counts: Int[np.ndarray, "resample row"]
 ) -> Float[np.ndarray, "resample scorer"]:
     """AUROC of every column of scores in the same resamples, so that differences are paired."""
     columns = [resampled_auroc(column, labels, counts) for column in scores.T]
@@ -175,7 +168,7 @@ class Curve:
 
 
 def usable_steps(
-    values: Float[np.ndarray, "row step"], is_positive: Bool[np.ndarray, " row"]
+    values: Float[np.ndarray, "row step"], is_positive: Labels
 ) -> Int[np.ndarray, " step"]:
     """The steps that `LEAST_COMPLETIONS` of each class reach."""
     there = ~np.isnan(values)
@@ -185,7 +178,7 @@ def usable_steps(
 
 def mean_difference(
     values: Float[np.ndarray, "row step"],
-    is_positive: Bool[np.ndarray, " row"],
+    is_positive: Labels,
     counts: Int[np.ndarray, "resample row"],
 ) -> Curve:
     """Mean of the positive class less that of the negative, step by step.

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 from scipy.stats import rankdata
@@ -30,6 +30,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from axes.analysis.methods import find_method, load
 from axes.analysis.stats import CALIBRATIONS
+from axes.analysis.stats.auroc import Labels, Scores
 from axes.warehouse.errors import CalibrationError
 
 BALANCED_ACCURACY = "balanced_accuracy"
@@ -57,23 +58,19 @@ class Calibration:
     positive_count: int
     negative_count: int
 
-    def probability(self, scores: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+    def probability(self, scores: Scores) -> Scores:
         """The scores on the common scale, 0 ... 1, never decreasing in the score."""
         if "slope" in self.parameters:
             return expit(self.parameters["slope"] * scores + self.parameters["intercept"])
         return np.interp(scores, self.parameters["x"], self.parameters["y"])
 
-    def is_positive(self, scores: Float[np.ndarray, " row"]) -> Bool[np.ndarray, " row"]:
+    def is_positive(self, scores: Scores) -> Labels:
         """Whether each score is at or above the threshold."""
         return scores >= self.threshold
 
 
 def fit_calibration(
-    scores: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    method: str = "platt",
-    *,
-    target: str = BALANCED_ACCURACY,
+    scores: Scores, labels: Labels, method: str = "platt", *, target: str = BALANCED_ACCURACY
 ) -> Calibration:
     """Fit a map and a threshold on one model's calibration rows.
 
@@ -102,11 +99,7 @@ def fit_calibration(
     return Calibration(method, target, threshold, parameters, positive_count, negative_count)
 
 
-def choose_threshold(
-    scores: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    target: str = BALANCED_ACCURACY,
-) -> float:
+def choose_threshold(scores: Scores, labels: Labels, target: str = BALANCED_ACCURACY) -> float:
     """The cut that meets `target` best on these rows; scores at or above it count as positive.
 
     Cuts lie midway between neighbouring scores. Of several equally good the highest is taken, which
@@ -137,7 +130,7 @@ def choose_threshold(
     return float(middle if middle > values[best - 1] else values[best])
 
 
-def platt(scores: Float[np.ndarray, " row"], labels: Bool[np.ndarray, " row"]) -> Parameters:
+def platt(scores: Scores, labels: Labels) -> Parameters:
     """Slope (at least 0) and intercept of maximum likelihood, targets smoothed as Platt does."""
     centre, width = scores.mean(), scores.std()
     standardised = (scores - centre) / width
@@ -165,13 +158,13 @@ def platt(scores: Float[np.ndarray, " row"], labels: Bool[np.ndarray, " row"]) -
     return {"slope": float(slope / width), "intercept": float(intercept - slope * centre / width)}
 
 
-def isotonic(scores: Float[np.ndarray, " row"], labels: Bool[np.ndarray, " row"]) -> Parameters:
+def isotonic(scores: Scores, labels: Labels) -> Parameters:
     """The best non-decreasing map in squared error."""
     fitted = IsotonicRegression(y_min=0.0, y_max=1.0, increasing=True).fit(scores, labels)
     return {"x": fitted.X_thresholds_.tolist(), "y": fitted.y_thresholds_.tolist()}
 
 
-def quantile(scores: Float[np.ndarray, " row"], _labels: Bool[np.ndarray, " row"]) -> Parameters:
+def quantile(scores: Scores, _labels: Labels) -> Parameters:
     """Share of the calibration rows below each score, half of those at it."""
     values, first = np.unique(scores, return_index=True)
     places = (rankdata(scores)[first] - 0.5) / len(scores)
@@ -180,7 +173,7 @@ def quantile(scores: Float[np.ndarray, " row"], _labels: Bool[np.ndarray, " row"
     return {"x": values[index].tolist(), "y": places[index].tolist()}
 
 
-def z_score(scores: Float[np.ndarray, " row"], _labels: Bool[np.ndarray, " row"]) -> Parameters:
+def z_score(scores: Scores, _labels: Labels) -> Parameters:
     """The score about the mean in standard deviations."""
     width = scores.std(ddof=1)
     return {"slope": float(1 / width), "intercept": float(-scores.mean() / width)}

@@ -8,9 +8,16 @@ probabilities. Two scorers are compared on the same rows. Groups (matched pairs)
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from axes.analysis.stats.auroc import Estimate, auroc_difference, auroc_interval
+from axes.analysis.stats.auroc import (
+    Estimate,
+    Groups,
+    Labels,
+    Scores,
+    auroc_difference,
+    auroc_interval,
+)
 from axes.analysis.stats.bootstrap import (
     auroc_bootstrap,
     auroc_difference_bootstrap,
@@ -25,11 +32,7 @@ _BIN_COUNT = 10
 
 
 def evaluate_scores(
-    scores: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    *,
-    seed: int = 0,
+    scores: Scores, labels: Labels, groups: Groups, *, seed: int = 0
 ) -> dict[str, Estimate]:
     """Metric -> estimate of one scorer.
 
@@ -53,12 +56,7 @@ def evaluate_scores(
 
 
 def evaluate_difference(
-    first: Float[np.ndarray, " row"],
-    second: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    *,
-    seed: int = 0,
+    first: Scores, second: Scores, labels: Labels, groups: Groups, *, seed: int = 0
 ) -> dict[str, Estimate]:
     """Metric -> AUROC of `first` minus that of `second`, by DeLong and by paired bootstrap."""
     counts = draw_counts(len(labels), strata=labels, groups=groups, seed=seed)
@@ -69,10 +67,7 @@ def evaluate_difference(
 
 
 def tpr_at_fpr(
-    scores: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    counts: Int[np.ndarray, "resample row"],
-    limit: float,
+    scores: Scores, labels: Labels, counts: Int[np.ndarray, "resample row"], limit: float
 ) -> Float[np.ndarray, " resample"]:
     """The largest true-positive rate at a false-positive rate of at most `limit`, per resample.
 
@@ -98,9 +93,7 @@ def tpr_at_fpr(
     return np.divide(caught, true[-1], where=is_known, out=np.full(len(counts), np.nan))
 
 
-def expected_calibration_error(
-    probabilities: Float[np.ndarray, " row"], labels: Bool[np.ndarray, " row"]
-) -> float:
+def expected_calibration_error(probabilities: Scores, labels: Labels) -> float:
     """Mean gap between probability and share of positives over ten bins of equal size.
 
     Rows in the order of their probabilities, equal ones by the mean of their labels, are cut into
@@ -121,13 +114,7 @@ def expected_calibration_error(
     return float(sum(gaps) / len(labels))
 
 
-def cross_calibrated(
-    scores: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    *,
-    seed: int = 0,
-) -> Float[np.ndarray, " row"]:
+def cross_calibrated(scores: Scores, labels: Labels, groups: Groups, *, seed: int = 0) -> Scores:
     """Calibrated probabilities, each from a calibration fitted on the other folds of groups."""
     folds = grouped_folds(labels, groups, seed=seed)
     result = np.empty(len(scores))

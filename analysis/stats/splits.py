@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 
+from axes.analysis.stats.auroc import Groups, Labels, Scores
 from axes.warehouse.errors import LabelError
 
 _TOO_FEW = (
@@ -24,13 +25,7 @@ _TOO_FEW = (
 )
 
 
-def grouped_folds(
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    *,
-    fold_count: int = 5,
-    seed: int = 0,
-) -> Int[np.ndarray, " row"]:
+def grouped_folds(labels: Labels, groups: Groups, *, fold_count: int = 5, seed: int = 0) -> Groups:
     """The fold of every row: whole groups stay together, classes are balanced between folds.
 
     There are fewer folds where a class lies in fewer groups than `fold_count`, so that every fold
@@ -49,7 +44,7 @@ def grouped_folds(
     return folds
 
 
-def joined_groups(*groupings: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
+def joined_groups(*groupings: Groups) -> Groups:
     """Groups that keep together whatever any of the groupings keeps together.
 
     >>> joined_groups(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
@@ -69,7 +64,7 @@ def joined_groups(*groupings: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"
     return result
 
 
-def held_out_mask(row_count: int, *, fraction: float, seed: int) -> Bool[np.ndarray, " row"]:
+def held_out_mask(row_count: int, *, fraction: float, seed: int) -> Labels:
     """True for a random `fraction` of the rows (at least one, and never all)."""
     count = min(max(round(fraction * row_count), 1), row_count - 1)
     mask = np.zeros(row_count, dtype=bool)
@@ -78,12 +73,8 @@ def held_out_mask(row_count: int, *, fraction: float, seed: int) -> Bool[np.ndar
 
 
 def held_out_groups(
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    *,
-    fraction: float,
-    seed: int | tuple[int, ...],
-) -> Bool[np.ndarray, " row"]:
+    labels: Labels, groups: Groups, *, fraction: float, seed: int | tuple[int, ...]
+) -> Labels:
     """True for the rows of a random `fraction` of the groups, drawn among those of like classes.
 
     Groups of positive rows only, of negative rows only and of both are drawn apart, at least one
@@ -119,7 +110,7 @@ _BLOCK_ROWS = 512
 
 def near_duplicate_clusters(
     texts: Sequence[str], *, least_overlap: float = LEAST_OVERLAP
-) -> Int[np.ndarray, " row"]:
+) -> Groups:
     """The cluster of every text, numbered in the order of their first texts.
 
     Case and runs of white space make no difference.
@@ -162,10 +153,7 @@ CALIPER = 0.2
 
 
 def match(
-    values: Float[np.ndarray, " row"],
-    is_positive: Bool[np.ndarray, " row"],
-    *,
-    caliper: float = CALIPER,
+    values: Scores, is_positive: Labels, *, caliper: float = CALIPER
 ) -> Int[np.ndarray, "pair 2"]:
     """Pairs of a positive and a negative row alike in one number, the positive one first.
 
@@ -190,16 +178,12 @@ def match(
     return np.stack([positive[first[near]], negative[second[near]]], axis=1)
 
 
-def standardised_difference(
-    values: Float[np.ndarray, " row"], is_positive: Bool[np.ndarray, " row"]
-) -> float:
+def standardised_difference(values: Scores, is_positive: Labels) -> float:
     """Mean of the positive rows less that of the others, in standard deviations within classes."""
     positive, negative = values[is_positive], values[~is_positive]
     width = _within_deviation(positive, negative)
     return float((positive.mean() - negative.mean()) / width) if width > 0 else 0.0
 
 
-def _within_deviation(
-    positive: Float[np.ndarray, " row"], negative: Float[np.ndarray, " row"]
-) -> float:
+def _within_deviation(positive: Scores, negative: Scores) -> float:
     return float(np.sqrt((positive.var() + negative.var()) / 2))

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from axes.analysis.activations import project
 from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.directions import difference_in_means
-from axes.analysis.stats.auroc import Estimate, auroc_interval
+from axes.analysis.stats.auroc import Estimate, Groups, Labels, Scores, auroc_interval
 from axes.warehouse.layers import Rows
 
 
@@ -46,8 +46,8 @@ class Case:
     """
 
     x: Rows
-    labels: Bool[np.ndarray, " row"]
-    groups: Int[np.ndarray, " row"]
+    labels: Labels
+    groups: Groups
     reference_x: Rows
     fitted_x: Rows
     fitted_labels: Bool[np.ndarray, " fitted_row"]
@@ -59,7 +59,7 @@ class Case:
     is_in_sample: bool
     is_reference: bool = False
     bag_of_words: Estimate | None = None
-    stored: Float[np.ndarray, " row"] | None = None
+    stored: Scores | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class View:
     means along the axis, `spread` the standard deviation within a class.
     """
 
-    scores: Float[np.ndarray, " row"]
+    scores: Scores
     area: Estimate
     native: Estimate
     cosine: float

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.stats import norm, skew, spearmanr, trim_mean
 
 from axes.analysis.activations import blocks, mean, project
@@ -22,7 +22,7 @@ from axes.analysis.methods.alignment import r_squared
 from axes.analysis.methods.directions import difference_in_means
 from axes.analysis.methods.nulls import cross_validated_scores, shuffled_labels
 from axes.analysis.methods.ridge import LAMBDA_GRID, RidgeFitter
-from axes.analysis.stats.auroc import Estimate, auroc
+from axes.analysis.stats.auroc import Estimate, Labels, Scores, auroc
 from axes.analysis.stats.baselines import explains
 from axes.analysis.stats.splits import held_out_mask
 from axes.analysis.study.diagnosis_case import Case, Finding, View, cosine
@@ -244,7 +244,7 @@ def alignment(case: Case, view: View) -> Finding:
     seen = case.alignment
     if seen.ridge_lambda is not None:
         seen = _fitter(case, ~held_out).solve(seen.ridge_lambda)
-    rows: dict[str, tuple[Alignment, Rows, Rows, Bool[np.ndarray, " row"]]] = {
+    rows: dict[str, tuple[Alignment, Rows, Rows, Labels]] = {
         "benign": (seen, case.benign_x, case.benign_reference_x, held_out),
         "positive": (case.alignment, case.x, case.reference_x, case.labels),
         "negative": (case.alignment, case.x, case.reference_x, ~case.labels),
@@ -341,7 +341,7 @@ def _interval(area: Estimate) -> tuple[float, float]:
     return area.lower, area.upper
 
 
-def _share_that_carries(values: Float[np.ndarray, " row"], other_mean: float) -> float:
+def _share_that_carries(values: Scores, other_mean: float) -> float:
     """The smallest share of a class, its largest values, without which its mean is not higher."""
     ascending = np.sort(values)
     means = np.cumsum(ascending) / np.arange(1, len(ascending) + 1)
@@ -382,28 +382,22 @@ def _out_of_fold(x: Rows, case: Case) -> tuple[float, float]:
     return auroc(scores, case.labels), float(np.quantile(null, 0.95))
 
 
-def _fitter(case: Case, where: Bool[np.ndarray, " row"]) -> RidgeFitter:
+def _fitter(case: Case, where: Labels) -> RidgeFitter:
     fitter = RidgeFitter(case.benign_x.shape[1], case.benign_reference_x.shape[1])
     return fitter.update_all(case.benign_x, case.benign_reference_x, where)
 
 
 def _tracking(
-    axis: Float[np.ndarray, " d_reference"],
-    fitted: Alignment,
-    x: Rows,
-    y: Rows,
-    where: Bool[np.ndarray, " row"],
+    axis: Float[np.ndarray, " d_reference"], fitted: Alignment, x: Rows, y: Rows, where: Labels
 ) -> float:
     """Rank correlation of aligned projections with the reference's."""
     aligned, theirs = fitted.project(x, axis), project(y, axis)
     return float(spearmanr(aligned[where], theirs[where]).statistic)
 
 
-def _midpoint(scores: Float[np.ndarray, " row"], labels: Bool[np.ndarray, " row"]) -> float:
+def _midpoint(scores: Scores, labels: Labels) -> float:
     return float((scores[labels].mean() + scores[~labels].mean()) / 2)
 
 
-def _balanced_accuracy(
-    scores: Float[np.ndarray, " row"], labels: Bool[np.ndarray, " row"], threshold: float
-) -> float:
+def _balanced_accuracy(scores: Scores, labels: Labels, threshold: float) -> float:
     return float(((scores[labels] > threshold).mean() + (scores[~labels] <= threshold).mean()) / 2)

@@ -14,11 +14,8 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-from jaxtyping import Bool
-
 from axes.analysis.registry import Axis
-from axes.analysis.stats.auroc import Estimate
+from axes.analysis.stats.auroc import Estimate, Labels
 from axes.analysis.study.fit import Member
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.runs import Run
@@ -60,7 +57,7 @@ class Evaluation:
         *,
         member: Member | None = None,
         axis: Axis | None = None,
-        labels: Bool[np.ndarray, " row"] | None = None,
+        labels: Labels | None = None,
         **columns: Any,
     ) -> Evaluation:
         """One estimate; a model, an axis and labels fill the columns that describe them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from axes.analysis.methods.alignment import fit_alignment, identity_alignment
 from axes.analysis.methods.directions import Direction, fit_direction, unit
 from axes.analysis.methods.layer_selection import select_layers
 from axes.analysis.methods.universal import universal_axis
+from axes.analysis.projections import LabelledScores
 from axes.analysis.registry import (
     Axis,
     Scored,
@@ -29,7 +30,7 @@ from axes.analysis.registry import (
     write_axes,
     write_projections,
 )
-from axes.analysis.stats.auroc import auroc
+from axes.analysis.stats.auroc import Scores, auroc
 from axes.analysis.study.definition import MIN_ALIGNMENT_ROWS, StudyDefinition
 from axes.warehouse.errors import CoverageError
 from axes.warehouse.handle import Warehouse
@@ -74,7 +75,7 @@ class FittedModel:
     alignment: StoredAlignment
     leave_one_out: Axis | None
 
-    def project(self, matrix: Matrix, axis: Axis) -> Float[np.ndarray, " row"]:
+    def project(self, matrix: Matrix, axis: Axis) -> Scores:
         """The model's rows on one of its axes: shared ones after its alignment."""
         if axis is self.native:
             return activations.project(matrix.x, axis.vector)
@@ -225,14 +226,27 @@ def _align(
 
 def paired(mine: Matrix, theirs: Matrix) -> tuple[Matrix, Matrix]:
     """Both models' rows of the same prompts in the same order; raises where none are shared."""
-    if mine.prompt_ids == theirs.prompt_ids:
-        return mine, theirs
-    places = {prompt_id: index for index, prompt_id in enumerate(theirs.prompt_ids)}
-    shared = [index for index, prompt_id in enumerate(mine.prompt_ids) if prompt_id in places]
-    if len(shared) < 2:
+    mine, theirs = on_shared_prompts([mine, theirs])
+    if len(mine.prompt_ids) < 2:
         raise CoverageError("the model and the reference share no alignment prompts")
-    positions = [places[mine.prompt_ids[index]] for index in shared]
-    return mine.take(np.array(shared)), theirs.take(np.array(positions))
+    return mine, theirs
+
+
+RowsOfPrompts = TypeVar("RowsOfPrompts", Matrix, LabelledScores)
+
+
+def on_shared_prompts(models: Sequence[RowsOfPrompts]) -> list[RowsOfPrompts]:
+    """Every model's rows of the prompts that all models have, in the order of the first."""
+    ids = [model.prompt_ids for model in models]
+    if all(of_model == ids[0] for of_model in ids):
+        return list(models)
+    shared = set.intersection(*map(set, ids))
+    order = [prompt_id for prompt_id in ids[0] if prompt_id in shared]
+    taken = []
+    for model in models:
+        places = {prompt_id: index for index, prompt_id in enumerate(model.prompt_ids)}
+        taken.append(model.take(np.array([places[key] for key in order], dtype=np.int64)))
+    return taken
 
 
 def _study_native(
@@ -303,11 +317,7 @@ def fit_native(
 
 
 def _native_axis(
-    space: Space,
-    matrix: Matrix,
-    prompt_set: str,
-    registered: Mapping[str, Direction],
-    method: str,
+    space: Space, matrix: Matrix, prompt_set: str, registered: Mapping[str, Direction], method: str
 ) -> Axis:
     """The direction of a model in its own space, fitted unless registered."""
     require_classes(matrix, prompt_set)

@@ -12,17 +12,24 @@ scores it, so that cells on the diagonal, or that share a source, are held out t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from axes.analysis.activations import Matrix, Space, find_space, load_matrix, require_classes
 from axes.analysis.methods.layer_selection import LayerSelection, select_layers
 from axes.analysis.methods.nulls import fitted_scores
-from axes.analysis.stats.auroc import Estimate, auroc_difference, auroc_interval
+from axes.analysis.stats.auroc import (
+    Estimate,
+    Groups,
+    Labels,
+    Scores,
+    auroc_difference,
+    auroc_interval,
+)
 from axes.analysis.stats.baselines import bag_of_words_fits, bag_of_words_scores
 from axes.analysis.stats.evaluate import evaluate_difference, evaluate_scores
 from axes.analysis.stats.multiple_testing import adjusted
@@ -146,11 +153,7 @@ def _layer_rows(
 
 
 def _tested_layers(
-    selection: LayerSelection,
-    words: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    correction: str,
+    selection: LayerSelection, words: Scores, labels: Labels, groups: Groups, correction: str
 ) -> Iterator[Evaluation]:
     """Each layer's AUROC, and its difference to a bag of words, corrected for so many layers."""
     differences = [
@@ -173,10 +176,7 @@ def _tested_layers(
 
 
 def _source_rows(
-    warehouse: Warehouse,
-    space: Space,
-    definition: EvaluationDefinition,
-    matrices: Sequence[Matrix],
+    warehouse: Warehouse, space: Space, definition: EvaluationDefinition, matrices: Sequence[Matrix]
 ) -> list[Evaluation]:
     """The matrix of sources, of the direction and of a bag of words; empty with no contrast."""
     pool = _pooled(warehouse, definition, matrices)
@@ -194,20 +194,11 @@ def _source_rows(
         ("native", space.layer, native),
         ("bag_of_words", None, words),
     )
+    split = (pool.labels, pool.groups, contrasts)
     return [
-        Evaluation.of(
-            scorer,
-            "auroc",
-            cell.auroc,
-            layer=layer,
-            fitted_on=cell.fitted_on,
-            judged_on=cell.judged_on,
-            positive_count=cell.positive_count,
-            negative_count=cell.negative_count,
-            is_in_sample=False,
-        )
+        row
         for scorer, layer, fit in fits
-        for cell in source_matrix(fit, pool.labels, pool.groups, contrasts, seed=definition.seed)
+        for row in source_matrix(scorer, fit, *split, layer=layer, seed=definition.seed)
     ]
 
 
@@ -217,8 +208,8 @@ class _Pool:
 
     x: np.ndarray
     texts: list[str]
-    labels: Bool[np.ndarray, " row"]
-    groups: Int[np.ndarray, " row"]
+    labels: Labels
+    groups: Groups
     sources: list[str | None]
 
 
@@ -264,97 +255,69 @@ def _pooled(
 Fit = Callable[[Bool[np.ndarray, "fit row"]], Float[np.ndarray, "fit row"]]
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """Rows of one source, or of a positive and a negative one (`positive | negative`)."""
-
-    name: str
-    is_member: Bool[np.ndarray, " row"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """AUROC on the contrast `judged_on` of the direction fitted on `fitted_on`, held out."""
-
-    fitted_on: str
-    judged_on: str
-    auroc: Estimate
-    positive_count: int
-    negative_count: int
-
-
 def source_contrasts(
-    sources: Sequence[str | None], labels: Bool[np.ndarray, " row"], *, min_rows: int = MIN_ROWS
-) -> list[Contrast]:
-    """All contrasts of a set; a class of a source with fewer than `min_rows` rows is left out.
+    sources: Sequence[str | None], labels: Labels, *, min_rows: int = MIN_ROWS
+) -> dict[str, Labels]:
+    """The rows of all contrasts of a set: of one source, or `positive source | negative source`.
 
-    >>> found = source_contrasts(["a", "a", "b", "c"], np.array([1, 0, 1, 0], bool), min_rows=1)
-    >>> [contrast.name for contrast in found]
+    A class of a source with fewer than `min_rows` rows is left out.
+
+    >>> list(source_contrasts(["a", "a", "b", "c"], np.array([1, 0, 1, 0], bool), min_rows=1))
     ['a', 'b | c']
     """
     names = np.array([source or "" for source in sources], dtype=object)
-    counts = {
-        name: (int((labels & (names == name)).sum()), int((~labels & (names == name)).sum()))
-        for name in sorted(set(names))
+    classes = {
+        name: (labels & (names == name), ~labels & (names == name)) for name in sorted(set(names))
     }
-    both = [name for name, found in counts.items() if min(found) >= min_rows]
-    positive = [
-        name for name, (count, _) in counts.items() if count >= min_rows and name not in both
-    ]
-    negative = [
-        name for name, (_, count) in counts.items() if count >= min_rows and name not in both
-    ]
-    return [Contrast(name, names == name) for name in both] + [
-        Contrast(f"{first} | {second}", ((names == first) & labels) | ((names == second) & ~labels))
+    usable = {name: tuple(rows.sum() >= min_rows for rows in classes[name]) for name in classes}
+    contrasts = {name: names == name for name, is_usable in usable.items() if all(is_usable)}
+    positive, negative = (
+        [name for name, is_usable in usable.items() if is_usable == kind]
+        for kind in ((True, False), (False, True))
+    )
+    return contrasts | {
+        f"{first} | {second}": classes[first][0] | classes[second][1]
         for first in positive
         for second in negative
-    ]
+    }
 
 
 def source_matrix(
+    scorer: str,
     fit: Fit,
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    contrasts: Sequence[Contrast],
+    labels: Labels,
+    groups: Groups,
+    contrasts: Mapping[str, Labels],
     *,
+    layer: int | None = None,
     seed: int = 0,
-) -> list[Cell]:
+) -> list[Evaluation]:
     """Every contrast evaluated on every contrast by what `fit` fits on it, with DeLong's interval.
 
     `fit` gets masks of rows to fit on, one a row, and gives every row's score by each fit. Raises
     `LabelError` where a contrast lies in so few groups that a fold takes a class of it away.
     """
     if not contrasts:
-        raise LabelError(
-            f"no source, and no pair of sources, brings {MIN_ROWS} prompts of each class"
-        )
+        raise LabelError(f"no source, or pair of sources, has {MIN_ROWS} prompts of each class")
     folds = grouped_folds(labels, groups, seed=seed)
     names = np.unique(folds)
-    seen = np.stack(
-        [contrast.is_member & (folds != name) for contrast in contrasts for name in names]
-    )
+    seen = np.stack([rows & (folds != name) for rows in contrasts.values() for name in names])
     if not ((seen & labels).any(axis=1) & (seen & ~labels).any(axis=1)).all():
         raise LabelError("a source lies in too few groups to be held out: use larger sources")
     # Fits [contrast * fold, row] -> [contrast, fold, row]; a row keeps the fit without its fold.
     by_contrast = fit(seen).reshape(len(contrasts), len(names), len(labels))
     held_out = by_contrast[:, np.searchsorted(names, folds), np.arange(len(labels))]
     return [
-        _cell(fitted_on, judged_on, row, labels, groups)
-        for fitted_on, row in zip(contrasts, held_out, strict=True)
-        for judged_on in contrasts
+        Evaluation.of(
+            scorer,
+            "auroc",
+            auroc_interval(scores[rows], labels[rows], groups=groups[rows]),
+            layer=layer,
+            fitted_on=fitted_on,
+            judged_on=judged_on,
+            labels=labels[rows],
+            is_in_sample=False,
+        )
+        for fitted_on, scores in zip(contrasts, held_out, strict=True)
+        for judged_on, rows in contrasts.items()
     ]
-
-
-def _cell(
-    fitted_on: Contrast,
-    judged_on: Contrast,
-    scores: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-) -> Cell:
-    rows = judged_on.is_member
-    area = auroc_interval(scores[rows], labels[rows], groups=groups[rows])
-    positive_count = int(labels[rows].sum())
-    return Cell(
-        fitted_on.name, judged_on.name, area, positive_count, int(rows.sum()) - positive_count
-    )

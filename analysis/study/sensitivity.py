@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from axes.analysis.activations import blocks
 from axes.analysis.methods.directions import fit_direction, unit
 from axes.analysis.methods.ridge import Ridge, RidgePath
 from axes.analysis.methods.universal import universal_axis
-from axes.analysis.stats.auroc import auroc
+from axes.analysis.stats.auroc import Labels, auroc
 from axes.analysis.stats.splits import held_out_groups
 from axes.analysis.study.definition import MIN_ALIGNMENT_ROWS, StudyDefinition
-from axes.analysis.study.fit import Member, read_member
+from axes.analysis.study.fit import Member, on_shared_prompts, read_member
 from axes.warehouse.errors import CoverageError, DefinitionError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.progress import track
@@ -129,21 +129,14 @@ class _Group:
         self, definition: StudyDefinition, members: Sequence[Member], own_ids: set[str]
     ) -> None:
         self.definition, self.members = definition, members
-        shared = set.intersection(*(set(member.benign.prompt_ids) for member in members))
-        self.row_count, self.own_row_count = len(shared), len(shared & own_ids)
+        self._benign = on_shared_prompts([member.benign for member in members])
+        shared = self._benign[0].prompt_ids
+        self.row_count, self.own_row_count = len(shared), len(own_ids.intersection(shared))
         if self.own_row_count < MIN_ALIGNMENT_ROWS:
             raise CoverageError(
                 f"the models share {self.own_row_count} alignment prompts, "
                 f"{MIN_ALIGNMENT_ROWS} are needed"
             )
-        self._benign = [
-            member.benign.take(
-                np.array([i for i, name in enumerate(member.benign.prompt_ids) if name in shared])
-            )
-            if len(member.benign.prompt_ids) > self.row_count
-            else member.benign
-            for member in members
-        ]
         self._procedures: dict[tuple[int, int], Ridge] = {}
         self.reference = definition.models.index(definition.reference)
 
@@ -153,7 +146,7 @@ class _Group:
         return [self.direction(member) for member in self.members]
 
     def direction(
-        self, member: Member, drawn: Bool[np.ndarray, " row"] | None = None
+        self, member: Member, drawn: Labels | None = None
     ) -> Float[np.ndarray, " d_model"]:
         """Of one model, on those of the prompts."""
         matrix = member.labelled[self.definition.prompts]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from axes.analysis.activations import Matrix, project
 from axes.analysis.methods import DIRECTIONS
@@ -30,12 +30,12 @@ from axes.analysis.methods.nulls import (
     shuffled_singular_values,
 )
 from axes.analysis.methods.universal import singular_value_gap, universal_axis
-from axes.analysis.stats.auroc import Estimate, auroc_interval, spread
+from axes.analysis.stats.auroc import Estimate, Groups, Labels, auroc_interval, spread
 from axes.analysis.stats.evaluate import evaluate_difference, evaluate_scores
 from axes.analysis.stats.splits import grouped_folds
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.evaluations import Evaluation, Steps
-from axes.analysis.study.fit import FittedStudy, Member
+from axes.analysis.study.fit import FittedStudy, Member, on_shared_prompts
 from axes.warehouse.layers import Rows
 
 
@@ -68,23 +68,13 @@ def shared_axis_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
 
 
 def _shared_rows(study: FittedStudy) -> list[Matrix]:
-    """Every model's labelled rows of the prompts that all models have, in the first's order."""
-    matrices = [member.labelled[study.definition.prompts] for member in study.members]
-    if all(matrix.prompt_ids == matrices[0].prompt_ids for matrix in matrices):
-        return matrices
-    shared = set.intersection(*(set(matrix.prompt_ids) for matrix in matrices))
-    order = [prompt_id for prompt_id in matrices[0].prompt_ids if prompt_id in shared]
-    taken = []
-    for matrix in matrices:
-        places = {prompt_id: index for index, prompt_id in enumerate(matrix.prompt_ids)}
-        taken.append(matrix.take(np.array([places[prompt_id] for prompt_id in order])))
-    return taken
+    """Every model's labelled rows of the prompts that all models have."""
+    prompts = study.definition.prompts
+    return on_shared_prompts([member.labelled[prompts] for member in study.members])
 
 
 def _shared_axis(
-    study: FittedStudy,
-    matrices: Sequence[Matrix],
-    aligned: Float[np.ndarray, "model d_reference"],
+    study: FittedStudy, matrices: Sequence[Matrix], aligned: Float[np.ndarray, "model d_reference"]
 ) -> list[Evaluation]:
     """Rows of two models and more; `matrices` hold the same prompts in the same order.
 
@@ -296,8 +286,8 @@ class HeldOutScores:
 def held_out_scores(
     matrices: Sequence[Rows],
     alignments: Sequence[Alignment],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
+    labels: Labels,
+    groups: Groups,
     *,
     method: str = "mean_diff",
     shared: str = "svd",

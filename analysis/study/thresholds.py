@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from axes.analysis.projections import LabelledScores, read_scores
 from axes.analysis.stats import CALIBRATIONS
-from axes.analysis.stats.auroc import Estimate
+from axes.analysis.stats.auroc import Estimate, Groups, Labels, Scores
 from axes.analysis.stats.bootstrap import draw_counts, percentile_interval
 from axes.analysis.stats.calibration import (
     BALANCED_ACCURACY,
@@ -33,6 +33,7 @@ from axes.analysis.stats.splits import (
     near_duplicate_clusters,
 )
 from axes.analysis.study.evaluations import Evaluation, evaluate_once
+from axes.analysis.study.fit import on_shared_prompts
 from axes.warehouse.errors import CoverageError, ModelError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.writer import content_key
@@ -65,29 +66,16 @@ def run_transfer(warehouse: Warehouse, definition: TransferDefinition) -> str:
     Stored rows are not computed again. Raises `CoverageError` where projections are missing, or
     where there are not two models.
     """
-    scores = _on_shared_prompts(
-        [
-            read_scores(
-                warehouse.connection,
-                definition.axis_id,
-                model_id,
-                definition.prompt_set,
-                allow_missing=definition.allow_missing,
-            )
-            for model_id in definition.model_ids
-        ]
-    )
-    study_id = content_key(
-        "transfer", _VERSION, asdict(definition), [each.row_set_hash for each in scores]
-    )
-    evaluate_once(
-        warehouse, "transfer", study_id, asdict(definition), lambda _: _rows(definition, scores)
-    )
-    return study_id
-
-
-def _on_shared_prompts(scores: Sequence[LabelledScores]) -> list[LabelledScores]:
-    """Every model's rows of the prompts that all have, in one order."""
+    scores = [
+        read_scores(
+            warehouse.connection,
+            definition.axis_id,
+            model_id,
+            definition.prompt_set,
+            allow_missing=definition.allow_missing,
+        )
+        for model_id in definition.model_ids
+    ]
     if len(scores) < 2:
         raise CoverageError("a threshold is transferred between models: at least two are needed")
     names = [each.model for each in scores]
@@ -95,13 +83,14 @@ def _on_shared_prompts(scores: Sequence[LabelledScores]) -> list[LabelledScores]
         raise ModelError(
             f"two versions of one model among {', '.join(names)}: say which with --model NAME@ID"
         )
-    shared = set.intersection(*(set(each.prompt_ids) for each in scores))
-    order = [prompt_id for prompt_id in scores[0].prompt_ids if prompt_id in shared]
-    taken = []
-    for each in scores:
-        places = {prompt_id: index for index, prompt_id in enumerate(each.prompt_ids)}
-        taken.append(each.take(np.array([places[prompt_id] for prompt_id in order])))
-    return taken
+    scores = on_shared_prompts(scores)
+    study_id = content_key(
+        "transfer", _VERSION, asdict(definition), [each.row_set_hash for each in scores]
+    )
+    evaluate_once(
+        warehouse, "transfer", study_id, asdict(definition), lambda _: _rows(definition, scores)
+    )
+    return study_id
 
 
 def _rows(definition: TransferDefinition, scores: Sequence[LabelledScores]) -> list[Evaluation]:
@@ -185,7 +174,7 @@ class ModelScores:
     """One model's projections of the prompts that all models share."""
 
     model: str
-    values: Float[np.ndarray, " row"]
+    values: Scores
 
 
 @dataclass(frozen=True)
@@ -221,9 +210,9 @@ class CurvePoint:
 
 def transfer_matrix(
     scores: Sequence[ModelScores],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    is_calibration: Bool[np.ndarray, " row"],
+    labels: Labels,
+    groups: Groups,
+    is_calibration: Labels,
     *,
     target: str = BALANCED_ACCURACY,
     resample_count: int = 500,
@@ -282,7 +271,7 @@ def transfer_matrix(
 
 def _rates(
     values: Float[np.ndarray, "model row"],
-    labels: Bool[np.ndarray, " row"],
+    labels: Labels,
     parts: Sequence[Int[np.ndarray, " part"]],
     counts: Sequence[Int[np.ndarray, " part"]],
     method: str,
@@ -313,9 +302,9 @@ def _estimate(drawn: Float[np.ndarray, " resample"], *, is_tested: bool = False)
 
 def labelled_curve(
     scores: Sequence[ModelScores],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    is_calibration: Bool[np.ndarray, " row"],
+    labels: Labels,
+    groups: Groups,
+    is_calibration: Labels,
     *,
     target: str = BALANCED_ACCURACY,
     labelled_counts: Sequence[int] = LABELLED_COUNTS,
@@ -372,15 +361,11 @@ def labelled_curve(
     return points
 
 
-def _standardised(
-    values: Float[np.ndarray, " row"], fitted_on: Float[np.ndarray, " fitted"]
-) -> Float[np.ndarray, " row"]:
+def _standardised(values: Scores, fitted_on: Float[np.ndarray, " fitted"]) -> Scores:
     return (values - fitted_on.mean()) / fitted_on.std(ddof=1)
 
 
-def _accuracy_over_draws(
-    calls: Sequence[Bool[np.ndarray, " row"]], truth: Bool[np.ndarray, " row"]
-) -> Estimate:
+def _accuracy_over_draws(calls: Sequence[Labels], truth: Labels) -> Estimate:
     """Balanced accuracy: the mean of the draws, and their 2.5th and 97.5th percentile."""
     values = [float((called[truth].mean() + 1 - called[~truth].mean()) / 2) for called in calls]
     lower, upper = np.quantile(values, [0.025, 0.975])

@@ -84,7 +84,7 @@ def test_a_small_difference_survives_a_large_common_mean():
 def test_equal_means_are_an_error():
     with pytest.raises(AxisError, match="same mean"):
         difference_in_means(np.ones((4, 3)), np.array([True, False, True, False]))
-    with pytest.raises(AxisError, match="no direction magic: there are mean_diff"):
+    with pytest.raises(AxisError, match="unknown direction magic: choose mean_diff"):
         fit_direction("magic", np.ones((4, 3)), LABELS[:4], PAIRS[:4])
 
 

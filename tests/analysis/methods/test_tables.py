@@ -69,13 +69,10 @@ def test_the_how_to_adds_a_direction_and_an_alignment(tmp_path):
             (methods / block.file).write_text(block.code)
         elif block.language == "text":
             kind = re.search(r'": (\w+)\(', block.code)[1]
-            table, count = re.subn(
-                rf"(: dict\[str, {kind}\] = {{\n)",
-                lambda start, line=block.code.strip(): f"{start[1]}    {line}\n",
-                (methods / "__init__.py").read_text(),
-            )
-            assert count == 1
-            (methods / "__init__.py").write_text(table)
+            start, line = f"dict[str, {kind}] = {{\n", f"    {block.code.strip()}\n"
+            table = (methods / "__init__.py").read_text()
+            assert table.count(start) == 1
+            (methods / "__init__.py").write_text(table.replace(start, start + line))
     models = ("smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b")
     root = tmp_path / "lake"
     make_world(
