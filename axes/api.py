@@ -300,15 +300,14 @@ def study(
     far figures move with each choice; `memory_limit` is in bytes. Raises `DefinitionError` for an
     unknown key, and for a file that holds several studies unless `options` choose one.
     """
-    from axes.analysis.study.definition import option_names
+    from axes.analysis.study.definition import OPTIONS
     from axes.analysis.study.run import run_study
     from axes.analysis.study.sensitivity import measure_sensitivity
 
-    known = option_names()
     for name in options:
-        if name not in known:
+        if name not in OPTIONS:
             raise DefinitionError(
-                f"unknown key {name}{did_you_mean(name, known)}: keys are {', '.join(known)}"
+                f"unknown key {name}{did_you_mean(name, OPTIONS)}: keys are {', '.join(OPTIONS)}"
             )
     given = {
         name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
@@ -364,6 +363,7 @@ def fit(
     from axes.results import Result
     from axes.warehouse.connection import connect as open_root
     from axes.warehouse.connection import query
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.runs import record_run
 
     folder = root_folder(root)
@@ -380,8 +380,7 @@ def fit(
     }
     with record_run(folder, "fit", parameters) as run:
         fitted = fit_native(
-            folder,
-            connection,
+            Warehouse(folder, connection),
             run,
             space,
             prompts,
