@@ -11,8 +11,8 @@ import click
 from axes.cli.options import MODEL, PROMPT_SET, format_option, root_option
 
 if TYPE_CHECKING:
-    from axes.analysis.routing.responses import AnswerQuery
-    from axes.warehouse.connection import Connection
+    from axes.analysis.routing.response_scores import ScoringRequest
+    from axes.warehouse.handle import Warehouse
 
 # What `axes route` prints, and `axes sql` prints again.
 ROUTING_TABLE = """
@@ -20,7 +20,7 @@ select
     policy, outcome, outcome_lower, outcome_upper, regret, gain, gain_lower, gain_upper,
     over_raw, refusal, cost, cost_of_choice, prompt_count
 from v_routing
-where routing_id = '{routing_id}'
+where routing_id = ?
 order by outcome, policy
 """
 
@@ -29,48 +29,55 @@ select
     rank, model, probability, probability_lower, probability_upper, first, outcome,
     outcome_lower, outcome_upper, prompt_probability, elevation, refusal, alignment_r2, warnings
 from v_comparison
-where scoring_id = '{scoring_id}'
+where scoring_id = ?
 order by rank, model
 """
 
 
-def _answer_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Which answers are read, what is their outcome, and what is calibrated on."""
+def _completion_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which completions to read, what their outcome is, and what to calibrate on."""
     for option in (
-        click.option("--allow-missing", is_flag=True, help="Go on where rows are missing."),
+        click.option("--allow-missing", is_flag=True, help="Continue where rows are missing."),
         click.option("--seed", type=int, default=0, show_default=True),
         click.option(
             "--method",
             type=click.Choice(("platt", "isotonic")),
             default="platt",
             show_default=True,
-            help="How a projection becomes a chance.",
+            help="Calibration that maps a projection to a probability.",
         ),
         click.option(
             "--fraction",
             type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
             default=0.5,
             show_default=True,
-            help="Part of the prompts that is calibrated on, where --calibrate is not given.",
+            help="Share of the prompts to calibrate on, without --calibrate.",
         ),
         click.option(
             "--calibrate",
             type=PROMPT_SET,
-            help="Set to calibrate on; shares no prompt with --prompts.",
+            help="Prompt set to calibrate on; it shares no prompt with --prompts.",
         ),
-        click.option("--max-new-tokens", type=int, help="Only answers of this limit."),
+        click.option("--max-new-tokens", type=int, help="Only completions with this limit."),
         click.option(
-            "--template", "templates", multiple=True, help="Only answers of these; repeatable."
+            "--template",
+            "templates",
+            multiple=True,
+            help="Only completions with this template; repeatable.",
         ),
-        click.option("--limit", type=click.IntRange(min=1), help="First so many prompts of a set."),
+        click.option(
+            "--limit", type=click.IntRange(min=1), help="Only the first N prompts of a set."
+        ),
         click.option(
             "--statistic",
             type=click.Choice(("mean", "last", "max")),
             default="mean",
             show_default=True,
-            help="How the projections of an answer's tokens become one.",
+            help="Statistic over the projections of a completion's tokens.",
         ),
-        click.option("--axis", help="Id or name; default: the newest universal one."),
+        click.option(
+            "--axis", help="Id or name of a shared axis; default: the newest universal one."
+        ),
         click.option(
             "--refusals",
             default="refusal_substring",
@@ -86,17 +93,22 @@ def _answer_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Only prompts of this class, by the prompt's own label.",
         ),
         click.option(
-            "--labeler", required=True, help="Labels of completions; positive is the outcome."
+            "--labeler",
+            required=True,
+            help="Labeler of completions; its positive class is the outcome.",
         ),
         click.option(
-            "--prompts", type=PROMPT_SET, required=True, help="Prompt set that the models answered."
+            "--prompts",
+            type=PROMPT_SET,
+            required=True,
+            help="Prompt set that the models completed.",
         ),
         click.option(
             "--model",
             "models",
             type=MODEL,
             multiple=True,
-            help="Repeatable; default: all with answers.",
+            help="Repeatable; default: every model with completions.",
         ),
     ):
         command = option(command)
@@ -104,7 +116,7 @@ def _answer_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@_answer_options
+@_completion_options
 @click.option(
     "--cost",
     default="parameter_count",
@@ -112,15 +124,15 @@ def _answer_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="tokens, a number of the table models, or FILE:COLUMN (columns model, COLUMN, and "
     "prompt_id where it differs between prompts).",
 )
-@click.option("--max-cost", type=float, help="Dearest model that may answer.")
+@click.option("--max-cost", type=float, help="Maximal cost of a model that may get a prompt.")
 @click.option("--quality", help="As --cost.")
-@click.option("--min-quality", type=float, help="Poorest model that may answer.")
+@click.option("--min-quality", type=float, help="Minimal quality of a model that may get a prompt.")
 @click.option(
     "--tolerance",
     type=click.FloatRange(0.0, 1.0),
     default=0.0,
     show_default=True,
-    help="Take the cheapest model within this chance of the lowest.",
+    help="Choose the cheapest model within this probability of the lowest.",
 )
 @root_option
 @format_option
@@ -132,13 +144,13 @@ def route(
     tolerance: float,
     root: Path,
     output_format: str,
-    **answer_options: Any,
+    **options: Any,
 ) -> None:
-    """Which model should answer which prompt: policies compared on stored answers.
+    """Choose a model for each prompt: compare routing policies on stored completions.
 
-    Each prompt goes to the model whose answer (or whose reading of the prompt) is least likely to
-    have the outcome, by its projection and a calibration of its own, fitted on other prompts.
-    `gain` is over the model that was best on those; `_raw` policies skip the calibration.
+    Each prompt goes to the model with the lowest probability of the outcome, by the projection of
+    its completion (or of the prompt) and a calibration per model, fitted on other prompts. `gain`
+    is over the model that was best on those prompts; `_raw` policies skip the calibration.
 
     \b
     axes route --prompts demo_safety --labeler judge --limit 120
@@ -146,101 +158,77 @@ def route(
     """
     from axes.analysis.routing.router import Limits
     from axes.analysis.routing.routing import run_routing
-    from axes.warehouse.connection import connect, query
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show
 
-    connection = connect(root)
     if min_quality is not None and quality is None:
         raise click.UsageError("--min-quality needs --quality")
-    prompts, asked, calibration = _asked(connection, **answer_options)
+    warehouse = Warehouse.open(root)
     routing_id, notes = run_routing(
-        root,
-        prompts,
-        asked,
+        warehouse,
+        _request(warehouse, **options),
         cost=cost,
         quality=quality,
         limits=Limits(max_cost, min_quality, tolerance),
-        **calibration,
     )
-    show(query(connection, ROUTING_TABLE.replace("{routing_id}", routing_id)), output_format)
-    _say(notes, f"routing {routing_id}")
+    show(warehouse.query(ROUTING_TABLE, [routing_id]), output_format)
+    _echo_notes(notes, f"routing {routing_id}")
 
 
 @click.command()
-@_answer_options
+@_completion_options
 @root_option
 @format_option
-def compare(root: Path, output_format: str, **answer_options: Any) -> None:
-    """Rank models by what they answer to the same prompts, lowest chance of the outcome first.
+def compare(root: Path, output_format: str, **options: Any) -> None:
+    """Rank models by the probability of the outcome in their completions, lowest first.
 
-    Each model's projections are calibrated on answers of its own. Read the warnings first, and
-    `outcome`, which is what the labeler says of the same answers.
+    Each model's projections are calibrated on its own completions. Read the warnings first, and
+    `outcome`, the share of the same completions that the labeler marks.
 
     \b
     axes compare --prompts demo_safety --labeler judge --limit 120
     """
     from axes.analysis.routing.model_ranking import run_comparison
-    from axes.warehouse.connection import connect, query
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show
 
-    connection = connect(root)
-    prompts, asked, calibration = _asked(connection, **answer_options)
-    scoring_id, notes = run_comparison(root, prompts, asked, **calibration)
-    show(
-        query(connection, COMPARISON_TABLE.replace("{scoring_id}", scoring_id)),
-        output_format,
-        cell_width=200,
-    )
-    _say(notes, f"scoring {scoring_id}")
+    warehouse = Warehouse.open(root)
+    scoring_id, notes = run_comparison(warehouse, _request(warehouse, **options))
+    show(warehouse.query(COMPARISON_TABLE, [scoring_id]), output_format, cell_width=200)
+    _echo_notes(notes, f"scoring {scoring_id}")
 
 
-def _asked(
-    connection: Connection,
+def _request(
+    warehouse: Warehouse,
     *,
     models: tuple[str, ...],
     prompts: str,
-    labeler: str,
-    negated: bool,
-    refusals: str,
-    only: str | None,
     axis: str | None,
-    statistic: str,
-    limit: int | None,
+    negated: bool,
+    only: str | None,
     templates: tuple[str, ...],
-    max_new_tokens: int | None,
     calibrate: str | None,
     fraction: float,
     method: str,
     seed: int,
-    allow_missing: bool,
-) -> tuple[str, AnswerQuery, dict[str, Any]]:
-    """The prompt set, the answers asked for, and how they are calibrated."""
-    from axes.analysis.routing.responses import AnswerQuery, axis_models, shared_axis
+    **query: Any,
+) -> ScoringRequest:
+    """The options as a request; the remaining ones are fields of `CompletionQuery`."""
+    from axes.analysis.routing.response_scores import ScoringRequest
+    from axes.analysis.routing.responses import CompletionQuery, projected_models, shared_axis_id
 
-    axis_id = shared_axis(connection, axis)["axis_id"]
-    asked = AnswerQuery(
+    axis_id = shared_axis_id(warehouse, axis)
+    completions = CompletionQuery(
         axis_id=axis_id,
-        models=tuple(sorted(set(models))) or axis_models(connection, axis_id),
-        labeler=labeler,
-        statistic=statistic,
+        models=tuple(sorted(set(models))) or projected_models(warehouse, axis_id),
         is_negated=negated,
         templates=tuple(sorted(set(templates))),
-        max_new_tokens=max_new_tokens,
-        refusals=refusals,
         only=None if only is None else only == "positive",
-        limit=limit,
-        allow_missing=allow_missing,
+        **query,
     )
-    calibration = {
-        "calibrate_on": calibrate,
-        "fraction": fraction,
-        "method": method,
-        "seed": seed,
-    }
-    return prompts, asked, calibration
+    return ScoringRequest(prompts, completions, calibrate, fraction, method, seed)
 
 
-def _say(notes: tuple[str, ...], result: str) -> None:
-    for note in notes:
+def _echo_notes(notes: tuple[str, ...], result: str) -> None:
+    for note in (*notes, result):
         click.echo(note, err=True)
-    click.echo(result, err=True)
