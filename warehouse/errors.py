@@ -37,6 +37,10 @@ class AxisError(AxesError):
     """An axis is unknown, ambiguous, or does not fit what it is applied to."""
 
 
+class NoAlignmentError(AxisError):
+    """No stored alignment leads from a model to the space of an axis."""
+
+
 class DefinitionError(AxesError):
     """A study's definition holds something that is unknown, missing or of the wrong type."""
 

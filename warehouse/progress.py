@@ -18,20 +18,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+if TYPE_CHECKING:
+    # Imported where a bar is drawn: `axes --help` must not wait for it.
+    from rich.progress import Progress, ProgressColumn, Task
+    from rich.text import Text
 
 Advance = Callable[[int], None]
 
@@ -39,22 +31,22 @@ Advance = Callable[[int], None]
 _EVERY = 5.0
 
 
-class _RateColumn(ProgressColumn):
-    """Units per second over the last half minute."""
-
-    def render(self, task: Task) -> Text:
-        rate = task.finished_speed or task.speed
-        return Text(f"{rate:,.1f} {task.fields['unit']}/s" if rate else "", style="cyan")
-
-
 @contextmanager
 def track(description: str, total: int, unit: str) -> Iterator[Advance]:
     """Show a bar of `total` units; call what is yielded with the units done since the last call."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
-        _RateColumn(),
+        _rate_column(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -74,6 +66,8 @@ def track(description: str, total: int, unit: str) -> Iterator[Advance]:
 @contextmanager
 def waiting(description: str) -> Iterator[None]:
     """Show a spinner with the time elapsed while a step of unknown length runs."""
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=28), TimeElapsedColumn())
     started = time.monotonic()
     record("step", step=description)
@@ -84,8 +78,24 @@ def waiting(description: str) -> Iterator[None]:
     record("step_end", step=description, seconds=round(time.monotonic() - started, 3))
 
 
+def _rate_column() -> ProgressColumn:
+    """Units per second over the last half minute."""
+    from rich.progress import ProgressColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            rate = task.finished_speed or task.speed
+            return Text(f"{rate:,.1f} {task.fields['unit']}/s" if rate else "", style="cyan")
+
+    return Rate()
+
+
 def _bars(*columns: ProgressColumn) -> Progress:
     """Bars on a terminal; rich heeds NO_COLOR. Elsewhere it would still draw the last state."""
+    from rich.console import Console
+    from rich.progress import Progress
+
     console = Console(file=sys.stderr)
     return Progress(*columns, console=console, disable=not console.is_terminal)
 

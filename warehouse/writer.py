@@ -13,12 +13,13 @@ import json
 import os
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import NonFiniteError, RootError
@@ -163,6 +164,35 @@ def remove_uncommitted(root: Path, table: str, committed_by: str, partition: str
                 for path in uncommitted:
                     path.unlink()
     return uncommitted
+
+
+def remove_rows(
+    root: Path,
+    table: str,
+    is_removed: Callable[[pa.Table], pa.ChunkedArray],
+    *,
+    partition: str | None = None,
+) -> None:
+    """Delete the rows of a partition for which `is_removed` gives true, file by file.
+
+    A file that holds others is replaced by one without them; one that holds no others is deleted.
+    """
+    folder = partition_folder(root, TABLES[table], partition)
+    temporary = root / TEMPORARY / f"{uuid.uuid4().hex}.tmp"
+    temporary.parent.mkdir(exist_ok=True)
+    # Under the lock a compaction changes no names meanwhile.
+    with table_lock(root, table):
+        for path in sorted(folder.glob("*.parquet")):
+            stored = pq.ParquetFile(path).read()
+            remaining = stored.filter(pc.invert(is_removed(stored)))
+            if not len(remaining):
+                with removing(root, table, [path]):
+                    path.unlink()
+            elif len(remaining) < len(stored):
+                written = write_parquet(temporary, TABLES[table], [remaining])
+                with writing(root, table, {path: written}):
+                    temporary.replace(path)
+    sync_folder(folder)
 
 
 def _column(path: Path, name: str) -> Iterator[str]:
