@@ -304,7 +304,6 @@ def study(
     from axes.analysis.study.definition import option_names
     from axes.analysis.study.run import run_study
     from axes.analysis.study.sensitivity import measure_sensitivity
-
     from axes.study_plan import ingest_missing, plan_studies
 
     keys = option_names()
