@@ -1,4 +1,4 @@
-"""What a job says on stderr while it runs; results alone go to stdout.
+"""Progress of a job on stderr; only results go to stdout.
 
 For people: bars with rate and time left on every long step, on a terminal and nowhere else.
 
@@ -60,7 +60,7 @@ def track(description: str, total: int, unit: str) -> Iterator[Advance]:
             step.advance(done)
 
         yield advance
-    step.tell("progress_end")
+    step.report("progress_end")
 
 
 @contextmanager
@@ -101,21 +101,21 @@ def _bars(*columns: ProgressColumn) -> Progress:
 
 
 class _Step:
-    """What a JSON log says of a step: units done, rate and seconds left, now and then."""
+    """The events of one step in a JSON log: units done, rate and seconds left."""
 
     def __init__(self, description: str, total: int, unit: str) -> None:
         self._description, self._total, self._unit = description, total, unit
         self._done = 0
-        self._started = self._told = time.monotonic()
+        self._started = self._reported = time.monotonic()
 
     def advance(self, done: int) -> None:
         self._done += done
-        if time.monotonic() - self._told >= _EVERY:
-            self.tell("progress")
+        if time.monotonic() - self._reported >= _EVERY:
+            self.report("progress")
 
-    def tell(self, event: str) -> None:
-        self._told = time.monotonic()
-        spent = self._told - self._started
+    def report(self, event: str) -> None:
+        self._reported = time.monotonic()
+        spent = self._reported - self._started
         rate = self._done / spent if spent else 0.0
         record(
             event,
@@ -138,7 +138,7 @@ def quiet_transformers() -> None:
 
 
 def quiet_hub() -> None:
-    """Leave out the hub library's line per retry; what fails in the end is said in one."""
+    """Leave out the hub library's line per retry; the final error is one line."""
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()
