@@ -17,6 +17,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from axes.analysis import stats
 from axes.ingest.models.registry import DTYPES, QUANTIZATIONS
 
 if TYPE_CHECKING:
@@ -29,8 +30,7 @@ MIN_MEMORY = 512_000_000
 
 FORMATS = ("table", "json", "csv", "markdown", "parquet")
 _SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown", ".parquet": "parquet"}
-# Those of axes.analysis.stats.calibration, not imported for --help.
-CALIBRATIONS = ("platt", "isotonic", "quantile", "z_score")
+CALIBRATIONS = tuple(stats.CALIBRATIONS)
 _PROMPT_SETS = Path(__file__).parents[1] / "ingest" / "prompt_sets.toml"
 
 
@@ -159,7 +159,6 @@ root_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("lake"),
     envvar="AXES_ROOT",
-    show_default=True,
     show_envvar=True,
     help="Folder of the warehouse.",
 )
@@ -181,7 +180,6 @@ def format_option(command: Command, *, more: tuple[str, ...] = ()) -> Command:
         type=click.Choice((*FORMATS, *more)),
         default="table",
         envvar="AXES_FORMAT",
-        show_default=True,
         show_envvar=True,
         help="How rows are printed. Redirect parquet to a file or a pipe.",
     )(command)
@@ -241,14 +239,13 @@ layer_fraction_option = click.option(
     "--layer-fraction",
     type=click.FloatRange(0.0, 1.0),
     default=0.8,
-    show_default=True,
     help="Use the block round(fraction * (layer_count - 1)).",
 )
 sampling_options = together(
     click.option(
         "--temperature", type=click.FloatRange(min=0.0), default=0.0, help="0 is greedy (default)."
     ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampling."),
+    click.option("--seed", type=int, default=0, help="Seed of the sampling."),
 )
 
 
@@ -258,7 +255,6 @@ def template_option(default: str = "raw") -> Callable[[Command], Command]:
         "--template",
         type=click.Choice(("raw", "chat")),
         default=default,
-        show_default=True,
         help="The prompt's text alone, or in the model's chat template.",
     )
 
@@ -284,7 +280,7 @@ def rendering_options(template: str = "raw") -> Callable[[Command], Command]:
 limit_option = click.option(
     "--limit", type=click.IntRange(min=1), help="Use only the first prompts of each set."
 )
-seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
+seed_option = click.option("--seed", type=int, default=0, help="Random seed.")
 allow_missing_option = click.option(
     "--allow-missing", is_flag=True, help="Continue where rows are missing, and report how many."
 )
@@ -297,7 +293,6 @@ def fit_fraction_option(*, may_be_all: bool = False) -> Callable[[Command], Comm
         "fraction",
         type=click.FloatRange(0.0, 1.0, min_open=True, max_open=not may_be_all),
         default=0.5,
-        show_default=True,
         help="Share of the prompts to fit calibrations and thresholds on; the rest evaluates them.",
     )
 
@@ -306,7 +301,6 @@ calibration_option = click.option(
     "--calibration",
     type=click.Choice(CALIBRATIONS),
     default="platt",
-    show_default=True,
     help="Calibration method (axes calibrate) whose threshold and probability are used.",
 )
 output_option = click.option(
@@ -338,76 +332,3 @@ def is_typed(name: str) -> bool:
     """Whether a parameter came with the command line, not from the environment or axes.toml."""
     source = click.get_current_context().get_parameter_source(name)
     return source in (ParameterSource.COMMANDLINE, ParameterSource.PROMPT)
-
-
-direction_option = click.option(
-    "--direction",
-    type=click.Choice(("mean_diff", "whitened", "logistic", "pair_pca")),
-    default="mean_diff",
-    show_default=True,
-    help="How the two classes give a direction; pair_pca needs pair_id.",
-)
-
-
-def method_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """How directions, alignments and shared axes are fitted; each is a key of a study file."""
-    for option in (
-        click.option(
-            "--universal",
-            type=click.Choice(("svd", "mean")),
-            default="svd",
-            show_default=True,
-            help="How aligned directions become one axis.",
-        ),
-        click.option(
-            "--alignment-shuffles",
-            type=click.IntRange(min=0),
-            default=20,
-            show_default=True,
-            help="Refits on shuffled pairs, the null of R2; none with 0.",
-        ),
-        click.option(
-            "--scale/--no-scale",
-            "is_scaled",
-            default=True,
-            show_default=True,
-            help="Whether procrustes may stretch.",
-        ),
-        click.option(
-            "--hidden-width", type=click.IntRange(min=1), help="A hidden layer, for gradient."
-        ),
-        click.option(
-            "--rank",
-            type=click.IntRange(min=1),
-            help="Of reduced_rank and cca (default: chosen), gradient (default: full).",
-        ),
-        click.option(
-            "--lambda-policy",
-            type=click.Choice(("held_out", "gcv")),
-            default="held_out",
-            show_default=True,
-            help="What chooses lambda: held-out rows or generalised cross-validation.",
-        ),
-        click.option(
-            "--ridge-lambda",
-            type=click.FloatRange(min=0.0, min_open=True),
-            help="Default: chosen per model on alignment rows.",
-        ),
-        click.option(
-            "--layer-policy",
-            type=click.Choice(("fraction", "cross_validated")),
-            default="fraction",
-            show_default=True,
-            help="One depth for all models, or each model's best by cross-validation.",
-        ),
-        direction_option,
-        click.option(
-            "--alignment",
-            type=click.Choice(("ridge", "procrustes", "reduced_rank", "cca", "gradient")),
-            default="ridge",
-            show_default=True,
-            help="The map from each model into the reference.",
-        ),
-    ):
-        command = option(command)
-    return command
