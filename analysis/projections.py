@@ -88,7 +88,7 @@ def score(
                 ids, values = ids.filter(is_wanted), values[is_wanted.to_numpy(False)]
             before = run.rows
             item = Scored(found, readout.layer, values, readout.alignment_id)
-            write_projections(root, connection, run, space, ids.to_pylist(), [item])
+            write_projections(warehouse, run, space, ids.to_pylist(), [item])
             done.append(
                 ModelScore(
                     model=space.model,

@@ -512,7 +512,7 @@ def _project_tokens(
 ) -> None:
     project: Callable[[Rows, np.ndarray], np.ndarray] = activations.project
     if source.alignment_id is not None:
-        stored = read_alignment(warehouse.root, warehouse.connection, source.alignment_id)
+        stored = read_alignment(warehouse, source.alignment_id)
         assert stored is not None
         project = stored.fit.alignment.project
     batches = warehouse.stream(

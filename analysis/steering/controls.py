@@ -100,7 +100,7 @@ def axes_of_model(
         return [axis]
     layer, alignment_id = resolve_alignment(warehouse, axis, space.model, space.model_id)
     assert alignment_id is not None
-    stored = read_alignment(warehouse.root, warehouse.connection, alignment_id)
+    stored = read_alignment(warehouse, alignment_id)
     assert stored is not None
     here = space.at(layer)
     fitted_on = load_matrix(warehouse.connection, here, axis.prompt_set, allow_missing=True)
@@ -108,7 +108,7 @@ def axes_of_model(
         _pulled_back(axis, stored.fit.alignment.jacobian, method, here, fitted_on, alignment_id)
         for method in pull_backs
     ]
-    write_axes(warehouse.root, warehouse.connection, run, pulled_back)
+    write_axes(warehouse, run, pulled_back)
     return pulled_back
 
 
@@ -147,7 +147,7 @@ def control_axes(
             # Random directions are the same beside every axis at a layer.
             source = None if kind != "orthogonal" else axis.axis_id
             controls.append(_of(control, source, number, seed))
-        write_axes(warehouse.root, warehouse.connection, run, controls)
+        write_axes(warehouse, run, controls)
         registered[kind] = [control.axis_id for control in controls]
     return registered
 

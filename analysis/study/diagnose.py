@@ -160,7 +160,7 @@ def _case(warehouse: Warehouse, study_id: str, evaluated: _Evaluated) -> Case:
         zip(stored["prompt_id"].to_pylist(), stored["projection"].to_pylist(), strict=True)
     )
     alignment_id = stored["alignment_id"][0].as_py()
-    alignment = read_alignment(warehouse.root, connection, alignment_id)
+    alignment = read_alignment(warehouse, alignment_id)
     assert alignment is not None
     words = warehouse.rows(
         Estimate,

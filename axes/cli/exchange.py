@@ -139,12 +139,15 @@ def import_(
     """
     from dataclasses import asdict
 
-    from axes.analysis.exchange.import_axes import Asked, import_axes
+    from axes.analysis.exchange.import_axes import ImportRequest, import_axes
     from axes.ingest.models.registry import known_as
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show_rows
 
-    asked = Asked(format=source_format, model=None if model is None else known_as(model), **options)
-    imported = import_axes(root, file, asked)
+    request = ImportRequest(
+        format=source_format, model=None if model is None else known_as(model), **options
+    )
+    imported = import_axes(Warehouse.open(root), file, request)
     click.echo(f"format {imported.format}", err=True)
     for remark in imported.remarks:
         click.echo(remark, err=True)

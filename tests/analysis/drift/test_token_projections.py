@@ -8,6 +8,7 @@ from axes.analysis.registry import read_alignment
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.warehouse.connection import connect, query, rows, vectors
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.writer import rows_table, vector_array, write_rows
 from tests.worlds import make_world
 
@@ -94,7 +95,7 @@ def test_tokens_are_projected_as_prompts_are(world):
         axis = query(connection, "from axes where axis_id = ?", [found[0]["axis_id"]])
         moved = matrix
         if kind != "native":
-            stored = read_alignment(world, connection, found[0]["alignment_id"])
+            stored = read_alignment(Warehouse(world, connection), found[0]["alignment_id"])
             moved = stored.fit.alignment.apply(matrix.reshape(-1, 16)).reshape(3, STEPS, 20)
         expected = moved @ vectors(axis.column("vector"))[0]
         np.testing.assert_allclose(

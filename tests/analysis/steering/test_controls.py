@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from axes.analysis.activations import find_space, load_matrix
-from axes.analysis.exchange.import_axes import Asked, import_axes
+from axes.analysis.exchange.import_axes import ImportRequest, import_axes
 from axes.analysis.steering.controls import pull_back, register_directions
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.warehouse.connection import connect, query, rows, vectors
 from axes.warehouse.errors import AxisError, PromptError
+from axes.warehouse.handle import Warehouse
 from tests.worlds import World, make_world
 
 COUNTS = {"random": 4, "shuffled_labels": 3, "orthogonal": 2}
@@ -153,8 +154,8 @@ def test_an_axis_without_a_map_is_refused(world):
 def test_an_imported_axis_takes_its_controls_from_the_prompts_of_the_experiment(world, tmp_path):
     vector = np.random.default_rng(0).standard_normal(24).astype(np.float32)
     np.save(tmp_path / "axis.npy", vector)
-    asked = Asked(model="alpha", layer=1, name="brought")
-    (axis,) = import_axes(world.root, tmp_path / "axis.npy", asked).axes
+    asked = ImportRequest(model="alpha", layer=1, name="brought")
+    (axis,) = import_axes(Warehouse.open(world.root), tmp_path / "axis.npy", asked).axes
     counts = {"shuffled_labels": 1}
     with pytest.raises(PromptError):
         register_directions(world.root, "alpha", [axis.name], counts=counts)
