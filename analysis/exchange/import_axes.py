@@ -181,7 +181,7 @@ def _space(warehouse: Warehouse, file: _File) -> Space:
         name: getattr(request, name) or card.get(name, default)
         for name, default in _DEFAULTS.items()
     }
-    return find_space(warehouse.connection, model, **where)
+    return find_space(warehouse, model, **where)
 
 
 def _model_of(warehouse: Warehouse, card: Card, contents: Contents) -> str | None:
@@ -345,7 +345,7 @@ def _axis(
 
 def _fitted_on(warehouse: Warehouse, prompt_set: str) -> dict[str, Any]:
     """The columns of an axis that was fitted on the labelled prompts of a set, as the user says."""
-    count_prompts(warehouse.connection, prompt_set)
+    count_prompts(warehouse, prompt_set)
     (counts,) = warehouse.query(
         "select count(*) filter (where is_positive) as positive_count, "
         "count(*) filter (where not is_positive) as negative_count "

@@ -69,7 +69,7 @@ def register_directions(
         for name in axes:
             axis = _with_prompts(warehouse, find_axis(warehouse, name), prompt_set)
             space = find_space(
-                warehouse.connection,
+                warehouse,
                 model,
                 site=axis.space.site,
                 pooling=axis.space.pooling,
@@ -103,7 +103,7 @@ def axes_of_model(
     stored = read_alignment(warehouse, alignment_id)
     assert stored is not None
     here = space.at(layer)
-    fitted_on = load_matrix(warehouse.connection, here, axis.prompt_set, allow_missing=True)
+    fitted_on = load_matrix(warehouse, here, axis.prompt_set, allow_missing=True)
     pulled_back = [
         _pulled_back(axis, stored.fit.alignment.jacobian, method, here, fitted_on, alignment_id)
         for method in pull_backs
@@ -125,7 +125,7 @@ def control_axes(
     """Register so many controls of each kind for an axis of the model's own; kind -> their ids."""
     axis = _with_prompts(warehouse, axis, prompt_set)
     here = space.at(axis.space.layer)
-    matrix = load_matrix(warehouse.connection, here, axis.prompt_set, allow_missing=True)
+    matrix = load_matrix(warehouse, here, axis.prompt_set, allow_missing=True)
     require_classes(matrix, axis.prompt_set)
     registered: dict[str, list[str]] = {}
     for kind, count in counts.items():

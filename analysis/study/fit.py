@@ -103,9 +103,8 @@ class FittedStudy:
 def read_member(warehouse: Warehouse, definition: StudyDefinition, name: str) -> Member:
     """The activations of one model at the study's layer; raises where rows are missing."""
     allow = definition.allow_missing
-    connection = warehouse.connection
     space = find_space(
-        connection,
+        warehouse,
         name,
         site=definition.site,
         pooling=definition.pooling,
@@ -116,18 +115,18 @@ def read_member(warehouse: Warehouse, definition: StudyDefinition, name: str) ->
         space = space.at_fraction(definition.layer_fraction)
     else:
         layers = tuple(
-            load_matrix(connection, space.at(layer), definition.prompts, allow_missing=allow)
+            load_matrix(warehouse, space.at(layer), definition.prompts, allow_missing=allow)
             for layer in range(space.layer_count)
         )
         space = space.at(_best_layer(definition, layers))
     labelled = {
-        prompt_set: load_matrix(connection, space, prompt_set, allow_missing=allow)
+        prompt_set: load_matrix(warehouse, space, prompt_set, allow_missing=allow)
         for prompt_set in definition.labelled_sets
     }
     for prompt_set, matrix in labelled.items():
         require_classes(matrix, prompt_set)
     benign = load_matrix(
-        connection, space, definition.align, limit=definition.align_rows, allow_missing=allow
+        warehouse, space, definition.align, limit=definition.align_rows, allow_missing=allow
     )
     if len(benign.prompt_ids) < MIN_ALIGNMENT_ROWS:
         raise CoverageError(
@@ -279,7 +278,6 @@ def fit_native(
     That is every block of a model with all layers ingested; an import may bring only some.
     Each direction is projected on the prompts it was fitted on and on the sets of `evaluate`.
     """
-    connection = warehouse.connection
     registered = registered_directions(warehouse, space)
     axes: list[Axis] = []
     scored: dict[str, list[Scored]] = {name: [] for name in (prompt_set, *evaluate)}
@@ -287,14 +285,15 @@ def fit_native(
     counts: dict[str, dict[str, int]] = {}
     _, model_id, site, pooling, template = space.key
     keys = {"model_id": model_id, "site": site, "pooling": pooling, "template": template}
-    layers = stored_layers(connection, space.model, keys, prompt_set) or range(space.layer_count)
+    layers = stored_layers(warehouse.connection, space.model, keys, prompt_set)
+    layers = layers or range(space.layer_count)
     if len(layers) < space.layer_count:
         run.messages.append(f"{len(layers)} of {space.layer_count} layers are stored")
     with track(f"fit {space.model}", len(layers), "layers") as advance:
         for layer in layers:
             at_layer = space.at(layer)
             matrices = {
-                name: load_matrix(connection, at_layer, name, allow_missing=allow_missing)
+                name: load_matrix(warehouse, at_layer, name, allow_missing=allow_missing)
                 for name in scored
             }
             axis = _native_axis(at_layer, matrices[prompt_set], prompt_set, registered, method)

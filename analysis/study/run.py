@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from axes.analysis.drift.trajectories import project_tokens
+from axes.analysis.drift.token_projections import project_tokens
 from axes.analysis.study.claims import PUBLISHED, write_published
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.evaluate import evaluate

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from axes.analysis.drift.trajectories import project_tokens
+from axes.analysis.drift.token_projections import project_tokens
 from axes.analysis.registry import read_alignment
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study

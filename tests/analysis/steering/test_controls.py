@@ -115,8 +115,8 @@ def test_controls_are_unit_vectors_of_their_kind_and_the_same_when_made_again(wo
         assert abs(controls[axis_id] @ own) < 1e-6
     # Activations of a world lie in 12 of its 24 dimensions, but for a little noise: what is drawn
     # from them lies there too, what is drawn from the sphere does not.
-    space = find_space(connect(world.root), "alpha").at(2)
-    x = load_matrix(connect(world.root), space, "labelled").x
+    warehouse = Warehouse.open(world.root)
+    x = load_matrix(warehouse, find_space(warehouse, "alpha").at(2), "labelled").x
     basis = np.linalg.svd(x - x.mean(0), full_matrices=False)[2][:12]
     inside = {name: np.linalg.norm(basis @ vector) for name, vector in controls.items()}
     for axis_id in ids_of(roles, "shuffled_labels"):
