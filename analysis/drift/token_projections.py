@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,13 +31,12 @@ class _Tokens:
     alignment_id: str | None
 
 
-def project_tokens(root: Path, study_id: str, *, memory_limit: int | None = None) -> int:
+def project_tokens(warehouse: Warehouse, study_id: str) -> int:
     """Project the traces of a study's models on its native and shared axes; returns new rows.
 
     Traces at the study's layer that have no projection on an axis yet are read and projected;
     without traces, or when all is there, nothing happens.
     """
-    warehouse = Warehouse.open(root, memory_limit=memory_limit)
     judged = warehouse.query(
         """
         select distinct model, model_id, axis_id

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -46,7 +45,7 @@ _KEPT = 0.99
 
 
 def register_directions(
-    root: Path,
+    warehouse: Warehouse,
     model: str,
     axes: Sequence[str],
     *,
@@ -62,7 +61,6 @@ def register_directions(
     Raises `AxisError` for an axis that is not there, or lies in a space that the model has no map
     into.
     """
-    warehouse = Warehouse.open(root)
     parameters = {"model": model, "axes": axes, "pull_backs": pull_backs, **counts}
     roles: dict[str, str] = {}
     with warehouse.run("intervene axes", parameters, seed=seed) as run:

@@ -54,7 +54,7 @@ def run_study(
     evaluate_once(warehouse, "study", study_id, asdict(definition), compute, {"study_id": study_id})
     if published:
         write_published(warehouse, study_id, definition, published)
-    project_tokens(root, study_id, memory_limit=memory_limit)
+    project_tokens(warehouse, study_id)
     return study_id
 
 

@@ -105,12 +105,12 @@ def test_tokens_are_projected_as_prompts_are(world):
 
 def test_traces_that_come_after_the_study_are_projected_once(world):
     study_id = run_study(world, DEFINITION)
-    assert project_tokens(world, study_id) == 0
+    assert project_tokens(Warehouse.open(world), study_id) == 0
     write_traces(world, "alpha", 16, range(3))
-    assert project_tokens(world, study_id) == 3 * STEPS * 3
-    assert project_tokens(world, study_id) == 0
+    assert project_tokens(Warehouse.open(world), study_id) == 3 * STEPS * 3
+    assert project_tokens(Warehouse.open(world), study_id) == 0
     write_traces(world, "alpha", 16, range(3, 5))
-    assert project_tokens(world, study_id) == 2 * STEPS * 3
+    assert project_tokens(Warehouse.open(world), study_id) == 2 * STEPS * 3
     counts = rows(
         connect(world),
         "select count(*) as total, count(distinct (axis_id, generation_id, step)) as keys "
