@@ -231,13 +231,8 @@ def _place_vectors(
         return
     order = np.argsort(prompt_ids)
     known = prompt_ids[order]
-    keys = {
-        "model_id": space.model_id,
-        "site": space.site,
-        "pooling": space.pooling,
-        "template": space.template,
-    }
-    for ids, block in layer_batches(warehouse.connection, space.model, keys, space.layer):
+    batches = layer_batches(warehouse.connection, space.model, space.columns, space.layer)
+    for ids, block in batches:
         found = _text_array(ids)
         at = np.searchsorted(known, found).clip(max=len(known) - 1)
         places, wanted = order[at], known[at] == found
@@ -327,15 +322,12 @@ def matrix_query(space: Space, prompt_set: str, limit: int | None = None) -> str
 
 def _rows_query(space: Space, prompt_set: str, limit: int | None, columns: str) -> str:
     first = "" if limit is None else f" and position < {limit}"
-    conditions: dict[str, Any] = {
-        "model": space.model,
-        "model_id": space.model_id,
-        "prompt_set": prompt_set,
-        "site": space.site,
-        "pooling": space.pooling,
-        "template": space.template,
-    }
-    where = " and ".join(f"{name} = {_literal(value)}" for name, value in conditions.items())
+    model, model_id, *others = space.key
+    # This order is part of the stored query.
+    values = [model, model_id, prompt_set, *others]
+    names = ("model", "model_id", "prompt_set", "site", "pooling", "template")
+    conditions = zip(names, values, strict=True)
+    where = " and ".join(f"{name} = {_literal(value)}" for name, value in conditions)
     return (
         f"select {columns} from v_activations "
         f"where {where} and layer = {space.layer}{first} order by position"

@@ -62,7 +62,6 @@ def export_axes(
 
 def _at_every_layer(warehouse: Warehouse, axis: Axis) -> list[Axis]:
     """The axes whose name, space and method are those of one but for the layer."""
-    _, model_id, site, pooling, template = axis.space.key
     axis_ids = warehouse.column(
         """
         select axis_id
@@ -75,12 +74,9 @@ def _at_every_layer(warehouse: Warehouse, axis: Axis) -> list[Axis]:
         order by layer, axis_id
         """,
         {
+            **axis.space.columns,
             "kind": axis.kind,
             "method": axis.method,
-            "model_id": model_id,
-            "site": site,
-            "pooling": pooling,
-            "template": template,
             "name": axis.name,
             "layer": axis.space.layer,
         },
