@@ -1,9 +1,7 @@
-"""Project what is stored on a registered axis: every model, every prompt, as it lies in the files.
+"""Project stored activations on a registered axis, and read projections with their labels.
 
-A model whose own space the axis is in is projected as it is; any other goes through its alignment
-into that space, pulled back onto the axis, so that no row is carried over.
-
-A model's stored projections on an axis with the labels of a prompt set, in the set's order.
+A model in the axis's own space is projected directly. For any other the axis is pulled back through
+the model's alignment, so that no activation has to be mapped.
 """
 
 from __future__ import annotations
