@@ -2,32 +2,23 @@
 
 Every analysis of drift reads its rows here, so that which completions it rests on, and in which
 order, is the same everywhere.
-
-The generation-time signal: projections of every stored token on a study's axes, or on one.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
 
-from axes.analysis import activations
-from axes.analysis.registry import read_alignment
-from axes.warehouse.axes import Axis, AxisReadout, read_axes, resolve_alignment
-from axes.warehouse.connection import vectors
+from axes.warehouse.axes import Axis, AxisReadout
 from axes.warehouse.errors import AxisError, CoverageError, LabelError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.layers import Rows
-from axes.warehouse.runs import Run
-from axes.warehouse.writer import content_key, remove_rows, rows_table
+from axes.warehouse.writer import content_key
 
 # In `generations.source`: the text was generated under this id, for another prompt.
 OTHER_TEXT = "generation:"
@@ -387,165 +378,3 @@ def _values(
     for row, token in zip(at, table.column("token").to_pylist(), strict=True):
         texts[row].append(token)
     return values, tuple(tuple(tokens) for tokens in texts)
-
-
-def project_tokens(root: Path, study_id: str, *, memory_limit: int | None = None) -> int:
-    """Project the traces of a study's models on its native and shared axes; returns new rows.
-
-    Traces at the study's layer that have no projection on an axis yet are read and projected;
-    without traces, or when all is there, nothing happens.
-    """
-    warehouse = Warehouse.open(root, memory_limit=memory_limit)
-    judged = warehouse.query(
-        """
-        select distinct model, model_id, axis_id
-        from evaluations
-        where
-            study_id = ? and metric = 'auroc' and axis_id is not null
-            and exists (from generations where generations.model_id = evaluations.model_id)
-        order by all
-        """,
-        [study_id],
-    ).to_pylist()
-    axes = read_axes(warehouse, [row["axis_id"] for row in judged])
-    sources = [
-        _token_source(warehouse, axis, row["model"], row["model_id"])
-        for axis, row in zip(axes, judged, strict=True)
-    ]
-    return _project(warehouse, "project tokens", {"study_id": study_id}, sources)
-
-
-def project_completions(warehouse: Warehouse, axis: Axis, readout: AxisReadout) -> int:
-    """Project one model's traces at the axis's layer where that is not done; returns new rows."""
-    source = _TokenSource(
-        axis, readout.model, readout.model_id, readout.layer, readout.alignment_id
-    )
-    return _project(warehouse, "drift", _keys(readout), [source])
-
-
-@dataclass(frozen=True)
-class _TokenSource:
-    """An axis and the model whose tokens at `layer` are projected on it."""
-
-    axis: Axis
-    model: str
-    model_id: str
-    layer: int
-    alignment_id: str | None
-
-
-def _token_source(warehouse: Warehouse, axis: Axis, model: str, model_id: str) -> _TokenSource:
-    layer, alignment_id = resolve_alignment(warehouse, axis, model, model_id)
-    return _TokenSource(axis, model, model_id, layer, alignment_id)
-
-
-def _project(
-    warehouse: Warehouse, command: str, parameters: dict[str, Any], sources: list[_TokenSource]
-) -> int:
-    pending = [(source, _pending(warehouse, source)) for source in sources]
-    pending = [(source, generation_ids) for source, generation_ids in pending if generation_ids]
-    if not pending:
-        return 0
-    with warehouse.run(command, parameters) as run:
-        for source, generation_ids in pending:
-            _remove_other_maps(warehouse, source, generation_ids)
-            _project_tokens(warehouse, run, source, generation_ids)
-        return run.rows
-
-
-def _pending(warehouse: Warehouse, source: _TokenSource) -> list[str]:
-    """Completions with token vectors at the layer, not projected on the axis through its map."""
-    return warehouse.column(
-        """
-        select distinct tokens.generation_id
-        from generation_tokens as tokens
-        inner join generations using (model, generation_id)
-        anti join (
-            from token_projections
-            where
-                model = $model and axis_id = $axis_id and layer = $layer
-                and alignment_id is not distinct from $alignment_id
-        ) as projected on tokens.generation_id = projected.generation_id
-        where tokens.model = $model and tokens.layer = $layer and tokens.vector is not null
-            and generations.model_id = $model_id
-        order by all
-        """,
-        {
-            "model": source.model,
-            "model_id": source.model_id,
-            "axis_id": source.axis.axis_id,
-            "layer": source.layer,
-            "alignment_id": source.alignment_id,
-        },
-    )
-
-
-def _remove_other_maps(
-    warehouse: Warehouse, source: _TokenSource, generation_ids: list[str]
-) -> None:
-    """Remove projections of pending completions on the axis: they went through another alignment.
-
-    The key of `token_projections` holds no alignment: next to the new rows they would be a second
-    value under one key.
-    """
-    place = [source.model, source.axis.axis_id, source.layer, generation_ids]
-    if not warehouse.column(
-        "select 1 from token_projections where model = ? and axis_id = ? and layer = ? "
-        "and list_contains(?, generation_id) limit 1",
-        place,
-    ):
-        return
-    names = pa.array(generation_ids, pa.string())
-
-    def is_of_other_map(stored: pa.Table) -> pa.ChunkedArray:
-        is_on_axis = pc.and_(
-            pc.equal(stored["axis_id"], source.axis.axis_id),
-            pc.equal(stored["layer"], source.layer),
-        )
-        return pc.and_(is_on_axis, pc.is_in(stored["generation_id"], names))
-
-    remove_rows(warehouse.root, "token_projections", is_of_other_map, partition=source.model)
-
-
-def _project_tokens(
-    warehouse: Warehouse, run: Run, source: _TokenSource, generation_ids: list[str]
-) -> None:
-    project: Callable[[Rows, np.ndarray], np.ndarray] = activations.project
-    if source.alignment_id is not None:
-        stored = read_alignment(warehouse.root, warehouse.connection, source.alignment_id)
-        assert stored is not None
-        project = stored.fit.alignment.project
-    batches = warehouse.stream(
-        """
-        select generation_id, step, vector
-        from generation_tokens
-        where model = ? and layer = ? and list_contains(?, generation_id)
-        """,
-        [source.model, source.layer, generation_ids],
-    )
-    new = [
-        {
-            "axis_id": source.axis.axis_id,
-            "generation_id": generation_id,
-            "step": step,
-            "layer": source.layer,
-            "alignment_id": source.alignment_id,
-            "projection": float(value),
-            "run_id": run.run_id,
-        }
-        for batch in batches
-        for generation_id, step, value in zip(
-            batch.column("generation_id").to_pylist(),
-            batch.column("step").to_pylist(),
-            project(vectors(batch.column("vector")), source.axis.vector),
-            strict=True,
-        )
-    ]
-    new.sort(key=lambda row: (row["generation_id"], row["step"]))
-    warehouse.write(
-        "token_projections",
-        rows_table("token_projections", new),
-        name=content_key(source.axis.axis_id, generation_ids),
-        partition=source.model,
-    )
-    run.rows += len(new)

@@ -109,9 +109,9 @@ def drift(
     axes sql "from v_drift_curve where curve = 'running_auroc' order by model, step"
     """
     from axes.analysis.drift.drift import DriftDefinition, run_drift, verdict
+    from axes.analysis.drift.token_projections import project_completions
     from axes.analysis.drift.trajectories import (
         Selection,
-        project_completions,
         read_trajectories,
         traced_models,
         write_cross_completions,

@@ -31,7 +31,7 @@ from axes.cli.options import (
 from axes.cli.study import space_options, study_options
 
 if TYPE_CHECKING:
-    from axes.warehouse.connection import Connection
+    from axes.warehouse.handle import Warehouse
 
 _SUMMARY = """
 select scorer, metric, layer, estimate, lower, upper, p_value, p_value_adjusted, is_in_sample
@@ -239,7 +239,7 @@ def calibrate(
 
     connection = connect(root)
     axis_id = find_axis(Warehouse(root, connection), axis).axis_id
-    model_ids = _chosen_models(connection, axis_id, prompts, models)
+    model_ids = _chosen_models(Warehouse(root, connection), axis_id, prompts, models)
     ids = fit_and_store(
         Warehouse(root, connection), axis_id, model_ids, prompts, methods, **options
     )
@@ -289,7 +289,7 @@ def transfer(
 
     connection = connect(root)
     axis_id = find_axis(Warehouse(root, connection), axis).axis_id
-    model_ids = tuple(_chosen_models(connection, axis_id, prompts, models))
+    model_ids = tuple(_chosen_models(Warehouse(root, connection), axis_id, prompts, models))
     definition = TransferDefinition(
         axis_id=axis_id, model_ids=model_ids, prompt_set=prompts, **options
     )
@@ -299,14 +299,14 @@ def transfer(
 
 
 def _chosen_models(
-    connection: Connection, axis_id: str, prompt_set: str, models: Sequence[str]
+    warehouse: Warehouse, axis_id: str, prompt_set: str, models: Sequence[str]
 ) -> list[str]:
     """The ids of `models`, by default of every model with projections of the set."""
     from axes.analysis.activations import find_space
     from axes.analysis.projections import scored_models
 
-    projected = [model_id for _, model_id in scored_models(connection, axis_id, prompt_set)]
+    projected = [model_id for _, model_id in scored_models(warehouse, axis_id, prompt_set)]
     return [
-        name if name in projected else find_space(connection, name).model_id
+        name if name in projected else find_space(warehouse, name).model_id
         for name in dict.fromkeys(models or projected)
     ]

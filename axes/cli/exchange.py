@@ -139,12 +139,15 @@ def import_(
     """
     from dataclasses import asdict
 
-    from axes.analysis.exchange.import_axes import Asked, import_axes
+    from axes.analysis.exchange.import_axes import ImportRequest, import_axes
     from axes.ingest.models.registry import known_as
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show_rows
 
-    asked = Asked(format=source_format, model=None if model is None else known_as(model), **options)
-    imported = import_axes(root, file, asked)
+    request = ImportRequest(
+        format=source_format, model=None if model is None else known_as(model), **options
+    )
+    imported = import_axes(Warehouse.open(root), file, request)
     click.echo(f"format {imported.format}", err=True)
     for remark in imported.remarks:
         click.echo(remark, err=True)
@@ -199,15 +202,15 @@ def export_activations_command(
     from axes.analysis.activations import find_space
     from axes.analysis.exchange.export_activations import export_activations
     from axes.ingest.models.registry import known_as
-    from axes.warehouse.connection import connect
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show_record
 
-    connection = connect(root, memory_limit=memory_limit)
+    warehouse = Warehouse.open(root, memory_limit=memory_limit)
     name = known_as(model)
     target = output or Path(f"{name.replace('/', '-')}-{prompts}.{to}")
     written = export_activations(
-        connection,
-        find_space(connection, name, **space),
+        warehouse,
+        find_space(warehouse, name, **space),
         prompts,
         to,
         target,

@@ -166,7 +166,7 @@ def intervene(
       --prompts demo_safety --limit 48 --benign demo_alignment
     """
     from axes.analysis.steering.controls import register_directions
-    from axes.analysis.steering.effects import Experiment, judge
+    from axes.analysis.steering.effects import Experiment, evaluate_experiment
     from axes.ingest.forward.templates import Template
     from axes.ingest.generation.interventions import ingest_interventions
     from axes.ingest.generation.sweeps import Change
@@ -174,14 +174,14 @@ def intervene(
     from axes.ingest.labels.refusals import label_refusals
     from axes.ingest.models.registry import known_as
     from axes.ingest.prompts import import_ready_sets
-    from axes.warehouse.connection import connect, query
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show
 
     spec = model_spec(model, options)
     options["system"] = read_system(system_file)
     import_ready_sets(root, [prompt_set, benign_set])
     model_id, roles = register_directions(
-        root,
+        Warehouse.open(root),
         known_as(model),
         axes,
         pull_backs=pull_backs,
@@ -222,7 +222,8 @@ def intervene(
         seed=seed,
         **vars(change),
     )
-    experiment_id = judge(root, experiment)
+    warehouse = Warehouse.open(root)
+    experiment_id = evaluate_experiment(warehouse, experiment)
     statement = PRINTED.format(experiment_id=experiment_id, highest=max(strengths))
-    show(query(connect(root), statement), output_format)
+    show(warehouse.query(statement), output_format)
     click.echo(f"experiment {experiment_id}", err=True)

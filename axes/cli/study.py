@@ -279,7 +279,7 @@ def diff(first: str, second: str, root: Path, output_format: str) -> None:
         click.echo(
             "" if changed else "same definition; the rows or the version of the code differ\n"
         )
-    show_rows(metric_differences(warehouse.connection, *study_ids), output_format)
+    show_rows(metric_differences(warehouse, *study_ids), output_format)
 
 
 def _open_studies(root: Path, name: str | None) -> tuple[Warehouse, list[str]]:

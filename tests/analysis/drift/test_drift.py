@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 from axes.analysis.drift.drift import DriftDefinition, run_drift, verdict
+from axes.analysis.drift.token_projections import project_completions
 from axes.analysis.drift.trajectories import (
     Selection,
-    project_completions,
     read_trajectories,
     traced_models,
     write_cross_completions,
