@@ -103,7 +103,7 @@ def own_axes(
         return [found["axis_id"]]
     stored, layer = _map_into(root, connection, space, found)
     here = space.at(layer)
-    jacobian = stored.fit.alignment.carry(np.eye(space.d_model))
+    jacobian = stored.fit.alignment.map(np.eye(space.d_model))
     fitted_on = load_matrix(connection, here, found["prompt_set"], allow_missing=True)
     pulled_back = [
         _pulled_back(found, jacobian, method, here, fitted_on, stored.alignment_id)

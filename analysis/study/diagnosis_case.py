@@ -87,7 +87,7 @@ def look(case: Case) -> View:
     positive, negative = scores[case.labels], scores[~case.labels]
 
     def mapped_cosine(direction: Float[np.ndarray, " d_model"]) -> float:
-        return cosine(case.alignment.carry(direction), case.axis)
+        return cosine(case.alignment.map(direction), case.axis)
 
     return View(
         scores=scores,

@@ -130,7 +130,7 @@ def massive_dimensions(case: Case, view: View) -> Finding:
     low, high = centre - _CLIPPED_AT * spread, centre + _CLIPPED_AT * spread
     gap = mean(case.x, case.labels) - mean(case.x, ~case.labels)
     clipped = _apply(case.fitted_x, lambda block: block.clip(low, high))
-    carried = case.alignment.carry(difference_in_means(clipped, case.fitted_labels).vector)
+    carried = case.alignment.map(difference_in_means(clipped, case.fitted_labels).vector)
     figures = {
         "norm_share": _top_share(square),
         "variance_share": _top_share(spread**2),
@@ -291,7 +291,7 @@ def ridge_lambda(case: Case, view: View) -> Finding:
         if abs(np.log10(value / chosen)) <= _DECADES + 1e-9:
             solved = fitter.solve(value)
             areas.append(auroc(solved.project(case.x, case.axis), case.labels))
-            cosines.append(cosine(solved.carry(case.direction), case.axis))
+            cosines.append(cosine(solved.map(case.direction), case.axis))
     areas, cosines = areas or [view.area.estimate], cosines or [view.cosine]
     figures = {
         "auroc_lowest": min(areas),

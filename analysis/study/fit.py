@@ -348,7 +348,7 @@ def _aligned_axis(
         "aligned",
         definition.direction,
         target,
-        lambda: unit(alignment.fit.alignment.carry(native.vector)),
+        lambda: unit(alignment.fit.alignment.map(native.vector)),
         member.labelled[definition.prompts],
         definition.prompts,
         label=member.name,
