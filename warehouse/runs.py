@@ -9,7 +9,7 @@ import contextlib
 import json
 import platform
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ class Run:
 
     root: Path
     command: str
-    parameters: dict[str, Any]
+    parameters: Mapping[str, Any]
     device: str | None = None
     seed: int | None = None
     rows: int = 0
@@ -67,10 +67,10 @@ class Run:
             "finished_at": finished_at,
         }
         write_rows(self.root, "runs", rows_table("runs", [row]), name=self.run_id)
-        told = ("run_id", "command", "status", "rows", "tokens", "tokens_per_second", "message")
+        columns = ("run_id", "command", "status", "rows", "tokens", "tokens_per_second", "message")
         is_failed = status == "failed"
         progress.record(
-            "run", level="error" if is_failed else "info", **{name: row[name] for name in told}
+            "run", level="error" if is_failed else "info", **{name: row[name] for name in columns}
         )
 
 
@@ -78,7 +78,7 @@ class Run:
 def record_run(
     root: Path,
     command: str,
-    parameters: dict[str, Any],
+    parameters: Mapping[str, Any],
     *,
     device: str | None = None,
     seed: int | None = None,

@@ -38,8 +38,8 @@ _STATEMENTS = {
     """,
     "studies": """
         select
-            study_id, any_value(parameters ->> '$.label') as label,
-            any_value(parameters ->> '$.prompts') as prompts,
+            study_id, any_value(evaluations.parameters ->> '$.label') as label,
+            any_value(evaluations.parameters ->> '$.prompts') as prompts,
             string_agg(distinct model, ', ' order by model) as models,
             max(runs.started_at) as started_at
         from evaluations inner join runs using (run_id)
@@ -261,9 +261,7 @@ def prompts() -> None:
     multiple=True,
     help="Label of the positive class; repeatable. Default: positive, 1, unsafe, ...",
 )
-@click.option(
-    "--labeler", default="dataset", show_default=True, help="Name of the source of the labels."
-)
+@click.option("--labeler", default="dataset", help="Name of the source of the labels.")
 @click.option("--license", help="Licence of the text, if the source has no column for it.")
 @click.option("--split", help="Split of a hub data set. Default: train.")
 @limit_option

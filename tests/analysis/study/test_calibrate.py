@@ -20,6 +20,7 @@ from axes.cli.main import cli
 from axes.warehouse.axes import find_axis
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxisError, CalibrationError, CoverageError
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.repair import restore_commands
 from tests.worlds import make_world
@@ -144,7 +145,7 @@ def test_a_transfer_is_stored_and_told_by_its_views(root):
 def test_what_is_not_there_is_named(root):
     connection = connect(root)
     with pytest.raises(AxisError, match="no axis nothing"):
-        find_axis(connection, "nothing")
+        find_axis(Warehouse(root, connection), "nothing")
     with pytest.raises(CoverageError, match="0 of the 100 prompts of benign are labelled"):
         read_scores(connection, universal(root), "id-alpha", "benign")
 
