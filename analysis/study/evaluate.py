@@ -167,9 +167,9 @@ def _null_rows(
         null = random_directions(matrix.x, labels, seed=seed)
         metrics = {"random_direction": {"auroc": null_interval(null)}}
         if fit.method == "ridge" and ridge_lambda is not None:
-            mine, theirs = paired(member.benign, study.reference.member.benign)
+            benign, targets = paired(member.benign, study.reference.member.benign)
             null = shuffled_alignments(
-                mine.x, theirs.x, universal.vector, ridge_lambda, matrix.x, labels, seed=seed
+                benign.x, targets.x, universal.vector, ridge_lambda, matrix.x, labels, seed=seed
             )
             metrics["shuffled_alignment"] = {"auroc": null_interval(null)}
         if fit.method != "identity" and member.space.d_model == len(universal.vector):

@@ -1,4 +1,4 @@
-"""How firm a study's axes are: nulls, resamples, and prompts that no direction was fitted on.
+"""Stability of a study's axes: nulls, resamples, and prompts that no direction was fitted on.
 
 Of the shared axis: what each model contributes, its nulls, its angle under resampling. Of a model's
 direction: shuffled labels, the choice of its layer, and erasure. Of both: out-of-fold scores. A
