@@ -317,22 +317,11 @@ def cross_products(
 
 
 class RidgeFitter(MomentFitter):
-    """Accumulates pairs `(x, y)`; `solve` gives the map for a lambda."""
-
-    _path: RidgePath | None = None
-
-    def update(
-        self, x: Float[np.ndarray, "row d_model"], y: Float[np.ndarray, "row d_reference"]
-    ) -> Self:
-        """Add rows, in float64."""
-        self._path = None
-        return super().update(x, y)
+    """Accumulates pairs `(x, y)`; `path` gives the maps for every lambda."""
 
     def path(self) -> RidgePath:
-        """The maps of the rows so far; the eigendecomposition is done once and kept."""
-        if self._path is None:
-            self._path = RidgePath.of_moments(self.moments())
-        return self._path
+        """The maps of the rows so far, from one eigendecomposition."""
+        return RidgePath.of_moments(self.moments())
 
     def solve(self, ridge_lambda: float) -> Alignment:
         """The minimiser for one lambda."""

@@ -285,11 +285,11 @@ def ridge_lambda(case: Case, view: View) -> Finding:
     chosen = case.alignment.ridge_lambda
     if chosen is None:
         return Finding("ridge_lambda", False, "the map has no lambda")
-    fitter = _fitter(case, np.ones(len(case.benign_x), dtype=bool))
+    path = _fitter(case, np.ones(len(case.benign_x), dtype=bool)).path()
     areas, cosines = [], []
     for value in LAMBDA_GRID:
         if abs(np.log10(value / chosen)) <= _DECADES + 1e-9:
-            solved = fitter.solve(value)
+            solved = path.solve(value)
             areas.append(auroc(solved.project(case.x, case.axis), case.labels))
             cosines.append(cosine(solved.map(case.direction), case.axis))
     areas, cosines = areas or [view.area.estimate], cosines or [view.cosine]
