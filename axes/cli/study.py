@@ -66,8 +66,7 @@ def _study_option(name: str) -> Callable[[Command], Command]:
         type=checked,
         is_flag=plain is bool,
         multiple=get_origin(kind) is tuple,
-        default=default,
-        show_default=default is not None and default is not False and default != (),
+        default=None if default == () else default,
         help=option.help,
     )
 
