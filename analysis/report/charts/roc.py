@@ -6,27 +6,58 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from axes.analysis.report.charts.panels import (
-    colours,
-    dashes,
-    faded,
-    in_order,
-    number,
-    panels,
-    picked,
-    word,
-)
+from axes.analysis.report.charts.panels import Series, in_order, numbers, panels, words
 from axes.analysis.report.charts.theme import NOTE, REFERENCE
 from axes.analysis.report.section import Row, Section
 
 SCORERS = ("native", "universal")
 
-STATEMENT = """
+
+def chart(rows: Sequence[Row]) -> alt.FacetChart:
+    """A panel for each model and prompt set, with the AUROC and its interval in words."""
+    scorers = Series("scorer", in_order(rows, "scorer", SCORERS))
+    chance = (
+        alt.Chart(alt.Data(values=[{"at": 0}, {"at": 1}]))
+        .mark_line(style=REFERENCE)
+        .encode(x="at:Q", y="at:Q")
+    )
+    share = {"scale": alt.Scale(domain=[0, 1]), "axis": alt.Axis(tickCount=5)}
+    curves = scorers.lines(
+        x=alt.X("false_positive_rate:Q", title="false positives", **share),
+        y=alt.Y("true_positive_rate:Q", title="true positives", **share),
+        order="false_positive_rate:Q",
+        tooltip=[
+            *words("model", "scorer"),
+            *numbers("false_positive_rate", "true_positive_rate"),
+        ],
+    )
+    notes = (
+        alt.Chart()
+        .transform_filter("datum.auroc !== null")
+        .transform_calculate(
+            note="datum.scorer + ' ' + format(datum.auroc, '.3f') + ' ('"
+            " + format(datum.lower, '.3f') + ' to ' + format(datum.upper, '.3f') + ')'",
+            place=f"0.06 + 0.09 * (1 - indexof({scorers.values!r}, datum.scorer))",
+        )
+        .mark_text(style=NOTE, align="right", baseline="middle")
+        .encode(x=alt.datum(1), y="place:Q", text="note:N", opacity=scorers.opacity())
+    )
+    return panels(chance, curves, notes, height=230)
+
+
+SECTION = Section(
+    name="roc",
+    title="ROC curves",
+    explanation="Share of the positive class caught (upwards) against the share of the negative class "
+    "caught with it, at every threshold. `native`: the model's own direction. `universal`: the "
+    "shared axis, after the model's alignment. The AUROC with its DeLong interval of 95 % stands "
+    "in each panel. On the prompts that directions were fitted on the curves flatter.",
+    sql="""
 with judged as (
     select axis_id, model_id, prompt_set, scorer, estimate, lower, upper
     from evaluations
     where
-        study_id = '{study_id}' and metric = 'auroc' and fitted_on is null
+        study_id = $study_id and metric = 'auroc' and fitted_on is null
         and scorer in ('native', 'universal')
 )
 
@@ -52,63 +83,6 @@ qualify row_number() over (
     order by v_roc.threshold desc nulls first
 ) = 1
 order by v_roc.prompt_set, v_roc.model, judged.scorer, v_roc.threshold desc nulls first
-"""
-
-
-def chart(rows: Sequence[Row]) -> alt.FacetChart:
-    """A panel for each model and prompt set, with the AUROC and its interval in words."""
-    scorers = in_order(rows, "scorer", SCORERS)
-    pick = picked("scorer")
-    chance = (
-        alt.Chart(alt.Data(values=[{"at": 0}, {"at": 1}]))
-        .mark_line(style=REFERENCE)
-        .encode(x="at:Q", y="at:Q")
-    )
-    curves = (
-        alt.Chart()
-        .mark_line()
-        .encode(
-            x=alt.X("false_positive_rate:Q", title="false positives")
-            .scale(domain=[0, 1])
-            .axis(tickCount=5),
-            y=alt.Y("true_positive_rate:Q", title="true positives")
-            .scale(domain=[0, 1])
-            .axis(tickCount=5),
-            order="false_positive_rate:Q",
-            color=alt.Color("scorer:N", title=None, scale=colours(scorers)),
-            strokeDash=alt.StrokeDash("scorer:N", title=None, scale=dashes(scorers)),
-            opacity=faded(pick),
-            tooltip=[
-                word("model"),
-                word("scorer"),
-                number("false_positive_rate"),
-                number("true_positive_rate"),
-            ],
-        )
-        .add_params(pick)
-    )
-    notes = (
-        alt.Chart()
-        .transform_filter("datum.auroc !== null")
-        .transform_calculate(
-            note="datum.scorer + ' ' + format(datum.auroc, '.3f') + ' ('"
-            " + format(datum.lower, '.3f') + ' to ' + format(datum.upper, '.3f') + ')'",
-            place=f"0.06 + 0.09 * (1 - indexof({scorers!r}, datum.scorer))",
-        )
-        .mark_text(style=NOTE, align="right", baseline="middle")
-        .encode(x=alt.datum(1), y="place:Q", text="note:N", opacity=faded(pick))
-    )
-    return panels(chance, curves, notes, by="datum.model + ' on ' + datum.prompt_set", height=230)
-
-
-SECTION = Section(
-    name="roc",
-    title="ROC curves",
-    reading="Share of the positive class caught (upwards) against the share of the negative class "
-    "caught with it, at every threshold. `native`: the model's own direction. `universal`: the "
-    "shared axis, after the model's alignment. The AUROC with its DeLong interval of 95 % stands "
-    "in each panel. On the prompts that directions were fitted on the curves flatter.",
-    statement=STATEMENT,
-    missing="No projections of this study are stored: run its `axes study` again.",
+""",
     draw=chart,
 )
