@@ -60,7 +60,7 @@ _NAME_LENGTH = 42
 
 @dataclass(frozen=True)
 class _Cell:
-    """One cell of a table: `value` is what it is sorted by, where that is not its text."""
+    """One cell of a table: `value` is the sort key, where that is not the text."""
 
     text: str
     kind: str
@@ -99,12 +99,12 @@ def page(connection: Connection, study_id: str, *, warnings: Sequence[str]) -> s
 def drawing_library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script that sets `vegaEmbed`."""
     bundle = vl_convert.javascript_bundle(_SET_GLOBALLY, vega_lite_version())
-    # Its names stay its own; a closing tag within a string would end the script element.
+    # The names stay local; a closing tag within a string would end the script element.
     return "(() => {" + bundle.replace("</script", "<\\/script") + "})();"
 
 
 def vega_lite_version() -> str:
-    """The version that Altair writes, as vl-convert names it."""
+    """The version of Vega-Lite that Altair writes, in the form that vl-convert takes."""
     return alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
 
 
@@ -164,11 +164,11 @@ def _alternative(content: SectionContent) -> str:
 
 def _summary(definition: Mapping[str, Any]) -> str:
     """The study in one sentence."""
-    judged = ", ".join(dict.fromkeys((definition["prompts"], *definition["evaluate"])))
+    evaluated = ", ".join(dict.fromkeys((definition["prompts"], *definition["evaluate"])))
     return (
         f"{len(definition['models'])} models; directions by {definition['direction']} of "
         f"{definition['prompts']}, aligned ({definition['alignment']}) to "
-        f"{definition['reference']} on {definition['align']}, judged on {judged}."
+        f"{definition['reference']} on {definition['align']}, evaluated on {evaluated}."
     )
 
 
@@ -211,7 +211,7 @@ def _finite(value: Any) -> Any:
 
 PARTS: dict[str, tuple[Section, ...]] = {
     "Results": (tables.STUDY, areas.SECTION, tables.CLAIMS, tables.WARNINGS),
-    "How well the classes are told": (
+    "Class separation": (
         roc.SECTION,
         densities.SECTION,
         layer_areas.SECTION,
@@ -219,7 +219,7 @@ PARTS: dict[str, tuple[Section, ...]] = {
         tables.BESIDE,
         tables.ERASURE,
     ),
-    "How far the models share it": (
+    "Agreement between models": (
         cosines.SECTION,
         tables.ALIGNMENTS,
         singular_values.SECTION,
@@ -227,8 +227,8 @@ PARTS: dict[str, tuple[Section, ...]] = {
         sensitivity.SECTION,
         thresholds.SECTION,
     ),
-    "While the models speak": (trajectories.SECTION, drift.SECTION),
-    "Where the numbers come from": (
+    "Generation": (trajectories.SECTION, drift.SECTION),
+    "Provenance": (
         tables.DEFINITION,
         tables.MODELS,
         tables.PROMPT_SETS,

@@ -83,13 +83,13 @@ def sensitivity_warnings(connection: Connection, study_id: str) -> list[str]:
     )
     if not ranges:
         return [
-            "how far these figures move with the reference, lambda, depth, alignment rows and "
+            "the sensitivity of these metrics to the reference, lambda, depth, alignment rows and "
             f"prompts is not measured: run `axes study sensitivity {study_id[:8]}`"
         ]
     fragile = [row for row in ranges if row["is_fragile"]]
     by_metric = groupby(fragile, lambda row: (row["model"], row["prompt_set"], row["own"]))
     return [
-        f"{model} on {prompt_set}: the universal AUROC, {own:.3f}, moves with "
+        f"{model} on {prompt_set}: the universal AUROC, {own:.3f}, depends on "
         + "; ".join(map(_range, changes))
         for (model, prompt_set, own), changes in by_metric
     ]

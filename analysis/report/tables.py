@@ -7,11 +7,11 @@ from axes.analysis.report.section import Section
 STUDY = Section(
     name="study",
     title="AUROC",
-    explanation="Probability that a prompt of the positive class projects above one of the negative. "
-    "`native`: the model's own direction. `universal`: the shared axis, after the model's "
-    "alignment. `leave_one_out`: the axis made without this model. Intervals are DeLong's, "
-    "95 %. In sample, the prompts are those that the directions were fitted on: hold `native` "
-    "there against `native_cv` (out of fold), and that against `cv_null_95` (its 95th "
+    explanation="Probability that a prompt of the positive class has a higher projection than one "
+    "of the negative class. `native`: the model's direction. `universal`: the shared axis, after "
+    "the model's alignment. `leave_one_out`: the axis made without this model. Intervals are "
+    "DeLong's, 95 %. Where `in_sample` is true, the directions were fitted on these prompts: "
+    "compare `native` with `native_cv` (out of fold), and `native_cv` with `cv_null_95` (its 95th "
     "percentile under shuffled labels). `bag_of_words` needs no model.",
     sql="""
 select
@@ -31,14 +31,14 @@ order by prompt_set, model
 
 BESIDE = Section(
     name="beside",
-    title="Beside the AUROCs",
+    title="Out-of-fold AUROCs and nulls",
     explanation="`universal_cv`, `leave_one_out_cv`: the shared axes out of fold. "
-    "`native_minus_universal`: on the same rows, out of fold where the prompts are those "
-    "fitted on; its interval and `holm_p`, corrected over the study, are DeLong's. "
-    "`random_95`, `shuffled_alignment_95`: 95th percentile of the AUROC of random directions "
-    "and of the axis through alignments of shuffled rows. `universal_tpr_1`, `_5`: share "
-    "caught at 1 % and 5 % false positives. `universal_ece`: calibration error of Platt "
-    "probabilities fitted on other folds.",
+    "`native_minus_universal`: difference on the same rows, out of fold where the directions were "
+    "fitted on these prompts; its interval and `holm_p`, corrected over the study, are DeLong's. "
+    "`random_95`, `shuffled_alignment_95`: 95th percentile of the AUROC of random directions, and "
+    "of the axis through alignments of shuffled rows. `universal_tpr_1`, `_5`: true positive rate "
+    "at 1 % and 5 % false positives. `universal_ece`: calibration error of Platt probabilities "
+    "fitted on other folds.",
     sql="""
 with figures as (
     from evaluations
@@ -77,42 +77,39 @@ order by prompt_set, model
 WARNINGS = Section(
     name="warnings",
     title="Warnings",
-    explanation="What speaks against reading a figure as evidence: `figure` is held against `beside`. "
-    "Where words or lengths alone do as well as an axis, the axis may see no more than they "
-    "do, above all where the source of a prompt determines its label.",
+    explanation="Reasons not to read a metric as evidence: `figure` is compared with `beside`. "
+    "Where words or length alone reach the AUROC of an axis, the axis may detect no more than "
+    "they do, most of all where the source of a prompt determines its label.",
     sql="""
 select warning, model, prompt_set, scorer, figure, beside, text
 from v_study_warnings
 where study_id = $study_id
 order by warning, prompt_set, model, scorer
 """,
-    missing="Nothing in the study's figures speaks against them: no rule of `v_study_warnings` "
-    "found any.",
+    missing="No rule of `v_study_warnings` applies to the metrics of this study.",
 )
 
 DIAGNOSES = Section(
     name="diagnoses",
     title="Diagnoses",
-    explanation="Cosine beside AUROC, and why they differ: from `axes diagnose`, empty before it was "
-    "run.",
+    explanation="Why the cosine and the AUROC differ, by `axes diagnose`; empty until it is run.",
     sql="""
 select model, prompt_set, cosine, auroc, native_auroc, normal_auroc, diagnosis
 from v_diagnoses
 where study_id = $study_id
 order by model, prompt_set
 """,
-    missing="Not looked for: run `axes diagnose {study_id}`.",
+    missing="No diagnosis is stored: run `axes diagnose {study_id}`.",
 )
 
 SENSITIVITY = Section(
     name="sensitivity_table",
-    title="How far the figures move",
-    explanation="Each choice that was made before any result, varied with all else as it is: "
-    "`reference` every model in turn, `ridge_lambda` a factor of 0.001 to 1,000 on each model's "
-    "own, `layer_fraction` the depth, `align_rows` the alignment rows, `prompts` directions of "
-    "twenty random halves of the pairs, judged on the other half. A figure that moves by more "
-    "than its interval is wide is a statement about the choice. Empty where it was not "
-    "measured: `axes study sensitivity`.",
+    title="Sensitivity analysis",
+    explanation="One setting is changed and all others stay as in the study: `reference` every "
+    "model in turn, `ridge_lambda` 0.001 to 1,000 times each model's lambda, `layer_fraction` the "
+    "depth, `align_rows` the number of alignment rows, `prompts` directions of twenty random "
+    "halves of the pairs, evaluated on the other half. A metric whose range is wider than its "
+    "interval depends on the setting. Empty until `axes study sensitivity` is run.",
     sql="""
 select
     model, prompt_set, figure, setting, own, least, greatest, spread, value_at_least,
@@ -122,15 +119,15 @@ from v_sensitivity
 where study_id = $study_id
 order by prompt_set, figure = 'universal' desc, figure, model, spread desc
 """,
-    missing="Not measured: run `axes study sensitivity {study_id}`.",
+    missing="The sensitivity is not measured: run `axes study sensitivity {study_id}`.",
 )
 
 ALIGNMENTS = Section(
     name="alignments",
     title="Alignment and cosines",
-    explanation="`alignment_r2`: share of the reference's variance that the map predicts on held-out "
-    "alignment prompts, `shuffled_r2_95`: 95th percentile of the same with the pairs shuffled. "
-    "Cosines stay high over many lambdas while AUROC moves: read both.",
+    explanation="`alignment_r2`: share of the reference's variance that the map predicts on "
+    "held-out alignment prompts. `shuffled_r2_95`: 95th percentile of the same with shuffled "
+    "pairs. Cosines stay high over many lambdas while the AUROC changes: read both.",
     sql="""
 select
     model, layer,
@@ -150,8 +147,8 @@ order by model
 
 PUBLISHED = Section(
     name="published",
-    title="Beside published figures",
-    explanation="What others report for these models, beside the same figure here. Empty where the "
+    title="Comparison with published values",
+    explanation="Values that others report for these models, next to the study's. Empty where the "
     "study names none.",
     sql="""
 select model, figure, published, ours, lower, upper, difference
@@ -159,16 +156,16 @@ from v_published
 where study_id = $study_id
 order by model, figure
 """,
-    missing="The study names no published figures: give them in a study file, and run `axes study "
+    missing="The study names no published values: add them to a study file, and run `axes study "
     "FILE`.",
 )
 
 SINGULAR_VALUES = Section(
     name="singular_value_table",
     title="Singular values of the stacked directions",
-    explanation="With k models all alike the first is sqrt(k) and the rest are 0. `random_95`, "
-    "`shuffled_95`: 95th percentiles for random directions, and for directions of one shuffled "
-    "labelling of the prompts, carried over by the same maps.",
+    explanation="If all k models are alike, the first is sqrt(k) and the others are 0. "
+    "`random_95`, `shuffled_95`: 95th percentiles for random directions, and for directions of "
+    "one shuffled labelling of the prompts, mapped by the same alignments.",
     sql="""
 select
     component,
@@ -185,9 +182,9 @@ order by component
 ERASURE = Section(
     name="erasure",
     title="Erasure",
-    explanation="AUROC of a linear probe on prompts it has not seen: on activations as they are, "
-    "without the one direction, and after LEACE. `fresh`: the eraser and the direction were "
-    "fitted on other prompts than the probe, else on the same, where LEACE leaves nothing by "
+    explanation="AUROC of a linear probe on held-out prompts: on the stored activations, without "
+    "the one direction, and after LEACE. `fresh`: eraser and direction were fitted on other "
+    "prompts than the probe; otherwise on the same prompts, where LEACE leaves nothing by "
     "construction.",
     sql="""
 select
@@ -210,8 +207,8 @@ order by model
 LAYER_PROFILE = Section(
     name="layer_table",
     title="Layer profile",
-    explanation="AUROC of the native direction at every sixth layer and at the best one; the best is "
-    "picked on the prompts shown, so it is an upper end and not a result.",
+    explanation="AUROC of the native direction at every sixth layer and at the best one. The best "
+    "layer is selected on the prompts shown: read it as an upper bound, not as a result.",
     sql="""
 select model, prompt_set, layer, auroc
 from v_auroc
@@ -227,9 +224,9 @@ order by model, layer
 CLAIMS = Section(
     name="claims",
     title="Claims and verdicts",
-    explanation="What the rows at hand say of the claims of the source study, by rules fixed "
-    "beforehand. The model (or pair) is the one that decides; its interval has to clear "
-    "`null_value`. `to_decide` says what would decide what is undecided.",
+    explanation="Verdicts on the claims of the source study, by rules that were fixed before any "
+    "result. The model (or pair) is the one that decides; its interval must lie beyond "
+    "`null_value`. `to_decide` states what would decide an undecided claim.",
     sql="""
 select text as claim, prompt_set, verdict, model, estimate, lower, upper, null_value, to_decide
 from v_claims
@@ -241,7 +238,8 @@ order by position, prompt_set
 DEFINITION = Section(
     name="definition",
     title="Definition",
-    explanation="What was chosen before any result; with the rows, it determines every number.",
+    explanation="The settings, chosen before any result; with the stored rows they determine "
+    "every number.",
     sql="""
 with defined as (
     select any_value(parameters) as parameters
@@ -263,7 +261,7 @@ order by setting
 MODELS = Section(
     name="models",
     title="Models",
-    explanation="Which weights, tokenizer and template, exactly: the hashes are SHA-256.",
+    explanation="The exact weights, tokenizers and templates: the hashes are SHA-256.",
     sql="""
 select
     model, source, revision, dtype, layer_count, d_model, parameter_count, license,
@@ -278,7 +276,7 @@ order by model
 PROMPT_SETS = Section(
     name="prompt_sets",
     title="Prompt sets",
-    explanation="The classes as their labels name them.",
+    explanation="The classes by the names of their labels.",
     sql="""
 select
     prompt_set,
@@ -302,9 +300,9 @@ order by prompt_set
 
 COVERAGE = Section(
     name="coverage",
-    title="Activations behind the figures",
-    explanation="Of how many prompts of each set the activations are stored, at the study's layer. Of "
-    "`{align}` no more than `align_rows` are asked for.",
+    title="Coverage of activations",
+    explanation="Prompts of each set whose activations are stored at the study's layer. The study "
+    "uses at most `align_rows` prompts of `{align}`.",
     sql="""
 with spaces as (
     select distinct evaluations.model_id, axes.layer, axes.site, axes.pooling, axes.template
@@ -328,7 +326,8 @@ order by model, prompt_set
 AXES = Section(
     name="axes",
     title="Axes",
-    explanation="`row_set_hash`: of the prompts and labels that an axis was fitted on, in order.",
+    explanation="`row_set_hash`: hash of the prompts and labels that an axis was fitted on, in "
+    "order.",
     sql="""
 select
     name, kind, axis_id, space_model, layer, prompt_set, positive_count, negative_count,
@@ -342,7 +341,7 @@ order by kind, name, axis_id
 RUNS = Section(
     name="runs",
     title="Jobs",
-    explanation="What was run on this warehouse, the last hundred jobs, newest first.",
+    explanation="The last hundred jobs on this warehouse, newest first.",
     sql="""
 select
     command, model, status, device, rows, tokens, seconds, tokens_per_second, code_version,
@@ -357,7 +356,7 @@ limit 100
 LIBRARIES = Section(
     name="libraries",
     title="Versions",
-    explanation="Of this package and of the libraries that computed the study.",
+    explanation="Versions of this package and of the libraries that computed the study.",
     sql="""
 with written as (
     select code_version, library_versions
@@ -377,7 +376,7 @@ select 'safety-axes', code_version
 from written
 order by library
 """,
-    missing="The study's job is not recorded.",
+    missing="The job of the study is not recorded.",
 )
 
 # One scorer for all: words that explain one axis explain the others too.

@@ -1,4 +1,4 @@
-"""Every AUROC of a study with its interval, beside what reaches how much without knowing."""
+"""Every AUROC of a study with its interval, next to baselines and nulls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import altair as alt
 from axes.analysis.report.charts.panels import Series, in_order, numbers, panels, reference, words
 from axes.analysis.report.section import Row, Section
 
-FAMILIES = ("axis", "axis, out of fold", "no model", "knows nothing")
+FAMILIES = ("axis", "axis, out of fold", "no model", "null")
 
 _SCORERS = (
     "native",
@@ -51,14 +51,15 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
 
 SECTION = Section(
     name="areas",
-    title="AUROC beside baselines",
-    explanation="An axis tells something where its interval is right of what knows nothing: `shuffled "
-    "labels` (directions fitted on shuffled labels, in sample; `cross validated`: out of fold), "
-    "`random direction`, `shuffled alignment`, of which the mean and the 5th to 95th percentile "
-    "are shown. `bag of words` and `prompt length` need no model: where they reach as much, an "
-    "axis may see no more than words. `native` is in sample on the prompts it was fitted on.",
+    title="AUROC and baselines",
+    explanation="An axis is informative where its interval lies to the right of the uninformative "
+    "nulls: `shuffled labels` (directions fitted to shuffled labels, in sample; `cross "
+    "validated`: out of fold), `random direction` and `shuffled alignment`, each with its mean "
+    "and its 5th to 95th percentile. `bag of words` and `prompt length` need no model: where they "
+    "reach the same AUROC, the axis may detect no more than words. `native` is an in-sample score "
+    "on the prompts it was fitted on.",
     sql="""
-with judged as (
+with evaluated as (
     from evaluations
     where
         study_id = $study_id and metric = 'auroc' and fitted_on is null
@@ -67,32 +68,32 @@ with judged as (
 
 models as (
     select model, prompt_set
-    from judged
+    from evaluated
     where scorer = 'universal'
 )
 
 select
     models.model,
     models.prompt_set,
-    replace(judged.scorer, '_', ' ') as scorer,
+    replace(evaluated.scorer, '_', ' ') as scorer,
     case
-        when judged.model is null then 'no model'
+        when evaluated.model is null then 'no model'
         when
-            starts_with(judged.scorer, 'shuffled_')
-            or judged.scorer in ('random_direction', 'universal_unaligned')
-            then 'knows nothing'
-        when ends_with(judged.scorer, '_cross_validated') then 'axis, out of fold'
+            starts_with(evaluated.scorer, 'shuffled_')
+            or evaluated.scorer in ('random_direction', 'universal_unaligned')
+            then 'null'
+        when ends_with(evaluated.scorer, '_cross_validated') then 'axis, out of fold'
         else 'axis'
     end as family,
-    judged.estimate,
-    judged.lower,
-    judged.upper,
-    judged.is_in_sample
+    evaluated.estimate,
+    evaluated.lower,
+    evaluated.upper,
+    evaluated.is_in_sample
 from models
-inner join judged
-    on models.prompt_set = judged.prompt_set
-    and (models.model = judged.model or judged.model is null)
-order by models.prompt_set, models.model, judged.scorer
+inner join evaluated
+    on models.prompt_set = evaluated.prompt_set
+    and (models.model = evaluated.model or evaluated.model is null)
+order by models.prompt_set, models.model, evaluated.scorer
 """,
     draw=chart,
 )

@@ -27,9 +27,10 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
 SECTION = Section(
     name="cosines",
     title="Cosines",
-    explanation="Of each model's direction, carried into the reference's space, with the others and "
-    "with the universal axis, which was made of them. A cosine is no evidence: it stays high while "
-    "the AUROC is low. Read it beside the table of alignments below.",
+    explanation="Cosines of each model's direction, mapped into the reference's space, with the "
+    "other directions and with the universal axis, which is made from them. Directions can agree "
+    "closely (cosine 0.9) and still separate the classes poorly (AUROC 0.6), so do not read the "
+    "cosine as evidence of a shared axis. The next table has the quality of each alignment.",
     sql="""
 with members as (
     select
@@ -56,5 +57,6 @@ inner join members on cosines.axis_id = members.axis_id
 inner join members as others on cosines.other_axis_id = others.axis_id
 order by members.is_shared desc, members.member, others.is_shared desc, others.member
 """,
+    missing="No aligned directions of this study are stored: run its `axes study` again.",
     draw=chart,
 )

@@ -1,4 +1,4 @@
-"""Where the projections of each class lie, model by model."""
+"""The distribution of the projections of each class, model by model."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
 SECTION = Section(
     name="densities",
     title="Projections by class",
-    explanation="How the projections of either class are spread, smoothed with a Gaussian kernel. Each "
-    "panel has its own scale: models differ in the size of their activations, so compare within a "
-    "panel only. AUROC is high where the classes hardly overlap.",
+    explanation="Distribution of the projections of each class, smoothed with a Gaussian kernel. "
+    "Each panel has its own scale: the size of activations differs between models, so compare "
+    "within a panel only. The AUROC is high where the classes hardly overlap.",
     sql="""
-with judged as (
+with evaluated as (
     select distinct axis_id, model_id, prompt_set, scorer
     from evaluations
     where
@@ -46,20 +46,21 @@ with judged as (
 select
     densities.model,
     densities.prompt_set,
-    judged.scorer,
+    evaluated.scorer,
     densities.label,
     densities.row_count,
     densities.projection,
     densities.density,
     densities.is_positive
 from v_projection_densities as densities
-inner join judged
-    on densities.axis_id = judged.axis_id
-    and densities.model_id = judged.model_id
-    and densities.prompt_set = judged.prompt_set
+inner join evaluated
+    on densities.axis_id = evaluated.axis_id
+    and densities.model_id = evaluated.model_id
+    and densities.prompt_set = evaluated.prompt_set
 order by
-    judged.scorer, densities.prompt_set, densities.model, densities.is_positive,
+    evaluated.scorer, densities.prompt_set, densities.model, densities.is_positive,
     densities.projection
 """,
+    missing="No projections of this study are stored: run its `axes study` again.",
     draw=chart,
 )

@@ -1,4 +1,4 @@
-"""Does one class drift away from the other while models speak: the curves of `axes drift`."""
+"""Drift of the classes during generation: the curves of `axes drift`."""
 
 from __future__ import annotations
 
@@ -44,10 +44,11 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
 SECTION = Section(
     name="drift",
     title="Drift",
-    explanation="`mean difference`: mean projection of the positive class less that of the negative, "
-    "token by token. `running auroc`: how well the mean projection so far tells the classes. The "
-    "band is simultaneous: with 95 % confidence it holds the whole curve. Whether the difference "
-    'is drift is for the controls to say: see the claims above, and `axes sql "from v_drift"`.',
+    explanation="`mean difference`: mean projection of the positive class minus that of the "
+    "negative class, token by token. `running auroc`: AUROC of the mean projection up to each "
+    "token. The band is simultaneous: with 95 % confidence it contains the complete curve. The "
+    'controls decide whether a difference is drift: see the claims above and `axes sql "from '
+    'v_drift"`.',
     sql="""
 with latest as (
     select arg_max(analyses.drift_id, runs.started_at) as drift_id
@@ -72,6 +73,6 @@ order by
     curve, analyses.model, analyses.prompt_set, analyses.template, analyses.max_new_tokens,
     labeler, curves.step
 """,
-    missing="No drift was analysed on this axis: run `axes drift --axis {axis}`.",
+    missing="No drift analysis of this axis is stored: run `axes drift --axis {axis}`.",
     draw=chart,
 )

@@ -1,4 +1,4 @@
-"""Squares coloured by a value that is written in them."""
+"""Squares coloured by a value, with the value in them."""
 
 from __future__ import annotations
 

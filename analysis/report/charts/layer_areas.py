@@ -1,4 +1,4 @@
-"""AUROC of each model's own direction, layer by layer."""
+"""AUROC of each model's direction, layer by layer."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
 SECTION = Section(
     name="layer_areas",
     title="Layer profile: AUROC",
-    explanation="AUROC of the model's own direction at every layer; the large mark is the layer of the "
-    "study. `in sample` is on the prompts that the direction was fitted on and high in many "
-    "dimensions; `out of fold`, with its interval, is there after `axes evaluate MODEL --prompts "
-    "{prompts}`. The best layer of a curve was picked on the prompts shown: it is an upper end and "
-    "no result.",
+    explanation="AUROC of the model's direction at every layer; the large mark is the layer of "
+    "the study. `in sample` is measured on the prompts that the direction was fitted on, and is "
+    "high in many dimensions; `out of fold`, with its interval, is stored by `axes evaluate MODEL "
+    "--prompts {prompts}`. The best layer of a curve is selected on the prompts shown: read it as "
+    "an upper bound, not as a result.",
     sql="""
 with chosen as (
     select distinct evaluations.model_id, axes.*
@@ -58,7 +58,7 @@ with chosen as (
     where evaluations.study_id = $study_id and evaluations.scorer = 'native'
 ),
 
--- The directions that were fitted as the study's, at every layer.
+-- The directions at every layer that were fitted like those of the study.
 directions as (
     select axes.axis_id, axes.layer, axes.layer = chosen.layer as is_of_study
     from axes
@@ -70,7 +70,7 @@ directions as (
         and axes.pooling = chosen.pooling and axes.template = chosen.template
 ),
 
-judged as (
+evaluated as (
     select
         model, model_id, prompt_set, layer, is_of_study, auroc,
         null::double as lower, null::double as upper,
@@ -91,12 +91,12 @@ judged as (
 )
 
 select
-    judged.model, judged.prompt_set, judged.fold, judged.layer,
-    judged.layer / greatest(models.layer_count - 1, 1) as depth,
-    judged.auroc, judged.lower, judged.upper, judged.is_of_study
-from judged
-inner join models on judged.model_id = models.model_id
-order by judged.prompt_set, judged.model, judged.fold, judged.layer
+    evaluated.model, evaluated.prompt_set, evaluated.fold, evaluated.layer,
+    evaluated.layer / greatest(models.layer_count - 1, 1) as depth,
+    evaluated.auroc, evaluated.lower, evaluated.upper, evaluated.is_of_study
+from evaluated
+inner join models on evaluated.model_id = models.model_id
+order by evaluated.prompt_set, evaluated.model, evaluated.fold, evaluated.layer
 """,
     missing="No direction of another layer is stored: run `axes fit MODEL --prompts {prompts}`.",
     draw=chart,

@@ -1,4 +1,4 @@
-"""How long activations are, layer by layer."""
+"""Norms of activations, layer by layer."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
 SECTION = Section(
     name="layer_norms",
     title="Layer profile: norms",
-    explanation="Median length of the activations of `{prompts}` at every layer. A lambda means "
-    "another thing to a model whose activations are a hundred times as long. Hover for the "
-    "AUROC that the length alone reaches.",
+    explanation="Median norm of the activations of `{prompts}` at every layer. The same ridge "
+    "lambda regularises a model with small activations more, so do not compare lambdas between "
+    "models. The tooltip has the AUROC of the norm alone.",
     sql="""
 with chosen as (
     select distinct

@@ -1,4 +1,4 @@
-"""ROC curves of each model's own direction and of the shared axis."""
+"""ROC curves of each model's direction and of the shared axis."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
 SECTION = Section(
     name="roc",
     title="ROC curves",
-    explanation="Share of the positive class caught (upwards) against the share of the negative class "
-    "caught with it, at every threshold. `native`: the model's own direction. `universal`: the "
-    "shared axis, after the model's alignment. The AUROC with its DeLong interval of 95 % stands "
-    "in each panel. On the prompts that directions were fitted on the curves flatter.",
+    explanation="True positive rate (up) against false positive rate at every threshold. "
+    "`native`: the model's direction. `universal`: the shared axis, after the model's alignment. "
+    "Each panel states the AUROC with its 95 % DeLong interval. The curves are optimistic on the "
+    "prompts that the directions were fitted on.",
     sql="""
-with judged as (
+with evaluated as (
     select axis_id, model_id, prompt_set, scorer, estimate, lower, upper
     from evaluations
     where
@@ -64,25 +64,26 @@ with judged as (
 select
     v_roc.model,
     v_roc.prompt_set,
-    judged.scorer,
+    evaluated.scorer,
     round(v_roc.false_positive_rate, 4) as false_positive_rate,
     round(v_roc.true_positive_rate, 4) as true_positive_rate,
-    -- The figures of a curve stand at its first point.
-    if(v_roc.threshold is null, judged.estimate, null) as auroc,
-    if(v_roc.threshold is null, judged.lower, null) as lower,
-    if(v_roc.threshold is null, judged.upper, null) as upper
+    -- The first point of a curve carries its AUROC.
+    if(v_roc.threshold is null, evaluated.estimate, null) as auroc,
+    if(v_roc.threshold is null, evaluated.lower, null) as lower,
+    if(v_roc.threshold is null, evaluated.upper, null) as upper
 from v_roc
-inner join judged
-    on v_roc.axis_id = judged.axis_id
-    and v_roc.model_id = judged.model_id
-    and v_roc.prompt_set = judged.prompt_set
+inner join evaluated
+    on v_roc.axis_id = evaluated.axis_id
+    and v_roc.model_id = evaluated.model_id
+    and v_roc.prompt_set = evaluated.prompt_set
 -- At most 201 points of a curve, the first in each of equal lengths.
 qualify row_number() over (
     partition by v_roc.axis_id, v_roc.model_id, v_roc.prompt_set,
         floor(100 * (v_roc.false_positive_rate + v_roc.true_positive_rate))
     order by v_roc.threshold desc nulls first
 ) = 1
-order by v_roc.prompt_set, v_roc.model, judged.scorer, v_roc.threshold desc nulls first
+order by v_roc.prompt_set, v_roc.model, evaluated.scorer, v_roc.threshold desc nulls first
 """,
+    missing="No projections of this study are stored: run its `axes study` again.",
     draw=chart,
 )

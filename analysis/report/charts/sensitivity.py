@@ -1,4 +1,4 @@
-"""How far the AUROC of the shared axis moves with each choice of the study."""
+"""The AUROC of the shared axis over the range of each setting of the study."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from axes.analysis.report.charts.panels import Series, numbers, panels, words
 from axes.analysis.report.charts.theme import NOTE
 from axes.analysis.report.section import Row, Section
 
-MOVEMENTS = ("moves by less", "moves by 0.05 or more")
+RANGE_CLASSES = ("range below 0.05", "range of 0.05 or more")
 
 
 def chart(rows: Sequence[Row]) -> alt.FacetChart:
@@ -25,7 +25,7 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
         *words("value_at_greatest"),
         *numbers("cosine_least", "cosine_greatest"),
     ]
-    color = Series("movement", MOVEMENTS).color
+    color = Series("range_class", RANGE_CLASSES).color
     ranges = alt.Chart().mark_bar(height=10)
     ranges = ranges.encode(
         x=x.scale(zero=False), x2="greatest:Q", y=y, color=color, tooltip=tooltip
@@ -36,22 +36,23 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
 
 SECTION = Section(
     name="sensitivity",
-    title="How far the figures move",
-    explanation="Each choice that was made before any result, varied with all else as it is; the tick "
-    "is the study's own AUROC. `reference`: every model in turn. `ridge lambda`: a factor of 0.001 "
-    "to 1,000. `layer fraction`: the depth. `align rows`: the alignment rows. `prompts`: "
-    "directions of twenty random halves, judged on the other half. A figure that moves by "
-    "0.05 or more is a statement about the choice.",
+    title="Sensitivity analysis",
+    explanation="Range of the universal AUROC when one setting is changed and all others stay as "
+    "in the study; the tick is the study's AUROC. `reference`: every model in turn. `ridge "
+    "lambda`: 0.001 to 1,000 times each model's lambda. `layer fraction`: the depth. `align "
+    "rows`: the number of alignment rows. `prompts`: directions of twenty random halves of the "
+    "pairs, evaluated on the other half. A range of 0.05 or more means that the result depends on "
+    "the setting.",
     sql="""
 select
     model, prompt_set, replace(setting, '_', ' ') as setting, own, least, greatest, spread,
     value_at_least, value_at_greatest, variation_count,
     cosine_least, cosine_greatest,
-    if(is_fragile, 'moves by 0.05 or more', 'moves by less') as movement
+    if(is_fragile, 'range of 0.05 or more', 'range below 0.05') as range_class
 from v_sensitivity
 where study_id = $study_id and figure = 'universal'
 order by prompt_set, model, setting
 """,
-    missing="How far the figures move was not measured: run `axes study sensitivity {study_id}`.",
+    missing="The sensitivity is not measured: run `axes study sensitivity {study_id}`.",
     draw=chart,
 )

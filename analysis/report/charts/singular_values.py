@@ -1,4 +1,4 @@
-"""Singular values of the stacked directions beside those of directions that know nothing."""
+"""Singular values of the stacked directions, next to their nulls."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
 
 SECTION = Section(
     name="singular_values",
-    title="Singular values and their null",
-    explanation="With k models all alike the first is the root of k and the rest are 0. `random "
-    "direction` and `shuffled labels` (one shuffled labelling for all models, carried over by the "
-    "same maps) show the mean and the 5th to 95th percentile: a first value within the second span "
-    "says that the maps, not the labels, make the directions alike.",
+    title="Singular values and nulls",
+    explanation="If all k models are alike, the first singular value is sqrt(k) and the others "
+    "are 0. `random direction` and `shuffled labels` (one shuffled labelling for all models, "
+    "mapped by the same alignments) show the mean and the 5th to 95th percentile. A first value "
+    "within the interval of `shuffled labels` means that the alignments, not the labels, make the "
+    "directions alike.",
     sql="""
 select
     component + 1 as component, replace(scorer, '_', ' ') as scorer, estimate, lower, upper
@@ -44,5 +45,6 @@ from evaluations
 where study_id = $study_id and metric = 'singular_value'
 order by component, scorer
 """,
+    missing="No singular values of this study are stored: run its `axes study` again.",
     draw=chart,
 )

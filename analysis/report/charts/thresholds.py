@@ -1,4 +1,4 @@
-"""Does a threshold hold on another model: the matrix of `axes transfer`."""
+"""Transfer of thresholds between models: the matrix of `axes transfer`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from axes.analysis.report.section import Row, Section
 
 
 def chart(rows: Sequence[Row]) -> alt.FacetChart:
-    """A square for each pair of models; on the diagonal each model's own threshold."""
+    """A square for each pair of models; the model's threshold on the diagonal."""
     return heat_map(
         rows,
         x="judged_on",
@@ -23,7 +23,9 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
         tooltip=[
             *words(fitted_on="threshold from", judged_on="applied to"),
             *numbers("balanced_accuracy", "lower", "upper"),
-            *numbers(accuracy_loss="loss against its own", accuracy_loss_p="p (Holm)"),
+            *numbers(
+                accuracy_loss="loss against the model's threshold", accuracy_loss_p="p (Holm)"
+            ),
             *numbers("false_positive_rate", "false_positive_shift"),
         ],
         x_title="applied to",
@@ -35,8 +37,8 @@ SECTION = Section(
     name="thresholds",
     title="Threshold transfer",
     explanation="Balanced accuracy on prompts that no threshold was chosen on. `uncalibrated`: "
-    "projections as they are; the others: after the calibration of both models. A row far below "
-    "the diagonal of its columns is a threshold that does not carry over.",
+    "raw projections; the others: after the calibration of both models. A row far below the "
+    "diagonal of its columns is a threshold that does not transfer.",
     sql="""
 with latest as (
     select arg_max(evaluations.study_id, runs.started_at) as study_id
@@ -55,7 +57,7 @@ from v_threshold_transfer
 where axis_id = $universal and study_id in (select study_id from latest)
 order by method != 'uncalibrated', method, prompt_set, fitted_on, model
 """,
-    missing="No thresholds were transferred on this axis: run `axes transfer {axis} --prompts "
+    missing="No threshold transfer on this axis is stored: run `axes transfer {axis} --prompts "
     "{prompts}`.",
     draw=chart,
 )

@@ -1,4 +1,4 @@
-"""The projection while models speak, class by class."""
+"""The projection during generation, class by class."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
 
 SECTION = Section(
     name="trajectories",
-    title="Projection while the model speaks",
-    explanation="Mean projection of each generated token on the universal axis, by the class of the "
-    "prompt, with its 95 % interval at each step; only steps that five completions of the class "
-    "reach. Each panel has its own scale.",
+    title="Projection during generation",
+    explanation="Mean projection of each generated token on the universal axis, by the class of "
+    "the prompt, with its 95 % interval at each step; only steps that at least five completions "
+    "of the class reach. Each panel has its own scale.",
     sql="""
 with completions as (
     select generation_id, template, max_new_tokens, temperature
     from generations
-    -- Neither steered nor given: the model's own words.
+    -- Neither steered nor external: texts that the model generated.
     where steering_mode is null and source is null
 ),
 
