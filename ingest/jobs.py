@@ -40,7 +40,7 @@ from axes.ingest.models.load import (
 from axes.ingest.models.registry import ModelSpec
 from axes.warehouse.connection import connect_tables, rows
 from axes.warehouse.errors import NonFiniteError, PromptError
-from axes.warehouse.locks import locked
+from axes.warehouse.ledger import locked
 from axes.warehouse.progress import waiting
 from axes.warehouse.render import html_record
 from axes.warehouse.runs import Run

@@ -1,11 +1,11 @@
-"""An open warehouse as one object: where it lies, how it is asked, and what is stored.
+"""An open warehouse as one object: its folder, its connection, and how to query and write it.
 
 Everything that reads and writes takes this instead of a root, a connection and a run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ class Warehouse:
     def run(
         self,
         command: str,
-        parameters: dict[str, Any],
+        parameters: Mapping[str, Any],
         *,
         device: str | None = None,
         seed: int | None = None,

@@ -1,13 +1,11 @@
-"""Progress on stderr: rate and time left on every long step, nothing on stdout.
+"""Progress of a job on stderr; only results go to stdout.
 
-Bars are for terminals: elsewhere nothing is drawn, and a JSON log (json_log.py) has an event
-every few seconds in their place.
+For people: bars with rate and time left on every long step, on a terminal and nowhere else.
 
-`--json-log`: all of stderr as one JSON object a line, for a program that watches a job.
-
-Every line has `time` (UTC), `level` (info, warning or error) and `event`, then the event's fields.
-What code that knows nothing of this prints (libraries, warnings, tracebacks) becomes the event
-`message` with its `text`, so that no line is anything else.
+For a program that watches the job (`--json-log`): all of stderr as one JSON object a line, each
+with `time` (UTC), `level` (info, warning or error) and `event`, then the event's fields. A long
+step is an event every few seconds. What other code prints (libraries, warnings, tracebacks) becomes
+the event `message` with its `text`, so that every line is an object.
 """
 
 from __future__ import annotations
@@ -17,23 +15,15 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+if TYPE_CHECKING:
+    # Imported where a bar is drawn: `axes --help` must not wait for it.
+    from rich.progress import Progress, ProgressColumn, Task
+    from rich.text import Text
 
 Advance = Callable[[int], None]
 
@@ -41,22 +31,22 @@ Advance = Callable[[int], None]
 _EVERY = 5.0
 
 
-class _RateColumn(ProgressColumn):
-    """Units per second over the last half minute."""
-
-    def render(self, task: Task) -> Text:
-        rate = task.finished_speed or task.speed
-        return Text(f"{rate:,.1f} {task.fields['unit']}/s" if rate else "", style="cyan")
-
-
 @contextmanager
 def track(description: str, total: int, unit: str) -> Iterator[Advance]:
     """Show a bar of `total` units; call what is yielded with the units done since the last call."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
-        _RateColumn(),
+        _rate_column(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -70,12 +60,14 @@ def track(description: str, total: int, unit: str) -> Iterator[Advance]:
             step.advance(done)
 
         yield advance
-    step.tell("progress_end")
+    step.report("progress_end")
 
 
 @contextmanager
 def waiting(description: str) -> Iterator[None]:
     """Show a spinner with the time elapsed while a step of unknown length runs."""
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=28), TimeElapsedColumn())
     started = time.monotonic()
     record("step", step=description)
@@ -83,31 +75,47 @@ def waiting(description: str) -> Iterator[None]:
         task = progress.add_task(description, total=None)
         yield
         progress.update(task, total=1, completed=1)
-    record("step_end", step=description, seconds=_rounded(time.monotonic() - started))
+    record("step_end", step=description, seconds=round(time.monotonic() - started, 3))
+
+
+def _rate_column() -> ProgressColumn:
+    """Units per second over the last half minute."""
+    from rich.progress import ProgressColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            rate = task.finished_speed or task.speed
+            return Text(f"{rate:,.1f} {task.fields['unit']}/s" if rate else "", style="cyan")
+
+    return Rate()
 
 
 def _bars(*columns: ProgressColumn) -> Progress:
     """Bars on a terminal; rich heeds NO_COLOR. Elsewhere it would still draw the last state."""
+    from rich.console import Console
+    from rich.progress import Progress
+
     console = Console(file=sys.stderr)
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 class _Step:
-    """What a JSON log says of a step: units done, rate and seconds left, now and then."""
+    """The events of one step in a JSON log: units done, rate and seconds left."""
 
     def __init__(self, description: str, total: int, unit: str) -> None:
         self._description, self._total, self._unit = description, total, unit
         self._done = 0
-        self._started = self._told = time.monotonic()
+        self._started = self._reported = time.monotonic()
 
     def advance(self, done: int) -> None:
         self._done += done
-        if time.monotonic() - self._told >= _EVERY:
-            self.tell("progress")
+        if time.monotonic() - self._reported >= _EVERY:
+            self.report("progress")
 
-    def tell(self, event: str) -> None:
-        self._told = time.monotonic()
-        spent = self._told - self._started
+    def report(self, event: str) -> None:
+        self._reported = time.monotonic()
+        spent = self._reported - self._started
         rate = self._done / spent if spent else 0.0
         record(
             event,
@@ -115,14 +123,10 @@ class _Step:
             done=self._done,
             total=self._total,
             unit=self._unit,
-            per_second=_rounded(rate),
-            seconds=_rounded(spent),
-            seconds_left=_rounded((self._total - self._done) / rate) if rate else None,
+            per_second=round(rate, 3),
+            seconds=round(spent, 3),
+            seconds_left=round((self._total - self._done) / rate, 3) if rate else None,
         )
-
-
-def _rounded(number: float) -> float:
-    return round(number, 3)
 
 
 def quiet_transformers() -> None:
@@ -134,7 +138,7 @@ def quiet_transformers() -> None:
 
 
 def quiet_hub() -> None:
-    """Leave out the hub library's line per retry; what fails in the end is said in one."""
+    """Leave out the hub library's line per retry; the final error is one line."""
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()
@@ -178,9 +182,6 @@ def byte_text(count: float) -> str:
     return f"{count:.0f} B"
 
 
-_LEVELS = {"error": "error", "warning": "warning"}
-
-
 class JsonLines(io.TextIOBase):
     """A text stream that writes each line to another one as an event."""
 
@@ -206,7 +207,7 @@ class JsonLines(io.TextIOBase):
     def fileno(self) -> int:
         return self._stream.fileno()
 
-    def emit(self, event: str, level: str, fields: dict[str, Any]) -> None:
+    def emit(self, event: str, level: str, fields: Mapping[str, object]) -> None:
         """Write one event."""
         moment = datetime.now(UTC).isoformat(timespec="milliseconds")
         entry = {"time": moment, "level": level, "event": event, **fields}
@@ -221,10 +222,9 @@ class JsonLines(io.TextIOBase):
     def _tell(self, line: str) -> None:
         if not line.strip():
             return
-        word, colon, rest = line.partition(": ")
-        level = _LEVELS.get(word.lower()) if colon else None
-        text = line.rstrip() if level is None else rest.rstrip()
-        self.emit("message", level or "info", {"text": text})
+        word, _, rest = line.partition(": ")
+        level = word.lower() if rest and word.lower() in ("error", "warning") else "info"
+        self.emit("message", level, {"text": (line if level == "info" else rest).rstrip()})
 
 
 def start() -> None:

@@ -40,13 +40,13 @@ def show(
     if output is not None:
         output.write_bytes(data)
     elif output_format == "parquet" and sys.stdout.isatty():
-        raise click.UsageError("parquet is not for a terminal: give --output FILE or a pipe")
+        raise click.UsageError("parquet is binary: redirect it to a file or a pipe")
     else:
         click.echo(data, nl=False)
 
 
 def show_rows(
-    rows: Sequence[dict[str, Any]], output_format: str, *, cell_width: int = _CELL_WIDTH
+    rows: Sequence[Mapping[str, object]], output_format: str, *, cell_width: int = _CELL_WIDTH
 ) -> None:
     """Print row dicts."""
     show(pa.Table.from_pylist(list(rows)), output_format, cell_width=cell_width)

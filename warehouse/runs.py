@@ -9,7 +9,7 @@ import contextlib
 import json
 import platform
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from typing import Any
 
 from axes.warehouse import progress
 from axes.warehouse.errors import RootError
+from axes.warehouse.settings import command_line
 from axes.warehouse.writer import rows_table, write_rows
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow", "duckdb", "scikit-learn")
@@ -30,13 +31,14 @@ class Run:
 
     root: Path
     command: str
-    parameters: dict[str, Any]
+    parameters: Mapping[str, Any]
     device: str | None = None
     seed: int | None = None
     rows: int = 0
     tokens: int = 0
     skipped: list[dict[str, str]] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
+    command_line: str | None = field(default_factory=command_line)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     run_id: str = ""
 
@@ -50,6 +52,7 @@ class Run:
             "run_id": self.run_id,
             "command": self.command,
             "parameters": json.dumps(self.parameters, sort_keys=True, default=str),
+            "command_line": self.command_line,
             "status": status,
             "message": "; ".join(self.messages) or None,
             "code_version": code_version(),
@@ -64,10 +67,10 @@ class Run:
             "finished_at": finished_at,
         }
         write_rows(self.root, "runs", rows_table("runs", [row]), name=self.run_id)
-        told = ("run_id", "command", "status", "rows", "tokens", "tokens_per_second", "message")
+        columns = ("run_id", "command", "status", "rows", "tokens", "tokens_per_second", "message")
         is_failed = status == "failed"
         progress.record(
-            "run", level="error" if is_failed else "info", **{name: row[name] for name in told}
+            "run", level="error" if is_failed else "info", **{name: row[name] for name in columns}
         )
 
 
@@ -75,7 +78,7 @@ class Run:
 def record_run(
     root: Path,
     command: str,
-    parameters: dict[str, Any],
+    parameters: Mapping[str, Any],
     *,
     device: str | None = None,
     seed: int | None = None,

@@ -166,8 +166,8 @@ def _require_disjoint(fitted_on: Completions, completions: Completions) -> None:
         if names:
             raise CalibrationError(
                 f"{len(names)} {what} are in {fitted_on.prompt_set}, the calibration set, and in "
-                f"{completions.prompt_set}, the evaluated set: omit --calibrate to split one set, "
-                "or give another set"
+                f"{completions.prompt_set}, the evaluated set: omit --calibration-prompts "
+                "to split one set, or give another set"
             )
 
 

@@ -1,20 +1,33 @@
-"""`axes route` and `axes compare`: several models on the same prompts."""
+"""Several models on the same prompts: route prompts between them, or rank them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from axes.cli.options import MODEL, PROMPT_SET, format_option, root_option
+from axes.cli.options import (
+    AXIS,
+    CALIBRATIONS,
+    LABELER,
+    PROMPT_SET,
+    allow_missing_option,
+    fit_fraction_option,
+    format_option,
+    limit_option,
+    models_option,
+    prompts_option,
+    root_option,
+    seed_option,
+    together,
+)
 
 if TYPE_CHECKING:
     from axes.analysis.routing.response_scores import ScoringRequest
     from axes.warehouse.handle import Warehouse
 
-# What `axes route` prints, and `axes sql` prints again.
+# What `axes route` and `axes compare` print, and `axes sql` prints again.
 ROUTING_TABLE = """
 select
     policy, outcome, outcome_lower, outcome_upper, regret, gain, gain_lower, gain_upper,
@@ -34,85 +47,60 @@ order by rank, model
 """
 
 
-def _completion_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Which completions to read, what their outcome is, and what to calibrate on."""
-    for option in (
-        click.option("--allow-missing", is_flag=True, help="Continue where rows are missing."),
-        click.option("--seed", type=int, default=0, show_default=True),
-        click.option(
-            "--method",
-            type=click.Choice(("platt", "isotonic")),
-            default="platt",
-            show_default=True,
-            help="Calibration that maps a projection to a probability.",
-        ),
-        click.option(
-            "--fraction",
-            type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
-            default=0.5,
-            show_default=True,
-            help="Share of the prompts to calibrate on, without --calibrate.",
-        ),
-        click.option(
-            "--calibrate",
-            type=PROMPT_SET,
-            help="Prompt set to calibrate on; it shares no prompt with --prompts.",
-        ),
-        click.option("--max-new-tokens", type=int, help="Only completions with this limit."),
-        click.option(
-            "--template",
-            "templates",
-            multiple=True,
-            help="Only completions with this template; repeatable.",
-        ),
-        click.option(
-            "--limit", type=click.IntRange(min=1), help="Only the first N prompts of a set."
-        ),
-        click.option(
-            "--statistic",
-            type=click.Choice(("mean", "last", "max")),
-            default="mean",
-            show_default=True,
-            help="Statistic over the projections of a completion's tokens.",
-        ),
-        click.option(
-            "--axis", help="Id or name of a shared axis; default: the newest universal one."
-        ),
-        click.option(
-            "--refusals",
-            default="refusal_substring",
-            show_default=True,
-            help="Labeler whose positive class is a refusal.",
-        ),
-        click.option(
-            "--negated", is_flag=True, help="The outcome is the labeler's negative class."
-        ),
-        click.option(
-            "--only",
-            type=click.Choice(("positive", "negative")),
-            help="Only prompts of this class, by the prompt's own label.",
-        ),
-        click.option(
-            "--labeler",
-            required=True,
-            help="Labeler of completions; its positive class is the outcome.",
-        ),
-        click.option(
-            "--prompts",
-            type=PROMPT_SET,
-            required=True,
-            help="Prompt set that the models completed.",
-        ),
-        click.option(
-            "--model",
-            "models",
-            type=MODEL,
-            multiple=True,
-            help="Repeatable; default: every model with completions.",
-        ),
-    ):
-        command = option(command)
-    return command
+_completion_options = together(
+    models_option("Repeatable. Default: every model with completions."),
+    prompts_option("Prompt set that the models completed.", required=True),
+    click.option(
+        "--labeler",
+        type=LABELER,
+        required=True,
+        help="Labeler of the completions; its positive class is the outcome.",
+    ),
+    click.option(
+        "--only",
+        type=click.Choice(("positive", "negative")),
+        help="Use only prompts of this class, by the label of the prompt.",
+    ),
+    click.option(
+        "--negated", is_flag=True, help="Use the labeler's negative class as the outcome."
+    ),
+    click.option(
+        "--refusals",
+        type=LABELER,
+        default="refusal_substring",
+        help="Labeler whose positive class is a refusal.",
+    ),
+    click.option(
+        "--axis", type=AXIS, help="Name, id, or start of one. Default: the latest universal axis."
+    ),
+    click.option(
+        "--statistic",
+        type=click.Choice(("mean", "last", "max")),
+        default="mean",
+        help="How the projections of a completion's tokens are pooled to one number.",
+    ),
+    limit_option,
+    click.option(
+        "--template", "templates", multiple=True, help="Only completions under this; repeatable."
+    ),
+    click.option("--max-new-tokens", type=int, help="Only completions generated with this limit."),
+    click.option(
+        "--calibration-prompts",
+        "calibrate",
+        type=PROMPT_SET,
+        help="Prompt set to calibrate on instead of a part of --prompts; must share no prompt.",
+    ),
+    fit_fraction_option(),
+    click.option(
+        "--calibration",
+        "method",
+        type=click.Choice(CALIBRATIONS[:2]),
+        default="platt",
+        help="How a projection becomes a probability.",
+    ),
+    seed_option,
+    allow_missing_option,
+)
 
 
 @click.command()
@@ -120,19 +108,17 @@ def _completion_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--cost",
     default="parameter_count",
-    show_default=True,
-    help="tokens, a number of the table models, or FILE:COLUMN (columns model, COLUMN, and "
-    "prompt_id where it differs between prompts).",
+    help="Cost of a completion: tokens, a numeric column of the table models, or FILE:COLUMN (a "
+    "file with columns model, COLUMN, and prompt_id where costs differ between prompts).",
 )
-@click.option("--max-cost", type=float, help="Maximal cost of a model that may get a prompt.")
-@click.option("--quality", help="As --cost.")
-@click.option("--min-quality", type=float, help="Minimal quality of a model that may get a prompt.")
+@click.option("--max-cost", type=float, help="Exclude models that cost more.")
+@click.option("--quality", help="Quality of a model, in the same forms as --cost.")
+@click.option("--min-quality", type=float, help="Exclude models with a lower quality.")
 @click.option(
     "--tolerance",
     type=click.FloatRange(0.0, 1.0),
     default=0.0,
-    show_default=True,
-    help="Choose the cheapest model within this probability of the lowest.",
+    help="Choose the cheapest model whose probability is within this of the lowest.",
 )
 @root_option
 @format_option
@@ -146,11 +132,12 @@ def route(
     output_format: str,
     **options: Any,
 ) -> None:
-    """Choose a model for each prompt: compare routing policies on stored completions.
+    """Compare policies that choose a model for each prompt, on stored completions.
 
-    Each prompt goes to the model with the lowest probability of the outcome, by the projection of
-    its completion (or of the prompt) and a calibration per model, fitted on other prompts. `gain`
-    is over the model that was best on those prompts; `_raw` policies skip the calibration.
+    A policy chooses the model whose completion (or whose prompt activation) is least likely to have
+    the outcome, from its projection and the model's calibration, which is fitted on other prompts.
+    `gain` is relative to the model that was best on those prompts; `_raw` policies skip the
+    calibration.
 
     \b
     axes route --prompts demo_safety --labeler judge --limit 120

@@ -33,7 +33,7 @@ from axes.ingest.generation.token_statistics import (
     require_finite,
 )
 from axes.ingest.models.load import LoadedModel
-from axes.warehouse.axes import Probe
+from axes.warehouse.axes import AxisReadout
 from axes.warehouse.errors import ModelError
 from axes.warehouse.writer import content_key
 
@@ -50,7 +50,7 @@ def generate(
     layers: Sequence[int],
     sampling: Sampling,
     *,
-    probes: Sequence[Probe] = (),
+    readouts: Sequence[AxisReadout] = (),
     top_count: int = 0,
     seeds: Sequence[int] | None = None,
 ) -> list[Trace]:
@@ -62,7 +62,7 @@ def generate(
     from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
     model: Any = loaded.model
-    kept = Kept(layers, probes, top_count)
+    kept = Kept(layers, readouts, top_count)
     tokens, mask = pad(list(encoded.values()), pad_id(loaded.tokenizer), side="left")
     ends = end_ids(loaded, sampling)
     common = {"eos_token_id": ends, "pad_token_id": pad_id(loaded.tokenizer)}
@@ -166,7 +166,7 @@ class StepRecorder:
         self, kept: Kept, sampling: Sampling, numbers: Tensor | None, device: torch.device
     ) -> None:
         self._kept, self._sampling, self._numbers = kept, sampling, numbers
-        self._projector = Projector(kept.probes, device)
+        self._projector = Projector(kept.readouts, device)
         self._vectors = {layer: _Outbox() for layer in kept.layers}
         self._projections = {layer: _Outbox() for layer in self._projector.keys}
         self._figures: dict[str, _Outbox] = {}
@@ -206,7 +206,7 @@ class StepRecorder:
     def results(
         self,
     ) -> tuple[dict[str, np.ndarray], dict[int, np.ndarray], dict[tuple, np.ndarray]]:
-        """`[row, step, ...]` by figure; by layer and by `Probe.key`, the prompt's end first."""
+        """`[row, step, ...]` by figure; by layer and by readout key, the prompt's end first."""
         figures = {name: outbox.steps() for name, outbox in self._figures.items()}
         vectors = {layer: outbox.steps() for layer, outbox in self._vectors.items()}
         projections = {}

@@ -36,7 +36,7 @@ from axes.ingest.models.registry import ModelSpec
 from axes.ingest.prompts import read_prompts
 from axes.warehouse.connection import connect_tables, rows
 from axes.warehouse.errors import ModelError
-from axes.warehouse.locks import committing
+from axes.warehouse.ledger import committing
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.progress import track
 from axes.warehouse.runs import Run, record_run

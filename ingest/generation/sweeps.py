@@ -120,7 +120,7 @@ def _read_axes(
     }
     for axis_id in axis_ids:
         if axis_id not in found:
-            raise AxisError(f'no axis {axis_id}: see `axes sql "select axis_id, name from axes"`')
+            raise AxisError(f"no axis {axis_id}: see `axes list axes`")
         axis = found[axis_id]
         if axis["space_model_id"] != model_id:
             raise AxisError(

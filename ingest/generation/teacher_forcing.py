@@ -65,7 +65,7 @@ def score(
     for row, (start, end) in enumerate(spans):
         wanted[row, start:end] = True
     wanted = to_device(wanted, loaded.device)
-    projector = Projector(kept.probes, loaded.device)
+    projector = Projector(kept.readouts, loaded.device)
     hidden_rows: dict[int, Tensor] = {}
     projected: dict[tuple, Tensor] = {}
 

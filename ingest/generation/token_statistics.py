@@ -12,7 +12,7 @@ from torch import Tensor
 
 from axes.ingest.jobs import non_finite
 from axes.ingest.models.load import LoadedModel
-from axes.warehouse.axes import Probe
+from axes.warehouse.axes import AxisReadout
 
 # Below this a difference of logits is a chance of exactly 0; it stands for minus infinity.
 _RULED_OUT = -1e4
@@ -23,13 +23,13 @@ class Kept:
     """What is kept of each token: vectors at `layers`, projections, the likeliest `top_count`."""
 
     layers: Sequence[int] = ()
-    probes: Sequence[Probe] = ()
+    readouts: Sequence[AxisReadout] = ()
     top_count: int = 0
 
     @property
     def recorded_layers(self) -> list[int]:
         """The layers that have rows."""
-        return sorted({*self.layers, *(probe.layer for probe in self.probes)})
+        return sorted({*self.layers, *(readout.layer for readout in self.readouts)})
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Trace:
     """One completion: token ids, and what is known of each token.
 
     `first_step` is the step of the first token here: below 0 where the prompt's own come first.
-    `vectors` are by layer, `projections` by `Probe.key`, `top_ids` and `top_logprobs`
+    `vectors` are by layer, `projections` by `AxisReadout.key`, `top_ids` and `top_logprobs`
     `[token, top_count]`. A token with no distribution before it has NaN as log-probability.
     """
 
@@ -71,25 +71,25 @@ def require_finite(loaded: LoadedModel, trace: Trace) -> None:
 
 
 class Projector:
-    """Multiplies what passes a layer with the probes there, in float64 where the device has it."""
+    """Projects what passes a layer on the readouts there, in float64 where the device has it."""
 
-    def __init__(self, probes: Sequence[Probe], device: torch.device) -> None:
+    def __init__(self, readouts: Sequence[AxisReadout], device: torch.device) -> None:
         self._dtype = torch.float32 if device.type == "mps" else torch.float64
         self._maps: dict[int, tuple[Tensor, Tensor]] = {}
         self.keys: dict[int, list[tuple]] = {}
-        for layer in {probe.layer for probe in probes}:
-            here = [probe for probe in probes if probe.layer == layer]
-            matrix = np.stack([probe.vector for probe in here], axis=1)
-            offsets = np.array([probe.offset for probe in here])
+        for layer in {readout.layer for readout in readouts}:
+            here = [readout for readout in readouts if readout.layer == layer]
+            matrix = np.stack([readout.vector for readout in here], axis=1)
+            offsets = np.array([readout.offset for readout in here])
             self._maps[layer] = (
                 torch.as_tensor(matrix, dtype=self._dtype, device=device),
                 torch.as_tensor(offsets, dtype=self._dtype, device=device),
             )
-            self.keys[layer] = [probe.key for probe in here]
+            self.keys[layer] = [readout.key for readout in here]
 
     def project(
         self, layer: int, hidden: Float[Tensor, "*batch d_model"]
-    ) -> Float[Tensor, "*batch probe"]:
+    ) -> Float[Tensor, "*batch readout"]:
         """Projections on `keys[layer]`, in that order."""
         matrix, offset = self._maps[layer]
         # A model may be spread over devices.

@@ -31,10 +31,11 @@ from axes.ingest.jobs import IngestSummary, Job, open_job, stops_between_batches
 from axes.ingest.models.load import LoadedModel, require_layers
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.prompts import read_prompts
-from axes.warehouse.axes import read_probes
+from axes.warehouse.axes import AXIS_TABLES, read_axis_readouts
 from axes.warehouse.connection import connect_tables, rows
 from axes.warehouse.errors import ModelError
-from axes.warehouse.locks import committing
+from axes.warehouse.handle import Warehouse
+from axes.warehouse.ledger import committing
 from axes.warehouse.names import RESID_POST
 from axes.warehouse.progress import track
 from axes.warehouse.runs import Run, record_run
@@ -157,15 +158,15 @@ def what_to_keep(
     """What is kept of each token: with axes projections, else vectors."""
     layer_count = job.layer_count()
     if axes:
-        probes = read_probes(
-            job.root,
+        readouts = read_axis_readouts(
+            Warehouse.open_tables(job.root, *AXIS_TABLES),
             axes,
-            model=job.spec.name,
-            model_id=job.identity.model_id,
-            layers=None if layers is None else sorted(set(layers)),
+            job.spec.name,
+            job.identity.model_id,
+            layers=layers,
         )
-        require_layers(job.spec.name, layer_count, [probe.layer for probe in probes])
-        return Kept((), tuple(probes), top_tokens)
+        require_layers(job.spec.name, layer_count, [readout.layer for readout in readouts])
+        return Kept((), tuple(readouts), top_tokens)
     if layers is None:
         layers = [round(layer_fraction * (layer_count - 1))]
     require_layers(job.spec.name, layer_count, layers)
@@ -187,7 +188,7 @@ def kept_parameters(
 def kept_key(kept: Kept, prompt_tokens: bool) -> dict[str, Any]:
     """What of it makes the same text another completion; what is not asked for is left out."""
     asked = {
-        "axes": [list(probe.key) for probe in kept.probes],
+        "axes": [list(readout.key) for readout in kept.readouts],
         "prompt_tokens": prompt_tokens,
         "top_tokens": kept.top_count,
     }
@@ -281,7 +282,7 @@ class _Session:
             {item.name: self.rendered[item.prompt_id].token_ids for item in completions},
             self.kept.layers,
             self.sampling,
-            probes=self.kept.probes,
+            readouts=self.kept.readouts,
             top_count=self.kept.top_count,
         )
         for trace, completion in zip(traces, completions, strict=True):
@@ -338,9 +339,9 @@ def write_traces(
         for layer in kept.recorded_layers
     ]
     projections = [
-        _projection_rows(key, trace, probe_key, run)
+        _projection_rows(key, trace, readout_key, run)
         for key, trace in traces.items()
-        for probe_key in trace.projections
+        for readout_key in trace.projections
     ]
     generations = [
         _generation_row(key, trace, loaded) | {"run_id": run.run_id} | described[key]
@@ -404,9 +405,9 @@ def _token_rows(
 
 
 def _projection_rows(
-    generation_id: str, trace: Trace, probe_key: tuple[str, int, str | None], run: Run
+    generation_id: str, trace: Trace, readout_key: tuple[str, int, str | None], run: Run
 ) -> pa.Table:
-    axis_id, layer, alignment_id = probe_key
+    axis_id, layer, alignment_id = readout_key
     same = {
         "axis_id": axis_id,
         "generation_id": generation_id,
@@ -419,7 +420,7 @@ def _projection_rows(
         [],
         **_repeated("token_projections", same, len(trace.token_ids)),
         step=_steps(trace),
-        projection=pa.array(trace.projections[probe_key], pa.float64()),
+        projection=pa.array(trace.projections[readout_key], pa.float64()),
     )
 
 

@@ -17,7 +17,7 @@ import polars as pl
 from axes.ingest.prompt_sources import PromptSource, known_labels, read_source
 from axes.warehouse.connection import connect_tables, rows
 from axes.warehouse.errors import LabelError
-from axes.warehouse.locks import locked
+from axes.warehouse.ledger import locked
 from axes.warehouse.progress import track
 from axes.warehouse.runs import Run, record_run
 from axes.warehouse.writer import content_key, rows_table, write_rows

@@ -1,5 +1,5 @@
--- Finished ingest jobs of whose rows fewer are there than they wrote. Rows that a
--- repair or a subset left out are on its own row: parameters.rows_left_out, by run_id.
+-- Finished ingest jobs that have fewer rows stored than they wrote. The run of a repair
+-- or a subset lists the rows that it left out: parameters.rows_left_out, by run_id.
 with
 written as (
     select run_id from stg_activations
@@ -38,8 +38,8 @@ select
     coalesce(present.row_count, 0) as present,
     coalesce(left_out.row_count, 0) as left_out
 from stg_runs as runs
-left join present on runs.run_id = present.run_id
-left join left_out on runs.run_id = left_out.run_id
+left join present using (run_id)
+left join left_out using (run_id)
 where
     runs.command in ('ingest activations', 'ingest traces', 'activations import')
     and runs.status = 'finished'

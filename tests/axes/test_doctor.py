@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from axes.cli.main import cli
 from axes.doctor import FAIL, NOTE, PASS, Finding, examine
 from axes.warehouse.layout import init_root
-from axes.warehouse.locks import locked
+from axes.warehouse.ledger import locked
 
 TOKEN = "hf_secretsecretsecretsecretsecretsec"
 
@@ -64,7 +64,7 @@ def test_no_secret_is_printed(root, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("AXES_JUDGE_KEY", TOKEN)
     result = CliRunner().invoke(cli, ["doctor", "--root", str(root)])
-    assert "there is one (not shown)" in result.stdout and TOKEN not in result.output
+    assert "set (not shown)" in result.stdout and TOKEN not in result.output
 
 
 def test_a_variable_that_nothing_reads_is_named(root, monkeypatch):

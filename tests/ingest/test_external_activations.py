@@ -18,7 +18,6 @@ from axes.ingest.prompts import prompt_id
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxesError, NonFiniteError
 from axes.warehouse.maintenance.check import check
-from axes.warehouse.maintenance.repair import restore_commands
 
 TEXTS = [f"prompt {row}" for row in range(6)]
 LABELS = ["rude", "polite"] * 3
@@ -243,13 +242,3 @@ def test_what_cannot_be_stored_is_refused_and_nothing_is_written(
     with pytest.raises(AxesError, match=message):
         bring(root, files(arrays, **index), **options)
     assert not stored(root)
-
-
-def test_the_command_that_restores_an_import_says_what_was_given(root: Path, files: Files) -> None:
-    file = files({"layer_0": VECTORS[0]})
-    done = bring(root, file)
-    assert restore_commands(root, [done.run_id])[done.run_id] == (
-        f"axes activations import {file} --model theirs --layer-count 3 --revision abc "
-        "--prompts manners --layers-are blocks --pooling last --template raw --positive rude "
-        f"--root {root}"
-    )

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from axes.analysis.study.definition import StudyDefinition
 from axes.cli.main import cli
-from axes.cli.study import _planned, run
 from axes.warehouse.connection import connect, rows
-from axes.warehouse.maintenance.repair import restore_commands
-from tests.rows import put
 
 FILE = """
 models = ["alpha", "beta", "gamma"]
@@ -104,57 +98,3 @@ def test_what_cannot_be_a_study_gets_one_line(lake, file, tmp_path):
     bad.write_text(FILE.replace("[published", "layer_fraction = 2\n[published"))
     assert "layer_fraction is 2.0, expected 0 to 1" in refused(lake, bad)
     assert "no study zzz in the warehouse" in refused(lake, "claims", "zzz")
-
-
-@pytest.mark.parametrize(
-    "definition",
-    [
-        StudyDefinition(
-            models=("smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b"),
-            reference="qwen2.5-coder-0.5b",
-            prompts="demo_safety",
-            align="demo_alignment",
-            label="demo",
-        ),
-        StudyDefinition(
-            models=("a", "b"),
-            reference="b",
-            prompts="mine",
-            align="benign",
-            evaluate=("one", "two"),
-            align_rows=50,
-            layer_policy="cross_validated",
-            direction="whitened",
-            alignment="procrustes",
-            is_scaled=False,
-            alignment_shuffles=3,
-            universal="mean",
-            site="mlp_out",
-            pooling="last",
-            template="chat",
-            seed=3,
-            allow_missing=True,
-            label="b",
-        ),
-        StudyDefinition(
-            models=("a", "b"),
-            reference="b",
-            prompts="mine",
-            align="benign",
-            alignment="reduced_rank",
-            ridge_lambda=7.0,
-            rank=2,
-            label="b",
-        ),
-    ],
-)
-def test_the_command_that_restores_a_study_states_the_same_study(
-    root: Path, definition: StudyDefinition
-) -> None:
-    parameters = json.dumps({"study_id": "s", **asdict(definition)})
-    put(root, "runs", {"run_id": "r", "command": "study", "parameters": parameters})
-    words = shlex.split(restore_commands(root, ["r"])["r"])
-    assert words[:2] == ["axes", "study"]
-    with run.make_context("run", words[2:]):
-        (planned,) = _planned(None)
-    assert planned.definition == definition

@@ -49,6 +49,7 @@ ADDED = {
         "intervention_id",
     },
     "generation_tokens": {"top_tokens"},
+    "runs": {"command_line"},
 }
 
 

@@ -1,0 +1,66 @@
+-- One row per study, model and prompt set: the diagnosis, and cosine next to AUROC.
+-- Where the cosine is high and the AUROC below one half, the other columns give the
+-- cause (docs/methods.md).
+--
+-- diagnosis: the first check with a fault, in plain words, or healthy
+-- cosine: of the model's aligned direction with the shared axis
+-- auroc: of the shared axis on these prompts
+-- auroc_lower: lower end of its 95 % interval
+-- auroc_upper: upper end of its 95 % interval
+-- native_auroc: of the model's native direction, in sample where it was fitted on them
+-- normal_auroc: what the class means would give to classes of normal shape
+-- separation: distance of the class means along the axis, in standard deviations of the
+--   difference of two rows
+-- largest_separation: the most that this AUROC allows (Cantelli)
+-- trimmed_gap: distance of the class means without the outer fifths of each class
+-- tracking_benign: rank correlation with the reference's projections, benign prompts
+-- tracking_positive: the same within the positive class
+-- tracking_negative: the same within the negative class
+-- shift: distance of the midpoint from the reference's, in within-class standard
+--   deviations
+-- is_contradiction: whether cosine and AUROC contradict each other
+create view v_diagnoses as
+with
+figures as (select * from v_diagnostics),
+
+final as (
+    select
+        study_id,
+        model,
+        prompt_set,
+        any_value(verdict) filter (where check_name = 'diagnosis') as diagnosis,
+        any_value(value) filter (
+            where check_name = 'disagreement' and figure = 'cosine'
+        ) as cosine,
+        any_value(value) filter (
+            where check_name = 'disagreement' and figure = 'auroc'
+        ) as auroc,
+        any_value(value) filter (
+            where check_name = 'disagreement' and figure = 'auroc_lower'
+        ) as auroc_lower,
+        any_value(value) filter (
+            where check_name = 'disagreement' and figure = 'auroc_upper'
+        ) as auroc_upper,
+        any_value(value) filter (
+            where check_name = 'disagreement' and figure = 'native_auroc'
+        ) as native_auroc,
+        any_value(value) filter (where figure = 'normal_auroc') as normal_auroc,
+        any_value(value) filter (where figure = 'separation') as separation,
+        any_value(value) filter (
+            where figure = 'largest_separation'
+        ) as largest_separation,
+        any_value(value) filter (where figure = 'trimmed_gap') as trimmed_gap,
+        any_value(value) filter (where figure = 'tracking_benign') as tracking_benign,
+        any_value(value) filter (
+            where figure = 'tracking_positive'
+        ) as tracking_positive,
+        any_value(value) filter (
+            where figure = 'tracking_negative'
+        ) as tracking_negative,
+        any_value(value) filter (where figure = 'shift') as shift,
+        bool_or(is_fault) filter (where check_name = 'disagreement') as is_contradiction
+    from figures
+    group by study_id, model, prompt_set
+)
+
+select * from final;

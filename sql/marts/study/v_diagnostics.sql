@@ -1,0 +1,39 @@
+-- One row per study, model, prompt set, check and figure: the results of `axes
+-- diagnose`, one number per row. A check without numbers has one row with no figure.
+--
+-- figure: name of the number
+-- value: the number
+create view v_diagnostics as
+with
+diagnostics as (select * from stg_diagnostics),
+
+named as (
+    select
+        *,
+        unnest(
+            if(
+                len(json_keys(figures)) = 0,
+                [cast(null as varchar)],
+                json_keys(figures)
+            )
+        ) as figure
+    from diagnostics
+),
+
+final as (
+    select
+        study_id,
+        model,
+        model_id,
+        prompt_set,
+        axis_id,
+        check_name,
+        place,
+        figure,
+        verdict,
+        try_cast(json_extract_string(figures, figure) as double) as value,
+        is_fault
+    from named
+)
+
+select * from final;

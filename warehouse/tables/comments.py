@@ -1,0 +1,117 @@
+"""Descriptions of every view, column and macro, as `comment on` statements.
+
+They are in the header of a mart's file: first a paragraph on the view, then, below an empty comment
+line, one entry a column. A column without an entry is passed through and has the description of the
+tables and marts that the view reads; where those differ it needs an entry.
+
+    -- One row per axis, model and prompt in a prompt set.
+    --
+    -- axis_name: its name (axes.name)
+    -- projection: activation . axis,
+    --   after the alignment if any
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from axes.warehouse.tables.schemas import TABLES
+
+_ENTRY = re.compile(r"(\w+): (.+)")
+
+
+@dataclass(frozen=True)
+class Header:
+    """Description of a SQL file's object: a text, and a line for some of its columns."""
+
+    text: str
+    columns: dict[str, str]
+
+
+def read_header(sql: str) -> Header:
+    """The comment that a file opens with.
+
+    >>> read_header("-- One row per a.\\n--\\n-- b: what\\n--   it is\\ncreate view ...")
+    Header(text='One row per a.', columns={'b': 'what it is'})
+    """
+    lines = []
+    for line in sql.splitlines():
+        if not line.startswith("--"):
+            break
+        lines.append(line.removeprefix("--").removeprefix(" "))
+    end = lines.index("") if "" in lines else len(lines)
+    columns: dict[str, str] = {}
+    name = ""
+    for line in lines[end + 1 :]:
+        if entry := _ENTRY.fullmatch(line):
+            name = entry[1]
+            columns[name] = entry[2]
+        else:
+            columns[name] += f" {line.strip()}"
+    return Header("\n".join(lines[:end]), columns)
+
+
+def without_comments(sql: str) -> str:
+    """The code of a SQL file."""
+    return re.sub(r"--.*", "", sql)
+
+
+def column_comments(
+    marts: Mapping[str, str], columns: Mapping[str, Iterable[str]]
+) -> dict[str, dict[str, str]]:
+    """View -> column -> comment, for the tables, the staging views and the marts.
+
+    `marts` is name -> file, each after those it reads; `columns` is name -> its columns.
+    """
+    described: dict[str, dict[str, str]] = {}
+    for name, table in TABLES.items():
+        of_table = dict(zip(table.schema.names, table.comments, strict=True))
+        described |= {name: of_table, f"stg_{name}": of_table}
+    for name, sql in marts.items():
+        header = read_header(sql)
+        sources = described.keys() & set(re.findall(r"\w+", without_comments(sql)))
+        sources = {source for source in sources if source.startswith(("stg_", "v_"))}
+        described[name] = {
+            column: comment
+            for column in columns[name]
+            if (comment := header.columns.get(column) or _inherited(column, sources, described))
+        }
+    return described
+
+
+def comment_statements(
+    marts: Mapping[str, str], macros: Mapping[str, str], columns: Mapping[str, Iterable[str]]
+) -> list[str]:
+    """`comment on` for every view, column and macro."""
+    texts = {name: f"One row per {table.grain}." for name, table in TABLES.items()}
+    texts |= {f"stg_{name}": text for name, text in texts.items()}
+    texts |= {name: _one_line(read_header(sql).text) for name, sql in marts.items()}
+    statements = [f"comment on view {name} is {_quoted(text)}" for name, text in texts.items()]
+    statements += [
+        f"comment on macro {name} is {_quoted(_one_line(read_header(sql).text))}"
+        for name, sql in macros.items()
+    ]
+    return statements + [
+        f"comment on column {view}.{column} is {_quoted(text)}"
+        for view, commented in column_comments(marts, columns).items()
+        for column, text in commented.items()
+    ]
+
+
+def _inherited(
+    column: str, sources: Iterable[str], described: Mapping[str, Mapping[str, str]]
+) -> str | None:
+    """What a column means in all the views read that have it, if they agree."""
+    meanings = {described[source][column] for source in sources if column in described[source]}
+    return meanings.pop() if len(meanings) == 1 else None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("'", "''")
+    return f"'{escaped}'"
