@@ -33,7 +33,6 @@ _token_budget_option = click.option(
     "--token-budget",
     type=click.IntRange(min=1),
     default=1024,
-    show_default=True,
     help="Max tokens in one batch, padding included.",
 )
 _job_options = together(loading_options, rendering_options())
@@ -66,7 +65,6 @@ def ingest() -> None:
     type=click.Choice(SITES),
     multiple=True,
     default=SITES[:1],
-    show_default=True,
     help="Repeatable.",
 )
 @click.option(
@@ -75,7 +73,6 @@ def ingest() -> None:
     type=POOLING,
     multiple=True,
     default=("last5_mean",),
-    show_default=True,
     help="Repeatable: last5_mean, last, mean, max, instruction_last, post_template_mean, or a "
     "Python file that defines POOLING.",
 )
@@ -92,7 +89,6 @@ def ingest() -> None:
     "--share-prefix/--no-share-prefix",
     "shares_prefix",
     default=True,
-    show_default=True,
     help="Compute the tokens that all prompts start with only once.",
 )
 @click.option("--dry-run", is_flag=True, help="Time one batch, and print what a run would do.")
@@ -184,21 +180,16 @@ def activations_command(
     help="Store this many of the most likely tokens at each step.",
 )
 @limit_option
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=32)
 @sampling_options
 @click.option(
     "--top-p",
     type=click.FloatRange(0.0, 1.0, min_open=True),
     default=1.0,
-    show_default=True,
     help="Sample from the most likely tokens with this total probability.",
 )
 @click.option(
-    "--samples",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Completions of each prompt.",
+    "--samples", type=click.IntRange(min=1), default=1, help="Completions of each prompt."
 )
 @click.option(
     "--stop", "stop_strings", multiple=True, help="String that ends a completion; repeatable."
@@ -206,7 +197,7 @@ def activations_command(
 @click.option(
     "--end-token", "end_tokens", multiple=True, help="Extra token that ends one; repeatable."
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=16)
 @_token_budget_option
 @root_option
 @format_option

@@ -38,12 +38,7 @@ order by axis_name, layers, prompts_class desc, metric, strength nulls first
 
 def _control_option(name: str, default: int, help: str) -> Command:
     return click.option(
-        f"--{name}",
-        f"{name}_count",
-        type=click.IntRange(min=0),
-        default=default,
-        show_default=True,
-        help=help,
+        f"--{name}", f"{name}_count", type=click.IntRange(min=0), default=default, help=help
     )
 
 
@@ -70,7 +65,6 @@ def _control_option(name: str, default: int, help: str) -> Command:
     "--strengths",
     type=Numbers(float),
     default="-0.16,-0.08,-0.04,-0.02,0.02,0.04,0.08,0.16",
-    show_default=True,
     help="Comma list, in units of the layer's median norm; for ablate, the share to remove.",
 )
 @click.option(
@@ -82,14 +76,12 @@ def _control_option(name: str, default: int, help: str) -> Command:
     "--mode",
     type=click.Choice(("add", "ablate", "clamp")),
     default="add",
-    show_default=True,
     help="Add to the component along the axis, remove it, or set it.",
 )
 @click.option(
     "--positions",
     type=click.Choice(("all", "prompt", "generated")),
     default="all",
-    show_default=True,
     help="Which tokens are steered.",
 )
 @click.option(
@@ -102,7 +94,6 @@ def _control_option(name: str, default: int, help: str) -> Command:
     "--condition",
     type=click.Choice(("position", "row")),
     default="position",
-    show_default=True,
     help="With --min-projection: test each token, or the prompt's last token for the whole row.",
 )
 @click.option(
@@ -111,7 +102,6 @@ def _control_option(name: str, default: int, help: str) -> Command:
     type=click.Choice(("transpose", "pseudo_inverse")),
     multiple=True,
     default=("transpose", "pseudo_inverse"),
-    show_default=True,
     help="How an axis is pulled back through an alignment; repeatable.",
 )
 @_control_option("random", 20, "Random directions, as controls.")
@@ -123,27 +113,22 @@ def _control_option(name: str, default: int, help: str) -> Command:
     "--benign-limit",
     type=click.IntRange(min=1),
     default=16,
-    show_default=True,
     help="Use only the first prompts of the benign set.",
 )
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(min=0),
     default=0,
-    show_default=True,
     help="Length of the greedy completions along the axes; 0 generates none.",
 )
 @click.option(
     "--complete-controls", is_flag=True, help="Generate completions along the controls too."
 )
 @click.option(
-    "--openers",
-    default="refusal",
-    show_default=True,
-    help="Opening phrases to score, a key of ingest/openers.toml.",
+    "--openers", default="refusal", help="Opening phrases to score, a key of ingest/openers.toml."
 )
 @seed_option
-@click.option("--token-budget", type=click.IntRange(min=1), default=2048, show_default=True)
+@click.option("--token-budget", type=click.IntRange(min=1), default=2048)
 @root_option
 @format_option
 def intervene(
