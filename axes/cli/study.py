@@ -396,8 +396,9 @@ def diagnose(
     from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show
 
-    study_id, _ = find_diagnosed(Warehouse.open(root).connection, study_id or model)
+    warehouse = Warehouse.open(root)
+    study_id, _ = find_diagnosed(warehouse.connection, study_id or model)
     diagnose_study(root, study_id, memory_limit=memory_limit)
     statement = _CHECKS if checks else _DIAGNOSES
-    show(Warehouse.open(root).query(statement, [study_id, model, model]), output_format)
+    show(warehouse.query(statement, [study_id, model, model]), output_format)
     click.echo(f"study {study_id}", err=True)
