@@ -23,6 +23,7 @@ from axes.cli.options import (
     source_option,
     stored_names,
 )
+from axes.warehouse.render import show, show_record, show_rows
 
 if TYPE_CHECKING:
     from axes.ingest.models.registry import ModelSpec
@@ -92,12 +93,17 @@ def list_(noun: str, text: str | None, root: Path, output_format: str) -> None:
     axes list studies
     axes list poolings --format json
     """
-    from axes.warehouse.connection import connect, rows
-    from axes.warehouse.render import show_rows
+    import pyarrow as pa
 
-    listed = _models(root) if noun == "models" else rows(connect(root), _STATEMENTS[noun])
-    found = [row for row in listed if text is None or text in " ".join(map(str, row.values()))]
-    show_rows(found, output_format)
+    from axes.warehouse.handle import Warehouse
+
+    if noun == "models":
+        table = pa.Table.from_pylist(_models(root))
+    else:
+        table = Warehouse.open(root).query(_STATEMENTS[noun])
+    lines = [" ".join(map(str, row.values())) for row in table.to_pylist()]
+    kept = [number for number, line in enumerate(lines) if text is None or text in line]
+    show(table.take(kept) if len(kept) < len(lines) else table, output_format)
     if noun == "prompt-sets":
         from axes.ingest.prompt_sources import ready_sets
 
@@ -179,7 +185,6 @@ def models_show(
     axes models show qwen2.5-7b --estimate --tokens-per-second 5000
     """
     from axes.ingest.models.registry import resolve
-    from axes.warehouse.render import show_record, show_rows
 
     spec = resolve(model, source)
     assumptions = {name: value for name, value in assumed.items() if value is not None}
@@ -303,7 +308,6 @@ def prompts_import(
     """
     from axes.ingest.prompt_sources import prompt_source
     from axes.ingest.prompts import import_prompts
-    from axes.warehouse.render import show_record
 
     if (positive_file is None) != (negative_file is None):
         raise click.UsageError("--positive-file and --negative-file go together")

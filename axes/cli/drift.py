@@ -20,6 +20,8 @@ from axes.cli.options import (
     root_option,
     seed_option,
 )
+from axes.ingest.models.registry import known_as
+from axes.warehouse.render import show
 
 if TYPE_CHECKING:
     from axes.analysis.drift.trajectories import Selection
@@ -105,11 +107,9 @@ def drift(
     """
     from axes.analysis.drift.drift import verdict
     from axes.analysis.drift.trajectories import Selection, traced_models
-    from axes.ingest.models.registry import known_as
     from axes.warehouse.axes import find_axis
     from axes.warehouse.errors import CoverageError, LabelError
     from axes.warehouse.handle import Warehouse
-    from axes.warehouse.render import show
 
     warehouse = Warehouse.open(root, memory_limit=memory_limit)
     registered = find_axis(warehouse, axis)

@@ -29,6 +29,8 @@ from axes.cli.options import (
     seed_option,
 )
 from axes.cli.study import space_options, study_options
+from axes.ingest.models.registry import known_as
+from axes.warehouse.render import show, show_rows
 
 if TYPE_CHECKING:
     from axes.warehouse.connection import Connection
@@ -101,7 +103,6 @@ def fit(model: str, prompts: str, root: Path, output_format: str, **options: Any
     axes fit smollm2-135m --prompts demo_safety --direction whitened
     """
     from axes import api
-    from axes.warehouse.render import show
 
     show(api.fit(model, prompts, root=root, **options).table, output_format)
 
@@ -155,9 +156,7 @@ def evaluate(
     axes evaluate smollm2-135m --prompts safety_600 --show sources
     """
     from axes.analysis.study.held_out import EvaluationDefinition, run_evaluation
-    from axes.ingest.models.registry import known_as
     from axes.warehouse.handle import Warehouse
-    from axes.warehouse.render import show
 
     definition = EvaluationDefinition(
         model=known_as(model), prompt_sets=tuple(dict.fromkeys(prompt_sets)), **options
@@ -187,12 +186,9 @@ def score(axis: str, root: Path, output_format: str, **options: Any) -> None:
     \b
     axes score universal/demo/18/demo_safety/lambda-held_out --prompts harmbench
     """
-    from dataclasses import asdict
-
     from axes.analysis.projections import score as score_axis
-    from axes.warehouse.render import show_rows
 
-    show_rows([asdict(summary) for summary in score_axis(root, axis, **options)], output_format)
+    show_rows(score_axis(root, axis, **options), output_format)
 
 
 @click.command()
@@ -233,7 +229,6 @@ def calibrate(
     from axes.analysis.study.calibrate import calibrate as fit_and_store
     from axes.warehouse.axes import find_axis
     from axes.warehouse.handle import Warehouse
-    from axes.warehouse.render import show
 
     warehouse = Warehouse.open(root)
     axis_id = find_axis(warehouse, axis).axis_id
@@ -279,7 +274,6 @@ def transfer(
     from axes.analysis.study.thresholds import TransferDefinition, run_transfer
     from axes.warehouse.axes import find_axis
     from axes.warehouse.handle import Warehouse
-    from axes.warehouse.render import show
 
     warehouse = Warehouse.open(root)
     axis_id = find_axis(warehouse, axis).axis_id

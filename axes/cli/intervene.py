@@ -22,6 +22,8 @@ from axes.cli.options import (
     root_option,
     seed_option,
 )
+from axes.ingest.models.registry import known_as
+from axes.warehouse.render import show
 
 if TYPE_CHECKING:
     from axes.ingest.generation.sweeps import Change
@@ -164,7 +166,6 @@ def intervene(
     from axes.ingest.labels.refusals import label_refusals
     from axes.ingest.prompts import import_ready_sets
     from axes.warehouse.handle import Warehouse
-    from axes.warehouse.render import show
 
     spec = model_spec(model, options)
     options["system"] = read_system(system_file)
@@ -200,7 +201,6 @@ def _register_directions(
 ) -> tuple[str, dict[str, str]]:
     """The model's id, and the role of each axis and control; their options are removed."""
     from axes.analysis.steering.controls import register_directions
-    from axes.ingest.models.registry import known_as
 
     counts = {
         "random": options.pop("random_count"),

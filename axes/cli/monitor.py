@@ -23,6 +23,7 @@ from axes.cli.options import (
     sampling_options,
     template_option,
 )
+from axes.warehouse.render import show
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -122,8 +123,6 @@ def _echo_stop(tokens: list[dict[str, Any]], stop_above: float) -> None:
 
 def _write(tokens: list[dict[str, Any]], output_format: str, output: Path | None) -> None:
     import pyarrow as pa
-
-    from axes.warehouse.render import show
 
     if output_format == _JSONL and output is not None:
         output.write_text("".join(json.dumps(row) + "\n" for row in tokens))
