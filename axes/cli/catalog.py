@@ -101,9 +101,10 @@ def list_(noun: str, text: str | None, root: Path, output_format: str) -> None:
         table = pa.Table.from_pylist(_models(root))
     else:
         table = Warehouse.open(root).query(_STATEMENTS[noun])
-    lines = [" ".join(map(str, row.values())) for row in table.to_pylist()]
-    kept = [number for number, line in enumerate(lines) if text is None or text in line]
-    show(table.take(kept) if len(kept) < len(lines) else table, output_format)
+    if text is not None:
+        lines = (" ".join(map(str, row.values())) for row in table.to_pylist())
+        table = table.filter(pa.array([text in line for line in lines], pa.bool_()))
+    show(table, output_format)
     if noun == "prompt-sets":
         from axes.ingest.prompt_sources import ready_sets
 
@@ -116,12 +117,8 @@ def _models(root: Path) -> list[dict[str, Any]]:
     from axes.ingest.models.registry import registry
 
     click.echo(f"cache: {cache_folder()}", err=True)
-    stored = stored_names(root, "activations", "model")
-    registered = registry()
-    others = [name for name in stored if name not in registered]
-    return [_model_row(name, registered.get(name), name in stored) for name in registered] + [
-        _model_row(name, None, True) for name in others
-    ]
+    stored, specs = stored_names(root, "activations", "model"), registry()
+    return [_model_row(n, specs.get(n), n in stored) for n in dict.fromkeys([*specs, *stored])]
 
 
 def _model_row(name: str, spec: ModelSpec | None, is_stored: bool) -> dict[str, Any]:
