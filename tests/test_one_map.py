@@ -40,7 +40,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ok("ingest", "traces", base / "small", "--prompts", "marked", "--layers", "2", "--root", root)
     for ridge_lambda in ("1", "100"):
         models = ["--model", "small", "--model", "large", "--reference", "large"]
-        sets = ["--prompts", "marked", "--align", "benign", "--lambda", ridge_lambda]
+        sets = ["--prompts", "marked", "--align", "benign", "--ridge-lambda", ridge_lambda]
         ok("study", *models, *sets, "--root", root)
     return root
 
