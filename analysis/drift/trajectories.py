@@ -23,9 +23,6 @@ from axes.warehouse.writer import content_key
 # In `generations.source`: the text was generated under this id, for another prompt.
 OTHER_TEXT = "generation:"
 
-# What a set of completions may not differ in: they would not be draws of one thing.
-_SAMPLING = ("template", "max_new_tokens", "temperature", "top_p")
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -52,7 +49,7 @@ class Trajectories:
     """
 
     prompt_set: str
-    sampling: dict[str, Any]
+    sampling: dict[str, str | float]
     generation_ids: tuple[str, ...]
     prompt_ids: tuple[str, ...]
     texts: tuple[tuple[str, ...], ...]
@@ -124,6 +121,28 @@ def traced_models(
     return chosen
 
 
+@dataclass(frozen=True)
+class _Completion:
+    """A row of `_COMPLETIONS`; completions of one `group_name` belong together."""
+
+    generation_id: str
+    prompt_id: str
+    prompt_set: str
+    template: str
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    group_name: str
+    start: float | None
+    is_positive: bool | None
+
+    @property
+    def sampling(self) -> dict[str, str | float]:
+        """What completions may not differ in: they would not be draws of one distribution."""
+        names = ("template", "max_new_tokens", "temperature", "top_p")
+        return {name: getattr(self, name) for name in names}
+
+
 def read_trajectories(
     warehouse: Warehouse, readout: AxisReadout, selection: Selection
 ) -> Trajectories:
@@ -132,37 +151,49 @@ def read_trajectories(
     Raises `CoverageError` where there are none or those of several kinds, `LabelError` where a
     class is missing.
     """
-    found = warehouse.query(_COMPLETIONS, {**vars(selection), **_keys(readout)}).to_pylist()
-    _require_one_kind(readout, found)
-    labelled = [row for row in found if row["is_positive"] is not None]
-    is_positive = np.array([row["is_positive"] for row in labelled], dtype=bool)
-    _require_classes(readout, selection, found, is_positive)
-    ids = [row["generation_id"] for row in labelled]
-    values, texts = _values(warehouse, readout, ids)
-    _require_slopes(readout, values, is_positive)
-    return Trajectories(
-        prompt_set=labelled[0]["prompt_set"],
-        sampling={name: labelled[0][name] for name in _SAMPLING},
-        generation_ids=tuple(ids),
-        prompt_ids=tuple(row["prompt_id"] for row in labelled),
+    keys = {**vars(selection), **_keys(readout)}
+    completions = warehouse.rows(_Completion, _COMPLETIONS, keys)
+    _require_one_kind(readout, completions)
+    labelled = [row for row in completions if row.is_positive is not None]
+    is_positive = np.array([row.is_positive for row in labelled], dtype=bool)
+    positive_count = int(is_positive.sum())
+    if min(positive_count, len(labelled) - positive_count) < 2:
+        raise LabelError(
+            f"{positive_count} positive and {len(labelled) - positive_count} negative of "
+            f"{len(completions)} completions of {readout.model} by "
+            f"{selection.labeler or 'the labels of their prompts'}: each class needs two"
+        )
+    values, texts = _values(warehouse, readout, [row.generation_id for row in labelled])
+    trajectories = Trajectories(
+        prompt_set=labelled[0].prompt_set,
+        sampling=labelled[0].sampling,
+        generation_ids=tuple(row.generation_id for row in labelled),
+        prompt_ids=tuple(row.prompt_id for row in labelled),
         texts=texts,
         is_positive=is_positive,
-        groups=np.unique([row["group_name"] for row in labelled], return_inverse=True)[1],
-        start=np.array([row["start"] for row in labelled], dtype=np.float64),
+        groups=np.unique([row.group_name for row in labelled], return_inverse=True)[1],
+        start=np.array([row.start for row in labelled], dtype=np.float64),
         values=values,
-        unlabelled_count=len(found) - len(labelled),
+        unlabelled_count=len(completions) - len(labelled),
     )
+    lengths = trajectories.lengths
+    if min(lengths[is_positive].max(), lengths[~is_positive].max()) < 2:
+        raise CoverageError(
+            f"every completion of {readout.model} in a class has a single token, and so no slope: "
+            "run `axes ingest traces` with a larger --max-new-tokens"
+        )
+    return trajectories
 
 
 def read_other_texts(
-    warehouse: Warehouse, readout: AxisReadout, own: Trajectories
+    warehouse: Warehouse, readout: AxisReadout, trajectories: Trajectories
 ) -> Trajectories | None:
     """The same model reading, after each prompt, a text that it wrote for one of the other class.
 
     The rows that `axes ingest traces --completions` made of the file of `write_cross_completions`,
     labelled by the class of the prompt; None where there are none.
     """
-    found = warehouse.query(
+    read = warehouse.query(
         """
         select generation_id, prompt_id, source
         from generations
@@ -179,26 +210,25 @@ def read_other_texts(
         """,
         {**_keys(readout), "mark": OTHER_TEXT},
     ).to_pylist()
-    row_of_prompt = {prompt_id: row for row, prompt_id in enumerate(own.prompt_ids)}
-    row_of_text = {name: row for row, name in enumerate(own.generation_ids)}
-    kept = []
-    for row in found:
-        reader = row_of_prompt.get(row["prompt_id"])
-        writer = row_of_text.get(row["source"].removeprefix(OTHER_TEXT))
+    row_of_prompt = {prompt_id: row for row, prompt_id in enumerate(trajectories.prompt_ids)}
+    row_of_text = {name: row for row, name in enumerate(trajectories.generation_ids)}
+    row_of_reader = {}
+    for item in read:
+        reader = row_of_prompt.get(item["prompt_id"])
+        writer = row_of_text.get(item["source"].removeprefix(OTHER_TEXT))
         if reader is None or writer is None:
             continue
-        if own.is_positive[reader] != own.is_positive[writer]:
-            kept.append((row["generation_id"], reader))
-    if not kept:
+        if trajectories.is_positive[reader] != trajectories.is_positive[writer]:
+            row_of_reader[item["generation_id"]] = reader
+    if not row_of_reader:
         return None
-    ids = [name for name, _ in kept]
-    values, texts = _values(warehouse, readout, ids)
-    of_prompts = own.take(np.array([reader for _, reader in kept]))
-    return replace(of_prompts, generation_ids=tuple(ids), texts=texts, values=values)
+    values, texts = _values(warehouse, readout, list(row_of_reader))
+    readers = trajectories.take(np.array(list(row_of_reader.values())))
+    return replace(readers, generation_ids=tuple(row_of_reader), texts=texts, values=values)
 
 
 def write_cross_completions(
-    warehouse: Warehouse, found: Trajectories, path: Path, *, seed: int = 0
+    warehouse: Warehouse, trajectories: Trajectories, path: Path, *, seed: int = 0
 ) -> Path:
     """Write JSONL pairs of each prompt with a random completion of the other class; the path.
 
@@ -207,18 +237,18 @@ def write_cross_completions(
     random = np.random.default_rng(seed)
     written = warehouse.query(
         "select generation_id, text from generations where list_contains(?, generation_id)",
-        [list(found.generation_ids)],
+        [list(trajectories.generation_ids)],
     ).to_pydict()
     texts = dict(zip(written["generation_id"], written["text"], strict=True))
     lines = []
     for of_class in (True, False):
-        readers = np.flatnonzero(found.is_positive == of_class)
-        writers = np.flatnonzero(found.is_positive != of_class)
+        readers = np.flatnonzero(trajectories.is_positive == of_class)
+        writers = np.flatnonzero(trajectories.is_positive != of_class)
         drawn = np.resize(random.permutation(writers), len(readers))
         for reader, writer in zip(readers, drawn, strict=True):
-            name = found.generation_ids[writer]
+            name = trajectories.generation_ids[writer]
             if texts[name]:
-                line = {"prompt_id": found.prompt_ids[reader], "completion": texts[name]}
+                line = {"prompt_id": trajectories.prompt_ids[reader], "completion": texts[name]}
                 lines.append(json.dumps({**line, "source": f"{OTHER_TEXT}{name}"}))
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -295,56 +325,29 @@ def _keys(readout: AxisReadout) -> dict[str, Any]:
     return {name: getattr(readout, name) for name in names}
 
 
-def _require_one_kind(readout: AxisReadout, found: list[dict[str, Any]]) -> None:
-    if not found:
+def _require_one_kind(readout: AxisReadout, completions: Sequence[_Completion]) -> None:
+    if not completions:
         raise CoverageError(
             f"no completions of {readout.model} are projected on {readout.axis_name} at layer "
             f"{readout.layer}: run `axes ingest traces {readout.model} --prompts SET "
             f"--layers {readout.layer}` first"
         )
-    sets = sorted({row["prompt_set"] for row in found})
-    if len(sets) > 1:
+    prompt_sets = sorted({row.prompt_set for row in completions})
+    if len(prompt_sets) > 1:
         raise CoverageError(
-            f"completions of {readout.model} are of the prompt sets {', '.join(sets)}: "
+            f"completions of {readout.model} are of the prompt sets {', '.join(prompt_sets)}: "
             "say which with --prompts"
         )
-    kinds = sorted({tuple(row[name] for name in _SAMPLING) for row in found})
+    kinds = sorted(
+        {
+            ", ".join(f"{name} {value}" for name, value in row.sampling.items())
+            for row in completions
+        }
+    )
     if len(kinds) > 1:
-        shown = "; ".join(
-            ", ".join(f"{name} {value}" for name, value in zip(_SAMPLING, kind, strict=True))
-            for kind in kinds
-        )
         raise CoverageError(
             f"completions of {readout.model} are of several kinds: say which with --template and "
-            f"--max-new-tokens ({shown})"
-        )
-
-
-def _require_classes(
-    readout: AxisReadout,
-    selection: Selection,
-    found: list[dict[str, Any]],
-    is_positive: Bool[np.ndarray, " row"],
-) -> None:
-    positive_count = int(is_positive.sum())
-    if min(positive_count, len(is_positive) - positive_count) < 2:
-        raise LabelError(
-            f"{positive_count} positive and {len(is_positive) - positive_count} negative of "
-            f"{len(found)} completions of {readout.model} by "
-            f"{selection.labeler or 'the labels of their prompts'}: two of each are the least"
-        )
-
-
-def _require_slopes(
-    readout: AxisReadout,
-    values: Float[np.ndarray, "row step"],
-    is_positive: Bool[np.ndarray, " row"],
-) -> None:
-    lengths = (~np.isnan(values)).sum(axis=1)
-    if min(lengths[is_positive].max(), lengths[~is_positive].max()) < 2:
-        raise CoverageError(
-            f"every completion of {readout.model} in a class has a single token, and so no slope: "
-            "run `axes ingest traces` with a larger --max-new-tokens"
+            f"--max-new-tokens ({'; '.join(kinds)})"
         )
 
 

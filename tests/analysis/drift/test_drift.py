@@ -226,7 +226,7 @@ def test_a_labeler_of_completions_makes_the_classes(world):
         )[0]["parameters"]
     )
     assert parameters["unlabelled_count"] == 4
-    with pytest.raises(LabelError, match="two of each are the least"):
+    with pytest.raises(LabelError, match="each class needs two"):
         analyse(world.root, labeler="nobody")
 
 
