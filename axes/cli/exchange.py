@@ -268,12 +268,14 @@ def import_activations_command(
     axes fit mine --prompts mine --pooling last
     """
     from axes.ingest.external_activations import import_activations, read_description
+    from axes.ingest.requests import ExternalActivationRequest
     from axes.warehouse.render import show_record
 
     flags = {"name": name, **{key: options.pop(key) for key in _OF_MODEL}}
     said = {} if model_card is None else read_description(model_card)
     said |= {key: value for key, value in flags.items() if value is not None}
-    show_record(import_activations(root, file, model=said, **options), output_format)
+    request = ExternalActivationRequest(file=file, model=said, **options)
+    show_record(import_activations(root, request), output_format)
 
 
 activations.add_command(import_activations_command, "import")

@@ -22,9 +22,16 @@ from axes.cli.options import (
     model_spec,
     root_option,
 )
+from axes.ingest.forward.pooling import POOLINGS
+from axes.ingest.requests import (
+    TEMPLATES,
+    ActivationRequest,
+    CompletionRequest,
+    ModelRequest,
+    PromptRequest,
+    TraceRequest,
+)
 from axes.warehouse.names import SITES
-
-_TEMPLATES = ("raw", "chat")
 
 
 def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,8 +50,8 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--template",
-            type=click.Choice(_TEMPLATES),
-            default="raw",
+            type=click.Choice(TEMPLATES),
+            default=ModelRequest.template,
             show_default=True,
             help="The prompt's text alone, or in the model's chat template.",
         ),
@@ -80,7 +87,7 @@ def ingest() -> None:
     "sites",
     type=click.Choice(SITES),
     multiple=True,
-    default=SITES[:1],
+    default=ActivationRequest.sites,
     show_default=True,
     help="Repeatable.",
 )
@@ -88,10 +95,9 @@ def ingest() -> None:
     "--pooling",
     "poolings",
     multiple=True,
-    default=("last5_mean",),
+    default=ActivationRequest.poolings,
     show_default=True,
-    help="Repeatable: last5_mean, last, mean, max, instruction_last, post_template_mean, or a "
-    "Python file that defines POOLING.",
+    help=f"Repeatable: {', '.join(POOLINGS)}, or a Python file that defines POOLING.",
 )
 @click.option("--keep-tokens", metavar="LAYERS", help="Keep every token's vector of these layers.")
 @click.option("--limit", type=click.IntRange(min=1), help="First prompts of each set only.")
@@ -99,14 +105,14 @@ def ingest() -> None:
 @click.option(
     "--token-budget",
     type=click.IntRange(min=1),
-    default=1024,
+    default=ActivationRequest.token_budget,
     show_default=True,
     help="Most tokens, padding included, in one batch.",
 )
 @click.option(
     "--share-prefix/--no-share-prefix",
     "shares_prefix",
-    default=True,
+    default=ActivationRequest.shares_prefix,
     show_default=True,
     help="Run tokens that all prompts begin with once.",
 )
@@ -117,7 +123,6 @@ def activations_command(
     model: str,
     prompt_sets: tuple[str, ...],
     limit: int | None,
-    shard: str | None,
     dry_run: bool,
     root: Path,
     output_format: str,
@@ -135,32 +140,22 @@ def activations_command(
       --pooling last5_mean --pooling instruction_last --site resid_post --site mlp_out
     """
     from axes.ingest.activations import ingest_activations, plan_activations
-    from axes.ingest.forward.activation_keys import Selection
-    from axes.ingest.forward.pooling import find_pooling
-    from axes.ingest.forward.templates import Template
-    from axes.ingest.jobs import Shard
     from axes.ingest.prompts import import_ready_sets
     from axes.warehouse.render import show_record
 
     spec = model_spec(model, options)
-    selection = Selection(
+    request = ActivationRequest(
+        prompt_sets=dict.fromkeys(prompt_sets, limit),
         layers=_layers("--layers", options.pop("layers")),
         sites=tuple(dict.fromkeys(options.pop("sites"))),
-        poolings=tuple(find_pooling(name) for name in dict.fromkeys(options.pop("poolings"))),
+        poolings=tuple(dict.fromkeys(options.pop("poolings"))),
         token_layers=_layers("--keep-tokens", options.pop("keep_tokens")) or (),
-        template=Template(options.pop("template"), _system(options.pop("system_file"))),
+        system=_system(options.pop("system_file")),
+        **options,
     )
     import_ready_sets(root, prompt_sets)
     work = plan_activations if dry_run else ingest_activations
-    summary = work(
-        root,
-        spec,
-        dict.fromkeys(prompt_sets, limit),
-        selection,
-        shard=None if shard is None else Shard.parse(shard),
-        **options,
-    )
-    show_record(summary, output_format)
+    show_record(work(root, spec, request), output_format)
 
 
 @ingest.command("traces")
@@ -176,7 +171,7 @@ def activations_command(
 @click.option(
     "--layer-fraction",
     type=click.FloatRange(0.0, 1.0),
-    default=0.8,
+    default=TraceRequest.layer_fraction,
     show_default=True,
     help="Without --layers: the block round(fraction * (layer_count - 1)).",
 )
@@ -188,25 +183,38 @@ def activations_command(
 )
 @click.option("--prompt-tokens", is_flag=True, help="Keep the prompt's tokens too, as step < 0.")
 @click.option(
-    "--top-tokens", type=click.IntRange(min=0), default=0, help="Keep so many likeliest tokens."
+    "--top-tokens",
+    type=click.IntRange(min=0),
+    default=TraceRequest.top_tokens,
+    help="Keep so many likeliest tokens.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="First prompts (or completions) only.")
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option(
-    "--temperature", type=click.FloatRange(min=0.0), default=0.0, help="0 is greedy (default)."
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    default=TraceRequest.max_new_tokens,
+    show_default=True,
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0.0),
+    default=TraceRequest.temperature,
+    help="0 is greedy (default).",
 )
 @click.option(
     "--top-p",
     type=click.FloatRange(0.0, 1.0, min_open=True),
-    default=1.0,
+    default=TraceRequest.top_p,
     show_default=True,
     help="Sample from the most likely tokens of this mass.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampling.")
+@click.option(
+    "--seed", type=int, default=TraceRequest.seed, show_default=True, help="Seed of the sampling."
+)
 @click.option(
     "--samples",
     type=click.IntRange(min=1),
-    default=1,
+    default=TraceRequest.samples,
     show_default=True,
     help="Completions of each prompt.",
 )
@@ -214,11 +222,13 @@ def activations_command(
 @click.option(
     "--end-token", "end_tokens", multiple=True, help="Token that ends one too; repeatable."
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=TraceRequest.batch_size, show_default=True
+)
 @click.option(
     "--token-budget",
     type=click.IntRange(min=1),
-    default=1024,
+    default=CompletionRequest.token_budget,
     show_default=True,
     help="With --completions: most tokens, padding included, in one batch.",
 )
@@ -258,11 +268,12 @@ def traces_command(
     if prompt_set is not None:
         _take_out(context, options, _OF_COMPLETIONS, "needs --completions")
         import_ready_sets(root, [prompt_set])
-        summary = ingest_traces(root, spec, prompt_set, **options)
+        summary = ingest_traces(root, spec, TraceRequest(prompt_set=prompt_set, **options))
     else:
         assert completions is not None
         _take_out(context, options, _OF_GENERATION, "does not go with --completions")
-        summary = ingest_completions(root, spec, completions, **options)
+        request = CompletionRequest(completions=completions, **options)
+        summary = ingest_completions(root, spec, request)
     show_record(summary, output_format)
 
 
@@ -460,7 +471,9 @@ def prompts() -> None:
     multiple=True,
     help="Label of the positive class; repeatable. Known without it: positive, 1, unsafe, ...",
 )
-@click.option("--labeler", default="dataset", show_default=True, help="Whose labels these are.")
+@click.option(
+    "--labeler", default=PromptRequest.labeler, show_default=True, help="Whose labels these are."
+)
 @click.option("--license", help="Licence of the text where the source has no column for it.")
 @click.option("--split", help="Split of a hub data set. Default: train.")
 @click.option("--limit", type=click.IntRange(min=1), help="First rows only.")
@@ -521,7 +534,8 @@ def prompts_import(
         split=split,
         per_label=per_label,
     )
-    show_record(import_prompts(root, prompt_set, origin, **options), output_format)
+    request = PromptRequest(**options)
+    show_record(import_prompts(root, prompt_set, origin, request), output_format)
 
 
 @prompts.command("list")

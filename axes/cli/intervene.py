@@ -8,6 +8,13 @@ from typing import Any
 import click
 
 from axes.cli.options import PROMPT_SET, format_option, loading_options, model_spec, root_option
+from axes.ingest.requests import (
+    CONDITIONS,
+    STEERED_POSITIONS,
+    STEERING_MODES,
+    TEMPLATES,
+    InterventionRequest,
+)
 
 # What is printed: the slope over all strengths, and the effect of the highest.
 PRINTED = """
@@ -57,30 +64,30 @@ class _Numbers(click.ParamType):
 @click.option(
     "--strengths",
     type=_Numbers(float),
-    default="-0.16,-0.08,-0.04,-0.02,0.02,0.04,0.08,0.16",
+    default=",".join(map(str, InterventionRequest.strengths)),
     show_default=True,
     help="Comma list, in median norms of the layer; for ablate the share that is taken away.",
 )
 @click.option("--layers", type=_Numbers(int), help="Comma list. Default: the axis's; ablate: all.")
 @click.option(
     "--mode",
-    type=click.Choice(("add", "ablate", "clamp")),
-    default="add",
+    type=click.Choice(STEERING_MODES),
+    default=InterventionRequest.mode,
     show_default=True,
     help="Move along the axis, take its component away, or set it.",
 )
 @click.option(
     "--positions",
-    type=click.Choice(("all", "prompt", "generated")),
-    default="all",
+    type=click.Choice(STEERED_POSITIONS),
+    default=InterventionRequest.positions,
     show_default=True,
     help="Which tokens are changed.",
 )
 @click.option("--above", type=float, help="Only what projects higher than this, in median norms.")
 @click.option(
     "--condition",
-    type=click.Choice(("position", "row")),
-    default="position",
+    type=click.Choice(CONDITIONS),
+    default=InterventionRequest.condition,
     show_default=True,
     help="With --above: each token decides for itself, or the prompt's last for its row.",
 )
@@ -100,7 +107,12 @@ class _Numbers(click.ParamType):
 @click.option(
     "--orthogonal", "orthogonal_count", type=click.IntRange(min=0), default=5, show_default=True
 )
-@click.option("--template", type=click.Choice(("raw", "chat")), default="chat", show_default=True)
+@click.option(
+    "--template",
+    type=click.Choice(TEMPLATES),
+    default=InterventionRequest.template,
+    show_default=True,
+)
 @click.option(
     "--system",
     "system_file",
@@ -109,20 +121,33 @@ class _Numbers(click.ParamType):
 )
 @click.option("--skip-unusable", is_flag=True, help="Leave out prompts that are too long.")
 @click.option("--limit", type=click.IntRange(min=1), help="First prompts of the set only.")
-@click.option("--benign-limit", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option(
+    "--benign-limit",
+    type=click.IntRange(min=1),
+    default=InterventionRequest.benign_limit,
+    show_default=True,
+)
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(min=0),
-    default=0,
+    default=InterventionRequest.max_new_tokens,
     show_default=True,
     help="Length of greedy completions along the axes; 0: none are made.",
 )
 @click.option("--complete-controls", is_flag=True, help="Completions along the controls too.")
 @click.option(
-    "--openers", default="refusal", show_default=True, help="Phrases of ingest/openers.toml."
+    "--openers",
+    default=InterventionRequest.openers,
+    show_default=True,
+    help="Phrases of ingest/openers.toml.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of controls and intervals.")
-@click.option("--token-budget", type=click.IntRange(min=1), default=2048, show_default=True)
+@click.option(
+    "--token-budget",
+    type=click.IntRange(min=1),
+    default=InterventionRequest.token_budget,
+    show_default=True,
+)
 @root_option
 @format_option
 def intervene(
@@ -132,10 +157,6 @@ def intervene(
     benign_set: str,
     strengths: tuple[float, ...],
     layers: tuple[int, ...] | None,
-    mode: str,
-    positions: str,
-    above: float | None,
-    condition: str,
     pull_backs: tuple[str, ...],
     random_count: int,
     shuffled_count: int,
@@ -161,9 +182,7 @@ def intervene(
     """
     from axes.analysis.steering.controls import register_directions
     from axes.analysis.steering.effects import Experiment, judge
-    from axes.ingest.forward.templates import Template
     from axes.ingest.generation.interventions import ingest_interventions
-    from axes.ingest.generation.sweeps import Change
     from axes.ingest.labels.labeling import Scope
     from axes.ingest.labels.refusals import label_refusals
     from axes.ingest.models.registry import known_as
@@ -189,20 +208,17 @@ def intervene(
     )
     own = [axis_id for axis_id, role in roles.items() if role == "axis"]
     completed = list(roles) if complete_controls else own
-    change = Change(mode, positions, above, None if above is None else condition)
-    ingest_interventions(
-        root,
-        spec,
-        prompt_set,
-        benign_set,
+    request = InterventionRequest(
+        prompt_set=prompt_set,
+        benign_set=benign_set,
         axis_ids=list(roles),
         strengths=strengths,
         layers=layers,
-        change=change,
         completed_axis_ids=completed if max_new_tokens else [],
         max_new_tokens=max_new_tokens,
         **options,
     )
+    ingest_interventions(root, spec, request)
     if max_new_tokens:
         label_refusals(root, scope=Scope(spec.name, prompt_set))
     experiment = Experiment(
@@ -212,10 +228,10 @@ def intervene(
         strengths=strengths,
         prompt_set=prompt_set,
         benign_set=benign_set,
-        template=Template(options["template"], options["system"]).name,
+        template=request.rendering.name,
         new_tokens=max_new_tokens,
         seed=seed,
-        **vars(change),
+        **vars(request.change),
     )
     experiment_id = judge(root, experiment)
     statement = PRINTED.format(experiment_id=experiment_id, highest=max(strengths))

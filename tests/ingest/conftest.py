@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from axes.ingest.models.identity import identify
 from axes.ingest.models.registry import ModelSpec, resolve
 from axes.ingest.prompts import prompt_id
+from axes.ingest.requests import ActivationRequest
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.layout import init_root
 from axes.warehouse.maintenance.check import check
@@ -67,6 +68,11 @@ def import_texts(root: Path) -> ImportTexts:
         write_rows(root, "prompts", rows_table("prompts", described), name=name, partition=name)
 
     return write
+
+
+def for_texts(**options: Any) -> ActivationRequest:
+    """A request for the set `texts`."""
+    return ActivationRequest(prompt_sets={"texts": None}, **options)
 
 
 def forked(target: Callable[..., Any], *args: Any, **options: Any) -> multiprocessing.Process:
