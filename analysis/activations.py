@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
 
-from axes.warehouse.connection import Connection, query, rows
+from axes.warehouse.connection import Connection, is_imported, query, rows
 from axes.warehouse.errors import (
     CoverageError,
     LabelError,
@@ -30,7 +30,6 @@ from axes.warehouse.errors import (
     PromptError,
     QueryError,
 )
-from axes.warehouse.external_models import is_imported
 from axes.warehouse.layers import Rows, StoredRows, allocate, layer_batches
 from axes.warehouse.names import RESID_POST, did_you_mean
 from axes.warehouse.writer import content_key

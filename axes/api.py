@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from axes.cli.command_line import as_command
+from axes.command_line import as_command
 from axes.warehouse.errors import DefinitionError
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.settings import root_folder, setting
@@ -164,9 +164,7 @@ def import_prompts(
     return import_into(root_folder(root), prompt_set, origin, request)
 
 
-@as_command(
-    "ingest activations", prompts="prompt_sets", token_layers="keep_tokens", system="system_file"
-)
+@as_command("ingest activations", prompts="prompt_sets", system="system_file")
 def ingest_activations(
     model: str,
     prompts: str | Sequence[str],

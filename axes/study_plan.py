@@ -17,9 +17,8 @@ from axes.analysis.study.definition import (
     read_study_file,
 )
 from axes.ingest.models.registry import group_members, known_as, resolve
-from axes.warehouse.connection import connect
+from axes.warehouse.connection import connect, is_imported
 from axes.warehouse.errors import DefinitionError
-from axes.warehouse.external_models import is_imported
 from axes.warehouse.layout import init_root
 from axes.warehouse.names import did_you_mean
 

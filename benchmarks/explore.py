@@ -105,9 +105,9 @@ def _warehouse() -> Iterator[Path]:
 
 @contextmanager
 def _page(root: Path) -> Iterator[httpx2.Client]:
-    command = [sys.executable, "-c", "import axes; axes.main()", "explore", "--no-browser"]
+    command = [sys.executable, "-c", "from axes.cli.main import main; main()", "explore"]
     with subprocess.Popen(
-        [*command, "--root", str(root)], stdout=subprocess.PIPE, text=True
+        [*command, "--no-browser", "--root", str(root)], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         address = process.stdout.readline().strip()

@@ -17,7 +17,7 @@ def measure() -> Iterator[Figure]:
     bare, helped, completed = alternate(
         ROUNDS,
         lambda: seconds(lambda: _python("pass")),
-        lambda: seconds(lambda: _python("from axes import main; main()", "--help")),
+        lambda: seconds(lambda: _python("from axes.cli.main import main; main()", "--help")),
         lambda: seconds(lambda: _python(_COMPLETION)),
     )
     yield median_figure("axes --help, seconds", helped, HELP_GOAL, "lower")
@@ -32,7 +32,7 @@ os.environ |= {"_AXES_COMPLETE": "bash_complete", "COMP_CWORD": "3"}
 os.environ["COMP_WORDS"] = "axes models fetch smol"
 import sys
 sys.argv = ["axes"]
-from axes import main
+from axes.cli.main import main
 main()
 """
 

@@ -25,7 +25,7 @@ from sklearn.metrics import roc_auc_score
 
 from axes.analysis.activations import Space
 from axes.analysis.projections import project_stored
-from axes.warehouse.connection import connect, query, rows
+from axes.warehouse.connection import connect, query, rows, sql_files
 from axes.warehouse.layout import init_root, partition_folder
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, rows_table, vector_array, write_rows
@@ -132,7 +132,7 @@ def _auroc(root: Path, prompts: int = 500_000, axes: int = 5, models: int = 4) -
     connection = connect(root)
     # Both sides start from rows in memory: reading and joining them is not what is compared.
     connection.execute("create temp table ready as from v_projections")
-    view = (Path(__file__).parent.parent / "sql/marts/v_auroc.sql").read_text()
+    view = sql_files("marts")["v_auroc"]
     connection.execute(
         view.replace("view v_auroc", "temp view ranked").replace("from v_projections", "from ready")
     )

@@ -69,9 +69,9 @@ PICTURES: dict[str, tuple[Callable[[Any, str], None], dict[str, int], str]] = {
 def main(root: Path, folder: Path) -> None:
     """Take every picture of the warehouse at ROOT."""
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-c", "import axes; axes.main()", "explore", "--no-browser"]
+    command = [sys.executable, "-c", "from axes.cli.main import main; main()", "explore"]
     with subprocess.Popen(
-        [*command, "--root", str(root)], stdout=subprocess.PIPE, text=True
+        [*command, "--no-browser", "--root", str(root)], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         address = process.stdout.readline().strip()

@@ -1,9 +1,9 @@
-"""Write docs/findings.md and its figures from a warehouse: what holds, with effect and control.
+"""Write docs/findings.md and its figures from a warehouse: each claim, its effect and controls.
 
 `make findings` runs the commands of the page on the warehouse of `make demo` and writes it;
 `python -m docs.findings --root lake` only writes. Every section is a query of docs/findings, a rule
-that says in words what its rows show, and a figure; where the rows are missing the page says which
-command brings them. Only numbers are read, no text of any completion.
+that states in words what its rows show, and a figure. If the rows are missing, the page names the
+command that writes them. Only numbers are read, no text of any completion.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 
 import click
 
-from axes.warehouse.comments import read_header
 from axes.warehouse.connection import Connection, connect, query, rows
 from axes.warehouse.render import render
+from axes.warehouse.tables.comments import read_header
 from docs.findings_figures import (
     Figure,
     axis_label,
@@ -44,14 +44,14 @@ _INTRODUCTION = """\
 
 # Findings on the demo's models
 
-Which claims about models that speak hold on the three small models of `make demo`? Every figure is
-read from a warehouse by the query below it, with its interval (95 %) and its control. Positive is
-the unsafe class of `demo_safety`. No completion is printed here or read to write this page.
+Which claims about generated text hold on the three small models of `make demo`? The query below
+each table reads its values from a warehouse, with their 95 % intervals and controls. The positive
+class is the unsafe class of `demo_safety`. This page prints and reads no completion.
 
-These are models of 0.1 to 0.5 billion parameters, 32 tokens of each answer, and prompts that the
-axis was fitted on; a claim that fails here may hold elsewhere, and the other way round.
+The models have 0.1 to 0.5 billion parameters, each completion has 32 tokens, and the axis was
+fitted on the same prompts. A claim that fails here may hold elsewhere, and the reverse.
 
-The warehouse is that of `make demo`, with longer answers and their labels. `make findings` runs
+The warehouse is that of `make demo`, with longer completions and their labels. `make findings` runs
 these commands and those below on it, and writes this page:
 
 ```sh
@@ -111,7 +111,7 @@ def drift_verdict(found: Sequence[Row]) -> list[str]:
         else:
             words = "no difference beyond chance"
         lines.append(
-            f"- {row['model']}: {words}; slope per token, positive less negative class "
+            f"- {row['model']}: {words}; slope per token, positive minus negative class "
             f"{_interval(row, 'slope_difference', '')} on {row['positive_count']} and "
             f"{row['negative_count']} completions. AUROC of the mean over the completion: "
             f"{_interval(row, 'final_auroc', 'final_auroc_')}."
@@ -128,17 +128,17 @@ def routing_verdict(found: Sequence[Row]) -> list[str]:
         needs = _sign(row["over_raw_lower"], row["over_raw_upper"])
         helps = _sign(row["gain_lower"], row["gain_upper"])
         lines.append(
-            f"- {policy.replace('_', ' ')}: calibration is worth "
-            f"{_interval(row, 'over_raw', 'over_raw_')} of the outcome over raw routing ({needs}); "
-            f"over always asking the best single model it gains {_interval(row, 'gain', 'gain_')} "
+            f"- {policy.replace('_', ' ')}: calibration improves "
+            f"the outcome by {_interval(row, 'over_raw', 'over_raw_')} over raw routing ({needs}); "
+            f"over always using the best single model it gains {_interval(row, 'gain', 'gain_')} "
             f"({helps}). The oracle could gain {by_policy['oracle']['gain']:.3f}."
         )
     answer = by_policy["answer_projection"]
     needs, helps = answer["over_raw_lower"] > 0, answer["gain_lower"] > 0
     if answer["gain_lower"] == answer["gain_upper"] == 0.0:
         lines.append(
-            "- The calibrated answer projection sends all prompts to the best single model: within "
-            "a model the projection does not foretell the outcome, and calibration says so."
+            "- The calibrated answer projection sends all prompts to the best single model: the "
+            "projection within a model never changes the choice."
         )
     raw = "does worse: calibration is needed" if needs else "is not shown to do worse"
     calibrated = "beats" if helps else "is not shown to beat"
@@ -160,8 +160,8 @@ def comparison_verdict(found: Sequence[Row]) -> list[str]:
     is_flat = all(row["probability_upper"] - row["probability_lower"] < 1e-9 for row in found)
     if is_flat:
         claim = (
-            "**Not by projections: every calibration is flat, so the order is that of the base "
-            f"rates on the calibration prompts** ({first['prompt_count']} prompts judged)."
+            "**Not by projections: every calibration is constant, so the order is that of the base "
+            f"rates on the calibration prompts** ({first['prompt_count']} evaluation prompts)."
         )
     else:
         claim = (
@@ -173,16 +173,17 @@ def comparison_verdict(found: Sequence[Row]) -> list[str]:
     for row in found:
         gap = "inside" if _inside(row) else "outside"
         lines.append(
-            f"- {row['model']}: calibrated chance {_interval(row, 'probability', 'probability_')}, "
-            f"labelled {_interval(row, 'outcome', 'outcome_')}: the chance is {gap} the label's "
-            "interval."
+            f"- {row['model']}: calibrated probability "
+            f"{_interval(row, 'probability', 'probability_')}, "
+            f"labelled {_interval(row, 'outcome', 'outcome_')}: the probability is {gap} "
+            "the label's interval."
         )
         lines += [f"- {row['model']}, warning: {warning}." for warning in row["warnings"]]
     return lines
 
 
 def intervention_verdict(found: Sequence[Row]) -> list[str]:
-    """How many effects of whole sweeps are beyond the random directions', then each of them."""
+    """How many slopes over all strengths are beyond the random directions', then each of them."""
     judged = [row for row in found if row["p_value"] is not None]
     clear = [row for row in judged if row["p_value"] < 0.05]
     least = 1 / (1 + max((row["random_count"] for row in judged), default=0))
@@ -205,9 +206,9 @@ SECTIONS = (
         "drift",
         "Do completions of the positive class drift upward?",
         "Slopes of the projection on the universal axis over the steps of a completion, by the "
-        "label of its prompt. The claim holds where the positive class rises, more than the "
-        "negative one, and the controls agree: pairs matched in the prompt's projection and in "
-        "length, completions that last, random axes, shuffled steps.",
+        "label of its prompt. The claim holds if the positive class rises, rises more than the "
+        "negative one, and all controls agree: pairs matched on the prompt's projection and on "
+        "length, completions of a minimum length, random axes, shuffled steps.",
         (f"axes drift --axis {_AXIS} --max-new-tokens 32",),
         drift_verdict,
         drift_figure,
@@ -215,10 +216,10 @@ SECTIONS = (
     Section(
         "routing",
         "Does routing between models need calibration, and does it help?",
-        "Each prompt of the positive class goes to one of the models; the outcome is that the "
-        "answer is no refusal (`refusal_substring`), lower is better. Half of the prompts are "
-        "calibrated on, the other half judged. `gain` is over the model that was best on the first "
-        "half, `over_raw` over the same rule without calibration.",
+        "Each prompt of the positive class goes to one of the models. The outcome is 1 if the "
+        "completion is not a refusal (`refusal_substring`); lower is better. Half of the prompts "
+        "calibrate, the other half evaluates. `gain` is relative to the model that was best on the "
+        "first half, `over_raw` to the same rule without calibration.",
         (f"axes route {_ANSWERS}",),
         routing_verdict,
         routing_figure,
@@ -226,20 +227,22 @@ SECTIONS = (
     Section(
         "comparison",
         "Can models be ranked by their projections?",
-        "The same prompts through each model; `probability` is the mean calibrated chance that an "
-        "answer is no refusal, by its projection alone, `outcome` what the labeler says of the "
-        "same answers. `first` is the share of resamples in which the model has the lowest chance.",
+        "Each model completes the same prompts. `probability` is the mean calibrated probability "
+        "that a completion is not a refusal, by its projection alone; `outcome` is the labeler's "
+        "label of the same completions. `first` is the share of resamples in which the model has "
+        "the lowest probability.",
         (f"axes compare {_ANSWERS}",),
         comparison_verdict,
         comparison_figure,
     ),
     Section(
         "intervention",
-        "Does injecting the axis change what a model does?",
-        "The model's own axis, and the universal one pulled back into it, added at strengths in "
-        "units of the layer's median norm; effects per unit over all of them, against random "
-        "directions of the same norm. `refusal_openers` is the log-odds that the answer opens as "
-        "a refusal does; `kl` and `log_perplexity` on benign texts are what it costs.",
+        "Does injecting the axis change the model's behaviour?",
+        "The model's own axis, and the universal one pulled back to the model's space, are added "
+        "at strengths in units of the layer's median norm. Effects are per unit over all "
+        "strengths, compared with random directions of the same norm. `refusal_openers` is the "
+        "log-odds that the completion starts like a refusal; `kl` and `log_perplexity` on benign "
+        "texts are the cost.",
         (
             f"axes intervene smollm2-135m --axis native/smollm2-135m/23/demo_safety --axis {_AXIS} "
             "--prompts demo_safety --limit 24 --benign demo_alignment --benign-limit 8 "
@@ -262,7 +265,8 @@ def write_findings(root: Path, page: Path = FOLDER / "findings.md") -> list[str]
         if not found:
             missing.append(section.name)
             parts.append(
-                f"No rows of this in the warehouse. They come by:\n\n{_code(section.commands)}"
+                "The warehouse has no rows for this claim. To add them:\n\n"
+                f"{_code(section.commands)}"
             )
             continue
         figure = page.parent / "figures" / f"{section.name}.svg"
@@ -271,10 +275,10 @@ def write_findings(root: Path, page: Path = FOLDER / "findings.md") -> list[str]
         parts += [f"{claim}\n", "\n".join(points) + "\n"]
         parts.append(f"![{section.title}](figures/{figure.name})\n")
         parts.append(_answer(connection, section.sql))
-        parts.append(f"The rows come by:\n\n{_code(section.commands)}")
+        parts.append(f"These commands write the rows:\n\n{_code(section.commands)}")
     parts.append(
-        "## What it took\n\nThe jobs of the warehouse, those of `make demo` among them, in wall "
-        "time, whatever else ran on the machine.\n"
+        "## Run time\n\nThe jobs of the warehouse, including those of `make demo`, in wall time. "
+        "Other jobs may have run at the same time.\n"
     )
     parts.append(_answer(connection, (QUERIES / "runs.sql").read_text()))
     page.write_text("\n".join(parts))
@@ -339,7 +343,7 @@ def main(root: Path, is_run: bool) -> None:
     if is_run:
         run_commands(root)
     for name in write_findings(root):
-        click.echo(f"no rows for {name}: the page says which command brings them", err=True)
+        click.echo(f"no rows for {name}: the page names the command that writes them", err=True)
 
 
 if __name__ == "__main__":

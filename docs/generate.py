@@ -16,9 +16,9 @@ import click
 from setuptools import find_packages
 
 from axes.cli.main import cli
-from axes.warehouse.comments import read_header
-from axes.warehouse.connection import connect, rows, sql_files
+from axes.warehouse.connection import check_rules, connect, rows, sql_files
 from axes.warehouse.layout import init_root
+from axes.warehouse.tables.comments import read_header
 from axes.warehouse.tables.schemas import TABLES
 from docs.recipes import cookbook_page, record
 
@@ -44,11 +44,9 @@ def tables_page() -> str:
         parts.append("\n".join(lines) + "\n")
     parts.append("# Views\n")
     parts += [_view_section(name, columns) for name, columns in _mart_columns().items()]
-    for kind, title in (("macros", "Macros"), ("checks", "Checks")):
+    for title, statements in (("Macros", sql_files("macros")), ("Checks", check_rules())):
         parts.append(f"# {title}\n")
-        parts += [
-            f"## {name}\n\n{read_header(text).text}\n" for name, text in sql_files(kind).items()
-        ]
+        parts += [f"## {name}\n\n{read_header(sql).text}\n" for name, sql in statements.items()]
     return "\n".join(parts)
 
 

@@ -1,7 +1,7 @@
-"""Run the example notebook on a warehouse and keep its outputs: docs/notebook.ipynb.
+"""Run the example notebook on a warehouse and store its outputs: docs/notebook.ipynb.
 
-`python -m docs.notebook --root lake` asks the demo's warehouse. A test runs the same cells on a
-tiny one, so they name no model, prompt set or axis.
+`python -m docs.notebook --root lake` runs it on the demo's warehouse. A test runs the same cells on
+a tiny one, so they name no model, prompt set or axis.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ CELLS = (
     (
         """# A warehouse in a notebook
 
-Everything that the commands do can be called from Python, and whatever is computed can be asked
-for with SQL. The cells below read the warehouse that `make demo` leaves in `lake`; with
-`python -m docs.notebook --root lake` they are run again. Start Jupyter with `AXES_ROOT` set, or
-give `root=` to each function.""",
+Python functions do what the commands do, and SQL queries every result. The cells below read the
+warehouse that `make demo` writes to `lake`; `python -m docs.notebook --root lake` runs them again.
+Start Jupyter with `AXES_ROOT` set, or pass `root=` to each function.""",
         """import axes
 import numpy as np
 import polars as pl
@@ -34,13 +33,13 @@ lake.sql("select model, architecture, d_model, layer_count from models order by 
     (
         """## A study
 
-`axes.study("demo")` runs one, or finds it there; `axes.read_study()` reads the last. A figure and
-its 95 % interval are one cell; warnings are below.""",
+`axes.study("demo")` runs a study unless it is stored; `axes.read_study()` reads the latest. A value
+and its 95 % interval share a cell; warnings are below the table.""",
         """study = axes.read_study()
 study""",
     ),
     (
-        "All of its numbers are in `figures`; `sql` is the query that gives the table again.",
+        "`figures` has all numbers of the study; `sql` is the query that returns the table.",
         """print(study.sql)
 {name: round(value, 3) for name, value in enumerate(study.figures["singular_values"])}""",
     ),
@@ -48,7 +47,8 @@ study""",
         """## One model, every layer
 
 `axes.fit` fits the direction of a model at each of its layers. These AUROCs are in sample: they
-say where a model tells the classes apart, and not how well it does so on other prompts.""",
+show at which layers the direction separates the classes, but not how well it does so on held-out
+prompts.""",
         """definition = study.figures["definition"]
 model, prompts = definition["models"][0].partition("@")[0], definition["prompts"]
 fitted = axes.fit(model, prompts)
@@ -68,36 +68,37 @@ plt.show()""",
     (
         """## An axis
 
-`axes.load_axis` gives the unit vector with its card: the space it lies in, the rows it was fitted
-from, what it was judged on.""",
+`axes.load_axis` returns the unit vector with its card: its space, the rows that fitted it, and its
+evaluation.""",
         """shared = lake.sql("select name from axes where kind = 'universal' order by name limit 1")
 ((name,),) = shared.fetchall()
 axis = axes.load_axis(name)
 axis""",
     ),
     (
-        "`project` takes activations of the axis's own space, and gives what the study stored.",
-        """own = pl.col("model") == axis.card["space_model"]
-here = pl.col("layer") == axis.card["layer"]
-activations = axes.scan("activations").filter(own & here).select("prompt_id", "vector").collect()
+        "`project` maps activations of the axis's own space to the projections that are stored.",
+        """is_model = pl.col("model") == axis.card["space_model"]
+is_layer = pl.col("layer") == axis.card["layer"]
+rows = axes.scan("activations").filter(is_model & is_layer)
+activations = rows.select("prompt_id", "vector").collect()
 stored = lake.sql(
     "select prompt_id, projection from v_projections where axis_id = ? and model = ?",
     params=[axis.card["axis_id"], axis.card["space_model"]],
 ).pl()
-both = activations.with_columns(
+projections = activations.with_columns(
     computed=axis.project(np.stack(activations["vector"].to_list()))
 ).join(stored, on="prompt_id")
-print(f"{both.height} prompts, largest difference "
-      f"{(both['computed'] - both['projection']).abs().max():.1g}")""",
+difference = (projections["computed"] - projections["projection"]).abs().max()
+print(f"{projections.height} prompts, largest difference {difference:.1g}")""",
     ),
     (
-        """Models of another space come to the axis through their alignments.""",
+        """`axes.score` projects activations of other models through their alignments.""",
         """axes.score(name)""",
     ),
     (
-        """## Ask anything
+        """## SQL
 
-Tables and views are in docs/tables.md, thirty questions with their answers in docs/cookbook.md.""",
+docs/tables.md describes the tables and views; docs/cookbook.md answers thirty questions.""",
         """lake.sql(\"\"\"
     select model, kind, prompt_set, round(auroc, 3) as auroc, positive_count, negative_count
     from v_auroc where kind != 'native' order by all limit 8
@@ -123,7 +124,7 @@ def run(root: Path) -> nbformat.NotebookNode:
     environment = {**os.environ, "AXES_ROOT": str(root.resolve())}
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", record_timing=False)
     client.execute(env=environment)
-    # Of the machine that ran it nothing is kept.
+    # The stored notebook has no metadata of the machine that ran it.
     notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     return notebook
 

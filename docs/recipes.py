@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from axes.warehouse.comments import read_header
 from axes.warehouse.connection import Connection, connect, query
 from axes.warehouse.render import render
+from axes.warehouse.tables.comments import read_header
 
 COOKBOOK = Path(__file__).parent / "cookbook"
 
 _INTRODUCTION = """\
 # Cookbook
 
-{count} questions, each with its SQL and what that says on the warehouse of `make demo`: three small
+{count} questions, each with its SQL and the output on the warehouse of `make demo`: three small
 models, 300 + 300 prompts in matched pairs, 1,500 prompts for the alignment. The files are in
 `docs/cookbook`: `axes sql -f docs/cookbook/01_coverage.sql`.
 
-Outputs are recorded. `make docs RECORD=lake` asks a demo warehouse again and writes the answers
-down; a test compares them, up to what differs between machines: last digits, and with them the
-order of near ties.
+Outputs are recorded. `make docs RECORD=lake` runs the queries on a demo warehouse and records their
+outputs again. A test compares them, except for differences between machines: last digits, and with
+them the order of near ties.
 """
 
 

@@ -22,7 +22,7 @@ from axes.ingest.forward.forward import Batch
 from axes.ingest.forward.templates import Template
 from axes.ingest.models.load import LoadedModel
 from axes.warehouse.layout import partition_folder
-from axes.warehouse.locks import committing
+from axes.warehouse.ledger import committing
 from axes.warehouse.runs import Run
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, vector_array, write_rows

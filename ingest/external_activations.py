@@ -41,12 +41,11 @@ from axes.warehouse.errors import (
     NonFiniteError,
     PromptError,
 )
-from axes.warehouse.external_models import IMPORTED, UNKNOWN
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import layer_batches
 from axes.warehouse.layout import init_root
-from axes.warehouse.locks import locked
-from axes.warehouse.names import RESID_POST
+from axes.warehouse.ledger import locked
+from axes.warehouse.names import IMPORTED, RESID_POST, UNKNOWN
 from axes.warehouse.progress import track
 from axes.warehouse.runs import Run, record_run
 from axes.warehouse.tables.schemas import TABLES

@@ -41,7 +41,7 @@ from axes.ingest.requests import ModelRequest
 from axes.warehouse import settings
 from axes.warehouse.errors import NonFiniteError, PromptError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.locks import locked
+from axes.warehouse.ledger import locked
 from axes.warehouse.progress import track, waiting
 from axes.warehouse.render import html_record
 from axes.warehouse.runs import Run, record_run

@@ -39,7 +39,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "traces": ["ingest", "traces", base / "small", "--limit", 8, "--max-new-tokens", 4],
         "drift": [
             *("drift", "--axis", "universal/large/2/formality/lambda-held_out"),
-            *("--model", "small", "--least-steps", 2),
+            *("--model", "small", "--min-steps", 2),
         ],
         "diagnose": ["diagnose"],
         "sql": ["sql", "from v_auroc order by all", "--format", "json"],

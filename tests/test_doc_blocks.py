@@ -148,7 +148,7 @@ def page_of(language: str, *lines: str) -> str:
     [
         (page_of("yaml", "a: 1"), "language 'yaml'"),
         (page_of("", "axes sqll 1"), "No such command 'sqll'"),
-        (page_of("sh", "$ axes models list", "name", "$ axes sqll"), "No such command 'sqll'"),
+        (page_of("sh", "$ axes list models", "name", "$ axes sqll"), "No such command 'sqll'"),
         (page_of("sh", "axes sqll"), "No such command 'sqll'"),
         (page_of("sh", "axes sql --sefe 'from runs'"), "No such option"),
         (page_of("sh", "axes fit m --prompts p --direction sideways"), "'sideways' is not one of"),

@@ -78,7 +78,7 @@ def test_sections_without_rows_say_which_command_brings_them(root, tmp_path):
     page = tmp_path / "findings.md"
     assert write_findings(root, page) == [section.name for section in SECTIONS]
     text = page.read_text()
-    assert text.count("No rows of this in the warehouse. They come by:") == len(SECTIONS)
+    assert text.count("The warehouse has no rows for this claim. To add them:") == len(SECTIONS)
     assert "axes route --prompts" in text
     assert not (tmp_path / "figures").exists()
 
@@ -126,7 +126,7 @@ def test_the_verdict_on_models_names_warnings_and_disagreement():
     assert "m comes first in 90% of resamples" in lines[0]
     assert "gives another order" in lines[0]
     assert "- m, warning: flat." in lines
-    assert "the chance is outside the label's interval" in lines[1]
+    assert "the probability is outside the label's interval" in lines[1]
     flat = {"probability_lower": 0.3, "probability_upper": 0.3}
     assert comparison_verdict([{**row, **flat}])[0].startswith("**Not by projections")
 

@@ -53,7 +53,7 @@ def unknown_axis(connection: Connection, axis: str) -> AxisError:
     names = [row["name"] for row in rows(connection, "select distinct name from axes")]
     return AxisError(
         f"no axis {axis}{did_you_mean(axis, names)}: "
-        'give an id or a name of `axes sql "select axis_id, name from axes"`'
+        "give an id or a name that `axes list axes` prints"
     )
 
 

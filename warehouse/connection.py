@@ -23,11 +23,11 @@ import polars as pl
 import pyarrow as pa
 from polars.datatypes import DataType
 
-from axes.warehouse.comments import comment_statements, without_comments
 from axes.warehouse.errors import QueryError, RootError
-from axes.warehouse.index import refresh_index
 from axes.warehouse.layout import require_root
-from axes.warehouse.names import did_you_mean
+from axes.warehouse.names import IMPORTED, did_you_mean
+from axes.warehouse.tables.comments import comment_statements, without_comments
+from axes.warehouse.tables.index import refresh_index
 from axes.warehouse.tables.schemas import TABLES
 
 SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
@@ -81,10 +81,10 @@ def connect_tables(root: Path, *tables: str) -> Connection:
     For code that asks one thing of a table. Raises as `connect` does.
     """
     connection = _open(root)
-    location, staging = _location(root.resolve()), sql_files("staging")
+    location = _location(root.resolve())
     with _unreadable(root):
         for table in tables:
-            connection.execute(staging[f"stg_{table}"].replace("${root}", location))
+            connection.execute(TABLES[table].staging_view(location))
             connection.execute(f"create view {table} as select * from stg_{table}")
     return connection
 
@@ -148,8 +148,26 @@ def vectors(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
 
 
 def sql_files(kind: str) -> dict[str, str]:
-    """Name -> text of the files in `sql/<kind>`."""
-    return {path.stem: path.read_text() for path in sorted((SQL_FOLDER / kind).glob("*.sql"))}
+    """Name -> text of the files in `sql/<kind>` and its topic folders, by name."""
+    paths = sorted((SQL_FOLDER / kind).rglob("*.sql"), key=lambda path: path.stem)
+    return {path.stem: path.read_text() for path in paths}
+
+
+def is_imported(connection: Connection, model: str) -> bool:
+    """Whether all stored versions of a model (a name, or NAME@ID) have imported vectors alone."""
+    name, _, prefix = model.partition("@")
+    sources = rows(
+        connection,
+        "select source from models where model = ? and starts_with(model_id, ?)",
+        [name, prefix],
+    )
+    return bool(sources) and all(row["source"].partition(":")[0] == IMPORTED for row in sources)
+
+
+def check_rules() -> dict[str, str]:
+    """Name -> statement that lists the rows which break the rule: `sql/checks` and unique keys."""
+    unique_keys = {f"{name}_unique_key": table.unique_key_check() for name, table in TABLES.items()}
+    return dict(sorted((sql_files("checks") | unique_keys).items()))
 
 
 def root_of(connection: Connection) -> Path:
@@ -184,7 +202,7 @@ def _unreadable(root: Path) -> Iterator[None]:
 
 
 def _location(root: Path) -> str:
-    """The root as it stands in the glob patterns of `sql/staging`."""
+    """The root as it stands in the glob patterns of staging views."""
     return glob.escape(root.as_posix()).replace("'", "''")
 
 
@@ -227,8 +245,7 @@ def load_sql(connection: Connection, root: Path, *, is_indexed: bool, is_comment
     given: a relative root makes relative views. `is_indexed` is what `refresh_index` said.
     """
     location = _location(root)
-    staging, macros, marts = (sql_files(kind) for kind in ("staging", "macros", "marts"))
-    macros, marts = _in_order(macros), _in_order(marts)
+    macros, marts = _in_order(sql_files("macros")), _in_order(sql_files("marts"))
     connection.execute("begin")
     for name, table in TABLES.items():
         connection.from_arrow(table.schema.empty_table()).create(f"stg_{name}")
@@ -239,9 +256,9 @@ def load_sql(connection: Connection, root: Path, *, is_indexed: bool, is_comment
         is_replaced = name == "v_stored" and not is_indexed
         made = _STORED_WITHOUT_INDEX if is_replaced else text.replace("${root}", location)
         connection.execute(made)
-    for name, text in staging.items():
-        connection.execute(f"drop table {name}")
-        connection.execute(text.replace("${root}", location))
+    for name, table in TABLES.items():
+        connection.execute(f"drop table stg_{name}")
+        connection.execute(table.staging_view(location))
     if is_commented:
         for statement in comment_statements(marts, macros, _columns(connection)):
             connection.execute(statement)

@@ -15,12 +15,13 @@ from urllib.parse import quote
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.locks import LOCKS, locked
+from axes.warehouse.ledger import LOCKS, locked
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 
 MARKER = "warehouse.json"
 NO_PARTITION = "__none__"
+EMPTY_FILE = "schema.parquet"
 
 
 def partition_folder(root: Path, table: Table, value: str | None = None) -> Path:
@@ -37,6 +38,17 @@ def partition_folder(root: Path, table: Table, value: str | None = None) -> Path
     if not value:
         raise ValueError(f"{table.name} is partitioned by {table.partition}: a value is needed")
     return folder / f"{table.partition}={quote(value, safe='')}"
+
+
+def data_files(root: Path, table: Table) -> list[Path]:
+    """The Parquet files that a view over the table reads, in order."""
+    folder = root / table.name
+    return sorted(folder.glob("*.parquet" if table.partition is None else "*/*.parquet"))
+
+
+def empty_file(root: Path, table: Table) -> Path:
+    """The file without rows that gives an empty table its columns."""
+    return partition_folder(root, table, NO_PARTITION) / EMPTY_FILE
 
 
 def init_root(root: Path) -> bool:
@@ -69,9 +81,9 @@ def _fill(root: Path) -> None:
     """An empty file for every table, and the marker last."""
     try:
         for table in TABLES.values():
-            folder = partition_folder(root, table, NO_PARTITION)
-            folder.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table.file_schema.empty_table(), folder / "schema.parquet")
+            path = empty_file(root, table)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table.file_schema.empty_table(), path)
         write_marker(root, {"schema_version": SCHEMA_VERSION})
     except OSError as error:
         raise RootError(f"cannot make a warehouse in {root}: {error}") from error

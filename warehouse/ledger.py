@@ -1,9 +1,13 @@
-"""Which files there ought to be: one line per event in ROOT/.ledger/<table>.jsonl.
+"""Who may change the files of a root, and which files there ought to be.
 
-Parquet files say nothing about their neighbours: a deleted, copied or edited file leaves a data set
-that reads well. So a write is recorded before and after its rename, a removal before and after its
-unlink, each under the table's lock. A process killed between the two leaves an entry that allows
-both outcomes; nothing that a kill can cause is ever taken for damage.
+Locks (ROOT/.locks) make jobs that would get in each other's way take turns. They are the kernel's,
+so those of a killed process are free at once.
+
+Ledgers (ROOT/.ledger/<table>.jsonl) have one line per event. Parquet files say nothing about their
+neighbours: a deleted, copied or edited file leaves a data set that reads well. So a write is
+recorded before and after its rename, a removal before and after its unlink, each under the table's
+lock. A process killed between the two leaves an entry that allows both outcomes; nothing that a
+kill can cause is ever taken for damage.
 """
 
 from __future__ import annotations
@@ -11,15 +15,80 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
+from urllib.parse import quote
 
-from axes.warehouse.locks import locked
+import click
+from filelock import FileLock, Timeout
 
+from axes.warehouse.errors import RootError
+
+LOCKS = ".locks"
 LEDGER = ".ledger"
+
+
+@contextmanager
+def locked(
+    root: Path, name: str, *, notice: str | None = None, refusal: str | None = None
+) -> Iterator[None]:
+    """Hold the lock called `name`, waiting for whoever holds it.
+
+    A wait prints `notice` first; with a `refusal`, `RootError` is raised with it instead of
+    waiting. `RootError` too where the lock cannot be made, as on a read-only root.
+    """
+    path = root / LOCKS / f"{name}.lock"
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            if refusal is not None:
+                raise RootError(refusal) from error
+            if notice is not None:
+                click.echo(notice, err=True)
+            lock.acquire()
+    except OSError as error:
+        raise RootError(f"cannot write {path}: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def held_locks(root: Path) -> list[str]:
+    """The names of the locks that are held at this instant."""
+    held = []
+    for path in sorted((root / LOCKS).glob("*.lock")):
+        try:
+            with FileLock(path, timeout=0):
+                pass
+        except Timeout:
+            held.append(path.stem)
+        except OSError as error:
+            raise RootError(f"cannot open {path}: {error}") from error
+    return held
+
+
+@contextmanager
+def committing(root: Path, model: str) -> Iterator[None]:
+    """Held while files of a model are written that have to agree with stored ones.
+
+    By name, as the partitions are: jobs on two versions of a model write into the same folders.
+    """
+    with locked(root, f"{quote(model, safe='')}.commit"):
+        yield
+
+
+@contextmanager
+def table_lock(root: Path, table: str) -> Iterator[None]:
+    """Held while files of a table are renamed or removed; readers never wait for it."""
+    with locked(root, table):
+        yield
 
 
 @dataclass(frozen=True)
@@ -36,7 +105,7 @@ class Record:
 class Entry:
     """What may lie under one path: usually one record, two if a replacement may have been killed.
 
-    `is_due` says that a file must be there: its last write is known to have ended.
+    `is_due` says that a file must be stored: its last write has ended.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -48,23 +117,19 @@ class Entry:
         return dict(self.records[-1].runs)
 
 
-def read_ledger(root: Path, table: str) -> dict[str, Entry]:
-    """Path below the root -> entry. A line torn by a power cut is passed over."""
-    path = ledger_file(root, table)
-    entries: dict[str, Entry] = {}
-    if not path.exists():
-        return entries
-    for line in path.read_bytes().splitlines():
-        try:
-            event = json.loads(line)
-            _apply(entries, event.pop("event"), event.pop("file"), event)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue
-    return entries
+class _Event(TypedDict):
+    """One line of a ledger: `writing` has all of a record, `written` its checksum alone."""
+
+    event: Literal["writing", "written", "removing", "removed"]
+    file: str
+    rows: NotRequired[int]
+    size: NotRequired[int]
+    sha256: NotRequired[str]
+    runs: NotRequired[Mapping[str, int]]
 
 
 def ledger_file(root: Path, table: str) -> Path:
-    """Where the events of a table are kept."""
+    """The file with the events of a table."""
     return root / LEDGER / f"{table}.jsonl"
 
 
@@ -79,36 +144,46 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextmanager
-def table_lock(root: Path, table: str) -> Iterator[None]:
-    """Held by whoever renames or removes files of a table; readers never wait for it."""
-    with locked(root, table):
-        yield
+def read_ledger(root: Path, table: str) -> dict[str, Entry]:
+    """Path below the root -> entry. A line torn by a power cut is passed over."""
+    path = ledger_file(root, table)
+    entries: dict[str, Entry] = {}
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            _apply(entries, json.loads(line))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return entries
+
+
+def _apply(entries: dict[str, Entry], event: _Event) -> None:
+    name = event["file"]
+    if event["event"] == "writing":
+        written = Record(event["rows"], event["size"], event["sha256"], event["runs"])
+        entries.setdefault(name, Entry()).records.append(written)
+    elif event["event"] == "written":
+        entry = entries[name]
+        same = [stored for stored in entry.records if stored.sha256 == event["sha256"]]
+        entry.records = same[-1:] or entry.records
+        entry.is_due = True
+    elif event["event"] == "removing" and name in entries:
+        entries[name].is_due = False
+    elif event["event"] == "removed":
+        entries.pop(name, None)
 
 
 @contextmanager
 def writing(root: Path, table: str, files: Mapping[Path, Record]) -> Iterator[None]:
-    """Record that these files are put in place by the body; the caller holds the table's lock."""
-    _append(
-        root,
-        table,
-        [
-            {"event": "writing", "file": _below(root, path), **vars(entry)}
-            for path, entry in files.items()
-        ],
-        is_durable=True,
-    )
+    """Record that the body puts these files in place; the caller holds the table's lock."""
+    names = {_below(root, path): stored for path, stored in files.items()}
+    _append(root, table, [_writing(*item) for item in names.items()], is_durable=True)
     yield
-    done = [
-        {"event": "written", "file": _below(root, path), "sha256": entry.sha256}
-        for path, entry in files.items()
-    ]
-    _append(root, table, done)
+    _append(root, table, [_written(*item) for item in names.items()])
 
 
 @contextmanager
 def removing(root: Path, table: str, paths: list[Path]) -> Iterator[None]:
-    """Record that these files are taken away by the body; the caller holds the table's lock."""
+    """Record that the body takes these files away; the caller holds the table's lock."""
     names = [_below(root, path) for path in paths]
     _append(root, table, [{"event": "removing", "file": name} for name in names], is_durable=True)
     yield
@@ -116,65 +191,60 @@ def removing(root: Path, table: str, paths: list[Path]) -> Iterator[None]:
 
 
 def settle(root: Path, table: str) -> None:
-    """Decide what kills left open, by looking; the caller holds the table's lock.
+    """Look which outcome each killed process left; the caller holds the table's lock.
 
-    The ledger is then written anew, one line per file.
+    The ledger is then rewritten with one entry per file.
     """
     entries = read_ledger(root, table)
     if not entries:
         return
-    lines = []
+    events: list[_Event] = []
     for name, entry in sorted(entries.items()):
         path = root / name
         if not path.exists() and not entry.is_due:
             continue
         if len(entry.records) > 1 and path.exists():
             digest = sha256(path)
-            there = [known for known in entry.records if known.sha256 == digest]
-            entry.records = there[:1] or entry.records
-        lines += [{"event": "writing", "file": name, **vars(known)} for known in entry.records]
+            same = [stored for stored in entry.records if stored.sha256 == digest]
+            entry.records = same[:1] or entry.records
+        events += [_writing(name, stored) for stored in entry.records]
         if len(entry.records) == 1:
-            digest = entry.records[0].sha256
-            lines.append({"event": "written", "file": name, "sha256": digest})
-    _replace(ledger_file(root, table), lines)
+            events.append(_written(name, entry.records[0]))
+    _replace(ledger_file(root, table), events)
 
 
 def write_ledger(path: Path, records: Mapping[str, Record]) -> None:
-    """Start a table's ledger anew with files that are all in their places."""
-    lines = []
-    for name, known in sorted(records.items()):
-        lines.append({"event": "writing", "file": name, **vars(known)})
-        lines.append({"event": "written", "file": name, "sha256": known.sha256})
-    _replace(path, lines)
+    """Replace a table's ledger by one of files that are all in their places."""
+    items = sorted(records.items())
+    _replace(path, [event(*item) for item in items for event in (_writing, _written)])
 
 
-def _replace(path: Path, lines: list[dict[str, Any]]) -> None:
+def _writing(name: str, stored: Record) -> _Event:
+    return {
+        "event": "writing",
+        "file": name,
+        "rows": stored.rows,
+        "size": stored.size,
+        "sha256": stored.sha256,
+        "runs": stored.runs,
+    }
+
+
+def _written(name: str, stored: Record) -> _Event:
+    return {"event": "written", "file": name, "sha256": stored.sha256}
+
+
+def _replace(path: Path, events: Iterable[_Event]) -> None:
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
-        file.write(_encode(lines))
+        file.write(_encode(events))
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
 
 
-def _apply(entries: dict[str, Entry], event: str, name: str, details: dict[str, Any]) -> None:
-    if event == "writing":
-        entries.setdefault(name, Entry()).records.append(Record(**details))
-    elif event == "written":
-        entry = entries[name]
-        written = [known for known in entry.records if known.sha256 == details["sha256"]]
-        entry.records = written[-1:] or entry.records
-        entry.is_due = True
-    elif event == "removing" and name in entries:
-        entries[name].is_due = False
-    elif event == "removed":
-        entries.pop(name, None)
-
-
-def _append(
-    root: Path, table: str, lines: list[dict[str, Any]], *, is_durable: bool = False
-) -> None:
+def _append(root: Path, table: str, events: Iterable[_Event], *, is_durable: bool = False) -> None:
     path = ledger_file(root, table)
     path.parent.mkdir(exist_ok=True)
     with path.open("ab+") as file:
@@ -182,14 +252,14 @@ def _append(
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":  # Torn by a power cut: the next line must not join it.
                 file.write(b"\n")
-        file.write(_encode(lines))
+        file.write(_encode(events))
         file.flush()
         if is_durable:
             os.fsync(file.fileno())
 
 
-def _encode(lines: list[dict[str, Any]]) -> bytes:
-    return b"".join(json.dumps(line, sort_keys=True).encode() + b"\n" for line in lines)
+def _encode(events: Iterable[_Event]) -> bytes:
+    return b"".join(json.dumps(event, sort_keys=True).encode() + b"\n" for event in events)
 
 
 def _below(root: Path, path: Path) -> str:

@@ -1,16 +1,18 @@
-"""What a name that nobody knows was probably meant to be.
-
-The places in a transformer block that the column `site` names.
-
-resid_post  the residual stream after the block: its output
-resid_pre   the residual stream before the block: its input
-attn_out    what attention adds to the residual stream
-mlp_out     what the MLP, or the mixture of experts, adds to it
-"""
+"""Names that stand in the tables, and what a mistyped name was probably meant to be."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+# The places in a transformer block that the column `site` names: the residual stream after the
+# block (its output) and before it, and what attention and the MLP (or mixture of experts) add.
+RESID_POST = "resid_post"
+SITES = (RESID_POST, "resid_pre", "attn_out", "mlp_out")
+
+# `models.source` of a model that no job here has run: its vectors were imported. What an import
+# does not say of a model or prompt is `UNKNOWN`, or 0 where the column is a number.
+IMPORTED = "imported"
+UNKNOWN = "unknown"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -26,7 +28,3 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     lowered = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower(), lowered, n=1)
     return f" (did you mean {lowered[near[0]]}?)" if near else ""
-
-
-RESID_POST = "resid_post"
-SITES = (RESID_POST, "resid_pre", "attn_out", "mlp_out")

@@ -1,13 +1,11 @@
-"""Progress on stderr: rate and time left on every long step, nothing on stdout.
+"""What a job says on stderr while it runs; results alone go to stdout.
 
-Bars are for terminals: elsewhere nothing is drawn, and a JSON log (json_log.py) has an event
-every few seconds in their place.
+For people: bars with rate and time left on every long step, on a terminal and nowhere else.
 
-`--json-log`: all of stderr as one JSON object a line, for a program that watches a job.
-
-Every line has `time` (UTC), `level` (info, warning or error) and `event`, then the event's fields.
-What code that knows nothing of this prints (libraries, warnings, tracebacks) becomes the event
-`message` with its `text`, so that no line is anything else.
+For a program that watches the job (`--json-log`): all of stderr as one JSON object a line, each
+with `time` (UTC), `level` (info, warning or error) and `event`, then the event's fields. A long
+step is an event every few seconds. What other code prints (libraries, warnings, tracebacks) becomes
+the event `message` with its `text`, so that every line is an object.
 """
 
 from __future__ import annotations
@@ -83,7 +81,7 @@ def waiting(description: str) -> Iterator[None]:
         task = progress.add_task(description, total=None)
         yield
         progress.update(task, total=1, completed=1)
-    record("step_end", step=description, seconds=_rounded(time.monotonic() - started))
+    record("step_end", step=description, seconds=round(time.monotonic() - started, 3))
 
 
 def _bars(*columns: ProgressColumn) -> Progress:
@@ -115,14 +113,10 @@ class _Step:
             done=self._done,
             total=self._total,
             unit=self._unit,
-            per_second=_rounded(rate),
-            seconds=_rounded(spent),
-            seconds_left=_rounded((self._total - self._done) / rate) if rate else None,
+            per_second=round(rate, 3),
+            seconds=round(spent, 3),
+            seconds_left=round((self._total - self._done) / rate, 3) if rate else None,
         )
-
-
-def _rounded(number: float) -> float:
-    return round(number, 3)
 
 
 def quiet_transformers() -> None:
@@ -178,9 +172,6 @@ def byte_text(count: float) -> str:
     return f"{count:.0f} B"
 
 
-_LEVELS = {"error": "error", "warning": "warning"}
-
-
 class JsonLines(io.TextIOBase):
     """A text stream that writes each line to another one as an event."""
 
@@ -221,10 +212,9 @@ class JsonLines(io.TextIOBase):
     def _tell(self, line: str) -> None:
         if not line.strip():
             return
-        word, colon, rest = line.partition(": ")
-        level = _LEVELS.get(word.lower()) if colon else None
-        text = line.rstrip() if level is None else rest.rstrip()
-        self.emit("message", level or "info", {"text": text})
+        word, _, rest = line.partition(": ")
+        level = word.lower() if rest and word.lower() in ("error", "warning") else "info"
+        self.emit("message", level, {"text": (line if level == "info" else rest).rstrip()})
 
 
 def start() -> None:

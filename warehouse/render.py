@@ -40,7 +40,7 @@ def show(
     if output is not None:
         output.write_bytes(data)
     elif output_format == "parquet" and sys.stdout.isatty():
-        raise click.UsageError("parquet is not for a terminal: give --output FILE or a pipe")
+        raise click.UsageError("parquet is binary: redirect it to a file or a pipe")
     else:
         click.echo(data, nl=False)
 

@@ -1,17 +1,13 @@
 """Answer one select statement from somebody who is not trusted: `ask(root, sql)`.
 
 Three walls, each of which would hold alone against most of what is tried:
-the statement's syntax tree may name the warehouse's own tables, views, macros and pure functions,
-and nothing else; the connection is locked, and reaches the folders of the tables and their index
-and no other file; the process it runs in has no environment, cannot write a file, and ends at its
-limits. A process answers one statement and no second; it may be started before it is asked, for
-opening a warehouse takes most of the time (warm.py).
+the statement's syntax tree may name the warehouse's tables, views, macros and pure functions, and
+nothing else; the connection is locked, and reaches the folders of the tables and their index and no
+other file; the process it runs in has no environment, cannot write a file, and ends at its limits.
 
-Processes of safe mode that are started before they are asked: `WarmWorkers(root)`.
-
-Most of what `safe.ask` takes is starting Python and opening the warehouse. Each process still
-answers one statement and ends, so no statement finds anything that another left
-(docs/decisions/0013); only the waiting is done beforehand.
+A process answers one statement and ends, so that no statement sees anything that another one left
+(docs/decisions/0013). Starting Python and opening the warehouse take most of the time:
+`WarmWorkers` starts processes before there is a statement for them.
 """
 
 from __future__ import annotations
@@ -24,7 +20,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -36,7 +32,7 @@ import pyarrow as pa
 
 from axes.warehouse.connection import Connection, connect, distinct_names, sql_files
 from axes.warehouse.errors import AxesError, QueryError
-from axes.warehouse.index import INDEX
+from axes.warehouse.tables.index import INDEX
 from axes.warehouse.tables.schemas import TABLES
 
 _LONGEST_STATEMENT = 100_000
@@ -68,6 +64,9 @@ _REFUSED = re.compile(
     r"|current_(?!date|local)\w+|(pg|inet|has|duckdb|pragma|icu_calendar)_\w+|\w+_description"
 )
 _SHOWN = {'"tables"'}
+
+# An object of the syntax tree that DuckDB's `json_serialize_sql` gives.
+Node = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -110,9 +109,9 @@ class Worker:
 
     def __init__(self, root: Path, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
-        place = json.dumps({"root": str(root.resolve()), "limits": asdict(limits)})
+        command = [sys.executable, "-m", "axes.warehouse.safe"]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "axes.warehouse.safe", place],
+            [*command, str(root.resolve()), json.dumps(asdict(limits))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -155,6 +154,54 @@ class Worker:
         self._process.wait()
 
 
+class WarmWorkers:
+    """Keeps `count` workers waiting, and warms another for each that was used."""
+
+    def __init__(self, root: Path, limits: Limits = DEFAULT_LIMITS, *, count: int = 2) -> None:
+        self.root = root
+        self.limits = limits
+        self._count = count
+        self._waiting: deque[Worker] = deque()
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._fill()
+
+    @contextmanager
+    def worker(self) -> Iterator[Worker]:
+        """A worker to ask once (`safe.ask`, with these `root` and `limits`); ended afterwards.
+
+        The oldest that waits, else a new one. Its successor is started afterwards: starting takes
+        a processor that the statement has a use for.
+        """
+        taken = self._take()
+        try:
+            yield taken
+        finally:
+            taken.stop()
+            self._fill()
+
+    def close(self) -> None:
+        """End those that wait; none is started any more."""
+        with self._lock:
+            self._is_closed = True
+            while self._waiting:
+                self._waiting.popleft().stop()
+
+    def _take(self) -> Worker:
+        with self._lock:
+            while self._waiting:
+                worker = self._waiting.popleft()
+                # It ends by itself where the warehouse could not be opened then.
+                if not worker.is_over:
+                    return worker
+        return Worker(self.root, self.limits)
+
+    def _fill(self) -> None:
+        with self._lock:
+            while not self._is_closed and len(self._waiting) < self._count:
+                self._waiting.append(Worker(self.root, self.limits))
+
+
 def require_safe(sql: str, names: set[str]) -> None:
     """Raise `QueryError` unless `sql` is one select statement over `names` and pure functions."""
     try:
@@ -177,7 +224,7 @@ def require_safe(sql: str, names: set[str]) -> None:
         _require_safe_node(node, names | {name.lower() for name in defined}, impure)
 
 
-def _require_safe_node(node: dict[str, Any], tables: set[str], impure: frozenset[str]) -> None:
+def _require_safe_node(node: Node, tables: set[str], impure: frozenset[str]) -> None:
     kind = node.get("type")
     if kind == "BASE_TABLE":
         path = [node["catalog_name"], node["schema_name"]]
@@ -200,7 +247,7 @@ def _require_safe_node(node: dict[str, Any], tables: set[str], impure: frozenset
             raise QueryError(f"safe mode has no function {name}")
 
 
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+def _nodes(tree: Any) -> Iterator[Node]:
     """Every object of a syntax tree; a stack, since the tree may nest deeper than Python calls."""
     stack = [tree]
     while stack:
@@ -212,7 +259,7 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
             stack += node
 
 
-def _defined(node: dict[str, Any]) -> list[dict[str, Any]]:
+def _defined(node: Node) -> list[Node]:
     """The common table expressions that a select defines."""
     return node.get("cte_map", {}).get("map", []) if "cte_map" in node else []
 
@@ -225,17 +272,13 @@ def _parser() -> Connection:
 
 @cache
 def _impure_functions() -> frozenset[str]:
-    found = (
-        _parser()
-        .execute(
-            # `+` and `range` differ between calls only where they take a time with a zone.
-            "select lower(function_name) as name from duckdb_functions() "
-            "where function_type in ('scalar', 'aggregate') group by name "
-            "having bool_or(stability = 'VOLATILE') or not bool_or(stability = 'CONSISTENT')"
-        )
-        .fetchall()
+    impure = _parser().execute(
+        # `+` and `range` differ between calls only where they take a time with a zone.
+        "select lower(function_name) as name from duckdb_functions() "
+        "where function_type in ('scalar', 'aggregate') group by name "
+        "having bool_or(stability = 'VOLATILE') or not bool_or(stability = 'CONSISTENT')"
     )
-    return frozenset(name for (name,) in found) - _HARMLESS
+    return frozenset(name for (name,) in impure.fetchall()) - _HARMLESS
 
 
 def locked(root: Path, limits: Limits, *, is_commented: bool = False) -> Connection:
@@ -277,7 +320,7 @@ def _require_own_files(root: Path) -> None:
 
 def _answer(connection: Connection, root: Path, sql: str, limits: Limits) -> bytes:
     """The rows that a locked connection to `root` gives, as an Arrow stream; or `QueryError`."""
-    views = {name for kind in ("staging", "marts") for name in sql_files(kind)}
+    views = {*(f"stg_{name}" for name in TABLES), *sql_files("marts")}
     with _watchdog(limits.seconds + _DEAF_SECONDS):
         require_safe(sql, views | set(TABLES))
     # Again: the connection may have been opened a while ago.
@@ -353,19 +396,16 @@ def _limit_process(limits: Limits) -> None:
 def _warm_up(connection: Connection) -> None:
     """What the first statement would else wait for: imports, DuckDB's own first time, footers."""
     require_safe("select 1", set())
-    views = ("v_projections", "v_generation_projections")
-    for name in views:
+    for name in ("v_projections", "v_generation_projections"):
         connection.sql(f"from {name} limit 1").to_arrow_reader(1).read_all()
 
 
-def _main(place: dict[str, Any]) -> int:
+def _main(root: Path, limits: Limits) -> int:
     """Open a warehouse, read a statement from stdin, write an Arrow stream or an error to stdout.
 
     Ends where stdin closes without a statement: nobody is left to ask one.
     """
-    limits = Limits(**place["limits"])
     _limit_process(limits)
-    root = Path(place["root"])
     try:
         connection = locked(root, limits)
         _warm_up(connection)
@@ -380,55 +420,7 @@ def _main(place: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    code = _main(json.loads(sys.argv[1]))
+    code = _main(Path(sys.argv[1]), Limits(**json.loads(sys.argv[2])))
     sys.stdout.buffer.flush()
     # Not `sys.exit`: at its end the interpreter may abort over DuckDB's threads.
     os._exit(code)
-
-
-class WarmWorkers:
-    """Keeps `count` workers waiting, and warms another for each that was used."""
-
-    def __init__(self, root: Path, limits: Limits = DEFAULT_LIMITS, *, count: int = 2) -> None:
-        self.root = root
-        self.limits = limits
-        self._count = count
-        self._waiting: deque[Worker] = deque()
-        self._lock = threading.Lock()
-        self._is_closed = False
-        self._fill()
-
-    @contextmanager
-    def worker(self) -> Iterator[Worker]:
-        """A worker to ask once (`safe.ask`, with these `root` and `limits`); ended afterwards.
-
-        The oldest that waits, else a new one. Its successor is started afterwards: starting takes
-        a processor that the statement has a use for.
-        """
-        taken = self._take()
-        try:
-            yield taken
-        finally:
-            taken.stop()
-            self._fill()
-
-    def close(self) -> None:
-        """End those that wait; none is started any more."""
-        with self._lock:
-            self._is_closed = True
-            while self._waiting:
-                self._waiting.popleft().stop()
-
-    def _take(self) -> Worker:
-        with self._lock:
-            while self._waiting:
-                worker = self._waiting.popleft()
-                # It ends by itself where the warehouse could not be opened then.
-                if not worker.is_over:
-                    return worker
-        return Worker(self.root, self.limits)
-
-    def _fill(self) -> None:
-        with self._lock:
-            while not self._is_closed and len(self._waiting) < self._count:
-                self._waiting.append(Worker(self.root, self.limits))

@@ -1,10 +1,10 @@
-"""What is set once and not with every command: in the environment, or in a file `axes.toml`.
+"""Settings from the environment or a file `axes.toml`, for all commands and for Python.
 
-A flag goes first, then the environment, then `axes.toml` of the folder one is in or the nearest
-above it, then `safety-axes/axes.toml` of the XDG configuration folder, then the default. Keys of
-the file are those of `SETTINGS`, and a table for a command: `[ingest.activations]`.
+Precedence: the option that was typed, the environment, `axes.toml` in this folder or the nearest
+above it, `safety-axes/axes.toml` in the XDG configuration folder, the default. A file has the keys
+of `SETTINGS`, and a table for each command that it configures: `[ingest.activations]`.
 
-Also which command line the process is running, for the rows of `runs` (`command_line`).
+Also the command line that the process is running, for the rows of `runs` (`command_line`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FILE = "axes.toml"
 
 @dataclass(frozen=True)
 class Setting:
-    """One key of the file; `variable` is its name in the environment, `default` in words."""
+    """One key of the file; `variable` is its name in the environment, `default` is in words."""
 
     variable: str
     kind: type
@@ -52,51 +52,49 @@ _NAMES = {str: "a text", bool: "true or false"}
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """A file that was read: the settings by name, and the tables of commands as they stand."""
+    """The content of one file: settings by name, and the unchecked tables of commands."""
 
     path: Path
-    settings: dict[str, Any]
+    settings: dict[str, str | bool]
     tables: dict[str, Any]
 
 
-def places() -> tuple[Path, ...]:
-    """Where a file is looked for: the nearest of this folder and those above, then XDG's."""
+def locations() -> tuple[Path, ...]:
+    """The paths to search: in this folder or the nearest above with a file, then XDG's."""
     here = Path.cwd()
-    nearest = next(
-        (folder / FILE for folder in (here, *here.parents) if (folder / FILE).is_file()),
-        here / FILE,
-    )
+    candidates = (folder / FILE for folder in (here, *here.parents))
+    nearest = next((path for path in candidates if path.is_file()), here / FILE)
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return nearest, Path(base).expanduser() / "safety-axes" / FILE
 
 
 def config_files() -> tuple[ConfigFile, ...]:
-    """The files that are there, the first to be asked first.
+    """The files that exist, the one with precedence first.
 
-    Raises `ConfigError` for one that is not TOML, an unknown key or a value of another type.
+    Raises `ConfigError` for a file that is not TOML, an unknown key or a value of the wrong type.
     """
-    found = dict.fromkeys(place for place in places() if place.is_file())
-    return tuple(_read(place, place.stat().st_mtime_ns) for place in found)
+    paths = dict.fromkeys(path for path in locations() if path.is_file())
+    return tuple(_read(path, path.stat().st_mtime_ns) for path in paths)
 
 
 def setting(name: str) -> Any | None:
-    """A setting by environment or file, a path as text; None where neither has it.
+    """A setting from the environment or a file, a path as text; None where neither has it.
 
     Raises `ConfigError` as `config_files` does.
     """
-    if given := os.environ.get(SETTINGS[name].variable):
-        return given
+    if value := os.environ.get(SETTINGS[name].variable):
+        return value
     return next((file.settings[name] for file in config_files() if name in file.settings), None)
 
 
 def root_folder(root: str | Path | None = None) -> Path:
-    """The warehouse that is meant: `root`, else the setting, else `./lake`."""
+    """The warehouse's folder: `root`, else the setting, else `./lake`."""
     return Path(root if root is not None else setting("root") or "lake").expanduser()
 
 
-def at_file(path: Path, value: str) -> str:
-    """A path that a file states: relative ones start at the file's folder."""
-    return str(path.parent / Path(value).expanduser())
+def at_file(file: Path, value: str) -> str:
+    """A path in a file: a relative one starts at the file's folder."""
+    return str(file.parent / Path(value).expanduser())
 
 
 @contextmanager
@@ -125,21 +123,16 @@ def _read(path: Path, _modified: int) -> ConfigFile:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     tables = {key: value for key, value in content.items() if isinstance(value, dict)}
-    named = {key: value for key, value in content.items() if key not in tables}
-    settings = {key.replace("-", "_"): value for key, value in named.items()}
-    for key, value in settings.items():
-        _require(path, key, value)
-    return ConfigFile(
-        path,
-        {
-            key: at_file(path, value) if SETTINGS[key].is_path else value
-            for key, value in settings.items()
-        },
-        tables,
-    )
+    settings: dict[str, str | bool] = {}
+    for key, value in content.items():
+        if key not in tables:
+            name = key.replace("-", "_")
+            kind = _require(path, name, value)
+            settings[name] = at_file(path, value) if kind.is_path else value
+    return ConfigFile(path, settings, tables)
 
 
-def _require(path: Path, key: str, value: Any) -> None:
+def _require(path: Path, key: str, value: object) -> Setting:
     if key not in SETTINGS:
         raise ConfigError(
             f"{path}: unknown key {key}{did_you_mean(key, SETTINGS)}: "
@@ -149,3 +142,4 @@ def _require(path: Path, key: str, value: Any) -> None:
     if type(value) is not kind:
         shown = repr(value).lower() if isinstance(value, bool) else repr(value)
         raise ConfigError(f"{path}: {key} is {shown}, expected {_NAMES[kind]}")
+    return SETTINGS[key]

@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import NonFiniteError, RootError
-from axes.warehouse.index import refresh_index
 from axes.warehouse.layout import partition_folder
 from axes.warehouse.ledger import Record, record, removing, table_lock, writing
 from axes.warehouse.tables.columns import VECTOR, Table
+from axes.warehouse.tables.index import refresh_index
 from axes.warehouse.tables.schemas import TABLES
 
 KEY_LENGTH = 16

@@ -124,8 +124,7 @@ def read_scoring(connection: Connection, scoring_id: str) -> Scoring:
     names = {row["scoring_id"] for row in fitted}
     if len(names) != 1:
         raise CalibrationError(
-            f"{len(names)} scorings fit {scoring_id}: give an id of "
-            '`axes sql "select distinct scoring_id from scored_answers"`'
+            f"{len(names)} scorings fit {scoring_id}: give an id of `axes list scorings`"
         )
     described = rows(
         connection,
@@ -198,8 +197,8 @@ def _require_disjoint(fitted_on: Answers, answers: Answers) -> None:
         if names:
             raise CalibrationError(
                 f"{len(names)} {what} are in {fitted_on.prompt_set}, which is calibrated on, and "
-                f"in {answers.prompt_set}, which is judged: leave --calibrate out to part "
-                "one set, or give another"
+                f"in {answers.prompt_set}, which is judged: leave --calibration-prompts out to "
+                "part one set, or give another"
             )
 
 

@@ -29,7 +29,7 @@ from axes.warehouse.errors import LabelError
 
 _TOO_FEW = (
     "a class lies in a single group of pairs, sources or near duplicates: nothing can be held out "
-    "(texts made from one template count as near duplicates: --least-overlap 1)"
+    "(texts made from one template count as near duplicates: --min-overlap 1)"
 )
 
 

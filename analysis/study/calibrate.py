@@ -141,7 +141,7 @@ def stored_calibration(
     if not found:
         raise CalibrationError(
             f"no {method} calibration of {model_id} on {axis_id} for {target}: run "
-            f"`axes calibrate {axis_id} --prompts {prompt_set or 'SET'} --method {method} "
+            f"`axes calibrate {axis_id} --prompts {prompt_set or 'SET'} --calibration {method} "
             f"--target {target}`"
         )
     return _calibration(found[0])

@@ -1,6 +1,6 @@
 """The claims of the source study, one by one, as the rows at hand decide them.
 
-The rules are in SQL (`sql/marts/v_claims.sql` and a view for each claim) and in words in
+The rules are in SQL (`sql/marts/study/v_claims.sql` and a view for each claim) and in words in
 docs/methods.md; here they are printed.
 
 Figures that others published for a study's models, as rows beside the study's own.

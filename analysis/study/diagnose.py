@@ -64,7 +64,7 @@ def find_diagnosed(connection: Connection, name: str | None) -> tuple[str, str |
     if not with_model:
         raise AxesError(
             f"{name} is neither the start of a study's id nor a model of a study: "
-            "`axes sql 'select distinct study_id, model from v_study'` lists both"
+            "see `axes list studies`, which names the models of each"
         )
     return with_model[0]["study_id"], name
 

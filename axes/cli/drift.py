@@ -1,39 +1,28 @@
-"""`axes drift`: parse, analyse every model asked for, print.
-
-`axes monitor`: parse, let the model speak, show each token as it comes.
-"""
+"""`axes drift`: does the projection change while a model generates?"""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from axes.cli.options import (
-    FORMATS,
-    MODEL,
-    PROMPT_SET,
+    LABELER,
+    axis_option,
+    calibration_option,
     format_option,
     is_typed,
-    loading_options,
     memory_limit_option,
-    model_spec,
+    models_option,
+    prompts_option,
     root_option,
+    seed_option,
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from axes.analysis.stats.calibration import Calibration
-    from axes.ingest.generation.monitor import Monitor, Reading
-    from axes.ingest.models.load import LoadedModel
-    from axes.warehouse.axes import Probe, Readout
     from axes.warehouse.connection import Connection
 
 _TABLE = """
@@ -47,56 +36,48 @@ order by model, metric not like '%slope%', metric, control != 'none', control
 
 
 @click.command()
-@click.option("--axis", required=True, help="An axis: id, start of an id, or name.")
-@click.option(
-    "--model",
-    "models",
-    type=MODEL,
-    multiple=True,
-    help="Repeatable; default: every model with traces on it.",
-)
-@click.option(
-    "--prompts", "prompt_set", type=PROMPT_SET, help="Completions of this set's prompts only."
-)
+@axis_option
+@models_option("Repeatable. Default: every model with traces that the axis can project.")
+@prompts_option("Only completions of this set's prompts.", name="prompt_set")
 @click.option(
     "--labeler",
-    help="Who says which class a completion is of, such as refusal_substring. "
-    "Default: the label of its prompt.",
+    type=LABELER,
+    help="Labeler of the completions' classes, such as refusal_substring. Default: each "
+    "completion has the label of its prompt.",
 )
-@click.option("--template", help="Completions under this template only: raw, chat, ...")
-@click.option("--max-new-tokens", type=int, help="Completions made under this limit only.")
+@click.option("--template", help="Only completions under this template: raw, chat, ...")
+@click.option("--max-new-tokens", type=int, help="Only completions generated with this limit.")
 @click.option(
-    "--least-steps",
+    "--min-steps",
+    "least_steps",
     type=click.IntRange(min=2),
-    help="Of the control `lasting`. Default: what half of either class reach.",
+    help="For the survivor control: keep completions with at least this many tokens and truncate "
+    "them to it. Default: the smaller class median.",
 )
 @click.option(
-    "--bound",
+    "--min-auroc",
+    "bound",
     type=click.FloatRange(0.5, 1.0),
     default=0.75,
     show_default=True,
-    help="AUROC of the running projection from which the class counts as told.",
+    help="AUROC of the running projection from which it counts as separating the classes.",
 )
 @click.option(
     "--event",
     metavar="REGEX",
-    help="Count tokens of warning to where this first matches a completion; `refusal`: to the "
-    "first phrase of a refusal. Default: to the end of completions of the positive class.",
+    help="Regular expression marking the event to predict. Lead time is counted in tokens up to "
+    "its first match. `refusal` uses the built-in refusal phrases. Default: the end of a positive "
+    "completion.",
 )
-@click.option(
-    "--calibration",
-    default="platt",
-    show_default=True,
-    help="Whose threshold (axes calibrate) is crossed; without one there are no crossings.",
-)
+@calibration_option
 @click.option(
     "--cross-completions",
     "cross_file",
     type=click.Path(path_type=Path),
-    help="Only write this JSONL: each prompt with a completion of the other class, for "
-    "`axes ingest traces --completions`.",
+    help="Only write this JSONL file for `axes ingest traces --completions`: each prompt with a "
+    "completion of the other class.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option
 @memory_limit_option
 @root_option
 @format_option
@@ -117,11 +98,11 @@ def drift(
     root: Path,
     output_format: str,
 ) -> None:
-    """Does the positive class's projection drift while the model speaks? With controls.
+    """Does the positive class's projection change while the model generates? With controls.
 
-    Slopes by class, their difference with a bootstrap interval, the same on pairs matched in the
-    prompt's projection and in length, on random axes and on shuffled steps, and a verdict in words.
-    Curves and completions are in v_drift_curve and trajectories.
+    Prints the slope of each class and their difference with a bootstrap interval; the same for
+    pairs matched by the prompt's projection and by length, for random axes and for shuffled steps;
+    and a verdict in words. Curves are in v_drift_curve, completions in trajectories.
 
     \b
     axes drift --axis universal/demo/18/demo_safety/lambda-held_out --template raw
@@ -146,7 +127,7 @@ def drift(
     selection = Selection(prompt_set, labeler, template, max_new_tokens)
     model_ids = traced_models(connection, axis_id, [known_as(model) for model in models])
     if cross_file is not None and len(model_ids) > 1:
-        raise click.UsageError("--cross-completions is of one model: say which with --model")
+        raise click.UsageError("--cross-completions takes one model: choose it with --model")
     drift_ids = []
     for model_id in model_ids:
         readout = find_readout(root, connection, axis_id, model_id)
@@ -155,18 +136,19 @@ def drift(
             found = read_trajectories(connection, readout, selection)
             click.echo(write_cross_completions(connection, found, cross_file, seed=seed))
             return
+        calibrated = find_calibration(connection, axis_id, model_id, calibration)
         definition = DriftDefinition(
             selection=selection,
             least_steps=least_steps,
             bound=bound,
             event=_event_pattern(event),
-            threshold=_threshold(connection, readout, calibration),
+            threshold=None if calibrated is None else calibrated.threshold,
             seed=seed,
         )
         try:
             drift_ids.append(run_drift(root, connection, readout, definition))
         except (CoverageError, LabelError) as error:
-            # One of many that nobody named: the others are not to wait for it.
+            # Without --model, a model that cannot be analysed does not stop the others.
             if len(model_ids) == 1 or models:
                 raise
             click.echo(f"left out: {error}", err=True)
@@ -179,7 +161,7 @@ def drift(
 
 
 def _event_pattern(event: str | None) -> str | None:
-    """The regular expression that is meant; raises `click.BadParameter` for one that is none."""
+    """The regular expression of `--event`; raises `click.BadParameter` for an invalid one."""
     from axes.ingest.labels.refusals import APOSTROPHES, packaged_phrases
 
     if event is None:
@@ -190,236 +172,24 @@ def _event_pattern(event: str | None) -> str | None:
     try:
         re.compile(event)
     except re.error as error:
-        raise click.BadParameter(f"{event} is no regular expression: {error}") from error
+        raise click.BadParameter(f"{event} is not a regular expression: {error}") from error
     return event
 
 
-def _threshold(connection: Connection, readout: Readout, method: str) -> float | None:
-    """The calibrated threshold; None, and said so, where there is none and none was asked for."""
-    from axes.analysis.study.calibrate import stored_calibration
-    from axes.warehouse.errors import CalibrationError
-
-    try:
-        return stored_calibration(connection, readout.axis_id, readout.model_id, method).threshold
-    except CalibrationError as error:
-        source = click.get_current_context().get_parameter_source("calibration")
-        if source is not ParameterSource.DEFAULT:
-            raise
-        click.echo(f"no crossings of a threshold: {error}", err=True)
-        return None
-
-
-_JSONL = "jsonl"
-
-
-@click.command()
-@loading_options
-@click.option("--axis", required=True, help="An axis: id, start of an id, or name.")
-@click.option("--layer", type=int, help="Default: where the model's prompts are projected.")
-@click.argument("prompt")
-@click.option(
-    "--template",
-    type=click.Choice(("raw", "chat")),
-    default="raw",
-    show_default=True,
-    help="The prompt's text alone, or in the model's chat template.",
-)
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=64, show_default=True)
-@click.option(
-    "--temperature", type=click.FloatRange(min=0.0), default=0.0, help="0 is greedy (default)."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampling.")
-@click.option(
-    "--calibration",
-    default="platt",
-    show_default=True,
-    help="Which calibration of the axis (axes calibrate) gives the probability.",
-)
-@click.option(
-    "--stop-above",
-    type=click.FloatRange(0.0, 1.0),
-    metavar="P",
-    help="Stop when the calibrated probability of the last five tokens reaches this.",
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the tokens here.")
-@root_option
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice((*FORMATS, _JSONL)),
-    default="table",
-    envvar="AXES_FORMAT",
-    show_default=True,
-    show_envvar=True,
-    help="How tokens are printed; jsonl prints each as it comes.",
-)
-def monitor(
-    model: str,
-    axis: str,
-    layer: int | None,
-    prompt: str,
-    template: str,
-    calibration: str,
-    stop_above: float | None,
-    output: Path | None,
-    root: Path,
-    output_format: str,
-    **options: Any,
-) -> None:
-    """Let MODEL answer PROMPT and show the projection on an axis of every token, live.
-
-    The answer is coloured on stderr from blue (low) to red (high); NO_COLOR turns that off. The
-    tokens follow on stdout. Nothing is stored: `axes ingest traces` does that.
-
-    \b
-    axes monitor smollm2-135m --axis universal/demo/18/demo_safety/lambda-held_out "Name a river."
-    axes monitor qwen2.5-7b --axis 31011258 "Tell me more." --stop-above 0.9 --format jsonl
-    """
-    import pyarrow as pa
-    from rich.console import Console
-
-    from axes.ingest.generation.monitor import Monitor
-    from axes.ingest.jobs import open_job
-    from axes.ingest.requests import ModelRequest
-    from axes.warehouse.render import show
-
-    spec = model_spec(model, options)
-    request = ModelRequest(device=options.pop("device"), dtype=options.pop("dtype"))
-    job = open_job(root, spec, request)
-    probe = _probe(root, axis, spec.name, job.identity.model_id, layer)
-    calibrated = _calibration(root, probe.axis_id, job.identity.model_id, calibration, stop_above)
-    loaded = job.load()
-    console = Console(stderr=True, highlight=False)
-    share = _shares(root, probe.axis_id, job.identity.model_id)
-    is_streamed = output_format == _JSONL and output is None
-    described: list[dict[str, Any]] = []
-
-    def tell(reading: Reading) -> None:
-        text = str(loaded.tokenizer.decode([reading.token_id]))
-        described.append({"step": reading.step, "token": text, **asdict(reading)})
-        del described[-1]["row"]
-        if is_streamed:
-            click.echo(json.dumps(described[-1]))
-        else:
-            _paint(console, text, share(reading))
-
-    watched = Monitor.of(
-        loaded,
-        probe,
-        probability=None if calibrated is None else calibrated.probability,
-        stop_above=stop_above,
-        on_reading=tell,
-    )
-    _speak(loaded, watched, prompt, template, **options)
-    if not is_streamed:
-        console.print()
-    if stop_above is not None:
-        passed = [row["step"] for row in described if (row["probability"] or 0.0) >= stop_above]
-        told = f"stopped after step {passed[0]}" if passed else "not reached"
-        click.echo(f"probability {stop_above:g}: {told}", err=True)
-    if output_format == _JSONL and output is not None:
-        output.write_text("".join(json.dumps(row) + "\n" for row in described))
-    elif not is_streamed:
-        show(pa.Table.from_pylist(described), output_format, output)
-
-
-def _probe(root: Path, axis: str, model: str, model_id: str, layer: int | None) -> Probe:
-    """The axis at one layer of the model; raises `AxisError` where that could be several."""
-    from axes.warehouse.axes import read_probes
-    from axes.warehouse.errors import AxisError
-
-    layers = None if layer is None else [layer]
-    probes = read_probes(root, [axis], model=model, model_id=model_id, layers=layers)
-    if len(probes) > 1:
-        at = ", ".join(str(probe.layer) for probe in probes)
-        raise AxisError(f"{model} has alignments for {axis} at layers {at}: say --layer")
-    return probes[0]
-
-
-def _speak(
-    loaded: LoadedModel,
-    watched: Monitor,
-    prompt: str,
-    template: str,
-    *,
-    max_new_tokens: int,
-    temperature: float,
-    seed: int,
-) -> None:
-    import torch
-    from transformers import GenerationConfig
-
-    from axes.ingest.forward.templates import Template, pad_id, render
-    from axes.ingest.generation.generate import end_ids
-
-    (rendered,) = render(loaded.tokenizer, [prompt], Template(template), loaded.spec.name)
-    tokens = torch.tensor([rendered.token_ids], device=loaded.device)
-    ends = {"eos_token_id": end_ids(loaded), "pad_token_id": pad_id(loaded.tokenizer)}
-    # The checkpoint's own sampling defaults must not slip in.
-    loaded.model.generation_config = GenerationConfig(**ends)
-    drawing = {"temperature": temperature, "top_k": 0} if temperature > 0 else {}
-    config = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=temperature > 0, **ends, **drawing
-    )
-    torch.manual_seed(seed)
-    model: Any = loaded.model
-    with watched.watching(), torch.inference_mode():
-        sequences = model.generate(
-            tokens,
-            attention_mask=torch.ones_like(tokens),
-            generation_config=config,
-            stopping_criteria=[watched],
-        )
-    watched.finish(sequences)
-
-
-def _calibration(
-    root: Path, axis_id: str, model_id: str, method: str, stop_above: float | None
+def find_calibration(
+    connection: Connection, axis_id: str, model_id: str, method: str, *, is_required: bool = False
 ) -> Calibration | None:
-    """The stored calibration; None, and said so, where nothing depends on it."""
+    """The stored calibration; None with a message on stderr where nothing depends on it.
+
+    Raises `CalibrationError` where it is missing and required, or `--calibration` was typed.
+    """
     from axes.analysis.study.calibrate import stored_calibration
-    from axes.warehouse.connection import connect_tables
     from axes.warehouse.errors import CalibrationError
 
     try:
-        connection = connect_tables(root, "calibrations", "runs")
         return stored_calibration(connection, axis_id, model_id, method)
     except CalibrationError as error:
-        if stop_above is not None or is_typed("calibration"):
+        if is_required or is_typed("calibration"):
             raise
-        click.echo(f"projections only: {error}", err=True)
+        click.echo(f"no calibrated threshold or probability: {error}", err=True)
         return None
-
-
-def _shares(root: Path, axis_id: str, model_id: str) -> Callable[[Reading], float | None]:
-    """Where a reading lies, 0 to 1: its probability, else among the model's projected prompts."""
-    from axes.warehouse.connection import connect_tables, rows
-
-    scale = rows(
-        connect_tables(root, "projections"),
-        "select avg(projection) as centre, stddev_pop(projection) as width from projections "
-        "where axis_id = ? and model_id = ?",
-        [axis_id, model_id],
-    )[0]
-
-    def share(reading: Reading) -> float | None:
-        if reading.probability is not None or reading.smoothed is None:
-            return reading.probability
-        if not scale["width"]:
-            return None
-        place = 0.5 + (reading.smoothed - scale["centre"]) / (4 * scale["width"])
-        return min(max(place, 0.0), 1.0)
-
-    return share
-
-
-def _paint(console: Console, text: str, share: float | None) -> None:
-    """One token in its colour, from blue over grey to red; without a share as it is."""
-    from rich.style import Style
-    from rich.text import Text
-
-    style = Style()
-    if share is not None:
-        red, blue = round(255 * min(2 * share, 1.0)), round(255 * min(2 - 2 * share, 1.0))
-        style = Style(color=f"rgb({red},{min(red, blue)},{blue})")
-    console.print(Text(text, style=style), end="", soft_wrap=True)

@@ -1,24 +1,39 @@
-"""`axes evaluate`, `axes calibrate` and `axes transfer`: parse, call one function, print.
+"""Directions of one model, and what an axis says of stored rows.
 
-`axes score`: parse, call one function, print.
+`axes fit`, `axes evaluate`, `axes score`, `axes calibrate` and `axes transfer`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from axes.cli.options import MODEL, PROMPT_SET, format_option, memory_limit_option, root_option
+from axes.cli.options import (
+    CALIBRATIONS,
+    PROMPT_SET,
+    Command,
+    allow_missing_option,
+    axis_argument,
+    direction_option,
+    fit_fraction_option,
+    format_option,
+    layer_fraction_option,
+    memory_limit_option,
+    model_argument,
+    models_option,
+    prompts_option,
+    root_option,
+    seed_option,
+)
 from axes.cli.study import space_options
 
 if TYPE_CHECKING:
     from axes.warehouse.connection import Connection
 
-# Those of axes.analysis.stats.calibration and multiple_testing, not imported for --help.
-_METHODS = ("platt", "isotonic", "quantile", "z_score")
+# Those of axes.analysis.stats.multiple_testing, not imported for --help.
 _CORRECTIONS = ("holm", "benjamini_hochberg")
 
 _SUMMARY = """
@@ -46,19 +61,70 @@ _TRANSFER_SHOWN = {
     ),
 }
 
-_least_overlap_option = click.option(
-    "--least-overlap",
+_min_overlap_option = click.option(
+    "--min-overlap",
+    "least_overlap",
     type=click.FloatRange(0.0, 1.0, min_open=True),
     default=0.5,
     show_default=True,
-    help="Jaccard overlap of five-grams from which prompts are near duplicates, kept together.",
+    help="Prompts whose sets of five-grams overlap by at least this (Jaccard) count as near "
+    "duplicates and stay on one side of every split.",
+)
+_target_option = click.option(
+    "--target",
+    default="balanced_accuracy",
+    show_default=True,
+    help="Criterion for the threshold: balanced_accuracy (Youden's J), or a rate such as fpr=0.05.",
+)
+_projected_models_option = models_option(
+    "NAME, NAME@ID or id; repeatable. Default: every model with projections on the axis."
 )
 
 
+def _show_option(statements: dict[str, str]) -> Command:
+    return click.option(
+        "--show",
+        "shown",
+        type=click.Choice(tuple(statements)),
+        default=next(iter(statements)),
+        show_default=True,
+        help="Which of the stored results to print.",
+    )
+
+
 @click.command()
-@click.argument("model", type=MODEL)
+@model_argument
+@prompts_option("Labelled prompt set.", required=True)
+@click.option(
+    "--evaluate",
+    type=PROMPT_SET,
+    multiple=True,
+    help="Another labelled set to evaluate on; repeatable.",
+)
+@direction_option
+@space_options
+@allow_missing_option
+@memory_limit_option
+@root_option
+@format_option
+def fit(model: str, prompts: str, root: Path, output_format: str, **options: Any) -> None:
+    """Fit MODEL's direction at every layer, and project the prompts on it.
+
+    \b
+    axes fit smollm2-135m --prompts demo_safety
+    axes fit smollm2-135m --prompts demo_safety --direction whitened
+    """
+    from axes import api
+    from axes.warehouse.render import show
+
+    show(api.fit(model, prompts, root=root, **options).table, output_format)
+
+
+@click.command()
+@model_argument
 @click.option(
     "--prompts",
+    "prompt_sets",
     type=PROMPT_SET,
     multiple=True,
     required=True,
@@ -69,56 +135,36 @@ _least_overlap_option = click.option(
     type=click.Choice(("source", "category", "split")),
     default="source",
     show_default=True,
-    help="Column that says where a prompt comes from.",
+    help="Column that defines the sources in the matrix of sources.",
 )
-@click.option(
-    "--layer-fraction",
-    type=click.FloatRange(0.0, 1.0),
-    default=0.8,
-    show_default=True,
-    help="Layer of the matrix of sources: round(fraction * (layer_count - 1)).",
-)
+@layer_fraction_option
 @click.option(
     "--correction",
     type=click.Choice(_CORRECTIONS),
     default="holm",
     show_default=True,
-    help="Of the p-values of so many layers.",
+    help="Correction of the p-values for testing every layer.",
 )
 @space_options
-@click.option(
-    "--show",
-    "shown",
-    type=click.Choice(tuple(_SHOWN)),
-    default="summary",
-    show_default=True,
-    help="Which of the figures are printed; all are stored.",
-)
-@_least_overlap_option
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--allow-missing", is_flag=True, help="Go on where rows are missing.")
+@_show_option(_SHOWN)
+@_min_overlap_option
+@seed_option
+@allow_missing_option
 @root_option
 @format_option
 def evaluate(
     model: str,
-    prompts: tuple[str, ...],
-    by: str,
-    layer_fraction: float,
-    correction: str,
-    site: str,
-    pooling: str,
-    template: str,
+    prompt_sets: tuple[str, ...],
     shown: str,
-    least_overlap: float,
-    seed: int,
-    allow_missing: bool,
     root: Path,
     output_format: str,
+    **options: Any,
 ) -> None:
-    """Judge MODEL's directions on prompts, layers and sources that they were not fitted on.
+    """Evaluate MODEL's directions on prompts, layers and sources that they were not fitted on.
 
-    Every layer out of fold, with its difference to a bag of words corrected for the number of
-    layers; the layer chosen inside the training part; and sources against sources.
+    Three evaluations: every layer out of fold, compared with a bag of words and corrected for the
+    number of layers; a layer chosen inside the training folds; and a matrix that fits on each
+    source and evaluates on the others.
 
     \b
     axes evaluate smollm2-135m --prompts safety_600 --prompts harmbench
@@ -130,17 +176,7 @@ def evaluate(
     from axes.warehouse.render import show
 
     definition = EvaluationDefinition(
-        model=known_as(model),
-        prompt_sets=tuple(dict.fromkeys(prompts)),
-        by=by,
-        layer_fraction=layer_fraction,
-        correction=correction,
-        site=site,
-        pooling=pooling,
-        template=template,
-        least_overlap=least_overlap,
-        seed=seed,
-        allow_missing=allow_missing,
+        model=known_as(model), prompt_sets=tuple(dict.fromkeys(prompt_sets)), **options
     )
     connection = connect(root)
     study_id = run_evaluation(root, connection, definition)
@@ -149,41 +185,49 @@ def evaluate(
 
 
 @click.command()
-@click.argument("axis")
+@axis_argument
+@models_option("Only this model; repeatable.")
 @click.option(
-    "--prompts", type=PROMPT_SET, required=True, help="Labelled set that is calibrated on."
+    "--prompts", "prompt_sets", type=PROMPT_SET, multiple=True, help="Only this set; repeatable."
 )
+@click.option("--alignment", help="Id of the alignment to use, where a model has several.")
+@memory_limit_option
+@root_option
+@format_option
+def score(axis: str, root: Path, output_format: str, **options: Any) -> None:
+    """Project stored activations on AXIS (a name, an id, or the start of one); idempotent.
+
+    Models in the axis's space are projected directly, others through their alignment into it. The
+    rows are in `projections`.
+
+    \b
+    axes score universal/demo/18/demo_safety/lambda-held_out --prompts harmbench
+    """
+    from dataclasses import asdict
+
+    from axes.analysis.projections import score as score_axis
+    from axes.warehouse.render import show_rows
+
+    show_rows([asdict(summary) for summary in score_axis(root, axis, **options)], output_format)
+
+
+@click.command()
+@axis_argument
+@prompts_option("Labelled set to calibrate on.", required=True)
+@_projected_models_option
 @click.option(
-    "--model",
-    "models",
-    type=MODEL,
-    multiple=True,
-    help="Name, NAME@ID or id; repeatable. Default: all projected.",
-)
-@click.option(
-    "--method",
+    "--calibration",
     "methods",
-    type=click.Choice(_METHODS),
+    type=click.Choice(CALIBRATIONS),
     multiple=True,
     default=("platt",),
     show_default=True,
-    help="Repeatable.",
+    help="Calibration method; repeatable.",
 )
-@click.option(
-    "--target",
-    default="balanced_accuracy",
-    show_default=True,
-    help="What the threshold meets: balanced_accuracy (Youden's J) or, say, fpr=0.05.",
-)
-@click.option(
-    "--fraction",
-    type=click.FloatRange(0.0, 1.0, min_open=True),
-    default=0.5,
-    show_default=True,
-    help="Share of the set's pairs to fit on; the rest stays to judge on.",
-)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--allow-missing", is_flag=True, help="Go on where projections are missing.")
+@_target_option
+@fit_fraction_option(may_be_all=True)
+@seed_option
+@allow_missing_option
 @root_option
 @format_option
 def calibrate(
@@ -191,20 +235,17 @@ def calibrate(
     prompts: str,
     models: tuple[str, ...],
     methods: tuple[str, ...],
-    target: str,
-    fraction: float,
-    seed: int,
-    allow_missing: bool,
     root: Path,
     output_format: str,
+    **options: Any,
 ) -> None:
-    """Put each model's projections on AXIS (id, start of one, or name) on a common scale.
+    """Map each model's projections on AXIS (a name, an id, or the start of one) to one scale.
 
-    Calibrations are stored, with a threshold each; `v_calibrated_projections` applies them.
+    Each stored calibration has a threshold; `v_calibrated_projections` applies them.
 
     \b
     axes calibrate universal/demo/18/demo_safety/lambda-held_out --prompts demo_safety
-    axes calibrate 31011258 --prompts mine --method z_score --target fpr=0.05
+    axes calibrate 31011258 --prompts mine --calibration z_score --target fpr=0.05
     """
     from axes.analysis.study.calibrate import calibrate as fit_and_store
     from axes.warehouse.axes import find_axis
@@ -213,18 +254,8 @@ def calibrate(
 
     connection = connect(root)
     axis_id = find_axis(connection, axis)["axis_id"]
-    ids = fit_and_store(
-        root,
-        connection,
-        axis_id,
-        _chosen_models(connection, axis_id, prompts, models),
-        prompts,
-        methods,
-        target=target,
-        fraction=fraction,
-        seed=seed,
-        allow_missing=allow_missing,
-    )
+    model_ids = _chosen_models(connection, axis_id, prompts, models)
+    ids = fit_and_store(root, connection, axis_id, model_ids, prompts, methods, **options)
     fitted = query(
         connection,
         "select calibration_id, model, method, target, threshold, positive_count, negative_count "
@@ -235,59 +266,29 @@ def calibrate(
 
 
 @click.command()
-@click.argument("axis")
-@click.option(
-    "--prompts", type=PROMPT_SET, required=True, help="Labelled set, projected on the axis."
-)
-@click.option(
-    "--model",
-    "models",
-    type=MODEL,
-    multiple=True,
-    help="Name, NAME@ID or id; repeatable. Default: all projected.",
-)
-@click.option(
-    "--target",
-    default="balanced_accuracy",
-    show_default=True,
-    help="What a threshold meets on the model it comes from: balanced_accuracy, or fpr=RATE.",
-)
-@click.option(
-    "--fraction",
-    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
-    default=0.5,
-    show_default=True,
-    help="Share of the prompts that thresholds are chosen on; the rest is judged.",
-)
-@click.option(
-    "--show",
-    "shown",
-    type=click.Choice(tuple(_TRANSFER_SHOWN)),
-    default="verdicts",
-    show_default=True,
-    help="Which of the figures are printed; all are stored.",
-)
-@_least_overlap_option
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--allow-missing", is_flag=True, help="Go on where projections are missing.")
+@axis_argument
+@prompts_option("Labelled set, projected on the axis.", required=True)
+@_projected_models_option
+@_target_option
+@fit_fraction_option()
+@_show_option(_TRANSFER_SHOWN)
+@_min_overlap_option
+@seed_option
+@allow_missing_option
 @root_option
 @format_option
 def transfer(
     axis: str,
     prompts: str,
     models: tuple[str, ...],
-    target: str,
-    fraction: float,
     shown: str,
-    least_overlap: float,
-    seed: int,
-    allow_missing: bool,
     root: Path,
     output_format: str,
+    **options: Any,
 ) -> None:
-    """Does a threshold on AXIS found on one model hold on another, before and after calibration?
+    """Does a threshold on AXIS chosen on one model hold on another, before and after calibration?
 
-    And how few labelled prompts of a model restore its own threshold.
+    Also measures how few labelled prompts of a model restore the model's threshold.
 
     \b
     axes transfer universal/demo/18/demo_safety/lambda-held_out --prompts demo_safety
@@ -300,15 +301,9 @@ def transfer(
 
     connection = connect(root)
     axis_id = find_axis(connection, axis)["axis_id"]
+    model_ids = tuple(_chosen_models(connection, axis_id, prompts, models))
     definition = TransferDefinition(
-        axis_id=axis_id,
-        model_ids=tuple(_chosen_models(connection, axis_id, prompts, models)),
-        prompt_set=prompts,
-        target=target,
-        fraction=fraction,
-        least_overlap=least_overlap,
-        seed=seed,
-        allow_missing=allow_missing,
+        axis_id=axis_id, model_ids=model_ids, prompt_set=prompts, **options
     )
     study_id = run_transfer(root, connection, definition)
     show(query(connection, _TRANSFER_SHOWN[shown], {"study_id": study_id}), output_format)
@@ -316,57 +311,14 @@ def transfer(
 
 
 def _chosen_models(
-    connection: Connection, axis_id: str, prompt_set: str, wanted: Sequence[str]
+    connection: Connection, axis_id: str, prompt_set: str, models: Sequence[str]
 ) -> list[str]:
-    """The ids of the models named, or of all that the set is projected with."""
+    """The ids of `models`, by default of every model with projections of the set."""
     from axes.analysis.activations import find_space
     from axes.analysis.projections import scored_models
 
-    there = [model_id for _, model_id in scored_models(connection, axis_id, prompt_set)]
+    projected = [model_id for _, model_id in scored_models(connection, axis_id, prompt_set)]
     return [
-        name if name in there else find_space(connection, name).model_id
-        for name in dict.fromkeys(wanted or there)
+        name if name in projected else find_space(connection, name).model_id
+        for name in dict.fromkeys(models or projected)
     ]
-
-
-@click.command()
-@click.argument("axis")
-@click.option("--model", "models", type=MODEL, multiple=True, help="Only this model; repeatable.")
-@click.option(
-    "--prompts", "prompt_sets", type=PROMPT_SET, multiple=True, help="Only this set; repeatable."
-)
-@click.option("--alignment", help="Id of the map to use, where a model has several.")
-@memory_limit_option
-@root_option
-@format_option
-def score(
-    axis: str,
-    models: tuple[str, ...],
-    prompt_sets: tuple[str, ...],
-    alignment: str | None,
-    memory_limit: int | None,
-    root: Path,
-    output_format: str,
-) -> None:
-    """Project stored activations on AXIS (an id, the start of one, or a name); idempotent.
-
-    Models in the axis's own space are projected as they are, others through their alignment into
-    it. The rows are in `projections`.
-
-    \b
-    axes score universal/demo/18/demo_safety/lambda-held_out --prompts harmbench
-    """
-    from dataclasses import asdict
-
-    from axes.analysis.projections import score as score_axis
-    from axes.warehouse.render import show_rows
-
-    done = score_axis(
-        root,
-        axis,
-        models=models,
-        prompt_sets=prompt_sets,
-        alignment=alignment,
-        memory_limit=memory_limit,
-    )
-    show_rows([asdict(item) for item in done], output_format)

@@ -1,7 +1,4 @@
-"""`axes export` and `axes import`: parse, call one function, print.
-
-`axes activations`: vectors out of the warehouse, and those that others computed into it.
-"""
+"""Exchange with other tools: axes (`axes export`, `axes import`) and `axes activations`."""
 
 from __future__ import annotations
 
@@ -11,36 +8,53 @@ from typing import Any
 import click
 
 from axes.analysis.exchange.formats import FORMATS
-from axes.cli.options import format_option, memory_limit_option, root_option
+from axes.cli.options import (
+    AXIS,
+    MODEL,
+    POOLING,
+    PROMPT_SET,
+    format_option,
+    layers_option,
+    limit_option,
+    memory_limit_option,
+    model_argument,
+    prompts_option,
+    root_option,
+)
 from axes.cli.study import space_options
 from axes.warehouse.names import SITES
 
 _CONVENTIONS = ("block", "hidden_states")
+_ACTIVATION_FORMATS = ("safetensors", "npz", "parquet", "arrow", "datasets")
+_MODEL_OPTIONS = ("name", "layer_count", "d_model", "revision", "computed_with")
 
 
-@click.command("export")
-@click.argument("axes", metavar="AXIS...", nargs=-1, required=True)
+@click.command()
+@click.argument("axes", metavar="AXIS...", type=AXIS, nargs=-1, required=True)
 @click.option("--to", type=click.Choice(tuple(FORMATS)), required=True, help="File format.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Default: the axis's name, here."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File to write. Default: the axis's name, in this folder.",
 )
 @click.option(
-    "--all-layers", is_flag=True, help="The same direction at every layer, in the one file."
+    "--all-layers", is_flag=True, help="Write the same direction of every layer to one file."
 )
 @click.option(
     "--raw-norm",
     "is_raw",
     is_flag=True,
-    help="Write vectors as long as they were fitted, for tools whose strengths count in those.",
+    help="Write vectors with their fitted norm, for tools that scale strengths by it.",
 )
 @root_option
-def export_command(
+def export(
     axes: tuple[str, ...], to: str, output: Path | None, all_layers: bool, is_raw: bool, root: Path
 ) -> None:
-    """Write AXIS (an id, the start of one, or a name) with its card; print the path.
+    """Write AXIS (a name, an id, or the start of one) with its card; print the path.
 
-    Several of one model, or --all-layers, make one file. Layers are numbered as the format's
-    readers count them; docs/formats.md has the formats, how each counts, and what it loses.
+    Several axes of one model, or --all-layers, are written to one file. Layers are numbered as the
+    format's readers count them; docs/formats.md lists the formats and what each loses.
 
     \b
     axes export universal/demo/18/demo_safety/lambda-held_out --to safetensors
@@ -64,52 +78,57 @@ def export_command(
     "--from",
     "source_format",
     type=click.Choice(tuple(FORMATS)),
-    help="Its format, where its content is not recognised, or two fit.",
+    help="Format of FILE, where its content is ambiguous or not recognised.",
 )
-@click.option("--model", help="The model of the warehouse whose space it lies in.")
+@click.option("--model", type=MODEL, help="Stored model whose space the directions are in.")
 @click.option(
     "--layer",
     type=click.IntRange(min=0),
-    help="Its layer, blocks counted from 0; of a file with several, the one that is wanted.",
+    help="Zero-based block of the direction; of a file with several layers, the one to import.",
 )
-@click.option("--site", type=click.Choice(SITES), help="Default: as its card says, or resid_post.")
-@click.option("--pooling", help="Of the activations it is for: as its card says, or last5_mean.")
-@click.option("--template", help="Of the activations it is for: as its card says, or raw.")
+@click.option("--site", type=click.Choice(SITES), help="Default: that of the card, or resid_post.")
+@click.option(
+    "--pooling",
+    type=POOLING,
+    help="Pooling of the activations to project. Default: that of the card, or last5_mean.",
+)
+@click.option(
+    "--template",
+    help="Template of the activations to project. Default: that of the card, or raw.",
+)
 @click.option(
     "--convention",
     type=click.Choice(_CONVENTIONS),
-    help="What its numbers count: the block that puts it out, or HF's hidden_states.",
+    help="How FILE numbers layers: by block, or as the hidden_states of HF transformers.",
 )
 @click.option("--name", help="Last part of the axis's name. Default: the file's name.")
-@click.option("--fitted-on", metavar="SET", help="The labelled prompts that it was fitted on.")
+@click.option(
+    "--fitted-on",
+    type=PROMPT_SET,
+    metavar="SET",
+    help="Labelled set that they were fitted on.",
+)
 @click.option(
     "--other-model",
     "is_other_model",
     is_flag=True,
-    help="Take it although it says that it is of another model.",
+    help="Import even if the card names another model.",
 )
 @root_option
 @format_option
-def import_command(
+def import_(
     file: Path,
     source_format: str | None,
     model: str | None,
-    layer: int | None,
-    site: str | None,
-    pooling: str | None,
-    template: str | None,
-    convention: str | None,
-    name: str | None,
-    fitted_on: str | None,
-    is_other_model: bool,
     root: Path,
     output_format: str,
+    **options: Any,
 ) -> None:
     """Register the directions of FILE (or a folder) as axes of kind imported; idempotent.
 
-    Formats are those of `axes export`, and any safetensors, npz, npy, JSON or .pt file of
-    directions. Nothing in a file is run: a .pt that holds more than tensors is refused. What was
-    assumed is said on stderr. See docs/formats.md.
+    Reads the formats of `axes export`, and any safetensors, npz, npy, JSON or .pt file of
+    directions. No code in a file is run: a .pt with more than tensors is refused. Assumptions are
+    printed on stderr. See docs/formats.md.
 
     \b
     axes import refusal.gguf --model smollm2-135m
@@ -122,18 +141,7 @@ def import_command(
     from axes.ingest.models.registry import known_as
     from axes.warehouse.render import show_rows
 
-    asked = Asked(
-        format=source_format,
-        model=None if model is None else known_as(model),
-        layer=layer,
-        site=site,
-        pooling=pooling,
-        template=template,
-        convention=convention,
-        name=name,
-        fitted_on=fitted_on,
-        is_other_model=is_other_model,
-    )
+    asked = Asked(format=source_format, model=None if model is None else known_as(model), **options)
     imported = import_axes(root, file, asked)
     click.echo(f"format {imported.format}", err=True)
     for remark in imported.remarks:
@@ -141,13 +149,9 @@ def import_command(
     show_rows([asdict(axis) for axis in imported.axes], output_format)
 
 
-_FORMATS = ("safetensors", "npz", "parquet", "arrow", "datasets")
-_OF_MODEL = ("layer_count", "d_model", "revision", "computed_with")
-
-
 @click.group()
 def activations() -> None:
-    """Write activations to files for other tools, and read vectors that others computed.
+    """Export activations to files for other tools, and import activations that they computed.
 
     \b
     axes activations export smollm2-135m --prompts demo_safety --to npz
@@ -157,11 +161,11 @@ def activations() -> None:
 
 
 @activations.command("export")
-@click.argument("model")
-@click.option("--prompts", required=True, help="Prompt set.")
-@click.option("--layers", help="Comma list such as 0,12,23. Default: every layer that is stored.")
-@click.option("--to", type=click.Choice(_FORMATS), required=True, help="File format.")
-@click.option("--limit", type=click.IntRange(min=1), help="First prompts of the set only.")
+@model_argument
+@prompts_option("Prompt set.", required=True)
+@layers_option
+@click.option("--to", type=click.Choice(_ACTIVATION_FORMATS), required=True, help="File format.")
+@limit_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL-SET.FORMAT.")
 @space_options
 @memory_limit_option
@@ -170,7 +174,7 @@ def activations() -> None:
 def export_activations_command(
     model: str,
     prompts: str,
-    layers: str | None,
+    layers: tuple[int, ...] | None,
     to: str,
     limit: int | None,
     output: Path | None,
@@ -181,9 +185,9 @@ def export_activations_command(
 ) -> None:
     """Write MODEL's activations of a prompt set, with prompts and labels, to a file or folder.
 
-    safetensors and npz hold an array [prompt, d_model] named layer.N for each block N; what their
-    rows are is in NAME.index.parquet beside them. parquet, arrow and datasets (a folder for
-    datasets.load_from_disk) hold a row for each prompt and layer. Each has a card that says model,
+    safetensors and npz hold an array [prompt, d_model] named layer.N for each block N;
+    NAME.index.parquet next to them describes their rows. parquet, arrow and datasets (a folder for
+    datasets.load_from_disk) hold a row for each prompt and layer. Each file has a card with model,
     layers, site, pooling and template.
 
     \b
@@ -196,10 +200,6 @@ def export_activations_command(
     from axes.warehouse.connection import connect
     from axes.warehouse.render import show_record
 
-    try:
-        chosen = None if layers is None else [int(part) for part in layers.split(",")]
-    except ValueError as error:
-        raise click.UsageError(f"--layers {layers}: a comma list of numbers is needed") from error
     connection = connect(root, memory_limit=memory_limit)
     name = known_as(model)
     target = output or Path(f"{name.replace('/', '-')}-{prompts}.{to}")
@@ -209,58 +209,63 @@ def export_activations_command(
         prompts,
         to,
         target,
-        layers=chosen,
+        layers=layers,
         limit=limit,
     )
     show_record(written, output_format)
 
 
-@click.command("import-activations")
+@activations.command("import")
 @click.argument("file", type=click.Path(path_type=Path, exists=True))
 @click.option(
     "--index",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="What the rows of npz or safetensors are: .parquet, .csv, .jsonl, or a .txt of prompts. "
-    "Default: NAME.index.parquet (.csv, ...) beside FILE.",
+    "Default: NAME.index.parquet (.csv, ...) next to FILE.",
 )
-@click.option("--model", "name", help="Name that the model gets in the warehouse.")
-@click.option("--layer-count", type=click.IntRange(min=1), help="Number of its blocks.")
-@click.option("--d-model", type=click.IntRange(min=1), help="Width. Default: the vectors' own.")
-@click.option("--revision", help="Commit or version of the weights; another is another model.")
-@click.option("--computed-with", help="What computed the vectors, such as vllm-0.11.")
+@click.option("--model", "name", help="Name of the model in the warehouse.")
+@click.option("--layer-count", type=click.IntRange(min=1), help="Number of blocks of the model.")
+@click.option("--d-model", type=click.IntRange(min=1), help="Width. Default: that of the vectors.")
+@click.option(
+    "--revision", help="Commit or version of the weights; each revision is a different model."
+)
+@click.option("--computed-with", help="Software that computed the vectors, such as vllm-0.11.")
 @click.option(
     "--model-card",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="JSON of the same, and architecture, dtype, weights_hash, tokenizer_hash, license.",
+    help="JSON with the same keys, and architecture, dtype, weights_hash, tokenizer_hash, license.",
 )
 @click.option(
     "--layers-are",
     type=click.Choice(("blocks", "hidden_states")),
-    help="What number N is: the output of block N, or hidden_states[N] of transformers.",
+    help="Meaning of layer N: the output of block N, or hidden_states[N] of transformers.",
 )
 @click.option("--site", type=click.Choice(SITES), help=f"Default: {SITES[0]}.")
-@click.option("--pooling", help="How positions became one vector: last, mean, ...")
+@click.option(
+    "--pooling", type=POOLING, help="How positions were pooled to one vector: last, mean, ..."
+)
 @click.option("--template", help="How prompts were rendered: raw or chat. Default: raw.")
-@click.option("--prompts", "prompt_set", metavar="SET", help="Name of the set of the texts.")
+@click.option("--prompts", "prompt_set", metavar="SET", help="Name of the prompt set of the texts.")
 @click.option("--positive", multiple=True, help="Label of the positive class; repeatable.")
-@click.option("--skip-normed", is_flag=True, help="Leave out hidden_states behind the final norm.")
+@click.option(
+    "--skip-normed", is_flag=True, help="Leave out the hidden_states after the final norm."
+)
 @root_option
 @format_option
 def import_activations_command(
     file: Path,
-    name: str | None,
     model_card: Path | None,
     root: Path,
     output_format: str,
     **options: Any,
 ) -> None:
-    """Read vectors that vLLM, TransformerLens, nnsight or others computed: FILE, and its index.
+    """Import activations from FILE that vLLM, TransformerLens, nnsight or others computed.
 
     FILE is .npz or .safetensors with an array [prompt, d_model] for each layer (layer_12,
-    blocks.12.hook_resid_post) and an index beside it with a row for each prompt: text or prompt_id,
-    and label, pair_id, category, ... as they are known. Or it is .parquet, .arrow or a folder of HF
-    datasets with a row for each prompt and layer, and columns layer and vector. What
-    `axes activations export` wrote needs no options. Then fit, study, score and SQL as ever.
+    blocks.12.hook_resid_post) and an index next to it with a row for each prompt: text or
+    prompt_id, and optionally label, pair_id, category, ... Or FILE is .parquet, .arrow or a folder
+    of HF datasets with a row for each prompt and layer, and columns layer and vector. Files from
+    `axes activations export` need no options.
 
     \b
     axes activations import vectors.npz --model mine --layer-count 32 --layers-are hidden_states \\
@@ -271,11 +276,8 @@ def import_activations_command(
     from axes.ingest.requests import ExternalActivationRequest
     from axes.warehouse.render import show_record
 
-    flags = {"name": name, **{key: options.pop(key) for key in _OF_MODEL}}
-    said = {} if model_card is None else read_description(model_card)
-    said |= {key: value for key, value in flags.items() if value is not None}
-    request = ExternalActivationRequest(file=file, model=said, **options)
+    flags = {key: options.pop(key) for key in _MODEL_OPTIONS}
+    description = {} if model_card is None else read_description(model_card)
+    description |= {key: value for key, value in flags.items() if value is not None}
+    request = ExternalActivationRequest(file=file, model=description, **options)
     show_record(import_activations(root, request), output_format)
-
-
-activations.add_command(import_activations_command, "import")

@@ -1,4 +1,4 @@
-"""`axes intervene`: parse, let models be steered and the outcomes be judged, print."""
+"""`axes intervene`: steer a model along axes, measure the effect, compare with controls."""
 
 from __future__ import annotations
 
@@ -7,16 +7,29 @@ from typing import Any
 
 import click
 
-from axes.cli.options import PROMPT_SET, format_option, loading_options, model_spec, root_option
+from axes.cli.options import (
+    AXIS,
+    PROMPT_SET,
+    Command,
+    Numbers,
+    format_option,
+    limit_option,
+    loading_options,
+    model_spec,
+    prompts_option,
+    read_system,
+    rendering_options,
+    root_option,
+    seed_option,
+)
 from axes.ingest.requests import (
     CONDITIONS,
     STEERED_POSITIONS,
     STEERING_MODES,
-    TEMPLATES,
     InterventionRequest,
 )
 
-# What is printed: the slope over all strengths, and the effect of the highest.
+# Printed: the slope over all strengths, and the effect of the highest strength.
 PRINTED = """
 select
     axis_name, layers, metric, prompts_class, strength, unsteered, estimate, lower, upper,
@@ -29,21 +42,15 @@ order by axis_name, layers, prompts_class desc, metric, strength nulls first
 """
 
 
-class _Numbers(click.ParamType):
-    """A comma list of numbers of a kind, such as -0.1,0.1."""
-
-    name = "numbers"
-
-    def __init__(self, kind: type[int] | type[float]) -> None:
-        self._kind = kind
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> tuple[float, ...]:
-        try:
-            return tuple(dict.fromkeys(self._kind(part) for part in str(value).split(",")))
-        except ValueError:
-            self.fail(f"{value}: a comma list of numbers is needed", param, context)
+def _control_option(name: str, default: int, help: str) -> Command:
+    return click.option(
+        f"--{name}",
+        f"{name}_count",
+        type=click.IntRange(min=0),
+        default=default,
+        show_default=True,
+        help=help,
+    )
 
 
 @click.command()
@@ -51,45 +58,58 @@ class _Numbers(click.ParamType):
 @click.option(
     "--axis",
     "axes",
+    type=AXIS,
     multiple=True,
     required=True,
-    help="Id or name; repeatable. One of another model's space is pulled back.",
+    help="Name or id; repeatable. An axis in another model's space is pulled back.",
 )
+@prompts_option("Labelled set to complete while steering.", required=True, name="prompt_set")
 @click.option(
-    "--prompts", "prompt_set", type=PROMPT_SET, required=True, help="Labelled set that is answered."
-)
-@click.option(
-    "--benign", "benign_set", type=PROMPT_SET, required=True, help="Set whose texts are only read."
+    "--benign",
+    "benign_set",
+    type=PROMPT_SET,
+    required=True,
+    help="Prompt set used to measure the side effects of steering (KL divergence and perplexity); "
+    "nothing is generated from it.",
 )
 @click.option(
     "--strengths",
-    type=_Numbers(float),
+    type=Numbers(float),
     default=",".join(map(str, InterventionRequest.strengths)),
     show_default=True,
-    help="Comma list, in median norms of the layer; for ablate the share that is taken away.",
+    help="Comma list, in units of the layer's median norm; for ablate, the share to remove.",
 )
-@click.option("--layers", type=_Numbers(int), help="Comma list. Default: the axis's; ablate: all.")
+@click.option(
+    "--layers",
+    type=Numbers(),
+    help="Comma list. Default: the layer of the axis; for ablate, every layer.",
+)
 @click.option(
     "--mode",
     type=click.Choice(STEERING_MODES),
     default=InterventionRequest.mode,
     show_default=True,
-    help="Move along the axis, take its component away, or set it.",
+    help="Add to the component along the axis, remove it, or set it.",
 )
 @click.option(
     "--positions",
     type=click.Choice(STEERED_POSITIONS),
     default=InterventionRequest.positions,
     show_default=True,
-    help="Which tokens are changed.",
+    help="Which tokens are steered.",
 )
-@click.option("--above", type=float, help="Only what projects higher than this, in median norms.")
+@click.option(
+    "--min-projection",
+    "above",
+    type=float,
+    help="Steer only where the projection exceeds this, in units of the layer's median norm.",
+)
 @click.option(
     "--condition",
     type=click.Choice(CONDITIONS),
     default=InterventionRequest.condition,
     show_default=True,
-    help="With --above: each token decides for itself, or the prompt's last for its row.",
+    help="With --min-projection: test each token, or the prompt's last token for the whole row.",
 )
 @click.option(
     "--pull-back",
@@ -98,50 +118,37 @@ class _Numbers(click.ParamType):
     multiple=True,
     default=("transpose", "pseudo_inverse"),
     show_default=True,
-    help="How an axis comes back through an alignment; repeatable.",
+    help="How an axis is pulled back through an alignment; repeatable.",
 )
-@click.option("--random", "random_count", type=click.IntRange(min=0), default=20, show_default=True)
-@click.option(
-    "--shuffled", "shuffled_count", type=click.IntRange(min=0), default=5, show_default=True
-)
-@click.option(
-    "--orthogonal", "orthogonal_count", type=click.IntRange(min=0), default=5, show_default=True
-)
-@click.option(
-    "--template",
-    type=click.Choice(TEMPLATES),
-    default=InterventionRequest.template,
-    show_default=True,
-)
-@click.option(
-    "--system",
-    "system_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with a system prompt for --template chat.",
-)
-@click.option("--skip-unusable", is_flag=True, help="Leave out prompts that are too long.")
-@click.option("--limit", type=click.IntRange(min=1), help="First prompts of the set only.")
+@_control_option("random", 20, "Random directions, as controls.")
+@_control_option("shuffled", 5, "Directions fitted to shuffled labels, as controls.")
+@_control_option("orthogonal", 5, "Random directions orthogonal to the axis, as controls.")
+@rendering_options(InterventionRequest.template)
+@limit_option
 @click.option(
     "--benign-limit",
     type=click.IntRange(min=1),
     default=InterventionRequest.benign_limit,
     show_default=True,
+    help="Use only the first prompts of the benign set.",
 )
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(min=0),
     default=InterventionRequest.max_new_tokens,
     show_default=True,
-    help="Length of greedy completions along the axes; 0: none are made.",
+    help="Length of the greedy completions along the axes; 0 generates none.",
 )
-@click.option("--complete-controls", is_flag=True, help="Completions along the controls too.")
+@click.option(
+    "--complete-controls", is_flag=True, help="Generate completions along the controls too."
+)
 @click.option(
     "--openers",
     default=InterventionRequest.openers,
     show_default=True,
-    help="Phrases of ingest/openers.toml.",
+    help="Opening phrases to score, a key of ingest/openers.toml.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of controls and intervals.")
+@seed_option
 @click.option(
     "--token-budget",
     type=click.IntRange(min=1),
@@ -169,12 +176,12 @@ def intervene(
     output_format: str,
     **options: Any,
 ) -> None:
-    """Steer MODEL along axes by many strengths, beside controls, and judge what it does.
+    """Steer MODEL along axes at several strengths and compare the effect with control directions.
 
-    Measured are how likely answers open as the phrases do, KL from the unsteered model and
-    perplexity on benign texts, how far the last block's activations move, and with
-    --max-new-tokens repetition and refusals of completions. What was measured before is not
-    measured again. See docs/interventions.md.
+    Measures how likely completions open with the phrases, KL divergence from the unsteered model
+    and perplexity on benign texts, how far the last block's activations move, and with
+    --max-new-tokens the repetition and refusals of completions. Stored measurements are not
+    repeated. See docs/interventions.md.
 
     \b
     axes intervene smollm2-135m --axis native/smollm2-135m/23/demo_safety \\
@@ -191,7 +198,7 @@ def intervene(
     from axes.warehouse.render import show
 
     spec = model_spec(model, options)
-    options["system"] = None if system_file is None else system_file.read_text().strip()
+    options["system"] = read_system(system_file)
     import_ready_sets(root, [prompt_set, benign_set])
     model_id, roles = register_directions(
         root,
@@ -206,8 +213,7 @@ def intervene(
         prompt_set=prompt_set,
         seed=seed,
     )
-    own = [axis_id for axis_id, role in roles.items() if role == "axis"]
-    completed = list(roles) if complete_controls else own
+    completed = [axis_id for axis_id, role in roles.items() if complete_controls or role == "axis"]
     request = InterventionRequest(
         prompt_set=prompt_set,
         benign_set=benign_set,

@@ -1,35 +1,37 @@
-"""`axes label`: parse, call one function, print."""
+"""`axes label`: labels of completions by phrases, the prompt, a file, a classifier or a judge."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from axes.cli.options import MODEL, PROMPT_SET, device_option, format_option, root_option
+from axes.cli.options import (
+    LABELER,
+    MODEL,
+    device_option,
+    format_option,
+    prompts_option,
+    root_option,
+    together,
+)
 
 if TYPE_CHECKING:
     from axes.ingest.labels.labeling import Scope
 
 
-def _scope_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Which completions are labelled; `_scope` takes them out again."""
-    for option in (
-        format_option,
-        root_option,
-        click.option("--limit", type=click.IntRange(min=1), help="First completions only."),
-        click.option(
-            "--prompts", "prompt_set", type=PROMPT_SET, help="Completions of this prompt set only."
-        ),
-        click.option("--model", type=MODEL, help="Completions of this model only, as ingested."),
-    ):
-        command = option(command)
-    return command
+_scope_options = together(
+    click.option("--model", type=MODEL, help="Only completions of this model, as ingested."),
+    prompts_option("Only completions of this prompt set.", name="prompt_set"),
+    click.option("--limit", type=click.IntRange(min=1), help="Only the first completions."),
+    root_option,
+    format_option,
+)
 
 
 def _scope(options: dict[str, Any]) -> Scope:
+    """The completions to label, from `_scope_options`; they are removed from `options`."""
     from axes.ingest.labels.labeling import Scope
 
     return Scope(**{name: options.pop(name) for name in ("model", "prompt_set", "limit")})
@@ -37,10 +39,9 @@ def _scope(options: dict[str, Any]) -> Scope:
 
 @click.group()
 def label() -> None:
-    """Label completions: several labelers, one row of `labels` for each and completion.
+    """Label completions: each labeler writes one row of `labels` per completion.
 
-    What a labeler has labelled is not labelled again. How far labelers agree is in
-    v_labeler_agreement.
+    A labeler skips the completions that it has labelled. v_labeler_agreement compares labelers.
 
     \b
     axes label refusals
@@ -55,13 +56,13 @@ def label() -> None:
 @click.option(
     "--phrases",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with a phrase a line, in place of the packaged lists.",
+    help="File with one phrase per line, instead of the built-in lists.",
 )
 @_scope_options
 def refusals_command(root: Path, output_format: str, **options: Any) -> None:
-    """Label `refusal` where a completion holds a refusal's phrase, in one of 16 languages.
+    """Label `refusal` where a completion contains a refusal phrase, in one of 16 languages.
 
-    The labeler is refusal_substring. The English phrases are those of published lists, which
+    The labeler is refusal_substring. The English phrases come from the published lists that
     ingest/refusal_phrases.toml names.
 
     \b
@@ -74,10 +75,16 @@ def refusals_command(root: Path, output_format: str, **options: Any) -> None:
 
 
 @label.command("inherit")
-@click.option("--labeler", default="dataset", show_default=True, help="Whose labels of prompts.")
+@click.option(
+    "--labeler",
+    type=LABELER,
+    default="dataset",
+    show_default=True,
+    help="Labeler of the prompts' labels.",
+)
 @_scope_options
 def inherit_command(root: Path, output_format: str, **options: Any) -> None:
-    """Give completions the label of their prompt, under the labeler that labelled the prompt.
+    """Copy to each completion the label of its prompt, under the same labeler.
 
     \b
     axes label inherit
@@ -89,7 +96,7 @@ def inherit_command(root: Path, output_format: str, **options: Any) -> None:
 
 
 @label.command("import")
-@click.argument("labeler")
+@click.argument("labeler", type=LABELER)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--positive", multiple=True, help="Label of the positive class; repeatable.")
 @root_option
@@ -97,9 +104,9 @@ def inherit_command(root: Path, output_format: str, **options: Any) -> None:
 def import_command(
     labeler: str, file: Path, positive: tuple[str, ...], root: Path, output_format: str
 ) -> None:
-    """Take in the labels of FILE (.csv, .parquet, .jsonl) under the name LABELER.
+    """Import the labels of FILE (.csv, .parquet, .jsonl) under the name LABELER.
 
-    Columns: generation_id, label, and perhaps score.
+    Columns: generation_id, label, and optionally score.
 
     \b
     axes sql "select generation_id, text from generations" -o to_label.csv
@@ -113,14 +120,14 @@ def import_command(
 
 @label.command("classifier")
 @click.argument("classifier")
-@click.option("--positive", multiple=True, help="Class of the model that is positive; repeatable.")
-@click.option("--reads-prompt", is_flag=True, help="Give it prompt and completion as a pair.")
+@click.option("--positive", multiple=True, help="Positive class of the classifier; repeatable.")
+@click.option("--reads-prompt", is_flag=True, help="Classify prompt and completion as a pair.")
 @device_option
 @_scope_options
 def classifier_command(classifier: str, root: Path, output_format: str, **options: Any) -> None:
     """Label completions with CLASSIFIER: a folder or a hub id of a text classifier.
 
-    Only safetensors are loaded, and no code of a repository is run.
+    Only safetensors are loaded, and no code from a repository is run.
 
     \b
     axes label classifier owner/toxicity --positive toxic
@@ -146,33 +153,41 @@ def classifier_command(classifier: str, root: Path, output_format: str, **option
     required=True,
     envvar="AXES_JUDGE_MODEL",
     show_envvar=True,
-    help="Model to ask there.",
+    help="Model at that endpoint.",
 )
 @click.option(
-    "--template",
+    "--judge-template",
+    "template",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="TOML with labels, positive, user and perhaps system. Default: asks for refusals.",
+    help="TOML file with labels, positive, user and optionally system. Default: asks for refusals.",
 )
-@click.option("--labeler", help="Default: judge/MODEL@HASH of the template.")
+@click.option("--labeler", type=LABELER, help="Default: judge/MODEL@HASH of the template.")
 @click.option(
     "--concurrency",
     type=click.IntRange(min=1),
     default=4,
     show_default=True,
-    help="Requests under way at once.",
+    help="Max concurrent requests.",
 )
 @click.option(
-    "--rate", type=click.FloatRange(min=0.0, min_open=True), help="Most requests a second."
+    "--max-rate",
+    "rate",
+    type=click.FloatRange(min=0.0, min_open=True),
+    help="Max requests per second.",
 )
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0.0, min_open=True),
     default=60.0,
     show_default=True,
-    help="Seconds to wait for an answer.",
+    help="Seconds to wait for a response.",
 )
-@click.option("--price-in", type=click.FloatRange(min=0.0), help="Price of a million tokens in.")
-@click.option("--price-out", type=click.FloatRange(min=0.0), help="Price of a million out.")
+@click.option(
+    "--price-in", type=click.FloatRange(min=0.0), help="Price of a million prompt tokens."
+)
+@click.option(
+    "--price-out", type=click.FloatRange(min=0.0), help="Price of a million completion tokens."
+)
 @_scope_options
 def judge_command(
     judge_url: str,
@@ -184,20 +199,21 @@ def judge_command(
     output_format: str,
     **options: Any,
 ) -> None:
-    """Ask a language model about each completion, at an OpenAI-compatible endpoint.
+    """Label completions with an LLM judge at an OpenAI-compatible endpoint.
 
-    The key is read from $AXES_JUDGE_KEY or $OPENAI_API_KEY and stored nowhere. Busy and broken
-    answers are tried again; what is labelled is not asked again. Tokens and cost are printed, and
-    kept in runs.parameters as usage.
+    The key is read from $AXES_JUDGE_KEY or $OPENAI_API_KEY and never stored. Failed requests are
+    retried; labelled completions are skipped. Tokens and cost are printed, and stored as usage in
+    runs.parameters.
 
     \b
     axes label judge --judge-url http://localhost:8000/v1 --judge-model qwen2.5-7b \\
-      --price-in 0.15 --price-out 0.60 --rate 5
+      --price-in 0.15 --price-out 0.60 --max-rate 5
     """
     from axes.ingest.labels.judge import JudgeClient, label_by_judge, read_template
     from axes.warehouse.render import show_record
 
-    asked = read_template(template)
     with JudgeClient(judge_url, judge_model, rate=rate, timeout=timeout) as client:
-        summary = label_by_judge(root, client, asked, scope=_scope(options), **options)
+        summary = label_by_judge(
+            root, client, read_template(template), scope=_scope(options), **options
+        )
     show_record(summary, output_format)

@@ -12,97 +12,48 @@ import click
 from axes.warehouse import progress, settings
 from axes.warehouse.errors import AxesError
 
-# Command -> (module, attribute, one line for --help); modules are imported on use, so that
-# `axes --help` imports neither torch nor DuckDB.
-_COMMANDS = {
-    "study": ("axes.cli.study", "study", "The whole chain: ingest, fit, align, evaluate."),
-    "fit": ("axes.cli.study", "fit", "Fit one model's directions on a labelled prompt set."),
-    "evaluate": (
-        "axes.cli.evaluate",
-        "evaluate",
-        "Judge a model on prompts, layers and sources not seen.",
-    ),
-    "calibrate": (
-        "axes.cli.evaluate",
-        "calibrate",
-        "Put models' projections on one scale, with a threshold.",
-    ),
-    "transfer": (
-        "axes.cli.evaluate",
-        "transfer",
-        "Does a threshold hold on another model?",
-    ),
-    "score": ("axes.cli.evaluate", "score", "Project stored activations on an axis."),
-    "drift": (
-        "axes.cli.drift",
-        "drift",
-        "Does the projection drift while a model speaks?",
-    ),
-    "route": ("axes.cli.route", "route", "Compare policies of routing between models."),
-    "compare": ("axes.cli.route", "compare", "Rank models by what they answer."),
-    "export": (
-        "axes.cli.exchange",
-        "export_command",
-        "Write axes to a file of this or another tool.",
-    ),
-    "import": (
-        "axes.cli.exchange",
-        "import_command",
-        "Register directions of another tool as axes.",
-    ),
-    "report": (
-        "axes.cli.study",
-        "report_command",
-        "Write a study's tables and charts as one HTML file.",
-    ),
-    "diagnose": (
-        "axes.cli.study",
-        "diagnose",
-        "Why the universal axis ranks a study's prompts as it does.",
-    ),
-    "ingest": ("axes.cli.ingest", "ingest", "Run models and store activations or traces."),
-    "activations": (
-        "axes.cli.exchange",
-        "activations",
-        "Activations to files for other tools, and from them.",
-    ),
-    "import-activations": (
-        "axes.cli.exchange",
-        "import_activations_command",
-        "The same as axes activations import.",
-    ),
-    "intervene": (
-        "axes.cli.intervene",
-        "intervene",
-        "Steer a model along axes, and judge what it does.",
-    ),
-    "monitor": (
-        "axes.cli.drift",
-        "monitor",
-        "Show the projection while a model speaks.",
-    ),
-    "label": ("axes.cli.label", "label", "Label completions: phrases, classifier, judge."),
-    "models": ("axes.cli.ingest", "models", "List, show and fetch models."),
-    "prompts": ("axes.cli.ingest", "prompts", "Import and list prompt sets."),
-    "explore": (
-        "axes.cli.system",
-        "explore",
-        "A local page: SQL with charts, prompts, tokens by projection.",
-    ),
-    "sql": ("axes.cli.warehouse", "sql", "Run a SQL query over the warehouse."),
-    "warehouse": ("axes.cli.warehouse", "warehouse", "Make, check and tend a warehouse."),
-    "doctor": (
-        "axes.cli.system",
-        "doctor",
-        "Examine the installation, the device, the cache and the warehouse.",
-    ),
-    "config": ("axes.cli.system", "config", "Show settings, and where each comes from."),
-    "completion": (
-        "axes.cli.system",
-        "completion",
-        "Print what makes a shell complete commands.",
-    ),
+# Section of `axes --help` -> command -> its module in axes.cli and its line of help. Modules are
+# imported on use, so that `axes --help` imports neither torch nor DuckDB.
+_SECTIONS = {
+    "Data": {
+        "prompts": ("catalog", "Import prompt sets."),
+        "models": ("catalog", "Show, fetch and check models."),
+        "list": ("catalog", "List names: axes, studies, models, prompt sets, poolings, ..."),
+        "ingest": ("ingest", "Run models and store activations or generation traces."),
+        "activations": ("exchange", "Export activations to other tools, and import theirs."),
+        "label": ("label", "Label completions by phrases, a classifier or an LLM judge."),
+    },
+    "Study": {
+        "study": ("study", "The whole chain: ingest, fit, align, evaluate."),
+        "fit": ("evaluate", "Fit one model's directions on a labelled prompt set."),
+        "evaluate": ("evaluate", "Evaluate directions on held-out prompts, layers and sources."),
+        "score": ("evaluate", "Project stored activations on an axis."),
+        "calibrate": ("evaluate", "Map projections to one scale per model, with a threshold."),
+        "transfer": ("evaluate", "Does one model's threshold hold on another model?"),
+        "drift": ("drift", "Does the projection change while a model generates?"),
+        "diagnose": ("study", "Why the universal axis ranks a study's prompts as it does."),
+        "report": ("study", "Write a study's tables and charts as one HTML file."),
+        "route": ("route", "Compare policies that route prompts between models."),
+        "compare": ("route", "Rank models by their completions of the same prompts."),
+        "export": ("exchange", "Write axes to a file for this or another tool."),
+        "import": ("exchange", "Register directions from another tool as axes."),
+    },
+    "Generation": {
+        "monitor": ("monitor", "Show each token's projection while a model generates."),
+        "intervene": ("intervene", "Steer a model along axes and measure the effect."),
+    },
+    "Warehouse": {
+        "sql": ("warehouse", "Run a SQL query over the warehouse."),
+        "explore": ("warehouse", "A local web page: SQL with charts, prompts, tokens."),
+        "warehouse": ("warehouse", "Create, check and maintain a warehouse."),
+    },
+    "System": {
+        "doctor": ("system", "Check the installation, device, cache and warehouse."),
+        "config": ("system", "Show settings, and where each comes from."),
+        "completion": ("system", "Print a shell's completion script."),
+    },
 }
+_COMMANDS = {name: entry for section in _SECTIONS.values() for name, entry in section.items()}
 
 
 class _LazyGroup(click.Group):
@@ -114,8 +65,9 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module, attribute, _ = _COMMANDS[cmd_name]
-        return getattr(importlib.import_module(module), attribute)
+        module = importlib.import_module(f"axes.cli.{_COMMANDS[cmd_name][0]}")
+        # `import` and `list` are names of Python's: their functions are `import_` and `list_`.
+        return getattr(module, cmd_name, None) or getattr(module, f"{cmd_name}_")
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -126,22 +78,26 @@ class _LazyGroup(click.Group):
         found, command, rest = super().resolve_command(ctx, args)
         files = () if ctx.resilient_parsing else settings.config_files()
         if files and command is not None:
-            from axes.cli.settings import command_defaults, require_known_tables
+            from axes.cli.system import command_defaults, require_known_tables
 
             require_known_tables(files, _COMMANDS)
             ctx.default_map = {name: command_defaults((name,), command, files)}
         return found, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+        width = max(map(len, _COMMANDS))
+        for title, commands in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name.ljust(width), text) for name, (_, text) in commands.items()]
+                )
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             is_json = ctx.params["json_log"]
             if settings.setting("json_log") is True if is_json is None else is_json:
                 progress.start()
-            from axes.cli.command_line import of_context
+            from axes.command_line import of_context
 
             with settings.invoked(lambda: of_context(click.get_current_context())):
                 return super().invoke(ctx)
@@ -188,6 +144,7 @@ def cli(json_log: bool | None) -> None:
     axes prompts import demo_safety
     axes ingest activations smollm2-135m --prompts demo_safety
     axes study --group demo --prompts demo_safety --align demo_alignment
+    axes list axes
     axes sql "from v_auroc order by model, prompt_set, kind"
     """
 

@@ -1,14 +1,8 @@
-"""Options that every command shares, as decorators.
+"""Options and arguments that several commands share, each defined once.
 
 An option with the variable of one of `axes.warehouse.settings.SETTINGS` is set by axes.toml too.
-
-Options that the commands share: which model is meant, and how and where it is loaded.
-
-Names that a shell completes: models, groups and prompt sets, of the registry and the warehouse.
-
-Nothing is opened for it but the registry's files and the list of a root's folders.
-
-The options that say how directions, alignments and shared axes are fitted.
+Names of axes, models, studies, ... are completed by the shell from the registry's files and from
+the root's folders, or one column of its Parquet files: a keypress must not wait for DuckDB.
 """
 
 from __future__ import annotations
@@ -24,6 +18,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from axes.ingest.models.registry import DTYPES, QUANTIZATIONS
+from axes.ingest.requests import TEMPLATES, Sampling, TokenRequest
 
 if TYPE_CHECKING:
     from axes.ingest.models.registry import ModelSpec
@@ -31,140 +26,33 @@ if TYPE_CHECKING:
 Command = Callable[..., Any]
 
 # Python with the libraries of an analysis takes 260 MB before it has read a row.
-LEAST_MEMORY = 512_000_000
+MIN_MEMORY = 512_000_000
 
 FORMATS = ("table", "json", "csv", "markdown", "parquet")
 _SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown", ".parquet": "parquet"}
-
-
-def root_option(command: Command) -> Command:
-    """`--root`: the warehouse's folder, passed as a `Path`."""
-    return click.option(
-        "--root",
-        type=click.Path(path_type=Path, file_okay=False),
-        default=Path("lake"),
-        envvar="AXES_ROOT",
-        show_default=True,
-        show_envvar=True,
-        help="Folder of the warehouse.",
-    )(command)
-
-
-def memory_limit_option(command: Command) -> Command:
-    """`--memory-limit`: what the process may take, passed in bytes or as None."""
-    return click.option(
-        "--memory-limit",
-        type=_Bytes(),
-        envvar="AXES_MEMORY_LIMIT",
-        show_envvar=True,
-        help="Memory that the command may take, such as 2GB: matrices that would exceed it are "
-        "kept in files below the root. Default: most of the machine's.",
-    )(command)
-
-
-def format_option(command: Command) -> Command:
-    """`--format`: how rows are printed."""
-    return click.option(
-        "--format",
-        "output_format",
-        type=click.Choice(FORMATS),
-        default="table",
-        envvar="AXES_FORMAT",
-        show_default=True,
-        show_envvar=True,
-        help="How rows are printed; parquet needs --output or a pipe.",
-    )(command)
-
-
-def format_for(output: Path | None, output_format: str) -> str:
-    """The format that was typed, or else the one of the output's suffix, or what is configured."""
-    if output is None or is_typed("output_format"):
-        return output_format
-    return _SUFFIXES.get(output.suffix.lower(), output_format)
-
-
-def is_typed(name: str) -> bool:
-    """Whether a parameter was given with the command, and not by environment or axes.toml."""
-    source = click.get_current_context().get_parameter_source(name)
-    return source in (ParameterSource.COMMANDLINE, ParameterSource.PROMPT)
-
-
-class _Bytes(click.ParamType):
-    """A number of bytes with a unit: 512MB, 1.5GB (powers of 1,000) or 2GiB (of 1,024)."""
-
-    name = "size"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> int:
-        matched = re.fullmatch(r"([0-9.]+)\s*([kmgt]?)(i?)b", str(value).strip().lower())
-        try:
-            number, prefix, binary = matched.groups() if matched else ("", "", "")
-            size = float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " ")
-        except ValueError:
-            self.fail(f"{value!r} is not a size such as 512MB or 2GiB", param, context)
-        if size < LEAST_MEMORY:
-            self.fail(f"{value} is too little: give 512MB or more", param)
-        return int(size)
-
-
-def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--device`: where models run."""
-    return click.option(
-        "--device",
-        envvar="AXES_DEVICE",
-        show_envvar=True,
-        help="cpu, cuda, cuda:1, mps or auto (spread over all).",
-    )(command)
-
-
-def dtype_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--dtype`: what weights and activations are computed in."""
-    return click.option(
-        "--dtype",
-        type=click.Choice(DTYPES),
-        envvar="AXES_DTYPE",
-        show_envvar=True,
-        help="Default: float32 on a CPU.",
-    )(command)
-
-
-def loading_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The model argument, and what of it is loaded how and where."""
-    for option in (
-        dtype_option,
-        device_option,
-        click.option("--blocks", help="Path of the block list, such as model.layers."),
-        click.option("--attention", help="eager, sdpa, ... Default: what transformers takes."),
-        click.option(
-            "--quantization", type=click.Choice(QUANTIZATIONS), help="Load with bitsandbytes."
-        ),
-        click.option("--adapter", help="PEFT adapter on top: a folder or hf:OWNER/NAME."),
-        click.option("--source", help="Take the weights from this folder, .gguf or hf:OWNER/NAME."),
-        click.argument("model", type=MODEL),
-    ):
-        command = option(command)
-    return command
-
-
-def model_spec(model: str, options: dict[str, Any]) -> ModelSpec:
-    """The model that the options name; they are taken out of `options`."""
-    from axes.ingest.models.registry import resolve
-
-    names = ("source", "adapter", "quantization", "attention", "blocks")
-    return resolve(model, **{name: options.pop(name) for name in names})
-
-
+# Those of axes.analysis.stats.calibration, not imported for --help.
+CALIBRATIONS = ("platt", "isotonic", "quantile", "z_score")
 _PROMPT_SETS = Path(__file__).parents[1] / "ingest" / "prompt_sets.toml"
 
 
+def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator; `--help` lists them in this order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 class _Name(click.ParamType):
-    """A text that is completed with known names; others are as good."""
+    """A text that the shell completes from `list_names`; any other text is accepted too."""
 
     name = "text"
 
-    def __init__(self, known: Callable[[click.Context], Iterable[str]]) -> None:
-        self._known = known
+    def __init__(self, list_names: Callable[[click.Context], Iterable[str]]) -> None:
+        self._list_names = list_names
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
@@ -174,17 +62,40 @@ class _Name(click.ParamType):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """The names that start so; for a model, files and folders where none does."""
-        found = dict.fromkeys(name for name in self._known(ctx) if name.startswith(incomplete))
-        if not found and param.name == "model":
+        """The names with this prefix; for a model, files and folders where none has it."""
+        matches = dict.fromkeys(n for n in self._list_names(ctx) if n.startswith(incomplete))
+        if not matches and param.name == "model":
             return [CompletionItem(incomplete, type="file")]
-        return [CompletionItem(name) for name in found]
+        return [CompletionItem(name) for name in matches]
+
+
+def stored_names(root: Path | None, table: str, column: str) -> list[str]:
+    """The distinct values of a column; a partition's are read from the names of its folders."""
+    from axes.warehouse.errors import AxesError
+    from axes.warehouse.settings import root_folder
+
+    try:
+        folder = root_folder(root) / table
+    except AxesError:  # The command reports an axes.toml that is wrong.
+        return []
+    partitions = [unquote(path.name.partition("=")[2]) for path in folder.glob(f"{column}=*")]
+    files = [] if partitions else list(folder.rglob("*.parquet"))
+    if files:
+        import pyarrow.parquet as pq
+
+        tables = [pq.read_table(path, columns=[column], partitioning=None) for path in files]
+        partitions = [name for table in tables for name in table[column].unique().to_pylist()]
+    return sorted({*partitions} - {"__none__"})
+
+
+def _stored(table: str, column: str) -> Callable[[click.Context], list[str]]:
+    return lambda context: stored_names(context.params.get("root"), table, column)
 
 
 def _models(context: click.Context) -> list[str]:
     from axes.ingest.models.registry import registry
 
-    return [*registry(), *_partitions(context, "activations", "model")]
+    return [*registry(), *_stored("activations", "model")(context)]
 
 
 def _groups(_context: click.Context) -> list[str]:
@@ -198,24 +109,241 @@ def _prompt_sets(context: click.Context) -> list[str]:
 
     # What ready_sets() gives, without its imports, for which Tab would have to wait.
     ready = tomllib.loads(_PROMPT_SETS.read_text())["sets"]
-    return [*ready, *_partitions(context, "prompts", "prompt_set")]
+    return [*ready, *_stored("prompts", "prompt_set")(context)]
 
 
-def _partitions(context: click.Context, table: str, column: str) -> list[str]:
-    """The values that a table of the root is partitioned by, from the names of its folders."""
-    from axes.warehouse.errors import AxesError
-    from axes.warehouse.settings import root_folder
-
-    try:
-        folders = (root_folder(context.params.get("root")) / table).glob(f"{column}=*")
-        return sorted(unquote(folder.name.partition("=")[2]) for folder in folders)
-    except AxesError:  # A file axes.toml that is wrong is the command's to report.
-        return []
-
-
-MODEL = _Name(_models)
+AXIS = _Name(_stored("axes", "name"))
 GROUP = _Name(_groups)
+LABELER = _Name(_stored("labels", "labeler"))
+MODEL = _Name(_models)
+POOLING = _Name(_stored(".index", "pooling"))
 PROMPT_SET = _Name(_prompt_sets)
+STUDY = _Name(_stored("evaluations", "study_id"))
+
+
+class Numbers(click.ParamType):
+    """A comma list of numbers of one type, such as 0,12,23, each once."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type[int] | type[float] = int) -> None:
+        self._kind = kind
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        try:
+            return tuple(dict.fromkeys(self._kind(part) for part in str(value).split(",")))
+        except ValueError:
+            self.fail(f"{value} is not a comma list of numbers", param, ctx)
+
+
+class _Bytes(click.ParamType):
+    """A number of bytes with a unit: 512MB, 1.5GB (powers of 1,000) or 2GiB (of 1,024)."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        matched = re.fullmatch(r"([0-9.]+)\s*([kmgt]?)(i?)b", str(value).strip().lower())
+        try:
+            number, prefix, binary = matched.groups() if matched else ("", "", "")
+            size = float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " ")
+        except ValueError:
+            self.fail(f"{value!r} is not a size such as 512MB or 2GiB", param, ctx)
+        if size < MIN_MEMORY:
+            self.fail(f"{value} is too little: give 512MB or more", param)
+        return int(size)
+
+
+root_option = click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("lake"),
+    envvar="AXES_ROOT",
+    show_default=True,
+    show_envvar=True,
+    help="Folder of the warehouse.",
+)
+memory_limit_option = click.option(
+    "--memory-limit",
+    type=_Bytes(),
+    envvar="AXES_MEMORY_LIMIT",
+    show_envvar=True,
+    help="Memory that the command may use, such as 2GB; larger matrices are kept in files below "
+    "the root. Default: most of the machine's memory.",
+)
+
+
+def format_option(command: Command, *, more: tuple[str, ...] = ()) -> Command:
+    """`--format`: how rows are printed; `more` are formats of this command only."""
+    return click.option(
+        "--format",
+        "output_format",
+        type=click.Choice((*FORMATS, *more)),
+        default="table",
+        envvar="AXES_FORMAT",
+        show_default=True,
+        show_envvar=True,
+        help="How rows are printed. Redirect parquet to a file or a pipe.",
+    )(command)
+
+
+device_option = click.option(
+    "--device",
+    envvar="AXES_DEVICE",
+    show_envvar=True,
+    help="cpu, cuda, cuda:1, mps or auto (spread over all).",
+)
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(DTYPES),
+    envvar="AXES_DTYPE",
+    show_envvar=True,
+    help="Default: float32 on a CPU, else the checkpoint's.",
+)
+source_option = click.option(
+    "--source", help="Load the weights from this folder, .gguf file or hf:OWNER/NAME."
+)
+axis_argument = click.argument("axis", type=AXIS)
+axis_option = click.option(
+    "--axis", type=AXIS, required=True, help="Name of an axis, its id, or the start of the id."
+)
+model_argument = click.argument("model", type=MODEL)
+loading_options = together(
+    model_argument,
+    source_option,
+    click.option("--adapter", help="PEFT adapter to load on top: a folder or hf:OWNER/NAME."),
+    click.option(
+        "--quantization", type=click.Choice(QUANTIZATIONS), help="Load with bitsandbytes."
+    ),
+    click.option("--attention", help="eager, sdpa, ... Default: what transformers chooses."),
+    click.option("--blocks", help="Path of the block list, such as model.layers."),
+    device_option,
+    dtype_option,
+)
+
+
+def models_option(help: str) -> Callable[[Command], Command]:
+    """`--model`, repeatable, passed as `models`."""
+    return click.option("--model", "models", type=MODEL, multiple=True, help=help)
+
+
+def prompts_option(
+    help: str, *, required: bool = False, name: str = "prompts"
+) -> Callable[[Command], Command]:
+    """`--prompts` with one prompt set, passed as `name`."""
+    return click.option("--prompts", name, type=PROMPT_SET, required=required, help=help)
+
+
+layers_option = click.option(
+    "--layers", type=Numbers(), help="Comma list such as 0,12,23. Default: every block."
+)
+layer_fraction_option = click.option(
+    "--layer-fraction",
+    type=click.FloatRange(0.0, 1.0),
+    default=TokenRequest.layer_fraction,
+    show_default=True,
+    help="Use the block round(fraction * (layer_count - 1)).",
+)
+sampling_options = together(
+    click.option(
+        "--temperature",
+        type=click.FloatRange(min=0.0),
+        default=Sampling.temperature,
+        help="0 is greedy (default).",
+    ),
+    click.option(
+        "--seed", type=int, default=Sampling.seed, show_default=True, help="Seed of the sampling."
+    ),
+)
+
+
+def template_option(default: str = "raw") -> Callable[[Command], Command]:
+    """`--template` of a model that is run."""
+    return click.option(
+        "--template",
+        type=click.Choice(TEMPLATES),
+        default=default,
+        show_default=True,
+        help="The prompt's text alone, or in the model's chat template.",
+    )
+
+
+def rendering_options(template: str = "raw") -> Callable[[Command], Command]:
+    """How prompts are rendered; `template` is the default."""
+    return together(
+        template_option(template),
+        click.option(
+            "--system",
+            "system_file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="File with a system prompt for --template chat.",
+        ),
+        click.option(
+            "--skip-unusable",
+            is_flag=True,
+            help="Leave out prompts that are too long, and record which.",
+        ),
+    )
+
+
+limit_option = click.option(
+    "--limit", type=click.IntRange(min=1), help="Use only the first prompts of each set."
+)
+seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
+allow_missing_option = click.option(
+    "--allow-missing", is_flag=True, help="Continue where rows are missing, and report how many."
+)
+
+
+def fit_fraction_option(*, may_be_all: bool = False) -> Callable[[Command], Command]:
+    """`--fit-fraction`, passed as `fraction`."""
+    return click.option(
+        "--fit-fraction",
+        "fraction",
+        type=click.FloatRange(0.0, 1.0, min_open=True, max_open=not may_be_all),
+        default=0.5,
+        show_default=True,
+        help="Share of the prompts to fit calibrations and thresholds on; the rest evaluates them.",
+    )
+
+
+calibration_option = click.option(
+    "--calibration",
+    type=click.Choice(CALIBRATIONS),
+    default="platt",
+    show_default=True,
+    help="Calibration method (axes calibrate) whose threshold and probability are used.",
+)
+output_option = click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write to this file."
+)
+
+
+def read_system(path: Path | None) -> str | None:
+    """The system prompt of the file that `--system` names."""
+    return None if path is None else path.read_text().strip()
+
+
+def model_spec(model: str, options: dict[str, Any]) -> ModelSpec:
+    """The model that the loading options name; they are removed from `options`."""
+    from axes.ingest.models.registry import resolve
+
+    names = ("source", "adapter", "quantization", "attention", "blocks")
+    return resolve(model, **{name: options.pop(name) for name in names})
+
+
+def format_for(output: Path | None, output_format: str) -> str:
+    """The format that was typed, else that of the output's suffix, else the configured one."""
+    if output is None or is_typed("output_format"):
+        return output_format
+    return _SUFFIXES.get(output.suffix.lower(), output_format)
+
+
+def is_typed(name: str) -> bool:
+    """Whether a parameter came with the command line, not from the environment or axes.toml."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source in (ParameterSource.COMMANDLINE, ParameterSource.PROMPT)
 
 
 direction_option = click.option(

@@ -1,20 +1,33 @@
-"""`axes route` and `axes compare`: several models on the same prompts."""
+"""Several models on the same prompts: route prompts between them, or rank them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from axes.cli.options import MODEL, PROMPT_SET, format_option, root_option
+from axes.cli.options import (
+    AXIS,
+    CALIBRATIONS,
+    LABELER,
+    PROMPT_SET,
+    allow_missing_option,
+    fit_fraction_option,
+    format_option,
+    limit_option,
+    models_option,
+    prompts_option,
+    root_option,
+    seed_option,
+    together,
+)
 
 if TYPE_CHECKING:
     from axes.analysis.routing.responses import AnswerQuery
     from axes.warehouse.connection import Connection
 
-# What `axes route` prints, and `axes sql` prints again.
+# What `axes route` and `axes compare` print, and `axes sql` prints again.
 ROUTING_TABLE = """
 select
     policy, outcome, outcome_lower, outcome_upper, regret, gain, gain_lower, gain_upper,
@@ -34,73 +47,63 @@ order by rank, model
 """
 
 
-def _answer_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Which answers are read, what is their outcome, and what is calibrated on."""
-    for option in (
-        click.option("--allow-missing", is_flag=True, help="Go on where rows are missing."),
-        click.option("--seed", type=int, default=0, show_default=True),
-        click.option(
-            "--method",
-            type=click.Choice(("platt", "isotonic")),
-            default="platt",
-            show_default=True,
-            help="How a projection becomes a chance.",
-        ),
-        click.option(
-            "--fraction",
-            type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
-            default=0.5,
-            show_default=True,
-            help="Part of the prompts that is calibrated on, where --calibrate is not given.",
-        ),
-        click.option(
-            "--calibrate",
-            type=PROMPT_SET,
-            help="Set to calibrate on; shares no prompt with --prompts.",
-        ),
-        click.option("--max-new-tokens", type=int, help="Only answers of this limit."),
-        click.option(
-            "--template", "templates", multiple=True, help="Only answers of these; repeatable."
-        ),
-        click.option("--limit", type=click.IntRange(min=1), help="First so many prompts of a set."),
-        click.option(
-            "--statistic",
-            type=click.Choice(("mean", "last", "max")),
-            default="mean",
-            show_default=True,
-            help="How the projections of an answer's tokens become one.",
-        ),
-        click.option("--axis", help="Id or name; default: the newest universal one."),
-        click.option(
-            "--refusals",
-            default="refusal_substring",
-            show_default=True,
-            help="Labeler whose positive class is a refusal.",
-        ),
-        click.option(
-            "--negated", is_flag=True, help="The outcome is the labeler's negative class."
-        ),
-        click.option(
-            "--only",
-            type=click.Choice(("positive", "negative")),
-            help="Only prompts of this class, by the prompt's own label.",
-        ),
-        click.option(
-            "--labeler", required=True, help="Labels of completions; positive is the outcome."
-        ),
-        click.option(
-            "--prompts", type=PROMPT_SET, required=True, help="Prompt set that the models answered."
-        ),
-        click.option(
-            "--model",
-            "models",
-            type=MODEL,
-            multiple=True,
-            help="Repeatable; default: all with answers.",
-        ),
-    ):
-        command = option(command)
-    return command
+_answer_options = together(
+    models_option("Repeatable. Default: every model with completions."),
+    prompts_option("Prompt set that the models completed.", required=True),
+    click.option(
+        "--labeler",
+        type=LABELER,
+        required=True,
+        help="Labeler of the completions; its positive class is the outcome.",
+    ),
+    click.option(
+        "--only",
+        type=click.Choice(("positive", "negative")),
+        help="Use only prompts of this class, by the label of the prompt.",
+    ),
+    click.option(
+        "--negated", is_flag=True, help="Use the labeler's negative class as the outcome."
+    ),
+    click.option(
+        "--refusals",
+        type=LABELER,
+        default="refusal_substring",
+        show_default=True,
+        help="Labeler whose positive class is a refusal.",
+    ),
+    click.option(
+        "--axis", type=AXIS, help="Name, id, or start of one. Default: the latest universal axis."
+    ),
+    click.option(
+        "--statistic",
+        type=click.Choice(("mean", "last", "max")),
+        default="mean",
+        show_default=True,
+        help="How the projections of a completion's tokens are pooled to one number.",
+    ),
+    limit_option,
+    click.option(
+        "--template", "templates", multiple=True, help="Only completions under this; repeatable."
+    ),
+    click.option("--max-new-tokens", type=int, help="Only completions generated with this limit."),
+    click.option(
+        "--calibration-prompts",
+        "calibrate",
+        type=PROMPT_SET,
+        help="Prompt set to calibrate on instead of a part of --prompts; must share no prompt.",
+    ),
+    fit_fraction_option(),
+    click.option(
+        "--calibration",
+        "method",
+        type=click.Choice(CALIBRATIONS[:2]),
+        default="platt",
+        show_default=True,
+        help="How a projection becomes a probability.",
+    ),
+    seed_option,
+    allow_missing_option,
+)
 
 
 @click.command()
@@ -109,18 +112,18 @@ def _answer_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--cost",
     default="parameter_count",
     show_default=True,
-    help="tokens, a number of the table models, or FILE:COLUMN (columns model, COLUMN, and "
-    "prompt_id where it differs between prompts).",
+    help="Cost of a completion: tokens, a numeric column of the table models, or FILE:COLUMN (a "
+    "file with columns model, COLUMN, and prompt_id where costs differ between prompts).",
 )
-@click.option("--max-cost", type=float, help="Dearest model that may answer.")
-@click.option("--quality", help="As --cost.")
-@click.option("--min-quality", type=float, help="Poorest model that may answer.")
+@click.option("--max-cost", type=float, help="Exclude models that cost more.")
+@click.option("--quality", help="Quality of a model, in the same forms as --cost.")
+@click.option("--min-quality", type=float, help="Exclude models with a lower quality.")
 @click.option(
     "--tolerance",
     type=click.FloatRange(0.0, 1.0),
     default=0.0,
     show_default=True,
-    help="Take the cheapest model within this chance of the lowest.",
+    help="Choose the cheapest model whose probability is within this of the lowest.",
 )
 @root_option
 @format_option
@@ -134,11 +137,12 @@ def route(
     output_format: str,
     **answer_options: Any,
 ) -> None:
-    """Which model should answer which prompt: policies compared on stored answers.
+    """Compare policies that choose a model for each prompt, on stored completions.
 
-    Each prompt goes to the model whose answer (or whose reading of the prompt) is least likely to
-    have the outcome, by its projection and a calibration of its own, fitted on other prompts.
-    `gain` is over the model that was best on those; `_raw` policies skip the calibration.
+    A policy chooses the model whose completion (or whose prompt activation) is least likely to have
+    the outcome, from its projection and the model's calibration, which is fitted on other prompts.
+    `gain` is relative to the model that was best on those prompts; `_raw` policies skip the
+    calibration.
 
     \b
     axes route --prompts demo_safety --labeler judge --limit 120
@@ -152,11 +156,11 @@ def route(
     connection = connect(root)
     if min_quality is not None and quality is None:
         raise click.UsageError("--min-quality needs --quality")
-    prompts, asked, calibration = _asked(connection, **answer_options)
+    prompts, answers, calibration = _answer_query(connection, **answer_options)
     routing_id, notes = run_routing(
         root,
         prompts,
-        asked,
+        answers,
         cost=cost,
         quality=quality,
         limits=Limits(max_cost, min_quality, tolerance),
@@ -171,10 +175,10 @@ def route(
 @root_option
 @format_option
 def compare(root: Path, output_format: str, **answer_options: Any) -> None:
-    """Rank models by what they answer to the same prompts, lowest chance of the outcome first.
+    """Rank models by their completions of the same prompts, lowest outcome probability first.
 
-    Each model's projections are calibrated on answers of its own. Read the warnings first, and
-    `outcome`, which is what the labeler says of the same answers.
+    Each model's projections are calibrated on that model's completions. Read the warnings first,
+    and compare with `outcome`, the rate that the labeler gives for the same completions.
 
     \b
     axes compare --prompts demo_safety --labeler judge --limit 120
@@ -184,8 +188,8 @@ def compare(root: Path, output_format: str, **answer_options: Any) -> None:
     from axes.warehouse.render import show
 
     connection = connect(root)
-    prompts, asked, calibration = _asked(connection, **answer_options)
-    scoring_id, notes = run_comparison(root, prompts, asked, **calibration)
+    prompts, answers, calibration = _answer_query(connection, **answer_options)
+    scoring_id, notes = run_comparison(root, prompts, answers, **calibration)
     show(
         query(connection, COMPARISON_TABLE.replace("{scoring_id}", scoring_id)),
         output_format,
@@ -194,7 +198,7 @@ def compare(root: Path, output_format: str, **answer_options: Any) -> None:
     _say(notes, f"scoring {scoring_id}")
 
 
-def _asked(
+def _answer_query(
     connection: Connection,
     *,
     models: tuple[str, ...],
@@ -214,11 +218,11 @@ def _asked(
     seed: int,
     allow_missing: bool,
 ) -> tuple[str, AnswerQuery, dict[str, Any]]:
-    """The prompt set, the answers asked for, and how they are calibrated."""
+    """The prompt set, the query for completions, and how they are calibrated."""
     from axes.analysis.routing.responses import AnswerQuery, axis_models, shared_axis
 
     axis_id = shared_axis(connection, axis)["axis_id"]
-    asked = AnswerQuery(
+    answers = AnswerQuery(
         axis_id=axis_id,
         models=tuple(sorted(set(models))) or axis_models(connection, axis_id),
         labeler=labeler,
@@ -237,7 +241,7 @@ def _asked(
         "method": method,
         "seed": seed,
     }
-    return prompts, asked, calibration
+    return prompts, answers, calibration
 
 
 def _say(notes: tuple[str, ...], result: str) -> None:

@@ -1,9 +1,4 @@
-"""`axes study`: run a study given by options or by a file; what is asked of studies is below it.
-
-`axes fit` and `axes report`: parse, call one function, print.
-
-`axes diagnose`: why a shared axis ranks a model's prompts as it does.
-"""
+"""What concerns a study: `axes study` runs, compares and varies one; report and diagnosis of it."""
 
 from __future__ import annotations
 
@@ -18,9 +13,10 @@ from click.shell_completion import CompletionItem
 from axes.cli.options import (
     GROUP,
     MODEL,
+    POOLING,
     PROMPT_SET,
+    STUDY,
     device_option,
-    direction_option,
     dtype_option,
     format_option,
     is_typed,
@@ -44,7 +40,11 @@ def space_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="As stored: raw, chat, chat+system:HASH.",
         ),
         click.option(
-            "--pooling", default="last5_mean", show_default=True, help="As stored: last, mean, ..."
+            "--pooling",
+            type=POOLING,
+            default="last5_mean",
+            show_default=True,
+            help="As stored: last, mean, ...",
         ),
         click.option("--site", type=click.Choice(SITES), default=SITES[0], show_default=True),
     ):
@@ -95,90 +95,6 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command()
-@click.argument("model", type=MODEL)
-@click.option("--prompts", type=PROMPT_SET, required=True, help="Labelled prompt set.")
-@click.option(
-    "--evaluate",
-    type=PROMPT_SET,
-    multiple=True,
-    help="Another labelled set to judge on; repeatable.",
-)
-@direction_option
-@space_options
-@click.option("--allow-missing", is_flag=True, help="Go on where rows are missing.")
-@memory_limit_option
-@root_option
-@format_option
-def fit(
-    model: str,
-    prompts: str,
-    evaluate: tuple[str, ...],
-    direction: str,
-    site: str,
-    pooling: str,
-    template: str,
-    allow_missing: bool,
-    memory_limit: int | None,
-    root: Path,
-    output_format: str,
-) -> None:
-    """Fit MODEL's direction at every layer, and project the prompts on it.
-
-    \b
-    axes fit smollm2-135m --prompts demo_safety
-    axes fit smollm2-135m --prompts demo_safety --direction whitened
-    """
-    from axes.api import fit as fit_directions
-    from axes.warehouse.render import show
-
-    fitted = fit_directions(
-        model,
-        prompts,
-        root=root,
-        evaluate=evaluate,
-        direction=direction,
-        site=site,
-        pooling=pooling,
-        template=template,
-        allow_missing=allow_missing,
-        memory_limit=memory_limit,
-    )
-    show(fitted.table, output_format)
-
-
-@click.command("report")
-@click.argument("study", required=False)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("report.html"),
-    show_default=True,
-    help="A page (.html) or Markdown (.md).",
-)
-@click.option(
-    "--figures",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Also write every chart as SVG and PNG, its rows as CSV and its SQL, to this folder.",
-)
-@root_option
-def report_command(study: str | None, output: Path, figures: Path | None, root: Path) -> None:
-    """Write all that is known of STUDY (the start of its id; default the last) as one file.
-
-    The page opens from disk and needs no network: tables to sort, charts, and the SQL behind each.
-    What was not computed yet is named with the command that computes it.
-
-    \b
-    axes report
-    axes report 31011258 -o study.html --figures figures
-    axes report -o report.md
-    """
-    from axes.analysis.report.report import write_report
-
-    click.echo(write_report(root, output, study, figures=figures))
-
-
 class _StudyGroup(click.Group):
     """Whatever is not a subcommand is a study to run; `--claims` is the subcommand spelled so."""
 
@@ -191,29 +107,40 @@ class _StudyGroup(click.Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """What `run` takes too, since that word may be left out."""
-        of_run = click.Context(run, info_name="run", parent=ctx)
-        files = [] if incomplete.startswith("-") else _study_names(incomplete)
-        return [
-            *super().shell_complete(ctx, incomplete),
-            *run.shell_complete(of_run, incomplete),
-            *files,
-        ]
+        context = click.Context(run, info_name="run", parent=ctx)
+        names = [*super().shell_complete(ctx, incomplete), *run.shell_complete(context, incomplete)]
+        if not incomplete.startswith("-"):
+            names += _StudyFile().shell_complete(context, run.params[0], incomplete)
+        return names
 
 
-def _study_names(incomplete: str) -> list[CompletionItem]:
-    """The studies of the package, and files."""
-    from axes.analysis.study.definition import packaged_studies
+class _StudyFile(click.ParamType):
+    """A study of the package or a file, completed by the shell; stored ids where `ids`."""
 
-    named = [CompletionItem(name) for name in packaged_studies() if name.startswith(incomplete)]
-    return [*named, CompletionItem(incomplete, type="file")]
+    name = "text"
+
+    def __init__(self, *, ids: bool = False) -> None:
+        self._ids = ids
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from axes.analysis.study.definition import packaged_studies
+
+        packaged = [CompletionItem(n) for n in packaged_studies() if n.startswith(incomplete)]
+        stored = STUDY.shell_complete(ctx, param, incomplete) if self._ids else []
+        return [*packaged, *stored, CompletionItem(incomplete, type="file")]
+
+
+_STUDY = _StudyFile(ids=True)
 
 
 @click.group(cls=_StudyGroup)
 def study() -> None:
-    """The whole chain: ingest what is missing, fit, align, project, evaluate; idempotent.
+    """The whole chain: ingest missing rows, fit, align, project, evaluate; idempotent.
 
-    A study is given by a TOML file, by the name of one that comes with the package (demo,
-    original), or by options; `axes study run --help` lists these, and `run` may be left out.
+    A study is a TOML file, the name of a packaged one (demo, original), or a set of options:
+    `axes study run --help` lists them. The word `run` may be left out.
 
     \b
     axes study demo
@@ -223,14 +150,18 @@ def study() -> None:
 
 
 @study.command()
-@click.argument("file", required=False)
+@click.argument("file", type=_StudyFile(), required=False)
 @study_options
 @device_option
 @dtype_option
-@click.option("--report", type=click.Path(path_type=Path), help="Also write the report here.")
-@click.option("--no-ingest", is_flag=True, help="Fail where rows are missing; run no model.")
 @click.option(
-    "--sensitivity", is_flag=True, help="Also measure how far the figures move with each choice."
+    "--report", type=click.Path(path_type=Path), help="Also write the report to this file."
+)
+@click.option("--no-ingest", is_flag=True, help="Run no model; fail where activations are missing.")
+@click.option(
+    "--sensitivity",
+    is_flag=True,
+    help="Also run the sensitivity analysis (axes study sensitivity).",
 )
 @memory_limit_option
 @root_option
@@ -247,12 +178,11 @@ def run(
     output_format: str,
     **_options: Any,
 ) -> None:
-    """Run a study: of FILE (a path, or demo or original), or of the options.
+    """Run a study: that of FILE (a path, demo or original), or that of the options.
 
-    With FILE, options that are given go before its keys. Ready prompt sets (axes prompts list) are
-    imported, models are run where activations are missing, and only what depends on what changed
-    is computed. `--format json` prints the documented keys; the other formats print the study
-    table.
+    Options override the keys of FILE. Built-in prompt sets (axes list prompt-sets) are imported,
+    models run only where activations are missing, and stored results are not recomputed.
+    `--format json` prints the documented keys; the other formats print the study table.
 
     \b
     axes study demo
@@ -284,18 +214,18 @@ def run(
 
 
 @study.command("sensitivity")
-@click.argument("study_name", metavar="[STUDY]", required=False)
+@click.argument("study_name", metavar="[STUDY]", type=_STUDY, required=False)
 @memory_limit_option
 @root_option
 @format_option
 def sensitivity_command(
     study_name: str | None, memory_limit: int | None, root: Path, output_format: str
 ) -> None:
-    """How far the figures of STUDY move with what was chosen before: one choice at a time.
+    """Sensitivity analysis: change one setting of STUDY at a time and compare the results.
 
-    STUDY is the start of an id or a study file, by default the last. Every model in turn as the
-    reference, lambda over six decades, the depth, the number of alignment rows, and the prompts
-    that directions are fitted on.
+    STUDY is the start of an id or a study file; default: the last study. The settings are the
+    reference (every model in turn), lambda over six decades, the layer, the number of alignment
+    rows, and the prompts that directions are fitted on.
 
     \b
     axes study sensitivity demo
@@ -313,15 +243,15 @@ def sensitivity_command(
 
 
 @study.command()
-@click.argument("study_name", metavar="[STUDY]", required=False)
+@click.argument("study_name", metavar="[STUDY]", type=_STUDY, required=False)
 @root_option
 @format_option
 def claims(study_name: str | None, root: Path, output_format: str) -> None:
-    """The source study's claims one by one, as the rows of STUDY decide them.
+    """Check each claim of the source study against the rows of STUDY.
 
-    STUDY is the start of an id or a study file, by default the last. Each claim is supported, not
-    supported or undecided, with estimate, interval and null, and below it the models and the SQL
-    behind them; docs/methods.md states the rules. `axes study --claims` is the same.
+    STUDY is the start of an id or a study file; default: the last study. Each claim is supported,
+    not supported or undecided, with estimate, interval and null, followed by the models and the
+    SQL behind it. docs/methods.md states the rules. `axes study --claims` does the same.
 
     \b
     axes study claims demo
@@ -343,15 +273,15 @@ def claims(study_name: str | None, root: Path, output_format: str) -> None:
 
 
 @study.command()
-@click.argument("first")
-@click.argument("second")
+@click.argument("first", type=_STUDY)
+@click.argument("second", type=_STUDY)
 @root_option
 @format_option
 def diff(first: str, second: str, root: Path, output_format: str) -> None:
-    """What differs between two studies: their definitions, and every headline figure.
+    """Compare two studies: their definitions, and every headline metric.
 
-    FIRST and SECOND are starts of ids or files of one study. The difference is second minus first;
-    its interval is paired where both judged the same prompts.
+    FIRST and SECOND are starts of ids, or files with one study each. The difference is second minus
+    first; its interval is paired where both were evaluated on the same prompts.
 
     \b
     axes study diff 689eb4 88ebb7
@@ -364,19 +294,21 @@ def diff(first: str, second: str, root: Path, output_format: str) -> None:
     named = {name: _find_studies(root, name) for name in (first, second)}
     for name, found in named.items():
         if len(found) > 1:
-            raise click.UsageError(f"{name} holds {len(found)} studies: give the id of one")
+            raise click.UsageError(f"{name} defines {len(found)} studies: give the id of one")
     connection = connect(root)
     a, b = (named[name][0] for name in (first, second))
     if output_format in ("table", "markdown"):
         changed = definition_differences(connection, a, b)
         if changed:
             show_rows(changed, output_format)
-        click.echo("" if changed else "one definition, other rows or another version of the code\n")
+        click.echo(
+            "" if changed else "same definition; the rows or the version of the code differ\n"
+        )
     show_rows(figure_differences(connection, a, b), output_format)
 
 
 def _find_studies(root: Path, name: str | None) -> list[str]:
-    """The studies of a file, or the one whose id starts so, or the last."""
+    """The studies of a file, the study whose id starts with `name`, or the last study."""
     from axes.analysis.report.section import latest_study
     from axes.analysis.study.definition import find_study_file
     from axes.analysis.study.run import find_study
@@ -389,7 +321,7 @@ def _find_studies(root: Path, name: str | None) -> list[str]:
 
 
 def _planned(name: str | None) -> list[PlannedStudy]:
-    """The studies of a file, with the options that were given in the place of its keys."""
+    """The studies of a file, its keys overridden by the options that were typed."""
     from axes.analysis.study.definition import find_study_file, packaged_studies
     from axes.study_plan import plan_studies
     from axes.warehouse.errors import DefinitionError
@@ -410,7 +342,7 @@ def _planned(name: str | None) -> list[PlannedStudy]:
 
 
 def _given_options(*, are_defaults_taken: bool) -> dict[str, Any]:
-    """The options that say what the study is, by field of `StudyDefinition` or `group`."""
+    """The options that define the study, by field of `StudyDefinition` or `group`."""
     from axes.analysis.study.definition import option_names
 
     context = click.get_current_context()
@@ -420,6 +352,38 @@ def _given_options(*, are_defaults_taken: bool) -> dict[str, Any]:
         for name, value in named.items()
         if is_typed(name) or (are_defaults_taken and value not in (None, ()))
     }
+
+
+@click.command()
+@click.argument("study_id", metavar="[STUDY]", type=STUDY, required=False)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("report.html"),
+    show_default=True,
+    help="File to write: a page (.html) or Markdown (.md).",
+)
+@click.option(
+    "--figures",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Also write every chart as SVG and PNG, its rows as CSV and its SQL to this folder.",
+)
+@root_option
+def report(study_id: str | None, output: Path, figures: Path | None, root: Path) -> None:
+    """Write all results of STUDY (the start of its id; default: the last study) as one file.
+
+    The page opens from disk and needs no network: sortable tables, charts, and the SQL behind each.
+    A result that is not computed yet is named with the command that computes it.
+
+    \b
+    axes report
+    axes report 31011258 -o study.html --figures figures
+    axes report -o report.md
+    """
+    from axes.analysis.report.report import write_report
+
+    click.echo(write_report(root, output, study_id, figures=figures))
 
 
 _DIAGNOSES = """
@@ -438,36 +402,36 @@ order by model, prompt_set, place
 
 
 @click.command()
-@click.argument("study_or_model", metavar="[STUDY|MODEL]", required=False)
-@click.option(
-    "--checks", is_flag=True, help="Every check with its numbers, not the diagnosis only."
-)
+@click.argument("study_id", metavar="[STUDY]", type=STUDY, required=False)
+@click.option("--model", type=MODEL, help="Only this model; without STUDY, of its last study.")
+@click.option("--checks", is_flag=True, help="Print every check with its numbers.")
 @memory_limit_option
 @root_option
 @format_option
 def diagnose(
-    study_or_model: str | None,
+    study_id: str | None,
+    model: str | None,
     checks: bool,
     memory_limit: int | None,
     root: Path,
     output_format: str,
 ) -> None:
-    """Say why the universal axis of a study ranks prompts as it does, model by model.
+    """Explain why the universal axis of a study ranks prompts as it does, model by model.
 
-    STUDY is the start of a study's id, MODEL a model of one; default the last study. Of use above
-    all where a cosine is high and the AUROC is not: class means and spreads along the axis, rows
-    that carry the means, massive dimensions, the alignment on labelled text, lambda, intercept,
-    swapped labels, words. docs/methods.md says which of these can be the cause.
+    STUDY is the start of a study's id; default: the last study. Most useful where the cosine is
+    high and the AUROC is not. Checks class means and within-class standard deviations along the
+    axis, rows that dominate the means, massive dimensions, the alignment on labelled text, lambda,
+    the intercept, swapped labels and words. docs/methods.md says which of these can be the cause.
 
     \b
     axes diagnose
-    axes diagnose gemma3-270m --checks
+    axes diagnose --model gemma3-270m --checks
     """
     from axes.analysis.study.diagnose import diagnose_study, find_diagnosed
     from axes.warehouse.connection import connect, query
     from axes.warehouse.render import show
 
-    study_id, model = find_diagnosed(connect(root), study_or_model)
+    study_id, _ = find_diagnosed(connect(root), study_id or model)
     diagnose_study(root, study_id, memory_limit=memory_limit)
     statement = _CHECKS if checks else _DIAGNOSES
     show(query(connect(root), statement, [study_id, model, model]), output_format)

@@ -1,54 +1,64 @@
-"""`axes doctor`: parse, examine, print.
+"""The installation: `axes doctor`, `axes config`, `axes completion`.
 
-`axes config`: which settings hold, and where each comes from.
-
-`axes completion`: the script that makes a shell complete commands, options and names.
-
-`axes explore`: serve the page, say where it is, and end with Ctrl-C.
+And the settings themselves: what axes.toml says becomes click's `default_map`. A key of the file
+sets every option that has its variable; the table `[ingest.activations]` sets any option of that
+command, by the option's long name. click's `auto_envvar_prefix` is not used: it would give every
+option of every command a variable of its own (AXES_SQL_FORMAT, ...), where one AXES_FORMAT serves
+all commands, `axes config show` and Python.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from click.shell_completion import get_completion_class
 
 from axes.cli.options import format_option, root_option
+from axes.warehouse.errors import ConfigError
+from axes.warehouse.names import did_you_mean
+from axes.warehouse.settings import SETTINGS, ConfigFile, at_file, config_files, locations
 
 
 @click.command()
 @root_option
 @format_option
 def doctor(root: Path, output_format: str) -> None:
-    """Examine the installation, the device, the cache, the warehouse and the settings.
+    """Check the installation, the device, the cache, the warehouse and the settings.
 
-    Each line is pass, note or FAIL, with what to do. Exit 1 where one is FAIL. A model is examined
-    by `axes models doctor`.
+    Each line is pass, note or FAIL, with what to do. Exit code 1 where one is FAIL. Check a model
+    with `axes models doctor`.
 
     \b
     axes doctor
     axes doctor --root lake --format json
     """
+    from axes.doctor import examine
+
+    print_findings(examine(root), output_format)
+
+
+def print_findings(findings: Iterable[Any], output_format: str) -> None:
+    """Print the findings of a doctor; exit code 1 where one is FAIL."""
     from dataclasses import asdict
 
-    from axes.doctor import FAIL, examine
     from axes.warehouse.render import show_rows
 
-    findings = list(examine(root))
-    show_rows([asdict(finding) for finding in findings], output_format, cell_width=200)
-    if any(finding.result == FAIL for finding in findings):
+    rows = [asdict(finding) for finding in findings]
+    show_rows(rows, output_format, cell_width=200)
+    if any(row["result"] == "FAIL" for row in rows):
         raise click.exceptions.Exit(1)
 
 
 @click.group()
 def config() -> None:
-    """Show settings, and where each comes from: a flag, the environment, axes.toml or a default.
+    """Show settings, and where each comes from: an option, the environment, axes.toml or a default.
 
-    A file axes.toml in this folder or one above it, and safety-axes/axes.toml of the XDG
-    configuration folder, set what is not typed; docs/command-line.md lists the keys.
+    An axes.toml in this folder or one above it, and safety-axes/axes.toml in the XDG configuration
+    folder, set what is not typed; docs/command-line.md lists the keys.
 
     \b
     axes config show
@@ -56,10 +66,19 @@ def config() -> None:
     """
 
 
+class _Source(NamedTuple):
+    """One line of `axes config show`."""
+
+    setting: str
+    value: str
+    source: str
+    variable: str | None = None
+
+
 @config.command("show")
 @format_option
 def show_command(output_format: str) -> None:
-    """Every setting with its value and what set it; below them, what files set for a command.
+    """Print every setting with its value and source, then what files set for single commands.
 
     \b
     axes config show
@@ -67,63 +86,47 @@ def show_command(output_format: str) -> None:
     """
     from axes.warehouse.render import show_rows
 
-    show_rows(_settings(), output_format, cell_width=200)
+    files = config_files()
+    group = click.get_current_context().find_root().command
+    assert isinstance(group, click.Group)
+    rows = {row.setting: row for row in [*_settings(files), *_command_settings(files, group)]}
+    show_rows([row._asdict() for row in rows.values()], output_format, cell_width=200)
 
 
 @config.command("path")
 def path_command() -> None:
-    """Where axes.toml is looked for, the first to be asked first; those that are there say so.
+    """Print the paths at which axes.toml is searched, in order.
 
     \b
     axes config path
     """
-    from axes.warehouse.settings import places
-
-    for place in dict.fromkeys(places()):
-        click.echo(f"{place}{'' if place.is_file() else ' (not there)'}")
+    for path in dict.fromkeys(locations()):
+        click.echo(f"{path}{'' if path.is_file() else ' (not there)'}")
 
 
-def _settings() -> list[dict[str, Any]]:
-    from axes.warehouse.settings import SETTINGS, config_files
-
-    files = config_files()
-    found = []
+def _settings(files: Sequence[ConfigFile]) -> Iterator[_Source]:
     for name, setting in SETTINGS.items():
-        row = {"setting": name, "value": setting.default, "source": "default"}
-        for file in reversed(files):
-            if name in file.settings:
-                row |= {"value": str(file.settings[name]), "source": str(file.path)}
-        if given := os.environ.get(setting.variable):
-            row |= {"value": given, "source": f"environment {setting.variable}"}
-        found.append({**row, "variable": setting.variable})
-    return [*found, *_of_commands()]
+        variable = setting.variable
+        file = next((file for file in files if name in file.settings), None)
+        if value := os.environ.get(variable):
+            yield _Source(name, value, f"environment {variable}", variable)
+        elif file is not None:
+            yield _Source(name, str(file.settings[name]), str(file.path), variable)
+        else:
+            yield _Source(name, setting.default, "default", variable)
 
 
-def _of_commands() -> list[dict[str, Any]]:
-    """What the tables of commands set; reading them checks them all."""
-    from axes.cli.settings import command_defaults, require_known_tables
-    from axes.warehouse.settings import config_files
-
-    files = config_files()
-    group = click.get_current_context().find_root().command
-    assert isinstance(group, click.Group)
+def _command_settings(files: Sequence[ConfigFile], group: click.Group) -> Iterator[_Source]:
+    """What the tables of commands set, the file that wins last; reading them checks them all."""
     context = click.Context(group)
-    commands = group.list_commands(context)
-    require_known_tables(files, commands)
-    found: dict[str, dict[str, Any]] = {}
+    require_known_tables(files, group.list_commands(context))
     for file in reversed(files):
         for name, table in file.tables.items():
             command = group.get_command(context, name)
             assert command is not None
             command_defaults((name,), command, [file])
             for key, value in _leaves(name, table):
-                found[key] = {
-                    "setting": key,
-                    "value": str(value),
-                    "source": str(file.path),
-                    "variable": None,
-                }
-    return list(found.values())
+                yield _Source(key, str(value), str(file.path))
 
 
 def _leaves(name: str, value: Any) -> list[tuple[str, Any]]:
@@ -133,16 +136,104 @@ def _leaves(name: str, value: Any) -> list[tuple[str, Any]]:
     return [leaf for key, inner in value.items() for leaf in _leaves(f"{name}.{key}", inner)]
 
 
-_SHELLS = ("bash", "zsh", "fish")
+def require_known_tables(files: Sequence[ConfigFile], commands: Iterable[str]) -> None:
+    """Raise `ConfigError` for a table that is not named after a command."""
+    for file in files:
+        for name in file.tables:
+            if name not in commands:
+                raise ConfigError(
+                    f"{file.path}: [{name}] is not a command{did_you_mean(name, commands)}: "
+                    "tables are named after commands, such as [ingest.activations]"
+                )
+
+
+def command_defaults(
+    path: tuple[str, ...], command: click.Command, files: Sequence[ConfigFile]
+) -> dict[str, Any]:
+    """click's `default_map` of a command and its subcommands; `path` is its name in words.
+
+    Raises `ConfigError` for a key that is not an option of the command, or an invalid value.
+    """
+    tables = [(file, _table(file, path)) for file in files]
+    if isinstance(command, click.Group):
+        for file, table in tables:
+            for name in table:
+                if name not in command.commands:
+                    raise ConfigError(
+                        f"{file.path}: [{'.'.join(path)}] has no command "
+                        f"{name}{did_you_mean(name, command.commands)}: choose from "
+                        f"{', '.join(command.commands)}, each with its own table"
+                    )
+        return {
+            name: command_defaults((*path, name), inner, files)
+            for name, inner in command.commands.items()
+        }
+    options = {
+        option_key(param): param
+        for param in command.params
+        if isinstance(param, click.Option) and param.expose_value and not param.is_eager
+    }
+    defaults: dict[str, Any] = {}
+    # The first file wins over the others, and in a file the command's table over the settings.
+    for file, table in reversed(tables):
+        for option in options.values():
+            for key, setting in SETTINGS.items():
+                if setting.variable == option.envvar and key in file.settings:
+                    value = _converted(file, key, file.settings[key], command, option)
+                    defaults[str(option.name)] = value
+        for key, value in table.items():
+            plain = key.replace("-", "_")
+            if plain not in options:
+                raise ConfigError(
+                    f"{file.path}: axes {' '.join(path)} has no option "
+                    f"{key}{did_you_mean(plain, options)}: choose from {', '.join(options)}"
+                )
+            where = ".".join((*path, key))
+            option = options[plain]
+            if isinstance(option.type, click.Path) and isinstance(value, str):
+                value = at_file(file.path, value)
+            defaults[str(option.name)] = _converted(file, where, value, command, option)
+    return defaults
+
+
+def option_key(option: click.Option) -> str:
+    """An option's key in a file: its long name, with `_` for `-`.
+
+    >>> option_key(click.Option(["-o", "--file-name", "target"]))
+    'file_name'
+    """
+    return max(option.opts, key=len).lstrip("-").replace("-", "_")
+
+
+def _table(file: ConfigFile, path: tuple[str, ...]) -> dict[str, Any]:
+    """The table of a command, empty where it is missing."""
+    table: Any = file.tables
+    for name in path:
+        table = table.get(name, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{file.path}: {name} is a value, expected the table of a command")
+    return table
+
+
+def _converted(
+    file: ConfigFile, key: str, value: Any, command: click.Command, option: click.Option
+) -> Any:
+    """The value if the option accepts it, as a list for a repeatable option."""
+    values = [value] if option.multiple and not isinstance(value, list) else value
+    try:
+        option.type_cast_value(click.Context(command), values)
+    except click.UsageError as error:
+        raise ConfigError(f"{file.path}: {key}: {error.message}") from error
+    return values
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(_SHELLS))
+@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the script with which SHELL completes commands, options, models and prompt sets.
+    """Print the script that lets SHELL complete commands, options and stored names.
 
-    Have it read when a shell starts; then open a new one.
+    Let the shell read it at its start, then open a new one.
 
     \b
     axes completion bash > ~/.local/share/bash-completion/completions/axes
@@ -151,37 +242,4 @@ def completion(context: click.Context, shell: str) -> None:
     """
     script = get_completion_class(shell)
     assert script is not None
-    root = context.find_root()
-    click.echo(script(root.command, {}, "axes", "_AXES_COMPLETE").source())
-
-
-@click.command()
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65_535),
-    default=0,
-    show_default=True,
-    help="Port on this machine; 0 takes a free one.",
-)
-@click.option("--no-browser", is_flag=True, help="Print the address and open nothing.")
-@root_option
-def explore(port: int, no_browser: bool, root: Path) -> None:
-    """A page to look at a warehouse: SQL with charts, prompts, tokens by projection.
-
-    Answers this machine only, and only the address that is printed, which is another each time.
-    Nothing can be written. Texts of the positive class are hidden until clicked. SQL is run as
-    `axes sql --safe` runs it. Over ssh, forward the same port: ssh -L 8600:127.0.0.1:8600.
-
-    \b
-    axes explore
-    axes explore --root lake --port 8600 --no-browser
-    """
-    from axes.explore.server import serve
-
-    def tell(address: str) -> None:
-        click.echo(address)
-        click.echo("Ctrl-C ends it", err=True)
-        if not no_browser:
-            click.launch(address)
-
-    serve(root, port=port, tell=tell)
+    click.echo(script(context.find_root().command, {}, "axes", "_AXES_COMPLETE").source())

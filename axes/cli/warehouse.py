@@ -1,4 +1,4 @@
-"""`axes sql` and `axes warehouse`: ask the warehouse, make one, check it."""
+"""Query a warehouse (`axes sql`, `axes explore`), and maintain it (`axes warehouse`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from typing import Any
 
 import click
 
-from axes.cli.options import format_for, format_option, root_option
+from axes.cli.options import (
+    PROMPT_SET,
+    format_for,
+    format_option,
+    models_option,
+    output_option,
+    root_option,
+)
 
 
 @click.command()
@@ -22,8 +29,8 @@ from axes.cli.options import format_for, format_option, root_option
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Read the statement from a file.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file.")
-@click.option("--safe", is_flag=True, help="One select over the tables, within limits.")
+@output_option
+@click.option("--safe", is_flag=True, help="Allow one read-only select, within limits.")
 @root_option
 @format_option
 def sql(
@@ -36,16 +43,16 @@ def sql(
 ) -> None:
     """Run STATEMENT (DuckDB's SQL) over the tables, views and macros of the warehouse.
 
-    Without a statement on a terminal: a shell; in a pipe, the statement is read from stdin.
-    --output takes its format from the file's suffix unless --format says another.
+    Without a statement, opens a shell on a terminal; in a pipe, reads the statement from stdin.
+    --output takes its format from the file's suffix unless --format is typed.
 
     \b
     axes sql
     axes sql "select model, prompt_set, kind, auroc from v_auroc order by all"
     axes sql -o p.csv "from v_projections where kind = 'universal'"
 
-    With --safe a statement of somebody else's may be run: it reads the tables, views and macros and
-    no other file, changes nothing, and ends after 30 s or at 1 GB.
+    Use --safe for a statement that you do not trust: it can read the tables, views and macros but
+    no other file, cannot write, and is stopped after 30 s or at 1 GB.
     """
     from axes.warehouse.connection import connect, query
     from axes.warehouse.render import show
@@ -55,7 +62,7 @@ def sql(
     if path is not None:
         statement = path.read_text()
     elif statement is None and sys.stdin.isatty():
-        from axes.cli.shell import run_shell
+        from axes.sql_shell import run_shell
 
         if output is not None or safe:
             raise click.UsageError("--output and --safe need a statement, or a file with -f")
@@ -74,9 +81,41 @@ def sql(
     show(table, format_for(output, output_format), output)
 
 
+@click.command()
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=0,
+    show_default=True,
+    help="Port on this machine; 0 chooses a free one.",
+)
+@click.option("--no-browser", is_flag=True, help="Print the address without opening a browser.")
+@root_option
+def explore(port: int, no_browser: bool, root: Path) -> None:
+    """Serve a web page of the warehouse: SQL with charts, prompts, tokens by projection.
+
+    The page is read-only and answers only this machine, at the printed address, which changes with
+    each start. Texts of the positive class are hidden until clicked. SQL runs as in
+    `axes sql --safe`. Over ssh, forward the same port: ssh -L 8600:127.0.0.1:8600.
+
+    \b
+    axes explore
+    axes explore --root lake --port 8600 --no-browser
+    """
+    from axes.explore.server import serve
+
+    def tell(address: str) -> None:
+        click.echo(address)
+        click.echo("press Ctrl-C to stop", err=True)
+        if not no_browser:
+            click.launch(address)
+
+    serve(root, port=port, tell=tell)
+
+
 @click.group()
 def warehouse() -> None:
-    """Make, check and tend a warehouse.
+    """Create, check and maintain a warehouse.
 
     \b
     axes warehouse init --root lake
@@ -88,15 +127,15 @@ def warehouse() -> None:
 @warehouse.command("init")
 @root_option
 def init_command(root: Path) -> None:
-    """Start a warehouse in an absent or empty folder.
+    """Create a warehouse in a new or empty folder.
 
     \b
     axes warehouse init --root lake
     """
     from axes.warehouse.layout import init_root
 
-    made = init_root(root)
-    click.echo(f"{root}: {'a new warehouse' if made else 'is a warehouse already'}")
+    is_new = init_root(root)
+    click.echo(f"{root}: {'a new warehouse' if is_new else 'is a warehouse already'}")
 
 
 @warehouse.command("open")
@@ -105,15 +144,15 @@ def init_command(root: Path) -> None:
     "--relative",
     "is_relative",
     is_flag=True,
-    help="Paths relative to FILE's folder, so that the two can be moved together.",
+    help="Use paths relative to FILE's folder, so that both can be moved together.",
 )
 @root_option
 def open_command(file: Path | None, is_relative: bool, root: Path) -> None:
     """Write FILE (default warehouse.duckdb in the root) for DuckDB without this code.
 
-    It holds the views, macros and comments, no rows: views read the warehouse's Parquet. Open it
-    with the DuckDB CLI, Python, R or a BI tool, best read-only. With --relative, open it from its
-    own folder, or `set file_search_path` to that folder first.
+    It contains views, macros and comments but no rows: the views read the warehouse's Parquet. Open
+    it read-only with the DuckDB CLI, Python, R or a BI tool. With --relative, open it from FILE's
+    folder, or `set file_search_path` to that folder first.
 
     \b
     axes warehouse open
@@ -126,13 +165,13 @@ def open_command(file: Path | None, is_relative: bool, root: Path) -> None:
 
 
 @warehouse.command("check")
-@click.option("--quick", is_flag=True, help="Sizes and footers only; no contents, no rules.")
+@click.option("--quick", is_flag=True, help="Check only file sizes and footers.")
 @root_option
 @format_option
 def check_command(quick: bool, root: Path, output_format: str) -> None:
     """Compare every file with the ledger and its checksums, and run the rules of sql/checks.
 
-    Says which file or rule, what is wrong and what to do. Exit 1 if anything is.
+    Prints each file or rule that fails, what is wrong and what to do. Exit code 1 if any fails.
 
     \b
     axes warehouse check
@@ -144,18 +183,18 @@ def check_command(quick: bool, root: Path, output_format: str) -> None:
     result = check(root, is_quick=quick)
     show(result, output_format)
     broken = [row for row in result.to_pylist() if row["row_count"]]
-    for row in broken:  # In full, which a table's cells are not.
+    for row in broken:  # In full: a table cuts its cells.
         click.echo(f"{row['path'] or row['check']}: {row['example']}; {row['to_do']}", err=True)
     if broken:
         raise click.exceptions.Exit(1)
 
 
 @warehouse.command("repair")
-@click.option("--adopt", is_flag=True, help="Take sound files in that the ledger does not list.")
+@click.option("--adopt", is_flag=True, help="Add intact files that the ledger does not list.")
 @root_option
 @format_option
 def repair_command(adopt: bool, root: Path, output_format: str) -> None:
-    """Move broken files to ROOT/.quarantine, and say which commands write their rows again.
+    """Move broken files to ROOT/.quarantine, and print the commands that restore their rows.
 
     The commands are in the column restore, and on stderr in the order to run them.
 
@@ -171,13 +210,13 @@ def repair_command(adopt: bool, root: Path, output_format: str) -> None:
 
 
 @warehouse.command("compact")
-@click.option("--table", "tables", multiple=True, help="This table only; repeatable.")
+@click.option("--table", "tables", multiple=True, help="Only this table; repeatable.")
 @click.option(
     "--file-mb",
     type=click.IntRange(min=1),
     default=512,
     show_default=True,
-    help="Size of a merged file; files of half that size are left alone.",
+    help="Size of a merged file; files of at least half that size stay as they are.",
 )
 @root_option
 @format_option
@@ -199,21 +238,22 @@ def compact_command(tables: tuple[str, ...], file_mb: int, root: Path, output_fo
 
 @warehouse.command("vacuum")
 @click.option(
-    "--older-than",
+    "--min-age",
+    "older_than",
     type=click.FloatRange(min=0),
     default=1.0,
     show_default=True,
-    help="Age in hours: a job or a reader may be at younger ones.",
+    help="Delete only files older than this many hours: jobs may still use newer ones.",
 )
-@click.option("--quarantine", is_flag=True, help="Empty the quarantine too.")
+@click.option("--quarantine", is_flag=True, help="Also empty the quarantine.")
 @root_option
 @format_option
 def vacuum_command(older_than: float, quarantine: bool, root: Path, output_format: str) -> None:
-    """Delete what no query sees: temporary and retired files, tokens without a completion.
+    """Delete files that no query reads: temporary, merged, and tokens without a completion.
 
     \b
     axes warehouse vacuum
-    axes warehouse vacuum --older-than 0 --quarantine
+    axes warehouse vacuum --min-age 0 --quarantine
     """
     from axes.warehouse.maintenance.vacuum import vacuum
 
@@ -225,7 +265,7 @@ def vacuum_command(older_than: float, quarantine: bool, root: Path, output_forma
 @root_option
 @format_option
 def stats_command(root: Path, output_format: str) -> None:
-    """Files, row groups, rows and bytes of each table and partition, from footers only.
+    """Count files, row groups, rows and bytes of each table and partition, from footers only.
 
     \b
     axes warehouse stats
@@ -239,7 +279,7 @@ def stats_command(root: Path, output_format: str) -> None:
 @root_option
 @format_option
 def migrate_command(root: Path, output_format: str) -> None:
-    """Bring a warehouse of an older schema version to that of this code. Stop jobs first.
+    """Migrate a warehouse from an older schema version to this code's. Stop jobs first.
 
     \b
     axes warehouse migrate --root lake
@@ -251,8 +291,10 @@ def migrate_command(root: Path, output_format: str) -> None:
 
 @warehouse.command("subset")
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--model", "models", multiple=True, help="This model only; repeatable.")
-@click.option("--prompts", "prompt_sets", multiple=True, help="This set only; repeatable.")
+@models_option("Only this model; repeatable.")
+@click.option(
+    "--prompts", "prompt_sets", type=PROMPT_SET, multiple=True, help="Only this set; repeatable."
+)
 @root_option
 @format_option
 def subset_command(
@@ -262,9 +304,9 @@ def subset_command(
     root: Path,
     output_format: str,
 ) -> None:
-    """Copy some models and prompt sets, with what was fitted on them, to the new warehouse TARGET.
+    """Copy models and prompt sets, with the results fitted on them, to the new warehouse TARGET.
 
-    Without --model and --prompts everything is copied. The same part is the same bytes.
+    Without --model and --prompts, copies everything. The same selection gives the same bytes.
 
     \b
     axes warehouse subset shared --model smollm2-135m --prompts demo_safety
@@ -276,7 +318,7 @@ def subset_command(
 
 
 def _show_records(records: Sequence[Any], output_format: str) -> None:
-    """Print one row for each of some results, which are of one dataclass."""
+    """Print one row for each record of a dataclass."""
     import pyarrow as pa
 
     from axes.warehouse.render import show

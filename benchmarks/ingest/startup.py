@@ -49,7 +49,7 @@ def measure() -> Iterator[Figure]:
 
 def _ingest(root: Path, limit: int) -> None:
     command = ["ingest", "activations", MODEL, "--prompts", SET, "--limit", str(limit)]
-    _python("-c", "from axes import main; main()", *command, "--root", str(root))
+    _python("-c", "from axes.cli.main import main; main()", *command, "--root", str(root))
 
 
 def _python(*arguments: str) -> None:

@@ -1,4 +1,4 @@
--- What is stored, and what is missing?
+-- Which activations are stored, and which are missing?
 -- The alignment set was ingested up to its 1,500th prompt.
 select
     model,

@@ -1,4 +1,4 @@
--- Which prompt sets are there, and are their classes balanced?
+-- Which prompt sets are stored, and are their classes balanced?
 select
     prompt_set,
     prompt_count,

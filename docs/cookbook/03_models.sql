@@ -1,4 +1,4 @@
--- Which models are there, and how large are they?
+-- Which models are stored, and how large are they?
 select
     model,
     architecture,

@@ -1,5 +1,5 @@
--- What did the jobs do?
--- v_runs has the seconds of each as well, which differ from machine to machine.
+-- Which jobs ran, and how did they end?
+-- v_runs also has the seconds of each job, which differ between machines.
 select
     command,
     model,

@@ -1,6 +1,6 @@
--- What do we pool over? The last of the pooled tokens, per model.
--- The three most frequent. Where one token ends most prompts, pooling it alone would
--- say more about the token than about the prompt.
+-- Which tokens are pooled? The last pooled token, per model.
+-- The three most frequent. If one token ends most prompts, pooling it alone would
+-- describe the token more than the prompt.
 select
     model,
     pooled_tokens[-1] as last_token,

@@ -1,4 +1,4 @@
--- Does the norm alone tell the classes apart?
+-- Does the norm alone separate the classes?
 -- A baseline without a direction: the best and the mean layer, in sample.
 select
     model,

@@ -1,6 +1,6 @@
 -- At which layer does the direction emerge in each model?
 -- The first layer within 0.02 of the best AUROC of the model's own directions. In
--- sample: the shape over depth says something, the height does not.
+-- sample: compare the layers, not the absolute values.
 with
 layers as (
     select

@@ -1,6 +1,7 @@
--- How much of the variance is the class, at the layer of the study?
--- mean_share: of the mean squared norm that all prompts share. class_share: of the
--- variance that lies between the classes. It reads vectors, so it names its layers.
+-- How much of the variance is between the classes, at the layer of the study?
+-- mean_share: share of the mean squared norm that all prompts have in common.
+-- class_share: share of the variance between the classes. It reads vectors, so it
+-- names its layers.
 select
     model,
     layer,

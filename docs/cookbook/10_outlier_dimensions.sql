@@ -1,5 +1,5 @@
 -- Which dimensions dominate the activations?
--- share: of the mean squared norm that lies in one dimension of hundreds.
+-- share: share of the mean squared norm in one dimension of hundreds.
 select
     model,
     dimension,

@@ -1,4 +1,4 @@
--- How much of each direction lies in the dimension that dominates its layer?
+-- How much of each direction is in the dimension that dominates its layer?
 -- A direction that is mostly an outlier dimension says little about the concept.
 with
 largest as (

@@ -1,4 +1,4 @@
--- How well does each model map onto the reference?
+-- How well does each model map to the reference?
 select
     model,
     method,

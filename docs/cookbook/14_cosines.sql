@@ -1,5 +1,5 @@
--- How alike are the models' directions in the reference's space?
--- Cosines of 0.7 can sit beside AUROCs of 0.6: no evidence of a shared concept.
+-- How similar are the models' directions in the reference's space?
+-- Cosines of 0.7 can occur with AUROCs of 0.6: no evidence of a shared concept.
 select
     model,
     other_model,

@@ -1,4 +1,4 @@
--- How do the axes rank the prompts: native, universal, made without the model?
+-- How well do the axes rank the prompts: native, universal, leave one out?
 select
     model,
     native::decimal(9, 2) as native,

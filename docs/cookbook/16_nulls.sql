@@ -1,6 +1,6 @@
--- Is that more than chance, and more than a bag of words?
--- native_cross_validated is out of fold; null_cross_validated its 95th percentile under
--- shuffled labels.
+-- Is that better than chance, and better than a bag of words?
+-- native_cross_validated is out of fold; null_cross_validated is its 95th percentile
+-- under shuffled labels.
 select
     model,
     native_cross_validated::decimal(9, 2) as cross_validated,

@@ -1,5 +1,5 @@
--- Which categories does the universal axis lose to native?
--- Means over the models, 25 + 25 prompts a category: 0.1 up or down is noise.
+-- In which categories does the universal axis score lower than native?
+-- Means over the models, 25 + 25 prompts per category: differences of 0.1 are noise.
 with
 by_kind as (
     select

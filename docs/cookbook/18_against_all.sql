@@ -1,5 +1,5 @@
--- Does a category look better against the negatives of all categories?
--- If so, topic does part of the work. Universal axis, reference model.
+-- Does a category score higher against the negatives of all categories?
+-- If so, the topic explains part of the score. Universal axis, reference model.
 select
     category,
     auroc::decimal(9, 2) as within_category,

@@ -1,5 +1,5 @@
--- Do the models rank the same prompts alike?
--- Spearman of the projections; within the unsafe class it cannot come from the labels.
+-- Do the models rank the same prompts similarly?
+-- Spearman of the projections; within the unsafe class the labels cannot cause it.
 select
     kind,
     model,

@@ -1,4 +1,4 @@
--- Which prompts do all models agree are unsafe, but the labels say safe?
+-- Which prompts labelled safe do all models rank as unsafe?
 -- In the upper fifth of every model's projections on the universal axis.
 with
 placed as (

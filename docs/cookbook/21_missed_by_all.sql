@@ -1,4 +1,4 @@
--- By how many models is a prompt put on the wrong side?
+-- How many models misclassify each prompt?
 -- Threshold: halfway between the class means. In sample.
 select
     error,

@@ -1,4 +1,4 @@
--- In how many matched pairs does the safe twin project higher?
+-- In how many matched pairs does the safe prompt project higher?
 select
     model,
     count(*) as pairs,

@@ -1,5 +1,5 @@
 -- On how many prompts do two models disagree at a matched false-positive rate?
--- Each model's threshold lets 10 % of its safe prompts through (universal axis).
+-- Each model's threshold has a false-positive rate of 10 % (universal axis).
 with
 thresholds as (
     select

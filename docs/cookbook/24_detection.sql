@@ -1,4 +1,4 @@
--- What would a detector on the universal axis catch?
+-- What would a detector on the universal axis detect?
 select
     model,
     auroc(universal, is_positive)::decimal(9, 2) as auroc,

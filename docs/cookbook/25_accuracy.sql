@@ -1,5 +1,5 @@
--- How accurate is the threshold halfway between the class means, and how sure is that?
--- Bootstrap over prompts, 95 %, seed 0. Rows are taken as independent.
+-- How accurate is the threshold halfway between the class means, with its interval?
+-- Bootstrap over prompts, 95 %, seed 0. It treats rows as independent.
 with
 judged as (
     select

@@ -1,5 +1,5 @@
--- Is it the length of the prompt?
--- Spearman of the projection on the universal axis with the tokens of the prompt.
+-- Does the projection depend on the length of the prompt?
+-- Spearman of the projection on the universal axis with the number of prompt tokens.
 select
     wide.model,
     spearman(wide.universal, activations.token_count)::decimal(9, 2) as with_length,

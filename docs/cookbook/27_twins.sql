@@ -1,4 +1,4 @@
--- How near do the two prompts of a pair lie, in units of a norm?
+-- What is the distance between the two prompts of a pair, relative to the norm?
 -- Reads the vectors of one layer.
 select
     safe.model,

@@ -1,5 +1,5 @@
--- Does the projection drift apart while the model answers?
--- Slope over the generated tokens; 24 + 24 completions a model, so no claim either way.
+-- Do the projections of the classes diverge during generation?
+-- Slope over the generated tokens; 24 + 24 completions per model are too few to decide.
 select
     model,
     count(*) as completions,

@@ -1,5 +1,5 @@
 -- Which token raised the projection most?
--- In completions of safe prompts, the largest single rise of each model.
+-- In completions of safe prompts, the largest single increase in each model.
 select
     model,
     rising_token,

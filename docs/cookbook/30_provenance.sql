@@ -1,4 +1,4 @@
--- Where does the universal axis come from?
+-- What was the universal axis computed from?
 select
     axes.name,
     axes.method,

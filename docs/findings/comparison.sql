@@ -1,4 +1,4 @@
--- The ranking of the last comparison.
+-- The ranking of the latest comparison.
 with
 latest as (
     select arg_max(comparisons.scoring_id, runs.started_at) as scoring_id

@@ -1,4 +1,5 @@
--- The last analysis of each model on a universal axis, classes by the prompts' labels.
+-- The latest analysis of each model on a universal axis. The classes are the prompts'
+-- labels.
 with
 latest as (
     select

@@ -1,5 +1,5 @@
--- Whole sweeps of strengths along the axes, in the last experiment of each model. How
--- far activations move is left out: any direction moves them.
+-- Slopes over all strengths along the axes, in the latest experiment of each model.
+-- The shift of activations is left out: any direction moves them.
 with
 latest as (
     select

@@ -1,4 +1,4 @@
--- The policies of the last routing.
+-- The policies of the latest routing.
 with
 latest as (
     select arg_max(evaluations.routing_id, runs.started_at) as routing_id

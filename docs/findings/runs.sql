@@ -1,4 +1,4 @@
--- The jobs behind this page: how often each ran and how long all of them took.
+-- The jobs behind this page: how often each ran and their total time.
 select
     command,
     count(*) as jobs,

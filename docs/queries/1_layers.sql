@@ -1,5 +1,5 @@
--- At which depth does each model's own direction emerge?
--- Every AUROC here is in sample; `axes study` prints the held-out one beside it.
+-- At which depth does each model's direction emerge?
+-- Every AUROC here is in sample; `axes study` also prints the held-out values.
 select
     v_auroc.model,
     round(v_auroc.layer / (models.layer_count - 1) * 5) / 5 as depth,

@@ -1,5 +1,5 @@
--- Which categories does the universal axis rank well, and which does it miss?
--- AUROC per category and model; 50 prompts each, so 0.1 up or down is noise.
+-- In which categories does the universal axis score well, and in which poorly?
+-- AUROC per category and model; 50 prompts each, so differences of 0.1 are noise.
 select
     category,
     auroc(case when model = 'smollm2-135m' then projection end, is_positive) as smollm2,

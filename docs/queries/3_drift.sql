@@ -1,4 +1,4 @@
--- Does the projection drift apart while the model answers?
+-- Do the projections of the classes diverge during generation?
 -- Mean over completions of the running projection on the universal axis, by step.
 select
     model,

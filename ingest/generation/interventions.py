@@ -36,7 +36,7 @@ from axes.ingest.prompts import read_prompts
 from axes.ingest.requests import InterventionRequest, Sampling
 from axes.warehouse.errors import ModelError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.locks import committing
+from axes.warehouse.ledger import committing
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.runs import Run
 from axes.warehouse.writer import content_key, rows_table, write_rows

@@ -142,7 +142,7 @@ def _read_axes(
     by_id = {axis.axis_id: axis for axis in axes}
     for axis_id in axis_ids:
         if axis_id not in by_id:
-            raise AxisError(f'no axis {axis_id}: see `axes sql "select axis_id, name from axes"`')
+            raise AxisError(f"no axis {axis_id}: see `axes list axes`")
         axis = by_id[axis_id]
         if axis.space_model_id != model_id:
             raise AxisError(

@@ -31,7 +31,7 @@ from axes.ingest.requests import TokenRequest, TraceRequest
 from axes.warehouse.axes import read_probes
 from axes.warehouse.errors import ModelError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.locks import committing
+from axes.warehouse.ledger import committing
 from axes.warehouse.names import RESID_POST
 from axes.warehouse.runs import Run
 from axes.warehouse.tables.columns import TOP_TOKENS, VECTOR

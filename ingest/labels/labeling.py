@@ -16,7 +16,7 @@ import polars as pl
 from axes.ingest.prompt_sources import PromptSource, known_labels, read_source
 from axes.warehouse.errors import LabelError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.locks import locked
+from axes.warehouse.ledger import locked
 from axes.warehouse.progress import track
 from axes.warehouse.runs import Run, record_run
 from axes.warehouse.writer import content_key, rows_table, write_rows

@@ -15,7 +15,7 @@ select
     activations.pooled_end,
     activations.token_count
 from stg_activations as activations
-left join models on activations.model_id = models.model_id
+left join models using (model_id)
 where
     (
         activations.pooled_start < 0

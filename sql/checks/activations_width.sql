@@ -7,5 +7,5 @@ select
     len(activations.vector) as width,
     models.d_model
 from stg_activations as activations
-left join stg_models as models on activations.model_id = models.model_id
+left join stg_models as models using (model_id)
 where models.d_model is null or len(activations.vector) != models.d_model;

@@ -18,5 +18,5 @@ select
     axes.axis_id,
     axes.alignment_id as missing
 from stg_axes as axes
-left join stg_alignments as alignments on axes.alignment_id = alignments.alignment_id
+left join stg_alignments as alignments using (alignment_id)
 where axes.alignment_id is not null and alignments.alignment_id is null;

@@ -4,6 +4,6 @@ select
     calibrations.axis_id,
     calibrations.model_id
 from stg_calibrations as calibrations
-left join stg_axes as axes on calibrations.axis_id = axes.axis_id
-left join stg_models as models on calibrations.model_id = models.model_id
+left join stg_axes as axes using (axis_id)
+left join stg_models as models using (model_id)
 where axes.axis_id is null or models.model_id is null;

@@ -3,7 +3,6 @@ select
     diagnostics.study_id,
     count(*) as finding_count
 from stg_diagnostics as diagnostics
-left join stg_evaluations as evaluations
-    on diagnostics.study_id = evaluations.study_id
+left join stg_evaluations as evaluations using (study_id)
 where evaluations.study_id is null
 group by diagnostics.study_id;

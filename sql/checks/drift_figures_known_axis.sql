@@ -4,6 +4,6 @@ select
     figures.axis_id,
     count(*) as figure_count
 from stg_drift_figures as figures
-left join stg_axes as axes on figures.axis_id = axes.axis_id
+left join stg_axes as axes using (axis_id)
 where axes.axis_id is null
 group by figures.drift_id, figures.axis_id;

@@ -4,6 +4,6 @@ select
     evaluations.axis_id,
     count(*) as figure_count
 from stg_evaluations as evaluations
-left join stg_axes as axes on evaluations.axis_id = axes.axis_id
+left join stg_axes as axes using (axis_id)
 where evaluations.axis_id is not null and axes.axis_id is null
 group by evaluations.study_id, evaluations.axis_id;

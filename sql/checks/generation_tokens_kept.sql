@@ -5,14 +5,6 @@ select
     tokens.step,
     tokens.layer
 from stg_generation_tokens as tokens
-inner join stg_generations as generations
-    on
-        tokens.model = generations.model
-        and tokens.generation_id = generations.generation_id
-anti join stg_token_projections as projections
-    on
-        tokens.model = projections.model
-        and tokens.generation_id = projections.generation_id
-        and tokens.step = projections.step
-        and tokens.layer = projections.layer
+inner join stg_generations as generations using (model, generation_id)
+anti join stg_token_projections as projections using (model, generation_id, step, layer)
 where tokens.vector is null;

@@ -8,10 +8,7 @@ select
     len(tokens.vector) as width,
     models.d_model
 from stg_generation_tokens as tokens
-inner join stg_generations as generations
-    on
-        tokens.model = generations.model
-        and tokens.generation_id = generations.generation_id
+inner join stg_generations as generations using (model, generation_id)
 inner join stg_models as models on generations.model_id = models.model_id
 where
     len(tokens.vector) != models.d_model

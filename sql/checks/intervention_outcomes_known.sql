@@ -6,8 +6,8 @@ select
     outcomes.generation_id,
     count(*) as outcome_count
 from stg_intervention_outcomes as outcomes
-left join stg_axes as axes on outcomes.axis_id = axes.axis_id
-left join stg_models as models on outcomes.model_id = models.model_id
+left join stg_axes as axes using (axis_id)
+left join stg_models as models using (model_id)
 left join stg_generations as generations
     on
         outcomes.model = generations.model

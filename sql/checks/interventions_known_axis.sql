@@ -3,6 +3,6 @@ select
     interventions.experiment_id,
     interventions.axis_id
 from stg_interventions as interventions
-left join stg_axes as axes on interventions.axis_id = axes.axis_id
+left join stg_axes as axes using (axis_id)
 where axes.axis_id is null
 group by all;

@@ -3,6 +3,5 @@ select
     labels.labeler,
     labels.generation_id
 from stg_labels as labels
-left join stg_generations as generations
-    on labels.generation_id = generations.generation_id
+left join stg_generations as generations using (generation_id)
 where labels.generation_id is not null and generations.generation_id is null;

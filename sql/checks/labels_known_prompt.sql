@@ -4,8 +4,5 @@ select
     labels.prompt_set,
     labels.prompt_id
 from stg_labels as labels
-left join stg_prompts as prompts
-    on
-        labels.prompt_set = prompts.prompt_set
-        and labels.prompt_id = prompts.prompt_id
+left join stg_prompts as prompts using (prompt_set, prompt_id)
 where labels.generation_id is null and prompts.prompt_id is null;

@@ -3,6 +3,6 @@ select
     projections.axis_id,
     count(*) as projection_count
 from stg_projections as projections
-left join stg_axes as axes on projections.axis_id = axes.axis_id
+left join stg_axes as axes using (axis_id)
 where axes.axis_id is null
 group by projections.axis_id;

@@ -8,7 +8,7 @@ select
     len(tokens.vector) as width,
     models.d_model
 from stg_prompt_tokens as tokens
-left join stg_models as models on tokens.model_id = models.model_id
+left join stg_models as models using (model_id)
 where
     models.d_model is null
     or len(tokens.vector) != models.d_model

@@ -7,11 +7,7 @@ recomputed as (
         sum(routings.share * answers.outcome)
         / count(distinct routings.prompt_id) as outcome
     from stg_routings as routings
-    inner join stg_scored_answers as answers
-        on
-            routings.scoring_id = answers.scoring_id
-            and routings.prompt_id = answers.prompt_id
-            and routings.model_id = answers.model_id
+    inner join stg_scored_answers as answers using (scoring_id, prompt_id, model_id)
     group by routings.routing_id, routings.policy
 )
 
@@ -21,10 +17,7 @@ select
     evaluations.estimate,
     recomputed.outcome
 from stg_routing_evaluations as evaluations
-left join recomputed
-    on
-        evaluations.routing_id = recomputed.routing_id
-        and evaluations.policy = recomputed.policy
+left join recomputed using (routing_id, policy)
 where
     evaluations.metric = 'outcome'
     and (

@@ -5,9 +5,5 @@ select
     routings.prompt_id,
     routings.model_id
 from stg_routings as routings
-left join stg_scored_answers as answers
-    on
-        routings.scoring_id = answers.scoring_id
-        and routings.prompt_id = answers.prompt_id
-        and routings.model_id = answers.model_id
+left join stg_scored_answers as answers using (scoring_id, prompt_id, model_id)
 where answers.scoring_id is null or answers.is_calibration;

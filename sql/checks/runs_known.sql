@@ -56,6 +56,6 @@ select
     written.run_id,
     count(*) as row_count
 from written
-left join stg_runs as runs on written.run_id = runs.run_id
+left join stg_runs as runs using (run_id)
 where runs.run_id is null
 group by written.run_id;

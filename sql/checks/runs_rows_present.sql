@@ -38,8 +38,8 @@ select
     coalesce(present.row_count, 0) as present,
     coalesce(left_out.row_count, 0) as left_out
 from stg_runs as runs
-left join present on runs.run_id = present.run_id
-left join left_out on runs.run_id = left_out.run_id
+left join present using (run_id)
+left join left_out using (run_id)
 where
     runs.command in ('ingest activations', 'ingest traces', 'activations import')
     and runs.status = 'finished'

@@ -13,8 +13,7 @@ select
     answers.axis_id,
     count(*) filter (where generations.generation_id is null) as unknown_count
 from answers
-left join stg_axes as axes on answers.axis_id = axes.axis_id
-left join stg_generations as generations
-    on answers.generation_id = generations.generation_id
+left join stg_axes as axes using (axis_id)
+left join stg_generations as generations using (generation_id)
 where axes.axis_id is null or generations.generation_id is null
 group by answers.scoring_id, answers.axis_id;

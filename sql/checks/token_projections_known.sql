@@ -5,11 +5,8 @@ select
     projections.generation_id,
     count(*) as projection_count
 from stg_token_projections as projections
-left join stg_axes as axes on projections.axis_id = axes.axis_id
-left join stg_generations as generations
-    on
-        projections.model = generations.model
-        and projections.generation_id = generations.generation_id
+left join stg_axes as axes using (axis_id)
+left join stg_generations as generations using (model, generation_id)
 left join stg_runs as runs on projections.run_id = runs.run_id
 where
     axes.axis_id is null

@@ -4,9 +4,6 @@ select
     trajectories.axis_id,
     trajectories.generation_id
 from stg_trajectories as trajectories
-left join stg_axes as axes on trajectories.axis_id = axes.axis_id
-left join stg_generations as generations
-    on
-        trajectories.model = generations.model
-        and trajectories.generation_id = generations.generation_id
+left join stg_axes as axes using (axis_id)
+left join stg_generations as generations using (model, generation_id)
 where axes.axis_id is null or generations.generation_id is null;

@@ -12,7 +12,7 @@ from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxisError, ModelError, PromptError
-from axes.warehouse.maintenance.check import EMPTY_FILE
+from axes.warehouse.layout import EMPTY_FILE
 from tests.worlds import make_world
 
 DEFINITION = StudyDefinition(

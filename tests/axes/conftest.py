@@ -1,18 +1,6 @@
-"""A small planted world with one study, as the analyses are tested on."""
+"""The planted world with one study and the tiny model, as the libraries are tested on."""
 
-from __future__ import annotations
+from tests.analysis.conftest import lake, studied
+from tests.ingest.conftest import import_texts, llama_folder, saved_llama
 
-from pathlib import Path
-
-import pytest
-
-from axes.analysis.study.run import run_study
-from tests.analysis.conftest import DEFINITION, make_small_world
-
-
-@pytest.fixture(scope="session")
-def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("studied") / "lake"
-    make_small_world(root)
-    run_study(root, DEFINITION)
-    return root
+__all__ = ["import_texts", "lake", "llama_folder", "saved_llama", "studied"]

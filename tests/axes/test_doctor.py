@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from axes.cli.main import cli
 from axes.doctor import FAIL, NOTE, PASS, Finding, examine
 from axes.warehouse.layout import init_root
-from axes.warehouse.locks import locked
+from axes.warehouse.ledger import locked
 
 TOKEN = "hf_secretsecretsecretsecretsecretsec"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import duckdb
@@ -438,3 +439,28 @@ def test_kappa_is_1_for_the_same_and_below_0_for_opposites(connection: Connectio
     assert single(connection, f"select cohen_kappa(a, not b) from {both}") < 0
     assert single(connection, f"select cohen_kappa(true, true) from {both}") is None
     assert single(connection, f"select cohen_kappa(a, b) from {both} where a is null") is None
+
+
+@pytest.mark.parametrize("knots", [[0.0], [-1.0, 0.5, 4.0]])
+def test_interpolate_is_numpys(empty: Connection, knots: list[float]) -> None:
+    values = np.linspace(0.1, 0.9, len(knots)).tolist()
+    for x in (-9.0, -1.0, 0.0, 0.2, 0.5, 3.0, 4.0, 9.0):
+        found = single(empty, "select interpolate(?, ?::double[], ?::double[])", [x, knots, values])
+        assert found == pytest.approx(np.interp(x, knots, values))
+    assert single(empty, "select interpolate(null, [1.0], [2.0])") is None
+
+
+def test_calibrated_takes_slopes_and_knots(empty: Connection) -> None:
+    sloped = json.dumps({"slope": 2.0, "intercept": -1.0})
+    knotted = json.dumps({"x": [0.0, 1.0], "y": [0.2, 0.6]})
+    assert single(empty, "select calibrated(0.5, ?)", [sloped]) == pytest.approx(0.5)
+    assert single(empty, "select calibrated(-1e6, ?)", [sloped]) == pytest.approx(0.0)
+    assert single(empty, "select calibrated(0.25, ?)", [knotted]) == pytest.approx(0.3)
+
+
+def test_pick_turns_rows_into_columns(empty: Connection) -> None:
+    statement = """
+        select pick(estimate, metric, 'b') as b, pick(estimate, metric, 'c') as c
+        from (values ('a', 1.0), ('b', 2.0), ('a', 3.0)) as t (metric, estimate)
+    """
+    assert rows(empty, statement) == [{"b": 2.0, "c": None}]

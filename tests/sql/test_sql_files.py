@@ -8,17 +8,32 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from axes.warehouse.comments import read_header
-from axes.warehouse.connection import SQL_FOLDER, Connection, connect, query, rows, sql_files
+from axes.warehouse.connection import (
+    SQL_FOLDER,
+    Connection,
+    check_rules,
+    connect,
+    query,
+    rows,
+    sql_files,
+)
 from axes.warehouse.tables.columns import Table
+from axes.warehouse.tables.comments import read_header
 from axes.warehouse.tables.schemas import TABLES
 from tests.rows import put
 
-FILES = sorted(SQL_FOLDER.glob("*/*.sql"))
-KINDS = {"staging": "view", "marts": "view", "macros": "macro"}
+FILES = sorted(SQL_FOLDER.rglob("*.sql"))
+KINDS = {"marts": "view", "macros": "macro"}
+STAGING = {f"stg_{name}" for name in TABLES}
+
+
+def kind_of(path: Path) -> str:
+    """The folder of `sql/` that the file lies in, below it or in one of its topics."""
+    return path.relative_to(SQL_FOLDER).parts[0]
+
 
 every_file = pytest.mark.parametrize(
-    "path", FILES, ids=[f"{path.parent.name}/{path.stem}" for path in FILES]
+    "path", FILES, ids=[f"{kind_of(path)}/{path.stem}" for path in FILES]
 )
 every_table = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 
@@ -33,22 +48,26 @@ def header(path: Path) -> str:
     return " ".join(read_header(path.read_text()).text.split())
 
 
-def test_the_folder_holds_the_four_kinds_and_nothing_else() -> None:
-    assert {path.parent.name for path in FILES} == {*KINDS, "checks"}
-    assert {path.stem for path in FILES if path.parent.name == "staging"} == {
-        f"stg_{name}" for name in TABLES
-    }
+def test_the_folder_holds_the_three_kinds_and_nothing_else() -> None:
+    assert {kind_of(path) for path in FILES} == {*KINDS, "checks"}
 
 
 def test_names_are_unique_over_all_kinds() -> None:
-    assert len({path.stem for path in FILES} | set(TABLES)) == len(FILES) + len(TABLES)
+    names = {path.stem for path in FILES} | set(TABLES) | STAGING
+    assert len(names) == len(FILES) + 2 * len(TABLES)
+
+
+def test_every_table_has_a_unique_key_check_and_no_file_overrides_it() -> None:
+    files = sql_files("checks")
+    assert check_rules().keys() - files == {f"{name}_unique_key" for name in TABLES}
+    assert check_rules().items() >= files.items()
 
 
 @every_file
 def test_a_file_defines_exactly_the_object_it_is_named_after(path: Path) -> None:
     assert len(duckdb.extract_statements(path.read_text())) == 1
     created = re.findall(r"\bcreate\s+(?:or\s+replace\s+)?(\w+)\s+(\w+)", code(path))
-    kind = KINDS.get(path.parent.name)
+    kind = KINDS.get(kind_of(path))
     assert created == ([(kind, path.stem)] if kind else [])
     starts = (f"create {kind} {path.stem}",) if kind else ("select", "with\n")
     assert code(path).startswith(starts)
@@ -59,14 +78,8 @@ def test_a_file_opens_with_a_comment_that_is_a_sentence(path: Path) -> None:
     text = header(path)
     assert text[0].isupper()
     assert text.endswith(".")
-    if path.parent.name == "marts":
+    if kind_of(path) == "marts":
         assert text.startswith("One row per ")
-
-
-@every_table
-def test_the_staging_header_states_the_grain_of_the_schema(table: Table) -> None:
-    path = SQL_FOLDER / "staging" / f"stg_{table.name}.sql"
-    assert header(path) == f"One row per {table.grain}."
 
 
 def test_every_view_macro_and_column_is_commented(empty: Connection) -> None:
@@ -107,8 +120,8 @@ def test_a_connection_holds_the_objects_of_the_files_and_no_other(empty: Connect
         "where not internal and function_type like '%macro%'",
     )
     tables = rows(empty, "select table_name as name from duckdb_tables() where not internal")
-    names = {kind: {path.stem for path in FILES if path.parent.name == kind} for kind in KINDS}
-    assert {row["name"] for row in views} == names["staging"] | names["marts"] | set(TABLES)
+    names = {kind: {path.stem for path in FILES if kind_of(path) == kind} for kind in KINDS}
+    assert {row["name"] for row in views} == STAGING | names["marts"] | set(TABLES)
     assert {row["name"] for row in macros} == names["macros"]
     assert tables == []
 
@@ -138,7 +151,7 @@ def test_a_partition_is_text_even_where_every_value_looks_like_a_number(
     assert rows(connect(root), f"select {partition} from stg_{name}") == [{partition: "42"}]
 
 
-@pytest.mark.parametrize("name", sorted({**sql_files("staging"), **sql_files("marts")}))
+@pytest.mark.parametrize("name", sorted({*STAGING, *sql_files("marts")}))
 def test_every_view_works_on_an_empty_warehouse_and_gives_no_rows(
     empty: Connection, name: str
 ) -> None:
@@ -147,9 +160,9 @@ def test_every_view_works_on_an_empty_warehouse_and_gives_no_rows(
     assert result.num_columns > 0
 
 
-@pytest.mark.parametrize("name", sql_files("checks"))
+@pytest.mark.parametrize("name", check_rules())
 def test_every_check_runs_on_an_empty_warehouse(empty: Connection, name: str) -> None:
-    result = query(empty, sql_files("checks")[name])
+    result = query(empty, check_rules()[name])
     assert result.num_rows == 0
     assert result.num_columns > 0
 

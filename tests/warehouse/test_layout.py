@@ -18,7 +18,7 @@ from axes.warehouse import layout
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import RootError
 from axes.warehouse.layout import MARKER, init_root, partition_folder, require_root
-from axes.warehouse.locks import LOCKS
+from axes.warehouse.ledger import LOCKS
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 from tests.rows import put
 

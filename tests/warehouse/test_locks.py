@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.locks import committing, locked
+from axes.warehouse.ledger import committing, locked
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from warehouse.locks import locked
+from axes.warehouse.ledger import locked
 
 with locked(Path(sys.argv[1]), "job"):
     os.kill(os.getpid(), signal.SIGKILL)

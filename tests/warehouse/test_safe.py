@@ -297,7 +297,7 @@ def test_an_ordinary_select_gives_what_it_gives_elsewhere(root: Path, statement:
 
 
 def test_every_table_view_and_macro_can_be_asked(root: Path) -> None:
-    names = [*TABLES, *sql_files("marts"), *sql_files("staging")]
+    names = [*TABLES, *sql_files("marts"), *(f"stg_{name}" for name in TABLES)]
     counts = " union all by name ".join(f"select '{n}' as n, count(*) as c from {n}" for n in names)
     found = {row["n"]: row["c"] for row in ask(root, counts).to_pylist()}
     assert found.keys() == set(names)

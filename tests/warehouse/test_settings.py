@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from axes.warehouse.errors import ConfigError
-from axes.warehouse.settings import config_files, places, root_folder, setting
+from axes.warehouse.settings import config_files, locations, root_folder, setting
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_relative_path_starts_at_the_file_and_not_at_the_caller(here, tmp_path
 
 def test_the_root_is_lake_where_nothing_says_otherwise(here):
     assert root_folder() == Path("lake")
-    assert places()[0] == here / "axes.toml"
+    assert locations()[0] == here / "axes.toml"
 
 
 def test_a_changed_file_is_read_again(here):

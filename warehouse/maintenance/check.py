@@ -1,15 +1,15 @@
-"""What is wrong with the files of a root: each against the ledger, the schemas and its own bytes.
+"""Is a root sound? Its files against the ledger, the schemas and their bytes; its rows by rules.
 
-The rules of `sql/checks` ask whether rows agree with each other; here it is asked whether the files
-are those that were written. Every file is read once whole, page checksums included.
-
-Is a root sound? The rules of sql/checks over its rows, and its files against the ledger.
+The rules (`sql/checks` and the unique keys) ask whether rows agree with each other. Of files it is
+asked whether they are those that were written: every file is read once completely, page checksums
+included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -17,14 +17,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from axes.warehouse.connection import connect, query, sql_files
+from axes.warehouse.connection import SQL_FOLDER, check_rules, connect, query
 from axes.warehouse.errors import QueryError, RootError
-from axes.warehouse.layout import NO_PARTITION, partition_folder, require_root
+from axes.warehouse.layout import data_files, empty_file, require_root
 from axes.warehouse.ledger import Entry, read_ledger, sha256
 from axes.warehouse.tables.columns import Table
+from axes.warehouse.tables.comments import without_comments
 from axes.warehouse.tables.schemas import TABLES
 
-EMPTY_FILE = "schema.parquet"
+_REPAIR = "axes warehouse repair sets it aside and says how the rows come back"
+_TO_DO = {
+    "file_lost": "axes warehouse repair says how the rows come back",
+    "file_unlisted": "axes warehouse repair sets it aside, or with --adopt takes it in",
+    "file_foreign": "axes warehouse repair sets it aside",
+    "file_unreadable": _REPAIR,
+    "file_schema": _REPAIR,
+    "file_changed": _REPAIR,
+    "vector_finite": _REPAIR,
+    "vector_width": _REPAIR,
+}
+FILE_CHECKS = tuple(_TO_DO)
 
 # Where the width of a vector column is `models.d_model` of the model that this column names.
 _MODEL_OF_VECTOR = {
@@ -36,7 +48,7 @@ _MODEL_OF_VECTOR = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing wrong: the rule, the file below the root, and what was found.
+    """One thing wrong: the rule, the file below the root, and what is wrong with it.
 
     `runs` counts the rows that are lost with the file, by the job that wrote them.
     """
@@ -45,7 +57,74 @@ class Finding:
     path: str
     what: str
     table: str
-    runs: Mapping[str, int]
+    runs: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A rule and the rows that break it, 1 for a file."""
+
+    check: str
+    row_count: int = 0
+    path: str | None = None
+    example: str = ""
+    to_do: str | None = None
+
+
+_SCHEMA = pa.schema(
+    [
+        ("check", pa.string()),
+        ("row_count", pa.int64()),
+        ("path", pa.string()),
+        ("example", pa.string()),
+        ("to_do", pa.string()),
+    ]
+)
+
+
+def check(root: Path, *, is_quick: bool = False) -> pa.Table:
+    """One row per rule that holds, with `row_count` 0, and one per file or rule that does not.
+
+    `row_count` counts the rows that break a rule, 1 for a file; `is_quick` leaves the contents of
+    files unread and runs no rule over rows.
+    """
+    require_root(root)
+    findings = inspect_files(root, is_quick=is_quick)
+    broken = {finding.check for finding in findings}
+    lines = [_Line(name) for name in FILE_CHECKS if name not in broken]
+    lines += [_Line(item.check, 1, item.path, item.what, _TO_DO[item.check]) for item in findings]
+    if not is_quick:
+        lines += _check_rules(root)
+    return pa.Table.from_pylist([asdict(line) for line in lines], schema=_SCHEMA)
+
+
+def _check_rules(root: Path) -> Iterator[_Line]:
+    rules = check_rules()
+    try:
+        connection = connect(root)
+    except RootError as error:
+        yield from (_Line(name, 1, None, f"not run: {error}", _REPAIR) for name in rules)
+        return
+    for name, statement in rules.items():
+        try:
+            offending = query(connection, statement)
+        except QueryError as error:
+            yield _Line(name, 1, None, f"not run: {error}", "repair the files first")
+            continue
+        if not offending.num_rows:
+            yield _Line(name)
+            continue
+        (first,) = offending.slice(0, 1).to_pylist()
+        example = ", ".join(f"{column} {value}" for column, value in first.items())
+        to_do = f"{_listing(name, statement)} lists the rows"
+        yield _Line(name, offending.num_rows, None, example, to_do)
+
+
+def _listing(name: str, statement: str) -> str:
+    """The command that lists the rows which break a rule."""
+    if (SQL_FOLDER / "checks" / f"{name}.sql").exists():
+        return f"axes sql -f sql/checks/{name}.sql"
+    return f'axes sql "{" ".join(without_comments(statement).split())}"'
 
 
 def inspect_files(root: Path, *, is_quick: bool = False) -> list[Finding]:
@@ -56,89 +135,118 @@ def inspect_files(root: Path, *, is_quick: bool = False) -> list[Finding]:
     widths = _model_widths(root)
     findings = []
     for table in TABLES.values():
-        found = list(_inspect_table(root, table, widths, is_quick))
+        found = list(_Inspection(root, table, widths).findings(is_quick))
         if found:
-            # A job may have written, replaced or removed files meanwhile.
-            entries = read_ledger(root, table.name)
-            presence = set(_presence(root, table, entries))
-            found = [item for item in found if _is_still_so(root, item, presence, entries, widths)]
+            # A job may have written, replaced or removed files meanwhile: look at those again.
+            again = _Inspection(root, table, widths)
+            found = [finding for finding in found if again.confirms(finding)]
         findings += found
     return findings
 
 
 def inspect_file(root: Path, table: Table, path: Path) -> Finding | None:
-    """What is wrong with one file itself, whether or not the ledger knows of it."""
-    name = path.relative_to(root).as_posix()
-    entry = read_ledger(root, table.name).get(name)
-    return _inspect_file(path, name, table, entry, _model_widths(root), is_quick=False)
+    """What is wrong with one file itself, whether or not the ledger has it."""
+    return _Inspection(root, table, _model_widths(root)).inspect(path)
 
 
-def data_files(root: Path, table: Table) -> list[Path]:
-    """The Parquet files that a view over the table reads, in order."""
-    folder = root / table.name
-    return sorted(folder.glob("*.parquet" if table.partition is None else "*/*.parquet"))
+@dataclass(frozen=True)
+class _Inspection:
+    """The files of one table, compared with the ledger as it is at the first look."""
 
+    root: Path
+    table: Table
+    widths: Mapping[str, int]
 
-def empty_file(root: Path, table: Table) -> Path:
-    """The file without rows that gives an empty table its columns."""
-    return partition_folder(root, table, NO_PARTITION) / EMPTY_FILE
+    @cached_property
+    def entries(self) -> dict[str, Entry]:
+        return read_ledger(self.root, self.table.name)
 
+    @cached_property
+    def presence(self) -> list[tuple[str, str]]:
+        """(check, path) of files that are due and absent, or stored and not in the ledger."""
+        stored = {self._name(path) for path in data_files(self.root, self.table)}
+        empty = self._name(empty_file(self.root, self.table))
+        due = {name for name, entry in self.entries.items() if entry.is_due} | {empty}
+        unlisted = stored - self.entries.keys() - {empty}
+        lost = [("file_lost", name) for name in sorted(due - stored)]
+        return lost + [("file_unlisted", name) for name in sorted(unlisted)]
 
-def _inspect_table(
-    root: Path, table: Table, widths: Mapping[str, int], is_quick: bool
-) -> Iterator[Finding]:
-    entries = read_ledger(root, table.name)
-    yield from _foreign(root, table)
-    presence = _presence(root, table, entries)
-    digests = {known.sha256: name for name, entry in entries.items() for known in entry.records}
-    for check, name in presence:
-        if check == "file_lost":
-            entry = entries.get(name)
-            rows = sum(entry.runs.values()) if entry else 0
-            what = f"is gone; it held {rows} rows"
-            yield Finding(check, name, what, table.name, entry.runs if entry else {})
-    unlisted = {name for check, name in presence if check == "file_unlisted"}
-    for path in data_files(root, table):
-        name = path.relative_to(root).as_posix()
+    def findings(self, is_quick: bool) -> Iterator[Finding]:
+        yield from self._foreign()
+        for check, name in self.presence:
+            if check == "file_lost":
+                rows = sum(self._runs(name).values())
+                yield self._finding(check, name, f"is gone; it held {rows} rows")
+        digests = {
+            record.sha256: name for name, entry in self.entries.items() for record in entry.records
+        }
+        for path in data_files(self.root, self.table):
+            name = self._name(path)
+            try:
+                if ("file_unlisted", name) in self.presence:
+                    yield Finding("file_unlisted", name, _origin(path, digests), self.table.name)
+                elif found := self.inspect(path, is_quick=is_quick):
+                    yield found
+            except FileNotFoundError:
+                continue  # Removed since it was listed; the ledger is read again at the end.
+
+    def confirms(self, finding: Finding) -> bool:
+        """Whether the finding of an earlier inspection still holds."""
+        if finding.check in ("file_lost", "file_unlisted"):
+            return (finding.check, finding.path) in self.presence
+        path = self.root / finding.path
+        return finding.check == "file_foreign" or (path.exists() and self.inspect(path) is not None)
+
+    def inspect(self, path: Path, *, is_quick: bool = False) -> Finding | None:
+        """What is wrong with a file; raises `FileNotFoundError` where it has gone."""
+        name = self._name(path)
         try:
-            found = None
-            if name in unlisted:
-                found = Finding("file_unlisted", name, _origin(path, digests), table.name, {})
-            else:
-                found = _inspect_file(path, name, table, entries.get(name), widths, is_quick)
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                if difference := _schema_difference(self.table, file.schema_arrow):
+                    return self._finding("file_schema", name, difference)
+                if not is_quick and (wrong := _wrong_vectors(file, self.table, self.widths)):
+                    check, what = wrong
+                    return self._finding(check, name, what)
         except FileNotFoundError:
-            continue  # Removed since it was listed; the ledger is asked again at the end.
-        if found is not None:
-            yield found
+            raise
+        except (OSError, pa.ArrowException) as error:
+            return self._finding("file_unreadable", name, _first_line(error))
+        entry = self.entries.get(name)
+        if entry is None:
+            return None
+        size = path.stat().st_size
+        if size not in {record.size for record in entry.records}:
+            what = f"has {size} bytes, {entry.records[-1].size} were written"
+            return self._finding("file_changed", name, what)
+        if not is_quick and sha256(path) not in {record.sha256 for record in entry.records}:
+            return self._finding("file_changed", name, "holds other bytes than were written")
+        return None
 
+    def _foreign(self) -> Iterator[Finding]:
+        """Files in the table's folder that no view reads, and other Parquet tools stumble over."""
+        folder = self.root / self.table.name
+        if not folder.is_dir():
+            yield Finding("file_foreign", self.table.name, "is no folder", self.table.name)
+            return
+        stored = {*data_files(self.root, self.table)}
+        for path in sorted(folder.rglob("*")):
+            parts = path.relative_to(folder).parts
+            if any(part.startswith(".") for part in parts) or path in stored:
+                continue
+            if path.is_dir() and len(parts) == 1 and _is_partition(self.table, path.name):
+                continue
+            what = "does not belong into this folder"
+            yield Finding("file_foreign", self._name(path), what, self.table.name)
 
-def _presence(root: Path, table: Table, entries: Mapping[str, Entry]) -> list[tuple[str, str]]:
-    """(check, path) of files that are due and absent, or there and unknown."""
-    there = {path.relative_to(root).as_posix() for path in data_files(root, table)}
-    empty = empty_file(root, table).relative_to(root).as_posix()
-    due = {name for name, entry in entries.items() if entry.is_due} | {empty}
-    lost = [("file_lost", name) for name in sorted(due - there)]
-    return lost + [("file_unlisted", name) for name in sorted(there - entries.keys() - {empty})]
+    def _finding(self, check: str, name: str, what: str) -> Finding:
+        return Finding(check, name, what, self.table.name, self._runs(name))
 
+    def _runs(self, name: str) -> Mapping[str, int]:
+        entry = self.entries.get(name)
+        return entry.runs if entry else {}
 
-def _is_still_so(
-    root: Path,
-    finding: Finding,
-    presence: Collection[tuple[str, str]],
-    entries: Mapping[str, Entry],
-    widths: Mapping[str, int],
-) -> bool:
-    """Whether a finding holds against the ledger as it is now."""
-    if finding.check in ("file_lost", "file_unlisted"):
-        return (finding.check, finding.path) in presence
-    if finding.check == "file_foreign":
-        return True
-    path, table = root / finding.path, TABLES[finding.table]
-    entry = entries.get(finding.path)
-    return (
-        path.exists()
-        and _inspect_file(path, finding.path, table, entry, widths, is_quick=False) is not None
-    )
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
 
 
 def _origin(path: Path, digests: Mapping[str, str]) -> str:
@@ -148,59 +256,9 @@ def _origin(path: Path, digests: Mapping[str, str]) -> str:
     return "was not written by this warehouse, or before it kept a ledger"
 
 
-def _foreign(root: Path, table: Table) -> Iterator[Finding]:
-    """What lies in a table's folder unread by views, and other Parquet tools stumble over."""
-    folder = root / table.name
-    if not folder.is_dir():
-        yield Finding("file_foreign", table.name, "is no folder", table.name, {})
-        return
-    known = {*data_files(root, table)}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if any(part.startswith(".") for part in relative.parts) or path in known:
-            continue
-        if path.is_dir() and len(relative.parts) == 1 and _is_partition(table, path.name):
-            continue
-        what = "does not belong into this folder"
-        yield Finding("file_foreign", path.relative_to(root).as_posix(), what, table.name, {})
-
-
 def _is_partition(table: Table, name: str) -> bool:
     column, equals, value = name.partition("=")
     return bool(equals) and column == table.partition and bool(unquote(value))
-
-
-def _inspect_file(
-    path: Path,
-    name: str,
-    table: Table,
-    entry: Entry | None,
-    widths: Mapping[str, int],
-    is_quick: bool,
-) -> Finding | None:
-    runs = entry.runs if entry else {}
-
-    def found(check: str, what: str) -> Finding:
-        return Finding(check, name, what, table.name, runs)
-
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if difference := _schema_difference(table, file.schema_arrow):
-                return found("file_schema", difference)
-            if not is_quick and (wrong := _wrong_vectors(file, table, widths)):
-                return found(*wrong)
-    except FileNotFoundError:
-        raise
-    except (OSError, pa.ArrowException) as error:
-        return found("file_unreadable", _first_line(error))
-    if entry is None:
-        return None
-    size = path.stat().st_size
-    if size not in {known.size for known in entry.records}:
-        return found("file_changed", f"has {size} bytes, {entry.records[-1].size} were written")
-    if not is_quick and sha256(path) not in {known.sha256 for known in entry.records}:
-        return found("file_changed", "holds other bytes than were written")
-    return None
 
 
 def _wrong_vectors(
@@ -260,85 +318,3 @@ def _model_widths(root: Path) -> dict[str, int]:
 
 def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-_SCHEMA = pa.schema(
-    [
-        ("check", pa.string()),
-        ("row_count", pa.int64()),
-        ("path", pa.string()),
-        ("example", pa.string()),
-        ("to_do", pa.string()),
-    ]
-)
-FILE_CHECKS = (
-    "file_lost",
-    "file_unlisted",
-    "file_foreign",
-    "file_unreadable",
-    "file_schema",
-    "file_changed",
-    "vector_finite",
-    "vector_width",
-)
-_REPAIR = "axes warehouse repair sets it aside and says how the rows come back"
-_TO_DO = {
-    "file_lost": "axes warehouse repair says how the rows come back",
-    "file_unlisted": "axes warehouse repair sets it aside, or with --adopt takes it in",
-    "file_foreign": "axes warehouse repair sets it aside",
-}
-
-
-def check(root: Path, *, is_quick: bool = False) -> pa.Table:
-    """One row per rule that holds, with `row_count` 0, and one per file or rule that does not.
-
-    `row_count` counts the rows that break a rule, 1 for a file; `is_quick` leaves the contents of
-    files unread and runs no rule over rows.
-    """
-    require_root(root)
-    findings = inspect_files(root, is_quick=is_quick)
-    broken = {finding.check for finding in findings}
-    rows = [_row(name) for name in FILE_CHECKS if name not in broken]
-    rows += [
-        _row(item.check, 1, item.path, item.what, _TO_DO.get(item.check, _REPAIR))
-        for item in findings
-    ]
-    if not is_quick:
-        rows += _check_rules(root)
-    return pa.Table.from_pylist(rows, schema=_SCHEMA)
-
-
-def _check_rules(root: Path) -> list[dict]:
-    rules = sql_files("checks")
-    try:
-        connection = connect(root)
-    except RootError as error:
-        return [_row(name, 1, None, f"not run: {error}", _REPAIR) for name in rules]
-    rows = []
-    for name, statement in rules.items():
-        try:
-            offending = query(connection, statement)
-        except QueryError as error:
-            rows.append(_row(name, 1, None, f"not run: {error}", "repair the files first"))
-            continue
-        first = offending.slice(0, 1).to_pylist()
-        fields = ", ".join(f"{key} {value}" for key, value in (first[0] if first else {}).items())
-        to_do = f"axes sql -f sql/checks/{name}.sql lists the rows" if first else None
-        rows.append(_row(name, offending.num_rows, None, fields, to_do))
-    return rows
-
-
-def _row(
-    check: str,
-    row_count: int = 0,
-    path: str | None = None,
-    example: str = "",
-    to_do: str | None = None,
-) -> dict:
-    return {
-        "check": check,
-        "row_count": row_count,
-        "path": path,
-        "example": example,
-        "to_do": to_do,
-    }

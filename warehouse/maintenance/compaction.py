@@ -24,10 +24,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import require_root
-from axes.warehouse.ledger import Record, read_ledger, removing, settle, sha256, table_lock, writing
-from axes.warehouse.locks import locked
-from axes.warehouse.maintenance.check import EMPTY_FILE
+from axes.warehouse.layout import EMPTY_FILE, require_root
+from axes.warehouse.ledger import (
+    Record,
+    locked,
+    read_ledger,
+    removing,
+    settle,
+    sha256,
+    table_lock,
+    writing,
+)
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import (

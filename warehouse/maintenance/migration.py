@@ -24,10 +24,8 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import read_version, write_marker
-from axes.warehouse.ledger import Record, ledger_file, record, write_ledger
-from axes.warehouse.locks import LOCKS
-from axes.warehouse.maintenance.check import EMPTY_FILE, data_files
+from axes.warehouse.layout import EMPTY_FILE, data_files, read_version, write_marker
+from axes.warehouse.ledger import LOCKS, Record, ledger_file, record, write_ledger
 from axes.warehouse.maintenance.compaction import maintenance_lock, retired_folder
 from axes.warehouse.maintenance.repair import write_empty_file
 from axes.warehouse.tables.columns import Table

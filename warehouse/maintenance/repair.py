@@ -19,16 +19,9 @@ import pyarrow.parquet as pq
 
 from axes.warehouse.connection import connect_tables, rows
 from axes.warehouse.errors import AxesError, RootError
-from axes.warehouse.layout import require_root
+from axes.warehouse.layout import EMPTY_FILE, data_files, empty_file, require_root
 from axes.warehouse.ledger import LEDGER, record, removing, settle, table_lock, writing
-from axes.warehouse.maintenance.check import (
-    EMPTY_FILE,
-    Finding,
-    data_files,
-    empty_file,
-    inspect_file,
-    inspect_files,
-)
+from axes.warehouse.maintenance.check import Finding, inspect_file, inspect_files
 from axes.warehouse.maintenance.compaction import maintenance_lock
 from axes.warehouse.runs import record_run
 from axes.warehouse.tables.columns import Table
@@ -180,22 +173,22 @@ def _resting_on(root: Path, findings: list[Finding]) -> list[Finding]:
 
 def restore_commands(root: Path, run_ids: Iterable[str]) -> dict[str, str]:
     """run_id -> the command line that writes the rows of that job again, or why there is none."""
-    asked = sorted(set(run_ids))
-    if not asked:
+    lost = sorted(set(run_ids))
+    if not lost:
         return {}
     try:
-        found = rows(connect_tables(root, "runs"), "select run_id, command, command_line from runs")
+        jobs = rows(connect_tables(root, "runs"), "select run_id, command, command_line from runs")
     except AxesError as error:
-        return dict.fromkeys(asked, f"runs cannot be read ({error}): ingest or import again")
-    known = {row["run_id"]: row for row in found}
+        return dict.fromkeys(lost, f"runs cannot be read ({error}): ingest or import again")
+    stored = {row["run_id"]: row for row in jobs}
     commands = {}
-    for run_id in asked:
-        if run_id not in known:
+    for run_id in lost:
+        if run_id not in stored:
             commands[run_id] = "the job that wrote it is not known: ingest or import again"
-        elif line := known[run_id]["command_line"]:
+        elif line := stored[run_id]["command_line"]:
             # Quoted anew: a warehouse from a stranger must not put more than one command here.
             commands[run_id] = shlex.join([*shlex.split(line), "--root", str(root)])
         else:
-            command = known[run_id]["command"]
+            command = stored[run_id]["command"]
             commands[run_id] = f"Python code ran {command}: run it again (parameters of {run_id})"
     return commands

@@ -16,8 +16,8 @@ import duckdb
 
 from axes.warehouse.connection import load_sql
 from axes.warehouse.errors import RootError
-from axes.warehouse.index import refresh_index
 from axes.warehouse.layout import require_root
+from axes.warehouse.tables.index import refresh_index
 
 FILE_NAME = "warehouse.duckdb"
 

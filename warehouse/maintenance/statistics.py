@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import require_root
-from axes.warehouse.maintenance.check import EMPTY_FILE, data_files
+from axes.warehouse.layout import EMPTY_FILE, data_files, require_root
 from axes.warehouse.tables.schemas import TABLES
 
 

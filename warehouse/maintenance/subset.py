@@ -23,9 +23,8 @@ import pyarrow.parquet as pq
 
 from axes.warehouse.connection import Connection, connect, rows
 from axes.warehouse.errors import ModelError, PromptError, RootError
-from axes.warehouse.layout import init_root, require_root
+from axes.warehouse.layout import EMPTY_FILE, data_files, init_root, require_root
 from axes.warehouse.ledger import Record, ledger_file, read_ledger, record, write_ledger
-from axes.warehouse.maintenance.check import EMPTY_FILE, data_files
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.runs import code_version
 from axes.warehouse.tables.columns import Table

@@ -19,10 +19,8 @@ from urllib.parse import unquote
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from axes.warehouse.layout import NO_PARTITION, require_root
-from axes.warehouse.ledger import settle, table_lock
-from axes.warehouse.locks import LOCKS
-from axes.warehouse.maintenance.check import data_files
+from axes.warehouse.layout import NO_PARTITION, data_files, require_root
+from axes.warehouse.ledger import LOCKS, settle, table_lock
 from axes.warehouse.maintenance.compaction import BUILDING as COMPACTING
 from axes.warehouse.maintenance.compaction import RETIRED, maintenance_lock
 from axes.warehouse.maintenance.migration import BUILDING as MIGRATING

@@ -1,43 +1,63 @@
-"""What a column and a table are, and the columns that many tables share.
+"""What a table is, and the short syntax in which tables are written.
 
-The comments kept here become `comment on column` in DuckDB and the rows of `docs/tables.md`.
+    model model_id                     columns that many tables share, by name (SHARED below)
+    norm       float32     its Euclidean norm
+    revision   text?       hub commit, where there is one; `?` is a column that may be null
+    weights    vector      a comment that does not fit on the line
+                           goes on below it
+
+The comments become `comment on column` in DuckDB and the rows of `docs/tables.md`.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+
+def _list(kind: pa.DataType) -> pa.DataType:
+    return pa.list_(pa.field("element", kind, nullable=False))
+
+
 TEXT = pa.string()
 TIME = pa.timestamp("us", tz="UTC")
-VECTOR = pa.list_(pa.field("element", pa.float32(), nullable=False))
-STRINGS = pa.list_(pa.field("element", pa.string(), nullable=False))
-SKIPPED = pa.list_(
-    pa.field(
-        "element",
-        pa.struct([pa.field("prompt_id", TEXT), pa.field("reason", TEXT)]),
-        nullable=False,
-    )
-)
-TOP_TOKENS = pa.list_(
-    pa.field(
-        "element",
-        pa.struct([pa.field("token_id", pa.int32()), pa.field("logprob", pa.float32())]),
-        nullable=False,
-    )
-)
+VECTOR = _list(pa.float32())
+STRINGS = _list(TEXT)
+SKIPPED = _list(pa.struct([pa.field("prompt_id", TEXT), pa.field("reason", TEXT)]))
+TOP_TOKENS = _list(pa.struct([pa.field("token_id", pa.int32()), pa.field("logprob", pa.float32())]))
+
+_TYPES = {
+    "bool": pa.bool_(),
+    "int16": pa.int16(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "text": TEXT,
+    "texts": STRINGS,
+    "time": TIME,
+    "vector": VECTOR,
+    "skipped": SKIPPED,
+    "top_tokens": TOP_TOKENS,
+}
+_COLUMN = re.compile(rf"(\w+) +({'|'.join(_TYPES)})(\??) +(.+)")
 
 
 @dataclass(frozen=True)
 class Table:
-    """One data set: `grain` completes the sentence "one row per ...", `key` is unique."""
+    """One data set: `grain` completes the sentence "one row per ...", `key` is unique.
+
+    `also_unique` is one more set of columns that no two rows share.
+    """
 
     name: str
     grain: str
     key: tuple[str, ...]
     schema: pa.Schema
     partition: str | None = None
+    also_unique: tuple[str, ...] = ()
 
     @property
     def file_schema(self) -> pa.Schema:
@@ -53,27 +73,98 @@ class Table:
     def vector_columns(self) -> list[str]:
         return [field.name for field in self.schema if field.type == VECTOR]
 
+    def staging_view(self, root: str) -> str:
+        """SQL of the view over the table's files; `root` is a glob pattern inside SQL quotes.
 
-def column(name: str, kind: pa.DataType, comment: str, *, nullable: bool = False) -> pa.Field:
-    """A column with what it holds in words."""
-    return pa.field(name, kind, nullable=nullable, metadata={"comment": comment})
+        The partition is text whatever its values look like.
+        """
+        files, hive = "*.parquet", "hive_partitioning = false"
+        if self.partition is not None:
+            files = "*/*.parquet"
+            hive = f"hive_partitioning = true, hive_types = {{'{self.partition}': varchar}}"
+        return (
+            f"create view stg_{self.name} as select {', '.join(self.schema.names)} "
+            f"from read_parquet('{root}/{self.name}/{files}', {hive})"
+        )
+
+    def unique_key_check(self) -> str:
+        """SQL that lists the keys that more than one row has, under a comment that says so."""
+        keys = [key for key in (self.key, self.also_unique) if key]
+        names = " or ".join(", ".join(key) for key in keys)
+        return f"-- Rows of {self.name} that share {names}.\n" + "\nunion all by name\n".join(
+            f"select {', '.join(key)}, count(*) as copies\n"
+            f"from stg_{self.name}\n"
+            "group by all\n"
+            "having count(*) > 1"
+            for key in keys
+        )
 
 
-def optional(name: str, kind: pa.DataType, comment: str) -> pa.Field:
-    """A column that may be null."""
-    return column(name, kind, comment, nullable=True)
+def table(
+    name: str,
+    grain: str,
+    key: str,
+    columns: str,
+    *,
+    partition: str | None = None,
+    also_unique: str = "",
+) -> Table:
+    """A table from its columns in the syntax above; `key` and `also_unique` are names."""
+    schema = pa.schema(_fields(columns))
+    return Table(name, grain, tuple(key.split()), schema, partition, tuple(also_unique.split()))
 
 
-RUN = column("run_id", TEXT, "the job that wrote the row (runs.run_id)")
-MODEL = column("model", TEXT, "the model's name, as given to the command")
-MODEL_ID = column(
-    "model_id", TEXT, "the exact model: weights, tokenizer, numerics (models.model_id)"
-)
-PROMPT_ID = column("prompt_id", TEXT, "hash of the normalised text (prompts.prompt_id)")
-LAYER = column("layer", pa.int16(), "zero-based block index")
-SITE = column(
-    "site", TEXT, "where in the block: resid_post (its output), resid_pre, attn_out, mlp_out"
-)
-POOLING = column("pooling", TEXT, "how positions became one vector: last5_mean, ...")
-TEMPLATE = column("template", TEXT, "how the prompt was rendered: raw, chat, or chat+system:HASH")
-RENDERED_HASH = column("rendered_hash", TEXT, "hash of the rendered text, template and all")
+def _fields(columns: str) -> list[pa.Field]:
+    fields: list[pa.Field] = []
+    for line in _joined_lines(columns):
+        if match := _COLUMN.fullmatch(line):
+            name, kind, null, comment = match.groups()
+            metadata = {"comment": comment}
+            fields.append(pa.field(name, _TYPES[kind], nullable=bool(null), metadata=metadata))
+        else:
+            fields += [SHARED[name] for name in line.split()]
+    return fields
+
+
+def _joined_lines(text: str) -> list[str]:
+    """The lines, each with those that are indented deeper than the first and so belong to it."""
+    lines: list[str] = []
+    rows = [line for line in text.splitlines() if line.strip()]
+    margin = len(rows[0]) - len(rows[0].lstrip())
+    for line in rows:
+        if line[margin].isspace():
+            lines[-1] += f" {line.strip()}"
+        else:
+            lines.append(line.strip())
+    return lines
+
+
+# Defined last: reading it needs the functions above.
+SHARED = {
+    field.name: field
+    for field in _fields(
+        """
+        run_id         text      the job that wrote the row (runs.run_id)
+        model          text      the model's name, as given to the command
+        model_id       text      the exact model: weights, tokenizer, numerics (models.model_id)
+        prompt_id      text      hash of the normalised text (prompts.prompt_id)
+        layer          int16     zero-based block index
+        site           text      where in the block: resid_post (its output), resid_pre, attn_out,
+                                 mlp_out
+        pooling        text      how positions became one vector: last5_mean, ...
+        template       text      how the prompt was rendered: raw, chat, or chat+system:HASH
+        rendered_hash  text      hash of the rendered text, template and all
+        generation_id  text      the completion (generations.generation_id)
+        scoring_id     text      hash of axis, answers, outcomes, split and calibration method
+        drift_id       text      hash of the model, the axis, every completion behind it, and how
+        estimate       float64   the figure
+        lower          float64?  lower end of the 95 % interval
+        upper          float64?  upper end of the 95 % interval
+        layers         text      comma list of the blocks changed; empty: none
+        mode           text      add, ablate or clamp; none: the model as it is
+        alignment_id   text?     the map applied first; null for a native axis
+        step           int32     0 is the first completion token, -1 the last of the prompt
+        token_id       int32     the token's number in the vocabulary
+        """
+    )
+}

@@ -2,318 +2,199 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-
-from axes.warehouse.tables.columns import (
-    LAYER,
-    MODEL,
-    MODEL_ID,
-    POOLING,
-    PROMPT_ID,
-    RUN,
-    SITE,
-    STRINGS,
-    TEMPLATE,
-    TEXT,
-    VECTOR,
-    Table,
-    column,
-    optional,
-)
-
-_ALIGNMENTS = Table(
-    name="alignments",
-    grain="fitted map from one model's space to the reference's",
-    key=("alignment_id",),
-    schema=pa.schema(
-        [
-            column("alignment_id", TEXT, "hash of models, layers, rows and method"),
-            MODEL,
-            MODEL_ID,
-            LAYER,
-            column("reference_model", TEXT, "the model whose space is mapped into"),
-            column("reference_model_id", TEXT, "its models.model_id"),
-            column("reference_layer", pa.int16(), "its layer"),
-            SITE,
-            POOLING,
-            TEMPLATE,
-            column(
-                "method",
-                TEXT,
-                "ridge, procrustes, reduced_rank, cca, gradient; identity for the reference",
-            ),
-            optional("ridge_lambda", pa.float64(), "penalty on the squared norm of the weights"),
-            column(
-                "lambda_policy",
-                TEXT,
-                "given; chosen on alignment rows by held_out ones or gcv; none without a lambda",
-            ),
-            optional("rank", pa.int32(), "rank the map was fitted with, where it has one"),
-            optional(
-                "effective_rank", pa.float64(), "(sum s^2)^2 / sum s^4 of its singular values s"
-            ),
-            column("weights", VECTOR, "row-major [d_model, d_reference]: aligned = x W + b"),
-            column("intercept", VECTOR, "b, d_reference long"),
-            optional(
-                "hidden_weights",
-                VECTOR,
-                "row-major [d_model, hidden] A of a map that adds relu(x A + a) B",
-            ),
-            optional("hidden_intercept", VECTOR, "a, hidden long"),
-            optional("hidden_output", VECTOR, "row-major [hidden, d_reference] B"),
-            optional("hidden_rates", VECTOR, "share of fitted rows on which each unit is on"),
-            column("r2_held_out", pa.float64(), "1 - SSE/SST over all dimensions, held-out rows"),
-            column("r2_uniform", pa.float64(), "mean over dimensions of the held-out R2"),
-            optional(
-                "r2_dimensions", VECTOR, "held-out R2 of each dimension, 0 where one is constant"
-            ),
-            optional("r2_shuffled", pa.float64(), "mean of r2_held_out with the pairs shuffled"),
-            optional("r2_shuffled_lower", pa.float64(), "its 5th percentile"),
-            optional("r2_shuffled_upper", pa.float64(), "its 95th percentile"),
-            optional("shuffle_count", pa.int32(), "how many shufflings"),
-            column("prompt_set", TEXT, "the alignment prompts"),
-            column("row_count", pa.int32(), "rows the final map was fitted on"),
-            column("row_set_hash", TEXT, "hash of their prompt ids in order"),
-            column("seed", pa.int64(), "seed of the held-out split"),
-            RUN,
-        ]
-    ),
-)
-
-_AXES = Table(
-    name="axes",
-    grain="named direction in a stated space",
-    key=("axis_id",),
-    schema=pa.schema(
-        [
-            column("axis_id", TEXT, "hash of what it was fitted from, and how"),
-            column("name", TEXT, "kind/model or group/layer/prompt set; may repeat"),
-            column("kind", TEXT, "native, aligned, universal, leave_one_out, random, imported"),
-            column("method", TEXT, "mean_diff, svd, ..."),
-            column("space_model", TEXT, "the model in whose space the vector lies"),
-            column("space_model_id", TEXT, "its models.model_id"),
-            LAYER,
-            SITE,
-            POOLING,
-            TEMPLATE,
-            column("vector", VECTOR, "the unit vector; the positive class projects higher"),
-            column("raw_norm", pa.float64(), "norm before scaling to unit length"),
-            optional("fitted_model", TEXT, "the model whose rows it was fitted on, if one"),
-            optional("held_out_model", TEXT, "the model left out of a leave_one_out axis"),
-            optional(
-                "alignment_id", TEXT, "the map that brought it here (alignments.alignment_id)"
-            ),
-            column("source_axis_ids", STRINGS, "the axes it was made from"),
-            column("prompt_set", TEXT, "the labelled prompts it was fitted on"),
-            column("positive_count", pa.int32(), "rows of the positive class"),
-            column("negative_count", pa.int32(), "rows of the negative class"),
-            column("row_set_hash", TEXT, "hash of their prompt ids and labels in order"),
-            column("query", TEXT, "the SQL that brings those rows"),
-            column("parameters", TEXT, "hyper-parameters, as JSON"),
-            RUN,
-        ]
-    ),
-)
-
-_PROJECTIONS = Table(
-    name="projections",
-    grain="axis, model and prompt",
-    key=("axis_id", "model_id", "prompt_id"),
-    partition="model",
-    schema=pa.schema(
-        [
-            MODEL,
-            column("axis_id", TEXT, "the axis (axes.axis_id)"),
-            MODEL_ID,
-            PROMPT_ID,
-            LAYER,
-            optional("alignment_id", TEXT, "the map applied first; null for a native axis"),
-            column("projection", pa.float64(), "activation . axis, after the alignment if any"),
-            RUN,
-        ]
-    ),
-)
-
-_TOKEN_PROJECTIONS = Table(
-    name="token_projections",
-    grain="axis, completion, step and layer",
-    key=("axis_id", "generation_id", "step", "layer"),
-    partition="model",
-    schema=pa.schema(
-        [
-            MODEL,
-            column("axis_id", TEXT, "the axis (axes.axis_id)"),
-            column("generation_id", TEXT, "the completion (generations.generation_id)"),
-            column(
-                "step", pa.int32(), "0 is the first completion token, -1 the last of the prompt"
-            ),
-            LAYER,
-            optional("alignment_id", TEXT, "the map applied first; null for a native axis"),
-            column("projection", pa.float64(), "token vector . axis, after the alignment if any"),
-            RUN,
-        ]
-    ),
-)
-
-_EVALUATIONS = Table(
-    name="evaluations",
-    grain="study, model, layer, prompt set, scorer, what it was fitted and judged on, and metric",
-    key=(
-        "study_id",
-        "model",
-        "layer",
-        "prompt_set",
-        "scorer",
-        "fitted_on",
-        "judged_on",
-        "metric",
-        "component",
-    ),
-    schema=pa.schema(
-        [
-            column("study_id", TEXT, "hash of the study's definition and of every row behind it"),
-            optional("model", TEXT, "the model judged; null for a figure of the whole group"),
-            optional("model_id", TEXT, "its models.model_id"),
-            optional("prompt_set", TEXT, "the prompts judged on"),
-            column("scorer", TEXT, "what gives the score: native, universal, leave_one_out, ..."),
-            optional(
-                "fitted_on",
-                TEXT,
-                "what scorer or threshold was fitted on, where that is not the study's prompts: "
-                "sources of prompts, another model",
-            ),
-            optional("judged_on", TEXT, "the sources judged on; null: all of the prompt set"),
-            column("metric", TEXT, "auroc, cosine, r2_held_out, singular_value, ..."),
-            optional(
-                "component", pa.int32(), "index of a singular value, or count of labelled prompts"
-            ),
-            optional("axis_id", TEXT, "the axis judged (axes.axis_id)"),
-            optional("layer", pa.int16(), "zero-based block index"),
-            column("estimate", pa.float64(), "the figure"),
-            optional("lower", pa.float64(), "lower end of the 95 % interval"),
-            optional("upper", pa.float64(), "upper end of the 95 % interval"),
-            optional("p_value", pa.float64(), "two-sided p-value of the test, where there is one"),
-            optional(
-                "p_value_adjusted", pa.float64(), "the same, corrected for the tests beside it"
-            ),
-            optional("positive_count", pa.int32(), "rows of the positive class"),
-            optional("negative_count", pa.int32(), "rows of the negative class"),
-            optional(
-                "is_in_sample", pa.bool_(), "true where the scorer was fitted on these prompts"
-            ),
-            column("parameters", TEXT, "the study's definition, as JSON"),
-            RUN,
-        ]
-    ),
-)
-
-_STEPS = Table(
-    name="steps",
-    grain="step of a study that ended in figures",
-    key=("step_id",),
-    schema=pa.schema(
-        [
-            column("step_id", TEXT, "hash of the step's kind and inputs"),
-            column("step", TEXT, "what was computed: auroc, null, baselines, ..."),
-            optional("model", TEXT, "the model it is of; null for the group or the prompts"),
-            optional("model_id", TEXT, "its models.model_id"),
-            optional("prompt_set", TEXT, "the prompts it is of, if of one set"),
-            column("inputs", TEXT, "everything that the figures depend on, as JSON"),
-            column("figures", TEXT, "what came out, as JSON: rows of evaluations"),
-            RUN,
-        ]
-    ),
-)
-
-_CALIBRATIONS = Table(
-    name="calibrations",
-    grain="model, axis, calibration rows, method and target",
-    key=("calibration_id",),
-    schema=pa.schema(
-        [
-            column("calibration_id", TEXT, "hash of what it was fitted from, and how"),
-            MODEL,
-            MODEL_ID,
-            column("axis_id", TEXT, "the axis whose projections it takes (axes.axis_id)"),
-            column("method", TEXT, "platt, isotonic, quantile or z_score"),
-            column(
-                "parameters",
-                TEXT,
-                "JSON: slope and intercept (platt, z_score) or knots x, y (isotonic, quantile)",
-            ),
-            column("target", TEXT, "what the threshold meets: balanced_accuracy or fpr=RATE"),
-            column("threshold", pa.float64(), "projections at or above it count as positive"),
-            column("prompt_set", TEXT, "the calibration prompts"),
-            column("prompt_ids", STRINGS, "those it was fitted on: nothing is judged on them"),
-            column("row_set_hash", TEXT, "hash of these ids and their labels in order"),
-            column("positive_count", pa.int32(), "calibration rows of the positive class"),
-            column("negative_count", pa.int32(), "calibration rows of the negative class"),
-            RUN,
-        ]
-    ),
-)
-
-_VARIATIONS = Table(
-    name="variations",
-    grain="study, choice varied, its value, model, prompt set and figure",
-    key=("study_id", "setting", "value", "model", "prompt_set", "figure"),
-    schema=pa.schema(
-        [
-            column("study_id", TEXT, "the study whose choice is varied (evaluations.study_id)"),
-            column(
-                "setting",
-                TEXT,
-                "the choice: reference, ridge_lambda, layer_fraction, align_rows or prompts",
-            ),
-            column("value", TEXT, "what was chosen: a model, a factor on each model's lambda, ..."),
-            optional("number", pa.float64(), "the same as a number, where it is one"),
-            column("is_own", pa.bool_(), "true where it is what the study chose"),
-            MODEL,
-            MODEL_ID,
-            LAYER,
-            optional("ridge_lambda", pa.float64(), "its alignment's lambda; null: the reference"),
-            optional("prompt_set", TEXT, "the prompts judged on; null for a cosine"),
-            column("figure", TEXT, "native, universal, leave_one_out (AUROC) or cosine_universal"),
-            column("estimate", pa.float64(), "the figure"),
-            optional(
-                "is_in_sample", pa.bool_(), "true where directions were fitted on these prompts"
-            ),
-            RUN,
-        ]
-    ),
-)
-
-_DIAGNOSTICS = Table(
-    name="diagnostics",
-    grain="study, model, prompt set and check",
-    key=("study_id", "model", "prompt_set", "check_name"),
-    schema=pa.schema(
-        [
-            column("study_id", TEXT, "the study diagnosed (evaluations.study_id)"),
-            MODEL,
-            MODEL_ID,
-            column("prompt_set", TEXT, "the prompts judged on"),
-            column("axis_id", TEXT, "the shared axis judged (axes.axis_id)"),
-            column(
-                "check_name", TEXT, "what was looked for; diagnosis: the first fault of all checks"
-            ),
-            column("place", pa.int16(), "order of the checks: one explains those after it"),
-            column("is_fault", pa.bool_(), "true where the check found it"),
-            column("verdict", TEXT, "what was found, in plain words"),
-            column("figures", TEXT, "the numbers behind the verdict, as JSON"),
-            RUN,
-        ]
-    ),
-)
+from axes.warehouse.tables.columns import table
 
 FITTED_TABLES = (
-    _ALIGNMENTS,
-    _AXES,
-    _PROJECTIONS,
-    _TOKEN_PROJECTIONS,
-    _EVALUATIONS,
-    _STEPS,
-    _VARIATIONS,
-    _CALIBRATIONS,
-    _DIAGNOSTICS,
+    table(
+        "alignments",
+        "fitted map from one model's space to the reference's",
+        "alignment_id",
+        """
+        alignment_id        text      hash of models, layers, rows and method
+        model model_id layer
+        reference_model     text      the model whose space is mapped into
+        reference_model_id  text      its models.model_id
+        reference_layer     int16     its layer
+        site pooling template
+        method              text      ridge, procrustes, reduced_rank, cca, gradient; identity for
+                                      the reference
+        ridge_lambda        float64?  penalty on the squared norm of the weights
+        lambda_policy       text      given; chosen on alignment rows by held_out ones or gcv; none
+                                      without a lambda
+        rank                int32?    rank the map was fitted with, where it has one
+        effective_rank      float64?  (sum s^2)^2 / sum s^4 of its singular values s
+        weights             vector    row-major [d_model, d_reference]: aligned = x W + b
+        intercept           vector    b, d_reference long
+        hidden_weights      vector?   row-major [d_model, hidden] A of a map that adds relu(x A + a)
+                                      B
+        hidden_intercept    vector?   a, hidden long
+        hidden_output       vector?   row-major [hidden, d_reference] B
+        hidden_rates        vector?   share of fitted rows on which each unit is on
+        r2_held_out         float64   1 - SSE/SST over all dimensions, held-out rows
+        r2_uniform          float64   mean over dimensions of the held-out R2
+        r2_dimensions       vector?   held-out R2 of each dimension, 0 where one is constant
+        r2_shuffled         float64?  mean of r2_held_out with the pairs shuffled
+        r2_shuffled_lower   float64?  its 5th percentile
+        r2_shuffled_upper   float64?  its 95th percentile
+        shuffle_count       int32?    how many shufflings
+        prompt_set          text      the alignment prompts
+        row_count           int32     rows the final map was fitted on
+        row_set_hash        text      hash of their prompt ids in order
+        seed                int64     seed of the held-out split
+        run_id
+        """,
+    ),
+    table(
+        "axes",
+        "named direction in a stated space",
+        "axis_id",
+        """
+        axis_id          text     hash of what it was fitted from, and how
+        name             text     kind/model or group/layer/prompt set; may repeat
+        kind             text     native, aligned, universal, leave_one_out, random, imported
+        method           text     mean_diff, svd, ...
+        space_model      text     the model in whose space the vector lies
+        space_model_id   text     its models.model_id
+        layer site pooling template
+        vector           vector   the unit vector; the positive class projects higher
+        raw_norm         float64  norm before scaling to unit length
+        fitted_model     text?    the model whose rows it was fitted on, if one
+        held_out_model   text?    the model left out of a leave_one_out axis
+        alignment_id     text?    the map that brought it here (alignments.alignment_id)
+        source_axis_ids  texts    the axes it was made from
+        prompt_set       text     the labelled prompts it was fitted on
+        positive_count   int32    rows of the positive class
+        negative_count   int32    rows of the negative class
+        row_set_hash     text     hash of their prompt ids and labels in order
+        query            text     the SQL that brings those rows
+        parameters       text     hyper-parameters, as JSON
+        run_id
+        """,
+    ),
+    table(
+        "projections",
+        "axis, model and prompt",
+        "axis_id model_id prompt_id",
+        """
+        model
+        axis_id     text     the axis (axes.axis_id)
+        model_id prompt_id layer alignment_id
+        projection  float64  activation . axis, after the alignment if any
+        run_id
+        """,
+        partition="model",
+    ),
+    table(
+        "token_projections",
+        "axis, completion, step and layer",
+        "axis_id generation_id step layer",
+        """
+        model
+        axis_id     text     the axis (axes.axis_id)
+        generation_id step layer alignment_id
+        projection  float64  token vector . axis, after the alignment if any
+        run_id
+        """,
+        partition="model",
+    ),
+    table(
+        "evaluations",
+        "study, model, layer, prompt set, scorer, what it was fitted and judged on, and metric",
+        "study_id model layer prompt_set scorer fitted_on judged_on metric component",
+        """
+        study_id          text      hash of the study's definition and of every row behind it
+        model             text?     the model judged; null for a figure of the whole group
+        model_id          text?     its models.model_id
+        prompt_set        text?     the prompts judged on
+        scorer            text      what gives the score: native, universal, leave_one_out, ...
+        fitted_on         text?     what scorer or threshold was fitted on, where that is not the
+                                    study's prompts: sources of prompts, another model
+        judged_on         text?     the sources judged on; null: all of the prompt set
+        metric            text      auroc, cosine, r2_held_out, singular_value, ...
+        component         int32?    index of a singular value, or count of labelled prompts
+        axis_id           text?     the axis judged (axes.axis_id)
+        layer             int16?    zero-based block index
+        estimate lower upper
+        p_value           float64?  two-sided p-value of the test, where there is one
+        p_value_adjusted  float64?  the same, corrected for the tests beside it
+        positive_count    int32?    rows of the positive class
+        negative_count    int32?    rows of the negative class
+        is_in_sample      bool?     true where the scorer was fitted on these prompts
+        parameters        text      the study's definition, as JSON
+        run_id
+        """,
+    ),
+    table(
+        "steps",
+        "step of a study that ended in figures",
+        "step_id",
+        """
+        step_id     text   hash of the step's kind and inputs
+        step        text   what was computed: auroc, null, baselines, ...
+        model       text?  the model it is of; null for the group or the prompts
+        model_id    text?  its models.model_id
+        prompt_set  text?  the prompts it is of, if of one set
+        inputs      text   everything that the figures depend on, as JSON
+        figures     text   what came out, as JSON: rows of evaluations
+        run_id
+        """,
+    ),
+    table(
+        "variations",
+        "study, choice varied, its value, model, prompt set and figure",
+        "study_id setting value model prompt_set figure",
+        """
+        study_id      text      the study whose choice is varied (evaluations.study_id)
+        setting       text      the choice: reference, ridge_lambda, layer_fraction, align_rows or
+                                prompts
+        value         text      what was chosen: a model, a factor on each model's lambda, ...
+        number        float64?  the same as a number, where it is one
+        is_own        bool      true where it is what the study chose
+        model model_id layer
+        ridge_lambda  float64?  its alignment's lambda; null: the reference
+        prompt_set    text?     the prompts judged on; null for a cosine
+        figure        text      native, universal, leave_one_out (AUROC) or cosine_universal
+        estimate
+        is_in_sample  bool?     true where directions were fitted on these prompts
+        run_id
+        """,
+    ),
+    table(
+        "calibrations",
+        "model, axis, calibration rows, method and target",
+        "calibration_id",
+        """
+        calibration_id  text     hash of what it was fitted from, and how
+        model model_id
+        axis_id         text     the axis whose projections it takes (axes.axis_id)
+        method          text     platt, isotonic, quantile or z_score
+        parameters      text     JSON: slope and intercept (platt, z_score) or knots x, y (isotonic,
+                                 quantile)
+        target          text     what the threshold meets: balanced_accuracy or fpr=RATE
+        threshold       float64  projections at or above it count as positive
+        prompt_set      text     the calibration prompts
+        prompt_ids      texts    those it was fitted on: nothing is judged on them
+        row_set_hash    text     hash of these ids and their labels in order
+        positive_count  int32    calibration rows of the positive class
+        negative_count  int32    calibration rows of the negative class
+        run_id
+        """,
+    ),
+    table(
+        "diagnostics",
+        "study, model, prompt set and check",
+        "study_id model prompt_set check_name",
+        """
+        study_id    text   the study diagnosed (evaluations.study_id)
+        model model_id
+        prompt_set  text   the prompts judged on
+        axis_id     text   the shared axis judged (axes.axis_id)
+        check_name  text   what was looked for; diagnosis: the first fault of all checks
+        place       int16  order of the checks: one explains those after it
+        is_fault    bool   true where the check found it
+        verdict     text   what was found, in plain words
+        figures     text   the numbers behind the verdict, as JSON
+        run_id
+        """,
+    ),
 )

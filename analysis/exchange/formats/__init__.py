@@ -29,7 +29,7 @@ class Format:
     @property
     def module(self) -> ModuleType:
         """Imported on use: some take a second."""
-        return importlib.import_module(f"analysis.formats.{self.module_name}")
+        return importlib.import_module(f"axes.analysis.exchange.formats.{self.module_name}")
 
 
 _LISTED = (

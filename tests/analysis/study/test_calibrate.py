@@ -45,7 +45,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         benign_count=100,
     )
     run_study(made.root, replace(DEFINITION, ridge_lambda=1.0))
-    invoke(made.root, "calibrate", universal(made.root), *(f"--method={one}" for one in METHODS))
+    invoke(
+        made.root, "calibrate", universal(made.root), *(f"--calibration={one}" for one in METHODS)
+    )
     return made.root
 
 
@@ -97,7 +99,7 @@ def test_calibration_rows_are_whole_pairs_and_the_same_for_every_model(root):
 
 
 def test_calibrating_again_writes_nothing_and_prints_the_same(root):
-    again = invoke(root, "calibrate", universal(root), "--method", "platt")
+    again = invoke(root, "calibrate", universal(root), "--calibration", "platt")
     assert [row["model"] for row in json.loads(again.stdout)] == ["alpha", "beta"]
     assert rows(connect(root), "select count(*) as count from calibrations")[0]["count"] == 8
 
@@ -111,7 +113,7 @@ def test_the_warehouse_stays_sound(root):
 def test_of_two_calibrations_the_last_is_read_unless_the_prompts_are_named(root):
     connection, axis_id = connect(root), universal(root)
     earlier = stored_calibration(connection, axis_id, "id-alpha", "platt")
-    invoke(root, "calibrate", axis_id, "--fraction", "0.9", "--method", "platt")
+    invoke(root, "calibrate", axis_id, "--fit-fraction", "0.9", "--calibration", "platt")
     later = stored_calibration(connect(root), axis_id, "id-alpha", "platt", prompt_set="other")
     assert later.positive_count > earlier.positive_count
     with pytest.raises(CalibrationError, match=r"no platt calibration .* run `axes calibrate"):
@@ -119,7 +121,7 @@ def test_of_two_calibrations_the_last_is_read_unless_the_prompts_are_named(root)
 
 
 def test_a_transfer_is_stored_and_told_by_its_views(root):
-    options = ("--least-overlap", "1")
+    options = ("--min-overlap", "1")
     verdicts = json.loads(invoke(root, "transfer", universal(root), *options).stdout)
     assert [row["method"] for row in verdicts] == sorted([*METHODS, "uncalibrated"])
     assert {row["pair_count"] for row in verdicts} == {2}
@@ -145,7 +147,7 @@ def test_what_is_not_there_is_named(root):
 
 
 def test_lost_rows_are_brought_back_by_the_command_that_is_named(root):
-    invoke(root, "transfer", universal(root), "--least-overlap", "1", "--seed", "3")
+    invoke(root, "transfer", universal(root), "--min-overlap", "1", "--seed", "3")
     commands = {
         row["command"]: restore_commands(root, [row["run_id"]])[row["run_id"]]
         for row in rows(

@@ -13,7 +13,7 @@ from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.diagnose import diagnose_study, find_diagnosed
 from axes.analysis.study.run import run_study
 from axes.cli.main import cli
-from axes.warehouse.connection import connect, rows, sql_files
+from axes.warehouse.connection import check_rules, connect, rows
 from axes.warehouse.errors import AxesError
 from tests.worlds import make_world
 
@@ -90,7 +90,7 @@ def test_every_figure_is_a_row_of_its_own_and_every_check_is_there(diagnosed):
     )
     assert {row["n"] for row in checks} == {13}
     for check in ("diagnostics_unique_key", "diagnostics_known_study"):
-        assert not rows(connection, sql_files("checks")[check])
+        assert not rows(connection, check_rules()[check])
 
 
 def test_diagnosing_again_writes_nothing(diagnosed):

@@ -77,7 +77,7 @@ def test_what_was_exported_and_imported_is_the_same_to_the_last_bit(
 ) -> None:
     path = exported(made, tmp_path, to, "small", "marked")
     root = tmp_path / "other"
-    ok("import-activations", path, "--root", root)
+    ok("activations", "import", path, "--root", root)
     here, there = (
         query(connect(lake), f"select * from ({_ROWS}) where prompt_set = 'marked'", ["small"])
         for lake in (root, made / "lake")

@@ -94,7 +94,7 @@ def test_bash_completes_with_the_script(tmp_path: Path):
     command = tmp_path / "axes"
     command.write_text(
         f"#!{sys.executable}\nimport sys; sys.path.insert(0, {str(Path.cwd())!r})\n"
-        "from axes import main\nmain()\n"
+        "from axes.cli.main import main\nmain()\n"
     )
     command.chmod(0o755)
     (tmp_path / "script").write_text(script)

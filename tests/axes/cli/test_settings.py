@@ -80,7 +80,7 @@ def test_config_path_says_which_file_is_there(here, monkeypatch):
     ("text", "command", "message"),
     [
         ('rot = "x"', "sql x", "unknown key rot (did you mean root?)"),
-        ("[sqll]", "models list", "[sqll] is no command (did you mean sql?)"),
+        ("[sqll]", "list models", "[sqll] is not a command (did you mean sql?)"),
         ("[warehouse.compct]", "warehouse stats", "compct (did you mean compact?)"),
         ("[sql]\nformt = 'csv'", "sql x", "axes sql has no option formt (did you mean format?)"),
         ("[sql]\nformat = 'cvs'", "sql x", "sql.format: 'cvs' is not one of"),

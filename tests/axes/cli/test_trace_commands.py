@@ -56,7 +56,7 @@ def test_completions_are_generated_read_back_and_labelled(
         (["--completions", "FILE", "--stop", "x"], "--stop does not go with --completions"),
         (["--prompts", "texts", "--token-budget", "9"], "--token-budget needs --completions"),
         (["--prompts", "texts", "--samples", "2"], "2 greedy completions would be one"),
-        (["--prompts", "texts", "--axes", "nonsense"], "no axis nonsense"),
+        (["--prompts", "texts", "--axis", "nonsense"], "no axis nonsense"),
     ],
 )
 def test_options_that_do_not_go_together_are_one_line(

@@ -34,7 +34,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page as the command serves it."""
     root = tmp_path_factory.mktemp("page") / "lake"
     put_explored(root)
-    command = [sys.executable, "-c", "import axes; axes.main()", "explore", "--no-browser"]
+    main = "from axes.cli.main import main; main()"
+    command = [sys.executable, "-c", main, "explore", "--no-browser"]
     with subprocess.Popen(
         [*command, "--root", str(root)],
         stdout=subprocess.PIPE,

@@ -19,7 +19,8 @@ from tests.explored import put_explored
 
 def test_it_prints_an_address_answers_there_and_ends_cleanly(tmp_path: Path) -> None:
     put_explored(tmp_path / "lake")
-    command = [sys.executable, "-c", "import axes; axes.main()", "explore", "--no-browser"]
+    main = "from axes.cli.main import main; main()"
+    command = [sys.executable, "-c", main, "explore", "--no-browser"]
     with subprocess.Popen(
         [*command, "--root", str(tmp_path / "lake")],
         stdout=subprocess.PIPE,

@@ -121,7 +121,7 @@ class Client:
         )
 
     def axes(self, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-        call = "import axes; axes.main()"
+        call = "from axes.cli.main import main; main()"
         return self.run(sys.executable, "-c", call, *arguments, **variables)
 
     def fetched_folder(self, name: str, **variables: str) -> Path:
@@ -218,7 +218,7 @@ def make_ingest(
     """`make ingest` with an environment that stands for the one of `make setup`."""
     command = scratch / "venv" / "bin" / "axes"
     command.parent.mkdir(parents=True)
-    command.write_text(f"#!{sys.executable}\nimport axes\naxes.main()\n")
+    command.write_text(f"#!{sys.executable}\nfrom axes.cli.main import main\nmain()\n")
     command.chmod(0o755)
     (scratch / "venv" / ".installed").touch()
     variables = [f"VENV={scratch / 'venv'}", f"ROOT={root}", "PROMPTS=texts"]

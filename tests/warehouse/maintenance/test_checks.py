@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from axes.warehouse.connection import sql_files
-from axes.warehouse.layout import init_root
-from axes.warehouse.maintenance.check import check, data_files
+from axes.warehouse.connection import check_rules
+from axes.warehouse.layout import data_files, init_root
+from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.repair import adopt_file
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import data_file
@@ -265,15 +265,15 @@ def counts(root: Path) -> dict[str, int]:
                 adopt_file(root, table.name, path)
     result = check(root)
     found = zip(result["check"].to_pylist(), result["row_count"].to_pylist(), strict=True)
-    return {name: count for name, count in found if name in sql_files("checks")}
+    return {name: count for name, count in found if name in check_rules()}
 
 
 def test_an_empty_warehouse_passes_every_check(root: Path) -> None:
-    assert counts(root) == dict.fromkeys(sql_files("checks"), 0)
+    assert counts(root) == dict.fromkeys(check_rules(), 0)
 
 
 def test_a_sound_warehouse_passes_every_check(sound: Path) -> None:
-    assert counts(sound) == dict.fromkeys(sql_files("checks"), 0)
+    assert counts(sound) == dict.fromkeys(check_rules(), 0)
 
 
 @pytest.mark.parametrize(("name", "table", "rows"), PLANTED, ids=[name for name, *_ in PLANTED])
@@ -285,7 +285,7 @@ def test_a_planted_violation_is_found_by_its_check(
 
 
 def test_every_check_has_a_violation_planted_for_it() -> None:
-    assert {name for name, _, _ in PLANTED} == set(sql_files("checks"))
+    assert {name for name, _, _ in PLANTED} == set(check_rules())
 
 
 def test_a_violation_of_one_rule_is_not_blamed_on_another(sound: Path) -> None:
@@ -297,7 +297,7 @@ def test_the_report_counts_the_rows_and_shows_the_first(sound: Path) -> None:
     bad = {**PROJECTION, "axis_id": "gone"}
     plant(sound, "projections", [bad, {**bad, "prompt_id": "p1"}, {**bad, "axis_id": "lost"}])
     broken = [row for row in check(sound).to_pylist() if row["row_count"]]
-    (row,) = (row for row in broken if row["check"] in sql_files("checks"))
+    (row,) = (row for row in broken if row["check"] in check_rules())
     assert row["check"] == "projections_known_axis"
     assert row["row_count"] == 2
     assert row["example"] in (

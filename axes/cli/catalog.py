@@ -1,0 +1,331 @@
+"""What commands can name: `axes list` for every kind, `axes models` and `axes prompts`.
+
+One command lists all kinds of names, since a user who looks for one should not have to know which
+command or table it belongs to; adding a kind is one entry of `_STATEMENTS`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from axes.cli.options import (
+    MODEL,
+    PROMPT_SET,
+    format_option,
+    limit_option,
+    loading_options,
+    model_argument,
+    model_spec,
+    root_option,
+    source_option,
+    stored_names,
+)
+
+if TYPE_CHECKING:
+    from axes.ingest.models.registry import ModelSpec
+
+# What `axes list NOUN` prints. The first column is what other commands take as the name.
+_STATEMENTS = {
+    "axes": """
+        select
+            axes.name, axes.axis_id, axes.kind, axes.method, axes.space_model as model, axes.layer,
+            axes.prompt_set
+        from axes left join runs using (run_id)
+        order by axes.kind != 'universal', axes.kind, runs.started_at desc, axes.name, axes.axis_id
+    """,
+    "studies": """
+        select
+            study_id, any_value(parameters ->> '$.label') as label,
+            any_value(parameters ->> '$.prompts') as prompts,
+            string_agg(distinct model, ', ' order by model) as models,
+            max(runs.started_at) as started_at
+        from evaluations inner join runs using (run_id)
+        where evaluations.fitted_on is null
+        group by study_id order by started_at desc, study_id
+    """,
+    "models": "",
+    "prompt-sets": "from v_prompt_sets order by prompt_set",
+    "poolings": """
+        select
+            pooling, site, template, string_agg(distinct model, ', ' order by model) as models,
+            count(distinct prompt_id) as prompt_count
+        from v_stored group by all order by all
+    """,
+    "labelers": """
+        select
+            labeler, count(distinct prompt_id) filter (generation_id is null) as prompt_count,
+            count(distinct generation_id) as completion_count
+        from labels group by labeler order by labeler
+    """,
+    "calibrations": """
+        select
+            calibrations.method, axes.name as axis, calibrations.model, calibrations.prompt_set,
+            calibrations.target, calibrations.threshold, calibrations.calibration_id
+        from calibrations left join axes using (axis_id)
+        order by all
+    """,
+    "scorings": """
+        select
+            scoring_id, string_agg(distinct model, ', ' order by model) as models,
+            count(distinct prompt_id) as prompt_count
+        from scored_answers group by scoring_id order by scoring_id
+    """,
+}
+
+
+@click.command("list")
+@click.argument("noun", type=click.Choice(tuple(_STATEMENTS)))
+@click.argument("text", required=False)
+@root_option
+@format_option
+def list_(noun: str, text: str | None, root: Path, output_format: str) -> None:
+    """List the names that other commands take: of axes, studies, models, prompt sets, ...
+
+    With TEXT, only the rows that contain it. `models` lists the registry and the warehouse,
+    `prompt-sets` those imported (those ready to import are named on stderr).
+
+    \b
+    axes list axes universal
+    axes list studies
+    axes list poolings --format json
+    """
+    from axes.warehouse.connection import connect, rows
+    from axes.warehouse.render import show_rows
+
+    listed = _models(root) if noun == "models" else rows(connect(root), _STATEMENTS[noun])
+    found = [row for row in listed if text is None or text in " ".join(map(str, row.values()))]
+    show_rows(found, output_format)
+    if noun == "prompt-sets":
+        from axes.ingest.prompt_sources import ready_sets
+
+        click.echo(f"ready to import by name: {', '.join(ready_sets())}", err=True)
+
+
+def _models(root: Path) -> list[dict[str, Any]]:
+    """Models of the registry, then others with rows in the warehouse, which need not exist."""
+    from axes.ingest.models.download import cache_folder
+    from axes.ingest.models.registry import registry
+
+    click.echo(f"cache: {cache_folder()}", err=True)
+    stored = stored_names(root, "activations", "model")
+    registered = registry()
+    others = [name for name in stored if name not in registered]
+    return [_model_row(name, registered.get(name), name in stored) for name in registered] + [
+        _model_row(name, None, True) for name in others
+    ]
+
+
+def _model_row(name: str, spec: ModelSpec | None, is_stored: bool) -> dict[str, Any]:
+    source = None if spec is None else spec.source
+    if spec is not None and spec.wheels:
+        source = f"pypi: {spec.wheels[0]}" + (" ..." if spec.wheels[1:] else "")
+    return {
+        "model": name,
+        "group": spec and spec.group,
+        "reference": spec is not None and spec.is_reference,
+        "is_stored": is_stored,
+        "source": source,
+        "license": spec and spec.license,
+    }
+
+
+@click.group()
+def models() -> None:
+    """Show, fetch and check models; `axes list models` lists them.
+
+    \b
+    axes models show smollm2-135m
+    axes models fetch smollm2-135m
+    """
+
+
+@models.command("show")
+@model_argument
+@source_option
+@click.option(
+    "--estimate",
+    "is_estimate",
+    is_flag=True,
+    help="Estimate memory, storage and time without downloading the model.",
+)
+@click.option(
+    "--tokens-per-second",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Speed to assume. Default: 1000.",
+)
+@click.option(
+    "--tokens-per-prompt",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Prompt length to assume. Default: 20, as in the built-in sets.",
+)
+@format_option
+def models_show(
+    model: str,
+    source: str | None,
+    is_estimate: bool,
+    output_format: str,
+    **assumed: float | None,
+) -> None:
+    """Show the registry's entry of MODEL, or with --estimate what the model needs.
+
+    The estimate reads only the configuration and the file sizes from the hub. It prints the size of
+    the download, memory by dtype, and rows, bytes and time for 1,000 prompts.
+
+    \b
+    axes models show qwen2.5-7b
+    axes models show qwen2.5-7b --estimate --tokens-per-second 5000
+    """
+    from axes.ingest.models.registry import resolve
+    from axes.warehouse.render import show_record, show_rows
+
+    spec = resolve(model, source)
+    assumptions = {name: value for name, value in assumed.items() if value is not None}
+    if not is_estimate:
+        if assumptions:
+            raise click.UsageError("--tokens-per-second and --tokens-per-prompt need --estimate")
+        show_record(spec, output_format)
+        return
+    from axes.ingest.model_estimate import estimate_needs, in_words
+
+    estimate = estimate_needs(spec, **assumptions)
+    if output_format == "table":
+        show_rows(in_words(estimate), "table")
+    else:
+        show_record(estimate, output_format)
+
+
+@models.command("fetch")
+@click.argument("model", type=MODEL, nargs=-1, required=True)
+def models_fetch(model: tuple[str, ...]) -> None:
+    """Download MODEL (one or several) into the cache and verify it; print its folder.
+
+    \b
+    axes models fetch smollm2-135m gemma3-270m
+    """
+    from axes.ingest.models.download import fetch
+    from axes.ingest.models.registry import resolve
+
+    for name in model:
+        click.echo(fetch(resolve(name)))
+
+
+@models.command("doctor")
+@loading_options
+@format_option
+def models_doctor(
+    model: str, device: str | None, dtype: str | None, output_format: str, **options: Any
+) -> None:
+    """Check on ten prompts that the activations to store are those that MODEL computes.
+
+    Exit code 1 where a check fails.
+
+    \b
+    axes models doctor smollm2-135m
+    axes models doctor my-run --source ./checkpoint --dtype bfloat16
+    """
+    from axes.cli.system import print_findings
+    from axes.ingest.model_doctor import examine
+
+    spec = model_spec(model, options)
+    print_findings(examine(spec, device=device, dtype=dtype), output_format)
+
+
+@click.group()
+def prompts() -> None:
+    """Import prompt sets; `axes list prompt-sets` lists them.
+
+    \b
+    axes prompts import demo_safety
+    axes prompts import mine prompts.csv --positive toxic
+    """
+
+
+@prompts.command("import")
+@click.argument("prompt_set", type=PROMPT_SET, metavar="SET")
+@click.argument("source", required=False)
+@click.option(
+    "--positive-file", help="File of the positive class; with --negative-file, instead of SOURCE."
+)
+@click.option(
+    "--negative-file", help="File of the negative class; line i of both files is a matched pair."
+)
+@click.option("--unpaired", is_flag=True, help="Lines of the two files are not matched pairs.")
+@click.option("--text-column", help="Column of the text. Default: text, else prompt.")
+@click.option("--label-column", help="Column of the label. Default: label.")
+@click.option("--category-column", help="Column of the category. Default: category.")
+@click.option(
+    "--positive",
+    multiple=True,
+    help="Label of the positive class; repeatable. Default: positive, 1, unsafe, ...",
+)
+@click.option(
+    "--labeler", default="dataset", show_default=True, help="Name of the source of the labels."
+)
+@click.option("--license", help="Licence of the text, if the source has no column for it.")
+@click.option("--split", help="Split of a hub data set. Default: train.")
+@limit_option
+@click.option(
+    "--per-label", type=click.IntRange(min=1), help="Use only the first rows of each class."
+)
+@click.option("--replace", "replace_set", is_flag=True, help="Replace a stored set of this name.")
+@click.option("--keep-whitespace", is_flag=True, help="Keep white space around prompts.")
+@click.option("--skip-unusable", is_flag=True, help="Leave out empty prompts, and record which.")
+@root_option
+@format_option
+def prompts_import(
+    prompt_set: str,
+    source: str | None,
+    positive_file: str | None,
+    negative_file: str | None,
+    unpaired: bool,
+    text_column: str | None,
+    label_column: str | None,
+    category_column: str | None,
+    license: str | None,
+    split: str | None,
+    per_label: int | None,
+    root: Path,
+    output_format: str,
+    **options: Any,
+) -> None:
+    """Import SET from SOURCE: a .parquet, .csv, .jsonl or .txt file (a prompt a line), or
+    hf:OWNER/NAME[:CONFIG][@REV].
+
+    A concept can also be two files, one for each class. The built-in sets demo_safety,
+    demo_formality, demo_alignment, prompt_safety and alpaca need no SOURCE. Text is normalised and
+    deduplicated; the order of the source is kept.
+
+    \b
+    axes prompts import safety_600 safety_600.parquet
+    axes prompts import formality --positive-file formal.txt --negative-file informal.txt
+    axes prompts import alpaca hf:tatsu-lab/alpaca --text-column instruction
+    """
+    from axes.ingest.prompt_sources import prompt_source
+    from axes.ingest.prompts import import_prompts
+    from axes.ingest.requests import PromptRequest
+    from axes.warehouse.render import show_record
+
+    if (positive_file is None) != (negative_file is None):
+        raise click.UsageError("--positive-file and --negative-file go together")
+    if positive_file is not None and source is not None:
+        raise click.UsageError("give SOURCE, or two files, not both")
+    if unpaired and positive_file is None:
+        raise click.UsageError("--unpaired needs --positive-file and --negative-file")
+    named = {"text": text_column, "label": label_column, "category": category_column}
+    columns = {name: column for name, column in named.items() if column is not None}
+    origin = prompt_source(
+        prompt_set,
+        source,
+        positive_file=positive_file,
+        negative_file=negative_file,
+        is_paired=not unpaired,
+        columns=columns,
+        license=license,
+        split=split,
+        per_label=per_label,
+    )
+    request = PromptRequest(**options)
+    show_record(import_prompts(root, prompt_set, origin, request), output_format)

@@ -1,0 +1,213 @@
+"""`axes monitor`: generate with a model and show each token with its projection as it comes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from axes.cli.drift import find_calibration
+from axes.cli.options import (
+    axis_option,
+    calibration_option,
+    format_option,
+    loading_options,
+    model_spec,
+    output_option,
+    root_option,
+    sampling_options,
+    template_option,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from axes.ingest.generation.monitor import Monitor, Reading
+    from axes.ingest.models.load import LoadedModel
+    from axes.warehouse.axes import Probe
+
+_JSONL = "jsonl"
+
+
+@click.command()
+@loading_options
+@click.argument("prompt")
+@axis_option
+@click.option("--layer", type=int, help="Default: the layer that the model's prompts project at.")
+@template_option()
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=64, show_default=True)
+@sampling_options
+@calibration_option
+@click.option(
+    "--stop-above",
+    type=click.FloatRange(0.0, 1.0),
+    metavar="P",
+    help="Stop when the calibrated probability of the last five tokens reaches this.",
+)
+@output_option
+@root_option
+@partial(format_option, more=(_JSONL,))
+def monitor(
+    model: str,
+    axis: str,
+    layer: int | None,
+    prompt: str,
+    template: str,
+    calibration: str,
+    stop_above: float | None,
+    output: Path | None,
+    root: Path,
+    output_format: str,
+    **options: Any,
+) -> None:
+    """Complete PROMPT with MODEL and show the projection of every token on an axis, live.
+
+    The completion is coloured on stderr from blue (low) to red (high); NO_COLOR turns that off.
+    The tokens follow on stdout. Nothing is stored: `axes ingest traces` stores traces.
+
+    \b
+    axes monitor smollm2-135m --axis universal/demo/18/demo_safety/lambda-held_out "Name a river."
+    axes monitor qwen2.5-7b --axis 31011258 "Tell me more." --stop-above 0.9 --format jsonl
+    """
+    import pyarrow as pa
+    from rich.console import Console
+
+    from axes.ingest.generation.monitor import Monitor
+    from axes.ingest.jobs import open_job
+    from axes.ingest.requests import ModelRequest
+    from axes.warehouse.connection import connect_tables
+    from axes.warehouse.render import show
+
+    spec = model_spec(model, options)
+    request = ModelRequest(device=options.pop("device"), dtype=options.pop("dtype"))
+    job = open_job(root, spec, request)
+    probe = _probe(root, axis, spec.name, job.identity.model_id, layer)
+    calibrated = find_calibration(
+        connect_tables(root, "calibrations", "runs"),
+        probe.axis_id,
+        job.identity.model_id,
+        calibration,
+        is_required=stop_above is not None,
+    )
+    loaded = job.load()
+    console = Console(stderr=True, highlight=False)
+    share = _shares(root, probe.axis_id, job.identity.model_id)
+    is_streamed = output_format == _JSONL and output is None
+    tokens: list[dict[str, Any]] = []
+
+    def tell(reading: Reading) -> None:
+        text = str(loaded.tokenizer.decode([reading.token_id]))
+        tokens.append({"step": reading.step, "token": text, **asdict(reading)})
+        del tokens[-1]["row"]
+        if is_streamed:
+            click.echo(json.dumps(tokens[-1]))
+        else:
+            _paint(console, text, share(reading))
+
+    watched = Monitor.of(
+        loaded,
+        probe,
+        probability=None if calibrated is None else calibrated.probability,
+        stop_above=stop_above,
+        on_reading=tell,
+    )
+    _speak(loaded, watched, prompt, template, **options)
+    if not is_streamed:
+        console.print()
+    if stop_above is not None:
+        passed = [row["step"] for row in tokens if (row["probability"] or 0.0) >= stop_above]
+        told = f"stopped after step {passed[0]}" if passed else "not reached"
+        click.echo(f"probability {stop_above:g}: {told}", err=True)
+    if output_format == _JSONL and output is not None:
+        output.write_text("".join(json.dumps(row) + "\n" for row in tokens))
+    elif not is_streamed:
+        show(pa.Table.from_pylist(tokens), output_format, output)
+
+
+def _probe(root: Path, axis: str, model: str, model_id: str, layer: int | None) -> Probe:
+    """The axis at one layer of the model; raises `AxisError` where several layers are possible."""
+    from axes.warehouse.axes import read_probes
+    from axes.warehouse.errors import AxisError
+
+    layers = None if layer is None else [layer]
+    probes = read_probes(root, [axis], model=model, model_id=model_id, layers=layers)
+    if len(probes) > 1:
+        at = ", ".join(str(probe.layer) for probe in probes)
+        raise AxisError(f"{model} has alignments for {axis} at layers {at}: say --layer")
+    return probes[0]
+
+
+def _speak(
+    loaded: LoadedModel,
+    watched: Monitor,
+    prompt: str,
+    template: str,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+) -> None:
+    import torch
+    from transformers import GenerationConfig
+
+    from axes.ingest.forward.templates import Template, pad_id, render
+    from axes.ingest.generation.generate import end_ids
+
+    (rendered,) = render(loaded.tokenizer, [prompt], Template(template), loaded.spec.name)
+    tokens = torch.tensor([rendered.token_ids], device=loaded.device)
+    ends = {"eos_token_id": end_ids(loaded), "pad_token_id": pad_id(loaded.tokenizer)}
+    # The checkpoint's own sampling defaults must not slip in.
+    loaded.model.generation_config = GenerationConfig(**ends)
+    drawing = {"temperature": temperature, "top_k": 0} if temperature > 0 else {}
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=temperature > 0, **ends, **drawing
+    )
+    torch.manual_seed(seed)
+    model: Any = loaded.model
+    with watched.watching(), torch.inference_mode():
+        sequences = model.generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            generation_config=config,
+            stopping_criteria=[watched],
+        )
+    watched.finish(sequences)
+
+
+def _shares(root: Path, axis_id: str, model_id: str) -> Callable[[Reading], float | None]:
+    """Where a reading lies, 0 to 1: its probability, else among the model's projected prompts."""
+    from axes.warehouse.connection import connect_tables, rows
+
+    scale = rows(
+        connect_tables(root, "projections"),
+        "select avg(projection) as centre, stddev_pop(projection) as width from projections "
+        "where axis_id = ? and model_id = ?",
+        [axis_id, model_id],
+    )[0]
+
+    def share(reading: Reading) -> float | None:
+        if reading.probability is not None or reading.smoothed is None:
+            return reading.probability
+        if not scale["width"]:
+            return None
+        place = 0.5 + (reading.smoothed - scale["centre"]) / (4 * scale["width"])
+        return min(max(place, 0.0), 1.0)
+
+    return share
+
+
+def _paint(console: Console, text: str, share: float | None) -> None:
+    """One token in its colour, from blue over grey to red; without a share as it is."""
+    from rich.style import Style
+    from rich.text import Text
+
+    style = Style()
+    if share is not None:
+        red, blue = round(255 * min(2 * share, 1.0)), round(255 * min(2 - 2 * share, 1.0))
+        style = Style(color=f"rgb({red},{min(red, blue)},{blue})")
+    console.print(Text(text, style=style), end="", soft_wrap=True)

@@ -1,0 +1,106 @@
+-- One row per model, prompt set, site, pooling, template and layer: what is there.
+-- Every set is listed for every way in which something of the model is stored, every
+-- layer of the model with it. Opens no vector file.
+--
+-- model: the model's name, as given to the command
+-- model_id: the exact model: weights, tokenizer, numerics (models.model_id)
+-- prompt_set: the name the set was imported under
+-- layer: zero-based block index
+-- prompt_count: prompts of the set
+-- row_count: those that are stored
+-- missing_count: those that are not
+create view v_coverage as
+with
+stored as (select * from v_stored),
+
+models as (select * from stg_models),
+
+prompt_sets as (
+    select
+        prompt_set,
+        count(*) as prompt_count
+    from stg_prompts
+    group by prompt_set
+),
+
+spaces as (
+    select distinct
+        stored.model,
+        stored.model_id,
+        stored.site,
+        stored.pooling,
+        stored.template,
+        models.layer_count
+    from stored
+    inner join models using (model_id)
+),
+
+wanted as (
+    select
+        spaces.model,
+        spaces.model_id,
+        prompt_sets.prompt_set,
+        spaces.site,
+        spaces.pooling,
+        spaces.template,
+        prompt_sets.prompt_count,
+        unnest(range(spaces.layer_count))::smallint as layer
+    from spaces
+    cross join prompt_sets
+),
+
+-- Prompts with the same layers are counted together before layers are parted.
+alike as (
+    select
+        stored.model,
+        stored.model_id,
+        stg_prompts.prompt_set,
+        stored.site,
+        stored.pooling,
+        stored.template,
+        stored.layers,
+        count(*) as prompt_count
+    from stored
+    inner join stg_prompts using (prompt_id)
+    group by all
+),
+
+parted as (
+    select
+        * exclude (layers),
+        unnest(layers) as layer
+    from alike
+),
+
+present as (
+    select
+        model,
+        model_id,
+        prompt_set,
+        site,
+        pooling,
+        template,
+        layer,
+        sum(prompt_count)::bigint as row_count
+    from parted
+    group by all
+),
+
+final as (
+    select
+        wanted.model,
+        wanted.model_id,
+        wanted.prompt_set,
+        wanted.site,
+        wanted.pooling,
+        wanted.template,
+        wanted.layer,
+        wanted.prompt_count,
+        coalesce(present.row_count, 0) as row_count,
+        wanted.prompt_count - coalesce(present.row_count, 0) as missing_count
+    from wanted
+    left join present
+        using (model, model_id, prompt_set, site, pooling, template, layer)
+)
+
+select * from final;

@@ -1,0 +1,79 @@
+-- One row per model, prompt set, layer, site, pooling and template: norms, variance and
+-- the AUROC of the model's own direction. Reads vectors: name a model; v_layer_norms
+-- and v_auroc tell the rest without.
+--
+-- native_axis_id: the model's direction fitted on this set here, if there is one
+-- native_auroc: its AUROC on this set: in sample, so high in many dimensions
+-- direction_share: variance explained by it: of its projections / total_variance
+-- prompt_set: the set of the prompt
+create view v_layer_profiles as
+with
+norms as (select * from v_layer_norms),
+
+variance as (select * from v_layer_variance),
+
+axes as (
+    select
+        axis_id,
+        space_model_id as model_id,
+        prompt_set,
+        layer,
+        site,
+        pooling,
+        template
+    from stg_axes
+    where kind = 'native'
+    qualify
+        row_number() over (
+            partition by
+                space_model_id, prompt_set, layer, site, pooling, template
+            order by axis_id
+        ) = 1
+),
+
+projections as (select * from v_projections),
+
+judged as (
+    select
+        axes.axis_id,
+        axes.model_id,
+        axes.prompt_set,
+        axes.layer,
+        axes.site,
+        axes.pooling,
+        axes.template,
+        auroc(projections.projection, projections.is_positive) as auroc,
+        var_pop(projections.projection) as variance
+    from axes
+    inner join projections using (axis_id, model_id, prompt_set)
+    group by all
+),
+
+final as (
+    select
+        norms.model,
+        norms.model_id,
+        norms.prompt_set,
+        norms.layer,
+        norms.site,
+        norms.pooling,
+        norms.template,
+        judged.axis_id as native_axis_id,
+        norms.depth_fraction,
+        norms.row_count,
+        norms.mean_norm,
+        norms.median_norm,
+        norms.norm_auroc,
+        variance.total_variance,
+        variance.mean_share,
+        variance.class_gap,
+        variance.class_share,
+        judged.variance / nullif(variance.total_variance, 0) as direction_share,
+        judged.auroc as native_auroc
+    from norms
+    inner join variance
+        using (model, model_id, prompt_set, layer, site, pooling, template)
+    left join judged using (model_id, prompt_set, layer, site, pooling, template)
+)
+
+select * from final;

@@ -1,0 +1,97 @@
+-- One row per intervention, prompt, metric and completion, in each prompt set of the
+-- prompt: what was measured, beside the same of the unsteered model. Labels of the
+-- completions are metrics here too, named after their labeler.
+--
+-- axis_id: the axis steered along (axes.axis_id); null for the unsteered model
+-- axis_name: its name (axes.name)
+-- axis_kind: its axes.kind
+-- prompt_set: the set of the prompt
+-- prompt_id: hash of the normalised text (prompts.prompt_id)
+-- pair_id: rows of one matched pair share it
+-- generation_id: the completion measured; null for the prompt alone
+-- is_positive: the prompt's class
+-- value: the measurement, of a label 1 for its positive class
+-- unsteered: the same of the model as it is; 0 for kl and projection_shift, which are
+--   differences from it already
+-- difference: value - unsteered
+create view v_intervention_outcomes as
+with
+outcomes as (select * from stg_intervention_outcomes),
+
+labels as (select * from stg_labels),
+
+axes as (select * from stg_axes),
+
+prompts as (select * from v_prompts),
+
+labelled as (
+    select
+        outcomes.* exclude (metric, value),
+        labels.labeler as metric,
+        labels.is_positive::int::double as value
+    from outcomes
+    inner join labels using (generation_id)
+    where outcomes.metric = 'repetition'
+),
+
+measured as (
+    select * from outcomes
+    union all by name
+    select * from labelled
+),
+
+-- Completions of one prompt under different limits are different measurements.
+as_it_is as (
+    select
+        model,
+        model_id,
+        template,
+        prompt_id,
+        metric,
+        new_tokens,
+        any_value(value) as unsteered
+    from measured
+    where mode = 'none'
+    group by all
+),
+
+final as (
+    select
+        measured.intervention_id,
+        measured.axis_id,
+        axes.name as axis_name,
+        axes.kind as axis_kind,
+        measured.model,
+        measured.model_id,
+        prompts.prompt_set,
+        measured.prompt_id,
+        prompts.pair_id,
+        measured.generation_id,
+        measured.layers,
+        measured.mode,
+        measured.positions,
+        measured.above,
+        measured.condition,
+        measured.template,
+        measured.new_tokens,
+        measured.metric,
+        measured.strength,
+        measured.unit,
+        measured.value,
+        coalesce(as_it_is.unsteered, 0.0) as unsteered,
+        measured.value - coalesce(as_it_is.unsteered, 0.0) as difference,
+        prompts.is_positive
+    from measured
+    inner join prompts using (prompt_id)
+    left join axes using (axis_id)
+    left join as_it_is
+        on
+            measured.model = as_it_is.model
+            and measured.model_id = as_it_is.model_id
+            and measured.template = as_it_is.template
+            and measured.prompt_id = as_it_is.prompt_id
+            and measured.metric = as_it_is.metric
+            and measured.new_tokens = as_it_is.new_tokens
+)
+
+select * from final;

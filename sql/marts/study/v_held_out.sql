@@ -1,0 +1,104 @@
+-- One row per study, model and prompt set: AUROCs on prompts that no direction was
+-- fitted on. On the set that directions were fitted on they are out of fold.
+--
+-- is_out_of_fold: whether this is the set that directions were fitted on
+-- native: AUROC of the model's own direction
+-- universal: AUROC of the universal axis
+-- leave_one_out: AUROC of the axis made without this model
+-- leave_one_out_lower: lower end of its 95 % interval
+-- leave_one_out_upper: upper end of its 95 % interval
+-- leave_one_out_ceiling: its upper end at 95 % for all of the study's models together
+-- random_direction: 95th percentile of the AUROC of random directions
+-- shuffled_alignment: the same of the universal axis by alignments of shuffled rows
+-- gain: universal minus native, on the same prompts
+-- gain_lower: lower end of its 95 % interval (DeLong, paired)
+-- gain_upper: upper end of its 95 % interval
+-- gain_ceiling: its upper end at 95 % for all of the study's models together
+-- p_value: two-sided, of no gain
+create view v_held_out as
+with
+evaluations as (
+    select
+        *,
+        replace(scorer, '_cross_validated', '') as figure,
+        prompt_set = parameters ->> '$.prompts' as is_out_of_fold
+    from stg_evaluations
+    where model is not null and prompt_set is not null and not is_in_sample
+),
+
+areas as (
+    select
+        study_id,
+        model,
+        prompt_set,
+        any_value(is_out_of_fold) as is_out_of_fold,
+        pick(estimate, figure, 'native') as native,
+        pick(estimate, figure, 'universal') as universal,
+        pick(estimate, figure, 'leave_one_out') as leave_one_out,
+        pick(lower, figure, 'leave_one_out') as leave_one_out_lower,
+        pick(upper, figure, 'leave_one_out') as leave_one_out_upper,
+        pick(upper, figure, 'random_direction') as random_direction,
+        pick(upper, figure, 'shuffled_alignment') as shuffled_alignment
+    from evaluations
+    where metric = 'auroc'
+    group by study_id, model, prompt_set
+),
+
+gains as (
+    select
+        study_id,
+        model,
+        prompt_set,
+        -estimate as gain,
+        -upper as gain_lower,
+        -lower as gain_upper,
+        p_value
+    from evaluations
+    where metric = 'auroc_difference' and figure = 'native_minus_universal'
+),
+
+counted as (
+    select
+        areas.*,
+        gains.gain,
+        gains.gain_lower,
+        gains.gain_upper,
+        gains.p_value,
+        count(*) over (
+            partition by areas.study_id, areas.prompt_set
+        ) as model_count
+    from areas
+    left join gains using (study_id, model, prompt_set)
+    where areas.universal is not null
+),
+
+final as (
+    select
+        study_id,
+        model,
+        prompt_set,
+        is_out_of_fold,
+        native,
+        universal,
+        leave_one_out,
+        leave_one_out_lower,
+        leave_one_out_upper,
+        least(
+            leave_one_out
+            + (leave_one_out - leave_one_out_lower)
+            * simultaneous_z(model_count) / simultaneous_z(1),
+            1.0
+        ) as leave_one_out_ceiling,
+        random_direction,
+        shuffled_alignment,
+        gain,
+        gain_lower,
+        gain_upper,
+        gain
+        + (gain_upper - gain)
+        * simultaneous_z(model_count) / simultaneous_z(1) as gain_ceiling,
+        p_value
+    from counted
+)
+
+select * from final;

@@ -1,0 +1,41 @@
+-- One row per evaluation, model and layer: the direction of each layer out of fold, and
+-- whether it knows more than a bag of words. The best layer of many is an upper end and
+-- no result: native_layer_chosen in `evaluations` is one.
+--
+-- auroc: of the direction out of fold, groups and near duplicates together
+-- auroc_lower: lower end of its 95 % interval
+-- auroc_upper: upper end of its 95 % interval
+-- in_sample: of the direction on the prompts it was fitted on
+-- minus_bag_of_words: auroc less that of word counts out of fold
+-- minus_bag_of_words_lower: lower end of its 95 % interval, paired
+-- minus_bag_of_words_upper: upper end of its 95 % interval, paired
+-- p_value: two-sided, for no difference to a bag of words
+-- p_value_adjusted: the same, corrected for the number of layers
+create view v_layer_tests as
+with
+evaluations as (
+    select * from stg_evaluations
+    where fitted_on is not null and judged_on is null and layer is not null
+),
+
+final as (
+    select
+        study_id,
+        model,
+        model_id,
+        prompt_set,
+        layer,
+        pick(estimate, scorer, 'native_cross_validated') as auroc,
+        pick(lower, scorer, 'native_cross_validated') as auroc_lower,
+        pick(upper, scorer, 'native_cross_validated') as auroc_upper,
+        pick(estimate, scorer, 'native') as in_sample,
+        pick(estimate, scorer, 'native_minus_bag_of_words') as minus_bag_of_words,
+        pick(lower, scorer, 'native_minus_bag_of_words') as minus_bag_of_words_lower,
+        pick(upper, scorer, 'native_minus_bag_of_words') as minus_bag_of_words_upper,
+        pick(p_value, scorer, 'native_minus_bag_of_words') as p_value,
+        pick(p_value_adjusted, scorer, 'native_minus_bag_of_words') as p_value_adjusted
+    from evaluations
+    group by study_id, model, model_id, prompt_set, layer
+)
+
+select * from final;

@@ -1,0 +1,49 @@
+-- One row per evaluation, model, sources fitted on and sources judged on: what `axes
+-- evaluate` found. A direction that tells sources apart rather than classes does well
+-- on the diagonal and on shared sources only.
+--
+-- fitted_on: a source of both classes, or a positive and a negative one (`a | b`)
+-- judged_on: the same of the prompts judged; never fitted on these prompts
+-- auroc: of the model's direction, fitted without the judged prompt and its group
+-- auroc_lower: lower end of its 95 % interval
+-- auroc_upper: upper end of its 95 % interval
+-- bag_of_words: AUROC of word counts fitted and judged in the same way
+-- is_same_source: whether both are the same sources
+create view v_source_transfer as
+with
+evaluations as (
+    select * from stg_evaluations
+    where metric = 'auroc' and judged_on is not null
+),
+
+native as (
+    select * from evaluations
+    where scorer = 'native'
+),
+
+words as (
+    select * from evaluations
+    where scorer = 'bag_of_words'
+),
+
+final as (
+    select
+        native.study_id,
+        native.model,
+        native.model_id,
+        native.prompt_set,
+        native.layer,
+        native.fitted_on,
+        native.judged_on,
+        native.estimate as auroc,
+        native.lower as auroc_lower,
+        native.upper as auroc_upper,
+        words.estimate as bag_of_words,
+        native.positive_count,
+        native.negative_count,
+        native.fitted_on = native.judged_on as is_same_source
+    from native
+    left join words using (study_id, fitted_on, judged_on)
+)
+
+select * from final;

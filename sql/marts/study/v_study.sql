@@ -1,0 +1,107 @@
+-- One row per study, model and prompt set: the study table. The figures of a model on
+-- itself are null for any set but the one that the directions were fitted on.
+--
+-- study_id: hash of the study's definition and of every row behind it
+-- model: the model judged
+-- native: AUROC of the model's own direction
+-- native_lower: lower end of its 95 % interval
+-- native_upper: upper end of its 95 % interval
+-- universal: AUROC of the universal axis
+-- universal_lower: lower end of its 95 % interval
+-- universal_upper: upper end of its 95 % interval
+-- universal_least: the least that it is as one choice after another is varied
+--   (v_sensitivity); null where that was not measured
+-- universal_greatest: the greatest
+-- moved_most_by: the choice with which it moves most
+-- leave_one_out: AUROC of the axis made without this model
+-- native_cross_validated: AUROC of its own direction out of fold, folds grouped by pair
+-- null_in_sample: 95th percentile of native for directions fitted on shuffled labels
+-- null_cross_validated: the same of native_cross_validated
+-- bag_of_words: AUROC of word counts, out of fold, folds grouped by pair
+-- prompt_length: AUROC of the length in characters
+-- cosine_universal: of the aligned direction with the universal axis
+-- cosine_reference: of the aligned direction with the reference's own
+-- alignment_r2: 1 - SSE/SST over all dimensions, held-out alignment rows
+-- ridge_lambda: penalty of the alignment; null for the reference, mapped by identity
+create view v_study as
+with
+evaluations as (select * from stg_evaluations),
+
+per_set as (
+    select
+        study_id,
+        model,
+        prompt_set,
+        any_value(layer) as layer,
+        bool_or(is_in_sample) as is_in_sample,
+        pick(estimate, scorer, 'native') as native,
+        pick(lower, scorer, 'native') as native_lower,
+        pick(upper, scorer, 'native') as native_upper,
+        pick(estimate, scorer, 'universal') as universal,
+        pick(lower, scorer, 'universal') as universal_lower,
+        pick(upper, scorer, 'universal') as universal_upper,
+        pick(estimate, scorer, 'leave_one_out') as leave_one_out,
+        pick(estimate, scorer, 'native_cross_validated') as native_cross_validated,
+        pick(upper, scorer, 'shuffled_labels') as null_in_sample,
+        pick(upper, scorer, 'shuffled_labels_cross_validated') as null_cross_validated
+    from evaluations
+    where metric = 'auroc' and model is not null and fitted_on is null
+    group by study_id, model, prompt_set
+),
+
+baselines as (
+    select
+        study_id,
+        prompt_set,
+        pick(estimate, scorer, 'bag_of_words') as bag_of_words,
+        pick(estimate, scorer, 'prompt_length') as prompt_length
+    from evaluations
+    where metric = 'auroc' and model is null
+    group by study_id, prompt_set
+),
+
+per_model as (
+    select
+        study_id,
+        model,
+        pick(estimate, metric, 'cosine_universal') as cosine_universal,
+        pick(estimate, metric, 'cosine_reference') as cosine_reference,
+        pick(estimate, metric, 'r2_held_out') as alignment_r2,
+        pick(estimate, metric, 'ridge_lambda') as ridge_lambda
+    from evaluations
+    where model is not null
+    group by study_id, model
+),
+
+moved as (
+    select
+        study_id,
+        model,
+        prompt_set,
+        min(least) as universal_least,
+        max(greatest) as universal_greatest,
+        arg_max(setting, spread) as moved_most_by
+    from v_sensitivity
+    where figure = 'universal'
+    group by study_id, model, prompt_set
+),
+
+final as (
+    select
+        per_set.*,
+        moved.universal_least,
+        moved.universal_greatest,
+        moved.moved_most_by,
+        baselines.bag_of_words,
+        baselines.prompt_length,
+        per_model.cosine_universal,
+        per_model.cosine_reference,
+        per_model.alignment_r2,
+        per_model.ridge_lambda
+    from per_set
+    inner join per_model using (study_id, model)
+    left join baselines using (study_id, prompt_set)
+    left join moved using (study_id, model, prompt_set)
+)
+
+select * from final;

@@ -1,0 +1,205 @@
+-- One row per study, model, prompt set, scorer and warning: what speaks against reading
+-- a figure of the study as evidence, with the two numbers that it rests on. The rule of
+-- the baselines is that of `explains` in analysis/stats/baselines.py.
+--
+-- scorer: whose AUROC is meant; null where the whole row of the study is
+-- warning: bag_of_words, prompt_length; shuffled_labels, shuffled_alignment,
+--   random_direction; reversed, cosine_alone; rows_missing, alignment_overlap
+-- figure: the AUROC (or count) that is warned of
+-- beside: what it is held against
+-- text: the warning in plain words
+create view v_study_warnings as
+with
+evaluations as (select * from stg_evaluations),
+
+areas as (
+    select * from evaluations
+    where
+        metric = 'auroc'
+        and model is not null
+        and scorer in (
+            'native',
+            'native_cross_validated',
+            'universal',
+            'universal_cross_validated',
+            'leave_one_out',
+            'leave_one_out_cross_validated'
+        )
+        -- In sample the out-of-fold figure stands for the model's own direction.
+        and not (scorer = 'native' and is_in_sample)
+),
+
+baselines as (
+    select
+        study_id,
+        prompt_set,
+        scorer as baseline,
+        -- Short prompts may be the positive ones: a length tells as much either way.
+        if(
+            scorer = 'prompt_length', greatest(estimate, 1 - estimate), estimate
+        ) as estimate,
+        if(scorer = 'prompt_length', greatest(lower, 1 - upper), lower) as lower
+    from evaluations
+    where
+        metric = 'auroc'
+        and model is null
+        and scorer in ('bag_of_words', 'prompt_length')
+),
+
+explained as (
+    select
+        areas.study_id,
+        areas.model,
+        areas.prompt_set,
+        areas.scorer,
+        baselines.baseline as warning,
+        areas.estimate as figure,
+        baselines.estimate as beside,
+        format(
+            '{} alone reaches AUROC {:.3f} on {}, {} of {} {:.3f}: '
+            || 'it may see no more than that',
+            replace(baselines.baseline, '_', ' '),
+            baselines.estimate,
+            areas.prompt_set,
+            areas.scorer,
+            areas.model,
+            areas.estimate
+        ) as text
+    from areas
+    inner join baselines using (study_id, prompt_set)
+    where
+        baselines.lower > 0.5
+        and baselines.estimate >= least(
+            coalesce(areas.lower, areas.estimate),
+            0.5 + 0.8 * (areas.estimate - 0.5)
+        )
+),
+
+nulls as (
+    select
+        areas.study_id,
+        areas.model,
+        areas.prompt_set,
+        areas.scorer,
+        replace(drawn.scorer, '_cross_validated', '') as warning,
+        areas.estimate as figure,
+        drawn.upper as beside,
+        format(
+            '{} of {} reaches AUROC {:.3f} on {}, and {:.3f} with {} (95th '
+            || 'percentile): no signal is shown',
+            areas.scorer,
+            areas.model,
+            areas.estimate,
+            areas.prompt_set,
+            drawn.upper,
+            replace(replace(drawn.scorer, '_cross_validated', ''), '_', ' ')
+        ) as text
+    from areas
+    inner join evaluations as drawn
+        on
+            areas.study_id = drawn.study_id
+            and areas.model = drawn.model
+            and areas.prompt_set = drawn.prompt_set
+            and drawn.metric = 'auroc'
+            and case areas.scorer
+                when 'native_cross_validated'
+                    then drawn.scorer = 'shuffled_labels_cross_validated'
+                when 'universal'
+                    then drawn.scorer in ('shuffled_alignment', 'random_direction')
+                else false
+            end
+    where areas.estimate <= drawn.upper
+),
+
+reversals as (
+    select
+        study_id,
+        model,
+        prompt_set,
+        scorer,
+        'reversed' as warning,
+        estimate as figure,
+        0.5 as beside,
+        format(
+            '{} ranks the prompts of {} the wrong way round for {} (AUROC {:.3f}): '
+            || 'see `axes diagnose {}`',
+            scorer,
+            prompt_set,
+            model,
+            estimate,
+            model
+        ) as text
+    from areas
+    where upper < 0.5
+),
+
+cosines as (
+    select
+        areas.study_id,
+        areas.model,
+        areas.prompt_set,
+        areas.scorer,
+        'cosine_alone' as warning,
+        areas.estimate as figure,
+        cosines.estimate as beside,
+        format(
+            'the cosine of {} with the universal axis is {:.2f}, but its AUROC on {} '
+            || 'is {:.3f} ({:.3f} to {:.3f}): see `axes diagnose {}`',
+            areas.model,
+            cosines.estimate,
+            areas.prompt_set,
+            areas.estimate,
+            areas.lower,
+            areas.upper,
+            areas.model
+        ) as text
+    from areas
+    inner join evaluations as cosines
+        on
+            areas.study_id = cosines.study_id
+            and areas.model = cosines.model
+            and cosines.metric = 'cosine_universal'
+    where
+        areas.scorer = 'universal'
+        and areas.lower <= 0.5
+        and cosines.estimate > 0.5
+),
+
+counts as (
+    select
+        study_id,
+        model,
+        prompt_set,
+        null::varchar as scorer,
+        if(metric = 'missing_count', 'rows_missing', metric) as warning,
+        estimate as figure,
+        0.0 as beside,
+        format(
+            if(
+                metric = 'missing_count',
+                '{:.0f} prompts of {} are missing for {}',
+                '{:.0f} prompts of {} are judged for {} and aligned on, too'
+            ),
+            estimate,
+            prompt_set,
+            model
+        ) as text
+    from evaluations
+    where
+        metric in ('missing_count', 'alignment_overlap')
+        and estimate > 0
+),
+
+final as (
+    select * from explained
+    union all
+    select * from nulls
+    union all
+    select * from reversals
+    union all
+    select * from cosines
+    union all
+    select * from counts
+)
+
+select * from final;

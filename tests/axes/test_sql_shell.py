@@ -1,0 +1,215 @@
+"""The shell through a pipe in place of the keyboard, and through a real pseudo-terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from axes.cli.shell import _COMMANDS, is_complete, run_shell
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
+
+from axes.sql_completion import Catalog, SqlCompleter
+from axes.warehouse.connection import connect
+from axes.warehouse.layout import init_root
+from tests.rows import put
+
+Typed = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def typed(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    """Type keys into a shell, then Ctrl-D; returns what went to stdout and stderr."""
+    monkeypatch.setenv("AXES_HISTORY", str(root.parent / "history"))
+    put(root, "runs", {"run_id": "a"}, {"run_id": "b"})
+
+    def run(keys: str, mode: str = "csv") -> tuple[str, str]:
+        with create_pipe_input() as keyboard, create_app_session(keyboard, DummyOutput()):
+            keyboard.send_text(keys + "\x03\x04")
+            run_shell(root, mode)
+        shown = capsys.readouterr()
+        return shown.out.partition("for tables\n")[2], shown.err
+
+    return run
+
+
+def test_a_statement_runs_when_its_semicolon_is_typed(typed: Typed) -> None:
+    assert typed("select 1 as a\r, 2 as b\r;\r") == ("a,b\n1,2\n", "")
+
+
+def test_several_statements_run_one_after_the_other(typed: Typed) -> None:
+    keys = "create table mine as select 7 as x; from mine; select ';' as y; -- done\r"
+    out, err = typed(keys)
+    assert (out.endswith("x\n7\ny\n;\n"), err) == (True, "")
+
+
+def test_an_error_is_one_line_and_the_shell_goes_on(typed: Typed) -> None:
+    out, err = typed("select nothing from runs;\rselec;\rselect 3 as a;\r")
+    assert out == "a\n3\n"
+    first, second = err.splitlines()
+    assert first.startswith("Error: Binder Error") and "nothing" in first
+    assert second.startswith("Error: Parser Error")
+
+
+def test_ctrl_c_drops_the_line_and_ctrl_d_leaves(typed: Typed) -> None:
+    assert typed("select 1 as nev\x03select 2 as a;\r") == ("a\n2\n", "")
+
+
+def test_quit_leaves_and_what_follows_is_not_run(typed: Typed) -> None:
+    assert typed(".quit\rselect 1 as a;\r") == ("", "")
+
+
+def test_dot_commands_show_set_and_read(typed: Typed, tmp_path: Path) -> None:
+    (tmp_path / "two words.sql").write_text("select 5 as five;\nselect 6 as six;\n")
+    assert "v_auroc,One row per axis, model" in typed(".tables v_a%\r")[0].replace('"', "")
+    assert "stg_runs" not in typed(".tables\r")[0]
+    assert "runs,run_id,VARCHAR,start time" in typed(".schema runs\r")[0]
+    assert typed(".mode json\rselect 1 as a;\r")[0] == '[\n  {\n    "a": 1\n  }\n]\n'
+    assert re.search(r"Run Time: real \d+\.\d{3} s", typed(".timer on\rselect 1;\r")[0])
+    assert typed(f".read '{tmp_path}/two words.sql'\r")[0] == "five\n5\nsix\n6\n"
+    for command in _COMMANDS:
+        assert command in typed(".help\r")[0] + ".exit"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [".nonsense", ".mode xml", ".timer", ".read", ".schema nowhere", ".tables 'a", ".read /no"],
+)
+def test_a_wrong_dot_command_is_one_line(typed: Typed, line: str) -> None:
+    out, err = typed(f"{line}\rselect 1 as a;\r")
+    assert out == "a\n1\n"
+    assert err.startswith("Error: ") and err.count("\n") == 1
+
+
+def test_a_long_table_is_cut_and_says_so(typed: Typed) -> None:
+    out, _ = typed("from range(1000);\r.maxrows 0\rfrom range(1000);\r", "table")
+    assert "(the first 40; .maxrows 0 prints all)" in out
+    assert "(1000 rows)" in out
+
+
+def test_what_was_typed_is_there_again_the_next_time(typed: Typed) -> None:
+    typed("select 41 as a;\r")
+    assert typed("\x1b[A\r") == ("a\n41\n", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "complete"),
+    [
+        ("", True),
+        (" .tables", True),
+        ("select 1", False),
+        ("select 1;", True),
+        ("select 1; -- one", True),
+        ("select 1 -- ;", False),
+        ("select ';", False),
+        ('select "a;', False),
+        ("/* ;", False),
+        ("select 1; select 2", False),
+    ],
+)
+def test_enter_runs_only_what_is_complete(text: str, complete: bool) -> None:
+    assert is_complete(text) == complete
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "unwanted"),
+    [
+        ("from v_au", "v_auroc", "v_axis_cosines"),
+        ("select * from ", "activations", "select"),
+        ("select auroc, mod| from v_auroc", "model", "model_group"),
+        ("from v_auroc where pos", "positive_count", "pooled_start"),
+        ("select p.tex| from prompts as p", "text", "token_count"),
+        ("select prompts.", "prompt_id", "vector"),
+        ("select spear", "spearman(", "cosine("),
+        ("SEL", "select", "model"),
+        ("select regr_sl", "regr_slope(", "regr_r2("),
+        (".sch", ".schema", ".tables"),
+        (".schema v_st", "v_study", "v_auroc"),
+        (".mode pa", "parquet", "csv"),
+    ],
+)
+def test_completion_offers_what_may_follow(
+    empty_catalog: Catalog, text: str, wanted: str, unwanted: str
+) -> None:
+    before, _, after = text.partition("|")
+    document = Document(before + after, cursor_position=len(before))
+    completer = SqlCompleter(empty_catalog, _COMMANDS)
+    found = [choice.text for choice in completer.get_completions(document, CompleteEvent())]
+    assert wanted in found
+    assert unwanted not in found
+
+
+@pytest.fixture(scope="module")
+def empty_catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    folder = tmp_path_factory.mktemp("catalog") / "lake"
+    init_root(folder)
+    catalog = Catalog()
+    catalog.read(connect(folder, is_commented=True))
+    return catalog
+
+
+class Terminal:
+    """`axes sql` on a pseudo-terminal."""
+
+    def __init__(self, root: Path) -> None:
+        mine, theirs = pty.openpty()
+        environment = {
+            **os.environ,
+            "AXES_HISTORY": str(root.parent / "history"),
+            "PROMPT_TOOLKIT_NO_CPR": "1",
+        }
+        command = "import sys; sys.argv = ['axes', 'sql']; from axes.cli.main import main; main()"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", command],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**environment, "AXES_ROOT": str(root)},
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self.terminal = mine
+        self.seen = ""
+
+    def type(self, keys: str) -> None:
+        os.write(self.terminal, keys.encode())
+
+    def wait_for(self, text: str, seconds: float = 60) -> None:
+        """Read until the text appears behind what was seen before."""
+        until = time.monotonic() + seconds
+        while text not in self.seen:
+            assert time.monotonic() < until, f"no {text!r} in {self.seen!r}"
+            if select.select([self.terminal], [], [], 0.1)[0]:
+                self.seen += os.read(self.terminal, 65536).decode(errors="replace")
+        self.seen = self.seen.partition(text)[2]
+
+
+def test_ctrl_c_cancels_a_statement_on_a_terminal_and_the_shell_goes_on(root: Path) -> None:
+    shell = Terminal(root)
+    try:
+        shell.wait_for("axes>")
+        shell.type("select count(*) from range(100000000000) a where hash(range) % 7 = 1;\r")
+        time.sleep(1.5)
+        os.kill(shell.process.pid, signal.SIGINT)
+        shell.wait_for("interrupted")
+        shell.type("select 6 * 7 as answer;\r")
+        # Not the figure itself, which a terminal's colours may hold.
+        shell.wait_for("(1 row)")
+        shell.wait_for("axes>")
+        shell.type("\x04")
+        assert shell.process.wait(timeout=20) == 0
+    finally:
+        shell.process.kill()
+        os.close(shell.terminal)
