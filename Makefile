@@ -103,7 +103,7 @@ check: $(TESTABLE) ## What CI runs before the tests: format, lint, types, SQL.
 bench: $(INSTALLED) ## Measure: make bench [ONLY=ingest BENCH_PROMPTS=]; results in benchmarks/results.
 	AXES_BENCH_PROMPTS=$(BENCH_PROMPTS) $(VENV)/bin/python -m benchmarks.run $(ONLY)
 
-docs: $(TESTABLE) ## Write the generated pages and build site/: make docs [RECORD=lake] asks the demo anew.
+docs: $(TESTABLE) ## Build site/ with its generated pages: make docs [RECORD=lake] asks the demo the cookbook again.
 	$(VENV)/bin/python -m docs.generate $(if $(RECORD),--record $(RECORD))
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
 	@echo site/index.html

@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
 
+from axes.warehouse.axes import Space
 from axes.warehouse.connection import Connection, is_imported, query, rows
 from axes.warehouse.errors import (
     CoverageError,
     LabelError,
-    LayerError,
     ModelError,
     PromptError,
     QueryError,
@@ -35,38 +35,6 @@ from axes.warehouse.names import RESID_POST, did_you_mean
 from axes.warehouse.writer import content_key
 
 _DESCRIPTION = "prompt_id, pair_id, text, is_positive"
-
-
-@dataclass(frozen=True)
-class Space:
-    """Where vectors live: one model version at one layer, site, pooling and template."""
-
-    model: str
-    model_id: str
-    layer: int
-    pooling: str
-    template: str
-    d_model: int
-    layer_count: int
-    site: str = RESID_POST
-
-    def at(self, layer: int) -> Space:
-        """The same model and pooling at another layer; raises `LayerError` where there is none."""
-        if not 0 <= layer < self.layer_count:
-            raise LayerError(
-                f"layer {layer} of {self.model} does not exist: "
-                f"it has {self.layer_count} (0 to {self.layer_count - 1})"
-            )
-        return replace(self, layer=layer)
-
-    @property
-    def key(self) -> tuple[str, str, str, str, str]:
-        """Model, model id, site, pooling and template: what picks its rows, apart from a layer."""
-        return self.model, self.model_id, self.site, self.pooling, self.template
-
-    def at_fraction(self, fraction: float) -> Space:
-        """The layer `round(fraction * (layer_count - 1))`."""
-        return self.at(round(fraction * (self.layer_count - 1)))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +19,12 @@ from jaxtyping import Bool, Float, Int
 
 from axes.analysis import activations
 from axes.analysis.activations import Space, count_prompts, find_space, number_groups
-from axes.analysis.registry import Axis, Scored, read_alignment, write_projections
-from axes.warehouse.axes import find_axis
-from axes.warehouse.connection import Connection, connect, query, rows
-from axes.warehouse.errors import AxisError, CoverageError, LabelError, ModelError
+from axes.analysis.registry import Scored, write_projections
+from axes.warehouse.axes import Axis, find_axis, read_axis_readout
+from axes.warehouse.connection import Connection, query, rows
+from axes.warehouse.errors import CoverageError, LabelError, NoAlignmentError
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import layer_batches
-from axes.warehouse.runs import record_run
 from axes.warehouse.writer import content_key
 
 
@@ -53,33 +52,32 @@ def score(
     """Write the projections of stored activations on an axis (id, start of one, or name).
 
     `models` and `prompt_sets` narrow what is projected; `alignment` names the map of a model that
-    has several. Raises `AxisError` for an unknown axis, `ModelError` for a model that nothing leads
-    into the axis's space, `PromptError` for an unknown set.
+    has several: this is where it is chosen, for every command (`resolve_alignment`). Raises
+    `AxisError` for an unknown axis or a named model without an alignment into its space,
+    `ModelError` for an unknown model, `PromptError` for an unknown set.
     """
-    connection = connect(root, memory_limit=memory_limit)
-    row = find_axis(connection, axis)
+    warehouse = Warehouse.open(root, memory_limit=memory_limit)
+    connection = warehouse.connection
+    found = find_axis(warehouse, axis)
     for prompt_set in prompt_sets:
         count_prompts(connection, prompt_set)
     named = {find_space(connection, model).model_id for model in models}
     done = []
-    with record_run(root, "score", {"axis": row["axis_id"], "models": list(models)}) as run:
-        for space in _spaces(connection, row):
+    with warehouse.run("score", {"axis": found.axis_id, "models": list(models)}) as run:
+        for space in _stored_spaces(warehouse, found):
             if named and space.model_id not in named:
                 continue
-            alignment_id, layer = _way(connection, row, space, alignment)
-            if layer is None:
+            try:
+                readout = read_axis_readout(
+                    warehouse, found, space.model, space.model_id, alignment=alignment
+                )
+            except NoAlignmentError:
                 if named:
-                    raise ModelError(
-                        f"no alignment of {space.model} leads to layer {row['layer']} of "
-                        f"{row['space_model']}: fit one with `axes study`"
-                    )
+                    raise
                 continue
-            vector, offset = row["vector"].astype(np.float64), 0.0
-            if alignment_id is not None:
-                stored = read_alignment(root, connection, alignment_id)
-                assert stored is not None
-                vector, offset = stored.fit.alignment.pull_back(vector)
-            ids, values = project_stored(connection, space.at(layer), vector, offset)
+            ids, values = project_stored(
+                connection, space.at(readout.layer), readout.vector, readout.offset
+            )
             if prompt_sets:
                 wanted = query(
                     connection,
@@ -89,12 +87,16 @@ def score(
                 is_wanted = pc.is_in(ids, wanted.combine_chunks())
                 ids, values = ids.filter(is_wanted), values[is_wanted.to_numpy(False)]
             before = run.rows
-            known = Axis(row["axis_id"], row["name"], row["kind"], space, row["vector"], row)
-            item = Scored(known, layer, values, alignment_id)
+            item = Scored(found, readout.layer, values, readout.alignment_id)
             write_projections(root, connection, run, space, ids.to_pylist(), [item])
             done.append(
                 ModelScore(
-                    space.model, space.model_id, layer, alignment_id, len(ids), run.rows - before
+                    model=space.model,
+                    model_id=space.model_id,
+                    layer=readout.layer,
+                    alignment_id=readout.alignment_id,
+                    stored_count=len(ids),
+                    new_count=run.rows - before,
                 )
             )
     return done
@@ -115,70 +117,28 @@ def project_stored(
     return pa.concat_arrays(ids), np.concatenate(values)
 
 
-def _spaces(connection: Connection, axis: dict[str, Any]) -> list[Space]:
-    """The stored models with activations of the axis's kind."""
-    where = {name: axis[name] for name in ("site", "pooling", "template")}
-    found = rows(
-        connection,
+def _stored_spaces(warehouse: Warehouse, axis: Axis) -> list[Space]:
+    """The models with stored activations at the axis's site, pooling and template."""
+    _, _, site, pooling, template = axis.space.key
+    found = warehouse.query(
         """
         select distinct model, model_id
         from v_stored
-        where site = $site and pooling = $pooling and template = $template
+        where site = ? and pooling = ? and template = ?
         order by all
         """,
-        where,
+        [site, pooling, template],
     )
-    return [find_space(connection, f"{row['model']}@{row['model_id']}", **where) for row in found]
-
-
-def _way(
-    connection: Connection, axis: dict[str, Any], space: Space, alignment: str | None
-) -> tuple[str | None, int | None]:
-    """The alignment into the axis's space (None in that space) and the layer; no layer: no way.
-
-    Of several the one is taken that the model was projected with before, or that the axis was made
-    with.
-    """
-    if space.model_id == axis["space_model_id"]:
-        return None, axis["layer"]
-    candidates = rows(
-        connection,
-        """
-        select
-            alignment_id,
-            layer,
-            alignment_id in (
-                select alignment_id from projections
-                where axis_id = $axis_id and model_id = $model_id
-                union all
-                select alignment_id from axes where list_contains($sources, axis_id)
-            ) as is_its_own
-        from alignments
-        where
-            model_id = $model_id and reference_model_id = $reference
-            and reference_layer = $layer and site = $site and pooling = $pooling
-            and template = $template and starts_with(alignment_id, $alignment)
-        order by alignment_id
-        """,
-        {
-            "axis_id": axis["axis_id"],
-            "model_id": space.model_id,
-            "sources": axis["source_axis_ids"],
-            "reference": axis["space_model_id"],
-            "alignment": alignment or "",
-            **{name: axis[name] for name in ("layer", "site", "pooling", "template")},
-        },
-    )
-    chosen = [row for row in candidates if row["is_its_own"]] or candidates
-    if len(chosen) > 1:
-        ids = ", ".join(row["alignment_id"] for row in chosen)
-        raise AxisError(
-            f"{len(chosen)} alignments of {space.model} lead to {axis['name']}: "
-            f"say which with --alignment ({ids})"
+    return [
+        find_space(
+            warehouse.connection,
+            f"{model}@{model_id}",
+            site=site,
+            pooling=pooling,
+            template=template,
         )
-    if not chosen:
-        return None, None
-    return chosen[0]["alignment_id"], chosen[0]["layer"]
+        for model, model_id in zip(*found.to_pydict().values(), strict=True)
+    ]
 
 
 @dataclass(frozen=True)

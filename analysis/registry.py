@@ -23,22 +23,11 @@ from axes.analysis.methods.affine_map import Alignment, HiddenLayer
 from axes.analysis.methods.alignment import AlignmentFit
 from axes.analysis.methods.directions import Direction
 from axes.analysis.stats.auroc import Estimate
+from axes.warehouse.axes import Axis
 from axes.warehouse.connection import Connection, query, rows, vectors
 from axes.warehouse.runs import Run
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, data_file, rows_table, vector_array, write_rows
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A registered direction: a unit vector in a space, and its row of the table `axes`."""
-
-    axis_id: str
-    name: str
-    kind: str
-    space: Space
-    vector: Float[np.ndarray, " d_model"]
-    row: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -99,32 +88,26 @@ def make_axis(
     )
     direction = registered[key] if key in registered else fit()
     vector = direction.vector.astype(np.float32).astype(np.float64)
-    name = "/".join([kind, label, str(space.layer), prompt_set, *variant])
     positive_count = int(fitted_on.labels.sum())
-    row = {
-        "axis_id": key,
-        "name": name,
-        "kind": kind,
-        "method": method,
-        "space_model": space.model,
-        "space_model_id": space.model_id,
-        "layer": space.layer,
-        "site": space.site,
-        "pooling": space.pooling,
-        "template": space.template,
-        "raw_norm": direction.raw_norm,
-        "fitted_model": fitted_model,
-        "held_out_model": held_out_model,
-        "alignment_id": alignment_id,
-        "source_axis_ids": [source.axis_id for source in sources],
-        "prompt_set": prompt_set,
-        "positive_count": positive_count,
-        "negative_count": len(fitted_on.labels) - positive_count,
-        "row_set_hash": fitted_on.row_set_hash,
-        "query": fitted_on.query,
-        "parameters": json.dumps(parameters or {}, sort_keys=True),
-    }
-    return Axis(key, name, kind, space, vector, row)
+    return Axis(
+        axis_id=key,
+        name="/".join([kind, label, str(space.layer), prompt_set, *variant]),
+        kind=kind,
+        method=method,
+        space=space,
+        vector=vector,
+        raw_norm=direction.raw_norm,
+        prompt_set=prompt_set,
+        positive_count=positive_count,
+        negative_count=len(fitted_on.labels) - positive_count,
+        row_set_hash=fitted_on.row_set_hash,
+        query=fitted_on.query,
+        parameters=json.dumps(parameters or {}, sort_keys=True),
+        fitted_model=fitted_model,
+        held_out_model=held_out_model,
+        alignment_id=alignment_id,
+        source_axis_ids=tuple(source.axis_id for source in sources),
+    )
 
 
 def registered_directions(connection: Connection, space: Space) -> dict[str, Direction]:
@@ -157,7 +140,7 @@ def write_axes(root: Path, connection: Connection, run: Run, axes: Sequence[Axis
     tables = [
         rows_table(
             "axes",
-            [{**axis.row, "run_id": run.run_id}],
+            [{**axis.columns, "run_id": run.run_id}],
             vector=vector_array(axis.vector[None, :]),
         )
         for axis in new

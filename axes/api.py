@@ -84,12 +84,13 @@ def load_axis(axis: str, *, root: Folder | None = None) -> Axis:
     from axes.analysis.exchange.card import axis_card
     from axes.results import Axis
     from axes.warehouse.axes import find_axis
-    from axes.warehouse.connection import connect as open_root
+    from axes.warehouse.handle import Warehouse
 
-    connection = open_root(root_folder(root))
-    row = find_axis(connection, axis)
-    row["vector"].flags.writeable = False
-    return Axis(row["vector"], axis_card(connection, row))
+    warehouse = Warehouse.open(root_folder(root))
+    found = find_axis(warehouse, axis)
+    vector = found.vector.astype("float32")
+    vector.flags.writeable = False
+    return Axis(vector, axis_card(warehouse, found))
 
 
 def export(axis: str, output: Folder, *, to: str | None = None, root: Folder | None = None) -> Path:
@@ -99,8 +100,8 @@ def export(axis: str, output: Folder, *, to: str | None = None, root: Folder | N
     """
     from axes.analysis.exchange.export_axes import export_axes
     from axes.analysis.exchange.formats import FORMATS
-    from axes.warehouse.connection import connect as open_root
     from axes.warehouse.errors import AxisError
+    from axes.warehouse.handle import Warehouse
 
     chosen = to or Path(output).suffix.lstrip(".")
     if chosen not in FORMATS:
@@ -108,7 +109,7 @@ def export(axis: str, output: Folder, *, to: str | None = None, root: Folder | N
             f"no format {chosen or output}{did_you_mean(chosen, FORMATS)}: "
             f"give to=, one of {', '.join(FORMATS)}"
         )
-    return export_axes(open_root(root_folder(root)), [axis], chosen, Path(output)).path
+    return export_axes(Warehouse.open(root_folder(root)), [axis], chosen, Path(output)).path
 
 
 def report(output: Folder, study_id: str | None = None, *, root: Folder | None = None) -> Path:
@@ -291,15 +292,14 @@ def study(
     far figures move with each choice; `memory_limit` is in bytes. Raises `DefinitionError` for an
     unknown key, and for a file that holds several studies unless `options` choose one.
     """
-    from axes.analysis.study.definition import option_names
+    from axes.analysis.study.definition import OPTIONS
     from axes.analysis.study.run import run_study
     from axes.analysis.study.sensitivity import measure_sensitivity
 
-    known = option_names()
     for name in options:
-        if name not in known:
+        if name not in OPTIONS:
             raise DefinitionError(
-                f"unknown key {name}{did_you_mean(name, known)}: keys are {', '.join(known)}"
+                f"unknown key {name}{did_you_mean(name, OPTIONS)}: keys are {', '.join(OPTIONS)}"
             )
     given = {
         name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
@@ -355,6 +355,7 @@ def fit(
     from axes.results import Result
     from axes.warehouse.connection import connect as open_root
     from axes.warehouse.connection import query
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.runs import record_run
 
     folder = root_folder(root)
@@ -371,8 +372,7 @@ def fit(
     }
     with record_run(folder, "fit", parameters) as run:
         fitted = fit_native(
-            folder,
-            connection,
+            Warehouse(folder, connection),
             run,
             space,
             prompts,
@@ -410,11 +410,11 @@ def score(
 
     from axes.analysis.projections import score as score_axis
     from axes.results import Result
-    from axes.warehouse.axes import find_axis
-    from axes.warehouse.connection import connect_tables
+    from axes.warehouse.axes import AXIS_TABLES, find_axis
+    from axes.warehouse.handle import Warehouse
 
     folder = root_folder(root)
-    axis_id = find_axis(connect_tables(folder, "axes"), axis)["axis_id"]
+    axis_id = find_axis(Warehouse.open_tables(folder, *AXIS_TABLES), axis).axis_id
     done = score_axis(
         folder,
         axis_id,

@@ -107,14 +107,13 @@ def _text(value: Any) -> str:
     """As it is typed: lists with commas, and what names a file by its absolute path."""
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
+    text = str(value)
     # A bare name may be that of a model or a prompt set.
-    is_path_like = isinstance(value, Path) or "/" in str(value) or "." in str(value)
-    return (
-        str(Path(value).expanduser().resolve()) if is_path_like and _exists(value) else str(value)
-    )
+    is_path_like = isinstance(value, Path) or "/" in text or "." in text
+    return str(Path(text).expanduser().resolve()) if is_path_like and _exists(text) else text
 
 
-def _exists(path: str | Path) -> bool:
+def _exists(path: str) -> bool:
     try:
         return Path(path).expanduser().exists()
     except (OSError, ValueError):  # Too long for a name, or with characters that none has.

@@ -1,8 +1,8 @@
-"""A study from what a user says: which models are meant, and the rows that it still lacks."""
+"""A study from a user's options or file: its models, and the rows that are missing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from axes.warehouse.errors import DefinitionError
 from axes.warehouse.layout import init_root
 from axes.warehouse.names import did_you_mean
 
-_OF_MODELS = {"group", "models", "reference"}
+_MODEL_KEYS = {"group", "models", "reference"}
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,39 @@ class PlannedStudy:
     published: dict[str, dict[str, float]]
 
 
-def plan_study(
-    settings: Mapping[str, Any], published: Mapping[str, dict[str, float]] | None = None
+def plan_studies(
+    name: str | Path | None, options: Mapping[str, Any], *, hints: Iterable[str] = ()
+) -> list[PlannedStudy]:
+    """The studies of a file (its path, or the name of one of the package), or of options alone.
+
+    `options` go before the keys of the file. Raises `DefinitionError` for a file that does not
+    exist or is wrong; `hints` are other words that could have been meant.
+    """
+    file = StudyFile(Path(), ({},), {})
+    if name is not None:
+        path = find_study_file(str(name))
+        if path is None:
+            packaged = packaged_studies()
+            raise DefinitionError(
+                f"no study file {name}{did_you_mean(str(name), [*packaged, *hints])}: "
+                f"give the path of one, {' or '.join(packaged)}"
+            )
+        file = read_study_file(path)
+    planned = []
+    for settings in file.studies:
+        if _MODEL_KEYS & options.keys():
+            settings = {key: value for key, value in settings.items() if key not in _MODEL_KEYS}
+        planned.append(_plan_study({**settings, **options}, file.published))
+    return list({each.definition: each for each in planned}.values())
+
+
+def _plan_study(
+    settings: dict[str, Any], published: Mapping[str, dict[str, float]]
 ) -> PlannedStudy:
     """The study of some settings: fields of `StudyDefinition`, and group, or models and reference.
 
     Raises `DefinitionError` where one is missing or wrong, `ModelError` for an unknown group.
     """
-    settings = dict(settings)
     group, models = settings.pop("group", None), settings.pop("models", ())
     reference = settings.pop("reference", None)
     for name in ("prompts", "align"):
@@ -61,32 +86,18 @@ def plan_study(
         label=group or known_as(reference).partition("@")[0],
         **settings,
     )
-    return PlannedStudy(definition, origins, _published(definition, published or {}))
+    return PlannedStudy(definition, origins, _published(definition, published))
 
 
-def plan_studies(name: str | Path | None, given: Mapping[str, Any]) -> list[PlannedStudy]:
-    """The studies of a file (its path, or the name of one of the package), or of settings alone.
-
-    `given` goes before the keys of the file. Raises `DefinitionError` for a file that is not there
-    or wrong.
-    """
-    if name is None:
-        file = StudyFile(Path(), ({},), {})
-    else:
-        path = find_study_file(str(name))
-        if path is None:
-            packaged = packaged_studies()
-            raise DefinitionError(
-                f"no study file {name}{did_you_mean(str(name), packaged)}: "
-                f"give the path of one, {' or '.join(packaged)}"
-            )
-        file = read_study_file(path)
-    planned = []
-    for settings in file.studies:
-        if _OF_MODELS & given.keys():
-            settings = {key: value for key, value in settings.items() if key not in _OF_MODELS}
-        planned.append(plan_study({**settings, **given}, file.published))
-    return list({one.definition: one for one in planned}.values())
+def _published(
+    definition: StudyDefinition, published: Mapping[str, dict[str, float]]
+) -> dict[str, dict[str, float]]:
+    """The published values of the study's models; those of `*` are of each."""
+    values = {
+        name.partition("@")[0]: {**published.get(EVERY_MODEL, {}), **published.get(name, {})}
+        for name in definition.models
+    }
+    return {name: of_model for name, of_model in values.items() if of_model}
 
 
 def ingest_missing(
@@ -120,14 +131,3 @@ def ingest_missing(
                 skip_unusable=definition.allow_missing,
             )
             ingest_activations(root, resolve(origin), request)
-
-
-def _published(
-    definition: StudyDefinition, published: Mapping[str, dict[str, float]]
-) -> dict[str, dict[str, float]]:
-    """The published figures of the study's models; those of `*` are of each."""
-    figures = {
-        name.partition("@")[0]: {**published.get(EVERY_MODEL, {}), **published.get(name, {})}
-        for name in definition.models
-    }
-    return {name: of_model for name, of_model in figures.items() if of_model}

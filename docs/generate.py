@@ -1,7 +1,8 @@
-"""Write docs/tables.md, cli.md, modules.md and cookbook.md from schemas, SQL files and code.
+"""The pages made from schemas, SQL files and code: tables.md, cli.md, modules.md, cookbook.md.
 
-Run by `make docs`; a test fails when the committed files differ from what this writes. The outputs
-in the cookbook are recorded: `python -m docs.generate --record ROOT` asks the demo's warehouse.
+The first three are no files: as a hook of mkdocs (mkdocs.yml) this adds them while the site is
+built. The cookbook is committed, since its outputs are recorded: `python -m docs.generate --record
+ROOT` asks the demo's warehouse and writes the page; a test fails when it differs from its queries.
 """
 
 from __future__ import annotations
@@ -9,21 +10,52 @@ from __future__ import annotations
 import ast
 import re
 import tempfile
-import tomllib
+from collections import Counter
+from itertools import product, zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from setuptools import find_packages
 
 from axes.cli.main import cli
 from axes.warehouse.connection import check_rules, connect, rows, sql_files
 from axes.warehouse.layout import init_root
 from axes.warehouse.tables.comments import read_header
 from axes.warehouse.tables.schemas import TABLES
+from docs.imports import Import, folder, part, read_imports, read_modules
 from docs.recipes import cookbook_page, record
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
 
 FOLDER = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py (make docs); edit the source, not this file. -->\n"
+
+# The floors of the package; tests/test_layering.py holds that no import goes another way.
+_PARTS = ("axes", "ingest", "analysis", "warehouse")
+_FLOORS = """\
+┌──────────────────────────────────────────────────────────────────┐
+│ {axes:<64} │
+└─────────┬───────────────────────┬──────────────────────┬─────────┘
+          │ {axes_ingest:<21} │ {axes_warehouse:<20} │ {axes_analysis}
+┌─────────▼─────────┐             │            ┌─────────▼─────────┐
+{libraries}
+└─────────┬─────────┘             │            └─────────┬─────────┘
+          │ {ingest_warehouse:<21} │                      │ {analysis_warehouse}
+┌─────────▼───────────────────────▼──────────────────────▼─────────┐
+│ {warehouse:<64} │
+└──────────────────────────────────────────────────────────────────┘
+"""
+
+
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    """Add the generated pages to the site; mkdocs calls this."""
+    from mkdocs.structure.files import File
+
+    pages = {"tables.md": tables_page, "cli.md": cli_page, "modules.md": modules_page}
+    for name, page in pages.items():
+        files.append(File.generated(config, name, content=page()))
 
 
 def tables_page() -> str:
@@ -60,25 +92,62 @@ def cli_page() -> str:
 
 
 def modules_page() -> str:
-    """Every module with the first paragraph of its docstring, package by package."""
-    parts = [NOTE, "# Modules\n"]
-    parts.append(
-        "The files of the package, each in its own words. Imports run one way: `axes.py`, "
-        "commands, `interface`, `ingest` or `analysis`, `warehouse`; the libraries `ingest` and "
-        "`analysis` never import each other.\n"
-    )
-    project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())
-    found = project["tool"]["setuptools"]["packages"]["find"]
-    for package in find_packages(str(FOLDER.parent), found["exclude"], found["include"]):
-        folder = FOLDER.parent / package.replace(".", "/")
-        first, *modules = [
-            (path.name, _first_paragraph(path)) for path in sorted(folder.glob("*.py"))
+    """The floors, which folder imports which, and every module in its docstring's first words."""
+    modules = read_modules()
+    imports = read_imports(modules)
+    members: dict[str, list[Path]] = {}
+    for path in modules.values():
+        members.setdefault(path.parent.relative_to(FOLDER.parent).as_posix(), []).append(path)
+    pairs = Counter((folder(i.importer, modules), folder(i.imported, modules)) for i in imports)
+    lines = ["| folder | modules | lines | imports from |", "| --- | --- | --- | --- |"]
+    sections = []
+    for name, paths in sorted(members.items()):
+        code = [path for path in paths if path.name != "__init__.py"]
+        if not code:
+            continue
+        total = sum(len(path.read_text().splitlines()) for path in paths)
+        uses = ", ".join(sorted(to for at, to in pairs if at == name != to))
+        lines.append(f"| `{name}` | {len(code)} | {total} | {uses} |")
+        words = [f"| `{path.name}` | {_first_paragraph(path)} |" for path in code]
+        first = _first_paragraph(FOLDER.parent / name / "__init__.py")
+        table = ["| module | what |", "| --- | --- |", *words]
+        sections.append("\n".join([f"## {name}\n", *([f"{first}\n"] if first else []), *table, ""]))
+    return "\n".join(
+        [
+            NOTE,
+            "# Modules\n",
+            "Imports run one way (the numbers count them). `ingest` and `analysis` never import "
+            "each other: they meet in the warehouse. `axes` is the one package installed: "
+            "`ingest/jobs.py` is imported as `axes.ingest.jobs`.\n",
+            f"```text\n{_floors(list(members), imports)}```\n",
+            "\n".join(lines) + "\n",
+            *sections,
         ]
-        if modules:
-            lines = [f"## {package}\n", f"{first[1]}\n", "| module | what |", "| --- | --- |"]
-            lines += [f"| `{name}` | {words} |" for name, words in modules]
-            parts.append("\n".join(lines) + "\n")
-    return "\n".join(parts)
+    )
+
+
+def _floors(folders: list[str], imports: list[Import]) -> str:
+    """The diagram: each part with its folders, each arrow with its number of imports."""
+    counts = Counter((part(i.importer), part(i.imported)) for i in imports)
+    inner = {
+        name: sorted(
+            path.removeprefix(f"{name}/")
+            for path in folders
+            if path.startswith(f"{name}/") and path.count("/") == 1
+        )
+        for name in _PARTS
+    }
+    rows = zip_longest(
+        *([name, *(f"  {below}" for below in inner[name])] for name in ("ingest", "analysis")),
+        fillvalue="",
+    )
+    libraries = [f"│ {left:<17} │{' ' * 13}│{' ' * 12}│ {right:<17} │" for left, right in rows]
+    return _FLOORS.format(
+        axes="axes   " + ", ".join(inner["axes"]),
+        warehouse="warehouse   " + ", ".join(inner["warehouse"]),
+        libraries="\n".join(libraries),
+        **{f"{at}_{to}": counts[at, to] for at, to in product(_PARTS, repeat=2)},
+    )
 
 
 def commands() -> list[tuple[str, click.Command]]:
@@ -147,12 +216,9 @@ def _view_section(name: str, columns: list[dict[str, str]]) -> str:
     help="Ask this demo warehouse the cookbook's questions first, and write the answers down.",
 )
 def main(root: Path | None) -> None:
-    """Write the pages."""
+    """Write docs/cookbook.md."""
     if root is not None:
         record(root)
-    (FOLDER / "tables.md").write_text(tables_page())
-    (FOLDER / "cli.md").write_text(cli_page())
-    (FOLDER / "modules.md").write_text(modules_page())
     (FOLDER / "cookbook.md").write_text(NOTE + cookbook_page())
 
 

@@ -98,7 +98,7 @@ print(f"{projections.height} prompts, largest difference {difference:.1g}")""",
     (
         """## SQL
 
-docs/tables.md describes the tables and views; docs/cookbook.md answers thirty questions.""",
+The page *Tables, views, macros* describes every column; docs/cookbook.md has thirty questions.""",
         """lake.sql(\"\"\"
     select model, kind, prompt_set, round(auroc, 3) as auroc, positive_count, negative_count
     from v_auroc where kind != 'native' order by all limit 8

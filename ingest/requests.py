@@ -93,7 +93,7 @@ class TokenRequest(ModelRequest):
         from axes.warehouse.writer import content_key
 
         options = {
-            "axes": [list(probe.key) for probe in kept.probes],
+            "axes": [list(readout.key) for readout in kept.readouts],
             "prompt_tokens": self.prompt_tokens,
             "top_tokens": kept.top_count,
         }

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from axes.analysis.routing.model_ranking import run_comparison
-from axes.analysis.routing.responses import AnswerQuery
+from axes.analysis.routing.response_scores import ScoringRequest
+from axes.analysis.routing.responses import CompletionQuery
 from axes.analysis.routing.routing import run_routing
 from axes.warehouse.connection import connect, query
+from axes.warehouse.handle import Warehouse
 from docs.findings import (
     FOLDER,
     SECTIONS,
@@ -32,9 +34,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Answers that need calibration, routed and compared, with a drift and an experiment."""
     root = tmp_path_factory.mktemp("findings") / "lake"
     make_answers(root, offsets={"a": 0.0, "b": 40.0, "c": -40.0}, prompt_count=200)
-    asked = AnswerQuery(AXIS, MODELS, "judge")
-    run_routing(root, "asked", asked)
-    run_comparison(root, "asked", asked)
+    request = ScoringRequest("asked", CompletionQuery(AXIS, MODELS, "judge"))
+    run_routing(Warehouse.open(root), request)
+    run_comparison(Warehouse.open(root), request)
     put_drift(root)
     put(root, "generations", {"model": "a", "generation_id": "said", "text": SECRET})
     effect = {"model": "a", "model_id": "id-a", "axis_id": AXIS, "role": "axis", "metric": "kl"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from axes.cli.main import _COMMANDS, cli
-from axes.cli.options import FORMATS
+from axes.cli.main import _COMMANDS, _SECTIONS, cli
+from axes.cli.options import AXIS, CALIBRATIONS, FORMATS, MODEL
 from docs.generate import commands
 
 HEAVY = {"torch", "duckdb", "pyarrow", "polars", "numpy", "rich", "transformers", "prompt_toolkit"}
@@ -52,9 +53,9 @@ def test_no_help_imports_a_heavy_library():
     script = f"""
 import sys
 from click.testing import CliRunner
-import axes
-for words in ([], *([name] for name in axes._COMMANDS)):
-    assert CliRunner().invoke(axes.cli, [*words, "--help"]).exit_code == 0, words
+from axes.cli.main import _COMMANDS, cli
+for words in ([], *([name] for name in _COMMANDS)):
+    assert CliRunner().invoke(cli, [*words, "--help"]).exit_code == 0, words
     print(words, sorted({HEAVY!r} & set(sys.modules)))
 """
     done = python(script)
@@ -98,6 +99,51 @@ def test_json_is_one_document_and_nothing_else_is_on_stdout(path, root):
         assert result.stderr.strip().splitlines()[-1].startswith("Error: ")
 
 
+def test_help_lists_every_command_once_in_its_section():
+    lines = run("--help").stdout.partition("Data:\n")[2].splitlines()
+    titles = ["Data", *(line[:-1] for line in lines if line.endswith(":"))]
+    assert titles == list(_SECTIONS)
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == list(_COMMANDS)
+
+
+# Another role of a model, a setting, and properties of the model that is imported.
+_ROLES = {"--reference", "--judge-model", "--other-model", "--model-card", "--d-model"}
+# Commands that concern one model, which is not an argument.
+_SINGLE = {"axes import", "axes activations import", "axes label", "axes diagnose"}
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_one_thing_has_one_name_in_all_commands(path):
+    for param in LEAVES[path].params:
+        name = max(param.opts, key=len)
+        is_option = isinstance(param, click.Option)
+        words = name.lstrip("-").split("-") if is_option else []
+        assert not {"least", "most", "greatest", "bound", "than"} & {*words}, name
+        if param.type is AXIS or "axis" in words or "axes" in words:
+            assert name == "--axis" if is_option else param.human_readable_name[:4] == "AXIS"
+            assert param.type is AXIS
+        if (param.type is MODEL or "model" in words) and name not in _ROLES:
+            if is_option:
+                assert name == "--model"
+                assert param.multiple or any(path.startswith(start) for start in _SINGLE)
+            elif not is_option:
+                assert param.name == "model"
+        if "fraction" in words:
+            assert name in ("--layer-fraction", "--fit-fraction")
+        if isinstance(param.type, click.Choice) and {*param.type.choices} <= {*CALIBRATIONS}:
+            assert name == "--calibration"
+
+
+def test_a_help_page_names_only_options_of_its_command():
+    for path, command in LEAVES.items():
+        options = {option for param in command.params for option in param.opts}
+        for param in command.params:
+            # Without other commands that it names in backticks.
+            text = re.sub("`axes [^`]*`", "", getattr(param, "help", None) or "")
+            named = {*re.findall(r"(?<![-\w])--[a-z][a-z-]*", text)}
+            assert named <= options, f"{path} {param.name}: {named - options}"
+
+
 @pytest.mark.parametrize("path", LEAVES)
 def test_an_unknown_option_is_a_usage_error(path):
     result = run(*path.split()[1:], "--no-such-option")
@@ -108,7 +154,7 @@ def test_an_unknown_option_is_a_usage_error(path):
 @pytest.mark.parametrize(
     ("words", "meant"),
     [
-        (("ingst",), "Did you mean 'ingest'?"),
+        (("evalute",), "Did you mean 'evaluate'?"),
         (("warehouse", "compct"), "Did you mean 'compact'?"),
         (("sql", "--fromat", "csv"), "--format"),
         (("study", "clims"), "(did you mean claims?)"),

@@ -60,6 +60,8 @@ def pages(site: Path) -> dict[Path, str]:
 def test_every_page_is_there_and_no_source(site: Path) -> None:
     for path in (CHECKOUT / "docs").rglob("*.md"):
         assert (site / path.relative_to(CHECKOUT / "docs")).with_suffix(".html").exists()
+    for name in ("cli", "modules", "tables"):  # generated with the site
+        assert (site / f"{name}.html").stat().st_size > 10_000
     assert not [*site.rglob("*.py"), *site.rglob("*.sql"), *site.rglob("__pycache__")]
 
 

@@ -1,171 +1,126 @@
-"""Which registered axis a user means.
+"""Registered axes: which one a name means, and how a model's activations are projected on it.
 
-An axis as a model's own block output shows it: one vector and one constant.
+This is the one place that decides both, so that every command means the same axis by a name and
+reaches it through the same alignment (docs/decisions/0014-one-map-to-an-axis.md).
 
-A native axis is read as it is. An axis of another space comes after the model's alignment
-`x W + b`, so the projection `(x W + b) . u` of an activation is `x . (W u) + b . u`: the same
-number from one product in the model's own space.
-
-Registered axes as something to multiply a model's own vectors with, while it runs.
-
-A native axis lies in the model's space. For any other the model's alignment is pulled back:
-`(x W + b) . u = x . (W u) + b . u`, so that one product gives the projection.
+An axis lies in the space of one model. Any other model is mapped there first, `x -> x W + b`, and
+since `(x W + b) . u = x . (W u) + b . u` one vector and one offset in the model's own space give
+the same projection: `AxisReadout`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float
 
-from axes.analysis.registry import read_alignment
-from axes.warehouse.connection import Connection, connect_tables, query, rows, vectors
-from axes.warehouse.errors import AxisError
-from axes.warehouse.names import did_you_mean
+from axes.warehouse.connection import vectors
+from axes.warehouse.errors import AxisError, LayerError, NoAlignmentError
+from axes.warehouse.handle import Warehouse
+from axes.warehouse.names import RESID_POST, did_you_mean
+from axes.warehouse.tables.schemas import TABLES
 
+# What these functions read: a warehouse opened with these tables only is enough for them.
+AXIS_TABLES = ("axes", "alignments", "evaluations", "models", "projections", "runs")
 
-def find_axis(connection: Connection, axis: str) -> dict[str, Any]:
-    """The row of `axes` with this id, id prefix or name, and the vector as float32 `[d_model]`.
-
-    Raises `AxisError` where none or several fit.
-    """
-    table = query(
-        connection,
-        "from axes where axis_id = $axis or name = $axis "
-        "or (length($axis) >= 6 and starts_with(axis_id, $axis)) order by run_id",
-        {"axis": axis},
-    )
-    if table.num_rows == 0:
-        raise unknown_axis(connection, axis)
-    found = table.drop_columns(["vector"]).to_pylist()
-    if len(found) > 1:
-        ids = "; ".join(f"{row['axis_id']} ({row['name']}, run {row['run_id']})" for row in found)
-        raise AxisError(f"{len(found)} axes fit {axis}, give one id: {ids}")
-    return {**found[0], "vector": vectors(table.column("vector"))[0]}
-
-
-def unknown_axis(connection: Connection, axis: str) -> AxisError:
-    """The error that no axis has this id or name."""
-    names = [row["name"] for row in rows(connection, "select distinct name from axes")]
-    return AxisError(
-        f"no axis {axis}{did_you_mean(axis, names)}: "
-        "give an id or a name that `axes list axes` prints"
-    )
+MIN_PREFIX_LENGTH = 6
+# Longer lists of candidates are cut in messages.
+_LISTED = 12
 
 
 @dataclass(frozen=True)
-class Readout:
-    """`x . vector + constant` is the projection on the axis of a block output `x` at `layer`.
+class Space:
+    """Where vectors live: one model version at one layer, site, pooling and template."""
+
+    model: str
+    model_id: str
+    layer: int
+    pooling: str
+    template: str
+    d_model: int
+    layer_count: int
+    site: str = RESID_POST
+
+    def at(self, layer: int) -> Space:
+        """The same model and pooling at another layer; raises `LayerError` where there is none."""
+        if not 0 <= layer < self.layer_count:
+            raise LayerError(
+                f"layer {layer} of {self.model} does not exist: "
+                f"it has {self.layer_count} (0 to {self.layer_count - 1})"
+            )
+        return replace(self, layer=layer)
+
+    @property
+    def key(self) -> tuple[str, str, str, str, str]:
+        """Model, model id, site, pooling and template: what picks its rows, apart from a layer."""
+        return self.model, self.model_id, self.site, self.pooling, self.template
+
+    def at_fraction(self, fraction: float) -> Space:
+        """The layer `round(fraction * (layer_count - 1))`."""
+        return self.at(round(fraction * (self.layer_count - 1)))
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """A registered direction: a unit vector in a space, with the columns of its row of `axes`."""
+
+    axis_id: str
+    name: str
+    kind: str
+    method: str
+    space: Space
+    vector: Float[np.ndarray, " d_model"]
+    raw_norm: float
+    prompt_set: str
+    positive_count: int
+    negative_count: int
+    row_set_hash: str
+    query: str
+    parameters: str
+    fitted_model: str | None = None
+    held_out_model: str | None = None
+    alignment_id: str | None = None
+    source_axis_ids: tuple[str, ...] = ()
+    run_id: str | None = None
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The row of `axes` without the vector, in the table's order."""
+        values = {
+            **vars(self),
+            "source_axis_ids": list(self.source_axis_ids),
+            "space_model": self.space.model,
+            "space_model_id": self.space.model_id,
+            "layer": self.space.layer,
+            "site": self.space.site,
+            "pooling": self.space.pooling,
+            "template": self.space.template,
+        }
+        return {name: values[name] for name in TABLES["axes"].schema.names if name != "vector"}
+
+
+class AxisMap(NamedTuple):
+    """How a model reaches an axis: from which layer, by which alignment (None: its own space)."""
+
+    layer: int
+    alignment_id: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class AxisReadout:
+    """An axis in one model's own space: `x @ vector + offset` is the projection of a block output.
 
     `alignment_id` names the map that was pulled back, None for an axis of the model's own space.
     """
 
-    model: str
-    model_id: str
     axis_id: str
     axis_name: str
-    layer: int
-    alignment_id: str | None
-    vector: Float[np.ndarray, " d_model"]
-    constant: float
-
-
-def find_readout(root: Path, connection: Connection, axis: str, model_id: str) -> Readout:
-    """The axis (an id, the start of one, or a name) for one model version.
-
-    Raises `AxisError` where the axis is unknown or the model has no way into its space.
-    """
-    found = find_axis(connection, axis)
-    registered = rows(connection, "select model from models where model_id = ?", [model_id])
-    alignments = rows(
-        connection,
-        """
-        select alignments.alignment_id, alignments.layer
-        from alignments
-        inner join projections using (model, model_id, alignment_id)
-        where projections.axis_id = $axis_id and model_id = $model_id
-        group by all
-        order by all
-        """,
-        {"axis_id": found["axis_id"], "model_id": model_id},
-    )
-    is_own = found["space_model_id"] == model_id
-    if not registered or not (alignments or is_own):
-        raise AxisError(
-            f"no alignment of this model ({model_id}) into the space of {found['name']} "
-            f"({found['space_model']}@{found['space_model_id'][:8]}): run a study with the model, "
-            "in the dtype it was ingested in"
-        )
-    vector, constant, layer, alignment_id = found["vector"].astype(np.float64), 0.0, None, None
-    if alignments and found["kind"] != "native":
-        alignment_id, layer = alignments[0]["alignment_id"], alignments[0]["layer"]
-        stored = read_alignment(root, connection, alignment_id)
-        if stored is None:
-            raise AxisError(f"the alignment {alignment_id} is lost: run the study again")
-        vector, constant = stored.fit.alignment.pull_back(vector)
-    return Readout(
-        model=registered[0]["model"],
-        model_id=model_id,
-        axis_id=found["axis_id"],
-        axis_name=found["name"],
-        layer=found["layer"] if layer is None else layer,
-        alignment_id=alignment_id,
-        vector=vector,
-        constant=constant,
-    )
-
-
-def traced_models(connection: Connection, axis_id: str, models: Sequence[str]) -> list[str]:
-    """Ids of the models with traces that can be read on the axis, of those named (or all).
-
-    A model is NAME, or NAME@ID where versions differ. Raises `AxisError` where there are none.
-    """
-    found = rows(
-        connection,
-        """
-        select model, model_id
-        from models
-        where
-            model_id in (select model_id from generations)
-            and (
-                model_id in (select model_id from projections where axis_id = $axis_id)
-                or model_id in (select space_model_id from axes where axis_id = $axis_id)
-            )
-        order by all
-        """,
-        {"axis_id": axis_id},
-    )
-    wanted = [name.partition("@") for name in models] or [("", "", "")]
-    ids = []
-    for name, _, prefix in wanted:
-        fitting = [
-            row["model_id"]
-            for row in found
-            if name in ("", row["model"]) and row["model_id"].startswith(prefix)
-        ]
-        if not fitting:
-            there = ", ".join(sorted({row["model"] for row in found})) or "none"
-            raise AxisError(
-                f"no traces of {name or 'any model'} that can be projected on {axis_id} "
-                f"(there: {there}): run `axes ingest traces` and a study"
-            )
-        ids += fitting
-    return ids
-
-
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """An axis at one of a model's layers: the projection of `x` is `x @ vector + offset`.
-
-    `alignment_id` names the map that was pulled back, None for a native axis.
-    """
-
-    axis_id: str
-    name: str
+    model: str
+    model_id: str
     layer: int
     alignment_id: str | None
     vector: Float[np.ndarray, " d_model"]
@@ -173,97 +128,274 @@ class Probe:
 
     @property
     def key(self) -> tuple[str, int, str | None]:
-        """What makes its projections others."""
+        """Axis, layer and alignment: readouts of a model that differ in these differ in values."""
         return self.axis_id, self.layer, self.alignment_id
 
 
-def read_probes(
-    root: Path,
-    names: Sequence[str],
-    *,
+def find_axis(warehouse: Warehouse, name: str) -> Axis:
+    """The axis that `name` means: an id, the first 6 or more characters of one, or a name.
+
+    A bare kind (`universal`) means the axis of that kind in the latest study that has one. Raises
+    `AxisError`, with the candidates, where no axis or several fit.
+    """
+    fitting = warehouse.query(
+        """
+        select axis_id, name, run_id
+        from axes
+        where axis_id = $name or name = $name
+            or (length($name) >= $min_length and starts_with(axis_id, $name))
+        order by axis_id != $name, run_id, axis_id
+        """,
+        {"name": name, "min_length": MIN_PREFIX_LENGTH},
+    ).to_pylist()
+    if not fitting:
+        fitting = warehouse.query(_OF_KIND, [name]).to_pylist()
+    if not fitting:
+        names = warehouse.column("select name from axes union select kind from axes")
+        raise AxisError(
+            f"no axis {name}{did_you_mean(name, names)}: "
+            "give an id or a name that `axes list axes` prints"
+        )
+    if len(fitting) > 1 and fitting[0]["axis_id"] != name:
+        ids = [f"{row['axis_id']} ({row['name']}, run {row['run_id']})" for row in fitting]
+        raise AxisError(f"{len(fitting)} axes fit {name}, give one id: {_listed(ids)}")
+    return read_axes(warehouse, [fitting[0]["axis_id"]])[0]
+
+
+# `fitted_on is null`: a transfer of thresholds stores evaluations of an axis too, and is no study.
+_OF_KIND = """
+with judged as (
+    select evaluations.study_id, axes.axis_id, axes.name, axes.run_id, runs.started_at
+    from evaluations
+    inner join axes using (axis_id)
+    inner join runs on evaluations.run_id = runs.run_id
+    where axes.kind = ? and evaluations.fitted_on is null
+)
+
+select distinct axis_id, name, run_id
+from judged
+where study_id = (select study_id from judged order by started_at desc, study_id limit 1)
+order by name, axis_id
+"""
+
+
+def read_axes(warehouse: Warehouse, axis_ids: Sequence[str]) -> list[Axis]:
+    """The axes with these ids, in this order; raises `AxisError` for one that is not stored."""
+    table = warehouse.query(
+        """
+        select axes.*, models.d_model, models.layer_count
+        from axes
+        left join models on axes.space_model_id = models.model_id
+        where list_contains(?, axis_id)
+        """,
+        [list(axis_ids)],
+    )
+    places = {axis_id: place for place, axis_id in enumerate(table["axis_id"].to_pylist())}
+    for axis_id in axis_ids:
+        if axis_id not in places:
+            raise AxisError(f"no axis {axis_id}: give an id or a name that `axes list axes` prints")
+    return [_axis(table.slice(places[axis_id], 1)) for axis_id in axis_ids]
+
+
+def _axis(table: pa.Table) -> Axis:
+    """One row of `axes`, joined with its model."""
+    (row,) = table.drop_columns(["vector"]).to_pylist()
+    vector = vectors(table["vector"])[0].astype(np.float64)
+    space = Space(
+        model=row.pop("space_model"),
+        model_id=row.pop("space_model_id"),
+        layer=row.pop("layer"),
+        site=row.pop("site"),
+        pooling=row.pop("pooling"),
+        template=row.pop("template"),
+        d_model=row.pop("d_model") or len(vector),
+        layer_count=row.pop("layer_count") or 0,
+    )
+    row["source_axis_ids"] = tuple(row["source_axis_ids"])
+    return Axis(space=space, vector=vector, **row)
+
+
+def resolve_alignment(
+    warehouse: Warehouse,
+    axis: Axis,
     model: str,
     model_id: str,
-    layers: Sequence[int] | None = None,
-) -> list[Probe]:
-    """The axes called `names` (an id, the start of one, or a name) for one model.
+    *,
+    layer: int | None = None,
+    alignment: str | None = None,
+) -> AxisMap:
+    """By which alignment, and from which layer, a model reaches an axis.
 
-    Without `layers` each at the layer where the model's prompts are projected on it. Raises
-    `AxisError` for an axis that is unknown, ambiguous, or has no alignment from this model.
+    In the axis's own space no alignment is needed, and the axis is read at `layer` or at its own.
+    Otherwise the candidates are the alignments (from `layer`) into exactly the axis's space. Of
+    several the one holds through which the model's prompts are projected on the axis already, else
+    the one that the axis was made with, else `alignment` (an id or the start of one) has to choose.
+
+    Raises `NoAlignmentError` without a candidate, `AxisError` (with the candidates) where several
+    remain, or where `alignment` is another one than stored projections went through.
     """
-    connection = connect_tables(root, "axes", "alignments", "projections")
-    probes: dict[tuple, Probe] = {}
-    for name in names:
-        axis = find_axis(connection, name)
-        for probe in _probes(connection, axis, model, model_id, layers):
-            probes[probe.key] = probe
-    return sorted(probes.values(), key=lambda probe: (probe.layer, probe.axis_id))
+    if axis.space.model_id == model_id:
+        return AxisMap(axis.space.layer if layer is None else layer, None)
+    candidates = warehouse.rows(_Candidate, _CANDIDATES, _candidate_keys(axis, model, model_id))
+    candidates = [item for item in candidates if layer in (None, item.layer)]
+    used = [item for item in candidates if item.is_used]
+    chosen = [item for item in candidates if item.is_chosen_by(alignment)]
+    if not chosen:
+        called = "" if alignment is None else f" {alignment}"
+        place = model if layer is None else f"layer {layer} of {model}"
+        raise NoAlignmentError(
+            f"no alignment{called} of {place} leads to layer {axis.space.layer} of "
+            f"{axis.space.model} ({axis.space.site}, {axis.space.pooling}, {axis.space.template}), "
+            f"where {axis.name} lies: run `axes study` with both models"
+            + (f"; stored are {_listed(map(str, candidates))}" if candidates else "")
+        )
+    if alignment is not None and used and not any(item.is_used for item in chosen):
+        raise AxisError(
+            f"prompts of {model} are projected on {axis.name} through {_listed(map(str, used))}: "
+            f"projections through {alignment} cannot be mixed with them"
+        )
+    for preferred in ("is_used", "is_source"):
+        chosen = [item for item in chosen if getattr(item, preferred)] or chosen
+    if len(chosen) > 1:
+        raise AxisError(
+            f"{len(chosen)} alignments of {model} lead to {axis.name}: choose one with "
+            f"`axes score {axis.name} --model {model} --alignment ID` "
+            f"({_listed(map(str, chosen))})"
+        )
+    return AxisMap(chosen[0].layer, chosen[0].alignment_id)
 
 
-def _probes(
-    connection: Connection, axis: dict, model: str, model_id: str, layers: Sequence[int] | None
-) -> list[Probe]:
-    vector = axis["vector"].astype(np.float64)
-    name = axis["name"]
-    if axis["space_model_id"] == model_id:
-        at = [axis["layer"]] if layers is None else layers
-        return [Probe(axis["axis_id"], name, layer, None, vector, 0.0) for layer in at]
-    found = _alignments(connection, axis, model, model_id)
-    wanted = {row["layer"] for row in found} if layers is None else set(layers)
-    probes = []
-    for layer in sorted(wanted) or [None]:
-        fitting = [row for row in found if row["layer"] == layer]
-        if len(fitting) != 1:
-            place = model if layer is None else f"layer {layer} of {model}"
-            listed = ", ".join(row["alignment_id"] for row in fitting) or "none"
-            raise AxisError(
-                f"axis {name} lies in the space of {axis['space_model']}, and of alignments from "
-                f"{place} into it there are {len(fitting)} ({listed}): a study makes one"
-            )
-        alignment_id = fitting[0]["alignment_id"]
-        pulled, offset = _pull_back(connection, alignment_id, vector)
-        at = fitting[0]["layer"]
-        probes.append(Probe(axis["axis_id"], name, at, alignment_id, pulled, offset))
-    return probes
+@dataclass(frozen=True)
+class _Candidate:
+    """An alignment into an axis's space.
+
+    `is_used`: stored projections went through it; `is_source`: the axis was made with it.
+    """
+
+    alignment_id: str
+    layer: int
+    method: str
+    ridge_lambda: float | None
+    is_used: bool | None
+    is_source: bool | None
+
+    def is_chosen_by(self, alignment: str | None) -> bool:
+        """Whether it is the one called by this id or start of an id; None calls any."""
+        if alignment is None or alignment == self.alignment_id:
+            return True
+        return len(alignment) >= MIN_PREFIX_LENGTH and self.alignment_id.startswith(alignment)
+
+    def __str__(self) -> str:
+        penalty = "" if self.ridge_lambda is None else f", lambda {self.ridge_lambda:g}"
+        return f"{self.alignment_id} (layer {self.layer}, {self.method}{penalty})"
 
 
-def _alignments(connection: Connection, axis: dict, model: str, model_id: str) -> list[dict]:
-    """The maps with which the model's prompts are projected on the axis; else all that would do."""
-    used = rows(
-        connection,
-        "select distinct layer, alignment_id from projections "
-        "where model = ? and model_id = ? and axis_id = ? and alignment_id is not null "
-        "order by all",
-        [model, model_id, axis["axis_id"]],
+_CANDIDATES = """
+select
+    alignment_id,
+    layer,
+    method,
+    ridge_lambda,
+    alignment_id in (
+        select alignment_id from projections
+        where model = $model and model_id = $model_id and axis_id = $axis_id
+    ) as is_used,
+    alignment_id is not distinct from $made_with
+    or alignment_id in (
+        select alignment_id from axes where list_contains($sources, axis_id)
+    ) as is_source
+from alignments
+where
+    model_id = $model_id and reference_model_id = $reference_id
+    and reference_layer = $reference_layer and site = $site and pooling = $pooling
+    and template = $template
+order by layer, alignment_id
+"""
+
+
+def _candidate_keys(axis: Axis, model: str, model_id: str) -> dict[str, Any]:
+    return {
+        "axis_id": axis.axis_id,
+        "made_with": axis.alignment_id,
+        "sources": list(axis.source_axis_ids),
+        "model": model,
+        "model_id": model_id,
+        "reference_id": axis.space.model_id,
+        "reference_layer": axis.space.layer,
+        "site": axis.space.site,
+        "pooling": axis.space.pooling,
+        "template": axis.space.template,
+    }
+
+
+def read_axis_readout(
+    warehouse: Warehouse,
+    axis: Axis,
+    model: str,
+    model_id: str,
+    *,
+    layer: int | None = None,
+    alignment: str | None = None,
+) -> AxisReadout:
+    """The axis in the model's own space, by the alignment of `resolve_alignment`.
+
+    Raises as that does, and `AxisError` for an alignment with a hidden layer, which is not affine.
+    """
+    at, alignment_id = resolve_alignment(
+        warehouse, axis, model, model_id, layer=layer, alignment=alignment
     )
-    return used or rows(
-        connection,
-        """
-        select layer, alignment_id
-        from alignments
-        where
-            model_id = $model_id and reference_model_id = $space_model_id
-            and reference_layer = $layer and site = $site and pooling = $pooling
-            and template = $template
-        order by all
-        """,
-        {
-            "model_id": model_id,
-            **{
-                name: axis[name]
-                for name in ("space_model_id", "layer", "site", "pooling", "template")
-            },
-        },
-    )
+    vector, offset = axis.vector, 0.0
+    if alignment_id is not None:
+        vector, offset = _pull_back(warehouse, alignment_id, axis.vector)
+    return AxisReadout(axis.axis_id, axis.name, model, model_id, at, alignment_id, vector, offset)
+
+
+def read_axis_readouts(
+    warehouse: Warehouse,
+    names: Sequence[str],
+    model: str,
+    model_id: str,
+    *,
+    layers: Sequence[int] | None = None,
+) -> list[AxisReadout]:
+    """Readouts of several axes (as `find_axis` takes them) at each of `layers`, each once.
+
+    Without `layers` each axis is read at the layer that its alignment starts from.
+    """
+    at: list[int | None] = [None] if layers is None else [*layers]
+    readouts = [
+        read_axis_readout(warehouse, axis, model, model_id, layer=layer)
+        for axis in (find_axis(warehouse, name) for name in names)
+        for layer in at
+    ]
+    by_key = {readout.key: readout for readout in readouts}
+    return sorted(by_key.values(), key=lambda readout: (readout.layer, readout.axis_id))
 
 
 def _pull_back(
-    connection: Connection, alignment_id: str, axis: Float[np.ndarray, " d_reference"]
+    warehouse: Warehouse, alignment_id: str, axis: Float[np.ndarray, " d_reference"]
 ) -> tuple[Float[np.ndarray, " d_model"], float]:
-    table = query(
-        connection,
-        "select weights, intercept from alignments where alignment_id = ?",
+    """`(W u, b . u)` of the map `x -> x W + b`."""
+    table = warehouse.query(
+        "select weights, intercept, hidden_intercept is not null as has_hidden_layer "
+        "from alignments where alignment_id = ?",
         [alignment_id],
     )
+    if table["has_hidden_layer"][0].as_py():
+        # relu(x A + a) B has a derivative that differs from row to row: with a mean Jacobian the
+        # values would differ from those that a study stores through the same alignment.
+        raise AxisError(
+            f"the alignment {alignment_id} has a hidden layer and is not affine, no axis can be "
+            "pulled back through it: fit one without --hidden-width"
+        )
     intercept = vectors(table["intercept"])[0].astype(np.float64)
+    # Stored row-major, [d_model, d_reference].
     weights = vectors(table["weights"])[0].astype(np.float64).reshape(-1, len(intercept))
     return weights @ axis, float(intercept @ axis)
+
+
+def _listed(items: Any) -> str:
+    """Candidates as a message lists them."""
+    listed = list(items)
+    more = len(listed) - _LISTED
+    return "; ".join(listed[:_LISTED]) + (f"; and {more} more" if more > 0 else "")

@@ -2,8 +2,7 @@
 
 Nothing is copied and nothing is locked: the connection is in memory, so any number of readers and
 one writer work on a root at once, and a view sees a new file as soon as it is renamed into place.
-
-A table of the warehouse as a polars LazyFrame, for those who think in polars.
+`scan` gives a table as a polars LazyFrame instead.
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ Connection = duckdb.DuckDBPyConnection
 
 # Below the root: what does not fit in memory, while it is needed.
 SCRATCH = ".scratch"
-# Rows that DuckDB hands over at a time: one of its own vectors.
+# Rows that DuckDB hands over at a time: one of its vectors.
 _BATCH_ROWS = 2048
 # What Python takes with the libraries of an analysis, before it has read a row.
 _LIBRARIES = 256_000_000
-# With less for each thread DuckDB cannot decode row groups and join the prompts of a large set.
-_LEAST_FOR_DUCKDB = 96_000_000
-# A matrix larger than this part of the memory lies on disk: a study holds a few dozen.
-_MATRIX_PART = 64
+# With fewer for each thread DuckDB cannot decode row groups and join the prompts of a large set.
+_MIN_THREAD_BYTES = 96_000_000
+# A matrix larger than this share of the memory lies on disk: a study holds a few dozen.
+_MATRIX_SHARE = 64
 
 # v_stored where the index cannot be kept, as on a read-only disk: the same rows, by opening files.
 _STORED_WITHOUT_INDEX = """
@@ -61,9 +60,9 @@ def connect(
 ) -> Connection:
     """A DuckDB connection with the macros, the tables (`prompts`, ...) and the marts (`v_...`).
 
-    `memory_limit` is in bytes, for the whole process: what is larger than a part of it is kept in
-    files below the root while it is needed. Default: what DuckDB takes, most of the machine's.
-    `is_commented` puts on views, macros and columns what they mean; it takes as long as the rest.
+    `memory_limit` is in bytes, for the process: matrices above a share of it are held in
+    files below the root. Default: what DuckDB takes, most of the machine's.
+    `is_commented` adds comments to views, macros and columns, which doubles the time.
     Raises `RootError` where `root` is not a warehouse, or DuckDB cannot read its files.
     """
     connection = _open(root)
@@ -78,7 +77,7 @@ def connect(
 def connect_tables(root: Path, *tables: str) -> Connection:
     """A connection with these tables and nothing else, which opens in a few milliseconds.
 
-    For code that asks one thing of a table. Raises as `connect` does.
+    For a single look-up in a table. Raises as `connect` does.
     """
     connection = _open(root)
     location = _location(root.resolve())
@@ -89,13 +88,38 @@ def connect_tables(root: Path, *tables: str) -> Connection:
     return connection
 
 
+def scan(table: str, root: Path) -> pl.LazyFrame:
+    """A LazyFrame over a table's Parquet files, its columns in the order of the schema.
+
+    The partition is text whatever its values look like, and a filter on it opens that partition's
+    files alone. An empty table gives no rows. Raises `QueryError` for an unknown table and
+    `RootError` where `root` is not a warehouse.
+    """
+    require_root(root)
+    if table not in TABLES:
+        raise QueryError(
+            f"no table {table}{did_you_mean(table, TABLES)}: the tables are {', '.join(TABLES)}"
+        )
+    definition = TABLES[table]
+    folders = "*/" if definition.partition else ""
+    partition: dict[str, type[DataType]] | None = (
+        {definition.partition: pl.String} if definition.partition else None
+    )
+    frame = pl.scan_parquet(
+        f"{glob.escape((root.resolve() / table).as_posix())}/{folders}*.parquet",
+        hive_partitioning=partition is not None,
+        hive_schema=partition,
+    )
+    return frame.select(definition.schema.names)
+
+
 def query(
     connection: Connection, sql: str, parameters: Any = None, *, row_limit: int | None = None
 ) -> pa.Table:
     """Run one statement and return its rows as an Arrow table; `QueryError` in DuckDB's words.
 
-    With a `row_limit` no more than that many first rows are computed. A column name that is there
-    already gets a number: `a`, `a_1`. A statement whose files were replaced by a compaction between
+    With a `row_limit` no more than that many first rows are computed. A repeated column
+    name gets a number: `a`, `a_1`. A statement whose files were replaced by a compaction between
     its listing and its reading is run again.
     """
     try:
@@ -118,6 +142,18 @@ def _result(connection: Connection, sql: str, parameters: Any, row_limit: int | 
             if is_last or "No such file" not in str(error):
                 raise
     raise AssertionError("the last attempt returns or raises")
+
+
+def distinct_names(names: list[str]) -> list[str]:
+    """The names, a repeated one (`select *` over a join) with the first free number behind it."""
+    distinct: list[str] = []
+    for name in names:
+        number, free = 0, name
+        while free in distinct:
+            number += 1
+            free = f"{name}_{number}"
+        distinct.append(free)
+    return distinct
 
 
 def stream(connection: Connection, sql: str, parameters: Any = None) -> Iterator[pa.RecordBatch]:
@@ -147,10 +183,14 @@ def vectors(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     return values.astype(np.float32, copy=False).reshape(len(lists), widths[0])
 
 
-def sql_files(kind: str) -> dict[str, str]:
-    """Name -> text of the files in `sql/<kind>` and its topic folders, by name."""
-    paths = sorted((SQL_FOLDER / kind).rglob("*.sql"), key=lambda path: path.stem)
-    return {path.stem: path.read_text() for path in paths}
+def root_of(connection: Connection) -> Path:
+    """The root that the connection was opened on."""
+    return Path(connection.execute("select getvariable('root')").fetchall()[0][0])
+
+
+def is_limited(connection: Connection) -> bool:
+    """Whether the connection was opened with a memory limit."""
+    return bool(connection.execute("select getvariable('is_limited')").fetchall()[0][0])
 
 
 def is_imported(connection: Connection, model: str) -> bool:
@@ -164,20 +204,28 @@ def is_imported(connection: Connection, model: str) -> bool:
     return bool(sources) and all(row["source"].partition(":")[0] == IMPORTED for row in sources)
 
 
+def sql_files(kind: str) -> dict[str, str]:
+    """Name -> text of the files in `sql/<kind>` and its topic folders, by name."""
+    paths = sorted((SQL_FOLDER / kind).rglob("*.sql"), key=lambda path: path.stem)
+    return {path.stem: path.read_text() for path in paths}
+
+
 def check_rules() -> dict[str, str]:
-    """Name -> statement that lists the rows which break the rule: `sql/checks` and unique keys."""
-    unique_keys = {f"{name}_unique_key": table.unique_key_check() for name, table in TABLES.items()}
-    return dict(sorted((sql_files("checks") | unique_keys).items()))
+    """Name -> statement that lists the rows which break the rule.
 
-
-def root_of(connection: Connection) -> Path:
-    """The root that `connect` was given."""
-    return Path(connection.execute("select getvariable('root')").fetchall()[0][0])
-
-
-def is_limited(connection: Connection) -> bool:
-    """Whether `connect` was given a memory limit."""
-    return bool(connection.execute("select getvariable('is_limited')").fetchall()[0][0])
+    The files of `sql/checks`, and what the tables' definitions say: unique keys, references, and a
+    row in `runs` for every job that wrote a row.
+    """
+    written = "\nunion all\n".join(f"select run_id from stg_{name}" for name in TABLES)
+    rules = sql_files("checks")
+    rules["runs_known"] = (
+        "-- Rows of any table written by a job that has no row in runs.\n"
+        f"select run_id, count(*) as row_count\nfrom ({written})\n"
+        "anti join stg_runs using (run_id)\ngroup by run_id"
+    )
+    for table in TABLES.values():
+        rules |= table.checks()
+    return dict(sorted(rules.items()))
 
 
 def _open(root: Path) -> Connection:
@@ -201,40 +249,23 @@ def _unreadable(root: Path) -> Iterator[None]:
         raise RootError(f"{root} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def _location(root: Path) -> str:
-    """The root as it stands in the glob patterns of staging views."""
-    return glob.escape(root.as_posix()).replace("'", "''")
-
-
 def _limit_memory(connection: Connection, root: Path, memory_limit: int | None) -> None:
-    """Part the process's memory: Python and its libraries, DuckDB, and matrices (scratch.py)."""
+    """Divide the process's memory: Python and its libraries, DuckDB, and matrices (layers.py)."""
     place = "'{}'".format(str(root.resolve()).replace("'", "''"))
     connection.execute(f"set variable root = {place}")
     connection.execute(f"set temp_directory = {place} || '/{SCRATCH}'")
-    whole = memory_limit
-    if whole is None:
-        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total = memory_limit
+    if total is None:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     else:
-        part = max((whole - _LIBRARIES) // 4, _LEAST_FOR_DUCKDB)
-        threads = min(part // _LEAST_FOR_DUCKDB, os.cpu_count() or 1)
-        connection.execute(f"set memory_limit = '{part}B'")
+        share = max((total - _LIBRARIES) // 4, _MIN_THREAD_BYTES)
+        threads = min(share // _MIN_THREAD_BYTES, os.cpu_count() or 1)
+        connection.execute(f"set memory_limit = '{share}B'")
         connection.execute(f"set threads = {threads}")
         # Rows in the order of the files would have to wait for each other in memory.
         connection.execute("set preserve_insertion_order = false")
     connection.execute(f"set variable is_limited = {memory_limit is not None}")
-    connection.execute(f"set variable matrix_bytes = {whole // _MATRIX_PART}")
-
-
-def distinct_names(names: list[str]) -> list[str]:
-    """The names, a repeated one (`select *` over a join) with the first free number behind it."""
-    distinct: list[str] = []
-    for name in names:
-        number, free = 0, name
-        while free in distinct:
-            number += 1
-            free = f"{name}_{number}"
-        distinct.append(free)
-    return distinct
+    connection.execute(f"set variable matrix_bytes = {total // _MATRIX_SHARE}")
 
 
 def load_sql(connection: Connection, root: Path, *, is_indexed: bool, is_commented: bool) -> None:
@@ -242,7 +273,7 @@ def load_sql(connection: Connection, root: Path, *, is_indexed: bool, is_comment
 
     Views are bound when they are made, and a mart reads its tables many times over: so marts are
     made on empty tables, which then give way to the views over files. Paths stay as they are
-    given: a relative root makes relative views. `is_indexed` is what `refresh_index` said.
+    given: a relative root makes relative views. `is_indexed` is the result of `refresh_index`.
     """
     location = _location(root)
     macros, marts = _in_order(sql_files("macros")), _in_order(sql_files("marts"))
@@ -265,13 +296,9 @@ def load_sql(connection: Connection, root: Path, *, is_indexed: bool, is_comment
     connection.execute("commit")
 
 
-def _columns(connection: Connection) -> dict[str, list[str]]:
-    """View -> its columns."""
-    listed = connection.execute(
-        "select table_name, list(column_name order by column_index) from duckdb_columns() "
-        "where not internal group by table_name"
-    )
-    return dict(listed.fetchall())
+def _location(root: Path) -> str:
+    """The root as it stands in the glob patterns of staging views."""
+    return glob.escape(root.as_posix()).replace("'", "''")
 
 
 def _in_order(files: dict[str, str]) -> dict[str, str]:
@@ -283,26 +310,10 @@ def _in_order(files: dict[str, str]) -> dict[str, str]:
     return {name: files[name] for name in graphlib.TopologicalSorter(graph).static_order()}
 
 
-def scan(table: str, root: Path) -> pl.LazyFrame:
-    """A LazyFrame over a table's Parquet files, its columns in the order of the schema.
-
-    The partition is text whatever its values look like, and a filter on it opens that partition's
-    files alone. An empty table gives no rows. Raises `QueryError` for an unknown table and
-    `RootError` where `root` is not a warehouse.
-    """
-    require_root(root)
-    if table not in TABLES:
-        raise QueryError(
-            f"no table {table}{did_you_mean(table, TABLES)}: the tables are {', '.join(TABLES)}"
-        )
-    definition = TABLES[table]
-    folders = "*/" if definition.partition else ""
-    partition: dict[str, type[DataType]] | None = (
-        {definition.partition: pl.String} if definition.partition else None
+def _columns(connection: Connection) -> dict[str, list[str]]:
+    """View -> its columns."""
+    listed = connection.execute(
+        "select table_name, list(column_name order by column_index) from duckdb_columns() "
+        "where not internal group by table_name"
     )
-    frame = pl.scan_parquet(
-        f"{glob.escape((root.resolve() / table).as_posix())}/{folders}*.parquet",
-        hive_partitioning=partition is not None,
-        hive_schema=partition,
-    )
-    return frame.select(definition.schema.names)
+    return dict(listed.fetchall())

@@ -1,8 +1,8 @@
-"""Domain errors: each message says what was expected, what was found and what to do."""
+"""Domain errors: each message says what was expected, what happened and what to do."""
 
 
 class AxesError(Exception):
-    """Base of every error that is the user's to mend; the command line prints it as one line."""
+    """Base of every error that the user can fix; the command line prints it as one line."""
 
 
 class RootError(AxesError):
@@ -22,7 +22,7 @@ class ModelError(AxesError):
 
 
 class LayerError(AxesError):
-    """A layer that the model does not have was asked for."""
+    """The model does not have this layer."""
 
 
 class CoverageError(AxesError):
@@ -37,12 +37,16 @@ class AxisError(AxesError):
     """An axis is unknown, ambiguous, or does not fit what it is applied to."""
 
 
+class NoAlignmentError(AxisError):
+    """No stored alignment leads from a model to the space of an axis."""
+
+
 class DefinitionError(AxesError):
     """A study's definition holds something that is unknown, missing or of the wrong type."""
 
 
 class CalibrationError(AxesError):
-    """A calibration is unknown, ambiguous, or cannot be fitted on the rows given."""
+    """A calibration is unknown, ambiguous, or cannot be fitted on these rows."""
 
 
 class QueryError(AxesError):
@@ -50,15 +54,15 @@ class QueryError(AxesError):
 
 
 class AlignmentError(AxesError):
-    """An alignment cannot be fitted as it is asked for."""
+    """An alignment cannot be fitted with these settings."""
 
 
 class ImportFileError(AxesError):
-    """A file that others wrote does not hold what an import needs."""
+    """An external file lacks what an import needs."""
 
 
 class ServingError(AxesError):
-    """The page of `axes explore` cannot be served where it was asked for."""
+    """The page of `axes explore` cannot be served at this address."""
 
 
 class ConfigError(AxesError):

@@ -1,4 +1,4 @@
-"""An open warehouse as one object: where it lies, how it is asked, and what is stored.
+"""An open warehouse as one object: its folder, its connection, and how to query and write it.
 
 Everything that reads and writes takes this instead of a root, a connection and a run.
 """

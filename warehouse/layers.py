@@ -1,14 +1,14 @@
-"""The vectors of one layer straight from Parquet, in batches that need not fit in memory together.
+"""Activations as matrices: read in batches by layer, held in memory or in a file.
 
-SQL reads the same rows; this way they do not pass through DuckDB's lists, which doubles the time.
-The index of keys names the files that hold the layer, statistics the row groups in them. Under a
-memory limit DuckDB reads all the same: it keeps to what it is given, Arrow does not.
+`layer_batches` reads the vectors of one layer straight from Parquet. SQL reads the same rows; this
+way they do not pass through DuckDB's lists, which doubles the time. The index of keys names the
+files with the layer, statistics the row groups in them. Under a memory limit DuckDB reads all the
+same: it keeps to its limit, Arrow does not.
 
-Matrices of any size: an array where it is small, else rows in an unnamed file below the root.
-
-A matrix on disk is sliced as an array is, `rows[start:stop]` brings those rows into memory, so that
-what goes through a matrix in blocks need not know where it lies. The file has no name (it is
-unlinked as soon as it is open): it is gone with the process, however that ends.
+`allocate` makes room for a matrix: an array where it is small, else `StoredRows` in a file below
+the root. Both are sliced alike, `rows[start:stop]` brings those rows into memory, so that what goes
+through a matrix in blocks need not know where it lies. The file has no name (it is unlinked as soon
+as it is open): it is gone with the process, however that ends.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def stored_layers(
 ) -> list[int]:
     """The layers at which `model` has a vector with these `keys` of any prompt of a set."""
     conditions = " and ".join(f"{name} = ${name}" for name in keys)
-    found = rows(
+    layers = rows(
         connection,
         f"""
         select distinct unnest(layers) as layer
@@ -80,7 +80,7 @@ def stored_layers(
         """,
         {**keys, "model": model, "prompt_set": prompt_set},
     )
-    return [row["layer"] for row in found]
+    return [row["layer"] for row in layers]
 
 
 def _by_sql(
@@ -103,9 +103,9 @@ def _by_sql(
 def _by_arrow(
     connection: Connection, model: str, keys: Mapping[str, str], layer: int
 ) -> Iterator[tuple[pa.Array, np.ndarray]]:
-    wanted: dict[str, str | int] = {**keys, "layer": layer}
+    values: dict[str, str | int] = {**keys, "layer": layer}
     try:
-        for table in _decoded(_row_groups(_files(connection, model, keys, layer), wanted)):
+        for table in _decoded(_row_groups(_files(connection, model, keys, layer), values)):
             if len(table):
                 yield table.column("prompt_id").combine_chunks(), vectors(table.column("vector"))
     except FileNotFoundError:
@@ -115,31 +115,31 @@ def _by_arrow(
 
 
 def _row_groups(
-    paths: Sequence[Path], wanted: Mapping[str, str | int]
+    paths: Sequence[Path], values: Mapping[str, str | int]
 ) -> Iterator[Callable[[], pa.Table]]:
-    """What decodes each row group in which a row may have the `wanted` keys."""
+    """A call that decodes each row group in which a row may have these key `values`."""
     for path in paths:
         metadata = pq.read_metadata(path)
         for number in range(metadata.num_row_groups):
-            mixed = _mixed_columns(metadata.row_group(number), wanted)
+            mixed = _mixed_columns(metadata.row_group(number), values)
             if mixed is not None:
                 yield partial(
-                    _decode, path, metadata, number, {name: wanted[name] for name in mixed}
+                    _decode, path, metadata, number, {name: values[name] for name in mixed}
                 )
 
 
-def _mixed_columns(group: pq.RowGroupMetaData, wanted: Mapping[str, str | int]) -> list[str] | None:
-    """The columns with other values beside the wanted one, None where one cannot hold it at all."""
+def _mixed_columns(group: pq.RowGroupMetaData, values: Mapping[str, str | int]) -> list[str] | None:
+    """The columns with other values next to this one; None if a column cannot hold it."""
     columns = [group.column(index) for index in range(group.num_columns)]
     statistics = {column.path_in_schema: column.statistics for column in columns}
     mixed = []
-    for name, value in wanted.items():
-        known = statistics.get(name)
-        if known is None or not known.has_min_max:
+    for name, value in values.items():
+        limits = statistics.get(name)
+        if limits is None or not limits.has_min_max:
             mixed.append(name)
-        elif not known.min <= value <= known.max:
+        elif not limits.min <= value <= limits.max:
             return None
-        elif known.min != known.max or known.null_count:
+        elif limits.min != limits.max or limits.null_count:
             mixed.append(name)
     return mixed
 
@@ -149,8 +149,8 @@ def _decode(
 ) -> pa.Table:
     """A row group's prompt ids and vectors, of the rows with the values of `mixed`.
 
-    Ingest writes a row group for each layer and key: there is nothing to leave out as a rule, and
-    leaving out would copy every vector.
+    Ingest writes a row group for each layer and key: as a rule there is nothing to filter, and
+    a filter would copy every vector.
     """
     with pq.ParquetFile(path, metadata=metadata, pre_buffer=False) as file:
         table = file.read_row_group(number, columns=["prompt_id", "vector", *mixed])
@@ -160,7 +160,7 @@ def _decode(
 
 
 def _decoded(tasks: Iterator[Callable[[], pa.Table]]) -> Iterator[pa.Table]:
-    """The results in order, a few decoded ahead of the reader on threads of their own."""
+    """The results in order, a few decoded ahead of the reader on other threads."""
     with ThreadPoolExecutor(_DECODERS) as pool:
         pending = deque(pool.submit(task) for task in islice(tasks, _DECODERS))
         while pending:
@@ -172,7 +172,7 @@ def _decoded(tasks: Iterator[Callable[[], pa.Table]]) -> Iterator[pa.Table]:
 def _files(connection: Connection, model: str, keys: Mapping[str, str], layer: int) -> list[Path]:
     """The files with rows of the layer, and those that came after the index was read."""
     conditions = " and ".join(f"{name} = ${name}" for name in keys)
-    found = query(
+    files = query(
         connection,
         f"""
         select file, bool_or({conditions} and list_contains(layers, $layer)) as is_wanted
@@ -182,7 +182,7 @@ def _files(connection: Connection, model: str, keys: Mapping[str, str], layer: i
         """,
         {**keys, "layer": layer, "model": model},
     ).to_pylist()
-    is_wanted = {row["file"]: row["is_wanted"] for row in found}
+    is_wanted = {row["file"]: row["is_wanted"] for row in files}
     folder = partition_folder(root_of(connection), _TABLE, model)
     return [path for path in sorted(folder.glob("*.parquet")) if is_wanted.get(path.name, True)]
 
@@ -198,8 +198,8 @@ class StoredRows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, part: slice) -> np.ndarray:
-        start, stop, _ = part.indices(len(self))
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, _ = rows.indices(len(self))
         block = np.empty((max(stop - start, 0), self.shape[1]), dtype=np.float32)
         if self.index is None:
             _read(self.file, block, start * self._row_bytes)
@@ -212,10 +212,11 @@ class StoredRows:
         order = np.argsort(places)
         rows = np.ascontiguousarray(block[order], dtype=np.float32)
         places = places[order]
-        # Neighbours are written together: rows that were ingested in order take one call.
-        for part in np.split(np.arange(len(places)), np.flatnonzero(np.diff(places) != 1) + 1):
-            if len(part):
-                _write(self.file, rows[part], int(places[part[0]]) * self._row_bytes)
+        # `places` is sorted, so a step other than 1 ends a run of neighbours. A run is written in
+        # one call: rows that were ingested in order take a single one.
+        for run in np.split(np.arange(len(places)), np.flatnonzero(np.diff(places) != 1) + 1):
+            if len(run):
+                _write(self.file, rows[run], int(places[run[0]]) * self._row_bytes)
 
     def take(self, index: np.ndarray) -> StoredRows:
         """The rows of `index`, in its order, without copying them."""
@@ -231,9 +232,9 @@ Rows = np.ndarray | StoredRows
 
 
 def allocate(connection: Connection, row_count: int, width: int) -> Rows:
-    """Room for a float32 matrix: in memory where it takes a small part of what may be taken.
+    """Room for a float32 matrix: in memory if it is small, else in a file.
 
-    The part is that of `connect`'s memory limit; every matrix of a study has to find room.
+    Small is a share of `connect`'s memory limit, since a study holds a few dozen matrices.
     """
     share = connection.execute("select getvariable('matrix_bytes')").fetchall()[0][0]
     if row_count * width * 4 <= share:

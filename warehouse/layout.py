@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,6 +23,7 @@ from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 MARKER = "warehouse.json"
 NO_PARTITION = "__none__"
 EMPTY_FILE = "schema.parquet"
+RETIRED = ".retired"
 
 
 def partition_folder(root: Path, table: Table, value: str | None = None) -> Path:
@@ -51,6 +53,20 @@ def empty_file(root: Path, table: Table) -> Path:
     return partition_folder(root, table, NO_PARTITION) / EMPTY_FILE
 
 
+def write_empty_file(root: Path, table: Table) -> None:
+    """Give a table its file without rows."""
+    path = empty_file(root, table)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{EMPTY_FILE}.tmp")
+    pq.write_table(table.file_schema.empty_table(), temporary)
+    temporary.replace(path)
+
+
+def retired_folder(root: Path) -> Path:
+    """A new folder for files taken out of use; `vacuum` deletes it after a while."""
+    return root / RETIRED / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
+
+
 def init_root(root: Path) -> bool:
     """Make `root` a warehouse if it is absent or an empty folder.
 
@@ -70,7 +86,7 @@ def init_root(root: Path) -> bool:
     except OSError as error:
         raise RootError(f"cannot make a warehouse in {root}: {error}") from error
     with locked(root, "init"):
-        # Whoever came second must not write anew what the first has begun to read.
+        # The second of two jobs must not rewrite files that the first reads already.
         if (root / MARKER).exists():
             return False
         _fill(root)
@@ -81,9 +97,7 @@ def _fill(root: Path) -> None:
     """An empty file for every table, and the marker last."""
     try:
         for table in TABLES.values():
-            path = empty_file(root, table)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table.file_schema.empty_table(), path)
+            write_empty_file(root, table)
         write_marker(root, {"schema_version": SCHEMA_VERSION})
     except OSError as error:
         raise RootError(f"cannot make a warehouse in {root}: {error}") from error
@@ -118,7 +132,7 @@ def read_version(root: Path) -> tuple[int, bool]:
             "or start one with `axes warehouse init`"
         )
     try:
-        # A number, or "1 to 2" while folders change places, which no version takes for its own.
+        # A number, or "1 to 2" while folders change places, which no version equals.
         first, *others = str(json.loads(marker.read_text())["schema_version"]).split(" to ")
         return int(first), bool(others)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -138,16 +152,16 @@ def write_marker(root: Path, content: dict[str, int | str]) -> None:
 def _require_plain_path(root: Path) -> None:
     """Raise `RootError` below a folder such as `seed=1`: DuckDB would read it as that column."""
     columns = {field.name for table in TABLES.values() for field in table.schema}
-    for part in root.resolve().parts:
-        name, equals, _ = part.partition("=")
+    for folder in root.resolve().parts:
+        name, equals, _ = folder.partition("=")
         if equals and name.lower() in columns:
             raise RootError(
-                f"{root} lies in a folder {part}, which would be read as the column {name}: "
+                f"{root} lies in a folder {folder}, which would be read as the column {name}: "
                 "give --root another folder"
             )
 
 
 def _foreign(root: Path) -> list[Path]:
     """What lies in `root` that an interrupted `init_root` would not have left."""
-    own = {*TABLES, f".{MARKER}.tmp", LOCKS}
-    return [path for path in root.iterdir() if path.name not in own]
+    written = {*TABLES, f".{MARKER}.tmp", LOCKS}
+    return [path for path in root.iterdir() if path.name not in written]

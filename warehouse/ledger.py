@@ -91,6 +91,14 @@ def table_lock(root: Path, table: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def maintenance_lock(root: Path) -> Iterator[None]:
+    """Held by repair, compact, vacuum and migrate; raises `RootError` while another one runs."""
+    refusal = f"{root} is being repaired, compacted, vacuumed or migrated: wait for that to end"
+    with locked(root, "maintenance", refusal=refusal):
+        yield
+
+
 @dataclass(frozen=True)
 class Record:
     """A file as it was written; `runs` counts its rows by the job that made them."""

@@ -15,7 +15,7 @@ IMPORTED = "imported"
 UNKNOWN = "unknown"
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
     """` (did you mean NEAR?)`, to stand behind the name in a message; empty where none is near.
 
     >>> did_you_mean("SmolM2-135m", ["smollm2-135m", "gemma3-270m"])
@@ -25,6 +25,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     import difflib  # Only where something is wrong: every command imports this module.
 
-    lowered = {candidate.lower(): candidate for candidate in known}
+    lowered = {candidate.lower(): candidate for candidate in names}
     near = difflib.get_close_matches(name.lower(), lowered, n=1)
     return f" (did you mean {lowered[near[0]]}?)" if near else ""

@@ -1,4 +1,4 @@
-"""What a job says on stderr while it runs; results alone go to stdout.
+"""Progress of a job on stderr; only results go to stdout.
 
 For people: bars with rate and time left on every long step, on a terminal and nowhere else.
 
@@ -18,20 +18,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+if TYPE_CHECKING:
+    # Imported where a bar is drawn: `axes --help` must not wait for it.
+    from rich.progress import Progress, ProgressColumn, Task
+    from rich.text import Text
 
 Advance = Callable[[int], None]
 
@@ -39,22 +31,22 @@ Advance = Callable[[int], None]
 _EVERY = 5.0
 
 
-class _RateColumn(ProgressColumn):
-    """Units per second over the last half minute."""
-
-    def render(self, task: Task) -> Text:
-        rate = task.finished_speed or task.speed
-        return Text(f"{rate:,.1f} {task.fields['unit']}/s" if rate else "", style="cyan")
-
-
 @contextmanager
 def track(description: str, total: int, unit: str) -> Iterator[Advance]:
     """Show a bar of `total` units; call what is yielded with the units done since the last call."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
-        _RateColumn(),
+        _rate_column(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -68,12 +60,14 @@ def track(description: str, total: int, unit: str) -> Iterator[Advance]:
             step.advance(done)
 
         yield advance
-    step.tell("progress_end")
+    step.report("progress_end")
 
 
 @contextmanager
 def waiting(description: str) -> Iterator[None]:
     """Show a spinner with the time elapsed while a step of unknown length runs."""
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=28), TimeElapsedColumn())
     started = time.monotonic()
     record("step", step=description)
@@ -84,28 +78,44 @@ def waiting(description: str) -> Iterator[None]:
     record("step_end", step=description, seconds=round(time.monotonic() - started, 3))
 
 
+def _rate_column() -> ProgressColumn:
+    """Units per second over the last half minute."""
+    from rich.progress import ProgressColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            rate = task.finished_speed or task.speed
+            return Text(f"{rate:,.1f} {task.fields['unit']}/s" if rate else "", style="cyan")
+
+    return Rate()
+
+
 def _bars(*columns: ProgressColumn) -> Progress:
     """Bars on a terminal; rich heeds NO_COLOR. Elsewhere it would still draw the last state."""
+    from rich.console import Console
+    from rich.progress import Progress
+
     console = Console(file=sys.stderr)
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 class _Step:
-    """What a JSON log says of a step: units done, rate and seconds left, now and then."""
+    """The events of one step in a JSON log: units done, rate and seconds left."""
 
     def __init__(self, description: str, total: int, unit: str) -> None:
         self._description, self._total, self._unit = description, total, unit
         self._done = 0
-        self._started = self._told = time.monotonic()
+        self._started = self._reported = time.monotonic()
 
     def advance(self, done: int) -> None:
         self._done += done
-        if time.monotonic() - self._told >= _EVERY:
-            self.tell("progress")
+        if time.monotonic() - self._reported >= _EVERY:
+            self.report("progress")
 
-    def tell(self, event: str) -> None:
-        self._told = time.monotonic()
-        spent = self._told - self._started
+    def report(self, event: str) -> None:
+        self._reported = time.monotonic()
+        spent = self._reported - self._started
         rate = self._done / spent if spent else 0.0
         record(
             event,
@@ -128,7 +138,7 @@ def quiet_transformers() -> None:
 
 
 def quiet_hub() -> None:
-    """Leave out the hub library's line per retry; what fails in the end is said in one."""
+    """Leave out the hub library's line per retry; the final error is one line."""
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()

@@ -67,10 +67,10 @@ class Run:
             "finished_at": finished_at,
         }
         write_rows(self.root, "runs", rows_table("runs", [row]), name=self.run_id)
-        told = ("run_id", "command", "status", "rows", "tokens", "tokens_per_second", "message")
+        columns = ("run_id", "command", "status", "rows", "tokens", "tokens_per_second", "message")
         is_failed = status == "failed"
         progress.record(
-            "run", level="error" if is_failed else "info", **{name: row[name] for name in told}
+            "run", level="error" if is_failed else "info", **{name: row[name] for name in columns}
         )
 
 

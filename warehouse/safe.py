@@ -87,15 +87,15 @@ def ask(
 ) -> pa.Table:
     """The rows of one select statement, or `QueryError` in one line; see the module's docstring.
 
-    Starts a process for the statement (some tenths of a second) unless it is given a `worker`, of
-    the same root and limits. A column name that is there already gets a number.
+    Starts a process for the statement (some tenths of a second) unless there is a `worker`, of
+    the same root and limits. A repeated column name gets a number.
     """
     if len(sql) > _LONGEST_STATEMENT:
         raise QueryError(f"the statement is longer than {_LONGEST_STATEMENT} characters")
     for is_last in (False, False, True):
-        asked, worker = worker or Worker(root, limits), None
+        current, worker = worker or Worker(root, limits), None
         try:
-            table = asked.answer(sql)
+            table = current.answer(sql)
             return table.rename_columns(distinct_names(table.column_names))
         except QueryError as error:
             # A compaction came between the listing of files and their reading.
@@ -123,7 +123,7 @@ class Worker:
 
     @property
     def is_over(self) -> bool:
-        """Whether the process has ended, asked or not."""
+        """Whether the process has ended, with or without a statement."""
         return self._process.poll() is not None
 
     def answer(self, sql: str) -> pa.Table:
@@ -219,7 +219,7 @@ def require_safe(sql: str, names: set[str]) -> None:
     nodes = list(_nodes(tree["statements"]))
     defined = {str(entry["key"]) for node in nodes for entry in _defined(node)}
     if strange := [name for name in sorted(defined) if not re.fullmatch(r"\w+", name)]:
-        raise QueryError(f"safe mode knows no table named {strange[0]}")
+        raise QueryError(f"safe mode has no table named {strange[0]}")
     for node in nodes:
         _require_safe_node(node, names | {name.lower() for name in defined}, impure)
 
@@ -231,7 +231,7 @@ def _require_safe_node(node: Node, tables: set[str], impure: frozenset[str]) -> 
         name = node["table_name"]
         if name.lower() not in tables or path not in (["", ""], ["", "main"], ["memory", "main"]):
             raise QueryError(
-                f"safe mode knows no table named {'.'.join([*filter(None, path), name])}: "
+                f"safe mode has no table named {'.'.join([*filter(None, path), name])}: "
                 "it reads the warehouse's tables and views"
             )
     elif kind == "TABLE_FUNCTION":
@@ -394,7 +394,7 @@ def _limit_process(limits: Limits) -> None:
 
 
 def _warm_up(connection: Connection) -> None:
-    """What the first statement would else wait for: imports, DuckDB's own first time, footers."""
+    """What the first statement would else wait for: imports, DuckDB's first time, footers."""
     require_safe("select 1", set())
     for name in ("v_projections", "v_generation_projections"):
         connection.sql(f"from {name} limit 1").to_arrow_reader(1).read_all()

@@ -13,12 +13,13 @@ import json
 import os
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import NonFiniteError, RootError
@@ -33,7 +34,7 @@ KEY_LENGTH = 16
 WRITTEN_BEFORE_GENERATIONS = ("generation_tokens", "token_projections")
 TEMPORARY = ".tmp"
 
-# By measurement, see docs/decisions/0005; rows: DuckDB's own default.
+# By measurement, see docs/decisions/0005; rows: DuckDB's default.
 _ROW_GROUP_BYTES = 16 << 20
 _ROW_GROUP_ROWS = 122_880
 _BLOOM = {"ndv": 4096, "fpp": 0.05}
@@ -62,7 +63,7 @@ def vector_array(matrix: np.ndarray) -> pa.ListArray:
 
 
 def rows_table(table: str, rows: Sequence[dict[str, Any]], **columns: Any) -> pa.Table:
-    """Row dicts as an Arrow table of the table's schema; `columns` are whole columns to add."""
+    """Row dicts as an Arrow table of the table's schema; `columns` are complete columns to add."""
     schema = TABLES[table].file_schema
     data = {
         field.name: columns.get(field.name, [row.get(field.name) for row in rows])
@@ -124,18 +125,29 @@ def write_parquet(path: Path, table: Table, groups: Iterable[pa.Table]) -> Recor
                 _require_finite(table, group)
                 writer.write_table(group, row_group_size=_row_group_rows(table, group))
                 rows += len(group)
-                for counted in group.column("run_id").value_counts().to_pylist():
-                    runs[counted["values"]] += counted["counts"]
+                runs += _run_counts(group)
         file.flush()
         os.fsync(file.fileno())
     return record(path, rows, runs)
+
+
+def read_record(path: Path) -> Record:
+    """The ledger's record of a stored file, from the file alone."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        runs = _run_counts(file.read(columns=["run_id"]))
+        return record(path, file.metadata.num_rows, runs)
+
+
+def _run_counts(group: pa.Table) -> Counter[str]:
+    counted = group.column("run_id").value_counts().to_pylist()
+    return Counter({row["values"]: row["counts"] for row in counted})
 
 
 def remove_uncommitted(root: Path, table: str, committed_by: str, partition: str) -> list[Path]:
     """Delete the files of `table` none of whose rows has its row in `committed_by`.
 
     For rows that are written before the rows that make them count: a job that was killed between
-    the two left the former. The caller holds the lock under which both are written. Told by the
+    the two left the former. The caller holds the lock under which both are written. By the
     key and not by file names, which compaction changes.
     """
     (key,) = TABLES[committed_by].key
@@ -146,12 +158,41 @@ def remove_uncommitted(root: Path, table: str, committed_by: str, partition: str
         for path in partition_folder(root, TABLES[committed_by], partition).glob("*.parquet"):
             committed.update(_column(path, key))
         paths = folder.glob("*.parquet")
-        left = [path for path in paths if committed.isdisjoint(_column(path, key))]
-        if left:
-            with removing(root, table, left):
-                for path in left:
+        uncommitted = [path for path in paths if committed.isdisjoint(_column(path, key))]
+        if uncommitted:
+            with removing(root, table, uncommitted):
+                for path in uncommitted:
                     path.unlink()
-    return left
+    return uncommitted
+
+
+def remove_rows(
+    root: Path,
+    table: str,
+    is_removed: Callable[[pa.Table], pa.ChunkedArray],
+    *,
+    partition: str | None = None,
+) -> None:
+    """Delete the rows of a partition for which `is_removed` gives true, file by file.
+
+    A file that holds others is replaced by one without them; one that holds no others is deleted.
+    """
+    folder = partition_folder(root, TABLES[table], partition)
+    temporary = root / TEMPORARY / f"{uuid.uuid4().hex}.tmp"
+    temporary.parent.mkdir(exist_ok=True)
+    # Under the lock a compaction changes no names meanwhile.
+    with table_lock(root, table):
+        for path in sorted(folder.glob("*.parquet")):
+            stored = pq.ParquetFile(path).read()
+            remaining = stored.filter(pc.invert(is_removed(stored)))
+            if not len(remaining):
+                with removing(root, table, [path]):
+                    path.unlink()
+            elif len(remaining) < len(stored):
+                written = write_parquet(temporary, TABLES[table], [remaining])
+                with writing(root, table, {path: written}):
+                    temporary.replace(path)
+    sync_folder(folder)
 
 
 def _column(path: Path, name: str) -> Iterator[str]:
@@ -170,7 +211,7 @@ def _encoding(table: Table) -> dict[str, Any]:
         "use_dictionary": [leaf for leaf in leaves if leaf not in plain],
         "write_statistics": [leaf for leaf in leaves if leaf not in plain],
         # A look-up by prompt passes over row groups that do not hold it; ids are hashes, so their
-        # least and greatest say nothing.
+        # minimum and maximum exclude nothing.
         "bloom_filter_options": {"prompt_id": _BLOOM} if vectors and "prompt_id" in leaves else {},
         "write_page_checksum": True,
     }

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,10 +44,11 @@ from axes.analysis.drift.trajectories import (
     read_trajectories,
 )
 from axes.analysis.stats.bootstrap import RESAMPLE_COUNT, Curve, draw_counts, mean_difference
-from axes.warehouse.axes import Readout
-from axes.warehouse.connection import Connection, rows, stream, vectors
-from axes.warehouse.runs import Run, record_run
-from axes.warehouse.writer import content_key, data_file, rows_table, write_rows
+from axes.warehouse.axes import AxisReadout
+from axes.warehouse.connection import vectors
+from axes.warehouse.handle import Warehouse
+from axes.warehouse.runs import Run
+from axes.warehouse.writer import content_key, rows_table
 
 # Part of the key: figures of an earlier way to compute them are not taken for these.
 METHOD_VERSION = 1
@@ -72,15 +72,13 @@ class DriftDefinition:
     seed: int = 0
 
 
-def run_drift(
-    root: Path, connection: Connection, readout: Readout, definition: DriftDefinition
-) -> str:
+def run_drift(warehouse: Warehouse, readout: AxisReadout, definition: DriftDefinition) -> str:
     """Analyse one model's completions on one axis unless that is done; returns the drift's id.
 
     The completions must be projected (`project_completions`). Raises as `read_trajectories` does.
     """
-    found = read_trajectories(connection, readout, definition.selection)
-    other = read_other_texts(connection, readout, found)
+    found = read_trajectories(warehouse, readout, definition.selection)
+    other = read_other_texts(warehouse, readout, found)
     drift_id = content_key(
         METHOD_VERSION,
         asdict(definition),
@@ -88,7 +86,7 @@ def run_drift(
         found.row_set_hash,
         None if other is None else other.row_set_hash,
     )
-    if data_file(root, "drift_figures", drift_id).exists():
+    if warehouse.has("drift_figures", drift_id):
         return drift_id
     parameters = {
         **asdict(definition),
@@ -101,9 +99,7 @@ def run_drift(
         "unlabelled_count": found.unlabelled_count,
     }
     del parameters["selection"]
-    with record_run(
-        root, "drift", {"drift_id": drift_id, **parameters}, seed=definition.seed
-    ) as run:
+    with warehouse.run("drift", {"drift_id": drift_id, **parameters}, seed=definition.seed) as run:
         common = {
             "drift_id": drift_id,
             "model_id": readout.model_id,
@@ -112,7 +108,7 @@ def run_drift(
             "run_id": run.run_id,
         }
         events = event_steps(found.texts, definition.event, found.is_positive)
-        _write_trajectories(root, run, readout, found, events, definition, common)
+        _write_trajectories(warehouse, run, readout, found, events, definition, common)
         figures = [
             {
                 "control": "none",
@@ -123,9 +119,9 @@ def run_drift(
                 "labeler": definition.selection.labeler,
                 "parameters": json.dumps(parameters, sort_keys=True),
             }
-            for row in _figures(connection, readout, found, other, events, definition)
+            for row in _figures(warehouse, readout, found, other, events, definition)
         ]
-        write_rows(root, "drift_figures", rows_table("drift_figures", figures), name=drift_id)
+        warehouse.write("drift_figures", rows_table("drift_figures", figures), name=drift_id)
         run.rows += len(figures)
     return drift_id
 
@@ -137,8 +133,8 @@ def _least_steps(found: Trajectories) -> int:
 
 
 def _figures(
-    connection: Connection,
-    readout: Readout,
+    warehouse: Warehouse,
+    readout: AxisReadout,
     found: Trajectories,
     other: Trajectories | None,
     events: Float[np.ndarray, " row"],
@@ -170,7 +166,7 @@ def _figures(
         shuffled_tokens(found, seed=seed),
         None if other is None else other_text(other, seed=seed),
     ]
-    rises = _vector_rises(connection, readout, found)
+    rises = _vector_rises(warehouse, readout, found)
     if rises is not None:
         controls.append(
             random_axes(rises, terms.spread, readout.vector, is_positive, counts, seed=seed)
@@ -203,14 +199,13 @@ def _figures(
 
 
 def _vector_rises(
-    connection: Connection, readout: Readout, found: Trajectories
+    warehouse: Warehouse, readout: AxisReadout, found: Trajectories
 ) -> Float[np.ndarray, "row d_model"] | None:
     """`SlopeTerms.rise` of the vectors themselves; None where not all of them are stored."""
     centred = centred_steps(found.values)
     row_of = {name: row for row, name in enumerate(found.generation_ids)}
     rises, token_count = np.zeros((len(row_of), len(readout.vector))), 0
-    for batch in stream(
-        connection,
+    for batch in warehouse.stream(
         """
         select generation_id, step, vector
         from generation_tokens
@@ -278,9 +273,9 @@ def _curve_rows(metric: str, curve: Curve, control: str = "none") -> Iterator[di
 
 
 def _write_trajectories(
-    root: Path,
+    warehouse: Warehouse,
     run: Run,
-    readout: Readout,
+    readout: AxisReadout,
     found: Trajectories,
     events: Float[np.ndarray, " row"],
     definition: DriftDefinition,
@@ -311,7 +306,7 @@ def _write_trajectories(
         )
     table = rows_table("trajectories", described)
     name = str(common["drift_id"])
-    write_rows(root, "trajectories", table, name=name, partition=readout.model)
+    warehouse.write("trajectories", table, name=name, partition=readout.model)
     run.rows += len(described)
 
 
@@ -344,12 +339,14 @@ _CONTROLS = {
 _NULLS = {"random_axes": "random axes", "shuffled_tokens": "shuffled steps"}
 
 
-def verdict(connection: Connection, drift_id: str) -> str:
+def verdict(warehouse: Warehouse, drift_id: str) -> str:
     """Whether the positive class drifts up, with the figures and what each control says."""
-    found = rows(connection, "from v_drift where drift_id = ?", [drift_id])[0]
+    (found,) = warehouse.query("from v_drift where drift_id = ?", [drift_id]).to_pylist()
     controls = {
         row["control"]: row
-        for row in rows(connection, "from v_drift_controls where drift_id = ?", [drift_id])
+        for row in warehouse.query(
+            "from v_drift_controls where drift_id = ?", [drift_id]
+        ).to_pylist()
     }
     lines = [_answer(found), _slopes(found)]
     lines += [

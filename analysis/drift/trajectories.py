@@ -9,22 +9,25 @@ The generation-time signal: projections of every stored token on a study's axes,
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
 
 from axes.analysis import activations
 from axes.analysis.registry import read_alignment
-from axes.warehouse.axes import Readout
-from axes.warehouse.connection import Connection, connect, query, rows, stream, vectors
-from axes.warehouse.errors import CoverageError, LabelError
+from axes.warehouse.axes import Axis, AxisReadout, read_axes, resolve_alignment
+from axes.warehouse.connection import vectors
+from axes.warehouse.errors import AxisError, CoverageError, LabelError
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import Rows
-from axes.warehouse.runs import Run, record_run
-from axes.warehouse.writer import content_key, rows_table, write_rows
+from axes.warehouse.runs import Run
+from axes.warehouse.writer import content_key, remove_rows, rows_table
 
 # In `generations.source`: the text was generated under this id, for another prompt.
 OTHER_TEXT = "generation:"
@@ -92,21 +95,59 @@ class Trajectories:
         )
 
 
+def traced_models(
+    warehouse: Warehouse, axis: Axis, models: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """Names and ids of the models with traces: those named, or those projected on the axis.
+
+    A model is NAME, or NAME@ID where versions differ. Raises `AxisError` where there are none.
+    """
+    traced = warehouse.query(
+        """
+        select
+            model,
+            model_id,
+            model_id = $space_model_id
+            or model_id in (select model_id from projections where axis_id = $axis_id)
+                as is_projected
+        from models
+        where model_id in (select model_id from generations)
+        order by all
+        """,
+        {"axis_id": axis.axis_id, "space_model_id": axis.space.model_id},
+    ).to_pylist()
+    chosen = []
+    for wanted in models or [""]:
+        name, _, prefix = wanted.partition("@")
+        fitting = [
+            (row["model"], row["model_id"])
+            for row in traced
+            if (row["model"] == name if name else row["is_projected"])
+            and row["model_id"].startswith(prefix)
+        ]
+        if not fitting:
+            stored = ", ".join(sorted({row["model"] for row in traced})) or "none"
+            model = wanted or f"a model that is projected on {axis.name}"
+            raise AxisError(f"no traces of {model} (stored: {stored}): run `axes ingest traces`")
+        chosen += fitting
+    return chosen
+
+
 def read_trajectories(
-    connection: Connection, readout: Readout, selection: Selection
+    warehouse: Warehouse, readout: AxisReadout, selection: Selection
 ) -> Trajectories:
     """The completions that a model generated, unsteered, and that are projected on the axis.
 
     Raises `CoverageError` where there are none or those of several kinds, `LabelError` where a
     class is missing.
     """
-    found = rows(connection, _COMPLETIONS, {**vars(selection), **_keys(readout)})
+    found = warehouse.query(_COMPLETIONS, {**vars(selection), **_keys(readout)}).to_pylist()
     _require_one_kind(readout, found)
     labelled = [row for row in found if row["is_positive"] is not None]
     is_positive = np.array([row["is_positive"] for row in labelled], dtype=bool)
     _require_classes(readout, selection, found, is_positive)
     ids = [row["generation_id"] for row in labelled]
-    values, texts = _values(connection, readout, ids)
+    values, texts = _values(warehouse, readout, ids)
     _require_slopes(readout, values, is_positive)
     return Trajectories(
         prompt_set=labelled[0]["prompt_set"],
@@ -123,15 +164,14 @@ def read_trajectories(
 
 
 def read_other_texts(
-    connection: Connection, readout: Readout, own: Trajectories
+    warehouse: Warehouse, readout: AxisReadout, own: Trajectories
 ) -> Trajectories | None:
     """The same model reading, after each prompt, a text that it wrote for one of the other class.
 
     The rows that `axes ingest traces --completions` made of the file of `write_cross_completions`,
     labelled by the class of the prompt; None where there are none.
     """
-    found = rows(
-        connection,
+    found = warehouse.query(
         """
         select generation_id, prompt_id, source
         from generations
@@ -140,12 +180,14 @@ def read_other_texts(
             and starts_with(source, $mark)
             and generation_id in (
                 select generation_id from token_projections
-                where model = $model and axis_id = $axis_id and layer = $layer
+                where
+                    model = $model and axis_id = $axis_id and layer = $layer
+                    and alignment_id is not distinct from $alignment_id
             )
         order by generation_id
         """,
         {**_keys(readout), "mark": OTHER_TEXT},
-    )
+    ).to_pylist()
     row_of_prompt = {prompt_id: row for row, prompt_id in enumerate(own.prompt_ids)}
     row_of_text = {name: row for row, name in enumerate(own.generation_ids)}
     kept = []
@@ -159,27 +201,24 @@ def read_other_texts(
     if not kept:
         return None
     ids = [name for name, _ in kept]
-    values, texts = _values(connection, readout, ids)
+    values, texts = _values(warehouse, readout, ids)
     of_prompts = own.take(np.array([reader for _, reader in kept]))
     return replace(of_prompts, generation_ids=tuple(ids), texts=texts, values=values)
 
 
 def write_cross_completions(
-    connection: Connection, found: Trajectories, path: Path, *, seed: int = 0
+    warehouse: Warehouse, found: Trajectories, path: Path, *, seed: int = 0
 ) -> Path:
     """Write JSONL pairs of each prompt with a random completion of the other class; the path.
 
     `axes ingest traces MODEL --completions FILE` scores them, and the next analysis reads them.
     """
     random = np.random.default_rng(seed)
-    texts = {
-        row["generation_id"]: row["text"]
-        for row in rows(
-            connection,
-            "select generation_id, text from generations where list_contains(?, generation_id)",
-            [list(found.generation_ids)],
-        )
-    }
+    written = warehouse.query(
+        "select generation_id, text from generations where list_contains(?, generation_id)",
+        [list(found.generation_ids)],
+    ).to_pydict()
+    texts = dict(zip(written["generation_id"], written["text"], strict=True))
     lines = []
     for of_class in (True, False):
         readers = np.flatnonzero(found.is_positive == of_class)
@@ -209,6 +248,7 @@ completions as (
             where
                 projected.model = $model and projected.axis_id = $axis_id
                 and projected.layer = $layer
+                and projected.alignment_id is not distinct from $alignment_id
                 and projected.generation_id = generations.generation_id
         )
 ),
@@ -259,11 +299,12 @@ order by completions.generation_id, prompts.prompt_set
 """
 
 
-def _keys(readout: Readout) -> dict[str, Any]:
-    return {name: getattr(readout, name) for name in ("model", "model_id", "axis_id", "layer")}
+def _keys(readout: AxisReadout) -> dict[str, Any]:
+    names = ("model", "model_id", "axis_id", "layer", "alignment_id")
+    return {name: getattr(readout, name) for name in names}
 
 
-def _require_one_kind(readout: Readout, found: list[dict[str, Any]]) -> None:
+def _require_one_kind(readout: AxisReadout, found: list[dict[str, Any]]) -> None:
     if not found:
         raise CoverageError(
             f"no completions of {readout.model} are projected on {readout.axis_name} at layer "
@@ -289,7 +330,7 @@ def _require_one_kind(readout: Readout, found: list[dict[str, Any]]) -> None:
 
 
 def _require_classes(
-    readout: Readout,
+    readout: AxisReadout,
     selection: Selection,
     found: list[dict[str, Any]],
     is_positive: Bool[np.ndarray, " row"],
@@ -304,7 +345,9 @@ def _require_classes(
 
 
 def _require_slopes(
-    readout: Readout, values: Float[np.ndarray, "row step"], is_positive: Bool[np.ndarray, " row"]
+    readout: AxisReadout,
+    values: Float[np.ndarray, "row step"],
+    is_positive: Bool[np.ndarray, " row"],
 ) -> None:
     lengths = (~np.isnan(values)).sum(axis=1)
     if min(lengths[is_positive].max(), lengths[~is_positive].max()) < 2:
@@ -315,11 +358,10 @@ def _require_slopes(
 
 
 def _values(
-    connection: Connection, readout: Readout, generation_ids: list[str]
+    warehouse: Warehouse, readout: AxisReadout, generation_ids: list[str]
 ) -> tuple[Float[np.ndarray, "row step"], tuple[tuple[str, ...], ...]]:
     """Projections `[row, step]`, NaN past the end, and each completion's tokens as text."""
-    table = query(
-        connection,
+    table = warehouse.query(
         """
         select projected.generation_id, projected.step, projected.projection, tokens.token
         from token_projections as projected
@@ -327,11 +369,12 @@ def _values(
         where
             projected.model = $model and projected.axis_id = $axis_id
             and projected.layer = $layer and projected.step >= 0
+            and projected.alignment_id is not distinct from $alignment_id
             and list_contains($generation_ids, projected.generation_id)
         order by projected.generation_id, projected.step
         """,
         {
-            **{name: _keys(readout)[name] for name in ("model", "axis_id", "layer")},
+            **{name: value for name, value in _keys(readout).items() if name != "model_id"},
             "generation_ids": generation_ids,
         },
     )
@@ -352,90 +395,141 @@ def project_tokens(root: Path, study_id: str, *, memory_limit: int | None = None
     Traces at the study's layer that have no projection on an axis yet are read and projected;
     without traces, or when all is there, nothing happens.
     """
-    connection = connect(root, memory_limit=memory_limit)
-    wanted = rows(
-        connection,
+    warehouse = Warehouse.open(root, memory_limit=memory_limit)
+    judged = warehouse.query(
         """
-        select distinct evaluations.model, evaluations.model_id, evaluations.layer,
-            evaluations.axis_id, projections.alignment_id
+        select distinct model, model_id, axis_id
         from evaluations
-        inner join projections using (model, model_id, axis_id)
         where
-            study_id = ? and metric = 'auroc'
+            study_id = ? and metric = 'auroc' and axis_id is not null
             and exists (from generations where generations.model_id = evaluations.model_id)
         order by all
         """,
         [study_id],
-    )
-    pending = [(key, _pending(connection, key)) for key in wanted]
-    pending = [(key, names) for key, names in pending if names]
-    if not pending:
-        return 0
-    with record_run(root, "project tokens", {"study_id": study_id}) as run:
-        for key, names in pending:
-            _project_axis(root, connection, run, key, names)
-        return run.rows
+    ).to_pylist()
+    axes = read_axes(warehouse, [row["axis_id"] for row in judged])
+    sources = [
+        _token_source(warehouse, axis, row["model"], row["model_id"])
+        for axis, row in zip(axes, judged, strict=True)
+    ]
+    return _project(warehouse, "project tokens", {"study_id": study_id}, sources)
 
 
-def project_completions(root: Path, connection: Connection, readout: Readout) -> int:
+def project_completions(warehouse: Warehouse, axis: Axis, readout: AxisReadout) -> int:
     """Project one model's traces at the axis's layer where that is not done; returns new rows."""
-    names = ("model", "model_id", "axis_id", "layer", "alignment_id")
-    key = {name: getattr(readout, name) for name in names}
-    pending = _pending(connection, key)
+    source = _TokenSource(
+        axis, readout.model, readout.model_id, readout.layer, readout.alignment_id
+    )
+    return _project(warehouse, "drift", _keys(readout), [source])
+
+
+@dataclass(frozen=True)
+class _TokenSource:
+    """An axis and the model whose tokens at `layer` are projected on it."""
+
+    axis: Axis
+    model: str
+    model_id: str
+    layer: int
+    alignment_id: str | None
+
+
+def _token_source(warehouse: Warehouse, axis: Axis, model: str, model_id: str) -> _TokenSource:
+    layer, alignment_id = resolve_alignment(warehouse, axis, model, model_id)
+    return _TokenSource(axis, model, model_id, layer, alignment_id)
+
+
+def _project(
+    warehouse: Warehouse, command: str, parameters: dict[str, Any], sources: list[_TokenSource]
+) -> int:
+    pending = [(source, _pending(warehouse, source)) for source in sources]
+    pending = [(source, generation_ids) for source, generation_ids in pending if generation_ids]
     if not pending:
         return 0
-    with record_run(root, "drift", key) as run:
-        _project_axis(root, connection, run, key, pending)
+    with warehouse.run(command, parameters) as run:
+        for source, generation_ids in pending:
+            _remove_other_maps(warehouse, source, generation_ids)
+            _project_tokens(warehouse, run, source, generation_ids)
         return run.rows
 
 
-def _pending(connection: Connection, key: dict) -> list[str]:
-    """Generations with tokens at the layer and without a projection on the axis."""
-    found = rows(
-        connection,
+def _pending(warehouse: Warehouse, source: _TokenSource) -> list[str]:
+    """Completions with token vectors at the layer, not projected on the axis through its map."""
+    return warehouse.column(
         """
         select distinct tokens.generation_id
         from generation_tokens as tokens
         inner join generations using (model, generation_id)
         anti join (
             from token_projections
-            where model = $model and axis_id = $axis_id and layer = $layer
+            where
+                model = $model and axis_id = $axis_id and layer = $layer
+                and alignment_id is not distinct from $alignment_id
         ) as projected on tokens.generation_id = projected.generation_id
         where tokens.model = $model and tokens.layer = $layer and tokens.vector is not null
             and generations.model_id = $model_id
         order by all
         """,
-        {name: key[name] for name in ("model", "model_id", "layer", "axis_id")},
+        {
+            "model": source.model,
+            "model_id": source.model_id,
+            "axis_id": source.axis.axis_id,
+            "layer": source.layer,
+            "alignment_id": source.alignment_id,
+        },
     )
-    return [row["generation_id"] for row in found]
 
 
-def _project_axis(
-    root: Path, connection: Connection, run: Run, key: dict, generation_ids: list[str]
+def _remove_other_maps(
+    warehouse: Warehouse, source: _TokenSource, generation_ids: list[str]
 ) -> None:
-    axis_table = query(connection, "select vector from axes where axis_id = ?", [key["axis_id"]])
-    vector = vectors(axis_table.column("vector"))[0].astype(np.float64)
+    """Remove projections of pending completions on the axis: they went through another alignment.
+
+    The key of `token_projections` holds no alignment: next to the new rows they would be a second
+    value under one key.
+    """
+    place = [source.model, source.axis.axis_id, source.layer, generation_ids]
+    if not warehouse.column(
+        "select 1 from token_projections where model = ? and axis_id = ? and layer = ? "
+        "and list_contains(?, generation_id) limit 1",
+        place,
+    ):
+        return
+    names = pa.array(generation_ids, pa.string())
+
+    def is_of_other_map(stored: pa.Table) -> pa.ChunkedArray:
+        is_on_axis = pc.and_(
+            pc.equal(stored["axis_id"], source.axis.axis_id),
+            pc.equal(stored["layer"], source.layer),
+        )
+        return pc.and_(is_on_axis, pc.is_in(stored["generation_id"], names))
+
+    remove_rows(warehouse.root, "token_projections", is_of_other_map, partition=source.model)
+
+
+def _project_tokens(
+    warehouse: Warehouse, run: Run, source: _TokenSource, generation_ids: list[str]
+) -> None:
     project: Callable[[Rows, np.ndarray], np.ndarray] = activations.project
-    if key["alignment_id"] is not None:
-        stored = read_alignment(root, connection, key["alignment_id"])
+    if source.alignment_id is not None:
+        stored = read_alignment(warehouse.root, warehouse.connection, source.alignment_id)
         assert stored is not None
         project = stored.fit.alignment.project
-    batches = stream(
-        connection,
+    batches = warehouse.stream(
         """
         select generation_id, step, vector
         from generation_tokens
         where model = ? and layer = ? and list_contains(?, generation_id)
         """,
-        [key["model"], key["layer"], generation_ids],
+        [source.model, source.layer, generation_ids],
     )
     new = [
         {
-            "axis_id": key["axis_id"],
+            "axis_id": source.axis.axis_id,
             "generation_id": generation_id,
             "step": step,
-            "layer": key["layer"],
-            "alignment_id": key["alignment_id"],
+            "layer": source.layer,
+            "alignment_id": source.alignment_id,
             "projection": float(value),
             "run_id": run.run_id,
         }
@@ -443,12 +537,15 @@ def _project_axis(
         for generation_id, step, value in zip(
             batch.column("generation_id").to_pylist(),
             batch.column("step").to_pylist(),
-            project(vectors(batch.column("vector")), vector),
+            project(vectors(batch.column("vector")), source.axis.vector),
             strict=True,
         )
     ]
     new.sort(key=lambda row: (row["generation_id"], row["step"]))
-    name = content_key(key["axis_id"], generation_ids)
-    table = rows_table("token_projections", new)
-    write_rows(root, "token_projections", table, name=name, partition=key["model"])
+    warehouse.write(
+        "token_projections",
+        rows_table("token_projections", new),
+        name=content_key(source.axis.axis_id, generation_ids),
+        partition=source.model,
+    )
     run.rows += len(new)

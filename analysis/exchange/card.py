@@ -12,7 +12,9 @@ from typing import Any
 
 from axes.analysis.projections import read_scores
 from axes.analysis.stats.auroc import auroc_interval
+from axes.warehouse.axes import Axis
 from axes.warehouse.connection import Connection, rows
+from axes.warehouse.handle import Warehouse
 
 VERSION = 1
 
@@ -62,33 +64,33 @@ order by model, method, target, calibration_id
 """
 
 
-def axis_card(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
-    """Everything that is known of an axis (its row of `axes`) but the vector; JSON types only.
+def axis_card(warehouse: Warehouse, axis: Axis) -> dict[str, Any]:
+    """Everything that is stored of an axis but the vector; JSON types only.
 
     `evaluation` are the stored figures of the axis, and AUROC with DeLong's interval for every
     model and labelled set that is projected on it and that no study judged.
     """
+    connection = warehouse.connection
     space = rows(
         connection,
         "select source, revision, architecture, d_model, layer_count, dtype, weights_hash, license "
         "from models where model_id = ?",
-        [row["space_model_id"]],
+        [axis.space.model_id],
     )
-    columns = {name: value for name, value in row.items() if name != "vector"}
     card = {
         "card_version": VERSION,
-        **columns,
-        "parameters": json.loads(row["parameters"]),
-        "layer_convention": _CONVENTIONS.get(row["site"], LAYER_CONVENTION),
+        **axis.columns,
+        "parameters": json.loads(axis.parameters),
+        "layer_convention": _CONVENTIONS.get(axis.space.site, LAYER_CONVENTION),
         "is_unit_norm": True,
         "is_centred": False,
         "space": space[0] if space else None,
-        "evaluation": _evaluation(connection, row["axis_id"]),
+        "evaluation": _evaluation(connection, axis.axis_id),
         "calibration": [
             {**found, "parameters": json.loads(found["parameters"])}
-            for found in rows(connection, _CALIBRATIONS, [row["axis_id"]])
+            for found in rows(connection, _CALIBRATIONS, [axis.axis_id])
         ],
-        "license": _license(connection, row["prompt_set"], space),
+        "license": _license(connection, axis.prompt_set, space),
     }
     return {**card, "limits": list(_limits(card))}
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from axes.analysis.exchange.card import axis_card
 from axes.analysis.exchange.formats import FORMATS, Format
 from axes.analysis.exchange.formats.contents import Card, Contents, number_of
-from axes.warehouse.axes import find_axis
-from axes.warehouse.connection import Connection, rows
+from axes.warehouse.axes import Axis, find_axis, read_axes
 from axes.warehouse.errors import AxisError
+from axes.warehouse.handle import Warehouse
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Exported:
 
 
 def export_axes(
-    connection: Connection,
+    warehouse: Warehouse,
     names: Sequence[str],
     to: str,
     output: Path,
@@ -42,18 +41,18 @@ def export_axes(
     Raises `AxisError` where a format cannot hold what is asked for.
     """
     kind = FORMATS[to]
-    axes = [find_axis(connection, name) for name in names]
+    axes = [find_axis(warehouse, name) for name in names]
     if all_layers:
-        axes = [axis for named in axes for axis in _at_every_layer(connection, named)]
-    axes = sorted(axes, key=lambda axis: axis["layer"])
+        axes = [axis for named in axes for axis in _at_every_layer(warehouse, named)]
+    axes = sorted(axes, key=lambda axis: axis.space.layer)
     _require_one_stream(axes, kind)
-    numbers = [number_of(axis["layer"], kind.convention, axis["site"]) for axis in axes]
+    numbers = [number_of(axis.space.layer, kind.convention, axis.space.site) for axis in axes]
     left_out = [axis for axis, number in zip(axes, numbers, strict=True) if not _fits(kind, number)]
     if left_out and not (all_layers and len(left_out) < len(axes)):
         raise AxisError(_refusal(left_out[0], kind))
     held = {number: axis for axis, number in zip(axes, numbers, strict=True) if _fits(kind, number)}
     output.parent.mkdir(parents=True, exist_ok=True)
-    kind.module.write(_contents(connection, held, kind, is_raw=is_raw), output)
+    kind.module.write(_contents(warehouse, held, kind, is_raw=is_raw), output)
     return Exported(
         output,
         kind.usage.replace("PATH", str(output)),
@@ -61,43 +60,44 @@ def export_axes(
     )
 
 
-def _at_every_layer(connection: Connection, axis: dict[str, Any]) -> list[dict[str, Any]]:
+def _at_every_layer(warehouse: Warehouse, axis: Axis) -> list[Axis]:
     """The axes whose name, space and method are those of one but for the layer."""
-    found = rows(
-        connection,
+    _, model_id, site, pooling, template = axis.space.key
+    axis_ids = warehouse.column(
         """
         select axis_id
         from axes
         where
-            kind = $kind and method = $method and space_model_id = $space_model_id
+            kind = $kind and method = $method and space_model_id = $model_id
             and site = $site and pooling = $pooling and template = $template
             and replace(name, '/' || layer || '/', '/*/')
             = replace($name, '/' || $layer || '/', '/*/')
         order by layer, axis_id
         """,
         {
-            name: axis[name]
-            for name in (
-                *("kind", "method", "space_model_id", "site", "pooling", "template"),
-                *("name", "layer"),
-            )
+            "kind": axis.kind,
+            "method": axis.method,
+            "model_id": model_id,
+            "site": site,
+            "pooling": pooling,
+            "template": template,
+            "name": axis.name,
+            "layer": axis.space.layer,
         },
     )
-    return [find_axis(connection, row["axis_id"]) for row in found]
+    return read_axes(warehouse, axis_ids)
 
 
-def _require_one_stream(axes: Sequence[dict[str, Any]], kind: Format) -> None:
+def _require_one_stream(axes: Sequence[Axis], kind: Format) -> None:
     """One model and site, one axis a layer, as many as the format holds."""
-    places = {(axis["space_model_id"], axis["site"]) for axis in axes}
+    places = {(axis.space.model_id, axis.space.site) for axis in axes}
     if len(places) > 1:
-        found = "; ".join(
-            f"{axis['name']} ({axis['space_model']}, {axis['site']})" for axis in axes
-        )
+        found = "; ".join(f"{axis.name} ({axis.space.model}, {axis.space.site})" for axis in axes)
         raise AxisError(f"one file holds axes of one model and site, found {found}")
-    layers = [axis["layer"] for axis in axes]
+    layers = [axis.space.layer for axis in axes]
     twice = next((layer for layer in layers if layers.count(layer) > 1), None)
     if twice is not None:
-        ids = ", ".join(axis["axis_id"] for axis in axes if axis["layer"] == twice)
+        ids = ", ".join(axis.axis_id for axis in axes if axis.space.layer == twice)
         raise AxisError(f"one file holds one axis a layer, found several at layer {twice}: {ids}")
     if len(axes) > 1 and not kind.holds_several:
         raise AxisError(f"{kind.name} holds one axis, found {len(axes)}: export them one by one")
@@ -107,9 +107,9 @@ def _fits(kind: Format, number: int) -> bool:
     return number >= kind.least_number
 
 
-def _refusal(axis: dict[str, Any], kind: Format) -> str:
-    number = number_of(axis["layer"], kind.convention, axis["site"])
-    where = f"axis {axis['name']} at layer {axis['layer']} ({axis['site']})"
+def _refusal(axis: Axis, kind: Format) -> str:
+    number = number_of(axis.space.layer, kind.convention, axis.space.site)
+    where = f"axis {axis.name} at layer {axis.space.layer} ({axis.space.site})"
     if number < 0:
         return f"{where} is of the embedding, which is no block's output: {kind.name} has no number"
     return (
@@ -119,16 +119,16 @@ def _refusal(axis: dict[str, Any], kind: Format) -> str:
 
 
 def _contents(
-    connection: Connection, held: dict[int, dict[str, Any]], kind: Format, *, is_raw: bool
+    warehouse: Warehouse, held: dict[int, Axis], kind: Format, *, is_raw: bool
 ) -> Contents:
     cards: list[Card] = []
     vectors: dict[int | None, np.ndarray] = {}
     for number, axis in held.items():
-        card = axis_card(connection, axis)
+        card = axis_card(warehouse, axis)
         file = {"format": kind.name, "number": number, "convention": kind.convention}
         cards.append({**card, "is_unit_norm": not is_raw, "file": file})
-        scale = axis["raw_norm"] if is_raw else 1.0
-        vectors[number] = np.ascontiguousarray(axis["vector"] * scale, dtype=np.float32)
+        scale = axis.raw_norm if is_raw else 1.0
+        vectors[number] = axis.vector.astype(np.float32) * np.float32(scale)
     space = cards[0]["space"] or {}
     return Contents(
         vectors=vectors,

@@ -26,7 +26,8 @@ from jaxtyping import Float
 from axes.analysis.activations import Space, count_prompts, find_space
 from axes.analysis.exchange.formats import FORMATS, Format, recognise
 from axes.analysis.exchange.formats.contents import BLOCK, HIDDEN_STATES, Card, Contents, layer_of
-from axes.analysis.registry import Axis, write_axes
+from axes.analysis.registry import write_axes
+from axes.warehouse.axes import Axis
 from axes.warehouse.connection import Connection, connect, rows
 from axes.warehouse.errors import AxisError, NonFiniteError
 from axes.warehouse.names import RESID_POST
@@ -142,26 +143,19 @@ def _axis(connection: Connection, path: Path, kind: Format, placed: Placed, aske
         "number": placed.number,
         "card": {**origin, "parameters": _without_card(card)} if card else None,
     }
-    row = {
-        "axis_id": key,
-        "name": "/".join(["imported", space.model, str(space.layer), label, *where]),
-        "kind": "imported",
-        "method": card.get("method", "unknown"),
-        "space_model": space.model,
-        "space_model_id": space.model_id,
-        "layer": space.layer,
-        "site": space.site,
-        "pooling": space.pooling,
-        "template": space.template,
-        "raw_norm": card["raw_norm"] if card and card["is_unit_norm"] else norm,
-        "fitted_model": card.get("fitted_model"),
-        "held_out_model": card.get("held_out_model"),
-        "alignment_id": None,
-        "source_axis_ids": [],
+    return Axis(
+        axis_id=key,
+        name="/".join(["imported", space.model, str(space.layer), label, *where]),
+        kind="imported",
+        method=card.get("method", "unknown"),
+        space=space,
+        vector=vector.astype(np.float64),
+        raw_norm=card["raw_norm"] if card and card["is_unit_norm"] else norm,
+        fitted_model=card.get("fitted_model"),
+        held_out_model=card.get("held_out_model"),
+        parameters=json.dumps(parameters, sort_keys=True),
         **_fitted_on(connection, card, asked.fitted_on),
-        "parameters": json.dumps(parameters, sort_keys=True),
-    }
-    return Axis(key, row["name"], "imported", space, vector.astype(np.float64), row)
+    )
 
 
 def _without_card(card: Card) -> dict[str, Any]:
@@ -196,16 +190,15 @@ def _registered(connection: Connection, axes: Sequence[Axis]) -> list[dict[str, 
 
 
 def _imported(axis: Axis, there: dict[str, Any] | None) -> ImportedAxis:
-    known = there or axis.row
     return ImportedAxis(
         axis_id=axis.axis_id,
-        name=known["name"],
+        name=there["name"] if there else axis.name,
         model=axis.space.model,
         layer=axis.space.layer,
         site=axis.space.site,
         pooling=axis.space.pooling,
         template=axis.space.template,
-        raw_norm=known["raw_norm"],
+        raw_norm=there["raw_norm"] if there else axis.raw_norm,
         is_new=there is None,
     )
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from axes.analysis.activations import blocks
+from axes.analysis.stats.auroc import Scores
 from axes.warehouse.errors import AxisError
 from axes.warehouse.layers import Rows
 
@@ -74,9 +75,7 @@ class Alignment:
             )
         return self.weights @ axis, float(self.intercept @ axis)
 
-    def project(
-        self, x: Rows, axis: Float[np.ndarray, " d_reference"]
-    ) -> Float[np.ndarray, " row"]:
+    def project(self, x: Rows, axis: Float[np.ndarray, " d_reference"]) -> Scores:
         """`apply(x) @ axis` for every row, without carrying the rows over where the map is affine.
 
         >>> Alignment(2 * np.eye(2), np.ones(2), None).project(np.eye(2), np.array([1.0, 0.0]))

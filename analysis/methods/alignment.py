@@ -1,8 +1,8 @@
 """Fit a map from one model's space into a reference's on benign prompts, by any method, no labels.
 
-Whatever a method has to choose (lambda, rank, epochs) is chosen on held-out rows; R2 is judged on
+Whatever a method has to choose (lambda, rank, epochs) is chosen on held-out rows; R2 is measured on
 rows that neither the fit nor the choice has seen, and once more with the pairs shuffled, which is
-what the same procedure reaches where the two models have nothing in common but their spread.
+what the same procedure reaches where the two models have nothing in common but their covariances.
 """
 
 from __future__ import annotations
@@ -10,61 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from axes.analysis.activations import blocks, mean, take
+from axes.analysis.methods import ALIGNMENTS, AlignmentOptions, load
 from axes.analysis.methods.affine_map import Alignment
-from axes.analysis.methods.gradient import Shape, choose_epochs, train
-from axes.analysis.methods.low_rank import ProcrustesFitter, RankPath, rank_path
-from axes.analysis.methods.ridge import LAMBDA_GRID, RidgePath, Spectrum, cross_products
-from axes.analysis.stats.auroc import Estimate, spread
+from axes.analysis.stats.auroc import Estimate, Groups, spread
 from axes.analysis.stats.splits import held_out_mask
 from axes.warehouse.errors import AlignmentError
 from axes.warehouse.layers import Rows
 
-METHODS = ("ridge", "procrustes", "reduced_rank", "cca", "gradient")
-LAMBDA_POLICIES = ("held_out", "gcv")
-
-_WITH_LAMBDA = ("ridge", "reduced_rank", "cca")
-
 _HELD_OUT_FRACTION = 0.2
 
 Mask = Bool[np.ndarray, " row"]
-
-
-@dataclass(frozen=True)
-class AlignmentOptions:
-    """Which map, and what of it is given; None: chosen on held-out rows, or left out.
-
-    `rank` is for `reduced_rank`, `cca` and `gradient` (whose weights are full without),
-    `hidden_width` for `gradient`, `is_scaled` for `procrustes`.
-    """
-
-    method: str = "ridge"
-    ridge_lambda: float | None = None
-    lambda_policy: str = "held_out"
-    rank: int | None = None
-    hidden_width: int | None = None
-    is_scaled: bool = True
-
-    def __post_init__(self) -> None:
-        takes = {
-            "ridge_lambda": _WITH_LAMBDA,
-            "rank": ("reduced_rank", "cca", "gradient"),
-            "hidden_width": ("gradient",),
-        }
-        if self.method not in METHODS:
-            raise AlignmentError(f"no alignment {self.method}: there are {', '.join(METHODS)}")
-        for name, methods in takes.items():
-            if getattr(self, name) is not None and self.method not in methods:
-                raise AlignmentError(
-                    f"the alignment {self.method} has no {name}: leave it out, "
-                    f"or choose {' or '.join(methods)}"
-                )
-
-    @property
-    def has_lambda(self) -> bool:
-        return self.method in _WITH_LAMBDA
 
 
 @dataclass(frozen=True)
@@ -97,10 +55,10 @@ def fit_alignment(
     shuffle_count: int = 0,
     seed: int = 0,
 ) -> AlignmentFit:
-    """Fit the map on paired rows; choose what is not given on held-out rows.
+    """Fit the map on paired rows; choose on held-out rows what the options leave open.
 
-    R2 is judged on a fifth of the rows that neither the fit nor a choice has seen; the map that is
-    returned is then fitted on all rows. `ridge_lambda` is short for options with that lambda.
+    R2 is measured on a fifth of the rows that neither the fit nor a choice has seen; the map that
+    is returned is then fitted on all rows. `ridge_lambda` is short for options with that lambda.
     """
     options = options or AlignmentOptions(ridge_lambda=ridge_lambda)
     width = min(x.shape[1], y.shape[1])
@@ -109,14 +67,14 @@ def fit_alignment(
             f"rank {options.rank} is not that of a map from {x.shape[1]} to {y.shape[1]} "
             f"dimensions: give one of 1 to {width}"
         )
-    procedure = _Procedure(x, options, seed)
+    procedure: Procedure = load(ALIGNMENTS[options.method].procedure)(x, options, seed=seed)
     choice = procedure.choose(y)
-    total, dimensions = procedure.judge(y, choice)
+    total, dimensions = procedure.evaluate(y, choice)
     random = np.random.default_rng(seed)
     shuffled = []
     for _ in range(shuffle_count):
-        other = take(y, procedure.shuffle(random))
-        shuffled.append(procedure.judge(other, procedure.choose(other))[0])
+        partners = take(y, procedure.shuffle(random))
+        shuffled.append(procedure.evaluate(partners, procedure.choose(partners))[0])
     policy = "given" if options.ridge_lambda is not None else options.lambda_policy
     return AlignmentFit(
         procedure.solve(y, "all", choice),
@@ -132,9 +90,74 @@ def fit_alignment(
 
 
 def identity_alignment(d_model: int) -> AlignmentFit:
-    """The reference's own map."""
+    """The reference's map into its space."""
     alignment = Alignment(np.eye(d_model), np.zeros(d_model), None)
     return AlignmentFit(alignment, 1.0, 1.0, method="identity", r2_dimensions=np.ones(d_model))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the options fix or held-out rows choose."""
+
+    ridge_lambda: float | None = None
+    rank: int | None = None
+    epochs: int = 0
+
+
+class Procedure:
+    """One method on fixed parts of the rows of `x`, for any `y`; a method overrides `solve`.
+
+    The object lives as long as one fit, so what depends on `x` alone (an eigendecomposition of a
+    part) can be kept for the true pairs and all shuffled ones. With `row_count` only the first rows
+    are used.
+    """
+
+    def __init__(
+        self, x: Rows, options: AlignmentOptions, *, seed: int = 0, row_count: int | None = None
+    ) -> None:
+        self.x, self.options, self.seed = x, options, seed
+        count = len(x) if row_count is None else row_count
+        self.parts = {
+            name: np.concatenate([part, np.zeros(len(x) - count, dtype=bool)])
+            for name, part in _parts_of_rows(count, seed).items()
+        }
+
+    def choose(self, y: Rows) -> Choice:
+        """What the method chooses, by the parts `fitted` and `held_out`; nothing by default."""
+        return Choice()
+
+    def solve(self, y: Rows, part: str, choice: Choice) -> Alignment:
+        """The map fitted on a part of the rows: `fitted`, `seen` or `all`."""
+        raise NotImplementedError
+
+    def evaluate(self, y: Rows, choice: Choice) -> tuple[float, Float[np.ndarray, " d_reference"]]:
+        """R2 on the judged rows of the map fitted on all others: total, and by dimension."""
+        alignment, baseline = self.solve(y, "seen", choice), mean(y, self.parts["seen"])
+        return r_squared(alignment, self.x, y, baseline, where=self.parts["judged"])
+
+    def shuffle(self, random: np.random.Generator) -> Groups:
+        """A new partner for every row, out of the part that the row is in."""
+        order = np.arange(len(self.x))
+        for part in ("fitted", "held_out", "judged"):
+            rows = np.flatnonzero(self.parts[part])
+            order[rows] = random.permutation(rows)
+        return order
+
+
+def _parts_of_rows(row_count: int, seed: int) -> dict[str, Mask]:
+    """A fifth of the rows to measure R2 on, and a fifth of the others to choose on."""
+    judged = held_out_mask(row_count, fraction=_HELD_OUT_FRACTION, seed=seed)
+    held_out = np.zeros(row_count, dtype=bool)
+    held_out[~judged] = held_out_mask(
+        int((~judged).sum()), fraction=_HELD_OUT_FRACTION, seed=seed + 1
+    )
+    return {
+        "fitted": ~judged & ~held_out,
+        "held_out": held_out,
+        "seen": ~judged,
+        "judged": judged,
+        "all": np.ones(row_count, dtype=bool),
+    }
 
 
 def r_squared(
@@ -150,111 +173,9 @@ def r_squared(
     SST is about `baseline`, the mean of the rows fitted on. The first is what ridge minimises and
     is ruled by dimensions of large variance; the mean of the second weighs every dimension alike.
     """
-    errors, spread = np.zeros(y.shape[1]), np.zeros(y.shape[1])
+    errors, totals = np.zeros(y.shape[1]), np.zeros(y.shape[1])
     for block, target in blocks(x, y, where=where):
         errors += np.square(alignment.apply(block) - target).sum(axis=0, dtype=np.float64)
-        spread += np.square(baseline - target).sum(axis=0, dtype=np.float64)
-    live = np.where(spread > 0, spread, np.nan)
-    return float(1 - errors.sum() / spread.sum()), 1 - errors / live
-
-
-def parts_of_rows(row_count: int, *, seed: int) -> dict[str, Mask]:
-    """Which rows are for what: a fifth to judge R2, a fifth of the others to choose on."""
-    judged = held_out_mask(row_count, fraction=_HELD_OUT_FRACTION, seed=seed)
-    held_out = np.zeros(row_count, dtype=bool)
-    held_out[~judged] = held_out_mask(
-        int((~judged).sum()), fraction=_HELD_OUT_FRACTION, seed=seed + 1
-    )
-    return {
-        "fitted": ~judged & ~held_out,
-        "held_out": held_out,
-        "seen": ~judged,
-        "judged": judged,
-        "all": np.ones(row_count, dtype=bool),
-    }
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """What was given or chosen."""
-
-    ridge_lambda: float | None = None
-    rank: int | None = None
-    epochs: int = 0
-
-
-class _Procedure:
-    """One method on fixed parts of the rows of `x`, for any `y`.
-
-    What depends on `x` alone, the eigendecompositions of its parts, is done once for the true pairs
-    and all shuffled ones.
-    """
-
-    def __init__(self, x: Rows, options: AlignmentOptions, seed: int) -> None:
-        self._x, self._options, self._seed = x, options, seed
-        self._parts = parts_of_rows(len(x), seed=seed)
-        self._spectra: dict[str, Spectrum] = {}
-
-    def choose(self, y: Rows) -> _Choice:
-        """Lambda, rank or epochs, by held-out rows; the judged ones are not touched."""
-        method = self._options.method
-        fitted, held_out = self._parts["fitted"], self._parts["held_out"]
-        if method == "procrustes":
-            return _Choice()
-        if method == "gradient":
-            epochs = choose_epochs(self._x, y, fitted, held_out, self._shape, seed=self._seed)
-            return _Choice(rank=self._options.rank, epochs=epochs)
-        ridge_lambda, rank = self._options.ridge_lambda, self._options.rank
-        if ridge_lambda is None and self._options.lambda_policy == "gcv":
-            errors = self._path(y, "seen").cross_validated_errors()
-            ridge_lambda = LAMBDA_GRID[int(np.argmin(errors))]
-        elif ridge_lambda is None:
-            errors = self._path(y, "fitted").held_out_errors(self._x, y, held_out)
-            ridge_lambda = LAMBDA_GRID[int(np.argmin(errors))]
-        if method != "ridge" and rank is None:
-            ranked = self._ranks(y, "fitted", ridge_lambda)
-            rank = int(np.argmin(ranked.held_out_errors(self._x, y, held_out))) + 1
-        return _Choice(ridge_lambda, rank)
-
-    def solve(self, y: Rows, part: str, choice: _Choice) -> Alignment:
-        """The map fitted on a part of the rows."""
-        where = self._parts[part]
-        if self._options.method == "procrustes":
-            fitter = ProcrustesFitter(self._x.shape[1], y.shape[1]).update_all(self._x, y, where)
-            return fitter.solve(is_scaled=self._options.is_scaled)
-        if self._options.method == "gradient":
-            return train(self._x, y, where, self._shape, choice.epochs, seed=self._seed)
-        assert choice.ridge_lambda is not None
-        if choice.rank is None:
-            return self._path(y, part).solve(choice.ridge_lambda)
-        return self._ranks(y, part, choice.ridge_lambda).solve(choice.rank)
-
-    def judge(self, y: Rows, choice: _Choice) -> tuple[float, Float[np.ndarray, " d_reference"]]:
-        """R2 on the judged rows of the map fitted on all others: total, and by dimension."""
-        alignment, baseline = self.solve(y, "seen", choice), mean(y, self._parts["seen"])
-        return r_squared(alignment, self._x, y, baseline, where=self._parts["judged"])
-
-    def shuffle(self, random: np.random.Generator) -> Int[np.ndarray, " row"]:
-        """A new partner for every row, out of its own part."""
-        order = np.arange(len(self._x))
-        for part in ("fitted", "held_out", "judged"):
-            rows = np.flatnonzero(self._parts[part])
-            order[rows] = random.permutation(rows)
-        return order
-
-    @property
-    def _shape(self) -> Shape:
-        return Shape(self._options.rank, self._options.hidden_width)
-
-    def _path(self, y: Rows, part: str) -> RidgePath:
-        path = RidgePath.of_rows(self._x, y, self._parts[part], self._spectra.get(part))
-        self._spectra[part] = path.spectrum
-        return path
-
-    def _ranks(self, y: Rows, part: str, ridge_lambda: float) -> RankPath:
-        path = self._path(y, part)
-        products = None
-        if self._options.method == "cca":
-            centre = path.mean_y
-            products = cross_products(y, y, centre, centre, where=self._parts[part])
-        return rank_path(path, ridge_lambda, products)
+        totals += np.square(baseline - target).sum(axis=0, dtype=np.float64)
+    varying = np.where(totals > 0, totals, np.nan)
+    return float(1 - errors.sum() / totals.sum()), 1 - errors / varying

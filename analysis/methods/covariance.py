@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from axes.analysis.activations import blocks, mean
+from axes.analysis.stats.auroc import Labels
 from axes.warehouse.layers import Rows
 
 
@@ -32,7 +33,7 @@ class Covariance:
         return self.vectors @ (inside / (self.values + self.floor)) + rest
 
 
-def shrunk_covariance(x: Rows, where: Bool[np.ndarray, " row"] | None = None) -> Covariance:
+def shrunk_covariance(x: Rows, where: Labels | None = None) -> Covariance:
     """The covariance of the rows about their mean, shrunk by Ledoit and Wolf's intensity.
 
     >>> rows = np.random.default_rng(0).standard_normal((50, 20))

@@ -1,12 +1,7 @@
-"""Directions that tell the positive class from the negative: the positive one projects higher.
+"""Directions that separate the positive class from the negative: the positive one projects higher.
 
-A method is prepared on rows, then fitted under as many labellings as are asked for: what does not
-depend on the labels (a covariance, a scale) is computed once, which is what a null needs.
-
-The leading direction of the differences within matched pairs, not centred.
-
-Principal component analysis of positive minus negative (Zou et al. 2023, arXiv 2310.01405, which
-centres): centring the differences would take away their mean, and that is the concept.
+A method is prepared on rows, then fitted under any number of labellings: what does not depend on
+the labels (a covariance, a scale) is computed once, which is what a null needs.
 """
 
 from __future__ import annotations
@@ -15,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from axes.analysis.activations import mean, take
+from axes.analysis.methods import DIRECTIONS, find_method, load
 from axes.analysis.methods.covariance import shrunk_covariance
 from axes.analysis.methods.logistic import logistic_fitter
+from axes.analysis.stats.auroc import Groups, Labels
 from axes.warehouse.errors import AxisError
 from axes.warehouse.layers import Rows
-
-METHODS = ("mean_diff", "whitened", "logistic", "pair_pca")
 
 
 @dataclass(frozen=True)
@@ -34,45 +29,27 @@ class Direction:
     raw_norm: float
 
 
-Fitter = Callable[[Bool[np.ndarray, " row"]], Float[np.ndarray, " d_model"]]
+Mask = Bool[np.ndarray, " row"]
+Fitter = Callable[[Labels], Float[np.ndarray, " d_model"]]
 
 
-def direction_fitter(
-    method: str,
-    x: Rows,
-    groups: Int[np.ndarray, " row"],
-    where: Bool[np.ndarray, " row"] | None = None,
-) -> Fitter:
+def direction_fitter(method: str, x: Rows, groups: Groups, where: Mask | None = None) -> Fitter:
     """Labels of all rows -> what a method fits on those `where` is true, not scaled to unit length.
 
     Zero where the method finds no direction. `groups` numbers the rows of a pair alike. Raises
     `AxisError` for an unknown method.
     """
-    if method == "mean_diff":
-        return lambda labels: _difference(x, labels, where)
-    if method == "whitened":
-        return _whitened_fitter(x, where)
-    if method == "logistic":
-        return logistic_fitter(x, where)
-    if method == "pair_pca":
-        return lambda labels: leading_difference(pair_differences(x, labels, groups, where))
-    raise AxisError(f"no direction {method}: there are {', '.join(METHODS)}")
+    return load(find_method("direction", DIRECTIONS, method, AxisError).fitter)(x, groups, where)
 
 
 def fit_direction(
-    method: str,
-    x: Rows,
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    where: Bool[np.ndarray, " row"] | None = None,
+    method: str, x: Rows, labels: Labels, groups: Groups, where: Mask | None = None
 ) -> Direction:
     """The unit direction of a method; raises `AxisError` where it finds none."""
     return unit(direction_fitter(method, x, groups, where)(labels))
 
 
-def difference_in_means(
-    x: Rows, labels: Bool[np.ndarray, " row"], where: Bool[np.ndarray, " row"] | None = None
-) -> Direction:
+def difference_in_means(x: Rows, labels: Labels, where: Mask | None = None) -> Direction:
     """Mean of the positive rows minus mean of the negative ones, in float64 (Rimsky et al. 2024).
 
     >>> difference_in_means(np.array([[0.0, 1.0], [3.0, 5.0]]), np.array([False, True])).raw_norm
@@ -89,30 +66,44 @@ def unit(vector: Float[np.ndarray, " d_model"]) -> Direction:
     return Direction(vector / norm, norm)
 
 
-def _difference(
-    x: Rows, labels: Bool[np.ndarray, " row"], where: Bool[np.ndarray, " row"] | None
-) -> Float[np.ndarray, " d_model"]:
-    # Means in float64: residual norms reach 1e4 and the difference is small beside them.
-    seen = np.ones(len(x), dtype=bool) if where is None else where
-    return mean(x, seen & labels) - mean(x, seen & ~labels)
+def mean_diff(x: Rows, _groups: Groups, where: Mask | None) -> Fitter:
+    """Mean of the positive rows minus mean of the negative ones."""
+    return lambda labels: _difference(x, labels, where)
 
 
-def _whitened_fitter(x: Rows, where: Bool[np.ndarray, " row"] | None) -> Fitter:
+def whitened(x: Rows, _groups: Groups, where: Mask | None) -> Fitter:
     """Linear discriminant analysis (Fisher 1936) with a shrunk covariance.
 
     The covariance is that of all rows about their common mean: it differs from the one within
-    classes by a multiple of the difference's own outer product, which changes the length of the
-    solution and not where it points.
+    classes by a multiple of the difference's outer product, which changes the length of the
+    solution and not its direction.
     """
     covariance = shrunk_covariance(x, where)
     return lambda labels: covariance.solve(_difference(x, labels, where))
 
 
+def logistic(x: Rows, _groups: Groups, where: Mask | None) -> Fitter:
+    """The weights of a logistic regression with an L2 penalty."""
+    return logistic_fitter(x, where)
+
+
+def pair_pca(x: Rows, groups: Groups, where: Mask | None) -> Fitter:
+    """The first principal component of the differences within matched pairs, not centred.
+
+    Zou et al. 2023 (arXiv 2310.01405) centre; centring the differences would take away their mean,
+    and that is the concept.
+    """
+    return lambda labels: leading_difference(pair_differences(x, labels, groups, where))
+
+
+def _difference(x: Rows, labels: Labels, where: Mask | None) -> Float[np.ndarray, " d_model"]:
+    # Means in float64: residual norms reach 1e4 and the difference is small beside them.
+    seen = np.ones(len(x), dtype=bool) if where is None else where
+    return mean(x, seen & labels) - mean(x, seen & ~labels)
+
+
 def pair_differences(
-    x: Rows,
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    where: Bool[np.ndarray, " row"] | None = None,
+    x: Rows, labels: Labels, groups: Groups, where: Mask | None = None
 ) -> Float[np.ndarray, "pair d_model"]:
     """Mean of the positive rows minus mean of the negative ones of every pair that has both.
 
@@ -125,6 +116,8 @@ def pair_differences(
             "pair_pca needs matched pairs, and no pair_id is shared by prompts of both classes: "
             "import the set with a column pair_id, or choose another --direction"
         )
+    # Rows of a pair next to each other, so that sums over pairs are one `reduceat` from the first
+    # row of each pair: values [row, d_model] -> sums [pair, d_model].
     rows = np.flatnonzero(seen & np.isin(groups, shared))
     rows = rows[np.argsort(groups[rows], kind="stable")]
     values = np.asarray(take(x, rows)[:], dtype=np.float64)
@@ -145,7 +138,8 @@ def leading_difference(
     >>> leading_difference(np.array([[-2.0, 0.0], [-2.0, 0.0]])).round(6) + 0.0
     array([-2.,  0.])
     """
-    # The products of whichever side is smaller; only the leading vector is wanted.
+    # Only the leading vector is needed: the products of the smaller side, [pair, pair] or
+    # [d_model, d_model], have it as their last eigenvector.
     if len(differences) < differences.shape[1]:
         weights = np.linalg.eigh(differences @ differences.T)[1][:, -1]
         leading = differences.T @ weights

@@ -15,12 +15,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from axes.analysis.activations import mean, project
 from axes.analysis.methods.covariance import shrunk_covariance
 from axes.analysis.methods.directions import difference_in_means, fit_direction
 from axes.analysis.methods.logistic import logistic_fitter
+from axes.analysis.stats.auroc import Groups, Labels, Scores
 from axes.analysis.stats.splits import grouped_folds
 from axes.warehouse.errors import LabelError
 from axes.warehouse.layers import Rows
@@ -41,9 +42,7 @@ class Eraser:
         return x - np.outer((x - self.mean) @ self.functional, self.direction)
 
 
-def leace(
-    x: Rows, labels: Bool[np.ndarray, " row"], where: Bool[np.ndarray, " row"] | None = None
-) -> Eraser:
+def leace(x: Rows, labels: Labels, where: Labels | None = None) -> Eraser:
     """The least-squares eraser of two classes, its covariance shrunk (Ledoit and Wolf 2004)."""
     covariance = shrunk_covariance(x, where)
     difference = difference_in_means(x, labels, where).vector
@@ -62,26 +61,21 @@ class ErasureScores:
     and erased; the last two by probes on the eraser's own rows and on rows new to it (`_fresh`).
     """
 
-    before: Float[np.ndarray, " row"]
-    direction_removed: Float[np.ndarray, " row"]
-    erased: Float[np.ndarray, " row"]
-    before_fresh: Float[np.ndarray, " row"]
-    direction_removed_fresh: Float[np.ndarray, " row"]
-    erased_fresh: Float[np.ndarray, " row"]
+    before: Scores
+    direction_removed: Scores
+    erased: Scores
+    before_fresh: Scores
+    direction_removed_fresh: Scores
+    erased_fresh: Scores
 
 
-def can_judge_erasure(labels: Bool[np.ndarray, " row"], groups: Int[np.ndarray, " row"]) -> bool:
+def can_judge_erasure(labels: Labels, groups: Groups) -> bool:
     """Whether each class lies in as many groups as there are folds."""
     return min(len(np.unique(groups[labels == kind])) for kind in (True, False)) >= _FOLDS
 
 
 def erasure_scores(
-    x: Rows,
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    *,
-    method: str = "mean_diff",
-    seed: int = 0,
+    x: Rows, labels: Labels, groups: Groups, *, method: str = "mean_diff", seed: int = 0
 ) -> ErasureScores:
     """Judge each of four folds of whole groups by probes that have not seen it.
 
@@ -134,12 +128,7 @@ class _Erased:
         return self.x[part] if self.eraser is None else self.eraser.apply(self.x[part])
 
 
-def _probe(
-    x: Any,
-    labels: Bool[np.ndarray, " row"],
-    trained: Bool[np.ndarray, " row"],
-    judged: Bool[np.ndarray, " row"],
-) -> Float[np.ndarray, " judged"]:
+def _probe(x: Any, labels: Labels, trained: Labels, judged: Labels) -> Float[np.ndarray, " judged"]:
     """Scores of the judged rows by a logistic regression on the trained ones."""
     scores = project(x, logistic_fitter(x, trained)(labels))
     middle = (scores[trained & labels].mean() + scores[trained & ~labels].mean()) / 2

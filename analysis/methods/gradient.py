@@ -14,19 +14,39 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from axes.analysis.activations import blocks, mean, take
 from axes.analysis.methods.affine_map import Alignment, HiddenLayer
+from axes.analysis.methods.alignment import Choice, Mask, Procedure
 from axes.warehouse.layers import Rows
 
 if TYPE_CHECKING:
     import torch
 
-_BATCH_ROWS, _MOST_EPOCHS, _PATIENCE = 64, 200, 8
+_BATCH_ROWS, _MAX_EPOCHS, _PATIENCE = 64, 200, 8
 # A step moves every weight alike, so what a unit sums over its inputs moves with their number:
 # the step of a layer is this over its inputs (Yang and Hu 2021).
-_STEP, _LARGEST_STEP = 0.1, 0.01
+_STEP, _MAX_STEP = 0.1, 0.01
+
+
+class Gradient(Procedure):
+    """A trained map; the number of epochs is chosen on held-out rows."""
+
+    @property
+    def _shape(self) -> Shape:
+        return Shape(self.options.rank, self.options.hidden_width)
+
+    def choose(self, y: Rows) -> Choice:
+        """The epochs of early stopping."""
+        fitted, held_out = self.parts["fitted"], self.parts["held_out"]
+        epochs = choose_epochs(self.x, y, fitted, held_out, self._shape, seed=self.seed)
+        return Choice(rank=self.options.rank, epochs=epochs)
+
+    def solve(self, y: Rows, part: str, choice: Choice) -> Alignment:
+        """The map trained on a part of the rows for that many epochs."""
+        where = self.parts[part]
+        return train(self.x, y, where, self._shape, choice.epochs, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -38,18 +58,12 @@ class Shape:
 
 
 def choose_epochs(
-    x: Rows,
-    y: Rows,
-    fitted: Bool[np.ndarray, " row"],
-    held_out: Bool[np.ndarray, " row"],
-    shape: Shape,
-    *,
-    seed: int = 0,
+    x: Rows, y: Rows, fitted: Mask, held_out: Mask, shape: Shape, *, seed: int = 0
 ) -> int:
     """Train until the error on held-out rows has not fallen for eight epochs; the best epoch."""
     model = _Model(x, y, fitted, shape, seed)
     best, best_error = 0, model.error(x, y, held_out)
-    for epoch in range(1, _MOST_EPOCHS + 1):
+    for epoch in range(1, _MAX_EPOCHS + 1):
         model.run_epoch()
         error = model.error(x, y, held_out)
         if error < best_error:
@@ -59,9 +73,7 @@ def choose_epochs(
     return best
 
 
-def train(
-    x: Rows, y: Rows, where: Bool[np.ndarray, " row"], shape: Shape, epochs: int, *, seed: int = 0
-) -> Alignment:
+def train(x: Rows, y: Rows, where: Mask, shape: Shape, epochs: int, *, seed: int = 0) -> Alignment:
     """Train for a number of epochs on the rows `where` is true; none gives the mean."""
     model = _Model(x, y, where, shape, seed)
     for _ in range(epochs):
@@ -72,9 +84,7 @@ def train(
 class _Model:
     """The parameters in torch, and the rows that they are trained on."""
 
-    def __init__(
-        self, x: Rows, y: Rows, where: Bool[np.ndarray, " row"], shape: Shape, seed: int
-    ) -> None:
+    def __init__(self, x: Rows, y: Rows, where: Mask, shape: Shape, seed: int) -> None:
         import torch
 
         self._x, self._y, self._rows = x, y, np.flatnonzero(where)
@@ -114,7 +124,7 @@ class _Model:
             (self._forward(rows) - targets).square().mean().backward()
             self._optimiser.step()
 
-    def error(self, x: Rows, y: Rows, where: Bool[np.ndarray, " row"]) -> float:
+    def error(self, x: Rows, y: Rows, where: Mask) -> float:
         """Squared error on other rows, in the scaled units."""
         import torch
 
@@ -176,11 +186,11 @@ class _Model:
 
 def _learning_rate(parameter: torch.Tensor) -> float:
     inputs = parameter.shape[0] if parameter.ndim > 1 else 1
-    return min(_STEP / inputs, _LARGEST_STEP)
+    return min(_STEP / inputs, _MAX_STEP)
 
 
 def _mean_square(
-    x: Rows, centre: Float[np.ndarray, " d_model"], where: Bool[np.ndarray, " row"]
+    x: Rows, centre: Float[np.ndarray, " d_model"], where: Mask
 ) -> Float[np.ndarray, " d_model"]:
     total = sum(np.square(block - centre).sum(axis=0) for (block,) in blocks(x, where=where))
     return np.asarray(total) / where.sum()

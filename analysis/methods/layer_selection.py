@@ -1,6 +1,6 @@
 """Choose a layer without looking at the rows it is judged on: nested, grouped cross-validation.
 
-The best layer of many, picked on the prompts it is shown with, is an upper end and no result. Here
+The best of many layers, chosen on the prompts that it is evaluated on, is an upper bound. Here
 every outer fold is judged at the layer that did best in an inner cross-validation of the other
 folds, by a direction fitted on those; nothing of the fold is seen before (Varma and Simon 2006).
 """
@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from axes.analysis.methods.nulls import fitted_scores
-from axes.analysis.stats.auroc import auroc
+from axes.analysis.stats.auroc import Groups, Labels, Scores, auroc
 from axes.analysis.stats.splits import grouped_folds
 from axes.warehouse.layers import Rows
 
@@ -28,7 +28,7 @@ class LayerSelection:
     that folds compare. `in_sample` is the AUROC of a direction on the rows it was fitted on.
     """
 
-    nested: Float[np.ndarray, " row"]
+    nested: Scores
     chosen_layers: Int[np.ndarray, " fold"]
     cross_validated: Float[np.ndarray, "layer row"]
     in_sample: Float[np.ndarray, " layer"]
@@ -36,8 +36,8 @@ class LayerSelection:
 
 def select_layers(
     layers: Iterable[Rows],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
+    labels: Labels,
+    groups: Groups,
     *,
     method: str = "mean_diff",
     seed: int = 0,
@@ -49,13 +49,16 @@ def select_layers(
     """
     folds = grouped_folds(labels, groups, seed=seed)
     names = np.unique(folds)
+    # Inner folds within the training part of each outer fold, [outer fold, row]; -1: in the outer.
     inner = np.full((len(names), len(labels)), -1)
     for index, name in enumerate(names):
         seen = folds != name
         inner[index, seen] = grouped_folds(labels[seen], groups[seen], seed=seed + 1)
-    parts = [(index, part) for index in range(len(names)) for part in range(inner[index].max() + 1)]
+    # The rows that each fit of a layer sees, [fit, row], in this order: all fits of inner folds
+    # (which choose the layer), one without each outer fold (which are judged), one on all rows.
+    inner_fits = [(i, fold) for i in range(len(names)) for fold in range(inner[i].max() + 1)]
     fits = np.stack(
-        [(folds != names[index]) & (inner[index] != part) for index, part in parts]
+        [(folds != names[index]) & (inner[index] != fold) for index, fold in inner_fits]
         + [folds != name for name in names]
         + [np.ones(len(labels), dtype=bool)]
     )
@@ -63,21 +66,26 @@ def select_layers(
     inner_areas, outer_scores, in_sample = [], [], []
     for x in layers:
         scores = fitted_scores(x, np.tile(labels, (len(fits), 1)), fits, method, groups)
-        within = np.full(inner.shape, np.nan)
-        for (index, part), fitted in zip(parts, scores[: len(parts)], strict=True):
-            within[index, inner[index] == part] = fitted[inner[index] == part]
+        # Each row of a training part by the inner fit that has not seen it: [outer fold, row].
+        unseen = np.full(inner.shape, np.nan)
+        for (index, fold), fitted in zip(inner_fits, scores, strict=False):
+            is_unseen = inner[index] == fold
+            unseen[index, is_unseen] = fitted[is_unseen]
         inner_areas.append(
             [
                 auroc(judged[folds != name], labels[folds != name])
-                for judged, name in zip(within, names, strict=True)
+                for judged, name in zip(unseen, names, strict=True)
             ]
         )
-        of_fold = scores[len(parts) : -1]
+        outer = scores[len(inner_fits) : -1]
         widths = np.array(
-            [one[folds != name].std() for one, name in zip(of_fold, names, strict=True)]
+            [fitted[folds != name].std() for fitted, name in zip(outer, names, strict=True)]
         )
-        outer_scores.append((of_fold / widths[:, None])[fold_of_row, rows])
+        # [outer fold, row] -> [row]: every row from the fit without its fold.
+        outer_scores.append((outer / widths[:, None])[fold_of_row, rows])
         in_sample.append(auroc(scores[-1], labels))
+    # The best layer of each outer fold by its inner AUROC, [layer, outer fold] -> [outer fold]; a
+    # row is then scored at the layer that was chosen without its fold.
     chosen = np.argmax(np.array(inner_areas), axis=0)
     cross_validated = np.stack(outer_scores)
     nested = cross_validated[chosen[fold_of_row], rows]

@@ -10,18 +10,19 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy.optimize
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.special import expit
 
 from axes.analysis.activations import blocks, mean
+from axes.analysis.stats.auroc import Labels
 from axes.warehouse.layers import Rows
 
 PENALTY = 0.1
 
 
 def logistic_fitter(
-    x: Rows, where: Bool[np.ndarray, " row"] | None = None, *, penalty: float = PENALTY
-) -> Callable[[Bool[np.ndarray, " row"]], Float[np.ndarray, " d_model"]]:
+    x: Rows, where: Labels | None = None, *, penalty: float = PENALTY
+) -> Callable[[Labels], Float[np.ndarray, " d_model"]]:
     """Labels of all rows -> weights in the units of `x`, fitted on those `where` is true.
 
     Standardising uses those rows too, and no label. Weights are zero where no direction lowers the
@@ -29,7 +30,7 @@ def logistic_fitter(
     """
     centre, scale = mean(x, where), _scale(x, where)
 
-    def fit(labels: Bool[np.ndarray, " row"]) -> Float[np.ndarray, " d_model"]:
+    def fit(labels: Labels) -> Float[np.ndarray, " d_model"]:
         share = float(np.clip(mean(labels[:, None], where)[0], 1e-12, 1 - 1e-12))
         start = np.append(np.zeros(len(centre)), np.log(share / (1 - share)))
 
@@ -55,7 +56,7 @@ def logistic_fitter(
     return fit
 
 
-def _scale(x: Rows, where: Bool[np.ndarray, " row"] | None) -> Float[np.ndarray, " d_model"]:
+def _scale(x: Rows, where: Labels | None) -> Float[np.ndarray, " d_model"]:
     centre, total, count = mean(x, where), np.zeros(x.shape[1]), 0
     for (block,) in blocks(x, where=where):
         total += np.square(block - centre).sum(axis=0)

@@ -1,35 +1,80 @@
-"""Maps through few dimensions: reduced-rank ridge and canonical correlations.
+"""Maps with a constraint: reduced-rank ridge, canonical correlations, orthogonal Procrustes.
 
-Of the ridge map `W` keep the `k` combinations of the targets that it predicts best:
-`W_k = W G V_k V_k' G^-1`, with `V_k` the first eigenvectors of
-`G S_xy' (S_xx + lambda)^-1 S_xy G`. With `G = I` this is reduced-rank ridge (Izenman 1975;
-Mukherjee and Zhu 2011), which weighs targets by their variance. With `G = (S_yy + lambda)^-1/2` the
-combinations are the canonical variates of regularised canonical correlation analysis (Hotelling
-1936; Vinod 1976): each direction of the target counts by how well it is predicted and not by its
-size, and the map predicts the target from the first `k` pairs of variates. All ranks together cost
-two products, since the components nest.
+Reduced-rank ridge keeps of the ridge map `W` the `k` combinations of the targets that it predicts
+best: `W_k = W G V_k V_k' G^-1`, with `V_k` the first eigenvectors of
+`G S_xy' (S_xx + lambda)^-1 S_xy G` and `G = I` (Izenman 1975; Mukherjee and Zhu 2011), which weighs
+targets by their variance. With `G = (S_yy + lambda)^-1/2` the combinations are the canonical
+variates of regularised canonical correlation analysis (Hotelling 1936; Vinod 1976): each direction
+of the target counts by how well it is predicted and not by its size. All ranks together cost two
+products, since the components nest.
 
-The rotation that lays one space on another: a map that keeps angles, with no lambda to choose.
-
-Orthogonal Procrustes (Schönemann 1966) about the means: with `S_xy = P diag(s) V'` the map is
-`Q = P V'`, which has orthonormal rows or columns, whichever are fewer. Into a space at least as
-wide it is the least-squares isometry; into a narrower one it maximises `tr(Q' S_xy)` (the least
-squares has no closed form, since a projection keeps only part of `x`). With a scale the map is
-`c Q`, `c = tr(Q' S_xy) / tr(Q' S_xx Q)`, the least-squares factor given `Q`.
+Orthogonal Procrustes (Schönemann 1966) about the means is the rotation of one space onto another,
+which keeps angles: with `S_xy = P diag(s) V'` it is `Q = P V'`, with orthonormal rows or columns,
+whichever are fewer. Into a space at least as wide it is the least-squares isometry; into a narrower
+one it maximises `tr(Q' S_xy)` (the least squares has no closed form, since a projection keeps only
+part of `x`). With a scale the map is `c Q`, `c = tr(Q' S_xy) / tr(Q' S_xx Q)`, the least-squares
+factor given `Q`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from axes.analysis.activations import blocks
 from axes.analysis.methods.affine_map import Alignment
-from axes.analysis.methods.ridge import MomentFitter, Moments, RidgePath
+from axes.analysis.methods.alignment import Choice, Mask, Procedure
+from axes.analysis.methods.ridge import MomentFitter, Moments, Ridge, RidgePath, cross_products
 from axes.warehouse.layers import Rows
+
+
+class ReducedRank(Ridge):
+    """Reduced-rank ridge; the rank is set, or the best on held-out rows."""
+
+    def choose(self, y: Rows) -> Choice:
+        """Lambda of the full map, and at that lambda the rank."""
+        choice, rank = super().choose(y), self.options.rank
+        if rank is None:
+            ranks = self._ranks(y, "fitted", choice)
+            rank = int(np.argmin(ranks.held_out_errors(self.x, y, self.parts["held_out"]))) + 1
+        return replace(choice, rank=rank)
+
+    def solve(self, y: Rows, part: str, choice: Choice) -> Alignment:
+        """The map of that rank on a part of the rows."""
+        assert choice.rank is not None
+        return self._ranks(y, part, choice).solve(choice.rank)
+
+    def _ranks(self, y: Rows, part: str, choice: Choice) -> RankPath:
+        assert choice.ridge_lambda is not None
+        path = self.path(y, part)
+        return rank_path(path, choice.ridge_lambda, self._target_products(y, part, path.mean_y))
+
+    def _target_products(
+        self, y: Rows, part: str, mean_y: Float[np.ndarray, " d_reference"]
+    ) -> Float[np.ndarray, "d_reference d_reference"] | None:
+        return None
+
+
+class CanonicalCorrelation(ReducedRank):
+    """The map through pairs of canonical variates."""
+
+    def _target_products(
+        self, y: Rows, part: str, mean_y: Float[np.ndarray, " d_reference"]
+    ) -> Float[np.ndarray, "d_reference d_reference"] | None:
+        return cross_products(y, y, mean_y, mean_y, where=self.parts[part])
+
+
+class Procrustes(Procedure):
+    """The rotation, and with `is_scaled` a factor; it has nothing to choose."""
+
+    def solve(self, y: Rows, part: str, choice: Choice) -> Alignment:
+        """The map fitted on a part of the rows."""
+        fitter = MomentFitter(self.x.shape[1], y.shape[1])
+        moments = fitter.update_all(self.x, y, self.parts[part]).moments()
+        return procrustes(moments, is_scaled=self.options.is_scaled)
 
 
 @dataclass(frozen=True)
@@ -47,10 +92,10 @@ class RankPath:
         mean_x, mean_y = self.path.spectrum.mean, self.path.mean_y
         return Alignment(weights, mean_y - mean_x @ weights, self.ridge_lambda)
 
-    def held_out_errors(
-        self, x: Rows, y: Rows, where: Bool[np.ndarray, " row"]
-    ) -> Float[np.ndarray, " component"]:
+    def held_out_errors(self, x: Rows, y: Rows, where: Mask) -> Float[np.ndarray, " component"]:
         """Squared error of the maps of rank 1, 2, ... on rows that were not fitted."""
+        # The map of rank k is the first k terms of `sum_i inward_i outward_i'`, so its error is in
+        # sums over i, j < k: the leading corner sums of matrices [component, component].
         components = self.inward.shape[1]
         linear, products = np.zeros(components), np.zeros((components, components))
         total = 0.0
@@ -86,38 +131,12 @@ def rank_path(
     return RankPath(path, ridge_lambda, weights @ (inward @ kept), kept.T @ outward)
 
 
-class ReducedRankFitter(MomentFitter):
-    """Accumulates pairs `(x, y)`; `solve` gives the ridge map through few dimensions."""
-
-    def solve(self, ridge_lambda: float, rank: int) -> Alignment:
-        """The map of a rank at a lambda."""
-        return rank_path(RidgePath.of_moments(self.moments()), ridge_lambda).solve(rank)
-
-
-class CanonicalFitter(MomentFitter):
-    """Accumulates pairs `(x, y)`; `solve` gives the map through pairs of canonical variates."""
-
-    def solve(self, ridge_lambda: float, rank: int) -> Alignment:
-        """The map of the first `rank` pairs at a lambda."""
-        moments = self.moments()
-        path = RidgePath.of_moments(moments)
-        return rank_path(path, ridge_lambda, moments.yy).solve(rank)
-
-
-class ProcrustesFitter(MomentFitter):
-    """Accumulates pairs `(x, y)`; `solve` gives the rotation."""
-
-    def solve(self, *, is_scaled: bool = True) -> Alignment:
-        """The map; without a scale it keeps lengths too, as far as its width allows."""
-        return procrustes(self.moments(), is_scaled=is_scaled)
-
-
 def procrustes(moments: Moments, *, is_scaled: bool = True) -> Alignment:
     """The semi-orthogonal map of accumulated sums, from means to means.
 
     >>> turned = np.array([[0.0, 1.0], [-1.0, 0.0]])
-    >>> fitter = ProcrustesFitter(2, 2).update(np.eye(2) + 5, 3 * np.eye(2) @ turned)
-    >>> (fitter.solve().weights / 3).round(6) + 0.0
+    >>> fitter = MomentFitter(2, 2).update(np.eye(2) + 5, 3 * np.eye(2) @ turned)
+    >>> (procrustes(fitter.moments()).weights / 3).round(6) + 0.0
     array([[ 0.,  1.],
            [-1.,  0.]])
     """

@@ -1,18 +1,16 @@
-"""What a direction's AUROC has to be held against: itself on rows not seen, and directions that
-know nothing: of shuffled labels, of no data at all, through alignments of shuffled rows.
+"""Nulls of a direction and of a shared axis: what the same numbers come to without the concept.
+
+An AUROC is compared with itself on rows not seen, and with uninformative directions: of shuffled
+labels, of no data at all, through alignments of shuffled rows. The singular values of a shared axis
+are compared with those of uninformative directions mapped alike: alignments bring any directions
+into one space, where activations vary along few dimensions, so singular values lie above those of
+the sphere. Shuffled labels are the sharper of two nulls there: they ask whether the concept is more
+alike across models than any other way to split the same prompts in two. Maps are held fixed.
 
 A difference in means is a weighting of rows, so directions fitted on any parts of them, under any
 labels, are one product with the matrix, and the scores of all rows a second one; the other methods
-are fitted anew each time. Of a shuffled alignment only the axis pulled back through it is needed,
-which is a regression of one number a row.
-
-How alike aligned directions would be anyway, and how firmly the rows hold the shared axis.
-
-Alignments bring any directions of the models into one space, where activations spread along few
-dimensions, so directions that mean nothing have singular values above those of the sphere. Two
-nulls: a random direction in each model, and the direction of shuffled labels, the same shuffled
-labelling in every model. The second is the sharper one: it asks whether the concept is more alike
-across models than any other way to part the same prompts in two. The maps are held fixed.
+are fitted once for each labelling. Of a shuffled alignment only the axis pulled back through it is
+needed, which is a regression of one number a row.
 """
 
 from __future__ import annotations
@@ -21,27 +19,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from axes.analysis.activations import blocks, mean, take
 from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.directions import direction_fitter, fit_direction
 from axes.analysis.methods.ridge import RidgeFitter
 from axes.analysis.methods.universal import universal_axis
-from axes.analysis.stats.auroc import aurocs
+from axes.analysis.stats.auroc import Groups, Labels, Scores, aurocs
 from axes.analysis.stats.bootstrap import draw_counts
 from axes.analysis.stats.splits import grouped_folds
 from axes.warehouse.layers import Rows
 
 # Scores of as many shuffled labellings at a time as take this much memory.
 _SCORES_BYTES = 32 << 20
-# Draws of a null or resamples; the methods that are fitted anew each time take fewer.
-_DRAWS, _DRAWS_OF_SLOW = 200, 40
-
-
-def draw_count(direction: str) -> int:
-    """How many shufflings or resamples a direction's nulls rest on."""
-    return _DRAWS if direction in ("mean_diff", "whitened") else _DRAWS_OF_SLOW
 
 
 @dataclass(frozen=True)
@@ -53,13 +44,8 @@ class ShuffledLabels:
 
 
 def cross_validated_scores(
-    x: Rows,
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    *,
-    method: str = "mean_diff",
-    seed: int = 0,
-) -> Float[np.ndarray, " row"]:
+    x: Rows, labels: Labels, groups: Groups, *, method: str = "mean_diff", seed: int = 0
+) -> Scores:
     """Out-of-fold projections on directions of a method, five folds of whole groups.
 
     Each fold is projected about the midpoint of its training classes, so that folds compare.
@@ -70,8 +56,8 @@ def cross_validated_scores(
 
 def shuffled_labels(
     x: Rows,
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
+    labels: Labels,
+    groups: Groups,
     *,
     count: int = 200,
     method: str = "mean_diff",
@@ -79,32 +65,32 @@ def shuffled_labels(
 ) -> ShuffledLabels:
     """The null of a direction, by refitting it on shuffled labels.
 
-    In many dimensions a direction fitted to noise tells its own rows apart well above 0.5, so an
-    in-sample AUROC has to be held against `in_sample`, not against 0.5. The cross-validated one is
-    held against `held_out`, which lies about 0.5 and is the sharper test. Where every group holds
-    both classes (matched pairs), labels are shuffled within groups: what the members of a pair
-    share cancels in the true difference, and must cancel in its null.
+    In many dimensions a direction fitted to noise separates the rows it was fitted on well above
+    0.5, so compare an in-sample AUROC with `in_sample`, not with 0.5, and a cross-validated one
+    with `held_out`, which lies about 0.5 and is the sharper test. Where every group holds both
+    classes (matched pairs), labels are shuffled within groups: what the members of a pair share
+    cancels in the true difference, and must cancel in its null.
     """
     random = np.random.default_rng(seed)
     folds = grouped_folds(labels, groups, seed=seed)
+    # A labelling needs the scores of every row by one fit a fold and one on all rows, in float64.
     step = max(_SCORES_BYTES // (8 * len(labels) * (folds.max() + 2)), 1)
     in_sample, held_out = np.empty(count), np.empty(count)
     for start in range(0, count, step):
-        some = range(start, min(start + step, count))
-        shuffled = shuffled_labellings(labels, groups, len(some), random)
+        part = slice(start, min(start + step, count))
+        shuffled = shuffled_labellings(labels, groups, part.stop - start, random)
         apparent = fitted_scores(x, shuffled, np.ones_like(shuffled), method, groups)
         out_of_fold = _out_of_fold(x, shuffled, folds, method, groups)
-        part = slice(some.start, some.stop)
         in_sample[part], held_out[part] = aurocs(apparent, shuffled), aurocs(out_of_fold, shuffled)
     return ShuffledLabels(in_sample, held_out)
 
 
 def random_directions(
-    x: Rows, labels: Bool[np.ndarray, " row"], *, count: int = 200, seed: int = 0
+    x: Rows, labels: Labels, *, count: int = 200, seed: int = 0
 ) -> Float[np.ndarray, " direction"]:
-    """AUROC of directions drawn evenly from the sphere: how far none at all gets.
+    """AUROC of directions uniform on the sphere: how far no data at all gets.
 
-    Their mean is 0.5; their spread says how far activations spread along few dimensions.
+    Their mean is 0.5; their standard deviation says how few dimensions activations vary along.
     """
     drawn = np.random.default_rng(seed).standard_normal((x.shape[1], count))
     return _aurocs_of(x, labels, drawn)
@@ -116,7 +102,7 @@ def shuffled_alignments(
     axis: Float[np.ndarray, " d_reference"],
     ridge_lambda: float,
     x: Rows,
-    labels: Bool[np.ndarray, " row"],
+    labels: Labels,
     *,
     count: int = 200,
     seed: int = 0,
@@ -129,14 +115,13 @@ def shuffled_alignments(
     random = np.random.default_rng(seed)
     along = np.concatenate([block @ axis for (block,) in blocks(target)])
     shuffled = np.stack([random.permutation(along) for _ in range(count)], axis=1)
-    fitter = RidgeFitter(benign.shape[1], count)
-    for pair in blocks(benign, shuffled):
-        fitter.update(*pair)
+    # `count` targets of one number a row: weights [d_model, count] are the pulled-back axes.
+    fitter = RidgeFitter(benign.shape[1], count).update_all(benign, shuffled)
     return _aurocs_of(x, labels, fitter.solve(ridge_lambda).weights)
 
 
 def _aurocs_of(
-    x: Rows, labels: Bool[np.ndarray, " row"], directions: Float[np.ndarray, "d_model direction"]
+    x: Rows, labels: Labels, directions: Float[np.ndarray, "d_model direction"]
 ) -> Float[np.ndarray, " direction"]:
     # About the mean: activations share a large one, which costs digits and ranks nothing.
     centre = mean(x)
@@ -145,18 +130,17 @@ def _aurocs_of(
 
 
 def _out_of_fold(
-    x: Rows,
-    labels: Bool[np.ndarray, "fit row"],
-    folds: Int[np.ndarray, " row"],
-    method: str,
-    groups: Int[np.ndarray, " row"],
+    x: Rows, labels: Bool[np.ndarray, "fit row"], folds: Groups, method: str, groups: Groups
 ) -> Float[np.ndarray, "fit row"]:
     """Each row under each labelling, scored by the direction fitted without the row's fold."""
     names = np.unique(folds)
+    # Every labelling is fitted once without each fold, all in one call: the fits are stacked fold
+    # by fold, [fold * labelling, row], and score all rows. Of the scores [fold, labelling, row] a
+    # row keeps those of the fits without its fold.
     seen = np.concatenate([np.broadcast_to(folds != name, labels.shape) for name in names])
     scores = fitted_scores(x, np.tile(labels, (len(names), 1)), seen, method, groups)
-    fitted_without = scores.reshape(len(names), *labels.shape)
-    return np.take_along_axis(fitted_without, np.searchsorted(names, folds)[None, None], axis=0)[0]
+    by_fold = scores.reshape(len(names), *labels.shape)
+    return np.take_along_axis(by_fold, np.searchsorted(names, folds)[None, None], axis=0)[0]
 
 
 def fitted_scores(
@@ -164,7 +148,7 @@ def fitted_scores(
     labels: Bool[np.ndarray, "fit row"],
     seen: Bool[np.ndarray, "fit row"],
     method: str = "mean_diff",
-    groups: Int[np.ndarray, " row"] | None = None,
+    groups: Groups | None = None,
 ) -> Float[np.ndarray, "fit row"]:
     """All rows on each unit direction fitted on those seen, about the midpoint of its classes.
 
@@ -172,24 +156,24 @@ def fitted_scores(
     after the other. `groups` numbers pairs, for `pair_pca`.
     """
     centre = mean(x)
-    above, below = class_means(x, centre, seen & labels, seen & ~labels)
+    above, below = _class_means(x, centre, seen & labels, seen & ~labels)
     directions, middles = above - below, (above + below) / 2
     if method != "mean_diff":
-        directions = refitted(x, labels, seen, method, groups)
-    norms = np.linalg.norm(directions, axis=1)
+        directions = _refitted(x, labels, seen, method, groups)
     # Shuffled classes may have the very same mean: no direction, and every row a tie.
-    units = np.divide(directions, norms[:, None], where=norms[:, None] > 0, out=directions * 0)
+    units = _unit_rows(directions)
     projected = [(block - centre) @ units.T for (block,) in blocks(x)]
     return np.concatenate(projected).T - (middles * units).sum(axis=1)[:, None]
 
 
-def class_means(
+def _class_means(
     x: Rows,
     centre: Float[np.ndarray, " d_model"],
     positive: Shaped[np.ndarray, "fit row"],
     negative: Shaped[np.ndarray, "fit row"],
 ) -> tuple[Float[np.ndarray, "fit d_model"], Float[np.ndarray, "fit d_model"]]:
     """Means of the rows about `centre`, weighted by each row of `positive` and of `negative`."""
+    # [fit, row] @ [row, d_model]: the weights pick each fit's rows, a block of rows at a time.
     sums = np.zeros((2, len(positive), x.shape[1]))
     for block, of_positive, of_negative in blocks(x, positive.T, negative.T):
         centred = block - centre
@@ -199,29 +183,27 @@ def class_means(
     return above, below
 
 
-def refitted(
+def _refitted(
     x: Rows,
     labels: Bool[np.ndarray, "fit row"],
     seen: Bool[np.ndarray, "fit row"],
     method: str,
-    groups: Int[np.ndarray, " row"] | None = None,
+    groups: Groups | None = None,
 ) -> Float[np.ndarray, "fit d_model"]:
     """The direction of a method under each labelling, on the rows seen by each."""
     groups = np.arange(len(x)) if groups is None else groups
-    found = np.empty((len(labels), x.shape[1]))
+    directions = np.empty((len(labels), x.shape[1]))
+    # Fits that see the same rows share what their fitter prepares on them.
     parts, part_of_fit = np.unique(seen, axis=0, return_inverse=True)
     for index, part in enumerate(parts):
         fitter = direction_fitter(method, x, groups, part)
         for fit in np.flatnonzero(part_of_fit == index):
-            found[fit] = fitter(labels[fit])
-    return found
+            directions[fit] = fitter(labels[fit])
+    return directions
 
 
 def shuffled_labellings(
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    count: int,
-    random: np.random.Generator,
+    labels: Labels, groups: Groups, count: int, random: np.random.Generator
 ) -> Bool[np.ndarray, "shuffle row"]:
     """The labels in random order; within groups where every group holds both classes."""
     both = [np.bincount(groups[labels == kind], minlength=groups.max() + 1) for kind in (0, 1)]
@@ -230,10 +212,9 @@ def shuffled_labellings(
     return np.stack([_shuffle_within(within, labels, random) for _ in range(count)])
 
 
-def _shuffle_within(
-    blocks: Int[np.ndarray, " row"], labels: Bool[np.ndarray, " row"], random: np.random.Generator
-) -> Bool[np.ndarray, " row"]:
+def _shuffle_within(blocks: Groups, labels: Labels, random: np.random.Generator) -> Labels:
     """The labels, each moved to a random row of its own block."""
+    # Both orders list the rows block by block; within a block one is as it was, one at random.
     in_blocks = np.argsort(blocks, kind="stable")
     at_random = np.lexsort((random.random(len(labels)), blocks))
     shuffled = np.empty_like(labels)
@@ -255,17 +236,17 @@ class Mapped:
 def random_singular_values(
     models: Sequence[Mapped], *, count: int = 200, seed: int = 0
 ) -> Singular:
-    """Singular values of directions drawn evenly in each model and carried over."""
+    """Singular values of directions drawn uniformly in each model and mapped."""
     random = np.random.default_rng(seed)
     return _singular_values(
-        [_carried(model, random.standard_normal((count, model.x.shape[1]))) for model in models]
+        [_mapped(model, random.standard_normal((count, model.x.shape[1]))) for model in models]
     )
 
 
 def shuffled_singular_values(
     models: Sequence[Mapped],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
+    labels: Labels,
+    groups: Groups,
     *,
     method: str = "mean_diff",
     count: int = 200,
@@ -273,21 +254,20 @@ def shuffled_singular_values(
 ) -> Singular:
     """Singular values of directions fitted on shuffled labels, alike in all models."""
     shuffled = shuffled_labellings(labels, groups, count, np.random.default_rng(seed))
-    carried = []
+    mapped = []
     for model in models:
         if method == "mean_diff":
-            above, below = class_means(model.x, mean(model.x), shuffled, ~shuffled)
-            directions = above - below
+            directions = _differences(model.x, shuffled, ~shuffled)
         else:
-            directions = refitted(model.x, shuffled, np.ones_like(shuffled), method, groups)
-        carried.append(_carried(model, directions))
-    return _singular_values(carried)
+            directions = _refitted(model.x, shuffled, np.ones_like(shuffled), method, groups)
+        mapped.append(_mapped(model, directions))
+    return _singular_values(mapped)
 
 
 def bootstrap_angles(
     models: Sequence[Mapped],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
+    labels: Labels,
+    groups: Groups,
     axis: Float[np.ndarray, " d_reference"],
     *,
     method: str = "mean_diff",
@@ -300,46 +280,54 @@ def bootstrap_angles(
     Every model sees the same resample, as all are fitted on the same prompts.
     """
     counts = draw_counts(len(labels), strata=labels, groups=groups, count=count, seed=seed)
-    carried = []
+    mapped = []
     for model in models:
         if method == "mean_diff":
-            positive, negative = counts * labels, counts * ~labels
-            above, below = class_means(model.x, mean(model.x), positive, negative)
-            directions = above - below
+            directions = _differences(model.x, counts * labels, counts * ~labels)
         else:
             directions = np.stack(
-                [_of_resample(model.x, labels, groups, drawn, method) for drawn in counts]
+                [_resampled(model.x, labels, groups, drawn, method) for drawn in counts]
             )
-        carried.append(_carried(model, directions))
-    axes = [universal_axis(stacked, shared).vector for stacked in np.stack(carried, axis=1)]
+        mapped.append(_mapped(model, directions))
+    # [model, resample, d_reference] -> for each resample the axis of its [model, d_reference].
+    axes = [universal_axis(aligned, shared).vector for aligned in np.stack(mapped, axis=1)]
     return np.degrees(np.arccos(np.clip(np.stack(axes) @ axis, -1.0, 1.0)))
 
 
-def _of_resample(
-    x: Rows,
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    drawn: Int[np.ndarray, " row"],
-    method: str,
+def _differences(
+    x: Rows, positive: Shaped[np.ndarray, "fit row"], negative: Shaped[np.ndarray, "fit row"]
+) -> Float[np.ndarray, "fit d_model"]:
+    above, below = _class_means(x, mean(x), positive, negative)
+    return above - below
+
+
+def _resampled(
+    x: Rows, labels: Labels, groups: Groups, drawn: Groups, method: str
 ) -> Float[np.ndarray, " d_model"]:
-    """A direction fitted on rows drawn so many times each; a pair drawn twice is two pairs."""
+    """A direction fitted on rows as often as each was drawn; a pair drawn twice is two pairs."""
+    # Row i comes drawn[i] times; its copies are numbered from 0, and (group, copy) is a new group.
     index = np.repeat(np.arange(len(drawn)), drawn)
     copies = np.arange(len(index)) - np.repeat(np.cumsum(drawn) - drawn, drawn)
-    apart = groups[index] * (int(drawn.max()) + 1) + copies
-    return fit_direction(method, take(x, index), labels[index], apart).vector
+    copied_groups = groups[index] * (int(drawn.max()) + 1) + copies
+    return fit_direction(method, take(x, index), labels[index], copied_groups).vector
 
 
-def _carried(
+def _mapped(
     model: Mapped, directions: Float[np.ndarray, "draw d_model"]
 ) -> Float[np.ndarray, "draw d_reference"]:
-    """Unit directions in the reference; one that is zero stays so."""
-    found = directions @ model.alignment.jacobian
-    norms = np.linalg.norm(found, axis=1, keepdims=True)
-    return np.divide(found, norms, where=norms > 0, out=np.zeros_like(found))
+    """Unit directions in the reference's space."""
+    return _unit_rows(directions @ model.alignment.jacobian)
 
 
-def _singular_values(carried: Sequence[Float[np.ndarray, "draw d_reference"]]) -> Singular:
-    stacked = np.stack(carried, axis=1)
-    # The products of a few models instead of a decomposition of their wide directions.
+def _unit_rows(directions: Float[np.ndarray, "fit width"]) -> Float[np.ndarray, "fit width"]:
+    """Each row scaled to unit length; one that is zero stays zero."""
+    norms = np.linalg.norm(directions, axis=1, keepdims=True)
+    return np.divide(directions, norms, where=norms > 0, out=np.zeros_like(directions))
+
+
+def _singular_values(mapped: Sequence[Float[np.ndarray, "draw d_reference"]]) -> Singular:
+    # [draw, model, d_reference]; the products of a few models, [draw, model, model], instead of a
+    # decomposition of their wide directions. Eigenvalues ascend, singular values descend.
+    stacked = np.stack(mapped, axis=1)
     values = np.linalg.eigvalsh(stacked @ stacked.swapaxes(1, 2))
     return np.sqrt(values[:, ::-1].clip(min=0.0))

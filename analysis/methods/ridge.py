@@ -5,133 +5,64 @@ means `S_xx = U diag(s) U'`, the weights are `W = U diag(1 / (s + lambda)) U' S_
 Kennard 1970). Where there are fewer rows than dimensions the decomposition is that of the rows' own
 products, `X X' = Q diag(s) Q'`, and `W = X' Q diag(1 / (s + lambda)) Q' Y`: the same weights from a
 smaller matrix. Both are `basis @ diag(1 / (s + lambda)) @ rotated`.
-
-Sums over pairs of rows: all that a least-squares map depends on, whatever the number of rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from axes.analysis.activations import blocks, mean
+from axes.analysis.methods import LAMBDA_POLICIES, load
 from axes.analysis.methods.affine_map import Alignment
+from axes.analysis.methods.alignment import Choice, Mask, Procedure
 from axes.warehouse.layers import Rows
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Count, means, and sums of products about the means, of pairs `(x, y)`."""
-
-    count: int
-    mean_x: Float[np.ndarray, " d_model"]
-    mean_y: Float[np.ndarray, " d_reference"]
-    xx: Float[np.ndarray, "d_model d_model"]
-    xy: Float[np.ndarray, "d_model d_reference"]
-    yy: Float[np.ndarray, "d_reference d_reference"]
-
-
-class MomentFitter:
-    """Accumulates pairs; what is fitted from `moments()` needs no row again."""
-
-    def __init__(self, d_model: int, d_reference: int) -> None:
-        self.count = 0
-        self._sum_x = np.zeros(d_model)
-        self._sum_y = np.zeros(d_reference)
-        self._xx = np.zeros((d_model, d_model))
-        self._xy = np.zeros((d_model, d_reference))
-        self._yy = np.zeros((d_reference, d_reference))
-        self._shift: tuple[np.ndarray, np.ndarray] | None = None
-
-    def update(
-        self, x: Float[np.ndarray, "row d_model"], y: Float[np.ndarray, "row d_reference"]
-    ) -> Self:
-        """Add rows, in float64."""
-        x, y = x.astype(np.float64), y.astype(np.float64)
-        if self._shift is None:
-            # Sums about a point near the mean: all activations share a large one, and taking it
-            # away after summing squares would lose the digits that matter.
-            self._shift = x.mean(axis=0), y.mean(axis=0)
-        x -= self._shift[0]
-        y -= self._shift[1]
-        self.count += len(x)
-        self._sum_x += x.sum(axis=0)
-        self._sum_y += y.sum(axis=0)
-        self._xx += x.T @ x
-        self._xy += x.T @ y
-        self._yy += y.T @ y
-        return self
-
-    def update_all(self, x: Rows, y: Rows, where: Bool[np.ndarray, " row"] | None = None) -> Self:
-        """Add all rows, or those `where` is true, block by block."""
-        for pair in blocks(x, y, where=where):
-            self.update(*pair)
-        return self
-
-    def moments(self) -> Moments:
-        """What the rows so far come to; raises `ValueError` where there are none."""
-        if self._shift is None:
-            raise ValueError("no rows were given")
-        mean_x, mean_y = self._sum_x / self.count, self._sum_y / self.count
-        return Moments(
-            self.count,
-            self._shift[0] + mean_x,
-            self._shift[1] + mean_y,
-            self._xx - self.count * np.outer(mean_x, mean_x),
-            self._xy - self.count * np.outer(mean_x, mean_y),
-            self._yy - self.count * np.outer(mean_y, mean_y),
-        )
-
-
-def cross_products(
-    x: Rows,
-    y: Rows,
-    mean_x: Float[np.ndarray, " d_model"],
-    mean_y: Float[np.ndarray, " d_reference"],
-    *,
-    where: Bool[np.ndarray, " row"] | None = None,
-) -> Float[np.ndarray, "d_model d_reference"]:
-    """Sum over the rows of `(x - mean_x)' (y - mean_y)`, in float64."""
-    total = np.zeros((len(mean_x), len(mean_y)))
-    for block, target in blocks(x, y, where=where):
-        total += (block - mean_x).T @ (target - mean_y)
-    return total
-
 
 # Ten to the -2, -1.5, ..., 8: lambda is in squared units of the activations.
 LAMBDA_GRID = tuple(float(value) for value in np.logspace(-2, 8, 21))
 
-Mask = Bool[np.ndarray, " row"]
+
+class Ridge(Procedure):
+    """The ridge map; lambda is set, or chosen by a policy."""
+
+    @cached_property
+    def _spectra(self) -> dict[str, Spectrum]:
+        return {}
+
+    def choose(self, y: Rows) -> Choice:
+        """Lambda, where it is not set: the one of least error, by the policy."""
+        ridge_lambda = self.options.ridge_lambda
+        if ridge_lambda is None:
+            errors = load(LAMBDA_POLICIES[self.options.lambda_policy])(self, y)
+            ridge_lambda = LAMBDA_GRID[int(np.argmin(errors))]
+        return Choice(ridge_lambda)
+
+    def solve(self, y: Rows, part: str, choice: Choice) -> Alignment:
+        """The minimiser on a part of the rows."""
+        assert choice.ridge_lambda is not None
+        return self.path(y, part).solve(choice.ridge_lambda)
+
+    def path(self, y: Rows, part: str) -> RidgePath:
+        """The maps of a part for every lambda; a part of `x` is decomposed once for all `y`."""
+        path = RidgePath.of_rows(self.x, y, self.parts[part], self._spectra.get(part))
+        self._spectra[part] = path.spectrum
+        return path
 
 
-@dataclass(frozen=True)
-class Spectrum:
-    """How the rows of one space spread about their mean; `rotation` is set with few rows."""
+def held_out_errors(procedure: Ridge, y: Rows) -> Float[np.ndarray, " lambda"]:
+    """Squared error of every lambda on the held-out rows."""
+    path = procedure.path(y, "fitted")
+    return path.held_out_errors(procedure.x, y, procedure.parts["held_out"])
 
-    mean: Float[np.ndarray, " d_model"]
-    values: Float[np.ndarray, " component"]
-    basis: Float[np.ndarray, "d_model component"]
-    rotation: Float[np.ndarray, "row component"] | None = None
 
-    @classmethod
-    def of_products(
-        cls, mean: Float[np.ndarray, " d_model"], products: Float[np.ndarray, "d_model d_model"]
-    ) -> Spectrum:
-        """From the sums of products about the mean."""
-        values, vectors = np.linalg.eigh(products)
-        return cls(mean, values.clip(min=0.0), vectors)
-
-    @classmethod
-    def of_few_rows(cls, x: Rows, where: Mask | None = None) -> Spectrum:
-        """From the rows themselves, where there are fewer of them than dimensions."""
-        centre = mean(x, where)
-        centred = np.concatenate([block - centre for (block,) in blocks(x, where=where)])
-        values, rotation = np.linalg.eigh(centred @ centred.T)
-        return cls(centre, values.clip(min=0.0), centred.T @ rotation, rotation)
+def generalised_cross_validation(procedure: Ridge, y: Rows) -> Float[np.ndarray, " lambda"]:
+    """The generalised cross-validation error of every lambda on the rows that R2 leaves over."""
+    return procedure.path(y, "seen").cross_validated_errors()
 
 
 @dataclass(frozen=True)
@@ -229,6 +160,8 @@ class RidgePath:
         """
         rows, width, targets = int(where.sum()), x.shape[1], y.shape[1]
         components = len(self.spectrum.values)
+        # Multiplications of either way: rows to components and from there to targets for each
+        # lambda; or the sums of products (half of a symmetric one) and their turn into components.
         mapped = rows * components * (width + len(lambdas) * targets)
         summed = rows * width * (width / 2 + targets)
         summed += components * (width * (width + components + targets) + components * targets / 2)
@@ -253,7 +186,14 @@ class RidgePath:
     def _errors_by_sums(
         self, x: Rows, y: Rows, where: Mask, lambdas: Sequence[float]
     ) -> Float[np.ndarray, " lambda"]:
-        """`|Y|^2 - 2 tr(W' X'Y) + tr(W' X'X W)` with `W` in the eigenbasis."""
+        """`|Y|^2 - 2 tr(W' X'Y) + tr(W' X'X W)` with `W` in the eigenbasis.
+
+        With `W = B diag(s) R` (basis `[d_model, component]`, shrinkage `s`, rotated
+        `[component, d_reference]`) the traces are sums over components alone:
+        `tr(W' X'Y) = sum_i s_i (B' X'Y R')_ii` and
+        `tr(W' X'X W) = sum_ij s_i s_j (B' X'X B)_ij (R R')_ij`,
+        so that the rows are read once and a lambda costs one product of `[component, component]`.
+        """
         basis = self.spectrum.basis
         centre, total = self.spectrum.mean, 0.0
         xx = np.zeros((len(centre), len(centre)))
@@ -263,12 +203,117 @@ class RidgePath:
             xx += rows.T @ rows
             xy += rows.T @ targets
             total += float(np.square(targets).sum())
-        linear = np.einsum("ij,ij->i", basis.T @ xy, self.rotated)
+        linear = np.einsum("ij,ij->i", basis.T @ xy, self.rotated)  # the diagonal only
         quadratic = (basis.T @ xx @ basis) * (self.rotated @ self.rotated.T)
         shrinkages = [1 / (self.spectrum.values + ridge_lambda) for ridge_lambda in lambdas]
         return np.array(
             [total - 2 * each @ linear + each @ quadratic @ each for each in shrinkages]
         )
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """How the rows of one space spread about their mean; `rotation` is set with few rows."""
+
+    mean: Float[np.ndarray, " d_model"]
+    values: Float[np.ndarray, " component"]
+    basis: Float[np.ndarray, "d_model component"]
+    rotation: Float[np.ndarray, "row component"] | None = None
+
+    @classmethod
+    def of_products(
+        cls, mean: Float[np.ndarray, " d_model"], products: Float[np.ndarray, "d_model d_model"]
+    ) -> Spectrum:
+        """From the sums of products about the mean."""
+        values, vectors = np.linalg.eigh(products)
+        return cls(mean, values.clip(min=0.0), vectors)
+
+    @classmethod
+    def of_few_rows(cls, x: Rows, where: Mask | None = None) -> Spectrum:
+        """From the rows themselves, where there are fewer of them than dimensions."""
+        centre = mean(x, where)
+        centred = np.concatenate([block - centre for (block,) in blocks(x, where=where)])
+        values, rotation = np.linalg.eigh(centred @ centred.T)
+        return cls(centre, values.clip(min=0.0), centred.T @ rotation, rotation)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, means, and sums of products about the means, of pairs `(x, y)`."""
+
+    count: int
+    mean_x: Float[np.ndarray, " d_model"]
+    mean_y: Float[np.ndarray, " d_reference"]
+    xx: Float[np.ndarray, "d_model d_model"]
+    xy: Float[np.ndarray, "d_model d_reference"]
+    yy: Float[np.ndarray, "d_reference d_reference"]
+
+
+class MomentFitter:
+    """Accumulates pairs; what is fitted from `moments()` needs no row again."""
+
+    def __init__(self, d_model: int, d_reference: int) -> None:
+        self.count = 0
+        self._sum_x = np.zeros(d_model)
+        self._sum_y = np.zeros(d_reference)
+        self._xx = np.zeros((d_model, d_model))
+        self._xy = np.zeros((d_model, d_reference))
+        self._yy = np.zeros((d_reference, d_reference))
+        self._shift: tuple[np.ndarray, np.ndarray] | None = None
+
+    def update(
+        self, x: Float[np.ndarray, "row d_model"], y: Float[np.ndarray, "row d_reference"]
+    ) -> Self:
+        """Add rows, in float64."""
+        x, y = x.astype(np.float64), y.astype(np.float64)
+        if self._shift is None:
+            # Sums about a point near the mean: all activations share a large one, and taking it
+            # away after summing squares would lose the digits that matter.
+            self._shift = x.mean(axis=0), y.mean(axis=0)
+        x -= self._shift[0]
+        y -= self._shift[1]
+        self.count += len(x)
+        self._sum_x += x.sum(axis=0)
+        self._sum_y += y.sum(axis=0)
+        self._xx += x.T @ x
+        self._xy += x.T @ y
+        self._yy += y.T @ y
+        return self
+
+    def update_all(self, x: Rows, y: Rows, where: Mask | None = None) -> Self:
+        """Add all rows, or those `where` is true, block by block."""
+        for pair in blocks(x, y, where=where):
+            self.update(*pair)
+        return self
+
+    def moments(self) -> Moments:
+        """What the rows so far come to; raises `ValueError` where there are none."""
+        if self._shift is None:
+            raise ValueError("no rows were given")
+        mean_x, mean_y = self._sum_x / self.count, self._sum_y / self.count
+        return Moments(
+            self.count,
+            self._shift[0] + mean_x,
+            self._shift[1] + mean_y,
+            self._xx - self.count * np.outer(mean_x, mean_x),
+            self._xy - self.count * np.outer(mean_x, mean_y),
+            self._yy - self.count * np.outer(mean_y, mean_y),
+        )
+
+
+def cross_products(
+    x: Rows,
+    y: Rows,
+    mean_x: Float[np.ndarray, " d_model"],
+    mean_y: Float[np.ndarray, " d_reference"],
+    *,
+    where: Mask | None = None,
+) -> Float[np.ndarray, "d_model d_reference"]:
+    """Sum over the rows of `(x - mean_x)' (y - mean_y)`, in float64."""
+    total = np.zeros((len(mean_x), len(mean_y)))
+    for block, target in blocks(x, y, where=where):
+        total += (block - mean_x).T @ (target - mean_y)
+    return total
 
 
 class RidgeFitter(MomentFitter):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-METHODS = ("svd", "mean")
+from axes.analysis.methods import UNIVERSALS, find_method, load
+from axes.warehouse.errors import AxisError
 
 
 @dataclass(frozen=True)
@@ -22,26 +23,35 @@ class UniversalAxis:
 def universal_axis(
     directions: Float[np.ndarray, "model d_model"], method: str = "svd"
 ) -> UniversalAxis:
-    """The axis shared by unit directions, which are not centred (that would take it away).
+    """The axis shared by unit directions, which are not centred (that would take it away)."""
+    return load(find_method("universal axis", UNIVERSALS, method, AxisError))(directions)
 
-    `svd`: the first right singular vector, the axis with the largest sum of squared cosines, which
-    a model that points the other way supports as well; its sign is fixed so that the mean inner
-    product with the directions is positive. `mean`: their mean scaled to unit length, the axis with
-    the largest sum of cosines, in which such a model takes away from the others. With k directions
-    all alike the first singular value is sqrt(k).
+
+def leading_direction(directions: Float[np.ndarray, "model d_model"]) -> UniversalAxis:
+    """The first right singular vector: the axis with the largest sum of squared cosines.
+
+    A model that points the other way supports it as well. Its sign is fixed so that the mean inner
+    product with the directions is positive. With k directions all alike the first singular value
+    is sqrt(k).
     """
     left, singular_values, right = np.linalg.svd(directions, full_matrices=False)
-    weights = left[:, 0] / singular_values[0]
-    if method == "mean":
-        length = float(np.linalg.norm(directions.sum(axis=0)))
-        weights = np.full(len(directions), 1 / length if length else 0.0)
-    sign = 1.0 if (directions @ right[0]).mean() >= 0 or method == "mean" else -1.0
-    axis = right[0] if method == "svd" else weights @ directions
-    return UniversalAxis(sign * axis, singular_values, sign * weights)
+    sign = 1.0 if (directions @ right[0]).mean() >= 0 else -1.0
+    return UniversalAxis(sign * right[0], singular_values, sign * (left[:, 0] / singular_values[0]))
+
+
+def mean_direction(directions: Float[np.ndarray, "model d_model"]) -> UniversalAxis:
+    """The mean scaled to unit length: the axis with the largest sum of cosines.
+
+    A model that points the other way takes away from the others.
+    """
+    singular_values = np.linalg.svd(directions, full_matrices=False)[1]
+    length = float(np.linalg.norm(directions.sum(axis=0)))
+    weights = np.full(len(directions), 1 / length if length else 0.0)
+    return UniversalAxis(weights @ directions, singular_values, weights)
 
 
 def singular_value_gap(singular_values: Float[np.ndarray, "*draw component"]) -> np.ndarray:
-    """The first singular value less the second: what the models share beyond the next thing.
+    """The first singular value less the second: how far the shared axis stands out.
 
     >>> float(singular_value_gap(np.array([2.0, 0.5, 0.1])))
     1.5

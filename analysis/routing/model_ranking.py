@@ -1,8 +1,8 @@
-"""Models ranked by what they answer to the same prompts, and whether the ranking may be read.
+"""Models ranked by their completions of the same prompts, with warnings about the ranking.
 
-Every model's answers are calibrated on answers of its own; the ranking is by the mean chance of the
-outcome, its uncertainty by resamples of prompts that all models share. Beside it stands what would
-contradict it: the labelled outcome itself, and the quality of each model's alignment.
+Each model is calibrated on its own completions; models are ranked by the mean probability of the
+outcome, with an interval from resamples of prompts that all models share. Next to the rank are
+the values that can contradict it: the labelled outcome, and the quality of each model's alignment.
 """
 
 from __future__ import annotations
@@ -10,163 +10,136 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from scipy.stats import rankdata
 
-from axes.analysis.routing.response_scores import Scoring, score_answers
-from axes.analysis.routing.responses import AnswerQuery
+from axes.analysis.routing.response_scores import Scoring, ScoringRequest, scoring_run
 from axes.analysis.stats.auroc import Estimate
 from axes.analysis.stats.bootstrap import RESAMPLE_COUNT, draw_counts, percentile_interval
-from axes.warehouse.connection import Connection, connect, rows
-from axes.warehouse.runs import record_run
-from axes.warehouse.writer import rows_table, write_rows
+from axes.warehouse.handle import Warehouse
+from axes.warehouse.writer import rows_table
 
 # Below these a model is hardly in the shared space, or the axis hardly ranks its prompts.
-LEAST_R2 = 0.5
+MIN_R2 = 0.5
 HIGH_COSINE = 0.8
-LEAST_AUROC = 0.6
+MIN_AUROC = 0.6
 
 
-def run_comparison(
-    root: Path,
-    prompt_set: str,
-    asked: AnswerQuery,
-    *,
-    calibrate_on: str | None = None,
-    fraction: float = 0.5,
-    method: str = "platt",
-    seed: int = 0,
-) -> tuple[str, tuple[str, ...]]:
-    """Rank the models on a prompt set; the scoring's id, and what a reader has to know.
+class RankedMetric(NamedTuple):
+    """A metric of one model, and why it makes the ranking unsafe to read, if it does."""
 
-    The figures are in `comparisons` and `v_comparison`. Raises as `score_answers` does.
+    metric: str
+    estimate: Estimate
+    warning: str | None = None
+
+
+def run_comparison(warehouse: Warehouse, request: ScoringRequest) -> tuple[str, tuple[str, ...]]:
+    """Rank the models on a prompt set; return the id of the scoring and its notes.
+
+    The metrics are in `comparisons` and `v_comparison`. Raises as `score_completions` does.
     """
-    connection = connect(root)
-    parameters = {
-        "prompt_set": prompt_set,
-        **asdict(asked),
-        "calibrate_on": calibrate_on or prompt_set,
-        "fraction": fraction if calibrate_on in (None, prompt_set) else None,
-        "method": method,
-    }
-    with record_run(root, "compare", parameters, seed=seed) as run:
-        scoring = score_answers(
-            root,
-            connection,
-            run,
-            prompt_set,
-            asked,
-            calibrate_on=calibrate_on,
-            fraction=fraction,
-            method=method,
-            seed=seed,
-        )
-        run.messages += scoring.notes
-        judged = rank_models(scoring, seed=seed)
-        quality = alignment_quality(connection, asked.axis_id)
-        diagnoses = read_diagnoses(connection, asked.axis_id)
-        described = [
+    parameters = request.parameters
+    with scoring_run(warehouse, "compare", request, parameters) as (run, scoring):
+        ranks = rank_models(scoring, seed=request.seed)
+        axis_id = request.query.axis_id
+        alignments = _alignment_quality(warehouse, axis_id)
+        diagnoses = _diagnoses(warehouse, axis_id)
+        rows = [
             {
                 "scoring_id": scoring.scoring_id,
                 "model": model,
-                "model_id": scoring.answers.model_ids[column],
-                "prompt_set": prompt_set,
-                "axis_id": asked.axis_id,
+                "model_id": model_id,
+                "prompt_set": request.prompt_set,
+                "axis_id": axis_id,
                 "metric": metric,
-                "estimate": estimate.estimate,
-                "lower": estimate.lower,
-                "upper": estimate.upper,
+                **asdict(estimate),
                 "warning": warning,
-                "prompt_count": len(scoring.answers.prompt_ids),
+                "prompt_count": len(scoring.completions.rows),
                 "parameters": json.dumps(parameters, sort_keys=True),
                 "run_id": run.run_id,
             }
-            for column, model in enumerate(scoring.answers.models)
-            for metric, estimate, warning in [
-                *((metric, figure, None) for metric, figure in judged[model].items()),
-                _calibration_span(scoring, model),
-                *_with_warnings(quality.get(model, {})),
-                *diagnoses.get(model, []),
-            ]
+            for column, (model, model_id) in enumerate(
+                zip(scoring.completions.models, scoring.completions.model_ids, strict=True)
+            )
+            for metric, estimate, warning in (
+                *map(RankedMetric, *zip(*ranks[model].items(), strict=True)),
+                _calibration_range(scoring, column),
+                *_with_warnings(alignments.get(model, {})),
+                *diagnoses.get(model, ()),
+            )
         ]
-        # Written anew each time: a study that came since may say more of the alignments.
-        table = rows_table("comparisons", described)
-        write_rows(root, "comparisons", table, name=scoring.scoring_id)
-        run.rows += len(described)
+        # Always rewritten: a later study may add to what is stored of the alignments.
+        warehouse.write("comparisons", rows_table("comparisons", rows), name=scoring.scoring_id)
+        run.rows += len(rows)
     return scoring.scoring_id, scoring.notes
 
 
 def rank_models(
     scoring: Scoring, *, count: int = RESAMPLE_COUNT, seed: int = 0
 ) -> dict[str, dict[str, Estimate]]:
-    """Model -> metric -> figure; `rank_1`, ... are the shares of resamples that end so.
+    """Model -> metric -> estimate; `rank_1`, ... are the shares of resamples with that rank.
 
-    Ties share the mean of their places. Resamples draw whole groups; calibrations are held fixed.
+    Ties share the mean of their ranks. Resamples draw complete groups; calibrations are held fixed.
     """
-    answers = scoring.answers
-    counts = draw_counts(len(answers.prompt_ids), groups=answers.groups, count=count, seed=seed)
+    completions = scoring.completions
+    counts = draw_counts(len(completions.rows), groups=completions.groups, count=count, seed=seed)
     sizes = counts.sum(axis=1)
+    optional = {"refusal": completions.refusal, "elevation": _elevation(scoring)}
     matrices = {
         "probability": scoring.probability("answer"),
         "prompt_probability": scoring.probability("prompt"),
-        "outcome": answers.outcome,
+        "outcome": completions.outcome,
+        **{metric: matrix for metric, matrix in optional.items() if matrix is not None},
     }
-    if answers.refusal is not None:
-        matrices["refusal"] = answers.refusal
-    if (elevation := _elevation(scoring)) is not None:
-        matrices["elevation"] = elevation
+    # [resample, prompt] @ [prompt, model]: the means of every resample at once.
     resampled = {metric: counts @ matrix / sizes[:, None] for metric, matrix in matrices.items()}
-    whole = rankdata(matrices["probability"].mean(axis=0))
-    ranks = rankdata(resampled["probability"], axis=1)
-    found: dict[str, dict[str, Estimate]] = {}
-    for column, model in enumerate(answers.models):
-        figures = {
+    rank = rankdata(matrices["probability"].mean(axis=0))
+    resampled_ranks = rankdata(resampled["probability"], axis=1)
+    metrics: dict[str, dict[str, Estimate]] = {}
+    for column, model in enumerate(completions.models):
+        ranks = resampled_ranks[:, column]
+        metrics[model] = {
             metric: percentile_interval(
                 float(matrix[:, column].mean()), resampled[metric][:, column]
             )
             for metric, matrix in matrices.items()
         }
-        own = ranks[:, column]
-        figures["rank"] = Estimate(float(whole[column]))
-        figures["rank_mean"] = percentile_interval(float(own.mean()), own)
-        figures |= {
-            f"rank_{place}": Estimate(float((np.floor(own) == place).mean()))
-            for place in range(1, len(answers.models) + 1)
-        }
-        found[model] = figures
-    return found
+        metrics[model]["rank"] = Estimate(float(rank[column]))
+        metrics[model]["rank_mean"] = percentile_interval(float(ranks.mean()), ranks)
+        for place in range(1, len(completions.models) + 1):
+            share = float((np.floor(ranks) == place).mean())
+            metrics[model][f"rank_{place}"] = Estimate(share)
+    return metrics
 
 
 def _elevation(scoring: Scoring) -> Float[np.ndarray, "prompt model"] | None:
-    """Projections in units of the model's own answers to negative calibration prompts."""
+    """Projections in units of the model's own completions of negative calibration prompts."""
     labels = scoring.fitted_on.is_positive
     if labels is None or (~labels).sum() < 2:
         return None
-    negative = scoring.fitted_on.answer_projection[~labels]
-    width = negative.std(axis=0, ddof=1)
-    if (width == 0).any():
+    negative = scoring.fitted_on.projection("answer")[~labels]
+    deviation = negative.std(axis=0, ddof=1)
+    if (deviation == 0).any():
         return None
-    return (scoring.answers.answer_projection - negative.mean(axis=0)) / width
+    return (scoring.completions.projection("answer") - negative.mean(axis=0)) / deviation
 
 
-def _calibration_span(scoring: Scoring, model: str) -> tuple[str, Estimate, str | None]:
-    """How far the model's chances reach, from its lowest to its highest answer judged."""
-    column = scoring.answers.models.index(model)
-    span = float(np.ptp(scoring.probability("answer")[:, column]))
-    flat = "its calibration is flat: its chance is its base rate, whatever it answers"
-    return "calibration_span", Estimate(span), flat if span == 0 else None
+def _calibration_range(scoring: Scoring, column: int) -> RankedMetric:
+    """The range of a model's probabilities over the evaluated completions."""
+    width = float(np.ptp(scoring.probability("answer")[:, column]))
+    flat = "its calibration is flat: the probability is its base rate for every completion"
+    return RankedMetric("calibration_span", Estimate(width), None if width else flat)
 
 
-def alignment_quality(connection: Connection, axis_id: str) -> dict[str, dict[str, float]]:
-    """Model -> what the axis's study says of its alignment and of its AUROC on the axis.
+def _alignment_quality(warehouse: Warehouse, axis_id: str) -> dict[str, dict[str, float]]:
+    """Model -> R2 and cosine of its alignment and its AUROC, by the last study of the axis.
 
-    The AUROC is that on the set that the study judged on last: a held-out one where there is any.
+    The AUROC is that on a held-out set where the study evaluated on one.
     """
-    found = rows(
-        connection,
+    table = warehouse.query(
         """
         with
         studies as (
@@ -176,17 +149,17 @@ def alignment_quality(connection: Connection, axis_id: str) -> dict[str, dict[st
             order by run_id desc
             limit 1
         ),
-        judged as (
+        evaluated as (
             select evaluations.*
             from evaluations
             inner join studies using (study_id)
         )
         select model, metric, estimate
-        from judged
+        from evaluated
         where metric in ('r2_held_out', 'cosine_universal') and model is not null
         union all
         select model, 'auroc', estimate
-        from judged
+        from evaluated
         where metric = 'auroc' and scorer = 'universal'
         qualify row_number() over (partition by model order by is_in_sample, prompt_set) = 1
         order by all
@@ -194,19 +167,16 @@ def alignment_quality(connection: Connection, axis_id: str) -> dict[str, dict[st
         [axis_id],
     )
     quality: dict[str, dict[str, float]] = {}
-    for row in found:
-        quality.setdefault(row["model"], {})[row["metric"]] = row["estimate"]
+    for model, metric, estimate in zip(*table.to_pydict().values(), strict=True):
+        quality.setdefault(model, {})[metric] = estimate
     return quality
 
 
-def read_diagnoses(
-    connection: Connection, axis_id: str
-) -> dict[str, list[tuple[str, Estimate, str | None]]]:
-    """Model -> what `axes diagnose` found on the axis: 1 with its verdict for a fault, else 0."""
-    found = rows(
-        connection,
+def _diagnoses(warehouse: Warehouse, axis_id: str) -> dict[str, list[RankedMetric]]:
+    """Model -> what `axes diagnose` says of the axis: 1 with its verdict for a fault, else 0."""
+    table = warehouse.query(
         """
-        select model, is_fault, verdict
+        select model, is_fault::double as is_fault, if(is_fault, verdict, null) as verdict
         from diagnostics
         where axis_id = ? and check_name = 'diagnosis'
         qualify row_number() over (partition by model order by run_id desc, prompt_set) = 1
@@ -214,30 +184,22 @@ def read_diagnoses(
         [axis_id],
     )
     return {
-        row["model"]: [
-            (
-                "diagnosis",
-                Estimate(float(row["is_fault"])),
-                row["verdict"] if row["is_fault"] else None,
-            )
-        ]
-        for row in found
+        model: [RankedMetric("diagnosis", Estimate(is_fault), verdict)]
+        for model, is_fault, verdict in zip(*table.to_pydict().values(), strict=True)
     }
 
 
-def _with_warnings(
-    quality: Mapping[str, float],
-) -> Iterator[tuple[str, Estimate, str | None]]:
-    """Each figure with the reason why it makes the ranking unsafe to read, if it does."""
+def _with_warnings(quality: Mapping[str, float]) -> Iterator[RankedMetric]:
+    """Each metric of an alignment, with a warning where it makes the ranking unsafe to read."""
     cosine = quality.get("cosine_universal", 0.0)
     for metric, value in quality.items():
         warning = None
-        if metric == "r2_held_out" and value < LEAST_R2:
+        if metric == "r2_held_out" and value < MIN_R2:
             warning = f"alignment predicts {value:.2f} of the reference's variance (R2)"
         elif metric == "cosine_universal" and value < 0:
             warning = f"its direction points against the axis (cosine {value:.2f})"
         elif metric == "auroc" and value < 0.5:
-            warning = f"the axis ranks its prompts the wrong way round (AUROC {value:.2f})"
-        elif metric == "auroc" and value < LEAST_AUROC and cosine >= HIGH_COSINE:
+            warning = f"the axis ranks its prompts in the wrong order (AUROC {value:.2f})"
+        elif metric == "auroc" and value < MIN_AUROC and cosine >= HIGH_COSINE:
             warning = f"cosine {cosine:.2f} with the axis but AUROC {value:.2f}: they disagree"
-        yield metric, Estimate(value), warning
+        yield RankedMetric(metric, Estimate(value), warning)

@@ -1,39 +1,57 @@
-"""The same prompts through several models: every model's own answer, on one shared axis.
+"""Completions of the same prompts by several models, each with its projection on one shared axis.
 
-Routing and comparing read their rows here. Where a model answered a prompt several times (samples),
-its figures are means over these answers.
+Routing and comparing read their rows here. Where a model completed a prompt several times
+(samples), the values of the prompt are means over these completions.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from axes.analysis.activations import count_prompts
-from axes.warehouse.connection import Connection, query, rows
+from axes.warehouse.axes import find_axis
 from axes.warehouse.errors import AxisError, CoverageError, LabelError, ModelError
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.writer import content_key
 
-# How the projections of an answer's tokens become one number, as SQL over them.
+# How the projections of a completion's tokens become one number, as SQL over them.
 STATISTICS = {
     "mean": "avg(projection)",
     "last": "arg_max(projection, step)",
     "max": "max(projection)",
 }
-REFUSALS = "refusal_substring"
+_SHARED_KINDS = ("universal", "leave_one_out", "imported", "random")
+
+# Column of `CompletionRow` -> what is missing where it is null, and what stores it.
+_REQUIRED = {
+    "model": (
+        "completion",
+        "run `axes ingest traces {model} --prompts {prompt_set}`, or give --limit",
+    ),
+    "answer_projection": (
+        "projection of the completion",
+        "run the same `axes study` again: it projects new traces",
+    ),
+    "prompt_projection": (
+        "projection of the prompt",
+        "run `axes study` with --evaluate {prompt_set}",
+    ),
+    "outcome": ("label of the completion", "label the completions as {labeler}"),
+}
 
 
 @dataclass(frozen=True)
-class AnswerQuery:
-    """Which answers are meant, and what of them is read.
+class CompletionQuery:
+    """Which completions to read, and what of them.
 
     `labeler` labels completions; the outcome is its positive class, or with `is_negated` its
     negative one. `only` keeps the prompts of one class, `limit` the first so many of the set.
-    `templates` and `max_new_tokens` pick among the answers of a model that was run more than once.
+    `templates` and `max_new_tokens` select among the settings that a model was run with.
     """
 
     axis_id: str
@@ -43,205 +61,161 @@ class AnswerQuery:
     is_negated: bool = False
     templates: tuple[str, ...] = ()
     max_new_tokens: int | None = None
-    refusals: str = REFUSALS
+    refusals: str = "refusal_substring"
     only: bool | None = None
     limit: int | None = None
     allow_missing: bool = False
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Prompts that every model has answered, in the set's order, and what is known of the answers.
+class CompletionRow:
+    """One prompt with the completions of one model; None where a value is missing.
 
-    Columns of a matrix are `models`. `outcome` and `refusal` are shares of a prompt's answers;
-    `refusal` is None where the labeler of refusals has not labelled all of them, `is_positive`
-    (the prompt's own label) where a prompt has none.
+    `outcome` and `refusal` are shares of the completions, `is_positive` is the prompt's label.
     """
+
+    prompt_id: str
+    pair_id: str | None
+    is_positive: bool | None
+    model: str | None
+    model_id: str | None
+    generation_ids: list[str]
+    prompt_projection: float | None
+    answer_projection: float | None
+    token_count: float | None
+    outcome: float | None
+    refusal: float | None
+
+
+@dataclass(frozen=True)
+class Completions:
+    """Prompts that every model has completed, in the set's order: `rows` is `[prompt][model]`."""
 
     prompt_set: str
     models: tuple[str, ...]
-    model_ids: tuple[str, ...]
-    prompt_ids: tuple[str, ...]
-    pair_ids: tuple[str | None, ...]
-    is_positive: Bool[np.ndarray, " prompt"] | None
-    prompt_projection: Float[np.ndarray, "prompt model"]
-    answer_projection: Float[np.ndarray, "prompt model"]
-    token_count: Float[np.ndarray, "prompt model"]
-    outcome: Float[np.ndarray, "prompt model"]
-    refusal: Float[np.ndarray, "prompt model"] | None
-    generation_ids: tuple[tuple[tuple[str, ...], ...], ...]
-    missing_count: int
+    rows: Sequence[Sequence[CompletionRow]]
+    missing_count: int = 0
+
+    @property
+    def model_ids(self) -> list[str]:
+        return [str(row.model_id) for row in self.rows[0]]
+
+    @property
+    def prompt_ids(self) -> list[str]:
+        return [row.prompt_id for row, *_ in self.rows]
+
+    @property
+    def pair_ids(self) -> list[str | None]:
+        return [row.pair_id for row, *_ in self.rows]
 
     @property
     def groups(self) -> Int[np.ndarray, " prompt"]:
-        """A number for every matched pair; a prompt without one is its own group."""
+        """A number for every matched pair; a prompt without a pair is a group by itself."""
         names = [
-            f"pair {pair}" if pair else f"prompt {prompt_id}"
-            for pair, prompt_id in zip(self.pair_ids, self.prompt_ids, strict=True)
+            f"pair {row.pair_id}" if row.pair_id else f"prompt {row.prompt_id}"
+            for row, *_ in self.rows
         ]
         return np.unique(names, return_inverse=True)[1]
 
     @property
+    def is_positive(self) -> Bool[np.ndarray, " prompt"] | None:
+        """The labels of the prompts; None where a prompt has no label."""
+        labels = [row.is_positive for row, *_ in self.rows]
+        return None if None in labels else np.array(labels, dtype=bool)
+
+    @property
+    def outcome(self) -> Float[np.ndarray, "prompt model"]:
+        return self._matrix("outcome")
+
+    @property
+    def refusal(self) -> Float[np.ndarray, "prompt model"] | None:
+        """None where the labeler of refusals has not labelled every completion."""
+        refusal = self._matrix("refusal")
+        return None if np.isnan(refusal).any() else refusal
+
+    @property
+    def token_count(self) -> Float[np.ndarray, "prompt model"]:
+        return self._matrix("token_count")
+
+    @property
     def row_set_hash(self) -> str:
-        """Hash of prompts, answers and what was labelled in order."""
+        """Hash of the prompts, completions and labels in order."""
         refusal = None if self.refusal is None else self.refusal.tolist()
-        return content_key(self.prompt_ids, self.generation_ids, self.outcome.tolist(), refusal)
+        names = [[row.generation_ids for row in prompt] for prompt in self.rows]
+        return content_key(self.prompt_ids, names, self.outcome.tolist(), refusal)
 
     def projection(self, source: str) -> Float[np.ndarray, "prompt model"]:
-        """The projections of the `prompt` or of the `answer`."""
-        return {"prompt": self.prompt_projection, "answer": self.answer_projection}[source]
+        """The projections of the `prompt` or of the `answer` (the completion)."""
+        return self._matrix(f"{source}_projection")
 
-    def take(self, index: Int[np.ndarray, " row"]) -> Answers:
+    def take(self, index: Int[np.ndarray, " row"]) -> Completions:
         """The prompts of `index`, in its order."""
-        return replace(
-            self,
-            prompt_ids=tuple(self.prompt_ids[i] for i in index),
-            pair_ids=tuple(self.pair_ids[i] for i in index),
-            is_positive=None if self.is_positive is None else self.is_positive[index],
-            prompt_projection=self.prompt_projection[index],
-            answer_projection=self.answer_projection[index],
-            token_count=self.token_count[index],
-            outcome=self.outcome[index],
-            refusal=None if self.refusal is None else self.refusal[index],
-            generation_ids=tuple(self.generation_ids[i] for i in index),
+        return replace(self, rows=[self.rows[i] for i in index])
+
+    def _matrix(self, column: str) -> Float[np.ndarray, "prompt model"]:
+        values = [[getattr(row, column) for row in prompt] for prompt in self.rows]
+        return np.array(values, dtype=np.float64)
+
+
+def shared_axis_id(warehouse: Warehouse, axis: str | None = None) -> str:
+    """The id of a shared axis (an id, its start or a name), by default the newest universal one.
+
+    Raises `AxisError` where no shared axis or several match.
+    """
+    if axis is not None:
+        row = find_axis(warehouse.connection, axis)
+        if row["kind"] not in _SHARED_KINDS:
+            raise AxisError(
+                f"{axis} is a {row['kind']} axis: routing needs a shared axis "
+                f"({', '.join(_SHARED_KINDS)})"
+            )
+        return row["axis_id"]
+    newest = warehouse.column(
+        "select axis_id from axes left join runs using (run_id) where kind = 'universal' "
+        "order by runs.started_at desc, axis_id desc limit 1"
+    )
+    if not newest:
+        raise AxisError("no universal axis in the warehouse: run `axes study` first")
+    return newest[0]
+
+
+def projected_models(warehouse: Warehouse, axis_id: str) -> tuple[str, ...]:
+    """The models whose completions are projected on an axis."""
+    return tuple(
+        warehouse.column(
+            "select distinct model from token_projections where axis_id = ? order by model",
+            [axis_id],
         )
-
-
-def shared_axis(connection: Connection, axis: str | None = None) -> dict[str, Any]:
-    """The row of `axes` of a shared axis: an id, its start or a name; the newest universal one.
-
-    Raises `AxisError` where none or several fit.
-    """
-    found = rows(
-        connection,
-        """
-        select axes.* exclude (vector)
-        from axes
-        left join runs using (run_id)
-        where kind in ('universal', 'leave_one_out', 'imported', 'random')
-            and ($axis is null and kind = 'universal' or name = $axis
-                or (length($axis) >= 6 and starts_with(axis_id, $axis)))
-        order by runs.started_at, axis_id
-        """,
-        {"axis": axis},
     )
-    if axis is not None and len(found) > 1:
-        ids = "; ".join(f"{row['axis_id']} ({row['name']})" for row in found)
-        raise AxisError(f"{len(found)} shared axes fit {axis}, give one id: {ids}")
-    if not found:
-        which = f"shared axis {axis}" if axis else "universal axis"
-        raise AxisError(f"no {which} in the warehouse: `axes study` makes one")
-    return found[-1]
 
 
-def axis_models(connection: Connection, axis_id: str) -> tuple[str, ...]:
-    """The models that have answers projected on an axis."""
-    found = rows(
-        connection,
-        "select distinct model from token_projections where axis_id = ? order by model",
-        [axis_id],
-    )
-    return tuple(row["model"] for row in found)
+def read_completions(warehouse: Warehouse, prompt_set: str, query: CompletionQuery) -> Completions:
+    """The completions of a prompt set by every model of the query.
 
-
-def read_answers(connection: Connection, prompt_set: str, asked: AnswerQuery) -> Answers:
-    """What every model answered to the prompts of a set.
-
-    Raises `CoverageError` where prompts have no answer, projection or label of every model (with
-    `allow_missing` they are left out and counted), `ModelError` where a model has answers of
-    several settings, `LabelError` for a labeler of prompts or a class that is not there.
+    Raises `CoverageError` where prompts have no completion, projection or label of every model
+    (with `allow_missing` they are left out and counted), `ModelError` where a model was run with
+    several settings, `LabelError` for a labeler without completions or a class without prompts.
     """
-    count_prompts(connection, prompt_set)
-    expected = _count_asked(connection, prompt_set, asked)
-    _require_one_setting(connection, prompt_set, asked)
-    table = query(connection, _answers_query(asked), _parameters(prompt_set, asked))
-    by_prompt: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in table.to_pylist():
-        by_prompt.setdefault(row["prompt_id"], {})[row["model"]] = row
-    lacking = _lacking(by_prompt, asked, expected)
-    whole = [
-        of_model
-        for of_model in by_prompt.values()
-        if all(_lack(of_model.get(model)) is None for model in asked.models)
+    count_prompts(warehouse.connection, prompt_set)
+    _require_one_setting(warehouse, prompt_set, query)
+    by_prompt: dict[str, dict[str | None, CompletionRow]] = {}
+    for row in warehouse.rows(CompletionRow, _statement(query), _parameters(prompt_set, query)):
+        by_prompt.setdefault(row.prompt_id, {})[row.model] = row
+    if not by_prompt:
+        raise LabelError(f"no prompt of {prompt_set} has a label of the requested class")
+    complete = [
+        [by_model[model] for model in query.models]
+        for by_model in by_prompt.values()
+        if all(_missing_column(by_model.get(model)) is None for model in query.models)
     ]
-    missing_count = expected - len(whole)
-    if missing_count and not (asked.allow_missing and whole):
-        raise CoverageError(_coverage_message(connection, prompt_set, asked, expected, lacking))
-    return as_answers(prompt_set, asked.models, whole, missing_count)
+    missing_count = len(by_prompt) - len(complete)
+    if missing_count and not (query.allow_missing and complete):
+        raise _coverage_error(warehouse, prompt_set, query, list(by_prompt.values()))
+    return Completions(prompt_set, query.models, complete, missing_count)
 
 
-def _count_asked(connection: Connection, prompt_set: str, asked: AnswerQuery) -> int:
-    parameters = _parameters(prompt_set, asked)
-    found = rows(
-        connection,
-        "select count(*) as count from v_prompts where prompt_set = $prompt_set "
-        "and position < $limit and ($only is null or is_positive = $only)",
-        {name: parameters[name] for name in ("prompt_set", "limit", "only")},
-    )
-    if not found[0]["count"]:
-        raise LabelError(f"no prompt of {prompt_set} has a label of the class asked for")
-    return found[0]["count"]
-
-
-def _answers_query(asked: AnswerQuery) -> str:
-    """One row per prompt and model, in the set's order; null where something is missing."""
-    return f"""
-        with
-        answers as (
-            select model, model_id, generation_id, prompt_id, token_count
-            from generations
-            where {_PICKED}
-        ),
-        on_axis as (
-            select model_id, prompt_id, layer, projection from projections
-            where axis_id = $axis_id and list_contains($models, model)
-        ),
-        projected as (
-            select generation_id, layer, {STATISTICS[asked.statistic]} as projection
-            from token_projections
-            where axis_id = $axis_id and list_contains($models, model) and step >= 0
-            group by generation_id, layer
-        ),
-        outcomes as (
-            select generation_id, is_positive from labels
-            where labeler = $labeler and generation_id is not null
-        ),
-        refusals as (
-            select generation_id, is_positive from labels
-            where labeler = $refusals and generation_id is not null
-        )
-        select
-            prompts.prompt_id,
-            any_value(prompts.pair_id) as pair_id,
-            any_value(prompts.is_positive) as is_positive,
-            answers.model,
-            answers.model_id,
-            any_value(on_axis.projection) as prompt_projection,
-            case when count(*) = count(projected.projection) then avg(projected.projection) end
-                as answer_projection,
-            avg(answers.token_count) as token_count,
-            case when count(*) = count(outcomes.is_positive)
-                then avg((outcomes.is_positive != $is_negated)::int) end as outcome,
-            case when count(*) = count(refusals.is_positive)
-                then avg(refusals.is_positive::int) end as refusal,
-            list(answers.generation_id order by answers.generation_id) as generation_ids
-        from v_prompts as prompts
-        inner join answers using (prompt_id)
-        left join on_axis
-            on answers.model_id = on_axis.model_id and prompts.prompt_id = on_axis.prompt_id
-        left join projected
-            on answers.generation_id = projected.generation_id and on_axis.layer = projected.layer
-        left join outcomes on answers.generation_id = outcomes.generation_id
-        left join refusals on answers.generation_id = refusals.generation_id
-        where prompts.prompt_set = $prompt_set and prompts.position < $limit
-            and ($only is null or prompts.is_positive = $only)
-        group by prompts.prompt_id, prompts.position, answers.model, answers.model_id
-        order by prompts.position, answers.model
-    """
-
-
-# Neither steered answers, which are another model's as it were, nor texts that it was given.
-_PICKED = """
+# Steered completions are another model's in effect; external texts are not the model's own.
+_SELECTED = """
     list_contains($models, model)
     and axis_id is null
     and source is null
@@ -250,143 +224,139 @@ _PICKED = """
 """
 
 
-def _parameters(prompt_set: str, asked: AnswerQuery) -> dict[str, Any]:
+def _statement(query: CompletionQuery) -> str:
+    """One row per prompt and model in the set's order; null where something is missing."""
+    return f"""
+        with
+        completions as (
+            select model, model_id, generation_id, prompt_id, token_count
+            from generations
+            where {_SELECTED}
+        ),
+        on_axis as (
+            select model_id, prompt_id, layer, projection from projections
+            where axis_id = $axis_id and list_contains($models, model)
+        ),
+        projected as (
+            select generation_id, layer, {STATISTICS[query.statistic]} as projection
+            from token_projections
+            where axis_id = $axis_id and list_contains($models, model) and step >= 0
+            group by generation_id, layer
+        ),
+        labelled as (
+            select generation_id,
+                any_value(is_positive) filter (where labeler = $labeler) as is_outcome,
+                any_value(is_positive) filter (where labeler = $refusals) as is_refusal
+            from labels
+            where labeler in ($labeler, $refusals) and generation_id is not null
+            group by generation_id
+        )
+        select
+            prompts.prompt_id,
+            any_value(prompts.pair_id) as pair_id,
+            any_value(prompts.is_positive) as is_positive,
+            completions.model,
+            completions.model_id,
+            list(generation_id order by generation_id) as generation_ids,
+            any_value(on_axis.projection) as prompt_projection,
+            case when count(*) = count(projected.projection) then avg(projected.projection) end
+                as answer_projection,
+            avg(completions.token_count) as token_count,
+            case when count(*) = count(is_outcome) then avg((is_outcome != $is_negated)::int) end
+                as outcome,
+            case when count(*) = count(is_refusal) then avg(is_refusal::int) end as refusal
+        from v_prompts as prompts
+        left join completions using (prompt_id)
+        left join on_axis
+            on completions.model_id = on_axis.model_id and prompts.prompt_id = on_axis.prompt_id
+        left join projected using (generation_id, layer)
+        left join labelled using (generation_id)
+        where prompts.prompt_set = $prompt_set and ($limit is null or prompts.position < $limit)
+            and ($only is null or prompts.is_positive = $only)
+        group by prompts.prompt_id, prompts.position, completions.model, completions.model_id
+        order by prompts.position, completions.model
+    """
+
+
+def _parameters(prompt_set: str, query: CompletionQuery) -> dict[str, object]:
+    names = ("axis_id", "labeler", "is_negated", "refusals", "only", "limit", "max_new_tokens")
     return {
         "prompt_set": prompt_set,
-        "limit": 2**31 - 1 if asked.limit is None else asked.limit,
-        "only": asked.only,
-        "axis_id": asked.axis_id,
-        "models": list(asked.models),
-        "labeler": asked.labeler,
-        "is_negated": asked.is_negated,
-        "refusals": asked.refusals,
-        "templates": list(asked.templates),
-        "max_new_tokens": asked.max_new_tokens,
+        "models": list(query.models),
+        "templates": list(query.templates),
+        **{name: getattr(query, name) for name in names},
     }
 
 
-def _require_one_setting(connection: Connection, prompt_set: str, asked: AnswerQuery) -> None:
-    """Answers of different settings are not samples of one thing, nor are those of versions."""
-    used = ("prompt_set", "models", "templates", "max_new_tokens")
-    parameters = _parameters(prompt_set, asked)
-    found = rows(
-        connection,
+def _require_one_setting(warehouse: Warehouse, prompt_set: str, query: CompletionQuery) -> None:
+    """Completions of different settings or model versions are not samples of one distribution."""
+    settings = warehouse.query(
         f"""
-        select distinct model, model_id, template, max_new_tokens, temperature, top_p
-        from generations
-        where {_PICKED}
-            and prompt_id in (select prompt_id from prompts where prompt_set = $prompt_set)
-        order by all
+        with settings as (
+            select distinct model, model_id, template, max_new_tokens, temperature, top_p
+            from generations
+            where {_SELECTED}
+                and prompt_id in (select prompt_id from prompts where prompt_set = $prompt_set)
+        )
+        select
+            model, count(*) as setting_count,
+            string_agg(
+                concat(template, ', ', max_new_tokens, ' tokens, temperature ', temperature, ', ',
+                    left(model_id, 8)), '; ' order by model_id, template, max_new_tokens
+            ) as listed
+        from settings
+        group by model
+        having setting_count > 1
+        order by list_position($models, model)
         """,
-        {name: parameters[name] for name in used},
-    )
-    for model in asked.models:
-        settings = [row for row in found if row["model"] == model]
-        if len(settings) > 1:
-            listed = "; ".join(
-                f"{row['template']}, {row['max_new_tokens']} tokens, temperature "
-                f"{row['temperature']}, {row['model_id'][:8]}"
-                for row in settings
-            )
-            raise ModelError(
-                f"{model} answered {prompt_set} in {len(settings)} settings ({listed}): "
-                "pick one with --template and --max-new-tokens"
-            )
-
-
-def _lack(row: dict[str, Any] | None) -> str | None:
-    """What a prompt's row of a model lacks, if anything."""
-    if row is None:
-        return "answer"
-    wanted = {
-        "answer_projection": "projection of the answer",
-        "prompt_projection": "projection of the prompt",
-        "outcome": "label of the answer",
-    }
-    return next((what for name, what in wanted.items() if row[name] is None), None)
-
-
-def _lacking(
-    by_prompt: dict[str, dict[str, dict[str, Any]]], asked: AnswerQuery, expected: int
-) -> dict[tuple[str, str], int]:
-    """(model, what) -> how many of the prompts lack it."""
-    counts: dict[tuple[str, str], int] = {}
-    for model in asked.models:
-        if expected > len(by_prompt):
-            counts[model, "answer"] = expected - len(by_prompt)
-        for of_model in by_prompt.values():
-            what = _lack(of_model.get(model))
-            if what is not None:
-                counts[model, what] = counts.get((model, what), 0) + 1
-    return counts
-
-
-def _coverage_message(
-    connection: Connection,
-    prompt_set: str,
-    asked: AnswerQuery,
-    expected: int,
-    lacking: dict[tuple[str, str], int],
-) -> str:
-    (model, what), count = max(lacking.items(), key=lambda item: item[1])
-    mend = {
-        "answer": f"run `axes ingest traces {model} --prompts {prompt_set}`, or give --limit",
-        "projection of the answer": "run the same `axes study` again: it projects new traces",
-        "projection of the prompt": f"run `axes study` with --evaluate {prompt_set}",
-        "label of the answer": f"label the completions as {asked.labeler}",
-    }[what]
-    if what == "label of the answer":
-        _require_completion_labels(connection, asked.labeler)
-    return (
-        f"{count} of {expected} prompts of {prompt_set} have no {what} of {model}: {mend}, "
-        "or go on without them with --allow-missing"
-    )
-
-
-def _require_completion_labels(connection: Connection, labeler: str) -> None:
-    there = rows(
-        connection,
-        "select labeler, count(generation_id) as count from labels group by labeler order by all",
-    )
-    of_completions = [row["labeler"] for row in there if row["count"]]
-    if labeler not in of_completions:
-        names = ", ".join(of_completions) or "none"
-        raise LabelError(
-            f"no labeler {labeler} of completions (there: {names}): an outcome is a label of "
-            "what a model answered, not of the prompt"
+        {
+            "prompt_set": prompt_set,
+            "models": list(query.models),
+            "templates": list(query.templates),
+            "max_new_tokens": query.max_new_tokens,
+        },
+    ).to_pylist()
+    if settings:
+        raise ModelError(
+            "{model} completed {} in {setting_count} settings ({listed}): "
+            "select one with --template and --max-new-tokens".format(prompt_set, **settings[0])
         )
 
 
-def as_answers(
+def _missing_column(row: CompletionRow | None) -> str | None:
+    """The first required column without a value, if any."""
+    if row is None:
+        return "model"
+    return next((column for column in _REQUIRED if getattr(row, column) is None), None)
+
+
+def _coverage_error(
+    warehouse: Warehouse,
     prompt_set: str,
-    models: tuple[str, ...],
-    described: Sequence[Mapping[str, dict[str, Any]]],
-    missing_count: int = 0,
-) -> Answers:
-    """Answers out of one mapping per prompt: model -> a row with the fields of `Answers`."""
-    first = [next(iter(of_model.values())) for of_model in described]
-    labels = [row["is_positive"] for row in first]
-
-    def column(name: str) -> Float[np.ndarray, "prompt model"]:
-        values = [[of_model[model][name] for model in models] for of_model in described]
-        return np.array(values, dtype=np.float64).reshape(len(described), len(models))
-
-    refusal = column("refusal")
-    return Answers(
-        prompt_set=prompt_set,
-        models=models,
-        model_ids=tuple(described[0][model]["model_id"] for model in models),
-        prompt_ids=tuple(row["prompt_id"] for row in first),
-        pair_ids=tuple(row["pair_id"] for row in first),
-        is_positive=None if None in labels else np.array(labels, dtype=bool),
-        prompt_projection=column("prompt_projection"),
-        answer_projection=column("answer_projection"),
-        token_count=column("token_count"),
-        outcome=column("outcome"),
-        refusal=None if np.isnan(refusal).any() else refusal,
-        generation_ids=tuple(
-            tuple(tuple(of_model[model]["generation_ids"]) for model in models)
-            for of_model in described
-        ),
-        missing_count=missing_count,
+    query: CompletionQuery,
+    prompts: Sequence[Mapping[str | None, CompletionRow]],
+) -> CoverageError | LabelError:
+    """The error that names the most frequent gap and how to fill it."""
+    gaps = Counter(
+        (model, column)
+        for model in query.models
+        for by_model in prompts
+        if (column := _missing_column(by_model.get(model))) is not None
+    )
+    ((model, column), count), *_ = gaps.most_common(1)
+    if column == "outcome":
+        labelers = warehouse.column(
+            "select distinct labeler from labels where generation_id is not null order by labeler"
+        )
+        if query.labeler not in labelers:
+            return LabelError(
+                f"no labeler {query.labeler} of completions (stored: "
+                f"{', '.join(labelers) or 'none'}): an outcome is a label of the completion, "
+                "not of the prompt"
+            )
+    what, fix = _REQUIRED[column]
+    fix = fix.format(model=model, prompt_set=prompt_set, labeler=query.labeler)
+    return CoverageError(
+        f"{count} of {len(prompts)} prompts of {prompt_set} have no {what} of {model}: {fix}, "
+        "or continue without them with --allow-missing"
     )

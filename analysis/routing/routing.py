@@ -1,9 +1,8 @@
-"""Policies of routing compared offline: what each would have brought, and at what cost.
+"""Routing policies compared offline: the outcome and the cost that each would have had.
 
-They are judged on prompts that every model has answered already and that no calibration has seen.
-Raw projections are routed by beside calibrated ones, to show why calibration is needed.
-
-What an answer costs, or how good it is: a column of the models, of the answers, or a user's.
+Policies are evaluated on prompts that every model has completed and that no calibration has seen.
+Policies on raw projections are included to show why calibration is needed. The cost and the quality
+of a completion are a column of the models, of the completions, or of a user's table.
 """
 
 from __future__ import annotations
@@ -11,16 +10,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow.types as kinds
 from jaxtyping import Bool, Float
 
-from axes.analysis.routing.response_scores import SOURCES, Scoring, score_answers
-from axes.analysis.routing.responses import AnswerQuery, Answers
+from axes.analysis.routing.response_scores import SOURCES, Scoring, ScoringRequest, scoring_run
+from axes.analysis.routing.responses import Completions
 from axes.analysis.routing.router import (
     BEST_SINGLE,
     ORACLE,
@@ -29,219 +27,16 @@ from axes.analysis.routing.router import (
     Router,
     best_single,
     choose,
-    evenly,
-    judge_policies,
-    no_model,
-    wholly,
+    evaluate_policies,
+    one_hot_shares,
+    uniform_shares,
 )
 from axes.analysis.stats.auroc import Estimate
-from axes.warehouse.connection import Connection, connect, query
 from axes.warehouse.errors import CoverageError, ModelError, QueryError
-from axes.warehouse.runs import Run, record_run
+from axes.warehouse.handle import Warehouse
+from axes.warehouse.runs import Run
 from axes.warehouse.tables.schemas import TABLES
-from axes.warehouse.writer import content_key, data_file, rows_table, write_rows
-
-
-def run_routing(
-    root: Path,
-    prompt_set: str,
-    asked: AnswerQuery,
-    *,
-    calibrate_on: str | None = None,
-    fraction: float = 0.5,
-    method: str = "platt",
-    cost: str = "parameter_count",
-    quality: str | None = None,
-    limits: Limits | None = None,
-    seed: int = 0,
-) -> tuple[str, tuple[str, ...]]:
-    """Compare the policies on a prompt set; the routing's id, and what a reader has to know.
-
-    Decisions are in `routings`, what they bring in `routing_evaluations` and `v_routing`. `cost`
-    and `quality` are as `read_values` takes them. Raises as `score_answers` and `read_values` do,
-    and `ModelError` where a prompt has no model within the limits.
-    """
-    connection = connect(root)
-    limits = limits or Limits()
-    parameters = {
-        "prompt_set": prompt_set,
-        **asdict(asked),
-        "calibrate_on": calibrate_on or prompt_set,
-        "fraction": fraction if calibrate_on in (None, prompt_set) else None,
-        "method": method,
-        "cost": cost,
-        "quality": quality,
-        **asdict(limits),
-    }
-    with record_run(root, "route", parameters, seed=seed) as run:
-        scoring = score_answers(
-            root,
-            connection,
-            run,
-            prompt_set,
-            asked,
-            calibrate_on=calibrate_on,
-            fraction=fraction,
-            method=method,
-            seed=seed,
-        )
-        run.messages += scoring.notes
-        costs = read_values(connection, scoring.answers, cost)
-        fitted_costs = read_values(connection, scoring.fitted_on, cost)
-        qualities = (
-            np.zeros(costs.shape)
-            if quality is None
-            else read_values(connection, scoring.answers, quality)
-        )
-        routing_id = content_key(
-            scoring.scoring_id,
-            cost,
-            costs.tolist(),
-            quality,
-            qualities.tolist(),
-            asdict(limits),
-            seed,
-        )
-        if not data_file(root, "routing_evaluations", routing_id).exists():
-            is_allowed = limits.allowed(costs, qualities)
-            if not is_allowed.any(axis=1).all():
-                raise ModelError(no_model(limits, costs, qualities))
-            policies, reasons = _policies(
-                scoring, costs, fitted_costs, qualities, is_allowed, limits
-            )
-            judged = judge_policies(
-                policies,
-                _values(scoring.answers, costs),
-                groups=scoring.answers.groups,
-                seed=seed,
-            )
-            judged |= _cost_of_choice(policies, costs, is_allowed)
-            names = {"routing_id": routing_id, "scoring_id": scoring.scoring_id}
-            _write_routings(root, run, scoring, names, policies, reasons, costs)
-            _write_evaluations(root, run, scoring, names, judged, parameters)
-    return routing_id, scoring.notes
-
-
-def _policies(
-    scoring: Scoring,
-    costs: Float[np.ndarray, "prompt model"],
-    fitted_costs: Float[np.ndarray, "prompt model"],
-    qualities: Float[np.ndarray, "prompt model"],
-    is_allowed: Bool[np.ndarray, "prompt model"],
-    limits: Limits,
-) -> tuple[dict[str, Float[np.ndarray, "prompt model"]], dict[str, list[str]]]:
-    """Policy -> shares, and policy -> reasons of those that have any."""
-    answers = scoring.answers
-    shape = answers.outcome.shape
-    is_open = np.logical_and.reduce(is_allowed, axis=0)
-    if not is_open.any():
-        raise ModelError("no model may answer every prompt, so there is no best single one")
-    policies = {
-        f"always {model}": wholly(column, shape)
-        for column, model in enumerate(answers.models)
-        if is_open[column]
-    }
-    policies[BEST_SINGLE] = wholly(
-        best_single(scoring.fitted_on.outcome, fitted_costs, is_open), shape
-    )
-    policies[RANDOM] = evenly(is_allowed)
-    reasons = {}
-    for source in SOURCES:
-        router = Router.of(scoring, source=source, cost=costs, quality=qualities, limits=limits)
-        decisions = [router.choose(prompt_id) for prompt_id in answers.prompt_ids]
-        places = np.array([answers.models.index(decision.model) for decision in decisions])
-        policies[f"{source}_projection"] = wholly(places, shape)
-        reasons[f"{source}_projection"] = [decision.why for decision in decisions]
-        raw = choose(answers.projection(source), costs, is_allowed)
-        policies[f"{source}_projection_raw"] = wholly(raw, shape)
-    policies[ORACLE] = wholly(choose(answers.outcome, costs, is_allowed), shape)
-    return policies, reasons
-
-
-def _values(
-    answers: Answers, costs: Float[np.ndarray, "prompt model"]
-) -> dict[str, Float[np.ndarray, "prompt model"]]:
-    values = {"outcome": answers.outcome, "cost": costs}
-    return values if answers.refusal is None else {**values, "refusal": answers.refusal}
-
-
-def _cost_of_choice(
-    policies: Mapping[str, Float[np.ndarray, "prompt model"]],
-    costs: Float[np.ndarray, "prompt model"],
-    is_allowed: Bool[np.ndarray, "prompt model"],
-) -> dict[tuple[str, str], Estimate]:
-    """What the answers cost that a policy needs before it can choose: of one model, or of all.
-
-    Projections of answers, and the oracle, need an answer of every allowed model.
-    """
-    of_all = float(np.where(is_allowed, costs, 0.0).sum(axis=1).mean())
-    return {
-        (policy, "cost_of_choice"): Estimate(
-            of_all
-            if policy.startswith("answer_projection") or policy == ORACLE
-            else float((shares * costs).sum(axis=1).mean())
-        )
-        for policy, shares in policies.items()
-    }
-
-
-def _write_routings(
-    root: Path,
-    run: Run,
-    scoring: Scoring,
-    names: dict[str, str],
-    policies: Mapping[str, Float[np.ndarray, "prompt model"]],
-    reasons: Mapping[str, list[str]],
-    costs: Float[np.ndarray, "prompt model"],
-) -> None:
-    answers = scoring.answers
-    described = [
-        {
-            **names,
-            "policy": policy,
-            "model": answers.models[column],
-            "model_id": answers.model_ids[column],
-            "prompt_set": answers.prompt_set,
-            "prompt_id": answers.prompt_ids[row],
-            "axis_id": scoring.asked.axis_id,
-            "share": float(shares[row, column]),
-            "cost": float(costs[row, column]),
-            "why": reasons[policy][row] if policy in reasons else None,
-            "run_id": run.run_id,
-        }
-        for policy, shares in policies.items()
-        for row, column in np.argwhere(shares > 0).tolist()
-    ]
-    write_rows(root, "routings", rows_table("routings", described), name=names["routing_id"])
-    run.rows += len(described)
-
-
-def _write_evaluations(
-    root: Path,
-    run: Run,
-    scoring: Scoring,
-    names: dict[str, str],
-    judged: Mapping[tuple[str, str], Estimate],
-    parameters: dict[str, Any],
-) -> None:
-    described = [
-        {
-            **names,
-            "policy": policy,
-            "prompt_set": scoring.answers.prompt_set,
-            "axis_id": scoring.asked.axis_id,
-            "metric": metric,
-            **asdict(estimate),
-            "prompt_count": len(scoring.answers.prompt_ids),
-            "parameters": json.dumps(parameters, sort_keys=True),
-            "run_id": run.run_id,
-        }
-        for (policy, metric), estimate in judged.items()
-    ]
-    table = rows_table("routing_evaluations", described)
-    write_rows(root, "routing_evaluations", table, name=names["routing_id"])
-    run.rows += len(described)
-
+from axes.warehouse.writer import content_key, rows_table
 
 TOKENS = "tokens"
 _MODEL_COLUMNS = tuple(
@@ -251,67 +46,211 @@ _MODEL_COLUMNS = tuple(
 )
 
 
-def read_values(
-    connection: Connection, answers: Answers, named: str
-) -> Float[np.ndarray, "prompt model"]:
-    """The value of every answer.
+@dataclass(frozen=True)
+class _Policies:
+    """Shares of each policy, and its reasons where it has any; `costs` are of the completions."""
 
-    `named` is `tokens` (generated ones), a number of the table models such as `parameter_count`, or
+    shares: dict[str, Float[np.ndarray, "prompt model"]]
+    reasons: dict[str, list[str]]
+    costs: Float[np.ndarray, "prompt model"]
+    is_allowed: Bool[np.ndarray, "prompt model"]
+
+
+def run_routing(
+    warehouse: Warehouse,
+    request: ScoringRequest,
+    *,
+    cost: str = "parameter_count",
+    quality: str | None = None,
+    limits: Limits | None = None,
+) -> tuple[str, tuple[str, ...]]:
+    """Compare the policies on a prompt set; return the id of the routing and its notes.
+
+    Decisions are in `routings`, their results in `routing_evaluations` and `v_routing`. `cost`
+    and `quality` are as `read_values` takes them. Raises as `score_completions` and `read_values`
+    do, and `ModelError` where a prompt has no model within the limits.
+    """
+    limits = limits or Limits()
+    parameters = {**request.parameters, "cost": cost, "quality": quality, **asdict(limits)}
+    with scoring_run(warehouse, "route", request, parameters) as (run, scoring):
+        costs = read_values(warehouse, scoring.completions, cost)
+        qualities = np.zeros(costs.shape)
+        if quality is not None:
+            qualities = read_values(warehouse, scoring.completions, quality)
+        routing_id = content_key(
+            scoring.scoring_id,
+            cost,
+            costs.tolist(),
+            quality,
+            qualities.tolist(),
+            asdict(limits),
+            request.seed,
+        )
+        if not warehouse.has("routing_evaluations", routing_id):
+            fitted_costs = read_values(warehouse, scoring.fitted_on, cost)
+            policies = _policies(scoring, costs, fitted_costs, qualities, limits)
+            estimates = _evaluate(scoring, policies, request.seed)
+            keys = {
+                "routing_id": routing_id,
+                "scoring_id": scoring.scoring_id,
+                "prompt_set": request.prompt_set,
+                "axis_id": request.query.axis_id,
+                "run_id": run.run_id,
+            }
+            _write(warehouse, run, "routings", _routing_rows(scoring, policies), keys)
+            evaluations = [
+                {
+                    "policy": policy,
+                    "metric": metric,
+                    **asdict(estimate),
+                    "prompt_count": len(scoring.completions.rows),
+                    "parameters": json.dumps(parameters, sort_keys=True),
+                }
+                for (policy, metric), estimate in estimates.items()
+            ]
+            _write(warehouse, run, "routing_evaluations", evaluations, keys)
+    return routing_id, scoring.notes
+
+
+def _policies(
+    scoring: Scoring,
+    costs: Float[np.ndarray, "prompt model"],
+    fitted_costs: Float[np.ndarray, "prompt model"],
+    qualities: Float[np.ndarray, "prompt model"],
+    limits: Limits,
+) -> _Policies:
+    completions, shape = scoring.completions, costs.shape
+    is_allowed = limits.allowed(costs, qualities)
+    is_always_allowed = is_allowed.all(axis=0)
+    if not is_always_allowed.any():
+        raise ModelError("no model is within the limits for every prompt: relax the limits")
+    best = best_single(scoring.fitted_on.outcome, fitted_costs, is_always_allowed)
+    shares = {
+        **{
+            f"always {model}": one_hot_shares(column, shape)
+            for column, model in enumerate(completions.models)
+            if is_always_allowed[column]
+        },
+        BEST_SINGLE: one_hot_shares(best, shape),
+        RANDOM: uniform_shares(is_allowed),
+    }
+    reasons = {}
+    for source in SOURCES:
+        policy = f"{source}_projection"
+        router = Router.from_scoring(
+            scoring, source=source, cost=costs, quality=qualities, limits=limits
+        )
+        decisions = [router.choose(prompt_id) for prompt_id in completions.prompt_ids]
+        chosen = np.array([completions.models.index(decision.model) for decision in decisions])
+        shares[policy] = one_hot_shares(chosen, shape)
+        reasons[policy] = [decision.why for decision in decisions]
+        raw = choose(completions.projection(source), costs, is_allowed)
+        shares[f"{policy}_raw"] = one_hot_shares(raw, shape)
+    shares[ORACLE] = one_hot_shares(choose(completions.outcome, costs, is_allowed), shape)
+    return _Policies(shares, reasons, costs, is_allowed)
+
+
+def _evaluate(scoring: Scoring, policies: _Policies, seed: int) -> dict[tuple[str, str], Estimate]:
+    """(policy, metric) -> estimate; the metric `cost_of_choice` counts what a policy needs to run.
+
+    Projections of completions, and the oracle, need a completion of every allowed model before they
+    can choose; the other policies need that of the chosen model.
+    """
+    completions = scoring.completions
+    values = {"outcome": completions.outcome, "cost": policies.costs}
+    if completions.refusal is not None:
+        values["refusal"] = completions.refusal
+    estimates = evaluate_policies(policies.shares, values, groups=completions.groups, seed=seed)
+    cost_of_all = float(np.where(policies.is_allowed, policies.costs, 0.0).sum(axis=1).mean())
+    for policy in policies.shares:
+        needs_all = policy.startswith("answer_projection") or policy == ORACLE
+        cost = cost_of_all if needs_all else estimates[policy, "cost"].estimate
+        estimates[policy, "cost_of_choice"] = Estimate(cost)
+    return estimates
+
+
+def _routing_rows(scoring: Scoring, policies: _Policies) -> list[dict[str, Any]]:
+    """One row per policy, prompt and model that the prompt goes to."""
+    completions = scoring.completions
+    return [
+        {
+            "policy": policy,
+            "model": completions.models[column],
+            "model_id": completions.rows[row][column].model_id,
+            "prompt_id": completions.rows[row][column].prompt_id,
+            "share": float(shares[row, column]),
+            "cost": float(policies.costs[row, column]),
+            "why": policies.reasons[policy][row] if policy in policies.reasons else None,
+        }
+        for policy, shares in policies.shares.items()
+        for row, column in np.argwhere(shares > 0).tolist()
+    ]
+
+
+def _write(
+    warehouse: Warehouse,
+    run: Run,
+    table: str,
+    rows: list[dict[str, Any]],
+    keys: Mapping[str, str],
+) -> None:
+    rows = [{**keys, **row} for row in rows]
+    warehouse.write(table, rows_table(table, rows), name=keys["routing_id"])
+    run.rows += len(rows)
+
+
+def read_values(
+    warehouse: Warehouse, completions: Completions, name: str
+) -> Float[np.ndarray, "prompt model"]:
+    """The cost or the quality of every completion.
+
+    `name` is `tokens` (generated ones), a number of the table models such as `parameter_count`, or
     `RELATION:COLUMN`: a table or view of the warehouse, or a CSV, Parquet or JSON file, with the
     columns `model`, COLUMN and, where the value differs between prompts, `prompt_id`. Raises
-    `QueryError` for anything else, `CoverageError` where a value is missing or there twice.
+    `QueryError` for anything else, `CoverageError` where a value is missing or stored twice.
     """
-    if named == TOKENS:
-        return answers.token_count
-    relation, _, column = named.rpartition(":")
+    if name == TOKENS:
+        return completions.token_count
+    relation, _, column = name.rpartition(":")
+    if not relation and column not in _MODEL_COLUMNS:
+        raise QueryError(
+            f"no column {name} to weigh models by: give {TOKENS}, "
+            f"{', '.join(_MODEL_COLUMNS)} or FILE:COLUMN"
+        )
+    parameters: list[Any] = []
+    source = relation if re.fullmatch(r"\w+", relation) else _quoted(relation, "'")
     if not relation:
-        if named not in _MODEL_COLUMNS:
-            raise QueryError(
-                f"no column {named} to weigh models by: give {TOKENS}, "
-                f"{', '.join(_MODEL_COLUMNS)} or FILE:COLUMN"
-            )
-        table = query(
-            connection,
-            f"select model, {named}::double as value from models where list_contains(?, model_id)",
-            [list(answers.model_ids)],
-        )
-        return _filled(answers, table.to_pylist(), named)
-    place = relation if re.fullmatch(r"\w+", relation) else _quoted(relation, "'")
-    found = query(connection, f"select * from {place}")
-    for wanted in ("model", column):
-        if wanted not in found.column_names:
-            raise QueryError(f"{relation} has no column {wanted}: it needs model and {column}")
-    value = _quoted(column, '"')
-    prompt = "prompt_id" if "prompt_id" in found.column_names else "null"
-    table = query(
-        connection, f"select model, {prompt} as prompt_id, {value}::double as value from {place}"
+        source, parameters = "models where list_contains(?, model_id)", [completions.model_ids]
+    columns = warehouse.query(f"select * from {source} limit 0", parameters).column_names
+    for required in ("model", column):
+        if required not in columns:
+            raise QueryError(f"{relation} has no column {required}: it needs model and {column}")
+    prompt_id = "prompt_id" if "prompt_id" in columns else "null"
+    table = warehouse.query(
+        f"select model, {prompt_id}, {_quoted(column, chr(34))}::double from {source}", parameters
     )
-    return _filled(answers, table.to_pylist(), named)
-
-
-def _filled(answers: Answers, found: list[dict], named: str) -> Float[np.ndarray, "prompt model"]:
     values: dict[tuple[str, str | None], float] = {}
-    for row in found:
-        key = (row["model"], row.get("prompt_id"))
-        if key in values:
-            raise CoverageError(f"{named} has two values for {' and '.join(filter(None, key))}")
-        if row["value"] is not None:
-            values[key] = row["value"]
-    filled = np.array(
-        [
-            [
-                values.get((model, prompt_id), values.get((model, None), np.nan))
-                for model in answers.models
-            ]
-            for prompt_id in answers.prompt_ids
-        ]
-    )
-    if np.isnan(filled).any():
-        row, column = np.argwhere(np.isnan(filled))[0]
-        raise CoverageError(
-            f"{named} has no value for {answers.models[column]} (prompt {answers.prompt_ids[row]})"
-        )
-    return filled
+    for *key, value in zip(*(values.to_pylist() for values in table.columns), strict=True):
+        model, prompt = key
+        if (model, prompt) in values:
+            raise CoverageError(f"{name} has two values for {' and '.join(filter(None, key))}")
+        if value is not None:
+            values[model, prompt] = value
+    return _matrix(completions, values, name)
+
+
+def _matrix(
+    completions: Completions, values: Mapping[tuple[str, str | None], float], name: str
+) -> Float[np.ndarray, "prompt model"]:
+    """The value of each prompt and model, else that of the model; raises `CoverageError`."""
+    matrix = np.empty((len(completions.rows), len(completions.models)))
+    for row, prompt_id in enumerate(completions.prompt_ids):
+        for column, model in enumerate(completions.models):
+            value = values.get((model, prompt_id), values.get((model, None)))
+            if value is None:
+                raise CoverageError(f"{name} has no value for {model} (prompt {prompt_id})")
+            matrix[row, column] = value
+    return matrix
 
 
 def _quoted(name: str, mark: str) -> str:

@@ -14,6 +14,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import ndtr, ndtri
 
+# Of the rows of a prompt set: a number each, whether each is positive, and a number that the rows
+# of a group share.
+Scores = Float[np.ndarray, " row"]
+Labels = Bool[np.ndarray, " row"]
+Groups = Int[np.ndarray, " row"]
+
 _ROUNDING = 1e-12
 
 
@@ -32,7 +38,7 @@ def spread(null: Float[np.ndarray, " draw"]) -> Estimate:
     return Estimate(float(null.mean()), *map(float, np.quantile(null, [0.05, 0.95])))
 
 
-def auroc(scores: Float[np.ndarray, " row"], labels: Bool[np.ndarray, " row"]) -> float:
+def auroc(scores: Scores, labels: Labels) -> float:
     """Probability that a positive row scores above a negative one, ties counting half.
 
     Mann-Whitney U over the number of pairs, with midranks (Hanley and McNeil 1982). NaN where a
@@ -62,10 +68,7 @@ def aurocs(
 
 
 def auroc_interval(
-    scores: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    level: float = 0.95,
-    groups: Int[np.ndarray, " row"] | None = None,
+    scores: Scores, labels: Labels, level: float = 0.95, groups: Groups | None = None
 ) -> Estimate:
     """AUROC with DeLong's interval; with `groups`, whole groups are what is independent.
 
@@ -80,11 +83,7 @@ def auroc_interval(
 
 
 def auroc_difference(
-    first: Float[np.ndarray, " row"],
-    second: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    level: float = 0.95,
-    groups: Int[np.ndarray, " row"] | None = None,
+    first: Scores, second: Scores, labels: Labels, level: float = 0.95, groups: Groups | None = None
 ) -> Estimate:
     """AUROC of `first` minus that of `second` on the same rows: DeLong's paired interval and test.
 
@@ -113,9 +112,7 @@ def auroc_difference(
 
 
 def _covariance(
-    scores: Float[np.ndarray, "scorer row"],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"] | None,
+    scores: Float[np.ndarray, "scorer row"], labels: Labels, groups: Groups | None
 ) -> Float[np.ndarray, "scorer scorer"] | None:
     """Covariance of the scorers' AUROCs, or None with fewer than two rows (groups) in a class."""
     positive_count = int(labels.sum())
@@ -143,7 +140,7 @@ def _covariance(
 
 
 def _placements(
-    scores: Float[np.ndarray, "scorer row"], labels: Bool[np.ndarray, " row"]
+    scores: Float[np.ndarray, "scorer row"], labels: Labels
 ) -> tuple[Float[np.ndarray, "scorer positive"], Float[np.ndarray, "scorer negative"]]:
     positive, negative = scores[:, labels], scores[:, ~labels]
     ranks = _midranks(scores)

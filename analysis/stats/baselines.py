@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from axes.analysis.stats.auroc import Estimate
+from axes.analysis.stats.auroc import Estimate, Groups, Labels, Scores
 from axes.analysis.stats.splits import grouped_folds
 
 # Of an AUROC's excess over one half: a baseline that makes up so much leaves little to show.
@@ -18,12 +18,8 @@ EXPLAINED_SHARE = 0.8
 
 
 def bag_of_words_scores(
-    texts: Sequence[str],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    *,
-    seed: int = 0,
-) -> Float[np.ndarray, " row"]:
+    texts: Sequence[str], labels: Labels, groups: Groups, *, seed: int = 0
+) -> Scores:
     """Out-of-fold scores of a logistic regression on word counts, five folds of whole groups."""
     folds = grouped_folds(labels, groups, seed=seed)
     words = np.array(texts, dtype=object)
@@ -35,14 +31,14 @@ def bag_of_words_scores(
 
 
 def bag_of_words_transfer(
-    texts: Sequence[str], labels: Bool[np.ndarray, " row"], other_texts: Sequence[str]
+    texts: Sequence[str], labels: Labels, other_texts: Sequence[str]
 ) -> Float[np.ndarray, " other_row"]:
     """Scores of other prompts by the same regression fitted on all rows of the first set."""
     return _bag_of_words().fit(list(texts), labels).decision_function(list(other_texts))
 
 
 def bag_of_words_fits(
-    texts: Sequence[str], labels: Bool[np.ndarray, " row"], seen: Bool[np.ndarray, "fit row"]
+    texts: Sequence[str], labels: Labels, seen: Bool[np.ndarray, "fit row"]
 ) -> Float[np.ndarray, "fit row"]:
     """Scores of all prompts by one such regression for each row of `seen`, fitted on those rows."""
     words = np.array(texts, dtype=object)
@@ -51,7 +47,7 @@ def bag_of_words_fits(
     )
 
 
-def prompt_lengths(texts: Sequence[str]) -> Float[np.ndarray, " row"]:
+def prompt_lengths(texts: Sequence[str]) -> Scores:
     """Length of each prompt in characters."""
     return np.array([len(text) for text in texts], dtype=np.float64)
 

@@ -1,120 +1,55 @@
 """Bootstrap intervals: rows drawn with replacement, within classes and in whole groups.
 
 A resample is how often each row was drawn, so a statistic is a function of weights and is computed
-for all resamples at once; leaving rows out, for BCa, is a weight of 0. Two scorers judged on the
-same resamples give a paired difference. Sources: Efron and Tibshirani 1993; BCa for stratified
-samples, Davison and Hinkley 1997, section 5.3.2.
+for all resamples at once. Two scorers evaluated on the same resamples give a paired difference
+(Efron and Tibshirani 1993).
 
-Curves over steps with a pointwise and a simultaneous bootstrap band.
-
-The simultaneous band is the sup-t band: at every step the estimate plus and minus one multiple of
-its bootstrap standard error, the multiple being the 95th percentile over resamples of the largest
-studentised deviation of the whole curve (Montiel Olea and Plagborg-Møller 2019). With 95 %
-confidence it holds the whole true curve, which the pointwise intervals do not.
+Curves over steps have a pointwise interval and a simultaneous band. The band is sup-t: at every
+step the estimate plus and minus one multiple of its bootstrap standard error, the multiple being
+the 95th percentile over resamples of the largest studentised deviation of the whole curve (Montiel
+Olea and Plagborg-Møller 2019). With 95 % confidence it holds the whole true curve, which the
+pointwise intervals do not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from scipy.stats import norm
+from jaxtyping import Float, Int
 
-from axes.analysis.stats.auroc import Estimate
-
-# One value for each resample, given how often every row was drawn in it.
-Statistic = Callable[[Int[np.ndarray, "resample row"]], Float[np.ndarray, " resample"]]
+from axes.analysis.stats.auroc import Estimate, Groups, Labels, Scores, auroc
 
 RESAMPLE_COUNT = 1000
 
 
-def bootstrap_interval(
-    statistic: Statistic,
-    row_count: int,
-    *,
-    strata: np.ndarray | None = None,
-    groups: Int[np.ndarray, " row"] | None = None,
-    method: str = "percentile",
-    level: float = 0.95,
-    count: int = RESAMPLE_COUNT,
-    seed: int = 0,
-) -> Estimate:
-    """The statistic of all rows, with a bootstrap interval: `method` is percentile or bca.
-
-    `statistic` takes `counts [resample, row]` and gives one value a resample. Rows are drawn within
-    `strata` (the classes) and in whole `groups` (`draw_counts`). BCa corrects for bias and for
-    skewness at the cost of one more value of the statistic for each row or group.
-
-    >>> x = np.arange(100.0)
-    >>> found = bootstrap_interval(lambda counts: counts @ x / counts.sum(axis=1), len(x))
-    >>> found.estimate, found.lower < 49.5 < found.upper
-    (49.5, True)
-    """
-    estimate = float(statistic(np.ones((1, row_count), dtype=np.int64))[0])
-    counts = draw_counts(row_count, strata=strata, groups=groups, count=count, seed=seed)
-    resampled = statistic(counts)
-    if method == "percentile":
-        return percentile_interval(estimate, resampled, level)
-    if method != "bca":
-        raise ValueError(f"no bootstrap method {method}: there are percentile and bca")
-    influence = _influence(statistic, estimate, row_count, strata, groups)
-    return _bca_interval(estimate, resampled, influence, level)
-
-
 def auroc_bootstrap(
-    scores: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    *,
-    groups: Int[np.ndarray, " row"] | None = None,
-    method: str = "percentile",
-    level: float = 0.95,
-    count: int = RESAMPLE_COUNT,
-    seed: int = 0,
+    scores: Scores, labels: Labels, counts: Int[np.ndarray, "resample row"], level: float = 0.95
 ) -> Estimate:
-    """AUROC with a bootstrap interval, rows drawn within classes and in whole groups."""
-
-    def areas(counts: Int[np.ndarray, "resample row"]) -> Float[np.ndarray, " resample"]:
-        return resampled_auroc(scores, labels, counts)
-
-    return bootstrap_interval(
-        areas,
-        len(labels),
-        strata=labels,
-        groups=groups,
-        method=method,
-        level=level,
-        count=count,
-        seed=seed,
+    """AUROC with the percentile interval of resamples (`draw_counts`)."""
+    return percentile_interval(
+        auroc(scores, labels), resampled_auroc(scores, labels, counts), level
     )
 
 
 def auroc_difference_bootstrap(
-    first: Float[np.ndarray, " row"],
-    second: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    *,
-    groups: Int[np.ndarray, " row"] | None = None,
+    first: Scores,
+    second: Scores,
+    labels: Labels,
+    counts: Int[np.ndarray, "resample row"],
     level: float = 0.95,
-    count: int = RESAMPLE_COUNT,
-    seed: int = 0,
 ) -> Estimate:
-    """AUROC of `first` minus that of `second`, judged on the same resamples; p-value two-sided."""
-    both = np.stack([first, second], axis=1)
-    counts = draw_counts(len(labels), strata=labels, groups=groups, count=count, seed=seed)
-    whole = resampled_aurocs(both, labels, np.ones((1, len(labels)), dtype=np.int64))[0]
-    resampled = resampled_aurocs(both, labels, counts)
-    return percentile_interval(
-        float(whole[0] - whole[1]), resampled[:, 0] - resampled[:, 1], level, is_tested=True
-    )
+    """AUROC of `first` minus that of `second` on the same resamples; p-value two-sided."""
+    resampled = resampled_auroc(first, labels, counts) - resampled_auroc(second, labels, counts)
+    difference = auroc(first, labels) - auroc(second, labels)
+    return percentile_interval(difference, resampled, level, is_tested=True)
 
 
 def draw_counts(
     row_count: int,
     *,
     strata: np.ndarray | None = None,
-    groups: Int[np.ndarray, " row"] | None = None,
+    groups: Groups | None = None,
     count: int = RESAMPLE_COUNT,
     seed: int = 0,
 ) -> Int[np.ndarray, "resample row"]:
@@ -126,6 +61,8 @@ def draw_counts(
     >>> draw_counts(4, strata=np.array([0, 0, 1, 1]), count=3)[:, :2].sum(axis=1)
     array([2, 2, 2])
     """
+    # Counts of units [unit, resample], stratum by stratum: picks number the units drawn in each
+    # resample, `picks * count + resample` numbers (unit, resample), so one bincount tallies all.
     random = np.random.default_rng(seed)
     unit_of_row, unit_strata = _units(row_count, strata, groups)
     drawn = np.zeros((len(unit_strata), count), dtype=np.int64)
@@ -139,10 +76,23 @@ def draw_counts(
     return (drawn if groups is None else drawn[unit_of_row]).T
 
 
+def _units(
+    row_count: int, strata: np.ndarray | None, groups: Groups | None
+) -> tuple[Groups, Int[np.ndarray, " unit"]]:
+    """The unit (row or group) that each row is drawn with, and the stratum of every unit."""
+    kinds = np.zeros(row_count, dtype=np.int64)
+    if strata is not None:
+        kinds = np.unique(strata, return_inverse=True)[1]
+    if groups is None:
+        return np.arange(row_count), kinds
+    unit_of_row = np.unique(groups, return_inverse=True)[1]
+    lies_in = np.zeros((unit_of_row.max() + 1, kinds.max() + 1), dtype=np.int64)
+    lies_in[unit_of_row, kinds] = 1
+    return unit_of_row, np.unique(lies_in, axis=0, return_inverse=True)[1].ravel()
+
+
 def resampled_auroc(
-    scores: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    counts: Int[np.ndarray, "resample row"],
+    scores: Scores, labels: Labels, counts: Int[np.ndarray, "resample row"]
 ) -> Float[np.ndarray, " resample"]:
     """AUROC in every resample, exact with ties; NaN where a resample lacks a class.
 
@@ -168,9 +118,7 @@ def resampled_auroc(
 
 
 def resampled_aurocs(
-    scores: Float[np.ndarray, "row scorer"],
-    labels: Bool[np.ndarray, " row"],
-    counts: Int[np.ndarray, "resample row"],
+    scores: Float[np.ndarray, "row scorer"], labels: Labels, counts: Int[np.ndarray, "resample row"]
 ) -> Float[np.ndarray, "resample scorer"]:
     """AUROC of every column of scores in the same resamples, so that differences are paired."""
     columns = [resampled_auroc(column, labels, counts) for column in scores.T]
@@ -198,63 +146,6 @@ def percentile_interval(
     return Estimate(estimate, lower, upper, p_value)
 
 
-def _bca_interval(
-    estimate: float,
-    resampled: Float[np.ndarray, " resample"],
-    influence: Float[np.ndarray, " unit"],
-    level: float,
-) -> Estimate:
-    """Quantiles of the resamples at levels moved for bias and for skewness."""
-    resampled = resampled[np.isfinite(resampled)]
-    at = ((resampled < estimate).sum() + (resampled == estimate).sum() / 2) / len(resampled)
-    edge = 1 / (len(resampled) + 1)
-    bias = norm.ppf(np.clip(at, edge, 1 - edge))
-    spread = np.square(influence).sum()
-    skewness = (influence**3).sum() / (6 * spread**1.5) if spread > 0 else 0.0
-    tail = (1 - level) / 2
-    ends = bias + norm.ppf([tail, 1 - tail])
-    levels = norm.cdf(bias + ends / (1 - skewness * ends))
-    lower, upper = (float(value) for value in np.quantile(resampled, levels))
-    return Estimate(estimate, lower, upper)
-
-
-def _influence(
-    statistic: Statistic,
-    estimate: float,
-    row_count: int,
-    strata: np.ndarray | None,
-    groups: Int[np.ndarray, " row"] | None,
-) -> Float[np.ndarray, " unit"]:
-    """How far each row (or group) moves the statistic, over the units of its stratum.
-
-    By leaving it out: `(n_h - 1) (t - t_without) / n_h` in a stratum of `n_h` units.
-    """
-    unit_of_row, unit_strata = _units(row_count, strata, groups)
-    without = np.empty(len(unit_strata))
-    for start in range(0, len(without), RESAMPLE_COUNT):
-        units = np.arange(start, min(start + RESAMPLE_COUNT, len(without)))
-        without[units] = statistic((unit_of_row != units[:, None]).astype(np.int64))
-    sizes = np.bincount(unit_strata)[unit_strata]
-    moved = (sizes - 1) / sizes * (estimate - without)
-    # The only unit of a stratum is drawn every time, so it adds no spread.
-    return np.where(sizes > 1, moved, 0.0)
-
-
-def _units(
-    row_count: int, strata: np.ndarray | None, groups: Int[np.ndarray, " row"] | None
-) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " unit"]]:
-    """The unit (row or group) that each row is drawn with, and the stratum of every unit."""
-    kinds = np.zeros(row_count, dtype=np.int64)
-    if strata is not None:
-        kinds = np.unique(strata, return_inverse=True)[1]
-    if groups is None:
-        return np.arange(row_count), kinds
-    unit_of_row = np.unique(groups, return_inverse=True)[1]
-    lies_in = np.zeros((unit_of_row.max() + 1, kinds.max() + 1), dtype=np.int64)
-    lies_in[unit_of_row, kinds] = 1
-    return unit_of_row, np.unique(lies_in, axis=0, return_inverse=True)[1].ravel()
-
-
 # Of a class, completions that a step needs: with fewer a resample may have none.
 LEAST_COMPLETIONS = 5
 
@@ -277,7 +168,7 @@ class Curve:
 
 
 def usable_steps(
-    values: Float[np.ndarray, "row step"], is_positive: Bool[np.ndarray, " row"]
+    values: Float[np.ndarray, "row step"], is_positive: Labels
 ) -> Int[np.ndarray, " step"]:
     """The steps that `LEAST_COMPLETIONS` of each class reach."""
     there = ~np.isnan(values)
@@ -287,7 +178,7 @@ def usable_steps(
 
 def mean_difference(
     values: Float[np.ndarray, "row step"],
-    is_positive: Bool[np.ndarray, " row"],
+    is_positive: Labels,
     counts: Int[np.ndarray, "resample row"],
 ) -> Curve:
     """Mean of the positive class less that of the negative, step by step.

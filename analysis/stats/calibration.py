@@ -22,23 +22,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
-from scipy.special import expit
+from jaxtyping import Float
+from scipy.optimize import minimize
+from scipy.special import expit, logit
 from scipy.stats import rankdata
 from sklearn.isotonic import IsotonicRegression
 
+from axes.analysis.methods import find_method, load
+from axes.analysis.stats import CALIBRATIONS
+from axes.analysis.stats.auroc import Labels, Scores
 from axes.warehouse.errors import CalibrationError
 
-METHODS = ("platt", "isotonic", "quantile", "z_score")
 BALANCED_ACCURACY = "balanced_accuracy"
 
 _TARGET = re.compile(r"fpr=(0(?:\.\d+)?|1)")
 # Knots of a quantile map; between two of them it is a straight line.
 _KNOT_COUNT = 1001
-_NEWTON_STEPS = 100
-_HALVINGS = 30
-_RIDGE = 1e-12
-_LEAST_STEP = 1e-10
+
+Parameters = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -53,27 +54,23 @@ class Calibration:
     method: str
     target: str
     threshold: float
-    parameters: dict[str, Any]
+    parameters: Parameters
     positive_count: int
     negative_count: int
 
-    def probability(self, scores: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+    def probability(self, scores: Scores) -> Scores:
         """The scores on the common scale, 0 ... 1, never decreasing in the score."""
         if "slope" in self.parameters:
             return expit(self.parameters["slope"] * scores + self.parameters["intercept"])
         return np.interp(scores, self.parameters["x"], self.parameters["y"])
 
-    def is_positive(self, scores: Float[np.ndarray, " row"]) -> Bool[np.ndarray, " row"]:
+    def is_positive(self, scores: Scores) -> Labels:
         """Whether each score is at or above the threshold."""
         return scores >= self.threshold
 
 
 def fit_calibration(
-    scores: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    method: str = "platt",
-    *,
-    target: str = BALANCED_ACCURACY,
+    scores: Scores, labels: Labels, method: str = "platt", *, target: str = BALANCED_ACCURACY
 ) -> Calibration:
     """Fit a map and a threshold on one model's calibration rows.
 
@@ -89,8 +86,7 @@ def fit_calibration(
     scores = scores.astype(np.float64)
     positive_count = int(labels.sum())
     negative_count = len(labels) - positive_count
-    if method not in METHODS:
-        raise CalibrationError(f"no calibration {method}: there are {', '.join(METHODS)}")
+    calibration = find_method("calibration", CALIBRATIONS, method, CalibrationError)
     if not positive_count or not negative_count:
         raise CalibrationError(
             f"{positive_count} positive and {negative_count} negative calibration rows: "
@@ -98,24 +94,12 @@ def fit_calibration(
         )
     if scores.min() == scores.max():
         raise CalibrationError("all calibration scores are one: there is nothing to calibrate")
-    parameters: dict[str, Any]
-    if method == "platt":
-        parameters = _platt(scores, labels)
-    elif method == "isotonic":
-        parameters = _isotonic(scores, labels)
-    elif method == "quantile":
-        parameters = _quantile(scores)
-    else:
-        parameters = _z_score(scores)
+    parameters = load(calibration)(scores, labels)
     threshold = choose_threshold(scores, labels, target)
     return Calibration(method, target, threshold, parameters, positive_count, negative_count)
 
 
-def choose_threshold(
-    scores: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    target: str = BALANCED_ACCURACY,
-) -> float:
+def choose_threshold(scores: Scores, labels: Labels, target: str = BALANCED_ACCURACY) -> float:
     """The cut that meets `target` best on these rows; scores at or above it count as positive.
 
     Cuts lie midway between neighbouring scores. Of several equally good the highest is taken, which
@@ -146,63 +130,50 @@ def choose_threshold(
     return float(middle if middle > values[best - 1] else values[best])
 
 
-def _platt(scores: Float[np.ndarray, " row"], labels: Bool[np.ndarray, " row"]) -> dict[str, float]:
-    """Slope (not below 0) and intercept of greatest likelihood, targets smoothed as Platt does.
-
-    By Newton steps, halved until the loss falls (Lin, Lin and Weng 2007).
-    """
+def platt(scores: Scores, labels: Labels) -> Parameters:
+    """Slope (at least 0) and intercept of maximum likelihood, targets smoothed as Platt does."""
     centre, width = scores.mean(), scores.std()
-    design = np.stack([(scores - centre) / width, np.ones(len(scores))], axis=1)
+    standardised = (scores - centre) / width
     positive_count = int(labels.sum())
     targets = np.where(
         labels,
         (positive_count + 1) / (positive_count + 2),
         1 / (len(labels) - positive_count + 2),
     )
-    share = targets.mean()
-    flat = np.array([0.0, np.log(share / (1 - share))])
-    found, loss = flat, _log_loss(design @ flat, targets)
-    for _ in range(_NEWTON_STEPS):
-        chances = expit(design @ found)
-        gradient = design.T @ (chances - targets)
-        weighted = design * (chances * (1 - chances))[:, None]
-        step = np.linalg.solve(design.T @ weighted + _RIDGE * np.eye(2), gradient)
-        if np.abs(step).max() < _LEAST_STEP:
-            break
-        for halving in range(_HALVINGS):
-            tried = found - step / 2**halving
-            if (lower := _log_loss(design @ tried, targets)) < loss:
-                break
-        else:
-            break
-        found, loss = tried, lower
-    # The loss is convex: where its minimum has a negative slope, that over slopes of at least 0
-    # is at 0.
-    slope, intercept = found if found[0] > 0 else flat
+
+    def loss(point: Float[np.ndarray, " 2"]) -> tuple[float, Float[np.ndarray, " 2"]]:
+        linear = point[0] * standardised + point[1]
+        errors = expit(linear) - targets
+        value = (np.logaddexp(0.0, linear) - targets * linear).mean()
+        return float(value), np.array([(errors * standardised).mean(), errors.mean()])
+
+    flat = np.array([0.0, logit(targets.mean())])
+    # No stop on a small fall of the loss: near its minimum that is rounding long before the
+    # gradient vanishes.
+    options = {"gtol": 1e-12, "ftol": 0.0}
+    fitted = minimize(
+        loss, flat, jac=True, method="L-BFGS-B", bounds=((0, None), (None, None)), options=options
+    )
+    slope, intercept = fitted.x
     return {"slope": float(slope / width), "intercept": float(intercept - slope * centre / width)}
 
 
-def _log_loss(linear: Float[np.ndarray, " row"], targets: Float[np.ndarray, " row"]) -> float:
-    return float(np.logaddexp(0.0, linear).sum() - targets @ linear)
-
-
-def _isotonic(
-    scores: Float[np.ndarray, " row"], labels: Bool[np.ndarray, " row"]
-) -> dict[str, list[float]]:
+def isotonic(scores: Scores, labels: Labels) -> Parameters:
+    """The best non-decreasing map in squared error."""
     fitted = IsotonicRegression(y_min=0.0, y_max=1.0, increasing=True).fit(scores, labels)
     return {"x": fitted.X_thresholds_.tolist(), "y": fitted.y_thresholds_.tolist()}
 
 
-def _quantile(scores: Float[np.ndarray, " row"]) -> dict[str, list[float]]:
+def quantile(scores: Scores, _labels: Labels) -> Parameters:
     """Share of the calibration rows below each score, half of those at it."""
     values, first = np.unique(scores, return_index=True)
     places = (rankdata(scores)[first] - 0.5) / len(scores)
-    kept = np.unique(
-        np.linspace(0, len(values) - 1, min(len(values), _KNOT_COUNT)).round().astype(np.int64)
-    )
-    return {"x": values[kept].tolist(), "y": places[kept].tolist()}
+    knots = np.linspace(0, len(values) - 1, min(len(values), _KNOT_COUNT))
+    index = np.unique(knots.round().astype(np.int64))
+    return {"x": values[index].tolist(), "y": places[index].tolist()}
 
 
-def _z_score(scores: Float[np.ndarray, " row"]) -> dict[str, float]:
+def z_score(scores: Scores, _labels: Labels) -> Parameters:
+    """The score about the mean in standard deviations."""
     width = scores.std(ddof=1)
     return {"slope": float(1 / width), "intercept": float(-scores.mean() / width)}

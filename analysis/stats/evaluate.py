@@ -1,31 +1,38 @@
-"""Everything that is said about one scorer on one labelled set, each figure with its uncertainty.
+"""Every metric of one scorer on one labelled set, with its uncertainty.
 
-An AUROC alone says neither how sure it is, nor what it would be worth in use: beside it stand its
-bootstrap interval, the share caught at few false alarms, and how far calibrated probabilities are
-off. Two scorers are compared on the same rows. Groups (matched pairs) are what is independent.
-
-What stands beside an AUROC: how many are caught at few false alarms, and calibration.
+An AUROC alone says neither how sure it is nor what it would be worth in use: next to it are its
+bootstrap interval, the true-positive rate at few false alarms, and the error of calibrated
+probabilities. Two scorers are compared on the same rows. Groups (matched pairs) are independent.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from axes.analysis.stats.auroc import Estimate, auroc_difference, auroc_interval
-from axes.analysis.stats.bootstrap import draw_counts, percentile_interval, resampled_auroc
+from axes.analysis.stats.auroc import (
+    Estimate,
+    Groups,
+    Labels,
+    Scores,
+    auroc_difference,
+    auroc_interval,
+)
+from axes.analysis.stats.bootstrap import (
+    auroc_bootstrap,
+    auroc_difference_bootstrap,
+    draw_counts,
+    percentile_interval,
+)
 from axes.analysis.stats.calibration import fit_calibration
 from axes.analysis.stats.splits import grouped_folds
 
 FALSE_POSITIVE_RATES = (0.01, 0.05)
+_BIN_COUNT = 10
 
 
-def judge(
-    scores: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    *,
-    seed: int = 0,
+def evaluate_scores(
+    scores: Scores, labels: Labels, groups: Groups, *, seed: int = 0
 ) -> dict[str, Estimate]:
     """Metric -> estimate of one scorer.
 
@@ -34,53 +41,33 @@ def judge(
     `expected_calibration_error` of Platt probabilities fitted on other folds.
     """
     counts = draw_counts(len(labels), strata=labels, groups=groups, seed=seed)
-    whole = np.ones((1, len(labels)), dtype=np.int64)
-    area = auroc_interval(scores, labels, groups=groups)
-    found = {
-        "auroc": area,
-        "auroc_bootstrap": percentile_interval(
-            area.estimate, resampled_auroc(scores, labels, counts)
-        ),
+    once = np.ones((1, len(labels)), dtype=np.int64)
+    metrics = {
+        "auroc": auroc_interval(scores, labels, groups=groups),
+        "auroc_bootstrap": auroc_bootstrap(scores, labels, counts),
     }
     for limit in FALSE_POSITIVE_RATES:
-        caught = float(tpr_at_fpr(scores, labels, whole, limit)[0])
+        rate = float(tpr_at_fpr(scores, labels, once, limit)[0])
         resampled = tpr_at_fpr(scores, labels, counts, limit)
-        found[f"tpr_at_fpr_{limit}"] = percentile_interval(caught, resampled)
+        metrics[f"tpr_at_fpr_{limit}"] = percentile_interval(rate, resampled)
     probabilities = cross_calibrated(scores, labels, groups, seed=seed)
-    found["expected_calibration_error"] = Estimate(
-        expected_calibration_error(probabilities, labels)
-    )
-    return found
+    error = expected_calibration_error(probabilities, labels)
+    return {**metrics, "expected_calibration_error": Estimate(error)}
 
 
-def judge_difference(
-    first: Float[np.ndarray, " row"],
-    second: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    *,
-    seed: int = 0,
+def evaluate_difference(
+    first: Scores, second: Scores, labels: Labels, groups: Groups, *, seed: int = 0
 ) -> dict[str, Estimate]:
     """Metric -> AUROC of `first` minus that of `second`, by DeLong and by paired bootstrap."""
-    difference = auroc_difference(first, second, labels, groups=groups)
     counts = draw_counts(len(labels), strata=labels, groups=groups, seed=seed)
-    resampled = resampled_auroc(first, labels, counts) - resampled_auroc(second, labels, counts)
     return {
-        "auroc_difference": difference,
-        "auroc_difference_bootstrap": percentile_interval(
-            difference.estimate, resampled, is_tested=True
-        ),
+        "auroc_difference": auroc_difference(first, second, labels, groups=groups),
+        "auroc_difference_bootstrap": auroc_difference_bootstrap(first, second, labels, counts),
     }
-
-
-_BIN_COUNT = 10
 
 
 def tpr_at_fpr(
-    scores: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    counts: Int[np.ndarray, "resample row"],
-    limit: float,
+    scores: Scores, labels: Labels, counts: Int[np.ndarray, "resample row"], limit: float
 ) -> Float[np.ndarray, " resample"]:
     """The largest true-positive rate at a false-positive rate of at most `limit`, per resample.
 
@@ -106,9 +93,7 @@ def tpr_at_fpr(
     return np.divide(caught, true[-1], where=is_known, out=np.full(len(counts), np.nan))
 
 
-def expected_calibration_error(
-    probabilities: Float[np.ndarray, " row"], labels: Bool[np.ndarray, " row"]
-) -> float:
+def expected_calibration_error(probabilities: Scores, labels: Labels) -> float:
     """Mean gap between probability and share of positives over ten bins of equal size.
 
     Rows in the order of their probabilities, equal ones by the mean of their labels, are cut into
@@ -129,14 +114,7 @@ def expected_calibration_error(
     return float(sum(gaps) / len(labels))
 
 
-def cross_calibrated(
-    scores: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    *,
-    method: str = "platt",
-    seed: int = 0,
-) -> Float[np.ndarray, " row"]:
+def cross_calibrated(scores: Scores, labels: Labels, groups: Groups, *, seed: int = 0) -> Scores:
     """Calibrated probabilities, each from a calibration fitted on the other folds of groups."""
     folds = grouped_folds(labels, groups, seed=seed)
     result = np.empty(len(scores))
@@ -146,6 +124,6 @@ def cross_calibrated(
             # A score that is always the same, such as the length of equally long texts.
             result[~seen] = labels[seen].mean()
             continue
-        fitted = fit_calibration(scores[seen], labels[seen], method)
+        fitted = fit_calibration(scores[seen], labels[seen])
         result[~seen] = fitted.probability(scores[~seen])
     return result

@@ -9,29 +9,30 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-CORRECTIONS = ("holm", "benjamini_hochberg")
+from axes.analysis.methods import load
+from axes.analysis.stats import CORRECTIONS
 
 
 def adjusted(
     p_values: Float[np.ndarray, " test"], correction: str = "holm"
 ) -> Float[np.ndarray, " test"]:
-    """Adjusted p-values, each to be held against the level as it is; NaN stays and is no test.
+    """Adjusted p-values, each to be compared with the level as it is; NaN stays and is no test.
 
     >>> adjusted(np.array([0.01, 0.04, 0.03])).tolist()
     [0.03, 0.06, 0.06]
     """
-    if correction not in CORRECTIONS:
-        raise ValueError(f"no correction {correction}: there are {', '.join(CORRECTIONS)}")
-    result = np.full(len(p_values), np.nan)
-    is_test = ~np.isnan(p_values)
-    given = p_values[is_test]
-    order = np.argsort(given, kind="stable")
-    ranks = np.arange(1, len(given) + 1)
-    if correction == "holm":
-        stepped = np.maximum.accumulate(given[order] * (len(given) + 1 - ranks))
-    else:
-        stepped = np.minimum.accumulate((given[order] * len(given) / ranks)[::-1])[::-1]
-    found = np.empty(len(given))
-    found[order] = np.minimum(stepped, 1.0)
-    result[is_test] = found
+    result, order = p_values.copy(), np.argsort(p_values, kind="stable")
+    tests = order[: int((~np.isnan(p_values)).sum())]  # NaN sorts last.
+    result[tests] = np.minimum(load(CORRECTIONS[correction])(p_values[tests]), 1.0)
     return result
+
+
+def holm(ascending: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+    """Each times the number of tests from it on, and not below the one before."""
+    return np.maximum.accumulate(ascending * np.arange(len(ascending), 0, -1))
+
+
+def benjamini_hochberg(ascending: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+    """Each times the number of tests over its rank, and not above the one after."""
+    ranks = np.arange(1, len(ascending) + 1)
+    return np.minimum.accumulate((ascending * len(ascending) / ranks)[::-1])[::-1]

@@ -1,17 +1,12 @@
-"""Rows to fit on and rows to judge on, parted before anything is centred or selected.
+"""Splits of rows: folds and held-out parts, clusters of near duplicates, matched pairs.
+
+Rows to fit on and rows to evaluate on are split before anything is centred or selected, and no copy
+of an evaluated prompt is fitted on: two texts are near duplicates where their sets of character
+five-grams overlap by at least half (Jaccard; Broder 1997), and clusters are the connected
+components. The overlap is exact, not sketched: prompt sets are thousands of rows, and a missed copy
+is a leak.
 
 scikit-learn and scipy are imported where they are used: a fit under a memory limit needs neither.
-
-Prompts that are nearly the same text, so that no copy of a judged prompt is fitted on.
-
-Two texts are near duplicates where their sets of character five-grams overlap by at least half
-(Jaccard; Broder 1997). Clusters are the connected components. The overlap is exact, not sketched:
-prompt sets are thousands of rows, and a missed copy is a leak.
-
-Pairs of a positive and a negative row that are alike in one number.
-
-Optimal matching without replacement: the total distance is least (Rosenbaum 1989), and no pair is
-farther apart than the caliper (0.2 standard deviations; Rosenbaum and Rubin 1985, Austin 2011).
 """
 
 from __future__ import annotations
@@ -19,12 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from sklearn.feature_extraction.text import CountVectorizer
+from jaxtyping import Int
 
+from axes.analysis.stats.auroc import Groups, Labels, Scores
 from axes.warehouse.errors import LabelError
 
 _TOO_FEW = (
@@ -33,13 +25,7 @@ _TOO_FEW = (
 )
 
 
-def grouped_folds(
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    *,
-    fold_count: int = 5,
-    seed: int = 0,
-) -> Int[np.ndarray, " row"]:
+def grouped_folds(labels: Labels, groups: Groups, *, fold_count: int = 5, seed: int = 0) -> Groups:
     """The fold of every row: whole groups stay together, classes are balanced between folds.
 
     There are fewer folds where a class lies in fewer groups than `fold_count`, so that every fold
@@ -58,15 +44,12 @@ def grouped_folds(
     return folds
 
 
-def joined_groups(*groupings: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
+def joined_groups(*groupings: Groups) -> Groups:
     """Groups that keep together whatever any of the groupings keeps together.
 
     >>> joined_groups(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
     [0, 0, 0, 1]
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     rows = np.arange(len(groupings[0]))
     result = np.zeros(len(rows), dtype=np.int64)
     for index, grouping in enumerate(groupings):
@@ -75,13 +58,13 @@ def joined_groups(*groupings: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"
             result = numbers
             continue
         size = max(result.max(), numbers.max()) + 1
-        links = coo_array((np.ones(len(rows)), (result, size + numbers)), shape=(2 * size,) * 2)
-        components = connected_components(links, directed=False)[1]
+        # Old groups and new ones are the nodes, a row is an edge between its two groups.
+        components = _components(result, size + numbers, 2 * size)
         result = np.unique(components[result], return_inverse=True)[1]
     return result
 
 
-def held_out_mask(row_count: int, *, fraction: float, seed: int) -> Bool[np.ndarray, " row"]:
+def held_out_mask(row_count: int, *, fraction: float, seed: int) -> Labels:
     """True for a random `fraction` of the rows (at least one, and never all)."""
     count = min(max(round(fraction * row_count), 1), row_count - 1)
     mask = np.zeros(row_count, dtype=bool)
@@ -90,12 +73,8 @@ def held_out_mask(row_count: int, *, fraction: float, seed: int) -> Bool[np.ndar
 
 
 def held_out_groups(
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    *,
-    fraction: float,
-    seed: int | tuple[int, ...],
-) -> Bool[np.ndarray, " row"]:
+    labels: Labels, groups: Groups, *, fraction: float, seed: int | tuple[int, ...]
+) -> Labels:
     """True for the rows of a random `fraction` of the groups, drawn among those of like classes.
 
     Groups of positive rows only, of negative rows only and of both are drawn apart, at least one
@@ -131,7 +110,7 @@ _BLOCK_ROWS = 512
 
 def near_duplicate_clusters(
     texts: Sequence[str], *, least_overlap: float = LEAST_OVERLAP
-) -> Int[np.ndarray, " row"]:
+) -> Groups:
     """The cluster of every text, numbered in the order of their first texts.
 
     Case and runs of white space make no difference.
@@ -139,9 +118,12 @@ def near_duplicate_clusters(
     >>> near_duplicate_clusters(["How do I bake bread?", "Why?", "How do I bake  bread"]).tolist()
     [0, 1, 0]
     """
+    from sklearn.feature_extraction.text import CountVectorizer
+
     counter = CountVectorizer(analyzer=_shingles, binary=True)
     shingles = counter.fit_transform(texts).astype(np.int32)
     sizes = np.asarray(shingles.sum(axis=1)).ravel()
+    # Shared shingles of a block of texts with all, [block, text] sparse; edges where they suffice.
     ends: list[tuple[np.ndarray, np.ndarray]] = []
     for start in range(0, len(texts), _BLOCK_ROWS):
         shared = (shingles[start : start + _BLOCK_ROWS] @ shingles.T).tocoo()
@@ -149,9 +131,17 @@ def near_duplicate_clusters(
         union = sizes[rows] + sizes[shared.col] - shared.data
         is_close = shared.data >= least_overlap * union
         ends.append((rows[is_close], shared.col[is_close]))
-    one, other = (np.concatenate(side) for side in zip(*ends, strict=True))
-    graph = coo_array((np.ones(len(one)), (one, other)), shape=(len(texts), len(texts)))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    first, second = (np.concatenate(side) for side in zip(*ends, strict=True))
+    return _components(first, second, len(texts)).astype(np.int64)
+
+
+def _components(first: np.ndarray, second: np.ndarray, node_count: int) -> np.ndarray:
+    """The component of every node of an undirected graph, given the ends of its edges."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(node_count, node_count))
+    return connected_components(graph, directed=False)[1]
 
 
 def _shingles(text: str) -> set[str]:
@@ -163,18 +153,19 @@ CALIPER = 0.2
 
 
 def match(
-    values: Float[np.ndarray, " row"],
-    is_positive: Bool[np.ndarray, " row"],
-    *,
-    caliper: float = CALIPER,
+    values: Scores, is_positive: Labels, *, caliper: float = CALIPER
 ) -> Int[np.ndarray, "pair 2"]:
-    """The matched rows, the positive one first; as many pairs as the caliper allows.
+    """Pairs of a positive and a negative row alike in one number, the positive one first.
 
-    `caliper` is in standard deviations within classes.
+    Optimal matching without replacement: as many pairs as the caliper allows, of least total
+    distance (Rosenbaum 1989). `caliper` is in standard deviations within classes (Rosenbaum and
+    Rubin 1985, Austin 2011).
 
     >>> match(np.array([0.0, 5.0, 5.1, 9.0]), np.array([True, True, False, False])).tolist()
     [[1, 2]]
     """
+    from scipy.optimize import linear_sum_assignment
+
     positive, negative = np.flatnonzero(is_positive), np.flatnonzero(~is_positive)
     if not len(positive) or not len(negative):
         return np.empty((0, 2), dtype=np.int64)
@@ -187,16 +178,12 @@ def match(
     return np.stack([positive[first[near]], negative[second[near]]], axis=1)
 
 
-def standardised_difference(
-    values: Float[np.ndarray, " row"], is_positive: Bool[np.ndarray, " row"]
-) -> float:
+def standardised_difference(values: Scores, is_positive: Labels) -> float:
     """Mean of the positive rows less that of the others, in standard deviations within classes."""
     positive, negative = values[is_positive], values[~is_positive]
     width = _within_deviation(positive, negative)
     return float((positive.mean() - negative.mean()) / width) if width > 0 else 0.0
 
 
-def _within_deviation(
-    positive: Float[np.ndarray, " row"], negative: Float[np.ndarray, " row"]
-) -> float:
+def _within_deviation(positive: Scores, negative: Scores) -> float:
     return float(np.sqrt((positive.var() + negative.var()) / 2))

@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -34,11 +33,10 @@ from axes.analysis.activations import (
 )
 from axes.analysis.methods.directions import Direction, difference_in_means, unit
 from axes.analysis.methods.nulls import shuffled_labellings
-from axes.analysis.registry import Axis, StoredAlignment, make_axis, read_alignment, write_axes
-from axes.warehouse.axes import find_axis
-from axes.warehouse.connection import Connection, connect, rows
-from axes.warehouse.errors import AxisError
-from axes.warehouse.runs import Run, record_run
+from axes.analysis.registry import make_axis, read_alignment, write_axes
+from axes.warehouse.axes import Axis, find_axis, resolve_alignment
+from axes.warehouse.handle import Warehouse
+from axes.warehouse.runs import Run
 from axes.warehouse.writer import content_key
 
 PULL_BACKS = ("transpose", "pseudo_inverse")
@@ -64,95 +62,94 @@ def register_directions(
     Raises `AxisError` for an axis that is not there, or lies in a space that the model has no map
     into.
     """
-    connection = connect(root)
+    warehouse = Warehouse.open(root)
     parameters = {"model": model, "axes": axes, "pull_backs": pull_backs, **counts}
     roles: dict[str, str] = {}
-    with record_run(root, "intervene axes", parameters, seed=seed) as run:
+    with warehouse.run("intervene axes", parameters, seed=seed) as run:
         for name in axes:
-            axis = _with_prompts(connection, find_axis(connection, name), prompt_set)
+            axis = _with_prompts(warehouse, find_axis(warehouse, name), prompt_set)
             space = find_space(
-                connection,
+                warehouse.connection,
                 model,
-                site=axis["site"],
-                pooling=axis["pooling"],
-                template=axis["template"],
+                site=axis.space.site,
+                pooling=axis.space.pooling,
+                template=axis.space.template,
             )
-            for own in own_axes(root, connection, run, space, axis, pull_backs):
-                roles[own] = "axis"
-                for kind, ids in control_axes(
-                    root, connection, run, space, own, counts, prompt_set=prompt_set, seed=seed
-                ).items():
+            for steered in axes_of_model(warehouse, run, space, axis, pull_backs):
+                roles[steered.axis_id] = "axis"
+                controls = control_axes(
+                    warehouse, run, space, steered, counts, prompt_set=prompt_set, seed=seed
+                )
+                for kind, ids in controls.items():
                     roles |= dict.fromkeys(ids, kind)
     return space.model_id, roles
 
 
-def own_axes(
-    root: Path,
-    connection: Connection,
+def axes_of_model(
+    warehouse: Warehouse,
     run: Run,
     space: Space,
-    found: Mapping[str, Any],
+    axis: Axis,
     pull_backs: Sequence[str] = PULL_BACKS,
-) -> list[str]:
-    """Ids of an axis as directions of the model's own space: itself, or pulled back and registered.
+) -> list[Axis]:
+    """An axis as directions of a model's own space: itself, or pulled back and registered.
 
-    `found` is as `find_axis` gives it. Raises `AxisError` where it lies in a space that the model
-    has no map into.
+    Raises as `resolve_alignment` does where the model has no alignment to the axis, or several.
     """
-    if found["space_model_id"] == space.model_id:
-        return [found["axis_id"]]
-    stored, layer = _map_into(root, connection, space, found)
+    if axis.space.model_id == space.model_id:
+        return [axis]
+    layer, alignment_id = resolve_alignment(warehouse, axis, space.model, space.model_id)
+    assert alignment_id is not None
+    stored = read_alignment(warehouse.root, warehouse.connection, alignment_id)
+    assert stored is not None
     here = space.at(layer)
-    jacobian = stored.fit.alignment.carry(np.eye(space.d_model))
-    fitted_on = load_matrix(connection, here, found["prompt_set"], allow_missing=True)
+    fitted_on = load_matrix(warehouse.connection, here, axis.prompt_set, allow_missing=True)
     pulled_back = [
-        _pulled_back(found, jacobian, method, here, fitted_on, stored.alignment_id)
+        _pulled_back(axis, stored.fit.alignment.jacobian, method, here, fitted_on, alignment_id)
         for method in pull_backs
     ]
-    write_axes(root, connection, run, pulled_back)
-    return [made.axis_id for made in pulled_back]
+    write_axes(warehouse.root, warehouse.connection, run, pulled_back)
+    return pulled_back
 
 
 def control_axes(
-    root: Path,
-    connection: Connection,
+    warehouse: Warehouse,
     run: Run,
     space: Space,
-    axis_id: str,
+    axis: Axis,
     counts: Mapping[str, int],
     *,
     prompt_set: str | None = None,
     seed: int = 0,
 ) -> dict[str, list[str]]:
     """Register so many controls of each kind for an axis of the model's own; kind -> their ids."""
-    axis = _with_prompts(connection, find_axis(connection, axis_id), prompt_set)
-    here = space.at(axis["layer"])
-    matrix = load_matrix(connection, here, axis["prompt_set"], allow_missing=True)
-    require_classes(matrix, axis["prompt_set"])
-    vector = axis["vector"].astype(np.float64)
-    made: dict[str, list[str]] = {}
+    axis = _with_prompts(warehouse, axis, prompt_set)
+    here = space.at(axis.space.layer)
+    matrix = load_matrix(warehouse.connection, here, axis.prompt_set, allow_missing=True)
+    require_classes(matrix, axis.prompt_set)
+    registered: dict[str, list[str]] = {}
     for kind, count in counts.items():
         # A stream for each kind, so that one may be made larger and keeps its first directions.
         random = np.random.default_rng([seed, CONTROLS.index(kind)])
-        found = []
+        controls = []
         for number in range(count):
             control = make_axis(
                 kind,
                 "mean_diff" if kind == "shuffled_labels" else "draw",
                 here,
-                partial(_draw, kind, vector, matrix, random),
+                partial(_draw, kind, axis.vector, matrix, random),
                 matrix,
-                axis["prompt_set"],
+                axis.prompt_set,
                 label=space.model,
                 variant=(str(number),),
-                parameters={"number": number, "seed": seed, "beside": axis_id},
+                parameters={"number": number, "seed": seed, "beside": axis.axis_id},
             )
             # Random directions are the same beside every axis at a layer.
-            source = None if kind != "orthogonal" else axis_id
-            found.append(_of(control, source, number, seed))
-        write_axes(root, connection, run, found)
-        made[kind] = [control.axis_id for control in found]
-    return made
+            source = None if kind != "orthogonal" else axis.axis_id
+            controls.append(_of(control, source, number, seed))
+        write_axes(warehouse.root, warehouse.connection, run, controls)
+        registered[kind] = [control.axis_id for control in controls]
+    return registered
 
 
 def pull_back(
@@ -169,22 +166,18 @@ def pull_back(
     return left[:, kept] @ ((right[kept] @ axis) / values[kept])
 
 
-def _with_prompts(
-    connection: Connection, axis: dict[str, Any], prompt_set: str | None
-) -> dict[str, Any]:
+def _with_prompts(warehouse: Warehouse, axis: Axis, prompt_set: str | None) -> Axis:
     """The axis with prompts to draw controls from: its own, or of an imported one those given."""
-    if axis["kind"] != "imported" or prompt_set is None:
+    if axis.kind != "imported" or prompt_set is None:
         return axis
-    own = rows(
-        connection,
-        "select 1 from prompts where prompt_set = ? limit 1",
-        [axis["prompt_set"]],
+    is_stored = warehouse.column(
+        "select 1 from prompts where prompt_set = ? limit 1", [axis.prompt_set]
     )
-    return axis if own else {**axis, "prompt_set": prompt_set}
+    return axis if is_stored else replace(axis, prompt_set=prompt_set)
 
 
 def _pulled_back(
-    axis: Mapping[str, Any],
+    axis: Axis,
     jacobian: Float[np.ndarray, "d_model d_reference"],
     method: str,
     space: Space,
@@ -192,65 +185,22 @@ def _pulled_back(
     alignment_id: str,
 ) -> Axis:
     """The axis in the model's space; `gain`: how far a unit step moves the projection on it."""
-    direction = unit(pull_back(axis["vector"].astype(np.float64), jacobian, method))
+    direction = unit(pull_back(axis.vector, jacobian, method))
     image = direction.vector @ jacobian
-    gain = float(image @ axis["vector"])
+    gain = float(image @ axis.vector)
     made = make_axis(
         "pulled_back",
         method,
         space,
         lambda: direction,
         fitted_on,
-        axis["prompt_set"],
+        axis.prompt_set,
         label=space.model,
-        variant=(axis["kind"], method),
+        variant=(axis.kind, method),
         alignment_id=alignment_id,
         parameters={"gain": gain, "cosine_of_image": gain / float(np.linalg.norm(image))},
     )
-    return _of(made, axis["axis_id"])
-
-
-def _map_into(
-    root: Path, connection: Connection, space: Space, axis: Mapping[str, Any]
-) -> tuple[StoredAlignment, int]:
-    """The model's map into the axis's space and its layer: the one that prompts were projected by.
-
-    Where there is none such, the newest.
-    """
-    found = rows(
-        connection,
-        """
-        select alignments.alignment_id, alignments.layer
-        from alignments
-        left join (
-            select distinct alignment_id from projections where axis_id = $axis and model = $model
-        ) as used using (alignment_id)
-        where
-            model_id = $model_id and site = $site and pooling = $pooling
-            and template = $template and reference_model_id = $reference
-            and reference_layer = $layer
-        order by used.alignment_id is null, run_id desc
-        """,
-        {
-            "axis": axis["axis_id"],
-            "model": space.model,
-            "model_id": space.model_id,
-            "site": axis["site"],
-            "pooling": axis["pooling"],
-            "template": axis["template"],
-            "reference": axis["space_model_id"],
-            "layer": axis["layer"],
-        },
-    )
-    stored = None
-    if found:
-        stored = read_alignment(root, connection, found[0]["alignment_id"])
-    if stored is None:
-        raise AxisError(
-            f"{axis['name']} lies in the space of {axis['space_model']}, and {space.model} has no "
-            f"map into it at layer {axis['layer']}: run `axes study` with both models"
-        )
-    return stored, found[0]["layer"]
+    return _of(made, axis.axis_id)
 
 
 def _draw(
@@ -274,5 +224,4 @@ def _draw(
 def _of(axis: Axis, source: str | None, *numbered: int) -> Axis:
     """The axis under a key that says what it was made from, and which draw it is."""
     key = content_key(axis.axis_id, source, numbered)
-    sources = [] if source is None else [source]
-    return replace(axis, axis_id=key, row={**axis.row, "axis_id": key, "source_axis_ids": sources})
+    return replace(axis, axis_id=key, source_axis_ids=() if source is None else (source,))

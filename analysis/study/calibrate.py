@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,13 +15,13 @@ from axes.analysis.stats.calibration import BALANCED_ACCURACY, Calibration, fit_
 from axes.analysis.stats.splits import held_out_groups
 from axes.warehouse.connection import Connection, rows
 from axes.warehouse.errors import CalibrationError
-from axes.warehouse.runs import Run, record_run
-from axes.warehouse.writer import content_key, rows_table, write_rows
+from axes.warehouse.handle import Warehouse
+from axes.warehouse.runs import Run
+from axes.warehouse.writer import content_key, rows_table
 
 
 def calibrate(
-    root: Path,
-    connection: Connection,
+    warehouse: Warehouse,
     axis_id: str,
     model_ids: Sequence[str],
     prompt_set: str,
@@ -34,11 +32,11 @@ def calibrate(
     seed: int = 0,
     allow_missing: bool = False,
 ) -> list[str]:
-    """Fit and store calibrations of an axis for models; their ids, new or known.
+    """Fit and store calibrations of an axis for models; their ids, new or stored.
 
     They are fitted on a seeded `fraction` of the groups (pairs) of the labelled set, the same
-    prompts for every model; the rest stays to judge them on. Raises `CalibrationError` where they
-    cannot be fitted, `CoverageError` where projections are missing.
+    prompts for every model; the rest stays to evaluate them on. Raises `CalibrationError` where a
+    calibration cannot be fitted, `CoverageError` where projections are missing.
     """
     parameters = {
         "axis_id": axis_id,
@@ -50,29 +48,25 @@ def calibrate(
         "seed": seed,
         "allow_missing": allow_missing,
     }
-    with record_run(root, "calibrate", parameters, seed=seed) as run:
+    with warehouse.run("calibrate", parameters, seed=seed) as run:
         ids = []
         for model_id in model_ids:
             scores = read_scores(
-                connection, axis_id, model_id, prompt_set, allow_missing=allow_missing
+                warehouse.connection, axis_id, model_id, prompt_set, allow_missing=allow_missing
             )
             if fraction < 1:
                 drawn = held_out_groups(scores.labels, scores.groups, fraction=fraction, seed=seed)
                 scores = scores.take(np.flatnonzero(drawn))
             for method in methods:
                 fitted = fit_calibration(scores.values, scores.labels, method, target=target)
-                ids.append(write_calibration(root, connection, run, scores, fitted))
+                ids.append(_write_calibration(warehouse, run, scores, fitted))
     return ids
 
 
-def write_calibration(
-    root: Path,
-    connection: Connection,
-    run: Run,
-    fitted_on: LabelledScores,
-    calibration: Calibration,
+def _write_calibration(
+    warehouse: Warehouse, run: Run, fitted_on: LabelledScores, calibration: Calibration
 ) -> str:
-    """Register a calibration unless it is there; its id is a hash of what it was fitted from."""
+    """Store a calibration unless it is stored; its id is a hash of what it was fitted from."""
     calibration_id = content_key(
         fitted_on.axis_id,
         fitted_on.model_id,
@@ -80,8 +74,7 @@ def write_calibration(
         calibration.method,
         calibration.target,
     )
-    known = "select calibration_id from calibrations where calibration_id = ?"
-    if rows(connection, known, [calibration_id]):
+    if warehouse.has("calibrations", calibration_id):
         return calibration_id
     row = {
         "calibration_id": calibration_id,
@@ -99,7 +92,7 @@ def write_calibration(
         "negative_count": calibration.negative_count,
         "run_id": run.run_id,
     }
-    write_rows(root, "calibrations", rows_table("calibrations", [row]), name=calibration_id)
+    warehouse.write("calibrations", rows_table("calibrations", [row]), name=calibration_id)
     run.rows += 1
     return calibration_id
 
@@ -117,10 +110,16 @@ def stored_calibration(
 
     Raises `CalibrationError` where there is none.
     """
-    found = rows(
+    stored = rows(
         connection,
         """
-        select calibrations.*
+        select
+            method,
+            target,
+            threshold,
+            calibrations.parameters,
+            positive_count,
+            negative_count
         from calibrations
         left join runs on calibrations.run_id = runs.run_id
         where
@@ -138,21 +137,10 @@ def stored_calibration(
             "prompt_set": prompt_set,
         },
     )
-    if not found:
+    if not stored:
         raise CalibrationError(
             f"no {method} calibration of {model_id} on {axis_id} for {target}: run "
             f"`axes calibrate {axis_id} --prompts {prompt_set or 'SET'} --calibration {method} "
             f"--target {target}`"
         )
-    return _calibration(found[0])
-
-
-def _calibration(row: dict[str, Any]) -> Calibration:
-    return Calibration(
-        method=row["method"],
-        target=row["target"],
-        threshold=row["threshold"],
-        parameters=json.loads(row["parameters"]),
-        positive_count=row["positive_count"],
-        negative_count=row["negative_count"],
-    )
+    return Calibration(**{**stored[0], "parameters": json.loads(stored[0]["parameters"])})

@@ -1,14 +1,9 @@
-"""The claims of the source study, one by one, as the rows at hand decide them.
+"""A study next to others: the source study's claims, published values, and a second study.
 
-The rules are in SQL (`sql/marts/study/v_claims.sql` and a view for each claim) and in words in
-docs/methods.md; here they are printed.
-
-Figures that others published for a study's models, as rows beside the study's own.
-
-Two studies side by side: what differs in their definitions, and every headline figure.
-
-Where both judged the same prompts, the difference of two AUROCs has DeLong's paired interval, from
-the projections that are stored.
+The rules of the claims are in SQL (`v_claims` and a view for each claim) and in words in
+docs/methods.md; here they are read. Published values are rows next to the study's. Two studies are
+compared by their definitions and every headline metric: where both evaluated the same prompts, the
+difference of two AUROCs has DeLong's paired interval, from the stored projections.
 """
 
 from __future__ import annotations
@@ -16,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -24,9 +18,13 @@ import pyarrow as pa
 from axes.analysis.projections import read_scores
 from axes.analysis.stats.auroc import Estimate, auroc_difference
 from axes.analysis.study.definition import StudyDefinition
-from axes.warehouse.connection import Connection, connect, query, rows
-from axes.warehouse.runs import record_run
-from axes.warehouse.writer import content_key, rows_table, write_rows
+from axes.analysis.study.evaluations import write_evaluations
+from axes.warehouse.connection import Connection, query, rows
+from axes.warehouse.handle import Warehouse
+from axes.warehouse.writer import content_key
+
+# How the metric of a published value ends: `auroc_published`, `cosine_universal_published`.
+PUBLISHED = "_published"
 
 _VERDICTS = """
 select
@@ -46,7 +44,7 @@ order by prompt_set, model
 
 @dataclass(frozen=True)
 class ClaimTable:
-    """A claim in words, the SQL behind it, and the rows that it brings."""
+    """A claim in words, the SQL behind it, and its rows."""
 
     title: str
     statement: str
@@ -55,7 +53,7 @@ class ClaimTable:
 
 def verdicts(connection: Connection, study_id: str) -> ClaimTable:
     """Every claim with its verdict, estimate, interval and null."""
-    return _asked(connection, "The claims of the source study", _VERDICTS, study_id)
+    return _claim_table(connection, "The claims of the source study", _VERDICTS, study_id)
 
 
 def claim_tables(connection: Connection, study_id: str) -> list[ClaimTable]:
@@ -66,58 +64,52 @@ def claim_tables(connection: Connection, study_id: str) -> list[ClaimTable]:
         [study_id],
     )
     return [
-        _asked(connection, row["text"], _MODELS.replace("{claim}", row["claim"]), study_id)
+        _claim_table(connection, row["text"], _MODELS.replace("{claim}", row["claim"]), study_id)
         for row in claims
     ]
 
 
-def _asked(connection: Connection, title: str, template: str, study_id: str) -> ClaimTable:
+def _claim_table(connection: Connection, title: str, template: str, study_id: str) -> ClaimTable:
     statement = template.replace("{study_id}", study_id).strip()
     return ClaimTable(title, statement, query(connection, statement))
 
 
-# How the metric of a published figure ends: `auroc_published`, `cosine_universal_published`.
-PUBLISHED = "_published"
-
-
 def write_published(
-    root: Path,
+    warehouse: Warehouse,
     study_id: str,
     definition: StudyDefinition,
     published: Mapping[str, Mapping[str, float]],
 ) -> None:
-    """Write the figures, model -> figure -> value, unless they are there as they are now."""
-    wanted = {
-        (model, figure): value for model, of in published.items() for figure, value in of.items()
+    """Write published values, model -> metric -> value, unless they are stored as they are now."""
+    values = {
+        (model, metric): value
+        for model, metrics in published.items()
+        for metric, value in metrics.items()
     }
-    found = rows(
-        connect(root),
+    stored = warehouse.query(
         "select model, scorer, estimate from evaluations "
         "where study_id = ? and ends_with(metric, ?)",
         [study_id, PUBLISHED],
-    )
-    if {(row["model"], row["scorer"]): row["estimate"] for row in found} == wanted:
+    ).to_pylist()
+    if {(row["model"], row["scorer"]): row["estimate"] for row in stored} == values:
         return
-    with record_run(root, "study published", {"study_id": study_id, "figures": published}) as run:
-        described = [
+    parameters = {"study_id": study_id, "figures": published}
+    with warehouse.run("study published", parameters) as run:
+        rows = [
             {
-                "study_id": study_id,
                 "model": model,
-                "prompt_set": None if figure.startswith("cosine") else definition.prompts,
-                "scorer": figure,
-                "metric": ("cosine" if figure.startswith("cosine") else "auroc") + PUBLISHED,
+                "prompt_set": None if metric.startswith("cosine") else definition.prompts,
+                "scorer": metric,
+                "metric": ("cosine" if metric.startswith("cosine") else "auroc") + PUBLISHED,
                 "estimate": value,
-                "parameters": json.dumps(asdict(definition), sort_keys=True),
-                "run_id": run.run_id,
             }
-            for (model, figure), value in wanted.items()
+            for (model, metric), value in values.items()
         ]
         name = content_key(study_id, "published")
-        write_rows(root, "evaluations", rows_table("evaluations", described), name=name)
-        run.rows = len(described)
+        write_evaluations(warehouse, run, study_id, asdict(definition), rows, name=name)
 
 
-_FIGURES = """
+_HEADLINES = """
 with
 first as (
     select * from evaluations where study_id = $first and model is not null
@@ -171,54 +163,81 @@ order by prompt_set nulls last, figure, model
 """
 
 
+@dataclass(frozen=True)
+class _Headline:
+    """One headline metric of two studies; the axis and the model that each was computed with."""
+
+    model: str
+    prompt_set: str | None
+    figure: str
+    a: float | None
+    b: float | None
+    difference: float | None
+    a_axis: str | None
+    b_axis: str | None
+    a_model: str | None
+    b_model: str | None
+
+
 def definition_differences(
     connection: Connection, first: str, second: str
 ) -> list[dict[str, str | None]]:
     """The fields in which two studies differ; `-` where one of them does not have it."""
-    a, b = (_stated(connection, study_id) for study_id in (first, second))
-    return [
-        {"field": name, "a": _text(a, name), "b": _text(b, name)}
+    a, b = (
+        json.loads(
+            rows(
+                connection,
+                "select parameters from evaluations where study_id = ? limit 1",
+                [study_id],
+            )[0]["parameters"]
+        )
+        for study_id in (first, second)
+    )
+    shown = [
+        {
+            "field": name,
+            "a": json.dumps(a[name]) if name in a else "-",
+            "b": json.dumps(b[name]) if name in b else "-",
+        }
         for name in sorted({*a, *b})
-        if name not in a or name not in b or a[name] != b[name]
     ]
+    return [row for row in shown if row["a"] != row["b"]]
 
 
-def figure_differences(connection: Connection, first: str, second: str) -> list[dict[str, Any]]:
-    """Every headline figure of both, second minus first, with a paired interval where it can be."""
-    found = rows(connection, _FIGURES, {"first": first, "second": second})
+def metric_differences(connection: Connection, first: str, second: str) -> list[dict[str, Any]]:
+    """Every headline metric of both, second minus first, with a paired interval where possible."""
+    headlines = [
+        _Headline(**row) for row in rows(connection, _HEADLINES, {"first": first, "second": second})
+    ]
     return [
         {
-            **{name: row[name] for name in ("model", "prompt_set", "figure", "a", "b")},
-            "difference": row["difference"],
+            "model": headline.model,
+            "prompt_set": headline.prompt_set,
+            "figure": headline.figure,
+            "a": headline.a,
+            "b": headline.b,
+            "difference": headline.difference,
             "lower": interval.lower,
             "upper": interval.upper,
             "p_value": interval.p_value,
         }
-        for row in found
-        for interval in (_paired(connection, row),)
+        for headline in headlines
+        for interval in (_paired_interval(connection, headline),)
     ]
 
 
-def _paired(connection: Connection, row: dict[str, Any]) -> Estimate:
+def _paired_interval(connection: Connection, headline: _Headline) -> Estimate:
     """The interval of the difference where both axes scored the same prompts with labels."""
-    axes = (row["a_axis"], row["b_axis"])
-    if row["prompt_set"] is None or row["difference"] is None or None in axes:
+    first, second = (headline.a_axis, headline.a_model), (headline.b_axis, headline.b_model)
+    prompt_set = headline.prompt_set
+    if prompt_set is None or headline.difference is None:
         return Estimate(0.0)
-    a, b = (
-        read_scores(connection, axis, model_id, row["prompt_set"], allow_missing=True)
-        for axis, model_id in zip(axes, (row["a_model"], row["b_model"]), strict=True)
-    )
-    if a.row_set_hash != b.row_set_hash:
+    scores = [
+        read_scores(connection, axis, model, prompt_set, allow_missing=True)
+        for axis, model in (first, second)
+        if axis is not None and model is not None
+    ]
+    if len(scores) < 2 or scores[0].row_set_hash != scores[1].row_set_hash:
         return Estimate(0.0)
+    a, b = scores
     return auroc_difference(b.values, a.values, a.labels, groups=a.groups)
-
-
-def _stated(connection: Connection, study_id: str) -> dict[str, Any]:
-    found = rows(
-        connection, "select parameters from evaluations where study_id = ? limit 1", [study_id]
-    )
-    return json.loads(found[0]["parameters"])
-
-
-def _text(definition: dict[str, Any], name: str) -> str:
-    return json.dumps(definition[name]) if name in definition else "-"

@@ -1,12 +1,14 @@
-"""What a study is, and what is read and fitted for each of its models.
+"""What a study is: its options, each declared once, and its TOML file.
 
-A study as a TOML file: the keys are the fields of `StudyDefinition`, read strictly.
+An option is a field of `StudyDefinition` with its help, its choices and its range. The command line
+builds its options from the fields, a study file has them as keys, read strictly, and
+`axes.study(...)` takes them as keywords. Nothing heavy is imported here, for `--help`.
 
 group = "demo"                      # or models = ["a", "b"] and reference = "b"
 prompts = "demo_safety"
 align = "demo_alignment"
 ridge_lambda = ["held_out", 1e4]    # a list of values: one study for each
-[published."smollm2-135m"]          # figures of others, shown beside ours
+[published."smollm2-135m"]          # published values, shown next to the study's
 native = 0.7
 """
 
@@ -14,34 +16,65 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-import numpy as np
+from axes.analysis.methods import (
+    ALIGNMENTS,
+    DIRECTIONS,
+    LAMBDA_POLICIES,
+    UNIVERSALS,
+    AlignmentOptions,
+)
+from axes.warehouse.errors import DefinitionError, ModelError
+from axes.warehouse.names import SITES, did_you_mean
 
-from axes.analysis.activations import Matrix, Space, find_space, load_matrix, require_classes
-from axes.analysis.methods import alignment, directions, universal
-from axes.analysis.methods.alignment import AlignmentOptions
-from axes.analysis.methods.layer_selection import select_layers
-from axes.analysis.registry import Axis, StoredAlignment
-from axes.analysis.stats.auroc import auroc
-from axes.warehouse.connection import Connection
-from axes.warehouse.errors import CoverageError, DefinitionError, ModelError
-from axes.warehouse.names import did_you_mean
-
-LEAST_ALIGNMENT_ROWS = 10
+MIN_ALIGNMENT_ROWS = 10
 LAYER_POLICIES = ("fraction", "cross_validated")
 
-_CHOICES = {
-    "layer_policy": LAYER_POLICIES,
-    "direction": directions.METHODS,
-    "alignment": alignment.METHODS,
-    "lambda_policy": alignment.LAMBDA_POLICIES,
-    "universal": universal.METHODS,
-}
+
+@dataclass(frozen=True)
+class Option:
+    """How a field is described and checked; `names` says what a shell completes it with.
+
+    `flag` is its spelling on the command line where that does not follow from the field's name.
+    """
+
+    help: str | None = None
+    choices: tuple[str, ...] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    is_minimum_excluded: bool = False
+    names: str | None = None
+    flag: str | None = None
+
+    def problem(self, value: Any) -> str | None:
+        """What was expected instead of the value, or None."""
+        if self.choices is not None and value not in self.choices:
+            return " or ".join(self.choices)
+        if value is None or self.minimum is None:
+            return None
+        is_low = value <= self.minimum if self.is_minimum_excluded else value < self.minimum
+        if not is_low and (self.maximum is None or value <= self.maximum):
+            return None
+        if self.is_minimum_excluded:
+            return f"more than {self.minimum:g}"
+        return f"{self.minimum:g} " + (
+            "or more" if self.maximum is None else f"to {self.maximum:g}"
+        )
+
+
+def _option(
+    default: Any = MISSING,
+    help: str | None = None,
+    choices: Iterable[str] | None = None,
+    **properties: Any,
+) -> Any:
+    listed = None if choices is None else tuple(choices)
+    return field(default=default, metadata={"option": Option(help, listed, **properties)})
 
 
 @dataclass(frozen=True)
@@ -54,59 +87,81 @@ class StudyDefinition:
     `AlignmentOptions`. `label` names the group in the names of the axes.
     """
 
-    models: tuple[str, ...]
-    reference: str
-    prompts: str
-    align: str
-    evaluate: tuple[str, ...] = ()
-    align_rows: int = 3000
-    layer_policy: str = "fraction"
-    layer_fraction: float = 0.8
-    direction: str = "mean_diff"
-    alignment: str = "ridge"
-    ridge_lambda: float | None = None
-    lambda_policy: str = "held_out"
-    rank: int | None = None
-    hidden_width: int | None = None
-    is_scaled: bool = True
-    alignment_shuffles: int = 20
-    universal: str = "svd"
-    site: str = "resid_post"
-    pooling: str = "last5_mean"
-    template: str = "raw"
-    seed: int = 0
-    allow_missing: bool = False
+    models: tuple[str, ...] = _option(help="A model; repeatable.", names="model", flag="--model")
+    reference: str = _option(help="The model whose space is aligned into.", names="model")
+    prompts: str = _option(
+        help="Labelled set that the directions are fitted on.", names="prompt_set"
+    )
+    align: str = _option(
+        help="Unlabelled set that the alignments are fitted on.", names="prompt_set"
+    )
+    evaluate: tuple[str, ...] = _option(
+        (), "Another labelled set to evaluate on; repeatable.", names="prompt_set"
+    )
+    align_rows: int = _option(
+        3000, "Alignment prompts: the first of the set.", minimum=MIN_ALIGNMENT_ROWS
+    )
+    layer_policy: str = _option(
+        "fraction",
+        "One depth for all models, or each model's best by cross-validation.",
+        LAYER_POLICIES,
+    )
+    layer_fraction: float = _option(
+        0.8, "Layer round(fraction * (layer_count - 1)) of each model.", minimum=0.0, maximum=1.0
+    )
+    direction: str = _option(
+        "mean_diff", "How the two classes give a direction; pair_pca needs pair_id.", DIRECTIONS
+    )
+    alignment: str = _option("ridge", "The map from each model into the reference.", ALIGNMENTS)
+    ridge_lambda: float | None = _option(
+        None,
+        "Default: chosen per model on alignment rows.",
+        minimum=0.0,
+        is_minimum_excluded=True,
+    )
+    lambda_policy: str = _option(
+        "held_out",
+        "What chooses lambda: held-out rows or generalised cross-validation.",
+        LAMBDA_POLICIES,
+    )
+    rank: int | None = _option(
+        None, "Of reduced_rank and cca (default: chosen), gradient (default: full).", minimum=1
+    )
+    hidden_width: int | None = _option(None, "A hidden layer, for gradient.", minimum=1)
+    is_scaled: bool = _option(True, "Whether procrustes may stretch.", flag="--scale/--no-scale")
+    alignment_shuffles: int = _option(
+        20, "Refits on shuffled pairs, the null of R2; none with 0.", minimum=0
+    )
+    universal: str = _option("svd", "How aligned directions become one axis.", UNIVERSALS)
+    site: str = _option(SITES[0], choices=SITES)
+    pooling: str = _option("last5_mean", "As stored: last, mean, ...", names="pooling")
+    template: str = _option("raw", "As stored: raw, chat, chat+system:HASH.")
+    seed: int = _option(0, "Random seed.")
+    allow_missing: bool = _option(False, "Continue where rows are missing, and report how many.")
     label: str = "group"
 
     def __post_init__(self) -> None:
         """Raise `DefinitionError` for a value out of its range."""
-        if not 0 <= self.layer_fraction <= 1:
-            raise DefinitionError(f"layer_fraction is {self.layer_fraction}, expected 0 to 1")
-        if self.ridge_lambda is not None and not self.ridge_lambda > 0:
-            raise DefinitionError(f"ridge_lambda is {self.ridge_lambda}, expected more than 0")
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise DefinitionError(
-                    f"{name} is {getattr(self, name)}, expected {' or '.join(known)}"
-                )
-        if self.alignment_shuffles < 0:
-            raise DefinitionError(f"alignment_shuffles is {self.alignment_shuffles}, expected 0 on")
+        for name, option in _FIELDS.items():
+            value = getattr(self, name)
+            if (expected := option.problem(value)) is not None:
+                raise DefinitionError(f"{name} is {value}, expected {expected}")
         if self.reference not in self.models:
             raise ModelError(f"the reference {self.reference} is not among the study's models")
 
     @property
     def labelled_sets(self) -> tuple[str, ...]:
-        """The set the directions are fitted on, then the others they are judged on."""
+        """The set the directions are fitted on, then the others they are evaluated on."""
         return tuple(dict.fromkeys((self.prompts, *self.evaluate)))
 
     @property
     def variant(self) -> tuple[str, ...]:
-        """What tells the axes of two studies of one group apart by name: how they were aligned."""
+        """The part of an axis name that says how it was fitted, where not by default."""
         options = self.alignment_options
         parts = [] if self.direction == "mean_diff" else [self.direction.replace("_", "-")]
         parts += [] if self.universal == "svd" else [self.universal]
         parts += [] if options.method == "ridge" else [options.method.replace("_", "-")]
-        if options.has_lambda:
+        if options.has("ridge_lambda"):
             policy = (
                 options.lambda_policy if self.ridge_lambda is None else f"{self.ridge_lambda:g}"
             )
@@ -115,13 +170,13 @@ class StudyDefinition:
             parts.append(f"rank-{self.rank}")
         if self.hidden_width is not None:
             parts.append(f"hidden-{self.hidden_width}")
-        if options.method == "procrustes" and not self.is_scaled:
+        if options.has("is_scaled") and not self.is_scaled:
             parts.append("unscaled")
         return tuple(parts)
 
     @property
     def alignment_options(self) -> AlignmentOptions:
-        """The method of the alignments; raises `AlignmentError` where it has no such option."""
+        """The alignment method; raises `AlignmentError` for an option that it does not have."""
         return AlignmentOptions(
             self.alignment,
             self.ridge_lambda,
@@ -132,102 +187,33 @@ class StudyDefinition:
         )
 
 
-@dataclass(frozen=True)
-class Member:
-    """One model at the study's layer: its labelled prompts by set, and its alignment prompts.
-
-    Where the layer was chosen, `layers` are the prompts that it was chosen on, at every layer.
-    """
-
-    space: Space
-    labelled: dict[str, Matrix]
-    benign: Matrix
-    layers: tuple[Matrix, ...] = ()
-
-    @property
-    def name(self) -> str:
-        return self.space.model
-
-    @property
-    def place(self) -> list[Any]:
-        """What picks the member's activations."""
-        return [*self.space.key, self.space.layer]
+_FIELDS: dict[str, Option] = {
+    each.name: each.metadata["option"]
+    for each in fields(StudyDefinition)
+    if "option" in each.metadata
+}
+_GROUP = Option("Models of this group of the registry.", names="group")
+# Every option of a study, and of a file every key but `published`.
+OPTIONS: dict[str, Option] = {"group": _GROUP, **_FIELDS}
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """What was fitted for one model; `leave_one_out` is None in a group of one."""
-
-    native: Axis
-    aligned: Axis
-    alignment: StoredAlignment
-    leave_one_out: Axis | None
-
-
-def read_member(connection: Connection, definition: StudyDefinition, name: str) -> Member:
-    """The activations of one model at the study's layer; raises where rows are missing."""
-    allow = definition.allow_missing
-    space = find_space(
-        connection,
-        name,
-        site=definition.site,
-        pooling=definition.pooling,
-        template=definition.template,
-    )
-    layers: tuple[Matrix, ...] = ()
-    if definition.layer_policy == "fraction":
-        space = space.at_fraction(definition.layer_fraction)
-    else:
-        layers = tuple(
-            load_matrix(connection, space.at(layer), definition.prompts, allow_missing=allow)
-            for layer in range(space.layer_count)
-        )
-        space = space.at(_best_layer(definition, layers))
-    labelled = {
-        prompt_set: load_matrix(connection, space, prompt_set, allow_missing=allow)
-        for prompt_set in definition.labelled_sets
-    }
-    for prompt_set, matrix in labelled.items():
-        require_classes(matrix, prompt_set)
-    benign = load_matrix(
-        connection, space, definition.align, limit=definition.align_rows, allow_missing=allow
-    )
-    if len(benign.prompt_ids) < LEAST_ALIGNMENT_ROWS:
-        raise CoverageError(
-            f"{definition.align} gives {len(benign.prompt_ids)} alignment prompts, "
-            f"{LEAST_ALIGNMENT_ROWS} are the least"
-        )
-    return Member(space, labelled, benign, layers)
-
-
-def _best_layer(definition: StudyDefinition, layers: Sequence[Matrix]) -> int:
-    """The layer with the best out-of-fold AUROC on the rows that directions are fitted on."""
-    require_classes(layers[0], definition.prompts)
-    found = select_layers(
-        (matrix.read() for matrix in layers),
-        layers[0].labels,
-        layers[0].groups,
-        method=definition.direction,
-        seed=definition.seed,
-    )
-    areas = [auroc(scores, layers[0].labels) for scores in found.cross_validated]
-    return int(np.argmax(areas))
+def option_types() -> dict[str, Any]:
+    """The type of every option."""
+    hints = get_type_hints(StudyDefinition)
+    return {"group": str, **{name: hints[name] for name in _FIELDS}}
 
 
 FOLDER = Path(__file__).resolve().parents[2] / "studies"
-PUBLISHED_FIGURES = ("native", "universal", "leave_one_out", "cosine_universal")
+PUBLISHED_METRICS = ("native", "universal", "leave_one_out", "cosine_universal")
 EVERY_MODEL = "*"
-
-# Given to the definition by the command: which models a group has is the registry's to say.
-_OF_MODELS = {"group": str, "models": tuple[str, ...], "reference": str}
 _HELD_OUT = "held_out"
 
 
 @dataclass(frozen=True)
 class StudyFile:
-    """The studies of a file as settings, keyed as the command's options; and published figures.
+    """The studies of a file as settings, keyed as the command's options; and published values.
 
-    `published` is model (or `*` for every one) -> figure -> value.
+    `published` is model (or `*` for every model) -> metric -> value.
     """
 
     path: Path
@@ -254,60 +240,43 @@ def read_study_file(path: Path) -> StudyFile:
         content = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DefinitionError(f"{path} is not TOML: {error}") from error
-    published = _read_published(path, content.pop("published", {}))
-    kinds = _kinds()
-    options: dict[str, list[Any]] = {}
-    for key, value in content.items():
-        if key not in kinds:
-            raise DefinitionError(f"{path}: {_unknown('key', key, [*kinds, 'published'])}")
-        options[key] = list(_values(path, key, value, kinds[key]))
-    for key in _required():
-        if key not in options:
-            raise DefinitionError(f"{path}: the key {key} is missing")
-    if ("group" in options) == ("models" in options):
-        raise DefinitionError(f"{path}: give group, or models and reference")
-    if "models" in options and "reference" not in options:
-        raise DefinitionError(f"{path}: give reference with models")
-    studies = (dict(zip(options, chosen, strict=True)) for chosen in _product(options))
+    try:
+        published = _read_published(content.pop("published", {}))
+        types = option_types()
+        options: dict[str, list[Any]] = {}
+        for key, value in content.items():
+            if key not in types:
+                raise DefinitionError(_unknown("key", key, [*types, "published"]))
+            options[key] = list(_values(key, value, types[key]))
+        for key in ("prompts", "align"):
+            if key not in options:
+                raise DefinitionError(f"the key {key} is missing")
+        if ("group" in options) == ("models" in options):
+            raise DefinitionError("give group, or models and reference")
+        if "models" in options and "reference" not in options:
+            raise DefinitionError("give reference with models")
+    except DefinitionError as error:
+        raise DefinitionError(f"{path}: {error}") from None
+    combinations = itertools.product(*options.values())
+    studies = (dict(zip(options, values, strict=True)) for values in combinations)
     return StudyFile(path, tuple(studies), published)
 
 
-def option_names() -> list[str]:
-    """Every key that a file may have, `published` apart."""
-    return list(_kinds())
-
-
-def _product(options: Mapping[str, list[Any]]) -> Iterator[tuple[Any, ...]]:
-    return itertools.product(*options.values())
-
-
-def _kinds() -> dict[str, Any]:
-    """Key -> type, of every key that a file may have."""
-    hints = get_type_hints(StudyDefinition)
-    own = {field.name: hints[field.name] for field in fields(StudyDefinition)}
-    return {**{key: kind for key, kind in own.items() if key != "label"}, **_OF_MODELS}
-
-
-def _required() -> list[str]:
-    needed = [field.name for field in fields(StudyDefinition) if field.default is MISSING]
-    return [name for name in needed if name not in _OF_MODELS]
-
-
-def _values(path: Path, key: str, value: Any, kind: Any) -> Iterator[Any]:
-    """The value, or each of a list where one is expected."""
+def _values(key: str, value: Any, kind: Any) -> Iterator[Any]:
+    """The value, or each of a list where a single value is expected."""
     if get_origin(kind) is tuple:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise DefinitionError(f"{path}: {key} is {_shown(value)}, expected a list of texts")
+            raise DefinitionError(f"{key} is {_shown(value)}, expected a list of texts")
         yield tuple(value)
         return
     listed = value if isinstance(value, list) else [value]
     if not listed:
-        raise DefinitionError(f"{path}: {key} is an empty list")
+        raise DefinitionError(f"{key} is an empty list")
     for item in listed:
-        yield _converted(path, key, item, kind)
+        yield _converted(key, item, kind)
 
 
-def _converted(path: Path, key: str, value: Any, kind: Any) -> Any:
+def _converted(key: str, value: Any, kind: Any) -> Any:
     is_optional = isinstance(kind, UnionType)
     plain = get_args(kind)[0] if is_optional else kind
     if is_optional and value == _HELD_OUT:
@@ -316,33 +285,33 @@ def _converted(path: Path, key: str, value: Any, kind: Any) -> Any:
         return float(value)
     if type(value) is not plain:
         expected = _NAMES[plain] + (f' or "{_HELD_OUT}"' if is_optional else "")
-        raise DefinitionError(f"{path}: {key} is {_shown(value)}, expected {expected}")
+        raise DefinitionError(f"{key} is {_shown(value)}, expected {expected}")
     return value
 
 
 _NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
-def _read_published(path: Path, content: Any) -> dict[str, dict[str, float]]:
+def _read_published(content: Any) -> dict[str, dict[str, float]]:
     if not isinstance(content, dict) or not all(
         isinstance(item, dict) for item in content.values()
     ):
-        raise DefinitionError(f"{path}: published is not a table of models, [published.MODEL]")
-    for model, figures in content.items():
-        for name, value in figures.items():
-            if name not in PUBLISHED_FIGURES:
-                what = _unknown("figure", name, PUBLISHED_FIGURES)
-                raise DefinitionError(f"{path}: published.{model}: {what}")
+        raise DefinitionError("published is not a table of models, [published.MODEL]")
+    for model, metrics in content.items():
+        for name, value in metrics.items():
+            if name not in PUBLISHED_METRICS:
+                problem = _unknown("metric", name, PUBLISHED_METRICS)
+                raise DefinitionError(f"published.{model}: {problem}")
             if type(value) not in (int, float):
-                what = f"{name} is {_shown(value)}, expected a number"
-                raise DefinitionError(f"{path}: published.{model}: {what}")
+                problem = f"{name} is {_shown(value)}, expected a number"
+                raise DefinitionError(f"published.{model}: {problem}")
     return {
-        model: {name: float(value) for name, value in figures.items()}
-        for model, figures in content.items()
+        model: {name: float(value) for name, value in metrics.items()}
+        for model, metrics in content.items()
     }
 
 
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+def _unknown(what: str, name: str, known: Sequence[str]) -> str:
     hint = did_you_mean(name, known) or f": known: {', '.join(known)}"
     return f"unknown {what} {name}{hint}"
 

@@ -1,14 +1,11 @@
-"""Checks of a case along its axis: do cosine, class means and ranks say the same, and if not, why?
+"""The checks of a diagnosis: each looks for one cause, and says with its numbers whether it holds.
 
-By Cantelli's inequality an AUROC of `A` leaves the class means at most `sqrt(A / (1 - A))` standard
-deviations of a pair's difference apart; classes that are normal have an AUROC of `Phi(separation)`,
-so their means and their ranks never disagree in sign.
-
-Checks of the map and of the activations: does the alignment hold where it is used?
-
-An alignment is fitted on benign prompts, and nothing in its R2 says how it does on the labelled
-ones. The reference has seen the same prompts, so its own projections are what the aligned ones
-ought to follow.
+Checks of scores: do cosine, class means and ranks agree? By Cantelli's inequality an AUROC of `A`
+leaves the class means at most `sqrt(A / (1 - A))` standard deviations of a pair's difference apart;
+classes that are normal have an AUROC of `Phi(separation)`, so their means and their ranks never
+disagree in sign. Checks of the map and the activations: does the alignment, fitted on benign
+prompts, hold on the labelled ones? The reference has seen the same prompts, so aligned projections
+should follow its projections.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.stats import norm, skew, spearmanr, trim_mean
 
 from axes.analysis.activations import blocks, mean, project
@@ -25,7 +22,7 @@ from axes.analysis.methods.alignment import r_squared
 from axes.analysis.methods.directions import difference_in_means
 from axes.analysis.methods.nulls import cross_validated_scores, shuffled_labels
 from axes.analysis.methods.ridge import LAMBDA_GRID, RidgeFitter
-from axes.analysis.stats.auroc import Estimate, auroc
+from axes.analysis.stats.auroc import Estimate, Labels, Scores, auroc
 from axes.analysis.stats.baselines import explains
 from axes.analysis.stats.splits import held_out_mask
 from axes.analysis.study.diagnosis_case import Case, Finding, View, cosine
@@ -35,19 +32,28 @@ from axes.warehouse.layers import Rows
 ALIKE = 0.3
 # Cut off at each end of a class before its mean is taken again.
 TRIMMED_SHARE = 0.2
-# Stored projections are float64 of the stored float32 map: in spreads, more is another map.
+# An AUROC or an accuracy that moves by less changes no conclusion.
+NOTABLE = 0.1
+# Stored projections are float64 of the stored float32 map: in standard deviations within a class, a
+# larger difference is another map.
 _SAME_PROJECTION = 1e-3
+# How much worse aligned projections may follow the reference's on labelled text than on benign.
+_TRACKING_LOSS = 0.3
+_HELD_OUT_FRACTION = 0.2
+# Winsorising: numbers further than so many standard deviations from the benign mean.
+_CLIPPED_AT = 4.0
+_TOP_DIMENSIONS = 3
+# The lambdas within six decades, three to each side of the one in use.
+_DECADES = 3.0
 
 
 def disagreement(case: Case, view: View) -> Finding:
-    """Cosine beside AUROC, and the AUROC that these class means would give to normal classes."""
+    """Cosine next to AUROC, and the AUROC that normal classes with these means would have."""
     area, separation = view.area.estimate, float(view.gap / (np.sqrt(2) * view.spread))
     is_fault = is_reversed(view.area) and view.cosine > ALIKE
-    verdict = (
-        f"cosine {view.cosine:.2f} says the same direction, AUROC {area:.2f} says the reverse"
-        if is_fault
-        else f"cosine {view.cosine:.2f} and AUROC {area:.2f} do not contradict each other"
-    )
+    fault = f"cosine {view.cosine:.2f} means the same direction, AUROC {area:.2f} the reverse"
+    healthy = f"cosine {view.cosine:.2f} and AUROC {area:.2f} do not contradict each other"
+    lower, upper = _interval(view.area)
     figures = {
         "cosine": view.cosine,
         "auroc": area,
@@ -55,8 +61,10 @@ def disagreement(case: Case, view: View) -> Finding:
         "separation": separation,
         "normal_auroc": float(norm.cdf(separation)),
         "largest_separation": float(np.sqrt(area / max(1 - area, 1e-12))),
+        "auroc_lower": lower,
+        "auroc_upper": upper,
     }
-    return Finding("disagreement", is_fault, verdict, figures | _ends(view.area))
+    return Finding.of("disagreement", is_fault, fault, healthy, figures)
 
 
 def projection(case: Case, view: View) -> Finding:
@@ -66,79 +74,14 @@ def projection(case: Case, view: View) -> Finding:
     worst = float(np.abs(case.stored - view.scores).max() / view.spread)
     ranks = float(spearmanr(case.stored, view.scores).statistic)
     is_fault = worst > _SAME_PROJECTION
-    verdict = (
+    fault = (
         f"the stored projections are not those of this map and axis: off by up to {worst:.2g} "
-        f"spreads, rank correlation {ranks:.2f}; their AUROC says nothing about the axis"
-        if is_fault
-        else "the stored projections are those of this map and axis"
+        f"standard deviations, rank correlation {ranks:.2f}; their AUROC is not one of the axis"
     )
-    return Finding(
-        "projection", is_fault, verdict, {"largest_error": worst, "rank_correlation": ranks}
+    healthy = "the stored projections are those of this map and axis"
+    return Finding.of(
+        "projection", is_fault, fault, healthy, {"largest_error": worst, "rank_correlation": ranks}
     )
-
-
-def signal(case: Case, view: View) -> Finding:
-    """Does a direction tell the classes apart on rows that it was not fitted on, or is it chance?
-
-    In sample: out of fold against shuffled labels, in the model's own space and, since a map may
-    bring out what is faint there, in the aligned one. On other prompts: the interval of the AUROC,
-    of the model's own direction and of the axis.
-    """
-    if case.is_in_sample:
-        area, chance = _out_of_fold(case.x, case)
-        aligned, aligned_chance = area, chance
-        if not case.is_reference:
-            carried = np.concatenate([case.alignment.apply(block) for (block,) in blocks(case.x)])
-            aligned, aligned_chance = _out_of_fold(carried, case)
-    else:
-        # On other prompts far below one half is a signal, too: that of swapped labels.
-        area, chance = _folded(view.native.estimate), 0.5 + _reach(view.native)
-        aligned, aligned_chance = _folded(view.area.estimate), 0.5 + _reach(view.area)
-    is_fault = area <= chance and aligned <= aligned_chance
-    shown = f"AUROC {area:.2f}, by chance up to {chance:.2f}; aligned {aligned:.2f}"
-    verdict = (
-        f"the classes are not told apart beyond chance ({shown}): there is nothing to carry over"
-        if is_fault
-        else f"the classes are told apart beyond chance ({shown})"
-    )
-    figures = {
-        "auroc": area,
-        "chance": chance,
-        "aligned_auroc": aligned,
-        "aligned_chance": aligned_chance,
-    }
-    return Finding("signal", is_fault, verdict, figures)
-
-
-def labels(case: Case, view: View) -> Finding:
-    """On other prompts: does the model's own direction rank them the wrong way round as well?"""
-    is_fault = not case.is_in_sample and is_reversed(view.native)
-    verdict = (
-        "before any alignment the model's own direction ranks these prompts the wrong way round "
-        f"(AUROC {view.native.estimate:.2f}): swapped labels, or another concept"
-        if is_fault
-        else "labels mean here what they mean where the direction was fitted"
-    )
-    return Finding("labels", is_fault, verdict, {"native_auroc": view.native.estimate})
-
-
-def direction(case: Case, view: View) -> Finding:
-    """Does the model's aligned direction oppose the axis, or stand for something but the means?"""
-    opposes, is_no_mean = view.cosine < -ALIKE, view.cosine > ALIKE and view.mean_cosine < 0
-    if opposes:
-        verdict = (
-            f"the aligned direction opposes the axis (cosine {view.cosine:.2f}): the model shows "
-            "the concept the other way round than the group"
-        )
-    elif is_no_mean:
-        verdict = (
-            f"the direction is no difference in means: its cosine is {view.cosine:.2f}, that of "
-            f"the means {view.mean_cosine:.2f}, and scores follow the means"
-        )
-    else:
-        verdict = f"the aligned direction does not oppose the axis (cosine {view.cosine:.2f})"
-    figures = {"cosine": view.cosine, "mean_cosine": view.mean_cosine}
-    return Finding("direction", opposes or is_no_mean, verdict, figures)
 
 
 def few_rows(case: Case, view: View) -> Finding:
@@ -155,13 +98,12 @@ def few_rows(case: Case, view: View) -> Finding:
         _share_that_carries(sign * positive, float(sign * negative.mean())),
         _share_that_carries(-sign * negative, float(-sign * positive.mean())),
     )
-    verdict = (
+    fault = (
         f"{carried_by:.0%} of a class carries its mean: the means are {view.gap:+.3g} apart along "
         f"the axis, without the outer fifths {trimmed:+.3g}; a cosine of means cannot see that the "
         "bulk is ranked the other way"
-        if is_fault
-        else f"the means ({view.gap:+.3g}) and the bulk ({trimmed:+.3g}) are not at odds"
     )
+    healthy = f"the means ({view.gap:+.3g}) and the bulk ({trimmed:+.3g}) are not at odds"
     figures = {
         "mean_gap": view.gap,
         "trimmed_gap": trimmed,
@@ -174,104 +116,135 @@ def few_rows(case: Case, view: View) -> Finding:
         "positive_skewness": float(skew(positive)),
         "negative_skewness": float(skew(negative)),
     }
-    return Finding("few_rows", is_fault, verdict, figures)
+    return Finding.of("few_rows", is_fault, fault, healthy, figures)
+
+
+def massive_dimensions(case: Case, view: View) -> Finding:
+    """Do a few dimensions of huge values determine the direction or the scores?
+
+    Scaling every dimension to unit spread and winsorising are both fitted on benign rows.
+    """
+    centre, spread = _moments(case.benign_x)
+    square = centre**2 + spread**2
+    scale = np.where(spread > 0, spread, 1.0)
+    low, high = centre - _CLIPPED_AT * spread, centre + _CLIPPED_AT * spread
+    gap = mean(case.x, case.labels) - mean(case.x, ~case.labels)
+    clipped = _apply(case.fitted_x, lambda block: block.clip(low, high))
+    carried = case.alignment.carry(difference_in_means(clipped, case.fitted_labels).vector)
+    figures = {
+        "norm_share": _top_share(square),
+        "variance_share": _top_share(spread**2),
+        "gap_share": _top_share(np.abs(gap * (case.alignment.jacobian @ case.axis))),
+        "native_auroc": _native_auroc(case, 1.0),
+        "native_auroc_scaled": _native_auroc(case, scale),
+        "cosine_winsorised": cosine(carried, case.axis),
+        "auroc_winsorised": auroc(
+            case.alignment.project(_apply(case.x, lambda block: block.clip(low, high)), case.axis),
+            case.labels,
+        ),
+    }
+    gain = figures["native_auroc_scaled"] - figures["native_auroc"]
+    change = abs(figures["auroc_winsorised"] - view.area.estimate)
+    is_fault = max(gain, change) > NOTABLE
+    share = f"{_TOP_DIMENSIONS} dimensions hold {figures['norm_share']:.0%} of the squared norm"
+    fault = (
+        f"{share} and determine the result: with scaled dimensions the model's direction reaches "
+        f"AUROC {figures['native_auroc_scaled']:.2f} instead of {figures['native_auroc']:.2f}, "
+        f"winsorised the axis {figures['auroc_winsorised']:.2f} instead of {view.area.estimate:.2f}"
+    )
+    healthy = f"{share}; scaling and winsorising change little"
+    return Finding.of("massive_dimensions", is_fault, fault, healthy, figures)
+
+
+def signal(case: Case, view: View) -> Finding:
+    """Does a direction separate the classes on rows that it was not fitted on, or is it chance?
+
+    In sample: out of fold against shuffled labels, in the model's own space and, since a map may
+    bring out what is faint there, in the aligned one. On other prompts: the interval of the AUROC,
+    of the model's direction and of the axis.
+    """
+    if case.is_in_sample:
+        area, chance = _out_of_fold(case.x, case)
+        aligned, aligned_chance = area, chance
+        if not case.is_reference:
+            carried = np.concatenate([case.alignment.apply(block) for (block,) in blocks(case.x)])
+            aligned, aligned_chance = _out_of_fold(carried, case)
+    else:
+        # On other prompts far below one half is a signal, too: that of swapped labels.
+        area, aligned = (max(a.estimate, 1 - a.estimate) for a in (view.native, view.area))
+        chance, aligned_chance = (
+            0.5 + (upper - lower) / 2
+            for lower, upper in (_interval(view.native), _interval(view.area))
+        )
+    is_fault = area <= chance and aligned <= aligned_chance
+    shown = f"AUROC {area:.2f}, by chance up to {chance:.2f}; aligned {aligned:.2f}"
+    fault = f"the classes are not separated beyond chance ({shown}): there is nothing to map"
+    healthy = f"the classes are separated beyond chance ({shown})"
+    figures = {
+        "auroc": area,
+        "chance": chance,
+        "aligned_auroc": aligned,
+        "aligned_chance": aligned_chance,
+    }
+    return Finding.of("signal", is_fault, fault, healthy, figures)
+
+
+def labels(case: Case, view: View) -> Finding:
+    """On other prompts: does the model's direction rank them in reverse as well?"""
+    is_fault = not case.is_in_sample and is_reversed(view.native)
+    fault = (
+        "before any alignment the model's direction ranks these prompts in reverse "
+        f"(AUROC {view.native.estimate:.2f}): swapped labels, or another concept"
+    )
+    healthy = "the labels mean the same here as where the direction was fitted"
+    return Finding.of("labels", is_fault, fault, healthy, {"native_auroc": view.native.estimate})
+
+
+def direction(case: Case, view: View) -> Finding:
+    """Is the model's aligned direction opposite to the axis, or not a difference in means?"""
+    opposes, is_no_mean = view.cosine < -ALIKE, view.cosine > ALIKE and view.mean_cosine < 0
+    if opposes:
+        verdict = (
+            f"the aligned direction opposes the axis (cosine {view.cosine:.2f}): the model shows "
+            "the concept in reverse of the group"
+        )
+    elif is_no_mean:
+        verdict = (
+            f"the direction is not a difference in means: its cosine is {view.cosine:.2f}, that of "
+            f"the means {view.mean_cosine:.2f}, and scores follow the means"
+        )
+    else:
+        verdict = f"the aligned direction does not oppose the axis (cosine {view.cosine:.2f})"
+    figures = {"cosine": view.cosine, "mean_cosine": view.mean_cosine}
+    return Finding("direction", opposes or is_no_mean, verdict, figures)
 
 
 def class_difference(case: Case, view: View) -> Finding:
-    """On other prompts: do the classes part in the direction in which they parted before?"""
+    """On other prompts: do the classes differ in the same direction as before?"""
     is_fault = (
         not case.is_in_sample
         and view.mean_cosine > ALIKE
         and view.cosine_here < 0
         and is_reversed(view.area)
     )
-    verdict = (
-        f"the classes part elsewhere on these prompts: along the axis their difference has cosine "
+    fault = (
+        f"the classes differ in another direction on these prompts: its cosine with the axis is "
         f"{view.cosine_here:.2f}, where the direction was fitted {view.mean_cosine:.2f}"
-        if is_fault
-        else "the classes part along the axis here as where the direction was fitted"
     )
+    healthy = "the classes differ along the axis here as where the direction was fitted"
     figures = {"cosine_fitted": view.mean_cosine, "cosine_here": view.cosine_here}
-    return Finding("class_difference", is_fault, verdict, figures)
-
-
-def source(case: Case, view: View) -> Finding:
-    """Would the words of the prompts do as well without any model?"""
-    words = case.bag_of_words
-    if words is None:
-        return Finding("source", False, "no bag of words to compare with")
-    is_fault = explains(words, view.area)
-    verdict = (
-        f"a bag of words tells the classes apart as well (AUROC {words.estimate:.2f} beside "
-        f"{view.area.estimate:.2f}): words or sources may be all that the axis sees"
-        if is_fault
-        else f"a bag of words does not do as well (AUROC {words.estimate:.2f})"
-    )
-    return Finding("source", is_fault, verdict, {"bag_of_words": words.estimate})
-
-
-def is_reversed(area: Estimate) -> bool:
-    """Whether an AUROC is below one half beyond its interval."""
-    return _interval(area)[1] < 0.5
-
-
-def _interval(area: Estimate) -> tuple[float, float]:
-    """The ends, or everything where there are too few rows for an interval."""
-    if area.lower is None or area.upper is None:
-        return 0.0, 1.0
-    return area.lower, area.upper
-
-
-def _ends(area: Estimate) -> dict[str, float]:
-    lower, upper = _interval(area)
-    return {"auroc_lower": lower, "auroc_upper": upper}
-
-
-def _folded(area: float) -> float:
-    return max(area, 1 - area)
-
-
-def _reach(area: Estimate) -> float:
-    lower, upper = _interval(area)
-    return (upper - lower) / 2
-
-
-def _out_of_fold(x: Rows, case: Case) -> tuple[float, float]:
-    """AUROC of out-of-fold directions, and its 95th percentile under shuffled labels."""
-    scores = cross_validated_scores(x, case.labels, case.groups)
-    null = shuffled_labels(x, case.labels, case.groups).held_out
-    return auroc(scores, case.labels), float(np.quantile(null, 0.95))
-
-
-def _share_that_carries(values: Float[np.ndarray, " row"], other_mean: float) -> float:
-    """The least share of a class, its largest values, without which its mean is not the higher."""
-    ascending = np.sort(values)
-    means = np.cumsum(ascending) / np.arange(1, len(ascending) + 1)
-    kept = np.flatnonzero(means <= other_mean)
-    return float(1 - (kept[-1] + 1) / len(values)) if len(kept) else 1.0
-
-
-# An AUROC or an accuracy that moves by less changes no conclusion.
-NOTABLE = 0.1
-# How much worse aligned projections may follow the reference's on labelled text than on benign.
-_TRACKING_LOSS = 0.3
-_HELD_OUT_FRACTION = 0.2
-# Winsorising: numbers further than so many standard deviations from the benign mean.
-_CLIPPED_AT = 4.0
-_TOP_DIMENSIONS = 3
-# The lambdas within six decades, three to each side of the one in use.
-_DECADES = 3.0
+    return Finding.of("class_difference", is_fault, fault, healthy, figures)
 
 
 def alignment(case: Case, view: View) -> Finding:
-    """Do aligned projections follow the reference's own, on each class as on benign prompts?"""
+    """Do aligned projections follow the reference's, on each class as on benign prompts?"""
     if case.is_reference:
         return Finding("alignment", False, "the reference is mapped by the identity")
     held_out = held_out_mask(len(case.benign_x), fraction=_HELD_OUT_FRACTION, seed=0)
     seen = case.alignment
     if seen.ridge_lambda is not None:
         seen = _fitter(case, ~held_out).solve(seen.ridge_lambda)
-    rows: dict[str, tuple[Alignment, Rows, Rows, Bool[np.ndarray, " row"]]] = {
+    rows: dict[str, tuple[Alignment, Rows, Rows, Labels]] = {
         "benign": (seen, case.benign_x, case.benign_reference_x, held_out),
         "positive": (case.alignment, case.x, case.reference_x, case.labels),
         "negative": (case.alignment, case.x, case.reference_x, ~case.labels),
@@ -285,73 +258,26 @@ def alignment(case: Case, view: View) -> Finding:
     worst = min(figures["tracking_positive"], figures["tracking_negative"])
     is_fault = worst < figures["tracking_benign"] - _TRACKING_LOSS
     shown = ", ".join(f"{name} {figures[f'tracking_{name}']:.2f}" for name in rows)
-    verdict = (
+    fault = (
         "the alignment, fitted on benign text, does not hold on labelled text: rank correlation "
-        f"with the reference's own projections {shown}"
-        if is_fault
-        else f"the alignment holds on labelled text: rank correlation with the reference's {shown}"
+        f"with the reference's projections {shown}"
     )
-    return Finding("alignment", is_fault, verdict, figures)
+    healthy = f"the alignment holds on labelled text: rank correlation with the reference's {shown}"
+    return Finding.of("alignment", is_fault, fault, healthy, figures)
 
 
-def massive_dimensions(case: Case, view: View) -> Finding:
-    """Do a few dimensions of huge values rule the direction or the scores?
-
-    Scaling every dimension to unit spread and winsorising are both fitted on benign rows.
-    """
-    centre, spread = _moments(case.benign_x)
-    square = centre**2 + spread**2
-    scale = np.where(spread > 0, spread, 1.0)
-    low, high = centre - _CLIPPED_AT * spread, centre + _CLIPPED_AT * spread
-    clipped = _apply(case.fitted_x, lambda block: block.clip(low, high))
-    carried = case.alignment.carry(difference_in_means(clipped, case.fitted_labels).vector)
-    figures = {
-        "norm_share": _top_share(square),
-        "variance_share": _top_share(spread**2),
-        "gap_share": _top_share(np.abs(_gap(case) * (case.alignment.jacobian @ case.axis))),
-        "native_auroc": _native_auroc(case, 1.0),
-        "native_auroc_scaled": _native_auroc(case, scale),
-        "cosine_winsorised": cosine(carried, case.axis),
-        "auroc_winsorised": auroc(
-            case.alignment.project(_apply(case.x, lambda block: block.clip(low, high)), case.axis),
-            case.labels,
-        ),
-    }
-    gain = figures["native_auroc_scaled"] - figures["native_auroc"]
-    change = abs(figures["auroc_winsorised"] - view.area.estimate)
-    is_fault = max(gain, change) > NOTABLE
-    share = f"{_TOP_DIMENSIONS} dimensions hold {figures['norm_share']:.0%} of the squared norm"
-    verdict = (
-        f"{share} and rule what is found: scaled to one spread the model's own direction reaches "
-        f"AUROC {figures['native_auroc_scaled']:.2f} instead of {figures['native_auroc']:.2f}, "
-        f"winsorised the axis {figures['auroc_winsorised']:.2f} instead of {view.area.estimate:.2f}"
-        if is_fault
-        else f"{share}; scaling and winsorising change little"
+def source(case: Case, view: View) -> Finding:
+    """Do the words of the prompts separate the classes as well, without any model?"""
+    words = case.bag_of_words
+    if words is None:
+        return Finding("source", False, "no bag of words to compare with")
+    is_fault = explains(words, view.area)
+    fault = (
+        f"a bag of words separates the classes as well (AUROC {words.estimate:.2f}, the axis "
+        f"{view.area.estimate:.2f}): the axis may see words or sources only"
     )
-    return Finding("massive_dimensions", is_fault, verdict, figures)
-
-
-def intercept(case: Case, view: View) -> Finding:
-    """Do the projections lie where the reference's lie? AUROC cannot tell, a threshold must."""
-    theirs = project(case.reference_x, case.axis)
-    threshold, own = _midpoint(theirs, case.labels), _midpoint(view.scores, case.labels)
-    figures = {
-        "shift": (own - threshold) / view.spread,
-        "accuracy": _balanced_accuracy(view.scores, case.labels, own),
-        "accuracy_at_reference": _balanced_accuracy(view.scores, case.labels, threshold),
-    }
-    is_fault = figures["accuracy"] - figures["accuracy_at_reference"] > NOTABLE
-    shown = (
-        f"{figures['shift']:+.2f} spreads: balanced accuracy "
-        f"{figures['accuracy_at_reference']:.2f} at the reference's threshold, "
-        f"{figures['accuracy']:.2f} at its own"
-    )
-    verdict = (
-        f"the projections are shifted by {shown}; this spoils thresholds, not AUROC"
-        if is_fault
-        else f"the reference's threshold fits (shift {shown})"
-    )
-    return Finding("intercept", is_fault, verdict, figures)
+    healthy = f"a bag of words separates them less well (AUROC {words.estimate:.2f})"
+    return Finding.of("source", is_fault, fault, healthy, {"bag_of_words": words.estimate})
 
 
 def ridge_lambda(case: Case, view: View) -> Finding:
@@ -375,29 +301,52 @@ def ridge_lambda(case: Case, view: View) -> Finding:
         "ridge_lambda": chosen,
     }
     is_fault = max(areas) - min(areas) > NOTABLE
-    verdict = (
-        f"over six decades of lambda AUROC runs from {min(areas):.2f} to {max(areas):.2f} and the "
-        f"cosine from {min(cosines):.2f} to {max(cosines):.2f}: "
-        + ("the figure is one of lambda" if is_fault else "lambda decides nothing")
+    shown = (
+        f"over six decades of lambda AUROC is {min(areas):.2f} to {max(areas):.2f} and the cosine "
+        f"{min(cosines):.2f} to {max(cosines):.2f}"
     )
-    return Finding("ridge_lambda", is_fault, verdict, figures)
+    fault, healthy = f"the metric depends on lambda: {shown}", f"lambda matters little: {shown}"
+    return Finding.of("ridge_lambda", is_fault, fault, healthy, figures)
 
 
-def _fitter(case: Case, where: Bool[np.ndarray, " row"]) -> RidgeFitter:
-    fitter = RidgeFitter(case.benign_x.shape[1], case.benign_reference_x.shape[1])
-    return fitter.update_all(case.benign_x, case.benign_reference_x, where)
+def intercept(case: Case, view: View) -> Finding:
+    """Are the projections where the reference's are? AUROC cannot see a shift, a threshold does."""
+    theirs = project(case.reference_x, case.axis)
+    threshold, own = _midpoint(theirs, case.labels), _midpoint(view.scores, case.labels)
+    figures = {
+        "shift": (own - threshold) / view.spread,
+        "accuracy": _balanced_accuracy(view.scores, case.labels, own),
+        "accuracy_at_reference": _balanced_accuracy(view.scores, case.labels, threshold),
+    }
+    is_fault = figures["accuracy"] - figures["accuracy_at_reference"] > NOTABLE
+    shown = (
+        f"{figures['shift']:+.2f} standard deviations: balanced accuracy "
+        f"{figures['accuracy_at_reference']:.2f} at the reference's threshold, "
+        f"{figures['accuracy']:.2f} at the model's"
+    )
+    fault = f"the projections are shifted by {shown}; this changes thresholds, not AUROC"
+    healthy = f"the reference's threshold fits (shift {shown})"
+    return Finding.of("intercept", is_fault, fault, healthy, figures)
 
 
-def _tracking(
-    axis: Float[np.ndarray, " d_reference"],
-    fitted: Alignment,
-    x: Rows,
-    y: Rows,
-    where: Bool[np.ndarray, " row"],
-) -> float:
-    """Rank correlation of aligned projections with the reference's own."""
-    aligned, theirs = fitted.project(x, axis), project(y, axis)
-    return float(spearmanr(aligned[where], theirs[where]).statistic)
+def is_reversed(area: Estimate) -> bool:
+    """Whether an AUROC is below one half beyond its interval."""
+    return _interval(area)[1] < 0.5
+
+
+def _interval(area: Estimate) -> tuple[float, float]:
+    """The ends, or everything where there are too few rows for an interval."""
+    if area.lower is None or area.upper is None:
+        return 0.0, 1.0
+    return area.lower, area.upper
+
+
+def _share_that_carries(values: Scores, other_mean: float) -> float:
+    """The smallest share of a class, its largest values, without which its mean is not higher."""
+    ascending = np.sort(values)
+    means = np.cumsum(ascending) / np.arange(1, len(ascending) + 1)
+    kept = np.flatnonzero(means <= other_mean)
+    return float(1 - (kept[-1] + 1) / len(values)) if len(kept) else 1.0
 
 
 def _moments(x: Rows) -> tuple[Float[np.ndarray, " d_model"], Float[np.ndarray, " d_model"]]:
@@ -413,16 +362,12 @@ def _apply(x: Rows, change: Callable[[np.ndarray], np.ndarray]) -> Float[np.ndar
     return np.concatenate([change(block) for (block,) in blocks(x)])
 
 
-def _gap(case: Case) -> Float[np.ndarray, " d_model"]:
-    return mean(case.x, case.labels) - mean(case.x, ~case.labels)
-
-
 def _top_share(parts: Float[np.ndarray, " d_model"]) -> float:
     return float(np.sort(parts)[-_TOP_DIMENSIONS:].sum() / max(parts.sum(), 1e-300))
 
 
 def _native_auroc(case: Case, scale: Float[np.ndarray, " d_model"] | float) -> float:
-    """Of the model's own difference in means on scaled rows, out of fold where it must be."""
+    """Of the model's difference in means on scaled rows, out of fold where it is in sample."""
     x = _apply(case.x, lambda block: block / scale)
     if case.is_in_sample:
         return auroc(cross_validated_scores(x, case.labels, case.groups), case.labels)
@@ -430,11 +375,29 @@ def _native_auroc(case: Case, scale: Float[np.ndarray, " d_model"] | float) -> f
     return auroc(x @ difference_in_means(fitted, case.fitted_labels).vector, case.labels)
 
 
-def _midpoint(scores: Float[np.ndarray, " row"], labels: Bool[np.ndarray, " row"]) -> float:
+def _out_of_fold(x: Rows, case: Case) -> tuple[float, float]:
+    """AUROC of out-of-fold directions, and its 95th percentile under shuffled labels."""
+    scores = cross_validated_scores(x, case.labels, case.groups)
+    null = shuffled_labels(x, case.labels, case.groups).held_out
+    return auroc(scores, case.labels), float(np.quantile(null, 0.95))
+
+
+def _fitter(case: Case, where: Labels) -> RidgeFitter:
+    fitter = RidgeFitter(case.benign_x.shape[1], case.benign_reference_x.shape[1])
+    return fitter.update_all(case.benign_x, case.benign_reference_x, where)
+
+
+def _tracking(
+    axis: Float[np.ndarray, " d_reference"], fitted: Alignment, x: Rows, y: Rows, where: Labels
+) -> float:
+    """Rank correlation of aligned projections with the reference's."""
+    aligned, theirs = fitted.project(x, axis), project(y, axis)
+    return float(spearmanr(aligned[where], theirs[where]).statistic)
+
+
+def _midpoint(scores: Scores, labels: Labels) -> float:
     return float((scores[labels].mean() + scores[~labels].mean()) / 2)
 
 
-def _balanced_accuracy(
-    scores: Float[np.ndarray, " row"], labels: Bool[np.ndarray, " row"], threshold: float
-) -> float:
+def _balanced_accuracy(scores: Scores, labels: Labels, threshold: float) -> float:
     return float(((scores[labels] > threshold).mean() + (scores[~labels] <= threshold).mean()) / 2)

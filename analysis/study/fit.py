@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Float
 
 from axes.analysis import activations
-from axes.analysis.activations import Matrix, Space, load_matrix, require_classes
+from axes.analysis.activations import Matrix, Space, find_space, load_matrix, require_classes
+from axes.analysis.methods import DIRECTIONS
 from axes.analysis.methods.alignment import fit_alignment, identity_alignment
 from axes.analysis.methods.directions import Direction, fit_direction, unit
+from axes.analysis.methods.layer_selection import select_layers
 from axes.analysis.methods.universal import universal_axis
+from axes.analysis.projections import LabelledScores
 from axes.analysis.registry import (
     Axis,
     Scored,
@@ -26,9 +30,10 @@ from axes.analysis.registry import (
     write_axes,
     write_projections,
 )
-from axes.analysis.study.definition import Fitted, Member, StudyDefinition
-from axes.warehouse.connection import Connection
+from axes.analysis.stats.auroc import Scores, auroc
+from axes.analysis.study.definition import MIN_ALIGNMENT_ROWS, StudyDefinition
 from axes.warehouse.errors import CoverageError
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import stored_layers
 from axes.warehouse.progress import track
 from axes.warehouse.runs import Run
@@ -38,96 +43,155 @@ from axes.warehouse.writer import content_key
 METHOD_VERSION = 1
 
 
-def fit_native(
-    root: Path,
-    connection: Connection,
-    run: Run,
-    space: Space,
-    prompt_set: str,
-    evaluate: Sequence[str] = (),
-    *,
-    method: str = "mean_diff",
-    allow_missing: bool = False,
-) -> list[Axis]:
-    """Fit, register and project the direction of a method at every layer that is stored.
+@dataclass(frozen=True)
+class Member:
+    """One model at the study's layer: its labelled prompts by set, and its alignment prompts.
 
-    That is every block of a model that was ingested whole; of some, as an import may bring, those.
-    Each direction is projected on the prompts it was fitted on and on the sets of `evaluate`.
+    Where the layer was chosen, `layers` are the prompts that it was chosen on, at every layer.
     """
-    registered = registered_directions(connection, space)
-    axes: list[Axis] = []
-    scored: dict[str, list[Scored]] = {name: [] for name in (prompt_set, *evaluate)}
-    prompt_ids: dict[str, tuple[str, ...]] = {}
-    known: dict[str, dict[str, int]] = {}
-    _, model_id, site, pooling, template = space.key
-    keys = {"model_id": model_id, "site": site, "pooling": pooling, "template": template}
-    layers = stored_layers(connection, space.model, keys, prompt_set) or range(space.layer_count)
-    if len(layers) < space.layer_count:
-        run.messages.append(f"{len(layers)} of {space.layer_count} layers are stored")
-    with track(f"fit {space.model}", len(layers), "layers") as advance:
-        for layer in layers:
-            here = space.at(layer)
-            matrices = {
-                name: load_matrix(connection, here, name, allow_missing=allow_missing)
-                for name in scored
-            }
-            axis = native_axis(here, matrices[prompt_set], prompt_set, registered, method)
-            axes.append(axis)
-            for name, matrix in matrices.items():
-                if matrix.row_set_hash not in known:
-                    known[matrix.row_set_hash] = projection_counts(
-                        connection, space, matrix.prompt_ids
-                    )
-                counts = known[matrix.row_set_hash]
-                if counts.get(axis.axis_id) != len(matrix.prompt_ids):
-                    scored[name].append(
-                        Scored(axis, layer, activations.project(matrix.x, axis.vector))
-                    )
-                    prompt_ids[name] = matrix.prompt_ids
-            advance(1)
-    write_axes(root, connection, run, axes)
-    for name, items in scored.items():
-        if items:
-            write_projections(root, connection, run, space, prompt_ids[name], items)
-    return axes
+
+    space: Space
+    labelled: dict[str, Matrix]
+    benign: Matrix
+    layers: tuple[Matrix, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.space.model
+
+    @property
+    def location(self) -> list[Any]:
+        """The keys of the member's activations."""
+        return [*self.space.key, self.space.layer]
 
 
-def native_axis(
-    space: Space,
-    matrix: Matrix,
-    prompt_set: str,
-    registered: Mapping[str, Direction],
-    method: str = "mean_diff",
-) -> Axis:
-    """The direction of a model in its own space, fitted unless registered."""
-    require_classes(matrix, prompt_set)
-    return make_axis(
-        "native",
-        method,
-        space,
-        lambda: fit_direction(method, matrix.x, matrix.labels, matrix.groups),
-        matrix,
-        prompt_set,
-        label=space.model,
-        variant=() if method == "mean_diff" else (method.replace("_", "-"),),
-        is_of_pairs=method == "pair_pca",
-        fitted_model=space.model,
-        registered=registered,
+@dataclass(frozen=True)
+class FittedModel:
+    """What was fitted for one model; `leave_one_out` is None in a group of one."""
+
+    member: Member
+    native: Axis
+    aligned: Axis
+    alignment: StoredAlignment
+    leave_one_out: Axis | None
+
+    def project(self, matrix: Matrix, axis: Axis) -> Scores:
+        """The model's rows on one of its axes: shared ones after its alignment."""
+        if axis is self.native:
+            return activations.project(matrix.x, axis.vector)
+        return self.alignment.fit.alignment.project(matrix.x, axis.vector)
+
+
+@dataclass(frozen=True)
+class FittedStudy:
+    """A study's models with what was fitted of them, and the axis that they share."""
+
+    definition: StudyDefinition
+    models: tuple[FittedModel, ...]
+    universal: Axis
+    singular_values: Float[np.ndarray, " component"]
+
+    @property
+    def members(self) -> list[Member]:
+        return [model.member for model in self.models]
+
+    @property
+    def reference(self) -> FittedModel:
+        return self.models[self.definition.models.index(self.definition.reference)]
+
+
+def read_member(warehouse: Warehouse, definition: StudyDefinition, name: str) -> Member:
+    """The activations of one model at the study's layer; raises where rows are missing."""
+    allow = definition.allow_missing
+    connection = warehouse.connection
+    space = find_space(
+        connection,
+        name,
+        site=definition.site,
+        pooling=definition.pooling,
+        template=definition.template,
     )
+    layers: tuple[Matrix, ...] = ()
+    if definition.layer_policy == "fraction":
+        space = space.at_fraction(definition.layer_fraction)
+    else:
+        layers = tuple(
+            load_matrix(connection, space.at(layer), definition.prompts, allow_missing=allow)
+            for layer in range(space.layer_count)
+        )
+        space = space.at(_best_layer(definition, layers))
+    labelled = {
+        prompt_set: load_matrix(connection, space, prompt_set, allow_missing=allow)
+        for prompt_set in definition.labelled_sets
+    }
+    for prompt_set, matrix in labelled.items():
+        require_classes(matrix, prompt_set)
+    benign = load_matrix(
+        connection, space, definition.align, limit=definition.align_rows, allow_missing=allow
+    )
+    if len(benign.prompt_ids) < MIN_ALIGNMENT_ROWS:
+        raise CoverageError(
+            f"{definition.align} gives {len(benign.prompt_ids)} alignment prompts, "
+            f"{MIN_ALIGNMENT_ROWS} are needed"
+        )
+    return Member(space, labelled, benign, layers)
 
 
-def align(
-    root: Path,
-    connection: Connection,
-    run: Run,
-    definition: StudyDefinition,
-    member: Member,
-    reference: Member,
+def _best_layer(definition: StudyDefinition, layers: Sequence[Matrix]) -> int:
+    """The layer with the best out-of-fold AUROC on the rows that directions are fitted on."""
+    require_classes(layers[0], definition.prompts)
+    selection = select_layers(
+        (matrix.read() for matrix in layers),
+        layers[0].labels,
+        layers[0].groups,
+        method=definition.direction,
+        seed=definition.seed,
+    )
+    areas = [auroc(scores, layers[0].labels) for scores in selection.cross_validated]
+    return int(np.argmax(areas))
+
+
+def fit_study(
+    warehouse: Warehouse, run: Run, definition: StudyDefinition, members: Sequence[Member]
+) -> FittedStudy:
+    """Native, aligned, universal and leave-one-out axes, registered and projected on."""
+    reference = members[definition.models.index(definition.reference)]
+    alignments = []
+    with track("align", len(members), "models") as advance:
+        for member in members:
+            alignments.append(_align(warehouse, run, definition, member, reference))
+            advance(1)
+    natives = [_study_native(warehouse, run, definition, member) for member in members]
+    aligned = [
+        _aligned_axis(definition, member, native, alignment, reference.space)
+        for member, native, alignment in zip(members, natives, alignments, strict=True)
+    ]
+    share = partial(_shared_axis, definition, members[0])
+    universal, singular_values = share("universal", aligned)
+    held_out: list[Axis | None] = [None] * len(members)
+    if len(members) > 1:
+        held_out = [
+            share("leave_one_out", [*aligned[:index], *aligned[index + 1 :]], member.name)[0]
+            for index, member in enumerate(members)
+        ]
+    shared = [universal, *(axis for axis in held_out if axis is not None)]
+    write_axes(warehouse.root, warehouse.connection, run, [*aligned, *shared])
+    models = tuple(
+        FittedModel(*parts)
+        for parts in zip(members, natives, aligned, alignments, held_out, strict=True)
+    )
+    study = FittedStudy(definition, models, universal, singular_values)
+    _project(warehouse, run, study)
+    return study
+
+
+def _align(
+    warehouse: Warehouse, run: Run, definition: StudyDefinition, member: Member, reference: Member
 ) -> StoredAlignment:
-    """The member's map into the reference, fitted unless it is registered."""
+    """The member's map into the reference, fitted unless it is stored."""
     mine, theirs = paired(member.benign, reference.benign)
     space, target = member.space, reference.space
-    # The reference's own map, the identity, depends on no rows and no lambda.
+    # The reference's map, the identity, depends on no rows and no lambda.
     options, shuffles = definition.alignment_options, definition.alignment_shuffles
     fitted_from = (mine.row_set_hash, asdict(options), shuffles, definition.seed)
     alignment_id = content_key(
@@ -136,8 +200,9 @@ def align(
         (space.site, space.pooling, space.template),
         None if member is reference else fitted_from,
     )
-    if (known := read_alignment(root, connection, alignment_id)) is not None:
-        return known
+    root, connection = warehouse.root, warehouse.connection
+    if (stored := read_alignment(root, connection, alignment_id)) is not None:
+        return stored
     if member is reference:
         fit = identity_alignment(space.d_model)
     else:
@@ -153,6 +218,7 @@ def align(
         rows_fitted=mine,
         seed=definition.seed,
     )
+    # Read back: the weights are float32 then, for this run as for every later one.
     stored = read_alignment(root, connection, alignment_id)
     assert stored is not None
     return stored
@@ -160,84 +226,146 @@ def align(
 
 def paired(mine: Matrix, theirs: Matrix) -> tuple[Matrix, Matrix]:
     """Both models' rows of the same prompts in the same order; raises where none are shared."""
-    if mine.prompt_ids == theirs.prompt_ids:
-        return mine, theirs
-    place = {prompt_id: index for index, prompt_id in enumerate(theirs.prompt_ids)}
-    shared = [index for index, prompt_id in enumerate(mine.prompt_ids) if prompt_id in place]
-    if len(shared) < 2:
+    mine, theirs = on_shared_prompts([mine, theirs])
+    if len(mine.prompt_ids) < 2:
         raise CoverageError("the model and the reference share no alignment prompts")
-    there = [place[mine.prompt_ids[index]] for index in shared]
-    return mine.take(np.array(shared)), theirs.take(np.array(there))
+    return mine, theirs
 
 
-def fit_axes(
-    root: Path,
-    connection: Connection,
+RowsOfPrompts = TypeVar("RowsOfPrompts", Matrix, LabelledScores)
+
+
+def on_shared_prompts(models: Sequence[RowsOfPrompts]) -> list[RowsOfPrompts]:
+    """Every model's rows of the prompts that all models have, in the order of the first."""
+    ids = [model.prompt_ids for model in models]
+    if all(of_model == ids[0] for of_model in ids):
+        return list(models)
+    shared = set.intersection(*map(set, ids))
+    order = [prompt_id for prompt_id in ids[0] if prompt_id in shared]
+    taken = []
+    for model in models:
+        places = {prompt_id: index for index, prompt_id in enumerate(model.prompt_ids)}
+        taken.append(model.take(np.array([places[key] for key in order], dtype=np.int64)))
+    return taken
+
+
+def _study_native(
+    warehouse: Warehouse, run: Run, definition: StudyDefinition, member: Member
+) -> Axis:
+    """The member's direction at the study's layer; those of the other layers are fitted too."""
+    axes = fit_native(
+        warehouse,
+        run,
+        member.space,
+        definition.prompts,
+        definition.evaluate,
+        method=definition.direction,
+        allow_missing=definition.allow_missing,
+    )
+    return next(axis for axis in axes if axis.space.layer == member.space.layer)
+
+
+def fit_native(
+    warehouse: Warehouse,
     run: Run,
+    space: Space,
+    prompt_set: str,
+    evaluate: Sequence[str] = (),
+    *,
+    method: str = "mean_diff",
+    allow_missing: bool = False,
+) -> list[Axis]:
+    """Fit, register and project the direction of a method at every layer that is stored.
+
+    That is every block of a model with all layers ingested; an import may bring only some.
+    Each direction is projected on the prompts it was fitted on and on the sets of `evaluate`.
+    """
+    connection = warehouse.connection
+    registered = registered_directions(connection, space)
+    axes: list[Axis] = []
+    scored: dict[str, list[Scored]] = {name: [] for name in (prompt_set, *evaluate)}
+    prompt_ids: dict[str, tuple[str, ...]] = {}
+    counts: dict[str, dict[str, int]] = {}
+    _, model_id, site, pooling, template = space.key
+    keys = {"model_id": model_id, "site": site, "pooling": pooling, "template": template}
+    layers = stored_layers(connection, space.model, keys, prompt_set) or range(space.layer_count)
+    if len(layers) < space.layer_count:
+        run.messages.append(f"{len(layers)} of {space.layer_count} layers are stored")
+    with track(f"fit {space.model}", len(layers), "layers") as advance:
+        for layer in layers:
+            at_layer = space.at(layer)
+            matrices = {
+                name: load_matrix(connection, at_layer, name, allow_missing=allow_missing)
+                for name in scored
+            }
+            axis = _native_axis(at_layer, matrices[prompt_set], prompt_set, registered, method)
+            axes.append(axis)
+            for name, matrix in matrices.items():
+                key = matrix.row_set_hash
+                if key not in counts:
+                    counts[key] = projection_counts(connection, space, matrix.prompt_ids)
+                if counts[key].get(axis.axis_id) != len(matrix.prompt_ids):
+                    values = activations.project(matrix.x, axis.vector)
+                    scored[name].append(Scored(axis, layer, values))
+                    prompt_ids[name] = matrix.prompt_ids
+            advance(1)
+    write_axes(warehouse.root, connection, run, axes)
+    for name, items in scored.items():
+        if items:
+            write_projections(warehouse.root, connection, run, space, prompt_ids[name], items)
+    return axes
+
+
+def _native_axis(
+    space: Space, matrix: Matrix, prompt_set: str, registered: Mapping[str, Direction], method: str
+) -> Axis:
+    """The direction of a model in its own space, fitted unless registered."""
+    require_classes(matrix, prompt_set)
+    return make_axis(
+        "native",
+        method,
+        space,
+        lambda: fit_direction(method, matrix.x, matrix.labels, matrix.groups),
+        matrix,
+        prompt_set,
+        label=space.model,
+        variant=() if method == "mean_diff" else (method.replace("_", "-"),),
+        is_of_pairs=DIRECTIONS[method].is_of_pairs,
+        fitted_model=space.model,
+        registered=registered,
+    )
+
+
+def _aligned_axis(
     definition: StudyDefinition,
-    members: Sequence[Member],
-    alignments: Sequence[StoredAlignment],
-) -> tuple[tuple[Axis, np.ndarray], list[Fitted]]:
-    """Native, aligned, universal and leave-one-out axes; the universal with its singular values."""
-    natives, aligned = [], []
-    for member, stored in zip(members, alignments, strict=True):
-        layers = fit_native(
-            root,
-            connection,
-            run,
-            member.space,
-            definition.prompts,
-            definition.evaluate,
-            method=definition.direction,
-            allow_missing=definition.allow_missing,
-        )
-        native = next(axis for axis in layers if axis.space.layer == member.space.layer)
-        carried = partial(_carried, stored, native)
-        target = members[definition.models.index(definition.reference)].space
-        aligned.append(
-            make_axis(
-                "aligned",
-                definition.direction,
-                target,
-                carried,
-                member.labelled[definition.prompts],
-                definition.prompts,
-                label=member.name,
-                variant=definition.variant,
-                fitted_model=member.name,
-                alignment_id=stored.alignment_id,
-                sources=[native],
-            )
-        )
-        natives.append(native)
-    universal, singular_values = _shared_axis("universal", definition, members, aligned, None)
-    leave_one_out = [
-        _shared_axis(
-            "leave_one_out", definition, members, [*aligned[:index], *aligned[index + 1 :]], member
-        )[0]
-        if len(members) > 1
-        else None
-        for index, member in enumerate(members)
-    ]
-    extra = [axis for axis in leave_one_out if axis is not None]
-    write_axes(root, connection, run, [*aligned, universal, *extra])
-    fitted = [
-        Fitted(*parts) for parts in zip(natives, aligned, alignments, leave_one_out, strict=True)
-    ]
-    return (universal, singular_values), fitted
-
-
-def _carried(stored: StoredAlignment, native: Axis) -> Direction:
-    return unit(stored.fit.alignment.carry(native.vector))
+    member: Member,
+    native: Axis,
+    alignment: StoredAlignment,
+    target: Space,
+) -> Axis:
+    """The native direction mapped into the reference's space."""
+    return make_axis(
+        "aligned",
+        definition.direction,
+        target,
+        lambda: unit(alignment.fit.alignment.carry(native.vector)),
+        member.labelled[definition.prompts],
+        definition.prompts,
+        label=member.name,
+        variant=definition.variant,
+        fitted_model=member.name,
+        alignment_id=alignment.alignment_id,
+        sources=[native],
+    )
 
 
 def _shared_axis(
-    kind: str,
     definition: StudyDefinition,
-    members: Sequence[Member],
+    first: Member,
+    kind: str,
     aligned: Sequence[Axis],
-    held_out: Member | None,
-) -> tuple[Axis, np.ndarray]:
+    held_out: str | None = None,
+) -> tuple[Axis, Float[np.ndarray, " component"]]:
     """The axis shared by some aligned directions, and the singular values."""
     shared = universal_axis(np.stack([axis.vector for axis in aligned]), definition.universal)
     axis = make_axis(
@@ -245,11 +373,11 @@ def _shared_axis(
         definition.universal,
         aligned[0].space,
         lambda: unit(shared.vector),
-        members[0].labelled[definition.prompts],
+        first.labelled[definition.prompts],
         definition.prompts,
-        label=definition.label if held_out is None else f"{definition.label}-{held_out.name}",
+        label=definition.label if held_out is None else f"{definition.label}-{held_out}",
         variant=definition.variant,
-        held_out_model=None if held_out is None else held_out.name,
+        held_out_model=held_out,
         sources=aligned,
         parameters={
             "singular_values": shared.singular_values.tolist(),
@@ -259,36 +387,23 @@ def _shared_axis(
     return axis, shared.singular_values
 
 
-def project(
-    root: Path,
-    connection: Connection,
-    run: Run,
-    definition: StudyDefinition,
-    members: Sequence[Member],
-    fitted: Sequence[Fitted],
-    universal: tuple[Axis, np.ndarray],
-) -> None:
+def _project(warehouse: Warehouse, run: Run, study: FittedStudy) -> None:
     """Write every prompt's projection on the shared axes, and the alignment prompts' on native."""
-    for member, own in zip(members, fitted, strict=True):
-        layer, alignment_id = member.space.layer, own.alignment.alignment_id
-        shared = [axis for axis in (universal[0], own.leave_one_out) if axis is not None]
+    root, connection = warehouse.root, warehouse.connection
+    for model in study.models:
+        member, alignment_id = model.member, model.alignment.alignment_id
+        axes = [model.native, study.universal, model.leave_one_out]
         for matrix in (*member.labelled.values(), member.benign):
             counts = projection_counts(connection, member.space, matrix.prompt_ids)
-            pending = [
-                axis
-                for axis in (own.native, *shared)
-                if counts.get(axis.axis_id) != len(matrix.prompt_ids)
-            ]
             scored = [
-                Scored(axis, layer, activations.project(matrix.x, axis.vector))
-                if axis is own.native
-                else Scored(axis, layer, projected(matrix, own, axis), alignment_id)
-                for axis in pending
+                Scored(
+                    axis,
+                    member.space.layer,
+                    model.project(matrix, axis),
+                    None if axis is model.native else alignment_id,
+                )
+                for axis in axes
+                if axis is not None and counts.get(axis.axis_id) != len(matrix.prompt_ids)
             ]
             if scored:
                 write_projections(root, connection, run, member.space, matrix.prompt_ids, scored)
-
-
-def projected(matrix: Matrix, own: Fitted, axis: Axis) -> np.ndarray:
-    """`align(x) . axis`."""
-    return own.alignment.fit.alignment.project(matrix.x, axis.vector)

@@ -1,33 +1,37 @@
 """`axes evaluate`: one model's directions on prompts, layers and sources they have not seen.
 
-In-sample figures stand only beside held-out ones and say what they are. Prompts that are nearly the
-same text, or of one pair, are never parted.
+In-sample metrics are shown only next to held-out ones and say what they are. Prompts that are
+nearly the same text, or of one pair, are never split.
 
-Fit on one source of prompts, judge on another: does a direction tell the classes or the sources?
-
-In most sets a source brings one class only, so a direction may tell sources apart and look as if it
-told classes. A contrast is the smallest thing that a direction can be fitted on: a source of both
-classes by itself, or a source of positive prompts with one of negative prompts. Every contrast is
-judged on every other, out of fold: no prompt, and nothing of its group, is in the fit that scores
-it, so that cells on the diagonal, or that share a source, are held out too.
+In most sets a source brings one class only, so a direction may separate sources and look as if it
+separated classes. A contrast is the smallest set that a direction can be fitted on: a source of
+both classes by itself, or a source of positive prompts with one of negative prompts. Every contrast
+is evaluated on every other, out of fold: no prompt, and nothing of its group, is in the fit that
+scores it, so that cells on the diagonal, or that share a source, are held out too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from axes.analysis.activations import Matrix, Space, find_space, load_matrix, require_classes
 from axes.analysis.methods.layer_selection import LayerSelection, select_layers
 from axes.analysis.methods.nulls import fitted_scores
-from axes.analysis.stats.auroc import Estimate, auroc_difference, auroc_interval
+from axes.analysis.stats.auroc import (
+    Estimate,
+    Groups,
+    Labels,
+    Scores,
+    auroc_difference,
+    auroc_interval,
+)
 from axes.analysis.stats.baselines import bag_of_words_fits, bag_of_words_scores
-from axes.analysis.stats.evaluate import judge, judge_difference
+from axes.analysis.stats.evaluate import evaluate_difference, evaluate_scores
 from axes.analysis.stats.multiple_testing import adjusted
 from axes.analysis.stats.splits import (
     LEAST_OVERLAP,
@@ -35,21 +39,21 @@ from axes.analysis.stats.splits import (
     joined_groups,
     near_duplicate_clusters,
 )
-from axes.analysis.study.figures import write_figures
-from axes.warehouse.connection import Connection, rows
+from axes.analysis.study.evaluations import Evaluation, evaluate_once
 from axes.warehouse.errors import LabelError
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import Rows
 from axes.warehouse.progress import track
-from axes.warehouse.runs import record_run
-from axes.warehouse.writer import content_key, data_file
+from axes.warehouse.writer import content_key
 
-# Raised whenever the figures of an unchanged definition would change.
+# Raised whenever the metrics of an unchanged definition would change.
 _VERSION = 1
+MIN_ROWS = 20
 
 
 @dataclass(frozen=True)
 class EvaluationDefinition:
-    """What is asked; prompts of further sets join those of the first in the matrix of sources.
+    """A request; prompts of further sets join those of the first in the matrix of sources.
 
     `by` is the prompts' column that says where they come from: source, category or split.
     """
@@ -67,31 +71,20 @@ class EvaluationDefinition:
     allow_missing: bool = False
 
 
-@dataclass(frozen=True)
-class _Pool:
-    """Prompts of all sets at one layer."""
+def run_evaluation(warehouse: Warehouse, definition: EvaluationDefinition) -> str:
+    """Evaluate a model out of fold, by layer and by source; the id of its rows in `evaluations`.
 
-    x: np.ndarray
-    texts: list[str]
-    labels: Bool[np.ndarray, " row"]
-    groups: Int[np.ndarray, " row"]
-    sources: list[str | None]
-
-
-def run_evaluation(root: Path, connection: Connection, definition: EvaluationDefinition) -> str:
-    """Judge a model out of fold, by layer and by source; the id of its figures in `evaluations`.
-
-    Nothing is computed again that is there. Raises `CoverageError`, `LabelError` or `PromptError`
-    where rows are missing or do not fit.
+    Stored rows are not computed again. Raises `CoverageError`, `LabelError` or `PromptError` where
+    rows are missing or do not fit.
     """
     space = find_space(
-        connection,
+        warehouse.connection,
         definition.model,
         site=definition.site,
         pooling=definition.pooling,
         template=definition.template,
     ).at_fraction(definition.layer_fraction)
-    matrices = [_labelled(connection, space, name, definition) for name in definition.prompt_sets]
+    matrices = [_labelled(warehouse, space, name, definition) for name in definition.prompt_sets]
     study_id = content_key(
         "evaluate",
         _VERSION,
@@ -99,29 +92,39 @@ def run_evaluation(root: Path, connection: Connection, definition: EvaluationDef
         space.model_id,
         [matrix.row_set_hash for matrix in matrices],
     )
-    if data_file(root, "evaluations", study_id).exists():
-        return study_id
-    with record_run(root, "evaluate", asdict(definition), seed=definition.seed) as run:
-        figures = _layer_rows(connection, space, definition, matrices[0])
-        figures += _source_rows(connection, space, definition, matrices)
+
+    def compute(_: object) -> list[Evaluation]:
+        rows = _layer_rows(warehouse, space, definition, matrices[0])
+        rows += _source_rows(warehouse, space, definition, matrices)
         first = definition.prompt_sets[0]
-        common = {"model": space.model, "model_id": space.model_id, "prompt_set": first}
-        described = [{"fitted_on": first, **row, **common} for row in figures]
-        write_figures(root, run, study_id, described, asdict(definition))
+        return [
+            replace(
+                row,
+                fitted_on=row.fitted_on or first,
+                model=space.model,
+                model_id=space.model_id,
+                prompt_set=first,
+            )
+            for row in rows
+        ]
+
+    evaluate_once(warehouse, "evaluate", study_id, asdict(definition), compute)
     return study_id
 
 
 def _labelled(
-    connection: Connection, space: Space, prompt_set: str, definition: EvaluationDefinition
+    warehouse: Warehouse, space: Space, prompt_set: str, definition: EvaluationDefinition
 ) -> Matrix:
-    matrix = load_matrix(connection, space, prompt_set, allow_missing=definition.allow_missing)
+    matrix = load_matrix(
+        warehouse.connection, space, prompt_set, allow_missing=definition.allow_missing
+    )
     require_classes(matrix, prompt_set)
     return matrix
 
 
 def _layer_rows(
-    connection: Connection, space: Space, definition: EvaluationDefinition, first: Matrix
-) -> list[dict[str, Any]]:
+    warehouse: Warehouse, space: Space, definition: EvaluationDefinition, first: Matrix
+) -> list[Evaluation]:
     """Every layer out of fold and in sample, and the layer chosen inside the training part."""
     prompt_set, seed = definition.prompt_sets[0], definition.seed
     texts, labels = first.texts.to_pylist(), first.labels
@@ -131,69 +134,52 @@ def _layer_rows(
 
         def layers() -> Iterator[Rows]:
             for layer in range(space.layer_count):
-                yield _labelled(connection, space.at(layer), prompt_set, definition).x
+                yield _labelled(warehouse, space.at(layer), prompt_set, definition).x
                 advance(1)
 
         selection = select_layers(layers(), labels, groups, seed=seed)
     words = bag_of_words_scores(texts, labels, groups, seed=seed)
-    counts = _counts(labels)
-    found = _tested_layers(selection, words, labels, groups, definition.correction)
-    judged = {
-        "native_layer_chosen": judge(selection.nested, labels, groups, seed=seed),
-        "bag_of_words": judge(words, labels, groups, seed=seed),
-        "native_layer_chosen_minus_bag_of_words": judge_difference(
+    metrics = {
+        "native_layer_chosen": evaluate_scores(selection.nested, labels, groups, seed=seed),
+        "bag_of_words": evaluate_scores(words, labels, groups, seed=seed),
+        "native_layer_chosen_minus_bag_of_words": evaluate_difference(
             selection.nested, words, labels, groups, seed=seed
         ),
     }
-    found += [
-        {**_row(scorer, metric, estimate), "is_in_sample": False}
-        for scorer, figures in judged.items()
-        for metric, estimate in figures.items()
+    return [
+        *_tested_layers(selection, words, labels, groups, definition.correction),
+        *Evaluation.of_scorers(metrics, labels=labels, is_in_sample=False),
     ]
-    return [{**row, **counts} for row in found]
 
 
 def _tested_layers(
-    selection: LayerSelection,
-    words: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    correction: str,
-) -> list[dict[str, Any]]:
+    selection: LayerSelection, words: Scores, labels: Labels, groups: Groups, correction: str
+) -> Iterator[Evaluation]:
     """Each layer's AUROC, and its difference to a bag of words, corrected for so many layers."""
     differences = [
         auroc_difference(scores, words, labels, groups=groups)
         for scores in selection.cross_validated
     ]
-    p_values = np.array(
-        [np.nan if found.p_value is None else found.p_value for found in differences]
-    )
-    found = []
+    p_values = np.array([each.p_value for each in differences], dtype=np.float64)
     for layer, corrected in enumerate(adjusted(p_values, correction)):
+        row = partial(Evaluation.of, labels=labels, layer=layer, is_in_sample=False)
         area = auroc_interval(selection.cross_validated[layer], labels, groups=groups)
+        yield row("native_cross_validated", "auroc", area)
         in_sample = Estimate(float(selection.in_sample[layer]))
-        found += [
-            {**_row("native_cross_validated", "auroc", area), "is_in_sample": False},
-            {**_row("native", "auroc", in_sample), "is_in_sample": True},
-            {
-                **_row("native_minus_bag_of_words", "auroc_difference", differences[layer]),
-                "p_value_adjusted": None if np.isnan(corrected) else float(corrected),
-                "is_in_sample": False,
-            },
-        ]
-        for row in found[-3:]:
-            row["layer"] = layer
-    return found
+        yield row("native", "auroc", in_sample, is_in_sample=True)
+        yield row(
+            "native_minus_bag_of_words",
+            "auroc_difference",
+            differences[layer],
+            p_value_adjusted=None if np.isnan(corrected) else float(corrected),
+        )
 
 
 def _source_rows(
-    connection: Connection,
-    space: Space,
-    definition: EvaluationDefinition,
-    matrices: Sequence[Matrix],
-) -> list[dict[str, Any]]:
-    """The matrix of sources, of the direction and of a bag of words; empty where none is usable."""
-    pool = _pooled(connection, definition, matrices)
+    warehouse: Warehouse, space: Space, definition: EvaluationDefinition, matrices: Sequence[Matrix]
+) -> list[Evaluation]:
+    """The matrix of sources, of the direction and of a bag of words; empty with no contrast."""
+    pool = _pooled(warehouse, definition, matrices)
     contrasts = source_contrasts(pool.sources, pool.labels)
     if len(contrasts) < 2:
         return []
@@ -204,39 +190,56 @@ def _source_rows(
     def words(seen: Bool[np.ndarray, "fit row"]) -> Float[np.ndarray, "fit row"]:
         return bag_of_words_fits(pool.texts, pool.labels, seen)
 
-    fits: dict[str, Fit] = {"native": native, "bag_of_words": words}
+    fits: tuple[tuple[str, int | None, Fit], ...] = (
+        ("native", space.layer, native),
+        ("bag_of_words", None, words),
+    )
+    split = (pool.labels, pool.groups, contrasts)
     return [
-        {
-            **_row(scorer, "auroc", cell.auroc),
-            "layer": space.layer if scorer == "native" else None,
-            "fitted_on": cell.fitted_on,
-            "judged_on": cell.judged_on,
-            "positive_count": cell.positive_count,
-            "negative_count": cell.negative_count,
-            "is_in_sample": False,
-        }
-        for scorer, fit in fits.items()
-        for cell in source_matrix(fit, pool.labels, pool.groups, contrasts, seed=definition.seed)
+        row
+        for scorer, layer, fit in fits
+        for row in source_matrix(scorer, fit, *split, layer=layer, seed=definition.seed)
     ]
 
 
+@dataclass(frozen=True)
+class _Pool:
+    """Prompts of all sets at one layer."""
+
+    x: np.ndarray
+    texts: list[str]
+    labels: Labels
+    groups: Groups
+    sources: list[str | None]
+
+
 def _pooled(
-    connection: Connection, definition: EvaluationDefinition, matrices: Sequence[Matrix]
+    warehouse: Warehouse, definition: EvaluationDefinition, matrices: Sequence[Matrix]
 ) -> _Pool:
     """The prompts of all sets, those that are in several once, each with its source."""
-    known: set[str] = set()
+    pooled_ids: set[str] = set()
     parts: list[Matrix] = []
     sources: list[str | None] = []
+    offset = 0
     for prompt_set, matrix in zip(definition.prompt_sets, matrices, strict=True):
-        new = [i for i, prompt_id in enumerate(matrix.prompt_ids) if prompt_id not in known]
-        known.update(matrix.prompt_ids)
-        part = matrix.take(np.array(new, dtype=np.int64))
-        offset = 1 + max(
-            (int(other.groups.max()) for other in parts if len(other.groups)), default=0
-        )
+        ids = matrix.prompt_ids
+        part = matrix.take(np.array([i for i, key in enumerate(ids) if key not in pooled_ids], int))
+        pooled_ids.update(ids)
+        # Groups are numbered from 0 in every set: moved past those of the sets before.
         parts.append(replace(part, groups=part.groups + offset))
-        named = _sources(connection, prompt_set, definition.by)
-        sources += [named[prompt_id] for prompt_id in part.prompt_ids]
+        offset = max(offset, 1 + int(parts[-1].groups.max(initial=0)))
+        described = warehouse.query(
+            "select prompt_id, source, category, split from prompts where prompt_set = ?",
+            [prompt_set],
+        )
+        by_id = dict(
+            zip(
+                described["prompt_id"].to_pylist(),
+                described[definition.by].to_pylist(),
+                strict=True,
+            )
+        )
+        sources += [by_id[prompt_id] for prompt_id in part.prompt_ids]
     texts = [text for part in parts for text in part.texts.to_pylist()]
     groups = np.concatenate([part.groups for part in parts])
     clusters = near_duplicate_clusters(texts, least_overlap=definition.least_overlap)
@@ -249,116 +252,72 @@ def _pooled(
     )
 
 
-def _sources(connection: Connection, prompt_set: str, by: str) -> dict[str, str | None]:
-    """Prompt id -> where the prompt comes from."""
-    found = rows(
-        connection,
-        "select prompt_id, source, category, split from prompts where prompt_set = ?",
-        [prompt_set],
-    )
-    return {row["prompt_id"]: row[by] for row in found}
-
-
-def _counts(labels: Bool[np.ndarray, " row"]) -> dict[str, int]:
-    positive_count = int(labels.sum())
-    return {"positive_count": positive_count, "negative_count": len(labels) - positive_count}
-
-
-def _row(scorer: str, metric: str, estimate: Estimate) -> dict[str, Any]:
-    return {"scorer": scorer, "metric": metric, **asdict(estimate)}
-
-
-LEAST_ROWS = 20
-
 Fit = Callable[[Bool[np.ndarray, "fit row"]], Float[np.ndarray, "fit row"]]
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """Rows of one source, or of a positive and a negative one (`positive | negative`)."""
-
-    name: str
-    is_member: Bool[np.ndarray, " row"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """AUROC on the contrast `judged_on` of the direction fitted on `fitted_on`, held out."""
-
-    fitted_on: str
-    judged_on: str
-    auroc: Estimate
-    positive_count: int
-    negative_count: int
-
-
 def source_contrasts(
-    sources: Sequence[str | None], labels: Bool[np.ndarray, " row"], *, least: int = LEAST_ROWS
-) -> list[Contrast]:
-    """All contrasts of a set; a class of a source with fewer than `least` rows is left out.
+    sources: Sequence[str | None], labels: Labels, *, min_rows: int = MIN_ROWS
+) -> dict[str, Labels]:
+    """The rows of all contrasts of a set: of one source, or `positive source | negative source`.
 
-    >>> found = source_contrasts(["a", "a", "b", "c"], np.array([1, 0, 1, 0], bool), least=1)
-    >>> [contrast.name for contrast in found]
+    A class of a source with fewer than `min_rows` rows is left out.
+
+    >>> list(source_contrasts(["a", "a", "b", "c"], np.array([1, 0, 1, 0], bool), min_rows=1))
     ['a', 'b | c']
     """
     names = np.array([source or "" for source in sources], dtype=object)
-    counts = {
-        name: (int((labels & (names == name)).sum()), int((~labels & (names == name)).sum()))
-        for name in sorted(set(names))
+    classes = {
+        name: (labels & (names == name), ~labels & (names == name)) for name in sorted(set(names))
     }
-    both = [name for name, found in counts.items() if min(found) >= least]
-    positive = [name for name, (count, _) in counts.items() if count >= least and name not in both]
-    negative = [name for name, (_, count) in counts.items() if count >= least and name not in both]
-    return [Contrast(name, names == name) for name in both] + [
-        Contrast(f"{one} | {other}", ((names == one) & labels) | ((names == other) & ~labels))
-        for one in positive
-        for other in negative
-    ]
+    usable = {name: tuple(rows.sum() >= min_rows for rows in classes[name]) for name in classes}
+    contrasts = {name: names == name for name, is_usable in usable.items() if all(is_usable)}
+    positive, negative = (
+        [name for name, is_usable in usable.items() if is_usable == kind]
+        for kind in ((True, False), (False, True))
+    )
+    return contrasts | {
+        f"{first} | {second}": classes[first][0] | classes[second][1]
+        for first in positive
+        for second in negative
+    }
 
 
 def source_matrix(
+    scorer: str,
     fit: Fit,
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    contrasts: Sequence[Contrast],
+    labels: Labels,
+    groups: Groups,
+    contrasts: Mapping[str, Labels],
     *,
+    layer: int | None = None,
     seed: int = 0,
-) -> list[Cell]:
-    """Every contrast judged on every contrast by what `fit` makes of it, with DeLong's interval.
+) -> list[Evaluation]:
+    """Every contrast evaluated on every contrast by what `fit` fits on it, with DeLong's interval.
 
     `fit` gets masks of rows to fit on, one a row, and gives every row's score by each fit. Raises
     `LabelError` where a contrast lies in so few groups that a fold takes a class of it away.
     """
     if not contrasts:
-        raise LabelError(
-            f"no source, and no pair of sources, brings {LEAST_ROWS} prompts of each class"
-        )
+        raise LabelError(f"no source, or pair of sources, has {MIN_ROWS} prompts of each class")
     folds = grouped_folds(labels, groups, seed=seed)
     names = np.unique(folds)
-    seen = np.stack(
-        [contrast.is_member & (folds != name) for contrast in contrasts for name in names]
-    )
+    seen = np.stack([rows & (folds != name) for rows in contrasts.values() for name in names])
     if not ((seen & labels).any(axis=1) & (seen & ~labels).any(axis=1)).all():
         raise LabelError("a source lies in too few groups to be held out: use larger sources")
+    # Fits [contrast * fold, row] -> [contrast, fold, row]; a row keeps the fit without its fold.
     by_contrast = fit(seen).reshape(len(contrasts), len(names), len(labels))
     held_out = by_contrast[:, np.searchsorted(names, folds), np.arange(len(labels))]
     return [
-        _cell(fitted_on, judged_on, row, labels, groups)
-        for fitted_on, row in zip(contrasts, held_out, strict=True)
-        for judged_on in contrasts
+        Evaluation.of(
+            scorer,
+            "auroc",
+            auroc_interval(scores[rows], labels[rows], groups=groups[rows]),
+            layer=layer,
+            fitted_on=fitted_on,
+            judged_on=judged_on,
+            labels=labels[rows],
+            is_in_sample=False,
+        )
+        for fitted_on, scores in zip(contrasts, held_out, strict=True)
+        for judged_on, rows in contrasts.items()
     ]
-
-
-def _cell(
-    fitted_on: Contrast,
-    judged_on: Contrast,
-    scores: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-) -> Cell:
-    rows = judged_on.is_member
-    area = auroc_interval(scores[rows], labels[rows], groups=groups[rows])
-    positive_count = int(labels[rows].sum())
-    return Cell(
-        fitted_on.name, judged_on.name, area, positive_count, int(rows.sum()) - positive_count
-    )

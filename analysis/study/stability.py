@@ -1,25 +1,23 @@
-"""Figures of a study's shared axis: what each model puts in, its nulls, and how firm it is.
+"""How firm a study's axes are: nulls, resamples, and prompts that no direction was fitted on.
 
-Figures of one model's own direction: its null, its choice of layer, and its erasure.
-
-The universal axis on prompts that no direction behind it was fitted on.
-
-A universal axis is made of directions, and each of them was fitted on the labelled prompts: judged
-on those it is in sample, whichever model is left out. Here the whole chain from the labels on
-(directions, carrying over, decomposition) is made anew without each fold, and the fold is judged on
-the axis made without it. Alignments are fitted on other prompts, without labels, and stay.
+Of the shared axis: what each model contributes, its nulls, its angle under resampling. Of a model's
+direction: shuffled labels, the choice of its layer, and erasure. Of both: out-of-fold scores. A
+universal axis is made of directions that were all fitted on the labelled prompts, so on those it is
+in sample, whichever model is left out. For `held_out_scores` everything that depends on labels
+(directions, mapping them, decomposition) is fitted without each fold, which is then projected on
+the axis fitted without it. Alignments are fitted on other prompts, without labels, and stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from axes.analysis.activations import Matrix, project
+from axes.analysis.methods import DIRECTIONS
 from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.directions import fit_direction, unit
 from axes.analysis.methods.erasure import can_judge_erasure, erasure_scores
@@ -27,217 +25,255 @@ from axes.analysis.methods.layer_selection import select_layers
 from axes.analysis.methods.nulls import (
     Mapped,
     bootstrap_angles,
-    draw_count,
     random_singular_values,
     shuffled_labels,
     shuffled_singular_values,
 )
 from axes.analysis.methods.universal import singular_value_gap, universal_axis
-from axes.analysis.registry import Axis
-from axes.analysis.stats.auroc import Estimate, auroc_interval, spread
-from axes.analysis.stats.evaluate import judge
+from axes.analysis.stats.auroc import Estimate, Groups, Labels, auroc_interval, spread
+from axes.analysis.stats.evaluate import evaluate_difference, evaluate_scores
 from axes.analysis.stats.splits import grouped_folds
-from axes.analysis.study.definition import Fitted, Member, StudyDefinition
-from axes.analysis.study.figures import Figures, Steps, figure_row, figure_rows
+from axes.analysis.study.definition import StudyDefinition
+from axes.analysis.study.evaluations import Evaluation, Steps
+from axes.analysis.study.fit import FittedStudy, Member, on_shared_prompts
 from axes.warehouse.layers import Rows
 
 
-def universal_rows(
-    definition: StudyDefinition,
-    members: Sequence[Member],
-    fitted: Sequence[Fitted],
-    axis: Axis,
-    steps: Steps,
-) -> Figures:
-    """What each model puts into the universal axis, its nulls and its stability."""
-    aligned = np.stack([own.aligned.vector for own in fitted])
+def shared_axis_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
+    """What each model contributes to the universal axis, its nulls and its stability."""
+    definition, axis = study.definition, study.universal
+    aligned = np.stack([model.aligned.vector for model in study.models])
     weights = universal_axis(aligned, definition.universal).weights
-    found = [
-        figure_row("aligned", "universal_weight", Estimate(float(weight)), member=member, axis=axis)
-        for member, weight in zip(members, weights, strict=True)
+    rows = [
+        Evaluation.of(
+            "aligned",
+            "universal_weight",
+            Estimate(float(weight)),
+            member=model.member,
+            axis=axis,
+        )
+        for model, weight in zip(study.models, weights, strict=True)
     ]
-    if len(members) < 2:
-        return found
-    matrices = shared_rows([member.labelled[definition.prompts] for member in members])
-
-    def compute() -> Figures:
-        return [
-            figure_row(
-                scorer,
-                metric,
-                estimate,
-                component=component,
-                axis=axis if scorer == "universal" else None,
-            )
-            for scorer, metric, component, estimate in _shared_figures(
-                definition, matrices, fitted, axis.vector
-            )
-        ]
-
+    if len(study.models) < 2:
+        return rows
+    matrices = _shared_rows(study)
     inputs = [
         axis.axis_id,
-        [own.alignment.alignment_id for own in fitted],
-        [member.place for member in members],
+        [model.alignment.alignment_id for model in study.models],
+        [member.location for member in study.members],
         [matrix.grouped_hash for matrix in matrices],
         [definition.direction, definition.universal, definition.seed],
     ]
-    return found + steps.figures("shared", inputs, compute)
+    return rows + steps.compute("shared", inputs, lambda: _shared_axis(study, matrices, aligned))
 
 
-def shared_rows(matrices: Sequence[Matrix]) -> list[Matrix]:
-    """The matrices on the prompts that all of them hold, in the order of the first."""
-    if all(matrix.prompt_ids == matrices[0].prompt_ids for matrix in matrices):
-        return list(matrices)
-    shared = set.intersection(*(set(matrix.prompt_ids) for matrix in matrices))
-    order = [prompt_id for prompt_id in matrices[0].prompt_ids if prompt_id in shared]
-    places = [
-        {prompt_id: index for index, prompt_id in enumerate(matrix.prompt_ids)}
-        for matrix in matrices
-    ]
-    return [
-        matrix.take(np.array([place[prompt_id] for prompt_id in order]))
-        for matrix, place in zip(matrices, places, strict=True)
-    ]
+def _shared_rows(study: FittedStudy) -> list[Matrix]:
+    """Every model's labelled rows of the prompts that all models have."""
+    prompts = study.definition.prompts
+    return on_shared_prompts([member.labelled[prompts] for member in study.members])
 
 
-def _shared_figures(
-    definition: StudyDefinition,
-    matrices: Sequence[Matrix],
-    fitted: Sequence[Fitted],
-    axis: np.ndarray,
-) -> list[tuple[str, str, int | None, Estimate]]:
-    """Rows of scorer, metric, component and estimate, of two models and more.
-
-    `matrices` hold the same labelled prompts in the same order, one for each model.
+def _shared_axis(
+    study: FittedStudy, matrices: Sequence[Matrix], aligned: Float[np.ndarray, "model d_reference"]
+) -> list[Evaluation]:
+    """Rows of two models and more; `matrices` hold the same prompts in the same order.
 
     The gap of the singular values with its p-value under shuffled labels, the singular values and
     gaps of random and of shuffled directions (means with the 5th and 95th percentile), and the
     angle in degrees between the axis and that of resampled prompts (median, 95 % of them).
     """
     models = [
-        Mapped(matrix.x, own.alignment.fit.alignment)
-        for matrix, own in zip(matrices, fitted, strict=True)
+        Mapped(matrix.x, model.alignment.fit.alignment)
+        for matrix, model in zip(matrices, study.models, strict=True)
     ]
     labels, groups = matrices[0].labels, matrices[0].groups
-    method, count, seed = definition.direction, draw_count(definition.direction), definition.seed
-    aligned = np.stack([own.aligned.vector for own in fitted])
-    gap = float(singular_value_gap(np.linalg.svd(aligned, compute_uv=False)))
+    method, seed = study.definition.direction, study.definition.seed
+    count = DIRECTIONS[method].draw_count
     nulls = {
         "random_direction": random_singular_values(models, count=count, seed=seed),
         "shuffled_labels": shuffled_singular_values(
             models, labels, groups, method=method, count=count, seed=seed
         ),
     }
-    found: list[tuple[str, str, int | None, Estimate]] = []
+    rows = []
     for scorer, values in nulls.items():
-        found += [
-            (scorer, "singular_value", component, spread(drawn))
+        rows += [
+            Evaluation.of(scorer, "singular_value", spread(drawn), component=component)
             for component, drawn in enumerate(values.T)
         ]
-        found.append((scorer, "singular_value_gap", None, spread(singular_value_gap(values))))
+        gaps = spread(singular_value_gap(values))
+        rows.append(Evaluation.of(scorer, "singular_value_gap", gaps))
+    gap = float(singular_value_gap(np.linalg.svd(aligned, compute_uv=False)))
     as_wide = int((singular_value_gap(nulls["shuffled_labels"]) >= gap).sum())
-    p_value = (1 + as_wide) / (1 + count)
-    found.append(("universal", "singular_value_gap", None, Estimate(gap, p_value=p_value)))
     angles = bootstrap_angles(
         models,
         labels,
         groups,
-        axis,
+        study.universal.vector,
         method=method,
-        shared=definition.universal,
+        shared=study.definition.universal,
         count=count,
         seed=seed,
     )
-    middle, low, high = map(float, np.quantile(angles, [0.5, 0.025, 0.975]))
-    found.append(("universal", "bootstrap_angle", None, Estimate(middle, low, high)))
-    return found
+    angle = Estimate(*map(float, np.quantile(angles, [0.5, 0.025, 0.975])))
+    tested = Estimate(gap, p_value=(1 + as_wide) / (1 + count))
+    return [
+        *rows,
+        Evaluation.of("universal", "singular_value_gap", tested, axis=study.universal),
+        Evaluation.of("universal", "bootstrap_angle", angle, axis=study.universal),
+    ]
 
 
-def shuffled_label_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:
+def shuffled_label_rows(
+    definition: StudyDefinition, member: Member, steps: Steps
+) -> list[Evaluation]:
     """The native direction refitted on shuffled labels, in sample and out of fold."""
-    prompt_set, seed, method = definition.prompts, definition.seed, definition.direction
-    matrix = member.labelled[prompt_set]
+    matrix, method = member.labelled[definition.prompts], definition.direction
 
-    def compute() -> Figures:
+    def compute() -> list[Evaluation]:
         null = shuffled_labels(
             matrix.x,
             matrix.labels,
             matrix.groups,
             method=method,
-            count=draw_count(method),
-            seed=seed,
+            count=DIRECTIONS[method].draw_count,
+            seed=definition.seed,
         )
-        where: dict[str, Any] = {
-            "member": member,
-            "prompt_set": prompt_set,
-            "labels": matrix.labels,
-        }
         in_sample = {"shuffled_labels": {"auroc": spread(null.in_sample)}}
         held_out = {"shuffled_labels_cross_validated": {"auroc": spread(null.held_out)}}
         return [
-            *figure_rows(in_sample, is_in_sample=True, **where),
-            *figure_rows(held_out, is_in_sample=False, **where),
+            *_member_rows(definition, member, in_sample, is_in_sample=True),
+            *_member_rows(definition, member, held_out),
         ]
 
-    inputs = [member.place, prompt_set, matrix.grouped_hash, method, seed]
-    return steps.figures("shuffled labels", inputs, compute, member=member, prompt_set=prompt_set)
+    return _member_step("shuffled labels", definition, member, steps, compute)
 
 
-def nested_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:
+def nested_rows(definition: StudyDefinition, member: Member, steps: Steps) -> list[Evaluation]:
     """The native direction where the choice of its layer has not seen a row either."""
     if not member.layers:
         return []
-    prompt_set, seed, method = definition.prompts, definition.seed, definition.direction
-    matrix = member.labelled[prompt_set]
+    matrix, seed = member.labelled[definition.prompts], definition.seed
+    labels, groups = matrix.labels, matrix.groups
 
-    def compute() -> Figures:
+    def compute() -> list[Evaluation]:
         layers = (layer.read() for layer in member.layers)
-        found = select_layers(layers, matrix.labels, matrix.groups, method=method, seed=seed)
-        return figure_rows(
-            {"native_nested": judge(found.nested, matrix.labels, matrix.groups, seed=seed)},
-            member=member,
-            prompt_set=prompt_set,
-            labels=matrix.labels,
-            is_in_sample=False,
-        )
+        selection = select_layers(layers, labels, groups, method=definition.direction, seed=seed)
+        metrics = evaluate_scores(selection.nested, labels, groups, seed=seed)
+        return _member_rows(definition, member, {"native_nested": metrics})
 
-    inputs = [member.place, prompt_set, matrix.grouped_hash, method, seed]
-    return steps.figures("nested", inputs, compute, member=member, prompt_set=prompt_set)
+    return _member_step("nested", definition, member, steps, compute)
 
 
-def erasure_rows(definition: StudyDefinition, member: Member, steps: Steps) -> Figures:
-    """What a fresh linear probe finds before and after the concept is erased.
+def erasure_rows(definition: StudyDefinition, member: Member, steps: Steps) -> list[Evaluation]:
+    """AUROC of a newly trained linear probe before and after the concept is erased.
 
     Left out where a class lies in too few groups for the folds.
     """
-    prompt_set, seed = definition.prompts, definition.seed
-    matrix = member.labelled[prompt_set]
-    if not can_judge_erasure(matrix.labels, matrix.groups):
+    matrix = member.labelled[definition.prompts]
+    labels, groups = matrix.labels, matrix.groups
+    if not can_judge_erasure(labels, groups):
         return []
 
-    def compute() -> Figures:
-        found = erasure_scores(
-            matrix.x, matrix.labels, matrix.groups, method=definition.direction, seed=seed
+    def compute() -> list[Evaluation]:
+        scores = erasure_scores(
+            matrix.x, labels, groups, method=definition.direction, seed=definition.seed
         )
-        judged = {
-            f"probe_{state}": {"auroc": auroc_interval(scores, matrix.labels, groups=matrix.groups)}
-            for state, scores in vars(found).items()
+        metrics = {
+            f"probe_{state}": {"auroc": auroc_interval(values, labels, groups=groups)}
+            for state, values in vars(scores).items()
         }
-        return figure_rows(
-            judged,
-            member=member,
-            prompt_set=prompt_set,
-            labels=matrix.labels,
-            is_in_sample=False,
-        )
+        return _member_rows(definition, member, metrics)
 
-    inputs = [member.place, prompt_set, matrix.grouped_hash, definition.direction, seed]
-    return steps.figures("erasure", inputs, compute, member=member, prompt_set=prompt_set)
+    return _member_step("erasure", definition, member, steps, compute)
+
+
+def _member_rows(
+    definition: StudyDefinition,
+    member: Member,
+    metrics: Mapping[str, Mapping[str, Estimate]],
+    *,
+    is_in_sample: bool = False,
+) -> list[Evaluation]:
+    """Metrics of one model on the prompts that its direction is fitted on."""
+    return Evaluation.of_scorers(
+        metrics,
+        member=member,
+        prompt_set=definition.prompts,
+        labels=member.labelled[definition.prompts].labels,
+        is_in_sample=is_in_sample,
+    )
+
+
+def _member_step(
+    step: str,
+    definition: StudyDefinition,
+    member: Member,
+    steps: Steps,
+    compute: Callable[[], list[Evaluation]],
+) -> list[Evaluation]:
+    """A step that rests on one model's direction and the prompts that it is fitted on."""
+    prompt_set = definition.prompts
+    rows_hash = member.labelled[prompt_set].grouped_hash
+    inputs = [member.location, prompt_set, rows_hash, definition.direction, definition.seed]
+    return steps.compute(step, inputs, compute, member=member, prompt_set=prompt_set)
+
+
+def held_out_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
+    """Every model's direction and the shared axes on prompts that no direction was fitted on.
+
+    On the prompts that all models have, which are all unless rows are allowed to be missing.
+    """
+    definition, seed = study.definition, study.definition.seed
+    matrices = _shared_rows(study)
+    labels, groups = matrices[0].labels, matrices[0].groups
+
+    def compute() -> list[Evaluation]:
+        scores = held_out_scores(
+            [matrix.x for matrix in matrices],
+            [model.alignment.fit.alignment for model in study.models],
+            labels,
+            groups,
+            method=definition.direction,
+            shared=definition.universal,
+            seed=seed,
+        )
+        rows = []
+        for index, member in enumerate(study.members):
+            by_axis = {
+                name: values[index] for name, values in vars(scores).items() if values is not None
+            }
+            metrics = {
+                f"{name}_cross_validated": evaluate_scores(values, labels, groups, seed=seed)
+                for name, values in by_axis.items()
+            }
+            metrics["native_minus_universal_cross_validated"] = evaluate_difference(
+                by_axis["native"], by_axis["universal"], labels, groups, seed=seed
+            )
+            rows += Evaluation.of_scorers(
+                metrics,
+                member=member,
+                prompt_set=definition.prompts,
+                labels=labels,
+                # A layer that was chosen on these prompts has seen them after all.
+                is_in_sample=bool(member.layers),
+            )
+        return rows
+
+    inputs = [
+        [member.location for member in study.members],
+        [model.alignment.alignment_id for model in study.models],
+        definition.prompts,
+        [matrix.grouped_hash for matrix in matrices],
+        [definition.direction, definition.universal],
+        seed,
+    ]
+    return steps.compute("held out", inputs, compute, prompt_set=definition.prompts)
 
 
 @dataclass(frozen=True)
 class HeldOutScores:
-    """One row a model: out-of-fold scores on its own direction and on the shared axes.
+    """One row a model: out-of-fold scores on its direction and on the shared axes.
 
     `leave_one_out` is None in a group of one model.
     """
@@ -250,8 +286,8 @@ class HeldOutScores:
 def held_out_scores(
     matrices: Sequence[Rows],
     alignments: Sequence[Alignment],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
+    labels: Labels,
+    groups: Groups,
     *,
     method: str = "mean_diff",
     shared: str = "svd",
@@ -259,14 +295,12 @@ def held_out_scores(
 ) -> HeldOutScores:
     """Out-of-fold projections of every model's rows, five folds of whole groups.
 
-    `method` is that of the directions, `shared` that of the axis made of them.
-
-    All matrices hold the same prompts in the same order. Each fold is projected about the middle of
-    its training classes, so that folds compare.
+    `method` is that of the directions, `shared` that of the axis made of them. All matrices hold
+    the same prompts in the same order. Each fold is projected about the middle of its training
+    classes, so that folds compare.
     """
     folds = grouped_folds(labels, groups, seed=seed)
-    shape = (3, len(matrices), len(labels))
-    scores = np.zeros(shape)
+    scores = np.zeros((3, len(matrices), len(labels)))  # native, universal and leave one out
     for fold in np.unique(folds):
         seen = folds != fold
         natives = [fit_direction(method, x, labels, groups, seen).vector for x in matrices]

@@ -1,30 +1,27 @@
-"""Does a threshold found on one model hold on another, before and after calibration?
+"""Threshold transfer: does a threshold fitted on one model hold on another (`axes transfer`)?
 
 A threshold is chosen on the calibration rows of one model and applied to the judged rows of
-another: to its projections as they are, and to the calibrated ones, each model's calibration fitted
-on its own calibration rows. Calibration and judged rows share no prompt and no group, and are the
-same prompts for every model. How few labelled prompts of a model restore its own threshold is the
-same question with a small draw of its calibration rows.
-
-`axes transfer`: the threshold-transfer matrix and the curve of one axis, into `evaluations`.
+another: to its projections as they are, and to calibrated ones, each model's calibration fitted on
+its calibration rows. Calibration and judged rows share no prompt and no group, and are the same
+prompts for every model. How few labelled prompts of a model restore its threshold is the same
+question with a small draw of its calibration rows. The matrix and the curve of one axis go into
+`evaluations`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from axes.analysis.projections import LabelledScores, read_scores
-from axes.analysis.stats.auroc import Estimate
+from axes.analysis.stats import CALIBRATIONS
+from axes.analysis.stats.auroc import Estimate, Groups, Labels, Scores
 from axes.analysis.stats.bootstrap import draw_counts, percentile_interval
 from axes.analysis.stats.calibration import (
     BALANCED_ACCURACY,
-    METHODS,
     choose_threshold,
     fit_calibration,
 )
@@ -35,14 +32,141 @@ from axes.analysis.stats.splits import (
     joined_groups,
     near_duplicate_clusters,
 )
-from axes.analysis.study.figures import write_figures
-from axes.warehouse.connection import Connection
+from axes.analysis.study.evaluations import Evaluation, evaluate_once
+from axes.analysis.study.fit import on_shared_prompts
 from axes.warehouse.errors import CoverageError, ModelError
-from axes.warehouse.runs import record_run
-from axes.warehouse.writer import content_key, data_file
+from axes.warehouse.handle import Warehouse
+from axes.warehouse.writer import content_key
 
 UNCALIBRATED = "uncalibrated"
 LABELLED_COUNTS = (10, 20, 50, 100, 200, 500)
+# Raised whenever the metrics of an unchanged definition would change.
+_VERSION = 1
+_METRICS = ("balanced_accuracy", "false_positive_rate", "false_positive_shift", "accuracy_loss")
+
+
+@dataclass(frozen=True)
+class TransferDefinition:
+    """A request: `fraction` of the prompt groups are calibration rows, the rest is judged."""
+
+    axis_id: str
+    model_ids: tuple[str, ...]
+    prompt_set: str
+    target: str = BALANCED_ACCURACY
+    fraction: float = 0.5
+    least_overlap: float = LEAST_OVERLAP
+    seed: int = 0
+    allow_missing: bool = False
+
+
+def run_transfer(warehouse: Warehouse, definition: TransferDefinition) -> str:
+    """Evaluate every model's threshold on every model; the id that the rows are stored under.
+
+    Prompts that are nearly the same text, or of one pair, are all calibration rows or all judged.
+    Stored rows are not computed again. Raises `CoverageError` where projections are missing, or
+    where there are not two models.
+    """
+    scores = [
+        read_scores(
+            warehouse.connection,
+            definition.axis_id,
+            model_id,
+            definition.prompt_set,
+            allow_missing=definition.allow_missing,
+        )
+        for model_id in definition.model_ids
+    ]
+    if len(scores) < 2:
+        raise CoverageError("a threshold is transferred between models: at least two are needed")
+    names = [each.model for each in scores]
+    if len(set(names)) < len(names):
+        raise ModelError(
+            f"two versions of one model among {', '.join(names)}: say which with --model NAME@ID"
+        )
+    scores = on_shared_prompts(scores)
+    study_id = content_key(
+        "transfer", _VERSION, asdict(definition), [each.row_set_hash for each in scores]
+    )
+    evaluate_once(
+        warehouse, "transfer", study_id, asdict(definition), lambda _: _rows(definition, scores)
+    )
+    return study_id
+
+
+def _rows(definition: TransferDefinition, scores: Sequence[LabelledScores]) -> list[Evaluation]:
+    """The matrix and the curve, as rows."""
+    first, labels = scores[0], scores[0].labels
+    clusters = near_duplicate_clusters(
+        first.texts.to_pylist(), least_overlap=definition.least_overlap
+    )
+    groups = joined_groups(first.groups, clusters)
+    is_calibration = held_out_groups(
+        labels, groups, fraction=definition.fraction, seed=definition.seed
+    )
+    models = [ModelScores(each.model, each.values) for each in scores]
+    split, target, seed = (labels, groups, is_calibration), definition.target, definition.seed
+    rows = [
+        *_matrix_rows(transfer_matrix(models, *split, target=target, seed=seed)),
+        *(
+            Evaluation.of(
+                point.method,
+                "balanced_accuracy_by_labelled",
+                point.balanced_accuracy,
+                model=point.judged_on,
+                fitted_on=f"{point.labelled_count} prompts",
+                component=point.labelled_count,
+            )
+            for point in labelled_curve(models, *split, target=target, seed=seed)
+        ),
+    ]
+    model_ids = {each.model: each.model_id for each in scores}
+    return [
+        replace(
+            row,
+            model_id=model_ids[str(row.model)],
+            prompt_set=definition.prompt_set,
+            axis_id=definition.axis_id,
+            positive_count=int(labels[~is_calibration].sum()),
+            negative_count=int((~labels[~is_calibration]).sum()),
+            # Whether the axis was fitted on them: the thresholds never were.
+            is_in_sample=bool(first.is_in_sample[~is_calibration].any()),
+        )
+        for row in rows
+    ]
+
+
+def _matrix_rows(cells: Sequence[Transfer]) -> list[Evaluation]:
+    """A row for each metric of each cell; p-values adjusted (Holm) over the pairs of a method."""
+    rows = []
+    for method in dict.fromkeys(cell.method for cell in cells):
+        for metric in _METRICS:
+            tested = [
+                Evaluation.of(
+                    method,
+                    metric,
+                    getattr(cell, metric),
+                    model=cell.judged_on,
+                    fitted_on=cell.fitted_on,
+                )
+                for cell in cells
+                if cell.method == method
+            ]
+            # A model's threshold on the model itself is no test of transfer.
+            p_values = np.array(
+                [None if row.model == row.fitted_on else row.p_value for row in tested],
+                dtype=np.float64,
+            )
+            rows += [
+                replace(
+                    row,
+                    p_value=None if np.isnan(p_value) else float(p_value),
+                    p_value_adjusted=None if np.isnan(corrected) else float(corrected),
+                )
+                for row, p_value, corrected in zip(
+                    tested, p_values, adjusted(p_values), strict=True
+                )
+            ]
+    return rows
 
 
 @dataclass(frozen=True)
@@ -50,16 +174,16 @@ class ModelScores:
     """One model's projections of the prompts that all models share."""
 
     model: str
-    values: Float[np.ndarray, " row"]
+    values: Scores
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What the threshold of `fitted_on` does on `judged_on`.
+    """What the threshold of `fitted_on` does on the judged rows of `judged_on`.
 
-    `false_positive_shift` and `accuracy_loss` are against the threshold that the judged model's own
-    calibration rows give, on the same resamples: rate there minus own rate, own balanced accuracy
-    minus the one there.
+    `false_positive_shift` and `accuracy_loss` compare with the threshold that the judged model's
+    calibration rows give, on the same resamples: rate minus that one's rate, that one's balanced
+    accuracy minus this one's.
     """
 
     method: str
@@ -86,9 +210,9 @@ class CurvePoint:
 
 def transfer_matrix(
     scores: Sequence[ModelScores],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    is_calibration: Bool[np.ndarray, " row"],
+    labels: Labels,
+    groups: Groups,
+    is_calibration: Labels,
     *,
     target: str = BALANCED_ACCURACY,
     resample_count: int = 500,
@@ -100,6 +224,7 @@ def transfer_matrix(
     every resample of the calibration rows. With thresholds held fixed, the luck of the rows that
     they were chosen on would pass for a difference between models.
     """
+    # The rows of either part, and how often each resample draws them, [resample, row of the part].
     parts = [np.flatnonzero(is_calibration), np.flatnonzero(~is_calibration)]
     drawn = [
         draw_counts(
@@ -111,23 +236,24 @@ def transfer_matrix(
         )
         for index, rows in enumerate(parts)
     ]
-    values = np.stack([of.values for of in scores])
-    whole = [np.ones(len(rows), dtype=np.int64) for rows in parts]
-    found = []
-    for method in (UNCALIBRATED, *METHODS):
-        # [resample, rate, fitted on, judged on]; the rates are of true and of false positives.
+    values = np.stack([each.values for each in scores])
+    once = (np.ones(len(parts[0]), dtype=np.int64), np.ones(len(parts[1]), dtype=np.int64))
+    cells = []
+    for method in (UNCALIBRATED, *CALIBRATIONS):
+        # [resample, rate, fitted on, judged on], all rows first; rates of true and false positives.
         rates = np.stack(
             [
                 _rates(values, labels, parts, counts, method, target)
-                for counts in ((whole[0], whole[1]), *zip(*drawn, strict=True))
+                for counts in (once, *zip(*drawn, strict=True))
             ]
         )
-        true_rate, false_rate = rates[:, 0], rates[:, 1]
-        accuracy = (true_rate + 1 - false_rate) / 2
+        false_rate = rates[:, 1]
+        accuracy = (rates[:, 0] + 1 - false_rate) / 2
+        # A model's threshold on itself, the diagonal, as [resample, 1, judged on].
         own = np.arange(len(scores))
         shift = false_rate - false_rate[:, own, own][:, None, :]
         loss = accuracy[:, own, own][:, None, :] - accuracy
-        found += [
+        cells += [
             Transfer(
                 method,
                 fitted_on.model,
@@ -140,57 +266,12 @@ def transfer_matrix(
             for i, fitted_on in enumerate(scores)
             for j, judged_on in enumerate(scores)
         ]
-    return found
-
-
-def labelled_curve(
-    scores: Sequence[ModelScores],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    is_calibration: Bool[np.ndarray, " row"],
-    *,
-    target: str = BALANCED_ACCURACY,
-    labelled_counts: Sequence[int] = LABELLED_COUNTS,
-    draw_count: int = 200,
-    seed: int = 0,
-) -> list[CurvePoint]:
-    """How a model's own threshold does by how many labelled prompts it is chosen on.
-
-    `threshold`: chosen on the draw alone. `z_score`: on the other models' calibration rows, on the
-    scale that the draw's mean and deviation give, which takes no labels of this model. Draws are of
-    whole groups within the calibration rows, as many of each class as may be; counts that there are
-    not enough rows for are left out.
-    """
-    pool, judged = np.flatnonzero(is_calibration), np.flatnonzero(~is_calibration)
-    draws = {
-        count: _draws(pool, labels, groups, count, draw_count, seed)
-        for count in labelled_counts
-        if count <= len(pool)
-    }
-    found = []
-    for own in scores:
-        others = [of for of in scores if of is not own]
-        borrowed = _borrowed_threshold(others, labels, is_calibration, target) if others else None
-        for count, drawn in draws.items():
-            accuracies = [
-                _own_threshold_accuracy(own.values, labels, rows, judged, target) for rows in drawn
-            ]
-            found.append(CurvePoint("threshold", own.model, count, _over_draws(accuracies)))
-            if borrowed is not None:
-                accuracies = [
-                    _balanced_accuracy(
-                        _standardised(own.values[judged], own.values[rows]) >= borrowed,
-                        labels[judged],
-                    )
-                    for rows in drawn
-                ]
-                found.append(CurvePoint("z_score", own.model, count, _over_draws(accuracies)))
-    return found
+    return cells
 
 
 def _rates(
     values: Float[np.ndarray, "model row"],
-    labels: Bool[np.ndarray, " row"],
+    labels: Labels,
     parts: Sequence[Int[np.ndarray, " part"]],
     counts: Sequence[Int[np.ndarray, " part"]],
     method: str,
@@ -200,9 +281,9 @@ def _rates(
     seen = np.repeat(parts[0], counts[0])
     truth = labels[parts[1]]
     scales, thresholds = [], []
-    for of_model in values:
-        scale = of_model[parts[1]]
-        fitted_on = of_model[seen]
+    for projections in values:
+        scale = projections[parts[1]]
+        fitted_on = projections[seen]
         if method != UNCALIBRATED:
             fitted = fit_calibration(fitted_on, labels[seen], method)
             scale, fitted_on = fitted.probability(scale), fitted.probability(fitted_on)
@@ -219,203 +300,73 @@ def _estimate(drawn: Float[np.ndarray, " resample"], *, is_tested: bool = False)
     return percentile_interval(float(drawn[0]), drawn[1:], is_tested=is_tested)
 
 
-def _draws(
-    pool: Int[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    count: int,
-    draw_count: int,
-    seed: int,
-) -> list[Int[np.ndarray, " drawn"]]:
-    """Seeded draws of about `count` rows of `pool` in whole groups, both classes in every one."""
-    return [
-        pool[
-            held_out_groups(
-                labels[pool],
-                groups[pool],
-                fraction=count / len(pool),
-                seed=(seed, count, draw),
-            )
+def labelled_curve(
+    scores: Sequence[ModelScores],
+    labels: Labels,
+    groups: Groups,
+    is_calibration: Labels,
+    *,
+    target: str = BALANCED_ACCURACY,
+    labelled_counts: Sequence[int] = LABELLED_COUNTS,
+    draw_count: int = 200,
+    seed: int = 0,
+) -> list[CurvePoint]:
+    """How a model's own threshold does by how many labelled prompts it is chosen on.
+
+    `threshold`: chosen on the draw alone. `z_score`: on the other models' calibration rows, on the
+    scale that the draw's mean and deviation give, which takes no labels of this model. Draws are of
+    whole groups within the calibration rows, as many of each class as may be; counts above the
+    number of calibration rows are left out.
+    """
+    pool, judged = np.flatnonzero(is_calibration), np.flatnonzero(~is_calibration)
+    draws = {
+        count: [
+            pool[
+                held_out_groups(
+                    labels[pool],
+                    groups[pool],
+                    fraction=count / len(pool),
+                    seed=(seed, count, draw),
+                )
+            ]
+            for draw in range(draw_count)
         ]
-        for draw in range(draw_count)
-    ]
+        for count in labelled_counts
+        if count <= len(pool)
+    }
+    points = []
+    for own in scores:
+        # Of the other models: one threshold for their calibration rows, each on its z-scale.
+        others = [each.values[pool] for each in scores if each is not own]
+        borrowed = None
+        if others:
+            pooled = np.concatenate([_standardised(values, values) for values in others])
+            borrowed = choose_threshold(pooled, np.tile(labels[pool], len(others)), target)
+        values, truth = own.values[judged], labels[judged]
+        for count, drawn in draws.items():
+            called = {
+                "threshold": [
+                    values >= choose_threshold(own.values[rows], labels[rows], target)
+                    for rows in drawn
+                ]
+            }
+            if borrowed is not None:
+                called["z_score"] = [
+                    _standardised(values, own.values[rows]) >= borrowed for rows in drawn
+                ]
+            points += [
+                CurvePoint(method, own.model, count, _accuracy_over_draws(calls, truth))
+                for method, calls in called.items()
+            ]
+    return points
 
 
-def _own_threshold_accuracy(
-    values: Float[np.ndarray, " row"],
-    labels: Bool[np.ndarray, " row"],
-    rows: Int[np.ndarray, " drawn"],
-    judged: Int[np.ndarray, " judged"],
-    target: str,
-) -> float:
-    threshold = choose_threshold(values[rows], labels[rows], target)
-    return _balanced_accuracy(values[judged] >= threshold, labels[judged])
-
-
-def _borrowed_threshold(
-    others: Sequence[ModelScores],
-    labels: Bool[np.ndarray, " row"],
-    is_calibration: Bool[np.ndarray, " row"],
-    target: str,
-) -> float:
-    """One threshold for all other models' calibration rows, each on its own z-scale."""
-    pooled = [_standardised(of.values[is_calibration], of.values[is_calibration]) for of in others]
-    return choose_threshold(
-        np.concatenate(pooled), np.tile(labels[is_calibration], len(others)), target
-    )
-
-
-def _standardised(
-    values: Float[np.ndarray, " row"], fitted_on: Float[np.ndarray, " fitted"]
-) -> Float[np.ndarray, " row"]:
+def _standardised(values: Scores, fitted_on: Float[np.ndarray, " fitted"]) -> Scores:
     return (values - fitted_on.mean()) / fitted_on.std(ddof=1)
 
 
-def _balanced_accuracy(called: Bool[np.ndarray, " row"], truth: Bool[np.ndarray, " row"]) -> float:
-    return float((called[truth].mean() + 1 - called[~truth].mean()) / 2)
-
-
-def _over_draws(values: Sequence[float]) -> Estimate:
+def _accuracy_over_draws(calls: Sequence[Labels], truth: Labels) -> Estimate:
+    """Balanced accuracy: the mean of the draws, and their 2.5th and 97.5th percentile."""
+    values = [float((called[truth].mean() + 1 - called[~truth].mean()) / 2) for called in calls]
     lower, upper = np.quantile(values, [0.025, 0.975])
     return Estimate(float(np.mean(values)), float(lower), float(upper))
-
-
-# Raised whenever the figures of an unchanged definition would change.
-_VERSION = 1
-
-_METRICS = ("balanced_accuracy", "false_positive_rate", "false_positive_shift", "accuracy_loss")
-
-
-@dataclass(frozen=True)
-class TransferDefinition:
-    """What is asked; `fraction` of the prompt groups are calibration rows, the rest is judged."""
-
-    axis_id: str
-    model_ids: tuple[str, ...]
-    prompt_set: str
-    target: str = BALANCED_ACCURACY
-    fraction: float = 0.5
-    least_overlap: float = LEAST_OVERLAP
-    seed: int = 0
-    allow_missing: bool = False
-
-
-def run_transfer(root: Path, connection: Connection, definition: TransferDefinition) -> str:
-    """Judge every model's threshold on every model; the id that the figures are stored under.
-
-    Prompts that are nearly the same text, or of one pair, are all calibration rows or all judged.
-    Nothing is computed again that is there. Raises `CoverageError` where projections are missing,
-    or where there are not two models.
-    """
-    scores = [
-        read_scores(
-            connection,
-            definition.axis_id,
-            model_id,
-            definition.prompt_set,
-            allow_missing=definition.allow_missing,
-        )
-        for model_id in definition.model_ids
-    ]
-    if len(scores) < 2:
-        raise CoverageError("a threshold is transferred between models: two are the least")
-    names = [of.model for of in scores]
-    if len(set(names)) < len(names):
-        raise ModelError(
-            f"two versions of one model among {', '.join(names)}: say which with --model NAME@ID"
-        )
-    scores = _on_shared_prompts(scores)
-    study_id = content_key(
-        "transfer", _VERSION, asdict(definition), [of.row_set_hash for of in scores]
-    )
-    if data_file(root, "evaluations", study_id).exists():
-        return study_id
-    with record_run(root, "transfer", asdict(definition), seed=definition.seed) as run:
-        first = scores[0]
-        labels = first.labels
-        clusters = near_duplicate_clusters(
-            first.texts.to_pylist(), least_overlap=definition.least_overlap
-        )
-        groups = joined_groups(first.groups, clusters)
-        is_calibration = held_out_groups(
-            labels, groups, fraction=definition.fraction, seed=definition.seed
-        )
-        named = [ModelScores(of.model, of.values) for of in scores]
-        options: dict[str, Any] = {"target": definition.target, "seed": definition.seed}
-        cells = transfer_matrix(named, labels, groups, is_calibration, **options)
-        points = labelled_curve(named, labels, groups, is_calibration, **options)
-        figures = [
-            *_matrix_rows(cells),
-            *(
-                _row(
-                    point.method,
-                    "balanced_accuracy_by_labelled",
-                    point.balanced_accuracy,
-                    point.judged_on,
-                    fitted_on=f"{point.labelled_count} prompts",
-                    component=point.labelled_count,
-                )
-                for point in points
-            ),
-        ]
-        judged = labels[~is_calibration]
-        by_model = {of.model: of for of in scores}
-        common = {
-            "prompt_set": definition.prompt_set,
-            "axis_id": definition.axis_id,
-            "positive_count": int(judged.sum()),
-            "negative_count": int((~judged).sum()),
-            # Whether the axis was fitted on them: the thresholds never were.
-            "is_in_sample": bool(first.is_in_sample[~is_calibration].any()),
-        }
-        described = [
-            {**row, **common, "model_id": by_model[row["model"]].model_id} for row in figures
-        ]
-        write_figures(root, run, study_id, described, asdict(definition))
-    return study_id
-
-
-def _on_shared_prompts(scores: Sequence[LabelledScores]) -> list[LabelledScores]:
-    """Every model's rows of the prompts that all have, in one order."""
-    shared = set.intersection(*(set(of.prompt_ids) for of in scores))
-    order = [prompt_id for prompt_id in scores[0].prompt_ids if prompt_id in shared]
-    taken = []
-    for of in scores:
-        place = {prompt_id: index for index, prompt_id in enumerate(of.prompt_ids)}
-        taken.append(of.take(np.array([place[prompt_id] for prompt_id in order])))
-    return taken
-
-
-def _matrix_rows(cells: Sequence[Transfer]) -> list[dict[str, Any]]:
-    """A row for each metric of each cell; p-values adjusted (Holm) over the pairs of a method."""
-    found = []
-    for method in dict.fromkeys(cell.method for cell in cells):
-        of_method = [cell for cell in cells if cell.method == method]
-        for metric in _METRICS:
-            estimates: list[Estimate] = [getattr(cell, metric) for cell in of_method]
-            # A model's threshold on the model itself is no test of transfer.
-            p_values = np.array(
-                [
-                    np.nan
-                    if estimate.p_value is None or cell.fitted_on == cell.judged_on
-                    else estimate.p_value
-                    for cell, estimate in zip(of_method, estimates, strict=True)
-                ]
-            )
-            for cell, estimate, p_value, corrected in zip(
-                of_method, estimates, p_values, adjusted(p_values), strict=True
-            ):
-                is_test = not np.isnan(p_value)
-                row = _row(method, metric, estimate, cell.judged_on, fitted_on=cell.fitted_on)
-                row |= {
-                    "p_value": float(p_value) if is_test else None,
-                    "p_value_adjusted": float(corrected) if is_test else None,
-                }
-                found.append(row)
-    return found
-
-
-def _row(
-    scorer: str, metric: str, estimate: Estimate, model: str, **columns: Any
-) -> dict[str, Any]:
-    return {"scorer": scorer, "metric": metric, "model": model, **asdict(estimate), **columns}

@@ -38,8 +38,8 @@ _STATEMENTS = {
     """,
     "studies": """
         select
-            study_id, any_value(parameters ->> '$.label') as label,
-            any_value(parameters ->> '$.prompts') as prompts,
+            study_id, any_value(evaluations.parameters ->> '$.label') as label,
+            any_value(evaluations.parameters ->> '$.prompts') as prompts,
             string_agg(distinct model, ', ' order by model) as models,
             max(runs.started_at) as started_at
         from evaluations inner join runs using (run_id)

@@ -114,29 +114,32 @@ def drift(
         Selection,
         project_completions,
         read_trajectories,
+        traced_models,
         write_cross_completions,
     )
     from axes.ingest.models.registry import known_as
-    from axes.warehouse.axes import find_axis, find_readout, traced_models
-    from axes.warehouse.connection import connect, query
+    from axes.warehouse.axes import find_axis, read_axis_readout
     from axes.warehouse.errors import CoverageError, LabelError
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show
 
-    connection = connect(root, memory_limit=memory_limit)
-    axis_id = find_axis(connection, axis)["axis_id"]
+    warehouse = Warehouse.open(root, memory_limit=memory_limit)
+    registered = find_axis(warehouse, axis)
     selection = Selection(prompt_set, labeler, template, max_new_tokens)
-    model_ids = traced_models(connection, axis_id, [known_as(model) for model in models])
-    if cross_file is not None and len(model_ids) > 1:
+    traced = traced_models(warehouse, registered, [known_as(model) for model in models])
+    if cross_file is not None and len(traced) > 1:
         raise click.UsageError("--cross-completions takes one model: choose it with --model")
     drift_ids = []
-    for model_id in model_ids:
-        readout = find_readout(root, connection, axis_id, model_id)
-        project_completions(root, connection, readout)
+    for model, model_id in traced:
+        readout = read_axis_readout(warehouse, registered, model, model_id)
+        project_completions(warehouse, registered, readout)
         if cross_file is not None:
-            found = read_trajectories(connection, readout, selection)
-            click.echo(write_cross_completions(connection, found, cross_file, seed=seed))
+            found = read_trajectories(warehouse, readout, selection)
+            click.echo(write_cross_completions(warehouse, found, cross_file, seed=seed))
             return
-        calibrated = find_calibration(connection, axis_id, model_id, calibration)
+        calibrated = find_calibration(
+            warehouse.connection, registered.axis_id, model_id, calibration
+        )
         definition = DriftDefinition(
             selection=selection,
             least_steps=least_steps,
@@ -146,17 +149,17 @@ def drift(
             seed=seed,
         )
         try:
-            drift_ids.append(run_drift(root, connection, readout, definition))
+            drift_ids.append(run_drift(warehouse, readout, definition))
         except (CoverageError, LabelError) as error:
             # Without --model, a model that cannot be analysed does not stop the others.
-            if len(model_ids) == 1 or models:
+            if len(traced) == 1 or models:
                 raise
             click.echo(f"left out: {error}", err=True)
     if not drift_ids:
         raise CoverageError(f"no model has completions to analyse on {axis}")
-    show(query(connection, _TABLE, [drift_ids]), output_format)
+    show(warehouse.query(_TABLE, [drift_ids]), output_format)
     for drift_id in drift_ids:
-        words = verdict(connection, drift_id)
+        words = verdict(warehouse, drift_id)
         click.echo(f"\n{words}\ndrift {drift_id}", err=output_format != "table")
 
 

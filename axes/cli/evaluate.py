@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from axes.analysis.stats import CORRECTIONS
 from axes.cli.options import (
     CALIBRATIONS,
     PROMPT_SET,
     Command,
     allow_missing_option,
     axis_argument,
-    direction_option,
     fit_fraction_option,
     format_option,
     layer_fraction_option,
@@ -28,13 +28,10 @@ from axes.cli.options import (
     root_option,
     seed_option,
 )
-from axes.cli.study import space_options
+from axes.cli.study import space_options, study_options
 
 if TYPE_CHECKING:
     from axes.warehouse.connection import Connection
-
-# Those of axes.analysis.stats.multiple_testing, not imported for --help.
-_CORRECTIONS = ("holm", "benjamini_hochberg")
 
 _SUMMARY = """
 select scorer, metric, layer, estimate, lower, upper, p_value, p_value_adjusted, is_in_sample
@@ -95,15 +92,7 @@ def _show_option(statements: dict[str, str]) -> Command:
 @click.command()
 @model_argument
 @prompts_option("Labelled prompt set.", required=True)
-@click.option(
-    "--evaluate",
-    type=PROMPT_SET,
-    multiple=True,
-    help="Another labelled set to evaluate on; repeatable.",
-)
-@direction_option
-@space_options
-@allow_missing_option
+@study_options("evaluate", "direction", "site", "pooling", "template", "allow_missing")
 @memory_limit_option
 @root_option
 @format_option
@@ -140,7 +129,7 @@ def fit(model: str, prompts: str, root: Path, output_format: str, **options: Any
 @layer_fraction_option
 @click.option(
     "--correction",
-    type=click.Choice(_CORRECTIONS),
+    type=click.Choice(tuple(CORRECTIONS)),
     default="holm",
     show_default=True,
     help="Correction of the p-values for testing every layer.",
@@ -173,13 +162,14 @@ def evaluate(
     from axes.analysis.study.held_out import EvaluationDefinition, run_evaluation
     from axes.ingest.models.registry import known_as
     from axes.warehouse.connection import connect, query
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show
 
     definition = EvaluationDefinition(
         model=known_as(model), prompt_sets=tuple(dict.fromkeys(prompt_sets)), **options
     )
     connection = connect(root)
-    study_id = run_evaluation(root, connection, definition)
+    study_id = run_evaluation(Warehouse(root, connection), definition)
     show(query(connection, _SHOWN[shown], {"study_id": study_id}), output_format)
     click.echo(f"evaluation {study_id}", err=True)
 
@@ -250,12 +240,15 @@ def calibrate(
     from axes.analysis.study.calibrate import calibrate as fit_and_store
     from axes.warehouse.axes import find_axis
     from axes.warehouse.connection import connect, query
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show
 
     connection = connect(root)
-    axis_id = find_axis(connection, axis)["axis_id"]
+    axis_id = find_axis(Warehouse(root, connection), axis).axis_id
     model_ids = _chosen_models(connection, axis_id, prompts, models)
-    ids = fit_and_store(root, connection, axis_id, model_ids, prompts, methods, **options)
+    ids = fit_and_store(
+        Warehouse(root, connection), axis_id, model_ids, prompts, methods, **options
+    )
     fitted = query(
         connection,
         "select calibration_id, model, method, target, threshold, positive_count, negative_count "
@@ -297,15 +290,16 @@ def transfer(
     from axes.analysis.study.thresholds import TransferDefinition, run_transfer
     from axes.warehouse.axes import find_axis
     from axes.warehouse.connection import connect, query
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show
 
     connection = connect(root)
-    axis_id = find_axis(connection, axis)["axis_id"]
+    axis_id = find_axis(Warehouse(root, connection), axis).axis_id
     model_ids = tuple(_chosen_models(connection, axis_id, prompts, models))
     definition = TransferDefinition(
         axis_id=axis_id, model_ids=model_ids, prompt_set=prompts, **options
     )
-    study_id = run_transfer(root, connection, definition)
+    study_id = run_transfer(Warehouse(root, connection), definition)
     show(query(connection, _TRANSFER_SHOWN[shown], {"study_id": study_id}), output_format)
     click.echo(f"transfer {study_id}", err=True)
 

@@ -61,11 +61,13 @@ def export(
     axes export native/smollm2-135m/23/demo_safety --all-layers --to repeng
     """
     from axes.analysis.exchange.export_axes import export_axes
-    from axes.warehouse.connection import connect
+    from axes.warehouse.handle import Warehouse
 
     stem = axes[0].replace("/", "-") + ("-all" if all_layers else "")
     target = output or Path(stem + FORMATS[to].suffix)
-    exported = export_axes(connect(root), axes, to, target, all_layers=all_layers, is_raw=is_raw)
+    exported = export_axes(
+        Warehouse.open(root), axes, to, target, all_layers=all_layers, is_raw=is_raw
+    )
     for remark in exported.remarks:
         click.echo(f"left out: {remark}", err=True)
     click.echo(f"read it with: {exported.usage}", err=True)

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from axes.ingest.generation.monitor import Monitor, Reading
     from axes.ingest.models.load import LoadedModel
-    from axes.warehouse.axes import Probe
 
 _JSONL = "jsonl"
 
@@ -80,23 +79,28 @@ def monitor(
     from axes.ingest.generation.monitor import Monitor
     from axes.ingest.jobs import open_job
     from axes.ingest.requests import ModelRequest
+    from axes.warehouse.axes import AXIS_TABLES, find_axis, read_axis_readout
     from axes.warehouse.connection import connect_tables
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show
 
     spec = model_spec(model, options)
     request = ModelRequest(device=options.pop("device"), dtype=options.pop("dtype"))
     job = open_job(root, spec, request)
-    probe = _probe(root, axis, spec.name, job.identity.model_id, layer)
+    warehouse = Warehouse.open_tables(root, *AXIS_TABLES)
+    readout = read_axis_readout(
+        warehouse, find_axis(warehouse, axis), spec.name, job.identity.model_id, layer=layer
+    )
     calibrated = find_calibration(
         connect_tables(root, "calibrations", "runs"),
-        probe.axis_id,
+        readout.axis_id,
         job.identity.model_id,
         calibration,
         is_required=stop_above is not None,
     )
     loaded = job.load()
     console = Console(stderr=True, highlight=False)
-    share = _shares(root, probe.axis_id, job.identity.model_id)
+    share = _shares(root, readout.axis_id, job.identity.model_id)
     is_streamed = output_format == _JSONL and output is None
     tokens: list[dict[str, Any]] = []
 
@@ -111,7 +115,7 @@ def monitor(
 
     watched = Monitor.of(
         loaded,
-        probe,
+        readout,
         probability=None if calibrated is None else calibrated.probability,
         stop_above=stop_above,
         on_reading=tell,
@@ -127,19 +131,6 @@ def monitor(
         output.write_text("".join(json.dumps(row) + "\n" for row in tokens))
     elif not is_streamed:
         show(pa.Table.from_pylist(tokens), output_format, output)
-
-
-def _probe(root: Path, axis: str, model: str, model_id: str, layer: int | None) -> Probe:
-    """The axis at one layer of the model; raises `AxisError` where several layers are possible."""
-    from axes.warehouse.axes import read_probes
-    from axes.warehouse.errors import AxisError
-
-    layers = None if layer is None else [layer]
-    probes = read_probes(root, [axis], model=model, model_id=model_id, layers=layers)
-    if len(probes) > 1:
-        at = ", ".join(str(probe.layer) for probe in probes)
-        raise AxisError(f"{model} has alignments for {axis} at layers {at}: say --layer")
-    return probes[0]
 
 
 def _speak(

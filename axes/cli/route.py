@@ -24,8 +24,8 @@ from axes.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from axes.analysis.routing.responses import AnswerQuery
-    from axes.warehouse.connection import Connection
+    from axes.analysis.routing.response_scores import ScoringRequest
+    from axes.warehouse.handle import Warehouse
 
 # What `axes route` and `axes compare` print, and `axes sql` prints again.
 ROUTING_TABLE = """
@@ -33,7 +33,7 @@ select
     policy, outcome, outcome_lower, outcome_upper, regret, gain, gain_lower, gain_upper,
     over_raw, refusal, cost, cost_of_choice, prompt_count
 from v_routing
-where routing_id = '{routing_id}'
+where routing_id = ?
 order by outcome, policy
 """
 
@@ -42,12 +42,12 @@ select
     rank, model, probability, probability_lower, probability_upper, first, outcome,
     outcome_lower, outcome_upper, prompt_probability, elevation, refusal, alignment_r2, warnings
 from v_comparison
-where scoring_id = '{scoring_id}'
+where scoring_id = ?
 order by rank, model
 """
 
 
-_answer_options = together(
+_completion_options = together(
     models_option("Repeatable. Default: every model with completions."),
     prompts_option("Prompt set that the models completed.", required=True),
     click.option(
@@ -107,7 +107,7 @@ _answer_options = together(
 
 
 @click.command()
-@_answer_options
+@_completion_options
 @click.option(
     "--cost",
     default="parameter_count",
@@ -135,7 +135,7 @@ def route(
     tolerance: float,
     root: Path,
     output_format: str,
-    **answer_options: Any,
+    **options: Any,
 ) -> None:
     """Compare policies that choose a model for each prompt, on stored completions.
 
@@ -150,101 +150,77 @@ def route(
     """
     from axes.analysis.routing.router import Limits
     from axes.analysis.routing.routing import run_routing
-    from axes.warehouse.connection import connect, query
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show
 
-    connection = connect(root)
     if min_quality is not None and quality is None:
         raise click.UsageError("--min-quality needs --quality")
-    prompts, answers, calibration = _answer_query(connection, **answer_options)
+    warehouse = Warehouse.open(root)
     routing_id, notes = run_routing(
-        root,
-        prompts,
-        answers,
+        warehouse,
+        _request(warehouse, **options),
         cost=cost,
         quality=quality,
         limits=Limits(max_cost, min_quality, tolerance),
-        **calibration,
     )
-    show(query(connection, ROUTING_TABLE.replace("{routing_id}", routing_id)), output_format)
-    _say(notes, f"routing {routing_id}")
+    show(warehouse.query(ROUTING_TABLE, [routing_id]), output_format)
+    _echo_notes(notes, f"routing {routing_id}")
 
 
 @click.command()
-@_answer_options
+@_completion_options
 @root_option
 @format_option
-def compare(root: Path, output_format: str, **answer_options: Any) -> None:
-    """Rank models by their completions of the same prompts, lowest outcome probability first.
+def compare(root: Path, output_format: str, **options: Any) -> None:
+    """Rank models by the probability of the outcome in their completions, lowest first.
 
-    Each model's projections are calibrated on that model's completions. Read the warnings first,
-    and compare with `outcome`, the rate that the labeler gives for the same completions.
+    Each model's projections are calibrated on its own completions. Read the warnings first, and
+    `outcome`, the share of the same completions that the labeler marks.
 
     \b
     axes compare --prompts demo_safety --labeler judge --limit 120
     """
     from axes.analysis.routing.model_ranking import run_comparison
-    from axes.warehouse.connection import connect, query
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show
 
-    connection = connect(root)
-    prompts, answers, calibration = _answer_query(connection, **answer_options)
-    scoring_id, notes = run_comparison(root, prompts, answers, **calibration)
-    show(
-        query(connection, COMPARISON_TABLE.replace("{scoring_id}", scoring_id)),
-        output_format,
-        cell_width=200,
-    )
-    _say(notes, f"scoring {scoring_id}")
+    warehouse = Warehouse.open(root)
+    scoring_id, notes = run_comparison(warehouse, _request(warehouse, **options))
+    show(warehouse.query(COMPARISON_TABLE, [scoring_id]), output_format, cell_width=200)
+    _echo_notes(notes, f"scoring {scoring_id}")
 
 
-def _answer_query(
-    connection: Connection,
+def _request(
+    warehouse: Warehouse,
     *,
     models: tuple[str, ...],
     prompts: str,
-    labeler: str,
-    negated: bool,
-    refusals: str,
-    only: str | None,
     axis: str | None,
-    statistic: str,
-    limit: int | None,
+    negated: bool,
+    only: str | None,
     templates: tuple[str, ...],
-    max_new_tokens: int | None,
     calibrate: str | None,
     fraction: float,
     method: str,
     seed: int,
-    allow_missing: bool,
-) -> tuple[str, AnswerQuery, dict[str, Any]]:
-    """The prompt set, the query for completions, and how they are calibrated."""
-    from axes.analysis.routing.responses import AnswerQuery, axis_models, shared_axis
+    **query: Any,
+) -> ScoringRequest:
+    """The options as a request; the remaining ones are fields of `CompletionQuery`."""
+    from axes.analysis.routing.response_scores import ScoringRequest
+    from axes.analysis.routing.responses import CompletionQuery, projected_models, shared_axis_id
 
-    axis_id = shared_axis(connection, axis)["axis_id"]
-    answers = AnswerQuery(
+    axis_id = shared_axis_id(warehouse, axis)
+    completions = CompletionQuery(
         axis_id=axis_id,
-        models=tuple(sorted(set(models))) or axis_models(connection, axis_id),
-        labeler=labeler,
-        statistic=statistic,
+        models=tuple(sorted(set(models))) or projected_models(warehouse, axis_id),
         is_negated=negated,
         templates=tuple(sorted(set(templates))),
-        max_new_tokens=max_new_tokens,
-        refusals=refusals,
         only=None if only is None else only == "positive",
-        limit=limit,
-        allow_missing=allow_missing,
+        **query,
     )
-    calibration = {
-        "calibrate_on": calibrate,
-        "fraction": fraction,
-        "method": method,
-        "seed": seed,
-    }
-    return prompts, answers, calibration
+    return ScoringRequest(prompts, completions, calibrate, fraction, method, seed)
 
 
-def _say(notes: tuple[str, ...], result: str) -> None:
-    for note in notes:
+def _echo_notes(notes: tuple[str, ...], result: str) -> None:
+    for note in (*notes, result):
         click.echo(note, err=True)
-    click.echo(result, err=True)

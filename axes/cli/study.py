@@ -5,94 +5,74 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import click
 from click.shell_completion import CompletionItem
 
+from axes.analysis.study.definition import (
+    OPTIONS,
+    StudyDefinition,
+    find_study_file,
+    option_types,
+    packaged_studies,
+)
 from axes.cli.options import (
     GROUP,
     MODEL,
     POOLING,
     PROMPT_SET,
     STUDY,
+    Command,
     device_option,
     dtype_option,
     format_option,
     is_typed,
     memory_limit_option,
-    method_options,
     root_option,
+    together,
 )
-from axes.warehouse.names import SITES
 
 if TYPE_CHECKING:
     from axes.study_plan import PlannedStudy
+    from axes.warehouse.handle import Warehouse
 
 
-def space_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Which of a model's stored activations are read."""
-    for option in (
-        click.option(
-            "--template",
-            default="raw",
-            show_default=True,
-            help="As stored: raw, chat, chat+system:HASH.",
-        ),
-        click.option(
-            "--pooling",
-            type=POOLING,
-            default="last5_mean",
-            show_default=True,
-            help="As stored: last, mean, ...",
-        ),
-        click.option("--site", type=click.Choice(SITES), default=SITES[0], show_default=True),
-    ):
-        command = option(command)
-    return command
+_NAMES = {"model": MODEL, "group": GROUP, "prompt_set": PROMPT_SET, "pooling": POOLING}
 
 
-def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What a study is, as options; each is a key of a study file too."""
-    for option in reversed(
-        (
-            click.option("--group", type=GROUP, help="Models of this group of the registry."),
-            click.option(
-                "--model", "models", type=MODEL, multiple=True, help="A model; repeatable."
-            ),
-            click.option("--reference", type=MODEL, help="The model whose space is aligned into."),
-            click.option(
-                "--prompts", type=PROMPT_SET, help="Labelled set that the directions are fitted on."
-            ),
-            click.option(
-                "--align", type=PROMPT_SET, help="Unlabelled set that the alignments are fitted on."
-            ),
-            click.option(
-                "--evaluate",
-                type=PROMPT_SET,
-                multiple=True,
-                help="Another labelled set; repeatable.",
-            ),
-            click.option(
-                "--align-rows", type=click.IntRange(min=10), default=3000, show_default=True
-            ),
-            click.option(
-                "--layer-fraction",
-                type=click.FloatRange(0.0, 1.0),
-                default=0.8,
-                show_default=True,
-                help="Layer round(fraction * (layer_count - 1)) of each model.",
-            ),
-            method_options,
-            space_options,
-            click.option("--seed", type=int, default=0, show_default=True),
-            click.option(
-                "--allow-missing", is_flag=True, help="Go on where rows are missing, and say so."
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+def study_options(*names: str) -> Callable[[Command], Command]:
+    """Options of a study, built from its definition: those of these names, or all."""
+
+    return together(*map(_study_option, names or OPTIONS))
+
+
+def _study_option(name: str) -> Callable[[Command], Command]:
+    option, kind = OPTIONS[name], option_types()[name]
+    default = getattr(StudyDefinition, name, None)
+    plain = next(each for each in (*get_args(kind), kind) if isinstance(each, type))
+    checked: Any = plain
+    if option.choices is not None:
+        checked = click.Choice(option.choices)
+    elif option.names is not None:
+        checked = _NAMES[option.names]
+    elif option.minimum is not None:
+        number_range = click.IntRange if plain is int else click.FloatRange
+        is_open = option.is_minimum_excluded
+        checked = number_range(option.minimum, option.maximum, min_open=is_open)
+    return click.option(
+        option.flag or f"--{name.replace('_', '-')}",
+        name,
+        type=checked,
+        is_flag=plain is bool,
+        multiple=get_origin(kind) is tuple,
+        default=default,
+        show_default=default is not None and default is not False and default != (),
+        help=option.help,
+    )
+
+
+space_options = study_options("site", "pooling", "template")
 
 
 class _StudyGroup(click.Group):
@@ -125,8 +105,6 @@ class _StudyFile(click.ParamType):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        from axes.analysis.study.definition import packaged_studies
-
         packaged = [CompletionItem(n) for n in packaged_studies() if n.startswith(incomplete)]
         stored = STUDY.shell_complete(ctx, param, incomplete) if self._ids else []
         return [*packaged, *stored, CompletionItem(incomplete, type="file")]
@@ -151,7 +129,7 @@ def study() -> None:
 
 @study.command()
 @click.argument("file", type=_StudyFile(), required=False)
-@study_options
+@study_options()
 @device_option
 @dtype_option
 @click.option(
@@ -234,10 +212,10 @@ def sensitivity_command(
     from axes.analysis.report.report import print_sensitivity
     from axes.analysis.study.run import read_definition
     from axes.analysis.study.sensitivity import measure_sensitivity
-    from axes.warehouse.connection import connect
 
-    for study_id in _find_studies(root, study_name):
-        definition = read_definition(connect(root), study_id)
+    warehouse, study_ids = _open_studies(root, study_name)
+    for study_id in study_ids:
+        definition = read_definition(warehouse.connection, study_id)
         measure_sensitivity(root, study_id, definition, memory_limit=memory_limit)
         print_sensitivity(root, study_id, output_format)
 
@@ -258,16 +236,14 @@ def claims(study_name: str | None, root: Path, output_format: str) -> None:
     axes study --claims --format json
     """
     from axes.analysis.study.claims import claim_tables, verdicts
-    from axes.warehouse.connection import connect
     from axes.warehouse.render import show
 
-    connection = connect(root)
-    for study_id in _find_studies(root, study_name):
-        found = verdicts(connection, study_id)
-        show(found.table, output_format)
+    warehouse, study_ids = _open_studies(root, study_name)
+    for study_id in study_ids:
+        show(verdicts(warehouse.connection, study_id).table, output_format)
         if output_format not in ("table", "markdown"):
             continue
-        for claim in claim_tables(connection, study_id):
+        for claim in claim_tables(warehouse.connection, study_id):
             click.echo(f"\n{claim.title}\n{claim.statement}")
             show(claim.table, output_format)
 
@@ -287,66 +263,55 @@ def diff(first: str, second: str, root: Path, output_format: str) -> None:
     axes study diff 689eb4 88ebb7
     axes study diff demo mine.toml --format csv
     """
-    from axes.analysis.study.claims import definition_differences, figure_differences
-    from axes.warehouse.connection import connect
+    from axes.analysis.study.claims import definition_differences, metric_differences
     from axes.warehouse.render import show_rows
 
-    named = {name: _find_studies(root, name) for name in (first, second)}
-    for name, found in named.items():
-        if len(found) > 1:
-            raise click.UsageError(f"{name} defines {len(found)} studies: give the id of one")
-    connection = connect(root)
-    a, b = (named[name][0] for name in (first, second))
+    study_ids = []
+    for name in (first, second):
+        warehouse, named = _open_studies(root, name)
+        if len(named) > 1:
+            raise click.UsageError(f"{name} defines {len(named)} studies: give the id of one")
+        study_ids += named
     if output_format in ("table", "markdown"):
-        changed = definition_differences(connection, a, b)
+        changed = definition_differences(warehouse.connection, *study_ids)
         if changed:
             show_rows(changed, output_format)
         click.echo(
             "" if changed else "same definition; the rows or the version of the code differ\n"
         )
-    show_rows(figure_differences(connection, a, b), output_format)
+    show_rows(metric_differences(warehouse.connection, *study_ids), output_format)
 
 
-def _find_studies(root: Path, name: str | None) -> list[str]:
-    """The studies of a file, the study whose id starts with `name`, or the last study."""
+def _open_studies(root: Path, name: str | None) -> tuple[Warehouse, list[str]]:
+    """The warehouse, and the studies of a file, or the one whose id starts so, or the last."""
     from axes.analysis.report.section import latest_study
-    from axes.analysis.study.definition import find_study_file
     from axes.analysis.study.run import find_study
-    from axes.warehouse.connection import connect
+    from axes.warehouse.handle import Warehouse
 
-    connection = connect(root)
+    warehouse = Warehouse.open(root)
     if name is None or find_study_file(name) is None:
-        return [latest_study(connection, name)]
-    return [find_study(connection, planned.definition) for planned in _planned(name)]
+        return warehouse, [latest_study(warehouse.connection, name)]
+    return warehouse, [find_study(warehouse, planned.definition) for planned in _planned(name)]
 
 
 def _planned(name: str | None) -> list[PlannedStudy]:
-    """The studies of a file, its keys overridden by the options that were typed."""
-    from axes.analysis.study.definition import find_study_file, packaged_studies
+    """The studies of a file, with the options that were typed in the place of its keys."""
     from axes.study_plan import plan_studies
     from axes.warehouse.errors import DefinitionError
-    from axes.warehouse.names import did_you_mean
 
-    if name is not None and find_study_file(name) is None:
-        packaged = packaged_studies()
-        raise click.UsageError(
-            f"no study file {name}{did_you_mean(name, [*packaged, *study.commands])}: "
-            f"give the path of one, {' or '.join(packaged)}"
-        )
     try:
-        return plan_studies(name, _given_options(are_defaults_taken=name is None))
+        options = _study_settings(are_defaults_taken=name is None)
+        return plan_studies(name, options, hints=study.commands)
     except DefinitionError as error:
-        if name is None:  # Then it is the options that are wrong.
+        if name is None or find_study_file(name) is None:  # Then what was typed is wrong.
             raise click.UsageError(str(error)) from error
         raise
 
 
-def _given_options(*, are_defaults_taken: bool) -> dict[str, Any]:
-    """The options that define the study, by field of `StudyDefinition` or `group`."""
-    from axes.analysis.study.definition import option_names
-
+def _study_settings(*, are_defaults_taken: bool) -> dict[str, Any]:
+    """The options that say what the study is, by field of `StudyDefinition` or `group`."""
     context = click.get_current_context()
-    named = {name: context.params[name] for name in option_names() if name in context.params}
+    named = {name: context.params[name] for name in OPTIONS if name in context.params}
     return {
         name: value
         for name, value in named.items()
@@ -428,11 +393,11 @@ def diagnose(
     axes diagnose --model gemma3-270m --checks
     """
     from axes.analysis.study.diagnose import diagnose_study, find_diagnosed
-    from axes.warehouse.connection import connect, query
+    from axes.warehouse.handle import Warehouse
     from axes.warehouse.render import show
 
-    study_id, _ = find_diagnosed(connect(root), study_id or model)
+    study_id, _ = find_diagnosed(Warehouse.open(root).connection, study_id or model)
     diagnose_study(root, study_id, memory_limit=memory_limit)
     statement = _CHECKS if checks else _DIAGNOSES
-    show(query(connect(root), statement, [study_id, model, model]), output_format)
+    show(Warehouse.open(root).query(statement, [study_id, model, model]), output_format)
     click.echo(f"study {study_id}", err=True)

@@ -1,11 +1,8 @@
-"""Which texts a page may not hold until somebody clicks, and where they are kept until then.
+"""Queried rows as JSON for the page, with texts of the positive class hidden until clicked.
 
-Hidden are prompts that any labeler calls positive, in any set, and the completions of them. In an
-answer to typed SQL a cell is hidden that is, holds or is part of such a text; pieces shorter than
-`SHORTEST` characters, and texts that a statement turns into something else, are not known for what
-they are.
-
-Queried rows as JSON for a page: what JSON has no type for as text, hidden texts as numbers.
+Hidden are prompts that any labeler calls positive, in any set, and their completions. In the
+result of typed SQL, a cell is hidden if it is, contains or is part of such a text. Pieces shorter
+than `MIN_LENGTH` characters, and texts that a statement transforms, are not recognised.
 """
 
 from __future__ import annotations
@@ -23,10 +20,13 @@ import pyarrow as pa
 
 from axes.warehouse.connection import Connection, query
 
-SHORTEST = 20
-_MOST_KEPT = 20_000
-# Comparisons of a cell with a text; some tenths of a second.
-_MOST_COMPARED = 1_000_000
+# An object of JSON, as the page's scripts read it.
+Json = dict[str, Any]
+
+MIN_LENGTH = 20
+_MAX_TEXTS = 20_000
+# Comparisons of a cell with a text: some tenths of a second.
+_MAX_COMPARISONS = 1_000_000
 
 POSITIVE_PROMPTS = """
     select distinct prompt_id from labels
@@ -41,41 +41,41 @@ _POSITIVE_TEXTS = f"""
 
 
 class Hidden:
-    """Texts behind numbers that tell nothing; the oldest are forgotten."""
+    """Texts by random number, which the page shows in their place; the oldest are dropped."""
 
     def __init__(self) -> None:
         self._texts: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
 
     def put(self, text: str) -> dict[str, str]:
-        """What stands in a page for the text."""
+        """What the page shows instead of the text."""
         number = secrets.token_hex(8)
         with self._lock:
             self._texts[number] = text
-            if len(self._texts) > _MOST_KEPT:
+            if len(self._texts) > _MAX_TEXTS:
                 self._texts.popitem(last=False)
         return {"hidden": number}
 
     def get(self, number: str) -> str | None:
-        """The text, or None for a number that was never given or is forgotten."""
+        """The text, or None for a number that is unknown or was dropped."""
         with self._lock:
             return self._texts.get(number)
 
 
 def positive_cells(connection: Connection, cells: Iterable[str]) -> set[str]:
-    """Those of `cells` that are, hold or are part of a positive prompt or its completion.
+    """Those of `cells` that are, contain or are part of a positive prompt or its completion.
 
-    With too much to compare every long cell is taken for one.
+    With too many to compare, every long cell counts as one.
     """
-    long_cells = sorted({cell for cell in cells if len(cell) >= SHORTEST})
+    long_cells = sorted({cell for cell in cells if len(cell) >= MIN_LENGTH})
     if not long_cells:
         return set()
     texts = [
         text
         for text in query(connection, _POSITIVE_TEXTS).column("text").to_pylist()
-        if len(text) >= SHORTEST
+        if len(text) >= MIN_LENGTH
     ]
-    if len(texts) * len(long_cells) > _MOST_COMPARED:
+    if len(texts) * len(long_cells) > _MAX_COMPARISONS:
         return set(long_cells)
     return {cell for cell in long_cells if any(text in cell or cell in text for text in texts)}
 
@@ -85,28 +85,24 @@ def texts_in(value: Any) -> Iterable[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from texts_in(key)
-            yield from texts_in(inner)
+        yield from texts_in([*value, *value.values()])
     elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from texts_in(inner)
+        for item in value:
+            yield from texts_in(item)
 
 
 # A vector is shown by its first numbers.
-_LONGEST_LIST = 8
-_SHOWN_OF_LIST = 4
-# Beyond it JavaScript has no integers.
-_LARGEST_EXACT = 2**53
+_MAX_LIST = 8
+_CUT_LIST = 4
+# JavaScript has no larger integers.
+_MAX_EXACT = 2**53
 
 
-def answer(
-    table: pa.Table, connection: Connection, hidden: Hidden, *, row_limit: int
-) -> dict[str, Any]:
+def answer(table: pa.Table, connection: Connection, hidden: Hidden, *, row_limit: int) -> Json:
     """The first rows with names and kinds of the columns, positive texts hidden."""
     columns = [{"name": field.name, "kind": kind_of(field.type)} for field in table.schema]
-    shown = table.slice(0, row_limit)
-    rows = [list(row) for row in zip(*(column.to_pylist() for column in shown), strict=True)]
+    cells = [column.to_pylist() for column in table.slice(0, row_limit)]
+    rows = list(zip(*cells, strict=True))
     concealed = positive_cells(connection, (text for row in rows for text in texts_in(row)))
     return {
         "columns": columns,
@@ -132,11 +128,11 @@ def kind_of(kind: pa.DataType) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: lists and structs as text, long lists cut, NaN in words."""
+    """A value as JSON: lists and structs as text, long lists cut, NaN in words."""
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int):
-        return value if abs(value) <= _LARGEST_EXACT else str(value)
+        return value if abs(value) <= _MAX_EXACT else str(value)
     if isinstance(value, Decimal):
         return plain(int(value) if value == value.to_integral_value() else float(value))
     if isinstance(value, float):
@@ -146,11 +142,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {plain(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
-        return f"[{_joined(value)}]"
+        is_cut = len(value) > _MAX_LIST
+        text = ", ".join(f"{plain(item)}" for item in (value[:_CUT_LIST] if is_cut else value))
+        return f"[{text}, … {len(value):,} in all]" if is_cut else f"[{text}]"
     return str(value)
-
-
-def _joined(values: list[Any]) -> str:
-    cut: Iterable[Any] = values if len(values) <= _LONGEST_LIST else values[:_SHOWN_OF_LIST]
-    text = ", ".join(f"{plain(value)}" for value in cut)
-    return text if len(values) <= _LONGEST_LIST else f"{text}, … {len(values):,} in all"

@@ -1,200 +1,14 @@
-"""Prompts with every model's projection beside each other, and how far the models disagree.
+"""What the page shows: prompts with every model's projection, completions and their tokens.
 
-Completions, and one of them token by token with its projections.
+Each answer is one statement over the warehouse. Texts of the positive class leave as numbers that
+stand for them (`Hidden.put`).
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-from axes.explore.hiding import POSITIVE_PROMPTS, Hidden
+from axes.explore.hiding import POSITIVE_PROMPTS, Hidden, Json
 from axes.warehouse.connection import Connection, rows
 from axes.warehouse.errors import QueryError
-
-_COMPLETIONS = f"""
-with
-described as (
-    select distinct on (prompt_id)
-        prompt_id, prompt_set, category, label, position, text as prompt
-    from v_prompts
-    where $prompt_set is null or prompt_set = $prompt_set
-    order by prompt_id, prompt_set
-)
-select
-    generations.generation_id, generations.model, generations.text, generations.token_count,
-    generations.sample, generations.steering_mode, generations.strength,
-    described.prompt, described.prompt_set, described.category, described.label,
-    generations.prompt_id in ({POSITIVE_PROMPTS}) as is_hidden,
-    count(*) over () as total
-from generations join described using (prompt_id)
-where ($model is null or generations.model = $model)
-    and ($prompt_id is null or generations.prompt_id = $prompt_id)
-    and ($label is null or described.label = $label)
-order by
-    described.prompt_set, described.position, generations.model, generations.generation_id
-limit $limit offset $offset
-"""
-
-_COMPLETION = f"""
-select
-    generations.*,
-    prompts.text as prompt, prompts.prompt_set, prompts.category, prompts.label,
-    generations.prompt_id in ({POSITIVE_PROMPTS}) as is_hidden
-from generations left join v_prompts as prompts using (prompt_id)
-where generations.generation_id = $generation
-order by prompts.prompt_set limit 1
-"""
-
-_TOKENS = """
-with
-tokens as (
-    select step, any_value(token) as token, any_value(logprob) as logprob,
-        any_value(entropy) as entropy
-    from generation_tokens
-    where model = $model and generation_id = $generation
-    group by step
-),
-projected as (
-    select step, projection from token_projections
-    where model = $model and generation_id = $generation and axis_id = $axis and layer = $layer
-)
-select
-    step, token, logprob, entropy, projection,
-    avg(projection) over (partition by step >= 0 order by step) as running_mean
-from tokens left join projected using (step)
-order by step
-"""
-
-
-def completion_page(
-    connection: Connection,
-    hidden: Hidden,
-    *,
-    prompt_set: str | None = None,
-    prompt_id: str | None = None,
-    model: str | None = None,
-    label: str | None = None,
-    page: int = 0,
-) -> dict[str, Any]:
-    """One page of completions, those of positive prompts hidden."""
-    found = rows(
-        connection,
-        _COMPLETIONS,
-        {
-            "prompt_set": prompt_set,
-            "prompt_id": prompt_id,
-            "model": model,
-            "label": label,
-            "limit": PAGE_ROWS,
-            "offset": page * PAGE_ROWS,
-        },
-    )
-    for row in found:
-        _hide(row, hidden)
-    return {
-        "completions": found,
-        "models": [
-            row["model"]
-            for row in rows(connection, "select distinct model from generations order by model")
-        ],
-        "total": found[0]["total"] if found else 0,
-        "page": page,
-        "page_rows": PAGE_ROWS,
-    }
-
-
-def completion(
-    connection: Connection,
-    hidden: Hidden,
-    *,
-    generation: str,
-    axis: str | None = None,
-    layer: int | None = None,
-    is_revealed: bool = False,
-) -> dict[str, Any]:
-    """A completion's tokens with their projections on an axis at a layer (default: the first).
-
-    `centre` and `spread` are mean and standard deviation over all completion tokens of the model
-    there: what a colour says. Tokens of a hidden completion are null until `is_revealed`.
-    """
-    found = rows(connection, _COMPLETION, {"generation": generation})
-    if not found:
-        raise QueryError(f"no completion {generation}")
-    described = found[0]
-    model, is_hidden = described["model"], described["is_hidden"] and not is_revealed
-    places = _places(connection, model, generation)
-    chosen = next(
-        (
-            place
-            for place in places
-            if axis in (None, place["axis_id"]) and layer in (None, place["layer"])
-        ),
-        None,
-    )
-    place = {"axis": chosen and chosen["axis_id"], "layer": chosen and chosen["layer"]}
-    steps = rows(connection, _TOKENS, {"model": model, "generation": generation, **place})
-    if is_hidden:
-        _hide(described, hidden)
-        steps = [{**step, "token": None} for step in steps]
-    kept = (
-        "generation_id",
-        "model",
-        "model_id",
-        "prompt_id",
-        "prompt",
-        "text",
-        "prompt_set",
-        "category",
-        "label",
-        "template",
-        "temperature",
-        "finish_reason",
-        "source",
-        "steering_mode",
-        "strength",
-    )
-    return {
-        **{name: described[name] for name in kept},
-        "is_hidden": is_hidden,
-        "places": places,
-        **place,
-        **_scale(connection, model, place),
-        "steps": steps,
-    }
-
-
-def _hide(row: dict[str, Any], hidden: Hidden) -> None:
-    if row.pop("is_hidden"):
-        for name in ("prompt", "text"):
-            row[name] = hidden.put(row[name] or "")
-
-
-def _places(connection: Connection, model: str, generation: str) -> list[dict[str, Any]]:
-    """The axes and layers that the completion is projected on, shared axes first."""
-    return rows(
-        connection,
-        """
-        select distinct axes.axis_id, axes.name, axes.kind, token_projections.layer
-        from token_projections join axes using (axis_id)
-        where token_projections.model = $model and generation_id = $generation
-        order by kind = 'universal' desc, kind, name, axis_id, token_projections.layer
-        """,
-        {"model": model, "generation": generation},
-    )
-
-
-def _scale(connection: Connection, model: str, place: dict[str, Any]) -> dict[str, Any]:
-    return rows(
-        connection,
-        """
-        select avg(projection) as centre, stddev_pop(projection) as spread,
-            count(*) as scale_count
-        from token_projections
-        where model = $model and axis_id = $axis and layer = $layer and step >= 0
-        """,
-        {"model": model, **place},
-    )[0]
-
 
 PAGE_ROWS = 25
 
@@ -287,39 +101,119 @@ order by {order} {direction} nulls last, asked.position, asked.prompt_id
 limit $limit offset $offset
 """
 
+# The models projected on an axis, and whether a calibration gives them a probability.
+_MODELS = """
+select
+    model_id,
+    model || case when count(*) over (partition by model) > 1 then '@' || model_id[:8] else '' end
+        as model,
+    model_id in (
+        select model_id from calibrations
+        where axis_id = $axis and method in ('platt', 'isotonic')
+    ) as is_calibrated
+from (select distinct model_id, model from projections where axis_id = $axis)
+order by model, model_id
+"""
 
-def choices(connection: Connection) -> dict[str, Any]:
+_SETS = """
+select
+    prompt_set as name, count(*) as prompt_count,
+    list(distinct label order by label) filter (where label is not null) as labels,
+    list(distinct category order by category) filter (where category is not null) as categories
+from v_prompts group by prompt_set order by prompt_set
+"""
+
+_AXES = """
+select axes.axis_id, axes.name, axes.kind, count(distinct model_id) as model_count,
+    count(*) as row_count
+from projections join axes using (axis_id)
+group by axes.axis_id, axes.name, axes.kind
+order by axes.kind = 'universal' desc, model_count desc, axes.name, axes.axis_id
+"""
+
+_COMPLETIONS = f"""
+with
+described as (
+    select distinct on (prompt_id)
+        prompt_id, prompt_set, category, label, position, text as prompt
+    from v_prompts
+    where $prompt_set is null or prompt_set = $prompt_set
+    order by prompt_id, prompt_set
+)
+select
+    generations.generation_id, generations.model, generations.text, generations.token_count,
+    generations.sample, generations.steering_mode, generations.strength,
+    described.prompt, described.prompt_set, described.category, described.label,
+    generations.prompt_id in ({POSITIVE_PROMPTS}) as is_hidden,
+    count(*) over () as total
+from generations join described using (prompt_id)
+where ($model is null or generations.model = $model)
+    and ($prompt_id is null or generations.prompt_id = $prompt_id)
+    and ($label is null or described.label = $label)
+order by
+    described.prompt_set, described.position, generations.model, generations.generation_id
+limit $limit offset $offset
+"""
+
+_COMPLETION = f"""
+select
+    generations.generation_id, generations.model, generations.model_id, generations.prompt_id,
+    prompts.text as prompt, generations.text, prompts.prompt_set, prompts.category, prompts.label,
+    generations.template, generations.temperature, generations.finish_reason, generations.source,
+    generations.steering_mode, generations.strength,
+    generations.prompt_id in ({POSITIVE_PROMPTS}) as is_hidden
+from generations left join v_prompts as prompts using (prompt_id)
+where generations.generation_id = $generation
+order by prompts.prompt_set limit 1
+"""
+
+# The axes and layers that a completion is projected on, shared axes first.
+_LOCATIONS = """
+select distinct axes.axis_id, axes.name, axes.kind, token_projections.layer
+from token_projections join axes using (axis_id)
+where token_projections.model = $model and generation_id = $generation
+order by kind = 'universal' desc, kind, name, axis_id, token_projections.layer
+"""
+
+_TOKENS = """
+with
+tokens as (
+    select step, any_value(token) as token, any_value(logprob) as logprob,
+        any_value(entropy) as entropy
+    from generation_tokens
+    where model = $model and generation_id = $generation
+    group by step
+),
+projected as (
+    select step, projection from token_projections
+    where model = $model and generation_id = $generation and axis_id = $axis and layer = $layer
+)
+select
+    step, token, logprob, entropy, projection,
+    avg(projection) over (partition by step >= 0 order by step) as running_mean
+from tokens left join projected using (step)
+order by step
+"""
+
+# What a token's colour is relative to: all completion tokens of the model.
+_SCALE = """
+select avg(projection) as centre, stddev_pop(projection) as spread, count(*) as scale_count
+from token_projections
+where model = $model and axis_id = $axis and layer = $layer and step >= 0
+"""
+
+
+def choices(connection: Connection) -> Json:
     """What the page offers: sets with their labels and categories, axes, models."""
-    sets = rows(
-        connection,
-        """
-        select
-            prompt_set as name, count(*) as prompt_count,
-            list(distinct label order by label) filter (where label is not null) as labels,
-            list(distinct category order by category) filter (where category is not null)
-                as categories
-        from v_prompts group by prompt_set order by prompt_set
-        """,
-    )
-    projected = rows(
-        connection,
-        """
-        select axes.axis_id, axes.name, axes.kind, count(distinct model_id) as model_count,
-            count(*) as row_count
-        from projections join axes using (axis_id)
-        group by axes.axis_id, axes.name, axes.kind
-        order by axes.kind = 'universal' desc, model_count desc, axes.name, axes.axis_id
-        """,
-    )
     axes = []
-    for row in projected:
+    for row in rows(connection, _AXES):
         axes.append({**row, "source": "axis"})
         if row["kind"] == "universal":
             axes += [
                 {**row, "source": source, "name": f"{source.replace('_', ' ')} of {row['name']}"}
                 for source in ("native", "leave_one_out")
             ]
-    return {"sets": sets, "axes": axes}
+    return {"sets": rows(connection, _SETS), "axes": axes}
 
 
 def prompt_page(
@@ -337,16 +231,16 @@ def prompt_page(
     model: str | None = None,
     is_descending: bool = False,
     page: int = 0,
-) -> dict[str, Any]:
-    """One page of prompts, models named, texts of the positive class hidden.
+) -> Json:
+    """One page of prompts with named models; texts of the positive class are hidden.
 
     `source` is `axis`, or `native` or `leave_one_out` of the universal axis `axis`. Ranks are
-    places among all prompts of the set, 0 to 1, whatever is filtered.
+    relative to all prompts of the set, 0 to 1, whatever the filter.
     """
     if source not in _PROJECTED or scale not in _SCALES or order not in _ORDERS:
         raise QueryError(
-            f"a source is {', '.join(_PROJECTED)}; a scale {', '.join(_SCALES)}; "
-            f"an order {', '.join(_ORDERS)}"
+            f"source must be one of {', '.join(_PROJECTED)}; scale one of {', '.join(_SCALES)}; "
+            f"order one of {', '.join(_ORDERS)}"
         )
     statement = _PAGE.format(
         projected=_PROJECTED[source],
@@ -354,52 +248,87 @@ def prompt_page(
         order="asked.position" if order == "position" else f"wide.{order}",
         direction="desc" if is_descending else "asc",
     )
-    found = rows(
-        connection,
-        statement,
-        {
-            "axis": axis,
-            "prompt_set": prompt_set,
-            "source": source,
-            "scale": scale,
-            "label": label,
-            "category": category,
-            "search": search,
-            "model": model,
-            "limit": PAGE_ROWS,
-            "offset": page * PAGE_ROWS,
-        },
+    parameters = {"axis": axis, "prompt_set": prompt_set, "source": source, "scale": scale}
+    parameters |= {"label": label, "category": category, "search": search, "model": model}
+    prompts, answer = _page(connection, hidden, statement, parameters, page, ["text"])
+    for row in prompts:
+        row["models"] = {entry.pop("model_id"): entry for entry in row["models"] or []}
+    return {**answer, "prompts": prompts, "models": rows(connection, _MODELS, {"axis": axis})}
+
+
+def completion_page(
+    connection: Connection,
+    hidden: Hidden,
+    *,
+    prompt_set: str | None = None,
+    prompt_id: str | None = None,
+    model: str | None = None,
+    label: str | None = None,
+    page: int = 0,
+) -> Json:
+    """One page of completions; those of positive prompts are hidden."""
+    parameters = {"prompt_set": prompt_set, "prompt_id": prompt_id, "model": model, "label": label}
+    completions, answer = _page(
+        connection, hidden, _COMPLETIONS, parameters, page, ["prompt", "text"]
     )
-    for row in found:
-        if row.pop("is_hidden"):
-            row["text"] = hidden.put(row["text"])
-        row["models"] = {one.pop("model_id"): one for one in row["models"] or []}
+    models = rows(connection, "select distinct model from generations order by model")
+    return {**answer, "completions": completions, "models": [row["model"] for row in models]}
+
+
+def completion(
+    connection: Connection,
+    hidden: Hidden,
+    *,
+    generation: str,
+    axis: str | None = None,
+    layer: int | None = None,
+    is_revealed: bool = False,
+) -> Json:
+    """A completion's tokens with their projections on an axis at a layer (default: the first).
+
+    `centre` and `spread` are mean and standard deviation over all completion tokens of the model.
+    The tokens of a hidden completion are null until `is_revealed`. Raises `QueryError`.
+    """
+    found = rows(connection, _COMPLETION, {"generation": generation})
+    if not found:
+        raise QueryError(f"no completion {generation}")
+    (answer,) = found
+    key = {"model": answer["model"], "generation": generation}
+    locations = rows(connection, _LOCATIONS, key)
+    location: Json = {"axis": None, "layer": None}
+    for row in locations:
+        if axis in (None, row["axis_id"]) and layer in (None, row["layer"]):
+            location = {"axis": row["axis_id"], "layer": row["layer"]}
+            break
+    steps = rows(connection, _TOKENS, {**key, **location})
+    is_hidden = answer["is_hidden"] and not is_revealed
+    if is_hidden:
+        steps = [{**step, "token": None} for step in steps]
+        answer |= {name: hidden.put(answer[name] or "") for name in ("prompt", "text")}
+    (scale,) = rows(connection, _SCALE, {"model": answer["model"], **location})
     return {
-        "prompts": found,
-        "models": _models(connection, axis),
-        "total": found[0]["total"] if found else 0,
-        "page": page,
-        "page_rows": PAGE_ROWS,
+        **answer,
+        **location,
+        **scale,
+        "is_hidden": is_hidden,
+        "places": locations,
+        "steps": steps,
     }
 
 
-def _models(connection: Connection, axis: str | None) -> list[dict[str, Any]]:
-    """The models projected on the axis; `is_calibrated` where a probability can be given."""
-    found = rows(
-        connection,
-        """
-        select distinct
-            model_id, model,
-            model_id in (
-                select model_id from calibrations
-                where axis_id = $axis and method in ('platt', 'isotonic')
-            ) as is_calibrated
-        from projections where axis_id = $axis order by model, model_id
-        """,
-        {"axis": axis},
-    )
-    names = [row["model"] for row in found]
+def _page(
+    connection: Connection,
+    hidden: Hidden,
+    statement: str,
+    parameters: Json,
+    page: int,
+    texts: list[str],
+) -> tuple[list[Json], Json]:
+    """The rows of one page, their `texts` hidden where they must be, and its place among all."""
+    limits = {"limit": PAGE_ROWS, "offset": page * PAGE_ROWS}
+    found = rows(connection, statement, {**parameters, **limits})
     for row in found:
-        if names.count(row["model"]) > 1:
-            row["model"] = f"{row['model']}@{row['model_id'][:8]}"
-    return found
+        if row.pop("is_hidden"):
+            row |= {name: hidden.put(row[name] or "") for name in texts}
+    total = found[0]["total"] if found else 0
+    return found, {"total": total, "page": page, "page_rows": PAGE_ROWS}

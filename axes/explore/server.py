@@ -1,16 +1,12 @@
-"""The page's server: typed SQL through safe mode, everything else by fixed queries of our own.
+"""The page's server: typed SQL runs in safe mode, everything else is a fixed query.
 
-Fixed queries run on one connection that is kept, locked as that of safe mode is. Nothing that is
-asked changes the warehouse or this server, but for the texts that wait to be uncovered.
+Fixed queries share one connection, locked as in safe mode. No request changes the warehouse or this
+server, except for the texts that wait to be uncovered.
 
-Bind a loopback port, serve the page on it, and end cleanly on Ctrl-C.
-
-What every request must show, and what every answer says to the browser.
-
-The address is the password: a random token is the first part of every path. A page of another
-site cannot know it; should it have the browser ask this port under a name of its own (DNS
-rebinding), the Host header gives that away. The answer's headers let the page run our own scripts
-and reach this server, nothing else.
+The address is the password: a random token is the first part of every path, so a page of another
+site cannot know it. If such a page makes the browser ask this port under another name (DNS
+rebinding), the Host header reveals it. The headers of every answer allow the page our scripts and
+this server, nothing else.
 """
 
 from __future__ import annotations
@@ -18,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import itertools
 import json
 import secrets
 import socket
@@ -26,7 +23,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import uvicorn
@@ -44,7 +40,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from axes.explore.hiding import Hidden, answer, positive_cells
+from axes.explore.hiding import Hidden, Json, answer, positive_cells
 from axes.explore.queries import choices, completion, completion_page, prompt_page
 from axes.sql_completion import Catalog, SqlCompleter
 from axes.warehouse.connection import Connection, query
@@ -56,7 +52,7 @@ STATIC = Path(__file__).parent / "static"
 
 _ROW_LIMIT = 500
 _COMPLETION_LIMIT = 60
-_LONGEST_BODY = 400_000
+_MAX_BODY = 400_000
 _BUNDLING = threading.Lock()
 
 
@@ -93,7 +89,7 @@ def application(root: Path, *, token: str, port: int, limits: Limits = DEFAULT_L
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         middleware=[Middleware(Guard, token=token, port=port)],
-        exception_handlers={AxesError: _refused, HTTPException: _impossible},
+        exception_handlers={AxesError: _refused, HTTPException: _http_error},
         lifespan=lifespan,
     )
 
@@ -127,43 +123,43 @@ class _Pages:
         return JSONResponse({"tables": listed.to_pylist(), "macros": self._names.macros})
 
     async def complete(self, request: Request) -> Response:
-        """What may stand at the cursor of a statement, and where what it replaces begins."""
+        """Completions at the cursor of a statement, with the length of the text they replace."""
         body = await _body(request)
         before, after = _text_of(body, "before"), _text_of(body, "after")
         document = Document(before + after, len(before))
         found = self._completer.get_completions(document, CompleteEvent())
         listed = [
-            {"text": one.text, "length": -one.start_position, "meaning": one.display_meta_text}
-            for one, _ in zip(found, range(_COMPLETION_LIMIT), strict=False)
+            {"text": item.text, "length": -item.start_position, "meaning": item.display_meta_text}
+            for item in itertools.islice(found, _COMPLETION_LIMIT)
         ]
         return JSONResponse({"completions": listed})
 
     async def sql(self, request: Request) -> Response:
-        """The first rows of an answer; what does not fit the page is counted."""
+        """The first rows of a result, and the number of all rows."""
         started = time.perf_counter()
-        table = await self._asked(request)
+        table = await self._result(request)
         rows = await run_in_threadpool(
             answer, table, self._reader(), self._hidden, row_limit=_ROW_LIMIT
         )
         return JSONResponse({**rows, "seconds": time.perf_counter() - started})
 
     async def csv(self, request: Request) -> Response:
-        """All rows of an answer, nothing hidden: it is asked for by name, and no page shows it."""
-        table = await self._asked(request)
+        """All rows of a result, nothing hidden: a file that no page shows."""
+        table = await self._result(request)
         text = await run_in_threadpool(render, table, "csv")
         return Response(text, media_type="text/csv")
 
-    async def _asked(self, request: Request) -> pa.Table:
-        """A statement through safe mode; its process is ended when the page asks no longer."""
+    async def _result(self, request: Request) -> pa.Table:
+        """The result of a statement in safe mode; its process ends when the browser disconnects."""
         statement = _text_of(await _body(request), "sql")
         with self.workers.worker() as worker:
 
-            async def stop_when_left() -> None:
+            async def stop_on_disconnect() -> None:
                 while (await request.receive())["type"] != "http.disconnect":
                     pass
                 worker.stop()
 
-            watching = asyncio.create_task(stop_when_left())
+            watching = asyncio.create_task(stop_on_disconnect())
             try:
                 return await run_in_threadpool(
                     ask, self.workers.root, statement, self.workers.limits, worker=worker
@@ -174,31 +170,25 @@ class _Pages:
                 watching.cancel()
 
     def text(self, request: Request) -> Response:
-        """A text that was hidden."""
+        """A hidden text."""
         found = self._hidden.get(request.query_params.get("number", ""))
         if found is None:
-            raise HTTPException(404, "this text is no longer kept: load the page again")
+            raise HTTPException(404, "this text was dropped: load the page again")
         return JSONResponse({"text": found})
 
     def choices(self, request: Request) -> Response:
         return JSONResponse(choices(self._reader()))
 
     def prompts(self, request: Request) -> Response:
+        names = ("axis", "source", "scale", "label", "category", "search", "order", "model")
         return JSONResponse(
             prompt_page(
                 self._reader(),
                 self._hidden,
                 prompt_set=request.query_params.get("prompt_set", ""),
-                axis=_given(request, "axis"),
-                source=_given(request, "source") or "axis",
-                scale=_given(request, "scale") or "rank",
-                label=_given(request, "label"),
-                category=_given(request, "category"),
-                search=_given(request, "search"),
-                order=_given(request, "order") or "position",
-                model=_given(request, "model"),
-                is_descending=_given(request, "descending") == "true",
+                is_descending=request.query_params.get("descending") == "true",
                 page=_number(request, "page") or 0,
+                **_filters(request, *names),
             )
         )
 
@@ -207,11 +197,8 @@ class _Pages:
             completion_page(
                 self._reader(),
                 self._hidden,
-                prompt_set=_given(request, "prompt_set"),
-                prompt_id=_given(request, "prompt_id"),
-                model=_given(request, "model"),
-                label=_given(request, "label"),
                 page=_number(request, "page") or 0,
+                **_filters(request, "prompt_set", "prompt_id", "model", "label"),
             )
         )
 
@@ -221,30 +208,30 @@ class _Pages:
                 self._reader(),
                 self._hidden,
                 generation=request.query_params.get("generation", ""),
-                axis=_given(request, "axis"),
+                axis=request.query_params.get("axis") or None,
                 layer=_number(request, "layer"),
-                is_revealed=_given(request, "reveal") == "true",
+                is_revealed=request.query_params.get("reveal") == "true",
             )
         )
 
     def _reader(self) -> Connection:
-        """The kept connection for one thread: several may ask at once."""
+        """A cursor of the shared connection: several threads may query at once."""
         return self._connection.cursor()
 
-    def _quoted(self, message: str) -> dict[str, Any]:
-        """An error, hidden where it quotes a positive text: a cast that fails does."""
+    def _quoted(self, message: str) -> Json:
+        """An error, hidden where it quotes a positive text, as a failed cast does."""
         if positive_cells(self._reader(), [message]):
             return {
-                "error": "the statement was refused in words that quote a hidden text",
+                "error": "the statement failed with a message that quotes a hidden text",
                 "detail": self._hidden.put(message),
             }
         return {"error": message}
 
 
 class _Quoting(AxesError):
-    """A refusal of typed SQL as the page is told it."""
+    """An error of typed SQL, as the page shows it."""
 
-    def __init__(self, content: dict[str, Any]) -> None:
+    def __init__(self, content: Json) -> None:
         super().__init__(content["error"])
         self.content = content
 
@@ -254,17 +241,17 @@ def _refused(request: Request, error: Exception) -> Response:
     return JSONResponse(content, 400)
 
 
-def _impossible(request: Request, error: Exception) -> Response:
+def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code)
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    """The JSON object that a request brings."""
+async def _body(request: Request) -> Json:
+    """The JSON object in the body of a request."""
     received = bytearray()
     async for chunk in request.stream():
         received += chunk
-        if len(received) > _LONGEST_BODY:
+        if len(received) > _MAX_BODY:
             raise HTTPException(413, "too long")
     try:
         body = json.loads(received)
@@ -275,21 +262,21 @@ async def _body(request: Request) -> dict[str, Any]:
     return body
 
 
-def _text_of(body: dict[str, Any], name: str) -> str:
+def _text_of(body: Json, name: str) -> str:
     value = body.get(name)
     if not isinstance(value, str):
         raise HTTPException(400, f"{name} is not a text")
     return value
 
 
-def _given(request: Request, name: str) -> str | None:
-    """A parameter of the address; an empty one is none."""
-    return request.query_params.get(name) or None
+def _filters(request: Request, *names: str) -> Json:
+    """Those of the parameters of the address that are not empty."""
+    return {name: value for name in names if (value := request.query_params.get(name))}
 
 
 def _number(request: Request, name: str) -> int | None:
-    value = _given(request, name)
-    if value is None:
+    value = request.query_params.get(name)
+    if not value:
         return None
     if not value.isdecimal() or len(value) > 9:
         raise HTTPException(400, f"{name} is not a number")
@@ -297,7 +284,7 @@ def _number(request: Request, name: str) -> int | None:
 
 
 def _vega() -> bytes:
-    """The chart library's script; made once, whoever asks first."""
+    """The chart library's script, bundled by the first caller."""
     with _BUNDLING:
         return _bundle()
 
@@ -311,7 +298,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def serve(root: Path, *, port: int = 0, tell: Callable[[str], None]) -> None:
-    """Serve the warehouse at `root` until Ctrl-C; `tell` is given the address once it answers.
+    """Serve the warehouse at `root` until Ctrl-C; `tell` gets the address once it answers.
 
     Raises `RootError` where `root` is not a warehouse, `ServingError` where the port is taken.
     """
@@ -330,7 +317,7 @@ def serve(root: Path, *, port: int = 0, tell: Callable[[str], None]) -> None:
                 timeout_graceful_shutdown=1,
             )
         )
-        # It listens already: what the browser asks now waits for the server.
+        # It listens already: a request now waits for the server.
         tell(f"http://{LOOPBACK}:{port}/{token}/")
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
@@ -341,8 +328,8 @@ def _listening(port: int) -> socket.socket:
         return socket.create_server((LOOPBACK, port))
     except OSError as error:
         raise ServingError(
-            f"port {port} of {LOOPBACK} cannot be had ({error.strerror}): "
-            "name another with --port, or 0 for any"
+            f"port {port} of {LOOPBACK} is not available ({error.strerror}): "
+            "choose another with --port, or 0 for any"
         ) from error
 
 
@@ -361,7 +348,7 @@ _HEADERS = {
 
 
 class Guard:
-    """Lets requests to `/TOKEN/...` through to `app`, which sees them below its root path."""
+    """Passes requests to `/TOKEN/...` on to `app`, which sees them below its root path."""
 
     def __init__(self, app: ASGIApp, *, token: str, port: int) -> None:
         self._app = app
@@ -394,7 +381,7 @@ class Guard:
         if origin is not None and origin.removeprefix("http://") not in self._hosts:
             return PlainTextResponse("asked by another page", 403)
         shown = scope["path"].removeprefix("/").partition("/")[0]
-        # In a time that does not tell how much of it is right.
+        # In constant time, which does not reveal how much of the token is right.
         if not hmac.compare_digest(shown.encode(errors="replace"), self._token.encode()):
             return PlainTextResponse("open the address that axes explore printed", 403)
         return None

@@ -32,7 +32,7 @@ def measure(rows: int = ROWS, resamples: int = RESAMPLES, rounds: int = ROUNDS) 
         found["loop"] = np.array([roc_auc_score(labels[row], scores[row]) for row in drawn])
 
     def ours() -> None:
-        auroc_bootstrap(scores, labels, count=resamples)
+        auroc_bootstrap(scores, labels, draw_counts(len(labels), strata=labels, count=resamples))
 
     ours_seconds, loop_seconds = alternate(rounds, lambda: seconds(ours), lambda: seconds(loop))
     conditions = f"{rows} scores with ties, {resamples:,} resamples"

@@ -10,7 +10,7 @@ import numpy as np
 from axes.analysis.methods.nulls import cross_validated_scores, shuffled_alignments, shuffled_labels
 from axes.analysis.methods.universal import universal_axis
 from axes.analysis.stats.auroc import auroc, auroc_difference
-from axes.analysis.stats.bootstrap import auroc_difference_bootstrap
+from axes.analysis.stats.bootstrap import auroc_difference_bootstrap, draw_counts
 from benchmarks.worlds.rates import Rate, over_worlds, rate
 from tests.fitted_worlds import RIDGE_LAMBDA, FittedGroup, fit_group
 from tests.worlds import BENIGN, make_group
@@ -57,7 +57,9 @@ def _differences(seed: int) -> dict[str, bool]:
     shared = fitted.scores("beta", "other", fitted.leave_one_out["beta"])
     tests = {
         "DeLong": auroc_difference(shared, own, labels),
-        "bootstrap": auroc_difference_bootstrap(shared, own, labels, seed=seed),
+        "bootstrap": auroc_difference_bootstrap(
+            shared, own, labels, draw_counts(len(labels), strata=labels, seed=seed)
+        ),
     }
     return {
         f"leave one out minus native, {name}": found.p_value < LEVEL

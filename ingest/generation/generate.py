@@ -169,7 +169,7 @@ class StepRecorder:
         self, kept: Kept, sampling: Sampling, numbers: Tensor | None, device: torch.device
     ) -> None:
         self._kept, self._sampling, self._numbers = kept, sampling, numbers
-        self._projector = Projector(kept.probes, device)
+        self._projector = Projector(kept.readouts, device)
         self._vectors = {layer: _Outbox() for layer in kept.layers}
         self._projections = {layer: _Outbox() for layer in self._projector.keys}
         self._statistics: dict[str, _Outbox] = {}
@@ -209,7 +209,7 @@ class StepRecorder:
     def results(
         self,
     ) -> tuple[dict[str, np.ndarray], dict[int, np.ndarray], dict[tuple, np.ndarray]]:
-        """`[row, step, ...]` by statistic; by layer and by `Probe.key`, the prompt's end first."""
+        """`[row, step, ...]` by statistic; by layer and by readout key, the prompt's end first."""
         statistics = {name: outbox.steps() for name, outbox in self._statistics.items()}
         vectors = {layer: outbox.steps() for layer, outbox in self._vectors.items()}
         projections = {}

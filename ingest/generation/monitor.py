@@ -1,7 +1,7 @@
 """Monitor the projection of each token on an axis while a model generates, in any `generate` call.
 
 One product per token: the block's output at the new position with one vector of the model's space
-(a `Probe` holds a universal axis pulled back through the alignment). What is generated does not
+(an `AxisReadout` holds a universal axis pulled back through the alignment). The completion does not
 change, unless a row is to stop where the calibrated probability passes a bound.
 
     monitor = Monitor(model.model.layers[14], vector, constant, on_reading=print)
@@ -29,7 +29,7 @@ from transformers import StoppingCriteria
 from axes.ingest.forward.recording import Point, record
 from axes.ingest.generation.generate import end_ids
 from axes.ingest.models.load import LoadedModel
-from axes.warehouse.axes import Probe
+from axes.warehouse.axes import AxisReadout
 from axes.warehouse.names import RESID_POST
 
 # Tokens whose mean is compared with the calibration: prompts are calibrated as `last5_mean`.
@@ -86,17 +86,17 @@ class Monitor(StoppingCriteria):
     def of(
         cls,
         loaded: LoadedModel,
-        probe: Probe,
+        readout: AxisReadout,
         *,
         probability: Probability | None = None,
         stop_above: float | None = None,
         on_reading: Callable[[Reading], None] | None = None,
     ) -> Monitor:
-        """A monitor of a loaded model on a registered axis (`axes.warehouse.axes.read_probes`)."""
+        """A monitor of a loaded model on a registered axis (see `read_axis_readout`)."""
         return cls(
-            loaded.blocks[probe.layer],
-            probe.vector,
-            probe.offset,
+            loaded.blocks[readout.layer],
+            readout.vector,
+            readout.offset,
             probability=probability,
             stop_above=stop_above,
             end_ids=end_ids(loaded),

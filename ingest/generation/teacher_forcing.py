@@ -78,7 +78,7 @@ def score(
     for row, (start, end) in enumerate(spans):
         is_kept[row, start:end] = True
     is_kept = to_device(is_kept, loaded.device)
-    projector = Projector(kept.probes, loaded.device)
+    projector = Projector(kept.readouts, loaded.device)
     hidden_rows: dict[int, Tensor] = {}
     projected: dict[tuple, Tensor] = {}
 

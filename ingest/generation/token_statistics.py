@@ -12,7 +12,7 @@ from torch import Tensor
 
 from axes.ingest.jobs import non_finite
 from axes.ingest.models.load import LoadedModel
-from axes.warehouse.axes import Probe
+from axes.warehouse.axes import AxisReadout
 
 # Below this difference of logits the probability is exactly 0; it replaces minus infinity.
 _RULED_OUT = -1e4
@@ -23,13 +23,13 @@ class Kept:
     """What is kept of each token: vectors at `layers`, projections, the likeliest `top_count`."""
 
     layers: Sequence[int] = ()
-    probes: Sequence[Probe] = ()
+    readouts: Sequence[AxisReadout] = ()
     top_count: int = 0
 
     @property
     def recorded_layers(self) -> list[int]:
         """The layers that have rows."""
-        return sorted({*self.layers, *(probe.layer for probe in self.probes)})
+        return sorted({*self.layers, *(readout.layer for readout in self.readouts)})
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Trace:
     """One completion: token ids, and the statistics of each token.
 
     `first_step` is the step of the first token: below 0 where the prompt's tokens come first.
-    `vectors` are by layer, `projections` by `Probe.key`, `top_ids` and `top_logprobs`
+    `vectors` are by layer, `projections` by `AxisReadout.key`, `top_ids` and `top_logprobs`
     `[token, top_count]`. A token with no distribution before it has NaN as log-probability.
     """
 
@@ -71,26 +71,26 @@ def require_finite(loaded: LoadedModel, trace: Trace) -> None:
 
 
 class Projector:
-    """Projects the outputs of a layer on its probes, in float64 where the device supports it."""
+    """Projects the outputs of a layer on its readouts, in float64 where the device supports it."""
 
-    def __init__(self, probes: Sequence[Probe], device: torch.device) -> None:
+    def __init__(self, readouts: Sequence[AxisReadout], device: torch.device) -> None:
         self._dtype = torch.float32 if device.type == "mps" else torch.float64
         self._maps: dict[int, tuple[Tensor, Tensor]] = {}
         self.keys: dict[int, list[tuple]] = {}
-        for layer in {probe.layer for probe in probes}:
-            of_layer = [probe for probe in probes if probe.layer == layer]
-            # [d_model, probe]: one product gives the projections on all probes of the layer.
-            matrix = np.stack([probe.vector for probe in of_layer], axis=1)
-            offsets = np.array([probe.offset for probe in of_layer])
+        for layer in {readout.layer for readout in readouts}:
+            of_layer = [readout for readout in readouts if readout.layer == layer]
+            # [d_model, readout]: one product gives the projections on all readouts of the layer.
+            matrix = np.stack([readout.vector for readout in of_layer], axis=1)
+            offsets = np.array([readout.offset for readout in of_layer])
             self._maps[layer] = (
                 torch.as_tensor(matrix, dtype=self._dtype, device=device),
                 torch.as_tensor(offsets, dtype=self._dtype, device=device),
             )
-            self.keys[layer] = [probe.key for probe in of_layer]
+            self.keys[layer] = [readout.key for readout in of_layer]
 
     def project(
         self, layer: int, hidden: Float[Tensor, "*batch d_model"]
-    ) -> Float[Tensor, "*batch probe"]:
+    ) -> Float[Tensor, "*batch readout"]:
         """Projections on `keys[layer]`, in that order."""
         matrix, offset = self._maps[layer]
         # A model may be spread over devices.

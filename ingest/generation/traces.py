@@ -28,7 +28,7 @@ from axes.ingest.models.load import LoadedModel, require_layers
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.prompts import read_prompts
 from axes.ingest.requests import TokenRequest, TraceRequest
-from axes.warehouse.axes import read_probes
+from axes.warehouse.axes import AXIS_TABLES, read_axis_readouts
 from axes.warehouse.errors import ModelError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.ledger import committing
@@ -101,15 +101,15 @@ def what_to_keep(job: Job, request: TokenRequest) -> Kept:
     layer_count = job.layer_count()
     layers = None if request.layers is None else sorted(set(request.layers))
     if request.axes:
-        probes = read_probes(
-            job.root,
+        readouts = read_axis_readouts(
+            Warehouse.open_tables(job.root, *AXIS_TABLES),
             request.axes,
-            model=job.spec.name,
-            model_id=job.identity.model_id,
+            job.spec.name,
+            job.identity.model_id,
             layers=layers,
         )
-        require_layers(job.spec.name, layer_count, [probe.layer for probe in probes])
-        return Kept((), tuple(probes), request.top_tokens)
+        require_layers(job.spec.name, layer_count, [readout.layer for readout in readouts])
+        return Kept((), tuple(readouts), request.top_tokens)
     if layers is None:
         layers = [round(request.layer_fraction * (layer_count - 1))]
     require_layers(job.spec.name, layer_count, layers)
@@ -240,9 +240,9 @@ def write_traces(
         for layer in kept.recorded_layers
     ]
     projections = [
-        _projection_rows(key, trace, probe_key, run)
+        _projection_rows(key, trace, readout_key, run)
         for key, trace in traces.items()
-        for probe_key in trace.projections
+        for readout_key in trace.projections
     ]
     generations = [
         _generation_row(key, trace, loaded) | {"run_id": run.run_id, **columns[key]}
@@ -306,9 +306,9 @@ def _token_rows(
 
 
 def _projection_rows(
-    generation_id: str, trace: Trace, probe_key: tuple[str, int, str | None], run: Run
+    generation_id: str, trace: Trace, readout_key: tuple[str, int, str | None], run: Run
 ) -> pa.Table:
-    axis_id, layer, alignment_id = probe_key
+    axis_id, layer, alignment_id = readout_key
     same = {
         "axis_id": axis_id,
         "generation_id": generation_id,
@@ -321,7 +321,7 @@ def _projection_rows(
         [],
         **_repeated("token_projections", same, len(trace.token_ids)),
         step=_steps(trace),
-        projection=pa.array(trace.projections[probe_key], pa.float64()),
+        projection=pa.array(trace.projections[readout_key], pa.float64()),
     )
 
 

@@ -1,6 +1,6 @@
--- Activations pooled over no token, over tokens that do not exist, or over others than
--- the strings that are kept. Of vectors that others computed the tokens may be unknown,
--- and then nothing is said of them.
+-- Activations pooled over no token, over tokens that do not exist, or over tokens other
+-- than the strings stored. Imported vectors may have unknown tokens and are left out
+-- then.
 with
 models as (
     select model_id from stg_models

@@ -1,4 +1,4 @@
--- Axes made from axes, or brought by an alignment, that are not there.
+-- Axes whose source axes or alignment are not stored.
 with
 sources as (
     select

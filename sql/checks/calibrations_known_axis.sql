@@ -1,4 +1,4 @@
--- Calibrations of axes or models that are not there.
+-- Calibrations of axes or models that are not stored.
 select
     calibrations.calibration_id,
     calibrations.axis_id,

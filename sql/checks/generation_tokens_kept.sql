@@ -1,4 +1,4 @@
--- Tokens of completions of which neither a vector nor a projection is there.
+-- Tokens of completions of which neither a vector nor a projection is stored.
 select
     tokens.model,
     tokens.generation_id,

@@ -1,5 +1,5 @@
 -- Token vectors that hold NaN or infinity, or whose width is not the model's. Tokens
--- without a completion (their job was killed) are left out: nobody reads them.
+-- without a completion (their job was killed) are left out: no view reads them.
 select
     tokens.model,
     tokens.generation_id,

@@ -1,5 +1,6 @@
--- Completions whose steps are not 0 to token_count - 1 at every stored layer. Those of
--- an intervention, and of the unsteered model beside it, are kept as text alone.
+-- Completions whose steps are not 0 to token_count - 1 at every stored layer.
+-- Completions of an intervention, steered or not, are stored as text alone and left
+-- out.
 select
     generations.generation_id,
     generations.token_count,

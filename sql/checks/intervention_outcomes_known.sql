@@ -1,5 +1,5 @@
 -- Measurements of interventions along axes, on models or of completions that are not
--- there.
+-- stored.
 select
     outcomes.axis_id,
     outcomes.model_id,

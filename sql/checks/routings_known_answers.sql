@@ -1,4 +1,5 @@
--- Routed prompts of which the chosen model's answer is not there, or was calibrated on.
+-- Routed prompts whose chosen model has no completion, or one that was used for
+-- calibration.
 select
     routings.routing_id,
     routings.policy,

@@ -1,5 +1,5 @@
--- Finished ingest jobs of whose rows fewer are there than they wrote. Rows that a
--- repair or a subset left out are on its own row: parameters.rows_left_out, by run_id.
+-- Finished ingest jobs that have fewer rows stored than they wrote. The run of a repair
+-- or a subset lists the rows that it left out: parameters.rows_left_out, by run_id.
 with
 written as (
     select run_id from stg_activations

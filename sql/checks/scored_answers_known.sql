@@ -1,4 +1,4 @@
--- Scored answers on axes, or of completions, that are not there.
+-- Scored answers on axes, or of completions, that are not stored.
 with
 answers as (
     select

@@ -1,5 +1,6 @@
--- Token projections of axes or completions that are not there. Those without a
--- completion whose job generated it are left out: it was killed, and nobody reads them.
+-- Token projections of axes or completions that are not stored. Those without a
+-- completion whose job generated it are left out: it was killed, and no view reads
+-- them.
 select
     projections.axis_id,
     projections.generation_id,

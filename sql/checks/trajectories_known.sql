@@ -1,4 +1,4 @@
--- Trajectories of axes or completions that are not there.
+-- Trajectories of axes or completions that are not stored.
 select
     trajectories.drift_id,
     trajectories.axis_id,

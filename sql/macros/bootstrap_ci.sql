@@ -1,9 +1,9 @@
 -- Aggregate: the mean with a percentile bootstrap interval (Efron 1979), as a struct of
--- estimate, lower and upper. Draw d of replicate r takes the value at place
--- hash(seed, r, d) % n of the values in order, so one seed gives one interval,
--- whatever the order of the rows. `level` is the coverage, 0.95 unless told otherwise.
--- Take the mean of is_correct::int for an accuracy, of a - b for a paired difference.
--- Null without rows. Rows with a null value are left out.
+-- estimate, lower and upper. Draw d of replicate r takes the value at place hash(seed,
+-- r, d) % n of the values in order, so one seed gives one interval, whatever the order
+-- of the rows. `level` is the coverage, 0.95 by default. Take the mean of
+-- is_correct::int for an accuracy, of a - b for a paired difference. Null without rows.
+-- Rows with a null value are left out.
 create macro bootstrap_ci(value, seed, replicates := 1000, level := 0.95) as
 list_transform(
     [list(value::double order by value::double) filter (where value is not null)],

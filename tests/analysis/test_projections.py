@@ -11,7 +11,7 @@ from axes.analysis.projections import ModelScore, score
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.warehouse.connection import connect, rows
-from axes.warehouse.errors import AxisError, ModelError, PromptError
+from axes.warehouse.errors import AxisError, NoAlignmentError, PromptError
 from axes.warehouse.layout import EMPTY_FILE
 from tests.worlds import make_world
 
@@ -95,7 +95,7 @@ def test_a_native_axis_is_of_one_model(root: Path) -> None:
 def test_a_model_that_nothing_leads_from_is_left_out_or_refused(root: Path) -> None:
     universal = axis(root, "universal")
     assert "stray" not in {item.model for item in score(root, universal)}
-    with pytest.raises(ModelError, match="no alignment of stray leads to layer 2 of beta"):
+    with pytest.raises(NoAlignmentError, match="no alignment of stray leads to layer 2 of beta"):
         score(root, universal, models=["stray"])
 
 
@@ -109,7 +109,7 @@ def test_of_several_alignments_the_axis_has_its_own(root: Path) -> None:
         "select axis_id from axes where kind = 'leave_one_out' and held_out_model = 'alpha'",
     )[0]["axis_id"]
     forget(root)
-    with pytest.raises(AxisError, match="2 alignments of alpha lead to .*--alignment"):
+    with pytest.raises(AxisError, match="2 alignments of alpha lead to .*--alignment ID"):
         score(root, held_out)
     chosen = rows(
         connect(root),

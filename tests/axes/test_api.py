@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import axes
+from axes.cli.main import cli
 from tests.analysis.conftest import DEFINITION
 from tests.tiny_models import save_tiny
 
@@ -34,7 +35,7 @@ def shared_axis() -> str:
 
 
 def command(*arguments: str) -> list[dict]:
-    result = CliRunner().invoke(axes.cli, [*arguments, "--format", "json"])
+    result = CliRunner().invoke(cli, [*arguments, "--format", "json"])
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
@@ -42,9 +43,10 @@ def command(*arguments: str) -> list[dict]:
 def test_names_are_stable_and_all_of_them_are_there():
     assert axes.__all__ == [
         *("AxesError", "Axis", "Result", "Study", "connect", "export", "fit", "import_prompts"),
-        *("ingest", "load_axis", "read_study", "report", "scan", "score", "study", "traces"),
+        *("ingest_activations", "ingest_traces", "load_axis", "read_study", "report", "scan"),
+        *("score", "study"),
     ]
-    assert set(axes.__all__) <= set(dir(axes))
+    assert dir(axes) == axes.__all__
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         axes.nonsense  # noqa: B018
 

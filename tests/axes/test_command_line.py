@@ -85,7 +85,7 @@ def test_values_of_the_environment_are_written_out(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("AXES_DTYPE", "bfloat16")
     monkeypatch.setenv("AXES_ROOT", "elsewhere")
     context, _ = parsed(["ingest", "activations", "m", "--prompts", "one", "--format", "json"])
-    assert of_context(context) == "axes ingest activations m --prompts one --dtype bfloat16"
+    assert of_context(context) == "axes ingest activations m --dtype bfloat16 --prompts one"
 
 
 def test_a_python_call_is_the_command_that_does_the_same() -> None:

@@ -24,7 +24,7 @@ from axes.ingest.requests import (
     Sampling,
     TraceRequest,
 )
-from axes.warehouse.axes import Probe
+from axes.warehouse.axes import AxisReadout
 from axes.warehouse.errors import ModelError
 from axes.warehouse.writer import content_key
 
@@ -46,8 +46,8 @@ DRAWN = TraceRequest(
 def test_keys_are_those_that_stored_rows_have() -> None:
     """The constants were computed by the code that wrote the first warehouses."""
     assert GREEDY.key("m", Kept((0, 3)), "p", GREEDY.sampling_key(0)) == "e8be198756f1a4e3"
-    probe = Probe("axis", "n", 2, None, np.zeros(2, dtype=np.float32), 0.0)
-    kept = Kept((), (probe,), 3)
+    readout = AxisReadout("axis", "n", "m", "id", 2, None, np.zeros(2), 0.0)
+    kept = Kept((), (readout,), 3)
     assert DRAWN.key("m", kept, "p", DRAWN.sampling_key(1)) == "031dc65d8c83bf12"
     given = CompletionRequest(completions=Path())
     settings = {"given": "Hello", "source": "api"}

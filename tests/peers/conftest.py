@@ -22,7 +22,7 @@ from axes.ingest.models.identity import identify
 from axes.ingest.models.load import LoadedModel, load
 from axes.ingest.models.registry import resolve
 from axes.warehouse.axes import find_axis
-from axes.warehouse.connection import Connection, connect
+from axes.warehouse.handle import Warehouse
 from tests.tiny_models import save_tiny
 
 _PACKAGES = {
@@ -62,8 +62,8 @@ def lake(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def connection(lake: Path) -> Connection:
-    return connect(lake)
+def warehouse(lake: Path) -> Warehouse:
+    return Warehouse.open(lake)
 
 
 @pytest.fixture(scope="session")
@@ -79,14 +79,14 @@ def tokens() -> torch.Tensor:
 
 @pytest.fixture(scope="session")
 def steered(
-    connection: Connection, loaded: LoadedModel, tokens: torch.Tensor
+    warehouse: Warehouse, loaded: LoadedModel, tokens: torch.Tensor
 ) -> Callable[[list[int], float], torch.Tensor]:
     """Our logits with the native direction of each of some layers added, so strongly."""
 
     def run(layers: list[int], strength: float) -> torch.Tensor:
         changes = [
             Intervention(
-                find_axis(connection, NATIVE.format(layer=layer))["vector"],
+                find_axis(warehouse, NATIVE.format(layer=layer)).vector,
                 layers=[layer],
                 strength=strength,
             )

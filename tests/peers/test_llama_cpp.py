@@ -28,7 +28,7 @@ from axes.ingest.models.download import cache_folder, fetch
 from axes.ingest.models.identity import identify
 from axes.ingest.models.load import LoadedModel, load
 from axes.ingest.models.registry import resolve
-from axes.warehouse.connection import connect
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.layout import init_root
 from tests.rows import put
 
@@ -133,9 +133,9 @@ def files(
         "parameters": "{}",
     }
     put(root, "axes", axis)
-    connection = connect(root)
+    warehouse = Warehouse.open(root)
     return {
-        to: export_axes(connection, ["native/smollm2-135m/glad"], to, folder / f"{to}.gguf").path
+        to: export_axes(warehouse, ["native/smollm2-135m/glad"], to, folder / f"{to}.gguf").path
         for to in ("gguf", "gguf-cvector")
     }
 

@@ -21,10 +21,10 @@ def build(path: Path) -> SteeringVector:
 
 
 @pytest.mark.parametrize("layers", [[0], [2], [0, 1, 2, 3]])
-def test_it_steers_as_we_do(connection, loaded, steered, tokens, tmp_path, layers) -> None:
+def test_it_steers_as_we_do(warehouse, loaded, steered, tokens, tmp_path, layers) -> None:
     path = tmp_path / "axis.safetensors"
     names = [NATIVE.format(layer=layer) for layer in layers]
-    export_axes(connection, names, "steering-vectors", path)
+    export_axes(warehouse, names, "steering-vectors", path)
     with build(path).apply(loaded.model, multiplier=1.5), torch.inference_mode():
         theirs = loaded.model(tokens).logits
     torch.testing.assert_close(theirs, steered(layers, 1.5), rtol=1e-4, atol=1e-5)

@@ -57,9 +57,12 @@ def test_names_are_unique_over_all_kinds() -> None:
     assert len(names) == len(FILES) + 2 * len(TABLES)
 
 
-def test_every_table_has_a_unique_key_check_and_no_file_overrides_it() -> None:
+def test_checks_are_the_files_and_those_that_follow_from_the_tables() -> None:
     files = sql_files("checks")
-    assert check_rules().keys() - files == {f"{name}_unique_key" for name in TABLES}
+    generated = {"runs_known"}.union(*(table.checks() for table in TABLES.values()))
+    assert generated >= {f"{name}_unique_key" for name in TABLES}
+    assert not generated & files.keys()
+    assert check_rules().keys() == generated | files.keys()
     assert check_rules().items() >= files.items()
 
 

@@ -4,8 +4,6 @@ The new folder is built beside the old one: merged files, and hard links to the 
 Then the two are exchanged in one system call, so that whoever lists the partition sees the old
 files or the new ones and never both or neither (docs/decisions/0011). The old folder is kept whole
 among the retired ones, for readers that are still going through its names, until `vacuum`.
-
-What the verbs that tend a root share: one at a time, and a place for what is out of use.
 """
 
 from __future__ import annotations
@@ -13,21 +11,18 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import EMPTY_FILE, require_root
+from axes.warehouse.layout import EMPTY_FILE, require_root, retired_folder
 from axes.warehouse.ledger import (
     Record,
-    locked,
+    maintenance_lock,
     read_ledger,
     removing,
     settle,
@@ -67,7 +62,7 @@ _ROW_GROUP_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Compaction:
-    """What became of one partition."""
+    """One compacted partition, before and after."""
 
     partition: str
     files_before: int
@@ -99,23 +94,6 @@ def compact(
                     done.append(result)
         _clear(root)
     return done
-
-
-def exchange(first: Path, second: Path) -> None:
-    """Let two folders change places in one step (`renameat2`); `RootError` where it cannot."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    rename = getattr(libc, "renameat2", None)
-    here, swap = -100, 2
-    if rename is not None:
-        if rename(here, os.fsencode(first), here, os.fsencode(second), swap) == 0:
-            return
-        reason = os.strerror(ctypes.get_errno())
-    else:
-        reason = "this system has no renameat2"
-    raise RootError(
-        f"{first} cannot be exchanged with its compacted folder in one step ({reason}), and "
-        "readers would see rows twice or not at all: compact a copy on a local Linux disk"
-    )
 
 
 def _clear(root: Path) -> None:
@@ -155,20 +133,18 @@ def _batches(root: Path, table: Table, folder: Path, file_bytes: int) -> list[li
     return [batch for batch in batches if len(batch) > 1]
 
 
-def _finality(root: Path, table: Table, folder: Path) -> Any:
+def _finality(root: Path, table: Table, folder: Path) -> Callable[[Path], bool]:
     """Whether a file's rows stay as they are: not the tokens, or the row, of a job under way."""
     if table.name == "runs":
         return lambda path: "running" not in _values(path, "status")
     if table.name in WRITTEN_BEFORE_GENERATIONS:
-        completions = root / "generations" / folder.name
-        known: set[str] = set()
-        for path in completions.glob("*.parquet"):
-            known |= _values(path, "generation_id")
-        return lambda path: _values(path, "generation_id") <= known
+        files = (root / "generations" / folder.name).glob("*.parquet")
+        completions = set().union(*(_values(path, "generation_id") for path in files))
+        return lambda path: _values(path, "generation_id") <= completions
     return lambda path: True
 
 
-def _values(path: Path, column: str) -> set[Any]:
+def _values(path: Path, column: str) -> set[str]:
     with pq.ParquetFile(path) as file:
         return set(file.read(columns=[column]).column(column).unique().to_pylist())
 
@@ -239,6 +215,16 @@ def _require_as_written(root: Path, table: Table, paths: list[Path]) -> dict[Pat
     return digests
 
 
+@dataclass(frozen=True)
+class _RowGroup:
+    """A row group of a small file; `is_mixed` where it has rows of other keys, too."""
+
+    path: Path
+    footer: pq.FileMetaData
+    index: int
+    is_mixed: bool
+
+
 def merged_groups(table: Table, paths: Sequence[Path]) -> Iterator[pa.Table]:
     """The rows of some files as row groups, each of one layer, site and pooling, by layer.
 
@@ -246,20 +232,21 @@ def merged_groups(table: Table, paths: Sequence[Path]) -> Iterator[pa.Table]:
     """
     columns = [name for name in _GROUPED_BY if name in table.file_schema.names]
     columns = columns if table.vector_columns else []
-    parts: dict[tuple, list[tuple[Path, pq.FileMetaData, int, bool]]] = {}
+    # Key (layer, site, ...) -> the row groups with rows of it, in the order of the files. A mixed
+    # row group stands under each of its keys and is read once for each.
+    groups_by_key: dict[tuple, list[_RowGroup]] = {}
     for path in paths:
-        metadata = pq.read_metadata(path)
-        for index in range(metadata.num_row_groups):
-            keys = _group_keys(path, metadata, index, columns)
+        footer = pq.read_metadata(path)
+        for index in range(footer.num_row_groups):
+            keys = _group_keys(path, footer, index, columns)
             for key in keys:
-                parts.setdefault(key, []).append((path, metadata, index, len(keys) > 1))
-    for key in sorted(parts):
+                group = _RowGroup(path, footer, index, is_mixed=len(keys) > 1)
+                groups_by_key.setdefault(key, []).append(group)
+    for key, groups in sorted(groups_by_key.items()):
         buffer: list[pa.Table] = []
         size = 0
-        for path, metadata, index, is_mixed in parts[key]:
-            with pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True) as file:
-                group = file.read_row_group(index)
-            buffer.append(_only(group, columns, key) if is_mixed else group)
+        for group in groups:
+            buffer.append(_rows_of(group, columns, key))
             size += buffer[-1].nbytes
             if size >= _ROW_GROUP_BYTES:
                 yield pa.concat_tables(buffer)
@@ -268,28 +255,30 @@ def merged_groups(table: Table, paths: Sequence[Path]) -> Iterator[pa.Table]:
             yield pa.concat_tables(buffer)
 
 
-def _group_keys(
-    path: Path, metadata: pq.FileMetaData, index: int, columns: list[str]
-) -> list[tuple]:
-    """What a row group holds, by its footer where that says it, else by reading the columns."""
-    group = metadata.row_group(index)
-    by_name = {
-        group.column(place).path_in_schema: group.column(place).statistics
-        for place in range(group.num_columns)
-    }
-    known = [by_name.get(name) for name in columns]
-    if all(one is not None and one.has_min_max and one.min == one.max for one in known):
-        return [tuple(one.min for one in known if one is not None)]
-    with pq.ParquetFile(path, metadata=metadata) as file:
-        read = file.read_row_group(index, columns=columns)
-    distinct = read.group_by(columns).aggregate([])
-    return sorted(tuple(row[name] for name in columns) for row in distinct.to_pylist())
+def _group_keys(path: Path, footer: pq.FileMetaData, index: int, columns: list[str]) -> list[tuple]:
+    """The keys in a row group: by its statistics if each column has one value, else by reading."""
+    group = footer.row_group(index)
+    leaves = [group.column(place) for place in range(group.num_columns)]
+    statistics = {leaf.path_in_schema: leaf.statistics for leaf in leaves}
+    ranges = [statistics.get(name) for name in columns]
+    if all(
+        limits is not None and limits.has_min_max and limits.min == limits.max for limits in ranges
+    ):
+        return [tuple(limits.min for limits in ranges if limits is not None)]
+    with pq.ParquetFile(path, metadata=footer) as file:
+        keys = file.read_row_group(index, columns=columns).group_by(columns).aggregate([])
+    return sorted(tuple(row[name] for name in columns) for row in keys.to_pylist())
 
 
-def _only(group: pa.Table, columns: list[str], key: tuple) -> pa.Table:
-    """The rows of one key; a layer that shares its row group with others is taken out of it."""
-    rows = zip(*(group.column(name).to_pylist() for name in columns), strict=True)
-    return group.filter(pa.array([row == key for row in rows]))
+def _rows_of(group: _RowGroup, columns: list[str], key: tuple) -> pa.Table:
+    """The rows of one key in a row group."""
+    options = {"metadata": group.footer, "page_checksum_verification": True}
+    with pq.ParquetFile(group.path, **options) as file:
+        table = file.read_row_group(group.index)
+    if not group.is_mixed:
+        return table
+    keys = zip(*(table.column(name).to_pylist() for name in columns), strict=True)
+    return table.filter(pa.array([row_key == key for row_key in keys]))
 
 
 def _link(path: Path, target: Path) -> None:
@@ -298,17 +287,18 @@ def _link(path: Path, target: Path) -> None:
     os.link(path, target, follow_symlinks=False)
 
 
-RETIRED = ".retired"
-
-
-@contextmanager
-def maintenance_lock(root: Path) -> Iterator[None]:
-    """Held by repair, compact, vacuum and migrate; raises `RootError` while another one runs."""
-    refusal = f"{root} is being repaired, compacted, vacuumed or migrated: wait for that to end"
-    with locked(root, "maintenance", refusal=refusal):
-        yield
-
-
-def retired_folder(root: Path) -> Path:
-    """A new folder for files taken out of use; `vacuum` deletes it after a while."""
-    return root / RETIRED / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
+def exchange(first: Path, second: Path) -> None:
+    """Let two folders change places in one step (`renameat2`); `RootError` where it cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    rename = getattr(libc, "renameat2", None)
+    here, swap = -100, 2
+    if rename is not None:
+        if rename(here, os.fsencode(first), here, os.fsencode(second), swap) == 0:
+            return
+        reason = os.strerror(ctypes.get_errno())
+    else:
+        reason = "this system has no renameat2"
+    raise RootError(
+        f"{first} cannot be exchanged with its compacted folder in one step ({reason}), and "
+        "readers would see rows twice or not at all: compact a copy on a local Linux disk"
+    )

@@ -1,6 +1,6 @@
 """Bring a root of an older schema version up to date: `migrate(root)`.
 
-The changed tables are written anew beside the old ones, which stay as they are and readable by the
+The changed tables are written next to the old ones, which stay as they are and readable by the
 code that wrote them. Only when everything is on the disk does the marker say that a switch is under
 way, and the folders change places; from there on a killed migration can only be ended. The old
 folders are retired, not deleted.
@@ -11,26 +11,29 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import EMPTY_FILE, data_files, read_version, write_marker
-from axes.warehouse.ledger import LOCKS, Record, ledger_file, record, write_ledger
-from axes.warehouse.maintenance.compaction import maintenance_lock, retired_folder
-from axes.warehouse.maintenance.repair import write_empty_file
+from axes.warehouse.layout import (
+    EMPTY_FILE,
+    data_files,
+    read_version,
+    retired_folder,
+    write_empty_file,
+    write_marker,
+)
+from axes.warehouse.ledger import LOCKS, Record, ledger_file, maintenance_lock, write_ledger
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
-from axes.warehouse.writer import content_key, sync_folder, write_parquet
+from axes.warehouse.writer import content_key, read_record, sync_folder, write_parquet
 
 BUILDING = ".migration"
 _RECORDS = "records.json"
@@ -76,25 +79,26 @@ def migrate(root: Path) -> list[Migration]:
 
 
 def _to_version_2(root: Path) -> dict[str, Callable[[pa.Table], pa.Table]]:
-    """`activations` says the hash of the rendered text.
+    """`activations` has the hash of the rendered text.
 
-    It is known where the prompt was given as raw text and is still there.
+    It is known if the prompt was rendered as raw text and is still stored.
     """
     texts: dict[str, str] = {}
     for path in data_files(root, TABLES["prompts"]):
         with _open(path) as file:
-            found = file.read(columns=["prompt_id", "text"])
-        texts |= dict(zip(found["prompt_id"].to_pylist(), found["text"].to_pylist(), strict=True))
+            prompts = file.read(columns=["prompt_id", "text"])
+        ids, values = prompts["prompt_id"].to_pylist(), prompts["text"].to_pylist()
+        texts |= dict(zip(ids, values, strict=True))
 
     def add_hash(group: pa.Table) -> pa.Table:
+        keys = zip(group["prompt_id"].to_pylist(), group["template"].to_pylist(), strict=True)
         hashes = [
-            content_key(texts[prompt_id]) if template == "raw" and prompt_id in texts else None
-            for prompt_id, template in zip(
-                group["prompt_id"].to_pylist(), group["template"].to_pylist(), strict=True
-            )
+            content_key(texts[prompt_id])
+            if template == "raw" and prompt_id in texts
+            else UNKNOWN_HASH
+            for prompt_id, template in keys
         ]
-        filled = [UNKNOWN_HASH if known is None else known for known in hashes]
-        return group.append_column("rendered_hash", pa.array(filled, pa.string()))
+        return group.append_column("rendered_hash", pa.array(hashes, pa.string()))
 
     return {"activations": add_hash}
 
@@ -122,10 +126,10 @@ def _build(root: Path, version: int) -> None:
     """Write the changed tables, and the records of every file as it will be, below .migration."""
     building = root / BUILDING
     steps = [_STEPS[number](root) for number in range(version, SCHEMA_VERSION)]
-    records: dict[str, dict[str, Any]] = {}
+    records: dict[str, dict[str, Mapping[str, object]]] = {}
     for table in TABLES.values():
         changes = [step[table.name] for step in steps if table.name in step]
-        if any(_lacks_columns(path, table) for path in data_files(root, table)):
+        if any(_is_missing_columns(path, table) for path in data_files(root, table)):
             changes.append(partial(_with_optional_columns, table=table))
         is_new = not (root / table.name).exists()
         records[table.name] = {}
@@ -138,10 +142,11 @@ def _build(root: Path, version: int) -> None:
             if changes:
                 target = building / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                known = write_parquet(target, table, _changed(path, table, changes))
+                stored = write_parquet(target, table, _changed(path, table, changes))
             else:
-                known = _as_it_is(path)
-            records[table.name][name] = vars(known)
+                with _open(path):
+                    stored = read_record(path)
+            records[table.name][name] = vars(stored)
     text = json.dumps(records)
     with (building / _RECORDS).open("w") as file:
         file.write(text)
@@ -162,30 +167,24 @@ def _changed(
             yield group.select(table.file_schema.names).cast(table.file_schema)
 
 
-def _lacks_columns(path: Path, table: Table) -> bool:
+def _is_missing_columns(path: Path, table: Table) -> bool:
     with _open(path) as file:
         return not {*table.file_schema.names} <= {*file.schema_arrow.names}
 
 
 def _with_optional_columns(group: pa.Table, table: Table) -> pa.Table:
-    """Columns that rows may lack are empty in rows of before they were there."""
+    """Optional columns are null in rows older than the column."""
     for field in table.file_schema:
         if field.nullable and field.name not in group.column_names:
             group = group.append_column(field.name, pa.nulls(len(group), field.type))
     return group
 
 
-def _as_it_is(path: Path) -> Record:
-    runs: Counter[str] = Counter()
-    with _open(path) as file:
-        for counted in file.read(columns=["run_id"]).column("run_id").value_counts().to_pylist():
-            runs[counted["values"]] += counted["counts"]
-        return record(path, file.metadata.num_rows, runs)
-
-
-def _open(path: Path) -> pq.ParquetFile:
+@contextmanager
+def _open(path: Path) -> Iterator[pq.ParquetFile]:
     try:
-        return pq.ParquetFile(path, page_checksum_verification=True)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
     except (OSError, pa.ArrowException) as error:
         raise RootError(
             f"{path} cannot be read ({error}): move it out of the warehouse and migrate again; "
@@ -206,9 +205,9 @@ def _switch(root: Path, version: int) -> list[Migration]:
                 retired.mkdir(parents=True, exist_ok=True)
                 live.rename(retired / table.name)
             built.rename(live)
-        known = {name: Record(**entry) for name, entry in records[table.name].items()}
-        write_ledger(ledger_file(root, table.name), known)
-        rows = sum(entry.rows for entry in known.values())
-        done.append(Migration(table.name, version, SCHEMA_VERSION, len(known), rows))
+        stored = {name: Record(**entry) for name, entry in records[table.name].items()}
+        write_ledger(ledger_file(root, table.name), stored)
+        rows = sum(entry.rows for entry in stored.values())
+        done.append(Migration(table.name, version, SCHEMA_VERSION, len(stored), rows))
     sync_folder(root)
     return done

@@ -1,7 +1,7 @@
 """Set broken files aside, and say which command writes their rows again. Nothing is deleted.
 
-What is taken out of a table goes to ROOT/.quarantine/<time>/, under its own path. A lost file is
-struck off the ledger; how many rows of which job are then missing goes into the repair's own row of
+What is taken out of a table goes to ROOT/.quarantine/<time>/, under its path. A lost file is
+struck off the ledger; how many rows of which job are then missing goes into the repair's row of
 `runs`, so that the rule which counts rows against jobs knows of them.
 The command that restores rows is the one that wrote them: `runs.command_line`.
 """
@@ -19,24 +19,23 @@ import pyarrow.parquet as pq
 
 from axes.warehouse.connection import connect_tables, rows
 from axes.warehouse.errors import AxesError, RootError
-from axes.warehouse.layout import EMPTY_FILE, data_files, empty_file, require_root
-from axes.warehouse.ledger import LEDGER, record, removing, settle, table_lock, writing
+from axes.warehouse.layout import data_files, empty_file, require_root, write_empty_file
+from axes.warehouse.ledger import LEDGER, maintenance_lock, removing, settle, table_lock, writing
 from axes.warehouse.maintenance.check import Finding, inspect_file, inspect_files
-from axes.warehouse.maintenance.compaction import maintenance_lock
 from axes.warehouse.runs import record_run
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
-from axes.warehouse.writer import sync_folder
+from axes.warehouse.writer import read_record, sync_folder
 
 QUARANTINE = ".quarantine"
 
-# A study is not fitted again while its figures are there: they go with what they rest on.
+# A study is not fitted again while its evaluations are stored: they go with what they rest on.
 _FITTED = ("axes", "alignments", "projections", "token_projections")
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What was done about one finding, and the commands that bring its rows back."""
+    """What was done about one finding, and the commands that restore its rows."""
 
     check: str
     path: str
@@ -49,7 +48,7 @@ def repair(root: Path, *, adopt: bool = False) -> list[Repair]:
     """Set aside every file that `inspect_files` complains of; empty where it has no complaint.
 
     `adopt` takes unlisted files into the ledger instead where they are sound and no copies: for
-    files of before there was a ledger, or copied in from another warehouse.
+    files older than the ledger, or copied from another warehouse.
     """
     require_root(root)
     if not adopt and not (root / LEDGER).exists():
@@ -70,7 +69,7 @@ def repair(root: Path, *, adopt: bool = False) -> list[Repair]:
         with record_run(root, "warehouse repair", {}) as run:
             done = []
             for finding in findings:
-                done.append(_mend(root, finding, aside, adopt))
+                done.append(_fix(root, finding, aside, adopt))
                 if done[-1] != "adopted":
                     lost.update(finding.runs)
             run.parameters = {"quarantine": str(aside), "rows_left_out": dict(sorted(lost.items()))}
@@ -85,73 +84,6 @@ def repair(root: Path, *, adopt: bool = False) -> list[Repair]:
         )
         for item, deed in zip(findings, done, strict=True)
     ]
-
-
-def in_order(done: Sequence[Repair]) -> list[str]:
-    """Each command that brings rows back, once: prompts, then what models say, then what is fitted.
-
-    Imports are first, since ingest reads prompts; what is not a command is last.
-    """
-    commands = {command for item in done for command in item.restore}
-    order = ("axes prompts", "axes ingest", "axes label", "axes fit", "axes study")
-
-    def place(command: str) -> tuple[int, str]:
-        places = [index for index, start in enumerate(order) if command.startswith(start)]
-        return (places or [len(order)])[0], command
-
-    return sorted(commands, key=place)
-
-
-def _mend(root: Path, finding: Finding, aside: Path, adopt: bool) -> str:
-    table = TABLES[finding.table]
-    path = root / finding.path
-    with table_lock(root, table.name):
-        if path == empty_file(root, table):
-            _quarantine(root, path, aside)
-            write_empty_file(root, table)
-            return "written again"
-        if finding.check == "file_lost":
-            with removing(root, table.name, [path]):
-                return "struck off the ledger"
-        if finding.check == "file_unlisted" and adopt and _is_sound(root, table, finding):
-            adopt_file(root, table.name, path)
-            return "adopted"
-        with removing(root, table.name, [path]):
-            _quarantine(root, path, aside)
-        return f"moved to {aside / finding.path}"
-
-
-def write_empty_file(root: Path, table: Table) -> None:
-    """Give a table its file without rows."""
-    path = empty_file(root, table)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{EMPTY_FILE}.tmp")
-    pq.write_table(table.file_schema.empty_table(), temporary)
-    temporary.replace(path)
-
-
-def adopt_file(root: Path, table: str, path: Path) -> None:
-    """Enter a file that is in its place into the ledger; the caller holds the table's lock."""
-    runs: Counter[str] = Counter()
-    with pq.ParquetFile(path) as file:
-        rows = file.metadata.num_rows
-        for counted in file.read(columns=["run_id"]).column("run_id").value_counts().to_pylist():
-            runs[counted["values"]] += counted["counts"]
-    with writing(root, table, {path: record(path, rows, runs)}):
-        pass
-
-
-def _is_sound(root: Path, table: Table, finding: Finding) -> bool:
-    is_copy = finding.what.startswith("is a copy")
-    return not is_copy and inspect_file(root, table, root / finding.path) is None
-
-
-def _quarantine(root: Path, path: Path, aside: Path) -> None:
-    target = aside / path.relative_to(root)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() or path.is_symlink():
-        path.rename(target)
-        sync_folder(path.parent)
 
 
 def _resting_on(root: Path, findings: list[Finding]) -> list[Finding]:
@@ -171,6 +103,44 @@ def _resting_on(root: Path, findings: list[Finding]) -> list[Finding]:
     return resting
 
 
+def _fix(root: Path, finding: Finding, aside: Path, adopt: bool) -> str:
+    table = TABLES[finding.table]
+    path = root / finding.path
+    with table_lock(root, table.name):
+        if path == empty_file(root, table):
+            _quarantine(root, path, aside)
+            write_empty_file(root, table)
+            return "written again"
+        if finding.check == "file_lost":
+            with removing(root, table.name, [path]):
+                return "struck off the ledger"
+        if finding.check == "file_unlisted" and adopt and _is_sound(root, table, finding):
+            adopt_file(root, table.name, path)
+            return "adopted"
+        with removing(root, table.name, [path]):
+            _quarantine(root, path, aside)
+        return f"moved to {aside / finding.path}"
+
+
+def _is_sound(root: Path, table: Table, finding: Finding) -> bool:
+    is_copy = finding.what.startswith("is a copy")
+    return not is_copy and inspect_file(root, table, root / finding.path) is None
+
+
+def adopt_file(root: Path, table: str, path: Path) -> None:
+    """Enter a file that is in its place into the ledger; the caller holds the table's lock."""
+    with writing(root, table, {path: read_record(path)}):
+        pass
+
+
+def _quarantine(root: Path, path: Path, aside: Path) -> None:
+    target = aside / path.relative_to(root)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() or path.is_symlink():
+        path.rename(target)
+        sync_folder(path.parent)
+
+
 def restore_commands(root: Path, run_ids: Iterable[str]) -> dict[str, str]:
     """run_id -> the command line that writes the rows of that job again, or why there is none."""
     lost = sorted(set(run_ids))
@@ -184,11 +154,26 @@ def restore_commands(root: Path, run_ids: Iterable[str]) -> dict[str, str]:
     commands = {}
     for run_id in lost:
         if run_id not in stored:
-            commands[run_id] = "the job that wrote it is not known: ingest or import again"
+            commands[run_id] = "the job that wrote it is unknown: ingest or import again"
         elif line := stored[run_id]["command_line"]:
-            # Quoted anew: a warehouse from a stranger must not put more than one command here.
+            # Quoted again: a warehouse from a stranger must not put more than one command here.
             commands[run_id] = shlex.join([*shlex.split(line), "--root", str(root)])
         else:
             command = stored[run_id]["command"]
             commands[run_id] = f"Python code ran {command}: run it again (parameters of {run_id})"
     return commands
+
+
+def in_order(done: Sequence[Repair]) -> list[str]:
+    """Each command that restores rows, once: prompts, then model output, then what is fitted.
+
+    Imports are first, since ingest reads prompts; what is not a command is last.
+    """
+    commands = {command for item in done for command in item.restore}
+    order = ("axes prompts", "axes ingest", "axes label", "axes fit", "axes study")
+
+    def place(command: str) -> tuple[int, str]:
+        places = [index for index, start in enumerate(order) if command.startswith(start)]
+        return (places or [len(order)])[0], command
+
+    return sorted(commands, key=place)

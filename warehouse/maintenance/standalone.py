@@ -2,7 +2,7 @@
 
 DuckDB resolves a relative path in a view against the working folder of the process that asks, then
 against `file_search_path`. So a file with absolute paths works from anywhere until the warehouse
-is moved; one with relative paths moves with it, and is opened from its own folder or after
+is moved; one with relative paths moves with it, and is opened from its folder or after
 `set file_search_path = 'that folder'`.
 """
 
@@ -30,14 +30,14 @@ _READABLE_SINCE: dict[str, str | bool | int | float | list[str]] = {
 def write_standalone(root: Path, path: Path | None = None, *, is_relative: bool = False) -> Path:
     """Write `path` (default `warehouse.duckdb` in the root) with every view, macro and comment.
 
-    Paths in it are absolute, or relative to the file's own folder. A file of that name is
-    replaced once the new one is whole. Raises `RootError` where `root` is not a warehouse, or the
+    Paths in it are absolute, or relative to the file's folder. A file of that name is
+    replaced once the new one is complete. Raises `RootError` if `root` is not a warehouse or the
     file cannot be written.
     """
     require_root(root)
     path = root / FILE_NAME if path is None else path
     if path.is_dir() or (path.exists() and not _is_duckdb(path)):
-        raise RootError(f"{path} is there and not a DuckDB file: name another file")
+        raise RootError(f"{path} exists and is not a DuckDB file: name another file")
     folder = path.resolve().parent
     if "?" in folder.as_posix():
         raise RootError(f"DuckDB opens no file below {folder}, for the ?: name another file")
@@ -70,7 +70,7 @@ def _stand_in(aside: Path, location: Path, root: Path) -> Path:
     """A folder of a plain name from which the relative `location` leads to the root.
 
     DuckDB binds relative views when they are made, against a search path in which a comma would
-    separate two folders; so not the file's own folder, which may be called anything.
+    separate two folders; so not the file's folder, which may be called anything.
     """
     folder = aside.joinpath("folder", *["below"] * location.parts.count(".."))
     target = Path(os.path.normpath(folder / location))

@@ -17,7 +17,7 @@ from axes.warehouse.tables.schemas import TABLES
 
 @dataclass(frozen=True)
 class Extent:
-    """What one partition holds; `smallest_bytes` tells whether compaction is worth while."""
+    """What one partition holds; `smallest_bytes` shows whether compaction is worth while."""
 
     table: str
     partition: str | None

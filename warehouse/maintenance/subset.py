@@ -1,7 +1,7 @@
 """Copy a warehouse, or some models and prompt sets of it, into a new root to hand on.
 
-A part is a sound warehouse of its own: no row in it refers to one that was left out, and a fitted
-thing comes along only with everything it was fitted from. The same part of the same warehouse is
+A part is a sound warehouse: no row in it refers to one that was left out, and an axis, alignment or
+study comes along only with everything it was fitted from. The same part of the same warehouse is
 the same bytes, file by file.
 """
 
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from axes.warehouse.connection import Connection, connect, rows
+from axes.warehouse.connection import Connection, connect, query
 from axes.warehouse.errors import ModelError, PromptError, RootError
 from axes.warehouse.layout import EMPTY_FILE, data_files, init_root, require_root
 from axes.warehouse.ledger import Record, ledger_file, read_ledger, record, write_ledger
@@ -36,7 +36,7 @@ _INGESTED = ("activations", "prompt_tokens", "generation_tokens", "token_project
 
 @dataclass(frozen=True)
 class Copied:
-    """What of one table came along."""
+    """How much of one table was copied."""
 
     table: str
     files: int
@@ -48,10 +48,10 @@ class Copied:
 class _Part:
     """The keys that come along; None where all do."""
 
-    models: set[str] | None
-    model_ids: set[str] | None
-    prompt_sets: set[str] | None
-    prompt_ids: set[str] | None
+    models: set[str] | None = None
+    model_ids: set[str] | None = None
+    prompt_sets: set[str] | None = None
+    prompt_ids: set[str] | None = None
     axes: set[str] = field(default_factory=set)
     alignments: set[str] = field(default_factory=set)
     generations: set[str] = field(default_factory=set)
@@ -61,7 +61,7 @@ class _Part:
     left_out: Counter[str] = field(default_factory=Counter)
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         return self.models is None and self.prompt_sets is None
 
 
@@ -70,12 +70,12 @@ def subset(
 ) -> list[Copied]:
     """Make `target` a warehouse of some models and prompt sets; with neither, of everything.
 
-    `target` appears whole or not at all. Raises `RootError` where it is there already,
+    `target` appears complete or not at all. Raises `RootError` if it exists,
     `ModelError` or `PromptError` for a name that is not in the warehouse.
     """
     require_root(root)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise RootError(f"{target} is there and not empty: give another folder")
+        raise RootError(f"{target} exists and is not empty: give another folder")
     if target.resolve().is_relative_to(root.resolve()):
         raise RootError(f"{target} lies in the warehouse itself: give a folder outside of {root}")
     connection = connect(root)
@@ -89,7 +89,7 @@ def subset(
             if table.name != "runs"
         ]
         copied.append(_copy_table(root, building, TABLES["runs"], part))
-        if not part.is_whole:
+        if not part.is_complete:
             _write_run(building, part, models, prompt_sets)
         building.rename(target)
     finally:
@@ -98,102 +98,92 @@ def subset(
 
 
 def _find_part(connection: Connection, models: Sequence[str], prompt_sets: Sequence[str]) -> _Part:
-    part = _Part(None, None, None, None)
-    if models:
-        found = rows(connection, "select model, model_id from models")
-        part.models = _known(models, {row["model"] for row in found}, "model", ModelError)
-        part.model_ids = {row["model_id"] for row in found if row["model"] in part.models}
-    if prompt_sets:
-        found = rows(connection, "select prompt_set, prompt_id from prompts")
-        there = {row["prompt_set"] for row in found}
-        part.prompt_sets = _known(prompt_sets, there, "prompt set", PromptError)
-        part.prompt_ids = {
-            row["prompt_id"] for row in found if row["prompt_set"] in part.prompt_sets
+    """The keys that come along; each kind may rest on those found before it."""
+    part = _Part()
+
+    def keys(sql: str) -> set[str]:
+        lists = {
+            name: None if values is None else sorted(values)
+            for name, values in vars(part).items()
+            if f"${name}" in sql
         }
-    part.alignments = {
-        row["alignment_id"]
-        for row in rows(
-            connection,
-            "select alignment_id, model_id, reference_model_id, prompt_set from alignments",
-        )
-        if _among(row["model_id"], part.model_ids)
-        and _among(row["reference_model_id"], part.model_ids)
-        and _among(row["prompt_set"], part.prompt_sets)
-    }
-    part.axes = _find_axes(connection, part)
-    part.generations = {
-        row["generation_id"]
-        for row in rows(
-            connection, "select generation_id, model_id, prompt_id, axis_id from generations"
-        )
-        if _among(row["model_id"], part.model_ids)
-        and _among(row["prompt_id"], part.prompt_ids)
-        and (row["axis_id"] is None or row["axis_id"] in part.axes)
-    }
-    part.studies = _find_studies(connection, part)
-    part.scorings = _find_scorings(connection, part)
+        return set(query(connection, sql, lists).column(0).to_pylist())
+
+    if models:
+        stored = keys("select model from models")
+        part.models = _require_stored(models, stored, "model", ModelError)
+        part.model_ids = keys(f"select model_id from models where {_among('model', 'models')}")
+    if prompt_sets:
+        stored = keys("select distinct prompt_set from prompts")
+        part.prompt_sets = _require_stored(prompt_sets, stored, "prompt set", PromptError)
+        is_chosen = _among("prompt_set", "prompt_sets")
+        part.prompt_ids = keys(f"select distinct prompt_id from prompts where {is_chosen}")
+    part.alignments = keys(
+        f"""
+        select alignment_id
+        from alignments
+        where
+            {_among("model_id", "model_ids")}
+            and {_among("reference_model_id", "model_ids")}
+            and {_among("prompt_set", "prompt_sets")}
+        """
+    )
+    part.axes = keys(
+        f"""
+        select axis_id
+        from axes
+        where
+            {_among("space_model_id", "model_ids")}
+            and {_among("prompt_set", "prompt_sets")}
+            and (alignment_id is null or {_among("alignment_id", "alignments")})
+        """
+    )
+    # An axis comes along only with every axis that it was made from, and they with theirs.
+    incomplete = f"""
+        select distinct axis_id
+        from (select axis_id, unnest(source_axis_ids) as source from axes)
+        where {_among("axis_id", "axes")} and not {_among("source", "axes")}
+        """
+    while lacking_sources := keys(incomplete):
+        part.axes -= lacking_sources
+    part.generations = keys(
+        f"""
+        select generation_id
+        from generations
+        where
+            {_among("model_id", "model_ids")}
+            and {_among("prompt_id", "prompt_ids")}
+            and (axis_id is null or {_among("axis_id", "axes")})
+        """
+    )
+    # Half a study, or half a scoring, would look like a complete one.
+    left_out = f"""
+            not (model is null or {_among("model", "models")})
+            or not (prompt_set is null or {_among("prompt_set", "prompt_sets")})
+            or not (axis_id is null or {_among("axis_id", "axes")})
+        """
+    part.studies = keys("select study_id from evaluations") - keys(
+        f"select study_id from evaluations where {left_out}"
+    )
+    part.scorings = keys("select scoring_id from scored_answers") - keys(
+        f"select scoring_id from scored_answers where {left_out}"
+    )
     return part
 
 
-def _known(
-    asked: Sequence[str], there: Collection[str], what: str, error: type[ModelError | PromptError]
+def _among(column: str, keys: str) -> str:
+    """SQL: the column's value is one of the keys of a part, or all come along."""
+    return f"(${keys} is null or {column} in (select unnest(${keys}::varchar[])))"
+
+
+def _require_stored(
+    names: Sequence[str], stored: Collection[str], what: str, error: type[ModelError | PromptError]
 ) -> set[str]:
-    if unknown := sorted(set(asked) - set(there)):
-        names = ", ".join(sorted(there)) or "none"
-        hint = did_you_mean(unknown[0], there)
-        raise error(f"no {what} {unknown[0]}{hint} in the warehouse (there: {names})")
-    return set(asked)
-
-
-def _among(value: str, allowed: Collection[str] | None) -> bool:
-    return allowed is None or value in allowed
-
-
-def _find_axes(connection: Connection, part: _Part) -> set[str]:
-    """Axes in a space that comes along, with their alignment, prompt set and every source."""
-    found = rows(
-        connection,
-        "select axis_id, space_model_id, alignment_id, source_axis_ids, prompt_set from axes",
-    )
-    kept = {
-        row["axis_id"]: row["source_axis_ids"]
-        for row in found
-        if _among(row["space_model_id"], part.model_ids)
-        and _among(row["prompt_set"], part.prompt_sets)
-        and (row["alignment_id"] is None or row["alignment_id"] in part.alignments)
-    }
-    while incomplete := [name for name, sources in kept.items() if not kept.keys() >= {*sources}]:
-        for name in incomplete:
-            del kept[name]
-    return set(kept)
-
-
-def _find_studies(connection: Connection, part: _Part) -> set[str]:
-    """Studies all of whose figures come along: half a study would look like a whole one."""
-    found = rows(connection, "select study_id, model, prompt_set, axis_id from evaluations")
-    broken = {
-        row["study_id"]
-        for row in found
-        if (row["model"] is not None and not _among(row["model"], part.models))
-        or (row["prompt_set"] is not None and not _among(row["prompt_set"], part.prompt_sets))
-        or (row["axis_id"] is not None and row["axis_id"] not in part.axes)
-    }
-    return {row["study_id"] for row in found} - broken
-
-
-def _find_scorings(connection: Connection, part: _Part) -> set[str]:
-    """Scorings all of whose models, axes and prompts come along, as with studies."""
-    found = rows(
-        connection, "select distinct scoring_id, model, prompt_set, axis_id from scored_answers"
-    )
-    broken = {
-        row["scoring_id"]
-        for row in found
-        if not _among(row["model"], part.models)
-        or not _among(row["prompt_set"], part.prompt_sets)
-        or row["axis_id"] not in part.axes
-    }
-    return {row["scoring_id"] for row in found} - broken
+    if unknown := sorted(set(names) - set(stored)):
+        listed = ", ".join(sorted(stored)) or "none"
+        hint = did_you_mean(unknown[0], stored)
+        raise error(f"no {what} {unknown[0]}{hint} in the warehouse (stored: {listed})")
+    return set(names)
 
 
 def _conditions(table: Table, part: _Part) -> dict[str, Collection[str]]:
@@ -227,28 +217,29 @@ def _copy_table(root: Path, building: Path, table: Table, part: _Part) -> Copied
         name = path.relative_to(root).as_posix()
         source_rows += pq.read_metadata(path).num_rows
         value = unquote(path.parent.name.partition("=")[2])
-        if table.partition and not _among(value, by_partition.get(table.partition)):
+        allowed = by_partition.get(table.partition or "")
+        if allowed is not None and value not in allowed:
             continue
         target = building / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        if part.is_whole:
+        if part.is_complete:
             shutil.copyfile(path, target)
             runs = entries[name].runs if name in entries else {}
             records[name] = record(target, pq.read_metadata(target).num_rows, runs)
             if name in entries and records[name].sha256 != entries[name].records[-1].sha256:
                 raise RootError(f"{path} is not as it was written: run `axes warehouse check`")
             continue
-        known = write_parquet(target, table, _kept_rows(path, table, part))
-        if known.rows:
-            records[name] = known
+        copy = write_parquet(target, table, _kept_rows(path, table, part))
+        if copy.rows:
+            records[name] = copy
         else:
             target.unlink()
-        part.kept.update(known.runs)
+        part.kept.update(copy.runs)
     for folder in sorted((building / table.name).glob("*=*")):
         if not any(folder.iterdir()):
             folder.rmdir()
     write_ledger(ledger_file(building, table.name), records)
-    count = sum(known.rows for known in records.values())
+    count = sum(stored.rows for stored in records.values())
     return Copied(table.name, len(records), count, source_rows - count)
 
 
@@ -273,8 +264,9 @@ def _kept_rows(path: Path, table: Table, part: _Part) -> Iterator[pa.Table]:
 def _write_run(
     building: Path, part: _Part, models: Sequence[str], prompt_sets: Sequence[str]
 ) -> None:
-    """The part's own row in `runs`; its time is that of the last job, so that bytes repeat."""
-    last = rows(connect(building), "select max(started_at)::varchar as last from runs")[0]["last"]
+    """The part's row in `runs`; its time is that of the last job, so that bytes repeat."""
+    times = query(connect(building), "select max(started_at)::varchar as last from runs")
+    (last,) = times.column("last").to_pylist()
     when = datetime.fromisoformat(last) if last else datetime(1970, 1, 1, tzinfo=UTC)
     parameters = {
         "models": sorted(models),
@@ -300,8 +292,8 @@ def _write_run(
         "finished_at": when.astimezone(UTC),
     }
     path = building / "runs" / f"{run_id}.parquet"
-    known = write_parquet(path, TABLES["runs"], [rows_table("runs", [row])])
+    written = write_parquet(path, TABLES["runs"], [rows_table("runs", [row])])
     entries = {name: entry.records[-1] for name, entry in read_ledger(building, "runs").items()}
     write_ledger(
-        ledger_file(building, "runs"), {**entries, path.relative_to(building).as_posix(): known}
+        ledger_file(building, "runs"), {**entries, path.relative_to(building).as_posix(): written}
     )

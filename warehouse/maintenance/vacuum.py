@@ -1,4 +1,4 @@
-"""Delete what nobody reads any more: `vacuum(root)`.
+"""Delete what is no longer read: `vacuum(root)`.
 
 Only things that no query can see are touched: temporary files, folders that compaction and
 migration retired, tokens of jobs killed before they wrote the completions, empty partitions and, on
@@ -19,10 +19,9 @@ from urllib.parse import unquote
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from axes.warehouse.layout import NO_PARTITION, data_files, require_root
-from axes.warehouse.ledger import LOCKS, settle, table_lock
+from axes.warehouse.layout import NO_PARTITION, RETIRED, data_files, require_root
+from axes.warehouse.ledger import LOCKS, maintenance_lock, settle, table_lock
 from axes.warehouse.maintenance.compaction import BUILDING as COMPACTING
-from axes.warehouse.maintenance.compaction import RETIRED, maintenance_lock
 from axes.warehouse.maintenance.migration import BUILDING as MIGRATING
 from axes.warehouse.maintenance.repair import QUARANTINE
 from axes.warehouse.tables.schemas import TABLES
@@ -102,13 +101,13 @@ def _remove_orphans(root: Path, table: str, partition: Path) -> list[Removal]:
 
 def _model_ids(root: Path, model: str) -> list[str]:
     """The versions of a model of which jobs may be under way."""
-    found: set[str] = set()
+    versions: set[str] = set()
     for path in data_files(root, TABLES["models"]):
         with pq.ParquetFile(path) as file:
             for row in file.read(columns=["model", "model_id"]).to_pylist():
                 if row["model"] == model:
-                    found.add(row["model_id"])
-    return sorted(found)
+                    versions.add(row["model_id"])
+    return sorted(versions)
 
 
 def _remove_empty_partitions(root: Path, table: str) -> Iterator[Removal]:

@@ -12,7 +12,8 @@ The comments become `comment on column` in DuckDB and the rows of `docs/tables.m
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -49,7 +50,8 @@ _COLUMN = re.compile(rf"(\w+) +({'|'.join(_TYPES)})(\??) +(.+)")
 class Table:
     """One data set: `grain` completes the sentence "one row per ...", `key` is unique.
 
-    `also_unique` is one more set of columns that no two rows share.
+    `also_unique` is one more set of columns that no two rows share; `references` names tables, and
+    the columns that lead to a row of them (or are null).
     """
 
     name: str
@@ -58,6 +60,7 @@ class Table:
     schema: pa.Schema
     partition: str | None = None
     also_unique: tuple[str, ...] = ()
+    references: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def file_schema(self) -> pa.Schema:
@@ -87,8 +90,22 @@ class Table:
             f"from read_parquet('{root}/{self.name}/{files}', {hive})"
         )
 
-    def unique_key_check(self) -> str:
-        """SQL that lists the keys that more than one row has, under a comment that says so."""
+    def checks(self) -> dict[str, str]:
+        """Name -> SQL that lists the rows which break the rule, under a comment on it."""
+        checks = {f"{self.name}_unique_key": self._unique_key_check()}
+        for other, names in self.references.items():
+            columns = names.split()
+            checks[f"{self.name}_known_{columns[0].removesuffix('_id')}"] = (
+                f"-- Rows of {self.name} whose {' and '.join(columns)} are not in {other}.\n"
+                f"select {', '.join(columns)}, count(*) as row_count\n"
+                f"from stg_{self.name}\n"
+                f"anti join stg_{other} using ({', '.join(columns)})\n"
+                f"where {columns[0]} is not null\n"
+                "group by all"
+            )
+        return checks
+
+    def _unique_key_check(self) -> str:
         keys = [key for key in (self.key, self.also_unique) if key]
         names = " or ".join(", ".join(key) for key in keys)
         return f"-- Rows of {self.name} that share {names}.\n" + "\nunion all by name\n".join(
@@ -108,10 +125,12 @@ def table(
     *,
     partition: str | None = None,
     also_unique: str = "",
+    references: Mapping[str, str] | None = None,
 ) -> Table:
     """A table from its columns in the syntax above; `key` and `also_unique` are names."""
     schema = pa.schema(_fields(columns))
-    return Table(name, grain, tuple(key.split()), schema, partition, tuple(also_unique.split()))
+    unique = tuple(also_unique.split())
+    return Table(name, grain, tuple(key.split()), schema, partition, unique, references or {})
 
 
 def _fields(columns: str) -> list[pa.Field]:
@@ -145,23 +164,23 @@ SHARED = {
     for field in _fields(
         """
         run_id         text      the job that wrote the row (runs.run_id)
-        model          text      the model's name, as given to the command
+        model          text      the model's name, as passed to the command
         model_id       text      the exact model: weights, tokenizer, numerics (models.model_id)
         prompt_id      text      hash of the normalised text (prompts.prompt_id)
         layer          int16     zero-based block index
         site           text      where in the block: resid_post (its output), resid_pre, attn_out,
                                  mlp_out
-        pooling        text      how positions became one vector: last5_mean, ...
+        pooling        text      how positions become one vector: last5_mean, ...
         template       text      how the prompt was rendered: raw, chat, or chat+system:HASH
         rendered_hash  text      hash of the rendered text, template and all
         generation_id  text      the completion (generations.generation_id)
-        scoring_id     text      hash of axis, answers, outcomes, split and calibration method
-        drift_id       text      hash of the model, the axis, every completion behind it, and how
-        estimate       float64   the figure
+        scoring_id     text      hash of axis, completions, outcomes, split and calibration method
+        drift_id       text      hash of the model, the axis, every completion in it, and settings
+        estimate       float64   the value
         lower          float64?  lower end of the 95 % interval
         upper          float64?  upper end of the 95 % interval
-        layers         text      comma list of the blocks changed; empty: none
-        mode           text      add, ablate or clamp; none: the model as it is
+        layers         text      comma list of the changed blocks; empty: none
+        mode           text      add, ablate or clamp; none: the unsteered model
         alignment_id   text?     the map applied first; null for a native axis
         step           int32     0 is the first completion token, -1 the last of the prompt
         token_id       int32     the token's number in the vocabulary

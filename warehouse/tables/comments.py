@@ -1,8 +1,8 @@
-"""What every view, column and macro is, as `comment on` statements.
+"""Descriptions of every view, column and macro, as `comment on` statements.
 
-A mart's file says it in its header: first a paragraph on the view, then, below an empty comment
-line, one entry a column. A column without an entry is passed through and means what it means in
-the tables and marts that the view reads; where those disagree it needs an entry of its own.
+They are in the header of a mart's file: first a paragraph on the view, then, below an empty comment
+line, one entry a column. A column without an entry is passed through and has the description of the
+tables and marts that the view reads; where those differ it needs an entry.
 
     -- One row per axis, model and prompt in a prompt set.
     --
@@ -24,7 +24,7 @@ _ENTRY = re.compile(r"(\w+): (.+)")
 
 @dataclass(frozen=True)
 class Header:
-    """What a SQL file says of its object: a text, and a line for some of its columns."""
+    """Description of a SQL file's object: a text, and a line for some of its columns."""
 
     text: str
     columns: dict[str, str]
@@ -65,20 +65,20 @@ def column_comments(
 
     `marts` is name -> file, each after those it reads; `columns` is name -> its columns.
     """
-    known: dict[str, dict[str, str]] = {}
+    described: dict[str, dict[str, str]] = {}
     for name, table in TABLES.items():
         of_table = dict(zip(table.schema.names, table.comments, strict=True))
-        known |= {name: of_table, f"stg_{name}": of_table}
+        described |= {name: of_table, f"stg_{name}": of_table}
     for name, sql in marts.items():
         header = read_header(sql)
-        sources = known.keys() & set(re.findall(r"\w+", without_comments(sql)))
+        sources = described.keys() & set(re.findall(r"\w+", without_comments(sql)))
         sources = {source for source in sources if source.startswith(("stg_", "v_"))}
-        known[name] = {
+        described[name] = {
             column: comment
             for column in columns[name]
-            if (comment := header.columns.get(column) or _inherited(column, sources, known))
+            if (comment := header.columns.get(column) or _inherited(column, sources, described))
         }
-    return known
+    return described
 
 
 def comment_statements(
@@ -101,10 +101,10 @@ def comment_statements(
 
 
 def _inherited(
-    column: str, sources: Iterable[str], known: Mapping[str, Mapping[str, str]]
+    column: str, sources: Iterable[str], described: Mapping[str, Mapping[str, str]]
 ) -> str | None:
     """What a column means in all the views read that have it, if they agree."""
-    meanings = {known[source][column] for source in sources if column in known[source]}
+    meanings = {described[source][column] for source in sources if column in described[source]}
     return meanings.pop() if len(meanings) == 1 else None
 
 

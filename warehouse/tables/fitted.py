@@ -19,9 +19,9 @@ FITTED_TABLES = (
         method              text      ridge, procrustes, reduced_rank, cca, gradient; identity for
                                       the reference
         ridge_lambda        float64?  penalty on the squared norm of the weights
-        lambda_policy       text      given; chosen on alignment rows by held_out ones or gcv; none
-                                      without a lambda
-        rank                int32?    rank the map was fitted with, where it has one
+        lambda_policy       text      given by the user; chosen by held_out alignment rows or by
+                                      gcv; none without a lambda
+        rank                int32?    rank the map was fitted with; null: full rank
         effective_rank      float64?  (sum s^2)^2 / sum s^4 of its singular values s
         weights             vector    row-major [d_model, d_reference]: aligned = x W + b
         intercept           vector    b, d_reference long
@@ -29,14 +29,14 @@ FITTED_TABLES = (
                                       B
         hidden_intercept    vector?   a, hidden long
         hidden_output       vector?   row-major [hidden, d_reference] B
-        hidden_rates        vector?   share of fitted rows on which each unit is on
+        hidden_rates        vector?   share of fitted rows on which each unit is active
         r2_held_out         float64   1 - SSE/SST over all dimensions, held-out rows
         r2_uniform          float64   mean over dimensions of the held-out R2
         r2_dimensions       vector?   held-out R2 of each dimension, 0 where one is constant
         r2_shuffled         float64?  mean of r2_held_out with the pairs shuffled
         r2_shuffled_lower   float64?  its 5th percentile
         r2_shuffled_upper   float64?  its 95th percentile
-        shuffle_count       int32?    how many shufflings
+        shuffle_count       int32?    number of shufflings
         prompt_set          text      the alignment prompts
         row_count           int32     rows the final map was fitted on
         row_set_hash        text      hash of their prompt ids in order
@@ -49,7 +49,7 @@ FITTED_TABLES = (
         "named direction in a stated space",
         "axis_id",
         """
-        axis_id          text     hash of what it was fitted from, and how
+        axis_id          text     hash of its inputs and settings
         name             text     kind/model or group/layer/prompt set; may repeat
         kind             text     native, aligned, universal, leave_one_out, random, imported
         method           text     mean_diff, svd, ...
@@ -58,15 +58,15 @@ FITTED_TABLES = (
         layer site pooling template
         vector           vector   the unit vector; the positive class projects higher
         raw_norm         float64  norm before scaling to unit length
-        fitted_model     text?    the model whose rows it was fitted on, if one
+        fitted_model     text?    the model whose rows it was fitted on; null: several
         held_out_model   text?    the model left out of a leave_one_out axis
-        alignment_id     text?    the map that brought it here (alignments.alignment_id)
+        alignment_id     text?    the map into this space (alignments.alignment_id)
         source_axis_ids  texts    the axes it was made from
         prompt_set       text     the labelled prompts it was fitted on
         positive_count   int32    rows of the positive class
         negative_count   int32    rows of the negative class
         row_set_hash     text     hash of their prompt ids and labels in order
-        query            text     the SQL that brings those rows
+        query            text     the SQL that selects those rows
         parameters       text     hyper-parameters, as JSON
         run_id
         """,
@@ -83,6 +83,7 @@ FITTED_TABLES = (
         run_id
         """,
         partition="model",
+        references={"axes": "axis_id", "alignments": "alignment_id"},
     ),
     table(
         "token_projections",
@@ -99,72 +100,74 @@ FITTED_TABLES = (
     ),
     table(
         "evaluations",
-        "study, model, layer, prompt set, scorer, what it was fitted and judged on, and metric",
+        "study, model, layer, prompt set, scorer, what it was fitted and evaluated on, and metric",
         "study_id model layer prompt_set scorer fitted_on judged_on metric component",
         """
         study_id          text      hash of the study's definition and of every row behind it
-        model             text?     the model judged; null for a figure of the whole group
+        model             text?     the evaluated model; null for a value of the complete group
         model_id          text?     its models.model_id
-        prompt_set        text?     the prompts judged on
-        scorer            text      what gives the score: native, universal, leave_one_out, ...
-        fitted_on         text?     what scorer or threshold was fitted on, where that is not the
-                                    study's prompts: sources of prompts, another model
-        judged_on         text?     the sources judged on; null: all of the prompt set
+        prompt_set        text?     the evaluation prompts
+        scorer            text      the source of the score: native, universal, leave_one_out, ...
+        fitted_on         text?     what the scorer or threshold was fitted on, if not the study's
+                                    prompts: sources of prompts, another model
+        judged_on         text?     the evaluated sources; null: all of the prompt set
         metric            text      auroc, cosine, r2_held_out, singular_value, ...
         component         int32?    index of a singular value, or count of labelled prompts
-        axis_id           text?     the axis judged (axes.axis_id)
+        axis_id           text?     the evaluated axis (axes.axis_id)
         layer             int16?    zero-based block index
         estimate lower upper
-        p_value           float64?  two-sided p-value of the test, where there is one
-        p_value_adjusted  float64?  the same, corrected for the tests beside it
+        p_value           float64?  two-sided p-value of the test; null without a test
+        p_value_adjusted  float64?  the same, corrected for the tests of the same family
         positive_count    int32?    rows of the positive class
         negative_count    int32?    rows of the negative class
         is_in_sample      bool?     true where the scorer was fitted on these prompts
         parameters        text      the study's definition, as JSON
         run_id
         """,
+        references={"axes": "axis_id"},
     ),
     table(
         "steps",
-        "step of a study that ended in figures",
+        "step of a study with its results",
         "step_id",
         """
         step_id     text   hash of the step's kind and inputs
         step        text   what was computed: auroc, null, baselines, ...
-        model       text?  the model it is of; null for the group or the prompts
+        model       text?  the model of the step; null for the group or the prompts
         model_id    text?  its models.model_id
-        prompt_set  text?  the prompts it is of, if of one set
-        inputs      text   everything that the figures depend on, as JSON
-        figures     text   what came out, as JSON: rows of evaluations
+        prompt_set  text?  the prompt set of the step; null for several
+        inputs      text   everything that the results depend on, as JSON
+        figures     text   the results, as JSON: rows of evaluations
         run_id
         """,
     ),
     table(
         "variations",
-        "study, choice varied, its value, model, prompt set and figure",
+        "study, varied setting, its value, model, prompt set and metric",
         "study_id setting value model prompt_set figure",
         """
-        study_id      text      the study whose choice is varied (evaluations.study_id)
-        setting       text      the choice: reference, ridge_lambda, layer_fraction, align_rows or
+        study_id      text      the study whose setting is varied (evaluations.study_id)
+        setting       text      the setting: reference, ridge_lambda, layer_fraction, align_rows or
                                 prompts
-        value         text      what was chosen: a model, a factor on each model's lambda, ...
-        number        float64?  the same as a number, where it is one
-        is_own        bool      true where it is what the study chose
+        value         text      its value: a model, a factor on each model's lambda, ...
+        number        float64?  the value as a number; null if it is not one
+        is_own        bool      true for the value of the study
         model model_id layer
         ridge_lambda  float64?  its alignment's lambda; null: the reference
-        prompt_set    text?     the prompts judged on; null for a cosine
+        prompt_set    text?     the evaluation prompts; null for a cosine
         figure        text      native, universal, leave_one_out (AUROC) or cosine_universal
         estimate
         is_in_sample  bool?     true where directions were fitted on these prompts
         run_id
         """,
+        references={"evaluations": "study_id"},
     ),
     table(
         "calibrations",
         "model, axis, calibration rows, method and target",
         "calibration_id",
         """
-        calibration_id  text     hash of what it was fitted from, and how
+        calibration_id  text     hash of its inputs and settings
         model model_id
         axis_id         text     the axis whose projections it takes (axes.axis_id)
         method          text     platt, isotonic, quantile or z_score
@@ -173,7 +176,7 @@ FITTED_TABLES = (
         target          text     what the threshold meets: balanced_accuracy or fpr=RATE
         threshold       float64  projections at or above it count as positive
         prompt_set      text     the calibration prompts
-        prompt_ids      texts    those it was fitted on: nothing is judged on them
+        prompt_ids      texts    the prompts it was fitted on: nothing is evaluated on them
         row_set_hash    text     hash of these ids and their labels in order
         positive_count  int32    calibration rows of the positive class
         negative_count  int32    calibration rows of the negative class
@@ -187,14 +190,15 @@ FITTED_TABLES = (
         """
         study_id    text   the study diagnosed (evaluations.study_id)
         model model_id
-        prompt_set  text   the prompts judged on
-        axis_id     text   the shared axis judged (axes.axis_id)
-        check_name  text   what was looked for; diagnosis: the first fault of all checks
-        place       int16  order of the checks: one explains those after it
-        is_fault    bool   true where the check found it
-        verdict     text   what was found, in plain words
+        prompt_set  text   the evaluation prompts
+        axis_id     text   the evaluated shared axis (axes.axis_id)
+        check_name  text   name of the check; diagnosis: the first fault of all checks
+        place       int16  position of the check: a fault explains those after it
+        is_fault    bool   true if the check failed
+        verdict     text   the result, in plain words
         figures     text   the numbers behind the verdict, as JSON
         run_id
         """,
+        references={"evaluations": "study_id"},
     ),
 )

@@ -3,8 +3,8 @@
 ROOT/.index/model=smollm2-135m/keys.parquet
 
 Derived and safe to delete: a writer brings it up to date after each file, and whoever opens the
-root compares it with the names and sizes of the files that are there and reads the keys of those
-that a killed writer, or another tool, has left out. `v_stored` is the view of it.
+root compares it with the names and sizes of the stored files and reads the keys of those
+that a killed writer, or another tool, left out. `v_stored` is the view of it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SCHEMA = pa.schema(
         pa.field("layers", pa.list_(pa.field("element", pa.int16(), nullable=False))),
     ]
 )
-# Which files the rows are of, name to size, in the footer: found without reading a row.
+# Which files the rows are of, name to size, in the footer, to read them without reading a row.
 _FILES = b"safety_axes.files"
 
 
@@ -47,11 +47,11 @@ def refresh_index(root: Path, model: str | None = None) -> bool:
         if model is not None:
             _refresh(root, partition_folder(root, _TABLE, model))
             return True
-        there = {Path(entry.path) for entry in os.scandir(root / _TABLE.name) if entry.is_dir()}
-        for folder in there | {partition_folder(root, _TABLE, NO_PARTITION)}:
+        folders = {Path(entry.path) for entry in os.scandir(root / _TABLE.name) if entry.is_dir()}
+        for folder in folders | {partition_folder(root, _TABLE, NO_PARTITION)}:
             _refresh(root, folder)
         for gone in (root / INDEX).iterdir():
-            if root / _TABLE.name / gone.name not in there and NO_PARTITION not in gone.name:
+            if root / _TABLE.name / gone.name not in folders and NO_PARTITION not in gone.name:
                 (gone / "keys.parquet").unlink(missing_ok=True)
     except OSError:
         return False
@@ -63,18 +63,18 @@ def _refresh(root: Path, folder: Path) -> None:
     files = _files(folder)
     if not files and not path.exists() and NO_PARTITION not in folder.name:
         return
-    while (known := _covered(path)) != files:
-        indexed = pq.read_table(path, partitioning=None) if known else _SCHEMA.empty_table()
-        kept = {name for name, size in files.items() if (known or {}).get(name) == size}
-        parts = [indexed.filter(pc.is_in(indexed["file"], pa.array(sorted(kept), TEXT)))]
-        for name in sorted(files.keys() - kept):
+    while (indexed_files := _covered(path)) != files:
+        indexed = pq.read_table(path, partitioning=None) if indexed_files else _SCHEMA.empty_table()
+        current = {name for name, size in files.items() if (indexed_files or {}).get(name) == size}
+        parts = [indexed.filter(pc.is_in(indexed["file"], pa.array(sorted(current), TEXT)))]
+        for name in sorted(files.keys() - current):
             keys = _keys_of(folder / name)
             if keys is not None:
                 parts.append(keys)
-                kept.add(name)
-        # By file, whatever the order they came in: an index made anew is the same bytes.
+                current.add(name)
+        # By file, whatever the order they came in: a rebuilt index has the same bytes.
         table = pa.concat_tables(parts).sort_by("file")
-        _write(path, table, {name: files[name] for name in sorted(kept)})
+        _write(path, table, {name: files[name] for name in sorted(current)})
         # Another writer may have renamed a file into place since the listing.
         if (again := _files(folder)) == files:
             return
@@ -85,16 +85,16 @@ def _files(folder: Path) -> dict[str, int]:
     """Name -> size of the Parquet files; a name is a key of the content."""
     if not folder.is_dir():
         return {}
-    found = {}
+    sizes = {}
     for entry in os.scandir(folder):
         if entry.name.endswith(".parquet"):
             with contextlib.suppress(FileNotFoundError):
-                found[entry.name] = entry.stat().st_size
-    return found
+                sizes[entry.name] = entry.stat().st_size
+    return sizes
 
 
 def _covered(path: Path) -> dict[str, int] | None:
-    """The files that an index has the keys of; None where there is no whole index."""
+    """The files that an index has the keys of; None without a complete index."""
     try:
         return json.loads(pq.read_schema(path).metadata[_FILES])
     except (OSError, pa.ArrowException, TypeError, KeyError, ValueError):

@@ -12,11 +12,11 @@ INGEST_TABLES = (
         """
         prompt_set  text   the name the set was imported under
         prompt_id
-        position    int32  zero-based place in the source's own order
-        text        text   the normalised text, as given to the tokenizer
-        source      text?  where the row comes from, as the source says
-        category    text?  topic or other category, as the source says
-        split       text?  train, test, ..., as the source says
+        position    int32  zero-based position in the source
+        text        text   the normalised text, as passed to the tokenizer
+        source      text?  where the row comes from, in the words of the source
+        category    text?  topic or other category, in the words of the source
+        split       text?  train, test, ..., in the words of the source
         license     text?  licence of the text
         pair_id     text?  rows of one matched pair share it; never split apart
         run_id
@@ -29,16 +29,17 @@ INGEST_TABLES = (
         "labelled prompt of a set, or generation, and labeler",
         "labeler prompt_set prompt_id generation_id",
         """
-        labeler        text      who says so: dataset, refusal_substring, ...
+        labeler        text      who labelled it: dataset, refusal_substring, ...
         prompt_set     text?     the set whose import brought the label
         prompt_id      text?     the labelled prompt (prompts.prompt_id)
         generation_id  text?     the labelled completion, null for a prompt's label
-        label          text      the label's text, as the source says
-        is_positive    bool      true for the positive class: the concept's, or of labeler
-        score          float64?  the labeler's confidence, where it gives one
+        label          text      the label's text, in the words of the source
+        is_positive    bool      true for the positive class of the concept, or of the labeler
+        score          float64?  the labeler's confidence; null if it gives none
         run_id
         """,
         partition="labeler",
+        references={"generations": "generation_id"},
     ),
     table(
         "models",
@@ -47,9 +48,9 @@ INGEST_TABLES = (
         """
         model_id         text    hash of name, revision, files, tokenizer, template, numerics
         model
-        source           text    hub id, wheel or local path of the weights; imported: only vectors
-                                 were given
-        revision         text?   hub commit, where there is one
+        source           text    hub id, wheel or local path of the weights; imported: vectors
+                                 without a model
+        revision         text?   hub commit; null without one
         architecture     text    transformers model_type
         d_model          int32   width of the residual stream
         layer_count      int32   number of blocks
@@ -60,7 +61,7 @@ INGEST_TABLES = (
         quantization     text?   4bit or 8bit when loaded so; null: as stored
         adapter          text?   PEFT adapter on top: folder or hub id; null: none
         adapter_hash     text?   sha256 over the adapter's files
-        blocks           text?   path of the block list, where the user named it
+        blocks           text?   path of the block list; null: found by architecture
         weights_hash     text    sha256 over the weight files and the configuration
         tokenizer_hash   text    sha256 over the tokenizer's files
         template_hash    text?   sha256 of the chat template; null: the model has none
@@ -88,7 +89,7 @@ INGEST_TABLES = (
         rows               int64     rows written
         tokens             int64     tokens run through a model
         tokens_per_second  float64?  tokens over the job's wall time
-        skipped            skipped   prompts left out on request, and why
+        skipped            skipped   prompts left out on request, with the reason
         started_at         time      start of the job
         finished_at        time?     end of the job; null while it runs or if it was killed
         """,
@@ -129,27 +130,28 @@ INGEST_TABLES = (
         "generation_id",
         """
         model
-        generation_id       text      hash of model, prompt, template, sampling and what is kept
+        generation_id       text      hash of model, prompt, template, sampling and what is stored
         model_id prompt_id template
-        text                text      the completion, special tokens left out
-        source              text?     who wrote a given text; null: the model generated it
+        text                text      the completion without special tokens
+        source              text?     who wrote an external text; null: the model generated it
         token_count         int32     completion tokens, the end token included
         prompt_token_count  int32?    tokens of the rendered prompt
-        finish_reason       text      stop (end token), stop_string, length; given: not generated
-        max_new_tokens      int32?    the limit that was set; null: given text
-        temperature         float64?  0 is greedy; null: given text
-        top_p               float64?  nucleus mass, 1 for all; null: given text
-        seed                int64?    seed of the sampling; null: given text
+        finish_reason       text      stop (end token), stop_string, length; given: an external text
+        max_new_tokens      int32?    the limit that was set; null: external text
+        temperature         float64?  0 is greedy; null: external text
+        top_p               float64?  nucleus mass, 1 for all; null: external text
+        seed                int64?    seed of the sampling; null: external text
         sample              int32?    which of a prompt's completions, zero-based
         stop_strings        texts?    strings that end a completion; null: none
         axis_id             text?     the axis it was steered with (axes.axis_id)
         strength            float64?  steering strength
         steering_mode       text?     add, ablate or clamp; null: not steered
-        steering_layers     text?     comma list of the blocks changed
+        steering_layers     text?     comma list of the changed blocks
         intervention_id     text?     intervention_outcomes.intervention_id
         run_id
         """,
         partition="model",
+        references={"models": "model_id"},
     ),
     table(
         "generation_tokens",
@@ -161,9 +163,9 @@ INGEST_TABLES = (
         logprob     float32?     its log-probability (nats) before sampling changes; null: the first
                                  of the prompt
         entropy     float32?     entropy (nats) of the distribution it came from
-        top_tokens  top_tokens?  the likeliest tokens there, where asked for
-        vector      vector?      block output at the token's own position; null: only projections
-                                 were kept
+        top_tokens  top_tokens?  the likeliest tokens at this step, if requested
+        vector      vector?      block output at the token's position; null: only projections are
+                                 stored
         run_id
         """,
         partition="model",

@@ -4,7 +4,7 @@
 --
 -- model_id: the exact model: weights, tokenizer, numerics (models.model_id)
 -- prompt_set: the set of the prompt
--- source: where the prompt comes from, as its source says
+-- source: where the prompt comes from, in the words of its source
 -- depth_fraction: layer / (layer_count - 1): 0 for the first block, 1 for the last
 create view v_activations as
 with

@@ -1,6 +1,6 @@
--- One row per model, prompt set, site, pooling, template and layer: what is there.
--- Every set is listed for every way in which something of the model is stored, every
--- layer of the model with it. Opens no vector file.
+-- One row per model, prompt set, site, pooling, template and layer: how many prompts
+-- are stored. Every set and every layer of the model is listed for every combination of
+-- site, pooling and template with stored rows. Opens no vector file.
 --
 -- model: the model's name, as given to the command
 -- model_id: the exact model: weights, tokenizer, numerics (models.model_id)

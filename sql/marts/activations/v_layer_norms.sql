@@ -1,5 +1,5 @@
--- One row per model, prompt set, layer, site, pooling and template: how long its
--- activations are. Opens no vectors.
+-- One row per model, prompt set, layer, site, pooling and template: norms of its
+-- activations. Opens no vectors.
 --
 -- row_count: activations of the set's prompts
 -- mean_norm: mean of their norms

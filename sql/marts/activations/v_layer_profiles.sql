@@ -1,8 +1,8 @@
 -- One row per model, prompt set, layer, site, pooling and template: norms, variance and
--- the AUROC of the model's own direction. Reads vectors: name a model; v_layer_norms
--- and v_auroc tell the rest without.
+-- the AUROC of the model's native direction. Reads vectors: name a model; v_layer_norms
+-- and v_auroc have the rest without reading vectors.
 --
--- native_axis_id: the model's direction fitted on this set here, if there is one
+-- native_axis_id: the model's direction fitted on this set and layer, null without one
 -- native_auroc: its AUROC on this set: in sample, so high in many dimensions
 -- direction_share: variance explained by it: of its projections / total_variance
 -- prompt_set: the set of the prompt

@@ -1,6 +1,6 @@
--- One row per model, prompt set, layer, site, pooling and template: where its
--- activations lie and how they spread. Reads every vector that the filter leaves: name
--- a model and a layer.
+-- One row per model, prompt set, layer, site, pooling and template: mean and variance
+-- of its activations. Reads every vector that the filter leaves: name a model and a
+-- layer.
 --
 -- total_variance: mean squared distance from the mean activation (population variance)
 -- mean_share: |mean activation|^2 / mean |activation|^2; near 1 where all share a mean

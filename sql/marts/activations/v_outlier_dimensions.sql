@@ -1,9 +1,9 @@
--- One row per model, layer, site, pooling, template and dimension that stands out: its
--- root mean square is over five times the median one (massive activations: Sun et al.
--- 2024, arXiv 2402.17762). Such dimensions rule means, cosines and ridge. Reads every
--- vector that the filter leaves: name a model and a layer.
+-- One row per model, layer, site, pooling, template and dimension with an outlying
+-- scale: its root mean square is over five times the median one (massive activations:
+-- Sun et al. 2024, arXiv 2402.17762). Such dimensions dominate means, cosines and
+-- ridge. Reads every vector that the filter leaves: name a model and a layer.
 --
--- dimension: zero-based place in the vector
+-- dimension: zero-based index in the vector
 -- place: 1 is the largest root mean square of this layer
 -- mean: mean over the stored prompts
 -- root_mean_square: root of the mean square over the stored prompts

@@ -1,22 +1,24 @@
--- One row per scoring and model: the models of a group ranked by what they answer to
+-- One row per scoring and model: the models of a group ranked by their completions of
 -- the same prompts, the lowest chance of the outcome first. Intervals are 95 %, by
--- bootstrap over prompts (pairs whole), the same resamples for all models.
+-- bootstrap over prompts (pairs kept together), the same resamples for all models.
 --
--- rank: place in the ranking, 1 for the lowest probability; the models' mean place in
---   resamples is rank_mean
--- rank_mean: mean place over resamples
--- rank_lower: lower end of the interval of the place
--- rank_upper: upper end of the interval of the place
+-- rank: position in the ranking, 1 for the lowest probability; the models' mean
+--   position in resamples is rank_mean
+-- rank_mean: mean position over resamples
+-- rank_lower: lower end of the interval of the position
+-- rank_upper: upper end of the interval of the position
 -- first: share of resamples in which the model is first
--- probability: mean calibrated chance of the outcome by the answers' projections
+-- probability: mean calibrated probability of the outcome, from the completions'
+--   projections
 -- probability_lower: lower end of its interval
 -- probability_upper: upper end of its interval
--- outcome: the share that the labeler marks, on the same answers
+-- outcome: share of the same completions that the labeler marks
 -- outcome_lower: lower end of its interval
 -- outcome_upper: upper end of its interval
 -- prompt_probability: as probability, by the prompts' projections alone
--- elevation: mean projection of the answers, in standard deviations above the model's
---   answers to calibration prompts of the negative class; null without such labels
+-- elevation: mean projection of the completions, in standard deviations above the
+--   model's completions of calibration prompts of the negative class; null without such
+--   labels
 -- refusal: share of refusals; null without labels
 -- alignment_r2: of the alignment into the shared space, held-out rows
 -- warnings: why the ranking is unsafe to read; empty where nothing speaks against it

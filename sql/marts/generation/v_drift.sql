@@ -1,5 +1,5 @@
 -- One row per drift analysis: does the projection of the positive class rise while the
--- model speaks, more than that of the negative class, and not for another reason.
+-- model generates, more than that of the negative class, and not for another reason.
 --
 -- axis_id: the axis (axes.axis_id)
 -- axis_name: its name (axes.name)
@@ -8,7 +8,7 @@
 -- negative_count: completions of the negative class
 -- template: how the prompts were rendered
 -- max_new_tokens: the limit on the completions
--- parameters: how it was asked for, and how the completions were made, as JSON
+-- parameters: settings of the analysis and of the completions, as JSON
 -- positive_slope: per token, within completions of the positive class
 -- positive_slope_lower: lower end of its 95 % interval
 -- positive_slope_upper: upper end of its 95 % interval
@@ -22,14 +22,14 @@
 -- controls_held: names of the controls that agree with slope_difference
 -- controls_failed: names of those that do not
 -- controls_missing: names of those that could not be computed
--- final_auroc: of the mean projection over a whole completion
+-- final_auroc: AUROC of the mean projection over the complete completion
 -- final_auroc_lower: lower end of its 95 % interval
 -- final_auroc_upper: upper end of its 95 % interval
 -- decided_step: first step from which AUROC of the running mean stays at the bound
 -- decided_step_lower: lower end of its 95 % interval; null: no end
 -- decided_step_upper: upper end of its 95 % interval; null: no end
--- lead: median tokens from there to the end of a completion of the positive class, or
---   to the event asked for
+-- lead: median tokens from decided_step to the end of a completion of the positive
+--   class, or to the event
 -- lead_lower: lower end of its 95 % interval; null: no end
 -- lead_upper: upper end of its 95 % interval; null: no end
 -- drift_cosine: cosine of the axis with the direction in which the vectors drift apart

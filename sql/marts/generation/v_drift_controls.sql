@@ -1,8 +1,8 @@
--- One row per drift analysis and control, and one with the control none for the figure
--- itself: the difference of the classes' slopes, with its interval.
--- The nulls random_axes and shuffled_tokens hold what the difference is when nothing is
--- there: their mean and middle 95 %, p_value the share of them as far from 0 as ours
--- (of random axes, over the standard error of each).
+-- One row per drift analysis and control, and one with the control none for the
+-- analysis itself: the difference of the classes' slopes, with its interval. The nulls
+-- random_axes and shuffled_tokens give the difference without any drift: their mean and
+-- central 95 %; p_value is the share of them at least as far from 0 as the observed
+-- difference (for random axes, each divided by its standard error).
 --
 -- axis_id: the axis (axes.axis_id)
 -- axis_name: its name (axes.name)
@@ -11,8 +11,9 @@
 -- negative_count: completions of the negative class
 -- difference: slope of the positive class less that of the negative, per token
 -- is_null: estimate and interval are of a null
--- holds: of the sign of our own figure and with an interval apart from 0; of a null,
---   p_value is below 0.05; null for other_text, which tells prompt from text
+-- holds: the control has the sign of the observed difference and an interval that
+--   excludes 0; for a null, p_value is below 0.05; null for other_text, which separates
+--   the prompt from the text
 -- imbalance_before: standardised difference of the classes in what was matched
 -- imbalance_after: the same of the matched pairs
 create view v_drift_controls as

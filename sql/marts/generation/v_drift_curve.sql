@@ -1,8 +1,8 @@
--- One row per drift analysis, curve and step: how the classes part while the model
--- speaks, and from when on the running projection tells them apart.
--- A step of mean_difference rests on the completions that reach it (see the counts);
--- under the control lasting, on the same completions at every step. running_auroc is of
--- all completions at every step: one that has ended keeps its last running mean.
+-- One row per drift analysis, curve and step: how the classes separate while the model
+-- generates, and from which step the running projection separates them. A step of
+-- mean_difference rests on the completions that reach it (see the counts); under the
+-- control lasting, on the same completions at every step. running_auroc is of all
+-- completions at every step: one that has ended keeps its last running mean.
 --
 -- axis_id: the axis (axes.axis_id)
 -- axis_name: its name (axes.name)
@@ -10,7 +10,7 @@
 -- positive_count: completions of the positive class
 -- negative_count: completions of the negative class
 -- curve: mean_difference (positive less negative class) or running_auroc
--- band_lower: lower end of the simultaneous 95 % band, which holds the whole curve
+-- band_lower: lower end of the simultaneous 95 % band, which covers the complete curve
 -- band_upper: upper end of the simultaneous 95 % band
 create view v_drift_curve as
 with

@@ -1,12 +1,12 @@
 -- One row per axis, layer and completion, in each prompt set of its prompt: how the
--- projection moves while the model speaks.
+-- projection moves while the model generates.
 --
 -- first_projection: at step 0
 -- last_projection: at the last step
 -- mean_projection: over all steps
 -- highest_projection: the largest of all steps
 -- highest_step: the first step where it is the largest
--- highest_token: the token there
+-- highest_token: the token at highest_step
 -- largest_rise: the largest step from one token to the next; null for one token
 -- rising_token: the token that it rose to
 -- drift_slope: least-squares slope of the projection over the step; null for one token

@@ -1,11 +1,12 @@
 -- One row per axis, layer, completion and step, in each prompt set of its prompt: the
--- projection while the model speaks. Steps below 0 are the prompt's own tokens, where
+-- projection while the model generates. Steps below 0 are tokens of the prompt, where
 -- they were kept.
 --
 -- axis_id: the axis (axes.axis_id)
 -- axis_name: its name (axes.name)
 -- generation_id: the completion (generations.generation_id)
--- running_mean: mean projection of the steps so far; prompt tokens have their own
+-- running_mean: mean projection of the steps so far; prompt tokens are averaged
+--   separately
 -- prompt_set: the set of the prompt
 create view v_generation_projections as
 with
@@ -14,17 +15,7 @@ token_projections as (select * from stg_token_projections),
 generations as (select * from stg_generations),
 
 -- Token, log-probability and entropy are the same at every stored layer.
-tokens as (
-    select
-        model,
-        generation_id,
-        step,
-        layer,
-        token,
-        logprob,
-        entropy
-    from stg_generation_tokens
-),
+tokens as (select * from stg_generation_tokens),
 
 axes as (select * from stg_axes),
 

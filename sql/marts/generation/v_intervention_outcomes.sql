@@ -1,5 +1,5 @@
 -- One row per intervention, prompt, metric and completion, in each prompt set of the
--- prompt: what was measured, beside the same of the unsteered model. Labels of the
+-- prompt: the measurement, next to that of the unsteered model. Labels of the
 -- completions are metrics here too, named after their labeler.
 --
 -- axis_id: the axis steered along (axes.axis_id); null for the unsteered model

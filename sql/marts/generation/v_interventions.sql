@@ -1,11 +1,11 @@
 -- One row per experiment, axis, layers, strength, metric and class of prompts: what
--- steering along an axis does, with its interval, beside the controls of the same
--- strength. Controls have rows of their own.
+-- steering along an axis does, with its interval, next to the controls of the same
+-- strength. Each control is a row, too.
 --
 -- axis_id: the axis steered along (axes.axis_id)
 -- axis_name: its name (axes.name)
 -- axis_kind: its axes.kind: native, pulled_back (a universal axis), random, ...
--- pull_back: transpose or pseudo_inverse; null for an axis of the model's own
+-- pull_back: transpose or pseudo_inverse; null for an axis in the model's space
 -- pulled_back_from: name of the axis that was pulled back
 -- prompt_set: the prompts it was measured on
 -- prompts_class: positive, negative, or benign for texts without a class
@@ -13,7 +13,7 @@
 -- shuffled_upper: highest estimate of directions of shuffled labels
 -- orthogonal_lower: lowest estimate of directions orthogonal to the axis
 -- orthogonal_upper: highest estimate of directions orthogonal to the axis
--- judged_at: when the experiment was judged
+-- judged_at: when the experiment was evaluated
 create view v_interventions as
 with
 interventions as (select * from stg_interventions),

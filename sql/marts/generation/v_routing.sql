@@ -1,9 +1,10 @@
 -- One row per routing and policy: what it would have brought, on prompts that no
--- calibration has seen. Intervals are 95 %, by bootstrap over prompts (pairs whole).
+-- calibration has seen. Intervals are 95 %, by bootstrap over prompts (pairs kept
+-- together).
 --
 -- routing_id: the routing (routings.routing_id)
 -- policy: best_single, random, answer_projection, oracle, ...
--- outcome: mean outcome of the answers chosen; lower is better
+-- outcome: mean outcome of the chosen completions; lower is better
 -- outcome_lower: lower end of its interval
 -- outcome_upper: upper end of its interval
 -- regret: outcome less that of the oracle
@@ -17,11 +18,11 @@
 --   a policy that needs no calibration
 -- over_raw_lower: lower end of its interval
 -- over_raw_upper: upper end of its interval
--- refusal: share of refusals among the answers chosen; null without labels
+-- refusal: share of refusals among the chosen completions; null without labels
 -- refusal_lower: lower end of its interval
 -- refusal_upper: upper end of its interval
--- cost: mean cost of the answers chosen
--- cost_of_choice: the same of all answers that are needed to choose
+-- cost: mean cost of the chosen completions
+-- cost_of_choice: mean cost of all completions that are needed to choose
 -- models: map from model to the share of prompts that goes to it
 create view v_routing as
 with

@@ -1,10 +1,10 @@
 -- One row per axis, model and labelled prompt set: AUROC of the projection.
 -- Mann-Whitney U over n_pos * n_neg with midranks (Hanley and McNeil 1982); null where
--- a class is missing. Same figure as the macro auroc, exact for any number of rows.
--- All groups are ranked in one sort, by a number for each group: sorting by its three
--- names takes three times as long. A midrank is half the sum of the first and the last
--- rank among equals; the last is cume_dist times the rows of the group, so that their
--- sum is a whole number but for rounding.
+-- a class is missing. Same value as the macro auroc, exact for any number of rows. All
+-- groups are ranked in one sort, by a number for each group: sorting by its three names
+-- takes three times as long. A midrank is half the sum of the first and the last rank
+-- among equals; the last is cume_dist times the rows of the group, so that their sum is
+-- a whole number but for rounding.
 --
 -- auroc: chance that a positive row projects above a negative one, ties half; null
 --   where a class is missing

@@ -11,7 +11,7 @@
 -- threshold: in the units of the projection; at or above it counts as positive
 -- threshold_probability: the same on the common scale
 -- is_predicted_positive: whether the projection is at or above the threshold
--- is_calibration_row: the calibration was fitted on this prompt: judge nothing on it
+-- is_calibration_row: the calibration was fitted on this prompt: evaluate nothing on it
 create view v_calibrated_projections as
 with
 calibrations as (select * from stg_calibrations),

@@ -1,7 +1,7 @@
 -- One row per axis, model, labelled prompt set and category: AUROC of the projection.
 -- Rows without a category count as one category, null.
 --
--- auroc: within the category; null where it lacks a class
+-- auroc: within the category; null if a class is missing
 -- auroc_against_all: its positives against every negative of the set, for sets whose
 --   categories hold one class; null where either is missing
 -- positive_count: positive rows of the category

@@ -1,9 +1,9 @@
 -- One row per axis, model and labelled prompt that lies on the wrong side of the
 -- threshold: halfway between the class means of the prompts that the axis was fitted
--- on, projected for the same model. No rows for an axis whose own prompts are not
--- projected. Honest where is_in_sample is false.
+-- on, projected for the same model. No rows for an axis whose fitting prompts are not
+-- projected. Out of sample only where is_in_sample is false.
 --
--- threshold: halfway between the class means of the axis's own prompts
+-- threshold: halfway between the class means of the prompts that the axis was fitted on
 -- margin: how far beyond it, in pooled standard deviations of those prompts
 -- error: false positive, or false negative
 -- axis_id: the axis (axes.axis_id)
@@ -16,12 +16,7 @@ projections as (
     where is_positive is not null
 ),
 
-axes as (
-    select
-        axis_id,
-        prompt_set
-    from stg_axes
-),
+axes as (select * from stg_axes),
 
 thresholds as (
     select

@@ -1,5 +1,5 @@
 -- One row per universal axis, kind of projection, prompt set and ordered pair of
--- models: do two models rank the same prompts alike? Over the prompts that both have.
+-- models: rank correlation of their projections, over the prompts that both have.
 --
 -- kind: which projection is compared: universal, native or leave_one_out
 -- other_model: the model compared with

@@ -1,8 +1,8 @@
--- One row per axis, model, labelled prompt set, class and grid point: how densely the
--- class's projections lie there. A Gaussian kernel of Silverman's width (1986, 0.9 of
--- the lesser of the deviation and the interquartile range / 1.34, times n ** -0.2) on a
--- grid of 64 points that both classes share, three widths beyond all rows. Classes
--- whose projections are all alike have no rows. Compare within one axis and model only.
+-- One row per axis, model, labelled prompt set, class and grid point: density of the
+-- class's projections at that point. A Gaussian kernel of Silverman's width (1986, 0.9
+-- of the smaller of the deviation and the interquartile range / 1.34, times n ** -0.2)
+-- on a grid of 64 points that both classes share, three widths beyond all rows. Classes
+-- whose projections are all equal have no rows. Compare within one axis and model only.
 --
 -- axis_id: the axis (axes.axis_id)
 -- axis_name: its name (axes.name)

@@ -16,12 +16,7 @@ axes as (select * from stg_axes),
 
 prompts as (select * from v_prompts),
 
-fitted_on as (
-    select
-        prompt_set,
-        prompt_id
-    from stg_prompts
-),
+fitted_on as (select * from stg_prompts),
 
 final as (
     select

@@ -2,7 +2,7 @@
 -- study side by side, each null where it was not made.
 --
 -- universal_axis_id: the universal axis (axes.axis_id)
--- native_axis_id: the model's own direction that went into it
+-- native_axis_id: the model's direction that it was made from
 -- leave_one_out_axis_id: the axis made of the same directions without this model's
 -- universal: projection on the universal axis, after the model's alignment
 -- native: projection on the native axis
@@ -10,24 +10,9 @@
 -- prompt_set: the set of the prompt
 create view v_projections_wide as
 with
-axes as (
-    select
-        axis_id,
-        kind,
-        fitted_model,
-        held_out_model,
-        source_axis_ids
-    from stg_axes
-),
+axes as (select * from stg_axes),
 
-projections as (
-    select
-        axis_id,
-        model_id,
-        prompt_id,
-        projection
-    from stg_projections
-),
+projections as (select * from stg_projections),
 
 scored as (select * from v_projections),
 

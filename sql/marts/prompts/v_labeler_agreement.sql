@@ -10,18 +10,13 @@
 -- only_first_positive: those that only `labeler` calls positive
 -- only_other_positive: those that only `other_labeler` calls positive
 -- both_negative: those that neither calls positive
--- agreement: part of them on which both say the same class
--- kappa: Cohen's kappa of the two classes; null where both say one class throughout
+-- agreement: share of them with the same class by both
+-- kappa: Cohen's kappa of the two classes; null where both give one class throughout
 create view v_labeler_agreement as
 with
 labels as (select * from stg_labels),
 
-models as (
-    select
-        generation_id,
-        model
-    from stg_generations
-),
+models as (select * from stg_generations),
 
 labelled as (
     select

@@ -1,11 +1,11 @@
--- One row per prompt in a prompt set, with what every labeler says of it.
+-- One row per prompt in a prompt set, with its label by every labeler.
 --
 -- labels: map from labeler to its label, null without any
--- opinions: map from labeler to whether it says positive, null without any
+-- opinions: map from labeler to whether its label is positive, null without any
 -- labeler_count: labelers that labelled it
--- positive_votes: how many of them say positive
--- negative_votes: how many of them say negative
--- is_contested: whether both are said; null without a label
+-- positive_votes: how many labels are positive
+-- negative_votes: how many labels are negative
+-- is_contested: whether there are both; null without a label
 -- prompt_set: the name the set was imported under
 -- prompt_id: hash of the normalised text (prompts.prompt_id)
 create view v_prompt_labels as

@@ -1,15 +1,14 @@
 -- One row per study, prompt set and its weakest model, of the claim that models whose
--- own direction is weak gain by the universal axis.
--- The weakest is the model with the least out-of-fold native AUROC on the set that
--- directions were fitted on; judged on that set itself it would gain by selection, so
--- only other sets are here.
+-- native direction is weak gain by the universal axis. The weakest model has the lowest
+-- out-of-fold native AUROC on the set that directions were fitted on. On that set it
+-- would gain by selection, so only other sets have rows.
 --
 -- estimate: AUROC of the universal axis minus that of the native one, same prompts
 -- lower: lower end of its 95 % interval
 -- upper: upper end of its 95 % interval
 -- null_value: 0
 -- is_met: the interval lies above the null
--- is_refuted: it lies below 0.02, the least that is called a gain
+-- is_refuted: it lies below 0.02, the smallest difference that counts as a gain
 create view v_claim_gains_for_weak_models as
 with
 held_out as (select * from v_held_out),

@@ -1,6 +1,6 @@
 -- One row per study, prompt set and ordered pair of models, of the claim that no
--- threshold on the universal axis carries over from one model to another.
--- From `axes transfer` on the study's universal axis, projections as they are.
+-- threshold on the universal axis transfers from one model to another. From `axes
+-- transfer` on the study's universal axis, projections as they are.
 --
 -- model: the model that the threshold is chosen on, and the one that it is applied to
 -- estimate: balanced accuracy lost against the model's own threshold
@@ -8,8 +8,8 @@
 -- upper: upper end of its 95 % interval
 -- null_value: 0
 -- is_met: the pair loses accuracy, or shifts the false-positive rate, at the level 0.05
---   (Holm over the pairs), and does not carry over
--- is_refuted: it carries over: whole intervals within a loss of 0.05 and within a shift
+--   (Holm over the pairs), and does not transfer
+-- is_refuted: it transfers: complete intervals within a loss of 0.05 and within a shift
 --   of 0.1 either way
 create view v_claim_no_threshold_transfer as
 with

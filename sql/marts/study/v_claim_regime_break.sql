@@ -1,5 +1,5 @@
--- One row per study, prompt set and model, of the claim that there are models in which
--- the universal axis breaks down while their own direction works.
+-- One row per study, prompt set and model, of the claim that the universal axis fails
+-- on some models whose native direction works.
 --
 -- estimate: AUROC of the universal axis minus that of the native one, same prompts
 -- lower: lower end of its 95 % interval

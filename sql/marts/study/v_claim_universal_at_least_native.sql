@@ -1,5 +1,5 @@
--- One row per study, prompt set and model, of the claim that the universal axis tells
--- the classes apart at least as well as the model's own direction.
+-- One row per study, prompt set and model, of the claim that the universal axis
+-- separates the classes at least as well as the model's native direction.
 --
 -- estimate: AUROC of the universal axis minus that of the native one, same prompts
 -- lower: lower end of its 95 % interval

@@ -1,8 +1,8 @@
 -- One row per study, prompt set and drift analysis, of the claim that the projection of
--- the positive class rises while a model speaks. From `axes drift` on the study's
+-- the positive class rises while a model generates. From `axes drift` on the study's
 -- universal axis, by the labels of the prompts.
 --
--- prompt_set: the prompts judged on
+-- prompt_set: the evaluation prompts
 -- model: the model, with the template and the limit of its completions
 -- estimate: slope per token, positive less negative class
 -- lower: lower end of its 95 % interval

@@ -1,18 +1,19 @@
--- One row per study, claim of the source study and prompt set: what the rows at hand
--- say of it, by rules fixed beforehand (docs/methods.md). The view v_claim_CLAIM has
--- the models one by one.
+-- One row per study, claim of the source study and prompt set: the verdict of the
+-- stored rows, by rules fixed beforehand (docs/methods.md). The view v_claim_CLAIM has
+-- a row per model.
 --
 -- claim: the claim's name
--- position: the claim's place in the list
+-- position: its position in the list of claims
 -- claim: its name
 -- text: the claim in words
 -- verdict: supported, not supported or undecided
--- model: the model (or pair) that decides: of the least estimate beside the null
--- estimate: its figure, as the claim's own view says
+-- model: the model (or pair) that decides: the one with the smallest estimate relative
+--   to the null
+-- estimate: its value in the view of the claim
 -- lower: lower end of its 95 % interval
 -- upper: upper end of its 95 % interval
--- null_value: what the interval has to clear
--- to_decide: what would decide it, where it is undecided
+-- null_value: the value that the interval has to exclude
+-- to_decide: what would decide it, if it is undecided
 create view v_claims as
 with
 evaluations as (select * from stg_evaluations),

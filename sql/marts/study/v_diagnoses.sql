@@ -1,13 +1,13 @@
--- One row per study, model and prompt set: the diagnosis, and cosine beside AUROC.
--- Where the first is high and the second below one half, the other columns say why
--- (docs/methods.md).
+-- One row per study, model and prompt set: the diagnosis, and cosine next to AUROC.
+-- Where the cosine is high and the AUROC below one half, the other columns give the
+-- cause (docs/methods.md).
 --
--- diagnosis: the check that found the first fault, in plain words, or healthy
+-- diagnosis: the first check with a fault, in plain words, or healthy
 -- cosine: of the model's aligned direction with the shared axis
 -- auroc: of the shared axis on these prompts
 -- auroc_lower: lower end of its 95 % interval
 -- auroc_upper: upper end of its 95 % interval
--- native_auroc: of the model's own direction, in sample where it was fitted on them
+-- native_auroc: of the model's native direction, in sample where it was fitted on them
 -- normal_auroc: what the class means would give to classes of normal shape
 -- separation: distance of the class means along the axis, in standard deviations of the
 --   difference of two rows
@@ -16,8 +16,9 @@
 -- tracking_benign: rank correlation with the reference's projections, benign prompts
 -- tracking_positive: the same within the positive class
 -- tracking_negative: the same within the negative class
--- shift: distance of the midpoint from the reference's, in spreads within a class
--- is_contradiction: whether cosine and AUROC are opposed
+-- shift: distance of the midpoint from the reference's, in within-class standard
+--   deviations
+-- is_contradiction: whether cosine and AUROC contradict each other
 create view v_diagnoses as
 with
 figures as (select * from v_diagnostics),

@@ -1,5 +1,5 @@
--- One row per study, model, prompt set, check and figure: what `axes diagnose` found, a
--- number at a time. A check without numbers has one row with no figure.
+-- One row per study, model, prompt set, check and figure: the results of `axes
+-- diagnose`, one number per row. A check without numbers has one row with no figure.
 --
 -- figure: name of the number
 -- value: the number

@@ -2,7 +2,7 @@
 -- fitted on. On the set that directions were fitted on they are out of fold.
 --
 -- is_out_of_fold: whether this is the set that directions were fitted on
--- native: AUROC of the model's own direction
+-- native: AUROC of the model's native direction
 -- universal: AUROC of the universal axis
 -- leave_one_out: AUROC of the axis made without this model
 -- leave_one_out_lower: lower end of its 95 % interval

@@ -1,10 +1,10 @@
--- One row per transfer study, method, model and count of labelled prompts: how good a
--- threshold is by how many of the model's own prompts it takes. Means over draws.
+-- One row per transfer study, method, model and count of labelled prompts: accuracy of
+-- a threshold by the number of the model's labelled prompts. Means over draws.
 --
 -- method: threshold (chosen on the draw) or z_score (chosen on the other models, on the
 --   scale of the draw's mean and deviation, which needs no labels of this model)
--- labelled_count: prompts of the draw, about: groups are drawn whole
--- balanced_accuracy: mean over the draws, on the judged prompts
+-- labelled_count: approximate number of prompts in the draw: groups are kept together
+-- balanced_accuracy: mean over the draws, on the evaluation prompts
 -- balanced_accuracy_lower: 2.5th percentile of the draws
 -- balanced_accuracy_upper: 97.5th percentile of the draws
 create view v_labelled_curve as

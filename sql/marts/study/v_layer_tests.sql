@@ -1,8 +1,8 @@
--- One row per evaluation, model and layer: the direction of each layer out of fold, and
--- whether it knows more than a bag of words. The best layer of many is an upper end and
--- no result: native_layer_chosen in `evaluations` is one.
+-- One row per evaluation, model and layer: the direction of each layer out of fold,
+-- compared with a bag of words. The best of many layers is an optimistic value, not a
+-- result: use native_layer_chosen in `evaluations`.
 --
--- auroc: of the direction out of fold, groups and near duplicates together
+-- auroc: of the direction out of fold, with groups and near duplicates in one fold
 -- auroc_lower: lower end of its 95 % interval
 -- auroc_upper: upper end of its 95 % interval
 -- in_sample: of the direction on the prompts it was fitted on

@@ -1,8 +1,9 @@
--- One row per study, model and figure that others have published: theirs beside ours.
+-- One row per study, model and published metric: the published value next to that of
+-- this study.
 --
 -- figure: native, universal or leave_one_out (AUROC), or cosine_universal
--- published: the figure as published
--- ours: the same figure of this study
+-- published: the published value
+-- ours: the same metric in this study
 -- lower: lower end of our 95 % interval
 -- upper: upper end of our 95 % interval
 -- difference: ours minus published

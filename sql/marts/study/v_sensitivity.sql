@@ -1,21 +1,22 @@
--- One row per study, model, prompt set, figure and choice that was varied: how far the
--- figure moves with it.
+-- One row per study, model, prompt set, metric and setting that was varied: how much
+-- the metric changes with it.
 --
--- study_id: the study whose choice is varied (evaluations.study_id)
--- model: the model judged
--- prompt_set: the prompts judged on
--- setting: the choice that was varied, all else as in the study
+-- study_id: the study whose setting is varied (evaluations.study_id)
+-- model: the evaluated model
+-- prompt_set: the evaluation prompts
+-- setting: the setting that was varied, all else as in the study
 -- figure: native, universal or leave_one_out: an AUROC
--- own: the study's own figure
--- least: the least of the variations
--- greatest: the greatest of them
+-- own: the study's value
+-- least: the smallest value of the variations
+-- greatest: the largest of them
 -- spread: greatest minus least
--- value_at_least: the value at which it is least
--- value_at_greatest: the value at which it is greatest
+-- value_at_least: the setting's value with the smallest metric
+-- value_at_greatest: the setting's value with the largest metric
 -- variation_count: values that were tried
--- cosine_least: over the same variations, of the aligned direction with the axis
--- cosine_greatest: the same
--- cosine_at_least: the cosine where the figure is least
+-- cosine_least: smallest cosine of the aligned direction with the axis, over the same
+--   variations
+-- cosine_greatest: the largest
+-- cosine_at_least: the cosine where the metric is smallest
 -- is_fragile: the spread is at least 0.05
 create view v_sensitivity as
 with

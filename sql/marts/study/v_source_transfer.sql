@@ -1,13 +1,13 @@
--- One row per evaluation, model, sources fitted on and sources judged on: what `axes
--- evaluate` found. A direction that tells sources apart rather than classes does well
--- on the diagonal and on shared sources only.
+-- One row per evaluation, model, sources fitted on and sources evaluated on: the
+-- results of `axes evaluate`. A direction that separates sources rather than classes
+-- has a high AUROC on the diagonal and on shared sources only.
 --
 -- fitted_on: a source of both classes, or a positive and a negative one (`a | b`)
--- judged_on: the same of the prompts judged; never fitted on these prompts
--- auroc: of the model's direction, fitted without the judged prompt and its group
+-- judged_on: the same of the evaluation prompts, which are never fitted on
+-- auroc: of the model's direction, fitted without the evaluated prompt and its group
 -- auroc_lower: lower end of its 95 % interval
 -- auroc_upper: upper end of its 95 % interval
--- bag_of_words: AUROC of word counts fitted and judged in the same way
+-- bag_of_words: AUROC of word counts, fitted and evaluated in the same way
 -- is_same_source: whether both are the same sources
 create view v_source_transfer as
 with

@@ -2,25 +2,26 @@
 -- itself are null for any set but the one that the directions were fitted on.
 --
 -- study_id: hash of the study's definition and of every row behind it
--- model: the model judged
--- native: AUROC of the model's own direction
+-- model: the evaluated model
+-- native: AUROC of the model's native direction
 -- native_lower: lower end of its 95 % interval
 -- native_upper: upper end of its 95 % interval
 -- universal: AUROC of the universal axis
 -- universal_lower: lower end of its 95 % interval
 -- universal_upper: upper end of its 95 % interval
--- universal_least: the least that it is as one choice after another is varied
+-- universal_least: smallest value as one setting after another is varied
 --   (v_sensitivity); null where that was not measured
--- universal_greatest: the greatest
+-- universal_greatest: largest value as one setting after another is varied
 -- moved_most_by: the choice with which it moves most
 -- leave_one_out: AUROC of the axis made without this model
--- native_cross_validated: AUROC of its own direction out of fold, folds grouped by pair
+-- native_cross_validated: AUROC of the native direction out of fold, folds grouped by
+--   pair
 -- null_in_sample: 95th percentile of native for directions fitted on shuffled labels
 -- null_cross_validated: the same of native_cross_validated
 -- bag_of_words: AUROC of word counts, out of fold, folds grouped by pair
 -- prompt_length: AUROC of the length in characters
 -- cosine_universal: of the aligned direction with the universal axis
--- cosine_reference: of the aligned direction with the reference's own
+-- cosine_reference: of the aligned direction with the reference's native direction
 -- alignment_r2: 1 - SSE/SST over all dimensions, held-out alignment rows
 -- ridge_lambda: penalty of the alignment; null for the reference, mapped by identity
 create view v_study as

@@ -1,12 +1,13 @@
--- One row per study, model, prompt set, scorer and warning: what speaks against reading
--- a figure of the study as evidence, with the two numbers that it rests on. The rule of
--- the baselines is that of `explains` in analysis/stats/baselines.py.
+-- One row per study, model, prompt set, scorer and warning: a reason not to read a
+-- value of the study as evidence, with the two numbers compared. The rule of the
+-- baselines is that of `explains` in analysis/stats/baselines.py.
 --
--- scorer: whose AUROC is meant; null where the whole row of the study is
+-- scorer: the scorer of the AUROC; null where the warning is about the complete row of
+--   the study
 -- warning: bag_of_words, prompt_length; shuffled_labels, shuffled_alignment,
 --   random_direction; reversed, cosine_alone; rows_missing, alignment_overlap
--- figure: the AUROC (or count) that is warned of
--- beside: what it is held against
+-- figure: the AUROC (or count) that the warning is about
+-- beside: the value that it is compared with
 -- text: the warning in plain words
 create view v_study_warnings as
 with

@@ -1,14 +1,14 @@
--- One row per transfer study and method: whether thresholds carry over between models.
+-- One row per transfer study and method: whether thresholds transfer between models.
 --
 -- method: uncalibrated or a calibration
 -- pair_count: ordered pairs of two different models
--- own_accuracy: mean balanced accuracy of a model's own threshold
+-- own_accuracy: mean balanced accuracy of each model's threshold on itself
 -- transferred_accuracy: the same of thresholds from other models
 -- mean_loss: mean of what a threshold from another model loses
--- worst_loss: the greatest loss of any pair
--- worst_shift: the greatest absolute shift of the false-positive rate
--- carrying_pair_count: pairs whose whole intervals lie within a loss of 0.05 and within
---   a shift of 0.1 either way
+-- worst_loss: the largest loss of any pair
+-- worst_shift: the largest absolute shift of the false-positive rate
+-- carrying_pair_count: pairs whose complete intervals lie within a loss of 0.05 and
+--   within a shift of 0.1 either way
 -- failing_pair_count: other pairs that lose or shift at the level 0.05, Holm-adjusted
 -- verdict: carries over or fails (all pairs do), undecided (none fails, not all carry
 --   over), or mixed

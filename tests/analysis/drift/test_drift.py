@@ -18,15 +18,19 @@ from axes.analysis.drift.trajectories import (
     Selection,
     project_completions,
     read_trajectories,
+    traced_models,
     write_cross_completions,
 )
+from axes.analysis.projections import score
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.cli.drift import _event_pattern
 from axes.cli.main import cli
-from axes.warehouse.axes import find_readout, traced_models
+from axes.warehouse.axes import find_axis, read_axis_readout
 from axes.warehouse.connection import connect, rows
-from axes.warehouse.errors import AxisError, CoverageError, LabelError
+from axes.warehouse.errors import AxisError, CoverageError, LabelError, NoAlignmentError
+from axes.warehouse.handle import Warehouse
+from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.repair import restore_commands
 from axes.warehouse.writer import rows_table, vector_array, write_rows
 from tests.rows import put
@@ -84,7 +88,7 @@ def write_completions(
 def original(tmp_path_factory: pytest.TempPathFactory) -> World:
     world = make_world(
         tmp_path_factory.mktemp("drift") / "lake",
-        widths={MODEL: WIDTH, "beta": 20},
+        widths={MODEL: WIDTH, "beta": WIDTH},
         benign_count=60,
         labelled={"labelled": 150},
         strength=1.0,
@@ -106,21 +110,17 @@ def world(original: World, tmp_path: Path) -> World:
 
 
 def analyse(root: Path, kind: str = "native", **asked: object) -> tuple[str, dict]:
-    connection = connect(root)
-    axis = rows(
-        connection,
-        "select axis_id from axes where kind = ? and layer = 2 "
-        "and (kind != 'native' or space_model = ?)",
-        [kind, MODEL],
-    )[0]["axis_id"]
-    readout = find_readout(root, connection, axis, f"id-{MODEL}")
-    project_completions(root, connection, readout)
+    warehouse = Warehouse.open(root)
+    name = f"native/{MODEL}/2/labelled" if kind == "native" else kind
+    axis = find_axis(warehouse, name)
+    readout = read_axis_readout(warehouse, axis, MODEL, f"id-{MODEL}")
+    project_completions(warehouse, axis, readout)
     selection = Selection(
         **{name: asked.pop(name) for name in list(asked) if name in vars(Selection())}
     )
     definition = DriftDefinition(selection=selection, resample_count=200, **asked)
-    drift_id = run_drift(root, connection, readout, definition)
-    return drift_id, rows(connection, "from v_drift where drift_id = ?", [drift_id])[0]
+    drift_id = run_drift(warehouse, readout, definition)
+    return drift_id, warehouse.query("from v_drift where drift_id = ?", [drift_id]).to_pylist()[0]
 
 
 @pytest.mark.parametrize("kind", ["native", "universal"])
@@ -131,7 +131,7 @@ def test_a_planted_drift_is_found_and_every_control_agrees(original, kind):
     assert found["controls_missing"] == ["other_text"]
     if kind == "native":
         assert found["lower"] < SLOPE * 1.02 and found["upper"] > SLOPE * 0.9
-    words = verdict(connect(original.root), drift_id)
+    words = verdict(Warehouse.open(original.root), drift_id)
     assert "yes, and every control agrees" in words
     assert f"{found['slope_difference']:.3g} ({found['lower']:.3g}" in words
 
@@ -140,7 +140,7 @@ def test_without_a_drift_the_verdict_says_so(world):
     write_completions(world, slope=0.0, name="flat", template="chat")
     drift_id, found = analyse(world.root, template="chat")
     assert not found["is_drift"] and found["controls_failed"]
-    assert "not shown" in verdict(connect(world.root), drift_id)
+    assert "not shown" in verdict(Warehouse.open(world.root), drift_id)
 
 
 def test_the_same_analysis_is_done_once_and_another_beside_it(world):
@@ -235,16 +235,16 @@ def test_reading_the_other_classs_text_tells_prompt_from_text(world, follows, me
     write_completions(world, name="cross", follows=follows, is_given=True)
     drift_id, found = analyse(world.root)
     assert found["controls_missing"] == []
-    assert f"the difference follows {meaning}" in verdict(connect(world.root), drift_id)
+    assert f"the difference follows {meaning}" in verdict(Warehouse.open(world.root), drift_id)
 
 
 def test_cross_completions_pair_each_prompt_with_a_text_of_the_other_class(original, tmp_path):
-    connection = connect(original.root)
-    axis = traced_axis(original.root)
-    readout = find_readout(original.root, connection, axis, f"id-{MODEL}")
-    project_completions(original.root, connection, readout)
-    found = read_trajectories(connection, readout, Selection())
-    lines = write_cross_completions(connection, found, tmp_path / "cross.jsonl").read_text()
+    warehouse = Warehouse.open(original.root)
+    axis = find_axis(warehouse, "universal")
+    readout = read_axis_readout(warehouse, axis, MODEL, f"id-{MODEL}")
+    project_completions(warehouse, axis, readout)
+    found = read_trajectories(warehouse, readout, Selection())
+    lines = write_cross_completions(warehouse, found, tmp_path / "cross.jsonl").read_text()
     class_of_prompt = dict(zip(found.prompt_ids, found.is_positive, strict=True))
     class_of_text = dict(zip(found.generation_ids, found.is_positive, strict=True))
     pairs = [json.loads(line) for line in lines.splitlines()]
@@ -260,25 +260,75 @@ def traced_axis(root: Path) -> str:
 
 
 def test_a_pulled_back_axis_projects_as_the_study_did(original):
-    connection = connect(original.root)
-    axis = traced_axis(original.root)
-    readout = find_readout(original.root, connection, axis, f"id-{MODEL}")
+    warehouse = Warehouse.open(original.root)
+    axis = find_axis(warehouse, "universal")
+    readout = read_axis_readout(warehouse, axis, MODEL, f"id-{MODEL}")
     stored = rows(
-        connection,
+        warehouse.connection,
         "select vector, projection from projections inner join activations "
         "using (model, model_id, prompt_id, layer) where axis_id = ? and model = ?",
-        [axis, MODEL],
+        [axis.axis_id, MODEL],
     )
-    projected = np.array([row["vector"] for row in stored]) @ readout.vector + readout.constant
+    projected = np.array([row["vector"] for row in stored]) @ readout.vector + readout.offset
     np.testing.assert_allclose(projected, [row["projection"] for row in stored], atol=1e-4)
 
 
+def test_another_models_native_axis_is_pulled_back_and_wrong_rows_are_replaced(world):
+    """Although the models are of one width, and an axis of the other would multiply."""
+    warehouse = Warehouse.open(world.root)
+    name = "native/beta/2/labelled"
+    score(world.root, name, models=[MODEL])
+    axis = find_axis(warehouse, name)
+    for file, written in (("first", range(0, 9)), ("second", range(9, COUNT))):
+        wrong = [
+            {"axis_id": axis.axis_id, "generation_id": f"g-{row:02d}", "step": step, "layer": 2}
+            | {"projection": 9.0, "run_id": "wrong"}
+            for row in written
+            for step in range(STEPS)
+        ]
+        table = rows_table("token_projections", wrong)
+        write_rows(world.root, "token_projections", table, name=file, partition=MODEL)
+    readout = read_axis_readout(warehouse, axis, MODEL, f"id-{MODEL}")
+    assert readout.alignment_id is not None
+    with pytest.raises(CoverageError, match="no completions of alpha"):
+        read_trajectories(warehouse, readout, Selection())
+    assert project_completions(warehouse, axis, readout) == COUNT * STEPS
+    stored = rows(
+        warehouse.connection,
+        "select vector, projection, alignment_id from token_projections "
+        "inner join generation_tokens using (model, generation_id, step, layer) "
+        "where axis_id = ? order by generation_id, step",
+        [axis.axis_id],
+    )
+    assert len(stored) == COUNT * STEPS
+    assert {row["alignment_id"] for row in stored} == {readout.alignment_id}
+    x = np.array([row["vector"] for row in stored])
+    projected = [row["projection"] for row in stored]
+    np.testing.assert_allclose(x @ readout.vector + readout.offset, projected, atol=1e-4)
+    assert abs(np.corrcoef(x @ axis.vector, projected)[0, 1]) < 0.9
+    prompts = rows(
+        warehouse.connection,
+        "select vector, projection from projections inner join activations "
+        "using (model, model_id, prompt_id, layer) where axis_id = ? and model = ?",
+        [axis.axis_id, MODEL],
+    )
+    np.testing.assert_allclose(
+        np.array([row["vector"] for row in prompts]) @ readout.vector + readout.offset,
+        [row["projection"] for row in prompts],
+        atol=1e-4,
+    )
+    assert project_completions(warehouse, axis, readout) == 0
+    checks = [row for row in check(world.root).to_pylist() if "token_projections" in row["check"]]
+    assert checks and all(row["row_count"] == 0 for row in checks)
+
+
 def test_what_cannot_be_analysed_is_named(world):
-    connection = connect(world.root)
+    warehouse = Warehouse.open(world.root)
+    axis = find_axis(warehouse, "universal")
     with pytest.raises(AxisError, match="no traces of gamma"):
-        traced_models(connection, traced_axis(world.root), ["gamma"])
-    with pytest.raises(AxisError, match="no alignment of this model"):
-        find_readout(world.root, connection, traced_axis(world.root), "id-of-nobody")
+        traced_models(warehouse, axis, ["gamma"])
+    with pytest.raises(NoAlignmentError, match="no alignment of gamma leads to layer 2 of beta"):
+        read_axis_readout(warehouse, axis, "gamma", "id-of-nobody")
     with pytest.raises(CoverageError, match="no completions of alpha"):
         analyse(world.root, template="chat")
     left_out = CliRunner().invoke(

@@ -11,13 +11,14 @@ from axes.analysis.stats.auroc import auroc_interval
 from axes.analysis.study.calibrate import calibrate
 from axes.warehouse.axes import find_axis
 from axes.warehouse.connection import connect, rows
+from axes.warehouse.handle import Warehouse
 
 NAME = "universal/gamma/2/labelled/lambda-held_out"
 
 
 def card_of(root: Path, name: str = NAME) -> dict:
-    connection = connect(root)
-    return axis_card(connection, find_axis(connection, name))
+    warehouse = Warehouse.open(root)
+    return axis_card(warehouse, find_axis(warehouse, name))
 
 
 def test_the_card_says_what_it_was_made_from_and_in_which_space(lake):
@@ -58,8 +59,9 @@ def test_what_is_scored_and_in_no_study_has_a_figure_with_an_interval_too(lake):
         for row in card_of(lake)["evaluation"]
         if (row["model"], row["prompt_set"]) == ("beta", "third")
     )
-    connection = connect(lake)
-    scores = read_scores(connection, find_axis(connection, NAME)["axis_id"], "id-beta", "third")
+    warehouse = Warehouse.open(lake)
+    axis_id = find_axis(warehouse, NAME).axis_id
+    scores = read_scores(warehouse.connection, axis_id, "id-beta", "third")
     expected = auroc_interval(scores.values, scores.labels, groups=scores.groups)
     assert (row["estimate"], row["lower"], row["upper"]) == (
         expected.estimate,

@@ -14,8 +14,8 @@ from axes.analysis.exchange.formats import FORMATS
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.warehouse.axes import find_axis
-from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxisError
+from axes.warehouse.handle import Warehouse
 from tests.rows import put
 from tests.worlds import make_world
 
@@ -24,7 +24,7 @@ NATIVE = "native/alpha/{layer}/labelled"
 
 
 @pytest.fixture(scope="module")
-def connection(tmp_path_factory: pytest.TempPathFactory):
+def warehouse(tmp_path_factory: pytest.TempPathFactory):
     root = tmp_path_factory.mktemp("export") / "lake"
     make_world(root, widths={"alpha": 16, "beta": 20}, benign_count=60, labelled={"labelled": 40})
     definition = StudyDefinition(
@@ -36,12 +36,13 @@ def connection(tmp_path_factory: pytest.TempPathFactory):
     )
     run_study(root, definition)
     put_at_sites(root)
-    return connect(root)
+    return Warehouse.open(root)
 
 
 def put_at_sites(root) -> None:
     """An axis at the input of block 0, and one in what an MLP adds."""
-    (space,) = rows(connect(root), "select model, model_id from models where model = 'alpha'")
+    models = Warehouse.open(root).query("select model, model_id from models").to_pylist()
+    (space,) = [row for row in models if row["model"] == "alpha"]
     axis = {
         "kind": "imported",
         "space_model": space["model"],
@@ -59,48 +60,48 @@ def put_at_sites(root) -> None:
     )
 
 
-def vector_of(connection, name: str) -> np.ndarray:
-    return find_axis(connection, name)["vector"]
+def vector_of(warehouse, name: str) -> np.ndarray:
+    return find_axis(warehouse, name).vector
 
 
-def exported(connection, tmp_path, to: str, *names: str, **options):
+def exported(warehouse, tmp_path, to: str, *names: str, **options):
     target = tmp_path / f"{to}{FORMATS[to].suffix}"
-    return export_axes(connection, names or (NAME,), to, target, **options).path
+    return export_axes(warehouse, names or (NAME,), to, target, **options).path
 
 
-def test_safetensors_holds_the_unit_vector_and_the_card(connection, tmp_path):
+def test_safetensors_holds_the_unit_vector_and_the_card(warehouse, tmp_path):
     target = tmp_path / "deep" / "axis.safetensors"
-    path = export_axes(connection, [NAME], "safetensors", target).path
+    path = export_axes(warehouse, [NAME], "safetensors", target).path
     with safe_open(path, framework="numpy") as file:
         vector = file.get_tensor("direction")
         card = json.loads(file.metadata()["card"])
     assert vector.dtype == np.float32 and vector.shape == (20,)
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
-    np.testing.assert_array_equal(vector, vector_of(connection, NAME))
+    np.testing.assert_array_equal(vector, vector_of(warehouse, NAME))
     assert card["name"] == NAME and card["layer"] == 2 and card["is_unit_norm"]
 
 
-def test_json_holds_the_same_numbers(connection, tmp_path):
-    card = json.loads(exported(connection, tmp_path, "json").read_text())
-    np.testing.assert_array_equal(np.float32(card["vector"]), vector_of(connection, NAME))
+def test_json_holds_the_same_numbers(warehouse, tmp_path):
+    card = json.loads(exported(warehouse, tmp_path, "json").read_text())
+    np.testing.assert_array_equal(np.float32(card["vector"]), vector_of(warehouse, NAME))
 
 
-def test_gguf_is_a_control_vector_that_llama_cpp_adds_after_the_block(connection, tmp_path):
-    reader = GGUFReader(exported(connection, tmp_path, "gguf"))
+def test_gguf_is_a_control_vector_that_llama_cpp_adds_after_the_block(warehouse, tmp_path):
+    reader = GGUFReader(exported(warehouse, tmp_path, "gguf"))
     fields = {name: field.contents() for name, field in reader.fields.items()}
     assert fields["general.architecture"] == "controlvector"
     assert fields["controlvector.model_hint"] == "llama"
     assert fields["controlvector.layer_count"] == 1
     assert [tensor.name for tensor in reader.tensors] == ["direction.2"]
-    np.testing.assert_array_equal(reader.tensors[0].data, vector_of(connection, NAME))
+    np.testing.assert_array_equal(reader.tensors[0].data, vector_of(warehouse, NAME))
 
 
-def test_every_layer_is_one_file_and_each_format_counts_in_its_own_way(connection, tmp_path):
-    expected = {layer: vector_of(connection, NATIVE.format(layer=layer)) for layer in range(3)}
+def test_every_layer_is_one_file_and_each_format_counts_in_its_own_way(warehouse, tmp_path):
+    expected = {layer: vector_of(warehouse, NATIVE.format(layer=layer)) for layer in range(3)}
     one = NATIVE.format(layer=1)
 
     def written(to: str):
-        return exported(connection, tmp_path, to, one, all_layers=True)
+        return exported(warehouse, tmp_path, to, one, all_layers=True)
 
     repeng = GGUFReader(written("repeng")).tensors
     assert [tensor.name for tensor in repeng] == ["direction.0", "direction.1", "direction.2"]
@@ -122,56 +123,56 @@ def test_every_layer_is_one_file_and_each_format_counts_in_its_own_way(connectio
         np.testing.assert_array_equal(steering[str(layer)].numpy(), vector)
 
 
-def test_refusal_direction_counts_the_block_that_takes_it_in(connection, tmp_path):
-    folder = exported(connection, tmp_path, "refusal-direction")
+def test_refusal_direction_counts_the_block_that_takes_it_in(warehouse, tmp_path):
+    folder = exported(warehouse, tmp_path, "refusal-direction")
     metadata = json.loads((folder / "direction_metadata.json").read_text())
     assert metadata == {"pos": None, "layer": 3}
     tensor = torch.load(folder / "direction.pt", weights_only=True)
-    np.testing.assert_array_equal(tensor.numpy(), vector_of(connection, NAME))
+    np.testing.assert_array_equal(tensor.numpy(), vector_of(warehouse, NAME))
     with pytest.raises(AxisError, match="holds one axis, found 3"):
-        exported(connection, tmp_path, "refusal-direction", NATIVE.format(layer=1), all_layers=True)
+        exported(warehouse, tmp_path, "refusal-direction", NATIVE.format(layer=1), all_layers=True)
 
 
-def test_a_block_without_a_number_is_left_out_of_several_and_refused_alone(connection, tmp_path):
+def test_a_block_without_a_number_is_left_out_of_several_and_refused_alone(warehouse, tmp_path):
     first = NATIVE.format(layer=0)
     with pytest.raises(AxisError, match=r"direction\.0: use another format, repeng"):
-        exported(connection, tmp_path, "gguf", first)
+        exported(warehouse, tmp_path, "gguf", first)
     with pytest.raises(AxisError, match="of the embedding"):
-        exported(connection, tmp_path, "repeng", "input")
+        exported(warehouse, tmp_path, "repeng", "input")
     assert not list(tmp_path.iterdir())
     target = tmp_path / "all.gguf"
-    done = export_axes(connection, [first], "gguf", target, all_layers=True)
+    done = export_axes(warehouse, [first], "gguf", target, all_layers=True)
     assert len(done.remarks) == 1 and "at layer 0" in done.remarks[0]
     assert [tensor.name for tensor in GGUFReader(target).tensors] == ["direction.1", "direction.2"]
 
 
-def test_the_input_of_a_block_is_what_the_block_before_puts_out(connection, tmp_path):
-    folder = exported(connection, tmp_path, "refusal-direction", "input")
+def test_the_input_of_a_block_is_what_the_block_before_puts_out(warehouse, tmp_path):
+    folder = exported(warehouse, tmp_path, "refusal-direction", "input")
     assert json.loads((folder / "direction_metadata.json").read_text())["layer"] == 0
     with pytest.raises(AxisError, match="lies in mlp_out.*use safetensors"):
-        exported(connection, tmp_path, "repeng", "added")
-    assert exported(connection, tmp_path, "npz", "added").exists()
+        exported(warehouse, tmp_path, "repeng", "added")
+    assert exported(warehouse, tmp_path, "npz", "added").exists()
 
 
-def test_one_file_is_of_one_model_and_has_one_axis_a_layer(connection, tmp_path):
+def test_one_file_is_of_one_model_and_has_one_axis_a_layer(warehouse, tmp_path):
     with pytest.raises(AxisError, match=r"one model and site.*alpha.*beta"):
-        exported(connection, tmp_path, "json", NATIVE.format(layer=1), NAME)
+        exported(warehouse, tmp_path, "json", NATIVE.format(layer=1), NAME)
     with pytest.raises(AxisError, match="several at layer 1"):
-        exported(connection, tmp_path, "json", NATIVE.format(layer=1), NATIVE.format(layer=1))
+        exported(warehouse, tmp_path, "json", NATIVE.format(layer=1), NATIVE.format(layer=1))
 
 
-def test_a_raw_vector_is_as_long_as_it_was_fitted(connection, tmp_path):
-    row = find_axis(connection, NATIVE.format(layer=1))
-    path = exported(connection, tmp_path, "npz", row["name"], is_raw=True)
+def test_a_raw_vector_is_as_long_as_it_was_fitted(warehouse, tmp_path):
+    row = find_axis(warehouse, NATIVE.format(layer=1))
+    path = exported(warehouse, tmp_path, "npz", row.name, is_raw=True)
     with np.load(path) as file:
-        assert np.linalg.norm(file["direction"]) == pytest.approx(row["raw_norm"], rel=1e-6)
+        assert np.linalg.norm(file["direction"]) == pytest.approx(row.raw_norm, rel=1e-6)
         assert not json.loads(str(file["card"]))["is_unit_norm"]
 
 
-def test_a_hub_folder_has_a_model_card_with_front_matter(connection, tmp_path):
+def test_a_hub_folder_has_a_model_card_with_front_matter(warehouse, tmp_path):
     from huggingface_hub import ModelCard
 
-    folder = exported(connection, tmp_path, "hub", NATIVE.format(layer=1), all_layers=True)
+    folder = exported(warehouse, tmp_path, "hub", NATIVE.format(layer=1), all_layers=True)
     assert {path.name for path in folder.iterdir()} == {
         "README.md",
         "card.json",
@@ -184,18 +185,18 @@ def test_a_hub_folder_has_a_model_card_with_front_matter(connection, tmp_path):
     assert card.text.count("| labelled | axis | auroc |") == 2
 
 
-def test_an_axis_is_found_by_name_by_id_and_by_the_start_of_an_id(connection):
-    row = find_axis(connection, NAME)
-    assert find_axis(connection, row["axis_id"])["name"] == NAME
-    assert find_axis(connection, row["axis_id"][:8])["name"] == NAME
+def test_an_axis_is_found_by_name_by_id_and_by_the_start_of_an_id(warehouse):
+    row = find_axis(warehouse, NAME)
+    assert find_axis(warehouse, row.axis_id).name == NAME
+    assert find_axis(warehouse, row.axis_id[:8]).name == NAME
     with pytest.raises(AxisError, match="no axis nonsense"):
-        find_axis(connection, "nonsense")
+        find_axis(warehouse, "nonsense")
 
 
-def test_a_name_that_several_axes_have_asks_for_an_id(connection, tmp_path):
-    connection.execute("create temp table axes as from stg_axes union all from stg_axes")
+def test_a_name_that_several_axes_have_asks_for_an_id(warehouse, tmp_path):
+    warehouse.connection.execute("create temp table axes as from stg_axes union all from stg_axes")
     try:
         with pytest.raises(AxisError, match="2 axes fit .*give one id"):
-            find_axis(connection, NAME)
+            find_axis(warehouse, NAME)
     finally:
-        connection.execute("drop table temp.axes")
+        warehouse.connection.execute("drop table temp.axes")

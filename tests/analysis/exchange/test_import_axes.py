@@ -22,6 +22,7 @@ from axes.analysis.study.run import run_study
 from axes.warehouse.axes import find_axis
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxesError, AxisError, LayerError, NonFiniteError, PromptError
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.maintenance.check import check
 from tests.worlds import World, make_world
 
@@ -79,20 +80,19 @@ def layers(imported: Imported) -> list[int]:
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_brings_back_the_same_axis(world, tmp_path, name):
     """One id whatever the file: so exporting and importing again changes nothing."""
-    connection = connect(world.root)
+    warehouse = Warehouse.open(world.root)
     target = tmp_path / f"axis{FORMATS[name].suffix}"
-    export_axes(connection, [NATIVE], name, target)
+    export_axes(warehouse, [NATIVE], name, target)
     (axis,) = import_axes(world.root, target, Asked()).axes
-    native = find_axis(connection, NATIVE)
-    row = find_axis(connect(world.root), axis.axis_id)
-    np.testing.assert_array_equal(row["vector"], native["vector"])
-    kept = ("layer", "site", "pooling", "template", "space_model_id", "raw_norm", "row_set_hash")
-    assert {key: row[key] for key in kept} == {key: native[key] for key in kept}
-    assert (row["kind"], row["method"], row["prompt_set"]) == ("imported", "mean_diff", "labelled")
-    assert row["positive_count"] == 40
+    native = find_axis(warehouse, NATIVE)
+    row = find_axis(warehouse, axis.axis_id)
+    np.testing.assert_array_equal(row.vector, native.vector)
+    assert (row.space, row.raw_norm) == (native.space, native.raw_norm)
+    assert (row.row_set_hash, row.positive_count) == (native.row_set_hash, 40)
+    assert (row.kind, row.method, row.prompt_set) == ("imported", "mean_diff", "labelled")
     imported = rows(connect(world.root), "select axis_id from axes where kind = 'imported'")
     assert len({axis["axis_id"] for axis in imported}) == len(imported)
-    assert json.loads(row["parameters"])["card"]["axis_id"] == native["axis_id"]
+    assert json.loads(row.parameters)["card"]["axis_id"] == native.axis_id
 
 
 def test_importing_again_finds_it_there(world, tmp_path):
@@ -130,9 +130,9 @@ def test_persona_vectors_rows_are_hidden_states(world, tmp_path):
     assert any("after the final norm" in remark for remark in imported.remarks)
     assert layers(bring(world, path, layer=2)) == [2]
     assert layers(bring(world, path, site="resid_pre")) == [0, 1, 2]
-    row = find_axis(connect(world.root), "imported/alpha/0/evil_response_avg_diff")
+    row = find_axis(Warehouse.open(world.root), "imported/alpha/0/evil_response_avg_diff")
     expected = torch.from_numpy(rows_of[1]).bfloat16().float().numpy()
-    assert row["vector"] @ expected == pytest.approx(np.linalg.norm(expected), rel=1e-5)
+    assert row.vector @ expected == pytest.approx(np.linalg.norm(expected), rel=1e-5)
 
 
 def test_rows_for_every_block_and_rows_of_no_model(world, tmp_path):
@@ -195,9 +195,9 @@ def test_all_that_is_missing_is_said_at_once(world, tmp_path):
     assert "--model; 16 wide are: alpha" in message and "--layer" in message
     imported = bring(world, path, layer=1, site="mlp_out", pooling="last", fitted_on="labelled")
     assert imported.remarks == ("the file does not say it, taken for: template raw",)
-    row = find_axis(connect(world.root), imported.axes[0].axis_id)
-    assert (row["site"], row["pooling"], row["prompt_set"]) == ("mlp_out", "last", "labelled")
-    assert (row["positive_count"], row["negative_count"]) == (40, 40)
+    row = find_axis(Warehouse.open(world.root), imported.axes[0].axis_id)
+    assert (row.space.site, row.space.pooling, row.prompt_set) == ("mlp_out", "last", "labelled")
+    assert (row.positive_count, row.negative_count) == (40, 40)
     with pytest.raises(PromptError, match="no prompt set nothing"):
         bring(world, path, layer=1, fitted_on="nothing")
 
@@ -219,7 +219,7 @@ def test_what_does_not_fit_the_model_is_refused(world, tmp_path):
 
 def test_a_card_of_another_model_is_refused(world, tmp_path):
     path = tmp_path / "axis.json"
-    export_axes(connect(world.root), [NATIVE], "json", path)
+    export_axes(Warehouse.open(world.root), [NATIVE], "json", path)
     content = json.loads(path.read_text())
     content["space_model"], content["space"]["weights_hash"] = "gamma", "other"
     path.write_text(json.dumps(content))
@@ -273,7 +273,7 @@ def test_vectors_that_are_no_direction(world, tmp_path, array, error, message):
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_truncated_file_is_one_line(world, tmp_path, name):
     target = tmp_path / f"axis{FORMATS[name].suffix}"
-    export_axes(connect(world.root), [NATIVE], name, target)
+    export_axes(Warehouse.open(world.root), [NATIVE], name, target)
     files = [target] if target.is_file() else sorted(target.iterdir())
     path = next(file for file in files if file.suffix not in (".json", ".md") or file == target)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -291,7 +291,7 @@ def test_an_unknown_file_and_no_file(world, tmp_path):
 
 def test_an_imported_axis_is_scored_and_compared_as_any_other(world, tmp_path):
     path = tmp_path / "axis.svec"
-    export_axes(connect(world.root), [NATIVE], "svec", path)
+    export_axes(Warehouse.open(world.root), [NATIVE], "svec", path)
     (axis,) = import_axes(world.root, path, Asked()).axes
     score(world.root, axis.axis_id)
     connection = connect(world.root)
@@ -316,7 +316,7 @@ def test_an_imported_axis_is_scored_and_compared_as_any_other(world, tmp_path):
 
 def test_an_imported_axis_of_the_reference_takes_other_models_through_their_maps(world, tmp_path):
     path = tmp_path / "universal.gguf"
-    export_axes(connect(world.root), [UNIVERSAL], "gguf", path)
+    export_axes(Warehouse.open(world.root), [UNIVERSAL], "gguf", path)
     (axis,) = import_axes(world.root, path, Asked()).axes
     done = {item.model: item for item in score(world.root, axis.axis_id)}
     assert done["alpha"].alignment_id and done["beta"].alignment_id is None

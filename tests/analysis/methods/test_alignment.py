@@ -3,20 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from axes.analysis.methods import ALIGNMENTS, AlignmentOptions
 from axes.analysis.methods.affine_map import Alignment
-from axes.analysis.methods.alignment import (
-    METHODS,
-    AlignmentOptions,
-    fit_alignment,
-    identity_alignment,
-    r_squared,
-)
+from axes.analysis.methods.alignment import fit_alignment, identity_alignment, r_squared
 from axes.analysis.methods.ridge import LAMBDA_GRID
 from axes.analysis.stats.splits import held_out_mask
 from axes.warehouse.errors import AlignmentError
 from tests.analysis.pairs import pairs
 
-every_method = pytest.mark.parametrize("method", METHODS)
+every_method = pytest.mark.parametrize("method", ALIGNMENTS)
 
 
 def rotated(count=400, noise=0.05, seed=0):
@@ -100,7 +95,7 @@ def test_the_null_is_seeded():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "magic"}, "no alignment magic: there are ridge, procrustes"),
+        ({"method": "magic"}, "unknown alignment magic: choose ridge, procrustes"),
         ({"method": "procrustes", "ridge_lambda": 1.0}, "procrustes has no ridge_lambda"),
         ({"rank": 3}, "ridge has no rank: leave it out, or choose reduced_rank or cca or gradient"),
         ({"method": "cca", "hidden_width": 3}, "cca has no hidden_width"),

@@ -6,9 +6,9 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 
+from axes.analysis.methods import DIRECTIONS
 from axes.analysis.methods.covariance import shrunk_covariance
 from axes.analysis.methods.directions import (
-    METHODS,
     difference_in_means,
     fit_direction,
     leading_difference,
@@ -20,7 +20,7 @@ from axes.warehouse.errors import AxisError
 
 LABELS, PAIRS = np.tile([True, False], 300), np.repeat(np.arange(300), 2)
 
-every_method = pytest.mark.parametrize("method", METHODS)
+every_method = pytest.mark.parametrize("method", DIRECTIONS)
 
 
 def planted(width=40, strength=5.0, seed=0):
@@ -84,7 +84,7 @@ def test_a_small_difference_survives_a_large_common_mean():
 def test_equal_means_are_an_error():
     with pytest.raises(AxisError, match="same mean"):
         difference_in_means(np.ones((4, 3)), np.array([True, False, True, False]))
-    with pytest.raises(AxisError, match="no direction magic: there are mean_diff"):
+    with pytest.raises(AxisError, match="unknown direction magic: choose mean_diff"):
         fit_direction("magic", np.ones((4, 3)), LABELS[:4], PAIRS[:4])
 
 

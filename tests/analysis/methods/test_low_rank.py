@@ -4,11 +4,18 @@ import numpy as np
 import pytest
 from sklearn.cross_decomposition import CCA
 
-from axes.analysis.methods.low_rank import CanonicalFitter, ReducedRankFitter, rank_path
-from axes.analysis.methods.ridge import RidgePath, cross_products
+from axes.analysis.methods.low_rank import rank_path
+from axes.analysis.methods.ridge import MomentFitter, RidgePath, cross_products
 from tests.analysis.pairs import pairs
 
-FITTERS = [ReducedRankFitter, CanonicalFitter]
+is_canonical = pytest.mark.parametrize("is_canonical", [False, True])
+
+
+def solved(fitter, ridge_lambda, rank, is_canonical):
+    """The map of a rank from accumulated sums."""
+    moments = fitter.moments()
+    products = moments.yy if is_canonical else None
+    return rank_path(RidgePath.of_moments(moments), ridge_lambda, products).solve(rank)
 
 
 def paths(x, y, ridge_lambda, where=None):
@@ -18,25 +25,29 @@ def paths(x, y, ridge_lambda, where=None):
     return [rank_path(path, ridge_lambda), rank_path(path, ridge_lambda, products)]
 
 
-@pytest.mark.parametrize("fitter", FITTERS)
-def test_the_rank_is_at_most_k_and_the_full_rank_is_ridge(fitter):
+@is_canonical
+def test_the_rank_is_at_most_k_and_the_full_rank_is_ridge(is_canonical):
     x, y = pairs()
-    fitted = fitter(20, 7).update(x, y)
+    fitted = MomentFitter(20, 7).update(x, y)
     for rank in (1, 3, 7):
-        assert np.linalg.matrix_rank(fitted.solve(10.0, rank).weights, tol=1e-6) == rank
+        weights = solved(fitted, 10.0, rank, is_canonical).weights
+        assert np.linalg.matrix_rank(weights, tol=1e-6) == rank
     full = RidgePath.of_rows(x, y).solve(10.0)
-    np.testing.assert_allclose(fitted.solve(10.0, 7).weights, full.weights, atol=1e-9)
+    np.testing.assert_allclose(
+        solved(fitted, 10.0, 7, is_canonical).weights, full.weights, atol=1e-9
+    )
 
 
-@pytest.mark.parametrize("fitter", FITTERS)
-def test_streaming_equals_one_batch_and_the_order_of_rows_does_not_matter(fitter):
+@is_canonical
+def test_streaming_equals_one_batch_and_the_order_of_rows_does_not_matter(is_canonical):
     x, y = pairs(offset=1e3)
-    whole = fitter(20, 7).update(x, y).solve(10.0, 3).weights
+    whole = solved(MomentFitter(20, 7).update(x, y), 10.0, 3, is_canonical).weights
     order = np.random.default_rng(3).permutation(len(x))
-    parts = fitter(20, 7)
+    parts = MomentFitter(20, 7)
     for part in np.split(order, [50, 51, 200]):
         parts.update(x[part], y[part])
-    np.testing.assert_allclose(parts.solve(10.0, 3).weights, whole, atol=1e-8)
+    streamed = solved(parts, 10.0, 3, is_canonical).weights
+    np.testing.assert_allclose(streamed, whole, atol=1e-8)
 
 
 def test_no_other_map_of_the_rank_has_less_penalised_error():
@@ -79,7 +90,7 @@ def test_errors_of_all_ranks_are_those_of_the_maps(shape):
 def test_canonical_variates_are_those_of_scikit_learn():
     """Predictions through the first pair lie along scikit-learn's first pair of variates."""
     x, y = pairs(2000, width=6, targets=4, noise=60.0)
-    mapped = CanonicalFitter(6, 4).update(x, y).solve(1e-6, 1).apply(x)
+    mapped = solved(MomentFitter(6, 4).update(x, y), 1e-6, 1, True).apply(x)
     centred = mapped - mapped.mean(axis=0)
     first = centred[:, np.argmax(centred.std(axis=0))]
     theirs = CCA(n_components=1, scale=False, max_iter=5000, tol=1e-10).fit(x, y).transform(x)

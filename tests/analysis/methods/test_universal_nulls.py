@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from axes.analysis.methods import DIRECTIONS
 from axes.analysis.methods.affine_map import Alignment
-from axes.analysis.methods.directions import METHODS, difference_in_means, fit_direction, unit
+from axes.analysis.methods.directions import difference_in_means, fit_direction, unit
 from axes.analysis.methods.nulls import (
     Mapped,
     bootstrap_angles,
@@ -63,7 +64,7 @@ def test_unrelated_models_share_no_labelling():
     assert shuffled[:, 0].mean() < 1.5
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", DIRECTIONS)
 def test_the_bootstrap_angle_is_small_for_a_strong_concept_and_wide_for_none(method):
     angles = {}
     for strength in (5.0, 0.0):

@@ -5,19 +5,19 @@ import pytest
 from click.testing import CliRunner
 
 from axes.analysis.routing.model_ranking import rank_models, run_comparison
-from axes.analysis.routing.response_scores import score_answers
-from axes.analysis.routing.responses import AnswerQuery
+from axes.analysis.routing.response_scores import ScoringRequest, score_completions
+from axes.analysis.routing.responses import CompletionQuery
 from axes.cli.main import cli
 from axes.warehouse.connection import connect, rows
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.maintenance.check import check
-from axes.warehouse.runs import record_run
 from tests.answer_worlds import AXIS, AnswerWorld, make_answers
 from tests.rows import put
 
 # Far apart on the axis in one order, apart in what they do in another.
 OFFSETS = {"a": 0.0, "b": 40.0, "c": -40.0}
 HARDER = {"a": 3.0, "b": -3.0, "c": 0.0}
-ASKED = AnswerQuery(AXIS, ("a", "b", "c"), "judge")
+REQUEST = ScoringRequest("asked", CompletionQuery(AXIS, ("a", "b", "c"), "judge"))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def by_model(root, scoring_id: str) -> dict[str, dict]:
 
 
 def test_the_planted_order_is_found_and_not_that_of_the_projections(world):
-    scoring_id, _ = run_comparison(world.root, "asked", ASKED)
+    scoring_id, _ = run_comparison(Warehouse.open(world.root), REQUEST)
     found = by_model(world.root, scoring_id)
     assert [found[model]["rank"] for model in ("b", "c", "a")] == [1, 2, 3]
     for column, model in enumerate(world.models):
@@ -45,16 +45,16 @@ def test_the_planted_order_is_found_and_not_that_of_the_projections(world):
 
 def test_models_that_do_not_differ_are_not_told_apart(tmp_path):
     world = make_answers(tmp_path / "lake", offsets=OFFSETS, prompt_count=80)
-    scoring_id, _ = run_comparison(world.root, "asked", ASKED)
+    scoring_id, _ = run_comparison(Warehouse.open(world.root), REQUEST)
     found = by_model(world.root, scoring_id)
     assert all(row["first"] < 0.95 for row in found.values())
     assert all(row["rank_lower"] < row["rank_upper"] for row in found.values())
 
 
 def test_shares_of_places_add_up(world):
-    connection = connect(world.root)
-    with record_run(world.root, "test", {}) as run:
-        scoring = score_answers(world.root, connection, run, "asked", ASKED)
+    warehouse = Warehouse.open(world.root)
+    with warehouse.run("test", {}) as run:
+        scoring = score_completions(warehouse, run, REQUEST)
     found = rank_models(scoring)
     places = ("rank_1", "rank_2", "rank_3")
     shares = np.array([[found[model][place].estimate for place in places] for model in found])
@@ -65,7 +65,7 @@ def test_shares_of_places_add_up(world):
 
 def test_answers_to_negative_prompts_are_not_elevated_above_themselves(world):
     """The unit is the spread of the model's own answers, whatever its offset and width."""
-    scoring_id, _ = run_comparison(world.root, "asked", ASKED)
+    scoring_id, _ = run_comparison(Warehouse.open(world.root), REQUEST)
     assert all(abs(row["elevation"]) < 0.3 for row in by_model(world.root, scoring_id).values())
 
 
@@ -92,12 +92,12 @@ def test_a_ranking_carries_what_speaks_against_it(world):
             for metric, value in of_model.items()
         ),
     )
-    scoring_id, _ = run_comparison(world.root, "asked", ASKED)
+    scoring_id, _ = run_comparison(Warehouse.open(world.root), REQUEST)
     found = by_model(world.root, scoring_id)
     assert found["a"]["warnings"] == ["alignment predicts 0.30 of the reference's variance (R2)"]
     assert found["a"]["alignment_r2"] == 0.3
     assert [len(found[model]["warnings"]) for model in "abc"] == [1, 2, 1]
-    assert "the wrong way round (AUROC 0.40)" in found["b"]["warnings"][0]
+    assert "in the wrong order (AUROC 0.40)" in found["b"]["warnings"][0]
     assert "points against the axis (cosine -0.20)" in found["b"]["warnings"][1]
     assert "cosine 0.95 with the axis but AUROC 0.55" in found["c"]["warnings"][0]
     ours = [row for row in check(world.root).to_pylist() if row["check"].startswith("comparisons")]
@@ -120,7 +120,7 @@ def test_a_fault_that_was_diagnosed_is_a_warning(tmp_path):
             "verdict": "no signal",
         },
     )
-    scoring_id, _ = run_comparison(world.root, "asked", ASKED)
+    scoring_id, _ = run_comparison(Warehouse.open(world.root), REQUEST)
     found = by_model(world.root, scoring_id)
     assert [found[model]["warnings"] for model in "abc"] == [["the sign is flipped"], [], []]
 

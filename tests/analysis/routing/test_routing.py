@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from axes.analysis.routing.response_scores import read_scoring, score_answers
-from axes.analysis.routing.responses import AnswerQuery, read_answers
+from axes.analysis.routing.response_scores import Scoring, ScoringRequest, score_completions
+from axes.analysis.routing.responses import CompletionQuery, Completions, read_completions
 from axes.analysis.routing.router import Limits, Router, best_single, choose
 from axes.analysis.routing.routing import run_routing
 from axes.cli.main import cli
@@ -19,8 +19,8 @@ from axes.warehouse.errors import (
     ModelError,
     QueryError,
 )
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.maintenance.check import check
-from axes.warehouse.runs import record_run
 from tests.answer_worlds import (
     AXIS,
     AnswerWorld,
@@ -31,7 +31,7 @@ from tests.answer_worlds import (
 from tests.rows import put
 
 OFFSETS = {"a": 0.0, "b": 40.0, "c": -40.0}
-ASKED = AnswerQuery(AXIS, ("a", "b", "c"), "judge")
+QUERY = CompletionQuery(AXIS, ("a", "b", "c"), "judge")
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,23 @@ def world(tmp_path_factory) -> AnswerWorld:
     return make_answers(root, offsets=OFFSETS, prompt_count=400)
 
 
+def route(root, query: CompletionQuery = QUERY, *, limits=None, **options) -> tuple:
+    """`run_routing` of the set `asked`: `options` are of the request, or `cost` and `quality`."""
+    values = {name: options.pop(name) for name in ("cost", "quality") if name in options}
+    request = ScoringRequest("asked", query, **options)
+    return run_routing(Warehouse.open(root), request, limits=limits, **values)
+
+
+def read(root, query: CompletionQuery) -> Completions:
+    return read_completions(Warehouse.open(root), "asked", query)
+
+
+def score(root) -> Scoring:
+    warehouse = Warehouse.open(root)
+    with warehouse.run("test", {}) as run:
+        return score_completions(warehouse, run, ScoringRequest("asked", QUERY))
+
+
 def by_policy(root, routing_id: str) -> dict[str, dict]:
     found = rows(connect(root), "from v_routing where routing_id = ?", [routing_id])
     return {row["policy"]: row for row in found}
@@ -48,7 +65,7 @@ def by_policy(root, routing_id: str) -> dict[str, dict]:
 
 def test_calibrated_routing_wins_where_raw_projections_have_offsets(world):
     """Raw projections send everything to the model of the lowest offset."""
-    routing_id, notes = run_routing(world.root, "asked", ASKED)
+    routing_id, notes = route(world.root)
     found = by_policy(world.root, routing_id)
     answer, raw = found["answer_projection"], found["answer_projection_raw"]
     assert raw["models"] == [("c", 1.0)]
@@ -67,14 +84,14 @@ def test_calibrated_routing_wins_where_raw_projections_have_offsets(world):
 def test_without_anything_to_foretell_routing_gains_nothing(tmp_path):
     """The positive control is the world above: the same, but for projections of noise."""
     world = make_answers(tmp_path / "lake", offsets=OFFSETS, prompt_count=300, is_foretold=False)
-    routing_id, _ = run_routing(world.root, "asked", ASKED)
+    routing_id, _ = route(world.root)
     found = by_policy(world.root, routing_id)
     for policy in ("answer_projection", "prompt_projection"):
         assert found[policy]["gain_lower"] < 0 < found[policy]["gain_upper"], policy
 
 
 def test_the_oracle_has_no_regret_and_no_policy_less(world):
-    routing_id, _ = run_routing(world.root, "asked", ASKED)
+    routing_id, _ = route(world.root)
     found = by_policy(world.root, routing_id)
     assert found["oracle"]["regret"] == found["oracle"]["regret_upper"] == 0.0
     assert all(row["regret_lower"] >= 0.0 for row in found.values())
@@ -85,13 +102,11 @@ def test_the_oracle_has_no_regret_and_no_policy_less(world):
 
 def test_the_best_single_model_is_chosen_on_calibration_rows(world):
     """Moving the outcomes of judged prompts changes the oracle and not the choice."""
-    connection = connect(world.root)
-    with record_run(world.root, "test", {}) as run:
-        scoring = score_answers(world.root, connection, run, "asked", ASKED)
+    scoring = score(world.root)
     fitted = scoring.fitted_on.outcome.mean(axis=0)
-    routing_id, _ = run_routing(world.root, "asked", ASKED)
+    routing_id, _ = route(world.root)
     found = by_policy(world.root, routing_id)
-    best = ASKED.models[int(fitted.argmin())]
+    best = QUERY.models[int(fitted.argmin())]
     assert found["best_single"]["models"] == [(best, 1.0)]
     chosen = best_single(np.array([[0.0, 1.0], [0.0, 0.0]]), np.ones((2, 2)), np.array([True] * 2))
     assert chosen == 0
@@ -102,15 +117,15 @@ def test_the_best_single_model_is_chosen_on_calibration_rows(world):
 
 
 def test_random_is_the_mean_of_the_single_models(world):
-    routing_id, _ = run_routing(world.root, "asked", ASKED)
+    routing_id, _ = route(world.root)
     found = by_policy(world.root, routing_id)
-    singles = [found[f"always {model}"]["outcome"] for model in ASKED.models]
+    singles = [found[f"always {model}"]["outcome"] for model in QUERY.models]
     assert found["random"]["outcome"] == pytest.approx(np.mean(singles))
     assert found["random"]["cost"] == pytest.approx(200)
 
 
 def test_no_prompt_or_pair_is_calibrated_on_and_judged(world):
-    run_routing(world.root, "asked", ASKED)
+    route(world.root)
     found = rows(
         connect(world.root),
         "select prompts.pair_id, count(distinct is_calibration) as parts "
@@ -126,21 +141,21 @@ def test_no_prompt_or_pair_is_calibrated_on_and_judged(world):
                 for row in range(400)
             ),
         )
-        run_routing(world.root, "asked", ASKED, calibrate_on="again")
+        route(world.root, calibrate_on="again")
 
 
 def test_another_set_is_calibrated_on_and_all_of_the_first_is_judged(tmp_path):
     root = tmp_path / "lake"
     make_answers(root, offsets=OFFSETS, prompt_set="before", prompt_count=100, seed=1)
     make_answers(root, offsets=OFFSETS, prompt_count=100)
-    routing_id, _ = run_routing(root, "asked", ASKED, calibrate_on="before")
+    routing_id, _ = route(root, calibrate_on="before")
     found = by_policy(root, routing_id)
     assert {row["prompt_count"] for row in found.values()} == {100}
     assert found["answer_projection"]["gain"] > 0.1
 
 
 def test_costs_and_qualities_bound_the_choice(world, tmp_path):
-    routing_id, _ = run_routing(world.root, "asked", ASKED, limits=Limits(max_cost=200))
+    routing_id, _ = route(world.root, limits=Limits(max_cost=200))
     found = by_policy(world.root, routing_id)
     assert {name for row in found.values() for name, _ in row["models"]} == {"a", "b"}
     assert found["answer_projection"]["cost"] <= 200
@@ -148,26 +163,21 @@ def test_costs_and_qualities_bound_the_choice(world, tmp_path):
     assert found["prompt_projection"]["cost_of_choice"] == found["prompt_projection"]["cost"]
     table = tmp_path / "quality.csv"
     table.write_text("model,skill\na,1\nb,2\nc,3\n")
-    routing_id, _ = run_routing(
-        world.root, "asked", ASKED, quality=f"{table}:skill", limits=Limits(min_quality=3)
-    )
+    routing_id, _ = route(world.root, quality=f"{table}:skill", limits=Limits(min_quality=3))
     found = by_policy(world.root, routing_id)
     assert found["answer_projection"]["models"] == [("c", 1.0)]
     with pytest.raises(ModelError, match=r"no model that has a quality of 4 \(the best 3\)"):
-        run_routing(
-            world.root, "asked", ASKED, quality=f"{table}:skill", limits=Limits(min_quality=4)
-        )
+        route(world.root, quality=f"{table}:skill", limits=Limits(min_quality=4))
     with pytest.raises(QueryError, match="no column price"):
-        run_routing(world.root, "asked", ASKED, cost="price")
+        route(world.root, cost="price")
     table.write_text("model,skill\na,1\nb,2\n")
     with pytest.raises(CoverageError, match="skill has no value for c"):
-        run_routing(world.root, "asked", ASKED, cost=f"{table}:skill")
+        route(world.root, cost=f"{table}:skill")
 
 
 def test_tolerance_trades_the_outcome_for_cost(world):
     ids = [
-        run_routing(world.root, "asked", ASKED, limits=Limits(tolerance=tolerance))[0]
-        for tolerance in (0.0, 0.3, 1.0)
+        route(world.root, limits=Limits(tolerance=tolerance))[0] for tolerance in (0.0, 0.3, 1.0)
     ]
     found = [by_policy(world.root, name)["answer_projection"] for name in ids]
     costs = [row["cost"] for row in found]
@@ -184,11 +194,9 @@ def test_choice_among_equals_is_by_cost_then_score_then_place():
 
 
 def test_a_decision_gives_its_reasons(world):
-    connection = connect(world.root)
-    with record_run(world.root, "test", {}) as run:
-        scoring = score_answers(world.root, connection, run, "asked", ASKED)
-    router = Router.of(read_scoring(connection, scoring.scoring_id))
-    prompt_id = scoring.answers.prompt_ids[0]
+    scoring = score(world.root)
+    router = Router.from_scoring(scoring)
+    prompt_id = scoring.completions.prompt_ids[0]
     decision = router.choose(prompt_id)
     assert decision.prompt_id == prompt_id
     assert decision.probability == min(decision.probabilities.values())
@@ -198,9 +206,9 @@ def test_a_decision_gives_its_reasons(world):
     assert decision.why.endswith(f"with {others[1]:.3f}")
     # The same projections, given as those of a new prompt, and as stored in the warehouse.
     assert router.choose(decision.projections).model == decision.model
-    routing_id, _ = run_routing(world.root, "asked", ASKED)
+    routing_id, _ = route(world.root)
     stored = rows(
-        connection,
+        connect(world.root),
         "select model, why from routings "
         "where routing_id = ? and policy = 'answer_projection' and prompt_id = ?",
         [routing_id, prompt_id],
@@ -214,17 +222,14 @@ def test_a_decision_gives_its_reasons(world):
         router.choose({"z": 1.0})
 
 
-def test_a_scoring_is_read_back_as_it_was_written(world):
-    connection = connect(world.root)
-    with record_run(world.root, "test", {}) as run:
-        scoring = score_answers(world.root, connection, run, "asked", ASKED)
-    again = read_scoring(connection, scoring.scoring_id[:8])
-    assert again.answers.prompt_ids == scoring.answers.prompt_ids
+def test_the_same_request_gives_the_same_scoring_and_sql_has_its_probabilities(world):
+    scoring, again = score(world.root), score(world.root)
+    assert again.scoring_id == scoring.scoring_id
     assert again.calibrations == scoring.calibrations
     for source in ("prompt", "answer"):
         np.testing.assert_array_equal(again.probability(source), scoring.probability(source))
     in_sql = rows(
-        connection,
+        connect(world.root),
         "select answer_probability, calibrated(answer_projection, parameters) as by_sql "
         "from scored_answers inner join answer_calibrations using (scoring_id, model_id) "
         "where source = 'answer' and not is_calibration",
@@ -235,7 +240,7 @@ def test_a_scoring_is_read_back_as_it_was_written(world):
 
 
 def test_the_warehouse_passes_its_checks_and_sql_has_every_figure(world):
-    routing_id, _ = run_routing(world.root, "asked", ASKED)
+    routing_id, _ = route(world.root)
     failed = [row for row in check(world.root).to_pylist() if row["row_count"]]
     ours = ("routing", "scored", "answer_cal", "comparison")
     assert [row for row in failed if row["check"].startswith(ours)] == []
@@ -253,29 +258,29 @@ def test_the_warehouse_passes_its_checks_and_sql_has_every_figure(world):
 
 
 def test_routing_again_writes_nothing_new(world):
-    first, _ = run_routing(world.root, "asked", ASKED)
+    first, _ = route(world.root)
     counted = "select count(*) as count from routings"
     before = rows(connect(world.root), counted)
-    assert run_routing(world.root, "asked", ASKED)[0] == first
+    assert route(world.root)[0] == first
     assert rows(connect(world.root), counted) == before
 
 
 def test_answers_of_two_settings_are_not_mixed(tmp_path):
     world = make_answers(tmp_path / "lake", offsets={"a": 0.0, "b": 1.0}, prompt_count=4)
     names = [f"asked-{row:04d}" for row in range(4)]
-    asked = replace(ASKED, models=("a", "b"))
-    before = read_answers(connect(world.root), "asked", asked)
+    asked = replace(QUERY, models=("a", "b"))
+    before = read(world.root, asked)
     write_answers(world.root, "a", names, np.full(4, 9.0), np.zeros(4), template="chat")
-    with pytest.raises(ModelError, match=r"a answered asked in 2 settings .*--template"):
-        read_answers(connect(world.root), "asked", asked)
-    picked = read_answers(connect(world.root), "asked", replace(asked, templates=("raw",)))
-    np.testing.assert_array_equal(picked.answer_projection, before.answer_projection)
+    with pytest.raises(ModelError, match=r"a completed asked in 2 settings .*--template"):
+        read(world.root, asked)
+    picked = read(world.root, replace(asked, templates=("raw",)))
+    np.testing.assert_array_equal(picked.projection("answer"), before.projection("answer"))
 
 
 def test_neither_given_texts_nor_steered_answers_nor_other_layers_are_answers(tmp_path):
     world = make_answers(tmp_path / "lake", offsets={"a": 0.0, "b": 1.0}, prompt_count=4)
-    asked = replace(ASKED, models=("a", "b"))
-    before = read_answers(connect(world.root), "asked", asked)
+    asked = replace(QUERY, models=("a", "b"))
+    before = read(world.root, asked)
     other = {"model": "a", "model_id": "id-a", "prompt_id": "asked-0000", "template": "raw"}
     put(
         world.root,
@@ -288,32 +293,33 @@ def test_neither_given_texts_nor_steered_answers_nor_other_layers_are_answers(tm
         "token_projections",
         {"model": "a", "axis_id": AXIS, "generation_id": "raw-0-a-asked-0000", "layer": 7},
     )
-    after = read_answers(connect(world.root), "asked", asked)
-    np.testing.assert_array_equal(after.answer_projection, before.answer_projection)
+    after = read(world.root, asked)
+    np.testing.assert_array_equal(after.projection("answer"), before.projection("answer"))
 
 
 def test_samples_of_a_prompt_are_averaged(tmp_path):
     world = make_answers(tmp_path / "lake", offsets={"a": 0.0, "b": 1.0}, prompt_count=4)
-    asked = replace(ASKED, models=("a", "b"))
-    before = read_answers(connect(world.root), "asked", asked)
+    asked = replace(QUERY, models=("a", "b"))
+    before = read(world.root, asked)
     again = ("asked-0000", "asked-0001", "asked-0002", "asked-0003")
-    write_answers(world.root, "a", list(again), before.answer_projection[:, 0] + 2, None, sample=1)
+    write_answers(
+        world.root, "a", list(again), before.projection("answer")[:, 0] + 2, None, sample=1
+    )
     write_labels(world.root, "a", list(again), np.ones(4), sample=1)
-    after = read_answers(connect(world.root), "asked", asked)
-    np.testing.assert_allclose(after.answer_projection[:, 0], before.answer_projection[:, 0] + 1)
+    after = read(world.root, asked)
+    np.testing.assert_allclose(
+        after.projection("answer")[:, 0], before.projection("answer")[:, 0] + 1
+    )
     np.testing.assert_allclose(after.outcome[:, 0], (before.outcome[:, 0] + 1) / 2)
-    assert {len(names) for names, _ in after.generation_ids} == {2}
+    assert {len(row.generation_ids) for row, _ in after.rows} == {2}
 
 
 def test_only_the_prompts_of_a_class_are_read(world):
-    connection = connect(world.root)
-    halves = [
-        read_answers(connection, "asked", replace(ASKED, only=only)) for only in (True, False)
-    ]
+    halves = [read(world.root, replace(QUERY, only=only)) for only in (True, False)]
     assert [len(half.prompt_ids) for half in halves] == [200, 200]
     assert halves[0].is_positive.all()
     assert not halves[1].is_positive.any()
-    routing_id, _ = run_routing(world.root, "asked", replace(ASKED, only=True))
+    routing_id, _ = route(world.root, replace(QUERY, only=True))
     evaluated = rows(
         connect(world.root),
         "select distinct prompt_count from v_routing where routing_id = ?",
@@ -324,35 +330,34 @@ def test_only_the_prompts_of_a_class_are_read(world):
 
 def test_missing_rows_are_refused_by_name(tmp_path):
     world = make_answers(tmp_path / "lake", offsets={"a": 0.0, "b": 1.0}, prompt_count=40)
-    asked = replace(ASKED, models=("a", "b"))
-    connection = connect(world.root)
+    asked = replace(QUERY, models=("a", "b"))
     with pytest.raises(
-        LabelError, match=r"no labeler other of completions \(there: judge, refusal"
+        LabelError, match=r"no labeler other of completions \(stored: judge, refusal"
     ):
-        read_answers(connection, "asked", replace(asked, labeler="other"))
+        read(world.root, replace(asked, labeler="other"))
     with pytest.raises(LabelError, match="no labeler dataset of completions"):
-        read_answers(connection, "asked", replace(asked, labeler="dataset"))
+        read(world.root, replace(asked, labeler="dataset"))
     put(world.root, "prompts", {"prompt_set": "asked", "prompt_id": "new", "position": 40})
-    with pytest.raises(CoverageError, match=r"1 of 41 prompts of asked have no answer of a: run"):
-        read_answers(connection, "asked", asked)
-    assert read_answers(connection, "asked", replace(asked, limit=40)).missing_count == 0
+    with pytest.raises(CoverageError, match="1 of 41 prompts .* have no completion of a: run"):
+        read(world.root, asked)
+    assert read(world.root, replace(asked, limit=40)).missing_count == 0
     write_answers(world.root, "a", ["new"], np.zeros(1), np.zeros(1))
     write_answers(world.root, "b", ["new"], np.zeros(1), np.zeros(1))
-    with pytest.raises(CoverageError, match="1 of 41 prompts of asked have no label of the answer"):
-        read_answers(connection, "asked", asked)
-    allowed = read_answers(connection, "asked", replace(asked, allow_missing=True))
+    with pytest.raises(CoverageError, match="1 of 41 prompts .* have no label of the completion"):
+        read(world.root, asked)
+    allowed = read(world.root, replace(asked, allow_missing=True))
     assert (allowed.missing_count, len(allowed.prompt_ids)) == (1, 40)
     write_labels(world.root, "a", ["new"], np.array([True]))
     write_labels(world.root, "b", ["new"], np.array([False]))
-    assert read_answers(connection, "asked", asked).outcome[-1].tolist() == [1.0, 0.0]
+    assert read(world.root, asked).outcome[-1].tolist() == [1.0, 0.0]
 
 
 def test_a_model_of_one_class_gets_a_flat_chance_and_a_note(tmp_path):
     world = make_answers(
         tmp_path / "lake", offsets={"a": 0.0, "b": 1.0}, harder={"b": 1000.0}, prompt_count=80
     )
-    routing_id, notes = run_routing(world.root, "asked", replace(ASKED, models=("a", "b")), seed=3)
-    assert notes == ("all of b's 40 calibration answers have the outcome",)
+    routing_id, notes = route(world.root, replace(QUERY, models=("a", "b")), seed=3)
+    assert notes == ("all of b's 40 calibration completions have the outcome",)
     found = rows(
         connect(world.root),
         "select distinct answer_probability from v_routings "
@@ -371,4 +376,4 @@ def test_the_command_prints_the_table_that_sql_has(world):
     assert (result.exit_code, "--min-quality needs --quality" in result.stderr) == (2, True)
     result = CliRunner().invoke(cli, ["route", *arguments, "--model", "a"])
     assert result.exit_code == 1
-    assert "it takes two to choose or compare" in result.stderr
+    assert "routing and comparing need two or more" in result.stderr

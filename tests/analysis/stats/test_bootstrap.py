@@ -13,8 +13,8 @@ from axes.analysis.stats.auroc import auroc_interval
 from axes.analysis.stats.bootstrap import (
     auroc_bootstrap,
     auroc_difference_bootstrap,
-    bootstrap_interval,
     draw_counts,
+    percentile_interval,
     resampled_auroc,
     resampled_aurocs,
 )
@@ -24,6 +24,11 @@ def scored(count: int, seed: int = 0, apart: float = 1.0) -> tuple[np.ndarray, n
     random = np.random.default_rng(seed)
     labels = np.arange(count) % 2 == 0
     return random.standard_normal(count) + apart * labels, labels
+
+
+def interval(scores, labels, *, groups=None, count=1000, seed=0):
+    counts = draw_counts(len(labels), strata=labels, groups=groups, count=count, seed=seed)
+    return auroc_bootstrap(scores, labels, counts)
 
 
 @given(
@@ -72,67 +77,43 @@ def test_groups_of_one_class_are_drawn_among_their_like():
 
 def test_one_seed_gives_one_interval_and_another_nearly_the_same():
     scores, labels = scored(200)
-    first, again = auroc_bootstrap(scores, labels), auroc_bootstrap(scores, labels)
-    other = auroc_bootstrap(scores, labels, seed=1)
+    first, again = interval(scores, labels), interval(scores, labels)
+    other = interval(scores, labels, seed=1)
     assert first == again != other
     assert other.lower == pytest.approx(first.lower, abs=0.02)
-
-
-@pytest.mark.parametrize("method", ["percentile", "bca"])
-def test_intervals_of_a_mean_are_those_of_scipy(method):
-    x = np.random.default_rng(3).exponential(size=150)
-    found = bootstrap_interval(
-        lambda counts: counts @ x / counts.sum(axis=1), len(x), method=method, count=8000
-    )
-    expected = bootstrap(
-        (x,), np.mean, method=method, n_resamples=8000, rng=np.random.default_rng(4)
-    ).confidence_interval
-    assert found.estimate == pytest.approx(x.mean())
-    assert (found.lower, found.upper) == pytest.approx(tuple(expected), abs=0.015)
-
-
-def test_bca_of_two_strata_is_that_of_scipy_for_two_samples():
-    random = np.random.default_rng(5)
-    first, second = random.exponential(size=60), random.exponential(size=140)
-    x, kinds = np.append(first, second), np.arange(200) < 60
-
-    def ratio(counts):
-        in_first, in_second = counts[:, kinds], counts[:, ~kinds]
-        means = in_first @ first / in_first.sum(axis=1), in_second @ second / in_second.sum(axis=1)
-        return means[0] / means[1]
-
-    found = bootstrap_interval(ratio, len(x), strata=kinds, method="bca", count=8000)
-    expected = bootstrap(
-        (first, second),
-        lambda a, b, axis: a.mean(axis=axis) / b.mean(axis=axis),
-        n_resamples=8000,
-        rng=np.random.default_rng(6),
-    ).confidence_interval
-    assert (found.lower, found.upper) == pytest.approx(tuple(expected), abs=0.03)
 
 
 def test_the_bootstrap_agrees_with_delong_where_rows_are_independent():
     scores, labels = scored(400)
     delong = auroc_interval(scores, labels)
-    for method in ("percentile", "bca"):
-        found = auroc_bootstrap(scores, labels, method=method, count=4000)
-        assert found.estimate == pytest.approx(delong.estimate, abs=1e-12)
-        assert (found.lower, found.upper) == pytest.approx((delong.lower, delong.upper), abs=0.01)
+    found = interval(scores, labels, count=4000)
+    assert found.estimate == pytest.approx(delong.estimate, abs=1e-12)
+    assert (found.lower, found.upper) == pytest.approx((delong.lower, delong.upper), abs=0.01)
+
+
+def test_the_percentile_interval_of_a_mean_is_that_of_scipy():
+    x = np.random.default_rng(3).exponential(size=150)
+    counts = draw_counts(len(x), count=8000)
+    found = percentile_interval(x.mean(), counts @ x / counts.sum(axis=1))
+    expected = bootstrap(
+        (x,), np.mean, method="percentile", n_resamples=8000, rng=np.random.default_rng(4)
+    ).confidence_interval
+    assert (found.lower, found.upper) == pytest.approx(tuple(expected), abs=0.015)
 
 
 def test_copies_of_rows_do_not_narrow_an_interval_that_knows_they_are_copies():
     scores, labels = scored(80)
     groups = np.tile(np.arange(80), 5)
     copied = np.tile(scores, 5), np.tile(labels, 5)
-    one, kept = auroc_bootstrap(scores, labels), auroc_bootstrap(*copied, groups=groups)
+    one, kept = interval(scores, labels), interval(*copied, groups=groups)
     assert kept.upper - kept.lower == pytest.approx(one.upper - one.lower, rel=0.1)
-    fooled = auroc_bootstrap(*copied)
+    fooled = interval(*copied)
     assert fooled.upper - fooled.lower < 0.6 * (one.upper - one.lower)
 
 
 def test_percentile_intervals_cover_the_truth_about_95_times_in_100():
     """Two normals one standard deviation apart: the true AUROC is Phi(1 / sqrt 2)."""
-    intervals = [auroc_bootstrap(*scored(120, seed=seed), count=400) for seed in range(300)]
+    intervals = [interval(*scored(120, seed=seed), count=400) for seed in range(300)]
     covered = sum(found.lower <= 0.7602499 <= found.upper for found in intervals)
     assert 0.92 <= covered / 300 <= 0.98
 
@@ -141,13 +122,15 @@ def test_a_difference_is_found_where_there_is_one_and_rarely_where_there_is_none
     scores, labels = scored(300)
     random = np.random.default_rng(1)
     blurred = scores + 2 * random.standard_normal(300)
-    found = auroc_difference_bootstrap(scores, blurred, labels)
+    draws = draw_counts(300, strata=labels)
+    found = auroc_difference_bootstrap(scores, blurred, labels, draws)
     assert 0 < found.lower < found.estimate < found.upper
     assert found.p_value < 0.01
     rejected = 0
     for seed in range(200):
         shared, labels = scored(100, seed=seed)
         noise = np.random.default_rng(1000 + seed).standard_normal((2, 100))
-        none = auroc_difference_bootstrap(*(shared + noise), labels, count=200)
+        draws = draw_counts(100, strata=labels, count=200)
+        none = auroc_difference_bootstrap(*(shared + noise), labels, draws)
         rejected += none.p_value < 0.05
     assert 0.01 <= rejected / 200 <= 0.1

@@ -11,10 +11,11 @@ from sklearn.calibration import _SigmoidCalibration
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_curve
 
-from axes.analysis.stats.calibration import METHODS, choose_threshold, fit_calibration
+from axes.analysis.stats import CALIBRATIONS
+from axes.analysis.stats.calibration import choose_threshold, fit_calibration
 from axes.warehouse.errors import CalibrationError
 
-every_method = pytest.mark.parametrize("method", METHODS)
+every_method = pytest.mark.parametrize("method", CALIBRATIONS)
 GRID = np.linspace(0.0, 250.0, 301)
 
 
@@ -130,7 +131,7 @@ def test_no_cut_of_scikit_learns_meets_the_target_better(rows, target):
 def test_what_cannot_be_fitted_is_refused_in_one_line():
     scores, labels = scored(20)
     for arguments, message in (
-        ((scores, labels, "magic"), "no calibration magic: there are platt"),
+        ((scores, labels, "magic"), "unknown calibration magic: choose platt"),
         ((scores, np.zeros(20, dtype=bool)), "0 positive and 20 negative"),
         ((np.ones(20), labels), "all calibration scores are one"),
     ):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from axes.analysis.stats.auroc import auroc, auroc_interval
-from axes.analysis.stats.evaluate import judge, judge_difference
+from axes.analysis.stats.evaluate import evaluate_difference, evaluate_scores
 
 LABELS, PAIRS = np.arange(240) % 2 == 0, np.arange(240) // 2
 
@@ -14,7 +14,7 @@ def scores(seed: int = 0) -> np.ndarray:
 
 
 def test_every_figure_of_a_scorer_is_within_its_interval():
-    found = judge(scores(), LABELS, PAIRS)
+    found = evaluate_scores(scores(), LABELS, PAIRS)
     assert found["auroc"] == auroc_interval(scores(), LABELS, groups=PAIRS)
     assert found["auroc_bootstrap"].estimate == found["auroc"].estimate
     assert found["tpr_at_fpr_0.01"].estimate <= found["tpr_at_fpr_0.05"].estimate
@@ -24,7 +24,7 @@ def test_every_figure_of_a_scorer_is_within_its_interval():
 
 
 def test_a_score_that_is_always_the_same_is_judged_as_one_that_knows_nothing():
-    found = judge(np.ones(240), LABELS, PAIRS)
+    found = evaluate_scores(np.ones(240), LABELS, PAIRS)
     assert found["auroc"].estimate == 0.5
     assert found["tpr_at_fpr_0.05"].estimate == 0
     assert found["expected_calibration_error"].estimate == pytest.approx(0, abs=1e-12)
@@ -33,7 +33,7 @@ def test_a_score_that_is_always_the_same_is_judged_as_one_that_knows_nothing():
 def test_both_tests_of_a_difference_agree_where_it_is_plain_and_where_there_is_none():
     blurred = scores() + 3 * np.random.default_rng(1).standard_normal(240)
     for first, second, is_there in ((scores(), blurred, True), (scores(), scores(), False)):
-        found = judge_difference(first, second, LABELS, PAIRS)
+        found = evaluate_difference(first, second, LABELS, PAIRS)
         expected = auroc(first, LABELS) - auroc(second, LABELS)
         for estimate in found.values():
             assert estimate.estimate == pytest.approx(expected)

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from axes.analysis.projections import read_scores
-from axes.analysis.stats.calibration import METHODS
+from axes.analysis.stats import CALIBRATIONS
 from axes.analysis.study.calibrate import stored_calibration
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
@@ -20,6 +20,7 @@ from axes.cli.main import cli
 from axes.warehouse.axes import find_axis
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxisError, CalibrationError, CoverageError
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.repair import restore_commands
 from tests.worlds import make_world
@@ -46,7 +47,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     run_study(made.root, replace(DEFINITION, ridge_lambda=1.0))
     invoke(
-        made.root, "calibrate", universal(made.root), *(f"--calibration={one}" for one in METHODS)
+        made.root,
+        "calibrate",
+        universal(made.root),
+        *(f"--calibration={one}" for one in CALIBRATIONS),
     )
     return made.root
 
@@ -63,7 +67,7 @@ def universal(root: Path) -> str:
     return row["axis_id"]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CALIBRATIONS)
 def test_what_was_stored_is_read_back_and_sql_says_the_same(root, method):
     connection, axis_id = connect(root), universal(root)
     for model in ("alpha", "beta"):
@@ -123,7 +127,7 @@ def test_of_two_calibrations_the_last_is_read_unless_the_prompts_are_named(root)
 def test_a_transfer_is_stored_and_told_by_its_views(root):
     options = ("--min-overlap", "1")
     verdicts = json.loads(invoke(root, "transfer", universal(root), *options).stdout)
-    assert [row["method"] for row in verdicts] == sorted([*METHODS, "uncalibrated"])
+    assert [row["method"] for row in verdicts] == sorted([*CALIBRATIONS, "uncalibrated"])
     assert {row["pair_count"] for row in verdicts} == {2}
     matrix, curve = (
         json.loads(invoke(root, "transfer", universal(root), *options, "--show", shown).stdout)
@@ -141,7 +145,7 @@ def test_a_transfer_is_stored_and_told_by_its_views(root):
 def test_what_is_not_there_is_named(root):
     connection = connect(root)
     with pytest.raises(AxisError, match="no axis nothing"):
-        find_axis(connection, "nothing")
+        find_axis(Warehouse(root, connection), "nothing")
     with pytest.raises(CoverageError, match="0 of the 100 prompts of benign are labelled"):
         read_scores(connection, universal(root), "id-alpha", "benign")
 

@@ -6,6 +6,7 @@ import pytest
 
 from axes.analysis.study.held_out import EvaluationDefinition, run_evaluation
 from axes.warehouse.connection import connect, rows
+from axes.warehouse.handle import Warehouse
 from tests.worlds import make_world
 
 # The world's texts are made from one template.
@@ -22,7 +23,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         labelled={"labelled": 60, "other": 40},
         benign_count=20,
     )
-    return made.root, run_evaluation(made.root, connect(made.root), DEFINITION)
+    return made.root, run_evaluation(Warehouse.open(made.root), DEFINITION)
 
 
 def test_every_layer_is_judged_out_of_fold_and_against_words(evaluated):
@@ -56,5 +57,5 @@ def test_in_sample_figures_are_labelled_so_and_only_beside_held_out_ones(evaluat
 def test_running_it_again_writes_nothing(evaluated):
     root, study_id = evaluated
     before = sorted(root.rglob("*.parquet"))
-    assert run_evaluation(root, connect(root), DEFINITION) == study_id
+    assert run_evaluation(Warehouse.open(root), DEFINITION) == study_id
     assert sorted(root.rglob("*.parquet")) == before

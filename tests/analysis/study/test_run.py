@@ -15,7 +15,14 @@ from axes.analysis.report.section import latest_study
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study, study_result
 from axes.warehouse.connection import connect, query, rows, vectors
-from axes.warehouse.errors import AxesError, AxisError, CoverageError, LabelError, ModelError
+from axes.warehouse.errors import (
+    AxesError,
+    AxisError,
+    CoverageError,
+    DefinitionError,
+    LabelError,
+    ModelError,
+)
 from tests.worlds import make_world, write_prompt_set
 
 WIDTHS = {"alpha": 24, "beta": 32, "gamma": 40}
@@ -375,9 +382,12 @@ def test_rows_that_are_judged_and_fitted_on_are_named(tmp_path):
     assert areas["again"]["is_in_sample"] and not areas["other"]["is_in_sample"]
 
 
-def test_a_handful_of_alignment_rows_is_refused(world):
-    with pytest.raises(CoverageError, match="benign gives 5 alignment prompts, 10 are the least"):
-        run_study(world[0].root, replace(DEFINITION, align_rows=5))
+def test_a_handful_of_alignment_rows_is_refused(world, monkeypatch):
+    with pytest.raises(DefinitionError, match="align_rows is 5, expected 10 or more"):
+        replace(DEFINITION, align_rows=5)
+    monkeypatch.setattr("axes.analysis.study.fit.MIN_ALIGNMENT_ROWS", 1000)
+    with pytest.raises(CoverageError, match="benign gives 400 alignment prompts, 1000 are needed"):
+        run_study(world[0].root, DEFINITION)
 
 
 def test_missing_rows_are_refused_unless_allowed(tmp_path):

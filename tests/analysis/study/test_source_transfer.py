@@ -19,13 +19,14 @@ def matrix(shared: float, own: float, seed: int = 0) -> dict[tuple[str, str], fl
     x[:, 0] += shared * LABELS
     for column, source in enumerate(("p1", "p2", "n1", "n2"), start=1):
         x[:, column] += own * (source == SOURCES)
-    cells = source_matrix(
+    rows = source_matrix(
+        "native",
         lambda seen: fitted_scores(x, np.tile(LABELS, (len(seen), 1)), seen),
         LABELS,
         GROUPS,
         source_contrasts(list(SOURCES), LABELS),
     )
-    return {(cell.fitted_on, cell.judged_on): cell.auroc.estimate for cell in cells}
+    return {(row.fitted_on, row.judged_on): row.estimate for row in rows}
 
 
 def test_a_direction_of_sources_does_not_carry_over_to_others():
@@ -50,11 +51,13 @@ def test_a_source_of_both_classes_stands_alone_and_a_small_one_is_left_out():
     labels[:30] = False
     sources = list(SOURCES)
     sources[-1] = "tiny"
-    names = [contrast.name for contrast in source_contrasts(sources, labels)]
+    names = list(source_contrasts(sources, labels))
     assert names == ["p1", "p2 | n1", "p2 | n2"]
 
 
 def test_a_set_without_usable_sources_is_refused():
     contrasts = source_contrasts([None] * 10, np.arange(10) < 5)
-    with pytest.raises(LabelError, match="brings 20 prompts of each class"):
-        source_matrix(lambda seen: 1.0 * seen, np.arange(10) < 5, np.arange(10), contrasts)
+    with pytest.raises(LabelError, match="has 20 prompts of each class"):
+        source_matrix(
+            "native", lambda seen: 1.0 * seen, np.arange(10) < 5, np.arange(10), contrasts
+        )

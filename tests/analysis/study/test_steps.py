@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from axes.analysis.study import evaluate as evaluation
+from axes.analysis.study import evaluations
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.warehouse.connection import connect, rows
@@ -83,7 +83,7 @@ def test_killed_and_run_again_ends_with_the_rows_of_one_that_was_not(
     studied, small_world, definition, monkeypatch, calls_before
 ):
     """Killed before some step, with everything before it written and nothing after."""
-    original, calls = evaluation.Steps.figures, Counter[str]()
+    original, calls = evaluations.Steps.compute, Counter[str]()
 
     def killed(self, step, inputs, compute, **place):
         calls["figures"] += 1
@@ -92,7 +92,7 @@ def test_killed_and_run_again_ends_with_the_rows_of_one_that_was_not(
         return original(self, step, inputs, compute, **place)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation.Steps, "figures", killed)
+        patch.setattr(evaluations.Steps, "compute", killed)
         with pytest.raises(KeyboardInterrupt):
             run_study(small_world, definition)
     assert content(small_world, "evaluations") == []

@@ -4,18 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from axes.analysis.study.claims import definition_differences, figure_differences
+from axes.analysis.study.claims import definition_differences, metric_differences
 from axes.analysis.study.run import find_study, read_definition, run_study
 from axes.warehouse.connection import connect
 from axes.warehouse.errors import AxesError
+from axes.warehouse.handle import Warehouse
 
 
 def test_studies_differ_in_what_was_changed_and_in_the_figures_that_follow(lake, definition):
-    connection = connect(lake)
-    first = find_study(connection, definition)
+    warehouse = Warehouse.open(lake)
+    first = find_study(warehouse, definition)
     changed = replace(definition, ridge_lambda=1e6, evaluate=())
     with pytest.raises(AxesError, match="has not been run"):
-        find_study(connection, changed)
+        find_study(warehouse, changed)
     second = run_study(lake, changed)
     connection = connect(lake)
     assert read_definition(connection, second) == changed
@@ -25,7 +26,7 @@ def test_studies_differ_in_what_was_changed_and_in_the_figures_that_follow(lake,
     ]
     found = {
         (row["model"], row["prompt_set"], row["figure"]): row
-        for row in figure_differences(connection, first, second)
+        for row in metric_differences(connection, first, second)
     }
     native = found["alpha", "labelled", "native"]
     assert native["difference"] == 0 and native["lower"] == 0 == native["upper"]

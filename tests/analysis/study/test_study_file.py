@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from axes.analysis.study.definition import FOLDER, find_study_file, read_study_file
+from axes.analysis.study.definition import (
+    FOLDER,
+    OPTIONS,
+    StudyDefinition,
+    find_study_file,
+    option_types,
+    read_study_file,
+)
+from axes.cli.study import run
 from axes.ingest.models.registry import group_members
 from axes.warehouse.errors import DefinitionError
 
@@ -43,7 +52,7 @@ def test_a_list_of_values_makes_a_study_for_each_combination(tmp_path):
     ("text", "message"),
     [
         (LEAST + "sed = 1", "unknown key sed (did you mean seed?)"),
-        (LEAST + "zzzz = 1", "unknown key zzzz: known: models"),
+        (LEAST + "zzzz = 1", "unknown key zzzz: known: group"),
         (LEAST + 'label = "x"', "unknown key label"),
         (LEAST + 'seed = "1"', 'seed is "1", expected a whole number'),
         (LEAST + "seed = true", "seed is true, expected a whole number"),
@@ -56,7 +65,7 @@ def test_a_list_of_values_makes_a_study_for_each_combination(tmp_path):
         ('prompts = "p"\nalign = "a"', "give group, or models and reference"),
         (LEAST + 'models = ["a"]', "give group, or models and reference"),
         ('models = ["a"]\nprompts = "p"\nalign = "a"', "give reference with models"),
-        (LEAST + "[published.m]\nnativ = 1", "published.m: unknown figure nativ (did you mean nat"),
+        (LEAST + "[published.m]\nnativ = 1", "published.m: unknown metric nativ (did you mean nat"),
         (LEAST + "[published.m]\nnative = 'x'", 'published.m: native is "x", expected a number'),
         (LEAST + "published = 1", "published is not a table of models"),
         (LEAST + "=", "is not TOML"),
@@ -82,3 +91,12 @@ def test_the_original_study_is_both_groups_with_a_figure_for_every_model():
     models = [model for study in file.studies for model in group_members(study["group"])[0]]
     assert sorted(file.published) == sorted([*models, "*"])
     assert file.published["llama-2-13b-chat"] == {"native": 0.851, "universal": 0.235}
+
+
+def test_an_option_is_declared_once_and_is_a_field_a_key_and_an_option_of_the_command():
+    assert set(OPTIONS) == set(option_types())
+    assert set(OPTIONS) == {"group", *(field.name for field in fields(StudyDefinition))} - {"label"}
+    options = {option.name: option for option in run.params}
+    for name, option in OPTIONS.items():
+        assert options[name].help == option.help
+        assert options[name].default in (getattr(StudyDefinition, name, None), None)

@@ -36,6 +36,7 @@ def test_commands_options_and_formats_are_completed():
         ("fit", "smol"),
         ("study", "--model", "smol"),
         ("score", "axis", "--model", "smol"),
+        ("diagnose", "--model", "smol"),
     ],
 )
 def test_models_of_the_registry_are_completed(words):
@@ -62,6 +63,31 @@ def test_what_the_warehouse_holds_is_completed(tmp_path, monkeypatch):
     assert "smolowner/name" in offered("fit", "--root", str(root), "smol")
     monkeypatch.setenv("AXES_ROOT", str(root))
     assert "demo_mine" in offered("fit", "m", "--prompts", "demo_")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("score", "universal/"),
+        ("export", "universal/"),
+        ("drift", "--axis", "universal/"),
+        ("intervene", "m", "--axis", "universal/"),
+        ("route", "--axis", "universal/"),
+    ],
+)
+def test_axes_of_the_warehouse_are_completed(words, studied, monkeypatch):
+    monkeypatch.setenv("AXES_ROOT", str(studied))
+    (name,) = offered(*words)
+    assert name.startswith("universal/gamma/")
+
+
+def test_studies_poolings_and_labelers_of_the_warehouse_are_completed(studied, monkeypatch):
+    monkeypatch.setenv("AXES_ROOT", str(studied))
+    (study_id,) = offered("report", "")
+    assert {study_id, "demo"} <= offered("study", "diff", "")
+    assert offered("diagnose", study_id[:4]) == {study_id}
+    assert offered("fit", "m", "--pooling", "l") == {"last5_mean"}
+    assert "dataset" in offered("route", "--labeler", "")
 
 
 def test_study_completes_what_run_takes_and_the_studies_of_the_package():

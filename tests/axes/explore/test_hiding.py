@@ -47,7 +47,7 @@ def test_other_texts_and_short_pieces_are_not(connection: Connection, cell: str)
 def test_with_too_much_to_compare_every_long_cell_is_taken_for_one(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hiding, "_MOST_COMPARED", 1)
+    monkeypatch.setattr(hiding, "_MAX_COMPARISONS", 1)
     assert positive_cells(connection, [NEGATIVE, "short"]) == {NEGATIVE}
 
 
@@ -56,7 +56,7 @@ def test_texts_are_found_in_lists_and_structs() -> None:
 
 
 def test_the_oldest_texts_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hiding, "_MOST_KEPT", 2)
+    monkeypatch.setattr(hiding, "_MAX_TEXTS", 2)
     hidden = Hidden()
     numbers = [hidden.put(text)["hidden"] for text in ("a", "b", "c")]
     assert [hidden.get(number) for number in numbers] == [None, "b", "c"]

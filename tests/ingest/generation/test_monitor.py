@@ -18,7 +18,7 @@ from axes.ingest.models.identity import identify
 from axes.ingest.models.load import LoadedModel, load
 from axes.ingest.models.registry import resolve
 from axes.ingest.requests import Sampling
-from axes.warehouse.axes import Probe
+from axes.warehouse.axes import AxisReadout
 
 TEXTS = ["hello there, you", "hi", "what is a duck"]
 STEPS, LAYER = 9, 2
@@ -31,9 +31,9 @@ def loaded(saved_llama: Path) -> LoadedModel:
 
 
 @pytest.fixture(scope="module")
-def probe(loaded: LoadedModel) -> Probe:
+def probe(loaded: LoadedModel) -> AxisReadout:
     vector = np.random.default_rng(0).standard_normal(loaded.d_model)
-    return Probe("axis", "axis", LAYER, None, vector, 0.7)
+    return AxisReadout("axis", "axis", loaded.spec.name, "id", LAYER, None, vector, 0.7)
 
 
 def encoded(loaded: LoadedModel) -> dict[str, list[int]]:

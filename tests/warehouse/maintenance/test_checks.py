@@ -301,6 +301,6 @@ def test_the_report_counts_the_rows_and_shows_the_first(sound: Path) -> None:
     assert row["check"] == "projections_known_axis"
     assert row["row_count"] == 2
     assert row["example"] in (
-        "axis_id gone, projection_count 2",
-        "axis_id lost, projection_count 1",
+        "axis_id gone, row_count 2",
+        "axis_id lost, row_count 1",
     )
