@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from axes.ingest.forward.steering import Intervention
 from axes.ingest.requests import Change, InterventionRequest
+from axes.warehouse.axes import Space, read_axes
 from axes.warehouse.errors import AxisError, CoverageError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.writer import content_key
@@ -104,57 +104,28 @@ def read_sweeps(
     for an axis that does not exist or is of another model, and `CoverageError` where there are no
     activations to take the unit from.
     """
-    warehouse = Warehouse.open_tables(root, "axes", "activations", "prompts")
+    warehouse = Warehouse.open_tables(root, "axes", "models", "activations", "prompts")
     change, layers, sweeps = request.change, request.layers, []
-    for axis in _read_axes(warehouse, model, model_id, request.axis_ids):
+    for axis in read_axes(warehouse, list(dict.fromkeys(request.axis_ids))):
+        if axis.space.model_id != model_id:
+            raise AxisError(
+                f"{axis.name} lies in the space of {axis.space.model}, and {model} (this "
+                "version of it) is another: `axes intervene` pulls it back where there is a map"
+            )
         vector = torch.tensor(axis.vector, dtype=torch.float32)
         sweep = Sweep(axis.axis_id, vector, strengths=tuple(request.strengths), change=change)
         if change.mode == "ablate":
             sweeps.append(replace(sweep, layers=tuple(layers or range(layer_count))))
             continue
-        for layer in [axis.layer] if layers is None else layers:
-            unit = _typical_norm(warehouse, axis, layer, request.benign_set)
+        for layer in [axis.space.layer] if layers is None else layers:
+            unit = _typical_norm(warehouse, replace(axis.space, layer=layer), request.benign_set)
             sweeps.append(replace(sweep, layers=(layer,), unit=unit))
     return sweeps
 
 
-@dataclass(frozen=True)
-class _AxisRow:
-    axis_id: str
-    name: str
-    space_model: str
-    space_model_id: str
-    layer: int
-    site: str
-    pooling: str
-    template: str
-    vector: list[float]
-
-
-def _read_axes(
-    warehouse: Warehouse, model: str, model_id: str, axis_ids: Sequence[str]
-) -> list[_AxisRow]:
-    """The rows of `axes` in the requested order."""
-    names = ", ".join(field.name for field in fields(_AxisRow))
-    axes = warehouse.rows(
-        _AxisRow, f"select {names} from axes where list_contains(?, axis_id)", [[*axis_ids]]
-    )
-    by_id = {axis.axis_id: axis for axis in axes}
-    for axis_id in axis_ids:
-        if axis_id not in by_id:
-            raise AxisError(f"no axis {axis_id}: see `axes list axes`")
-        axis = by_id[axis_id]
-        if axis.space_model_id != model_id:
-            raise AxisError(
-                f"{axis.name} lies in the space of {axis.space_model}, and {model} (this "
-                "version of it) is another: `axes intervene` pulls it back where there is a map"
-            )
-    return [by_id[axis_id] for axis_id in dict.fromkeys(axis_ids)]
-
-
-def _typical_norm(warehouse: Warehouse, axis: _AxisRow, layer: int, benign_set: str) -> float:
-    """Median norm of the benign activations at a block, six digits of it."""
-    keys = [axis.space_model_id, axis.site, axis.pooling, axis.template]
+def _typical_norm(warehouse: Warehouse, space: Space, benign_set: str) -> float:
+    """Median norm of the benign activations in a space, six digits of it."""
+    keys = [space.site, space.pooling, space.template]
     (norm,) = warehouse.column(
         """
         select median(norm) as norm
@@ -164,12 +135,12 @@ def _typical_norm(warehouse: Warehouse, axis: _AxisRow, layer: int, benign_set: 
             and template = ?
             and prompt_id in (select prompt_id from prompts where prompt_set = ?)
         """,
-        [axis.space_model, layer, *keys, benign_set],
+        [space.model, space.layer, space.model_id, *keys, benign_set],
     )
     if norm is None:
         raise CoverageError(
-            f"no activations of {axis.space_model} at layer {layer} for {benign_set} "
-            f"({', '.join(keys[1:])}), whose median norm is the unit of strength: run `axes ingest "
-            f"activations {axis.space_model} --prompts {benign_set}`"
+            f"no activations of {space.model} at layer {space.layer} for {benign_set} "
+            f"({', '.join(keys)}), whose median norm is the unit of strength: run `axes ingest "
+            f"activations {space.model} --prompts {benign_set}`"
         )
     return float(f"{norm:.6g}")

@@ -197,9 +197,8 @@ def _explanation(repository: Repository, error: Exception) -> str:
     if isinstance(error, HFValidationError):
         return f"{name} is not a hub id: OWNER/NAME is expected"
     if isinstance(error, GatedRepoError):
-        if get_token() is None:
-            return f"{name} is gated: accept its licence on {page} and set HF_TOKEN"
-        return f"{name} is gated, and your token has no access: accept its licence on {page}"
+        remedy = " and set HF_TOKEN" if get_token() is None else ": your token has no access"
+        return f"{name} is gated: accept its licence on {page}{remedy}"
     if isinstance(error, RevisionNotFoundError):
         return (
             f"{name} has no revision {repository.revision}: choose one of {page}/commits/main "

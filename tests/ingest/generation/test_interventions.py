@@ -232,7 +232,9 @@ def test_another_condition_is_another_intervention(steerable, llama):
 
 def test_what_cannot_be_run_is_refused_in_one_line(steerable, llama):
     put_axis(steerable, "foreign", 2, space_model="other", space_model_id="elsewhere")
-    with pytest.raises(AxisError, match=r"no axis typo: see `axes list axes`"):
+    with pytest.raises(
+        AxisError, match=r"no axis typo: give an id or a name that `axes list axes`"
+    ):
         run(steerable, llama, axis_ids=["typo"])
     with pytest.raises(AxisError, match=r"native/foreign lies in the space of other"):
         run(steerable, llama, axis_ids=["foreign"])
