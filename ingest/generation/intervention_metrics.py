@@ -51,6 +51,7 @@ def measure_prompts(
             for name, first_ids in openers.items()
         }
         if sweep.vector is not None:
+            # [prompt * strength, d_model], one strength after the other for each prompt.
             moved = _tail_mean(steered, mask.repeat_interleave(count, 0)) - _tail_mean(
                 plain, mask
             ).repeat_interleave(count, 0)
@@ -76,6 +77,9 @@ def measure_texts(
         wide = [value.repeat_interleave(count, 0).to(after.device) for value in (tokens, mask)]
         values = {"log_perplexity": log_perplexity(after, *wide)}
         if sweep.vector is not None:
+            # Rows of `after` are prompt-major, [prompt * strength]: every `count`th row is one
+            # strength. A KL for each strength in turn, so that `before` is never repeated; then
+            # [strength, prompt] is transposed back to the order of the rows.
             values["kl"] = (
                 torch.cat(
                     [
