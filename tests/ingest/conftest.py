@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+import axes.ingest.activations
+from axes.ingest.jobs import IngestSummary
 from axes.ingest.models.identity import identify
 from axes.ingest.models.registry import ModelSpec, resolve
 from axes.ingest.prompts import prompt_id
@@ -73,6 +75,11 @@ def import_texts(root: Path) -> ImportTexts:
 def for_texts(**options: Any) -> ActivationRequest:
     """A request for the set `texts`."""
     return ActivationRequest(prompt_sets={"texts": None}, **options)
+
+
+def ingest_texts(root: Path, spec: ModelSpec, **options: Any) -> IngestSummary:
+    """Store activations of the set `texts`."""
+    return axes.ingest.activations.ingest_activations(root, spec, for_texts(**options))
 
 
 def forked(target: Callable[..., Any], *args: Any, **options: Any) -> multiprocessing.Process:

@@ -27,7 +27,7 @@ from axes.cli.main import main
 from axes.ingest.jobs import Shard
 from axes.ingest.models.registry import resolve
 from axes.ingest.requests import TraceRequest
-from tests.ingest.conftest import for_texts
+from tests.ingest.conftest import ingest_texts
 
 # Sixteen row groups of pooled vectors and two of single tokens: each commit writes two tables.
 SELECTION = {
@@ -51,11 +51,7 @@ def run_activations(
     """Run the job with a commit for every batch."""
     _prepare(instant)
     spec = resolve(str(model))
-    axes.ingest.activations.ingest_activations(
-        root,
-        spec,
-        for_texts(**SELECTION, token_budget=30, shard=shard),
-    )
+    ingest_texts(root, spec, **SELECTION, token_budget=30, shard=shard)
 
 
 def run_traces(

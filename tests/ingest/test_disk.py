@@ -18,7 +18,7 @@ from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import ActivationRequest
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.maintenance.check import check
-from tests.ingest.conftest import ImportTexts, activation_rows, for_texts, forked, last_run
+from tests.ingest.conftest import ImportTexts, activation_rows, forked, ingest_texts, last_run
 from tests.ingest.processes import run_command
 from tests.rows import put
 
@@ -128,7 +128,7 @@ def test_a_file_that_may_not_grow_is_taken_back_and_written_later(
     assert (row["status"], row["rows"]) == ("failed", 0)
     assert "File too large" in row["message"] and "\n" not in row["message"]
     assert_sound(root)
-    assert ingest_activations(root, llama, for_texts()).new_count == PROMPTS - 5
+    assert ingest_texts(root, llama).new_count == PROMPTS - 5
     assert_sound(root)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
-from axes.ingest.activations import ingest_activations, plan_activations
+from axes.ingest.activations import plan_activations
 from axes.ingest.forward.batching import Batches
 from axes.ingest.forward.forward import Forward, StartedBatch
 from axes.ingest.forward.templates import Rendered
@@ -21,7 +21,7 @@ from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import TraceRequest
 from axes.warehouse.errors import ModelError
 from axes.warehouse.runs import Run
-from tests.ingest.conftest import ImportTexts, activation_rows, for_texts, last_run
+from tests.ingest.conftest import ImportTexts, activation_rows, for_texts, ingest_texts, last_run
 
 SYSTEM = "You are a careful assistant who answers in one line."
 TEXTS = [f"{index}{'x' * (index % 11)}" for index in range(24)]
@@ -77,7 +77,7 @@ def test_behind_a_shared_prefix_too(
     root: Path, llama: ModelSpec, import_texts: ImportTexts, small_memory: None
 ) -> None:
     import_texts(TEXTS)
-    summary = ingest_activations(root, llama, for_texts(**CHAT, token_budget=200))
+    summary = ingest_texts(root, llama, **CHAT, token_budget=200)
     assert (summary.new_count, summary.rows) == (len(TEXTS), len(TEXTS))
     assert len(activation_rows(root)) == len(TEXTS)
     message = last_run(root)["message"]
