@@ -24,7 +24,6 @@ import axes.ingest.activation_writer
 import axes.ingest.activations
 import axes.ingest.generation.traces
 from axes.cli.main import main
-from axes.ingest.jobs import Shard
 from axes.ingest.models.registry import resolve
 from axes.ingest.requests import TraceRequest
 from tests.ingest.conftest import ingest_texts
@@ -46,7 +45,7 @@ INSTANTS = ("begin", "within", "before fsync", "after fsync", "after rename", "e
 
 
 def run_activations(
-    root: Path, model: Path, shard: Shard | None = None, instant: Instant | None = None
+    root: Path, model: Path, shard: str | None = None, instant: Instant | None = None
 ) -> None:
     """Run the job with a commit for every batch."""
     _prepare(instant)

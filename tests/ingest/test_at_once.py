@@ -15,7 +15,6 @@ import axes.ingest.jobs
 from axes.ingest.activation_writer import ChunkWriter
 from axes.ingest.activations import ingest_activations
 from axes.ingest.generation.traces import ingest_traces
-from axes.ingest.jobs import Shard
 from axes.ingest.models.load import LoadedModel
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import ActivationRequest, TraceRequest
@@ -54,8 +53,7 @@ def counts(root: Path, table: str, *key: str) -> tuple[int, int]:
 def test_jobs_on_overlapping_parts_store_each_row_once(
     root: Path, llama_folder: Path, shards: list[str | None]
 ) -> None:
-    parts = [None if shard is None else Shard.parse(shard) for shard in shards]
-    jobs = [forked(run_activations, root, llama_folder, part) for part in parts]
+    jobs = [forked(run_activations, root, llama_folder, shard) for shard in shards]
     for job in jobs:
         job.start()
     for job in jobs:
