@@ -1,4 +1,4 @@
-"""Safety axes in Python: what code may import, each function read when it is first used.
+"""Safety axes in Python: the functions for users, each imported when it is first used.
 
     import axes
     axes.connect("lake").sql("from v_auroc").pl()      # .df(), .to_arrow_table(), .fetchall()
@@ -7,8 +7,8 @@
     axes.load_axis("universal/demo/18/demo_safety/lambda-held_out").project(vectors)
 
 docs/python.md describes each. `axes.ingest`, `axes.analysis`, `axes.warehouse` and `axes.sql` are
-the four libraries: folders at the top of the repository, reached through links in this one, so that
-a user's own `analysis.py` takes no name from them.
+the four libraries: folders at the top of the repository, imported through links in this one, so
+that a user's `analysis.py` does not hide them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _RESULTS = ("Axis", "Result", "Study")
 
 
 def __getattr__(name: str) -> Any:
-    """What `__all__` names, imported when it is used."""
+    """The names of `__all__`, imported on first use."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = "axes.results" if name in _RESULTS else "axes.api"

@@ -1,8 +1,9 @@
-"""What Python code may call: read a warehouse, and run what the commands run.
+"""Python's functions: read a warehouse, and run what the commands run.
 
-`root` is everywhere the warehouse's folder; left out it is `$AXES_ROOT`, then `root` of axes.toml,
-then `./lake`; `device` and `dtype` likewise. Errors that the caller can fix are `axes.AxesError`.
-Nothing heavy is imported before a function needs it.
+`root` is the warehouse's folder; default: `$AXES_ROOT`, else `root` of axes.toml, else `./lake`.
+`device` and `dtype` have the same defaults as on the command line. An argument that takes several
+names also takes one text. Errors that the caller can fix are `axes.AxesError`. Heavy libraries are
+imported in the functions that need them.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
     from axes.results import Axis, Result, Study
 
 Folder = str | Path
+Names = str | Sequence[str]
 
 
 def connect(root: Folder | None = None) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with every table, view and macro of a warehouse.
 
-    Results come by DuckDB's own methods: `.to_arrow_table()`, `.pl()`, `.df()`, `.fetchall()`.
+    Fetch results with DuckDB's methods: `.to_arrow_table()`, `.pl()`, `.df()`, `.fetchall()`.
     Raises `AxesError` where `root` is not a warehouse.
     """
     from axes.warehouse.connection import connect as open_root
@@ -49,7 +51,7 @@ def scan(table: str, root: Folder | None = None) -> pl.LazyFrame:
 
 
 def read_study(study_id: str | None = None, *, root: Folder | None = None) -> Study:
-    """A study that was run: the start of its id, by default the last; raises `AxesError`."""
+    """Results of a stored study (the start of its id; default: the last). Raises `AxesError`."""
     from axes.analysis.report.report import latest_study, sensitivity_warnings
     from axes.analysis.study.run import study_result
     from axes.results import Study
@@ -58,26 +60,26 @@ def read_study(study_id: str | None = None, *, root: Folder | None = None) -> St
 
     folder = root_folder(root)
     connection = open_root(folder)
-    found = latest_study(connection, study_id)
+    study_id = latest_study(connection, study_id)
     sql = (
-        f"select * exclude (study_id) from v_study where study_id = '{found}' "
+        f"select * exclude (study_id) from v_study where study_id = '{study_id}' "
         "order by prompt_set, model"
     )
     warnings = rows(
         connection,
         "select text from v_study_warnings where study_id = ? order by warning, prompt_set, model",
-        [found],
+        [study_id],
     )
-    told = [row["text"] for row in warnings] + sensitivity_warnings(connection, found)
-    figures = study_result(folder, found)
-    title = f"study {found[:8]} of {figures['definition']['label']}"
+    texts = [row["text"] for row in warnings] + sensitivity_warnings(connection, study_id)
+    figures = study_result(folder, study_id)
+    title = f"study {study_id[:8]} of {figures['definition']['label']}"
     return Study(
-        title, query(connection, sql), sql, found, tuple(dict.fromkeys(told)), figures=figures
+        title, query(connection, sql), sql, study_id, tuple(dict.fromkeys(texts)), figures=figures
     )
 
 
 def load_axis(axis: str, *, root: Folder | None = None) -> Axis:
-    """An axis (id, start of one, or name) as its vector and card; raises `AxisError`.
+    """The vector and card of an axis (a name, an id, or the start of one). Raises `AxisError`.
 
     axes.load_axis("universal/demo/18/demo_safety/lambda-held_out").project(x)   # [n, d] -> [n]
     """
@@ -94,9 +96,9 @@ def load_axis(axis: str, *, root: Folder | None = None) -> Axis:
 
 
 def export(axis: str, output: Folder, *, to: str | None = None, root: Folder | None = None) -> Path:
-    """Write an axis with its card to a file and return its path.
+    """Write an axis with its card to a file; return the path.
 
-    `to` is a format of `axes export`; by default the file's suffix. Raises `AxisError`.
+    `to` is a format of `axes export`; default: the file's suffix. Raises `AxisError`.
     """
     from axes.analysis.exchange.export_axes import export_axes
     from axes.analysis.exchange.formats import FORMATS
@@ -113,7 +115,7 @@ def export(axis: str, output: Folder, *, to: str | None = None, root: Folder | N
 
 
 def report(output: Folder, study_id: str | None = None, *, root: Folder | None = None) -> Path:
-    """Write the report of a study (the start of its id, by default the last); return its path."""
+    """Write the report of a study (the start of its id; default: the last); return the path."""
     from axes.analysis.report.report import write_report
 
     return write_report(root_folder(root), Path(output), study_id)
@@ -125,7 +127,7 @@ def import_prompts(
     source: Folder | None = None,
     *,
     root: Folder | None = None,
-    positive: Sequence[str] = (),
+    positive: Names = (),
     columns: Mapping[str, str] | None = None,
     labeler: str = "dataset",
     license: str | None = None,
@@ -138,9 +140,9 @@ def import_prompts(
 ) -> ImportSummary:
     """Import a prompt set from a .parquet, .csv or .jsonl file or `hf:OWNER/NAME`; idempotent.
 
-    A ready set (`demo_safety`, ...) needs no source. `columns` says how text, label and category
-    are called there, `positive` which labels are the positive class. Makes the warehouse where
-    there is none. Raises `PromptError` or `LabelError`.
+    A built-in set (`demo_safety`, ...) needs no source. `columns` maps text, label and category to
+    the source's columns; `positive` names the labels of the positive class. Creates the warehouse
+    if it does not exist. Raises `PromptError` or `LabelError`.
     """
     from axes.ingest.prompt_sources import prompt_source
     from axes.ingest.prompts import import_prompts as import_into
@@ -155,7 +157,7 @@ def import_prompts(
         per_label=per_label,
     )
     request = PromptRequest(
-        positive=positive,
+        positive=_several(positive),
         labeler=labeler,
         limit=limit,
         replace_set=replace_set,
@@ -168,12 +170,12 @@ def import_prompts(
 @as_command("ingest activations", prompts="prompt_sets", system="system_file")
 def ingest_activations(
     model: str,
-    prompts: str | Sequence[str],
+    prompts: Names,
     *,
     root: Folder | None = None,
     layers: Sequence[int] | None = None,
-    sites: Sequence[str] = ("resid_post",),
-    poolings: Sequence[str] = ("last5_mean",),
+    sites: Names = ("resid_post",),
+    poolings: Names = ("last5_mean",),
     token_layers: Sequence[int] = (),
     template: str = "raw",
     system: str | None = None,
@@ -187,12 +189,12 @@ def ingest_activations(
     device: str | None = None,
     dtype: str | None = None,
 ) -> IngestSummary:
-    """Run a model over prompt sets and store pooled activations; rows that are there stay.
+    """Run a model on prompt sets and store pooled activations; stored rows are not recomputed.
 
-    `model` is a name of the registry, a hub id, a folder or a .gguf file; `layers` are zero-based
-    blocks, all by default; `limit` takes the first prompts of each set, `shard` a part such as
-    "3/8"; `token_budget` is the most tokens in one batch, padding included. Ready prompt sets are
-    imported. Raises `ModelError`, `PromptError`, `LayerError` or `NonFiniteError`.
+    `model` is a registry name, a hub id, a folder or a .gguf file; `layers` are zero-based blocks
+    (default: every block); `limit` uses the first prompts of each set, `shard` a part such as
+    "3/8"; `token_budget` is the max number of tokens in one batch, padding included. Built-in
+    prompt sets are imported. Raises `ModelError`, `PromptError`, `LayerError` or `NonFiniteError`.
     """
     from axes.ingest.activations import ingest_activations
     from axes.ingest.models.registry import resolve
@@ -200,12 +202,12 @@ def ingest_activations(
     from axes.ingest.requests import ActivationRequest
 
     spec = resolve(model, source, adapter=adapter, quantization=quantization)
-    folder, prompt_sets = root_folder(root), _listed(prompts)
+    folder, prompt_sets = root_folder(root), _several(prompts)
     request = ActivationRequest(
         prompt_sets=dict.fromkeys(prompt_sets, limit),
         layers=layers,
-        sites=tuple(dict.fromkeys(sites)),
-        poolings=tuple(dict.fromkeys(poolings)),
+        sites=_several(sites),
+        poolings=_several(poolings),
         token_layers=token_layers,
         template=template,
         system=system,
@@ -226,7 +228,7 @@ def ingest_traces(
     *,
     root: Folder | None = None,
     layers: Sequence[int] | None = None,
-    axes: Sequence[str] = (),
+    axes: Names = (),
     template: str = "raw",
     system: str | None = None,
     limit: int | None = None,
@@ -240,11 +242,11 @@ def ingest_traces(
     device: str | None = None,
     dtype: str | None = None,
 ) -> IngestSummary:
-    """Let a model answer the prompts of a set and store a row for each token and layer.
+    """Complete the prompts of a set with a model and store a row for each token and layer.
 
-    Vectors are kept at `layers` (default: one at 0.8 of the depth), or with `axes` (ids or names)
-    projections in their place. A `temperature` of 0 is greedy. Completions that are there are not
-    made again. Raises as `ingest` does, and `AxisError` for an axis that does not fit.
+    Stores vectors at `layers` (default: one layer at 0.8 of the depth), or projections on `axes`
+    (names or ids) instead. A `temperature` of 0 is greedy. Stored completions are not generated
+    again. Raises as `ingest_activations` does, and `AxisError` for an axis of another model.
     """
     from axes.ingest.generation.traces import ingest_traces
     from axes.ingest.models.registry import resolve
@@ -255,7 +257,7 @@ def ingest_traces(
     request = TraceRequest(
         prompt_set=prompts,
         layers=layers,
-        axes=axes,
+        axes=_several(axes),
         template=template,
         system=system,
         limit=limit,
@@ -284,49 +286,41 @@ def study(
     dtype: str | None = None,
     **options: Any,
 ) -> Study:
-    """Run a study, ingest and all, or find it there: `axes.study("demo")`.
+    """Run a study and ingest its missing rows, or read its stored results: `axes.study("demo")`.
 
-    `file` is a TOML file or a study of the package; `options` are its keys (`models`, `reference`,
-    `group`, `prompts`, `align`, `evaluate`, `ridge_lambda`, `seed`, ...) and go before the file's.
-    Without `ingests` rows that are missing are a `CoverageError`; `sensitivity` also measures how
-    far figures move with each choice; `memory_limit` is in bytes. Raises `DefinitionError` for an
-    unknown key, and for a file that holds several studies unless `options` choose one.
+    `file` is a TOML file or a packaged study; `options` are its keys (`models`, `reference`,
+    `group`, `prompts`, `align`, `evaluate`, `ridge_lambda`, `seed`, ...) and override the file's.
+    Without `ingests`, missing rows raise `CoverageError`; `sensitivity` also runs the sensitivity
+    analysis; `memory_limit` is in bytes. Raises `DefinitionError` for an unknown key, and for a
+    file with several studies unless `options` choose one.
     """
     from axes.analysis.study.definition import OPTIONS
     from axes.analysis.study.run import run_study
     from axes.analysis.study.sensitivity import measure_sensitivity
+    from axes.study_plan import ingest_missing, plan_studies
 
     for name in options:
         if name not in OPTIONS:
             raise DefinitionError(
                 f"unknown key {name}{did_you_mean(name, OPTIONS)}: keys are {', '.join(OPTIONS)}"
             )
-    given = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
-    }
-    if isinstance(given.get("evaluate"), str):
-        given["evaluate"] = (given["evaluate"],)
-    from axes.study_plan import ingest_missing, plan_studies
-
-    planned = plan_studies(file, given)
+    options |= {name: _several(options[name]) for name in ("models", "evaluate") if name in options}
+    planned = plan_studies(file, options)
     if len(planned) > 1:
-        labels = ", ".join(one.definition.label for one in planned)
+        labels = ", ".join(plan.definition.label for plan in planned)
         raise DefinitionError(
-            f"{file} holds {len(planned)} studies ({labels}): choose one by its keys, such as group"
+            f"{file} defines {len(planned)} studies ({labels}): choose one by its keys, such as "
+            "group"
         )
-    folder = root_folder(root)
+    (plan,), folder = planned, root_folder(root)
     if ingests:
-        ingest_missing(
-            folder,
-            planned[0],
-            device=device or setting("device"),
-            dtype=dtype or setting("dtype"),
-        )
+        device, dtype = device or setting("device"), dtype or setting("dtype")
+        ingest_missing(folder, plan, device=device, dtype=dtype)
     study_id = run_study(
-        folder, planned[0].definition, published=planned[0].published, memory_limit=memory_limit
+        folder, plan.definition, published=plan.published, memory_limit=memory_limit
     )
     if sensitivity:
-        measure_sensitivity(folder, study_id, planned[0].definition, memory_limit=memory_limit)
+        measure_sensitivity(folder, study_id, plan.definition, memory_limit=memory_limit)
     return read_study(study_id, root=folder)
 
 
@@ -336,7 +330,7 @@ def fit(
     prompts: str,
     *,
     root: Folder | None = None,
-    evaluate: Sequence[str] = (),
+    evaluate: Names = (),
     direction: str = "mean_diff",
     site: str = "resid_post",
     pooling: str = "last5_mean",
@@ -346,8 +340,9 @@ def fit(
 ) -> Result:
     """Fit a model's direction at every layer on a labelled set, and project the prompts on it.
 
-    A row for each layer and prompt set, with the axis's id and its AUROC, in sample where
-    `is_in_sample`. Raises `ModelError`, `PromptError`, `LabelError` or `CoverageError`.
+    Returns a row for each layer and prompt set, with the id of the axis and its AUROC, which is in
+    sample where `is_in_sample`. Raises `ModelError`, `PromptError`, `LabelError` or
+    `CoverageError`.
     """
     from axes.analysis.activations import find_space
     from axes.analysis.study.fit import fit_native
@@ -358,13 +353,13 @@ def fit(
     from axes.warehouse.handle import Warehouse
     from axes.warehouse.runs import record_run
 
-    folder = root_folder(root)
+    folder, evaluate = root_folder(root), _several(evaluate)
     connection = open_root(folder, memory_limit=memory_limit)
     space = find_space(connection, known_as(model), site=site, pooling=pooling, template=template)
     parameters = {
         "model": model,
         "prompts": prompts,
-        "evaluate": tuple(evaluate),
+        "evaluate": evaluate,
         "direction": direction,
         "site": site,
         "pooling": pooling,
@@ -393,15 +388,15 @@ def score(
     axis: str,
     *,
     root: Folder | None = None,
-    models: Sequence[str] = (),
-    prompts: str | Sequence[str] = (),
+    models: Names = (),
+    prompts: Names = (),
     alignment: str | None = None,
     memory_limit: int | None = None,
 ) -> Result:
-    """Project stored activations on an axis (id, start of one, or name); idempotent.
+    """Project stored activations on an axis (a name, an id, or the start of one); idempotent.
 
-    Models of another space are projected through their alignment into the axis's. A row for each
-    model says how many prompts had no projection yet; the projections are in `v_projections`.
+    Models in another space are projected through their alignment into the axis's space. Returns a
+    row for each model with the number of new projections; the projections are in `v_projections`.
     Raises `AxisError`, `ModelError` or `PromptError`.
     """
     from dataclasses import asdict
@@ -418,15 +413,15 @@ def score(
     done = score_axis(
         folder,
         axis_id,
-        models=models,
-        prompt_sets=_listed(prompts),
+        models=_several(models),
+        prompt_sets=_several(prompts),
         alignment=alignment,
         memory_limit=memory_limit,
     )
     sql = f"select * from v_projections where axis_id = '{axis_id}' order by model, prompt_id"
-    return Result(f"projected on {axis}", pa.Table.from_pylist([asdict(one) for one in done]), sql)
+    return Result(f"projected on {axis}", pa.Table.from_pylist([asdict(row) for row in done]), sql)
 
 
-def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
-    """One name or several, each once."""
+def _several(names: Names) -> tuple[str, ...]:
+    """One name or several as a tuple, each once."""
     return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))

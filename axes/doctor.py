@@ -1,7 +1,6 @@
-"""Examine what commands stand on: the installation, the device, folders, settings, the hub.
+"""Check the installation, the device, folders, settings and the hub.
 
-Each finding says what to do where it is not well. What a model computes is another question, which
-`axes models doctor` asks.
+Each finding that is not a pass says what to do. `axes models doctor` checks a model.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ from axes.warehouse.settings import SETTINGS, config_files
 PASS, FAIL, NOTE = "pass", "FAIL", "note"
 
 PACKAGE = "safety-axes"
-# Less than this is gone with one model of a few billion parameters.
-_LITTLE_DISK = 5e9
+# One model of a few billion parameters takes more.
+_MIN_DISK = 5e9
 
 _OTHER_VARIABLES = ("AXES_HISTORY", *(name for name in KEY_VARIABLES if name.startswith("AXES_")))
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One question; `result` is pass, note or FAIL, and `to_do` is None where all is well."""
+    """The result of one check: pass, note or FAIL; `to_do` is None for a pass."""
 
     check: str
     result: str
@@ -47,7 +46,7 @@ class Finding:
 
 
 def examine(root: Path) -> Iterator[Finding]:
-    """Findings about this machine, in the order in which things would fail."""
+    """Findings about this machine, in the order in which a command would fail."""
     yield Finding("python", PASS, f"{platform.python_version()} on {platform.platform()}")
     yield from _packages()
     yield from _device()
@@ -58,29 +57,30 @@ def examine(root: Path) -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """What the installed package says it needs, and whether that is there."""
+    """The requirements of the installed package, and whether they are met."""
     yield Finding(PACKAGE, PASS, version(PACKAGE))
     for line in requires(PACKAGE) or ():
-        needed = Requirement(line)
-        is_needed = needed.marker is None or needed.marker.evaluate({"extra": ""})
-        named = re.search(r'extra == "([^"]+)"', str(needed.marker))
-        extra = "" if is_needed or named is None else named[1]
-        if extra == "dev" or not (is_needed or extra):
+        requirement = Requirement(line)
+        name, specifier, marker = requirement.name, requirement.specifier, requirement.marker
+        is_required = marker is None or marker.evaluate({"extra": ""})
+        matched = re.search(r'extra == "([^"]+)"', str(marker))
+        extra = "" if is_required or matched is None else matched[1]
+        if extra == "dev" or not (is_required or extra):
             continue
-        install = f"pip install '{needed.name}{needed.specifier}'"
+        install = f"pip install '{name}{specifier}'"
         try:
-            found = version(needed.name)
+            installed = version(name)
         except PackageNotFoundError:
             if extra:
-                to_do = f"only if it is needed: pip install '{PACKAGE}[{extra}]'"
-                yield Finding(needed.name, NOTE, "not installed", to_do)
+                to_do = f"only if you need it: pip install '{PACKAGE}[{extra}]'"
+                yield Finding(name, NOTE, "not installed", to_do)
             else:
-                yield Finding(needed.name, FAIL, "not installed", install)
+                yield Finding(name, FAIL, "not installed", install)
             continue
-        if needed.specifier.contains(found, prereleases=True):
-            yield Finding(needed.name, PASS, found)
+        if specifier.contains(installed, prereleases=True):
+            yield Finding(name, PASS, installed)
         else:
-            yield Finding(needed.name, FAIL, f"{found}, needed is {needed.specifier}", install)
+            yield Finding(name, FAIL, f"{installed}, needed is {specifier}", install)
 
 
 def _device() -> Iterator[Finding]:
@@ -92,8 +92,8 @@ def _device() -> Iterator[Finding]:
     yield _threads(torch.get_num_threads())
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
-            of = torch.cuda.get_device_properties(index)
-            detail = f"{of.name}, {byte_text(of.total_memory)}, CUDA {torch.version.cuda}"
+            device = torch.cuda.get_device_properties(index)
+            detail = f"{device.name}, {byte_text(device.total_memory)}, CUDA {torch.version.cuda}"
             yield Finding(f"device cuda:{index}", PASS, detail)
         yield Finding("default device", PASS, "cuda, in the dtype of the checkpoint")
         return
@@ -102,39 +102,38 @@ def _device() -> Iterator[Finding]:
         yield Finding(
             "device cuda",
             NOTE,
-            f"nvidia-smi is there, and torch ({built}) sees no device",
-            "install a torch that fits the driver, see pytorch.org; and see nvidia-smi",
+            f"nvidia-smi is installed, but torch ({built}) sees no device",
+            "install a torch build that matches the driver, see pytorch.org and nvidia-smi",
         )
     if torch.backends.mps.is_available():
-        yield Finding("device mps", NOTE, "there, and not taken by itself", "ask: --device mps")
+        yield Finding("device mps", NOTE, "available, not the default", "use --device mps")
     yield Finding("default device", PASS, "cpu, in float32")
 
 
 def _threads(threads: int) -> Finding:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    detail = f"{threads} of torch, {usable} cores"
+    detail = f"{threads} in torch, {usable} cores"
     if usable is not None and threads > usable:
-        to_do = f"set OMP_NUM_THREADS={usable}: more are slower"
-        return Finding("threads", NOTE, detail, to_do)
+        return Finding("threads", NOTE, detail, f"set OMP_NUM_THREADS={usable}: more are slower")
     return Finding("threads", PASS, detail)
 
 
 def _settings() -> Iterator[Finding]:
-    read = ", ".join(str(file.path) for file in config_files())
-    yield Finding("settings", PASS, f"{read or 'no axes.toml'}; axes config show lists them")
-    known = {*(setting.variable for setting in SETTINGS.values()), *_OTHER_VARIABLES}
+    paths = ", ".join(str(file.path) for file in config_files())
+    yield Finding("settings", PASS, f"{paths or 'no axes.toml'}; axes config show lists them")
+    variables = {*(setting.variable for setting in SETTINGS.values()), *_OTHER_VARIABLES}
     for name in sorted(os.environ):
-        if name.startswith("AXES_") and name not in known and not name.startswith("AXES_BENCH"):
-            hint = did_you_mean(name, known)
+        if name.startswith("AXES_") and name not in variables and not name.startswith("AXES_BENCH"):
+            hint = did_you_mean(name, variables)
             yield Finding("environment", NOTE, f"nothing reads {name}{hint}", f"unset {name}")
     if os.environ.get("NO_COLOR"):
-        yield Finding("environment", PASS, "NO_COLOR is set: nothing is coloured")
+        yield Finding("environment", PASS, "NO_COLOR is set: output is not coloured")
 
 
 def _cache() -> Iterator[Finding]:
     folder = cache_folder()
     if not folder.exists():
-        yield from _disk("cache", folder, "not there yet: the first model makes it")
+        yield from _disk("cache", folder, "does not exist: the first download creates it")
         return
     size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
     if os.access(folder, os.W_OK):
@@ -143,14 +142,14 @@ def _cache() -> Iterator[Finding]:
         yield Finding(
             "cache",
             NOTE,
-            f"{folder}: {byte_text(size)}, read only: no model can be fetched into it",
-            "set AXES_CACHE to a folder that can be written",
+            f"{folder}: {byte_text(size)}, read only: no model can be downloaded",
+            "set AXES_CACHE to a writable folder",
         )
 
 
 def _root(root: Path) -> Iterator[Finding]:
     if not root.exists():
-        to_do = "axes warehouse init, or the first import of prompts, makes one"
+        to_do = "axes warehouse init, or the first import of prompts, creates it"
         yield Finding("root", NOTE, f"{root} does not exist", to_do)
         return
     try:
@@ -159,40 +158,38 @@ def _root(root: Path) -> Iterator[Finding]:
         rows = sum(extent.rows for extent in statistics(root))
         locks = held_locks(root)
     except RootError as error:
-        yield Finding("root", FAIL, str(error), "give --root, or mend it as it says")
+        yield Finding("root", FAIL, str(error), "give --root, or fix it as the message says")
         return
     is_writable = os.access(root, os.W_OK)
     detail = f"schema version {schema}, {rows:,} rows" + ("" if is_writable else ", read only")
     yield from _disk("root", root, detail)
     if locks:
-        to_do = "another job runs: wait for it, or end it"
+        to_do = "another job is running: wait for it, or stop it"
         yield Finding("root locks", NOTE, f"held: {', '.join(locks)}", to_do)
     else:
         yield Finding("root locks", PASS, "none is held")
 
 
 def _disk(check: str, folder: Path, detail: str) -> Iterator[Finding]:
-    """A folder with the space beside it."""
-    there = next(
-        place for place in (folder.absolute(), *folder.absolute().parents) if place.exists()
-    )
-    free = shutil.disk_usage(there).free
-    told = f"{folder}: {detail}; {byte_text(free)} free"
-    if free < _LITTLE_DISK:
-        yield Finding(check, NOTE, told, f"little space: free some, or move {check} elsewhere")
+    """A folder with the free space of its disk."""
+    path = folder.absolute()
+    free = shutil.disk_usage(next(part for part in (path, *path.parents) if part.exists())).free
+    detail = f"{folder}: {detail}; {byte_text(free)} free"
+    if free < _MIN_DISK:
+        yield Finding(check, NOTE, detail, f"little space: free some, or move {check} elsewhere")
     else:
-        yield Finding(check, PASS, told)
+        yield Finding(check, PASS, detail)
 
 
 def _hub() -> Iterator[Finding]:
-    """Whether gated models could be had; a token is never shown."""
+    """Whether gated models can be downloaded; a token is never printed."""
     from huggingface_hub import constants, get_token
 
     has_token = get_token() is not None
     yield Finding(
         "hub token",
         PASS if has_token else NOTE,
-        "there is one (not shown)" if has_token else "none",
+        "set (not shown)" if has_token else "none",
         None if has_token else "only for gated models: hf auth login, or set HF_TOKEN",
     )
     if constants.HF_HUB_OFFLINE:

@@ -1,4 +1,4 @@
-"""What Python's functions give back: frozen, with a table for notebooks and for terminals."""
+"""Results of Python's functions: frozen, shown as tables in notebooks and terminals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from axes.warehouse.render import html_record, html_table, render
 if TYPE_CHECKING:
     import polars as pl
 
-# Of a card, in this order, what a reader of a notebook wants to see.
+# The fields of a card that a notebook shows, in this order.
 _SHOWN = (
     "name",
     "kind",
@@ -34,9 +34,9 @@ _SHOWN = (
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """Rows that a function computed or found; `sql` finds them again in the warehouse.
+    """Rows that a function computed or read; `sql` reads them again from the warehouse.
 
-    `id` is that of what was stored (a study, an evaluation), where there is one.
+    `id` is the id of the stored result (a study, an evaluation), if it has one.
     """
 
     title: str
@@ -71,7 +71,7 @@ class Result:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Study(Result):
-    """A study's table, one row for each model and prompt set; `figures` is all of its numbers.
+    """A study's table, one row for each model and prompt set; `figures` has all of its numbers.
 
     The keys of `figures` are those of `axes study --format json`.
     """
@@ -81,10 +81,10 @@ class Study(Result):
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """A registered direction: `vector` is float32 `[d_model]` of unit norm, `card` what is known.
+    """A registered direction: `vector` is float32 `[d_model]` of unit norm, `card` describes it.
 
-    It lies in the space of the card's `space_model` at `layer` and `site`: a universal axis is
-    in its reference's space, and other models come to it through their alignments (`axes.score`).
+    The vector is in the space of the card's `space_model` at `layer` and `site`. A universal axis
+    is in the reference's space; other models reach it through their alignments (`axes.score`).
     """
 
     vector: Float[np.ndarray, " d_model"]
@@ -96,16 +96,16 @@ class Axis:
         return self.card["name"]
 
     def project(self, x: Float[np.ndarray, "*batch d_model"]) -> Float[np.ndarray, "*batch"]:
-        """Projections of activations of the axis's own space, in the unit of the activations.
+        """Projections of activations in the axis's space, in units of the activations.
 
-        `x` is whatever NumPy can read, its last dimension `d_model`. Raises `AxisError` where that
-        is another width.
+        `x` is an array-like whose last dimension is `d_model`. Raises `AxisError` for another
+        width.
         """
         values = np.asarray(x, dtype=np.float64)
         width = values.shape[-1] if values.ndim else 0
         if width != len(self.vector):
             raise AxisError(
-                f"activations of {width} numbers do not fit {self.name}, which lies in the "
+                f"activations of {width} numbers do not fit {self.name}, which has the "
                 f"{len(self.vector)} of {self.card['space_model']}: axes.score projects other "
                 "models through their alignment"
             )
@@ -120,6 +120,6 @@ class Axis:
 
     def _repr_html_(self) -> str:
         card = {name: self.card[name] for name in _SHOWN if self.card.get(name) is not None}
-        told = html_record({**card, "d_model": len(self.vector)}, f"axis {self.name}")
-        judged = self.card.get("evaluation")
-        return told + (html_table(judged, "judged on") if judged else "")
+        text = html_record({**card, "d_model": len(self.vector)}, f"axis {self.name}")
+        evaluations = self.card.get("evaluation")
+        return text + (html_table(evaluations, "evaluated on") if evaluations else "")

@@ -1,4 +1,4 @@
-"""What may follow in a SQL statement: tables, columns, macros, functions, keywords."""
+"""Completion of SQL statements: tables, columns, macros, functions, keywords."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Catalog:
     keywords: list[str] = field(default_factory=list)
 
     def read(self, connection: Connection) -> None:
-        """Take the names from the connection, once more after a statement that made some."""
+        """Read the names of the connection; repeat after a statement that creates some."""
         self.columns.clear()
         for table, column, kind, comment in connection.execute(
             "select table_name, column_name, data_type, comment from duckdb_columns() "
@@ -42,7 +42,7 @@ class Catalog:
 
 
 class SqlCompleter(Completer):
-    """Completes dot commands (`commands`: name -> its possible arguments) and SQL."""
+    """Completes dot commands (`commands`: name -> its arguments) and SQL."""
 
     def __init__(self, catalog: Catalog, commands: dict[str, list[str]]) -> None:
         self.catalog = catalog
@@ -53,7 +53,7 @@ class SqlCompleter(Completer):
     ) -> Iterator[Completion]:
         before = document.text_before_cursor
         if before.startswith("."):
-            yield from self._of_command(before)
+            yield from self._dot_command(before)
             return
         match = _WORD.search(before)
         word = match[0] if match else ""
@@ -63,9 +63,9 @@ class SqlCompleter(Completer):
         elif _TABLE_NEXT.search(before.removesuffix(word)):
             yield from _matching(dict.fromkeys(self._tables(), "table or view"), word)
         elif word:
-            yield from _matching(self._anything(document.text), word)
+            yield from _matching(self._all_names(document.text), word)
 
-    def _of_command(self, before: str) -> Iterator[Completion]:
+    def _dot_command(self, before: str) -> Iterator[Completion]:
         command, space, argument = before.partition(" ")
         if not space:
             yield from _matching(dict.fromkeys(self.commands, ""), command)
@@ -78,14 +78,14 @@ class SqlCompleter(Completer):
         return sorted(self.catalog.columns, key=lambda name: (name.startswith("stg_"), name))
 
     def _columns_of(self, owner: str, text: str) -> dict[str, str]:
-        """The columns of a table, or of the table that the text gives the alias `owner`."""
+        """The columns of the table with this name, or with this alias in the text."""
         if owner in self.catalog.columns:
             return self.catalog.columns[owner]
         named = re.findall(rf"\b(\w+)\s+(?:as\s+)?{re.escape(owner)}\b", text, re.I)
         return next((self.catalog.columns[n] for n in named if n in self.catalog.columns), {})
 
-    def _anything(self, text: str) -> dict[str, str]:
-        """Columns of the tables that the text names (of all while it names none), then the rest."""
+    def _all_names(self, text: str) -> dict[str, str]:
+        """Columns of the tables that the text names (of all if it names none), then the rest."""
         named = self.catalog.columns.keys() & set(re.findall(r"\w+", text))
         found: dict[str, str] = {}
         for table in sorted(named) or self._tables():

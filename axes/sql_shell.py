@@ -1,7 +1,7 @@
-"""`axes sql` on a terminal: a shell in the manners of the DuckDB command line.
+"""`axes sql` on a terminal: a shell like the DuckDB command line.
 
-A statement ends with `;` and may take several lines; Ctrl-C drops the line, or cancels the
-statement that runs; Ctrl-D leaves. Lines that start with a dot are the shell's own commands.
+A statement ends with `;` and may span several lines. Ctrl-C drops the line or cancels the running
+statement; Ctrl-D quits. Lines that start with a dot are commands of the shell.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from axes.warehouse.names import did_you_mean
 from axes.warehouse.render import show
 
 _HELP = """\
-.tables [PATTERN]   tables and views, and what a row of each is; PATTERN as in SQL's like
+.tables [PATTERN]   tables and views, with the meaning of a row; PATTERN as in SQL's like
 .schema [TABLE]     columns with type and comment
-.mode [FORMAT]      how rows are printed: {formats}
-.maxrows [N]        rows of a table that are printed, 0 for all
-.timer on|off       whether to print how long a statement took
+.mode [FORMAT]      format of printed rows: {formats}
+.maxrows [N]        max rows of a printed table, 0 for all
+.timer on|off       print the time of each statement
 .read FILE          run the statements of a file
 .help               this list
-.quit               leave, as Ctrl-D does
-A statement ends with ; and may take several lines. Tab completes. Ctrl-C cancels.
+.quit               quit, as Ctrl-D does
+A statement ends with ; and may span several lines. Tab completes. Ctrl-C cancels.
 """.format(formats=", ".join(FORMATS))
 
 _COMMANDS: dict[str, list[str]] = {
@@ -69,7 +69,7 @@ def run_shell(root: Path, mode: str) -> None:
 
 
 class Shell:
-    """What the shell remembers between two lines."""
+    """The state of the shell between two lines."""
 
     def __init__(self, connection: Connection, mode: str) -> None:
         self.connection = connection
@@ -81,7 +81,7 @@ class Shell:
         self.is_done = False
 
     def handle(self, text: str) -> None:
-        """Run a dot command, or every statement of the text; print what comes of it."""
+        """Run a dot command, or every statement of the text, and print the results."""
         try:
             if text.lstrip().startswith("."):
                 self._command(text)
@@ -117,7 +117,7 @@ class Shell:
             click.echo(f"Run Time: real {time.perf_counter() - started:.3f} s")
 
     def _cancellable(self, sql: str, row_limit: int | None) -> pa.Table:
-        """The result, from a thread: DuckDB does not heed Ctrl-C in every call of its own."""
+        """The result, from a thread: not every call of DuckDB reacts to Ctrl-C."""
         with ThreadPoolExecutor(max_workers=1) as worker:
             running = worker.submit(query, self.connection, sql, row_limit=row_limit)
             try:
@@ -153,7 +153,7 @@ class Shell:
                 raise click.UsageError(f"{text.strip()} is not a command: see .help")
 
     def _print_tables(self, pattern: str | None) -> None:
-        """Without a pattern, not the staging views: the tables are the same under another name."""
+        """Without a pattern, leave out staging views: they repeat the tables."""
         listed = query(
             self.connection,
             "select view_name as name, comment as rows from duckdb_views() where not internal "
@@ -179,7 +179,7 @@ class Shell:
 
 
 def is_complete(text: str) -> bool:
-    """Whether Enter runs the text: a dot command, nothing, or statements up to a last `;`.
+    """Whether Enter runs the text: a dot command, nothing, or statements that end with `;`.
 
     >>> is_complete("select 1"), is_complete("select 1; -- one"), is_complete("select ';")
     (False, True, False)
@@ -193,7 +193,7 @@ def is_complete(text: str) -> bool:
 def _session(shell: Shell) -> PromptSession[str]:
     bindings = KeyBindings()
 
-    # Tab and the arrows choose among completions; Enter ends a statement, or goes on below.
+    # Tab and the arrows select a completion; Enter ends a statement or starts a new line.
     @bindings.add("enter")
     def _(event: KeyPressEvent) -> None:
         buffer = event.current_buffer

@@ -254,6 +254,7 @@ def open_job(
 ) -> Job:
     """Fetch and identify a model; the defaults are the best device and its dtype."""
     part = None if shard is None else Shard.parse(shard)
+    _ = request.rendering  # An unknown template is an error before a model is fetched.
     device = request.device or default_device()
     folder = fetch(spec)
     spec = at_commit(spec, folder)

@@ -5,7 +5,7 @@ Everything that reads and writes takes this instead of a root, a connection and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ class Warehouse:
     def run(
         self,
         command: str,
-        parameters: dict[str, Any],
+        parameters: Mapping[str, Any],
         *,
         device: str | None = None,
         seed: int | None = None,

@@ -15,7 +15,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
@@ -207,7 +207,7 @@ class JsonLines(io.TextIOBase):
     def fileno(self) -> int:
         return self._stream.fileno()
 
-    def emit(self, event: str, level: str, fields: dict[str, Any]) -> None:
+    def emit(self, event: str, level: str, fields: Mapping[str, object]) -> None:
         """Write one event."""
         moment = datetime.now(UTC).isoformat(timespec="milliseconds")
         entry = {"time": moment, "level": level, "event": event, **fields}

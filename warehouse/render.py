@@ -46,7 +46,7 @@ def show(
 
 
 def show_rows(
-    rows: Sequence[dict[str, Any]], output_format: str, *, cell_width: int = _CELL_WIDTH
+    rows: Sequence[Mapping[str, object]], output_format: str, *, cell_width: int = _CELL_WIDTH
 ) -> None:
     """Print row dicts."""
     show(pa.Table.from_pylist(list(rows)), output_format, cell_width=cell_width)

@@ -9,7 +9,7 @@ import contextlib
 import json
 import platform
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ class Run:
 
     root: Path
     command: str
-    parameters: dict[str, Any]
+    parameters: Mapping[str, Any]
     device: str | None = None
     seed: int | None = None
     rows: int = 0
@@ -78,7 +78,7 @@ class Run:
 def record_run(
     root: Path,
     command: str,
-    parameters: dict[str, Any],
+    parameters: Mapping[str, Any],
     *,
     device: str | None = None,
     seed: int | None = None,

@@ -13,7 +13,7 @@ import json
 import os
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def vector_array(matrix: np.ndarray) -> pa.ListArray:
     return pa.ListArray.from_arrays(offsets, values, type=VECTOR)
 
 
-def rows_table(table: str, rows: Sequence[dict[str, Any]], **columns: Any) -> pa.Table:
+def rows_table(table: str, rows: Sequence[Mapping[str, object]], **columns: Any) -> pa.Table:
     """Row dicts as an Arrow table of the table's schema; `columns` are complete columns to add."""
     schema = TABLES[table].file_schema
     data = {
@@ -201,7 +201,7 @@ def _column(path: Path, name: str) -> Iterator[str]:
         yield from file.read(columns=[name]).column(name).unique().to_pylist()
 
 
-def _encoding(table: Table) -> dict[str, Any]:
+def _encoding(table: Table) -> dict[str, object]:
     """Vectors are stored plain: float noise neither compresses nor repeats."""
     vectors = table.vector_columns
     plain = [f"{name}.list.element" for name in vectors]

@@ -158,25 +158,17 @@ class Completions:
 
 
 def shared_axis_id(warehouse: Warehouse, axis: str | None = None) -> str:
-    """The id of a shared axis (an id, its start or a name), by default the newest universal one.
+    """The id of a shared axis (as `find_axis` takes it), by default the latest universal one.
 
     Raises `AxisError` where no shared axis or several match.
     """
-    if axis is not None:
-        row = find_axis(warehouse.connection, axis)
-        if row["kind"] not in _SHARED_KINDS:
-            raise AxisError(
-                f"{axis} is a {row['kind']} axis: routing needs a shared axis "
-                f"({', '.join(_SHARED_KINDS)})"
-            )
-        return row["axis_id"]
-    newest = warehouse.column(
-        "select axis_id from axes left join runs using (run_id) where kind = 'universal' "
-        "order by runs.started_at desc, axis_id desc limit 1"
-    )
-    if not newest:
-        raise AxisError("no universal axis in the warehouse: run `axes study` first")
-    return newest[0]
+    shared = find_axis(warehouse, axis or "universal")
+    if shared.kind not in _SHARED_KINDS:
+        raise AxisError(
+            f"{axis} is a {shared.kind} axis: routing needs a shared axis "
+            f"({', '.join(_SHARED_KINDS)})"
+        )
+    return shared.axis_id
 
 
 def projected_models(warehouse: Warehouse, axis_id: str) -> tuple[str, ...]:

@@ -121,7 +121,7 @@ def _policies(
 ) -> _Policies:
     completions, shape = scoring.completions, costs.shape
     is_allowed = limits.allowed(costs, qualities)
-    is_always_allowed = is_allowed.all(axis=0)
+    is_always_allowed = np.asarray(is_allowed.all(axis=0))
     if not is_always_allowed.any():
         raise ModelError("no model is within the limits for every prompt: relax the limits")
     best = best_single(scoring.fitted_on.outcome, fitted_costs, is_always_allowed)

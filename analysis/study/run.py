@@ -91,12 +91,11 @@ def read_definition(connection: Connection, study_id: str) -> StudyDefinition:
     stored = rows(
         connection, "select parameters from evaluations where study_id = ? limit 1", [study_id]
     )
-    return StudyDefinition(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in json.loads(stored[0]["parameters"]).items()
-        }
-    )
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in json.loads(stored[0]["parameters"]).items()
+    }
+    return StudyDefinition(**settings)
 
 
 def study_result(root: Path, study_id: str) -> dict[str, Any]:

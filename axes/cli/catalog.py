@@ -261,9 +261,7 @@ def prompts() -> None:
     multiple=True,
     help="Label of the positive class; repeatable. Default: positive, 1, unsafe, ...",
 )
-@click.option(
-    "--labeler", default="dataset", show_default=True, help="Name of the source of the labels."
-)
+@click.option("--labeler", default="dataset", help="Name of the source of the labels.")
 @click.option("--license", help="Licence of the text, if the source has no column for it.")
 @click.option("--split", help="Split of a hub data set. Default: train.")
 @limit_option

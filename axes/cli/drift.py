@@ -59,7 +59,6 @@ order by model, metric not like '%slope%', metric, control != 'none', control
     "bound",
     type=click.FloatRange(0.5, 1.0),
     default=0.75,
-    show_default=True,
     help="AUROC of the running projection from which it counts as separating the classes.",
 )
 @click.option(

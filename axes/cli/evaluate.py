@@ -63,14 +63,12 @@ _min_overlap_option = click.option(
     "least_overlap",
     type=click.FloatRange(0.0, 1.0, min_open=True),
     default=0.5,
-    show_default=True,
     help="Prompts whose sets of five-grams overlap by at least this (Jaccard) count as near "
     "duplicates and stay on one side of every split.",
 )
 _target_option = click.option(
     "--target",
     default="balanced_accuracy",
-    show_default=True,
     help="Criterion for the threshold: balanced_accuracy (Youden's J), or a rate such as fpr=0.05.",
 )
 _projected_models_option = models_option(
@@ -84,7 +82,6 @@ def _show_option(statements: dict[str, str]) -> Command:
         "shown",
         type=click.Choice(tuple(statements)),
         default=next(iter(statements)),
-        show_default=True,
         help="Which of the stored results to print.",
     )
 
@@ -123,7 +120,6 @@ def fit(model: str, prompts: str, root: Path, output_format: str, **options: Any
     "--by",
     type=click.Choice(("source", "category", "split")),
     default="source",
-    show_default=True,
     help="Column that defines the sources in the matrix of sources.",
 )
 @layer_fraction_option
@@ -131,7 +127,6 @@ def fit(model: str, prompts: str, root: Path, output_format: str, **options: Any
     "--correction",
     type=click.Choice(tuple(CORRECTIONS)),
     default="holm",
-    show_default=True,
     help="Correction of the p-values for testing every layer.",
 )
 @space_options
@@ -211,7 +206,6 @@ def score(axis: str, root: Path, output_format: str, **options: Any) -> None:
     type=click.Choice(CALIBRATIONS),
     multiple=True,
     default=("platt",),
-    show_default=True,
     help="Calibration method; repeatable.",
 )
 @_target_option

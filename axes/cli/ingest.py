@@ -35,7 +35,6 @@ _token_budget_option = click.option(
     "--token-budget",
     type=click.IntRange(min=1),
     default=ActivationRequest.token_budget,
-    show_default=True,
     help="Max tokens in one batch, padding included.",
 )
 _job_options = together(loading_options, rendering_options())
@@ -68,7 +67,6 @@ def ingest() -> None:
     type=click.Choice(SITES),
     multiple=True,
     default=ActivationRequest.sites,
-    show_default=True,
     help="Repeatable.",
 )
 @click.option(
@@ -77,7 +75,6 @@ def ingest() -> None:
     type=POOLING,
     multiple=True,
     default=ActivationRequest.poolings,
-    show_default=True,
     help=f"Repeatable: {', '.join(POOLINGS)}, or a Python file that defines POOLING.",
 )
 @click.option(
@@ -93,7 +90,6 @@ def ingest() -> None:
     "--share-prefix/--no-share-prefix",
     "shares_prefix",
     default=ActivationRequest.shares_prefix,
-    show_default=True,
     help="Compute the tokens that all prompts start with only once.",
 )
 @click.option("--dry-run", is_flag=True, help="Time one batch, and print what a run would do.")
@@ -177,21 +173,18 @@ def activations_command(
     "--max-new-tokens",
     type=click.IntRange(min=1),
     default=TraceRequest.max_new_tokens,
-    show_default=True,
 )
 @sampling_options
 @click.option(
     "--top-p",
     type=click.FloatRange(0.0, 1.0, min_open=True),
     default=TraceRequest.top_p,
-    show_default=True,
     help="Sample from the most likely tokens with this total probability.",
 )
 @click.option(
     "--samples",
     type=click.IntRange(min=1),
     default=TraceRequest.samples,
-    show_default=True,
     help="Completions of each prompt.",
 )
 @click.option(
@@ -200,9 +193,7 @@ def activations_command(
 @click.option(
     "--end-token", "end_tokens", multiple=True, help="Extra token that ends one; repeatable."
 )
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), default=TraceRequest.batch_size, show_default=True
-)
+@click.option("--batch-size", type=click.IntRange(min=1), default=TraceRequest.batch_size)
 @_token_budget_option
 @root_option
 @format_option

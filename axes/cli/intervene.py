@@ -44,12 +44,7 @@ order by axis_name, layers, prompts_class desc, metric, strength nulls first
 
 def _control_option(name: str, default: int, help: str) -> Command:
     return click.option(
-        f"--{name}",
-        f"{name}_count",
-        type=click.IntRange(min=0),
-        default=default,
-        show_default=True,
-        help=help,
+        f"--{name}", f"{name}_count", type=click.IntRange(min=0), default=default, help=help
     )
 
 
@@ -76,7 +71,6 @@ def _control_option(name: str, default: int, help: str) -> Command:
     "--strengths",
     type=Numbers(float),
     default=",".join(map(str, InterventionRequest.strengths)),
-    show_default=True,
     help="Comma list, in units of the layer's median norm; for ablate, the share to remove.",
 )
 @click.option(
@@ -88,14 +82,12 @@ def _control_option(name: str, default: int, help: str) -> Command:
     "--mode",
     type=click.Choice(STEERING_MODES),
     default=InterventionRequest.mode,
-    show_default=True,
     help="Add to the component along the axis, remove it, or set it.",
 )
 @click.option(
     "--positions",
     type=click.Choice(STEERED_POSITIONS),
     default=InterventionRequest.positions,
-    show_default=True,
     help="Which tokens are steered.",
 )
 @click.option(
@@ -108,7 +100,6 @@ def _control_option(name: str, default: int, help: str) -> Command:
     "--condition",
     type=click.Choice(CONDITIONS),
     default=InterventionRequest.condition,
-    show_default=True,
     help="With --min-projection: test each token, or the prompt's last token for the whole row.",
 )
 @click.option(
@@ -117,7 +108,6 @@ def _control_option(name: str, default: int, help: str) -> Command:
     type=click.Choice(("transpose", "pseudo_inverse")),
     multiple=True,
     default=("transpose", "pseudo_inverse"),
-    show_default=True,
     help="How an axis is pulled back through an alignment; repeatable.",
 )
 @_control_option("random", 20, "Random directions, as controls.")
@@ -129,14 +119,12 @@ def _control_option(name: str, default: int, help: str) -> Command:
     "--benign-limit",
     type=click.IntRange(min=1),
     default=InterventionRequest.benign_limit,
-    show_default=True,
     help="Use only the first prompts of the benign set.",
 )
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(min=0),
     default=InterventionRequest.max_new_tokens,
-    show_default=True,
     help="Length of the greedy completions along the axes; 0 generates none.",
 )
 @click.option(
@@ -145,7 +133,6 @@ def _control_option(name: str, default: int, help: str) -> Command:
 @click.option(
     "--openers",
     default=InterventionRequest.openers,
-    show_default=True,
     help="Opening phrases to score, a key of ingest/openers.toml.",
 )
 @seed_option
@@ -153,7 +140,6 @@ def _control_option(name: str, default: int, help: str) -> Command:
     "--token-budget",
     type=click.IntRange(min=1),
     default=InterventionRequest.token_budget,
-    show_default=True,
 )
 @root_option
 @format_option

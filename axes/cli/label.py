@@ -75,13 +75,7 @@ def refusals_command(root: Path, output_format: str, **options: Any) -> None:
 
 
 @label.command("inherit")
-@click.option(
-    "--labeler",
-    type=LABELER,
-    default="dataset",
-    show_default=True,
-    help="Labeler of the prompts' labels.",
-)
+@click.option("--labeler", type=LABELER, default="dataset", help="Labeler of the prompts' labels.")
 @_scope_options
 def inherit_command(root: Path, output_format: str, **options: Any) -> None:
     """Copy to each completion the label of its prompt, under the same labeler.
@@ -163,11 +157,7 @@ def classifier_command(classifier: str, root: Path, output_format: str, **option
 )
 @click.option("--labeler", type=LABELER, help="Default: judge/MODEL@HASH of the template.")
 @click.option(
-    "--concurrency",
-    type=click.IntRange(min=1),
-    default=4,
-    show_default=True,
-    help="Max concurrent requests.",
+    "--concurrency", type=click.IntRange(min=1), default=4, help="Max concurrent requests."
 )
 @click.option(
     "--max-rate",
@@ -179,7 +169,6 @@ def classifier_command(classifier: str, root: Path, output_format: str, **option
     "--timeout",
     type=click.FloatRange(min=0.0, min_open=True),
     default=60.0,
-    show_default=True,
     help="Seconds to wait for a response.",
 )
 @click.option(

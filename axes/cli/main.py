@@ -125,7 +125,9 @@ class _LazyGroup(click.Group):
             progress.end(stderr)
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
+)
 @click.version_option(package_name="safety-axes")
 @click.option(
     "--json-log/--no-json-log",

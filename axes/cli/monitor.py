@@ -39,7 +39,7 @@ _JSONL = "jsonl"
 @axis_option
 @click.option("--layer", type=int, help="Default: the layer that the model's prompts project at.")
 @template_option()
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=64)
 @sampling_options
 @calibration_option
 @click.option(

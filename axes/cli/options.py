@@ -160,7 +160,6 @@ root_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("lake"),
     envvar="AXES_ROOT",
-    show_default=True,
     show_envvar=True,
     help="Folder of the warehouse.",
 )
@@ -182,7 +181,6 @@ def format_option(command: Command, *, more: tuple[str, ...] = ()) -> Command:
         type=click.Choice((*FORMATS, *more)),
         default="table",
         envvar="AXES_FORMAT",
-        show_default=True,
         show_envvar=True,
         help="How rows are printed. Redirect parquet to a file or a pipe.",
     )(command)
@@ -242,7 +240,6 @@ layer_fraction_option = click.option(
     "--layer-fraction",
     type=click.FloatRange(0.0, 1.0),
     default=TokenRequest.layer_fraction,
-    show_default=True,
     help="Use the block round(fraction * (layer_count - 1)).",
 )
 sampling_options = together(
@@ -252,9 +249,7 @@ sampling_options = together(
         default=Sampling.temperature,
         help="0 is greedy (default).",
     ),
-    click.option(
-        "--seed", type=int, default=Sampling.seed, show_default=True, help="Seed of the sampling."
-    ),
+    click.option("--seed", type=int, default=Sampling.seed, help="Seed of the sampling."),
 )
 
 
@@ -264,7 +259,6 @@ def template_option(default: str = "raw") -> Callable[[Command], Command]:
         "--template",
         type=click.Choice(TEMPLATES),
         default=default,
-        show_default=True,
         help="The prompt's text alone, or in the model's chat template.",
     )
 
@@ -290,7 +284,7 @@ def rendering_options(template: str = "raw") -> Callable[[Command], Command]:
 limit_option = click.option(
     "--limit", type=click.IntRange(min=1), help="Use only the first prompts of each set."
 )
-seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
+seed_option = click.option("--seed", type=int, default=0, help="Random seed.")
 allow_missing_option = click.option(
     "--allow-missing", is_flag=True, help="Continue where rows are missing, and report how many."
 )
@@ -303,7 +297,6 @@ def fit_fraction_option(*, may_be_all: bool = False) -> Callable[[Command], Comm
         "fraction",
         type=click.FloatRange(0.0, 1.0, min_open=True, max_open=not may_be_all),
         default=0.5,
-        show_default=True,
         help="Share of the prompts to fit calibrations and thresholds on; the rest evaluates them.",
     )
 
@@ -312,7 +305,6 @@ calibration_option = click.option(
     "--calibration",
     type=click.Choice(CALIBRATIONS),
     default="platt",
-    show_default=True,
     help="Calibration method (axes calibrate) whose threshold and probability are used.",
 )
 output_option = click.option(

@@ -68,7 +68,6 @@ _completion_options = together(
         "--refusals",
         type=LABELER,
         default="refusal_substring",
-        show_default=True,
         help="Labeler whose positive class is a refusal.",
     ),
     click.option(
@@ -78,7 +77,6 @@ _completion_options = together(
         "--statistic",
         type=click.Choice(("mean", "last", "max")),
         default="mean",
-        show_default=True,
         help="How the projections of a completion's tokens are pooled to one number.",
     ),
     limit_option,
@@ -98,7 +96,6 @@ _completion_options = together(
         "method",
         type=click.Choice(CALIBRATIONS[:2]),
         default="platt",
-        show_default=True,
         help="How a projection becomes a probability.",
     ),
     seed_option,
@@ -111,7 +108,6 @@ _completion_options = together(
 @click.option(
     "--cost",
     default="parameter_count",
-    show_default=True,
     help="Cost of a completion: tokens, a numeric column of the table models, or FILE:COLUMN (a "
     "file with columns model, COLUMN, and prompt_id where costs differ between prompts).",
 )
@@ -122,7 +118,6 @@ _completion_options = together(
     "--tolerance",
     type=click.FloatRange(0.0, 1.0),
     default=0.0,
-    show_default=True,
     help="Choose the cheapest model whose probability is within this of the lowest.",
 )
 @root_option

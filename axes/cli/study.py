@@ -57,7 +57,7 @@ def _study_option(name: str) -> Callable[[Command], Command]:
     elif option.names is not None:
         checked = _NAMES[option.names]
     elif option.minimum is not None:
-        number_range = click.IntRange if plain is int else click.FloatRange
+        number_range: Any = click.IntRange if plain is int else click.FloatRange
         is_open = option.is_minimum_excluded
         checked = number_range(option.minimum, option.maximum, min_open=is_open)
     return click.option(

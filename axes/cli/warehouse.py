@@ -86,7 +86,6 @@ def sql(
     "--port",
     type=click.IntRange(0, 65_535),
     default=0,
-    show_default=True,
     help="Port on this machine; 0 chooses a free one.",
 )
 @click.option("--no-browser", is_flag=True, help="Print the address without opening a browser.")
@@ -215,7 +214,6 @@ def repair_command(adopt: bool, root: Path, output_format: str) -> None:
     "--file-mb",
     type=click.IntRange(min=1),
     default=512,
-    show_default=True,
     help="Size of a merged file; files of at least half that size stay as they are.",
 )
 @root_option
@@ -242,7 +240,6 @@ def compact_command(tables: tuple[str, ...], file_mb: int, root: Path, output_fo
     "older_than",
     type=click.FloatRange(min=0),
     default=1.0,
-    show_default=True,
     help="Delete only files older than this many hours: jobs may still use newer ones.",
 )
 @click.option("--quarantine", is_flag=True, help="Also empty the quarantine.")

@@ -75,14 +75,16 @@ def test_ingest_traces_and_study_from_nothing(tmp_path, monkeypatch):
     ]
     pl.DataFrame(rows).write_csv(tmp_path / "marked.csv")
     pl.DataFrame({"text": [f"name {n} things" for n in range(60)]}).write_csv(tmp_path / "b.csv")
-    made = axes.import_prompts("marked", tmp_path / "marked.csv", positive=["bad"])
+    made = axes.import_prompts("marked", tmp_path / "marked.csv", positive="bad")
     assert (made.prompt_count, made.positive_count) == (40, 20)
     assert "<table>" in made._repr_html_()
     axes.import_prompts("benign", tmp_path / "b.csv")
-    first = axes.ingest(str(tmp_path / "small"), "marked", layers=[1, 0], limit=4)
+    first = axes.ingest_activations(str(tmp_path / "small"), "marked", layers=[1, 0], limit=4)
     assert (first.new_count, first.rows) == (4, 8)
     assert "<caption>ingest of small</caption>" in first._repr_html_()
-    assert axes.traces(str(tmp_path / "small"), "marked", limit=2, max_new_tokens=2).new_count == 2
+    assert axes.ingest_traces(
+        str(tmp_path / "small"), "marked", limit=2, max_new_tokens=2
+    ).new_count
     models = [str(tmp_path / name) for name in ("small", "large")]
     study = axes.study(
         models=models, reference=models[1], prompts="marked", align="benign", alignment_shuffles=2
@@ -115,7 +117,7 @@ def options() -> dict:
     [
         ({"promts": "labelled"}, r"unknown key promts \(did you mean prompts\?\)"),
         ({"file": "dmeo"}, r"no study file dmeo \(did you mean demo\?\)"),
-        ({"file": "original"}, "holds 2 studies"),
+        ({"file": "original"}, "defines 2 studies"),
         ({"prompts": "labelled"}, "give --align"),
     ],
 )
@@ -125,7 +127,8 @@ def test_a_study_that_cannot_be_meant_is_refused(lake, arguments, message):
 
 
 def test_fit_gives_what_the_command_prints(lake):
-    fitted = axes.fit("alpha", "labelled", evaluate=["other"])
+    fitted = axes.fit("alpha", "labelled", evaluate="other")
+    assert axes.fit("alpha", "labelled", evaluate=["other"]).rows == fitted.rows
     told = command("fit", "alpha", "--prompts", "labelled", "--evaluate", "other")
     assert fitted.rows == told
     assert fitted.pl().height == len(told) == 6
@@ -135,6 +138,8 @@ def test_fit_gives_what_the_command_prints(lake):
 def test_score_is_idempotent_and_its_query_finds_the_projections(lake):
     name = shared_axis()
     axes.score(name, prompts="third")
+    (row,) = axes.score(name, models="alpha", prompts="third").rows
+    assert row["model"] == "alpha"
     again = axes.score(name, prompts=["third"])
     assert {row["model"] for row in again.rows} == {"alpha", "beta", "gamma"}
     assert {row["new_count"] for row in again.rows} == {0}
@@ -158,7 +163,7 @@ def test_an_axis_projects_its_own_space_and_refuses_another(lake):
             axis.project(wrong)
     assert name in repr(axis)
     assert f"<caption>axis {name}</caption>" in axis._repr_html_()
-    assert "<caption>judged on</caption>" in axis._repr_html_()
+    assert "<caption>evaluated on</caption>" in axis._repr_html_()
     with pytest.raises(axes.AxesError, match=r"did you mean universal/gamma"):
         axes.load_axis(name[:-2])
 

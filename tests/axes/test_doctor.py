@@ -64,7 +64,7 @@ def test_no_secret_is_printed(root, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("AXES_JUDGE_KEY", TOKEN)
     result = CliRunner().invoke(cli, ["doctor", "--root", str(root)])
-    assert "there is one (not shown)" in result.stdout and TOKEN not in result.output
+    assert "set (not shown)" in result.stdout and TOKEN not in result.output
 
 
 def test_a_variable_that_nothing_reads_is_named(root, monkeypatch):

@@ -1,4 +1,4 @@
-"""Every format says the same rows: for people, for programs and for the next reader."""
+"""Results as text, files and HTML."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import json
 import math
 from datetime import UTC, datetime
+from html.parser import HTMLParser
 from pathlib import Path
 
 import click
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from axes.cli.options import FORMATS
 from axes.warehouse.connection import connect, query
-from axes.warehouse.render import render, show
+from axes.warehouse.render import MOST_ROWS, html_record, html_table, render, show
 
 ROWS = [
     {"name": "a|b,\n\"c\" 'd'", "count": 3, "score": 0.1 + 0.2, "is_set": True, "list": [1, 2]},
@@ -205,3 +206,67 @@ def test_parquet_is_not_thrown_at_a_terminal(
     assert capsys.readouterr().out == ""
     show(TABLE, "parquet", tmp_path / "out")
     assert pq.read_table(tmp_path / "out").equals(TABLE)
+
+
+class _Reader(HTMLParser):
+    """Elements in order and the text of each cell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.cells: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.cells and self.tags[-1] in ("td", "th"):
+            self.cells[-1] += data
+
+
+def read(text: str) -> _Reader:
+    reader = _Reader()
+    reader.feed(text)
+    return reader
+
+
+# What HTML itself does not keep apart: other line ends, and NUL.
+cell_texts = st.text(
+    st.characters(exclude_characters="\r\0", exclude_categories=["Cs"]), min_size=1
+)
+
+
+@given(cell_texts, cell_texts)
+def test_every_text_comes_out_as_it_went_in_and_makes_no_element(name, value):
+    record = read(html_record({name: value}, "c"))
+    assert record.cells == [name, value]
+    assert record.tags == ["table", "caption", "tbody", "tr", "th", "td"]
+
+
+def test_an_interval_is_read_with_its_estimate():
+    row = {
+        "model": "m",
+        "native": 0.7,
+        "native_lower": 0.61,
+        "native_upper": 0.8,
+        "estimate": 0.5,
+        "lower": None,
+        "upper": None,
+        "lone_lower": 1,
+    }
+    assert read(html_table([row], "c")).cells == [
+        *("model", "native", "estimate", "lone_lower"),
+        *("m", "0.700 (0.610 to 0.800)", "0.500", "1"),
+    ]
+
+
+def test_a_long_table_says_how_much_is_left_out():
+    text = html_table([{"n": number} for number in range(MOST_ROWS + 7)], "c", ["a < b"])
+    assert text.count("<tr>") == MOST_ROWS + 1
+    assert "<p>7 more rows</p>" in text and "<p>a &lt; b</p>" in text
+
+
+def test_no_rows_are_an_empty_table():
+    assert read(html_table([], "c")).tags == ["table", "caption", "thead", "tr", "tbody"]

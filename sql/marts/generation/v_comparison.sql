@@ -44,8 +44,7 @@ final as (
         pick(estimate, metric, 'outcome') as outcome,
         pick(lower, metric, 'outcome') as outcome_lower,
         pick(upper, metric, 'outcome') as outcome_upper,
-        max(estimate) filter (where metric = 'prompt_probability')
-            as prompt_probability,
+        pick(estimate, metric, 'prompt_probability') as prompt_probability,
         pick(estimate, metric, 'elevation') as elevation,
         pick(estimate, metric, 'refusal') as refusal,
         pick(estimate, metric, 'r2_held_out') as alignment_r2,

@@ -41,57 +41,48 @@ measured as (
 ),
 
 -- Completions of one prompt under different limits are different measurements.
-as_it_is as (
+compared as (
     select
-        model,
-        model_id,
-        template,
-        prompt_id,
-        metric,
-        new_tokens,
-        any_value(value) as unsteered
+        *,
+        coalesce(
+            any_value(value) filter (where mode = 'none') over (
+                partition by
+                    model, model_id, template, prompt_id, metric, new_tokens
+            ),
+            0.0
+        ) as unsteered
     from measured
-    where mode = 'none'
-    group by all
 ),
 
 final as (
     select
-        measured.intervention_id,
-        measured.axis_id,
+        compared.intervention_id,
+        compared.axis_id,
         axes.name as axis_name,
         axes.kind as axis_kind,
-        measured.model,
-        measured.model_id,
+        compared.model,
+        compared.model_id,
         prompts.prompt_set,
-        measured.prompt_id,
+        compared.prompt_id,
         prompts.pair_id,
-        measured.generation_id,
-        measured.layers,
-        measured.mode,
-        measured.positions,
-        measured.above,
-        measured.condition,
-        measured.template,
-        measured.new_tokens,
-        measured.metric,
-        measured.strength,
-        measured.unit,
-        measured.value,
-        coalesce(as_it_is.unsteered, 0.0) as unsteered,
-        measured.value - coalesce(as_it_is.unsteered, 0.0) as difference,
+        compared.generation_id,
+        compared.layers,
+        compared.mode,
+        compared.positions,
+        compared.above,
+        compared.condition,
+        compared.template,
+        compared.new_tokens,
+        compared.metric,
+        compared.strength,
+        compared.unit,
+        compared.value,
+        compared.unsteered,
+        compared.value - compared.unsteered as difference,
         prompts.is_positive
-    from measured
+    from compared
     inner join prompts using (prompt_id)
     left join axes using (axis_id)
-    left join as_it_is
-        on
-            measured.model = as_it_is.model
-            and measured.model_id = as_it_is.model_id
-            and measured.template = as_it_is.template
-            and measured.prompt_id = as_it_is.prompt_id
-            and measured.metric = as_it_is.metric
-            and measured.new_tokens = as_it_is.new_tokens
 )
 
 select * from final;

@@ -22,74 +22,67 @@ axes as (select * from stg_axes),
 
 runs as (select * from stg_runs),
 
-beside as (
+compared as (
     select
-        experiment_id,
-        layers,
-        strength,
-        metric,
-        prompt_set,
-        is_positive,
-        min(estimate) filter (where role = 'shuffled_labels') as shuffled_lower,
-        pick(estimate, role, 'shuffled_labels') as shuffled_upper,
-        min(estimate) filter (where role = 'orthogonal') as orthogonal_lower,
-        pick(estimate, role, 'orthogonal') as orthogonal_upper
+        *,
+        min(estimate) filter (where role = 'shuffled_labels') over alike
+            as shuffled_lower,
+        max(estimate) filter (where role = 'shuffled_labels') over alike
+            as shuffled_upper,
+        min(estimate) filter (where role = 'orthogonal') over alike as orthogonal_lower,
+        max(estimate) filter (where role = 'orthogonal') over alike as orthogonal_upper
     from interventions
-    group by all
+    window
+        alike as (
+            partition by
+                experiment_id, layers, strength, metric, prompt_set, is_positive
+        )
 ),
 
 final as (
     select
-        interventions.experiment_id,
-        interventions.axis_id,
+        compared.experiment_id,
+        compared.axis_id,
         axes.name as axis_name,
         axes.kind as axis_kind,
         case when axes.kind = 'pulled_back' then axes.method end as pull_back,
         sources.name as pulled_back_from,
-        interventions.role,
-        interventions.model,
-        interventions.model_id,
-        interventions.layers,
-        interventions.mode,
-        interventions.metric,
-        interventions.prompt_set,
+        compared.role,
+        compared.model,
+        compared.model_id,
+        compared.layers,
+        compared.mode,
+        compared.metric,
+        compared.prompt_set,
         case
-            when interventions.is_positive is null then 'benign'
-            when interventions.is_positive then 'positive'
+            when compared.is_positive is null then 'benign'
+            when compared.is_positive then 'positive'
             else 'negative'
         end as prompts_class,
-        interventions.verdict,
-        interventions.strength,
-        interventions.unsteered,
-        interventions.estimate,
-        interventions.lower,
-        interventions.upper,
-        interventions.random_lower,
-        interventions.random_upper,
-        beside.shuffled_lower,
-        beside.shuffled_upper,
-        beside.orthogonal_lower,
-        beside.orthogonal_upper,
-        interventions.p_value,
-        interventions.random_count,
-        interventions.prompt_count,
-        interventions.is_positive,
+        compared.verdict,
+        compared.strength,
+        compared.unsteered,
+        compared.estimate,
+        compared.lower,
+        compared.upper,
+        compared.random_lower,
+        compared.random_upper,
+        compared.shuffled_lower,
+        compared.shuffled_upper,
+        compared.orthogonal_lower,
+        compared.orthogonal_upper,
+        compared.p_value,
+        compared.random_count,
+        compared.prompt_count,
+        compared.is_positive,
         runs.started_at as judged_at
-    from interventions
+    from compared
     inner join axes using (axis_id)
-    left join runs on interventions.run_id = runs.run_id
+    left join runs on compared.run_id = runs.run_id
     left join axes as sources
         on
             axes.kind = 'pulled_back'
             and axes.source_axis_ids[1] = sources.axis_id
-    inner join beside
-        on
-            interventions.experiment_id = beside.experiment_id
-            and interventions.layers = beside.layers
-            and interventions.strength is not distinct from beside.strength
-            and interventions.metric = beside.metric
-            and interventions.prompt_set = beside.prompt_set
-            and interventions.is_positive is not distinct from beside.is_positive
 )
 
 select * from final;
