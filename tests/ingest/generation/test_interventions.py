@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -179,8 +181,6 @@ def test_a_second_run_loads_no_model_and_more_strengths_run_those_alone(
 def test_interrupted_between_batches_and_started_again_it_has_the_rows_of_one_that_was_not(
     steerable, llama, monkeypatch, tmp_path
 ):
-    import shutil
-
     other = shutil.copytree(steerable, tmp_path / "other")
     run(other, llama, token_budget=64, completed_axis_ids=["second"])
     write, left = axes.ingest.generation.interventions.write_rows, [3]
@@ -201,6 +201,30 @@ def test_interrupted_between_batches_and_started_again_it_has_the_rows_of_one_th
     whole = outcomes(steerable)
     assert 0 < len(partial) < len(whole)
     assert whole == outcomes(other)
+    assert_checks_pass(steerable)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same_rows(
+    steerable, llama, monkeypatch, tmp_path
+):
+    other = shutil.copytree(steerable, tmp_path / "other")
+    run(other, llama, completed_axis_ids=["first"])
+    module = axes.ingest.generation.interventions
+
+    def fails_above_two(measure: Callable[..., Any]) -> Callable[..., Any]:
+        def small(loaded: Any, batch: Any, *arguments: Any) -> Any:
+            if len(batch) > 2:
+                raise torch.OutOfMemoryError("pretended")
+            return measure(loaded, batch, *arguments)
+
+        return small
+
+    for name in ("measure_prompts", "measure_texts", "complete"):
+        monkeypatch.setattr(module, name, fails_above_two(getattr(module, name)))
+    run(steerable, llama, completed_axis_ids=["first"])
+    message = last_run(steerable)["message"]
+    assert "token budget halved to" in message and "batch size halved to" in message
+    assert outcomes(steerable) == pytest.approx(outcomes(other), abs=1e-4)
     assert_checks_pass(steerable)
 
 
