@@ -119,12 +119,18 @@ def import_activations(root: Path, request: ExternalActivationRequest) -> Import
 
 def _with_card(request: ExternalActivationRequest, card: Card) -> ExternalActivationRequest:
     """The request, completed by what the file's card says."""
-    names = ("layers_are", "site", "pooling", "template", "prompt_set")
-    stated = {name: getattr(request, name) or card.get(name) for name in names}
-    stated["template"] = template = stated["template"] or "raw"
+    template = request.template or card.get("template") or "raw"
     if not re.fullmatch(r"raw|chat(\+system:\w+)?", template):
         raise ModelError(f"unknown template {template}: it is raw, chat or chat+system:HASH")
-    return replace(request, **stated, model={**card.get("model", {}), **request.model})
+    return replace(
+        request,
+        template=template,
+        layers_are=request.layers_are or card.get("layers_are"),
+        site=request.site or card.get("site"),
+        pooling=request.pooling or card.get("pooling"),
+        prompt_set=request.prompt_set or card.get("prompt_set"),
+        model={**card.get("model", {}), **request.model},
+    )
 
 
 def _blocks_of_items(
@@ -204,10 +210,14 @@ class _Writer:
     _parts: dict[Item, list[Part]] = field(default_factory=lambda: defaultdict(list))
     _bytes: int = 0
 
+    @property
+    def _template(self) -> str:
+        return self.request.template or "raw"
+
     @cached_property
     def _stored(self) -> dict[str, Items]:
         """What is stored at the start: no other job writes while the model's lock is held."""
-        key = (self.model.name, self.model.model_id, self.request.template)
+        key = (self.model.name, self.model.model_id, self._template)
         return stored_items(self.run.root, *key)
 
     @cached_property
@@ -243,7 +253,7 @@ class _Writer:
             return
         keys = [group.select(["prompt_id", "layer", "site", "pooling"]) for group in groups]
         name = content_key(
-            self.model.model_id, self.request.template, [table.to_pydict() for table in keys]
+            self.model.model_id, self._template, [table.to_pydict() for table in keys]
         )
         write_rows(self.run.root, "activations", groups, name=name, partition=self.model.name)
         self.run.rows += sum(len(group) for group in groups)
@@ -258,7 +268,7 @@ class _Writer:
                 "model_id": self.model.model_id,
                 "site": item.site,
                 "pooling": item.pooling,
-                "template": self.request.template,
+                "template": self._template,
             }
             batches = layer_batches(self._warehouse.connection, self.model.name, keys, item.layer)
             for names, stored in batches:
@@ -283,7 +293,7 @@ class _Writer:
                 name: np.full(count, value, np.int16) if name == "layer" else [value] * count
                 for name, value in item._asdict().items()
             },
-            "template": [self.request.template] * count,
+            "template": [self._template] * count,
             "vector": vector_array(vectors),
             "norm": np.linalg.norm(vectors, axis=1).astype(np.float32),
             **_pooled_span(rows),

@@ -120,7 +120,7 @@ def _open_npz(path: Path) -> tuple[Card, dict[str, _Array]]:
                 raise ImportFileError(f"{path}: {member} holds {dtype}, floats are expected")
             shapes[member.removesuffix(".npy")] = shape
     loaded = np.load(path)
-    card = json.loads(str(loaded[CARD])) if shapes.pop(CARD, None) is not None else {}
+    card: Card = json.loads(str(loaded[CARD])) if shapes.pop(CARD, None) is not None else {}
 
     def reader(name: str) -> Callable[[int, int], np.ndarray]:
         kept: list[np.ndarray] = []
@@ -243,7 +243,7 @@ def _open_folder(path: Path) -> tuple[Card, pads.Dataset]:
     if not isinstance(loaded, Dataset):
         raise ImportFileError(f"{path} holds the splits {', '.join(loaded)}: give one's folder")
     described = loaded.info.description
-    card = json.loads(described) if described.startswith("{") else {}
+    card: Card = json.loads(described) if described.startswith("{") else {}
     return card, pads.dataset(loaded.flatten_indices().data.table)
 
 

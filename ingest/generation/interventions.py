@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from axes.ingest.forward.batching import Batches, plan_batches
 from axes.ingest.forward.templates import Template
@@ -222,7 +222,7 @@ class _Planner:
         sweep: Sweep,
         batch: Sequence[tuple[str, float]],
         encoded: Encoded,
-    ) -> Iterator[tuple[dict[str, object], list[Outcome]]]:
+    ) -> Iterator[tuple[dict[str, Any], list[Outcome]]]:
         """The row of `generations` of each prompt and strength, and the rows of its outcomes."""
         limit, template = self._request.max_new_tokens, self._request.rendering.name
         ends = end_ids(loaded)
@@ -247,7 +247,7 @@ class _Planner:
                 "run_id": self._run.run_id,
             }
             values = {"repetition": repetition, "longest_repeat": longest_repeat}
-            outcomes = [
+            outcomes: list[Outcome] = [
                 {
                     **row,
                     "metric": metric,
@@ -259,7 +259,7 @@ class _Planner:
             ]
             yield generation, outcomes
 
-    def _write_completions(self, rows: Sequence[tuple[dict[str, object], list[Outcome]]]) -> None:
+    def _write_completions(self, rows: Sequence[tuple[dict[str, Any], list[Outcome]]]) -> None:
         """Completions first: a measurement that names one must not be stored before it."""
         root, model = self._job.root, self._job.spec.name
         self._run.tokens += sum(generation["token_count"] for generation, _ in rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -71,7 +71,7 @@ class Sweep:
             "template": template,
             **vars(self.change),
         }
-        return InterventionRow(intervention_id=content_key(columns), **columns)
+        return cast(InterventionRow, {"intervention_id": content_key(columns), **columns})
 
     def interventions(self, strengths: Tensor) -> list[Intervention]:
         """For a batch with these strengths, one for each row."""

@@ -143,7 +143,8 @@ def label_by_judge(
                 except LabelError as error:
                     run.messages.append(f"no label for {completion.generation_id}: {error}")
         finally:
-            run.parameters["usage"] = {**asdict(client.usage), "cost": cost()}
+            usage = {**asdict(client.usage), "cost": cost()}
+            run.parameters = {**run.parameters, "usage": usage}
 
     def cost() -> float | None:
         if price_in is None or price_out is None:
