@@ -305,6 +305,7 @@ def prompts_import(
     """
     from axes.ingest.prompt_sources import prompt_source
     from axes.ingest.prompts import import_prompts
+    from axes.ingest.requests import PromptRequest
 
     if (positive_file is None) != (negative_file is None):
         raise click.UsageError("--positive-file and --negative-file go together")
@@ -325,4 +326,5 @@ def prompts_import(
         split=split,
         per_label=per_label,
     )
-    show_record(import_prompts(root, prompt_set, origin, **options), output_format)
+    request = PromptRequest(**options)
+    show_record(import_prompts(root, prompt_set, origin, request), output_format)

@@ -274,8 +274,10 @@ def import_activations_command(
     axes fit mine --prompts mine --pooling last
     """
     from axes.ingest.external_activations import import_activations, read_description
+    from axes.ingest.requests import ExternalActivationRequest
 
     flags = {key: options.pop(key) for key in _MODEL_OPTIONS}
     description = {} if model_card is None else read_description(model_card)
     description |= {key: value for key, value in flags.items() if value is not None}
-    show_record(import_activations(root, file, model=description, **options), output_format)
+    request = ExternalActivationRequest(file=file, model=description, **options)
+    show_record(import_activations(root, request), output_format)

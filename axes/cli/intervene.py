@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -23,10 +23,13 @@ from axes.cli.options import (
     seed_option,
 )
 from axes.ingest.models.registry import known_as
+from axes.ingest.requests import (
+    CONDITIONS,
+    STEERED_POSITIONS,
+    STEERING_MODES,
+    InterventionRequest,
+)
 from axes.warehouse.render import show
-
-if TYPE_CHECKING:
-    from axes.ingest.generation.sweeps import Change
 
 # Printed: the slope over all strengths, and the effect of the highest strength.
 PRINTED = """
@@ -69,7 +72,7 @@ def _control_option(name: str, default: int, help: str) -> Command:
 @click.option(
     "--strengths",
     type=Numbers(float),
-    default="-0.16,-0.08,-0.04,-0.02,0.02,0.04,0.08,0.16",
+    default=",".join(map(str, InterventionRequest.strengths)),
     help="Comma list, in units of the layer's median norm; for ablate, the share to remove.",
 )
 @click.option(
@@ -79,14 +82,14 @@ def _control_option(name: str, default: int, help: str) -> Command:
 )
 @click.option(
     "--mode",
-    type=click.Choice(("add", "ablate", "clamp")),
-    default="add",
+    type=click.Choice(STEERING_MODES),
+    default=InterventionRequest.mode,
     help="Add to the component along the axis, remove it, or set it.",
 )
 @click.option(
     "--positions",
-    type=click.Choice(("all", "prompt", "generated")),
-    default="all",
+    type=click.Choice(STEERED_POSITIONS),
+    default=InterventionRequest.positions,
     help="Which tokens are steered.",
 )
 @click.option(
@@ -97,8 +100,8 @@ def _control_option(name: str, default: int, help: str) -> Command:
 )
 @click.option(
     "--condition",
-    type=click.Choice(("position", "row")),
-    default="position",
+    type=click.Choice(CONDITIONS),
+    default=InterventionRequest.condition,
     help="With --min-projection: test each token, or the prompt's last token for the whole row.",
 )
 @click.option(
@@ -112,28 +115,34 @@ def _control_option(name: str, default: int, help: str) -> Command:
 @_control_option("random", 20, "Random directions, as controls.")
 @_control_option("shuffled", 5, "Directions fitted to shuffled labels, as controls.")
 @_control_option("orthogonal", 5, "Random directions orthogonal to the axis, as controls.")
-@rendering_options("chat")
+@rendering_options(InterventionRequest.template)
 @limit_option
 @click.option(
     "--benign-limit",
     type=click.IntRange(min=1),
-    default=16,
+    default=InterventionRequest.benign_limit,
     help="Use only the first prompts of the benign set.",
 )
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(min=0),
-    default=0,
+    default=InterventionRequest.max_new_tokens,
     help="Length of the greedy completions along the axes; 0 generates none.",
 )
 @click.option(
     "--complete-controls", is_flag=True, help="Generate completions along the controls too."
 )
 @click.option(
-    "--openers", default="refusal", help="Opening phrases to score, a key of ingest/openers.toml."
+    "--openers",
+    default=InterventionRequest.openers,
+    help="Opening phrases to score, a key of ingest/openers.toml.",
 )
 @seed_option
-@click.option("--token-budget", type=click.IntRange(min=1), default=2048)
+@click.option(
+    "--token-budget",
+    type=click.IntRange(min=1),
+    default=InterventionRequest.token_budget,
+)
 @root_option
 @format_option
 def intervene(
@@ -141,6 +150,7 @@ def intervene(
     prompt_set: str,
     benign_set: str,
     strengths: tuple[float, ...],
+    layers: tuple[int, ...] | None,
     max_new_tokens: int,
     complete_controls: bool,
     seed: int,
@@ -160,7 +170,6 @@ def intervene(
       --prompts demo_safety --limit 48 --benign demo_alignment
     """
     from axes.analysis.steering.effects import Experiment, evaluate_experiment
-    from axes.ingest.forward.templates import Template
     from axes.ingest.generation.interventions import ingest_interventions
     from axes.ingest.labels.labeling import Scope
     from axes.ingest.labels.refusals import label_refusals
@@ -172,23 +181,30 @@ def intervene(
     import_ready_sets(root, [prompt_set, benign_set])
     model_id, roles = _register_directions(root, model, prompt_set, seed, options)
     completed = [axis_id for axis_id, role in roles.items() if complete_controls or role == "axis"]
-    change = _change(options)
-    runs: dict[str, Any] = {"prompt_set": prompt_set, "benign_set": benign_set}
-    runs["strengths"] = strengths
-    options["completed_axis_ids"] = completed if max_new_tokens else []
-    options["max_new_tokens"] = max_new_tokens
-    ingest_interventions(root, spec, **runs, axis_ids=list(roles), change=change, **options)
+    request = InterventionRequest(
+        prompt_set=prompt_set,
+        benign_set=benign_set,
+        axis_ids=list(roles),
+        strengths=strengths,
+        layers=layers,
+        completed_axis_ids=completed if max_new_tokens else [],
+        max_new_tokens=max_new_tokens,
+        **options,
+    )
+    ingest_interventions(root, spec, request)
     if max_new_tokens:
         label_refusals(root, scope=Scope(spec.name, prompt_set))
     experiment = Experiment(
         model=spec.name,
         model_id=model_id,
         roles=roles,
-        **runs,
-        template=Template(options["template"], options["system"]).name,
+        strengths=strengths,
+        prompt_set=prompt_set,
+        benign_set=benign_set,
+        template=request.rendering.name,
         new_tokens=max_new_tokens,
         seed=seed,
-        **vars(change),
+        **vars(request.change),
     )
     warehouse = Warehouse.open(root)
     experiment_id = evaluate_experiment(warehouse, experiment)
@@ -219,12 +235,3 @@ def _register_directions(
         prompt_set=prompt_set,
         seed=seed,
     )
-
-
-def _change(options: dict[str, Any]) -> Change:
-    """How activations are changed; its options are removed."""
-    from axes.ingest.generation.sweeps import Change
-
-    names = ("mode", "positions", "above", "condition")
-    mode, positions, above, condition = (options.pop(name) for name in names)
-    return Change(mode, positions, above, None if above is None else condition)

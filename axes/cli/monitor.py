@@ -75,11 +75,13 @@ def monitor(
     """
     from axes.ingest.generation.monitor import Monitor
     from axes.ingest.jobs import open_job
+    from axes.ingest.requests import ModelRequest
     from axes.warehouse.axes import AXIS_TABLES, find_axis, read_axis_readout
     from axes.warehouse.handle import Warehouse
 
     spec = model_spec(model, options)
-    job = open_job(root, spec, options.pop("device"), options.pop("dtype"))
+    request = ModelRequest(device=options.pop("device"), dtype=options.pop("dtype"))
+    job = open_job(root, spec, request)
     warehouse = Warehouse.open_tables(root, *{*AXIS_TABLES, "calibrations", "projections", "runs"})
     registered = find_axis(warehouse, axis)
     model_id = job.identity.model_id
@@ -144,11 +146,11 @@ def _speak(
     from transformers import GenerationConfig
 
     from axes.ingest.forward.templates import Template, pad_id, render
-    from axes.ingest.generation.generate import Sampling, end_ids
+    from axes.ingest.generation.generate import end_ids
 
     (rendered,) = render(loaded.tokenizer, [prompt], Template(template), loaded.spec.name)
     tokens = torch.tensor([rendered.token_ids], device=loaded.device)
-    ends = {"eos_token_id": end_ids(loaded, Sampling()), "pad_token_id": pad_id(loaded.tokenizer)}
+    ends = {"eos_token_id": end_ids(loaded), "pad_token_id": pad_id(loaded.tokenizer)}
     # Ignore the sampling defaults of the checkpoint.
     loaded.model.generation_config = GenerationConfig(**ends)
     drawing = {"temperature": temperature, "top_k": 0} if temperature > 0 else {}
