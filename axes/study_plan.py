@@ -110,10 +110,8 @@ def ingest_missing(
 ) -> None:
     """Import ready prompt sets that are absent, and run each model whose rows are incomplete."""
     from axes.ingest.activations import ingest_activations
-    from axes.ingest.forward.activation_keys import Selection
-    from axes.ingest.forward.pooling import find_pooling
-    from axes.ingest.forward.templates import Template
     from axes.ingest.prompts import import_ready_sets
+    from axes.ingest.requests import ActivationRequest
 
     definition = planned.definition
     init_root(root)
@@ -125,17 +123,13 @@ def ingest_missing(
     for model, origin in planned.origins.items():
         is_external = is_imported(warehouse.connection, model)
         if not is_external and not is_covered(warehouse, model, limits, *where):
-            selection = Selection(
+            request = ActivationRequest(
+                prompt_sets=limits,
                 sites=(definition.site,),
-                poolings=(find_pooling(definition.pooling),),
-                template=Template(definition.template),
-            )
-            ingest_activations(
-                root,
-                resolve(origin),
-                limits,
-                selection,
+                poolings=(definition.pooling,),
+                template=definition.template,
                 device=device,
                 dtype=dtype,
                 skip_unusable=definition.allow_missing,
             )
+            ingest_activations(root, resolve(origin), request)

@@ -59,7 +59,7 @@ def commands(lake: Path) -> dict[str, list[str | Path]]:
     return {
         "score": ["score", AXIS, "--model", "small", *at],
         "drift": ["drift", "--axis", AXIS, "--model", "small", *at],
-        "traces": ["ingest", "traces", small, "--prompts", "marked", "--axes", AXIS, *at],
+        "traces": ["ingest", "traces", small, "--prompts", "marked", "--axis", AXIS, *at],
         "monitor": ["monitor", small, "--axis", AXIS, "hello", "--max-new-tokens", "3", *at],
         "intervene": ["intervene", small, "--axis", AXIS, *experiment, *controls, *at],
     }

@@ -188,11 +188,11 @@ def _align(
     warehouse: Warehouse, run: Run, definition: StudyDefinition, member: Member, reference: Member
 ) -> StoredAlignment:
     """The member's map into the reference, fitted unless it is stored."""
-    mine, theirs = paired(member.benign, reference.benign)
+    benign, targets = paired(member.benign, reference.benign)
     space, target = member.space, reference.space
     # The reference's map, the identity, depends on no rows and no lambda.
     options, shuffles = definition.alignment_options, definition.alignment_shuffles
-    fitted_from = (mine.row_set_hash, asdict(options), shuffles, definition.seed)
+    fitted_from = (benign.row_set_hash, asdict(options), shuffles, definition.seed)
     alignment_id = content_key(
         METHOD_VERSION,
         (space.model_id, space.layer, target.model_id, target.layer),
@@ -204,7 +204,9 @@ def _align(
     if member is reference:
         fit = identity_alignment(space.d_model)
     else:
-        fit = fit_alignment(mine.x, theirs.x, options, shuffle_count=shuffles, seed=definition.seed)
+        fit = fit_alignment(
+            benign.x, targets.x, options, shuffle_count=shuffles, seed=definition.seed
+        )
     write_alignment(
         warehouse,
         run,
@@ -213,7 +215,7 @@ def _align(
         space=space,
         reference=target,
         prompt_set=definition.align,
-        rows_fitted=mine,
+        rows_fitted=benign,
         seed=definition.seed,
     )
     # Read back: the weights are float32 then, for this run as for every later one.
@@ -222,12 +224,12 @@ def _align(
     return stored
 
 
-def paired(mine: Matrix, theirs: Matrix) -> tuple[Matrix, Matrix]:
+def paired(benign: Matrix, targets: Matrix) -> tuple[Matrix, Matrix]:
     """Both models' rows of the same prompts in the same order; raises where none are shared."""
-    mine, theirs = on_shared_prompts([mine, theirs])
-    if len(mine.prompt_ids) < 2:
+    benign, targets = on_shared_prompts([benign, targets])
+    if len(benign.prompt_ids) < 2:
         raise CoverageError("the model and the reference share no alignment prompts")
-    return mine, theirs
+    return benign, targets
 
 
 RowsOfPrompts = TypeVar("RowsOfPrompts", Matrix, LabelledScores)
@@ -344,7 +346,7 @@ def _aligned_axis(
         "aligned",
         definition.direction,
         target,
-        lambda: unit(alignment.fit.alignment.carry(native.vector)),
+        lambda: unit(alignment.fit.alignment.map(native.vector)),
         member.labelled[definition.prompts],
         definition.prompts,
         label=member.name,
