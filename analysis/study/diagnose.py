@@ -131,19 +131,19 @@ def _finite(figures: Mapping[str, float]) -> str:
 
 def _case(warehouse: Warehouse, study_id: str, evaluated: _Evaluated) -> Case:
     """What was evaluated in one row of the study, read back from the warehouse."""
-    connection, study = warehouse.connection, json.loads(evaluated.parameters)
+    study = json.loads(evaluated.parameters)
     keys = {name: study[name] for name in ("site", "pooling", "template")}
     model, model_id = evaluated.model, evaluated.model_id
     (axis,) = warehouse.query(
         "select space_model || '@' || space_model_id as model, layer from axes where axis_id = ?",
         [evaluated.axis_id],
     ).to_pylist()
-    space = find_space(connection, f"{model}@{model_id}", **keys).at(evaluated.layer)
-    target = find_space(connection, axis["model"], **keys).at(axis["layer"])
+    space = find_space(warehouse, f"{model}@{model_id}", **keys).at(evaluated.layer)
+    target = find_space(warehouse, axis["model"], **keys).at(axis["layer"])
 
     def read(space: Space, prompt_set: str, limit: int | None = None) -> Matrix:
         # Rows that the study went without are reported by the study.
-        return load_matrix(connection, space, prompt_set, limit=limit, allow_missing=True)
+        return load_matrix(warehouse, space, prompt_set, limit=limit, allow_missing=True)
 
     def both(prompt_set: str, limit: int | None = None) -> tuple[Matrix, Matrix]:
         return paired(read(space, prompt_set, limit), read(target, prompt_set, limit))
@@ -160,7 +160,7 @@ def _case(warehouse: Warehouse, study_id: str, evaluated: _Evaluated) -> Case:
         zip(stored["prompt_id"].to_pylist(), stored["projection"].to_pylist(), strict=True)
     )
     alignment_id = stored["alignment_id"][0].as_py()
-    alignment = read_alignment(warehouse.root, connection, alignment_id)
+    alignment = read_alignment(warehouse, alignment_id)
     assert alignment is not None
     words = warehouse.rows(
         Estimate,

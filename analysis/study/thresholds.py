@@ -68,7 +68,7 @@ def run_transfer(warehouse: Warehouse, definition: TransferDefinition) -> str:
     """
     scores = [
         read_scores(
-            warehouse.connection,
+            warehouse,
             definition.axis_id,
             model_id,
             definition.prompt_set,

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+import axes.ingest.activations
+from axes.ingest.jobs import IngestSummary
 from axes.ingest.models.identity import identify
 from axes.ingest.models.registry import ModelSpec, resolve
 from axes.ingest.prompts import prompt_id
+from axes.ingest.requests import ActivationRequest
 from axes.warehouse.connection import connect, rows
-from axes.warehouse.layout import init_root
 from axes.warehouse.maintenance.check import check
 from axes.warehouse.writer import rows_table, write_rows
 from tests.rows import put
@@ -42,19 +44,6 @@ def llama(llama_folder: Path) -> ModelSpec:
     return resolve(str(llama_folder))
 
 
-@pytest.fixture(scope="session")
-def empty_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("empty") / "lake"
-    init_root(folder)
-    return folder
-
-
-@pytest.fixture
-def root(empty_root: Path, tmp_path: Path) -> Path:
-    """An empty warehouse, copied rather than made anew: many tests of this folder need one."""
-    return shutil.copytree(empty_root, tmp_path / "lake")
-
-
 @pytest.fixture
 def import_texts(root: Path) -> ImportTexts:
     """Put texts into the test's warehouse as a set, in place of those there under its name."""
@@ -67,6 +56,16 @@ def import_texts(root: Path) -> ImportTexts:
         write_rows(root, "prompts", rows_table("prompts", described), name=name, partition=name)
 
     return write
+
+
+def for_texts(**options: Any) -> ActivationRequest:
+    """A request for the set `texts`."""
+    return ActivationRequest(prompt_sets={"texts": None}, **options)
+
+
+def ingest_texts(root: Path, spec: ModelSpec, **options: Any) -> IngestSummary:
+    """Store activations of the set `texts`."""
+    return axes.ingest.activations.ingest_activations(root, spec, for_texts(**options))
 
 
 def forked(target: Callable[..., Any], *args: Any, **options: Any) -> multiprocessing.Process:
