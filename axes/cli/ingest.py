@@ -28,6 +28,7 @@ from axes.cli.options import (
     together,
 )
 from axes.warehouse.names import SITES
+from axes.warehouse.render import show_record
 
 _token_budget_option = click.option(
     "--token-budget",
@@ -127,7 +128,6 @@ def activations_command(
     from axes.ingest.forward.templates import Template
     from axes.ingest.jobs import Shard
     from axes.ingest.prompts import import_ready_sets
-    from axes.warehouse.render import show_record
 
     spec = model_spec(model, options)
     selection = Selection(
@@ -227,7 +227,6 @@ def traces_command(
     from axes.ingest.generation.completions import ingest_completions
     from axes.ingest.generation.traces import ingest_traces
     from axes.ingest.prompts import import_ready_sets
-    from axes.warehouse.render import show_record
 
     if (prompt_set is None) == (completions is None):
         raise click.UsageError("give --prompts, or --completions with a file")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +22,11 @@ from axes.cli.options import (
     root_option,
     seed_option,
 )
+from axes.ingest.models.registry import known_as
+from axes.warehouse.render import show
+
+if TYPE_CHECKING:
+    from axes.ingest.generation.sweeps import Change
 
 # Printed: the slope over all strengths, and the effect of the highest strength.
 PRINTED = """
@@ -133,19 +138,9 @@ def _control_option(name: str, default: int, help: str) -> Command:
 @format_option
 def intervene(
     model: str,
-    axes: tuple[str, ...],
     prompt_set: str,
     benign_set: str,
     strengths: tuple[float, ...],
-    layers: tuple[int, ...] | None,
-    mode: str,
-    positions: str,
-    above: float | None,
-    condition: str,
-    pull_backs: tuple[str, ...],
-    random_count: int,
-    shuffled_count: int,
-    orthogonal_count: int,
     max_new_tokens: int,
     complete_controls: bool,
     seed: int,
@@ -158,71 +153,78 @@ def intervene(
 
     Measures how likely completions open with the phrases, KL divergence from the unsteered model
     and perplexity on benign texts, how far the last block's activations move, and with
-    --max-new-tokens the repetition and refusals of completions. Stored measurements are not
-    repeated. See docs/interventions.md.
+    --max-new-tokens the repetition and refusals of completions. See docs/interventions.md.
 
     \b
     axes intervene smollm2-135m --axis native/smollm2-135m/23/demo_safety \\
       --prompts demo_safety --limit 48 --benign demo_alignment
     """
-    from axes.analysis.steering.controls import register_directions
-    from axes.analysis.steering.effects import Experiment, judge
+    from axes.analysis.steering.effects import Experiment, evaluate_experiment
     from axes.ingest.forward.templates import Template
     from axes.ingest.generation.interventions import ingest_interventions
-    from axes.ingest.generation.sweeps import Change
     from axes.ingest.labels.labeling import Scope
     from axes.ingest.labels.refusals import label_refusals
-    from axes.ingest.models.registry import known_as
     from axes.ingest.prompts import import_ready_sets
-    from axes.warehouse.connection import connect, query
-    from axes.warehouse.render import show
+    from axes.warehouse.handle import Warehouse
 
     spec = model_spec(model, options)
     options["system"] = read_system(system_file)
     import_ready_sets(root, [prompt_set, benign_set])
-    model_id, roles = register_directions(
-        root,
-        known_as(model),
-        axes,
-        pull_backs=pull_backs,
-        counts={
-            "random": random_count,
-            "shuffled_labels": shuffled_count,
-            "orthogonal": orthogonal_count,
-        },
-        prompt_set=prompt_set,
-        seed=seed,
-    )
+    model_id, roles = _register_directions(root, model, prompt_set, seed, options)
     completed = [axis_id for axis_id, role in roles.items() if complete_controls or role == "axis"]
-    change = Change(mode, positions, above, None if above is None else condition)
-    ingest_interventions(
-        root,
-        spec,
-        prompt_set,
-        benign_set,
-        axis_ids=list(roles),
-        strengths=strengths,
-        layers=layers,
-        change=change,
-        completed_axis_ids=completed if max_new_tokens else [],
-        max_new_tokens=max_new_tokens,
-        **options,
-    )
+    change = _change(options)
+    runs: dict[str, Any] = {"prompt_set": prompt_set, "benign_set": benign_set}
+    runs["strengths"] = strengths
+    options["completed_axis_ids"] = completed if max_new_tokens else []
+    options["max_new_tokens"] = max_new_tokens
+    ingest_interventions(root, spec, **runs, axis_ids=list(roles), change=change, **options)
     if max_new_tokens:
         label_refusals(root, scope=Scope(spec.name, prompt_set))
     experiment = Experiment(
         model=spec.name,
         model_id=model_id,
         roles=roles,
-        strengths=strengths,
-        prompt_set=prompt_set,
-        benign_set=benign_set,
+        **runs,
         template=Template(options["template"], options["system"]).name,
         new_tokens=max_new_tokens,
         seed=seed,
         **vars(change),
     )
-    experiment_id = judge(root, experiment)
-    statement = PRINTED.format(experiment_id=experiment_id, highest=max(strengths))
-    show(query(connect(root), statement), output_format)
+    warehouse = Warehouse.open(root)
+    experiment_id = evaluate_experiment(warehouse, experiment)
+    printed = PRINTED.format(experiment_id=experiment_id, highest=max(strengths))
+    show(warehouse.query(printed), output_format)
     click.echo(f"experiment {experiment_id}", err=True)
+
+
+def _register_directions(
+    root: Path, model: str, prompt_set: str, seed: int, options: dict[str, Any]
+) -> tuple[str, dict[str, str]]:
+    """The model's id, and the role of each axis and control; their options are removed."""
+    from axes.analysis.steering.controls import register_directions
+    from axes.warehouse.handle import Warehouse
+
+    counts = {
+        "random": options.pop("random_count"),
+        "shuffled_labels": options.pop("shuffled_count"),
+        "orthogonal": options.pop("orthogonal_count"),
+    }
+    axes, pull_backs = options.pop("axes"), options.pop("pull_backs")
+    return register_directions(
+        Warehouse.open(root),
+        known_as(model),
+        axes,
+        pull_backs=pull_backs,
+        counts=counts,
+        prompt_set=prompt_set,
+        seed=seed,
+    )
+
+
+def _change(options: dict[str, Any]) -> Change:
+    """How activations are changed; its options are removed."""
+    from axes.ingest.generation.sweeps import Change
+
+    names = ("mode", "positions", "above", "condition")
+    mode, positions, above, condition = (options.pop(name) for name in names)
+    return Change(mode, positions, above, None if above is None else condition)
