@@ -348,14 +348,11 @@ def fit(
     from axes.analysis.study.fit import fit_native
     from axes.ingest.models.registry import known_as
     from axes.results import Result
-    from axes.warehouse.connection import connect as open_root
-    from axes.warehouse.connection import query
     from axes.warehouse.handle import Warehouse
-    from axes.warehouse.runs import record_run
 
-    folder, evaluate = root_folder(root), _several(evaluate)
-    connection = open_root(folder, memory_limit=memory_limit)
-    space = find_space(connection, known_as(model), site=site, pooling=pooling, template=template)
+    evaluate = _several(evaluate)
+    warehouse = Warehouse.open(root_folder(root), memory_limit=memory_limit)
+    space = find_space(warehouse, known_as(model), site=site, pooling=pooling, template=template)
     parameters = {
         "model": model,
         "prompts": prompts,
@@ -365,9 +362,9 @@ def fit(
         "pooling": pooling,
         "template": template,
     }
-    with record_run(folder, "fit", parameters) as run:
+    with warehouse.run("fit", parameters) as run:
         fitted = fit_native(
-            Warehouse(folder, connection),
+            warehouse,
             run,
             space,
             prompts,
@@ -380,7 +377,7 @@ def fit(
         f"where axis_id in ({', '.join(repr(axis.axis_id) for axis in fitted)}) "
         "order by layer, prompt_set"
     )
-    return Result(f"{model}: directions fitted on {prompts}", query(connection, sql), sql)
+    return Result(f"{model}: directions fitted on {prompts}", warehouse.query(sql), sql)
 
 
 @as_command("score", prompts="prompt_sets")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 # The hub library reads this once, when it is imported.
@@ -13,6 +14,9 @@ import torch
 
 from axes.warehouse.layout import init_root
 from axes.warehouse.settings import SETTINGS
+
+# No test cuts the power: that files are synced, and when, is read from the calls (test_writer.py).
+os.fsync = lambda descriptor: None
 
 
 @pytest.fixture(autouse=True)
@@ -26,9 +30,15 @@ def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     torch.set_num_threads(1)
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """An empty warehouse."""
-    folder = tmp_path / "lake"
+@pytest.fixture(scope="session")
+def empty_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty warehouse, not to be written to."""
+    folder = tmp_path_factory.mktemp("empty") / "lake"
     init_root(folder)
     return folder
+
+
+@pytest.fixture
+def root(empty_root: Path, tmp_path: Path) -> Path:
+    """An empty warehouse."""
+    return shutil.copytree(empty_root, tmp_path / "lake")

@@ -11,6 +11,8 @@ import glob
 import graphlib
 import os
 import re
+import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -277,22 +279,57 @@ def load_sql(connection: Connection, root: Path, *, is_indexed: bool, is_comment
     """
     location = _location(root)
     macros, marts = _in_order(sql_files("macros")), _in_order(sql_files("marts"))
+    stored = marts["v_stored"]
+    marts["v_stored"] = _STORED_WITHOUT_INDEX
+    _create_objects(connection, (*macros.values(), *marts.values()))
     connection.execute("begin")
-    for name, table in TABLES.items():
-        connection.from_arrow(table.schema.empty_table()).create(f"stg_{name}")
-        connection.execute(f"create view {name} as select * from stg_{name}")
-    for text in macros.values():
-        connection.execute(text)
-    for name, text in marts.items():
-        is_replaced = name == "v_stored" and not is_indexed
-        made = _STORED_WITHOUT_INDEX if is_replaced else text.replace("${root}", location)
-        connection.execute(made)
+    if is_indexed:
+        connection.execute("drop view v_stored")
+        connection.execute(stored.replace("${root}", location))
     for name, table in TABLES.items():
         connection.execute(f"drop table stg_{name}")
         connection.execute(table.staging_view(location))
     if is_commented:
         for statement in comment_statements(marts, macros, _columns(connection)):
             connection.execute(statement)
+    connection.execute("commit")
+
+
+_created: set[tuple[str, ...]] = set()
+_templates: dict[tuple[str, ...], tempfile.TemporaryDirectory[str]] = {}
+_templates_lock = threading.Lock()
+
+
+def _create_objects(connection: Connection, statements: tuple[str, ...]) -> None:
+    """Empty tables, and what the statements create on them: all of `sql/`, in half a second.
+
+    Most of that is binding of views. Copied views are not bound, so the second connection of a
+    process writes the objects to a file, and it and all later ones copy them from there.
+    """
+    if statements not in _created:
+        _created.add(statements)
+        _execute_all(connection, statements)
+        return
+    with _templates_lock:
+        if statements not in _templates:
+            folder = tempfile.TemporaryDirectory(prefix="axes-")
+            with duckdb.connect(f"{folder.name}/template.duckdb") as template:
+                _execute_all(template, statements)
+            _templates[statements] = folder
+        path = f"{_templates[statements].name}/template.duckdb".replace("'", "''")
+        ((catalog,),) = connection.execute("select current_database()").fetchall()
+        connection.execute(f"attach '{path}' as axes_template (read_only)")
+        connection.execute(f'copy from database axes_template to "{catalog}" (schema)')
+        connection.execute("detach axes_template")
+
+
+def _execute_all(connection: Connection, statements: tuple[str, ...]) -> None:
+    connection.execute("begin")
+    for name, table in TABLES.items():
+        connection.from_arrow(table.schema.empty_table()).create(f"stg_{name}")
+        connection.execute(f"create view {name} as select * from stg_{name}")
+    for statement in statements:
+        connection.execute(statement)
     connection.execute("commit")
 
 

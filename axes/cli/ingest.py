@@ -30,6 +30,7 @@ from axes.cli.options import (
 from axes.ingest.forward.pooling import POOLINGS
 from axes.ingest.requests import ActivationRequest, CompletionRequest, TraceRequest
 from axes.warehouse.names import SITES
+from axes.warehouse.render import show_record
 
 _token_budget_option = click.option(
     "--token-budget",
@@ -122,7 +123,6 @@ def activations_command(
     """
     from axes.ingest.activations import ingest_activations, plan_activations
     from axes.ingest.prompts import import_ready_sets
-    from axes.warehouse.render import show_record
 
     spec = model_spec(model, options)
     request = ActivationRequest(
@@ -223,7 +223,6 @@ def traces_command(
     from axes.ingest.generation.completions import ingest_completions
     from axes.ingest.generation.traces import ingest_traces
     from axes.ingest.prompts import import_ready_sets
-    from axes.warehouse.render import show_record
 
     if (prompt_set is None) == (completions is None):
         raise click.UsageError("give --prompts, or --completions with a file")

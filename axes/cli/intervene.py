@@ -22,12 +22,14 @@ from axes.cli.options import (
     root_option,
     seed_option,
 )
+from axes.ingest.models.registry import known_as
 from axes.ingest.requests import (
     CONDITIONS,
     STEERED_POSITIONS,
     STEERING_MODES,
     InterventionRequest,
 )
+from axes.warehouse.render import show
 
 # Printed: the slope over all strengths, and the effect of the highest strength.
 PRINTED = """
@@ -145,15 +147,10 @@ def _control_option(name: str, default: int, help: str) -> Command:
 @format_option
 def intervene(
     model: str,
-    axes: tuple[str, ...],
     prompt_set: str,
     benign_set: str,
     strengths: tuple[float, ...],
     layers: tuple[int, ...] | None,
-    pull_backs: tuple[str, ...],
-    random_count: int,
-    shuffled_count: int,
-    orthogonal_count: int,
     max_new_tokens: int,
     complete_controls: bool,
     seed: int,
@@ -166,39 +163,23 @@ def intervene(
 
     Measures how likely completions open with the phrases, KL divergence from the unsteered model
     and perplexity on benign texts, how far the last block's activations move, and with
-    --max-new-tokens the repetition and refusals of completions. Stored measurements are not
-    repeated. See docs/interventions.md.
+    --max-new-tokens the repetition and refusals of completions. See docs/interventions.md.
 
     \b
     axes intervene smollm2-135m --axis native/smollm2-135m/23/demo_safety \\
       --prompts demo_safety --limit 48 --benign demo_alignment
     """
-    from axes.analysis.steering.controls import register_directions
-    from axes.analysis.steering.effects import Experiment, judge
+    from axes.analysis.steering.effects import Experiment, evaluate_experiment
     from axes.ingest.generation.interventions import ingest_interventions
     from axes.ingest.labels.labeling import Scope
     from axes.ingest.labels.refusals import label_refusals
-    from axes.ingest.models.registry import known_as
     from axes.ingest.prompts import import_ready_sets
-    from axes.warehouse.connection import connect, query
-    from axes.warehouse.render import show
+    from axes.warehouse.handle import Warehouse
 
     spec = model_spec(model, options)
     options["system"] = read_system(system_file)
     import_ready_sets(root, [prompt_set, benign_set])
-    model_id, roles = register_directions(
-        root,
-        known_as(model),
-        axes,
-        pull_backs=pull_backs,
-        counts={
-            "random": random_count,
-            "shuffled_labels": shuffled_count,
-            "orthogonal": orthogonal_count,
-        },
-        prompt_set=prompt_set,
-        seed=seed,
-    )
+    model_id, roles = _register_directions(root, model, prompt_set, seed, options)
     completed = [axis_id for axis_id, role in roles.items() if complete_controls or role == "axis"]
     request = InterventionRequest(
         prompt_set=prompt_set,
@@ -225,7 +206,32 @@ def intervene(
         seed=seed,
         **vars(request.change),
     )
-    experiment_id = judge(root, experiment)
-    statement = PRINTED.format(experiment_id=experiment_id, highest=max(strengths))
-    show(query(connect(root), statement), output_format)
+    warehouse = Warehouse.open(root)
+    experiment_id = evaluate_experiment(warehouse, experiment)
+    printed = PRINTED.format(experiment_id=experiment_id, highest=max(strengths))
+    show(warehouse.query(printed), output_format)
     click.echo(f"experiment {experiment_id}", err=True)
+
+
+def _register_directions(
+    root: Path, model: str, prompt_set: str, seed: int, options: dict[str, Any]
+) -> tuple[str, dict[str, str]]:
+    """The model's id, and the role of each axis and control; their options are removed."""
+    from axes.analysis.steering.controls import register_directions
+    from axes.warehouse.handle import Warehouse
+
+    counts = {
+        "random": options.pop("random_count"),
+        "shuffled_labels": options.pop("shuffled_count"),
+        "orthogonal": options.pop("orthogonal_count"),
+    }
+    axes, pull_backs = options.pop("axes"), options.pop("pull_backs")
+    return register_directions(
+        Warehouse.open(root),
+        known_as(model),
+        axes,
+        pull_backs=pull_backs,
+        counts=counts,
+        prompt_set=prompt_set,
+        seed=seed,
+    )

@@ -19,7 +19,6 @@ from axes.ingest.models.registry import ModelSpec, resolve
 from axes.ingest.prompts import prompt_id
 from axes.ingest.requests import ActivationRequest
 from axes.warehouse.connection import connect, rows
-from axes.warehouse.layout import init_root
 from axes.warehouse.maintenance.check import check
 from axes.warehouse.writer import rows_table, write_rows
 from tests.rows import put
@@ -43,19 +42,6 @@ def llama_folder(saved_llama: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def llama(llama_folder: Path) -> ModelSpec:
     return resolve(str(llama_folder))
-
-
-@pytest.fixture(scope="session")
-def empty_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("empty") / "lake"
-    init_root(folder)
-    return folder
-
-
-@pytest.fixture
-def root(empty_root: Path, tmp_path: Path) -> Path:
-    """An empty warehouse, copied rather than made anew: many tests of this folder need one."""
-    return shutil.copytree(empty_root, tmp_path / "lake")
 
 
 @pytest.fixture

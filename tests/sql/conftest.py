@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from axes.warehouse.connection import Connection, connect
-from axes.warehouse.layout import init_root
 
 
 @pytest.fixture(scope="session")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Connection:
+def empty(empty_root: Path) -> Connection:
     """A connection to a warehouse without rows."""
-    root = tmp_path_factory.mktemp("empty") / "lake"
-    init_root(root)
-    return connect(root, is_commented=True)
+    return connect(empty_root, is_commented=True)
