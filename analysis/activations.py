@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
 
 from axes.warehouse.axes import Space
-from axes.warehouse.connection import Connection, is_imported, query, rows
+from axes.warehouse.connection import is_imported
 from axes.warehouse.errors import (
     CoverageError,
     LabelError,
@@ -30,6 +30,7 @@ from axes.warehouse.errors import (
     PromptError,
     QueryError,
 )
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import Rows, StoredRows, allocate, layer_batches
 from axes.warehouse.names import RESID_POST, did_you_mean
 from axes.warehouse.writer import content_key
@@ -94,7 +95,7 @@ class Matrix:
 
 
 def find_space(
-    connection: Connection,
+    warehouse: Warehouse,
     model: str,
     *,
     site: str = RESID_POST,
@@ -106,8 +107,7 @@ def find_space(
     Raises `ModelError` where nothing, or more than one version, was ingested under the name.
     """
     name, _, prefix = model.partition("@")
-    found = rows(
-        connection,
+    found = warehouse.query(
         """
         select model_id, dtype, source, d_model, layer_count
         from models
@@ -115,12 +115,12 @@ def find_space(
         order by model_id
         """,
         [name, prefix],
-    )
+    ).to_pylist()
     if not found:
-        there = [row["model"] for row in rows(connection, "select distinct model from models")]
+        stored = warehouse.column("select distinct model from models")
         raise ModelError(
-            f"no activations of {model}{did_you_mean(name, there)} "
-            f"(there: {', '.join(there) or 'none'}): "
+            f"no activations of {model}{did_you_mean(name, stored)} "
+            f"(stored: {', '.join(stored) or 'none'}): "
             f"run `axes ingest activations {name} --prompts SET` first"
         )
     if len(found) > 1:
@@ -141,7 +141,7 @@ def find_space(
 
 
 def load_matrix(
-    connection: Connection,
+    warehouse: Warehouse,
     space: Space,
     prompt_set: str,
     *,
@@ -153,14 +153,14 @@ def load_matrix(
     Raises `PromptError` for an unknown set, `CoverageError` where rows are missing and that is not
     allowed, `LabelError` where only some of the prompts are labelled.
     """
-    expected = count_prompts(connection, prompt_set, limit)
-    table = query(connection, _rows_query(space, prompt_set, limit, _DESCRIPTION))
+    expected = count_prompts(warehouse, prompt_set, limit)
+    table = warehouse.query(_rows_query(space, prompt_set, limit, _DESCRIPTION))
     missing_count = expected - table.num_rows
     if missing_count and not (allow_missing and table.num_rows):
         raise CoverageError(
             f"{space.model} has activations for {table.num_rows} of the {expected} prompts of "
             f"{prompt_set} at layer {space.layer} ({space.site}, {space.pooling}, "
-            f"{space.template}): {_how_to_bring(connection, space, prompt_set)}"
+            f"{space.template}): {_how_to_bring(warehouse, space, prompt_set)}"
             + ("" if not table.num_rows else ", or go on without them with --allow-missing")
         )
     labels = table.column("is_positive")
@@ -170,7 +170,7 @@ def load_matrix(
             f"{unlabelled_count} of {len(labels)} prompts of {prompt_set} have no label"
         )
     return Matrix(
-        read=partial(_read_vectors, connection, space, _text_array(table.column("prompt_id"))),
+        read=partial(_read_vectors, warehouse, space, _text_array(table.column("prompt_id"))),
         ids=table.column("prompt_id").combine_chunks(),
         texts=table.column("text").combine_chunks(),
         is_positive=None if unlabelled_count else labels.to_numpy().astype(bool),
@@ -180,8 +180,8 @@ def load_matrix(
     )
 
 
-def _how_to_bring(connection: Connection, space: Space, prompt_set: str) -> str:
-    if is_imported(connection, f"{space.model}@{space.model_id}"):
+def _how_to_bring(warehouse: Warehouse, space: Space, prompt_set: str) -> str:
+    if is_imported(warehouse.connection, f"{space.model}@{space.model_id}"):
         return "this model's vectors were imported: bring these too with `axes activations import`"
     return (
         f"run `axes ingest activations {space.model} --prompts {prompt_set} --site {space.site} "
@@ -201,16 +201,16 @@ def number_groups(pair_ids: pa.StringArray) -> Int[np.ndarray, " row"]:
     return ranks[encoded.indices.to_numpy()]
 
 
-def _read_vectors(connection: Connection, space: Space, prompt_ids: np.ndarray) -> Rows:
+def _read_vectors(warehouse: Warehouse, space: Space, prompt_ids: np.ndarray) -> Rows:
     """The vectors of these prompts in this order: streamed as they lie in the files, then placed.
 
     Sorting vectors in the database would move every one of them twice.
     """
-    x = allocate(connection, len(prompt_ids), space.d_model)
+    x = allocate(warehouse.connection, len(prompt_ids), space.d_model)
     is_there = np.zeros(len(prompt_ids), dtype=bool)
     for is_last in (False, False, True):
         try:
-            _place_vectors(connection, space, prompt_ids, x, is_there)
+            _place_vectors(warehouse, space, prompt_ids, x, is_there)
             break
         except FileNotFoundError:
             if is_last:
@@ -224,7 +224,7 @@ def _read_vectors(connection: Connection, space: Space, prompt_ids: np.ndarray) 
 
 
 def _place_vectors(
-    connection: Connection, space: Space, prompt_ids: np.ndarray, x: Rows, is_there: np.ndarray
+    warehouse: Warehouse, space: Space, prompt_ids: np.ndarray, x: Rows, is_there: np.ndarray
 ) -> None:
     """Put each prompt's vector into its row of `x`, and mark it in `is_there`."""
     if not len(prompt_ids):
@@ -237,7 +237,7 @@ def _place_vectors(
         "pooling": space.pooling,
         "template": space.template,
     }
-    for ids, block in layer_batches(connection, space.model, keys, space.layer):
+    for ids, block in layer_batches(warehouse.connection, space.model, keys, space.layer):
         found = _text_array(ids)
         at = np.searchsorted(known, found).clip(max=len(known) - 1)
         places, wanted = order[at], known[at] == found
@@ -268,7 +268,7 @@ def _text_array(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def is_covered(
-    connection: Connection,
+    warehouse: Warehouse,
     model: str,
     limits: Mapping[str, int | None],
     site: str,
@@ -277,14 +277,13 @@ def is_covered(
 ) -> bool:
     """Whether all blocks of a model are stored for the first so many prompts of every set."""
     name = model.partition("@")[0]
-    if not rows(connection, "from models where model = ?", [name]):
+    if not warehouse.column("select model from models where model = ?", [name]):
         return False
-    space = find_space(connection, model, site=site, pooling=pooling, template=template)
+    space = find_space(warehouse, model, site=site, pooling=pooling, template=template)
     return all(
-        rows(
-            connection,
+        warehouse.column(
             """
-            select coalesce(sum(len(layers)), 0)::bigint as count
+            select coalesce(sum(len(layers)), 0)::bigint
             from v_stored
             where
                 model = ? and model_id = ? and site = ? and pooling = ? and template = ?
@@ -293,8 +292,8 @@ def is_covered(
                 )
             """,
             [*space.key, prompt_set, 2**31 - 1 if limit is None else limit],
-        )[0]["count"]
-        == count_prompts(connection, prompt_set, limit) * space.layer_count
+        )[0]
+        == count_prompts(warehouse, prompt_set, limit) * space.layer_count
         for prompt_set, limit in limits.items()
     )
 
@@ -309,14 +308,11 @@ def require_classes(matrix: Matrix, prompt_set: str) -> None:
         raise LabelError(f"all {len(matrix.is_positive)} labels of {prompt_set} are {only}")
 
 
-def count_prompts(connection: Connection, prompt_set: str, limit: int | None = None) -> int:
+def count_prompts(warehouse: Warehouse, prompt_set: str, limit: int | None = None) -> int:
     """Prompts of a set, `limit` at most; raises `PromptError` for an unknown set."""
-    count = rows(
-        connection, "select count(*) as count from prompts where prompt_set = ?", [prompt_set]
-    )[0]["count"]
+    (count,) = warehouse.column("select count(*) from prompts where prompt_set = ?", [prompt_set])
     if not count:
-        found = rows(connection, "select distinct prompt_set from prompts")
-        names = [row["prompt_set"] for row in found]
+        names = warehouse.column("select distinct prompt_set from prompts")
         raise PromptError(
             f"no prompt set {prompt_set} in the warehouse{did_you_mean(prompt_set, names)}: "
             f"import it with `axes prompts import {prompt_set} SOURCE`"

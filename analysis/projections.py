@@ -21,7 +21,6 @@ from axes.analysis import activations
 from axes.analysis.activations import Space, count_prompts, find_space, number_groups
 from axes.analysis.registry import Scored, write_projections
 from axes.warehouse.axes import Axis, find_axis, read_axis_readout
-from axes.warehouse.connection import Connection, query, rows
 from axes.warehouse.errors import CoverageError, LabelError, NoAlignmentError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import layer_batches
@@ -57,11 +56,10 @@ def score(
     `ModelError` for an unknown model, `PromptError` for an unknown set.
     """
     warehouse = Warehouse.open(root, memory_limit=memory_limit)
-    connection = warehouse.connection
     found = find_axis(warehouse, axis)
     for prompt_set in prompt_sets:
-        count_prompts(connection, prompt_set)
-    named = {find_space(connection, model).model_id for model in models}
+        count_prompts(warehouse, prompt_set)
+    named = {find_space(warehouse, model).model_id for model in models}
     done = []
     with warehouse.run("score", {"axis": found.axis_id, "models": list(models)}) as run:
         for space in _stored_spaces(warehouse, found):
@@ -76,11 +74,10 @@ def score(
                     raise
                 continue
             ids, values = project_stored(
-                connection, space.at(readout.layer), readout.vector, readout.offset
+                warehouse, space.at(readout.layer), readout.vector, readout.offset
             )
             if prompt_sets:
-                wanted = query(
-                    connection,
+                wanted = warehouse.query(
                     "select distinct prompt_id from prompts where list_contains(?, prompt_set)",
                     [list(prompt_sets)],
                 )["prompt_id"]
@@ -88,7 +85,7 @@ def score(
                 ids, values = ids.filter(is_wanted), values[is_wanted.to_numpy(False)]
             before = run.rows
             item = Scored(found, readout.layer, values, readout.alignment_id)
-            write_projections(root, connection, run, space, ids.to_pylist(), [item])
+            write_projections(warehouse, run, space, ids.to_pylist(), [item])
             done.append(
                 ModelScore(
                     model=space.model,
@@ -103,7 +100,7 @@ def score(
 
 
 def project_stored(
-    connection: Connection, space: Space, vector: Float[np.ndarray, " d_model"], offset: float = 0.0
+    warehouse: Warehouse, space: Space, vector: Float[np.ndarray, " d_model"], offset: float = 0.0
 ) -> tuple[pa.StringArray, Float[np.ndarray, " row"]]:
     """Prompt ids and `x @ vector + offset` of all activations of a space, in no stated order.
 
@@ -111,7 +108,7 @@ def project_stored(
     """
     keys = dict(zip(("model_id", "site", "pooling", "template"), space.key[1:], strict=True))
     ids, values = [pa.array([], pa.string())], [np.empty(0)]
-    for names, block in layer_batches(connection, space.model, keys, space.layer):
+    for names, block in layer_batches(warehouse.connection, space.model, keys, space.layer):
         ids.append(names.cast(pa.string()))
         values.append(activations.project(block, vector, offset))
     return pa.concat_arrays(ids), np.concatenate(values)
@@ -131,7 +128,7 @@ def _stored_spaces(warehouse: Warehouse, axis: Axis) -> list[Space]:
     )
     return [
         find_space(
-            warehouse.connection,
+            warehouse,
             f"{model}@{model_id}",
             site=site,
             pooling=pooling,
@@ -179,24 +176,23 @@ class LabelledScores:
         )
 
 
-def scored_models(connection: Connection, axis_id: str, prompt_set: str) -> list[tuple[str, str]]:
+def scored_models(warehouse: Warehouse, axis_id: str, prompt_set: str) -> list[tuple[str, str]]:
     """Model and model id of everything projected on the axis with prompts of the set."""
-    found = rows(
-        connection,
+    models = warehouse.query(
         "select distinct model, model_id from v_projections "
         "where axis_id = ? and prompt_set = ? and is_positive is not null order by all",
         [axis_id, prompt_set],
-    )
-    if not found:
+    ).to_pylist()
+    if not models:
         raise CoverageError(
             f"no labelled prompt of {prompt_set} is projected on the axis {axis_id}: run "
             f"`axes study` with `--evaluate {prompt_set}` first"
         )
-    return [(row["model"], row["model_id"]) for row in found]
+    return [(row["model"], row["model_id"]) for row in models]
 
 
 def read_scores(
-    connection: Connection,
+    warehouse: Warehouse,
     axis_id: str,
     model_id: str,
     prompt_set: str,
@@ -208,9 +204,8 @@ def read_scores(
     Raises `PromptError` for an unknown set, `CoverageError` where prompts have no projection and
     that is not allowed, `LabelError` where a class is missing.
     """
-    expected = count_prompts(connection, prompt_set)
-    table = query(
-        connection,
+    expected = count_prompts(warehouse, prompt_set)
+    table = warehouse.query(
         """
         select model, prompt_id, pair_id, source, text, projection, is_positive, is_in_sample
         from v_projections

@@ -1,7 +1,7 @@
-"""Fitted things into the warehouse: axes, alignments, projections, each under a content key.
+"""Axes, alignments and projections to and from the warehouse, each under a content key.
 
-Writing the same thing again finds it there, so a study that was killed goes on from where it was
-and two studies share what they have in common.
+What is stored is not written again: a killed study continues where it stopped, and two studies
+share the rows that they have in common.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -24,10 +23,11 @@ from axes.analysis.methods.alignment import AlignmentFit
 from axes.analysis.methods.directions import Direction
 from axes.analysis.stats.auroc import Estimate
 from axes.warehouse.axes import Axis
-from axes.warehouse.connection import Connection, query, rows, vectors
+from axes.warehouse.connection import query, vectors
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.runs import Run
 from axes.warehouse.tables.schemas import TABLES
-from axes.warehouse.writer import content_key, data_file, rows_table, vector_array, write_rows
+from axes.warehouse.writer import content_key, rows_table, vector_array
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,9 @@ def make_axis(
     )
 
 
-def registered_directions(connection: Connection, space: Space) -> dict[str, Direction]:
+def registered_directions(warehouse: Warehouse, space: Space) -> dict[str, Direction]:
     """The native directions of a model that are registered, at any layer, by axis id."""
-    found = query(
-        connection,
+    table = warehouse.query(
         """
         select axis_id, raw_norm, vector
         from axes
@@ -123,20 +122,20 @@ def registered_directions(connection: Connection, space: Space) -> dict[str, Dir
         """,
         space.key,
     )
-    if not found.num_rows:
-        return {}
-    stored = vectors(found.column("vector")).astype(np.float64)
-    named = zip(found["axis_id"].to_pylist(), stored, found["raw_norm"].to_pylist(), strict=True)
-    return {axis_id: Direction(vector, raw_norm) for axis_id, vector, raw_norm in named}
+    matrix = vectors(table["vector"]).astype(np.float64)
+    columns = (table["axis_id"].to_pylist(), matrix, table["raw_norm"].to_pylist())
+    return {
+        axis_id: Direction(vector, norm) for axis_id, vector, norm in zip(*columns, strict=True)
+    }
 
 
-def write_axes(root: Path, connection: Connection, run: Run, axes: Sequence[Axis]) -> None:
+def write_axes(warehouse: Warehouse, run: Run, axes: Sequence[Axis]) -> None:
     """Add the axes that are not registered yet."""
-    there = {row["axis_id"] for row in rows(connection, "select axis_id from axes")}
-    new = [axis for axis in axes if axis.axis_id not in there]
+    registered = set(warehouse.column("select axis_id from axes"))
+    new = [axis for axis in axes if axis.axis_id not in registered]
     if not new:
         return
-    # One file per space, since a file holds vectors of one width.
+    # One row group per axis, since vectors may be of several widths.
     tables = [
         rows_table(
             "axes",
@@ -145,13 +144,12 @@ def write_axes(root: Path, connection: Connection, run: Run, axes: Sequence[Axis
         )
         for axis in new
     ]
-    name = content_key([axis.axis_id for axis in new])
-    write_rows(root, "axes", tables, name=name)
+    warehouse.write("axes", tables, name=content_key([axis.axis_id for axis in new]))
     run.rows += len(new)
 
 
 def write_alignment(
-    root: Path,
+    warehouse: Warehouse,
     run: Run,
     fit: AlignmentFit,
     *,
@@ -175,41 +173,43 @@ def write_alignment(
         "site": space.site,
         "pooling": space.pooling,
         "template": space.template,
-        "method": fit.method,
+        **{name: getattr(fit, name) for name in _OF_FIT},
         "ridge_lambda": alignment.ridge_lambda,
-        "lambda_policy": fit.lambda_policy,
-        "rank": fit.rank,
         "effective_rank": alignment.effective_rank,
-        "r2_held_out": fit.r2_held_out,
-        "r2_uniform": fit.r2_uniform,
         "r2_shuffled": shuffled.estimate if shuffled else None,
         "r2_shuffled_lower": shuffled.lower if shuffled else None,
         "r2_shuffled_upper": shuffled.upper if shuffled else None,
-        "shuffle_count": fit.shuffle_count,
         "prompt_set": prompt_set,
         "row_count": len(rows_fitted.prompt_ids),
         "row_set_hash": rows_fitted.row_set_hash,
         "seed": seed,
         "run_id": run.run_id,
     }
-    table = rows_table(
-        "alignments",
-        [row],
-        weights=vector_array(alignment.weights.reshape(1, -1)),
-        intercept=vector_array(alignment.intercept[None, :]),
-        **_optional_vectors(fit),
-    )
-    write_rows(root, "alignments", table, name=alignment_id)
+    arrays = {
+        "weights": alignment.weights,
+        "intercept": alignment.intercept,
+        "r2_dimensions": fit.r2_dimensions,
+    }
+    if alignment.hidden is not None:
+        arrays |= {f"hidden_{name}": values for name, values in vars(alignment.hidden).items()}
+    columns = {
+        name: vector_array(values.reshape(1, -1))
+        for name, values in arrays.items()
+        if values is not None
+    }
+    warehouse.write("alignments", rows_table("alignments", [row], **columns), name=alignment_id)
     run.rows += 1
 
 
-def read_alignment(root: Path, connection: Connection, alignment_id: str) -> StoredAlignment | None:
-    """A registered map, or None; the weights are the stored float32, whoever asks."""
-    if not data_file(root, "alignments", alignment_id).exists():
+# Columns of `alignments` that are fields of `AlignmentFit` by the same name.
+_OF_FIT = ("method", "lambda_policy", "rank", "r2_held_out", "r2_uniform", "shuffle_count")
+
+
+def read_alignment(warehouse: Warehouse, alignment_id: str) -> StoredAlignment | None:
+    """A registered map, or None; its weights are float64 of the stored float32."""
+    if not warehouse.has("alignments", alignment_id):
         return None
-    table = connection.sql(
-        "select * from alignments where alignment_id = ?", params=[alignment_id]
-    ).to_arrow_table()
+    table = warehouse.query("from alignments where alignment_id = ?", [alignment_id])
     (row,) = table.drop_columns(TABLES["alignments"].vector_columns).to_pylist()
     stored = {
         name: vectors(table.column(name))[0].astype(np.float64)
@@ -217,6 +217,8 @@ def read_alignment(root: Path, connection: Connection, alignment_id: str) -> Sto
         if not table.column(name).null_count
     }
     intercept = stored["intercept"]
+    # Matrices are stored row-major: weights [d_model, d_reference], hidden weights
+    # [d_model, hidden], hidden output [hidden, d_reference].
     weights = stored["weights"].reshape(-1, len(intercept))
     hidden = None
     if "hidden_intercept" in stored:
@@ -229,86 +231,61 @@ def read_alignment(root: Path, connection: Connection, alignment_id: str) -> Sto
     shuffled = (row["r2_shuffled"], row["r2_shuffled_lower"], row["r2_shuffled_upper"])
     fit = AlignmentFit(
         Alignment(weights, intercept, row["ridge_lambda"], hidden),
-        row["r2_held_out"],
-        row["r2_uniform"],
-        method=row["method"],
-        lambda_policy=row["lambda_policy"],
-        rank=row["rank"],
+        **{name: row[name] for name in _OF_FIT},
         r2_dimensions=stored.get("r2_dimensions"),
         r2_shuffled=None if shuffled[0] is None else Estimate(*shuffled),
-        shuffle_count=row["shuffle_count"] or 0,
     )
     return StoredAlignment(alignment_id, fit)
 
 
-def _optional_vectors(fit: AlignmentFit) -> dict[str, pa.Array]:
-    """The vectors that not every alignment has, as columns of one row."""
-    found = {"r2_dimensions": fit.r2_dimensions}
-    if (hidden := fit.alignment.hidden) is not None:
-        found |= {
-            "hidden_weights": hidden.weights,
-            "hidden_intercept": hidden.intercept,
-            "hidden_output": hidden.output,
-            "hidden_rates": hidden.rates,
-        }
-    return {
-        name: vector_array(values.reshape(1, -1))
-        for name, values in found.items()
-        if values is not None
-    }
-
-
 def projection_counts(
-    connection: Connection, space: Space, prompt_ids: Sequence[str]
+    warehouse: Warehouse, space: Space, prompt_ids: Sequence[str]
 ) -> dict[str, int]:
     """How many of a model's prompts have a projection, by axis id."""
-    cursor = connection.cursor()
-    cursor.register("asked", pa.table({"prompt_id": pa.array(prompt_ids, pa.string())}))
-    counted = rows(
+    cursor = warehouse.connection.cursor()
+    cursor.register("prompts_of_set", pa.table({"prompt_id": pa.array(prompt_ids, pa.string())}))
+    counts = query(
         cursor,
         """
         select axis_id, count(*) as count
         from projections
-        semi join asked using (prompt_id)
+        semi join prompts_of_set using (prompt_id)
         where model = ? and model_id = ?
         group by axis_id
         """,
         [space.model, space.model_id],
     )
-    return {row["axis_id"]: row["count"] for row in counted}
+    return dict(zip(counts["axis_id"].to_pylist(), counts["count"].to_pylist(), strict=True))
 
 
 def write_projections(
-    root: Path,
-    connection: Connection,
+    warehouse: Warehouse,
     run: Run,
     space: Space,
     prompt_ids: Sequence[str],
     scored: Sequence[Scored],
 ) -> None:
-    """Add projections of one model's prompts; those that are there stay, as sets may overlap."""
-    axis_ids = [item.axis.axis_id for item in scored]
-    there = query(
-        connection,
+    """Add projections of one model's prompts; stored ones stay, as prompt sets may overlap."""
+    stored = warehouse.query(
         """
         select axis_id, prompt_id
         from projections
         where model = ? and model_id = ? and list_contains(?, axis_id)
         """,
-        [space.model, space.model_id, axis_ids],
+        [space.model, space.model_id, [item.axis.axis_id for item in scored]],
     )
     names = pa.array(prompt_ids, pa.string())
     tables, written = [], []
     for item in scored:
-        of_axis = there.filter(pc.equal(there["axis_id"], item.axis.axis_id))["prompt_id"]
-        is_new = pc.invert(pc.is_in(names, of_axis.combine_chunks()))
+        on_axis = stored.filter(pc.equal(stored["axis_id"], item.axis.axis_id))["prompt_id"]
+        is_new = pc.invert(pc.is_in(names, on_axis.combine_chunks()))
         values = pa.array(item.values, pa.float64()).filter(is_new)
         if len(values):
             new = names.filter(is_new)
             tables.append(_projections_table(run, space, item, new, values))
             written.append((item.axis.axis_id, content_key(new.to_pylist())))
     if tables:
-        write_rows(root, "projections", tables, name=content_key(written), partition=space.model)
+        warehouse.write("projections", tables, name=content_key(written), partition=space.model)
         run.rows += sum(len(table) for table in tables)
 
 

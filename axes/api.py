@@ -146,6 +146,7 @@ def import_prompts(
     """
     from axes.ingest.prompt_sources import prompt_source
     from axes.ingest.prompts import import_prompts as import_into
+    from axes.ingest.requests import PromptRequest
 
     origin = prompt_source(
         prompt_set,
@@ -155,10 +156,7 @@ def import_prompts(
         split=split,
         per_label=per_label,
     )
-    return import_into(
-        root_folder(root),
-        prompt_set,
-        origin,
+    request = PromptRequest(
         positive=_several(positive),
         labeler=labeler,
         limit=limit,
@@ -166,6 +164,7 @@ def import_prompts(
         keep_whitespace=keep_whitespace,
         skip_unusable=skip_unusable,
     )
+    return import_into(root_folder(root), prompt_set, origin, request)
 
 
 @as_command("ingest activations", prompts="prompt_sets", system="system_file")
@@ -198,35 +197,28 @@ def ingest_activations(
     prompt sets are imported. Raises `ModelError`, `PromptError`, `LayerError` or `NonFiniteError`.
     """
     from axes.ingest.activations import ingest_activations
-    from axes.ingest.forward.activation_keys import Selection
-    from axes.ingest.forward.batching import DEFAULT_TOKEN_BUDGET
-    from axes.ingest.forward.pooling import find_pooling
-    from axes.ingest.forward.templates import Template
-    from axes.ingest.jobs import Shard
     from axes.ingest.models.registry import resolve
     from axes.ingest.prompts import import_ready_sets
+    from axes.ingest.requests import ActivationRequest
 
     spec = resolve(model, source, adapter=adapter, quantization=quantization)
     folder, prompt_sets = root_folder(root), _several(prompts)
-    selection = Selection(
-        layers=None if layers is None else tuple(sorted(set(layers))),
+    request = ActivationRequest(
+        prompt_sets=dict.fromkeys(prompt_sets, limit),
+        layers=layers,
         sites=_several(sites),
-        poolings=tuple(find_pooling(name) for name in _several(poolings)),
-        token_layers=tuple(token_layers),
-        template=Template(template, system),
-    )
-    import_ready_sets(folder, prompt_sets)
-    return ingest_activations(
-        folder,
-        spec,
-        dict.fromkeys(prompt_sets, limit),
-        selection,
+        poolings=_several(poolings),
+        token_layers=token_layers,
+        template=template,
+        system=system,
         device=device or setting("device"),
         dtype=dtype or setting("dtype"),
-        token_budget=token_budget or DEFAULT_TOKEN_BUDGET,
-        shard=None if shard is None else Shard.parse(shard),
+        token_budget=token_budget or ActivationRequest.token_budget,
+        shard=shard,
         skip_unusable=skip_unusable,
     )
+    import_ready_sets(folder, prompt_sets)
+    return ingest_activations(folder, spec, request)
 
 
 @as_command("ingest traces", prompts="prompt_set", system="system_file")
@@ -259,13 +251,11 @@ def ingest_traces(
     from axes.ingest.generation.traces import ingest_traces
     from axes.ingest.models.registry import resolve
     from axes.ingest.prompts import import_ready_sets
+    from axes.ingest.requests import TraceRequest
 
     spec, folder = resolve(model, source), root_folder(root)
-    import_ready_sets(folder, [prompts])
-    return ingest_traces(
-        folder,
-        spec,
-        prompts,
+    request = TraceRequest(
+        prompt_set=prompts,
         layers=layers,
         axes=_several(axes),
         template=template,
@@ -280,6 +270,8 @@ def ingest_traces(
         device=device or setting("device"),
         dtype=dtype or setting("dtype"),
     )
+    import_ready_sets(folder, [prompts])
+    return ingest_traces(folder, spec, request)
 
 
 @as_command("study run")
@@ -356,14 +348,11 @@ def fit(
     from axes.analysis.study.fit import fit_native
     from axes.ingest.models.registry import known_as
     from axes.results import Result
-    from axes.warehouse.connection import connect as open_root
-    from axes.warehouse.connection import query
     from axes.warehouse.handle import Warehouse
-    from axes.warehouse.runs import record_run
 
-    folder, evaluate = root_folder(root), _several(evaluate)
-    connection = open_root(folder, memory_limit=memory_limit)
-    space = find_space(connection, known_as(model), site=site, pooling=pooling, template=template)
+    evaluate = _several(evaluate)
+    warehouse = Warehouse.open(root_folder(root), memory_limit=memory_limit)
+    space = find_space(warehouse, known_as(model), site=site, pooling=pooling, template=template)
     parameters = {
         "model": model,
         "prompts": prompts,
@@ -373,9 +362,9 @@ def fit(
         "pooling": pooling,
         "template": template,
     }
-    with record_run(folder, "fit", parameters) as run:
+    with warehouse.run("fit", parameters) as run:
         fitted = fit_native(
-            Warehouse(folder, connection),
+            warehouse,
             run,
             space,
             prompts,
@@ -388,7 +377,7 @@ def fit(
         f"where axis_id in ({', '.join(repr(axis.axis_id) for axis in fitted)}) "
         "order by layer, prompt_set"
     )
-    return Result(f"{model}: directions fitted on {prompts}", query(connection, sql), sql)
+    return Result(f"{model}: directions fitted on {prompts}", warehouse.query(sql), sql)
 
 
 @as_command("score", prompts="prompt_sets")

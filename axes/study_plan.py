@@ -17,8 +17,9 @@ from axes.analysis.study.definition import (
     read_study_file,
 )
 from axes.ingest.models.registry import group_members, known_as, resolve
-from axes.warehouse.connection import connect, is_imported
+from axes.warehouse.connection import is_imported
 from axes.warehouse.errors import DefinitionError
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.layout import init_root
 from axes.warehouse.names import did_you_mean
 
@@ -109,31 +110,26 @@ def ingest_missing(
 ) -> None:
     """Import ready prompt sets that are absent, and run each model whose rows are incomplete."""
     from axes.ingest.activations import ingest_activations
-    from axes.ingest.forward.activation_keys import Selection
-    from axes.ingest.forward.pooling import find_pooling
-    from axes.ingest.forward.templates import Template
     from axes.ingest.prompts import import_ready_sets
+    from axes.ingest.requests import ActivationRequest
 
     definition = planned.definition
     init_root(root)
     limits: dict[str, int | None] = {definition.align: definition.align_rows}
     limits |= dict.fromkeys(definition.labelled_sets)
     import_ready_sets(root, limits)
-    connection = connect(root)
+    warehouse = Warehouse.open(root)
     where = (definition.site, definition.pooling, definition.template)
     for model, origin in planned.origins.items():
-        if not is_imported(connection, model) and not is_covered(connection, model, limits, *where):
-            selection = Selection(
+        is_external = is_imported(warehouse.connection, model)
+        if not is_external and not is_covered(warehouse, model, limits, *where):
+            request = ActivationRequest(
+                prompt_sets=limits,
                 sites=(definition.site,),
-                poolings=(find_pooling(definition.pooling),),
-                template=Template(definition.template),
-            )
-            ingest_activations(
-                root,
-                resolve(origin),
-                limits,
-                selection,
+                poolings=(definition.pooling,),
+                template=definition.template,
                 device=device,
                 dtype=dtype,
                 skip_unusable=definition.allow_missing,
             )
+            ingest_activations(root, resolve(origin), request)

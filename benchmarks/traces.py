@@ -19,8 +19,9 @@ from transformers import GenerationConfig
 
 from axes.ingest.forward.batching import pad
 from axes.ingest.forward.templates import Template, pad_id, render
-from axes.ingest.generation.generate import Sampling, end_ids
+from axes.ingest.generation.generate import end_ids
 from axes.ingest.generation.traces import ingest_traces
+from axes.ingest.requests import TraceRequest
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.writer import rows_table, vector_array, write_rows
 from benchmarks.ingest.workload import SET, Workload, workload
@@ -76,7 +77,7 @@ def _generate(work: Workload, batches: list[tuple[Tensor, Tensor]]) -> list[list
     config = GenerationConfig(
         max_new_tokens=NEW_TOKENS,
         do_sample=False,
-        eos_token_id=end_ids(work.loaded, Sampling()),
+        eos_token_id=end_ids(work.loaded),
         pad_token_id=pad_id(work.loaded.tokenizer),
     )
     generated = []
@@ -132,11 +133,13 @@ def _run_job(work: Workload, root: Path, **options: Any) -> None:
         ingest_traces(
             root,
             work.loaded.spec,
-            SET,
-            device="cpu",
-            batch_size=BATCH_SIZE,
-            max_new_tokens=NEW_TOKENS,
-            **options,
+            TraceRequest(
+                prompt_set=SET,
+                device="cpu",
+                batch_size=BATCH_SIZE,
+                max_new_tokens=NEW_TOKENS,
+                **options,
+            ),
         )
 
 
@@ -150,7 +153,7 @@ def _require_same_tokens(work: Workload, batches: list[tuple[Tensor, Tensor]]) -
             "select list(token_id order by step) as ids from generation_tokens "
             "group by generation_id",
         )
-    ends = set(end_ids(work.loaded, Sampling()))
+    ends = set(end_ids(work.loaded))
     whole = [_up_to_end(ids, ends) for ids in floor]
     if sorted(whole) != sorted(row["ids"] for row in found):
         raise ValueError("the job and the floor do not generate the same tokens")

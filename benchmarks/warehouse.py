@@ -26,6 +26,7 @@ from sklearn.metrics import roc_auc_score
 from axes.analysis.activations import Space
 from axes.analysis.projections import project_stored
 from axes.warehouse.connection import connect, query, rows, sql_files
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.layout import init_root, partition_folder
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, rows_table, vector_array, write_rows
@@ -69,7 +70,7 @@ def _projection(root: Path, count: int = 60_000, width: int = 1024) -> list[Figu
         )
 
     def by_library() -> None:
-        project_stored(connect(root), _space("m", width, 1), vector)
+        project_stored(Warehouse.open(root), _space("m", width, 1), vector)
 
     sql, library = [], []
     for _ in range(ROUNDS):
@@ -180,10 +181,10 @@ def _out_of_core(root: Path, width: int = 1024) -> list[Figure]:
         "from axes.analysis.activations import find_space, load_matrix\n"
         "from axes.analysis.methods.directions import difference_in_means\n"
         "from axes.analysis.activations import project\n"
-        "from axes.warehouse.connection import connect\n"
+        "from axes.warehouse.handle import Warehouse\n"
         "start = time.perf_counter()\n"
-        "connection = connect(Path(sys.argv[1]), memory_limit=int(sys.argv[2]))\n"
-        "m, ref = (load_matrix(connection, find_space(connection, name), 'set')\n"
+        "warehouse = Warehouse.open(Path(sys.argv[1]), memory_limit=int(sys.argv[2]))\n"
+        "m, ref = (load_matrix(warehouse, find_space(warehouse, name), 'set')\n"
         "          for name in ('m', 'ref'))\n"
         "project(m.x, difference_in_means(m.x, m.labels).vector)\n"
         "fit_alignment(m.x, ref.x, ridge_lambda=1.0)\n"

@@ -24,7 +24,7 @@ PHONE = {"width": 420, "height": 860}
 def _sql(page: Any, address: str) -> None:
     page.goto(f"{address}#/sql")
     page.get_by_label("Examples").select_option(
-        label="Does the projection drift while the model answers?"
+        label="Does the projection drift during generation?"
     )
     page.get_by_role("button", name="Chart").click()
     page.locator(".chart canvas").wait_for()

@@ -1,7 +1,7 @@
-"""Collects what batches give and commits it, one file at a time.
+"""Collects the vectors of batches and commits them, one file at a time.
 
 A chunk becomes one file of `activations`, with a row group for each layer, site and pooling, and
-where every token is kept one file of `prompt_tokens`. Both are whole or absent.
+where every token is kept one file of `prompt_tokens`. Both are complete or absent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from axes.ingest.forward.activation_keys import Item, Items
 from axes.ingest.forward.forward import Batch
-from axes.ingest.forward.templates import Rendered, Template
+from axes.ingest.forward.templates import Template
 from axes.ingest.models.load import LoadedModel
 from axes.warehouse.layout import partition_folder
 from axes.warehouse.ledger import committing
@@ -54,7 +54,7 @@ class StoredRows:
         return self._by_others
 
     def add(self, path: Path) -> bool:
-        """Note a file of this job's own; returns whether it is a new one."""
+        """Add a file of this job; returns whether it is new."""
         is_new = path not in self._known_files
         self._known_files.add(path)
         return is_new
@@ -64,7 +64,7 @@ class StoredRows:
 class ChunkWriter:
     """A context manager: `add` batches; every 48 MB or 20 s, and at the end, they are committed.
 
-    What `stored` says that other jobs have committed meanwhile is left out.
+    Rows that other jobs have committed meanwhile, by `stored`, are left out.
     """
 
     root: Path
@@ -92,8 +92,7 @@ class ChunkWriter:
 
     def add(self, batch: Batch) -> None:
         self._batches.append(batch)
-        arrays = [*batch.pooled.values(), *batch.tokens.values()]
-        self._bytes += sum(array.nbytes for array in arrays)
+        self._bytes += sum(vectors.nbytes for vectors in batch.vectors.values())
         if self._bytes >= _FLUSH_BYTES or time.monotonic() - self._since >= _FLUSH_SECONDS:
             self.flush()
 
@@ -105,11 +104,10 @@ class ChunkWriter:
         names = [name for batch in self._batches for name in batch.prompt_ids]
         file_name = content_key(model_id, self.template.name, self.items, names)
         with committing(self.root, model):
-            there = self.stored.by_others()
-            for table, groups in (
-                ("activations", self._activation_groups(there)),
-                ("prompt_tokens", self._token_groups(there)),
-            ):
+            by_others = self.stored.by_others()
+            for table, is_pooled in (("activations", True), ("prompt_tokens", False)):
+                items = [item for item in self.items if bool(item.pooling) is is_pooled]
+                groups = self._groups(table, items, by_others)
                 first = next(groups, None)
                 if first is not None:
                     self._write(table, itertools.chain([first], groups), file_name)
@@ -130,90 +128,81 @@ class ChunkWriter:
         if self.stored.add(path):
             self.run.rows += row_count
 
-    def _activation_groups(self, there: dict[str, Items]) -> Iterator[pa.Table]:
-        described: dict[str, pa.Table] = {}
-        for item in filter(lambda item: item.pooling, self.items):
-            if item.pooling not in described:
-                described[item.pooling] = pa.Table.from_pylist(self._pooled_rows(item.pooling))
-            matrix = np.concatenate([batch.pooled[item] for batch in self._batches])
-            yield from self._row_group("activations", item, described[item.pooling], matrix, there)
-
-    def _token_groups(self, there: dict[str, Items]) -> Iterator[pa.Table]:
-        described: pa.Table | None = None
-        for item in filter(lambda item: not item.pooling, self.items):
-            if described is None:
-                described = pa.Table.from_pylist(self._token_rows())
-            matrix = np.concatenate([batch.tokens[item] for batch in self._batches])
-            yield from self._row_group("prompt_tokens", item, described, matrix, there)
+    def _groups(
+        self, table: str, items: Sequence[Item], stored: dict[str, Items]
+    ) -> Iterator[pa.Table]:
+        """A row group for each item, without the rows that are stored already."""
+        columns: dict[str, pa.Table] = {}
+        for item in items:
+            if item.pooling not in columns:
+                columns[item.pooling] = pa.table(self._columns(item.pooling))
+            matrix = np.concatenate([batch.vectors[item] for batch in self._batches])
+            yield from self._row_group(table, item, columns[item.pooling], matrix, stored)
 
     def _row_group(
         self,
         table: str,
         item: Item,
-        described: pa.Table,
+        columns: pa.Table,
         matrix: np.ndarray,
-        there: dict[str, Items],
+        stored: dict[str, Items],
     ) -> Iterator[pa.Table]:
-        """The rows of one item that are not stored yet; nothing where there are none."""
-        if there:
-            ids = described["prompt_id"].to_pylist()
-            is_new = np.array([item not in there.get(name, ()) for name in ids])
-            described, matrix = described.filter(pa.array(is_new)), matrix[is_new]
+        """The rows of one item that are not stored yet; no group where all are stored."""
+        if stored:
+            ids = columns["prompt_id"].to_pylist()
+            is_new = np.array([item not in stored.get(name, ()) for name in ids])
+            columns, matrix = columns.filter(pa.array(is_new)), matrix[is_new]
         count = len(matrix)
         if not count:
             return
         norms = np.linalg.norm(matrix, axis=1).astype(np.float32)
-        columns = {
-            **{name: described[name] for name in described.column_names},
+        every_column = {
+            **{name: columns[name] for name in columns.column_names},
             "layer": pa.array(np.full(count, item.layer, dtype=np.int16)),
             "site": pa.array([item.site] * count),
             "vector": vector_array(matrix),
             "norm": pa.array(norms),
         }
         schema = TABLES[table].file_schema
-        yield pa.table([columns[name] for name in schema.names], names=schema.names).cast(schema)
+        yield pa.table([every_column[name] for name in schema.names], names=schema.names).cast(
+            schema
+        )
 
-    def _pooled_rows(self, pooling: str) -> list[dict[str, Any]]:
-        described = []
-        for batch in self._batches:
-            spans = batch.spans[pooling]
-            for name, rendered, (start, end) in zip(
-                batch.prompt_ids, batch.rendered, spans, strict=True
-            ):
-                described.append(
-                    {
-                        **self._describe(name, rendered),
-                        "pooling": pooling,
-                        "token_count": len(rendered.token_ids),
-                        "pooled_start": start,
-                        "pooled_end": end,
-                        "pooled_tokens": self._strings(rendered.token_ids[start:end]),
-                    }
-                )
-        return described
-
-    def _token_rows(self) -> list[dict[str, Any]]:
-        return [
-            {
-                **self._describe(name, rendered),
-                "position": position,
-                "token_id": token_id,
-                "token": token,
-            }
+    def _columns(self, pooling: str) -> dict[str, list[Any]]:
+        """The columns that the rows of a pooling share over layers and sites."""
+        prompts = [
+            (prompt_id, prompt)
             for batch in self._batches
-            for name, rendered in zip(batch.prompt_ids, batch.rendered, strict=True)
-            for position, (token_id, token) in enumerate(
-                zip(rendered.token_ids, self._strings(rendered.token_ids), strict=True)
-            )
+            for prompt_id, prompt in zip(batch.prompt_ids, batch.rendered, strict=True)
         ]
-
-    def _describe(self, prompt_id: str, rendered: Rendered) -> dict[str, Any]:
+        tokens = [self._strings(prompt.token_ids) for _, prompt in prompts]
+        columns: dict[str, list[Any]]
+        if pooling:
+            spans = [span for batch in self._batches for span in batch.spans[pooling]]
+            columns = {
+                "pooling": [pooling] * len(prompts),
+                "token_count": [len(prompt.token_ids) for _, prompt in prompts],
+                "pooled_start": [start for start, _ in spans],
+                "pooled_end": [end for _, end in spans],
+                "pooled_tokens": [
+                    strings[start:end] for strings, (start, end) in zip(tokens, spans, strict=True)
+                ],
+            }
+        else:
+            columns = {
+                "position": [place for strings in tokens for place in range(len(strings))],
+                "token_id": [token_id for _, prompt in prompts for token_id in prompt.token_ids],
+                "token": [token for strings in tokens for token in strings],
+            }
+            # A row for each token of each prompt.
+            prompts = [pair for pair in prompts for _ in pair[1].token_ids]
         return {
-            "model_id": self.loaded.identity.model_id,
-            "prompt_id": prompt_id,
-            "template": self.template.name,
-            "rendered_hash": rendered.text_hash,
-            "run_id": self.run.run_id,
+            "model_id": [self.loaded.identity.model_id] * len(prompts),
+            "prompt_id": [prompt_id for prompt_id, _ in prompts],
+            "template": [self.template.name] * len(prompts),
+            "rendered_hash": [prompt.text_hash for _, prompt in prompts],
+            "run_id": [self.run.run_id] * len(prompts),
+            **columns,
         }
 
     def _strings(self, token_ids: list[int]) -> list[str]:

@@ -1,7 +1,7 @@
-"""Vectors that others computed, as a file of theirs holds them.
+"""Files of vectors that others computed, and the index of their prompts.
 
 *Arrays* (.npz, .safetensors): one `[prompt, d_model]` for each layer, whose name holds the layer's
-number and perhaps the site (`layer_12`, `blocks.12.hook_resid_post`), and beside the file an index
+number and perhaps the site (`layer_12`, `blocks.12.hook_resid_post`), and next to the file an index
 with a row for each prompt. One array of any other name goes with an index that has a row for each
 of its rows, and a column `layer`.
 *Tables* (.parquet, .arrow, a folder of HF datasets): a row for each prompt and layer, with the
@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import polars as pl
@@ -28,15 +28,28 @@ import pyarrow.dataset as pads
 
 from axes.ingest.forward.activation_keys import Item
 from axes.ingest.prompt_sources import read_file
+from axes.ingest.prompts import normalise, prompt_id
 from axes.warehouse.errors import ImportFileError, LayerError, PromptError
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.names import SITES
 
 CARD = "card"
-# Columns that say where a vector belongs and not what the prompt is.
+# Columns that describe the vector and not the prompt.
 PLACE_COLUMNS = ("layer", "site", "pooling")
 _INDEX_SUFFIXES = (".parquet", ".csv", ".jsonl", ".txt")
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _PART_BYTES = 16 << 20
+
+
+class Card(TypedDict, total=False):
+    """What a file says of its vectors: keys of `ExternalModel`, and options of the import."""
+
+    model: dict[str, object]
+    layers_are: str
+    site: str
+    pooling: str
+    template: str
+    prompt_set: str
 
 
 @dataclass(frozen=True)
@@ -49,14 +62,14 @@ class Part:
 
 
 @dataclass(frozen=True)
-class GivenFile:
-    """What a file holds, before its vectors are read.
+class ExternalFile:
+    """A file before its vectors are read.
 
     `items` have the layer as the file numbers it, and an empty site or pooling where the file does
     not say; `item_of_row` is the item of each row of the index, None where every row has all.
     """
 
-    card: dict[str, Any]
+    card: Card
     index: pl.DataFrame
     items: list[Item]
     item_of_row: np.ndarray | None
@@ -64,7 +77,7 @@ class GivenFile:
     parts: Callable[[], Iterator[Part]]
 
 
-def open_given(path: Path, index: Path | None = None) -> GivenFile:
+def open_file(path: Path, index: Path | None = None) -> ExternalFile:
     """Open a file of vectors; `index` defaults to a file NAME.index.parquet, .csv, .jsonl or .txt.
 
     Raises `ImportFileError` where it cannot be read as one of the two shapes, `LayerError` where it
@@ -74,9 +87,9 @@ def open_given(path: Path, index: Path | None = None) -> GivenFile:
     try:
         if path.suffix in readers:
             card, arrays = readers[path.suffix](path)
-            return _of_arrays(path, card, arrays, read_file(str(index or _beside(path))))
+            return _of_arrays(path, card, arrays, read_file(str(index or _index_of(path))))
         if index is not None:
-            raise ImportFileError(f"{path} is a table and holds its own index: leave --index out")
+            raise ImportFileError(f"{path} is a table with its index: leave --index out")
         return _of_table(path, *_open_table(path))
     except (OSError, ValueError, zipfile.BadZipFile, pa.ArrowException) as error:
         raise ImportFileError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
@@ -90,7 +103,7 @@ class _Array:
     read: Callable[[int, int], np.ndarray]
 
 
-def _open_npz(path: Path) -> tuple[dict[str, Any], dict[str, _Array]]:
+def _open_npz(path: Path) -> tuple[Card, dict[str, _Array]]:
     shapes = {}
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
@@ -107,7 +120,7 @@ def _open_npz(path: Path) -> tuple[dict[str, Any], dict[str, _Array]]:
                 raise ImportFileError(f"{path}: {member} holds {dtype}, floats are expected")
             shapes[member.removesuffix(".npy")] = shape
     loaded = np.load(path)
-    card = json.loads(str(loaded[CARD])) if shapes.pop(CARD, None) is not None else {}
+    card: Card = json.loads(str(loaded[CARD])) if shapes.pop(CARD, None) is not None else {}
 
     def reader(name: str) -> Callable[[int, int], np.ndarray]:
         kept: list[np.ndarray] = []
@@ -125,7 +138,7 @@ def _open_npz(path: Path) -> tuple[dict[str, Any], dict[str, _Array]]:
     return card, {name: _Array(shape, reader(name)) for name, shape in shapes.items()}
 
 
-def _open_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, _Array]]:
+def _open_safetensors(path: Path) -> tuple[Card, dict[str, _Array]]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -134,7 +147,7 @@ def _open_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, _Array]]:
     except SafetensorError as error:
         raise ImportFileError(f"{path} cannot be read: {error}") from error
     arrays = {}
-    for name in file.keys():  # noqa: SIM118 - it is no mapping
+    for name in file.keys():  # noqa: SIM118 - it is not a mapping
         part = file.get_slice(name)
         if part.get_dtype() not in _FLOATS:
             raise ImportFileError(f"{path}: {name} holds {part.get_dtype()}, floats are expected")
@@ -146,20 +159,20 @@ def _open_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, _Array]]:
     return json.loads((file.metadata() or {}).get(CARD, "{}")), arrays
 
 
-def _beside(path: Path) -> Path:
-    """The index that lies beside a file of arrays."""
+def _index_of(path: Path) -> Path:
+    """The index next to a file of arrays."""
     for suffix in _INDEX_SUFFIXES:
-        if (found := path.with_suffix(f".index{suffix}")).exists():
-            return found
+        if (index := path.with_suffix(f".index{suffix}")).exists():
+            return index
     raise PromptError(
-        f"no {path.with_suffix('.index.parquet').name} (or .csv, .jsonl, .txt) beside {path}: "
+        f"no {path.with_suffix('.index.parquet').name} (or .csv, .jsonl, .txt) next to {path}: "
         "give --index FILE, a row for each prompt with a column text or prompt_id"
     )
 
 
 def _of_arrays(
-    path: Path, card: dict[str, Any], arrays: dict[str, _Array], index: pl.DataFrame
-) -> GivenFile:
+    path: Path, card: Card, arrays: dict[str, _Array], index: pl.DataFrame
+) -> ExternalFile:
     if not arrays:
         raise ImportFileError(f"{path} holds no array")
     for name, array in arrays.items():
@@ -188,7 +201,7 @@ def _of_arrays(
             for start, vectors in _row_by_row(array):
                 yield Part(items[name], np.arange(start, start + len(vectors)), vectors)
 
-    return GivenFile(card, index, list(items.values()), None, d_model, parts)
+    return ExternalFile(card, index, list(items.values()), None, d_model, parts)
 
 
 def _item_of_name(path: Path, name: str) -> Item:
@@ -209,7 +222,7 @@ def _row_by_row(array: _Array) -> Iterator[tuple[int, np.ndarray]]:
         yield start, array.read(start, min(start + step, array.shape[0]))
 
 
-def _open_table(path: Path) -> tuple[dict[str, Any], pads.Dataset]:
+def _open_table(path: Path) -> tuple[Card, pads.Dataset]:
     formats = {".parquet": "parquet", ".arrow": "ipc", ".feather": "ipc"}
     if path.is_dir():
         return _open_folder(path)
@@ -223,18 +236,18 @@ def _open_table(path: Path) -> tuple[dict[str, Any], pads.Dataset]:
     return json.loads(metadata.get(CARD.encode(), b"{}")), dataset
 
 
-def _open_folder(path: Path) -> tuple[dict[str, Any], pads.Dataset]:
+def _open_folder(path: Path) -> tuple[Card, pads.Dataset]:
     from datasets import Dataset, load_from_disk
 
     loaded = load_from_disk(str(path))
     if not isinstance(loaded, Dataset):
         raise ImportFileError(f"{path} holds the splits {', '.join(loaded)}: give one's folder")
     described = loaded.info.description
-    card = json.loads(described) if described.startswith("{") else {}
+    card: Card = json.loads(described) if described.startswith("{") else {}
     return card, pads.dataset(loaded.flatten_indices().data.table)
 
 
-def _of_table(path: Path, card: dict[str, Any], dataset: pads.Dataset) -> GivenFile:
+def _of_table(path: Path, card: Card, dataset: pads.Dataset) -> ExternalFile:
     names = dataset.schema.names
     if missing := {"layer", "vector"} - set(names):
         raise LayerError(
@@ -279,11 +292,11 @@ def _matrix(path: Path, column: pa.Array) -> np.ndarray:
 
 
 def _long(
-    card: dict[str, Any],
+    card: Card,
     index: pl.DataFrame,
     d_model: int,
     stream: Callable[[], Iterator[tuple[int, np.ndarray]]],
-) -> GivenFile:
+) -> ExternalFile:
     """A file whose rows are of any layer each, as its index says."""
     try:
         layers = index["layer"].cast(pl.Int64)
@@ -314,4 +327,51 @@ def _long(
                 at = np.flatnonzero(codes_here == code)
                 yield Part(items[code], start + at, vectors[at])
 
-    return GivenFile(card, index, items, item_of_row, d_model, parts)
+    return ExternalFile(card, index, items, item_of_row, d_model, parts)
+
+
+def read_index(root: Path, index: pl.DataFrame) -> pl.DataFrame:
+    """The index with a column `prompt_id` that is ours: by its texts, else by its ids.
+
+    Raises `PromptError` for an index with neither, an id that is not that of its text, or ids alone
+    that are in no set of the warehouse.
+    """
+    if "text" not in index.columns and "prompt" in index.columns:
+        index = index.rename({"prompt": "text"})
+    if "text" in index.columns:
+        return _by_text(index)
+    if "prompt_id" not in index.columns:
+        raise PromptError(
+            f"the index has neither text nor prompt_id; it has {', '.join(index.columns) or '-'}"
+        )
+    if "label" in index.columns or "is_positive" in index.columns:
+        raise PromptError("labels come with texts: give a column text, or leave them out")
+    warehouse = Warehouse.open_tables(root, "prompts")
+    stored = warehouse.column("select distinct prompt_id from prompts")
+    unknown = index.filter(~pl.col("prompt_id").is_in(stored))["prompt_id"]
+    if len(unknown):
+        raise PromptError(
+            f"{len(unknown)} prompt ids are in no set of {root}, the first is {unknown[0]}: "
+            "import their set first, or give a column text"
+        )
+    return index
+
+
+def _by_text(index: pl.DataFrame) -> pl.DataFrame:
+    """Texts normalised as prompt sets are, and the ids of those."""
+    distinct = index["text"].cast(pl.String).unique(maintain_order=True)
+    if distinct.has_nulls() or (distinct.str.strip_chars() == "").any():
+        raise PromptError("a row of the index has no text: leave it out, with its vectors")
+    for keep_whitespace in (False, True):
+        texts = {text: normalise(text, keep_whitespace=keep_whitespace) for text in distinct}
+        ids = {text: prompt_id(kept) for text, kept in texts.items()}
+        ours = index["text"].cast(pl.String).replace_strict(ids, return_dtype=pl.String)
+        if "prompt_id" not in index.columns or ours.equals(index["prompt_id"]):
+            return index.with_columns(
+                pl.col("text").cast(pl.String).replace_strict(texts, return_dtype=pl.String),
+                ours.alias("prompt_id"),
+            )
+    raise PromptError(
+        "prompt_id is not the id that this warehouse gives to the text next to it: "
+        "leave that column out"
+    )

@@ -1,9 +1,8 @@
-"""What both ingest jobs share: a model identified but not loaded, its lock and its prompts.
+"""What the jobs that run a model share: how it is opened, its lock, its prompts, its run row.
 
-A part of the prompts, so that a job can be spread by hand over processes or machines.
-
-Which part a prompt falls into follows from its id alone: the parts are disjoint and together
-complete whatever else is in the warehouse, and the files they write can be put into one root.
+A job takes a `Shard` of the prompts where it is spread over processes or machines by hand. Which
+shard a prompt falls into follows from its id alone: shards are disjoint and together complete
+whatever else is in the warehouse, and the files they write can be put into one root.
 """
 
 from __future__ import annotations
@@ -38,12 +37,14 @@ from axes.ingest.models.load import (
     skeleton,
 )
 from axes.ingest.models.registry import ModelSpec
-from axes.warehouse.connection import connect_tables, rows
+from axes.ingest.requests import ModelRequest
+from axes.warehouse import settings
 from axes.warehouse.errors import NonFiniteError, PromptError
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.ledger import locked
-from axes.warehouse.progress import waiting
+from axes.warehouse.progress import track, waiting
 from axes.warehouse.render import html_record
-from axes.warehouse.runs import Run
+from axes.warehouse.runs import Run, record_run
 from axes.warehouse.writer import data_file, rows_table, write_rows
 
 if TYPE_CHECKING:
@@ -51,10 +52,12 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 256
 
+Skipped = dict[str, str]
+
 
 @dataclass(frozen=True)
 class IngestSummary:
-    """What a job did: `prompt_count` asked for, of which `new_count` were run through the model."""
+    """What a job did: of `prompt_count` requested prompts, `new_count` were run."""
 
     model: str
     model_id: str
@@ -90,7 +93,7 @@ class Job:
     def lock(self) -> AbstractContextManager[None]:
         """One job at a time on a model (or on one shard for it) of a root.
 
-        A second waits, and then finds the rows there.
+        A second job waits, and then finds the rows stored.
         """
         part = "" if self.shard is None else f".{self.shard.number}of{self.shard.count}"
         notice = f"{self.spec.name} is being run by another job on {self.root}: waiting for it"
@@ -98,13 +101,11 @@ class Job:
 
     def layer_count(self) -> int:
         """Number of blocks: as registered, else by the configuration; no weights are loaded."""
-        known = rows(
-            connect_tables(self.root, "models"),
-            "select layer_count from models where model_id = ?",
-            [self.identity.model_id],
+        registered = Warehouse.open_tables(self.root, "models").column(
+            "select layer_count from models where model_id = ?", [self.identity.model_id]
         )
-        if known:
-            return known[0]["layer_count"]
+        if registered:
+            return registered[0]
         if self.spec.blocks is None:
             return read_config(self.folder).get_text_config().num_hidden_layers
         return len(find_blocks(skeleton(self.folder, self.identity.dtype), self.spec.blocks))
@@ -112,33 +113,35 @@ class Job:
     def render_usable(
         self,
         texts: Mapping[str, str],
-        template: Template,
+        request: ModelRequest,
         *,
-        skipped: list[dict[str, str]],
-        skip_unusable: bool,
+        skipped: list[Skipped],
+        template: Template | None = None,
         poolings: Sequence[Pooling] = (),
         room: int = 0,
     ) -> dict[str, Rendered]:
         """The prompts (id -> text) that fit the model with `room` tokens to spare, rendered.
 
-        Raises `PromptError` naming the first that is empty, too long, or without a position for one
-        of the poolings; with `skip_unusable` it is left out and added to `skipped`.
+        `template` is by default that of the request. Raises `PromptError` naming the first prompt
+        that is empty, too long, or without a position for one of the poolings; where the request
+        skips unusable prompts it is left out and added to `skipped`.
         """
         if not texts:
             return {}
-        longest = context_length(self.folder)
-        # In slices, since the tokenizer's own account of a text is far larger than its token ids.
-        whole = list(texts.values())
+        template = template or request.rendering
+        max_length = context_length(self.folder)
+        # In slices, since a tokenizer's full output for a text is far larger than its token ids.
+        every_text = list(texts.values())
         rendered = itertools.chain.from_iterable(
-            render(self.tokenizer, whole[start : start + _AT_ONCE], template, self.spec.name)
-            for start in range(0, len(whole), _AT_ONCE)
+            render(self.tokenizer, every_text[start : start + _AT_ONCE], template, self.spec.name)
+            for start in range(0, len(every_text), _AT_ONCE)
         )
         usable = {}
         for (prompt_id, text), prompt in zip(texts.items(), rendered, strict=True):
-            reason = _unusable(prompt, longest, room, poolings)
+            reason = _unusable(prompt, max_length, room, poolings)
             if reason is None:
                 usable[prompt_id] = prompt
-            elif skip_unusable:
+            elif request.skip_unusable:
                 skipped.append({"prompt_id": prompt_id, "reason": reason})
             else:
                 raise PromptError(
@@ -153,8 +156,26 @@ class Job:
         with waiting(f"load {self.spec.name}"):
             return load(self.spec, self.folder, self.identity, self.device, self.tokenizer)
 
-    def described(self) -> dict[str, object]:
-        """The model as parameters of a run row: what it takes to run the same one again."""
+    @contextmanager
+    def running(
+        self, command: str, parameters: Mapping[str, Any], *, seed: int | None = None
+    ) -> Iterator[RunningJob]:
+        """Hold the model's lock and a run row, and finish the batch in hand at Ctrl-C."""
+        parameters = {**parameters, **self.parameters()}
+        line = settings.command_line() or "--dtype"
+        # The default depends on the machine, and another dtype is another model version.
+        options = "" if "--dtype" in line else f" --dtype {self.identity.dtype}"
+        with (
+            self.lock(),
+            record_run(
+                self.root, command, parameters, device=self.device, seed=seed, options=options
+            ) as run,
+            stops_between_batches() as check_interrupt,
+        ):
+            yield RunningJob(self, run, check_interrupt)
+
+    def parameters(self) -> dict[str, object]:
+        """The model as parameters of a run row."""
         spec = self.spec
         return {
             "model": spec.name,
@@ -168,11 +189,11 @@ class Job:
         }
 
     def is_registered(self) -> bool:
-        """Whether the model's row is there; it can be lost while its activations are not."""
+        """Whether the model's row is stored; it can be lost while its activations are not."""
         return data_file(self.root, "models", self.identity.model_id).exists()
 
     def register(self, loaded: LoadedModel, run: Run) -> None:
-        """Write the model's row, unless it is there."""
+        """Write the model's row, unless it is stored."""
         if not self.is_registered():
             table = rows_table("models", [model_row(loaded, run.run_id)])
             write_rows(self.root, "models", table, name=self.identity.model_id)
@@ -192,19 +213,53 @@ class Job:
         )
 
 
+@dataclass(frozen=True)
+class RunningJob:
+    """A job that holds its model's lock, with its run row."""
+
+    job: Job
+    run: Run
+    check_interrupt: Callable[[], None]
+
+    def compute(
+        self,
+        label: str,
+        total: int,
+        unit: str,
+        compute: Callable[[LoadedModel, Callable[[int], None]], None],
+        *,
+        is_complete: bool,
+    ) -> None:
+        """Load the model and compute what is missing, `total` of some unit; nothing where it is 0.
+
+        `compute` calls its second argument after each batch that it has stored, with the units
+        done. Where every row is stored (`is_complete`) but the model's row is lost, that comes
+        back.
+        """
+        if not total and not (is_complete and not self.job.is_registered()):
+            return
+        loaded = self.job.load()
+        self.job.register(loaded, self.run)
+        with track(f"{label} {self.job.spec.name}", total, unit) as advance:
+
+            def done(count: int) -> None:
+                advance(count)
+                self.check_interrupt()
+
+            compute(loaded, done)
+
+
 def open_job(
-    root: Path,
-    spec: ModelSpec,
-    device: str | None,
-    dtype: str | None,
-    shard: Shard | None = None,
+    root: Path, spec: ModelSpec, request: ModelRequest, *, shard: str | None = None
 ) -> Job:
     """Fetch and identify a model; the defaults are the best device and its dtype."""
-    device = device or default_device()
+    part = None if shard is None else Shard.parse(shard)
+    _ = request.rendering  # An unknown template is an error before a model is fetched.
+    device = request.device or default_device()
     folder = fetch(spec)
     spec = at_commit(spec, folder)
-    identity = identify(spec, folder, dtype or default_dtype(folder, device))
-    return Job(root, spec, folder, identity, device, shard)
+    identity = identify(spec, folder, request.dtype or default_dtype(folder, device))
+    return Job(root, spec, folder, identity, device, part)
 
 
 @contextmanager
@@ -212,20 +267,20 @@ def stops_between_batches() -> Iterator[Callable[[], None]]:
     """Hold back the first Ctrl-C until the yielded function is called, which then raises it.
 
     So the batch in hand is finished and committed; a second Ctrl-C is not held back. One that
-    comes after the last call is raised at the end, so that whoever called the job stops too.
+    comes after the last call is raised at the end, so that the caller of the job stops too.
     Nothing changes outside the main thread, where Python delivers no signals, and in a job in the
     background of a script, which is not to see the Ctrl-C that stops the others.
     """
-    is_asked = threading.Event()
+    is_requested = threading.Event()
 
     def hold_back(_signal: int, _frame: Any) -> None:
-        is_asked.set()
+        is_requested.set()
         signal.signal(signal.SIGINT, previous)
         # Past the buffer of sys.stderr: the signal may have come in the middle of a write to it.
         os.write(2, b"\nfinishing the batch; Ctrl-C again stops at once\n")
 
     def check() -> None:
-        if is_asked.is_set():
+        if is_requested.is_set():
             raise KeyboardInterrupt
 
     previous = signal.getsignal(signal.SIGINT)
@@ -250,15 +305,15 @@ def non_finite(loaded: LoadedModel, place: str) -> NonFiniteError:
 
 
 def _unusable(
-    prompt: Rendered, longest: int | None, room: int, poolings: Sequence[Pooling]
+    prompt: Rendered, max_length: int | None, room: int, poolings: Sequence[Pooling]
 ) -> str | None:
     """Why a prompt cannot be run, or None."""
     count = len(prompt.token_ids)
     if not count:
         return "no tokens"
-    if longest is not None and count + room > longest:
-        asked = f"{count} tokens" + (f" and {room} new ones" if room else "")
-        return f"{asked}, the context is {longest}"
+    if max_length is not None and count + room > max_length:
+        needed = f"{count} tokens" + (f" and {room} new ones" if room else "")
+        return f"{needed}, the context is {max_length}"
     for pooling in poolings:
         if pooling.span(count, prompt.user_end) is None:
             return f"it has no position for {pooling.name}"

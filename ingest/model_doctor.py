@@ -98,7 +98,7 @@ def _tokenizer(loaded: LoadedModel) -> Iterator[Finding]:
         if bos is not None and ids[:2] == [bos, bos]:
             yield Finding(label, FAIL, "two BOS: the text or template writes the second")
         elif prompt.user_end is None:
-            yield Finding(label, NOTE, f"{lead}; where the user's text ends cannot be told")
+            yield Finding(label, NOTE, f"{lead}; the end of the user's text is unknown")
         else:
             yield Finding(label, PASS, f"{lead}, {len(ids)} tokens, the last five: {last}")
 
@@ -115,7 +115,9 @@ def _recording(loaded: LoadedModel) -> Iterator[Finding]:
         return
     largest = max(float(row.abs().max()) for row in right)
     yield Finding("finite", PASS, f"{len(rows)} prompts, the largest activation {largest:.3g}")
-    yield _compared("own hidden_states", loaded, right, [_own(loaded, row) for row in rows])
+    yield _compared(
+        "own hidden_states", loaded, right, [_hidden_states(loaded, row) for row in rows]
+    )
     alone = [_recorded(loaded, [row], "right")[0] for row in rows]
     yield _compared("alone = in a batch", loaded, right, alone)
     yield _compared("left = right padding", loaded, right, _recorded(loaded, rows, "left"))
@@ -135,7 +137,7 @@ def _recorded(loaded: LoadedModel, rows: list[list[int]], side: str) -> list[Ten
 
 
 @torch.inference_mode()
-def _own(loaded: LoadedModel, row: list[int]) -> Tensor:
+def _hidden_states(loaded: LoadedModel, row: list[int]) -> Tensor:
     """The model's own list for one prompt, the normed last entry left out."""
     tokens = torch.tensor([row], device=loaded.device)
     states = loaded.model(tokens, output_hidden_states=True, use_cache=False).hidden_states

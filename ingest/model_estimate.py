@@ -1,4 +1,4 @@
-"""What a model needs, said before it is downloaded: from its configuration and its files' sizes.
+"""Estimate what a model needs before it is downloaded, from its configuration and file sizes.
 
 The model is built on the meta device, which has shapes and no memory, so that parameters are
 counted exactly for every architecture. Of a hub repository only `config.json` is downloaded.
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 # A prompt of the built-in sets has 18 tokens on average.
 TOKENS_PER_PROMPT = 20.0
-# The user's own figure is wanted here; from a round one the time is easily scaled.
+# A round number, from which users can scale the time to their speed.
 TOKENS_PER_SECOND = 1000.0
 
 _PROMPTS = 1000
-# Of a stored row beside its float32 vector, measured: 41 bytes where d_model is 640, 39 at 576.
+# Of a stored row without its float32 vector, measured: 41 bytes where d_model is 640, 39 at 576.
 _ROW_BYTES = 40
 
 
@@ -89,7 +89,7 @@ def estimate_needs(
 
 def in_words(estimate: Estimate) -> list[dict[str, str]]:
     """The estimate as lines for people: `needs` and `estimate`."""
-    unknown = f"known after: axes models fetch {estimate.model}"
+    unknown = f"unknown before: axes models fetch {estimate.model}"
     lines = {"download": f"{byte_text(estimate.download_bytes)}, {_origin(estimate)}"}
     if estimate.parameter_count is None:
         lines["parameters"] = lines["memory"] = lines["stored by 1,000 prompts"] = unknown

@@ -1,4 +1,4 @@
-"""Where prompt sets come from, and their rows as they are there under our column names."""
+"""The sources of prompt sets, and their rows under our column names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HUB = re.compile(r"hf:(?P<path>[^:@]+)(?::(?P<config>[^@]+))?(?:@(?P<revision>.
 
 @dataclass(frozen=True)
 class PromptSource:
-    """Where a set comes from and how its columns are called there.
+    """The source of a set, and the names of its columns.
 
     A concept may come as two files instead of one `source`: line i of both is a matched pair where
     `is_paired`.
@@ -74,7 +74,7 @@ def prompt_source(prompt_set: str, source: str | None, **options: Any) -> Prompt
 
 @cache
 def known_labels() -> dict[str, list[str]]:
-    """Label texts that are understood without being told: `positive` and `negative`."""
+    """Well-known label texts: `positive` and `negative`."""
     return tomllib.loads(ENTRIES.read_text())["labels"]
 
 
@@ -104,7 +104,7 @@ def read_file(name: str) -> pl.DataFrame:
 
 
 def _read_lines(path: Path) -> pl.DataFrame:
-    """One prompt a line; empty lines at the end are none."""
+    """One prompt per line; empty lines at the end are dropped."""
     lines = path.read_text(encoding="utf-8-sig").rstrip().split("\n")
     return pl.DataFrame({"text": lines if lines != [""] else []}, schema={"text": pl.String})
 
@@ -117,8 +117,8 @@ def class_labels(source: PromptSource) -> tuple[str, str]:
     """
     files = (source.positive_file or "", source.negative_file or "")
     positive, negative = (Path(file.removeprefix("builtin:")).stem for file in files)
-    is_told_apart = positive.lower() != negative.lower()
-    return (positive, negative) if is_told_apart else ("positive", "negative")
+    is_distinct = positive.lower() != negative.lower()
+    return (positive, negative) if is_distinct else ("positive", "negative")
 
 
 def _read_classes(source: PromptSource, *files: str) -> pl.DataFrame:

@@ -10,15 +10,13 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import polars as pl
 
 from axes.ingest.prompt_sources import (
-    OPTIONAL_COLUMNS,
     PromptSource,
     class_labels,
     known_labels,
@@ -26,8 +24,9 @@ from axes.ingest.prompt_sources import (
     ready_sets,
     select_columns,
 )
-from axes.warehouse.connection import connect_tables, rows
+from axes.ingest.requests import PromptRequest
 from axes.warehouse.errors import LabelError, PromptError
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.layout import init_root
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.render import html_record
@@ -39,6 +38,22 @@ from axes.warehouse.writer import KEY_LENGTH, rows_table, write_rows
 class Prompt:
     prompt_id: str
     text: str
+
+
+@dataclass(frozen=True)
+class _PromptRow:
+    """A prompt of a set with its label by one labeler."""
+
+    prompt_id: str
+    position: int
+    text: str
+    source: str | None
+    category: str | None
+    split: str | None
+    license: str | None
+    pair_id: str | None
+    label: str | None
+    is_positive: bool | None
 
 
 @dataclass(frozen=True)
@@ -59,16 +74,7 @@ class ImportSummary:
 
 
 def import_prompts(
-    root: Path,
-    prompt_set: str,
-    source: PromptSource,
-    *,
-    positive: Sequence[str] = (),
-    labeler: str = "dataset",
-    limit: int | None = None,
-    replace_set: bool = False,
-    keep_whitespace: bool = False,
-    skip_unusable: bool = False,
+    root: Path, prompt_set: str, source: PromptSource, request: PromptRequest | None = None
 ) -> ImportSummary:
     """Read `source`, normalise, hash, deduplicate, and write it as the set `prompt_set`.
 
@@ -78,32 +84,13 @@ def import_prompts(
     """
     init_root(root)
     require_set_name(prompt_set)
+    request = request or PromptRequest()
     frame = select_columns(read_source(source), source)
-    if not positive and source.positive_file is not None:
-        positive = class_labels(source)[:1]
-    parameters = {
-        "prompt_set": prompt_set,
-        **asdict(source),
-        "labeler": labeler,
-        "positive": list(positive),
-        "limit": limit,
-        "keep_whitespace": keep_whitespace,
-        "skip_unusable": skip_unusable,
-    }
+    if not request.positive and source.positive_file is not None:
+        request = replace(request, positive=class_labels(source)[:1])
+    parameters = {"prompt_set": prompt_set, **asdict(source), **vars(request)}
     with record_run(root, "prompts import", parameters) as run:
-        return write_prompts(
-            root,
-            run,
-            prompt_set,
-            frame,
-            positive=positive,
-            labeler=labeler,
-            per_label=source.per_label,
-            limit=limit,
-            replace_set=replace_set,
-            keep_whitespace=keep_whitespace,
-            skip_unusable=skip_unusable,
-        )
+        return write_prompts(root, run, prompt_set, frame, request, per_label=source.per_label)
 
 
 def write_prompts(
@@ -111,32 +98,30 @@ def write_prompts(
     run: Run,
     prompt_set: str,
     frame: pl.DataFrame,
+    request: PromptRequest,
     *,
-    positive: Sequence[str] = (),
-    labeler: str = "dataset",
     per_label: int | None = None,
-    limit: int | None = None,
-    replace_set: bool = False,
-    keep_whitespace: bool = False,
-    skip_unusable: bool = False,
     may_be_part: bool = False,
 ) -> ImportSummary:
     """Write the rows of `frame` (columns as `select_columns` gives) as a set, as a part of a job.
 
-    With `may_be_part` a set that is there, and holds these prompts with these labels among others,
-    is left as it is. Raises as `import_prompts` does.
+    With `may_be_part` a stored set that holds these prompts with these labels among others is left
+    as it is. Raises as `import_prompts` does.
     """
-    texts, changed_count = _normalised(frame["text"].to_list(), keep_whitespace)
+    texts = [
+        normalise(text or "", keep_whitespace=request.keep_whitespace) for text in frame["text"]
+    ]
+    changed_count = sum(text != old for text, old in zip(texts, frame["text"], strict=True))
     frame = frame.with_columns(pl.Series("text", texts, pl.String))
-    frame = _without_empty(run, frame, skip_unusable)
-    frame = _labelled(frame, positive)
-    _require_agreement(root, frame, labeler, prompt_set if replace_set else None)
+    frame = _without_empty(run, frame, request.skip_unusable)
+    frame = _labelled(frame, request.positive)
+    _require_agreement(root, frame, request.labeler, prompt_set if request.replace_set else None)
     unique = frame.unique("text", keep="first", maintain_order=True)
     duplicate_count = len(frame) - len(unique)
     if per_label is not None:
         unique = _first_per_label(unique, per_label)
-    unique = unique.head(limit) if limit is not None else unique
-    is_new = _write_set(root, run, prompt_set, unique, labeler, replace_set, may_be_part)
+    unique = unique.head(request.limit) if request.limit is not None else unique
+    is_new = _write_set(root, run, prompt_set, unique, request, may_be_part)
     return ImportSummary(
         prompt_set=prompt_set,
         prompt_count=len(unique),
@@ -152,7 +137,7 @@ def write_prompts(
 def require_set_name(prompt_set: str) -> None:
     """Raise `PromptError` unless a prompt set may be called so."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", prompt_set):
-        raise PromptError(f"{prompt_set!r} is no name for a set: letters, digits, _ . - only")
+        raise PromptError(f"{prompt_set!r} is not a name for a set: letters, digits, _ . - only")
 
 
 def import_ready_sets(root: Path, names: Iterable[str]) -> None:
@@ -185,24 +170,19 @@ def read_prompts(root: Path, prompt_sets: Mapping[str, int | None]) -> list[Prom
 
     Raises `PromptError` for a set that is not in the warehouse.
     """
-    connection = connect_tables(root, "prompts")
+    warehouse = Warehouse.open_tables(root, "prompts")
     prompts: dict[str, Prompt] = {}
     for name, limit in prompt_sets.items():
-        found = rows(
-            connection,
+        members = warehouse.rows(
+            Prompt,
             "select prompt_id, text from prompts where prompt_set = ? order by position limit ?",
             [name, 2**62 if limit is None else limit],
         )
-        if not found:
+        if not members:
             raise PromptError(_unknown_set(root, name))
-        for row in found:
-            prompts.setdefault(row["prompt_id"], Prompt(row["prompt_id"], row["text"]))
+        for prompt in members:
+            prompts.setdefault(prompt.prompt_id, prompt)
     return list(prompts.values())
-
-
-def _normalised(texts: Sequence[str | None], keep_whitespace: bool) -> tuple[list[str], int]:
-    result = [normalise(text or "", keep_whitespace=keep_whitespace) for text in texts]
-    return result, sum(new != old for new, old in zip(result, texts, strict=True))
 
 
 def _without_empty(run: Run, frame: pl.DataFrame, skip_unusable: bool) -> pl.DataFrame:
@@ -220,21 +200,21 @@ def _without_empty(run: Run, frame: pl.DataFrame, skip_unusable: bool) -> pl.Dat
 
 
 def _labelled(frame: pl.DataFrame, positive: Sequence[str]) -> pl.DataFrame:
-    """Add `is_positive`: by `positive` where given, else by the label texts that are known."""
+    """Add `is_positive`: by `positive` if it is given, else by the well-known labels."""
     label = pl.col("label").str.strip_chars().str.to_lowercase()
     if positive:
-        wanted = [text.strip().lower() for text in positive]
-        frame = frame.with_columns(label.is_in(wanted).alias("is_positive"))
+        positive_texts = [text.strip().lower() for text in positive]
+        frame = frame.with_columns(label.is_in(positive_texts).alias("is_positive"))
         if not frame["is_positive"].any():
             raise LabelError(
                 f"no row has the label {', '.join(positive)}; labels are {_label_list(frame)}"
             )
         return frame
-    known = known_labels()
+    well_known = known_labels()
     frame = frame.with_columns(
-        pl.when(label.is_in(known["positive"]))
+        pl.when(label.is_in(well_known["positive"]))
         .then(True)
-        .when(label.is_in(known["negative"]))
+        .when(label.is_in(well_known["negative"]))
         .then(False)
         .alias("is_positive")
     )
@@ -253,26 +233,24 @@ def _label_list(frame: pl.DataFrame) -> str:
 def _require_agreement(
     root: Path, frame: pl.DataFrame, labeler: str, replaced_set: str | None
 ) -> None:
-    """One text, one label: within the source, and against the sets that are there and stay."""
-    known = pl.from_arrow(
-        connect_tables(root, "prompts", "labels")
-        .sql(
+    """One text, one label: within the source, and against the stored sets that stay."""
+    stored = pl.from_arrow(
+        Warehouse.open_tables(root, "prompts", "labels").query(
             """
             select distinct prompts.text, labels.is_positive, 'set ' || labels.prompt_set as place
             from labels
             inner join prompts using (prompt_set, prompt_id)
             where labels.labeler = ? and labels.prompt_set is distinct from ?
             """,
-            params=[labeler, replaced_set],
+            [labeler, replaced_set],
         )
-        .to_arrow_table()
     )
-    assert isinstance(known, pl.DataFrame)
-    here = frame.select("text", "is_positive", pl.format("row {}", "row").alias("place"))
-    both = pl.concat([here, known.join(here.select("text").unique(), on="text")])
-    both = both.filter(pl.col("is_positive").is_not_null())
+    assert isinstance(stored, pl.DataFrame)
+    new = frame.select("text", "is_positive", pl.format("row {}", "row").alias("place"))
+    labelled = pl.concat([new, stored.join(new.select("text").unique(), on="text")])
+    labelled = labelled.filter(pl.col("is_positive").is_not_null())
     conflicts = (
-        both.group_by("text", maintain_order=True)
+        labelled.group_by("text", maintain_order=True)
         .agg(pl.col("is_positive").n_unique().alias("kinds"), "is_positive", "place")
         .filter(pl.col("kinds") > 1)
     )
@@ -286,7 +264,7 @@ def _require_agreement(
             for row in conflicts.head(5).to_dicts()
         )
         raise LabelError(
-            f"{conflicts.height} texts carry both labels: {shown}; mend the source, "
+            f"{conflicts.height} texts carry both labels: {shown}; correct the source, "
             "or keep both opinions by importing this one with --labeler NAME"
         )
 
@@ -301,8 +279,7 @@ def _write_set(
     run: Run,
     prompt_set: str,
     frame: pl.DataFrame,
-    labeler: str,
-    replace_set: bool,
+    request: PromptRequest,
     may_be_part: bool,
 ) -> bool:
     """Write the set's file of labels, then of prompts: no reader sees prompts without labels."""
@@ -312,9 +289,8 @@ def _write_set(
         pl.Series("prompt_id", [prompt_id(text) for text in frame["text"]]),
         pl.int_range(pl.len(), dtype=pl.Int32).alias("position"),
     )
-    columns = ["prompt_id", "position", "text", *OPTIONAL_COLUMNS, "label", "is_positive"]
-    there = rows(
-        connect_tables(root, "prompts", "labels"),
+    stored = Warehouse.open_tables(root, "prompts", "labels").rows(
+        _PromptRow,
         """
         select prompt_id, position, text, source, category, split, prompts.license, pair_id,
             labels.label, labels.is_positive
@@ -323,51 +299,47 @@ def _write_set(
         where prompt_set = ?
         order by position
         """,
-        [labeler, prompt_set],
+        [request.labeler, prompt_set],
     )
-    prompts = frame.select(columns).to_dicts()
-    if there == prompts or (may_be_part and _holds(there, prompts)):
+    names = [field.name for field in fields(_PromptRow)]
+    prompts = [_PromptRow(**row) for row in frame.select(names).to_dicts()]
+    if stored == prompts or (may_be_part and _is_part(prompts, stored)):
         return False
-    if there and [row["text"] for row in there] != frame["text"].to_list() and not replace_set:
+    is_other = [row.text for row in stored] != [row.text for row in prompts]
+    if stored and is_other and not request.replace_set:
         raise PromptError(
-            f"the set {prompt_set} is there with other rows ({len(there)}, the source has "
+            f"the set {prompt_set} is stored with other rows ({len(stored)}, the source has "
             f"{len(prompts)}): --replace puts these in their place, or import under another name"
         )
-    labels = [
-        {**row, "prompt_set": prompt_set, "run_id": run.run_id}
-        for row in prompts
-        if row["is_positive"] is not None
-    ]
+    rows = [{**vars(prompt), "prompt_set": prompt_set, "run_id": run.run_id} for prompt in prompts]
+    labels = [row for row in rows if row["is_positive"] is not None]
     name = quote(prompt_set, safe="")
-    write_rows(root, "labels", rows_table("labels", labels), name=name, partition=labeler)
-    described = [{**row, "run_id": run.run_id} for row in prompts]
-    write_rows(root, "prompts", rows_table("prompts", described), name=name, partition=prompt_set)
+    write_rows(root, "labels", rows_table("labels", labels), name=name, partition=request.labeler)
+    write_rows(root, "prompts", rows_table("prompts", rows), name=name, partition=prompt_set)
     run.rows = len(prompts)
     return True
 
 
-def _holds(there: Sequence[dict[str, Any]], prompts: Sequence[dict[str, Any]]) -> bool:
-    """Whether these prompts are all there, each with the label that it has, if any."""
-    known = {row["prompt_id"]: row["is_positive"] for row in there}
+def _is_part(prompts: Sequence[_PromptRow], stored: Sequence[_PromptRow]) -> bool:
+    """Whether all of these prompts are stored, each with the label that it has, if any."""
+    labels = {row.prompt_id: row.is_positive for row in stored}
     return all(
-        row["prompt_id"] in known and row["is_positive"] in (None, known[row["prompt_id"]])
+        row.prompt_id in labels and row.is_positive in (None, labels[row.prompt_id])
         for row in prompts
     )
 
 
 def _unknown_set(root: Path, name: str) -> str:
-    there = _prompt_sets(root)
-    names = ", ".join(there) or "none yet"
+    stored = _prompt_sets(root)
+    names = ", ".join(stored) or "none yet"
     ready = " (a ready set: no source needed)" if name in ready_sets() else ""
     return (
-        f"no prompt set {name}{did_you_mean(name, [*there, *ready_sets()])} in {root} "
-        f"(there: {names}): import it with `axes prompts import {name} SOURCE`{ready}"
+        f"no prompt set {name}{did_you_mean(name, [*stored, *ready_sets()])} in {root} "
+        f"(stored: {names}): import it with `axes prompts import {name} SOURCE`{ready}"
     )
 
 
 def _prompt_sets(root: Path) -> list[str]:
-    """The names of the sets that are there."""
-    found = rows(
-        connect_tables(root, "prompts"), "select distinct prompt_set from prompts order by all"
-    )
-    return [row["prompt_set"] for row in found]
+    """The names of the stored sets."""
+    warehouse = Warehouse.open_tables(root, "prompts")
+    return warehouse.column("select distinct prompt_set from prompts order by all")

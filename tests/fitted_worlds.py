@@ -95,7 +95,7 @@ def fit_group(
         ).alignment
         for model in x
     }
-    aligned = {model: unit(alignments[model].carry(directions[model])).vector for model in x}
+    aligned = {model: unit(alignments[model].map(directions[model])).vector for model in x}
     shared = universal_axis(np.stack(list(aligned.values())))
     return FittedGroup(
         group=group,

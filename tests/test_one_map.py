@@ -40,7 +40,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ok("ingest", "traces", base / "small", "--prompts", "marked", "--layers", "2", "--root", root)
     for ridge_lambda in ("1", "100"):
         models = ["--model", "small", "--model", "large", "--reference", "large"]
-        sets = ["--prompts", "marked", "--align", "benign", "--lambda", ridge_lambda]
+        sets = ["--prompts", "marked", "--align", "benign", "--ridge-lambda", ridge_lambda]
         ok("study", *models, *sets, "--root", root)
     return root
 
@@ -59,7 +59,7 @@ def commands(lake: Path) -> dict[str, list[str | Path]]:
     return {
         "score": ["score", AXIS, "--model", "small", *at],
         "drift": ["drift", "--axis", AXIS, "--model", "small", *at],
-        "traces": ["ingest", "traces", small, "--prompts", "marked", "--axes", AXIS, *at],
+        "traces": ["ingest", "traces", small, "--prompts", "marked", "--axis", AXIS, *at],
         "monitor": ["monitor", small, "--axis", AXIS, "hello", "--max-new-tokens", "3", *at],
         "intervene": ["intervene", small, "--axis", AXIS, *experiment, *controls, *at],
     }

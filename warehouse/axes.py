@@ -135,7 +135,8 @@ class AxisReadout:
 def find_axis(warehouse: Warehouse, name: str) -> Axis:
     """The axis that `name` means: an id, the first 6 or more characters of one, or a name.
 
-    A bare kind (`universal`) means the axis of that kind in the latest study that has one. Raises
+    A bare kind (`universal`) means the axis of that kind in the latest study that has one (without
+    such a study, any of that kind). Raises
     `AxisError`, with the candidates, where no axis or several fit.
     """
     fitting = warehouse.query(
@@ -162,19 +163,24 @@ def find_axis(warehouse: Warehouse, name: str) -> Axis:
     return read_axes(warehouse, [fitting[0]["axis_id"]])[0]
 
 
-# `fitted_on is null`: a transfer of thresholds stores evaluations of an axis too, and is no study.
+# Axes that no study evaluated (study_id is null) count only where no study has one of the kind.
+# `fitted_on is null`: a threshold transfer stores evaluations too, and is not a study.
 _OF_KIND = """
-with judged as (
+with evaluated as (
     select evaluations.study_id, axes.axis_id, axes.name, axes.run_id, runs.started_at
-    from evaluations
-    inner join axes using (axis_id)
-    inner join runs on evaluations.run_id = runs.run_id
-    where axes.kind = ? and evaluations.fitted_on is null
+    from axes
+    left join evaluations
+        on axes.axis_id = evaluations.axis_id and evaluations.fitted_on is null
+    left join runs on evaluations.run_id = runs.run_id
+    where axes.kind = ?
 )
 
 select distinct axis_id, name, run_id
-from judged
-where study_id = (select study_id from judged order by started_at desc, study_id limit 1)
+from evaluated
+where study_id is not distinct from (
+    select study_id from evaluated
+    order by study_id is null, started_at desc nulls last, study_id limit 1
+)
 order by name, axis_id
 """
 

@@ -12,18 +12,19 @@ import io
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from decimal import Decimal
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import duckdb
-import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    # Imported where rows are printed: every command imports this module for `--help`.
+    import polars as pl
+    import pyarrow as pa
 
 _CELL_WIDTH = 60
 
@@ -45,26 +46,35 @@ def show(
         click.echo(data, nl=False)
 
 
-def show_rows(
-    rows: Sequence[Mapping[str, object]], output_format: str, *, cell_width: int = _CELL_WIDTH
-) -> None:
-    """Print row dicts."""
-    show(pa.Table.from_pylist(list(rows)), output_format, cell_width=cell_width)
+def show_rows(records: Iterable[Any], output_format: str, *, cell_width: int = _CELL_WIDTH) -> None:
+    """Print one row for each record: a dict, a NamedTuple or a dataclass."""
+    import pyarrow as pa
+
+    rows = [_fields(record) for record in records]
+    show(pa.Table.from_pylist(rows), output_format, cell_width=cell_width)
 
 
 def show_record(record: Any, output_format: str) -> None:
     """Print a dataclass as one row; as a table, one line per field."""
-    fields = asdict(record)
+    fields = _fields(record)
     if output_format == "table":
         show_rows([{"field": key, "value": str(value)} for key, value in fields.items()], "table")
     else:
         show_rows([fields], output_format)
 
 
+def _fields(record: Any) -> dict[str, Any]:
+    if isinstance(record, dict):
+        return record
+    return asdict(record) if is_dataclass(record) else record._asdict()  # type: ignore[arg-type]
+
+
 def render(table: pa.Table, output_format: str, *, cell_width: int = _CELL_WIDTH) -> bytes:
     """A result in one of `FORMATS`, as bytes; text for people is cut at `cell_width`."""
     table = _storable(table)
     if output_format == "parquet":
+        import pyarrow.parquet as pq
+
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
         return buffer.getvalue()
@@ -83,6 +93,8 @@ def _storable(table: pa.Table) -> pa.Table:
     """Intervals as DuckDB writes them: neither Parquet nor any text format has a type for them."""
     if not any("interval" in str(field.type) for field in table.schema):
         return table
+    import duckdb
+
     relation = duckdb.from_arrow(table)
     return relation.select(
         *(
@@ -94,6 +106,9 @@ def _storable(table: pa.Table) -> pa.Table:
 
 def _flat(table: pa.Table) -> pl.DataFrame:
     """Lists and structs as JSON text: CSV has no nested values."""
+    import polars as pl
+    import pyarrow as pa
+
     columns = []
     for name in table.column_names:
         values = table.column(name)

@@ -82,9 +82,15 @@ def record_run(
     *,
     device: str | None = None,
     seed: int | None = None,
+    options: str = "",
 ) -> Iterator[Run]:
-    """Yield a `Run`; its row says running, and at the end finished, failed or interrupted."""
+    """Yield a `Run`; its row says running, and at the end finished, failed or interrupted.
+
+    `options` are appended to the command line: defaults that depend on the machine.
+    """
     run = Run(root, command, parameters, device=device, seed=seed)
+    if run.command_line is not None:
+        run.command_line += options
     run.write("running")
     try:
         yield run

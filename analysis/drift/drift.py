@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from axes.analysis.drift.drift_controls import (
     Control,
@@ -47,7 +47,6 @@ from axes.analysis.stats.bootstrap import RESAMPLE_COUNT, Curve, draw_counts, me
 from axes.warehouse.axes import AxisReadout
 from axes.warehouse.connection import vectors
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.runs import Run
 from axes.warehouse.writer import content_key, rows_table
 
 # Part of the key: figures of an earlier way to compute them are not taken for these.
@@ -73,17 +72,17 @@ class DriftDefinition:
 
 
 def run_drift(warehouse: Warehouse, readout: AxisReadout, definition: DriftDefinition) -> str:
-    """Analyse one model's completions on one axis unless that is done; returns the drift's id.
+    """Analyse one model's completions on one axis unless that is stored; returns the drift's id.
 
     The completions must be projected (`project_completions`). Raises as `read_trajectories` does.
     """
-    found = read_trajectories(warehouse, readout, definition.selection)
-    other = read_other_texts(warehouse, readout, found)
+    trajectories = read_trajectories(warehouse, readout, definition.selection)
+    other = read_other_texts(warehouse, readout, trajectories)
     drift_id = content_key(
         METHOD_VERSION,
         asdict(definition),
         (readout.axis_id, readout.model_id, readout.layer, readout.alignment_id),
-        found.row_set_hash,
+        trajectories.row_set_hash,
         None if other is None else other.row_set_hash,
     )
     if warehouse.has("drift_figures", drift_id):
@@ -94,116 +93,135 @@ def run_drift(warehouse: Warehouse, readout: AxisReadout, definition: DriftDefin
         "axis_id": readout.axis_id,
         "model": readout.model,
         "model_id": readout.model_id,
-        "lasting_steps": definition.least_steps or _least_steps(found),
-        "sampling": found.sampling,
-        "unlabelled_count": found.unlabelled_count,
+        "lasting_steps": definition.least_steps or _typical_steps(trajectories),
+        "sampling": trajectories.sampling,
+        "unlabelled_count": trajectories.unlabelled_count,
     }
     del parameters["selection"]
     with warehouse.run("drift", {"drift_id": drift_id, **parameters}, seed=definition.seed) as run:
-        common = {
+        shared = {
             "drift_id": drift_id,
             "model_id": readout.model_id,
             "axis_id": readout.axis_id,
             "layer": readout.layer,
             "run_id": run.run_id,
         }
-        events = event_steps(found.texts, definition.event, found.is_positive)
-        _write_trajectories(warehouse, run, readout, found, events, definition, common)
-        figures = [
-            {
-                "control": "none",
-                **common,
-                **row,
-                "model": readout.model,
-                "prompt_set": found.prompt_set,
-                "labeler": definition.selection.labeler,
-                "parameters": json.dumps(parameters, sort_keys=True),
-            }
-            for row in _figures(warehouse, readout, found, other, events, definition)
+        events = event_steps(trajectories.texts, definition.event, trajectories.is_positive)
+        described = [{**shared, **row} for row in _completions(trajectories, events, definition)]
+        table = rows_table("trajectories", described)
+        warehouse.write("trajectories", table, name=drift_id, partition=readout.model)
+        shared |= {
+            "model": readout.model,
+            "prompt_set": trajectories.prompt_set,
+            "labeler": definition.selection.labeler,
+            "parameters": json.dumps(parameters, sort_keys=True),
+        }
+        metrics = [
+            {**shared, **vars(metric)}
+            for metric in _metrics(warehouse, readout, trajectories, other, events, definition)
         ]
-        warehouse.write("drift_figures", rows_table("drift_figures", figures), name=drift_id)
-        run.rows += len(figures)
+        warehouse.write("drift_figures", rows_table("drift_figures", metrics), name=drift_id)
+        run.rows += len(described) + len(metrics)
     return drift_id
 
 
-def _least_steps(found: Trajectories) -> int:
-    """The most steps that half of either class last."""
-    halves = [np.median(found.lengths[found.is_positive == of_class]) for of_class in (True, False)]
-    return max(int(min(halves)), 2)
+def _typical_steps(trajectories: Trajectories) -> int:
+    """The median length of the class with the shorter completions."""
+    lengths, is_positive = trajectories.lengths, trajectories.is_positive
+    return max(int(min(np.median(lengths[is_positive]), np.median(lengths[~is_positive]))), 2)
 
 
-def _figures(
+@dataclass(frozen=True, kw_only=True)
+class _Metric:
+    """A row of `drift_figures`, without the columns that all rows of a drift share."""
+
+    metric: str
+    control: str = "none"
+    step: int | None = None
+    estimate: float
+    lower: float | None = None
+    upper: float | None = None
+    p_value: float | None = None
+    band_lower: float | None = None
+    band_upper: float | None = None
+    positive_count: int
+    negative_count: int
+
+
+def _metrics(
     warehouse: Warehouse,
     readout: AxisReadout,
-    found: Trajectories,
+    trajectories: Trajectories,
     other: Trajectories | None,
     events: Float[np.ndarray, " row"],
     definition: DriftDefinition,
-) -> Iterator[dict[str, Any]]:
-    """Rows of `drift_figures`, without what all of them share."""
-    seed, is_positive = definition.seed, found.is_positive
+) -> Iterator[_Metric]:
+    seed, is_positive = definition.seed, trajectories.is_positive
     sizes = {
         "positive_count": int(is_positive.sum()),
         "negative_count": int((~is_positive).sum()),
     }
-    counts = draw_counts(
-        len(is_positive),
-        strata=is_positive,
-        groups=found.groups,
-        count=definition.resample_count,
-        seed=seed,
-    )
+    counts = _draws(trajectories, definition)
+    terms = slope_terms(trajectories.values)
     names = ("positive_slope", "negative_slope", "slope_difference")
-    terms = slope_terms(found.values)
     slopes = slope_estimates(terms, is_positive, counts)
     for metric, estimate in zip(names, slopes, strict=True):
-        yield {"metric": metric, **asdict(estimate), **sizes}
-    least_steps = definition.least_steps or _least_steps(found)
+        yield _Metric(metric=metric, **asdict(estimate), **sizes)
+    min_steps = definition.least_steps or _typical_steps(trajectories)
     controls = [
-        matched_prompt(found, seed=seed),
-        matched_length(found, seed=seed),
-        lasting(found, least_steps, seed=seed),
-        shuffled_tokens(found, seed=seed),
+        matched_prompt(trajectories, seed=seed),
+        matched_length(trajectories, seed=seed),
+        lasting(trajectories, min_steps, seed=seed),
+        shuffled_tokens(trajectories, seed=seed),
         None if other is None else other_text(other, seed=seed),
     ]
-    rises = _vector_rises(warehouse, readout, found)
+    rises = _vector_rises(warehouse, readout, trajectories)
     if rises is not None:
         controls.append(
             random_axes(rises, terms.spread, readout.vector, is_positive, counts, seed=seed)
         )
         cosine = _drift_cosine(rises, terms.spread, readout.vector, is_positive)
-        yield {"metric": "drift_cosine", "estimate": cosine, **sizes}
+        yield _Metric(metric="drift_cosine", estimate=cosine, **sizes)
     for control in controls:
         if control is not None:
-            yield from _control_rows(control)
-    yield from _curve_rows("mean_difference", mean_difference(found.values, is_positive, counts))
-    lasts = found.take(np.flatnonzero(found.lengths >= least_steps))
-    kept = draw_counts(
-        len(lasts.is_positive),
-        strata=lasts.is_positive,
-        groups=lasts.groups,
-        count=definition.resample_count,
-        seed=seed,
+            yield from _control_metrics(control)
+    differences = mean_difference(trajectories.values, is_positive, counts)
+    yield from _curve_metrics("mean_difference", differences)
+    lasts = trajectories.take(np.flatnonzero(trajectories.lengths >= min_steps))
+    survivors = mean_difference(
+        lasts.values[:, :min_steps], lasts.is_positive, _draws(lasts, definition)
     )
-    survivors = mean_difference(lasts.values[:, :least_steps], lasts.is_positive, kept)
-    yield from _curve_rows("mean_difference", survivors, "lasting")
-    curve, resampled = running_aurocs(found.values, is_positive, counts)
-    yield from _curve_rows("running_auroc", curve)
+    yield from _curve_metrics("mean_difference", survivors, "lasting")
+    curve, resampled = running_aurocs(trajectories.values, is_positive, counts)
+    yield from _curve_metrics("running_auroc", curve)
     bound = definition.bound
     for metric, warning in (
         ("decided_step", decided_step(curve, resampled, bound=bound)),
         ("lead", lead(events, curve, resampled, counts, bound=bound)),
     ):
         if warning is not None:
-            yield {"metric": metric, **asdict(warning), **sizes}
+            yield _Metric(metric=metric, **asdict(warning), **sizes)
+
+
+def _draws(
+    trajectories: Trajectories, definition: DriftDefinition
+) -> Int[np.ndarray, "resample row"]:
+    """How often each completion is drawn by each resample of the bootstrap."""
+    return draw_counts(
+        len(trajectories.is_positive),
+        strata=trajectories.is_positive,
+        groups=trajectories.groups,
+        count=definition.resample_count,
+        seed=definition.seed,
+    )
 
 
 def _vector_rises(
-    warehouse: Warehouse, readout: AxisReadout, found: Trajectories
+    warehouse: Warehouse, readout: AxisReadout, trajectories: Trajectories
 ) -> Float[np.ndarray, "row d_model"] | None:
     """`SlopeTerms.rise` of the vectors themselves; None where not all of them are stored."""
-    centred = centred_steps(found.values)
-    row_of = {name: row for row, name in enumerate(found.generation_ids)}
+    centred = centred_steps(trajectories.values)
+    row_of = {name: row for row, name in enumerate(trajectories.generation_ids)}
     rises, token_count = np.zeros((len(row_of), len(readout.vector))), 0
     for batch in warehouse.stream(
         """
@@ -213,7 +231,7 @@ def _vector_rises(
             model = ? and layer = ? and step >= 0 and vector is not null
             and list_contains(?, generation_id)
         """,
-        [readout.model, readout.layer, list(found.generation_ids)],
+        [readout.model, readout.layer, list(trajectories.generation_ids)],
     ):
         at = np.array([row_of[name] for name in batch.column("generation_id").to_pylist()])
         weights = centred[at, batch.column("step").to_numpy()]
@@ -221,7 +239,7 @@ def _vector_rises(
         for row in np.unique(at):
             rises[row] += weights[at == row] @ matrix[at == row]
         token_count += len(at)
-    return rises if token_count == found.lengths.sum() else None
+    return rises if token_count == trajectories.lengths.sum() else None
 
 
 def _drift_cosine(
@@ -240,81 +258,64 @@ def _drift_cosine(
     return float(apart @ vector / norms) if norms > 0 else 0.0
 
 
-def _control_rows(control: Control) -> Iterator[dict[str, Any]]:
-    sizes = {"positive_count": control.positive_count, "negative_count": control.negative_count}
-    yield {
-        "metric": "slope_difference",
+def _control_metrics(control: Control) -> Iterator[_Metric]:
+    shared = {
         "control": control.name,
-        **asdict(control.estimate),
-        **sizes,
+        "positive_count": control.positive_count,
+        "negative_count": control.negative_count,
     }
-    if control.imbalance is not None:
-        for metric, value in zip(
-            ("imbalance_before", "imbalance_after"), control.imbalance, strict=True
-        ):
-            yield {"metric": metric, "control": control.name, "estimate": value, **sizes}
+    yield _Metric(metric="slope_difference", **asdict(control.estimate), **shared)
+    names = ("imbalance_before", "imbalance_after")
+    for metric, value in zip(names, control.imbalance or (), strict=False):
+        yield _Metric(metric=metric, estimate=value, **shared)
 
 
-def _curve_rows(metric: str, curve: Curve, control: str = "none") -> Iterator[dict[str, Any]]:
-    columns = {name: values.tolist() for name, values in vars(curve).items()}
-    for index, step in enumerate(columns["steps"]):
+def _curve_metrics(metric: str, curve: Curve, control: str = "none") -> Iterator[_Metric]:
+    columns = (values.tolist() for values in vars(curve).values())
+    for step, *interval, positive_count, negative_count in zip(*columns, strict=True):
+        yield _Metric(
+            metric=metric,
+            control=control,
+            step=step,
+            **dict(zip(_CURVE, interval, strict=True)),
+            positive_count=positive_count,
+            negative_count=negative_count,
+        )
+
+
+_CURVE = ("estimate", "lower", "upper", "band_lower", "band_upper")
+
+
+def _completions(
+    trajectories: Trajectories, events: Float[np.ndarray, " row"], definition: DriftDefinition
+) -> Iterator[dict[str, Any]]:
+    """Rows of `trajectories`, without the columns that all rows of a drift share."""
+    slopes = slope_terms(trajectories.values).slopes
+    running = running_means(trajectories.values)
+    for row, generation_id in enumerate(trajectories.generation_ids):
+        values = trajectories.values[row, : trajectories.lengths[row]]
+        change = change_point(values, seed=definition.seed)
         yield {
-            "metric": metric,
-            "control": control,
-            "step": step,
-            "estimate": columns["estimate"][index],
-            "lower": columns["lower"][index],
-            "upper": columns["upper"][index],
-            "band_lower": columns["band_lower"][index],
-            "band_upper": columns["band_upper"][index],
-            "positive_count": columns["positive_counts"][index],
-            "negative_count": columns["negative_counts"][index],
+            "generation_id": generation_id,
+            "prompt_id": trajectories.prompt_ids[row],
+            "is_positive": bool(trajectories.is_positive[row]),
+            "step_count": len(values),
+            "prompt_projection": _number(trajectories.start[row]),
+            "mean_projection": float(values.mean()),
+            "slope": _number(slopes[row]),
+            "change_step": None if change is None else change.step,
+            "change_size": None if change is None else change.size,
+            "change_p_value": None if change is None else change.p_value,
+            **_crossings(values, running[row, : len(values)], definition.threshold),
+            "event_step": None if np.isnan(events[row]) else int(events[row]),
         }
 
 
-def _write_trajectories(
-    warehouse: Warehouse,
-    run: Run,
-    readout: AxisReadout,
-    found: Trajectories,
-    events: Float[np.ndarray, " row"],
-    definition: DriftDefinition,
-    common: dict[str, Any],
-) -> None:
-    slopes = slope_terms(found.values).slopes
-    running = running_means(found.values)
-    described = []
-    for row, generation_id in enumerate(found.generation_ids):
-        values = found.values[row, : found.lengths[row]]
-        change = change_point(values, seed=definition.seed)
-        described.append(
-            {
-                **common,
-                "generation_id": generation_id,
-                "prompt_id": found.prompt_ids[row],
-                "is_positive": bool(found.is_positive[row]),
-                "step_count": len(values),
-                "prompt_projection": _number(found.start[row]),
-                "mean_projection": float(values.mean()),
-                "slope": _number(slopes[row]),
-                "change_step": None if change is None else change.step,
-                "change_size": None if change is None else change.size,
-                "change_p_value": None if change is None else change.p_value,
-                **_over_threshold(values, running[row, : len(values)], definition.threshold),
-                "event_step": None if np.isnan(events[row]) else int(events[row]),
-            }
-        )
-    table = rows_table("trajectories", described)
-    name = str(common["drift_id"])
-    warehouse.write("trajectories", table, name=name, partition=readout.model)
-    run.rows += len(described)
-
-
-def _over_threshold(
+def _crossings(
     values: Float[np.ndarray, " step"],
     running: Float[np.ndarray, " step"],
     threshold: float | None,
-) -> dict[str, Any]:
+) -> dict[str, float | int | None]:
     """Area above the threshold, first step there, and when the running mean stays on its side."""
     if threshold is None:
         return {}
@@ -338,90 +339,87 @@ _CONTROLS = {
 }
 _NULLS = {"random_axes": "random axes", "shuffled_tokens": "shuffled steps"}
 
+# A row of `v_drift` or `v_drift_controls`.
+_Row = dict[str, Any]
+
 
 def verdict(warehouse: Warehouse, drift_id: str) -> str:
-    """Whether the positive class drifts up, with the figures and what each control says."""
-    (found,) = warehouse.query("from v_drift where drift_id = ?", [drift_id]).to_pylist()
-    controls = {
-        row["control"]: row
-        for row in warehouse.query(
-            "from v_drift_controls where drift_id = ?", [drift_id]
-        ).to_pylist()
-    }
-    lines = [_answer(found), _slopes(found)]
-    lines += [
-        f"{words}: {_figure(controls[name], 'difference')} on "
-        f"{controls[name]['positive_count']} and {controls[name]['negative_count']}; "
-        f"{'holds' if controls[name]['holds'] else 'does not hold'}"
-        for name, words in _CONTROLS.items()
-        if name in controls
+    """Whether the positive class drifts up, with the metrics and what each control says."""
+    (drift,) = warehouse.query("from v_drift where drift_id = ?", [drift_id]).to_pylist()
+    rows = warehouse.query("from v_drift_controls where drift_id = ?", [drift_id]).to_pylist()
+    controls = {row["control"]: row for row in rows}
+    slopes = (f"{name.removesuffix('_slope')} {_interval(drift, name)}" for name in _SLOPES)
+    lines = [
+        _answer(drift),
+        f"slope per token: {', '.join(slopes)}, "
+        f"difference {_interval(drift, 'slope_difference', '')}, p {drift['p_value']:.3f}, "
+        f"on {drift['positive_count']} and {drift['negative_count']} completions",
     ]
-    lines += [
-        f"{words} give {_figure(controls[name], 'difference')}, p {controls[name]['p_value']:.3f}"
-        for name, words in _NULLS.items()
-        if name in controls
-    ]
+    for name, words in _CONTROLS.items():
+        if (row := controls.get(name)) is not None:
+            holds = "holds" if row["holds"] else "does not hold"
+            lines.append(
+                f"{words}: {_interval(row, 'difference', '')} on {row['positive_count']} and "
+                f"{row['negative_count']}; {holds}"
+            )
+    for name, words in _NULLS.items():
+        if (row := controls.get(name)) is not None:
+            difference = _interval(row, "difference", "")
+            lines.append(f"{words} give {difference}, p {row['p_value']:.3f}")
     if "other_text" in controls:
-        lines.append(_other_text(found, controls["other_text"]))
-    lines.append(_early_warning(found))
-    if found["controls_missing"]:
-        lines.append(f"not computed: {', '.join(found['controls_missing'])}")
+        lines.append(_other_text(drift, controls["other_text"]))
+    lines.append(_early_warning(drift))
+    if drift["controls_missing"]:
+        lines.append(f"not computed: {', '.join(drift['controls_missing'])}")
     return "\n".join(lines)
 
 
-def _answer(found: dict[str, Any]) -> str:
+_SLOPES = ("positive_slope", "negative_slope")
+
+
+def _answer(drift: _Row) -> str:
     names = ("model", "axis_name", "prompt_set", "template", "labeler")
-    place = ", ".join(found[name] for name in names if found[name] is not None)
-    if found["is_drift"] and found["is_controlled"]:
+    subject = ", ".join(drift[name] for name in names if drift[name] is not None)
+    if drift["is_drift"] and drift["is_controlled"]:
         answer = "yes, and every control agrees"
-    elif found["is_drift"] and found["controls_failed"]:
-        failed = ", ".join(found["controls_failed"])
+    elif drift["is_drift"] and drift["controls_failed"]:
+        failed = ", ".join(drift["controls_failed"])
         answer = f"it seems to, but these controls do not agree: {failed}"
-    elif found["is_drift"]:
+    elif drift["is_drift"]:
         answer = "it seems to, but not every control could be computed"
-    elif found["upper"] < 0:
+    elif drift["upper"] < 0:
         answer = "no, it drifts down against the negative class"
-    elif found["lower"] > 0:
+    elif drift["lower"] > 0:
         answer = "no, though it falls less than the negative class, or its own slope is unclear"
     else:
         answer = "not shown, the classes' slopes do not differ beyond chance"
-    return f"does the positive class drift up ({place})? {answer}"
+    return f"does the positive class drift up ({subject})? {answer}"
 
 
-def _slopes(found: dict[str, Any]) -> str:
-    return (
-        f"slope per token: positive {_figure(found, 'positive_slope', 'positive_slope_')}, "
-        f"negative {_figure(found, 'negative_slope', 'negative_slope_')}, "
-        f"difference {_figure(found, 'slope_difference')}, p {found['p_value']:.3f}, "
-        f"on {found['positive_count']} and {found['negative_count']} completions"
-    )
-
-
-def _other_text(found: dict[str, Any], control: dict[str, Any]) -> str:
-    figure = _figure(control, "difference")
+def _other_text(drift: _Row, control: _Row) -> str:
     if control["lower"] <= 0 <= control["upper"]:
         meaning = "neither the prompt nor the text alone makes a difference"
-    elif (control["difference"] > 0) == (found["slope_difference"] > 0):
+    elif (control["difference"] > 0) == (drift["slope_difference"] > 0):
         meaning = "the difference follows the prompt"
     else:
         meaning = "the difference follows the text"
-    return f"reading the other class's text: {figure}; {meaning}"
+    return f"reading the other class's text: {_interval(control, 'difference', '')}; {meaning}"
 
 
-def _early_warning(found: dict[str, Any]) -> str:
-    area = _figure(found, "final_auroc", "final_auroc_")
-    bound = json.loads(found["parameters"])["bound"]
-    if found["decided_step"] is None:
-        return f"AUROC of the mean over whole completions is {area}: below {bound:g} at the end"
-    step = _figure(found, "decided_step", "decided_step_")
-    late = _figure(found, "lead", "lead_") if found["lead"] is not None else "no event"
-    return (
-        f"AUROC of the mean over whole completions is {area}; "
-        f"it stays at {bound:g} or above from step {step} on, {late} tokens before the event"
-    )
+def _early_warning(drift: _Row) -> str:
+    bound = json.loads(drift["parameters"])["bound"]
+    area = f"AUROC of the mean over whole completions is {_interval(drift, 'final_auroc')}"
+    if drift["decided_step"] is None:
+        return f"{area}: below {bound:g} at the end"
+    step = _interval(drift, "decided_step")
+    late = "no event" if drift["lead"] is None else _interval(drift, "lead")
+    stays = f"it stays at {bound:g} or above from step {step} on"
+    return f"{area}; {stays}, {late} tokens before the event"
 
 
-def _figure(row: dict[str, Any], name: str, prefix: str = "") -> str:
+def _interval(row: _Row, name: str, prefix: str | None = None) -> str:
+    """An estimate with its ends, in columns that begin with its name or with `prefix`."""
+    prefix = f"{name}_" if prefix is None else prefix
     lower, upper = (
         "no end" if row[f"{prefix}{end}"] is None else f"{row[f'{prefix}{end}']:.3g}"
         for end in ("lower", "upper")

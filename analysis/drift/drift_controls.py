@@ -29,7 +29,7 @@ NULL_COUNT = 200
 
 @dataclass(frozen=True)
 class Control:
-    """A control's figure: an estimate anew, or (`is_null`) the mean and middle 95 % of a null.
+    """The slope difference under a control; of a null, its mean and middle 95 %.
 
     `imbalance` is the classes' standardised difference in what was matched, before and after.
     """
@@ -38,45 +38,51 @@ class Control:
     estimate: Estimate
     positive_count: int
     negative_count: int
-    is_null: bool = False
     imbalance: tuple[float, float] | None = None
 
 
-def matched_prompt(found: Trajectories, *, seed: int = 0) -> Control | None:
+def matched_prompt(trajectories: Trajectories, *, seed: int = 0) -> Control | None:
     """Slopes of pairs matched on the prompt's projection.
 
     Where a prompt was not projected, on that of the first token, which then no slope is taken
     over: a first token picked for being high or low would fall back to the mean at the second.
     None with fewer than two pairs, or where those of a class are all of a single token.
     """
-    values, start = found.values, found.start
+    values, start = trajectories.values, trajectories.start
     if np.isnan(start).any():
         values, start = values.copy(), values[:, 0]
         values[:, 0] = np.nan
-    return _matched("matched_prompt", values, start, found.is_positive, seed=seed)
+    return _matched("matched_prompt", values, start, trajectories.is_positive, seed=seed)
 
 
-def matched_length(found: Trajectories, *, seed: int = 0) -> Control | None:
+def matched_length(trajectories: Trajectories, *, seed: int = 0) -> Control | None:
     """Slopes of pairs matched on log length, both cut to the shorter; None as above."""
-    length = np.log(found.lengths)
+    length = np.log(trajectories.lengths)
     return _matched(
-        "matched_length", found.values, length, found.is_positive, seed=seed, is_cut=True
+        "matched_length",
+        trajectories.values,
+        length,
+        trajectories.is_positive,
+        seed=seed,
+        is_cut=True,
     )
 
 
-def lasting(found: Trajectories, least_steps: int, *, seed: int = 0) -> Control | None:
-    """Slopes over the first `least_steps` of the completions that last so long.
+def lasting(trajectories: Trajectories, min_steps: int, *, seed: int = 0) -> Control | None:
+    """Slopes over the first `min_steps` of the completions that last so long.
 
     None with fewer than two of a class.
     """
-    kept = found.take(np.flatnonzero(found.lengths >= least_steps))
-    return _anew("lasting", kept.values[:, :least_steps], kept, seed=seed)
+    kept = trajectories.take(np.flatnonzero(trajectories.lengths >= min_steps))
+    return _slope_control("lasting", kept.values[:, :min_steps], kept, seed=seed)
 
 
-def shuffled_tokens(found: Trajectories, *, count: int = NULL_COUNT, seed: int = 0) -> Control:
+def shuffled_tokens(
+    trajectories: Trajectories, *, count: int = NULL_COUNT, seed: int = 0
+) -> Control:
     """Slope differences with each completion's steps in random order, and how few reach ours."""
     random = np.random.default_rng(seed)
-    values, is_positive = found.values, found.is_positive
+    values, is_positive = trajectories.values, trajectories.is_positive
     weights = _slope_weights(values, is_positive)
     filled = np.nan_to_num(values)
     # Random keys order the steps that are there; past the end a key is infinite and stays last.
@@ -115,27 +121,27 @@ def random_axes(
     def differences(drawn: Int[np.ndarray, "resample row"]) -> Float[np.ndarray, "resample axis"]:
         slopes = []
         for of_class in (is_positive, ~is_positive):
-            of_drawn = drawn[:, of_class].astype(np.float64)
-            weight = (of_drawn @ spread[of_class])[:, None]
+            drawn_of_class = drawn[:, of_class].astype(np.float64)
+            weight = (drawn_of_class @ spread[of_class])[:, None]
             missing = np.full((len(drawn), count + 1), np.nan)
-            summed = of_drawn @ projected[of_class]
+            summed = drawn_of_class @ projected[of_class]
             slopes.append(np.divide(summed, weight, where=weight > 0, out=missing))
         return slopes[0] - slopes[1]
 
-    whole = differences(np.ones((1, len(is_positive)), dtype=np.int64))[0]
-    studentised = np.abs(whole) / np.nanstd(differences(counts), axis=0)
+    observed = differences(np.ones((1, len(is_positive)), dtype=np.int64))[0]
+    studentised = np.abs(observed) / np.nanstd(differences(counts), axis=0)
     # Opposite directions are as far from 0 up to rounding.
     as_far = int((studentised[1:] >= studentised[0] * (1 - 1e-9)).sum())
-    return _null("random_axes", whole[1:], as_far, is_positive)
+    return _null("random_axes", observed[1:], as_far, is_positive)
 
 
-def other_text(found: Trajectories, *, seed: int = 0) -> Control | None:
+def other_text(trajectories: Trajectories, *, seed: int = 0) -> Control | None:
     """Slopes by the class of the prompt, where the text was written for the other class.
 
     A difference of the sign of that of the own texts says that the prompt drives the drift, one of
     the other sign that the text does. None with fewer than two of a class.
     """
-    return _anew("other_text", found.values, found, seed=seed)
+    return _slope_control("other_text", trajectories.values, trajectories, seed=seed)
 
 
 def _slope_weights(
@@ -148,15 +154,15 @@ def _slope_weights(
     return centred * signs[:, None]
 
 
-def _anew(
-    name: str, values: Float[np.ndarray, "row step"], found: Trajectories, *, seed: int
+def _slope_control(
+    name: str, values: Float[np.ndarray, "row step"], trajectories: Trajectories, *, seed: int
 ) -> Control | None:
-    of_class = found.is_positive
+    of_class = trajectories.is_positive
     positive_count = int(of_class.sum())
     negative_count = len(of_class) - positive_count
     if min(positive_count, negative_count) < 2:
         return None
-    counts = draw_counts(len(of_class), strata=of_class, groups=found.groups, seed=seed)
+    counts = draw_counts(len(of_class), strata=of_class, groups=trajectories.groups, seed=seed)
     difference = slope_estimates(slope_terms(values), of_class, counts)[2]
     return Control(name, difference, positive_count, negative_count)
 
@@ -198,4 +204,4 @@ def _null(
     lower, upper = (float(value) for value in np.quantile(null, [0.025, 0.975]))
     estimate = Estimate(float(null.mean()), lower, upper, (as_far + 1) / (len(null) + 1))
     positive_count = int(is_positive.sum())
-    return Control(name, estimate, positive_count, len(is_positive) - positive_count, is_null=True)
+    return Control(name, estimate, positive_count, len(is_positive) - positive_count)

@@ -1,22 +1,20 @@
-"""How early a completion's class shows: AUROC of the running projection after each step.
+"""Statistics of trajectories: how early the classes separate, slopes within completions, jumps.
 
-The running projection is the mean over the steps so far. A completion that has ended keeps the one
-it ended with, so that every step is judged on the same completions and a curve does not move
-because the short ones leave it.
+How early: AUROC after each step of the running projection, the mean over the steps so far. A
+completion that has ended keeps its last running projection, so that every step is evaluated on the
+same completions and the curve does not move because the short ones leave it.
 
-Drift as a slope: how fast projections move over the steps within completions, by class.
+Slopes: how fast projections move over the steps within completions, by class. A class's slope is
+that of one least-squares line with an intercept for every completion (the within estimator): an
+offset of a complete completion does not count, and a short completion, whose slope is mostly noise,
+has a small weight. It is a ratio of sums over completions, so it is computed for all bootstrap
+resamples at once.
 
-A class's slope is that of one least-squares line with an intercept for every completion (the within
-estimator), so what lifts a whole completion does not count and a short completion, whose own slope
-is mostly noise, weighs as little as it says. It is a ratio of sums over completions, so it is
-computed for all bootstrap resamples at once.
-
-Where a completion's projection jumps: the one split into two constant means of least squares.
-
-Every split is tried, so the fit is exact. The p-value is the share of random orders of the same
-values whose best split is at least as good: under it steps are exchangeable, so a series that
-wanders slowly is also found to have changed. Sources: least squares, Sen and Srivastava 1975; by
-permutation, Antoch and Hušková 2001.
+Jumps: the one split of a completion's projections into two constant means of least squares. Every
+split is tried, so the fit is exact. The p-value is the share of random orders of the same values
+whose best split is at least as good. It assumes exchangeable steps, so a series that wanders slowly
+also counts as changed. Sources: least squares, Sen and Srivastava 1975; by permutation, Antoch and
+Hušková 2001.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ from jaxtyping import Bool, Float, Int
 from axes.analysis.stats.auroc import Estimate
 from axes.analysis.stats.bootstrap import Curve, banded, percentile_interval, resampled_aurocs
 
-# An AUROC from which a class counts as told: three pairs of four are in the right order.
+# AUROC from which the classes count as separated: three of four pairs are in the right order.
 BOUND = 0.75
 
 
@@ -42,8 +40,8 @@ def running_means(values: Float[np.ndarray, "row step"]) -> Float[np.ndarray, "r
     array([[0., 1., 2.],
            [1., 2., 2.]])
     """
-    there = ~np.isnan(values)
-    return np.nan_to_num(values).cumsum(axis=1) / there.cumsum(axis=1)
+    is_step = ~np.isnan(values)
+    return np.nan_to_num(values).cumsum(axis=1) / is_step.cumsum(axis=1)
 
 
 def running_aurocs(
@@ -131,11 +129,11 @@ def event_steps(
 
 
 def _matched_step(tokens: Sequence[str], expression: re.Pattern[str]) -> float:
-    found = expression.search("".join(tokens))
-    if found is None:
+    match = expression.search("".join(tokens))
+    if match is None:
         return np.nan
     ends = np.cumsum([len(token) for token in tokens])
-    return float(np.searchsorted(ends, found.start(), side="right"))
+    return float(np.searchsorted(ends, match.start(), side="right"))
 
 
 def _first_to_stay(holds: Bool[np.ndarray, "curve step"]) -> Float[np.ndarray, " curve"]:
@@ -160,11 +158,11 @@ class SlopeTerms:
 
 def centred_steps(values: Float[np.ndarray, "row step"]) -> Float[np.ndarray, "row step"]:
     """Each completion's steps about their mean, 0 where it has no value."""
-    there = ~np.isnan(values)
+    is_step = ~np.isnan(values)
     steps = np.arange(values.shape[1])
-    counts = there.sum(axis=1, keepdims=True)
-    middles = (there * steps).sum(axis=1, keepdims=True) / np.maximum(counts, 1)
-    return np.where(there, steps - middles, 0.0)
+    counts = is_step.sum(axis=1, keepdims=True)
+    middles = (is_step * steps).sum(axis=1, keepdims=True) / np.maximum(counts, 1)
+    return np.where(is_step, steps - middles, 0.0)
 
 
 def slope_terms(values: Float[np.ndarray, "row step"]) -> SlopeTerms:
@@ -187,14 +185,14 @@ def class_slopes(
 
     NaN where a resample holds no completion of two steps of a class.
     """
-    found = np.full((len(counts), 3), np.nan)
+    slopes = np.full((len(counts), 3), np.nan)
     for column, of_class in enumerate((is_positive, ~is_positive)):
         drawn = counts[:, of_class]
         spread = drawn @ terms.spread[of_class]
         rise = drawn @ terms.rise[of_class]
-        np.divide(rise, spread, where=spread > 0, out=found[:, column])
-    found[:, 2] = found[:, 0] - found[:, 1]
-    return found
+        np.divide(rise, spread, where=spread > 0, out=slopes[:, column])
+    slopes[:, 2] = slopes[:, 0] - slopes[:, 1]
+    return slopes
 
 
 def slope_estimates(

@@ -2,38 +2,26 @@
 
 Every analysis of drift reads its rows here, so that which completions it rests on, and in which
 order, is the same everywhere.
-
-The generation-time signal: projections of every stored token on a study's axes, or on one.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
 
-from axes.analysis import activations
-from axes.analysis.registry import read_alignment
-from axes.warehouse.axes import Axis, AxisReadout, read_axes, resolve_alignment
-from axes.warehouse.connection import vectors
+from axes.warehouse.axes import Axis, AxisReadout
 from axes.warehouse.errors import AxisError, CoverageError, LabelError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.layers import Rows
-from axes.warehouse.runs import Run
-from axes.warehouse.writer import content_key, remove_rows, rows_table
+from axes.warehouse.writer import content_key
 
 # In `generations.source`: the text was generated under this id, for another prompt.
 OTHER_TEXT = "generation:"
-
-# What a set of completions may not differ in: they would not be draws of one thing.
-_SAMPLING = ("template", "max_new_tokens", "temperature", "top_p")
 
 
 @dataclass(frozen=True)
@@ -61,7 +49,7 @@ class Trajectories:
     """
 
     prompt_set: str
-    sampling: dict[str, Any]
+    sampling: dict[str, str | float]
     generation_ids: tuple[str, ...]
     prompt_ids: tuple[str, ...]
     texts: tuple[tuple[str, ...], ...]
@@ -133,6 +121,28 @@ def traced_models(
     return chosen
 
 
+@dataclass(frozen=True)
+class _Completion:
+    """A row of `_COMPLETIONS`; completions of one `group_name` belong together."""
+
+    generation_id: str
+    prompt_id: str
+    prompt_set: str
+    template: str
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    group_name: str
+    start: float | None
+    is_positive: bool | None
+
+    @property
+    def sampling(self) -> dict[str, str | float]:
+        """What completions may not differ in: they would not be draws of one distribution."""
+        names = ("template", "max_new_tokens", "temperature", "top_p")
+        return {name: getattr(self, name) for name in names}
+
+
 def read_trajectories(
     warehouse: Warehouse, readout: AxisReadout, selection: Selection
 ) -> Trajectories:
@@ -141,37 +151,49 @@ def read_trajectories(
     Raises `CoverageError` where there are none or those of several kinds, `LabelError` where a
     class is missing.
     """
-    found = warehouse.query(_COMPLETIONS, {**vars(selection), **_keys(readout)}).to_pylist()
-    _require_one_kind(readout, found)
-    labelled = [row for row in found if row["is_positive"] is not None]
-    is_positive = np.array([row["is_positive"] for row in labelled], dtype=bool)
-    _require_classes(readout, selection, found, is_positive)
-    ids = [row["generation_id"] for row in labelled]
-    values, texts = _values(warehouse, readout, ids)
-    _require_slopes(readout, values, is_positive)
-    return Trajectories(
-        prompt_set=labelled[0]["prompt_set"],
-        sampling={name: labelled[0][name] for name in _SAMPLING},
-        generation_ids=tuple(ids),
-        prompt_ids=tuple(row["prompt_id"] for row in labelled),
+    keys = {**vars(selection), **_keys(readout)}
+    completions = warehouse.rows(_Completion, _COMPLETIONS, keys)
+    _require_one_kind(readout, completions)
+    labelled = [row for row in completions if row.is_positive is not None]
+    is_positive = np.array([row.is_positive for row in labelled], dtype=bool)
+    positive_count = int(is_positive.sum())
+    if min(positive_count, len(labelled) - positive_count) < 2:
+        raise LabelError(
+            f"{positive_count} positive and {len(labelled) - positive_count} negative of "
+            f"{len(completions)} completions of {readout.model} by "
+            f"{selection.labeler or 'the labels of their prompts'}: each class needs two"
+        )
+    values, texts = _values(warehouse, readout, [row.generation_id for row in labelled])
+    trajectories = Trajectories(
+        prompt_set=labelled[0].prompt_set,
+        sampling=labelled[0].sampling,
+        generation_ids=tuple(row.generation_id for row in labelled),
+        prompt_ids=tuple(row.prompt_id for row in labelled),
         texts=texts,
         is_positive=is_positive,
-        groups=np.unique([row["group_name"] for row in labelled], return_inverse=True)[1],
-        start=np.array([row["start"] for row in labelled], dtype=np.float64),
+        groups=np.unique([row.group_name for row in labelled], return_inverse=True)[1],
+        start=np.array([row.start for row in labelled], dtype=np.float64),
         values=values,
-        unlabelled_count=len(found) - len(labelled),
+        unlabelled_count=len(completions) - len(labelled),
     )
+    lengths = trajectories.lengths
+    if min(lengths[is_positive].max(), lengths[~is_positive].max()) < 2:
+        raise CoverageError(
+            f"every completion of {readout.model} in a class has a single token, and so no slope: "
+            "run `axes ingest traces` with a larger --max-new-tokens"
+        )
+    return trajectories
 
 
 def read_other_texts(
-    warehouse: Warehouse, readout: AxisReadout, own: Trajectories
+    warehouse: Warehouse, readout: AxisReadout, trajectories: Trajectories
 ) -> Trajectories | None:
     """The same model reading, after each prompt, a text that it wrote for one of the other class.
 
     The rows that `axes ingest traces --completions` made of the file of `write_cross_completions`,
     labelled by the class of the prompt; None where there are none.
     """
-    found = warehouse.query(
+    read = warehouse.query(
         """
         select generation_id, prompt_id, source
         from generations
@@ -188,26 +210,25 @@ def read_other_texts(
         """,
         {**_keys(readout), "mark": OTHER_TEXT},
     ).to_pylist()
-    row_of_prompt = {prompt_id: row for row, prompt_id in enumerate(own.prompt_ids)}
-    row_of_text = {name: row for row, name in enumerate(own.generation_ids)}
-    kept = []
-    for row in found:
-        reader = row_of_prompt.get(row["prompt_id"])
-        writer = row_of_text.get(row["source"].removeprefix(OTHER_TEXT))
+    row_of_prompt = {prompt_id: row for row, prompt_id in enumerate(trajectories.prompt_ids)}
+    row_of_text = {name: row for row, name in enumerate(trajectories.generation_ids)}
+    row_of_reader = {}
+    for item in read:
+        reader = row_of_prompt.get(item["prompt_id"])
+        writer = row_of_text.get(item["source"].removeprefix(OTHER_TEXT))
         if reader is None or writer is None:
             continue
-        if own.is_positive[reader] != own.is_positive[writer]:
-            kept.append((row["generation_id"], reader))
-    if not kept:
+        if trajectories.is_positive[reader] != trajectories.is_positive[writer]:
+            row_of_reader[item["generation_id"]] = reader
+    if not row_of_reader:
         return None
-    ids = [name for name, _ in kept]
-    values, texts = _values(warehouse, readout, ids)
-    of_prompts = own.take(np.array([reader for _, reader in kept]))
-    return replace(of_prompts, generation_ids=tuple(ids), texts=texts, values=values)
+    values, texts = _values(warehouse, readout, list(row_of_reader))
+    readers = trajectories.take(np.array(list(row_of_reader.values())))
+    return replace(readers, generation_ids=tuple(row_of_reader), texts=texts, values=values)
 
 
 def write_cross_completions(
-    warehouse: Warehouse, found: Trajectories, path: Path, *, seed: int = 0
+    warehouse: Warehouse, trajectories: Trajectories, path: Path, *, seed: int = 0
 ) -> Path:
     """Write JSONL pairs of each prompt with a random completion of the other class; the path.
 
@@ -216,18 +237,18 @@ def write_cross_completions(
     random = np.random.default_rng(seed)
     written = warehouse.query(
         "select generation_id, text from generations where list_contains(?, generation_id)",
-        [list(found.generation_ids)],
+        [list(trajectories.generation_ids)],
     ).to_pydict()
     texts = dict(zip(written["generation_id"], written["text"], strict=True))
     lines = []
     for of_class in (True, False):
-        readers = np.flatnonzero(found.is_positive == of_class)
-        writers = np.flatnonzero(found.is_positive != of_class)
+        readers = np.flatnonzero(trajectories.is_positive == of_class)
+        writers = np.flatnonzero(trajectories.is_positive != of_class)
         drawn = np.resize(random.permutation(writers), len(readers))
         for reader, writer in zip(readers, drawn, strict=True):
-            name = found.generation_ids[writer]
+            name = trajectories.generation_ids[writer]
             if texts[name]:
-                line = {"prompt_id": found.prompt_ids[reader], "completion": texts[name]}
+                line = {"prompt_id": trajectories.prompt_ids[reader], "completion": texts[name]}
                 lines.append(json.dumps({**line, "source": f"{OTHER_TEXT}{name}"}))
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -304,56 +325,29 @@ def _keys(readout: AxisReadout) -> dict[str, Any]:
     return {name: getattr(readout, name) for name in names}
 
 
-def _require_one_kind(readout: AxisReadout, found: list[dict[str, Any]]) -> None:
-    if not found:
+def _require_one_kind(readout: AxisReadout, completions: Sequence[_Completion]) -> None:
+    if not completions:
         raise CoverageError(
             f"no completions of {readout.model} are projected on {readout.axis_name} at layer "
             f"{readout.layer}: run `axes ingest traces {readout.model} --prompts SET "
             f"--layers {readout.layer}` first"
         )
-    sets = sorted({row["prompt_set"] for row in found})
-    if len(sets) > 1:
+    prompt_sets = sorted({row.prompt_set for row in completions})
+    if len(prompt_sets) > 1:
         raise CoverageError(
-            f"completions of {readout.model} are of the prompt sets {', '.join(sets)}: "
+            f"completions of {readout.model} are of the prompt sets {', '.join(prompt_sets)}: "
             "say which with --prompts"
         )
-    kinds = sorted({tuple(row[name] for name in _SAMPLING) for row in found})
+    kinds = sorted(
+        {
+            ", ".join(f"{name} {value}" for name, value in row.sampling.items())
+            for row in completions
+        }
+    )
     if len(kinds) > 1:
-        shown = "; ".join(
-            ", ".join(f"{name} {value}" for name, value in zip(_SAMPLING, kind, strict=True))
-            for kind in kinds
-        )
         raise CoverageError(
             f"completions of {readout.model} are of several kinds: say which with --template and "
-            f"--max-new-tokens ({shown})"
-        )
-
-
-def _require_classes(
-    readout: AxisReadout,
-    selection: Selection,
-    found: list[dict[str, Any]],
-    is_positive: Bool[np.ndarray, " row"],
-) -> None:
-    positive_count = int(is_positive.sum())
-    if min(positive_count, len(is_positive) - positive_count) < 2:
-        raise LabelError(
-            f"{positive_count} positive and {len(is_positive) - positive_count} negative of "
-            f"{len(found)} completions of {readout.model} by "
-            f"{selection.labeler or 'the labels of their prompts'}: two of each are the least"
-        )
-
-
-def _require_slopes(
-    readout: AxisReadout,
-    values: Float[np.ndarray, "row step"],
-    is_positive: Bool[np.ndarray, " row"],
-) -> None:
-    lengths = (~np.isnan(values)).sum(axis=1)
-    if min(lengths[is_positive].max(), lengths[~is_positive].max()) < 2:
-        raise CoverageError(
-            f"every completion of {readout.model} in a class has a single token, and so no slope: "
-            "run `axes ingest traces` with a larger --max-new-tokens"
+            f"--max-new-tokens ({'; '.join(kinds)})"
         )
 
 
@@ -387,165 +381,3 @@ def _values(
     for row, token in zip(at, table.column("token").to_pylist(), strict=True):
         texts[row].append(token)
     return values, tuple(tuple(tokens) for tokens in texts)
-
-
-def project_tokens(root: Path, study_id: str, *, memory_limit: int | None = None) -> int:
-    """Project the traces of a study's models on its native and shared axes; returns new rows.
-
-    Traces at the study's layer that have no projection on an axis yet are read and projected;
-    without traces, or when all is there, nothing happens.
-    """
-    warehouse = Warehouse.open(root, memory_limit=memory_limit)
-    judged = warehouse.query(
-        """
-        select distinct model, model_id, axis_id
-        from evaluations
-        where
-            study_id = ? and metric = 'auroc' and axis_id is not null
-            and exists (from generations where generations.model_id = evaluations.model_id)
-        order by all
-        """,
-        [study_id],
-    ).to_pylist()
-    axes = read_axes(warehouse, [row["axis_id"] for row in judged])
-    sources = [
-        _token_source(warehouse, axis, row["model"], row["model_id"])
-        for axis, row in zip(axes, judged, strict=True)
-    ]
-    return _project(warehouse, "project tokens", {"study_id": study_id}, sources)
-
-
-def project_completions(warehouse: Warehouse, axis: Axis, readout: AxisReadout) -> int:
-    """Project one model's traces at the axis's layer where that is not done; returns new rows."""
-    source = _TokenSource(
-        axis, readout.model, readout.model_id, readout.layer, readout.alignment_id
-    )
-    return _project(warehouse, "drift", _keys(readout), [source])
-
-
-@dataclass(frozen=True)
-class _TokenSource:
-    """An axis and the model whose tokens at `layer` are projected on it."""
-
-    axis: Axis
-    model: str
-    model_id: str
-    layer: int
-    alignment_id: str | None
-
-
-def _token_source(warehouse: Warehouse, axis: Axis, model: str, model_id: str) -> _TokenSource:
-    layer, alignment_id = resolve_alignment(warehouse, axis, model, model_id)
-    return _TokenSource(axis, model, model_id, layer, alignment_id)
-
-
-def _project(
-    warehouse: Warehouse, command: str, parameters: dict[str, Any], sources: list[_TokenSource]
-) -> int:
-    pending = [(source, _pending(warehouse, source)) for source in sources]
-    pending = [(source, generation_ids) for source, generation_ids in pending if generation_ids]
-    if not pending:
-        return 0
-    with warehouse.run(command, parameters) as run:
-        for source, generation_ids in pending:
-            _remove_other_maps(warehouse, source, generation_ids)
-            _project_tokens(warehouse, run, source, generation_ids)
-        return run.rows
-
-
-def _pending(warehouse: Warehouse, source: _TokenSource) -> list[str]:
-    """Completions with token vectors at the layer, not projected on the axis through its map."""
-    return warehouse.column(
-        """
-        select distinct tokens.generation_id
-        from generation_tokens as tokens
-        inner join generations using (model, generation_id)
-        anti join (
-            from token_projections
-            where
-                model = $model and axis_id = $axis_id and layer = $layer
-                and alignment_id is not distinct from $alignment_id
-        ) as projected on tokens.generation_id = projected.generation_id
-        where tokens.model = $model and tokens.layer = $layer and tokens.vector is not null
-            and generations.model_id = $model_id
-        order by all
-        """,
-        {
-            "model": source.model,
-            "model_id": source.model_id,
-            "axis_id": source.axis.axis_id,
-            "layer": source.layer,
-            "alignment_id": source.alignment_id,
-        },
-    )
-
-
-def _remove_other_maps(
-    warehouse: Warehouse, source: _TokenSource, generation_ids: list[str]
-) -> None:
-    """Remove projections of pending completions on the axis: they went through another alignment.
-
-    The key of `token_projections` holds no alignment: next to the new rows they would be a second
-    value under one key.
-    """
-    place = [source.model, source.axis.axis_id, source.layer, generation_ids]
-    if not warehouse.column(
-        "select 1 from token_projections where model = ? and axis_id = ? and layer = ? "
-        "and list_contains(?, generation_id) limit 1",
-        place,
-    ):
-        return
-    names = pa.array(generation_ids, pa.string())
-
-    def is_of_other_map(stored: pa.Table) -> pa.ChunkedArray:
-        is_on_axis = pc.and_(
-            pc.equal(stored["axis_id"], source.axis.axis_id),
-            pc.equal(stored["layer"], source.layer),
-        )
-        return pc.and_(is_on_axis, pc.is_in(stored["generation_id"], names))
-
-    remove_rows(warehouse.root, "token_projections", is_of_other_map, partition=source.model)
-
-
-def _project_tokens(
-    warehouse: Warehouse, run: Run, source: _TokenSource, generation_ids: list[str]
-) -> None:
-    project: Callable[[Rows, np.ndarray], np.ndarray] = activations.project
-    if source.alignment_id is not None:
-        stored = read_alignment(warehouse.root, warehouse.connection, source.alignment_id)
-        assert stored is not None
-        project = stored.fit.alignment.project
-    batches = warehouse.stream(
-        """
-        select generation_id, step, vector
-        from generation_tokens
-        where model = ? and layer = ? and list_contains(?, generation_id)
-        """,
-        [source.model, source.layer, generation_ids],
-    )
-    new = [
-        {
-            "axis_id": source.axis.axis_id,
-            "generation_id": generation_id,
-            "step": step,
-            "layer": source.layer,
-            "alignment_id": source.alignment_id,
-            "projection": float(value),
-            "run_id": run.run_id,
-        }
-        for batch in batches
-        for generation_id, step, value in zip(
-            batch.column("generation_id").to_pylist(),
-            batch.column("step").to_pylist(),
-            project(vectors(batch.column("vector")), source.axis.vector),
-            strict=True,
-        )
-    ]
-    new.sort(key=lambda row: (row["generation_id"], row["step"]))
-    warehouse.write(
-        "token_projections",
-        rows_table("token_projections", new),
-        name=content_key(source.axis.axis_id, generation_ids),
-        partition=source.model,
-    )
-    run.rows += len(new)

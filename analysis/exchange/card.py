@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
+from axes.analysis.exchange.formats.contents import Card
 from axes.analysis.projections import read_scores
 from axes.analysis.stats.auroc import auroc_interval
 from axes.warehouse.axes import Axis
-from axes.warehouse.connection import Connection, rows
 from axes.warehouse.handle import Warehouse
 
 VERSION = 1
@@ -26,10 +26,11 @@ _CONVENTIONS = {
     "resid_post": LAYER_CONVENTION,
     "resid_pre": "zero-based block index; the vector lies in that block's input "
     "(HF hidden_states[layer])",
-    "attn_out": "zero-based block index; the vector lies in what that block's attention adds to "
-    "the residual stream",
-    "mlp_out": "zero-based block index; the vector lies in what that block's MLP adds to the "
-    "residual stream",
+    **{
+        site: f"zero-based block index; the vector lies in what that block's {part} adds to the "
+        "residual stream"
+        for site, part in (("attn_out", "attention"), ("mlp_out", "MLP"))
+    },
 }
 
 # Of several studies that judged an axis in the same way, the last.
@@ -47,12 +48,12 @@ qualify row_number() over (
 order by model, prompt_set nulls first, scorer, metric, judged_on nulls first
 """
 _SCORED = """
-select model, model_id, prompt_set
+select model_id, prompt_set
 from v_projections
 where axis_id = ? and is_positive is not null
-group by all
+group by model, model_id, prompt_set
 having bool_or(is_positive) and not bool_and(is_positive)
-order by all
+order by model, model_id, prompt_set
 """
 _CALIBRATIONS = """
 select
@@ -64,19 +65,34 @@ order by model, method, target, calibration_id
 """
 
 
-def axis_card(warehouse: Warehouse, axis: Axis) -> dict[str, Any]:
-    """Everything that is stored of an axis but the vector; JSON types only.
+def axis_card(warehouse: Warehouse, axis: Axis) -> Card:
+    """Everything that is stored about an axis but the vector; JSON types only.
 
-    `evaluation` are the stored figures of the axis, and AUROC with DeLong's interval for every
-    model and labelled set that is projected on it and that no study judged.
+    `evaluation` are the stored metrics of the axis, and AUROC with DeLong's interval for every
+    model and labelled set that is projected on it and that no study evaluated.
     """
-    connection = warehouse.connection
-    space = rows(
-        connection,
+    model = warehouse.query(
         "select source, revision, architecture, d_model, layer_count, dtype, weights_hash, license "
         "from models where model_id = ?",
         [axis.space.model_id],
+    ).to_pylist()
+    prompt_licenses = warehouse.column(
+        "select distinct license from prompts where prompt_set = ? and license is not null "
+        "order by license",
+        [axis.prompt_set],
     )
+    calibrations = warehouse.query(_CALIBRATIONS, [axis.axis_id]).to_pylist()
+    evaluations = warehouse.rows(_Evaluation, _EVALUATIONS, [axis.axis_id])
+    evaluated = {
+        (row.model_id, row.prompt_set)
+        for row in evaluations
+        if row.metric == "auroc" and row.judged_on is None
+    }
+    evaluations += [
+        _evaluation(warehouse, axis.axis_id, model_id, prompt_set)
+        for model_id, prompt_set in _projected_sets(warehouse, axis.axis_id)
+        if (model_id, prompt_set) not in evaluated
+    ]
     card = {
         "card_version": VERSION,
         **axis.columns,
@@ -84,94 +100,93 @@ def axis_card(warehouse: Warehouse, axis: Axis) -> dict[str, Any]:
         "layer_convention": _CONVENTIONS.get(axis.space.site, LAYER_CONVENTION),
         "is_unit_norm": True,
         "is_centred": False,
-        "space": space[0] if space else None,
-        "evaluation": _evaluation(connection, axis.axis_id),
+        "space": model[0] if model else None,
+        "evaluation": [vars(row) for row in evaluations],
         "calibration": [
-            {**found, "parameters": json.loads(found["parameters"])}
-            for found in rows(connection, _CALIBRATIONS, [axis.axis_id])
+            {**row, "parameters": json.loads(row["parameters"])} for row in calibrations
         ],
-        "license": _license(connection, axis.prompt_set, space),
+        "license": {
+            "weights": model[0]["license"] if model else None,
+            "prompts": prompt_licenses,
+        },
     }
-    return {**card, "limits": list(_limits(card))}
+    return {**card, "limits": list(_limits(axis, card, evaluations))}
 
 
-def _evaluation(connection: Connection, axis_id: str) -> list[dict[str, Any]]:
-    stored = rows(connection, _EVALUATIONS, [axis_id])
-    judged = {
-        (row["model_id"], row["prompt_set"])
-        for row in stored
-        if row["metric"] == "auroc" and row["judged_on"] is None
-    }
-    scored = rows(connection, _SCORED, [axis_id])
-    unjudged = [row for row in scored if (row["model_id"], row["prompt_set"]) not in judged]
-    return stored + [_judged(connection, axis_id, **row) for row in unjudged]
+@dataclass(frozen=True)
+class _Evaluation:
+    """One metric of the axis, with the columns of `evaluations`."""
+
+    model: str | None
+    model_id: str | None
+    prompt_set: str | None
+    scorer: str
+    metric: str
+    fitted_on: str | None
+    judged_on: str | None
+    layer: int | None
+    estimate: float
+    lower: float | None
+    upper: float | None
+    positive_count: int | None
+    negative_count: int | None
+    is_in_sample: bool | None
+    study_id: str | None
 
 
-def _judged(
-    connection: Connection, axis_id: str, *, model: str, model_id: str, prompt_set: str
-) -> dict[str, Any]:
-    scores = read_scores(connection, axis_id, model_id, prompt_set, allow_missing=True)
-    figure = auroc_interval(scores.values, scores.labels, groups=scores.groups)
+def _projected_sets(warehouse: Warehouse, axis_id: str) -> list[tuple[str, str]]:
+    """Model id and prompt set of all projections with labels of both classes."""
+    columns = warehouse.query(_SCORED, [axis_id]).to_pydict()
+    return list(zip(columns["model_id"], columns["prompt_set"], strict=True))
+
+
+def _evaluation(warehouse: Warehouse, axis_id: str, model_id: str, prompt_set: str) -> _Evaluation:
+    scores = read_scores(warehouse, axis_id, model_id, prompt_set, allow_missing=True)
+    auroc = auroc_interval(scores.values, scores.labels, groups=scores.groups)
     positive_count = int(scores.labels.sum())
-    return {
-        "model": model,
-        "model_id": model_id,
-        "prompt_set": prompt_set,
-        "scorer": "axis",
-        "metric": "auroc",
-        "fitted_on": None,
-        "judged_on": None,
-        "layer": None,
-        "estimate": figure.estimate,
-        "lower": figure.lower,
-        "upper": figure.upper,
-        "positive_count": positive_count,
-        "negative_count": len(scores.labels) - positive_count,
-        "is_in_sample": bool(scores.is_in_sample.any()),
-        "study_id": None,
-    }
-
-
-def _license(
-    connection: Connection, prompt_set: str, space: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """What the axis was derived from, and under which terms that came."""
-    prompts = rows(
-        connection,
-        "select distinct license from prompts where prompt_set = ? and license is not null "
-        "order by license",
-        [prompt_set],
+    return _Evaluation(
+        model=scores.model,
+        model_id=model_id,
+        prompt_set=prompt_set,
+        scorer="axis",
+        metric="auroc",
+        fitted_on=None,
+        judged_on=None,
+        layer=None,
+        estimate=auroc.estimate,
+        lower=auroc.lower,
+        upper=auroc.upper,
+        positive_count=positive_count,
+        negative_count=len(scores.labels) - positive_count,
+        is_in_sample=bool(scores.is_in_sample.any()),
+        study_id=None,
     )
-    return {
-        "weights": space[0]["license"] if space else None,
-        "prompts": [row["license"] for row in prompts],
-    }
 
 
-def _limits(card: dict[str, Any]) -> Iterator[str]:
+def _limits(axis: Axis, card: Card, evaluations: list[_Evaluation]) -> Iterator[str]:
     """What does not follow from the axis, in sentences."""
-    if card["positive_count"]:
+    if axis.positive_count:
         yield (
-            f"Made from {card['positive_count']} positive and {card['negative_count']} negative "
-            f"prompts of {card['prompt_set']} ({card['method']}). What it says of other prompts "
+            f"Made from {axis.positive_count} positive and {axis.negative_count} negative "
+            f"prompts of {axis.prompt_set} ({axis.method}). What it says of other prompts "
             "is what the evaluation shows, and no more."
         )
     else:
         yield "What it was fitted on is not known, so nothing can be marked as in sample."
-    if card["kind"] == "imported":
+    if axis.kind == "imported":
         yield f"Imported from {card['parameters'].get('file')}: it was not fitted here."
-    aurocs = [row for row in card["evaluation"] if row["metric"] == "auroc"]
+    aurocs = [row for row in evaluations if row.metric == "auroc"]
     if not aurocs:
         yield "No evaluation is stored: it is not known to rank any prompts."
-    if any(row["is_in_sample"] for row in aurocs):
+    if any(row.is_in_sample for row in aurocs):
         yield (
             "Figures marked is_in_sample are of prompts that it was fitted on: higher than on new "
             "prompts, and in many dimensions high even for shuffled labels."
         )
     yield (
-        f"It lies in the space of {card['space_model']} at layer {card['layer']} ({card['site']}, "
-        f"{card['pooling']}, {card['template']}). Another model, layer, site or pooling needs a "
-        "map or a fit of its own."
+        f"It lies in the space of {axis.space.model} at layer {axis.space.layer} "
+        f"({axis.space.site}, {axis.space.pooling}, {axis.space.template}). Another model, layer, "
+        "site or pooling needs a map or a fit of its own."
     )
     if card["calibration"]:
         yield (

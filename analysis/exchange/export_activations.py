@@ -28,8 +28,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.analysis.activations import Space, blocks, load_matrix
-from axes.warehouse.connection import Connection, query, rows
+from axes.analysis.exchange.formats.contents import Card
 from axes.warehouse.errors import CoverageError, RootError
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import Rows, stored_layers
 from axes.warehouse.progress import track
 
@@ -68,7 +69,7 @@ class ExportedActivations:
 
 
 def export_activations(
-    connection: Connection,
+    warehouse: Warehouse,
     space: Space,
     prompt_set: str,
     to: str,
@@ -84,12 +85,11 @@ def export_activations(
     """
     if output.is_dir():
         raise RootError(f"{output} is a folder and is there: give another name with -o")
-    chosen = stored_layers(connection, space.model, _keys(space), prompt_set)
+    chosen = stored_layers(warehouse.connection, space.model, _keys(space), prompt_set)
     chosen = chosen if layers is None else sorted(set(layers))
     first = chosen[0] if chosen else 0
-    load_matrix(connection, space.at(first), prompt_set, limit=limit)
-    index = query(
-        connection,
+    load_matrix(warehouse, space.at(first), prompt_set, limit=limit)
+    index = warehouse.query(
         _INDEX,
         {
             **_keys(space),
@@ -99,8 +99,8 @@ def export_activations(
             "limit": 2**31 - 1 if limit is None else limit,
         },
     )
-    card = _card(connection, space, prompt_set, chosen, len(index))
-    matrices = _matrices(connection, space, prompt_set, chosen, limit, index)
+    card = _card(warehouse, space, prompt_set, chosen, len(index))
+    matrices = _matrices(warehouse, space, prompt_set, chosen, limit, index)
     write: dict[str, Callable[..., None]] = {
         "safetensors": _write_safetensors,
         "npz": _write_npz,
@@ -139,11 +139,10 @@ def _keys(space: Space) -> dict[str, str]:
 
 
 def _card(
-    connection: Connection, space: Space, prompt_set: str, layers: list[int], row_count: int
-) -> dict[str, Any]:
+    warehouse: Warehouse, space: Space, prompt_set: str, layers: list[int], row_count: int
+) -> Card:
     """What an import needs to know, and what a reader wants to: values are JSON types."""
-    (model,) = rows(
-        connection,
+    (model,) = warehouse.query(
         """
         select
             model as name, layer_count, d_model, revision, architecture, dtype, weights_hash,
@@ -153,7 +152,7 @@ def _card(
         where model_id = ?
         """,
         [space.model_id],
-    )
+    ).to_pylist()
     return {
         "format": "safety-axes activations 1",
         "model": model,
@@ -174,7 +173,7 @@ Layers = Sequence[tuple[int, Callable[[], Rows]]]
 
 
 def _matrices(
-    connection: Connection,
+    warehouse: Warehouse,
     space: Space,
     prompt_set: str,
     layers: Sequence[int],
@@ -185,7 +184,7 @@ def _matrices(
     prompt_ids = tuple(index.column("prompt_id").to_pylist())
 
     def read(layer: int) -> Rows:
-        matrix = load_matrix(connection, space.at(layer), prompt_set, limit=limit)
+        matrix = load_matrix(warehouse, space.at(layer), prompt_set, limit=limit)
         if matrix.prompt_ids != prompt_ids:
             raise CoverageError(f"the rows of {prompt_set} changed while they were written")
         return matrix.x
@@ -203,14 +202,14 @@ def _in_blocks(layers: Layers) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _write_safetensors(
-    path: Path, card: dict[str, Any], index: pa.Table, d_model: int, layers: Layers
+    path: Path, card: Card, index: pa.Table, d_model: int, layers: Layers
 ) -> None:
     """The file format as its documentation states it, since the library wants all tensors at once.
 
     https://huggingface.co/docs/safetensors: the header's length as u64, the header, the data.
     """
     size = len(index) * d_model * 4
-    header: dict[str, Any] = {"__metadata__": {"card": json.dumps(card), "format": "np"}}
+    header: Card = {"__metadata__": {"card": json.dumps(card), "format": "np"}}
     for place, (layer, _) in enumerate(layers):
         header[f"layer.{layer}"] = {
             "dtype": "F32",
@@ -225,9 +224,7 @@ def _write_safetensors(
             file.write(block.data)
 
 
-def _write_npz(
-    path: Path, card: dict[str, Any], index: pa.Table, d_model: int, layers: Layers
-) -> None:
+def _write_npz(path: Path, card: Card, index: pa.Table, d_model: int, layers: Layers) -> None:
     shape = (len(index), d_model)
     with zipfile.ZipFile(path, "w") as archive:
         with archive.open("card.npy", "w") as member:
@@ -250,7 +247,7 @@ def _write_npz(
 
 def _write_table(
     path: Path,
-    card: dict[str, Any],
+    card: Card,
     index: pa.Table,
     d_model: int,
     layers: Layers,
@@ -263,9 +260,7 @@ def _write_table(
             writer.write_table(table)
 
 
-def _write_datasets(
-    path: Path, card: dict[str, Any], index: pa.Table, d_model: int, layers: Layers
-) -> None:
+def _write_datasets(path: Path, card: Card, index: pa.Table, d_model: int, layers: Layers) -> None:
     """By way of one Arrow stream, which the library maps and does not read."""
     from datasets import Dataset, DatasetInfo, disable_progress_bars
 

@@ -17,7 +17,7 @@ from axes.warehouse.handle import Warehouse
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """Where the axes are, how the format's reader takes them in, and what was left out and why."""
 
     path: Path
@@ -33,7 +33,7 @@ def export_axes(
     *,
     all_layers: bool = False,
     is_raw: bool = False,
-) -> Exported:
+) -> ExportResult:
     """Write axes (ids, starts of them, or names) of one model and site to one file or folder.
 
     With `all_layers` the directions that were fitted as the one named was, at every layer; those
@@ -53,7 +53,7 @@ def export_axes(
     held = {number: axis for axis, number in zip(axes, numbers, strict=True) if _fits(kind, number)}
     output.parent.mkdir(parents=True, exist_ok=True)
     kind.module.write(_contents(warehouse, held, kind, is_raw=is_raw), output)
-    return Exported(
+    return ExportResult(
         output,
         kind.usage.replace("PATH", str(output)),
         tuple(_refusal(axis, kind) for axis in left_out),
@@ -104,7 +104,7 @@ def _require_one_stream(axes: Sequence[Axis], kind: Format) -> None:
 
 
 def _fits(kind: Format, number: int) -> bool:
-    return number >= kind.least_number
+    return number >= kind.min_number
 
 
 def _refusal(axis: Axis, kind: Format) -> str:

@@ -1,8 +1,8 @@
-"""The thing an alignment is: a map from one model's space into a reference's, as it is stored.
+"""An alignment: a map from one model's space into a reference's, as it is stored.
 
 Every method but one gives an affine map, `x -> x W + b`. A gradient-trained one may add a hidden
-layer, `relu(x A + a) B`; such a map carries a direction by its mean Jacobian over the rows that it
-was fitted on, the affine map that best says what it does to small differences there.
+layer, `relu(x A + a) B`; such a map takes a direction by its mean Jacobian over the rows that it
+was fitted on, the affine map closest to it for small differences there.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Alignment:
         mapped = x @ self.weights + self.intercept
         return mapped if self.hidden is None else mapped + self.hidden.apply(x)
 
-    def carry(self, direction: Float[np.ndarray, " d_model"]) -> Float[np.ndarray, " d_reference"]:
+    def map(self, direction: Float[np.ndarray, " d_model"]) -> Float[np.ndarray, " d_reference"]:
         """A direction (a difference of activations, so without the intercept) in that space."""
         return direction @ self.jacobian
 
@@ -76,25 +76,25 @@ class Alignment:
         return self.weights @ axis, float(self.intercept @ axis)
 
     def project(self, x: Rows, axis: Float[np.ndarray, " d_reference"]) -> Scores:
-        """`apply(x) @ axis` for every row, without carrying the rows over where the map is affine.
+        """`apply(x) @ axis` for every row, without mapping the rows where the map is affine.
 
         >>> Alignment(2 * np.eye(2), np.ones(2), None).project(np.eye(2), np.array([1.0, 0.0]))
         array([3., 1.])
         """
-        found = np.concatenate([block @ (self.weights @ axis) for (block,) in blocks(x)])
-        found += float(self.intercept @ axis)
+        projected = np.concatenate([block @ (self.weights @ axis) for (block,) in blocks(x)])
+        projected += float(self.intercept @ axis)
         if self.hidden is not None:
             output = self.hidden.output @ axis
             parts = [
                 np.maximum(block @ self.hidden.weights + self.hidden.intercept, 0.0) @ output
                 for (block,) in blocks(x)
             ]
-            found += np.concatenate(parts)
-        return found
+            projected += np.concatenate(parts)
+        return projected
 
     @property
     def effective_rank(self) -> float:
-        """How many singular values of the map carry it: `(sum s^2)^2 / sum s^4`.
+        """The effective number of singular values of the map: `(sum s^2)^2 / sum s^4`.
 
         The participation ratio; k for k equal ones. Needs products only, no decomposition.
         """

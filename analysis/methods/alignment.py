@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from axes.analysis.activations import blocks, mean, take
 from axes.analysis.methods import ALIGNMENTS, AlignmentOptions, load
 from axes.analysis.methods.affine_map import Alignment
-from axes.analysis.stats.auroc import Estimate, Groups, spread
+from axes.analysis.stats.auroc import Estimate, Groups, null_interval
 from axes.analysis.stats.splits import held_out_mask
 from axes.warehouse.errors import AlignmentError
 from axes.warehouse.layers import Rows
@@ -84,7 +84,7 @@ def fit_alignment(
         lambda_policy="none" if choice.ridge_lambda is None else policy,
         rank=choice.rank,
         r2_dimensions=np.nan_to_num(dimensions),
-        r2_shuffled=spread(np.array(shuffled)) if shuffle_count else None,
+        r2_shuffled=null_interval(np.array(shuffled)) if shuffle_count else None,
         shuffle_count=shuffle_count,
     )
 
@@ -131,14 +131,14 @@ class Procedure:
         raise NotImplementedError
 
     def evaluate(self, y: Rows, choice: Choice) -> tuple[float, Float[np.ndarray, " d_reference"]]:
-        """R2 on the judged rows of the map fitted on all others: total, and by dimension."""
+        """R2 on the evaluation rows of the map fitted on all others: total, and by dimension."""
         alignment, baseline = self.solve(y, "seen", choice), mean(y, self.parts["seen"])
-        return r_squared(alignment, self.x, y, baseline, where=self.parts["judged"])
+        return r_squared(alignment, self.x, y, baseline, where=self.parts["evaluated"])
 
     def shuffle(self, random: np.random.Generator) -> Groups:
         """A new partner for every row, out of the part that the row is in."""
         order = np.arange(len(self.x))
-        for part in ("fitted", "held_out", "judged"):
+        for part in ("fitted", "held_out", "evaluated"):
             rows = np.flatnonzero(self.parts[part])
             order[rows] = random.permutation(rows)
         return order
@@ -146,16 +146,16 @@ class Procedure:
 
 def _parts_of_rows(row_count: int, seed: int) -> dict[str, Mask]:
     """A fifth of the rows to measure R2 on, and a fifth of the others to choose on."""
-    judged = held_out_mask(row_count, fraction=_HELD_OUT_FRACTION, seed=seed)
+    evaluated = held_out_mask(row_count, fraction=_HELD_OUT_FRACTION, seed=seed)
     held_out = np.zeros(row_count, dtype=bool)
-    held_out[~judged] = held_out_mask(
-        int((~judged).sum()), fraction=_HELD_OUT_FRACTION, seed=seed + 1
+    held_out[~evaluated] = held_out_mask(
+        int((~evaluated).sum()), fraction=_HELD_OUT_FRACTION, seed=seed + 1
     )
     return {
-        "fitted": ~judged & ~held_out,
+        "fitted": ~evaluated & ~held_out,
         "held_out": held_out,
-        "seen": ~judged,
-        "judged": judged,
+        "seen": ~evaluated,
+        "evaluated": evaluated,
         "all": np.ones(row_count, dtype=bool),
     }
 

@@ -1,6 +1,6 @@
 """Covariances that can be inverted: shrunk towards a sphere by as much as the rows call for.
 
-The intensity is Ledoit and Wolf's (2004), from the spread of the rows' own products about their
+The intensity is Ledoit and Wolf's (2004), from the variance of the rows' products about their
 mean; neither it nor the covariance looks at labels, so one decomposition serves every labelling.
 """
 
@@ -47,10 +47,10 @@ def shrunk_covariance(x: Rows, where: Labels | None = None) -> Covariance:
         centred = np.concatenate([block - centre for (block,) in blocks(x, where=where)])
         fourth = float(np.square(np.square(centred).sum(axis=1)).sum())
         values, rotation = np.linalg.eigh(centred @ centred.T / count)
-        # About their own mean, n rows spread along n - 1 dimensions.
+        # About their mean, n rows vary along n - 1 dimensions.
         values, rotation = values[1:].clip(min=0.0), rotation[:, 1:]
-        kept = values > values.max(initial=0.0) * np.finfo(float).eps * count
-        values, rotation = values[kept], rotation[:, kept]
+        is_positive = values > values.max(initial=0.0) * np.finfo(float).eps * count
+        values, rotation = values[is_positive], rotation[:, is_positive]
         vectors = centred.T @ (rotation / np.sqrt(values * count))
     else:
         products = np.zeros((width, width))
@@ -61,7 +61,7 @@ def shrunk_covariance(x: Rows, where: Labels | None = None) -> Covariance:
         values, vectors = np.linalg.eigh(products / count)
         values = values.clip(min=0.0)
     size, power = float(values.sum()) / width, float(np.square(values).sum())
-    spread = power / width - size**2
+    variance = power / width - size**2
     noise = (fourth / count - power) / count / width
-    shrinkage = min(max(noise / spread, 0.0), 1.0) if spread > 0 else 1.0
+    shrinkage = min(max(noise / variance, 0.0), 1.0) if variance > 0 else 1.0
     return Covariance(centre, (1 - shrinkage) * values, vectors, shrinkage * size, shrinkage)

@@ -1,12 +1,12 @@
-"""Erase a concept with one affine map, and see what a fresh probe still finds.
+"""Erase a concept with one affine map, and measure what a newly trained probe can still separate.
 
 LEACE (Belrose et al. 2023, arXiv 2306.03819): of all affine maps after which no linear predictor
 does better than a constant one on the fitted rows, the one that changes them least. With two
-classes it takes away one direction, obliquely: `x -> x - d (d' C^-1 (x - m)) / (d' C^-1 d)`, with
+classes it removes one direction, obliquely: `x -> x - d (d' C^-1 (x - m)) / (d' C^-1 d)`, with
 `d` the difference in means, `C` the covariance and `m` the mean. Any functional in the place of
-`d' C^-1` makes the class means equal; this one moves the rows least on average. Taking
-away a direction `u` alone, `x -> x - u (u' (x - m))`, makes the means equal too where `u` is their
-difference; of any other direction it leaves what else tells the classes apart.
+`d' C^-1` makes the class means equal; this one moves the rows least on average. Removing
+a direction `u` alone, `x -> x - u (u' (x - m))`, makes the means equal too where `u` is their
+difference; of any other direction it leaves the rest of what separates the classes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Eraser:
     mean: Float[np.ndarray, " d_model"]
 
     def apply(self, x: Float[np.ndarray, "row d_model"]) -> Float[np.ndarray, "row d_model"]:
-        """The rows without what is erased."""
+        """The rows with the concept erased."""
         return x - np.outer((x - self.mean) @ self.functional, self.direction)
 
 
@@ -51,14 +51,15 @@ def leace(x: Rows, labels: Labels, where: Labels | None = None) -> Eraser:
 
 
 def removal(direction: Float[np.ndarray, " d_model"], mean: np.ndarray) -> Eraser:
-    """Takes away what lies along one unit direction."""
+    """Removes the component along one unit direction."""
     return Eraser(direction, direction, mean)
 
 
 @dataclass(frozen=True)
 class ErasureScores:
-    """Out-of-fold scores of linear probes trained on rows as they are, without the one direction,
-    and erased; the last two by probes on the eraser's own rows and on rows new to it (`_fresh`).
+    """Out-of-fold scores of linear probes on rows as they are, without the direction, and erased.
+
+    The probes are trained on the rows that the eraser was fitted on, or on new ones (`_fresh`).
     """
 
     before: Scores
@@ -69,7 +70,7 @@ class ErasureScores:
     erased_fresh: Scores
 
 
-def can_judge_erasure(labels: Labels, groups: Groups) -> bool:
+def can_evaluate_erasure(labels: Labels, groups: Groups) -> bool:
     """Whether each class lies in as many groups as there are folds."""
     return min(len(np.unique(groups[labels == kind])) for kind in (True, False)) >= _FOLDS
 
@@ -77,26 +78,26 @@ def can_judge_erasure(labels: Labels, groups: Groups) -> bool:
 def erasure_scores(
     x: Rows, labels: Labels, groups: Groups, *, method: str = "mean_diff", seed: int = 0
 ) -> ErasureScores:
-    """Judge each of four folds of whole groups by probes that have not seen it.
+    """Evaluate each of four folds of whole groups by probes that have not seen it.
 
     Raises `LabelError` where a class lies in fewer than four groups.
 
-    A probe on the eraser's own rows can find nothing there by construction, and finds little on
-    other rows. The fresh probe is trained on two of the other folds, the direction and the eraser
-    are fitted on the third: what it finds is what the eraser missed. `before_fresh` is trained on
-    the same two folds, to compare with. Every row is scored about the middle of its probe's classes
-    in standard deviations of its training rows, so that folds compare.
+    A probe on the rows that the eraser was fitted on separates nothing there by construction, and
+    little on other rows. The fresh probe is trained on two of the other folds, the direction and
+    the eraser are fitted on the third: what it separates is what the eraser missed. `before_fresh`
+    is trained on the same two folds, to compare with. Every row is scored about the middle of its
+    probe's classes in standard deviations of its training rows, so that folds compare.
     """
-    if not can_judge_erasure(labels, groups):
-        raise LabelError(f"erasure is judged on {_FOLDS} folds, and a class lies in fewer groups")
+    if not can_evaluate_erasure(labels, groups):
+        raise LabelError(f"erasure is evaluated on {_FOLDS} folds, and a class has fewer groups")
     folds = grouped_folds(labels, groups, fold_count=_FOLDS, seed=seed)
     names = np.unique(folds)
     scores = {field.name: np.zeros(len(labels)) for field in fields(ErasureScores)}
     for turn, name in enumerate(names):
-        judged, apart = folds == name, folds == names[(turn + 1) % len(names)]
+        evaluated, third = folds == name, folds == names[(turn + 1) % len(names)]
         for suffix, fitted, trained in (
-            ("", ~judged, ~judged),
-            ("_fresh", apart, ~judged & ~apart),
+            ("", ~evaluated, ~evaluated),
+            ("_fresh", third, ~evaluated & ~third),
         ):
             direction = fit_direction(method, x, labels, groups, fitted).vector
             states = {
@@ -105,14 +106,14 @@ def erasure_scores(
                 "erased": leace(x, labels, fitted),
             }
             for state, eraser in states.items():
-                found = _probe(_Erased(x, eraser), labels, trained, judged)
-                scores[state + suffix][judged] = found
+                rows = _Erased(x, eraser)
+                scores[state + suffix][evaluated] = _probe(rows, labels, trained, evaluated)
     return ErasureScores(**scores)
 
 
 @dataclass(frozen=True)
 class _Erased:
-    """Rows as an eraser leaves them, made block by block."""
+    """Erased rows, computed block by block."""
 
     x: Rows
     eraser: Eraser | None
@@ -128,8 +129,8 @@ class _Erased:
         return self.x[part] if self.eraser is None else self.eraser.apply(self.x[part])
 
 
-def _probe(x: Any, labels: Labels, trained: Labels, judged: Labels) -> Float[np.ndarray, " judged"]:
-    """Scores of the judged rows by a logistic regression on the trained ones."""
+def _probe(x: Any, labels: Labels, trained: Labels, evaluated: Labels) -> Scores:
+    """Scores of the evaluated rows by a logistic regression on the trained ones."""
     scores = project(x, logistic_fitter(x, trained)(labels))
     middle = (scores[trained & labels].mean() + scores[trained & ~labels].mean()) / 2
-    return (scores[judged] - middle) / (scores[trained].std() or 1.0)
+    return (scores[evaluated] - middle) / (scores[trained].std() or 1.0)

@@ -1,7 +1,7 @@
-"""Choose a layer without looking at the rows it is judged on: nested, grouped cross-validation.
+"""Choose a layer without the rows it is evaluated on: nested, grouped cross-validation.
 
 The best of many layers, chosen on the prompts that it is evaluated on, is an upper bound. Here
-every outer fold is judged at the layer that did best in an inner cross-validation of the other
+every outer fold is evaluated at the layer that did best in an inner cross-validation of the other
 folds, by a direction fitted on those; nothing of the fold is seen before (Varma and Simon 2006).
 """
 
@@ -42,7 +42,7 @@ def select_layers(
     method: str = "mean_diff",
     seed: int = 0,
 ) -> LayerSelection:
-    """Judge every layer's direction of a method, and the choice among them, out of fold.
+    """Evaluate every layer's direction of a method, and the choice among them, out of fold.
 
     `layers` gives one matrix of the same rows a layer, one at a time. Ties between layers go to the
     first.
@@ -55,7 +55,7 @@ def select_layers(
         seen = folds != name
         inner[index, seen] = grouped_folds(labels[seen], groups[seen], seed=seed + 1)
     # The rows that each fit of a layer sees, [fit, row], in this order: all fits of inner folds
-    # (which choose the layer), one without each outer fold (which are judged), one on all rows.
+    # (which choose the layer), one without each outer fold (which are evaluated), one on all rows.
     inner_fits = [(i, fold) for i in range(len(names)) for fold in range(inner[i].max() + 1)]
     fits = np.stack(
         [(folds != names[index]) & (inner[index] != fold) for index, fold in inner_fits]
@@ -73,8 +73,8 @@ def select_layers(
             unseen[index, is_unseen] = fitted[is_unseen]
         inner_areas.append(
             [
-                auroc(judged[folds != name], labels[folds != name])
-                for judged, name in zip(unseen, names, strict=True)
+                auroc(scores_of_fold[folds != name], labels[folds != name])
+                for scores_of_fold, name in zip(unseen, names, strict=True)
             ]
         )
         outer = scores[len(inner_fits) : -1]

@@ -48,10 +48,10 @@ def logistic_fitter(
             value = total / count + penalty / 2 * float(point[:-1] @ point[:-1])
             return value, np.append(slope / count + penalty * point[:-1], slope_offset / count)
 
-        found = scipy.optimize.minimize(
+        solution = scipy.optimize.minimize(
             loss, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-7, "ftol": 1e-13}
         )
-        return found.x[:-1] / scale
+        return solution.x[:-1] / scale
 
     return fit
 

@@ -37,7 +37,7 @@ _SCORES_BYTES = 32 << 20
 
 @dataclass(frozen=True)
 class ShuffledLabels:
-    """AUROCs of directions fitted on shuffled labels: on their own rows, and on rows not seen."""
+    """AUROCs of directions fitted on shuffled labels, in sample and on rows not seen."""
 
     in_sample: Float[np.ndarray, " shuffle"]
     held_out: Float[np.ndarray, " shuffle"]
@@ -110,7 +110,7 @@ def shuffled_alignments(
     """AUROC of an axis pulled back through alignments fitted on rows paired at random.
 
     `benign` and `target` are the alignment prompts in the model and in the reference. What is left
-    of an AUROC here comes from the model's own covariance, not from the correspondence.
+    of an AUROC here comes from the model's covariance, not from the correspondence.
     """
     random = np.random.default_rng(seed)
     along = np.concatenate([block @ axis for (block,) in blocks(target)])
@@ -213,8 +213,8 @@ def shuffled_labellings(
 
 
 def _shuffle_within(blocks: Groups, labels: Labels, random: np.random.Generator) -> Labels:
-    """The labels, each moved to a random row of its own block."""
-    # Both orders list the rows block by block; within a block one is as it was, one at random.
+    """The labels, each moved to a random row of its block."""
+    # Both orders list the rows block by block; within a block one as they were, one at random.
     in_blocks = np.argsort(blocks, kind="stable")
     at_random = np.lexsort((random.random(len(labels)), blocks))
     shuffled = np.empty_like(labels)

@@ -2,7 +2,7 @@
 
 Minimise `sum |x W + b - y|^2 + lambda |W|^2` over `W` and the free `b`. With sums about the
 means `S_xx = U diag(s) U'`, the weights are `W = U diag(1 / (s + lambda)) U' S_xy` (Hoerl and
-Kennard 1970). Where there are fewer rows than dimensions the decomposition is that of the rows' own
+Kennard 1970). Where there are fewer rows than dimensions the decomposition is that of the rows'
 products, `X X' = Q diag(s) Q'`, and `W = X' Q diag(1 / (s + lambda)) Q' Y`: the same weights from a
 smaller matrix. Both are `basis @ diag(1 / (s + lambda)) @ rotated`.
 """
@@ -86,7 +86,7 @@ class RidgePath:
     def of_rows(
         cls, x: Rows, y: Rows, where: Mask | None = None, spectrum: Spectrum | None = None
     ) -> RidgePath:
-        """From rows, the cheaper way; `spectrum` saves the decomposition where it is known.
+        """From rows, the cheaper way; `spectrum` saves a decomposition that was computed before.
 
         >>> x = np.array([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]])
         >>> RidgePath.of_rows(x, x).solve(0.5).apply(x)[:, 0].round(6).tolist()
@@ -120,10 +120,10 @@ class RidgePath:
         weights = self.spectrum.basis @ shrunk
         return Alignment(weights, self.mean_y - self.spectrum.mean @ weights, ridge_lambda)
 
-    def carry(
+    def map(
         self, direction: Float[np.ndarray, " d_model"], ridge_lambda: float
     ) -> Float[np.ndarray, " d_reference"]:
-        """What `solve(ridge_lambda).carry` gives, without forming the weights."""
+        """What `solve(ridge_lambda).map` gives, without forming the weights."""
         shrunk = direction @ self.spectrum.basis / (self.spectrum.values + ridge_lambda)
         return shrunk @ self.rotated
 
@@ -142,13 +142,13 @@ class RidgePath:
         where the fit uses up all degrees of freedom.
         """
         values, power = self.spectrum.values, self.scale * np.square(self.rotated).sum(axis=1)
-        found = []
+        errors = []
         for ridge_lambda in lambdas:
             sums = values + ridge_lambda
             error = self.totals.sum() - (power * (values + 2 * ridge_lambda) / sums**2).sum()
             left = 1 - (1 + (values / sums).sum()) / self.count
-            found.append(error / self.count / left**2 if left > 0 else np.inf)
-        return np.array(found)
+            errors.append(error / self.count / left**2 if left > 0 else np.inf)
+        return np.array(errors)
 
     def held_out_errors(
         self, x: Rows, y: Rows, where: Mask, lambdas: Sequence[float] = LAMBDA_GRID
@@ -172,7 +172,7 @@ class RidgePath:
     def _errors_by_rows(
         self, x: Rows, y: Rows, where: Mask, lambdas: Sequence[float]
     ) -> Float[np.ndarray, " lambda"]:
-        found = np.zeros(len(lambdas))
+        errors = np.zeros(len(lambdas))
         for block, target in blocks(x, y, where=where):
             rotated, centred = (
                 (block - self.spectrum.mean) @ self.spectrum.basis,
@@ -180,8 +180,8 @@ class RidgePath:
             )
             for index, ridge_lambda in enumerate(lambdas):
                 shrunk = rotated / (self.spectrum.values + ridge_lambda)
-                found[index] += np.square(shrunk @ self.rotated - centred).sum()
-        return found
+                errors[index] += np.square(shrunk @ self.rotated - centred).sum()
+        return errors
 
     def _errors_by_sums(
         self, x: Rows, y: Rows, where: Mask, lambdas: Sequence[float]
@@ -213,7 +213,7 @@ class RidgePath:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """How the rows of one space spread about their mean; `rotation` is set with few rows."""
+    """The variance of the rows of one space about their mean; `rotation` is set with few rows."""
 
     mean: Float[np.ndarray, " d_model"]
     values: Float[np.ndarray, " component"]
@@ -287,9 +287,9 @@ class MomentFitter:
         return self
 
     def moments(self) -> Moments:
-        """What the rows so far come to; raises `ValueError` where there are none."""
+        """The sums of the rows so far; raises `ValueError` where there are none."""
         if self._shift is None:
-            raise ValueError("no rows were given")
+            raise ValueError("no rows were added")
         mean_x, mean_y = self._sum_x / self.count, self._sum_y / self.count
         return Moments(
             self.count,
@@ -317,22 +317,11 @@ def cross_products(
 
 
 class RidgeFitter(MomentFitter):
-    """Accumulates pairs `(x, y)`; `solve` gives the map for a lambda."""
-
-    _path: RidgePath | None = None
-
-    def update(
-        self, x: Float[np.ndarray, "row d_model"], y: Float[np.ndarray, "row d_reference"]
-    ) -> Self:
-        """Add rows, in float64."""
-        self._path = None
-        return super().update(x, y)
+    """Accumulates pairs `(x, y)`; `path` gives the maps for every lambda."""
 
     def path(self) -> RidgePath:
-        """The maps of the rows so far; the eigendecomposition is done once and kept."""
-        if self._path is None:
-            self._path = RidgePath.of_moments(self.moments())
-        return self._path
+        """The maps of the rows so far, from one eigendecomposition."""
+        return RidgePath.of_moments(self.moments())
 
     def solve(self, ridge_lambda: float) -> Alignment:
         """The minimiser for one lambda."""

@@ -1,11 +1,9 @@
 """A report as one HTML file that loads nothing: the same rows give the same bytes.
 
-Charts are Vega-Lite specifications with their rows beside them; the libraries that draw them are
+Charts are Vega-Lite specifications with their rows next to them; the libraries that draw them are
 part of the file (vl-convert's bundle), and its content security policy forbids every request.
-
-What the page of a report holds, in order: parts, and the sections of each.
-
-Every figure of a report as files: the chart as SVG and PNG, its rows as CSV, its SQL.
+`PARTS` are the parts of the page in order, with their sections. `write_chart_files` writes every
+chart as SVG and PNG, with its rows as CSV and its SQL.
 """
 
 from __future__ import annotations
@@ -27,7 +25,6 @@ import vl_convert
 from markupsafe import Markup, escape
 
 from axes.analysis.report import tables
-from axes.analysis.report import tables as study_tables
 from axes.analysis.report.charts import (
     areas,
     cosines,
@@ -42,7 +39,14 @@ from axes.analysis.report.charts import (
     trajectories,
 )
 from axes.analysis.report.charts.theme import PAGE, PAPER
-from axes.analysis.report.section import Answer, Section, ask, study_definition, study_names
+from axes.analysis.report.section import (
+    Row,
+    Section,
+    SectionContent,
+    query_section,
+    study_definition,
+    study_names,
+)
 from axes.warehouse.connection import Connection
 from axes.warehouse.render import render
 
@@ -56,20 +60,18 @@ _NAME_LENGTH = 42
 
 @dataclass(frozen=True)
 class _Cell:
-    """One cell of a table: `value` is what it is sorted by, where that is not its text."""
+    """One cell of a table: `value` is the sort key, where that is not the text."""
 
     text: str
     kind: str
     value: str | None = None
 
 
-def write_page(
-    connection: Connection, study_id: str, output: Path, *, warnings: Sequence[str]
-) -> Path:
-    """Write the page of a study, the warnings above all else, and return its path."""
+def page(connection: Connection, study_id: str, *, warnings: Sequence[str]) -> str:
+    """The page of a study, the warnings above all else."""
     names = study_names(connection, study_id)
     parts = {
-        title: [_view(ask(connection, section, names)) for section in sections]
+        title: [_view(query_section(connection, section, names)) for section in sections]
         for title, sections in PARTS.items()
     }
     environment = jinja2.Environment(
@@ -79,7 +81,7 @@ def write_page(
         keep_trailing_newline=True,
     )
     definition = study_definition(connection, study_id)
-    page = environment.get_template("report.html").render(
+    return environment.get_template("report.html").render(
         title=f"Study {definition['label']}: {', '.join(definition['models'])}",
         summary=_summary(definition),
         study_id=study_id,
@@ -91,89 +93,82 @@ def write_page(
         library=Markup(drawing_library()),
         script=Markup((_TEMPLATES / "report.js").read_text()),
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(page, encoding="utf-8")
-    return output
 
 
 @cache
 def drawing_library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script that sets `vegaEmbed`."""
     bundle = vl_convert.javascript_bundle(_SET_GLOBALLY, vega_lite_version())
-    # Its names stay its own; a closing tag within a string would end the script element.
+    # The names stay local; a closing tag within a string would end the script element.
     return "(() => {" + bundle.replace("</script", "<\\/script") + "})();"
 
 
 def vega_lite_version() -> str:
-    """The version that Altair writes, as vl-convert names it."""
+    """The version of Vega-Lite that Altair writes, in the form that vl-convert takes."""
     return alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
 
 
-def specification(answer: Answer) -> dict[str, Any]:
-    """The Vega-Lite specification of a section that has rows and a chart, without the rows."""
-    assert answer.section.draw is not None
-    chart = answer.section.draw(answer.table.to_pylist())
-    spec = chart.properties(description=_alternative(answer)).to_dict()
-    for needless in ("$schema", "config"):
-        spec.pop(needless, None)
-    return spec
+def specification(content: SectionContent, rows: Sequence[Row]) -> dict[str, Any]:
+    """The Vega-Lite specification of a section with a chart, without its rows."""
+    assert content.section.draw is not None
+    chart = content.section.draw(rows)
+    spec = chart.properties(description=_alternative(content)).to_dict()
+    return {name: value for name, value in spec.items() if name not in ("$schema", "config")}
 
 
 def columns(table: pa.Table) -> dict[str, Any]:
-    """The rows column by column; text as its distinct values and the place of each row's."""
-    found: dict[str, Any] = {}
-    for name in table.column_names:
-        values = table.column(name).to_pylist()
-        if pa.types.is_string(table.schema.field(name).type):
-            distinct = list(dict.fromkeys(value for value in values if value is not None))
-            place = {value: index for index, value in enumerate(distinct)}
-            found[name] = {"values": distinct, "places": [place.get(value) for value in values]}
+    """The rows column by column; text as its distinct values and the index of each row's."""
+    encoded: dict[str, Any] = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_string(column.type):
+            text = column.combine_chunks().dictionary_encode()
+            encoded[name] = {
+                "values": text.dictionary.to_pylist(),
+                "places": text.indices.to_pylist(),
+            }
         else:
-            found[name] = [_finite(value) for value in values]
-    return found
+            encoded[name] = [_finite(value) for value in column.to_pylist()]
+    return encoded
 
 
-def _view(answer: Answer) -> dict[str, Any]:
-    """What the template shows of a section."""
-    section, table = answer.section, answer.table
+def _view(content: SectionContent) -> dict[str, Any]:
+    """The variables that the template shows of a section."""
+    section, table = content.section, content.table
     view = {
         "name": section.name,
         "title": section.title,
-        "reading": _marked(answer.reading),
-        "missing": _marked(answer.missing),
-        "statement": answer.statement,
+        "explanation": _marked(content.explanation),
+        "missing": _marked(content.missing),
+        "statement": content.statement,
         "row_count": table.num_rows,
-        "alternative": _alternative(answer),
+        "alternative": _alternative(content),
         "spec": None,
     }
-    if not table.num_rows:
-        return view
-    if section.draw is not None:
-        embedded = {
-            "spec": _embedded(specification(answer)),
-            "rows": _embedded(columns(table)),
-        }
-        return view | embedded
-    return view | {
-        "header": [name.replace("_", " ") for name in table.column_names],
-        "cells": [[_cell(value) for value in row.values()] for row in table.to_pylist()],
-    }
+    rows = table.to_pylist()
+    if rows and section.draw is not None:
+        view["spec"] = _embedded(specification(content, rows))
+        view["rows"] = _embedded(columns(table))
+    elif rows:
+        view["header"] = [name.replace("_", " ") for name in table.column_names]
+        view["cells"] = [[_cell(value) for value in row.values()] for row in rows]
+    return view
 
 
-def _alternative(answer: Answer) -> str:
-    """What a reader who does not see the chart or table is told of it."""
-    if answer.section.draw is None:
-        return f"Table: {answer.section.title}"
-    return f"Chart: {answer.section.title}. Its {answer.table.num_rows} rows are listed below it."
+def _alternative(content: SectionContent) -> str:
+    """The chart or table in words, for a reader who does not see it."""
+    title = content.section.title
+    if content.section.draw is None:
+        return f"Table: {title}"
+    return f"Chart: {title}. Its {content.table.num_rows} rows are listed below it."
 
 
 def _summary(definition: Mapping[str, Any]) -> str:
     """The study in one sentence."""
-    judged = ", ".join(dict.fromkeys((definition["prompts"], *definition["evaluate"])))
+    evaluated = ", ".join(dict.fromkeys((definition["prompts"], *definition["evaluate"])))
     return (
         f"{len(definition['models'])} models; directions by {definition['direction']} of "
         f"{definition['prompts']}, aligned ({definition['alignment']}) to "
-        f"{definition['reference']} on {definition['align']}, judged on {judged}."
+        f"{definition['reference']} on {definition['align']}, evaluated on {evaluated}."
     )
 
 
@@ -199,8 +194,8 @@ def _marked(text: str) -> Markup:
     """Text with `code` as HTML."""
     pieces = text.split("`")
     return Markup("").join(
-        Markup(f"<code>{escape(piece)}</code>") if place % 2 else escape(piece)
-        for place, piece in enumerate(pieces)
+        Markup(f"<code>{escape(piece)}</code>") if index % 2 else escape(piece)
+        for index, piece in enumerate(pieces)
     )
 
 
@@ -215,25 +210,25 @@ def _finite(value: Any) -> Any:
 
 
 PARTS: dict[str, tuple[Section, ...]] = {
-    "Results": (study_tables.STUDY, areas.SECTION, study_tables.CLAIMS, study_tables.WARNINGS),
-    "How well the classes are told": (
+    "Results": (tables.STUDY, areas.SECTION, tables.CLAIMS, tables.WARNINGS),
+    "Class separation": (
         roc.SECTION,
         densities.SECTION,
         layer_areas.SECTION,
         layer_norms.SECTION,
-        study_tables.BESIDE,
-        study_tables.ERASURE,
+        tables.BESIDE,
+        tables.ERASURE,
     ),
-    "How far the models share it": (
+    "Agreement between models": (
         cosines.SECTION,
-        study_tables.ALIGNMENTS,
+        tables.ALIGNMENTS,
         singular_values.SECTION,
-        study_tables.DIAGNOSES,
+        tables.DIAGNOSES,
         sensitivity.SECTION,
         thresholds.SECTION,
     ),
-    "While the models speak": (trajectories.SECTION, drift.SECTION),
-    "Where the numbers come from": (
+    "Generation": (trajectories.SECTION, drift.SECTION),
+    "Provenance": (
         tables.DEFINITION,
         tables.MODELS,
         tables.PROMPT_SETS,
@@ -241,7 +236,7 @@ PARTS: dict[str, tuple[Section, ...]] = {
         tables.AXES,
         tables.RUNS,
         tables.LIBRARIES,
-        study_tables.PUBLISHED,
+        tables.PUBLISHED,
     ),
 }
 
@@ -256,25 +251,21 @@ def write_chart_files(connection: Connection, study_id: str, folder: Path) -> li
     names = study_names(connection, study_id)
     written = []
     for section in (section for sections in PARTS.values() for section in sections):
-        answer = ask(connection, section, names)
-        if not answer.table.num_rows:
+        content = query_section(connection, section, names)
+        rows = content.table.to_pylist()
+        if not rows:
             continue
-        contents: dict[str, bytes] = {
-            "csv": render(answer.table, "csv"),
-            "sql": f"{answer.statement};\n".encode(),
+        files: dict[str, bytes] = {
+            "csv": render(content.table, "csv"),
+            "sql": f"{content.statement};\n".encode(),
         }
         if section.draw is not None:
-            spec = specification(answer)
-            spec["datasets"] = {"rows": answer.table.to_pylist()}
-            version = vega_lite_version()
-            contents["svg"] = vl_convert.vegalite_to_svg(
-                spec, vl_version=version, config=PAPER
-            ).encode()
-            contents["png"] = vl_convert.vegalite_to_png(
-                spec, vl_version=version, config=PAPER, scale=_SCALE
-            )
-        for suffix, content in contents.items():
+            spec = {**specification(content, rows), "datasets": {"rows": rows}}
+            look = {"vl_version": vega_lite_version(), "config": PAPER}
+            files["svg"] = vl_convert.vegalite_to_svg(spec, **look).encode()
+            files["png"] = vl_convert.vegalite_to_png(spec, **look, scale=_SCALE)
+        for suffix, data in files.items():
             path = folder / f"{section.name}.{suffix}"
-            path.write_bytes(content)
+            path.write_bytes(data)
             written.append(path)
     return written

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import click
-import pyarrow as pa
 
 from axes.analysis.report import tables
-from axes.analysis.report import tables as study_tables
-from axes.analysis.report.section import ask, fill, latest_study, study_definition, study_names
+from axes.analysis.report.section import (
+    Row,
+    latest_study,
+    query_section,
+    study_definition,
+    study_names,
+)
 from axes.analysis.study.claims import claim_tables, verdicts
 from axes.warehouse.connection import Connection, connect, query, rows
 from axes.warehouse.errors import AxesError
 from axes.warehouse.render import render, show
 
-# Of the report as Markdown.
+# The sections of the report as Markdown.
 _TABLES = (
-    study_tables.STUDY,
-    study_tables.BESIDE,
-    study_tables.WARNINGS,
-    study_tables.DIAGNOSES,
-    study_tables.SENSITIVITY,
-    study_tables.ALIGNMENTS,
-    study_tables.PUBLISHED,
-    study_tables.SINGULAR_VALUES,
-    study_tables.ERASURE,
-    study_tables.LAYER_PROFILE,
+    tables.STUDY,
+    tables.BESIDE,
+    tables.WARNINGS,
+    tables.DIAGNOSES,
+    tables.SENSITIVITY,
+    tables.ALIGNMENTS,
+    tables.PUBLISHED,
+    tables.SINGULAR_VALUES,
+    tables.ERASURE,
+    tables.LAYER_PROFILE,
     tables.RUNS,
 )
 
@@ -35,43 +41,38 @@ _MARKDOWN, _PAGE = (".md", ".markdown"), (".html", ".htm")
 
 
 def print_study(root: Path, study_id: str, output_format: str) -> None:
-    """Print the study table; on a terminal also what stands beside it. Warnings go to stderr."""
+    """Print the study table; for a terminal also published values and claims. Warns on stderr."""
     connection = connect(root)
-
-    def table(template: str) -> pa.Table:
-        return query(connection, fill(template, {"study_id": study_id}))
-
-    show(table(study_tables.STUDY_TABLE), output_format)
+    parameters = {"study_id": study_id}
+    show(query(connection, tables.STUDY.sql, parameters), output_format)
     if output_format in ("table", "markdown"):
-        published = table(study_tables.PUBLISHED_TABLE)
-        for beside in (published, verdicts(connection, study_id).table):
-            if beside.num_rows:
+        published = query(connection, tables.PUBLISHED.sql, parameters)
+        for table in (published, verdicts(connection, study_id).table):
+            if table.num_rows:
                 click.echo()
-                show(beside, output_format)
+                show(table, output_format)
     for warning in warnings_in_short(connection, study_id):
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"study {study_id}", err=True)
 
 
 def print_sensitivity(root: Path, study_id: str, output_format: str) -> None:
-    """Print how far the figures of a study move, and what that warns of."""
+    """Print how much the metrics of a study change with each setting; warns on stderr."""
     connection = connect(root)
-    statement = fill(study_tables.SENSITIVITY_TABLE, {"study_id": study_id})
-    show(query(connection, statement), output_format)
+    show(query(connection, tables.SENSITIVITY.sql, {"study_id": study_id}), output_format)
     for warning in sensitivity_warnings(connection, study_id):
         click.echo(f"warning: {warning}", err=True)
 
 
 def warnings_in_short(connection: Connection, study_id: str) -> list[str]:
-    """What speaks against the figures of a study, in plain words, one scorer for all."""
-    statement = fill(study_tables.WARNINGS_IN_SHORT, {"study_id": study_id})
-    found = query(connection, statement).column("text").to_pylist()
-    return [*found, *sensitivity_warnings(connection, study_id)]
+    """The warnings about a study's metrics as sentences, one scorer for all."""
+    stored = query(connection, tables.WARNINGS_IN_SHORT, {"study_id": study_id})
+    return [*stored.column("text").to_pylist(), *sensitivity_warnings(connection, study_id)]
 
 
 def sensitivity_warnings(connection: Connection, study_id: str) -> list[str]:
-    """One line for each universal AUROC that moves with a choice, or one that none was measured."""
-    found = rows(
+    """One line for each universal AUROC that depends on a setting, or that none was measured."""
+    ranges = rows(
         connection,
         """
         select * from v_sensitivity
@@ -80,24 +81,22 @@ def sensitivity_warnings(connection: Connection, study_id: str) -> list[str]:
         """,
         [study_id],
     )
-    if not found:
+    if not ranges:
         return [
-            "how far these figures move with the reference, lambda, depth, alignment rows and "
+            "the sensitivity of these metrics to the reference, lambda, depth, alignment rows and "
             f"prompts is not measured: run `axes study sensitivity {study_id[:8]}`"
         ]
-    moved: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in found:
-        if row["is_fragile"]:
-            moved.setdefault((row["model"], row["prompt_set"]), []).append(row)
+    fragile = [row for row in ranges if row["is_fragile"]]
+    by_metric = groupby(fragile, lambda row: (row["model"], row["prompt_set"], row["own"]))
     return [
-        f"{model} on {prompt_set}: the universal AUROC, {movements[0]['own']:.3f}, moves with "
-        + "; ".join(map(_movement, movements))
-        for (model, prompt_set), movements in moved.items()
+        f"{model} on {prompt_set}: the universal AUROC, {own:.3f}, depends on "
+        + "; ".join(map(_range, changes))
+        for (model, prompt_set, own), changes in by_metric
     ]
 
 
-def _movement(row: dict[str, Any]) -> str:
-    """How far a figure moves with one choice, and what the cosine says meanwhile."""
+def _range(row: Row) -> str:
+    """The range of a metric over one setting, with the cosine at its minimum."""
     return (
         "{setting}: {least:.3f} ({value_at_least}, cosine {cosine_at_least:.2f}) to "
         "{greatest:.3f} ({value_at_greatest})".format(**row)
@@ -107,23 +106,25 @@ def _movement(row: dict[str, Any]) -> str:
 def write_report(
     root: Path, output: Path, study: str | None = None, *, figures: Path | None = None
 ) -> Path:
-    """Write the report of a study (the last one unless given) and return its path.
+    """Write the report of a study (by default the last one) and return its path.
 
-    As a page, or as Markdown where `output` ends in `.md`; every figure also as files of its own in
-    the folder `figures`. Raises `AxesError` for another ending.
+    As a page, or as Markdown where `output` ends in `.md`; every chart and table also as separate
+    files in the folder `figures`. Raises `AxesError` for another suffix.
     """
     if output.suffix.lower() not in _MARKDOWN + _PAGE:
-        raise AxesError(f"{output} is no report: give a file that ends in .html or .md")
+        raise AxesError(f"{output} is not a report: give a file that ends in .html or .md")
     connection = connect(root)
     # Sums are added up in one order, so that the same rows give the same bytes.
     connection.execute("set threads = 1")
     study_id = latest_study(connection, study)
     if output.suffix.lower() in _MARKDOWN:
-        _write_markdown(connection, study_id, output)
+        text = _markdown(connection, study_id)
     else:
-        from axes.analysis.report.page import write_page
+        from axes.analysis.report.page import page
 
-        write_page(connection, study_id, output, warnings=warnings_in_short(connection, study_id))
+        text = page(connection, study_id, warnings=warnings_in_short(connection, study_id))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(text, encoding="utf-8")
     if figures is not None:
         from axes.analysis.report.page import write_chart_files
 
@@ -131,25 +132,23 @@ def write_report(
     return output
 
 
-def _write_markdown(connection: Connection, study_id: str, output: Path) -> None:
+def _markdown(connection: Connection, study_id: str) -> str:
     names = study_names(connection, study_id)
-    warnings = [f"- {line}" for line in sensitivity_warnings(connection, study_id)]
     parts = [f"# Study {study_id}\n", _definition(study_definition(connection, study_id))]
+    warnings = [f"- {line}" for line in sensitivity_warnings(connection, study_id)]
     if warnings:
         parts.append("## Warnings\n\n" + "\n".join(warnings) + "\n")
-    for section in _TABLES:
-        answer = ask(connection, section, names)
-        table = render(answer.table, "markdown").decode()
-        parts.append(
-            f"## {section.title}\n\n{answer.reading}\n\n{table}\n```sql\n{answer.statement}\n```\n"
-        )
-    for claim in (verdicts(connection, study_id), *claim_tables(connection, study_id)):
-        table = render(claim.table, "markdown").decode()
-        parts.append(f"## {claim.title}\n\n{table}\n```sql\n{claim.statement}\n```\n")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text("\n".join(parts))
+    contents = [query_section(connection, section, names) for section in _TABLES]
+    claims = (verdicts(connection, study_id), *claim_tables(connection, study_id))
+    for title, explanation, part in (
+        *((content.section.title, f"{content.explanation}\n\n", content) for content in contents),
+        *((claim.title, "", claim) for claim in claims),
+    ):
+        table = render(part.table, "markdown").decode()
+        parts.append(f"## {title}\n\n{explanation}{table}\n```sql\n{part.statement}\n```\n")
+    return "\n".join(parts)
 
 
-def _definition(parameters: dict) -> str:
+def _definition(parameters: Mapping[str, Any]) -> str:
     lines = [f"| {name} | {value} |" for name, value in parameters.items()]
     return "\n".join(["| what | value |", "| --- | --- |", *lines]) + "\n"

@@ -1,12 +1,13 @@
-"""A section of the report: the SQL that brings its rows, how it is read, what makes the rows.
+"""A section of the report: its SQL, how to read its rows, and which command stores them.
 
-Markdown, page and figure files are made of the same sections, so no number of any of them comes
-from elsewhere than the SQL that is shown beside it.
+Markdown, page and chart files are made of the same sections, so every number in them comes from the
+SQL that is shown next to it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,56 +22,62 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Section:
-    """What is asked of a study, before it is asked of one.
+    """A part of the report of any study.
 
-    `name` is its anchor and its file, `reading` how to read it. `missing` says in one line which
-    command makes its rows. All three may hold `{study_id}`, `{universal}` (the id of
-    the shared axis), `{axis}` (its name), `{prompts}` (the set that directions are fitted on),
-    `{evaluated}` (the last set judged on) and `{align}`. `draw` makes an Altair chart of the rows,
-    whose data it calls `rows`; without it they are a table.
+    `name` is its anchor and file name, `explanation` how to read it. `missing` says in one line
+    which command stores its rows. The SQL may use the parameters `$study_id`, `$universal` (the id
+    of the shared axis), `$prompts` (the set that directions are fitted on), `$evaluated` (the last
+    set evaluated on) and `$align`; the texts may use the same names and `axis` (the name of the
+    shared axis) in braces. `draw` makes an Altair chart of the rows, whose data it calls `rows`;
+    without it the section is a table.
     """
 
     name: str
     title: str
-    reading: str
-    statement: str
-    missing: str
+    explanation: str
+    sql: str
+    missing: str = "No values of this study are stored: run its `axes study` again."
     draw: Callable[[Sequence[Row]], Any] | None = None
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A section asked of one study: the SQL as it was run, and its rows."""
+class SectionContent:
+    """A section of one study: its rows, its texts, and the SQL with the parameters filled in."""
 
     section: Section
-    reading: str
+    explanation: str
     statement: str
     missing: str
     table: pa.Table
 
 
-def ask(connection: Connection, section: Section, names: Mapping[str, str]) -> Answer:
-    """The section's rows for the study that `names` (of `study_names`) is of."""
-    statement = fill(section.statement, names).strip()
-    return Answer(
+def query_section(
+    connection: Connection, section: Section, names: Mapping[str, str]
+) -> SectionContent:
+    """The section for the study of `names` (see `study_names`)."""
+    sql = section.sql.strip()
+    parameters = {name: names[name] for name in re.findall(r"\$(\w+)", sql)}
+    return SectionContent(
         section,
-        fill(section.reading, names),
-        statement,
-        fill(section.missing, names),
-        query(connection, statement),
+        _fill(section.explanation, names),
+        # What is shown can be run as it is; what is run binds the ids, which are foreign text.
+        re.sub(r"\$(\w+)", lambda match: _literal(names[match[1]]), sql),
+        _fill(section.missing, names),
+        query(connection, sql, parameters),
     )
 
 
-def fill(template: str, names: Mapping[str, str]) -> str:
-    """The template with `{name}` replaced; other braces, as of `format`, stay."""
-    for name, value in names.items():
-        template = template.replace(f"{{{name}}}", value)
-    return template
+def _fill(text: str, names: Mapping[str, str]) -> str:
+    return re.sub(r"\{(\w+)\}", lambda match: names[match[1]], text)
+
+
+def _literal(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
 
 
 def latest_study(connection: Connection, study: str | None = None) -> str:
     """The id of the last study, or the one that starts with `study`; raises `AxesError`."""
-    found = rows(
+    studies = rows(
         connection,
         """
         select evaluations.study_id, max(runs.started_at) as started_at
@@ -82,27 +89,27 @@ def latest_study(connection: Connection, study: str | None = None) -> str:
         """,
         [study or ""],
     )
-    if not found:
+    if not studies:
         which = f"no study {study}" if study else "no study"
         raise AxesError(f"{which} in the warehouse: run `axes study` first")
-    return found[-1]["study_id"]
+    return studies[-1]["study_id"]
 
 
 def study_definition(connection: Connection, study_id: str) -> dict[str, Any]:
-    """The study's definition, as it was stored with its figures."""
-    found = rows(
+    """The study's definition, as it was stored with its evaluations."""
+    (stored,) = rows(
         connection, "select parameters from evaluations where study_id = ? limit 1", [study_id]
     )
-    return json.loads(found[0]["parameters"])
+    return json.loads(stored["parameters"])
 
 
 def study_names(connection: Connection, study_id: str) -> dict[str, str]:
-    """What templates are filled with; raises `AxesError` where the shared axis is not there."""
+    """The parameters of a section's SQL and texts; raises `AxesError` without a shared axis."""
     definition = study_definition(connection, study_id)
-    found = rows(
+    shared = rows(
         connection,
         """
-        select axes.axis_id, axes.name
+        select axis_id, name
         from axes
         where axis_id in (
             select axis_id from evaluations where study_id = ? and scorer = 'universal'
@@ -110,17 +117,16 @@ def study_names(connection: Connection, study_id: str) -> dict[str, str]:
         """,
         [study_id],
     )
-    if not found:
+    if len(shared) != 1:
         raise AxesError(
             f"the universal axis of study {study_id} is not in the warehouse: run its `axes study` "
             "again"
         )
-    (shared,) = found
     return {
         "study_id": study_id,
         "prompts": definition["prompts"],
         "evaluated": [definition["prompts"], *definition["evaluate"]][-1],
         "align": definition["align"],
-        "universal": shared["axis_id"],
-        "axis": shared["name"],
+        "universal": shared[0]["axis_id"],
+        "axis": shared[0]["name"],
     }

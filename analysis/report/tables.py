@@ -1,13 +1,19 @@
-"""The tables of a study: what each is asked with, and how it is read.
-
-Where a study's numbers come from: its definition, models, prompts, axes, jobs and libraries.
-"""
+"""The tables of the report: the results of a study, and the rows that they come from."""
 
 from __future__ import annotations
 
 from axes.analysis.report.section import Section
 
-STUDY_TABLE = """
+STUDY = Section(
+    name="study",
+    title="AUROC",
+    explanation="Probability that a prompt of the positive class has a higher projection than one "
+    "of the negative class. `native`: the model's direction. `universal`: the shared axis, after "
+    "the model's alignment. `leave_one_out`: the axis made without this model. Intervals are "
+    "DeLong's, 95 %. Where `in_sample` is true, the directions were fitted on these prompts: "
+    "compare `native` with `native_cv` (out of fold), and `native_cv` with `cv_null_95` (its 95th "
+    "percentile under shuffled labels). `bag_of_words` needs no model.",
+    sql="""
 select
     model, prompt_set, is_in_sample as in_sample, layer, native,
     format('{:.3f} to {:.3f}', native_lower, native_upper) as native_95,
@@ -18,72 +24,25 @@ select
     leave_one_out, native_cross_validated as native_cv, null_cross_validated as cv_null_95,
     bag_of_words
 from v_study
-where study_id = '{study_id}'
+where study_id = $study_id
 order by prompt_set, model
-"""
+""",
+)
 
-SENSITIVITY_TABLE = """
-select
-    model, prompt_set, figure, setting, own, least, greatest, spread, value_at_least,
-    value_at_greatest, cosine_at_least,
-    format('{:.2f} to {:.2f}', cosine_least, cosine_greatest) as cosine
-from v_sensitivity
-where study_id = '{study_id}'
-order by prompt_set, figure = 'universal' desc, figure, model, spread desc
-"""
-
-PUBLISHED_TABLE = """
-select model, figure, published, ours, lower, upper, difference
-from v_published
-where study_id = '{study_id}'
-order by model, figure
-"""
-
-_WARNINGS = """
-select warning, model, prompt_set, scorer, figure, beside, text
-from v_study_warnings
-where study_id = '{study_id}'
-order by warning, prompt_set, model, scorer
-"""
-
-# One scorer for all: where words explain one axis they explain the others, and the report says so.
-WARNINGS_IN_SHORT = """
-select text
-from v_study_warnings
-where
-    study_id = '{study_id}'
-    and (scorer = 'universal' or scorer is null or warning = 'shuffled_labels')
-order by warning, prompt_set, model
-"""
-
-_DIAGNOSES = """
-select model, prompt_set, cosine, auroc, native_auroc, normal_auroc, diagnosis
-from v_diagnoses
-where study_id = '{study_id}'
-order by model, prompt_set
-"""
-
-_ALIGNMENT_TABLE = """
-select
-    model, layer,
-    max(estimate) filter (where metric = 'cosine_universal') as cosine_universal,
-    max(estimate) filter (where metric = 'cosine_reference') as cosine_reference,
-    max(estimate) filter (where metric = 'universal_weight') as universal_weight,
-    max(estimate) filter (where metric = 'r2_held_out') as alignment_r2,
-    max(upper) filter (where metric = 'r2_shuffled') as shuffled_r2_95,
-    max(estimate) filter (where metric = 'effective_rank') as effective_rank,
-    max(estimate) filter (where metric = 'ridge_lambda') as ridge_lambda
-from evaluations
-where study_id = '{study_id}' and scorer = 'aligned'
-group by model, layer
-order by model
-"""
-
-# Held out where there is such a figure: in sample it is on the prompts fitted on.
-_BESIDE = """
+BESIDE = Section(
+    name="beside",
+    title="Out-of-fold AUROCs and nulls",
+    explanation="`universal_cv`, `leave_one_out_cv`: the shared axes out of fold. "
+    "`native_minus_universal`: difference on the same rows, out of fold where the directions were "
+    "fitted on these prompts; its interval and `holm_p`, corrected over the study, are DeLong's. "
+    "`random_95`, `shuffled_alignment_95`: 95th percentile of the AUROC of random directions, and "
+    "of the axis through alignments of shuffled rows. `universal_tpr_1`, `_5`: true positive rate "
+    "at 1 % and 5 % false positives. `universal_ece`: calibration error of Platt probabilities "
+    "fitted on other folds.",
+    sql="""
 with figures as (
     from evaluations
-    where study_id = '{study_id}' and model is not null and judged_on is null
+    where study_id = $study_id and model is not null and judged_on is null
 )
 
 select
@@ -112,9 +71,122 @@ where prompt_set is not null
 group by model, prompt_set
 having count(*) filter (where scorer = 'universal') > 0
 order by prompt_set, model
-"""
+""",
+)
 
-_ERASURE = """
+WARNINGS = Section(
+    name="warnings",
+    title="Warnings",
+    explanation="Reasons not to read a metric as evidence: `figure` is compared with `beside`. "
+    "Where words or length alone reach the AUROC of an axis, the axis may detect no more than "
+    "they do, most of all where the source of a prompt determines its label.",
+    sql="""
+select warning, model, prompt_set, scorer, figure, beside, text
+from v_study_warnings
+where study_id = $study_id
+order by warning, prompt_set, model, scorer
+""",
+    missing="No rule of `v_study_warnings` applies to the metrics of this study.",
+)
+
+DIAGNOSES = Section(
+    name="diagnoses",
+    title="Diagnoses",
+    explanation="Why the cosine and the AUROC differ, by `axes diagnose`; empty until it is run.",
+    sql="""
+select model, prompt_set, cosine, auroc, native_auroc, normal_auroc, diagnosis
+from v_diagnoses
+where study_id = $study_id
+order by model, prompt_set
+""",
+    missing="No diagnosis is stored: run `axes diagnose {study_id}`.",
+)
+
+SENSITIVITY = Section(
+    name="sensitivity_table",
+    title="Sensitivity analysis",
+    explanation="One setting is changed and all others stay as in the study: `reference` every "
+    "model in turn, `ridge_lambda` 0.001 to 1,000 times each model's lambda, `layer_fraction` the "
+    "depth, `align_rows` the number of alignment rows, `prompts` directions of twenty random "
+    "halves of the pairs, evaluated on the other half. A metric whose range is wider than its "
+    "interval depends on the setting. Empty until `axes study sensitivity` is run.",
+    sql="""
+select
+    model, prompt_set, figure, setting, own, least, greatest, spread, value_at_least,
+    value_at_greatest, cosine_at_least,
+    format('{:.2f} to {:.2f}', cosine_least, cosine_greatest) as cosine
+from v_sensitivity
+where study_id = $study_id
+order by prompt_set, figure = 'universal' desc, figure, model, spread desc
+""",
+    missing="The sensitivity is not measured: run `axes study sensitivity {study_id}`.",
+)
+
+ALIGNMENTS = Section(
+    name="alignments",
+    title="Alignment and cosines",
+    explanation="`alignment_r2`: share of the reference's variance that the map predicts on "
+    "held-out alignment prompts. `shuffled_r2_95`: 95th percentile of the same with shuffled "
+    "pairs. Cosines stay high over many lambdas while the AUROC changes: read both.",
+    sql="""
+select
+    model, layer,
+    max(estimate) filter (where metric = 'cosine_universal') as cosine_universal,
+    max(estimate) filter (where metric = 'cosine_reference') as cosine_reference,
+    max(estimate) filter (where metric = 'universal_weight') as universal_weight,
+    max(estimate) filter (where metric = 'r2_held_out') as alignment_r2,
+    max(upper) filter (where metric = 'r2_shuffled') as shuffled_r2_95,
+    max(estimate) filter (where metric = 'effective_rank') as effective_rank,
+    max(estimate) filter (where metric = 'ridge_lambda') as ridge_lambda
+from evaluations
+where study_id = $study_id and scorer = 'aligned'
+group by model, layer
+order by model
+""",
+)
+
+PUBLISHED = Section(
+    name="published",
+    title="Comparison with published values",
+    explanation="Values that others report for these models, next to the study's. Empty where the "
+    "study names none.",
+    sql="""
+select model, figure, published, ours, lower, upper, difference
+from v_published
+where study_id = $study_id
+order by model, figure
+""",
+    missing="The study names no published values: add them to a study file, and run `axes study "
+    "FILE`.",
+)
+
+SINGULAR_VALUES = Section(
+    name="singular_value_table",
+    title="Singular values of the stacked directions",
+    explanation="If all k models are alike, the first is sqrt(k) and the others are 0. "
+    "`random_95`, `shuffled_95`: 95th percentiles for random directions, and for directions of "
+    "one shuffled labelling of the prompts, mapped by the same alignments.",
+    sql="""
+select
+    component,
+    max(estimate) filter (where scorer = 'universal') as singular_value,
+    max(upper) filter (where scorer = 'random_direction') as random_95,
+    max(upper) filter (where scorer = 'shuffled_labels') as shuffled_95
+from evaluations
+where study_id = $study_id and metric = 'singular_value'
+group by component
+order by component
+""",
+)
+
+ERASURE = Section(
+    name="erasure",
+    title="Erasure",
+    explanation="AUROC of a linear probe on held-out prompts: on the stored activations, without "
+    "the one direction, and after LEACE. `fresh`: eraser and direction were fitted on other "
+    "prompts than the probe; otherwise on the same prompts, where LEACE leaves nothing by "
+    "construction.",
+    sql="""
 select
     model,
     max(estimate) filter (where scorer = 'probe_before') as before,
@@ -126,168 +198,53 @@ select
     ) as direction_removed_fresh,
     max(estimate) filter (where scorer = 'probe_erased_fresh') as erased_fresh
 from evaluations
-where study_id = '{study_id}' and metric = 'auroc' and starts_with(scorer, 'probe_')
+where study_id = $study_id and metric = 'auroc' and starts_with(scorer, 'probe_')
 group by model
 order by model
-"""
-
-_SINGULAR_VALUES = """
-select
-    component,
-    max(estimate) filter (where scorer = 'universal') as singular_value,
-    max(upper) filter (where scorer = 'random_direction') as random_95,
-    max(upper) filter (where scorer = 'shuffled_labels') as shuffled_95
-from evaluations
-where study_id = '{study_id}' and metric = 'singular_value'
-group by component
-order by component
-"""
-
-_LAYER_PROFILE = """
-select model, prompt_set, layer, auroc
-from v_auroc
-where kind = 'native' and prompt_set = '{evaluated}'
-    and axis_id in (select axis_id from axes where prompt_set = '{prompts}')
-    and model_id in (select model_id from evaluations where study_id = '{study_id}')
-qualify auroc >= max(auroc) over (partition by model, prompt_set) or layer % 6 = 0
-order by model, layer
-"""
-
-_CLAIMS = """
-select text as claim, prompt_set, verdict, model, estimate, lower, upper, null_value, to_decide
-from v_claims
-where study_id = '{study_id}'
-order by position, prompt_set
-"""
-
-_RUN_AGAIN = "No figures of this study are stored: run its `axes study` again."
-
-STUDY = Section(
-    name="study",
-    title="AUROC",
-    reading="Probability that a prompt of the positive class projects above one of the negative. "
-    "`native`: the model's own direction. `universal`: the shared axis, after the model's "
-    "alignment. `leave_one_out`: the axis made without this model. Intervals are DeLong's, "
-    "95 %. In sample, the prompts are those that the directions were fitted on: hold `native` "
-    "there against `native_cv` (out of fold), and that against `cv_null_95` (its 95th "
-    "percentile under shuffled labels). `bag_of_words` needs no model.",
-    statement=STUDY_TABLE,
-    missing=_RUN_AGAIN,
-)
-
-BESIDE = Section(
-    name="beside",
-    title="Beside the AUROCs",
-    reading="`universal_cv`, `leave_one_out_cv`: the shared axes out of fold. "
-    "`native_minus_universal`: on the same rows, out of fold where the prompts are those "
-    "fitted on; its interval and `holm_p`, corrected over the study, are DeLong's. "
-    "`random_95`, `shuffled_alignment_95`: 95th percentile of the AUROC of random directions "
-    "and of the axis through alignments of shuffled rows. `universal_tpr_1`, `_5`: share "
-    "caught at 1 % and 5 % false positives. `universal_ece`: calibration error of Platt "
-    "probabilities fitted on other folds.",
-    statement=_BESIDE,
-    missing=_RUN_AGAIN,
-)
-
-WARNINGS = Section(
-    name="warnings",
-    title="Warnings",
-    reading="What speaks against reading a figure as evidence: `figure` is held against `beside`. "
-    "Where words or lengths alone do as well as an axis, the axis may see no more than they "
-    "do, above all where the source of a prompt determines its label.",
-    statement=_WARNINGS,
-    missing="Nothing in the study's figures speaks against them: no rule of `v_study_warnings` "
-    "found any.",
-)
-
-DIAGNOSES = Section(
-    name="diagnoses",
-    title="Diagnoses",
-    reading="Cosine beside AUROC, and why they differ: from `axes diagnose`, empty before it was "
-    "run.",
-    statement=_DIAGNOSES,
-    missing="Not looked for: run `axes diagnose {study_id}`.",
-)
-
-SENSITIVITY = Section(
-    name="sensitivity_table",
-    title="How far the figures move",
-    reading="Each choice that was made before any result, varied with all else as it is: "
-    "`reference` every model in turn, `ridge_lambda` a factor of 0.001 to 1,000 on each model's "
-    "own, `layer_fraction` the depth, `align_rows` the alignment rows, `prompts` directions of "
-    "twenty random halves of the pairs, judged on the other half. A figure that moves by more "
-    "than its interval is wide is a statement about the choice. Empty where it was not "
-    "measured: `axes study sensitivity`.",
-    statement=SENSITIVITY_TABLE,
-    missing="Not measured: run `axes study sensitivity {study_id}`.",
-)
-
-ALIGNMENTS = Section(
-    name="alignments",
-    title="Alignment and cosines",
-    reading="`alignment_r2`: share of the reference's variance that the map predicts on held-out "
-    "alignment prompts, `shuffled_r2_95`: 95th percentile of the same with the pairs shuffled. "
-    "Cosines stay high over many lambdas while AUROC moves: read both.",
-    statement=_ALIGNMENT_TABLE,
-    missing=_RUN_AGAIN,
-)
-
-PUBLISHED = Section(
-    name="published",
-    title="Beside published figures",
-    reading="What others report for these models, beside the same figure here. Empty where the "
-    "study names none.",
-    statement=PUBLISHED_TABLE,
-    missing="The study names no published figures: give them in a study file, and run `axes study "
-    "FILE`.",
-)
-
-SINGULAR_VALUES = Section(
-    name="singular_value_table",
-    title="Singular values of the stacked directions",
-    reading="With k models all alike the first is sqrt(k) and the rest are 0. `random_95`, "
-    "`shuffled_95`: 95th percentiles for random directions, and for directions of one shuffled "
-    "labelling of the prompts, carried over by the same maps.",
-    statement=_SINGULAR_VALUES,
-    missing=_RUN_AGAIN,
-)
-
-ERASURE = Section(
-    name="erasure",
-    title="Erasure",
-    reading="AUROC of a linear probe on prompts it has not seen: on activations as they are, "
-    "without the one direction, and after LEACE. `fresh`: the eraser and the direction were "
-    "fitted on other prompts than the probe, else on the same, where LEACE leaves nothing by "
-    "construction.",
-    statement=_ERASURE,
-    missing=_RUN_AGAIN,
+""",
 )
 
 LAYER_PROFILE = Section(
     name="layer_table",
     title="Layer profile",
-    reading="AUROC of the native direction at every sixth layer and at the best one; the best is "
-    "picked on the prompts shown, so it is an upper end and not a result.",
-    statement=_LAYER_PROFILE,
+    explanation="AUROC of the native direction at every sixth layer and at the best one. The best "
+    "layer is selected on the prompts shown: read it as an upper bound, not as a result.",
+    sql="""
+select model, prompt_set, layer, auroc
+from v_auroc
+where kind = 'native' and prompt_set = $evaluated
+    and axis_id in (select axis_id from axes where prompt_set = $prompts)
+    and model_id in (select model_id from evaluations where study_id = $study_id)
+qualify auroc >= max(auroc) over (partition by model, prompt_set) or layer % 6 = 0
+order by model, layer
+""",
     missing="No direction is stored: run `axes fit MODEL --prompts {prompts}`.",
 )
 
 CLAIMS = Section(
     name="claims",
     title="Claims and verdicts",
-    reading="What the rows at hand say of the claims of the source study, by rules fixed "
-    "beforehand. The model (or pair) is the one that decides; its interval has to clear "
-    "`null_value`. `to_decide` says what would decide what is undecided.",
-    statement=_CLAIMS,
-    missing=_RUN_AGAIN,
+    explanation="Verdicts on the claims of the source study, by rules that were fixed before any "
+    "result. The model (or pair) is the one that decides; its interval must lie beyond "
+    "`null_value`. `to_decide` states what would decide an undecided claim.",
+    sql="""
+select text as claim, prompt_set, verdict, model, estimate, lower, upper, null_value, to_decide
+from v_claims
+where study_id = $study_id
+order by position, prompt_set
+""",
 )
 
-
-_DEFINITION = """
+DEFINITION = Section(
+    name="definition",
+    title="Definition",
+    explanation="The settings, chosen before any result; with the stored rows they determine "
+    "every number.",
+    sql="""
 with defined as (
     select any_value(parameters) as parameters
     from evaluations
-    where study_id = '{study_id}'
+    where study_id = $study_id
 ),
 
 settings as (
@@ -298,18 +255,29 @@ settings as (
 select setting, parameters ->> setting as value
 from settings
 order by setting
-"""
+""",
+)
 
-_MODELS = """
+MODELS = Section(
+    name="models",
+    title="Models",
+    explanation="The exact weights, tokenizers and templates: the hashes are SHA-256.",
+    sql="""
 select
     model, source, revision, dtype, layer_count, d_model, parameter_count, license,
     model_id, weights_hash, tokenizer_hash, template_hash
 from models
-where model_id in (select model_id from evaluations where study_id = '{study_id}')
+where model_id in (select model_id from evaluations where study_id = $study_id)
 order by model
-"""
+""",
+    missing="The models are not in this warehouse: run `axes ingest activations MODEL`.",
+)
 
-_PROMPT_SETS = """
+PROMPT_SETS = Section(
+    name="prompt_sets",
+    title="Prompt sets",
+    explanation="The classes by the names of their labels.",
+    sql="""
 select
     prompt_set,
     string_agg(distinct label, ', ' order by label) filter (where is_positive) as positive_class,
@@ -322,52 +290,78 @@ select
     string_agg(distinct license, ', ' order by license) as licenses
 from v_prompts
 where
-    prompt_set = '{align}'
-    or prompt_set in (select prompt_set from evaluations where study_id = '{study_id}')
+    prompt_set = $align
+    or prompt_set in (select prompt_set from evaluations where study_id = $study_id)
 group by prompt_set
 order by prompt_set
-"""
+""",
+    missing="The prompts are not in this warehouse: run `axes prompts import {prompts} SOURCE`.",
+)
 
-_COVERAGE = """
+COVERAGE = Section(
+    name="coverage",
+    title="Coverage of activations",
+    explanation="Prompts of each set whose activations are stored at the study's layer. The study "
+    "uses at most `align_rows` prompts of `{align}`.",
+    sql="""
 with spaces as (
     select distinct evaluations.model_id, axes.layer, axes.site, axes.pooling, axes.template
     from evaluations
     inner join axes on evaluations.axis_id = axes.axis_id
-    where evaluations.study_id = '{study_id}' and evaluations.scorer = 'native'
+    where evaluations.study_id = $study_id and evaluations.scorer = 'native'
 )
 
 select model, prompt_set, layer, site, pooling, template, prompt_count, row_count, missing_count
 from v_coverage
 inner join spaces using (model_id, layer, site, pooling, template)
 where
-    prompt_set = '{align}'
-    or prompt_set in (select prompt_set from evaluations where study_id = '{study_id}')
+    prompt_set = $align
+    or prompt_set in (select prompt_set from evaluations where study_id = $study_id)
 order by model, prompt_set
-"""
+""",
+    missing="The activations are not in this warehouse: run `axes ingest activations MODEL "
+    "--prompts {prompts}`.",
+)
 
-_AXES = """
+AXES = Section(
+    name="axes",
+    title="Axes",
+    explanation="`row_set_hash`: hash of the prompts and labels that an axis was fitted on, in "
+    "order.",
+    sql="""
 select
     name, kind, axis_id, space_model, layer, prompt_set, positive_count, negative_count,
     row_set_hash, alignment_id, run_id
 from axes
-where axis_id in (select axis_id from evaluations where study_id = '{study_id}')
+where axis_id in (select axis_id from evaluations where study_id = $study_id)
 order by kind, name, axis_id
-"""
+""",
+)
 
-_RUNS = """
+RUNS = Section(
+    name="runs",
+    title="Jobs",
+    explanation="The last hundred jobs on this warehouse, newest first.",
+    sql="""
 select
     command, model, status, device, rows, tokens, seconds, tokens_per_second, code_version,
     run_id, started_at
 from v_runs
 order by started_at desc, run_id
 limit 100
-"""
+""",
+    missing="No job is recorded.",
+)
 
-_LIBRARIES = """
+LIBRARIES = Section(
+    name="libraries",
+    title="Versions",
+    explanation="Versions of this package and of the libraries that computed the study.",
+    sql="""
 with written as (
     select code_version, library_versions
     from runs
-    where run_id in (select run_id from evaluations where study_id = '{study_id}')
+    where run_id in (select run_id from evaluations where study_id = $study_id)
 ),
 
 libraries as (
@@ -381,64 +375,16 @@ union all
 select 'safety-axes', code_version
 from written
 order by library
+""",
+    missing="The job of the study is not recorded.",
+)
+
+# One scorer for all: words that explain one axis explain the others too.
+WARNINGS_IN_SHORT = """
+select text
+from v_study_warnings
+where
+    study_id = $study_id
+    and (scorer = 'universal' or scorer is null or warning = 'shuffled_labels')
+order by warning, prompt_set, model
 """
-
-_NOTHING = "Nothing is stored of this study: run its `axes study` again."
-
-DEFINITION = Section(
-    name="definition",
-    title="Definition",
-    reading="What was chosen before any result; with the rows, it determines every number.",
-    statement=_DEFINITION,
-    missing=_NOTHING,
-)
-
-MODELS = Section(
-    name="models",
-    title="Models",
-    reading="Which weights, tokenizer and template, exactly: the hashes are SHA-256.",
-    statement=_MODELS,
-    missing="The models are not in this warehouse: run `axes ingest activations MODEL`.",
-)
-
-PROMPT_SETS = Section(
-    name="prompt_sets",
-    title="Prompt sets",
-    reading="The classes as their labels name them.",
-    statement=_PROMPT_SETS,
-    missing="The prompts are not in this warehouse: run `axes prompts import {prompts} SOURCE`.",
-)
-
-COVERAGE = Section(
-    name="coverage",
-    title="Activations behind the figures",
-    reading="Of how many prompts of each set the activations are stored, at the study's layer. Of "
-    "`{align}` no more than `align_rows` are asked for.",
-    statement=_COVERAGE,
-    missing="The activations are not in this warehouse: run `axes ingest activations MODEL "
-    "--prompts {prompts}`.",
-)
-
-AXES = Section(
-    name="axes",
-    title="Axes",
-    reading="`row_set_hash`: of the prompts and labels that an axis was fitted on, in order.",
-    statement=_AXES,
-    missing=_NOTHING,
-)
-
-RUNS = Section(
-    name="runs",
-    title="Jobs",
-    reading="What was run on this warehouse, the last hundred jobs, newest first.",
-    statement=_RUNS,
-    missing="No job is recorded.",
-)
-
-LIBRARIES = Section(
-    name="libraries",
-    title="Versions",
-    reading="Of this package and of the libraries that computed the study.",
-    statement=_LIBRARIES,
-    missing="The study's job is not recorded.",
-)

@@ -188,7 +188,7 @@ def read_completions(warehouse: Warehouse, prompt_set: str, query: CompletionQue
     (with `allow_missing` they are left out and counted), `ModelError` where a model was run with
     several settings, `LabelError` for a labeler without completions or a class without prompts.
     """
-    count_prompts(warehouse.connection, prompt_set)
+    count_prompts(warehouse, prompt_set)
     _require_one_setting(warehouse, prompt_set, query)
     by_prompt: dict[str, dict[str | None, CompletionRow]] = {}
     for row in warehouse.rows(CompletionRow, _statement(query), _parameters(prompt_set, query)):

@@ -1,4 +1,4 @@
-"""How well scores tell two classes apart: AUROC with ties, its interval, and differences of two.
+"""How well scores separate two classes: AUROC with ties, its interval, and differences of two.
 
 DeLong's variance by placements: the placement of a positive row is the share of negative rows below
 it, ties counting half, and the other way round. AUROC is the mean of either (DeLong et al. 1988; by
@@ -25,7 +25,7 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with the ends of its 95 % interval, and the p-value of a test, where it has them."""
+    """A value with the ends of its 95 % interval, and the p-value of a test, where it has them."""
 
     estimate: float
     lower: float | None = None
@@ -33,8 +33,8 @@ class Estimate:
     p_value: float | None = None
 
 
-def spread(null: Float[np.ndarray, " draw"]) -> Estimate:
-    """The mean of a null, with its 5th and 95th percentile for an interval."""
+def null_interval(null: Float[np.ndarray, " draw"]) -> Estimate:
+    """The mean of a null, with its 5th and 95th percentile as the interval."""
     return Estimate(float(null.mean()), *map(float, np.quantile(null, [0.05, 0.95])))
 
 
@@ -70,7 +70,7 @@ def aurocs(
 def auroc_interval(
     scores: Scores, labels: Labels, level: float = 0.95, groups: Groups | None = None
 ) -> Estimate:
-    """AUROC with DeLong's interval; with `groups`, whole groups are what is independent.
+    """AUROC with DeLong's interval; with `groups`, whole groups are independent.
 
     The interval is left out with fewer than two rows (or groups) in a class.
     """
@@ -89,7 +89,7 @@ def auroc_difference(
 
     The p-value is two-sided, for no difference. Interval and p-value are left out with fewer than
     two rows in a class, and the p-value where the variance is 0 and the difference is not: both
-    rankings are then perfect or perfectly wrong, about which normal theory says nothing.
+    rankings are then perfect or perfectly wrong, to which normal theory does not apply.
 
     >>> scores, labels = np.arange(6.0), np.array([False, True, False, True, False, True])
     >>> auroc_difference(scores, scores, labels)

@@ -1,4 +1,4 @@
-"""What prompts alone give away, with no model: the figures to hold every AUROC against."""
+"""Baselines without a model, from the prompts alone: compare every AUROC with them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from axes.analysis.stats.auroc import Estimate, Groups, Labels, Scores
 from axes.analysis.stats.splits import grouped_folds
 
-# Of an AUROC's excess over one half: a baseline that makes up so much leaves little to show.
+# Of an AUROC's excess over one half: a baseline with this share explains the AUROC.
 EXPLAINED_SHARE = 0.8
 
 
@@ -52,10 +52,10 @@ def prompt_lengths(texts: Sequence[str]) -> Scores:
     return np.array([len(text) for text in texts], dtype=np.float64)
 
 
-def explains(baseline: Estimate, judged: Estimate) -> bool:
-    """Whether a baseline that needs no model leaves an AUROC little to show.
+def explains(baseline: Estimate, area: Estimate) -> bool:
+    """Whether a baseline that needs no model explains an AUROC.
 
-    It does where it is itself above one half beyond its interval, and either within the judged
+    It does where it is itself above one half beyond its interval, and either within the
     AUROC's interval or above it, or makes up at least `EXPLAINED_SHARE` of its excess over one
     half. `v_study_warnings` is the same rule in SQL.
 
@@ -66,8 +66,8 @@ def explains(baseline: Estimate, judged: Estimate) -> bool:
     """
     if baseline.lower is None or baseline.lower <= 0.5:
         return False
-    lower = judged.estimate if judged.lower is None else judged.lower
-    enough = 0.5 + EXPLAINED_SHARE * (judged.estimate - 0.5)
+    lower = area.estimate if area.lower is None else area.lower
+    enough = 0.5 + EXPLAINED_SHARE * (area.estimate - 0.5)
     return baseline.estimate >= min(lower, enough)
 
 

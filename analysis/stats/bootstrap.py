@@ -6,9 +6,9 @@ for all resamples at once. Two scorers evaluated on the same resamples give a pa
 
 Curves over steps have a pointwise interval and a simultaneous band. The band is sup-t: at every
 step the estimate plus and minus one multiple of its bootstrap standard error, the multiple being
-the 95th percentile over resamples of the largest studentised deviation of the whole curve (Montiel
-Olea and Plagborg-Møller 2019). With 95 % confidence it holds the whole true curve, which the
-pointwise intervals do not.
+the 95th percentile over resamples of the largest studentised deviation of the complete curve
+(Montiel Olea and Plagborg-Møller 2019). With 95 % confidence it holds the complete true curve,
+which the pointwise intervals do not.
 """
 
 from __future__ import annotations
@@ -94,10 +94,10 @@ def _units(
 def resampled_auroc(
     scores: Scores, labels: Labels, counts: Int[np.ndarray, "resample row"]
 ) -> Float[np.ndarray, " resample"]:
-    """AUROC in every resample, exact with ties; NaN where a resample lacks a class.
+    """AUROC in every resample, exact with ties; NaN where a class is missing in a resample.
 
     The rows are sorted once. A positive row beats the negative rows drawn below it and half of
-    those at its own score: two look-ups in the cumulative counts of the negative rows.
+    those at its score: two look-ups in the cumulative counts of the negative rows.
     """
     negatives, positives = np.flatnonzero(~labels), np.flatnonzero(labels)
     if not len(negatives) or not len(positives):
@@ -152,7 +152,7 @@ LEAST_COMPLETIONS = 5
 
 @dataclass(frozen=True)
 class Curve:
-    """One estimate a step: `[lower, upper]` pointwise, `[band_lower, band_upper]` for the whole.
+    """One estimate a step: `[lower, upper]` pointwise, `[band_lower, band_upper]` for the curve.
 
     The counts are the completions that each step rests on.
     """
@@ -171,8 +171,8 @@ def usable_steps(
     values: Float[np.ndarray, "row step"], is_positive: Labels
 ) -> Int[np.ndarray, " step"]:
     """The steps that `LEAST_COMPLETIONS` of each class reach."""
-    there = ~np.isnan(values)
-    counts = np.minimum(there[is_positive].sum(axis=0), there[~is_positive].sum(axis=0))
+    is_reached = ~np.isnan(values)
+    counts = np.minimum(is_reached[is_positive].sum(axis=0), is_reached[~is_positive].sum(axis=0))
     return np.flatnonzero(counts >= LEAST_COMPLETIONS)
 
 
@@ -187,22 +187,22 @@ def mean_difference(
     step before where completions end.
     """
     steps = usable_steps(values, is_positive)
-    there = ~np.isnan(values[:, steps])
+    is_reached = ~np.isnan(values[:, steps])
     filled = np.nan_to_num(values[:, steps])
 
     def differences(drawn: Int[np.ndarray, "resample row"]) -> Float[np.ndarray, "resample step"]:
         means = []
         for of_class in (is_positive, ~is_positive):
             weights = drawn[:, of_class].astype(np.float64)
-            reached = weights @ there[of_class]
+            totals = weights @ is_reached[of_class]
             sums = weights @ filled[of_class]
             empty = np.full(sums.shape, np.nan)
-            means.append(np.divide(sums, reached, where=reached > 0, out=empty))
+            means.append(np.divide(sums, totals, where=totals > 0, out=empty))
         return means[0] - means[1]
 
-    whole = differences(np.ones((1, len(is_positive)), dtype=np.int64))[0]
-    tallies = (there[is_positive].sum(axis=0), there[~is_positive].sum(axis=0))
-    return banded(steps, whole, differences(counts), *tallies)
+    estimates = differences(np.ones((1, len(is_positive)), dtype=np.int64))[0]
+    tallies = (is_reached[is_positive].sum(axis=0), is_reached[~is_positive].sum(axis=0))
+    return banded(steps, estimates, differences(counts), *tallies)
 
 
 def banded(

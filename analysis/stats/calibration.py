@@ -2,7 +2,7 @@
 
 Projections of two models have different centres and widths, so a number means nothing across
 models. A calibration is a non-decreasing map from one model's scores into 0 ... 1, fitted on
-calibration rows that nothing is judged on:
+calibration rows that nothing is evaluated on:
 
 - `platt`: logistic in the score, by maximum likelihood with Platt's smoothed targets (Platt 1999);
 - `isotonic`: the best non-decreasing map in squared error (Zadrozny and Elkan 2002);
@@ -11,8 +11,8 @@ calibration rows that nothing is judged on:
   function; takes no labels either.
 
 The first two estimate the chance of the positive class at the calibration rows' class balance; the
-last two are a common scale only. None ever turns a ranking round: an axis that ranks the wrong way
-gets a flat map, not a silent change of sign.
+last two are a common scale only. None ever reverses a ranking: an axis that ranks in reverse gets a
+flat map, not a silent change of sign.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ def fit_calibration(
     `target` is `balanced_accuracy` (the same cut as Youden's J, which is twice it less 1) or
     `fpr=0.05`: the cut of most true positives among those with at most that false-positive rate.
     Raises `CalibrationError` for an unknown method or target, for a missing class, and where all
-    scores are one.
+    scores are equal.
 
-    >>> found = fit_calibration(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 0, 1, 1], dtype=bool))
-    >>> found.threshold, bool(found.probability(np.array([3.0]))[0] > 0.5)
+    >>> fitted = fit_calibration(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 0, 1, 1], dtype=bool))
+    >>> fitted.threshold, bool(fitted.probability(np.array([3.0]))[0] > 0.5)
     (1.5, True)
     """
     scores = scores.astype(np.float64)
@@ -93,7 +93,7 @@ def fit_calibration(
             "both classes are needed"
         )
     if scores.min() == scores.max():
-        raise CalibrationError("all calibration scores are one: there is nothing to calibrate")
+        raise CalibrationError("all calibration scores are equal: there is nothing to calibrate")
     parameters = load(calibration)(scores, labels)
     threshold = choose_threshold(scores, labels, target)
     return Calibration(method, target, threshold, parameters, positive_count, negative_count)

@@ -73,7 +73,7 @@ def tpr_at_fpr(
 
     Thresholds lie between distinct scores, without interpolation: the share of positive rows above
     the (k + 1)-th highest negative one, `k` the greatest count with `k / n_neg <= limit`. NaN where
-    a resample lacks a class. Same figure as the macro `tpr_at_fpr`.
+    a class is missing in a resample. Same value as the macro `tpr_at_fpr`.
     """
     negatives, positives = np.flatnonzero(~labels), np.flatnonzero(labels)
     if not len(negatives) or not len(positives):

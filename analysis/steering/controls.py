@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -46,7 +45,7 @@ _KEPT = 0.99
 
 
 def register_directions(
-    root: Path,
+    warehouse: Warehouse,
     model: str,
     axes: Sequence[str],
     *,
@@ -62,14 +61,13 @@ def register_directions(
     Raises `AxisError` for an axis that is not there, or lies in a space that the model has no map
     into.
     """
-    warehouse = Warehouse.open(root)
     parameters = {"model": model, "axes": axes, "pull_backs": pull_backs, **counts}
     roles: dict[str, str] = {}
     with warehouse.run("intervene axes", parameters, seed=seed) as run:
         for name in axes:
             axis = _with_prompts(warehouse, find_axis(warehouse, name), prompt_set)
             space = find_space(
-                warehouse.connection,
+                warehouse,
                 model,
                 site=axis.space.site,
                 pooling=axis.space.pooling,
@@ -100,15 +98,15 @@ def axes_of_model(
         return [axis]
     layer, alignment_id = resolve_alignment(warehouse, axis, space.model, space.model_id)
     assert alignment_id is not None
-    stored = read_alignment(warehouse.root, warehouse.connection, alignment_id)
+    stored = read_alignment(warehouse, alignment_id)
     assert stored is not None
     here = space.at(layer)
-    fitted_on = load_matrix(warehouse.connection, here, axis.prompt_set, allow_missing=True)
+    fitted_on = load_matrix(warehouse, here, axis.prompt_set, allow_missing=True)
     pulled_back = [
         _pulled_back(axis, stored.fit.alignment.jacobian, method, here, fitted_on, alignment_id)
         for method in pull_backs
     ]
-    write_axes(warehouse.root, warehouse.connection, run, pulled_back)
+    write_axes(warehouse, run, pulled_back)
     return pulled_back
 
 
@@ -125,7 +123,7 @@ def control_axes(
     """Register so many controls of each kind for an axis of the model's own; kind -> their ids."""
     axis = _with_prompts(warehouse, axis, prompt_set)
     here = space.at(axis.space.layer)
-    matrix = load_matrix(warehouse.connection, here, axis.prompt_set, allow_missing=True)
+    matrix = load_matrix(warehouse, here, axis.prompt_set, allow_missing=True)
     require_classes(matrix, axis.prompt_set)
     registered: dict[str, list[str]] = {}
     for kind, count in counts.items():
@@ -147,7 +145,7 @@ def control_axes(
             # Random directions are the same beside every axis at a layer.
             source = None if kind != "orthogonal" else axis.axis_id
             controls.append(_of(control, source, number, seed))
-        write_axes(warehouse.root, warehouse.connection, run, controls)
+        write_axes(warehouse, run, controls)
         registered[kind] = [control.axis_id for control in controls]
     return registered
 

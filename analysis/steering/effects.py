@@ -1,4 +1,4 @@
-"""Judge an experiment: effects of steering with intervals, held against random directions.
+"""Evaluate an experiment: effects of steering with intervals, compared with random directions.
 
 An effect is the mean over prompts of steered minus unsteered, with a bootstrap interval over
 prompts. A sweep of strengths is summed up by its slope through the origin, per prompt, then as an
@@ -9,23 +9,21 @@ change of a model costs (`_COSTS`). The verdict follows rules that are written i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from axes.analysis.stats.auroc import Estimate
 from axes.analysis.stats.bootstrap import draw_counts, percentile_interval
-from axes.warehouse.connection import Connection, connect, query
 from axes.warehouse.errors import CoverageError
-from axes.warehouse.runs import record_run
-from axes.warehouse.writer import content_key, data_file, rows_table, write_rows
+from axes.warehouse.handle import Warehouse
+from axes.warehouse.writer import content_key, rows_table
 
 # With fewer random directions than this there is no verdict.
-LEAST_RANDOM = 20
+MIN_RANDOM = 20
 # What a change costs a model, whichever way it goes.
 _COSTS = ("kl", "log_perplexity", "repetition", "longest_repeat")
 # The others are shares, as every label is; a difference of less than this is called small.
@@ -58,7 +56,7 @@ order by all
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is judged together: axes and their controls under one kind of change of one model.
+    """What is evaluated together: axes and their controls under one kind of change of one model.
 
     `roles` says of each axis id whether it is an `axis` or which control.
     """
@@ -78,20 +76,23 @@ class Experiment:
     seed: int = 0
 
 
-def judge(root: Path, experiment: Experiment) -> str:
-    """Write the experiment's rows of `interventions`, unless they are there; return its id.
+def evaluate_experiment(warehouse: Warehouse, experiment: Experiment) -> str:
+    """Write the experiment's rows of `interventions`, unless they are stored; return its id.
 
     Raises `CoverageError` where outcomes are missing: run the experiment first.
     """
-    found = _outcomes(connect(root), experiment)
+    outcomes = _outcomes(warehouse, experiment)
     definition = {
         name: value for name, value in vars(experiment).items() if name not in ("model", "model_id")
     }
-    measured = [[*key, *values.prompt_ids, values.difference.tolist()] for key, values in found]
-    experiment_id = content_key(experiment.model_id, definition, measured)
-    if data_file(root, "interventions", experiment_id).exists():
+    experiment_id = content_key(
+        experiment.model_id,
+        definition,
+        [[*key, *rows.prompt_ids, rows.difference.tolist()] for key, rows in outcomes.items()],
+    )
+    if warehouse.has("interventions", experiment_id):
         return experiment_id
-    with record_run(root, "intervene", definition, seed=experiment.seed) as run:
+    with warehouse.run("intervene", definition, seed=experiment.seed) as run:
         shared = {
             "experiment_id": experiment_id,
             "model": experiment.model,
@@ -100,116 +101,110 @@ def judge(root: Path, experiment: Experiment) -> str:
             "parameters": json.dumps(definition, sort_keys=True),
             "run_id": run.run_id,
         }
-        judged = [{**shared, **row} for row in _judged(experiment, found)]
-        write_rows(root, "interventions", rows_table("interventions", judged), name=experiment_id)
-        run.rows += len(judged)
+        effects = [{**shared, **row} for row in _rows(experiment, outcomes)]
+        warehouse.write("interventions", rows_table("interventions", effects), name=experiment_id)
+        run.rows += len(effects)
     return experiment_id
 
 
+class _Key(NamedTuple):
+    """What effects are computed of: prompts of one class under changes along one axis."""
+
+    axis_id: str
+    layers: str
+    metric: str
+    prompt_set: str
+    is_positive: bool | None
+
+
 @dataclass(frozen=True)
-class _Measured:
-    """One axis, metric and class: `[prompt, strength]` in the experiment's order of strengths."""
+class _Outcomes:
+    """Steered minus unsteered `[prompt, strength]`, in the experiment's order of strengths."""
 
     prompt_ids: tuple[str, ...]
     difference: Float[np.ndarray, "prompt strength"]
     unsteered: float
 
 
-# Axis, layers, metric, prompt set and class.
-Key = tuple[str, str, str, str, bool | None]
-
-
-def _outcomes(connection: Connection, experiment: Experiment) -> list[tuple[Key, _Measured]]:
+def _outcomes(warehouse: Warehouse, experiment: Experiment) -> dict[_Key, _Outcomes]:
     """The differences from the unsteered model of prompts that were run under every strength."""
-    table = query(
-        connection,
+    names = (
+        *("model", "model_id", "mode", "positions", "above", "condition"),
+        *("new_tokens", "prompt_set", "benign_set", "template"),
+    )
+    table = warehouse.query(
         _OUTCOMES,
         {
-            **{
-                name: getattr(experiment, name)
-                for name in (
-                    *("model", "model_id", "mode", "positions", "above", "condition"),
-                    *("new_tokens", "prompt_set", "benign_set", "template"),
-                )
-            },
+            **{name: getattr(experiment, name) for name in names},
             "axis_ids": list(experiment.roles),
             "strengths": list(experiment.strengths),
         },
     )
-    grouped: dict[Key, dict[str, dict[float, tuple[float, float]]]] = {}
+    # Key -> prompt -> strength -> difference and unsteered value.
+    grouped: dict[_Key, dict[str, dict[float, tuple[float, float]]]] = {}
     for row in table.to_pylist():
-        key = tuple(row[name] for name in ("axis_id", "layers", "metric", "prompt_set"))
-        by_prompt = grouped.setdefault((*key, row["is_positive"]), {})
-        by_strength = by_prompt.setdefault(row["prompt_id"], {})
+        key = _Key(*(row[name] for name in _Key._fields))
+        by_strength = grouped.setdefault(key, {}).setdefault(row["prompt_id"], {})
         by_strength[row["strength"]] = row["difference"], row["unsteered"]
-    found = []
+    outcomes = {}
     for key, by_prompt in grouped.items():
-        whole = {
+        complete = {
             prompt_id: [by_strength[strength] for strength in experiment.strengths]
             for prompt_id, by_strength in by_prompt.items()
             if by_strength.keys() >= set(experiment.strengths)
         }
-        if whole:
-            pairs = np.array(list(whole.values()))
-            found.append((key, _Measured(tuple(whole), pairs[:, :, 0], pairs[:, 0, 1].mean())))
-    if missing := experiment.roles.keys() - {key[0] for key, _ in found}:
+        if complete:
+            pairs = np.array(list(complete.values()))  # [prompt, strength, 2]
+            outcomes[key] = _Outcomes(tuple(complete), pairs[:, :, 0], pairs[:, 0, 1].mean())
+    if missing := experiment.roles.keys() - {key.axis_id for key in outcomes}:
         raise CoverageError(
             f"{len(missing)} of {len(experiment.roles)} axes have no outcomes of "
             f"{experiment.model} under {experiment.mode} on {experiment.prompt_set} and "
             f"{experiment.benign_set}: run `axes intervene` with them"
         )
-    return found
+    return outcomes
 
 
-def _judged(
-    experiment: Experiment, found: Sequence[tuple[Key, _Measured]]
-) -> Iterator[dict[str, Any]]:
+def _rows(experiment: Experiment, outcomes: Mapping[_Key, _Outcomes]) -> Iterator[dict[str, Any]]:
     """A row for every effect and, with several strengths, for every slope."""
-    effects = [(key, measured, _effects(experiment, key[2], measured)) for key, measured in found]
+    effects = {key: _effects(experiment, key.metric, rows) for key, rows in outcomes.items()}
+    # Effects of the random directions, by all of the key but the axis, and by strength.
     random: dict[tuple[Any, ...], list[float]] = {}
-    for key, _, estimates in effects:
-        if experiment.roles[key[0]] == "random":
+    for key, estimates in effects.items():
+        if experiment.roles[key.axis_id] == "random":
             for strength, estimate in estimates.items():
                 random.setdefault((*key[1:], strength), []).append(estimate.estimate)
-    for key, measured, estimates in effects:
-        axis_id, layers, metric, prompt_set, is_positive = key
-        role = experiment.roles[axis_id]
+    for key, estimates in effects.items():
+        role = experiment.roles[key.axis_id]
         for strength, effect in estimates.items():
             controls = np.array(random.get((*key[1:], strength), []))
-            is_judged = role == "axis"
-            yield {
-                "axis_id": axis_id,
+            row = {
+                **key._asdict(),
+                **asdict(effect),
                 "role": role,
-                "layers": layers,
                 "strength": strength,
-                "metric": metric,
-                "prompt_set": prompt_set,
-                "is_positive": is_positive,
-                "estimate": effect.estimate,
-                "lower": effect.lower,
-                "upper": effect.upper,
-                "unsteered": measured.unsteered,
-                "prompt_count": len(measured.prompt_ids),
+                "unsteered": outcomes[key].unsteered,
+                "prompt_count": len(outcomes[key].prompt_ids),
                 "random_count": len(controls),
                 "random_lower": controls.min() if len(controls) else None,
                 "random_upper": controls.max() if len(controls) else None,
-                "p_value": _rank(effect.estimate, controls) if is_judged else None,
-                "verdict": _verdict(experiment, metric, strength, effect, controls)
-                if is_judged
-                else None,
             }
+            if role == "axis":
+                row["p_value"] = _rank(effect.estimate, controls)
+                row["verdict"] = _verdict(experiment, key.metric, strength, effect, controls)
+            yield row
 
 
 def _effects(
-    experiment: Experiment, metric: str, measured: _Measured
+    experiment: Experiment, metric: str, outcomes: _Outcomes
 ) -> dict[float | None, Estimate]:
     """Strength -> mean difference with its interval; None -> the slope over the strengths."""
     strengths = np.array(experiment.strengths)
     doses = np.abs(strengths) if metric in _COSTS else strengths
-    columns = [*measured.difference.T]
+    columns = [*outcomes.difference.T]
     names: list[float | None] = [*experiment.strengths]
     if len(strengths) > 1:
-        columns.append(measured.difference @ doses / (doses @ doses))
+        columns.append(outcomes.difference @ doses / (doses @ doses))
         names.append(None)
     by_prompt = np.stack(columns, axis=1)
     counts = draw_counts(len(by_prompt), seed=experiment.seed)
@@ -235,8 +230,8 @@ def _verdict(
     controls: Float[np.ndarray, " random"],
 ) -> str:
     """The rules of docs/methods.md, in this order."""
-    if len(controls) < LEAST_RANDOM:
-        return f"not judged: {len(controls)} random directions, {LEAST_RANDOM} are needed"
+    if len(controls) < MIN_RANDOM:
+        return f"not judged: {len(controls)} random directions, {MIN_RANDOM} are needed"
     assert effect.lower is not None and effect.upper is not None
     if effect.lower <= 0 <= effect.upper:
         return "no effect shown: the interval holds 0"

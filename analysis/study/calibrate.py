@@ -52,7 +52,7 @@ def calibrate(
         ids = []
         for model_id in model_ids:
             scores = read_scores(
-                warehouse.connection, axis_id, model_id, prompt_set, allow_missing=allow_missing
+                warehouse, axis_id, model_id, prompt_set, allow_missing=allow_missing
             )
             if fraction < 1:
                 drawn = held_out_groups(scores.labels, scores.groups, fraction=fraction, seed=seed)

@@ -204,10 +204,11 @@ def definition_differences(
     return [row for row in shown if row["a"] != row["b"]]
 
 
-def metric_differences(connection: Connection, first: str, second: str) -> list[dict[str, Any]]:
+def metric_differences(warehouse: Warehouse, first: str, second: str) -> list[dict[str, Any]]:
     """Every headline metric of both, second minus first, with a paired interval where possible."""
     headlines = [
-        _Headline(**row) for row in rows(connection, _HEADLINES, {"first": first, "second": second})
+        _Headline(**row)
+        for row in rows(warehouse.connection, _HEADLINES, {"first": first, "second": second})
     ]
     return [
         {
@@ -222,18 +223,18 @@ def metric_differences(connection: Connection, first: str, second: str) -> list[
             "p_value": interval.p_value,
         }
         for headline in headlines
-        for interval in (_paired_interval(connection, headline),)
+        for interval in (_paired_interval(warehouse, headline),)
     ]
 
 
-def _paired_interval(connection: Connection, headline: _Headline) -> Estimate:
+def _paired_interval(warehouse: Warehouse, headline: _Headline) -> Estimate:
     """The interval of the difference where both axes scored the same prompts with labels."""
     first, second = (headline.a_axis, headline.a_model), (headline.b_axis, headline.b_model)
     prompt_set = headline.prompt_set
     if prompt_set is None or headline.difference is None:
         return Estimate(0.0)
     scores = [
-        read_scores(connection, axis, model, prompt_set, allow_missing=True)
+        read_scores(warehouse, axis, model, prompt_set, allow_missing=True)
         for axis, model in (first, second)
         if axis is not None and model is not None
     ]

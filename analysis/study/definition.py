@@ -311,8 +311,8 @@ def _read_published(content: Any) -> dict[str, dict[str, float]]:
     }
 
 
-def _unknown(what: str, name: str, known: Sequence[str]) -> str:
-    hint = did_you_mean(name, known) or f": known: {', '.join(known)}"
+def _unknown(what: str, name: str, names: Sequence[str]) -> str:
+    hint = did_you_mean(name, names) or f": known: {', '.join(names)}"
     return f"unknown {what} {name}{hint}"
 
 

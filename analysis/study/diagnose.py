@@ -131,26 +131,26 @@ def _finite(figures: Mapping[str, float]) -> str:
 
 def _case(warehouse: Warehouse, study_id: str, evaluated: _Evaluated) -> Case:
     """What was evaluated in one row of the study, read back from the warehouse."""
-    connection, study = warehouse.connection, json.loads(evaluated.parameters)
+    study = json.loads(evaluated.parameters)
     keys = {name: study[name] for name in ("site", "pooling", "template")}
     model, model_id = evaluated.model, evaluated.model_id
     (axis,) = warehouse.query(
         "select space_model || '@' || space_model_id as model, layer from axes where axis_id = ?",
         [evaluated.axis_id],
     ).to_pylist()
-    mine = find_space(connection, f"{model}@{model_id}", **keys).at(evaluated.layer)
-    theirs = find_space(connection, axis["model"], **keys).at(axis["layer"])
+    space = find_space(warehouse, f"{model}@{model_id}", **keys).at(evaluated.layer)
+    target = find_space(warehouse, axis["model"], **keys).at(axis["layer"])
 
     def read(space: Space, prompt_set: str, limit: int | None = None) -> Matrix:
         # Rows that the study went without are reported by the study.
-        return load_matrix(connection, space, prompt_set, limit=limit, allow_missing=True)
+        return load_matrix(warehouse, space, prompt_set, limit=limit, allow_missing=True)
 
     def both(prompt_set: str, limit: int | None = None) -> tuple[Matrix, Matrix]:
-        return paired(read(mine, prompt_set, limit), read(theirs, prompt_set, limit))
+        return paired(read(space, prompt_set, limit), read(target, prompt_set, limit))
 
-    judged, reference = both(evaluated.prompt_set)
+    matrix, reference = both(evaluated.prompt_set)
     benign, benign_reference = both(study["align"], study["align_rows"])
-    fitted = read(mine, study["prompts"])
+    fitted = read(space, study["prompts"])
     stored = warehouse.query(
         "select prompt_id, projection, alignment_id from projections "
         "where model = ? and model_id = ? and axis_id = ?",
@@ -160,7 +160,7 @@ def _case(warehouse: Warehouse, study_id: str, evaluated: _Evaluated) -> Case:
         zip(stored["prompt_id"].to_pylist(), stored["projection"].to_pylist(), strict=True)
     )
     alignment_id = stored["alignment_id"][0].as_py()
-    alignment = read_alignment(warehouse.root, connection, alignment_id)
+    alignment = read_alignment(warehouse, alignment_id)
     assert alignment is not None
     words = warehouse.rows(
         Estimate,
@@ -172,9 +172,9 @@ def _case(warehouse: Warehouse, study_id: str, evaluated: _Evaluated) -> Case:
         [study_id, evaluated.prompt_set],
     )
     return Case(
-        x=judged.x,
-        labels=judged.labels,
-        groups=judged.groups,
+        x=matrix.x,
+        labels=matrix.labels,
+        groups=matrix.groups,
         reference_x=reference.x,
         fitted_x=fitted.x,
         fitted_labels=fitted.labels,
@@ -184,9 +184,9 @@ def _case(warehouse: Warehouse, study_id: str, evaluated: _Evaluated) -> Case:
         direction=_vector(warehouse, evaluated.native_id),
         axis=_vector(warehouse, evaluated.axis_id),
         is_in_sample=evaluated.is_in_sample,
-        is_reference=mine == theirs,
+        is_reference=space == target,
         bag_of_words=words[0] if words else None,
-        stored=np.array([projections[prompt_id] for prompt_id in judged.prompt_ids]),
+        stored=np.array([projections[prompt_id] for prompt_id in matrix.prompt_ids]),
     )
 
 

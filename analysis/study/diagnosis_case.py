@@ -42,7 +42,7 @@ class Case:
     `direction` is the model's unit direction, fitted on `fitted_x`; `reference_x` holds the
     reference's activations of the rows of `x`; `benign_x` and `benign_reference_x` are the rows of
     the alignment, and the reference itself is mapped by the identity. `stored` are the projections
-    that the AUROC was computed from, where known.
+    that the AUROC was computed from, where stored.
     """
 
     x: Rows
@@ -67,8 +67,8 @@ class View:
     """A case along its axis.
 
     `cosine` is that of the aligned direction with the axis, `mean_cosine` that of the difference in
-    means of the fitted rows, `cosine_here` of the judged rows; `gap` is the distance of the class
-    means along the axis, `spread` the standard deviation within a class.
+    means of the fitted rows, `cosine_here` of the evaluated rows; `gap` is the distance of the
+    class means along the axis, `deviation` the standard deviation within a class.
     """
 
     scores: Scores
@@ -78,7 +78,7 @@ class View:
     mean_cosine: float
     cosine_here: float
     gap: float
-    spread: float
+    deviation: float
 
 
 def look(case: Case) -> View:
@@ -87,7 +87,7 @@ def look(case: Case) -> View:
     positive, negative = scores[case.labels], scores[~case.labels]
 
     def mapped_cosine(direction: Float[np.ndarray, " d_model"]) -> float:
-        return cosine(case.alignment.carry(direction), case.axis)
+        return cosine(case.alignment.map(direction), case.axis)
 
     return View(
         scores=scores,
@@ -97,7 +97,7 @@ def look(case: Case) -> View:
         mean_cosine=mapped_cosine(difference_in_means(case.fitted_x, case.fitted_labels).vector),
         cosine_here=mapped_cosine(difference_in_means(case.x, case.labels).vector),
         gap=float(positive.mean() - negative.mean()),
-        spread=float(np.sqrt((positive.var(ddof=1) + negative.var(ddof=1)) / 2)),
+        deviation=float(np.sqrt((positive.var(ddof=1) + negative.var(ddof=1)) / 2)),
     )
 
 

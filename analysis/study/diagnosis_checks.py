@@ -49,7 +49,7 @@ _DECADES = 3.0
 
 def disagreement(case: Case, view: View) -> Finding:
     """Cosine next to AUROC, and the AUROC that normal classes with these means would have."""
-    area, separation = view.area.estimate, float(view.gap / (np.sqrt(2) * view.spread))
+    area, separation = view.area.estimate, float(view.gap / (np.sqrt(2) * view.deviation))
     is_fault = is_reversed(view.area) and view.cosine > ALIKE
     fault = f"cosine {view.cosine:.2f} means the same direction, AUROC {area:.2f} the reverse"
     healthy = f"cosine {view.cosine:.2f} and AUROC {area:.2f} do not contradict each other"
@@ -68,10 +68,10 @@ def disagreement(case: Case, view: View) -> Finding:
 
 
 def projection(case: Case, view: View) -> Finding:
-    """Are the projections that were judged those of this map and axis on these activations?"""
+    """Are the evaluated projections those of this map and axis on these activations?"""
     if case.stored is None:
         return Finding("projection", False, "no stored projections to compare with")
-    worst = float(np.abs(case.stored - view.scores).max() / view.spread)
+    worst = float(np.abs(case.stored - view.scores).max() / view.deviation)
     ranks = float(spearmanr(case.stored, view.scores).statistic)
     is_fault = worst > _SAME_PROJECTION
     fault = (
@@ -85,30 +85,30 @@ def projection(case: Case, view: View) -> Finding:
 
 
 def few_rows(case: Case, view: View) -> Finding:
-    """Do a few rows carry the class means while the bulk is ranked the other way?"""
+    """Do a few rows dominate the class means while most rows are ranked in reverse?"""
     positive, negative = view.scores[case.labels], view.scores[~case.labels]
     trimmed = float(trim_mean(positive, TRIMMED_SHARE) - trim_mean(negative, TRIMMED_SHARE))
     sign = 1.0 if view.gap >= 0 else -1.0
-    is_beyond_chance = abs(view.gap) > 2 * view.spread * np.sqrt(
+    is_beyond_chance = abs(view.gap) > 2 * view.deviation * np.sqrt(
         1 / len(positive) + 1 / len(negative)
     )
     ranks_disagree = is_reversed(view.area) if sign > 0 else _interval(view.area)[0] > 0.5
     is_fault = bool(is_beyond_chance and ranks_disagree and sign * trimmed < 0)
-    carried_by = min(
-        _share_that_carries(sign * positive, float(sign * negative.mean())),
-        _share_that_carries(-sign * negative, float(-sign * positive.mean())),
+    share = min(
+        _dominant_share(sign * positive, float(sign * negative.mean())),
+        _dominant_share(-sign * negative, float(-sign * positive.mean())),
     )
     fault = (
-        f"{carried_by:.0%} of a class carries its mean: the means are {view.gap:+.3g} apart along "
-        f"the axis, without the outer fifths {trimmed:+.3g}; a cosine of means cannot see that the "
-        "bulk is ranked the other way"
+        f"{share:.0%} of a class dominates its mean: the means are {view.gap:+.3g} apart along "
+        f"the axis, without the outer fifths {trimmed:+.3g}; a cosine of means cannot see that "
+        "most rows are ranked in reverse"
     )
-    healthy = f"the means ({view.gap:+.3g}) and the bulk ({trimmed:+.3g}) are not at odds"
+    healthy = f"the means ({view.gap:+.3g}) and the trimmed means ({trimmed:+.3g}) agree"
     figures = {
         "mean_gap": view.gap,
         "trimmed_gap": trimmed,
         "median_gap": float(np.median(positive) - np.median(negative)),
-        "share_that_carries": carried_by,
+        "share_that_carries": share,
         "positive_mean": float(positive.mean()),
         "negative_mean": float(negative.mean()),
         "positive_spread": float(positive.std(ddof=1)),
@@ -122,22 +122,22 @@ def few_rows(case: Case, view: View) -> Finding:
 def massive_dimensions(case: Case, view: View) -> Finding:
     """Do a few dimensions of huge values determine the direction or the scores?
 
-    Scaling every dimension to unit spread and winsorising are both fitted on benign rows.
+    Scaling dimensions to unit standard deviation and winsorising are both fitted on benign rows.
     """
-    centre, spread = _moments(case.benign_x)
-    square = centre**2 + spread**2
-    scale = np.where(spread > 0, spread, 1.0)
-    low, high = centre - _CLIPPED_AT * spread, centre + _CLIPPED_AT * spread
+    centre, deviation = _moments(case.benign_x)
+    square = centre**2 + deviation**2
+    scale = np.where(deviation > 0, deviation, 1.0)
+    low, high = centre - _CLIPPED_AT * deviation, centre + _CLIPPED_AT * deviation
     gap = mean(case.x, case.labels) - mean(case.x, ~case.labels)
     clipped = _apply(case.fitted_x, lambda block: block.clip(low, high))
-    carried = case.alignment.carry(difference_in_means(clipped, case.fitted_labels).vector)
+    mapped = case.alignment.map(difference_in_means(clipped, case.fitted_labels).vector)
     figures = {
         "norm_share": _top_share(square),
-        "variance_share": _top_share(spread**2),
+        "variance_share": _top_share(deviation**2),
         "gap_share": _top_share(np.abs(gap * (case.alignment.jacobian @ case.axis))),
         "native_auroc": _native_auroc(case, 1.0),
         "native_auroc_scaled": _native_auroc(case, scale),
-        "cosine_winsorised": cosine(carried, case.axis),
+        "cosine_winsorised": cosine(mapped, case.axis),
         "auroc_winsorised": auroc(
             case.alignment.project(_apply(case.x, lambda block: block.clip(low, high)), case.axis),
             case.labels,
@@ -159,16 +159,16 @@ def massive_dimensions(case: Case, view: View) -> Finding:
 def signal(case: Case, view: View) -> Finding:
     """Does a direction separate the classes on rows that it was not fitted on, or is it chance?
 
-    In sample: out of fold against shuffled labels, in the model's own space and, since a map may
-    bring out what is faint there, in the aligned one. On other prompts: the interval of the AUROC,
+    In sample: out of fold against shuffled labels, in the model's space and, since a map may
+    amplify what is faint there, in the aligned one. On other prompts: the interval of the AUROC,
     of the model's direction and of the axis.
     """
     if case.is_in_sample:
         area, chance = _out_of_fold(case.x, case)
         aligned, aligned_chance = area, chance
         if not case.is_reference:
-            carried = np.concatenate([case.alignment.apply(block) for (block,) in blocks(case.x)])
-            aligned, aligned_chance = _out_of_fold(carried, case)
+            mapped = np.concatenate([case.alignment.apply(block) for (block,) in blocks(case.x)])
+            aligned, aligned_chance = _out_of_fold(mapped, case)
     else:
         # On other prompts far below one half is a signal, too: that of swapped labels.
         area, aligned = (max(a.estimate, 1 - a.estimate) for a in (view.native, view.area))
@@ -285,13 +285,13 @@ def ridge_lambda(case: Case, view: View) -> Finding:
     chosen = case.alignment.ridge_lambda
     if chosen is None:
         return Finding("ridge_lambda", False, "the map has no lambda")
-    fitter = _fitter(case, np.ones(len(case.benign_x), dtype=bool))
+    path = _fitter(case, np.ones(len(case.benign_x), dtype=bool)).path()
     areas, cosines = [], []
     for value in LAMBDA_GRID:
         if abs(np.log10(value / chosen)) <= _DECADES + 1e-9:
-            solved = fitter.solve(value)
+            solved = path.solve(value)
             areas.append(auroc(solved.project(case.x, case.axis), case.labels))
-            cosines.append(cosine(solved.carry(case.direction), case.axis))
+            cosines.append(cosine(solved.map(case.direction), case.axis))
     areas, cosines = areas or [view.area.estimate], cosines or [view.cosine]
     figures = {
         "auroc_lowest": min(areas),
@@ -311,11 +311,11 @@ def ridge_lambda(case: Case, view: View) -> Finding:
 
 def intercept(case: Case, view: View) -> Finding:
     """Are the projections where the reference's are? AUROC cannot see a shift, a threshold does."""
-    theirs = project(case.reference_x, case.axis)
-    threshold, own = _midpoint(theirs, case.labels), _midpoint(view.scores, case.labels)
+    threshold = _midpoint(project(case.reference_x, case.axis), case.labels)
+    mapped_threshold = _midpoint(view.scores, case.labels)
     figures = {
-        "shift": (own - threshold) / view.spread,
-        "accuracy": _balanced_accuracy(view.scores, case.labels, own),
+        "shift": (mapped_threshold - threshold) / view.deviation,
+        "accuracy": _balanced_accuracy(view.scores, case.labels, mapped_threshold),
         "accuracy_at_reference": _balanced_accuracy(view.scores, case.labels, threshold),
     }
     is_fault = figures["accuracy"] - figures["accuracy_at_reference"] > NOTABLE
@@ -341,7 +341,7 @@ def _interval(area: Estimate) -> tuple[float, float]:
     return area.lower, area.upper
 
 
-def _share_that_carries(values: Scores, other_mean: float) -> float:
+def _dominant_share(values: Scores, other_mean: float) -> float:
     """The smallest share of a class, its largest values, without which its mean is not higher."""
     ascending = np.sort(values)
     means = np.cumsum(ascending) / np.arange(1, len(ascending) + 1)
@@ -391,8 +391,8 @@ def _tracking(
     axis: Float[np.ndarray, " d_reference"], fitted: Alignment, x: Rows, y: Rows, where: Labels
 ) -> float:
     """Rank correlation of aligned projections with the reference's."""
-    aligned, theirs = fitted.project(x, axis), project(y, axis)
-    return float(spearmanr(aligned[where], theirs[where]).statistic)
+    aligned, reference = fitted.project(x, axis), project(y, axis)
+    return float(spearmanr(aligned[where], reference[where]).statistic)
 
 
 def _midpoint(scores: Scores, labels: Labels) -> float:

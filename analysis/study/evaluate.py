@@ -9,7 +9,7 @@ import numpy as np
 
 from axes.analysis.activations import Matrix, project
 from axes.analysis.methods.nulls import random_directions, shuffled_alignments
-from axes.analysis.stats.auroc import Estimate, spread
+from axes.analysis.stats.auroc import Estimate, null_interval
 from axes.analysis.stats.baselines import bag_of_words_scores, bag_of_words_transfer, prompt_lengths
 from axes.analysis.stats.evaluate import evaluate_difference, evaluate_scores
 from axes.analysis.stats.multiple_testing import adjusted
@@ -165,13 +165,13 @@ def _null_rows(
     def compute() -> list[Evaluation]:
         labels = matrix.labels
         null = random_directions(matrix.x, labels, seed=seed)
-        metrics = {"random_direction": {"auroc": spread(null)}}
+        metrics = {"random_direction": {"auroc": null_interval(null)}}
         if fit.method == "ridge" and ridge_lambda is not None:
-            mine, theirs = paired(member.benign, study.reference.member.benign)
+            benign, targets = paired(member.benign, study.reference.member.benign)
             null = shuffled_alignments(
-                mine.x, theirs.x, universal.vector, ridge_lambda, matrix.x, labels, seed=seed
+                benign.x, targets.x, universal.vector, ridge_lambda, matrix.x, labels, seed=seed
             )
-            metrics["shuffled_alignment"] = {"auroc": spread(null)}
+            metrics["shuffled_alignment"] = {"auroc": null_interval(null)}
         if fit.method != "identity" and member.space.d_model == len(universal.vector):
             scores = project(matrix.x, universal.vector)
             metrics["universal_unaligned"] = evaluate_scores(

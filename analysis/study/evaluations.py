@@ -1,4 +1,4 @@
-"""Rows of `evaluations`: an estimate with what it is of, and each computed once.
+"""Rows of `evaluations`: estimates with the model, axis and prompts that they describe.
 
 A step of a study has a key, a hash of exactly what its rows rest on: a study with another seed, or
 another prompt set, computes again what depends on that and reads the rest. A step is written as

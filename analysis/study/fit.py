@@ -103,9 +103,8 @@ class FittedStudy:
 def read_member(warehouse: Warehouse, definition: StudyDefinition, name: str) -> Member:
     """The activations of one model at the study's layer; raises where rows are missing."""
     allow = definition.allow_missing
-    connection = warehouse.connection
     space = find_space(
-        connection,
+        warehouse,
         name,
         site=definition.site,
         pooling=definition.pooling,
@@ -116,18 +115,18 @@ def read_member(warehouse: Warehouse, definition: StudyDefinition, name: str) ->
         space = space.at_fraction(definition.layer_fraction)
     else:
         layers = tuple(
-            load_matrix(connection, space.at(layer), definition.prompts, allow_missing=allow)
+            load_matrix(warehouse, space.at(layer), definition.prompts, allow_missing=allow)
             for layer in range(space.layer_count)
         )
         space = space.at(_best_layer(definition, layers))
     labelled = {
-        prompt_set: load_matrix(connection, space, prompt_set, allow_missing=allow)
+        prompt_set: load_matrix(warehouse, space, prompt_set, allow_missing=allow)
         for prompt_set in definition.labelled_sets
     }
     for prompt_set, matrix in labelled.items():
         require_classes(matrix, prompt_set)
     benign = load_matrix(
-        connection, space, definition.align, limit=definition.align_rows, allow_missing=allow
+        warehouse, space, definition.align, limit=definition.align_rows, allow_missing=allow
     )
     if len(benign.prompt_ids) < MIN_ALIGNMENT_ROWS:
         raise CoverageError(
@@ -175,7 +174,7 @@ def fit_study(
             for index, member in enumerate(members)
         ]
     shared = [universal, *(axis for axis in held_out if axis is not None)]
-    write_axes(warehouse.root, warehouse.connection, run, [*aligned, *shared])
+    write_axes(warehouse, run, [*aligned, *shared])
     models = tuple(
         FittedModel(*parts)
         for parts in zip(members, natives, aligned, alignments, held_out, strict=True)
@@ -189,47 +188,48 @@ def _align(
     warehouse: Warehouse, run: Run, definition: StudyDefinition, member: Member, reference: Member
 ) -> StoredAlignment:
     """The member's map into the reference, fitted unless it is stored."""
-    mine, theirs = paired(member.benign, reference.benign)
+    benign, targets = paired(member.benign, reference.benign)
     space, target = member.space, reference.space
     # The reference's map, the identity, depends on no rows and no lambda.
     options, shuffles = definition.alignment_options, definition.alignment_shuffles
-    fitted_from = (mine.row_set_hash, asdict(options), shuffles, definition.seed)
+    fitted_from = (benign.row_set_hash, asdict(options), shuffles, definition.seed)
     alignment_id = content_key(
         METHOD_VERSION,
         (space.model_id, space.layer, target.model_id, target.layer),
         (space.site, space.pooling, space.template),
         None if member is reference else fitted_from,
     )
-    root, connection = warehouse.root, warehouse.connection
-    if (stored := read_alignment(root, connection, alignment_id)) is not None:
+    if (stored := read_alignment(warehouse, alignment_id)) is not None:
         return stored
     if member is reference:
         fit = identity_alignment(space.d_model)
     else:
-        fit = fit_alignment(mine.x, theirs.x, options, shuffle_count=shuffles, seed=definition.seed)
+        fit = fit_alignment(
+            benign.x, targets.x, options, shuffle_count=shuffles, seed=definition.seed
+        )
     write_alignment(
-        root,
+        warehouse,
         run,
         fit,
         alignment_id=alignment_id,
         space=space,
         reference=target,
         prompt_set=definition.align,
-        rows_fitted=mine,
+        rows_fitted=benign,
         seed=definition.seed,
     )
     # Read back: the weights are float32 then, for this run as for every later one.
-    stored = read_alignment(root, connection, alignment_id)
+    stored = read_alignment(warehouse, alignment_id)
     assert stored is not None
     return stored
 
 
-def paired(mine: Matrix, theirs: Matrix) -> tuple[Matrix, Matrix]:
+def paired(benign: Matrix, targets: Matrix) -> tuple[Matrix, Matrix]:
     """Both models' rows of the same prompts in the same order; raises where none are shared."""
-    mine, theirs = on_shared_prompts([mine, theirs])
-    if len(mine.prompt_ids) < 2:
+    benign, targets = on_shared_prompts([benign, targets])
+    if len(benign.prompt_ids) < 2:
         raise CoverageError("the model and the reference share no alignment prompts")
-    return mine, theirs
+    return benign, targets
 
 
 RowsOfPrompts = TypeVar("RowsOfPrompts", Matrix, LabelledScores)
@@ -280,22 +280,22 @@ def fit_native(
     That is every block of a model with all layers ingested; an import may bring only some.
     Each direction is projected on the prompts it was fitted on and on the sets of `evaluate`.
     """
-    connection = warehouse.connection
-    registered = registered_directions(connection, space)
+    registered = registered_directions(warehouse, space)
     axes: list[Axis] = []
     scored: dict[str, list[Scored]] = {name: [] for name in (prompt_set, *evaluate)}
     prompt_ids: dict[str, tuple[str, ...]] = {}
     counts: dict[str, dict[str, int]] = {}
     _, model_id, site, pooling, template = space.key
     keys = {"model_id": model_id, "site": site, "pooling": pooling, "template": template}
-    layers = stored_layers(connection, space.model, keys, prompt_set) or range(space.layer_count)
+    layers = stored_layers(warehouse.connection, space.model, keys, prompt_set)
+    layers = layers or range(space.layer_count)
     if len(layers) < space.layer_count:
         run.messages.append(f"{len(layers)} of {space.layer_count} layers are stored")
     with track(f"fit {space.model}", len(layers), "layers") as advance:
         for layer in layers:
             at_layer = space.at(layer)
             matrices = {
-                name: load_matrix(connection, at_layer, name, allow_missing=allow_missing)
+                name: load_matrix(warehouse, at_layer, name, allow_missing=allow_missing)
                 for name in scored
             }
             axis = _native_axis(at_layer, matrices[prompt_set], prompt_set, registered, method)
@@ -303,16 +303,16 @@ def fit_native(
             for name, matrix in matrices.items():
                 key = matrix.row_set_hash
                 if key not in counts:
-                    counts[key] = projection_counts(connection, space, matrix.prompt_ids)
+                    counts[key] = projection_counts(warehouse, space, matrix.prompt_ids)
                 if counts[key].get(axis.axis_id) != len(matrix.prompt_ids):
                     values = activations.project(matrix.x, axis.vector)
                     scored[name].append(Scored(axis, layer, values))
                     prompt_ids[name] = matrix.prompt_ids
             advance(1)
-    write_axes(warehouse.root, connection, run, axes)
+    write_axes(warehouse, run, axes)
     for name, items in scored.items():
         if items:
-            write_projections(warehouse.root, connection, run, space, prompt_ids[name], items)
+            write_projections(warehouse, run, space, prompt_ids[name], items)
     return axes
 
 
@@ -348,7 +348,7 @@ def _aligned_axis(
         "aligned",
         definition.direction,
         target,
-        lambda: unit(alignment.fit.alignment.carry(native.vector)),
+        lambda: unit(alignment.fit.alignment.map(native.vector)),
         member.labelled[definition.prompts],
         definition.prompts,
         label=member.name,
@@ -389,12 +389,11 @@ def _shared_axis(
 
 def _project(warehouse: Warehouse, run: Run, study: FittedStudy) -> None:
     """Write every prompt's projection on the shared axes, and the alignment prompts' on native."""
-    root, connection = warehouse.root, warehouse.connection
     for model in study.models:
         member, alignment_id = model.member, model.alignment.alignment_id
         axes = [model.native, study.universal, model.leave_one_out]
         for matrix in (*member.labelled.values(), member.benign):
-            counts = projection_counts(connection, member.space, matrix.prompt_ids)
+            counts = projection_counts(warehouse, member.space, matrix.prompt_ids)
             scored = [
                 Scored(
                     axis,
@@ -406,4 +405,4 @@ def _project(warehouse: Warehouse, run: Run, study: FittedStudy) -> None:
                 if axis is not None and counts.get(axis.axis_id) != len(matrix.prompt_ids)
             ]
             if scored:
-                write_projections(root, connection, run, member.space, matrix.prompt_ids, scored)
+                write_projections(warehouse, run, member.space, matrix.prompt_ids, scored)

@@ -78,7 +78,7 @@ def run_evaluation(warehouse: Warehouse, definition: EvaluationDefinition) -> st
     rows are missing or do not fit.
     """
     space = find_space(
-        warehouse.connection,
+        warehouse,
         definition.model,
         site=definition.site,
         pooling=definition.pooling,
@@ -115,9 +115,7 @@ def run_evaluation(warehouse: Warehouse, definition: EvaluationDefinition) -> st
 def _labelled(
     warehouse: Warehouse, space: Space, prompt_set: str, definition: EvaluationDefinition
 ) -> Matrix:
-    matrix = load_matrix(
-        warehouse.connection, space, prompt_set, allow_missing=definition.allow_missing
-    )
+    matrix = load_matrix(warehouse, space, prompt_set, allow_missing=definition.allow_missing)
     require_classes(matrix, prompt_set)
     return matrix
 

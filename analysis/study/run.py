@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from axes.analysis.drift.trajectories import project_tokens
+from axes.analysis.drift.token_projections import project_tokens
 from axes.analysis.study.claims import PUBLISHED, write_published
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.evaluate import evaluate
@@ -54,7 +54,7 @@ def run_study(
     evaluate_once(warehouse, "study", study_id, asdict(definition), compute, {"study_id": study_id})
     if published:
         write_published(warehouse, study_id, definition, published)
-    project_tokens(root, study_id, memory_limit=memory_limit)
+    project_tokens(warehouse, study_id)
     return study_id
 
 

@@ -108,11 +108,11 @@ class Map(NamedTuple):
     path: RidgePath | None = None
     ridge_lambda: float = 0.0
 
-    def carry(self, direction: Float[np.ndarray, " d_model"]) -> Float[np.ndarray, " d_reference"]:
+    def map(self, direction: Float[np.ndarray, " d_model"]) -> Float[np.ndarray, " d_reference"]:
         """The unit direction in the reference's space."""
         if self.path is None:
             return direction
-        return unit(self.path.carry(direction, self.ridge_lambda)).vector
+        return unit(self.path.map(direction, self.ridge_lambda)).vector
 
     def pull_back(self, axis: Float[np.ndarray, " d_reference"]) -> Float[np.ndarray, " d_model"]:
         """The axis in the model's space, up to a constant of the projections."""
@@ -265,7 +265,7 @@ def _outcomes(
     """The headline metrics of every model; `unseen` says which fitted prompts to evaluate on."""
     directions = group.directions if directions is None else directions
     aligned = np.stack(
-        [each.carry(direction) for each, direction in zip(maps, directions, strict=True)]
+        [each.map(direction) for each, direction in zip(maps, directions, strict=True)]
     )
     method = group.definition.universal
     universal = universal_axis(aligned, method).vector

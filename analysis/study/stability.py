@@ -1,4 +1,4 @@
-"""How firm a study's axes are: nulls, resamples, and prompts that no direction was fitted on.
+"""Stability of a study's axes: nulls, resamples, and prompts that no direction was fitted on.
 
 Of the shared axis: what each model contributes, its nulls, its angle under resampling. Of a model's
 direction: shuffled labels, the choice of its layer, and erasure. Of both: out-of-fold scores. A
@@ -20,7 +20,7 @@ from axes.analysis.activations import Matrix, project
 from axes.analysis.methods import DIRECTIONS
 from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.directions import fit_direction, unit
-from axes.analysis.methods.erasure import can_judge_erasure, erasure_scores
+from axes.analysis.methods.erasure import can_evaluate_erasure, erasure_scores
 from axes.analysis.methods.layer_selection import select_layers
 from axes.analysis.methods.nulls import (
     Mapped,
@@ -30,7 +30,7 @@ from axes.analysis.methods.nulls import (
     shuffled_singular_values,
 )
 from axes.analysis.methods.universal import singular_value_gap, universal_axis
-from axes.analysis.stats.auroc import Estimate, Groups, Labels, auroc_interval, spread
+from axes.analysis.stats.auroc import Estimate, Groups, Labels, auroc_interval, null_interval
 from axes.analysis.stats.evaluate import evaluate_difference, evaluate_scores
 from axes.analysis.stats.splits import grouped_folds
 from axes.analysis.study.definition import StudyDefinition
@@ -98,10 +98,10 @@ def _shared_axis(
     rows = []
     for scorer, values in nulls.items():
         rows += [
-            Evaluation.of(scorer, "singular_value", spread(drawn), component=component)
+            Evaluation.of(scorer, "singular_value", null_interval(drawn), component=component)
             for component, drawn in enumerate(values.T)
         ]
-        gaps = spread(singular_value_gap(values))
+        gaps = null_interval(singular_value_gap(values))
         rows.append(Evaluation.of(scorer, "singular_value_gap", gaps))
     gap = float(singular_value_gap(np.linalg.svd(aligned, compute_uv=False)))
     as_wide = int((singular_value_gap(nulls["shuffled_labels"]) >= gap).sum())
@@ -139,8 +139,8 @@ def shuffled_label_rows(
             count=DIRECTIONS[method].draw_count,
             seed=definition.seed,
         )
-        in_sample = {"shuffled_labels": {"auroc": spread(null.in_sample)}}
-        held_out = {"shuffled_labels_cross_validated": {"auroc": spread(null.held_out)}}
+        in_sample = {"shuffled_labels": {"auroc": null_interval(null.in_sample)}}
+        held_out = {"shuffled_labels_cross_validated": {"auroc": null_interval(null.held_out)}}
         return [
             *_member_rows(definition, member, in_sample, is_in_sample=True),
             *_member_rows(definition, member, held_out),
@@ -172,7 +172,7 @@ def erasure_rows(definition: StudyDefinition, member: Member, steps: Steps) -> l
     """
     matrix = member.labelled[definition.prompts]
     labels, groups = matrix.labels, matrix.groups
-    if not can_judge_erasure(labels, groups):
+    if not can_evaluate_erasure(labels, groups):
         return []
 
     def compute() -> list[Evaluation]:
@@ -306,7 +306,7 @@ def held_out_scores(
         natives = [fit_direction(method, x, labels, groups, seen).vector for x in matrices]
         aligned = np.stack(
             [
-                unit(alignment.carry(native)).vector
+                unit(alignment.map(native)).vector
                 for alignment, native in zip(alignments, natives, strict=True)
             ]
         )

@@ -1,8 +1,8 @@
 """Threshold transfer: does a threshold fitted on one model hold on another (`axes transfer`)?
 
-A threshold is chosen on the calibration rows of one model and applied to the judged rows of
+A threshold is chosen on the calibration rows of one model and applied to the evaluation rows of
 another: to its projections as they are, and to calibrated ones, each model's calibration fitted on
-its calibration rows. Calibration and judged rows share no prompt and no group, and are the same
+its calibration rows. Calibration and evaluation rows share no prompt and no group, and are the same
 prompts for every model. How few labelled prompts of a model restore its threshold is the same
 question with a small draw of its calibration rows. The matrix and the curve of one axis go into
 `evaluations`.
@@ -47,7 +47,7 @@ _METRICS = ("balanced_accuracy", "false_positive_rate", "false_positive_shift", 
 
 @dataclass(frozen=True)
 class TransferDefinition:
-    """A request: `fraction` of the prompt groups are calibration rows, the rest is judged."""
+    """A request: `fraction` of the prompt groups are calibration rows, the rest evaluates."""
 
     axis_id: str
     model_ids: tuple[str, ...]
@@ -62,13 +62,13 @@ class TransferDefinition:
 def run_transfer(warehouse: Warehouse, definition: TransferDefinition) -> str:
     """Evaluate every model's threshold on every model; the id that the rows are stored under.
 
-    Prompts that are nearly the same text, or of one pair, are all calibration rows or all judged.
-    Stored rows are not computed again. Raises `CoverageError` where projections are missing, or
-    where there are not two models.
+    Prompts that are nearly the same text, or of one pair, are all calibration rows or all
+    evaluation rows. Stored rows are not computed again. Raises `CoverageError` where projections
+    are missing, or for fewer than two models.
     """
     scores = [
         read_scores(
-            warehouse.connection,
+            warehouse,
             definition.axis_id,
             model_id,
             definition.prompt_set,
@@ -179,9 +179,9 @@ class ModelScores:
 
 @dataclass(frozen=True)
 class Transfer:
-    """What the threshold of `fitted_on` does on the judged rows of `judged_on`.
+    """What the threshold of `fitted_on` does on the evaluation rows of `judged_on`.
 
-    `false_positive_shift` and `accuracy_loss` compare with the threshold that the judged model's
+    `false_positive_shift` and `accuracy_loss` compare with the threshold that this model's
     calibration rows give, on the same resamples: rate minus that one's rate, that one's balanced
     accuracy minus this one's.
     """
@@ -318,7 +318,7 @@ def labelled_curve(
     whole groups within the calibration rows, as many of each class as may be; counts above the
     number of calibration rows are left out.
     """
-    pool, judged = np.flatnonzero(is_calibration), np.flatnonzero(~is_calibration)
+    pool, evaluated = np.flatnonzero(is_calibration), np.flatnonzero(~is_calibration)
     draws = {
         count: [
             pool[
@@ -342,7 +342,7 @@ def labelled_curve(
         if others:
             pooled = np.concatenate([_standardised(values, values) for values in others])
             borrowed = choose_threshold(pooled, np.tile(labels[pool], len(others)), target)
-        values, truth = own.values[judged], labels[judged]
+        values, truth = own.values[evaluated], labels[evaluated]
         for count, drawn in draws.items():
             called = {
                 "threshold": [

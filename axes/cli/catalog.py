@@ -23,6 +23,7 @@ from axes.cli.options import (
     source_option,
     stored_names,
 )
+from axes.warehouse.render import show, show_record, show_rows
 
 if TYPE_CHECKING:
     from axes.ingest.models.registry import ModelSpec
@@ -92,12 +93,18 @@ def list_(noun: str, text: str | None, root: Path, output_format: str) -> None:
     axes list studies
     axes list poolings --format json
     """
-    from axes.warehouse.connection import connect, rows
-    from axes.warehouse.render import show_rows
+    import pyarrow as pa
 
-    listed = _models(root) if noun == "models" else rows(connect(root), _STATEMENTS[noun])
-    found = [row for row in listed if text is None or text in " ".join(map(str, row.values()))]
-    show_rows(found, output_format)
+    from axes.warehouse.handle import Warehouse
+
+    if noun == "models":
+        table = pa.Table.from_pylist(_models(root))
+    else:
+        table = Warehouse.open(root).query(_STATEMENTS[noun])
+    if text is not None:
+        lines = (" ".join(map(str, row.values())) for row in table.to_pylist())
+        table = table.filter(pa.array([text in line for line in lines], pa.bool_()))
+    show(table, output_format)
     if noun == "prompt-sets":
         from axes.ingest.prompt_sources import ready_sets
 
@@ -110,12 +117,8 @@ def _models(root: Path) -> list[dict[str, Any]]:
     from axes.ingest.models.registry import registry
 
     click.echo(f"cache: {cache_folder()}", err=True)
-    stored = stored_names(root, "activations", "model")
-    registered = registry()
-    others = [name for name in stored if name not in registered]
-    return [_model_row(name, registered.get(name), name in stored) for name in registered] + [
-        _model_row(name, None, True) for name in others
-    ]
+    stored, specs = stored_names(root, "activations", "model"), registry()
+    return [_model_row(n, specs.get(n), n in stored) for n in dict.fromkeys([*specs, *stored])]
 
 
 def _model_row(name: str, spec: ModelSpec | None, is_stored: bool) -> dict[str, Any]:
@@ -179,7 +182,6 @@ def models_show(
     axes models show qwen2.5-7b --estimate --tokens-per-second 5000
     """
     from axes.ingest.models.registry import resolve
-    from axes.warehouse.render import show_record, show_rows
 
     spec = resolve(model, source)
     assumptions = {name: value for name, value in assumed.items() if value is not None}
@@ -303,7 +305,7 @@ def prompts_import(
     """
     from axes.ingest.prompt_sources import prompt_source
     from axes.ingest.prompts import import_prompts
-    from axes.warehouse.render import show_record
+    from axes.ingest.requests import PromptRequest
 
     if (positive_file is None) != (negative_file is None):
         raise click.UsageError("--positive-file and --negative-file go together")
@@ -324,4 +326,5 @@ def prompts_import(
         split=split,
         per_label=per_label,
     )
-    show_record(import_prompts(root, prompt_set, origin, **options), output_format)
+    request = PromptRequest(**options)
+    show_record(import_prompts(root, prompt_set, origin, request), output_format)

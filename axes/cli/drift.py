@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,10 +20,14 @@ from axes.cli.options import (
     root_option,
     seed_option,
 )
+from axes.ingest.models.registry import known_as
+from axes.warehouse.render import show
 
 if TYPE_CHECKING:
+    from axes.analysis.drift.trajectories import Selection
     from axes.analysis.stats.calibration import Calibration
-    from axes.warehouse.connection import Connection
+    from axes.warehouse.axes import Axis
+    from axes.warehouse.handle import Warehouse
 
 _TABLE = """
 select
@@ -83,19 +87,12 @@ order by model, metric not like '%slope%', metric, control != 'none', control
 def drift(
     axis: str,
     models: tuple[str, ...],
-    prompt_set: str | None,
-    labeler: str | None,
-    template: str | None,
-    max_new_tokens: int | None,
-    least_steps: int | None,
-    bound: float,
     event: str | None,
-    calibration: str,
     cross_file: Path | None,
-    seed: int,
     memory_limit: int | None,
     root: Path,
     output_format: str,
+    **options: Any,
 ) -> None:
     """Does the positive class's projection change while the model generates? With controls.
 
@@ -108,47 +105,29 @@ def drift(
     axes drift --axis 31011258 --model smollm2-135m --labeler refusal_substring --event refusal
     axes sql "from v_drift_curve where curve = 'running_auroc' order by model, step"
     """
-    from axes.analysis.drift.drift import DriftDefinition, run_drift, verdict
-    from axes.analysis.drift.trajectories import (
-        Selection,
-        project_completions,
-        read_trajectories,
-        traced_models,
-        write_cross_completions,
-    )
-    from axes.ingest.models.registry import known_as
-    from axes.warehouse.axes import find_axis, read_axis_readout
+    from axes.analysis.drift.drift import verdict
+    from axes.analysis.drift.trajectories import Selection, traced_models
+    from axes.warehouse.axes import find_axis
     from axes.warehouse.errors import CoverageError, LabelError
     from axes.warehouse.handle import Warehouse
-    from axes.warehouse.render import show
 
     warehouse = Warehouse.open(root, memory_limit=memory_limit)
     registered = find_axis(warehouse, axis)
-    selection = Selection(prompt_set, labeler, template, max_new_tokens)
+    names = ("prompt_set", "labeler", "template", "max_new_tokens")
+    selection = Selection(*(options.pop(name) for name in names))
     traced = traced_models(warehouse, registered, [known_as(model) for model in models])
-    if cross_file is not None and len(traced) > 1:
-        raise click.UsageError("--cross-completions takes one model: choose it with --model")
-    drift_ids = []
+    if cross_file is not None:
+        if len(traced) > 1:
+            raise click.UsageError("--cross-completions takes one model: choose it with --model")
+        _write_cross_completions(
+            warehouse, registered, *traced[0], selection, cross_file, options["seed"]
+        )
+        return
+    options |= {"selection": selection, "event": _event_pattern(event)}
+    drift_ids: list[str] = []
     for model, model_id in traced:
-        readout = read_axis_readout(warehouse, registered, model, model_id)
-        project_completions(warehouse, registered, readout)
-        if cross_file is not None:
-            found = read_trajectories(warehouse, readout, selection)
-            click.echo(write_cross_completions(warehouse, found, cross_file, seed=seed))
-            return
-        calibrated = find_calibration(
-            warehouse.connection, registered.axis_id, model_id, calibration
-        )
-        definition = DriftDefinition(
-            selection=selection,
-            least_steps=least_steps,
-            bound=bound,
-            event=_event_pattern(event),
-            threshold=None if calibrated is None else calibrated.threshold,
-            seed=seed,
-        )
         try:
-            drift_ids.append(run_drift(warehouse, readout, definition))
+            drift_ids.append(_drift_of(warehouse, registered, model, model_id, **options))
         except (CoverageError, LabelError) as error:
             # Without --model, a model that cannot be analysed does not stop the others.
             if len(traced) == 1 or models:
@@ -160,6 +139,40 @@ def drift(
     for drift_id in drift_ids:
         words = verdict(warehouse, drift_id)
         click.echo(f"\n{words}\ndrift {drift_id}", err=output_format != "table")
+
+
+def _drift_of(
+    warehouse: Warehouse, axis: Axis, model: str, model_id: str, *, calibration: str, **options: Any
+) -> str:
+    """The id of the stored drift analysis of one model."""
+    from axes.analysis.drift.drift import DriftDefinition, run_drift
+    from axes.analysis.drift.token_projections import project_completions
+    from axes.warehouse.axes import read_axis_readout
+
+    readout = read_axis_readout(warehouse, axis, model, model_id)
+    project_completions(warehouse, axis, readout)
+    calibrated = find_calibration(warehouse, axis.axis_id, model_id, calibration)
+    threshold = None if calibrated is None else calibrated.threshold
+    return run_drift(warehouse, readout, DriftDefinition(threshold=threshold, **options))
+
+
+def _write_cross_completions(
+    warehouse: Warehouse,
+    axis: Axis,
+    model: str,
+    model_id: str,
+    selection: Selection,
+    file: Path,
+    seed: int,
+) -> None:
+    from axes.analysis.drift.token_projections import project_completions
+    from axes.analysis.drift.trajectories import read_trajectories, write_cross_completions
+    from axes.warehouse.axes import read_axis_readout
+
+    readout = read_axis_readout(warehouse, axis, model, model_id)
+    project_completions(warehouse, axis, readout)
+    trajectories = read_trajectories(warehouse, readout, selection)
+    click.echo(write_cross_completions(warehouse, trajectories, file, seed=seed))
 
 
 def _event_pattern(event: str | None) -> str | None:
@@ -179,7 +192,7 @@ def _event_pattern(event: str | None) -> str | None:
 
 
 def find_calibration(
-    connection: Connection, axis_id: str, model_id: str, method: str, *, is_required: bool = False
+    warehouse: Warehouse, axis_id: str, model_id: str, method: str, *, is_required: bool = False
 ) -> Calibration | None:
     """The stored calibration; None with a message on stderr where nothing depends on it.
 
@@ -189,7 +202,7 @@ def find_calibration(
     from axes.warehouse.errors import CalibrationError
 
     try:
-        return stored_calibration(connection, axis_id, model_id, method)
+        return stored_calibration(warehouse.connection, axis_id, model_id, method)
     except CalibrationError as error:
         if is_required or is_typed("calibration"):
             raise

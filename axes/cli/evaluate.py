@@ -29,9 +29,11 @@ from axes.cli.options import (
     seed_option,
 )
 from axes.cli.study import space_options, study_options
+from axes.ingest.models.registry import known_as
+from axes.warehouse.render import show, show_rows
 
 if TYPE_CHECKING:
-    from axes.warehouse.connection import Connection
+    from axes.warehouse.handle import Warehouse
 
 _SUMMARY = """
 select scorer, metric, layer, estimate, lower, upper, p_value, p_value_adjusted, is_in_sample
@@ -101,7 +103,6 @@ def fit(model: str, prompts: str, root: Path, output_format: str, **options: Any
     axes fit smollm2-135m --prompts demo_safety --direction whitened
     """
     from axes import api
-    from axes.warehouse.render import show
 
     show(api.fit(model, prompts, root=root, **options).table, output_format)
 
@@ -155,17 +156,14 @@ def evaluate(
     axes evaluate smollm2-135m --prompts safety_600 --show sources
     """
     from axes.analysis.study.held_out import EvaluationDefinition, run_evaluation
-    from axes.ingest.models.registry import known_as
-    from axes.warehouse.connection import connect, query
     from axes.warehouse.handle import Warehouse
-    from axes.warehouse.render import show
 
     definition = EvaluationDefinition(
         model=known_as(model), prompt_sets=tuple(dict.fromkeys(prompt_sets)), **options
     )
-    connection = connect(root)
-    study_id = run_evaluation(Warehouse(root, connection), definition)
-    show(query(connection, _SHOWN[shown], {"study_id": study_id}), output_format)
+    warehouse = Warehouse.open(root)
+    study_id = run_evaluation(warehouse, definition)
+    show(warehouse.query(_SHOWN[shown], {"study_id": study_id}), output_format)
     click.echo(f"evaluation {study_id}", err=True)
 
 
@@ -188,12 +186,9 @@ def score(axis: str, root: Path, output_format: str, **options: Any) -> None:
     \b
     axes score universal/demo/18/demo_safety/lambda-held_out --prompts harmbench
     """
-    from dataclasses import asdict
-
     from axes.analysis.projections import score as score_axis
-    from axes.warehouse.render import show_rows
 
-    show_rows([asdict(summary) for summary in score_axis(root, axis, **options)], output_format)
+    show_rows(score_axis(root, axis, **options), output_format)
 
 
 @click.command()
@@ -233,18 +228,13 @@ def calibrate(
     """
     from axes.analysis.study.calibrate import calibrate as fit_and_store
     from axes.warehouse.axes import find_axis
-    from axes.warehouse.connection import connect, query
     from axes.warehouse.handle import Warehouse
-    from axes.warehouse.render import show
 
-    connection = connect(root)
-    axis_id = find_axis(Warehouse(root, connection), axis).axis_id
-    model_ids = _chosen_models(connection, axis_id, prompts, models)
-    ids = fit_and_store(
-        Warehouse(root, connection), axis_id, model_ids, prompts, methods, **options
-    )
-    fitted = query(
-        connection,
+    warehouse = Warehouse.open(root)
+    axis_id = find_axis(warehouse, axis).axis_id
+    model_ids = _chosen_models(warehouse, axis_id, prompts, models)
+    ids = fit_and_store(warehouse, axis_id, model_ids, prompts, methods, **options)
+    fitted = warehouse.query(
         "select calibration_id, model, method, target, threshold, positive_count, negative_count "
         "from calibrations where list_contains(?, calibration_id) order by model, method",
         [ids],
@@ -283,30 +273,25 @@ def transfer(
     """
     from axes.analysis.study.thresholds import TransferDefinition, run_transfer
     from axes.warehouse.axes import find_axis
-    from axes.warehouse.connection import connect, query
     from axes.warehouse.handle import Warehouse
-    from axes.warehouse.render import show
 
-    connection = connect(root)
-    axis_id = find_axis(Warehouse(root, connection), axis).axis_id
-    model_ids = tuple(_chosen_models(connection, axis_id, prompts, models))
-    definition = TransferDefinition(
-        axis_id=axis_id, model_ids=model_ids, prompt_set=prompts, **options
-    )
-    study_id = run_transfer(Warehouse(root, connection), definition)
-    show(query(connection, _TRANSFER_SHOWN[shown], {"study_id": study_id}), output_format)
+    warehouse = Warehouse.open(root)
+    axis_id = find_axis(warehouse, axis).axis_id
+    model_ids = tuple(_chosen_models(warehouse, axis_id, prompts, models))
+    study_id = run_transfer(warehouse, TransferDefinition(axis_id, model_ids, prompts, **options))
+    show(warehouse.query(_TRANSFER_SHOWN[shown], {"study_id": study_id}), output_format)
     click.echo(f"transfer {study_id}", err=True)
 
 
 def _chosen_models(
-    connection: Connection, axis_id: str, prompt_set: str, models: Sequence[str]
+    warehouse: Warehouse, axis_id: str, prompt_set: str, models: Sequence[str]
 ) -> list[str]:
     """The ids of `models`, by default of every model with projections of the set."""
     from axes.analysis.activations import find_space
     from axes.analysis.projections import scored_models
 
-    projected = [model_id for _, model_id in scored_models(connection, axis_id, prompt_set)]
+    projected = [model_id for _, model_id in scored_models(warehouse, axis_id, prompt_set)]
     return [
-        name if name in projected else find_space(connection, name).model_id
+        name if name in projected else find_space(warehouse, name).model_id
         for name in dict.fromkeys(models or projected)
     ]

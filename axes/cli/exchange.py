@@ -22,7 +22,9 @@ from axes.cli.options import (
     root_option,
 )
 from axes.cli.study import space_options
+from axes.ingest.models.registry import known_as
 from axes.warehouse.names import SITES
+from axes.warehouse.render import show_record, show_rows
 
 _CONVENTIONS = ("block", "hidden_states")
 _ACTIVATION_FORMATS = ("safetensors", "npz", "parquet", "arrow", "datasets")
@@ -137,18 +139,17 @@ def import_(
     axes import vector.pt --model smollm2-135m --layer 15 --name sycophancy
     axes score imported/smollm2-135m/15/sycophancy
     """
-    from dataclasses import asdict
+    from axes.analysis.exchange.import_axes import ImportRequest, import_axes
+    from axes.warehouse.handle import Warehouse
 
-    from axes.analysis.exchange.import_axes import Asked, import_axes
-    from axes.ingest.models.registry import known_as
-    from axes.warehouse.render import show_rows
-
-    asked = Asked(format=source_format, model=None if model is None else known_as(model), **options)
-    imported = import_axes(root, file, asked)
+    request = ImportRequest(
+        format=source_format, model=None if model is None else known_as(model), **options
+    )
+    imported = import_axes(Warehouse.open(root), file, request)
     click.echo(f"format {imported.format}", err=True)
     for remark in imported.remarks:
         click.echo(remark, err=True)
-    show_rows([asdict(axis) for axis in imported.axes], output_format)
+    show_rows(imported.axes, output_format)
 
 
 @click.group()
@@ -198,16 +199,14 @@ def export_activations_command(
     """
     from axes.analysis.activations import find_space
     from axes.analysis.exchange.export_activations import export_activations
-    from axes.ingest.models.registry import known_as
-    from axes.warehouse.connection import connect
-    from axes.warehouse.render import show_record
+    from axes.warehouse.handle import Warehouse
 
-    connection = connect(root, memory_limit=memory_limit)
+    warehouse = Warehouse.open(root, memory_limit=memory_limit)
     name = known_as(model)
     target = output or Path(f"{name.replace('/', '-')}-{prompts}.{to}")
     written = export_activations(
-        connection,
-        find_space(connection, name, **space),
+        warehouse,
+        find_space(warehouse, name, **space),
         prompts,
         to,
         target,
@@ -275,9 +274,10 @@ def import_activations_command(
     axes fit mine --prompts mine --pooling last
     """
     from axes.ingest.external_activations import import_activations, read_description
-    from axes.warehouse.render import show_record
+    from axes.ingest.requests import ExternalActivationRequest
 
     flags = {key: options.pop(key) for key in _MODEL_OPTIONS}
     description = {} if model_card is None else read_description(model_card)
     description |= {key: value for key, value in flags.items() if value is not None}
-    show_record(import_activations(root, file, model=description, **options), output_format)
+    request = ExternalActivationRequest(file=file, model=description, **options)
+    show_record(import_activations(root, request), output_format)

@@ -27,12 +27,15 @@ from axes.cli.options import (
     sampling_options,
     together,
 )
+from axes.ingest.forward.pooling import POOLINGS
+from axes.ingest.requests import ActivationRequest, CompletionRequest, TraceRequest
 from axes.warehouse.names import SITES
+from axes.warehouse.render import show_record
 
 _token_budget_option = click.option(
     "--token-budget",
     type=click.IntRange(min=1),
-    default=1024,
+    default=ActivationRequest.token_budget,
     help="Max tokens in one batch, padding included.",
 )
 _job_options = together(loading_options, rendering_options())
@@ -64,7 +67,7 @@ def ingest() -> None:
     "sites",
     type=click.Choice(SITES),
     multiple=True,
-    default=SITES[:1],
+    default=ActivationRequest.sites,
     help="Repeatable.",
 )
 @click.option(
@@ -72,9 +75,8 @@ def ingest() -> None:
     "poolings",
     type=POOLING,
     multiple=True,
-    default=("last5_mean",),
-    help="Repeatable: last5_mean, last, mean, max, instruction_last, post_template_mean, or a "
-    "Python file that defines POOLING.",
+    default=ActivationRequest.poolings,
+    help=f"Repeatable: {', '.join(POOLINGS)}, or a Python file that defines POOLING.",
 )
 @click.option(
     "--keep-tokens",
@@ -88,7 +90,7 @@ def ingest() -> None:
 @click.option(
     "--share-prefix/--no-share-prefix",
     "shares_prefix",
-    default=True,
+    default=ActivationRequest.shares_prefix,
     help="Compute the tokens that all prompts start with only once.",
 )
 @click.option("--dry-run", is_flag=True, help="Time one batch, and print what a run would do.")
@@ -102,9 +104,7 @@ def activations_command(
     token_layers: tuple[int, ...] | None,
     sites: tuple[str, ...],
     poolings: tuple[str, ...],
-    template: str,
     system_file: Path | None,
-    shard: str | None,
     dry_run: bool,
     root: Path,
     output_format: str,
@@ -122,32 +122,21 @@ def activations_command(
       --pooling last5_mean --pooling instruction_last --site resid_post --site mlp_out
     """
     from axes.ingest.activations import ingest_activations, plan_activations
-    from axes.ingest.forward.activation_keys import Selection
-    from axes.ingest.forward.pooling import find_pooling
-    from axes.ingest.forward.templates import Template
-    from axes.ingest.jobs import Shard
     from axes.ingest.prompts import import_ready_sets
-    from axes.warehouse.render import show_record
 
     spec = model_spec(model, options)
-    selection = Selection(
+    request = ActivationRequest(
+        prompt_sets=dict.fromkeys(prompt_sets, limit),
         layers=None if layers is None else tuple(sorted(layers)),
-        sites=tuple(dict.fromkeys(sites)),
-        poolings=tuple(find_pooling(name) for name in dict.fromkeys(poolings)),
         token_layers=tuple(sorted(token_layers or ())),
-        template=Template(template, read_system(system_file)),
+        sites=tuple(dict.fromkeys(sites)),
+        poolings=tuple(dict.fromkeys(poolings)),
+        system=read_system(system_file),
+        **options,
     )
     import_ready_sets(root, prompt_sets)
     work = plan_activations if dry_run else ingest_activations
-    summary = work(
-        root,
-        spec,
-        dict.fromkeys(prompt_sets, limit),
-        selection,
-        shard=None if shard is None else Shard.parse(shard),
-        **options,
-    )
-    show_record(summary, output_format)
+    show_record(work(root, spec, request), output_format)
 
 
 @ingest.command("traces")
@@ -176,20 +165,27 @@ def activations_command(
 @click.option(
     "--top-tokens",
     type=click.IntRange(min=0),
-    default=0,
+    default=TraceRequest.top_tokens,
     help="Store this many of the most likely tokens at each step.",
 )
 @limit_option
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=32)
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    default=TraceRequest.max_new_tokens,
+)
 @sampling_options
 @click.option(
     "--top-p",
     type=click.FloatRange(0.0, 1.0, min_open=True),
-    default=1.0,
+    default=TraceRequest.top_p,
     help="Sample from the most likely tokens with this total probability.",
 )
 @click.option(
-    "--samples", type=click.IntRange(min=1), default=1, help="Completions of each prompt."
+    "--samples",
+    type=click.IntRange(min=1),
+    default=TraceRequest.samples,
+    help="Completions of each prompt.",
 )
 @click.option(
     "--stop", "stop_strings", multiple=True, help="String that ends a completion; repeatable."
@@ -197,7 +193,7 @@ def activations_command(
 @click.option(
     "--end-token", "end_tokens", multiple=True, help="Extra token that ends one; repeatable."
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=16)
+@click.option("--batch-size", type=click.IntRange(min=1), default=TraceRequest.batch_size)
 @_token_budget_option
 @root_option
 @format_option
@@ -227,7 +223,6 @@ def traces_command(
     from axes.ingest.generation.completions import ingest_completions
     from axes.ingest.generation.traces import ingest_traces
     from axes.ingest.prompts import import_ready_sets
-    from axes.warehouse.render import show_record
 
     if (prompt_set is None) == (completions is None):
         raise click.UsageError("give --prompts, or --completions with a file")
@@ -237,11 +232,12 @@ def traces_command(
     if prompt_set is not None:
         _take_out(context, options, _OF_COMPLETIONS, "needs --completions")
         import_ready_sets(root, [prompt_set])
-        summary = ingest_traces(root, spec, prompt_set, **options)
+        summary = ingest_traces(root, spec, TraceRequest(prompt_set=prompt_set, **options))
     else:
         assert completions is not None
         _take_out(context, options, _OF_GENERATION, "does not go with --completions")
-        summary = ingest_completions(root, spec, completions, **options)
+        request = CompletionRequest(completions=completions, **options)
+        summary = ingest_completions(root, spec, request)
     show_record(summary, output_format)
 
 

@@ -22,6 +22,14 @@ from axes.cli.options import (
     root_option,
     seed_option,
 )
+from axes.ingest.models.registry import known_as
+from axes.ingest.requests import (
+    CONDITIONS,
+    STEERED_POSITIONS,
+    STEERING_MODES,
+    InterventionRequest,
+)
+from axes.warehouse.render import show
 
 # Printed: the slope over all strengths, and the effect of the highest strength.
 PRINTED = """
@@ -64,7 +72,7 @@ def _control_option(name: str, default: int, help: str) -> Command:
 @click.option(
     "--strengths",
     type=Numbers(float),
-    default="-0.16,-0.08,-0.04,-0.02,0.02,0.04,0.08,0.16",
+    default=",".join(map(str, InterventionRequest.strengths)),
     help="Comma list, in units of the layer's median norm; for ablate, the share to remove.",
 )
 @click.option(
@@ -74,14 +82,14 @@ def _control_option(name: str, default: int, help: str) -> Command:
 )
 @click.option(
     "--mode",
-    type=click.Choice(("add", "ablate", "clamp")),
-    default="add",
+    type=click.Choice(STEERING_MODES),
+    default=InterventionRequest.mode,
     help="Add to the component along the axis, remove it, or set it.",
 )
 @click.option(
     "--positions",
-    type=click.Choice(("all", "prompt", "generated")),
-    default="all",
+    type=click.Choice(STEERED_POSITIONS),
+    default=InterventionRequest.positions,
     help="Which tokens are steered.",
 )
 @click.option(
@@ -92,8 +100,8 @@ def _control_option(name: str, default: int, help: str) -> Command:
 )
 @click.option(
     "--condition",
-    type=click.Choice(("position", "row")),
-    default="position",
+    type=click.Choice(CONDITIONS),
+    default=InterventionRequest.condition,
     help="With --min-projection: test each token, or the prompt's last token for the whole row.",
 )
 @click.option(
@@ -107,45 +115,42 @@ def _control_option(name: str, default: int, help: str) -> Command:
 @_control_option("random", 20, "Random directions, as controls.")
 @_control_option("shuffled", 5, "Directions fitted to shuffled labels, as controls.")
 @_control_option("orthogonal", 5, "Random directions orthogonal to the axis, as controls.")
-@rendering_options("chat")
+@rendering_options(InterventionRequest.template)
 @limit_option
 @click.option(
     "--benign-limit",
     type=click.IntRange(min=1),
-    default=16,
+    default=InterventionRequest.benign_limit,
     help="Use only the first prompts of the benign set.",
 )
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(min=0),
-    default=0,
+    default=InterventionRequest.max_new_tokens,
     help="Length of the greedy completions along the axes; 0 generates none.",
 )
 @click.option(
     "--complete-controls", is_flag=True, help="Generate completions along the controls too."
 )
 @click.option(
-    "--openers", default="refusal", help="Opening phrases to score, a key of ingest/openers.toml."
+    "--openers",
+    default=InterventionRequest.openers,
+    help="Opening phrases to score, a key of ingest/openers.toml.",
 )
 @seed_option
-@click.option("--token-budget", type=click.IntRange(min=1), default=2048)
+@click.option(
+    "--token-budget",
+    type=click.IntRange(min=1),
+    default=InterventionRequest.token_budget,
+)
 @root_option
 @format_option
 def intervene(
     model: str,
-    axes: tuple[str, ...],
     prompt_set: str,
     benign_set: str,
     strengths: tuple[float, ...],
     layers: tuple[int, ...] | None,
-    mode: str,
-    positions: str,
-    above: float | None,
-    condition: str,
-    pull_backs: tuple[str, ...],
-    random_count: int,
-    shuffled_count: int,
-    orthogonal_count: int,
     max_new_tokens: int,
     complete_controls: bool,
     seed: int,
@@ -158,56 +163,35 @@ def intervene(
 
     Measures how likely completions open with the phrases, KL divergence from the unsteered model
     and perplexity on benign texts, how far the last block's activations move, and with
-    --max-new-tokens the repetition and refusals of completions. Stored measurements are not
-    repeated. See docs/interventions.md.
+    --max-new-tokens the repetition and refusals of completions. See docs/interventions.md.
 
     \b
     axes intervene smollm2-135m --axis native/smollm2-135m/23/demo_safety \\
       --prompts demo_safety --limit 48 --benign demo_alignment
     """
-    from axes.analysis.steering.controls import register_directions
-    from axes.analysis.steering.effects import Experiment, judge
-    from axes.ingest.forward.templates import Template
+    from axes.analysis.steering.effects import Experiment, evaluate_experiment
     from axes.ingest.generation.interventions import ingest_interventions
-    from axes.ingest.generation.sweeps import Change
     from axes.ingest.labels.labeling import Scope
     from axes.ingest.labels.refusals import label_refusals
-    from axes.ingest.models.registry import known_as
     from axes.ingest.prompts import import_ready_sets
-    from axes.warehouse.connection import connect, query
-    from axes.warehouse.render import show
+    from axes.warehouse.handle import Warehouse
 
     spec = model_spec(model, options)
     options["system"] = read_system(system_file)
     import_ready_sets(root, [prompt_set, benign_set])
-    model_id, roles = register_directions(
-        root,
-        known_as(model),
-        axes,
-        pull_backs=pull_backs,
-        counts={
-            "random": random_count,
-            "shuffled_labels": shuffled_count,
-            "orthogonal": orthogonal_count,
-        },
-        prompt_set=prompt_set,
-        seed=seed,
-    )
+    model_id, roles = _register_directions(root, model, prompt_set, seed, options)
     completed = [axis_id for axis_id, role in roles.items() if complete_controls or role == "axis"]
-    change = Change(mode, positions, above, None if above is None else condition)
-    ingest_interventions(
-        root,
-        spec,
-        prompt_set,
-        benign_set,
+    request = InterventionRequest(
+        prompt_set=prompt_set,
+        benign_set=benign_set,
         axis_ids=list(roles),
         strengths=strengths,
         layers=layers,
-        change=change,
         completed_axis_ids=completed if max_new_tokens else [],
         max_new_tokens=max_new_tokens,
         **options,
     )
+    ingest_interventions(root, spec, request)
     if max_new_tokens:
         label_refusals(root, scope=Scope(spec.name, prompt_set))
     experiment = Experiment(
@@ -217,12 +201,37 @@ def intervene(
         strengths=strengths,
         prompt_set=prompt_set,
         benign_set=benign_set,
-        template=Template(options["template"], options["system"]).name,
+        template=request.rendering.name,
         new_tokens=max_new_tokens,
         seed=seed,
-        **vars(change),
+        **vars(request.change),
     )
-    experiment_id = judge(root, experiment)
-    statement = PRINTED.format(experiment_id=experiment_id, highest=max(strengths))
-    show(query(connect(root), statement), output_format)
+    warehouse = Warehouse.open(root)
+    experiment_id = evaluate_experiment(warehouse, experiment)
+    printed = PRINTED.format(experiment_id=experiment_id, highest=max(strengths))
+    show(warehouse.query(printed), output_format)
     click.echo(f"experiment {experiment_id}", err=True)
+
+
+def _register_directions(
+    root: Path, model: str, prompt_set: str, seed: int, options: dict[str, Any]
+) -> tuple[str, dict[str, str]]:
+    """The model's id, and the role of each axis and control; their options are removed."""
+    from axes.analysis.steering.controls import register_directions
+    from axes.warehouse.handle import Warehouse
+
+    counts = {
+        "random": options.pop("random_count"),
+        "shuffled_labels": options.pop("shuffled_count"),
+        "orthogonal": options.pop("orthogonal_count"),
+    }
+    axes, pull_backs = options.pop("axes"), options.pop("pull_backs")
+    return register_directions(
+        Warehouse.open(root),
+        known_as(model),
+        axes,
+        pull_backs=pull_backs,
+        counts=counts,
+        prompt_set=prompt_set,
+        seed=seed,
+    )

@@ -16,6 +16,7 @@ from axes.cli.options import (
     root_option,
     together,
 )
+from axes.warehouse.render import show_record
 
 if TYPE_CHECKING:
     from axes.ingest.labels.labeling import Scope
@@ -69,7 +70,6 @@ def refusals_command(root: Path, output_format: str, **options: Any) -> None:
     axes label refusals --model smollm2-135m --prompts demo_safety
     """
     from axes.ingest.labels.refusals import label_refusals
-    from axes.warehouse.render import show_record
 
     show_record(label_refusals(root, scope=_scope(options), **options), output_format)
 
@@ -84,7 +84,6 @@ def inherit_command(root: Path, output_format: str, **options: Any) -> None:
     axes label inherit
     """
     from axes.ingest.labels.labeling import inherit_labels
-    from axes.warehouse.render import show_record
 
     show_record(inherit_labels(root, scope=_scope(options), **options), output_format)
 
@@ -107,7 +106,6 @@ def import_command(
     axes label import anna labelled.csv --positive refusal
     """
     from axes.ingest.labels.labeling import import_labels
-    from axes.warehouse.render import show_record
 
     show_record(import_labels(root, labeler, file, positive=positive), output_format)
 
@@ -127,7 +125,6 @@ def classifier_command(classifier: str, root: Path, output_format: str, **option
     axes label classifier owner/toxicity --positive toxic
     """
     from axes.ingest.labels.classifier import label_by_classifier
-    from axes.warehouse.render import show_record
 
     show_record(
         label_by_classifier(root, classifier, scope=_scope(options), **options), output_format
@@ -199,7 +196,6 @@ def judge_command(
       --price-in 0.15 --price-out 0.60 --max-rate 5
     """
     from axes.ingest.labels.judge import JudgeClient, label_by_judge, read_template
-    from axes.warehouse.render import show_record
 
     with JudgeClient(judge_url, judge_model, rate=rate, timeout=timeout) as client:
         summary = label_by_judge(

@@ -23,12 +23,14 @@ from axes.cli.options import (
     sampling_options,
     template_option,
 )
+from axes.warehouse.render import show
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from axes.ingest.generation.monitor import Monitor, Reading
     from axes.ingest.models.load import LoadedModel
+    from axes.warehouse.handle import Warehouse
 
 _JSONL = "jsonl"
 
@@ -55,8 +57,6 @@ def monitor(
     model: str,
     axis: str,
     layer: int | None,
-    prompt: str,
-    template: str,
     calibration: str,
     stop_above: float | None,
     output: Path | None,
@@ -73,32 +73,26 @@ def monitor(
     axes monitor smollm2-135m --axis universal/demo/18/demo_safety/lambda-held_out "Name a river."
     axes monitor qwen2.5-7b --axis 31011258 "Tell me more." --stop-above 0.9 --format jsonl
     """
-    import pyarrow as pa
-    from rich.console import Console
-
     from axes.ingest.generation.monitor import Monitor
     from axes.ingest.jobs import open_job
+    from axes.ingest.requests import ModelRequest
     from axes.warehouse.axes import AXIS_TABLES, find_axis, read_axis_readout
-    from axes.warehouse.connection import connect_tables
     from axes.warehouse.handle import Warehouse
-    from axes.warehouse.render import show
 
     spec = model_spec(model, options)
-    job = open_job(root, spec, options.pop("device"), options.pop("dtype"))
-    warehouse = Warehouse.open_tables(root, *AXIS_TABLES)
-    readout = read_axis_readout(
-        warehouse, find_axis(warehouse, axis), spec.name, job.identity.model_id, layer=layer
-    )
+    request = ModelRequest(device=options.pop("device"), dtype=options.pop("dtype"))
+    job = open_job(root, spec, request)
+    warehouse = Warehouse.open_tables(root, *{*AXIS_TABLES, "calibrations", "projections", "runs"})
+    registered = find_axis(warehouse, axis)
+    model_id = job.identity.model_id
+    readout = read_axis_readout(warehouse, registered, spec.name, model_id, layer=layer)
     calibrated = find_calibration(
-        connect_tables(root, "calibrations", "runs"),
-        readout.axis_id,
-        job.identity.model_id,
-        calibration,
-        is_required=stop_above is not None,
+        warehouse, readout.axis_id, model_id, calibration, is_required=stop_above is not None
     )
+    probability = None if calibrated is None else calibrated.probability
     loaded = job.load()
-    console = Console(stderr=True, highlight=False)
-    share = _shares(root, readout.axis_id, job.identity.model_id)
+    console = _console()
+    share = _shares(warehouse, readout.axis_id, model_id)
     is_streamed = output_format == _JSONL and output is None
     tokens: list[dict[str, Any]] = []
 
@@ -112,31 +106,38 @@ def monitor(
             _paint(console, text, share(reading))
 
     watched = Monitor.of(
-        loaded,
-        readout,
-        probability=None if calibrated is None else calibrated.probability,
-        stop_above=stop_above,
-        on_reading=tell,
+        loaded, readout, probability=probability, stop_above=stop_above, on_reading=tell
     )
-    _speak(loaded, watched, prompt, template, **options)
+    _speak(loaded, watched, **options)
     if not is_streamed:
         console.print()
     if stop_above is not None:
-        passed = [row["step"] for row in tokens if (row["probability"] or 0.0) >= stop_above]
-        told = f"stopped after step {passed[0]}" if passed else "not reached"
-        click.echo(f"probability {stop_above:g}: {told}", err=True)
+        _echo_stop(tokens, stop_above)
+    if not is_streamed:
+        _write(tokens, output_format, output)
+
+
+def _echo_stop(tokens: list[dict[str, Any]], stop_above: float) -> None:
+    passed = [row["step"] for row in tokens if (row["probability"] or 0.0) >= stop_above]
+    outcome = f"stopped after step {passed[0]}" if passed else "not reached"
+    click.echo(f"probability {stop_above:g}: {outcome}", err=True)
+
+
+def _write(tokens: list[dict[str, Any]], output_format: str, output: Path | None) -> None:
+    import pyarrow as pa
+
     if output_format == _JSONL and output is not None:
         output.write_text("".join(json.dumps(row) + "\n" for row in tokens))
-    elif not is_streamed:
+    else:
         show(pa.Table.from_pylist(tokens), output_format, output)
 
 
 def _speak(
     loaded: LoadedModel,
     watched: Monitor,
+    *,
     prompt: str,
     template: str,
-    *,
     max_new_tokens: int,
     temperature: float,
     seed: int,
@@ -145,12 +146,12 @@ def _speak(
     from transformers import GenerationConfig
 
     from axes.ingest.forward.templates import Template, pad_id, render
-    from axes.ingest.generation.generate import Sampling, end_ids
+    from axes.ingest.generation.generate import end_ids
 
     (rendered,) = render(loaded.tokenizer, [prompt], Template(template), loaded.spec.name)
     tokens = torch.tensor([rendered.token_ids], device=loaded.device)
-    ends = {"eos_token_id": end_ids(loaded, Sampling()), "pad_token_id": pad_id(loaded.tokenizer)}
-    # The checkpoint's own sampling defaults must not slip in.
+    ends = {"eos_token_id": end_ids(loaded), "pad_token_id": pad_id(loaded.tokenizer)}
+    # Ignore the sampling defaults of the checkpoint.
     loaded.model.generation_config = GenerationConfig(**ends)
     drawing = {"temperature": temperature, "top_k": 0} if temperature > 0 else {}
     config = GenerationConfig(
@@ -168,30 +169,33 @@ def _speak(
     watched.finish(sequences)
 
 
-def _shares(root: Path, axis_id: str, model_id: str) -> Callable[[Reading], float | None]:
-    """Where a reading lies, 0 to 1: its probability, else among the model's projected prompts."""
-    from axes.warehouse.connection import connect_tables, rows
-
-    scale = rows(
-        connect_tables(root, "projections"),
-        "select avg(projection) as centre, stddev_pop(projection) as width from projections "
-        "where axis_id = ? and model_id = ?",
-        [axis_id, model_id],
-    )[0]
+def _shares(warehouse: Warehouse, axis_id: str, model_id: str) -> Callable[[Reading], float | None]:
+    """A colour from 0 to 1: the probability, else relative to the model's projected prompts."""
+    statement = """
+        select [avg(projection), stddev_pop(projection)]
+        from projections where axis_id = ? and model_id = ?
+    """
+    ((centre, deviation),) = warehouse.column(statement, [axis_id, model_id])
 
     def share(reading: Reading) -> float | None:
         if reading.probability is not None or reading.smoothed is None:
             return reading.probability
-        if not scale["width"]:
+        if not deviation:
             return None
-        place = 0.5 + (reading.smoothed - scale["centre"]) / (4 * scale["width"])
-        return min(max(place, 0.0), 1.0)
+        # Two standard deviations below and above the mean are the ends of the scale.
+        return min(max(0.5 + (reading.smoothed - centre) / (4 * deviation), 0.0), 1.0)
 
     return share
 
 
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
 def _paint(console: Console, text: str, share: float | None) -> None:
-    """One token in its colour, from blue over grey to red; without a share as it is."""
+    """One token in its colour, from blue over grey to red; without a share uncoloured."""
     from rich.style import Style
     from rich.text import Text
 

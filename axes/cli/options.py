@@ -19,6 +19,7 @@ from click.shell_completion import CompletionItem
 
 from axes.analysis import stats
 from axes.ingest.models.registry import DTYPES, QUANTIZATIONS
+from axes.ingest.requests import TEMPLATES, Sampling, TokenRequest
 
 if TYPE_CHECKING:
     from axes.ingest.models.registry import ModelSpec
@@ -238,14 +239,17 @@ layers_option = click.option(
 layer_fraction_option = click.option(
     "--layer-fraction",
     type=click.FloatRange(0.0, 1.0),
-    default=0.8,
+    default=TokenRequest.layer_fraction,
     help="Use the block round(fraction * (layer_count - 1)).",
 )
 sampling_options = together(
     click.option(
-        "--temperature", type=click.FloatRange(min=0.0), default=0.0, help="0 is greedy (default)."
+        "--temperature",
+        type=click.FloatRange(min=0.0),
+        default=Sampling.temperature,
+        help="0 is greedy (default).",
     ),
-    click.option("--seed", type=int, default=0, help="Seed of the sampling."),
+    click.option("--seed", type=int, default=Sampling.seed, help="Seed of the sampling."),
 )
 
 
@@ -253,7 +257,7 @@ def template_option(default: str = "raw") -> Callable[[Command], Command]:
     """`--template` of a model that is run."""
     return click.option(
         "--template",
-        type=click.Choice(("raw", "chat")),
+        type=click.Choice(TEMPLATES),
         default=default,
         help="The prompt's text alone, or in the model's chat template.",
     )

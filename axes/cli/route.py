@@ -22,6 +22,7 @@ from axes.cli.options import (
     seed_option,
     together,
 )
+from axes.warehouse.render import show
 
 if TYPE_CHECKING:
     from axes.analysis.routing.response_scores import ScoringRequest
@@ -146,7 +147,6 @@ def route(
     from axes.analysis.routing.router import Limits
     from axes.analysis.routing.routing import run_routing
     from axes.warehouse.handle import Warehouse
-    from axes.warehouse.render import show
 
     if min_quality is not None and quality is None:
         raise click.UsageError("--min-quality needs --quality")
@@ -177,7 +177,6 @@ def compare(root: Path, output_format: str, **options: Any) -> None:
     """
     from axes.analysis.routing.model_ranking import run_comparison
     from axes.warehouse.handle import Warehouse
-    from axes.warehouse.render import show
 
     warehouse = Warehouse.open(root)
     scoring_id, notes = run_comparison(warehouse, _request(warehouse, **options))

@@ -32,6 +32,7 @@ from axes.cli.options import (
     root_option,
     together,
 )
+from axes.warehouse.render import show, show_rows
 
 if TYPE_CHECKING:
     from axes.study_plan import PlannedStudy
@@ -66,8 +67,7 @@ def _study_option(name: str) -> Callable[[Command], Command]:
         type=checked,
         is_flag=plain is bool,
         multiple=get_origin(kind) is tuple,
-        default=default,
-        show_default=default is not None and default is not False and default != (),
+        default=None if default == () else default,
         help=option.help,
     )
 
@@ -236,7 +236,6 @@ def claims(study_name: str | None, root: Path, output_format: str) -> None:
     axes study --claims --format json
     """
     from axes.analysis.study.claims import claim_tables, verdicts
-    from axes.warehouse.render import show
 
     warehouse, study_ids = _open_studies(root, study_name)
     for study_id in study_ids:
@@ -264,7 +263,6 @@ def diff(first: str, second: str, root: Path, output_format: str) -> None:
     axes study diff demo mine.toml --format csv
     """
     from axes.analysis.study.claims import definition_differences, metric_differences
-    from axes.warehouse.render import show_rows
 
     study_ids = []
     for name in (first, second):
@@ -279,7 +277,7 @@ def diff(first: str, second: str, root: Path, output_format: str) -> None:
         click.echo(
             "" if changed else "same definition; the rows or the version of the code differ\n"
         )
-    show_rows(metric_differences(warehouse.connection, *study_ids), output_format)
+    show_rows(metric_differences(warehouse, *study_ids), output_format)
 
 
 def _open_studies(root: Path, name: str | None) -> tuple[Warehouse, list[str]]:
@@ -394,10 +392,10 @@ def diagnose(
     """
     from axes.analysis.study.diagnose import diagnose_study, find_diagnosed
     from axes.warehouse.handle import Warehouse
-    from axes.warehouse.render import show
 
-    study_id, _ = find_diagnosed(Warehouse.open(root).connection, study_id or model)
+    warehouse = Warehouse.open(root)
+    study_id, _ = find_diagnosed(warehouse.connection, study_id or model)
     diagnose_study(root, study_id, memory_limit=memory_limit)
     statement = _CHECKS if checks else _DIAGNOSES
-    show(Warehouse.open(root).query(statement, [study_id, model, model]), output_format)
+    show(warehouse.query(statement, [study_id, model, model]), output_format)
     click.echo(f"study {study_id}", err=True)

@@ -20,6 +20,7 @@ from click.shell_completion import get_completion_class
 from axes.cli.options import format_option, root_option
 from axes.warehouse.errors import ConfigError
 from axes.warehouse.names import did_you_mean
+from axes.warehouse.render import show_rows
 from axes.warehouse.settings import SETTINGS, ConfigFile, at_file, config_files, locations
 
 
@@ -43,13 +44,9 @@ def doctor(root: Path, output_format: str) -> None:
 
 def print_findings(findings: Iterable[Any], output_format: str) -> None:
     """Print the findings of a doctor; exit code 1 where one is FAIL."""
-    from dataclasses import asdict
-
-    from axes.warehouse.render import show_rows
-
-    rows = [asdict(finding) for finding in findings]
-    show_rows(rows, output_format, cell_width=200)
-    if any(row["result"] == "FAIL" for row in rows):
+    examined = list(findings)
+    show_rows(examined, output_format, cell_width=200)
+    if any(finding.result == "FAIL" for finding in examined):
         raise click.exceptions.Exit(1)
 
 
@@ -84,13 +81,12 @@ def show_command(output_format: str) -> None:
     axes config show
     AXES_DEVICE=cuda axes config show --format json
     """
-    from axes.warehouse.render import show_rows
 
     files = config_files()
     group = click.get_current_context().find_root().command
     assert isinstance(group, click.Group)
     rows = {row.setting: row for row in [*_settings(files), *_command_settings(files, group)]}
-    show_rows([row._asdict() for row in rows.values()], output_format, cell_width=200)
+    show_rows(rows.values(), output_format, cell_width=200)
 
 
 @config.command("path")

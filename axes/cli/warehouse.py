@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -18,6 +15,7 @@ from axes.cli.options import (
     output_option,
     root_option,
 )
+from axes.warehouse.render import show, show_rows
 
 
 @click.command()
@@ -55,7 +53,6 @@ def sql(
     no other file, cannot write, and is stopped after 30 s or at 1 GB.
     """
     from axes.warehouse.connection import connect, query
-    from axes.warehouse.render import show
 
     if statement is not None and path is not None:
         raise click.UsageError("give a statement, or a file with -f, not both")
@@ -177,7 +174,6 @@ def check_command(quick: bool, root: Path, output_format: str) -> None:
     axes warehouse check --quick --format json
     """
     from axes.warehouse.maintenance.check import check
-    from axes.warehouse.render import show
 
     result = check(root, is_quick=quick)
     show(result, output_format)
@@ -203,7 +199,7 @@ def repair_command(adopt: bool, root: Path, output_format: str) -> None:
     from axes.warehouse.maintenance.repair import in_order, repair
 
     done = repair(root, adopt=adopt)
-    _show_records(done, output_format)
+    show_rows(done, output_format)
     for command in in_order(done):
         click.echo(command, err=True)
 
@@ -231,7 +227,7 @@ def compact_command(tables: tuple[str, ...], file_mb: int, root: Path, output_fo
 
     if unknown := set(tables) - set(COMPACTED):
         raise click.UsageError(f"{unknown.pop()} is not compacted: {', '.join(COMPACTED)} are")
-    _show_records(compact(root, tables or COMPACTED, file_bytes=file_mb << 20), output_format)
+    show_rows(compact(root, tables or COMPACTED, file_bytes=file_mb << 20), output_format)
 
 
 @warehouse.command("vacuum")
@@ -255,7 +251,7 @@ def vacuum_command(older_than: float, quarantine: bool, root: Path, output_forma
     from axes.warehouse.maintenance.vacuum import vacuum
 
     removed = vacuum(root, older_than_hours=older_than, empties_quarantine=quarantine)
-    _show_records(removed, output_format)
+    show_rows(removed, output_format)
 
 
 @warehouse.command("stats")
@@ -269,7 +265,7 @@ def stats_command(root: Path, output_format: str) -> None:
     """
     from axes.warehouse.maintenance.statistics import statistics
 
-    _show_records(statistics(root), output_format)
+    show_rows(statistics(root), output_format)
 
 
 @warehouse.command("migrate")
@@ -283,7 +279,7 @@ def migrate_command(root: Path, output_format: str) -> None:
     """
     from axes.warehouse.maintenance.migration import migrate
 
-    _show_records(migrate(root), output_format)
+    show_rows(migrate(root), output_format)
 
 
 @warehouse.command("subset")
@@ -311,13 +307,4 @@ def subset_command(
     """
     from axes.warehouse.maintenance.subset import subset
 
-    _show_records(subset(root, target, models=models, prompt_sets=prompt_sets), output_format)
-
-
-def _show_records(records: Sequence[Any], output_format: str) -> None:
-    """Print one row for each record of a dataclass."""
-    import pyarrow as pa
-
-    from axes.warehouse.render import show
-
-    show(pa.Table.from_pylist([asdict(record) for record in records]), output_format)
+    show_rows(subset(root, target, models=models, prompt_sets=prompt_sets), output_format)

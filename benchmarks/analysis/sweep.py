@@ -88,7 +88,7 @@ def _ours(rows: _Rows) -> np.ndarray:
         path = RidgePath.of_rows(x, rows.benign[-1])
         best = int(np.argmin(path.cross_validated_errors(LAMBDAS)))
         maps.append(path.solve(LAMBDAS[best]))
-    aligned = [each.carry(native) for each, native in zip(maps, natives, strict=False)]
+    aligned = [each.map(native) for each, native in zip(maps, natives, strict=False)]
     aligned.append(natives[-1])
     axis = universal_axis(np.stack([each / np.linalg.norm(each) for each in aligned])).vector
     pulled = [each.pull_back(axis)[0] for each in maps] + [axis]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from axes.ingest.forward.activation_keys import Selection
 from benchmarks.ingest.workload import workload
 from benchmarks.run import Figure, alternate, median_figure, ratios
 
@@ -19,10 +18,10 @@ def measure() -> Iterator[Figure]:
     """The job for layers 0 to round(fraction * (L - 1)) over the job for all."""
     with workload(MODEL, PROMPT_COUNT) as work:
         last = round(FRACTION * (work.loaded.layer_count - 1))
-        lower_layers = Selection(layers=tuple(range(last + 1)))
+        lower_layers = tuple(range(last + 1))
         work.warm_up()
         lower, every = alternate(
-            ROUNDS, lambda: work.job_seconds(lower_layers), lambda: work.job_seconds()
+            ROUNDS, lambda: work.job_seconds(layers=lower_layers), lambda: work.job_seconds()
         )
     name, conditions = f"layers 0 to {last} / all layers", f"{MODEL}, {PROMPT_COUNT} prompts"
     yield median_figure(name, ratios(lower, every), GOAL, "lower", conditions)

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from axes.ingest.forward.batching import DEFAULT_TOKEN_BUDGET, pad, plan_batches
+from axes.ingest.forward.batching import pad, plan_batches
 from axes.ingest.forward.recording import run_backbone
 from axes.ingest.forward.templates import Template, pad_id, render
+from axes.ingest.requests import ActivationRequest
 from benchmarks.ingest.workload import Workload, workload
 from benchmarks.run import Figure, alternate, median_figure, ratios, seconds
 
@@ -46,7 +47,7 @@ def _batches(work: Workload) -> list[tuple[Tensor, Tensor]]:
     tokenizer = work.loaded.tokenizer
     rendered = render(tokenizer, work.texts(), Template(), work.name)
     rows = [prompt.token_ids for prompt in rendered]
-    planned = plan_batches([len(row) for row in rows], DEFAULT_TOKEN_BUDGET)
+    planned = plan_batches([len(row) for row in rows], ActivationRequest.token_budget)
     return [pad([rows[index] for index in batch], pad_id(tokenizer)) for batch in planned]
 
 

@@ -22,8 +22,6 @@ from typing import IO
 import numpy as np
 import torch
 
-from axes.ingest.forward.activation_keys import Selection
-from axes.ingest.forward.pooling import POOLINGS
 from axes.ingest.models.download import cache_folder
 from axes.warehouse.connection import connect, query, vectors
 from benchmarks.ingest.workload import Workload, workload
@@ -90,10 +88,9 @@ def measure() -> Iterator[Figure]:
 def our_vectors(work: Workload) -> dict[str, np.ndarray]:
     """Pooling -> `[prompt, layer, d_model]` as the job stores it, prompts in the set's order."""
     names = sorted({peer.pooling for peer in PEERS})
-    selection = Selection(poolings=tuple(POOLINGS[name] for name in names))
     found = {}
     with work.fresh_root() as root:
-        work.run_job(root, selection)
+        work.run_job(root, poolings=names)
         for name in names:
             table = query(
                 connect(root),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from axes.ingest.forward.activation_keys import Selection
-from axes.ingest.forward.templates import Template
 from axes.warehouse.connection import connect, query, vectors
 from benchmarks.ingest.workload import Workload, workload
 from benchmarks.run import Figure, alternate, median_figure, ratios
@@ -29,12 +28,12 @@ _SYSTEM = (
 def measure() -> Iterator[Figure]:
     """Time with the prefix shared over time without, and how far apart the vectors are."""
     with workload(MODEL, PROMPT_COUNT) as work:
-        selection = Selection(template=Template("chat", _system_prompt(work)))
+        selection = {"template": "chat", "system": _system_prompt(work)}
         difference = _difference(work, selection)
         shared, whole = alternate(
             ROUNDS,
-            lambda: work.job_seconds(selection),
-            lambda: work.job_seconds(selection, shares_prefix=False),
+            lambda: work.job_seconds(**selection),
+            lambda: work.job_seconds(**selection, shares_prefix=False),
         )
     conditions = f"{MODEL}, {PROMPT_COUNT} prompts, {SYSTEM_TOKENS} tokens shared"
     times = ratios(shared, whole)
@@ -55,7 +54,7 @@ def _system_prompt(work: Workload) -> str:
     return tokenizer.decode(ids[:SYSTEM_TOKENS])
 
 
-def _difference(work: Workload, selection: Selection) -> float:
+def _difference(work: Workload, selection: dict[str, Any]) -> float:
     """The largest distance between the two ways' vectors of one prompt and layer, over the norm."""
     shared, whole = (
         _stored_vectors(work, selection, shares_prefix) for shares_prefix in (True, False)
@@ -64,8 +63,8 @@ def _difference(work: Workload, selection: Selection) -> float:
     return float(distances.max())
 
 
-def _stored_vectors(work: Workload, selection: Selection, shares_prefix: bool) -> np.ndarray:
+def _stored_vectors(work: Workload, selection: dict[str, Any], shares_prefix: bool) -> np.ndarray:
     with work.fresh_root() as root:
-        work.run_job(root, selection, shares_prefix=shares_prefix)
+        work.run_job(root, **selection, shares_prefix=shares_prefix)
         found = query(connect(root), "select vector from activations order by prompt_id, layer")
     return vectors(found["vector"])

@@ -13,13 +13,13 @@ from typing import Any
 from unittest import mock
 
 from axes.ingest.activations import ingest_activations
-from axes.ingest.forward.activation_keys import Selection
 from axes.ingest.models.download import fetch
 from axes.ingest.models.identity import identify
 from axes.ingest.models.load import LoadedModel, load
 from axes.ingest.models.registry import resolve
 from axes.ingest.prompt_sources import PromptSource, prompt_source
 from axes.ingest.prompts import import_prompts, read_prompts
+from axes.ingest.requests import ActivationRequest, PromptRequest
 from benchmarks.run import seconds
 
 SET = "benchmark"
@@ -40,24 +40,16 @@ class Workload:
     def texts(self) -> list[str]:
         return [prompt.text for prompt in read_prompts(self.lake, {SET: None})]
 
-    def job_seconds(self, selection: Selection | None = None, **options: Any) -> float:
+    def job_seconds(self, **options: Any) -> float:
         """The job on a fresh root: tokenise, sort, forward, pool, write and commit."""
         with self.fresh_root() as root:
-            return seconds(lambda: self.run_job(root, selection, **options))
+            return seconds(lambda: self.run_job(root, **options))
 
-    def run_job(
-        self,
-        root: Path,
-        selection: Selection | None = None,
-        *,
-        limit: int | None = None,
-        **options: Any,
-    ) -> None:
+    def run_job(self, root: Path, *, limit: int | None = None, **options: Any) -> None:
         """The job on `root`, with the weights and the tokenizer that are loaded already."""
+        request = ActivationRequest(prompt_sets={SET: limit}, device="cpu", **options)
         with self.preloaded():
-            ingest_activations(
-                root, self.loaded.spec, {SET: limit}, selection, device="cpu", **options
-            )
+            ingest_activations(root, self.loaded.spec, request)
 
     @contextmanager
     def preloaded(self) -> Iterator[None]:
@@ -91,7 +83,7 @@ def workload(
     loaded = load(spec, folder, identify(spec, folder, "float32"), "cpu")
     with tempfile.TemporaryDirectory() as name:
         lake = Path(name) / "lake"
-        import_prompts(lake, SET, source or benchmark_prompts(), limit=prompt_count)
+        import_prompts(lake, SET, source or benchmark_prompts(), PromptRequest(limit=prompt_count))
         yield Workload(loaded, folder, lake)
 
 

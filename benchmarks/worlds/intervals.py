@@ -103,7 +103,7 @@ def _angle(seed: int) -> dict[str, bool]:
     true_axis = universal_axis(
         np.stack(
             [
-                _unit(fitted.alignments[model].carry(fitted.group.difference(model)))
+                _unit(fitted.alignments[model].map(fitted.group.difference(model)))
                 for model in WIDTHS
             ]
         )

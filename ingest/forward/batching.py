@@ -1,30 +1,35 @@
-"""Batches of prompts of like length, so that a forward pass spends no time on padding.
+"""Batches of prompts of like length, so that a forward pass spends little time on padding.
 
-And the way of a batch to the device and of its results back, neither of which is waited for.
+Batches are copied to the device, and results back to the host, without waiting for the copy.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-Name = TypeVar("Name", bound=Hashable)
+from axes.warehouse.errors import ModelError
 
-# Measured on two CPU cores; larger batches were no faster there.
-DEFAULT_TOKEN_BUDGET = 1024
+if TYPE_CHECKING:
+    from axes.ingest.models.load import LoadedModel
+    from axes.warehouse.runs import Run
+
+Name = TypeVar("Name", bound=Hashable)
+Result = TypeVar("Result")
 
 
 def plan_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     """Group prompt indices into batches whose padded size stays within `token_budget` tokens.
 
     Longest first, so that a budget that does not fit the memory fails at once and not after an
-    hour. A prompt longer than the budget gets a batch of its own.
+    hour. A prompt longer than the budget gets a batch for itself.
 
     >>> plan_batches([2, 9, 3, 2], token_budget=6)
     [[1], [2, 0], [3]]
@@ -37,6 +42,65 @@ def plan_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
         else:
             batches.append([index])
     return batches
+
+
+@dataclass
+class Batches:
+    """Runs batches of at most `budget`, which is halved where one does not fit the memory.
+
+    `unit` is what the run's messages call the budget.
+    """
+
+    loaded: LoadedModel
+    run: Run
+    budget: int
+    unit: str = "token budget"
+
+    def compute(
+        self,
+        sizes: Mapping[Name, int],
+        compute: Callable[[list[Name]], Result],
+        describe: Callable[[Name], str],
+    ) -> Iterator[tuple[list[Name], Result]]:
+        """The names of each batch with what `compute` returns for them, the largest first.
+
+        Raises `ModelError` where one alone does not fit; `describe` says what that one is.
+        """
+        names = list(sizes)
+        while names:
+            planned = self.plan({name: sizes[name] for name in names})
+            while planned:
+                result = self.attempt(planned[0], compute, describe)
+                if result is None:
+                    break
+                yield planned.pop(0), result
+            names = [name for batch in planned for name in batch]
+
+    def plan(self, sizes: Mapping[Name, int]) -> list[list[Name]]:
+        """The names of each batch under the present budget."""
+        names = list(sizes)
+        planned = plan_batches(list(sizes.values()), self.budget)
+        return [[names[index] for index in indices] for indices in planned]
+
+    def attempt(
+        self,
+        names: list[Name],
+        compute: Callable[[list[Name]], Result],
+        describe: Callable[[Name], str],
+    ) -> Result | None:
+        """What `compute` returns; None where it runs out of memory, and then plan again."""
+        try:
+            return compute(names)
+        except torch.OutOfMemoryError as error:
+            if len(names) == 1:
+                raise ModelError(
+                    f"{describe(names[0])} does not fit the memory of {self.loaded.device} next to "
+                    f"{self.loaded.spec.name}: try --dtype bfloat16 or --device auto"
+                ) from error
+            # Two or more were within the budget: half of it holds fewer, and still one.
+            self.budget //= 2
+            self.run.messages.append(f"out of memory: {self.unit} halved to {self.budget}")
+            return None
 
 
 def pad(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from axes.ingest.forward.activation_keys import Item
-from axes.ingest.forward.batching import HostCopy, pad
-from axes.ingest.forward.pooling import Pooling, Reduce, SpanReader
+from axes.ingest.forward.batching import HostCopy, pad, to_device
+from axes.ingest.forward.pooling import Pooling, Reduce
 from axes.ingest.forward.prefix_cache import SharedPrefix
 from axes.ingest.forward.recording import Point, record, run_backbone
 from axes.ingest.forward.templates import Rendered, pad_id
@@ -23,17 +24,17 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts that were run together, and what was read of them.
+    """Prompts that were run together, and the vectors recorded of them.
 
-    `pooled` is item -> float32 `[prompt, d_model]`; `tokens` is item -> `[token, d_model]`, the
-    tokens of all prompts one after the other; `spans` are the positions by pooling.
+    `vectors` is item -> float32 `[prompt, d_model]`, and for an item without a pooling
+    `[token, d_model]`, the tokens of all prompts one after the other. `spans` are the positions by
+    pooling.
     """
 
     prompt_ids: list[str]
     rendered: list[Rendered]
     spans: dict[str, list[Span]]
-    pooled: dict[Item, np.ndarray]
-    tokens: dict[Item, np.ndarray]
+    vectors: dict[Item, np.ndarray]
 
 
 class Forward:
@@ -44,7 +45,7 @@ class Forward:
         loaded: LoadedModel,
         points: dict[tuple[int, str], Point],
         items: Sequence[Item],
-        poolings: dict[str, Pooling],
+        poolings: Mapping[str, Pooling],
         prefix: SharedPrefix | None,
     ) -> None:
         self._loaded, self._poolings, self._prefix = loaded, poolings, prefix
@@ -88,21 +89,23 @@ class StartedBatch:
         spans: dict[str, list[Span]],
         results: dict[Item, Tensor],
     ) -> None:
-        self._described = prompt_ids, rendered, spans
-        self._pooled = HostCopy({item: value for item, value in results.items() if item.pooling})
-        self._tokens = HostCopy(
-            {item: value for item, value in results.items() if not item.pooling}
-        )
+        self._prompts = prompt_ids, rendered, spans
+        # A copy is of one shape: pooled vectors go in one, every token's in another.
+        self._copies = [
+            HostCopy({item: value for item, value in results.items() if bool(item.pooling) is kind})
+            for kind in (True, False)
+        ]
 
     def finish(self) -> Batch:
         """Wait for the results."""
-        return Batch(*self._described, self._pooled.result(), self._tokens.result())
+        pooled, tokens = (copy.result() for copy in self._copies)
+        return Batch(*self._prompts, pooled | tokens)
 
 
 class _PromptReader:
-    """Reads spans that count from the start of the prompt, whose prefix the model has read before.
+    """Reads spans that count from the start of the prompt, whose prefix was run before.
 
-    The prefix's own activations are put in front only where a span reaches into it.
+    The prefix's activations are put in front only where a span reaches into it.
     """
 
     def __init__(self, spans: Sequence[Span], prefix: SharedPrefix | None) -> None:
@@ -127,3 +130,40 @@ def _real_rows(hidden: Tensor, mask: Tensor) -> Tensor:
 def _spans(pooling: Pooling, rendered: Sequence[Rendered]) -> list[Span]:
     spans = (pooling.span(len(row.token_ids), row.user_end) for row in rendered)
     return [span for span in spans if span is not None]
+
+
+class SpanReader:
+    """Reads one span of each row of a batch; made once for all layers."""
+
+    def __init__(self, spans: Sequence[tuple[int, int]]) -> None:
+        bounds = torch.tensor(spans)
+        start, end = bounds[:, :1], bounds[:, 1:]
+        index = start + torch.arange(int((end - start).max()))
+        self._mask = index < end
+        self._index = torch.where(self._mask, index, start)
+        self._placed: dict[tuple[torch.device, int], tuple[Tensor, Tensor]] = {}
+
+    def read(
+        self, hidden: Float[Tensor, "batch position d_model"], reduce: Reduce
+    ) -> Float[Tensor, "batch d_model"]:
+        """`reduce` over the positions of each row's span, in float32 whatever comes in.
+
+        >>> from axes.ingest.forward.pooling import mean
+        >>> reader = SpanReader([(0, 2), (2, 3)])
+        >>> reader.read(torch.arange(6.0).reshape(2, 3, 1), mean).tolist()
+        [[0.5], [5.0]]
+        """
+        places, mask = self._place(hidden.device, hidden.shape[1])
+        # Whole rows of the flattened batch: a gather looks every number up, at ten times the cost.
+        picked = hidden.reshape(-1, hidden.shape[2]).index_select(0, places)
+        return reduce(picked.view(*mask.shape, -1).float(), mask)
+
+    def _place(self, device: torch.device, width: int) -> tuple[Tensor, Tensor]:
+        """Where the spans lie in batches of this width, counted over all rows, and the mask."""
+        if (device, width) not in self._placed:
+            places = width * torch.arange(len(self._index))[:, None] + self._index
+            self._placed[device, width] = (
+                to_device(places.flatten(), device),
+                to_device(self._mask, device),
+            )
+        return self._placed[device, width]

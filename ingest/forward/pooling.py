@@ -1,35 +1,35 @@
 """How the positions of a prompt become one vector.
 
 A pooling is two pure functions: `span` says which positions of a rendered prompt it reads, `reduce`
-makes one vector of what stands there. Neither sees padding, so that its side cannot matter.
+makes one vector of their activations. Neither sees padding, so that its side cannot matter.
 
-To add one, put it in `POOLINGS`; or, without touching this file, write
+To add one, put it in `POOLINGS`, whose names load without torch; or, without touching this file,
+write
 
-    from ingest.pooling import Pooling, mean
+    from axes.ingest.forward.pooling import Pooling, mean
 
     POOLING = Pooling("last10_mean", lambda count, user_end: (max(count - 10, 0), count), mean)
 
-into a file of your own and give it as `--pooling my_pooling.py`.
+into a file and give it as `--pooling my_pooling.py`.
 """
 
 from __future__ import annotations
 
 import runpy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
-
-from axes.ingest.forward.batching import to_device
-from axes.ingest.models.download import file_hash
 from axes.warehouse.errors import ModelError
 from axes.warehouse.names import did_you_mean
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
 Span = Callable[[int, int | None], tuple[int, int] | None]
-Reduce = Callable[[Tensor, Tensor], Tensor]
+Reduce = Callable[[Any, Any], Any]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Pooling:
     """A pooling by name.
 
     `span(token_count, user_end)` gives the first position and one past the last, or None where
-    there is none; `user_end` is one past the user's own text, None where that is not known.
+    it has none; `user_end` is one past the user's text, None where that is unknown.
     `reduce(hidden, mask)` takes `[batch, position, d_model]` in float32 and the mask of the
     positions that count, and gives `[batch, d_model]`.
     """
@@ -52,9 +52,12 @@ def mean(
 ) -> Float[Tensor, "batch d_model"]:
     """Mean over the positions of the mask.
 
+    >>> import torch
     >>> mean(torch.tensor([[[1.0], [2.0], [9.0]]]), torch.tensor([[True, True, False]]))
     tensor([[1.5000]])
     """
+    import torch
+
     # where, not a product: what the mask hides may hold anything, NaN included.
     return torch.where(mask[..., None], hidden, 0.0).sum(1) / mask.sum(1, keepdim=True)
 
@@ -63,43 +66,9 @@ def maximum(
     hidden: Float[Tensor, "batch position d_model"], mask: Bool[Tensor, "batch position"]
 ) -> Float[Tensor, "batch d_model"]:
     """The largest value of each dimension over the positions of the mask."""
+    import torch
+
     return torch.where(mask[..., None], hidden, -torch.inf).amax(1)
-
-
-class SpanReader:
-    """Reads one span of each row of a batch; made once for all layers."""
-
-    def __init__(self, spans: Sequence[tuple[int, int]]) -> None:
-        bounds = torch.tensor(spans)
-        start, end = bounds[:, :1], bounds[:, 1:]
-        index = start + torch.arange(int((end - start).max()))
-        self._mask = index < end
-        self._index = torch.where(self._mask, index, start)
-        self._placed: dict[tuple[torch.device, int], tuple[Tensor, Tensor]] = {}
-
-    def read(
-        self, hidden: Float[Tensor, "batch position d_model"], reduce: Reduce
-    ) -> Float[Tensor, "batch d_model"]:
-        """`reduce` over the positions of each row's span, in float32 whatever comes in.
-
-        >>> reader = SpanReader([(0, 2), (2, 3)])
-        >>> reader.read(torch.arange(6.0).reshape(2, 3, 1), mean).tolist()
-        [[0.5], [5.0]]
-        """
-        places, mask = self._place(hidden.device, hidden.shape[1])
-        # Whole rows of the flattened batch: a gather looks every number up, at ten times the cost.
-        picked = hidden.reshape(-1, hidden.shape[2]).index_select(0, places)
-        return reduce(picked.view(*mask.shape, -1).float(), mask)
-
-    def _place(self, device: torch.device, width: int) -> tuple[Tensor, Tensor]:
-        """Where the spans lie in batches of this width, counted over all rows, and the mask."""
-        if (device, width) not in self._placed:
-            places = width * torch.arange(len(self._index))[:, None] + self._index
-            self._placed[device, width] = (
-                to_device(places.flatten(), device),
-                to_device(self._mask, device),
-            )
-        return self._placed[device, width]
 
 
 def find_pooling(name: str) -> Pooling:
@@ -110,16 +79,18 @@ def find_pooling(name: str) -> Pooling:
     """
     if name in POOLINGS:
         return POOLINGS[name]
+    from axes.ingest.models.download import file_hash
+
     path = Path(name).expanduser()
     if path.suffix != ".py" or not path.is_file():
         raise ModelError(
             f"unknown pooling {name}{did_you_mean(name, POOLINGS)}: "
             f"it is one of {', '.join(POOLINGS)}, or a .py file that defines POOLING"
         )
-    found = runpy.run_path(str(path)).get("POOLING")
-    if not isinstance(found, Pooling):
+    pooling = runpy.run_path(str(path)).get("POOLING")
+    if not isinstance(pooling, Pooling):
         raise ModelError(f"{path} defines no POOLING of type axes.ingest.forward.pooling.Pooling")
-    return replace(found, name=f"{found.name}@{file_hash(path)[:8]}")
+    return replace(pooling, name=f"{pooling.name}@{file_hash(path)[:8]}")
 
 
 def _last(count: int) -> Span:

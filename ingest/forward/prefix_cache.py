@@ -1,13 +1,12 @@
-"""Tokens that every prompt begins with are run once: their keys and values are kept and reused.
+"""Skip parts of a pass that were computed before: a shared prefix of prompts, or lower blocks.
 
+`share_prefix` runs tokens that every prompt begins with once, and reuses their keys and values.
 Under a chat template, and more so under a system prompt, that is most of each prompt. It is used
 only where the cache holds every position of every layer, and only after the longest prompt, run
 both ways, has given the same activations.
 
-Run a model from the output of one of its blocks on, when what lies below is known already.
-
-An experiment changes the same prompts at the same block in a hundred ways: the blocks up to there
-need to be run once.
+`resume_after` runs a model from the output of one of its blocks on. An intervention changes the
+same prompts at the same block in many ways: the blocks below need to be run once.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _TOLERANCE_REDUCED = 5e-2
 class SharedPrefix:
     """The first `length` tokens of every prompt, as the model has read them.
 
-    `hidden` is what passed each point there, `[1, position, d_model]`.
+    `hidden` are its activations at each point, `[1, position, d_model]`.
     """
 
     length: int
@@ -56,7 +55,7 @@ class SharedPrefix:
         for layer in self._cache.layers:
             repeated: Any = copy.copy(layer)
             if repeated.is_initialized:
-                # A view: the model's own `cat` with the new keys makes the copy.
+                # A view: the model's `cat` with the new keys makes the copy.
                 repeated.keys = repeated.keys.expand(batch_size, -1, -1, -1)
                 repeated.values = repeated.values.expand(batch_size, -1, -1, -1)
             cache.layers.append(repeated)
@@ -68,7 +67,7 @@ def share_prefix(
 ) -> tuple[SharedPrefix | None, str | None]:
     """Run the tokens that all rows begin with, if that saves anything and changes nothing.
 
-    Gives the prefix, or None and, where there was one to share, the reason why it is not.
+    Returns the prefix, or None and, if one exists, the reason why it is not shared.
     """
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
@@ -91,14 +90,14 @@ def share_prefix(
 
 
 def _common_length(token_ids: Sequence[Sequence[int]]) -> int:
-    """Length of the longest common beginning that leaves every row a token of its own."""
+    """Length of the longest common beginning that leaves every row another token."""
     # What the first and the last in lexical order share, all others do.
     first, last = min(map(tuple, token_ids)), max(map(tuple, token_ids))
     common = next(
         (
             index
-            for index, (one, other) in enumerate(zip(first, last, strict=False))
-            if one != other
+            for index, (token, last_token) in enumerate(zip(first, last, strict=False))
+            if token != last_token
         ),
         min(len(first), len(last)),
     )
@@ -108,10 +107,10 @@ def _common_length(token_ids: Sequence[Sequence[int]]) -> int:
 def _difference(
     loaded: LoadedModel, prefix: SharedPrefix, token_ids: Sequence[int], points: Sequence[Point]
 ) -> float:
-    """How far one prompt's activations after the prefix are from those of a pass over the whole."""
-    whole = _record(loaded, token_ids, points, None)
+    """How far one prompt's activations after the prefix are from those of a pass over all of it."""
+    complete = _record(loaded, token_ids, points, None)
     rest = _record(loaded, token_ids[prefix.length :], points, prefix.cache(1))
-    ends = {point: hidden[:, prefix.length :].float() for point, hidden in whole.items()}
+    ends = {point: hidden[:, prefix.length :].float() for point, hidden in complete.items()}
     return max(
         float(((ends[point] - rest[point]).norm(dim=-1) / ends[point].norm(dim=-1)).max())
         for point in points
@@ -151,7 +150,7 @@ def resume_after(
 
 
 class _Instead:
-    """A block's forward pass that hands on what it was given, or what is known to come out."""
+    """A block's forward pass that returns its input, or the output that was computed before."""
 
     def __init__(self, hidden: Tensor | None, is_tuple: bool) -> None:
         self._hidden, self._is_tuple = hidden, is_tuple

@@ -1,14 +1,12 @@
-"""Record what flows through the blocks of a model, in one forward pass.
+"""Record the activations of a model's blocks in one forward pass.
 
 A point is a block and a site. `resid_post` is the residual stream after the block, before any final
-norm: HF's `hidden_states[layer + 1]`, except after the last block, whose entry there is normed.
+norm: HF's `hidden_states[layer + 1]`, except after the last block, whose entry is normed.
 
-Find the modules at which a block's sites are read.
-
-`attn_out` and `mlp_out` are found by what they do rather than by class name: a probe of a few
-tokens is run, and the two modules of a block are taken whose outputs sum, with the block's input,
-to its output. That holds for attention and MLP in sequence and in parallel, and finds the norm
-behind them where a family norms what it adds (Gemma 2 and 3).
+`attn_out` and `mlp_out` are identified by what they do rather than by class name: a few tokens are
+run, and the two modules of a block are taken whose outputs sum, with the block's input, to its
+output. That holds for attention and MLP in sequence and in parallel, and selects the norm behind
+them where a family norms what it adds (Gemma 2 and 3).
 """
 
 from __future__ import annotations
@@ -49,7 +47,7 @@ Receive = Callable[[Point, Tensor], None]
 
 
 class _AllRecorded(Exception):
-    """Leaves a forward pass of which nobody asked for the rest."""
+    """Leaves a forward pass when every point has been recorded."""
 
 
 def block_points(blocks: Sequence[torch.nn.Module], layers: Sequence[int]) -> list[Point]:
@@ -61,9 +59,9 @@ def block_points(blocks: Sequence[torch.nn.Module], layers: Sequence[int]) -> li
 def record(
     points: Sequence[Point], receive: Receive, *, leaves_early: bool = False
 ) -> Iterator[None]:
-    """While active, call `receive(point, hidden)` with what passes there, `[batch, position, d]`.
+    """While active, call `receive(point, hidden)` with its activations, `[batch, position, d]`.
 
-    The tensor is the model's own: reduce or copy it, do not keep or change it. With `leaves_early`
+    The model owns the tensor: reduce or copy it, do not keep or change it. With `leaves_early`
     the body of the `with` ends when every point has been seen: nothing above is run.
     """
     unseen = set(points)
@@ -140,7 +138,7 @@ def _hidden_of(kwargs: dict[str, Any]) -> Tensor:
     return next(value for value in kwargs.values() if isinstance(value, Tensor))
 
 
-_PROBE_LENGTH = 6
+_PROBED_TOKENS = 6
 # A sum that is the block's output up to rounding in that dtype; two other modules miss by far.
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 
@@ -152,7 +150,7 @@ def find_points(
 
     Raises `ModelError` for an unknown site, and where a block does not add one attention and one
     MLP output to the residual stream (a state-space block; a family that scales what it adds);
-    `NonFiniteError` where that cannot be told because they overflow.
+    `NonFiniteError` where overflowing activations hide that.
     """
     if unknown := set(sites) - set(SITES):
         raise ModelError(f"unknown site {min(unknown)}: it is one of {', '.join(SITES)}")
@@ -176,14 +174,15 @@ def _addends(loaded: LoadedModel, layer: int) -> tuple[torch.nn.Module, torch.nn
     """
     block = loaded.blocks[layer]
     inside = {path: module for path, module in block.named_modules() if path}
-    before, after, outputs = _probe(loaded, layer, inside)
+    before, after, outputs = _run_block(loaded, layer, inside)
     if not after.isfinite().all():
         raise non_finite(loaded, f"at layer {layer}")
     difference, scale = after - before, after.abs().max()
     tolerance = _TOLERANCE.get(loaded.model.dtype, 2e-2) * float(scale)
-    for one, other in combinations(outputs, 2):
-        if (outputs[one] + outputs[other] - difference).abs().max() <= tolerance:
-            pair = sorted((one, other), key=lambda path: not _is_attention(path))
+    for paths in combinations(outputs, 2):
+        added = outputs[paths[0]] + outputs[paths[1]]
+        if (added - difference).abs().max() <= tolerance:
+            pair = sorted(paths, key=lambda path: not _is_attention(path))
             if _is_attention(pair[0]) and not _is_attention(pair[1]):
                 return inside[pair[0]], inside[pair[1]]
     raise ModelError(
@@ -196,25 +195,25 @@ def _is_attention(path: str) -> bool:
     return "att" in path.lower()
 
 
-def _probe(
+def _run_block(
     loaded: LoadedModel, layer: int, inside: dict[str, torch.nn.Module]
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """The block's input and output on a few tokens, and the outputs in it that have their shape."""
     block = loaded.blocks[layer]
     around = [Point(layer, "resid_pre", block, reads_input=True), Point(layer, RESID_POST, block)]
     parts = {Point(layer, path, module): path for path, module in inside.items()}
-    got: dict[Point, Any] = {}
+    recorded: dict[Point, Any] = {}
 
     def receive(point: Point, hidden: Any) -> None:
-        got[point] = hidden.float().cpu().clone() if isinstance(hidden, Tensor) else None
+        recorded[point] = hidden.float().cpu().clone() if isinstance(hidden, Tensor) else None
 
-    tokens = torch.arange(_PROBE_LENGTH)[None] + 3
+    tokens = torch.arange(_PROBED_TOKENS)[None] + 3
     with record([*around, *parts], receive, leaves_early=True):
         run_backbone(loaded.model, tokens, torch.ones_like(tokens, dtype=torch.bool))
-    before, after = (got[point] for point in around)
+    before, after = (recorded[point] for point in around)
     outputs = {}
     for point, path in parts.items():
-        hidden = got.get(point)
+        hidden = recorded.get(point)
         # Some families flatten batch and position for the MLP.
         if hidden is not None and hidden.numel() == after.numel():
             outputs[path] = hidden.reshape(after.shape)

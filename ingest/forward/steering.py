@@ -1,13 +1,13 @@
-"""Change what the blocks of a model put out, along an axis, while it runs.
+"""Change the outputs of a model's blocks along an axis, while it runs.
 
 `add`     moves a block's output by `strength * unit` along the axis (Turner et al. 2023; Rimsky et
           al. 2024)
 `ablate`  takes the share `strength` of the component along the axis away (Arditi et al. 2024)
 `clamp`   sets the projection on the axis to `strength * unit`
 
-The change is made after the block, as llama.cpp applies a control vector: what `resid_post` of
-that block holds is what was changed. The axis is a unit vector in the model's own space; one of
-another space is pulled back first (`analysis.pull_back`).
+The change is made after the block, as llama.cpp applies a control vector: the
+`resid_post` of that block is the changed output. The axis is a unit vector in the model's space;
+an axis of another space is pulled back first.
 """
 
 from __future__ import annotations
@@ -23,11 +23,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from axes.ingest.models.load import LoadedModel, require_layers
+from axes.ingest.requests import CONDITIONS, STEERED_POSITIONS, STEERING_MODES
 from axes.warehouse.errors import AxisError
-
-MODES = ("add", "ablate", "clamp")
-POSITIONS = ("all", "prompt", "generated")
-CONDITIONS = ("position", "row")
 
 # The names under which a backbone takes its cache (`axes.ingest.forward.recording.cache_argument`).
 _CACHES = ("cache", "past_key_values", "cache_params")
@@ -68,7 +65,7 @@ def steer(
     *,
     prompt_width: int | Sequence[int] | None = None,
 ) -> Iterator[None]:
-    """While active, the model's blocks put out what the interventions make of it.
+    """While active, the interventions change the outputs of the model's blocks.
 
     Works for a forward pass, with a KV cache and with `generate`; several interventions at one
     block are made in their order. The tensors that blocks put out are replaced, never changed.
@@ -76,7 +73,7 @@ def steer(
     `prompt_width` is the number of columns, padding included, before the first generated token, or
     one for every row. Default: what the pass without a cache before it holds, as in `generate`.
 
-    Raises `LayerError` for a block that is not there and `AxisError` for an axis of another width,
+    Raises `LayerError` for a block that does not exist; `AxisError` for an axis of another width or
     not of unit length, or strengths that are not one for each row.
 
         with steer(loaded, [Intervention(axis, layers=[20], strength=0.1, unit=390.0)]):
@@ -101,8 +98,8 @@ def steer(
 def _require_sound(loaded: LoadedModel, intervention: Intervention) -> None:
     require_layers(loaded.spec.name, loaded.layer_count, intervention.layers)
     for name, value, allowed in (
-        ("mode", intervention.mode, MODES),
-        ("positions", intervention.positions, POSITIONS),
+        ("mode", intervention.mode, STEERING_MODES),
+        ("positions", intervention.positions, STEERED_POSITIONS),
         ("condition", intervention.condition, CONDITIONS),
     ):
         if value not in allowed:
@@ -115,7 +112,9 @@ def _require_sound(loaded: LoadedModel, intervention: Intervention) -> None:
         )
     norm = float(axis.double().norm())
     if abs(norm - 1) > _TOLERANCE:
-        raise AxisError(f"the axis has norm {norm:.4g}: divide it by that, strengths are beside it")
+        raise AxisError(
+            f"the axis has norm {norm:.4g}: divide it by that and scale the strength instead"
+        )
 
 
 class _Pass:
@@ -174,7 +173,7 @@ class _Change:
     """The hook of one intervention at one block."""
 
     def __init__(self, intervention: Intervention, layer: int, current: _Pass) -> None:
-        self._asked, self._pass = intervention, current
+        self._intervention, self._pass = intervention, current
         self._unit = intervention.unit_at(layer)
         self._strength = torch.as_tensor(intervention.strength, dtype=torch.float64).reshape(-1, 1)
         self._ready: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
@@ -193,31 +192,33 @@ class _Change:
             raise AxisError(f"{len(strength)} strengths for a batch of {len(hidden)} rows")
         wide = hidden.to(dtype)
         amount = self._unit * strength  # [#batch, 1]
-        if self._asked.mode != "add" or self._asked.above is not None:
+        if self._intervention.mode != "add" or self._intervention.above is not None:
             projection = wide @ axis  # [batch, position]
-            if self._asked.mode == "ablate":
+            if self._intervention.mode == "ablate":
                 amount = -strength * projection
-            elif self._asked.mode == "clamp":
+            elif self._intervention.mode == "clamp":
                 amount = amount - projection
-            if self._asked.above is not None:
+            if self._intervention.above is not None:
                 amount = torch.where(self._passes(hidden, projection), amount, 0.0)
-        if self._asked.positions != "all":
+        if self._intervention.positions != "all":
             is_generated = self._pass.is_generated(hidden)
-            is_meant = is_generated if self._asked.positions == "generated" else ~is_generated
+            is_meant = (
+                is_generated if self._intervention.positions == "generated" else ~is_generated
+            )
             amount = torch.where(is_meant, amount, 0.0)
         return torch.addcmul(wide, amount[..., None], axis).to(hidden.dtype)
 
     def _on(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Axis and strengths where the block is: a model may be spread over several devices."""
         if (device, dtype) not in self._ready:
-            axis = torch.as_tensor(self._asked.axis).to(device, dtype)
+            axis = torch.as_tensor(self._intervention.axis).to(device, dtype)
             self._ready[device, dtype] = axis, self._strength.to(device, dtype)
         return self._ready[device, dtype]
 
     def _passes(self, hidden: Tensor, projection: Tensor) -> Bool[Tensor, "batch columns"]:
-        assert self._asked.above is not None
-        is_above = projection > self._asked.above * self._unit
-        if self._asked.condition == "position":
+        assert self._intervention.above is not None
+        is_above = projection > self._intervention.above * self._unit
+        if self._intervention.condition == "position":
             return is_above
         if self._pass.is_first or self._is_open is None:
             self._is_open = is_above.gather(1, self._pass.last_of_prompt(hidden)[:, None])

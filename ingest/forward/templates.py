@@ -1,10 +1,10 @@
 """From a prompt's text to token ids, by a stated policy, with exactly the tokens a user would get.
 
-`raw`               the text through the tokenizer's own defaults (the source study's way)
-`chat`              the text as the user's turn of the chat template, up to where the answer begins
+`raw`               the text by the tokenizer's defaults (as in the source study)
+`chat`              the text as the user's turn of the chat template, up to the assistant's turn
 `chat+system:HASH`  the same below a system prompt, which the hash names
 
-Under each there is one BOS where the tokenizer's own defaults add one, and never two.
+Each has one BOS where the tokenizer's defaults add one, and never two.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from axes.ingest.requests import TEMPLATES
 from axes.warehouse.errors import ModelError
 from axes.warehouse.writer import content_key
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-POLICIES = ("raw", "chat")
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Template:
     system: str | None = None
 
     def __post_init__(self) -> None:
-        if self.policy not in POLICIES:
+        if self.policy not in TEMPLATES:
             raise ModelError(
                 f"unknown template {self.policy}: it is raw or chat, "
                 "and with a system prompt --template chat --system FILE"
@@ -52,7 +51,7 @@ class Template:
         )
 
 
-# Stands for a user's text to see what the template puts behind it; of no script and no case.
+# A private-use character in place of a user's text, to see what the template puts behind it.
 _MARK = "\ue000"
 
 
@@ -60,8 +59,8 @@ _MARK = "\ue000"
 class Rendered:
     """A prompt as the model reads it: token ids, unpadded and untruncated.
 
-    `text_hash` is of the rendered text; `user_end` is one past the last token of the user's own
-    text, None where it cannot be told (a template that rewrites the text).
+    `text_hash` is of the rendered text; `user_end` is one past the last token of the user's
+    text, None where it is unknown (a template that rewrites the text).
     """
 
     token_ids: list[int]
@@ -80,13 +79,13 @@ def render(
         return []
     is_raw = template.policy == "raw"
     if is_raw:
-        whole, tail = list(texts), ""
+        complete, tail = list(texts), ""
     else:
-        *whole, marked = _chats(tokenizer, [*texts, _MARK], template, model)
+        *complete, marked = _chats(tokenizer, [*texts, _MARK], template, model)
         tail = marked.rpartition(_MARK)[2]
     # A chat template writes its own special tokens; they are not added a second time.
     encoded: Any = tokenizer(
-        whole,
+        complete,
         add_special_tokens=is_raw,
         return_offsets_mapping=tokenizer.is_fast,
         return_attention_mask=False,
@@ -94,7 +93,9 @@ def render(
     )
     start = [] if is_raw else _missing_bos(tokenizer)
     rendered = []
-    for index, (text, full, ids) in enumerate(zip(texts, whole, encoded["input_ids"], strict=True)):
+    for index, (text, full, ids) in enumerate(
+        zip(texts, complete, encoded["input_ids"], strict=True)
+    ):
         text_end = len(full) - len(tail)
         if not full[:text_end].endswith(text) or full[text_end:] != tail:
             user_end = None
@@ -156,11 +157,11 @@ def _end_by_offsets(offsets: Sequence[tuple[int, int]], text_end: int) -> int | 
 def _end_by_prefix(
     tokenizer: PreTrainedTokenizerBase, before: str, ids: list[int], *, adds_special: bool
 ) -> int | None:
-    """The same without offsets: the tokens of the text up to there, if the whole begins with them.
+    """The same without offsets: the tokens of `before`, if those of the text begin with them.
 
-    A tokenizer may join characters across the end, in which case the place cannot be told.
+    A tokenizer may join characters across the end, in which case the place is unknown.
     """
-    own = tokenizer(before, add_special_tokens=adds_special, verbose=False).input_ids
-    while own and own[-1] in tokenizer.all_special_ids:
-        own = own[:-1]
-    return len(own) if own and ids[: len(own)] == own else None
+    prefix = tokenizer(before, add_special_tokens=adds_special, verbose=False).input_ids
+    while prefix and prefix[-1] in tokenizer.all_special_ids:
+        prefix = prefix[:-1]
+    return len(prefix) if prefix and ids[: len(prefix)] == prefix else None

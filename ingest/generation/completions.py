@@ -1,46 +1,41 @@
-"""The job: read completions that are given, from any model or service, as if the model wrote them.
+"""The job: teacher-force completions that any model or service wrote, as if the model wrote them.
 
 A file names prompts of the warehouse (by text or `prompt_id`) and completions. Each pair is run in
-one pass: the prompt's tokens as the template renders them, then the completion's own, tokenised
-alone and without special tokens. A column `token_ids` is taken as it is instead.
+one pass: the prompt's tokens as the template renders them, then the completion's, tokenised alone
+and without special tokens. A column `token_ids` is taken as it is instead.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from axes.ingest.forward.batching import DEFAULT_TOKEN_BUDGET
-from axes.ingest.forward.templates import Rendered, Template
-from axes.ingest.generation.teacher_forcing import Given, batches, score
-from axes.ingest.generation.token_statistics import Kept, Trace
+from axes.ingest.forward.batching import Batches
+from axes.ingest.forward.templates import Rendered
+from axes.ingest.generation.teacher_forcing import Text, logits_budget, score
+from axes.ingest.generation.token_statistics import Trace
 from axes.ingest.generation.traces import (
-    generations_there,
-    kept_key,
-    kept_parameters,
+    stored_generations,
+    token_parameters,
     what_to_keep,
     write_traces,
 )
-from axes.ingest.jobs import IngestSummary, Job, open_job, stops_between_batches
+from axes.ingest.jobs import IngestSummary, Job, Skipped, open_job
 from axes.ingest.models.load import LoadedModel, context_length
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.prompt_sources import PromptSource, read_source
-from axes.ingest.prompts import normalise, prompt_id
-from axes.warehouse.connection import connect_tables, rows
-from axes.warehouse.errors import ModelError, PromptError
-from axes.warehouse.progress import track
-from axes.warehouse.runs import Run, record_run
-from axes.warehouse.writer import content_key
+from axes.ingest.prompts import Prompt, normalise, prompt_id
+from axes.ingest.requests import CompletionRequest
+from axes.warehouse.errors import PromptError
+from axes.warehouse.handle import Warehouse
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A prompt of the warehouse and what was answered; `source` says by whom."""
+    """A prompt of the warehouse and a completion; `source` names who wrote it."""
 
     prompt_id: str
     completion: str
@@ -48,90 +43,64 @@ class Pair:
     source: str
 
     @property
-    def content(self) -> Any:
-        """What of it is the model's input."""
+    def content(self) -> str | list[int]:
+        """The model's input."""
         return self.completion if self.token_ids is None else list(self.token_ids)
 
 
-def ingest_completions(
-    root: Path,
-    spec: ModelSpec,
-    file: Path,
-    *,
-    layers: Sequence[int] | None = None,
-    layer_fraction: float = 0.8,
-    axes: Sequence[str] = (),
-    prompt_tokens: bool = False,
-    top_tokens: int = 0,
-    template: str = "raw",
-    system: str | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    limit: int | None = None,
-    token_budget: int = DEFAULT_TOKEN_BUDGET,
-    skip_unusable: bool = False,
-) -> IngestSummary:
-    """Read the prompt-completion pairs of a .parquet, .csv or .jsonl file, sorted by length.
+def ingest_completions(root: Path, spec: ModelSpec, request: CompletionRequest) -> IngestSummary:
+    """Read the prompt-completion pairs of a file that are not stored, and store their tokens.
 
-    Columns: `prompt` or `prompt_id`, `completion` or `token_ids`, and of `source` and `model` what
-    there is. What is kept is as in `ingest_traces`. Pairs that are there are not run again. Raises
-    `PromptError` for prompts that are not in the warehouse or pairs that cannot be run.
+    Columns: `prompt` or `prompt_id`, `completion` or `token_ids`, and perhaps `source` or `model`.
+    Raises `PromptError` for prompts that are not in the warehouse or pairs that cannot be run.
     """
-    policy = Template(template, system)
-    pairs, texts = read_pairs(root, file, limit)
-    job = open_job(root, spec, device, dtype)
-    kept = what_to_keep(job, layers, layer_fraction, axes, top_tokens)
-    parameters = {
-        **job.described(),
-        "completions": str(file.resolve()),
-        **kept_parameters(kept, layers, axes, prompt_tokens),
-        "template": policy.name,
-        "system": system,
-        "limit": limit,
-    }
-    with (
-        job.lock(),
-        record_run(root, "ingest traces", parameters, device=job.device) as run,
-        stops_between_batches() as check_interrupt,
-    ):
-        there = generations_there(root, spec.name)
-        settings = kept_key(kept, prompt_tokens)
-        wanted = {
-            content_key(
+    pairs, texts = read_pairs(root, request.completions, request.limit)
+    job = open_job(root, spec, request)
+    kept = what_to_keep(job, request)
+    with job.running("ingest traces", token_parameters(request, kept)) as running:
+        by_key = {
+            request.key(
                 job.identity.model_id,
-                policy.name,
-                list(kept.layers),
-                {**settings, "given": pair.content, "source": pair.source},
+                kept,
                 pair.prompt_id,
+                {"given": pair.content, "source": pair.source},
             ): pair
             for pair in pairs
         }
-        pair_count = len(wanted)
-        wanted = {key: pair for key, pair in wanted.items() if key not in there}
+        stored = stored_generations(root, spec.name)
+        missing = {key: pair for key, pair in by_key.items() if key not in stored}
         rendered = job.render_usable(
-            {pair.prompt_id: texts[pair.prompt_id] for pair in wanted.values()},
-            policy,
-            skipped=run.skipped,
-            skip_unusable=skip_unusable,
+            {pair.prompt_id: texts[pair.prompt_id] for pair in missing.values()},
+            request,
+            skipped=running.run.skipped,
         )
-        given = _usable(job, run, wanted, rendered, skip_unusable)
-        if given or not (wanted or job.is_registered()):
-            loaded = job.load()
-            job.register(loaded, run)
-            with track(f"completions {spec.name}", len(given), "completions") as advance:
-                for traces in _score_all(loaded, run, given, kept, prompt_tokens, token_budget):
-                    described = {
-                        key: {
-                            "template": policy.name,
-                            "prompt_token_count": len(given[key].prompt),
-                            "source": wanted[key].source,
-                        }
-                        for key in traces
+        usable = _usable(job, request, missing, rendered, running.run.skipped)
+
+        def compute(loaded: LoadedModel, done: Callable[[int], None]) -> None:
+            def read(keys: list[str]) -> list[Trace]:
+                batch = [usable[key] for key in keys]
+                return score(loaded, batch, kept, reads_prompt=request.prompt_tokens)
+
+            def describe(key: str) -> str:
+                return f"a text of {len(usable[key].token_ids)} tokens"
+
+            sizes = {key: len(text.token_ids) for key, text in usable.items()}
+            batches = Batches(loaded, running.run, logits_budget(loaded, request.token_budget))
+            for keys, traces in batches.compute(sizes, read, describe):
+                columns = {
+                    key: {
+                        "template": request.rendering.name,
+                        "prompt_token_count": len(usable[key].prompt),
+                        "source": missing[key].source,
                     }
-                    write_traces(root, run, loaded, kept, traces, described)
-                    advance(len(traces))
-                    check_interrupt()
-    return job.summary(run, pair_count, len(given))
+                    for key in keys
+                }
+                traces_by_key = dict(zip(keys, traces, strict=True))
+                write_traces(running.run, loaded, kept, traces_by_key, columns)
+                done(len(keys))
+
+        running.compute("completions", len(usable), "completions", compute, is_complete=not missing)
+    return job.summary(running.run, len(by_key), len(usable))
 
 
 def read_pairs(root: Path, file: Path, limit: int | None) -> tuple[list[Pair], dict[str, str]]:
@@ -148,12 +117,12 @@ def read_pairs(root: Path, file: Path, limit: int | None) -> tuple[list[Pair], d
             f"it has {', '.join(frame.columns)}"
         )
     pairs = [_pair(row, file) for row in frame.to_dicts()]
-    found = rows(
-        connect_tables(root, "prompts"),
+    prompts = Warehouse.open_tables(root, "prompts").rows(
+        Prompt,
         "select distinct prompt_id, text from prompts where list_contains(?, prompt_id)",
         [sorted({pair.prompt_id for pair in pairs})],
     )
-    texts = {row["prompt_id"]: row["text"] for row in found}
+    texts = {prompt.prompt_id: prompt.text for prompt in prompts}
     unknown = [pair for pair in pairs if pair.prompt_id not in texts]
     if unknown:
         raise PromptError(
@@ -178,63 +147,34 @@ def _pair(row: Mapping[str, Any], file: Path) -> Pair:
 
 def _usable(
     job: Job,
-    run: Run,
-    wanted: Mapping[str, Pair],
+    request: CompletionRequest,
+    pairs: Mapping[str, Pair],
     rendered: Mapping[str, Rendered],
-    skip_unusable: bool,
-) -> dict[str, Given]:
+    skipped: list[Skipped],
+) -> dict[str, Text]:
     """The pairs as token ids, without those that are empty or too long for the model."""
-    longest = context_length(job.folder)
+    max_length = context_length(job.folder)
     usable = {}
-    for key, pair in wanted.items():
+    for key, pair in pairs.items():
         if pair.prompt_id not in rendered:
             continue
         completion = pair.token_ids
         if completion is None:
             encoded = job.tokenizer(pair.completion, add_special_tokens=False, verbose=False)
             completion = tuple(encoded.input_ids)
-        given = Given(pair.prompt_id, rendered[pair.prompt_id].token_ids, completion)
-        reason = None
+        text = Text(pair.prompt_id, rendered[pair.prompt_id].token_ids, completion)
+        count, reason = len(text.token_ids), None
         if not completion:
             reason = "the completion has no tokens"
-        elif longest is not None and len(given.token_ids) > longest:
-            reason = f"{len(given.token_ids)} tokens with its completion, the context is {longest}"
+        elif max_length is not None and count > max_length:
+            reason = f"{count} tokens with its completion, the context is {max_length}"
         if reason is None:
-            usable[key] = given
-        elif skip_unusable:
-            run.skipped.append({"prompt_id": pair.prompt_id, "reason": reason})
+            usable[key] = text
+        elif request.skip_unusable:
+            skipped.append({"prompt_id": pair.prompt_id, "reason": reason})
         else:
             raise PromptError(
                 f"prompt {pair.prompt_id} cannot be run by {job.spec.name}: {reason}; "
                 "--skip-unusable leaves such pairs out and records it"
             )
     return usable
-
-
-def _score_all(
-    loaded: LoadedModel,
-    run: Run,
-    given: Mapping[str, Given],
-    kept: Kept,
-    prompt_tokens: bool,
-    token_budget: int,
-) -> Iterator[dict[str, Trace]]:
-    """Traces by key, batch after batch; the budget is halved where one does not fit the memory."""
-    left = list(given)
-    while left:
-        (first, *_) = batches(loaded, [given[key] for key in left], token_budget)
-        batch = [left[index] for index in first]
-        try:
-            traces = score(loaded, [given[key] for key in batch], kept, reads_prompt=prompt_tokens)
-        except torch.OutOfMemoryError as error:
-            if len(batch) == 1:
-                raise ModelError(
-                    f"a text of {len(given[batch[0]].token_ids)} tokens does not fit the memory "
-                    f"of {loaded.device} beside {loaded.spec.name}: try --dtype bfloat16"
-                ) from error
-            token_budget = sum(len(given[key].token_ids) for key in batch) // 2
-            run.messages.append(f"out of memory: token budget halved to {token_budget}")
-            continue
-        yield dict(zip(batch, traces, strict=True))
-        done = set(batch)
-        left = [key for key in left if key not in done]

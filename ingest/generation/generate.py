@@ -4,16 +4,15 @@ transformers' own `generate` runs the model and keeps its cache. A logits proces
 puts out and, where tokens are drawn, draws them; results are sent to the host a few dozen steps at
 a time, so that no step waits for them.
 
-How a completion goes on and ends: greedy or drawn tokens, end tokens, stop strings.
-
-A row draws with numbers of its own, which come from the seed and the row alone: what it says does
-not depend on the rows beside it, so that a batch may be of any size and in any order.
+Tokens are greedy or drawn; end tokens and stop strings end a completion. A row draws with random
+numbers that come from the seed and the row alone, so that its completion does not depend on the
+other rows: a batch may be of any size and in any order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,12 +32,12 @@ from axes.ingest.generation.token_statistics import (
     require_finite,
 )
 from axes.ingest.models.load import LoadedModel
-from axes.warehouse.axes import AxisReadout
+from axes.ingest.requests import Sampling
 from axes.warehouse.errors import ModelError
 from axes.warehouse.writer import content_key
 
 if TYPE_CHECKING:
-    from axes.ingest.models.load import LoadedModel
+    from transformers import GenerationConfig
 
 # Steps whose results are kept on the device before they are sent to the host together.
 _STEPS_AT_ONCE = 32
@@ -47,11 +46,9 @@ _STEPS_AT_ONCE = 32
 def generate(
     loaded: LoadedModel,
     encoded: Mapping[str, Sequence[int]],
-    layers: Sequence[int],
+    kept: Kept,
     sampling: Sampling,
     *,
-    readouts: Sequence[AxisReadout] = (),
-    top_count: int = 0,
     seeds: Sequence[int] | None = None,
 ) -> list[Trace]:
     """One completion for each prompt (name -> token ids), in that order.
@@ -59,21 +56,11 @@ def generate(
     Where tokens are drawn, a row's seed is that of `seeds`, else from `sampling.seed` and its name.
     Raises `NonFiniteError` for NaN or infinity, and `torch.OutOfMemoryError` for too large a batch.
     """
-    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+    from transformers import LogitsProcessorList, StoppingCriteriaList
 
     model: Any = loaded.model
-    kept = Kept(layers, readouts, top_count)
     tokens, mask = pad(list(encoded.values()), pad_id(loaded.tokenizer), side="left")
-    ends = end_ids(loaded, sampling)
-    common = {"eos_token_id": ends, "pad_token_id": pad_id(loaded.tokenizer)}
-    # The checkpoint's own sampling defaults (a repetition penalty, a top_k) must not slip in.
-    checkpoint, model.generation_config = model.generation_config, GenerationConfig(**common)
-    config = GenerationConfig(
-        max_new_tokens=sampling.max_new_tokens,
-        do_sample=False,
-        return_dict_in_generate=True,
-        **common,
-    )
+    ends = end_ids(loaded, sampling.end_tokens)
     seeds = seeds or [row_seed(sampling.seed, name) for name in encoded]
     numbers = None
     if not sampling.is_greedy:
@@ -82,29 +69,45 @@ def generate(
     stops = None
     if sampling.stop_strings:
         stops = StopStrings(loaded, sampling.stop_strings, tokens.shape[1])
-    try:
-        with (
-            record(block_points(loaded.blocks, kept.recorded_layers), recorder.receive),
-            torch.inference_mode(),
-        ):
-            result = model.generate(
-                tokens.to(loaded.device),
-                attention_mask=mask.long().to(loaded.device),
-                generation_config=config,
-                logits_processor=LogitsProcessorList([recorder]),
-                stopping_criteria=StoppingCriteriaList([stops] if stops else []),
-            )
-            sequences = result.sequences
-            recorder.choose(sequences[:, -1])
-            cache = result["cache" if "cache" in result else "past_key_values"]
-            _step_over_last(model, sequences, mask, cache)
-    finally:
-        model.generation_config = checkpoint
+    with (
+        greedy_config(loaded, sampling.max_new_tokens, ends) as config,
+        record(block_points(loaded.blocks, kept.recorded_layers), recorder.receive),
+        torch.inference_mode(),
+    ):
+        result = model.generate(
+            tokens.to(loaded.device),
+            attention_mask=mask.long().to(loaded.device),
+            generation_config=config,
+            return_dict_in_generate=True,
+            logits_processor=LogitsProcessorList([recorder]),
+            stopping_criteria=StoppingCriteriaList([stops] if stops else []),
+        )
+        sequences = result.sequences
+        recorder.choose(sequences[:, -1])
+        cache = result["cache" if "cache" in result else "past_key_values"]
+        _step_over_last(model, sequences, mask, cache)
     generated = sequences[:, tokens.shape[1] :].tolist()
     traces = _cut(list(encoded), generated, ends, stops, recorder)
     for trace in traces:
         require_finite(loaded, trace)
     return traces
+
+
+@contextmanager
+def greedy_config(
+    loaded: LoadedModel, max_new_tokens: int, ends: Sequence[int]
+) -> Iterator[GenerationConfig]:
+    """A configuration of `generate`, and while active nothing of the checkpoint's."""
+    from transformers import GenerationConfig
+
+    model: Any = loaded.model
+    common = {"eos_token_id": list(ends), "pad_token_id": pad_id(loaded.tokenizer)}
+    # The checkpoint's own sampling defaults (a repetition penalty, a top_k) must not slip in.
+    checkpoint, model.generation_config = model.generation_config, GenerationConfig(**common)
+    try:
+        yield GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, **common)
+    finally:
+        model.generation_config = checkpoint
 
 
 def _step_over_last(model: Any, sequences: Tensor, prompt_mask: Tensor, cache: Any) -> None:
@@ -130,7 +133,7 @@ def _cut(
     recorder: StepRecorder,
 ) -> list[Trace]:
     """Each row up to where it ended; the first vector is that of the prompt's last position."""
-    figures, vectors, projections = recorder.results()
+    statistics, vectors, projections = recorder.results()
     traces = []
     for row, (name, ids) in enumerate(zip(names, generated, strict=True)):
         count, reason = len(ids), "length"
@@ -139,7 +142,7 @@ def _cut(
         ended = next((step for step, token in enumerate(ids[:count]) if token in ends), None)
         if ended is not None:
             count, reason = ended + 1, "stop"
-        of_row = {figure: values[row, :count] for figure, values in figures.items()}
+        of_row = {name: values[row, :count] for name, values in statistics.items()}
         traces.append(
             Trace(
                 prompt_id=name,
@@ -169,7 +172,7 @@ class StepRecorder:
         self._projector = Projector(kept.readouts, device)
         self._vectors = {layer: _Outbox() for layer in kept.layers}
         self._projections = {layer: _Outbox() for layer in self._projector.keys}
-        self._figures: dict[str, _Outbox] = {}
+        self._statistics: dict[str, _Outbox] = {}
         self._pending: Distributions | None = None
         self._step = 0
 
@@ -191,7 +194,7 @@ class StepRecorder:
         return scores.scatter(1, drawn[:, None], torch.inf)
 
     def choose(self, token_ids: Tensor) -> None:
-        """Take in which tokens the logits that were seen last have led to."""
+        """Record the tokens that were chosen by the logits seen last."""
         pending = self._pending
         assert pending is not None
         self._put("logprob", pending.logprobs(token_ids))
@@ -201,20 +204,20 @@ class StepRecorder:
             self._put("top_logprobs", pending.top_logprobs)
 
     def _put(self, name: str, values: Tensor) -> None:
-        self._figures.setdefault(name, _Outbox()).put(values)
+        self._statistics.setdefault(name, _Outbox()).put(values)
 
     def results(
         self,
     ) -> tuple[dict[str, np.ndarray], dict[int, np.ndarray], dict[tuple, np.ndarray]]:
-        """`[row, step, ...]` by figure; by layer and by readout key, the prompt's end first."""
-        figures = {name: outbox.steps() for name, outbox in self._figures.items()}
+        """`[row, step, ...]` by statistic; by layer and by readout key, the prompt's end first."""
+        statistics = {name: outbox.steps() for name, outbox in self._statistics.items()}
         vectors = {layer: outbox.steps() for layer, outbox in self._vectors.items()}
         projections = {}
         for layer, outbox in self._projections.items():
             values = outbox.steps()
             for index, key in enumerate(self._projector.keys[layer]):
                 projections[key] = values[..., index]
-        return figures, vectors, projections
+        return statistics, vectors, projections
 
 
 class _Outbox:
@@ -245,52 +248,6 @@ class _Outbox:
 _MARGIN = 8
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are chosen: temperature 0 is greedy, top_p 1 keeps the whole distribution.
-
-    `stop_strings` end a completion with the token that completes one of them; `end_tokens`, as the
-    vocabulary writes them, with themselves, beside those of the checkpoint.
-    """
-
-    max_new_tokens: int = 32
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    stop_strings: tuple[str, ...] = ()
-    end_tokens: tuple[str, ...] = ()
-
-    @property
-    def is_greedy(self) -> bool:
-        return self.temperature == 0
-
-    def columns(self) -> dict[str, Any]:
-        """The same as columns of `generations`."""
-        return {
-            "max_new_tokens": self.max_new_tokens,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "seed": self.seed,
-            "stop_strings": list(self.stop_strings) or None,
-        }
-
-    def key(self, sample: int = 0) -> dict[str, Any]:
-        """What of it makes one completion of a prompt another; what is not asked for is left out.
-
-        >>> Sampling().key()
-        {'max_new_tokens': 32, 'temperature': 0.0, 'top_p': 1.0, 'seed': 0}
-        """
-        asked = {"stop_strings": self.stop_strings, "end_tokens": self.end_tokens}
-        return {
-            "max_new_tokens": self.max_new_tokens,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "seed": self.seed,
-            **{name: list(values) for name, values in asked.items() if values},
-            **({} if self.is_greedy else {"sample": sample}),
-        }
-
-
 def uniforms(seeds: Sequence[int], count: int, device: torch.device) -> Float[Tensor, "batch step"]:
     """For each row `count` numbers in [0, 1), which its seed alone determines."""
     # On the host and as float32, so that every device draws the same.
@@ -318,28 +275,28 @@ def draw(
     if sampling.top_p < 1:
         ordered = chances.sort(-1, descending=True).values
         before = ordered.cumsum(-1) - ordered
-        least = ordered.masked_fill(before >= sampling.top_p, torch.inf).amin(-1, keepdim=True)
-        chances = chances.masked_fill(chances < least, 0.0)
+        min_chance = ordered.masked_fill(before >= sampling.top_p, torch.inf).amin(-1, keepdim=True)
+        chances = chances.masked_fill(chances < min_chance, 0.0)
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
     cumulated = chances.cumsum(-1, dtype=wide)
     place = uniform.to(wide)[:, None] * cumulated[:, -1:]
-    found = torch.searchsorted(cumulated, place, right=True).squeeze(1)
-    return found.clamp(max=logits.shape[-1] - 1)
+    token_ids = torch.searchsorted(cumulated, place, right=True).squeeze(1)
+    return token_ids.clamp(max=logits.shape[-1] - 1)
 
 
-def end_ids(loaded: LoadedModel, sampling: Sampling) -> list[int]:
-    """The token ids that end a completion: the checkpoint's, the tokenizer's own and those asked.
+def end_ids(loaded: LoadedModel, end_tokens: Sequence[str] = ()) -> list[int]:
+    """The token ids that end a completion: the checkpoint's, the tokenizer's and `end_tokens`.
 
     Raises `ModelError` for an end token that is not in the vocabulary.
     """
     configured = loaded.model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     ids = [*ids, loaded.tokenizer.eos_token_id]
-    vocabulary = loaded.tokenizer.get_vocab() if sampling.end_tokens else {}
-    for token in sampling.end_tokens:
+    vocabulary = loaded.tokenizer.get_vocab() if end_tokens else {}
+    for token in end_tokens:
         if token not in vocabulary:
             raise ModelError(
-                f"{token!r} is no token of {loaded.spec.name}: "
+                f"{token!r} is not a token of {loaded.spec.name}: "
                 "give an end token as the vocabulary writes it, or use --stop"
             )
         ids.append(vocabulary[token])

@@ -1,9 +1,8 @@
 """Measure what sweeps do to a model, one batch of prompts at a time, as rows of outcomes.
 
 Every batch is run once as the model is; then once for each sweep, all its strengths side by side in
-the batch, from the first block that is changed on.
-
-What an intervention does to a model, in numbers: pure functions of logits and token ids.
+the batch, from the first block that is changed on. The metrics themselves are pure functions of
+logits and token ids.
 """
 
 from __future__ import annotations
@@ -21,12 +20,10 @@ from axes.ingest.forward.prefix_cache import resume_after
 from axes.ingest.forward.recording import Point, block_points, record, takes_argument
 from axes.ingest.forward.steering import steer
 from axes.ingest.forward.templates import pad_id
-from axes.ingest.generation.generate import Sampling, end_ids
-from axes.ingest.generation.sweeps import Sweep
+from axes.ingest.generation.generate import end_ids, greedy_config
+from axes.ingest.generation.sweeps import Outcome, Sweep
 from axes.ingest.jobs import non_finite
 from axes.ingest.models.load import LoadedModel
-
-Row = dict[str, Any]
 
 # Prompt tokens whose mean is an activation, as in the default pooling.
 _TAIL = 5
@@ -34,11 +31,11 @@ _TAIL = 5
 
 def measure_prompts(
     loaded: LoadedModel,
-    encoded: dict[str, list[int]],
+    encoded: Mapping[str, list[int]],
     sweeps: Sequence[Sweep],
     template: str,
     openers: dict[str, list[int]],
-) -> Iterator[Row]:
+) -> Iterator[Outcome]:
     """How likely answers to prompts (id -> token ids) open in a way, and `projection_shift`.
 
     The former is one metric for each of `openers`, name -> first token ids. The latter is how far
@@ -54,6 +51,7 @@ def measure_prompts(
             for name, first_ids in openers.items()
         }
         if sweep.vector is not None:
+            # [prompt * strength, d_model], one strength after the other for each prompt.
             moved = _tail_mean(steered, mask.repeat_interleave(count, 0)) - _tail_mean(
                 plain, mask
             ).repeat_interleave(count, 0)
@@ -62,8 +60,8 @@ def measure_prompts(
 
 
 def measure_texts(
-    loaded: LoadedModel, encoded: dict[str, list[int]], sweeps: Sequence[Sweep], template: str
-) -> Iterator[Row]:
+    loaded: LoadedModel, encoded: Mapping[str, list[int]], sweeps: Sequence[Sweep], template: str
+) -> Iterator[Outcome]:
     """`kl` from the unsteered model and `log_perplexity` of texts (id -> token ids).
 
     Both are teacher-forced; for a change of generated tokens alone all but a text's first token
@@ -79,6 +77,9 @@ def measure_texts(
         wide = [value.repeat_interleave(count, 0).to(after.device) for value in (tokens, mask)]
         values = {"log_perplexity": log_perplexity(after, *wide)}
         if sweep.vector is not None:
+            # Rows of `after` are prompt-major, [prompt * strength]: every `count`th row is one
+            # strength. A KL for each strength in turn, so that `before` is never repeated; then
+            # [strength, prompt] is transposed back to the order of the rows.
             values["kl"] = (
                 torch.cat(
                     [
@@ -94,39 +95,33 @@ def measure_texts(
 
 def complete(
     loaded: LoadedModel,
-    asked: Sequence[tuple[str, float]],
+    pairs: Sequence[tuple[str, float]],
     encoded: Mapping[str, list[int]],
     sweep: Sweep,
     template: str,
     max_new_tokens: int,
-) -> Iterator[tuple[Row, list[int]]]:
+) -> Iterator[tuple[Outcome, list[int]]]:
     """A greedy completion for each prompt id and strength: its description and its token ids."""
-    from transformers import GenerationConfig
-
     model: Any = loaded.model
-    ends = end_ids(loaded, Sampling())
-    tokens, mask = pad([encoded[name] for name, _ in asked], pad_id(loaded.tokenizer), side="left")
-    strengths = torch.tensor([strength for _, strength in asked], dtype=torch.float64)
-    common = {"eos_token_id": ends, "pad_token_id": pad_id(loaded.tokenizer)}
-    # The checkpoint's own sampling defaults (a repetition penalty, a top_k) must not slip in.
-    checkpoint, model.generation_config = model.generation_config, GenerationConfig(**common)
-    try:
-        with torch.inference_mode(), steer(loaded, sweep.interventions(strengths)):
-            sequences = model.generate(
-                tokens.to(loaded.device),
-                attention_mask=mask.long().to(loaded.device),
-                generation_config=GenerationConfig(
-                    max_new_tokens=max_new_tokens, do_sample=False, **common
-                ),
-            )
-    finally:
-        model.generation_config = checkpoint
+    ends = end_ids(loaded)
+    tokens, mask = pad([encoded[name] for name, _ in pairs], pad_id(loaded.tokenizer), side="left")
+    strengths = torch.tensor([strength for _, strength in pairs], dtype=torch.float64)
+    with (
+        greedy_config(loaded, max_new_tokens, ends) as config,
+        torch.inference_mode(),
+        steer(loaded, sweep.interventions(strengths)),
+    ):
+        sequences = model.generate(
+            tokens.to(loaded.device),
+            attention_mask=mask.long().to(loaded.device),
+            generation_config=config,
+        )
     for (prompt_id, strength), row in zip(
-        asked, sequences[:, tokens.shape[1] :].tolist(), strict=True
+        pairs, sequences[:, tokens.shape[1] :].tolist(), strict=True
     ):
         end = next((place for place, token in enumerate(row) if token in ends), len(row) - 1)
-        described = sweep.described(loaded.identity.model_id, template, strength)
-        yield {**described, "prompt_id": prompt_id}, row[: end + 1]
+        columns = sweep.columns(loaded.identity.model_id, template, strength)
+        yield {**columns, "prompt_id": prompt_id}, row[: end + 1]
 
 
 @dataclass(frozen=True)
@@ -203,8 +198,8 @@ def _rows(
     sweep: Sweep,
     template: str,
     values: dict[str, Tensor],
-) -> Iterator[Row]:
-    """A row per prompt, strength and metric; raises `NonFiniteError` for what is no number."""
+) -> Iterator[Outcome]:
+    """A row per prompt, strength and metric; raises `NonFiniteError` for NaN and infinity."""
     for metric, measured in values.items():
         by_prompt = measured.reshape(len(prompt_ids), len(sweep.strengths)).tolist()
         for prompt_id, by_strength in zip(prompt_ids, by_prompt, strict=True):
@@ -214,7 +209,7 @@ def _rows(
                         loaded, f"for {metric} of prompt {prompt_id} at strength {strength}"
                     )
                 yield {
-                    **sweep.described(loaded.identity.model_id, template, strength),
+                    **sweep.columns(loaded.identity.model_id, template, strength),
                     "prompt_id": prompt_id,
                     "metric": metric,
                     "new_tokens": 0,
@@ -266,7 +261,7 @@ def log_perplexity(
 
 
 def repetition(token_ids: Sequence[int]) -> float:
-    """Share of three-token runs that stood there before: 1 - distinct-3 (Li et al. 2016).
+    """Share of three-token runs that occurred before: 1 - distinct-3 (Li et al. 2016).
 
     >>> repetition([1, 2, 3, 4, 5]), repetition([1, 1, 1, 1, 1, 1])
     (0.0, 0.75)
@@ -295,6 +290,6 @@ def longest_repeat(token_ids: Sequence[int]) -> float:
 def _mean(
     values: Float[Tensor, "batch position"], mask: Bool[Tensor, "batch position"]
 ) -> Float[Tensor, " batch"]:
-    """Mean over the positions of the mask, and 0 where there are none."""
+    """Mean over the positions of the mask, and 0 where it has none."""
     counted = torch.where(mask, values, 0.0).sum(1)
     return counted / mask.sum(1).clamp(min=1)

@@ -1,16 +1,16 @@
-"""Watch the projection of each token on an axis while a model speaks, in any `generate` call.
+"""Monitor the projection of each token on an axis while a model generates, in any `generate` call.
 
-One product a token: the block's output at the new position with one vector of the model's own space
-(an `AxisReadout` holds a universal axis pulled back through the alignment). What is generated does
-not change, unless a row is to stop where the calibrated probability passes a bound.
+One product per token: the block's output at the new position with one vector of the model's space
+(an `AxisReadout` holds a universal axis pulled back through the alignment). The completion does not
+change, unless a row is to stop where the calibrated probability passes a bound.
 
     monitor = Monitor(model.model.layers[14], vector, constant, on_reading=print)
     with monitor.watching():
         model.generate(**inputs, stopping_criteria=[monitor])
 
 Rows may be many and padded on the left, greedy or sampled; beam search, which exchanges rows, is
-not for it. A token is read when the next one is chosen, so a row that stops has one token more than
-the one that stopped it, and the last token of all, which `generate` never runs, has no projection.
+not supported. A token is read when the next one is chosen, so a row that stops has one token more
+than the one that stopped it, and the last token, which `generate` never runs, has no projection.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from torch import Tensor
 from transformers import StoppingCriteria
 
 from axes.ingest.forward.recording import Point, record
-from axes.ingest.generation.generate import Sampling, end_ids
+from axes.ingest.generation.generate import end_ids
 from axes.ingest.models.load import LoadedModel
 from axes.warehouse.axes import AxisReadout
 from axes.warehouse.names import RESID_POST
 
-# Tokens whose mean is held against the calibration: prompts are calibrated as `last5_mean`.
+# Tokens whose mean is compared with the calibration: prompts are calibrated as `last5_mean`.
 WINDOW = 5
 
 Probability = Callable[[Float[np.ndarray, " row"]], Float[np.ndarray, " row"]]
@@ -59,8 +59,8 @@ class Monitor(StoppingCriteria):
 
     `vector` and `constant` give the projection, `probability` maps smoothed projections to 0 ... 1
     (`Calibration.probability`), a row stops at the first one at or above `stop_above`. After one of
-    `end_ids` a row's tokens are padding and are not read. `on_reading` gets each reading when it is
-    there; `readings` has all.
+    `end_ids` a row's tokens are padding and are not read. `on_reading` gets each reading at once;
+    `readings` has all.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Monitor(StoppingCriteria):
             readout.offset,
             probability=probability,
             stop_above=stop_above,
-            end_ids=end_ids(loaded, Sampling()),
+            end_ids=end_ids(loaded),
             on_reading=on_reading,
         )
 
@@ -113,7 +113,7 @@ class Monitor(StoppingCriteria):
 
     @contextmanager
     def watching(self) -> Iterator[Monitor]:
-        """Read the block while active; a second time it starts afresh."""
+        """Read the block while active; entered again, it starts over."""
         self._start()
         with record([Point(0, RESID_POST, self._module)], self._receive):
             yield self
@@ -128,7 +128,7 @@ class Monitor(StoppingCriteria):
     def __call__(
         self, input_ids: Int[Tensor, "batch position"], _scores: object, **_: object
     ) -> Tensor:
-        """Take in what the last pass read; True for each row that is to stop."""
+        """Record what the last pass read; True for each row that is to stop."""
         if self._latest is None:
             raise RuntimeError("generate was called outside of Monitor.watching()")
         projections = self._latest.tolist()
@@ -147,28 +147,28 @@ class Monitor(StoppingCriteria):
         return torch.tensor(is_passed, device=input_ids.device)
 
     def _read(self, row: int, step: int, token_id: int, projection: float) -> bool:
-        """Note one token; whether it is to be the row's last but one."""
+        """Record one token; returns whether the row is to stop."""
         recent = self._recent[row]
         recent.append(projection)
         smoothed = sum(recent) / len(recent)
         probability = None
         if self._probability is not None:
             probability = float(self._probability(np.array([smoothed]))[0])
-        self._tell(Reading(row, step, token_id, projection, smoothed, probability))
+        self._add(Reading(row, step, token_id, projection, smoothed, probability))
         is_passed = self._stop_above is not None and (probability or 0.0) >= self._stop_above
         self._is_over[row] = is_passed or token_id in self._end_ids
         return is_passed
 
-    def _tell(self, reading: Reading) -> None:
+    def _add(self, reading: Reading) -> None:
         self.readings.append(reading)
         if self._on_reading is not None:
             self._on_reading(reading)
 
     def finish(self, sequences: Int[Tensor, "batch position"]) -> None:
-        """Note the last tokens of what `generate` returned, which it chose and did not run."""
+        """Record the last tokens of what `generate` returned, which it chose and did not run."""
         for row, ids in enumerate(sequences[:, self._prompt_width :].tolist()):
             steps = [reading.step for reading in self.readings if reading.row == row]
             step = max(steps, default=-1) + 1
             was_ended = step > 0 and ids[step - 1] in self._end_ids
             if step < len(ids) and not was_ended:
-                self._tell(Reading(row, step, ids[step]))
+                self._add(Reading(row, step, ids[step]))

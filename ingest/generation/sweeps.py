@@ -1,29 +1,49 @@
-"""What an experiment changes: axes read from the warehouse, blocks, strengths and their unit."""
+"""What an intervention changes: axes of the warehouse, blocks, strengths and their unit."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor
 
 from axes.ingest.forward.steering import Intervention
-from axes.warehouse.connection import Connection, connect_tables, query, rows, vectors
+from axes.ingest.requests import Change, InterventionRequest
+from axes.warehouse.axes import Space, read_axes
 from axes.warehouse.errors import AxisError, CoverageError
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.writer import content_key
 
+_UNCHANGED = Change("none")
 
-@dataclass(frozen=True)
-class Change:
-    """What is done, apart from the axis, the blocks and how strongly (`steering.Intervention`)."""
 
-    mode: str = "add"
-    positions: str = "all"
-    above: float | None = None
-    condition: str | None = None
+class InterventionRow(TypedDict):
+    """The columns that describe an intervention; its id is a hash of the others."""
+
+    intervention_id: str
+    model_id: str
+    axis_id: str | None
+    layers: str
+    strength: float
+    unit: float | None
+    template: str
+    mode: str
+    positions: str
+    above: float | None
+    condition: str | None
+
+
+class Outcome(InterventionRow, total=False):
+    """A row of `intervention_outcomes`."""
+
+    prompt_id: str
+    metric: str
+    new_tokens: int
+    value: float
+    generation_id: str
+    run_id: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +58,10 @@ class Sweep:
     layers: tuple[int, ...] = ()
     strengths: tuple[float, ...] = (0.0,)
     unit: float | None = None
-    change: Change = Change("none")
+    change: Change = _UNCHANGED
 
-    def described(self, model_id: str, template: str, strength: float) -> dict[str, Any]:
-        """The columns that say what was done, and the id that is a hash of them."""
+    def columns(self, model_id: str, template: str, strength: float) -> InterventionRow:
+        """The columns that describe the intervention, and the id that is a hash of them."""
         columns = {
             "model_id": model_id,
             "axis_id": self.axis_id,
@@ -51,7 +71,7 @@ class Sweep:
             "template": template,
             **vars(self.change),
         }
-        return {"intervention_id": content_key(columns), **columns}
+        return cast(InterventionRow, {"intervention_id": content_key(columns), **columns})
 
     def interventions(self, strengths: Tensor) -> list[Intervention]:
         """For a batch with these strengths, one for each row."""
@@ -75,75 +95,38 @@ UNSTEERED = Sweep()
 
 
 def read_sweeps(
-    root: Path,
-    model: str,
-    model_id: str,
-    layer_count: int,
-    *,
-    axis_ids: Sequence[str],
-    strengths: Sequence[float],
-    layers: Sequence[int] | None,
-    change: Change,
-    benign_set: str,
+    root: Path, model: str, model_id: str, layer_count: int, request: InterventionRequest
 ) -> list[Sweep]:
-    """Each axis at each of `layers` (default its own); `ablate` takes it from all of them at once.
+    """Each axis at each of the requested layers (default: the axis's).
 
-    The unit at a block is the median norm of the stored activations of `benign_set` there, under
-    the axis's pooling and template. Raises `AxisError` for an axis that is not there or of another
-    model, and `CoverageError` where there are no activations to take the unit from.
+    `ablate` takes it from all of them at once. The unit at a block is the median norm of the stored
+    activations of the benign set there, under the axis's pooling and template. Raises `AxisError`
+    for an axis that does not exist or is of another model, and `CoverageError` where there are no
+    activations to take the unit from.
     """
-    connection = connect_tables(root, "axes", "activations", "prompts")
-    axes = _read_axes(connection, model, model_id, axis_ids)
-    sweeps = []
-    for axis in axes:
-        sweep = Sweep(axis["axis_id"], axis["vector"], strengths=tuple(strengths), change=change)
+    warehouse = Warehouse.open_tables(root, "axes", "models", "activations", "prompts")
+    change, layers, sweeps = request.change, request.layers, []
+    for axis in read_axes(warehouse, list(dict.fromkeys(request.axis_ids))):
+        if axis.space.model_id != model_id:
+            raise AxisError(
+                f"{axis.name} lies in the space of {axis.space.model}, and {model} (this "
+                "version of it) is another: `axes intervene` pulls it back where there is a map"
+            )
+        vector = torch.tensor(axis.vector, dtype=torch.float32)
+        sweep = Sweep(axis.axis_id, vector, strengths=tuple(request.strengths), change=change)
         if change.mode == "ablate":
             sweeps.append(replace(sweep, layers=tuple(layers or range(layer_count))))
             continue
-        for layer in [axis["layer"]] if layers is None else layers:
-            unit = _typical_norm(connection, axis, layer, benign_set)
+        for layer in [axis.space.layer] if layers is None else layers:
+            unit = _typical_norm(warehouse, replace(axis.space, layer=layer), request.benign_set)
             sweeps.append(replace(sweep, layers=(layer,), unit=unit))
     return sweeps
 
 
-def _read_axes(
-    connection: Connection, model: str, model_id: str, axis_ids: Sequence[str]
-) -> list[dict[str, Any]]:
-    """The rows of `axes` in the order asked for, vectors as tensors."""
-    found = {
-        row["axis_id"]: row
-        for row in rows(
-            connection,
-            "select * exclude vector from axes where list_contains(?, axis_id)",
-            [[*axis_ids]],
-        )
-    }
-    for axis_id in axis_ids:
-        if axis_id not in found:
-            raise AxisError(f"no axis {axis_id}: see `axes list axes`")
-        axis = found[axis_id]
-        if axis["space_model_id"] != model_id:
-            raise AxisError(
-                f"{axis['name']} lies in the space of {axis['space_model']}, and {model} (this "
-                "version of it) is another: `axes intervene` pulls it back where there is a map"
-            )
-    table = query(
-        connection,
-        "select axis_id, vector from axes where list_contains(?, axis_id)",
-        [[*axis_ids]],
-    )
-    for axis_id, vector in zip(table["axis_id"].to_pylist(), vectors(table["vector"]), strict=True):
-        found[axis_id]["vector"] = torch.from_numpy(vector.copy())
-    return [found[axis_id] for axis_id in dict.fromkeys(axis_ids)]
-
-
-def _typical_norm(
-    connection: Connection, axis: dict[str, Any], layer: int, benign_set: str
-) -> float:
-    """Median norm of the benign activations at a block, six digits of it."""
-    keys = [axis[name] for name in ("space_model_id", "site", "pooling", "template")]
-    (found,) = rows(
-        connection,
+def _typical_norm(warehouse: Warehouse, space: Space, benign_set: str) -> float:
+    """Median norm of the benign activations in a space, six digits of it."""
+    keys = [space.site, space.pooling, space.template]
+    (norm,) = warehouse.column(
         """
         select median(norm) as norm
         from activations
@@ -152,12 +135,12 @@ def _typical_norm(
             and template = ?
             and prompt_id in (select prompt_id from prompts where prompt_set = ?)
         """,
-        [axis["space_model"], layer, *keys, benign_set],
+        [space.model, space.layer, space.model_id, *keys, benign_set],
     )
-    if found["norm"] is None:
+    if norm is None:
         raise CoverageError(
-            f"no activations of {axis['space_model']} at layer {layer} for {benign_set} "
-            f"({', '.join(keys[1:])}), whose median norm is the unit of strength: run `axes ingest "
-            f"activations {axis['space_model']} --prompts {benign_set}`"
+            f"no activations of {space.model} at layer {space.layer} for {benign_set} "
+            f"({', '.join(keys)}), whose median norm is the unit of strength: run `axes ingest "
+            f"activations {space.model} --prompts {benign_set}`"
         )
-    return float(f"{found['norm']:.6g}")
+    return float(f"{norm:.6g}")

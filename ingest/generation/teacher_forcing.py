@@ -1,12 +1,12 @@
-"""Read texts that are given, prompt and completion, in one teacher-forced pass.
+"""Teacher-force texts, prompt and completion, in one pass.
 
 The token ids are the prompt's as rendered, with the completion's behind them: the boundary is where
-the two lists meet. Nothing is tokenised across it, so that no token can swallow it.
+the two lists meet. Nothing is tokenised across it, so that no token can span it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,12 +27,13 @@ from axes.ingest.generation.token_statistics import (
 from axes.ingest.models.load import LoadedModel
 
 # Logits of a batch, at most: 256 MB of float32.
-_MOST_LOGITS = 64 << 20
+_MAX_LOGITS = 64 << 20
+_PROMPT_BUDGET = 1024
 
 
 @dataclass(frozen=True)
-class Given:
-    """A prompt's tokens and a completion's; either may be what is read."""
+class Text:
+    """A prompt's tokens and a completion's; the statistics of either may be kept."""
 
     prompt_id: str
     prompt: Sequence[int]
@@ -43,15 +44,26 @@ class Given:
         return [*self.prompt, *self.completion]
 
 
-def batches(loaded: LoadedModel, texts: Sequence[Given], token_budget: int) -> list[list[int]]:
-    """Indices of texts to read together: longest first, and few enough for their logits."""
+def score_in_batches(
+    loaded: LoadedModel, texts: Mapping[str, Text], kept: Kept
+) -> Iterator[dict[str, Trace]]:
+    """The traces of prompts (name -> text), batch after batch, the longest first."""
+    lengths = {name: len(text.token_ids) for name, text in texts.items()}
+    names = list(texts)
+    for indices in plan_batches(list(lengths.values()), logits_budget(loaded, _PROMPT_BUDGET)):
+        batch = [names[index] for index in indices]
+        traces = score(loaded, [texts[name] for name in batch], kept, reads_prompt=True)
+        yield dict(zip(batch, traces, strict=True))
+
+
+def logits_budget(loaded: LoadedModel, token_budget: int) -> int:
+    """The tokens of a batch whose logits are kept: `token_budget`, or fewer for a vocabulary."""
     vocabulary = loaded.model.config.get_text_config().vocab_size
-    budget = min(token_budget, max(_MOST_LOGITS // vocabulary, 1))
-    return plan_batches([len(text.token_ids) for text in texts], budget)
+    return min(token_budget, max(_MAX_LOGITS // vocabulary, 1))
 
 
 def score(
-    loaded: LoadedModel, texts: Sequence[Given], kept: Kept, *, reads_prompt: bool = False
+    loaded: LoadedModel, texts: Sequence[Text], kept: Kept, *, reads_prompt: bool = False
 ) -> list[Trace]:
     """The completions' tokens, with `reads_prompt` the prompts' before them, in one pass.
 
@@ -61,16 +73,17 @@ def score(
     tokens, mask = pad([text.token_ids for text in texts], pad_id(loaded.tokenizer))
     starts = [0 if reads_prompt else len(text.prompt) for text in texts]
     spans = [(start, len(text.token_ids)) for start, text in zip(starts, texts, strict=True)]
-    wanted = torch.zeros_like(mask)
+    # [text, position]: the tokens whose statistics are kept.
+    is_kept = torch.zeros_like(mask)
     for row, (start, end) in enumerate(spans):
-        wanted[row, start:end] = True
-    wanted = to_device(wanted, loaded.device)
+        is_kept[row, start:end] = True
+    is_kept = to_device(is_kept, loaded.device)
     projector = Projector(kept.readouts, loaded.device)
     hidden_rows: dict[int, Tensor] = {}
     projected: dict[tuple, Tensor] = {}
 
     def receive(point: Point, hidden: Tensor) -> None:
-        rows = hidden[wanted.to(hidden.device)]
+        rows = hidden[is_kept.to(hidden.device)]
         if point.layer in kept.layers:
             hidden_rows[point.layer] = rows.float()
         if point.layer in projector.keys:
@@ -82,16 +95,18 @@ def score(
     with record(block_points(loaded.blocks, kept.recorded_layers), receive), torch.inference_mode():
         logits = model(**_inputs(loaded, tokens, mask, first)).logits
         offset = tokens.shape[1] - logits.shape[1]
-        figures = [
-            _figures(logits[row, max(start - 1, 0) - offset : end - 1 - offset], text, start, kept)
+        statistics = [
+            _statistics(
+                logits[row, max(start - 1, 0) - offset : end - 1 - offset], text, start, kept
+            )
             for row, ((start, end), text) in enumerate(zip(spans, texts, strict=True))
         ]
     vectors, projections = HostCopy(hidden_rows).result(), HostCopy(projected).result()
-    return list(_traces(loaded, texts, spans, figures, vectors, projections))
+    return list(_traces(loaded, texts, spans, statistics, vectors, projections))
 
 
 def _inputs(loaded: LoadedModel, tokens: Tensor, mask: Tensor, first: int) -> dict[str, Any]:
-    """The arguments of a pass over the whole texts; logits from position `first` on."""
+    """The arguments of a pass over the complete texts; logits from position `first` on."""
     model, device = loaded.model, loaded.device
     inputs: dict[str, Any] = {"input_ids": to_device(tokens, device), "use_cache": False}
     if not mask.all():
@@ -103,14 +118,14 @@ def _inputs(loaded: LoadedModel, tokens: Tensor, mask: Tensor, first: int) -> di
     return inputs
 
 
-def _figures(logits: Tensor, text: Given, start: int, kept: Kept) -> dict[str, np.ndarray]:
+def _statistics(logits: Tensor, text: Text, start: int, kept: Kept) -> dict[str, np.ndarray]:
     """Log-probability and entropy of each token read; NaN for one with nothing before it."""
     ids = torch.tensor(text.token_ids[max(start, 1) :], device=logits.device)
     read = Distributions(logits.float(), kept.top_count)
-    figures: dict[str, Tensor] = {"logprob": read.logprobs(ids), "entropy": read.entropies}
+    statistics: dict[str, Tensor] = {"logprob": read.logprobs(ids), "entropy": read.entropies}
     if read.top_ids is not None and read.top_logprobs is not None:
-        figures |= {"top_ids": read.top_ids, "top_logprobs": read.top_logprobs}
-    arrays = {name: values.cpu().numpy() for name, values in figures.items()}
+        statistics |= {"top_ids": read.top_ids, "top_logprobs": read.top_logprobs}
+    arrays = {name: values.cpu().numpy() for name, values in statistics.items()}
     if start > 0:
         return arrays
     return {
@@ -123,25 +138,26 @@ def _figures(logits: Tensor, text: Given, start: int, kept: Kept) -> dict[str, n
 
 def _traces(
     loaded: LoadedModel,
-    texts: Sequence[Given],
+    texts: Sequence[Text],
     spans: Sequence[tuple[int, int]],
-    figures: Sequence[dict[str, np.ndarray]],
+    statistics: Sequence[dict[str, np.ndarray]],
     vectors: dict[int, np.ndarray],
     projections: dict[tuple, np.ndarray],
 ) -> Iterator[Trace]:
     place = 0
-    for text, (start, end), of_row in zip(texts, spans, figures, strict=True):
+    for text, (start, end), values_of_text in zip(texts, spans, statistics, strict=True):
+        # The kept tokens of all texts lie one after the other, [token, ...].
         rows = slice(place, place + end - start)
         place = rows.stop
         trace = Trace(
             prompt_id=text.prompt_id,
             token_ids=text.token_ids[start:end],
-            logprobs=of_row["logprob"].tolist(),
-            entropies=of_row["entropy"].tolist(),
+            logprobs=values_of_text["logprob"].tolist(),
+            entropies=values_of_text["entropy"].tolist(),
             vectors={layer: values[rows] for layer, values in vectors.items()},
             projections={key: values[rows] for key, values in projections.items()},
-            top_ids=of_row.get("top_ids"),
-            top_logprobs=of_row.get("top_logprobs"),
+            top_ids=values_of_text.get("top_ids"),
+            top_logprobs=values_of_text.get("top_logprobs"),
             finish_reason="given",
             first_step=start - len(text.prompt),
         )

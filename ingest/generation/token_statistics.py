@@ -1,4 +1,4 @@
-"""What is read of each token while a model runs: distribution, vectors, projections."""
+"""The statistics of each token that a model runs: distribution, vectors, projections."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from axes.ingest.jobs import non_finite
 from axes.ingest.models.load import LoadedModel
 from axes.warehouse.axes import AxisReadout
 
-# Below this a difference of logits is a chance of exactly 0; it stands for minus infinity.
+# Below this difference of logits the probability is exactly 0; it replaces minus infinity.
 _RULED_OUT = -1e4
 
 
@@ -34,9 +34,9 @@ class Kept:
 
 @dataclass
 class Trace:
-    """One completion: token ids, and what is known of each token.
+    """One completion: token ids, and the statistics of each token.
 
-    `first_step` is the step of the first token here: below 0 where the prompt's own come first.
+    `first_step` is the step of the first token: below 0 where the prompt's tokens come first.
     `vectors` are by layer, `projections` by `AxisReadout.key`, `top_ids` and `top_logprobs`
     `[token, top_count]`. A token with no distribution before it has NaN as log-probability.
     """
@@ -71,21 +71,22 @@ def require_finite(loaded: LoadedModel, trace: Trace) -> None:
 
 
 class Projector:
-    """Projects what passes a layer on the readouts there, in float64 where the device has it."""
+    """Projects the outputs of a layer on its readouts, in float64 where the device supports it."""
 
     def __init__(self, readouts: Sequence[AxisReadout], device: torch.device) -> None:
         self._dtype = torch.float32 if device.type == "mps" else torch.float64
         self._maps: dict[int, tuple[Tensor, Tensor]] = {}
         self.keys: dict[int, list[tuple]] = {}
         for layer in {readout.layer for readout in readouts}:
-            here = [readout for readout in readouts if readout.layer == layer]
-            matrix = np.stack([readout.vector for readout in here], axis=1)
-            offsets = np.array([readout.offset for readout in here])
+            of_layer = [readout for readout in readouts if readout.layer == layer]
+            # [d_model, readout]: one product gives the projections on all readouts of the layer.
+            matrix = np.stack([readout.vector for readout in of_layer], axis=1)
+            offsets = np.array([readout.offset for readout in of_layer])
             self._maps[layer] = (
                 torch.as_tensor(matrix, dtype=self._dtype, device=device),
                 torch.as_tensor(offsets, dtype=self._dtype, device=device),
             )
-            self.keys[layer] = [readout.key for readout in here]
+            self.keys[layer] = [readout.key for readout in of_layer]
 
     def project(
         self, layer: int, hidden: Float[Tensor, "*batch d_model"]
@@ -106,21 +107,22 @@ class Distributions:
 
     def __init__(self, logits: Float[Tensor, "row vocabulary"], top_count: int = 0) -> None:
         self._logits = logits
-        self._most = logits.amax(-1, keepdim=True)
+        self._max = logits.amax(-1, keepdim=True)
         # In place from here on: the buffer is of the size of the logits, and fresh memory is slow.
-        shifted = (logits - self._most).clamp_(min=_RULED_OUT)
-        chances = shifted.exp()
-        total = chances.sum(-1, keepdim=True)
+        shifted = (logits - self._max).clamp_(min=_RULED_OUT)
+        # exp(x - m), [row, vocabulary]; its sum is Z.
+        exponentials = shifted.exp()
+        total = exponentials.sum(-1, keepdim=True)
         self._log_total = total.log()
-        weighed = torch.bmm(chances[:, None, :], shifted[:, :, None])[:, 0]
+        weighed = torch.bmm(exponentials[:, None, :], shifted[:, :, None])[:, 0]
         self.entropies = (self._log_total - weighed / total).squeeze(1)
         self.top_ids, self.top_logprobs = None, None
         if top_count:
             top = logits.topk(min(top_count, logits.shape[-1]), -1)
             self.top_ids = top.indices
-            self.top_logprobs = top.values - self._most - self._log_total
+            self.top_logprobs = top.values - self._max - self._log_total
 
     def logprobs(self, token_ids: Tensor) -> Float[Tensor, " row"]:
         """The log-probability of one token in each row."""
         chosen = self._logits.gather(1, token_ids[:, None])
-        return (chosen - self._most - self._log_total).squeeze(1)
+        return (chosen - self._max - self._log_total).squeeze(1)

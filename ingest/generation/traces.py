@@ -1,44 +1,39 @@
-"""The job: let a model answer prompts and store every token, with the blocks' output at it.
+"""The job: let a model complete prompts and store every token, with the blocks' output at it.
 
 A token's vector is the block output at the token's own position, as in a pass over the finished
 text; the last token has one too, from one more step at the end.
 
-Traces as rows: tokens and projections first, then the completions that make them count.
-
-A completion without its row in `generations` is not there for any reader, so that a job may be
-killed between the files.
+Tokens and projections are written first, then the row of `generations` that makes them count: no
+reader sees a completion without it, so that a job may be killed between the files.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from axes.ingest.forward.batching import DEFAULT_TOKEN_BUDGET
-from axes.ingest.forward.templates import Rendered, Template
-from axes.ingest.generation.generate import Sampling, generate
-from axes.ingest.generation.teacher_forcing import Given, batches, score
+from axes.ingest.forward.batching import Batches
+from axes.ingest.forward.templates import Rendered
+from axes.ingest.generation.generate import generate
+from axes.ingest.generation.teacher_forcing import Text, score_in_batches
 from axes.ingest.generation.token_statistics import Kept, Trace
-from axes.ingest.jobs import IngestSummary, Job, open_job, stops_between_batches
+from axes.ingest.jobs import IngestSummary, Job, open_job
 from axes.ingest.models.load import LoadedModel, require_layers
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.prompts import read_prompts
+from axes.ingest.requests import TokenRequest, TraceRequest
 from axes.warehouse.axes import AXIS_TABLES, read_axis_readouts
-from axes.warehouse.connection import connect_tables, rows
 from axes.warehouse.errors import ModelError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.ledger import committing
 from axes.warehouse.names import RESID_POST
-from axes.warehouse.progress import track
-from axes.warehouse.runs import Run, record_run
+from axes.warehouse.runs import Run
 from axes.warehouse.tables.columns import TOP_TOKENS, VECTOR
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import (
@@ -51,151 +46,142 @@ from axes.warehouse.writer import (
 )
 
 
-def ingest_traces(
-    root: Path,
-    spec: ModelSpec,
-    prompt_set: str,
-    *,
-    layers: Sequence[int] | None = None,
-    layer_fraction: float = 0.8,
-    axes: Sequence[str] = (),
-    prompt_tokens: bool = False,
-    top_tokens: int = 0,
-    template: str = "raw",
-    system: str | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    limit: int | None = None,
-    batch_size: int = 16,
-    max_new_tokens: int = 32,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    samples: int = 1,
-    stop_strings: Sequence[str] = (),
-    end_tokens: Sequence[str] = (),
-    skip_unusable: bool = False,
-) -> IngestSummary:
-    """Generate completions for each prompt of a set and store their tokens.
+def ingest_traces(root: Path, spec: ModelSpec, request: TraceRequest) -> IngestSummary:
+    """Generate the requested completions that are missing, and store their tokens.
 
-    Vectors are kept at `layers`, without them at the one block `round(layer_fraction *
-    (layer_count - 1))`. With `axes` (ids or names) no vectors are kept but the projections on these
-    axes, at their own layers or at `layers`. `samples` completions a prompt are drawn, each with
-    a seed of its own; `system` is the system prompt of the chat template.
-
-    Completions that are there are not generated again, and none depends on its batch. Raises as
-    `ingest_activations` does, and `AxisError` for an axis that does not fit the model.
+    No completion depends on its batch. Raises as `ingest_activations` does, and `AxisError` for an
+    axis that does not fit the model.
     """
-    sampling = Sampling(
-        max_new_tokens, temperature, top_p, seed, tuple(stop_strings), tuple(end_tokens)
-    )
-    if sampling.is_greedy and samples > 1:
-        raise ModelError(f"{samples} greedy completions would be one: add --temperature")
-    policy = Template(template, system)
-    prompts = read_prompts(root, {prompt_set: limit})
-    job = open_job(root, spec, device, dtype)
-    kept = what_to_keep(job, layers, layer_fraction, axes, top_tokens)
-    parameters = {
-        **job.described(),
-        "prompt_set": prompt_set,
-        **kept_parameters(kept, layers, axes, prompt_tokens),
-        "template": policy.name,
-        "system": system,
-        "limit": limit,
-        "batch_size": batch_size,
-        "samples": samples,
-        **vars(sampling),
-    }
-    with (
-        job.lock(),
-        record_run(root, "ingest traces", parameters, device=job.device, seed=seed) as run,
-        stops_between_batches() as check_interrupt,
-    ):
-        there = generations_there(root, spec.name)
-        wanted = {
-            completion.key(job, policy, sampling, kept, prompt_tokens): completion
+    if request.is_greedy and request.samples > 1:
+        raise ModelError(f"{request.samples} greedy completions would be one: add --temperature")
+    prompts = read_prompts(root, {request.prompt_set: request.limit})
+    job = open_job(root, spec, request)
+    kept = what_to_keep(job, request)
+    parameters = token_parameters(request, kept)
+    with job.running("ingest traces", parameters, seed=request.seed) as running:
+        samples = {
+            request.key(
+                job.identity.model_id, kept, prompt.prompt_id, request.sampling_key(number)
+            ): Sample(prompt.prompt_id, number)
             for prompt in prompts
-            for completion in (_Completion(prompt.prompt_id, number) for number in range(samples))
+            for number in range(request.samples)
         }
-        wanted = {key: completion for key, completion in wanted.items() if key not in there}
-        lacking = {completion.prompt_id for completion in wanted.values()}
-        usable = job.render_usable(
-            {prompt.prompt_id: prompt.text for prompt in prompts if prompt.prompt_id in lacking},
-            policy,
-            skipped=run.skipped,
-            skip_unusable=skip_unusable,
-            room=max_new_tokens,
+        stored = stored_generations(root, spec.name)
+        missing = {key: sample for key, sample in samples.items() if key not in stored}
+        prompt_ids = {sample.prompt_id for sample in missing.values()}
+        rendered = job.render_usable(
+            {prompt.prompt_id: prompt.text for prompt in prompts if prompt.prompt_id in prompt_ids},
+            request,
+            skipped=running.run.skipped,
+            room=request.max_new_tokens,
         )
-        wanted = {key: item for key, item in wanted.items() if item.prompt_id in usable}
-        if wanted or not (lacking or job.is_registered()):
-            loaded = job.load()
-            job.register(loaded, run)
-            session = _Session(loaded, run, kept, sampling, prompt_tokens, usable)
-            with track(f"traces {spec.name}", len(wanted), "completions") as advance:
-                for traces in session.run_all(wanted, batch_size):
-                    described = {
-                        key: {
-                            "template": policy.name,
-                            "prompt_token_count": len(usable[trace.prompt_id].token_ids),
-                            "sample": wanted[key].sample,
-                            **sampling.columns(),
-                        }
-                        for key, trace in traces.items()
-                    }
-                    write_traces(root, run, loaded, kept, traces, described)
-                    advance(len(traces))
-                    check_interrupt()
-    return job.summary(run, len(prompts) * samples, len(wanted))
+        usable = {key: sample for key, sample in missing.items() if sample.prompt_id in rendered}
+
+        def compute(loaded: LoadedModel, done: Callable[[int], None]) -> None:
+            _complete(loaded, running.run, request, kept, rendered, usable, done)
+
+        running.compute("traces", len(usable), "completions", compute, is_complete=not missing)
+    return job.summary(running.run, len(samples), len(usable))
 
 
-def what_to_keep(
-    job: Job,
-    layers: Sequence[int] | None,
-    layer_fraction: float,
-    axes: Sequence[str],
-    top_tokens: int,
-) -> Kept:
+class Sample(NamedTuple):
+    """One of a prompt's completions."""
+
+    prompt_id: str
+    number: int
+
+    @property
+    def name(self) -> str:
+        """Its name in a batch, from which it is seeded."""
+        return self.prompt_id if self.number == 0 else f"{self.prompt_id}, sample {self.number}"
+
+
+def what_to_keep(job: Job, request: TokenRequest) -> Kept:
     """What is kept of each token: with axes projections, else vectors."""
     layer_count = job.layer_count()
-    if axes:
+    layers = None if request.layers is None else sorted(set(request.layers))
+    if request.axes:
         readouts = read_axis_readouts(
             Warehouse.open_tables(job.root, *AXIS_TABLES),
-            axes,
+            request.axes,
             job.spec.name,
             job.identity.model_id,
             layers=layers,
         )
         require_layers(job.spec.name, layer_count, [readout.layer for readout in readouts])
-        return Kept((), tuple(readouts), top_tokens)
+        return Kept((), tuple(readouts), request.top_tokens)
     if layers is None:
-        layers = [round(layer_fraction * (layer_count - 1))]
+        layers = [round(request.layer_fraction * (layer_count - 1))]
     require_layers(job.spec.name, layer_count, layers)
-    return Kept(tuple(sorted(set(layers))), (), top_tokens)
+    return Kept(tuple(layers), (), request.top_tokens)
 
 
-def kept_parameters(
-    kept: Kept, layers: Sequence[int] | None, axes: Sequence[str], prompt_tokens: bool
-) -> dict[str, Any]:
-    """The same as parameters of the run row."""
-    return {
-        "layers": list(kept.layers) or layers,
-        "axes": list(axes),
-        "prompt_tokens": prompt_tokens,
-        "top_tokens": kept.top_count,
-    }
+def token_parameters(request: TokenRequest, kept: Kept) -> dict[str, object]:
+    """The request as parameters of a run row, with the layers that it comes to."""
+    return {**request.parameters(), "layers": list(kept.layers) or request.layers}
 
 
-def kept_key(kept: Kept, prompt_tokens: bool) -> dict[str, Any]:
-    """What of it makes the same text another completion; what is not asked for is left out."""
-    asked = {
-        "axes": [list(readout.key) for readout in kept.readouts],
-        "prompt_tokens": prompt_tokens,
-        "top_tokens": kept.top_count,
-    }
-    return {name: value for name, value in asked.items() if value}
+def _complete(
+    loaded: LoadedModel,
+    run: Run,
+    request: TraceRequest,
+    kept: Kept,
+    rendered: Mapping[str, Rendered],
+    samples: Mapping[str, Sample],
+    done: Callable[[int], None],
+) -> None:
+    """Generate completions (generation_id -> sample) and store them, longest prompts first."""
+
+    def length(key: str) -> int:
+        return len(rendered[samples[key].prompt_id].token_ids)
+
+    def complete(keys: list[str]) -> list[Trace]:
+        return _generate(loaded, request, kept, rendered, [samples[key] for key in keys])
+
+    def describe(key: str) -> str:
+        return f"a completion of {length(key)} and {request.max_new_tokens} tokens"
+
+    # A batch is so many completions, whatever their lengths.
+    sizes = dict.fromkeys(sorted(samples, key=lambda key: -length(key)), 1)
+    batches = Batches(loaded, run, request.batch_size, "batch size")
+    for keys, traces in batches.compute(sizes, complete, describe):
+        columns = {
+            key: {
+                "template": request.rendering.name,
+                "prompt_token_count": length(key),
+                "sample": samples[key].number,
+                **request.columns(),
+            }
+            for key in keys
+        }
+        write_traces(run, loaded, kept, dict(zip(keys, traces, strict=True)), columns)
+        done(len(keys))
 
 
-def with_prompt(prompt: Trace, trace: Trace) -> Trace:
+def _generate(
+    loaded: LoadedModel,
+    request: TraceRequest,
+    kept: Kept,
+    rendered: Mapping[str, Rendered],
+    samples: Sequence[Sample],
+) -> list[Trace]:
+    prompts: dict[str, Trace] = {}
+    if request.prompt_tokens:
+        # The tokens of each prompt, once, in a pass that gives every distribution.
+        names = dict.fromkeys(sample.prompt_id for sample in samples)
+        texts = {name: Text(name, rendered[name].token_ids) for name in names}
+        for batch in score_in_batches(loaded, texts, kept):
+            prompts |= batch
+    encoded = {sample.name: rendered[sample.prompt_id].token_ids for sample in samples}
+    traces = generate(loaded, encoded, kept, request)
+    for trace, sample in zip(traces, samples, strict=True):
+        trace.prompt_id = sample.prompt_id
+    if not prompts:
+        return traces
+    return [_with_prompt(prompts[trace.prompt_id], trace) for trace in traces]
+
+
+def _with_prompt(prompt: Trace, trace: Trace) -> Trace:
     """A completion's trace with its prompt's tokens in front."""
     return Trace(
         prompt_id=trace.prompt_id,
@@ -219,118 +205,33 @@ def _both(before: np.ndarray | None, after: np.ndarray | None) -> np.ndarray | N
     return None if before is None or after is None else np.concatenate([before, after])
 
 
-@dataclass(frozen=True)
-class _Completion:
-    """One of a prompt's completions."""
-
-    prompt_id: str
-    sample: int
-
-    @property
-    def name(self) -> str:
-        """What tells it from others in a batch, and seeds it."""
-        return self.prompt_id if self.sample == 0 else f"{self.prompt_id}, sample {self.sample}"
-
-    def key(
-        self, job: Job, template: Template, sampling: Sampling, kept: Kept, prompt_tokens: bool
-    ) -> str:
-        settings = {**sampling.key(self.sample), **kept_key(kept, prompt_tokens)}
-        model_id = job.identity.model_id
-        return content_key(model_id, template.name, list(kept.layers), settings, self.prompt_id)
-
-
-@dataclass
-class _Session:
-    """A loaded model that answers; batches are halved where they do not fit the memory."""
-
-    loaded: LoadedModel
-    run: Run
-    kept: Kept
-    sampling: Sampling
-    prompt_tokens: bool
-    rendered: Mapping[str, Rendered]
-
-    def run_all(
-        self, wanted: Mapping[str, _Completion], batch_size: int
-    ) -> Iterator[dict[str, Trace]]:
-        """Completions by key, batch after batch, those of the longest prompts first."""
-        left = sorted(wanted, key=lambda key: -self._prompt_length(wanted[key]))
-        while left:
-            batch = left[:batch_size]
-            try:
-                traces = self._batch([wanted[key] for key in batch])
-            except torch.OutOfMemoryError as error:
-                if len(batch) == 1:
-                    raise ModelError(
-                        f"a completion of {self._prompt_length(wanted[batch[0]])} and "
-                        f"{self.sampling.max_new_tokens} tokens does not fit the memory of "
-                        f"{self.loaded.device} beside {self.loaded.spec.name}: try --dtype bfloat16"
-                    ) from error
-                batch_size = len(batch) // 2
-                self.run.messages.append(f"out of memory: batch size halved to {batch_size}")
-                continue
-            yield dict(zip(batch, traces, strict=True))
-            left = left[batch_size:]
-
-    def _prompt_length(self, completion: _Completion) -> int:
-        return len(self.rendered[completion.prompt_id].token_ids)
-
-    def _batch(self, completions: Sequence[_Completion]) -> list[Trace]:
-        prompts = self._read_prompts(completions) if self.prompt_tokens else {}
-        traces = generate(
-            self.loaded,
-            {item.name: self.rendered[item.prompt_id].token_ids for item in completions},
-            self.kept.layers,
-            self.sampling,
-            readouts=self.kept.readouts,
-            top_count=self.kept.top_count,
-        )
-        for trace, completion in zip(traces, completions, strict=True):
-            trace.prompt_id = completion.prompt_id
-        if not self.prompt_tokens:
-            return traces
-        return [with_prompt(prompts[trace.prompt_id], trace) for trace in traces]
-
-    def _read_prompts(self, completions: Sequence[_Completion]) -> dict[str, Trace]:
-        """The prompts' own tokens, each once, in a pass that gives every distribution."""
-        names = list(dict.fromkeys(completion.prompt_id for completion in completions))
-        texts = [Given(name, self.rendered[name].token_ids) for name in names]
-        return {
-            trace.prompt_id: trace
-            for indices in batches(self.loaded, texts, DEFAULT_TOKEN_BUDGET)
-            for trace in score(
-                self.loaded, [texts[index] for index in indices], self.kept, reads_prompt=True
-            )
-        }
-
-
-def generations_there(root: Path, model: str) -> set[str]:
+def stored_generations(root: Path, model: str) -> set[str]:
     """The ids of a model's completions; what a killed job left of others is removed."""
     # Under the lock, since a job on another version of the model may be between its files.
     with committing(root, model):
         for table in WRITTEN_BEFORE_GENERATIONS:
             remove_uncommitted(root, table, "generations", model)
-    found = rows(
-        connect_tables(root, "generations"),
-        "select generation_id from generations where model = ?",
-        [model],
-    )
-    return {row["generation_id"] for row in found}
+    return generation_ids(root, model)
+
+
+def generation_ids(root: Path, model: str) -> set[str]:
+    """The ids of a model's completions."""
+    warehouse = Warehouse.open_tables(root, "generations")
+    return set(warehouse.column("select generation_id from generations where model = ?", [model]))
 
 
 def write_traces(
-    root: Path,
     run: Run,
     loaded: LoadedModel,
     kept: Kept,
     traces: Mapping[str, Trace],
-    described: Mapping[str, dict[str, Any]],
+    columns: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Commit completions (generation_id -> trace), as files of one name in each table.
 
-    `described` are the columns of `generations` that a trace does not tell, by generation_id.
+    `columns` are those of `generations` that a trace does not hold, by generation_id.
     """
-    model = loaded.spec.name
+    root, model = run.root, loaded.spec.name
     name = content_key(sorted(traces))
     decode = cache(lambda token_id: str(loaded.tokenizer.decode([token_id])))
     tokens = [
@@ -344,7 +245,7 @@ def write_traces(
         for readout_key in trace.projections
     ]
     generations = [
-        _generation_row(key, trace, loaded) | {"run_id": run.run_id} | described[key]
+        _generation_row(key, trace, loaded) | {"run_id": run.run_id, **columns[key]}
         for key, trace in traces.items()
     ]
     with committing(root, model):
@@ -360,7 +261,7 @@ def _write(root: Path, table: str, groups: list[pa.Table], name: str, model: str
         write_rows(root, table, [pa.concat_tables(groups)], name=name, partition=model)
 
 
-def _generation_row(generation_id: str, trace: Trace, loaded: LoadedModel) -> dict[str, Any]:
+def _generation_row(generation_id: str, trace: Trace, loaded: LoadedModel) -> dict[str, object]:
     completion = trace.token_ids[-trace.first_step :]
     return {
         "generation_id": generation_id,
@@ -424,7 +325,7 @@ def _projection_rows(
     )
 
 
-def _repeated(table: str, same: dict[str, Any], count: int) -> dict[str, pa.Array]:
+def _repeated(table: str, same: Mapping[str, object], count: int) -> dict[str, pa.Array]:
     schema = TABLES[table].file_schema
     return {
         name: pa.repeat(pa.scalar(value, schema.field(name).type), count)

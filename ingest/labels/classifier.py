@@ -1,4 +1,4 @@
-"""A labeler out of a small text classifier that transformers loads."""
+"""A labeler that runs a text classifier, loaded with transformers."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def label_by_classifier(
 ) -> LabelSummary:
     """Label completions with a text-classification model: a folder or a hub id, safetensors only.
 
-    It reads the completion, with `reads_prompt` prompt and completion as a pair; what is too long
-    for it is cut at the end. The label is the likeliest; `score` is the probability of the classes
+    It reads the completion, with `reads_prompt` prompt and completion as a pair; a text that is
+    too long is truncated. The label is the likeliest; `score` is the probability of the classes
     called `positive` together. The labeler is `classifier/NAME@HASH` of its files.
     """
     spec = resolve(classifier)
@@ -96,10 +96,11 @@ class _Classifier:
 
     def _encode(self, completion: Completion, reads_prompt: bool) -> Any:
         texts = (completion.prompt, completion.text) if reads_prompt else (completion.text,)
-        longest = self.model.config.max_position_embeddings
-        # RoBERTa and its kin count positions from two on; their tokenizers know.
-        longest = min(longest, self._tokenizer.model_max_length)
-        return self._tokenizer(*texts, truncation=True, max_length=longest)
+        # RoBERTa models count positions from two on, so that the tokenizer's limit is lower.
+        max_length = min(
+            self.model.config.max_position_embeddings, self._tokenizer.model_max_length
+        )
+        return self._tokenizer(*texts, truncation=True, max_length=max_length)
 
 
 def _load(name: str, folder: Path, device: str) -> _Classifier:

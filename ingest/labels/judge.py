@@ -1,12 +1,10 @@
 """A labeler out of a language model behind an OpenAI-compatible endpoint.
 
-A template file (TOML) says what is asked and which answers are labels. An answer that is not
-exactly what was asked for is no label: the completion stays unlabelled, and the run row says why.
+A template file (TOML) holds the question and the allowed labels. An answer in another form is not a
+label: the completion stays unlabelled, and the run row says why.
 
-One question to an OpenAI-compatible chat endpoint: paced, retried, and counted in tokens.
-
-Tried again, ever later: timeouts, broken connections, 429 and 5xx (a `Retry-After` is kept to).
-Everything else that is refused is the user's to mend, and ends the job.
+Requests are paced and counted in tokens. Timeouts, broken connections, 429 and 5xx are retried with
+growing pauses (`Retry-After` is respected). Any other refusal ends the job.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ REFUSAL_TEMPLATE = Path(__file__).parents[1] / "judge_refusal.toml"
 
 @dataclass(frozen=True)
 class JudgeTemplate:
-    """What is asked: `user` holds `{prompt}` and `{completion}`; `labels` are what may be said."""
+    """The question: `user` holds `{prompt}` and `{completion}`; `labels` are the allowed labels."""
 
     labels: tuple[str, ...]
     positive: tuple[str, ...]
@@ -63,31 +61,31 @@ class JudgeTemplate:
         return [*system, {"role": "user", "content": user}]
 
     def parse(self, generation_id: str, answer: str) -> Label:
-        """The label of an answer; raises `LabelError` unless it is one JSON object as asked.
+        """The label of an answer; raises `LabelError` unless it is one JSON object as requested.
 
         `confidence` is that of the label given; `score` becomes that of the positive class.
         """
         try:
-            found = json.loads(answer)
+            parsed = json.loads(answer)
         except ValueError as error:
-            raise LabelError("the answer is no JSON") from error
-        if not isinstance(found, dict) or found.get("label") not in self.labels:
+            raise LabelError("the answer is not JSON") from error
+        if not isinstance(parsed, dict) or parsed.get("label") not in self.labels:
             raise LabelError(f"the answer has no label of {', '.join(self.labels)}")
-        is_positive = found["label"] in self.positive
-        confidence = found.get("confidence")
+        is_positive = parsed["label"] in self.positive
+        confidence = parsed.get("confidence")
         if confidence is None:
-            return Label(generation_id, found["label"], is_positive)
+            return Label(generation_id, parsed["label"], is_positive)
         if isinstance(confidence, bool) or not isinstance(confidence, int | float):
-            raise LabelError("the confidence is no number")
+            raise LabelError("the confidence is not a number")
         if not 0 <= confidence <= 1:
             raise LabelError("the confidence is not from 0 to 1")
         score = float(confidence if is_positive else 1 - confidence)
-        return Label(generation_id, found["label"], is_positive, score)
+        return Label(generation_id, parsed["label"], is_positive, score)
 
 
 @dataclass(frozen=True)
 class JudgeSummary(LabelSummary):
-    """The same with what it took; `cost` is in the unit of the prices, None without them."""
+    """A `LabelSummary` with requests, tokens and cost, which is None without prices."""
 
     requests: int
     retries: int
@@ -108,7 +106,9 @@ def read_template(path: Path | None) -> JudgeTemplate:
             system=entries.get("system", ""),
         )
     except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise LabelError(f"{path} is no template: labels, positive and user are needed") from error
+        raise LabelError(
+            f"{path} is not a template: labels, positive and user are needed"
+        ) from error
     if not {*template.positive} < {*template.labels} or not template.positive:
         raise LabelError(f"{path}: positive must be some but not all of labels")
     if "{completion}" not in template.user:
@@ -127,7 +127,7 @@ def label_by_judge(
     price_out: float | None = None,
     scope: Scope = EVERYTHING,
 ) -> JudgeSummary:
-    """Ask the judge about each completion that it has not labelled.
+    """Ask the judge about each completion that it has not labelled yet.
 
     The labeler is `judge/MODEL@HASH` of the template unless it is named. Labels are committed every
     few requests: an end by Ctrl-C or by an endpoint that gives up costs no more than those.
@@ -143,7 +143,8 @@ def label_by_judge(
                 except LabelError as error:
                     run.messages.append(f"no label for {completion.generation_id}: {error}")
         finally:
-            run.parameters["usage"] = {**asdict(client.usage), "cost": cost()}
+            usage = {**asdict(client.usage), "cost": cost()}
+            run.parameters = {**run.parameters, "usage": usage}
 
     def cost() -> float | None:
         if price_in is None or price_out is None:
@@ -206,13 +207,13 @@ class JudgeClient:
     model: str
     rate: float | None = None
     timeout: float = 60.0
-    most_tries: int = 6
+    max_tries: int = 6
     usage: Usage = field(default_factory=Usage)
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise LabelError(f"{self.url} is no address such as https://host/v1")
+            raise LabelError(f"{self.url} is not an address such as https://host/v1")
         if parts.username or parts.password or parts.query:
             raise LabelError(
                 f"the address of {parts.hostname} holds more than host and path: "
@@ -233,11 +234,11 @@ class JudgeClient:
         self._http.close()
 
     def stop(self) -> None:
-        """Let no request wait for another try: whoever asked has given up."""
+        """Let no request wait for another try: the job has given up."""
         self._is_stopped.set()
 
     def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The text of the answer; raises `LabelError` where there is none in the end."""
+        """The text of the answer; raises `LabelError` where no try gets one."""
         body = {
             "model": self.model,
             "messages": list(messages),
@@ -245,7 +246,7 @@ class JudgeClient:
             "response_format": {"type": "json_object"},
         }
         reason = ""
-        for attempt in range(self.most_tries):
+        for attempt in range(self.max_tries):
             self._await_turn()
             pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
             try:
@@ -258,8 +259,8 @@ class JudgeClient:
                 reason = f"status {response.status_code}"
                 if response.status_code != 429 and response.status_code < 500:
                     raise LabelError(f"{self.url} refuses ({reason}): {self._excerpt(response)}")
-                pause = _asked_pause(response, pause)
-            if attempt + 1 < self.most_tries:
+                pause = _requested_pause(response, pause)
+            if attempt + 1 < self.max_tries:
                 with self._lock:
                     self.usage.retries += 1
                 # Requests that failed together must not come again together.
@@ -297,12 +298,12 @@ class JudgeClient:
         return text or ""
 
     def _excerpt(self, response: httpx2.Response) -> str:
-        """What the endpoint says; an error is stored, and some of them repeat the key."""
-        said = response.text if self._key is None else response.text.replace(self._key, "***")
-        return " ".join(said.split())[:200] or "an empty body"
+        """The answer without the key: an error is stored, and some endpoints repeat the key."""
+        text = response.text if self._key is None else response.text.replace(self._key, "***")
+        return " ".join(text.split())[:200] or "an empty body"
 
 
-def _asked_pause(response: httpx2.Response, pause: float) -> float:
-    """Seconds to wait: what the endpoint asks for, where it says so in seconds."""
-    asked = response.headers.get("retry-after", "").strip()
-    return min(int(asked), _LONGEST_PAUSE) if asked.isdecimal() else pause
+def _requested_pause(response: httpx2.Response, pause: float) -> float:
+    """Seconds to wait: those of `Retry-After` where it is a number, else `pause`."""
+    seconds = response.headers.get("retry-after", "").strip()
+    return min(int(seconds), _LONGEST_PAUSE) if seconds.isdecimal() else pause

@@ -1,22 +1,21 @@
-"""Labels of completions, by any labeler: who has not labelled what yet, and rows of `labels`.
+"""Labels of completions, by any labeler: the completions without its label, and rows of `labels`.
 
 Labelers differ in how they decide (`refusals`, `classifier`, `judge`, a user's file); each gives a
-`Label` for a completion. What it has labelled already is never asked again.
+`Label` for a completion. A completion with its label is never labelled again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
 import polars as pl
 
 from axes.ingest.prompt_sources import PromptSource, known_labels, read_source
-from axes.warehouse.connection import connect_tables, rows
 from axes.warehouse.errors import LabelError
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.ledger import locked
 from axes.warehouse.progress import track
 from axes.warehouse.runs import Run, record_run
@@ -34,7 +33,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Label:
-    """What a labeler says of one completion; `score` is its confidence in the positive class."""
+    """A label of one completion; `score` is the labeler's confidence in the positive class."""
 
     generation_id: str
     label: str
@@ -42,9 +41,12 @@ class Label:
     score: float | None = None
 
 
+Decide = Callable[[Run, Sequence[Completion]], Iterable[Label]]
+
+
 @dataclass(frozen=True)
 class Scope:
-    """Which completions are meant: those of a model, to the prompts of a set; by default all."""
+    """Which completions to label: those of a model, of the prompts of a set; by default all."""
 
     model: str | None = None
     prompt_set: str | None = None
@@ -69,42 +71,43 @@ class LabelSummary:
 def label_completions(
     root: Path,
     labeler: str,
-    decide: Callable[[Run, Sequence[Completion]], Iterable[Label]],
+    decide: Decide,
     parameters: Mapping[str, object],
     *,
     scope: Scope = EVERYTHING,
     chunk: int = 512,
 ) -> LabelSummary:
-    """Let `decide` label the completions that `labeler` has not labelled, and store what it says.
+    """Let `decide` label the completions that `labeler` has not labelled, and store the labels.
 
     Labels are committed a chunk at a time, so that a job that is stopped goes on from there.
     """
-    notice = f"{labeler} is being asked by another job on {root}: waiting for it"
+    notice = f"another job on {root} runs the labeler {labeler}: waiting for it"
     labelled: list[Label] = []
     with (
         locked(root, f"label.{quote(labeler, safe='')}", notice=notice),
         record_run(root, "label", {"labeler": labeler, **vars(scope), **parameters}) as run,
     ):
-        asked = read_completions(root, scope)
-        there = _labelled(root, labeler)
-        new = [completion for completion in asked if completion.generation_id not in there]
-        with track(f"label {labeler}", len(new), "completions") as advance:
-            for completions in _chunks(new, chunk):
+        completions = read_completions(root, scope)
+        stored = _labelled(root, labeler)
+        missing = [item for item in completions if item.generation_id not in stored]
+        with track(f"label {labeler}", len(missing), "completions") as advance:
+            for start in range(0, len(missing), chunk):
+                part = missing[start : start + chunk]
                 labels: list[Label] = []
                 # An answer may have cost money: it is kept, whatever comes of the next.
                 try:
-                    labels.extend(decide(run, completions))
+                    labels.extend(decide(run, part))
                 finally:
                     write_labels(root, run, labeler, labels)
                 labelled += labels
-                advance(len(completions))
+                advance(len(part))
     return LabelSummary(
         labeler=labeler,
         run_id=run.run_id,
-        completion_count=len(asked),
+        completion_count=len(completions),
         labelled_count=len(labelled),
         positive_count=sum(label.is_positive for label in labelled),
-        unlabelled_count=len(new) - len(labelled),
+        unlabelled_count=len(missing) - len(labelled),
     )
 
 
@@ -112,8 +115,8 @@ def inherit_labels(
     root: Path, labeler: str = "dataset", *, scope: Scope = EVERYTHING
 ) -> LabelSummary:
     """Give each completion the label that `labeler` has given its prompt."""
-    found = rows(
-        connect_tables(root, "generations", "labels"),
+    labels = Warehouse.open_tables(root, "generations", "labels").rows(
+        Label,
         """
         select generations.generation_id, arg_min(label, prompt_set) as label,
             bool_or(is_positive) as is_positive, arg_min(score, prompt_set) as score
@@ -124,16 +127,9 @@ def inherit_labels(
         """,
         {"labeler": labeler, "prompt_set": scope.prompt_set},
     )
-    if not found:
+    if not labels:
         raise LabelError(f"no prompt of a completion has a label by {labeler}")
-    known = {row["generation_id"]: Label(**row) for row in found}
-
-    def decide(_run: Run, completions: Sequence[Completion]) -> Iterator[Label]:
-        for completion in completions:
-            if completion.generation_id in known:
-                yield known[completion.generation_id]
-
-    return label_completions(root, labeler, decide, {"kind": "inherit"}, scope=scope)
+    return label_completions(root, labeler, _look_up(labels), {"kind": "inherit"}, scope=scope)
 
 
 def import_labels(
@@ -141,59 +137,66 @@ def import_labels(
 ) -> LabelSummary:
     """Labels from a .csv, .parquet or .jsonl file: `generation_id`, `label`, and perhaps `score`.
 
-    Raises `LabelError` for a completion that is not there or a label that is not understood.
+    Raises `LabelError` for an unknown completion or a label that is not understood.
     """
     frame = read_source(PromptSource(str(file)))
     if missing := {"generation_id", "label"} - set(frame.columns):
-        raise LabelError(f"{file} lacks {', '.join(sorted(missing))}: it has {frame.columns}")
+        raise LabelError(
+            f"{file} has no column {', '.join(sorted(missing))}: it has {frame.columns}"
+        )
     if frame["generation_id"].n_unique() != len(frame):
         raise LabelError(f"{file} labels a completion more than once")
     frame = frame.with_columns(pl.col("label").cast(pl.String))
     is_positive = decide_class(frame["label"].unique().to_list(), positive)
-    there = {completion.generation_id for completion in read_completions(root)}
-    if unknown := set(frame["generation_id"]) - there:
-        raise LabelError(f"{file}: {len(unknown)} completions are not there, as {min(unknown)}")
-    labels = {
-        row["generation_id"]: Label(
+    stored = {completion.generation_id for completion in read_completions(root)}
+    if unknown := set(frame["generation_id"]) - stored:
+        raise LabelError(f"{file}: {len(unknown)} completions do not exist, as {min(unknown)}")
+    labels = [
+        Label(
             row["generation_id"],
             row["label"],
             is_positive[row["label"]],
             None if row.get("score") is None else float(row["score"]),
         )
         for row in frame.to_dicts()
-    }
-
-    def decide(_run: Run, completions: Sequence[Completion]) -> Iterator[Label]:
-        for completion in completions:
-            if completion.generation_id in labels:
-                yield labels[completion.generation_id]
-
+    ]
     parameters = {"kind": "import", "file": str(file.resolve()), "positive": list(positive)}
-    return label_completions(root, labeler, decide, parameters)
+    return label_completions(root, labeler, _look_up(labels), parameters)
+
+
+def _look_up(labels: Iterable[Label]) -> Decide:
+    """A labeler that gives each completion its label of `labels`, if there is one."""
+    by_id = {label.generation_id: label for label in labels}
+
+    def decide(_run: Run, completions: Sequence[Completion]) -> list[Label]:
+        ids = (completion.generation_id for completion in completions)
+        return [by_id[generation_id] for generation_id in ids if generation_id in by_id]
+
+    return decide
 
 
 def decide_class(labels: Iterable[str], positive: Sequence[str]) -> dict[str, bool]:
-    """Label text -> whether it is of the positive class: by `positive`, else those well known.
+    """Label text -> whether it is the positive class: by `positive`, else by well-known labels.
 
-    Raises `LabelError` where that cannot be told.
+    Raises `LabelError` where neither decides.
     """
-    wanted = {text.strip().lower() for text in positive}
-    known = {name: set(texts) for name, texts in known_labels().items()}
+    positive_texts = {text.strip().lower() for text in positive}
+    well_known = {name: set(texts) for name, texts in known_labels().items()}
     decided = {}
     for label in labels:
         text = label.strip().lower()
-        if not wanted and text not in known["positive"] | known["negative"]:
+        if not positive_texts and text not in well_known["positive"] | well_known["negative"]:
             raise LabelError(f"label {label!r}: say which is the positive class with --positive")
-        decided[label] = text in (wanted or known["positive"])
-    if wanted and not any(decided.values()):
+        decided[label] = text in (positive_texts or well_known["positive"])
+    if positive_texts and not any(decided.values()):
         raise LabelError(f"no label is {', '.join(positive)}; labels are {', '.join(decided)}")
     return decided
 
 
 def read_completions(root: Path, scope: Scope = EVERYTHING) -> list[Completion]:
-    """The completions that are meant, with their prompts, by id."""
-    found = rows(
-        connect_tables(root, "generations", "prompts"),
+    """The completions of a scope with their prompts, ordered by id."""
+    return Warehouse.open_tables(root, "generations", "prompts").rows(
+        Completion,
         """
         select generation_id, any_value(prompts.text) as prompt, any_value(generations.text) as text
         from generations
@@ -205,7 +208,6 @@ def read_completions(root: Path, scope: Scope = EVERYTHING) -> list[Completion]:
         """,
         {**vars(scope), "limit": 2**62 if scope.limit is None else scope.limit},
     )
-    return [Completion(**row) for row in found]
 
 
 def write_labels(root: Path, run: Run, labeler: str, labels: Sequence[Label]) -> None:
@@ -219,15 +221,10 @@ def write_labels(root: Path, run: Run, labeler: str, labels: Sequence[Label]) ->
 
 
 def _labelled(root: Path, labeler: str) -> set[str]:
-    found = rows(
-        connect_tables(root, "labels"),
-        "select generation_id from labels where labeler = ? and generation_id is not null",
-        [labeler],
+    warehouse = Warehouse.open_tables(root, "labels")
+    return set(
+        warehouse.column(
+            "select generation_id from labels where labeler = ? and generation_id is not null",
+            [labeler],
+        )
     )
-    return {row["generation_id"] for row in found}
-
-
-def _chunks(completions: Sequence[Completion], size: int) -> Iterator[list[Completion]]:
-    left = iter(completions)
-    while chunk := list(islice(left, size)):
-        yield chunk

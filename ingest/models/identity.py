@@ -107,7 +107,7 @@ def _adapter_hash(spec: ModelSpec) -> str | None:
 
 
 def _default_attention(folder: Path, dtype: str) -> str:
-    """The implementation that transformers takes for this model when none is asked for.
+    """The implementation that transformers takes for this model by default.
 
     It depends on the model's class and on the version of transformers, and is looked up once.
     """

@@ -51,7 +51,7 @@ def load(
 ) -> LoadedModel:
     """Load weights and tokenizer for reading activations; no code of the repository is run.
 
-    `device` is a torch device, or `auto` to spread a large model over the accelerators there are.
+    `device` is a torch device, or `auto` to spread a large model over all accelerators.
     A `tokenizer` that was read already is taken as it is: reading one takes up to a second.
     """
     import torch
@@ -197,7 +197,7 @@ def blocks_path(loaded: LoadedModel) -> str:
 
 def _distinct(path: str, blocks: torch.nn.ModuleList) -> Sequence[torch.nn.Module]:
     if len(set(blocks)) != len(blocks):
-        raise ModelError(f"{path} runs one block several times: its layers cannot be told apart")
+        raise ModelError(f"{path} runs one block several times: its layers cannot be distinguished")
     return list(blocks)
 
 
@@ -211,7 +211,7 @@ def require_layers(name: str, layer_count: int, layers: Sequence[int]) -> None:
             )
 
 
-def model_row(loaded: LoadedModel, run_id: str) -> dict[str, Any]:
+def model_row(loaded: LoadedModel, run_id: str) -> dict[str, object]:
     """The row of the table `models` for a loaded model."""
     config = loaded.model.config
     text_config = config.get_text_config()

@@ -49,7 +49,7 @@ def parsed(words: list[str]) -> tuple[click.Context, list[click.Context]]:
         contexts.append(context)
         if not isinstance(command, click.Group):
             return context, contexts
-        words = [*context.protected_args, *context.args]
+        words = [*context._protected_args, *context.args]
         following = command.get_command(context, words[0])
         assert following is not None
         command = following

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+import axes.ingest.activations
+from axes.ingest.jobs import IngestSummary
 from axes.ingest.models.identity import identify
 from axes.ingest.models.registry import ModelSpec, resolve
 from axes.ingest.prompts import prompt_id
+from axes.ingest.requests import ActivationRequest
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.maintenance.check import check
 from axes.warehouse.writer import rows_table, write_rows
@@ -53,6 +56,16 @@ def import_texts(root: Path) -> ImportTexts:
         write_rows(root, "prompts", rows_table("prompts", described), name=name, partition=name)
 
     return write
+
+
+def for_texts(**options: Any) -> ActivationRequest:
+    """A request for the set `texts`."""
+    return ActivationRequest(prompt_sets={"texts": None}, **options)
+
+
+def ingest_texts(root: Path, spec: ModelSpec, **options: Any) -> IngestSummary:
+    """Store activations of the set `texts`."""
+    return axes.ingest.activations.ingest_activations(root, spec, for_texts(**options))
 
 
 def forked(target: Callable[..., Any], *args: Any, **options: Any) -> multiprocessing.Process:

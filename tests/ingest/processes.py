@@ -24,17 +24,16 @@ import axes.ingest.activation_writer
 import axes.ingest.activations
 import axes.ingest.generation.traces
 from axes.cli.main import main
-from axes.ingest.forward.activation_keys import Selection
-from axes.ingest.forward.pooling import POOLINGS
-from axes.ingest.jobs import Shard
 from axes.ingest.models.registry import resolve
+from axes.ingest.requests import TraceRequest
+from tests.ingest.conftest import ingest_texts
 
 # Sixteen row groups of pooled vectors and two of single tokens: each commit writes two tables.
-SELECTION = Selection(
-    sites=("resid_post", "mlp_out"),
-    poolings=(POOLINGS["last5_mean"], POOLINGS["last"]),
-    token_layers=(1,),
-)
+SELECTION = {
+    "sites": ("resid_post", "mlp_out"),
+    "poolings": ("last5_mean", "last"),
+    "token_layers": (1,),
+}
 TRACES = {"layers": [1, 3], "max_new_tokens": 3, "batch_size": 2, "temperature": 1.0}
 
 # Tokens in one table, their projections on the axis called `axis` in another.
@@ -46,14 +45,12 @@ INSTANTS = ("begin", "within", "before fsync", "after fsync", "after rename", "e
 
 
 def run_activations(
-    root: Path, model: Path, shard: Shard | None = None, instant: Instant | None = None
+    root: Path, model: Path, shard: str | None = None, instant: Instant | None = None
 ) -> None:
     """Run the job with a commit for every batch."""
     _prepare(instant)
     spec = resolve(str(model))
-    axes.ingest.activations.ingest_activations(
-        root, spec, {"texts": None}, SELECTION, token_budget=30, shard=shard
-    )
+    ingest_texts(root, spec, **SELECTION, token_budget=30, shard=shard)
 
 
 def run_traces(
@@ -62,14 +59,16 @@ def run_traces(
     """Run the job, which commits every batch."""
     _prepare(instant)
     axes.ingest.generation.traces.ingest_traces(
-        root, resolve(str(model)), "texts", dtype=dtype, **TRACES
+        root, resolve(str(model)), TraceRequest(prompt_set="texts", dtype=dtype, **TRACES)
     )
 
 
 def run_projected(root: Path, model: Path, instant: Instant | None = None) -> None:
     """Run the job that keeps projections and no vectors; it commits every batch."""
     _prepare(instant)
-    axes.ingest.generation.traces.ingest_traces(root, resolve(str(model)), "texts", **PROJECTED)
+    axes.ingest.generation.traces.ingest_traces(
+        root, resolve(str(model)), TraceRequest(prompt_set="texts", **PROJECTED)
+    )
 
 
 def run_command(

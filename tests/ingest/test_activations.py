@@ -15,14 +15,13 @@ from safetensors.torch import load_file, save_file
 
 import axes.ingest.jobs
 from axes.ingest.activations import IngestSummary, ingest_activations, plan_activations
-from axes.ingest.forward.activation_keys import Selection
 from axes.ingest.forward.forward import Forward, StartedBatch
 from axes.ingest.forward.pooling import POOLINGS
-from axes.ingest.forward.templates import Rendered, Template
-from axes.ingest.jobs import Shard
+from axes.ingest.forward.templates import Rendered
 from axes.ingest.models.identity import identify
 from axes.ingest.models.load import load
 from axes.ingest.models.registry import ModelSpec, resolve
+from axes.ingest.requests import ActivationRequest
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import LayerError, ModelError, NonFiniteError, PromptError
 from axes.warehouse.writer import data_file
@@ -30,7 +29,9 @@ from tests.ingest.conftest import (
     ImportTexts,
     activation_rows,
     assert_checks_pass,
+    for_texts,
     forked,
+    ingest_texts,
     last_run,
     overflow_in_half_precision,
 )
@@ -51,13 +52,15 @@ def run(root: Path, llama: ModelSpec, import_texts: ImportTexts) -> Callable[...
         template: str = "raw",
         **options: Any,
     ) -> IngestSummary:
-        selection = Selection(
-            layers=None if layers is None else tuple(layers),
-            poolings=(POOLINGS[pooling],),
-            template=Template(template),
-        )
+        selection = {
+            "layers": None if layers is None else tuple(layers),
+            "poolings": (pooling,),
+            "template": template,
+        }
         options = {"token_budget": 40, **options}
-        return ingest_activations(root, llama, {"texts": limit}, selection, **options)
+        return ingest_activations(
+            root, llama, ActivationRequest(prompt_sets={"texts": limit}, **selection, **options)
+        )
 
     return job
 
@@ -240,7 +243,7 @@ def test_weights_that_give_nan_are_an_error_naming_prompt_and_layer(
 
 @pytest.mark.parametrize(
     "selection",
-    [Selection(), Selection(layers=(0, 1), token_layers=(2,))],
+    [{}, {"layers": (0, 1), "token_layers": (2,)}],
     ids=["pooled", "kept tokens"],
 )
 def test_what_overflows_float16_is_found_before_anything_is_stored(
@@ -248,13 +251,13 @@ def test_what_overflows_float16_is_found_before_anything_is_stored(
     llama: ModelSpec,
     llama_folder: Path,
     import_texts: ImportTexts,
-    selection: Selection,
+    selection: dict[str, Any],
 ) -> None:
     import_texts(TEXTS)
     overflow_in_half_precision(llama_folder)
     longest = rows(connect(root), "from prompts order by length(text) desc")[0]["prompt_id"]
     with pytest.raises(NonFiniteError) as caught:
-        ingest_activations(root, llama, {"texts": None}, selection, dtype="float16")
+        ingest_texts(root, llama, **selection, dtype="float16")
     assert str(caught.value) == (
         f"tiny-llama gives NaN or infinity at layer 2 for prompt {longest} in float16: "
         "try --dtype float32 or bfloat16"
@@ -262,7 +265,7 @@ def test_what_overflows_float16_is_found_before_anything_is_stored(
     for table in ("activations", "prompt_tokens"):
         assert rows(connect(root), f"select count(*) as n from {table}") == [{"n": 0}]
     for dtype in ("float32", "bfloat16"):
-        ingest_activations(root, llama, {"texts": None}, selection, dtype=dtype)
+        ingest_texts(root, llama, **selection, dtype=dtype)
     found = rows(connect(root), "select max(norm) as n from activations")[0]["n"]
     kept = rows(connect(root), "select max(list_max(vector)) as n from prompt_tokens")[0]["n"]
     assert max(found, kept or 0) > 65504, "what float16 cannot hold is held"
@@ -274,9 +277,7 @@ def test_an_overflow_is_not_taken_for_a_block_without_an_mlp(
 ) -> None:
     overflow_in_half_precision(llama_folder)
     with pytest.raises(NonFiniteError, match="infinity at layer 2 in float16: try --dtype"):
-        ingest_activations(
-            root, llama, {"texts": None}, Selection(sites=("mlp_out",)), dtype="float16"
-        )
+        ingest_texts(root, llama, sites=("mlp_out",), dtype="float16")
     assert activation_rows(root) == {}
 
 
@@ -284,7 +285,9 @@ def test_a_limit_holds_for_each_set_and_a_shared_prompt_is_run_once(
     run: Callable[..., IngestSummary], root: Path, llama: ModelSpec, import_texts: ImportTexts
 ) -> None:
     import_texts(["hi", "other", "third"], name="more")
-    summary = ingest_activations(root, llama, {"texts": 2, "more": 2}, Selection(layers=(0,)))
+    summary = ingest_activations(
+        root, llama, ActivationRequest(prompt_sets={"texts": 2, "more": 2}, layers=(0,))
+    )
     assert (summary.prompt_count, summary.rows) == (3, 3)
     assert {key[1] for key in activation_rows(root)} == {TEXTS[0], "hi", "other"}
 
@@ -365,9 +368,8 @@ def test_two_processes_at_once_both_succeed_and_store_each_row_once(
     run: Callable[..., IngestSummary], root: Path, llama: ModelSpec, import_texts: ImportTexts
 ) -> None:
     import_texts([f"prompt number {index}" for index in range(60)], name="many")
-    jobs = [
-        forked(ingest_activations, root, llama, {"many": None}, token_budget=40) for _ in range(2)
-    ]
+    request = ActivationRequest(prompt_sets={"many": None}, token_budget=40)
+    jobs = [forked(ingest_activations, root, llama, request) for _ in range(2)]
     for job in jobs:
         job.start()
     for job in jobs:
@@ -387,7 +389,7 @@ def test_two_models_of_one_name_are_two_models(
 ) -> None:
     run(layers=[0])
     other = replace(llama, name="other")
-    assert ingest_activations(root, other, {"texts": None}, Selection(layers=(0,))).rows == 5
+    assert ingest_texts(root, other, layers=(0,)).rows == 5
     found = rows(
         connect(root), "select model, count(*) as n from activations group by 1 order by 1"
     )
@@ -407,9 +409,9 @@ def test_sites_poolings_and_tokens_of_one_pass_equal_a_pass_for_each(
 ) -> None:
     import_texts(TEXTS)
     sites, poolings = ("resid_post", "mlp_out", "resid_pre"), ("last", "max", "instruction_last")
-    chosen = tuple(POOLINGS[name] for name in poolings)
-    together = Selection((0, 2), sites, chosen, token_layers=(2,))
-    summary = ingest_activations(root, llama, {"texts": None}, together, token_budget=40)
+    chosen = tuple(poolings)
+    together = {"layers": (0, 2), "sites": sites, "poolings": chosen, "token_layers": (2,)}
+    summary = ingest_texts(root, llama, **together, token_budget=40)
     pooled_count, token_count = 5 * 2 * 3 * 3, sum(len(text) + 1 for text in TEXTS) * 3
     assert summary.rows == pooled_count + token_count
     key = ("prompt_id", "layer", "site", "pooling")
@@ -421,8 +423,8 @@ def test_sites_poolings_and_tokens_of_one_pass_equal_a_pass_for_each(
     shutil.rmtree(data_file(root, "activations", "any", llama.name).parent)
     for site in sites:
         for pooling in chosen:
-            selection = Selection((0, 2), (site,), (pooling,))
-            ingest_activations(root, llama, {"texts": None}, selection, token_budget=40)
+            selection = {"layers": (0, 2), "sites": (site,), "poolings": (pooling,)}
+            ingest_texts(root, llama, **selection, token_budget=40)
     alone = keyed_vectors(root, "activations", *key)
     assert alone.keys() == stored.keys()
     for name, vector in alone.items():
@@ -439,7 +441,7 @@ def test_kept_tokens_are_those_of_the_prompt_in_order(
     root: Path, llama: ModelSpec, import_texts: ImportTexts
 ) -> None:
     import_texts(TEXTS)
-    ingest_activations(root, llama, {"texts": None}, Selection(layers=(0,), token_layers=(1,)))
+    ingest_texts(root, llama, layers=(0,), token_layers=(1,))
     found = rows(
         connect(root),
         "select text, list(token order by tokens.position) as tokens, "
@@ -450,9 +452,7 @@ def test_kept_tokens_are_those_of_the_prompt_in_order(
     for row in found:
         assert row["tokens"] == ["<s>", *row["text"].replace(" ", "Ġ")]
         assert row["positions"] == list(range(len(row["text"]) + 1))
-    again = ingest_activations(
-        root, llama, {"texts": None}, Selection(layers=(0,), token_layers=(1, 3))
-    )
+    again = ingest_texts(root, llama, layers=(0,), token_layers=(1, 3))
     assert again.rows == sum(len(text) + 1 for text in TEXTS), "layer 3 alone is new"
     assert_checks_pass(root)
 
@@ -463,17 +463,18 @@ def test_a_shared_prefix_gives_the_same_rows_from_fewer_tokens(
     import_texts(TEXTS)
     system = "You are a careful assistant who answers in one line."
     # `mean` and the kept tokens reach into the prefix, `last` does not.
-    selection = Selection(
-        sites=("resid_post", "attn_out"),
-        poolings=(POOLINGS["last"], POOLINGS["mean"], POOLINGS["post_template_mean"]),
-        token_layers=(3,),
-        template=Template("chat", system),
-    )
+    selection = {
+        "sites": ("resid_post", "attn_out"),
+        "poolings": ("last", "mean", "post_template_mean"),
+        "token_layers": (3,),
+        "template": "chat",
+        "system": system,
+    }
     key = ("prompt_id", "layer", "site", "pooling", "pooled_start", "pooled_end", "token_count")
     results = []
     for shares_prefix in (True, False):
-        summary = ingest_activations(
-            root, llama, {"texts": None}, selection, token_budget=90, shares_prefix=shares_prefix
+        summary = ingest_texts(
+            root, llama, **selection, token_budget=90, shares_prefix=shares_prefix
         )
         tokens = keyed_vectors(root, "prompt_tokens", "prompt_id", "layer", "site", "position")
         results.append((summary, keyed_vectors(root, "activations", *key) | tokens))
@@ -492,8 +493,8 @@ def test_a_model_that_cannot_share_a_prefix_says_so_in_the_run_row(
 ) -> None:
     import_texts(TEXTS)
     folder = save_tiny(tmp_path / "tiny-gemma", "gemma3_text", head_dim=8)
-    selection = Selection(template=Template("chat", "You are careful."))
-    ingest_activations(root, resolve(str(folder)), {"texts": None}, selection)
+    selection = {"template": "chat", "system": "You are careful."}
+    ingest_texts(root, resolve(str(folder)), **selection)
     message = last_run(root)["message"]
     assert "was run with every prompt: the cache has DynamicSlidingWindowLayer" in message
 
@@ -516,32 +517,29 @@ def test_shards_in_turn_give_all_rows_once(
     root: Path, llama: ModelSpec, import_texts: ImportTexts
 ) -> None:
     import_texts([f"prompt number {index}" for index in range(30)])
-    counts = [
-        ingest_activations(root, llama, {"texts": None}, shard=Shard(number, 3)).prompt_count
-        for number in (1, 2, 3)
-    ]
+    counts = [ingest_texts(root, llama, shard=f"{number}/3").prompt_count for number in (1, 2, 3)]
     assert sum(counts) == 30 and min(counts) > 0
     assert len(activation_rows(root)) == 120
-    assert ingest_activations(root, llama, {"texts": None}).new_count == 0
+    assert ingest_texts(root, llama).new_count == 0
 
 
 def test_a_plan_says_what_the_job_then_does_and_writes_nothing(
     root: Path, llama: ModelSpec, import_texts: ImportTexts
 ) -> None:
     import_texts(TEXTS)
-    selection = Selection(layers=(0, 1), token_layers=(2,), template=Template("chat", "Be kind."))
+    selection = {"layers": (0, 1), "token_layers": (2,), "template": "chat", "system": "Be kind."}
     connect(root).close()  # Whoever opens a root first makes the index of keys.
     before = sorted(root.rglob("*"))
-    plan = plan_activations(root, llama, {"texts": None}, selection)
+    plan = plan_activations(root, llama, for_texts(**selection))
     assert [path for path in root.rglob("*") if path not in before] == []
     assert plan.tokens_per_second > 0
     assert plan.seconds == pytest.approx(plan.tokens / plan.tokens_per_second)
-    summary = ingest_activations(root, llama, {"texts": None}, selection)
+    summary = ingest_texts(root, llama, **selection)
     assert (plan.new_count, plan.rows, plan.tokens) == (5, summary.rows, summary.tokens)
     stored = sum(path.stat().st_size for path in root.rglob(f"model={llama.name}/*.parquet"))
     # Of tiny vectors most of the file is footer; the estimate is of the rows.
     assert plan.bytes < stored < plan.bytes + 40_000
-    done = plan_activations(root, llama, {"texts": None}, selection)
+    done = plan_activations(root, llama, for_texts(**selection))
     assert (done.rows, done.tokens, done.seconds) == (0, 0, None)
 
 

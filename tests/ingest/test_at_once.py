@@ -14,11 +14,10 @@ import axes.ingest.generation.traces
 import axes.ingest.jobs
 from axes.ingest.activation_writer import ChunkWriter
 from axes.ingest.activations import ingest_activations
-from axes.ingest.forward.activation_keys import Selection
 from axes.ingest.generation.traces import ingest_traces
-from axes.ingest.jobs import Shard
 from axes.ingest.models.load import LoadedModel
 from axes.ingest.models.registry import ModelSpec
+from axes.ingest.requests import ActivationRequest, TraceRequest
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.layout import init_root
 from axes.warehouse.maintenance.repair import repair
@@ -54,8 +53,7 @@ def counts(root: Path, table: str, *key: str) -> tuple[int, int]:
 def test_jobs_on_overlapping_parts_store_each_row_once(
     root: Path, llama_folder: Path, shards: list[str | None]
 ) -> None:
-    parts = [None if shard is None else Shard.parse(shard) for shard in shards]
-    jobs = [forked(run_activations, root, llama_folder, part) for part in parts]
+    jobs = [forked(run_activations, root, llama_folder, shard) for shard in shards]
     for job in jobs:
         job.start()
     for job in jobs:
@@ -78,11 +76,16 @@ def test_what_others_store_while_the_weights_are_loaded_is_not_stored_again(
     def slowly(*arguments: Any) -> LoadedModel:
         with monkeypatch.context() as patch:
             patch.setattr(axes.ingest.jobs, "load", load)
-            assert ingest_activations(root, llama, ALL, shard=Shard(1, 2)).rows > 0
+            assert (
+                ingest_activations(
+                    root, llama, ActivationRequest(prompt_sets=ALL, shard="1/2")
+                ).rows
+                > 0
+            )
         return load(*arguments)
 
     monkeypatch.setattr(axes.ingest.jobs, "load", slowly)
-    ingest_activations(root, llama, ALL)
+    ingest_activations(root, llama, ActivationRequest(prompt_sets=ALL))
     assert len(activation_rows(root)) == 4 * len(TEXTS)
     assert_checks_pass(root)
 
@@ -91,7 +94,7 @@ def test_what_others_stored_before_one_commit_is_left_out_of_all_later_ones(
     root: Path, llama: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Prompts in two groups, by what they lack: the second begins after the other job has written.
-    ingest_activations(root, llama, {"texts": 10}, Selection(layers=(0,)))
+    ingest_activations(root, llama, ActivationRequest(prompt_sets={"texts": 10}, layers=(0,)))
     flush, flushed = ChunkWriter.flush, []
 
     def flush_after_another_job(writer: ChunkWriter) -> None:
@@ -99,12 +102,12 @@ def test_what_others_stored_before_one_commit_is_left_out_of_all_later_ones(
             flushed.append(writer)
             with monkeypatch.context() as patch:
                 patch.setattr(axes.ingest.activation_writer, "_FLUSH_BYTES", 64 << 20)
-                ingest_activations(root, llama, ALL, shard=Shard(1, 2))
+                ingest_activations(root, llama, ActivationRequest(prompt_sets=ALL, shard="1/2"))
         flush(writer)
 
     monkeypatch.setattr(axes.ingest.activation_writer, "_FLUSH_BYTES", 1)
     monkeypatch.setattr(ChunkWriter, "flush", flush_after_another_job)
-    ingest_activations(root, llama, ALL, token_budget=40)
+    ingest_activations(root, llama, ActivationRequest(prompt_sets=ALL, token_budget=40))
     assert len(activation_rows(root)) == 4 * len(TEXTS)
     assert_checks_pass(root)
 
@@ -126,7 +129,7 @@ def test_clearing_up_spares_the_tokens_of_a_job_on_another_version_of_the_model(
         return path
 
     monkeypatch.setattr(axes.ingest.generation.traces, "write_rows", pause_between_tables)
-    ingest_traces(root, llama, "texts", **TRACES)
+    ingest_traces(root, llama, TraceRequest(prompt_set="texts", **TRACES))
     other.join(120)
     assert other.exitcode == 0
     assert counts(root, "generations", "prompt_id", "model_id") == (80, 80)
@@ -149,7 +152,12 @@ def test_parts_run_in_roots_of_their_own_are_copied_into_one(
 ) -> None:
     for number in (1, 2, 3):
         part = shutil.copytree(root, tmp_path / f"part{number}")
-        assert ingest_activations(part, llama, ALL, shard=Shard(number, 3)).rows > 0
+        assert (
+            ingest_activations(
+                part, llama, ActivationRequest(prompt_sets=ALL, shard=f"{number}/3")
+            ).rows
+            > 0
+        )
         assert last_run(part)["status"] == "finished"
     for number in (1, 2, 3):
         # The tables, and not the ledger that each root keeps of its own files.
@@ -159,4 +167,4 @@ def test_parts_run_in_roots_of_their_own_are_copied_into_one(
     together = activation_rows(root)
     assert len(together) == 4 * len(TEXTS)
     assert_checks_pass(root)
-    assert ingest_activations(root, llama, ALL).new_count == 0
+    assert ingest_activations(root, llama, ActivationRequest(prompt_sets=ALL)).new_count == 0

@@ -15,9 +15,10 @@ import pytest
 
 from axes.ingest.activations import ingest_activations
 from axes.ingest.models.registry import ModelSpec
+from axes.ingest.requests import ActivationRequest
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.maintenance.check import check
-from tests.ingest.conftest import ImportTexts, activation_rows, forked, last_run
+from tests.ingest.conftest import ImportTexts, activation_rows, forked, ingest_texts, last_run
 from tests.ingest.processes import run_command
 from tests.rows import put
 
@@ -117,7 +118,7 @@ def test_a_file_that_may_not_grow_is_taken_back_and_written_later(
     axes: Callable[..., tuple[int, str]],
 ) -> None:
     import_texts([f"prompt {index}" for index in range(PROMPTS)])
-    ingest_activations(root, llama, {"texts": 5})
+    ingest_activations(root, llama, ActivationRequest(prompt_sets={"texts": 5}))
     before = activation_rows(root)
     code, output = axes(*command("activations", llama_folder, root), file_limit=64 << 10)
     assert code == 1
@@ -127,7 +128,7 @@ def test_a_file_that_may_not_grow_is_taken_back_and_written_later(
     assert (row["status"], row["rows"]) == ("failed", 0)
     assert "File too large" in row["message"] and "\n" not in row["message"]
     assert_sound(root)
-    assert ingest_activations(root, llama, {"texts": None}).new_count == PROMPTS - 5
+    assert ingest_texts(root, llama).new_count == PROMPTS - 5
     assert_sound(root)
 
 
@@ -141,7 +142,7 @@ def test_a_read_only_root_is_one_line(
     axes: Callable[..., tuple[int, str]],
 ) -> None:
     import_texts(["one", "two", "three"])
-    ingest_activations(root, llama, {"texts": 2})
+    ingest_activations(root, llama, ActivationRequest(prompt_sets={"texts": 2}))
     folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     files = list(before)

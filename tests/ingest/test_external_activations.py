@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from axes.ingest import external_activations as activation_import
 from axes.ingest.external_activations import import_activations
 from axes.ingest.prompts import prompt_id
+from axes.ingest.requests import ExternalActivationRequest
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxesError, NonFiniteError
 from axes.warehouse.maintenance.check import check
@@ -52,7 +53,8 @@ def bring(root: Path, file: Path, **changed: Any) -> activation_import.ImportedA
         "pooling": "last",
         "positive": ["rude"],
     }
-    return import_activations(root, file, **{**options, **changed})
+    request = ExternalActivationRequest(file=file, **{**options, **changed})
+    return import_activations(root, request)
 
 
 def stored(root: Path, site: str = "resid_post") -> dict[tuple[int, str], list[float]]:
@@ -151,7 +153,7 @@ def test_importing_again_writes_nothing_and_other_numbers_are_refused(
     assert (more.rows, more.known_rows) == (6, 12)
     assert stored(root) == EXPECTED
     changed = {**first, "layer_1": VECTORS[1] + 1}
-    with pytest.raises(AxesError, match="is there with other numbers"):
+    with pytest.raises(AxesError, match="is stored with other numbers"):
         bring(root, files(changed))
     # Said to be another revision it is another model, and the two do not mix.
     other = bring(root, files(changed), model={**MODEL, "revision": "def"})

@@ -20,13 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from axes.ingest.activations import ingest_activations
 from axes.ingest.generation.traces import ingest_traces
 from axes.ingest.models.registry import ModelSpec
+from axes.ingest.requests import TraceRequest
 from axes.warehouse.connection import connect, query, rows, vectors
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import data_file
-from tests.ingest.conftest import ImportTexts, assert_checks_pass, forked, put_axis
+from tests.ingest.conftest import ImportTexts, assert_checks_pass, forked, ingest_texts, put_axis
 from tests.ingest.processes import INSTANTS, PROJECTED, SELECTION, run_activations, run_projected
 
 RANDOM_KILLS = 14
@@ -134,9 +134,9 @@ def test_jobs_killed_and_resumed_equal_uninterrupted_ones(
     assert 0 < len(partial) < PROMPTS * 16
 
     for root in (killed_activations, whole):
-        ingest_activations(root, llama, {"texts": None}, SELECTION)
+        ingest_texts(root, llama, **SELECTION)
     for root in (killed_traces, whole):
-        ingest_traces(root, llama, "texts", **PROJECTED)
+        ingest_traces(root, llama, TraceRequest(prompt_set="texts", **PROJECTED))
     assert_same_rows(killed_activations, whole, stored)
     assert_same_rows(killed_traces, whole, generated)
     assert len(table_rows(whole, "activations")[0]) == PROMPTS * 16
@@ -149,5 +149,5 @@ def test_jobs_killed_and_resumed_equal_uninterrupted_ones(
         ]
         assert set(ended) <= {"finished", "running"}
         assert ended.count("finished") == (2 if root == whole else 1)
-    again = ingest_activations(killed_activations, llama, {"texts": None}, SELECTION)
+    again = ingest_texts(killed_activations, llama, **SELECTION)
     assert (again.new_count, again.rows) == (0, 0)

@@ -12,60 +12,52 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
-from axes.ingest.activations import _Session, ingest_activations, plan_activations
-from axes.ingest.forward.activation_keys import Selection
+from axes.ingest.activations import plan_activations
+from axes.ingest.forward.batching import Batches
 from axes.ingest.forward.forward import Forward, StartedBatch
-from axes.ingest.forward.templates import Rendered, Template
+from axes.ingest.forward.templates import Rendered
 from axes.ingest.generation.traces import ingest_traces
 from axes.ingest.models.registry import ModelSpec
+from axes.ingest.requests import TraceRequest
 from axes.warehouse.errors import ModelError
 from axes.warehouse.runs import Run
-from tests.ingest.conftest import ImportTexts, activation_rows, last_run
+from tests.ingest.conftest import ImportTexts, activation_rows, for_texts, ingest_texts, last_run
 
 SYSTEM = "You are a careful assistant who answers in one line."
 TEXTS = [f"{index}{'x' * (index % 11)}" for index in range(24)]
-CHAT = Selection(layers=(0,), template=Template("chat", SYSTEM))
-
-
-class SmallMemory:
-    """In place of a `Forward`: room for so many tokens, those of the prefix included."""
-
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self.tries: list[list[str]] = []
-
-    def start(self, names: list[str], rendered: list[Rendered]) -> Any:
-        self.tries.append(names)
-        if len(names) * max(len(prompt.token_ids) for prompt in rendered) > self.room:
-            raise torch.OutOfMemoryError("pretended")
-        return SimpleNamespace(finish=lambda: names)
+CHAT = {"layers": (0,), "template": "chat", "system": SYSTEM}
 
 
 @given(
-    own=st.lists(st.integers(1, 40), min_size=1, max_size=40),
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=40),
     shared=st.sampled_from([0, 3, 200]),
     room=st.integers(0, 400),
     token_budget=st.integers(1, 600),
 )
 def test_whatever_the_lengths_each_prompt_is_run_once(
-    own: list[int], shared: int, room: int, token_budget: int
+    lengths: list[int], shared: int, room: int, token_budget: int
 ) -> None:
-    rendered = {
-        f"p{index}": Rendered([0] * (shared + length), len(f"{index}"), "hash")
-        for index, length in enumerate(own)
-    }
-    room += shared + max(own)
-    memory, run = SmallMemory(room), Run(Path(), "ingest", {})
+    """Room for so many tokens, those of a shared prefix included, which the budget leaves out."""
+    sizes = {f"p{index}": length for index, length in enumerate(lengths)}
+    room += shared + max(lengths)
+    tries: list[list[str]] = []
+
+    def compute(names: list[str]) -> int:
+        tries.append(names)
+        if len(names) * max(shared + sizes[name] for name in names) > room:
+            raise torch.OutOfMemoryError("pretended")
+        return len(names)
+
+    run = Run(Path(), "ingest", {})
     loaded: Any = SimpleNamespace(device="cpu", spec=SimpleNamespace(name="m"))
-    nothing: Any = None
-    session = _Session(nothing, run, nothing, loaded, nothing, token_budget, True)
-    stand_in: Any = memory
-    batches: list[Any] = list(session._batches(stand_in, shared, list(rendered), rendered))
-    assert sorted(name for names in batches for name in names) == sorted(rendered)
-    refused = len(memory.tries) - len(batches)
+    batches = Batches(loaded, run, token_budget)
+    done = list(batches.compute(sizes, compute, str))
+    assert sorted(name for names, _ in done for name in names) == sorted(sizes)
+    assert all(count == len(names) for names, count in done)
+    refused = len(tries) - len(done)
     assert len(run.messages) == refused
     assert refused <= token_budget.bit_length()
-    assert session.token_budget == token_budget >> refused
+    assert batches.budget == token_budget >> refused
 
 
 @pytest.fixture
@@ -85,7 +77,7 @@ def test_behind_a_shared_prefix_too(
     root: Path, llama: ModelSpec, import_texts: ImportTexts, small_memory: None
 ) -> None:
     import_texts(TEXTS)
-    summary = ingest_activations(root, llama, {"texts": None}, CHAT, token_budget=200)
+    summary = ingest_texts(root, llama, **CHAT, token_budget=200)
     assert (summary.new_count, summary.rows) == (len(TEXTS), len(TEXTS))
     assert len(activation_rows(root)) == len(TEXTS)
     message = last_run(root)["message"]
@@ -99,7 +91,7 @@ def test_a_plan_is_made_with_the_batches_that_fit(
     root: Path, llama: ModelSpec, import_texts: ImportTexts, small_memory: None
 ) -> None:
     import_texts(TEXTS)
-    plan = plan_activations(root, llama, {"texts": None}, CHAT, token_budget=200)
+    plan = plan_activations(root, llama, for_texts(**CHAT, token_budget=200))
     assert plan.rows == len(TEXTS) and plan.seconds is not None
 
 
@@ -116,9 +108,11 @@ def test_completions_that_do_not_fit_are_run_in_smaller_batches(
 
     import_texts(TEXTS)
     monkeypatch.setattr(LlamaForCausalLM, "forward", forward)
-    assert ingest_traces(root, llama, "texts", max_new_tokens=2).new_count == len(TEXTS)
+    assert ingest_traces(
+        root, llama, TraceRequest(prompt_set="texts", max_new_tokens=2)
+    ).new_count == len(TEXTS)
     halved = "; ".join(f"out of memory: batch size halved to {size}" for size in (8, 4, 2))
     assert last_run(root)["message"] == halved
     room = 0
     with pytest.raises(ModelError, match="a completion of 13 and 3 tokens does not fit the memory"):
-        ingest_traces(root, llama, "texts", max_new_tokens=3)
+        ingest_traces(root, llama, TraceRequest(prompt_set="texts", max_new_tokens=3))

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from axes.ingest.activations import ingest_activations
 from axes.ingest.model_estimate import Estimate, estimate_needs, in_words
 from axes.ingest.models.identity import identify
 from axes.ingest.models.load import load
@@ -17,7 +16,7 @@ from axes.ingest.models.registry import ModelSpec, registry, resolve
 from axes.warehouse.errors import ModelError
 from axes.warehouse.layout import partition_folder
 from axes.warehouse.tables.schemas import TABLES
-from tests.ingest.conftest import ImportTexts
+from tests.ingest.conftest import ImportTexts, ingest_texts
 from tests.tiny_models import save_tiny, tiny_model
 
 LLAMA_2 = {
@@ -160,7 +159,7 @@ def test_tied_embeddings_count_once(tmp_path: Path):
 def test_disk_is_what_an_ingest_then_takes(root: Path, tmp_path: Path, import_texts: ImportTexts):
     spec = resolve(str(save_tiny(tmp_path / "wide", "llama", hidden_size=256)))
     import_texts([f"tell me about the number {number}" for number in range(1000)])
-    ingest_activations(root, spec, {"texts": None})
+    ingest_texts(root, spec)
     folder = partition_folder(root, TABLES["activations"], spec.name)
     taken = sum(path.stat().st_size for path in folder.glob("*.parquet"))
     needs = estimate_needs(spec)

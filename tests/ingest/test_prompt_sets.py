@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from axes.analysis.stats.baselines import bag_of_words_scores
 from axes.ingest.prompt_sources import PromptSource, prompt_source, read_source, ready_sets
 from axes.ingest.prompts import import_prompts, normalise
+from axes.ingest.requests import PromptRequest
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import PromptError
 
@@ -176,7 +177,7 @@ def test_a_hub_set_that_cannot_be_had_is_one_line(root: Path, source: str) -> No
 
 def test_numbers_and_classes_of_a_hub_set_read_as_labels(root: Path, tmp_path: Path) -> None:
     source = hub_layout(tmp_path / "numbers", text=["x", "y", "z"], label=[2, 0, None])
-    import_prompts(root, "numbers", PromptSource(source), positive=["2"])
+    import_prompts(root, "numbers", PromptSource(source), PromptRequest(positive=["2"]))
     assert [row["is_positive"] for row in stored(root, "numbers")] == [True, False, None]
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from axes.ingest.prompt_sources import PromptSource, prompt_source, ready_sets
 from axes.ingest.prompts import import_prompts, normalise, prompt_id, read_prompts
+from axes.ingest.requests import PromptRequest
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import LabelError, PromptError
 from axes.warehouse.maintenance.check import check
@@ -31,9 +32,8 @@ def put(root: Path, tmp_path: Path) -> Import:
         columns.pop("positive", None)
         path = tmp_path / f"{prompt_set}.parquet"
         pl.DataFrame(columns).write_parquet(path)
-        return import_prompts(
-            root, prompt_set, PromptSource(str(path), **(source or {})), **options
-        )
+        origin = PromptSource(str(path), **(source or {}))
+        return import_prompts(root, prompt_set, origin, PromptRequest(**options))
 
     return write
 
@@ -246,7 +246,7 @@ def test_one_text_has_one_id_wherever_it_comes_from(root: Path, put: Import) -> 
 
 def test_a_set_that_is_not_there_names_those_that_are(root: Path, put: Import) -> None:
     put("mine", text=["a"])
-    with pytest.raises(PromptError, match=r"no prompt set other in .* \(there: mine\)"):
+    with pytest.raises(PromptError, match=r"no prompt set other in .* \(stored: mine\)"):
         read_prompts(root, {"mine": None, "other": None})
     with pytest.raises(PromptError, match="a ready set: no source needed"):
         read_prompts(root, {"demo_safety": None})
@@ -254,7 +254,7 @@ def test_a_set_that_is_not_there_names_those_that_are(root: Path, put: Import) -
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "a b", ".hidden"])
 def test_a_name_that_cannot_be_a_folder_is_refused(root: Path, name: str) -> None:
-    with pytest.raises(PromptError, match="is no name for a set"):
+    with pytest.raises(PromptError, match="is not a name for a set"):
         import_prompts(root, name, PromptSource("builtin:demo_safety.csv"))
 
 

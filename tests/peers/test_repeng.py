@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from axes.analysis.exchange.export_axes import export_axes
-from axes.analysis.exchange.import_axes import Asked, import_axes
+from axes.analysis.exchange.import_axes import ImportRequest, import_axes
 from axes.ingest.models.load import load
 from axes.warehouse.axes import find_axis
 from axes.warehouse.handle import Warehouse
@@ -53,7 +53,7 @@ def test_we_read_what_it_writes(lake, tmp_path: Path) -> None:
     }
     path = tmp_path / "theirs.gguf"
     ControlVector(model_type="llama", directions=directions).export_gguf(path)
-    imported = import_axes(lake, path, Asked(model="peer"))
+    imported = import_axes(Warehouse.open(lake), path, ImportRequest(model="peer"))
     assert [axis.layer for axis in imported.axes] == list(directions)
     warehouse = Warehouse.open(lake)
     for axis in imported.axes:

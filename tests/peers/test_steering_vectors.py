@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from steering_vectors import SteeringVector
 
 from axes.analysis.exchange.export_axes import export_axes
-from axes.analysis.exchange.import_axes import Asked, import_axes
+from axes.analysis.exchange.import_axes import ImportRequest, import_axes
+from axes.warehouse.handle import Warehouse
 from tests.peers.conftest import LAYER_COUNT, NATIVE
 
 
@@ -40,6 +41,6 @@ def test_one_of_theirs_becomes_axes_by_the_file_of_the_docs(lake, tmp_path: Path
         path,
         metadata={"layer_type": steering.layer_type},
     )
-    imported = import_axes(lake, path, Asked(model="peer"))
+    imported = import_axes(Warehouse.open(lake), path, ImportRequest(model="peer"))
     assert imported.format == "steering-vectors"
     assert [axis.layer for axis in imported.axes] == list(range(LAYER_COUNT))

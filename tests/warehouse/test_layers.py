@@ -168,16 +168,15 @@ from pathlib import Path
 limit, told = int(sys.argv[2]), int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
-from analysis.fitting import fit_native
-from analysis.matrices import find_space
-from warehouse.connection import connect
-from warehouse.runs import record_run
+from axes.analysis.activations import find_space
+from axes.analysis.study.fit import fit_native
+from axes.warehouse.handle import Warehouse
 
 root = Path(sys.argv[1])
-connection = connect(root, memory_limit=told)
-space = find_space(connection, "m")
-with record_run(root, "fit", {}) as run:
-    (axis,) = fit_native(root, connection, run, space, "set")
+warehouse = Warehouse.open(root, memory_limit=told)
+space = find_space(warehouse, "m")
+with warehouse.run("fit", {}) as run:
+    (axis,) = fit_native(warehouse, run, space, "set")
 status = dict(line.split(":") for line in open("/proc/self/status") if "Vm" in line)
 peak = int(status["VmHWM"].split()[0]) * 1024
 print(json.dumps({"peak": peak, "axis": axis.vector.tolist()}))

@@ -1,4 +1,4 @@
-"""What is fitted from activations, and what was found of it."""
+"""Tables of what is fitted from activations, and of its evaluation."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What is found where models speak: steering, drift, routing and comparison."""
+"""Tables about completions: steering, drift, routing and comparison of models."""
 
 from __future__ import annotations
 
 from axes.warehouse.tables.columns import table
 
-ANSWER_TABLES = (
+GENERATION_TABLES = (
     table(
         "intervention_outcomes",
         "intervention, prompt, metric and limit of the completion",

@@ -1,4 +1,4 @@
-"""What comes in: prompts, labels, models, jobs, and what models were seen to do."""
+"""Tables of ingested rows: prompts, labels, models, jobs, activations and completions."""
 
 from __future__ import annotations
 

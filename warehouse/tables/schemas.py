@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.fitted import FITTED_TABLES
-from axes.warehouse.tables.generation import ANSWER_TABLES
+from axes.warehouse.tables.generation import GENERATION_TABLES
 from axes.warehouse.tables.ingest import INGEST_TABLES
 
 SCHEMA_VERSION = 2
 
 TABLES: dict[str, Table] = {
-    table.name: table for table in (*INGEST_TABLES, *FITTED_TABLES, *ANSWER_TABLES)
+    table.name: table for table in (*INGEST_TABLES, *FITTED_TABLES, *GENERATION_TABLES)
 }

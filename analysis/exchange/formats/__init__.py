@@ -15,7 +15,7 @@ from types import ModuleType
 class Format:
     """A name of `--to`: its module, what its numbers count, and how its reader takes it in.
 
-    Without a `suffix` it is a folder. `least_number` is the lowest that its reader allows.
+    Without a `suffix` it is a folder. `min_number` is the lowest that its reader allows.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Format:
     suffix: str
     usage: str
     holds_several: bool = True
-    least_number: int = 0
+    min_number: int = 0
 
     @property
     def module(self) -> ModuleType:
@@ -32,6 +32,11 @@ class Format:
         return importlib.import_module(f"axes.analysis.exchange.formats.{self.module_name}")
 
 
+_GGUF = ("control_vector", "block", ".gguf")
+_STEERING_VECTOR = (
+    "SteeringVector({int(block): v for block, v in safetensors.torch.load_file(PATH).items()}, "
+    '"decoder_block")'
+)
 _LISTED = (
     Format(
         "safetensors",
@@ -45,44 +50,22 @@ _LISTED = (
     Format(
         "hub", "hub_folder", "layer", "", "huggingface_hub.upload_folder(folder_path=PATH, ...)"
     ),
-    Format(
-        "gguf",
-        "control_vector",
-        "block",
-        ".gguf",
-        "llama-server --control-vector-scaled PATH:STRENGTH",
-        least_number=1,
-    ),
+    Format("gguf", *_GGUF, "llama-server --control-vector-scaled PATH:STRENGTH", min_number=1),
     Format(
         "gguf-cvector",
         "control_vector",
         "hidden_states",
         ".gguf",
         "as llama.cpp's cvector-generator numbers; llama.cpp adds it one block after its own",
-        least_number=1,
+        min_number=1,
     ),
-    Format(
-        "repeng",
-        "control_vector",
-        "block",
-        ".gguf",
-        "repeng.ControlVector.import_gguf(PATH)",
-    ),
+    Format("repeng", *_GGUF, "repeng.ControlVector.import_gguf(PATH)"),
     Format(
         "easysteer",
-        "control_vector",
-        "block",
-        ".gguf",
+        *_GGUF,
         "StatisticalControlVector.import_gguf(PATH), or easysteer.vectors.from_gguf(PATH)",
     ),
-    Format(
-        "steering-vectors",
-        "steering_vectors_file",
-        "block",
-        ".safetensors",
-        "SteeringVector({int(block): v for block, v in safetensors.torch.load_file(PATH).items()}, "
-        '"decoder_block")',
-    ),
+    Format("steering-vectors", "steering_vectors_file", "block", ".safetensors", _STEERING_VECTOR),
     Format(
         "refusal-direction",
         "refusal_direction",
@@ -92,11 +75,7 @@ _LISTED = (
         holds_several=False,
     ),
     Format(
-        "persona-vectors",
-        "persona_vectors",
-        "hidden_states",
-        ".pt",
-        "torch.load(PATH)[layer + 1]",
+        "persona-vectors", "persona_vectors", "hidden_states", ".pt", "torch.load(PATH)[layer + 1]"
     ),
     Format(
         "hidden-directions",

@@ -7,12 +7,19 @@ none; one array of two dimensions has a direction in every row that is not zero.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from axes.analysis.exchange.formats.contents import Vectors
+from axes.analysis.exchange.formats.contents import Card, Contents, Vectors
 from axes.warehouse.errors import AxisError
+
+
+def read_arrays(named: Mapping[str, np.ndarray], cards: Sequence[Card] = ()) -> Contents:
+    """The contents of a file of arrays, with the cards if it is of this project."""
+    vectors, row_count = by_number(named)
+    convention = cards[0]["file"]["convention"] if cards else None
+    return Contents(vectors=vectors, convention=convention, row_count=row_count, cards=cards)
 
 
 def by_number(named: Mapping[str, np.ndarray]) -> tuple[Vectors, int | None]:

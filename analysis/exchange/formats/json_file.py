@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from axes.analysis.exchange.formats.arrays import by_number
+from axes.analysis.exchange.formats.arrays import read_arrays
 from axes.analysis.exchange.formats.contents import LAYER, Contents, pack, unpack
 
 
@@ -55,5 +55,4 @@ def read(path: Path) -> Contents:
         return Contents(vectors=with_cards, convention=LAYER, cards=filled)
     given = content.get("directions", {"vector": content.get("vector", [])})
     arrays = {str(name): np.array(values, dtype=np.float32) for name, values in given.items()}
-    vectors, row_count = by_number(arrays)
-    return Contents(vectors=vectors, row_count=row_count)
+    return read_arrays(arrays)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from axes.analysis.exchange.formats.arrays import by_number
-from axes.analysis.exchange.formats.contents import LAYER, Contents, pack, unpack
+from axes.analysis.exchange.formats.arrays import read_arrays
+from axes.analysis.exchange.formats.contents import Contents, pack, unpack
 from axes.analysis.exchange.formats.safetensors_file import named
 
 _NPY = b"\x93NUMPY"
@@ -40,11 +40,4 @@ def read(path: Path) -> Contents:
     loaded = np.load(path, allow_pickle=False)
     arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"direction": loaded}
     card = arrays.pop("card", None)
-    cards = [] if card is None else unpack(json.loads(str(card)))
-    vectors, row_count = by_number(arrays)
-    return Contents(
-        vectors=vectors,
-        convention=LAYER if cards else None,
-        row_count=row_count,
-        cards=cards,
-    )
+    return read_arrays(arrays, [] if card is None else unpack(json.loads(str(card))))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from axes.analysis.exchange.formats.arrays import by_number
-from axes.analysis.exchange.formats.contents import LAYER, Contents, pack, unpack
+from axes.analysis.exchange.formats.arrays import read_arrays
+from axes.analysis.exchange.formats.contents import Contents, pack, unpack
 
 
 def recognises(path: Path) -> bool:
@@ -39,14 +39,7 @@ def named(contents: Contents) -> dict[str, np.ndarray]:
 def read(path: Path) -> Contents:
     """Read a file of this project or another's; half-precision tensors are widened."""
     tensors, metadata = read_tensors(path)
-    cards = unpack(json.loads(metadata.get("card", "null")))
-    vectors, row_count = by_number(tensors)
-    return Contents(
-        vectors=vectors,
-        convention=LAYER if cards else None,
-        row_count=row_count,
-        cards=cards,
-    )
+    return read_arrays(tensors, unpack(json.loads(metadata.get("card", "null"))))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from axes.analysis.exchange.formats.arrays import by_number
+from axes.analysis.exchange.formats.arrays import read_arrays
 from axes.analysis.exchange.formats.contents import Contents, read_sidecar
 from axes.warehouse.errors import AxisError
 
@@ -61,11 +61,4 @@ def load(path: Path) -> dict[str, np.ndarray]:
 
 def read(path: Path) -> Contents:
     """Read a file of another tool, or of this project with the card beside it."""
-    vectors, row_count = by_number(load(path))
-    cards = read_sidecar(path)
-    return Contents(
-        vectors=vectors,
-        convention=cards[0]["file"]["convention"] if cards else None,
-        row_count=row_count,
-        cards=cards,
-    )
+    return read_arrays(load(path), read_sidecar(path))

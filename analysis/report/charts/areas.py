@@ -1,4 +1,4 @@
-"""Every AUROC of a study with its interval, beside what reaches how much without knowing."""
+"""Every AUROC of a study with its interval, next to baselines and nulls."""
 
 from __future__ import annotations
 
@@ -6,20 +6,10 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from axes.analysis.report.charts.panels import (
-    colours,
-    faded,
-    in_order,
-    number,
-    panels,
-    picked,
-    shapes,
-    word,
-)
-from axes.analysis.report.charts.theme import REFERENCE
+from axes.analysis.report.charts.panels import Series, in_order, numbers, panels, reference, words
 from axes.analysis.report.section import Row, Section
 
-FAMILIES = ("axis", "axis, out of fold", "no model", "knows nothing")
+FAMILIES = ("axis", "axis, out of fold", "no model", "null")
 
 _SCORERS = (
     "native",
@@ -37,106 +27,73 @@ _SCORERS = (
     "universal unaligned",
 )
 
-STATEMENT = """
-with judged as (
+
+def chart(rows: Sequence[Row]) -> alt.FacetChart:
+    """A panel for each model and prompt set: a point with an interval for each scorer."""
+    families = Series("family", in_order(rows, "family", FAMILIES))
+    scorers = in_order(rows, "scorer", _SCORERS)
+    y = alt.Y("scorer:N", title=None, sort=scorers)
+    x = {"title": "AUROC", "axis": alt.Axis(tickCount=5)}
+    intervals = families.intervals(x=alt.X("lower:Q", **x), x2="upper:Q", y=y)
+    points = families.points(
+        mark_size=60,
+        x=alt.X("estimate:Q", **x).scale(zero=False),
+        y=y,
+        tooltip=[
+            *words("model", "prompt_set", "scorer"),
+            *numbers(estimate="AUROC", lower="lower", upper="upper"),
+            *words(is_in_sample="in sample"),
+        ],
+    )
+    chance = reference(x=0.5)
+    return panels(chance, intervals, points, width=210, margin=185, height=18 * len(scorers))
+
+
+SECTION = Section(
+    name="areas",
+    title="AUROC and baselines",
+    explanation="An axis is informative where its interval lies to the right of the uninformative "
+    "nulls: `shuffled labels` (directions fitted to shuffled labels, in sample; `cross "
+    "validated`: out of fold), `random direction` and `shuffled alignment`, each with its mean "
+    "and its 5th to 95th percentile. `bag of words` and `prompt length` need no model: where they "
+    "reach the same AUROC, the axis may detect no more than words. `native` is an in-sample score "
+    "on the prompts it was fitted on.",
+    sql="""
+with evaluated as (
     from evaluations
     where
-        study_id = '{study_id}' and metric = 'auroc' and fitted_on is null
+        study_id = $study_id and metric = 'auroc' and fitted_on is null
         and prompt_set is not null and not starts_with(scorer, 'probe_')
 ),
 
 models as (
     select model, prompt_set
-    from judged
+    from evaluated
     where scorer = 'universal'
 )
 
 select
     models.model,
     models.prompt_set,
-    replace(judged.scorer, '_', ' ') as scorer,
+    replace(evaluated.scorer, '_', ' ') as scorer,
     case
-        when judged.model is null then 'no model'
+        when evaluated.model is null then 'no model'
         when
-            starts_with(judged.scorer, 'shuffled_')
-            or judged.scorer in ('random_direction', 'universal_unaligned')
-            then 'knows nothing'
-        when ends_with(judged.scorer, '_cross_validated') then 'axis, out of fold'
+            starts_with(evaluated.scorer, 'shuffled_')
+            or evaluated.scorer in ('random_direction', 'universal_unaligned')
+            then 'null'
+        when ends_with(evaluated.scorer, '_cross_validated') then 'axis, out of fold'
         else 'axis'
     end as family,
-    judged.estimate,
-    judged.lower,
-    judged.upper,
-    judged.is_in_sample
+    evaluated.estimate,
+    evaluated.lower,
+    evaluated.upper,
+    evaluated.is_in_sample
 from models
-inner join judged
-    on models.prompt_set = judged.prompt_set
-    and (models.model = judged.model or judged.model is null)
-order by models.prompt_set, models.model, judged.scorer
-"""
-
-
-def chart(rows: Sequence[Row]) -> alt.FacetChart:
-    """A panel for each model and prompt set: a line with an interval for each scorer."""
-    families = in_order(rows, "family", FAMILIES)
-    pick = picked("family")
-    y = alt.Y("scorer:N", title=None, sort=in_order(rows, "scorer", _SCORERS))
-    x = alt.X("estimate:Q", title="AUROC", axis=alt.Axis(tickCount=5)).scale(zero=False)
-    color = alt.Color("family:N", title=None, scale=colours(families))
-    intervals = (
-        alt.Chart()
-        .mark_rule(strokeWidth=2)
-        .encode(
-            x=alt.X("lower:Q", title="AUROC", axis=alt.Axis(tickCount=5)),
-            x2="upper:Q",
-            y=y,
-            color=color,
-            opacity=faded(pick),
-        )
-        .add_params(pick)
-    )
-    points = (
-        alt.Chart()
-        .mark_point(filled=True, size=60)
-        .encode(
-            x=x,
-            y=y,
-            color=color,
-            shape=alt.Shape("family:N", title=None, scale=shapes(families)),
-            opacity=faded(pick),
-            tooltip=[
-                word("model"),
-                word("prompt_set"),
-                word("scorer"),
-                number("estimate", "AUROC"),
-                number("lower"),
-                number("upper"),
-                word("is_in_sample", "in sample"),
-            ],
-        )
-    )
-    chance = alt.Chart().mark_rule(style=REFERENCE).encode(x=alt.datum(0.5))
-    scorer_count = len({row["scorer"] for row in rows})
-    return panels(
-        chance,
-        intervals,
-        points,
-        by="datum.model + ' on ' + datum.prompt_set",
-        width=210,
-        margin=185,
-        height=18 * scorer_count,
-    )
-
-
-SECTION = Section(
-    name="areas",
-    title="AUROC beside baselines",
-    reading="An axis tells something where its interval is right of what knows nothing: `shuffled "
-    "labels` (directions fitted on shuffled labels, in sample; `cross validated`: out of fold), "
-    "`random direction`, `shuffled alignment`, of which the mean and the 5th to 95th percentile "
-    "are shown. `bag of words` and `prompt length` need no model: where they reach as much, an "
-    "axis may see no more than words. `native` is in sample on the prompts it was fitted on.",
-    statement=STATEMENT,
-    missing="No figures of this study are stored: run its `axes study` again.",
+inner join evaluated
+    on models.prompt_set = evaluated.prompt_set
+    and (models.model = evaluated.model or evaluated.model is null)
+order by models.prompt_set, models.model, evaluated.scorer
+""",
     draw=chart,
 )

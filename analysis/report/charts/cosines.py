@@ -7,18 +7,39 @@ from collections.abc import Sequence
 import altair as alt
 
 from axes.analysis.report.charts.heat import heat_map
-from axes.analysis.report.charts.panels import number, word
+from axes.analysis.report.charts.panels import numbers, words
 from axes.analysis.report.section import Row, Section
 
-STATEMENT = """
+
+def chart(rows: Sequence[Row]) -> alt.FacetChart:
+    """A square for each pair, with its cosine in it."""
+    return heat_map(
+        rows,
+        x="member",
+        y="other",
+        value="cosine",
+        domain=(-1.0, 1.0),
+        by="'aligned directions'",
+        tooltip=[*words("member", "other"), *numbers("cosine", digits=4)],
+    )
+
+
+SECTION = Section(
+    name="cosines",
+    title="Cosines",
+    explanation="Cosines of each model's direction, mapped into the reference's space, with the "
+    "other directions and with the universal axis, which is made from them. Directions can agree "
+    "closely (cosine 0.9) and still separate the classes poorly (AUROC 0.6), so do not read the "
+    "cosine as evidence of a shared axis. The next table has the quality of each alignment.",
+    sql="""
 with members as (
     select
         axis_id, coalesce(fitted_model, 'universal axis') as member,
-        axis_id = '{universal}' as is_shared
+        axis_id = $universal as is_shared
     from axes
     where
-        axis_id = '{universal}'
-        or axis_id in (select unnest(source_axis_ids) from axes where axis_id = '{universal}')
+        axis_id = $universal
+        or axis_id in (select unnest(source_axis_ids) from axes where axis_id = $universal)
 ),
 
 cosines as (
@@ -35,29 +56,7 @@ from cosines
 inner join members on cosines.axis_id = members.axis_id
 inner join members as others on cosines.other_axis_id = others.axis_id
 order by members.is_shared desc, members.member, others.is_shared desc, others.member
-"""
-
-
-def chart(rows: Sequence[Row]) -> alt.FacetChart:
-    """A square for each pair, with its cosine in it."""
-    return heat_map(
-        rows,
-        x="member",
-        y="other",
-        value="cosine",
-        domain=(-1.0, 1.0),
-        by="'aligned directions'",
-        tooltip=[word("member"), word("other"), number("cosine", digits=4)],
-    )
-
-
-SECTION = Section(
-    name="cosines",
-    title="Cosines",
-    reading="Of each model's direction, carried into the reference's space, with the others and "
-    "with the universal axis, which was made of them. A cosine is no evidence: it stays high while "
-    "the AUROC is low. Read it beside the table of alignments below.",
-    statement=STATEMENT,
+""",
     missing="No aligned directions of this study are stored: run its `axes study` again.",
     draw=chart,
 )

@@ -1,4 +1,4 @@
-"""Does one class drift away from the other while models speak: the curves of `axes drift`."""
+"""Drift of the classes during generation: the curves of `axes drift`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,55 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from axes.analysis.report.charts.panels import colours, in_order, number, panels, word
+from axes.analysis.report.charts.panels import Series, in_order, numbers, panels, words
 from axes.analysis.report.charts.theme import REFERENCE
 from axes.analysis.report.section import Row, Section
 
-STATEMENT = """
+
+def chart(rows: Sequence[Row]) -> alt.FacetChart:
+    """A panel for each curve and analysis, with the band that holds the whole curve."""
+    color = Series("curve", in_order(rows, "curve"), legend=None).color
+    x = alt.X("step:Q", title="generated token")
+    no_drift = (
+        alt.Chart()
+        .transform_calculate(nothing="datum.curve == 'running auroc' ? 0.5 : 0")
+        .mark_line(style=REFERENCE)
+        .encode(x=x, y="nothing:Q")
+    )
+    low = alt.Y("band_lower:Q", title=None).scale(zero=False)
+    bands = alt.Chart().mark_area(opacity=0.2).encode(x=x, y=low, y2="band_upper:Q", color=color)
+    tooltip = [
+        *words("curve", "step"),
+        *numbers("estimate", "band_lower", "band_upper"),
+        *words(
+            positive_count="completions, positive class",
+            negative_count="completions, negative class",
+        ),
+    ]
+    y = alt.Y("estimate:Q", title=None)
+    lines = alt.Chart().mark_line().encode(x=x, y=y, color=color, tooltip=tooltip)
+    by = (
+        "datum.curve + ' of ' + datum.model + ' on ' + datum.prompt_set + ' | '"
+        " + datum.template + ', ' + datum.max_new_tokens + ' tokens, by ' + datum.labeler"
+    )
+    size = {"height": 170, "width": 300, "margin": 0, "gutter": 60}
+    return panels(no_drift, bands, lines, by=by, independent=("x", "y"), **size)
+
+
+SECTION = Section(
+    name="drift",
+    title="Drift",
+    explanation="`mean difference`: mean projection of the positive class minus that of the "
+    "negative class, token by token. `running auroc`: AUROC of the mean projection up to each "
+    "token. The band is simultaneous: with 95 % confidence it contains the complete curve. The "
+    'controls decide whether a difference is drift: see the claims above and `axes sql "from '
+    'v_drift"`.',
+    sql="""
 with latest as (
     select arg_max(analyses.drift_id, runs.started_at) as drift_id
     from v_drift as analyses
     inner join runs on analyses.run_id = runs.run_id
-    where analyses.axis_id = '{universal}'
+    where analyses.axis_id = $universal
     group by
         analyses.model_id, analyses.prompt_set, analyses.labeler, analyses.template,
         analyses.max_new_tokens
@@ -33,73 +72,7 @@ where curves.control = 'none' and curves.estimate is not null
 order by
     curve, analyses.model, analyses.prompt_set, analyses.template, analyses.max_new_tokens,
     labeler, curves.step
-"""
-
-
-def chart(rows: Sequence[Row]) -> alt.FacetChart:
-    """A panel for each curve and analysis, with the band that holds the whole curve."""
-    curves = in_order(rows, "curve")
-    x = alt.X("step:Q", title="generated token")
-    color = alt.Color("curve:N", title=None, scale=colours(curves), legend=None)
-    nothing = (
-        alt.Chart()
-        .transform_calculate(nothing="datum.curve == 'running auroc' ? 0.5 : 0")
-        .mark_line(style=REFERENCE)
-        .encode(x=x, y="nothing:Q")
-    )
-    bands = (
-        alt.Chart()
-        .mark_area(opacity=0.2)
-        .encode(
-            x=x,
-            y=alt.Y("band_lower:Q", title=None).scale(zero=False),
-            y2="band_upper:Q",
-            color=color,
-        )
-    )
-    lines = (
-        alt.Chart()
-        .mark_line()
-        .encode(
-            x=x,
-            y=alt.Y("estimate:Q", title=None),
-            color=color,
-            tooltip=[
-                word("curve"),
-                word("step"),
-                number("estimate"),
-                number("band_lower"),
-                number("band_upper"),
-                word("positive_count", "completions, positive class"),
-                word("negative_count", "completions, negative class"),
-            ],
-        )
-    )
-    by = (
-        "datum.curve + ' of ' + datum.model + ' on ' + datum.prompt_set + ' | '"
-        " + datum.template + ', ' + datum.max_new_tokens + ' tokens, by ' + datum.labeler"
-    )
-    return panels(
-        nothing,
-        bands,
-        lines,
-        by=by,
-        height=170,
-        width=300,
-        margin=0,
-        gutter=60,
-        independent=("x", "y"),
-    )
-
-
-SECTION = Section(
-    name="drift",
-    title="Drift",
-    reading="`mean difference`: mean projection of the positive class less that of the negative, "
-    "token by token. `running auroc`: how well the mean projection so far tells the classes. The "
-    "band is simultaneous: with 95 % confidence it holds the whole curve. Whether the difference "
-    'is drift is for the controls to say: see the claims above, and `axes sql "from v_drift"`.',
-    statement=STATEMENT,
-    missing="No drift was analysed on this axis: run `axes drift --axis {axis}`.",
+""",
+    missing="No drift analysis of this axis is stored: run `axes drift --axis {axis}`.",
     draw=chart,
 )

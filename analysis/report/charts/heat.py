@@ -1,4 +1,4 @@
-"""Squares coloured by a value that is written in them."""
+"""Squares coloured by a value, with the value in them."""
 
 from __future__ import annotations
 
@@ -26,26 +26,20 @@ def heat_map(
     y_title: str | None = None,
 ) -> alt.FacetChart:
     """A map for each value of the Vega expression `by`; colours run over `domain`."""
-    middle = sum(domain) / 2
     columns = list(dict.fromkeys(row[x] for row in rows))
     lines = in_order(rows, y, columns)
-    across = alt.X(f"{x}:N", title=x_title, sort=columns, axis=alt.Axis(labelAngle=35))
-    down = alt.Y(f"{y}:N", title=y_title, sort=lines)
+    at = {
+        "x": alt.X(f"{x}:N", title=x_title, sort=columns, axis=alt.Axis(labelAngle=35)),
+        "y": alt.Y(f"{y}:N", title=y_title, sort=lines),
+    }
     scale = alt.Scale(scheme=SCHEME, domain=domain, clamp=True)
     colour = alt.Color(f"{value}:Q", title=value.replace("_", " "), scale=scale)
-    squares = alt.Chart().mark_rect().encode(x=across, y=down, color=colour, tooltip=list(tooltip))
+    squares = alt.Chart().mark_rect().encode(**at, color=colour, tooltip=list(tooltip))
     # Cividis runs from dark blue to light yellow in either theme.
-    ink = alt.when(f"datum.{value} > {middle}").then(alt.value("#000000"))
-    figures = (
-        alt.Chart()
-        .mark_text()
-        .encode(
-            x=across,
-            y=down,
-            text=alt.Text(f"{value}:Q", format=".2f"),
-            color=ink.otherwise(alt.value("#ffffff")),
-        )
-    )
+    is_light = alt.when(f"datum.{value} > {sum(domain) / 2}")
+    ink = is_light.then(alt.value("#000000")).otherwise(alt.value("#ffffff"))
+    text = alt.Text(f"{value}:Q", format=".2f")
+    figures = alt.Chart().mark_text().encode(**at, text=text, color=ink)
     return panels(
         squares,
         figures,

@@ -1,4 +1,4 @@
-"""AUROC of each model's own direction, layer by layer."""
+"""AUROC of each model's direction, layer by layer."""
 
 from __future__ import annotations
 
@@ -8,28 +8,57 @@ import altair as alt
 
 from axes.analysis.report.charts.panels import (
     MARKS,
-    colours,
-    dashes,
-    faded,
+    Series,
     in_order,
-    number,
+    numbers,
     panels,
-    picked,
-    shapes,
-    word,
+    reference,
+    words,
 )
-from axes.analysis.report.charts.theme import REFERENCE
 from axes.analysis.report.section import Row, Section
 
-STATEMENT = """
+
+def chart(rows: Sequence[Row]) -> alt.FacetChart:
+    """A panel for each prompt set and fold, a line for each model over the depth."""
+    models = Series("model", in_order(rows, "model"), legend=MARKS)
+    at = {
+        "x": alt.X("depth:Q", title="depth (0: first block, 1: last)").scale(domain=[0, 1]),
+        "y": alt.Y("auroc:Q", title="AUROC").scale(zero=False),
+    }
+    band = {"y": alt.Y("lower:Q", title="AUROC"), "y2": "upper:Q"}
+    bands = models.bands(opacity=0.15, **(at | band)).transform_filter("datum.lower !== null")
+    points = models.points(
+        **at,
+        size=alt.when("datum.is_of_study").then(alt.value(160)).otherwise(alt.value(22)),
+        tooltip=[
+            *words("model", "layer"),
+            *numbers(auroc="AUROC", lower="lower", upper="upper"),
+        ],
+    )
+    layers = [reference(y=0.5), models.lines(**at), points]
+    if any(row["lower"] is not None for row in rows):
+        layers.insert(1, bands)
+    by = "datum.prompt_set + ', ' + datum.fold"
+    return panels(*layers, by=by, width=330, height=220, columns=2)
+
+
+SECTION = Section(
+    name="layer_areas",
+    title="Layer profile: AUROC",
+    explanation="AUROC of the model's direction at every layer; the large mark is the layer of "
+    "the study. `in sample` is measured on the prompts that the direction was fitted on, and is "
+    "high in many dimensions; `out of fold`, with its interval, is stored by `axes evaluate MODEL "
+    "--prompts {prompts}`. The best layer of a curve is selected on the prompts shown: read it as "
+    "an upper bound, not as a result.",
+    sql="""
 with chosen as (
     select distinct evaluations.model_id, axes.*
     from evaluations
     inner join axes on evaluations.axis_id = axes.axis_id
-    where evaluations.study_id = '{study_id}' and evaluations.scorer = 'native'
+    where evaluations.study_id = $study_id and evaluations.scorer = 'native'
 ),
 
--- The directions that were fitted as the study's, at every layer.
+-- The directions at every layer that were fitted like those of the study.
 directions as (
     select axes.axis_id, axes.layer, axes.layer = chosen.layer as is_of_study
     from axes
@@ -41,7 +70,7 @@ directions as (
         and axes.pooling = chosen.pooling and axes.template = chosen.template
 ),
 
-judged as (
+evaluated as (
     select
         model, model_id, prompt_set, layer, is_of_study, auroc,
         null::double as lower, null::double as upper,
@@ -56,88 +85,19 @@ judged as (
         auroc, auroc_lower, auroc_upper, 'out of fold'
     from v_layer_tests
     where
-        model_id in (select model_id from chosen) and prompt_set = '{prompts}'
+        model_id in (select model_id from chosen) and prompt_set = $prompts
         and auroc is not null
     qualify row_number() over (partition by model_id, layer order by study_id) = 1
 )
 
 select
-    judged.model, judged.prompt_set, judged.fold, judged.layer,
-    judged.layer / greatest(models.layer_count - 1, 1) as depth,
-    judged.auroc, judged.lower, judged.upper, judged.is_of_study
-from judged
-inner join models on judged.model_id = models.model_id
-order by judged.prompt_set, judged.model, judged.fold, judged.layer
-"""
-
-
-def chart(rows: Sequence[Row]) -> alt.FacetChart:
-    """A panel for each prompt set and fold, a line for each model over the depth."""
-    models = in_order(rows, "model")
-    pick = picked("model")
-    x = alt.X("depth:Q", title="depth (0: first block, 1: last)").scale(domain=[0, 1])
-    y = alt.Y("auroc:Q", title="AUROC").scale(zero=False)
-    color = alt.Color("model:N", title=None, scale=colours(models), legend=MARKS)
-    bands = (
-        alt.Chart()
-        .transform_filter("datum.lower !== null")
-        .mark_area()
-        .encode(
-            x=x,
-            y=alt.Y("lower:Q", title="AUROC"),
-            y2="upper:Q",
-            color=color,
-            opacity=faded(pick, 0.15),
-        )
-    )
-    lines = (
-        alt.Chart()
-        .mark_line()
-        .encode(
-            x=x,
-            y=y,
-            color=color,
-            strokeDash=alt.StrokeDash("model:N", title=None, scale=dashes(models)),
-            opacity=faded(pick),
-        )
-        .add_params(pick)
-    )
-    points = (
-        alt.Chart()
-        .mark_point(filled=True)
-        .encode(
-            x=x,
-            y=y,
-            color=color,
-            shape=alt.Shape("model:N", title=None, scale=shapes(models)),
-            size=alt.when("datum.is_of_study").then(alt.value(160)).otherwise(alt.value(22)),
-            opacity=faded(pick),
-            tooltip=[
-                word("model"),
-                word("layer"),
-                number("auroc", "AUROC"),
-                number("lower"),
-                number("upper"),
-            ],
-        )
-    )
-    chance = alt.Chart().mark_rule(style=REFERENCE).encode(y=alt.datum(0.5))
-    by = "datum.prompt_set + ', ' + datum.fold"
-    layers = [chance, lines, points]
-    if any(row["lower"] is not None for row in rows):
-        layers.insert(1, bands)
-    return panels(*layers, by=by, width=330, height=220, columns=2)
-
-
-SECTION = Section(
-    name="layer_areas",
-    title="Layer profile: AUROC",
-    reading="AUROC of the model's own direction at every layer; the large mark is the layer of the "
-    "study. `in sample` is on the prompts that the direction was fitted on and high in many "
-    "dimensions; `out of fold`, with its interval, is there after `axes evaluate MODEL --prompts "
-    "{prompts}`. The best layer of a curve was picked on the prompts shown: it is an upper end and "
-    "no result.",
-    statement=STATEMENT,
+    evaluated.model, evaluated.prompt_set, evaluated.fold, evaluated.layer,
+    evaluated.layer / greatest(models.layer_count - 1, 1) as depth,
+    evaluated.auroc, evaluated.lower, evaluated.upper, evaluated.is_of_study
+from evaluated
+inner join models on evaluated.model_id = models.model_id
+order by evaluated.prompt_set, evaluated.model, evaluated.fold, evaluated.layer
+""",
     missing="No direction of another layer is stored: run `axes fit MODEL --prompts {prompts}`.",
     draw=chart,
 )

@@ -1,4 +1,4 @@
-"""ROC curves of each model's own direction and of the shared axis."""
+"""ROC curves of each model's direction and of the shared axis."""
 
 from __future__ import annotations
 
@@ -6,86 +6,30 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from axes.analysis.report.charts.panels import (
-    colours,
-    dashes,
-    faded,
-    in_order,
-    number,
-    panels,
-    picked,
-    word,
-)
+from axes.analysis.report.charts.panels import Series, in_order, numbers, panels, words
 from axes.analysis.report.charts.theme import NOTE, REFERENCE
 from axes.analysis.report.section import Row, Section
 
 SCORERS = ("native", "universal")
 
-STATEMENT = """
-with judged as (
-    select axis_id, model_id, prompt_set, scorer, estimate, lower, upper
-    from evaluations
-    where
-        study_id = '{study_id}' and metric = 'auroc' and fitted_on is null
-        and scorer in ('native', 'universal')
-)
-
-select
-    v_roc.model,
-    v_roc.prompt_set,
-    judged.scorer,
-    round(v_roc.false_positive_rate, 4) as false_positive_rate,
-    round(v_roc.true_positive_rate, 4) as true_positive_rate,
-    -- The figures of a curve stand at its first point.
-    if(v_roc.threshold is null, judged.estimate, null) as auroc,
-    if(v_roc.threshold is null, judged.lower, null) as lower,
-    if(v_roc.threshold is null, judged.upper, null) as upper
-from v_roc
-inner join judged
-    on v_roc.axis_id = judged.axis_id
-    and v_roc.model_id = judged.model_id
-    and v_roc.prompt_set = judged.prompt_set
--- At most 201 points of a curve, the first in each of equal lengths.
-qualify row_number() over (
-    partition by v_roc.axis_id, v_roc.model_id, v_roc.prompt_set,
-        floor(100 * (v_roc.false_positive_rate + v_roc.true_positive_rate))
-    order by v_roc.threshold desc nulls first
-) = 1
-order by v_roc.prompt_set, v_roc.model, judged.scorer, v_roc.threshold desc nulls first
-"""
-
 
 def chart(rows: Sequence[Row]) -> alt.FacetChart:
     """A panel for each model and prompt set, with the AUROC and its interval in words."""
-    scorers = in_order(rows, "scorer", SCORERS)
-    pick = picked("scorer")
+    scorers = Series("scorer", in_order(rows, "scorer", SCORERS))
     chance = (
         alt.Chart(alt.Data(values=[{"at": 0}, {"at": 1}]))
         .mark_line(style=REFERENCE)
         .encode(x="at:Q", y="at:Q")
     )
-    curves = (
-        alt.Chart()
-        .mark_line()
-        .encode(
-            x=alt.X("false_positive_rate:Q", title="false positives")
-            .scale(domain=[0, 1])
-            .axis(tickCount=5),
-            y=alt.Y("true_positive_rate:Q", title="true positives")
-            .scale(domain=[0, 1])
-            .axis(tickCount=5),
-            order="false_positive_rate:Q",
-            color=alt.Color("scorer:N", title=None, scale=colours(scorers)),
-            strokeDash=alt.StrokeDash("scorer:N", title=None, scale=dashes(scorers)),
-            opacity=faded(pick),
-            tooltip=[
-                word("model"),
-                word("scorer"),
-                number("false_positive_rate"),
-                number("true_positive_rate"),
-            ],
-        )
-        .add_params(pick)
+    share = {"scale": alt.Scale(domain=[0, 1]), "axis": alt.Axis(tickCount=5)}
+    curves = scorers.lines(
+        x=alt.X("false_positive_rate:Q", title="false positives", **share),
+        y=alt.Y("true_positive_rate:Q", title="true positives", **share),
+        order="false_positive_rate:Q",
+        tooltip=[
+            *words("model", "scorer"),
+            *numbers("false_positive_rate", "true_positive_rate"),
+        ],
     )
     notes = (
         alt.Chart()
@@ -93,22 +37,53 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
         .transform_calculate(
             note="datum.scorer + ' ' + format(datum.auroc, '.3f') + ' ('"
             " + format(datum.lower, '.3f') + ' to ' + format(datum.upper, '.3f') + ')'",
-            place=f"0.06 + 0.09 * (1 - indexof({scorers!r}, datum.scorer))",
+            place=f"0.06 + 0.09 * (1 - indexof({scorers.values!r}, datum.scorer))",
         )
         .mark_text(style=NOTE, align="right", baseline="middle")
-        .encode(x=alt.datum(1), y="place:Q", text="note:N", opacity=faded(pick))
+        .encode(x=alt.datum(1), y="place:Q", text="note:N", opacity=scorers.opacity())
     )
-    return panels(chance, curves, notes, by="datum.model + ' on ' + datum.prompt_set", height=230)
+    return panels(chance, curves, notes, height=230)
 
 
 SECTION = Section(
     name="roc",
     title="ROC curves",
-    reading="Share of the positive class caught (upwards) against the share of the negative class "
-    "caught with it, at every threshold. `native`: the model's own direction. `universal`: the "
-    "shared axis, after the model's alignment. The AUROC with its DeLong interval of 95 % stands "
-    "in each panel. On the prompts that directions were fitted on the curves flatter.",
-    statement=STATEMENT,
+    explanation="True positive rate (up) against false positive rate at every threshold. "
+    "`native`: the model's direction. `universal`: the shared axis, after the model's alignment. "
+    "Each panel states the AUROC with its 95 % DeLong interval. The curves are optimistic on the "
+    "prompts that the directions were fitted on.",
+    sql="""
+with evaluated as (
+    select axis_id, model_id, prompt_set, scorer, estimate, lower, upper
+    from evaluations
+    where
+        study_id = $study_id and metric = 'auroc' and fitted_on is null
+        and scorer in ('native', 'universal')
+)
+
+select
+    v_roc.model,
+    v_roc.prompt_set,
+    evaluated.scorer,
+    round(v_roc.false_positive_rate, 4) as false_positive_rate,
+    round(v_roc.true_positive_rate, 4) as true_positive_rate,
+    -- The first point of a curve carries its AUROC.
+    if(v_roc.threshold is null, evaluated.estimate, null) as auroc,
+    if(v_roc.threshold is null, evaluated.lower, null) as lower,
+    if(v_roc.threshold is null, evaluated.upper, null) as upper
+from v_roc
+inner join evaluated
+    on v_roc.axis_id = evaluated.axis_id
+    and v_roc.model_id = evaluated.model_id
+    and v_roc.prompt_set = evaluated.prompt_set
+-- At most 201 points of a curve, the first in each of equal lengths.
+qualify row_number() over (
+    partition by v_roc.axis_id, v_roc.model_id, v_roc.prompt_set,
+        floor(100 * (v_roc.false_positive_rate + v_roc.true_positive_rate))
+    order by v_roc.threshold desc nulls first
+) = 1
+order by v_roc.prompt_set, v_roc.model, evaluated.scorer, v_roc.threshold desc nulls first
+""",
     missing="No projections of this study are stored: run its `axes study` again.",
     draw=chart,
 )

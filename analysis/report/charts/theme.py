@@ -1,21 +1,21 @@
-"""How charts look: on paper in fixed colours, on the page in those of its style sheet.
+"""The look of charts: on paper in fixed colours, on the page in those of its style sheet.
 
-Series are in the colours of Okabe and Ito (2008), which colour-blind readers tell apart, areas in
-cividis; dashes and shapes say the same again. The page names its colours as CSS variables, so that
-light, dark and print need no second drawing.
+Series are in the colours of Okabe and Ito (2008), which colour-blind readers distinguish, areas in
+cividis; dashes and shapes repeat the distinction. The page names its colours as CSS variables, so
+that light, dark and print need no second drawing.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-# Yellow, the eighth, is left out: nobody sees it on white.
+# Yellow, the eighth, is left out: it is invisible on white.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 4], [4, 2, 1, 2], [1, 4])
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-left")
 SCHEME: Literal["cividis"] = "cividis"
 
-# Styles that marks name: a line to hold others against, and a remark.
+# Styles that marks name: a reference line, and a note.
 REFERENCE, NOTE = "reference", "note"
 
 

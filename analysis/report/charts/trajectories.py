@@ -1,4 +1,4 @@
-"""The projection while models speak, class by class."""
+"""The projection during generation, class by class."""
 
 from __future__ import annotations
 
@@ -6,24 +6,40 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from axes.analysis.report.charts.panels import (
-    LINES,
-    classes,
-    colours,
-    dashes,
-    faded,
-    number,
-    panels,
-    picked,
-    word,
-)
+from axes.analysis.report.charts.panels import LINES, Series, classes, numbers, panels, words
 from axes.analysis.report.section import Row, Section
 
-STATEMENT = """
+
+def chart(rows: Sequence[Row]) -> alt.FacetChart:
+    """A panel for each model and sampling setting, a line with a band for each class."""
+    labels = Series("label", classes(rows), legend=LINES)
+    x = alt.X("step:Q", title="generated token")
+    low = alt.Y("lower:Q", title="projection").scale(zero=False)
+    tooltip = [
+        *words("label", "step"),
+        *numbers("estimate", "lower", "upper"),
+        *words("completion_count"),
+    ]
+    lines = labels.lines(x=x, y=alt.Y("estimate:Q", title="projection"), tooltip=tooltip)
+    by = (
+        "datum.model + ' on ' + datum.prompt_set + ' | ' + datum.template + ', '"
+        " + datum.max_new_tokens + ' tokens, temperature ' + datum.temperature"
+    )
+    bands = labels.bands(x=x, y=low, y2="upper:Q")
+    return panels(bands, lines, by=by, height=170, margin=0, gutter=70, independent=("x", "y"))
+
+
+SECTION = Section(
+    name="trajectories",
+    title="Projection during generation",
+    explanation="Mean projection of each generated token on the universal axis, by the class of "
+    "the prompt, with its 95 % interval at each step; only steps that at least five completions "
+    "of the class reach. Each panel has its own scale.",
+    sql="""
 with completions as (
     select generation_id, template, max_new_tokens, temperature
     from generations
-    -- Neither steered nor given: the model's own words.
+    -- Neither steered nor external: texts that the model generated.
     where steering_mode is null and source is null
 ),
 
@@ -42,7 +58,7 @@ steps as (
         stddev_samp(projected.projection) / sqrt(count(*)) as standard_error
     from v_generation_projections as projected
     inner join completions using (generation_id)
-    where projected.axis_id = '{universal}' and projected.step >= 0
+    where projected.axis_id = $universal and projected.step >= 0
         and projected.is_positive is not null
     group by
         projected.model, projected.prompt_set, completions.template,
@@ -57,60 +73,7 @@ select
     completion_count, is_positive
 from steps
 order by model, prompt_set, template, max_new_tokens, temperature, is_positive, step
-"""
-
-
-def chart(rows: Sequence[Row]) -> alt.FacetChart:
-    """A panel for each model and way of sampling, a line with a band for each class."""
-    labels = classes(rows)
-    pick = picked("label")
-    x = alt.X("step:Q", title="generated token")
-    color = alt.Color("label:N", title=None, scale=colours(labels), legend=LINES)
-    bands = (
-        alt.Chart()
-        .mark_area()
-        .encode(
-            x=x,
-            y=alt.Y("lower:Q", title="projection").scale(zero=False),
-            y2="upper:Q",
-            color=color,
-            opacity=faded(pick, 0.2),
-        )
-    )
-    lines = (
-        alt.Chart()
-        .mark_line()
-        .encode(
-            x=x,
-            y=alt.Y("estimate:Q", title="projection"),
-            color=color,
-            strokeDash=alt.StrokeDash("label:N", title=None, scale=dashes(labels)),
-            opacity=faded(pick),
-            tooltip=[
-                word("label"),
-                word("step"),
-                number("estimate"),
-                number("lower"),
-                number("upper"),
-                word("completion_count"),
-            ],
-        )
-        .add_params(pick)
-    )
-    by = (
-        "datum.model + ' on ' + datum.prompt_set + ' | ' + datum.template + ', '"
-        " + datum.max_new_tokens + ' tokens, temperature ' + datum.temperature"
-    )
-    return panels(bands, lines, by=by, height=170, margin=0, gutter=70, independent=("x", "y"))
-
-
-SECTION = Section(
-    name="trajectories",
-    title="Projection while the model speaks",
-    reading="Mean projection of each generated token on the universal axis, by the class of the "
-    "prompt, with its 95 % interval at each step; only steps that five completions of the class "
-    "reach. Each panel has its own scale.",
-    statement=STATEMENT,
+""",
     missing="No completions are projected on this axis: run `axes ingest traces MODEL --prompts "
     "{prompts}`, then the study again.",
     draw=chart,

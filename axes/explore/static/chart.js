@@ -31,7 +31,7 @@ export function defaultChart(columns, rows) {
 export function chartPanel({ columns, rows }) {
   const chosen = defaultChart(columns, rows);
   const named = columns.map((column, index) => [`${index}`, column.name]);
-  const place = element("div", { class: "chart scroll", role: "img", "aria-label": "Chart of the answer" });
+  const place = element("div", { class: "chart scroll", role: "img", "aria-label": "Chart of the result" });
   const draw = () => drawn(place, columns, rows, chosen);
   const pick = (key, options) =>
     choice(options, `${chosen[key]}`, (value) => {

@@ -119,8 +119,8 @@ function page(found, asked, set) {
     table,
     pager(found, "prompts", (number) => set({ page: number })),
     element("p", { class: "note" }, asked.scale === "rank"
-      ? "A bar runs from the lowest projection of the set to the highest, model by model; the number is the projection. Disagreement is the widest distance between two models' places, 100 % when one puts first what another puts last."
-      : "A bar runs from probability 0 to 1, by each model's own calibration; the number is the projection. Disagreement is the widest distance between two models' probabilities."),
+      ? "A bar runs from the lowest projection of the set to the highest, model by model; the number is the projection. Disagreement is the largest distance between two models' places, 100 % when one puts first what another puts last."
+      : "A bar runs from probability 0 to 1, by each model's own calibration; the number is the projection. Disagreement is the largest distance between two models' probabilities."),
   ];
 }
 

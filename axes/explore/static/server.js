@@ -14,7 +14,7 @@ async function answered(path, options) {
     response = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refusal({ error: "the server of this page has ended: start axes explore again" });
+    throw new Refusal({ error: "the server of this page has stopped: start axes explore again" });
   }
   if (response.ok) return response;
   const text = await response.text();

@@ -8,21 +8,21 @@ import { get, post } from "./server.js";
 import { suggest } from "./suggestions.js";
 
 const EXAMPLES = {
-  "How well each axis tells the classes apart": `select model, prompt_set, kind, layer, auroc
+  "How well each axis separates the classes": `select model, prompt_set, kind, layer, auroc
 from v_auroc
 order by all`,
   "Projections by label": `select model, label, projection
 from v_projections
 where kind = 'universal'`,
-  "Does the projection drift while the model answers?": `select model, step, is_positive, avg(running_mean) as running_mean
+  "Does the projection drift during generation?": `select model, step, is_positive, avg(running_mean) as running_mean
 from v_generation_projections
 where kind = 'universal' and step >= 0
 group by all
 order by all`,
-  "How alike the models' axes are": `select model, other_model, cosine
+  "Cosines between the models' axes": `select model, other_model, cosine
 from v_axis_cosines
 where kind = 'aligned' and other_kind = 'aligned'`,
-  "What was run": `select command, status, rows, tokens_per_second, started_at
+  "Runs": `select command, status, rows, tokens_per_second, started_at
 from runs
 order by started_at desc
 limit 20`,
@@ -33,7 +33,7 @@ export async function showSql(main, given, left) {
   const area = element("textarea", {
     id: "statement", spellcheck: "false", autocapitalize: "off", autocomplete: "off",
     "aria-label": "SQL statement", placeholder: "select ... from v_study   (Ctrl+Enter runs, Tab completes)",
-    value: given.sql ?? sessionStorage.getItem("statement") ?? EXAMPLES["How well each axis tells the classes apart"],
+    value: given.sql ?? sessionStorage.getItem("statement") ?? EXAMPLES["How well each axis separates the classes"],
   });
   const run = element("button", { type: "button", class: "primary", onclick: () => ask() }, "Run");
   const stop = element("button", { type: "button", disabled: true, onclick: () => asking.abort() }, "Stop");

@@ -53,7 +53,7 @@ export async function showSteps(main, given, left) {
       const listedIds = found.completions.map((one) => one.generation_id);
       const generation = asked.generation ?? listedIds[0];
       if (generation) await open(generation);
-      else shown.replaceChildren(element("p", { class: "note" }, "No completion fits."));
+      else shown.replaceChildren(element("p", { class: "note" }, "No completion matches."));
     } catch (error) {
       if (!left.aborted) list.replaceChildren(errorLine(error.message));
     }
@@ -118,7 +118,7 @@ async function showOne(shown, asked, open, left) {
     element("p", { class: "prompt" }, textOf(found.prompt)),
   ];
   if (!found.steps.length) {
-    shown.replaceChildren(...parts, element("p", { class: "note" }, "No tokens are stored of it."));
+    shown.replaceChildren(...parts, element("p", { class: "note" }, "No tokens of this completion are stored."));
     return;
   }
   const readout = element("dl", { class: "readout", "aria-live": "polite" });
@@ -135,7 +135,7 @@ async function showOne(shown, asked, open, left) {
         element("span", {}, `colourless at ${brief(found.centre)}, the mean over ${found.scale_count} tokens of ${found.model}; full colour ${REACH} standard deviations away`)),
       readout, drawing.svg,
       element("p", { class: "note" }, "Dots: the projection of each token. Line: its running mean. Left and right step, Home and End jump."),
-    ] : [readout, element("p", { class: "note" }, "Its tokens are projected on no axis yet: axes study does, or axes drift.")]),
+    ] : [readout, element("p", { class: "note" }, "Its tokens have no projections yet: run axes study or axes drift.")]),
   );
   const start = found.steps.findIndex(({ step }) => step >= 0);
   select(Math.max(0, start), false);

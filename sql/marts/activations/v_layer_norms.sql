@@ -8,27 +8,20 @@
 -- norm_deviation: standard deviation of their norms
 -- norm_auroc: AUROC of the norm alone, null where a class is missing
 create view v_layer_norms as
-with
-activations as (select * from v_activations),
-
-final as (
-    select
-        model,
-        model_id,
-        prompt_set,
-        layer,
-        site,
-        pooling,
-        template,
-        any_value(depth_fraction) as depth_fraction,
-        count(*) as row_count,
-        avg(norm) as mean_norm,
-        median(norm) as median_norm,
-        max(norm) as largest_norm,
-        stddev_samp(norm::double) as norm_deviation,
-        auroc(norm, is_positive) as norm_auroc
-    from activations
-    group by model, model_id, prompt_set, layer, site, pooling, template
-)
-
-select * from final;
+select
+    model,
+    model_id,
+    prompt_set,
+    layer,
+    site,
+    pooling,
+    template,
+    any_value(depth_fraction) as depth_fraction,
+    count(*) as row_count,
+    avg(norm) as mean_norm,
+    median(norm) as median_norm,
+    max(norm) as largest_norm,
+    stddev_samp(norm::double) as norm_deviation,
+    auroc(norm, is_positive) as norm_auroc
+from v_activations
+group by model, model_id, prompt_set, layer, site, pooling, template;

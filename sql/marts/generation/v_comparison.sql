@@ -23,37 +23,30 @@
 -- alignment_r2: of the alignment into the shared space, held-out rows
 -- warnings: why the ranking is unsafe to read; empty where nothing speaks against it
 create view v_comparison as
-with
-comparisons as (select * from stg_comparisons),
-
-final as (
-    select
-        scoring_id,
-        any_value(model) as model,
-        model_id,
-        any_value(prompt_set) as prompt_set,
-        any_value(axis_id) as axis_id,
-        pick(estimate, metric, 'rank') as rank,
-        pick(estimate, metric, 'rank_mean') as rank_mean,
-        pick(lower, metric, 'rank_mean') as rank_lower,
-        pick(upper, metric, 'rank_mean') as rank_upper,
-        pick(estimate, metric, 'rank_1') as first,
-        pick(estimate, metric, 'probability') as probability,
-        pick(lower, metric, 'probability') as probability_lower,
-        pick(upper, metric, 'probability') as probability_upper,
-        pick(estimate, metric, 'outcome') as outcome,
-        pick(lower, metric, 'outcome') as outcome_lower,
-        pick(upper, metric, 'outcome') as outcome_upper,
-        pick(estimate, metric, 'prompt_probability') as prompt_probability,
-        pick(estimate, metric, 'elevation') as elevation,
-        pick(estimate, metric, 'refusal') as refusal,
-        pick(estimate, metric, 'r2_held_out') as alignment_r2,
-        coalesce(
-            list(warning order by metric) filter (where warning is not null), []
-        ) as warnings,
-        any_value(prompt_count) as prompt_count
-    from comparisons
-    group by scoring_id, model_id
-)
-
-select * from final;
+select
+    scoring_id,
+    any_value(model) as model,
+    model_id,
+    any_value(prompt_set) as prompt_set,
+    any_value(axis_id) as axis_id,
+    pick(estimate, metric, 'rank') as rank,
+    pick(estimate, metric, 'rank_mean') as rank_mean,
+    pick(lower, metric, 'rank_mean') as rank_lower,
+    pick(upper, metric, 'rank_mean') as rank_upper,
+    pick(estimate, metric, 'rank_1') as first,
+    pick(estimate, metric, 'probability') as probability,
+    pick(lower, metric, 'probability') as probability_lower,
+    pick(upper, metric, 'probability') as probability_upper,
+    pick(estimate, metric, 'outcome') as outcome,
+    pick(lower, metric, 'outcome') as outcome_lower,
+    pick(upper, metric, 'outcome') as outcome_upper,
+    pick(estimate, metric, 'prompt_probability') as prompt_probability,
+    pick(estimate, metric, 'elevation') as elevation,
+    pick(estimate, metric, 'refusal') as refusal,
+    pick(estimate, metric, 'r2_held_out') as alignment_r2,
+    coalesce(
+        list(warning order by metric) filter (where warning is not null), []
+    ) as warnings,
+    any_value(prompt_count) as prompt_count
+from stg_comparisons
+group by scoring_id, model_id;

@@ -10,31 +10,22 @@
 -- is_refuted: no model's interval reaches 0.6, or this one's lies below 0.5 (at 95 %
 --   for all models together)
 create view v_claim_shared_axis as
-with
-held_out as (
-    select * from v_held_out
-    where leave_one_out is not null
-),
-
-final as (
-    select
-        study_id,
-        prompt_set,
-        model,
-        leave_one_out as estimate,
-        leave_one_out_lower as lower,
-        leave_one_out_upper as upper,
-        greatest(0.5, random_direction, shuffled_alignment) as null_value,
-        coalesce(
-            leave_one_out_lower > greatest(0.5, random_direction, shuffled_alignment),
-            false
-        ) as is_met,
-        coalesce(
-            leave_one_out_ceiling < 0.5
-            or max(leave_one_out_upper) over (partition by study_id, prompt_set) < 0.6,
-            false
-        ) as is_refuted
-    from held_out
-)
-
-select * from final;
+select
+    study_id,
+    prompt_set,
+    model,
+    leave_one_out as estimate,
+    leave_one_out_lower as lower,
+    leave_one_out_upper as upper,
+    greatest(0.5, random_direction, shuffled_alignment) as null_value,
+    coalesce(
+        leave_one_out_lower > greatest(0.5, random_direction, shuffled_alignment),
+        false
+    ) as is_met,
+    coalesce(
+        leave_one_out_ceiling < 0.5
+        or max(leave_one_out_upper) over (partition by study_id, prompt_set) < 0.6,
+        false
+    ) as is_refuted
+from v_held_out
+where leave_one_out is not null;

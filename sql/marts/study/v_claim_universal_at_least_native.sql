@@ -8,24 +8,15 @@
 -- is_met: the interval lies above the null
 -- is_refuted: it lies below (at 95 % for all models together)
 create view v_claim_universal_at_least_native as
-with
-held_out as (
-    select * from v_held_out
-    where gain is not null
-),
-
-final as (
-    select
-        study_id,
-        prompt_set,
-        model,
-        gain as estimate,
-        gain_lower as lower,
-        gain_upper as upper,
-        -0.02 as null_value,
-        gain_lower > -0.02 as is_met,
-        gain_ceiling < -0.02 as is_refuted
-    from held_out
-)
-
-select * from final;
+select
+    study_id,
+    prompt_set,
+    model,
+    gain as estimate,
+    gain_lower as lower,
+    gain_upper as upper,
+    -0.02 as null_value,
+    gain_lower > -0.02 as is_met,
+    gain_ceiling < -0.02 as is_refuted
+from v_held_out
+where gain is not null;

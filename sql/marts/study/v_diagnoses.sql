@@ -20,47 +20,40 @@
 --   deviations
 -- is_contradiction: whether cosine and AUROC contradict each other
 create view v_diagnoses as
-with
-figures as (select * from v_diagnostics),
-
-final as (
-    select
-        study_id,
-        model,
-        prompt_set,
-        any_value(verdict) filter (where check_name = 'diagnosis') as diagnosis,
-        any_value(value) filter (
-            where check_name = 'disagreement' and figure = 'cosine'
-        ) as cosine,
-        any_value(value) filter (
-            where check_name = 'disagreement' and figure = 'auroc'
-        ) as auroc,
-        any_value(value) filter (
-            where check_name = 'disagreement' and figure = 'auroc_lower'
-        ) as auroc_lower,
-        any_value(value) filter (
-            where check_name = 'disagreement' and figure = 'auroc_upper'
-        ) as auroc_upper,
-        any_value(value) filter (
-            where check_name = 'disagreement' and figure = 'native_auroc'
-        ) as native_auroc,
-        any_value(value) filter (where figure = 'normal_auroc') as normal_auroc,
-        any_value(value) filter (where figure = 'separation') as separation,
-        any_value(value) filter (
-            where figure = 'largest_separation'
-        ) as largest_separation,
-        any_value(value) filter (where figure = 'trimmed_gap') as trimmed_gap,
-        any_value(value) filter (where figure = 'tracking_benign') as tracking_benign,
-        any_value(value) filter (
-            where figure = 'tracking_positive'
-        ) as tracking_positive,
-        any_value(value) filter (
-            where figure = 'tracking_negative'
-        ) as tracking_negative,
-        any_value(value) filter (where figure = 'shift') as shift,
-        bool_or(is_fault) filter (where check_name = 'disagreement') as is_contradiction
-    from figures
-    group by study_id, model, prompt_set
-)
-
-select * from final;
+select
+    study_id,
+    model,
+    prompt_set,
+    any_value(verdict) filter (where check_name = 'diagnosis') as diagnosis,
+    any_value(value) filter (
+        where check_name = 'disagreement' and figure = 'cosine'
+    ) as cosine,
+    any_value(value) filter (
+        where check_name = 'disagreement' and figure = 'auroc'
+    ) as auroc,
+    any_value(value) filter (
+        where check_name = 'disagreement' and figure = 'auroc_lower'
+    ) as auroc_lower,
+    any_value(value) filter (
+        where check_name = 'disagreement' and figure = 'auroc_upper'
+    ) as auroc_upper,
+    any_value(value) filter (
+        where check_name = 'disagreement' and figure = 'native_auroc'
+    ) as native_auroc,
+    any_value(value) filter (where figure = 'normal_auroc') as normal_auroc,
+    any_value(value) filter (where figure = 'separation') as separation,
+    any_value(value) filter (
+        where figure = 'largest_separation'
+    ) as largest_separation,
+    any_value(value) filter (where figure = 'trimmed_gap') as trimmed_gap,
+    any_value(value) filter (where figure = 'tracking_benign') as tracking_benign,
+    any_value(value) filter (
+        where figure = 'tracking_positive'
+    ) as tracking_positive,
+    any_value(value) filter (
+        where figure = 'tracking_negative'
+    ) as tracking_negative,
+    any_value(value) filter (where figure = 'shift') as shift,
+    bool_or(is_fault) filter (where check_name = 'disagreement') as is_contradiction
+from v_diagnostics
+group by study_id, model, prompt_set;

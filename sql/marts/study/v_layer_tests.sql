@@ -12,30 +12,21 @@
 -- p_value: two-sided, for no difference to a bag of words
 -- p_value_adjusted: the same, corrected for the number of layers
 create view v_layer_tests as
-with
-evaluations as (
-    select * from stg_evaluations
-    where fitted_on is not null and judged_on is null and layer is not null
-),
-
-final as (
-    select
-        study_id,
-        model,
-        model_id,
-        prompt_set,
-        layer,
-        pick(estimate, scorer, 'native_cross_validated') as auroc,
-        pick(lower, scorer, 'native_cross_validated') as auroc_lower,
-        pick(upper, scorer, 'native_cross_validated') as auroc_upper,
-        pick(estimate, scorer, 'native') as in_sample,
-        pick(estimate, scorer, 'native_minus_bag_of_words') as minus_bag_of_words,
-        pick(lower, scorer, 'native_minus_bag_of_words') as minus_bag_of_words_lower,
-        pick(upper, scorer, 'native_minus_bag_of_words') as minus_bag_of_words_upper,
-        pick(p_value, scorer, 'native_minus_bag_of_words') as p_value,
-        pick(p_value_adjusted, scorer, 'native_minus_bag_of_words') as p_value_adjusted
-    from evaluations
-    group by study_id, model, model_id, prompt_set, layer
-)
-
-select * from final;
+select
+    study_id,
+    model,
+    model_id,
+    prompt_set,
+    layer,
+    pick(estimate, scorer, 'native_cross_validated') as auroc,
+    pick(lower, scorer, 'native_cross_validated') as auroc_lower,
+    pick(upper, scorer, 'native_cross_validated') as auroc_upper,
+    pick(estimate, scorer, 'native') as in_sample,
+    pick(estimate, scorer, 'native_minus_bag_of_words') as minus_bag_of_words,
+    pick(lower, scorer, 'native_minus_bag_of_words') as minus_bag_of_words_lower,
+    pick(upper, scorer, 'native_minus_bag_of_words') as minus_bag_of_words_upper,
+    pick(p_value, scorer, 'native_minus_bag_of_words') as p_value,
+    pick(p_value_adjusted, scorer, 'native_minus_bag_of_words') as p_value_adjusted
+from stg_evaluations
+where fitted_on is not null and judged_on is null and layer is not null
+group by study_id, model, model_id, prompt_set, layer;

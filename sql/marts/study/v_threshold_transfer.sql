@@ -19,46 +19,37 @@
 -- false_positive_shift_p: two-sided p-value, Holm-adjusted over the pairs of a method
 -- is_in_sample: whether the axis was fitted on any of the evaluation prompts
 create view v_threshold_transfer as
-with
-evaluations as (
-    select * from stg_evaluations
-    where
-        metric in (
-            'balanced_accuracy',
-            'false_positive_rate',
-            'false_positive_shift',
-            'accuracy_loss'
-        )
-        and fitted_on is not null
-),
-
-final as (
-    select
-        study_id,
-        axis_id,
-        prompt_set,
-        scorer as method,
-        fitted_on,
-        model,
-        pick(estimate, metric, 'balanced_accuracy') as balanced_accuracy,
-        pick(lower, metric, 'balanced_accuracy') as balanced_accuracy_lower,
-        pick(upper, metric, 'balanced_accuracy') as balanced_accuracy_upper,
-        pick(estimate, metric, 'accuracy_loss') as accuracy_loss,
-        pick(lower, metric, 'accuracy_loss') as accuracy_loss_lower,
-        pick(upper, metric, 'accuracy_loss') as accuracy_loss_upper,
-        pick(p_value_adjusted, metric, 'accuracy_loss') as accuracy_loss_p,
-        pick(estimate, metric, 'false_positive_rate') as false_positive_rate,
-        pick(estimate, metric, 'false_positive_shift') as false_positive_shift,
-        pick(lower, metric, 'false_positive_shift') as false_positive_shift_lower,
-        pick(upper, metric, 'false_positive_shift') as false_positive_shift_upper,
-        pick(p_value_adjusted, metric, 'false_positive_shift')
-            as false_positive_shift_p,
-        any_value(positive_count) as positive_count,
-        any_value(negative_count) as negative_count,
-        fitted_on = model as is_own,
-        bool_or(is_in_sample) as is_in_sample
-    from evaluations
-    group by study_id, axis_id, prompt_set, scorer, fitted_on, model
-)
-
-select * from final;
+select
+    study_id,
+    axis_id,
+    prompt_set,
+    scorer as method,
+    fitted_on,
+    model,
+    pick(estimate, metric, 'balanced_accuracy') as balanced_accuracy,
+    pick(lower, metric, 'balanced_accuracy') as balanced_accuracy_lower,
+    pick(upper, metric, 'balanced_accuracy') as balanced_accuracy_upper,
+    pick(estimate, metric, 'accuracy_loss') as accuracy_loss,
+    pick(lower, metric, 'accuracy_loss') as accuracy_loss_lower,
+    pick(upper, metric, 'accuracy_loss') as accuracy_loss_upper,
+    pick(p_value_adjusted, metric, 'accuracy_loss') as accuracy_loss_p,
+    pick(estimate, metric, 'false_positive_rate') as false_positive_rate,
+    pick(estimate, metric, 'false_positive_shift') as false_positive_shift,
+    pick(lower, metric, 'false_positive_shift') as false_positive_shift_lower,
+    pick(upper, metric, 'false_positive_shift') as false_positive_shift_upper,
+    pick(p_value_adjusted, metric, 'false_positive_shift')
+        as false_positive_shift_p,
+    any_value(positive_count) as positive_count,
+    any_value(negative_count) as negative_count,
+    fitted_on = model as is_own,
+    bool_or(is_in_sample) as is_in_sample
+from stg_evaluations
+where
+    metric in (
+        'balanced_accuracy',
+        'false_positive_rate',
+        'false_positive_shift',
+        'accuracy_loss'
+    )
+    and fitted_on is not null
+group by study_id, axis_id, prompt_set, scorer, fitted_on, model;

@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 from axes.analysis.drift.drift import DriftDefinition, run_drift, verdict
+from axes.analysis.drift.token_projections import project_completions
 from axes.analysis.drift.trajectories import (
     Selection,
-    project_completions,
     read_trajectories,
     traced_models,
     write_cross_completions,
@@ -226,7 +226,7 @@ def test_a_labeler_of_completions_makes_the_classes(world):
         )[0]["parameters"]
     )
     assert parameters["unlabelled_count"] == 4
-    with pytest.raises(LabelError, match="two of each are the least"):
+    with pytest.raises(LabelError, match="each class needs two"):
         analyse(world.root, labeler="nobody")
 
 

@@ -3,11 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from axes.analysis.drift.trajectories import project_tokens
+from axes.analysis.drift.token_projections import project_tokens
 from axes.analysis.registry import read_alignment
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.warehouse.connection import connect, query, rows, vectors
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.writer import rows_table, vector_array, write_rows
 from tests.worlds import make_world
 
@@ -94,7 +95,7 @@ def test_tokens_are_projected_as_prompts_are(world):
         axis = query(connection, "from axes where axis_id = ?", [found[0]["axis_id"]])
         moved = matrix
         if kind != "native":
-            stored = read_alignment(world, connection, found[0]["alignment_id"])
+            stored = read_alignment(Warehouse(world, connection), found[0]["alignment_id"])
             moved = stored.fit.alignment.apply(matrix.reshape(-1, 16)).reshape(3, STEPS, 20)
         expected = moved @ vectors(axis.column("vector"))[0]
         np.testing.assert_allclose(
@@ -104,12 +105,12 @@ def test_tokens_are_projected_as_prompts_are(world):
 
 def test_traces_that_come_after_the_study_are_projected_once(world):
     study_id = run_study(world, DEFINITION)
-    assert project_tokens(world, study_id) == 0
+    assert project_tokens(Warehouse.open(world), study_id) == 0
     write_traces(world, "alpha", 16, range(3))
-    assert project_tokens(world, study_id) == 3 * STEPS * 3
-    assert project_tokens(world, study_id) == 0
+    assert project_tokens(Warehouse.open(world), study_id) == 3 * STEPS * 3
+    assert project_tokens(Warehouse.open(world), study_id) == 0
     write_traces(world, "alpha", 16, range(3, 5))
-    assert project_tokens(world, study_id) == 2 * STEPS * 3
+    assert project_tokens(Warehouse.open(world), study_id) == 2 * STEPS * 3
     counts = rows(
         connect(world),
         "select count(*) as total, count(distinct (axis_id, generation_id, step)) as keys "

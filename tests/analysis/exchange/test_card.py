@@ -61,7 +61,7 @@ def test_what_is_scored_and_in_no_study_has_a_figure_with_an_interval_too(lake):
     )
     warehouse = Warehouse.open(lake)
     axis_id = find_axis(warehouse, NAME).axis_id
-    scores = read_scores(warehouse.connection, axis_id, "id-beta", "third")
+    scores = read_scores(warehouse, axis_id, "id-beta", "third")
     expected = auroc_interval(scores.values, scores.labels, groups=scores.groups)
     assert (row["estimate"], row["lower"], row["upper"]) == (
         expected.estimate,

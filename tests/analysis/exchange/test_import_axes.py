@@ -15,7 +15,7 @@ from safetensors.torch import save_file as save_tensors
 
 from axes.analysis.exchange.export_axes import export_axes
 from axes.analysis.exchange.formats import FORMATS
-from axes.analysis.exchange.import_axes import Asked, Imported, import_axes
+from axes.analysis.exchange.import_axes import ImportRequest, ImportResult, import_axes
 from axes.analysis.projections import score
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
@@ -69,11 +69,13 @@ def control_vector(
     return path
 
 
-def bring(world: World, path: Path, **asked) -> Imported:
-    return import_axes(world.root, path, Asked(**{"model": "alpha", **asked}))
+def bring(world: World, path: Path, **asked) -> ImportResult:
+    return import_axes(
+        Warehouse.open(world.root), path, ImportRequest(**{"model": "alpha", **asked})
+    )
 
 
-def layers(imported: Imported) -> list[int]:
+def layers(imported: ImportResult) -> list[int]:
     return [axis.layer for axis in imported.axes]
 
 
@@ -83,7 +85,7 @@ def test_every_format_brings_back_the_same_axis(world, tmp_path, name):
     warehouse = Warehouse.open(world.root)
     target = tmp_path / f"axis{FORMATS[name].suffix}"
     export_axes(warehouse, [NATIVE], name, target)
-    (axis,) = import_axes(world.root, target, Asked()).axes
+    (axis,) = import_axes(Warehouse.open(world.root), target, ImportRequest()).axes
     native = find_axis(warehouse, NATIVE)
     row = find_axis(warehouse, axis.axis_id)
     np.testing.assert_array_equal(row.vector, native.vector)
@@ -190,7 +192,7 @@ def test_all_that_is_missing_is_said_at_once(world, tmp_path):
     path = tmp_path / "bare.npy"
     np.save(path, vectors(0)[0])
     with pytest.raises(AxisError) as refused:
-        import_axes(world.root, path, Asked())
+        import_axes(Warehouse.open(world.root), path, ImportRequest())
     message = str(refused.value)
     assert "--model; 16 wide are: alpha" in message and "--layer" in message
     imported = bring(world, path, layer=1, site="mlp_out", pooling="last", fitted_on="labelled")
@@ -278,7 +280,9 @@ def test_a_truncated_file_is_one_line(world, tmp_path, name):
     path = next(file for file in files if file.suffix not in (".json", ".md") or file == target)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(AxesError):
-        import_axes(world.root, target, Asked(format=name, model="alpha", layer=1))
+        import_axes(
+            Warehouse.open(world.root), target, ImportRequest(format=name, model="alpha", layer=1)
+        )
 
 
 def test_an_unknown_file_and_no_file(world, tmp_path):
@@ -292,7 +296,7 @@ def test_an_unknown_file_and_no_file(world, tmp_path):
 def test_an_imported_axis_is_scored_and_compared_as_any_other(world, tmp_path):
     path = tmp_path / "axis.svec"
     export_axes(Warehouse.open(world.root), [NATIVE], "svec", path)
-    (axis,) = import_axes(world.root, path, Asked()).axes
+    (axis,) = import_axes(Warehouse.open(world.root), path, ImportRequest()).axes
     score(world.root, axis.axis_id)
     connection = connect(world.root)
     (imported,) = rows(
@@ -317,7 +321,7 @@ def test_an_imported_axis_is_scored_and_compared_as_any_other(world, tmp_path):
 def test_an_imported_axis_of_the_reference_takes_other_models_through_their_maps(world, tmp_path):
     path = tmp_path / "universal.gguf"
     export_axes(Warehouse.open(world.root), [UNIVERSAL], "gguf", path)
-    (axis,) = import_axes(world.root, path, Asked()).axes
+    (axis,) = import_axes(Warehouse.open(world.root), path, ImportRequest()).axes
     done = {item.model: item for item in score(world.root, axis.axis_id)}
     assert done["alpha"].alignment_id and done["beta"].alignment_id is None
     aurocs = rows(

@@ -32,7 +32,7 @@ def test_a_direction_is_carried_without_the_intercept():
     x, y = pairs()
     alignment = RidgePath.of_rows(x, y).solve(5.0)
     difference = alignment.apply(x[:1]) - alignment.apply(x[1:2])
-    np.testing.assert_allclose(alignment.carry(x[0] - x[1]), difference[0], rtol=1e-9)
+    np.testing.assert_allclose(alignment.map(x[0] - x[1]), difference[0], rtol=1e-9)
 
 
 def test_rows_are_projected_through_a_hidden_layer_and_no_axis_is_pulled_back():
@@ -58,7 +58,7 @@ def test_the_mean_jacobian_is_the_mean_of_small_differences():
     alignment = Alignment(alignment.weights, alignment.intercept, None, hidden)
     step = 1e-7 * direction
     mean = (alignment.apply(x + step) - alignment.apply(x - step)).mean(axis=0) / 2e-7
-    np.testing.assert_allclose(alignment.carry(direction), mean, rtol=1e-3)
+    np.testing.assert_allclose(alignment.map(direction), mean, rtol=1e-3)
 
 
 def test_the_effective_rank_counts_equal_singular_values_and_leaves_out_small_ones():

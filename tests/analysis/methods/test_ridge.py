@@ -95,7 +95,7 @@ def test_a_path_carries_and_pulls_back_as_its_maps_do(shape):
     direction, axis = random.standard_normal(x.shape[1]), random.standard_normal(7)
     for ridge_lambda in (1.0, 1e3, 1e6):
         mapped = path.solve(ridge_lambda)
-        np.testing.assert_allclose(path.carry(direction, ridge_lambda), mapped.carry(direction))
+        np.testing.assert_allclose(path.map(direction, ridge_lambda), mapped.map(direction))
         pulled, _ = mapped.pull_back(axis)
         np.testing.assert_allclose(path.pull_back(axis, ridge_lambda), pulled)
 

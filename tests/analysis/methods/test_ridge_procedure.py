@@ -33,8 +33,8 @@ def test_the_first_rows_of_many_are_as_those_rows_alone():
     direction = np.arange(20.0)
     assert first.choose(y) == alone.choose(y[:50])
     np.testing.assert_allclose(
-        first.path(y, "all").carry(direction, 1.0),
-        alone.path(y[:50], "all").carry(direction, 1.0),
+        first.path(y, "all").map(direction, 1.0),
+        alone.path(y[:50], "all").map(direction, 1.0),
         rtol=1e-9,
     )
 
@@ -47,4 +47,4 @@ def test_a_second_reference_takes_the_first_ones_decomposition_and_the_same_maps
     assert second.spectrum is first.spectrum
     alone = Ridge(x, AlignmentOptions()).path(other, "all")
     direction = np.arange(20.0)
-    np.testing.assert_allclose(second.carry(direction, 10.0), alone.carry(direction, 10.0))
+    np.testing.assert_allclose(second.map(direction, 10.0), alone.map(direction, 10.0))

@@ -33,7 +33,7 @@ def models(strength: float, *, widths=(60, 80, 70), target=64, seed=0) -> list[M
 
 def axis_of(views: list[Mapped], method="mean_diff", shared="svd") -> np.ndarray:
     carried = [
-        unit(view.alignment.carry(fit_direction(method, view.x, LABELS, PAIRS).vector)).vector
+        unit(view.alignment.map(fit_direction(method, view.x, LABELS, PAIRS).vector)).vector
         for view in views
     ]
     return universal_axis(np.stack(carried), shared).vector
@@ -86,7 +86,7 @@ def test_resamples_of_differences_in_means_are_those_of_drawn_rows():
     for angle, counts in zip(found, drawn, strict=True):
         index = np.repeat(np.arange(300), counts)
         direction = difference_in_means(views[0].x[index], LABELS[index]).vector
-        carried = unit(views[0].alignment.carry(direction)).vector
+        carried = unit(views[0].alignment.map(direction)).vector
         assert angle == pytest.approx(np.degrees(np.arccos(carried @ axis)))
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from axes.analysis.report.page import PARTS, drawing_library
 from axes.analysis.report.report import write_report
+from axes.analysis.report.section import latest_study, query_section, study_names
 from axes.warehouse.connection import Connection, connect, query
 from axes.warehouse.errors import AxesError
 from tests.reported import put_the_rest, studied_world
@@ -142,6 +143,21 @@ def test_the_cells_of_every_table_are_those_that_its_sql_brings(page, full):
                     assert float(cell) == value
 
 
+def test_an_id_with_a_quote_is_text_in_every_section(full):
+    """Ids come from files that others wrote: they are bound, and quoted where they are shown."""
+    connection = one_thread(full)
+    foreign = "x' or true; create table planted as select 1 --"
+    names = dict.fromkeys(study_names(connection, latest_study(connection)), foreign)
+    for section in SECTIONS.values():
+        content = query_section(connection, section, names)
+        assert query(connection, content.statement) == content.table
+        if "$" in section.sql:
+            assert "'x'' or true;" in content.statement
+            assert content.table.num_rows == 0
+    planted = "select 1 from information_schema.tables where table_name = 'planted'"
+    assert query(connection, planted).num_rows == 0
+
+
 def test_the_roc_holds_the_area_that_was_planted(page, studied):
     world, _ = studied
     by = ("prompt_set", "model", "scorer")
@@ -253,7 +269,7 @@ def _contrast(one: str, other: str) -> float:
 def test_the_ending_decides_between_page_and_markdown(full, tmp_path):
     markdown = write_report(full, tmp_path / "report.md").read_text()
     assert markdown.startswith("# Study ") and "<html" not in markdown
-    with pytest.raises(AxesError, match=r"report\.pdf is no report: .*\.html or \.md"):
+    with pytest.raises(AxesError, match=r"report\.pdf is not a report: .*\.html or \.md"):
         write_report(full, tmp_path / "report.pdf")
 
 

@@ -133,7 +133,7 @@ def test_what_cannot_be_fitted_is_refused_in_one_line():
     for arguments, message in (
         ((scores, labels, "magic"), "unknown calibration magic: choose platt"),
         ((scores, np.zeros(20, dtype=bool)), "0 positive and 20 negative"),
-        ((np.ones(20), labels), "all calibration scores are one"),
+        ((np.ones(20), labels), "all calibration scores are equal"),
     ):
         with pytest.raises(CalibrationError, match=message):
             fit_calibration(*arguments)

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from axes.analysis.activations import find_space, load_matrix
-from axes.analysis.exchange.import_axes import Asked, import_axes
+from axes.analysis.exchange.import_axes import ImportRequest, import_axes
 from axes.analysis.steering.controls import pull_back, register_directions
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.warehouse.connection import connect, query, rows, vectors
 from axes.warehouse.errors import AxisError, PromptError
+from axes.warehouse.handle import Warehouse
 from tests.worlds import World, make_world
 
 COUNTS = {"random": 4, "shuffled_labels": 3, "orthogonal": 2}
@@ -47,7 +48,9 @@ def ids_of(roles: dict[str, str], role: str) -> list[str]:
 
 
 def test_a_universal_axis_pulled_back_either_way_is_the_models_own_planted_axis(world):
-    model_id, roles = register_directions(world.root, "alpha", [UNIVERSAL], counts={})
+    model_id, roles = register_directions(
+        Warehouse.open(world.root), "alpha", [UNIVERSAL], counts={}
+    )
     assert model_id == "id-alpha"
     assert list(roles.values()) == ["axis", "axis"]
     for axis_id in roles:
@@ -64,7 +67,7 @@ def test_a_universal_axis_pulled_back_either_way_is_the_models_own_planted_axis(
 
 
 def test_in_the_reference_a_universal_axis_is_itself(world):
-    _, roles = register_directions(world.root, "gamma", [UNIVERSAL], counts={})
+    _, roles = register_directions(Warehouse.open(world.root), "gamma", [UNIVERSAL], counts={})
     (universal,) = rows(connect(world.root), "select axis_id from axes where kind = 'universal'")
     assert roles == {universal["axis_id"]: "axis"}
 
@@ -98,9 +101,14 @@ def test_controls_are_unit_vectors_of_their_kind_and_the_same_when_made_again(wo
         "select axis_id from axes where kind = 'native' and fitted_model = 'alpha' and layer = 2",
     )
     options = {"counts": COUNTS, "seed": 5}
-    _, roles = register_directions(world.root, "alpha", [native["axis_id"]], **options)
+    _, roles = register_directions(
+        Warehouse.open(world.root), "alpha", [native["axis_id"]], **options
+    )
     count = rows(connect(world.root), "select count(*) as n from axes")
-    assert register_directions(world.root, "alpha", [native["axis_id"]], **options)[1] == roles
+    assert (
+        register_directions(Warehouse.open(world.root), "alpha", [native["axis_id"]], **options)[1]
+        == roles
+    )
     assert rows(connect(world.root), "select count(*) as n from axes") == count
     assert Counter(roles.values()) == {"axis": 1, **COUNTS}
     own = axis_of(world.root, native["axis_id"])
@@ -114,8 +122,8 @@ def test_controls_are_unit_vectors_of_their_kind_and_the_same_when_made_again(wo
         assert abs(controls[axis_id] @ own) < 1e-6
     # Activations of a world lie in 12 of its 24 dimensions, but for a little noise: what is drawn
     # from them lies there too, what is drawn from the sphere does not.
-    space = find_space(connect(world.root), "alpha").at(2)
-    x = load_matrix(connect(world.root), space, "labelled").x
+    warehouse = Warehouse.open(world.root)
+    x = load_matrix(warehouse, find_space(warehouse, "alpha").at(2), "labelled").x
     basis = np.linalg.svd(x - x.mean(0), full_matrices=False)[2][:12]
     inside = {name: np.linalg.norm(basis @ vector) for name, vector in controls.items()}
     for axis_id in ids_of(roles, "shuffled_labels"):
@@ -126,7 +134,9 @@ def test_controls_are_unit_vectors_of_their_kind_and_the_same_when_made_again(wo
 def test_more_controls_keep_the_first(world):
     def made(count: int) -> list[str]:
         name = "native/alpha/2/labelled"
-        roles = register_directions(world.root, "alpha", [name], counts={"random": count})[1]
+        roles = register_directions(
+            Warehouse.open(world.root), "alpha", [name], counts={"random": count}
+        )[1]
         return ids_of(roles, "random")
 
     assert made(6)[:2] == made(2)
@@ -134,7 +144,7 @@ def test_more_controls_keep_the_first(world):
 
 def test_two_axes_at_a_layer_share_their_random_controls(world):
     axes = ["native/alpha/2/labelled", UNIVERSAL]
-    _, roles = register_directions(world.root, "alpha", axes, counts=COUNTS)
+    _, roles = register_directions(Warehouse.open(world.root), "alpha", axes, counts=COUNTS)
     assert Counter(roles.values()) == {
         "axis": 3,
         "random": 4,
@@ -145,20 +155,22 @@ def test_two_axes_at_a_layer_share_their_random_controls(world):
 
 def test_an_axis_without_a_map_is_refused(world):
     with pytest.raises(AxisError, match="no alignment of alpha leads to layer 0 of gamma"):
-        register_directions(world.root, "alpha", ["native/gamma/0/labelled"], counts={})
+        register_directions(
+            Warehouse.open(world.root), "alpha", ["native/gamma/0/labelled"], counts={}
+        )
     with pytest.raises(AxisError, match="no axis nothing"):
-        register_directions(world.root, "alpha", ["nothing"], counts={})
+        register_directions(Warehouse.open(world.root), "alpha", ["nothing"], counts={})
 
 
 def test_an_imported_axis_takes_its_controls_from_the_prompts_of_the_experiment(world, tmp_path):
     vector = np.random.default_rng(0).standard_normal(24).astype(np.float32)
     np.save(tmp_path / "axis.npy", vector)
-    asked = Asked(model="alpha", layer=1, name="brought")
-    (axis,) = import_axes(world.root, tmp_path / "axis.npy", asked).axes
+    asked = ImportRequest(model="alpha", layer=1, name="brought")
+    (axis,) = import_axes(Warehouse.open(world.root), tmp_path / "axis.npy", asked).axes
     counts = {"shuffled_labels": 1}
     with pytest.raises(PromptError):
-        register_directions(world.root, "alpha", [axis.name], counts=counts)
+        register_directions(Warehouse.open(world.root), "alpha", [axis.name], counts=counts)
     _, roles = register_directions(
-        world.root, "alpha", [axis.name], counts=counts, prompt_set="labelled"
+        Warehouse.open(world.root), "alpha", [axis.name], counts=counts, prompt_set="labelled"
     )
     assert list(roles.values()) == ["axis", "shuffled_labels"] and axis.axis_id in roles

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from axes.analysis.steering.effects import Experiment, judge
+from axes.analysis.steering.effects import Experiment, evaluate_experiment
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import CoverageError
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.layout import init_root
 from tests.rows import put, put_prompts
 
@@ -97,7 +98,7 @@ def steered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def judged(steered: Path) -> list[dict]:
-    experiment_id = judge(steered, EXPERIMENT)
+    experiment_id = evaluate_experiment(Warehouse.open(steered), EXPERIMENT)
     return rows(connect(steered), "from v_interventions where experiment_id = ?", [experiment_id])
 
 
@@ -178,7 +179,7 @@ def test_a_small_share_is_called_small(steered):
         connect(steered),
         "select estimate, verdict from v_interventions where experiment_id = ? "
         "and axis_id = 'planted' and metric = 'rare' and strength = 0.2",
-        [judge(steered, small)],
+        [evaluate_experiment(Warehouse.open(steered), small)],
     )
     assert found[0]["estimate"] == pytest.approx(1 / 20)
     assert re.match(r"small, and beyond|no effect shown", found[0]["verdict"])
@@ -189,15 +190,15 @@ def test_too_few_random_directions_give_no_verdict(steered):
     found = rows(
         connect(steered),
         "select distinct verdict from v_interventions where experiment_id = ? and role = 'axis'",
-        [judge(steered, replace(EXPERIMENT, roles=few))],
+        [evaluate_experiment(Warehouse.open(steered), replace(EXPERIMENT, roles=few))],
     )
     assert found == [{"verdict": "not judged: 19 random directions, 20 are needed"}]
 
 
 def test_judging_again_finds_the_same_rows(steered):
     count = rows(connect(steered), "select count(*) as n from interventions")
-    assert judge(steered, EXPERIMENT) != ""
-    judge(steered, EXPERIMENT)
+    assert evaluate_experiment(Warehouse.open(steered), EXPERIMENT) != ""
+    evaluate_experiment(Warehouse.open(steered), EXPERIMENT)
     assert (
         rows(connect(steered), "select count(*) as n from interventions")[0]["n"] >= count[0]["n"]
     )
@@ -225,6 +226,9 @@ def test_the_effects_are_those_of_sql(steered, judged):
 
 def test_an_experiment_that_was_not_run_is_refused(steered):
     with pytest.raises(CoverageError, match=r"1 of 25 axes have no outcomes of m under add"):
-        judge(steered, replace(EXPERIMENT, roles={**EXPERIMENT.roles, "unheard": "axis"}))
+        evaluate_experiment(
+            Warehouse.open(steered),
+            replace(EXPERIMENT, roles={**EXPERIMENT.roles, "unheard": "axis"}),
+        )
     with pytest.raises(CoverageError, match=r"24 of 24 axes have no outcomes of m under clamp"):
-        judge(steered, replace(EXPERIMENT, mode="clamp"))
+        evaluate_experiment(Warehouse.open(steered), replace(EXPERIMENT, mode="clamp"))

@@ -72,7 +72,7 @@ def test_what_was_stored_is_read_back_and_sql_says_the_same(root, method):
     connection, axis_id = connect(root), universal(root)
     for model in ("alpha", "beta"):
         fitted = stored_calibration(connection, axis_id, f"id-{model}", method)
-        scores = read_scores(connection, axis_id, f"id-{model}", "other")
+        scores = read_scores(Warehouse(root, connection), axis_id, f"id-{model}", "other")
         found = rows(
             connection,
             """
@@ -143,11 +143,11 @@ def test_a_transfer_is_stored_and_told_by_its_views(root):
 
 
 def test_what_is_not_there_is_named(root):
-    connection = connect(root)
+    warehouse = Warehouse.open(root)
     with pytest.raises(AxisError, match="no axis nothing"):
-        find_axis(Warehouse(root, connection), "nothing")
+        find_axis(warehouse, "nothing")
     with pytest.raises(CoverageError, match="0 of the 100 prompts of benign are labelled"):
-        read_scores(connection, universal(root), "id-alpha", "benign")
+        read_scores(warehouse, universal(root), "id-alpha", "benign")
 
 
 def test_lost_rows_are_brought_back_by_the_command_that_is_named(root):

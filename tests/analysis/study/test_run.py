@@ -23,6 +23,7 @@ from axes.warehouse.errors import (
     LabelError,
     ModelError,
 )
+from axes.warehouse.handle import Warehouse
 from tests.worlds import make_world, write_prompt_set
 
 WIDTHS = {"alpha": 24, "beta": 32, "gamma": 40}
@@ -217,7 +218,7 @@ def test_every_alignment_recovers_the_axis_and_is_read_back_as_it_was_fitted(sma
     figures = study_result(small.root, study_id)["models"]["alpha"]
     assert figures["auroc"]["labelled"]["universal"] > 0.9
     assert figures["r2_shuffled"] == pytest.approx(row["r2_shuffled"])
-    stored = read_alignment(small.root, connection, row["alignment_id"])
+    stored = read_alignment(Warehouse(small.root, connection), row["alignment_id"])
     assert stored is not None
     has_hidden_layer = stored.fit.alignment.hidden is not None
     assert has_hidden_layer == ("hidden_width" in options)

@@ -26,7 +26,7 @@ def test_studies_differ_in_what_was_changed_and_in_the_figures_that_follow(lake,
     ]
     found = {
         (row["model"], row["prompt_set"], row["figure"]): row
-        for row in metric_differences(connection, first, second)
+        for row in metric_differences(Warehouse(lake, connection), first, second)
     }
     native = found["alpha", "labelled", "native"]
     assert native["difference"] == 0 and native["lower"] == 0 == native["upper"]

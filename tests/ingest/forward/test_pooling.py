@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError, jaxtyped
 
-from axes.ingest.forward.pooling import POOLINGS, Pooling, SpanReader, find_pooling, maximum, mean
+from axes.ingest.forward.forward import SpanReader
+from axes.ingest.forward.pooling import POOLINGS, Pooling, find_pooling, maximum, mean
 from axes.warehouse.errors import ModelError
 
 D_MODEL = 3
@@ -142,7 +143,7 @@ def test_shapes_are_as_annotated(reduce) -> None:
 
 
 OWN_POOLING = """
-from ingest.pooling import Pooling, mean
+from axes.ingest.forward.pooling import Pooling, mean
 
 POOLING = Pooling("first2_mean", lambda count, user_end: (0, min(count, 2)), mean)
 """

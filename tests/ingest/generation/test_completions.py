@@ -13,9 +13,10 @@ import torch
 import axes.ingest.generation.completions
 import axes.ingest.generation.traces
 from axes.ingest.generation.completions import ingest_completions
-from axes.ingest.generation.teacher_forcing import Given
+from axes.ingest.generation.teacher_forcing import Text
 from axes.ingest.generation.traces import ingest_traces
 from axes.ingest.models.registry import ModelSpec, resolve
+from axes.ingest.requests import CompletionRequest, TraceRequest
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import PromptError
 from tests.ingest.conftest import ImportTexts, assert_checks_pass, last_run
@@ -64,7 +65,9 @@ def test_the_models_own_completions_score_as_they_were_generated(
     root: Path, llama: ModelSpec, tmp_path: Path, prompt_tokens: bool
 ) -> None:
     options = {**OPTIONS, "prompt_tokens": prompt_tokens}
-    ingest_traces(root, llama, "texts", max_new_tokens=7, temperature=1.0, **options)
+    ingest_traces(
+        root, llama, TraceRequest(prompt_set="texts", max_new_tokens=7, temperature=1.0, **options)
+    )
     own = tokens(root, "source is null")
     given = rows(
         connect(root),
@@ -73,7 +76,9 @@ def test_the_models_own_completions_score_as_they_were_generated(
         "group by prompt_id",
     )
     file = write(tmp_path / "own.parquet", given)
-    assert ingest_completions(root, llama, file, **options).new_count == len(TEXTS)
+    assert ingest_completions(
+        root, llama, CompletionRequest(completions=file, **options)
+    ).new_count == len(TEXTS)
     assert_same(tokens(root, "source = 'own.parquet'"), own)
     assert_checks_pass(root)
 
@@ -85,7 +90,7 @@ def test_families_read_texts_of_several_lengths_as_they_generate_them(
     # Of one length: a state-space model would carry padding on the left into its state.
     import_texts(["abcd", "efgh"], "even")
     spec = resolve(str(save_tiny(tmp_path / "model", architecture)))
-    ingest_traces(root, spec, "even", layers=[0, 3], max_new_tokens=6)
+    ingest_traces(root, spec, TraceRequest(prompt_set="even", layers=[0, 3], max_new_tokens=6))
     own = tokens(root, "source is null")
     kept = dict(zip(sorted({row["prompt_id"] for row in own}), (3, 6), strict=True))
     given = [
@@ -100,7 +105,7 @@ def test_families_read_texts_of_several_lengths_as_they_generate_them(
         for prompt_id, count in kept.items()
     ]
     file = write(tmp_path / "cut.parquet", given)
-    ingest_completions(root, spec, file, layers=[0, 3])
+    ingest_completions(root, spec, CompletionRequest(completions=file, layers=[0, 3]))
     expected = [row for row in own if row["step"] < kept[row["prompt_id"]]]
     assert_same(tokens(root, "source is not null"), expected)
 
@@ -114,7 +119,11 @@ def test_text_is_tokenised_alone_behind_the_prompt(
         for index, text in enumerate(TEXTS)
     ]
     file = write(tmp_path / f"answers.{suffix}", pairs)
-    summary = ingest_completions(root, llama, file, template="chat", token_budget=30, **OPTIONS)
+    summary = ingest_completions(
+        root,
+        llama,
+        CompletionRequest(completions=file, template="chat", token_budget=30, **OPTIONS),
+    )
     assert (summary.prompt_count, summary.new_count) == (5, 5)
     found = rows(
         connect(root),
@@ -131,7 +140,9 @@ def test_text_is_tokenised_alone_behind_the_prompt(
         assert row["prompt_token_count"] == len(rendered)
         ids = [t["token_id"] for t in tokens(root, f"generation_id = '{row['generation_id']}'")]
         assert ids[: row["token_count"]] == tokenizer(text, add_special_tokens=False).input_ids
-    again = ingest_completions(root, llama, file, template="chat", **OPTIONS)
+    again = ingest_completions(
+        root, llama, CompletionRequest(completions=file, template="chat", **OPTIONS)
+    )
     assert (again.new_count, again.rows) == (0, 0)
     assert_checks_pass(root)
 
@@ -153,13 +164,20 @@ def test_a_job_stopped_between_files_ends_with_the_same_rows(
     with monkeypatch.context() as patch:
         patch.setattr(axes.ingest.generation.traces, "write_rows", stop)
         with pytest.raises(KeyboardInterrupt):
-            ingest_completions(root, llama, file, token_budget=30, **OPTIONS)
-    assert ingest_completions(root, llama, file, token_budget=60, **OPTIONS).new_count == 4
+            ingest_completions(
+                root, llama, CompletionRequest(completions=file, token_budget=30, **OPTIONS)
+            )
+    assert (
+        ingest_completions(
+            root, llama, CompletionRequest(completions=file, token_budget=60, **OPTIONS)
+        ).new_count
+        == 4
+    )
     resumed = tokens(root, "true")
     for name in ("generations", "generation_tokens"):
         for path in (root / name).glob("model=tiny-llama/*"):
             path.unlink()
-    ingest_completions(root, llama, file, **OPTIONS)
+    ingest_completions(root, llama, CompletionRequest(completions=file, **OPTIONS))
     assert_same(resumed, tokens(root, "true"))
 
 
@@ -169,13 +187,15 @@ def test_a_batch_that_does_not_fit_is_halved(
     file = write(tmp_path / "a.jsonl", [{"prompt": text, "completion": "yes"} for text in TEXTS])
     real = axes.ingest.generation.completions.score
 
-    def small(loaded: Any, texts: list[Given], *arguments: Any, **options: Any) -> Any:
+    def small(loaded: Any, texts: list[Text], *arguments: Any, **options: Any) -> Any:
         if len(texts) > 2:
             raise torch.OutOfMemoryError("pretended")
         return real(loaded, texts, *arguments, **options)
 
     monkeypatch.setattr(axes.ingest.generation.completions, "score", small)
-    assert ingest_completions(root, llama, file, **OPTIONS).new_count == len(TEXTS)
+    assert ingest_completions(
+        root, llama, CompletionRequest(completions=file, **OPTIONS)
+    ).new_count == len(TEXTS)
     assert last_run(root)["message"].startswith("out of memory: token budget halved to")
 
 
@@ -193,4 +213,4 @@ def test_what_cannot_be_read_is_said_in_one_line(
 ) -> None:
     file = write(tmp_path / "bad.jsonl", [pair])
     with pytest.raises(PromptError, match=message):
-        ingest_completions(root, llama, file, **OPTIONS)
+        ingest_completions(root, llama, CompletionRequest(completions=file, **OPTIONS))

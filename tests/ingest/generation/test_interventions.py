@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,15 @@ import pytest
 import torch
 
 import axes.ingest.generation.interventions
+import axes.ingest.jobs
 from axes.ingest.activations import ingest_activations
 from axes.ingest.forward.steering import Intervention, steer
 from axes.ingest.generation.interventions import first_ids, ingest_interventions, opener_phrases
-from axes.ingest.generation.sweeps import Change
 from axes.ingest.models.identity import identify
 from axes.ingest.models.load import load
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.prompts import prompt_id
+from axes.ingest.requests import ActivationRequest, InterventionRequest
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxisError, CoverageError, LayerError, ModelError
 from tests.ingest.conftest import ImportTexts, assert_checks_pass, last_run
@@ -34,7 +37,7 @@ def steerable(root: Path, llama: ModelSpec, import_texts: ImportTexts) -> Path:
     """Prompts, benign texts with activations, and two axes of the model's own."""
     import_texts(ASKED, "asked")
     import_texts(BENIGN, "benign")
-    ingest_activations(root, llama, {"benign": None})
+    ingest_activations(root, llama, ActivationRequest(prompt_sets={"benign": None}))
     for axis_id, seed in (("first", 0), ("second", 1)):
         put_axis(root, axis_id, seed)
     return root
@@ -64,13 +67,9 @@ def put_axis(root: Path, axis_id: str, seed: int, **columns: Any) -> None:
 
 
 def run(root: Path, spec: ModelSpec, **options: Any) -> Any:
-    asked = {
-        "axis_ids": ["first", "second"],
-        "strengths": STRENGTHS,
-        "max_new_tokens": 4,
-        **options,
-    }
-    return ingest_interventions(root, spec, "asked", "benign", **asked)
+    defaults = {"axis_ids": ["first", "second"], "strengths": STRENGTHS, "max_new_tokens": 4}
+    sets = {"prompt_set": "asked", "benign_set": "benign"}
+    return ingest_interventions(root, spec, InterventionRequest(**sets, **{**defaults, **options}))
 
 
 def outcomes(root: Path) -> dict[tuple, float]:
@@ -164,9 +163,9 @@ def test_a_second_run_loads_no_model_and_more_strengths_run_those_alone(
     run(steerable, llama, completed_axis_ids=["first"])
     before = outcomes(steerable)
     loads: list[str] = []
-    load_weights = axes.ingest.generation.interventions.Job.load
+    load_weights = axes.ingest.jobs.Job.load
     monkeypatch.setattr(
-        axes.ingest.generation.interventions.Job,
+        axes.ingest.jobs.Job,
         "load",
         lambda self: loads.append("load") or load_weights(self),
     )
@@ -182,8 +181,6 @@ def test_a_second_run_loads_no_model_and_more_strengths_run_those_alone(
 def test_interrupted_between_batches_and_started_again_it_has_the_rows_of_one_that_was_not(
     steerable, llama, monkeypatch, tmp_path
 ):
-    import shutil
-
     other = shutil.copytree(steerable, tmp_path / "other")
     run(other, llama, token_budget=64, completed_axis_ids=["second"])
     write, left = axes.ingest.generation.interventions.write_rows, [3]
@@ -207,8 +204,32 @@ def test_interrupted_between_batches_and_started_again_it_has_the_rows_of_one_th
     assert_checks_pass(steerable)
 
 
+def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same_rows(
+    steerable, llama, monkeypatch, tmp_path
+):
+    other = shutil.copytree(steerable, tmp_path / "other")
+    run(other, llama, completed_axis_ids=["first"])
+    module = axes.ingest.generation.interventions
+
+    def fails_above_two(measure: Callable[..., Any]) -> Callable[..., Any]:
+        def small(loaded: Any, batch: Any, *arguments: Any) -> Any:
+            if len(batch) > 2:
+                raise torch.OutOfMemoryError("pretended")
+            return measure(loaded, batch, *arguments)
+
+        return small
+
+    for name in ("measure_prompts", "measure_texts", "complete"):
+        monkeypatch.setattr(module, name, fails_above_two(getattr(module, name)))
+    run(steerable, llama, completed_axis_ids=["first"])
+    message = last_run(steerable)["message"]
+    assert "token budget halved to" in message and "batch size halved to" in message
+    assert outcomes(steerable) == pytest.approx(outcomes(other), abs=1e-4)
+    assert_checks_pass(steerable)
+
+
 def test_ablation_takes_all_blocks_at_once_and_layers_are_swept_otherwise(steerable, llama):
-    run(steerable, llama, change=Change("ablate"), strengths=[1.0])
+    run(steerable, llama, mode="ablate", strengths=[1.0])
     run(steerable, llama, layers=[0, 2])
     found = rows(
         connect(steerable),
@@ -224,7 +245,7 @@ def test_ablation_takes_all_blocks_at_once_and_layers_are_swept_otherwise(steera
 
 def test_another_condition_is_another_intervention(steerable, llama):
     run(steerable, llama, axis_ids=["first"])
-    run(steerable, llama, axis_ids=["first"], change=Change(above=0.1, condition="position"))
+    run(steerable, llama, axis_ids=["first"], above=0.1)
     found = rows(
         connect(steerable),
         "select strength, count(distinct intervention_id) as n from intervention_outcomes "
@@ -235,7 +256,9 @@ def test_another_condition_is_another_intervention(steerable, llama):
 
 def test_what_cannot_be_run_is_refused_in_one_line(steerable, llama):
     put_axis(steerable, "foreign", 2, space_model="other", space_model_id="elsewhere")
-    with pytest.raises(AxisError, match=r"no axis typo: see `axes sql"):
+    with pytest.raises(
+        AxisError, match=r"no axis typo: give an id or a name that `axes list axes`"
+    ):
         run(steerable, llama, axis_ids=["typo"])
     with pytest.raises(AxisError, match=r"native/foreign lies in the space of other"):
         run(steerable, llama, axis_ids=["foreign"])

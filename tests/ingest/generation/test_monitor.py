@@ -11,11 +11,13 @@ import torch
 
 from axes.ingest.forward.batching import pad
 from axes.ingest.forward.templates import pad_id
-from axes.ingest.generation.generate import Sampling, generate
+from axes.ingest.generation.generate import generate
 from axes.ingest.generation.monitor import WINDOW, Monitor, Reading
+from axes.ingest.generation.token_statistics import Kept
 from axes.ingest.models.identity import identify
 from axes.ingest.models.load import LoadedModel, load
 from axes.ingest.models.registry import resolve
+from axes.ingest.requests import Sampling
 from axes.warehouse.axes import AxisReadout
 
 TEXTS = ["hello there, you", "hi", "what is a duck"]
@@ -55,7 +57,7 @@ def test_projections_are_those_of_traces_in_a_padded_batch(loaded, probe):
     monitor = Monitor.of(loaded, probe)
     spoken(loaded, monitor)
     traces = generate(
-        loaded, encoded(loaded), [LAYER], Sampling(max_new_tokens=STEPS), probes=[probe]
+        loaded, encoded(loaded), Kept([LAYER], [probe]), Sampling(max_new_tokens=STEPS)
     )
     for row, trace in enumerate(traces):
         read = [reading for reading in monitor.readings if reading.row == row]

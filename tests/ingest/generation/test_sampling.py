@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from axes.ingest.generation.generate import Sampling, draw, row_seed, uniforms
+from axes.ingest.generation.generate import draw, row_seed, uniforms
+from axes.ingest.requests import Sampling
 
 LOGITS = torch.tensor([2.0, -1.0, 0.5, 1.5, -torch.inf])
 CPU = torch.device("cpu")

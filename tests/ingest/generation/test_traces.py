@@ -22,6 +22,7 @@ from axes.ingest.models.load import find_blocks, load
 from axes.ingest.models.registry import ModelSpec, resolve
 from axes.ingest.prompt_sources import PromptSource
 from axes.ingest.prompts import import_prompts, prompt_id
+from axes.ingest.requests import TraceRequest
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import LayerError, ModelError, NonFiniteError, PromptError
 from axes.warehouse.writer import content_key
@@ -103,7 +104,9 @@ def run(root: Path, llama: ModelSpec, import_texts: ImportTexts) -> Callable[...
 
     def job(**options: Any) -> Any:
         defaults = {"layers": [1, 3], "batch_size": 2, "max_new_tokens": STEPS}
-        return ingest_traces(root, llama, "texts", **{**defaults, **options})
+        return ingest_traces(
+            root, llama, TraceRequest(prompt_set="texts", **{**defaults, **options})
+        )
 
     return job
 
@@ -131,7 +134,9 @@ def test_tokens_and_vectors_equal_a_teacher_forced_pass(
     shared_root: Path, tmp_path: Path, architecture: str, prompt_set: str, count: int
 ) -> None:
     spec = resolve(str(save_tiny(tmp_path / architecture, architecture)))
-    summary = ingest_traces(shared_root, spec, prompt_set, layers=[0, 3], max_new_tokens=4)
+    summary = ingest_traces(
+        shared_root, spec, TraceRequest(prompt_set=prompt_set, layers=[0, 3], max_new_tokens=4)
+    )
     assert (summary.prompt_count, summary.new_count) == (count, count)
     assert_teacher_forced(shared_root, spec, [0, 3])
 
@@ -434,7 +439,7 @@ def test_another_end_token_ends_completions_and_an_unknown_one_is_refused(
 ) -> None:
     run()
     token = next(iter(completions(root).values()))["tokens"][2]
-    with pytest.raises(ModelError, match="'nonsense' is no token of tiny-llama"):
+    with pytest.raises(ModelError, match="'nonsense' is not a token of tiny-llama"):
         run(end_tokens=["nonsense"])
     run(end_tokens=[byte_tokenizer().convert_ids_to_tokens(token["token_id"])], seed=5)
     for row in completions(root, seed=5).values():

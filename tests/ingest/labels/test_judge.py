@@ -106,7 +106,7 @@ def lake(root: Path) -> Path:
 
 
 def judge(lake: Path, stub: Stub, **options: Any) -> JudgeSummary:
-    with JudgeClient(stub.url, "big", timeout=5, most_tries=4) as client:
+    with JudgeClient(stub.url, "big", timeout=5, max_tries=4) as client:
         return label_by_judge(lake, client, read_template(None), **options)
 
 
@@ -248,7 +248,7 @@ def test_an_address_that_is_none_or_holds_a_secret_is_refused(url: str) -> None:
 def test_a_template_says_what_it_lacks(tmp_path: Path) -> None:
     path = tmp_path / "t.toml"
     for text, message in (
-        ('labels = ["a"]', "is no template"),
+        ('labels = ["a"]', "is not a template"),
         ('labels = ["a", "b"]\npositive = ["c"]\nuser = "{completion}"', "positive must be some"),
         ('labels = ["a", "b"]\npositive = ["a"]\nuser = "hello"', "user must hold {completion}"),
     ):

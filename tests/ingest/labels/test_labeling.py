@@ -117,11 +117,11 @@ def test_a_users_labels_are_taken_in_and_wrong_ones_refused(lake: Path, tmp_path
         import_labels(lake, "anna", file)
     assert import_labels(lake, "anna", file, positive=["left"]).positive_count == 2
     assert labels(lake, "anna")["g0"]["score"] == 0.5
-    with pytest.raises(LabelError, match="1 completions are not there, as g9"):
+    with pytest.raises(LabelError, match="1 completions do not exist, as g9"):
         import_labels(lake, "ben", write(generation_id=["g9"], label=["safe"]))
     with pytest.raises(LabelError, match="labels a completion more than once"):
         import_labels(lake, "ben", write(generation_id=["g0", "g0"], label=["safe", "safe"]))
-    with pytest.raises(LabelError, match="lacks label"):
+    with pytest.raises(LabelError, match="has no column label"):
         import_labels(lake, "ben", write(generation_id=["g0"]))
 
 

@@ -403,7 +403,7 @@ def test_what_is_not_whole_in_the_cache_is_refused_offline_and_completed_online(
     shard.resolve().unlink()
     shard.unlink()
     line = client.refused("models", "fetch", "pythia-160m", HF_HUB_OFFLINE="1")
-    assert "is not whole in" in line and "HF_HUB_OFFLINE is set" in line
+    assert "is not complete in" in line and "HF_HUB_OFFLINE is set" in line
     hub.requests.clear()
     assert client.fetched_folder("pythia-160m") == folder
     assert [request.name for request in hub.fetched()] == [shard.name]

@@ -434,7 +434,9 @@ def test_a_pickled_adapter_and_a_missing_package_are_one_line(
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "adapter_model.bin").write_bytes(b"pickle")
     spec = resolve(str(llama_folder), adapter=str(tmp_path))
-    with pytest.raises(ModelError, match=r"is no adapter: it has no adapter_model\.safetensors"):
+    with pytest.raises(
+        ModelError, match=r"is not an adapter: it has no adapter_model\.safetensors"
+    ):
         identify(spec, llama_folder, "float32")
     spec = resolve(str(llama_folder), quantization="4bit")
     identity = identify(spec, llama_folder, "float32")
