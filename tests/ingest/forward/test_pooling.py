@@ -143,7 +143,7 @@ def test_shapes_are_as_annotated(reduce) -> None:
 
 
 OWN_POOLING = """
-from ingest.pooling import Pooling, mean
+from axes.ingest.forward.pooling import Pooling, mean
 
 POOLING = Pooling("first2_mean", lambda count, user_end: (0, min(count, 2)), mean)
 """
