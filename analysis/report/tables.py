@@ -40,11 +40,6 @@ BESIDE = Section(
     "at 1 % and 5 % false positives. `universal_ece`: calibration error of Platt probabilities "
     "fitted on other folds.",
     sql="""
-with figures as (
-    from evaluations
-    where study_id = $study_id and model is not null and judged_on is null
-)
-
 select
     model, prompt_set,
     max(estimate) filter (where scorer = 'universal_cross_validated' and metric = 'auroc')
@@ -66,8 +61,9 @@ select
         as universal_tpr_5,
     max(estimate) filter (where scorer = 'universal' and metric = 'expected_calibration_error')
         as universal_ece
-from figures
-where prompt_set is not null
+from evaluations
+where
+    study_id = $study_id and model is not null and judged_on is null and prompt_set is not null
 group by model, prompt_set
 having count(*) filter (where scorer = 'universal') > 0
 order by prompt_set, model

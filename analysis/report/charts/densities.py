@@ -51,10 +51,7 @@ select
     densities.density,
     densities.is_positive
 from v_projection_densities as densities
-inner join evaluated
-    on densities.axis_id = evaluated.axis_id
-    and densities.model_id = evaluated.model_id
-    and densities.prompt_set = evaluated.prompt_set
+inner join evaluated using (axis_id, model_id, prompt_set)
 order by
     evaluated.scorer, densities.prompt_set, densities.model, densities.is_positive,
     densities.projection

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import altair as alt
 
-from axes.analysis.report.charts.panels import (
-    MARKS,
-    Series,
-    in_order,
-    numbers,
-    panels,
-    reference,
-    words,
-)
+from axes.analysis.report.charts.panels import Series, in_order, numbers, panels, reference, words
 from axes.analysis.report.section import Rows, Section
 
 _DEPTH = alt.X("depth:Q", title="depth (0: first block, 1: last)").scale(domain=[0, 1])
@@ -20,20 +12,16 @@ _DEPTH = alt.X("depth:Q", title="depth (0: first block, 1: last)").scale(domain=
 
 def auroc_chart(rows: Rows) -> alt.FacetChart:
     """A panel for each prompt set and fold, a line for each model over the depth."""
-    models = Series("model", in_order(rows, "model"), legend=MARKS)
-    at = {
-        "x": _DEPTH,
-        "y": alt.Y("auroc:Q", title="AUROC").scale(zero=False),
-    }
+    # Without it the legend would be as pale as the bands.
+    opaque = alt.Legend(symbolOpacity=1)
+    models = Series("model", in_order(rows, "model"), legend=opaque)
+    at = {"x": _DEPTH, "y": alt.Y("auroc:Q", title="AUROC").scale(zero=False)}
     band = {"y": alt.Y("lower:Q", title="AUROC"), "y2": "upper:Q"}
     bands = models.bands(opacity=0.15, **(at | band)).transform_filter("datum.lower !== null")
     points = models.points(
         **at,
         size=alt.when("datum.is_of_study").then(alt.value(160)).otherwise(alt.value(22)),
-        tooltip=[
-            *words("model", "layer"),
-            *numbers(auroc="AUROC", lower="lower", upper="upper"),
-        ],
+        tooltip=words("model", "layer") + numbers(auroc="AUROC", lower="lower", upper="upper"),
     )
     layers = [reference(y=0.5), models.lines(**at), points]
     if any(row["lower"] is not None for row in rows):
@@ -45,19 +33,15 @@ def auroc_chart(rows: Rows) -> alt.FacetChart:
 def norm_chart(rows: Rows) -> alt.FacetChart:
     """A line for each model over the depth, on a logarithmic scale."""
     models = Series("model", in_order(rows, "model"))
-    at = {
-        "x": _DEPTH,
-        "y": alt.Y("median_norm:Q", title="median norm").scale(type="log", nice=False, padding=12),
-    }
+    y = alt.Y("median_norm:Q", title="median norm").scale(type="log", nice=False, padding=12)
     tooltip = [
         *words("model", "layer"),
         *numbers("median_norm", "largest_norm", digits=1),
         *numbers(norm_auroc="AUROC of the norm alone"),
     ]
-    points = models.points(mark_size=30, **at, tooltip=tooltip)
-    return panels(
-        models.lines(**at), points, by="datum.prompt_set", width=330, height=220, columns=2
-    )
+    lines = models.lines(x=_DEPTH, y=y)
+    points = models.points(mark_size=30, x=_DEPTH, y=y, tooltip=tooltip)
+    return panels(lines, points, by="datum.prompt_set", width=330, height=220, columns=2)
 
 
 AREAS = Section(

@@ -22,8 +22,6 @@ MODEL_AND_SET = "datum.model + ' on ' + datum.prompt_set"
 
 # The legend of lines with a band, which would show the band.
 LINES = alt.Legend(symbolType="stroke", symbolOpacity=1)
-# The legend of marks with a band, which would be as pale as the band.
-MARKS = alt.Legend(symbolOpacity=1)
 
 
 def panels(
