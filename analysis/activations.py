@@ -1,12 +1,8 @@
-"""From SQL to matrices: rows in a fixed order, and a refusal where rows are missing.
+"""Read activations as matrices: rows in a fixed order, an error where rows are missing.
 
-Every analysis reads its activations here, so that the order of the rows, and the count that a
-result rests on, are the same everywhere.
-
-Go through matrices row block by row block: the one way that works for any number of rows.
-
-A block is a few megabytes, so a matrix of a few thousand rows is one block and nothing is lost; one
-that lies on disk (`axes.warehouse.layers`) is never in memory whole.
+Every analysis reads its activations here, so that the order and the count of rows are the same
+everywhere. Matrices are processed in blocks of a few megabytes: a matrix of a few thousand rows is
+one block, and one that lies on disk (`axes.warehouse.layers`) is never in memory at once.
 """
 
 from __future__ import annotations
@@ -43,7 +39,7 @@ class Matrix:
     """Activations of a prompt set in the set's order, and what the rows are.
 
     `x` is `[row, d_model]`, in memory or, where that would be too much, on disk: go through it with
-    `blocks`. It is read when it is first asked for, since much can be told from the rows.
+    `blocks`. It is read on first use, since many callers need only the ids and labels.
     `is_positive` is None where the set has no labels; `groups` numbers rows that belong together
     (a matched pair, else the row itself); `missing_count` rows of the set are not in the warehouse.
     """
@@ -62,7 +58,7 @@ class Matrix:
 
     @cached_property
     def prompt_ids(self) -> tuple[str, ...]:
-        """The ids as Python strings, which take four times their room: only when asked for."""
+        """The ids as Python strings, on first use: they take four times the memory."""
         return tuple(self.ids.to_pylist())
 
     @cached_property
@@ -160,7 +156,7 @@ def load_matrix(
         raise CoverageError(
             f"{space.model} has activations for {table.num_rows} of the {expected} prompts of "
             f"{prompt_set} at layer {space.layer} ({space.site}, {space.pooling}, "
-            f"{space.template}): {_how_to_bring(warehouse, space, prompt_set)}"
+            f"{space.template}): {_how_to_ingest(warehouse, space, prompt_set)}"
             + ("" if not table.num_rows else ", or go on without them with --allow-missing")
         )
     labels = table.column("is_positive")
@@ -180,9 +176,9 @@ def load_matrix(
     )
 
 
-def _how_to_bring(warehouse: Warehouse, space: Space, prompt_set: str) -> str:
+def _how_to_ingest(warehouse: Warehouse, space: Space, prompt_set: str) -> str:
     if is_imported(warehouse.connection, f"{space.model}@{space.model_id}"):
-        return "this model's vectors were imported: bring these too with `axes activations import`"
+        return "this model's vectors were imported: import these too with `axes activations import`"
     return (
         f"run `axes ingest activations {space.model} --prompts {prompt_set} --site {space.site} "
         f"--pooling {space.pooling} --template {space.template.partition('+')[0]}`"
@@ -202,54 +198,51 @@ def number_groups(pair_ids: pa.StringArray) -> Int[np.ndarray, " row"]:
 
 
 def _read_vectors(warehouse: Warehouse, space: Space, prompt_ids: np.ndarray) -> Rows:
-    """The vectors of these prompts in this order: streamed as they lie in the files, then placed.
+    """The vectors of these prompts in this order, streamed in the order of the files.
 
     Sorting vectors in the database would move every one of them twice.
     """
     x = allocate(warehouse.connection, len(prompt_ids), space.d_model)
-    is_there = np.zeros(len(prompt_ids), dtype=bool)
+    is_read = np.zeros(len(prompt_ids), dtype=bool)
     for is_last in (False, False, True):
         try:
-            _place_vectors(warehouse, space, prompt_ids, x, is_there)
+            _place_vectors(warehouse, space, prompt_ids, x, is_read)
             break
         except FileNotFoundError:
             if is_last:
                 raise
-    if not is_there.all():
+    if not is_read.all():
         raise CoverageError(
-            f"{(~is_there).sum()} rows of {space.model} went while they were read, or are there "
-            "twice: run `axes warehouse check`"
+            f"{(~is_read).sum()} rows of {space.model} were removed while they were read, or are "
+            "stored twice: run `axes warehouse check`"
         )
     return x
 
 
 def _place_vectors(
-    warehouse: Warehouse, space: Space, prompt_ids: np.ndarray, x: Rows, is_there: np.ndarray
+    warehouse: Warehouse, space: Space, prompt_ids: np.ndarray, x: Rows, is_read: np.ndarray
 ) -> None:
-    """Put each prompt's vector into its row of `x`, and mark it in `is_there`."""
+    """Put each prompt's vector into its row of `x`, and mark it in `is_read`."""
     if not len(prompt_ids):
         return
+    # Each block's ids are looked up in the sorted ids: `rows` [block] are their rows of `x`, and
+    # ids that the set does not have are masked out.
     order = np.argsort(prompt_ids)
-    known = prompt_ids[order]
-    keys = {
-        "model_id": space.model_id,
-        "site": space.site,
-        "pooling": space.pooling,
-        "template": space.template,
-    }
-    for ids, block in layer_batches(warehouse.connection, space.model, keys, space.layer):
-        found = _text_array(ids)
-        at = np.searchsorted(known, found).clip(max=len(known) - 1)
-        places, wanted = order[at], known[at] == found
+    sorted_ids = prompt_ids[order]
+    batches = layer_batches(warehouse.connection, space.model, space.columns, space.layer)
+    for ids, block in batches:
+        block_ids = _text_array(ids)
+        nearest = np.searchsorted(sorted_ids, block_ids).clip(max=len(sorted_ids) - 1)
+        rows, is_in_set = order[nearest], sorted_ids[nearest] == block_ids
         if block.shape[1] != space.d_model:
             raise QueryError(
                 f"vectors of {block.shape[1]} numbers, {space.model} has {space.d_model}: "
                 "run `axes warehouse check`"
             )
-        if not wanted.all():
-            block, places = block[wanted], places[wanted]
-        x[places] = block
-        is_there[places] = True
+        if not is_in_set.all():
+            block, rows = block[is_in_set], rows[is_in_set]
+        x[rows] = block
+        is_read[rows] = True
 
 
 def _text_array(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
@@ -299,9 +292,9 @@ def is_covered(
 
 
 def require_classes(matrix: Matrix, prompt_set: str) -> None:
-    """Raise `LabelError` unless both classes are there."""
+    """Raise `LabelError` unless the matrix has rows of both classes."""
     if matrix.is_positive is None:
-        raise LabelError(f"the prompt set {prompt_set} has no labels: import it with some")
+        raise LabelError(f"the prompt set {prompt_set} has no labels: import it with labels")
     positive_count = int(matrix.is_positive.sum())
     if positive_count in (0, len(matrix.is_positive)):
         only = "positive" if positive_count else "negative"
@@ -321,21 +314,18 @@ def count_prompts(warehouse: Warehouse, prompt_set: str, limit: int | None = Non
 
 
 def matrix_query(space: Space, prompt_set: str, limit: int | None = None) -> str:
-    """The SQL that brings the rows of a matrix; it can be pasted into `axes sql`."""
+    """The SQL that reads the rows of a matrix; it can be pasted into `axes sql`."""
     return _rows_query(space, prompt_set, limit, f"{_DESCRIPTION}, vector")
 
 
 def _rows_query(space: Space, prompt_set: str, limit: int | None, columns: str) -> str:
     first = "" if limit is None else f" and position < {limit}"
-    conditions: dict[str, Any] = {
-        "model": space.model,
-        "model_id": space.model_id,
-        "prompt_set": prompt_set,
-        "site": space.site,
-        "pooling": space.pooling,
-        "template": space.template,
-    }
-    where = " and ".join(f"{name} = {_literal(value)}" for name, value in conditions.items())
+    model, model_id, *others = space.key
+    # This order is part of the stored query.
+    values = [model, model_id, prompt_set, *others]
+    names = ("model", "model_id", "prompt_set", "site", "pooling", "template")
+    conditions = zip(names, values, strict=True)
+    where = " and ".join(f"{name} = {_literal(value)}" for name, value in conditions)
     return (
         f"select {columns} from v_activations "
         f"where {where} and layer = {space.layer}{first} order by position"

@@ -1,9 +1,7 @@
-"""Project what is stored on a registered axis: every model, every prompt, as it lies in the files.
+"""Project stored activations on a registered axis, and read projections with their labels.
 
-A model whose own space the axis is in is projected as it is; any other goes through its alignment
-into that space, pulled back onto the axis, so that no row is carried over.
-
-A model's stored projections on an axis with the labels of a prompt set, in the set's order.
+A model in the axis's own space is projected directly. For any other the axis is pulled back through
+the model's alignment, so that no activation has to be mapped.
 """
 
 from __future__ import annotations
@@ -106,9 +104,10 @@ def project_stored(
 
     Vectors pass through in batches: memory does not grow with their number but for the results.
     """
-    keys = dict(zip(("model_id", "site", "pooling", "template"), space.key[1:], strict=True))
     ids, values = [pa.array([], pa.string())], [np.empty(0)]
-    for names, block in layer_batches(warehouse.connection, space.model, keys, space.layer):
+    for names, block in layer_batches(
+        warehouse.connection, space.model, space.columns, space.layer
+    ):
         ids.append(names.cast(pa.string()))
         values.append(activations.project(block, vector, offset))
     return pa.concat_arrays(ids), np.concatenate(values)
@@ -116,26 +115,19 @@ def project_stored(
 
 def _stored_spaces(warehouse: Warehouse, axis: Axis) -> list[Space]:
     """The models with stored activations at the axis's site, pooling and template."""
-    _, _, site, pooling, template = axis.space.key
-    found = warehouse.query(
+    where = axis.space.columns
+    del where["model_id"]
+    models = warehouse.column(
         """
-        select distinct model, model_id
+        select model || '@' || model_id as name
         from v_stored
-        where site = ? and pooling = ? and template = ?
-        order by all
+        where site = $site and pooling = $pooling and template = $template
+        group by model, model_id
+        order by model, model_id
         """,
-        [site, pooling, template],
+        where,
     )
-    return [
-        find_space(
-            warehouse,
-            f"{model}@{model_id}",
-            site=site,
-            pooling=pooling,
-            template=template,
-        )
-        for model, model_id in zip(*found.to_pydict().values(), strict=True)
-    ]
+    return [find_space(warehouse, model, **where) for model in models]
 
 
 @dataclass(frozen=True)

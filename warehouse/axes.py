@@ -59,6 +59,12 @@ class Space:
         """Model, model id, site, pooling and template: what picks its rows, apart from a layer."""
         return self.model, self.model_id, self.site, self.pooling, self.template
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """The same without the model's name, by column."""
+        names = ("model_id", "site", "pooling", "template")
+        return {name: getattr(self, name) for name in names}
+
     def at_fraction(self, fraction: float) -> Space:
         """The layer `round(fraction * (layer_count - 1))`."""
         return self.at(round(fraction * (self.layer_count - 1)))
@@ -92,13 +98,10 @@ class Axis:
         """The row of `axes` without the vector, in the table's order."""
         values = {
             **vars(self),
+            **vars(self.space),
             "source_axis_ids": list(self.source_axis_ids),
             "space_model": self.space.model,
             "space_model_id": self.space.model_id,
-            "layer": self.space.layer,
-            "site": self.space.site,
-            "pooling": self.space.pooling,
-            "template": self.space.template,
         }
         return {name: values[name] for name in TABLES["axes"].schema.names if name != "vector"}
 
@@ -321,6 +324,7 @@ order by layer, alignment_id
 
 def _candidate_keys(axis: Axis, model: str, model_id: str) -> dict[str, Any]:
     return {
+        **axis.space.columns,
         "axis_id": axis.axis_id,
         "made_with": axis.alignment_id,
         "sources": list(axis.source_axis_ids),
@@ -328,9 +332,6 @@ def _candidate_keys(axis: Axis, model: str, model_id: str) -> dict[str, Any]:
         "model_id": model_id,
         "reference_id": axis.space.model_id,
         "reference_layer": axis.space.layer,
-        "site": axis.space.site,
-        "pooling": axis.space.pooling,
-        "template": axis.space.template,
     }
 
 

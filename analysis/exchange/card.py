@@ -1,7 +1,7 @@
-"""The card of an axis: what it was made from, how well it ranks, and what does not follow from it.
+"""The card of an axis: what it was made from, how well it ranks, and its limits.
 
-A card goes with every file that an axis is written to, so that a vector found on a disk can be
-traced to its model, rows and run, and is not taken for more than was measured.
+Every file of an exported axis has one, so that a vector on a disk can be traced to its model, rows
+and run, and nobody takes it for more than was measured.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CONVENTIONS = {
     },
 }
 
-# Of several studies that judged an axis in the same way, the last.
+# Of several studies that evaluated an axis in the same way, the last.
 _EVALUATIONS = """
 select
     model, model_id, prompt_set, scorer, metric, fitted_on, judged_on, layer, estimate, lower,
@@ -113,7 +113,7 @@ def axis_card(warehouse: Warehouse, axis: Axis) -> Card:
     return {**card, "limits": list(_limits(axis, card, evaluations))}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Evaluation:
     """One metric of the axis, with the columns of `evaluations`."""
 
@@ -122,16 +122,16 @@ class _Evaluation:
     prompt_set: str | None
     scorer: str
     metric: str
-    fitted_on: str | None
-    judged_on: str | None
-    layer: int | None
+    fitted_on: str | None = None
+    judged_on: str | None = None
+    layer: int | None = None
     estimate: float
     lower: float | None
     upper: float | None
     positive_count: int | None
     negative_count: int | None
     is_in_sample: bool | None
-    study_id: str | None
+    study_id: str | None = None
 
 
 def _projected_sets(warehouse: Warehouse, axis_id: str) -> list[tuple[str, str]]:
@@ -150,16 +150,12 @@ def _evaluation(warehouse: Warehouse, axis_id: str, model_id: str, prompt_set: s
         prompt_set=prompt_set,
         scorer="axis",
         metric="auroc",
-        fitted_on=None,
-        judged_on=None,
-        layer=None,
         estimate=auroc.estimate,
         lower=auroc.lower,
         upper=auroc.upper,
         positive_count=positive_count,
         negative_count=len(scores.labels) - positive_count,
         is_in_sample=bool(scores.is_in_sample.any()),
-        study_id=None,
     )
 
 
@@ -180,7 +176,7 @@ def _limits(axis: Axis, card: Card, evaluations: list[_Evaluation]) -> Iterator[
         yield "No evaluation is stored: it is not known to rank any prompts."
     if any(row.is_in_sample for row in aurocs):
         yield (
-            "Figures marked is_in_sample are of prompts that it was fitted on: higher than on new "
+            "Values marked is_in_sample are of prompts that it was fitted on: higher than on new "
             "prompts, and in many dimensions high even for shuffled labels."
         )
     yield (
@@ -200,6 +196,6 @@ def _limits(axis: Axis, card: Card, evaluations: list[_Evaluation]) -> Iterator[
         )
     yield "A high cosine with another axis is no evidence that the two rank prompts alike."
     yield (
-        "That it tells prompts apart does not show that steering along it changes what the model "
-        "does; hold that against random directions of the same length."
+        "That it separates prompts does not show that steering along it changes what the model "
+        "does; compare steering with random directions of the same length."
     )

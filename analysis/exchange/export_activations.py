@@ -85,14 +85,14 @@ def export_activations(
     """
     if output.is_dir():
         raise RootError(f"{output} is a folder and is there: give another name with -o")
-    chosen = stored_layers(warehouse.connection, space.model, _keys(space), prompt_set)
+    chosen = stored_layers(warehouse.connection, space.model, space.columns, prompt_set)
     chosen = chosen if layers is None else sorted(set(layers))
     first = chosen[0] if chosen else 0
     load_matrix(warehouse, space.at(first), prompt_set, limit=limit)
     index = warehouse.query(
         _INDEX,
         {
-            **_keys(space),
+            **space.columns,
             "model": space.model,
             "layer": first,
             "prompt_set": prompt_set,
@@ -131,11 +131,6 @@ def export_activations(
         rows=len(index) * len(chosen),
         d_model=space.d_model,
     )
-
-
-def _keys(space: Space) -> dict[str, str]:
-    _, model_id, site, pooling, template = space.key
-    return {"model_id": model_id, "site": site, "pooling": pooling, "template": template}
 
 
 def _card(

@@ -1,4 +1,4 @@
-"""Axes leave the warehouse: vectors, numbered as a format's reader counts, with their cards."""
+"""Export axes: vectors with their cards, numbered as the readers of a format count layers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def export_axes(
     if all_layers:
         axes = [axis for named in axes for axis in _at_every_layer(warehouse, named)]
     axes = sorted(axes, key=lambda axis: axis.space.layer)
-    _require_one_stream(axes, kind)
+    _require_one_file(axes, kind)
     numbers = [number_of(axis.space.layer, kind.convention, axis.space.site) for axis in axes]
     left_out = [axis for axis, number in zip(axes, numbers, strict=True) if not _fits(kind, number)]
     if left_out and not (all_layers and len(left_out) < len(axes)):
@@ -62,7 +62,6 @@ def export_axes(
 
 def _at_every_layer(warehouse: Warehouse, axis: Axis) -> list[Axis]:
     """The axes whose name, space and method are those of one but for the layer."""
-    _, model_id, site, pooling, template = axis.space.key
     axis_ids = warehouse.column(
         """
         select axis_id
@@ -75,12 +74,9 @@ def _at_every_layer(warehouse: Warehouse, axis: Axis) -> list[Axis]:
         order by layer, axis_id
         """,
         {
+            **axis.space.columns,
             "kind": axis.kind,
             "method": axis.method,
-            "model_id": model_id,
-            "site": site,
-            "pooling": pooling,
-            "template": template,
             "name": axis.name,
             "layer": axis.space.layer,
         },
@@ -88,7 +84,7 @@ def _at_every_layer(warehouse: Warehouse, axis: Axis) -> list[Axis]:
     return read_axes(warehouse, axis_ids)
 
 
-def _require_one_stream(axes: Sequence[Axis], kind: Format) -> None:
+def _require_one_file(axes: Sequence[Axis], kind: Format) -> None:
     """One model and site, one axis a layer, as many as the format holds."""
     places = {(axis.space.model_id, axis.space.site) for axis in axes}
     if len(places) > 1:
@@ -98,7 +94,7 @@ def _require_one_stream(axes: Sequence[Axis], kind: Format) -> None:
     twice = next((layer for layer in layers if layers.count(layer) > 1), None)
     if twice is not None:
         ids = ", ".join(axis.axis_id for axis in axes if axis.space.layer == twice)
-        raise AxisError(f"one file holds one axis a layer, found several at layer {twice}: {ids}")
+        raise AxisError(f"one file holds one axis per layer, found several at layer {twice}: {ids}")
     if len(axes) > 1 and not kind.holds_several:
         raise AxisError(f"{kind.name} holds one axis, found {len(axes)}: export them one by one")
 

@@ -193,9 +193,8 @@ select
     max(estimate) filter (where scorer = 'probe_direction_removed') as direction_removed,
     max(estimate) filter (where scorer = 'probe_erased') as erased,
     max(estimate) filter (where scorer = 'probe_before_fresh') as before_fresh,
-    max(estimate) filter (
-        where scorer = 'probe_direction_removed_fresh'
-    ) as direction_removed_fresh,
+    max(estimate) filter (where scorer = 'probe_direction_removed_fresh')
+        as direction_removed_fresh,
     max(estimate) filter (where scorer = 'probe_erased_fresh') as erased_fresh
 from evaluations
 where study_id = $study_id and metric = 'auroc' and starts_with(scorer, 'probe_')
@@ -241,19 +240,9 @@ DEFINITION = Section(
     explanation="The settings, chosen before any result; with the stored rows they determine "
     "every number.",
     sql="""
-with defined as (
-    select any_value(parameters) as parameters
-    from evaluations
-    where study_id = $study_id
-),
-
-settings as (
-    select parameters, unnest(json_keys(parameters)) as setting
-    from defined
-)
-
-select setting, parameters ->> setting as value
-from settings
+select keys.setting, defined.parameters ->> keys.setting as value
+from (from evaluations select parameters where study_id = $study_id limit 1) as defined,
+    unnest(json_keys(defined.parameters)) as keys (setting)
 order by setting
 """,
 )
@@ -362,15 +351,10 @@ with written as (
     select code_version, library_versions
     from runs
     where run_id in (select run_id from evaluations where study_id = $study_id)
-),
-
-libraries as (
-    select library_versions, unnest(json_keys(library_versions)) as library
-    from written
 )
 
-select library, library_versions ->> library as version
-from libraries
+select keys.library, written.library_versions ->> keys.library as version
+from written, unnest(json_keys(written.library_versions)) as keys (library)
 union all
 select 'safety-axes', code_version
 from written

@@ -66,13 +66,9 @@ def register_directions(
     with warehouse.run("intervene axes", parameters, seed=seed) as run:
         for name in axes:
             axis = _with_prompts(warehouse, find_axis(warehouse, name), prompt_set)
-            space = find_space(
-                warehouse,
-                model,
-                site=axis.space.site,
-                pooling=axis.space.pooling,
-                template=axis.space.template,
-            )
+            where = axis.space.columns
+            del where["model_id"]
+            space = find_space(warehouse, model, **where)
             for steered in axes_of_model(warehouse, run, space, axis, pull_backs):
                 roles[steered.axis_id] = "axis"
                 controls = control_axes(

@@ -285,9 +285,7 @@ def fit_native(
     scored: dict[str, list[Scored]] = {name: [] for name in (prompt_set, *evaluate)}
     prompt_ids: dict[str, tuple[str, ...]] = {}
     counts: dict[str, dict[str, int]] = {}
-    _, model_id, site, pooling, template = space.key
-    keys = {"model_id": model_id, "site": site, "pooling": pooling, "template": template}
-    layers = stored_layers(warehouse.connection, space.model, keys, prompt_set)
+    layers = stored_layers(warehouse.connection, space.model, space.columns, prompt_set)
     layers = layers or range(space.layer_count)
     if len(layers) < space.layer_count:
         run.messages.append(f"{len(layers)} of {space.layer_count} layers are stored")

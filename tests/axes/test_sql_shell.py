@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from axes.cli.shell import _COMMANDS, is_complete, run_shell
+from axes.sql_shell import _COMMANDS, is_complete, run_shell
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document

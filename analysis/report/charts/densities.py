@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import altair as alt
 
 from axes.analysis.report.charts.panels import LINES, Series, classes, numbers, panels, words
-from axes.analysis.report.section import Row, Section
+from axes.analysis.report.section import Rows, Section
 
 
-def chart(rows: Sequence[Row]) -> alt.FacetChart:
+def chart(rows: Rows) -> alt.FacetChart:
     """A panel for each axis, model and prompt set, each with its own scale."""
     labels = Series("label", classes(rows), legend=LINES)
     at = {
@@ -61,6 +59,5 @@ order by
     evaluated.scorer, densities.prompt_set, densities.model, densities.is_positive,
     densities.projection
 """,
-    missing="No projections of this study are stored: run its `axes study` again.",
     draw=chart,
 )

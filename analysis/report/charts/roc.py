@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import altair as alt
 
 from axes.analysis.report.charts.panels import Series, in_order, numbers, panels, words
 from axes.analysis.report.charts.theme import NOTE, REFERENCE
-from axes.analysis.report.section import Row, Section
+from axes.analysis.report.section import Rows, Section
 
 SCORERS = ("native", "universal")
 
 
-def chart(rows: Sequence[Row]) -> alt.FacetChart:
+def chart(rows: Rows) -> alt.FacetChart:
     """A panel for each model and prompt set, with the AUROC and its interval in words."""
     scorers = Series("scorer", in_order(rows, "scorer", SCORERS))
     chance = (
@@ -84,6 +82,5 @@ qualify row_number() over (
 ) = 1
 order by v_roc.prompt_set, v_roc.model, evaluated.scorer, v_roc.threshold desc nulls first
 """,
-    missing="No projections of this study are stored: run its `axes study` again.",
     draw=chart,
 )

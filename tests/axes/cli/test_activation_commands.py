@@ -142,7 +142,7 @@ def test_the_rest_works_on_an_imported_warehouse(made: Path, tmp_path: Path) -> 
     ok("score", universal["axis_id"], "--prompts", "plain", *at)
     assert not any(check(root)["row_count"].to_pylist())
     refused = axes("study", *words, "--align", "plain", "--pooling", "mean", *at)
-    assert "bring these too with `axes activations import`" in refused.stderr
+    assert "import these too with `axes activations import`" in refused.stderr
 
 
 def test_some_layers_are_fitted_where_only_those_are_there(made: Path, tmp_path: Path) -> None:
