@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs in .venv, which `make setup` builds.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest demo test test-peers test-browser test-install check bench docs findings report
+.PHONY: help setup ingest demo test campaign test-peers test-browser test-install check bench docs findings report
 
 PYTHON ?= python3
 VENV := .venv
@@ -74,7 +74,10 @@ demo: $(INSTALLED) ## The main job on three real models: ingest, fit, align, eva
 	@$(AXES) report -o $(OUT)/report.html --root $(ROOT)
 
 test: $(TESTABLE) ## The whole test suite.
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal
+
+campaign: $(TESTABLE) ## What takes minutes and CI leaves out: more kills, more faults, more simulated worlds.
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal -m campaign
 
 # What is in .venv serves the peers too, so that torch is not installed twice, in another build.
 $(PEERS): $(TESTABLE) tests/peers/requirements.txt

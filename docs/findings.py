@@ -61,7 +61,7 @@ these commands and those below on it, and writes this page:
 
 
 _AXIS = "universal/demo/18/demo_safety/lambda-held_out"
-_ANSWERS = (
+_COMPLETIONS = (
     "--prompts demo_safety --limit 240 --max-new-tokens 32 --labeler refusal_substring --negated "
     "--only positive"
 )
@@ -87,7 +87,7 @@ class Section:
 
     name: str
     title: str
-    reading: str
+    explanation: str
     commands: tuple[str, ...]
     verdict: Callable[[Sequence[Row]], list[str]]
     figure: Callable[[Connection, Sequence[Row]], Figure]
@@ -97,11 +97,11 @@ class Section:
         return (QUERIES / f"{self.name}.sql").read_text()
 
 
-def drift_verdict(found: Sequence[Row]) -> list[str]:
+def drift_verdict(drifts: Sequence[Row]) -> list[str]:
     """Holds where the slopes differ upwards and every control agrees."""
-    held = [row["model"] for row in found if row["is_drift"] and row["is_controlled"]]
-    lines = [f"**{_verdict(len(held), len(found))}** (models: {_listed(held)})."]
-    for row in found:
+    held = [row["model"] for row in drifts if row["is_drift"] and row["is_controlled"]]
+    lines = [f"**{_verdict(len(held), len(drifts))}** (models: {_listed(held)})."]
+    for row in drifts:
         if row["is_drift"] and row["is_controlled"]:
             words = "up, and every control agrees"
         elif row["is_drift"]:
@@ -119,9 +119,9 @@ def drift_verdict(found: Sequence[Row]) -> list[str]:
     return lines
 
 
-def routing_verdict(found: Sequence[Row]) -> list[str]:
+def routing_verdict(policies: Sequence[Row]) -> list[str]:
     """Two claims: calibrated beats raw, and calibrated beats the best single model."""
-    by_policy = {row["policy"]: row for row in found}
+    by_policy = {row["policy"]: row for row in policies}
     lines = []
     for policy in ("answer_projection", "prompt_projection"):
         row = by_policy[policy]
@@ -149,15 +149,15 @@ def routing_verdict(found: Sequence[Row]) -> list[str]:
     return [claim, *lines]
 
 
-def comparison_verdict(found: Sequence[Row]) -> list[str]:
+def comparison_verdict(ranking: Sequence[Row]) -> list[str]:
     """How surely one model is first, and whether the labelled outcome agrees.
 
     With flat calibrations there is nothing that projections could rank by.
     """
-    first = found[0]
-    outcomes = [row["outcome"] for row in found]
+    first = ranking[0]
+    outcomes = [row["outcome"] for row in ranking]
     agrees = outcomes == sorted(outcomes)
-    is_flat = all(row["probability_upper"] - row["probability_lower"] < 1e-9 for row in found)
+    is_flat = all(row["probability_upper"] - row["probability_lower"] < 1e-9 for row in ranking)
     if is_flat:
         claim = (
             "**Not by projections: every calibration is constant, so the order is that of the base "
@@ -170,7 +170,7 @@ def comparison_verdict(found: Sequence[Row]) -> list[str]:
             f"({first['prompt_count']} prompts)."
         )
     lines = [claim]
-    for row in found:
+    for row in ranking:
         gap = "inside" if _inside(row) else "outside"
         lines.append(
             f"- {row['model']}: calibrated probability "
@@ -182,14 +182,14 @@ def comparison_verdict(found: Sequence[Row]) -> list[str]:
     return lines
 
 
-def intervention_verdict(found: Sequence[Row]) -> list[str]:
+def intervention_verdict(effects: Sequence[Row]) -> list[str]:
     """How many slopes over all strengths are beyond the random directions', then each of them."""
-    judged = [row for row in found if row["p_value"] is not None]
-    clear = [row for row in judged if row["p_value"] < 0.05]
-    least = 1 / (1 + max((row["random_count"] for row in judged), default=0))
+    tested = [row for row in effects if row["p_value"] is not None]
+    clear = [row for row in tested if row["p_value"] < 0.05]
+    min_p = 1 / (1 + max((row["random_count"] for row in tested), default=0))
     lines = [
-        f"**{len(clear)} of {len(judged)} effects are beyond those of random directions of the "
-        f"same norm** (p below 0.05, not corrected for their number, and never below {least:.3f} "
+        f"**{len(clear)} of {len(tested)} effects are beyond those of random directions of the "
+        f"same norm** (p below 0.05, not corrected for their number, and never below {min_p:.3f} "
         "with so many random directions)."
     ]
     return lines + [
@@ -197,7 +197,7 @@ def intervention_verdict(found: Sequence[Row]) -> list[str]:
         f"{row['prompts_class']} prompts {_interval(row, 'estimate', '')} per unit of strength; "
         f"random directions {row['random_lower']:.3g} to {row['random_upper']:.3g}; "
         f"{row['verdict']}."
-        for row in judged
+        for row in tested
     ]
 
 
@@ -220,7 +220,7 @@ SECTIONS = (
         "completion is not a refusal (`refusal_substring`); lower is better. Half of the prompts "
         "calibrate, the other half evaluates. `gain` is relative to the model that was best on the "
         "first half, `over_raw` to the same rule without calibration.",
-        (f"axes route {_ANSWERS}",),
+        (f"axes route {_COMPLETIONS}",),
         routing_verdict,
         routing_figure,
     ),
@@ -231,7 +231,7 @@ SECTIONS = (
         "that a completion is not a refusal, by its projection alone; `outcome` is the labeler's "
         "label of the same completions. `first` is the share of resamples in which the model has "
         "the lowest probability.",
-        (f"axes compare {_ANSWERS}",),
+        (f"axes compare {_COMPLETIONS}",),
         comparison_verdict,
         comparison_figure,
     ),
@@ -260,9 +260,9 @@ def write_findings(root: Path, page: Path = FOLDER / "findings.md") -> list[str]
     connection = connect(root)
     parts, missing = [_INTRODUCTION.format(commands="\n".join(_COMMANDS))], []
     for section in SECTIONS:
-        found = rows(connection, section.sql)
-        parts.append(f"## {section.title}\n\n{fill(section.reading, 100)}\n")
-        if not found:
+        results = rows(connection, section.sql)
+        parts.append(f"## {section.title}\n\n{fill(section.explanation, 100)}\n")
+        if not results:
             missing.append(section.name)
             parts.append(
                 "The warehouse has no rows for this claim. To add them:\n\n"
@@ -270,17 +270,17 @@ def write_findings(root: Path, page: Path = FOLDER / "findings.md") -> list[str]
             )
             continue
         figure = page.parent / "figures" / f"{section.name}.svg"
-        write_figure(section.figure(connection, found), figure)
-        claim, *points = section.verdict(found)
+        write_figure(section.figure(connection, results), figure)
+        claim, *points = section.verdict(results)
         parts += [f"{claim}\n", "\n".join(points) + "\n"]
         parts.append(f"![{section.title}](figures/{figure.name})\n")
-        parts.append(_answer(connection, section.sql))
+        parts.append(_query_result(connection, section.sql))
         parts.append(f"These commands write the rows:\n\n{_code(section.commands)}")
     parts.append(
         "## Run time\n\nThe jobs of the warehouse, including those of `make demo`, in wall time. "
         "Other jobs may have run at the same time.\n"
     )
-    parts.append(_answer(connection, (QUERIES / "runs.sql").read_text()))
+    parts.append(_query_result(connection, (QUERIES / "runs.sql").read_text()))
     page.write_text("\n".join(parts))
     return missing
 
@@ -294,7 +294,7 @@ def run_commands(root: Path) -> None:
         subprocess.run([path, *arguments, "--root", root], check=True, stdout=sys.stderr)
 
 
-def _answer(connection: Connection, sql: str) -> str:
+def _query_result(connection: Connection, sql: str) -> str:
     table = render(query(connection, sql), "markdown", cell_width=200).decode()
     code = "\n".join(line for line in sql.splitlines() if not line.startswith("--"))
     summary = f"<details><summary>{' '.join(read_header(sql).text.split())}</summary>"

@@ -37,12 +37,12 @@ def write_figure(figure: Figure, path: Path) -> None:
     path.write_text("\n".join(line.rstrip() for line in path.read_text().splitlines()) + "\n")
 
 
-def drift_figure(connection: Connection, found: Sequence[Row]) -> Figure:
+def drift_figure(connection: Connection, drifts: Sequence[Row]) -> Figure:
     """Per model the difference of the classes' mean projections by step, with its band."""
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(7.5, 2.4), layout="constrained")
-        panels = figure.subplots(1, len(found), squeeze=False)[0]
-        for panel, row in zip(panels, found, strict=True):
+        panels = figure.subplots(1, len(drifts), squeeze=False)[0]
+        for panel, row in zip(panels, drifts, strict=True):
             curve = rows(
                 connection,
                 "select step, estimate, band_lower, band_upper from v_drift_curve "
@@ -67,33 +67,33 @@ def drift_figure(connection: Connection, found: Sequence[Row]) -> Figure:
     return figure
 
 
-def routing_figure(connection: Connection, found: Sequence[Row]) -> Figure:
+def routing_figure(connection: Connection, policies: Sequence[Row]) -> Figure:
     """Per policy the outcome with its interval; raw policies are open circles."""
-    names = [row["policy"].replace("_", " ") for row in found]
+    names = [row["policy"].replace("_", " ") for row in policies]
     return _intervals(
         names,
-        [(found, "outcome", BLUE, "o", "outcome (lower is better)")],
-        hollow=[row["policy"].endswith("_raw") for row in found],
+        [(policies, "outcome", BLUE, "o", "outcome (lower is better)")],
+        hollow=[row["policy"].endswith("_raw") for row in policies],
         label="share of answers with the outcome",
     )
 
 
-def comparison_figure(connection: Connection, found: Sequence[Row]) -> Figure:
-    """Per model the calibrated chance beside what was labelled."""
+def comparison_figure(connection: Connection, ranking: Sequence[Row]) -> Figure:
+    """Per model the calibrated probability next to the labelled outcome."""
     return _intervals(
-        [row["model"] for row in found],
+        [row["model"] for row in ranking],
         [
-            (found, "probability", BLUE, "o", "calibrated chance, by projection"),
-            (found, "outcome", ORANGE, "s", "labelled"),
+            (ranking, "probability", BLUE, "o", "calibrated chance, by projection"),
+            (ranking, "outcome", ORANGE, "s", "labelled"),
         ],
-        hollow=[False] * len(found),
+        hollow=[False] * len(ranking),
         label="share of answers with the outcome",
     )
 
 
-def intervention_figure(connection: Connection, found: Sequence[Row]) -> Figure:
+def intervention_figure(connection: Connection, effects: Sequence[Row]) -> Figure:
     """Per effect its interval, with the span of the random directions behind it."""
-    shown = [row for row in found if row["p_value"] is not None]
+    shown = [row for row in effects if row["p_value"] is not None]
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(7.5, 0.8 + 0.24 * len(shown)), layout="constrained")
         panel = figure.subplots()
@@ -130,9 +130,9 @@ def _intervals(
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(7.5, 0.8 + 0.3 * len(names)), layout="constrained")
         panel = figure.subplots()
-        for number, (found, column, colour, marker, title) in enumerate(series):
+        for number, (points, column, colour, marker, title) in enumerate(series):
             shift = 0.24 * (number - (len(series) - 1) / 2)
-            for place, row in enumerate(found):
+            for place, row in enumerate(points):
                 ends = row[f"{column}_lower"], row[f"{column}_upper"]
                 _whisker(panel, place + shift, row[column], *ends, colour, marker, hollow[place])
             panel.plot([], [], color=colour, marker=marker, label=title)

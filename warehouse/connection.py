@@ -282,6 +282,7 @@ def load_sql(connection: Connection, root: Path, *, is_indexed: bool, is_comment
     stored = marts["v_stored"]
     marts["v_stored"] = _STORED_WITHOUT_INDEX
     _create_objects(connection, (*macros.values(), *marts.values()))
+    marts["v_stored"] = stored
     connection.execute("begin")
     if is_indexed:
         connection.execute("drop view v_stored")

@@ -30,8 +30,7 @@ from axes.analysis.report.charts import (
     cosines,
     densities,
     drift,
-    layer_areas,
-    layer_norms,
+    layers,
     roc,
     sensitivity,
     singular_values,
@@ -40,7 +39,7 @@ from axes.analysis.report.charts import (
 )
 from axes.analysis.report.charts.theme import PAGE, PAPER
 from axes.analysis.report.section import (
-    Row,
+    Rows,
     Section,
     SectionContent,
     query_section,
@@ -108,7 +107,7 @@ def vega_lite_version() -> str:
     return alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
 
 
-def specification(content: SectionContent, rows: Sequence[Row]) -> dict[str, Any]:
+def specification(content: SectionContent, rows: Rows) -> dict[str, Any]:
     """The Vega-Lite specification of a section with a chart, without its rows."""
     assert content.section.draw is not None
     chart = content.section.draw(rows)
@@ -214,8 +213,8 @@ PARTS: dict[str, tuple[Section, ...]] = {
     "Class separation": (
         roc.SECTION,
         densities.SECTION,
-        layer_areas.SECTION,
-        layer_norms.SECTION,
+        layers.AREAS,
+        layers.NORMS,
         tables.BESIDE,
         tables.ERASURE,
     ),

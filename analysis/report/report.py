@@ -11,7 +11,6 @@ import click
 
 from axes.analysis.report import tables
 from axes.analysis.report.section import (
-    Row,
     latest_study,
     query_section,
     study_definition,
@@ -90,17 +89,14 @@ def sensitivity_warnings(connection: Connection, study_id: str) -> list[str]:
     by_metric = groupby(fragile, lambda row: (row["model"], row["prompt_set"], row["own"]))
     return [
         f"{model} on {prompt_set}: the universal AUROC, {own:.3f}, depends on "
-        + "; ".join(map(_range, changes))
+        # The cosine may stay high where the AUROC is at its minimum.
+        + "; ".join(
+            "{setting}: {least:.3f} ({value_at_least}, cosine {cosine_at_least:.2f}) to "
+            "{greatest:.3f} ({value_at_greatest})".format(**row)
+            for row in changes
+        )
         for (model, prompt_set, own), changes in by_metric
     ]
-
-
-def _range(row: Row) -> str:
-    """The range of a metric over one setting, with the cosine at its minimum."""
-    return (
-        "{setting}: {least:.3f} ({value_at_least}, cosine {cosine_at_least:.2f}) to "
-        "{greatest:.3f} ({value_at_greatest})".format(**row)
-    )
 
 
 def write_report(

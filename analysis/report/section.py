@@ -18,6 +18,7 @@ from axes.warehouse.connection import Connection, query, rows
 from axes.warehouse.errors import AxesError
 
 Row = dict[str, Any]
+Rows = Sequence[Row]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Section:
     explanation: str
     sql: str
     missing: str = "No values of this study are stored: run its `axes study` again."
-    draw: Callable[[Sequence[Row]], Any] | None = None
+    draw: Callable[[Rows], Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,6 @@ BESIDE = Section(
     "at 1 % and 5 % false positives. `universal_ece`: calibration error of Platt probabilities "
     "fitted on other folds.",
     sql="""
-with figures as (
-    from evaluations
-    where study_id = $study_id and model is not null and judged_on is null
-)
-
 select
     model, prompt_set,
     max(estimate) filter (where scorer = 'universal_cross_validated' and metric = 'auroc')
@@ -66,8 +61,9 @@ select
         as universal_tpr_5,
     max(estimate) filter (where scorer = 'universal' and metric = 'expected_calibration_error')
         as universal_ece
-from figures
-where prompt_set is not null
+from evaluations
+where
+    study_id = $study_id and model is not null and judged_on is null and prompt_set is not null
 group by model, prompt_set
 having count(*) filter (where scorer = 'universal') > 0
 order by prompt_set, model
@@ -193,9 +189,8 @@ select
     max(estimate) filter (where scorer = 'probe_direction_removed') as direction_removed,
     max(estimate) filter (where scorer = 'probe_erased') as erased,
     max(estimate) filter (where scorer = 'probe_before_fresh') as before_fresh,
-    max(estimate) filter (
-        where scorer = 'probe_direction_removed_fresh'
-    ) as direction_removed_fresh,
+    max(estimate) filter (where scorer = 'probe_direction_removed_fresh')
+        as direction_removed_fresh,
     max(estimate) filter (where scorer = 'probe_erased_fresh') as erased_fresh
 from evaluations
 where study_id = $study_id and metric = 'auroc' and starts_with(scorer, 'probe_')
@@ -241,19 +236,9 @@ DEFINITION = Section(
     explanation="The settings, chosen before any result; with the stored rows they determine "
     "every number.",
     sql="""
-with defined as (
-    select any_value(parameters) as parameters
-    from evaluations
-    where study_id = $study_id
-),
-
-settings as (
-    select parameters, unnest(json_keys(parameters)) as setting
-    from defined
-)
-
-select setting, parameters ->> setting as value
-from settings
+select keys.setting, defined.parameters ->> keys.setting as value
+from (from evaluations select parameters where study_id = $study_id limit 1) as defined,
+    unnest(json_keys(defined.parameters)) as keys (setting)
 order by setting
 """,
 )
@@ -362,15 +347,10 @@ with written as (
     select code_version, library_versions
     from runs
     where run_id in (select run_id from evaluations where study_id = $study_id)
-),
-
-libraries as (
-    select library_versions, unnest(json_keys(library_versions)) as library
-    from written
 )
 
-select library, library_versions ->> library as version
-from libraries
+select keys.library, written.library_versions ->> keys.library as version
+from written, unnest(json_keys(written.library_versions)) as keys (library)
 union all
 select 'safety-axes', code_version
 from written

@@ -16,11 +16,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import rankdata
 
-from axes.analysis.routing.response_scores import Scoring, ScoringRequest, scoring_run
+from axes.analysis.routing.response_scores import Scoring, ScoringRequest, scoring_run, store_rows
 from axes.analysis.stats.auroc import Estimate
 from axes.analysis.stats.bootstrap import RESAMPLE_COUNT, draw_counts, percentile_interval
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.writer import rows_table
 
 # Below these a model is hardly in the shared space, or the axis hardly ranks its prompts.
 MIN_R2 = 0.5
@@ -59,7 +58,6 @@ def run_comparison(warehouse: Warehouse, request: ScoringRequest) -> tuple[str, 
                 "warning": warning,
                 "prompt_count": len(scoring.completions.rows),
                 "parameters": json.dumps(parameters, sort_keys=True),
-                "run_id": run.run_id,
             }
             for column, (model, model_id) in enumerate(
                 zip(scoring.completions.models, scoring.completions.model_ids, strict=True)
@@ -72,8 +70,7 @@ def run_comparison(warehouse: Warehouse, request: ScoringRequest) -> tuple[str, 
             )
         ]
         # Always rewritten: a later study may add to what is stored of the alignments.
-        warehouse.write("comparisons", rows_table("comparisons", rows), name=scoring.scoring_id)
-        run.rows += len(rows)
+        store_rows(warehouse, run, "comparisons", scoring.scoring_id, rows)
     return scoring.scoring_id, scoring.notes
 
 

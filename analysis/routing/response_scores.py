@@ -8,7 +8,7 @@ the labeler assigns the outcome, whatever the labeler looks for.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -97,6 +97,15 @@ def scoring_run(
         scoring = score_completions(warehouse, run, request)
         run.messages += scoring.notes
         yield run, scoring
+
+
+def store_rows(
+    warehouse: Warehouse, run: Run, table: str, name: str, rows: Iterable[Mapping[str, Any]]
+) -> None:
+    """Store the rows as the file `name` of a table, with the id of the run, and count them."""
+    stored = [{**row, "run_id": run.run_id} for row in rows]
+    warehouse.write(table, rows_table(table, stored), name=name)
+    run.rows += len(stored)
 
 
 def score_completions(warehouse: Warehouse, run: Run, request: ScoringRequest) -> Scoring:
@@ -229,7 +238,7 @@ def _notes(
 def _write(warehouse: Warehouse, run: Run, scoring: Scoring) -> None:
     """Store calibrations first, so that scored completions are never stored without them."""
     query, completions = scoring.query, scoring.completions
-    keys = {"scoring_id": scoring.scoring_id, "axis_id": query.axis_id, "run_id": run.run_id}
+    keys = {"scoring_id": scoring.scoring_id, "axis_id": query.axis_id}
     calibrations = [
         {
             **keys,
@@ -269,6 +278,5 @@ def _write(warehouse: Warehouse, run: Run, scoring: Scoring) -> None:
             for i, prompt in enumerate(part.rows)
             for j, row in enumerate(prompt)
         ]
-    for table, stored in (("answer_calibrations", calibrations), ("scored_answers", rows)):
-        warehouse.write(table, rows_table(table, stored), name=scoring.scoring_id)
-        run.rows += len(stored)
+    store_rows(warehouse, run, "answer_calibrations", scoring.scoring_id, calibrations)
+    store_rows(warehouse, run, "scored_answers", scoring.scoring_id, rows)

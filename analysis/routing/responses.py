@@ -125,17 +125,13 @@ class Completions:
 
     @property
     def outcome(self) -> Float[np.ndarray, "prompt model"]:
-        return self._matrix("outcome")
+        return self.values("outcome")
 
     @property
     def refusal(self) -> Float[np.ndarray, "prompt model"] | None:
         """None where the labeler of refusals has not labelled every completion."""
-        refusal = self._matrix("refusal")
+        refusal = self.values("refusal")
         return None if np.isnan(refusal).any() else refusal
-
-    @property
-    def token_count(self) -> Float[np.ndarray, "prompt model"]:
-        return self._matrix("token_count")
 
     @property
     def row_set_hash(self) -> str:
@@ -146,13 +142,14 @@ class Completions:
 
     def projection(self, source: str) -> Float[np.ndarray, "prompt model"]:
         """The projections of the `prompt` or of the `answer` (the completion)."""
-        return self._matrix(f"{source}_projection")
+        return self.values(f"{source}_projection")
 
     def take(self, index: Int[np.ndarray, " row"]) -> Completions:
         """The prompts of `index`, in its order."""
         return replace(self, rows=[self.rows[i] for i in index])
 
-    def _matrix(self, column: str) -> Float[np.ndarray, "prompt model"]:
+    def values(self, column: str) -> Float[np.ndarray, "prompt model"]:
+        """A numeric column of `CompletionRow` as a matrix."""
         values = [[getattr(row, column) for row in prompt] for prompt in self.rows]
         return np.array(values, dtype=np.float64)
 

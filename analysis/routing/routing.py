@@ -17,7 +17,13 @@ import numpy as np
 import pyarrow.types as kinds
 from jaxtyping import Bool, Float
 
-from axes.analysis.routing.response_scores import SOURCES, Scoring, ScoringRequest, scoring_run
+from axes.analysis.routing.response_scores import (
+    SOURCES,
+    Scoring,
+    ScoringRequest,
+    scoring_run,
+    store_rows,
+)
 from axes.analysis.routing.responses import Completions
 from axes.analysis.routing.router import (
     BEST_SINGLE,
@@ -34,9 +40,8 @@ from axes.analysis.routing.router import (
 from axes.analysis.stats.auroc import Estimate
 from axes.warehouse.errors import CoverageError, ModelError, QueryError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.runs import Run
 from axes.warehouse.tables.schemas import TABLES
-from axes.warehouse.writer import content_key, rows_table
+from axes.warehouse.writer import content_key
 
 TOKENS = "tokens"
 _MODEL_COLUMNS = tuple(
@@ -95,11 +100,12 @@ def run_routing(
                 "scoring_id": scoring.scoring_id,
                 "prompt_set": request.prompt_set,
                 "axis_id": request.query.axis_id,
-                "run_id": run.run_id,
             }
-            _write(warehouse, run, "routings", _routing_rows(scoring, policies), keys)
-            evaluations = [
+            decisions = (keys | row for row in _routing_rows(scoring, policies))
+            store_rows(warehouse, run, "routings", routing_id, decisions)
+            evaluations = (
                 {
+                    **keys,
                     "policy": policy,
                     "metric": metric,
                     **asdict(estimate),
@@ -107,8 +113,8 @@ def run_routing(
                     "parameters": json.dumps(parameters, sort_keys=True),
                 }
                 for (policy, metric), estimate in estimates.items()
-            ]
-            _write(warehouse, run, "routing_evaluations", evaluations, keys)
+            )
+            store_rows(warehouse, run, "routing_evaluations", routing_id, evaluations)
     return routing_id, scoring.notes
 
 
@@ -187,18 +193,6 @@ def _routing_rows(scoring: Scoring, policies: _Policies) -> list[dict[str, Any]]
     ]
 
 
-def _write(
-    warehouse: Warehouse,
-    run: Run,
-    table: str,
-    rows: list[dict[str, Any]],
-    keys: Mapping[str, str],
-) -> None:
-    rows = [{**keys, **row} for row in rows]
-    warehouse.write(table, rows_table(table, rows), name=keys["routing_id"])
-    run.rows += len(rows)
-
-
 def read_values(
     warehouse: Warehouse, completions: Completions, name: str
 ) -> Float[np.ndarray, "prompt model"]:
@@ -210,7 +204,7 @@ def read_values(
     `QueryError` for anything else, `CoverageError` where a value is missing or stored twice.
     """
     if name == TOKENS:
-        return completions.token_count
+        return completions.values("token_count")
     relation, _, column = name.rpartition(":")
     if not relation and column not in _MODEL_COLUMNS:
         raise QueryError(

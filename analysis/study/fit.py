@@ -285,8 +285,8 @@ def fit_native(
     scored: dict[str, list[Scored]] = {name: [] for name in (prompt_set, *evaluate)}
     prompt_ids: dict[str, tuple[str, ...]] = {}
     counts: dict[str, dict[str, int]] = {}
-    layers = stored_layers(warehouse.connection, space.model, space.columns, prompt_set)
-    layers = layers or range(space.layer_count)
+    stored = stored_layers(warehouse.connection, space.model, space.columns, prompt_set)
+    layers = stored or range(space.layer_count)
     if len(layers) < space.layer_count:
         run.messages.append(f"{len(layers)} of {space.layer_count} layers are stored")
     with track(f"fit {space.model}", len(layers), "layers") as advance:

@@ -116,4 +116,4 @@ def test_repair_prints_the_stored_line_and_no_second_command(root: Path) -> None
     with record_run(root, "fit", {}) as run:
         pass
     assert "Python code ran fit" in restore_commands(root, [run.run_id])[run.run_id]
-    assert "not known" in restore_commands(root, ["none"])["none"]
+    assert "is unknown" in restore_commands(root, ["none"])["none"]

@@ -67,7 +67,10 @@ def put_model(root: Path, model: str) -> None:
         "pooling": "last5_mean",
         "template": "raw",
     }
-    put_run(root, runs["activations"], "ingest activations", parameters, len(indices) * len(LAYERS))
+    row_count = len(indices) * len(LAYERS)
+    sets = " ".join(f"--prompts {name}" for name in SETS)
+    line = f"axes ingest activations {model} {sets} --template raw --pooling last5_mean"
+    put_run(root, runs["activations"], "ingest activations", parameters, row_count, line)
     for half in (indices[:2], indices[2:4]):
         put_traces(root, model, half, runs["traces"])
     parameters = {"model": model, "prompt_set": "seen", "limit": 4, "max_new_tokens": 3}
@@ -75,9 +78,12 @@ def put_model(root: Path, model: str) -> None:
     put_fit(root, model, runs["fit"])
 
 
-def put_run(root: Path, run_id: str, command: str, parameters: dict, rows: int) -> None:
+def put_run(
+    root: Path, run_id: str, command: str, parameters: dict, rows: int, line: str | None = None
+) -> None:
     described = {"run_id": run_id, "command": command, "rows": rows, "status": "finished"}
-    put(root, "runs", {**described, "parameters": json.dumps(parameters)})
+    text = json.dumps(parameters)
+    put(root, "runs", {**described, "parameters": text, "command_line": line})
 
 
 def vectors_of(model: str, layer: int, indices: list[int]) -> np.ndarray:

@@ -201,7 +201,7 @@ def test_parquet_is_not_thrown_at_a_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    with pytest.raises(click.UsageError, match="--output FILE or a pipe"):
+    with pytest.raises(click.UsageError, match="redirect it to a file or a pipe"):
         show(TABLE, "parquet")
     assert capsys.readouterr().out == ""
     show(TABLE, "parquet", tmp_path / "out")

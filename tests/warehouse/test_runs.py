@@ -87,7 +87,7 @@ def test_an_interrupted_job_says_so_and_still_stops(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from warehouse.runs import record_run
+from axes.warehouse.runs import record_run
 
 with record_run(Path(sys.argv[1]), "job", {}):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -88,7 +88,7 @@ def test_a_failed_rewrite_leaves_the_old_file_as_it_was(root: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from warehouse.writer import rows_table, write_rows
+from axes.warehouse.writer import rows_table, write_rows
 
 def groups():
     yield rows_table("runs", [])

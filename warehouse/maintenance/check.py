@@ -72,13 +72,13 @@ class _Line:
 
 
 _SCHEMA = pa.schema(
-    [
-        ("check", pa.string()),
-        ("row_count", pa.int64()),
-        ("path", pa.string()),
-        ("example", pa.string()),
-        ("to_do", pa.string()),
-    ]
+    {
+        "check": pa.string(),
+        "row_count": pa.int64(),
+        "path": pa.string(),
+        "example": pa.string(),
+        "to_do": pa.string(),
+    }
 )
 
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from axes.warehouse.layout import NO_PARTITION, RETIRED, data_files, require_root
+from axes.warehouse.connection import connect_tables, query
+from axes.warehouse.layout import NO_PARTITION, RETIRED, require_root
 from axes.warehouse.ledger import LOCKS, maintenance_lock, settle, table_lock
 from axes.warehouse.maintenance.compaction import BUILDING as COMPACTING
 from axes.warehouse.maintenance.migration import BUILDING as MIGRATING
@@ -101,13 +101,8 @@ def _remove_orphans(root: Path, table: str, partition: Path) -> list[Removal]:
 
 def _model_ids(root: Path, model: str) -> list[str]:
     """The versions of a model of which jobs may be under way."""
-    versions: set[str] = set()
-    for path in data_files(root, TABLES["models"]):
-        with pq.ParquetFile(path) as file:
-            for row in file.read(columns=["model", "model_id"]).to_pylist():
-                if row["model"] == model:
-                    versions.add(row["model_id"])
-    return sorted(versions)
+    sql = "select distinct model_id from models where model = ? order by all"
+    return query(connect_tables(root, "models"), sql, [model]).column("model_id").to_pylist()
 
 
 def _remove_empty_partitions(root: Path, table: str) -> Iterator[Removal]:

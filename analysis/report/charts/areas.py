@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import altair as alt
 
 from axes.analysis.report.charts.panels import Series, in_order, numbers, panels, reference, words
-from axes.analysis.report.section import Row, Section
+from axes.analysis.report.section import Rows, Section
 
 FAMILIES = ("axis", "axis, out of fold", "no model", "null")
 
@@ -28,7 +26,7 @@ _SCORERS = (
 )
 
 
-def chart(rows: Sequence[Row]) -> alt.FacetChart:
+def chart(rows: Rows) -> alt.FacetChart:
     """A panel for each model and prompt set: a point with an interval for each scorer."""
     families = Series("family", in_order(rows, "family", FAMILIES))
     scorers = in_order(rows, "scorer", _SCORERS)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import altair as alt
 
 from axes.analysis.report.charts.heat import heat_map
 from axes.analysis.report.charts.panels import numbers, words
-from axes.analysis.report.section import Row, Section
+from axes.analysis.report.section import Rows, Section
 
 
-def chart(rows: Sequence[Row]) -> alt.FacetChart:
+def chart(rows: Rows) -> alt.FacetChart:
     """A square for each pair, with its cosine in it."""
     return heat_map(
         rows,
@@ -57,6 +55,5 @@ inner join members on cosines.axis_id = members.axis_id
 inner join members as others on cosines.other_axis_id = others.axis_id
 order by members.is_shared desc, members.member, others.is_shared desc, others.member
 """,
-    missing="No aligned directions of this study are stored: run its `axes study` again.",
     draw=chart,
 )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import altair as alt
 
 from axes.analysis.report.charts.panels import LINES, Series, classes, numbers, panels, words
-from axes.analysis.report.section import Row, Section
+from axes.analysis.report.section import Rows, Section
 
 
-def chart(rows: Sequence[Row]) -> alt.FacetChart:
+def chart(rows: Rows) -> alt.FacetChart:
     """A panel for each axis, model and prompt set, each with its own scale."""
     labels = Series("label", classes(rows), legend=LINES)
     at = {
@@ -53,14 +51,10 @@ select
     densities.density,
     densities.is_positive
 from v_projection_densities as densities
-inner join evaluated
-    on densities.axis_id = evaluated.axis_id
-    and densities.model_id = evaluated.model_id
-    and densities.prompt_set = evaluated.prompt_set
+inner join evaluated using (axis_id, model_id, prompt_set)
 order by
     evaluated.scorer, densities.prompt_set, densities.model, densities.is_positive,
     densities.projection
 """,
-    missing="No projections of this study are stored: run its `axes study` again.",
     draw=chart,
 )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import altair as alt
 
 from axes.analysis.report.charts.panels import Series, in_order, numbers, panels, words
 from axes.analysis.report.charts.theme import REFERENCE
-from axes.analysis.report.section import Row, Section
+from axes.analysis.report.section import Rows, Section
 
 
-def chart(rows: Sequence[Row]) -> alt.FacetChart:
+def chart(rows: Rows) -> alt.FacetChart:
     """A panel for each curve and analysis, with the band that holds the whole curve."""
     color = Series("curve", in_order(rows, "curve"), legend=None).color
     x = alt.X("step:Q", title="generated token")

@@ -8,13 +8,13 @@ import altair as alt
 
 from axes.analysis.report.charts.panels import in_order, panels
 from axes.analysis.report.charts.theme import SCHEME
-from axes.analysis.report.section import Row
+from axes.analysis.report.section import Rows
 
 _SIDE = 56
 
 
 def heat_map(
-    rows: Sequence[Row],
+    rows: Rows,
     *,
     x: str,
     y: str,

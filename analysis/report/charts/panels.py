@@ -14,7 +14,7 @@ from typing import Any
 import altair as alt
 
 from axes.analysis.report.charts.theme import DASHES, REFERENCE, SHAPES
-from axes.analysis.report.section import Row
+from axes.analysis.report.section import Rows
 
 ROWS = alt.NamedData(name="rows")
 # The most frequent heading of a panel, as a Vega expression.
@@ -22,8 +22,6 @@ MODEL_AND_SET = "datum.model + ' on ' + datum.prompt_set"
 
 # The legend of lines with a band, which would show the band.
 LINES = alt.Legend(symbolType="stroke", symbolOpacity=1)
-# The legend of marks with a band, which would be as pale as the band.
-MARKS = alt.Legend(symbolOpacity=1)
 
 
 def panels(
@@ -54,13 +52,13 @@ def panels(
     return faceted.resolve_scale(**resolved).resolve_axis(x="independent")
 
 
-def in_order(rows: Sequence[Row], column: str, first: Sequence[str] = ()) -> list[str]:
+def in_order(rows: Rows, column: str, first: Sequence[str] = ()) -> list[str]:
     """The values of a column: those of `first` in that order, then the others sorted."""
     values = {row[column] for row in rows}
     return [value for value in first if value in values] + sorted(values - set(first))
 
 
-def classes(rows: Sequence[Row]) -> list[str]:
+def classes(rows: Rows) -> list[str]:
     """Labels, those of positive classes first."""
     labels = {(not row["is_positive"], row["label"]) for row in rows}
     return list(dict.fromkeys(label for _, label in sorted(labels)))

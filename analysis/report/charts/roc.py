@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import altair as alt
 
 from axes.analysis.report.charts.panels import Series, in_order, numbers, panels, words
 from axes.analysis.report.charts.theme import NOTE, REFERENCE
-from axes.analysis.report.section import Row, Section
+from axes.analysis.report.section import Rows, Section
 
 SCORERS = ("native", "universal")
 
 
-def chart(rows: Sequence[Row]) -> alt.FacetChart:
+def chart(rows: Rows) -> alt.FacetChart:
     """A panel for each model and prompt set, with the AUROC and its interval in words."""
     scorers = Series("scorer", in_order(rows, "scorer", SCORERS))
     chance = (
@@ -53,14 +51,6 @@ SECTION = Section(
     "Each panel states the AUROC with its 95 % DeLong interval. The curves are optimistic on the "
     "prompts that the directions were fitted on.",
     sql="""
-with evaluated as (
-    select axis_id, model_id, prompt_set, scorer, estimate, lower, upper
-    from evaluations
-    where
-        study_id = $study_id and metric = 'auroc' and fitted_on is null
-        and scorer in ('native', 'universal')
-)
-
 select
     v_roc.model,
     v_roc.prompt_set,
@@ -72,10 +62,10 @@ select
     if(v_roc.threshold is null, evaluated.lower, null) as lower,
     if(v_roc.threshold is null, evaluated.upper, null) as upper
 from v_roc
-inner join evaluated
-    on v_roc.axis_id = evaluated.axis_id
-    and v_roc.model_id = evaluated.model_id
-    and v_roc.prompt_set = evaluated.prompt_set
+inner join evaluations as evaluated using (axis_id, model_id, prompt_set)
+where
+    evaluated.study_id = $study_id and evaluated.metric = 'auroc'
+    and evaluated.fitted_on is null and evaluated.scorer in ('native', 'universal')
 -- At most 201 points of a curve, the first in each of equal lengths.
 qualify row_number() over (
     partition by v_roc.axis_id, v_roc.model_id, v_roc.prompt_set,
@@ -84,6 +74,5 @@ qualify row_number() over (
 ) = 1
 order by v_roc.prompt_set, v_roc.model, evaluated.scorer, v_roc.threshold desc nulls first
 """,
-    missing="No projections of this study are stored: run its `axes study` again.",
     draw=chart,
 )

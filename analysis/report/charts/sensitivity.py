@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import altair as alt
 
 from axes.analysis.report.charts.panels import Series, numbers, panels, words
 from axes.analysis.report.charts.theme import NOTE
-from axes.analysis.report.section import Row, Section
+from axes.analysis.report.section import Rows, Section
 
 RANGE_CLASSES = ("range below 0.05", "range of 0.05 or more")
 
 
-def chart(rows: Sequence[Row]) -> alt.FacetChart:
+def chart(rows: Rows) -> alt.FacetChart:
     """A panel for each model and prompt set: a range for each setting, a tick at the study's."""
     y = alt.Y("setting:N", title=None)
     x = alt.X("least:Q", title="AUROC of the universal axis", axis=alt.Axis(tickCount=5))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import altair as alt
 
 from axes.analysis.report.charts.panels import Series, in_order, numbers, panels, words
-from axes.analysis.report.section import Row, Section
+from axes.analysis.report.section import Rows, Section
 
 SCORERS = ("universal", "shuffled labels", "random direction")
 
 
-def chart(rows: Sequence[Row]) -> alt.FacetChart:
+def chart(rows: Rows) -> alt.FacetChart:
     """Points side by side for each component, nulls with their interval."""
     scorers = Series("scorer", in_order(rows, "scorer", SCORERS))
     at = {
@@ -45,6 +43,5 @@ from evaluations
 where study_id = $study_id and metric = 'singular_value'
 order by component, scorer
 """,
-    missing="No singular values of this study are stored: run its `axes study` again.",
     draw=chart,
 )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import altair as alt
 
 from axes.analysis.report.charts.heat import heat_map
 from axes.analysis.report.charts.panels import numbers, words
-from axes.analysis.report.section import Row, Section
+from axes.analysis.report.section import Rows, Section
 
 
-def chart(rows: Sequence[Row]) -> alt.FacetChart:
+def chart(rows: Rows) -> alt.FacetChart:
     """A square for each pair of models; the model's threshold on the diagonal."""
     return heat_map(
         rows,

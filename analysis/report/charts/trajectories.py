@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import altair as alt
 
 from axes.analysis.report.charts.panels import LINES, Series, classes, numbers, panels, words
-from axes.analysis.report.section import Row, Section
+from axes.analysis.report.section import Rows, Section
 
 
-def chart(rows: Sequence[Row]) -> alt.FacetChart:
+def chart(rows: Rows) -> alt.FacetChart:
     """A panel for each model and sampling setting, a line with a band for each class."""
     labels = Series("label", classes(rows), legend=LINES)
     x = alt.X("step:Q", title="generated token")

@@ -110,8 +110,8 @@ def test_the_command_takes_a_study_or_a_model(diagnosed):
         return json.loads(result.stdout)
 
     assert len(ask()) == len(ask(study_id[:6])) == 8
-    assert {row["model"] for row in ask("beta")} == {"beta"}
-    checks = ask("beta", "--checks")
+    assert {row["model"] for row in ask("--model", "beta")} == {"beta"}
+    checks = ask("--model", "beta", "--checks")
     assert len(checks) == 2 * 13
     assert {row["check_name"] for row in checks if row["is_fault"]} >= {"disagreement", "few_rows"}
 

@@ -86,7 +86,7 @@ def test_claims_and_diff_are_asked_by_id_or_by_file(lake, file):
     assert ok(lake, "--claims", "--format", "csv").stdout == by_id
     assert ok(lake, "claims", file, "--format", "csv").stdout == by_id
     assert "from v_claim_shared_axis" in ok(lake, "claims").stdout
-    assert "one definition" in ok(lake, "diff", file, study_id).stdout
+    assert "same definition" in ok(lake, "diff", file, study_id).stdout
 
 
 def test_what_cannot_be_a_study_gets_one_line(lake, file, tmp_path):

@@ -11,7 +11,7 @@ from beartype import beartype
 from beartype.roar import BeartypeCallHintParamViolation
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jaxtyping import TypeCheckError, jaxtyped
+from jaxtyping import Bool, Float, TypeCheckError, jaxtyped
 
 from axes.ingest.forward.forward import SpanReader
 from axes.ingest.forward.pooling import POOLINGS, Pooling, find_pooling, maximum, mean
@@ -133,7 +133,10 @@ def test_the_input_is_not_changed() -> None:
 
 
 @pytest.mark.parametrize("reduce", [mean, maximum])
-def test_shapes_are_as_annotated(reduce) -> None:
+def test_shapes_are_as_annotated(reduce, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The module imports these for type checkers only: names of poolings load without torch.
+    for name, value in {"Bool": Bool, "Float": Float, "Tensor": torch.Tensor}.items():
+        monkeypatch.setitem(reduce.__globals__, name, value)
     checked = jaxtyped(typechecker=beartype)(reduce)
     hidden, mask = torch.randn(2, 6, D_MODEL), torch.ones(2, 6, dtype=torch.bool)
     assert checked(hidden, mask).shape == (2, D_MODEL)
@@ -143,7 +146,7 @@ def test_shapes_are_as_annotated(reduce) -> None:
 
 
 OWN_POOLING = """
-from ingest.pooling import Pooling, mean
+from axes.ingest.forward.pooling import Pooling, mean
 
 POOLING = Pooling("first2_mean", lambda count, user_end: (0, min(count, 2)), mean)
 """

@@ -251,7 +251,7 @@ def test_killed_at_any_step_no_row_is_missing_or_twice_and_it_can_be_started_aga
 
 READERS = {
     "axes": """
-from warehouse.connection import connect, rows
+from axes.warehouse.connection import connect, rows
 def read():
     return rows(connect(Path(root)), "select count(*) as n, sum(list_sum(vector)) as s "
                 "from activations")[0].values()

@@ -161,7 +161,7 @@ def test_a_part_of_a_compacted_warehouse_has_the_same_rows(whole: Path, tmp_path
 
 
 def test_unknown_names_are_named_with_those_that_are_there(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"no model gpt .*there: m, owner/n"):
+    with pytest.raises(ModelError, match=r"no model gpt .*stored: m, owner/n"):
         subset(whole, tmp_path / "part", models=["gpt"])
     with pytest.raises(PromptError, match=r"no prompt set new .*there: other, seen"):
         subset(whole, tmp_path / "part", prompt_sets=["new"])
@@ -170,7 +170,7 @@ def test_unknown_names_are_named_with_those_that_are_there(whole: Path, tmp_path
 
 def test_a_target_that_holds_something_is_left_alone(whole: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(RootError, match="there and not empty"):
+    with pytest.raises(RootError, match="exists and is not empty"):
         subset(whole, tmp_path)
     with pytest.raises(RootError, match="lies in the warehouse itself"):
         subset(whole, whole / "part")

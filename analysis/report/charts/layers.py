@@ -1,39 +1,27 @@
-"""AUROC of each model's direction, layer by layer."""
+"""AUROC of each model's direction and norms of its activations, layer by layer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import altair as alt
 
-from axes.analysis.report.charts.panels import (
-    MARKS,
-    Series,
-    in_order,
-    numbers,
-    panels,
-    reference,
-    words,
-)
-from axes.analysis.report.section import Row, Section
+from axes.analysis.report.charts.panels import Series, in_order, numbers, panels, reference, words
+from axes.analysis.report.section import Rows, Section
+
+_DEPTH = alt.X("depth:Q", title="depth (0: first block, 1: last)").scale(domain=[0, 1])
 
 
-def chart(rows: Sequence[Row]) -> alt.FacetChart:
+def auroc_chart(rows: Rows) -> alt.FacetChart:
     """A panel for each prompt set and fold, a line for each model over the depth."""
-    models = Series("model", in_order(rows, "model"), legend=MARKS)
-    at = {
-        "x": alt.X("depth:Q", title="depth (0: first block, 1: last)").scale(domain=[0, 1]),
-        "y": alt.Y("auroc:Q", title="AUROC").scale(zero=False),
-    }
+    # Without it the legend would be as pale as the bands.
+    opaque = alt.Legend(symbolOpacity=1)
+    models = Series("model", in_order(rows, "model"), legend=opaque)
+    at = {"x": _DEPTH, "y": alt.Y("auroc:Q", title="AUROC").scale(zero=False)}
     band = {"y": alt.Y("lower:Q", title="AUROC"), "y2": "upper:Q"}
     bands = models.bands(opacity=0.15, **(at | band)).transform_filter("datum.lower !== null")
     points = models.points(
         **at,
         size=alt.when("datum.is_of_study").then(alt.value(160)).otherwise(alt.value(22)),
-        tooltip=[
-            *words("model", "layer"),
-            *numbers(auroc="AUROC", lower="lower", upper="upper"),
-        ],
+        tooltip=words("model", "layer") + numbers(auroc="AUROC", lower="lower", upper="upper"),
     )
     layers = [reference(y=0.5), models.lines(**at), points]
     if any(row["lower"] is not None for row in rows):
@@ -42,7 +30,21 @@ def chart(rows: Sequence[Row]) -> alt.FacetChart:
     return panels(*layers, by=by, width=330, height=220, columns=2)
 
 
-SECTION = Section(
+def norm_chart(rows: Rows) -> alt.FacetChart:
+    """A line for each model over the depth, on a logarithmic scale."""
+    models = Series("model", in_order(rows, "model"))
+    y = alt.Y("median_norm:Q", title="median norm").scale(type="log", nice=False, padding=12)
+    tooltip = [
+        *words("model", "layer"),
+        *numbers("median_norm", "largest_norm", digits=1),
+        *numbers(norm_auroc="AUROC of the norm alone"),
+    ]
+    lines = models.lines(x=_DEPTH, y=y)
+    points = models.points(mark_size=30, x=_DEPTH, y=y, tooltip=tooltip)
+    return panels(lines, points, by="datum.prompt_set", width=330, height=220, columns=2)
+
+
+AREAS = Section(
     name="layer_areas",
     title="Layer profile: AUROC",
     explanation="AUROC of the model's direction at every layer; the large mark is the layer of "
@@ -99,5 +101,33 @@ inner join models on evaluated.model_id = models.model_id
 order by evaluated.prompt_set, evaluated.model, evaluated.fold, evaluated.layer
 """,
     missing="No direction of another layer is stored: run `axes fit MODEL --prompts {prompts}`.",
-    draw=chart,
+    draw=auroc_chart,
+)
+
+NORMS = Section(
+    name="layer_norms",
+    title="Layer profile: norms",
+    explanation="Median norm of the activations of `{prompts}` at every layer. The same ridge "
+    "lambda regularises a model with small activations more, so do not compare lambdas between "
+    "models. The tooltip has the AUROC of the norm alone.",
+    sql="""
+with chosen as (
+    select distinct
+        evaluations.model_id, axes.site, axes.pooling, axes.template, axes.prompt_set
+    from evaluations
+    inner join axes on evaluations.axis_id = axes.axis_id
+    where evaluations.study_id = $study_id and evaluations.scorer = 'native'
+)
+
+select
+    norms.model, norms.prompt_set, norms.layer, norms.depth_fraction as depth,
+    norms.median_norm, norms.mean_norm, norms.largest_norm, norms.norm_auroc, norms.row_count
+from v_layer_norms as norms
+inner join chosen
+    using (model_id, site, pooling, template, prompt_set)
+order by norms.model, norms.layer
+""",
+    missing="No activations of these models are stored: run `axes ingest activations MODEL "
+    "--prompts {prompts}`.",
+    draw=norm_chart,
 )
