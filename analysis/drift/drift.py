@@ -99,7 +99,7 @@ def run_drift(warehouse: Warehouse, readout: AxisReadout, definition: DriftDefin
     }
     del parameters["selection"]
     with warehouse.run("drift", {"drift_id": drift_id, **parameters}, seed=definition.seed) as run:
-        shared = {
+        shared: Any = {
             "drift_id": drift_id,
             "model_id": readout.model_id,
             "axis_id": readout.axis_id,
@@ -157,7 +157,7 @@ def _metrics(
     definition: DriftDefinition,
 ) -> Iterator[_Metric]:
     seed, is_positive = definition.seed, trajectories.is_positive
-    sizes = {
+    sizes: Any = {
         "positive_count": int(is_positive.sum()),
         "negative_count": int((~is_positive).sum()),
     }
@@ -259,7 +259,7 @@ def _drift_cosine(
 
 
 def _control_metrics(control: Control) -> Iterator[_Metric]:
-    shared = {
+    shared: Any = {
         "control": control.name,
         "positive_count": control.positive_count,
         "negative_count": control.negative_count,
