@@ -11,12 +11,13 @@ import click
 
 from axes.analysis.report import tables
 from axes.analysis.report.section import (
+    SectionContent,
     latest_study,
     query_section,
     study_definition,
     study_names,
 )
-from axes.analysis.study.claims import claim_tables, verdicts
+from axes.analysis.study.claims import ClaimTable, claim_tables, verdicts
 from axes.warehouse.connection import Connection, connect, query, rows
 from axes.warehouse.errors import AxesError
 from axes.warehouse.render import render, show
@@ -136,10 +137,11 @@ def _markdown(connection: Connection, study_id: str) -> str:
         parts.append("## Warnings\n\n" + "\n".join(warnings) + "\n")
     contents = [query_section(connection, section, names) for section in _TABLES]
     claims = (verdicts(connection, study_id), *claim_tables(connection, study_id))
-    for title, explanation, part in (
+    blocks: list[tuple[str, str, SectionContent | ClaimTable]] = [
         *((content.section.title, f"{content.explanation}\n\n", content) for content in contents),
         *((claim.title, "", claim) for claim in claims),
-    ):
+    ]
+    for title, explanation, part in blocks:
         table = render(part.table, "markdown").decode()
         parts.append(f"## {title}\n\n{explanation}{table}\n```sql\n{part.statement}\n```\n")
     return "\n".join(parts)
