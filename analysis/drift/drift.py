@@ -100,7 +100,7 @@ def run_drift(warehouse: Warehouse, readout: AxisReadout, definition: DriftDefin
     }
     del parameters["selection"]
     with warehouse.run("drift", {"drift_id": drift_id, **parameters}, seed=definition.seed) as run:
-        shared = {
+        shared: dict[str, str | int | None] = {
             "drift_id": drift_id,
             "model_id": readout.model_id,
             "axis_id": readout.axis_id,
