@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from axes.sql_shell import _COMMANDS, is_complete, run_shell
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
@@ -22,6 +21,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from axes.sql_completion import Catalog, SqlCompleter
+from axes.sql_shell import _COMMANDS, is_complete, run_shell
 from axes.warehouse.connection import connect
 from axes.warehouse.layout import init_root
 from tests.rows import put
