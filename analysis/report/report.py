@@ -18,7 +18,7 @@ from axes.analysis.report.section import (
 from axes.analysis.study.claims import ClaimTable, claim_tables, verdicts
 from axes.warehouse.connection import Connection, connect, query, rows
 from axes.warehouse.errors import AxesError
-from axes.warehouse.render import render, show
+from axes.warehouse.render import render
 
 # The sections of the report as Markdown.
 _TABLES = (
