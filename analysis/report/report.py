@@ -7,8 +7,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import click
-
 from axes.analysis.report import tables
 from axes.analysis.report.section import (
     SectionContent,
@@ -38,30 +36,6 @@ _TABLES = (
 )
 
 _MARKDOWN, _PAGE = (".md", ".markdown"), (".html", ".htm")
-
-
-def print_study(root: Path, study_id: str, output_format: str) -> None:
-    """Print the study table; for a terminal also published values and claims. Warns on stderr."""
-    connection = connect(root)
-    parameters = {"study_id": study_id}
-    show(query(connection, tables.STUDY.sql, parameters), output_format)
-    if output_format in ("table", "markdown"):
-        published = query(connection, tables.PUBLISHED.sql, parameters)
-        for table in (published, verdicts(connection, study_id).table):
-            if table.num_rows:
-                click.echo()
-                show(table, output_format)
-    for warning in warnings_in_short(connection, study_id):
-        click.echo(f"warning: {warning}", err=True)
-    click.echo(f"study {study_id}", err=True)
-
-
-def print_sensitivity(root: Path, study_id: str, output_format: str) -> None:
-    """Print how much the metrics of a study change with each setting; warns on stderr."""
-    connection = connect(root)
-    show(query(connection, tables.SENSITIVITY.sql, {"study_id": study_id}), output_format)
-    for warning in sensitivity_warnings(connection, study_id):
-        click.echo(f"warning: {warning}", err=True)
 
 
 def warnings_in_short(connection: Connection, study_id: str) -> list[str]:

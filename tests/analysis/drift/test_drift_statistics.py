@@ -6,13 +6,18 @@ import numpy as np
 import pytest
 
 from axes.analysis.drift.drift_statistics import (
+    change_point,
+    class_slopes,
     decided_step,
     event_steps,
     lead,
     running_aurocs,
     running_means,
+    slope_estimates,
+    slope_terms,
 )
-from axes.analysis.stats.auroc import auroc
+from axes.analysis.drift.trajectories import Trajectories
+from axes.analysis.stats.auroc import Estimate, auroc
 from axes.analysis.stats.bootstrap import draw_counts
 from tests.drifting import STEPS, plant
 
@@ -69,3 +74,86 @@ def test_an_event_is_the_token_in_which_the_pattern_begins():
     texts = [("Well", ", I", " can", "not", " help"), ("Sure", " thing"), ("i", " cannot")]
     steps = event_steps(texts, r"I cannot", np.array([True, True, False]))
     np.testing.assert_array_equal(steps, [1.0, np.nan, 0.0])
+
+
+def test_the_split_is_the_best_of_all_by_squared_error():
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        values = random.standard_normal(int(random.integers(2, 15)))
+        errors = [
+            sum(((part - part.mean()) ** 2).sum() for part in (values[:step], values[step:]))
+            for step in range(1, len(values))
+        ]
+        assert change_point(values, count=1).step == 1 + int(np.argmin(errors))
+
+
+def test_a_planted_jump_is_found_with_its_size():
+    random = np.random.default_rng(1)
+    values = np.where(np.arange(40) < 25, 0.0, 3.0) + 0.5 * random.standard_normal(40)
+    found = change_point(values)
+    assert found.step == 25 and found.size == pytest.approx(3.0, abs=0.4)
+    assert found.p_value < 0.01
+
+
+def test_values_in_random_order_are_found_changed_at_about_five_percent():
+    random = np.random.default_rng(2)
+    p_values = [
+        change_point(random.standard_normal(16), count=99, seed=seed).p_value for seed in range(400)
+    ]
+    assert 8 <= sum(p <= 0.05 for p in p_values) <= 34
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [2.0, 2.0, 2.0]])
+def test_nothing_to_split_gives_none(values):
+    assert change_point(np.array(values)) is None
+
+
+def difference(found: Trajectories, seed: int = 0, count: int = 400) -> Estimate:
+    counts = draw_counts(
+        len(found.values), strata=found.is_positive, groups=found.groups, count=count, seed=seed
+    )
+    return slope_estimates(slope_terms(found.values), found.is_positive, counts)[2]
+
+
+def test_the_class_slope_is_least_squares_with_an_intercept_for_every_completion():
+    found = plant(pairs=6, slope=0.3, lengths=((2, 9), (2, 9)))
+    rows, steps = np.nonzero(~np.isnan(found.values))
+    kept = found.is_positive[rows]
+    design = np.column_stack([steps[kept], np.eye(len(found.values))[rows[kept]]])
+    expected = np.linalg.lstsq(design, found.values[rows[kept], steps[kept]], rcond=None)[0][0]
+    ones = np.ones((1, len(found.values)), dtype=int)
+    positive = class_slopes(slope_terms(found.values), found.is_positive, ones)[0, 0]
+    assert positive == pytest.approx(expected)
+
+
+def test_a_planted_drift_is_found_with_its_sign_and_size():
+    for slope in (0.15, -0.15):
+        found = difference(plant(slope=slope))
+        assert found.lower < slope < found.upper
+        assert found.estimate == pytest.approx(slope, abs=0.03)
+        assert found.p_value < 0.01
+
+
+def test_an_offset_of_whole_completions_is_no_drift():
+    lifted = difference(plant(offset=5.0))
+    assert lifted.p_value > 0.05
+    assert lifted.estimate == pytest.approx(difference(plant(offset=0.0)).estimate)
+
+
+def test_nothing_planted_rejects_at_about_five_percent():
+    rejected = sum(
+        difference(plant(pairs=30, seed=seed), seed, count=200).p_value < 0.05
+        for seed in range(300)
+    )
+    assert 4 <= rejected <= 30
+
+
+def test_a_single_token_has_no_slope_and_no_weight():
+    found = plant(pairs=4, slope=0.1)
+    alone = found.values.copy()
+    alone[0, 1:] = np.nan
+    assert np.isnan(slope_terms(alone).slopes[0])
+    counts = np.ones((1, len(alone)), dtype=int)
+    with_it = class_slopes(slope_terms(alone), found.is_positive, counts)
+    without = class_slopes(slope_terms(alone[1:]), found.is_positive[1:], counts[:, 1:])
+    np.testing.assert_allclose(with_it, without)

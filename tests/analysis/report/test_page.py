@@ -11,16 +11,20 @@ from html.parser import HTMLParser
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
 from axes.analysis.report.page import PARTS, drawing_library
 from axes.analysis.report.report import write_report
 from axes.analysis.report.section import latest_study, query_section, study_names
+from axes.cli.main import cli
 from axes.warehouse.connection import Connection, connect, query
 from axes.warehouse.errors import AxesError
+from axes.warehouse.render import render
 from tests.reported import put_the_rest, studied_world
 
 SECTIONS = {section.name: section for sections in PARTS.values() for section in sections}
@@ -294,3 +298,36 @@ def test_a_study_whose_axis_is_gone_says_what_to_do(studied, tmp_path):
         path.unlink()
     with pytest.raises(AxesError, match=r"universal axis of study \w+ is not in the warehouse"):
         write_report(root, tmp_path / "report.html")
+
+
+@pytest.fixture(scope="module")
+def figures(full: Path, studied, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the files that the command writes."""
+    folder = tmp_path_factory.mktemp("files")
+    report, figures = folder / "report.md", folder / "figures"
+    arguments = ["report", studied[1][:6], "-o", report, "--figures", figures, "--root", full]
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == str(report) and report.exists()
+    return figures
+
+
+def test_the_rows_of_every_file_are_those_of_the_sql_beside_it(full, figures):
+    connection = one_thread(full)
+    asked = sorted(figures.glob("*.sql"))
+    assert len(asked) > len(CHARTS)
+    for path in asked:
+        table = query(connection, path.read_text())
+        assert path.with_suffix(".csv").read_bytes() == render(table, "csv")
+        assert table.num_rows == len(pl.read_csv(path.with_suffix(".csv"), infer_schema=False)) > 0
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_every_chart_is_a_picture_with_words(figures, name):
+    drawn = ElementTree.parse(figures / f"{name}.svg").getroot()
+    named = "shuffled labels" if name == "singular_values" else "alpha"
+    assert named in " ".join(drawn.itertext())
+    marks = list(drawn.iter("{http://www.w3.org/2000/svg}path"))
+    assert len(marks) > 5
+    assert "NaN" not in (figures / f"{name}.svg").read_text()
+    assert (figures / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axes.analysis.stats.splits import grouped_folds, held_out_groups, held_out_mask, joined_groups
+from axes.analysis.stats.splits import (
+    grouped_folds,
+    held_out_groups,
+    held_out_mask,
+    joined_groups,
+    match,
+    near_duplicate_clusters,
+    standardised_difference,
+)
 from axes.warehouse.errors import LabelError
 
 
@@ -81,3 +91,76 @@ def test_held_out_groups_are_whole_and_of_every_kind():
     assert (drawn[::2] == drawn[1::2]).all()
     assert drawn.sum() == 30
     assert labels[drawn].sum() == 15
+
+
+TEXTS = [
+    "Write a short poem about the sea in winter.",
+    "Explain how a bicycle pump works to a child.",
+    "write a short  poem about the sea in the winter",
+    "List three countries that border Austria.",
+    "Explain how a bicycle pump works to a small child!",
+    "Hi",
+    "hi",
+]
+
+
+def test_nearly_the_same_text_is_one_cluster_and_others_are_not():
+    assert near_duplicate_clusters(TEXTS).tolist() == [0, 1, 0, 2, 1, 3, 3]
+
+
+def test_clusters_do_not_depend_on_the_order_of_the_texts():
+    order = np.random.default_rng(0).permutation(len(TEXTS))
+    found = near_duplicate_clusters(TEXTS)[order]
+    again = near_duplicate_clusters([TEXTS[index] for index in order])
+    np.testing.assert_array_equal(found[:, None] == found, again[:, None] == again)
+
+
+def test_a_chain_of_copies_is_one_cluster():
+    """Connected, although the ends share little."""
+    words = [f"word{number}" for number in range(40)]
+    chain = [" ".join(words[start : start + 20]) for start in range(0, 20, 4)]
+    assert set(near_duplicate_clusters(chain)) == {0}
+    assert len(set(near_duplicate_clusters([chain[0], chain[-1]]))) == 2
+
+
+def test_the_overlap_asked_for_is_exact():
+    """abcdef and abcdeg share one five-gram of three."""
+    assert near_duplicate_clusters(["abcdef", "abcdeg"], least_overlap=1 / 3).tolist() == [0, 0]
+    assert near_duplicate_clusters(["abcdef", "abcdeg"], least_overlap=0.34).tolist() == [0, 1]
+
+
+def test_pairs_are_of_both_classes_disjoint_and_within_the_caliper():
+    random = np.random.default_rng(0)
+    is_positive = random.random(80) < 0.4
+    values = random.standard_normal(80) + is_positive
+    pairs = match(values, is_positive)
+    assert len(np.unique(pairs)) == pairs.size > 0
+    assert is_positive[pairs[:, 0]].all() and not is_positive[pairs[:, 1]].any()
+    spread = np.sqrt((values[is_positive].var() + values[~is_positive].var()) / 2)
+    assert np.abs(np.diff(values[pairs])).max() <= 0.2 * spread
+
+
+def test_matching_takes_away_the_difference_it_matches_on():
+    random = np.random.default_rng(1)
+    is_positive = np.arange(200) % 2 == 0
+    values = random.standard_normal(200) + is_positive
+    kept = match(values, is_positive).ravel()
+    assert standardised_difference(values, is_positive) > 0.8
+    assert abs(standardised_difference(values[kept], is_positive[kept])) < 0.1
+
+
+def test_the_total_distance_is_the_least_there_is():
+    random = np.random.default_rng(2)
+    is_positive = np.arange(10) < 5
+    values = random.standard_normal(10)
+    pairs = match(values, is_positive, caliper=100.0)
+    least = min(
+        np.abs(values[:5] - values[list(order)]).sum() for order in permutations(range(5, 10))
+    )
+    assert np.abs(values[pairs[:, 0]] - values[pairs[:, 1]]).sum() == pytest.approx(least)
+
+
+def test_classes_far_apart_have_no_pairs():
+    values = np.array([0.0, 0.1, 9.0, 9.1])
+    assert match(values, values > 5).shape == (0, 2)
+    assert match(values, np.ones(4, dtype=bool)).shape == (0, 2)
