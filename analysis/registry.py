@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -62,7 +61,7 @@ def make_axis(
     held_out_model: str | None = None,
     alignment_id: str | None = None,
     sources: Sequence[Axis] = (),
-    parameters: dict[str, Any] | None = None,
+    parameters: Mapping[str, object] | None = None,
     registered: Mapping[str, Direction] = MappingProxyType({}),
     is_of_pairs: bool = False,
 ) -> Axis:

@@ -94,7 +94,7 @@ class Axis:
     run_id: str | None = None
 
     @property
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> dict[str, object]:
         """The row of `axes` without the vector, in the table's order."""
         values = {
             **vars(self),
@@ -322,7 +322,7 @@ order by layer, alignment_id
 """
 
 
-def _candidate_keys(axis: Axis, model: str, model_id: str) -> dict[str, Any]:
+def _candidate_keys(axis: Axis, model: str, model_id: str) -> dict[str, object]:
     return {
         **axis.space.columns,
         "axis_id": axis.axis_id,

@@ -291,7 +291,7 @@ _CURVE = ("estimate", "lower", "upper", "band_lower", "band_upper")
 
 def _completions(
     trajectories: Trajectories, events: Float[np.ndarray, " row"], definition: DriftDefinition
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, str | float | None]]:
     """Rows of `trajectories`, without the columns that all rows of a drift share."""
     slopes = slope_terms(trajectories.values).slopes
     running = running_means(trajectories.values)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -65,7 +64,10 @@ def project_completions(warehouse: Warehouse, axis: Axis, readout: AxisReadout) 
 
 
 def _project(
-    warehouse: Warehouse, command: str, parameters: dict[str, Any], traced: Sequence[_Tokens]
+    warehouse: Warehouse,
+    command: str,
+    parameters: dict[str, str | int | None],
+    traced: Sequence[_Tokens],
 ) -> int:
     pending = [(tokens, _pending(warehouse, tokens)) for tokens in traced]
     pending = [(tokens, generation_ids) for tokens, generation_ids in pending if generation_ids]

@@ -10,7 +10,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -320,7 +319,7 @@ order by completions.generation_id, prompts.prompt_set
 """
 
 
-def _keys(readout: AxisReadout) -> dict[str, Any]:
+def _keys(readout: AxisReadout) -> dict[str, str | int | None]:
     names = ("model", "model_id", "axis_id", "layer", "alignment_id")
     return {name: getattr(readout, name) for name in names}
 

@@ -101,18 +101,11 @@ def export_activations(
     )
     card = _card(warehouse, space, prompt_set, chosen, len(index))
     matrices = _matrices(warehouse, space, prompt_set, chosen, limit, index)
-    write: dict[str, Callable[..., None]] = {
-        "safetensors": _write_safetensors,
-        "npz": _write_npz,
-        "parquet": partial(_write_table, open_writer=pq.ParquetWriter),
-        "arrow": partial(_write_table, open_writer=pa.ipc.new_file),
-        "datasets": _write_datasets,
-    }
     output.parent.mkdir(parents=True, exist_ok=True)
     beside = output.with_suffix(".index.parquet") if to in _WITH_INDEX else None
     temporary = output.with_name(f".{output.name}.tmp")
     try:
-        write[to](temporary, card, index, space.d_model, matrices)
+        _WRITERS[to](temporary, card, index, space.d_model, matrices)
         if beside is not None:
             pq.write_table(index, beside)
         temporary.replace(output)
@@ -289,3 +282,12 @@ def _tables(index: pa.Table, layers: Layers, schema: pa.Schema) -> Iterator[pa.T
         columns = [*part.columns, pa.array(np.full(count, layer, np.int16)), vectors]
         yield pa.table(columns, schema=schema)
         start += count
+
+
+_WRITERS: dict[str, Callable[..., None]] = {
+    "safetensors": _write_safetensors,
+    "npz": _write_npz,
+    "parquet": partial(_write_table, open_writer=pq.ParquetWriter),
+    "arrow": partial(_write_table, open_writer=pa.ipc.new_file),
+    "datasets": _write_datasets,
+}

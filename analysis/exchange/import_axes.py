@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -91,10 +90,10 @@ def import_axes(warehouse: Warehouse, path: Path, request: ImportRequest) -> Imp
     directions = list(_directions(file, space, remarks))
     if not directions:
         raise AxisError(f"nothing of {path} can be imported: {'; '.join(remarks)}")
-    fitted_on = {} if request.fitted_on is None else _fitted_on(warehouse, request.fitted_on)
+    counts = None if request.fitted_on is None else _class_counts(warehouse, request.fitted_on)
     options = {name: value for name, value in asdict(request).items() if value not in (None, False)}
     with warehouse.run("import", {"file": str(path.resolve()), **options}) as run:
-        axes = [_axis(file, *direction, fitted_on) for direction in directions]
+        axes = [_axis(file, *direction, counts) for direction in directions]
         stored = set(warehouse.column("select axis_id from axes"))
         write_axes(warehouse, run, axes)
     registered = read_axes(warehouse, [axis.axis_id for axis in axes])
@@ -305,7 +304,7 @@ def _axis(
     number: int | None,
     vector: Float[np.ndarray, " d_model"],
     space: Space,
-    fitted_on: dict[str, Any],
+    counts: tuple[int, int] | None,
 ) -> Axis:
     card = file.contents.card(number) or {}
     norm = float(np.linalg.norm(vector.astype(np.float64)))
@@ -340,19 +339,25 @@ def _axis(
         fitted_model=card.get("fitted_model"),
         held_out_model=card.get("held_out_model"),
     )
-    return replace(axis, **fitted_on)
+    if file.request.fitted_on is None or counts is None:
+        return axis
+    return replace(
+        axis,
+        prompt_set=file.request.fitted_on,
+        positive_count=counts[0],
+        negative_count=counts[1],
+        row_set_hash="",
+        query="",
+    )
 
 
-def _fitted_on(warehouse: Warehouse, prompt_set: str) -> dict[str, Any]:
-    """The columns of an axis that was fitted on the labelled prompts of a set, as the user says."""
+def _class_counts(warehouse: Warehouse, prompt_set: str) -> tuple[int, int]:
+    """Positive and negative prompts of a labelled set, which the user says was fitted on."""
     count_prompts(warehouse, prompt_set)
-    (counts,) = warehouse.query(
-        "select count(*) filter (where is_positive) as positive_count, "
-        "count(*) filter (where not is_positive) as negative_count "
-        "from v_prompts where prompt_set = ?",
-        [prompt_set],
-    ).to_pylist()
-    return {"prompt_set": prompt_set, "row_set_hash": "", "query": "", **counts}
+    is_positive = warehouse.column(
+        "select is_positive from v_prompts where prompt_set = ?", [prompt_set]
+    )
+    return is_positive.count(True), is_positive.count(False)
 
 
 def _row(axis: Axis, *, is_new: bool) -> ImportedAxis:

@@ -165,7 +165,9 @@ def _outcomes(warehouse: Warehouse, experiment: Experiment) -> dict[_Key, _Outco
     return outcomes
 
 
-def _rows(experiment: Experiment, outcomes: Mapping[_Key, _Outcomes]) -> Iterator[dict[str, Any]]:
+def _rows(
+    experiment: Experiment, outcomes: Mapping[_Key, _Outcomes]
+) -> Iterator[dict[str, object]]:
     """A row for every effect and, with several strengths, for every slope."""
     effects = {key: _effects(experiment, key.metric, rows) for key, rows in outcomes.items()}
     # Effects of the random directions, by all of the key but the axis, and by strength.
@@ -178,7 +180,7 @@ def _rows(experiment: Experiment, outcomes: Mapping[_Key, _Outcomes]) -> Iterato
         role = experiment.roles[key.axis_id]
         for strength, effect in estimates.items():
             controls = np.array(random.get((*key[1:], strength), []))
-            row = {
+            row: dict[str, object] = {
                 **key._asdict(),
                 **asdict(effect),
                 "role": role,

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from axes.analysis.exchange.formats import safetensors_file
 from axes.analysis.exchange.formats.contents import Card, Contents, write_sidecar
@@ -84,7 +83,7 @@ def _described(cards: Sequence[Card]) -> Iterator[str]:
     yield from _table([{"": name, "what": fact} for name, fact in facts.items()])
 
 
-def _evaluations(cards: Sequence[Card]) -> list[dict[str, Any]]:
+def _evaluations(cards: Sequence[Card]) -> list[dict[str, object]]:
     return [
         {
             "layer": card["layer"],
@@ -101,7 +100,7 @@ def _evaluations(cards: Sequence[Card]) -> list[dict[str, Any]]:
     ]
 
 
-def _thresholds(cards: Sequence[Card]) -> list[dict[str, Any]]:
+def _thresholds(cards: Sequence[Card]) -> list[dict[str, object]]:
     return [
         {
             "layer": card["layer"],
@@ -116,7 +115,7 @@ def _thresholds(cards: Sequence[Card]) -> list[dict[str, Any]]:
     ]
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
+def _table(rows: Sequence[dict[str, object]]) -> list[str]:
     if not rows:
         return ["None is stored."]
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]

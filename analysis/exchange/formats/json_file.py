@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from axes.analysis.exchange.formats.arrays import read_arrays
-from axes.analysis.exchange.formats.contents import LAYER, Contents, pack, unpack
+from axes.analysis.exchange.formats.contents import LAYER, Card, Contents, pack, unpack
 
 
 def recognises(path: Path) -> bool:
@@ -20,7 +19,7 @@ def recognises(path: Path) -> bool:
     return read_object(path) is not None
 
 
-def read_object(path: Path) -> dict[str, Any] | None:
+def read_object(path: Path) -> Card | None:
     """The JSON object in a file, or None where that is something else."""
     if not path.is_file():
         return None
