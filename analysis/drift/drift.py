@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,7 @@ def run_drift(warehouse: Warehouse, readout: AxisReadout, definition: DriftDefin
     }
     del parameters["selection"]
     with warehouse.run("drift", {"drift_id": drift_id, **parameters}, seed=definition.seed) as run:
-        shared = {
+        shared: dict[str, str | int | None] = {
             "drift_id": drift_id,
             "model_id": readout.model_id,
             "axis_id": readout.axis_id,
@@ -157,16 +158,17 @@ def _metrics(
     definition: DriftDefinition,
 ) -> Iterator[_Metric]:
     seed, is_positive = definition.seed, trajectories.is_positive
-    sizes = {
-        "positive_count": int(is_positive.sum()),
-        "negative_count": int((~is_positive).sum()),
-    }
+    of_all = partial(
+        _Metric,
+        positive_count=int(is_positive.sum()),
+        negative_count=int((~is_positive).sum()),
+    )
     counts = _draws(trajectories, definition)
     terms = slope_terms(trajectories.values)
     names = ("positive_slope", "negative_slope", "slope_difference")
     slopes = slope_estimates(terms, is_positive, counts)
     for metric, estimate in zip(names, slopes, strict=True):
-        yield _Metric(metric=metric, **asdict(estimate), **sizes)
+        yield of_all(metric=metric, **asdict(estimate))
     min_steps = definition.least_steps or _typical_steps(trajectories)
     controls = [
         matched_prompt(trajectories, seed=seed),
@@ -181,7 +183,7 @@ def _metrics(
             random_axes(rises, terms.spread, readout.vector, is_positive, counts, seed=seed)
         )
         cosine = _drift_cosine(rises, terms.spread, readout.vector, is_positive)
-        yield _Metric(metric="drift_cosine", estimate=cosine, **sizes)
+        yield of_all(metric="drift_cosine", estimate=cosine)
     for control in controls:
         if control is not None:
             yield from _control_metrics(control)
@@ -200,7 +202,7 @@ def _metrics(
         ("lead", lead(events, curve, resampled, counts, bound=bound)),
     ):
         if warning is not None:
-            yield _Metric(metric=metric, **asdict(warning), **sizes)
+            yield of_all(metric=metric, **asdict(warning))
 
 
 def _draws(
@@ -259,15 +261,16 @@ def _drift_cosine(
 
 
 def _control_metrics(control: Control) -> Iterator[_Metric]:
-    shared = {
-        "control": control.name,
-        "positive_count": control.positive_count,
-        "negative_count": control.negative_count,
-    }
-    yield _Metric(metric="slope_difference", **asdict(control.estimate), **shared)
+    of_control = partial(
+        _Metric,
+        control=control.name,
+        positive_count=control.positive_count,
+        negative_count=control.negative_count,
+    )
+    yield of_control(metric="slope_difference", **asdict(control.estimate))
     names = ("imbalance_before", "imbalance_after")
     for metric, value in zip(names, control.imbalance or (), strict=False):
-        yield _Metric(metric=metric, estimate=value, **shared)
+        yield of_control(metric=metric, estimate=value)
 
 
 def _curve_metrics(metric: str, curve: Curve, control: str = "none") -> Iterator[_Metric]:

@@ -260,7 +260,7 @@ def write_chart_files(connection: Connection, study_id: str, folder: Path) -> li
         }
         if section.draw is not None:
             spec = {**specification(content, rows), "datasets": {"rows": rows}}
-            look = {"vl_version": vega_lite_version(), "config": PAPER}
+            look: Any = {"vl_version": vega_lite_version(), "config": PAPER}
             files["svg"] = vl_convert.vegalite_to_svg(spec, **look).encode()
             files["png"] = vl_convert.vegalite_to_png(spec, **look, scale=_SCALE)
         for suffix, data in files.items():

@@ -7,19 +7,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import click
-
 from axes.analysis.report import tables
 from axes.analysis.report.section import (
+    SectionContent,
     latest_study,
     query_section,
     study_definition,
     study_names,
 )
-from axes.analysis.study.claims import claim_tables, verdicts
+from axes.analysis.study.claims import ClaimTable, claim_tables, verdicts
 from axes.warehouse.connection import Connection, connect, query, rows
 from axes.warehouse.errors import AxesError
-from axes.warehouse.render import render, show
+from axes.warehouse.render import render
 
 # The sections of the report as Markdown.
 _TABLES = (
@@ -37,30 +36,6 @@ _TABLES = (
 )
 
 _MARKDOWN, _PAGE = (".md", ".markdown"), (".html", ".htm")
-
-
-def print_study(root: Path, study_id: str, output_format: str) -> None:
-    """Print the study table; for a terminal also published values and claims. Warns on stderr."""
-    connection = connect(root)
-    parameters = {"study_id": study_id}
-    show(query(connection, tables.STUDY.sql, parameters), output_format)
-    if output_format in ("table", "markdown"):
-        published = query(connection, tables.PUBLISHED.sql, parameters)
-        for table in (published, verdicts(connection, study_id).table):
-            if table.num_rows:
-                click.echo()
-                show(table, output_format)
-    for warning in warnings_in_short(connection, study_id):
-        click.echo(f"warning: {warning}", err=True)
-    click.echo(f"study {study_id}", err=True)
-
-
-def print_sensitivity(root: Path, study_id: str, output_format: str) -> None:
-    """Print how much the metrics of a study change with each setting; warns on stderr."""
-    connection = connect(root)
-    show(query(connection, tables.SENSITIVITY.sql, {"study_id": study_id}), output_format)
-    for warning in sensitivity_warnings(connection, study_id):
-        click.echo(f"warning: {warning}", err=True)
 
 
 def warnings_in_short(connection: Connection, study_id: str) -> list[str]:
@@ -136,10 +111,11 @@ def _markdown(connection: Connection, study_id: str) -> str:
         parts.append("## Warnings\n\n" + "\n".join(warnings) + "\n")
     contents = [query_section(connection, section, names) for section in _TABLES]
     claims = (verdicts(connection, study_id), *claim_tables(connection, study_id))
-    for title, explanation, part in (
+    blocks: list[tuple[str, str, SectionContent | ClaimTable]] = [
         *((content.section.title, f"{content.explanation}\n\n", content) for content in contents),
         *((claim.title, "", claim) for claim in claims),
-    ):
+    ]
+    for title, explanation, part in blocks:
         table = render(part.table, "markdown").decode()
         parts.append(f"## {title}\n\n{explanation}{table}\n```sql\n{part.statement}\n```\n")
     return "\n".join(parts)

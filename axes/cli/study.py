@@ -167,10 +167,11 @@ def run(
     axes study --group demo --prompts demo_safety --align demo_alignment
     axes study --model a --model b --reference b --prompts mine --align alpaca --format json
     """
-    from axes.analysis.report.report import print_study, write_report
+    from axes.analysis.report.report import write_report
     from axes.analysis.study.run import run_study, study_result
     from axes.analysis.study.sensitivity import measure_sensitivity
     from axes.study_plan import ingest_missing
+    from axes.warehouse.handle import Warehouse
 
     results = []
     for planned in _planned(file):
@@ -184,7 +185,7 @@ def run(
         if output_format == "json":
             results.append(study_result(root, study_id))
         else:
-            print_study(root, study_id, output_format)
+            _print_study(Warehouse.open(root), study_id, output_format)
         if report is not None:
             click.echo(f"report {write_report(root, report, study_id)}", err=True)
     if output_format == "json":
@@ -209,7 +210,6 @@ def sensitivity_command(
     axes study sensitivity demo
     axes study sensitivity 689eb4 --format csv
     """
-    from axes.analysis.report.report import print_sensitivity
     from axes.analysis.study.run import read_definition
     from axes.analysis.study.sensitivity import measure_sensitivity
 
@@ -217,7 +217,7 @@ def sensitivity_command(
     for study_id in study_ids:
         definition = read_definition(warehouse.connection, study_id)
         measure_sensitivity(root, study_id, definition, memory_limit=memory_limit)
-        print_sensitivity(root, study_id, output_format)
+        _print_sensitivity(warehouse, study_id, output_format)
 
 
 @study.command()
@@ -399,3 +399,32 @@ def diagnose(
     statement = _CHECKS if checks else _DIAGNOSES
     show(warehouse.query(statement, [study_id, model, model]), output_format)
     click.echo(f"study {study_id}", err=True)
+
+
+def _print_study(warehouse: Warehouse, study_id: str, output_format: str) -> None:
+    """Print the study table; for a terminal also published values and claims. Warns on stderr."""
+    from axes.analysis.report import tables
+    from axes.analysis.report.report import warnings_in_short
+    from axes.analysis.study.claims import verdicts
+
+    parameters = {"study_id": study_id}
+    show(warehouse.query(tables.STUDY.sql, parameters), output_format)
+    if output_format in ("table", "markdown"):
+        published = warehouse.query(tables.PUBLISHED.sql, parameters)
+        for table in (published, verdicts(warehouse.connection, study_id).table):
+            if table.num_rows:
+                click.echo()
+                show(table, output_format)
+    for warning in warnings_in_short(warehouse.connection, study_id):
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"study {study_id}", err=True)
+
+
+def _print_sensitivity(warehouse: Warehouse, study_id: str, output_format: str) -> None:
+    """Print how much the metrics of a study change with each setting; warns on stderr."""
+    from axes.analysis.report import tables
+    from axes.analysis.report.report import sensitivity_warnings
+
+    show(warehouse.query(tables.SENSITIVITY.sql, {"study_id": study_id}), output_format)
+    for warning in sensitivity_warnings(warehouse.connection, study_id):
+        click.echo(f"warning: {warning}", err=True)

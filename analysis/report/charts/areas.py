@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 
 from axes.analysis.report.charts.panels import Series, in_order, numbers, panels, reference, words
@@ -31,7 +33,7 @@ def chart(rows: Rows) -> alt.FacetChart:
     families = Series("family", in_order(rows, "family", FAMILIES))
     scorers = in_order(rows, "scorer", _SCORERS)
     y = alt.Y("scorer:N", title=None, sort=scorers)
-    x = {"title": "AUROC", "axis": alt.Axis(tickCount=5)}
+    x: Any = {"title": "AUROC", "axis": alt.Axis(tickCount=5)}
     intervals = families.intervals(x=alt.X("lower:Q", **x), x2="upper:Q", y=y)
     points = families.points(
         mark_size=60,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 
 from axes.analysis.report.charts.panels import LINES, Series, classes, numbers, panels, words
@@ -11,7 +13,7 @@ from axes.analysis.report.section import Rows, Section
 def chart(rows: Rows) -> alt.FacetChart:
     """A panel for each axis, model and prompt set, each with its own scale."""
     labels = Series("label", classes(rows), legend=LINES)
-    at = {
+    at: Any = {
         "x": alt.X("projection:Q", title="projection"),
         "y": alt.Y("density:Q", title=None, axis=None, stack=None),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 
 from axes.analysis.report.charts.panels import Series, in_order, numbers, panels, words
@@ -35,7 +37,7 @@ def chart(rows: Rows) -> alt.FacetChart:
         "datum.curve + ' of ' + datum.model + ' on ' + datum.prompt_set + ' | '"
         " + datum.template + ', ' + datum.max_new_tokens + ' tokens, by ' + datum.labeler"
     )
-    size = {"height": 170, "width": 300, "margin": 0, "gutter": 60}
+    size: Any = {"height": 170, "width": 300, "margin": 0, "gutter": 60}
     return panels(no_drift, bands, lines, by=by, independent=("x", "y"), **size)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 
 from axes.analysis.report.charts.panels import Series, in_order, numbers, panels, reference, words
@@ -15,7 +17,7 @@ def auroc_chart(rows: Rows) -> alt.FacetChart:
     # Without it the legend would be as pale as the bands.
     opaque = alt.Legend(symbolOpacity=1)
     models = Series("model", in_order(rows, "model"), legend=opaque)
-    at = {"x": _DEPTH, "y": alt.Y("auroc:Q", title="AUROC").scale(zero=False)}
+    at: Any = {"x": _DEPTH, "y": alt.Y("auroc:Q", title="AUROC").scale(zero=False)}
     band = {"y": alt.Y("lower:Q", title="AUROC"), "y2": "upper:Q"}
     bands = models.bands(opacity=0.15, **(at | band)).transform_filter("datum.lower !== null")
     points = models.points(

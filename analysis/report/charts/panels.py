@@ -100,7 +100,7 @@ class Series:
 
     def points(self, *, mark_size: float | None = None, **channels: Any) -> alt.Chart:
         """Filled points with a shape for each value."""
-        mark = {} if mark_size is None else {"size": mark_size}
+        mark: Any = {} if mark_size is None else {"size": mark_size}
         shape = alt.Shape(f"{self.field}:N", title=None, scale=self._scale(SHAPES))
         return self._draw(alt.Chart().mark_point(filled=True, **mark), shape=shape, **channels)
 

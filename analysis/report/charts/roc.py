@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 
 from axes.analysis.report.charts.panels import Series, in_order, numbers, panels, words
@@ -19,7 +21,7 @@ def chart(rows: Rows) -> alt.FacetChart:
         .mark_line(style=REFERENCE)
         .encode(x="at:Q", y="at:Q")
     )
-    share = {"scale": alt.Scale(domain=[0, 1]), "axis": alt.Axis(tickCount=5)}
+    share: Any = {"scale": alt.Scale(domain=[0, 1]), "axis": alt.Axis(tickCount=5)}
     curves = scorers.lines(
         x=alt.X("false_positive_rate:Q", title="false positives", **share),
         y=alt.Y("true_positive_rate:Q", title="true positives", **share),

@@ -378,7 +378,7 @@ def test_an_event_is_a_regular_expression_or_a_refusals_phrase(world):
     assert _event_pattern("t3") == "t3" and _event_pattern(None) is None
     start = ["drift", "--axis", traced_axis(world.root), "--root", str(world.root)]
     refused = CliRunner().invoke(cli, [*start, "--event", "(", "--model", MODEL])
-    assert refused.exit_code == 2 and "is no regular expression" in refused.stderr
+    assert refused.exit_code == 2 and "is not a regular expression" in refused.stderr
     done = CliRunner().invoke(cli, [*start, "--event", "t3", "--model", MODEL])
     assert done.exit_code == 0, done.output
     found = rows(connect(world.root), "select distinct event_step from trajectories order by 1")

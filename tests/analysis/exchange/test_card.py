@@ -75,8 +75,7 @@ def test_thresholds_are_listed_by_model_and_the_limits_say_how_far_they_hold(lak
     card = card_of(lake)
     assert card["calibration"] == []
     assert any(limit.startswith("No threshold is stored") for limit in card["limits"])
-    connection = connect(lake)
-    calibrate(lake, connection, card["axis_id"], ["id-alpha"], "other", ["platt"])
+    calibrate(Warehouse.open(lake), card["axis_id"], ["id-alpha"], "other", ["platt"])
     card = card_of(lake)
     (calibration,) = card["calibration"]
     assert calibration["model"] == "alpha" and calibration["target"] == "balanced_accuracy"

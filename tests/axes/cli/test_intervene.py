@@ -84,7 +84,7 @@ def test_an_ablation_has_one_share_and_no_slope(lake):
 
 
 def test_bad_input_is_one_line(lake):
-    assert "a comma list of numbers is needed" in refused(*arguments(lake, "--strengths", "a,b"))
+    assert "is not a comma list of numbers" in refused(*arguments(lake, "--strengths", "a,b"))
     assert "no axis typo" in refused(*arguments(lake, "--axis", "typo"))
     assert "layer 9 of small does not exist" in refused(*arguments(lake, "--layers", "9"))
     assert "no openers praise" in refused(*arguments(lake, "--openers", "praise"))

@@ -55,7 +55,7 @@ def test_tokens_are_printed_with_their_projection_and_it_says_that_nothing_is_ca
 ):
     result = monitored(registered, llama_folder, "--format", "json")
     assert result.exit_code == 0, result.output
-    assert "projections only: no platt calibration" in result.stderr
+    assert "no calibrated threshold or probability: no platt calibration" in result.stderr
     printed = json.loads(result.stdout)
     assert [row["step"] for row in printed] == list(range(6))
     assert all(row["probability"] is None for row in printed)

@@ -263,7 +263,7 @@ def test_it_prints_an_address_answers_there_and_ends_cleanly(tmp_path: Path) -> 
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
         rest = process.stderr.read()
-        assert rest.strip() == "Ctrl-C ends it"
+        assert rest.strip() == "press Ctrl-C to stop"
 
 
 def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
