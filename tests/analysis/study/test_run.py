@@ -26,17 +26,10 @@ from axes.warehouse.errors import (
     ModelError,
 )
 from axes.warehouse.handle import Warehouse
-from tests.worlds import make_world, write_prompt_set
+from tests.worlds import define_study, make_world, write_prompt_set
 
 WIDTHS = {"alpha": 24, "beta": 32, "gamma": 40}
-DEFINITION = StudyDefinition(
-    models=("alpha", "beta", "gamma"),
-    reference="gamma",
-    prompts="labelled",
-    align="benign",
-    evaluate=("other",),
-    label="greek",
-)
+DEFINITION = define_study(("alpha", "beta", "gamma"), evaluate=("other",), label="greek")
 
 
 @pytest.fixture(scope="module")
@@ -176,14 +169,7 @@ def small(tmp_path_factory: pytest.TempPathFactory):
     )
 
 
-SMALL = StudyDefinition(
-    models=("alpha", "beta"),
-    reference="beta",
-    prompts="labelled",
-    align="benign",
-    alignment_shuffles=2,
-    label="greek",
-)
+SMALL = define_study(("alpha", "beta"), alignment_shuffles=2, label="greek")
 
 
 @pytest.mark.parametrize(
