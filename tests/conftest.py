@@ -19,6 +19,13 @@ from axes.warehouse.settings import SETTINGS
 os.fsync = lambda descriptor: None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What fixtures of modules start from: they are made before `_isolated`."""
+    for variable in ("AXES_CACHE", "XDG_CONFIG_HOME"):
+        os.environ[variable] = str(tmp_path_factory.mktemp("home"))
+
+
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the user's cache or warehouse, or reaches a hub."""

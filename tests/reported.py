@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.warehouse.connection import connect, rows
 from tests.rows import Row, put
-from tests.worlds import World, make_world
+from tests.worlds import World, define_study, make_world
 
 WIDTHS = {"alpha": 16, "beta": 20}
 STRENGTH = 1.2
@@ -26,14 +25,8 @@ def studied_world(root: Path) -> tuple[World, str]:
         layer_count=2,
         labelled={"labelled": 150, "other": 100},
     )
-    definition = StudyDefinition(
-        models=tuple(WIDTHS),
-        reference="beta",
-        prompts="labelled",
-        align="benign",
-        evaluate=("other",),
-        alignment_shuffles=2,
-        label="greek",
+    definition = define_study(
+        WIDTHS, reference="beta", evaluate=("other",), alignment_shuffles=2, label="greek"
     )
     return world, run_study(root, definition)
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.warehouse.connection import Connection, connect, query
 from docs.recipes import answer, recipes, recorded
-from tests.worlds import make_world
+from tests.worlds import define_study, make_world
 
 CHECKOUT = Path(__file__).parent.parent
 DEMO = Path(os.environ.get("AXES_DEMO_ROOT") or CHECKOUT / "lake")
@@ -27,9 +26,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Connection:
     labelled = {"demo_safety": 40}
     widths = dict.fromkeys(MODELS, 16)
     make_world(root, widths=widths, labelled=labelled, benign_count=60, layer_count=3)
-    definition = StudyDefinition(
-        models=MODELS, reference=MODELS[-1], prompts="demo_safety", align="benign"
-    )
+    definition = define_study(MODELS, prompts="demo_safety")
     run_study(root, definition)
     return connect(root)
 

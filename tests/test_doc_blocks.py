@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.cli.main import cli
 from axes.warehouse.connection import connect
@@ -26,7 +25,7 @@ from tests.doc_blocks import (
     check_output,
 )
 from tests.rows import put
-from tests.worlds import make_world
+from tests.worlds import define_study, make_world
 
 CHECKOUT = Path(__file__).parent.parent
 MAKEFILE = (CHECKOUT / "Makefile").read_text()
@@ -59,14 +58,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         layer_count=24,
     )
     put(root, "runs", {"run_id": "world", "parameters": "{}", "library_versions": "{}"})
-    definition = StudyDefinition(
-        models=MODELS,
-        reference=MODELS[-1],
-        prompts="demo_safety",
-        align="benign",
-        label="demo",
-        alignment_shuffles=2,
-    )
+    definition = define_study(MODELS, prompts="demo_safety", label="demo", alignment_shuffles=2)
     run_study(root, definition)
     return root
 

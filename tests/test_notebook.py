@@ -1,20 +1,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from axes.analysis.study.run import run_study
 from docs.notebook import FILE, cells, run
-from tests.analysis.conftest import DEFINITION, make_small_world
+from tests.analysis.conftest import studied
+
+__all__ = ["studied"]
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    root = tmp_path_factory.mktemp("notebook") / "lake"
-    make_small_world(root)
-    run_study(root, DEFINITION)
+def ran(studied: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    root = shutil.copytree(studied, tmp_path_factory.mktemp("notebook") / "lake")
     return list(run(root).cells)
 
 

@@ -8,14 +8,17 @@ exact AUROC of any axis; `make_world` writes one to a warehouse.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
 from scipy.stats import norm
 
+from axes.analysis.study.definition import StudyDefinition
 from axes.warehouse.layout import init_root
 from axes.warehouse.writer import content_key, rows_table, vector_array, write_rows
 
@@ -190,6 +193,13 @@ def make_group(
         massive=massive,
         seed=seed,
     )
+
+
+def define_study(models: Sequence[str] | dict[str, int], **options: Any) -> StudyDefinition:
+    """The study of a world: labelled and benign prompts; the last model is the reference."""
+    names = tuple(models)
+    usual = {"reference": names[-1], "prompts": "labelled", "align": BENIGN}
+    return StudyDefinition(models=names, **{**usual, **options})
 
 
 def make_world(root: Path, *, widths: dict[str, int], layer_count: int = 3, **planted) -> World:

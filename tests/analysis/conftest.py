@@ -9,16 +9,9 @@ import pytest
 
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
-from tests.worlds import make_world
+from tests.worlds import define_study, make_world
 
-DEFINITION = StudyDefinition(
-    models=("alpha", "beta", "gamma"),
-    reference="gamma",
-    prompts="labelled",
-    align="benign",
-    evaluate=("other",),
-    label="gamma",
-)
+DEFINITION = define_study(("alpha", "beta", "gamma"), evaluate=("other",), label="gamma")
 
 
 def make_small_world(root: Path) -> None:

@@ -13,11 +13,9 @@ from axes.analysis.study.run import run_study
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxisError, NoAlignmentError, PromptError
 from axes.warehouse.layout import EMPTY_FILE
-from tests.worlds import make_world
+from tests.worlds import define_study, make_world
 
-DEFINITION = StudyDefinition(
-    models=("alpha", "beta"), reference="beta", prompts="labelled", align="benign", label="pair"
-)
+DEFINITION = define_study(("alpha", "beta"), label="pair")
 
 
 @pytest.fixture(scope="module")

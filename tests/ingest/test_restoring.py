@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,10 +26,11 @@ def axes(*words: str | Path) -> None:
     assert result.exit_code == 0, result.output
 
 
-@pytest.fixture
-def lake(tmp_path: Path, llama_folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, saved_llama: Path) -> Path:
     """A warehouse made by the commands: prompts, activations, traces of all kinds, labels."""
-    root = tmp_path / "made"
+    tmp_path = tmp_path_factory.mktemp("restored")
+    llama_folder, root = saved_llama, tmp_path / "made"
     labels = ["unsafe" if index % 2 else "safe" for index in range(len(TEXTS))]
     pl.DataFrame({"words": TEXTS, "label": labels}).write_csv(tmp_path / "texts.csv")
     source = tmp_path / "texts.csv"
@@ -47,6 +49,11 @@ def lake(tmp_path: Path, llama_folder: Path) -> Path:
     axes("label", "refusals", "--model", "tiny-llama", "--root", root)
     axes("label", "inherit", "--prompts", "texts", "--root", root)
     return root
+
+
+@pytest.fixture
+def lake(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "made")
 
 
 def broken(root: Path) -> list[dict]:

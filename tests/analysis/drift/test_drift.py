@@ -22,7 +22,6 @@ from axes.analysis.drift.trajectories import (
     write_cross_completions,
 )
 from axes.analysis.projections import score
-from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.cli.drift import _event_pattern
 from axes.cli.main import cli
@@ -34,7 +33,7 @@ from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.repair import restore_commands
 from axes.warehouse.writer import rows_table, vector_array, write_rows
 from tests.rows import put
-from tests.worlds import World, make_world
+from tests.worlds import World, define_study, make_world
 
 MODEL, WIDTH, STEPS, SLOPE, COUNT = "alpha", 16, 8, 0.4, 40
 
@@ -96,9 +95,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> World:
     write_completions(world)
     run_study(
         world.root,
-        StudyDefinition(
-            models=(MODEL, "beta"), reference="beta", prompts="labelled", align="benign"
-        ),
+        define_study((MODEL, "beta")),
     )
     return world
 

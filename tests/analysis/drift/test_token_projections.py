@@ -5,17 +5,14 @@ import pytest
 
 from axes.analysis.drift.token_projections import project_tokens
 from axes.analysis.registry import read_alignment
-from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.warehouse.connection import connect, query, rows, vectors
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.writer import rows_table, vector_array, write_rows
-from tests.worlds import make_world
+from tests.worlds import define_study, make_world
 
 STEPS = 4
-DEFINITION = StudyDefinition(
-    models=("alpha", "beta"), reference="beta", prompts="labelled", align="benign"
-)
+DEFINITION = define_study(("alpha", "beta"))
 
 
 def write_traces(root, model: str, width: int, prompts: range) -> np.ndarray:

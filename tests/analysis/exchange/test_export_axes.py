@@ -11,13 +11,12 @@ from safetensors.torch import load_file
 
 from axes.analysis.exchange.export_axes import export_axes
 from axes.analysis.exchange.formats import FORMATS
-from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.warehouse.axes import find_axis
 from axes.warehouse.errors import AxisError
 from axes.warehouse.handle import Warehouse
 from tests.rows import put
-from tests.worlds import make_world
+from tests.worlds import define_study, make_world
 
 NAME = "universal/pair/2/labelled/lambda-held_out"
 NATIVE = "native/alpha/{layer}/labelled"
@@ -27,13 +26,7 @@ NATIVE = "native/alpha/{layer}/labelled"
 def warehouse(tmp_path_factory: pytest.TempPathFactory):
     root = tmp_path_factory.mktemp("export") / "lake"
     make_world(root, widths={"alpha": 16, "beta": 20}, benign_count=60, labelled={"labelled": 40})
-    definition = StudyDefinition(
-        models=("alpha", "beta"),
-        reference="beta",
-        prompts="labelled",
-        align="benign",
-        label="pair",
-    )
+    definition = define_study(("alpha", "beta"), label="pair")
     run_study(root, definition)
     put_at_sites(root)
     return Warehouse.open(root)

@@ -17,14 +17,13 @@ from axes.analysis.exchange.export_axes import export_axes
 from axes.analysis.exchange.formats import FORMATS
 from axes.analysis.exchange.import_axes import ImportRequest, ImportResult, import_axes
 from axes.analysis.projections import score
-from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.warehouse.axes import find_axis
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxesError, AxisError, LayerError, NonFiniteError, PromptError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.maintenance.check import check
-from tests.worlds import World, make_world
+from tests.worlds import World, define_study, make_world
 
 WIDTH, LAYER_COUNT = 16, 3
 NATIVE = "native/alpha/1/labelled"
@@ -37,9 +36,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     made = make_world(
         root, widths={"alpha": WIDTH, "beta": 20}, benign_count=60, labelled={"labelled": 40}
     )
-    definition = StudyDefinition(
-        models=("alpha", "beta"), reference="beta", prompts="labelled", align="benign", label="pair"
-    )
+    definition = define_study(("alpha", "beta"), label="pair")
     run_study(root, definition)
     return made
 

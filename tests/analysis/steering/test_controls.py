@@ -11,12 +11,11 @@ import pytest
 from axes.analysis.activations import find_space, load_matrix
 from axes.analysis.exchange.import_axes import ImportRequest, import_axes
 from axes.analysis.steering.controls import pull_back, register_directions
-from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.warehouse.connection import connect, query, rows, vectors
 from axes.warehouse.errors import AxisError, PromptError
 from axes.warehouse.handle import Warehouse
-from tests.worlds import World, make_world
+from tests.worlds import World, define_study, make_world
 
 COUNTS = {"random": 4, "shuffled_labels": 3, "orthogonal": 2}
 UNIVERSAL = "universal/greek/2/labelled/lambda-held_out"
@@ -27,13 +26,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     made = make_world(
         tmp_path_factory.mktemp("controls") / "lake", widths={"alpha": 24, "gamma": 40}
     )
-    definition = StudyDefinition(
-        models=("alpha", "gamma"),
-        reference="gamma",
-        prompts="labelled",
-        align="benign",
-        label="greek",
-    )
+    definition = define_study(("alpha", "gamma"), label="greek")
     run_study(made.root, definition)
     return made
 

@@ -14,7 +14,6 @@ from click.testing import CliRunner, Result
 from axes.analysis.projections import read_scores
 from axes.analysis.stats import CALIBRATIONS
 from axes.analysis.study.calibrate import stored_calibration
-from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.cli.main import cli
 from axes.warehouse.axes import find_axis
@@ -23,16 +22,9 @@ from axes.warehouse.errors import AxisError, CalibrationError, CoverageError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.repair import restore_commands
-from tests.worlds import make_world
+from tests.worlds import define_study, make_world
 
-DEFINITION = StudyDefinition(
-    models=("alpha", "beta"),
-    reference="beta",
-    prompts="labelled",
-    align="benign",
-    evaluate=("other",),
-    label="greek",
-)
+DEFINITION = define_study(("alpha", "beta"), evaluate=("other",), label="greek")
 
 
 @pytest.fixture(scope="module")

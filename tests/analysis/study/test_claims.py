@@ -14,12 +14,11 @@ from axes.analysis.study.claims import (
     metric_differences,
     verdicts,
 )
-from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import find_study, read_definition, run_study
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxesError
 from axes.warehouse.handle import Warehouse
-from tests.worlds import make_world
+from tests.worlds import define_study, make_world
 
 WIDTHS = {"alpha": 16, "beta": 20, "gamma": 24}
 
@@ -29,13 +28,7 @@ def decided(root: Path, **world: Any) -> dict[str, str]:
     widths = world.pop("widths", WIDTHS)
     labelled = {"labelled": 100, "other": 150}
     make_world(root, widths=widths, labelled=labelled, benign_count=150, layer_count=1, **world)
-    definition = StudyDefinition(
-        models=tuple(widths),
-        reference="gamma",
-        prompts="labelled",
-        align="benign",
-        evaluate=("other",),
-    )
+    definition = define_study(widths, reference="gamma", evaluate=("other",))
     study_id = run_study(root, definition)
     found = verdicts(connect(root), study_id).table.to_pylist()
     assert len({row["claim"] for row in found}) == 6

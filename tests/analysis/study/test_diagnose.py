@@ -9,23 +9,16 @@ import pytest
 from click.testing import CliRunner
 
 from axes.analysis.report.report import write_report
-from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.diagnose import diagnose_study, find_diagnosed
 from axes.analysis.study.run import run_study
 from axes.cli.main import cli
 from axes.warehouse.connection import check_rules, connect, rows
 from axes.warehouse.errors import AxesError
-from tests.worlds import make_world
+from tests.worlds import define_study, make_world
 
 WIDTHS = {"alpha": 24, "beta": 32, "gamma": 40, "delta": 36}
-DEFINITION = StudyDefinition(
-    models=tuple(WIDTHS),
-    reference="gamma",
-    prompts="labelled",
-    align="benign",
-    evaluate=("other",),
-    ridge_lambda=1.0,
-    label="greek",
+DEFINITION = define_study(
+    WIDTHS, reference="gamma", evaluate=("other",), ridge_lambda=1.0, label="greek"
 )
 
 

@@ -26,17 +26,10 @@ from axes.warehouse.errors import (
     ModelError,
 )
 from axes.warehouse.handle import Warehouse
-from tests.worlds import make_world, write_prompt_set
+from tests.worlds import define_study, make_world, write_prompt_set
 
 WIDTHS = {"alpha": 24, "beta": 32, "gamma": 40}
-DEFINITION = StudyDefinition(
-    models=("alpha", "beta", "gamma"),
-    reference="gamma",
-    prompts="labelled",
-    align="benign",
-    evaluate=("other",),
-    label="greek",
-)
+DEFINITION = define_study(("alpha", "beta", "gamma"), evaluate=("other",), label="greek")
 
 
 @pytest.fixture(scope="module")
@@ -139,16 +132,15 @@ def test_running_it_again_writes_nothing_and_gives_the_same(world, result):
 
 def test_a_study_cut_short_goes_on_and_ends_with_the_same_rows(world, result, tmp_path):
     """Evaluations are written last; without them everything before is found or made again."""
-    made = make_world(tmp_path / "lake", widths=WIDTHS)
-    study_id = run_study(made.root, DEFINITION)
-    (made.root / "evaluations" / f"{study_id}.parquet").unlink()
-    next((made.root / "projections" / "model=beta").iterdir()).unlink()
-    next((made.root / "alignments").glob("[0-9a-f]*.parquet")).unlink()
-    assert run_study(made.root, DEFINITION) == study_id
-    again = study_result(made.root, study_id)
+    root, study_id = shutil.copytree(world[0].root, tmp_path / "lake"), world[1]
+    (root / "evaluations" / f"{study_id}.parquet").unlink()
+    next((root / "projections" / "model=beta").iterdir()).unlink()
+    next((root / "alignments").glob("[0-9a-f]*.parquet")).unlink()
+    assert run_study(root, DEFINITION) == study_id
+    again = study_result(root, study_id)
     assert again["models"] == result["models"]
     counts = rows(
-        connect(made.root),
+        connect(root),
         "select count(*) as total, count(distinct (axis_id, model_id, prompt_id)) as keys "
         "from projections",
     )[0]
@@ -156,14 +148,13 @@ def test_a_study_cut_short_goes_on_and_ends_with_the_same_rows(world, result, tm
     assert counts["total"] == counts["keys"] == complete["total"]
 
 
-def test_two_studies_share_what_they_have_in_common(tmp_path):
-    made = make_world(tmp_path / "lake", widths=WIDTHS)
-    run_study(made.root, DEFINITION)
-    run_study(made.root, replace(DEFINITION, ridge_lambda=10.0))
-    kinds = rows(connect(made.root), "select kind, count(*) as count from axes group by all")
+def test_two_studies_share_what_they_have_in_common(world, tmp_path):
+    root = shutil.copytree(world[0].root, tmp_path / "lake")
+    run_study(root, replace(DEFINITION, ridge_lambda=10.0))
+    kinds = rows(connect(root), "select kind, count(*) as count from axes group by all")
     counted = {row["kind"]: row["count"] for row in kinds}
     assert counted == {"native": 9, "aligned": 5, "universal": 2, "leave_one_out": 6}
-    lambdas = rows(connect(made.root), "select distinct name from axes where kind = 'universal'")
+    lambdas = rows(connect(root), "select distinct name from axes where kind = 'universal'")
     assert {row["name"].rpartition("/")[2] for row in lambdas} == {"lambda-held_out", "lambda-10"}
 
 
@@ -178,14 +169,7 @@ def small(tmp_path_factory: pytest.TempPathFactory):
     )
 
 
-SMALL = StudyDefinition(
-    models=("alpha", "beta"),
-    reference="beta",
-    prompts="labelled",
-    align="benign",
-    alignment_shuffles=2,
-    label="greek",
-)
+SMALL = define_study(("alpha", "beta"), alignment_shuffles=2, label="greek")
 
 
 @pytest.mark.parametrize(

@@ -7,20 +7,12 @@ from pathlib import Path
 import pytest
 
 from axes.analysis.report.report import sensitivity_warnings, write_report
-from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.analysis.study.sensitivity import DRAW_COUNT, FACTORS, FRACTIONS, measure_sensitivity
 from axes.warehouse.connection import connect, rows
-from tests.worlds import make_world
+from tests.worlds import define_study, make_world
 
-DEFINITION = StudyDefinition(
-    models=("alpha", "beta", "gamma"),
-    reference="gamma",
-    prompts="labelled",
-    align="benign",
-    evaluate=("other",),
-    align_rows=200,
-)
+DEFINITION = define_study(("alpha", "beta", "gamma"), evaluate=("other",), align_rows=200)
 
 
 @pytest.fixture(scope="module")
