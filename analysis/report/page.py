@@ -37,7 +37,7 @@ from axes.analysis.report.charts import (
     thresholds,
     trajectories,
 )
-from axes.analysis.report.charts.theme import PAGE, PAPER
+from axes.analysis.report.charts.theme import PAGE, PAPER, VegaSpec
 from axes.analysis.report.section import (
     Rows,
     Section,
@@ -107,7 +107,7 @@ def vega_lite_version() -> str:
     return alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
 
 
-def specification(content: SectionContent, rows: Rows) -> dict[str, Any]:
+def specification(content: SectionContent, rows: Rows) -> VegaSpec:
     """The Vega-Lite specification of a section with a chart, without its rows."""
     assert content.section.draw is not None
     chart = content.section.draw(rows)
@@ -115,9 +115,9 @@ def specification(content: SectionContent, rows: Rows) -> dict[str, Any]:
     return {name: value for name, value in spec.items() if name not in ("$schema", "config")}
 
 
-def columns(table: pa.Table) -> dict[str, Any]:
+def columns(table: pa.Table) -> dict[str, object]:
     """The rows column by column; text as its distinct values and the index of each row's."""
-    encoded: dict[str, Any] = {}
+    encoded: dict[str, object] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_string(column.type):
             text = column.combine_chunks().dictionary_encode()
@@ -130,10 +130,10 @@ def columns(table: pa.Table) -> dict[str, Any]:
     return encoded
 
 
-def _view(content: SectionContent) -> dict[str, Any]:
+def _view(content: SectionContent) -> dict[str, object]:
     """The variables that the template shows of a section."""
     section, table = content.section, content.table
-    view = {
+    view: dict[str, object] = {
         "name": section.name,
         "title": section.title,
         "explanation": _marked(content.explanation),

@@ -175,7 +175,7 @@ def _evaluate(scoring: Scoring, policies: _Policies, seed: int) -> dict[tuple[st
     return estimates
 
 
-def _routing_rows(scoring: Scoring, policies: _Policies) -> list[dict[str, Any]]:
+def _routing_rows(scoring: Scoring, policies: _Policies) -> list[dict[str, object]]:
     """One row per policy, prompt and model that the prompt goes to."""
     completions = scoring.completions
     return [

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import pyarrow as pa
 
@@ -204,7 +203,7 @@ def definition_differences(
     return [row for row in shown if row["a"] != row["b"]]
 
 
-def metric_differences(warehouse: Warehouse, first: str, second: str) -> list[dict[str, Any]]:
+def metric_differences(warehouse: Warehouse, first: str, second: str) -> list[dict[str, object]]:
     """Every headline metric of both, second minus first, with a paired interval where possible."""
     headlines = [
         _Headline(**row)

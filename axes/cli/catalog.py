@@ -111,7 +111,7 @@ def list_(noun: str, text: str | None, root: Path, output_format: str) -> None:
         click.echo(f"ready to import by name: {', '.join(ready_sets())}", err=True)
 
 
-def _models(root: Path) -> list[dict[str, Any]]:
+def _models(root: Path) -> list[dict[str, object]]:
     """Models of the registry, then others with rows in the warehouse, which need not exist."""
     from axes.ingest.models.download import cache_folder
     from axes.ingest.models.registry import registry
@@ -121,7 +121,7 @@ def _models(root: Path) -> list[dict[str, Any]]:
     return [_model_row(n, specs.get(n), n in stored) for n in dict.fromkeys([*specs, *stored])]
 
 
-def _model_row(name: str, spec: ModelSpec | None, is_stored: bool) -> dict[str, Any]:
+def _model_row(name: str, spec: ModelSpec | None, is_stored: bool) -> dict[str, object]:
     source = None if spec is None else spec.source
     if spec is not None and spec.wheels:
         source = f"pypi: {spec.wheels[0]}" + (" ..." if spec.wheels[1:] else "")

@@ -13,6 +13,7 @@ from axes.cli.options import (
     POOLING,
     PROMPT_SET,
     Numbers,
+    Options,
     format_option,
     is_typed,
     layer_fraction_option,
@@ -254,9 +255,7 @@ _OF_GENERATION = (
 )
 
 
-def _take_out(
-    context: click.Context, options: dict[str, Any], names: Sequence[str], reason: str
-) -> None:
+def _take_out(context: click.Context, options: Options, names: Sequence[str], reason: str) -> None:
     """Drop the options of the other kind of job; raises `UsageError` for one that was typed."""
     for name in names:
         del options[name]

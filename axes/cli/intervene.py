@@ -12,6 +12,7 @@ from axes.cli.options import (
     PROMPT_SET,
     Command,
     Numbers,
+    Options,
     format_option,
     limit_option,
     loading_options,
@@ -214,7 +215,7 @@ def intervene(
 
 
 def _register_directions(
-    root: Path, model: str, prompt_set: str, seed: int, options: dict[str, Any]
+    root: Path, model: str, prompt_set: str, seed: int, options: Options
 ) -> tuple[str, dict[str, str]]:
     """The model's id, and the role of each axis and control; their options are removed."""
     from axes.analysis.steering.controls import register_directions

@@ -10,6 +10,7 @@ import click
 from axes.cli.options import (
     LABELER,
     MODEL,
+    Options,
     device_option,
     format_option,
     prompts_option,
@@ -31,7 +32,7 @@ _scope_options = together(
 )
 
 
-def _scope(options: dict[str, Any]) -> Scope:
+def _scope(options: Options) -> Scope:
     """The completions to label, from `_scope_options`; they are removed from `options`."""
     from axes.ingest.labels.labeling import Scope
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from axes.warehouse.handle import Warehouse
 
 _JSONL = "jsonl"
+# What is printed of one generated token.
+Token = dict[str, Any]
 
 
 @click.command()
@@ -94,7 +96,7 @@ def monitor(
     console = _console()
     share = _shares(warehouse, readout.axis_id, model_id)
     is_streamed = output_format == _JSONL and output is None
-    tokens: list[dict[str, Any]] = []
+    tokens: list[Token] = []
 
     def tell(reading: Reading) -> None:
         text = str(loaded.tokenizer.decode([reading.token_id]))
@@ -117,13 +119,13 @@ def monitor(
         _write(tokens, output_format, output)
 
 
-def _echo_stop(tokens: list[dict[str, Any]], stop_above: float) -> None:
+def _echo_stop(tokens: list[Token], stop_above: float) -> None:
     passed = [row["step"] for row in tokens if (row["probability"] or 0.0) >= stop_above]
     outcome = f"stopped after step {passed[0]}" if passed else "not reached"
     click.echo(f"probability {stop_above:g}: {outcome}", err=True)
 
 
-def _write(tokens: list[dict[str, Any]], output_format: str, output: Path | None) -> None:
+def _write(tokens: list[Token], output_format: str, output: Path | None) -> None:
     import pyarrow as pa
 
     if output_format == _JSONL and output is not None:

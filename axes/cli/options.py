@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from axes.ingest.models.registry import ModelSpec
 
 Command = Callable[..., Any]
+# The values of a command's options by name, as click gives them.
+Options = dict[str, Any]
 
 # Python with the libraries of an analysis takes 260 MB before it has read a row.
 MIN_MEMORY = 512_000_000
@@ -317,7 +319,7 @@ def read_system(path: Path | None) -> str | None:
     return None if path is None else path.read_text().strip()
 
 
-def model_spec(model: str, options: dict[str, Any]) -> ModelSpec:
+def model_spec(model: str, options: Options) -> ModelSpec:
     """The model that the loading options name; they are removed from `options`."""
     from axes.ingest.models.registry import resolve
 

@@ -118,7 +118,11 @@ def _thresholds(cards: Sequence[Card]) -> list[dict[str, object]]:
 def _table(rows: Sequence[dict[str, object]]) -> list[str]:
     if not rows:
         return ["None is stored."]
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    lines: list[list[object]] = [
+        [*rows[0]],
+        ["---"] * len(rows[0]),
+        *(list(row.values()) for row in rows),
+    ]
     return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
 
 
