@@ -34,7 +34,6 @@ from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import Rows, stored_layers
 from axes.warehouse.progress import track
 
-FORMATS = ("safetensors", "npz", "parquet", "arrow", "datasets")
 _WITH_INDEX = ("safetensors", "npz")
 
 _INDEX = """

@@ -118,12 +118,9 @@ def _thresholds(cards: Sequence[Card]) -> list[dict[str, object]]:
 def _table(rows: Sequence[dict[str, object]]) -> list[str]:
     if not rows:
         return ["None is stored."]
-    lines: list[list[object]] = [
-        [*rows[0]],
-        ["---"] * len(rows[0]),
-        *(list(row.values()) for row in rows),
-    ]
-    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
+    body = [[str(cell) for cell in row.values()] for row in rows]
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *body]
+    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 def _interval(lower: float | None, upper: float | None) -> str:
