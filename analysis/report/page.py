@@ -37,7 +37,7 @@ from axes.analysis.report.charts import (
     thresholds,
     trajectories,
 )
-from axes.analysis.report.charts.theme import PAGE, PAPER, VegaSpec
+from axes.analysis.report.charts.theme import PAGE, PAPER, Json
 from axes.analysis.report.section import (
     Rows,
     Section,
@@ -64,6 +64,23 @@ class _Cell:
     text: str
     kind: str
     value: str | None = None
+
+
+@dataclass(frozen=True)
+class _View:
+    """What the template shows of a section: a chart (`spec`, `rows`), or a table of `cells`."""
+
+    name: str
+    title: str
+    explanation: Markup
+    missing: Markup
+    statement: str
+    row_count: int
+    alternative: str
+    spec: Markup | None
+    rows: Markup | None
+    header: list[str]
+    cells: list[list[_Cell]]
 
 
 def page(connection: Connection, study_id: str, *, warnings: Sequence[str]) -> str:
@@ -107,7 +124,7 @@ def vega_lite_version() -> str:
     return alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
 
 
-def specification(content: SectionContent, rows: Rows) -> VegaSpec:
+def specification(content: SectionContent, rows: Rows) -> Json:
     """The Vega-Lite specification of a section with a chart, without its rows."""
     assert content.section.draw is not None
     chart = content.section.draw(rows)
@@ -115,9 +132,9 @@ def specification(content: SectionContent, rows: Rows) -> VegaSpec:
     return {name: value for name, value in spec.items() if name not in ("$schema", "config")}
 
 
-def columns(table: pa.Table) -> dict[str, object]:
+def columns(table: pa.Table) -> dict[str, list | dict[str, list]]:
     """The rows column by column; text as its distinct values and the index of each row's."""
-    encoded: dict[str, object] = {}
+    encoded: dict[str, list | dict[str, list]] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_string(column.type):
             text = column.combine_chunks().dictionary_encode()
@@ -130,27 +147,23 @@ def columns(table: pa.Table) -> dict[str, object]:
     return encoded
 
 
-def _view(content: SectionContent) -> dict[str, object]:
-    """The variables that the template shows of a section."""
+def _view(content: SectionContent) -> _View:
     section, table = content.section, content.table
-    view: dict[str, object] = {
-        "name": section.name,
-        "title": section.title,
-        "explanation": _marked(content.explanation),
-        "missing": _marked(content.missing),
-        "statement": content.statement,
-        "row_count": table.num_rows,
-        "alternative": _alternative(content),
-        "spec": None,
-    }
     rows = table.to_pylist()
-    if rows and section.draw is not None:
-        view["spec"] = _embedded(specification(content, rows))
-        view["rows"] = _embedded(columns(table))
-    elif rows:
-        view["header"] = [name.replace("_", " ") for name in table.column_names]
-        view["cells"] = [[_cell(value) for value in row.values()] for row in rows]
-    return view
+    is_chart = bool(rows) and section.draw is not None
+    return _View(
+        name=section.name,
+        title=section.title,
+        explanation=_marked(content.explanation),
+        missing=_marked(content.missing),
+        statement=content.statement,
+        row_count=table.num_rows,
+        alternative=_alternative(content),
+        spec=_embedded(specification(content, rows)) if is_chart else None,
+        rows=_embedded(columns(table)) if is_chart else None,
+        header=[name.replace("_", " ") for name in table.column_names],
+        cells=[] if is_chart else [[_cell(value) for value in row.values()] for row in rows],
+    )
 
 
 def _alternative(content: SectionContent) -> str:

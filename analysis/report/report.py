@@ -122,5 +122,5 @@ def _markdown(connection: Connection, study_id: str) -> str:
 
 
 def _definition(parameters: Mapping[str, Any]) -> str:
-    lines = [f"| {name} | {value} |" for name, value in parameters.items()]
-    return "\n".join(["| what | value |", "| --- | --- |", *lines]) + "\n"
+    lines = (f"| {name} | {value} |\n" for name, value in parameters.items())
+    return "| setting | value |\n| --- | --- |\n" + "".join(lines)

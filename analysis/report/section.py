@@ -96,7 +96,7 @@ def latest_study(connection: Connection, study: str | None = None) -> str:
     return studies[-1]["study_id"]
 
 
-def study_definition(connection: Connection, study_id: str) -> dict[str, Any]:
+def study_definition(connection: Connection, study_id: str) -> Row:
     """The study's definition, as it was stored with its evaluations."""
     (stored,) = rows(
         connection, "select parameters from evaluations where study_id = ? limit 1", [study_id]

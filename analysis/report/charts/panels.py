@@ -13,7 +13,7 @@ from typing import Any
 
 import altair as alt
 
-from axes.analysis.report.charts.theme import DASHES, REFERENCE, SHAPES
+from axes.analysis.report.charts.theme import DASHES, REFERENCE, SHAPES, Json
 from axes.analysis.report.section import Rows
 
 ROWS = alt.NamedData(name="rows")
@@ -47,7 +47,7 @@ def panels(
     faceted = chart.facet(facet=facet, columns=columns, data=ROWS)
     meta = {"margin": margin, "gutter": gutter, "isStretched": is_stretched}
     faceted = faceted.transform_calculate(panel=by).properties(usermeta=meta)
-    resolved: dict[str, Any] = dict.fromkeys(independent, "independent")
+    resolved: Json = dict.fromkeys(independent, "independent")
     # Every panel has its own x axis: in one column the shared one would be far below.
     return faceted.resolve_scale(**resolved).resolve_axis(x="independent")
 

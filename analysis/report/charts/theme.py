@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-# A Vega-Lite specification or configuration, or a part of one, as JSON.
-VegaSpec = dict[str, Any]
+# A Vega-Lite specification, or a part of one.
+Json = dict[str, Any]
 
 # Yellow, the eighth, is left out: it is invisible on white.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -22,7 +22,7 @@ SCHEME: Literal["cividis"] = "cividis"
 REFERENCE, NOTE = "reference", "note"
 
 
-def _config(*, ink: str, soft: str, line: str, series: tuple[str, ...], font: str) -> dict:
+def _config(*, ink: str, soft: str, line: str, series: tuple[str, ...], font: str) -> Json:
     """A Vega-Lite configuration."""
     text = {"labelColor": ink, "titleColor": ink, "labelFontSize": 11, "titleFontSize": 11}
     return {
@@ -65,12 +65,12 @@ def _config(*, ink: str, soft: str, line: str, series: tuple[str, ...], font: st
     }
 
 
-PAPER: VegaSpec = {
+PAPER: Json = {
     **_config(ink="#1a1a1a", soft="#767676", line="#e3e3e3", series=OKABE_ITO, font="sans-serif"),
     "background": "white",
 }
 
-PAGE: VegaSpec = _config(
+PAGE: Json = _config(
     ink="var(--ink)",
     soft="var(--soft)",
     line="var(--line)",
