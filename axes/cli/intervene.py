@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,6 +31,9 @@ from axes.ingest.requests import (
     InterventionRequest,
 )
 from axes.warehouse.render import show
+
+if TYPE_CHECKING:
+    from axes.analysis.steering.effects import Experiment
 
 # Printed: the slope over all strengths, and the effect of the highest strength.
 PRINTED = """
@@ -150,8 +153,6 @@ def intervene(
     model: str,
     prompt_set: str,
     benign_set: str,
-    strengths: tuple[float, ...],
-    layers: tuple[int, ...] | None,
     max_new_tokens: int,
     complete_controls: bool,
     seed: int,
@@ -170,12 +171,11 @@ def intervene(
     axes intervene smollm2-135m --axis native/smollm2-135m/23/demo_safety \\
       --prompts demo_safety --limit 48 --benign demo_alignment
     """
-    from axes.analysis.steering.effects import Experiment, evaluate_experiment
+    from axes.analysis.steering.effects import Experiment
     from axes.ingest.generation.interventions import ingest_interventions
     from axes.ingest.labels.labeling import Scope
     from axes.ingest.labels.refusals import label_refusals
     from axes.ingest.prompts import import_ready_sets
-    from axes.warehouse.handle import Warehouse
 
     spec = model_spec(model, options)
     options["system"] = read_system(system_file)
@@ -186,9 +186,7 @@ def intervene(
         prompt_set=prompt_set,
         benign_set=benign_set,
         axis_ids=list(roles),
-        strengths=strengths,
-        layers=layers,
-        completed_axis_ids=completed if max_new_tokens else [],
+        completed_axis_ids=completed if max_new_tokens else (),
         max_new_tokens=max_new_tokens,
         **options,
     )
@@ -199,7 +197,7 @@ def intervene(
         model=spec.name,
         model_id=model_id,
         roles=roles,
-        strengths=strengths,
+        strengths=tuple(request.strengths),
         prompt_set=prompt_set,
         benign_set=benign_set,
         template=request.rendering.name,
@@ -207,9 +205,16 @@ def intervene(
         seed=seed,
         **vars(request.change),
     )
+    _show_effects(root, experiment, output_format)
+
+
+def _show_effects(root: Path, experiment: Experiment, output_format: str) -> None:
+    from axes.analysis.steering.effects import evaluate_experiment
+    from axes.warehouse.handle import Warehouse
+
     warehouse = Warehouse.open(root)
     experiment_id = evaluate_experiment(warehouse, experiment)
-    printed = PRINTED.format(experiment_id=experiment_id, highest=max(strengths))
+    printed = PRINTED.format(experiment_id=experiment_id, highest=max(experiment.strengths))
     show(warehouse.query(printed), output_format)
     click.echo(f"experiment {experiment_id}", err=True)
 

@@ -85,8 +85,7 @@ def monitor(
     request = ModelRequest(device=options.pop("device"), dtype=options.pop("dtype"))
     job = open_job(root, spec, request)
     warehouse = Warehouse.open_tables(root, *{*AXIS_TABLES, "calibrations", "projections", "runs"})
-    registered = find_axis(warehouse, axis)
-    model_id = job.identity.model_id
+    registered, model_id = find_axis(warehouse, axis), job.identity.model_id
     readout = read_axis_readout(warehouse, registered, spec.name, model_id, layer=layer)
     calibrated = find_calibration(
         warehouse, readout.axis_id, model_id, calibration, is_required=stop_above is not None
@@ -113,13 +112,14 @@ def monitor(
     _speak(loaded, watched, **options)
     if not is_streamed:
         console.print()
-    if stop_above is not None:
-        _echo_stop(tokens, stop_above)
+    _echo_stop(tokens, stop_above)
     if not is_streamed:
         _write(tokens, output_format, output)
 
 
-def _echo_stop(tokens: list[Token], stop_above: float) -> None:
+def _echo_stop(tokens: list[Token], stop_above: float | None) -> None:
+    if stop_above is None:
+        return
     passed = [row["step"] for row in tokens if (row["probability"] or 0.0) >= stop_above]
     outcome = f"stopped after step {passed[0]}" if passed else "not reached"
     click.echo(f"probability {stop_above:g}: {outcome}", err=True)

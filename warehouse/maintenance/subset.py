@@ -11,7 +11,7 @@ import json
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,6 +118,34 @@ def _find_part(connection: Connection, models: Sequence[str], prompt_sets: Seque
         part.prompt_sets = _require_stored(prompt_sets, stored, "prompt set", PromptError)
         is_chosen = _among("prompt_set", "prompt_sets")
         part.prompt_ids = keys(f"select distinct prompt_id from prompts where {is_chosen}")
+    _add_fitted(part, keys)
+    part.generations = keys(
+        f"""
+        select generation_id
+        from generations
+        where
+            {_among("model_id", "model_ids")}
+            and {_among("prompt_id", "prompt_ids")}
+            and (axis_id is null or {_among("axis_id", "axes")})
+        """
+    )
+    # Half a study, or half a scoring, would look like a complete one.
+    left_out = f"""
+            not (model is null or {_among("model", "models")})
+            or not (prompt_set is null or {_among("prompt_set", "prompt_sets")})
+            or not (axis_id is null or {_among("axis_id", "axes")})
+        """
+    part.studies = keys("select study_id from evaluations") - keys(
+        f"select study_id from evaluations where {left_out}"
+    )
+    part.scorings = keys("select scoring_id from scored_answers") - keys(
+        f"select scoring_id from scored_answers where {left_out}"
+    )
+    return part
+
+
+def _add_fitted(part: _Part, keys: Callable[[str], set[str]]) -> None:
+    """The alignments between the part's models, and the axes that they and its prompts lead to."""
     part.alignments = keys(
         f"""
         select alignment_id
@@ -146,29 +174,6 @@ def _find_part(connection: Connection, models: Sequence[str], prompt_sets: Seque
         """
     while lacking_sources := keys(incomplete):
         part.axes -= lacking_sources
-    part.generations = keys(
-        f"""
-        select generation_id
-        from generations
-        where
-            {_among("model_id", "model_ids")}
-            and {_among("prompt_id", "prompt_ids")}
-            and (axis_id is null or {_among("axis_id", "axes")})
-        """
-    )
-    # Half a study, or half a scoring, would look like a complete one.
-    left_out = f"""
-            not (model is null or {_among("model", "models")})
-            or not (prompt_set is null or {_among("prompt_set", "prompt_sets")})
-            or not (axis_id is null or {_among("axis_id", "axes")})
-        """
-    part.studies = keys("select study_id from evaluations") - keys(
-        f"select study_id from evaluations where {left_out}"
-    )
-    part.scorings = keys("select scoring_id from scored_answers") - keys(
-        f"select scoring_id from scored_answers where {left_out}"
-    )
-    return part
 
 
 def _among(column: str, keys: str) -> str:
