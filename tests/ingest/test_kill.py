@@ -136,7 +136,7 @@ def test_jobs_killed_and_resumed_equal_uninterrupted_ones(
     for (*_, tables), files in zip(jobs, left, strict=True):
         assert len(files) == len(tables) * len(INSTANTS) + random_kills
         # Most kills came after another file, so that they met the job at different places.
-        assert len(set(files)) > len(files) / 3
+        assert len(set(files)) > (10 if random_kills > 2 else len(files) / 3)
     for root in roots[:2]:
         assert [path for path in root.rglob("*.tmp") if path.is_file()], (
             "some were killed in the middle of a file"
