@@ -52,7 +52,7 @@ def test_every_command_has_help_with_an_example_and_every_option_a_text(path, co
     assert re.search(r"\x08\s+axes ", command.help)
     for parameter in command.params:
         if isinstance(parameter, click.Option):
-            assert parameter.help or parameter.show_default, f"{path} {parameter.name}"
+            assert parameter.help, f"{path} {parameter.name}"
 
 
 def test_the_readme_names_every_top_level_command():

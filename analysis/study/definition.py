@@ -133,7 +133,7 @@ class StudyDefinition:
         20, "Refits on shuffled pairs, the null of R2; none with 0.", minimum=0
     )
     universal: str = _option("svd", "How aligned directions become one axis.", UNIVERSALS)
-    site: str = _option(SITES[0], choices=SITES)
+    site: str = _option(SITES[0], "Where in a block vectors were read.", SITES)
     pooling: str = _option("last5_mean", "As stored: last, mean, ...", names="pooling")
     template: str = _option("raw", "As stored: raw, chat, chat+system:HASH.")
     seed: int = _option(0, "Random seed.")

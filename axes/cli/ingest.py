@@ -174,6 +174,7 @@ def activations_command(
     "--max-new-tokens",
     type=click.IntRange(min=1),
     default=TraceRequest.max_new_tokens,
+    help="Max tokens of a completion.",
 )
 @sampling_options
 @click.option(
@@ -194,7 +195,12 @@ def activations_command(
 @click.option(
     "--end-token", "end_tokens", multiple=True, help="Extra token that ends one; repeatable."
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=TraceRequest.batch_size)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=TraceRequest.batch_size,
+    help="Completions generated together.",
+)
 @_token_budget_option
 @root_option
 @format_option

@@ -146,6 +146,7 @@ def _control_option(name: str, default: int, help: str) -> Command:
     "--token-budget",
     type=click.IntRange(min=1),
     default=InterventionRequest.token_budget,
+    help="Max tokens in one batch, padding included.",
 )
 @root_option
 @format_option

@@ -43,7 +43,12 @@ Token = dict[str, Any]
 @axis_option
 @click.option("--layer", type=int, help="Default: the layer that the model's prompts project at.")
 @template_option()
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=64)
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    default=64,
+    help="Max tokens of the completion.",
+)
 @sampling_options
 @calibration_option
 @click.option(

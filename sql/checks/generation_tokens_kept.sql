@@ -5,6 +5,6 @@ select
     tokens.step,
     tokens.layer
 from stg_generation_tokens as tokens
-inner join stg_generations as generations using (model, generation_id)
-anti join stg_token_projections as projections using (model, generation_id, step, layer)
+inner join stg_generations using (model, generation_id)
+anti join stg_token_projections using (model, generation_id, step, layer)
 where tokens.vector is null;

@@ -101,5 +101,5 @@ def test_a_fold_is_not_seen_by_what_judges_it():
 
 
 def test_too_few_groups_are_refused():
-    with pytest.raises(LabelError, match="judged on 4 folds"):
+    with pytest.raises(LabelError, match="evaluated on 4 folds"):
         erasure_scores(np.ones((6, 2)), LABELS[:6], PAIRS[:6])

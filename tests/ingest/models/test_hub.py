@@ -164,10 +164,11 @@ def test_every_model_of_the_study_is_known_here():
 
 
 INGEST_SEVERAL = """
-import sys, axes
+import sys
+from axes.cli.main import cli
 models, root = sys.argv[1].split(","), sys.argv[2]
 for model in models:
-    axes.cli.main(
+    cli.main(
         ["ingest", "activations", model, "--prompts", "texts", "--root", root],
         standalone_mode=False,
     )

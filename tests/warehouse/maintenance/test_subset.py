@@ -163,7 +163,7 @@ def test_a_part_of_a_compacted_warehouse_has_the_same_rows(whole: Path, tmp_path
 def test_unknown_names_are_named_with_those_that_are_there(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no model gpt .*stored: m, owner/n"):
         subset(whole, tmp_path / "part", models=["gpt"])
-    with pytest.raises(PromptError, match=r"no prompt set new .*there: other, seen"):
+    with pytest.raises(PromptError, match=r"no prompt set new .*stored: other, seen"):
         subset(whole, tmp_path / "part", prompt_sets=["new"])
     assert list(tmp_path.iterdir()) == []
 
