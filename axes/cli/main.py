@@ -31,7 +31,7 @@ _SECTIONS = {
         "calibrate": ("evaluate", "Map projections to one scale per model, with a threshold."),
         "transfer": ("evaluate", "Does one model's threshold hold on another model?"),
         "drift": ("drift", "Does the projection change while a model generates?"),
-        "diagnose": ("study", "Why the universal axis ranks a study's prompts as it does."),
+        "diagnose": ("study", "Find why a model's cosine and AUROC disagree."),
         "report": ("study", "Write a study's tables and charts as one HTML file."),
         "route": ("route", "Compare policies that route prompts between models."),
         "compare": ("route", "Rank models by their completions of the same prompts."),
@@ -139,8 +139,8 @@ class _LazyGroup(click.Group):
 def cli(json_log: bool | None) -> None:
     """Do language models share an unsafe direction in activation space?
 
-    Ingest jobs write activations to a warehouse of Parquet files; directions, alignments and a
-    universal axis are fitted from it; everything is then SQL.
+    `ingest` stores activations as Parquet files, `study` fits directions, alignments and a
+    shared axis on them, and `sql` queries activations and results.
 
     \b
     axes prompts import demo_safety

@@ -278,7 +278,8 @@ def rendering_options(template: str = "raw") -> Callable[[Command], Command]:
         click.option(
             "--skip-unusable",
             is_flag=True,
-            help="Leave out prompts that are too long, and record which.",
+            help="Leave out prompts that the model cannot use (no tokens, too long, no position to "
+            "pool), and record why.",
         ),
     )
 
