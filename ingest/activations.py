@@ -28,8 +28,8 @@ from axes.ingest.forward.pooling import Pooling, find_pooling
 from axes.ingest.forward.prefix_cache import share_prefix
 from axes.ingest.forward.recording import find_points
 from axes.ingest.forward.templates import Rendered
-from axes.ingest.jobs import IngestSummary, Job, Skipped, non_finite, open_job
-from axes.ingest.models.load import LoadedModel, require_layers
+from axes.ingest.jobs import IngestSummary, Job, Skipped, open_job
+from axes.ingest.models.load import LoadedModel, non_finite, require_layers
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.prompts import read_prompts
 from axes.ingest.requests import ActivationRequest

@@ -22,24 +22,20 @@ from typing import TYPE_CHECKING, Any
 
 from axes.ingest.forward.pooling import Pooling
 from axes.ingest.forward.templates import Rendered, Template, render
-from axes.ingest.models.download import at_commit, fetch
-from axes.ingest.models.identity import ModelIdentity, identify
-from axes.ingest.models.load import (
-    LoadedModel,
+from axes.ingest.models.config import (
     context_length,
     default_device,
     default_dtype,
-    find_blocks,
-    load,
-    load_tokenizer,
-    model_row,
     read_config,
     skeleton,
 )
+from axes.ingest.models.download import at_commit, fetch
+from axes.ingest.models.identity import ModelIdentity, identify
+from axes.ingest.models.load import LoadedModel, find_blocks, load, load_tokenizer, model_row
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import ModelRequest
 from axes.warehouse import settings
-from axes.warehouse.errors import NonFiniteError, PromptError
+from axes.warehouse.errors import PromptError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.ledger import locked
 from axes.warehouse.progress import track, waiting
@@ -294,14 +290,6 @@ def stops_between_batches() -> Iterator[Callable[[], None]]:
     finally:
         signal.signal(signal.SIGINT, previous)
     check()
-
-
-def non_finite(loaded: LoadedModel, place: str) -> NonFiniteError:
-    """The error for NaN or infinity in what a model gives `at layer 3 for prompt ID`, or so."""
-    return NonFiniteError(
-        f"{loaded.spec.name} gives NaN or infinity {place} in {loaded.identity.dtype}: "
-        "try --dtype float32 or bfloat16"
-    )
 
 
 def _unusable(

@@ -17,9 +17,10 @@ from axes.ingest.forward.batching import pad
 from axes.ingest.forward.prefix_cache import share_prefix
 from axes.ingest.forward.recording import block_points, find_points, record, run_backbone
 from axes.ingest.forward.templates import Template, pad_id, render
+from axes.ingest.models.config import default_device, default_dtype
 from axes.ingest.models.download import at_commit, fetch
 from axes.ingest.models.identity import identify
-from axes.ingest.models.load import LoadedModel, blocks_path, default_device, default_dtype, load
+from axes.ingest.models.load import LoadedModel, blocks_path, load
 from axes.ingest.models.registry import ModelSpec
 from axes.warehouse.errors import ModelError, NonFiniteError
 from axes.warehouse.names import SITES

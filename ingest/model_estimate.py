@@ -12,9 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from axes.ingest.models.config import skeleton
 from axes.ingest.models.download import hub_repository, local_folder
 from axes.ingest.models.hub import download_config, needed_files, weight_files
-from axes.ingest.models.load import skeleton
 from axes.ingest.models.registry import ModelSpec
 from axes.warehouse.progress import byte_text
 

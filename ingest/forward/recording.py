@@ -23,7 +23,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from axes.ingest.forward.batching import positions, to_device
-from axes.ingest.jobs import non_finite
+from axes.ingest.models.load import non_finite
 from axes.warehouse.errors import ModelError
 from axes.warehouse.names import RESID_POST, SITES
 

@@ -24,7 +24,8 @@ from axes.ingest.generation.traces import (
     write_traces,
 )
 from axes.ingest.jobs import IngestSummary, Job, Skipped, open_job
-from axes.ingest.models.load import LoadedModel, context_length
+from axes.ingest.models.config import context_length
+from axes.ingest.models.load import LoadedModel
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.prompt_sources import PromptSource, read_source
 from axes.ingest.prompts import Prompt, normalise, prompt_id

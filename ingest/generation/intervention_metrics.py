@@ -22,8 +22,7 @@ from axes.ingest.forward.steering import steer
 from axes.ingest.forward.templates import pad_id
 from axes.ingest.generation.generate import end_ids, greedy_config
 from axes.ingest.generation.sweeps import Outcome, Sweep
-from axes.ingest.jobs import non_finite
-from axes.ingest.models.load import LoadedModel
+from axes.ingest.models.load import LoadedModel, non_finite
 
 # Prompt tokens whose mean is an activation, as in the default pooling.
 _TAIL = 5

@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from axes.ingest.jobs import non_finite
-from axes.ingest.models.load import LoadedModel
+from axes.ingest.models.load import LoadedModel, non_finite
 from axes.warehouse.axes import AxisReadout
 
 # Below this difference of logits the probability is exactly 0; it replaces minus infinity.

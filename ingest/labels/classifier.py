@@ -18,8 +18,8 @@ from axes.ingest.labels.labeling import (
     decide_class,
     label_completions,
 )
+from axes.ingest.models.config import default_device
 from axes.ingest.models.download import fetch, files_hash
-from axes.ingest.models.load import default_device
 from axes.ingest.models.registry import resolve
 from axes.warehouse.errors import ModelError
 from axes.warehouse.progress import quiet_transformers

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from axes.ingest.models.config import skeleton
 from axes.ingest.models.download import (
     ADAPTER_FILES,
     fetch_adapter,
@@ -21,7 +22,6 @@ from axes.ingest.models.download import (
     remember,
 )
 from axes.ingest.models.hub import weight_files
-from axes.ingest.models.load import skeleton
 from axes.ingest.models.registry import ModelSpec
 from axes.warehouse.errors import ModelError
 from axes.warehouse.writer import content_key

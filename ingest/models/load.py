@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from axes.ingest.models.config import one_line
 from axes.ingest.models.download import fetch_adapter
-from axes.ingest.models.registry import DTYPES
-from axes.warehouse.errors import LayerError, ModelError
+from axes.warehouse.errors import LayerError, ModelError, NonFiniteError
 from axes.warehouse.progress import quiet_transformers
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from axes.ingest.models.identity import ModelIdentity
     from axes.ingest.models.registry import ModelSpec
@@ -83,7 +82,7 @@ def load(
         RuntimeError,
         SafetensorError,
     ) as error:
-        reason = _one_line(error)
+        reason = one_line(error)
         raise ModelError(f"{spec.name} cannot be loaded from {folder}: {reason}") from error
     text_config = model.config.get_text_config()
     return LoadedModel(
@@ -96,31 +95,6 @@ def load(
     )
 
 
-def skeleton(folder: Path, dtype: str) -> PreTrainedModel:
-    """The model of a configuration with no weights behind it, which takes no memory."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    config = read_config(folder)
-    try:
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
-    except (ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{folder} holds no language model: {_one_line(error)}") from error
-
-
-def read_config(folder: Path) -> PreTrainedConfig:
-    """The model's configuration."""
-    from transformers import AutoConfig
-
-    quiet_transformers()
-    try:
-        return AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        reason = _one_line(error)
-        raise ModelError(f"{folder}: config.json cannot be read: {reason}") from error
-
-
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a local model folder."""
     from transformers import AutoTokenizer
@@ -129,30 +103,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"no tokenizer can be loaded from {folder}: {_one_line(error)}") from error
-
-
-def context_length(folder: Path) -> int | None:
-    """Longest prompt in tokens by the model's configuration; None where it states no limit."""
-    config = json.loads((folder / "config.json").read_text())
-    config = config.get("text_config", config)
-    return config.get("max_position_embeddings") or config.get("n_positions")
-
-
-def default_dtype(folder: Path, device: str) -> str:
-    """float32 on the CPU; on an accelerator what the checkpoint is stored in."""
-    if device == "cpu":
-        return "float32"
-    config = json.loads((folder / "config.json").read_text())
-    stored = config.get("dtype") or config.get("torch_dtype") or "float32"
-    return stored if stored in DTYPES else "float32"
-
-
-def default_device() -> str:
-    """cuda where torch sees one, else cpu."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+        raise ModelError(f"no tokenizer can be loaded from {folder}: {one_line(error)}") from error
 
 
 def find_blocks(model: PreTrainedModel, path: str | None = None) -> Sequence[torch.nn.Module]:
@@ -211,6 +162,14 @@ def require_layers(name: str, layer_count: int, layers: Sequence[int]) -> None:
             )
 
 
+def non_finite(loaded: LoadedModel, place: str) -> NonFiniteError:
+    """The error for NaN or infinity in what a model gives `at layer 3 for prompt ID`, or so."""
+    return NonFiniteError(
+        f"{loaded.spec.name} gives NaN or infinity {place} in {loaded.identity.dtype}: "
+        "try --dtype float32 or bfloat16"
+    )
+
+
 def model_row(loaded: LoadedModel, run_id: str) -> dict[str, object]:
     """The row of the table `models` for a loaded model."""
     config = loaded.model.config
@@ -253,7 +212,3 @@ def _quantization_config(quantization: str) -> Any:
 def _require_package(name: str, extra: str) -> None:
     if find_spec(name) is None:
         raise ModelError(f"{name} is not installed: pip install 'safety-axes[{extra}]'")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

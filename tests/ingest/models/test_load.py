@@ -16,15 +16,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedConfig
 
 import axes.ingest.models.load
+from axes.ingest.models.config import context_length, default_dtype
 from axes.ingest.models.identity import identify
-from axes.ingest.models.load import (
-    context_length,
-    default_dtype,
-    find_blocks,
-    load,
-    model_row,
-    require_layers,
-)
+from axes.ingest.models.load import find_blocks, load, model_row, require_layers
 from axes.ingest.models.registry import ModelSpec, group_members, known_as, registry, resolve
 from axes.warehouse.errors import LayerError, ModelError
 from tests.tiny_models import byte_tokenizer, save_tiny, tiny_model

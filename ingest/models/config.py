@@ -1,0 +1,67 @@
+"""What a model folder's configuration says, and the model's shape with no weights loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from axes.ingest.models.registry import DTYPES
+from axes.warehouse.errors import ModelError
+from axes.warehouse.progress import quiet_transformers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+
+def skeleton(folder: Path, dtype: str) -> PreTrainedModel:
+    """The model of a configuration with no weights behind it, which takes no memory."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = read_config(folder)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    except (ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"{folder} holds no language model: {one_line(error)}") from error
+
+
+def read_config(folder: Path) -> PreTrainedConfig:
+    """The model's configuration."""
+    from transformers import AutoConfig
+
+    quiet_transformers()
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        reason = one_line(error)
+        raise ModelError(f"{folder}: config.json cannot be read: {reason}") from error
+
+
+def context_length(folder: Path) -> int | None:
+    """Longest prompt in tokens by the model's configuration; None where it states no limit."""
+    config = json.loads((folder / "config.json").read_text())
+    config = config.get("text_config", config)
+    return config.get("max_position_embeddings") or config.get("n_positions")
+
+
+def default_dtype(folder: Path, device: str) -> str:
+    """float32 on the CPU; on an accelerator what the checkpoint is stored in."""
+    if device == "cpu":
+        return "float32"
+    config = json.loads((folder / "config.json").read_text())
+    stored = config.get("dtype") or config.get("torch_dtype") or "float32"
+    return stored if stored in DTYPES else "float32"
+
+
+def default_device() -> str:
+    """cuda where torch sees one, else cpu."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error of another library, in one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300]
