@@ -28,7 +28,7 @@ from axes.warehouse.errors import (
 )
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import Rows, StoredRows, allocate, layer_batches
-from axes.warehouse.names import RESID_POST, did_you_mean
+from axes.warehouse.names import RESID_POST, did_you_mean, sql_literal
 from axes.warehouse.writer import content_key
 
 _DESCRIPTION = "prompt_id, pair_id, text, is_positive"
@@ -325,16 +325,11 @@ def _rows_query(space: Space, prompt_set: str, limit: int | None, columns: str) 
     values = [model, model_id, prompt_set, *others]
     names = ("model", "model_id", "prompt_set", "site", "pooling", "template")
     conditions = zip(names, values, strict=True)
-    where = " and ".join(f"{name} = {_literal(value)}" for name, value in conditions)
+    where = " and ".join(f"{name} = {sql_literal(value)}" for name, value in conditions)
     return (
         f"select {columns} from v_activations "
         f"where {where} and layer = {space.layer}{first} order by position"
     )
-
-
-def _literal(value: str) -> str:
-    escaped = value.replace("'", "''")
-    return f"'{escaped}'"
 
 
 BLOCK_BYTES = 8 << 20

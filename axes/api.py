@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from axes.command_line import as_command
 from axes.warehouse.errors import DefinitionError
-from axes.warehouse.names import did_you_mean
+from axes.warehouse.names import did_you_mean, sql_literal
 from axes.warehouse.settings import root_folder, setting
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def read_study(study_id: str | None = None, *, root: Folder | None = None) -> St
     connection = open_root(folder)
     study_id = latest_study(connection, study_id)
     sql = (
-        f"select * exclude (study_id) from v_study where study_id = '{study_id}' "
+        f"select * exclude (study_id) from v_study where study_id = {sql_literal(study_id)} "
         "order by prompt_set, model"
     )
     warnings = rows(
@@ -374,7 +374,7 @@ def fit(
         )
     sql = (
         "select axis_id, axis_name, layer, prompt_set, auroc, is_in_sample from v_auroc "
-        f"where axis_id in ({', '.join(repr(axis.axis_id) for axis in fitted)}) "
+        f"where axis_id in ({', '.join(sql_literal(axis.axis_id) for axis in fitted)}) "
         "order by layer, prompt_set"
     )
     return Result(f"{model}: directions fitted on {prompts}", warehouse.query(sql), sql)
@@ -415,7 +415,8 @@ def score(
         alignment=alignment,
         memory_limit=memory_limit,
     )
-    sql = f"select * from v_projections where axis_id = '{axis_id}' order by model, prompt_id"
+    where = f"axis_id = {sql_literal(axis_id)}"
+    sql = f"select * from v_projections where {where} order by model, prompt_id"
     return Result(f"projected on {axis}", pa.Table.from_pylist([asdict(row) for row in done]), sql)
 
 

@@ -26,7 +26,7 @@ from polars.datatypes import DataType
 
 from axes.warehouse.errors import QueryError, RootError
 from axes.warehouse.layout import require_root
-from axes.warehouse.names import IMPORTED, did_you_mean
+from axes.warehouse.names import IMPORTED, did_you_mean, sql_literal
 from axes.warehouse.tables.comments import comment_statements, without_comments
 from axes.warehouse.tables.index import refresh_index
 from axes.warehouse.tables.schemas import TABLES
@@ -148,14 +148,17 @@ def _result(connection: Connection, sql: str, parameters: Any, row_limit: int | 
 
 def distinct_names(names: list[str]) -> list[str]:
     """The names, a repeated one (`select *` over a join) with the first free number behind it."""
-    distinct: list[str] = []
+    # A dict keeps the order. The last number of each name is kept: thousands of equal names, as a
+    # hostile statement can have, take linear time.
+    distinct: dict[str, None] = {}
+    last: dict[str, int] = {}
     for name in names:
-        number, free = 0, name
+        free = name
         while free in distinct:
-            number += 1
-            free = f"{name}_{number}"
-        distinct.append(free)
-    return distinct
+            last[name] = last.get(name, 0) + 1
+            free = f"{name}_{last[name]}"
+        distinct[free] = None
+    return list(distinct)
 
 
 def stream(connection: Connection, sql: str, parameters: Any = None) -> Iterator[pa.RecordBatch]:
@@ -253,7 +256,7 @@ def _unreadable(root: Path) -> Iterator[None]:
 
 def _limit_memory(connection: Connection, root: Path, memory_limit: int | None) -> None:
     """Divide the process's memory: Python and its libraries, DuckDB, and matrices (layers.py)."""
-    place = "'{}'".format(str(root.resolve()).replace("'", "''"))
+    place = sql_literal(str(root.resolve()))
     connection.execute(f"set variable root = {place}")
     connection.execute(f"set temp_directory = {place} || '/{SCRATCH}'")
     total = memory_limit
@@ -317,9 +320,9 @@ def _create_objects(connection: Connection, statements: tuple[str, ...]) -> None
             with duckdb.connect(f"{folder.name}/template.duckdb") as template:
                 _execute_all(template, statements)
             _templates[statements] = folder
-        path = f"{_templates[statements].name}/template.duckdb".replace("'", "''")
+        path = sql_literal(f"{_templates[statements].name}/template.duckdb")
         ((catalog,),) = connection.execute("select current_database()").fetchall()
-        connection.execute(f"attach '{path}' as axes_template (read_only)")
+        connection.execute(f"attach {path} as axes_template (read_only)")
         connection.execute(f'copy from database axes_template to "{catalog}" (schema)')
         connection.execute("detach axes_template")
 

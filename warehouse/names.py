@@ -15,6 +15,15 @@ IMPORTED = "imported"
 UNKNOWN = "unknown"
 
 
+def sql_literal(text: str) -> str:
+    """A text as a SQL literal, for statements that are shown or that take no parameters.
+
+    >>> sql_literal("it's")
+    "'it''s'"
+    """
+    return "'" + text.replace("'", "''") + "'"
+
+
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """` (did you mean NEAR?)`, to stand behind the name in a message; empty where none is near.
 

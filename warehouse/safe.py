@@ -32,6 +32,7 @@ import pyarrow as pa
 
 from axes.warehouse.connection import Connection, connect, distinct_names, sql_files
 from axes.warehouse.errors import AxesError, QueryError
+from axes.warehouse.names import sql_literal
 from axes.warehouse.tables.index import INDEX
 from axes.warehouse.tables.schemas import TABLES
 
@@ -285,7 +286,7 @@ def locked(root: Path, limits: Limits, *, is_commented: bool = False) -> Connect
     """A connection to the warehouse that reads the tables' folders and cannot be reconfigured."""
     _require_own_files(root)
     connection = connect(root, is_commented=is_commented)
-    folders = ", ".join(f"'{_escaped(root / name)}'" for name in (*TABLES, INDEX))
+    folders = ", ".join(sql_literal(str(root / name)) for name in (*TABLES, INDEX))
     for setting in (
         "python_enable_replacements = false",
         "python_scan_all_frames = false",
@@ -374,10 +375,6 @@ def _late(limits: Limits) -> str:
 
 def _one_line(error: object) -> str:
     return " ".join(str(error).partition("\n\nLINE ")[0].split())
-
-
-def _escaped(path: Path) -> str:
-    return str(path).replace("'", "''")
 
 
 def _limit_process(limits: Limits) -> None:

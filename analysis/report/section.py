@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from axes.warehouse.connection import Connection, query, rows
 from axes.warehouse.errors import AxesError
+from axes.warehouse.names import sql_literal
 
 Row = dict[str, Any]
 Rows = Sequence[Row]
@@ -62,7 +63,7 @@ def query_section(
         section,
         _fill(section.explanation, names),
         # What is shown can be run as it is; what is run binds the ids, which are foreign text.
-        re.sub(r"\$(\w+)", lambda match: _literal(names[match[1]]), sql),
+        re.sub(r"\$(\w+)", lambda match: sql_literal(names[match[1]]), sql),
         _fill(section.missing, names),
         query(connection, sql, parameters),
     )
@@ -70,10 +71,6 @@ def query_section(
 
 def _fill(text: str, names: Mapping[str, str]) -> str:
     return re.sub(r"\{(\w+)\}", lambda match: names[match[1]], text)
-
-
-def _literal(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 def latest_study(connection: Connection, study: str | None = None) -> str:

@@ -20,6 +20,7 @@ from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.evaluations import write_evaluations
 from axes.warehouse.connection import Connection, query, rows
 from axes.warehouse.handle import Warehouse
+from axes.warehouse.names import sql_literal
 from axes.warehouse.writer import content_key
 
 # How the metric of a published value ends: `auroc_published`, `cosine_universal_published`.
@@ -29,14 +30,14 @@ _VERDICTS = """
 select
     claim, prompt_set, verdict, model, estimate, lower, upper, null_value, to_decide
 from v_claims
-where study_id = '{study_id}'
+where study_id = {study_id}
 order by position, prompt_set
 """
 
 _MODELS = """
 select prompt_set, model, estimate, lower, upper, null_value, is_met, is_refuted
 from v_claim_{claim}
-where study_id = '{study_id}'
+where study_id = {study_id}
 order by prompt_set, model
 """
 
@@ -69,7 +70,7 @@ def claim_tables(connection: Connection, study_id: str) -> list[ClaimTable]:
 
 
 def _claim_table(connection: Connection, title: str, template: str, study_id: str) -> ClaimTable:
-    statement = template.replace("{study_id}", study_id).strip()
+    statement = template.replace("{study_id}", sql_literal(study_id)).strip()
     return ClaimTable(title, statement, query(connection, statement))
 
 

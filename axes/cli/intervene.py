@@ -30,6 +30,7 @@ from axes.ingest.requests import (
     STEERING_MODES,
     InterventionRequest,
 )
+from axes.warehouse.names import sql_literal
 from axes.warehouse.render import show
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ select
     random_lower, random_upper, p_value, prompt_count, verdict
 from v_interventions
 where
-    experiment_id = '{experiment_id}' and role = 'axis'
+    experiment_id = {experiment_id} and role = 'axis'
     and coalesce(strength = {highest}, true)
 order by axis_name, layers, prompts_class desc, metric, strength nulls first
 """
@@ -215,7 +216,9 @@ def _show_effects(root: Path, experiment: Experiment, output_format: str) -> Non
 
     warehouse = Warehouse.open(root)
     experiment_id = evaluate_experiment(warehouse, experiment)
-    printed = PRINTED.format(experiment_id=experiment_id, highest=max(experiment.strengths))
+    printed = PRINTED.format(
+        experiment_id=sql_literal(experiment_id), highest=max(experiment.strengths)
+    )
     show(warehouse.query(printed), output_format)
     click.echo(f"experiment {experiment_id}", err=True)
 

@@ -109,9 +109,9 @@ def _load(name: str, folder: Path, device: str) -> _Classifier:
     quiet_transformers()
     try:
         model: Any = AutoModelForSequenceClassification.from_pretrained(
-            folder, use_safetensors=True
+            folder, use_safetensors=True, trust_remote_code=False
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{name} cannot be loaded as a text classifier: {reason}") from error

@@ -22,7 +22,9 @@ def skeleton(folder: Path, dtype: str) -> PreTrainedModel:
     config = read_config(folder)
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+            return AutoModelForCausalLM.from_config(
+                config, dtype=getattr(torch, dtype), trust_remote_code=False
+            )
     except (ValueError, KeyError, ImportError) as error:
         raise ModelError(f"{folder} holds no language model: {one_line(error)}") from error
 
@@ -33,7 +35,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
 
     quiet_transformers()
     try:
-        return AutoConfig.from_pretrained(folder)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = one_line(error)
         raise ModelError(f"{folder}: config.json cannot be read: {reason}") from error

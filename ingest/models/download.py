@@ -186,7 +186,8 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     quiet_transformers()
-    place = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    place: Any = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    place["trust_remote_code"] = False
     try:
         # The GGUF reader draws a progress bar that no setting turns off.
         with _header_read_once(), contextlib.redirect_stderr(io.StringIO()):
@@ -199,7 +200,9 @@ def _convert(gguf: Path, folder: Path) -> None:
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, trust_remote_code=False
+        )
     model.load_state_dict(quantised.state_dict(), strict=True, assign=True)
     model.tie_weights()
     model.save_pretrained(folder)

@@ -68,7 +68,11 @@ def load(
         options["device_map"] = device
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, identity.dtype), use_safetensors=True, **options
+            folder,
+            dtype=getattr(torch, identity.dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            **options,
         )
         if "device_map" not in options:
             model = model.to(torch.device(device))  # type: ignore[arg-type]
@@ -101,7 +105,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
     quiet_transformers()
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"no tokenizer can be loaded from {folder}: {one_line(error)}") from error
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 import axes
-from axes.warehouse.connection import connect, query, rows, sql_files, vectors
+from axes.warehouse.connection import connect, distinct_names, query, rows, sql_files, vectors
 from axes.warehouse.errors import AxesError, QueryError, RootError
 from axes.warehouse.layout import init_root
 from axes.warehouse.tables.schemas import TABLES
@@ -226,6 +226,12 @@ def test_parameters_are_values_and_never_sql(root: Path) -> None:
 def test_a_join_that_repeats_a_name_keeps_every_column(root: Path) -> None:
     statement = "select 1 as a, 2 as a, 3 as a_1, 4 as b, 5 as a"
     assert rows(connect(root), statement) == [{"a": 1, "a_1": 2, "a_1_1": 3, "b": 4, "a_2": 5}]
+
+
+def test_thousands_of_equal_names_are_numbered_in_order() -> None:
+    assert distinct_names(["a", "a_1", "a", "a"]) == ["a", "a_1", "a_2", "a_3"]
+    names = distinct_names(["a"] * 100_000)
+    assert len(set(names)) == 100_000 and names[-1] == "a_99999"
 
 
 @pytest.mark.parametrize("statement", ["create view mine as select 1 as a", "", "-- nothing"])

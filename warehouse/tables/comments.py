@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from axes.warehouse.names import sql_literal
 from axes.warehouse.tables.schemas import TABLES
 
 _ENTRY = re.compile(r"(\w+): (.+)")
@@ -88,13 +89,13 @@ def comment_statements(
     texts = {name: f"One row per {table.grain}." for name, table in TABLES.items()}
     texts |= {f"stg_{name}": text for name, text in texts.items()}
     texts |= {name: _one_line(read_header(sql).text) for name, sql in marts.items()}
-    statements = [f"comment on view {name} is {_quoted(text)}" for name, text in texts.items()]
+    statements = [f"comment on view {name} is {sql_literal(text)}" for name, text in texts.items()]
     statements += [
-        f"comment on macro {name} is {_quoted(_one_line(read_header(sql).text))}"
+        f"comment on macro {name} is {sql_literal(_one_line(read_header(sql).text))}"
         for name, sql in macros.items()
     ]
     return statements + [
-        f"comment on column {view}.{column} is {_quoted(text)}"
+        f"comment on column {view}.{column} is {sql_literal(text)}"
         for view, commented in column_comments(marts, columns).items()
         for column, text in commented.items()
     ]
@@ -110,8 +111,3 @@ def _inherited(
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("'", "''")
-    return f"'{escaped}'"

@@ -73,6 +73,13 @@ def test_the_sql_behind_a_claim_brings_the_rows_that_are_shown(studied):
         assert rows(connection, claim.statement) == claim.table.to_pylist()
 
 
+def test_a_study_id_from_a_warehouse_is_a_value_and_never_sql(lake):
+    connection = connect(lake)
+    hostile = "x' or '1' = '1"
+    assert verdicts(connection, hostile).table.num_rows == 0
+    assert claim_tables(connection, hostile) == []
+
+
 def test_studies_differ_in_what_was_changed_and_in_the_figures_that_follow(lake, definition):
     warehouse = Warehouse.open(lake)
     first = find_study(warehouse, definition)

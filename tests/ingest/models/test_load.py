@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -254,6 +255,27 @@ def test_a_checkpoint_that_cannot_be_read_is_one_line(llama: ModelSpec, llama_fo
     with pytest.raises(ModelError, match=r"config\.json cannot be read") as caught:
         identify(llama, llama_folder, "float32")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_in_a_model_folder_never_runs_even_for_a_user_who_says_yes(
+    llama: ModelSpec, llama_folder: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    marker = llama_folder / "it_ran"
+    (llama_folder / "hostile.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    path = llama_folder / file
+    auto_map = {"AutoConfig": "hostile.Config", "AutoTokenizer": ["hostile.Tokenizer", None]}
+    described = json.loads(path.read_text()) | {"auto_map": auto_map}
+    if file == "config.json":
+        described["model_type"] = "hostile"
+    else:
+        described["tokenizer_class"] = "HostileTokenizer"
+    path.write_text(json.dumps(described))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    # Whether transformers falls back to a tokenizer of its own is its choice.
+    with contextlib.suppress(ModelError):
+        load(llama, llama_folder, identify(llama, llama_folder, "float32"), "cpu")
+    assert not marker.exists()
 
 
 def test_torn_weights_are_one_line(llama: ModelSpec, llama_folder: Path) -> None:
