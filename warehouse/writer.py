@@ -79,7 +79,12 @@ def rows_table(table: str, rows: Sequence[Mapping[str, object]], **columns: Any)
 
 
 def data_file(root: Path, table: str, name: str, partition: str | None = None) -> Path:
-    """The path that `write_rows` gives to the file called `name`."""
+    """The path that `write_rows` gives to the file called `name`.
+
+    Raises `RootError` for a name that leads elsewhere: ids are read from warehouses of others.
+    """
+    if "/" in name or "\\" in name or "\0" in name or name.startswith("."):
+        raise RootError(f"{name!r} cannot be the name of a file of {table}: check this warehouse")
     return partition_folder(root, TABLES[table], partition) / f"{name}.parquet"
 
 

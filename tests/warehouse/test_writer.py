@@ -123,6 +123,14 @@ def test_data_is_on_the_disk_before_the_name_is(
     assert events[:4] == ["fsync", "fsync", "rename", "fsync"]
 
 
+@pytest.mark.parametrize("name", ["../x", "..", "a/b", "/x", ".hidden", "a\\b", "a\0b"])
+def test_an_id_of_a_warehouse_cannot_name_a_file_elsewhere(root: Path, name: str) -> None:
+    before = sorted(root.parent.rglob("*"))
+    with pytest.raises(RootError, match="cannot be the name of a file of evaluations"):
+        write_rows(root, "evaluations", rows_table("evaluations", []), name=name)
+    assert sorted(root.parent.rglob("*")) == before
+
+
 def test_writing_the_same_content_twice_leaves_one_file(root: Path) -> None:
     first = write_layers(root, layer_group(0))
     before = contents(root)
