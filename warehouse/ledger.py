@@ -35,7 +35,7 @@ LEDGER = ".ledger"
 def locked(
     root: Path, name: str, *, notice: str | None = None, refusal: str | None = None
 ) -> Iterator[None]:
-    """Hold the lock called `name`, waiting for whoever holds it.
+    """Hold the lock called `name`, waiting while another process holds it.
 
     A wait prints `notice` first; with a `refusal`, `RootError` is raised with it instead of
     waiting. `RootError` too where the lock cannot be made, as on a read-only root.

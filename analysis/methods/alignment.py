@@ -7,6 +7,7 @@ what the same procedure reaches where the two models have nothing in common but 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,7 +105,7 @@ class Choice:
     epochs: int = 0
 
 
-class Procedure:
+class Procedure(ABC):
     """One method on fixed parts of the rows of `x`, for any `y`; a method overrides `solve`.
 
     The object lives as long as one fit, so what depends on `x` alone (an eigendecomposition of a
@@ -126,9 +127,9 @@ class Procedure:
         """What the method chooses, by the parts `fitted` and `held_out`; nothing by default."""
         return Choice()
 
+    @abstractmethod
     def solve(self, y: Rows, part: str, choice: Choice) -> Alignment:
         """The map fitted on a part of the rows: `fitted`, `seen` or `all`."""
-        raise NotImplementedError
 
     def evaluate(self, y: Rows, choice: Choice) -> tuple[float, Float[np.ndarray, " d_reference"]]:
         """R2 on the evaluation rows of the map fitted on all others: total, and by dimension."""
