@@ -75,7 +75,8 @@ def kill_at_random(process: Any, folder: Path, new_files: int, chance: random.Ra
     process.join(chance.uniform(0, 0.02 if new_files else 0.4))
     process.kill()
     process.join()
-    assert process.exitcode == -signal.SIGKILL, "the kill came before the end"
+    # 255: killed so early that the fork server could not tell how. A job that came to its end has 0.
+    assert process.exitcode in (-signal.SIGKILL, 255), "the kill came before the end"
 
 
 def table_rows(root: Path, table: str) -> tuple[list[dict], np.ndarray]:
