@@ -75,7 +75,7 @@ def kill_at_random(process: Any, folder: Path, new_files: int, chance: random.Ra
     process.join(chance.uniform(0, 0.02 if new_files else 0.4))
     process.kill()
     process.join()
-    # 255: killed so early that the fork server could not tell how. A job that came to its end has 0.
+    # 255: killed so early that the fork server could not tell how. A job that ended has 0.
     assert process.exitcode in (-signal.SIGKILL, 255), "the kill came before the end"
 
 
