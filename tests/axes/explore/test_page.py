@@ -200,8 +200,12 @@ def test_a_page_fits_a_phone_and_every_control_has_a_name(page, address: str, pl
 
 def test_what_a_warehouse_holds_is_text_and_no_markup(page, address: str) -> None:
     page.goto(address)
+    # The first statement of the page has been answered: a loaded machine takes seconds for it.
+    expect(page.get_by_role("cell").first).to_be_visible(timeout=30_000)
     area = page.get_by_label("SQL statement")
     area.fill("select '<img src=x onerror=alert(1)>' as \"<b>name</b>\"")
     area.press("Control+Enter")
+    # Not to_have_text at once: it fails on the many cells of the first result and does not wait.
+    expect(page.get_by_role("cell")).to_have_count(1, timeout=30_000)
     expect(page.get_by_role("cell")).to_have_text("<img src=x onerror=alert(1)>")
     assert page.locator("main img, main b").count() == 0
