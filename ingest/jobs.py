@@ -267,16 +267,18 @@ def stops_between_batches() -> Iterator[Callable[[], None]]:
     Nothing changes outside the main thread, where Python delivers no signals, and in a job in the
     background of a script, which is not to see the Ctrl-C that stops the others.
     """
-    is_requested = threading.Event()
+    # No threading.Event: a second Ctrl-C inside its lock would wait for itself.
+    is_requested = False
 
     def hold_back(_signal: int, _frame: Any) -> None:
-        is_requested.set()
+        nonlocal is_requested
+        is_requested = True
         signal.signal(signal.SIGINT, previous)
         # Past the buffer of sys.stderr: the signal may have come in the middle of a write to it.
         os.write(2, b"\nfinishing the batch; Ctrl-C again stops at once\n")
 
     def check() -> None:
-        if is_requested.is_set():
+        if is_requested:
             raise KeyboardInterrupt
 
     previous = signal.getsignal(signal.SIGINT)

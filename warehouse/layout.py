@@ -76,7 +76,9 @@ def init_root(root: Path) -> bool:
         require_root(root)
         return False
     _require_plain_path(root)
-    if root.exists() and (not root.is_dir() or any(_foreign(root))):
+    is_taken = root.exists() and (not root.is_dir() or any(_foreign(root)))
+    # Looked for once more: another process may have made the warehouse meanwhile.
+    if is_taken and not (root / MARKER).exists():
         raise RootError(
             f"{root} is not a warehouse and not empty: give --root another folder, "
             "or an empty one to start a warehouse in it"

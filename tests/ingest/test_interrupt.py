@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import sys
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -113,3 +116,31 @@ def test_one_that_comes_after_the_last_batch_is_not_lost() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("line", range(1, 14))
+def test_a_second_one_at_any_line_of_the_first_ones_handler_does_not_hang(line: int) -> None:
+    seen = itertools.count(1)
+
+    def send(_frame: FrameType, event: str, _value: object) -> Any:
+        if event == "line" and next(seen) == line:
+            signal.raise_signal(signal.SIGINT)
+        return send
+
+    def give_up(_signal: int, _frame: Any) -> None:
+        hung.append(line)
+        raise TimeoutError
+
+    hung: list[int] = []
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(10)
+    try:
+        with pytest.raises(KeyboardInterrupt), stops_between_batches():
+            handler: Any = signal.getsignal(signal.SIGINT)
+            sys.settrace(send)
+            handler(signal.SIGINT, None)
+    finally:
+        sys.settrace(None)
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert not hung
