@@ -86,19 +86,17 @@ def ingest_completions(root: Path, spec: ModelSpec, request: CompletionRequest) 
                 return f"a text of {len(usable[key].token_ids)} tokens"
 
             sizes = {key: len(text.token_ids) for key, text in usable.items()}
-            batches = Batches(loaded, running.run, logits_budget(loaded, request.token_budget))
-            for keys, traces in batches.compute(sizes, read, describe):
-                columns = {
-                    key: {
-                        "template": request.rendering.name,
-                        "prompt_token_count": len(usable[key].prompt),
-                        "source": missing[key].source,
-                    }
-                    for key in keys
+            columns = {
+                key: {
+                    "template": request.rendering.name,
+                    "prompt_token_count": len(text.prompt),
+                    "source": missing[key].source,
                 }
-                traces_by_key = dict(zip(keys, traces, strict=True))
-                write_traces(running.run, loaded, kept, traces_by_key, columns)
-                done(len(keys))
+                for key, text in usable.items()
+            }
+            batches = Batches(loaded, running.run, logits_budget(loaded, request.token_budget))
+            traces = batches.compute(sizes, read, describe)
+            write_traces(running.run, loaded, kept, traces, columns, done)
 
         running.compute("completions", len(usable), "completions", compute, is_complete=not missing)
     return job.summary(running.run, len(by_key), len(usable))
