@@ -48,7 +48,6 @@ from axes.warehouse.ledger import locked
 from axes.warehouse.names import IMPORTED, RESID_POST, UNKNOWN
 from axes.warehouse.progress import track
 from axes.warehouse.runs import Run, record_run
-from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, rows_table, vector_array, write_rows
 
 CONVENTIONS = ("blocks", "hidden_states")
@@ -284,23 +283,22 @@ class _Writer:
         return is_new
 
     def _table(self, item: Item, places: np.ndarray, vectors: np.ndarray) -> pa.Table:
-        count = len(places)
         rows = self.prompts[places]
-        columns: dict[str, object] = {
-            "model_id": [self.model.model_id] * count,
-            "prompt_id": rows["prompt_id"].to_arrow(),
-            **{
-                name: np.full(count, value, np.int16) if name == "layer" else [value] * count
-                for name, value in item._asdict().items()
-            },
-            "template": [self._template] * count,
-            "vector": vector_array(vectors),
-            "norm": np.linalg.norm(vectors, axis=1).astype(np.float32),
-            **_pooled_span(rows),
-            "run_id": [self.run.run_id] * count,
+        same = {
+            "model_id": self.model.model_id,
+            **item._asdict(),
+            "template": self._template,
+            "run_id": self.run.run_id,
         }
-        schema = TABLES["activations"].file_schema
-        return pa.table({name: columns[name] for name in schema.names}).cast(schema)
+        return rows_table(
+            "activations",
+            [],
+            **{name: [value] * len(places) for name, value in same.items()},
+            prompt_id=rows["prompt_id"].to_arrow(),
+            vector=vector_array(vectors),
+            norm=np.linalg.norm(vectors, axis=1).astype(np.float32),
+            **_pooled_span(rows),
+        )
 
 
 def _pooled_span(rows: pl.DataFrame) -> dict[str, object]:

@@ -22,12 +22,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from axes.ingest.forward.recording import CACHE_ARGUMENTS, keeps_keys
 from axes.ingest.models.load import LoadedModel, require_layers
 from axes.ingest.requests import CONDITIONS, STEERED_POSITIONS, STEERING_MODES
 from axes.warehouse.errors import AxisError
 
-# The names under which a backbone takes its cache (`axes.ingest.forward.recording.cache_argument`).
-_CACHES = ("cache", "past_key_values", "cache_params")
 # How far from 1 the norm of a unit vector may be, which was stored as float32.
 _TOLERANCE = 1e-3
 
@@ -134,7 +133,9 @@ class _Pass:
         width = (kwargs["inputs_embeds"] if inputs is None else inputs).shape[1]
         mask = kwargs.get("attention_mask")
         self._mask = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
-        cache = next((kwargs[name] for name in _CACHES if kwargs.get(name) is not None), None)
+        cache = next(
+            (kwargs[name] for name in CACHE_ARGUMENTS if kwargs.get(name) is not None), None
+        )
         self.before = self._seen(cache) if self._mask is None else self._mask.shape[1] - width
         self._cache, self._counted = cache, self.before + width
         if self.before == 0 or self._width is None:
@@ -164,7 +165,7 @@ class _Pass:
         """Columns that were run into a cache; one of states alone cannot tell, and is counted."""
         if cache is None:
             return 0
-        if any(hasattr(layer, "keys") for layer in getattr(cache, "layers", ())):
+        if keeps_keys(cache):
             return int(cache.get_seq_length())
         return self._counted if cache is self._cache else 0
 
