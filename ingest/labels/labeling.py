@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import polars as pl
 
-from axes.ingest.prompt_sources import PromptSource, known_labels, read_source
+from axes.ingest.prompt_sources import PromptSource, decide_class, read_source
 from axes.warehouse.errors import LabelError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.ledger import locked
@@ -173,24 +173,6 @@ def _look_up(labels: Iterable[Label]) -> Decide:
         return [by_id[generation_id] for generation_id in ids if generation_id in by_id]
 
     return decide
-
-
-def decide_class(labels: Iterable[str], positive: Sequence[str]) -> dict[str, bool]:
-    """Label text -> whether it is the positive class: by `positive`, else by well-known labels.
-
-    Raises `LabelError` where neither decides.
-    """
-    positive_texts = {text.strip().lower() for text in positive}
-    well_known = {name: set(texts) for name, texts in known_labels().items()}
-    decided = {}
-    for label in labels:
-        text = label.strip().lower()
-        if not positive_texts and text not in well_known["positive"] | well_known["negative"]:
-            raise LabelError(f"label {label!r}: say which is the positive class with --positive")
-        decided[label] = text in (positive_texts or well_known["positive"])
-    if positive_texts and not any(decided.values()):
-        raise LabelError(f"no label is {', '.join(positive)}; labels are {', '.join(decided)}")
-    return decided
 
 
 def read_completions(root: Path, scope: Scope = EVERYTHING) -> list[Completion]:
