@@ -87,12 +87,23 @@ def test_behind_a_shared_prefix_too(
     assert summary.tokens == whole - prefix * (len(TEXTS) - 1), "the prefix was shared"
 
 
-def test_a_plan_is_made_with_the_batches_that_fit(
-    root: Path, llama: ModelSpec, import_texts: ImportTexts, small_memory: None
+def test_a_plan_is_made_with_the_batches_that_fit_and_one_too_large_alone_is_refused(
+    root: Path,
+    llama: ModelSpec,
+    import_texts: ImportTexts,
+    small_memory: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import_texts(TEXTS)
     plan = plan_activations(root, llama, for_texts(**CHAT, token_budget=200))
     assert plan.rows == len(TEXTS) and plan.seconds is not None
+
+    def no_memory(*_: Any) -> StartedBatch:
+        raise torch.OutOfMemoryError("pretended")
+
+    monkeypatch.setattr(Forward, "start", no_memory)
+    with pytest.raises(ModelError, match=r"a prompt of \d+ tokens does not fit the memory of cpu"):
+        ingest_texts(root, llama)
 
 
 def test_completions_that_do_not_fit_are_run_in_smaller_batches(

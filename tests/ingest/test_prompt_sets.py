@@ -14,8 +14,8 @@ from axes.analysis.stats.baselines import bag_of_words_scores
 from axes.ingest.prompt_sources import PromptSource, prompt_source, read_source, ready_sets
 from axes.ingest.prompts import import_prompts, normalise
 from axes.ingest.requests import PromptRequest
-from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import PromptError
+from tests.ingest.conftest import read
 
 
 def hub_layout(folder: Path, **columns: list[Any]) -> str:
@@ -36,8 +36,8 @@ def _own_data_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def stored(root: Path, prompt_set: str) -> list[dict[str, Any]]:
-    return rows(
-        connect(root),
+    return read(
+        root,
         "select text, category, license, is_positive from prompts "
         "left join labels using (prompt_set, prompt_id) where prompt_set = ? order by position",
         [prompt_set],
@@ -61,9 +61,7 @@ def test_demo_safety_is_300_and_300_distinct_prompts_in_complete_pairs(
     assert safety.null_count().sum_horizontal().item() == 0
 
 
-def test_the_words_of_demo_safety_alone_do_not_tell_its_classes_apart(
-    safety: pl.DataFrame,
-) -> None:
+def test_the_words_of_demo_safety_alone_do_not_tell_its_classes_apart(safety: pl.DataFrame) -> None:
     labels = (safety["label"] == "unsafe").to_numpy()
     groups = safety["pair_id"].rank("dense").cast(pl.Int64).to_numpy()
     scores = bag_of_words_scores(safety["text"].to_list(), labels, groups)
@@ -100,8 +98,8 @@ def test_demo_formality_is_60_pairs_of_formal_and_informal_requests(root: Path) 
     summary = import_prompts(root, "demo_formality", prompt_source("demo_formality", None))
     assert (summary.prompt_count, summary.positive_count, summary.negative_count) == (120, 60, 60)
     assert (summary.duplicate_count, summary.changed_count) == (0, 0)
-    found = rows(
-        connect(root),
+    found = read(
+        root,
         "select pair_id, license, list(label order by label) as labels from v_prompts group by all",
     )
     assert len(found) == 60
