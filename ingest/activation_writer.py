@@ -160,7 +160,8 @@ class ChunkWriter:
             for batch in self._batches
             for prompt_id, prompt in zip(batch.prompt_ids, batch.rendered, strict=True)
         ]
-        tokens = [self._strings(prompt.token_ids) for _, prompt in prompts]
+        to_strings = self.loaded.tokenizer.convert_ids_to_tokens
+        tokens = [list(to_strings(prompt.token_ids)) for _, prompt in prompts]
         columns: dict[str, list[Any]]
         if pooling:
             spans = [span for batch in self._batches for span in batch.spans[pooling]]
@@ -189,9 +190,6 @@ class ChunkWriter:
             "run_id": [self.run.run_id] * len(prompts),
             **columns,
         }
-
-    def _strings(self, token_ids: list[int]) -> list[str]:
-        return list(self.loaded.tokenizer.convert_ids_to_tokens(token_ids))
 
 
 def _data_files(root: Path, model: str) -> set[Path]:

@@ -6,7 +6,6 @@ pooling, template) are not computed again, and weights are not even loaded when 
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +23,7 @@ from axes.ingest.forward.activation_keys import (
     stored_items,
 )
 from axes.ingest.forward.batching import Batches
-from axes.ingest.forward.forward import Batch, Forward, StartedBatch
+from axes.ingest.forward.forward import Batch, Forward
 from axes.ingest.forward.pooling import Pooling, find_pooling
 from axes.ingest.forward.prefix_cache import share_prefix
 from axes.ingest.forward.recording import find_points
@@ -216,24 +215,26 @@ class _Session:
             planned = self.batches.plan(lengths)
             middle = planned[len(planned) // 2]
             started = self.batches.attempt(middle, start, self._describe)
-        started.finish()
+        _ = started.vectors
         since = time.perf_counter()
-        start(middle).finish()
+        _ = start(middle).vectors
         return sum(lengths[name] for name in middle) / (time.perf_counter() - since)
 
     def _computed(self, forward: Forward, shared: int, prompt_ids: list[str]) -> Iterator[Batch]:
-        """Batches in the order they are done, each while the next is already computed."""
+        """Batches in the order they are done, each when the next is already computed."""
         lengths, start = self._lengths(shared, prompt_ids), self._starter(forward)
-        computed = self.batches.compute(lengths, start, self._describe)
-        started = itertools.chain((batch for _, batch in computed), [None])
-        for batch, _next in itertools.pairwise(started):
-            assert batch is not None
-            yield batch.finish()
+        earlier = None
+        for _, batch in self.batches.compute(lengths, start, self._describe):
+            if earlier is not None:
+                yield earlier
+            earlier = batch
+        if earlier is not None:
+            yield earlier
 
     def _lengths(self, shared: int, prompt_ids: list[str]) -> dict[str, int]:
         return {name: len(self.work.rendered[name].token_ids) - shared for name in prompt_ids}
 
-    def _starter(self, forward: Forward) -> Callable[[list[str]], StartedBatch]:
+    def _starter(self, forward: Forward) -> Callable[[list[str]], Batch]:
         return lambda names: forward.start(names, [self.work.rendered[name] for name in names])
 
     def _describe(self, name: str) -> str:

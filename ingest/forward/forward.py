@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -24,17 +25,21 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts that were run together, and the vectors recorded of them.
-
-    `vectors` is item -> float32 `[prompt, d_model]`, and for an item without a pooling
-    `[token, d_model]`, the tokens of all prompts one after the other. `spans` are the positions by
-    pooling.
-    """
+    """Prompts that were run together; `spans` are the positions by pooling."""
 
     prompt_ids: list[str]
     rendered: list[Rendered]
     spans: dict[str, list[Span]]
-    vectors: dict[Item, np.ndarray]
+    _results: HostCopy[Item]
+
+    @cached_property
+    def vectors(self) -> dict[Item, np.ndarray]:
+        """Item -> what was recorded, once it has arrived: float32 `[prompt, d_model]`.
+
+        For an item without a pooling `[token, d_model]`, the tokens of all prompts one after the
+        other.
+        """
+        return self._results.result()
 
 
 class Forward:
@@ -53,8 +58,8 @@ class Forward:
         for item in items:
             self._items_at[points[item.layer, item.site]].append(item)
 
-    def start(self, prompt_ids: list[str], rendered: list[Rendered]) -> StartedBatch:
-        """Compute a batch; on an accelerator its results are still under way."""
+    def start(self, prompt_ids: list[str], rendered: list[Rendered]) -> Batch:
+        """Compute a batch; on an accelerator its vectors are still under way."""
         prefix = self._prefix
         shared = 0 if prefix is None else prefix.length
         tokens, mask = pad(
@@ -76,21 +81,7 @@ class Forward:
         with record(list(self._items_at), receive, leaves_early=True):
             cache = None if prefix is None else prefix.cache(len(rendered))
             run_backbone(self._loaded.model, tokens, mask, cache=cache)
-        return StartedBatch(prompt_ids, rendered, spans, HostCopy(results))
-
-
-@dataclass(frozen=True)
-class StartedBatch:
-    """A batch whose results may still be under way to the host."""
-
-    prompt_ids: list[str]
-    rendered: list[Rendered]
-    spans: dict[str, list[Span]]
-    results: HostCopy[Item]
-
-    def finish(self) -> Batch:
-        """Wait for the results."""
-        return Batch(self.prompt_ids, self.rendered, self.spans, self.results.result())
+        return Batch(prompt_ids, rendered, spans, HostCopy(results))
 
 
 def _real_rows(hidden: Tensor, mask: Tensor) -> Tensor:

@@ -141,11 +141,6 @@ class _Pass:
         if self.before == 0 or self._width is None:
             self._width = self.before + width
 
-    @property
-    def is_first(self) -> bool:
-        """Whether nothing was run before this pass."""
-        return self.before == 0
-
     def is_generated(self, hidden: Tensor) -> Bool[Tensor, "rows position"]:
         """Which positions stand behind the prompt."""
         columns = self.before + torch.arange(hidden.shape[1], device=hidden.device)
@@ -221,6 +216,6 @@ class _Change:
         is_above = projection > self._intervention.above * self._unit
         if self._intervention.condition == "position":
             return is_above
-        if self._pass.is_first or self._is_open is None:
+        if self._pass.before == 0 or self._is_open is None:
             self._is_open = is_above.gather(1, self._pass.last_of_prompt(hidden)[:, None])
         return self._is_open

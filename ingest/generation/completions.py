@@ -43,11 +43,6 @@ class Pair:
     token_ids: tuple[int, ...] | None
     source: str
 
-    @property
-    def content(self) -> str | list[int]:
-        """The model's input."""
-        return self.completion if self.token_ids is None else list(self.token_ids)
-
 
 def ingest_completions(root: Path, spec: ModelSpec, request: CompletionRequest) -> IngestSummary:
     """Read the prompt-completion pairs of a file that are not stored, and store their tokens.
@@ -64,7 +59,7 @@ def ingest_completions(root: Path, spec: ModelSpec, request: CompletionRequest) 
                 job.identity.model_id,
                 kept,
                 pair.prompt_id,
-                {"given": pair.content, "source": pair.source},
+                {"given": pair.token_ids or pair.completion, "source": pair.source},
             ): pair
             for pair in pairs
         }

@@ -32,7 +32,7 @@ from axes.ingest.generation.traces import generation_ids
 from axes.ingest.jobs import IngestSummary, Job, open_job
 from axes.ingest.models.load import LoadedModel, require_layers
 from axes.ingest.models.registry import ModelSpec
-from axes.ingest.prompts import read_prompts
+from axes.ingest.prompts import Prompt, read_prompts
 from axes.ingest.requests import InterventionRequest, Sampling
 from axes.warehouse.errors import ModelError
 from axes.warehouse.handle import Warehouse
@@ -73,19 +73,16 @@ def ingest_interventions(
     require_layers(spec.name, layer_count, request.layers or ())
     with job.running("ingest interventions", request.parameters()) as running:
         sweeps = read_sweeps(root, spec.name, job.identity.model_id, layer_count, request)
-        encoded, texts = (
-            {
-                prompt_id: prompt.token_ids
-                for prompt_id, prompt in job.render_usable(
-                    {prompt.prompt_id: prompt.text for prompt in chosen},
-                    request,
-                    template=template,
-                    skipped=running.run.skipped,
-                    room=request.max_new_tokens,
-                ).items()
-            }
-            for chosen, template in ((prompts, request.rendering), (benign, _RAW))
-        )
+        skipped, room = running.run.skipped, request.max_new_tokens
+
+        def encode(prompts: Sequence[Prompt], template: Template) -> Encoded:
+            texts = {prompt.prompt_id: prompt.text for prompt in prompts}
+            usable = job.render_usable(
+                texts, request, template=template, skipped=skipped, room=room
+            )
+            return {prompt_id: prompt.token_ids for prompt_id, prompt in usable.items()}
+
+        encoded, texts = encode(prompts, request.rendering), encode(benign, _RAW)
         completed = [sweep for sweep in sweeps if sweep.axis_id in request.completed_axis_ids]
         planner = _Planner(job, running.run, request, phrases)
         work = [

@@ -10,7 +10,7 @@ reader sees a completion without it, so that a job may be killed between the fil
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -136,7 +136,21 @@ def _complete(
         return len(rendered[samples[key].prompt_id].token_ids)
 
     def complete(keys: list[str]) -> list[Trace]:
-        return _generate(loaded, request, kept, rendered, [samples[key] for key in keys])
+        batch = [samples[key] for key in keys]
+        encoded = {sample.name: rendered[sample.prompt_id].token_ids for sample in batch}
+        prompts: dict[str, Trace] = {}
+        if request.prompt_tokens:
+            # The tokens of each prompt, once, in a pass that gives every distribution.
+            names = dict.fromkeys(sample.prompt_id for sample in batch)
+            texts = {name: Text(name, rendered[name].token_ids) for name in names}
+            for scored in score_in_batches(loaded, texts, kept):
+                prompts |= scored
+        traces = generate(loaded, encoded, kept, request)
+        for trace, sample in zip(traces, batch, strict=True):
+            trace.prompt_id = sample.prompt_id
+        if not prompts:
+            return traces
+        return [_with_prompt(prompts[trace.prompt_id], trace) for trace in traces]
 
     def describe(key: str) -> str:
         return f"a completion of {length(key)} and {request.max_new_tokens} tokens"
@@ -154,29 +168,6 @@ def _complete(
     }
     batches = Batches(loaded, run, request.batch_size, "batch size")
     write_traces(run, loaded, kept, batches.compute(sizes, complete, describe), columns, done)
-
-
-def _generate(
-    loaded: LoadedModel,
-    request: TraceRequest,
-    kept: Kept,
-    rendered: Mapping[str, Rendered],
-    samples: Sequence[Sample],
-) -> list[Trace]:
-    prompts: dict[str, Trace] = {}
-    if request.prompt_tokens:
-        # The tokens of each prompt, once, in a pass that gives every distribution.
-        names = dict.fromkeys(sample.prompt_id for sample in samples)
-        texts = {name: Text(name, rendered[name].token_ids) for name in names}
-        for batch in score_in_batches(loaded, texts, kept):
-            prompts |= batch
-    encoded = {sample.name: rendered[sample.prompt_id].token_ids for sample in samples}
-    traces = generate(loaded, encoded, kept, request)
-    for trace, sample in zip(traces, samples, strict=True):
-        trace.prompt_id = sample.prompt_id
-    if not prompts:
-        return traces
-    return [_with_prompt(prompts[trace.prompt_id], trace) for trace in traces]
 
 
 def _with_prompt(prompt: Trace, trace: Trace) -> Trace:
@@ -222,42 +213,32 @@ def write_traces(
 
     `columns` are those of `generations` that a trace does not hold, by generation_id.
     """
-    for keys, traces in batches:
-        _write_batch(run, loaded, kept, dict(zip(keys, traces, strict=True)), columns)
-        done(len(keys))
-
-
-def _write_batch(
-    run: Run,
-    loaded: LoadedModel,
-    kept: Kept,
-    traces: Mapping[str, Trace],
-    columns: Mapping[str, Mapping[str, Any]],
-) -> None:
-    """Files of one name in each table."""
     root, model = run.root, loaded.spec.name
-    name = content_key(sorted(traces))
     decode = cache(lambda token_id: str(loaded.tokenizer.decode([token_id])))
-    tokens = [
-        _token_rows(key, trace, layer, kept, decode, run)
-        for key, trace in traces.items()
-        for layer in kept.recorded_layers
-    ]
-    projections = [
-        _projection_rows(key, trace, readout_key, run)
-        for key, trace in traces.items()
-        for readout_key in trace.projections
-    ]
-    generations = [
-        _generation_row(key, trace, loaded) | {"run_id": run.run_id, **columns[key]}
-        for key, trace in traces.items()
-    ]
-    with committing(root, model):
-        _write(root, "generation_tokens", tokens, name, model)
-        _write(root, "token_projections", projections, name, model)
-        _write(root, "generations", [rows_table("generations", generations)], name, model)
-    run.tokens += sum(len(trace.token_ids) for trace in traces.values())
-    run.rows += sum(len(table) for table in itertools.chain(tokens, projections))
+    for keys, traces in batches:
+        name, named = content_key(sorted(keys)), list(zip(keys, traces, strict=True))
+        tokens = [
+            _token_rows(key, trace, layer, kept, decode, run)
+            for key, trace in named
+            for layer in kept.recorded_layers
+        ]
+        projections = [
+            _projection_rows(key, trace, readout_key, run)
+            for key, trace in named
+            for readout_key in trace.projections
+        ]
+        generations = [
+            _generation_row(key, trace, loaded) | {"run_id": run.run_id, **columns[key]}
+            for key, trace in named
+        ]
+        # Files of one name in each table.
+        with committing(root, model):
+            _write(root, "generation_tokens", tokens, name, model)
+            _write(root, "token_projections", projections, name, model)
+            _write(root, "generations", [rows_table("generations", generations)], name, model)
+        run.tokens += sum(len(trace.token_ids) for trace in traces)
+        run.rows += sum(len(table) for table in itertools.chain(tokens, projections))
+        done(len(keys))
 
 
 def _write(root: Path, table: str, groups: list[pa.Table], name: str, model: str) -> None:

@@ -257,7 +257,8 @@ class JudgeClient:
                 reason = f"status {response.status_code}"
                 if response.status_code != 429 and response.status_code < 500:
                     raise LabelError(f"{self.url} refuses ({reason}): {self._excerpt(response)}")
-                pause = _requested_pause(response, pause)
+                asked = response.headers.get("retry-after", "").strip()
+                pause = min(int(asked), _LONGEST_PAUSE) if asked.isdecimal() else pause
             if attempt + 1 < self.max_tries:
                 with self._lock:
                     self.usage.retries += 1
@@ -299,9 +300,3 @@ class JudgeClient:
         """The answer without the key: an error is stored, and some endpoints repeat the key."""
         text = response.text if self._key is None else response.text.replace(self._key, "***")
         return " ".join(text.split())[:200] or "an empty body"
-
-
-def _requested_pause(response: httpx2.Response, pause: float) -> float:
-    """Seconds to wait: those of `Retry-After` where it is a number, else `pause`."""
-    seconds = response.headers.get("retry-after", "").strip()
-    return min(int(seconds), _LONGEST_PAUSE) if seconds.isdecimal() else pause

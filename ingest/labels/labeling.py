@@ -54,6 +54,7 @@ class Scope:
 
 
 EVERYTHING = Scope()
+_LABELLED = "select generation_id from labels where labeler = ? and generation_id is not null"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def label_completions(
         record_run(root, "label", {"labeler": labeler, **vars(scope), **parameters}) as run,
     ):
         completions = read_completions(root, scope)
-        stored = _labelled(root, labeler)
+        warehouse = Warehouse.open_tables(root, "labels")
+        stored = set(warehouse.column(_LABELLED, [labeler]))
         missing = [item for item in completions if item.generation_id not in stored]
         with track(f"label {labeler}", len(missing), "completions") as advance:
             for start in range(0, len(missing), chunk):
@@ -200,13 +202,3 @@ def write_labels(root: Path, run: Run, labeler: str, labels: Sequence[Label]) ->
     name = content_key(sorted(label.generation_id for label in labels))
     write_rows(root, "labels", rows_table("labels", described), name=name, partition=labeler)
     run.rows += len(labels)
-
-
-def _labelled(root: Path, labeler: str) -> set[str]:
-    warehouse = Warehouse.open_tables(root, "labels")
-    return set(
-        warehouse.column(
-            "select generation_id from labels where labeler = ? and generation_id is not null",
-            [labeler],
-        )
-    )

@@ -69,7 +69,7 @@ def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
     # Weights, adapter, tokenizer and template, in the order of the fields.
     hashes = (
         _weights_hash(weights, config),
-        _adapter_hash(spec),
+        None if spec.adapter is None else _adapter_hash(spec.adapter),
         files_hash(tokenizer),
         hashlib.sha256(template.encode()).hexdigest() if template else None,
     )
@@ -94,10 +94,8 @@ def _weights_hash(weights: Iterable[Path], config: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _adapter_hash(spec: ModelSpec) -> str | None:
-    if spec.adapter is None:
-        return None
-    folder = fetch_adapter(spec.adapter)
+def _adapter_hash(adapter: str) -> str:
+    folder = fetch_adapter(adapter)
     return files_hash(folder / name for name in ADAPTER_FILES)
 
 

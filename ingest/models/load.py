@@ -55,13 +55,14 @@ def load(
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     quiet_transformers()
     options: dict[str, Any] = {"attn_implementation": identity.attention}
     if spec.quantization is not None:
         _require_package("bitsandbytes", "quantization")
-        options["quantization_config"] = _quantization_config(spec.quantization)
+        precision: Any = {f"load_in_{spec.quantization}": True}
+        options["quantization_config"] = BitsAndBytesConfig(**precision)
     if spec.adapter is not None:
         _require_package("peft", "adapters")
     if device == "auto" or spec.quantization is not None:
@@ -190,14 +191,6 @@ def model_row(loaded: LoadedModel, run_id: str) -> dict[str, object]:
         "license": spec.license,
         "run_id": run_id,
     }
-
-
-def _quantization_config(quantization: str) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    if quantization == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True)
 
 
 def _require_package(name: str, extra: str) -> None:

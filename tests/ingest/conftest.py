@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 import axes.ingest.activations
 from axes.ingest.jobs import IngestSummary
-from axes.ingest.models.identity import identify
+from axes.ingest.models.identity import ModelIdentity, identify
+from axes.ingest.models.load import LoadedModel, load
 from axes.ingest.models.registry import ModelSpec, resolve
 from axes.ingest.prompts import prompt_id
 from axes.ingest.requests import ActivationRequest
@@ -96,6 +97,15 @@ def forked(target: Callable[..., Any], *args: Any, **options: Any) -> multiproce
     return context.Process(target=target, args=args, kwargs=options)
 
 
+def identity_of(spec: ModelSpec, dtype: str = "float32") -> ModelIdentity:
+    return identify(spec, Path(spec.source), dtype)
+
+
+def loaded_on_cpu(spec: ModelSpec, dtype: str = "float32") -> LoadedModel:
+    """A model of a local folder."""
+    return load(spec, Path(spec.source), identity_of(spec, dtype), "cpu")
+
+
 def exit_codes(processes: Sequence[multiprocessing.Process]) -> list[int | None]:
     """Run processes beside each other to their ends."""
     for process in processes:
@@ -119,7 +129,7 @@ def put_axis(root: Path, llama: ModelSpec, name: str, layer: int) -> np.ndarray:
     """A native axis of the tiny model; returns its vector."""
     vector = np.random.default_rng(layer).normal(size=32)
     vector /= np.linalg.norm(vector)
-    model_id = identify(llama, Path(llama.source), "float32").model_id
+    model_id = identity_of(llama).model_id
     put(
         root,
         "axes",

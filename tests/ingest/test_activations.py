@@ -16,10 +16,8 @@ from safetensors.torch import load_file, save_file
 
 import axes.ingest.jobs
 from axes.ingest.activations import IngestSummary, ingest_activations, plan_activations
-from axes.ingest.forward.forward import Forward, StartedBatch
+from axes.ingest.forward.forward import Batch, Forward
 from axes.ingest.forward.pooling import POOLINGS
-from axes.ingest.models.identity import identify
-from axes.ingest.models.load import load
 from axes.ingest.models.registry import ModelSpec, resolve
 from axes.ingest.requests import ActivationRequest
 from axes.warehouse.connection import connect
@@ -32,6 +30,7 @@ from tests.ingest.conftest import (
     for_texts,
     ingest_texts,
     last_run,
+    loaded_on_cpu,
     overflow_in_half_precision,
     read,
 )
@@ -79,7 +78,7 @@ def test_rows_equal_a_direct_pass_over_each_prompt(
     assert (summary.prompt_count, summary.new_count) == (5, 5)
     stored = activation_rows(root)
     assert len(stored) == summary.rows == 20 * len(poolings)
-    loaded = load(llama, llama_folder, identify(llama, llama_folder, "float32"), "cpu")
+    loaded = loaded_on_cpu(llama)
     # One token a byte, and BOS before: "<user>" is six tokens, "<assistant>" eleven.
     lead, tail = (1, 0) if template == "raw" else (7, 11)
     for text, pooling in itertools.product(TEXTS, poolings):
@@ -187,8 +186,8 @@ def test_another_dtype_template_or_pooling_gives_new_rows_beside_the_old(
     assert {key[0] for key in before} == {full}
 
 
-def test_changed_weights_under_the_same_name_give_new_rows(
-    run: Run, root: Path, llama_folder: Path
+def test_changed_weights_under_the_same_name_and_another_name_give_new_rows(
+    run: Run, root: Path, llama: ModelSpec, llama_folder: Path
 ) -> None:
     first = run()
     path = llama_folder / "model.safetensors"
@@ -198,7 +197,9 @@ def test_changed_weights_under_the_same_name_give_new_rows(
     second = run()
     assert second.model_id != first.model_id
     assert {key[0] for key in activation_rows(root)} == {first.model_id, second.model_id}
-    assert len(activation_rows(root)) == 40
+    assert ingest_texts(root, replace(llama, name="other"), layers=(0,)).rows == 5
+    found = read(root, "select model, count(*) as n from activations group by 1 order by 1")
+    assert found == [{"model": "other", "n": 5}, {"model": "tiny-llama", "n": 40}]
 
 
 def test_prompts_too_long_are_named_or_skipped_and_recorded(
@@ -290,7 +291,7 @@ def test_an_interrupted_run_keeps_what_it_has_done(
 ) -> None:
     real, calls = Forward.start, []
 
-    def interrupted(*args: Any) -> StartedBatch:
+    def interrupted(*args: Any) -> Batch:
         calls.append(args)
         if len(calls) == 4:
             raise KeyboardInterrupt
@@ -321,14 +322,6 @@ def test_other_batches_and_a_model_spread_over_devices_give_the_same_rows(
     assert found.keys() == expected.keys()
     for key, vector in expected.items():
         np.testing.assert_allclose(found[key], vector, atol=1e-5)
-
-
-def test_two_models_of_one_name_are_two_models(run: Run, root: Path, llama: ModelSpec) -> None:
-    run(layers=[0])
-    other = replace(llama, name="other")
-    assert ingest_texts(root, other, layers=(0,)).rows == 5
-    found = read(root, "select model, count(*) as n from activations group by 1 order by 1")
-    assert found == [{"model": "other", "n": 5}, {"model": "tiny-llama", "n": 5}]
 
 
 def keyed_vectors(root: Path, table: str, *columns: str) -> dict[tuple, np.ndarray]:

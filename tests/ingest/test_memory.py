@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM
 
 from axes.ingest.activations import plan_activations
 from axes.ingest.forward.batching import Batches
-from axes.ingest.forward.forward import Forward, StartedBatch
+from axes.ingest.forward.forward import Batch, Forward
 from axes.ingest.forward.templates import Rendered
 from axes.ingest.generation.traces import ingest_traces
 from axes.ingest.models.registry import ModelSpec
@@ -65,7 +65,7 @@ def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Room for four prompts at a time."""
     real = Forward.start
 
-    def start(self: Forward, names: list[str], rendered: list[Rendered]) -> StartedBatch:
+    def start(self: Forward, names: list[str], rendered: list[Rendered]) -> Batch:
         if len(names) > 4:
             raise torch.OutOfMemoryError("pretended")
         return real(self, names, rendered)
@@ -98,7 +98,7 @@ def test_a_plan_is_made_with_the_batches_that_fit_and_one_too_large_alone_is_ref
     plan = plan_activations(root, llama, for_texts(**CHAT, token_budget=200))
     assert plan.rows == len(TEXTS) and plan.seconds is not None
 
-    def no_memory(*_: Any) -> StartedBatch:
+    def no_memory(*_: Any) -> Batch:
         raise torch.OutOfMemoryError("pretended")
 
     monkeypatch.setattr(Forward, "start", no_memory)

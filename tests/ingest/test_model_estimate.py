@@ -10,13 +10,11 @@ import pytest
 import torch
 
 from axes.ingest.model_estimate import Estimate, estimate_needs, in_words
-from axes.ingest.models.identity import identify
-from axes.ingest.models.load import load
 from axes.ingest.models.registry import ModelSpec, registry, resolve
 from axes.warehouse.errors import ModelError
 from axes.warehouse.layout import partition_folder
 from axes.warehouse.tables.schemas import TABLES
-from tests.ingest.conftest import ImportTexts, ingest_texts
+from tests.ingest.conftest import ImportTexts, ingest_texts, loaded_on_cpu
 from tests.tiny_models import save_tiny, tiny_model
 
 
@@ -82,7 +80,7 @@ def test_quantised_memory_leaves_embeddings_in_bfloat16(tmp_path: Path):
 def test_memory_is_what_the_loaded_model_then_holds(tmp_path: Path, quantization: str | None):
     folder = save_tiny(tmp_path / "wide", "llama", hidden_size=256, intermediate_size=512)
     spec = resolve(str(folder), quantization=quantization)
-    model = load(spec, folder, identify(spec, folder, "bfloat16"), "cpu").model
+    model = loaded_on_cpu(spec, "bfloat16").model
     held = model.get_memory_footprint() + sum(map(scale_bytes, model.parameters()))
     needs = asdict(estimate_needs(spec))
     assert needs[f"memory_{quantization or 'bfloat16'}_bytes"] == pytest.approx(held, rel=1e-3)

@@ -22,7 +22,6 @@ def test_parts_are_of_like_size() -> None:
     shard = Shard.parse("2/4")
     taken = sum(shard.takes(prompt_id(f"prompt {index}")) for index in range(2000))
     assert 400 < taken < 600
-    assert str(shard) == "2/4"
 
 
 def test_what_is_no_part_is_refused() -> None:

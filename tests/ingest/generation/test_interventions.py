@@ -16,13 +16,11 @@ import axes.ingest.jobs
 from axes.ingest.activations import ingest_activations
 from axes.ingest.forward.steering import Intervention, steer
 from axes.ingest.generation.interventions import first_ids, ingest_interventions, opener_phrases
-from axes.ingest.models.identity import identify
-from axes.ingest.models.load import load
 from axes.ingest.models.registry import ModelSpec, resolve
 from axes.ingest.prompts import prompt_id
 from axes.ingest.requests import ActivationRequest, InterventionRequest
 from axes.warehouse.errors import AxisError, CoverageError, LayerError, ModelError
-from tests.ingest.conftest import assert_checks_pass, last_run, put_texts, read
+from tests.ingest.conftest import assert_checks_pass, last_run, loaded_on_cpu, put_texts, read
 from tests.rows import put
 
 ASKED = ["hello there, you", "hi", "what is a duck", "tell me more of it"]
@@ -94,8 +92,7 @@ def outcomes(root: Path) -> dict[tuple, float]:
 
 def test_what_is_stored_is_what_each_prompt_alone_gives_under_the_hook(steerable, llama):
     run(steerable, llama, template="raw", completed_axis_ids=["first"])
-    folder = Path(llama.source)
-    loaded = load(llama, folder, identify(llama, folder, "float32"), "cpu")
+    loaded = loaded_on_cpu(llama)
     (axis,) = read(steerable, "select vector from axes where axis_id = 'first'")
     vector = torch.tensor(axis["vector"])
     (norms,) = read(

@@ -17,8 +17,7 @@ import axes.ingest.generation.traces
 import axes.ingest.jobs
 from axes.ingest.forward.recording import block_points, record
 from axes.ingest.generation.traces import ingest_traces
-from axes.ingest.models.identity import identify
-from axes.ingest.models.load import find_blocks, load
+from axes.ingest.models.load import find_blocks
 from axes.ingest.models.registry import ModelSpec, resolve
 from axes.ingest.prompt_sources import PromptSource
 from axes.ingest.prompts import import_prompts, prompt_id
@@ -29,6 +28,7 @@ from tests.ingest.conftest import (
     ImportTexts,
     assert_checks_pass,
     last_run,
+    loaded_on_cpu,
     overflow_in_half_precision,
     put_axis,
     read,
@@ -79,8 +79,7 @@ def teacher_forced(
 
 
 def assert_teacher_forced(root: Path, spec: ModelSpec, layers: list[int], seed: int = 0) -> None:
-    folder = Path(spec.source)
-    loaded = load(spec, folder, identify(spec, folder, "float32"), "cpu")
+    loaded = loaded_on_cpu(spec)
     found = completions(root, spec.name, seed)
     assert found
     for prompt, row in found.items():
@@ -143,19 +142,21 @@ def test_tokens_and_vectors_equal_a_teacher_forced_pass(
 
 
 @pytest.mark.parametrize("template", ["raw", "chat"])
-def test_greedy_text_is_what_generate_gives(
+def test_greedy_text_is_what_generate_gives_without_the_checkpoints_sampling_defaults(
     run: Run, root: Path, llama: ModelSpec, llama_folder: Path, template: str
 ) -> None:
-    run(template=template)
-    loaded = load(llama, llama_folder, identify(llama, llama_folder, "float32"), "cpu")
+    defaults = {"repetition_penalty": 5.0, "no_repeat_ngram_size": 1, "min_new_tokens": 3}
+    GenerationConfig(**defaults, eos_token_id=2).save_pretrained(llama_folder)
+    run(template=template, max_new_tokens=20)
+    loaded = loaded_on_cpu(llama)
+    loaded.model.generation_config = GenerationConfig(eos_token_id=2)
     tokenizer = loaded.tokenizer
     for prompt, row in completions(root).items():
-        chat = f"<s><user>{prompt}<assistant>"
-        ids = tokenizer(prompt if template == "raw" else chat).input_ids
-        ids = ids[1:] if template == "chat" else ids
+        rendered = prompt if template == "raw" else f"<user>{prompt}<assistant>"
+        ids = tokenizer(rendered).input_ids
         with torch.inference_mode():
             out = loaded.model.generate(
-                torch.tensor([ids]), max_new_tokens=STEPS, do_sample=False, eos_token_id=2
+                torch.tensor([ids]), max_new_tokens=20, do_sample=False, eos_token_id=2
             )[0, len(ids) :]
         assert row["text"] == tokenizer.decode(out, skip_special_tokens=True)
         assert row["token_count"] == len(out)
@@ -204,19 +205,6 @@ def test_sampled_log_probabilities_are_the_models_own_and_another_seed_draws_oth
     assert_teacher_forced(root, llama, [1, 3])
     texts = [[row["text"] for row in completions(root, seed=seed).values()] for seed in (0, 1)]
     assert texts[0] != texts[1]
-
-
-def test_the_checkpoints_sampling_defaults_do_not_slip_in(
-    run: Run, root: Path, llama_folder: Path
-) -> None:
-    run(max_new_tokens=20)
-    plain = {prompt: row["text"] for prompt, row in completions(root).items()}
-    GenerationConfig(
-        repetition_penalty=5.0, no_repeat_ngram_size=1, min_new_tokens=3, eos_token_id=2
-    ).save_pretrained(llama_folder)
-    run(max_new_tokens=20, seed=1)
-    found = completions(root, seed=1)
-    assert {prompt: row["text"] for prompt, row in found.items()} == plain
 
 
 class Stop(BaseException):
@@ -432,7 +420,7 @@ def test_prompt_tokens_come_before_step_0_and_are_exact(
     for options in ({"layers": [1]}, {"layers": None, "axes": ["low"]}):
         run(prompt_tokens=True, temperature=1.0, samples=2, top_tokens=3, **options)
     tokenizer = byte_tokenizer()
-    loaded = load(llama, Path(llama.source), identify(llama, Path(llama.source), "float32"), "cpu")
+    loaded = loaded_on_cpu(llama)
     found = read(
         root, "from generations inner join prompts using (prompt_id) order by generation_id"
     )

@@ -31,6 +31,8 @@ from tests.ingest.conftest import read
 from tests.ingest.hub_server import TOKEN, Hub, ServedRepository, serve
 from tests.tiny_models import byte_tokenizer, tiny_model
 
+Repositories = dict[str, ServedRepository]
+
 REPOSITORY_ROOT = Path(__file__).parents[3]
 STUDY = {name: spec for name, spec in registry().items() if spec.source.startswith("hf:")}
 ARCHITECTURES = {
@@ -61,7 +63,7 @@ OTHER_FILES = (
 
 
 @pytest.fixture(scope="session")
-def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ServedRepository]:
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> Repositories:
     """A tiny model under each real id and revision; not to be changed."""
     base = tmp_path_factory.mktemp("hub")
     served = {}
@@ -81,7 +83,7 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ServedRe
 
 
 @pytest.fixture
-def hub(repositories: dict[str, ServedRepository]) -> Iterator[Hub]:
+def hub(repositories: Repositories) -> Iterator[Hub]:
     with serve(repositories) as running:
         yield running
 
@@ -158,7 +160,7 @@ def repository_id(name: str) -> str:
     return STUDY[name].source.removeprefix("hf:")
 
 
-def served_folder(repositories: dict[str, ServedRepository], name: str) -> Path:
+def served_folder(repositories: Repositories, name: str) -> Path:
     return repositories[repository_id(name)].folder
 
 
@@ -186,7 +188,7 @@ def test_the_studys_models_come_from_the_hub_and_run(
     client: Client,
     prompts: Path,
     root: Path,
-    repositories: dict[str, ServedRepository],
+    repositories: Repositories,
     tmp_path: Path,
     names: tuple[str, ...],
 ):
@@ -233,9 +235,7 @@ def largest_shard(folder: Path) -> Path:
     return max(folder.glob("model-*.safetensors"), key=lambda path: path.stat().st_size)
 
 
-def assert_only_what_is_needed_was_asked_for(
-    hub: Hub, repositories: dict[str, ServedRepository]
-) -> None:
+def assert_only_what_is_needed_was_asked_for(hub: Hub, repositories: Repositories) -> None:
     """The pinned revision, no second copy of the weights; no token where a weight file lies."""
     fetched = {request.name for request in hub.fetched()}
     assert not fetched & set(OTHER_FILES)
@@ -259,7 +259,7 @@ def assert_resumed(hub: Hub, shard: Path) -> None:
 
 
 def test_a_reset_connection_costs_the_file_and_a_download_says_its_size_and_shows_bars(
-    hub: Hub, client: Client, repositories: dict[str, ServedRepository]
+    hub: Hub, client: Client, repositories: Repositories
 ):
     """And a hub that is out of order for a moment is asked again.
 
@@ -361,7 +361,7 @@ def test_what_the_disk_and_the_other_backend_raise_is_one_line(
 
 
 def test_what_is_whole_in_the_cache_needs_no_hub_and_what_is_not_is_completed(
-    repositories: dict[str, ServedRepository], tmp_path: Path
+    repositories: Repositories, tmp_path: Path
 ):
     with serve(repositories) as hub:
         client = Client(hub.endpoint, tmp_path)
@@ -412,7 +412,7 @@ def test_a_disk_that_refuses_is_not_taken_for_the_network(hub: Hub, client: Clie
 
 
 def test_an_estimate_takes_the_configuration_from_the_hub_and_nothing_else(
-    hub: Hub, client: Client, repositories: dict[str, ServedRepository]
+    hub: Hub, client: Client, repositories: Repositories
 ):
     show = ["models", "show", "qwen2.5-7b", "--estimate"]
     done = client.axes(*show, "--format", "json")
@@ -427,7 +427,7 @@ def test_an_estimate_takes_the_configuration_from_the_hub_and_nothing_else(
     assert "is gated" in line and "set HF_TOKEN" in line
 
 
-def needed_size(repositories: dict[str, ServedRepository], name: str) -> int:
+def needed_size(repositories: Repositories, name: str) -> int:
     files = served_folder(repositories, name).iterdir()
     needed = [path for path in files if path.is_file() and path.name not in OTHER_FILES]
     return sum(path.stat().st_size for path in needed)

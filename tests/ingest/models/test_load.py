@@ -22,6 +22,7 @@ from axes.ingest.models.identity import identify
 from axes.ingest.models.load import find_blocks, load, model_row, require_layers
 from axes.ingest.models.registry import ModelSpec, group_members, known_as, registry, resolve
 from axes.warehouse.errors import LayerError, ModelError
+from tests.ingest.conftest import identity_of, loaded_on_cpu
 from tests.tiny_models import byte_tokenizer, save_tiny, tiny_model
 
 DEMO = {"smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b"}
@@ -138,16 +139,16 @@ def touch_everything(folder: Path) -> None:
 def test_the_identity_changes_when_the_rows_would(
     llama: ModelSpec, llama_folder: Path, change: Callable[[Path], object], is_another: bool
 ) -> None:
-    before = identify(llama, llama_folder, "float32")
+    before = identity_of(llama)
     change(llama_folder)
-    assert (identify(llama, llama_folder, "float32").model_id != before.model_id) is is_another
+    assert (identity_of(llama).model_id != before.model_id) is is_another
 
 
 def test_the_identity_depends_on_dtype_and_name_and_not_on_the_place(
     llama: ModelSpec, llama_folder: Path, tmp_path: Path
 ) -> None:
-    identity = identify(llama, llama_folder, "float32")
-    assert identify(llama, llama_folder, "bfloat16").model_id != identity.model_id
+    identity = identity_of(llama)
+    assert identity_of(llama, "bfloat16").model_id != identity.model_id
     other = ModelSpec("other", llama.source)
     assert identify(other, llama_folder, "float32").model_id != identity.model_id
     elsewhere = shutil.copytree(llama_folder, tmp_path / "elsewhere")
@@ -177,7 +178,7 @@ def test_each_choice_of_how_a_model_is_run_is_another_identity(
     ids.append(model_id(**{name: values[-1] for name, values in choices.items()}))
     assert len(set(ids)) == len(ids)
     # What is taken by default is the same when it is asked for, and so is all when asked again.
-    assert identify(llama, llama_folder, "float32").attention == "sdpa"
+    assert identity_of(llama).attention == "sdpa"
     assert model_id(attention="sdpa") == ids[0] == model_id()
     plain = model_id(adapter=str(adapter))
     (adapter / "README.md").write_text("notes")
@@ -193,11 +194,11 @@ def test_each_choice_of_how_a_model_is_run_is_another_identity(
 def test_the_template_of_an_older_tokenizer_config_counts(
     llama: ModelSpec, llama_folder: Path
 ) -> None:
-    with_file = identify(llama, llama_folder, "float32").template_hash
+    with_file = identity_of(llama).template_hash
     jinja = llama_folder / "chat_template.jinja"
     configure(llama_folder, "tokenizer_config.json", chat_template=jinja.read_text())
     jinja.unlink()
-    assert identify(llama, llama_folder, "float32").template_hash == with_file
+    assert identity_of(llama).template_hash == with_file
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
@@ -214,7 +215,7 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_read_is_one_line(llama: ModelSpec, llama_folder: Path) -> None:
     def refused(match: str) -> None:
         with pytest.raises(ModelError, match=match) as caught:
-            identify(llama, llama_folder, "float32")
+            identity_of(llama)
         assert "\n" not in str(caught.value)
 
     configure(llama_folder, model_type="nonesuch")
@@ -238,21 +239,21 @@ def test_code_in_a_model_folder_never_runs_even_for_a_user_who_says_yes(
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     # Whether transformers falls back to a tokenizer of its own is its choice.
     with contextlib.suppress(ModelError):
-        load(llama, llama_folder, identify(llama, llama_folder, "float32"), "cpu")
+        loaded_on_cpu(llama)
     assert not marker.exists()
 
 
 def test_torn_weights_are_one_line(llama: ModelSpec, llama_folder: Path) -> None:
     weights = llama_folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    identity = identify(llama, llama_folder, "float32")
+    identity = identity_of(llama)
     with pytest.raises(ModelError, match="tiny-llama cannot be loaded") as caught:
         load(llama, llama_folder, identity, "cpu")
     assert "\n" not in str(caught.value)
 
 
 def test_a_loaded_model_is_described_as_it_is(llama: ModelSpec, llama_folder: Path) -> None:
-    loaded = load(llama, llama_folder, identify(llama, llama_folder, "bfloat16"), "cpu")
+    loaded = loaded_on_cpu(llama, "bfloat16")
     assert {weight.dtype for weight in loaded.model.parameters()} == {torch.bfloat16}
     assert not any(weight.requires_grad for weight in loaded.model.parameters())
     assert not loaded.model.training
@@ -271,64 +272,53 @@ def test_a_loaded_model_is_described_as_it_is(llama: ModelSpec, llama_folder: Pa
     assert expected.items() <= row.items()
 
 
-def test_the_default_dtype_is_float32_on_a_cpu_and_the_checkpoints_elsewhere(
-    tmp_path: Path,
-) -> None:
-    config = tmp_path / "config.json"
+def test_default_dtype_and_context_length_are_read_under_any_of_their_names(tmp_path: Path) -> None:
+    def configured(content: dict) -> Path:
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        return tmp_path
+
     for stored, expected in (("bfloat16", "bfloat16"), ("int8", "float32"), (None, "float32")):
-        config.write_text(json.dumps({"torch_dtype": stored}))
-        assert default_dtype(tmp_path, "cuda") == expected
-        assert default_dtype(tmp_path, "cpu") == "float32"
-
-
-def test_the_context_length_is_read_under_any_of_its_names(tmp_path: Path) -> None:
-    config = tmp_path / "config.json"
-    for content, expected in (
+        folder = configured({"torch_dtype": stored})
+        assert (default_dtype(folder, "cuda"), default_dtype(folder, "cpu")) == (
+            expected,
+            "float32",
+        )
+    for content, length in (
         ({"max_position_embeddings": 99}, 99),
         ({"n_positions": 77}, 77),
         ({"text_config": {"max_position_embeddings": 55}}, 55),
         ({}, None),
     ):
-        config.write_text(json.dumps(content))
-        assert context_length(tmp_path) == expected
+        assert context_length(configured(content)) == length
 
 
-def sized(layer_count: int) -> PreTrainedConfig:
-    return PreTrainedConfig(num_hidden_layers=layer_count)
+def listed(layer_count: int, **modules: torch.nn.Module) -> Any:
+    model = torch.nn.ModuleDict(modules)
+    model.config = PreTrainedConfig(num_hidden_layers=layer_count)
+    return model
 
 
 def test_blocks_are_the_outermost_list_of_that_many() -> None:
     nn = torch.nn
     inner = [nn.ModuleDict({"experts": nn.ModuleList([nn.Linear(1, 1)] * 3)}) for _ in range(3)]
-    model = nn.ModuleDict({"heads": nn.ModuleList([nn.Identity()]), "stack": nn.ModuleList(inner)})
-    model.config = sized(3)
+    model = listed(3, heads=nn.ModuleList([nn.Identity()]), stack=nn.ModuleList(inner))
     assert find_blocks(model) == inner
     assert len(find_blocks(tiny_model("gpt2", num_hidden_layers=2))) == 2
 
 
-def test_ambiguous_blocks_name_the_candidates() -> None:
+def test_ambiguous_and_repeated_blocks_name_the_candidates() -> None:
     nn = torch.nn
     lists = {name: nn.ModuleList([nn.Identity(), nn.Identity()]) for name in ("vision", "text")}
-    model = nn.ModuleDict(lists)
-    model.config = sized(2)
-    with pytest.raises(
-        ModelError, match="of 2 blocks, found vision, text; name it with --blocks, one of vision"
+    assert find_blocks(listed(2, **lists), "text") == list(lists["text"])
+    shared = {"shared": nn.ModuleList([nn.Identity()] * 3)}
+    for model, path, message in (
+        (listed(2, **lists), None, "of 2 blocks, found vision, text; name it with --blocks, one"),
+        (listed(2, **lists), "audio", "has no list of blocks audio: it has vision, text"),
+        (listed(5, **lists), None, "expected one list of 5 blocks, found none"),
+        (listed(3, **shared), None, "shared runs one block several times"),
     ):
-        find_blocks(model)
-    assert find_blocks(model, "text") == list(lists["text"])
-    with pytest.raises(ModelError, match="has no list of blocks audio: it has vision, text"):
-        find_blocks(model, "audio")
-    model.config = sized(5)
-    with pytest.raises(ModelError, match="expected one list of 5 blocks, found none"):
-        find_blocks(model)
-
-
-def test_a_block_that_is_run_several_times_is_refused() -> None:
-    nn = torch.nn
-    model = nn.ModuleDict({"shared": nn.ModuleList([nn.Identity()] * 3)})
-    model.config = sized(3)
-    with pytest.raises(ModelError, match="shared runs one block several times"):
-        find_blocks(model)
+        with pytest.raises(ModelError, match=message):
+            find_blocks(model, path)
 
 
 def test_a_layer_out_of_range_says_which_there_are() -> None:
@@ -346,15 +336,15 @@ def test_a_sharded_checkpoint_is_one_model(tmp_path: Path) -> None:
     shards = sorted(folder.glob("*.safetensors"))
     assert len(shards) > 1
     spec = resolve(str(folder))
-    identity = identify(spec, folder, "float32")
+    identity = identity_of(spec)
     loaded = load(spec, folder, identity, "cpu")
     for name, weight in single.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], weight)
     flip_last_bit(shards[-1])
-    assert identify(spec, folder, "float32").model_id != identity.model_id
+    assert identity_of(spec).model_id != identity.model_id
     shards[1].unlink()
     with pytest.raises(ModelError, match=f"{shards[1].name} missing"):
-        identify(spec, folder, "float32")
+        identity_of(spec)
 
 
 @pytest.mark.parametrize(("quantization", "kind"), [("8bit", torch.int8), ("4bit", torch.uint8)])
@@ -362,7 +352,7 @@ def test_quantisation_is_handed_to_transformers_and_registered(
     llama_folder: Path, quantization: str, kind: torch.dtype
 ) -> None:
     spec = resolve(str(llama_folder), quantization=quantization)
-    loaded = load(spec, llama_folder, identify(spec, llama_folder, "float32"), "cpu")
+    loaded = loaded_on_cpu(spec)
     assert loaded.blocks[1].mlp.up_proj.weight.dtype == kind
     assert model_row(loaded, "run")["quantization"] == quantization
 
@@ -370,7 +360,7 @@ def test_quantisation_is_handed_to_transformers_and_registered(
 def test_an_adapter_goes_on_top_of_the_weights_and_is_registered(
     llama: ModelSpec, llama_folder: Path, tmp_path: Path
 ) -> None:
-    plain = load(llama, llama_folder, identify(llama, llama_folder, "float32"), "cpu")
+    plain = loaded_on_cpu(llama)
     tokens = torch.tensor([[3, 4, 5]])
     before = plain.model.base_model(tokens).last_hidden_state
     settings = LoraConfig(
@@ -381,13 +371,13 @@ def test_an_adapter_goes_on_top_of_the_weights_and_is_registered(
     adapted.save_pretrained(tmp_path / "adapter")
 
     spec = resolve(str(llama_folder), adapter=str(tmp_path / "adapter"))
-    loaded = load(spec, llama_folder, identify(spec, llama_folder, "float32"), "cpu")
+    loaded = loaded_on_cpu(spec)
     found = loaded.model.base_model(tokens).last_hidden_state
     torch.testing.assert_close(found, expected)
     assert (found - before).abs().max() > 1e-4
     row = model_row(loaded, "run")
     assert (row["adapter"], row["layer_count"]) == (str(tmp_path / "adapter"), 4)
-    assert row["adapter_hash"] == identify(spec, llama_folder, "float32").adapter_hash
+    assert row["adapter_hash"] == identity_of(spec).adapter_hash
 
 
 def test_a_pickled_adapter_and_a_missing_package_are_one_line(
@@ -399,9 +389,9 @@ def test_a_pickled_adapter_and_a_missing_package_are_one_line(
     with pytest.raises(
         ModelError, match=r"is not an adapter: it has no adapter_model\.safetensors"
     ):
-        identify(spec, llama_folder, "float32")
+        identity_of(spec)
     spec = resolve(str(llama_folder), quantization="4bit")
-    identity = identify(spec, llama_folder, "float32")
+    identity = identity_of(spec)
     monkeypatch.setattr(axes.ingest.models.load, "find_spec", lambda _name: None)
     with pytest.raises(ModelError, match=r"pip install 'safety-axes\[quantization\]'"):
         load(spec, llama_folder, identity, "cpu")
