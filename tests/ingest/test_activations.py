@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 
 import axes.ingest.jobs
 from axes.ingest.activations import IngestSummary, ingest_activations, plan_activations
-from axes.ingest.forward.forward import Batch, Forward
 from axes.ingest.forward.pooling import POOLINGS
 from axes.ingest.models.registry import ModelSpec, resolve
 from axes.ingest.requests import ActivationRequest
@@ -267,47 +266,18 @@ def test_what_overflows_float16_is_found_before_anything_is_stored(
     assert_checks_pass(root)
 
 
-def test_a_limit_holds_for_each_set_and_a_shared_prompt_is_run_once(
+def test_a_limit_holds_for_each_set_a_shared_prompt_is_run_once_and_layers_must_be_there(
     run: Run, root: Path, llama: ModelSpec, import_texts: ImportTexts
 ) -> None:
     import_texts(["hi", "other", "third"], name="more")
+    with pytest.raises(LayerError, match="layer 4 of tiny-llama does not exist: it has 4"):
+        run(layers=[0, 4])
+    assert activation_rows(root) == {}
     summary = ingest_activations(
         root, llama, ActivationRequest(prompt_sets={"texts": 2, "more": 2}, layers=(0,))
     )
     assert (summary.prompt_count, summary.rows) == (3, 3)
     assert {key[1] for key in activation_rows(root)} == {TEXTS[0], "hi", "other"}
-
-
-def test_a_layer_that_is_not_there_is_refused_before_any_work(
-    run: Run, root: Path, no_model: None
-) -> None:
-    with pytest.raises(LayerError, match="layer 4 of tiny-llama does not exist: it has 4"):
-        run(layers=[0, 4])
-    assert activation_rows(root) == {}
-
-
-def test_an_interrupted_run_keeps_what_it_has_done(
-    run: Run, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, calls = Forward.start, []
-
-    def interrupted(*args: Any) -> Batch:
-        calls.append(args)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Forward, "start", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(token_budget=1)
-    kept = activation_rows(root)
-    assert {key[1] for key in kept} == set(sorted(TEXTS, key=len)[-2:])
-    row = last_run(root)
-    assert (row["status"], row["rows"], row["skipped"]) == ("interrupted", 8, [])
-    assert run().new_count == 3
-    assert len(activation_rows(root)) == 20
-    assert_checks_pass(root)
 
 
 @pytest.mark.parametrize("other", [{"token_budget": 10_000}, {"device": "auto"}])
@@ -333,12 +303,11 @@ def keyed_vectors(root: Path, table: str, *columns: str) -> dict[tuple, np.ndarr
 
 
 def test_sites_poolings_and_tokens_of_one_pass_equal_a_pass_for_each(
-    root: Path, llama: ModelSpec, import_texts: ImportTexts
+    run: Run, root: Path, llama: ModelSpec
 ) -> None:
-    import_texts(TEXTS)
     sites, chosen = ("resid_post", "mlp_out", "resid_pre"), ("last", "max", "instruction_last")
     together = {"layers": (0, 2), "sites": sites, "poolings": chosen, "token_layers": (2,)}
-    summary = ingest_texts(root, llama, **together, token_budget=40)
+    summary = run(**together)
     pooled_count, token_count = 5 * 2 * 3 * 3, sum(len(text) + 1 for text in TEXTS) * 3
     assert summary.rows == pooled_count + token_count
     key = ("prompt_id", "layer", "site", "pooling")
@@ -351,7 +320,7 @@ def test_sites_poolings_and_tokens_of_one_pass_equal_a_pass_for_each(
     # Each site and each pooling in a pass of its own.
     for site, pooling in zip(sites, chosen, strict=True):
         selection = {"layers": (0, 2), "sites": (site,), "poolings": (pooling,)}
-        ingest_texts(root, llama, **selection, token_budget=40)
+        run(**selection)
     alone = keyed_vectors(root, "activations", *key)
     assert len(alone) == 5 * 2 * 3 and alone.keys() <= stored.keys()
     for name, vector in alone.items():
@@ -364,11 +333,8 @@ def test_sites_poolings_and_tokens_of_one_pass_equal_a_pass_for_each(
             np.testing.assert_allclose(stored[prompt_id, 2, site, "last"], last, atol=1e-6)
 
 
-def test_kept_tokens_are_those_of_the_prompt_in_order(
-    root: Path, llama: ModelSpec, import_texts: ImportTexts
-) -> None:
-    import_texts(TEXTS)
-    ingest_texts(root, llama, layers=(0,), token_layers=(1,))
+def test_kept_tokens_are_those_of_the_prompt_in_order(run: Run, root: Path) -> None:
+    run(layers=(0,), token_layers=(1,))
     found = read(
         root,
         "select text, list(token order by tokens.position) as tokens, "
@@ -379,15 +345,14 @@ def test_kept_tokens_are_those_of_the_prompt_in_order(
     for row in found:
         assert row["tokens"] == ["<s>", *row["text"].replace(" ", "Ġ")]
         assert row["positions"] == list(range(len(row["text"]) + 1))
-    again = ingest_texts(root, llama, layers=(0,), token_layers=(1, 3))
+    again = run(layers=(0,), token_layers=(1, 3))
     assert again.rows == sum(len(text) + 1 for text in TEXTS), "layer 3 alone is new"
     assert_checks_pass(root)
 
 
 def test_a_shared_prefix_gives_the_same_rows_from_fewer_tokens(
-    root: Path, llama: ModelSpec, import_texts: ImportTexts
+    run: Run, root: Path, llama: ModelSpec
 ) -> None:
-    import_texts(TEXTS)
     system = "You are a careful assistant who answers in one line."
     # `mean` and the kept tokens reach into the prefix, `last` does not.
     selection = {
@@ -400,9 +365,7 @@ def test_a_shared_prefix_gives_the_same_rows_from_fewer_tokens(
     key = ("prompt_id", "layer", "site", "pooling", "pooled_start", "pooled_end", "token_count")
     results = []
     for shares_prefix in (True, False):
-        summary = ingest_texts(
-            root, llama, **selection, token_budget=90, shares_prefix=shares_prefix
-        )
+        summary = run(**selection, token_budget=90, shares_prefix=shares_prefix)
         tokens = keyed_vectors(root, "prompt_tokens", "prompt_id", "layer", "site", "position")
         results.append((summary, keyed_vectors(root, "activations", *key) | tokens))
         for table in ("activations", "prompt_tokens"):

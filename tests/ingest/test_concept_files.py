@@ -64,31 +64,28 @@ def test_unpaired_files_may_be_of_any_length(root: Path, files: Files) -> None:
     assert [row[3] for row in stored(root)] == [None, None, None]
 
 
-def test_an_empty_line_breaks_no_pair(root: Path, files: Files) -> None:
+def test_an_empty_line_breaks_no_pair_and_a_text_in_both_files_is_refused(
+    root: Path, files: Files
+) -> None:
     words = files("Good day.\n\nFarewell.", "hi\nhm\nbye")
     assert "is an empty prompt" in bring(root, *words).stderr
+    assert "1 texts carry both labels" in bring(root, *files("Good day.\nhi", "hi\nbye")).stderr
+    words = files("Good day.\n\nFarewell.", "hi\nhm\nbye")
     assert bring(root, *words, "--skip-unusable").exit_code == 0
     pairs = {row[0]: row[3] for row in stored(root)}
     assert pairs == {"Good day.": "1", "hi": "1", "hm": "2", "Farewell.": "3", "bye": "3"}
 
 
-def test_a_text_in_both_files_is_refused(root: Path, files: Files) -> None:
-    assert "1 texts carry both labels" in bring(root, *files("Good day.\nhi", "hi\nbye")).stderr
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--positive-file", "a.txt"], "go together"),
-        (["x.csv", "--positive-file", "a.txt", "--negative-file", "b.txt"], "not both"),
-        (["x.csv", "--unpaired"], "--unpaired needs"),
-        (["--positive-file", "no/a.txt", "--negative-file", "no/b.txt"], "cannot be read"),
-        (["--positive-file", "a.doc", "--negative-file", "b.doc"], "or .txt file"),
-    ],
-)
-def test_options_that_do_not_fit_are_one_line(root: Path, words: list[str], message: str) -> None:
-    result = bring(root, *words)
-    assert result.exit_code in (1, 2) and message in result.stderr
+def test_options_that_do_not_fit_are_one_line(root: Path) -> None:
+    for words, message in (
+        ("--positive-file a.txt", "go together"),
+        ("x.csv --positive-file a.txt --negative-file b.txt", "not both"),
+        ("x.csv --unpaired", "--unpaired needs"),
+        ("--positive-file no/a.txt --negative-file no/b.txt", "cannot be read"),
+        ("--positive-file a.doc --negative-file b.doc", "or .txt file"),
+    ):
+        result = bring(root, *words.split())
+        assert result.exit_code in (1, 2) and message in result.stderr
     assert not stored(root)
 
 

@@ -183,13 +183,8 @@ def test_ids_alone_are_of_prompts_that_are_there(root: Path, files: Files) -> No
     with pytest.raises(AxesError, match="6 prompt ids are in no set"):
         bring(root, files(arrays, prompt_id=ids))
     bring(root, files(arrays))
-    done = bring(
-        root,
-        files({"layer_1": VECTORS[1][:2]}, prompt_id=ids[:2]),
-        prompt_set=None,
-        positive=[],
-    )
-    assert done.rows == 2
+    file = files({"layer_1": VECTORS[1][:2]}, prompt_id=ids[:2])
+    assert bring(root, file, prompt_set=None, positive=[]).rows == 2
     # A part of a set that is there leaves the set as it is.
     bring(root, files({"layer_2": VECTORS[2][:3]}, text=TEXTS[:3], label=LABELS[:3]))
     assert read(root, "select count(*) as n from prompts")[0]["n"] == 6

@@ -48,12 +48,11 @@ def test_a_sound_model_passes_every_check(family: str, tmp_path: Path) -> None:
     assert found["shared prefix"].result == (NOTE if family == "gemma3_text" else PASS)
 
 
-def test_reduced_precision_passes_too(llama: ModelSpec) -> None:
+def test_reduced_precision_and_a_model_without_a_chat_template_are_not_at_fault(
+    llama: ModelSpec, tmp_path: Path
+) -> None:
     found = by_check(llama, dtype="bfloat16")
     assert [name for name, finding in found.items() if finding.result == FAIL] == []
-
-
-def test_a_model_without_a_chat_template_is_not_at_fault(tmp_path: Path) -> None:
     found = by_check(resolve(str(save_tiny(tmp_path / "base", "llama", chat=False))))
     assert found["chat"] == Finding("chat", NOTE, "base has no chat template: use --template raw")
 

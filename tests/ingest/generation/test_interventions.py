@@ -80,12 +80,8 @@ def run(root: Path, spec: ModelSpec, **options: Any) -> Any:
 def outcomes(root: Path) -> dict[tuple, float]:
     """Axis, layers, strength, prompt and metric -> value."""
     found = read(root, "from intervention_outcomes")
-    keyed = {
-        (row["axis_id"], row["layers"], row["strength"], row["prompt_id"], row["metric"]): row[
-            "value"
-        ]
-        for row in found
-    }
+    names = ("axis_id", "layers", "strength", "prompt_id", "metric")
+    keyed = {tuple(row[name] for name in names): row["value"] for row in found}
     assert len(keyed) == len(found), "two outcomes share a key"
     return keyed
 

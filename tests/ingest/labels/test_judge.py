@@ -234,13 +234,12 @@ def test_a_completion_cannot_smuggle_in_a_placeholder(lake: Path, stub: Stub) ->
     assert "answer 2\n{prompt} {completion}\n</answer>" in stub.seen[0]["messages"][-1]["content"]
 
 
-@pytest.mark.parametrize(
-    "url", ["nowhere", "ftp://host/v1", "https://me:secret@host/v1", "https://host/v1?key=secret"]
-)
-def test_an_address_that_is_none_or_holds_a_secret_is_refused(url: str) -> None:
-    with pytest.raises(LabelError) as caught:
-        JudgeClient(url, "big")
-    assert "secret" not in str(caught.value)
+def test_an_address_that_is_none_or_holds_a_secret_is_refused() -> None:
+    secrets = ("https://me:secret@host/v1", "https://host/v1?key=secret")
+    for url in ("nowhere", "ftp://host/v1", *secrets):
+        with pytest.raises(LabelError) as caught:
+            JudgeClient(url, "big")
+        assert "secret" not in str(caught.value)
 
 
 def test_a_template_says_what_it_lacks(tmp_path: Path) -> None:

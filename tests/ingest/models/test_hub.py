@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -293,7 +294,9 @@ def test_a_gated_model_needs_a_token_that_is_right(hub: Hub, client: Client):
     assert folder.name == STUDY["llama-2-13b-chat"].revision
 
 
-def test_what_the_hub_does_not_have_is_one_line_with_the_fix(hub: Hub, client: Client):
+def test_what_the_hub_does_not_have_or_the_disk_refuses_is_one_line_with_the_fix(
+    hub: Hub, client: Client
+):
     fetch = ["models", "fetch"]
     page = f"{hub.endpoint}/Qwen/Qwen2.5-7B-Instruct"
     assert client.refused(*fetch, "Qwen/Qwen2.5-7B-Instruct@v9") == (
@@ -302,6 +305,11 @@ def test_what_the_hub_does_not_have_is_one_line_with_the_fix(hub: Hub, client: C
     )
     assert "check the name, or set HF_TOKEN" in client.refused(*fetch, "nobody/nothing")
     assert not hub.fetched()
+    shutil.rmtree(client.home / "huggingface", ignore_errors=True)
+    client.home.mkdir(exist_ok=True)
+    (client.home / "huggingface").write_text("a file where the cache should be")
+    line = client.refused(*fetch, "pythia-160m")
+    assert "could not be stored in" in line and "reach" not in line
 
 
 def test_of_an_adapter_the_two_files_are_taken_at_the_revision_asked_for(
@@ -402,13 +410,6 @@ def test_where_only_the_hub_gets_through_the_other_backend_can_be_left_out(
     assert "with HF_HUB_DISABLE_XET=1" in last and "Traceback" not in done.stderr
     folder = client.fetched_folder("pythia-160m", HF_HUB_DISABLE_XET="1")
     assert folder.name == STUDY["pythia-160m"].revision
-
-
-def test_a_disk_that_refuses_is_not_taken_for_the_network(hub: Hub, client: Client):
-    (client.home / "huggingface").parent.mkdir(parents=True)
-    (client.home / "huggingface").write_text("a file where the cache should be")
-    line = client.refused("models", "fetch", "pythia-160m")
-    assert "could not be stored in" in line and "reach" not in line
 
 
 def test_an_estimate_takes_the_configuration_from_the_hub_and_nothing_else(
