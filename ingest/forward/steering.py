@@ -197,10 +197,8 @@ class _Change:
             if self._intervention.above is not None:
                 amount = torch.where(self._passes(hidden, projection), amount, 0.0)
         if self._intervention.positions != "all":
-            is_generated = self._pass.is_generated(hidden)
-            is_meant = (
-                is_generated if self._intervention.positions == "generated" else ~is_generated
-            )
+            wants_generated = self._intervention.positions == "generated"
+            is_meant = self._pass.is_generated(hidden) == wants_generated
             amount = torch.where(is_meant, amount, 0.0)
         return torch.addcmul(wide, amount[..., None], axis).to(hidden.dtype)
 

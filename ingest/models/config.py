@@ -37,8 +37,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        message = f"{folder}: config.json cannot be read: {one_line(error)}"
-        raise ModelError(message) from error
+        raise ModelError(f"{folder}: config.json cannot be read: {one_line(error)}") from error
 
 
 def context_length(folder: Path) -> int | None:

@@ -80,8 +80,8 @@ def load(
         if spec.adapter is not None:
             model.load_adapter(str(fetch_adapter(spec.adapter)))
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = one_line(error)
-        raise ModelError(f"{spec.name} cannot be loaded from {folder}: {reason}") from error
+        where = f"{spec.name} cannot be loaded from {folder}"
+        raise ModelError(f"{where}: {one_line(error)}") from error
     text_config = model.config.get_text_config()
     return LoadedModel(
         spec=spec,
