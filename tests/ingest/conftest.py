@@ -125,26 +125,24 @@ def overflow_in_half_precision(folder: Path) -> None:
     save_file(weights, path, metadata={"format": "pt"})
 
 
-def put_axis(root: Path, llama: ModelSpec, name: str, layer: int) -> np.ndarray:
-    """A native axis of the tiny model; returns its vector."""
-    vector = np.random.default_rng(layer).normal(size=32)
+def put_axis(root: Path, spec: ModelSpec, name: str, layer: int, **columns: Any) -> np.ndarray:
+    """A native axis of the tiny model, drawn from its name and layer; returns its vector."""
+    vector = np.random.default_rng([layer, *name.encode()]).normal(size=32)
     vector /= np.linalg.norm(vector)
-    model_id = identity_of(llama).model_id
-    put(
-        root,
-        "axes",
-        {
-            "axis_id": f"id-{name}",
-            "name": name,
-            "kind": "native",
-            "space_model": llama.name,
-            "space_model_id": model_id,
-            "layer": layer,
-            "site": "resid_post",
-            "vector": vector.tolist(),
-            "run_id": "none",
-        },
-    )
+    axis = {
+        "axis_id": f"id-{name}",
+        "name": name,
+        "kind": "native",
+        "space_model": spec.name,
+        "space_model_id": identity_of(spec).model_id,
+        "layer": layer,
+        "site": "resid_post",
+        "pooling": "last5_mean",
+        "template": "raw",
+        "vector": vector.tolist(),
+        "run_id": "none",
+    }
+    put(root, "axes", {**axis, **columns})
     return vector
 
 

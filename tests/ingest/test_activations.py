@@ -389,16 +389,6 @@ def test_a_model_that_cannot_share_a_prefix_says_so_in_the_run_row(
     assert "was run with every prompt: the cache has DynamicSlidingWindowLayer" in message
 
 
-def test_shards_in_turn_give_all_rows_once(
-    root: Path, llama: ModelSpec, import_texts: ImportTexts
-) -> None:
-    import_texts([f"prompt number {index}" for index in range(30)])
-    counts = [ingest_texts(root, llama, shard=f"{number}/3").prompt_count for number in (1, 2, 3)]
-    assert sum(counts) == 30 and min(counts) > 0
-    assert len(activation_rows(root)) == 120
-    assert ingest_texts(root, llama).new_count == 0
-
-
 def test_a_plan_says_what_the_job_then_does_and_writes_nothing(
     root: Path, llama: ModelSpec, import_texts: ImportTexts
 ) -> None:

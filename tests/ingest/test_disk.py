@@ -89,7 +89,7 @@ def known_import(root: Path) -> None:
 
 
 def prompts_done(root: Path, kind: str) -> int:
-    table = "activations" if kind == "activations" else "generations"
+    table = {"activations": "activations", "traces": "generations"}[kind]
     return read(root, f"select count(distinct prompt_id) as n from {table}")[0]["n"]
 
 

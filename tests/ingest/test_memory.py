@@ -119,9 +119,8 @@ def test_completions_that_do_not_fit_are_run_in_smaller_batches(
 
     import_texts(TEXTS)
     monkeypatch.setattr(LlamaForCausalLM, "forward", forward)
-    assert ingest_traces(
-        root, llama, TraceRequest(prompt_set="texts", max_new_tokens=2)
-    ).new_count == len(TEXTS)
+    request = TraceRequest(prompt_set="texts", max_new_tokens=2)
+    assert ingest_traces(root, llama, request).new_count == len(TEXTS)
     halved = "; ".join(f"out of memory: batch size halved to {size}" for size in (8, 4, 2))
     assert last_run(root)["message"] == halved
     room = 0

@@ -64,19 +64,14 @@ def test_the_input_of_a_block_is_the_output_of_the_one_before() -> None:
     assert torch.equal(got[3, "resid_pre"], got[2, "resid_post"])
 
 
-def test_a_state_space_block_has_no_attention_and_says_so() -> None:
-    model = shared_tiny("mamba")
-    assert len(find_points(model, [0], ("resid_pre", "resid_post"))) == 2
-    with pytest.raises(ModelError, match="tiny-mamba has no attn_out and mlp_out at layer 0"):
-        find_points(model, [0], ("mlp_out",))
-
-
-def test_a_family_that_scales_what_it_adds_is_refused_and_not_misread() -> None:
-    model = loaded_tiny("granite", residual_multiplier=0.22)
-    with pytest.raises(ModelError, match="tiny-granite has no attn_out and mlp_out at layer 1"):
-        find_points(model, [1], ("attn_out",))
-
-
-def test_an_unknown_site_names_those_there_are() -> None:
-    with pytest.raises(ModelError, match="unknown site q_proj: it is one of resid_post, resid_pre"):
-        find_points(shared_tiny("llama"), [0], ("q_proj",))
+def test_what_has_no_attention_or_scales_what_it_adds_is_refused_and_not_misread() -> None:
+    state_space = shared_tiny("mamba")
+    assert len(find_points(state_space, [0], ("resid_pre", "resid_post"))) == 2
+    scaled = loaded_tiny("granite", residual_multiplier=0.22)
+    for model, layer, site, message in (
+        (state_space, 0, "mlp_out", "tiny-mamba has no attn_out and mlp_out at layer 0"),
+        (scaled, 1, "attn_out", "tiny-granite has no attn_out and mlp_out at layer 1"),
+        (scaled, 0, "q_proj", "unknown site q_proj: it is one of resid_post, resid_pre"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            find_points(model, [layer], (site,))

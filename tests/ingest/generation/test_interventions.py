@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -20,8 +19,14 @@ from axes.ingest.models.registry import ModelSpec, resolve
 from axes.ingest.prompts import prompt_id
 from axes.ingest.requests import ActivationRequest, InterventionRequest
 from axes.warehouse.errors import AxisError, CoverageError, LayerError, ModelError
-from tests.ingest.conftest import assert_checks_pass, last_run, loaded_on_cpu, put_texts, read
-from tests.rows import put
+from tests.ingest.conftest import (
+    assert_checks_pass,
+    last_run,
+    loaded_on_cpu,
+    put_axis,
+    put_texts,
+    read,
+)
 
 ASKED = ["hello there, you", "hi", "what is a duck", "tell me more of it"]
 BENIGN = ["the sky is blue", "ducks can swim well", "a"]
@@ -35,40 +40,16 @@ def prepared(empty_root: Path, saved_llama: Path, tmp_path_factory: pytest.TempP
     root = shutil.copytree(empty_root, tmp_path_factory.mktemp("steerable") / "lake")
     put_texts(root, ASKED, "asked")
     put_texts(root, BENIGN, "benign")
-    ingest_activations(
-        root, resolve(str(saved_llama)), ActivationRequest(prompt_sets={"benign": None})
-    )
-    for axis_id, seed in (("first", 0), ("second", 1)):
-        put_axis(root, axis_id, seed)
+    spec = resolve(str(saved_llama))
+    ingest_activations(root, spec, ActivationRequest(prompt_sets={"benign": None}))
+    for name in ("first", "second"):
+        put_axis(root, spec, name, LAYER, axis_id=name)
     return root
 
 
 @pytest.fixture
 def steerable(prepared: Path, tmp_path: Path) -> Path:
     return shutil.copytree(prepared, tmp_path / "lake")
-
-
-def put_axis(root: Path, axis_id: str, seed: int, **columns: Any) -> None:
-    (model,) = read(root, "select model, model_id from models")
-    vector = np.random.default_rng(seed).standard_normal(32)
-    put(
-        root,
-        "axes",
-        {
-            "axis_id": axis_id,
-            "name": f"native/{axis_id}",
-            "kind": "native",
-            "space_model": model["model"],
-            "space_model_id": model["model_id"],
-            "layer": LAYER,
-            "site": "resid_post",
-            "pooling": "last5_mean",
-            "template": "raw",
-            "vector": (vector / np.linalg.norm(vector)).tolist(),
-            "run_id": "none",
-            **columns,
-        },
-    )
 
 
 def run(root: Path, spec: ModelSpec, **options: Any) -> Any:
@@ -242,17 +223,18 @@ def test_ablation_takes_all_blocks_at_once_layers_are_swept_and_a_condition_is_a
 
 
 def test_what_cannot_be_run_is_refused_in_one_line(steerable, llama):
-    put_axis(steerable, "foreign", 2, space_model="other", space_model_id="elsewhere")
+    foreign = {"space_model": "other", "space_model_id": "elsewhere"}
+    put_axis(steerable, llama, "foreign", LAYER, axis_id="foreign", **foreign)
     with pytest.raises(
         AxisError, match=r"no axis typo: give an id or a name that `axes list axes`"
     ):
         run(steerable, llama, axis_ids=["typo"])
-    with pytest.raises(AxisError, match=r"native/foreign lies in the space of other"):
+    with pytest.raises(AxisError, match=r"foreign lies in the space of other"):
         run(steerable, llama, axis_ids=["foreign"])
     with pytest.raises(LayerError, match=r"layer 9 of tiny-llama does not exist"):
         run(steerable, llama, layers=[9])
     with pytest.raises(ModelError, match=r"no openers praise: there are refusal"):
         run(steerable, llama, openers="praise")
-    put_axis(steerable, "chat", 3, template="chat")
+    put_axis(steerable, llama, "chat", LAYER, axis_id="chat", template="chat")
     with pytest.raises(CoverageError, match=r"whose median norm is the unit of strength: run"):
         run(steerable, llama, axis_ids=["chat"])

@@ -18,17 +18,14 @@ from pathlib import Path
 
 import huggingface_hub
 import numpy as np
-import polars as pl
 import pytest
 from huggingface_hub.errors import XetDownloadError
 
 from axes.ingest.models.download import ADAPTER_FILES
 from axes.ingest.models.hub import Repository, needed_files
 from axes.ingest.models.registry import registry
-from axes.ingest.prompt_sources import PromptSource
-from axes.ingest.prompts import import_prompts
 from axes.warehouse.errors import ModelError
-from tests.ingest.conftest import read
+from tests.ingest.conftest import put_texts, read
 from tests.ingest.hub_server import TOKEN, Hub, ServedRepository, serve
 from tests.tiny_models import byte_tokenizer, tiny_model
 
@@ -87,15 +84,6 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Repositories:
 def hub(repositories: Repositories) -> Iterator[Hub]:
     with serve(repositories) as running:
         yield running
-
-
-@pytest.fixture
-def prompts(tmp_path: Path) -> Path:
-    path = tmp_path / "texts.parquet"
-    pl.DataFrame({"text": ["tell me a story", "why is the sky blue", "a b c d e f"]}).write_parquet(
-        path
-    )
-    return path
 
 
 class Client:
@@ -168,7 +156,7 @@ def served_folder(repositories: Repositories, name: str) -> Path:
 INGEST_SEVERAL = """
 import sys
 from axes.cli.main import cli
-from tests.ingest.conftest import read
+from tests.ingest.conftest import put_texts, read
 models, root = sys.argv[1].split(","), sys.argv[2]
 for model in models:
     cli.main(
@@ -187,7 +175,6 @@ ONE_OF_EACH = ("pythia-160m", "llama-2-13b-chat", "mistral-7b-instruct", "qwen2.
 def test_the_studys_models_come_from_the_hub_and_run(
     hub: Hub,
     client: Client,
-    prompts: Path,
     root: Path,
     repositories: Repositories,
     tmp_path: Path,
@@ -196,7 +183,7 @@ def test_the_studys_models_come_from_the_hub_and_run(
     """One through `make ingest`, the others in one process."""
     assert list(ARCHITECTURES) == list(STUDY)
     assert all(spec.revision and len(spec.revision) == 40 for spec in STUDY.values())
-    import_prompts(root, "texts", PromptSource(str(prompts)))
+    put_texts(root, ["tell me a story", "why is the sky blue", "a b c d e f"])
     made, *others = names
     shard = largest_shard(served_folder(repositories, LARGE))
     hub.drop_once(shard.name, PIECE + 4321)

@@ -58,13 +58,10 @@ def test_group_members_are_in_the_registrys_order() -> None:
 
 
 def test_an_unknown_name_suggests_the_near_one() -> None:
-    with pytest.raises(ModelError, match=r"did you mean smollm2-135m\?") as caught:
+    with pytest.raises(ModelError, match=r"^[^\n]*did you mean smollm2-135m\?[^\n]*$"):
         resolve("smolm2-135m")
-    assert "\n" not in str(caught.value)
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(ModelError, match="^unknown model zzzzzz: names are pythia-160m"):
         resolve("zzzzzz")
-    assert "did you mean" not in str(caught.value)
-    assert "pythia-160m" in str(caught.value)
 
 
 def test_names_folders_files_and_hub_ids_resolve(
