@@ -29,6 +29,7 @@ from axes.warehouse.writer import data_file
 from tests.ingest.conftest import (
     ImportTexts,
     assert_checks_pass,
+    exit_codes,
     forked,
     ingest_texts,
     put_axis,
@@ -64,9 +65,7 @@ def kill_often(
             kill_at_random(forked(job, root, model), folders[0], number % 4, chance)
         else:
             process = forked(job, root, model, instant=(*planned, chance.randint(1, 2)))
-            process.start()
-            process.join(60)
-            assert process.exitcode == -signal.SIGKILL, f"never came to {planned}"
+            assert exit_codes([process]) == [-signal.SIGKILL], f"never came to {planned}"
         left.append(sum(len(list(folder.glob("*.parquet"))) for folder in folders))
     return left
 

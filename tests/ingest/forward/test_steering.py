@@ -135,9 +135,8 @@ def test_a_row_is_changed_whole_where_its_last_prompt_token_is_above(llama, side
     conditional = Intervention(axis, [LAYER], strength=1.0, above=threshold, condition="row")
     expected = (lasts > threshold).tolist()
     assert sorted(expected) == [False, True, True]
-    for before, after, is_above in zip(
-        plain, outputs(llama, [conditional], side=side), expected, strict=True
-    ):
+    steered = outputs(llama, [conditional], side=side)
+    for before, after, is_above in zip(plain, steered, expected, strict=True):
         moved = (after[LAYER] - before[LAYER]) @ axis
         torch.testing.assert_close(moved, torch.full_like(moved, float(is_above)))
 
@@ -183,9 +182,7 @@ def test_generation_with_a_cache_is_as_a_pass_over_the_finished_text(family, pos
     width = max(map(len, ROWS))
     for index, row in enumerate(ROWS):
         text = [*row, *sequences[index, width:-1].tolist()]
-        alone = Intervention(
-            unit_axis(loaded), [LAYER], "add", float(STRENGTHS[index]), 4.0, positions
-        )
+        alone = replace(steering, strength=float(STRENGTHS[index]))
         (whole,) = outputs(loaded, [alone], [text], prompt_width=len(row))
         mine = hidden[index, width - len(row) :]
         torch.testing.assert_close(mine, whole[LAYER], atol=1e-3, rtol=1e-3)
@@ -198,9 +195,8 @@ def test_the_decision_on_a_row_holds_while_it_is_continued(llama):
     lasts = plain[:, width - 1] @ axis
     threshold = float(lasts.sort().values[1:].mean())
     # The threshold is in the unit too.
-    gated = Intervention(
-        axis, [LAYER], "clamp", 0.5, unit=10.0, above=threshold / 10, condition="row"
-    )
+    bound = {"above": threshold / 10, "condition": "row"}
+    gated = Intervention(axis, [LAYER], "clamp", 0.5, unit=10.0, **bound)
     _, steered = generated(llama, [gated])
     for index, is_above in enumerate((lasts > threshold).tolist()):
         is_clamped = ((steered[index] @ axis - 5.0).abs() < 1e-4)[width - len(ROWS[index]) :]
@@ -267,9 +263,8 @@ def test_half_precision_is_changed_in_single(llama):
     (after,) = outputs(half, [Intervention(axis, [LAYER], "ablate")], [ROWS[0]])
     assert after.dtype == torch.bfloat16
     # What is left is the rounding of the result to eight bits.
-    assert (after[LAYER].float() @ axis).abs().max() < 2e-2 * after[LAYER].float().norm(
-        dim=-1
-    ).max()
+    left = after[LAYER].float()
+    assert (left @ axis).abs().max() < 2e-2 * left.norm(dim=-1).max()
 
 
 def test_hooks_are_removed_after_use_and_after_an_error():
