@@ -41,7 +41,7 @@ def small_disk(root: Path, tmp_path: Path) -> Iterator[Path]:
     """An empty disk with room for a copy of the root and 300 kB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    pages = sum(path.lstat().st_size // 4096 + 1 for path in root.rglob("*"))
+    pages = sum(-(-path.stat().st_size // 4096) for path in root.rglob("*") if path.is_file())
     size = f"size={4 * pages + 300}k"
     if shutil.which("mount") is None or not mount("-t", "tmpfs", "-o", size, "none", disk):
         pytest.skip("this user may not mount a disk")

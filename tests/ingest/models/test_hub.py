@@ -156,7 +156,6 @@ def served_folder(repositories: Repositories, name: str) -> Path:
 INGEST_SEVERAL = """
 import sys
 from axes.cli.main import cli
-from tests.ingest.conftest import put_texts, read
 models, root = sys.argv[1].split(","), sys.argv[2]
 for model in models:
     cli.main(
