@@ -128,7 +128,7 @@ def test_a_file_that_may_not_grow_is_taken_back_and_written_later(
     import_texts([f"prompt {index}" for index in range(PROMPTS)])
     ingest_activations(root, llama, ActivationRequest(prompt_sets={"texts": 5}))
     before = activation_rows(root)
-    code, output = axes(*command("activations", llama_folder, root), file_limit=64 << 10)
+    code, output = axes(*command("activations", llama_folder, root), file_limit=32 << 10)
     assert code == 1
     assert_one_line(output, "File too large")
     assert activation_rows(root).keys() == before.keys()
