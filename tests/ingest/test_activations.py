@@ -202,7 +202,7 @@ def test_changed_weights_under_the_same_name_and_another_name_give_new_rows(
 
 
 def test_prompts_too_long_are_named_or_skipped_and_recorded(
-    run: Run, root: Path, import_texts: ImportTexts
+    run: Run, root: Path, import_texts: ImportTexts, request: pytest.FixtureRequest
 ) -> None:
     import_texts(["y" * 511, "z" * 512, "x" * 600, "short"])
     with pytest.raises(PromptError, match=r"'zzz.*: 513 tokens, the context is 512; --skip"):
@@ -213,11 +213,8 @@ def test_prompts_too_long_are_named_or_skipped_and_recorded(
     reasons = [f"{count} tokens, the context is 512" for count in (513, 601)]
     assert [item["reason"] for item in last_run(root)["skipped"]] == reasons
     assert {len(key[1]) for key in activation_rows(root)} == {511, 5}
-
-
-def test_when_every_prompt_is_skipped_no_model_is_loaded(
-    run: Run, import_texts: ImportTexts, no_model: None
-) -> None:
+    # Where every prompt is skipped no model is loaded.
+    request.getfixturevalue("no_model")
     import_texts(["y" * 600])
     assert run(skip_unusable=True).rows == 0
 

@@ -144,8 +144,8 @@ def test_parts_run_in_roots_of_their_own_are_copied_into_one(
         assert last_run(part)["status"] == "finished"
     for number in (1, 2, 3):
         # The tables, and not the ledger that each root keeps of its own files.
-        tables = shutil.ignore_patterns(".*")
-        shutil.copytree(tmp_path / f"part{number}", root, dirs_exist_ok=True, ignore=tables)
+        ledger = shutil.ignore_patterns(".*")
+        shutil.copytree(tmp_path / f"part{number}", root, dirs_exist_ok=True, ignore=ledger)
     repair(root, adopt=True)
     together = activation_rows(root)
     assert len(together) == 4 * len(TEXTS)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -99,25 +100,27 @@ def test_a_second_one_stops_at_once_and_leaves_a_sound_warehouse(
     assert_checks_pass(root)
 
 
-def test_a_job_in_the_background_does_not_see_the_ctrl_c_of_the_foreground() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with stops_between_batches() as check_interrupt:
-            os.kill(os.getpid(), signal.SIGINT)
-            check_interrupt()
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """What a test makes of Ctrl-C ends with it."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
-def test_one_that_comes_after_the_last_batch_is_not_lost() -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt), stops_between_batches():
-            os.kill(os.getpid(), signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+def test_a_job_in_the_background_does_not_see_the_ctrl_c_of_the_foreground(sigint: None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stops_between_batches() as check_interrupt:
+        os.kill(os.getpid(), signal.SIGINT)
+        check_interrupt()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_one_that_comes_after_the_last_batch_is_not_lost(sigint: None) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt), stops_between_batches():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("line", range(1, 14))

@@ -171,10 +171,8 @@ def test_jobs_killed_and_resumed_equal_uninterrupted_ones(
     assert len(table_rows(whole, "activations")[0]) == prompt_count * 16
     assert len(table_rows(whole, "generations")[0]) == prompt_count
     for root in roots:
-        ended = [
-            row["status"]
-            for row in read(root, "select status from runs where command like 'ingest%'")
-        ]
+        jobs_run = read(root, "select status from runs where command like 'ingest%'")
+        ended = [row["status"] for row in jobs_run]
         assert set(ended) <= {"finished", "running"}
         assert ended.count("finished") == (2 if root == whole else 1)
     for root in roots[:2]:
