@@ -40,7 +40,7 @@ def random_rows(lengths: list[int], seed: int) -> list[torch.Tensor]:
     return [torch.randn(length, D_MODEL, generator=generator) for length in lengths]
 
 
-LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=5)
+LENGTHS = st.lists(st.integers(2, 12), min_size=1, max_size=5)
 NAMES = st.sampled_from(sorted(POOLINGS))
 
 
@@ -53,7 +53,7 @@ def test_a_batch_gives_what_numpy_gives_over_each_span(
     chosen = POOLINGS[name]
     found = pooled(chosen, rows)
     for index, row in enumerate(rows):
-        start, end = chosen.span(len(row), max(len(row) - 1, 1))
+        start, end = chosen.span(len(row), len(row) - 1)
         reduced = np.max if name == "max" else np.mean
         expected = reduced(row.double().numpy()[start:end], axis=0)
         np.testing.assert_allclose(found[index].numpy(), expected, atol=1e-6, rtol=1e-5)
@@ -89,6 +89,11 @@ def test_each_pooling_reads_the_positions_of_its_name() -> None:
     for name, value in expected.items():
         reader = SpanReader([POOLINGS[name].span(8, 5)])
         assert reader.read(row[None], POOLINGS[name].reduce)[0, 0] == value
+    # A prompt shorter than five tokens is pooled over what is there.
+    rows = random_rows([1, 9], seed=1)
+    torch.testing.assert_close(pooled(POOLINGS["last5_mean"], rows)[0], rows[0].mean(0))
+    for count in (1, 2, 3, 4):
+        assert POOLINGS["last5_mean"].span(count, count) == (0, count)
 
 
 @pytest.mark.parametrize("name", sorted(POOLINGS))
