@@ -14,22 +14,23 @@ import click
 from axes.analysis.stats import CORRECTIONS
 from axes.cli.options import (
     CALIBRATIONS,
-    PROMPT_SET,
     Command,
     allow_missing_option,
     axis_argument,
     fit_fraction_option,
     format_option,
-    layer_fraction_option,
     memory_limit_option,
     model_argument,
     models_option,
+    prompt_sets_option,
     prompts_option,
+    request_options,
     root_option,
     seed_option,
 )
 from axes.cli.study import space_options, study_options
 from axes.ingest.models.registry import known_as
+from axes.ingest.requests import TokenRequest
 from axes.warehouse.render import show, show_rows
 
 if TYPE_CHECKING:
@@ -109,13 +110,8 @@ def fit(model: str, prompts: str, root: Path, output_format: str, **options: Any
 
 @click.command()
 @model_argument
-@click.option(
-    "--prompts",
-    "prompt_sets",
-    type=PROMPT_SET,
-    multiple=True,
-    required=True,
-    help="Labelled set; repeatable: further sets join the matrix of sources.",
+@prompt_sets_option(
+    "Labelled set; repeatable: further sets join the matrix of sources.", required=True
 )
 @click.option(
     "--by",
@@ -123,7 +119,7 @@ def fit(model: str, prompts: str, root: Path, output_format: str, **options: Any
     default="source",
     help="Column that defines the sources in the matrix of sources.",
 )
-@layer_fraction_option
+@request_options(TokenRequest, "layer_fraction")
 @click.option(
     "--correction",
     type=click.Choice(tuple(CORRECTIONS)),
@@ -170,9 +166,7 @@ def evaluate(
 @click.command()
 @axis_argument
 @models_option("Only this model; repeatable.")
-@click.option(
-    "--prompts", "prompt_sets", type=PROMPT_SET, multiple=True, help="Only this set; repeatable."
-)
+@prompt_sets_option("Only this set; repeatable.")
 @click.option("--alignment", help="Id of the alignment to use, where a model has several.")
 @memory_limit_option
 @root_option

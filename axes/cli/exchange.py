@@ -10,6 +10,9 @@ import click
 from axes.analysis.exchange.formats import FORMATS
 from axes.cli.options import (
     AXIS,
+    COUNT,
+    EXISTING_FILE,
+    FILE,
     MODEL,
     POOLING,
     PROMPT_SET,
@@ -19,10 +22,12 @@ from axes.cli.options import (
     memory_limit_option,
     model_argument,
     prompts_option,
+    request_options,
     root_option,
 )
 from axes.cli.study import space_options
 from axes.ingest.models.registry import known_as
+from axes.ingest.requests import ExternalActivationRequest
 from axes.warehouse.names import SITES
 from axes.warehouse.render import show_record, show_rows
 
@@ -35,10 +40,7 @@ _MODEL_OPTIONS = ("name", "layer_count", "d_model", "revision", "computed_with")
 @click.argument("axes", metavar="AXIS...", type=AXIS, nargs=-1, required=True)
 @click.option("--to", type=click.Choice(tuple(FORMATS)), required=True, help="File format.")
 @click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="File to write. Default: the axis's name, in this folder.",
+    "-o", "--output", type=FILE, help="File to write. Default: the axis's name, in this folder."
 )
 @click.option(
     "--all-layers", is_flag=True, help="Write the same direction of every layer to one file."
@@ -77,10 +79,10 @@ def export(
 
 
 @click.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FILE)
 @click.option(
     "--from",
-    "source_format",
+    "format",
     type=click.Choice(tuple(FORMATS)),
     help="Format of FILE, where its content is ambiguous or not recognised.",
 )
@@ -107,10 +109,7 @@ def export(
 )
 @click.option("--name", help="Last part of the axis's name. Default: the file's name.")
 @click.option(
-    "--fitted-on",
-    type=PROMPT_SET,
-    metavar="SET",
-    help="Labelled set that they were fitted on.",
+    "--fitted-on", type=PROMPT_SET, metavar="SET", help="Labelled set that they were fitted on."
 )
 @click.option(
     "--other-model",
@@ -122,7 +121,6 @@ def export(
 @format_option
 def import_(
     file: Path,
-    source_format: str | None,
     model: str | None,
     root: Path,
     output_format: str,
@@ -142,9 +140,7 @@ def import_(
     from axes.analysis.exchange.import_axes import ImportRequest, import_axes
     from axes.warehouse.handle import Warehouse
 
-    request = ImportRequest(
-        format=source_format, model=None if model is None else known_as(model), **options
-    )
+    request = ImportRequest(model=None if model is None else known_as(model), **options)
     imported = import_axes(Warehouse.open(root), file, request)
     click.echo(f"format {imported.format}", err=True)
     for remark in imported.remarks:
@@ -169,7 +165,7 @@ def activations() -> None:
 @layers_option
 @click.option("--to", type=click.Choice(_ACTIVATION_FORMATS), required=True, help="File format.")
 @limit_option
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL-SET.FORMAT.")
+@click.option("-o", "--output", type=FILE, help="Default: MODEL-SET.FORMAT.")
 @space_options
 @memory_limit_option
 @root_option
@@ -220,37 +216,23 @@ def export_activations_command(
 @click.argument("file", type=click.Path(path_type=Path, exists=True))
 @click.option(
     "--index",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=EXISTING_FILE,
     help="What the rows of npz or safetensors are: .parquet, .csv, .jsonl, or a .txt of prompts. "
     "Default: NAME.index.parquet (.csv, ...) next to FILE.",
 )
 @click.option("--model", "name", help="Name of the model in the warehouse.")
-@click.option("--layer-count", type=click.IntRange(min=1), help="Number of blocks of the model.")
-@click.option("--d-model", type=click.IntRange(min=1), help="Width. Default: that of the vectors.")
+@click.option("--layer-count", type=COUNT, help="Number of blocks of the model.")
+@click.option("--d-model", type=COUNT, help="Width. Default: that of the vectors.")
 @click.option(
     "--revision", help="Commit or version of the weights; each revision is a different model."
 )
 @click.option("--computed-with", help="Software that computed the vectors, such as vllm-0.11.")
 @click.option(
     "--model-card",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=EXISTING_FILE,
     help="JSON with the same keys, and architecture, dtype, weights_hash, tokenizer_hash, license.",
 )
-@click.option(
-    "--layers-are",
-    type=click.Choice(("blocks", "hidden_states")),
-    help="Meaning of layer N: the output of block N, or hidden_states[N] of transformers.",
-)
-@click.option("--site", type=click.Choice(SITES), help=f"Default: {SITES[0]}.")
-@click.option(
-    "--pooling", type=POOLING, help="How positions were pooled to one vector: last, mean, ..."
-)
-@click.option("--template", help="How prompts were rendered: raw or chat. Default: raw.")
-@click.option("--prompts", "prompt_set", metavar="SET", help="Name of the prompt set of the texts.")
-@click.option("--positive", multiple=True, help="Label of the positive class; repeatable.")
-@click.option(
-    "--skip-normed", is_flag=True, help="Leave out the hidden_states after the final norm."
-)
+@request_options(ExternalActivationRequest)
 @root_option
 @format_option
 def import_activations_command(
@@ -274,7 +256,6 @@ def import_activations_command(
     axes fit mine --prompts mine --pooling last
     """
     from axes.ingest.external_activations import import_activations, read_description
-    from axes.ingest.requests import ExternalActivationRequest
 
     flags = {key: options.pop(key) for key in _MODEL_OPTIONS}
     description = {} if model_card is None else read_description(model_card)

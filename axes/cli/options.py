@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 from urllib.parse import unquote
 
 import click
@@ -19,7 +21,8 @@ from click.shell_completion import CompletionItem
 
 from axes.analysis import stats
 from axes.ingest.models.registry import DTYPES, QUANTIZATIONS
-from axes.ingest.requests import TEMPLATES, Sampling, TokenRequest
+from axes.ingest.requests import LIMIT_HELP
+from axes.warehouse.settings import Option, options_of
 
 if TYPE_CHECKING:
     from axes.ingest.models.registry import ModelSpec
@@ -30,6 +33,14 @@ Options = dict[str, Any]
 
 # Python with the libraries of an analysis takes 260 MB before it has read a row.
 MIN_MEMORY = 512_000_000
+
+# Types of options: a file to write, a file that exists, and a count.
+FILE = click.Path(path_type=Path)
+EXISTING_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+COUNT = click.IntRange(min=1)
+AT_LEAST_ZERO = click.FloatRange(min=0.0)
+ABOVE_ZERO = click.FloatRange(min=0.0, min_open=True)
+SHARE = click.FloatRange(0.0, 1.0)
 
 FORMATS = ("table", "json", "csv", "markdown", "parquet")
 _SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown", ".parquet": "parquet"}
@@ -124,7 +135,7 @@ STUDY = _Name(_stored("evaluations", "study_id"))
 
 
 class Numbers(click.ParamType):
-    """A comma list of numbers of one type, such as 0,12,23, each once."""
+    """A comma list of numbers of one type, such as 0,12,23: each once, in ascending order."""
 
     name = "numbers"
 
@@ -134,10 +145,70 @@ class Numbers(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
         try:
-            return tuple(dict.fromkeys(self._kind(part) for part in str(value).split(",")))
+            return tuple(sorted({self._kind(part) for part in str(value).split(",")}))
         except ValueError:
             self.fail(f"{value} is not a comma list of numbers", param, ctx)
+
+
+_NAMES = {
+    "axis": AXIS,
+    "group": GROUP,
+    "model": MODEL,
+    "pooling": POOLING,
+    "prompt_set": PROMPT_SET,
+}
+
+
+def request_options(request: type, *names: str) -> Callable[[Command], Command]:
+    """Options built from fields of a request, those of these names or all."""
+    options, kinds = options_of(request), get_type_hints(request)
+    defaults = {each.name: each.default for each in fields(request)}
+    return together(
+        *(
+            field_option(name, options[name], kinds[name], defaults[name], is_required=True)
+            for name in names or options
+        )
+    )
+
+
+def field_option(
+    name: str, option: Option, kind: Any, default: Any, *, is_required: bool = False
+) -> Callable[[Command], Command]:
+    """The option of a field: repeatable for texts, a comma list for numbers."""
+    if isinstance(kind, UnionType):
+        kind = get_args(kind)[0]
+    is_list = get_origin(kind) is not None
+    plain = get_args(kind)[0] if is_list else kind
+    checked: Any = plain
+    if option.choices is not None:
+        checked = click.Choice(option.choices)
+    elif option.names is not None:
+        checked = _NAMES[option.names]
+    elif is_list and plain is not str:
+        checked = Numbers(plain)
+    elif option.minimum is not None:
+        number_range: Any = click.IntRange if plain is int else click.FloatRange
+        is_open = option.is_minimum_excluded
+        checked = number_range(option.minimum, option.maximum, min_open=is_open)
+    return click.option(
+        option.flag or f"--{name.replace('_', '-')}",
+        name,
+        type=checked,
+        is_flag=plain is bool,
+        multiple=is_list and plain is str,
+        callback=_once if is_list else None,
+        required=is_required and default is MISSING,
+        help=option.help,
+        **({} if default in (MISSING, None) else {"default": default}),
+    )
+
+
+def _once(_context: click.Context, _param: click.Parameter, values: Any) -> Any:
+    """Each value of a list once."""
+    return None if values is None else tuple(dict.fromkeys(values))
 
 
 class _Bytes(click.ParamType):
@@ -235,58 +306,25 @@ def prompts_option(
     return click.option("--prompts", name, type=PROMPT_SET, required=required, help=help)
 
 
+def prompt_sets_option(help: str, *, required: bool = False) -> Callable[[Command], Command]:
+    """`--prompts`, repeatable, passed as `prompt_sets`."""
+    return click.option(
+        "--prompts", "prompt_sets", type=PROMPT_SET, multiple=True, required=required, help=help
+    )
+
+
 layers_option = click.option(
     "--layers", type=Numbers(), help="Comma list such as 0,12,23. Default: every block."
 )
-layer_fraction_option = click.option(
-    "--layer-fraction",
-    type=click.FloatRange(0.0, 1.0),
-    default=TokenRequest.layer_fraction,
-    help="Use the block round(fraction * (layer_count - 1)).",
+
+
+system_option = click.option(
+    "--system",
+    "system_file",
+    type=EXISTING_FILE,
+    help="File with a system prompt for --template chat.",
 )
-sampling_options = together(
-    click.option(
-        "--temperature",
-        type=click.FloatRange(min=0.0),
-        default=Sampling.temperature,
-        help="0 is greedy (default).",
-    ),
-    click.option("--seed", type=int, default=Sampling.seed, help="Seed of the sampling."),
-)
-
-
-def template_option(default: str = "raw") -> Callable[[Command], Command]:
-    """`--template` of a model that is run."""
-    return click.option(
-        "--template",
-        type=click.Choice(TEMPLATES),
-        default=default,
-        help="The prompt's text alone, or in the model's chat template.",
-    )
-
-
-def rendering_options(template: str = "raw") -> Callable[[Command], Command]:
-    """How prompts are rendered; `template` is the default."""
-    return together(
-        template_option(template),
-        click.option(
-            "--system",
-            "system_file",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="File with a system prompt for --template chat.",
-        ),
-        click.option(
-            "--skip-unusable",
-            is_flag=True,
-            help="Leave out prompts that the model cannot use (no tokens, too long, no position to "
-            "pool), and record why.",
-        ),
-    )
-
-
-limit_option = click.option(
-    "--limit", type=click.IntRange(min=1), help="Use only the first prompts of each set."
-)
+limit_option = click.option("--limit", type=COUNT, help=LIMIT_HELP)
 seed_option = click.option("--seed", type=int, default=0, help="Random seed.")
 allow_missing_option = click.option(
     "--allow-missing", is_flag=True, help="Continue where rows are missing, and report how many."
@@ -310,9 +348,7 @@ calibration_option = click.option(
     default="platt",
     help="Calibration method (axes calibrate) whose threshold and probability are used.",
 )
-output_option = click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Write to this file."
-)
+output_option = click.option("-o", "--output", type=FILE, help="Write to this file.")
 
 
 def read_system(path: Path | None) -> str | None:

@@ -12,6 +12,7 @@ from axes.cli.options import (
     CALIBRATIONS,
     LABELER,
     PROMPT_SET,
+    SHARE,
     allow_missing_option,
     fit_fraction_option,
     format_option,
@@ -63,7 +64,10 @@ _completion_options = together(
         help="Use only prompts of this class, by the label of the prompt.",
     ),
     click.option(
-        "--negated", is_flag=True, help="Use the labeler's negative class as the outcome."
+        "--negated",
+        "is_negated",
+        is_flag=True,
+        help="Use the labeler's negative class as the outcome.",
     ),
     click.option(
         "--refusals",
@@ -87,7 +91,7 @@ _completion_options = together(
     click.option("--max-new-tokens", type=int, help="Only completions generated with this limit."),
     click.option(
         "--calibration-prompts",
-        "calibrate",
+        "calibrate_on",
         type=PROMPT_SET,
         help="Prompt set to calibrate on instead of a part of --prompts; must share no prompt.",
     ),
@@ -117,7 +121,7 @@ _completion_options = together(
 @click.option("--min-quality", type=float, help="Exclude models with a lower quality.")
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0.0, 1.0),
+    type=SHARE,
     default=0.0,
     help="Choose the cheapest model whose probability is within this of the lowest.",
 )
@@ -190,29 +194,26 @@ def _request(
     models: tuple[str, ...],
     prompts: str,
     axis: str | None,
-    negated: bool,
     only: str | None,
     templates: tuple[str, ...],
-    calibrate: str | None,
-    fraction: float,
-    method: str,
-    seed: int,
-    **query: Any,
+    **options: Any,
 ) -> ScoringRequest:
-    """The options as a request; the remaining ones are fields of `CompletionQuery`."""
+    """The options as a request: fields of `ScoringRequest` and of its `CompletionQuery`."""
     from axes.analysis.routing.response_scores import ScoringRequest
     from axes.analysis.routing.responses import CompletionQuery, projected_models, shared_axis_id
 
+    calibration = {
+        name: options.pop(name) for name in ("calibrate_on", "fraction", "method", "seed")
+    }
     axis_id = shared_axis_id(warehouse, axis)
     completions = CompletionQuery(
         axis_id=axis_id,
         models=tuple(sorted(set(models))) or projected_models(warehouse, axis_id),
-        is_negated=negated,
         templates=tuple(sorted(set(templates))),
         only=None if only is None else only == "positive",
-        **query,
+        **options,
     )
-    return ScoringRequest(prompts, completions, calibrate, fraction, method, seed)
+    return ScoringRequest(prompts, completions, **calibration)
 
 
 def _echo_notes(notes: tuple[str, ...], result: str) -> None:

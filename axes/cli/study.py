@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -18,14 +18,13 @@ from axes.analysis.study.definition import (
     packaged_studies,
 )
 from axes.cli.options import (
-    GROUP,
+    FILE,
     MODEL,
-    POOLING,
-    PROMPT_SET,
     STUDY,
     Command,
     device_option,
     dtype_option,
+    field_option,
     format_option,
     is_typed,
     memory_limit_option,
@@ -39,36 +38,17 @@ if TYPE_CHECKING:
     from axes.warehouse.handle import Warehouse
 
 
-_NAMES = {"model": MODEL, "group": GROUP, "prompt_set": PROMPT_SET, "pooling": POOLING}
-
-
 def study_options(*names: str) -> Callable[[Command], Command]:
-    """Options of a study, built from its definition: those of these names, or all."""
+    """Options of a study, built from its definition: those of these names, or all.
 
-    return together(*map(_study_option, names or OPTIONS))
-
-
-def _study_option(name: str) -> Callable[[Command], Command]:
-    option, kind = OPTIONS[name], option_types()[name]
-    default = getattr(StudyDefinition, name, None)
-    plain = next(each for each in (*get_args(kind), kind) if isinstance(each, type))
-    checked: Any = plain
-    if option.choices is not None:
-        checked = click.Choice(option.choices)
-    elif option.names is not None:
-        checked = _NAMES[option.names]
-    elif option.minimum is not None:
-        number_range: Any = click.IntRange if plain is int else click.FloatRange
-        is_open = option.is_minimum_excluded
-        checked = number_range(option.minimum, option.maximum, min_open=is_open)
-    return click.option(
-        option.flag or f"--{name.replace('_', '-')}",
-        name,
-        type=checked,
-        is_flag=plain is bool,
-        multiple=get_origin(kind) is tuple,
-        default=None if default == () else default,
-        help=option.help,
+    None is required, since a study file may have the key.
+    """
+    kinds = option_types()
+    return together(
+        *(
+            field_option(name, OPTIONS[name], kinds[name], getattr(StudyDefinition, name, None))
+            for name in names or OPTIONS
+        )
     )
 
 
@@ -132,9 +112,7 @@ def study() -> None:
 @study_options()
 @device_option
 @dtype_option
-@click.option(
-    "--report", type=click.Path(path_type=Path), help="Also write the report to this file."
-)
+@click.option("--report", type=FILE, help="Also write the report to this file.")
 @click.option("--no-ingest", is_flag=True, help="Run no model; fail where activations are missing.")
 @click.option(
     "--sensitivity",

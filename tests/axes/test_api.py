@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from click.testing import CliRunner
 
 import axes
-from axes.cli.main import cli
 from tests.analysis.conftest import DEFINITION
+from tests.commands import printed
 from tests.tiny_models import save_tiny
 
 FUNCTIONS = [name for name in axes.__all__ if inspect.isfunction(getattr(axes, name))]
@@ -32,12 +31,6 @@ def shared_axis() -> str:
     found = axes.connect().sql("select name from axes where kind = 'universal'").fetchall()
     ((name,),) = found
     return name
-
-
-def command(*arguments: str) -> list[dict]:
-    result = CliRunner().invoke(cli, [*arguments, "--format", "json"])
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
 
 
 def test_names_are_stable_and_all_of_them_are_there():
@@ -92,13 +85,13 @@ def test_ingest_traces_and_study_from_nothing(tmp_path, monkeypatch):
     assert set(study.figures["models"]) == {"small", "large"} and len(study) == 2
 
 
-def test_a_study_is_that_of_the_command(lake):
+def test_a_study_is_that_of_the_printed(lake):
     study = axes.read_study()
     assert study.id == study.figures["study_id"]
     again = axes.study(ingests=False, **options())
     assert again.id == study.id and again.figures == study.figures
     (row, *_) = study.rows
-    assert command("sql", study.sql)[0]["native"] == pytest.approx(row["native"])
+    assert printed("sql", study.sql)[0]["native"] == pytest.approx(row["native"])
     assert "model" in repr(study) and "warning: " in repr(study)
     html = study._repr_html_()
     lower, upper = row["native_lower"], row["native_upper"]
@@ -129,10 +122,10 @@ def test_a_study_that_cannot_be_meant_is_refused(lake, arguments, message):
 def test_fit_gives_what_the_command_prints(lake):
     fitted = axes.fit("alpha", "labelled", evaluate="other")
     assert axes.fit("alpha", "labelled", evaluate=["other"]).rows == fitted.rows
-    told = command("fit", "alpha", "--prompts", "labelled", "--evaluate", "other")
+    told = printed("fit", "alpha", "--prompts", "labelled", "--evaluate", "other")
     assert fitted.rows == told
     assert fitted.pl().height == len(told) == 6
-    assert command("sql", fitted.sql) == told
+    assert printed("sql", fitted.sql) == told
 
 
 def test_score_is_idempotent_and_its_query_finds_the_projections(lake):
@@ -143,7 +136,7 @@ def test_score_is_idempotent_and_its_query_finds_the_projections(lake):
     again = axes.score(name, prompts=["third"])
     assert {row["model"] for row in again.rows} == {"alpha", "beta", "gamma"}
     assert {row["new_count"] for row in again.rows} == {0}
-    found = command("sql", f"select count(*) as n from ({again.sql.partition(' order')[0]})")
+    found = printed("sql", f"select count(*) as n from ({again.sql.partition(' order')[0]})")
     assert found[0]["n"] >= 3 * 30
 
 

@@ -6,12 +6,11 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from axes.cli.main import cli
 from axes.doctor import FAIL, NOTE, PASS, Finding, examine
 from axes.warehouse.layout import init_root
 from axes.warehouse.ledger import locked
+from tests.commands import axes, ok
 
 TOKEN = "hf_secretsecretsecretsecretsecretsec"
 
@@ -32,11 +31,10 @@ def test_a_sound_installation_has_no_failure_and_every_other_line_says_what_to_d
 
 
 def test_the_command_exits_with_one_where_something_fails(root):
-    arguments = ["doctor", "--format", "json", "--root"]
-    sound = CliRunner().invoke(cli, [*arguments, str(root)])
-    assert sound.exit_code == 0, sound.output
+    words = ["doctor", "--format", "json", "--root", root]
+    ok(*words)
     (root / "warehouse.json").write_text('{"schema_version": 999}')
-    broken = CliRunner().invoke(cli, [*arguments, str(root)])
+    broken = axes(*words)
     assert broken.exit_code == 1
     (failed,) = (row for row in json.loads(broken.stdout) if row["result"] == FAIL)
     assert failed["check"] == "root" and "schema version 999" in failed["detail"]
@@ -63,7 +61,7 @@ def test_an_extra_that_is_not_there_is_only_a_note(root, monkeypatch):
 def test_no_secret_is_printed(root, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("AXES_JUDGE_KEY", TOKEN)
-    result = CliRunner().invoke(cli, ["doctor", "--root", str(root)])
+    result = axes("doctor", "--root", root)
     assert "set (not shown)" in result.stdout and TOKEN not in result.output
 
 

@@ -9,12 +9,11 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 
-from axes.cli.main import cli
 from axes.warehouse.connection import connect, query, rows, vectors
 from axes.warehouse.maintenance.check import check
+from tests.commands import ok, printed, refused
 from tests.tiny_models import save_tiny
 
 FORMATS = ("safetensors", "npz", "parquet", "arrow", "datasets")
@@ -26,16 +25,6 @@ from v_activations
 where model = ?
 order by prompt_set, layer, position
 """
-
-
-def axes(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
-
-
-def ok(*arguments: object) -> str:
-    result = axes(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +55,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(made: Path, folder: Path, to: str, model: str, prompts: str) -> Path:
     path = folder / f"{model}-{prompts}.{to}"
     words = ("--prompts", prompts, "--to", to, "-o", path, "--root", made / "lake")
-    said = json.loads(ok("activations", "export", model, *words, "--format", "json"))
+    said = printed("activations", "export", model, *words)
     assert said[0]["path"] == str(path) and said[0]["layers"] == [0, 1, 2, 3]
     return path
 
@@ -86,7 +75,7 @@ def test_what_was_exported_and_imported_is_the_same_to_the_last_bit(
     assert here.drop_columns(["vector"]).equals(there.drop_columns(["vector"]))
     assert vectors(here["vector"]).tobytes() == vectors(there["vector"]).tobytes()
     assert not any(check(root)["row_count"].to_pylist())
-    again = json.loads(ok("activations", "import", path, "--root", root, "--format", "json"))[0]
+    (again,) = printed("activations", "import", path, "--root", root)
     assert (again["rows"], again["known_rows"]) == (0, 128)
 
 
@@ -141,8 +130,8 @@ def test_the_rest_works_on_an_imported_warehouse(made: Path, tmp_path: Path) -> 
     (universal,) = rows(connect(root), "select axis_id from axes where kind = 'universal'")
     ok("score", universal["axis_id"], "--prompts", "plain", *at)
     assert not any(check(root)["row_count"].to_pylist())
-    refused = axes("study", *words, "--align", "plain", "--pooling", "mean", *at)
-    assert "import these too with `axes activations import`" in refused.stderr
+    message = refused("study", *words, "--align", "plain", "--pooling", "mean", *at)
+    assert "import these too with `axes activations import`" in message
 
 
 def test_some_layers_are_fitted_where_only_those_are_there(made: Path, tmp_path: Path) -> None:
@@ -151,8 +140,7 @@ def test_some_layers_are_fitted_where_only_those_are_there(made: Path, tmp_path:
     ok("activations", "export", "small", *words, "--root", made / "lake")
     ok("activations", "import", path, "--root", tmp_path / "other")
     fit = ("fit", "small", "--prompts", "marked", "--root", tmp_path / "other")
-    table = json.loads(ok(*fit, "--format", "json"))
-    assert [row["layer"] for row in table] == [1, 3]
+    assert [row["layer"] for row in printed(*fit)] == [1, 3]
 
 
 def test_an_imported_model_never_mixes_with_one_that_was_run(made: Path, tmp_path: Path) -> None:
@@ -163,19 +151,13 @@ def test_an_imported_model_never_mixes_with_one_that_was_run(made: Path, tmp_pat
     ok("ingest", "activations", made / "small", "--prompts", "marked", *at)
     ok("activations", "import", path, *at)
     assert not any(check(root)["row_count"].to_pylist())
-    refused = axes("fit", "small", "--prompts", "marked", *at)
-    assert "2 versions of small are there" in refused.stderr
+    message = refused("fit", "small", "--prompts", "marked", *at)
+    assert "2 versions of small are there" in message
 
 
 def test_exports_of_rows_that_are_not_there_are_refused(made: Path, tmp_path: Path) -> None:
     words = ("activations", "export", "small", "--to", "npz", "-o", tmp_path / "x.npz")
-    at = ("--root", made / "lake")
-    assert (
-        "layer 9 of small does not exist"
-        in axes(*words, "--prompts", "marked", "--layers", "9", *at).stderr
-    )
-    assert (
-        "has activations for 0 of the 32"
-        in axes(*words, "--prompts", "marked", "--pooling", "mean", *at).stderr
-    )
+    marked = ("--prompts", "marked", "--root", made / "lake")
+    assert "layer 9 of small does not exist" in refused(*words, *marked, "--layers", "9")
+    assert "has activations for 0 of the 32" in refused(*words, *marked, "--pooling", "mean")
     assert not list(tmp_path.iterdir())

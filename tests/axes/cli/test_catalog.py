@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from axes.cli.catalog import _STATEMENTS
-from axes.cli.main import cli
+from tests.commands import ok, printed
 
 
 def listed(*words: str | Path) -> list[dict]:
-    result = CliRunner().invoke(cli, ["list", *map(str, words), "--format", "json"])
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    return printed("list", *words)
 
 
 @pytest.mark.parametrize("noun", _STATEMENTS)
@@ -30,7 +26,7 @@ def test_a_listed_name_is_taken_by_the_command_that_needs_it(lake):
     (study,) = listed("studies", "--root", lake)
     assert study["models"] == "alpha, beta, gamma" and axis["model"] == "gamma"
     for words in (["score", axis["name"]], ["study", "claims", study["study_id"]]):
-        assert CliRunner().invoke(cli, [*words, "--root", str(lake)]).exit_code == 0
+        ok(*words, "--root", lake)
 
 
 def test_models_are_those_of_the_registry_and_of_the_warehouse_if_there_is_one(studied, tmp_path):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from click.shell_completion import ShellComplete
-from click.testing import CliRunner
 
 from axes.cli.main import cli
 from axes.warehouse.layout import init_root
+from tests.commands import ok
 
 
 def offered(*words: str) -> set[str]:
@@ -105,18 +105,16 @@ def test_a_wrong_axes_toml_breaks_no_completion(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_is_of_its_shell_and_asks_axes(shell):
-    result = CliRunner().invoke(cli, ["completion", shell])
-    assert result.exit_code == 0
-    assert f"_AXES_COMPLETE={shell}_complete" in result.stdout
-    assert {"bash": "complete -o", "zsh": "#compdef axes", "fish": "complete --no-files"}[
-        shell
-    ] in result.stdout
+    script = ok("completion", shell).stdout
+    assert f"_AXES_COMPLETE={shell}_complete" in script
+    of_shell = {"bash": "complete -o", "zsh": "#compdef axes", "fish": "complete --no-files"}
+    assert of_shell[shell] in script
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_bash_completes_with_the_script(tmp_path: Path):
     """The script, sourced, in a bash whose `axes` is this one."""
-    script = CliRunner().invoke(cli, ["completion", "bash"]).stdout
+    script = ok("completion", "bash").stdout
     command = tmp_path / "axes"
     command.write_text(
         f"#!{sys.executable}\nimport sys; sys.path.insert(0, {str(Path.cwd())!r})\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +12,13 @@ from axes.explore.hiding import Hidden
 from axes.explore.queries import PAGE_ROWS, choices, completion, completion_page, prompt_page
 from axes.warehouse.connection import Connection, connect, rows
 from axes.warehouse.errors import QueryError
-from tests.explored import DISPUTED, FORBIDDEN, LAYER, UNIVERSAL, put_explored
+from tests.explored import DISPUTED, FORBIDDEN, LAYER, UNIVERSAL
 from tests.rows import put
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("browsed") / "lake"
-    put_explored(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def connection(lake: Path) -> Connection:
-    return connect(lake)
+def connection(explored: Path) -> Connection:
+    return connect(explored)
 
 
 def page(connection: Connection, **asked) -> dict:
@@ -128,9 +122,8 @@ def test_what_is_offered_begins_with_the_shared_axis(connection: Connection) -> 
     assert offered["sets"][1]["labels"] is None
 
 
-def test_two_versions_of_a_model_are_told_apart(tmp_path: Path) -> None:
-    root = tmp_path / "lake"
-    put_explored(root)
+def test_two_versions_of_a_model_are_told_apart(explored: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(explored, tmp_path / "lake")
     again = {"model": "alpha", "model_id": "another-version", "axis_id": UNIVERSAL}
     put(root, "projections", {**again, "prompt_id": "p0001", "projection": 0.0, "run_id": "run"})
     names = [one["model"] for one in page(connect(root))["models"]]
@@ -192,9 +185,8 @@ def test_a_hidden_completion_keeps_its_numbers(connection: Connection) -> None:
     assert [step["projection"] for step in covered["steps"]] == projections
 
 
-def test_prompt_tokens_have_a_running_mean_of_their_own(tmp_path: Path) -> None:
-    root = tmp_path / "lake"
-    put_explored(root)
+def test_prompt_tokens_have_a_running_mean_of_their_own(explored: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(explored, tmp_path / "lake")
     at = {"model": "alpha", "generation_id": CALM, "layer": LAYER, "run_id": "run"}
     put(root, "generation_tokens", {**at, "step": -1, "token": "?", "site": "resid_post"})
     put(root, "token_projections", {**at, "step": -1, "projection": 100.0, "axis_id": UNIVERSAL})

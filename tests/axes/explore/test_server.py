@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
@@ -20,8 +19,7 @@ from starlette.testclient import TestClient
 from axes.explore.server import application, serve
 from axes.warehouse.errors import RootError, ServingError
 from axes.warehouse.safe import Limits
-from tests.explored import DISPUTED, FORBIDDEN, UNIVERSAL, prompt_text, put_explored
-from tests.warehouse.test_safe import LOOKING_AROUND, READING_FILES, STATEMENTS
+from tests.explored import DISPUTED, FORBIDDEN, UNIVERSAL, prompt_text
 
 TOKEN, PORT = "a-token", 8600
 LIMITS = Limits(seconds=5, memory_mb=512, threads=1, result_mb=8)
@@ -31,15 +29,8 @@ SECRET = "a line that no query may show"
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("explored") / "lake"
-    put_explored(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def client(lake: Path) -> Iterator[TestClient]:
-    app = application(lake, token=TOKEN, port=PORT, limits=LIMITS)
+def client(explored: Path) -> Iterator[TestClient]:
+    app = application(explored, token=TOKEN, port=PORT, limits=LIMITS)
     with TestClient(app, base_url=f"http://127.0.0.1:{PORT}/{TOKEN}/") as asking:
         yield asking
 
@@ -63,15 +54,14 @@ def test_another_name_for_this_machine_is_refused(client: TestClient, host: str)
 
 
 def test_a_page_of_another_site_may_not_ask(client: TestClient) -> None:
-    body = {"sql": "select 1 as one"}
-    refused = client.post("sql", json=body, headers={"Origin": "https://evil.example"})
+    refused = client.post("sql", json={"sql": "1"}, headers={"Origin": "https://evil.example"})
     assert refused.status_code == 403
     own = {"Origin": f"http://127.0.0.1:{PORT}"}
-    assert client.post("sql", json=body, headers=own).status_code == 200
+    assert client.get("choices", headers=own).status_code == 200
 
 
-def test_nothing_but_questions_can_be_sent(client: TestClient, lake: Path) -> None:
-    before = {path: path.read_bytes() for path in lake.rglob("*") if path.is_file()}
+def test_nothing_but_questions_can_be_sent(client: TestClient, explored: Path) -> None:
+    before = {path: path.read_bytes() for path in explored.rglob("*") if path.is_file()}
     for path in GETS:
         assert client.post(path).status_code == 405
     for path in (*GETS, "sql"):
@@ -79,7 +69,7 @@ def test_nothing_but_questions_can_be_sent(client: TestClient, lake: Path) -> No
             assert client.request(method, path).status_code == 405
     for body in (b"", b"[]", b"{", b'{"sql": 1}', b"x" * 500_000):
         assert client.post("sql", content=body).status_code in (400, 413)
-    after = {path: path.read_bytes() for path in lake.rglob("*") if path.is_file()}
+    after = {path: path.read_bytes() for path in explored.rglob("*") if path.is_file()}
     assert after == before
 
 
@@ -106,33 +96,21 @@ def test_no_file_outside_the_static_ones_is_served(client: TestClient) -> None:
         assert client.get(path).status_code in (403, 404)
 
 
-def test_hostile_statements_get_a_line_and_no_data(client: TestClient, lake: Path) -> None:
-    outside = lake.parent / "outside"
+def test_hostile_statements_get_a_line_and_no_data(client: TestClient, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret.txt").write_text(SECRET)
-    chosen = [READING_FILES[0], READING_FILES[19], STATEMENTS[11], STATEMENTS[18], "select ?"]
-    chosen += LOOKING_AROUND[:2]
-    filled = [one.format(outside=outside, root=lake) for one in chosen]
-    with ThreadPoolExecutor(3) as pool:
-        answers = list(pool.map(lambda sql: asked(client, sql), filled))
-    for answer in answers:
+    reading, writing = (
+        f"from read_text('{outside}/secret.txt')",
+        f"copy prompts to '{outside}/a.csv'",
+    )
+    for sql in (reading, writing, "select getenv('HOME')"):
+        answer = asked(client, sql)
         assert answer.status_code == 400
         assert answer.json().keys() == {"error"}
         assert SECRET not in answer.text
         assert len(answer.json()["error"].splitlines()) == 1
     assert sorted(path.name for path in outside.iterdir()) == ["secret.txt"]
-
-
-def test_an_answer_has_names_kinds_and_the_number_of_all_rows(client: TestClient) -> None:
-    found = asked(client, "select range as a, 'x' as b, 1.5 as a from range(700) order by 1").json()
-    assert [(one["name"], one["kind"]) for one in found["columns"]] == [
-        ("a", "number"),
-        ("b", "text"),
-        ("a_1", "number"),
-    ]
-    assert found["row_count"] == 700
-    assert found["rows"][:2] == [[0, "x", 1.5], [1, "x", 1.5]]
-    assert len(found["rows"]) == 500
 
 
 def test_csv_has_all_rows(client: TestClient) -> None:
@@ -142,31 +120,14 @@ def test_csv_has_all_rows(client: TestClient) -> None:
     assert lines[0] == ["a", "b"] and lines[-1] == ["699", "x, y"] and len(lines) == 701
 
 
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "select text from prompts where prompt_set = 'marked'",
-        "select upper(label) as l, list(text) as texts from v_prompts group by label",
-        "select {'a': text} as s, left(text, 30) as start from prompts",
-        "select 'before ' || text || ' after' as t from prompts",
-        "select text from generations",
-        "select map([text], [1]) as m from prompts",
-    ],
-)
-def test_typed_sql_shows_no_positive_text(client: TestClient, sql: str) -> None:
-    found = asked(client, sql)
-    assert found.status_code == 200 and found.json()["row_count"] > 0
-    assert FORBIDDEN not in found.text
-    hidden = [
-        cell["hidden"] for row in found.json()["rows"] for cell in row if isinstance(cell, dict)
-    ]
-    assert hidden
-    assert FORBIDDEN in client.get("text", params={"number": hidden[0]}).json()["text"]
-
-
-def test_typed_sql_shows_the_other_texts(client: TestClient) -> None:
-    found = asked(client, "select text from prompts order by prompt_id").json()
-    assert [prompt_text(1)] in found["rows"]
+def test_typed_sql_shows_no_positive_text_before_it_is_asked_for(client: TestClient) -> None:
+    answer = asked(client, "select text, 1.5 as text from prompts order by prompt_id")
+    assert answer.status_code == 200 and FORBIDDEN not in answer.text
+    found = answer.json()
+    assert [column["name"] for column in found["columns"]] == ["text", "text_1"]
+    assert found["row_count"] == 65 and found["rows"][1] == [prompt_text(1), 1.5]
+    shown = client.get("text", params={"number": found["rows"][0][0]["hidden"]})
+    assert shown.json()["text"] == prompt_text(0)
 
 
 def test_an_error_that_quotes_a_positive_text_is_hidden(client: TestClient) -> None:
@@ -242,12 +203,12 @@ def test_a_folder_that_is_no_warehouse_is_refused(tmp_path: Path) -> None:
         application(tmp_path, token=TOKEN, port=PORT)
 
 
-def test_it_prints_an_address_answers_there_and_ends_cleanly(tmp_path: Path) -> None:
-    put_explored(tmp_path / "lake")
-    main = "from axes.cli.main import main; main()"
+def test_it_prints_an_address_answers_there_and_ends_cleanly(explored: Path) -> None:
+    # Without the chart library, which takes seconds to be put together.
+    main = "import axes.explore.server as s; s._vega = bytes; import axes.cli.main as m; m.main()"
     command = [sys.executable, "-c", main, "explore", "--no-browser"]
     with subprocess.Popen(
-        [*command, "--root", str(tmp_path / "lake")],
+        [*command, "--root", str(explored)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
