@@ -262,9 +262,7 @@ def study(
     file with several studies unless `options` choose one.
     """
     from axes.analysis.study.definition import OPTIONS
-    from axes.analysis.study.run import run_study
-    from axes.analysis.study.sensitivity import measure_sensitivity
-    from axes.study_plan import ingest_missing, plan_studies
+    from axes.study_plan import plan_studies, run_planned
 
     for name in options:
         if name not in OPTIONS:
@@ -280,14 +278,15 @@ def study(
             "group"
         )
     (plan,), folder = planned, root_folder(root)
-    if ingests:
-        device, dtype = device or setting("device"), dtype or setting("dtype")
-        ingest_missing(folder, plan, device=device, dtype=dtype)
-    study_id = run_study(
-        folder, plan.definition, published=plan.published, memory_limit=memory_limit
+    study_id = run_planned(
+        folder,
+        plan,
+        no_ingest=not ingests,
+        sensitivity=sensitivity,
+        memory_limit=memory_limit,
+        device=device or setting("device"),
+        dtype=dtype or setting("dtype"),
     )
-    if sensitivity:
-        measure_sensitivity(folder, study_id, plan.definition, memory_limit=memory_limit)
     return read_study(study_id, root=folder)
 
 

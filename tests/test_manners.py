@@ -176,7 +176,8 @@ def test_exit_codes(root, monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("axes.warehouse.connection.connect", interrupted)
-    assert axes("sql", "select 1", "--root", root).exit_code == 130
+    result = axes("sql", "select 1", "--root", root)
+    assert result.exit_code == 130 and "run the same command again" in result.stderr
 
 
 def test_a_json_log_is_json_to_the_last_line(root, tmp_path):

@@ -18,8 +18,8 @@ from axes.cli.options import (
     memory_limit_option,
     models_option,
     prompts_option,
-    root_option,
     seed_option,
+    with_warehouse,
 )
 from axes.ingest.models.registry import known_as
 from axes.warehouse.render import show
@@ -82,15 +82,14 @@ order by model, metric not like '%slope%', metric, control != 'none', control
 )
 @seed_option
 @memory_limit_option
-@root_option
+@with_warehouse
 @format_option
 def drift(
     axis: str,
     models: tuple[str, ...],
     event: str | None,
     cross_file: Path | None,
-    memory_limit: int | None,
-    root: Path,
+    warehouse: Warehouse,
     output_format: str,
     **options: Any,
 ) -> None:
@@ -114,9 +113,7 @@ def drift(
     )
     from axes.warehouse.axes import find_axis
     from axes.warehouse.errors import CoverageError, LabelError
-    from axes.warehouse.handle import Warehouse
 
-    warehouse = Warehouse.open(root, memory_limit=memory_limit)
     registered = find_axis(warehouse, axis)
     names = ("prompt_set", "labeler", "template", "max_new_tokens")
     selection = Selection(*(options.pop(name) for name in names))

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from axes.analysis.exchange.formats import FORMATS
+from axes.analysis.exchange.formats import FORMATS, ImportRequest
 from axes.cli.options import (
     AXIS,
     COUNT,
     EXISTING_FILE,
     FILE,
-    MODEL,
-    POOLING,
-    PROMPT_SET,
     format_option,
     layers_option,
     limit_option,
@@ -24,14 +21,16 @@ from axes.cli.options import (
     prompts_option,
     request_options,
     root_option,
+    with_warehouse,
 )
 from axes.cli.study import space_options
 from axes.ingest.models.registry import known_as
 from axes.ingest.requests import ExternalActivationRequest
-from axes.warehouse.names import SITES
 from axes.warehouse.render import show_record, show_rows
 
-_CONVENTIONS = ("block", "hidden_states")
+if TYPE_CHECKING:
+    from axes.warehouse.handle import Warehouse
+
 _ACTIVATION_FORMATS = ("safetensors", "npz", "parquet", "arrow", "datasets")
 _MODEL_OPTIONS = ("name", "layer_count", "d_model", "revision", "computed_with")
 
@@ -51,9 +50,9 @@ _MODEL_OPTIONS = ("name", "layer_count", "d_model", "revision", "computed_with")
     is_flag=True,
     help="Write vectors with their fitted norm, for tools that scale strengths by it.",
 )
-@root_option
+@with_warehouse
 def export(
-    axes: tuple[str, ...], to: str, output: Path | None, all_layers: bool, is_raw: bool, root: Path
+    axes: tuple[str, ...], to: str, output: Path | None, warehouse: Warehouse, **options: bool
 ) -> None:
     """Write AXIS (a name, an id, or the start of one) with its card; print the path.
 
@@ -65,13 +64,10 @@ def export(
     axes export native/smollm2-135m/23/demo_safety --all-layers --to repeng
     """
     from axes.analysis.exchange.export_axes import export_axes
-    from axes.warehouse.handle import Warehouse
 
-    stem = axes[0].replace("/", "-") + ("-all" if all_layers else "")
+    stem = axes[0].replace("/", "-") + ("-all" if options["all_layers"] else "")
     target = output or Path(stem + FORMATS[to].suffix)
-    exported = export_axes(
-        Warehouse.open(root), axes, to, target, all_layers=all_layers, is_raw=is_raw
-    )
+    exported = export_axes(warehouse, axes, to, target, **options)
     for remark in exported.remarks:
         click.echo(f"left out: {remark}", err=True)
     click.echo(f"read it with: {exported.usage}", err=True)
@@ -80,49 +76,13 @@ def export(
 
 @click.command("import")
 @click.argument("file", type=FILE)
-@click.option(
-    "--from",
-    "format",
-    type=click.Choice(tuple(FORMATS)),
-    help="Format of FILE, where its content is ambiguous or not recognised.",
-)
-@click.option("--model", type=MODEL, help="Stored model whose space the directions are in.")
-@click.option(
-    "--layer",
-    type=click.IntRange(min=0),
-    help="Zero-based block of the direction; of a file with several layers, the one to import.",
-)
-@click.option("--site", type=click.Choice(SITES), help="Default: that of the card, or resid_post.")
-@click.option(
-    "--pooling",
-    type=POOLING,
-    help="Pooling of the activations to project. Default: that of the card, or last5_mean.",
-)
-@click.option(
-    "--template",
-    help="Template of the activations to project. Default: that of the card, or raw.",
-)
-@click.option(
-    "--convention",
-    type=click.Choice(_CONVENTIONS),
-    help="How FILE numbers layers: by block, or as the hidden_states of HF transformers.",
-)
-@click.option("--name", help="Last part of the axis's name. Default: the file's name.")
-@click.option(
-    "--fitted-on", type=PROMPT_SET, metavar="SET", help="Labelled set that they were fitted on."
-)
-@click.option(
-    "--other-model",
-    "is_other_model",
-    is_flag=True,
-    help="Import even if the card names another model.",
-)
-@root_option
+@request_options(ImportRequest)
+@with_warehouse
 @format_option
 def import_(
     file: Path,
     model: str | None,
-    root: Path,
+    warehouse: Warehouse,
     output_format: str,
     **options: Any,
 ) -> None:
@@ -137,11 +97,10 @@ def import_(
     axes import vector.pt --model smollm2-135m --layer 15 --name sycophancy
     axes score imported/smollm2-135m/15/sycophancy
     """
-    from axes.analysis.exchange.import_axes import ImportRequest, import_axes
-    from axes.warehouse.handle import Warehouse
+    from axes.analysis.exchange.import_axes import import_axes
 
     request = ImportRequest(model=None if model is None else known_as(model), **options)
-    imported = import_axes(Warehouse.open(root), file, request)
+    imported = import_axes(warehouse, file, request)
     click.echo(f"format {imported.format}", err=True)
     for remark in imported.remarks:
         click.echo(remark, err=True)
@@ -168,7 +127,7 @@ def activations() -> None:
 @click.option("-o", "--output", type=FILE, help="Default: MODEL-SET.FORMAT.")
 @space_options
 @memory_limit_option
-@root_option
+@with_warehouse
 @format_option
 def export_activations_command(
     model: str,
@@ -177,8 +136,7 @@ def export_activations_command(
     to: str,
     limit: int | None,
     output: Path | None,
-    memory_limit: int | None,
-    root: Path,
+    warehouse: Warehouse,
     output_format: str,
     **space: str,
 ) -> None:
@@ -195,9 +153,7 @@ def export_activations_command(
     """
     from axes.analysis.activations import find_space
     from axes.analysis.exchange.export_activations import export_activations
-    from axes.warehouse.handle import Warehouse
 
-    warehouse = Warehouse.open(root, memory_limit=memory_limit)
     name = known_as(model)
     target = output or Path(f"{name.replace('/', '-')}-{prompts}.{to}")
     written = export_activations(

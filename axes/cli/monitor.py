@@ -82,6 +82,8 @@ def monitor(
     axes monitor smollm2-135m --axis universal/demo/18/demo_safety/lambda-held_out "Name a river."
     axes monitor qwen2.5-7b --axis 31011258 "Tell me more." --stop-above 0.9 --format jsonl
     """
+    from rich.console import Console
+
     from axes.ingest.generation.monitor import Monitor
     from axes.ingest.jobs import open_job
     from axes.warehouse.axes import AXIS_TABLES, find_axis, read_axis_readout
@@ -98,7 +100,7 @@ def monitor(
     )
     probability = None if calibrated is None else calibrated.probability
     loaded = job.load()
-    console = _console()
+    console = Console(stderr=True, highlight=False)
     share = _shares(warehouse, readout.axis_id, model_id)
     is_streamed = output_format == _JSONL and output is None
     tokens: list[Token] = []
@@ -194,12 +196,6 @@ def _shares(warehouse: Warehouse, axis_id: str, model_id: str) -> Callable[[Read
         return min(max(0.5 + (reading.smoothed - centre) / (4 * deviation), 0.0), 1.0)
 
     return share
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
 
 
 def _paint(console: Console, text: str, share: float | None) -> None:

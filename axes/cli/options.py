@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields
+from functools import wraps
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
@@ -236,6 +237,20 @@ root_option = click.option(
     show_envvar=True,
     help="Folder of the warehouse.",
 )
+
+
+def with_warehouse(command: Command) -> Command:
+    """`--root` of a command that gets its `warehouse` opened, under `--memory-limit` if any."""
+
+    @wraps(command)
+    def call(root: Path, memory_limit: int | None = None, **options: Any) -> Any:
+        from axes.warehouse.handle import Warehouse
+
+        return command(warehouse=Warehouse.open(root, memory_limit=memory_limit), **options)
+
+    return root_option(call)
+
+
 memory_limit_option = click.option(
     "--memory-limit",
     type=_Bytes(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,9 +18,9 @@ from axes.cli.options import (
     limit_option,
     models_option,
     prompts_option,
-    root_option,
     seed_option,
     together,
+    with_warehouse,
 )
 from axes.warehouse.render import show
 
@@ -125,7 +124,7 @@ _completion_options = together(
     default=0.0,
     help="Choose the cheapest model whose probability is within this of the lowest.",
 )
-@root_option
+@with_warehouse
 @format_option
 def route(
     cost: str,
@@ -133,7 +132,7 @@ def route(
     quality: str | None,
     min_quality: float | None,
     tolerance: float,
-    root: Path,
+    warehouse: Warehouse,
     output_format: str,
     **options: Any,
 ) -> None:
@@ -150,11 +149,9 @@ def route(
     """
     from axes.analysis.routing.router import Limits
     from axes.analysis.routing.routing import run_routing
-    from axes.warehouse.handle import Warehouse
 
     if min_quality is not None and quality is None:
         raise click.UsageError("--min-quality needs --quality")
-    warehouse = Warehouse.open(root)
     routing_id, notes = run_routing(
         warehouse,
         _request(warehouse, **options),
@@ -168,9 +165,9 @@ def route(
 
 @click.command()
 @_completion_options
-@root_option
+@with_warehouse
 @format_option
-def compare(root: Path, output_format: str, **options: Any) -> None:
+def compare(warehouse: Warehouse, output_format: str, **options: Any) -> None:
     """Rank models by the probability of the outcome in their completions, lowest first.
 
     Each model's projections are calibrated on its own completions. Read the warnings first, and
@@ -180,9 +177,7 @@ def compare(root: Path, output_format: str, **options: Any) -> None:
     axes compare --prompts demo_safety --labeler judge --limit 120
     """
     from axes.analysis.routing.model_ranking import run_comparison
-    from axes.warehouse.handle import Warehouse
 
-    warehouse = Warehouse.open(root)
     scoring_id, notes = run_comparison(warehouse, _request(warehouse, **options))
     show(warehouse.query(COMPARISON_TABLE, [scoring_id]), output_format, cell_width=200)
     _echo_notes(notes, f"scoring {scoring_id}")

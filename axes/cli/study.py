@@ -30,6 +30,7 @@ from axes.cli.options import (
     memory_limit_option,
     root_option,
     together,
+    with_warehouse,
 )
 from axes.warehouse.render import show, show_rows
 
@@ -124,15 +125,10 @@ def study() -> None:
 @format_option
 def run(
     file: str | None,
-    device: str | None,
-    dtype: str | None,
     report: Path | None,
-    no_ingest: bool,
-    sensitivity: bool,
-    memory_limit: int | None,
     root: Path,
     output_format: str,
-    **_options: Any,
+    **options: Any,
 ) -> None:
     """Run a study: that of FILE (a path, demo or original), or that of the options.
 
@@ -146,20 +142,15 @@ def run(
     axes study --model a --model b --reference b --prompts mine --align alpaca --format json
     """
     from axes.analysis.report.report import write_report
-    from axes.analysis.study.run import run_study, study_result
-    from axes.analysis.study.sensitivity import measure_sensitivity
-    from axes.study_plan import ingest_missing
+    from axes.analysis.study.run import study_result
+    from axes.study_plan import run_planned
     from axes.warehouse.handle import Warehouse
 
+    names = ("no_ingest", "sensitivity", "device", "dtype", "memory_limit")
+    run_options = {name: options[name] for name in names}
     results = []
     for planned in _planned(file):
-        if not no_ingest:
-            ingest_missing(root, planned, device=device, dtype=dtype)
-        study_id = run_study(
-            root, planned.definition, published=planned.published, memory_limit=memory_limit
-        )
-        if sensitivity:
-            measure_sensitivity(root, study_id, planned.definition, memory_limit=memory_limit)
+        study_id = run_planned(root, planned, **run_options)
         if output_format == "json":
             results.append(study_result(root, study_id))
         else:
@@ -190,9 +181,10 @@ def sensitivity_command(
     """
     from axes.analysis.study.run import read_definition
     from axes.analysis.study.sensitivity import measure_sensitivity
+    from axes.warehouse.handle import Warehouse
 
-    warehouse, study_ids = _open_studies(root, study_name)
-    for study_id in study_ids:
+    warehouse = Warehouse.open(root)
+    for study_id in _find_studies(warehouse, study_name):
         definition = read_definition(warehouse.connection, study_id)
         measure_sensitivity(root, study_id, definition, memory_limit=memory_limit)
         _print_sensitivity(warehouse, study_id, output_format)
@@ -200,9 +192,9 @@ def sensitivity_command(
 
 @study.command()
 @click.argument("study_name", metavar="[STUDY]", type=_STUDY, required=False)
-@root_option
+@with_warehouse
 @format_option
-def claims(study_name: str | None, root: Path, output_format: str) -> None:
+def claims(study_name: str | None, warehouse: Warehouse, output_format: str) -> None:
     """Check each claim of the source study against the rows of STUDY.
 
     STUDY is the start of an id or a study file; default: the last study. Each claim is supported,
@@ -215,8 +207,7 @@ def claims(study_name: str | None, root: Path, output_format: str) -> None:
     """
     from axes.analysis.study.claims import claim_tables, verdicts
 
-    warehouse, study_ids = _open_studies(root, study_name)
-    for study_id in study_ids:
+    for study_id in _find_studies(warehouse, study_name):
         show(verdicts(warehouse.connection, study_id).table, output_format)
         if output_format not in ("table", "markdown"):
             continue
@@ -228,9 +219,9 @@ def claims(study_name: str | None, root: Path, output_format: str) -> None:
 @study.command()
 @click.argument("first", type=_STUDY)
 @click.argument("second", type=_STUDY)
-@root_option
+@with_warehouse
 @format_option
-def diff(first: str, second: str, root: Path, output_format: str) -> None:
+def diff(first: str, second: str, warehouse: Warehouse, output_format: str) -> None:
     """Compare two studies: their definitions, and every headline metric.
 
     FIRST and SECOND are starts of ids, or files with one study each. The difference is second minus
@@ -244,7 +235,7 @@ def diff(first: str, second: str, root: Path, output_format: str) -> None:
 
     study_ids = []
     for name in (first, second):
-        warehouse, named = _open_studies(root, name)
+        named = _find_studies(warehouse, name)
         if len(named) > 1:
             raise click.UsageError(f"{name} defines {len(named)} studies: give the id of one")
         study_ids += named
@@ -258,16 +249,14 @@ def diff(first: str, second: str, root: Path, output_format: str) -> None:
     show_rows(metric_differences(warehouse, *study_ids), output_format)
 
 
-def _open_studies(root: Path, name: str | None) -> tuple[Warehouse, list[str]]:
-    """The warehouse, and the studies of a file, or the one whose id starts so, or the last."""
+def _find_studies(warehouse: Warehouse, name: str | None) -> list[str]:
+    """The ids of the studies of a file, or of the one whose id starts so, or of the last."""
     from axes.analysis.report.section import latest_study
     from axes.analysis.study.run import find_study
-    from axes.warehouse.handle import Warehouse
 
-    warehouse = Warehouse.open(root)
     if name is None or find_study_file(name) is None:
-        return warehouse, [latest_study(warehouse.connection, name)]
-    return warehouse, [find_study(warehouse, planned.definition) for planned in _planned(name)]
+        return [latest_study(warehouse.connection, name)]
+    return [find_study(warehouse, planned.definition) for planned in _planned(name)]
 
 
 def _planned(name: str | None) -> list[PlannedStudy]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from safetensors.numpy import load_file
 from axes.warehouse.connection import connect, query, rows, vectors
 from axes.warehouse.maintenance.check import check
 from tests.commands import ok, printed, refused
-from tests.tiny_models import save_tiny
 
 FORMATS = ("safetensors", "npz", "parquet", "arrow", "datasets")
 _ROWS = """
@@ -28,27 +28,11 @@ order by prompt_set, layer, position
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tiny models with a labelled set and an unlabelled one, in `lake`."""
-    base = tmp_path_factory.mktemp("made")
-    save_tiny(base / "small", "llama", seed=1)
-    save_tiny(base / "large", "qwen2", seed=2, hidden_size=48)
-    marked = pl.DataFrame(
-        [
-            {"text": f"{verb} the {noun} {n}", "label": label, "pair_id": f"{noun}{n}"}
-            for n in range(8)
-            for noun in ("door", "car")
-            for verb, label in (("shut", "curt"), ("kindly close", "civil"))
-        ]
-    ).with_columns(category=pl.lit("doing"))
-    marked.write_csv(base / "marked.csv")
-    pl.DataFrame({"text": [f"say {n} things" for n in range(40)]}).write_csv(base / "plain.csv")
-    at = ("--root", base / "lake")
-    ok("prompts", "import", "marked", base / "marked.csv", "--positive", "civil", *at)
-    ok("prompts", "import", "plain", base / "plain.csv", *at)
-    for model in ("small", "large"):
-        ok("ingest", "activations", base / model, "--prompts", "marked", "--prompts", "plain", *at)
-    ok("fit", "small", "--prompts", "marked", *at)
+    base = shutil.copytree(tiny, tmp_path_factory.mktemp("made") / "tiny")
+    sets = ("--prompts", "marked", "--prompts", "benign")
+    ok("ingest", "activations", base / "large", *sets, "--root", base / "lake")
     return base
 
 
@@ -71,12 +55,12 @@ def test_what_was_exported_and_imported_is_the_same_to_the_last_bit(
         query(connect(lake), f"select * from ({_ROWS}) where prompt_set = 'marked'", ["small"])
         for lake in (root, made / "lake")
     )
-    assert here.num_rows == 4 * 32
+    assert here.num_rows == 4 * 40
     assert here.drop_columns(["vector"]).equals(there.drop_columns(["vector"]))
     assert vectors(here["vector"]).tobytes() == vectors(there["vector"]).tobytes()
     assert not any(check(root)["row_count"].to_pylist())
     (again,) = printed("activations", "import", path, "--root", root)
-    assert (again["rows"], again["known_rows"]) == (0, 128)
+    assert (again["rows"], again["known_rows"]) == (0, 160)
 
 
 def test_the_files_are_what_their_own_libraries_read(made: Path, tmp_path: Path) -> None:
@@ -91,7 +75,7 @@ def test_the_files_are_what_their_own_libraries_read(made: Path, tmp_path: Path)
     )
     paths = {to: exported(made, tmp_path, to, "small", "marked") for to in FORMATS}
     index = pl.read_parquet(tmp_path / "small-marked.index.parquet")
-    assert index["text"][0] == "shut the door 0" and len(index) == 32
+    assert index["text"][0] == "break the door 0" and len(index) == 40
     found = {
         "safetensors": load_file(paths["safetensors"])["layer.2"],
         "npz": np.load(paths["npz"])["layer.2"],
@@ -108,7 +92,7 @@ def test_the_files_are_what_their_own_libraries_read(made: Path, tmp_path: Path)
         table = pa.ipc.open_file(source).read_all()
     assert json.loads(table.schema.metadata[b"card"])["model"]["name"] == "small"
     layer = table.filter(pa.compute.field("layer") == 2)["vector"].combine_chunks()
-    found["arrow"] = layer.flatten().to_numpy().reshape(32, -1)
+    found["arrow"] = layer.flatten().to_numpy().reshape(40, -1)
     for to, matrix in found.items():
         np.testing.assert_array_equal(matrix.astype(np.float32), expected, err_msg=to)
 
@@ -117,7 +101,7 @@ def test_the_rest_works_on_an_imported_warehouse(made: Path, tmp_path: Path) -> 
     """Fit, study, score, report and SQL, and the directions are those of the first warehouse."""
     root, at = tmp_path / "other", ("--root", tmp_path / "other")
     for model in ("small", "large"):
-        for prompts in ("marked", "plain"):
+        for prompts in ("marked", "benign"):
             ok("activations", "import", exported(made, tmp_path, "npz", model, prompts), *at)
     ok("fit", "small", "--prompts", "marked", *at)
     axis = "select layer, vector from axes where kind = 'native' order by layer"
@@ -126,11 +110,11 @@ def test_the_rest_works_on_an_imported_warehouse(made: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(vectors(mine["vector"]), vectors(theirs["vector"]), atol=1e-6)
     words = ("--model", "small", "--model", "large", "--reference", "large", "--prompts", "marked")
     # No model is asked for: what is missing of an imported one cannot be run.
-    ok("study", *words, "--align", "plain", "--report", tmp_path / "report.md", *at)
+    ok("study", *words, "--align", "benign", "--report", tmp_path / "report.md", *at)
     (universal,) = rows(connect(root), "select axis_id from axes where kind = 'universal'")
-    ok("score", universal["axis_id"], "--prompts", "plain", *at)
+    ok("score", universal["axis_id"], "--prompts", "benign", *at)
     assert not any(check(root)["row_count"].to_pylist())
-    message = refused("study", *words, "--align", "plain", "--pooling", "mean", *at)
+    message = refused("study", *words, "--align", "benign", "--pooling", "mean", *at)
     assert "import these too with `axes activations import`" in message
 
 
@@ -147,7 +131,7 @@ def test_an_imported_model_never_mixes_with_one_that_was_run(made: Path, tmp_pat
     path = exported(made, tmp_path, "npz", "small", "marked")
     root = tmp_path / "both"
     at = ("--root", root)
-    ok("prompts", "import", "marked", made / "marked.csv", "--positive", "civil", *at)
+    ok("prompts", "import", "marked", made / "marked.csv", *at)
     ok("ingest", "activations", made / "small", "--prompts", "marked", *at)
     ok("activations", "import", path, *at)
     assert not any(check(root)["row_count"].to_pylist())
@@ -159,5 +143,5 @@ def test_exports_of_rows_that_are_not_there_are_refused(made: Path, tmp_path: Pa
     words = ("activations", "export", "small", "--to", "npz", "-o", tmp_path / "x.npz")
     marked = ("--prompts", "marked", "--root", made / "lake")
     assert "layer 9 of small does not exist" in refused(*words, *marked, "--layers", "9")
-    assert "has activations for 0 of the 32" in refused(*words, *marked, "--pooling", "mean")
+    assert "has activations for 0 of the 40" in refused(*words, *marked, "--pooling", "mean")
     assert not list(tmp_path.iterdir())
