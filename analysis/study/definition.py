@@ -31,7 +31,7 @@ from axes.analysis.methods import (
 )
 from axes.warehouse.errors import DefinitionError, ModelError
 from axes.warehouse.names import SITES, did_you_mean
-from axes.warehouse.settings import Option, option, options_of
+from axes.warehouse.settings import option, options_of
 
 MIN_ALIGNMENT_ROWS = 10
 LAYER_POLICIES = ("fraction", "cross_validated")
@@ -148,9 +148,8 @@ class StudyDefinition:
 
 
 _FIELDS = options_of(StudyDefinition)
-_GROUP = Option("Models of this group of the registry.", names="group")
 # Every option of a study, and of a file every key but `published`.
-OPTIONS: dict[str, Option] = {"group": _GROUP, **_FIELDS}
+OPTIONS = ("group", *_FIELDS)
 
 
 def option_types() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from functools import wraps
 from pathlib import Path
 from types import UnionType
@@ -156,29 +156,32 @@ class Numbers(click.ParamType):
 
 _NAMES = {
     "axis": AXIS,
-    "group": GROUP,
     "model": MODEL,
     "pooling": POOLING,
     "prompt_set": PROMPT_SET,
 }
 
 
-def request_options(request: type, *names: str) -> Callable[[Command], Command]:
-    """Options built from fields of a request, those of these names or all."""
-    options, kinds = options_of(request), get_type_hints(request)
-    defaults = {each.name: each.default for each in fields(request)}
+def request_options(
+    request: type, *names: str, is_required: bool = True
+) -> Callable[[Command], Command]:
+    """Options built from fields of a request, those of these names or all.
+
+    A field without a default is required, unless `is_required` is false.
+    """
+    kinds = get_type_hints(request)
     return together(
         *(
-            field_option(name, options[name], kinds[name], defaults[name], is_required=True)
-            for name in names or options
+            _field_option(each, kinds[each.name], is_required)
+            for each in fields(request)
+            if each.name in (names or options_of(request))
         )
     )
 
 
-def field_option(
-    name: str, option: Option, kind: Any, default: Any, *, is_required: bool = False
-) -> Callable[[Command], Command]:
+def _field_option(each: Field[Any], kind: Any, is_required: bool) -> Callable[[Command], Command]:
     """The option of a field: repeatable for texts, a comma list for numbers."""
+    option: Option = each.metadata["option"]
     if isinstance(kind, UnionType):
         kind = get_args(kind)[0]
     is_list = get_origin(kind) is not None
@@ -195,15 +198,15 @@ def field_option(
         is_open = option.is_minimum_excluded
         checked = number_range(option.minimum, option.maximum, min_open=is_open)
     return click.option(
-        option.flag or f"--{name.replace('_', '-')}",
-        name,
+        option.flag or f"--{each.name.replace('_', '-')}",
+        each.name,
         type=checked,
         is_flag=plain is bool,
         multiple=is_list and plain is str,
         callback=_once if is_list else None,
-        required=is_required and default is MISSING,
+        required=is_required and each.default is MISSING,
         help=option.help,
-        **({} if default in (MISSING, None) else {"default": default}),
+        **({} if each.default in (MISSING, None) else {"default": each.default}),
     )
 
 

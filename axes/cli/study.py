@@ -14,22 +14,21 @@ from axes.analysis.study.definition import (
     OPTIONS,
     StudyDefinition,
     find_study_file,
-    option_types,
     packaged_studies,
 )
 from axes.cli.options import (
     FILE,
+    GROUP,
     MODEL,
     STUDY,
     Command,
     device_option,
     dtype_option,
-    field_option,
     format_option,
     is_typed,
     memory_limit_option,
+    request_options,
     root_option,
-    together,
     with_warehouse,
 )
 from axes.warehouse.render import show, show_rows
@@ -40,17 +39,8 @@ if TYPE_CHECKING:
 
 
 def study_options(*names: str) -> Callable[[Command], Command]:
-    """Options of a study, built from its definition: those of these names, or all.
-
-    None is required, since a study file may have the key.
-    """
-    kinds = option_types()
-    return together(
-        *(
-            field_option(name, OPTIONS[name], kinds[name], getattr(StudyDefinition, name, None))
-            for name in names or OPTIONS
-        )
-    )
+    """Options of a study, those of these names or all; a study file may have them instead."""
+    return request_options(StudyDefinition, *names, is_required=False)
 
 
 space_options = study_options("site", "pooling", "template")
@@ -110,6 +100,7 @@ def study() -> None:
 
 @study.command()
 @click.argument("file", type=_StudyFile(), required=False)
+@click.option("--group", type=GROUP, help="Models of this group of the registry.")
 @study_options()
 @device_option
 @dtype_option

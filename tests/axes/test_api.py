@@ -9,15 +9,20 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 
 import axes
 from tests.analysis.conftest import DEFINITION
 from tests.commands import printed
-from tests.tiny_models import save_tiny
 
 FUNCTIONS = [name for name in axes.__all__ if inspect.isfunction(getattr(axes, name))]
+
+
+@pytest.fixture
+def stored(studied: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The study's warehouse, for tests that only read it."""
+    monkeypatch.setenv("AXES_ROOT", str(studied))
+    return studied
 
 
 @pytest.fixture
@@ -28,8 +33,7 @@ def lake(studied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def shared_axis() -> str:
-    found = axes.connect().sql("select name from axes where kind = 'universal'").fetchall()
-    ((name,),) = found
+    ((name,),) = axes.connect().sql("select name from axes where kind = 'universal'").fetchall()
     return name
 
 
@@ -57,35 +61,26 @@ def test_every_function_is_typed_documented_and_takes_a_root(name):
     assert f"axes.{name}(" in text
 
 
-def test_ingest_traces_and_study_from_nothing(tmp_path, monkeypatch):
+def test_ingest_traces_and_study_from_nothing(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("AXES_ROOT", str(tmp_path / "lake"))
-    for name, architecture, width in (("small", "llama", 32), ("large", "qwen2", 48)):
-        save_tiny(tmp_path / name, architecture, hidden_size=width)
-    rows = [
-        {"text": f"{verb} number {number}", "label": label}
-        for number in range(20)
-        for verb, label in (("break", "bad"), ("paint", "good"))
-    ]
-    pl.DataFrame(rows).write_csv(tmp_path / "marked.csv")
-    pl.DataFrame({"text": [f"name {n} things" for n in range(60)]}).write_csv(tmp_path / "b.csv")
-    made = axes.import_prompts("marked", tmp_path / "marked.csv", positive="bad")
+    made = axes.import_prompts("marked", tiny / "marked.csv", positive="unsafe")
     assert (made.prompt_count, made.positive_count) == (40, 20)
     assert "<table>" in made._repr_html_()
-    axes.import_prompts("benign", tmp_path / "b.csv")
-    first = axes.ingest_activations(str(tmp_path / "small"), "marked", layers=[1, 0], limit=4)
-    assert (first.new_count, first.rows) == (4, 8)
+    axes.import_prompts("benign", tiny / "benign.csv")
+    models = [str(tiny / name) for name in ("small", "large")]
+    first = axes.ingest_activations(models[0], "marked", layers=[1, 0], limit=4, shard="1/2")
+    assert (first.new_count, first.rows) == (2, 4)
     assert "<caption>ingest of small</caption>" in first._repr_html_()
-    assert axes.ingest_traces(
-        str(tmp_path / "small"), "marked", limit=2, max_new_tokens=2
-    ).new_count
-    models = [str(tmp_path / name) for name in ("small", "large")]
+    assert axes.ingest_traces(models[0], "marked", limit=2, max_new_tokens=2).new_count == 2
+    with pytest.raises(TypeError, match="max_tokens"):
+        axes.ingest_traces(models[0], "marked", max_tokens=2)
     study = axes.study(
         models=models, reference=models[1], prompts="marked", align="benign", alignment_shuffles=2
     )
     assert set(study.figures["models"]) == {"small", "large"} and len(study) == 2
 
 
-def test_a_study_is_that_of_the_printed(lake):
+def test_a_study_is_that_of_the_command(lake):
     study = axes.read_study()
     assert study.id == study.figures["study_id"]
     again = axes.study(ingests=False, **options())
@@ -114,7 +109,7 @@ def options() -> dict:
         ({"prompts": "labelled"}, "give --align"),
     ],
 )
-def test_a_study_that_cannot_be_meant_is_refused(lake, arguments, message):
+def test_a_study_that_cannot_be_meant_is_refused(stored, arguments, message):
     with pytest.raises(axes.AxesError, match=message):
         axes.study(**arguments)
 
@@ -140,7 +135,7 @@ def test_score_is_idempotent_and_its_query_finds_the_projections(lake):
     assert found[0]["n"] >= 3 * 30
 
 
-def test_an_axis_projects_its_own_space_and_refuses_another(lake):
+def test_an_axis_projects_its_own_space_and_refuses_another(stored):
     name = shared_axis()
     axis = axes.load_axis(name)
     assert axis.vector.dtype == np.float32
@@ -161,7 +156,7 @@ def test_an_axis_projects_its_own_space_and_refuses_another(lake):
         axes.load_axis(name[:-2])
 
 
-def test_export_takes_its_format_from_the_suffix(lake, tmp_path):
+def test_export_takes_its_format_from_the_suffix(stored, tmp_path):
     name = shared_axis()
     written = axes.export(name, tmp_path / "axis.json")
     assert json.loads(written.read_text())["name"] == name
@@ -170,7 +165,7 @@ def test_export_takes_its_format_from_the_suffix(lake, tmp_path):
         axes.export(name, tmp_path / "axis.jsn")
 
 
-def test_report_writes_a_file(lake, tmp_path):
+def test_report_writes_a_file(stored, tmp_path):
     assert axes.report(tmp_path / "report.md").read_text().startswith("#")
 
 

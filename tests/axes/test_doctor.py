@@ -42,20 +42,16 @@ def test_the_command_exits_with_one_where_something_fails(root):
 
 def test_a_package_that_is_missing_or_old_fails_with_the_command_that_mends_it(root, monkeypatch):
     needed = ['duckdb>=2.0; extra == "speed"', "nothing-of-that-name>=1", "click>=99"]
+    needed += ['no-such-thing; extra == "x"', 'not-for-us; python_version < "3"']
     monkeypatch.setattr("axes.doctor.requires", lambda _: needed)
-    (missing,) = findings(root, "nothing-of-that-name")
+    found = {finding.check: finding for finding in examine(root)}
+    missing, old, extra = (
+        found[name] for name in ("nothing-of-that-name", "click", "no-such-thing")
+    )
     assert (missing.result, missing.to_do) == (FAIL, "pip install 'nothing-of-that-name>=1'")
-    (old,) = findings(root, "click")
     assert old.result == FAIL and "needed is >=99" in old.detail
-    assert findings(root, "duckdb")[0].result == PASS
-
-
-def test_an_extra_that_is_not_there_is_only_a_note(root, monkeypatch):
-    optional = ['no-such-thing; extra == "x"', 'not-for-us; python_version < "3"']
-    monkeypatch.setattr("axes.doctor.requires", lambda _: optional)
-    assert not [finding for finding in examine(root) if finding.check == "not-for-us"]
-    (extra,) = findings(root, "no-such-thing")
     assert extra.result == NOTE and "safety-axes[x]" in str(extra.to_do)
+    assert found["duckdb"].result == PASS and "not-for-us" not in found
 
 
 def test_no_secret_is_printed(root, monkeypatch):

@@ -44,11 +44,17 @@ def exported(made: Path, folder: Path, to: str, model: str, prompts: str) -> Pat
     return path
 
 
+@pytest.fixture(scope="module")
+def files(made: Path) -> dict[str, Path]:
+    """What `small` made of the labelled set, in every format."""
+    return {to: exported(made, made, to, "small", "marked") for to in FORMATS}
+
+
 @pytest.mark.parametrize("to", FORMATS)
 def test_what_was_exported_and_imported_is_the_same_to_the_last_bit(
-    made: Path, tmp_path: Path, to: str
+    made: Path, files: dict[str, Path], tmp_path: Path, to: str
 ) -> None:
-    path = exported(made, tmp_path, to, "small", "marked")
+    path = files[to]
     root = tmp_path / "other"
     ok("activations", "import", path, "--root", root)
     here, there = (
@@ -63,7 +69,7 @@ def test_what_was_exported_and_imported_is_the_same_to_the_last_bit(
     assert (again["rows"], again["known_rows"]) == (0, 160)
 
 
-def test_the_files_are_what_their_own_libraries_read(made: Path, tmp_path: Path) -> None:
+def test_the_files_are_what_their_own_libraries_read(made: Path, files: dict[str, Path]) -> None:
     from datasets import load_from_disk
 
     expected = vectors(
@@ -73,22 +79,18 @@ def test_the_files_are_what_their_own_libraries_read(made: Path, tmp_path: Path)
             "and layer = 2 order by position",
         )["vector"]
     )
-    paths = {to: exported(made, tmp_path, to, "small", "marked") for to in FORMATS}
-    index = pl.read_parquet(tmp_path / "small-marked.index.parquet")
+    index = pl.read_parquet(made / "small-marked.index.parquet")
     assert index["text"][0] == "break the door 0" and len(index) == 40
+    stored = load_from_disk(str(files["datasets"]))
     found = {
-        "safetensors": load_file(paths["safetensors"])["layer.2"],
-        "npz": np.load(paths["npz"])["layer.2"],
+        "safetensors": load_file(files["safetensors"])["layer.2"],
+        "npz": np.load(files["npz"])["layer.2"],
         "parquet": np.stack(
-            pl.read_parquet(paths["parquet"]).filter(pl.col("layer") == 2)["vector"].to_list()
+            pl.read_parquet(files["parquet"]).filter(pl.col("layer") == 2)["vector"].to_list()
         ),
-        "datasets": np.array(
-            load_from_disk(str(paths["datasets"])).filter(lambda row: row["layer"] == 2)["vector"][
-                :
-            ]
-        ),
+        "datasets": np.array([row["vector"] for row in stored if row["layer"] == 2]),
     }
-    with pa.memory_map(str(paths["arrow"])) as source:
+    with pa.memory_map(str(files["arrow"])) as source:
         table = pa.ipc.open_file(source).read_all()
     assert json.loads(table.schema.metadata[b"card"])["model"]["name"] == "small"
     layer = table.filter(pa.compute.field("layer") == 2)["vector"].combine_chunks()
@@ -127,13 +129,12 @@ def test_some_layers_are_fitted_where_only_those_are_there(made: Path, tmp_path:
     assert [row["layer"] for row in printed(*fit)] == [1, 3]
 
 
-def test_an_imported_model_never_mixes_with_one_that_was_run(made: Path, tmp_path: Path) -> None:
-    path = exported(made, tmp_path, "npz", "small", "marked")
-    root = tmp_path / "both"
+def test_an_imported_model_never_mixes_with_one_that_was_run(
+    made: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    root = shutil.copytree(made / "lake", tmp_path / "both")
     at = ("--root", root)
-    ok("prompts", "import", "marked", made / "marked.csv", *at)
-    ok("ingest", "activations", made / "small", "--prompts", "marked", *at)
-    ok("activations", "import", path, *at)
+    ok("activations", "import", files["npz"], *at)
     assert not any(check(root)["row_count"].to_pylist())
     message = refused("fit", "small", "--prompts", "marked", *at)
     assert "2 versions of small are there" in message

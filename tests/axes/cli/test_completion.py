@@ -31,28 +31,19 @@ def test_commands_options_and_formats_are_completed():
 @pytest.mark.parametrize(
     "words",
     [
-        ("ingest", "activations", "smol"),
-        ("models", "fetch", "smol"),
-        ("fit", "smol"),
-        ("study", "--model", "smol"),
-        ("score", "axis", "--model", "smol"),
-        ("diagnose", "--model", "smol"),
+        *("ingest activations smol", "models fetch smol", "fit smol", "study --model smol"),
+        *("score axis --model smol", "diagnose --model smol"),
     ],
 )
 def test_models_of_the_registry_are_completed(words):
-    assert "smollm2-135m" in offered(*words)
+    assert "smollm2-135m" in offered(*words.split())
 
 
 @pytest.mark.parametrize(
-    "words",
-    [
-        ("ingest", "traces", "m", "--prompts", "demo_"),
-        ("prompts", "import", "demo_"),
-        ("study", "--align", "demo_"),
-    ],
+    "words", ["ingest traces m --prompts demo_", "prompts import demo_", "study --align demo_"]
 )
 def test_ready_prompt_sets_are_completed(words):
-    assert offered(*words) == {"demo_safety", "demo_alignment", "demo_formality"}
+    assert offered(*words.split()) == {"demo_safety", "demo_alignment", "demo_formality"}
 
 
 def test_what_the_warehouse_holds_is_completed(tmp_path, monkeypatch):
@@ -66,18 +57,11 @@ def test_what_the_warehouse_holds_is_completed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "words",
-    [
-        ("score", "universal/"),
-        ("export", "universal/"),
-        ("drift", "--axis", "universal/"),
-        ("intervene", "m", "--axis", "universal/"),
-        ("route", "--axis", "universal/"),
-    ],
+    "words", ["score", "export", "drift --axis", "intervene m --axis", "route --axis"]
 )
 def test_axes_of_the_warehouse_are_completed(words, studied, monkeypatch):
     monkeypatch.setenv("AXES_ROOT", str(studied))
-    (name,) = offered(*words)
+    (name,) = offered(*words.split(), "universal/")
     assert name.startswith("universal/gamma/")
 
 

@@ -30,19 +30,11 @@ def registered(root: Path, llama_folder: Path) -> Path:
 
 
 def calibrate(root: Path, slope: float, intercept: float) -> None:
-    axis = rows(connect_tables(root, "axes"), "from axes")[0]
-    put(
-        root,
-        "calibrations",
-        {
-            "calibration_id": "c",
-            "axis_id": AXIS,
-            "model_id": axis["space_model_id"],
-            "method": "platt",
-            "target": "balanced_accuracy",
-            "parameters": json.dumps({"slope": slope, "intercept": intercept}),
-        },
-    )
+    (axis,) = rows(connect_tables(root, "axes"), "from axes")
+    fitted = {"calibration_id": "c", "axis_id": AXIS, "model_id": axis["space_model_id"]}
+    fitted |= {"method": "platt", "target": "balanced_accuracy"}
+    parameters = json.dumps({"slope": slope, "intercept": intercept})
+    put(root, "calibrations", {**fitted, "parameters": parameters})
 
 
 def monitored(root: Path, folder: Path, *options: str) -> Result:

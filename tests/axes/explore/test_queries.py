@@ -130,11 +130,6 @@ def test_two_versions_of_a_model_are_told_apart(explored: Path, tmp_path: Path) 
     assert names == ["alpha@another-", "alpha@id-alpha", "beta"]
 
 
-def test_an_unknown_order_is_refused(connection: Connection) -> None:
-    with pytest.raises(QueryError, match="order one of position"):
-        page(connection, order="1; drop view prompts")
-
-
 CALM = "g-alpha-p0001"
 
 
@@ -154,13 +149,8 @@ def test_steps_are_those_of_the_view(connection: Connection) -> None:
 
 def test_a_colour_is_measured_against_all_tokens_of_the_model(connection: Connection) -> None:
     found = completion(connection, Hidden(), generation=CALM)
-    values = [
-        row["projection"]
-        for row in rows(
-            connection,
-            f"from token_projections where model = 'alpha' and axis_id = '{UNIVERSAL}'",
-        )
-    ]
+    sql = f"from token_projections where model = 'alpha' and axis_id = '{UNIVERSAL}'"
+    values = [row["projection"] for row in rows(connection, sql)]
     assert found["axis"] == UNIVERSAL and found["layer"] == LAYER
     assert found["scale_count"] == len(values) == 48
     assert found["centre"] == pytest.approx(np.mean(values))
@@ -208,6 +198,8 @@ def test_completions_are_filtered_and_counted(connection: Connection) -> None:
     assert ids(prompt_set="plain") == []
 
 
-def test_an_unknown_completion_is_refused(connection: Connection) -> None:
+def test_what_is_unknown_is_refused(connection: Connection) -> None:
+    with pytest.raises(QueryError, match="order one of position"):
+        page(connection, order="1; drop view prompts")
     with pytest.raises(QueryError, match="no completion nothing"):
         completion(connection, Hidden(), generation="nothing")

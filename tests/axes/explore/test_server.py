@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,10 +96,8 @@ def test_hostile_statements_get_a_line_and_no_data(client: TestClient, tmp_path:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret.txt").write_text(SECRET)
-    reading, writing = (
-        f"from read_text('{outside}/secret.txt')",
-        f"copy prompts to '{outside}/a.csv'",
-    )
+    reading = f"from read_text('{outside}/secret.txt')"
+    writing = f"copy prompts to '{outside}/a.csv'"
     for sql in (reading, writing, "select getenv('HOME')"):
         answer = asked(client, sql)
         assert answer.status_code == 400
@@ -121,11 +115,12 @@ def test_csv_has_all_rows(client: TestClient) -> None:
 
 
 def test_typed_sql_shows_no_positive_text_before_it_is_asked_for(client: TestClient) -> None:
-    answer = asked(client, "select text, 1.5 as text from prompts order by prompt_id")
+    answer = asked(client, "select text, 1.5 as text from prompts, range(10) order by prompt_id")
     assert answer.status_code == 200 and FORBIDDEN not in answer.text
     found = answer.json()
     assert [column["name"] for column in found["columns"]] == ["text", "text_1"]
-    assert found["row_count"] == 65 and found["rows"][1] == [prompt_text(1), 1.5]
+    assert (found["row_count"], len(found["rows"])) == (650, 500)
+    assert found["rows"][10] == [prompt_text(1), 1.5]
     shown = client.get("text", params={"number": found["rows"][0][0]["hidden"]})
     assert shown.json()["text"] == prompt_text(0)
 
@@ -164,13 +159,9 @@ def test_bad_parameters_are_refused_in_one_line(client: TestClient) -> None:
 
 
 def test_completions_of_a_statement_come_from_the_warehouse(client: TestClient) -> None:
-    def texts(before: str, after: str = "") -> list[str]:
-        found = client.post("complete", json={"before": before, "after": after}).json()
-        return [one["text"] for one in found["completions"]]
-
-    assert texts("from v_proj")[:2] == ["v_projection_densities", "v_projections"]
-    assert texts("select a.ax", " from axes as a") == ["axis_id"]
-    assert "auroc(" in texts("select auroc")
+    typed = {"before": "select a.ax", "after": " from axes as a"}
+    (completion,) = client.post("complete", json=typed).json()["completions"]
+    assert (completion["text"], completion["length"]) == ("axis_id", 2)
 
 
 def test_what_is_offered_is_what_is_there(client: TestClient) -> None:
@@ -179,17 +170,9 @@ def test_what_is_offered_is_what_is_there(client: TestClient) -> None:
     offered = client.get("choices").json()
     assert [one["name"] for one in offered["sets"]] == ["marked", "plain"]
     assert offered["axes"][0]["axis_id"] == UNIVERSAL
-    first = client.get(
-        "prompts",
-        params={
-            "prompt_set": "marked",
-            "axis": UNIVERSAL,
-            "order": "disagreement",
-            "descending": "true",
-        },
-    ).json()["prompts"][0]
-    assert first["prompt_id"] == DISPUTED
-    assert json.dumps(first["models"])
+    order = {"order": "disagreement", "descending": "true"}
+    page = client.get("prompts", params={"prompt_set": "marked", "axis": UNIVERSAL, **order})
+    assert page.json()["prompts"][0]["prompt_id"] == DISPUTED
 
 
 def test_vega_is_served_from_the_package(client: TestClient) -> None:
@@ -198,33 +181,13 @@ def test_vega_is_served_from_the_package(client: TestClient) -> None:
     assert "vegaEmbed" in answer.text
 
 
-def test_a_folder_that_is_no_warehouse_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RootError):
-        application(tmp_path, token=TOKEN, port=PORT)
-
-
-def test_it_prints_an_address_answers_there_and_ends_cleanly(explored: Path) -> None:
-    # Without the chart library, which takes seconds to be put together.
-    main = "import axes.explore.server as s; s._vega = bytes; import axes.cli.main as m; m.main()"
-    command = [sys.executable, "-c", main, "explore", "--no-browser"]
-    with subprocess.Popen(
-        [*command, "--root", str(explored)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[3],
-    ) as process:
-        address = process.stdout.readline().strip()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{43}/", address)
-        with httpx2.Client(base_url=address, timeout=30) as client:
-            assert "axes explore" in client.get("").text
-            asked = client.post("sql", json={"sql": "select 1 as one"})
-            assert asked.json()["rows"] == [[1]]
-            assert "server" not in asked.headers
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
-        rest = process.stderr.read()
-        assert rest.strip() == "press Ctrl-C to stop"
+def test_the_command_prints_the_address_at_which_it_answers(address: str) -> None:
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{43}/", address)
+    with httpx2.Client(base_url=address, timeout=30) as client:
+        assert "axes explore" in client.get("").text
+        asked = client.post("sql", json={"sql": "select 1 as one"})
+        assert asked.json()["rows"] == [[1]]
+        assert "server" not in asked.headers
 
 
 def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
@@ -236,6 +199,8 @@ def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_warehouse_is_refused_before_an_address_is_told(tmp_path: Path) -> None:
     told: list[str] = []
+    with pytest.raises(RootError):
+        application(tmp_path, token=TOKEN, port=PORT)
     with pytest.raises(RootError):
         serve(tmp_path, tell=told.append)
     assert told == []
