@@ -33,8 +33,8 @@ def lake(studied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def shared_axis() -> str:
-    ((name,),) = axes.connect().sql("select name from axes where kind = 'universal'").fetchall()
-    return name
+    (axis,) = printed("list", "axes", "universal")
+    return axis["name"]
 
 
 def test_names_are_stable_and_all_of_them_are_there():
@@ -173,5 +173,6 @@ def test_a_file_of_settings_holds_in_python_too(studied, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "axes.toml").write_text(f'root = "{studied}"')
     assert axes.scan("models").collect().height == 3
+    assert axes.connect().sql("select count(*) from models").fetchall() == [(3,)]
     with pytest.raises(axes.AxesError, match=r"no table model \(did you mean models\?\)"):
         axes.scan("model")

@@ -11,7 +11,7 @@ import pytest
 from axes.warehouse.layout import init_root
 from axes.warehouse.settings import SETTINGS
 from docs.generate import commands
-from tests.commands import axes, refused
+from tests.commands import axes, printed, refused
 
 
 @pytest.fixture
@@ -49,11 +49,7 @@ def test_a_command_has_a_table_of_its_own(here):
 def test_config_show_says_that_the_environment_won(here, monkeypatch):
     (here / "axes.toml").write_text('device = "cpu"')
     monkeypatch.setenv("AXES_DEVICE", "cuda:1")
-    (row,) = (
-        row
-        for row in json.loads(axes("config", "show", "--format", "json").stdout)
-        if row["setting"] == "device"
-    )
+    (row,) = (row for row in printed("config", "show") if row["setting"] == "device")
     assert row["value"] == "cuda:1" and row["source"] == "environment AXES_DEVICE"
 
 

@@ -49,8 +49,7 @@ def test_a_file_and_the_same_options_are_the_same_study(lake, file):
     assert by_file["study_id"] == by_options["study_id"]
     assert by_file["models"]["alpha"].pop("published") == {"native": 0.5, "cosine_universal": 0.72}
     assert by_file == by_options
-    studies = rows(connect(lake), "select distinct study_id from evaluations")
-    assert len(studies) == 1
+    assert len(rows(connect(lake), "select distinct study_id from evaluations")) == 1
 
 
 def test_published_figures_stand_beside_ours_and_are_rows(lake, file):
@@ -65,11 +64,8 @@ def test_published_figures_stand_beside_ours_and_are_rows(lake, file):
 def test_an_option_goes_before_the_key_of_the_file(lake, file):
     stated = printed(lake, file, "--evaluate", "third")["definition"]
     assert stated["evaluate"] == ["third"] and stated["seed"] == 0
-    (lake.parent / "two.toml").write_text(
-        FILE.replace('align = "benign"', 'align = "benign"\nseed = [0, 0]')
-    )
-    one = printed(lake, lake.parent / "two.toml")
-    assert one["definition"]["seed"] == 0
+    file.write_text(FILE.replace('align = "benign"', 'align = "benign"\nseed = [0, 0]'))
+    assert printed(lake, file)["definition"]["seed"] == 0
 
 
 def test_claims_and_diff_are_asked_by_id_or_by_file(lake, file):
