@@ -141,7 +141,7 @@ def traces_command(
 
 def _take_out(context: click.Context, options: Options, names: Set[str], reason: str) -> None:
     """Drop the options of the other kind of job; raises `UsageError` for one that was typed."""
-    for name in names:
+    for name in sorted(names):
         del options[name]
         if is_typed(name):
             written = next(p for p in context.command.params if p.name == name).opts[0]

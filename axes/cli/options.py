@@ -1,8 +1,9 @@
 """Options and arguments that several commands share, each defined once.
 
-An option with the variable of one of `axes.warehouse.settings.SETTINGS` is set by axes.toml too.
-Names of axes, models, studies, ... are completed by the shell from the registry's files and from
-the root's folders, or one column of its Parquet files: a keypress must not wait for DuckDB.
+Options of a job are the fields of its request (`request_options`). An option with the variable of
+one of `axes.warehouse.settings.SETTINGS` is set by axes.toml too. Names of axes, models, studies,
+... are completed by the shell from the registry's files and from the root's folders, or one column
+of its Parquet files: a keypress must not wait for DuckDB.
 """
 
 from __future__ import annotations
