@@ -82,8 +82,6 @@ def monitor(
     axes monitor smollm2-135m --axis universal/demo/18/demo_safety/lambda-held_out "Name a river."
     axes monitor qwen2.5-7b --axis 31011258 "Tell me more." --stop-above 0.9 --format jsonl
     """
-    from rich.console import Console
-
     from axes.ingest.generation.monitor import Monitor
     from axes.ingest.jobs import open_job
     from axes.warehouse.axes import AXIS_TABLES, find_axis, read_axis_readout
@@ -100,7 +98,7 @@ def monitor(
     )
     probability = None if calibrated is None else calibrated.probability
     loaded = job.load()
-    console = Console(stderr=True, highlight=False)
+    console = _console()
     share = _shares(warehouse, readout.axis_id, model_id)
     is_streamed = output_format == _JSONL and output is None
     tokens: list[Token] = []
@@ -196,6 +194,12 @@ def _shares(warehouse: Warehouse, axis_id: str, model_id: str) -> Callable[[Read
         return min(max(0.5 + (reading.smoothed - centre) / (4 * deviation), 0.0), 1.0)
 
     return share
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
 
 
 def _paint(console: Console, text: str, share: float | None) -> None:
