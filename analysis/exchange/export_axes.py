@@ -52,7 +52,7 @@ def export_axes(
         raise AxisError(_refusal(left_out[0], kind))
     held = {number: axis for axis, number in zip(axes, numbers, strict=True) if _fits(kind, number)}
     output.parent.mkdir(parents=True, exist_ok=True)
-    kind.module.write(_contents(warehouse, held, kind, is_raw=is_raw), output)
+    kind.file.write(_contents(warehouse, held, kind, is_raw=is_raw), output)
     return ExportResult(
         output,
         kind.usage.replace("PATH", str(output)),

@@ -25,18 +25,7 @@ import vl_convert
 from markupsafe import Markup, escape
 
 from axes.analysis.report import tables
-from axes.analysis.report.charts import (
-    areas,
-    cosines,
-    densities,
-    drift,
-    layers,
-    roc,
-    sensitivity,
-    singular_values,
-    thresholds,
-    trajectories,
-)
+from axes.analysis.report.charts import agreement, generation, separation
 from axes.analysis.report.charts.theme import PAGE, PAPER, Json
 from axes.analysis.report.section import (
     Rows,
@@ -222,24 +211,24 @@ def _finite(value: Any) -> Any:
 
 
 PARTS: dict[str, tuple[Section, ...]] = {
-    "Results": (tables.STUDY, areas.SECTION, tables.CLAIMS, tables.WARNINGS),
+    "Results": (tables.STUDY, separation.AREAS, tables.CLAIMS, tables.WARNINGS),
     "Class separation": (
-        roc.SECTION,
-        densities.SECTION,
-        layers.AREAS,
-        layers.NORMS,
+        separation.ROC,
+        separation.DENSITIES,
+        separation.LAYER_AREAS,
+        separation.LAYER_NORMS,
         tables.BESIDE,
         tables.ERASURE,
     ),
     "Agreement between models": (
-        cosines.SECTION,
+        agreement.COSINES,
         tables.ALIGNMENTS,
-        singular_values.SECTION,
+        agreement.SINGULAR_VALUES,
         tables.DIAGNOSES,
-        sensitivity.SECTION,
-        thresholds.SECTION,
+        agreement.SENSITIVITY,
+        agreement.THRESHOLDS,
     ),
-    "Generation": (trajectories.SECTION, drift.SECTION),
+    "Generation": (generation.TRAJECTORIES, generation.DRIFT),
     "Provenance": (
         tables.DEFINITION,
         tables.MODELS,

@@ -10,10 +10,10 @@ Three ways of counting are about, one off from each other, and few files say whi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -66,6 +66,22 @@ class Contents:
         for number, vector in self.vectors.items():
             rows[number] = vector
         return rows
+
+
+class FileKind(NamedTuple):
+    """How one kind of file (or folder) is told by its content, read, and written."""
+
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path], Contents]
+    write: Callable[[Contents, Path], None]
+
+
+def head(path: Path, length: int) -> bytes:
+    """The first bytes of a file, none of a folder."""
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(length)
 
 
 def layer_of(number: int, convention: str, site: str) -> int:

@@ -67,7 +67,7 @@ def contents(name: str, numbers: list[int]) -> Contents:
 def written(name: str, numbers: list[int], folder: Path) -> tuple[Contents, Path]:
     made = contents(name, numbers)
     path = folder / f"axis{FORMATS[name].suffix}"
-    FORMATS[name].module.write(made, path)
+    FORMATS[name].file.write(made, path)
     return made, path
 
 
@@ -76,7 +76,7 @@ def test_one_direction_comes_back_with_its_card(name: str, tmp_path: Path) -> No
     made, path = written(name, [3], tmp_path)
     found = recognise(path)
     assert found is not None
-    read = found.module.read(path)
+    read = found.file.read(path)
     ((number, vector),) = read.vectors.items()
     np.testing.assert_array_equal(vector, made.vectors[3])
     assert vector.dtype == np.float32
@@ -89,7 +89,7 @@ def test_several_directions_come_back_by_their_numbers(name: str, tmp_path: Path
     made, path = written(name, [1, 2, 4], tmp_path)
     found = recognise(path)
     assert found is not None
-    read = found.module.read(path)
+    read = found.file.read(path)
     assert sorted(read.vectors) == [1, 2, 4]
     assert read.convention == FORMATS[name].convention
     for number, vector in made.vectors.items():
