@@ -19,8 +19,6 @@ from axes.analysis.report.charts.panels import (
 from axes.analysis.report.charts.theme import NOTE, REFERENCE
 from axes.analysis.report.section import Rows, Section
 
-FAMILIES = ("axis", "axis, out of fold", "no model", "null")
-
 _SCORERS = (
     "native",
     "native cross validated",
@@ -40,7 +38,7 @@ _SCORERS = (
 
 def area_chart(rows: Rows) -> alt.FacetChart:
     """A panel for each model and prompt set: a point with an interval for each scorer."""
-    families = Series("family", in_order(rows, "family", FAMILIES))
+    families = Series("family", in_order(rows, "family"))
     scorers = in_order(rows, "scorer", _SCORERS)
     y = alt.Y("scorer:N", title=None, sort=scorers)
     x: Any = {"title": "AUROC", "axis": alt.Axis(tickCount=5)}
@@ -109,12 +107,9 @@ order by models.prompt_set, models.model, evaluated.scorer
 )
 
 
-SCORERS = ("native", "universal")
-
-
 def roc_chart(rows: Rows) -> alt.FacetChart:
     """A panel for each model and prompt set, with the AUROC and its interval in words."""
-    scorers = Series("scorer", in_order(rows, "scorer", SCORERS))
+    scorers = Series("scorer", in_order(rows, "scorer"))
     chance = (
         alt.Chart(alt.Data(values=[{"at": 0}, {"at": 1}]))
         .mark_line(style=REFERENCE)
