@@ -12,7 +12,6 @@ from axes.analysis.drift.drift_statistics import (
     event_steps,
     lead,
     running_aurocs,
-    running_means,
     slope_terms,
 )
 from axes.analysis.stats.auroc import auroc
@@ -33,12 +32,6 @@ def test_the_curve_is_the_auroc_of_the_mean_so_far():
         )
         assert curve.estimate[step] == pytest.approx(auroc(means, found.is_positive))
         assert curve.lower[step] <= curve.estimate[step] <= curve.upper[step]
-
-
-def test_an_ended_completion_keeps_its_mean():
-    found = plant(lengths=((4, 9), (4, 9)))
-    running = running_means(found.values)
-    np.testing.assert_allclose(running[:, -1], np.nanmean(found.values, axis=1))
 
 
 def test_a_growing_difference_is_decided_later_the_slower_it_grows():

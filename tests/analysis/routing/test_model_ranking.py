@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -24,15 +26,16 @@ def world(tmp_path_factory) -> AnswerWorld:
     return make_answers(root, offsets=OFFSETS, harder=HARDER, prompt_count=300)
 
 
-@pytest.fixture(scope="module")
-def ranked(world) -> dict[str, dict]:
-    scoring_id, _ = run_comparison(opened(world.root), REQUEST)
-    return by_model(world.root, scoring_id)
-
-
-def by_model(root, scoring_id: str) -> dict[str, dict]:
+def rank(root: Path) -> dict[str, dict]:
+    """The rows of the comparison by model."""
+    scoring_id, _ = run_comparison(opened(root), REQUEST)
     found = ask(root, "from v_comparison where scoring_id = ?", [scoring_id])
     return {row["model"]: row for row in found}
+
+
+@pytest.fixture(scope="module")
+def ranked(world) -> dict[str, dict]:
+    return rank(world.root)
 
 
 def test_the_planted_order_is_found_and_not_that_of_the_projections(world, ranked):
@@ -47,8 +50,7 @@ def test_the_planted_order_is_found_and_not_that_of_the_projections(world, ranke
 
 def test_models_that_do_not_differ_are_not_told_apart(tmp_path):
     world = make_answers(tmp_path / "lake", offsets=OFFSETS, prompt_count=80)
-    scoring_id, _ = run_comparison(opened(world.root), REQUEST)
-    found = by_model(world.root, scoring_id)
+    found = rank(world.root)
     assert all(row["first"] < 0.95 for row in found.values())
     assert all(row["rank_lower"] < row["rank_upper"] for row in found.values())
 
@@ -93,8 +95,7 @@ def test_a_ranking_carries_what_speaks_against_it(world):
             for metric, value in of_model.items()
         ),
     )
-    scoring_id, _ = run_comparison(opened(world.root), REQUEST)
-    found = by_model(world.root, scoring_id)
+    found = rank(world.root)
     assert found["a"]["warnings"] == ["alignment predicts 0.30 of the reference's variance (R2)"]
     assert found["a"]["alignment_r2"] == 0.3
     assert [len(found[model]["warnings"]) for model in "abc"] == [1, 2, 1]
@@ -115,8 +116,7 @@ def test_a_fault_that_was_diagnosed_is_a_warning(tmp_path):
         {**diagnosed, "model": "b", "is_fault": False, "verdict": "nothing found"},
         {**diagnosed, "model": "c", "check_name": "signal", "is_fault": True, "verdict": "none"},
     )
-    scoring_id, _ = run_comparison(opened(world.root), REQUEST)
-    found = by_model(world.root, scoring_id)
+    found = rank(world.root)
     assert [found[model]["warnings"] for model in "abc"] == [["the sign is flipped"], [], []]
 
 

@@ -77,6 +77,11 @@ def found(world, routing_id) -> dict[str, dict]:
     return by_policy(world.root, routing_id)
 
 
+def policies(root, *query: CompletionQuery, **options) -> dict[str, dict]:
+    """The results of `route` by policy."""
+    return by_policy(root, route(root, *query, **options)[0])
+
+
 def by_policy(root, routing_id: str) -> dict[str, dict]:
     found = ask(root, "from v_routing where routing_id = ?", [routing_id])
     return {row["policy"]: row for row in found}
@@ -100,8 +105,7 @@ def test_calibrated_routing_wins_where_raw_projections_have_offsets(found):
 def test_without_anything_to_foretell_routing_gains_nothing(tmp_path):
     """The positive control is the world above: the same, but for projections of noise."""
     world = make_answers(tmp_path / "lake", offsets=OFFSETS, prompt_count=300, is_foretold=False)
-    routing_id, _ = route(world.root)
-    found = by_policy(world.root, routing_id)
+    found = policies(world.root)
     for policy in ("answer_projection", "prompt_projection"):
         assert found[policy]["gain_lower"] < 0 < found[policy]["gain_upper"], policy
 
@@ -153,23 +157,20 @@ def test_another_set_is_calibrated_on_and_all_of_the_first_is_judged(tmp_path):
     root = tmp_path / "lake"
     make_answers(root, offsets=OFFSETS, prompt_set="before", prompt_count=100, seed=1)
     make_answers(root, offsets=OFFSETS, prompt_count=100)
-    routing_id, _ = route(root, calibrate_on="before")
-    found = by_policy(root, routing_id)
+    found = policies(root, calibrate_on="before")
     assert {row["prompt_count"] for row in found.values()} == {100}
     assert found["answer_projection"]["gain"] > 0.1
 
 
 def test_costs_and_qualities_bound_the_choice(world, tmp_path):
-    routing_id, _ = route(world.root, limits=Limits(max_cost=200))
-    found = by_policy(world.root, routing_id)
+    found = policies(world.root, limits=Limits(max_cost=200))
     assert {name for row in found.values() for name, _ in row["models"]} == {"a", "b"}
     assert found["answer_projection"]["cost"] <= 200
     assert found["answer_projection"]["cost_of_choice"] == 300
     assert found["prompt_projection"]["cost_of_choice"] == found["prompt_projection"]["cost"]
     table = tmp_path / "quality.csv"
     table.write_text("model,skill\na,1\nb,2\nc,3\n")
-    routing_id, _ = route(world.root, quality=f"{table}:skill", limits=Limits(min_quality=3))
-    found = by_policy(world.root, routing_id)
+    found = policies(world.root, quality=f"{table}:skill", limits=Limits(min_quality=3))
     assert found["answer_projection"]["models"] == [("c", 1.0)]
     with pytest.raises(ModelError, match=r"no model that has a quality of 4 \(the best 3\)"):
         route(world.root, quality=f"{table}:skill", limits=Limits(min_quality=4))
@@ -181,11 +182,10 @@ def test_costs_and_qualities_bound_the_choice(world, tmp_path):
 
 
 def test_tolerance_trades_the_outcome_for_cost(world):
-    ids = [
-        route(world.root, limits=Limits(tolerance=tolerance))[0] for tolerance in (0.0, 0.3, 1.0)
+    costs = [
+        policies(world.root, limits=Limits(tolerance=tolerance))["answer_projection"]["cost"]
+        for tolerance in (0.0, 0.3, 1.0)
     ]
-    found = [by_policy(world.root, name)["answer_projection"] for name in ids]
-    costs = [row["cost"] for row in found]
     assert costs == sorted(costs, reverse=True)
     assert costs[-1] == 100
 
@@ -307,13 +307,8 @@ def test_only_the_prompts_of_a_class_are_read(world):
     assert [len(half.prompt_ids) for half in halves] == [200, 200]
     assert halves[0].is_positive.all()
     assert not halves[1].is_positive.any()
-    routing_id, _ = route(world.root, replace(QUERY, only=True))
-    evaluated = ask(
-        world.root,
-        "select distinct prompt_count from v_routing where routing_id = ?",
-        [routing_id],
-    )
-    assert evaluated == [{"prompt_count": 100}]
+    evaluated = policies(world.root, replace(QUERY, only=True))
+    assert {row["prompt_count"] for row in evaluated.values()} == {100}
 
 
 def test_missing_rows_are_refused_by_name(two):

@@ -52,42 +52,32 @@ def steered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     level = {prompt_id: random.normal(-2.0) for prompt_id in asked}
     outcomes, generations, labels = [], [], []
 
-    def outcome(axis_id: str | None, strength: float, prompt_id: str, metric: str, value: float):
-        row = {
-            "model": "m",
-            "model_id": "id-m",
-            "intervention_id": f"{axis_id}{strength}",
-            "axis_id": axis_id,
-            "layers": "" if axis_id is None else "3",
-            "mode": "none" if axis_id is None else "add",
-            "positions": "all",
-            "strength": strength,
-            "template": "raw" if prompt_id.startswith("b") else "chat",
-            "prompt_id": prompt_id,
-            "metric": metric,
-            "value": float(value),
-        }
-        outcomes.append(row)
-        return row
+    def outcome(prompt_id: str, metric: str, value: float, **columns: object) -> None:
+        shared = {"model": "m", "model_id": "id-m", "positions": "all", **columns}
+        outcomes.append({**shared, "prompt_id": prompt_id, "metric": metric, "value": float(value)})
 
-    def completion(axis_id: str | None, strength: float, prompt_id: str, is_refusal: bool):
-        key = f"{axis_id}{strength}{prompt_id}"
-        row = outcome(axis_id, strength, prompt_id, "repetition", 0.25)
-        row |= {"generation_id": key, "new_tokens": 8}
+    def completion(prompt_id: str, opener: float, is_refusal: bool, **columns: object) -> None:
+        key = f"{columns['intervention_id']}{prompt_id}"
+        outcome(prompt_id, "refusal_openers", opener, template="chat", **columns)
+        columns |= {"template": "chat", "generation_id": key, "new_tokens": 8}
+        outcome(prompt_id, "repetition", 0.25, **columns)
         generations.append({"model": "m", "generation_id": key, "prompt_id": prompt_id})
         labels.append({"labeler": "phrases", "generation_id": key, "is_positive": is_refusal})
 
+    unsteered = {"axis_id": None, "strength": 0.0, "layers": "", "mode": "none"}
     for prompt_id in asked:
-        outcome(None, 0.0, prompt_id, "refusal_openers", level[prompt_id])
-        completion(None, 0.0, prompt_id, False)
+        completion(prompt_id, level[prompt_id], False, **unsteered, intervention_id="None0.0")
     for axis_id, (_, slope) in AXES.items():
         for strength in STRENGTHS:
+            steering = {"axis_id": axis_id, "strength": strength, "layers": "3", "mode": "add"}
+            steering["intervention_id"] = f"{axis_id}{strength}"
             for prompt_id, is_positive in asked.items():
                 moved = slope * strength * (1 if is_positive else 0.5) + random.normal(0, 0.02)
-                outcome(axis_id, strength, prompt_id, "refusal_openers", level[prompt_id] + moved)
-                completion(axis_id, strength, prompt_id, axis_id == "planted" and strength == 0.2)
+                is_refusal = axis_id == "planted" and strength == 0.2
+                completion(prompt_id, level[prompt_id] + moved, is_refusal, **steering)
             for index in range(10):
-                outcome(axis_id, strength, f"b{index}", "kl", strength**2 * (1 + abs(slope)))
+                cost = strength**2 * (1 + abs(slope))
+                outcome(f"b{index}", "kl", cost, template="raw", **steering)
     put(root, "intervention_outcomes", *outcomes)
     put(root, "generations", *generations)
     put(root, "labels", *labels)
@@ -99,11 +89,10 @@ def judged(steered: Path) -> list[dict]:
     return effects(steered)
 
 
-def effects(root: Path, condition: str = "true", **changes: object) -> list[dict]:
+def effects(root: Path, **changes: object) -> list[dict]:
     """The rows of the experiment with these changes."""
     experiment_id = evaluate_experiment(opened(root), replace(EXPERIMENT, **changes))
-    asked = f"from v_interventions where experiment_id = ? and {condition}"
-    return ask(root, asked, [experiment_id])
+    return ask(root, "from v_interventions where experiment_id = ?", [experiment_id])
 
 
 def one(judged: list[dict], **where: object) -> dict:
@@ -186,7 +175,7 @@ def test_a_small_share_is_called_small(steered):
 
 def test_too_few_random_directions_give_no_verdict(steered):
     few = {name: role for name, role in EXPERIMENT.roles.items() if name != "random-00"}
-    verdicts = {row["verdict"] for row in effects(steered, "role = 'axis'", roles=few)}
+    verdicts = {row["verdict"] for row in effects(steered, roles=few) if row["role"] == "axis"}
     assert verdicts == {"not judged: 19 random directions, 20 are needed"}
 
 
