@@ -24,6 +24,7 @@ def studied_world(root: Path) -> tuple[World, str]:
         widths=WIDTHS,
         strength=STRENGTH,
         layer_count=2,
+        benign_count=120,
         labelled={"labelled": 150, "other": 100},
     )
     definition = define_study(
