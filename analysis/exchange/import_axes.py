@@ -116,7 +116,7 @@ def _read(path: Path, kind: Format) -> Contents:
 
     broken = (ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile)
     try:
-        contents: Contents = kind.module.read(path)
+        contents = kind.file.read(path)
     except (SafetensorError, *broken) as error:
         reason = str(error) or type(error).__name__
         raise AxisError(f"{path} cannot be read as {kind.name} ({reason}): {_EXPECTED}") from error
