@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from axes.analysis.methods import AlignmentOptions
 from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.alignment import fit_alignment, identity_alignment
 from axes.analysis.methods.directions import difference_in_means, unit
@@ -91,7 +92,7 @@ def fit_group(
         model: identity_alignment(x[model][BENIGN].shape[1]).alignment
         if model == reference
         else fit_alignment(
-            x[model][BENIGN], x[reference][BENIGN], ridge_lambda=ridge_lambda
+            x[model][BENIGN], x[reference][BENIGN], AlignmentOptions(ridge_lambda=ridge_lambda)
         ).alignment
         for model in x
     }

@@ -65,7 +65,7 @@ def select_layers(
     rows, fold_of_row = np.arange(len(labels)), np.searchsorted(names, folds)
     inner_areas, outer_scores, in_sample = [], [], []
     for x in layers:
-        scores = fitted_scores(x, np.tile(labels, (len(fits), 1)), fits, method, groups)
+        scores = fitted_scores(x, labels, fits, method, groups)
         # Each row of a training part by the inner fit that has not seen it: [outer fold, row].
         unseen = np.full(inner.shape, np.nan)
         for (index, fold), fitted in zip(inner_fits, scores, strict=False):

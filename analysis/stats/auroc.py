@@ -21,6 +21,8 @@ Labels = Bool[np.ndarray, " row"]
 Groups = Int[np.ndarray, " row"]
 
 _ROUNDING = 1e-12
+# Standard errors to either side of an estimate in a 95 % interval.
+_REACH = float(ndtri(0.5 + 0.95 / 2))
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,7 @@ def aurocs(
     return np.divide(won, pairs, where=pairs > 0, out=np.full(len(scores), np.nan))
 
 
-def auroc_interval(
-    scores: Scores, labels: Labels, level: float = 0.95, groups: Groups | None = None
-) -> Estimate:
+def auroc_interval(scores: Scores, labels: Labels, groups: Groups | None = None) -> Estimate:
     """AUROC with DeLong's interval; with `groups`, whole groups are independent.
 
     The interval is left out with fewer than two rows (or groups) in a class.
@@ -78,12 +78,12 @@ def auroc_interval(
     variance = _covariance(scores[None], labels, groups)
     if variance is None:
         return Estimate(area)
-    reach = float(ndtri(0.5 + level / 2) * np.sqrt(variance[0, 0]))
+    reach = float(_REACH * np.sqrt(variance[0, 0]))
     return Estimate(area, max(area - reach, 0.0), min(area + reach, 1.0))
 
 
 def auroc_difference(
-    first: Scores, second: Scores, labels: Labels, level: float = 0.95, groups: Groups | None = None
+    first: Scores, second: Scores, labels: Labels, groups: Groups | None = None
 ) -> Estimate:
     """AUROC of `first` minus that of `second` on the same rows: DeLong's paired interval and test.
 
@@ -105,7 +105,7 @@ def auroc_difference(
     if error < _ROUNDING:
         p_value = 1.0 if abs(difference) < _ROUNDING else None
         return Estimate(difference, difference, difference, p_value)
-    reach = float(ndtri(0.5 + level / 2)) * error
+    reach = _REACH * error
     p_value = float(2 * ndtr(-abs(difference) / error))
     lower, upper = max(difference - reach, -1.0), min(difference + reach, 1.0)
     return Estimate(difference, lower, upper, p_value)

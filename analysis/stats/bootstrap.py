@@ -21,28 +21,24 @@ from jaxtyping import Float, Int
 from axes.analysis.stats.auroc import Estimate, Groups, Labels, Scores, auroc
 
 RESAMPLE_COUNT = 1000
+_LEVEL = 0.95
+_TAILS = ((1 - _LEVEL) / 2, 1 - (1 - _LEVEL) / 2)
 
 
 def auroc_bootstrap(
-    scores: Scores, labels: Labels, counts: Int[np.ndarray, "resample row"], level: float = 0.95
+    scores: Scores, labels: Labels, counts: Int[np.ndarray, "resample row"]
 ) -> Estimate:
     """AUROC with the percentile interval of resamples (`draw_counts`)."""
-    return percentile_interval(
-        auroc(scores, labels), resampled_auroc(scores, labels, counts), level
-    )
+    return percentile_interval(auroc(scores, labels), resampled_auroc(scores, labels, counts))
 
 
 def auroc_difference_bootstrap(
-    first: Scores,
-    second: Scores,
-    labels: Labels,
-    counts: Int[np.ndarray, "resample row"],
-    level: float = 0.95,
+    first: Scores, second: Scores, labels: Labels, counts: Int[np.ndarray, "resample row"]
 ) -> Estimate:
     """AUROC of `first` minus that of `second` on the same resamples; p-value two-sided."""
     resampled = resampled_auroc(first, labels, counts) - resampled_auroc(second, labels, counts)
     difference = auroc(first, labels) - auroc(second, labels)
-    return percentile_interval(difference, resampled, level, is_tested=True)
+    return percentile_interval(difference, resampled, is_tested=True)
 
 
 def draw_counts(
@@ -126,19 +122,14 @@ def resampled_aurocs(
 
 
 def percentile_interval(
-    estimate: float,
-    resampled: Float[np.ndarray, " resample"],
-    level: float = 0.95,
-    *,
-    is_tested: bool = False,
+    estimate: float, resampled: Float[np.ndarray, " resample"], *, is_tested: bool = False
 ) -> Estimate:
-    """The estimate with quantiles of its resamples; tested, with a two-sided p-value for 0.
+    """The estimate with 95 % of its resamples; tested, with a two-sided p-value for 0.
 
     The p-value is twice the smaller share of resamples on either side of 0, the estimate itself
     counted as one of them, so it is never 0.
     """
-    tail = (1 - level) / 2
-    lower, upper = (float(value) for value in np.nanquantile(resampled, [tail, 1 - tail]))
+    lower, upper = map(float, np.nanquantile(resampled, _TAILS))
     p_value = None
     if is_tested:
         sides = min((resampled <= 0).sum(), (resampled >= 0).sum())
@@ -211,21 +202,18 @@ def banded(
     resampled: Float[np.ndarray, "resample step"],
     positive_counts: Int[np.ndarray, " step"],
     negative_counts: Int[np.ndarray, " step"],
-    *,
-    level: float = 0.95,
 ) -> Curve:
     """The curve with both bands from its resamples."""
     if not len(steps):
         nothing = np.empty(0)
         return Curve(steps, *(nothing,) * 5, positive_counts, negative_counts)
-    tail = (1 - level) / 2
-    lower, upper = np.nanquantile(resampled, [tail, 1 - tail], axis=0)
+    lower, upper = np.nanquantile(resampled, _TAILS, axis=0)
     deviation = np.nanstd(resampled, axis=0)
     missing = np.full(resampled.shape, np.nan)
     distances = np.divide(np.abs(resampled - estimate), deviation, where=deviation > 0, out=missing)
     # A curve without any spread has a band of no width.
     distances[:, deviation == 0] = 0.0
-    reach = np.nanquantile(np.nanmax(distances, axis=1), level) * deviation
+    reach = np.nanquantile(np.nanmax(distances, axis=1), _LEVEL) * deviation
     return Curve(
         steps,
         estimate,

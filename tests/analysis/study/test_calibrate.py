@@ -47,6 +47,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made.root
 
 
+# The texts of the world are made from one template.
+TRANSFER = ("--min-overlap", "1", "--seed", "3")
+
+
+@pytest.fixture(scope="module")
+def verdicts(root: Path) -> list[dict]:
+    """A transfer of the thresholds between the two models, as its command shows it."""
+    return json.loads(invoke(root, "transfer", universal(root), *TRANSFER).stdout)
+
+
 def invoke(root: Path, command: str, axis: str, *options: str) -> Result:
     arguments = [command, axis, "--prompts", "other", "--root", str(root), "--format", "json"]
     found = CliRunner().invoke(cli, [*arguments, *options])
@@ -116,13 +126,11 @@ def test_of_two_calibrations_the_last_is_read_unless_the_prompts_are_named(root)
         stored_calibration(connection, axis_id, "id-alpha", "platt", prompt_set="benign")
 
 
-def test_a_transfer_is_stored_and_told_by_its_views(root):
-    options = ("--min-overlap", "1")
-    verdicts = json.loads(invoke(root, "transfer", universal(root), *options).stdout)
+def test_a_transfer_is_stored_and_told_by_its_views(root, verdicts):
     assert [row["method"] for row in verdicts] == sorted([*CALIBRATIONS, "uncalibrated"])
     assert {row["pair_count"] for row in verdicts} == {2}
     matrix, curve = (
-        json.loads(invoke(root, "transfer", universal(root), *options, "--show", shown).stdout)
+        json.loads(invoke(root, "transfer", universal(root), *TRANSFER, "--show", shown).stdout)
         for shown in ("matrix", "curve")
     )
     assert len(matrix) == 5 * 4
@@ -142,8 +150,7 @@ def test_what_is_not_there_is_named(root):
         read_scores(warehouse, universal(root), "id-alpha", "benign")
 
 
-def test_lost_rows_are_brought_back_by_the_command_that_is_named(root):
-    invoke(root, "transfer", universal(root), "--min-overlap", "1", "--seed", "3")
+def test_lost_rows_are_brought_back_by_the_command_that_is_named(root, verdicts):
     commands = {
         row["command"]: restore_commands(root, [row["run_id"]])[row["run_id"]]
         for row in rows(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def matrix(shared: float, own: float, seed: int = 0) -> dict[tuple[str, str], fl
         x[:, column] += own * (source == SOURCES)
     rows = source_matrix(
         "native",
-        lambda seen: fitted_scores(x, np.tile(LABELS, (len(seen), 1)), seen),
+        partial(fitted_scores, x, LABELS),
         LABELS,
         GROUPS,
         source_contrasts(list(SOURCES), LABELS),
