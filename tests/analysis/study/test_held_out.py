@@ -35,8 +35,11 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return made.root, run_evaluation(Warehouse.open(made.root), DEFINITION)
 
 
-def test_every_layer_is_judged_out_of_fold_and_against_words(evaluated):
+def test_every_layer_is_judged_out_of_fold_and_against_words_once(evaluated):
     root, study_id = evaluated
+    before = sorted(root.rglob("*.parquet"))
+    assert run_evaluation(Warehouse.open(root), DEFINITION) == study_id
+    assert sorted(root.rglob("*.parquet")) == before
     found = rows(connect(root), "from v_layer_tests where study_id = ? order by layer", [study_id])
     assert [row["layer"] for row in found] == [0, 1, 2]
     for row in found:
@@ -61,13 +64,6 @@ def test_in_sample_figures_are_labelled_so_and_only_beside_held_out_ones(evaluat
         "native_layer_chosen": False,
         "bag_of_words": False,
     }
-
-
-def test_running_it_again_writes_nothing(evaluated):
-    root, study_id = evaluated
-    before = sorted(root.rglob("*.parquet"))
-    assert run_evaluation(Warehouse.open(root), DEFINITION) == study_id
-    assert sorted(root.rglob("*.parquet")) == before
 
 
 SOURCES = np.repeat(["p1", "p2", "n1", "n2"], 60)
@@ -105,7 +101,7 @@ def test_a_direction_of_classes_carries_over():
 
 
 def test_nothing_planted_is_at_chance_on_the_diagonal_too():
-    found = [matrix(0.0, 0.0, seed)["p1 | n1", "p1 | n1"] for seed in range(20)]
+    found = [matrix(0.0, 0.0, seed)["p1 | n1", "p1 | n1"] for seed in range(12)]
     assert np.mean(found) == pytest.approx(0.5, abs=0.05)
 
 
