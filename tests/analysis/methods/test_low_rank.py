@@ -14,9 +14,8 @@ is_canonical = pytest.mark.parametrize("is_canonical", [False, True])
 
 def solved(fitter, ridge_lambda, rank, is_canonical):
     """The map of a rank from accumulated sums."""
-    moments = fitter.moments()
-    products = moments.yy if is_canonical else None
-    return rank_path(RidgePath.of_moments(moments), ridge_lambda, products).solve(rank)
+    products = fitter.moments().yy if is_canonical else None
+    return rank_path(fitter.path(), ridge_lambda, products).solve(rank)
 
 
 def paths(x, y, ridge_lambda, where=None):

@@ -88,6 +88,9 @@ TEXTS = [
 
 def test_nearly_the_same_text_is_one_cluster_and_others_are_not():
     assert near_duplicate_clusters(TEXTS).tolist() == [0, 1, 0, 2, 1, 3, 3]
+    # These share one five-gram of three, and the overlap is exact.
+    assert near_duplicate_clusters(["abcdef", "abcdeg"], least_overlap=1 / 3).tolist() == [0, 0]
+    assert near_duplicate_clusters(["abcdef", "abcdeg"], least_overlap=0.34).tolist() == [0, 1]
 
 
 def test_clusters_do_not_depend_on_the_order_of_the_texts():
@@ -105,12 +108,6 @@ def test_a_chain_of_copies_is_one_cluster():
     assert len(set(near_duplicate_clusters([chain[0], chain[-1]]))) == 2
 
 
-def test_the_overlap_asked_for_is_exact():
-    """abcdef and abcdeg share one five-gram of three."""
-    assert near_duplicate_clusters(["abcdef", "abcdeg"], least_overlap=1 / 3).tolist() == [0, 0]
-    assert near_duplicate_clusters(["abcdef", "abcdeg"], least_overlap=0.34).tolist() == [0, 1]
-
-
 def test_pairs_are_of_both_classes_disjoint_and_within_the_caliper():
     random = np.random.default_rng(0)
     is_positive = random.random(80) < 0.4
@@ -120,6 +117,9 @@ def test_pairs_are_of_both_classes_disjoint_and_within_the_caliper():
     assert is_positive[pairs[:, 0]].all() and not is_positive[pairs[:, 1]].any()
     spread = np.sqrt((values[is_positive].var() + values[~is_positive].var()) / 2)
     assert np.abs(np.diff(values[pairs])).max() <= 0.2 * spread
+    # Classes far apart have no pairs, and neither has one class.
+    values = np.array([0.0, 0.1, 9.0, 9.1])
+    assert match(values, values > 5).shape == match(values, values > -1).shape == (0, 2)
 
 
 def test_matching_takes_away_the_difference_it_matches_on():
@@ -140,9 +140,3 @@ def test_the_total_distance_is_the_least_there_is():
         np.abs(values[:5] - values[list(order)]).sum() for order in permutations(range(5, 10))
     )
     assert np.abs(values[pairs[:, 0]] - values[pairs[:, 1]]).sum() == pytest.approx(least)
-
-
-def test_classes_far_apart_have_no_pairs():
-    values = np.array([0.0, 0.1, 9.0, 9.1])
-    assert match(values, values > 5).shape == (0, 2)
-    assert match(values, np.ones(4, dtype=bool)).shape == (0, 2)

@@ -87,7 +87,7 @@ def test_what_was_stored_is_read_back_and_sql_says_the_same(root, method):
         )
         expected = fitted.probability(scores.values)
         assert [row["probability"] for row in found] == pytest.approx(expected, abs=1e-12)
-        called = fitted.is_positive(scores.values)
+        called = scores.values >= fitted.threshold
         assert [row["is_predicted_positive"] for row in found] == called.tolist()
         at = float(fitted.probability(np.array([fitted.threshold]))[0])
         assert found[0]["threshold_probability"] == pytest.approx(at)
