@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -29,7 +29,7 @@ def bag_of_words_scores(
 
 
 def bag_of_words_transfer(
-    texts: Sequence[str], labels: Labels, other_texts: Sequence[str]
+    texts: Iterable[str], labels: Labels, other_texts: Iterable[str]
 ) -> Float[np.ndarray, " other_row"]:
     """Scores of other prompts by a logistic regression on the word counts of the first ones."""
     model = make_pipeline(CountVectorizer(), LogisticRegression(C=1.0, max_iter=2000))

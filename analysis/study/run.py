@@ -94,13 +94,11 @@ def _study_id(definition: StudyDefinition, members: Sequence[Member]) -> str:
 
 def read_definition(connection: Connection, study_id: str) -> StudyDefinition:
     """The definition of a study that has been run, as its rows state it."""
-    settings = stored_parameters(connection, study_id)
-    return StudyDefinition(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in settings.items()
-        }
-    )
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in stored_parameters(connection, study_id).items()
+    }
+    return StudyDefinition(**settings)
 
 
 def study_result(root: Path, study_id: str) -> dict[str, Any]:
