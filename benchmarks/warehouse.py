@@ -177,6 +177,7 @@ def _out_of_core(root: Path, width: int = 1024) -> list[Figure]:
     _write_activations(root, "ref", [0], count, 64, chunk=16_384)
     script = (
         "import json, sys, time; from pathlib import Path\n"
+        "from axes.analysis.methods import AlignmentOptions\n"
         "from axes.analysis.methods.alignment import fit_alignment\n"
         "from axes.analysis.activations import find_space, load_matrix\n"
         "from axes.analysis.methods.directions import difference_in_means\n"
@@ -187,7 +188,7 @@ def _out_of_core(root: Path, width: int = 1024) -> list[Figure]:
         "m, ref = (load_matrix(warehouse, find_space(warehouse, name), 'set')\n"
         "          for name in ('m', 'ref'))\n"
         "project(m.x, difference_in_means(m.x, m.labels).vector)\n"
-        "fit_alignment(m.x, ref.x, ridge_lambda=1.0)\n"
+        "fit_alignment(m.x, ref.x, AlignmentOptions(ridge_lambda=1.0))\n"
         "seconds = time.perf_counter() - start\n"
         "status = dict(line.split(':') for line in open('/proc/self/status') if 'Vm' in line)\n"
         "print(json.dumps([seconds, int(status['VmHWM'].split()[0]) * 1024]))"

@@ -21,6 +21,8 @@ Labels = Bool[np.ndarray, " row"]
 Groups = Int[np.ndarray, " row"]
 
 _ROUNDING = 1e-12
+# Standard errors to either side of an estimate in a 95 % interval.
+_REACH = float(ndtri(0.5 + 0.95 / 2))
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,11 @@ def auroc(scores: Scores, labels: Labels) -> float:
     >>> auroc(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True]))
     0.875
     """
-    positive_count = int(labels.sum())
-    pairs = positive_count * (len(labels) - positive_count)
-    if not pairs:
-        return float("nan")
-    rank_sum = _midranks(scores)[labels].sum()
-    return float((rank_sum - positive_count * (positive_count + 1) / 2) / pairs)
+    return float(aurocs(scores[None], labels)[0])
 
 
 def aurocs(
-    scores: Float[np.ndarray, "scorer row"], labels: Bool[np.ndarray, "scorer row"]
+    scores: Float[np.ndarray, "scorer row"], labels: Bool[np.ndarray, "*#scorer row"]
 ) -> Float[np.ndarray, " scorer"]:
     """AUROC of every row of scores under its own labels (or one row of labels for all)."""
     labels = np.broadcast_to(labels, scores.shape)
@@ -67,9 +64,7 @@ def aurocs(
     return np.divide(won, pairs, where=pairs > 0, out=np.full(len(scores), np.nan))
 
 
-def auroc_interval(
-    scores: Scores, labels: Labels, level: float = 0.95, groups: Groups | None = None
-) -> Estimate:
+def auroc_interval(scores: Scores, labels: Labels, groups: Groups | None = None) -> Estimate:
     """AUROC with DeLong's interval; with `groups`, whole groups are independent.
 
     The interval is left out with fewer than two rows (or groups) in a class.
@@ -78,12 +73,12 @@ def auroc_interval(
     variance = _covariance(scores[None], labels, groups)
     if variance is None:
         return Estimate(area)
-    reach = float(ndtri(0.5 + level / 2) * np.sqrt(variance[0, 0]))
+    reach = float(_REACH * np.sqrt(variance[0, 0]))
     return Estimate(area, max(area - reach, 0.0), min(area + reach, 1.0))
 
 
 def auroc_difference(
-    first: Scores, second: Scores, labels: Labels, level: float = 0.95, groups: Groups | None = None
+    first: Scores, second: Scores, labels: Labels, groups: Groups | None = None
 ) -> Estimate:
     """AUROC of `first` minus that of `second` on the same rows: DeLong's paired interval and test.
 
@@ -105,7 +100,7 @@ def auroc_difference(
     if error < _ROUNDING:
         p_value = 1.0 if abs(difference) < _ROUNDING else None
         return Estimate(difference, difference, difference, p_value)
-    reach = float(ndtri(0.5 + level / 2)) * error
+    reach = _REACH * error
     p_value = float(2 * ndtr(-abs(difference) / error))
     lower, upper = max(difference - reach, -1.0), min(difference + reach, 1.0)
     return Estimate(difference, lower, upper, p_value)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 
 from axes.analysis.stats.auroc import Estimate, Groups, Labels, Scores
-from axes.analysis.stats.splits import grouped_folds
+from axes.analysis.stats.splits import grouped_folds, out_of_fold
 
 # Of an AUROC's excess over one half: a baseline with this share explains the AUROC.
 EXPLAINED_SHARE = 0.8
@@ -20,31 +20,20 @@ EXPLAINED_SHARE = 0.8
 def bag_of_words_scores(
     texts: Sequence[str], labels: Labels, groups: Groups, *, seed: int = 0
 ) -> Scores:
-    """Out-of-fold scores of a logistic regression on word counts, five folds of whole groups."""
-    folds = grouped_folds(labels, groups, seed=seed)
+    """Out-of-fold scores of a bag of words, five folds of whole groups."""
     words = np.array(texts, dtype=object)
-    scores = np.empty(len(words))
-    for fold in np.unique(folds):
-        model = _bag_of_words().fit(words[folds != fold], labels[folds != fold])
-        scores[folds == fold] = model.decision_function(words[folds == fold])
-    return scores
+    return out_of_fold(
+        lambda seen: bag_of_words_transfer(words[seen], labels[seen], words),
+        grouped_folds(labels, groups, seed=seed),
+    )
 
 
 def bag_of_words_transfer(
-    texts: Sequence[str], labels: Labels, other_texts: Sequence[str]
+    texts: Iterable[str], labels: Labels, other_texts: Iterable[str]
 ) -> Float[np.ndarray, " other_row"]:
-    """Scores of other prompts by the same regression fitted on all rows of the first set."""
-    return _bag_of_words().fit(list(texts), labels).decision_function(list(other_texts))
-
-
-def bag_of_words_fits(
-    texts: Sequence[str], labels: Labels, seen: Bool[np.ndarray, "fit row"]
-) -> Float[np.ndarray, "fit row"]:
-    """Scores of all prompts by one such regression for each row of `seen`, fitted on those rows."""
-    words = np.array(texts, dtype=object)
-    return np.stack(
-        [_bag_of_words().fit(words[rows], labels[rows]).decision_function(words) for rows in seen]
-    )
+    """Scores of other prompts by a logistic regression on the word counts of the first ones."""
+    model = make_pipeline(CountVectorizer(), LogisticRegression(C=1.0, max_iter=2000))
+    return model.fit(list(texts), labels).decision_function(list(other_texts))
 
 
 def prompt_lengths(texts: Sequence[str]) -> Scores:
@@ -69,7 +58,3 @@ def explains(baseline: Estimate, area: Estimate) -> bool:
     lower = area.estimate if area.lower is None else area.lower
     enough = 0.5 + EXPLAINED_SHARE * (area.estimate - 0.5)
     return baseline.estimate >= min(lower, enough)
-
-
-def _bag_of_words() -> Pipeline:
-    return make_pipeline(CountVectorizer(), LogisticRegression(C=1.0, max_iter=2000))

@@ -1,4 +1,4 @@
-"""Every metric of one scorer on one labelled set, with its uncertainty.
+"""Every metric of some scorers on one labelled set, with its uncertainty.
 
 An AUROC alone says neither how sure it is nor what it would be worth in use: next to it are its
 bootstrap interval, the true-positive rate at few false alarms, and the error of calibrated
@@ -6,6 +6,8 @@ probabilities. Two scorers are compared on the same rows. Groups (matched pairs)
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -25,45 +27,50 @@ from axes.analysis.stats.bootstrap import (
     percentile_interval,
 )
 from axes.analysis.stats.calibration import fit_calibration
-from axes.analysis.stats.splits import grouped_folds
+from axes.analysis.stats.splits import grouped_folds, out_of_fold
 
 FALSE_POSITIVE_RATES = (0.01, 0.05)
 _BIN_COUNT = 10
 
 
 def evaluate_scores(
-    scores: Scores, labels: Labels, groups: Groups, *, seed: int = 0
-) -> dict[str, Estimate]:
-    """Metric -> estimate of one scorer.
+    scores: Mapping[str, Scores],
+    labels: Labels,
+    groups: Groups,
+    *,
+    compared: Sequence[tuple[str, str]] = (),
+    seed: int = 0,
+) -> dict[str, dict[str, Estimate]]:
+    """Scorer -> metric -> estimate, all on the same resamples.
 
     `auroc` with DeLong's interval, `auroc_bootstrap` the same with one of 1,000 resamples within
     classes and in whole groups, `tpr_at_fpr_0.01` and `_0.05` with theirs, and
-    `expected_calibration_error` of Platt probabilities fitted on other folds.
+    `expected_calibration_error` of Platt probabilities fitted on other folds. For each pair
+    `compared`, the AUROC of the first minus that of the second under `FIRST_minus_SECOND`:
+    `auroc_difference` by DeLong and `auroc_difference_bootstrap` by paired bootstrap.
     """
     counts = draw_counts(len(labels), strata=labels, groups=groups, seed=seed)
     once = np.ones((1, len(labels)), dtype=np.int64)
-    metrics = {
-        "auroc": auroc_interval(scores, labels, groups=groups),
-        "auroc_bootstrap": auroc_bootstrap(scores, labels, counts),
-    }
-    for limit in FALSE_POSITIVE_RATES:
-        rate = float(tpr_at_fpr(scores, labels, once, limit)[0])
-        resampled = tpr_at_fpr(scores, labels, counts, limit)
-        metrics[f"tpr_at_fpr_{limit}"] = percentile_interval(rate, resampled)
-    probabilities = cross_calibrated(scores, labels, groups, seed=seed)
-    error = expected_calibration_error(probabilities, labels)
-    return {**metrics, "expected_calibration_error": Estimate(error)}
-
-
-def evaluate_difference(
-    first: Scores, second: Scores, labels: Labels, groups: Groups, *, seed: int = 0
-) -> dict[str, Estimate]:
-    """Metric -> AUROC of `first` minus that of `second`, by DeLong and by paired bootstrap."""
-    counts = draw_counts(len(labels), strata=labels, groups=groups, seed=seed)
-    return {
-        "auroc_difference": auroc_difference(first, second, labels, groups=groups),
-        "auroc_difference_bootstrap": auroc_difference_bootstrap(first, second, labels, counts),
-    }
+    metrics = {}
+    for scorer, values in scores.items():
+        metrics[scorer] = {
+            "auroc": auroc_interval(values, labels, groups),
+            "auroc_bootstrap": auroc_bootstrap(values, labels, counts),
+        }
+        for limit in FALSE_POSITIVE_RATES:
+            rate = float(tpr_at_fpr(values, labels, once, limit)[0])
+            resampled = tpr_at_fpr(values, labels, counts, limit)
+            metrics[scorer][f"tpr_at_fpr_{limit}"] = percentile_interval(rate, resampled)
+        probabilities = cross_calibrated(values, labels, groups, seed=seed)
+        error = expected_calibration_error(probabilities, labels)
+        metrics[scorer]["expected_calibration_error"] = Estimate(error)
+    for first, second in compared:
+        pair = (scores[first], scores[second], labels)
+        metrics[f"{first}_minus_{second}"] = {
+            "auroc_difference": auroc_difference(*pair, groups),
+            "auroc_difference_bootstrap": auroc_difference_bootstrap(*pair, counts),
+        }
+    return metrics
 
 
 def tpr_at_fpr(
@@ -116,14 +123,11 @@ def expected_calibration_error(probabilities: Scores, labels: Labels) -> float:
 
 def cross_calibrated(scores: Scores, labels: Labels, groups: Groups, *, seed: int = 0) -> Scores:
     """Calibrated probabilities, each from a calibration fitted on the other folds of groups."""
-    folds = grouped_folds(labels, groups, seed=seed)
-    result = np.empty(len(scores))
-    for fold in np.unique(folds):
-        seen = folds != fold
+
+    def fit(seen: Labels) -> Scores:
         if np.ptp(scores[seen]) == 0:
             # A score that is always the same, such as the length of equally long texts.
-            result[~seen] = labels[seen].mean()
-            continue
-        fitted = fit_calibration(scores[seen], labels[seen])
-        result[~seen] = fitted.probability(scores[~seen])
-    return result
+            return np.full(len(scores), labels[seen].mean())
+        return fit_calibration(scores[seen], labels[seen]).probability(scores)
+
+    return out_of_fold(fit, grouped_folds(labels, groups, seed=seed))

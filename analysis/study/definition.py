@@ -137,14 +137,8 @@ class StudyDefinition:
     @property
     def alignment_options(self) -> AlignmentOptions:
         """The alignment method; raises `AlignmentError` for an option that it does not have."""
-        return AlignmentOptions(
-            self.alignment,
-            self.ridge_lambda,
-            self.lambda_policy,
-            self.rank,
-            self.hidden_width,
-            self.is_scaled,
-        )
+        names = ("ridge_lambda", "lambda_policy", "rank", "hidden_width", "is_scaled")
+        return AlignmentOptions(self.alignment, *(getattr(self, name) for name in names))
 
 
 _FIELDS = options_of(StudyDefinition)

@@ -19,6 +19,7 @@ from scipy.stats import norm, skew, spearmanr, trim_mean
 from axes.analysis.activations import blocks, mean, project
 from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.alignment import r_squared
+from axes.analysis.methods.covariance import mean_and_variance
 from axes.analysis.methods.directions import difference_in_means
 from axes.analysis.methods.nulls import cross_validated_scores, shuffled_labels
 from axes.analysis.methods.ridge import LAMBDA_GRID, RidgeFitter
@@ -124,7 +125,8 @@ def massive_dimensions(case: Case, view: View) -> Finding:
 
     Scaling dimensions to unit standard deviation and winsorising are both fitted on benign rows.
     """
-    centre, deviation = _moments(case.benign_x)
+    centre, variance = mean_and_variance(case.benign_x)
+    deviation = np.sqrt(variance)
     square = centre**2 + deviation**2
     scale = np.where(deviation > 0, deviation, 1.0)
     low, high = centre - _CLIPPED_AT * deviation, centre + _CLIPPED_AT * deviation
@@ -347,14 +349,6 @@ def _dominant_share(values: Scores, other_mean: float) -> float:
     means = np.cumsum(ascending) / np.arange(1, len(ascending) + 1)
     kept = np.flatnonzero(means <= other_mean)
     return float(1 - (kept[-1] + 1) / len(values)) if len(kept) else 1.0
-
-
-def _moments(x: Rows) -> tuple[Float[np.ndarray, " d_model"], Float[np.ndarray, " d_model"]]:
-    """Mean and standard deviation of every dimension."""
-    centre, total = mean(x), np.zeros(x.shape[1])
-    for (block,) in blocks(x):
-        total += np.square(block - centre).sum(axis=0)
-    return centre, np.sqrt(total / len(x))
 
 
 def _apply(x: Rows, change: Callable[[np.ndarray], np.ndarray]) -> Float[np.ndarray, "row d_model"]:

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from axes.analysis.activations import blocks
 from axes.analysis.methods.directions import fit_direction, unit
 from axes.analysis.methods.ridge import Ridge, RidgePath
-from axes.analysis.methods.universal import universal_axis
+from axes.analysis.methods.universal import leave_one_out_axes, universal_axis
 from axes.analysis.stats.auroc import Labels, auroc
 from axes.analysis.stats.splits import held_out_groups
 from axes.analysis.study.definition import MIN_ALIGNMENT_ROWS, StudyDefinition
@@ -269,15 +269,15 @@ def _outcomes(
     )
     method = group.definition.universal
     universal = universal_axis(aligned, method).vector
+    others = leave_one_out_axes(aligned, method) if len(maps) > 1 else []
     outcomes = []
     for index, (member, each) in enumerate(zip(group.members, maps, strict=True)):
         space = member.space
         ridge_lambda = None if each.path is None else each.ridge_lambda
         location = (space.model, space.model_id, space.layer, ridge_lambda)
         axes = {"native": directions[index], "universal": each.pull_back(universal)}
-        if len(maps) > 1:
-            others = universal_axis(np.delete(aligned, index, axis=0), method).vector
-            axes["leave_one_out"] = each.pull_back(others)
+        if others:
+            axes["leave_one_out"] = each.pull_back(others[index])
         cosine = float(aligned[index] @ universal)
         outcomes.append(Outcome(*location, "cosine_universal", cosine))
         # Every axis of the model at once: [row, d_model] @ [d_model, axis].

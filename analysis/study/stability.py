@@ -11,14 +11,14 @@ the axis fitted without it. Alignments are fitted on other prompts, without labe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
 
 from axes.analysis.activations import Matrix, project
 from axes.analysis.methods import DIRECTIONS
-from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.directions import fit_direction, unit
 from axes.analysis.methods.erasure import can_evaluate_erasure, erasure_scores
 from axes.analysis.methods.layer_selection import select_layers
@@ -29,14 +29,24 @@ from axes.analysis.methods.nulls import (
     shuffled_labels,
     shuffled_singular_values,
 )
-from axes.analysis.methods.universal import singular_value_gap, universal_axis
-from axes.analysis.stats.auroc import Estimate, Groups, Labels, auroc_interval, null_interval
-from axes.analysis.stats.evaluate import evaluate_difference, evaluate_scores
-from axes.analysis.stats.splits import grouped_folds
+from axes.analysis.methods.universal import (
+    leave_one_out_axes,
+    singular_value_gap,
+    universal_axis,
+)
+from axes.analysis.stats.auroc import (
+    Estimate,
+    Groups,
+    Labels,
+    Scores,
+    auroc_interval,
+    null_interval,
+)
+from axes.analysis.stats.evaluate import evaluate_scores
+from axes.analysis.stats.splits import grouped_folds, out_of_fold
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.evaluations import Evaluation, Steps
 from axes.analysis.study.fit import FittedStudy, Member, on_shared_prompts
-from axes.warehouse.layers import Rows
 
 
 def shared_axis_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
@@ -73,6 +83,13 @@ def _shared_rows(study: FittedStudy) -> list[Matrix]:
     return on_shared_prompts([member.labelled[prompts] for member in study.members])
 
 
+def _mapped(study: FittedStudy, matrices: Sequence[Matrix]) -> list[Mapped]:
+    return [
+        Mapped(matrix.x, model.alignment.fit.alignment)
+        for matrix, model in zip(matrices, study.models, strict=True)
+    ]
+
+
 def _shared_axis(
     study: FittedStudy, matrices: Sequence[Matrix], aligned: Float[np.ndarray, "model d_reference"]
 ) -> list[Evaluation]:
@@ -82,10 +99,7 @@ def _shared_axis(
     gaps of random and of shuffled directions (means with the 5th and 95th percentile), and the
     angle in degrees between the axis and that of resampled prompts (median, 95 % of them).
     """
-    models = [
-        Mapped(matrix.x, model.alignment.fit.alignment)
-        for matrix, model in zip(matrices, study.models, strict=True)
-    ]
+    models = _mapped(study, matrices)
     labels, groups = matrices[0].labels, matrices[0].groups
     method, seed = study.definition.direction, study.definition.seed
     count = DIRECTIONS[method].draw_count
@@ -124,99 +138,74 @@ def _shared_axis(
     ]
 
 
-def shuffled_label_rows(
-    definition: StudyDefinition, member: Member, steps: Steps
-) -> list[Evaluation]:
-    """The native direction refitted on shuffled labels, in sample and out of fold."""
-    matrix, method = member.labelled[definition.prompts], definition.direction
+def direction_rows(definition: StudyDefinition, member: Member, steps: Steps) -> list[Evaluation]:
+    """What rests on one model's direction and the prompts that it is fitted on, and nothing else.
 
-    def compute() -> list[Evaluation]:
-        null = shuffled_labels(
-            matrix.x,
-            matrix.labels,
-            matrix.groups,
-            method=method,
-            count=DIRECTIONS[method].draw_count,
-            seed=definition.seed,
-        )
-        in_sample = {"shuffled_labels": {"auroc": null_interval(null.in_sample)}}
-        held_out = {"shuffled_labels_cross_validated": {"auroc": null_interval(null.held_out)}}
-        return [
-            *_member_rows(definition, member, in_sample, is_in_sample=True),
-            *_member_rows(definition, member, held_out),
-        ]
-
-    return _member_step("shuffled labels", definition, member, steps, compute)
-
-
-def nested_rows(definition: StudyDefinition, member: Member, steps: Steps) -> list[Evaluation]:
-    """The native direction where the choice of its layer has not seen a row either."""
-    if not member.layers:
-        return []
-    matrix, seed = member.labelled[definition.prompts], definition.seed
-    labels, groups = matrix.labels, matrix.groups
-
-    def compute() -> list[Evaluation]:
-        layers = (layer.read() for layer in member.layers)
-        selection = select_layers(layers, labels, groups, method=definition.direction, seed=seed)
-        metrics = evaluate_scores(selection.nested, labels, groups, seed=seed)
-        return _member_rows(definition, member, {"native_nested": metrics})
-
-    return _member_step("nested", definition, member, steps, compute)
-
-
-def erasure_rows(definition: StudyDefinition, member: Member, steps: Steps) -> list[Evaluation]:
-    """AUROC of a newly trained linear probe before and after the concept is erased.
-
-    Left out where a class lies in too few groups for the folds.
+    Erasure is left out where a class lies in too few groups for its folds.
     """
+    prompt_set, matrix = definition.prompts, member.labelled[definition.prompts]
+    tests: dict[str, _Test] = {"shuffled labels": _shuffled_labels}
+    if can_evaluate_erasure(matrix.labels, matrix.groups):
+        tests["erasure"] = _erasure
+    if member.layers:
+        tests["nested"] = _nested
+    method, seed = definition.direction, definition.seed
+    inputs = [member.location, prompt_set, matrix.grouped_hash, method, seed]
+    rows = []
+    for step, test in tests.items():
+        compute = partial(_tested, test, definition, member)
+        rows += steps.compute(step, inputs, compute, member=member, prompt_set=prompt_set)
+    return rows
+
+
+_Metrics = Mapping[str, Mapping[str, Estimate]]
+_Test = Callable[[StudyDefinition, Member, Matrix], _Metrics]
+
+
+def _tested(test: _Test, definition: StudyDefinition, member: Member) -> list[Evaluation]:
     matrix = member.labelled[definition.prompts]
-    labels, groups = matrix.labels, matrix.groups
-    if not can_evaluate_erasure(labels, groups):
-        return []
-
-    def compute() -> list[Evaluation]:
-        scores = erasure_scores(
-            matrix.x, labels, groups, method=definition.direction, seed=definition.seed
-        )
-        metrics = {
-            f"probe_{state}": {"auroc": auroc_interval(values, labels, groups=groups)}
-            for state, values in vars(scores).items()
-        }
-        return _member_rows(definition, member, metrics)
-
-    return _member_step("erasure", definition, member, steps, compute)
-
-
-def _member_rows(
-    definition: StudyDefinition,
-    member: Member,
-    metrics: Mapping[str, Mapping[str, Estimate]],
-    *,
-    is_in_sample: bool = False,
-) -> list[Evaluation]:
-    """Metrics of one model on the prompts that its direction is fitted on."""
-    return Evaluation.of_scorers(
-        metrics,
+    rows = Evaluation.of_scorers(
+        test(definition, member, matrix),
         member=member,
         prompt_set=definition.prompts,
-        labels=member.labelled[definition.prompts].labels,
-        is_in_sample=is_in_sample,
+        labels=matrix.labels,
     )
+    return [replace(row, is_in_sample=row.scorer == "shuffled_labels") for row in rows]
 
 
-def _member_step(
-    step: str,
-    definition: StudyDefinition,
-    member: Member,
-    steps: Steps,
-    compute: Callable[[], list[Evaluation]],
-) -> list[Evaluation]:
-    """A step that rests on one model's direction and the prompts that it is fitted on."""
-    prompt_set = definition.prompts
-    rows_hash = member.labelled[prompt_set].grouped_hash
-    inputs = [member.location, prompt_set, rows_hash, definition.direction, definition.seed]
-    return steps.compute(step, inputs, compute, member=member, prompt_set=prompt_set)
+def _shuffled_labels(definition: StudyDefinition, _: Member, matrix: Matrix) -> _Metrics:
+    """The native direction refitted on shuffled labels, in sample and out of fold."""
+    method = definition.direction
+    null = shuffled_labels(
+        matrix.x,
+        matrix.labels,
+        matrix.groups,
+        method=method,
+        count=DIRECTIONS[method].draw_count,
+        seed=definition.seed,
+    )
+    return {
+        "shuffled_labels": {"auroc": null_interval(null.in_sample)},
+        "shuffled_labels_cross_validated": {"auroc": null_interval(null.held_out)},
+    }
+
+
+def _nested(definition: StudyDefinition, member: Member, matrix: Matrix) -> _Metrics:
+    """The native direction where the choice of its layer has not seen a row either."""
+    labels, groups, seed = matrix.labels, matrix.groups, definition.seed
+    layers = (layer.read() for layer in member.layers)
+    selection = select_layers(layers, labels, groups, method=definition.direction, seed=seed)
+    return evaluate_scores({"native_nested": selection.nested}, labels, groups, seed=seed)
+
+
+def _erasure(definition: StudyDefinition, _: Member, matrix: Matrix) -> _Metrics:
+    """AUROC of a newly trained linear probe before and after the concept is erased."""
+    labels, groups, seed = matrix.labels, matrix.groups, definition.seed
+    scores = erasure_scores(matrix.x, labels, groups, method=definition.direction, seed=seed)
+    return {
+        f"probe_{state}": {"auroc": auroc_interval(values, labels, groups)}
+        for state, values in scores.items()
+    }
 
 
 def held_out_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
@@ -230,8 +219,7 @@ def held_out_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
 
     def compute() -> list[Evaluation]:
         scores = held_out_scores(
-            [matrix.x for matrix in matrices],
-            [model.alignment.fit.alignment for model in study.models],
+            _mapped(study, matrices),
             labels,
             groups,
             method=definition.direction,
@@ -239,19 +227,12 @@ def held_out_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
             seed=seed,
         )
         rows = []
-        for index, member in enumerate(study.members):
-            by_axis = {
-                name: values[index] for name, values in vars(scores).items() if values is not None
-            }
-            metrics = {
-                f"{name}_cross_validated": evaluate_scores(values, labels, groups, seed=seed)
-                for name, values in by_axis.items()
-            }
-            metrics["native_minus_universal_cross_validated"] = evaluate_difference(
-                by_axis["native"], by_axis["universal"], labels, groups, seed=seed
+        for member, by_axis in zip(study.members, scores, strict=True):
+            metrics = evaluate_scores(
+                by_axis, labels, groups, compared=[("native", "universal")], seed=seed
             )
             rows += Evaluation.of_scorers(
-                metrics,
+                {f"{scorer}_cross_validated": each for scorer, each in metrics.items()},
                 member=member,
                 prompt_set=definition.prompts,
                 labels=labels,
@@ -271,52 +252,39 @@ def held_out_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
     return steps.compute("held out", inputs, compute, prompt_set=definition.prompts)
 
 
-@dataclass(frozen=True)
-class HeldOutScores:
-    """One row a model: out-of-fold scores on its direction and on the shared axes.
-
-    `leave_one_out` is None in a group of one model.
-    """
-
-    native: Float[np.ndarray, "model row"]
-    universal: Float[np.ndarray, "model row"]
-    leave_one_out: Float[np.ndarray, "model row"] | None
-
-
 def held_out_scores(
-    matrices: Sequence[Rows],
-    alignments: Sequence[Alignment],
+    models: Sequence[Mapped],
     labels: Labels,
     groups: Groups,
     *,
     method: str = "mean_diff",
     shared: str = "svd",
     seed: int = 0,
-) -> HeldOutScores:
-    """Out-of-fold projections of every model's rows, five folds of whole groups.
+) -> list[dict[str, Scores]]:
+    """Of each model the out-of-fold projections of its rows by axis, five folds of whole groups.
 
-    `method` is that of the directions, `shared` that of the axis made of them. All matrices hold
-    the same prompts in the same order. Each fold is projected about the middle of its training
-    classes, so that folds compare.
+    Axes are `native`, `universal` and, of several models, `leave_one_out`; `method` is that of the
+    directions, `shared` that of the axis made of them. Each fold is projected about the middle of
+    its training classes, so that folds compare.
     """
-    folds = grouped_folds(labels, groups, seed=seed)
-    scores = np.zeros((3, len(matrices), len(labels)))  # native, universal and leave one out
-    for fold in np.unique(folds):
-        seen = folds != fold
-        natives = [fit_direction(method, x, labels, groups, seen).vector for x in matrices]
-        aligned = np.stack(
+
+    def fit(seen: Labels) -> Float[np.ndarray, "model axis row"]:
+        natives = [fit_direction(method, each.x, labels, groups, seen).vector for each in models]
+        pairs = zip(models, natives, strict=True)
+        aligned = np.stack([unit(each.alignment.map(native)).vector for each, native in pairs])
+        by_axis = [[universal_axis(aligned, shared).vector] * len(models)]
+        if len(models) > 1:
+            by_axis.append(leave_one_out_axes(aligned, shared))
+        projected = np.array(
             [
-                unit(alignment.map(native)).vector
-                for alignment, native in zip(alignments, natives, strict=True)
+                [project(each.x, native), *(each.alignment.project(each.x, axis) for axis in axes)]
+                for each, native, *axes in zip(models, natives, *by_axis, strict=True)
             ]
         )
-        axis = universal_axis(aligned, shared).vector
-        for index, (x, alignment) in enumerate(zip(matrices, alignments, strict=True)):
-            projected = [project(x, natives[index]), alignment.project(x, axis)]
-            if len(matrices) > 1:
-                others = universal_axis(np.delete(aligned, index, axis=0), shared).vector
-                projected.append(alignment.project(x, others))
-            for kind, along in enumerate(projected):
-                middle = (along[labels & seen].mean() + along[~labels & seen].mean()) / 2
-                scores[kind, index, ~seen] = along[~seen] - middle
-    return HeldOutScores(scores[0], scores[1], scores[2] if len(matrices) > 1 else None)
+        positive, negative = projected[..., seen & labels], projected[..., seen & ~labels]
+        middles = (positive.mean(axis=-1) + negative.mean(axis=-1)) / 2
+        return projected - middles[..., None]
+
+    scores = out_of_fold(fit, grouped_folds(labels, groups, seed=seed))
+    names = ("native", "universal", "leave_one_out")
+    return [dict(zip(names, of_model, strict=False)) for of_model in scores]
