@@ -10,21 +10,12 @@
 -- model: the model (or pair) that decides: the one with the smallest estimate relative
 --   to the null
 -- estimate: its value in the view of the claim
--- lower: lower end of its 95 % interval
--- upper: upper end of its 95 % interval
 -- null_value: the value that the interval has to exclude
 -- to_decide: what would decide it, if it is undecided
 create view v_claims as
 with
-evaluations as (select * from stg_evaluations),
-
 claims as (
-    select
-        listed.position,
-        listed.claim,
-        listed.text,
-        listed.to_decide
-    from (
+    select * from (
         values
         (
             1,
@@ -69,11 +60,8 @@ asked as (
     select distinct
         evaluations.study_id,
         evaluations.prompt_set,
-        claims.position,
-        claims.claim,
-        claims.text,
-        claims.to_decide
-    from evaluations, claims
+        claims.*
+    from stg_evaluations as evaluations, claims
     where
         evaluations.metric = 'auroc'
         and evaluations.scorer = 'universal'
