@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
+from axes.warehouse.connection import connect, rows
 from axes.warehouse.layout import init_root
+from axes.warehouse.maintenance.check import check
+from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, rows_table, vector_array, write_rows
 from tests.rows import full, put, put_prompts
 
@@ -180,3 +186,52 @@ def put_fit(root: Path, model: str, run_id: str) -> None:
     del common["model_id"]
     put(root, "token_projections", {**common, "generation_id": f"g-{model}-0", "step": 0})
     put_run(root, run_id, "fit", {"model": model, "prompts": "seen"}, 9)
+
+
+def broken(root: Path) -> list[dict]:
+    """What `check` complains of."""
+    return [row for row in check(root).to_pylist() if row["row_count"]]
+
+
+def contents(root: Path) -> dict[str, list[dict]]:
+    """Every row of every table, in the order of its key."""
+    connection = connect(root)
+    return {
+        table.name: rows(connection, f"from {table.name} order by {', '.join(table.key)}")
+        for table in TABLES.values()
+    }
+
+
+def flip_byte(path: Path, at: int) -> None:
+    """Change one byte of a file; a negative place counts from its end."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0xFF
+    path.write_bytes(content)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing after it is run."""
+
+
+def killed_at(at: int, steps: list[tuple[Any, str]], job: Callable[[], object]) -> bool:
+    """Run a job that dies at its step `at`, counting calls of the functions `steps`: did it?"""
+    count = 0
+
+    def dies(function: Callable) -> Callable:
+        def step(*arguments: Any, **named: Any) -> Any:
+            nonlocal count
+            if count == at:
+                raise Killed
+            count += 1
+            return function(*arguments, **named)
+
+        return step
+
+    with pytest.MonkeyPatch.context() as patch:
+        for place, name in steps:
+            patch.setattr(place, name, dies(getattr(place, name)))
+        try:
+            job()
+        except Killed:
+            return True
+    return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import duckdb
@@ -16,10 +17,10 @@ from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import RootError
 from axes.warehouse.layout import MARKER, require_root
 from axes.warehouse.maintenance import migration
-from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.migration import UNKNOWN_HASH, migrate
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 from axes.warehouse.writer import content_key
+from tests.warehouse.sound import broken, killed_at
 
 FIXTURE = Path(__file__).parent / "fixtures" / "version_1"
 ADDED = {
@@ -85,7 +86,7 @@ def test_a_migrated_root_holds_the_old_rows_and_passes_its_checks(old: Path) -> 
         wanted = ", ".join(column for column in kept if column not in ADDED.get(name, ()))
         assert sorted(rows(connection, f"select {wanted} from {name}"), key=str) == expected
     assert rows(connection, "from prompt_tokens") == []
-    assert [row for row in check(old).to_pylist() if row["row_count"]] == []
+    assert broken(old) == []
 
 
 def duckdb_columns(root: Path, table: str) -> list[str]:
@@ -150,37 +151,24 @@ def test_a_broken_file_stops_the_migration_before_anything_is_changed(old: Path)
 
 
 def old_files(root: Path) -> dict[str, bytes]:
-    names = [MARKER, *(path.name for path in FIXTURE.iterdir() if path.is_dir())]
-    files = [root / MARKER] + [path for name in names for path in (root / name).rglob("*.parquet")]
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+    return files(root, [path.name for path in FIXTURE.iterdir() if path.is_dir()])
 
 
-class Killed(BaseException):
-    """Stands for a kill: nothing after it is run."""
+def files(root: Path, tables: Iterable[str]) -> dict[str, bytes]:
+    """The marker and the files of some tables."""
+    paths = [root / MARKER] + [path for name in tables for path in (root / name).rglob("*.parquet")]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
 
 
-def die_at(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    count = [0]
-
-    def dies_at(function):
-        def step(*arguments, **named):
-            if count[0] == at:
-                raise Killed
-            count[0] += 1
-            return function(*arguments, **named)
-
-        return step
-
-    for module, name in (
-        (migration, "write_parquet"),
-        (migration, "write_empty_file"),
-        (migration, "write_marker"),
-        (migration.shutil, "rmtree"),
-        (ledger, "_replace"),
-        (Path, "rename"),
-        (Path, "replace"),
-    ):
-        monkeypatch.setattr(module, name, dies_at(getattr(module, name)))
+STEPS = [
+    (migration, "write_parquet"),
+    (migration, "write_empty_file"),
+    (migration, "write_marker"),
+    (migration.shutil, "rmtree"),
+    (ledger, "_replace"),
+    (Path, "rename"),
+    (Path, "replace"),
+]
 
 
 def test_killed_at_any_step_it_is_the_old_root_or_is_refused_and_can_be_ended(
@@ -188,17 +176,12 @@ def test_killed_at_any_step_it_is_the_old_root_or_is_refused_and_can_be_ended(
 ) -> None:
     migrated = shutil.copytree(FIXTURE, tmp_path / "whole")
     migrate(migrated)
-    expected, untouched = old_rows_of_tables(migrated), old_files(FIXTURE)
+    expected, untouched = files(migrated, TABLES), old_files(FIXTURE)
     outcomes = set()
     for at in range(1000):
         root = shutil.copytree(FIXTURE, tmp_path / str(at))
-        with pytest.MonkeyPatch.context() as patch:
-            die_at(patch, at)
-            try:
-                migrate(root)
-                break
-            except Killed:
-                pass
+        if not killed_at(at, STEPS, lambda root=root: migrate(root)):
+            break
         version = json.loads((root / MARKER).read_text())["schema_version"]
         outcomes.add(version)
         if version == 1:
@@ -207,11 +190,6 @@ def test_killed_at_any_step_it_is_the_old_root_or_is_refused_and_can_be_ended(
             with pytest.raises(RootError, match=r"is being migrated .*run `axes warehouse migrate"):
                 require_root(root)
         migrate(root)
-        assert old_rows_of_tables(root) == expected, f"killed at step {at}"
+        assert files(root, TABLES) == expected, f"killed at step {at}"
         shutil.rmtree(root)
     assert outcomes == {1, f"1 to {SCHEMA_VERSION}", SCHEMA_VERSION}
-
-
-def old_rows_of_tables(root: Path) -> dict[str, list[dict]]:
-    found = old_rows(root)
-    return {name: found[name] for name in TABLES}
