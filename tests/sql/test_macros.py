@@ -22,6 +22,7 @@ from sklearn.metrics import (
 from axes.warehouse.connection import Connection, connect, query, rows, sql_files
 from axes.warehouse.errors import QueryError
 from tests.rows import put, put_prompts
+from tests.sql.marts.given import put_projections
 
 
 @pytest.fixture
@@ -160,22 +161,12 @@ def test_the_macro_and_the_view_give_the_same_auroc(root: Path) -> None:
     put_prompts(root, "some", dict(list(prompts.items())[:30]))
     put_prompts(root, "one class", {name: True for name, label in prompts.items() if label})
     put(root, "axes", {"axis_id": "a"}, {"axis_id": "b"})
-    put(
-        root,
-        "projections",
-        *(
-            {
-                "axis_id": axis,
-                "model": model,
-                "model_id": f"{model} id",
-                "prompt_id": name,
-                "projection": float(random.integers(0, 12)) + 2 * label,
+    for axis in ("a", "b"):
+        for model in ("m", "n"):
+            values = {
+                name: float(random.integers(0, 12)) + 2 * label for name, label in prompts.items()
             }
-            for axis in ("a", "b")
-            for model in ("m", "n")
-            for name, label in prompts.items()
-        ),
-    )
+            put_projections(root, axis, values, model)
     connection = connect(root)
     both = rows(
         connection,
