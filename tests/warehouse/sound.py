@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections import defaultdict
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -213,25 +216,32 @@ class Killed(BaseException):
     """Stands for a kill: nothing after it is run."""
 
 
-def killed_at(at: int, steps: list[tuple[Any, str]], job: Callable[[], object]) -> bool:
-    """Run a job that dies at its step `at`, counting calls of the functions `steps`: did it?"""
-    count = 0
+def killed_at(at: int | None, steps: list[tuple[Any, str]], job: Callable[[], object]) -> list[str]:
+    """Run a job that dies at its step `at`; the names of the functions it has called of `steps`."""
+    called: list[str] = []
 
-    def dies(function: Callable) -> Callable:
+    def counted(name: str, function: Callable) -> Callable:
         def step(*arguments: Any, **named: Any) -> Any:
-            nonlocal count
-            if count == at:
+            if len(called) == at:
                 raise Killed
-            count += 1
+            called.append(name)
             return function(*arguments, **named)
 
         return step
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
         for place, name in steps:
-            patch.setattr(place, name, dies(getattr(place, name)))
-        try:
-            job()
-        except Killed:
-            return True
-    return False
+            patch.setattr(place, name, counted(name, getattr(place, name)))
+        job()
+    return called
+
+
+def instants(called: list[str]) -> list[int]:
+    """Steps to kill a job at: each kind, by the step before it, the first two times and the last.
+
+    A migration does the same to every table: the rest repeats a path.
+    """
+    places = defaultdict(list)
+    for at, kind in enumerate(pairwise(["", *called])):
+        places[kind].append(at)
+    return sorted({at for found in places.values() for at in (*found[:2], found[-1])})

@@ -23,19 +23,16 @@ LIMITS = Limits(seconds=0.5, memory_mb=256, threads=1, result_mb=8)
 
 # {root} is the warehouse, {outside} a folder beside it that holds secret.txt, .csv and .parquet.
 READING_FILES = [
-    "from read_text('{outside}/secret.txt')",
-    "from read_blob('{outside}/secret.txt')",
-    "from read_csv('{outside}/secret.csv')",
-    "from read_csv_auto('{outside}/secret.csv')",
-    "from sniff_csv('{outside}/secret.csv')",
-    "from read_json('{outside}/secret.txt')",
-    "from read_ndjson_objects('{outside}/secret.txt')",
-    "from read_parquet('{outside}/secret.parquet')",
-    "from parquet_scan('{outside}/secret.parquet')",
-    "from parquet_metadata('{outside}/secret.parquet')",
-    "from parquet_schema('{outside}/secret.parquet')",
-    "from parquet_kv_metadata('{outside}/secret.parquet')",
-    "from parquet_file_metadata('{outside}/secret.parquet')",
+    *(
+        f"from {function}('{{outside}}/secret.{suffix}')"
+        for suffix, functions in (
+            ("txt", "read_text read_blob read_json read_ndjson_objects"),
+            ("csv", "read_csv read_csv_auto sniff_csv"),
+            ("parquet", "read_parquet parquet_scan parquet_metadata parquet_schema read_duckdb"),
+            ("parquet", "parquet_kv_metadata parquet_file_metadata"),
+        )
+        for function in functions.split()
+    ),
     "from '{outside}/secret.parquet'",
     "from '{outside}/secret.csv'",
     'from "{outside}/secret.csv"',
@@ -48,7 +45,6 @@ READING_FILES = [
     "from read_text('{root}/.ledger/*')",
     "from read_parquet('{root}/activations/../../outside/secret.parquet')",
     "from read_text('{root}/../outside/secret.txt')",
-    "from read_duckdb('{outside}/secret.parquet')",
     "from read_csv('http://localhost:9/secret.csv')",
     "from 's3://bucket/secret.parquet'",
     "from read_parquet('hf://datasets/owner/name/secret.parquet')",

@@ -178,11 +178,6 @@ def test_curves_are_apart_from_figures_and_analyses_from_each_other(drifted):
     assert curve[0]["band_lower"] == 0.3 and found["drift_id"] in ("d", "other")
 
 
-def test_an_empty_warehouse_has_no_drift(root):
-    for view in ("v_drift", "v_drift_controls", "v_drift_curve"):
-        assert rows(connect(root), f"from {view}") == []
-
-
 def test_a_completion_is_summed_up_by_slope_highest_token_and_largest_rise(root: Path) -> None:
     put_prompts(root, "one", {"a": True, "b": False})
     put(root, "axes", {"axis_id": "x", "kind": "universal"})

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from axes.warehouse.connection import Connection, check_rules, connect, query
-from axes.warehouse.layout import init_root
+from axes.warehouse.layout import EMPTY_FILE, data_files, init_root
 from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.repair import adopt_file
+from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, data_file
 from tests.rows import Row, full, put, put_prompts
@@ -88,10 +89,8 @@ PLANTED: list[tuple] = [
     ("activations_pooled_span", "activations", {**AT_9, "token_count": 6}),
     ("activations_pooled_span", "activations", {**AT_9, "pooled_start": -1, "pooled_end": 1}),
     ("activations_pooled_span", "activations", {**AT_9, "pooled_start": 7, "pooled_tokens": []}),
-    ("activations_unique_key", "activations", ACTIVATION),
     ("activations_width", "activations", {**AT_9, "vector": [5.0]}),
     ("activations_width", "activations", {**ACTIVATION, "model_id": "unregistered"}),
-    ("axes_unique_key", "axes", {**AXIS, "name": "again"}),
     ("axes_unit_norm", "axes", {**AXIS, "axis_id": "long", "vector": [0.6, 0.801]}),
     ("axes_unit_norm", "axes", {**AXIS, "axis_id": "zero", "vector": [0.0, 0.0]}),
     ("axes_unit_norm", "axes", {**AXIS, "axis_id": "nan", "vector": [NAN, 0.0]}),
@@ -113,71 +112,48 @@ PLANTED: list[tuple] = [
     ("labels_known_prompt", "labels", {**LABEL, "prompt_id": "unheard of"}),
     ("labels_known_prompt", "labels", {**LABEL, "prompt_set": "other set"}),
     ("projections_known_axis", "projections", {**PROJECTION, "axis_id": "gone"}),
-    ("projections_unique_key", "projections", {**PROJECTION, "projection": 8.0}),
     ("prompts_unique_key", "prompts", {**PROMPT, "position": 9}),
     ("prompts_unique_key", "prompts", {**PROMPT, "prompt_id": "p9"}),
     ("runs_known", "prompts", {"prompt_set": "demo", "run_id": "unrecorded"}),
-    ("runs_unique_key", "runs", {"run_id": "run"}),
     ("runs_rows_present", "runs", {**INGEST, "run_id": "cut"}),
-    ("models_unique_key", "models", {"model_id": "m1"}),
-    ("labels_unique_key", "labels", LABEL),
     (
         "labels_known_generation",
         "labels",
         {"labeler": "refusal_substring", "generation_id": "gone"},
     ),
-    ("generations_unique_key", "generations", GENERATION),
     ("generations_known_model", "generations", {**GENERATION, "model_id": "unregistered"}),
-    ("generation_tokens_unique_key", "generation_tokens", {**TOKEN, "step": 2}),
     ("generation_tokens_vector", "generation_tokens", {**TOKEN, "step": 2, "vector": [1.0]}),
     ("generation_tokens_vector", "generation_tokens", {**TOKEN, "step": 2, "vector": [NAN, 0.0]}),
-    ("prompt_tokens_unique_key", "prompt_tokens", PROMPT_TOKEN),
     ("prompt_tokens_vector", "prompt_tokens", {**PROMPT_TOKEN, "position": 9, "vector": [1.0]}),
     ("prompt_tokens_vector", "prompt_tokens", {**PROMPT_TOKEN, "model_id": "unregistered"}),
-    ("alignments_unique_key", "alignments", *[{"alignment_id": "a"}] * 2),
     ("axes_known_sources", "axes", {**AXIS, "axis_id": "new", "source_axis_ids": ["gone"]}),
     ("axes_known_sources", "axes", {**AXIS, "axis_id": "new", "alignment_id": "gone"}),
     ("projections_known_alignment", "projections", {**PROJECTION, "alignment_id": "gone"}),
     ("token_projections_known", "token_projections", {**TOKEN_PROJECTION, "axis_id": "gone"}),
     ("token_projections_known", "token_projections", {**TOKEN_PROJECTION, "generation_id": "?"}),
-    ("token_projections_unique_key", "token_projections", TOKEN_PROJECTION),
     ("generation_tokens_kept", "generation_tokens", {**TOKEN, "step": -1, "vector": None}),
-    ("diagnostics_unique_key", "diagnostics", *[{"study_id": "s", "check_name": "signal"}] * 2),
     ("diagnostics_known_study", "diagnostics", {"study_id": "gone"}),
-    ("evaluations_unique_key", "evaluations", *[{"study_id": "s"}] * 2),
     ("evaluations_known_axis", "evaluations", {"study_id": "s", "axis_id": "gone"}),
-    ("intervention_outcomes_unique_key", "intervention_outcomes", OUTCOME),
     ("intervention_outcomes_known", "intervention_outcomes", {**OUTCOME, "axis_id": "gone"}),
     ("intervention_outcomes_known", "intervention_outcomes", {**OUTCOME, "model_id": "gone"}),
     ("intervention_outcomes_known", "intervention_outcomes", {**OUTCOME, "generation_id": "?"}),
-    ("interventions_unique_key", "interventions", INTERVENTION),
     ("interventions_known_axis", "interventions", {**INTERVENTION, "axis_id": "gone"}),
-    ("calibrations_unique_key", "calibrations", CALIBRATION),
     ("calibrations_known_axis", "calibrations", {**CALIBRATION, "axis_id": "gone"}),
     ("calibrations_known_axis", "calibrations", {**CALIBRATION, "model_id": "unregistered"}),
-    ("steps_unique_key", "steps", {"step_id": "step"}),
-    ("variations_unique_key", "variations", VARIATION),
     ("variations_known_study", "variations", {**VARIATION, "study_id": "gone"}),
-    ("trajectories_unique_key", "trajectories", TRAJECTORY),
     ("trajectories_known", "trajectories", {**TRAJECTORY, "axis_id": "gone"}),
     ("trajectories_known", "trajectories", {**TRAJECTORY, "generation_id": "gone"}),
-    ("drift_figures_unique_key", "drift_figures", DRIFT_FIGURE),
     ("drift_figures_known_axis", "drift_figures", {**DRIFT_FIGURE, "axis_id": "gone"}),
-    ("scored_answers_unique_key", "scored_answers", SCORED),
     ("scored_answers_known", "scored_answers", {**SCORED, "prompt_id": "p1", "axis_id": "gone"}),
     (
         "scored_answers_known",
         "scored_answers",
         {**SCORED, "prompt_id": "p1", "generation_ids": ["gone"]},
     ),
-    ("answer_calibrations_unique_key", "answer_calibrations", *[{"scoring_id": "s"}] * 2),
-    ("routings_unique_key", "routings", ROUTED),
     ("routings_known_answers", "routings", {**ROUTED, "policy": "other", "prompt_id": "p1"}),
     ("routings_known_answers", "routings", {**ROUTED, "policy": "other", "model_id": "m2"}),
     ("routings_whole", "routings", {**ROUTED, "policy": "other", "share": 0.5}),
-    ("routing_evaluations_unique_key", "routing_evaluations", POLICY),
     ("routing_evaluations_agree", "routing_evaluations", {**POLICY, "policy": "other"}),
-    ("comparisons_unique_key", "comparisons", COMPARED),
     ("comparisons_known_scoring", "comparisons", {**COMPARED, "model_id": "m2"}),
     ("runs_known", "activations", {**AT_9, "run_id": "unrecorded"}),
 ]
@@ -210,8 +186,10 @@ def put_sound(root: Path) -> None:
     )
     put(root, "token_projections", TOKEN_PROJECTION, {**TOKEN_PROJECTION, "step": -2})
     put(root, "generation_tokens", {**TOKEN, "step": -2, "vector": None})
+    put(root, "alignments", {"alignment_id": "a"})
     put(root, "calibrations", CALIBRATION)
     put(root, "evaluations", {"study_id": "sound"})
+    put(root, "diagnostics", {"study_id": "sound"})
     put(root, "steps", {"step_id": "step"})
     put(root, "variations", VARIATION)
     put(root, "intervention_outcomes", OUTCOME, {**OUTCOME, "new_tokens": 4, "generation_id": "g"})
@@ -271,8 +249,19 @@ def test_a_planted_violation_is_found_by_its_check(
     path.unlink()
 
 
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_rows_that_are_stored_twice_are_found(
+    original: Path, connection: Connection, table: Table
+) -> None:
+    path = next(path for path in data_files(original, table) if path.name != EMPTY_FILE)
+    again = Path(shutil.copy(path, path.with_stem("again")))
+    assert query(connection, RULES[f"{table.name}_unique_key"]).num_rows > 0
+    again.unlink()
+
+
 def test_every_check_has_a_violation_planted_for_it() -> None:
-    assert {name for name, *_ in PLANTED} == set(RULES)
+    unique = {f"{name}_unique_key" for name in TABLES}
+    assert {name for name, *_ in PLANTED} | unique == set(RULES)
 
 
 def test_the_report_counts_the_rows_shows_the_first_and_blames_no_other_rule(

@@ -20,7 +20,7 @@ from axes.warehouse.maintenance import migration
 from axes.warehouse.maintenance.migration import UNKNOWN_HASH, migrate
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 from axes.warehouse.writer import content_key
-from tests.warehouse.sound import broken, killed_at
+from tests.warehouse.sound import broken, instants, killed_at
 
 FIXTURE = Path(__file__).parent / "fixtures" / "version_1"
 ADDED = {
@@ -171,17 +171,17 @@ STEPS = [
 ]
 
 
+@pytest.mark.parametrize("is_each", [False, pytest.param(True, marks=pytest.mark.campaign)])
 def test_killed_at_any_step_it_is_the_old_root_or_is_refused_and_can_be_ended(
-    tmp_path: Path,
+    tmp_path: Path, is_each: bool
 ) -> None:
     migrated = shutil.copytree(FIXTURE, tmp_path / "whole")
-    migrate(migrated)
+    called = killed_at(None, STEPS, lambda: migrate(migrated))
     expected, untouched = files(migrated, TABLES), old_files(FIXTURE)
     outcomes = set()
-    for at in range(1000):
+    for at in range(len(called)) if is_each else instants(called):
         root = shutil.copytree(FIXTURE, tmp_path / str(at))
-        if not killed_at(at, STEPS, lambda root=root: migrate(root)):
-            break
+        assert killed_at(at, STEPS, lambda root=root: migrate(root)) == called[:at]
         version = json.loads((root / MARKER).read_text())["schema_version"]
         outcomes.add(version)
         if version == 1:
