@@ -1,6 +1,7 @@
 """The files in which directions travel between tools: one module for each way of writing them.
 
-A module has `recognises(path)`, `read(path) -> Contents` and `write(contents, path)`.
+A module has `recognises(path)`, `read(path) -> Contents` and `write(contents, path)`. What a file
+does not say of its directions, an `ImportRequest` says.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+
+from axes.warehouse.names import SITES
+from axes.warehouse.settings import option
 
 
 @dataclass(frozen=True)
@@ -104,3 +108,44 @@ def recognise(path: Path) -> Format | None:
         if known.module.recognises(path):
             return known
     return None
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """What the user says about a file; None: as the file or its card says, else the default."""
+
+    format: str | None = option(
+        None,
+        "Format of FILE, where its content is ambiguous or not recognised.",
+        FORMATS,
+        flag="--from",
+    )
+    model: str | None = option(
+        None, "Stored model whose space the directions are in.", names="model"
+    )
+    layer: int | None = option(
+        None,
+        "Zero-based block of the direction; of a file with several layers, the one to import.",
+        minimum=0,
+    )
+    site: str | None = option(None, "Default: that of the card, or resid_post.", SITES)
+    pooling: str | None = option(
+        None,
+        "Pooling of the activations to project. Default: that of the card, or last5_mean.",
+        names="pooling",
+    )
+    template: str | None = option(
+        None, "Template of the activations to project. Default: that of the card, or raw."
+    )
+    convention: str | None = option(
+        None,
+        "How FILE numbers layers: by block, or as the hidden_states of HF transformers.",
+        ("block", "hidden_states"),
+    )
+    name: str | None = option(None, "Last part of the axis's name. Default: the file's name.")
+    fitted_on: str | None = option(
+        None, "Labelled set that they were fitted on.", names="prompt_set"
+    )
+    is_other_model: bool = option(
+        False, "Import even if the card names another model.", flag="--other-model"
+    )
