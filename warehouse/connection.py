@@ -290,8 +290,7 @@ def load_sql(connection: Connection, root: Path, *, is_indexed: bool, is_comment
     if is_indexed:
         connection.execute("drop view v_stored")
         connection.execute(stored.replace("${root}", location))
-    for name, table in TABLES.items():
-        connection.execute(f"drop table stg_{name}")
+    for table in TABLES.values():
         connection.execute(table.staging_view(location))
     if is_commented:
         for statement in comment_statements(marts, macros, _columns(connection)):
@@ -330,10 +329,12 @@ def _create_objects(connection: Connection, statements: tuple[str, ...]) -> None
 def _execute_all(connection: Connection, statements: tuple[str, ...]) -> None:
     connection.execute("begin")
     for name, table in TABLES.items():
-        connection.from_arrow(table.schema.empty_table()).create(f"stg_{name}")
+        connection.execute(table.empty_table)
         connection.execute(f"create view {name} as select * from stg_{name}")
     for statement in statements:
         connection.execute(statement)
+    for name in TABLES:
+        connection.execute(f"drop table stg_{name}")
     connection.execute("commit")
 
 
