@@ -9,7 +9,7 @@ import pytest
 import benchmarks.traces
 from axes.ingest.prompt_sources import PromptSource
 from benchmarks.ingest.workload import workload
-from benchmarks.traces import _batches, _generate, _job_seconds, _put_axes, _require_same_tokens
+from benchmarks.traces import _generate, _job_seconds, _put_axes, _require_same_tokens
 from tests.tiny_models import save_tiny
 
 TEXTS = ["hi", "a rather longer prompt than the others are", "what is it", "hello there, you"]
@@ -22,7 +22,7 @@ def test_the_floor_is_the_same_generation(tmp_path: Path, monkeypatch: pytest.Mo
     prompts.write_text("\n".join(["text", *(f'"{text}"' for text in TEXTS)]))
     model = save_tiny(tmp_path / "tiny", "llama")
     with workload(str(model), 4, source=PromptSource(str(prompts))) as work:
-        batches = _batches(work)
+        batches = work.batches(3)
         _require_same_tokens(work, batches)
         axes = _put_axes(work)
         assert len(axes) == 4
