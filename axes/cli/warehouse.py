@@ -52,7 +52,7 @@ def sql(
     Use --safe for a statement that you do not trust: it can read the tables, views and macros but
     no other file, cannot write, and is stopped after 30 s or at 1 GB.
     """
-    from axes.warehouse.connection import connect, query
+    from axes.warehouse.connection import connect, query, reads_comments
 
     if statement is not None and path is not None:
         raise click.UsageError("give a statement, or a file with -f, not both")
@@ -74,7 +74,8 @@ def sql(
 
         table = ask(root, statement)
     else:
-        table = query(connect(root, is_commented=True), statement)
+        connection = connect(root, is_commented=reads_comments(statement))
+        table = query(connection, statement)
     show(table, format_for(output, output_format), output)
 
 
