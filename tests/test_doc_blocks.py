@@ -27,11 +27,12 @@ from tests.doc_blocks import (
 CHECKOUT = Path(__file__).parent.parent
 MAKEFILE = (CHECKOUT / "Makefile").read_text()
 
+DOCS = sorted((CHECKOUT / "docs").rglob("*.md"))
+# The cookbook is generated, with tests of its own: test_docs.py, test_cookbook.py.
 PAGES = [
-    CHECKOUT / "README.md",
-    CHECKOUT / "CONTRIBUTING.md",
-    # The cookbook is generated, with tests of its own: test_docs.py, test_cookbook.py.
-    *sorted(path for path in (CHECKOUT / "docs").rglob("*.md") if path.name != "cookbook.md"),
+    path
+    for path in (CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *DOCS)
+    if path.name != "cookbook.md" and "```" in path.read_text()
 ]
 # At most so many blocks may be declared not to be run; at least so many commands must be run.
 MOST_NOT_RUN = 8

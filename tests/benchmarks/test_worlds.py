@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.worlds import page
+from benchmarks.worlds import nulls, page
 from benchmarks.worlds.intervals import measure_intervals
-from benchmarks.worlds.nulls import measure_nulls
 from benchmarks.worlds.rates import Rate, rate
 from benchmarks.worlds.recovery import measure_recovery
 
@@ -25,8 +24,11 @@ def test_intervals_hold_the_truth_in_most_worlds() -> None:
             assert one.share >= 0.8, one.name
 
 
-def test_tests_reject_seldom_where_nothing_is_planted_and_naive_ones_almost_always() -> None:
-    found = measure_nulls(WORLDS)
+def test_tests_reject_seldom_where_nothing_is_planted_and_naive_ones_almost_always(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nulls, "SHUFFLES", 59)
+    found = nulls.measure_nulls(WORLDS)
     for one in found:
         if one.goal:
             assert one.share <= 0.2, one.name
@@ -35,7 +37,7 @@ def test_tests_reject_seldom_where_nothing_is_planted_and_naive_ones_almost_alwa
 
 
 def test_what_is_planted_is_recovered_transferred_and_flagged() -> None:
-    for one in measure_recovery(5):
+    for one in measure_recovery(2):
         if one.goal and one.part != "diagnoses":
             assert one.holds, one.name
 
