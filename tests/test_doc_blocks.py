@@ -14,15 +14,7 @@ from click.testing import CliRunner
 
 from axes.cli.main import cli
 from axes.warehouse.connection import connect
-from tests.doc_blocks import (
-    Block,
-    WrongBlock,
-    blocks,
-    calls,
-    check_axes,
-    check_make,
-    check_output,
-)
+from tests.doc_blocks import Block, WrongBlock, blocks, calls, check_axes, check_make, check_output
 
 CHECKOUT = Path(__file__).parent.parent
 MAKEFILE = (CHECKOUT / "Makefile").read_text()
