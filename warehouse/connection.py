@@ -65,7 +65,7 @@ def connect(
 
     `memory_limit` is in bytes, for the process: matrices above a share of it are held in
     files below the root. Default: what DuckDB takes, most of the machine's.
-    `is_commented` adds comments to views, macros and columns, which doubles the time.
+    `is_commented` adds comments to views, macros and columns: 0.2 s more, 0.6 s in a new process.
     Raises `RootError` where `root` is not a warehouse, or DuckDB cannot read its files.
     """
     connection = _open(root)
@@ -217,7 +217,11 @@ def sql_files(kind: str) -> dict[str, str]:
 
 
 def reads_comments(statement: str) -> bool:
-    """Whether a statement may read comments, which only DuckDB's catalogs have."""
+    """Whether a statement may read comments, which only DuckDB's catalogs have.
+
+    >>> reads_comments("from duckdb_columns()"), reads_comments("from v_auroc")
+    (True, False)
+    """
     return bool(re.search(r"duckdb_|information_schema|pg_", statement, re.IGNORECASE))
 
 
