@@ -216,15 +216,6 @@ def sql_files(kind: str) -> dict[str, str]:
     return {path.stem: path.read_text() for path in paths}
 
 
-def reads_comments(statement: str) -> bool:
-    """Whether a statement may read comments, which only DuckDB's catalogs have.
-
-    >>> reads_comments("from duckdb_columns()"), reads_comments("from v_auroc")
-    (True, False)
-    """
-    return bool(re.search(r"duckdb_|information_schema|pg_", statement, re.IGNORECASE))
-
-
 def check_rules() -> dict[str, str]:
     """Name -> statement that lists the rows which break the rule.
 
