@@ -33,21 +33,21 @@ def test_a_later_connection_copies_what_the_first_of_a_process_created(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def objects(root: Path) -> list[list[dict]]:
-        connection = connect(root)
+        connection = connect(root, is_commented=True)
         # DuckDB prints the columns of an `exclude` in any order.
         views = rows(
             connection,
-            "select view_name, list_sort(string_split(sql, '')) as letters "
+            "select view_name, comment, list_sort(string_split(sql, '')) as letters "
             "from duckdb_views() where not internal order by 1",
         )
         macros = rows(
             connection,
-            "select function_name, parameters, macro_definition "
+            "select function_name, comment, parameters, macro_definition "
             "from duckdb_functions() where not internal order by all",
         )
         columns = rows(
             connection,
-            "select table_name, column_name, data_type "
+            "select table_name, column_name, comment, data_type "
             "from duckdb_columns() where not internal order by table_name, column_index",
         )
         tables = rows(connection, "select * from duckdb_tables()")
