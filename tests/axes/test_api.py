@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 import axes
 from axes.cli.main import cli
+from axes.warehouse import settings
 from tests.analysis.conftest import DEFINITION
 from tests.tiny_models import save_tiny
 
@@ -184,6 +185,9 @@ def test_report_writes_a_file(lake, tmp_path):
 def test_a_file_of_settings_holds_in_python_too(studied, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "axes.toml").write_text(f'root = "{studied}"')
+    with pytest.raises(axes.AxesError, match="sets root.*axes config allow"):
+        axes.scan("models")
+    settings.allow()
     assert axes.scan("models").collect().height == 3
     with pytest.raises(axes.AxesError, match=r"no table model \(did you mean models\?\)"):
         axes.scan("model")
