@@ -13,6 +13,7 @@ PEERS := $(PEERS_VENV)/.installed
 TOOLS_VENV := .venv-tools
 TOOLS := $(TOOLS_VENV)/.installed
 LOCKED := constraints.txt constraints-dev.txt
+WITH_EXTRAS := .[dev,docs]
 VERSIONS := sed '/--hash/d; s/ \\$$//'
 
 # make ingest: the model, its prompt sets, and where and how it runs.
@@ -47,7 +48,7 @@ setup: $(INSTALLED) ## Build .venv with the package.
 define install
 $(VENV)/bin/python -m pip install --require-hashes --no-deps --only-binary :all: $(1:%=--requirement %)
 $(VENV)/bin/python -m pip install --constraint <($(VERSIONS) $(1)) --only-binary :all: \
-  --no-build-isolation --editable $(2)
+  --no-build-isolation --editable "$(2)"
 endef
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -56,7 +57,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 $(TESTABLE): $(INSTALLED) constraints-dev.txt
-	$(call install,$(LOCKED),".[dev,docs]")
+	$(call install,$(LOCKED),$(WITH_EXTRAS))
 	touch $@
 
 $(TOOLS):
