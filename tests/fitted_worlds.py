@@ -10,7 +10,7 @@ from axes.analysis.methods import AlignmentOptions
 from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.alignment import fit_alignment, identity_alignment
 from axes.analysis.methods.directions import difference_in_means, unit
-from axes.analysis.methods.universal import universal_axis
+from axes.analysis.methods.universal import leave_one_out_axes, universal_axis
 from axes.analysis.stats.auroc import Estimate, auroc_interval
 from axes.analysis.stats.baselines import bag_of_words_scores
 from axes.analysis.study.diagnosis_case import Case
@@ -40,8 +40,7 @@ class FittedGroup:
 
     def scores(self, model: str, prompt_set: str, axis: np.ndarray) -> np.ndarray:
         """A model's aligned projections on a shared axis."""
-        vector, offset = self.alignments[model].pull_back(axis)
-        return self.x[model][prompt_set] @ vector + offset
+        return self.alignments[model].project(self.x[model][prompt_set], axis)
 
     def bag_of_words(self, prompt_set: str) -> Estimate:
         """AUROC of word counts, out of fold by pair."""
@@ -97,7 +96,8 @@ def fit_group(
         for model in x
     }
     aligned = {model: unit(alignments[model].map(directions[model])).vector for model in x}
-    shared = universal_axis(np.stack(list(aligned.values())))
+    stacked = np.stack(list(aligned.values()))
+    shared = universal_axis(stacked)
     return FittedGroup(
         group=group,
         reference=reference,
@@ -108,10 +108,5 @@ def fit_group(
         aligned=aligned,
         universal=shared.vector,
         singular_values=shared.singular_values,
-        leave_one_out={
-            model: universal_axis(
-                np.stack([vector for name, vector in aligned.items() if name != model])
-            ).vector
-            for model in x
-        },
+        leave_one_out=dict(zip(x, leave_one_out_axes(stacked), strict=True)),
     )

@@ -21,6 +21,7 @@ from scipy.stats import norm
 from axes.analysis.study.definition import StudyDefinition
 from axes.warehouse.layout import init_root
 from axes.warehouse.writer import content_key, rows_table, vector_array, write_rows
+from tests.rows import full
 
 LATENT = 12
 BENIGN = "benign"
@@ -312,48 +313,28 @@ def write_prompt_set(
             }
             for row, is_positive in zip(described, labels, strict=True)
         ]
-        write_rows(
-            root, "labels", rows_table("labels", marked), name=prompt_set, partition="dataset"
-        )
+        table = rows_table("labels", marked)
+        write_rows(root, "labels", table, name=prompt_set, partition="dataset")
 
 
 def write_model(root: Path, model: str, width: int, layer_count: int) -> None:
-    row = {
-        "model_id": f"id-{model}",
-        "model": model,
-        "source": "world",
-        "architecture": "llama",
-        "d_model": width,
-        "layer_count": layer_count,
-        "parameter_count": 1,
-        "dtype": "float32",
-        "weights_hash": "w",
-        "tokenizer_hash": "t",
-        "is_reference": False,
-        "run_id": "world",
-    }
-    write_rows(root, "models", rows_table("models", [row]), name=row["model_id"])
+    sizes = {"d_model": width, "layer_count": layer_count, "parameter_count": 1}
+    described = {"source": "world", "architecture": "llama", "dtype": "float32", **sizes}
+    row = {"model_id": f"id-{model}", "model": model, **described, "run_id": "world"}
+    write_rows(root, "models", rows_table("models", [full("models", row)]), name=row["model_id"])
 
 
 def write_activations(
     root: Path, model: str, layer: int, prompt_set: str, matrix: np.ndarray
 ) -> None:
+    space = {"site": "resid_post", "pooling": "last5_mean", "template": "raw"}
+    pooled = {"token_count": 5, "pooled_end": 5, "pooled_tokens": list("abcde")}
+    common = {"model_id": f"id-{model}", "layer": layer, **space, **pooled, "run_id": "world"}
+    filled = full("activations", common)
+    for name in ("model", "vector", "norm"):
+        del filled[name]
     described = [
-        {
-            "model_id": f"id-{model}",
-            "prompt_id": prompt_id,
-            "layer": layer,
-            "site": "resid_post",
-            "pooling": "last5_mean",
-            "template": "raw",
-            "token_count": 5,
-            "pooled_start": 0,
-            "pooled_end": 5,
-            "pooled_tokens": list("abcde"),
-            "rendered_hash": "none",
-            "run_id": "world",
-        }
-        for prompt_id in prompt_ids(prompt_set, len(matrix))
+        {**filled, "prompt_id": prompt_id} for prompt_id in prompt_ids(prompt_set, len(matrix))
     ]
     norms = np.linalg.norm(matrix.astype(np.float32), axis=1).astype(np.float32)
     table = rows_table("activations", described, vector=vector_array(matrix), norm=pa.array(norms))

@@ -51,15 +51,9 @@ def leace(x: Rows, labels: Labels, where: Labels | None = None) -> Eraser:
 
 
 # Rows as they are, without the direction, and erased; by probes that are trained on the rows that
-# the eraser was fitted on, or on new ones.
-STATES = (
-    "before",
-    "direction_removed",
-    "erased",
-    "before_fresh",
-    "direction_removed_fresh",
-    "erased_fresh",
-)
+# the eraser was fitted on, or (`before_fresh`, ...) on new ones.
+_STATES = ("before", "direction_removed", "erased")
+STATES = (*_STATES, *(f"{state}_fresh" for state in _STATES))
 
 
 def can_evaluate_erasure(labels: Labels, groups: Groups) -> bool:

@@ -22,7 +22,7 @@ PENALTY = 0.1
 
 
 def logistic_fitter(
-    x: Rows, where: Labels | None = None, *, penalty: float = PENALTY
+    x: Rows, where: Labels | None = None
 ) -> Callable[[Labels], Float[np.ndarray, " d_model"]]:
     """Labels of all rows -> weights in the units of `x`, fitted on those `where` is true.
 
@@ -47,8 +47,8 @@ def logistic_fitter(
                 slope_offset += float(errors.sum())
                 count += len(block)
             slope = (slope - slope_offset * centre) / scale
-            value = total / count + penalty / 2 * float(point[:-1] @ point[:-1])
-            return value, np.append(slope / count + penalty * point[:-1], slope_offset / count)
+            value = total / count + PENALTY / 2 * float(point[:-1] @ point[:-1])
+            return value, np.append(slope / count + PENALTY * point[:-1], slope_offset / count)
 
         solution = scipy.optimize.minimize(
             loss, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-7, "ftol": 1e-13}

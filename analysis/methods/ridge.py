@@ -77,13 +77,6 @@ class RidgePath:
     totals: Float[np.ndarray, " d_reference"]
 
     @classmethod
-    def of_moments(cls, moments: Moments) -> RidgePath:
-        """From accumulated sums."""
-        spectrum = Spectrum.of_products(moments.mean_x, moments.xx)
-        rotated = spectrum.basis.T @ moments.xy
-        return cls(spectrum, moments.count, moments.mean_y, rotated, moments.yy.diagonal())
-
-    @classmethod
     def of_rows(
         cls, x: Rows, y: Rows, where: Labels | None = None, spectrum: Spectrum | None = None
     ) -> RidgePath:
@@ -221,14 +214,6 @@ class Spectrum:
     rotation: Float[np.ndarray, "row component"] | None = None
 
     @classmethod
-    def of_products(
-        cls, mean: Float[np.ndarray, " d_model"], products: Float[np.ndarray, "d_model d_model"]
-    ) -> Spectrum:
-        """From the sums of products about the mean."""
-        values, vectors = np.linalg.eigh(products)
-        return cls(mean, values.clip(min=0.0), vectors)
-
-    @classmethod
     def of_few_rows(cls, x: Rows, where: Labels | None = None) -> Spectrum:
         """From the rows themselves, where there are fewer of them than dimensions."""
         centre = mean(x, where)
@@ -302,7 +287,15 @@ class RidgeFitter:
 
     def path(self) -> RidgePath:
         """The ridge maps of the rows so far for every lambda, from one eigendecomposition."""
-        return RidgePath.of_moments(self.moments())
+        moments = self.moments()
+        values, basis = np.linalg.eigh(moments.xx)
+        return RidgePath(
+            Spectrum(moments.mean_x, values.clip(min=0.0), basis),
+            moments.count,
+            moments.mean_y,
+            basis.T @ moments.xy,
+            moments.yy.diagonal(),
+        )
 
     def solve(self, ridge_lambda: float) -> Alignment:
         """The ridge map of the rows so far for one lambda."""

@@ -48,16 +48,11 @@ def auroc(scores: Scores, labels: Labels) -> float:
     >>> auroc(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True]))
     0.875
     """
-    positive_count = int(labels.sum())
-    pairs = positive_count * (len(labels) - positive_count)
-    if not pairs:
-        return float("nan")
-    rank_sum = _midranks(scores)[labels].sum()
-    return float((rank_sum - positive_count * (positive_count + 1) / 2) / pairs)
+    return float(aurocs(scores[None], labels)[0])
 
 
 def aurocs(
-    scores: Float[np.ndarray, "scorer row"], labels: Bool[np.ndarray, "scorer row"]
+    scores: Float[np.ndarray, "scorer row"], labels: Bool[np.ndarray, "*#scorer row"]
 ) -> Float[np.ndarray, " scorer"]:
     """AUROC of every row of scores under its own labels (or one row of labels for all)."""
     labels = np.broadcast_to(labels, scores.shape)

@@ -158,28 +158,22 @@ class Curve:
     negative_counts: Int[np.ndarray, " step"]
 
 
-def usable_steps(
-    values: Float[np.ndarray, "row step"], is_positive: Labels
-) -> Int[np.ndarray, " step"]:
-    """The steps that `LEAST_COMPLETIONS` of each class reach."""
-    is_reached = ~np.isnan(values)
-    counts = np.minimum(is_reached[is_positive].sum(axis=0), is_reached[~is_positive].sum(axis=0))
-    return np.flatnonzero(counts >= LEAST_COMPLETIONS)
-
-
 def mean_difference(
     values: Float[np.ndarray, "row step"],
     is_positive: Labels,
     counts: Int[np.ndarray, "resample row"],
 ) -> Curve:
-    """Mean of the positive class less that of the negative, step by step.
+    """Mean of the positive class less that of the negative, by step that enough of each reach.
 
     A step's means are over the completions that reach it, so its rows differ from those of the
     step before where completions end.
     """
-    steps = usable_steps(values, is_positive)
-    is_reached = ~np.isnan(values[:, steps])
-    filled = np.nan_to_num(values[:, steps])
+    is_reached = ~np.isnan(values)
+    tallies = np.stack(
+        [is_reached[of_class].sum(axis=0) for of_class in (is_positive, ~is_positive)]
+    )
+    steps = np.flatnonzero(tallies.min(axis=0) >= LEAST_COMPLETIONS)
+    is_reached, filled = is_reached[:, steps], np.nan_to_num(values[:, steps])
 
     def differences(drawn: Int[np.ndarray, "resample row"]) -> Float[np.ndarray, "resample step"]:
         means = []
@@ -192,8 +186,7 @@ def mean_difference(
         return means[0] - means[1]
 
     estimates = differences(np.ones((1, len(is_positive)), dtype=np.int64))[0]
-    tallies = (is_reached[is_positive].sum(axis=0), is_reached[~is_positive].sum(axis=0))
-    return banded(steps, estimates, differences(counts), *tallies)
+    return banded(steps, estimates, differences(counts), *tallies[:, steps])
 
 
 def banded(

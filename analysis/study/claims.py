@@ -17,7 +17,7 @@ import pyarrow as pa
 from axes.analysis.projections import read_scores
 from axes.analysis.stats.auroc import Estimate, auroc_difference
 from axes.analysis.study.definition import StudyDefinition
-from axes.analysis.study.evaluations import Evaluation, write_evaluations
+from axes.analysis.study.evaluations import Evaluation, stored_parameters, write_evaluations
 from axes.warehouse.connection import Connection, query, rows
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.names import sql_literal
@@ -168,24 +168,14 @@ def definition_differences(
 ) -> list[dict[str, str | None]]:
     """The fields in which two studies differ; `-` where one of them does not have it."""
     a, b = (
-        json.loads(
-            rows(
-                connection,
-                "select parameters from evaluations where study_id = ? limit 1",
-                [study_id],
-            )[0]["parameters"]
-        )
+        {name: json.dumps(value) for name, value in stored_parameters(connection, study_id).items()}
         for study_id in (first, second)
     )
-    shown = [
-        {
-            "field": name,
-            "a": json.dumps(a[name]) if name in a else "-",
-            "b": json.dumps(b[name]) if name in b else "-",
-        }
+    return [
+        {"field": name, "a": a.get(name, "-"), "b": b.get(name, "-")}
         for name in sorted({*a, *b})
+        if a.get(name) != b.get(name)
     ]
-    return [row for row in shown if row["a"] != row["b"]]
 
 
 def metric_differences(warehouse: Warehouse, first: str, second: str) -> list[dict[str, object]]:

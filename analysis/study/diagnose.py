@@ -62,6 +62,9 @@ def find_diagnosed(connection: Connection, name: str | None) -> tuple[str, str |
     return with_model[0]["study_id"], name
 
 
+_KEYS = ("model", "model_id", "prompt_set", "axis_id")
+
+
 @dataclass(frozen=True)
 class _Evaluated:
     """What a study evaluated of one model on one set; `parameters` is the study's definition."""
@@ -103,11 +106,8 @@ def diagnose_study(root: Path, study_id: str, *, memory_limit: int | None = None
             for each in evaluated:
                 rows += [
                     {
+                        **{name: getattr(each, name) for name in _KEYS},
                         "study_id": study_id,
-                        "model": each.model,
-                        "model_id": each.model_id,
-                        "prompt_set": each.prompt_set,
-                        "axis_id": each.axis_id,
                         "check_name": finding.check,
                         "place": place,
                         "is_fault": finding.is_fault,
@@ -195,8 +195,6 @@ _CAUSES: tuple[Callable[[Case, View], Finding], ...] = (
     checks.intercept,
 )
 
-HEALTHY = "healthy"
-
 
 def diagnose(case: Case) -> list[Finding]:
     """Whether cosine and AUROC disagree, a finding for every cause, and last the diagnosis.
@@ -208,11 +206,10 @@ def diagnose(case: Case) -> list[Finding]:
     symptom = checks.disagreement(case, view)
     findings = [check(case, view) for check in _CAUSES]
     faults = [finding for finding in (*findings, symptom) if finding.is_fault]
-    verdict = f"{HEALTHY}: no check finds a fault"
+    verdict = "healthy: no check finds a fault"
     if faults:
-        verdict = f"{faults[0].check}: {faults[0].verdict}"
-        if symptom.is_fault and faults[0] is symptom:
-            verdict = f"unexplained: {symptom.verdict}"
+        name = "unexplained" if faults[0] is symptom else faults[0].check
+        verdict = f"{name}: {faults[0].verdict}"
     return [
         symptom,
         *findings,

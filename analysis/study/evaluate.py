@@ -45,17 +45,11 @@ def _coverage_rows(study: FittedStudy, member: Member) -> list[Evaluation]:
     A prompt that the alignment is fitted on and that is evaluated too is no test of the alignment.
     """
     aligned_on = set(member.benign.prompt_ids)
-    counts = [
-        *(
-            (name, "missing_count", matrix.missing_count)
-            for name, matrix in member.labelled.items()
-        ),
-        (study.definition.align, "missing_count", member.benign.missing_count),
-        *(
-            (name, "alignment_overlap", len(aligned_on.intersection(matrix.prompt_ids)))
-            for name, matrix in member.labelled.items()
-        ),
-    ]
+    counts = [(study.definition.align, "missing_count", member.benign.missing_count)]
+    for prompt_set, matrix in member.labelled.items():
+        overlap = len(aligned_on.intersection(matrix.prompt_ids))
+        counts.append((prompt_set, "missing_count", matrix.missing_count))
+        counts.append((prompt_set, "alignment_overlap", overlap))
     return [
         Evaluation.of(
             "coverage", metric, Estimate(float(count)), member=member, prompt_set=prompt_set

@@ -20,6 +20,7 @@ from axes.analysis.registry import Axis
 from axes.analysis.stats.auroc import Estimate, Labels
 from axes.analysis.stats.multiple_testing import adjusted
 from axes.analysis.study.fit import Member
+from axes.warehouse.connection import Connection, rows
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.runs import Run
 from axes.warehouse.writer import content_key, rows_table
@@ -122,6 +123,12 @@ def evaluate_once(
     with warehouse.run(command, {**parameters, **definition}, seed=definition["seed"]) as run:
         rows = list(compute(run))
         write_evaluations(warehouse, run, study_id, definition, rows, name=study_id)
+
+
+def stored_parameters(connection: Connection, study_id: str) -> dict[str, Any]:
+    """The definition of a study (or an evaluation) that has been run, as its rows state it."""
+    sql = "select parameters from evaluations where study_id = ? limit 1"
+    return json.loads(rows(connection, sql, [study_id])[0]["parameters"])
 
 
 def write_evaluations(

@@ -160,7 +160,19 @@ def fit_study(
         for member in members:
             alignments.append(_align(warehouse, run, definition, member, reference))
             advance(1)
-    natives = [_study_native(warehouse, run, definition, member) for member in members]
+    natives = []
+    for member in members:
+        # The directions of the other layers are fitted too.
+        axes = fit_native(
+            warehouse,
+            run,
+            member.space,
+            definition.prompts,
+            definition.evaluate,
+            method=definition.direction,
+            allow_missing=definition.allow_missing,
+        )
+        natives += [axis for axis in axes if axis.space.layer == member.space.layer]
     aligned = [
         _aligned_axis(definition, member, native, alignment, reference.space)
         for member, native, alignment in zip(members, natives, alignments, strict=True)
@@ -247,22 +259,6 @@ def on_shared_prompts(models: Sequence[RowsOfPrompts]) -> list[RowsOfPrompts]:
         places = {prompt_id: index for index, prompt_id in enumerate(model.prompt_ids)}
         taken.append(model.take(np.array([places[key] for key in order], dtype=np.int64)))
     return taken
-
-
-def _study_native(
-    warehouse: Warehouse, run: Run, definition: StudyDefinition, member: Member
-) -> Axis:
-    """The member's direction at the study's layer; those of the other layers are fitted too."""
-    axes = fit_native(
-        warehouse,
-        run,
-        member.space,
-        definition.prompts,
-        definition.evaluate,
-        method=definition.direction,
-        allow_missing=definition.allow_missing,
-    )
-    return next(axis for axis in axes if axis.space.layer == member.space.layer)
 
 
 def fit_native(

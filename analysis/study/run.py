@@ -18,7 +18,13 @@ from axes.analysis.drift.token_projections import project_tokens
 from axes.analysis.study.claims import PUBLISHED, write_published
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.evaluate import evaluate
-from axes.analysis.study.evaluations import STEP_VERSION, Evaluation, Steps, evaluate_once
+from axes.analysis.study.evaluations import (
+    STEP_VERSION,
+    Evaluation,
+    Steps,
+    evaluate_once,
+    stored_parameters,
+)
 from axes.analysis.study.fit import METHOD_VERSION, Member, fit_study, read_member
 from axes.warehouse.connection import Connection, connect, rows
 from axes.warehouse.errors import AxesError
@@ -88,12 +94,9 @@ def _study_id(definition: StudyDefinition, members: Sequence[Member]) -> str:
 
 def read_definition(connection: Connection, study_id: str) -> StudyDefinition:
     """The definition of a study that has been run, as its rows state it."""
-    stored = rows(
-        connection, "select parameters from evaluations where study_id = ? limit 1", [study_id]
-    )
     settings: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in json.loads(stored[0]["parameters"]).items()
+        for name, value in stored_parameters(connection, study_id).items()
     }
     return StudyDefinition(**settings)
 

@@ -149,13 +149,8 @@ def direction_rows(definition: StudyDefinition, member: Member, steps: Steps) ->
         tests["erasure"] = _erasure
     if member.layers:
         tests["nested"] = _nested
-    inputs = [
-        member.location,
-        prompt_set,
-        matrix.grouped_hash,
-        definition.direction,
-        definition.seed,
-    ]
+    method, seed = definition.direction, definition.seed
+    inputs = [member.location, prompt_set, matrix.grouped_hash, method, seed]
     rows = []
     for step, test in tests.items():
         compute = partial(_tested, test, definition, member)

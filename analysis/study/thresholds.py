@@ -155,8 +155,7 @@ def transfer_matrix(
     ]
     values = np.stack(list(scores.values()))
     once = tuple(np.ones(len(rows), dtype=np.int64) for rows in parts)
-    own = np.arange(len(scores))
-    evaluations = []
+    own, evaluations = np.arange(len(scores)), []
     for method in (UNCALIBRATED, *CALIBRATIONS):
         # [resample, rate, fitted on, judged on], all rows first; rates of true and false positives.
         rates = np.stack(

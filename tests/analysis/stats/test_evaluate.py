@@ -16,6 +16,7 @@ from axes.analysis.stats.evaluate import (
     expected_calibration_error,
     tpr_at_fpr,
 )
+from tests.analysis.pairs import labelled_scores
 
 LABELS, PAIRS = np.arange(240) % 2 == 0, np.arange(240) // 2
 
@@ -52,14 +53,10 @@ def test_both_tests_of_a_difference_agree_where_it_is_plain_and_where_there_is_n
             assert (estimate.p_value < 0.05) == is_there
 
 
-@given(
-    st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=50),
-    st.sampled_from([0.0, 0.01, 0.05, 0.25, 1.0]),
-)
+@given(labelled_scores(3, 50), st.sampled_from([0.0, 0.01, 0.05, 0.25, 1.0]))
 def test_tpr_at_fpr_is_scikit_learns_on_the_rows_drawn(rows, limit):
-    scores = np.array([float(score) for score, _ in rows])
-    labels = np.array([label for _, label in rows])
-    counts = draw_counts(len(rows), count=4)
+    scores, labels = rows
+    counts = draw_counts(len(labels), count=4)
     for drawn, found in zip(counts, tpr_at_fpr(scores, labels, counts, limit), strict=True):
         chosen = np.repeat(labels, drawn)
         if chosen.all() or not chosen.any():

@@ -374,30 +374,36 @@ def computed(root: Path, definition: StudyDefinition) -> Counter[str]:
     return Counter(row["kind"] for row in found)
 
 
-def test_another_seed_leaves_directions_and_given_alignments_as_they_are(lake, definition):
-    found = computed(lake, replace(definition, seed=1))
-    # The held-out split of the rows is by seed, so every alignment is; the reference has none.
-    assert found["alignment"] == 2
-    assert not found["native"]
-    assert found["shuffled labels"] == 3
-    assert found["held out"] == 1
+KINDS = {
+    *("alignment", "native", "aligned", "universal", "leave_one_out", "auroc", "null axes"),
+    *("baselines", "shared", "shuffled labels", "erasure", "nested", "held out"),
+}
 
 
-def test_another_evaluation_set_computes_what_is_judged_on_it_and_nothing_else(lake, definition):
-    found = computed(lake, replace(definition, evaluate=("other", "third")))
-    assert found == {"auroc": 3, "baselines": 1, "null axes": 3}
-
-
-def test_a_set_less_computes_nothing(lake, definition):
-    assert not computed(lake, replace(definition, evaluate=()))
-
-
-def test_another_lambda_leaves_what_needs_no_alignment(lake, definition):
-    found = computed(lake, replace(definition, ridge_lambda=10.0))
-    assert found["alignment"] == 2 and found["universal"] == 1 and found["leave_one_out"] == 3
-    assert not found["native"] and not found["baselines"] and not found["shuffled labels"]
+@pytest.mark.parametrize(
+    ("changed", "expected", "kept"),
+    [
+        # The held-out split of the rows is by seed, so every alignment is; the reference has none.
+        ({"seed": 1}, {"alignment": 2, "shuffled labels": 3, "held out": 1}, {"native"}),
+        ({"evaluate": ("other", "third")}, {"auroc": 3, "baselines": 1, "null axes": 3}, KINDS),
+        ({"evaluate": ()}, {}, KINDS),
+        (
+            {"ridge_lambda": 10.0},
+            {"alignment": 2, "universal": 1, "leave_one_out": 3},
+            {"native", "baselines", "shuffled labels"},
+        ),
+    ],
+    ids=lambda value: next(iter(value), "nothing") if isinstance(value, dict) else "",
+)
+def test_a_change_computes_what_rests_on_it_and_keeps_the_rest(
+    lake, definition, changed, expected, kept
+):
+    found = computed(lake, replace(definition, **changed))
+    assert {kind: found[kind] for kind in expected} == expected
+    assert not kept & (found.keys() - expected.keys())
     names = rows(connect(lake), "select name from axes where kind = 'universal' order by all")
-    assert [row["name"].rpartition("/")[2] for row in names] == ["lambda-10", "lambda-held_out"]
+    lambdas = {row["name"].rpartition("/")[2] for row in names}
+    assert lambdas == {"lambda-held_out"} | ({"lambda-10"} if "ridge_lambda" in changed else set())
 
 
 def test_a_changed_prompt_leaves_the_alignments(lake, definition):

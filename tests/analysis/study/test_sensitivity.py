@@ -45,13 +45,17 @@ def test_every_choice_is_varied_and_only_numbers_are_kept(measured):
         "prompts": DRAW_COUNT,
     }
     assert max(FACTORS) / min(FACTORS) == pytest.approx(1e6)
-    kinds = rows(connection, "select kind, count(*) as n from axes group by kind")
-    assert {row["kind"]: row["n"] for row in kinds} == {
-        "native": 9,
-        "aligned": 3,
-        "universal": 1,
-        "leave_one_out": 3,
-    }
+    assert len(rows(connection, "select axis_id from axes")) == 9 + 3 + 1 + 3
+    # Half of the prompts are evaluated on the other half.
+    halves = rows(
+        connection,
+        "select distinct prompt_set, is_in_sample from variations "
+        "where setting = 'prompts' and prompt_set is not null order by all",
+    )
+    assert [(row["prompt_set"], row["is_in_sample"]) for row in halves] == [
+        ("labelled", False),
+        ("other", False),
+    ]
 
 
 def test_the_studys_own_choice_gives_the_studys_own_figures(measured):
@@ -74,19 +78,6 @@ def test_the_studys_own_choice_gives_the_studys_own_figures(measured):
     assert len(found) == 3 * 4 * 7
     for row in found:
         assert row["estimate"] == pytest.approx(row["own"], abs=1e-3), row
-
-
-def test_half_of_the_prompts_are_judged_on_the_other_half(measured):
-    root, _ = measured
-    found = rows(
-        connect(root),
-        "select distinct prompt_set, is_in_sample from variations "
-        "where setting = 'prompts' and prompt_set is not null order by all",
-    )
-    assert [(row["prompt_set"], row["is_in_sample"]) for row in found] == [
-        ("labelled", False),
-        ("other", False),
-    ]
 
 
 def test_the_range_stands_beside_the_figure_and_what_moves_is_warned_of(measured, tmp_path):
@@ -117,8 +108,9 @@ def test_a_measurement_cut_short_goes_on_and_gives_the_same(measured, tmp_path):
     root, study_id = shutil.copytree(measured[0], tmp_path / "lake"), measured[1]
     asked = "select * exclude (run_id) from variations order by all"
     before = rows(connect(root), asked)
-    lost = min((root / "variations").glob("[0-9a-f]*.parquet"))
-    lost.unlink()
+    lost = sorted((root / "variations").glob("[0-9a-f]*.parquet"))[:3]
+    for path in lost:
+        path.unlink()
     kept = {
         path: path.stat().st_mtime_ns for path in (root / "variations").glob("[0-9a-f]*.parquet")
     }
