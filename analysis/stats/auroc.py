@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.special import stdtr, stdtrit
+from scipy.special import betaincinv, stdtr, stdtrit
 
 # Of the rows of a prompt set: a number each, whether each is positive, and a number that the rows
 # of a group share.
@@ -109,14 +109,11 @@ def area_estimate(area: float, variance: float, count: int, df: float = np.inf) 
     """An AUROC with the interval of a variance; `count`: the rows or groups behind it.
 
     Student's with `df` degrees of freedom. A perfect ranking has no variance, and the exact bound
-    of `count` successes of `count` (Clopper and Pearson 1934); equal scores have no interval.
+    of so many successes of so many (`share_estimate`); equal scores have no interval.
     """
     error = float(np.sqrt(variance))
     if error < _ROUNDING:
-        bound = (1 - LEVEL) ** (1 / count)
-        return {1.0: Estimate(1.0, bound, 1.0), 0.0: Estimate(0.0, 0.0, 1 - bound)}.get(
-            area, Estimate(area)
-        )
+        return share_estimate(area * count, count) if area in (0.0, 1.0) else Estimate(area)
     reach = _quantile(df) * error
     return Estimate(area, max(area - reach, 0.0), min(area + reach, 1.0))
 
@@ -132,6 +129,18 @@ def difference_estimate(difference: float, variance: float, df: float = np.inf) 
     p_value = float(2 * stdtr(df, -abs(difference) / error))
     lower, upper = max(difference - reach, -1.0), min(difference + reach, 1.0)
     return Estimate(difference, lower, upper, p_value)
+
+
+def share_estimate(successes: float, count: int) -> Estimate:
+    """A share with its exact binomial interval (Clopper and Pearson 1934).
+
+    >>> share_estimate(60, 60)
+    Estimate(estimate=1.0, lower=0.940..., upper=1.0, p_value=None)
+    """
+    tail, failures = (1 - LEVEL) / 2, count - successes
+    lower = betaincinv(successes, failures + 1, tail) if successes > 0 else 0.0
+    upper = betaincinv(successes + 1, failures, 1 - tail) if failures > 0 else 1.0
+    return Estimate(successes / count, float(lower), float(upper))
 
 
 def influences(

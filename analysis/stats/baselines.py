@@ -99,30 +99,30 @@ def number_kernel(values: Float[np.ndarray, "row feature"]) -> Kernel:
 def baseline_fitter(
     kernels: Sequence[Kernel], labels: Labels
 ) -> Callable[[Labels], Float[np.ndarray, "baseline row"]]:
-    """A function that fits every baseline on a mask of rows and scores those that it left out.
+    """A function that fits every baseline on a mask of rows, and scores those that it left out.
 
-    The rows that were fitted on score 0.
+    The other rows score 0. Labels of rows left out make no difference.
     """
     targets = np.where(labels, 1.0, -1.0)
-    hats = [_hat(kernel) for kernel in kernels]
-    fitted = [hat @ targets for hat in hats]
+    # The constant feature is the intercept; its penalty moves all scores of a fit alike.
+    products = [kernel + 1.0 for kernel in kernels]
+    hats = [np.linalg.solve(each + _PENALTY * np.eye(len(each)), each) for each in products]
+    residuals = [targets - hat @ targets for hat in hats]
 
     def fit(seen: Labels) -> Float[np.ndarray, "baseline row"]:
-        out = np.flatnonzero(~seen)
-        scores = np.zeros((len(hats), len(labels)))
-        for index, hat in enumerate(hats):
-            left = np.eye(len(out)) - hat[np.ix_(out, out)]
-            residual = targets[out] - fitted[index][out]
-            scores[index, out] = targets[out] - np.linalg.solve(left, residual)
+        rows, out = np.flatnonzero(seen), np.flatnonzero(~seen)
+        scores = np.zeros((len(products), len(labels)))
+        for index, (each, hat, residual) in enumerate(zip(products, hats, residuals, strict=True)):
+            # Whichever system is the smaller: of the rows fitted on, or of those left out.
+            if len(rows) < len(out):
+                inner = each[np.ix_(rows, rows)] + _PENALTY * np.eye(len(rows))
+                scores[index, out] = each[np.ix_(out, rows)] @ np.linalg.solve(inner, targets[rows])
+            else:
+                inner = np.eye(len(out)) - hat[np.ix_(out, out)]
+                scores[index, out] = targets[out] - np.linalg.solve(inner, residual[out])
         return scores
 
     return fit
-
-
-def _hat(kernel: Kernel) -> Kernel:
-    # The constant feature is the intercept; its penalty moves all scores of a fit alike.
-    products = kernel + 1.0
-    return np.linalg.solve(products + _PENALTY * np.eye(len(products)), products)
 
 
 def _products(features: sparse.csr_matrix) -> Kernel:

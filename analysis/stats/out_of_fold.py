@@ -31,6 +31,7 @@ from axes.analysis.stats.auroc import (
     difference_estimate,
     influences,
 )
+from axes.analysis.stats.evaluate import point_metrics
 from axes.analysis.stats.splits import grouped_folds, out_of_fold
 
 REPEATS = 10
@@ -62,6 +63,11 @@ class OutOfFold:
         if variance is None:
             return Estimate(area)
         return area_estimate(area, variance, self.group_count, self._df)
+
+    def metrics(self, scorer: int, labels: Labels, groups: Groups) -> dict[str, Estimate]:
+        """The area, and the other metrics by the first draw of folds."""
+        points = point_metrics(self.scores[0, scorer], labels, groups)
+        return {"auroc": self.area(scorer), **points}
 
     def difference(self, first: int, second: int) -> Estimate:
         """AUROC of one scorer minus that of another, with its 95 % interval and p-value."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
+
 from axes.analysis.activations import Matrix, project
 from axes.analysis.methods.nulls import random_directions, shuffled_alignments
 from axes.analysis.stats.auroc import Estimate, null_interval
-from axes.analysis.stats.baselines import bag_of_words_scores, bag_of_words_transfer, prompt_lengths
+from axes.analysis.stats.baselines import baseline_fitter, text_kernels
 from axes.analysis.stats.evaluate import evaluate_scores
 from axes.analysis.study.evaluations import Evaluation, Steps, corrected
 from axes.analysis.study.fit import FittedModel, FittedStudy, Member, paired
@@ -157,23 +159,26 @@ def _null_rows(
 
 
 def _baseline_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
-    """Scores of the prompts without a model; the same for every model."""
+    """What the prompts alone tell, on sets that nothing was fitted on (else `held_out_rows`)."""
     labelled, seed = study.members[0].labelled, study.definition.seed
     fitted_on = labelled[study.definition.prompts]
     rows = []
     for prompt_set, matrix in labelled.items():
-        compute = partial(_baselines, fitted_on, matrix, prompt_set, seed)
-        inputs = [fitted_on.grouped_hash, prompt_set, matrix.grouped_hash, seed]
-        rows += steps.compute("baselines", inputs, compute, prompt_set=prompt_set)
+        if matrix is not fitted_on:
+            compute = partial(_baselines, fitted_on, matrix, prompt_set, seed)
+            inputs = [fitted_on.grouped_hash, prompt_set, matrix.grouped_hash, seed]
+            rows += steps.compute("baselines", inputs, compute, prompt_set=prompt_set)
     return rows
 
 
 def _baselines(fitted_on: Matrix, matrix: Matrix, prompt_set: str, seed: int) -> list[Evaluation]:
-    texts, labels, groups = matrix.texts.to_pylist(), matrix.labels, matrix.groups
-    if matrix is fitted_on:
-        words = bag_of_words_scores(texts, labels, groups, seed=seed)
-    else:
-        words = bag_of_words_transfer(fitted_on.texts.to_pylist(), fitted_on.labels, texts)
-    scores = {"bag_of_words": words, "prompt_length": prompt_lengths(texts)}
-    metrics = evaluate_scores(scores, labels, groups, seed=seed)
-    return Evaluation.of_scorers(metrics, prompt_set=prompt_set, labels=labels, is_in_sample=False)
+    count = len(fitted_on.labels)
+    texts = text_kernels([*fitted_on.texts.to_pylist(), *matrix.texts.to_pylist()])
+    labels = np.concatenate([fitted_on.labels, matrix.labels])
+    scores = baseline_fitter(list(texts.values()), labels)(np.arange(len(labels)) < count)
+    metrics = evaluate_scores(
+        dict(zip(texts, scores[:, count:], strict=True)), matrix.labels, matrix.groups, seed=seed
+    )
+    return Evaluation.of_scorers(
+        metrics, prompt_set=prompt_set, labels=matrix.labels, is_in_sample=False
+    )

@@ -3,7 +3,7 @@
 Of the shared axis: what each model contributes, its nulls, its angle under resampling. Of a model's
 direction: shuffled labels, the choice of its layer, and erasure. Of both: out-of-fold scores. A
 universal axis is made of directions that were all fitted on the labelled prompts, so on those it is
-in sample, whichever model is left out. For `held_out_scores` everything that depends on labels
+in sample, whichever model is left out. For `axes_fitter` everything that depends on labels
 (directions, mapping them, decomposition) is fitted without each fold, which is then projected on
 the axis fitted without it. Alignments are fitted on other prompts, without labels, and stay.
 """
@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float
 
-from axes.analysis.activations import Matrix, project
+from axes.analysis.activations import Matrix, project, row_norms
 from axes.analysis.methods import DIRECTIONS
 from axes.analysis.methods.directions import fit_direction, unit
 from axes.analysis.methods.erasure import can_evaluate_erasure, erasure_scores
@@ -42,11 +42,16 @@ from axes.analysis.stats.auroc import (
     auroc_interval,
     null_interval,
 )
+from axes.analysis.stats.baselines import baseline_fitter, model_kernels, text_kernels
 from axes.analysis.stats.evaluate import evaluate_scores
-from axes.analysis.stats.splits import grouped_folds, out_of_fold
+from axes.analysis.stats.out_of_fold import evaluate_out_of_fold
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.evaluations import Evaluation, Steps
 from axes.analysis.study.fit import FittedStudy, Member, on_shared_prompts
+
+
+SHARED_AXES = ("native", "universal", "leave_one_out")
+CROSS_VALIDATED = "_cross_validated"
 
 
 def shared_axis_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
@@ -195,7 +200,9 @@ def _nested(definition: StudyDefinition, member: Member, matrix: Matrix) -> _Met
     labels, groups, seed = matrix.labels, matrix.groups, definition.seed
     layers = (layer.read() for layer in member.layers)
     selection = select_layers(layers, labels, groups, method=definition.direction, seed=seed)
-    return evaluate_scores({"native_nested": selection.nested}, labels, groups, seed=seed)
+    return evaluate_scores(
+        {"native_nested": selection.nested}, labels, groups, seed=seed, is_out_of_fold=True
+    )
 
 
 def _erasure(definition: StudyDefinition, _: Member, matrix: Matrix) -> _Metrics:
@@ -203,7 +210,7 @@ def _erasure(definition: StudyDefinition, _: Member, matrix: Matrix) -> _Metrics
     labels, groups, seed = matrix.labels, matrix.groups, definition.seed
     scores = erasure_scores(matrix.x, labels, groups, method=definition.direction, seed=seed)
     return {
-        f"probe_{state}": {"auroc": auroc_interval(values, labels, groups)}
+        f"probe_{state}": {"auroc": auroc_interval(values, labels, groups, is_out_of_fold=True)}
         for state, values in scores.items()
     }
 
@@ -218,27 +225,61 @@ def held_out_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
     labels, groups = matrices[0].labels, matrices[0].groups
 
     def compute() -> list[Evaluation]:
-        scores = held_out_scores(
+        texts = text_kernels(matrices[0].texts.to_pylist())
+        of_models = [model_kernels(texts, row_norms(matrix.x)) for matrix in matrices]
+        kernels = [*texts.values(), *(each for of_model in of_models for each in of_model.values())]
+        fit_baselines = baseline_fitter(kernels, labels)
+        fit_axes = axes_fitter(
             _mapped(study, matrices),
             labels,
             groups,
             method=definition.direction,
             shared=definition.universal,
-            seed=seed,
         )
-        rows = []
-        for member, by_axis in zip(study.members, scores, strict=True):
-            metrics = evaluate_scores(
-                by_axis, labels, groups, compared=[("native", "universal")], seed=seed
-            )
-            rows += Evaluation.of_scorers(
-                {f"{scorer}_cross_validated": each for scorer, each in metrics.items()},
-                member=member,
-                prompt_set=definition.prompts,
-                labels=labels,
-                # A layer that was chosen on these prompts has seen them after all.
-                is_in_sample=bool(member.layers),
-            )
+
+        def fit(seen: Labels) -> Float[np.ndarray, "scorer row"]:
+            return np.concatenate([*fit_axes(seen), fit_baselines(seen)])
+
+        evaluated = evaluate_out_of_fold(fit, labels, groups, seed=seed)
+        axes = SHARED_AXES[: 2 if len(matrices) == 1 else 3]
+        # Scorers in the order of `fit`: axes by model, baselines of prompts, and those by model.
+        names = [
+            *((member.name, axis) for member in study.members for axis in axes),
+            *((None, name) for name in texts),
+            *(
+                (m.name, name)
+                for m, each in zip(study.members, of_models, strict=True)
+                for name in each
+            ),
+        ]
+        place = {name: index for index, name in enumerate(names)}
+        row = partial(Evaluation.of_scorers, prompt_set=definition.prompts, labels=labels)
+        rows = row(
+            {name: evaluated.metrics(place[None, name], labels, groups) for name in texts},
+            is_in_sample=False,
+        )
+        for member, own in zip(study.members, of_models, strict=True):
+            metrics = {
+                f"{axis}{CROSS_VALIDATED}": evaluated.metrics(
+                    place[member.name, axis], labels, groups
+                )
+                for axis in axes
+            }
+            baselines = [(None, name) for name in texts] + [(member.name, name) for name in own]
+            pairs = [("native", member.name, "universal")] + [
+                (axis, model, name) for axis in axes for model, name in baselines
+            ]
+            for first, model, second in pairs:
+                difference = evaluated.difference(place[member.name, first], place[model, second])
+                metrics[f"{first}_minus_{second}{CROSS_VALIDATED}"] = {
+                    "auroc_difference": difference
+                }
+            # A layer that was chosen on these prompts has seen them after all.
+            rows += row(metrics, member=member, is_in_sample=bool(member.layers))
+            metrics = {
+                name: evaluated.metrics(place[member.name, name], labels, groups) for name in own
+            }
+            rows += row(metrics, member=member, is_in_sample=False)
         return rows
 
     inputs = [
@@ -252,20 +293,19 @@ def held_out_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
     return steps.compute("held out", inputs, compute, prompt_set=definition.prompts)
 
 
-def held_out_scores(
+def axes_fitter(
     models: Sequence[Mapped],
     labels: Labels,
     groups: Groups,
     *,
     method: str = "mean_diff",
     shared: str = "svd",
-    seed: int = 0,
-) -> list[dict[str, Scores]]:
-    """Of each model the out-of-fold projections of its rows by axis, five folds of whole groups.
+) -> Callable[[Labels], Float[np.ndarray, "model axis row"]]:
+    """A function that fits every model's axes on a mask of rows and projects all rows on them.
 
-    Axes are `native`, `universal` and, of several models, `leave_one_out`; `method` is that of the
-    directions, `shared` that of the axis made of them. Each fold is projected about the middle of
-    its training classes, so that folds compare.
+    Axes are those of `SHARED_AXES`, the last one with several models only; `method` is that of the
+    directions, `shared` that of the axis made of them. Rows are projected about the middle of the
+    classes fitted on, so that folds compare.
     """
 
     def fit(seen: Labels) -> Float[np.ndarray, "model axis row"]:
@@ -285,6 +325,4 @@ def held_out_scores(
         middles = (positive.mean(axis=-1) + negative.mean(axis=-1)) / 2
         return projected - middles[..., None]
 
-    scores = out_of_fold(fit, grouped_folds(labels, groups, seed=seed))
-    names = ("native", "universal", "leave_one_out")
-    return [dict(zip(names, of_model, strict=False)) for of_model in scores]
+    return fit
