@@ -19,7 +19,7 @@ from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.preprocessing import normalize
 
-from axes.analysis.stats.auroc import Labels, Scores
+from axes.analysis.stats.auroc import Labels
 
 Kernel = Float[np.ndarray, "row row"]
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
-from axes.analysis.activations import Matrix, project
+from axes.analysis.activations import Matrix, project, row_norms
 from axes.analysis.methods.nulls import random_directions, shuffled_alignments
-from axes.analysis.stats.auroc import Estimate, null_interval
-from axes.analysis.stats.baselines import baseline_fitter, text_kernels
+from axes.analysis.stats.auroc import Estimate, Scores, null_interval
+from axes.analysis.stats.baselines import (
+    TEXT_BASELINES,
+    baseline_fitter,
+    model_kernels,
+    text_kernels,
+)
 from axes.analysis.stats.evaluate import evaluate_scores
 from axes.analysis.study.evaluations import Evaluation, Steps, corrected
 from axes.analysis.study.fit import FittedModel, FittedStudy, Member, paired
@@ -92,14 +95,18 @@ def _auroc_rows(
     seed = study.definition.seed
 
     def compute() -> list[Evaluation]:
+        scores = {scorer: model.project(matrix, axis) for scorer, axis in axes.items()}
+        compared = [("native", "universal")]
+        if prompt_set != study.definition.prompts:
+            baselines = _baseline_scores(member.labelled[study.definition.prompts], matrix)
+            compared += [(axis, name) for axis in axes for name in baselines]
+            scores |= baselines
+        metrics = evaluate_scores(
+            scores, matrix.labels, matrix.groups, compared=compared, seed=seed
+        )
         return Evaluation.of_scorers(
-            evaluate_scores(
-                {scorer: model.project(matrix, axis) for scorer, axis in axes.items()},
-                matrix.labels,
-                matrix.groups,
-                compared=[("native", "universal")],
-                seed=seed,
-            ),
+            # What is the same for every model is a row without a model, in `_baseline_rows`.
+            {name: metrics[name] for name in metrics if name not in TEXT_BASELINES},
             axes=axes,
             member=member,
             prompt_set=prompt_set,
@@ -164,21 +171,27 @@ def _baseline_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
     fitted_on = labelled[study.definition.prompts]
     rows = []
     for prompt_set, matrix in labelled.items():
+
+        def compute(matrix: Matrix = matrix, prompt_set: str = prompt_set) -> list[Evaluation]:
+            scores = _baseline_scores(fitted_on, matrix)
+            texts = {name: values for name, values in scores.items() if name in TEXT_BASELINES}
+            metrics = evaluate_scores(texts, matrix.labels, matrix.groups, seed=seed)
+            return Evaluation.of_scorers(
+                metrics, prompt_set=prompt_set, labels=matrix.labels, is_in_sample=False
+            )
+
         if matrix is not fitted_on:
-            compute = partial(_baselines, fitted_on, matrix, prompt_set, seed)
             inputs = [fitted_on.grouped_hash, prompt_set, matrix.grouped_hash, seed]
             rows += steps.compute("baselines", inputs, compute, prompt_set=prompt_set)
     return rows
 
 
-def _baselines(fitted_on: Matrix, matrix: Matrix, prompt_set: str, seed: int) -> list[Evaluation]:
+def _baseline_scores(fitted_on: Matrix, matrix: Matrix) -> dict[str, Scores]:
+    """Scores of the rows of one matrix by baselines fitted on another one of the same model."""
     count = len(fitted_on.labels)
     texts = text_kernels([*fitted_on.texts.to_pylist(), *matrix.texts.to_pylist()])
+    norms = np.concatenate([row_norms(fitted_on.x), row_norms(matrix.x)])
+    kernels = texts | model_kernels(texts, norms)
     labels = np.concatenate([fitted_on.labels, matrix.labels])
-    scores = baseline_fitter(list(texts.values()), labels)(np.arange(len(labels)) < count)
-    metrics = evaluate_scores(
-        dict(zip(texts, scores[:, count:], strict=True)), matrix.labels, matrix.groups, seed=seed
-    )
-    return Evaluation.of_scorers(
-        metrics, prompt_set=prompt_set, labels=matrix.labels, is_in_sample=False
-    )
+    scores = baseline_fitter(list(kernels.values()), labels)(np.arange(len(labels)) < count)
+    return dict(zip(kernels, scores[:, count:], strict=True))

@@ -38,7 +38,6 @@ from axes.analysis.stats.auroc import (
     Estimate,
     Groups,
     Labels,
-    Scores,
     auroc_interval,
     null_interval,
 )
@@ -48,7 +47,6 @@ from axes.analysis.stats.out_of_fold import evaluate_out_of_fold
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.evaluations import Evaluation, Steps
 from axes.analysis.study.fit import FittedStudy, Member, on_shared_prompts
-
 
 SHARED_AXES = ("native", "universal", "leave_one_out")
 CROSS_VALIDATED = "_cross_validated"
