@@ -131,7 +131,7 @@ def evaluate_out_of_fold(
         )
         # What a block of n / count rows adds, by what the rest comes to without it.
         refitted = (without.mean(axis=0) - without) * (count - 1) / count
-        names, first = np.unique(groups, return_index=True)
+        first = np.unique(groups, return_index=True)[1]
         by_block = np.zeros((count, scores.shape[1]))
         np.add.at(by_block, blocks[first], moved)
     return OutOfFold(scores, areas.mean(axis=0), len(np.unique(groups)), moved, by_block, refitted)

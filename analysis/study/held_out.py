@@ -160,7 +160,9 @@ def _tested_layers(
     for layer, scores in enumerate(selection.cross_validated):
         row = partial(Evaluation.of, labels=labels, layer=layer, is_in_sample=False)
         in_sample = Estimate(float(selection.in_sample[layer]))
-        difference = auroc_difference(scores, words, labels, groups, is_out_of_fold=True)
+        split = (labels, groups)
+        area = auroc_interval(scores, *split, is_out_of_fold=True)
+        difference = auroc_difference(scores, words, *split, is_out_of_fold=True)
         rows += [
             row(
                 "native_cross_validated",

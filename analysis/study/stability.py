@@ -26,8 +26,10 @@ from axes.analysis.methods.nulls import (
     Mapped,
     bootstrap_angles,
     random_singular_values,
+    shuffled_directions,
     shuffled_labels,
-    shuffled_singular_values,
+    singular_values,
+    unit_rows,
 )
 from axes.analysis.methods.universal import (
     leave_one_out_axes,
@@ -106,11 +108,10 @@ def _shared_axis(
     labels, groups = matrices[0].labels, matrices[0].groups
     method, seed = study.definition.direction, study.definition.seed
     count = DIRECTIONS[method].draw_count
+    shuffled = shuffled_directions(models, labels, groups, method=method, count=count, seed=seed)
     nulls = {
         "random_direction": random_singular_values(models, count=count, seed=seed),
-        "shuffled_labels": shuffled_singular_values(
-            models, labels, groups, method=method, count=count, seed=seed
-        ),
+        "shuffled_labels": singular_values(list(shuffled)),
     }
     rows = []
     for scorer, values in nulls.items():
@@ -136,9 +137,51 @@ def _shared_axis(
     tested = Estimate(gap, p_value=(1 + as_wide) / (1 + count))
     return [
         *rows,
+        *_premise_rows(study, matrices, shuffled),
         Evaluation.of("universal", "singular_value_gap", tested, axis=study.universal),
         Evaluation.of("universal", "bootstrap_angle", angle, axis=study.universal),
     ]
+
+
+def _premise_rows(
+    study: FittedStudy,
+    matrices: Sequence[Matrix],
+    shuffled: Float[np.ndarray, "model shuffle d_reference"],
+) -> list[Evaluation]:
+    """Of each model, whether its map and the benign prompts can carry its direction at all.
+
+    `benign_variance_ratio`: variance of the benign prompts along the direction over that within the
+    classes; `mapped_gain`: length of the mapped unit direction over the mean length of directions
+    of shuffled labels; `cosine_leave_one_out`: with the axis made of the other models, with its
+    p-value (and the 5th and 95th percentile) under labels shuffled alike in all models.
+    """
+    shared = study.definition.universal
+    rows = []
+    for index, (model, matrix) in enumerate(zip(study.models, matrices, strict=True)):
+        native, labels = unit(model.native.vector).vector, matrix.labels
+        along, benign = (project(x, native) for x in (matrix.x, model.member.benign.x))
+        within = (along[labels].var() + along[~labels].var()) / 2
+        gains = np.linalg.norm(shuffled[index], axis=1)
+        gain = np.linalg.norm(model.alignment.fit.alignment.map(native))
+        cosines = np.array(
+            [
+                drawn[index] @ universal_axis(np.delete(drawn, index, axis=0), shared).vector
+                for drawn in np.stack([unit_rows(each) for each in shuffled], axis=1)
+            ]
+        )
+        assert model.leave_one_out is not None, "two models and more"
+        cosine = float(model.aligned.vector @ model.leave_one_out.vector)
+        p_value = (1 + int((cosines >= cosine).sum())) / (1 + len(cosines))
+        metrics = {
+            "benign_variance_ratio": Estimate(float(benign.var() / within)),
+            "mapped_gain": Estimate(float(gain / gains.mean())),
+            "cosine_leave_one_out": Estimate(cosine, p_value=p_value),
+        }
+        null = {"cosine_leave_one_out": null_interval(cosines)}
+        rows += Evaluation.of_scorers(
+            {"aligned": metrics, "shuffled_labels": null}, member=model.member
+        )
+    return rows
 
 
 def direction_rows(definition: StudyDefinition, member: Member, steps: Steps) -> list[Evaluation]:
