@@ -70,8 +70,8 @@ def evaluate_scores(
         difference = auroc_difference(*pair, groups, is_out_of_fold=is_out_of_fold)
         metrics[f"{first}_minus_{second}"] = {"auroc_difference": difference}
         if not is_out_of_fold:
-            resampled = auroc_difference_bootstrap(*pair, counts)
-            metrics[f"{first}_minus_{second}"]["auroc_difference_bootstrap"] = resampled
+            paired = auroc_difference_bootstrap(*pair, counts)
+            metrics[f"{first}_minus_{second}"]["auroc_difference_bootstrap"] = paired
     return metrics
 
 

@@ -120,15 +120,11 @@ def evaluate_out_of_fold(
     blocks = grouped_folds(labels, groups, fold_count=BLOCKS, seed=seed + REPEATS)
     count = int(blocks.max()) + 1
     if moved is not None and count >= _MIN_BLOCKS:
-        without = np.stack(
-            [
-                aurocs(
-                    out_of_fold(lambda seen, left=blocks != block: fit(seen & left), draws[0]),
-                    labels,
-                )
-                for block in range(count)
-            ]
-        )
+
+        def without_block(block: int) -> Float[np.ndarray, " scorer"]:
+            return aurocs(out_of_fold(lambda seen: fit(seen & (blocks != block)), draws[0]), labels)
+
+        without = np.stack([without_block(block) for block in range(count)])
         # What a block of n / count rows adds, by what the rest comes to without it.
         refitted = (without.mean(axis=0) - without) * (count - 1) / count
         first = np.unique(groups, return_index=True)[1]
