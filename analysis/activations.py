@@ -172,7 +172,7 @@ def load_matrix(
         is_positive=None if unlabelled_count else labels.to_numpy().astype(bool),
         groups=number_groups(table.column("pair_id").combine_chunks()),
         missing_count=missing_count,
-        query=matrix_query(space, prompt_set, limit),
+        query=_rows_query(space, prompt_set, limit, f"{_DESCRIPTION}, vector"),
     )
 
 
@@ -313,12 +313,8 @@ def count_prompts(warehouse: Warehouse, prompt_set: str, limit: int | None = Non
     return count if limit is None else min(count, limit)
 
 
-def matrix_query(space: Space, prompt_set: str, limit: int | None = None) -> str:
-    """The SQL that reads the rows of a matrix; it can be pasted into `axes sql`."""
-    return _rows_query(space, prompt_set, limit, f"{_DESCRIPTION}, vector")
-
-
 def _rows_query(space: Space, prompt_set: str, limit: int | None, columns: str) -> str:
+    """The SQL that reads the rows of a matrix; it can be pasted into `axes sql`."""
     first = "" if limit is None else f" and position < {limit}"
     model, model_id, *others = space.key
     # This order is part of the stored query.

@@ -129,20 +129,17 @@ def import_prompts(
     root: Folder | None = None,
     positive: Names = (),
     columns: Mapping[str, str] | None = None,
-    labeler: str = "dataset",
     license: str | None = None,
     split: str | None = None,
-    limit: int | None = None,
     per_label: int | None = None,
-    replace_set: bool = False,
-    keep_whitespace: bool = False,
-    skip_unusable: bool = False,
+    **options: Any,
 ) -> ImportSummary:
     """Import a prompt set from a .parquet, .csv or .jsonl file or `hf:OWNER/NAME`; idempotent.
 
     A built-in set (`demo_safety`, ...) needs no source. `columns` maps text, label and category to
-    the source's columns; `positive` names the labels of the positive class. Creates the warehouse
-    if it does not exist. Raises `PromptError` or `LabelError`.
+    the source's columns; `positive` names the labels of the positive class; `options` are those of
+    `axes.ingest.requests.PromptRequest`: `labeler`, `limit`, `replace_set`, ... Creates the
+    warehouse if it does not exist. Raises `PromptError` or `LabelError`.
     """
     from axes.ingest.prompt_sources import prompt_source
     from axes.ingest.prompts import import_prompts as import_into
@@ -156,14 +153,7 @@ def import_prompts(
         split=split,
         per_label=per_label,
     )
-    request = PromptRequest(
-        positive=_several(positive),
-        labeler=labeler,
-        limit=limit,
-        replace_set=replace_set,
-        keep_whitespace=keep_whitespace,
-        skip_unusable=skip_unusable,
-    )
+    request = PromptRequest(positive=_several(positive), **options)
     return import_into(root_folder(root), prompt_set, origin, request)
 
 
@@ -176,25 +166,21 @@ def ingest_activations(
     layers: Sequence[int] | None = None,
     sites: Names = ("resid_post",),
     poolings: Names = ("last5_mean",),
-    token_layers: Sequence[int] = (),
-    template: str = "raw",
-    system: str | None = None,
     limit: int | None = None,
-    shard: str | None = None,
-    token_budget: int | None = None,
-    skip_unusable: bool = False,
     source: str | None = None,
     adapter: str | None = None,
     quantization: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    **options: Any,
 ) -> IngestSummary:
     """Run a model on prompt sets and store pooled activations; stored rows are not recomputed.
 
     `model` is a registry name, a hub id, a folder or a .gguf file; `layers` are zero-based blocks
-    (default: every block); `limit` uses the first prompts of each set, `shard` a part such as
-    "3/8"; `token_budget` is the max number of tokens in one batch, padding included. Built-in
-    prompt sets are imported. Raises `ModelError`, `PromptError`, `LayerError` or `NonFiniteError`.
+    (default: every block); `limit` uses the first prompts of each set; `options` are those of
+    `axes.ingest.requests.ActivationRequest`: `template`, `system`, `token_layers`, `shard` (such as
+    "3/8"), `token_budget` (max tokens in one batch, padding included), ... Built-in prompt sets are
+    imported. Raises `ModelError`, `PromptError`, `LayerError` or `NonFiniteError`.
     """
     from axes.ingest.activations import ingest_activations
     from axes.ingest.models.registry import resolve
@@ -208,14 +194,9 @@ def ingest_activations(
         layers=layers,
         sites=_several(sites),
         poolings=_several(poolings),
-        token_layers=token_layers,
-        template=template,
-        system=system,
         device=device or setting("device"),
         dtype=dtype or setting("dtype"),
-        token_budget=token_budget or ActivationRequest.token_budget,
-        shard=shard,
-        skip_unusable=skip_unusable,
+        **options,
     )
     import_ready_sets(folder, prompt_sets)
     return ingest_activations(folder, spec, request)
@@ -229,24 +210,18 @@ def ingest_traces(
     root: Folder | None = None,
     layers: Sequence[int] | None = None,
     axes: Names = (),
-    template: str = "raw",
-    system: str | None = None,
-    limit: int | None = None,
-    max_new_tokens: int = 32,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    samples: int = 1,
-    seed: int = 0,
-    skip_unusable: bool = False,
     source: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    **options: Any,
 ) -> IngestSummary:
     """Complete the prompts of a set with a model and store a row for each token and layer.
 
     Stores vectors at `layers` (default: one layer at 0.8 of the depth), or projections on `axes`
-    (names or ids) instead. A `temperature` of 0 is greedy. Stored completions are not generated
-    again. Raises as `ingest_activations` does, and `AxisError` for an axis of another model.
+    (names or ids) instead. `options` are those of `axes.ingest.requests.TraceRequest`: `limit`,
+    `template`, `max_new_tokens`, `temperature` (0 is greedy), `top_p`, `samples`, `seed`, ...
+    Stored completions are not generated again. Raises as `ingest_activations` does, and `AxisError`
+    for an axis of another model.
     """
     from axes.ingest.generation.traces import ingest_traces
     from axes.ingest.models.registry import resolve
@@ -258,17 +233,9 @@ def ingest_traces(
         prompt_set=prompts,
         layers=layers,
         axes=_several(axes),
-        template=template,
-        system=system,
-        limit=limit,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        samples=samples,
-        seed=seed,
-        skip_unusable=skip_unusable,
         device=device or setting("device"),
         dtype=dtype or setting("dtype"),
+        **options,
     )
     import_ready_sets(folder, [prompts])
     return ingest_traces(folder, spec, request)
@@ -295,9 +262,7 @@ def study(
     file with several studies unless `options` choose one.
     """
     from axes.analysis.study.definition import OPTIONS
-    from axes.analysis.study.run import run_study
-    from axes.analysis.study.sensitivity import measure_sensitivity
-    from axes.study_plan import ingest_missing, plan_studies
+    from axes.study_plan import plan_studies, run_planned
 
     for name in options:
         if name not in OPTIONS:
@@ -313,14 +278,15 @@ def study(
             "group"
         )
     (plan,), folder = planned, root_folder(root)
-    if ingests:
-        device, dtype = device or setting("device"), dtype or setting("dtype")
-        ingest_missing(folder, plan, device=device, dtype=dtype)
-    study_id = run_study(
-        folder, plan.definition, published=plan.published, memory_limit=memory_limit
+    study_id = run_planned(
+        folder,
+        plan,
+        no_ingest=not ingests,
+        sensitivity=sensitivity,
+        memory_limit=memory_limit,
+        device=device or setting("device"),
+        dtype=dtype or setting("dtype"),
     )
-    if sensitivity:
-        measure_sensitivity(folder, study_id, plan.definition, memory_limit=memory_limit)
     return read_study(study_id, root=folder)
 
 
@@ -352,25 +318,12 @@ def fit(
 
     evaluate = _several(evaluate)
     warehouse = Warehouse.open(root_folder(root), memory_limit=memory_limit)
-    space = find_space(warehouse, known_as(model), site=site, pooling=pooling, template=template)
-    parameters = {
-        "model": model,
-        "prompts": prompts,
-        "evaluate": evaluate,
-        "direction": direction,
-        "site": site,
-        "pooling": pooling,
-        "template": template,
-    }
-    with warehouse.run("fit", parameters) as run:
+    where = {"site": site, "pooling": pooling, "template": template}
+    space = find_space(warehouse, known_as(model), **where)
+    fitted_on = {"model": model, "prompts": prompts, "evaluate": evaluate, "direction": direction}
+    with warehouse.run("fit", {**fitted_on, **where}) as run:
         fitted = fit_native(
-            warehouse,
-            run,
-            space,
-            prompts,
-            evaluate,
-            method=direction,
-            allow_missing=allow_missing,
+            warehouse, run, space, prompts, evaluate, method=direction, allow_missing=allow_missing
         )
     sql = (
         "select axis_id, axis_name, layer, prompt_set, auroc, is_in_sample from v_auroc "

@@ -101,12 +101,31 @@ def _published(
     return {name: of_model for name, of_model in values.items() if of_model}
 
 
-def ingest_missing(
+def run_planned(
     root: Path,
     planned: PlannedStudy,
     *,
+    no_ingest: bool = False,
+    sensitivity: bool = False,
+    memory_limit: int | None = None,
     device: str | None = None,
     dtype: str | None = None,
+) -> str:
+    """Run a study, after its missing rows are ingested unless `no_ingest`; returns its id."""
+    from axes.analysis.study.run import run_study
+    from axes.analysis.study.sensitivity import measure_sensitivity
+
+    definition = planned.definition
+    if not no_ingest:
+        _ingest_missing(root, planned, device, dtype)
+    study_id = run_study(root, definition, published=planned.published, memory_limit=memory_limit)
+    if sensitivity:
+        measure_sensitivity(root, study_id, definition, memory_limit=memory_limit)
+    return study_id
+
+
+def _ingest_missing(
+    root: Path, planned: PlannedStudy, device: str | None, dtype: str | None
 ) -> None:
     """Import ready prompt sets that are absent, and run each model whose rows are incomplete."""
     from axes.ingest.activations import ingest_activations

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -86,15 +86,6 @@ class Job:
         """The model's tokenizer, read when it is first needed."""
         return load_tokenizer(self.folder)
 
-    def lock(self) -> AbstractContextManager[None]:
-        """One job at a time on a model (or on one shard for it) of a root.
-
-        A second job waits, and then finds the rows stored.
-        """
-        part = "" if self.shard is None else f".{self.shard.number}of{self.shard.count}"
-        notice = f"{self.spec.name} is being run by another job on {self.root}: waiting for it"
-        return locked(self.root, f"{self.identity.model_id}{part}", notice=notice)
-
     def layer_count(self) -> int:
         """Number of blocks: as registered, else by the configuration; no weights are loaded."""
         registered = Warehouse.open_tables(self.root, "models").column(
@@ -156,13 +147,19 @@ class Job:
     def running(
         self, command: str, parameters: Mapping[str, Any], *, seed: int | None = None
     ) -> Iterator[RunningJob]:
-        """Hold the model's lock and a run row, and finish the batch in hand at Ctrl-C."""
+        """Hold the model's lock and a run row, and finish the batch in hand at Ctrl-C.
+
+        A second job on the model (or on the same shard for it) waits, and then finds the rows
+        stored.
+        """
+        part = "" if self.shard is None else f".{self.shard.number}of{self.shard.count}"
+        notice = f"{self.spec.name} is being run by another job on {self.root}: waiting for it"
         parameters = {**parameters, **self.parameters()}
         line = settings.command_line() or "--dtype"
         # The default depends on the machine, and another dtype is another model version.
         options = "" if "--dtype" in line else f" --dtype {self.identity.dtype}"
         with (
-            self.lock(),
+            locked(self.root, f"{self.identity.model_id}{part}", notice=notice),
             record_run(
                 self.root, command, parameters, device=self.device, seed=seed, options=options
             ) as run,
@@ -328,9 +325,6 @@ class Shard:
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise PromptError(f"shard {text}: 1/8, 2/8, ... 8/8 is expected")
         return cls(int(match[1]), int(match[2]))
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
 
     def takes(self, prompt_id: str) -> bool:
         """Whether the prompt falls into this part.

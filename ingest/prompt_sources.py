@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from axes.warehouse.errors import PromptError
+from axes.warehouse.errors import LabelError, PromptError
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.progress import quiet_hub
 
@@ -72,8 +72,29 @@ def prompt_source(prompt_set: str, source: str | None, **options: Any) -> Prompt
     return replace(ready_sets()[prompt_set], **given)
 
 
+def decide_class(labels: Iterable[str], positive: Sequence[str]) -> dict[str, bool]:
+    """Label text -> whether it is the positive class: by `positive`, else by well-known labels.
+
+    Raises `LabelError` where neither decides.
+    """
+    plain = {label: label.strip().lower() for label in labels}
+    listed = ", ".join(repr(label) for label in sorted(plain)[:8]) or "absent"
+    if positive:
+        chosen = {text.strip().lower() for text in positive}
+        if chosen.isdisjoint(plain.values()):
+            raise LabelError(f"no label is {', '.join(positive)}; labels are {listed}")
+    else:
+        known = _known_labels()
+        chosen = set(known["positive"])
+        if not chosen.union(known["negative"]).issuperset(plain.values()):
+            raise LabelError(
+                f"labels {listed}: say which is the positive class with --positive LABEL"
+            )
+    return {label: text in chosen for label, text in plain.items()}
+
+
 @cache
-def known_labels() -> dict[str, list[str]]:
+def _known_labels() -> dict[str, list[str]]:
     """Well-known label texts: `positive` and `negative`."""
     return tomllib.loads(ENTRIES.read_text())["labels"]
 

@@ -1,7 +1,7 @@
 """The request of each job, as one frozen object: `ActivationRequest`, `TraceRequest`, ...
 
-A request is the source of a job's content keys and of the parameters in its row of `runs`. Its
-fields are the options of the command, which read their defaults here; so nothing heavy is imported.
+A request is the source of a job's content keys and of the parameters in its row of `runs`. The
+command line builds its options from the fields (`option`), so nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from axes.warehouse.names import RESID_POST
+from axes.ingest.forward.pooling import POOLINGS
+from axes.warehouse.names import RESID_POST, SITES
+from axes.warehouse.settings import option
 
 if TYPE_CHECKING:
     from axes.ingest.forward.templates import Template
@@ -21,21 +23,27 @@ TEMPLATES = ("raw", "chat")
 STEERING_MODES = ("add", "ablate", "clamp")
 STEERED_POSITIONS = ("all", "prompt", "generated")
 CONDITIONS = ("position", "row")
+LIMIT_HELP = "Use only the first prompts of each set."
+_TEMPLATE_HELP = "The prompt's text alone, or in the model's chat template."
+_BUDGET_HELP = "Max tokens in one batch, padding included."
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRequest:
     """How a model is run: `system` is the system prompt of the chat template.
 
-    `skip_unusable` leaves out, and records in the run row, prompts that the model cannot run.
     `device` and `dtype` default to the best device and the dtype that is usual on it.
     """
 
-    template: str = "raw"
+    template: str = option("raw", _TEMPLATE_HELP, TEMPLATES)
     system: str | None = None
     device: str | None = None
     dtype: str | None = None
-    skip_unusable: bool = False
+    skip_unusable: bool = option(
+        False,
+        "Leave out prompts that the model cannot use (no tokens, too long, no position to pool), "
+        "and record why.",
+    )
 
     @property
     def rendering(self) -> Template:
@@ -53,40 +61,54 @@ class ModelRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationRequest(ModelRequest):
-    """Which activations of which prompts: `layers` None for all, every site and pooling of each.
+    """Which activations of which prompts: every site and pooling of each of `layers`.
 
-    `prompt_sets` says how many of each set's first prompts, None for all; `shard` (`3/8`) takes a
-    part of them. Of `token_layers` every token's vector is stored next to the pooled ones. A
-    pooling is a name of `POOLINGS` or a Python file. `shares_prefix` runs tokens that all prompts
-    begin with once, where the model allows it.
+    `prompt_sets` says how many of each set's first prompts, None for all.
     """
 
     prompt_sets: Mapping[str, int | None]
-    layers: Sequence[int] | None = None
-    sites: Sequence[str] = (RESID_POST,)
-    poolings: Sequence[str] = ("last5_mean",)
-    token_layers: Sequence[int] = ()
-    shard: str | None = None
-    token_budget: int = 1024
-    shares_prefix: bool = True
+    layers: Sequence[int] | None = option(None, "Comma list such as 0,12,23. Default: every block.")
+    sites: Sequence[str] = option((RESID_POST,), "Repeatable.", SITES, flag="--site")
+    poolings: Sequence[str] = option(
+        ("last5_mean",),
+        f"Repeatable: {', '.join(POOLINGS)}, or a Python file that defines POOLING.",
+        names="pooling",
+        flag="--pooling",
+    )
+    token_layers: Sequence[int] = option(
+        (), "Also store the vector of every token at these layers.", flag="--keep-tokens"
+    )
+    shard: str | None = option(None, "Run only part I/N of the prompts, such as 3/8.")
+    token_budget: int = option(1024, _BUDGET_HELP, minimum=1)
+    shares_prefix: bool = option(
+        True,
+        "Compute the tokens that all prompts start with only once.",
+        flag="--share-prefix/--no-share-prefix",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRequest(ModelRequest):
-    """What is kept of each token.
+    """What is kept of each token: vectors, or with `axes` projections, at the axes' layers."""
 
-    Vectors at `layers`, without them at the one block `round(layer_fraction * (layer_count - 1))`.
-    With `axes` (ids or names) no vectors are kept but the projections on these axes, at the axes'
-    layers or at `layers`. `prompt_tokens` keeps the prompt's tokens too, `top_tokens` so many of
-    the likeliest tokens at each step.
-    """
-
-    layers: Sequence[int] | None = None
-    layer_fraction: float = 0.8
-    axes: Sequence[str] = ()
-    prompt_tokens: bool = False
-    top_tokens: int = 0
-    limit: int | None = None
+    layers: Sequence[int] | None = option(
+        None,
+        "Comma list of the blocks to store vectors or projections of; overrides --layer-fraction.",
+    )
+    layer_fraction: float = option(
+        0.8, "Use the block round(fraction * (layer_count - 1)).", minimum=0.0, maximum=1.0
+    )
+    axes: Sequence[str] = option(
+        (),
+        "Store projections on this axis (name or id) and no vectors; repeatable.",
+        names="axis",
+        flag="--axis",
+    )
+    prompt_tokens: bool = option(False, "Store the prompt's tokens too, as step < 0.")
+    top_tokens: int = option(
+        0, "Store this many of the most likely tokens at each step.", minimum=0
+    )
+    limit: int | None = option(None, LIMIT_HELP, minimum=1)
 
     def key(self, model_id: str, kept: Kept, prompt_id: str, settings: Mapping[str, Any]) -> str:
         """The id of a completion under `settings`; what is not kept does not enter."""
@@ -110,12 +132,22 @@ class Sampling:
     vocabulary writes them, end it with themselves, as those of the checkpoint do.
     """
 
-    max_new_tokens: int = 32
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    stop_strings: Sequence[str] = ()
-    end_tokens: Sequence[str] = ()
+    max_new_tokens: int = option(32, "Max tokens of a completion.", minimum=1)
+    temperature: float = option(0.0, "0 is greedy (default).", minimum=0.0)
+    top_p: float = option(
+        1.0,
+        "Sample from the most likely tokens with this total probability.",
+        minimum=0.0,
+        maximum=1.0,
+        is_minimum_excluded=True,
+    )
+    seed: int = option(0, "Seed of the sampling.")
+    stop_strings: Sequence[str] = option(
+        (), "String that ends a completion; repeatable.", flag="--stop"
+    )
+    end_tokens: Sequence[str] = option(
+        (), "Extra token that ends one; repeatable.", flag="--end-token"
+    )
 
     @property
     def is_greedy(self) -> bool:
@@ -123,12 +155,14 @@ class Sampling:
 
     def columns(self) -> dict[str, object]:
         """The same as columns of `generations`."""
+        return {**self._numbers(), "stop_strings": list(self.stop_strings) or None}
+
+    def _numbers(self) -> dict[str, object]:
         return {
             "max_new_tokens": self.max_new_tokens,
             "temperature": self.temperature,
             "top_p": self.top_p,
             "seed": self.seed,
-            "stop_strings": list(self.stop_strings) or None,
         }
 
     def sampling_key(self, sample: int = 0) -> dict[str, object]:
@@ -139,10 +173,7 @@ class Sampling:
         """
         options = {"stop_strings": self.stop_strings, "end_tokens": self.end_tokens}
         return {
-            "max_new_tokens": self.max_new_tokens,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "seed": self.seed,
+            **self._numbers(),
             **{name: list(values) for name, values in options.items() if values},
             **({} if self.is_greedy else {"sample": sample}),
         }
@@ -153,8 +184,8 @@ class TraceRequest(Sampling, TokenRequest):
     """Completions to generate: `samples` for each prompt of a set, each with its own seed."""
 
     prompt_set: str
-    samples: int = 1
-    batch_size: int = 16
+    samples: int = option(1, "Completions of each prompt.", minimum=1)
+    batch_size: int = option(16, "Completions generated together.", minimum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +193,7 @@ class CompletionRequest(TokenRequest):
     """Prompt-completion pairs of a file (.parquet, .csv or .jsonl) to read by teacher forcing."""
 
     completions: Path
-    token_budget: int = 1024
+    token_budget: int = option(1024, _BUDGET_HELP, minimum=1)
 
     def parameters(self) -> dict[str, object]:
         return {**super().parameters(), "completions": str(self.completions.resolve())}
@@ -180,30 +211,53 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class InterventionRequest(ModelRequest):
-    """Each axis under each strength at each of `layers` (default: the axis's layer).
+    """Each axis under each strength at each of `layers`; `ablate` is at all of them at once.
 
-    `ablate` takes the axis from all of `layers` at once (default: every block). Axes lie in the
-    model's own space. The texts of `benign_set` are read raw. Completions of `max_new_tokens` are
-    made for `completed_axis_ids`, and if there are any for the unsteered model. `condition` counts
-    with `above` only.
+    Axes lie in the model's own space. The texts of `benign_set` are read raw. Completions of
+    `max_new_tokens` are made for `completed_axis_ids`, and if there are any for the unsteered
+    model.
     """
 
     prompt_set: str
-    benign_set: str
+    benign_set: str = option(
+        help="Prompt set used to measure the side effects of steering (KL divergence and "
+        "perplexity); nothing is generated from it.",
+        names="prompt_set",
+        flag="--benign",
+    )
     axis_ids: Sequence[str]
-    strengths: Sequence[float] = (-0.16, -0.08, -0.04, -0.02, 0.02, 0.04, 0.08, 0.16)
-    layers: Sequence[int] | None = None
-    mode: str = "add"
-    positions: str = "all"
-    above: float | None = None
-    condition: str = "position"
-    template: str = "chat"
-    limit: int | None = None
-    benign_limit: int | None = 16
+    strengths: Sequence[float] = option(
+        (-0.16, -0.08, -0.04, -0.02, 0.02, 0.04, 0.08, 0.16),
+        "Comma list, in units of the layer's median norm; for ablate, the share to remove.",
+    )
+    layers: Sequence[int] | None = option(
+        None, "Comma list. Default: the layer of the axis; for ablate, every layer."
+    )
+    mode: str = option(
+        "add", "Add to the component along the axis, remove it, or set it.", STEERING_MODES
+    )
+    positions: str = option("all", "Which tokens are steered.", STEERED_POSITIONS)
+    above: float | None = option(
+        None,
+        "Steer only where the projection exceeds this, in units of the layer's median norm.",
+        flag="--min-projection",
+    )
+    condition: str = option(
+        "position",
+        "With --min-projection: test each token, or the prompt's last token for the whole row.",
+        CONDITIONS,
+    )
+    template: str = option("chat", _TEMPLATE_HELP, TEMPLATES)
+    limit: int | None = option(None, LIMIT_HELP, minimum=1)
+    benign_limit: int | None = option(
+        16, "Use only the first prompts of the benign set.", minimum=1
+    )
     completed_axis_ids: Sequence[str] = ()
-    max_new_tokens: int = 0
-    openers: str = "refusal"
-    token_budget: int = 2048
+    max_new_tokens: int = option(
+        0, "Length of the greedy completions along the axes; 0 generates none.", minimum=0
+    )
+    openers: str = option("refusal", "Opening phrases to score, a key of ingest/openers.toml.")
+    token_budget: int = option(2048, _BUDGET_HELP, minimum=1)
 
     @property
     def change(self) -> Change:
@@ -216,18 +270,16 @@ class InterventionRequest(ModelRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class PromptRequest:
-    """How the rows of a source become a prompt set.
+    """How the rows of a source become a prompt set."""
 
-    `positive` are the labels of the positive class, `labeler` says whose labels they are; `limit`
-    takes the first rows. `replace_set` replaces other rows that are stored under the name.
-    """
-
-    positive: Sequence[str] = ()
-    labeler: str = "dataset"
-    limit: int | None = None
-    replace_set: bool = False
-    keep_whitespace: bool = False
-    skip_unusable: bool = False
+    positive: Sequence[str] = option(
+        (), "Label of the positive class; repeatable. Default: positive, 1, unsafe, ..."
+    )
+    labeler: str = option("dataset", "Name of the source of the labels.")
+    limit: int | None = option(None, LIMIT_HELP, minimum=1)
+    replace_set: bool = option(False, "Replace a stored set of this name.", flag="--replace")
+    keep_whitespace: bool = option(False, "Keep white space around prompts.")
+    skip_unusable: bool = option(False, "Leave out empty prompts, and record which.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,10 +295,16 @@ class ExternalActivationRequest:
     file: Path
     index: Path | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
-    prompt_set: str | None = None
-    layers_are: str | None = None
-    site: str | None = None
-    pooling: str | None = None
-    template: str | None = None
-    positive: Sequence[str] = ()
-    skip_normed: bool = False
+    prompt_set: str | None = option(None, "Name of the prompt set of the texts.", flag="--prompts")
+    layers_are: str | None = option(
+        None,
+        "Meaning of layer N: the output of block N, or hidden_states[N] of transformers.",
+        ("blocks", "hidden_states"),
+    )
+    site: str | None = option(None, f"Default: {RESID_POST}.", SITES)
+    pooling: str | None = option(
+        None, "How positions were pooled to one vector: last, mean, ...", names="pooling"
+    )
+    template: str | None = option(None, "How prompts were rendered: raw or chat. Default: raw.")
+    positive: Sequence[str] = option((), "Label of the positive class; repeatable.")
+    skip_normed: bool = option(False, "Leave out the hidden_states after the final norm.")

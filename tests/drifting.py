@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from axes.analysis.drift.drift_statistics import slope_estimates, slope_terms
 from axes.analysis.drift.trajectories import Trajectories
+from axes.analysis.stats.auroc import Estimate
+from axes.analysis.stats.bootstrap import draw_counts
+from tests.rows import put
 
 STEPS = 24
 
@@ -55,3 +60,51 @@ def plant(
         start=level + 0.1 * random.standard_normal(count),
         values=values,
     )
+
+
+def draw(found: Trajectories, count: int = 200, seed: int = 0) -> np.ndarray:
+    """Resamples of the completions, pairs together."""
+    strata, groups = found.is_positive, found.groups
+    return draw_counts(len(strata), strata=strata, groups=groups, count=count, seed=seed)
+
+
+def difference(found: Trajectories, count: int = 400, seed: int = 0) -> Estimate:
+    """The slope of the positive class minus that of the negative class."""
+    counts = draw(found, count, seed)
+    return slope_estimates(slope_terms(found.values), found.is_positive, counts)[2]
+
+
+def write_traces(
+    root: Path,
+    model: str,
+    matrix: np.ndarray,
+    prompt_ids: Sequence[str],
+    *,
+    name: str = "g",
+    layer: int = 2,
+    sources: Sequence[str | None] | None = None,
+    **columns: object,
+) -> list[str]:
+    """Store a completion of each prompt, token vectors `[row, step, d_model]`; return their ids."""
+    ids = [f"{name}-{row:02d}" for row in range(len(matrix))]
+    steps = matrix.shape[1]
+    of_model = {"model": model, "run_id": "world"}
+    place = {**of_model, "layer": layer, "site": "resid_post"}
+    tokens = (
+        {**place, "generation_id": generation_id, "step": step, "token": f" t{step}"}
+        | {"vector": matrix[row, step].tolist()}
+        for row, generation_id in enumerate(ids)
+        for step in range(steps)
+    )
+    put(root, "generation_tokens", *tokens)
+    common = {**of_model, "model_id": f"id-{model}", "token_count": steps, "text": "said"}
+    common |= {"template": "raw", "finish_reason": "length", "max_new_tokens": steps}
+    common |= {"temperature": 0.0, "top_p": 1.0, "seed": 0, **columns}
+    generations = (
+        {**common, "generation_id": generation_id, "prompt_id": prompt_id, "source": source}
+        for generation_id, prompt_id, source in zip(
+            ids, prompt_ids, sources or [None] * len(ids), strict=True
+        )
+    )
+    put(root, "generations", *generations)
+    return ids

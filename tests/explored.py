@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from axes.warehouse.layout import init_root
-from axes.warehouse.writer import content_key, rows_table, write_rows
 from tests.drifting import plant
-from tests.rows import full, put
+from tests.rows import put
 
 FORBIDDEN = "dreadful"
 MODELS = ("alpha", "beta")
@@ -58,80 +57,64 @@ def prompt_text(row: int) -> str:
 
 
 def _put_prompts(root: Path, ids: list[str], is_positive: np.ndarray) -> None:
-    prompts = [
-        {
-            "prompt_set": "marked",
-            "prompt_id": prompt_id,
-            "position": row,
-            "text": prompt_text(row),
-            "category": ("doors", "cars")[row // 2 % 2],
-            "pair_id": f"pair-{row // 2}",
-        }
-        for row, prompt_id in enumerate(ids)
-    ]
-    labels = [
-        {
-            "prompt_set": "marked",
-            "labeler": "dataset",
-            "prompt_id": prompt_id,
-            "label": "unsafe" if positive else "safe",
-            "is_positive": bool(positive),
-        }
-        for prompt_id, positive in zip(ids, is_positive, strict=True)
-    ]
-    plain = [
-        {
-            "prompt_set": "plain",
-            "prompt_id": f"q{row}",
-            "position": row,
-            "text": f"plain text {row}",
-        }
-        for row in range(5)
-    ]
-    for table, rows, partition in (
-        ("prompts", prompts, "marked"),
-        ("labels", labels, "dataset"),
-        ("prompts", plain, "plain"),
-    ):
-        _write(root, table, rows, partition)
+    put(
+        root,
+        "prompts",
+        *(
+            {
+                "prompt_set": "marked",
+                "prompt_id": prompt_id,
+                "position": row,
+                "text": prompt_text(row),
+                "category": ("doors", "cars")[row // 2 % 2],
+                "pair_id": f"pair-{row // 2}",
+            }
+            for row, prompt_id in enumerate(ids)
+        ),
+    )
+    labelled = {"prompt_set": "marked", "labeler": "dataset"}
+    unsafe = {**labelled, "label": "unsafe", "is_positive": True}
+    safe = {**labelled, "label": "safe", "is_positive": False}
+    put(
+        root,
+        "labels",
+        *(
+            {**(unsafe if positive else safe), "prompt_id": prompt_id}
+            for prompt_id, positive in zip(ids, is_positive, strict=True)
+        ),
+    )
+    plain = {"prompt_set": "plain"}
+    texts = ({"prompt_id": f"q{n}", "position": n, "text": f"plain text {n}"} for n in range(5))
+    put(root, "prompts", *({**plain, **text} for text in texts))
 
 
 def _put_axes(root: Path, models: tuple[str, ...]) -> None:
+    sources = [f"aligned-{model}" for model in models]
+    shared = {"axis_id": UNIVERSAL, "kind": "universal", "name": "universal/demo", "layer": LAYER}
+    axes = [{**shared, "prompt_set": "marked", "source_axis_ids": sources}]
     for model in models:
         put(root, "models", {"model": model, "model_id": f"id-{model}", "layer_count": 3})
         own = {"space_model": model, "fitted_model": model, "layer": LAYER, "prompt_set": "marked"}
-        put(
-            root,
-            "axes",
-            {**own, "axis_id": f"native-{model}", "kind": "native", "name": f"native/{model}"},
-        )
-        aligned = {"axis_id": f"aligned-{model}", "kind": "aligned", "name": f"aligned/{model}"}
-        put(root, "axes", {**own, **aligned, "source_axis_ids": [f"native-{model}"]})
-    shared = {"axis_id": UNIVERSAL, "kind": "universal", "name": "universal/demo", "layer": LAYER}
-    sources = [f"aligned-{model}" for model in models]
-    for model in models:
         others = [source for source in sources if source != f"aligned-{model}"]
-        without = {"axis_id": f"without-{model}", "kind": "leave_one_out", "held_out_model": model}
-        put(root, "axes", {**without, "name": f"without/{model}", "source_axis_ids": others})
-    put(root, "axes", {**shared, "prompt_set": "marked", "source_axis_ids": sources})
+        for kind, more in (
+            ("native", own),
+            ("aligned", {**own, "source_axis_ids": [f"native-{model}"]}),
+            ("leave_one_out", {"held_out_model": model, "source_axis_ids": others}),
+        ):
+            start = "without" if kind == "leave_one_out" else kind
+            name = {"axis_id": f"{start}-{model}", "name": f"{start}/{model}", "kind": kind}
+            axes.append({**more, **name})
+    put(root, "axes", *axes)
 
 
 def _put_projections(
     root: Path, model: str, ids: list[str], by_axis: dict[str, np.ndarray]
 ) -> None:
-    rows = [
-        {
-            "model": model,
-            "model_id": f"id-{model}",
-            "axis_id": axis,
-            "prompt_id": prompt_id,
-            "layer": LAYER,
-            "projection": float(value),
-        }
-        for axis, values in by_axis.items()
-        for prompt_id, value in zip(ids, values, strict=True)
-    ]
-    _write(root, "projections", rows, model)
+    same = {"model": model, "model_id": f"id-{model}", "layer": LAYER}
+    for axis, values in by_axis.items():
+        projected = zip(ids, values, strict=True)
+        rows = ({"prompt_id": prompt_id, "projection": float(v)} for prompt_id, v in projected)
+        put(root, "projections", *({**same, "axis_id": axis, **row} for row in rows))
 
 
 def _put_calibration(root: Path, model: str, slope: float) -> None:
@@ -156,28 +139,15 @@ def _put_completions(
         for row, prompt_id in enumerate(ids):
             same = {"model": model, "generation_id": f"g-{model}-{prompt_id}"}
             words = [f" {FORBIDDEN if is_positive[row] else 'calm'}{step}" for step in range(steps)]
-            generations.append(
-                {
-                    **same,
-                    "model_id": f"id-{model}",
-                    "prompt_id": prompt_id,
-                    "text": "".join(words),
-                    "token_count": steps,
-                    "source": None,
-                    "finish_reason": "length",
-                }
-            )
+            made = {"model_id": f"id-{model}", "prompt_id": prompt_id, "finish_reason": "length"}
+            generations.append({**same, **made, "text": "".join(words), "token_count": steps})
             for step, word in enumerate(words):
                 at = {**same, "step": step, "layer": LAYER}
                 tokens.append({**at, "site": "resid_post", "token": word, "logprob": -0.5})
-                value = float(planted.values[row, step])
-                for axis in (UNIVERSAL, f"native-{model}"):
-                    projections.append({**at, "axis_id": axis, "projection": value})
-        _write(root, "generations", generations, model)
-        _write(root, "generation_tokens", tokens, model)
-        _write(root, "token_projections", projections, model)
-
-
-def _write(root: Path, table: str, rows: list[dict], partition: str) -> None:
-    described = rows_table(table, [full(table, {**row, "run_id": "run"}) for row in rows])
-    write_rows(root, table, described, name=content_key(table, partition), partition=partition)
+                projection = {**at, "projection": float(planted.values[row, step])}
+                projections += [
+                    {**projection, "axis_id": axis} for axis in (UNIVERSAL, f"native-{model}")
+                ]
+        put(root, "generations", *generations)
+        put(root, "generation_tokens", *tokens)
+        put(root, "token_projections", *projections)

@@ -8,8 +8,9 @@ import numpy as np
 
 from axes.analysis.study.run import run_study
 from axes.warehouse.connection import connect, rows
+from tests.drifting import write_traces
 from tests.rows import Row, put
-from tests.worlds import World, define_study, make_world
+from tests.worlds import World, define_study, make_world, prompt_ids
 
 WIDTHS = {"alpha": 16, "beta": 20}
 STRENGTH = 1.2
@@ -23,6 +24,7 @@ def studied_world(root: Path) -> tuple[World, str]:
         widths=WIDTHS,
         strength=STRENGTH,
         layer_count=2,
+        benign_count=120,
         labelled={"labelled": 150, "other": 100},
     )
     definition = define_study(
@@ -94,29 +96,14 @@ def _drifted(on_axis: Row) -> list[Row]:
 def _put_traces(root: Path, on_axis: Row) -> None:
     """Six completions of either class."""
     random = np.random.default_rng(0)
-    axis_id = on_axis["axis_id"]
-    shared = {name: on_axis[name] for name in ("model", "run_id")}
-    generations, tokens, projections = [], [], []
-    for number in range(12):
-        generation_id = f"g{number:02d}"
-        generations.append(
-            {
-                **shared,
-                "generation_id": generation_id,
-                "model_id": on_axis["model_id"],
-                "prompt_id": f"other-{number:05d}",
-                "template": "raw",
-                "max_new_tokens": STEPS,
-                "temperature": 0.0,
-            }
-        )
-        for step in range(STEPS):
-            place = {**shared, "generation_id": generation_id, "step": step}
-            place["layer"] = on_axis["layer"]
-            tokens.append({**place, "site": "resid_post", "token": "t"})
-            projections.append(
-                {**place, "axis_id": axis_id, "projection": float(random.standard_normal())}
-            )
-    put(root, "generations", *generations)
-    put(root, "generation_tokens", *tokens)
+    shown = {"layer": on_axis["layer"], "max_new_tokens": STEPS}
+    prompts = prompt_ids("other", 12)
+    ids = write_traces(root, "alpha", np.zeros((12, STEPS, 16)), prompts, **shown)
+    place = {name: on_axis[name] for name in ("model", "axis_id", "layer", "run_id")}
+    values = random.standard_normal((12, STEPS)).tolist()
+    projections = (
+        {**place, "generation_id": generation_id, "step": step, "projection": value}
+        for generation_id, row in zip(ids, values, strict=True)
+        for step, value in enumerate(row)
+    )
     put(root, "token_projections", *projections)

@@ -1,14 +1,16 @@
-"""Rows for tests: name the columns that matter, the schema's own types fill the rest."""
+"""Rows for tests: name the columns that matter, the schema's own types fill the rest; read back."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.tables.columns import SKIPPED, STRINGS, TEXT, TIME, VECTOR
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, rows_table, write_rows
@@ -71,3 +73,14 @@ def put_prompts(
         "labels",
         *({**label, "label": "unsafe" if label["is_positive"] else "safe"} for label in labelled),
     )
+
+
+@lru_cache(maxsize=4)
+def opened(root: Path) -> Warehouse:
+    """A warehouse, opened once: what is written later is read too."""
+    return Warehouse.open(root)
+
+
+def ask(root: Path, statement: str, parameters: Any = None) -> list[Row]:
+    """The rows of one statement."""
+    return opened(root).query(statement, parameters).to_pylist()

@@ -23,8 +23,6 @@ MAY_IMPORT = {
     "sql": set(),
     "studies": set(),
 }
-# A folder of many alike: one chart, one file format each.
-FOLDERS_OF_MANY = {"charts", "formats"}
 MAX_FILES, MAX_LINES, MAX_FUNCTION_LINES, MAX_UNTYPED_ROWS = 15, 500, 60, 40
 
 
@@ -59,7 +57,7 @@ def test_no_folder_holds_too_many_files() -> None:
     large = {
         folder.relative_to(ROOT).as_posix(): count
         for folder, count in counts.items()
-        if count > MAX_FILES and folder.name not in FOLDERS_OF_MANY
+        if count > MAX_FILES
     }
     assert not large, large
 

@@ -7,15 +7,14 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
 
-from axes.cli.main import _COMMANDS, _SECTIONS, cli
+from axes.cli.main import _COMMANDS, _SECTIONS
 from axes.cli.options import AXIS, CALIBRATIONS, FORMATS, MODEL
 from docs.generate import commands
+from tests.commands import axes
 
 HEAVY = {"torch", "duckdb", "pyarrow", "polars", "numpy", "rich", "transformers", "prompt_toolkit"}
 
@@ -32,10 +31,6 @@ WITHOUT_ROWS = {
 }
 
 LEAVES = {path: command for path, command in commands() if not isinstance(command, click.Group)}
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
 
 
 def python(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -90,7 +85,7 @@ def asked_of_a_root(command: click.Command) -> bool:
     "path", [path for path, command in LEAVES.items() if asked_of_a_root(command)]
 )
 def test_json_is_one_document_and_nothing_else_is_on_stdout(path, root):
-    result = run(*path.split()[1:], "--root", root, "--format", "json")
+    result = axes(*path.split()[1:], "--root", root, "--format", "json")
     assert result.exit_code in (0, 1, 2), result.output
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     if result.stdout:
@@ -100,7 +95,7 @@ def test_json_is_one_document_and_nothing_else_is_on_stdout(path, root):
 
 
 def test_help_lists_every_command_once_in_its_section():
-    lines = run("--help").stdout.partition("Data:\n")[2].splitlines()
+    lines = axes("--help").stdout.partition("Data:\n")[2].splitlines()
     titles = ["Data", *(line[:-1] for line in lines if line.endswith(":"))]
     assert titles == list(_SECTIONS)
     assert [line.split()[0] for line in lines if line.startswith("  ")] == list(_COMMANDS)
@@ -146,7 +141,7 @@ def test_a_help_page_names_only_options_of_its_command():
 
 @pytest.mark.parametrize("path", LEAVES)
 def test_an_unknown_option_is_a_usage_error(path):
-    result = run(*path.split()[1:], "--no-such-option")
+    result = axes(*path.split()[1:], "--no-such-option")
     assert result.exit_code == 2, result.output
     assert result.stdout == "" and "Error: " in result.stderr
 
@@ -166,32 +161,33 @@ def test_an_unknown_option_is_a_usage_error(path):
 )
 def test_a_typo_is_answered_with_what_was_meant(words, meant, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = run(*words)
+    result = axes(*words)
     assert result.exit_code in (1, 2) and meant in result.stderr
 
 
 def test_exit_codes(root, monkeypatch, tmp_path):
-    assert run("sql", "select 1", "--root", root).exit_code == 0
-    assert run("sql", "select nonsense", "--root", root).exit_code == 1
-    assert run("sql", "select 1", "--root", tmp_path / "nowhere").exit_code == 1
-    assert run("sql", "--format", "yaml").exit_code == 2
-    assert run("nonsense").exit_code == 2
+    assert axes("sql", "select 1", "--root", root).exit_code == 0
+    assert axes("sql", "select nonsense", "--root", root).exit_code == 1
+    assert axes("sql", "select 1", "--root", tmp_path / "nowhere").exit_code == 1
+    assert axes("sql", "--format", "yaml").exit_code == 2
+    assert axes("nonsense").exit_code == 2
 
     def interrupted(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("axes.warehouse.connection.connect", interrupted)
-    assert run("sql", "select 1", "--root", root).exit_code == 130
+    result = axes("sql", "select 1", "--root", root)
+    assert result.exit_code == 130 and "run the same command again" in result.stderr
 
 
 def test_a_json_log_is_json_to_the_last_line(root, tmp_path):
     for arguments in (["sql", "select nonsense", "--root", str(root)], ["sql", "--fromat"]):
-        result = run("--json-log", *arguments)
+        result = axes("--json-log", *arguments)
         events = [json.loads(line) for line in result.stderr.splitlines()]
         assert events[-1]["event"] == "exit"
         assert events[-1]["exit_code"] == result.exit_code in (1, 2)
         assert events[-2]["level"] == "error" and not events[-2]["text"].startswith("Error")
-    result = run("--json-log", "prompts", "import", "demo_safety", "--root", root)
+    result = axes("--json-log", "prompts", "import", "demo_safety", "--root", root)
     events = [json.loads(line) for line in result.stderr.splitlines()]
     assert [event.get("status") for event in events] == ["running", "finished", None]
     assert "600" in result.stdout
@@ -200,13 +196,13 @@ def test_a_json_log_is_json_to_the_last_line(root, tmp_path):
 @pytest.mark.parametrize(("value", "is_json"), [("1", True), ("0", False), ("", False)])
 def test_the_environment_and_the_file_turn_the_json_log_on(value, is_json, root, monkeypatch):
     monkeypatch.setenv("AXES_JSON_LOG", value)
-    result = run("prompts", "list", "--root", root)
+    result = axes("prompts", "list", "--root", root)
     assert result.stderr.startswith("{") is is_json
     monkeypatch.chdir(root)
     (root / "axes.toml").write_text("json_log = true")
     monkeypatch.delenv("AXES_JSON_LOG")
-    assert run("prompts", "list", "--root", root).stderr.startswith("{")
-    assert not run("--no-json-log", "prompts", "list", "--root", root).stderr.startswith("{")
+    assert axes("prompts", "list", "--root", root).stderr.startswith("{")
+    assert not axes("--no-json-log", "prompts", "list", "--root", root).stderr.startswith("{")
 
 
 def test_no_color_holds_on_a_terminal():

@@ -134,6 +134,12 @@ class AxisReadout:
         """Axis, layer and alignment: readouts of a model that differ in these differ in values."""
         return self.axis_id, self.layer, self.alignment_id
 
+    @property
+    def columns(self) -> dict[str, str | int | None]:
+        """What picks rows projected with it, by column."""
+        names = ("model", "model_id", "axis_id", "layer", "alignment_id")
+        return {name: getattr(self, name) for name in names}
+
 
 def find_axis(warehouse: Warehouse, name: str) -> Axis:
     """The axis that `name` means: an id, the first 6 or more characters of one, or a name.

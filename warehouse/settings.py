@@ -4,16 +4,18 @@ Precedence: the option that was typed, the environment, `axes.toml` in this fold
 above it, `safety-axes/axes.toml` in the XDG configuration folder, the default. A file has the keys
 of `SETTINGS`, and a table for each command that it configures: `[ingest.activations]`.
 
-Also the command line that the process is running, for the rows of `runs` (`command_line`).
+Also the command line that the process is running, for the rows of `runs` (`command_line`), and the
+options of jobs and studies, each declared once: as a field of its request (`option`). The command
+line builds its options from such fields, and a study file checks its keys by them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -143,3 +145,52 @@ def _require(path: Path, key: str, value: object) -> Setting:
         shown = repr(value).lower() if isinstance(value, bool) else repr(value)
         raise ConfigError(f"{path}: {key} is {shown}, expected {_NAMES[kind]}")
     return SETTINGS[key]
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a field is described and checked; `names` says what a shell completes it with.
+
+    `flag` is its spelling on the command line where that does not follow from the field's name.
+    """
+
+    help: str | None = None
+    choices: tuple[str, ...] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    is_minimum_excluded: bool = False
+    names: str | None = None
+    flag: str | None = None
+
+    def problem(self, value: Any) -> str | None:
+        """What was expected instead of the value, or None."""
+        if self.choices is not None and value not in self.choices:
+            return " or ".join(self.choices)
+        if value is None or self.minimum is None:
+            return None
+        is_low = value <= self.minimum if self.is_minimum_excluded else value < self.minimum
+        if not is_low and (self.maximum is None or value <= self.maximum):
+            return None
+        if self.is_minimum_excluded:
+            return f"more than {self.minimum:g}"
+        return f"{self.minimum:g} " + (
+            "or more" if self.maximum is None else f"to {self.maximum:g}"
+        )
+
+
+def option(
+    default: Any = MISSING,
+    help: str | None = None,
+    choices: Iterable[str] | None = None,
+    **properties: Any,
+) -> Any:
+    """A field of a dataclass that is an option; `properties` are fields of `Option`."""
+    listed = None if choices is None else tuple(choices)
+    return field(default=default, metadata={"option": Option(help, listed, **properties)})
+
+
+def options_of(request: type) -> dict[str, Option]:
+    """The fields of a dataclass that are options, by name."""
+    return {
+        each.name: each.metadata["option"] for each in fields(request) if "option" in each.metadata
+    }

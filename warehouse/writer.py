@@ -65,17 +65,11 @@ def vector_array(matrix: np.ndarray) -> pa.ListArray:
 def rows_table(table: str, rows: Sequence[Mapping[str, object]], **columns: Any) -> pa.Table:
     """Row dicts as an Arrow table of the table's schema; `columns` are complete columns to add."""
     schema = TABLES[table].file_schema
-    data = {
-        field.name: columns.get(field.name, [row.get(field.name) for row in rows])
-        for field in schema
-    }
-    return pa.table(
-        [
-            array if isinstance(array, pa.Array) else pa.array(array, type=schema.field(name).type)
-            for name, array in data.items()
-        ],
-        schema=schema,
-    )
+    data = [
+        columns[name] if name in columns else [row.get(name) for row in rows]
+        for name in schema.names
+    ]
+    return pa.table(data, schema=schema)
 
 
 def data_file(root: Path, table: str, name: str, partition: str | None = None) -> Path:

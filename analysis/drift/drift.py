@@ -1,9 +1,7 @@
 """Does one class's projection drift while the model speaks? Figures, controls and curves as rows.
 
 Everything is written to `trajectories` (a row per completion) and `drift_figures`, and is read back
-from there: what `axes drift` prints can be had again with SQL.
-
-A drift analysis in words, every number as `v_drift` and `v_drift_controls` hold it.
+from there: what `axes drift` prints can be had again with SQL (`v_drift`, `v_drift_controls`).
 """
 
 from __future__ import annotations
@@ -273,20 +271,16 @@ def _control_metrics(control: Control) -> Iterator[_Metric]:
         yield of_control(metric=metric, estimate=value)
 
 
+# The fields of a `Curve`, as columns.
+_CURVE = (
+    *("step", "estimate", "lower", "upper", "band_lower", "band_upper"),
+    *("positive_count", "negative_count"),
+)
+
+
 def _curve_metrics(metric: str, curve: Curve, control: str = "none") -> Iterator[_Metric]:
-    columns = (values.tolist() for values in vars(curve).values())
-    for step, *interval, positive_count, negative_count in zip(*columns, strict=True):
-        yield _Metric(
-            metric=metric,
-            control=control,
-            step=step,
-            **dict(zip(_CURVE, interval, strict=True)),
-            positive_count=positive_count,
-            negative_count=negative_count,
-        )
-
-
-_CURVE = ("estimate", "lower", "upper", "band_lower", "band_upper")
+    for row in zip(*(values.tolist() for values in vars(curve).values()), strict=True):
+        yield _Metric(metric=metric, control=control, **dict(zip(_CURVE, row, strict=True)))
 
 
 def _completions(

@@ -1,19 +1,14 @@
 """What else a difference of slopes could come from, one control each.
 
-`matched_prompt`  pairs alike in the projection of the prompt: do classes that start alike part?
-`matched_length`  pairs alike in length, the longer one cut to the shorter: not where they end
-`lasting`         completions of at least so many steps, cut there: not who is left
-`random_axes`     the same vectors on random directions of the axis's norm
-`shuffled_tokens` the same values with the steps of each completion in random order
-`other_text`      the same model reading the text that it wrote for a prompt of the other class
-
-The first three and the last give the slope difference anew, with an interval; the other two give
-what it is when nothing is there.
+Matching on the prompt's projection asks whether classes that start alike part, matching on length
+and cutting to one length whether where completions end or who is left makes the difference.
+These three and `other_text` give the slope difference anew, with an interval; `random_axes` and
+`shuffled_tokens` give what it is when nothing is there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -74,7 +69,7 @@ def lasting(trajectories: Trajectories, min_steps: int, *, seed: int = 0) -> Con
     None with fewer than two of a class.
     """
     kept = trajectories.take(np.flatnonzero(trajectories.lengths >= min_steps))
-    return _slope_control("lasting", kept.values[:, :min_steps], kept, seed=seed)
+    return _control("lasting", kept.values[:, :min_steps], kept.is_positive, kept.groups, seed=seed)
 
 
 def shuffled_tokens(
@@ -141,7 +136,8 @@ def other_text(trajectories: Trajectories, *, seed: int = 0) -> Control | None:
     A difference of the sign of that of the own texts says that the prompt drives the drift, one of
     the other sign that the text does. None with fewer than two of a class.
     """
-    return _slope_control("other_text", trajectories.values, trajectories, seed=seed)
+    values, is_positive = trajectories.values, trajectories.is_positive
+    return _control("other_text", values, is_positive, trajectories.groups, seed=seed)
 
 
 def _slope_weights(
@@ -152,19 +148,6 @@ def _slope_weights(
     spread = np.square(centred).sum(axis=1)
     signs = np.where(is_positive, 1 / spread[is_positive].sum(), -1 / spread[~is_positive].sum())
     return centred * signs[:, None]
-
-
-def _slope_control(
-    name: str, values: Float[np.ndarray, "row step"], trajectories: Trajectories, *, seed: int
-) -> Control | None:
-    of_class = trajectories.is_positive
-    positive_count = int(of_class.sum())
-    negative_count = len(of_class) - positive_count
-    if min(positive_count, negative_count) < 2:
-        return None
-    counts = draw_counts(len(of_class), strata=of_class, groups=trajectories.groups, seed=seed)
-    difference = slope_estimates(slope_terms(values), of_class, counts)[2]
-    return Control(name, difference, positive_count, negative_count)
 
 
 def _matched(
@@ -184,17 +167,33 @@ def _matched(
     if is_cut:
         shorter = np.isnan(taken.reshape(len(pairs), 2, -1)).any(axis=1)
         taken = np.where(np.repeat(shorter, 2, axis=0), np.nan, taken)
-    pair_of_row: Int[np.ndarray, " row"] = np.repeat(np.arange(len(pairs)), 2)
-    counts = draw_counts(len(kept), strata=of_class, groups=pair_of_row, seed=seed)
-    terms = slope_terms(taken)
-    if not min(terms.spread[of_class].sum(), terms.spread[~of_class].sum()):
+    control = _control(name, taken, of_class, np.repeat(np.arange(len(pairs)), 2), seed=seed)
+    if control is None:
         return None
-    difference = slope_estimates(terms, of_class, counts)[2]
-    imbalance = (
+    before, after = (
         standardised_difference(on, is_positive),
         standardised_difference(on[kept], of_class),
     )
-    return Control(name, difference, len(pairs), len(pairs), imbalance=imbalance)
+    return replace(control, imbalance=(before, after))
+
+
+def _control(
+    name: str,
+    values: Float[np.ndarray, "row step"],
+    is_positive: Bool[np.ndarray, " row"],
+    groups: Int[np.ndarray, " row"],
+    *,
+    seed: int,
+) -> Control | None:
+    """The slope difference; None with fewer than two of a class, or with single tokens only."""
+    sizes = int(is_positive.sum()), int((~is_positive).sum())
+    terms = slope_terms(values)
+    if min(sizes) < 2 or not all(
+        terms.spread[of_class].any() for of_class in (is_positive, ~is_positive)
+    ):
+        return None
+    counts = draw_counts(len(is_positive), strata=is_positive, groups=groups, seed=seed)
+    return Control(name, slope_estimates(terms, is_positive, counts)[2], *sizes)
 
 
 def _null(

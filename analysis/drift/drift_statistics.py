@@ -71,8 +71,7 @@ def decided_step(
     if not np.isfinite(first):
         return None
     tails = np.quantile(_first_to_stay(resampled >= bound), [0.025, 0.975], method="higher")
-    lower, upper = (float(step) if np.isfinite(step) else None for step in tails)
-    return Estimate(float(first), lower, upper)
+    return Estimate(float(first), *map(_finite, tails))
 
 
 def lead(
@@ -100,13 +99,12 @@ def lead(
         if drawn.sum()
     ]
     # Undecided resamples are the worst case: infinitely late.
-    lower, upper = np.quantile(medians, [0.025, 0.975], method="lower")
-    estimate = float(np.median(steps)) - decided.estimate
-    return Estimate(
-        estimate,
-        float(lower) if np.isfinite(lower) else None,
-        float(upper) if np.isfinite(upper) else None,
-    )
+    tails = np.quantile(medians, [0.025, 0.975], method="lower")
+    return Estimate(float(np.median(steps)) - decided.estimate, *map(_finite, tails))
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def event_steps(

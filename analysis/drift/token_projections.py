@@ -58,9 +58,7 @@ def project_tokens(warehouse: Warehouse, study_id: str) -> int:
 def project_completions(warehouse: Warehouse, axis: Axis, readout: AxisReadout) -> int:
     """Project one model's traces at the axis's layer where that is not done; returns new rows."""
     tokens = _Tokens(axis, readout.model, readout.model_id, readout.layer, readout.alignment_id)
-    names = ("model", "model_id", "axis_id", "layer", "alignment_id")
-    parameters = {name: getattr(readout, name) for name in names}
-    return _project(warehouse, "drift", parameters, [tokens])
+    return _project(warehouse, "drift", readout.columns, [tokens])
 
 
 def _project(

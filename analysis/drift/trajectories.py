@@ -150,7 +150,7 @@ def read_trajectories(
     Raises `CoverageError` where there are none or those of several kinds, `LabelError` where a
     class is missing.
     """
-    keys = {**vars(selection), **_keys(readout)}
+    keys = {**vars(selection), **readout.columns}
     completions = warehouse.rows(_Completion, _COMPLETIONS, keys)
     _require_one_kind(readout, completions)
     labelled = [row for row in completions if row.is_positive is not None]
@@ -207,18 +207,17 @@ def read_other_texts(
             )
         order by generation_id
         """,
-        {**_keys(readout), "mark": OTHER_TEXT},
-    ).to_pylist()
+        {**readout.columns, "mark": OTHER_TEXT},
+    ).to_pydict()
     row_of_prompt = {prompt_id: row for row, prompt_id in enumerate(trajectories.prompt_ids)}
     row_of_text = {name: row for row, name in enumerate(trajectories.generation_ids)}
     row_of_reader = {}
-    for item in read:
-        reader = row_of_prompt.get(item["prompt_id"])
-        writer = row_of_text.get(item["source"].removeprefix(OTHER_TEXT))
-        if reader is None or writer is None:
-            continue
-        if trajectories.is_positive[reader] != trajectories.is_positive[writer]:
-            row_of_reader[item["generation_id"]] = reader
+    for generation_id, prompt_id, source in zip(*read.values(), strict=True):
+        reader = row_of_prompt.get(prompt_id)
+        writer = row_of_text.get(source.removeprefix(OTHER_TEXT))
+        classes = {trajectories.is_positive[row] for row in (reader, writer) if row is not None}
+        if len(classes) == 2:
+            row_of_reader[generation_id] = reader
     if not row_of_reader:
         return None
     values, texts = _values(warehouse, readout, list(row_of_reader))
@@ -254,8 +253,7 @@ def write_cross_completions(
 
 
 _COMPLETIONS = """
-with
-completions as (
+with completions as (
     select generations.*
     from generations
     where
@@ -271,18 +269,6 @@ completions as (
                 and projected.alignment_id is not distinct from $alignment_id
                 and projected.generation_id = generations.generation_id
         )
-),
-
-of_completions as (
-    select generation_id, is_positive
-    from labels
-    where labeler = $labeler and generation_id is not null
-),
-
-of_prompts as (
-    select prompt_set, prompt_id, is_positive
-    from labels
-    where labeler = $labeler and generation_id is null
 )
 
 select
@@ -305,10 +291,14 @@ inner join v_prompts as prompts
     on
         completions.prompt_id = prompts.prompt_id
         and prompts.prompt_set = coalesce($prompt_set, prompts.prompt_set)
-left join of_completions on completions.generation_id = of_completions.generation_id
-left join of_prompts
+left join labels as of_completions
     on
-        prompts.prompt_set = of_prompts.prompt_set
+        of_completions.labeler = $labeler
+        and completions.generation_id = of_completions.generation_id
+left join labels as of_prompts
+    on
+        of_prompts.labeler = $labeler and of_prompts.generation_id is null
+        and prompts.prompt_set = of_prompts.prompt_set
         and prompts.prompt_id = of_prompts.prompt_id
 left join projections
     on
@@ -317,11 +307,6 @@ left join projections
         and completions.prompt_id = projections.prompt_id
 order by completions.generation_id, prompts.prompt_set
 """
-
-
-def _keys(readout: AxisReadout) -> dict[str, str | int | None]:
-    names = ("model", "model_id", "axis_id", "layer", "alignment_id")
-    return {name: getattr(readout, name) for name in names}
 
 
 def _require_one_kind(readout: AxisReadout, completions: Sequence[_Completion]) -> None:
@@ -367,7 +352,7 @@ def _values(
         order by projected.generation_id, projected.step
         """,
         {
-            **{name: value for name, value in _keys(readout).items() if name != "model_id"},
+            **{name: value for name, value in readout.columns.items() if name != "model_id"},
             "generation_ids": generation_ids,
         },
     )

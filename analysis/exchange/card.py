@@ -47,7 +47,8 @@ qualify row_number() over (
 ) = 1
 order by model, prompt_set nulls first, scorer, metric, judged_on nulls first
 """
-_SCORED = """
+# Model ids and prompt sets of all projections with labels of both classes.
+_PROJECTED = """
 select model_id, prompt_set
 from v_projections
 where axis_id = ? and is_positive is not null
@@ -88,9 +89,10 @@ def axis_card(warehouse: Warehouse, axis: Axis) -> Card:
         for row in evaluations
         if row.metric == "auroc" and row.judged_on is None
     }
+    projected = warehouse.query(_PROJECTED, [axis.axis_id]).to_pydict()
     evaluations += [
         _evaluation(warehouse, axis.axis_id, model_id, prompt_set)
-        for model_id, prompt_set in _projected_sets(warehouse, axis.axis_id)
+        for model_id, prompt_set in zip(*projected.values(), strict=True)
         if (model_id, prompt_set) not in evaluated
     ]
     card = {
@@ -132,12 +134,6 @@ class _Evaluation:
     negative_count: int | None
     is_in_sample: bool | None
     study_id: str | None = None
-
-
-def _projected_sets(warehouse: Warehouse, axis_id: str) -> list[tuple[str, str]]:
-    """Model id and prompt set of all projections with labels of both classes."""
-    columns = warehouse.query(_SCORED, [axis_id]).to_pydict()
-    return list(zip(columns["model_id"], columns["prompt_set"], strict=True))
 
 
 def _evaluation(warehouse: Warehouse, axis_id: str, model_id: str, prompt_set: str) -> _Evaluation:

@@ -21,17 +21,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.analysis.activations import Space, blocks, load_matrix
+from axes.analysis.exchange.card import LAYER_CONVENTION
 from axes.analysis.exchange.formats.contents import Card
 from axes.warehouse.errors import CoverageError, RootError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.layers import Rows, stored_layers
+from axes.warehouse.layers import stored_layers
 from axes.warehouse.progress import track
 
 _WITH_INDEX = ("safetensors", "npz")
@@ -99,7 +100,8 @@ def export_activations(
         },
     )
     card = _card(warehouse, space, prompt_set, chosen, len(index))
-    matrices = _matrices(warehouse, space, prompt_set, chosen, limit, index)
+    prompt_ids = tuple(index.column("prompt_id").to_pylist())
+    matrices = _layers(warehouse, space, prompt_set, chosen, limit, prompt_ids)
     output.parent.mkdir(parents=True, exist_ok=True)
     beside = output.with_suffix(".index.parquet") if to in _WITH_INDEX else None
     temporary = output.with_name(f".{output.name}.tmp")
@@ -146,8 +148,7 @@ def _card(
         "model_id": space.model_id,
         "prompt_set": prompt_set,
         "layers_are": "blocks",
-        "layer_convention": "zero-based block index; the vector lies in that block's output "
-        "(HF hidden_states[layer + 1], before any final norm)",
+        "layer_convention": LAYER_CONVENTION,
         "layers": layers,
         "site": space.site,
         "pooling": space.pooling,
@@ -156,35 +157,25 @@ def _card(
     }
 
 
-Layers = Sequence[tuple[int, Callable[[], Rows]]]
+# The layers in order, each with some of its rows at a time, in the order of the index.
+Layers = Iterator[tuple[int, Iterator[np.ndarray]]]
 
 
-def _matrices(
+def _layers(
     warehouse: Warehouse,
     space: Space,
     prompt_set: str,
     layers: Sequence[int],
     limit: int | None,
-    index: pa.Table,
+    prompt_ids: tuple[str, ...],
 ) -> Layers:
-    """The layers, each with what reads its matrix, rows in the order of the index."""
-    prompt_ids = tuple(index.column("prompt_id").to_pylist())
-
-    def read(layer: int) -> Rows:
-        matrix = load_matrix(warehouse, space.at(layer), prompt_set, limit=limit)
-        if matrix.prompt_ids != prompt_ids:
-            raise CoverageError(f"the rows of {prompt_set} changed while they were written")
-        return matrix.x
-
-    return [(layer, partial(read, layer)) for layer in layers]
-
-
-def _in_blocks(layers: Layers) -> Iterator[tuple[int, np.ndarray]]:
-    """Some rows of a layer at a time, as little-endian float32."""
+    """The rows of each layer as little-endian float32."""
     with track("export", len(layers), "layers") as advance:
-        for layer, read in layers:
-            for (block,) in blocks(read()):
-                yield layer, np.ascontiguousarray(block, dtype="<f4")
+        for layer in layers:
+            matrix = load_matrix(warehouse, space.at(layer), prompt_set, limit=limit)
+            if matrix.prompt_ids != prompt_ids:
+                raise CoverageError(f"the rows of {prompt_set} changed while they were written")
+            yield layer, (np.ascontiguousarray(block, "<f4") for (block,) in blocks(matrix.x))
             advance(1)
 
 
@@ -197,7 +188,7 @@ def _write_safetensors(
     """
     size = len(index) * d_model * 4
     header: Card = {"__metadata__": {"card": json.dumps(card), "format": "np"}}
-    for place, (layer, _) in enumerate(layers):
+    for place, layer in enumerate(card["layers"]):
         header[f"layer.{layer}"] = {
             "dtype": "F32",
             "shape": [len(index), d_model],
@@ -207,29 +198,21 @@ def _write_safetensors(
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for _, block in _in_blocks(layers):
-            file.write(block.data)
+        for _, parts in layers:
+            for block in parts:
+                file.write(block.data)
 
 
 def _write_npz(path: Path, card: Card, index: pa.Table, d_model: int, layers: Layers) -> None:
-    shape = (len(index), d_model)
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(index), d_model)}
     with zipfile.ZipFile(path, "w") as archive:
         with archive.open("card.npy", "w") as member:
             np.lib.format.write_array(member, np.array(json.dumps(card)), allow_pickle=False)
-        open_layer: int | None = None
-        file: IO[bytes] | None = None
-        for layer, block in _in_blocks(layers):
-            if layer != open_layer:
-                if file is not None:
-                    file.close()
-                open_layer = layer
-                file = archive.open(f"layer.{layer}.npy", "w", force_zip64=True)
-                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        for layer, parts in layers:
+            with archive.open(f"layer.{layer}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array_header_1_0(file, header)
-            assert file is not None
-            file.write(block.data)
-        if file is not None:
-            file.close()
+                for block in parts:
+                    file.write(block.data)
 
 
 def _write_table(
@@ -241,7 +224,9 @@ def _write_table(
     *,
     open_writer: Callable[..., Any],
 ) -> None:
-    schema = _table_schema(index, d_model).with_metadata({"card": json.dumps(card)})
+    vector = pa.field("vector", pa.list_(pa.float32(), d_model))
+    fields = [*index.schema, pa.field("layer", pa.int16()), vector]
+    schema = pa.schema(fields, {"card": json.dumps(card)})
     with open_writer(str(path), schema) as writer:
         for table in _tables(index, layers, schema):
             writer.write_table(table)
@@ -254,33 +239,24 @@ def _write_datasets(path: Path, card: Card, index: pa.Table, d_model: int, layer
     disable_progress_bars()
     path.mkdir()
     streamed = path.with_name(f"{path.name}.arrow")
-    schema = _table_schema(index, d_model)
     try:
-        with pa.ipc.new_stream(str(streamed), schema) as writer:
-            for table in _tables(index, layers, schema):
-                writer.write_table(table)
+        _write_table(streamed, card, index, d_model, layers, open_writer=pa.ipc.new_stream)
         info = DatasetInfo(description=json.dumps(card), features=None)
         Dataset.from_file(str(streamed), info=info).save_to_disk(str(path))
     finally:
         streamed.unlink(missing_ok=True)
 
 
-def _table_schema(index: pa.Table, d_model: int) -> pa.Schema:
-    vector = pa.field("vector", pa.list_(pa.float32(), d_model))
-    return pa.schema([*index.schema, pa.field("layer", pa.int16()), vector])
-
-
 def _tables(index: pa.Table, layers: Layers, schema: pa.Schema) -> Iterator[pa.Table]:
     """Some rows of a layer at a time, the index beside them."""
-    start, known = 0, None
-    for layer, block in _in_blocks(layers):
-        start = 0 if layer != known else start
-        known, count = layer, len(block)
-        part = index.slice(start, count)
-        vectors = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), block.shape[1])
-        columns = [*part.columns, pa.array(np.full(count, layer, np.int16)), vectors]
-        yield pa.table(columns, schema=schema)
-        start += count
+    for layer, parts in layers:
+        start = 0
+        for block in parts:
+            rows = index.slice(start, len(block))
+            start += len(block)
+            vectors = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), block.shape[1])
+            numbers = pa.array(np.full(len(block), layer, np.int16))
+            yield pa.table([*rows.columns, numbers, vectors], schema=schema)
 
 
 _WRITERS: dict[str, Callable[..., None]] = {

@@ -46,18 +46,18 @@ def export_axes(
         axes = [axis for named in axes for axis in _at_every_layer(warehouse, named)]
     axes = sorted(axes, key=lambda axis: axis.space.layer)
     _require_one_file(axes, kind)
-    numbers = [number_of(axis.space.layer, kind.convention, axis.space.site) for axis in axes]
-    left_out = [axis for axis, number in zip(axes, numbers, strict=True) if not _fits(kind, number)]
-    if left_out and not (all_layers and len(left_out) < len(axes)):
-        raise AxisError(_refusal(left_out[0], kind))
-    held = {number: axis for axis, number in zip(axes, numbers, strict=True) if _fits(kind, number)}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    kind.module.write(_contents(warehouse, held, kind, is_raw=is_raw), output)
-    return ExportResult(
-        output,
-        kind.usage.replace("PATH", str(output)),
-        tuple(_refusal(axis, kind) for axis in left_out),
+    numbered = {
+        number_of(axis.space.layer, kind.convention, axis.space.site): axis for axis in axes
+    }
+    held = {number: axis for number, axis in numbered.items() if number >= kind.min_number}
+    refusals = tuple(
+        _refusal(axis, number, kind) for number, axis in numbered.items() if number not in held
     )
+    if refusals and not (all_layers and held):
+        raise AxisError(refusals[0])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    kind.file.write(_contents(warehouse, held, kind, is_raw=is_raw), output)
+    return ExportResult(output, kind.usage.replace("PATH", str(output)), refusals)
 
 
 def _at_every_layer(warehouse: Warehouse, axis: Axis) -> list[Axis]:
@@ -99,12 +99,7 @@ def _require_one_file(axes: Sequence[Axis], kind: Format) -> None:
         raise AxisError(f"{kind.name} holds one axis, found {len(axes)}: export them one by one")
 
 
-def _fits(kind: Format, number: int) -> bool:
-    return number >= kind.min_number
-
-
-def _refusal(axis: Axis, kind: Format) -> str:
-    number = number_of(axis.space.layer, kind.convention, axis.space.site)
+def _refusal(axis: Axis, number: int, kind: Format) -> str:
     where = f"axis {axis.name} at layer {axis.space.layer} ({axis.space.site})"
     if number < 0:
         return f"{where} is of the embedding, which is no block's output: {kind.name} has no number"

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from axes.analysis.activations import Space, count_prompts, find_space
-from axes.analysis.exchange.formats import FORMATS, Format, recognise
+from axes.analysis.exchange.formats import FORMATS, Format, ImportRequest, recognise
 from axes.analysis.exchange.formats.contents import BLOCK, HIDDEN_STATES, Card, Contents, layer_of
 from axes.analysis.registry import write_axes
 from axes.warehouse.axes import Axis, read_axes
@@ -33,25 +33,6 @@ from axes.warehouse.writer import content_key
 _UNIT = 1e-6
 _DEFAULTS = {"site": RESID_POST, "pooling": "last5_mean", "template": "raw"}
 _EXPECTED = "see `axes import --help` for the formats, and name it with --from"
-
-
-@dataclass(frozen=True)
-class ImportRequest:
-    """What the user says about a file; None: as the file or its card says, else the default.
-
-    `is_other_model` accepts a file although it says that it is of another model.
-    """
-
-    format: str | None = None
-    model: str | None = None
-    layer: int | None = None
-    site: str | None = None
-    pooling: str | None = None
-    template: str | None = None
-    convention: str | None = None
-    name: str | None = None
-    fitted_on: str | None = None
-    is_other_model: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,7 +116,7 @@ def _read(path: Path, kind: Format) -> Contents:
 
     broken = (ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile)
     try:
-        contents: Contents = kind.module.read(path)
+        contents = kind.file.read(path)
     except (SafetensorError, *broken) as error:
         reason = str(error) or type(error).__name__
         raise AxisError(f"{path} cannot be read as {kind.name} ({reason}): {_EXPECTED}") from error

@@ -25,18 +25,7 @@ import vl_convert
 from markupsafe import Markup, escape
 
 from axes.analysis.report import tables
-from axes.analysis.report.charts import (
-    areas,
-    cosines,
-    densities,
-    drift,
-    layers,
-    roc,
-    sensitivity,
-    singular_values,
-    thresholds,
-    trajectories,
-)
+from axes.analysis.report.charts import agreement, generation, separation
 from axes.analysis.report.charts.theme import PAGE, PAPER, Json
 from axes.analysis.report.section import (
     Rows,
@@ -53,6 +42,8 @@ from axes.warehouse.render import render
 _SET_GLOBALLY = "window.vegaEmbed = vegaEmbed;"
 _TEMPLATES = Path(__file__).parent / "templates"
 _VERDICTS = {"supported": "supported", "not supported": "refuted", "undecided": "undecided"}
+# A text column is its distinct values and the index of each row's.
+Columns = dict[str, list | dict[str, list]]
 # A text longer than this may be broken over lines.
 _NAME_LENGTH = 42
 
@@ -70,16 +61,11 @@ class _Cell:
 class _View:
     """What the template shows of a section: a chart (`spec`, `rows`), or a table of `cells`."""
 
-    name: str
-    title: str
-    explanation: Markup
-    missing: Markup
-    statement: str
-    row_count: int
+    section: Section
+    content: SectionContent
     alternative: str
-    spec: Markup | None
-    rows: Markup | None
-    header: list[str]
+    spec: Json | None
+    rows: Columns | None
     cells: list[list[_Cell]]
 
 
@@ -96,15 +82,16 @@ def page(connection: Connection, study_id: str, *, warnings: Sequence[str]) -> s
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
+    environment.filters |= {"marked": _marked, "embedded": _embedded}
     definition = study_definition(connection, study_id)
     return environment.get_template("report.html").render(
         title=f"Study {definition['label']}: {', '.join(definition['models'])}",
         summary=_summary(definition),
         study_id=study_id,
         version=version("safety-axes"),
-        warnings=[_marked(warning) for warning in warnings],
+        warnings=warnings,
         parts=parts,
-        config=_embedded(PAGE),
+        config=PAGE,
         style=Markup((_TEMPLATES / "report.css").read_text()),
         library=Markup(drawing_library()),
         script=Markup((_TEMPLATES / "report.js").read_text()),
@@ -132,9 +119,9 @@ def specification(content: SectionContent, rows: Rows) -> Json:
     return {name: value for name, value in spec.items() if name not in ("$schema", "config")}
 
 
-def columns(table: pa.Table) -> dict[str, list | dict[str, list]]:
+def columns(table: pa.Table) -> Columns:
     """The rows column by column; text as its distinct values and the index of each row's."""
-    encoded: dict[str, list | dict[str, list]] = {}
+    encoded: Columns = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_string(column.type):
             text = column.combine_chunks().dictionary_encode()
@@ -148,21 +135,15 @@ def columns(table: pa.Table) -> dict[str, list | dict[str, list]]:
 
 
 def _view(content: SectionContent) -> _View:
-    section, table = content.section, content.table
-    rows = table.to_pylist()
-    is_chart = bool(rows) and section.draw is not None
+    rows = content.table.to_pylist()
+    is_chart = bool(rows) and content.section.draw is not None
     return _View(
-        name=section.name,
-        title=section.title,
-        explanation=_marked(content.explanation),
-        missing=_marked(content.missing),
-        statement=content.statement,
-        row_count=table.num_rows,
-        alternative=_alternative(content),
-        spec=_embedded(specification(content, rows)) if is_chart else None,
-        rows=_embedded(columns(table)) if is_chart else None,
-        header=[name.replace("_", " ") for name in table.column_names],
-        cells=[] if is_chart else [[_cell(value) for value in row.values()] for row in rows],
+        content.section,
+        content,
+        _alternative(content),
+        specification(content, rows) if is_chart else None,
+        columns(content.table) if is_chart else None,
+        [] if is_chart else [[_cell(value) for value in row.values()] for row in rows],
     )
 
 
@@ -222,24 +203,24 @@ def _finite(value: Any) -> Any:
 
 
 PARTS: dict[str, tuple[Section, ...]] = {
-    "Results": (tables.STUDY, areas.SECTION, tables.CLAIMS, tables.WARNINGS),
+    "Results": (tables.STUDY, separation.AREAS, tables.CLAIMS, tables.WARNINGS),
     "Class separation": (
-        roc.SECTION,
-        densities.SECTION,
-        layers.AREAS,
-        layers.NORMS,
+        separation.ROC,
+        separation.DENSITIES,
+        separation.LAYER_AREAS,
+        separation.LAYER_NORMS,
         tables.BESIDE,
         tables.ERASURE,
     ),
     "Agreement between models": (
-        cosines.SECTION,
+        agreement.COSINES,
         tables.ALIGNMENTS,
-        singular_values.SECTION,
+        agreement.SINGULAR_VALUES,
         tables.DIAGNOSES,
-        sensitivity.SECTION,
-        thresholds.SECTION,
+        agreement.SENSITIVITY,
+        agreement.THRESHOLDS,
     ),
-    "Generation": (trajectories.SECTION, drift.SECTION),
+    "Generation": (generation.TRAJECTORIES, generation.DRIFT),
     "Provenance": (
         tables.DEFINITION,
         tables.MODELS,

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -31,50 +31,10 @@ from axes.analysis.methods import (
 )
 from axes.warehouse.errors import DefinitionError, ModelError
 from axes.warehouse.names import SITES, did_you_mean
+from axes.warehouse.settings import option, options_of
 
 MIN_ALIGNMENT_ROWS = 10
 LAYER_POLICIES = ("fraction", "cross_validated")
-
-
-@dataclass(frozen=True)
-class Option:
-    """How a field is described and checked; `names` says what a shell completes it with.
-
-    `flag` is its spelling on the command line where that does not follow from the field's name.
-    """
-
-    help: str | None = None
-    choices: tuple[str, ...] | None = None
-    minimum: float | None = None
-    maximum: float | None = None
-    is_minimum_excluded: bool = False
-    names: str | None = None
-    flag: str | None = None
-
-    def problem(self, value: Any) -> str | None:
-        """What was expected instead of the value, or None."""
-        if self.choices is not None and value not in self.choices:
-            return " or ".join(self.choices)
-        if value is None or self.minimum is None:
-            return None
-        is_low = value <= self.minimum if self.is_minimum_excluded else value < self.minimum
-        if not is_low and (self.maximum is None or value <= self.maximum):
-            return None
-        if self.is_minimum_excluded:
-            return f"more than {self.minimum:g}"
-        return f"{self.minimum:g} " + (
-            "or more" if self.maximum is None else f"to {self.maximum:g}"
-        )
-
-
-def _option(
-    default: Any = MISSING,
-    help: str | None = None,
-    choices: Iterable[str] | None = None,
-    **properties: Any,
-) -> Any:
-    listed = None if choices is None else tuple(choices)
-    return field(default=default, metadata={"option": Option(help, listed, **properties)})
 
 
 @dataclass(frozen=True)
@@ -87,64 +47,64 @@ class StudyDefinition:
     `AlignmentOptions`. `label` names the group in the names of the axes.
     """
 
-    models: tuple[str, ...] = _option(help="A model; repeatable.", names="model", flag="--model")
-    reference: str = _option(help="The model whose space is aligned into.", names="model")
-    prompts: str = _option(
+    models: tuple[str, ...] = option(help="A model; repeatable.", names="model", flag="--model")
+    reference: str = option(help="The model whose space is aligned into.", names="model")
+    prompts: str = option(
         help="Labelled set that the directions are fitted on.", names="prompt_set"
     )
-    align: str = _option(
+    align: str = option(
         help="Unlabelled set that the alignments are fitted on.", names="prompt_set"
     )
-    evaluate: tuple[str, ...] = _option(
+    evaluate: tuple[str, ...] = option(
         (), "Another labelled set to evaluate on; repeatable.", names="prompt_set"
     )
-    align_rows: int = _option(
+    align_rows: int = option(
         3000, "Alignment prompts: the first of the set.", minimum=MIN_ALIGNMENT_ROWS
     )
-    layer_policy: str = _option(
+    layer_policy: str = option(
         "fraction",
         "One depth for all models, or each model's best by cross-validation.",
         LAYER_POLICIES,
     )
-    layer_fraction: float = _option(
+    layer_fraction: float = option(
         0.8, "Layer round(fraction * (layer_count - 1)) of each model.", minimum=0.0, maximum=1.0
     )
-    direction: str = _option(
+    direction: str = option(
         "mean_diff", "How the two classes give a direction; pair_pca needs pair_id.", DIRECTIONS
     )
-    alignment: str = _option("ridge", "The map from each model into the reference.", ALIGNMENTS)
-    ridge_lambda: float | None = _option(
+    alignment: str = option("ridge", "The map from each model into the reference.", ALIGNMENTS)
+    ridge_lambda: float | None = option(
         None,
         "Default: chosen per model on alignment rows.",
         minimum=0.0,
         is_minimum_excluded=True,
     )
-    lambda_policy: str = _option(
+    lambda_policy: str = option(
         "held_out",
         "What chooses lambda: held-out rows or generalised cross-validation.",
         LAMBDA_POLICIES,
     )
-    rank: int | None = _option(
+    rank: int | None = option(
         None, "Of reduced_rank and cca (default: chosen), gradient (default: full).", minimum=1
     )
-    hidden_width: int | None = _option(None, "A hidden layer, for gradient.", minimum=1)
-    is_scaled: bool = _option(True, "Whether procrustes may stretch.", flag="--scale/--no-scale")
-    alignment_shuffles: int = _option(
+    hidden_width: int | None = option(None, "A hidden layer, for gradient.", minimum=1)
+    is_scaled: bool = option(True, "Whether procrustes may stretch.", flag="--scale/--no-scale")
+    alignment_shuffles: int = option(
         20, "Refits on shuffled pairs, the null of R2; none with 0.", minimum=0
     )
-    universal: str = _option("svd", "How aligned directions become one axis.", UNIVERSALS)
-    site: str = _option(SITES[0], "Where in a block vectors were read.", SITES)
-    pooling: str = _option("last5_mean", "As stored: last, mean, ...", names="pooling")
-    template: str = _option("raw", "As stored: raw, chat, chat+system:HASH.")
-    seed: int = _option(0, "Random seed.")
-    allow_missing: bool = _option(False, "Continue where rows are missing, and report how many.")
+    universal: str = option("svd", "How aligned directions become one axis.", UNIVERSALS)
+    site: str = option(SITES[0], "Where in a block vectors were read.", SITES)
+    pooling: str = option("last5_mean", "As stored: last, mean, ...", names="pooling")
+    template: str = option("raw", "As stored: raw, chat, chat+system:HASH.")
+    seed: int = option(0, "Random seed.")
+    allow_missing: bool = option(False, "Continue where rows are missing, and report how many.")
     label: str = "group"
 
     def __post_init__(self) -> None:
         """Raise `DefinitionError` for a value out of its range."""
-        for name, option in _FIELDS.items():
+        for name, declared in _FIELDS.items():
             value = getattr(self, name)
-            if (expected := option.problem(value)) is not None:
+            if (expected := declared.problem(value)) is not None:
                 raise DefinitionError(f"{name} is {value}, expected {expected}")
         if self.reference not in self.models:
             raise ModelError(f"the reference {self.reference} is not among the study's models")
@@ -181,14 +141,9 @@ class StudyDefinition:
         return AlignmentOptions(self.alignment, *(getattr(self, name) for name in names))
 
 
-_FIELDS: dict[str, Option] = {
-    each.name: each.metadata["option"]
-    for each in fields(StudyDefinition)
-    if "option" in each.metadata
-}
-_GROUP = Option("Models of this group of the registry.", names="group")
+_FIELDS = options_of(StudyDefinition)
 # Every option of a study, and of a file every key but `published`.
-OPTIONS: dict[str, Option] = {"group": _GROUP, **_FIELDS}
+OPTIONS = ("group", *_FIELDS)
 
 
 def option_types() -> dict[str, Any]:

@@ -155,7 +155,7 @@ def transfer_matrix(
     ]
     values = np.stack(list(scores.values()))
     once = tuple(np.ones(len(rows), dtype=np.int64) for rows in parts)
-    own, evaluations = np.arange(len(scores)), []
+    evaluations = []
     for method in (UNCALIBRATED, *CALIBRATIONS):
         # [resample, rate, fitted on, judged on], all rows first; rates of true and false positives.
         rates = np.stack(
@@ -164,15 +164,6 @@ def transfer_matrix(
                 for counts in (once, *zip(*drawn, strict=True))
             ]
         )
-        false_rate = rates[:, 1]
-        accuracy = (rates[:, 0] + 1 - false_rate) / 2
-        # A model's threshold on itself, the diagonal, as [resample, 1, judged on].
-        metrics = {
-            "balanced_accuracy": accuracy,
-            "false_positive_rate": false_rate,
-            "false_positive_shift": false_rate - false_rate[:, own, own][:, None, :],
-            "accuracy_loss": accuracy[:, own, own][:, None, :] - accuracy,
-        }
         evaluations += [
             Evaluation.of(
                 method,
@@ -186,11 +177,27 @@ def transfer_matrix(
                 model=judged_on,
                 fitted_on=fitted_on,
             )
-            for metric, by_resample in metrics.items()
+            for metric, by_resample in _metrics(rates).items()
             for i, fitted_on in enumerate(scores)
             for j, judged_on in enumerate(scores)
         ]
     return corrected(evaluations, by=("scorer", "metric"))
+
+
+def _metrics(
+    rates: Float[np.ndarray, "resample 2 fitted judged"],
+) -> dict[str, Float[np.ndarray, "resample fitted judged"]]:
+    """What true and false positive rates come to, also compared with each model's threshold."""
+    false_rate = rates[:, 1]
+    accuracy = (rates[:, 0] + 1 - false_rate) / 2
+    # A model's threshold on itself, the diagonal, as [resample, 1, judged on].
+    own = np.arange(rates.shape[-1])
+    return {
+        "balanced_accuracy": accuracy,
+        "false_positive_rate": false_rate,
+        "false_positive_shift": false_rate - false_rate[:, own, own][:, None, :],
+        "accuracy_loss": accuracy[:, own, own][:, None, :] - accuracy,
+    }
 
 
 def _rates(
@@ -239,21 +246,7 @@ def labelled_curve(
     number of calibration rows are left out.
     """
     pool, evaluated = np.flatnonzero(is_calibration), np.flatnonzero(~is_calibration)
-    draws = {
-        count: [
-            pool[
-                held_out_groups(
-                    labels[pool],
-                    groups[pool],
-                    fraction=count / len(pool),
-                    seed=(seed, count, draw),
-                )
-            ]
-            for draw in range(draw_count)
-        ]
-        for count in LABELLED_COUNTS
-        if count <= len(pool)
-    }
+    draws = _labelled_draws(labels, groups, pool, draw_count, seed)
     points = []
     for model, projections in scores.items():
         # Of the other models: one threshold for their calibration rows, each on its z-scale.
@@ -286,6 +279,27 @@ def labelled_curve(
                 for method, calls in called.items()
             ]
     return points
+
+
+def _labelled_draws(
+    labels: Labels, groups: Groups, pool: Int[np.ndarray, " part"], draw_count: int, seed: int
+) -> dict[int, list[Int[np.ndarray, " drawn"]]]:
+    """For each count of labelled prompts the rows of every draw, out of the rows of `pool`."""
+    return {
+        count: [
+            pool[
+                held_out_groups(
+                    labels[pool],
+                    groups[pool],
+                    fraction=count / len(pool),
+                    seed=(seed, count, draw),
+                )
+            ]
+            for draw in range(draw_count)
+        ]
+        for count in LABELLED_COUNTS
+        if count <= len(pool)
+    }
 
 
 def _standardised(values: Scores, fitted_on: Float[np.ndarray, " fitted"]) -> Scores:

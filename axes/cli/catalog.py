@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from axes.cli.options import (
+    ABOVE_ZERO,
+    COUNT,
     MODEL,
     PROMPT_SET,
     format_option,
-    limit_option,
     loading_options,
     model_argument,
     model_spec,
+    request_options,
     root_option,
     source_option,
     stored_names,
 )
+from axes.ingest.requests import PromptRequest
 from axes.warehouse.render import show, show_record, show_rows
+from axes.warehouse.settings import options_of
 
 if TYPE_CHECKING:
     from axes.ingest.models.registry import ModelSpec
@@ -156,12 +160,12 @@ def models() -> None:
 )
 @click.option(
     "--tokens-per-second",
-    type=click.FloatRange(min=0, min_open=True),
+    type=ABOVE_ZERO,
     help="Speed to assume. Default: 1000.",
 )
 @click.option(
     "--tokens-per-prompt",
-    type=click.FloatRange(min=0, min_open=True),
+    type=ABOVE_ZERO,
     help="Prompt length to assume. Default: 20, as in the built-in sets.",
 )
 @format_option
@@ -258,35 +262,16 @@ def prompts() -> None:
 @click.option("--text-column", help="Column of the text. Default: text, else prompt.")
 @click.option("--label-column", help="Column of the label. Default: label.")
 @click.option("--category-column", help="Column of the category. Default: category.")
-@click.option(
-    "--positive",
-    multiple=True,
-    help="Label of the positive class; repeatable. Default: positive, 1, unsafe, ...",
-)
-@click.option("--labeler", default="dataset", help="Name of the source of the labels.")
 @click.option("--license", help="Licence of the text, if the source has no column for it.")
 @click.option("--split", help="Split of a hub data set. Default: train.")
-@limit_option
-@click.option(
-    "--per-label", type=click.IntRange(min=1), help="Use only the first rows of each class."
-)
-@click.option("--replace", "replace_set", is_flag=True, help="Replace a stored set of this name.")
-@click.option("--keep-whitespace", is_flag=True, help="Keep white space around prompts.")
-@click.option("--skip-unusable", is_flag=True, help="Leave out empty prompts, and record which.")
+@click.option("--per-label", type=COUNT, help="Use only the first rows of each class.")
+@request_options(PromptRequest)
 @root_option
 @format_option
 def prompts_import(
     prompt_set: str,
     source: str | None,
-    positive_file: str | None,
-    negative_file: str | None,
     unpaired: bool,
-    text_column: str | None,
-    label_column: str | None,
-    category_column: str | None,
-    license: str | None,
-    split: str | None,
-    per_label: int | None,
     root: Path,
     output_format: str,
     **options: Any,
@@ -305,26 +290,21 @@ def prompts_import(
     """
     from axes.ingest.prompt_sources import prompt_source
     from axes.ingest.prompts import import_prompts
-    from axes.ingest.requests import PromptRequest
 
+    positive_file, negative_file = options["positive_file"], options["negative_file"]
     if (positive_file is None) != (negative_file is None):
         raise click.UsageError("--positive-file and --negative-file go together")
     if positive_file is not None and source is not None:
         raise click.UsageError("give SOURCE, or two files, not both")
     if unpaired and positive_file is None:
         raise click.UsageError("--unpaired needs --positive-file and --negative-file")
-    named = {"text": text_column, "label": label_column, "category": category_column}
-    columns = {name: column for name, column in named.items() if column is not None}
+    request = PromptRequest(**{name: options.pop(name) for name in options_of(PromptRequest)})
+    columns = {name: options.pop(f"{name}_column") for name in ("text", "label", "category")}
     origin = prompt_source(
         prompt_set,
         source,
-        positive_file=positive_file,
-        negative_file=negative_file,
         is_paired=not unpaired,
-        columns=columns,
-        license=license,
-        split=split,
-        per_label=per_label,
+        columns={name: column for name, column in columns.items() if column is not None},
+        **options,
     )
-    request = PromptRequest(**options)
     show_record(import_prompts(root, prompt_set, origin, request), output_format)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from axes.cli.options import (
+    FILE,
     LABELER,
     axis_option,
     calibration_option,
@@ -17,16 +18,15 @@ from axes.cli.options import (
     memory_limit_option,
     models_option,
     prompts_option,
-    root_option,
     seed_option,
+    with_warehouse,
 )
 from axes.ingest.models.registry import known_as
 from axes.warehouse.render import show
 
 if TYPE_CHECKING:
-    from axes.analysis.drift.trajectories import Selection
     from axes.analysis.stats.calibration import Calibration
-    from axes.warehouse.axes import Axis
+    from axes.warehouse.axes import Axis, AxisReadout
     from axes.warehouse.handle import Warehouse
 
 _TABLE = """
@@ -76,21 +76,20 @@ order by model, metric not like '%slope%', metric, control != 'none', control
 @click.option(
     "--cross-completions",
     "cross_file",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Only write this JSONL file for `axes ingest traces --completions`: each prompt with a "
     "completion of the other class.",
 )
 @seed_option
 @memory_limit_option
-@root_option
+@with_warehouse
 @format_option
 def drift(
     axis: str,
     models: tuple[str, ...],
     event: str | None,
     cross_file: Path | None,
-    memory_limit: int | None,
-    root: Path,
+    warehouse: Warehouse,
     output_format: str,
     **options: Any,
 ) -> None:
@@ -106,12 +105,15 @@ def drift(
     axes sql "from v_drift_curve where curve = 'running_auroc' order by model, step"
     """
     from axes.analysis.drift.drift import verdict
-    from axes.analysis.drift.trajectories import Selection, traced_models
+    from axes.analysis.drift.trajectories import (
+        Selection,
+        read_trajectories,
+        traced_models,
+        write_cross_completions,
+    )
     from axes.warehouse.axes import find_axis
     from axes.warehouse.errors import CoverageError, LabelError
-    from axes.warehouse.handle import Warehouse
 
-    warehouse = Warehouse.open(root, memory_limit=memory_limit)
     registered = find_axis(warehouse, axis)
     names = ("prompt_set", "labeler", "template", "max_new_tokens")
     selection = Selection(*(options.pop(name) for name in names))
@@ -119,8 +121,11 @@ def drift(
     if cross_file is not None:
         if len(traced) > 1:
             raise click.UsageError("--cross-completions takes one model: choose it with --model")
-        _write_cross_completions(
-            warehouse, registered, *traced[0], selection, cross_file, options["seed"]
+        trajectories = read_trajectories(
+            warehouse, _readout(warehouse, registered, *traced[0]), selection
+        )
+        click.echo(
+            write_cross_completions(warehouse, trajectories, cross_file, seed=options["seed"])
         )
         return
     options |= {"selection": selection, "event": _event_pattern(event)}
@@ -146,33 +151,21 @@ def _drift_of(
 ) -> str:
     """The id of the stored drift analysis of one model."""
     from axes.analysis.drift.drift import DriftDefinition, run_drift
-    from axes.analysis.drift.token_projections import project_completions
-    from axes.warehouse.axes import read_axis_readout
 
-    readout = read_axis_readout(warehouse, axis, model, model_id)
-    project_completions(warehouse, axis, readout)
+    readout = _readout(warehouse, axis, model, model_id)
     calibrated = find_calibration(warehouse, axis.axis_id, model_id, calibration)
     threshold = None if calibrated is None else calibrated.threshold
     return run_drift(warehouse, readout, DriftDefinition(threshold=threshold, **options))
 
 
-def _write_cross_completions(
-    warehouse: Warehouse,
-    axis: Axis,
-    model: str,
-    model_id: str,
-    selection: Selection,
-    file: Path,
-    seed: int,
-) -> None:
+def _readout(warehouse: Warehouse, axis: Axis, model: str, model_id: str) -> AxisReadout:
+    """The axis in one model's space, with the model's completions projected on it."""
     from axes.analysis.drift.token_projections import project_completions
-    from axes.analysis.drift.trajectories import read_trajectories, write_cross_completions
     from axes.warehouse.axes import read_axis_readout
 
     readout = read_axis_readout(warehouse, axis, model, model_id)
     project_completions(warehouse, axis, readout)
-    trajectories = read_trajectories(warehouse, readout, selection)
-    click.echo(write_cross_completions(warehouse, trajectories, file, seed=seed))
+    return readout
 
 
 def _event_pattern(event: str | None) -> str | None:

@@ -14,22 +14,24 @@ import click
 from axes.analysis.stats import CORRECTIONS
 from axes.cli.options import (
     CALIBRATIONS,
-    PROMPT_SET,
     Command,
     allow_missing_option,
     axis_argument,
     fit_fraction_option,
     format_option,
-    layer_fraction_option,
     memory_limit_option,
     model_argument,
     models_option,
+    prompt_sets_option,
     prompts_option,
+    request_options,
     root_option,
     seed_option,
+    with_warehouse,
 )
 from axes.cli.study import space_options, study_options
 from axes.ingest.models.registry import known_as
+from axes.ingest.requests import TokenRequest
 from axes.warehouse.render import show, show_rows
 
 if TYPE_CHECKING:
@@ -109,13 +111,8 @@ def fit(model: str, prompts: str, root: Path, output_format: str, **options: Any
 
 @click.command()
 @model_argument
-@click.option(
-    "--prompts",
-    "prompt_sets",
-    type=PROMPT_SET,
-    multiple=True,
-    required=True,
-    help="Labelled set; repeatable: further sets join the matrix of sources.",
+@prompt_sets_option(
+    "Labelled set; repeatable: further sets join the matrix of sources.", required=True
 )
 @click.option(
     "--by",
@@ -123,7 +120,7 @@ def fit(model: str, prompts: str, root: Path, output_format: str, **options: Any
     default="source",
     help="Column that defines the sources in the matrix of sources.",
 )
-@layer_fraction_option
+@request_options(TokenRequest, "layer_fraction")
 @click.option(
     "--correction",
     type=click.Choice(tuple(CORRECTIONS)),
@@ -135,13 +132,13 @@ def fit(model: str, prompts: str, root: Path, output_format: str, **options: Any
 @_min_overlap_option
 @seed_option
 @allow_missing_option
-@root_option
+@with_warehouse
 @format_option
 def evaluate(
     model: str,
     prompt_sets: tuple[str, ...],
     shown: str,
-    root: Path,
+    warehouse: Warehouse,
     output_format: str,
     **options: Any,
 ) -> None:
@@ -156,12 +153,10 @@ def evaluate(
     axes evaluate smollm2-135m --prompts safety_600 --show sources
     """
     from axes.analysis.study.held_out import EvaluationDefinition, run_evaluation
-    from axes.warehouse.handle import Warehouse
 
     definition = EvaluationDefinition(
         model=known_as(model), prompt_sets=tuple(dict.fromkeys(prompt_sets)), **options
     )
-    warehouse = Warehouse.open(root)
     study_id = run_evaluation(warehouse, definition)
     show(warehouse.query(_SHOWN[shown], {"study_id": study_id}), output_format)
     click.echo(f"evaluation {study_id}", err=True)
@@ -170,9 +165,7 @@ def evaluate(
 @click.command()
 @axis_argument
 @models_option("Only this model; repeatable.")
-@click.option(
-    "--prompts", "prompt_sets", type=PROMPT_SET, multiple=True, help="Only this set; repeatable."
-)
+@prompt_sets_option("Only this set; repeatable.")
 @click.option("--alignment", help="Id of the alignment to use, where a model has several.")
 @memory_limit_option
 @root_option
@@ -207,14 +200,14 @@ def score(axis: str, root: Path, output_format: str, **options: Any) -> None:
 @fit_fraction_option(may_be_all=True)
 @seed_option
 @allow_missing_option
-@root_option
+@with_warehouse
 @format_option
 def calibrate(
     axis: str,
     prompts: str,
     models: tuple[str, ...],
     methods: tuple[str, ...],
-    root: Path,
+    warehouse: Warehouse,
     output_format: str,
     **options: Any,
 ) -> None:
@@ -227,12 +220,8 @@ def calibrate(
     axes calibrate 31011258 --prompts mine --calibration z_score --target fpr=0.05
     """
     from axes.analysis.study.calibrate import calibrate as fit_and_store
-    from axes.warehouse.axes import find_axis
-    from axes.warehouse.handle import Warehouse
 
-    warehouse = Warehouse.open(root)
-    axis_id = find_axis(warehouse, axis).axis_id
-    model_ids = _chosen_models(warehouse, axis_id, prompts, models)
+    axis_id, model_ids = _axis_and_models(warehouse, axis, prompts, models)
     ids = fit_and_store(warehouse, axis_id, model_ids, prompts, methods, **options)
     fitted = warehouse.query(
         "select calibration_id, model, method, target, threshold, positive_count, negative_count "
@@ -252,14 +241,14 @@ def calibrate(
 @_min_overlap_option
 @seed_option
 @allow_missing_option
-@root_option
+@with_warehouse
 @format_option
 def transfer(
     axis: str,
     prompts: str,
     models: tuple[str, ...],
     shown: str,
-    root: Path,
+    warehouse: Warehouse,
     output_format: str,
     **options: Any,
 ) -> None:
@@ -272,26 +261,24 @@ def transfer(
     axes transfer 31011258 --prompts demo_safety --show curve
     """
     from axes.analysis.study.thresholds import TransferDefinition, run_transfer
-    from axes.warehouse.axes import find_axis
-    from axes.warehouse.handle import Warehouse
 
-    warehouse = Warehouse.open(root)
-    axis_id = find_axis(warehouse, axis).axis_id
-    model_ids = tuple(_chosen_models(warehouse, axis_id, prompts, models))
-    study_id = run_transfer(warehouse, TransferDefinition(axis_id, model_ids, prompts, **options))
+    chosen = _axis_and_models(warehouse, axis, prompts, models)
+    study_id = run_transfer(warehouse, TransferDefinition(*chosen, prompts, **options))
     show(warehouse.query(_TRANSFER_SHOWN[shown], {"study_id": study_id}), output_format)
     click.echo(f"transfer {study_id}", err=True)
 
 
-def _chosen_models(
-    warehouse: Warehouse, axis_id: str, prompt_set: str, models: Sequence[str]
-) -> list[str]:
-    """The ids of `models`, by default of every model with projections of the set."""
+def _axis_and_models(
+    warehouse: Warehouse, axis: str, prompt_set: str, models: Sequence[str]
+) -> tuple[str, tuple[str, ...]]:
+    """The ids of the axis and of `models`, by default every model with projections of the set."""
     from axes.analysis.activations import find_space
     from axes.analysis.projections import scored_models
+    from axes.warehouse.axes import find_axis
 
+    axis_id = find_axis(warehouse, axis).axis_id
     projected = [model_id for _, model_id in scored_models(warehouse, axis_id, prompt_set)]
-    return [
+    return axis_id, tuple(
         name if name in projected else find_space(warehouse, name).model_id
         for name in dict.fromkeys(models or projected)
-    ]
+    )

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from axes.analysis.exchange.formats import FORMATS
+from axes.analysis.exchange.formats import FORMATS, ImportRequest
 from axes.cli.options import (
     AXIS,
-    MODEL,
-    POOLING,
-    PROMPT_SET,
+    COUNT,
+    EXISTING_FILE,
+    FILE,
     format_option,
     layers_option,
     limit_option,
     memory_limit_option,
     model_argument,
     prompts_option,
+    request_options,
     root_option,
+    with_warehouse,
 )
 from axes.cli.study import space_options
 from axes.ingest.models.registry import known_as
-from axes.warehouse.names import SITES
+from axes.ingest.requests import ExternalActivationRequest
 from axes.warehouse.render import show_record, show_rows
 
-_CONVENTIONS = ("block", "hidden_states")
+if TYPE_CHECKING:
+    from axes.warehouse.handle import Warehouse
+
 _ACTIVATION_FORMATS = ("safetensors", "npz", "parquet", "arrow", "datasets")
 _MODEL_OPTIONS = ("name", "layer_count", "d_model", "revision", "computed_with")
 
@@ -35,10 +39,7 @@ _MODEL_OPTIONS = ("name", "layer_count", "d_model", "revision", "computed_with")
 @click.argument("axes", metavar="AXIS...", type=AXIS, nargs=-1, required=True)
 @click.option("--to", type=click.Choice(tuple(FORMATS)), required=True, help="File format.")
 @click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="File to write. Default: the axis's name, in this folder.",
+    "-o", "--output", type=FILE, help="File to write. Default: the axis's name, in this folder."
 )
 @click.option(
     "--all-layers", is_flag=True, help="Write the same direction of every layer to one file."
@@ -49,9 +50,9 @@ _MODEL_OPTIONS = ("name", "layer_count", "d_model", "revision", "computed_with")
     is_flag=True,
     help="Write vectors with their fitted norm, for tools that scale strengths by it.",
 )
-@root_option
+@with_warehouse
 def export(
-    axes: tuple[str, ...], to: str, output: Path | None, all_layers: bool, is_raw: bool, root: Path
+    axes: tuple[str, ...], to: str, output: Path | None, warehouse: Warehouse, **options: bool
 ) -> None:
     """Write AXIS (a name, an id, or the start of one) with its card; print the path.
 
@@ -63,13 +64,10 @@ def export(
     axes export native/smollm2-135m/23/demo_safety --all-layers --to repeng
     """
     from axes.analysis.exchange.export_axes import export_axes
-    from axes.warehouse.handle import Warehouse
 
-    stem = axes[0].replace("/", "-") + ("-all" if all_layers else "")
+    stem = axes[0].replace("/", "-") + ("-all" if options["all_layers"] else "")
     target = output or Path(stem + FORMATS[to].suffix)
-    exported = export_axes(
-        Warehouse.open(root), axes, to, target, all_layers=all_layers, is_raw=is_raw
-    )
+    exported = export_axes(warehouse, axes, to, target, **options)
     for remark in exported.remarks:
         click.echo(f"left out: {remark}", err=True)
     click.echo(f"read it with: {exported.usage}", err=True)
@@ -77,54 +75,14 @@ def export(
 
 
 @click.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--from",
-    "source_format",
-    type=click.Choice(tuple(FORMATS)),
-    help="Format of FILE, where its content is ambiguous or not recognised.",
-)
-@click.option("--model", type=MODEL, help="Stored model whose space the directions are in.")
-@click.option(
-    "--layer",
-    type=click.IntRange(min=0),
-    help="Zero-based block of the direction; of a file with several layers, the one to import.",
-)
-@click.option("--site", type=click.Choice(SITES), help="Default: that of the card, or resid_post.")
-@click.option(
-    "--pooling",
-    type=POOLING,
-    help="Pooling of the activations to project. Default: that of the card, or last5_mean.",
-)
-@click.option(
-    "--template",
-    help="Template of the activations to project. Default: that of the card, or raw.",
-)
-@click.option(
-    "--convention",
-    type=click.Choice(_CONVENTIONS),
-    help="How FILE numbers layers: by block, or as the hidden_states of HF transformers.",
-)
-@click.option("--name", help="Last part of the axis's name. Default: the file's name.")
-@click.option(
-    "--fitted-on",
-    type=PROMPT_SET,
-    metavar="SET",
-    help="Labelled set that they were fitted on.",
-)
-@click.option(
-    "--other-model",
-    "is_other_model",
-    is_flag=True,
-    help="Import even if the card names another model.",
-)
-@root_option
+@click.argument("file", type=FILE)
+@request_options(ImportRequest)
+@with_warehouse
 @format_option
 def import_(
     file: Path,
-    source_format: str | None,
     model: str | None,
-    root: Path,
+    warehouse: Warehouse,
     output_format: str,
     **options: Any,
 ) -> None:
@@ -139,13 +97,10 @@ def import_(
     axes import vector.pt --model smollm2-135m --layer 15 --name sycophancy
     axes score imported/smollm2-135m/15/sycophancy
     """
-    from axes.analysis.exchange.import_axes import ImportRequest, import_axes
-    from axes.warehouse.handle import Warehouse
+    from axes.analysis.exchange.import_axes import import_axes
 
-    request = ImportRequest(
-        format=source_format, model=None if model is None else known_as(model), **options
-    )
-    imported = import_axes(Warehouse.open(root), file, request)
+    request = ImportRequest(model=None if model is None else known_as(model), **options)
+    imported = import_axes(warehouse, file, request)
     click.echo(f"format {imported.format}", err=True)
     for remark in imported.remarks:
         click.echo(remark, err=True)
@@ -169,10 +124,10 @@ def activations() -> None:
 @layers_option
 @click.option("--to", type=click.Choice(_ACTIVATION_FORMATS), required=True, help="File format.")
 @limit_option
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL-SET.FORMAT.")
+@click.option("-o", "--output", type=FILE, help="Default: MODEL-SET.FORMAT.")
 @space_options
 @memory_limit_option
-@root_option
+@with_warehouse
 @format_option
 def export_activations_command(
     model: str,
@@ -181,8 +136,7 @@ def export_activations_command(
     to: str,
     limit: int | None,
     output: Path | None,
-    memory_limit: int | None,
-    root: Path,
+    warehouse: Warehouse,
     output_format: str,
     **space: str,
 ) -> None:
@@ -199,9 +153,7 @@ def export_activations_command(
     """
     from axes.analysis.activations import find_space
     from axes.analysis.exchange.export_activations import export_activations
-    from axes.warehouse.handle import Warehouse
 
-    warehouse = Warehouse.open(root, memory_limit=memory_limit)
     name = known_as(model)
     target = output or Path(f"{name.replace('/', '-')}-{prompts}.{to}")
     written = export_activations(
@@ -220,37 +172,23 @@ def export_activations_command(
 @click.argument("file", type=click.Path(path_type=Path, exists=True))
 @click.option(
     "--index",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=EXISTING_FILE,
     help="What the rows of npz or safetensors are: .parquet, .csv, .jsonl, or a .txt of prompts. "
     "Default: NAME.index.parquet (.csv, ...) next to FILE.",
 )
 @click.option("--model", "name", help="Name of the model in the warehouse.")
-@click.option("--layer-count", type=click.IntRange(min=1), help="Number of blocks of the model.")
-@click.option("--d-model", type=click.IntRange(min=1), help="Width. Default: that of the vectors.")
+@click.option("--layer-count", type=COUNT, help="Number of blocks of the model.")
+@click.option("--d-model", type=COUNT, help="Width. Default: that of the vectors.")
 @click.option(
     "--revision", help="Commit or version of the weights; each revision is a different model."
 )
 @click.option("--computed-with", help="Software that computed the vectors, such as vllm-0.11.")
 @click.option(
     "--model-card",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=EXISTING_FILE,
     help="JSON with the same keys, and architecture, dtype, weights_hash, tokenizer_hash, license.",
 )
-@click.option(
-    "--layers-are",
-    type=click.Choice(("blocks", "hidden_states")),
-    help="Meaning of layer N: the output of block N, or hidden_states[N] of transformers.",
-)
-@click.option("--site", type=click.Choice(SITES), help=f"Default: {SITES[0]}.")
-@click.option(
-    "--pooling", type=POOLING, help="How positions were pooled to one vector: last, mean, ..."
-)
-@click.option("--template", help="How prompts were rendered: raw or chat. Default: raw.")
-@click.option("--prompts", "prompt_set", metavar="SET", help="Name of the prompt set of the texts.")
-@click.option("--positive", multiple=True, help="Label of the positive class; repeatable.")
-@click.option(
-    "--skip-normed", is_flag=True, help="Leave out the hidden_states after the final norm."
-)
+@request_options(ExternalActivationRequest)
 @root_option
 @format_option
 def import_activations_command(
@@ -274,7 +212,6 @@ def import_activations_command(
     axes fit mine --prompts mine --pooling last
     """
     from axes.ingest.external_activations import import_activations, read_description
-    from axes.ingest.requests import ExternalActivationRequest
 
     flags = {key: options.pop(key) for key in _MODEL_OPTIONS}
     description = {} if model_card is None else read_description(model_card)

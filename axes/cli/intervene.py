@@ -9,27 +9,20 @@ import click
 
 from axes.cli.options import (
     AXIS,
-    PROMPT_SET,
     Command,
-    Numbers,
     Options,
     format_option,
-    limit_option,
     loading_options,
     model_spec,
     prompts_option,
     read_system,
-    rendering_options,
+    request_options,
     root_option,
     seed_option,
+    system_option,
 )
 from axes.ingest.models.registry import known_as
-from axes.ingest.requests import (
-    CONDITIONS,
-    STEERED_POSITIONS,
-    STEERING_MODES,
-    InterventionRequest,
-)
+from axes.ingest.requests import InterventionRequest
 from axes.warehouse.names import sql_literal
 from axes.warehouse.render import show
 
@@ -49,10 +42,10 @@ order by axis_name, layers, prompts_class desc, metric, strength nulls first
 """
 
 
-def _control_option(name: str, default: int, help: str) -> Command:
-    return click.option(
-        f"--{name}", f"{name}_count", type=click.IntRange(min=0), default=default, help=help
-    )
+def _control_option(role: str, default: int, help: str) -> Command:
+    """How many controls of a role."""
+    name = role.partition("_")[0]
+    return click.option(f"--{name}", role, type=click.IntRange(min=0), default=default, help=help)
 
 
 @click.command()
@@ -66,49 +59,8 @@ def _control_option(name: str, default: int, help: str) -> Command:
     help="Name or id; repeatable. An axis in another model's space is pulled back.",
 )
 @prompts_option("Labelled set to complete while steering.", required=True, name="prompt_set")
-@click.option(
-    "--benign",
-    "benign_set",
-    type=PROMPT_SET,
-    required=True,
-    help="Prompt set used to measure the side effects of steering (KL divergence and perplexity); "
-    "nothing is generated from it.",
-)
-@click.option(
-    "--strengths",
-    type=Numbers(float),
-    default=",".join(map(str, InterventionRequest.strengths)),
-    help="Comma list, in units of the layer's median norm; for ablate, the share to remove.",
-)
-@click.option(
-    "--layers",
-    type=Numbers(),
-    help="Comma list. Default: the layer of the axis; for ablate, every layer.",
-)
-@click.option(
-    "--mode",
-    type=click.Choice(STEERING_MODES),
-    default=InterventionRequest.mode,
-    help="Add to the component along the axis, remove it, or set it.",
-)
-@click.option(
-    "--positions",
-    type=click.Choice(STEERED_POSITIONS),
-    default=InterventionRequest.positions,
-    help="Which tokens are steered.",
-)
-@click.option(
-    "--min-projection",
-    "above",
-    type=float,
-    help="Steer only where the projection exceeds this, in units of the layer's median norm.",
-)
-@click.option(
-    "--condition",
-    type=click.Choice(CONDITIONS),
-    default=InterventionRequest.condition,
-    help="With --min-projection: test each token, or the prompt's last token for the whole row.",
-)
+@system_option
+@request_options(InterventionRequest)
 @click.option(
     "--pull-back",
     "pull_backs",
@@ -118,37 +70,12 @@ def _control_option(name: str, default: int, help: str) -> Command:
     help="How an axis is pulled back through an alignment; repeatable.",
 )
 @_control_option("random", 20, "Random directions, as controls.")
-@_control_option("shuffled", 5, "Directions fitted to shuffled labels, as controls.")
+@_control_option("shuffled_labels", 5, "Directions fitted to shuffled labels, as controls.")
 @_control_option("orthogonal", 5, "Random directions orthogonal to the axis, as controls.")
-@rendering_options(InterventionRequest.template)
-@limit_option
-@click.option(
-    "--benign-limit",
-    type=click.IntRange(min=1),
-    default=InterventionRequest.benign_limit,
-    help="Use only the first prompts of the benign set.",
-)
-@click.option(
-    "--max-new-tokens",
-    type=click.IntRange(min=0),
-    default=InterventionRequest.max_new_tokens,
-    help="Length of the greedy completions along the axes; 0 generates none.",
-)
 @click.option(
     "--complete-controls", is_flag=True, help="Generate completions along the controls too."
 )
-@click.option(
-    "--openers",
-    default=InterventionRequest.openers,
-    help="Opening phrases to score, a key of ingest/openers.toml.",
-)
 @seed_option
-@click.option(
-    "--token-budget",
-    type=click.IntRange(min=1),
-    default=InterventionRequest.token_budget,
-    help="Max tokens in one batch, padding included.",
-)
 @root_option
 @format_option
 def intervene(
@@ -230,18 +157,12 @@ def _register_directions(
     from axes.analysis.steering.controls import register_directions
     from axes.warehouse.handle import Warehouse
 
-    counts = {
-        "random": options.pop("random_count"),
-        "shuffled_labels": options.pop("shuffled_count"),
-        "orthogonal": options.pop("orthogonal_count"),
-    }
-    axes, pull_backs = options.pop("axes"), options.pop("pull_backs")
     return register_directions(
         Warehouse.open(root),
         known_as(model),
-        axes,
-        pull_backs=pull_backs,
-        counts=counts,
+        options.pop("axes"),
+        pull_backs=options.pop("pull_backs"),
+        counts={role: options.pop(role) for role in ("random", "shuffled_labels", "orthogonal")},
         prompt_set=prompt_set,
         seed=seed,
     )

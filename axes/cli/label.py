@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from axes.cli.options import (
+    ABOVE_ZERO,
+    AT_LEAST_ZERO,
+    COUNT,
+    EXISTING_FILE,
     LABELER,
     MODEL,
     Options,
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
 _scope_options = together(
     click.option("--model", type=MODEL, help="Only completions of this model, as ingested."),
     prompts_option("Only completions of this prompt set.", name="prompt_set"),
-    click.option("--limit", type=click.IntRange(min=1), help="Only the first completions."),
+    click.option("--limit", type=COUNT, help="Only the first completions."),
     root_option,
     format_option,
 )
@@ -57,7 +61,7 @@ def label() -> None:
 @label.command("refusals")
 @click.option(
     "--phrases",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     help="File with one phrase per line, instead of the built-in lists.",
 )
 @_scope_options
@@ -91,7 +95,7 @@ def inherit_command(root: Path, output_format: str, **options: Any) -> None:
 
 @label.command("import")
 @click.argument("labeler", type=LABELER)
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=EXISTING_FILE)
 @click.option("--positive", multiple=True, help="Label of the positive class; repeatable.")
 @root_option
 @format_option
@@ -150,31 +154,15 @@ def classifier_command(classifier: str, root: Path, output_format: str, **option
 @click.option(
     "--judge-template",
     "template",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     help="TOML file with labels, positive, user and optionally system. Default: asks for refusals.",
 )
 @click.option("--labeler", type=LABELER, help="Default: judge/MODEL@HASH of the template.")
-@click.option(
-    "--concurrency", type=click.IntRange(min=1), default=4, help="Max concurrent requests."
-)
-@click.option(
-    "--max-rate",
-    "rate",
-    type=click.FloatRange(min=0.0, min_open=True),
-    help="Max requests per second.",
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0.0, min_open=True),
-    default=60.0,
-    help="Seconds to wait for a response.",
-)
-@click.option(
-    "--price-in", type=click.FloatRange(min=0.0), help="Price of a million prompt tokens."
-)
-@click.option(
-    "--price-out", type=click.FloatRange(min=0.0), help="Price of a million completion tokens."
-)
+@click.option("--concurrency", type=COUNT, default=4, help="Max concurrent requests.")
+@click.option("--max-rate", "rate", type=ABOVE_ZERO, help="Max requests per second.")
+@click.option("--timeout", type=ABOVE_ZERO, default=60.0, help="Seconds to wait for a response.")
+@click.option("--price-in", type=AT_LEAST_ZERO, help="Price of a million prompt tokens.")
+@click.option("--price-out", type=AT_LEAST_ZERO, help="Price of a million completion tokens.")
 @_scope_options
 def judge_command(
     judge_url: str,

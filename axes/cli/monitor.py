@@ -13,16 +13,18 @@ import click
 
 from axes.cli.drift import find_calibration
 from axes.cli.options import (
+    COUNT,
+    SHARE,
     axis_option,
     calibration_option,
     format_option,
     loading_options,
     model_spec,
     output_option,
+    request_options,
     root_option,
-    sampling_options,
-    template_option,
 )
+from axes.ingest.requests import ModelRequest, TraceRequest
 from axes.warehouse.render import show
 
 if TYPE_CHECKING:
@@ -42,18 +44,18 @@ Token = dict[str, Any]
 @click.argument("prompt")
 @axis_option
 @click.option("--layer", type=int, help="Default: the layer that the model's prompts project at.")
-@template_option()
+@request_options(TraceRequest, "template")
 @click.option(
     "--max-new-tokens",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=64,
     help="Max tokens of the completion.",
 )
-@sampling_options
+@request_options(TraceRequest, "temperature", "seed")
 @calibration_option
 @click.option(
     "--stop-above",
-    type=click.FloatRange(0.0, 1.0),
+    type=SHARE,
     metavar="P",
     help="Stop when the calibrated probability of the last five tokens reaches this.",
 )
@@ -82,7 +84,6 @@ def monitor(
     """
     from axes.ingest.generation.monitor import Monitor
     from axes.ingest.jobs import open_job
-    from axes.ingest.requests import ModelRequest
     from axes.warehouse.axes import AXIS_TABLES, find_axis, read_axis_readout
     from axes.warehouse.handle import Warehouse
 

@@ -1,16 +1,20 @@
 """Options and arguments that several commands share, each defined once.
 
-An option with the variable of one of `axes.warehouse.settings.SETTINGS` is set by axes.toml too.
-Names of axes, models, studies, ... are completed by the shell from the registry's files and from
-the root's folders, or one column of its Parquet files: a keypress must not wait for DuckDB.
+Options of a job are the fields of its request (`request_options`). An option with the variable of
+one of `axes.warehouse.settings.SETTINGS` is set by axes.toml too. Names of axes, models, studies,
+... are completed by the shell from the registry's files and from the root's folders, or one column
+of its Parquet files: a keypress must not wait for DuckDB.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import MISSING, Field, fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 from urllib.parse import unquote
 
 import click
@@ -19,7 +23,8 @@ from click.shell_completion import CompletionItem
 
 from axes.analysis import stats
 from axes.ingest.models.registry import DTYPES, QUANTIZATIONS
-from axes.ingest.requests import TEMPLATES, Sampling, TokenRequest
+from axes.ingest.requests import LIMIT_HELP
+from axes.warehouse.settings import Option, options_of
 
 if TYPE_CHECKING:
     from axes.ingest.models.registry import ModelSpec
@@ -30,6 +35,14 @@ Options = dict[str, Any]
 
 # Python with the libraries of an analysis takes 260 MB before it has read a row.
 MIN_MEMORY = 512_000_000
+
+# Types of options: a file to write, a file that exists, and a count.
+FILE = click.Path(path_type=Path)
+EXISTING_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+COUNT = click.IntRange(min=1)
+AT_LEAST_ZERO = click.FloatRange(min=0.0)
+ABOVE_ZERO = click.FloatRange(min=0.0, min_open=True)
+SHARE = click.FloatRange(0.0, 1.0)
 
 FORMATS = ("table", "json", "csv", "markdown", "parquet")
 _SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown", ".parquet": "parquet"}
@@ -124,7 +137,7 @@ STUDY = _Name(_stored("evaluations", "study_id"))
 
 
 class Numbers(click.ParamType):
-    """A comma list of numbers of one type, such as 0,12,23, each once."""
+    """A comma list of numbers of one type, such as 0,12,23: each once, in ascending order."""
 
     name = "numbers"
 
@@ -134,10 +147,73 @@ class Numbers(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
         try:
-            return tuple(dict.fromkeys(self._kind(part) for part in str(value).split(",")))
+            return tuple(sorted({self._kind(part) for part in str(value).split(",")}))
         except ValueError:
             self.fail(f"{value} is not a comma list of numbers", param, ctx)
+
+
+_NAMES = {
+    "axis": AXIS,
+    "model": MODEL,
+    "pooling": POOLING,
+    "prompt_set": PROMPT_SET,
+}
+
+
+def request_options(
+    request: type, *names: str, is_required: bool = True
+) -> Callable[[Command], Command]:
+    """Options built from fields of a request, those of these names or all.
+
+    A field without a default is required, unless `is_required` is false.
+    """
+    kinds = get_type_hints(request)
+    return together(
+        *(
+            _field_option(each, kinds[each.name], is_required)
+            for each in fields(request)
+            if each.name in (names or options_of(request))
+        )
+    )
+
+
+def _field_option(each: Field[Any], kind: Any, is_required: bool) -> Callable[[Command], Command]:
+    """The option of a field: repeatable for texts, a comma list for numbers."""
+    option: Option = each.metadata["option"]
+    if isinstance(kind, UnionType):
+        kind = get_args(kind)[0]
+    is_list = get_origin(kind) is not None
+    plain = get_args(kind)[0] if is_list else kind
+    checked: Any = plain
+    if option.choices is not None:
+        checked = click.Choice(option.choices)
+    elif option.names is not None:
+        checked = _NAMES[option.names]
+    elif is_list and plain is not str:
+        checked = Numbers(plain)
+    elif option.minimum is not None:
+        number_range: Any = click.IntRange if plain is int else click.FloatRange
+        is_open = option.is_minimum_excluded
+        checked = number_range(option.minimum, option.maximum, min_open=is_open)
+    return click.option(
+        option.flag or f"--{each.name.replace('_', '-')}",
+        each.name,
+        type=checked,
+        is_flag=plain is bool,
+        multiple=is_list and plain is str,
+        callback=_once if is_list else None,
+        required=is_required and each.default is MISSING,
+        help=option.help,
+        **({} if each.default in (MISSING, None) else {"default": each.default}),
+    )
+
+
+def _once(_context: click.Context, _param: click.Parameter, values: Any) -> Any:
+    """Each value of a list once."""
+    return None if values is None else tuple(dict.fromkeys(values))
 
 
 class _Bytes(click.ParamType):
@@ -165,6 +241,20 @@ root_option = click.option(
     show_envvar=True,
     help="Folder of the warehouse.",
 )
+
+
+def with_warehouse(command: Command) -> Command:
+    """`--root` of a command that gets its `warehouse` opened, under `--memory-limit` if any."""
+
+    @wraps(command)
+    def call(root: Path, memory_limit: int | None = None, **options: Any) -> Any:
+        from axes.warehouse.handle import Warehouse
+
+        return command(warehouse=Warehouse.open(root, memory_limit=memory_limit), **options)
+
+    return root_option(call)
+
+
 memory_limit_option = click.option(
     "--memory-limit",
     type=_Bytes(),
@@ -235,58 +325,25 @@ def prompts_option(
     return click.option("--prompts", name, type=PROMPT_SET, required=required, help=help)
 
 
+def prompt_sets_option(help: str, *, required: bool = False) -> Callable[[Command], Command]:
+    """`--prompts`, repeatable, passed as `prompt_sets`."""
+    return click.option(
+        "--prompts", "prompt_sets", type=PROMPT_SET, multiple=True, required=required, help=help
+    )
+
+
 layers_option = click.option(
     "--layers", type=Numbers(), help="Comma list such as 0,12,23. Default: every block."
 )
-layer_fraction_option = click.option(
-    "--layer-fraction",
-    type=click.FloatRange(0.0, 1.0),
-    default=TokenRequest.layer_fraction,
-    help="Use the block round(fraction * (layer_count - 1)).",
+
+
+system_option = click.option(
+    "--system",
+    "system_file",
+    type=EXISTING_FILE,
+    help="File with a system prompt for --template chat.",
 )
-sampling_options = together(
-    click.option(
-        "--temperature",
-        type=click.FloatRange(min=0.0),
-        default=Sampling.temperature,
-        help="0 is greedy (default).",
-    ),
-    click.option("--seed", type=int, default=Sampling.seed, help="Seed of the sampling."),
-)
-
-
-def template_option(default: str = "raw") -> Callable[[Command], Command]:
-    """`--template` of a model that is run."""
-    return click.option(
-        "--template",
-        type=click.Choice(TEMPLATES),
-        default=default,
-        help="The prompt's text alone, or in the model's chat template.",
-    )
-
-
-def rendering_options(template: str = "raw") -> Callable[[Command], Command]:
-    """How prompts are rendered; `template` is the default."""
-    return together(
-        template_option(template),
-        click.option(
-            "--system",
-            "system_file",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="File with a system prompt for --template chat.",
-        ),
-        click.option(
-            "--skip-unusable",
-            is_flag=True,
-            help="Leave out prompts that the model cannot use (no tokens, too long, no position to "
-            "pool), and record why.",
-        ),
-    )
-
-
-limit_option = click.option(
-    "--limit", type=click.IntRange(min=1), help="Use only the first prompts of each set."
-)
+limit_option = click.option("--limit", type=COUNT, help=LIMIT_HELP)
 seed_option = click.option("--seed", type=int, default=0, help="Random seed.")
 allow_missing_option = click.option(
     "--allow-missing", is_flag=True, help="Continue where rows are missing, and report how many."
@@ -310,9 +367,7 @@ calibration_option = click.option(
     default="platt",
     help="Calibration method (axes calibrate) whose threshold and probability are used.",
 )
-output_option = click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Write to this file."
-)
+output_option = click.option("-o", "--output", type=FILE, help="Write to this file.")
 
 
 def read_system(path: Path | None) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,15 +11,16 @@ from axes.cli.options import (
     CALIBRATIONS,
     LABELER,
     PROMPT_SET,
+    SHARE,
     allow_missing_option,
     fit_fraction_option,
     format_option,
     limit_option,
     models_option,
     prompts_option,
-    root_option,
     seed_option,
     together,
+    with_warehouse,
 )
 from axes.warehouse.render import show
 
@@ -63,7 +63,10 @@ _completion_options = together(
         help="Use only prompts of this class, by the label of the prompt.",
     ),
     click.option(
-        "--negated", is_flag=True, help="Use the labeler's negative class as the outcome."
+        "--negated",
+        "is_negated",
+        is_flag=True,
+        help="Use the labeler's negative class as the outcome.",
     ),
     click.option(
         "--refusals",
@@ -87,7 +90,7 @@ _completion_options = together(
     click.option("--max-new-tokens", type=int, help="Only completions generated with this limit."),
     click.option(
         "--calibration-prompts",
-        "calibrate",
+        "calibrate_on",
         type=PROMPT_SET,
         help="Prompt set to calibrate on instead of a part of --prompts; must share no prompt.",
     ),
@@ -117,11 +120,11 @@ _completion_options = together(
 @click.option("--min-quality", type=float, help="Exclude models with a lower quality.")
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0.0, 1.0),
+    type=SHARE,
     default=0.0,
     help="Choose the cheapest model whose probability is within this of the lowest.",
 )
-@root_option
+@with_warehouse
 @format_option
 def route(
     cost: str,
@@ -129,7 +132,7 @@ def route(
     quality: str | None,
     min_quality: float | None,
     tolerance: float,
-    root: Path,
+    warehouse: Warehouse,
     output_format: str,
     **options: Any,
 ) -> None:
@@ -146,11 +149,9 @@ def route(
     """
     from axes.analysis.routing.router import Limits
     from axes.analysis.routing.routing import run_routing
-    from axes.warehouse.handle import Warehouse
 
     if min_quality is not None and quality is None:
         raise click.UsageError("--min-quality needs --quality")
-    warehouse = Warehouse.open(root)
     routing_id, notes = run_routing(
         warehouse,
         _request(warehouse, **options),
@@ -164,9 +165,9 @@ def route(
 
 @click.command()
 @_completion_options
-@root_option
+@with_warehouse
 @format_option
-def compare(root: Path, output_format: str, **options: Any) -> None:
+def compare(warehouse: Warehouse, output_format: str, **options: Any) -> None:
     """Rank models by the probability of the outcome in their completions, lowest first.
 
     Each model's projections are calibrated on its own completions. Read the warnings first, and
@@ -176,9 +177,7 @@ def compare(root: Path, output_format: str, **options: Any) -> None:
     axes compare --prompts demo_safety --labeler judge --limit 120
     """
     from axes.analysis.routing.model_ranking import run_comparison
-    from axes.warehouse.handle import Warehouse
 
-    warehouse = Warehouse.open(root)
     scoring_id, notes = run_comparison(warehouse, _request(warehouse, **options))
     show(warehouse.query(COMPARISON_TABLE, [scoring_id]), output_format, cell_width=200)
     _echo_notes(notes, f"scoring {scoring_id}")
@@ -190,29 +189,26 @@ def _request(
     models: tuple[str, ...],
     prompts: str,
     axis: str | None,
-    negated: bool,
     only: str | None,
     templates: tuple[str, ...],
-    calibrate: str | None,
-    fraction: float,
-    method: str,
-    seed: int,
-    **query: Any,
+    **options: Any,
 ) -> ScoringRequest:
-    """The options as a request; the remaining ones are fields of `CompletionQuery`."""
+    """The options as a request: fields of `ScoringRequest` and of its `CompletionQuery`."""
     from axes.analysis.routing.response_scores import ScoringRequest
     from axes.analysis.routing.responses import CompletionQuery, projected_models, shared_axis_id
 
+    calibration = {
+        name: options.pop(name) for name in ("calibrate_on", "fraction", "method", "seed")
+    }
     axis_id = shared_axis_id(warehouse, axis)
     completions = CompletionQuery(
         axis_id=axis_id,
         models=tuple(sorted(set(models))) or projected_models(warehouse, axis_id),
-        is_negated=negated,
         templates=tuple(sorted(set(templates))),
         only=None if only is None else only == "positive",
-        **query,
+        **options,
     )
-    return ScoringRequest(prompts, completions, calibrate, fraction, method, seed)
+    return ScoringRequest(prompts, completions, **calibration)
 
 
 def _echo_notes(notes: tuple[str, ...], result: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -14,14 +14,12 @@ from axes.analysis.study.definition import (
     OPTIONS,
     StudyDefinition,
     find_study_file,
-    option_types,
     packaged_studies,
 )
 from axes.cli.options import (
+    FILE,
     GROUP,
     MODEL,
-    POOLING,
-    PROMPT_SET,
     STUDY,
     Command,
     device_option,
@@ -29,8 +27,9 @@ from axes.cli.options import (
     format_option,
     is_typed,
     memory_limit_option,
+    request_options,
     root_option,
-    together,
+    with_warehouse,
 )
 from axes.warehouse.render import show, show_rows
 
@@ -39,37 +38,9 @@ if TYPE_CHECKING:
     from axes.warehouse.handle import Warehouse
 
 
-_NAMES = {"model": MODEL, "group": GROUP, "prompt_set": PROMPT_SET, "pooling": POOLING}
-
-
 def study_options(*names: str) -> Callable[[Command], Command]:
-    """Options of a study, built from its definition: those of these names, or all."""
-
-    return together(*map(_study_option, names or OPTIONS))
-
-
-def _study_option(name: str) -> Callable[[Command], Command]:
-    option, kind = OPTIONS[name], option_types()[name]
-    default = getattr(StudyDefinition, name, None)
-    plain = next(each for each in (*get_args(kind), kind) if isinstance(each, type))
-    checked: Any = plain
-    if option.choices is not None:
-        checked = click.Choice(option.choices)
-    elif option.names is not None:
-        checked = _NAMES[option.names]
-    elif option.minimum is not None:
-        number_range: Any = click.IntRange if plain is int else click.FloatRange
-        is_open = option.is_minimum_excluded
-        checked = number_range(option.minimum, option.maximum, min_open=is_open)
-    return click.option(
-        option.flag or f"--{name.replace('_', '-')}",
-        name,
-        type=checked,
-        is_flag=plain is bool,
-        multiple=get_origin(kind) is tuple,
-        default=None if default == () else default,
-        help=option.help,
-    )
+    """Options of a study, those of these names or all; a study file may have them instead."""
+    return request_options(StudyDefinition, *names, is_required=False)
 
 
 space_options = study_options("site", "pooling", "template")
@@ -129,12 +100,11 @@ def study() -> None:
 
 @study.command()
 @click.argument("file", type=_StudyFile(), required=False)
+@click.option("--group", type=GROUP, help="Models of this group of the registry.")
 @study_options()
 @device_option
 @dtype_option
-@click.option(
-    "--report", type=click.Path(path_type=Path), help="Also write the report to this file."
-)
+@click.option("--report", type=FILE, help="Also write the report to this file.")
 @click.option("--no-ingest", is_flag=True, help="Run no model; fail where activations are missing.")
 @click.option(
     "--sensitivity",
@@ -146,15 +116,10 @@ def study() -> None:
 @format_option
 def run(
     file: str | None,
-    device: str | None,
-    dtype: str | None,
     report: Path | None,
-    no_ingest: bool,
-    sensitivity: bool,
-    memory_limit: int | None,
     root: Path,
     output_format: str,
-    **_options: Any,
+    **options: Any,
 ) -> None:
     """Run a study: that of FILE (a path, demo or original), or that of the options.
 
@@ -168,20 +133,15 @@ def run(
     axes study --model a --model b --reference b --prompts mine --align alpaca --format json
     """
     from axes.analysis.report.report import write_report
-    from axes.analysis.study.run import run_study, study_result
-    from axes.analysis.study.sensitivity import measure_sensitivity
-    from axes.study_plan import ingest_missing
+    from axes.analysis.study.run import study_result
+    from axes.study_plan import run_planned
     from axes.warehouse.handle import Warehouse
 
+    names = ("no_ingest", "sensitivity", "device", "dtype", "memory_limit")
+    run_options = {name: options[name] for name in names}
     results = []
     for planned in _planned(file):
-        if not no_ingest:
-            ingest_missing(root, planned, device=device, dtype=dtype)
-        study_id = run_study(
-            root, planned.definition, published=planned.published, memory_limit=memory_limit
-        )
-        if sensitivity:
-            measure_sensitivity(root, study_id, planned.definition, memory_limit=memory_limit)
+        study_id = run_planned(root, planned, **run_options)
         if output_format == "json":
             results.append(study_result(root, study_id))
         else:
@@ -212,9 +172,10 @@ def sensitivity_command(
     """
     from axes.analysis.study.run import read_definition
     from axes.analysis.study.sensitivity import measure_sensitivity
+    from axes.warehouse.handle import Warehouse
 
-    warehouse, study_ids = _open_studies(root, study_name)
-    for study_id in study_ids:
+    warehouse = Warehouse.open(root)
+    for study_id in _find_studies(warehouse, study_name):
         definition = read_definition(warehouse.connection, study_id)
         measure_sensitivity(root, study_id, definition, memory_limit=memory_limit)
         _print_sensitivity(warehouse, study_id, output_format)
@@ -222,9 +183,9 @@ def sensitivity_command(
 
 @study.command()
 @click.argument("study_name", metavar="[STUDY]", type=_STUDY, required=False)
-@root_option
+@with_warehouse
 @format_option
-def claims(study_name: str | None, root: Path, output_format: str) -> None:
+def claims(study_name: str | None, warehouse: Warehouse, output_format: str) -> None:
     """Check each claim of the source study against the rows of STUDY.
 
     STUDY is the start of an id or a study file; default: the last study. Each claim is supported,
@@ -237,8 +198,7 @@ def claims(study_name: str | None, root: Path, output_format: str) -> None:
     """
     from axes.analysis.study.claims import claim_tables, verdicts
 
-    warehouse, study_ids = _open_studies(root, study_name)
-    for study_id in study_ids:
+    for study_id in _find_studies(warehouse, study_name):
         show(verdicts(warehouse.connection, study_id).table, output_format)
         if output_format not in ("table", "markdown"):
             continue
@@ -250,9 +210,9 @@ def claims(study_name: str | None, root: Path, output_format: str) -> None:
 @study.command()
 @click.argument("first", type=_STUDY)
 @click.argument("second", type=_STUDY)
-@root_option
+@with_warehouse
 @format_option
-def diff(first: str, second: str, root: Path, output_format: str) -> None:
+def diff(first: str, second: str, warehouse: Warehouse, output_format: str) -> None:
     """Compare two studies: their definitions, and every headline metric.
 
     FIRST and SECOND are starts of ids, or files with one study each. The difference is second minus
@@ -266,7 +226,7 @@ def diff(first: str, second: str, root: Path, output_format: str) -> None:
 
     study_ids = []
     for name in (first, second):
-        warehouse, named = _open_studies(root, name)
+        named = _find_studies(warehouse, name)
         if len(named) > 1:
             raise click.UsageError(f"{name} defines {len(named)} studies: give the id of one")
         study_ids += named
@@ -280,16 +240,14 @@ def diff(first: str, second: str, root: Path, output_format: str) -> None:
     show_rows(metric_differences(warehouse, *study_ids), output_format)
 
 
-def _open_studies(root: Path, name: str | None) -> tuple[Warehouse, list[str]]:
-    """The warehouse, and the studies of a file, or the one whose id starts so, or the last."""
+def _find_studies(warehouse: Warehouse, name: str | None) -> list[str]:
+    """The ids of the studies of a file, or of the one whose id starts so, or of the last."""
     from axes.analysis.report.section import latest_study
     from axes.analysis.study.run import find_study
-    from axes.warehouse.handle import Warehouse
 
-    warehouse = Warehouse.open(root)
     if name is None or find_study_file(name) is None:
-        return warehouse, [latest_study(warehouse.connection, name)]
-    return warehouse, [find_study(warehouse, planned.definition) for planned in _planned(name)]
+        return [latest_study(warehouse.connection, name)]
+    return [find_study(warehouse, planned.definition) for planned in _planned(name)]
 
 
 def _planned(name: str | None) -> list[PlannedStudy]:

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import click
 
 from axes.cli.options import (
-    PROMPT_SET,
+    AT_LEAST_ZERO,
+    COUNT,
+    EXISTING_FILE,
+    FILE,
     format_for,
     format_option,
     models_option,
     output_option,
+    prompt_sets_option,
     root_option,
 )
 from axes.warehouse.render import show, show_rows
 
+_CATALOG = re.compile("duckdb_|information_schema|pg_", re.IGNORECASE)
+
 
 @click.command()
 @click.argument("statement", required=False)
-@click.option(
-    "-f",
-    "--file",
-    "path",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Read the statement from a file.",
-)
+@click.option("-f", "--file", "path", type=EXISTING_FILE, help="Read the statement from a file.")
 @output_option
 @click.option("--safe", is_flag=True, help="Allow one read-only select, within limits.")
 @root_option
@@ -74,7 +75,9 @@ def sql(
 
         table = ask(root, statement)
     else:
-        table = query(connect(root, is_commented=True), statement)
+        # Comments take most of a second to set, and only the catalog shows them.
+        is_commented = _CATALOG.search(statement) is not None
+        table = query(connect(root, is_commented=is_commented), statement)
     show(table, format_for(output, output_format), output)
 
 
@@ -208,7 +211,7 @@ def repair_command(adopt: bool, root: Path, output_format: str) -> None:
 @click.option("--table", "tables", multiple=True, help="Only this table; repeatable.")
 @click.option(
     "--file-mb",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=512,
     help="Size of a merged file; files of at least half that size stay as they are.",
 )
@@ -234,7 +237,7 @@ def compact_command(tables: tuple[str, ...], file_mb: int, root: Path, output_fo
 @click.option(
     "--min-age",
     "older_than",
-    type=click.FloatRange(min=0),
+    type=AT_LEAST_ZERO,
     default=1.0,
     help="Delete only files older than this many hours: jobs may still use newer ones.",
 )
@@ -283,11 +286,9 @@ def migrate_command(root: Path, output_format: str) -> None:
 
 
 @warehouse.command("subset")
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target", type=FILE)
 @models_option("Only this model; repeatable.")
-@click.option(
-    "--prompts", "prompt_sets", type=PROMPT_SET, multiple=True, help="Only this set; repeatable."
-)
+@prompt_sets_option("Only this set; repeatable.")
 @root_option
 @format_option
 def subset_command(

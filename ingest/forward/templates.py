@@ -44,11 +44,9 @@ class Template:
         >>> Template("chat").name, Template("chat", "Be brief.").name
         ('chat', 'chat+system:b1cc2ec6')
         """
-        return (
-            self.policy
-            if self.system is None
-            else f"{self.policy}+system:{content_key(self.system)[:8]}"
-        )
+        if self.system is None:
+            return self.policy
+        return f"{self.policy}+system:{content_key(self.system)[:8]}"
 
 
 # A private-use character in place of a user's text, to see what the template puts behind it.

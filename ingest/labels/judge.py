@@ -143,13 +143,8 @@ def label_by_judge(
                 except LabelError as error:
                     run.messages.append(f"no label for {completion.generation_id}: {error}")
         finally:
-            usage = {**asdict(client.usage), "cost": cost()}
-            run.parameters = {**run.parameters, "usage": usage}
-
-    def cost() -> float | None:
-        if price_in is None or price_out is None:
-            return None
-        return client.usage.cost(price_in, price_out)
+            cost = client.usage.cost(price_in, price_out)
+            run.parameters = {**run.parameters, "usage": {**asdict(client.usage), "cost": cost}}
 
     parameters = {
         "kind": "judge",
@@ -168,7 +163,8 @@ def label_by_judge(
         except BaseException:
             client.stop()
             raise
-    return JudgeSummary(**asdict(summary), **asdict(client.usage), cost=cost())
+    cost = client.usage.cost(price_in, price_out)
+    return JudgeSummary(**asdict(summary), **asdict(client.usage), cost=cost)
 
 
 KEY_VARIABLES = ("AXES_JUDGE_KEY", "OPENAI_API_KEY")
@@ -186,12 +182,14 @@ class Usage:
     input_tokens: int = 0
     output_tokens: int = 0
 
-    def cost(self, price_in: float, price_out: float) -> float:
-        """In the unit of the prices, which are for a million tokens.
+    def cost(self, price_in: float | None, price_out: float | None) -> float | None:
+        """In the unit of the prices, which are for a million tokens; None without them.
 
         >>> Usage(input_tokens=2_000_000, output_tokens=500_000).cost(1.5, 4.0)
         5.0
         """
+        if price_in is None or price_out is None:
+            return None
         return (self.input_tokens * price_in + self.output_tokens * price_out) / 1e6
 
 
@@ -259,7 +257,8 @@ class JudgeClient:
                 reason = f"status {response.status_code}"
                 if response.status_code != 429 and response.status_code < 500:
                     raise LabelError(f"{self.url} refuses ({reason}): {self._excerpt(response)}")
-                pause = _requested_pause(response, pause)
+                asked = response.headers.get("retry-after", "").strip()
+                pause = min(int(asked), _LONGEST_PAUSE) if asked.isdecimal() else pause
             if attempt + 1 < self.max_tries:
                 with self._lock:
                     self.usage.retries += 1
@@ -301,9 +300,3 @@ class JudgeClient:
         """The answer without the key: an error is stored, and some endpoints repeat the key."""
         text = response.text if self._key is None else response.text.replace(self._key, "***")
         return " ".join(text.split())[:200] or "an empty body"
-
-
-def _requested_pause(response: httpx2.Response, pause: float) -> float:
-    """Seconds to wait: those of `Retry-After` where it is a number, else `pause`."""
-    seconds = response.headers.get("retry-after", "").strip()
-    return min(int(seconds), _LONGEST_PAUSE) if seconds.isdecimal() else pause

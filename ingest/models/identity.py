@@ -66,22 +66,17 @@ def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
     if not tokenizer:
         raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or tokenizer.model)")
     template = _chat_template(folder)
-    weights_hash = _weights_hash(weights, config)
-    adapter_hash = _adapter_hash(spec)
-    tokenizer_hash = files_hash(tokenizer)
-    template_hash = hashlib.sha256(template.encode()).hexdigest() if template else None
-    attention = spec.attention or _default_attention(folder, dtype)
-    hashes = (weights_hash, adapter_hash, tokenizer_hash, template_hash)
-    numerics = (dtype, spec.quantization, attention, spec.blocks)
-    return ModelIdentity(
-        model_id=content_key(spec.name, spec.revision, hashes, numerics),
-        dtype=dtype,
-        attention=attention,
-        weights_hash=weights_hash,
-        adapter_hash=adapter_hash,
-        tokenizer_hash=tokenizer_hash,
-        template_hash=template_hash,
+    # Weights, adapter, tokenizer and template, in the order of the fields.
+    hashes = (
+        _weights_hash(weights, config),
+        None if spec.adapter is None else _adapter_hash(spec.adapter),
+        files_hash(tokenizer),
+        hashlib.sha256(template.encode()).hexdigest() if template else None,
     )
+    attention = spec.attention or _default_attention(folder, dtype)
+    numerics = (dtype, spec.quantization, attention, spec.blocks)
+    model_id = content_key(spec.name, spec.revision, hashes, numerics)
+    return ModelIdentity(model_id, dtype, attention, *hashes)
 
 
 def _weights_hash(weights: Iterable[Path], config: Path) -> str:
@@ -99,10 +94,8 @@ def _weights_hash(weights: Iterable[Path], config: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _adapter_hash(spec: ModelSpec) -> str | None:
-    if spec.adapter is None:
-        return None
-    folder = fetch_adapter(spec.adapter)
+def _adapter_hash(adapter: str) -> str:
+    folder = fetch_adapter(adapter)
     return files_hash(folder / name for name in ADAPTER_FILES)
 
 

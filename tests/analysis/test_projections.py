@@ -10,9 +10,9 @@ import pytest
 from axes.analysis.projections import ModelScore, score
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
-from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxisError, NoAlignmentError, PromptError
 from axes.warehouse.layout import EMPTY_FILE
+from tests.rows import ask
 from tests.worlds import define_study, make_world
 
 DEFINITION = define_study(("alpha", "beta"), label="pair")
@@ -21,7 +21,8 @@ DEFINITION = define_study(("alpha", "beta"), label="pair")
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("scoring") / "lake"
-    make_world(root, widths={"alpha": 16, "beta": 20, "stray": 18}, benign_count=80)
+    widths = {"alpha": 16, "beta": 20, "stray": 18}
+    make_world(root, widths=widths, benign_count=80, labelled={"labelled": 60, "other": 40})
     run_study(root, DEFINITION)
     return root
 
@@ -32,8 +33,8 @@ def root(studied: Path, tmp_path: Path) -> Path:
 
 
 def projections(root: Path, kind: str, model: str) -> dict[str, float]:
-    found = rows(
-        connect(root),
+    found = ask(
+        root,
         "select prompt_id, projection from projections inner join axes using (axis_id) "
         "where kind = ? and model = ?",
         [kind, model],
@@ -49,26 +50,26 @@ def forget(root: Path) -> None:
 
 
 def axis(root: Path, kind: str) -> str:
-    return rows(connect(root), "select axis_id from axes where kind = ?", [kind])[0]["axis_id"]
+    return ask(root, "select axis_id from axes where kind = ?", [kind])[0]["axis_id"]
 
 
 @pytest.mark.parametrize("memory_limit", [None, 512_000_000])
-@pytest.mark.parametrize("model", ["alpha", "beta"])
-def test_the_rows_are_those_of_the_study(root: Path, model: str, memory_limit: int | None) -> None:
-    expected = projections(root, "universal", model)
+def test_the_rows_are_those_of_the_study(root: Path, memory_limit: int | None) -> None:
+    expected = {model: projections(root, "universal", model) for model in ("alpha", "beta")}
     universal = axis(root, "universal")
     forget(root)
     done = score(root, universal, memory_limit=memory_limit)
-    assert [(item.model, item.new_count) for item in done] == [("alpha", 840), ("beta", 840)]
-    found = projections(root, "universal", model)
-    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert [(item.model, item.new_count) for item in done] == [("alpha", 280), ("beta", 280)]
+    for model, values in expected.items():
+        found = projections(root, "universal", model)
+        assert values and {name: found[name] for name in values} == pytest.approx(values, abs=1e-6)
 
 
 def test_what_is_there_is_not_written_again(root: Path) -> None:
     universal = axis(root, "universal")
     first = score(root, universal)
     # The study has projected its own sets; the set that it did not judge is new.
-    assert {item.new_count for item in first} == {160}
+    assert {item.new_count for item in first} == {80}
     assert {item.new_count for item in score(root, universal)} == {0}
 
 
@@ -76,16 +77,14 @@ def test_a_set_and_a_model_narrow_it(root: Path) -> None:
     forget(root)
     (done,) = score(root, axis(root, "universal"), models=["alpha"], prompt_sets=["other"])
     assert isinstance(done, ModelScore)
-    assert (done.model, done.stored_count, done.new_count) == ("alpha", 160, 160)
-    assert set(projections(root, "universal", "alpha")) == {
-        f"other-{row:05d}" for row in range(160)
-    }
+    assert (done.model, done.stored_count, done.new_count) == ("alpha", 80, 80)
+    assert set(projections(root, "universal", "alpha")) == {f"other-{row:05d}" for row in range(80)}
     with pytest.raises(PromptError, match="no prompt set absent"):
         score(root, axis(root, "universal"), prompt_sets=["absent"])
 
 
 def test_a_native_axis_is_of_one_model(root: Path) -> None:
-    found = rows(connect(root), "from axes where kind = 'native' and fitted_model = 'alpha'")
+    found = ask(root, "from axes where kind = 'native' and fitted_model = 'alpha'")
     (done,) = score(root, found[0]["axis_id"])
     assert (done.model, done.alignment_id) == ("alpha", None)
 
@@ -102,17 +101,12 @@ def test_of_several_alignments_the_axis_has_its_own(root: Path) -> None:
     universal = axis(root, "universal")
     forget(root)
     assert len(score(root, universal)) == 2
-    held_out = rows(
-        connect(root),
-        "select axis_id from axes where kind = 'leave_one_out' and held_out_model = 'alpha'",
-    )[0]["axis_id"]
+    asked = "select axis_id from axes where kind = 'leave_one_out' and held_out_model = 'alpha'"
+    held_out = ask(root, asked)[0]["axis_id"]
     forget(root)
     with pytest.raises(AxisError, match="2 alignments of alpha lead to .*--alignment ID"):
         score(root, held_out)
-    chosen = rows(
-        connect(root),
-        "select alignment_id from alignments where ridge_lambda = 7 and model = ?",
-        ["alpha"],
-    )[0]["alignment_id"]
+    asked = "select alignment_id from alignments where ridge_lambda = 7 and model = 'alpha'"
+    chosen = ask(root, asked)[0]["alignment_id"]
     done = score(root, held_out, models=["alpha"], alignment=chosen)
     assert [item.alignment_id for item in done] == [chosen]

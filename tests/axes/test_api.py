@@ -9,16 +9,20 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
-from click.testing import CliRunner
 
 import axes
-from axes.cli.main import cli
 from tests.analysis.conftest import DEFINITION
-from tests.tiny_models import save_tiny
+from tests.commands import printed
 
 FUNCTIONS = [name for name in axes.__all__ if inspect.isfunction(getattr(axes, name))]
+
+
+@pytest.fixture
+def stored(studied: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The study's warehouse, for tests that only read it."""
+    monkeypatch.setenv("AXES_ROOT", str(studied))
+    return studied
 
 
 @pytest.fixture
@@ -29,15 +33,8 @@ def lake(studied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def shared_axis() -> str:
-    found = axes.connect().sql("select name from axes where kind = 'universal'").fetchall()
-    ((name,),) = found
-    return name
-
-
-def command(*arguments: str) -> list[dict]:
-    result = CliRunner().invoke(cli, [*arguments, "--format", "json"])
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    (axis,) = printed("list", "axes", "universal")
+    return axis["name"]
 
 
 def test_names_are_stable_and_all_of_them_are_there():
@@ -64,28 +61,19 @@ def test_every_function_is_typed_documented_and_takes_a_root(name):
     assert f"axes.{name}(" in text
 
 
-def test_ingest_traces_and_study_from_nothing(tmp_path, monkeypatch):
+def test_ingest_traces_and_study_from_nothing(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("AXES_ROOT", str(tmp_path / "lake"))
-    for name, architecture, width in (("small", "llama", 32), ("large", "qwen2", 48)):
-        save_tiny(tmp_path / name, architecture, hidden_size=width)
-    rows = [
-        {"text": f"{verb} number {number}", "label": label}
-        for number in range(20)
-        for verb, label in (("break", "bad"), ("paint", "good"))
-    ]
-    pl.DataFrame(rows).write_csv(tmp_path / "marked.csv")
-    pl.DataFrame({"text": [f"name {n} things" for n in range(60)]}).write_csv(tmp_path / "b.csv")
-    made = axes.import_prompts("marked", tmp_path / "marked.csv", positive="bad")
+    made = axes.import_prompts("marked", tiny / "marked.csv", positive="unsafe")
     assert (made.prompt_count, made.positive_count) == (40, 20)
     assert "<table>" in made._repr_html_()
-    axes.import_prompts("benign", tmp_path / "b.csv")
-    first = axes.ingest_activations(str(tmp_path / "small"), "marked", layers=[1, 0], limit=4)
-    assert (first.new_count, first.rows) == (4, 8)
+    axes.import_prompts("benign", tiny / "benign.csv")
+    models = [str(tiny / name) for name in ("small", "large")]
+    first = axes.ingest_activations(models[0], "marked", layers=[1, 0], limit=4, shard="1/2")
+    assert (first.new_count, first.rows) == (2, 4)
     assert "<caption>ingest of small</caption>" in first._repr_html_()
-    assert axes.ingest_traces(
-        str(tmp_path / "small"), "marked", limit=2, max_new_tokens=2
-    ).new_count
-    models = [str(tmp_path / name) for name in ("small", "large")]
+    assert axes.ingest_traces(models[0], "marked", limit=2, max_new_tokens=2).new_count == 2
+    with pytest.raises(TypeError, match="max_tokens"):
+        axes.ingest_traces(models[0], "marked", max_tokens=2)
     study = axes.study(
         models=models, reference=models[1], prompts="marked", align="benign", alignment_shuffles=2
     )
@@ -98,7 +86,7 @@ def test_a_study_is_that_of_the_command(lake):
     again = axes.study(ingests=False, **options())
     assert again.id == study.id and again.figures == study.figures
     (row, *_) = study.rows
-    assert command("sql", study.sql)[0]["native"] == pytest.approx(row["native"])
+    assert printed("sql", study.sql)[0]["native"] == pytest.approx(row["native"])
     assert "model" in repr(study) and "warning: " in repr(study)
     html = study._repr_html_()
     lower, upper = row["native_lower"], row["native_upper"]
@@ -121,7 +109,7 @@ def options() -> dict:
         ({"prompts": "labelled"}, "give --align"),
     ],
 )
-def test_a_study_that_cannot_be_meant_is_refused(lake, arguments, message):
+def test_a_study_that_cannot_be_meant_is_refused(stored, arguments, message):
     with pytest.raises(axes.AxesError, match=message):
         axes.study(**arguments)
 
@@ -129,10 +117,10 @@ def test_a_study_that_cannot_be_meant_is_refused(lake, arguments, message):
 def test_fit_gives_what_the_command_prints(lake):
     fitted = axes.fit("alpha", "labelled", evaluate="other")
     assert axes.fit("alpha", "labelled", evaluate=["other"]).rows == fitted.rows
-    told = command("fit", "alpha", "--prompts", "labelled", "--evaluate", "other")
+    told = printed("fit", "alpha", "--prompts", "labelled", "--evaluate", "other")
     assert fitted.rows == told
     assert fitted.pl().height == len(told) == 6
-    assert command("sql", fitted.sql) == told
+    assert printed("sql", fitted.sql) == told
 
 
 def test_score_is_idempotent_and_its_query_finds_the_projections(lake):
@@ -143,11 +131,11 @@ def test_score_is_idempotent_and_its_query_finds_the_projections(lake):
     again = axes.score(name, prompts=["third"])
     assert {row["model"] for row in again.rows} == {"alpha", "beta", "gamma"}
     assert {row["new_count"] for row in again.rows} == {0}
-    found = command("sql", f"select count(*) as n from ({again.sql.partition(' order')[0]})")
+    found = printed("sql", f"select count(*) as n from ({again.sql.partition(' order')[0]})")
     assert found[0]["n"] >= 3 * 30
 
 
-def test_an_axis_projects_its_own_space_and_refuses_another(lake):
+def test_an_axis_projects_its_own_space_and_refuses_another(stored):
     name = shared_axis()
     axis = axes.load_axis(name)
     assert axis.vector.dtype == np.float32
@@ -168,7 +156,7 @@ def test_an_axis_projects_its_own_space_and_refuses_another(lake):
         axes.load_axis(name[:-2])
 
 
-def test_export_takes_its_format_from_the_suffix(lake, tmp_path):
+def test_export_takes_its_format_from_the_suffix(stored, tmp_path):
     name = shared_axis()
     written = axes.export(name, tmp_path / "axis.json")
     assert json.loads(written.read_text())["name"] == name
@@ -177,7 +165,7 @@ def test_export_takes_its_format_from_the_suffix(lake, tmp_path):
         axes.export(name, tmp_path / "axis.jsn")
 
 
-def test_report_writes_a_file(lake, tmp_path):
+def test_report_writes_a_file(stored, tmp_path):
     assert axes.report(tmp_path / "report.md").read_text().startswith("#")
 
 
@@ -185,5 +173,6 @@ def test_a_file_of_settings_holds_in_python_too(studied, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "axes.toml").write_text(f'root = "{studied}"')
     assert axes.scan("models").collect().height == 3
+    assert axes.connect().sql("select count(*) from models").fetchall() == [(3,)]
     with pytest.raises(axes.AxesError, match=r"no table model \(did you mean models\?\)"):
         axes.scan("model")

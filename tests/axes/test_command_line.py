@@ -38,21 +38,16 @@ COMMANDS = [
 ]
 
 
-def parsed(words: list[str]) -> tuple[click.Context, list[click.Context]]:
-    """The innermost context of a command line, and those above it."""
+def parsed(words: list[str]) -> click.Context:
+    """The innermost context of a command line."""
     command: click.Command = cli
-    contexts: list[click.Context] = []
-    while True:
-        parent = contexts[-1] if contexts else None
-        name = words[0] if contexts else "axes"
-        context = command.make_context(name, words[1:] if contexts else words, parent=parent)
-        contexts.append(context)
-        if not isinstance(command, click.Group):
-            return context, contexts
-        words = [*context._protected_args, *context.args]
-        following = command.get_command(context, words[0])
+    context = command.make_context("axes", words)
+    while isinstance(command, click.Group):
+        name, *words = [*context._protected_args, *context.args]
+        following = command.get_command(context, name)
         assert following is not None
-        command = following
+        command, context = following, following.make_context(name, words, parent=context)
+    return context
 
 
 @pytest.fixture(autouse=True)
@@ -64,9 +59,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_line_of_a_command_is_that_command(command: str, tmp_path: Path) -> None:
-    context, _ = parsed(shlex.split(command))
+    context = parsed(shlex.split(command))
     line = of_context(context)
-    again, _ = parsed(shlex.split(line)[1:])
+    again = parsed(shlex.split(line)[1:])
     assert again.command is context.command
     assert of_context(again) == line
     for name, value in context.params.items():
@@ -84,7 +79,7 @@ def test_the_line_of_a_command_is_that_command(command: str, tmp_path: Path) -> 
 def test_values_of_the_environment_are_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AXES_DTYPE", "bfloat16")
     monkeypatch.setenv("AXES_ROOT", "elsewhere")
-    context, _ = parsed(["ingest", "activations", "m", "--prompts", "one", "--format", "json"])
+    context = parsed(["ingest", "activations", "m", "--prompts", "one", "--format", "json"])
     assert of_context(context) == "axes ingest activations m --dtype bfloat16 --prompts one"
 
 

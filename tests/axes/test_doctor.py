@@ -6,12 +6,11 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from axes.cli.main import cli
 from axes.doctor import FAIL, NOTE, PASS, Finding, examine
 from axes.warehouse.layout import init_root
 from axes.warehouse.ledger import locked
+from tests.commands import axes, ok
 
 TOKEN = "hf_secretsecretsecretsecretsecretsec"
 
@@ -32,11 +31,10 @@ def test_a_sound_installation_has_no_failure_and_every_other_line_says_what_to_d
 
 
 def test_the_command_exits_with_one_where_something_fails(root):
-    arguments = ["doctor", "--format", "json", "--root"]
-    sound = CliRunner().invoke(cli, [*arguments, str(root)])
-    assert sound.exit_code == 0, sound.output
+    words = ["doctor", "--format", "json", "--root", root]
+    ok(*words)
     (root / "warehouse.json").write_text('{"schema_version": 999}')
-    broken = CliRunner().invoke(cli, [*arguments, str(root)])
+    broken = axes(*words)
     assert broken.exit_code == 1
     (failed,) = (row for row in json.loads(broken.stdout) if row["result"] == FAIL)
     assert failed["check"] == "root" and "schema version 999" in failed["detail"]
@@ -44,26 +42,22 @@ def test_the_command_exits_with_one_where_something_fails(root):
 
 def test_a_package_that_is_missing_or_old_fails_with_the_command_that_mends_it(root, monkeypatch):
     needed = ['duckdb>=2.0; extra == "speed"', "nothing-of-that-name>=1", "click>=99"]
+    needed += ['no-such-thing; extra == "x"', 'not-for-us; python_version < "3"']
     monkeypatch.setattr("axes.doctor.requires", lambda _: needed)
-    (missing,) = findings(root, "nothing-of-that-name")
+    found = {finding.check: finding for finding in examine(root)}
+    missing, old, extra = (
+        found[name] for name in ("nothing-of-that-name", "click", "no-such-thing")
+    )
     assert (missing.result, missing.to_do) == (FAIL, "pip install 'nothing-of-that-name>=1'")
-    (old,) = findings(root, "click")
     assert old.result == FAIL and "needed is >=99" in old.detail
-    assert findings(root, "duckdb")[0].result == PASS
-
-
-def test_an_extra_that_is_not_there_is_only_a_note(root, monkeypatch):
-    optional = ['no-such-thing; extra == "x"', 'not-for-us; python_version < "3"']
-    monkeypatch.setattr("axes.doctor.requires", lambda _: optional)
-    assert not [finding for finding in examine(root) if finding.check == "not-for-us"]
-    (extra,) = findings(root, "no-such-thing")
     assert extra.result == NOTE and "safety-axes[x]" in str(extra.to_do)
+    assert found["duckdb"].result == PASS and "not-for-us" not in found
 
 
 def test_no_secret_is_printed(root, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("AXES_JUDGE_KEY", TOKEN)
-    result = CliRunner().invoke(cli, ["doctor", "--root", str(root)])
+    result = axes("doctor", "--root", root)
     assert "set (not shown)" in result.stdout and TOKEN not in result.output
 
 

@@ -10,10 +10,10 @@ Three ways of counting are about, one off from each other, and few files say whi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -68,20 +68,40 @@ class Contents:
         return rows
 
 
+class FileKind(NamedTuple):
+    """How one kind of file (or folder) is told by its content, read, and written."""
+
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path], Contents]
+    write: Callable[[Contents, Path], None]
+
+
+def head(path: Path, length: int) -> bytes:
+    """The first bytes of a file, none of a folder."""
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(length)
+
+
+# What is added to a layer of the residual stream to number it.
+_OFFSETS = {
+    (BLOCK, RESID_POST): 0,
+    (BLOCK, RESID_PRE): -1,
+    (HIDDEN_STATES, RESID_POST): 1,
+    (HIDDEN_STATES, RESID_PRE): 0,
+}
+
+
 def layer_of(number: int, convention: str, site: str) -> int:
     """The layer at a site that a file's number stands for; below 0 where there is none.
 
     >>> layer_of(5, "block", "resid_post"), layer_of(5, "hidden_states", "resid_post")
     (5, 4)
     """
-    if convention == LAYER or (convention == BLOCK and site not in (RESID_POST, RESID_PRE)):
-        return number
-    entry = number if convention == HIDDEN_STATES else number + 1
-    if site == RESID_POST:
-        return entry - 1
-    if site == RESID_PRE:
-        return entry
-    raise AxisError(f"HF's hidden_states hold the residual stream, and no {site}")
+    if convention == HIDDEN_STATES and (convention, site) not in _OFFSETS:
+        raise AxisError(f"HF's hidden_states hold the residual stream, and no {site}")
+    return number - _OFFSETS.get((convention, site), 0)
 
 
 def number_of(layer: int, convention: str, site: str) -> int:
@@ -90,15 +110,12 @@ def number_of(layer: int, convention: str, site: str) -> int:
     >>> number_of(4, "hidden_states", "resid_post"), number_of(4, "block", "resid_pre")
     (5, 3)
     """
-    if convention == LAYER:
-        return layer
-    if site not in (RESID_POST, RESID_PRE):
+    if convention != LAYER and (convention, site) not in _OFFSETS:
         raise AxisError(
             f"the axis lies in {site}, and the format means the residual stream, to which its "
             "readers would add it: use safetensors, npz, json or hub"
         )
-    entry = layer + 1 if site == RESID_POST else layer
-    return entry if convention == HIDDEN_STATES else entry - 1
+    return layer + _OFFSETS.get((convention, site), 0)
 
 
 def pack(cards: Sequence[Card]) -> Card:

@@ -15,22 +15,26 @@ from pathlib import Path
 
 import numpy as np
 
-from axes.analysis.exchange.formats.contents import BLOCK, HIDDEN_STATES, Contents, pack, unpack
+from axes.analysis.exchange.formats.contents import (
+    BLOCK,
+    HIDDEN_STATES,
+    Contents,
+    FileKind,
+    head,
+    pack,
+    unpack,
+)
 from axes.warehouse.errors import AxisError
 
 _ARCHITECTURE = "controlvector"
 _CARD = "safety_axes.card"
 
 
-def recognises(path: Path) -> bool:
-    """The magic of GGUF."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(4) == b"GGUF"
+def _is_gguf(path: Path) -> bool:
+    return head(path, 4) == b"GGUF"
 
 
-def write(contents: Contents, path: Path) -> None:
+def _write(contents: Contents, path: Path) -> None:
     """Write vectors, what the readers want to know, and the cards as JSON."""
     from gguf import GGUFWriter
 
@@ -49,7 +53,7 @@ def write(contents: Contents, path: Path) -> None:
     writer.close()
 
 
-def read(path: Path) -> Contents:
+def _read(path: Path) -> Contents:
     """Read a control vector; raises `AxisError` for a GGUF file that is something else."""
     from gguf import GGUFReader
 
@@ -84,3 +88,6 @@ def _convention(reader: object, vectors: dict[int | None, np.ndarray]) -> str | 
         return BLOCK
     is_gapless = sorted(number or 0 for number in vectors) == list(range(1, len(vectors) + 1))
     return HIDDEN_STATES if is_gapless and len(vectors) > 1 else None
+
+
+GGUF = FileKind(_is_gguf, _read, _write)

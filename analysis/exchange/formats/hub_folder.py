@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from axes.analysis.exchange.formats import safetensors_file
-from axes.analysis.exchange.formats.contents import Card, Contents, write_sidecar
+from axes.analysis.exchange.formats.array_files import SAFETENSORS
+from axes.analysis.exchange.formats.contents import Card, Contents, FileKind, write_sidecar
 
 _DIRECTION = "direction.safetensors"
 # What the hub calls the licences of the registry's models; it takes lower-case SPDX names.
@@ -22,22 +22,20 @@ _HUB_LICENSES = {
 }
 
 
-def recognises(path: Path) -> bool:
-    """A folder with the two files that are read."""
+def _is_hub_folder(path: Path) -> bool:
     return (path / _DIRECTION).is_file()
 
 
-def write(contents: Contents, path: Path) -> None:
-    """Write the folder."""
+def _write(contents: Contents, path: Path) -> None:
     path.mkdir(exist_ok=True)
-    safetensors_file.write(contents, path / _DIRECTION)
+    SAFETENSORS.write(contents, path / _DIRECTION)
     write_sidecar(path, contents.cards)
     (path / "README.md").write_text(_readme(contents.cards))
 
 
-def read(path: Path) -> Contents:
-    """Read the folder; what counts is in the safetensors file."""
-    return safetensors_file.read(path / _DIRECTION)
+def _read(path: Path) -> Contents:
+    """What counts is in the safetensors file."""
+    return SAFETENSORS.read(path / _DIRECTION)
 
 
 def _readme(cards: Sequence[Card]) -> str:
@@ -146,3 +144,6 @@ def _use(cards: Sequence[Card]) -> list[str]:
         f"`axes import FOLDER --model {json.dumps(cards[0]['space_model'])}` brings it into a "
         "warehouse of safety-axes.",
     ]
+
+
+HUB = FileKind(_is_hub_folder, _read, _write)

@@ -1,1 +1,1 @@
-"""The charts of the report: one a module, its SQL beside what draws it."""
+"""The charts of the report by the part of the page that shows them, each with its SQL."""

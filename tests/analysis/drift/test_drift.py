@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from axes.analysis.drift.drift import DriftDefinition, run_drift, verdict
 from axes.analysis.drift.token_projections import project_completions
@@ -25,15 +25,14 @@ from axes.analysis.projections import score
 from axes.analysis.study.run import run_study
 from axes.cli.drift import _event_pattern
 from axes.cli.main import cli
-from axes.warehouse.axes import find_axis, read_axis_readout
-from axes.warehouse.connection import connect, rows
+from axes.warehouse.axes import AxisReadout, find_axis, read_axis_readout
 from axes.warehouse.errors import AxisError, CoverageError, LabelError, NoAlignmentError
-from axes.warehouse.handle import Warehouse
 from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.repair import restore_commands
-from axes.warehouse.writer import rows_table, vector_array, write_rows
-from tests.rows import put
-from tests.worlds import World, define_study, make_world
+from axes.warehouse.writer import rows_table, write_rows
+from tests.drifting import write_traces
+from tests.rows import ask, opened, put
+from tests.worlds import World, define_study, make_world, prompt_ids
 
 MODEL, WIDTH, STEPS, SLOPE, COUNT = "alpha", 16, 8, 0.4, 40
 
@@ -54,33 +53,14 @@ def write_completions(
     the other prompt of the pair.
     """
     random = np.random.default_rng(1)
-    ids = [f"{name}-{row:02d}" for row in range(COUNT)]
     drifts = (np.arange(COUNT) + follows) % 2 == 0
     matrix = 0.5 * random.standard_normal((COUNT, steps, WIDTH))
     matrix += np.einsum("r,s,d->rsd", slope * drifts, np.arange(steps), world.planted(MODEL))
-    tokens = [
-        {"generation_id": generation_id, "step": step, "layer": 2, "site": "resid_post"}
-        | {"token_id": step, "token": f" t{step}", "run_id": "world"}
-        for generation_id in ids
-        for step in range(steps)
-    ]
-    table = rows_table("generation_tokens", tokens, vector=vector_array(matrix.reshape(-1, WIDTH)))
-    write_rows(world.root, "generation_tokens", table, name=name, partition=MODEL)
-    common = {"model": MODEL, "model_id": f"id-{MODEL}", "template": "raw", "token_count": steps}
-    common |= {"finish_reason": "length", "max_new_tokens": steps, "temperature": 0.0}
-    common |= {"top_p": 1.0, "seed": 0, "run_id": "world", "text": "said", **columns}
     if is_given:
-        sampling = ("max_new_tokens", "temperature", "top_p", "seed")
-        common |= {"finish_reason": "given", **dict.fromkeys(sampling)}
-    put(
-        world.root,
-        "generations",
-        *(
-            {**common, "generation_id": generation_id, "prompt_id": f"labelled-{row:05d}"}
-            | ({"source": f"generation:g-{row ^ 1:02d}"} if is_given else {})
-            for row, generation_id in enumerate(ids)
-        ),
-    )
+        sampling = dict.fromkeys(("max_new_tokens", "temperature", "top_p", "seed"))
+        columns |= {"finish_reason": "given", **sampling}
+        columns["sources"] = [f"generation:g-{row ^ 1:02d}" for row in range(COUNT)]
+    write_traces(world.root, MODEL, matrix, prompt_ids("labelled", COUNT), name=name, **columns)
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +73,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> World:
         strength=1.0,
     )
     write_completions(world)
-    run_study(
-        world.root,
-        define_study((MODEL, "beta")),
-    )
+    run_study(world.root, define_study((MODEL, "beta")))
     return world
 
 
@@ -106,18 +83,42 @@ def world(original: World, tmp_path: Path) -> World:
     return replace(original, root=root)
 
 
+def read_out(root: Path, name: str = "universal") -> AxisReadout:
+    """The axis in the model's own space."""
+    return read_axis_readout(opened(root), find_axis(opened(root), name), MODEL, f"id-{MODEL}")
+
+
+def project(root: Path, readout: AxisReadout) -> int:
+    return project_completions(opened(root), find_axis(opened(root), readout.axis_id), readout)
+
+
 def analyse(root: Path, kind: str = "native", **asked: object) -> tuple[str, dict]:
-    warehouse = Warehouse.open(root)
-    name = f"native/{MODEL}/2/labelled" if kind == "native" else kind
-    axis = find_axis(warehouse, name)
-    readout = read_axis_readout(warehouse, axis, MODEL, f"id-{MODEL}")
-    project_completions(warehouse, axis, readout)
-    selection = Selection(
-        **{name: asked.pop(name) for name in list(asked) if name in vars(Selection())}
-    )
+    readout = read_out(root, f"native/{MODEL}/2/labelled" if kind == "native" else kind)
+    project(root, readout)
+    names = [name for name in asked if name in vars(Selection())]
+    selection = Selection(**{name: asked.pop(name) for name in names})
     definition = DriftDefinition(selection=selection, resample_count=200, **asked)
-    drift_id = run_drift(warehouse, readout, definition)
-    return drift_id, warehouse.query("from v_drift where drift_id = ?", [drift_id]).to_pylist()[0]
+    drift_id = run_drift(opened(root), readout, definition)
+    (found,) = ask(root, "from v_drift where drift_id = ?", [drift_id])
+    return drift_id, found
+
+
+def drift(root: Path, *arguments: str) -> Result:
+    """`axes drift` of the model on the universal axis."""
+    named = ("--axis", read_out(root).axis_id, "--model", MODEL, "--root", str(root))
+    return CliRunner().invoke(cli, ["drift", *named, *arguments])
+
+
+def require_prompts_agree(root: Path, readout: AxisReadout) -> None:
+    """The readout projects prompts as they are stored."""
+    stored = ask(
+        root,
+        "select vector, projection from projections inner join activations "
+        "using (model, model_id, prompt_id, layer) where axis_id = ? and model = ?",
+        [readout.axis_id, MODEL],
+    )
+    projected = np.array([row["vector"] for row in stored]) @ readout.vector + readout.offset
+    np.testing.assert_allclose(projected, [row["projection"] for row in stored], atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["native", "universal"])
@@ -128,7 +129,7 @@ def test_a_planted_drift_is_found_and_every_control_agrees(original, kind):
     assert found["controls_missing"] == ["other_text"]
     if kind == "native":
         assert found["lower"] < SLOPE * 1.02 and found["upper"] > SLOPE * 0.9
-    words = verdict(Warehouse.open(original.root), drift_id)
+    words = verdict(opened(original.root), drift_id)
     assert "yes, and every control agrees" in words
     assert f"{found['slope_difference']:.3g} ({found['lower']:.3g}" in words
 
@@ -137,7 +138,7 @@ def test_without_a_drift_the_verdict_says_so(world):
     write_completions(world, slope=0.0, name="flat", template="chat")
     drift_id, found = analyse(world.root, template="chat")
     assert not found["is_drift"] and found["controls_failed"]
-    assert "not shown" in verdict(Warehouse.open(world.root), drift_id)
+    assert "not shown" in verdict(opened(world.root), drift_id)
 
 
 def test_the_same_analysis_is_done_once_and_another_beside_it(world):
@@ -149,14 +150,11 @@ def test_the_same_analysis_is_done_once_and_another_beside_it(world):
 
 
 def test_a_lost_analysis_comes_back_under_its_key_by_the_command_that_is_told(world):
-    connection = connect(world.root)
-    axis = traced_axis(world.root)
-    arguments = ["drift", "--axis", axis, "--model", MODEL, "--labeler", "dataset", "--seed", "3"]
-    done = CliRunner().invoke(cli, [*arguments, "--root", str(world.root)])
+    done = drift(world.root, "--labeler", "dataset", "--seed", "3")
     assert done.exit_code == 0, done.output
     drift_id = done.stdout.split()[-1]
     asked = "select distinct run_id from drift_figures where drift_id = ?"
-    (job,) = rows(connection, asked, [drift_id])
+    (job,) = ask(world.root, asked, [drift_id])
     for folder in ("drift_figures", "trajectories"):
         for path in (world.root / folder).rglob("*.parquet"):
             if path.name != "schema.parquet":
@@ -170,15 +168,14 @@ def test_a_lost_analysis_comes_back_under_its_key_by_the_command_that_is_told(wo
 
 def test_a_row_for_each_completion_and_each_step(original):
     drift_id, found = analyse(original.root, threshold=1.0)
-    connection = connect(original.root)
-    described = rows(connection, "from trajectories where drift_id = ?", [drift_id])
+    described = ask(original.root, "from trajectories where drift_id = ?", [drift_id])
     assert len(described) == COUNT
     for row in described[:6]:
         values = np.array(
             [
                 step["projection"]
-                for step in rows(
-                    connection,
+                for step in ask(
+                    original.root,
                     "select projection from token_projections where axis_id = ? "
                     "and generation_id = ? order by step",
                     [row["axis_id"], row["generation_id"]],
@@ -193,8 +190,8 @@ def test_a_row_for_each_completion_and_each_step(original):
         changes = np.flatnonzero((means >= 1.0) != (means[-1] >= 1.0))
         assert row["decided_step"] == (changes[-1] + 1 if len(changes) else 0)
         assert row["event_step"] == (STEPS - 1 if row["is_positive"] else None)
-    curve = rows(
-        connection,
+    curve = ask(
+        original.root,
         "select curve, control, count(*) as steps from v_drift_curve where drift_id = ? "
         "group by all order by all",
         [drift_id],
@@ -216,8 +213,8 @@ def test_a_labeler_of_completions_makes_the_classes(world):
     drift_id, found = analyse(world.root, labeler="judge")
     assert (found["positive_count"], found["negative_count"]) == (9, COUNT - 13)
     parameters = json.loads(
-        rows(
-            connect(world.root),
+        ask(
+            world.root,
             "select parameters from drift_figures where drift_id = ?",
             [drift_id],
         )[0]["parameters"]
@@ -232,14 +229,12 @@ def test_reading_the_other_classs_text_tells_prompt_from_text(world, follows, me
     write_completions(world, name="cross", follows=follows, is_given=True)
     drift_id, found = analyse(world.root)
     assert found["controls_missing"] == []
-    assert f"the difference follows {meaning}" in verdict(Warehouse.open(world.root), drift_id)
+    assert f"the difference follows {meaning}" in verdict(opened(world.root), drift_id)
 
 
 def test_cross_completions_pair_each_prompt_with_a_text_of_the_other_class(original, tmp_path):
-    warehouse = Warehouse.open(original.root)
-    axis = find_axis(warehouse, "universal")
-    readout = read_axis_readout(warehouse, axis, MODEL, f"id-{MODEL}")
-    project_completions(warehouse, axis, readout)
+    warehouse, readout = opened(original.root), read_out(original.root)
+    project(original.root, readout)
     found = read_trajectories(warehouse, readout, Selection())
     lines = write_cross_completions(warehouse, found, tmp_path / "cross.jsonl").read_text()
     class_of_prompt = dict(zip(found.prompt_ids, found.is_positive, strict=True))
@@ -251,30 +246,15 @@ def test_cross_completions_pair_each_prompt_with_a_text_of_the_other_class(origi
         assert class_of_prompt[pair["prompt_id"]] != class_of_text[writer]
 
 
-def traced_axis(root: Path) -> str:
-    found = rows(connect(root), "select axis_id from axes where kind = 'universal'")
-    return found[0]["axis_id"]
-
-
 def test_a_pulled_back_axis_projects_as_the_study_did(original):
-    warehouse = Warehouse.open(original.root)
-    axis = find_axis(warehouse, "universal")
-    readout = read_axis_readout(warehouse, axis, MODEL, f"id-{MODEL}")
-    stored = rows(
-        warehouse.connection,
-        "select vector, projection from projections inner join activations "
-        "using (model, model_id, prompt_id, layer) where axis_id = ? and model = ?",
-        [axis.axis_id, MODEL],
-    )
-    projected = np.array([row["vector"] for row in stored]) @ readout.vector + readout.offset
-    np.testing.assert_allclose(projected, [row["projection"] for row in stored], atol=1e-4)
+    require_prompts_agree(original.root, read_out(original.root))
 
 
 def test_another_models_native_axis_is_pulled_back_and_wrong_rows_are_replaced(world):
     """Although the models are of one width, and an axis of the other would multiply."""
-    warehouse = Warehouse.open(world.root)
     name = "native/beta/2/labelled"
     score(world.root, name, models=[MODEL])
+    warehouse, readout = opened(world.root), read_out(world.root, name)
     axis = find_axis(warehouse, name)
     for file, written in (("first", range(0, 9)), ("second", range(9, COUNT))):
         wrong = [
@@ -285,13 +265,12 @@ def test_another_models_native_axis_is_pulled_back_and_wrong_rows_are_replaced(w
         ]
         table = rows_table("token_projections", wrong)
         write_rows(world.root, "token_projections", table, name=file, partition=MODEL)
-    readout = read_axis_readout(warehouse, axis, MODEL, f"id-{MODEL}")
     assert readout.alignment_id is not None
     with pytest.raises(CoverageError, match="no completions of alpha"):
         read_trajectories(warehouse, readout, Selection())
-    assert project_completions(warehouse, axis, readout) == COUNT * STEPS
-    stored = rows(
-        warehouse.connection,
+    assert project(world.root, readout) == COUNT * STEPS
+    stored = ask(
+        warehouse.root,
         "select vector, projection, alignment_id from token_projections "
         "inner join generation_tokens using (model, generation_id, step, layer) "
         "where axis_id = ? order by generation_id, step",
@@ -303,24 +282,14 @@ def test_another_models_native_axis_is_pulled_back_and_wrong_rows_are_replaced(w
     projected = [row["projection"] for row in stored]
     np.testing.assert_allclose(x @ readout.vector + readout.offset, projected, atol=1e-4)
     assert abs(np.corrcoef(x @ axis.vector, projected)[0, 1]) < 0.9
-    prompts = rows(
-        warehouse.connection,
-        "select vector, projection from projections inner join activations "
-        "using (model, model_id, prompt_id, layer) where axis_id = ? and model = ?",
-        [axis.axis_id, MODEL],
-    )
-    np.testing.assert_allclose(
-        np.array([row["vector"] for row in prompts]) @ readout.vector + readout.offset,
-        [row["projection"] for row in prompts],
-        atol=1e-4,
-    )
-    assert project_completions(warehouse, axis, readout) == 0
+    require_prompts_agree(world.root, readout)
+    assert project(world.root, readout) == 0
     checks = [row for row in check(world.root).to_pylist() if "token_projections" in row["check"]]
     assert checks and all(row["row_count"] == 0 for row in checks)
 
 
 def test_what_cannot_be_analysed_is_named(world):
-    warehouse = Warehouse.open(world.root)
+    warehouse = opened(world.root)
     axis = find_axis(warehouse, "universal")
     with pytest.raises(AxisError, match="no traces of gamma"):
         traced_models(warehouse, axis, ["gamma"])
@@ -328,18 +297,7 @@ def test_what_cannot_be_analysed_is_named(world):
         read_axis_readout(warehouse, axis, "gamma", "id-of-nobody")
     with pytest.raises(CoverageError, match="no completions of alpha"):
         analyse(world.root, template="chat")
-    left_out = CliRunner().invoke(
-        cli,
-        [
-            "drift",
-            "--axis",
-            traced_axis(world.root),
-            "--template",
-            "chat",
-            "--root",
-            str(world.root),
-        ],
-    )
+    left_out = drift(world.root, "--template", "chat")
     assert left_out.exit_code == 1 and "no completions of alpha" in left_out.stderr
     write_completions(world, name="short", steps=1, template="short")
     with pytest.raises(CoverageError, match="a single token, and so no slope"):
@@ -350,20 +308,16 @@ def test_what_cannot_be_analysed_is_named(world):
 
 
 def test_the_command_prints_figures_and_verdict_and_sql_gives_them_again(world):
-    axis = traced_axis(world.root)
-    arguments = ["drift", "--axis", axis, "--model", MODEL, "--root", str(world.root)]
-    printed = CliRunner().invoke(cli, [*arguments, "--format", "json"])
+    printed = drift(world.root, "--format", "json")
     assert printed.exit_code == 0, printed.output
     assert "does the positive class drift up" in printed.stderr
     shown = {(row["metric"], row["control"]): row["estimate"] for row in json.loads(printed.stdout)}
     drift_id = printed.stderr.split()[-1]
-    stored = rows(
-        connect(world.root), "from drift_figures where step is null and drift_id = ?", [drift_id]
-    )
+    stored = ask(world.root, "from drift_figures where step is null and drift_id = ?", [drift_id])
     assert shown == {(row["metric"], row["control"]): row["estimate"] for row in stored}
-    as_table = CliRunner().invoke(cli, arguments)
+    as_table = drift(world.root)
     assert "does the positive class drift up" in as_table.stdout
-    asked = CliRunner().invoke(cli, [*arguments, "--calibration", "platt"])
+    asked = drift(world.root, "--calibration", "platt")
     assert asked.exit_code == 1 and "axes calibrate" in asked.stderr
     assert isinstance(asked.exception, SystemExit)
 
@@ -373,10 +327,9 @@ def test_an_event_is_a_regular_expression_or_a_refusals_phrase(world):
     assert pattern.search("Well, I’m  SORRY to say").start() == 6
     assert pattern.search("Sure, here is a duck.") is None
     assert _event_pattern("t3") == "t3" and _event_pattern(None) is None
-    start = ["drift", "--axis", traced_axis(world.root), "--root", str(world.root)]
-    refused = CliRunner().invoke(cli, [*start, "--event", "(", "--model", MODEL])
+    refused = drift(world.root, "--event", "(")
     assert refused.exit_code == 2 and "is not a regular expression" in refused.stderr
-    done = CliRunner().invoke(cli, [*start, "--event", "t3", "--model", MODEL])
+    done = drift(world.root, "--event", "t3")
     assert done.exit_code == 0, done.output
-    found = rows(connect(world.root), "select distinct event_step from trajectories order by 1")
+    found = ask(world.root, "select distinct event_step from trajectories order by 1")
     assert 3 in [row["event_step"] for row in found]

@@ -13,14 +13,8 @@ from axes.analysis.drift.drift_controls import (
     random_axes,
     shuffled_tokens,
 )
-from axes.analysis.drift.drift_statistics import centred_steps, slope_estimates, slope_terms
-from axes.analysis.stats.bootstrap import draw_counts
-from tests.drifting import STEPS, plant
-
-
-def own_difference(found):
-    counts = draw_counts(len(found.values), strata=found.is_positive, groups=found.groups, seed=0)
-    return slope_estimates(slope_terms(found.values), found.is_positive, counts)[2]
+from axes.analysis.drift.drift_statistics import centred_steps
+from tests.drifting import STEPS, difference, draw, plant
 
 
 def saturating(steps):
@@ -47,7 +41,7 @@ def test_drift_that_is_length_is_flagged_by_the_controls_of_length():
         plant(common=saturating, lengths=((5, 12), (8, STEPS)), pairs=60, seed=seed)
         for seed in range(40)
     ]
-    assert sum(own_difference(found).lower > 0 for found in worlds) >= 36
+    assert sum(difference(found).lower > 0 for found in worlds) >= 36
     for control in (matched_length, lambda found: lasting(found, 8)):
         assert sum(control(found).estimate.p_value < 0.05 for found in worlds) <= 6
 
@@ -57,7 +51,7 @@ def test_drift_that_comes_from_where_prompts_start_is_flagged_by_matching():
     found = plant(offset=-1.0, pairs=80, noise=0.3)
     towards_zero = found.start[:, None] * (0.9 ** np.arange(STEPS) - 1)
     found.values[:] += towards_zero
-    assert own_difference(found).lower > 0
+    assert difference(found).lower > 0
     matched = matched_prompt(found)
     assert matched.imbalance[0] < -0.5 and abs(matched.imbalance[1]) < 0.1
     assert matched.estimate.p_value > 0.05
@@ -87,9 +81,7 @@ def on_random_axes(found, vectors, axis, seed=0):
     centred = centred_steps(found.values)
     rises = np.einsum("rs,rsd->rd", centred, np.nan_to_num(vectors))
     spread = np.square(centred).sum(axis=1)
-    counts = draw_counts(
-        len(found.values), strata=found.is_positive, groups=found.groups, count=200, seed=seed
-    )
+    counts = draw(found, seed=seed)
     return random_axes(rises, spread, axis, found.is_positive, counts, seed=seed).estimate
 
 
@@ -97,7 +89,7 @@ def test_random_axes_give_what_projecting_on_them_gives():
     """In one dimension every direction of a norm is the axis or its opposite."""
     found = plant(slope=0.2, lengths=((4, STEPS), (9, STEPS)))
     null = on_random_axes(found, found.values[:, :, None], np.ones(1))
-    own = own_difference(found).estimate
+    own = difference(found).estimate
     assert null.upper == pytest.approx(own) and null.lower == pytest.approx(-own)
     assert null.p_value == 1.0
 

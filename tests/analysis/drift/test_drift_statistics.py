@@ -12,20 +12,14 @@ from axes.analysis.drift.drift_statistics import (
     event_steps,
     lead,
     running_aurocs,
-    running_means,
-    slope_estimates,
     slope_terms,
 )
-from axes.analysis.drift.trajectories import Trajectories
-from axes.analysis.stats.auroc import Estimate, auroc
-from axes.analysis.stats.bootstrap import draw_counts
-from tests.drifting import STEPS, plant
+from axes.analysis.stats.auroc import auroc
+from tests.drifting import STEPS, difference, draw, plant
 
 
-def curves(found, count=200):
-    counts = draw_counts(
-        len(found.values), strata=found.is_positive, groups=found.groups, count=count, seed=0
-    )
+def curves(found):
+    counts = draw(found)
     return *running_aurocs(found.values, found.is_positive, counts), counts
 
 
@@ -38,12 +32,6 @@ def test_the_curve_is_the_auroc_of_the_mean_so_far():
         )
         assert curve.estimate[step] == pytest.approx(auroc(means, found.is_positive))
         assert curve.lower[step] <= curve.estimate[step] <= curve.upper[step]
-
-
-def test_an_ended_completion_keeps_its_mean():
-    found = plant(lengths=((4, 9), (4, 9)))
-    running = running_means(found.values)
-    np.testing.assert_allclose(running[:, -1], np.nanmean(found.values, axis=1))
 
 
 def test_a_growing_difference_is_decided_later_the_slower_it_grows():
@@ -108,13 +96,6 @@ def test_nothing_to_split_gives_none(values):
     assert change_point(np.array(values)) is None
 
 
-def difference(found: Trajectories, seed: int = 0, count: int = 400) -> Estimate:
-    counts = draw_counts(
-        len(found.values), strata=found.is_positive, groups=found.groups, count=count, seed=seed
-    )
-    return slope_estimates(slope_terms(found.values), found.is_positive, counts)[2]
-
-
 def test_the_class_slope_is_least_squares_with_an_intercept_for_every_completion():
     found = plant(pairs=6, slope=0.3, lengths=((2, 9), (2, 9)))
     rows, steps = np.nonzero(~np.isnan(found.values))
@@ -142,8 +123,7 @@ def test_an_offset_of_whole_completions_is_no_drift():
 
 def test_nothing_planted_rejects_at_about_five_percent():
     rejected = sum(
-        difference(plant(pairs=30, seed=seed), seed, count=200).p_value < 0.05
-        for seed in range(300)
+        difference(plant(pairs=30, seed=seed), 200, seed).p_value < 0.05 for seed in range(300)
     )
     assert 4 <= rejected <= 30
 

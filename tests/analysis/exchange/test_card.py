@@ -10,19 +10,22 @@ from axes.analysis.projections import read_scores, score
 from axes.analysis.stats.auroc import auroc_interval
 from axes.analysis.study.calibrate import calibrate
 from axes.warehouse.axes import find_axis
-from axes.warehouse.connection import connect, rows
-from axes.warehouse.handle import Warehouse
+from tests.rows import ask, opened
 
 NAME = "universal/gamma/2/labelled/lambda-held_out"
 
 
+@pytest.fixture(scope="module")
+def card(studied) -> dict:
+    return card_of(studied)
+
+
 def card_of(root: Path, name: str = NAME) -> dict:
-    warehouse = Warehouse.open(root)
+    warehouse = opened(root)
     return axis_card(warehouse, find_axis(warehouse, name))
 
 
-def test_the_card_says_what_it_was_made_from_and_in_which_space(lake):
-    card = card_of(lake)
+def test_the_card_says_what_it_was_made_from_and_in_which_space(card):
     assert card["space_model"] == "gamma" and card["space"]["d_model"] == 24
     assert card["site"] == "resid_post" and card["pooling"] == "last5_mean"
     assert "hidden_states[layer + 1]" in card["layer_convention"]
@@ -33,14 +36,14 @@ def test_the_card_says_what_it_was_made_from_and_in_which_space(lake):
     json.dumps(card)
 
 
-def test_the_studys_figures_are_there_with_their_intervals(lake):
+def test_the_studys_figures_are_there_with_their_intervals(studied, card):
     found = {
         (row["model"], row["prompt_set"]): row
-        for row in card_of(lake)["evaluation"]
+        for row in card["evaluation"]
         if row["metric"] == "auroc"
     }
-    (expected,) = rows(
-        connect(lake),
+    (expected,) = ask(
+        studied,
         "select estimate, lower, upper from evaluations where scorer = 'universal' "
         "and metric = 'auroc' and model = 'alpha' and prompt_set = 'other'",
     )
@@ -50,8 +53,8 @@ def test_the_studys_figures_are_there_with_their_intervals(lake):
     assert found["alpha", "labelled"]["is_in_sample"] and not row["is_in_sample"]
 
 
-def test_what_is_scored_and_in_no_study_has_a_figure_with_an_interval_too(lake):
-    before = {(row["model"], row["prompt_set"]) for row in card_of(lake)["evaluation"]}
+def test_what_is_scored_and_in_no_study_has_a_figure_with_an_interval_too(lake, card):
+    before = {(row["model"], row["prompt_set"]) for row in card["evaluation"]}
     assert ("beta", "third") not in before
     score(lake, NAME, prompt_sets=["third"])
     (row,) = (
@@ -59,7 +62,7 @@ def test_what_is_scored_and_in_no_study_has_a_figure_with_an_interval_too(lake):
         for row in card_of(lake)["evaluation"]
         if (row["model"], row["prompt_set"]) == ("beta", "third")
     )
-    warehouse = Warehouse.open(lake)
+    warehouse = opened(lake)
     axis_id = find_axis(warehouse, NAME).axis_id
     scores = read_scores(warehouse, axis_id, "id-beta", "third")
     expected = auroc_interval(scores.values, scores.labels, groups=scores.groups)
@@ -71,11 +74,10 @@ def test_what_is_scored_and_in_no_study_has_a_figure_with_an_interval_too(lake):
     assert not row["is_in_sample"] and row["scorer"] == "axis"
 
 
-def test_thresholds_are_listed_by_model_and_the_limits_say_how_far_they_hold(lake):
-    card = card_of(lake)
+def test_thresholds_are_listed_by_model_and_the_limits_say_how_far_they_hold(lake, card):
     assert card["calibration"] == []
     assert any(limit.startswith("No threshold is stored") for limit in card["limits"])
-    calibrate(Warehouse.open(lake), card["axis_id"], ["id-alpha"], "other", ["platt"])
+    calibrate(opened(lake), card["axis_id"], ["id-alpha"], "other", ["platt"])
     card = card_of(lake)
     (calibration,) = card["calibration"]
     assert calibration["model"] == "alpha" and calibration["target"] == "balanced_accuracy"
@@ -83,16 +85,13 @@ def test_thresholds_are_listed_by_model_and_the_limits_say_how_far_they_hold(lak
     assert any("None transfers to another model" in limit for limit in card["limits"])
 
 
-@pytest.mark.parametrize(
-    "limit",
-    [
+def test_limits_are_sentences(card):
+    for limit in (
         "40 positive and 40 negative",
         "is_in_sample",
         "cosine",
         "steering along it",
         "space of gamma",
-    ],
-)
-def test_limits_are_sentences(lake, limit):
-    (found,) = (text for text in card_of(lake)["limits"] if limit in text)
-    assert found.endswith(".")
+    ):
+        (found,) = (text for text in card["limits"] if limit in text)
+        assert found.endswith(".")

@@ -11,42 +11,28 @@ from safetensors.torch import load_file
 
 from axes.analysis.exchange.export_axes import export_axes
 from axes.analysis.exchange.formats import FORMATS
-from axes.analysis.study.run import run_study
 from axes.warehouse.axes import find_axis
 from axes.warehouse.errors import AxisError
-from axes.warehouse.handle import Warehouse
 from tests.rows import put
-from tests.worlds import define_study, make_world
 
 NAME = "universal/pair/2/labelled/lambda-held_out"
 NATIVE = "native/alpha/{layer}/labelled"
 
 
-@pytest.fixture(scope="module")
-def warehouse(tmp_path_factory: pytest.TempPathFactory):
-    root = tmp_path_factory.mktemp("export") / "lake"
-    make_world(root, widths={"alpha": 16, "beta": 20}, benign_count=60, labelled={"labelled": 40})
-    definition = define_study(("alpha", "beta"), label="pair")
-    run_study(root, definition)
-    put_at_sites(root)
-    return Warehouse.open(root)
-
-
-def put_at_sites(root) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _at_sites(warehouse) -> None:
     """An axis at the input of block 0, and one in what an MLP adds."""
-    models = Warehouse.open(root).query("select model, model_id from models").to_pylist()
-    (space,) = [row for row in models if row["model"] == "alpha"]
     axis = {
         "kind": "imported",
-        "space_model": space["model"],
-        "space_model_id": space["model_id"],
+        "space_model": "alpha",
+        "space_model_id": "id-alpha",
         "vector": [1.0] + [0.0] * 15,
         "raw_norm": 3.0,
         "parameters": "{}",
         "prompt_set": "",
     }
     put(
-        root,
+        warehouse.root,
         "axes",
         {**axis, "axis_id": "input", "name": "input", "layer": 0, "site": "resid_pre"},
         {**axis, "axis_id": "added", "name": "added", "layer": 1, "site": "mlp_out"},
@@ -72,11 +58,6 @@ def test_safetensors_holds_the_unit_vector_and_the_card(warehouse, tmp_path):
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
     np.testing.assert_array_equal(vector, vector_of(warehouse, NAME))
     assert card["name"] == NAME and card["layer"] == 2 and card["is_unit_norm"]
-
-
-def test_json_holds_the_same_numbers(warehouse, tmp_path):
-    card = json.loads(exported(warehouse, tmp_path, "json").read_text())
-    np.testing.assert_array_equal(np.float32(card["vector"]), vector_of(warehouse, NAME))
 
 
 def test_gguf_is_a_control_vector_that_llama_cpp_adds_after_the_block(warehouse, tmp_path):
@@ -176,20 +157,3 @@ def test_a_hub_folder_has_a_model_card_with_front_matter(warehouse, tmp_path):
     assert "## Limits" in card.text and "0, 1, 2: zero-based block index" in card.text
     assert card.text.count("| labelled | native | auroc |") == 1
     assert card.text.count("| labelled | axis | auroc |") == 2
-
-
-def test_an_axis_is_found_by_name_by_id_and_by_the_start_of_an_id(warehouse):
-    row = find_axis(warehouse, NAME)
-    assert find_axis(warehouse, row.axis_id).name == NAME
-    assert find_axis(warehouse, row.axis_id[:8]).name == NAME
-    with pytest.raises(AxisError, match="no axis nonsense"):
-        find_axis(warehouse, "nonsense")
-
-
-def test_a_name_that_several_axes_have_asks_for_an_id(warehouse, tmp_path):
-    warehouse.connection.execute("create temp table axes as from stg_axes union all from stg_axes")
-    try:
-        with pytest.raises(AxisError, match="2 axes fit .*give one id"):
-            find_axis(warehouse, NAME)
-    finally:
-        warehouse.connection.execute("drop table temp.axes")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -8,11 +10,9 @@ from axes.analysis.routing.model_ranking import rank_models, run_comparison
 from axes.analysis.routing.response_scores import ScoringRequest, score_completions
 from axes.analysis.routing.responses import CompletionQuery
 from axes.cli.main import cli
-from axes.warehouse.connection import connect, rows
-from axes.warehouse.handle import Warehouse
 from axes.warehouse.maintenance.check import check
 from tests.answer_worlds import AXIS, AnswerWorld, make_answers
-from tests.rows import put
+from tests.rows import ask, opened, put
 
 # Far apart on the axis in one order, apart in what they do in another.
 OFFSETS = {"a": 0.0, "b": 40.0, "c": -40.0}
@@ -26,33 +26,37 @@ def world(tmp_path_factory) -> AnswerWorld:
     return make_answers(root, offsets=OFFSETS, harder=HARDER, prompt_count=300)
 
 
-def by_model(root, scoring_id: str) -> dict[str, dict]:
-    found = rows(connect(root), "from v_comparison where scoring_id = ?", [scoring_id])
+def rank(root: Path) -> dict[str, dict]:
+    """The rows of the comparison by model."""
+    scoring_id, _ = run_comparison(opened(root), REQUEST)
+    found = ask(root, "from v_comparison where scoring_id = ?", [scoring_id])
     return {row["model"]: row for row in found}
 
 
-def test_the_planted_order_is_found_and_not_that_of_the_projections(world):
-    scoring_id, _ = run_comparison(Warehouse.open(world.root), REQUEST)
-    found = by_model(world.root, scoring_id)
-    assert [found[model]["rank"] for model in ("b", "c", "a")] == [1, 2, 3]
+@pytest.fixture(scope="module")
+def ranked(world) -> dict[str, dict]:
+    return rank(world.root)
+
+
+def test_the_planted_order_is_found_and_not_that_of_the_projections(world, ranked):
+    assert [ranked[model]["rank"] for model in ("b", "c", "a")] == [1, 2, 3]
     for column, model in enumerate(world.models):
         planted = world.chance[:, column].mean()
-        assert abs(found[model]["probability"] - planted) < 0.1
-        assert found[model]["probability_lower"] < planted < found[model]["probability_upper"]
-    assert found["b"]["first"] > 0.95
-    assert found["b"]["refusal"] == pytest.approx(1 - found["b"]["outcome"])
+        assert abs(ranked[model]["probability"] - planted) < 0.1
+        assert ranked[model]["probability_lower"] < planted < ranked[model]["probability_upper"]
+    assert ranked["b"]["first"] > 0.95
+    assert ranked["b"]["refusal"] == pytest.approx(1 - ranked["b"]["outcome"])
 
 
 def test_models_that_do_not_differ_are_not_told_apart(tmp_path):
     world = make_answers(tmp_path / "lake", offsets=OFFSETS, prompt_count=80)
-    scoring_id, _ = run_comparison(Warehouse.open(world.root), REQUEST)
-    found = by_model(world.root, scoring_id)
+    found = rank(world.root)
     assert all(row["first"] < 0.95 for row in found.values())
     assert all(row["rank_lower"] < row["rank_upper"] for row in found.values())
 
 
 def test_shares_of_places_add_up(world):
-    warehouse = Warehouse.open(world.root)
+    warehouse = opened(world.root)
     with warehouse.run("test", {}) as run:
         scoring = score_completions(warehouse, run, REQUEST)
     found = rank_models(scoring)
@@ -63,10 +67,9 @@ def test_shares_of_places_add_up(world):
     assert rank_models(scoring) == found
 
 
-def test_answers_to_negative_prompts_are_not_elevated_above_themselves(world):
+def test_answers_to_negative_prompts_are_not_elevated_above_themselves(ranked):
     """The unit is the spread of the model's own answers, whatever its offset and width."""
-    scoring_id, _ = run_comparison(Warehouse.open(world.root), REQUEST)
-    assert all(abs(row["elevation"]) < 0.3 for row in by_model(world.root, scoring_id).values())
+    assert all(abs(row["elevation"]) < 0.3 for row in ranked.values())
 
 
 def test_a_ranking_carries_what_speaks_against_it(world):
@@ -92,8 +95,7 @@ def test_a_ranking_carries_what_speaks_against_it(world):
             for metric, value in of_model.items()
         ),
     )
-    scoring_id, _ = run_comparison(Warehouse.open(world.root), REQUEST)
-    found = by_model(world.root, scoring_id)
+    found = rank(world.root)
     assert found["a"]["warnings"] == ["alignment predicts 0.30 of the reference's variance (R2)"]
     assert found["a"]["alignment_r2"] == 0.3
     assert [len(found[model]["warnings"]) for model in "abc"] == [1, 2, 1]
@@ -112,16 +114,9 @@ def test_a_fault_that_was_diagnosed_is_a_warning(tmp_path):
         "diagnostics",
         {**diagnosed, "model": "a", "is_fault": True, "verdict": "the sign is flipped"},
         {**diagnosed, "model": "b", "is_fault": False, "verdict": "nothing found"},
-        {
-            **diagnosed,
-            "model": "c",
-            "check_name": "signal",
-            "is_fault": True,
-            "verdict": "no signal",
-        },
+        {**diagnosed, "model": "c", "check_name": "signal", "is_fault": True, "verdict": "none"},
     )
-    scoring_id, _ = run_comparison(Warehouse.open(world.root), REQUEST)
-    found = by_model(world.root, scoring_id)
+    found = rank(world.root)
     assert [found[model]["warnings"] for model in "abc"] == [["the sign is flipped"], [], []]
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 from sklearn.metrics import roc_auc_score
@@ -33,6 +33,7 @@ def interval(scores, labels, *, groups=None, count=1000, seed=0):
     return auroc_bootstrap(scores, labels, counts)
 
 
+@settings(max_examples=60, deadline=None)
 @given(labelled_scores(2, 40), st.integers(0, 100))
 def test_resampled_auroc_is_that_of_scikit_learn_on_the_rows_drawn(rows, seed):
     scores, labels = rows

@@ -12,9 +12,9 @@ from axes.analysis.activations import find_space, load_matrix
 from axes.analysis.exchange.import_axes import ImportRequest, import_axes
 from axes.analysis.steering.controls import pull_back, register_directions
 from axes.analysis.study.run import run_study
-from axes.warehouse.connection import connect, query, rows, vectors
+from axes.warehouse.axes import find_axis
 from axes.warehouse.errors import AxisError, PromptError
-from axes.warehouse.handle import Warehouse
+from tests.rows import ask, opened
 from tests.worlds import World, define_study, make_world
 
 COUNTS = {"random": 4, "shuffled_labels": 3, "orthogonal": 2}
@@ -24,7 +24,9 @@ UNIVERSAL = "universal/greek/2/labelled/lambda-held_out"
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     made = make_world(
-        tmp_path_factory.mktemp("controls") / "lake", widths={"alpha": 24, "gamma": 40}
+        tmp_path_factory.mktemp("controls") / "lake",
+        widths={"alpha": 24, "gamma": 40},
+        labelled={"labelled": 300},
     )
     definition = define_study(("alpha", "gamma"), label="greek")
     run_study(made.root, definition)
@@ -32,8 +34,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def axis_of(root: Path, axis_id: str) -> np.ndarray:
-    table = query(connect(root), "from axes where axis_id = ?", [axis_id])
-    return vectors(table.column("vector"))[0].astype(np.float64)
+    return find_axis(opened(root), axis_id).vector
+
+
+def registered(world: World, *axes: str, **options) -> dict[str, str]:
+    """The roles of these axes of alpha and of their controls, by default none."""
+    return register_directions(opened(world.root), "alpha", axes, **{"counts": {}, **options})[1]
 
 
 def ids_of(roles: dict[str, str], role: str) -> list[str]:
@@ -41,27 +47,25 @@ def ids_of(roles: dict[str, str], role: str) -> list[str]:
 
 
 def test_a_universal_axis_pulled_back_either_way_is_the_models_own_planted_axis(world):
-    model_id, roles = register_directions(
-        Warehouse.open(world.root), "alpha", [UNIVERSAL], counts={}
-    )
+    model_id, roles = register_directions(opened(world.root), "alpha", [UNIVERSAL], counts={})
     assert model_id == "id-alpha"
     assert list(roles.values()) == ["axis", "axis"]
     for axis_id in roles:
         assert axis_of(world.root, axis_id) @ world.planted("alpha") > 0.985
-    found = rows(
-        connect(world.root),
+    found = ask(
+        world.root,
         "select method, space_model, layer, source_axis_ids, alignment_id is not null as has_map "
         "from axes where kind = 'pulled_back' order by method",
     )
-    (universal,) = rows(connect(world.root), "select axis_id from axes where kind = 'universal'")
+    (universal,) = ask(world.root, "select axis_id from axes where kind = 'universal'")
     for row, method in zip(found, ("pseudo_inverse", "transpose"), strict=True):
         assert (row["method"], row["space_model"], row["layer"]) == (method, "alpha", 2)
         assert row["source_axis_ids"] == [universal["axis_id"]] and row["has_map"]
 
 
 def test_in_the_reference_a_universal_axis_is_itself(world):
-    _, roles = register_directions(Warehouse.open(world.root), "gamma", [UNIVERSAL], counts={})
-    (universal,) = rows(connect(world.root), "select axis_id from axes where kind = 'universal'")
+    _, roles = register_directions(opened(world.root), "gamma", [UNIVERSAL], counts={})
+    (universal,) = ask(world.root, "select axis_id from axes where kind = 'universal'")
     assert roles == {universal["axis_id"]: "axis"}
 
 
@@ -89,20 +93,14 @@ def test_the_pseudo_inverse_leaves_out_what_the_map_hardly_carries():
 
 
 def test_controls_are_unit_vectors_of_their_kind_and_the_same_when_made_again(world):
-    (native,) = rows(
-        connect(world.root),
+    (native,) = ask(
+        world.root,
         "select axis_id from axes where kind = 'native' and fitted_model = 'alpha' and layer = 2",
     )
-    options = {"counts": COUNTS, "seed": 5}
-    _, roles = register_directions(
-        Warehouse.open(world.root), "alpha", [native["axis_id"]], **options
-    )
-    count = rows(connect(world.root), "select count(*) as n from axes")
-    assert (
-        register_directions(Warehouse.open(world.root), "alpha", [native["axis_id"]], **options)[1]
-        == roles
-    )
-    assert rows(connect(world.root), "select count(*) as n from axes") == count
+    roles = registered(world, native["axis_id"], counts=COUNTS, seed=5)
+    count = ask(world.root, "select count(*) as n from axes")
+    assert registered(world, native["axis_id"], counts=COUNTS, seed=5) == roles
+    assert ask(world.root, "select count(*) as n from axes") == count
     assert Counter(roles.values()) == {"axis": 1, **COUNTS}
     own = axis_of(world.root, native["axis_id"])
     controls = {name: axis_of(world.root, name) for name, role in roles.items() if role != "axis"}
@@ -115,7 +113,7 @@ def test_controls_are_unit_vectors_of_their_kind_and_the_same_when_made_again(wo
         assert abs(controls[axis_id] @ own) < 1e-6
     # Activations of a world lie in 12 of its 24 dimensions, but for a little noise: what is drawn
     # from them lies there too, what is drawn from the sphere does not.
-    warehouse = Warehouse.open(world.root)
+    warehouse = opened(world.root)
     x = load_matrix(warehouse, find_space(warehouse, "alpha").at(2), "labelled").x
     basis = np.linalg.svd(x - x.mean(0), full_matrices=False)[2][:12]
     inside = {name: np.linalg.norm(basis @ vector) for name, vector in controls.items()}
@@ -126,44 +124,31 @@ def test_controls_are_unit_vectors_of_their_kind_and_the_same_when_made_again(wo
 
 def test_more_controls_keep_the_first(world):
     def made(count: int) -> list[str]:
-        name = "native/alpha/2/labelled"
-        roles = register_directions(
-            Warehouse.open(world.root), "alpha", [name], counts={"random": count}
-        )[1]
+        roles = registered(world, "native/alpha/2/labelled", counts={"random": count})
         return ids_of(roles, "random")
 
     assert made(6)[:2] == made(2)
 
 
 def test_two_axes_at_a_layer_share_their_random_controls(world):
-    axes = ["native/alpha/2/labelled", UNIVERSAL]
-    _, roles = register_directions(Warehouse.open(world.root), "alpha", axes, counts=COUNTS)
-    assert Counter(roles.values()) == {
-        "axis": 3,
-        "random": 4,
-        "shuffled_labels": 3,
-        "orthogonal": 3 * 2,
-    }
+    roles = registered(world, "native/alpha/2/labelled", UNIVERSAL, counts=COUNTS)
+    assert Counter(roles.values()) == {"axis": 3, **COUNTS, "orthogonal": 3 * 2}
 
 
 def test_an_axis_without_a_map_is_refused(world):
     with pytest.raises(AxisError, match="no alignment of alpha leads to layer 0 of gamma"):
-        register_directions(
-            Warehouse.open(world.root), "alpha", ["native/gamma/0/labelled"], counts={}
-        )
+        registered(world, "native/gamma/0/labelled")
     with pytest.raises(AxisError, match="no axis nothing"):
-        register_directions(Warehouse.open(world.root), "alpha", ["nothing"], counts={})
+        registered(world, "nothing")
 
 
 def test_an_imported_axis_takes_its_controls_from_the_prompts_of_the_experiment(world, tmp_path):
     vector = np.random.default_rng(0).standard_normal(24).astype(np.float32)
     np.save(tmp_path / "axis.npy", vector)
     asked = ImportRequest(model="alpha", layer=1, name="brought")
-    (axis,) = import_axes(Warehouse.open(world.root), tmp_path / "axis.npy", asked).axes
+    (axis,) = import_axes(opened(world.root), tmp_path / "axis.npy", asked).axes
     counts = {"shuffled_labels": 1}
     with pytest.raises(PromptError):
-        register_directions(Warehouse.open(world.root), "alpha", [axis.name], counts=counts)
-    _, roles = register_directions(
-        Warehouse.open(world.root), "alpha", [axis.name], counts=counts, prompt_set="labelled"
-    )
+        registered(world, axis.name, counts=counts)
+    roles = registered(world, axis.name, counts=counts, prompt_set="labelled")
     assert list(roles.values()) == ["axis", "shuffled_labels"] and axis.axis_id in roles

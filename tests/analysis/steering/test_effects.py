@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 
 from axes.analysis.steering.effects import Experiment, evaluate_experiment
-from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import CoverageError
-from axes.warehouse.handle import Warehouse
 from axes.warehouse.layout import init_root
-from tests.rows import put, put_prompts
+from tests.rows import ask, opened, put, put_prompts
 
 STRENGTHS = (-0.2, -0.1, 0.1, 0.2)
 PROMPT_COUNT = 40
@@ -54,42 +52,32 @@ def steered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     level = {prompt_id: random.normal(-2.0) for prompt_id in asked}
     outcomes, generations, labels = [], [], []
 
-    def outcome(axis_id: str | None, strength: float, prompt_id: str, metric: str, value: float):
-        row = {
-            "model": "m",
-            "model_id": "id-m",
-            "intervention_id": f"{axis_id}{strength}",
-            "axis_id": axis_id,
-            "layers": "" if axis_id is None else "3",
-            "mode": "none" if axis_id is None else "add",
-            "positions": "all",
-            "strength": strength,
-            "template": "raw" if prompt_id.startswith("b") else "chat",
-            "prompt_id": prompt_id,
-            "metric": metric,
-            "value": float(value),
-        }
-        outcomes.append(row)
-        return row
+    def outcome(prompt_id: str, metric: str, value: float, **columns: object) -> None:
+        shared = {"model": "m", "model_id": "id-m", "positions": "all", **columns}
+        outcomes.append({**shared, "prompt_id": prompt_id, "metric": metric, "value": float(value)})
 
-    def completion(axis_id: str | None, strength: float, prompt_id: str, is_refusal: bool):
-        key = f"{axis_id}{strength}{prompt_id}"
-        row = outcome(axis_id, strength, prompt_id, "repetition", 0.25)
-        row |= {"generation_id": key, "new_tokens": 8}
+    def completion(prompt_id: str, opener: float, is_refusal: bool, **columns: object) -> None:
+        key = f"{columns['intervention_id']}{prompt_id}"
+        outcome(prompt_id, "refusal_openers", opener, template="chat", **columns)
+        columns |= {"template": "chat", "generation_id": key, "new_tokens": 8}
+        outcome(prompt_id, "repetition", 0.25, **columns)
         generations.append({"model": "m", "generation_id": key, "prompt_id": prompt_id})
         labels.append({"labeler": "phrases", "generation_id": key, "is_positive": is_refusal})
 
+    unsteered = {"axis_id": None, "strength": 0.0, "layers": "", "mode": "none"}
     for prompt_id in asked:
-        outcome(None, 0.0, prompt_id, "refusal_openers", level[prompt_id])
-        completion(None, 0.0, prompt_id, False)
+        completion(prompt_id, level[prompt_id], False, **unsteered, intervention_id="None0.0")
     for axis_id, (_, slope) in AXES.items():
         for strength in STRENGTHS:
+            steering = {"axis_id": axis_id, "strength": strength, "layers": "3", "mode": "add"}
+            steering["intervention_id"] = f"{axis_id}{strength}"
             for prompt_id, is_positive in asked.items():
                 moved = slope * strength * (1 if is_positive else 0.5) + random.normal(0, 0.02)
-                outcome(axis_id, strength, prompt_id, "refusal_openers", level[prompt_id] + moved)
-                completion(axis_id, strength, prompt_id, axis_id == "planted" and strength == 0.2)
+                is_refusal = axis_id == "planted" and strength == 0.2
+                completion(prompt_id, level[prompt_id] + moved, is_refusal, **steering)
             for index in range(10):
-                outcome(axis_id, strength, f"b{index}", "kl", strength**2 * (1 + abs(slope)))
+                cost = strength**2 * (1 + abs(slope))
+                outcome(f"b{index}", "kl", cost, template="raw", **steering)
     put(root, "intervention_outcomes", *outcomes)
     put(root, "generations", *generations)
     put(root, "labels", *labels)
@@ -98,8 +86,13 @@ def steered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def judged(steered: Path) -> list[dict]:
-    experiment_id = evaluate_experiment(Warehouse.open(steered), EXPERIMENT)
-    return rows(connect(steered), "from v_interventions where experiment_id = ?", [experiment_id])
+    return effects(steered)
+
+
+def effects(root: Path, **changes: object) -> list[dict]:
+    """The rows of the experiment with these changes."""
+    experiment_id = evaluate_experiment(opened(root), replace(EXPERIMENT, **changes))
+    return ask(root, "from v_interventions where experiment_id = ?", [experiment_id])
 
 
 def one(judged: list[dict], **where: object) -> dict:
@@ -160,7 +153,7 @@ def test_labels_of_completions_are_outcomes_with_rates(judged):
 
 
 def test_a_small_share_is_called_small(steered):
-    small = replace(EXPERIMENT, strengths=(0.1, 0.2))
+    strengths = (0.1, 0.2)
     put(
         steered,
         "labels",
@@ -171,42 +164,30 @@ def test_a_small_share_is_called_small(steered):
                 "is_positive": axis_id == "planted" and strength == 0.2 and index == 2,
             }
             for axis_id in (None, *AXES)
-            for strength in ((0.0,) if axis_id is None else small.strengths)
+            for strength in ((0.0,) if axis_id is None else strengths)
             for index in range(0, PROMPT_COUNT, 2)
         ),
     )
-    found = rows(
-        connect(steered),
-        "select estimate, verdict from v_interventions where experiment_id = ? "
-        "and axis_id = 'planted' and metric = 'rare' and strength = 0.2",
-        [evaluate_experiment(Warehouse.open(steered), small)],
-    )
-    assert found[0]["estimate"] == pytest.approx(1 / 20)
-    assert re.match(r"small, and beyond|no effect shown", found[0]["verdict"])
+    row = one(effects(steered, strengths=strengths), axis_id="planted", metric="rare", strength=0.2)
+    assert row["estimate"] == pytest.approx(1 / 20)
+    assert re.match(r"small, and beyond|no effect shown", row["verdict"])
 
 
 def test_too_few_random_directions_give_no_verdict(steered):
     few = {name: role for name, role in EXPERIMENT.roles.items() if name != "random-00"}
-    found = rows(
-        connect(steered),
-        "select distinct verdict from v_interventions where experiment_id = ? and role = 'axis'",
-        [evaluate_experiment(Warehouse.open(steered), replace(EXPERIMENT, roles=few))],
-    )
-    assert found == [{"verdict": "not judged: 19 random directions, 20 are needed"}]
+    verdicts = {row["verdict"] for row in effects(steered, roles=few) if row["role"] == "axis"}
+    assert verdicts == {"not judged: 19 random directions, 20 are needed"}
 
 
-def test_judging_again_finds_the_same_rows(steered):
-    count = rows(connect(steered), "select count(*) as n from interventions")
-    assert evaluate_experiment(Warehouse.open(steered), EXPERIMENT) != ""
-    evaluate_experiment(Warehouse.open(steered), EXPERIMENT)
-    assert (
-        rows(connect(steered), "select count(*) as n from interventions")[0]["n"] >= count[0]["n"]
-    )
+def test_judging_again_finds_the_same_rows(steered, judged):
+    count = ask(steered, "select count(*) as n from interventions")
+    assert effects(steered) == judged
+    assert ask(steered, "select count(*) as n from interventions") == count
 
 
 def test_the_effects_are_those_of_sql(steered, judged):
-    found = rows(
-        connect(steered),
+    found = ask(
+        steered,
         """
         select axis_id, metric, prompt_set, is_positive, strength, avg(difference) as estimate
         from v_intervention_outcomes
@@ -226,9 +207,6 @@ def test_the_effects_are_those_of_sql(steered, judged):
 
 def test_an_experiment_that_was_not_run_is_refused(steered):
     with pytest.raises(CoverageError, match=r"1 of 25 axes have no outcomes of m under add"):
-        evaluate_experiment(
-            Warehouse.open(steered),
-            replace(EXPERIMENT, roles={**EXPERIMENT.roles, "unheard": "axis"}),
-        )
+        effects(steered, roles={**EXPERIMENT.roles, "unheard": "axis"})
     with pytest.raises(CoverageError, match=r"24 of 24 axes have no outcomes of m under clamp"):
-        evaluate_experiment(Warehouse.open(steered), replace(EXPERIMENT, mode="clamp"))
+        effects(steered, mode="clamp")

@@ -16,6 +16,7 @@ from axes.analysis.study.definition import (
 from axes.cli.study import run
 from axes.ingest.models.registry import group_members
 from axes.warehouse.errors import DefinitionError
+from axes.warehouse.settings import options_of
 
 LEAST = 'group = "demo"\nprompts = "p"\nalign = "a"\n'
 
@@ -97,6 +98,8 @@ def test_an_option_is_declared_once_and_is_a_field_a_key_and_an_option_of_the_co
     assert set(OPTIONS) == set(option_types())
     assert set(OPTIONS) == {"group", *(field.name for field in fields(StudyDefinition))} - {"label"}
     options = {option.name: option for option in run.params}
-    for name, option in OPTIONS.items():
+    assert options.keys() >= {*OPTIONS}
+    for name, option in options_of(StudyDefinition).items():
         assert options[name].help == option.help
-        assert options[name].default in (getattr(StudyDefinition, name, None), None)
+        default = getattr(StudyDefinition, name, None)
+        assert default is None or options[name].default == default

@@ -73,8 +73,6 @@ def test_the_documented_keys_are_there_and_are_numbers(result):
         names = {"layer", "cosine_universal", "cosine_reference", "alignment_r2", "ridge_lambda"}
         assert names <= set(figures)
         assert set(figures["auroc"]) == {"labelled", "other"}
-        for areas in figures["auroc"].values():
-            assert 0 <= areas["universal"] <= 1
     assert result["models"]["gamma"]["ridge_lambda"] is None
     assert result["models"]["gamma"]["cosine_reference"] == pytest.approx(1)
     assert result["singular_values"] == sorted(result["singular_values"], reverse=True)

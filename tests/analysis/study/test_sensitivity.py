@@ -52,10 +52,7 @@ def test_every_choice_is_varied_and_only_numbers_are_kept(measured):
         "select distinct prompt_set, is_in_sample from variations "
         "where setting = 'prompts' and prompt_set is not null order by all",
     )
-    assert [(row["prompt_set"], row["is_in_sample"]) for row in halves] == [
-        ("labelled", False),
-        ("other", False),
-    ]
+    assert [tuple(row.values()) for row in halves] == [("labelled", False), ("other", False)]
 
 
 def test_the_studys_own_choice_gives_the_studys_own_figures(measured):

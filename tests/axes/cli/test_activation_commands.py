@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 
-from axes.cli.main import cli
 from axes.warehouse.connection import connect, query, rows, vectors
 from axes.warehouse.maintenance.check import check
-from tests.tiny_models import save_tiny
+from tests.commands import ok, printed, refused
 
 FORMATS = ("safetensors", "npz", "parquet", "arrow", "datasets")
 _ROWS = """
@@ -28,69 +27,49 @@ order by prompt_set, layer, position
 """
 
 
-def axes(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
-
-
-def ok(*arguments: object) -> str:
-    result = axes(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tiny models with a labelled set and an unlabelled one, in `lake`."""
-    base = tmp_path_factory.mktemp("made")
-    save_tiny(base / "small", "llama", seed=1)
-    save_tiny(base / "large", "qwen2", seed=2, hidden_size=48)
-    marked = pl.DataFrame(
-        [
-            {"text": f"{verb} the {noun} {n}", "label": label, "pair_id": f"{noun}{n}"}
-            for n in range(8)
-            for noun in ("door", "car")
-            for verb, label in (("shut", "curt"), ("kindly close", "civil"))
-        ]
-    ).with_columns(category=pl.lit("doing"))
-    marked.write_csv(base / "marked.csv")
-    pl.DataFrame({"text": [f"say {n} things" for n in range(40)]}).write_csv(base / "plain.csv")
-    at = ("--root", base / "lake")
-    ok("prompts", "import", "marked", base / "marked.csv", "--positive", "civil", *at)
-    ok("prompts", "import", "plain", base / "plain.csv", *at)
-    for model in ("small", "large"):
-        ok("ingest", "activations", base / model, "--prompts", "marked", "--prompts", "plain", *at)
-    ok("fit", "small", "--prompts", "marked", *at)
+    base = shutil.copytree(tiny, tmp_path_factory.mktemp("made") / "tiny")
+    sets = ("--prompts", "marked", "--prompts", "benign")
+    ok("ingest", "activations", base / "large", *sets, "--root", base / "lake")
     return base
 
 
 def exported(made: Path, folder: Path, to: str, model: str, prompts: str) -> Path:
     path = folder / f"{model}-{prompts}.{to}"
     words = ("--prompts", prompts, "--to", to, "-o", path, "--root", made / "lake")
-    said = json.loads(ok("activations", "export", model, *words, "--format", "json"))
+    said = printed("activations", "export", model, *words)
     assert said[0]["path"] == str(path) and said[0]["layers"] == [0, 1, 2, 3]
     return path
 
 
+@pytest.fixture(scope="module")
+def files(made: Path) -> dict[str, Path]:
+    """What `small` made of the labelled set, in every format."""
+    return {to: exported(made, made, to, "small", "marked") for to in FORMATS}
+
+
 @pytest.mark.parametrize("to", FORMATS)
 def test_what_was_exported_and_imported_is_the_same_to_the_last_bit(
-    made: Path, tmp_path: Path, to: str
+    made: Path, files: dict[str, Path], tmp_path: Path, to: str
 ) -> None:
-    path = exported(made, tmp_path, to, "small", "marked")
+    path = files[to]
     root = tmp_path / "other"
     ok("activations", "import", path, "--root", root)
     here, there = (
         query(connect(lake), f"select * from ({_ROWS}) where prompt_set = 'marked'", ["small"])
         for lake in (root, made / "lake")
     )
-    assert here.num_rows == 4 * 32
+    assert here.num_rows == 4 * 40
     assert here.drop_columns(["vector"]).equals(there.drop_columns(["vector"]))
     assert vectors(here["vector"]).tobytes() == vectors(there["vector"]).tobytes()
     assert not any(check(root)["row_count"].to_pylist())
-    again = json.loads(ok("activations", "import", path, "--root", root, "--format", "json"))[0]
-    assert (again["rows"], again["known_rows"]) == (0, 128)
+    (again,) = printed("activations", "import", path, "--root", root)
+    assert (again["rows"], again["known_rows"]) == (0, 160)
 
 
-def test_the_files_are_what_their_own_libraries_read(made: Path, tmp_path: Path) -> None:
+def test_the_files_are_what_their_own_libraries_read(made: Path, files: dict[str, Path]) -> None:
     from datasets import load_from_disk
 
     expected = vectors(
@@ -100,26 +79,22 @@ def test_the_files_are_what_their_own_libraries_read(made: Path, tmp_path: Path)
             "and layer = 2 order by position",
         )["vector"]
     )
-    paths = {to: exported(made, tmp_path, to, "small", "marked") for to in FORMATS}
-    index = pl.read_parquet(tmp_path / "small-marked.index.parquet")
-    assert index["text"][0] == "shut the door 0" and len(index) == 32
+    index = pl.read_parquet(made / "small-marked.index.parquet")
+    assert index["text"][0] == "break the door 0" and len(index) == 40
+    stored = load_from_disk(str(files["datasets"]))
     found = {
-        "safetensors": load_file(paths["safetensors"])["layer.2"],
-        "npz": np.load(paths["npz"])["layer.2"],
+        "safetensors": load_file(files["safetensors"])["layer.2"],
+        "npz": np.load(files["npz"])["layer.2"],
         "parquet": np.stack(
-            pl.read_parquet(paths["parquet"]).filter(pl.col("layer") == 2)["vector"].to_list()
+            pl.read_parquet(files["parquet"]).filter(pl.col("layer") == 2)["vector"].to_list()
         ),
-        "datasets": np.array(
-            load_from_disk(str(paths["datasets"])).filter(lambda row: row["layer"] == 2)["vector"][
-                :
-            ]
-        ),
+        "datasets": np.array([row["vector"] for row in stored if row["layer"] == 2]),
     }
-    with pa.memory_map(str(paths["arrow"])) as source:
+    with pa.memory_map(str(files["arrow"])) as source:
         table = pa.ipc.open_file(source).read_all()
     assert json.loads(table.schema.metadata[b"card"])["model"]["name"] == "small"
     layer = table.filter(pa.compute.field("layer") == 2)["vector"].combine_chunks()
-    found["arrow"] = layer.flatten().to_numpy().reshape(32, -1)
+    found["arrow"] = layer.flatten().to_numpy().reshape(40, -1)
     for to, matrix in found.items():
         np.testing.assert_array_equal(matrix.astype(np.float32), expected, err_msg=to)
 
@@ -128,7 +103,7 @@ def test_the_rest_works_on_an_imported_warehouse(made: Path, tmp_path: Path) -> 
     """Fit, study, score, report and SQL, and the directions are those of the first warehouse."""
     root, at = tmp_path / "other", ("--root", tmp_path / "other")
     for model in ("small", "large"):
-        for prompts in ("marked", "plain"):
+        for prompts in ("marked", "benign"):
             ok("activations", "import", exported(made, tmp_path, "npz", model, prompts), *at)
     ok("fit", "small", "--prompts", "marked", *at)
     axis = "select layer, vector from axes where kind = 'native' order by layer"
@@ -137,12 +112,12 @@ def test_the_rest_works_on_an_imported_warehouse(made: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(vectors(mine["vector"]), vectors(theirs["vector"]), atol=1e-6)
     words = ("--model", "small", "--model", "large", "--reference", "large", "--prompts", "marked")
     # No model is asked for: what is missing of an imported one cannot be run.
-    ok("study", *words, "--align", "plain", "--report", tmp_path / "report.md", *at)
+    ok("study", *words, "--align", "benign", "--report", tmp_path / "report.md", *at)
     (universal,) = rows(connect(root), "select axis_id from axes where kind = 'universal'")
-    ok("score", universal["axis_id"], "--prompts", "plain", *at)
+    ok("score", universal["axis_id"], "--prompts", "benign", *at)
     assert not any(check(root)["row_count"].to_pylist())
-    refused = axes("study", *words, "--align", "plain", "--pooling", "mean", *at)
-    assert "import these too with `axes activations import`" in refused.stderr
+    message = refused("study", *words, "--align", "benign", "--pooling", "mean", *at)
+    assert "import these too with `axes activations import`" in message
 
 
 def test_some_layers_are_fitted_where_only_those_are_there(made: Path, tmp_path: Path) -> None:
@@ -151,31 +126,23 @@ def test_some_layers_are_fitted_where_only_those_are_there(made: Path, tmp_path:
     ok("activations", "export", "small", *words, "--root", made / "lake")
     ok("activations", "import", path, "--root", tmp_path / "other")
     fit = ("fit", "small", "--prompts", "marked", "--root", tmp_path / "other")
-    table = json.loads(ok(*fit, "--format", "json"))
-    assert [row["layer"] for row in table] == [1, 3]
+    assert [row["layer"] for row in printed(*fit)] == [1, 3]
 
 
-def test_an_imported_model_never_mixes_with_one_that_was_run(made: Path, tmp_path: Path) -> None:
-    path = exported(made, tmp_path, "npz", "small", "marked")
-    root = tmp_path / "both"
+def test_an_imported_model_never_mixes_with_one_that_was_run(
+    made: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    root = shutil.copytree(made / "lake", tmp_path / "both")
     at = ("--root", root)
-    ok("prompts", "import", "marked", made / "marked.csv", "--positive", "civil", *at)
-    ok("ingest", "activations", made / "small", "--prompts", "marked", *at)
-    ok("activations", "import", path, *at)
+    ok("activations", "import", files["npz"], *at)
     assert not any(check(root)["row_count"].to_pylist())
-    refused = axes("fit", "small", "--prompts", "marked", *at)
-    assert "2 versions of small are there" in refused.stderr
+    message = refused("fit", "small", "--prompts", "marked", *at)
+    assert "2 versions of small are there" in message
 
 
 def test_exports_of_rows_that_are_not_there_are_refused(made: Path, tmp_path: Path) -> None:
     words = ("activations", "export", "small", "--to", "npz", "-o", tmp_path / "x.npz")
-    at = ("--root", made / "lake")
-    assert (
-        "layer 9 of small does not exist"
-        in axes(*words, "--prompts", "marked", "--layers", "9", *at).stderr
-    )
-    assert (
-        "has activations for 0 of the 32"
-        in axes(*words, "--prompts", "marked", "--pooling", "mean", *at).stderr
-    )
+    marked = ("--prompts", "marked", "--root", made / "lake")
+    assert "layer 9 of small does not exist" in refused(*words, *marked, "--layers", "9")
+    assert "has activations for 0 of the 40" in refused(*words, *marked, "--pooling", "mean")
     assert not list(tmp_path.iterdir())

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from click.shell_completion import ShellComplete
-from click.testing import CliRunner
 
 from axes.cli.main import cli
 from axes.warehouse.layout import init_root
+from tests.commands import ok
 
 
 def offered(*words: str) -> set[str]:
@@ -31,28 +31,19 @@ def test_commands_options_and_formats_are_completed():
 @pytest.mark.parametrize(
     "words",
     [
-        ("ingest", "activations", "smol"),
-        ("models", "fetch", "smol"),
-        ("fit", "smol"),
-        ("study", "--model", "smol"),
-        ("score", "axis", "--model", "smol"),
-        ("diagnose", "--model", "smol"),
+        *("ingest activations smol", "models fetch smol", "fit smol", "study --model smol"),
+        *("score axis --model smol", "diagnose --model smol"),
     ],
 )
 def test_models_of_the_registry_are_completed(words):
-    assert "smollm2-135m" in offered(*words)
+    assert "smollm2-135m" in offered(*words.split())
 
 
 @pytest.mark.parametrize(
-    "words",
-    [
-        ("ingest", "traces", "m", "--prompts", "demo_"),
-        ("prompts", "import", "demo_"),
-        ("study", "--align", "demo_"),
-    ],
+    "words", ["ingest traces m --prompts demo_", "prompts import demo_", "study --align demo_"]
 )
 def test_ready_prompt_sets_are_completed(words):
-    assert offered(*words) == {"demo_safety", "demo_alignment", "demo_formality"}
+    assert offered(*words.split()) == {"demo_safety", "demo_alignment", "demo_formality"}
 
 
 def test_what_the_warehouse_holds_is_completed(tmp_path, monkeypatch):
@@ -66,18 +57,11 @@ def test_what_the_warehouse_holds_is_completed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "words",
-    [
-        ("score", "universal/"),
-        ("export", "universal/"),
-        ("drift", "--axis", "universal/"),
-        ("intervene", "m", "--axis", "universal/"),
-        ("route", "--axis", "universal/"),
-    ],
+    "words", ["score", "export", "drift --axis", "intervene m --axis", "route --axis"]
 )
 def test_axes_of_the_warehouse_are_completed(words, studied, monkeypatch):
     monkeypatch.setenv("AXES_ROOT", str(studied))
-    (name,) = offered(*words)
+    (name,) = offered(*words.split(), "universal/")
     assert name.startswith("universal/gamma/")
 
 
@@ -105,18 +89,16 @@ def test_a_wrong_axes_toml_breaks_no_completion(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_is_of_its_shell_and_asks_axes(shell):
-    result = CliRunner().invoke(cli, ["completion", shell])
-    assert result.exit_code == 0
-    assert f"_AXES_COMPLETE={shell}_complete" in result.stdout
-    assert {"bash": "complete -o", "zsh": "#compdef axes", "fish": "complete --no-files"}[
-        shell
-    ] in result.stdout
+    script = ok("completion", shell).stdout
+    assert f"_AXES_COMPLETE={shell}_complete" in script
+    of_shell = {"bash": "complete -o", "zsh": "#compdef axes", "fish": "complete --no-files"}
+    assert of_shell[shell] in script
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_bash_completes_with_the_script(tmp_path: Path):
     """The script, sourced, in a bash whose `axes` is this one."""
-    script = CliRunner().invoke(cli, ["completion", "bash"]).stdout
+    script = ok("completion", "bash").stdout
     command = tmp_path / "axes"
     command.write_text(
         f"#!{sys.executable}\nimport sys; sys.path.insert(0, {str(Path.cwd())!r})\n"

@@ -5,27 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from pathlib import Path
 
 import numpy as np
-import pytest
-from click.testing import CliRunner, Result
 
-from axes.cli.main import cli
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.maintenance.repair import restore_commands
+from tests.commands import ok, printed, refused
 
 NATIVE = "native/alpha/2/labelled"
-
-
-def axes(*words: str | Path) -> Result:
-    return CliRunner().invoke(cli, [str(word) for word in words])
-
-
-def ok(*words: str | Path) -> Result:
-    result = axes(*words)
-    assert result.exit_code == 0, result.output
-    return result
 
 
 def test_export_prints_the_path_and_how_to_read_it(lake, tmp_path, monkeypatch):
@@ -51,18 +38,15 @@ def test_import_prints_axes_and_says_what_it_assumed(lake, tmp_path):
     assert row["name"] == "imported/alpha/2/mine" and row["is_new"] and row["layer"] == 2
     assert "format svec" in result.stderr and "taken for: site resid_post" in result.stderr
     assert "not known (--fitted-on)" in result.stderr
-    scored = ok("score", "imported/alpha/2/mine", "--root", lake, "--format", "json")
-    assert json.loads(scored.stdout)[0]["new_count"] > 0
+    assert printed("score", "imported/alpha/2/mine", "--root", lake)[0]["new_count"] > 0
 
 
 def test_a_refused_file_is_one_line_and_registers_nothing(lake, tmp_path):
     path = tmp_path / "axis.json"
     path.write_text('{"vector": [1, 2, 3]}')
     before = rows(connect(lake), "select count(*) as n from axes")
-    result = axes("import", path, "--model", "alpha", "--layer", "1", "--root", lake)
-    assert result.exit_code == 1 and result.stdout == ""
-    assert result.stderr.strip().splitlines()[-1].startswith("Error: ")
-    assert "3 numbers, and the blocks of alpha put out 16" in result.stderr
+    message = refused("import", path, "--model", "alpha", "--layer", "1", "--root", lake)
+    assert "3 numbers, and the blocks of alpha put out 16" in message
     assert rows(connect(lake), "select count(*) as n from axes") == before
 
 
@@ -80,8 +64,3 @@ def test_a_lost_import_has_a_command_that_brings_it_back(lake, tmp_path):
     ok(*shlex.split(command)[1:])
     (again,) = rows(connect(lake), statement)
     assert again["axis_id"] == row["axis_id"]
-
-
-@pytest.mark.parametrize("command", ["export", "import"])
-def test_help_has_an_example(command):
-    assert f"axes {command} " in ok(command, "--help").stdout

@@ -2,52 +2,33 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from axes.warehouse.connection import connect, rows
-from tests.test_cli import ok, refused
-from tests.tiny_models import save_tiny
+from tests.commands import printed, refused
 
 STRENGTHS = "--strengths=-0.5,0.5"
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lake(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model with a fitted direction, in `lake` beside its folder."""
-    base = tmp_path_factory.mktemp("intervene")
-    save_tiny(base / "small", "llama", seed=1)
-    marked = [
-        {"text": f"{verb} the {noun}", "label": label}
-        for noun in ("door", "car", "wall", "cup")
-        for verb, label in (("break", "unsafe"), ("paint", "safe"))
-    ]
-    pl.DataFrame(marked).write_parquet(base / "marked.parquet")
-    pl.DataFrame({"text": [f"{count} things" for count in range(12)]}).write_csv(
-        base / "benign.csv"
-    )
-    root = base / "lake"
-    ok("prompts", "import", "marked", base / "marked.parquet", "--root", root)
-    ok("prompts", "import", "benign", base / "benign.csv", "--root", root)
-    sets = ["--prompts", "marked", "--prompts", "benign"]
-    ok("ingest", "activations", base / "small", *sets, "--root", root)
-    ok("fit", "small", "--prompts", "marked", "--root", root)
-    return root
+    return shutil.copytree(tiny, tmp_path_factory.mktemp("intervene") / "tiny") / "lake"
 
 
 def arguments(lake: Path, *more: str) -> list[str | Path]:
     shared: list[str | Path] = ["intervene", lake.parent / "small", "--root", lake]
     shared += ["--axis", "native/small/2/marked", "--prompts", "marked", "--benign", "benign"]
-    return [*shared, STRENGTHS, *more]
+    return [*shared, STRENGTHS, "--limit", "8", "--benign-limit", "6", *more]
 
 
 def test_an_experiment_is_run_judged_and_printed_and_the_second_time_only_printed(lake):
-    more = ["--benign-limit", "6", "--max-new-tokens", "3", "--format", "json"]
-    printed = json.loads(ok(*arguments(lake, *more)).stdout)
-    assert {row["metric"] for row in printed} >= {
+    words = arguments(lake, "--max-new-tokens", "3")
+    effects = printed(*words)
+    assert {row["metric"] for row in effects} >= {
         "refusal_openers",
         "projection_shift",
         "kl",
@@ -55,32 +36,27 @@ def test_an_experiment_is_run_judged_and_printed_and_the_second_time_only_printe
         "repetition",
         "refusal_substring",
     }
-    assert {row["prompts_class"] for row in printed} == {"positive", "negative", "benign"}
-    assert {row["strength"] for row in printed} == {None, 0.5}
-    shift = [row for row in printed if row["metric"] == "projection_shift"]
+    assert {row["prompts_class"] for row in effects} == {"positive", "negative", "benign"}
+    assert {row["strength"] for row in effects} == {None, 0.5}
+    shift = [row for row in effects if row["metric"] == "projection_shift"]
     assert all(row["estimate"] > 0 for row in shift)
-    counts = rows(
-        connect(lake),
+    statement = (
         "select count(*) as outcomes, (select count(*) from interventions) as judged "
-        "from intervention_outcomes",
+        "from intervention_outcomes"
     )
-    assert json.loads(ok(*arguments(lake, *more)).stdout) == printed
-    again = rows(
-        connect(lake),
-        "select count(*) as outcomes, (select count(*) from interventions) as judged "
-        "from intervention_outcomes",
-    )
-    assert again == counts
-    checked = json.loads(ok("warehouse", "check", "--root", lake, "--format", "json").stdout)
+    counts = rows(connect(lake), statement)
+    assert printed(*words) == effects
+    assert rows(connect(lake), statement) == counts
+    checked = printed("warehouse", "check", "--root", lake)
     assert [row for row in checked if row.get("row_count")] == []
 
 
 def test_an_ablation_has_one_share_and_no_slope(lake):
-    more = ["--mode", "ablate", "--strengths", "1", "--random", "1", "--format", "json"]
-    printed = json.loads(ok(*arguments(lake, *more)).stdout)
-    assert {row["layers"] for row in printed} == {"0,1,2,3"}
-    assert {row["strength"] for row in printed} == {1.0}
-    assert {row["verdict"] for row in printed} == {"not judged: 1 random directions, 20 are needed"}
+    more = ["--mode", "ablate", "--strengths", "1", "--random", "1"]
+    effects = printed(*arguments(lake, *more))
+    assert {row["layers"] for row in effects} == {"0,1,2,3"}
+    assert {row["strength"] for row in effects} == {1.0}
+    assert {row["verdict"] for row in effects} == {"not judged: 1 random directions, 20 are needed"}
 
 
 def test_bad_input_is_one_line(lake):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from axes.cli.main import cli
 from axes.ingest.models.identity import identify
 from axes.ingest.models.registry import resolve
 from axes.warehouse.connection import connect_tables, rows
+from tests.commands import axes
 from tests.rows import put
 
 AXIS, WIDTH, LAYER = "a1b2c3d4e5f60718", 32, 2
@@ -30,24 +30,16 @@ def registered(root: Path, llama_folder: Path) -> Path:
 
 
 def calibrate(root: Path, slope: float, intercept: float) -> None:
-    axis = rows(connect_tables(root, "axes"), "from axes")[0]
-    put(
-        root,
-        "calibrations",
-        {
-            "calibration_id": "c",
-            "axis_id": AXIS,
-            "model_id": axis["space_model_id"],
-            "method": "platt",
-            "target": "balanced_accuracy",
-            "parameters": json.dumps({"slope": slope, "intercept": intercept}),
-        },
-    )
+    (axis,) = rows(connect_tables(root, "axes"), "from axes")
+    fitted = {"calibration_id": "c", "axis_id": AXIS, "model_id": axis["space_model_id"]}
+    fitted |= {"method": "platt", "target": "balanced_accuracy"}
+    parameters = json.dumps({"slope": slope, "intercept": intercept})
+    put(root, "calibrations", {**fitted, "parameters": parameters})
 
 
 def monitored(root: Path, folder: Path, *options: str) -> Result:
     start = ["monitor", str(folder), "--axis", AXIS, "hello there", "--max-new-tokens", "6"]
-    return CliRunner().invoke(cli, [*start, "--root", str(root), *options])
+    return axes(*start, "--root", root, *options)
 
 
 def test_tokens_are_printed_with_their_projection_and_it_says_that_nothing_is_calibrated(

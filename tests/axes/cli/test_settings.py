@@ -7,12 +7,11 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
 
-from axes.cli.main import cli
 from axes.warehouse.layout import init_root
 from axes.warehouse.settings import SETTINGS
 from docs.generate import commands
+from tests.commands import axes, printed, refused
 
 
 @pytest.fixture
@@ -22,25 +21,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(cli, arguments)
-
-
-def refused(*arguments: str) -> str:
-    result = run(*arguments)
-    assert result.exit_code in (1, 2), result.output
-    assert isinstance(result.exception, SystemExit), result.exception
-    return result.stderr.strip().splitlines()[-1]
-
-
 def test_flag_environment_file_default(here, monkeypatch):
     ask = ("sql", "select 1 as one")
     assert "lake is not a warehouse" in refused(*ask)
     (here / "axes.toml").write_text('root = "project-lake"\nformat = "json"')
-    assert json.loads(run(*ask).stdout) == [{"one": 1}]
+    assert json.loads(axes(*ask).stdout) == [{"one": 1}]
     monkeypatch.setenv("AXES_FORMAT", "csv")
-    assert run(*ask).stdout == "one\n1\n"
-    assert run(*ask, "--format", "markdown").stdout.startswith("| one |")
+    assert axes(*ask).stdout == "one\n1\n"
+    assert axes(*ask, "--format", "markdown").stdout.startswith("| one |")
 
 
 def test_a_command_has_a_table_of_its_own(here):
@@ -48,9 +36,9 @@ def test_a_command_has_a_table_of_its_own(here):
         'root = "project-lake"\nformat = "json"\n'
         '[sql]\nformat = "csv"\n[warehouse.compact]\nfile-mb = 7\ntable = "runs"\n'
     )
-    assert run("sql", "select 1 as one").stdout == "one\n1\n"
-    assert json.loads(run("warehouse", "compact").stdout) == []
-    found = json.loads(run("config", "show").stdout)
+    assert axes("sql", "select 1 as one").stdout == "one\n1\n"
+    assert json.loads(axes("warehouse", "compact").stdout) == []
+    found = json.loads(axes("config", "show").stdout)
     sources = {row["setting"]: (row["value"], row["source"]) for row in found}
     path = str(here / "axes.toml")
     assert sources["warehouse.compact.file-mb"] == ("7", path)
@@ -61,18 +49,14 @@ def test_a_command_has_a_table_of_its_own(here):
 def test_config_show_says_that_the_environment_won(here, monkeypatch):
     (here / "axes.toml").write_text('device = "cpu"')
     monkeypatch.setenv("AXES_DEVICE", "cuda:1")
-    (row,) = (
-        row
-        for row in json.loads(run("config", "show", "--format", "json").stdout)
-        if row["setting"] == "device"
-    )
+    (row,) = (row for row in printed("config", "show") if row["setting"] == "device")
     assert row["value"] == "cuda:1" and row["source"] == "environment AXES_DEVICE"
 
 
 def test_config_path_says_which_file_is_there(here, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(here / "xdg"))
     (here / "axes.toml").write_text("")
-    near, far = run("config", "path").stdout.splitlines()
+    near, far = axes("config", "path").stdout.splitlines()
     assert near == str(here / "axes.toml") and far.endswith("safety-axes/axes.toml (not there)")
 
 
@@ -103,13 +87,13 @@ def test_config_show_checks_the_tables_of_all_commands(here):
 
 def test_help_works_beside_a_file_that_is_wrong(here):
     (here / "axes.toml").write_text("nonsense")
-    assert run("--help").exit_code == 0
+    assert axes("--help").exit_code == 0
 
 
 def test_a_configured_option_does_not_count_as_typed(here):
     """An output's suffix, and options of the other kind of job, go before what is configured."""
     (here / "axes.toml").write_text('root = "project-lake"\nformat = "json"')
-    assert run("sql", "select 1 as one", "-o", "x.csv").exit_code == 0
+    assert axes("sql", "select 1 as one", "-o", "x.csv").exit_code == 0
     assert (here / "x.csv").read_text() == "one\n1\n"
 
 

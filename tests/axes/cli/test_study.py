@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from axes.cli.main import cli
 from axes.warehouse.connection import connect, rows
+from tests import commands
 
 FILE = """
 models = ["alpha", "beta", "gamma"]
@@ -25,21 +25,16 @@ OPTIONS = ["--model", "alpha", "--model", "beta", "--model", "gamma", "--referen
 OPTIONS += ["--prompts", "labelled", "--align", "benign", "--evaluate", "other"]
 
 
-def axes(root: Path, *arguments: str | Path) -> Result:
-    words = [str(argument) for argument in arguments]
-    return CliRunner().invoke(cli, ["study", *words, "--root", str(root)])
+def ok(root: Path, *words: str | Path) -> Result:
+    return commands.ok("study", *words, "--root", root)
 
 
-def ok(root: Path, *arguments: str | Path) -> Result:
-    result = axes(root, *arguments)
-    assert result.exit_code == 0, result.output
-    return result
+def printed(root: Path, *words: str | Path) -> Any:
+    return commands.printed("study", *words, "--no-ingest", "--root", root)
 
 
-def refused(root: Path, *arguments: str | Path) -> str:
-    result = axes(root, *arguments)
-    assert result.exit_code in (1, 2) and isinstance(result.exception, SystemExit)
-    return result.stderr.strip().splitlines()[-1]
+def refused(root: Path, *words: str | Path) -> str:
+    return commands.refused("study", *words, "--root", root)
 
 
 @pytest.fixture
@@ -50,13 +45,11 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_file_and_the_same_options_are_the_same_study(lake, file):
-    by_options = json.loads(ok(lake, *OPTIONS, "--no-ingest", "--format", "json").stdout)
-    by_file = json.loads(ok(lake, file, "--no-ingest", "--format", "json").stdout)
+    by_options, by_file = printed(lake, *OPTIONS), printed(lake, file)
     assert by_file["study_id"] == by_options["study_id"]
     assert by_file["models"]["alpha"].pop("published") == {"native": 0.5, "cosine_universal": 0.72}
     assert by_file == by_options
-    studies = rows(connect(lake), "select distinct study_id from evaluations")
-    assert len(studies) == 1
+    assert len(rows(connect(lake), "select distinct study_id from evaluations")) == 1
 
 
 def test_published_figures_stand_beside_ours_and_are_rows(lake, file):
@@ -69,15 +62,10 @@ def test_published_figures_stand_beside_ours_and_are_rows(lake, file):
 
 
 def test_an_option_goes_before_the_key_of_the_file(lake, file):
-    stated = json.loads(
-        ok(lake, file, "--evaluate", "third", "--no-ingest", "--format", "json").stdout
-    )["definition"]
+    stated = printed(lake, file, "--evaluate", "third")["definition"]
     assert stated["evaluate"] == ["third"] and stated["seed"] == 0
-    (lake.parent / "two.toml").write_text(
-        FILE.replace('align = "benign"', 'align = "benign"\nseed = [0, 0]')
-    )
-    one = json.loads(ok(lake, lake.parent / "two.toml", "--no-ingest", "--format", "json").stdout)
-    assert one["definition"]["seed"] == 0
+    file.write_text(FILE.replace('align = "benign"', 'align = "benign"\nseed = [0, 0]'))
+    assert printed(lake, file)["definition"]["seed"] == 0
 
 
 def test_claims_and_diff_are_asked_by_id_or_by_file(lake, file):

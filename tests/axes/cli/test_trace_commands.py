@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import polars as pl
 import pytest
-from click.testing import CliRunner, Result
 
-from axes.cli.main import cli
 from axes.warehouse.connection import connect, rows
+from tests.commands import printed, refused
 from tests.ingest.conftest import ImportTexts
-
-
-def axes(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
-
-
-def ok(*arguments: str | Path) -> dict:
-    """What a command prints as JSON."""
-    result = axes(*arguments, "--format", "json")
-    assert result.exit_code == 0, result.output
-    (row,) = json.loads(result.stdout)
-    return row
 
 
 def test_completions_are_generated_read_back_and_labelled(
@@ -32,17 +18,19 @@ def test_completions_are_generated_read_back_and_labelled(
     import_texts(["hello", "what is a duck"])
     traces = ["ingest", "traces", llama_folder, "--root", root]
     options = ["--temperature", "1", "--samples", "2", "--stop", "zz", "--top-tokens", "2"]
-    row = ok(*traces, "--prompts", "texts", "--max-new-tokens", "3", "--prompt-tokens", *options)
+    (row,) = printed(
+        *traces, "--prompts", "texts", "--max-new-tokens", "3", "--prompt-tokens", *options
+    )
     assert (row["prompt_count"], row["new_count"]) == (4, 4)
     answers = tmp_path / "answers.csv"
     pl.DataFrame({"prompt": ["hello"], "completion": ["I'm sorry, no."]}).write_csv(answers)
-    assert ok(*traces, "--completions", answers)["new_count"] == 1
-    label = ok("label", "refusals", "--root", root, "--model", "tiny-llama")
+    assert printed(*traces, "--completions", answers)[0]["new_count"] == 1
+    (label,) = printed("label", "refusals", "--root", root, "--model", "tiny-llama")
     assert (label["completion_count"], label["positive_count"]) == (5, 1)
     ids = [row["generation_id"] for row in rows(connect(root), "from generations")]
     given = tmp_path / "labels.csv"
     pl.DataFrame({"generation_id": ids, "label": ["unsafe"] * 5}).write_csv(given)
-    assert ok("label", "import", "anna", given, "--root", root)["labelled_count"] == 5
+    assert printed("label", "import", "anna", given, "--root", root)[0]["labelled_count"] == 5
     (agreement,) = rows(connect(root), "from v_labeler_agreement")
     assert (agreement["count"], agreement["agreement"]) == (5, 0.2)
 
@@ -71,7 +59,4 @@ def test_options_that_do_not_go_together_are_one_line(
     file = tmp_path / "answers.csv"
     pl.DataFrame({"prompt": ["hello"], "completion": ["no"]}).write_csv(file)
     given = [str(file) if option == "FILE" else option for option in options]
-    result = axes("ingest", "traces", llama_folder, "--root", root, *given)
-    assert result.exit_code in (1, 2)
-    assert message in result.stderr.strip().splitlines()[-1]
-    assert result.stderr.strip().splitlines()[-1].startswith("Error: ")
+    assert message in refused("ingest", "traces", llama_folder, "--root", root, *given)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import duckdb
 import pytest
 
 import axes.explore.hiding as hiding
-from axes.explore.hiding import Hidden, kind_of, plain, positive_cells, texts_in
-from axes.warehouse.connection import Connection, connect
+from axes.explore.hiding import Hidden, answer, kind_of, plain, positive_cells, texts_in
+from axes.warehouse.connection import Connection, connect, query
+from axes.warehouse.layout import init_root
 from tests.rows import put
 
 POSITIVE = "how would one do the wrong thing here"
@@ -18,8 +18,10 @@ NEGATIVE = "how would one do the right thing here"
 ANSWER = "one would do the wrong thing like so"
 
 
-@pytest.fixture
-def connection(root: Path) -> Connection:
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory: pytest.TempPathFactory) -> Connection:
+    root = tmp_path_factory.mktemp("hiding") / "lake"
+    init_root(root)
     for prompt_set, text in (("a", POSITIVE), ("b", NEGATIVE)):
         prompt = {"prompt_set": prompt_set, "prompt_id": prompt_set, "text": text, "run_id": "run"}
         put(root, "prompts", prompt)
@@ -44,6 +46,34 @@ def test_a_positive_text_whole_or_in_part_is_known(connection: Connection, cell:
 )
 def test_other_texts_and_short_pieces_are_not(connection: Connection, cell: str) -> None:
     assert positive_cells(connection, [cell]) == set()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select text from prompts where prompt_set = 'a'",
+        "select upper(prompt_set) as p, list(text) as texts from prompts group by all",
+        "select {'a': text} as s, left(text, 30) as start from prompts",
+        "select 'before ' || text || ' after' as t from prompts",
+        "select text from generations",
+        "select map([text], [1]) as m from prompts",
+    ],
+)
+def test_an_answer_holds_no_positive_text(connection: Connection, sql: str) -> None:
+    hidden = Hidden()
+    shown = answer(query(connection, sql), connection, hidden, row_limit=9)
+    assert "wrong" not in json.dumps(shown)
+    numbers = [cell["hidden"] for row in shown["rows"] for cell in row if isinstance(cell, dict)]
+    assert numbers and all("wrong" in str(hidden.get(number)) for number in numbers)
+
+
+def test_an_answer_has_the_first_rows_and_the_number_of_all(connection: Connection) -> None:
+    table = query(connection, "select range as a, 'x' as b from range(700) order by 1")
+    assert answer(table, connection, Hidden(), row_limit=2) == {
+        "columns": [{"name": "a", "kind": "number"}, {"name": "b", "kind": "text"}],
+        "rows": [[0, "x"], [1, "x"]],
+        "row_count": 700,
+    }
 
 
 def test_with_too_much_to_compare_every_long_cell_is_taken_for_one(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +12,13 @@ from axes.explore.hiding import Hidden
 from axes.explore.queries import PAGE_ROWS, choices, completion, completion_page, prompt_page
 from axes.warehouse.connection import Connection, connect, rows
 from axes.warehouse.errors import QueryError
-from tests.explored import DISPUTED, FORBIDDEN, LAYER, UNIVERSAL, put_explored
+from tests.explored import DISPUTED, FORBIDDEN, LAYER, UNIVERSAL
 from tests.rows import put
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("browsed") / "lake"
-    put_explored(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def connection(lake: Path) -> Connection:
-    return connect(lake)
+def connection(explored: Path) -> Connection:
+    return connect(explored)
 
 
 def page(connection: Connection, **asked) -> dict:
@@ -128,18 +122,12 @@ def test_what_is_offered_begins_with_the_shared_axis(connection: Connection) -> 
     assert offered["sets"][1]["labels"] is None
 
 
-def test_two_versions_of_a_model_are_told_apart(tmp_path: Path) -> None:
-    root = tmp_path / "lake"
-    put_explored(root)
+def test_two_versions_of_a_model_are_told_apart(explored: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(explored, tmp_path / "lake")
     again = {"model": "alpha", "model_id": "another-version", "axis_id": UNIVERSAL}
     put(root, "projections", {**again, "prompt_id": "p0001", "projection": 0.0, "run_id": "run"})
     names = [one["model"] for one in page(connect(root))["models"]]
     assert names == ["alpha@another-", "alpha@id-alpha", "beta"]
-
-
-def test_an_unknown_order_is_refused(connection: Connection) -> None:
-    with pytest.raises(QueryError, match="order one of position"):
-        page(connection, order="1; drop view prompts")
 
 
 CALM = "g-alpha-p0001"
@@ -161,13 +149,8 @@ def test_steps_are_those_of_the_view(connection: Connection) -> None:
 
 def test_a_colour_is_measured_against_all_tokens_of_the_model(connection: Connection) -> None:
     found = completion(connection, Hidden(), generation=CALM)
-    values = [
-        row["projection"]
-        for row in rows(
-            connection,
-            f"from token_projections where model = 'alpha' and axis_id = '{UNIVERSAL}'",
-        )
-    ]
+    sql = f"from token_projections where model = 'alpha' and axis_id = '{UNIVERSAL}'"
+    values = [row["projection"] for row in rows(connection, sql)]
     assert found["axis"] == UNIVERSAL and found["layer"] == LAYER
     assert found["scale_count"] == len(values) == 48
     assert found["centre"] == pytest.approx(np.mean(values))
@@ -192,9 +175,8 @@ def test_a_hidden_completion_keeps_its_numbers(connection: Connection) -> None:
     assert [step["projection"] for step in covered["steps"]] == projections
 
 
-def test_prompt_tokens_have_a_running_mean_of_their_own(tmp_path: Path) -> None:
-    root = tmp_path / "lake"
-    put_explored(root)
+def test_prompt_tokens_have_a_running_mean_of_their_own(explored: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(explored, tmp_path / "lake")
     at = {"model": "alpha", "generation_id": CALM, "layer": LAYER, "run_id": "run"}
     put(root, "generation_tokens", {**at, "step": -1, "token": "?", "site": "resid_post"})
     put(root, "token_projections", {**at, "step": -1, "projection": 100.0, "axis_id": UNIVERSAL})
@@ -216,6 +198,8 @@ def test_completions_are_filtered_and_counted(connection: Connection) -> None:
     assert ids(prompt_set="plain") == []
 
 
-def test_an_unknown_completion_is_refused(connection: Connection) -> None:
+def test_what_is_unknown_is_refused(connection: Connection) -> None:
+    with pytest.raises(QueryError, match="order one of position"):
+        page(connection, order="1; drop view prompts")
     with pytest.raises(QueryError, match="no completion nothing"):
         completion(connection, Hidden(), generation="nothing")

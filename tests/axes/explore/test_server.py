@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
@@ -20,8 +15,7 @@ from starlette.testclient import TestClient
 from axes.explore.server import application, serve
 from axes.warehouse.errors import RootError, ServingError
 from axes.warehouse.safe import Limits
-from tests.explored import DISPUTED, FORBIDDEN, UNIVERSAL, prompt_text, put_explored
-from tests.warehouse.test_safe import LOOKING_AROUND, READING_FILES, STATEMENTS
+from tests.explored import DISPUTED, FORBIDDEN, UNIVERSAL, prompt_text
 
 TOKEN, PORT = "a-token", 8600
 LIMITS = Limits(seconds=5, memory_mb=512, threads=1, result_mb=8)
@@ -31,15 +25,8 @@ SECRET = "a line that no query may show"
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("explored") / "lake"
-    put_explored(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def client(lake: Path) -> Iterator[TestClient]:
-    app = application(lake, token=TOKEN, port=PORT, limits=LIMITS)
+def client(explored: Path) -> Iterator[TestClient]:
+    app = application(explored, token=TOKEN, port=PORT, limits=LIMITS)
     with TestClient(app, base_url=f"http://127.0.0.1:{PORT}/{TOKEN}/") as asking:
         yield asking
 
@@ -63,15 +50,14 @@ def test_another_name_for_this_machine_is_refused(client: TestClient, host: str)
 
 
 def test_a_page_of_another_site_may_not_ask(client: TestClient) -> None:
-    body = {"sql": "select 1 as one"}
-    refused = client.post("sql", json=body, headers={"Origin": "https://evil.example"})
+    refused = client.post("sql", json={"sql": "1"}, headers={"Origin": "https://evil.example"})
     assert refused.status_code == 403
     own = {"Origin": f"http://127.0.0.1:{PORT}"}
-    assert client.post("sql", json=body, headers=own).status_code == 200
+    assert client.get("choices", headers=own).status_code == 200
 
 
-def test_nothing_but_questions_can_be_sent(client: TestClient, lake: Path) -> None:
-    before = {path: path.read_bytes() for path in lake.rglob("*") if path.is_file()}
+def test_nothing_but_questions_can_be_sent(client: TestClient, explored: Path) -> None:
+    before = {path: path.read_bytes() for path in explored.rglob("*") if path.is_file()}
     for path in GETS:
         assert client.post(path).status_code == 405
     for path in (*GETS, "sql"):
@@ -79,7 +65,7 @@ def test_nothing_but_questions_can_be_sent(client: TestClient, lake: Path) -> No
             assert client.request(method, path).status_code == 405
     for body in (b"", b"[]", b"{", b'{"sql": 1}', b"x" * 500_000):
         assert client.post("sql", content=body).status_code in (400, 413)
-    after = {path: path.read_bytes() for path in lake.rglob("*") if path.is_file()}
+    after = {path: path.read_bytes() for path in explored.rglob("*") if path.is_file()}
     assert after == before
 
 
@@ -106,33 +92,19 @@ def test_no_file_outside_the_static_ones_is_served(client: TestClient) -> None:
         assert client.get(path).status_code in (403, 404)
 
 
-def test_hostile_statements_get_a_line_and_no_data(client: TestClient, lake: Path) -> None:
-    outside = lake.parent / "outside"
+def test_hostile_statements_get_a_line_and_no_data(client: TestClient, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret.txt").write_text(SECRET)
-    chosen = [READING_FILES[0], READING_FILES[19], STATEMENTS[11], STATEMENTS[18], "select ?"]
-    chosen += LOOKING_AROUND[:2]
-    filled = [one.format(outside=outside, root=lake) for one in chosen]
-    with ThreadPoolExecutor(3) as pool:
-        answers = list(pool.map(lambda sql: asked(client, sql), filled))
-    for answer in answers:
+    reading = f"from read_text('{outside}/secret.txt')"
+    writing = f"copy prompts to '{outside}/a.csv'"
+    for sql in (reading, writing, "select getenv('HOME')"):
+        answer = asked(client, sql)
         assert answer.status_code == 400
         assert answer.json().keys() == {"error"}
         assert SECRET not in answer.text
         assert len(answer.json()["error"].splitlines()) == 1
     assert sorted(path.name for path in outside.iterdir()) == ["secret.txt"]
-
-
-def test_an_answer_has_names_kinds_and_the_number_of_all_rows(client: TestClient) -> None:
-    found = asked(client, "select range as a, 'x' as b, 1.5 as a from range(700) order by 1").json()
-    assert [(one["name"], one["kind"]) for one in found["columns"]] == [
-        ("a", "number"),
-        ("b", "text"),
-        ("a_1", "number"),
-    ]
-    assert found["row_count"] == 700
-    assert found["rows"][:2] == [[0, "x", 1.5], [1, "x", 1.5]]
-    assert len(found["rows"]) == 500
 
 
 def test_csv_has_all_rows(client: TestClient) -> None:
@@ -142,31 +114,15 @@ def test_csv_has_all_rows(client: TestClient) -> None:
     assert lines[0] == ["a", "b"] and lines[-1] == ["699", "x, y"] and len(lines) == 701
 
 
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "select text from prompts where prompt_set = 'marked'",
-        "select upper(label) as l, list(text) as texts from v_prompts group by label",
-        "select {'a': text} as s, left(text, 30) as start from prompts",
-        "select 'before ' || text || ' after' as t from prompts",
-        "select text from generations",
-        "select map([text], [1]) as m from prompts",
-    ],
-)
-def test_typed_sql_shows_no_positive_text(client: TestClient, sql: str) -> None:
-    found = asked(client, sql)
-    assert found.status_code == 200 and found.json()["row_count"] > 0
-    assert FORBIDDEN not in found.text
-    hidden = [
-        cell["hidden"] for row in found.json()["rows"] for cell in row if isinstance(cell, dict)
-    ]
-    assert hidden
-    assert FORBIDDEN in client.get("text", params={"number": hidden[0]}).json()["text"]
-
-
-def test_typed_sql_shows_the_other_texts(client: TestClient) -> None:
-    found = asked(client, "select text from prompts order by prompt_id").json()
-    assert [prompt_text(1)] in found["rows"]
+def test_typed_sql_shows_no_positive_text_before_it_is_asked_for(client: TestClient) -> None:
+    answer = asked(client, "select text, 1.5 as text from prompts, range(10) order by prompt_id")
+    assert answer.status_code == 200 and FORBIDDEN not in answer.text
+    found = answer.json()
+    assert [column["name"] for column in found["columns"]] == ["text", "text_1"]
+    assert (found["row_count"], len(found["rows"])) == (650, 500)
+    assert found["rows"][10] == [prompt_text(1), 1.5]
+    shown = client.get("text", params={"number": found["rows"][0][0]["hidden"]})
+    assert shown.json()["text"] == prompt_text(0)
 
 
 def test_an_error_that_quotes_a_positive_text_is_hidden(client: TestClient) -> None:
@@ -203,13 +159,9 @@ def test_bad_parameters_are_refused_in_one_line(client: TestClient) -> None:
 
 
 def test_completions_of_a_statement_come_from_the_warehouse(client: TestClient) -> None:
-    def texts(before: str, after: str = "") -> list[str]:
-        found = client.post("complete", json={"before": before, "after": after}).json()
-        return [one["text"] for one in found["completions"]]
-
-    assert texts("from v_proj")[:2] == ["v_projection_densities", "v_projections"]
-    assert texts("select a.ax", " from axes as a") == ["axis_id"]
-    assert "auroc(" in texts("select auroc")
+    typed = {"before": "select a.ax", "after": " from axes as a"}
+    (completion,) = client.post("complete", json=typed).json()["completions"]
+    assert (completion["text"], completion["length"]) == ("axis_id", 2)
 
 
 def test_what_is_offered_is_what_is_there(client: TestClient) -> None:
@@ -218,17 +170,9 @@ def test_what_is_offered_is_what_is_there(client: TestClient) -> None:
     offered = client.get("choices").json()
     assert [one["name"] for one in offered["sets"]] == ["marked", "plain"]
     assert offered["axes"][0]["axis_id"] == UNIVERSAL
-    first = client.get(
-        "prompts",
-        params={
-            "prompt_set": "marked",
-            "axis": UNIVERSAL,
-            "order": "disagreement",
-            "descending": "true",
-        },
-    ).json()["prompts"][0]
-    assert first["prompt_id"] == DISPUTED
-    assert json.dumps(first["models"])
+    order = {"order": "disagreement", "descending": "true"}
+    page = client.get("prompts", params={"prompt_set": "marked", "axis": UNIVERSAL, **order})
+    assert page.json()["prompts"][0]["prompt_id"] == DISPUTED
 
 
 def test_vega_is_served_from_the_package(client: TestClient) -> None:
@@ -237,33 +181,13 @@ def test_vega_is_served_from_the_package(client: TestClient) -> None:
     assert "vegaEmbed" in answer.text
 
 
-def test_a_folder_that_is_no_warehouse_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RootError):
-        application(tmp_path, token=TOKEN, port=PORT)
-
-
-def test_it_prints_an_address_answers_there_and_ends_cleanly(tmp_path: Path) -> None:
-    put_explored(tmp_path / "lake")
-    main = "from axes.cli.main import main; main()"
-    command = [sys.executable, "-c", main, "explore", "--no-browser"]
-    with subprocess.Popen(
-        [*command, "--root", str(tmp_path / "lake")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[3],
-    ) as process:
-        address = process.stdout.readline().strip()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{43}/", address)
-        with httpx2.Client(base_url=address, timeout=30) as client:
-            assert "axes explore" in client.get("").text
-            asked = client.post("sql", json={"sql": "select 1 as one"})
-            assert asked.json()["rows"] == [[1]]
-            assert "server" not in asked.headers
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
-        rest = process.stderr.read()
-        assert rest.strip() == "press Ctrl-C to stop"
+def test_the_command_prints_the_address_at_which_it_answers(address: str) -> None:
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{43}/", address)
+    with httpx2.Client(base_url=address, timeout=30) as client:
+        assert "axes explore" in client.get("").text
+        asked = client.post("sql", json={"sql": "select 1 as one"})
+        assert asked.json()["rows"] == [[1]]
+        assert "server" not in asked.headers
 
 
 def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
@@ -275,6 +199,8 @@ def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_warehouse_is_refused_before_an_address_is_told(tmp_path: Path) -> None:
     told: list[str] = []
+    with pytest.raises(RootError):
+        application(tmp_path, token=TOKEN, port=PORT)
     with pytest.raises(RootError):
         serve(tmp_path, tell=told.append)
     assert told == []

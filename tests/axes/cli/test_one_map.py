@@ -2,64 +2,46 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from axes.warehouse.connection import connect
 from axes.warehouse.handle import Warehouse
-from tests.test_cli import ok, refused
-from tests.tiny_models import save_tiny
+from tests.commands import ok, printed, refused
 
 AXIS = "native/large/2/marked"
+LIMIT = ["--limit", "8"]
 
 
 @pytest.fixture(scope="module")
-def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_studies(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tiny models of one width, with two studies and so two alignments of small into large."""
-    base = tmp_path_factory.mktemp("maps")
-    marked = [
-        {"text": f"{verb} the {noun}", "label": label}
-        for noun in ("door", "car", "wall", "cup")
-        for verb, label in (("break", "unsafe"), ("paint", "safe"))
-    ]
-    pl.DataFrame(marked).write_parquet(base / "marked.parquet")
-    pl.DataFrame({"text": [f"{count} things" for count in range(40)]}).write_csv(
-        base / "benign.csv"
-    )
-    root = base / "lake"
-    ok("prompts", "import", "marked", base / "marked.parquet", "--root", root)
-    ok("prompts", "import", "benign", base / "benign.csv", "--root", root)
-    for name, seed in (("small", 1), ("large", 2)):
-        save_tiny(base / name, "llama", seed=seed)
-        sets = ["--prompts", "marked", "--prompts", "benign"]
-        ok("ingest", "activations", base / name, *sets, "--root", root)
-    ok("ingest", "traces", base / "small", "--prompts", "marked", "--layers", "2", "--root", root)
+    base = shutil.copytree(tiny, tmp_path_factory.mktemp("maps") / "tiny")
+    at = ["--root", base / "lake"]
+    ok("ingest", "traces", base / "small", "--prompts", "marked", "--layers", "2", *LIMIT, *at)
     for ridge_lambda in ("1", "100"):
-        models = ["--model", "small", "--model", "large", "--reference", "large"]
+        models = ["--model", "small", "--model", base / "large", "--reference", base / "large"]
         sets = ["--prompts", "marked", "--align", "benign", "--ridge-lambda", ridge_lambda]
-        ok("study", *models, *sets, "--root", root)
-    return root
+        ok("study", *models, *sets, *at)
+    return base
 
 
 @pytest.fixture
-def lake(studied: Path, tmp_path: Path) -> Path:
-    shutil.copytree(studied.parent, tmp_path / "copy")
-    return tmp_path / "copy" / "lake"
+def lake(two_studies: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(two_studies, tmp_path / "copy") / "lake"
 
 
 def commands(lake: Path) -> dict[str, list[str | Path]]:
     """Each command that reaches the native axis of `large` from `small`."""
     small, at = lake.parent / "small", ["--root", lake]
-    experiment = ["--prompts", "marked", "--benign", "benign", "--strengths=-0.5,0.5"]
+    experiment = ["--prompts", "marked", "--benign", "benign", "--strengths=-0.5,0.5", *LIMIT]
     controls = ["--random", "0", "--shuffled", "0", "--orthogonal", "0", "--template", "raw"]
     return {
         "score": ["score", AXIS, "--model", "small", *at],
         "drift": ["drift", "--axis", AXIS, "--model", "small", *at],
-        "traces": ["ingest", "traces", small, "--prompts", "marked", "--axis", AXIS, *at],
+        "traces": ["ingest", "traces", small, "--prompts", "marked", "--axis", AXIS, *LIMIT, *at],
         "monitor": ["monitor", small, "--axis", AXIS, "hello", "--max-new-tokens", "3", *at],
         "intervene": ["intervene", small, "--axis", AXIS, *experiment, *controls, *at],
     }
@@ -87,7 +69,6 @@ def test_the_alignment_that_score_chooses_is_the_one_of_every_command(lake, chos
     ok(*words["score"], "--alignment", alignment_id[:8])
     for name in ("score", "drift", "traces", "intervene"):
         ok(*words[name])
-    ok(*words["monitor"], "--format", "json")
     used = Warehouse(lake, connect(lake)).column(
         """
         with here as (from axes where name = $axis)
@@ -103,5 +84,4 @@ def test_the_alignment_that_score_chooses_is_the_one_of_every_command(lake, chos
         {"axis": AXIS},
     )
     assert set(used) == {alignment_id}
-    streamed = json.loads(ok(*words["monitor"], "--format", "json").stdout)
-    assert streamed[0]["projection"] is not None
+    assert printed(*words["monitor"])[0]["projection"] is not None

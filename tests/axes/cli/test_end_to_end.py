@@ -1,0 +1,200 @@
+"""The command line from end to end on tiny models, and what it says to bad input."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+
+from tests.commands import axes, ok, printed, refused
+
+
+@pytest.fixture(scope="module")
+def folder(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(tiny, tmp_path_factory.mktemp("cli") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def lake(folder: Path) -> Path:
+    return folder / "lake"
+
+
+@pytest.fixture(scope="module")
+def study(folder: Path, lake: Path) -> dict:
+    return printed(*study_words(folder, lake))
+
+
+def study_words(folder: Path, lake: Path) -> list[str | Path]:
+    words: list[str | Path] = ["study", "--root", lake, "--prompts", "marked", "--align", "benign"]
+    models = ["--model", folder / "small", "--model", folder / "large"]
+    return [*words, *models, "--reference", folder / "large"]
+
+
+def asked(lake: Path, sql: str) -> list[dict]:
+    return printed("sql", sql, "--root", lake)
+
+
+def test_a_study_runs_the_models_that_are_missing_and_prints_the_documented_keys(study, lake):
+    assert set(study["models"]) == {"small", "large"}
+    figures = study["models"]["small"]
+    assert figures["layer"] == 2
+    assert study["baselines"]["marked"].keys() >= {"bag_of_words", "prompt_length"}
+    for scorer in ("native", "universal", "leave_one_out"):
+        assert 0 <= figures["auroc"]["marked"][scorer] <= 1
+    sql = "select auroc from v_auroc where kind = 'universal' and model = 'small'"
+    expected = figures["auroc"]["marked"]["universal"]
+    assert asked(lake, sql)[0]["auroc"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_second_study_runs_no_model_and_prints_a_row_per_model(study, folder, lake, tmp_path):
+    before = asked(lake, "select count(*) from runs")
+    assert printed(*study_words(folder, lake)) == study
+    assert asked(lake, "select count(*) from runs") == before
+    report = tmp_path / "report.md"
+    words = [*study_words(folder, lake), "--format", "csv", "--report", report]
+    lines = ok(*words).stdout.splitlines()
+    assert len(lines) == 3 and lines[0].startswith("model,prompt_set,in_sample,layer,native")
+    assert study["study_id"] in report.read_text()
+
+
+def test_traces_are_projected_by_the_next_study(study, folder, lake):
+    limits = ["--limit", "4", "--max-new-tokens", "3"]
+    ok("ingest", "traces", folder / "small", "--prompts", "marked", *limits, "--root", lake)
+    ok(*study_words(folder, lake))
+    sql = "select count(*) as n from v_generation_projections where kind = 'universal'"
+    assert 4 <= asked(lake, sql)[0]["n"] <= 12
+
+
+def test_the_warehouse_passes_its_checks_and_a_broken_rule_exits_with_one(study, lake, tmp_path):
+    assert "activations_unique_key" in ok("warehouse", "check", "--root", lake).stdout
+    broken = shutil.copytree(lake, tmp_path / "broken")
+    part = next((broken / "activations" / "model=small").glob("*.parquet"))
+    shutil.copy(part, part.with_name("again.parquet"))
+    result = axes("warehouse", "check", "--root", broken, "--format", "csv")
+    assert result.exit_code == 1
+    assert "activations_unique_key,0" not in result.stdout
+
+
+@pytest.mark.parametrize("output_format", ["table", "json", "csv", "markdown"])
+def test_every_format_prints_to_stdout_and_progress_goes_elsewhere(study, lake, output_format):
+    statement = "select model, architecture from models order by 1"
+    result = ok("sql", statement, "--root", lake, "--format", output_format)
+    assert "large" in result.stdout and "qwen2" in result.stdout
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("m.csv", b"model,"), ("m.JSON", b"[\n"), ("m.md", b"| model"), ("m.parquet", b"PAR1")],
+)
+def test_the_suffix_of_the_output_names_the_format(study, lake, tmp_path, name, start):
+    statement = "select model, interval 2 days as age, [interval 1 hour] as ages from models"
+    ok("sql", statement, "--root", lake, "-o", tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(start)
+    if name == "m.parquet":
+        assert pl.read_parquet(tmp_path / name).height == 2
+    ok("sql", statement, "--root", lake, "-o", tmp_path / name, "--format", "csv")
+    assert (tmp_path / name).read_bytes().startswith(b"model,age,ages\n")
+
+
+def test_a_query_may_come_from_a_file_or_through_a_pipe(study, lake, tmp_path):
+    piped = ["sql", "--root", lake, "--format", "csv"]
+    assert axes(*piped, input="select count(*) as n from models;").stdout == "n\n2\n"
+    assert "give a statement" in axes(*piped, input="").stderr
+    path = tmp_path / "query.sql"
+    path.write_text("-- how many\nselect count(*) as n from models;\n")
+    assert ok(*piped, "-f", path).stdout == "n\n2\n"
+
+
+def test_comments_are_there_for_a_statement_that_reads_the_catalog(lake):
+    sql = "select comment from duckdb_views() where view_name = 'v_auroc'"
+    assert asked(lake, sql)[0]["comment"].startswith("One row per")
+
+
+def test_the_warehouse_opens_for_plain_duckdb(study, lake, tmp_path):
+    path = tmp_path / "w.duckdb"
+    assert ok("warehouse", "open", path, "--root", lake).stdout == f"{path}\n"
+    with duckdb.connect(path, read_only=True) as connection:
+        assert connection.sql("select count(*) from v_study").fetchall() == [(2,)]
+
+
+def test_a_registry_name_with_local_weights_is_that_model(folder, tmp_path):
+    """`make ingest MODEL=qwen2.5-7b SOURCE=folder`, on a tiny Qwen2."""
+    at = ["--root", tmp_path / "lake"]
+    ok("prompts", "import", "marked", folder / "marked.csv", *at)
+    source = ["--source", folder / "large", "--prompts", "marked"]
+    ok("ingest", "activations", "qwen2.5-7b", *source, *at)
+    assert asked(tmp_path / "lake", "select model, architecture, model_group from models") == [
+        {"model": "qwen2.5-7b", "architecture": "qwen2", "model_group": "aligned"}
+    ]
+
+
+BAD_INPUT = [
+    ("ingest activations qwen2.5-7 --prompts marked", "unknown model qwen2.5-7"),
+    ("ingest activations SMALL --prompts nowhere", "no prompt set nowhere"),
+    (
+        "ingest activations SMALL --prompts marked --layers 0,9",
+        "layer 9 of small does not exist: it has 4 (0 to 3)",
+    ),
+    ("ingest activations SMALL --prompts marked --layers top", "a comma list of numbers"),
+    (
+        "ingest activations qwen2.5-7b --prompts marked",
+        "cannot reach the hub for Qwen/Qwen2.5-7B-Instruct",
+    ),
+    ("ingest activations ./nowhere.gguf --prompts marked", "does not exist"),
+    ("fit pythia-1b --prompts marked", "no activations of pythia-1b"),
+    ("sql nonsense", "nonsense"),
+    ("sql from+models -o no/where.csv", "No such file or directory"),
+    ("export nonsense --to json", "no axis nonsense"),
+    ("study --group all --prompts marked --align benign", "unknown group"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD_INPUT)
+def test_bad_input_gets_one_line(folder, lake, words, message):
+    small = str(folder / "small")
+    typed = [small if word == "SMALL" else word.replace("+", " ") for word in words.split()]
+    assert message in refused(*typed, "--root", lake)
+
+
+def test_a_study_of_bad_input_gets_one_line(folder, lake, tmp_path):
+    words = study_words(folder, lake)
+    assert "unknown template blah: it is raw or chat" in refused(*words, "--template", "blah")
+    one = tmp_path / "one.csv"
+    one.write_text("text,label\none a,safe\none b,safe\n")
+    ok("prompts", "import", "one_class", one, "--root", lake)
+    message = refused(*words, "--prompts", "one_class")
+    assert "all 2 labels of one_class are negative" in message
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"words": ["a"], "label": ["safe"]}, "has no column 'text'"),
+        ({"text": ["a", " "], "label": ["safe", "safe"]}, "row 1 is an empty prompt"),
+        ({"text": [], "label": []}, "no rows for the set"),
+        ({"text": ["a", "a"], "label": ["safe", "unsafe"]}, "carry both labels"),
+    ],
+)
+def test_a_bad_prompt_file_gets_one_line(root, tmp_path, columns, message):
+    pl.DataFrame(columns).write_parquet(tmp_path / "bad.parquet")
+    assert message in refused("prompts", "import", "a", tmp_path / "bad.parquet", "--root", root)
+
+
+def test_a_prompt_that_is_too_long_is_refused_or_left_out_and_recorded(folder, root, tmp_path):
+    pl.DataFrame({"text": ["word " * 400, "short"]}).write_parquet(tmp_path / "long.parquet")
+    ok("prompts", "import", "long", tmp_path / "long.parquet", "--root", root)
+    words = ["ingest", "activations", folder / "small", "--prompts", "long", "--root", root]
+    message = refused(*words)
+    assert "the context is 512" in message and "--skip-unusable" in message
+    ok(*words, "--skip-unusable")
+    sql = "select len(skipped) as n from runs order by started_at desc limit 1"
+    assert asked(root, sql) == [{"n": 1}]
+
+
+def test_assumptions_without_an_estimate_are_refused_and_not_ignored():
+    message = refused("models", "show", "qwen2.5-7b", "--tokens-per-second", "5")
+    assert "need --estimate" in message
