@@ -145,7 +145,6 @@ def test_an_installed_axes_does_not_see_files_beside_it_that_bear_its_libraries_
     script = "import axes; axes.study; axes.load_axis; print(axes.__file__)"
     assert Path(run("python", "-c", script).strip()).is_relative_to(installed.parent)
     assert "axes" in run("axes", "--help")
-    run("axes", "warehouse", "init")
     run("axes", "prompts", "import", "demo_safety")
     query = "select count(*) as prompts from prompts"
     assert run("axes", "sql", query, "--format", "csv").split() == ["prompts", "600"]

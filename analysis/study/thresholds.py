@@ -143,16 +143,10 @@ def transfer_matrix(
     """
     # The rows of either part, and how often each resample draws them, [resample, row of the part].
     parts = [np.flatnonzero(is_calibration), np.flatnonzero(~is_calibration)]
-    drawn = [
-        draw_counts(
-            len(rows),
-            strata=labels[rows],
-            groups=groups[rows],
-            count=resample_count,
-            seed=seed + index,
-        )
-        for index, rows in enumerate(parts)
-    ]
+    drawn = []
+    for index, rows in enumerate(parts):
+        kinds = {"strata": labels[rows], "groups": groups[rows]}
+        drawn.append(draw_counts(len(rows), **kinds, count=resample_count, seed=seed + index))
     values = np.stack(list(scores.values()))
     once = tuple(np.ones(len(rows), dtype=np.int64) for rows in parts)
     evaluations = []

@@ -25,6 +25,7 @@ from axes.warehouse.connection import connect, connect_tables, rows
 from axes.warehouse.maintenance.check import check
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import rows_table, write_rows
+from tests.once import made_once
 from tests.rows import put
 from tests.tiny_models import save_tiny
 
@@ -34,7 +35,7 @@ ImportTexts = Callable[..., None]
 @pytest.fixture(scope="session")
 def saved_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny llama with a chat template; not to be changed."""
-    return save_tiny(tmp_path_factory.mktemp("models") / "tiny-llama", "llama")
+    return made_once(tmp_path_factory, "tiny-llama", lambda folder: save_tiny(folder, "llama"))
 
 
 @pytest.fixture

@@ -52,20 +52,13 @@ def one(value: object, output_format: str = "table") -> str:
 
 
 @pytest.mark.parametrize("table", [TABLE, EMPTY], ids=["rows", "no rows"])
-def test_parquet_gives_back_the_table_itself(table: pa.Table) -> None:
+def test_parquet_gives_back_the_table_itself_and_json_the_rows(table: pa.Table) -> None:
     assert pq.read_table(io.BytesIO(render(table, "parquet"))).equals(table)
-
-
-@pytest.mark.parametrize("table", [TABLE, EMPTY], ids=["rows", "no rows"])
-def test_json_gives_back_the_rows(table: pa.Table) -> None:
     assert json.loads(render(table, "json")) == table.to_pylist()
 
 
-def test_json_keeps_letters_as_letters() -> None:
+def test_json_keeps_letters_and_has_null_where_a_number_is_not_finite() -> None:
     assert "é漢😀" in render(TABLE, "json").decode()
-
-
-def test_json_has_null_where_a_number_is_not_finite() -> None:
     table = pa.table({"x": [1.5, math.nan], "v": [[math.inf, 2.0], []]})
     rows = json.loads(render(table, "json"), parse_constant=lambda name: pytest.fail(name))
     assert rows == [{"x": 1.5, "v": [None, 2.0]}, {"x": None, "v": []}]
@@ -77,9 +70,6 @@ def test_csv_gives_back_numbers_texts_and_nulls_and_lists_as_json() -> None:
     for name in ("name", "count", "score", "is_set"):
         assert back[name].to_list() == [row[name] for row in ROWS]
     assert back["list"].to_list() == ["[1, 2]", "[]", None]
-
-
-def test_csv_of_no_rows_is_the_header() -> None:
     assert lines(EMPTY, "csv") == [",".join(NAMES)]
 
 

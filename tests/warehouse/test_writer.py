@@ -19,13 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from axes.warehouse.connection import connect, query, rows, vectors
+from axes.warehouse.connection import connect, rows, vectors
 from axes.warehouse.errors import NonFiniteError, RootError
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, data_file, rows_table, vector_array, write_rows
 from tests.rows import full, put
-
-HIVE = ds.partitioning(pa.schema([("model", pa.string())]), flavor="hive")
 
 
 def layer_group(layer: int, *, prompts: int = 3, width: int = 4, bad: float | None = None):
@@ -211,25 +209,6 @@ def test_vectors_are_stored_plain_and_the_rest_is_compressed(root: Path) -> None
         assert chunk.compression == ("UNCOMPRESSED" if is_vector else "ZSTD"), chunk.path_in_schema
         assert any("DICT" in encoding for encoding in chunk.encodings) == (not is_vector)
     assert any(chunk.path_in_schema.startswith("vector.") for chunk in chunks)
-
-
-def test_the_warehouse_is_readable_by_plain_pyarrow_and_polars(root: Path) -> None:
-    for model in ("owner/name", "007"):
-        for layer in (0, 1):
-            write_rows(root, "activations", layer_group(layer), name=f"k{layer}", partition=model)
-    wanted = query(
-        connect(root),
-        "select model, prompt_id, layer, vector from activations order by model, layer, prompt_id",
-    ).to_pylist()
-    columns, order = ["model", "prompt_id", "layer", "vector"], ["model", "layer", "prompt_id"]
-    folder = root / "activations"
-    by_pyarrow = ds.dataset(folder, partitioning=HIVE).to_table(columns=columns)
-    by_polars = pl.read_parquet(
-        folder / "*" / "*.parquet", hive_partitioning=True, hive_schema={"model": pl.String}
-    )
-    assert len(wanted) == 12
-    assert by_pyarrow.sort_by([(name, "ascending") for name in order]).to_pylist() == wanted
-    assert by_polars.select(columns).sort(order).to_dicts() == wanted
 
 
 @given(

@@ -4,11 +4,7 @@
 -- central 95 %; p_value is the share of them at least as far from 0 as the observed
 -- difference (for random axes, each divided by its standard error).
 --
--- axis_id: the axis (axes.axis_id)
 -- axis_name: its name (axes.name)
--- prompt_set: the set of the prompts
--- positive_count: completions of the positive class
--- negative_count: completions of the negative class
 -- difference: slope of the positive class less that of the negative, per token
 -- is_null: estimate and interval are of a null
 -- holds: the control has the sign of the observed difference and an interval that
@@ -22,8 +18,6 @@ figures as (
     select * from stg_drift_figures
     where step is null
 ),
-
-axes as (select * from stg_axes),
 
 imbalances as (
     select
@@ -44,38 +38,34 @@ differences as (
         ) as own
     from figures
     where metric = 'slope_difference'
-),
-
-final as (
-    select
-        differences.drift_id,
-        differences.model,
-        differences.model_id,
-        differences.axis_id,
-        axes.name as axis_name,
-        axes.kind,
-        differences.prompt_set,
-        differences.labeler,
-        differences.layer,
-        differences.control,
-        differences.estimate as difference,
-        differences.lower,
-        differences.upper,
-        differences.p_value,
-        imbalances.imbalance_before,
-        imbalances.imbalance_after,
-        differences.positive_count,
-        differences.negative_count,
-        differences.is_null,
-        case
-            when differences.control = 'other_text' then null
-            when differences.is_null then differences.p_value < 0.05
-            when differences.own > 0 then differences.lower > 0
-            else differences.upper < 0
-        end as holds
-    from differences
-    left join imbalances using (drift_id, control)
-    left join axes using (axis_id)
 )
 
-select * from final;
+select
+    differences.drift_id,
+    differences.model,
+    differences.model_id,
+    differences.axis_id,
+    axes.name as axis_name,
+    axes.kind,
+    differences.prompt_set,
+    differences.labeler,
+    differences.layer,
+    differences.control,
+    differences.estimate as difference,
+    differences.lower,
+    differences.upper,
+    differences.p_value,
+    imbalances.imbalance_before,
+    imbalances.imbalance_after,
+    differences.positive_count,
+    differences.negative_count,
+    differences.is_null,
+    case
+        when differences.control = 'other_text' then null
+        when differences.is_null then differences.p_value < 0.05
+        when differences.own > 0 then differences.lower > 0
+        else differences.upper < 0
+    end as holds
+from differences
+left join imbalances using (drift_id, control)
+left join stg_axes as axes using (axis_id);

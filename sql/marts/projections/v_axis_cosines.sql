@@ -8,29 +8,22 @@
 -- other_model: the model that the other was fitted on, if one
 -- cosine: of the two vectors; -1 is the same line with the classes swapped
 create view v_axis_cosines as
-with
-axes as (select * from stg_axes),
-
-final as (
-    select
-        axes.axis_id,
-        other.axis_id as other_axis_id,
-        axes.name as axis_name,
-        other.name as other_axis_name,
-        axes.kind,
-        other.kind as other_kind,
-        axes.fitted_model as model,
-        other.fitted_model as other_model,
-        axes.space_model,
-        axes.layer,
-        cosine(axes.vector, other.vector) as cosine
-    from axes
-    inner join axes as other
-        on
-            axes.space_model_id = other.space_model_id
-            and axes.layer = other.layer
-            and axes.site = other.site
-            and axes.axis_id != other.axis_id
-)
-
-select * from final;
+select
+    axes.axis_id,
+    other.axis_id as other_axis_id,
+    axes.name as axis_name,
+    other.name as other_axis_name,
+    axes.kind,
+    other.kind as other_kind,
+    axes.fitted_model as model,
+    other.fitted_model as other_model,
+    axes.space_model,
+    axes.layer,
+    cosine(axes.vector, other.vector) as cosine
+from stg_axes as axes
+inner join stg_axes as other
+    on
+        axes.space_model_id = other.space_model_id
+        and axes.layer = other.layer
+        and axes.site = other.site
+        and axes.axis_id != other.axis_id;

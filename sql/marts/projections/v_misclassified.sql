@@ -6,9 +6,6 @@
 -- threshold: halfway between the class means of the prompts that the axis was fitted on
 -- margin: how far beyond it, in pooled standard deviations of those prompts
 -- error: false positive, or false negative
--- axis_id: the axis (axes.axis_id)
--- kind: native, universal, leave_one_out, ... as in v_projections
--- prompt_set: the set of the prompt
 create view v_misclassified as
 with
 projections as (

@@ -1,7 +1,6 @@
 -- One row per axis, model and prompt in a prompt set.
 -- Compare projections within one axis and model only.
 --
--- axis_id: the axis (axes.axis_id)
 -- axis_name: its name (axes.name)
 -- kind: native (the model's own direction), universal or leave_one_out (after the
 --   model's alignment), ...

@@ -3,9 +3,7 @@
 -- transfer` on the study's universal axis, projections as they are.
 --
 -- model: the model that the threshold is chosen on, and the one that it is applied to
--- estimate: balanced accuracy lost against the model's own threshold
--- lower: lower end of its 95 % interval, paired
--- upper: upper end of its 95 % interval
+-- estimate: balanced accuracy lost against the model's own threshold, paired
 -- null_value: 0
 -- is_met: the pair loses accuracy, or shifts the false-positive rate, at the level 0.05
 --   (Holm over the pairs), and does not transfer

@@ -2,8 +2,6 @@
 -- the axis made without the model works on it.
 --
 -- estimate: AUROC of the leave-one-out axis on prompts not fitted on
--- lower: lower end of its 95 % interval
--- upper: upper end of its 95 % interval
 -- null_value: 0.5, or the 95th percentile of random directions or of shuffled
 --   alignments, whichever is greater
 -- is_met: the interval lies above the null

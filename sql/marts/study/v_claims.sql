@@ -10,70 +10,56 @@
 -- model: the model (or pair) that decides: the one with the smallest estimate relative
 --   to the null
 -- estimate: its value in the view of the claim
--- lower: lower end of its 95 % interval
--- upper: upper end of its 95 % interval
 -- null_value: the value that the interval has to exclude
 -- to_decide: what would decide it, if it is undecided
 create view v_claims as
 with
-evaluations as (select * from stg_evaluations),
-
-claims as (
-    select
-        listed.position,
-        listed.claim,
-        listed.text,
-        listed.to_decide
-    from (
-        values
-        (
-            1,
-            'shared_axis',
-            'The models share an axis.',
-            'a group of at least two models'
-        ),
-        (
-            2,
-            'universal_at_least_native',
-            'The universal axis is at least as good as a model''s own.',
-            'prompts that are held out'
-        ),
-        (
-            3,
-            'gains_for_weak_models',
-            'A model whose own direction is weak gains by it.',
-            'judge it on another labelled set: axes study ... --evaluate SET'
-        ),
-        (
-            4,
-            'no_threshold_transfer',
-            'No threshold carries over from one model to another.',
-            'axes transfer AXIS --prompts SET, AXIS the universal one'
-        ),
-        (
-            5,
-            'regime_break',
-            'In some model the universal axis breaks down.',
-            'prompts that are held out'
-        ),
-        (
-            6,
-            'upward_drift',
-            'The positive class drifts upward while a model speaks.',
-            'axes ingest traces MODEL --prompts SET, then axes drift'
-        )
-    ) as listed (position, claim, text, to_decide)
+claims (position, claim, text, to_decide) as (
+    values
+    (
+        1,
+        'shared_axis',
+        'The models share an axis.',
+        'a group of at least two models'
+    ),
+    (
+        2,
+        'universal_at_least_native',
+        'The universal axis is at least as good as a model''s own.',
+        'prompts that are held out'
+    ),
+    (
+        3,
+        'gains_for_weak_models',
+        'A model whose own direction is weak gains by it.',
+        'judge it on another labelled set: axes study ... --evaluate SET'
+    ),
+    (
+        4,
+        'no_threshold_transfer',
+        'No threshold carries over from one model to another.',
+        'axes transfer AXIS --prompts SET, AXIS the universal one'
+    ),
+    (
+        5,
+        'regime_break',
+        'In some model the universal axis breaks down.',
+        'prompts that are held out'
+    ),
+    (
+        6,
+        'upward_drift',
+        'The positive class drifts upward while a model speaks.',
+        'axes ingest traces MODEL --prompts SET, then axes drift'
+    )
 ),
 
 asked as (
     select distinct
         evaluations.study_id,
         evaluations.prompt_set,
-        claims.position,
-        claims.claim,
-        claims.text,
-        claims.to_decide
-    from evaluations, claims
+        claims.*
+    from stg_evaluations as evaluations, claims
     where
         evaluations.metric = 'auroc'
         and evaluations.scorer = 'universal'

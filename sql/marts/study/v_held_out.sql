@@ -5,14 +5,10 @@
 -- native: AUROC of the model's native direction
 -- universal: AUROC of the universal axis
 -- leave_one_out: AUROC of the axis made without this model
--- leave_one_out_lower: lower end of its 95 % interval
--- leave_one_out_upper: upper end of its 95 % interval
 -- leave_one_out_ceiling: its upper end at 95 % for all of the study's models together
 -- random_direction: 95th percentile of the AUROC of random directions
 -- shuffled_alignment: the same of the universal axis by alignments of shuffled rows
--- gain: universal minus native, on the same prompts
--- gain_lower: lower end of its 95 % interval (DeLong, paired)
--- gain_upper: upper end of its 95 % interval
+-- gain: universal minus native, on the same prompts; interval by DeLong, paired
 -- gain_ceiling: its upper end at 95 % for all of the study's models together
 -- p_value: two-sided, of no gain
 create view v_held_out as

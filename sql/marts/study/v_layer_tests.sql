@@ -3,14 +3,9 @@
 -- result: use native_layer_chosen in `evaluations`.
 --
 -- auroc: of the direction out of fold, with groups and near duplicates in one fold
--- auroc_lower: lower end of its 95 % interval
--- auroc_upper: upper end of its 95 % interval
 -- in_sample: of the direction on the prompts it was fitted on
--- minus_bag_of_words: auroc less that of word counts out of fold
--- minus_bag_of_words_lower: lower end of its 95 % interval, paired
--- minus_bag_of_words_upper: upper end of its 95 % interval, paired
+-- minus_bag_of_words: auroc less that of word counts out of fold, paired
 -- p_value: two-sided, for no difference to a bag of words
--- p_value_adjusted: the same, corrected for the number of layers
 create view v_layer_tests as
 select
     study_id,

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedConfig
 
 import axes.ingest.models.load
@@ -353,6 +352,8 @@ def test_quantisation_is_handed_to_transformers_and_registered(
 def test_an_adapter_goes_on_top_of_the_weights_and_is_registered(
     llama: ModelSpec, llama_folder: Path, tmp_path: Path
 ) -> None:
+    from peft import LoraConfig, get_peft_model  # Takes seconds, in each process of a run.
+
     plain = loaded_on_cpu(llama)
     tokens = torch.tensor([[3, 4, 5]])
     before = plain.model.base_model(tokens).last_hidden_state

@@ -113,28 +113,26 @@ def test_a_drift_with_every_control_is_one(drifted):
     assert found["controls_missing"] == ["other_text"]
 
 
-def test_one_control_that_disagrees_is_named(drifted):
-    found = verdict(drifted, *rising(), null("random_axes", 0.4), null("shuffled_tokens", 0.01))
-    assert found["is_drift"] and not found["is_controlled"]
-    assert found["controls_failed"] == ["random_axes"]
+MISSING = ["matched_prompt", "other_text", "random_axes", "shuffled_tokens"]
 
 
-def test_a_matched_control_that_is_missing_leaves_it_uncontrolled(drifted):
-    kept = [row for row in rising() if row["control"] != "matched_prompt"]
-    found = verdict(drifted, *kept)
-    assert found["controls_missing"] == [
-        "matched_prompt",
-        "other_text",
-        "random_axes",
-        "shuffled_tokens",
-    ]
-    assert not found["is_controlled"] and found["controls_failed"] == []
-
-
-def test_a_class_that_only_falls_less_does_not_drift_up(drifted):
-    falling = [row for row in rising() if row["metric"] != "positive_slope"]
-    found = verdict(drifted, *falling, figure("positive_slope", -0.2, -0.4, -0.1))
-    assert not found["is_drift"]
+@pytest.mark.parametrize(
+    ("figures", "expected"),
+    [
+        (
+            [*rising(), null("random_axes", 0.4), null("shuffled_tokens", 0.01)],
+            {"is_drift": True, "is_controlled": False, "controls_failed": ["random_axes"]},
+        ),
+        (
+            [row for row in rising() if row["control"] != "matched_prompt"],
+            {"is_controlled": False, "controls_failed": [], "controls_missing": MISSING},
+        ),
+        # The positive class only falls less.
+        ([*rising()[1:], figure("positive_slope", -0.2, -0.4, -0.1)], {"is_drift": False}),
+    ],
+)
+def test_a_drift_is_none_without_a_rise_or_a_control(drifted, figures, expected):
+    assert verdict(drifted, *figures).items() >= expected.items()
 
 
 def test_a_control_holds_only_with_the_sign_of_the_figure(drifted):
@@ -176,11 +174,6 @@ def test_curves_are_apart_from_figures_and_analyses_from_each_other(drifted):
     assert [row["step"] for row in curve] == [0, 1, 2, 3]
     assert {row["curve"] for row in curve} == {"running_auroc"}
     assert curve[0]["band_lower"] == 0.3 and found["drift_id"] in ("d", "other")
-
-
-def test_an_empty_warehouse_has_no_drift(root):
-    for view in ("v_drift", "v_drift_controls", "v_drift_curve"):
-        assert rows(connect(root), f"from {view}") == []
 
 
 def test_a_completion_is_summed_up_by_slope_highest_token_and_largest_rise(root: Path) -> None:

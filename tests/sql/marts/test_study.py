@@ -26,14 +26,8 @@ def pair(
 
 
 LOST = {"estimate": 0.3, "lower": 0.2, "upper": 0.4, "p_value_adjusted": 0.01}
-
-
 SHIFTED = {"estimate": -0.5, "lower": -0.6, "upper": -0.4, "p_value_adjusted": 0.01}
-
-
 UNSURE = {"estimate": 0.1, "lower": -0.2, "upper": 0.4, "p_value_adjusted": 0.9}
-
-
 SMALL_BUT_SURE = {"estimate": 0.02, "lower": 0.01, "upper": 0.03, "p_value_adjusted": 0.001}
 
 
@@ -131,6 +125,10 @@ def figures(study: str, model: str | None, prompt_set: str | None, **by_scorer: 
     ]
 
 
+def native(value: float) -> Row:
+    return {"native": value, "native_lower": value - 0.125, "native_upper": value + 0.125}
+
+
 def metric(name: str, value: float, **columns: Any) -> Row:
     return {"study_id": "s", "model": "m", "metric": name, "estimate": value, **columns}
 
@@ -159,47 +157,18 @@ def test_the_study_table_has_a_row_per_model_and_set_with_a_column_per_scorer(ro
         "alignment_r2": 0.7,
         "ridge_lambda": 100.0,
     }
-    nothing = dict.fromkeys(found[0])
-    common = {**nothing, "study_id": "s", "layer": 6}
-    assert found == [
-        {
-            **common,
-            **alignment,
-            "model": "m",
-            "prompt_set": "one",
-            "is_in_sample": True,
-            "native": 0.75,
-            "native_lower": 0.625,
-            "native_upper": 0.875,
-            "universal": 0.5,
-            "universal_lower": 0.375,
-            "universal_upper": 0.625,
-            "leave_one_out": 0.375,
-            "native_cross_validated": 0.625,
-            "null_in_sample": 0.375,
-            "bag_of_words": 0.6875,
-            "prompt_length": 0.5625,
-        },
-        {
-            **common,
-            **alignment,
-            "model": "m",
-            "prompt_set": "two",
-            "is_in_sample": False,
-            "native": 0.875,
-            "native_lower": 0.75,
-            "native_upper": 1.0,
-        },
-        {
-            **common,
-            "model": "n",
-            "prompt_set": "two",
-            "is_in_sample": False,
-            "native": 0.125,
-            "native_lower": 0.0,
-            "native_upper": 0.25,
-        },
+    areas = {"native": 0.75, "universal": 0.5, "leave_one_out": 0.375}
+    areas |= {"native_lower": 0.625, "native_upper": 0.875}
+    areas |= {"universal_lower": 0.375, "universal_upper": 0.625}
+    others = {"native_cross_validated": 0.625, "null_in_sample": 0.375}
+    others |= {"bag_of_words": 0.6875, "prompt_length": 0.5625}
+    expected = [
+        {"model": "m", "prompt_set": "one", "is_in_sample": True, **areas, **others, **alignment},
+        {"model": "m", "prompt_set": "two", **native(0.875), **alignment},
+        {"model": "n", "prompt_set": "two", **native(0.125)},
     ]
+    common = {**dict.fromkeys(found[0]), "study_id": "s", "layer": 6, "is_in_sample": False}
+    assert found == [{**common, **row} for row in expected]
     other = rows(connect(root), "from v_study where study_id = 'other study'")
     assert [(row["native"], row["bag_of_words"], row["ridge_lambda"]) for row in other] == [
         (0.0, None, None)
