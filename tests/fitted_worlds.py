@@ -12,7 +12,7 @@ from axes.analysis.methods.alignment import fit_alignment, identity_alignment
 from axes.analysis.methods.directions import difference_in_means, unit
 from axes.analysis.methods.universal import leave_one_out_axes, universal_axis
 from axes.analysis.stats.auroc import Estimate, auroc_interval
-from axes.analysis.stats.baselines import bag_of_words_scores
+from axes.analysis.stats.baselines import STRONGEST, text_scores
 from axes.analysis.study.diagnosis_case import Case
 from tests.worlds import BENIGN, Group
 
@@ -45,8 +45,8 @@ class FittedGroup:
     def bag_of_words(self, prompt_set: str) -> Estimate:
         """AUROC of word counts, out of fold by pair."""
         labels = self.group.labels[prompt_set]
-        words = bag_of_words_scores(
-            self.group.texts[prompt_set], labels, self.group.pairs[prompt_set]
+        words = text_scores(
+            self.group.texts[prompt_set], labels, self.group.pairs[prompt_set], baseline=STRONGEST
         )
         return auroc_interval(words, labels)
 
