@@ -100,7 +100,9 @@ def rank_models(
         ranks = resampled_ranks[:, column]
         metrics[model] = {
             metric: percentile_interval(
-                float(matrix[:, column].mean()), resampled[metric][:, column]
+                float(matrix[:, column].mean()),
+                resampled[metric][:, column],
+                count=len(np.unique(completions.groups)),
             )
             for metric, matrix in matrices.items()
         }
