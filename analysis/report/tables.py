@@ -38,8 +38,8 @@ order by prompt_set, model
 IN_SAMPLE = Section(
     name="in_sample",
     title="AUROC in sample",
-    explanation="On the set that directions were fitted on: not evidence, and what the source study "
-    "printed. `null_95`: 95th percentile of `native` under shuffled labels. `universal_moves`: "
+    explanation="On the set that directions were fitted on: what the source study printed, not "
+    "evidence. `null_95`: 95th percentile of `native` under shuffled labels. `universal_moves`: "
     "range of `universal` as one setting after another is changed.",
     sql="""
 select
@@ -67,12 +67,11 @@ BESIDE = Section(
     sql="""
 select
     model, prompt_set,
-    max_by(estimate, ends_with(scorer, 'validated')) filter (where metric = 'auroc_difference' and starts_with(scorer, 'native_minus_universal'))
+    max_by(estimate, ends_with(scorer, 'validated')) filter (where is_gain)
         as native_minus_universal,
     max_by(format('{:.3f} to {:.3f}', lower, upper), ends_with(scorer, 'validated'))
-        filter (where metric = 'auroc_difference' and starts_with(scorer, 'native_minus_universal')) as difference_95,
-    max_by(p_value_adjusted, ends_with(scorer, 'validated'))
-        filter (where metric = 'auroc_difference' and starts_with(scorer, 'native_minus_universal')) as holm_p,
+        filter (where is_gain) as difference_95,
+    max_by(p_value_adjusted, ends_with(scorer, 'validated')) filter (where is_gain) as holm_p,
     max(upper) filter (where scorer = 'random_direction' and metric = 'auroc') as random_95,
     max(upper) filter (where scorer = 'shuffled_alignment' and metric = 'auroc')
         as shuffled_alignment_95,
@@ -82,7 +81,12 @@ select
         as universal_tpr_5,
     max(estimate) filter (where scorer = 'universal' and metric = 'expected_calibration_error')
         as universal_ece
-from evaluations
+from (
+    select
+        *,
+        metric = 'auroc_difference' and scorer like 'native_minus_universal%' as is_gain
+    from evaluations
+)
 where
     study_id = $study_id and model is not null and judged_on is null and prompt_set is not null
 group by model, prompt_set

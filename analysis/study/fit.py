@@ -103,8 +103,8 @@ class FittedStudy:
 def read_members(warehouse: Warehouse, definition: StudyDefinition) -> list[Member]:
     """All models of a study, each labelled set with the prompts that every model has.
 
-    Where rows may be missing, figures of one row are then of the same prompts; a prompt that another
-    model lacks counts as missing.
+    Where rows may be missing, figures of one row are then of the same prompts; what another model
+    lacks counts as missing.
     """
     members = [read_member(warehouse, definition, name) for name in definition.models]
     for prompt_set in definition.labelled_sets:
