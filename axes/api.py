@@ -52,7 +52,6 @@ def scan(table: str, root: Folder | None = None) -> pl.LazyFrame:
 
 def read_study(study_id: str | None = None, *, root: Folder | None = None) -> Study:
     """Results of a stored study (the start of its id; default: the last). Raises `AxesError`."""
-    from axes.analysis.report import tables
     from axes.analysis.report.report import latest_study, sensitivity_warnings
     from axes.analysis.study.run import study_result
     from axes.results import Study
@@ -62,7 +61,10 @@ def read_study(study_id: str | None = None, *, root: Folder | None = None) -> St
     folder = root_folder(root)
     connection = open_root(folder)
     study_id = latest_study(connection, study_id)
-    sql = tables.STUDY.sql.replace("$study_id", sql_literal(study_id)).strip()
+    sql = (
+        f"select * exclude (study_id) from v_study where study_id = {sql_literal(study_id)} "
+        "order by prompt_set, model"
+    )
     warnings = rows(
         connection,
         "select text from v_study_warnings where study_id = ? order by warning, prompt_set, model",
