@@ -17,17 +17,17 @@ STUDY = Section(
     "direction with the axis made of the other models.",
     sql="""
 select
-    model, prompt_set, layer, round(held.native, 3) as native,
+    model, prompt_set, layer, held.native as native,
     format('{:.3f} to {:.3f}', held.native_lower, held.native_upper) as native_95,
-    round(held.universal, 3) as universal,
+    held.universal as universal,
     format('{:.3f} to {:.3f}', held.universal_lower, held.universal_upper) as universal_95,
-    round(held.leave_one_out, 3) as leave_one_out,
+    held.leave_one_out as leave_one_out,
     format('{:.3f} to {:.3f}', held.leave_one_out_lower, held.leave_one_out_upper)
         as leave_one_out_95,
-    round(study.null_cross_validated, 3) as native_null_95, study.best_baseline,
-    round(study.best_baseline_auroc, 3) as baseline, round(study.pairs_in_order, 3)
+    study.null_cross_validated as native_null_95, study.best_baseline,
+    study.best_baseline_auroc as baseline, study.pairs_in_order
         as pairs_in_order,
-    round(study.cosine_leave_one_out, 3) as cosine_leave_one_out
+    study.cosine_leave_one_out as cosine_leave_one_out
 from v_study as study
 left join v_held_out as held using (study_id, model, prompt_set)
 where study_id = $study_id
