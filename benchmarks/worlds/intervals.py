@@ -1,8 +1,8 @@
 """Do 95 % intervals hold the truth in 95 % of worlds?
 
 In every world a group of models is fitted on one labelled set and judged on another, or on the same
-one out of fold; the truth of the fitted axis is exact. Worlds differ in strength, noise, rotation and, where pairs share a topic,
-in that the rows of a pair belong together.
+one out of fold; the truth of the fitted axis is exact. Worlds differ in strength, noise, rotation
+and, where pairs share a topic, in that the rows of a pair belong together.
 """
 
 from __future__ import annotations
