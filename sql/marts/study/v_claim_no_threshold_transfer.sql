@@ -3,6 +3,7 @@
 -- transfer` on the study's universal axis, projections as they are.
 --
 -- model: the model that the threshold is chosen on, and the one that it is applied to
+-- models: the two
 -- estimate: balanced accuracy lost against the model's own threshold, paired
 -- null_value: 0
 -- is_met: the pair loses accuracy, or shifts the false-positive rate, at the level 0.05
@@ -34,6 +35,7 @@ final as (
         studies.study_id,
         transfers.prompt_set,
         transfers.fitted_on || ' to ' || transfers.model as model,
+        [transfers.fitted_on, transfers.model] as models,
         transfers.accuracy_loss as estimate,
         transfers.accuracy_loss_lower as lower,
         transfers.accuracy_loss_upper as upper,

@@ -2,6 +2,7 @@
 -- the positive class rises while a model generates. From `axes drift` on the study's
 -- universal axis, by the labels of the prompts.
 --
+-- models: the model alone
 -- model: the model, with the template and the limit of its completions
 -- estimate: slope per token, positive less negative class
 -- null_value: 0
@@ -23,6 +24,7 @@ select
     concat_ws(
         ' ', analyses.model, analyses.template, analyses.max_new_tokens
     ) as model,
+    [analyses.model] as models,
     analyses.slope_difference as estimate,
     analyses.lower,
     analyses.upper,

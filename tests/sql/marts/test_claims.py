@@ -10,7 +10,9 @@ import pytest
 from axes.warehouse.connection import connect, rows
 from tests.rows import Row, put
 
+SHARED = ("shared_axis", "universal_at_least_native")
 PARAMETERS = json.dumps({"prompts": "fitted"})
+DIFFERENCE = "auroc_difference"
 CLAIMS = {
     "shared_axis",
     "universal_at_least_native",
@@ -48,8 +50,14 @@ def model(
     leave_one_out: float = 0.8,
     random_direction: float = 0.6,
     reach: float = 0.015,
+    words: float = 0.5,
+    **premises: float,
 ) -> list[Row]:
-    """The figures of a model on prompts that are held out, each with an interval of that reach."""
+    """The figures of a model on prompts that are held out, each with an interval of that reach.
+
+    `words` is the AUROC of word pairs; `premises` are further metrics, which tell by themselves
+    whether the map and the prompts can carry a direction.
+    """
     areas = {"native": native, "universal": universal, "leave_one_out": leave_one_out}
     found = [figure(name, prompt_set, scorer, area, reach) for scorer, area in areas.items()]
     null = figure(name, prompt_set, "random_direction", 0.5, random_direction - 0.5)
@@ -59,7 +67,7 @@ def model(
         "native_minus_universal",
         native - universal,
         reach,
-        metric="auroc_difference",
+        metric=DIFFERENCE,
     )
     # In sample, as every study has them: no verdict may rest on these.
     apparent = {
@@ -68,7 +76,21 @@ def model(
         "prompt_set": "fitted",
         "is_in_sample": True,
     }
-    return [*found, {**null, "scorer": "random_direction"}, loss, apparent]
+    above = [
+        figure(name, prompt_set, f"{axis}_minus_word_pairs", area - words, reach, DIFFERENCE)
+        for axis, area in areas.items()
+    ]
+    told = [
+        {
+            **figure(name, prompt_set, "aligned", value, 0.0, metric),
+            "scorer": "aligned",
+            "p_value": value,
+            "prompt_set": prompt_set if metric == "alignment_overlap" else None,
+        }
+        for metric, value in premises.items()
+    ]
+    random = {**null, "scorer": "random_direction"}
+    return [*found, random, loss, apparent, *above, *told]
 
 
 def judged(root: Path, *models: list[Row], prompt_set: str = "other") -> dict[str, Row]:
@@ -105,6 +127,43 @@ def test_one_model_of_three_decides_a_claim(root, figures, claim, verdict):
     if verdict != "supported" or claim == "regime_break":
         assert found["model"] == "c"
     assert (found["to_decide"] is not None) == (verdict == "undecided")
+
+
+@pytest.mark.parametrize(
+    ("figures", "cause", "stopped"),
+    [
+        # Premise that fails in one model of three -> the claims that nothing can be told of.
+        ({"alignment_overlap": 5.0}, "aligned on, too", {*SHARED, "regime_break"}),
+        ({"native": 0.51}, "itself is not shown", {*SHARED, "regime_break"}),
+        ({"words": 0.79}, "word pairs alone reaches AUROC 0.790", {*SHARED, "regime_break"}),
+        ({"benign_variance_ratio": 0.3}, "may not carry", set()),
+        # The others' axis exceeds no surface either, so that its universal one is its own.
+        ({"leave_one_out": 0.3, "r2_held_out": 0.02}, "carry", {*SHARED, "regime_break"}),
+        ({"universal": 0.3, "mapped_gain": 0.1}, "carry", {*SHARED[1:], "regime_break"}),
+        (
+            {"universal": 0.3, "cosine_leave_one_out": 0.3},
+            "only 0 of 1",
+            {*SHARED[1:], "regime_break"},
+        ),
+    ],
+)
+def test_where_a_premise_fails_the_verdict_is_that_nothing_can_be_told(
+    root, figures, cause, stopped
+):
+    found = judged(root, model("a"), model("b"), model("c", **figures))
+    told = {claim for claim, row in found.items() if row["verdict"] == "cannot tell"}
+    assert told == stopped
+    assert all(found[claim]["cause"] and not found[claim]["to_decide"] for claim in told)
+    assert not told or any(cause in found[claim]["cause"] for claim in told)
+
+
+def test_an_axis_above_chance_is_either_shown_or_refuted(root):
+    """0.55 (0.535 to 0.565) exceeds chance and stays below 0.6, which is called useful."""
+    weak = {"leave_one_out": 0.55, "random_direction": 0.52, "words": 0.4}
+    found = judged(root, model("a", **weak), model("b", **weak))["shared_axis"]
+    assert found["verdict"] == "supported"
+    assert found["smallest_effect"] == pytest.approx(0.015 * 2.801585 / 1.959964)
+    assert found["study_count"] == 1
 
 
 def test_no_axis_is_shared_where_no_model_reaches_a_useful_one(root):
