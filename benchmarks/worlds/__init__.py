@@ -41,8 +41,8 @@ one that holds. `make bench ONLY=worlds` computes all of it again.
   labels that are shuffled alike in all models make a null of that.
 - **Planted axis**: four models, 300 pairs, noise 0.05, lambda 1.
 - **Confounds**: the source of a prompt determines its label and moves its activations by 3
-  standard deviations; nothing else is planted. The rule is `explains` of
-  `analysis/stats/baselines.py`.
+  standard deviations; nothing else is planted. Flagged is an axis that is not shown to exceed
+  word pairs.
 - **Diagnoses**: one fault a world, in one model or set; right is the check named after the colon.
 
 """
