@@ -1,6 +1,7 @@
 -- One row per study, prompt set and ordered pair of models, of the claim that no
 -- threshold on the universal axis transfers from one model to another. From `axes
--- transfer` on the study's universal axis, projections as they are.
+-- transfer` on the study's universal axis, projections as they are, on prompts that no
+-- direction was fitted on.
 --
 -- model: the model that the threshold is chosen on, and the one that it is applied to
 -- models: the two
@@ -19,7 +20,7 @@ transfers as (
         and false_positive_shift_lower >= -0.1
         and false_positive_shift_upper <= 0.1 as carries_over
     from v_threshold_transfer
-    where method = 'uncalibrated' and not is_own
+    where method = 'uncalibrated' and not is_own and not is_in_sample
 ),
 
 studies as (

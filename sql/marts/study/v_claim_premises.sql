@@ -142,7 +142,7 @@ final as (
             class_size, prompt_set, model, reach
         )
     from areas
-    where class_size < 20 or reach > 0.1
+    where class_size < 20 or reach > 0.15
     union all
     select
         study_id,

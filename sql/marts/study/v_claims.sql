@@ -47,7 +47,7 @@ claims (position, claim, text, is_of_sharing, to_decide) as (
         'no_threshold_transfer',
         'No threshold carries over from one model to another.',
         false,
-        'axes transfer AXIS --prompts SET, AXIS the universal one'
+        'axes transfer AXIS --prompts SET, AXIS the universal one, SET held out'
     ),
     (
         5,
@@ -61,7 +61,7 @@ claims (position, claim, text, is_of_sharing, to_decide) as (
         'upward_drift',
         'The positive class drifts upward while a model speaks.',
         true,
-        'axes ingest traces MODEL --prompts SET, then axes drift'
+        'axes ingest traces MODEL --prompts SET, SET held out, then axes drift'
     )
 ),
 
