@@ -12,8 +12,7 @@ from axes.analysis.methods.alignment import fit_alignment, identity_alignment
 from axes.analysis.methods.directions import difference_in_means, unit
 from axes.analysis.methods.universal import leave_one_out_axes, universal_axis
 from axes.analysis.stats.auroc import auroc_difference
-from axes.analysis.stats.baselines import baseline_fitter, text_kernels
-from axes.analysis.stats.splits import grouped_folds, out_of_fold
+from axes.analysis.stats.baselines import STRONGEST, text_scores
 from axes.analysis.study.diagnosis_case import Case
 from tests.worlds import BENIGN, Group
 
@@ -46,9 +45,8 @@ class FittedGroup:
     def premises(self, model: str, prompt_set: str) -> dict[str, str]:
         """The premise of the surface, if the universal axis does not exceed word pairs."""
         labels, pairs = self.group.labels[prompt_set], self.group.pairs[prompt_set]
-        kernel = text_kernels(self.group.texts[prompt_set])["word_pairs"]
-        folds = grouped_folds(labels, pairs)
-        words = out_of_fold(baseline_fitter([kernel], labels), folds)[0]
+        texts = self.group.texts[prompt_set]
+        words = text_scores(texts, labels, pairs, baseline=STRONGEST)
         scores = self.scores(model, prompt_set, self.universal)
         difference = auroc_difference(scores, words, labels, pairs)
         if difference.lower is not None and difference.lower > 0:

@@ -19,11 +19,14 @@ from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.preprocessing import normalize
 
-from axes.analysis.stats.auroc import Labels
+from axes.analysis.stats.auroc import Groups, Labels, Scores
+from axes.analysis.stats.splits import grouped_folds, out_of_fold
 
 Kernel = Float[np.ndarray, "row row"]
 
 COMBINED = "combined"
+# Of the baselines of prompts alone, on the sets tried.
+STRONGEST = "word_pairs"
 # One row's features have a length of about one in every kernel.
 _PENALTY = 1.0
 
@@ -87,6 +90,19 @@ def model_kernels(
         "activation_norm": kernel,
         COMBINED: texts["tf_idf"] + texts["surface_form"] + kernel,
     }
+
+
+def text_scores(
+    texts: Sequence[str],
+    labels: Labels,
+    groups: Groups,
+    *,
+    baseline: str = STRONGEST,
+    seed: int = 0,
+) -> Scores:
+    """Scores of prompts by one baseline, out of fold, five folds of whole groups."""
+    fit = baseline_fitter([TEXT_BASELINES[baseline](texts)], labels)
+    return out_of_fold(fit, grouped_folds(labels, groups, seed=seed))[0]
 
 
 def number_kernel(values: Float[np.ndarray, "row feature"]) -> Kernel:

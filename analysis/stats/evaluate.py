@@ -64,7 +64,9 @@ def evaluate_scores(
             for limit in FALSE_POSITIVE_RATES:
                 name = f"tpr_at_fpr_{limit}"
                 resampled = tpr_at_fpr(values, labels, counts, limit)
-                metrics[scorer][name] = percentile_interval(points[name].estimate, resampled)
+                metrics[scorer][name] = percentile_interval(
+                    points[name].estimate, resampled, count=len(np.unique(groups[labels]))
+                )
     for first, second in compared:
         pair = (scores[first], scores[second], labels)
         difference = auroc_difference(*pair, groups, is_out_of_fold=is_out_of_fold)

@@ -30,7 +30,12 @@ from axes.analysis.stats.auroc import (
     auroc_difference,
     auroc_interval,
 )
-from axes.analysis.stats.baselines import baseline_fitter, text_kernels
+from axes.analysis.stats.baselines import (
+    STRONGEST,
+    TEXT_BASELINES,
+    baseline_fitter,
+    text_scores,
+)
 from axes.analysis.stats.evaluate import evaluate_scores
 from axes.analysis.stats.splits import (
     LEAST_OVERLAP,
@@ -47,8 +52,6 @@ from axes.warehouse.writer import content_key
 
 # Raised whenever the metrics of an unchanged definition would change.
 _VERSION = 2
-# The strongest baseline of the prompts alone, and its name as a scorer.
-WORDS = "word_pairs"
 MIN_ROWS = 20
 
 
@@ -136,13 +139,12 @@ def _layer_rows(
                 advance(1)
 
         selection = select_layers(layers(), labels, groups, seed=seed)
-    fit = baseline_fitter([text_kernels(texts)[WORDS]], labels)
-    words = out_of_fold(fit, grouped_folds(labels, groups, seed=seed))[0]
+    words = text_scores(texts, labels, groups, seed=seed)
     metrics = evaluate_scores(
-        {"native_layer_chosen": selection.nested, WORDS: words},
+        {"native_layer_chosen": selection.nested, STRONGEST: words},
         labels,
         groups,
-        compared=[("native_layer_chosen", WORDS)],
+        compared=[("native_layer_chosen", STRONGEST)],
         is_out_of_fold=True,
         seed=seed,
     )
@@ -166,7 +168,7 @@ def _tested_layers(
         rows += [
             row("native_cross_validated", "auroc", area),
             row("native", "auroc", in_sample, is_in_sample=True),
-            row(f"native_minus_{WORDS}", "auroc_difference", difference),
+            row(f"native_minus_{STRONGEST}", "auroc_difference", difference),
         ]
     return corrected(rows, correction=correction)
 
@@ -180,7 +182,7 @@ def _source_rows(
     if len(contrasts) < 2:
         return []
 
-    fit = baseline_fitter([text_kernels(pool.texts)[WORDS]], pool.labels)
+    fit = baseline_fitter([TEXT_BASELINES[STRONGEST](pool.texts)], pool.labels)
 
     def words(seen: Bool[np.ndarray, "fit row"]) -> Float[np.ndarray, "fit row"]:
         return np.concatenate([fit(rows) for rows in seen])
@@ -189,7 +191,7 @@ def _source_rows(
     split, seed = (pool.labels, pool.groups, contrasts), definition.seed
     return [
         *source_matrix("native", native, *split, layer=space.layer, seed=seed),
-        *source_matrix(WORDS, words, *split, seed=seed),
+        *source_matrix(STRONGEST, words, *split, seed=seed),
     ]
 
 

@@ -3,8 +3,8 @@
 --
 -- position: the order in which premises are named
 -- premise: alignment_overlap, few_prompts, no_signal, surface, map, no_agreement
--- is_for_shared: whether it stops a verdict that the axis is shared or works
--- is_for_not_shared: whether it stops a verdict that it is not
+-- stops: the answers that cannot be given: that the axis is shared (or works on the
+--   model), not shared, or that it breaks down in the model alone
 -- scorer: the scorer of the number that fails, if it is an AUROC
 -- figure: the number that fails
 -- beside: the value that it is compared with
@@ -99,11 +99,13 @@ maps as (
 
 agreements as (
     select
-        study_id,
-        count(*) filter (where p_value < 0.05) as agreeing_count,
-        count(p_value) as model_count
-    from maps
-    group by study_id
+        shared.study_id,
+        shared.prompt_set,
+        count(*) filter (where shared.is_met or maps.p_value < 0.05) as agreeing_count,
+        count(*) as model_count
+    from v_claim_shared_axis as shared
+    left join maps using (study_id, model)
+    group by shared.study_id, shared.prompt_set
 ),
 
 final as (
@@ -113,8 +115,7 @@ final as (
         model,
         1 as position,
         'alignment_overlap' as premise,
-        true as is_for_shared,
-        true as is_for_not_shared,
+        ['shared', 'not shared', 'break'] as stops,
         null::varchar as scorer,
         estimate as figure,
         0.0 as beside,
@@ -131,8 +132,7 @@ final as (
         model,
         2,
         'few_prompts',
-        true,
-        true,
+        ['shared', 'not shared', 'break'],
         null,
         class_size,
         20.0,
@@ -150,8 +150,7 @@ final as (
         model,
         3,
         'no_signal',
-        true,
-        true,
+        ['shared', 'not shared', 'break'],
         'native',
         native,
         0.5,
@@ -169,8 +168,11 @@ final as (
         model,
         4,
         'surface',
-        axis = 'leave_one_out',
-        axis = 'native',
+        case axis
+            when 'leave_one_out' then ['shared']
+            when 'native' then ['not shared', 'break']
+            else []
+        end,
         scorer,
         estimate,
         estimate - difference,
@@ -197,8 +199,7 @@ final as (
         areas.model,
         5,
         'map',
-        false,
-        true,
+        ['not shared', 'break'],
         null,
         maps.variance_ratio,
         0.8,
@@ -210,7 +211,7 @@ final as (
         )
     from areas
     inner join maps using (study_id)
-    where maps.variance_ratio < 0.8 or maps.gain < 0.6 or maps.r2 < 0.2
+    where maps.variance_ratio < 0.8 or maps.gain < 0.75 or maps.r2 < 0.2
     union all
     select
         areas.study_id,
@@ -218,20 +219,18 @@ final as (
         areas.model,
         6,
         'no_agreement',
-        false,
-        true,
+        ['break'],
         null,
         agreements.agreeing_count,
         agreements.model_count / 2,
         format(
-            'only {} of {} models agree with the others beyond labels shuffled alike',
+            'the axis of the others is shown to work, or to agree beyond labels shuffled '
+            || 'alike, in {} of {} models only',
             agreements.agreeing_count, agreements.model_count
         )
     from areas
-    inner join agreements using (study_id)
-    where
-        agreements.model_count > 0
-        and agreements.agreeing_count <= agreements.model_count / 2
+    inner join agreements using (study_id, prompt_set)
+    where agreements.agreeing_count <= agreements.model_count / 2
 )
 
 select * from final;

@@ -19,48 +19,54 @@
 -- to_decide: what would decide it, if it is undecided
 create view v_claims as
 with
-claims (position, claim, text, is_of_sharing, to_decide) as (
+claims (position, claim, text, met, refuted, to_decide) as (
     values
     (
         1,
         'shared_axis',
         'The models share an axis.',
-        true,
+        'shared',
+        'not shared',
         'a group of at least two models'
     ),
     (
         2,
         'universal_at_least_native',
         'The universal axis is at least as good as a model''s own.',
-        true,
+        'shared',
+        'not shared',
         'prompts that are held out'
     ),
     (
         3,
         'gains_for_weak_models',
         'A model whose own direction is weak gains by it.',
-        true,
+        'shared',
+        'not shared',
         'judge it on another labelled set: axes study ... --evaluate SET'
     ),
     (
         4,
         'no_threshold_transfer',
         'No threshold carries over from one model to another.',
-        false,
+        'not shared',
+        'shared',
         'axes transfer AXIS --prompts SET, AXIS the universal one, SET held out'
     ),
     (
         5,
         'regime_break',
         'In some model the universal axis breaks down.',
-        false,
+        'break',
+        'shared',
         'prompts that are held out'
     ),
     (
         6,
         'upward_drift',
         'The positive class drifts upward while a model speaks.',
-        true,
+        'shared',
+        'not shared',
         'axes ingest traces MODEL --prompts SET, SET held out, then axes drift'
     )
 ),
@@ -108,8 +114,9 @@ per_model as (
     from v_claim_upward_drift
 ),
 
--- What the numbers say of a model counts only if its premises hold: those of a shared
--- axis where they say that, those of the opposite where they say the opposite.
+-- What the numbers say of a model counts only if no premise stops that answer, and they
+-- may become either only if none stops either. `met` and `refuted` of a claim are what
+-- its answers say of the axis.
 stopped as (
     select
         per_model.study_id,
@@ -128,14 +135,8 @@ stopped as (
                 coalesce(per_model.models, [per_model.model]), premises.model
             )
     where
-        (
-            not per_model.is_refuted
-            and if(claims.is_of_sharing, is_for_shared, is_for_not_shared)
-        )
-        or (
-            not per_model.is_met
-            and if(claims.is_of_sharing, is_for_not_shared, is_for_shared)
-        )
+        (not per_model.is_refuted and list_contains(premises.stops, claims.met))
+        or (not per_model.is_met and list_contains(premises.stops, claims.refuted))
     group by all
 ),
 

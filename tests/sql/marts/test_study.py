@@ -61,7 +61,7 @@ def test_a_threshold_of_its_own_is_marked_and_not_counted(root: Path) -> None:
     assert found[0]["accuracy_loss_p"] == 0.01
 
 
-def test_a_source_is_told_beside_a_bag_of_words_of_the_same_sources(root: Path) -> None:
+def test_a_source_is_told_beside_a_word_pairs_of_the_same_sources(root: Path) -> None:
     common = {"study_id": "s", "model": "m", "metric": "auroc", "fitted_on": "a | b"}
     cell = {**common, "scorer": "native", "layer": 3}
     put(
@@ -69,10 +69,10 @@ def test_a_source_is_told_beside_a_bag_of_words_of_the_same_sources(root: Path) 
         "evaluations",
         {**cell, "judged_on": "a | b", "estimate": 0.9},
         {**cell, "judged_on": "c", "estimate": 0.4},
-        {**common, "scorer": "bag_of_words", "judged_on": "c", "estimate": 0.3},
+        {**common, "scorer": "word_pairs", "judged_on": "c", "estimate": 0.3},
         {**cell, "judged_on": None, "estimate": 0.1},
     )
-    asked = "select judged_on, layer, auroc, bag_of_words, is_same_source from v_source_transfer"
+    asked = "select judged_on, layer, auroc, word_pairs, is_same_source from v_source_transfer"
     assert [tuple(row.values()) for row in rows(connect(root), f"{asked} order by all")] == [
         ("a | b", 3, 0.9, None, True),
         ("c", 3, 0.4, 0.3, False),
@@ -90,7 +90,7 @@ def test_layers_and_curves_are_read_from_their_own_figures(root: Path) -> None:
         {**layer, "scorer": "native", "estimate": 0.9},
         {
             **layer,
-            "scorer": "native_minus_bag_of_words",
+            "scorer": "native_minus_word_pairs",
             "metric": "auroc_difference",
             "estimate": 0.1,
             "p_value": 0.01,
@@ -101,7 +101,7 @@ def test_layers_and_curves_are_read_from_their_own_figures(root: Path) -> None:
     )
     connection = connect(root)
     (found,) = rows(connection, "from v_layer_tests")
-    assert (found["auroc"], found["in_sample"], found["minus_bag_of_words"]) == (0.7, 0.9, 0.1)
+    assert (found["auroc"], found["in_sample"], found["minus_word_pairs"]) == (0.7, 0.9, 0.1)
     assert (found["p_value"], found["p_value_adjusted"]) == (0.01, 0.02)
     (point,) = rows(connection, "from v_labelled_curve")
     assert (point["method"], point["labelled_count"]) == ("threshold", 10)
