@@ -2,7 +2,7 @@
 -- why the numbers cannot tell whether the models share an axis, whatever they are.
 --
 -- position: the order in which premises are named
--- premise: alignment_overlap, few_prompts, no_signal, surface, map, no_agreement
+-- premise: alignment_overlap, few_prompts, no_signal, map, surface, no_agreement
 -- stops: the answers that cannot be given: that the axis is shared (or works on the
 --   model), not shared, or that it breaks down in the model alone
 -- scorer: the scorer of the number that fails, if it is an AUROC
@@ -162,11 +162,32 @@ final as (
     from areas
     where native_lower <= 0.5
     union all
+    -- The axis is made by all maps, so that one bad map is in the way of all models.
+    select
+        areas.study_id,
+        areas.prompt_set,
+        areas.model,
+        4,
+        'map',
+        ['not shared', 'break'],
+        null,
+        maps.variance_ratio,
+        0.8,
+        format(
+            'the alignment may not carry the direction of {}: benign prompts vary '
+            || 'along it {:.2f} times as much as within the classes, mapping keeps '
+            || '{:.2f} of its length, R2 {:.2f}',
+            maps.model, maps.variance_ratio, maps.gain, maps.r2
+        )
+    from areas
+    inner join maps using (study_id)
+    where maps.variance_ratio < 0.8 or maps.gain < 0.75 or maps.r2 < 0.2
+    union all
     select
         study_id,
         prompt_set,
         model,
-        4,
+        5,
         'surface',
         case axis
             when 'leave_one_out' then ['shared']
@@ -191,27 +212,6 @@ final as (
         )
     from surfaces
     where lower is null or lower <= 0
-    union all
-    -- The axis is made by all maps, so that one bad map is in the way of all models.
-    select
-        areas.study_id,
-        areas.prompt_set,
-        areas.model,
-        5,
-        'map',
-        ['not shared', 'break'],
-        null,
-        maps.variance_ratio,
-        0.8,
-        format(
-            'the alignment may not carry the direction of {}: benign prompts vary '
-            || 'along it {:.2f} times as much as within the classes, mapping keeps '
-            || '{:.2f} of its length, R2 {:.2f}',
-            maps.model, maps.variance_ratio, maps.gain, maps.r2
-        )
-    from areas
-    inner join maps using (study_id)
-    where maps.variance_ratio < 0.8 or maps.gain < 0.75 or maps.r2 < 0.2
     union all
     select
         areas.study_id,

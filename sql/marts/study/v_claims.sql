@@ -114,9 +114,9 @@ per_model as (
     from v_claim_upward_drift
 ),
 
--- What the numbers say of a model counts only if no premise stops that answer, and they
--- may become either only if none stops either. `met` and `refuted` of a claim are what
--- its answers say of the axis.
+-- What the numbers say of a model counts only if no premise stops that answer, and where
+-- they say neither, only if none stops the first. `met` and `refuted` of a claim are
+-- what its answers say of the axis.
 stopped as (
     select
         per_model.study_id,
@@ -137,7 +137,14 @@ stopped as (
     where
         (not per_model.is_refuted and list_contains(premises.stops, claims.met))
         or (not per_model.is_met and list_contains(premises.stops, claims.refuted))
-    group by all
+    group by
+        per_model.study_id, per_model.prompt_set, per_model.claim, per_model.model
+    having
+        bool_or(
+            list_contains(
+                premises.stops, if(per_model.is_refuted, claims.refuted, claims.met)
+            )
+        )
 ),
 
 decided as (
