@@ -99,8 +99,9 @@ WARNINGS = Section(
     name="warnings",
     title="Warnings",
     explanation="Reasons not to read a metric as evidence: `figure` is compared with `beside`. "
-    "Where words or length alone reach the AUROC of an axis, the axis may detect no more than "
-    "they do, most of all where the source of a prompt determines its label.",
+    "Where an axis is not shown to exceed what the surface of the prompts tells without a model, "
+    "it may detect no more than that, most of all where the source of a prompt determines its "
+    "label. The claims that rest on a premise that fails are answered `cannot tell`.",
     sql="""
 select warning, model, prompt_set, scorer, figure, beside, text
 from v_study_warnings
@@ -246,9 +247,12 @@ CLAIMS = Section(
     title="Claims and verdicts",
     explanation="Verdicts on the claims of the source study, by rules that were fixed before any "
     "result. The model (or pair) is the one that decides; its interval must lie beyond "
-    "`null_value`. `to_decide` states what would decide an undecided claim.",
+    "`null_value`. `cause` states why the numbers cannot tell, `to_decide` what would decide an "
+    "undecided claim; four of five studies would show a distance of `smallest_effect` from "
+    "`null_value`; `study_count` studies were run on these prompts.",
     sql="""
-select text as claim, prompt_set, verdict, model, estimate, lower, upper, null_value, to_decide
+select text as claim, prompt_set, verdict, cause, model, estimate, lower, upper, null_value,
+    smallest_effect, study_count, to_decide
 from v_claims
 where study_id = $study_id
 order by position, prompt_set
@@ -384,12 +388,17 @@ order by library
     missing="The job of the study is not recorded.",
 )
 
-# One scorer for all: words that explain one axis explain the others too.
+# One scorer for all: what explains one axis explains the others too. Out of fold where there is one.
 WARNINGS_IN_SHORT = """
 select text
 from v_study_warnings
 where
     study_id = $study_id
-    and (scorer = 'universal' or scorer is null or warning = 'shuffled_labels')
-order by warning, prompt_set, model
+    and if(
+        warning = 'surface',
+        starts_with(scorer, 'universal'),
+        scorer is null or scorer = 'universal' or warning in ('no_signal', 'shuffled_labels')
+    )
+group by warning, prompt_set, text
+order by warning, prompt_set, min(model)
 """

@@ -41,7 +41,7 @@ def evaluate(study: FittedStudy, steps: Steps) -> list[Evaluation]:
             rows += _null_rows(study, model, prompt_set, steps)
         rows += direction_rows(study.definition, model.member, steps)
     rows += held_out_rows(study, steps)
-    return corrected(rows)
+    return corrected(rows, by=("metric", "is_in_sample"))
 
 
 def _coverage_rows(study: FittedStudy, member: Member) -> list[Evaluation]:
