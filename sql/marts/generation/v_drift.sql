@@ -8,8 +8,8 @@
 -- lower: lower end of its 95 % interval
 -- upper: upper end of its 95 % interval
 -- p_value: two-sided, of slope_difference, by bootstrap
--- controls_held: names of the controls that agree with slope_difference
--- controls_failed: names of those that do not
+-- controls_held: names of the controls under which slope_difference is shown
+-- controls_failed: names of those that explain it: their change towards 0 is shown
 -- controls_missing: names of those that could not be computed
 -- final_auroc: AUROC of the mean projection over the complete completion
 -- decided_step: first step from which AUROC of the running mean stays at the bound;
@@ -18,7 +18,7 @@
 --   class, or to the event; an end of its interval is null where it is open
 -- drift_cosine: cosine of the axis with the direction in which the vectors drift apart
 -- is_drift: positive_slope and slope_difference have intervals above 0
--- is_controlled: every control that was computed agrees, and those that match were
+-- is_controlled: every control that was computed holds, and those that match were
 create view v_drift as
 with
 own as (
@@ -42,6 +42,9 @@ controls as (
         drift_id,
         list(control order by control) filter (where holds) as controls_held,
         list(control order by control) filter (where not holds) as controls_failed,
+        bool_and(coalesce(holds, false)) filter (
+            where control != 'other_text'
+        ) as is_held,
         list_filter(
             [
                 'lasting',
@@ -122,7 +125,7 @@ final as (
         wide.parameters,
         wide.run_id,
         wide.positive_slope_lower > 0 and own.lower > 0 as is_drift,
-        len(coalesce(controls.controls_failed, [])) = 0
+        coalesce(controls.is_held, false)
         and not list_has_any(
             controls.controls_missing,
             ['lasting', 'matched_length', 'matched_prompt']
