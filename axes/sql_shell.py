@@ -24,7 +24,7 @@ from pygments.lexers.sql import SqlLexer
 
 from axes.cli.options import FORMATS
 from axes.sql_completion import Catalog, SqlCompleter
-from axes.warehouse.connection import Connection, connect, query
+from axes.warehouse.connection import Connection, connect_unlocked, query
 from axes.warehouse.errors import QueryError
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.render import show
@@ -56,7 +56,7 @@ _COMMANDS: dict[str, list[str]] = {
 
 def run_shell(root: Path, mode: str) -> None:
     """Read statements from the terminal until the end; errors are printed, not raised."""
-    shell = Shell(connect(root, is_commented=True), mode)
+    shell = Shell(connect_unlocked(root, is_commented=True), mode)
     click.echo(f'{root}: DuckDB {duckdb.__version__}, ".help" for help, ".tables" for tables')
     session = _session(shell)
     while not shell.is_done:

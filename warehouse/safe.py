@@ -32,7 +32,6 @@ import pyarrow as pa
 
 from axes.warehouse.connection import Connection, connect, distinct_names, sql_files
 from axes.warehouse.errors import AxesError, QueryError
-from axes.warehouse.names import sql_literal
 from axes.warehouse.tables.index import INDEX
 from axes.warehouse.tables.schemas import TABLES
 
@@ -283,26 +282,15 @@ def _impure_functions() -> frozenset[str]:
 
 
 def locked(root: Path, limits: Limits, *, is_commented: bool = False) -> Connection:
-    """A connection to the warehouse that reads the tables' folders and cannot be reconfigured."""
+    """A connection to the warehouse within limits, whose files are all its own."""
     _require_own_files(root)
-    connection = connect(root, is_commented=is_commented)
-    folders = ", ".join(sql_literal(str(root / name)) for name in (*TABLES, INDEX))
-    for setting in (
-        "python_enable_replacements = false",
-        "python_scan_all_frames = false",
-        "autoinstall_known_extensions = false",
-        "autoload_known_extensions = false",
-        "allow_community_extensions = false",
-        "temp_directory = ''",
-        "max_temp_directory_size = '0KB'",
-        f"memory_limit = '{limits.memory_mb}MB'",
-        f"threads = {limits.threads}",
-        f"allowed_directories = [{folders}]",
-        "enable_external_access = false",
-        "lock_configuration = true",
-    ):
-        connection.execute(f"set {setting}")
-    return connection
+    settings = {
+        "temp_directory": "",
+        "max_temp_directory_size": "0KB",
+        "memory_limit": f"{limits.memory_mb}MB",
+        "threads": limits.threads,
+    }
+    return connect(root, is_commented=is_commented, settings=settings)
 
 
 def _require_own_files(root: Path) -> None:

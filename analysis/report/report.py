@@ -84,9 +84,8 @@ def write_report(
     """
     if output.suffix.lower() not in _MARKDOWN + _PAGE:
         raise AxesError(f"{output} is not a report: give a file that ends in .html or .md")
-    connection = connect(root)
     # Sums are added up in one order, so that the same rows give the same bytes.
-    connection.execute("set threads = 1")
+    connection = connect(root, settings={"threads": 1})
     study_id = latest_study(connection, study)
     if output.suffix.lower() in _MARKDOWN:
         text = _markdown(connection, study_id)

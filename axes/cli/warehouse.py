@@ -53,7 +53,7 @@ def sql(
     Use --safe for a statement that you do not trust: it can read the tables, views and macros but
     no other file, cannot write, and is stopped after 30 s or at 1 GB.
     """
-    from axes.warehouse.connection import connect, query
+    from axes.warehouse.connection import connect_unlocked, query
 
     if statement is not None and path is not None:
         raise click.UsageError("give a statement, or a file with -f, not both")
@@ -77,7 +77,7 @@ def sql(
     else:
         # Comments take most of a second to set, and only the catalog shows them.
         is_commented = _CATALOG.search(statement) is not None
-        table = query(connect(root, is_commented=is_commented), statement)
+        table = query(connect_unlocked(root, is_commented=is_commented), statement)
     show(table, format_for(output, output_format), output)
 
 
