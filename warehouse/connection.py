@@ -24,7 +24,7 @@ import polars as pl
 import pyarrow as pa
 from polars.datatypes import DataType
 
-from axes.warehouse.errors import QueryError, RootError
+from axes.warehouse.errors import MAX_MESSAGE, QueryError, RootError
 from axes.warehouse.layout import require_root
 from axes.warehouse.names import IMPORTED, did_you_mean, sql_literal
 from axes.warehouse.tables.comments import comment_statements, without_comments
@@ -150,9 +150,7 @@ def query(
     try:
         table = _result(connection, sql, parameters, row_limit)
     except duckdb.Error as error:
-        # Without the excerpt of the statement that DuckDB draws below its message.
-        message = str(error).partition("\n\nLINE ")[0]
-        raise QueryError(" ".join(message.split())) from error
+        raise QueryError(duckdb_message(error)) from error
     return table.rename_columns(distinct_names(table.column_names))
 
 
@@ -179,6 +177,12 @@ def _relation(connection: Connection, sql: str, parameters: Any) -> duckdb.DuckD
     return connection.sql(sql, params=parameters)
 
 
+def duckdb_message(error: object) -> str:
+    """DuckDB's message without the excerpt of the statement below it, and of bounded length."""
+    text = str(error)[: 2 * MAX_MESSAGE].partition("\n\nLINE ")[0]
+    return " ".join(text.split())[:MAX_MESSAGE]
+
+
 def distinct_names(names: list[str]) -> list[str]:
     """The names, a repeated one (`select *` over a join) with the first free number behind it."""
     # A dict keeps the order. The last number of each name is kept: thousands of equal names, as a
@@ -200,8 +204,7 @@ def stream(connection: Connection, sql: str, parameters: Any = None) -> Iterator
         yield from _relation(connection, sql, parameters).to_arrow_reader(_BATCH_ROWS)
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         # Arrow hands DuckDB's errors on as its own; out of memory comes as an OSError.
-        message = str(error).partition("\n\n")[0]
-        raise QueryError(" ".join(message.split())) from error
+        raise QueryError(duckdb_message(error)) from error
 
 
 def rows(connection: Connection, sql: str, parameters: Any = None) -> list[dict[str, Any]]:

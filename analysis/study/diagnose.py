@@ -161,7 +161,6 @@ def _case(warehouse: Warehouse, study_id: str, evaluated: _Evaluated) -> Case:
     )
     alignment_id = stored["alignment_id"][0].as_py()
     alignment = read_alignment(warehouse, alignment_id)
-    assert alignment is not None
     words = warehouse.rows(
         Estimate,
         """

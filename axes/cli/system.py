@@ -20,7 +20,7 @@ from click.shell_completion import get_completion_class
 from axes.cli.options import format_option, root_option
 from axes.warehouse.errors import ConfigError
 from axes.warehouse.names import did_you_mean
-from axes.warehouse.render import show_rows
+from axes.warehouse.render import echo, show_rows
 from axes.warehouse.settings import SETTINGS, ConfigFile, at_file, config_files, locations
 
 
@@ -97,7 +97,7 @@ def path_command() -> None:
     axes config path
     """
     for path in dict.fromkeys(locations()):
-        click.echo(f"{path}{'' if path.is_file() else ' (not there)'}")
+        echo(f"{path}{'' if path.is_file() else ' (not there)'}")
 
 
 def _settings(files: Sequence[ConfigFile]) -> Iterator[_Source]:
@@ -238,4 +238,4 @@ def completion(context: click.Context, shell: str) -> None:
     """
     script = get_completion_class(shell)
     assert script is not None
-    click.echo(script(context.find_root().command, {}, "axes", "_AXES_COMPLETE").source())
+    echo(script(context.find_root().command, {}, "axes", "_AXES_COMPLETE").source())

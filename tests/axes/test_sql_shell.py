@@ -47,7 +47,9 @@ def typed(
 ) -> Typed:
     """Type keys into a shell, then Ctrl-D; returns what went to stdout and stderr."""
     monkeypatch.setenv("AXES_HISTORY", str(tmp_path / "history"))
-    monkeypatch.setattr("axes.sql_shell.connect_unlocked", lambda *_, is_commented: connection.cursor())
+    monkeypatch.setattr(
+        "axes.sql_shell.connect_unlocked", lambda *_, is_commented: connection.cursor()
+    )
 
     def run(keys: str, mode: str = "csv") -> tuple[str, str]:
         with create_pipe_input() as keyboard, create_app_session(keyboard, DummyOutput()):
