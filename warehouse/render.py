@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from axes.warehouse.errors import MAX_MESSAGE
+from axes.warehouse.errors import MAX_MESSAGE, QueryError
 
 if TYPE_CHECKING:
     # Imported where rows are printed: every command imports this module for `--help`.
@@ -111,14 +111,27 @@ def render(table: pa.Table, output_format: str, *, cell_width: int = _CELL_WIDTH
         pq.write_table(table, buffer)
         return buffer.getvalue()
     if output_format == "json":
-        rows = json.dumps(_strict(table.to_pylist()), indent=2, default=_plain, ensure_ascii=False)
+        rows = json.dumps(
+            _strict(python_values(table)), indent=2, default=_plain, ensure_ascii=False
+        )
         return (_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", rows) + "\n").encode()
     if output_format == "csv":
         return _flat(table).write_csv().encode()
     header = [visible(name) for name in table.column_names]
-    cells = [[_cell(value, cell_width) for value in row.values()] for row in table.to_pylist()]
+    cells = [[_cell(value, cell_width) for value in row.values()] for row in python_values(table)]
     text = _markdown(header, cells) if output_format == "markdown" else _aligned(header, cells)
     return text.encode()
+
+
+def python_values(column: Any) -> list[Any]:
+    """The values of a column, or the rows of a table; raises `QueryError` for times without end."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError) as error:
+        raise QueryError(
+            "a date beyond the years 1 to 9999 is not shown: cast it to text"
+        ) from error
+    return values
 
 
 def _storable(table: pa.Table) -> pa.Table:
@@ -144,6 +157,8 @@ def _flat(table: pa.Table) -> pl.DataFrame:
     columns = []
     for name in table.column_names:
         values = table.column(name)
+        if pa.types.is_temporal(values.type):
+            python_values(values)
         if pa.types.is_nested(values.type) or pa.types.is_binary(values.type):
             values = pa.array(
                 [
