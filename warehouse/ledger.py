@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 from urllib.parse import quote
 
-import click
 from filelock import FileLock, Timeout
 
 from axes.warehouse.errors import RootError
+from axes.warehouse.render import echo
 
 LOCKS = ".locks"
 LEDGER = ".ledger"
@@ -50,7 +50,7 @@ def locked(
             if refusal is not None:
                 raise RootError(refusal) from error
             if notice is not None:
-                click.echo(notice, err=True)
+                echo(notice, err=True)
             lock.acquire()
     except OSError as error:
         raise RootError(f"cannot write {path}: {error}") from error

@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
+from axes.warehouse.render import visible
+
 if TYPE_CHECKING:
     # Imported where a bar is drawn: `axes --help` must not wait for it.
     from rich.progress import Progress, ProgressColumn, Task
@@ -43,7 +45,7 @@ def track(description: str, total: int, unit: str) -> Iterator[Advance]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         _rate_column(),
@@ -53,7 +55,7 @@ def track(description: str, total: int, unit: str) -> Iterator[Advance]:
     )
     step = _Step(description, total, unit)
     with _bars(*columns) as progress:
-        task = progress.add_task(description, total=total, unit=unit)
+        task = progress.add_task(visible(description), total=total, unit=unit)
 
         def advance(done: int) -> None:
             progress.advance(task, done)
@@ -68,11 +70,15 @@ def waiting(description: str) -> Iterator[None]:
     """Show a spinner with the time elapsed while a step of unknown length runs."""
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=28), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=28),
+        TimeElapsedColumn(),
+    )
     started = time.monotonic()
     record("step", step=description)
     with _bars(*columns) as progress:
-        task = progress.add_task(description, total=None)
+        task = progress.add_task(visible(description), total=None)
         yield
         progress.update(task, total=1, completed=1)
     record("step_end", step=description, seconds=round(time.monotonic() - started, 3))
@@ -167,7 +173,7 @@ def hub_bars(*, shown: bool) -> Iterator[None]:
 
 def announce(text: str) -> None:
     """One line on stderr before a long step, for logs too, where no bar is drawn."""
-    print(text, file=sys.stderr)
+    print(visible(text), file=sys.stderr)
 
 
 def byte_text(count: float) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -21,12 +22,41 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from axes.warehouse.errors import MAX_MESSAGE, QueryError
+
 if TYPE_CHECKING:
     # Imported where rows are printed: every command imports this module for `--help`.
     import polars as pl
     import pyarrow as pa
 
 _CELL_WIDTH = 60
+
+# Controls that a terminal obeys (C0, DEL, C1), that reorder a line, or that XML does not allow.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+# What a spreadsheet would run: a text that starts as a formula and is no number.
+_FORMULA = re.compile(r"(?![-+]?[\d.]+$)[=+\-@\t\r]")
+
+
+def visible(text: str) -> str:
+    r"""A text as a terminal may have it: control characters are spelled out.
+
+    >>> print(visible("a" + chr(27) + "[2J"))
+    a\x1b[2J
+    """
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def one_line(error: object) -> str:
+    """A message as one visible line of bounded length; names in it may be of a stranger."""
+    text = visible(" ".join(str(error)[: 2 * MAX_MESSAGE].splitlines()))
+    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"
+
+
+def echo(text: object = "", *, err: bool = False) -> None:
+    """Print a line. Every text that is no table goes through here, `show` prints the tables."""
+    click.echo(visible(str(text)), err=err)
 
 
 def show(
@@ -42,6 +72,8 @@ def show(
         output.write_bytes(data)
     elif output_format == "parquet" and sys.stdout.isatty():
         raise click.UsageError("parquet is binary: redirect it to a file or a pipe")
+    elif output_format == "csv" and sys.stdout.isatty():
+        click.echo(visible(data.decode()), nl=False)
     else:
         click.echo(data, nl=False)
 
@@ -79,14 +111,27 @@ def render(table: pa.Table, output_format: str, *, cell_width: int = _CELL_WIDTH
         pq.write_table(table, buffer)
         return buffer.getvalue()
     if output_format == "json":
-        rows = json.dumps(_strict(table.to_pylist()), indent=2, default=_plain, ensure_ascii=False)
-        return (rows + "\n").encode()
+        rows = json.dumps(
+            _strict(python_values(table)), indent=2, default=_plain, ensure_ascii=False
+        )
+        return (_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", rows) + "\n").encode()
     if output_format == "csv":
         return _flat(table).write_csv().encode()
-    header = table.column_names
-    cells = [[_cell(value, cell_width) for value in row.values()] for row in table.to_pylist()]
+    header = [visible(name) for name in table.column_names]
+    cells = [[_cell(value, cell_width) for value in row.values()] for row in python_values(table)]
     text = _markdown(header, cells) if output_format == "markdown" else _aligned(header, cells)
     return text.encode()
+
+
+def python_values(column: Any) -> list[Any]:
+    """The values of a column, or the rows of a table; raises `QueryError` for times without end."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError) as error:
+        raise QueryError(
+            "a date beyond the years 1 to 9999 is not shown: cast it to text"
+        ) from error
+    return values
 
 
 def _storable(table: pa.Table) -> pa.Table:
@@ -105,13 +150,15 @@ def _storable(table: pa.Table) -> pa.Table:
 
 
 def _flat(table: pa.Table) -> pl.DataFrame:
-    """Lists and structs as JSON text: CSV has no nested values."""
+    """Nested values as JSON text; a quote before a text that a spreadsheet would run."""
     import polars as pl
     import pyarrow as pa
 
     columns = []
     for name in table.column_names:
         values = table.column(name)
+        if pa.types.is_temporal(values.type):
+            python_values(values)
         if pa.types.is_nested(values.type) or pa.types.is_binary(values.type):
             values = pa.array(
                 [
@@ -120,6 +167,9 @@ def _flat(table: pa.Table) -> pl.DataFrame:
                 ],
                 pa.string(),
             )
+        if pa.types.is_string(values.type):
+            texts = [f"'{t}" if t and _FORMULA.match(t) else t for t in values.to_pylist()]
+            values = pa.array(texts, pa.string())
         columns.append(pl.Series(name, values))
     return pl.DataFrame(columns)
 
@@ -147,7 +197,7 @@ def _cell(value: Any, width: int) -> str:
         return f"{value:.4g}" if abs(value) >= 1e4 or 0 < abs(value) < 1e-3 else f"{value:.4f}"
     if isinstance(value, list) and len(value) > 4 and isinstance(value[0], float):
         return f"[{', '.join(_cell(item, width) for item in value[:3])}, ... {len(value)}]"
-    text = " ".join(str(value).split())
+    text = visible(" ".join(str(value).split()))
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
@@ -165,8 +215,15 @@ def _aligned(header: list[str], cells: list[list[str]]) -> str:
 def _markdown(header: list[str], cells: list[list[str]]) -> str:
     rows = [header, ["---"] * len(header), *cells]
     return "".join(
-        "| " + " | ".join(value.replace("|", "\\|") for value in row) + " |\n" for row in rows
+        "| " + " | ".join(markdown_text(value) for value in row) + " |\n" for row in rows
     )
+
+
+def markdown_text(text: str) -> str:
+    """A text as Markdown shows it: no HTML, no link or image, no new cell."""
+    for mark, shown in (("&", "&amp;"), ("<", "&lt;"), ("](", "]\\("), ("|", "\\|")):
+        text = text.replace(mark, shown)
+    return visible(text)
 
 
 MOST_ROWS = 50

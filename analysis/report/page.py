@@ -36,7 +36,7 @@ from axes.analysis.report.section import (
     study_names,
 )
 from axes.warehouse.connection import Connection
-from axes.warehouse.render import render
+from axes.warehouse.render import render, visible
 
 # Run at the end of the bundle, where the libraries have these names.
 _SET_GLOBALLY = "window.vegaEmbed = vegaEmbed;"
@@ -246,7 +246,13 @@ def write_chart_files(connection: Connection, study_id: str, folder: Path) -> li
     written = []
     for section in (section for sections in PARTS.values() for section in sections):
         content = query_section(connection, section, names)
-        rows = content.table.to_pylist()
+        rows = [
+            {
+                name: visible(value) if isinstance(value, str) else value
+                for name, value in row.items()
+            }
+            for row in content.table.to_pylist()
+        ]
         if not rows:
             continue
         files: dict[str, bytes] = {

@@ -234,8 +234,8 @@ def _align(
         (space.site, space.pooling, space.template),
         None if member is reference else fitted_from,
     )
-    if (stored := read_alignment(warehouse, alignment_id)) is not None:
-        return stored
+    if warehouse.has("alignments", alignment_id):
+        return read_alignment(warehouse, alignment_id)
     if member is reference:
         fit = identity_alignment(space.d_model)
     else:
@@ -254,9 +254,7 @@ def _align(
         seed=definition.seed,
     )
     # Read back: the weights are float32 then, for this run as for every later one.
-    stored = read_alignment(warehouse, alignment_id)
-    assert stored is not None
-    return stored
+    return read_alignment(warehouse, alignment_id)
 
 
 def paired(benign: Matrix, targets: Matrix) -> tuple[Matrix, Matrix]:

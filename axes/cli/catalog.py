@@ -26,7 +26,7 @@ from axes.cli.options import (
     stored_names,
 )
 from axes.ingest.requests import PromptRequest
-from axes.warehouse.render import show, show_record, show_rows
+from axes.warehouse.render import echo, show, show_record, show_rows
 from axes.warehouse.settings import options_of
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def list_(noun: str, text: str | None, root: Path, output_format: str) -> None:
     if noun == "prompt-sets":
         from axes.ingest.prompt_sources import ready_sets
 
-        click.echo(f"ready to import by name: {', '.join(ready_sets())}", err=True)
+        echo(f"ready to import by name: {', '.join(ready_sets())}", err=True)
 
 
 def _models(root: Path) -> list[dict[str, object]]:
@@ -120,7 +120,7 @@ def _models(root: Path) -> list[dict[str, object]]:
     from axes.ingest.models.download import cache_folder
     from axes.ingest.models.registry import registry
 
-    click.echo(f"cache: {cache_folder()}", err=True)
+    echo(f"cache: {cache_folder()}", err=True)
     stored, specs = stored_names(root, "activations", "model"), registry()
     return [_model_row(n, specs.get(n), n in stored) for n in dict.fromkeys([*specs, *stored])]
 
@@ -215,7 +215,7 @@ def models_fetch(model: tuple[str, ...]) -> None:
     from axes.ingest.models.registry import resolve
 
     for name in model:
-        click.echo(fetch(resolve(name)))
+        echo(fetch(resolve(name)))
 
 
 @models.command("doctor")

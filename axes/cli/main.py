@@ -11,6 +11,7 @@ import click
 
 from axes.warehouse import progress, settings
 from axes.warehouse.errors import AxesError
+from axes.warehouse.render import echo, one_line, visible
 
 # Section of `axes --help` -> command -> its module in axes.cli and its line of help. Modules are
 # imported on use, so that `axes --help` imports neither torch nor DuckDB.
@@ -102,12 +103,15 @@ class _LazyGroup(click.Group):
             with settings.invoked(lambda: of_context(click.get_current_context())):
                 return super().invoke(ctx)
         except AxesError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(one_line(error)) from error
+        except click.ClickException as error:
+            error.message = visible(error.message)
+            raise
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{place}{error.strerror or error}") from error
+            raise click.ClickException(one_line(f"{place}{error.strerror or error}")) from error
         except KeyboardInterrupt as interrupt:
-            click.echo("interrupted: run the same command again to go on from here", err=True)
+            echo("interrupted: run the same command again to go on from here", err=True)
             raise click.exceptions.Exit(130) from interrupt
 
     def main(self, *args: Any, **kwargs: Any) -> Any:

@@ -25,7 +25,7 @@ from axes.cli.options import (
     root_option,
 )
 from axes.ingest.requests import ModelRequest, TraceRequest
-from axes.warehouse.render import show
+from axes.warehouse.render import echo, show, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -108,7 +108,7 @@ def monitor(
         tokens.append({"step": reading.step, "token": text, **asdict(reading)})
         del tokens[-1]["row"]
         if is_streamed:
-            click.echo(json.dumps(tokens[-1]))
+            echo(json.dumps(tokens[-1]))
         else:
             _paint(console, text, share(reading))
 
@@ -128,7 +128,7 @@ def _echo_stop(tokens: list[Token], stop_above: float | None) -> None:
         return
     passed = [row["step"] for row in tokens if (row["probability"] or 0.0) >= stop_above]
     outcome = f"stopped after step {passed[0]}" if passed else "not reached"
-    click.echo(f"probability {stop_above:g}: {outcome}", err=True)
+    echo(f"probability {stop_above:g}: {outcome}", err=True)
 
 
 def _write(tokens: list[Token], output_format: str, output: Path | None) -> None:
@@ -211,4 +211,4 @@ def _paint(console: Console, text: str, share: float | None) -> None:
     if share is not None:
         red, blue = round(255 * min(2 * share, 1.0)), round(255 * min(2 - 2 * share, 1.0))
         style = Style(color=f"rgb({red},{min(red, blue)},{blue})")
-    console.print(Text(text, style=style), end="", soft_wrap=True)
+    console.print(Text(visible(text), style=style), end="", soft_wrap=True)

@@ -20,7 +20,7 @@ from axes.cli.options import (
     prompt_sets_option,
     root_option,
 )
-from axes.warehouse.render import show, show_rows
+from axes.warehouse.render import echo, show, show_rows
 
 _CATALOG = re.compile("duckdb_|information_schema|pg_", re.IGNORECASE)
 
@@ -53,7 +53,7 @@ def sql(
     Use --safe for a statement that you do not trust: it can read the tables, views and macros but
     no other file, cannot write, and is stopped after 30 s or at 1 GB.
     """
-    from axes.warehouse.connection import connect, query
+    from axes.warehouse.connection import connect_unlocked, query
 
     if statement is not None and path is not None:
         raise click.UsageError("give a statement, or a file with -f, not both")
@@ -77,7 +77,7 @@ def sql(
     else:
         # Comments take most of a second to set, and only the catalog shows them.
         is_commented = _CATALOG.search(statement) is not None
-        table = query(connect(root, is_commented=is_commented), statement)
+        table = query(connect_unlocked(root, is_commented=is_commented), statement)
     show(table, format_for(output, output_format), output)
 
 
@@ -104,8 +104,8 @@ def explore(port: int, no_browser: bool, root: Path) -> None:
     from axes.explore.server import serve
 
     def tell(address: str) -> None:
-        click.echo(address)
-        click.echo("press Ctrl-C to stop", err=True)
+        echo(address)
+        echo("press Ctrl-C to stop", err=True)
         if not no_browser:
             click.launch(address)
 
@@ -134,7 +134,7 @@ def init_command(root: Path) -> None:
     from axes.warehouse.layout import init_root
 
     is_new = init_root(root)
-    click.echo(f"{root}: {'a new warehouse' if is_new else 'is a warehouse already'}")
+    echo(f"{root}: {'a new warehouse' if is_new else 'is a warehouse already'}")
 
 
 @warehouse.command("open")
@@ -160,7 +160,7 @@ def open_command(file: Path | None, is_relative: bool, root: Path) -> None:
     """
     from axes.warehouse.maintenance.standalone import write_standalone
 
-    click.echo(write_standalone(root, file, is_relative=is_relative))
+    echo(write_standalone(root, file, is_relative=is_relative))
 
 
 @warehouse.command("check")
@@ -182,7 +182,7 @@ def check_command(quick: bool, root: Path, output_format: str) -> None:
     show(result, output_format)
     broken = [row for row in result.to_pylist() if row["row_count"]]
     for row in broken:  # In full: a table cuts its cells.
-        click.echo(f"{row['path'] or row['check']}: {row['example']}; {row['to_do']}", err=True)
+        echo(f"{row['path'] or row['check']}: {row['example']}; {row['to_do']}", err=True)
     if broken:
         raise click.exceptions.Exit(1)
 
@@ -204,7 +204,7 @@ def repair_command(adopt: bool, root: Path, output_format: str) -> None:
     done = repair(root, adopt=adopt)
     show_rows(done, output_format)
     for command in in_order(done):
-        click.echo(command, err=True)
+        echo(command, err=True)
 
 
 @warehouse.command("compact")
