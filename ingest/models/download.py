@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import gguf
 from filelock import FileLock
 
+from axes.ingest.models.config import read_weights
 from axes.ingest.models.hub import Repository, cached_config, download
 from axes.warehouse.errors import ModelError
 from axes.warehouse.progress import quiet_transformers, track, waiting
@@ -177,13 +178,16 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     quiet_transformers()
-    place: Any = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    place["trust_remote_code"] = False
+    place, name = gguf.parent, gguf.name
     try:
         # The GGUF reader draws a progress bar that no setting turns off.
         with _header_read_once(), contextlib.redirect_stderr(io.StringIO()):
-            quantised = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(**place)
+            quantised = read_weights(
+                AutoModelForCausalLM, place, gguf_file=name, dtype=torch.float32
+            )
+            tokenizer = AutoTokenizer.from_pretrained(
+                place, gguf_file=name, trust_remote_code=False
+            )
     # NotImplementedError is how the reader refuses a quantisation that it does not know.
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise ModelError(f"{gguf} cannot be loaded as GGUF: {error}") from error
