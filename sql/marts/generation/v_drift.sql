@@ -6,6 +6,9 @@
 -- prompt_set: the set of the prompts
 -- positive_count: completions of the positive class
 -- negative_count: completions of the negative class
+-- positive_empty_count: those of the positive class that end at their first token,
+--   and so have no slope
+-- negative_empty_count: those of the negative class
 -- template: how the prompts were rendered
 -- max_new_tokens: the limit on the completions
 -- parameters: settings of the analysis and of the completions, as JSON
@@ -40,6 +43,16 @@ with
 figures as (
     select * from stg_drift_figures
     where step is null
+),
+
+empty as (
+    select
+        drift_id,
+        count(*) filter (where is_positive) as positive_empty_count,
+        count(*) filter (where not is_positive) as negative_empty_count
+    from stg_trajectories
+    where step_count = 1
+    group by drift_id
 ),
 
 last_aurocs as (
@@ -154,6 +167,8 @@ final as (
         wide.lead_upper,
         wide.positive_count,
         wide.negative_count,
+        coalesce(empty.positive_empty_count, 0) as positive_empty_count,
+        coalesce(empty.negative_empty_count, 0) as negative_empty_count,
         wide.parameters,
         wide.run_id,
         wide.positive_slope_lower > 0 and wide.lower > 0 as is_drift,
@@ -165,6 +180,7 @@ final as (
     from wide
     left join controls using (drift_id)
     left join last_aurocs using (drift_id)
+    left join empty using (drift_id)
     left join stg_axes as axes using (axis_id)
 )
 
