@@ -32,7 +32,8 @@ from filelock import FileLock
 
 from axes.ingest.models.config import read_weights
 from axes.ingest.models.hub import Repository, cached_config, download
-from axes.warehouse.errors import ModelError
+from axes.warehouse.errors import ConfigError, ModelError
+from axes.warehouse.ledger import acquire
 from axes.warehouse.progress import quiet_transformers, track, waiting
 from axes.warehouse.settings import setting
 
@@ -174,7 +175,7 @@ def _made_once(sha256: str, make: Callable[[Path], None]) -> Path:
     """A folder of the cache, which one process makes while the others wait and then use it."""
     folder = _converted_folder(sha256)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with acquire(FileLock(folder.with_suffix(".lock"))):
         if not folder.exists():
             make(folder)
     return folder
@@ -242,8 +243,10 @@ def cache_folder() -> Path:
     """Where models and hashes are kept: `$AXES_CACHE` or axes.toml, else the XDG cache folder."""
     if given := setting("cache"):
         return Path(given).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "safety-axes"
+    base = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    if base.startswith("~"):
+        raise ConfigError("there is no home folder: set $AXES_CACHE to a folder for models")
+    return Path(base) / "safety-axes"
 
 
 def file_hash(path: Path) -> str:
