@@ -216,4 +216,4 @@ def _session(shell: Shell) -> PromptSession[str]:
 
 def _history_file() -> Path:
     """`$AXES_HISTORY`, else `.axes_history` in the home folder."""
-    return Path(os.environ.get("AXES_HISTORY") or os.path.expanduser("~/.axes_history"))
+    return Path(os.environ.get("AXES_HISTORY") or Path.home() / ".axes_history")

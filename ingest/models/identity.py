@@ -16,10 +16,11 @@ from pathlib import Path
 from axes.ingest.models.config import skeleton
 from axes.ingest.models.download import (
     ADAPTER_FILES,
-    conversion,
+    CONVERSION,
     fetch_adapter,
     file_hash,
     files_hash,
+    gguf_sha256,
     remember,
 )
 from axes.ingest.models.hub import weight_files
@@ -68,7 +69,8 @@ def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
         raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or tokenizer.model)")
     template = _chat_template(folder)
     # Weights, adapter, tokenizer and template, in the order of the fields.
-    converted = conversion(spec)
+    sha256 = gguf_sha256(spec)
+    converted = f"{CONVERSION} {sha256}" if sha256 else None
     hashes = (
         _text_hash(converted) if converted else _weights_hash(weights, config),
         None if spec.adapter is None else _adapter_hash(spec.adapter),

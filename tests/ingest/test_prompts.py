@@ -287,8 +287,16 @@ def test_what_other_programs_write_is_the_same_set(
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("x.csv", SEMICOLONS.encode("latin-1"), r"x\.csv is not in UTF-8, first at line 3: save it"),
-        ("x.csv", b"text,label\na,safe\nb, c,safe\n", r"line 3: 3 fields, the header has 2; .*quot"),
+        (
+            "x.csv",
+            SEMICOLONS.encode("latin-1"),
+            r"x\.csv is not in UTF-8, first at line 3: save it",
+        ),
+        (
+            "x.csv",
+            b"text,label\na,safe\nb, c,safe\n",
+            r"line 3: 3 fields, the header has 2; .*quot",
+        ),
         ("x.csv", b'text,label\na,safe\n"b,safe\n', r"x\.csv, line 3: .*quotes around it"),
         ("x.csv", b"", r"x\.csv is empty"),
         ("x.jsonl", b'{"text": "a"}\n\n{"text": "b"\n', r"x\.jsonl, line 3 is not JSON"),
