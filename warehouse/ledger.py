@@ -16,19 +16,22 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 from urllib.parse import quote
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from axes.warehouse.errors import RootError
 from axes.warehouse.render import echo
 
 LOCKS = ".locks"
 LEDGER = ".ledger"
+
+# Seconds to wait for a lock without a word: writing a file takes less.
+_PATIENCE = 10.0
 
 
 @contextmanager
@@ -37,8 +40,9 @@ def locked(
 ) -> Iterator[None]:
     """Hold the lock called `name`, waiting while another process holds it.
 
-    A wait prints `notice` first; with a `refusal`, `RootError` is raised with it instead of
-    waiting. `RootError` too where the lock cannot be made, as on a read-only root.
+    A wait prints `notice` first, or after some seconds which lock it is; with a `refusal`,
+    `RootError` is raised with it instead. `RootError` too where the lock cannot be made, as on a
+    read-only root.
     """
     path = root / LOCKS / f"{name}.lock"
     lock = FileLock(path)
@@ -49,15 +53,26 @@ def locked(
         except Timeout as error:
             if refusal is not None:
                 raise RootError(refusal) from error
-            if notice is not None:
-                echo(notice, err=True)
-            lock.acquire()
+            acquire(lock, notice)
     except OSError as error:
         raise RootError(f"cannot write {path}: {error}") from error
     try:
         yield
     finally:
         lock.release()
+
+
+def acquire(lock: FileLock, notice: str | None = None) -> AcquireReturnProxy:
+    """Take a lock, in a `with`; where that takes time, say so: a stopped process keeps its locks.
+
+    `notice` is said at once, for a lock that another process is known to hold.
+    """
+    if notice is None:
+        with suppress(Timeout):
+            return lock.acquire(timeout=_PATIENCE)
+        notice = f"waiting for {lock.lock_file}: another process holds it, or was stopped with it"
+    echo(notice, err=True)
+    return lock.acquire()
 
 
 def held_locks(root: Path) -> list[str]:

@@ -353,7 +353,9 @@ def verdict(warehouse: Warehouse, drift_id: str) -> str:
         _answer(drift),
         f"slope per token: {', '.join(slopes)}, "
         f"difference {_interval(drift, 'slope_difference', '')}, p {drift['p_value']:.3f}, "
-        f"on {drift['positive_count']} and {drift['negative_count']} completions",
+        f"on {drift['positive_count']} and {drift['negative_count']} completions, of which "
+        f"{drift['positive_empty_count']} and {drift['negative_empty_count']} end at their first "
+        "token",
     ]
     for name, words in _CONTROLS.items():
         if (row := controls.get(name)) is not None:

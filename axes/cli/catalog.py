@@ -259,7 +259,10 @@ def prompts() -> None:
     "--negative-file", help="File of the negative class; line i of both files is a matched pair."
 )
 @click.option("--unpaired", is_flag=True, help="Lines of the two files are not matched pairs.")
-@click.option("--text-column", help="Column of the text. Default: text, else prompt.")
+@click.option(
+    "--text-column",
+    help="Column of the text. Default: text, prompt, or messages (what the user says first).",
+)
 @click.option("--label-column", help="Column of the label. Default: label.")
 @click.option("--category-column", help="Column of the category. Default: category.")
 @click.option("--license", help="Licence of the text, if the source has no column for it.")
@@ -276,8 +279,8 @@ def prompts_import(
     output_format: str,
     **options: Any,
 ) -> None:
-    """Import SET from SOURCE: a .parquet, .csv, .jsonl or .txt file (a prompt a line), or
-    hf:OWNER/NAME[:CONFIG][@REV].
+    """Import SET from SOURCE: a .parquet, .csv, .tsv, .jsonl, .json or .txt file (a prompt a
+    line), or hf:OWNER/NAME[:CONFIG][@REV].
 
     A concept can also be two files, one for each class. The built-in sets demo_safety,
     demo_formality, demo_alignment, prompt_safety and alpaca need no SOURCE. Text is normalised and

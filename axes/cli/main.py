@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import time
 from typing import Any
@@ -55,6 +56,9 @@ _SECTIONS = {
     },
 }
 _COMMANDS = {name: entry for section in _SECTIONS.values() for name, entry in section.items()}
+
+# What the loader and torch say where memory is limited (`ulimit -v`).
+_NO_MEMORY = re.compile("failed to map segment|can't allocate memory")
 
 
 class _LazyGroup(click.Group):
@@ -110,6 +114,11 @@ class _LazyGroup(click.Group):
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(one_line(f"{place}{error.strerror or error}")) from error
+        except (MemoryError, ImportError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+                raise
+            message = "the memory that this process may take is used up: free some, or raise the"
+            raise click.ClickException(f"{message} limit (ulimit -v)") from error
         except KeyboardInterrupt as interrupt:
             echo("interrupted: run the same command again to go on from here", err=True)
             raise click.exceptions.Exit(130) from interrupt

@@ -1,6 +1,9 @@
 -- One row per drift analysis: does the projection of the positive class rise while the
 -- model generates, more than that of the negative class, and not for another reason.
 --
+-- positive_empty_count: completions of the positive class that end at their first
+--   token, and so have no slope
+-- negative_empty_count: those of the negative class
 -- max_new_tokens: the limit on the completions
 -- positive_slope: per token, within completions of the positive class
 -- negative_slope: per token, within completions of the negative class
@@ -24,6 +27,16 @@ with
 own as (
     select * from v_drift_controls
     where control = 'none'
+),
+
+empty as (
+    select
+        drift_id,
+        count(*) filter (where is_positive) as positive_empty_count,
+        count(*) filter (where not is_positive) as negative_empty_count
+    from stg_trajectories
+    where step_count = 1
+    group by drift_id
 ),
 
 last_aurocs as (
@@ -122,6 +135,8 @@ final as (
         wide.lead_upper,
         own.positive_count,
         own.negative_count,
+        coalesce(empty.positive_empty_count, 0) as positive_empty_count,
+        coalesce(empty.negative_empty_count, 0) as negative_empty_count,
         wide.parameters,
         wide.run_id,
         wide.positive_slope_lower > 0 and own.lower > 0 as is_drift,
@@ -134,6 +149,7 @@ final as (
     inner join wide using (drift_id)
     left join controls using (drift_id)
     left join last_aurocs using (drift_id)
+    left join empty using (drift_id)
 )
 
 select * from final;

@@ -113,6 +113,14 @@ def test_a_drift_with_every_control_is_one(drifted):
     assert found["controls_missing"] == ["other_text"]
 
 
+def test_completions_that_end_at_their_first_token_are_counted(drifted):
+    for row, (is_positive, steps) in enumerate([(True, 1), (True, 2), (False, 1), (False, 1)]):
+        completion = {"generation_id": f"g{row}", "is_positive": is_positive, "step_count": steps}
+        put(drifted, "trajectories", {"drift_id": "d", **completion})
+    found = verdict(drifted, *rising())
+    assert (found["positive_empty_count"], found["negative_empty_count"]) == (1, 2)
+
+
 MISSING = ["matched_prompt", "other_text", "random_axes", "shuffled_tokens"]
 
 
