@@ -13,7 +13,7 @@ import pytest
 from axes.warehouse.connection import Connection, check_rules, connect, query
 from axes.warehouse.layout import EMPTY_FILE, data_files, init_root
 from axes.warehouse.maintenance.check import check
-from axes.warehouse.maintenance.repair import adopt_file
+from axes.warehouse.maintenance.repair import adopt_files
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, data_file
@@ -270,7 +270,7 @@ def test_the_report_counts_the_rows_shows_the_first_and_blames_no_other_rule(
     root = shutil.copytree(original, tmp_path / "lake")
     bad = {**PROJECTION, "axis_id": "gone"}
     rows = [bad, {**bad, "prompt_id": "p1"}, {**bad, "axis_id": "lost"}]
-    adopt_file(root, "projections", plant(root, "projections", *rows))
+    adopt_files(root, "projections", plant(root, "projections", *rows))
     (row,) = (row for row in check(root).to_pylist() if row["row_count"])
     assert row["check"] == "projections_known_axis"
     assert row["row_count"] == 2
