@@ -21,7 +21,7 @@ RETIRED = ".retired"
 
 def find_links(folder: Path) -> Iterator[Path]:
     """The links below a folder, but for files set aside, which no command reads or writes again."""
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_symlink():
                 yield Path(entry.path)

@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
 from axes.warehouse.files import (
-    QUARANTINE,
     RETIRED,
     TEMPORARY,
     find_links,

@@ -131,7 +131,9 @@ def test_new_names_are_on_the_disk_with_the_folders_that_hold_them(
 ) -> None:
     """What fsync was called for, by path: a power cut leaves nothing else for sure."""
     synced: set[str] = set()
-    monkeypatch.setattr(os, "fsync", lambda fd: synced.add(os.readlink(f"/proc/self/fd/{fd}")))
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: synced.add(str(Path(f"/proc/self/fd/{fd}").readlink()))
+    )
     root = tmp_path / "new" / "lake"
     init_root(root)
     put(root, "activations", {"model": "m", "vector": [1.0]})
