@@ -1,5 +1,5 @@
--- Labels of prompts that are not in their set. Those of an import that was killed before
--- it wrote the prompts count for nothing.
+-- Labels of prompts that are not in their set. Those of an import that was killed
+-- before it wrote the prompts count for nothing.
 select
     labels.labeler,
     labels.prompt_set,

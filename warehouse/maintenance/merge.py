@@ -8,7 +8,7 @@ killed is ended by merging again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -61,13 +61,21 @@ def merge(root: Path, sources: Sequence[Path]) -> list[Merged]:
         if jobs := [name for name in held_locks(root) if name != "maintenance"]:
             raise RootError(f"a job is running on {root} ({jobs[0]}): let it end")
         for source in sources:
-            with record_run(root, "warehouse merge", {"source": source.name}) as run:
-                left_out: Counter[str] = Counter()
-                tables = [_merge_table(root, source, table, left_out) for table in TABLES.values()]
-                run.rows = sum(item.rows_added for item in tables)
-                run.parameters = {**run.parameters, "rows_left_out": dict(sorted(left_out.items()))}
-            done += tables
+            try:
+                done += _merge(root, source)
+            except UNREADABLE as error:
+                message = f"{source} cannot be read ({error}): run `axes warehouse check`"
+                raise RootError(message) from error
     return done
+
+
+def _merge(root: Path, source: Path) -> list[Merged]:
+    left_out: Counter[str] = Counter()
+    with record_run(root, "warehouse merge", {"source": source.name}) as run:
+        tables = [_merge_table(root, source, table, left_out) for table in TABLES.values()]
+        run.rows = sum(item.rows_added for item in tables)
+        run.parameters = {**run.parameters, "rows_left_out": dict(sorted(left_out.items()))}
+    return tables
 
 
 def _require_mergeable(root: Path, source: Path) -> None:
@@ -119,38 +127,24 @@ def _merge_table(root: Path, source: Path, table: Table, left_out: Counter[str])
 def _read(table: Table, place: Path, columns: Sequence[str]) -> pl.DataFrame:
     """Some columns of a file, or of the files of a partition."""
     columns = list(dict.fromkeys(columns))
-    paths = [place] if place.is_file() else parquet_files(place)
     parts = [table.file_schema.empty_table().select(columns)]
-    for path in paths:
-        try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                parts.append(file.read(columns=columns))
-        except UNREADABLE as error:
-            raise RootError(
-                f"{path} cannot be read ({error}): run `axes warehouse check`"
-            ) from error
-    return pl.DataFrame(pa.concat_tables(part.select(columns) for part in parts))
+    for path in [place] if place.is_file() else parquet_files(place):
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            parts.append(file.read(columns=columns).select(columns))
+    return pl.DataFrame(pa.concat_tables(parts))
 
 
 def _copy(root: Path, table: Table, path: Path, value: str | None, rows: np.ndarray) -> None:
     """Copy the rows with these numbers, under the file's name if it is free and they are all."""
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
-
-        def groups() -> Iterator[pa.Table]:
-            start = 0
-            for index in range(file.num_row_groups):
-                stop = start + file.metadata.row_group(index).num_rows
-                inside = rows[(rows >= start) & (rows < stop)] - start
-                if len(inside):
-                    yield file.read_row_group(index).take(pa.array(inside))
-                start = stop
-
+        sizes = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
+        masks = np.split(np.isin(np.arange(sum(sizes)), rows), np.cumsum(sizes)[:-1])
         name = path.stem
-        if len(rows) < file.metadata.num_rows or data_file(root, table.name, name, value).exists():
+        if len(rows) < sum(sizes) or data_file(root, table.name, name, value).exists():
             name = content_key("merged", sha256(path), rows.tolist())
-        try:
-            write_rows(root, table.name, groups(), name=name, partition=value)
-        except pa.ArrowException as error:
-            raise RootError(
-                f"{path} cannot be read ({error}): run `axes warehouse check`"
-            ) from error
+        groups = (
+            file.read_row_group(index).filter(pa.array(mask))
+            for index, mask in enumerate(masks)
+            if mask.any()
+        )
+        write_rows(root, table.name, groups, name=name, partition=value)
