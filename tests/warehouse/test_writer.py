@@ -121,8 +121,8 @@ def test_data_is_on_the_disk_before_the_name_is(
     write_layers(root, layer_group(0))
     # The file, the ledger's intent, the new partition, the name; then the index of keys.
     assert events[0].startswith("key.")
-    ledger, partition = ["activations.jsonl", ".ledger"], ["activations"]
-    assert events[1:6] == [*ledger, *partition, "rename", "model=m"]
+    new_ledger, new_partition = [root.name, "activations.jsonl", ".ledger"], ["activations"]
+    assert events[1:7] == [*new_ledger, *new_partition, "rename", "model=m"]
 
 
 @pytest.mark.parametrize("name", ["../x", "..", "a/b", "/x", ".hidden", "a\\b", "a\0b"])
