@@ -64,8 +64,8 @@ def replacing(path: Path, scratch: Path | None = None) -> Iterator[Path]:
         return
     if scratch is None:  # The user's link to a file stays; in a root there are none.
         path = path.resolve()
-    options = {"prefix": f".{path.name[:100]}.", "suffix": ".tmp", "dir": scratch or path.parent}
-    with tempfile.TemporaryDirectory(**options) as name:
+    prefix, folder = f".{path.name[:100]}.", scratch or path.parent
+    with tempfile.TemporaryDirectory(prefix=prefix, suffix=".tmp", dir=folder) as name:
         yield Path(name) / path.name
         for written in sorted(Path(name).iterdir(), key=lambda file: file.name == path.name):
             _move(written, path.with_name(written.name))

@@ -259,6 +259,17 @@ def test_rows_that_are_stored_twice_are_found(
     again.unlink()
 
 
+def test_labels_of_an_import_that_was_killed_are_no_damage(
+    original: Path, connection: Connection
+) -> None:
+    label = {**LABEL, "prompt_id": "unheard of", "run_id": "killed"}
+    run = {"run_id": "killed", "status": "running"}
+    paths = [plant(original, "labels", label), plant(original, "runs", run)]
+    assert query(connection, RULES["labels_known_prompt"]).num_rows == 0
+    for path in paths:
+        path.unlink()
+
+
 def test_every_check_has_a_violation_planted_for_it() -> None:
     unique = {f"{name}_unique_key" for name in TABLES}
     assert {name for name, *_ in PLANTED} | unique == set(RULES)
