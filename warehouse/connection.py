@@ -127,12 +127,12 @@ def scan(table: str, root: Path) -> pl.LazyFrame:
             f"no table {table}{did_you_mean(table, TABLES)}: the tables are {', '.join(TABLES)}"
         )
     definition = TABLES[table]
-    folders = "*/" if definition.partition else ""
+    folders = f"{definition.partition}=*/" if definition.partition else ""
     partition: dict[str, type[DataType]] | None = (
         {definition.partition: pl.String} if definition.partition else None
     )
     frame = pl.scan_parquet(
-        f"{glob.escape((root.resolve() / table).as_posix())}/{folders}*.parquet",
+        f"{glob.escape((root.resolve() / table).as_posix())}/{folders}[!.]*.parquet",
         hive_partitioning=partition is not None,
         hive_schema=partition,
     )

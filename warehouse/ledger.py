@@ -25,6 +25,7 @@ from urllib.parse import quote
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from axes.warehouse.errors import RootError
+from axes.warehouse.files import TEMPORARY, make_folder, replacing, require_no_link, sync_folder
 from axes.warehouse.render import echo
 
 LOCKS = ".locks"
@@ -47,7 +48,8 @@ def locked(
     path = root / LOCKS / f"{name}.lock"
     lock = FileLock(path)
     try:
-        path.parent.mkdir(exist_ok=True)
+        make_folder(root, path.parent)
+        require_no_link(root, path)
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
@@ -233,13 +235,14 @@ def settle(root: Path, table: str) -> None:
         events += [_writing(name, stored) for stored in entry.records]
         if len(entry.records) == 1:
             events.append(_written(name, entry.records[0]))
-    _replace(ledger_file(root, table), events)
+    replace_file(ledger_file(root, table), _encode(events))
 
 
 def write_ledger(path: Path, records: Mapping[str, Record]) -> None:
     """Replace a table's ledger by one of files that are all in their places."""
     items = sorted(records.items())
-    _replace(path, [event(*item) for item in items for event in (_writing, _written)])
+    events = [event(*item) for item in items for event in (_writing, _written)]
+    replace_file(path, _encode(events))
 
 
 def _writing(name: str, stored: Record) -> _Event:
@@ -257,21 +260,20 @@ def _written(name: str, stored: Record) -> _Event:
     return {"event": "written", "file": name, "sha256": stored.sha256}
 
 
-def _replace(path: Path, events: Iterable[_Event]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        file.write(_encode(events))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a file below ROOT/.ledger."""
+    root = path.parent.parent
+    make_folder(root, path.parent)
+    with replacing(path, make_folder(root, root / TEMPORARY)) as temporary:
+        temporary.write_bytes(content)
 
 
 def _append(root: Path, table: str, events: Iterable[_Event], *, is_durable: bool = False) -> None:
     path = ledger_file(root, table)
-    path.parent.mkdir(exist_ok=True)
+    make_folder(root, path.parent)
+    is_new = not require_no_link(root, path).exists()
     with path.open("ab+") as file:
-        if file.tell():
+        if not is_new and file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":  # Torn by a power cut: the next line must not join it.
                 file.write(b"\n")
@@ -279,6 +281,8 @@ def _append(root: Path, table: str, events: Iterable[_Event], *, is_durable: boo
         file.flush()
         if is_durable:
             os.fsync(file.fileno())
+    if is_new:
+        sync_folder(path.parent)
 
 
 def _encode(events: Iterable[_Event]) -> bytes:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from axes.warehouse.errors import MAX_MESSAGE, QueryError
+from axes.warehouse.files import replacing
 
 if TYPE_CHECKING:
     # Imported where rows are printed: every command imports this module for `--help`.
@@ -69,7 +70,8 @@ def show(
     """Print a result to stdout, or write it to the file `output`."""
     data = render(table, output_format, cell_width=cell_width)
     if output is not None:
-        output.write_bytes(data)
+        with replacing(output) as temporary:
+            temporary.write_bytes(data)
     elif output_format == "parquet" and sys.stdout.isatty():
         raise click.UsageError("parquet is binary: redirect it to a file or a pipe")
     elif output_format == "csv" and sys.stdout.isatty():

@@ -25,6 +25,7 @@ from axes.cli.options import (
     root_option,
 )
 from axes.ingest.requests import ModelRequest, TraceRequest
+from axes.warehouse.files import replacing
 from axes.warehouse.render import echo, show, visible
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def _write(tokens: list[Token], output_format: str, output: Path | None) -> None
     import pyarrow as pa
 
     if output_format == _JSONL and output is not None:
-        output.write_text("".join(json.dumps(row) + "\n" for row in tokens))
+        with replacing(output) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in tokens))
     else:
         show(pa.Table.from_pylist(tokens), output_format, output)
 

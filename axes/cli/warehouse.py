@@ -188,20 +188,27 @@ def check_command(quick: bool, root: Path, output_format: str) -> None:
 
 
 @warehouse.command("repair")
-@click.option("--adopt", is_flag=True, help="Add intact files that the ledger does not list.")
+@click.option(
+    "--adopt/--set-aside",
+    default=None,
+    help="Add intact files that the ledger does not list, or not so; or move them, too.",
+)
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Say what would be done, and end.")
 @root_option
 @format_option
-def repair_command(adopt: bool, root: Path, output_format: str) -> None:
+def repair_command(adopt: bool | None, is_dry_run: bool, root: Path, output_format: str) -> None:
     """Move broken files to ROOT/.quarantine, and print the commands that restore their rows.
 
-    The commands are in the column restore, and on stderr in the order to run them.
+    The commands are in the column restore, and on stderr in the order to run them. Intact files
+    that the ledger does not list are moved only with --set-aside: the ledger may be what is broken.
 
     \b
+    axes warehouse repair --dry-run
     axes warehouse repair
     """
     from axes.warehouse.maintenance.repair import in_order, repair
 
-    done = repair(root, adopt=adopt)
+    done = repair(root, adopt=adopt, is_dry_run=is_dry_run)
     show_rows(done, output_format)
     for command in in_order(done):
         echo(command, err=True)
@@ -283,6 +290,24 @@ def migrate_command(root: Path, output_format: str) -> None:
     from axes.warehouse.maintenance.migration import migrate
 
     show_rows(migrate(root), output_format)
+
+
+@warehouse.command("merge")
+@click.argument("sources", nargs=-1, required=True, type=FILE)
+@root_option
+@format_option
+def merge_command(sources: tuple[Path, ...], root: Path, output_format: str) -> None:
+    """Add the rows of the warehouses SOURCES to the root, where their keys are not stored yet.
+
+    Merge what several machines wrote, compacted or not, and again whenever they wrote more.
+
+    \b
+    axes warehouse merge node1/lake node2/lake --root lake
+    """
+    from axes.warehouse.maintenance.merge import merge
+
+    merged = merge(root, sources)
+    show_rows([item for item in merged if item.rows_added or item.rows_stored], output_format)
 
 
 @warehouse.command("subset")

@@ -296,3 +296,19 @@ def test_a_long_table_says_how_much_is_left_out():
 
 def test_no_rows_are_an_empty_table():
     assert read(html_table([], "c")).tags == ["table", "caption", "thead", "tr", "tbody"]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.csv"
+    path.write_text("old")
+
+    def fills_the_disk(self: Path, data: bytes) -> None:
+        self.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fills_the_disk)
+    with pytest.raises(OSError, match="No space left"):
+        show(pa.table({"a": [1, 2]}), "csv", path)
+    assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {"out.csv": "old"}
