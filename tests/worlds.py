@@ -111,6 +111,7 @@ def make_group(
     relabelled: str | None = None,
     labelled: dict[str, int] | None = None,
     benign_count: int = 400,
+    benign: str = BENIGN,
     seed: int = 0,
 ) -> Group:
     """A group of models on labelled sets (`labelled`: set -> matched pairs) and a benign one.
@@ -135,7 +136,7 @@ def make_group(
         for model, width in widths.items()
     }
     sets: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
-        BENIGN: (random.standard_normal((benign_count, LATENT)), None)
+        benign: (random.standard_normal((benign_count, LATENT)), None)
     }
     for prompt_set, pairs in (labelled or {"labelled": 300, "other": 80}).items():
         labels = np.arange(2 * pairs) % 2 == 0
@@ -153,9 +154,9 @@ def make_group(
         angle = np.pi / 4 if model == turned else rotation
         gaps[model] = strength * (np.cos(angle) * axis + np.sin(angle) * own)
         gaps[model] = gaps[model] + confound * source_axis
-        latents[model] = {BENIGN: sets[BENIGN][0]}
+        latents[model] = {benign: sets[benign][0]}
         if model == unrelated:
-            latents[model] = {BENIGN: random.standard_normal(sets[BENIGN][0].shape)}
+            latents[model] = {benign: random.standard_normal(sets[benign][0].shape)}
         for prompt_set, (latent, labels) in sets.items():
             if labels is None:
                 continue

@@ -28,6 +28,7 @@ from polars.datatypes import DataType
 from axes.warehouse.errors import QueryError, RootError
 from axes.warehouse.layout import require_root
 from axes.warehouse.names import IMPORTED, did_you_mean, sql_literal
+from axes.warehouse.settings import setting
 from axes.warehouse.tables.comments import comment_statements, without_comments
 from axes.warehouse.tables.index import refresh_index
 from axes.warehouse.tables.schemas import TABLES
@@ -74,6 +75,10 @@ def connect(
         load_sql(
             connection, root.resolve(), is_indexed=refresh_index(root), is_commented=is_commented
         )
+    # From the user's settings, never from the root: a warehouse may be a stranger's.
+    if views := setting("views"):
+        for path in sorted(Path(views).glob("*.sql")):
+            _execute_file(connection, path, path.read_text())
     return connection
 
 
@@ -283,7 +288,7 @@ def load_sql(connection: Connection, root: Path, *, is_indexed: bool, is_comment
     """
     location = _location(root)
     _create_objects(connection, is_commented)
-    stored = _in_order("marts")["v_stored"]
+    stored = _in_order()["v_stored"]
     connection.execute("begin")
     if is_indexed:
         connection.execute("drop view v_stored")
@@ -329,13 +334,14 @@ def _create_objects(connection: Connection, is_commented: bool) -> None:
 
 
 def _execute_all(connection: Connection, is_commented: bool) -> None:
-    macros, marts = _in_order("macros"), _in_order("marts")
+    statements, macros = _in_order(), sql_files("macros")
+    marts = {name: sql for name, sql in statements.items() if name not in macros}
     connection.execute("begin")
     for name, table in TABLES.items():
         connection.execute(table.empty_table)
         connection.execute(f"create view {name} as select * from stg_{name}")
-    for statement in (macros | marts | {"v_stored": _STORED_WITHOUT_INDEX}).values():
-        connection.execute(statement)
+    for name, statement in (statements | {"v_stored": _STORED_WITHOUT_INDEX}).items():
+        _execute_file(connection, f"{name}.sql", statement)
     if is_commented:
         for statement in comment_statements(marts, macros, _columns(connection)):
             if not _OF_A_ROOT.match(statement):
@@ -345,15 +351,22 @@ def _execute_all(connection: Connection, is_commented: bool) -> None:
     connection.execute("commit")
 
 
+def _execute_file(connection: Connection, file: str | Path, sql: str) -> None:
+    try:
+        connection.execute(sql)
+    except duckdb.Error as error:
+        raise QueryError(f"{file}: {str(error).splitlines()[0]}") from error
+
+
 def _location(root: Path) -> str:
     """The root as it stands in the glob patterns of staging views."""
     return glob.escape(root.as_posix()).replace("'", "''")
 
 
 @functools.cache
-def _in_order(kind: str) -> dict[str, str]:
-    """The files in `sql/<kind>`, each after the others that its code names."""
-    files = sql_files(kind)
+def _in_order() -> dict[str, str]:
+    """The macros and marts of `sql/`, each after the others that its code names."""
+    files = sql_files("macros") | sql_files("marts")
     graph = {
         name: (files.keys() & set(re.findall(r"\w+", without_comments(text)))) - {name}
         for name, text in files.items()

@@ -48,7 +48,7 @@ def sql(
     \b
     axes sql
     axes sql "select model, prompt_set, kind, auroc from v_auroc order by all"
-    axes sql -o p.csv "from v_projections where kind = 'universal'"
+    axes sql -o p.csv "from v_auroc where study_id = latest_study()"
 
     Use --safe for a statement that you do not trust: it can read the tables, views and macros but
     no other file, cannot write, and is stopped after 30 s or at 1 GB.
