@@ -68,8 +68,9 @@ def make_axis(
     """An axis with its id: a hash of everything that determines the vector.
 
     The vector is that of `registered`, or else what `fit` gives, in float32 as it is stored: so it
-    is the same for whoever fits it and for whoever finds it. `label` (a model or a group), the
-    space's and `variant` go into the name; `is_of_pairs` says that it matters which rows are a pair.
+    is the same for whoever fits it and for whoever finds it. `label` (a model or a group) and
+    the variants of the space and the fit go into the name; `is_of_pairs` says that it matters which
+    rows are a pair.
     """
     key = content_key(
         kind,

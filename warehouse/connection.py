@@ -132,11 +132,33 @@ def query(
     """
     try:
         table = _result(connection, sql, parameters, row_limit)
+    except (duckdb.BinderException, duckdb.CatalogException) as error:
+        # Nothing has run yet; `execute` draws the excerpt of the statement that `sql` leaves out.
+        try:
+            connection.execute(sql, parameters)
+        except duckdb.Error as drawn:
+            raise _query_error(drawn) from drawn
+        raise _query_error(error) from error
     except duckdb.Error as error:
-        # Without the excerpt of the statement that DuckDB draws below its message.
-        message = str(error).partition("\n\nLINE ")[0]
-        raise QueryError(" ".join(message.split())) from error
+        raise _query_error(error) from error
     return table.rename_columns(distinct_names(table.column_names))
+
+
+def split_statements(sql: str) -> list[duckdb.Statement]:
+    """The statements of a text that are separated by `;`; raises `QueryError`."""
+    try:
+        return duckdb.extract_statements(sql)
+    except duckdb.Error as error:
+        raise _query_error(error) from error
+
+
+def _query_error(error: duckdb.Error) -> QueryError:
+    """DuckDB's message on one line, with its excerpt of the statement as a note."""
+    message, _, excerpt = str(error).partition("\n\nLINE ")
+    raised = QueryError(" ".join(message.split()))
+    if excerpt:
+        raised.add_note(f"LINE {excerpt}")
+    return raised
 
 
 def _result(connection: Connection, sql: str, parameters: Any, row_limit: int | None) -> pa.Table:

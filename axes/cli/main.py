@@ -102,6 +102,8 @@ class _LazyGroup(click.Group):
             with settings.invoked(lambda: of_context(click.get_current_context())):
                 return super().invoke(ctx)
         except AxesError as error:
+            for note in getattr(error, "__notes__", ()):  # The last line says why.
+                click.echo(note, err=True)
             raise click.ClickException(str(error)) from error
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""

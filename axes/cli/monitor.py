@@ -20,6 +20,7 @@ from axes.cli.options import (
     format_option,
     loading_options,
     model_spec,
+    format_for,
     output_option,
     request_options,
     root_option,
@@ -137,7 +138,7 @@ def _write(tokens: list[Token], output_format: str, output: Path | None) -> None
     if output_format == _JSONL and output is not None:
         output.write_text("".join(json.dumps(row) + "\n" for row in tokens))
     else:
-        show(pa.Table.from_pylist(tokens), output_format, output)
+        show(pa.Table.from_pylist(tokens), format_for(output, output_format), output)
 
 
 def _speak(
