@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs in .venv, which `make setup` builds.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest demo test campaign test-peers test-browser test-install check bench docs findings report
+.PHONY: help setup ingest demo test campaign test-peers test-browser test-install check audit lock bench docs findings report
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,6 +10,11 @@ INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 PEERS_VENV := .venv-peers
 PEERS := $(PEERS_VENV)/.installed
+TOOLS_VENV := .venv-tools
+TOOLS := $(TOOLS_VENV)/.installed
+LOCKED := constraints.txt constraints-dev.txt
+WITH_EXTRAS := .[dev,docs]
+VERSIONS := sed '/--hash/d; s/ \\$$//'
 
 # make ingest: the model, its prompt sets, and where and how it runs.
 MODEL ?=
@@ -23,6 +28,8 @@ OPTIONS ?=
 ONLY ?=
 # A file of prompts (a column text) for the benchmark of ingest instead of the built-in ones.
 BENCH_PROMPTS ?=
+# make lock: what may move, --upgrade-package NAME or --upgrade.
+UPGRADE ?=
 # make docs: a demo warehouse whose answers the cookbook records.
 RECORD ?=
 
@@ -36,13 +43,26 @@ help: ## List the targets.
 
 setup: $(INSTALLED) ## Build .venv with the package.
 
+# First what is locked, each file checked against its hash and no sdist built. Then the package,
+# whose requirements are met but for torch, which stays the machine's (.ci/lock.py).
+define install
+$(VENV)/bin/python -m pip install --require-hashes --no-deps --only-binary :all: $(1:%=--requirement %)
+$(VENV)/bin/python -m pip install --constraint <($(VERSIONS) $(1)) --only-binary :all: \
+  --no-build-isolation --editable "$(2)"
+endef
+
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --constraint constraints.txt --editable .
+	$(call install,constraints.txt,.)
 	touch $@
 
-$(TESTABLE): $(INSTALLED)
-	$(VENV)/bin/python -m pip install --constraint constraints.txt --editable ".[dev,docs]"
+$(TESTABLE): $(INSTALLED) constraints-dev.txt
+	$(call install,$(LOCKED),$(WITH_EXTRAS))
+	touch $@
+
+$(TOOLS):
+	$(PYTHON) -m venv $(TOOLS_VENV)
+	$(TOOLS_VENV)/bin/python -m pip install --quiet pip-audit uv
 	touch $@
 
 ingest: $(INSTALLED) ## Run a model: make ingest MODEL=qwen2.5-7b [PROMPTS= ROOT= SOURCE= DEVICE= DTYPE= OPTIONS="--template chat"]
@@ -107,6 +127,16 @@ check: $(TESTABLE) ## What CI runs before the tests: format, lint, types, SQL.
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/sqlfluff lint --disable-progress-bar sql docs/queries docs/cookbook docs/findings
+
+audit: $(INSTALLED) ## Known vulnerabilities of every locked package, and of torch; needs the network.
+	@$(PYTHON) -m pip --retries 0 --timeout 20 index versions pip-audit >/dev/null 2>&1 \
+	  || { echo "make audit asks PyPI for known vulnerabilities, and it cannot be reached from here" >&2; exit 2; }
+	@$(MAKE) --no-print-directory $(TOOLS)
+	$(TOOLS_VENV)/bin/pip-audit --strict --disable-pip --no-deps --requirement <($(VERSIONS) $(LOCKED); \
+	  $(VENV)/bin/python -c "import torch; print('torch==' + torch.__version__.partition('+')[0])")
+
+lock: $(TOOLS) ## Lock the dependencies again: make lock [UPGRADE="--upgrade-package numpy"]; then make test.
+	PATH="$$PWD/$(TOOLS_VENV)/bin:$$PATH" $(TOOLS_VENV)/bin/python .ci/lock.py $(UPGRADE)
 
 bench: $(INSTALLED) ## Measure: make bench [ONLY=ingest BENCH_PROMPTS=]; results in benchmarks/results.
 	AXES_BENCH_PROMPTS=$(BENCH_PROMPTS) $(VENV)/bin/python -m benchmarks.run $(ONLY)

