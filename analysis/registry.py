@@ -70,7 +70,8 @@ def make_axis(
 
     The vector is that of `registered`, or else what `fit` gives, in float32 as it is stored: so it
     is the same for whoever fits it and for whoever finds it. `label` (a model or a group) and
-    `variant` go into the name; `is_of_pairs` says that it matters which rows are a pair.
+    the variants of the space and the fit go into the name; `is_of_pairs` says that it matters which
+    rows are a pair.
     """
     key = content_key(
         kind,
@@ -91,7 +92,7 @@ def make_axis(
     positive_count = int(fitted_on.labels.sum())
     return Axis(
         axis_id=key,
-        name="/".join([kind, label, str(space.layer), prompt_set, *variant]),
+        name="/".join([kind, label, str(space.layer), prompt_set, *space.variant, *variant]),
         kind=kind,
         method=method,
         space=space,

@@ -85,10 +85,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
             widths=dict.fromkeys(models, 14),
             labelled={"demo_safety": 25},
             benign_count=40,
+            benign="demo_alignment",
             layer_count=24,
         )
         put(root, "runs", {"run_id": "world", "parameters": "{}", "library_versions": "{}"})
-        definition = define_study(models, prompts="demo_safety", label="demo", alignment_shuffles=2)
+        options = {"prompts": "demo_safety", "align": "demo_alignment", "alignment_shuffles": 2}
+        definition = define_study(models, label="demo", **options)
         run_study(root, definition)
 
     return made_once(tmp_path_factory, "demo", make)

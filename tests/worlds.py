@@ -124,6 +124,7 @@ def make_group(
     relabelled: str | None = None,
     labelled: dict[str, int] | None = None,
     benign_count: int = 400,
+    benign: str = BENIGN,
     seed: int = 0,
 ) -> Group:
     """A group of models on labelled sets (`labelled`: set -> matched pairs) and a benign one.
@@ -154,7 +155,7 @@ def make_group(
         for model, width in widths.items()
     }
     sets: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
-        BENIGN: (random.standard_normal((benign_count, LATENT)), None)
+        benign: (random.standard_normal((benign_count, LATENT)), None)
     }
     for prompt_set, pairs in (labelled or {"labelled": 300, "other": 80}).items():
         labels = np.arange(2 * pairs) % 2 == 0
@@ -163,8 +164,8 @@ def make_group(
             latent += np.repeat(topic * random.standard_normal((pairs, LATENT)), 2, axis=0)
         sets[prompt_set] = (latent, labels)
     if is_benign_flat:
-        benign = sets[BENIGN][0]
-        sets[BENIGN] = (benign - np.outer(benign @ axis, axis), None)
+        spread = sets[benign][0]
+        sets[benign] = (spread - np.outer(spread @ axis, axis), None)
     shows = {
         name: labels ^ (extra.random(len(labels)) >= _SURFACE_SHARE)
         for name, (_, labels) in sets.items()
@@ -182,9 +183,9 @@ def make_group(
         gaps[model] = strength * (np.cos(angle) * axis + np.sin(angle) * own)
         if surface is None:
             gaps[model] = gaps[model] + confound * source_axis
-        latents[model] = {BENIGN: sets[BENIGN][0]}
+        latents[model] = {benign: sets[benign][0]}
         if model in unrelated:
-            latents[model] = {BENIGN: random.standard_normal(sets[BENIGN][0].shape)}
+            latents[model] = {benign: random.standard_normal(sets[benign][0].shape)}
         for prompt_set, (latent, labels) in sets.items():
             if labels is None:
                 continue

@@ -28,6 +28,7 @@ from polars.datatypes import DataType
 from axes.warehouse.errors import MAX_MESSAGE, QueryError, RootError
 from axes.warehouse.layout import require_root
 from axes.warehouse.names import IMPORTED, did_you_mean, sql_literal
+from axes.warehouse.settings import setting
 from axes.warehouse.tables.comments import comment_statements, without_comments
 from axes.warehouse.tables.index import INDEX, refresh_index
 from axes.warehouse.tables.schemas import TABLES
@@ -97,6 +98,10 @@ def connect_unlocked(
         load_sql(
             connection, root.resolve(), is_indexed=refresh_index(root), is_commented=is_commented
         )
+    # From the user's settings, never from the root: a warehouse may be a stranger's.
+    if views := setting("views"):
+        for path in sorted(Path(views).glob("*.sql")):
+            _execute_file(connection, path, path.read_text())
     return connection
 
 
@@ -150,9 +155,33 @@ def query(
     """
     try:
         table = _result(connection, sql, parameters, row_limit)
+    except (duckdb.BinderException, duckdb.CatalogException) as error:
+        # Nothing has run yet; `execute` draws the excerpt of the statement that `sql` leaves out.
+        try:
+            connection.execute(sql, parameters)
+        except duckdb.Error as drawn:
+            raise _query_error(drawn) from drawn
+        raise _query_error(error) from error
     except duckdb.Error as error:
-        raise QueryError(duckdb_message(error)) from error
+        raise _query_error(error) from error
     return table.rename_columns(distinct_names(table.column_names))
+
+
+def split_statements(sql: str) -> list[duckdb.Statement]:
+    """The statements of a text that are separated by `;`; raises `QueryError`."""
+    try:
+        return duckdb.extract_statements(sql)
+    except duckdb.Error as error:
+        raise _query_error(error) from error
+
+
+def _query_error(error: duckdb.Error) -> QueryError:
+    """DuckDB's message on one line, with its excerpt of the statement as a note."""
+    _, _, excerpt = str(error)[: 2 * MAX_MESSAGE].partition("\n\nLINE ")
+    raised = QueryError(duckdb_message(error))
+    if excerpt:
+        raised.add_note(f"LINE {excerpt}")
+    return raised
 
 
 def _result(connection: Connection, sql: str, parameters: Any, row_limit: int | None) -> pa.Table:
@@ -331,7 +360,7 @@ def load_sql(connection: Connection, root: Path, *, is_indexed: bool, is_comment
     """
     location = _location(root)
     _create_objects(connection, is_commented)
-    stored = _in_order("marts")["v_stored"]
+    stored = _in_order()["v_stored"]
     connection.execute("begin")
     if is_indexed:
         connection.execute("drop view v_stored")
@@ -377,13 +406,14 @@ def _create_objects(connection: Connection, is_commented: bool) -> None:
 
 
 def _execute_all(connection: Connection, is_commented: bool) -> None:
-    macros, marts = _in_order("macros"), _in_order("marts")
+    statements, macros = _in_order(), sql_files("macros")
+    marts = {name: sql for name, sql in statements.items() if name not in macros}
     connection.execute("begin")
     for name, table in TABLES.items():
         connection.execute(table.empty_table)
         connection.execute(f"create view {name} as select * from stg_{name}")
-    for statement in (macros | marts | {"v_stored": _STORED_WITHOUT_INDEX}).values():
-        connection.execute(statement)
+    for name, statement in (statements | {"v_stored": _STORED_WITHOUT_INDEX}).items():
+        _execute_file(connection, f"{name}.sql", statement)
     if is_commented:
         for statement in comment_statements(marts, macros, _columns(connection)):
             if not _OF_A_ROOT.match(statement):
@@ -393,15 +423,22 @@ def _execute_all(connection: Connection, is_commented: bool) -> None:
     connection.execute("commit")
 
 
+def _execute_file(connection: Connection, file: str | Path, sql: str) -> None:
+    try:
+        connection.execute(sql)
+    except duckdb.Error as error:
+        raise QueryError(f"{file}: {str(error).splitlines()[0]}") from error
+
+
 def _location(root: Path) -> str:
     """The root as it stands in the glob patterns of staging views."""
     return glob.escape(root.as_posix()).replace("'", "''")
 
 
 @functools.cache
-def _in_order(kind: str) -> dict[str, str]:
-    """The files in `sql/<kind>`, each after the others that its code names."""
-    files = sql_files(kind)
+def _in_order() -> dict[str, str]:
+    """The macros and marts of `sql/`, each after the others that its code names."""
+    files = sql_files("macros") | sql_files("marts")
     graph = {
         name: (files.keys() & set(re.findall(r"\w+", without_comments(text)))) - {name}
         for name, text in files.items()

@@ -45,6 +45,8 @@ class Setting:
 SETTINGS = {
     "root": Setting("AXES_ROOT", str, "lake", is_path=True),
     "cache": Setting("AXES_CACHE", str, "~/.cache/safety-axes", is_path=True),
+    "views": Setting("AXES_VIEWS", str, "none", is_path=True),
+    "registry": Setting("AXES_REGISTRY", str, "none", is_path=True),
     "format": Setting("AXES_FORMAT", str, "table", is_harmless=True),
     "device": Setting("AXES_DEVICE", str, "cuda where there is one, else cpu", is_harmless=True),
     "dtype": Setting("AXES_DTYPE", str, "the checkpoint's, float32 on a CPU", is_harmless=True),

@@ -118,7 +118,8 @@ class StudyDefinition:
     def variant(self) -> tuple[str, ...]:
         """The part of an axis name that says how it was fitted, where not by default."""
         options = self.alignment_options
-        parts = [] if self.direction == "mean_diff" else [self.direction.replace("_", "-")]
+        parts = [] if self.align == "demo_alignment" else [self.align]
+        parts += [] if self.direction == "mean_diff" else [self.direction.replace("_", "-")]
         parts += [] if self.universal == "svd" else [self.universal]
         parts += [] if options.method == "ridge" else [options.method.replace("_", "-")]
         if options.has("ridge_lambda"):

@@ -41,16 +41,7 @@ _STATEMENTS = {
         from axes left join runs using (run_id)
         order by axes.kind != 'universal', axes.kind, runs.started_at desc, axes.name, axes.axis_id
     """,
-    "studies": """
-        select
-            study_id, any_value(evaluations.parameters ->> '$.label') as label,
-            any_value(evaluations.parameters ->> '$.prompts') as prompts,
-            string_agg(distinct model, ', ' order by model) as models,
-            max(runs.started_at) as started_at
-        from evaluations inner join runs using (run_id)
-        where evaluations.fitted_on is null
-        group by study_id order by started_at desc, study_id
-    """,
+    "studies": "from v_studies order by started_at desc, study_id",
     "models": "",
     "prompt-sets": "from v_prompt_sets order by prompt_set",
     "poolings": """

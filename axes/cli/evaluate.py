@@ -47,6 +47,19 @@ where study_id = $study_id and judged_on is null and (
 )
 order by metric, scorer
 """
+_VERDICT = """
+select
+    any_value(model) as model, any_value(prompt_set) as prompt_set,
+    pick(estimate, scorer, 'native_layer_chosen') as auroc,
+    pick(lower, scorer, 'native_layer_chosen') as lower,
+    pick(upper, scorer, 'native_layer_chosen') as upper,
+    pick(estimate, scorer, 'bag_of_words') as words,
+    pick(lower, scorer, 'native_layer_chosen_minus_bag_of_words') as above,
+    pick(upper, scorer, 'native_layer_chosen_minus_bag_of_words') as below
+from evaluations
+where study_id = ? and judged_on is null and layer is null
+    and metric in ('auroc', 'auroc_difference')
+"""
 _SHOWN = {
     "summary": _SUMMARY,
     "layers": "from v_layer_tests where study_id = $study_id order by layer",
@@ -158,8 +171,28 @@ def evaluate(
         model=known_as(model), prompt_sets=tuple(dict.fromkeys(prompt_sets)), **options
     )
     study_id = run_evaluation(warehouse, definition)
+    click.echo(_verdict(warehouse, study_id), err=output_format not in ("table", "markdown"))
     show(warehouse.query(_SHOWN[shown], {"study_id": study_id}), output_format)
     echo(f"evaluation {study_id}", err=True)
+
+
+def _verdict(warehouse: Warehouse, study_id: str) -> str:
+    """What an evaluation says of the direction, in one sentence."""
+    (row,) = warehouse.query(_VERDICT, [study_id]).to_pylist()
+    verdict = f"cannot tell whether {row['model']}'s direction separates {row['prompt_set']}"
+    if row["lower"] > 0.5:
+        verdict = f"{row['model']}'s direction separates {row['prompt_set']}"
+        if row["above"] > 0:
+            verdict += " better than a bag of words"
+        else:
+            verdict += ", but is not shown to be better than a bag of words"
+    elif row["upper"] < 0.5:
+        verdict = f"{row['model']}'s direction ranks {row['prompt_set']} the wrong way round"
+    return (
+        f"{verdict}: AUROC {row['auroc']:.3f} ({row['lower']:.3f} to {row['upper']:.3f}) out of "
+        f"fold, a bag of words {row['words']:.3f} (difference {row['above']:.3f} to "
+        f"{row['below']:.3f})"
+    )
 
 
 @click.command()

@@ -107,6 +107,8 @@ class _LazyGroup(click.Group):
             with settings.invoked(lambda: of_context(click.get_current_context())):
                 return super().invoke(ctx)
         except AxesError as error:
+            for note in getattr(error, "__notes__", ()):  # The last line says why.
+                echo(note, err=True)
             raise click.ClickException(one_line(error)) from error
         except click.ClickException as error:
             error.message = visible(error.message)

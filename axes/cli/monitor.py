@@ -17,6 +17,7 @@ from axes.cli.options import (
     SHARE,
     axis_option,
     calibration_option,
+    format_for,
     format_option,
     loading_options,
     model_spec,
@@ -139,7 +140,7 @@ def _write(tokens: list[Token], output_format: str, output: Path | None) -> None
         with replacing(output) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in tokens))
     else:
-        show(pa.Table.from_pylist(tokens), output_format, output)
+        show(pa.Table.from_pylist(tokens), format_for(output, output_format), output)
 
 
 def _speak(

@@ -43,20 +43,23 @@ def sql(
     """Run STATEMENT (DuckDB's SQL) over the tables, views and macros of the warehouse.
 
     Without a statement, opens a shell on a terminal; in a pipe, reads the statement from stdin.
-    --output takes its format from the file's suffix unless --format is typed.
+    Each of several statements, separated by `;`, prints its rows. --output takes its format from
+    the file's suffix unless --format is typed. The dot commands of the shell work too.
 
     \b
     axes sql
+    axes sql .tables
     axes sql "select model, prompt_set, kind, auroc from v_auroc order by all"
-    axes sql -o p.csv "from v_projections where kind = 'universal'"
+    axes sql -o p.csv "from v_auroc where study_id = latest_study()"
 
     Use --safe for a statement that you do not trust: it can read the tables, views and macros but
     no other file, cannot write, and is stopped after 30 s or at 1 GB.
     """
-    from axes.warehouse.connection import connect_unlocked, query
+    from axes.warehouse.connection import connect_unlocked, query, split_statements
 
     if statement is not None and path is not None:
         raise click.UsageError("give a statement, or a file with -f, not both")
+    output_format = format_for(output, output_format)
     if path is not None:
         statement = path.read_text()
     elif statement is None and sys.stdin.isatty():
@@ -73,12 +76,21 @@ def sql(
     if safe:
         from axes.warehouse.safe import ask
 
-        table = ask(root, statement)
+        tables = [ask(root, statement)]
+    elif statement.startswith("."):
+        from axes.sql_shell import Shell
+
+        Shell(connect_unlocked(root, is_commented=True), output_format).command(statement)
+        return
     else:
         # Comments take most of a second to set, and only the catalog shows them.
-        is_commented = _CATALOG.search(statement) is not None
-        table = query(connect_unlocked(root, is_commented=is_commented), statement)
-    show(table, format_for(output, output_format), output)
+        connection = connect_unlocked(root, is_commented=_CATALOG.search(statement) is not None)
+        tables = [query(connection, each.query) for each in split_statements(statement)]
+    tables = [table for table in tables if table.num_columns] or tables[-1:]
+    if output is not None and len(tables) > 1:
+        raise click.UsageError(f"{len(tables)} statements have rows, and --output takes one")
+    for table in tables:
+        show(table, output_format, output)
 
 
 @click.command()
@@ -170,7 +182,8 @@ def open_command(file: Path | None, is_relative: bool, root: Path) -> None:
 def check_command(quick: bool, root: Path, output_format: str) -> None:
     """Compare every file with the ledger and its checksums, and run the rules of sql/checks.
 
-    Prints each file or rule that fails, what is wrong and what to do. Exit code 1 if any fails.
+    Prints each file or rule that fails, what is wrong and what to do; the formats for programs have
+    every rule. Exit code 1 if any fails.
 
     \b
     axes warehouse check
@@ -179,10 +192,14 @@ def check_command(quick: bool, root: Path, output_format: str) -> None:
     from axes.warehouse.maintenance.check import check
 
     result = check(root, is_quick=quick)
-    show(result, output_format)
     broken = [row for row in result.to_pylist() if row["row_count"]]
-    for row in broken:  # In full: a table cuts its cells.
-        echo(f"{row['path'] or row['check']}: {row['example']}; {row['to_do']}", err=True)
+    is_for_programs = output_format not in ("table", "markdown")
+    if is_for_programs:
+        show(result, output_format)
+    for row in broken:
+        place = f"{row['check']}{': ' if row['path'] else ''}{row['path'] or ''}"
+        echo(f"{place}: {row['example']}; {row['to_do']}", err=is_for_programs)
+    echo(f"{result.num_rows} checks, {len(broken)} with findings", err=is_for_programs)
     if broken:
         raise click.exceptions.Exit(1)
 

@@ -9,6 +9,6 @@ select
     avg(drift_slope) filter (where not is_positive)::decimal(9, 2) as safe_prompts,
     auroc(mean_projection, is_positive)::decimal(9, 2) as auroc_of_mean
 from v_generation_drift
-where kind = 'universal'
+where study_id = latest_study() and kind = 'universal'
 group by model
 order by model;

@@ -10,6 +10,6 @@ select
     avg(running_mean) filter (where not is_positive) as safe_prompts,
     auroc(running_mean, is_positive) as auroc
 from v_generation_projections
-where kind = 'universal' and step in (0, 5, 10, 15)
+where study_id = latest_study() and kind = 'universal' and step in (0, 5, 10, 15)
 group by all
 order by model, step;

@@ -32,7 +32,7 @@ def connection(empty: Connection) -> Connection:
 
 # Hypothesis runs a test many times over, which fixtures of one test each do not allow.
 _MACROS = duckdb.connect()
-for _name in ("midranks", "tpr_at_fpr"):
+for _name in ("labelled", "midranks", "tpr_at_fpr"):
     _MACROS.execute(sql_files("macros")[_name])
 
 
@@ -129,8 +129,8 @@ def test_auroc_depends_on_ranks_alone_and_not_on_the_order_of_rows(connection: C
         ("(1.0, true), (2.0, true)", None),
         ("(1.0, false)", None),
         ("(null::double, true), (1.0, false)", None),
-        ("(1.0, null::boolean), (2.0, true)", None),
-        ("(1.0, false), (2.0, true), (null, true), (null, false), (0.0, null)", 1.0),
+        ("(null::double, null::boolean), (2.0, true)", None),
+        ("(1.0, false), (2.0, true), (null, true), (null, false), (null, null)", 1.0),
         ("(-1, false), (3, true)", 1.0),
         ("(0.5, false), (0.5, true), (0.5, false)", 0.5),
     ],
@@ -286,11 +286,15 @@ def test_a_class_that_is_missing_gives_null_and_not_an_error(
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_rows_without_a_score_or_a_label_are_left_out(connection: Connection, call: str) -> None:
+def test_rows_without_a_score_are_left_out_and_without_a_label_refused(
+    connection: Connection, call: str
+) -> None:
     asked = f"select {call} from (values {{}}) as t(score, is_positive)"
     plain = "(0.25, false), (0.5, true), (0.5, false), (0.75, true)"
-    gaps = f"{plain}, (null, true), (null, false), (0.9, null), (null, null)"
+    gaps = f"{plain}, (null, true), (null, false), (null, null)"
     assert single(connection, asked.format(gaps)) == single(connection, asked.format(plain))
+    with pytest.raises(QueryError, match="add `where is_positive is not null`"):
+        single(connection, asked.format(f"{gaps}, (0.9, null)"))
 
 
 @pytest.mark.parametrize("pair", ["1, y", "x, 1", "null, y", "null, null", "x, nullif(x, x)"])

@@ -192,7 +192,7 @@ def test_markdown_has_as_many_cells_in_every_row() -> None:
         (float("nan"), "nan"),
         (12345678, "12345678"),
         (True, "True"),
-        ([0.5] * 4, "[0.5, 0.5, 0.5, 0.5]"),
+        ([0.5] * 4, "[0.5000, 0.5000, 0.5000, 0.5000]"),
         ([0.5, 1.0, -2.0, 0.0, 7.0], "[0.5000, 1.0000, -2.0000, ... 5]"),
         (["a"] * 5, "['a', 'a', 'a', 'a', 'a']"),
         ("x" * 60, "x" * 60),
@@ -203,9 +203,42 @@ def test_a_cell_is_short_enough_to_read(value: object, shown: str) -> None:
     assert one(value) == shown
 
 
+WIDE = pa.table(
+    {"name": ["x" * 70, "b"], "empty": pa.nulls(2, pa.string()), "score": [{"a": [1 / 3]}, None]}
+)
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (
+            100,
+            [
+                "name" + " " * 58 + "score",
+                "─" * 60 + "  " + "─" * 15,
+                f"{'x' * 59}…  {{'a': [0.3333]}}",
+            ],
+        ),
+        (70, [f" name = {'x' * 70}", "score = {'a': [0.3333]}", "", " name = b", "(2 rows)"]),
+        (None, [f"name{' ' * 68}empty  score"]),
+    ],
+)
+def test_a_table_fits_the_terminal_or_is_a_block_for_each_row(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    width: int | None,
+    shown: list[str],
+) -> None:
+    """Off a terminal no cell is cut."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: width is not None)
+    monkeypatch.setenv("COLUMNS", str(width))
+    show(WIDE, "table")
+    assert capsys.readouterr().out.splitlines()[: len(shown)] == shown
+
+
 def test_programs_get_every_digit_and_the_whole_text() -> None:
     table = pa.table({"score": [1 / 3], "text": ["x" * 500], "list": [[0.5] * 500]})
-    for output_format in ("json", "csv"):
+    for output_format in ("json", "jsonl", "csv", "tsv"):
         text = render(table, output_format).decode()
         assert str(1 / 3) in text
         assert "x" * 500 in text

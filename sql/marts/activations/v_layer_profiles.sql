@@ -41,7 +41,10 @@ judged as (
         axes.site,
         axes.pooling,
         axes.template,
-        auroc(projections.projection, projections.is_positive) as auroc,
+        auroc(
+            case when projections.is_positive is not null then projections.projection end,
+            projections.is_positive
+        ) as auroc,
         var_pop(projections.projection) as variance
     from axes
     inner join projections using (axis_id, model_id, prompt_set)

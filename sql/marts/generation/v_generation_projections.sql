@@ -2,12 +2,14 @@
 -- projection while the model generates. Steps below 0 are tokens of the prompt, where
 -- they were kept.
 --
+-- study_id: the last study that evaluated the axis; null without one
 -- axis_name: its name (axes.name)
 -- running_mean: mean projection of the steps so far; prompt tokens are averaged
 --   separately
 create view v_generation_projections as
 select
     token_projections.axis_id,
+    studies.study_id,
     axes.name as axis_name,
     axes.kind,
     token_projections.model,
@@ -43,4 +45,6 @@ inner join stg_generation_tokens as tokens
         and token_projections.step = tokens.step
         and token_projections.layer = tokens.layer
 inner join v_prompts as prompts on generations.prompt_id = prompts.prompt_id
-inner join stg_axes as axes on token_projections.axis_id = axes.axis_id;
+inner join stg_axes as axes on token_projections.axis_id = axes.axis_id
+left join v_study_axes as studies
+    on token_projections.axis_id = studies.axis_id and studies.is_last;
