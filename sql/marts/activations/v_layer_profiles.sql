@@ -42,7 +42,9 @@ judged as (
         axes.pooling,
         axes.template,
         auroc(
-            case when projections.is_positive is not null then projections.projection end,
+            case
+                when projections.is_positive is not null then projections.projection
+            end,
             projections.is_positive
         ) as auroc,
         var_pop(projections.projection) as variance

@@ -224,8 +224,8 @@ final as (
         agreements.agreeing_count,
         agreements.model_count / 2,
         format(
-            'the axis of the others is shown to work, or to agree beyond labels shuffled '
-            || 'alike, in {} of {} models only',
+            'the axis of the others is shown to work, or to agree beyond labels '
+            || 'shuffled alike, in {} of {} models only',
             agreements.agreeing_count, agreements.model_count
         )
     from areas
