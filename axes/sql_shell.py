@@ -43,7 +43,7 @@ A statement ends with ; and may span several lines. Tab completes. Ctrl-C cancel
 
 _BEGIN = """\
 Begin with v_studies, v_study (results), v_claims (verdicts), v_auroc and v_projections (every axis
-and prompt, with labels) and v_prompts; .schema NAME has the columns. latest_study() is the last one."""
+and prompt, with labels) and v_prompts; .schema NAME has the columns. latest_study() is the last."""
 
 _COMMANDS: dict[str, list[str]] = {
     ".tables": [],
