@@ -157,7 +157,7 @@ def _case(warehouse: Warehouse, study_id: str, evaluated: _Evaluated) -> Case:
         select premise, cause
         from v_claim_premises
         where
-            study_id = ? and prompt_set = ? and model = ?
+            study_id = ? and prompt_set = ? and model = ? and at_model = model
             and (
                 premise != 'surface'
                 or starts_with(scorer, 'universal')
