@@ -35,6 +35,8 @@ RECORD ?=
 
 OUT = $(ROOT)/out
 DEMO_MODELS := smollm2-135m gemma3-270m qwen2.5-coder-0.5b
+# Those with a chat template write their completions in it: without, many end at their first token.
+DEMO_CHAT_MODELS := smollm2-135m qwen2.5-coder-0.5b
 DEMO_QUERIES := $(sort $(wildcard docs/queries/*.sql))
 DEMO_AXIS := universal/demo/18/demo_safety/lambda-held_out
 
@@ -72,7 +74,8 @@ ingest: $(INSTALLED) ## Run a model: make ingest MODEL=qwen2.5-7b [PROMPTS= ROOT
 
 define ingest_demo
 $(AXES) ingest activations $(1) --prompts demo_safety --prompts demo_alignment --limit 1500 --root $(ROOT) >&2
-$(AXES) ingest traces $(1) --prompts demo_safety --limit 48 --max-new-tokens 16 --root $(ROOT) >&2
+$(AXES) ingest traces $(1) --prompts demo_safety --limit 48 --max-new-tokens 16 \
+  $(if $(filter $(1),$(DEMO_CHAT_MODELS)),--template chat) --root $(ROOT) >&2
 
 endef
 

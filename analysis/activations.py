@@ -370,6 +370,11 @@ def project(
     return np.concatenate([block @ vector for (block,) in parts]) + offset
 
 
+def row_norms(x: Rows) -> Float[np.ndarray, " row"]:
+    """The length of every row."""
+    return np.concatenate([np.linalg.norm(block, axis=1) for (block,) in blocks(x)])
+
+
 def mean(x: Rows, where: Bool[np.ndarray, " row"] | None = None) -> Float[np.ndarray, " d_model"]:
     """The mean of the rows, in float64."""
     total, count = np.zeros(x.shape[1]), 0

@@ -23,6 +23,7 @@ from axes.analysis.methods.directions import Direction
 from axes.analysis.stats.auroc import Estimate
 from axes.warehouse.axes import Axis
 from axes.warehouse.connection import query, vectors
+from axes.warehouse.errors import NoAlignmentError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.runs import Run
 from axes.warehouse.tables.schemas import TABLES
@@ -205,10 +206,10 @@ def write_alignment(
 _OF_FIT = ("method", "lambda_policy", "rank", "r2_held_out", "r2_uniform", "shuffle_count")
 
 
-def read_alignment(warehouse: Warehouse, alignment_id: str) -> StoredAlignment | None:
-    """A registered map, or None; its weights are float64 of the stored float32."""
+def read_alignment(warehouse: Warehouse, alignment_id: str) -> StoredAlignment:
+    """A registered map, its weights float64 of the stored float32; raises `NoAlignmentError`."""
     if not warehouse.has("alignments", alignment_id):
-        return None
+        raise NoAlignmentError(f"alignment {alignment_id} is not stored: run its study again")
     table = warehouse.query("from alignments where alignment_id = ?", [alignment_id])
     (row,) = table.drop_columns(TABLES["alignments"].vector_columns).to_pylist()
     stored = {

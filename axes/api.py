@@ -39,9 +39,9 @@ def connect(root: Folder | None = None) -> duckdb.DuckDBPyConnection:
     Fetch results with DuckDB's methods: `.to_arrow_table()`, `.pl()`, `.df()`, `.fetchall()`.
     Raises `AxesError` where `root` is not a warehouse.
     """
-    from axes.warehouse.connection import connect as open_root
+    from axes.warehouse.connection import connect_unlocked
 
-    return open_root(root_folder(root), is_commented=True)
+    return connect_unlocked(root_folder(root), is_commented=True)
 
 
 def scan(table: str, root: Folder | None = None) -> pl.LazyFrame:

@@ -24,10 +24,10 @@ from pygments.lexers.sql import SqlLexer
 
 from axes.cli.options import FORMATS
 from axes.sql_completion import Catalog, SqlCompleter
-from axes.warehouse.connection import Connection, connect, query, split_statements
+from axes.warehouse.connection import Connection, connect_unlocked, query, split_statements
 from axes.warehouse.errors import QueryError
 from axes.warehouse.names import did_you_mean
-from axes.warehouse.render import show
+from axes.warehouse.render import echo, one_line, show
 
 _HELP = """\
 .tables [PATTERN]   tables and views, with the meaning of a row; PATTERN as in SQL's like
@@ -60,8 +60,8 @@ _COMMANDS: dict[str, list[str]] = {
 
 def run_shell(root: Path, mode: str) -> None:
     """Read statements from the terminal until the end; errors are printed, not raised."""
-    shell = Shell(connect(root, is_commented=True), mode)
-    click.echo(f'{root}: DuckDB {duckdb.__version__}, ".help" for help, ".tables" for tables')
+    shell = Shell(connect_unlocked(root, is_commented=True), mode)
+    echo(f'{root}: DuckDB {duckdb.__version__}, ".help" for help, ".tables" for tables')
     session = _session(shell)
     while not shell.is_done:
         try:
@@ -92,13 +92,13 @@ class Shell:
             else:
                 self._run_all(text)
         except (QueryError, click.UsageError) as error:
-            click.echo(f"Error: {error}", err=True)
+            echo(f"Error: {one_line(error)}", err=True)
             for note in getattr(error, "__notes__", ()):
-                click.echo(note, err=True)
+                echo(note, err=True)
         except OSError as error:
-            click.echo(f"Error: {error.filename}: {error.strerror}", err=True)
+            echo(f"Error: {error.filename}: {error.strerror}", err=True)
         except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
+            echo("interrupted", err=True)
 
     def _run_all(self, text: str) -> None:
         for statement in split_statements(text):
@@ -114,9 +114,9 @@ class Shell:
         if table.num_columns:
             show(table.slice(0, self.row_limit) if is_cut else table, self.mode)
         if is_cut:
-            click.echo(f"(the first {self.row_limit}; .maxrows 0 prints all)")
+            echo(f"(the first {self.row_limit}; .maxrows 0 prints all)")
         if self.is_timed:
-            click.echo(f"Run Time: real {time.perf_counter() - started:.3f} s")
+            echo(f"Run Time: real {time.perf_counter() - started:.3f} s")
 
     def _cancellable(self, sql: str, row_limit: int | None) -> pa.Table:
         """The result, from a thread: not every call of DuckDB reacts to Ctrl-C."""
@@ -149,7 +149,7 @@ class Shell:
             case ".read" if argument is not None:
                 self._run_all(Path(argument).expanduser().read_text())
             case ".help":
-                click.echo(_HELP, nl=False)
+                echo(_HELP.rstrip())
             case ".quit" | ".exit":
                 self.is_done = True
             case _:

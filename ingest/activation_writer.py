@@ -21,7 +21,7 @@ from axes.ingest.forward.activation_keys import Item, Items
 from axes.ingest.forward.forward import Batch
 from axes.ingest.forward.templates import Template
 from axes.ingest.models.load import LoadedModel
-from axes.warehouse.layout import partition_folder
+from axes.warehouse.layout import parquet_files, partition_folder
 from axes.warehouse.ledger import committing
 from axes.warehouse.runs import Run
 from axes.warehouse.tables.schemas import TABLES
@@ -197,5 +197,5 @@ def _data_files(root: Path, model: str) -> set[Path]:
     return {
         path
         for table in ("activations", "prompt_tokens")
-        for path in partition_folder(root, TABLES[table], model).glob("*.parquet")
+        for path in parquet_files(partition_folder(root, TABLES[table], model))
     }

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from axes.ingest.forward.pooling import Pooling
-from axes.ingest.forward.templates import Rendered, Template, render
+from axes.ingest.forward.templates import Rendered, Template, foreign_token, render
 from axes.ingest.models.config import (
     context_length,
     default_device,
@@ -86,6 +86,11 @@ class Job:
         """The model's tokenizer, read when it is first needed."""
         return load_tokenizer(self.folder)
 
+    @cached_property
+    def vocab_size(self) -> int:
+        """Number of tokens that the model has, by its configuration."""
+        return read_config(self.folder).get_text_config().vocab_size
+
     def layer_count(self) -> int:
         """Number of blocks: as registered, else by the configuration; no weights are loaded."""
         registered = Warehouse.open_tables(self.root, "models").column(
@@ -125,7 +130,8 @@ class Job:
         )
         usable = {}
         for (prompt_id, text), prompt in zip(texts.items(), rendered, strict=True):
-            reason = _unusable(prompt, max_length, room, poolings)
+            reason = foreign_token(prompt.token_ids, self.vocab_size)
+            reason = reason or _unusable(prompt, max_length, room, poolings)
             if reason is None:
                 usable[prompt_id] = prompt
             elif request.skip_unusable:
@@ -302,8 +308,11 @@ def _unusable(
         needed = f"{count} tokens" + (f" and {room} new ones" if room else "")
         return f"{needed}, the context is {max_length}"
     for pooling in poolings:
-        if pooling.span(count, prompt.user_end) is None:
+        span = pooling.span(count, prompt.user_end)
+        if span is None:
             return f"it has no position for {pooling.name}"
+        if not 0 <= span[0] < span[1] <= count:
+            return f"{pooling.name} reads positions {span[0]} to {span[1]} of its {count} tokens"
     return None
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from axes.ingest.forward.batching import pad
 from axes.ingest.forward.prefix_cache import share_prefix, tolerated
 from axes.ingest.forward.recording import block_points, find_points, recorded
-from axes.ingest.forward.templates import Template, pad_id, render
+from axes.ingest.forward.templates import Template, foreign_token, pad_id, render
 from axes.ingest.jobs import open_job
 from axes.ingest.models.load import LoadedModel, blocks_path
 from axes.ingest.models.registry import ModelSpec
@@ -99,6 +99,9 @@ def _tokenizer(loaded: LoadedModel) -> Iterator[Finding]:
 def _recording(loaded: LoadedModel) -> Iterator[Finding]:
     rendered = render(loaded.tokenizer, PROMPTS, Template(), loaded.spec.name)
     rows = [prompt.token_ids for prompt in rendered]
+    vocab_size = loaded.model.config.get_text_config().vocab_size
+    if (fault := foreign_token([token for row in rows for token in row], vocab_size)) is not None:
+        raise ModelError(f"{loaded.spec.name} cannot run its tokenizer's prompts: {fault}")
     right = _recorded(loaded, rows, "right")
     started = time.perf_counter()
     _recorded(loaded, rows, "right")

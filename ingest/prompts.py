@@ -29,6 +29,7 @@ from axes.warehouse.errors import LabelError, PromptError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.layout import init_root
 from axes.warehouse.names import did_you_mean
+from axes.warehouse.progress import announce
 from axes.warehouse.render import html_record
 from axes.warehouse.runs import Run, record_run
 from axes.warehouse.writer import KEY_LENGTH, rows_table, write_rows
@@ -64,6 +65,7 @@ class ImportSummary:
     prompt_count: int
     positive_count: int
     negative_count: int
+    unlabelled_count: int
     duplicate_count: int
     changed_count: int
     skipped_count: int
@@ -90,7 +92,11 @@ def import_prompts(
         request = replace(request, positive=class_labels(source)[:1])
     parameters = {"prompt_set": prompt_set, **asdict(source), **vars(request)}
     with record_run(root, "prompts import", parameters) as run:
-        return write_prompts(root, run, prompt_set, frame, request, per_label=source.per_label)
+        summary = write_prompts(root, run, prompt_set, frame, request, per_label=source.per_label)
+    missing = [name for name in ("positive", "negative") if not getattr(summary, f"{name}_count")]
+    if len(missing) == 1:
+        announce(f"{prompt_set} has no {missing[0]} prompts: a direction needs both classes")
+    return summary
 
 
 def write_prompts(
@@ -131,6 +137,7 @@ def write_prompts(
         prompt_count=len(unique),
         positive_count=int(unique["is_positive"].sum()),
         negative_count=int((~unique["is_positive"]).sum()),
+        unlabelled_count=unique["is_positive"].null_count(),
         duplicate_count=duplicate_count,
         changed_count=changed_count,
         skipped_count=len(run.skipped),

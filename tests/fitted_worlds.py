@@ -11,8 +11,8 @@ from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.alignment import fit_alignment, identity_alignment
 from axes.analysis.methods.directions import difference_in_means, unit
 from axes.analysis.methods.universal import leave_one_out_axes, universal_axis
-from axes.analysis.stats.auroc import Estimate, auroc_interval
-from axes.analysis.stats.baselines import bag_of_words_scores
+from axes.analysis.stats.auroc import auroc_difference
+from axes.analysis.stats.baselines import STRONGEST, text_scores
 from axes.analysis.study.diagnosis_case import Case
 from tests.worlds import BENIGN, Group
 
@@ -42,13 +42,16 @@ class FittedGroup:
         """A model's aligned projections on a shared axis."""
         return self.alignments[model].project(self.x[model][prompt_set], axis)
 
-    def bag_of_words(self, prompt_set: str) -> Estimate:
-        """AUROC of word counts, out of fold by pair."""
-        labels = self.group.labels[prompt_set]
-        words = bag_of_words_scores(
-            self.group.texts[prompt_set], labels, self.group.pairs[prompt_set]
-        )
-        return auroc_interval(words, labels)
+    def premises(self, model: str, prompt_set: str) -> dict[str, str]:
+        """The premise of the surface, if the universal axis does not exceed word pairs."""
+        labels, pairs = self.group.labels[prompt_set], self.group.pairs[prompt_set]
+        texts = self.group.texts[prompt_set]
+        words = text_scores(texts, labels, pairs, baseline=STRONGEST)
+        scores = self.scores(model, prompt_set, self.universal)
+        difference = auroc_difference(scores, words, labels, pairs)
+        if difference.lower is not None and difference.lower > 0:
+            return {}
+        return {"surface": f"word pairs alone come within {difference.estimate:.3f} of the axis"}
 
     def case(self, model: str, prompt_set: str) -> Case:
         """What a diagnosis looks at."""
@@ -67,7 +70,7 @@ class FittedGroup:
             axis=self.universal,
             is_in_sample=prompt_set == self.prompts,
             is_reference=model == self.reference,
-            bag_of_words=self.bag_of_words(prompt_set),
+            premises=self.premises(model, prompt_set),
             stored=self.scores(model, prompt_set, self.universal),
         )
 

@@ -119,3 +119,11 @@ def test_modules_that_import_each_other_are_found_and_those_in_functions_are_tol
 def put(root: Path, name: str, code: str) -> None:
     (root / name).parent.mkdir(exist_ok=True)
     (root / name).write_text(code + "\n")
+
+
+def test_text_reaches_the_terminal_in_one_place() -> None:
+    """`echo` and `show` spell control characters out; a print elsewhere would pass them on."""
+    printing = re.compile(r"\bclick\.(secho|echo)\(|(?<![\w.])print\((?!visible\()")
+    for module, path in MODULES.items():
+        if part(module) != "docs" and module != "axes.warehouse.render":
+            assert not printing.search(path.read_text()), module

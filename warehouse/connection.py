@@ -14,7 +14,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,12 @@ import polars as pl
 import pyarrow as pa
 from polars.datatypes import DataType
 
-from axes.warehouse.errors import QueryError, RootError
+from axes.warehouse.errors import MAX_MESSAGE, QueryError, RootError
 from axes.warehouse.layout import require_root
 from axes.warehouse.names import IMPORTED, did_you_mean, sql_literal
 from axes.warehouse.settings import setting
 from axes.warehouse.tables.comments import comment_statements, without_comments
-from axes.warehouse.tables.index import refresh_index
+from axes.warehouse.tables.index import INDEX, refresh_index
 from axes.warehouse.tables.schemas import TABLES
 
 SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
@@ -39,6 +39,15 @@ Connection = duckdb.DuckDBPyConnection
 
 # Below the root: what does not fit in memory, while it is needed.
 SCRATCH = ".scratch"
+# No other code and no variable of Python's in a statement.
+_LOCKED = {
+    "python_enable_replacements": False,
+    "python_scan_all_frames": False,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "allow_community_extensions": False,
+}
+_IS_LOCKED = "select current_setting('lock_configuration')"
 # Rows that DuckDB hands over at a time: one of its vectors.
 _BATCH_ROWS = 2048
 # What Python takes with the libraries of an analysis, before it has read a row.
@@ -60,15 +69,29 @@ group by all
 
 
 def connect(
-    root: Path, *, memory_limit: int | None = None, is_commented: bool = False
+    root: Path,
+    *,
+    memory_limit: int | None = None,
+    is_commented: bool = False,
+    settings: Mapping[str, object] = {},
 ) -> Connection:
     """A DuckDB connection with the macros, the tables (`prompts`, ...) and the marts (`v_...`).
 
+    It is locked: it reads the files of the tables and no other, and runs selects only, since a
+    warehouse may come from a stranger. `settings` of DuckDB are made first.
     `memory_limit` is in bytes, for the process: matrices above a share of it are held in
     files below the root. Default: what DuckDB takes, most of the machine's.
     `is_commented` adds comments to views, macros and columns: 0.2 s more, 0.6 s in a new process.
     Raises `RootError` where `root` is not a warehouse, or DuckDB cannot read its files.
     """
+    connection = connect_unlocked(root, memory_limit=memory_limit, is_commented=is_commented)
+    return _locked(connection, root, settings)
+
+
+def connect_unlocked(
+    root: Path, *, memory_limit: int | None = None, is_commented: bool = False
+) -> Connection:
+    """As `connect`, for statements that the user typed: any file, and writing, are allowed."""
     connection = _open(root)
     _limit_memory(connection, root, memory_limit)
     with _unreadable(root):
@@ -93,7 +116,7 @@ def connect_tables(root: Path, *tables: str) -> Connection:
         for table in tables:
             connection.execute(TABLES[table].staging_view(location))
             connection.execute(f"create view {table} as select * from stg_{table}")
-    return connection
+    return _locked(connection, root, {})
 
 
 def scan(table: str, root: Path) -> pl.LazyFrame:
@@ -109,12 +132,12 @@ def scan(table: str, root: Path) -> pl.LazyFrame:
             f"no table {table}{did_you_mean(table, TABLES)}: the tables are {', '.join(TABLES)}"
         )
     definition = TABLES[table]
-    folders = "*/" if definition.partition else ""
+    folders = f"{definition.partition}=*/" if definition.partition else ""
     partition: dict[str, type[DataType]] | None = (
         {definition.partition: pl.String} if definition.partition else None
     )
     frame = pl.scan_parquet(
-        f"{glob.escape((root.resolve() / table).as_posix())}/{folders}*.parquet",
+        f"{glob.escape((root.resolve() / table).as_posix())}/{folders}[!.]*.parquet",
         hive_partitioning=partition is not None,
         hive_schema=partition,
     )
@@ -154,8 +177,8 @@ def split_statements(sql: str) -> list[duckdb.Statement]:
 
 def _query_error(error: duckdb.Error) -> QueryError:
     """DuckDB's message on one line, with its excerpt of the statement as a note."""
-    message, _, excerpt = str(error).partition("\n\nLINE ")
-    raised = QueryError(" ".join(message.split()))
+    _, _, excerpt = str(error)[: 2 * MAX_MESSAGE].partition("\n\nLINE ")
+    raised = QueryError(duckdb_message(error))
     if excerpt:
         raised.add_note(f"LINE {excerpt}")
     return raised
@@ -164,7 +187,7 @@ def _query_error(error: duckdb.Error) -> QueryError:
 def _result(connection: Connection, sql: str, parameters: Any, row_limit: int | None) -> pa.Table:
     for is_last in (False, False, True):
         try:
-            relation = connection.sql(sql, params=parameters)
+            relation = _relation(connection, sql, parameters)
             if relation is not None and row_limit is not None:
                 relation = relation.limit(row_limit)
             return pa.table({}) if relation is None else relation.to_arrow_table()
@@ -172,6 +195,22 @@ def _result(connection: Connection, sql: str, parameters: Any, row_limit: int | 
             if is_last or "No such file" not in str(error):
                 raise
     raise AssertionError("the last attempt returns or raises")
+
+
+def _relation(connection: Connection, sql: str, parameters: Any) -> duckdb.DuckDBPyRelation:
+    """The result of a statement: on a locked connection a select, since others write files."""
+    ((is_locked,),) = connection.execute(_IS_LOCKED).fetchall()
+    if is_locked and any(
+        each.type != duckdb.StatementType.SELECT for each in connection.extract_statements(sql)
+    ):
+        raise QueryError("this connection runs select statements and nothing else")
+    return connection.sql(sql, params=parameters)
+
+
+def duckdb_message(error: object) -> str:
+    """DuckDB's message without the excerpt of the statement below it, and of bounded length."""
+    text = str(error)[: 2 * MAX_MESSAGE].partition("\n\nLINE ")[0]
+    return " ".join(text.split())[:MAX_MESSAGE]
 
 
 def distinct_names(names: list[str]) -> list[str]:
@@ -192,11 +231,10 @@ def distinct_names(names: list[str]) -> list[str]:
 def stream(connection: Connection, sql: str, parameters: Any = None) -> Iterator[pa.RecordBatch]:
     """Run one statement and yield its rows in batches, which need not fit in memory together."""
     try:
-        yield from connection.sql(sql, params=parameters).to_arrow_reader(_BATCH_ROWS)
+        yield from _relation(connection, sql, parameters).to_arrow_reader(_BATCH_ROWS)
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         # Arrow hands DuckDB's errors on as its own; out of memory comes as an OSError.
-        message = str(error).partition("\n\n")[0]
-        raise QueryError(" ".join(message.split())) from error
+        raise QueryError(duckdb_message(error)) from error
 
 
 def rows(connection: Connection, sql: str, parameters: Any = None) -> list[dict[str, Any]]:
@@ -271,6 +309,18 @@ def _open(root: Path) -> Connection:
     connection.execute("set disable_parquet_prefetching = true")
     # Footers are kept until a file changes: a look-up reads little else.
     connection.execute("set parquet_metadata_cache = true")
+    return connection
+
+
+def _locked(connection: Connection, root: Path, settings: Mapping[str, object]) -> Connection:
+    """The connection, which from now on reads the folders of the tables and nothing else."""
+    # DuckDB compares with the pattern of a view, where the root may have escaped characters.
+    places = {root.resolve().as_posix(), glob.escape(root.resolve().as_posix())}
+    folders = [f"{place}/{name}" for place in sorted(places) for name in (*TABLES, INDEX)]
+    for name, value in {**settings, **_LOCKED, "allowed_directories": folders}.items():
+        connection.execute(f"set {name} = $1", [value])
+    connection.execute("set enable_external_access = false")
+    connection.execute("set lock_configuration = true")
     return connection
 
 

@@ -1,5 +1,8 @@
 """Domain errors: each message says what was expected, what happened and what to do."""
 
+# Characters: a message may quote a text of 100 MB.
+MAX_MESSAGE = 2000
+
 
 class AxesError(Exception):
     """Base of every error that the user can fix; the command line prints it as one line."""

@@ -24,12 +24,42 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from axes.warehouse.errors import MAX_MESSAGE, QueryError
+from axes.warehouse.files import replacing
+
 if TYPE_CHECKING:
     # Imported where rows are printed: every command imports this module for `--help`.
     import polars as pl
     import pyarrow as pa
 
 _CELL_WIDTH = 60
+
+# Controls that a terminal obeys (C0, DEL, C1), that reorder a line, or that XML does not allow.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+# What a spreadsheet would run: a text that starts as a formula and is no number.
+_FORMULA = re.compile(r"(?![-+]?[\d.]+$)[=+\-@\t\r]")
+
+
+def visible(text: str) -> str:
+    r"""A text as a terminal may have it: control characters are spelled out.
+
+    >>> print(visible("a" + chr(27) + "[2J"))
+    a\x1b[2J
+    """
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def one_line(error: object) -> str:
+    """A message as one visible line of bounded length; names in it may be of a stranger."""
+    text = visible(" ".join(str(error)[: 2 * MAX_MESSAGE].splitlines()))
+    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"
+
+
+def echo(text: object = "", *, err: bool = False) -> None:
+    """Print a line. Every text that is no table goes through here, `show` prints the tables."""
+    click.echo(visible(str(text)), err=err)
 
 
 def show(
@@ -47,9 +77,12 @@ def show(
     width = shutil.get_terminal_size().columns if is_terminal else None
     data = render(table, output_format, cell_width=cell_width if width else None, width=width)
     if output is not None:
-        output.write_bytes(data)
+        with replacing(output) as temporary:
+            temporary.write_bytes(data)
     elif output_format == "parquet" and sys.stdout.isatty():
         raise click.UsageError("parquet is binary: redirect it to a file or a pipe")
+    elif output_format in ("csv", "tsv") and sys.stdout.isatty():
+        click.echo(visible(data.decode()), nl=False)
     else:
         click.echo(data, nl=False)
 
@@ -97,28 +130,48 @@ def render(
         pq.write_table(table, buffer)
         return buffer.getvalue()
     if output_format in ("json", "jsonl"):
-        rows, dump = _strict(table.to_pylist()), partial(json.dumps, default=_plain)
+        rows, dump = _strict(python_values(table)), partial(json.dumps, default=_plain)
         documents = (
             [dump(rows, indent=2, ensure_ascii=False)]
             if output_format == "json"
             else [dump(row, ensure_ascii=False) for row in rows]
         )
-        return "".join(f"{document}\n" for document in documents).encode()
+        return "".join(f"{_escaped(document)}\n" for document in documents).encode()
     if output_format in ("csv", "tsv"):
         return _flat(table).write_csv(separator="," if output_format == "csv" else "\t").encode()
     if output_format == "markdown":
-        return _markdown(table.column_names, _text_cells(table, cell_width)).encode()
+        return _markdown(_header(table), _text_cells(table, cell_width)).encode()
     names = [name for name in table.column_names if table[name].null_count < table.num_rows]
     if width is not None and names:
         table = table.select(names)
-    text = _aligned(table.column_names, _text_cells(table, cell_width))
+    text = _aligned(_header(table), _text_cells(table, cell_width))
     if width is not None and max(map(len, text.splitlines())) > width:
-        text = _blocks(table.column_names, _text_cells(table, None))
+        text = _blocks(_header(table), _text_cells(table, None))
     return text.encode()
 
 
+def _escaped(text: str) -> str:
+    """JSON with control characters as it writes them."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _header(table: pa.Table) -> list[str]:
+    return [visible(name) for name in table.column_names]
+
+
 def _text_cells(table: pa.Table, cell_width: int | None) -> list[list[str]]:
-    return [[_cell(value, cell_width) for value in row.values()] for row in table.to_pylist()]
+    return [[_cell(value, cell_width) for value in row.values()] for row in python_values(table)]
+
+
+def python_values(column: Any) -> list[Any]:
+    """The values of a column, or the rows of a table; raises `QueryError` for times without end."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError) as error:
+        raise QueryError(
+            "a date beyond the years 1 to 9999 is not shown: cast it to text"
+        ) from error
+    return values
 
 
 def _storable(table: pa.Table) -> pa.Table:
@@ -137,13 +190,15 @@ def _storable(table: pa.Table) -> pa.Table:
 
 
 def _flat(table: pa.Table) -> pl.DataFrame:
-    """Lists and structs as JSON text: CSV has no nested values."""
+    """Nested values as JSON text; a quote before a text that a spreadsheet would run."""
     import polars as pl
     import pyarrow as pa
 
     columns = []
     for name in table.column_names:
         values = table.column(name)
+        if pa.types.is_temporal(values.type):
+            python_values(values)
         if pa.types.is_nested(values.type) or pa.types.is_binary(values.type):
             values = pa.array(
                 [
@@ -152,6 +207,9 @@ def _flat(table: pa.Table) -> pl.DataFrame:
                 ],
                 pa.string(),
             )
+        if pa.types.is_string(values.type):
+            texts = [f"'{t}" if t and _FORMULA.match(t) else t for t in values.to_pylist()]
+            values = pa.array(texts, pa.string())
         columns.append(pl.Series(name, values))
     return pl.DataFrame(columns)
 
@@ -179,7 +237,7 @@ def _cell(value: Any, width: int | None = None) -> str:
         return f"{value:.4g}" if abs(value) >= 1e4 or 0 < abs(value) < 1e-3 else f"{value:.4f}"
     if isinstance(value, list) and len(value) > 4 and isinstance(value[0], float):
         return f"[{', '.join(map(_cell, value[:3]))}, ... {len(value)}]"
-    text = " ".join(str(value).split())
+    text = visible(" ".join(str(value).split()))
     if isinstance(value, list | dict):
         text = re.sub(r"\d+\.\d{5,}", lambda number: f"{float(number[0]):.4f}", text)
     return text if width is None or len(text) <= width else text[: width - 1] + "…"
@@ -214,8 +272,15 @@ def _count(cells: list[list[str]]) -> str:
 def _markdown(header: list[str], cells: list[list[str]]) -> str:
     rows = [header, ["---"] * len(header), *cells]
     return "".join(
-        "| " + " | ".join(value.replace("|", "\\|") for value in row) + " |\n" for row in rows
+        "| " + " | ".join(markdown_text(value) for value in row) + " |\n" for row in rows
     )
+
+
+def markdown_text(text: str) -> str:
+    """A text as Markdown shows it: no HTML, no link or image, no new cell."""
+    for mark, shown in (("&", "&amp;"), ("<", "&lt;"), ("](", "]\\("), ("|", "\\|")):
+        text = text.replace(mark, shown)
+    return visible(text)
 
 
 MOST_ROWS = 50

@@ -12,6 +12,7 @@ A process answers one statement and ends, so that no statement sees anything tha
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -30,9 +31,14 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from axes.warehouse.connection import Connection, connect, distinct_names, sql_files
-from axes.warehouse.errors import AxesError, QueryError
-from axes.warehouse.names import sql_literal
+from axes.warehouse.connection import (
+    Connection,
+    connect,
+    distinct_names,
+    duckdb_message,
+    sql_files,
+)
+from axes.warehouse.errors import MAX_MESSAGE, AxesError, QueryError
 from axes.warehouse.tables.index import INDEX
 from axes.warehouse.tables.schemas import TABLES
 
@@ -211,15 +217,20 @@ def require_safe(sql: str, names: set[str]) -> None:
         tree = json.loads(text)
         impure = _impure_functions()
     except (duckdb.Error, RecursionError) as error:
-        raise QueryError(_one_line(error)) from error
+        raise QueryError(duckdb_message(error)) from error
     if tree.get("error"):
-        reason = _one_line(tree.get("error_message", ""))
+        reason = duckdb_message(tree.get("error_message", ""))
         raise QueryError(f"safe mode runs one select statement and nothing else: {reason}")
     if len(tree["statements"]) != 1:
         raise QueryError(f"safe mode runs one statement, not {len(tree['statements'])}")
     nodes = list(_nodes(tree["statements"]))
     defined = {str(entry["key"]) for node in nodes for entry in _defined(node)}
-    if strange := [name for name in sorted(defined) if not re.fullmatch(r"\w+", name)]:
+    # A name that is defined in one scope may mean a file, or an internal view, in another.
+    if strange := [
+        name
+        for name in sorted(defined)
+        if not re.fullmatch(r"\w+", name) or name.lower() in _internal_views()
+    ]:
         raise QueryError(f"safe mode has no table named {strange[0]}")
     for node in nodes:
         _require_safe_node(node, names | {name.lower() for name in defined}, impure)
@@ -272,6 +283,12 @@ def _parser() -> Connection:
 
 
 @cache
+def _internal_views() -> frozenset[str]:
+    listed = _parser().execute("select lower(view_name) from duckdb_views() where internal")
+    return frozenset(name for (name,) in listed.fetchall())
+
+
+@cache
 def _impure_functions() -> frozenset[str]:
     impure = _parser().execute(
         # `+` and `range` differ between calls only where they take a time with a zone.
@@ -283,26 +300,15 @@ def _impure_functions() -> frozenset[str]:
 
 
 def locked(root: Path, limits: Limits, *, is_commented: bool = False) -> Connection:
-    """A connection to the warehouse that reads the tables' folders and cannot be reconfigured."""
+    """A connection to the warehouse within limits, whose files are all its own."""
     _require_own_files(root)
-    connection = connect(root, is_commented=is_commented)
-    folders = ", ".join(sql_literal(str(root / name)) for name in (*TABLES, INDEX))
-    for setting in (
-        "python_enable_replacements = false",
-        "python_scan_all_frames = false",
-        "autoinstall_known_extensions = false",
-        "autoload_known_extensions = false",
-        "allow_community_extensions = false",
-        "temp_directory = ''",
-        "max_temp_directory_size = '0KB'",
-        f"memory_limit = '{limits.memory_mb}MB'",
-        f"threads = {limits.threads}",
-        f"allowed_directories = [{folders}]",
-        "enable_external_access = false",
-        "lock_configuration = true",
-    ):
-        connection.execute(f"set {setting}")
-    return connection
+    settings = {
+        "temp_directory": "",
+        "max_temp_directory_size": "0KB",
+        "memory_limit": f"{limits.memory_mb}MB",
+        "threads": limits.threads,
+    }
+    return connect(root, is_commented=is_commented, settings=settings)
 
 
 def _require_own_files(root: Path) -> None:
@@ -336,7 +342,7 @@ def _answer(connection: Connection, root: Path, sql: str, limits: Limits) -> byt
     except duckdb.InterruptException as error:
         raise QueryError(_late(limits)) from error
     except duckdb.Error as error:
-        raise QueryError(_one_line(error)) from error
+        raise QueryError(duckdb_message(error)) from error
     finally:
         timer.cancel()
 
@@ -373,10 +379,6 @@ def _late(limits: Limits) -> str:
     return f"the statement took longer than {limits.seconds:g} s"
 
 
-def _one_line(error: object) -> str:
-    return " ".join(str(error).partition("\n\nLINE ")[0].split())
-
-
 def _limit_process(limits: Limits) -> None:
     """No files written, no core, and an end to processor time and memory whatever DuckDB does."""
     processor = int(limits.seconds * limits.threads + _STARTING_SECONDS)
@@ -410,7 +412,9 @@ def _main(root: Path, limits: Limits) -> int:
         answer = _answer(connection, root, json.loads(question), limits) if question else b""
     except (AxesError, MemoryError) as error:
         text = str(error) or "the statement used too much memory"
-        sys.stdout.buffer.write(text.replace(str(root), "ROOT").encode())
+        for path in (str(root), glob.escape(str(root))):
+            text = text.replace(path, "ROOT")
+        sys.stdout.buffer.write(text[:MAX_MESSAGE].encode())
         return 1
     sys.stdout.buffer.write(answer)
     return 0

@@ -107,13 +107,14 @@ def _searched(here: Path) -> Iterator[Path]:
         if (status.st_uid, status.st_dev) != (start.st_uid, start.st_dev):
             return
         yield folder
-        if folder == Path.home() or (folder / ".git").exists():
+        if folder == Path(os.path.expanduser("~")) or (folder / ".git").exists():  # noqa: PTH111
             return
 
 
 def _user_folder() -> Path:
-    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(base).expanduser() / "safety-axes"
+    # Without a home folder it is no folder; pathlib would raise.
+    base = os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config")  # noqa: PTH111
+    return Path(base) / "safety-axes"
 
 
 def config_files() -> tuple[ConfigFile, ...]:

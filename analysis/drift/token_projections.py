@@ -135,9 +135,7 @@ def _project_tokens(
 ) -> None:
     project: Callable[[Rows, np.ndarray], np.ndarray] = activations.project
     if tokens.alignment_id is not None:
-        stored = read_alignment(warehouse, tokens.alignment_id)
-        assert stored is not None
-        project = stored.fit.alignment.project
+        project = read_alignment(warehouse, tokens.alignment_id).fit.alignment.project
     batches = warehouse.stream(
         """
         select generation_id, step, vector

@@ -152,7 +152,7 @@ def fitted_scores(
     if method != "mean_diff":
         directions = _refitted(x, labels, seen, method, groups)
     # Shuffled classes may have the very same mean: no direction, and every row a tie.
-    units = _unit_rows(directions)
+    units = unit_rows(directions)
     projected = [(block - centre) @ units.T for (block,) in blocks(x)]
     return np.concatenate(projected).T - (middles * units).sum(axis=1)[:, None]
 
@@ -229,12 +229,12 @@ def random_singular_values(
 ) -> Singular:
     """Singular values of directions drawn uniformly in each model and mapped."""
     random = np.random.default_rng(seed)
-    return _singular_values(
+    return singular_values(
         [_mapped(model, random.standard_normal((count, model.x.shape[1]))) for model in models]
     )
 
 
-def shuffled_singular_values(
+def shuffled_directions(
     models: Sequence[Mapped],
     labels: Labels,
     groups: Groups,
@@ -242,8 +242,11 @@ def shuffled_singular_values(
     method: str = "mean_diff",
     count: int = 200,
     seed: int = 0,
-) -> Singular:
-    """Singular values of directions fitted on shuffled labels, alike in all models."""
+) -> Float[np.ndarray, "model shuffle d_reference"]:
+    """Unit directions fitted on shuffled labels, alike in all models, as their maps show them.
+
+    Their lengths are the gains of the maps; `singular_values` compares what they have in common.
+    """
     shuffled = shuffled_labellings(labels, groups, count, np.random.default_rng(seed))
 
     def directions(x: Rows) -> Float[np.ndarray, "shuffle d_model"]:
@@ -251,7 +254,7 @@ def shuffled_singular_values(
             return _differences(x, shuffled, ~shuffled)
         return _refitted(x, shuffled, np.ones_like(shuffled), method, groups)
 
-    return _singular_values([_mapped(model, directions(model.x)) for model in models])
+    return np.stack([unit_rows(directions(each.x)) @ each.alignment.jacobian for each in models])
 
 
 def bootstrap_angles(
@@ -304,18 +307,19 @@ def _mapped(
     model: Mapped, directions: Float[np.ndarray, "draw d_model"]
 ) -> Float[np.ndarray, "draw d_reference"]:
     """Unit directions in the reference's space."""
-    return _unit_rows(directions @ model.alignment.jacobian)
+    return unit_rows(directions @ model.alignment.jacobian)
 
 
-def _unit_rows(directions: Float[np.ndarray, "fit width"]) -> Float[np.ndarray, "fit width"]:
+def unit_rows(directions: Float[np.ndarray, "fit width"]) -> Float[np.ndarray, "fit width"]:
     """Each row scaled to unit length; one that is zero stays zero."""
     norms = np.linalg.norm(directions, axis=1, keepdims=True)
     return np.divide(directions, norms, where=norms > 0, out=np.zeros_like(directions))
 
 
-def _singular_values(mapped: Sequence[Float[np.ndarray, "draw d_reference"]]) -> Singular:
+def singular_values(mapped: Sequence[Float[np.ndarray, "draw d_reference"]]) -> Singular:
+    """Singular values of each draw's directions, one of each model, scaled to unit length."""
     # [draw, model, d_reference]; the products of a few models, [draw, model, model], instead of a
     # decomposition of their wide directions. Eigenvalues ascend, singular values descend.
-    stacked = np.stack(mapped, axis=1)
+    stacked = np.stack([unit_rows(each) for each in mapped], axis=1)
     values = np.linalg.eigvalsh(stacked @ stacked.swapaxes(1, 2))
     return np.sqrt(values[:, ::-1].clip(min=0.0))

@@ -36,7 +36,8 @@ from axes.analysis.report.section import (
     study_names,
 )
 from axes.warehouse.connection import Connection
-from axes.warehouse.render import render
+from axes.warehouse.files import replacing
+from axes.warehouse.render import render, visible
 
 # Run at the end of the bundle, where the libraries have these names.
 _SET_GLOBALLY = "window.vegaEmbed = vegaEmbed;"
@@ -209,6 +210,7 @@ PARTS: dict[str, tuple[Section, ...]] = {
         separation.DENSITIES,
         separation.LAYER_AREAS,
         separation.LAYER_NORMS,
+        tables.IN_SAMPLE,
         tables.BESIDE,
         tables.ERASURE,
     ),
@@ -245,7 +247,13 @@ def write_chart_files(connection: Connection, study_id: str, folder: Path) -> li
     written = []
     for section in (section for sections in PARTS.values() for section in sections):
         content = query_section(connection, section, names)
-        rows = content.table.to_pylist()
+        rows = [
+            {
+                name: visible(value) if isinstance(value, str) else value
+                for name, value in row.items()
+            }
+            for row in content.table.to_pylist()
+        ]
         if not rows:
             continue
         files: dict[str, bytes] = {
@@ -259,6 +267,7 @@ def write_chart_files(connection: Connection, study_id: str, folder: Path) -> li
             files["png"] = vl_convert.vegalite_to_png(spec, **look, scale=_SCALE)
         for suffix, data in files.items():
             path = folder / f"{section.name}.{suffix}"
-            path.write_bytes(data)
+            with replacing(path) as temporary:
+                temporary.write_bytes(data)
             written.append(path)
     return written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
@@ -18,11 +19,13 @@ from axes.analysis.report.section import (
 from axes.analysis.study.claims import ClaimTable, claim_tables, verdicts
 from axes.warehouse.connection import Connection, connect, query, rows
 from axes.warehouse.errors import AxesError
-from axes.warehouse.render import render
+from axes.warehouse.files import replacing
+from axes.warehouse.render import markdown_text, render, visible
 
 # The sections of the report as Markdown.
 _TABLES = (
     tables.STUDY,
+    tables.IN_SAMPLE,
     tables.BESIDE,
     tables.WARNINGS,
     tables.DIAGNOSES,
@@ -84,9 +87,8 @@ def write_report(
     """
     if output.suffix.lower() not in _MARKDOWN + _PAGE:
         raise AxesError(f"{output} is not a report: give a file that ends in .html or .md")
-    connection = connect(root)
     # Sums are added up in one order, so that the same rows give the same bytes.
-    connection.execute("set threads = 1")
+    connection = connect(root, settings={"threads": 1})
     study_id = latest_study(connection, study)
     if output.suffix.lower() in _MARKDOWN:
         text = _markdown(connection, study_id)
@@ -95,7 +97,8 @@ def write_report(
 
         text = page(connection, study_id, warnings=warnings_in_short(connection, study_id))
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
+    with replacing(output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     if figures is not None:
         from axes.analysis.report.page import write_chart_files
 
@@ -106,7 +109,7 @@ def write_report(
 def _markdown(connection: Connection, study_id: str) -> str:
     names = study_names(connection, study_id)
     parts = [f"# Study {study_id}\n", _definition(study_definition(connection, study_id))]
-    warnings = [f"- {line}" for line in sensitivity_warnings(connection, study_id)]
+    warnings = [f"- {markdown_text(line)}" for line in sensitivity_warnings(connection, study_id)]
     if warnings:
         parts.append("## Warnings\n\n" + "\n".join(warnings) + "\n")
     contents = [query_section(connection, section, names) for section in _TABLES]
@@ -117,10 +120,13 @@ def _markdown(connection: Connection, study_id: str) -> str:
     ]
     for title, explanation, part in blocks:
         table = render(part.table, "markdown").decode()
-        parts.append(f"## {title}\n\n{explanation}{table}\n```sql\n{part.statement}\n```\n")
+        # Longer than any run of backticks in a name that the statement quotes.
+        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", part.statement)), default=0))
+        sql = f"{fence}sql\n{visible(part.statement)}\n{fence}\n"
+        parts.append(f"## {title}\n\n{explanation}{table}\n{sql}")
     return "\n".join(parts)
 
 
 def _definition(parameters: Mapping[str, Any]) -> str:
-    lines = (f"| {name} | {value} |\n" for name, value in parameters.items())
+    lines = (f"| {name} | {markdown_text(str(value))} |\n" for name, value in parameters.items())
     return "| setting | value |\n| --- | --- |\n" + "".join(lines)

@@ -83,7 +83,10 @@ def latest_study(connection: Connection, study: str | None = None) -> str:
     if not studies:
         which = f"no study {study}" if study else "no study"
         raise AxesError(f"{which} in the warehouse: run `axes study` first")
-    return studies[0]["study_id"]
+    # It stands in commands that messages tell the user to run.
+    if not re.fullmatch("[0-9a-f]+", study_id := studies[0]["study_id"]):
+        raise AxesError(f"{study_id!r} is not the id of a study: check this warehouse")
+    return study_id
 
 
 def study_definition(connection: Connection, study_id: str) -> Row:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from axes.analysis.stats.auroc import Estimate, Groups, Labels, Scores, auroc
+from axes.analysis.stats.auroc import Estimate, Groups, Labels, Scores, auroc, share_estimate
 
 RESAMPLE_COUNT = 1000
 _LEVEL = 0.95
@@ -122,13 +122,20 @@ def resampled_aurocs(
 
 
 def percentile_interval(
-    estimate: float, resampled: Float[np.ndarray, " resample"], *, is_tested: bool = False
+    estimate: float,
+    resampled: Float[np.ndarray, " resample"],
+    *,
+    is_tested: bool = False,
+    count: int | None = None,
 ) -> Estimate:
     """The estimate with 95 % of its resamples; tested, with a two-sided p-value for 0.
 
     The p-value is twice the smaller share of resamples on either side of 0, the estimate itself
-    counted as one of them, so it is never 0.
+    counted as one of them, so it is never 0. Resamples of a share of 0 or 1 are all alike: of
+    `count` independent rows, such a share has its exact interval.
     """
+    if count is not None and estimate in (0.0, 1.0) and np.ptp(resampled) == 0:
+        return share_estimate(estimate * count, count)
     lower, upper = map(float, np.nanquantile(resampled, _TAILS))
     p_value = None
     if is_tested:

@@ -19,6 +19,7 @@ from axes.analysis.stats.auroc import (
     Scores,
     auroc_difference,
     auroc_interval,
+    share_estimate,
 )
 from axes.analysis.stats.bootstrap import (
     auroc_bootstrap,
@@ -39,6 +40,7 @@ def evaluate_scores(
     groups: Groups,
     *,
     compared: Sequence[tuple[str, str]] = (),
+    is_out_of_fold: bool = False,
     seed: int = 0,
 ) -> dict[str, dict[str, Estimate]]:
     """Scorer -> metric -> estimate, all on the same resamples.
@@ -48,28 +50,56 @@ def evaluate_scores(
     `expected_calibration_error` of Platt probabilities fitted on other folds. For each pair
     `compared`, the AUROC of the first minus that of the second under `FIRST_minus_SECOND`:
     `auroc_difference` by DeLong and `auroc_difference_bootstrap` by paired bootstrap.
+    `is_out_of_fold`: the rows were fitted on too, in folds. Resamples of scores say nothing of
+    that, so that of the intervals only `auroc_interval`'s is left.
     """
     counts = draw_counts(len(labels), strata=labels, groups=groups, seed=seed)
-    once = np.ones((1, len(labels)), dtype=np.int64)
     metrics = {}
     for scorer, values in scores.items():
-        metrics[scorer] = {
-            "auroc": auroc_interval(values, labels, groups),
-            "auroc_bootstrap": auroc_bootstrap(values, labels, counts),
-        }
-        for limit in FALSE_POSITIVE_RATES:
-            rate = float(tpr_at_fpr(values, labels, once, limit)[0])
-            resampled = tpr_at_fpr(values, labels, counts, limit)
-            metrics[scorer][f"tpr_at_fpr_{limit}"] = percentile_interval(rate, resampled)
-        probabilities = cross_calibrated(values, labels, groups, seed=seed)
-        error = expected_calibration_error(probabilities, labels)
-        metrics[scorer]["expected_calibration_error"] = Estimate(error)
+        area = auroc_interval(values, labels, groups, is_out_of_fold=is_out_of_fold)
+        points = point_metrics(values, labels, groups, seed=seed)
+        metrics[scorer] = {"auroc": area, **points}
+        if not is_out_of_fold:
+            metrics[scorer]["auroc_bootstrap"] = auroc_bootstrap(values, labels, counts)
+            for limit in FALSE_POSITIVE_RATES:
+                name = f"tpr_at_fpr_{limit}"
+                resampled = tpr_at_fpr(values, labels, counts, limit)
+                metrics[scorer][name] = percentile_interval(
+                    points[name].estimate, resampled, count=len(np.unique(groups[labels]))
+                )
     for first, second in compared:
         pair = (scores[first], scores[second], labels)
-        metrics[f"{first}_minus_{second}"] = {
-            "auroc_difference": auroc_difference(*pair, groups),
-            "auroc_difference_bootstrap": auroc_difference_bootstrap(*pair, counts),
-        }
+        difference = auroc_difference(*pair, groups, is_out_of_fold=is_out_of_fold)
+        metrics[f"{first}_minus_{second}"] = {"auroc_difference": difference}
+        if not is_out_of_fold:
+            paired = auroc_difference_bootstrap(*pair, counts)
+            metrics[f"{first}_minus_{second}"]["auroc_difference_bootstrap"] = paired
+    return metrics
+
+
+def point_metrics(
+    scores: Scores, labels: Labels, groups: Groups, *, seed: int = 0
+) -> dict[str, Estimate]:
+    """The metrics beside the AUROC, without intervals but for `pairs_in_order`.
+
+    That is the share of matched pairs whose positive row scores higher, ties counting half, where
+    every group holds one row of each class.
+    """
+    once = np.ones((1, len(labels)), dtype=np.int64)
+    metrics = {
+        f"tpr_at_fpr_{limit}": Estimate(float(tpr_at_fpr(scores, labels, once, limit)[0]))
+        for limit in FALSE_POSITIVE_RATES
+    }
+    error = expected_calibration_error(cross_calibrated(scores, labels, groups, seed=seed), labels)
+    metrics["expected_calibration_error"] = Estimate(error)
+    positive, negative = np.flatnonzero(labels), np.flatnonzero(~labels)
+    positive = positive[np.argsort(groups[positive])]
+    negative = negative[np.argsort(groups[negative])]
+    # Both classes in the order of their groups: row by row the two of a pair.
+    is_paired = np.array_equal(groups[positive], groups[negative])
+    if is_paired and len(np.unique(groups)) == len(positive):
+        won = np.sign(scores[positive] - scores[negative]).sum() / 2 + len(positive) / 2
+        metrics["pairs_in_order"] = share_estimate(float(won), len(positive))
     return metrics
 
 

@@ -95,7 +95,6 @@ def axes_of_model(
     layer, alignment_id = resolve_alignment(warehouse, axis, space.model, space.model_id)
     assert alignment_id is not None
     stored = read_alignment(warehouse, alignment_id)
-    assert stored is not None
     here = space.at(layer)
     fitted_on = load_matrix(warehouse, here, axis.prompt_set, allow_missing=True)
     pulled_back = [

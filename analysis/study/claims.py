@@ -28,7 +28,8 @@ PUBLISHED = "_published"
 
 _VERDICTS = """
 select
-    claim, prompt_set, verdict, model, estimate, lower, upper, null_value, to_decide
+    claim, prompt_set, verdict, cause, model, estimate, lower, upper, null_value,
+    smallest_effect, study_count, to_decide
 from v_claims
 where study_id = {study_id}
 order by position, prompt_set

@@ -19,7 +19,6 @@ import numpy as np
 from axes.analysis.activations import Matrix, Space, load_matrix
 from axes.analysis.registry import read_alignment
 from axes.analysis.report.section import latest_study
-from axes.analysis.stats.auroc import Estimate
 from axes.analysis.study import diagnosis_checks as checks
 from axes.analysis.study.diagnosis_case import Case, Finding, View, look
 from axes.analysis.study.fit import paired
@@ -152,15 +151,18 @@ def _case(warehouse: Warehouse, study_id: str, evaluated: _Evaluated) -> Case:
     projections = dict(zip(stored["prompt_id"], stored["projection"], strict=True))
     alignment = read_alignment(warehouse, stored["alignment_id"][0])
     assert alignment is not None
-    words = warehouse.rows(
-        Estimate,
+    # Of the surface the baselines of the axis are meant, and not those of the model's direction.
+    premises = warehouse.query(
         """
-        select estimate, lower, upper
-        from evaluations
-        where study_id = ? and prompt_set = ? and scorer = 'bag_of_words' and metric = 'auroc'
+        select premise, cause
+        from v_claim_premises
+        where
+            study_id = ? and prompt_set = ? and model = ?
+            and (premise != 'surface' or starts_with(scorer, 'universal') or list_contains(stops, 'shared'))
+        order by position, scorer desc
         """,
-        [study_id, evaluated.prompt_set],
-    )
+        [study_id, evaluated.prompt_set, evaluated.model],
+    ).to_pydict()
     return Case(
         x=matrix.x,
         labels=matrix.labels,
@@ -175,7 +177,7 @@ def _case(warehouse: Warehouse, study_id: str, evaluated: _Evaluated) -> Case:
         axis=axis.vector,
         is_in_sample=evaluated.is_in_sample,
         is_reference=native.space == axis.space,
-        bag_of_words=words[0] if words else None,
+        premises=dict(zip(premises["premise"], premises["cause"], strict=True)),
         stored=np.array([projections[prompt_id] for prompt_id in matrix.prompt_ids]),
     )
 
@@ -193,6 +195,7 @@ _CAUSES: tuple[Callable[[Case, View], Finding], ...] = (
     checks.source,
     checks.ridge_lambda,
     checks.intercept,
+    checks.premise,
 )
 
 

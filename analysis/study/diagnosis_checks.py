@@ -24,7 +24,6 @@ from axes.analysis.methods.directions import difference_in_means
 from axes.analysis.methods.nulls import cross_validated_scores, shuffled_labels
 from axes.analysis.methods.ridge import LAMBDA_GRID, RidgeFitter
 from axes.analysis.stats.auroc import Estimate, Labels, Scores, auroc
-from axes.analysis.stats.baselines import explains
 from axes.analysis.stats.splits import held_out_mask
 from axes.analysis.study.diagnosis_case import Case, Finding, View, cosine
 from axes.warehouse.layers import Rows
@@ -269,17 +268,16 @@ def alignment(case: Case, view: View) -> Finding:
 
 
 def source(case: Case, view: View) -> Finding:
-    """Do the words of the prompts separate the classes as well, without any model?"""
-    words = case.bag_of_words
-    if words is None:
-        return Finding("source", False, "no bag of words to compare with")
-    is_fault = explains(words, view.area)
-    fault = (
-        f"a bag of words separates the classes as well (AUROC {words.estimate:.2f}, the axis "
-        f"{view.area.estimate:.2f}): the axis may see words or sources only"
-    )
-    healthy = f"a bag of words separates them less well (AUROC {words.estimate:.2f})"
-    return Finding.of("source", is_fault, fault, healthy, {"bag_of_words": words.estimate})
+    """Is the axis shown to exceed what the surface of the prompts tells, without any model?"""
+    cause = case.premises.get("surface")
+    healthy = "no surface baseline comes near the axis"
+    return Finding("source", cause is not None, cause or healthy)
+
+
+def premise(case: Case, view: View) -> Finding:
+    """Do the premises of the claims hold? If not, no verdict rests on these numbers."""
+    causes = [cause for name, cause in case.premises.items() if name != "surface"]
+    return Finding("premise", bool(causes), "; ".join(causes) or "the premises of the claims hold")
 
 
 def ridge_lambda(case: Case, view: View) -> Finding:

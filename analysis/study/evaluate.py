@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
+import numpy as np
 
-from axes.analysis.activations import Matrix, project
+from axes.analysis.activations import Matrix, project, row_norms
 from axes.analysis.methods.nulls import random_directions, shuffled_alignments
-from axes.analysis.stats.auroc import Estimate, null_interval
-from axes.analysis.stats.baselines import bag_of_words_scores, bag_of_words_transfer, prompt_lengths
+from axes.analysis.stats.auroc import Estimate, Scores, null_interval
+from axes.analysis.stats.baselines import (
+    TEXT_BASELINES,
+    baseline_fitter,
+    model_kernels,
+    text_kernels,
+)
 from axes.analysis.stats.evaluate import evaluate_scores
 from axes.analysis.study.evaluations import Evaluation, Steps, corrected
 from axes.analysis.study.fit import FittedModel, FittedStudy, Member, paired
@@ -36,7 +41,7 @@ def evaluate(study: FittedStudy, steps: Steps) -> list[Evaluation]:
             rows += _null_rows(study, model, prompt_set, steps)
         rows += direction_rows(study.definition, model.member, steps)
     rows += held_out_rows(study, steps)
-    return corrected(rows)
+    return corrected(rows, by=("metric", "is_in_sample"))
 
 
 def _coverage_rows(study: FittedStudy, member: Member) -> list[Evaluation]:
@@ -90,14 +95,18 @@ def _auroc_rows(
     seed = study.definition.seed
 
     def compute() -> list[Evaluation]:
+        scores = {scorer: model.project(matrix, axis) for scorer, axis in axes.items()}
+        compared = [("native", "universal")]
+        if prompt_set != study.definition.prompts:
+            baselines = _baseline_scores(member.labelled[study.definition.prompts], matrix)
+            compared += [(axis, name) for axis in axes for name in baselines]
+            scores |= baselines
+        metrics = evaluate_scores(
+            scores, matrix.labels, matrix.groups, compared=compared, seed=seed
+        )
         return Evaluation.of_scorers(
-            evaluate_scores(
-                {scorer: model.project(matrix, axis) for scorer, axis in axes.items()},
-                matrix.labels,
-                matrix.groups,
-                compared=[("native", "universal")],
-                seed=seed,
-            ),
+            # What is the same for every model is a row without a model, in `_baseline_rows`.
+            {name: metrics[name] for name in metrics if name not in TEXT_BASELINES},
             axes=axes,
             member=member,
             prompt_set=prompt_set,
@@ -157,23 +166,32 @@ def _null_rows(
 
 
 def _baseline_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
-    """Scores of the prompts without a model; the same for every model."""
+    """What the prompts alone tell, on sets that nothing was fitted on (else `held_out_rows`)."""
     labelled, seed = study.members[0].labelled, study.definition.seed
     fitted_on = labelled[study.definition.prompts]
     rows = []
     for prompt_set, matrix in labelled.items():
-        compute = partial(_baselines, fitted_on, matrix, prompt_set, seed)
-        inputs = [fitted_on.grouped_hash, prompt_set, matrix.grouped_hash, seed]
-        rows += steps.compute("baselines", inputs, compute, prompt_set=prompt_set)
+
+        def compute(matrix: Matrix = matrix, prompt_set: str = prompt_set) -> list[Evaluation]:
+            scores = _baseline_scores(fitted_on, matrix)
+            texts = {name: values for name, values in scores.items() if name in TEXT_BASELINES}
+            metrics = evaluate_scores(texts, matrix.labels, matrix.groups, seed=seed)
+            return Evaluation.of_scorers(
+                metrics, prompt_set=prompt_set, labels=matrix.labels, is_in_sample=False
+            )
+
+        if matrix is not fitted_on:
+            inputs = [fitted_on.grouped_hash, prompt_set, matrix.grouped_hash, seed]
+            rows += steps.compute("baselines", inputs, compute, prompt_set=prompt_set)
     return rows
 
 
-def _baselines(fitted_on: Matrix, matrix: Matrix, prompt_set: str, seed: int) -> list[Evaluation]:
-    texts, labels, groups = matrix.texts.to_pylist(), matrix.labels, matrix.groups
-    if matrix is fitted_on:
-        words = bag_of_words_scores(texts, labels, groups, seed=seed)
-    else:
-        words = bag_of_words_transfer(fitted_on.texts.to_pylist(), fitted_on.labels, texts)
-    scores = {"bag_of_words": words, "prompt_length": prompt_lengths(texts)}
-    metrics = evaluate_scores(scores, labels, groups, seed=seed)
-    return Evaluation.of_scorers(metrics, prompt_set=prompt_set, labels=labels, is_in_sample=False)
+def _baseline_scores(fitted_on: Matrix, matrix: Matrix) -> dict[str, Scores]:
+    """Scores of the rows of one matrix by baselines fitted on another one of the same model."""
+    count = len(fitted_on.labels)
+    texts = text_kernels([*fitted_on.texts.to_pylist(), *matrix.texts.to_pylist()])
+    norms = np.concatenate([row_norms(fitted_on.x), row_norms(matrix.x)])
+    kernels = texts | model_kernels(texts, norms)
+    labels = np.concatenate([fitted_on.labels, matrix.labels])
+    scores = baseline_fitter(list(kernels.values()), labels)(np.arange(len(labels)) < count)
+    return dict(zip(kernels, scores[:, count:], strict=True))

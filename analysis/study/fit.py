@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -98,6 +98,29 @@ class FittedStudy:
     @property
     def reference(self) -> FittedModel:
         return self.models[self.definition.models.index(self.definition.reference)]
+
+
+def read_members(warehouse: Warehouse, definition: StudyDefinition) -> list[Member]:
+    """All models of a study, each labelled set with the prompts that every model has.
+
+    Where rows may be missing, figures of one row are then of the same prompts; what another model
+    lacks counts as missing.
+    """
+    members = [read_member(warehouse, definition, name) for name in definition.models]
+    for prompt_set in definition.labelled_sets:
+        matrices = [member.labelled[prompt_set] for member in members]
+        for member, all_rows, taken in zip(
+            members, matrices, on_shared_prompts(matrices), strict=True
+        ):
+            lost = len(all_rows.prompt_ids) - len(taken.prompt_ids)
+            member.labelled[prompt_set] = replace(taken, missing_count=taken.missing_count + lost)
+    prompts = definition.prompts
+    return [
+        replace(
+            member, layers=tuple(on_shared_prompts([member.labelled[prompts], *member.layers])[1:])
+        )
+        for member in members
+    ]
 
 
 def read_member(warehouse: Warehouse, definition: StudyDefinition, name: str) -> Member:
@@ -211,8 +234,8 @@ def _align(
         (space.site, space.pooling, space.template),
         None if member is reference else fitted_from,
     )
-    if (stored := read_alignment(warehouse, alignment_id)) is not None:
-        return stored
+    if warehouse.has("alignments", alignment_id):
+        return read_alignment(warehouse, alignment_id)
     if member is reference:
         fit = identity_alignment(space.d_model)
     else:
@@ -231,9 +254,7 @@ def _align(
         seed=definition.seed,
     )
     # Read back: the weights are float32 then, for this run as for every later one.
-    stored = read_alignment(warehouse, alignment_id)
-    assert stored is not None
-    return stored
+    return read_alignment(warehouse, alignment_id)
 
 
 def paired(benign: Matrix, targets: Matrix) -> tuple[Matrix, Matrix]:

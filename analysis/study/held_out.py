@@ -30,7 +30,12 @@ from axes.analysis.stats.auroc import (
     auroc_difference,
     auroc_interval,
 )
-from axes.analysis.stats.baselines import bag_of_words_scores, bag_of_words_transfer
+from axes.analysis.stats.baselines import (
+    STRONGEST,
+    TEXT_BASELINES,
+    baseline_fitter,
+    text_scores,
+)
 from axes.analysis.stats.evaluate import evaluate_scores
 from axes.analysis.stats.splits import (
     LEAST_OVERLAP,
@@ -46,7 +51,7 @@ from axes.warehouse.progress import track
 from axes.warehouse.writer import content_key
 
 # Raised whenever the metrics of an unchanged definition would change.
-_VERSION = 1
+_VERSION = 2
 MIN_ROWS = 20
 
 
@@ -134,12 +139,13 @@ def _layer_rows(
                 advance(1)
 
         selection = select_layers(layers(), labels, groups, seed=seed)
-    words = bag_of_words_scores(texts, labels, groups, seed=seed)
+    words = text_scores(texts, labels, groups, seed=seed)
     metrics = evaluate_scores(
-        {"native_layer_chosen": selection.nested, "bag_of_words": words},
+        {"native_layer_chosen": selection.nested, STRONGEST: words},
         labels,
         groups,
-        compared=[("native_layer_chosen", "bag_of_words")],
+        compared=[("native_layer_chosen", STRONGEST)],
+        is_out_of_fold=True,
         seed=seed,
     )
     return [
@@ -151,16 +157,18 @@ def _layer_rows(
 def _tested_layers(
     selection: LayerSelection, words: Scores, labels: Labels, groups: Groups, correction: str
 ) -> list[Evaluation]:
-    """Each layer's AUROC, and its difference to a bag of words, corrected for so many layers."""
+    """Each layer's AUROC, and its difference to a word pairs, corrected for so many layers."""
     rows = []
     for layer, scores in enumerate(selection.cross_validated):
         row = partial(Evaluation.of, labels=labels, layer=layer, is_in_sample=False)
         in_sample = Estimate(float(selection.in_sample[layer]))
-        difference = auroc_difference(scores, words, labels, groups)
+        split = (labels, groups)
+        area = auroc_interval(scores, *split, is_out_of_fold=True)
+        difference = auroc_difference(scores, words, *split, is_out_of_fold=True)
         rows += [
-            row("native_cross_validated", "auroc", auroc_interval(scores, labels, groups)),
+            row("native_cross_validated", "auroc", area),
             row("native", "auroc", in_sample, is_in_sample=True),
-            row("native_minus_bag_of_words", "auroc_difference", difference),
+            row(f"native_minus_{STRONGEST}", "auroc_difference", difference),
         ]
     return corrected(rows, correction=correction)
 
@@ -168,24 +176,22 @@ def _tested_layers(
 def _source_rows(
     warehouse: Warehouse, space: Space, definition: EvaluationDefinition, matrices: Sequence[Matrix]
 ) -> list[Evaluation]:
-    """The matrix of sources, of the direction and of a bag of words; empty with no contrast."""
+    """The matrix of sources, of the direction and of a word pairs; empty with no contrast."""
     pool = _pooled(warehouse, definition, matrices)
     contrasts = source_contrasts(pool.sources, pool.labels)
     if len(contrasts) < 2:
         return []
 
-    texts = np.array(pool.texts, dtype=object)
+    fit = baseline_fitter([TEXT_BASELINES[STRONGEST](pool.texts)], pool.labels)
 
     def words(seen: Bool[np.ndarray, "fit row"]) -> Float[np.ndarray, "fit row"]:
-        return np.stack(
-            [bag_of_words_transfer(texts[rows], pool.labels[rows], texts) for rows in seen]
-        )
+        return np.concatenate([fit(rows) for rows in seen])
 
     native = partial(fitted_scores, pool.x, pool.labels)
     split, seed = (pool.labels, pool.groups, contrasts), definition.seed
     return [
         *source_matrix("native", native, *split, layer=space.layer, seed=seed),
-        *source_matrix("bag_of_words", words, *split, seed=seed),
+        *source_matrix(STRONGEST, words, *split, seed=seed),
     ]
 
 
@@ -291,7 +297,7 @@ def source_matrix(
         Evaluation.of(
             scorer,
             "auroc",
-            auroc_interval(scores[rows], labels[rows], groups[rows]),
+            auroc_interval(scores[rows], labels[rows], groups[rows], is_out_of_fold=True),
             layer=layer,
             fitted_on=fitted_on,
             judged_on=judged_on,

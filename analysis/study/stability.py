@@ -3,7 +3,7 @@
 Of the shared axis: what each model contributes, its nulls, its angle under resampling. Of a model's
 direction: shuffled labels, the choice of its layer, and erasure. Of both: out-of-fold scores. A
 universal axis is made of directions that were all fitted on the labelled prompts, so on those it is
-in sample, whichever model is left out. For `held_out_scores` everything that depends on labels
+in sample, whichever model is left out. For `axes_fitter` everything that depends on labels
 (directions, mapping them, decomposition) is fitted without each fold, which is then projected on
 the axis fitted without it. Alignments are fitted on other prompts, without labels, and stay.
 """
@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float
 
-from axes.analysis.activations import Matrix, project
+from axes.analysis.activations import Matrix, project, row_norms
 from axes.analysis.methods import DIRECTIONS
 from axes.analysis.methods.directions import fit_direction, unit
 from axes.analysis.methods.erasure import can_evaluate_erasure, erasure_scores
@@ -26,8 +26,10 @@ from axes.analysis.methods.nulls import (
     Mapped,
     bootstrap_angles,
     random_singular_values,
+    shuffled_directions,
     shuffled_labels,
-    shuffled_singular_values,
+    singular_values,
+    unit_rows,
 )
 from axes.analysis.methods.universal import (
     leave_one_out_axes,
@@ -38,15 +40,18 @@ from axes.analysis.stats.auroc import (
     Estimate,
     Groups,
     Labels,
-    Scores,
     auroc_interval,
     null_interval,
 )
+from axes.analysis.stats.baselines import baseline_fitter, model_kernels, text_kernels
 from axes.analysis.stats.evaluate import evaluate_scores
-from axes.analysis.stats.splits import grouped_folds, out_of_fold
+from axes.analysis.stats.out_of_fold import evaluate_out_of_fold
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.evaluations import Evaluation, Steps
-from axes.analysis.study.fit import FittedStudy, Member, on_shared_prompts
+from axes.analysis.study.fit import FittedStudy, Member
+
+SHARED_AXES = ("native", "universal", "leave_one_out")
+CROSS_VALIDATED = "_cross_validated"
 
 
 def shared_axis_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
@@ -66,7 +71,7 @@ def shared_axis_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
     ]
     if len(study.models) < 2:
         return rows
-    matrices = _shared_rows(study)
+    matrices = [member.labelled[definition.prompts] for member in study.members]
     inputs = [
         axis.axis_id,
         [model.alignment.alignment_id for model in study.models],
@@ -75,12 +80,6 @@ def shared_axis_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
         [definition.direction, definition.universal, definition.seed],
     ]
     return rows + steps.compute("shared", inputs, lambda: _shared_axis(study, matrices, aligned))
-
-
-def _shared_rows(study: FittedStudy) -> list[Matrix]:
-    """Every model's labelled rows of the prompts that all models have."""
-    prompts = study.definition.prompts
-    return on_shared_prompts([member.labelled[prompts] for member in study.members])
 
 
 def _mapped(study: FittedStudy, matrices: Sequence[Matrix]) -> list[Mapped]:
@@ -103,11 +102,10 @@ def _shared_axis(
     labels, groups = matrices[0].labels, matrices[0].groups
     method, seed = study.definition.direction, study.definition.seed
     count = DIRECTIONS[method].draw_count
+    shuffled = shuffled_directions(models, labels, groups, method=method, count=count, seed=seed)
     nulls = {
         "random_direction": random_singular_values(models, count=count, seed=seed),
-        "shuffled_labels": shuffled_singular_values(
-            models, labels, groups, method=method, count=count, seed=seed
-        ),
+        "shuffled_labels": singular_values(list(shuffled)),
     }
     rows = []
     for scorer, values in nulls.items():
@@ -133,9 +131,51 @@ def _shared_axis(
     tested = Estimate(gap, p_value=(1 + as_wide) / (1 + count))
     return [
         *rows,
+        *_premise_rows(study, matrices, shuffled),
         Evaluation.of("universal", "singular_value_gap", tested, axis=study.universal),
         Evaluation.of("universal", "bootstrap_angle", angle, axis=study.universal),
     ]
+
+
+def _premise_rows(
+    study: FittedStudy,
+    matrices: Sequence[Matrix],
+    shuffled: Float[np.ndarray, "model shuffle d_reference"],
+) -> list[Evaluation]:
+    """Of each model, whether its map and the benign prompts can carry its direction at all.
+
+    `benign_variance_ratio`: variance of the benign prompts along the direction over that within the
+    classes; `mapped_gain`: length of the mapped unit direction over the mean length of directions
+    of shuffled labels; `cosine_leave_one_out`: with the axis made of the other models, with its
+    p-value (and the 5th and 95th percentile) under labels shuffled alike in all models.
+    """
+    shared = study.definition.universal
+    rows = []
+    for index, (model, matrix) in enumerate(zip(study.models, matrices, strict=True)):
+        native, labels = unit(model.native.vector).vector, matrix.labels
+        along, benign = (project(x, native) for x in (matrix.x, model.member.benign.x))
+        within = (along[labels].var() + along[~labels].var()) / 2
+        gains = np.linalg.norm(shuffled[index], axis=1)
+        gain = np.linalg.norm(model.alignment.fit.alignment.map(native))
+        cosines = np.array(
+            [
+                drawn[index] @ universal_axis(np.delete(drawn, index, axis=0), shared).vector
+                for drawn in np.stack([unit_rows(each) for each in shuffled], axis=1)
+            ]
+        )
+        assert model.leave_one_out is not None, "two models and more"
+        cosine = float(model.aligned.vector @ model.leave_one_out.vector)
+        p_value = (1 + int((cosines >= cosine).sum())) / (1 + len(cosines))
+        metrics = {
+            "benign_variance_ratio": Estimate(float(benign.var() / within)),
+            "mapped_gain": Estimate(float(gain / gains.mean())),
+            "cosine_leave_one_out": Estimate(cosine, p_value=p_value),
+        }
+        null = {"cosine_leave_one_out": null_interval(cosines)}
+        rows += Evaluation.of_scorers(
+            {"aligned": metrics, "shuffled_labels": null}, member=model.member
+        )
+    return rows
 
 
 def direction_rows(definition: StudyDefinition, member: Member, steps: Steps) -> list[Evaluation]:
@@ -195,7 +235,9 @@ def _nested(definition: StudyDefinition, member: Member, matrix: Matrix) -> _Met
     labels, groups, seed = matrix.labels, matrix.groups, definition.seed
     layers = (layer.read() for layer in member.layers)
     selection = select_layers(layers, labels, groups, method=definition.direction, seed=seed)
-    return evaluate_scores({"native_nested": selection.nested}, labels, groups, seed=seed)
+    return evaluate_scores(
+        {"native_nested": selection.nested}, labels, groups, seed=seed, is_out_of_fold=True
+    )
 
 
 def _erasure(definition: StudyDefinition, _: Member, matrix: Matrix) -> _Metrics:
@@ -203,42 +245,73 @@ def _erasure(definition: StudyDefinition, _: Member, matrix: Matrix) -> _Metrics
     labels, groups, seed = matrix.labels, matrix.groups, definition.seed
     scores = erasure_scores(matrix.x, labels, groups, method=definition.direction, seed=seed)
     return {
-        f"probe_{state}": {"auroc": auroc_interval(values, labels, groups)}
+        f"probe_{state}": {"auroc": auroc_interval(values, labels, groups, is_out_of_fold=True)}
         for state, values in scores.items()
     }
 
 
 def held_out_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
-    """Every model's direction and the shared axes on prompts that no direction was fitted on.
-
-    On the prompts that all models have, which are all unless rows are allowed to be missing.
-    """
+    """Every model's direction and the shared axes on prompts that no direction was fitted on."""
     definition, seed = study.definition, study.definition.seed
-    matrices = _shared_rows(study)
+    matrices = [member.labelled[definition.prompts] for member in study.members]
     labels, groups = matrices[0].labels, matrices[0].groups
 
     def compute() -> list[Evaluation]:
-        scores = held_out_scores(
+        texts = text_kernels(matrices[0].texts.to_pylist())
+        of_models = [model_kernels(texts, row_norms(matrix.x)) for matrix in matrices]
+        kernels = [*texts.values(), *(each for of_model in of_models for each in of_model.values())]
+        fit_baselines = baseline_fitter(kernels, labels)
+        fit_axes = axes_fitter(
             _mapped(study, matrices),
             labels,
             groups,
             method=definition.direction,
             shared=definition.universal,
-            seed=seed,
         )
-        rows = []
-        for member, by_axis in zip(study.members, scores, strict=True):
-            metrics = evaluate_scores(
-                by_axis, labels, groups, compared=[("native", "universal")], seed=seed
-            )
-            rows += Evaluation.of_scorers(
-                {f"{scorer}_cross_validated": each for scorer, each in metrics.items()},
-                member=member,
-                prompt_set=definition.prompts,
-                labels=labels,
-                # A layer that was chosen on these prompts has seen them after all.
-                is_in_sample=bool(member.layers),
-            )
+
+        def fit(seen: Labels) -> Float[np.ndarray, "scorer row"]:
+            return np.concatenate([*fit_axes(seen), fit_baselines(seen)])
+
+        evaluated = evaluate_out_of_fold(fit, labels, groups, seed=seed)
+        axes = SHARED_AXES[: 2 if len(matrices) == 1 else 3]
+        # Scorers in the order of `fit`: axes by model, baselines of prompts, and those by model.
+        names = [
+            *((member.name, axis) for member in study.members for axis in axes),
+            *((None, name) for name in texts),
+            *(
+                (m.name, name)
+                for m, each in zip(study.members, of_models, strict=True)
+                for name in each
+            ),
+        ]
+        place = {name: index for index, name in enumerate(names)}
+        row = partial(Evaluation.of_scorers, prompt_set=definition.prompts, labels=labels)
+        rows = row(
+            {name: evaluated.metrics(place[None, name], labels, groups) for name in texts},
+            is_in_sample=False,
+        )
+        for member, own in zip(study.members, of_models, strict=True):
+            metrics = {
+                f"{axis}{CROSS_VALIDATED}": evaluated.metrics(
+                    place[member.name, axis], labels, groups
+                )
+                for axis in axes
+            }
+            baselines = [(None, name) for name in texts] + [(member.name, name) for name in own]
+            pairs = [("native", member.name, "universal")] + [
+                (axis, model, name) for axis in axes for model, name in baselines
+            ]
+            for first, model, second in pairs:
+                difference = evaluated.difference(place[member.name, first], place[model, second])
+                metrics[f"{first}_minus_{second}{CROSS_VALIDATED}"] = {
+                    "auroc_difference": difference
+                }
+            # A layer that was chosen on these prompts has seen them after all.
+            rows += row(metrics, member=member, is_in_sample=bool(member.layers))
+            metrics = {
+                name: evaluated.metrics(place[member.name, name], labels, groups) for name in own
+            }
+            rows += row(metrics, member=member, is_in_sample=False)
         return rows
 
     inputs = [
@@ -252,20 +325,19 @@ def held_out_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
     return steps.compute("held out", inputs, compute, prompt_set=definition.prompts)
 
 
-def held_out_scores(
+def axes_fitter(
     models: Sequence[Mapped],
     labels: Labels,
     groups: Groups,
     *,
     method: str = "mean_diff",
     shared: str = "svd",
-    seed: int = 0,
-) -> list[dict[str, Scores]]:
-    """Of each model the out-of-fold projections of its rows by axis, five folds of whole groups.
+) -> Callable[[Labels], Float[np.ndarray, "model axis row"]]:
+    """A function that fits every model's axes on a mask of rows and projects all rows on them.
 
-    Axes are `native`, `universal` and, of several models, `leave_one_out`; `method` is that of the
-    directions, `shared` that of the axis made of them. Each fold is projected about the middle of
-    its training classes, so that folds compare.
+    Axes are those of `SHARED_AXES`, the last one with several models only; `method` is that of the
+    directions, `shared` that of the axis made of them. Rows are projected about the middle of the
+    classes fitted on, so that folds compare.
     """
 
     def fit(seen: Labels) -> Float[np.ndarray, "model axis row"]:
@@ -285,6 +357,4 @@ def held_out_scores(
         middles = (positive.mean(axis=-1) + negative.mean(axis=-1)) / 2
         return projected - middles[..., None]
 
-    scores = out_of_fold(fit, grouped_folds(labels, groups, seed=seed))
-    names = ("native", "universal", "leave_one_out")
-    return [dict(zip(names, of_model, strict=False)) for of_model in scores]
+    return fit

@@ -26,7 +26,7 @@ from axes.cli.options import (
     stored_names,
 )
 from axes.ingest.requests import PromptRequest
-from axes.warehouse.render import show, show_record, show_rows
+from axes.warehouse.render import echo, show, show_record, show_rows
 from axes.warehouse.settings import options_of
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def list_(noun: str, text: str | None, root: Path, output_format: str) -> None:
     if noun == "prompt-sets":
         from axes.ingest.prompt_sources import ready_sets
 
-        click.echo(f"ready to import by name: {', '.join(ready_sets())}", err=True)
+        echo(f"ready to import by name: {', '.join(ready_sets())}", err=True)
 
 
 def _models(root: Path) -> list[dict[str, object]]:
@@ -111,7 +111,7 @@ def _models(root: Path) -> list[dict[str, object]]:
     from axes.ingest.models.download import cache_folder
     from axes.ingest.models.registry import registry
 
-    click.echo(f"cache: {cache_folder()}", err=True)
+    echo(f"cache: {cache_folder()}", err=True)
     stored, specs = stored_names(root, "activations", "model"), registry()
     return [_model_row(n, specs.get(n), n in stored) for n in dict.fromkeys([*specs, *stored])]
 
@@ -206,7 +206,7 @@ def models_fetch(model: tuple[str, ...]) -> None:
     from axes.ingest.models.registry import resolve
 
     for name in model:
-        click.echo(fetch(resolve(name)))
+        echo(fetch(resolve(name)))
 
 
 @models.command("doctor")
@@ -250,7 +250,10 @@ def prompts() -> None:
     "--negative-file", help="File of the negative class; line i of both files is a matched pair."
 )
 @click.option("--unpaired", is_flag=True, help="Lines of the two files are not matched pairs.")
-@click.option("--text-column", help="Column of the text. Default: text, else prompt.")
+@click.option(
+    "--text-column",
+    help="Column of the text. Default: text, prompt, or messages (what the user says first).",
+)
 @click.option("--label-column", help="Column of the label. Default: label.")
 @click.option("--category-column", help="Column of the category. Default: category.")
 @click.option("--license", help="Licence of the text, if the source has no column for it.")
@@ -267,8 +270,8 @@ def prompts_import(
     output_format: str,
     **options: Any,
 ) -> None:
-    """Import SET from SOURCE: a .parquet, .csv, .jsonl or .txt file (a prompt a line), or
-    hf:OWNER/NAME[:CONFIG][@REV].
+    """Import SET from SOURCE: a .parquet, .csv, .tsv, .jsonl, .json or .txt file (a prompt a
+    line), or hf:OWNER/NAME[:CONFIG][@REV].
 
     A concept can also be two files, one for each class. The built-in sets demo_safety,
     demo_formality, demo_alignment, prompt_safety and alpaca need no SOURCE. Text is normalised and

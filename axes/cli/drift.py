@@ -22,7 +22,7 @@ from axes.cli.options import (
     with_warehouse,
 )
 from axes.ingest.models.registry import known_as
-from axes.warehouse.render import show
+from axes.warehouse.render import echo, show
 
 if TYPE_CHECKING:
     from axes.analysis.stats.calibration import Calibration
@@ -124,9 +124,7 @@ def drift(
         trajectories = read_trajectories(
             warehouse, _readout(warehouse, registered, *traced[0]), selection
         )
-        click.echo(
-            write_cross_completions(warehouse, trajectories, cross_file, seed=options["seed"])
-        )
+        echo(write_cross_completions(warehouse, trajectories, cross_file, seed=options["seed"]))
         return
     options |= {"selection": selection, "event": _event_pattern(event)}
     drift_ids: list[str] = []
@@ -137,13 +135,13 @@ def drift(
             # Without --model, a model that cannot be analysed does not stop the others.
             if len(traced) == 1 or models:
                 raise
-            click.echo(f"left out: {error}", err=True)
+            echo(f"left out: {error}", err=True)
     if not drift_ids:
         raise CoverageError(f"no model has completions to analyse on {axis}")
     show(warehouse.query(_TABLE, [drift_ids]), output_format)
     for drift_id in drift_ids:
         words = verdict(warehouse, drift_id)
-        click.echo(f"\n{words}\ndrift {drift_id}", err=output_format != "table")
+        echo(f"\n{words}\ndrift {drift_id}", err=output_format != "table")
 
 
 def _drift_of(
@@ -199,5 +197,5 @@ def find_calibration(
     except CalibrationError as error:
         if is_required or is_typed("calibration"):
             raise
-        click.echo(f"no calibrated threshold or probability: {error}", err=True)
+        echo(f"no calibrated threshold or probability: {error}", err=True)
         return None

@@ -32,7 +32,7 @@ from axes.cli.options import (
 from axes.cli.study import space_options, study_options
 from axes.ingest.models.registry import known_as
 from axes.ingest.requests import TokenRequest
-from axes.warehouse.render import show, show_rows
+from axes.warehouse.render import echo, show, show_rows
 
 if TYPE_CHECKING:
     from axes.warehouse.handle import Warehouse
@@ -166,7 +166,7 @@ def evaluate(
     study_id = run_evaluation(warehouse, definition)
     click.echo(_verdict(warehouse, study_id), err=output_format not in ("table", "markdown"))
     show(warehouse.query(_SHOWN[shown], {"study_id": study_id}), output_format)
-    click.echo(f"evaluation {study_id}", err=True)
+    echo(f"evaluation {study_id}", err=True)
 
 
 def _verdict(warehouse: Warehouse, study_id: str) -> str:
@@ -289,7 +289,7 @@ def transfer(
     chosen = _axis_and_models(warehouse, axis, prompts, models)
     study_id = run_transfer(warehouse, TransferDefinition(*chosen, prompts, **options))
     show(warehouse.query(_TRANSFER_SHOWN[shown], {"study_id": study_id}), output_format)
-    click.echo(f"transfer {study_id}", err=True)
+    echo(f"transfer {study_id}", err=True)
 
 
 def _axis_and_models(

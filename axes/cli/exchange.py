@@ -26,7 +26,7 @@ from axes.cli.options import (
 from axes.cli.study import space_options
 from axes.ingest.models.registry import known_as
 from axes.ingest.requests import ExternalActivationRequest
-from axes.warehouse.render import show_record, show_rows
+from axes.warehouse.render import echo, show_record, show_rows
 
 if TYPE_CHECKING:
     from axes.warehouse.handle import Warehouse
@@ -69,9 +69,9 @@ def export(
     target = output or Path(stem + FORMATS[to].suffix)
     exported = export_axes(warehouse, axes, to, target, **options)
     for remark in exported.remarks:
-        click.echo(f"left out: {remark}", err=True)
-    click.echo(f"read it with: {exported.usage}", err=True)
-    click.echo(exported.path)
+        echo(f"left out: {remark}", err=True)
+    echo(f"read it with: {exported.usage}", err=True)
+    echo(exported.path)
 
 
 @click.command("import")
@@ -101,9 +101,9 @@ def import_(
 
     request = ImportRequest(model=None if model is None else known_as(model), **options)
     imported = import_axes(warehouse, file, request)
-    click.echo(f"format {imported.format}", err=True)
+    echo(f"format {imported.format}", err=True)
     for remark in imported.remarks:
-        click.echo(remark, err=True)
+        echo(remark, err=True)
     show_rows(imported.axes, output_format)
 
 

@@ -24,7 +24,7 @@ from axes.cli.options import (
 from axes.ingest.models.registry import known_as
 from axes.ingest.requests import InterventionRequest
 from axes.warehouse.names import sql_literal
-from axes.warehouse.render import show
+from axes.warehouse.render import echo, show
 
 if TYPE_CHECKING:
     from axes.analysis.steering.effects import Experiment
@@ -147,7 +147,7 @@ def _show_effects(root: Path, experiment: Experiment, output_format: str) -> Non
         experiment_id=sql_literal(experiment_id), highest=max(experiment.strengths)
     )
     show(warehouse.query(printed), output_format)
-    click.echo(f"experiment {experiment_id}", err=True)
+    echo(f"experiment {experiment_id}", err=True)
 
 
 def _register_directions(

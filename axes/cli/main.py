@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import time
 from typing import Any
@@ -11,6 +12,7 @@ import click
 
 from axes.warehouse import progress, settings
 from axes.warehouse.errors import AxesError
+from axes.warehouse.render import echo, one_line, visible
 
 # Section of `axes --help` -> command -> its module in axes.cli and its line of help. Modules are
 # imported on use, so that `axes --help` imports neither torch nor DuckDB.
@@ -54,6 +56,9 @@ _SECTIONS = {
     },
 }
 _COMMANDS = {name: entry for section in _SECTIONS.values() for name, entry in section.items()}
+
+# What the loader and torch say where memory is limited (`ulimit -v`).
+_NO_MEMORY = re.compile("failed to map segment|can't allocate memory")
 
 
 class _LazyGroup(click.Group):
@@ -103,13 +108,21 @@ class _LazyGroup(click.Group):
                 return super().invoke(ctx)
         except AxesError as error:
             for note in getattr(error, "__notes__", ()):  # The last line says why.
-                click.echo(note, err=True)
-            raise click.ClickException(str(error)) from error
+                echo(note, err=True)
+            raise click.ClickException(one_line(error)) from error
+        except click.ClickException as error:
+            error.message = visible(error.message)
+            raise
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{place}{error.strerror or error}") from error
+            raise click.ClickException(one_line(f"{place}{error.strerror or error}")) from error
+        except (MemoryError, ImportError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+                raise
+            message = "the memory that this process may take is used up: free some, or raise the"
+            raise click.ClickException(f"{message} limit (ulimit -v)") from error
         except KeyboardInterrupt as interrupt:
-            click.echo("interrupted: run the same command again to go on from here", err=True)
+            echo("interrupted: run the same command again to go on from here", err=True)
             raise click.exceptions.Exit(130) from interrupt
 
     def main(self, *args: Any, **kwargs: Any) -> Any:

@@ -26,7 +26,8 @@ from axes.cli.options import (
     root_option,
 )
 from axes.ingest.requests import ModelRequest, TraceRequest
-from axes.warehouse.render import show
+from axes.warehouse.files import replacing
+from axes.warehouse.render import echo, show, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -109,7 +110,7 @@ def monitor(
         tokens.append({"step": reading.step, "token": text, **asdict(reading)})
         del tokens[-1]["row"]
         if is_streamed:
-            click.echo(json.dumps(tokens[-1]))
+            echo(json.dumps(tokens[-1]))
         else:
             _paint(console, text, share(reading))
 
@@ -129,14 +130,15 @@ def _echo_stop(tokens: list[Token], stop_above: float | None) -> None:
         return
     passed = [row["step"] for row in tokens if (row["probability"] or 0.0) >= stop_above]
     outcome = f"stopped after step {passed[0]}" if passed else "not reached"
-    click.echo(f"probability {stop_above:g}: {outcome}", err=True)
+    echo(f"probability {stop_above:g}: {outcome}", err=True)
 
 
 def _write(tokens: list[Token], output_format: str, output: Path | None) -> None:
     import pyarrow as pa
 
     if output_format == _JSONL and output is not None:
-        output.write_text("".join(json.dumps(row) + "\n" for row in tokens))
+        with replacing(output) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in tokens))
     else:
         show(pa.Table.from_pylist(tokens), format_for(output, output_format), output)
 
@@ -154,10 +156,14 @@ def _speak(
     import torch
     from transformers import GenerationConfig
 
-    from axes.ingest.forward.templates import Template, pad_id, render
+    from axes.ingest.forward.templates import Template, foreign_token, pad_id, render
     from axes.ingest.generation.generate import end_ids
+    from axes.warehouse.errors import PromptError
 
     (rendered,) = render(loaded.tokenizer, [prompt], Template(template), loaded.spec.name)
+    vocab_size = loaded.model.config.get_text_config().vocab_size
+    if (fault := foreign_token(rendered.token_ids, vocab_size)) is not None:
+        raise PromptError(f"{loaded.spec.name} cannot run the prompt: {fault}")
     tokens = torch.tensor([rendered.token_ids], device=loaded.device)
     ends = {"eos_token_id": end_ids(loaded), "pad_token_id": pad_id(loaded.tokenizer)}
     # Ignore the sampling defaults of the checkpoint.
@@ -212,4 +218,4 @@ def _paint(console: Console, text: str, share: float | None) -> None:
     if share is not None:
         red, blue = round(255 * min(2 * share, 1.0)), round(255 * min(2 - 2 * share, 1.0))
         style = Style(color=f"rgb({red},{min(red, blue)},{blue})")
-    console.print(Text(text, style=style), end="", soft_wrap=True)
+    console.print(Text(visible(text), style=style), end="", soft_wrap=True)

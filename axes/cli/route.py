@@ -22,7 +22,7 @@ from axes.cli.options import (
     together,
     with_warehouse,
 )
-from axes.warehouse.render import show
+from axes.warehouse.render import echo, show
 
 if TYPE_CHECKING:
     from axes.analysis.routing.response_scores import ScoringRequest
@@ -213,4 +213,4 @@ def _request(
 
 def _echo_notes(notes: tuple[str, ...], result: str) -> None:
     for note in (*notes, result):
-        click.echo(note, err=True)
+        echo(note, err=True)

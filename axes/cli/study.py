@@ -31,7 +31,7 @@ from axes.cli.options import (
     root_option,
     with_warehouse,
 )
-from axes.warehouse.render import show, show_rows
+from axes.warehouse.render import echo, show, show_rows
 
 if TYPE_CHECKING:
     from axes.study_plan import PlannedStudy
@@ -147,9 +147,9 @@ def run(
         else:
             _print_study(Warehouse.open(root), study_id, output_format)
         if report is not None:
-            click.echo(f"report {write_report(root, report, study_id)}", err=True)
+            echo(f"report {write_report(root, report, study_id)}", err=True)
     if output_format == "json":
-        click.echo(json.dumps(results if len(results) > 1 else results[0], indent=2))
+        echo(json.dumps(results if len(results) > 1 else results[0], indent=2))
 
 
 @study.command("sensitivity")
@@ -203,7 +203,7 @@ def claims(study_name: str | None, warehouse: Warehouse, output_format: str) -> 
         if output_format not in ("table", "markdown"):
             continue
         for claim in claim_tables(warehouse.connection, study_id):
-            click.echo(f"\n{claim.title}\n{claim.statement}")
+            echo(f"\n{claim.title}\n{claim.statement}")
             show(claim.table, output_format)
 
 
@@ -234,9 +234,7 @@ def diff(first: str, second: str, warehouse: Warehouse, output_format: str) -> N
         changed = definition_differences(warehouse.connection, *study_ids)
         if changed:
             show_rows(changed, output_format)
-        click.echo(
-            "" if changed else "same definition; the rows or the version of the code differ\n"
-        )
+        echo("" if changed else "same definition; the rows or the version of the code differ\n")
     show_rows(metric_differences(warehouse, *study_ids), output_format)
 
 
@@ -304,7 +302,7 @@ def report(study_id: str | None, output: Path, figures: Path | None, root: Path)
     """
     from axes.analysis.report.report import write_report
 
-    click.echo(write_report(root, output, study_id, figures=figures))
+    echo(write_report(root, output, study_id, figures=figures))
 
 
 _DIAGNOSES = """
@@ -356,7 +354,7 @@ def diagnose(
     diagnose_study(root, study_id, memory_limit=memory_limit)
     statement = _CHECKS if checks else _DIAGNOSES
     show(warehouse.query(statement, [study_id, model, model]), output_format)
-    click.echo(f"study {study_id}", err=True)
+    echo(f"study {study_id}", err=True)
 
 
 def _print_study(warehouse: Warehouse, study_id: str, output_format: str) -> None:
@@ -371,18 +369,18 @@ def _print_study(warehouse: Warehouse, study_id: str, output_format: str) -> Non
         published = warehouse.query(tables.PUBLISHED.sql, parameters)
         for table in (published, verdicts(warehouse.connection, study_id).table):
             if table.num_rows:
-                click.echo()
+                echo()
                 show(table, output_format)
     for warning in warnings_in_short(warehouse.connection, study_id):
-        click.echo(f"warning: {warning}", err=True)
-    click.echo(f"study {study_id}", err=True)
+        echo(f"warning: {warning}", err=True)
+    echo(f"study {study_id}", err=True)
     same = "(select prompts from v_studies where study_id = $study_id)"
     (count,) = warehouse.column(
         f"select count(*) from v_studies where prompts = {same}", parameters
     )
     if count > 1:
         text = "studies of these prompts are stored: name one, as in `study_id = latest_study()`"
-        click.echo(f"{count} {text}", err=True)
+        echo(f"{count} {text}", err=True)
 
 
 def _print_sensitivity(warehouse: Warehouse, study_id: str, output_format: str) -> None:
@@ -392,4 +390,4 @@ def _print_sensitivity(warehouse: Warehouse, study_id: str, output_format: str) 
 
     show(warehouse.query(tables.SENSITIVITY.sql, {"study_id": study_id}), output_format)
     for warning in sensitivity_warnings(warehouse.connection, study_id):
-        click.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)

@@ -21,7 +21,7 @@ from click.shell_completion import get_completion_class
 from axes.cli.options import format_option, root_option
 from axes.warehouse.errors import ConfigError
 from axes.warehouse.names import did_you_mean
-from axes.warehouse.render import show_rows
+from axes.warehouse.render import echo, show_rows
 from axes.warehouse.settings import SETTINGS, ConfigFile, allow, at_file, config_files, locations
 
 
@@ -99,7 +99,7 @@ def path_command() -> None:
     axes config path
     """
     for path in dict.fromkeys(locations()):
-        click.echo(f"{path}{'' if path.is_file() else ' (not there)'}")
+        echo(f"{path}{'' if path.is_file() else ' (not there)'}")
 
 
 @config.command("allow")
@@ -113,7 +113,7 @@ def allow_command() -> None:
     axes config allow
     """
     file = allow()
-    click.echo(f"allowed {file.path}: {', '.join(file.names)}")
+    echo(f"allowed {file.path}: {', '.join(file.names)}")
 
 
 def _source(file: ConfigFile, name: str) -> str:
@@ -264,4 +264,4 @@ def completion(context: click.Context, shell: str) -> None:
     """
     script = get_completion_class(shell)
     assert script is not None
-    click.echo(script(context.find_root().command, {}, "axes", "_AXES_COMPLETE").source())
+    echo(script(context.find_root().command, {}, "axes", "_AXES_COMPLETE").source())

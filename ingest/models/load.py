@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from axes.ingest.models.config import one_line
+from axes.ingest.models.config import one_line, read_weights, require_complete
 from axes.ingest.models.download import fetch_adapter
 from axes.warehouse.errors import LayerError, ModelError, NonFiniteError
 from axes.warehouse.progress import quiet_transformers
@@ -68,17 +68,19 @@ def load(
     if device == "auto" or spec.quantization is not None:
         options["device_map"] = device
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: PreTrainedModel = read_weights(
+            AutoModelForCausalLM,
             folder,
             dtype=getattr(torch, identity.dtype),
             use_safetensors=True,
-            trust_remote_code=False,
             **options,
         )
         if "device_map" not in options:
             model = model.to(torch.device(device))  # type: ignore[arg-type]
         if spec.adapter is not None:
-            model.load_adapter(str(fetch_adapter(spec.adapter)))
+            adapter = fetch_adapter(spec.adapter)
+            if (report := model.load_adapter(str(adapter))) is not None:
+                require_complete(vars(report), adapter)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         where = f"{spec.name} cannot be loaded from {folder}"
         raise ModelError(f"{where}: {one_line(error)}") from error

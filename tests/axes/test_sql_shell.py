@@ -22,7 +22,7 @@ from prompt_toolkit.output import DummyOutput
 
 from axes.sql_completion import Catalog, SqlCompleter
 from axes.sql_shell import _COMMANDS, is_complete, run_shell
-from axes.warehouse.connection import Connection, connect
+from axes.warehouse.connection import Connection, connect_unlocked
 from axes.warehouse.layout import init_root
 from tests.rows import put
 
@@ -35,7 +35,7 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Connection:
     root = tmp_path_factory.mktemp("shell") / "lake"
     init_root(root)
     put(root, "runs", {"run_id": "a"}, {"run_id": "b"})
-    return connect(root, is_commented=True)
+    return connect_unlocked(root, is_commented=True)
 
 
 @pytest.fixture
@@ -47,7 +47,9 @@ def typed(
 ) -> Typed:
     """Type keys into a shell, then Ctrl-D; returns what went to stdout and stderr."""
     monkeypatch.setenv("AXES_HISTORY", str(tmp_path / "history"))
-    monkeypatch.setattr("axes.sql_shell.connect", lambda *_, is_commented: connection.cursor())
+    monkeypatch.setattr(
+        "axes.sql_shell.connect_unlocked", lambda *_, is_commented: connection.cursor()
+    )
 
     def run(keys: str, mode: str = "csv") -> tuple[str, str]:
         with create_pipe_input() as keyboard, create_app_session(keyboard, DummyOutput()):

@@ -105,6 +105,30 @@ def test_rows_equal_a_direct_pass_over_each_prompt(
             np.testing.assert_allclose(vector, expected.numpy(), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("span", ["(0, count + 1)", "(count, count)", "(-1, count)", "(2, 1)"])
+def test_positions_that_a_prompt_does_not_have_are_refused(
+    run: Run, root: Path, tmp_path: Path, no_model: None, span: str
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from axes.ingest.forward.pooling import Pooling, mean\n"
+        f"POOLING = Pooling('mine', lambda count, user_end: {span}, mean)\n"
+    )
+    with pytest.raises(PromptError, match=r"mine@\w+ reads positions .* of its 17 tokens;"):
+        run(poolings=[str(file)])
+    assert run(poolings=[str(file)], skip_unusable=True).skipped_count == 5
+    assert activation_rows(root) == {}
+
+
+def test_tokens_that_the_model_does_not_have_are_refused(
+    root: Path, tmp_path: Path, import_texts: ImportTexts, no_model: None
+) -> None:
+    import_texts(["x", "hi"])
+    small = resolve(str(save_tiny(tmp_path / "small", "llama", vocab_size=90)))
+    with pytest.raises(PromptError, match=r"token 9\d is beyond the model's vocabulary of 90: "):
+        ingest_texts(root, small)
+
+
 def test_a_row_says_what_it_was_pooled_over_and_no_logits_are_computed(
     run: Run, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from axes.ingest.models.load import LoadedModel
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import ActivationRequest, TraceRequest
 from axes.warehouse.layout import init_root
-from axes.warehouse.maintenance.repair import repair
+from axes.warehouse.maintenance.merge import merge
 from tests.ingest.conftest import (
     ImportTexts,
     activation_rows,
@@ -135,18 +135,14 @@ def test_two_processes_that_start_a_warehouse_do_not_disturb_each_other(tmp_path
     assert read(fresh, "select count(*) as n from activations") == [{"n": 0}]
 
 
-def test_parts_run_in_roots_of_their_own_are_copied_into_one(
+def test_parts_run_in_roots_of_their_own_are_merged_into_one(
     root: Path, llama: ModelSpec, tmp_path: Path
 ) -> None:
     for number in (1, 2, 3):
         part = shutil.copytree(root, tmp_path / f"part{number}")
         assert ingest_texts(part, llama, shard=f"{number}/3").rows > 0
         assert last_run(part)["status"] == "finished"
-    for number in (1, 2, 3):
-        # The tables, and not the ledger that each root keeps of its own files.
-        ledger = shutil.ignore_patterns(".*")
-        shutil.copytree(tmp_path / f"part{number}", root, dirs_exist_ok=True, ignore=ledger)
-    repair(root, adopt=True)
+    merge(root, [tmp_path / f"part{number}" for number in (1, 2, 3)])
     together = activation_rows(root)
     assert len(together) == 4 * len(TEXTS)
     assert_checks_pass(root)

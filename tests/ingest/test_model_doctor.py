@@ -111,3 +111,9 @@ def test_blocks_padding_and_overflows_that_spoil_activations_are_found(
 def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds no model"):
         list(examine(ModelSpec("empty", str(tmp_path)), device="cpu"))
+
+
+def test_a_tokenizer_of_another_model_is_one_line(tmp_path: Path) -> None:
+    small = resolve(str(save_tiny(tmp_path / "small", "llama", vocab_size=90)))
+    with pytest.raises(ModelError, match="beyond the model's vocabulary of 90"):
+        list(examine(small, device="cpu"))

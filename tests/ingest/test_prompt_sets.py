@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from axes.analysis.stats.baselines import bag_of_words_scores
+from axes.analysis.stats.baselines import text_scores
 from axes.ingest.prompt_sources import PromptSource, prompt_source, read_source, ready_sets
 from axes.ingest.prompts import import_prompts, normalise
 from axes.ingest.requests import PromptRequest
@@ -63,13 +63,13 @@ def test_demo_safety_is_300_and_300_distinct_prompts_in_complete_pairs(
 def test_the_words_of_demo_safety_alone_do_not_tell_its_classes_apart(safety: pl.DataFrame) -> None:
     labels = (safety["label"] == "unsafe").to_numpy()
     groups = safety["pair_id"].rank("dense").cast(pl.Int64).to_numpy()
-    scores = bag_of_words_scores(safety["text"].to_list(), labels, groups)
+    scores = text_scores(safety["text"].to_list(), labels, groups)
     assert roc_auc_score(labels, scores) < 0.80
     telltale = [
         f"{text} {'bad' if label else 'good'}"
         for text, label in zip(safety["text"], labels, strict=True)
     ]
-    assert roc_auc_score(labels, bag_of_words_scores(telltale, labels, groups)) > 0.99
+    assert roc_auc_score(labels, text_scores(telltale, labels, groups)) > 0.99
 
 
 def test_demo_alignment_is_1500_distinct_prompts_apart_from_demo_safety(

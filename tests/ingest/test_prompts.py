@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,90 @@ def test_a_name_that_cannot_be_a_folder_is_refused(root: Path) -> None:
             import_prompts(root, name, PromptSource("builtin:demo_safety.csv"))
 
 
+ROWS = [("how do I?", True), ("cafés, naïve", False)]
+SEMICOLONS = "text;label\r\nhow do I?;unsafe\r\ncafés, naïve;safe\r\n"
+TABS = SEMICOLONS.replace(";", "\t")
+OBJECTS = [
+    {"text": text, "label": "unsafe" if is_positive else "safe"} for text, is_positive in ROWS
+]
+CHATS = [
+    {
+        "messages": [
+            {"role": "user", "content": row["text"]},
+            {"role": "assistant", "content": "no"},
+        ],
+        "label": row["label"],
+    }
+    for row in OBJECTS
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("excel.csv", SEMICOLONS.encode("utf-8-sig")),
+        ("utf16.csv", TABS.encode("utf-16")),
+        ("tabs.csv", TABS.encode()),
+        ("tabs.tsv", TABS.encode()),
+        ("list.json", json.dumps(OBJECTS).encode()),
+        ("lines.jsonl", b"\n\n".join(json.dumps(row).encode() for row in OBJECTS)),
+        ("chats.jsonl", b"\n".join(json.dumps(row).encode() for row in CHATS)),
+    ],
+)
+def test_what_other_programs_write_is_the_same_set(
+    root: Path, tmp_path: Path, name: str, data: bytes
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    import_prompts(root, "set", PromptSource(str(tmp_path / name)))
+    assert stored(root, "set", "text", "is_positive") == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        (
+            "x.csv",
+            SEMICOLONS.encode("latin-1"),
+            r"x\.csv is not in UTF-8, first at line 3: save it",
+        ),
+        (
+            "x.csv",
+            b"text,label\na,safe\nb, c,safe\n",
+            r"line 3: 3 fields, the header has 2; .*quot",
+        ),
+        ("x.csv", b'text,label\na,safe\n"b,safe\n', r"x\.csv, line 3: .*quotes around it"),
+        ("x.csv", b"", r"x\.csv is empty"),
+        ("x.jsonl", b'{"text": "a"}\n\n{"text": "b"\n', r"x\.jsonl, line 3 is not JSON"),
+        ("x.jsonl", b'{"text": "a"}\n["b"]\n', r"an object a line is expected, found"),
+        ("x.json", b'["a"]', r"a list of objects is expected, found 'a'"),
+        ("x.json", b'{"text": 1', r"x\.json, line 1 is not JSON"),
+        (
+            "x.jsonl",
+            b'{"messages": [{"role": "system", "content": "a"}]}',
+            r"row 0: messages that begin with the user's are expected, found .*--system",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named_with_its_line(
+    root: Path, tmp_path: Path, name: str, data: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(PromptError, match=message) as caught:
+        import_prompts(root, "set", PromptSource(str(tmp_path / name)))
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_without_a_label_are_counted_and_a_set_of_one_class_is_told(
+    put: Import, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = put("one", text=["a", "b", "c"], label=["unsafe", None, None])
+    assert (summary.positive_count, summary.negative_count, summary.unlabelled_count) == (1, 0, 2)
+    assert "one has no negative prompts" in capsys.readouterr().err
+    put("both", text=["a", "d"], label=["unsafe", "safe"])
+    put("none", text=["e"], label=[None])
+    assert capsys.readouterr().err == ""
+
+
 def test_a_source_that_cannot_be_read_is_a_domain_error(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "torn.parquet"
     for content in (b"PAR1 torn", b""):
@@ -253,7 +338,7 @@ def test_a_source_that_cannot_be_read_is_a_domain_error(root: Path, tmp_path: Pa
             import_prompts(root, "set", PromptSource(str(path)))
     with pytest.raises(PromptError, match="cannot be read"):
         import_prompts(root, "set", PromptSource(str(tmp_path / "absent.csv")))
-    with pytest.raises(PromptError, match=r"a \.parquet, \.csv, \.jsonl or \.txt file"):
+    with pytest.raises(PromptError, match=r"a \.parquet, \.csv, \.tsv, \.jsonl, "):
         import_prompts(root, "set", PromptSource("notes.doc"))
 
 

@@ -13,9 +13,20 @@ import pyarrow as pa
 import pytest
 
 import axes
-from axes.warehouse.connection import connect, distinct_names, query, rows, sql_files, vectors
+from axes.warehouse.connection import (
+    connect,
+    connect_tables,
+    connect_unlocked,
+    distinct_names,
+    query,
+    rows,
+    sql_files,
+    stream,
+    vectors,
+)
 from axes.warehouse.errors import AxesError, QueryError, RootError
 from axes.warehouse.layout import init_root
+from axes.warehouse.names import sql_literal
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import rows_table, vector_array, write_rows
 from tests.rows import full, put
@@ -131,12 +142,43 @@ def test_an_open_connection_sees_new_and_replaced_files(root: Path) -> None:
 def test_what_a_query_creates_stays_in_its_connection(root: Path) -> None:
     connect(root)  # A root that nobody has opened yet gets its index of keys.
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    first, second = connect(root), connect(root)
+    first, second = connect_unlocked(root), connect_unlocked(root)
     query(first, "create table mine as select 1 as a")
     assert rows(first, "from mine") == [{"a": 1}]
     with pytest.raises(QueryError, match="mine"):
         query(second, "from mine")
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("is_a_table", [False, True])
+@pytest.mark.parametrize("name", ["lake", "gl[o]b", "it's a * lake?"])
+def test_what_only_reads_reaches_the_files_of_the_tables_and_no_other(
+    tmp_path: Path, name: str, is_a_table: bool
+) -> None:
+    root = tmp_path / name
+    init_root(root)
+    put(root, "runs", {"run_id": "r"})
+    (tmp_path / "secret.csv").write_text("a\nsecret\n")
+    connection = connect_tables(root, "runs") if is_a_table else connect(root)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert rows(connection, "select run_id from runs") == [{"run_id": "r"}]
+    outside, inside = (sql_literal(f"{folder}/secret.csv") for folder in (tmp_path, root / "runs"))
+    for statement in (
+        f"from {outside}",
+        f"from read_csv({outside})",
+        f"copy (select 1) to {outside}",
+        f"copy (select 1) to {inside}",
+        f"select 1; copy (select 1) to {inside}",
+        f"attach {outside}",
+        "set lock_configuration = false",
+        "drop view runs",
+        "from before",
+    ):
+        with pytest.raises(QueryError):
+            query(connection, statement)
+        with pytest.raises(QueryError):
+            list(stream(connection, statement))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("name", ["007", "true", "1e5", "2024-01-01", "null", "owner/name"])
@@ -195,6 +237,9 @@ class _Replaced:
             raise duckdb.IOException('Cannot open file "x.parquet": No such file or directory')
         return self.connection.sql(statement, params=params)
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.connection, name)
+
 
 @pytest.mark.parametrize(("misses", "is_answered"), [(0, True), (2, True), (3, False)])
 def test_a_statement_whose_files_were_replaced_is_run_again(
@@ -227,7 +272,7 @@ def test_thousands_of_equal_names_are_numbered_in_order() -> None:
 
 @pytest.mark.parametrize("statement", ["create view mine as select 1 as a", "", "-- nothing"])
 def test_a_statement_without_a_result_gives_no_rows(root: Path, statement: str) -> None:
-    assert query(connect(root), statement).num_rows == 0
+    assert query(connect_unlocked(root), statement).num_rows == 0
 
 
 def test_a_vector_column_is_a_float32_matrix_in_row_order(root: Path) -> None:

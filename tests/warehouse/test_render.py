@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -86,7 +87,42 @@ def test_any_text_and_number_round_trips_through_json_and_csv(
     table = pa.Table.from_pylist(written, schema=schema)
     assert json.loads(render(table, "json")) == written
     kinds = {"text": pl.String, "number": pl.Float64, "whole": pl.Int64}
+    # A spreadsheet would run a formula: it gets a quote, everything else is as it was.
+    for row in written:
+        if row["text"][0] in "=+-@\t\r" and not re.fullmatch(r"[-+]?[\d.]+", row["text"]):
+            row["text"] = f"'{row['text']}"
     assert pl.read_csv(render(table, "csv"), schema=kinds).to_dicts() == written
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("=1+1", "'=1+1"), ("@a", "'@a"), ("-a", "'-a"), ("-0.5", "-0.5"), ("a=1", "a=1")],
+)
+def test_a_formula_is_text_in_csv(text: str, shown: str) -> None:
+    assert lines(pa.table({"a": [text]}), "csv") == ["a", shown]
+
+
+@pytest.mark.parametrize("output_format", ["table", "markdown", "json"])
+def test_control_characters_are_spelled_out(output_format: str) -> None:
+    texts = ["\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "\x7f", "\u202e"]
+    shown = render(pa.table({"a\x1b": texts}), output_format).decode()
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown)
+    assert all(word in shown for word in ("[2J", "]0;title", "31m"))
+    if output_format == "json":
+        assert [row["a\x1b"] for row in json.loads(shown)] == texts
+    else:
+        assert r"\x1b[2J" in shown and r"\u202e" in shown
+
+
+def test_markdown_has_no_html_link_or_image_of_a_cell() -> None:
+    texts = ["<img src=x>", "![a](http://b)", "&lt;", "a|b"]
+    shown = render(pa.table({"a": texts}), "markdown").decode().splitlines()[2:]
+    assert shown == [
+        "| &lt;img src=x> |",
+        r"| ![a]\(http://b) |",
+        "| &amp;lt; |",
+        r"| a\|b |",
+    ]
 
 
 @pytest.mark.parametrize("output_format", FORMATS)
@@ -293,3 +329,19 @@ def test_a_long_table_says_how_much_is_left_out():
 
 def test_no_rows_are_an_empty_table():
     assert read(html_table([], "c")).tags == ["table", "caption", "thead", "tr", "tbody"]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.csv"
+    path.write_text("old")
+
+    def fills_the_disk(self: Path, data: bytes) -> None:
+        self.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fills_the_disk)
+    with pytest.raises(OSError, match="No space left"):
+        show(pa.table({"a": [1, 2]}), "csv", path)
+    assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {"out.csv": "old"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -17,6 +18,7 @@ from axes.warehouse.connection import Connection, connect, query, sql_files
 from axes.warehouse.errors import QueryError
 from axes.warehouse.safe import _HARMLESS, Limits, _answer, ask, locked, require_safe
 from axes.warehouse.tables.schemas import TABLES
+from tests.warehouse.sound import put_warehouse
 
 SECRET = "a line that no query may show"
 LIMITS = Limits(seconds=0.5, memory_mb=256, threads=1, result_mb=8)
@@ -141,6 +143,9 @@ LOOKING_AROUND = [
     "select current_query()",
     "select write_log('mine')",
     "select nextval('s')",
+    # A name defined in one scope means the internal view in every other.
+    "select * from duckdb_views where exists (with duckdb_views as (select 1) from duckdb_views)",
+    "from sqlite_master, (with SQLite_Master as (select 1 as a) select a from sqlite_master)",
     "from nowhere",
     "from some_python_variable",
 ]
@@ -324,6 +329,35 @@ def test_every_function_of_duckdb_that_is_not_pure_is_refused_or_known_to_be_har
         if name not in _HARMLESS:
             with pytest.raises(QueryError, match=f"no function {name}"):
                 require_safe(f"select {name}()", set())
+
+
+def test_no_internal_view_of_duckdb_can_be_opened_by_a_name_defined_elsewhere() -> None:
+    views = "select distinct view_name from duckdb_views() where internal"
+    for (name,) in duckdb.connect().execute(views).fetchall():
+        with pytest.raises(QueryError, match="safe mode has no table"):
+            require_safe(
+                f"from {name} where (with {name} as (select true as a) from {name})", set()
+            )
+
+
+def test_a_message_is_bounded(root: Path) -> None:
+    for statement in ("select error(repeat('x', 100000000))", f'from "{"x" * 50_000}"'):
+        for answer in (partial(ask, root), partial(query, connect(root))):
+            with pytest.raises(QueryError) as refused:
+                answer(statement)
+            assert len(str(refused.value)) <= 2000
+
+
+@pytest.mark.parametrize("name", ["lake", "gl[o]b"])
+def test_the_place_of_the_root_is_not_told(tmp_path: Path, name: str) -> None:
+    root = tmp_path / name
+    put_warehouse(root, models=("m",))
+    assert ask(root, "select count(*) as n from prompts").to_pylist() == [{"n": 23}]
+    for path in (root / "prompts").rglob("*.parquet"):
+        path.write_bytes(b"PAR1 damaged")
+    with pytest.raises(QueryError) as refused:
+        ask(root, "from prompts")
+    assert "ROOT" in str(refused.value) and str(tmp_path) not in str(refused.value)
 
 
 def test_a_link_out_of_the_warehouse_is_refused(lake: Path, tmp_path: Path) -> None:

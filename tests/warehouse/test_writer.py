@@ -111,14 +111,18 @@ def test_data_is_on_the_disk_before_the_name_is(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    fsync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (events.append("fsync"), fsync(fd))[1])
+    replace = Path.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: events.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+    )
     monkeypatch.setattr(
         Path, "replace", lambda self, target: (events.append("rename"), replace(self, target))[1]
     )
     write_layers(root, layer_group(0))
-    # The file, the ledger's intent, the name; then the index of keys, which can be lost.
-    assert events[:4] == ["fsync", "fsync", "rename", "fsync"]
+    # The file, the ledger's intent, the new partition, the name; then the index of keys.
+    assert events[0].startswith("key.")
+    new_ledger, new_partition = [root.name, "activations.jsonl", ".ledger"], ["activations"]
+    assert events[1:7] == [*new_ledger, *new_partition, "rename", "model=m"]
 
 
 @pytest.mark.parametrize("name", ["../x", "..", "a/b", "/x", ".hidden", "a\\b", "a\0b"])

@@ -99,11 +99,12 @@ class Table:
     def staging_view(self, root: str) -> str:
         """SQL of the view over the table's files; `root` is a glob pattern inside SQL quotes.
 
-        The partition is text whatever its values look like.
+        The partition is text whatever its values look like. Hidden files, as rsync and notebooks
+        leave them, are not read.
         """
-        files, hive = "*.parquet", "hive_partitioning = false"
+        files, hive = "[!.]*.parquet", "hive_partitioning = false"
         if self.partition is not None:
-            files = "*/*.parquet"
+            files = f"{self.partition}=*/[!.]*.parquet"
             hive = f"hive_partitioning = true, hive_types = {{'{self.partition}': varchar}}"
         return (
             f"create view stg_{self.name} as select {', '.join(self.schema.names)} "

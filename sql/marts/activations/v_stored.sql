@@ -16,7 +16,7 @@ select
     file,
     layers
 from read_parquet(
-    '${root}/.index/*/keys.parquet',
+    '${root}/.index/model=*/keys.parquet',
     hive_partitioning = true,
     hive_types = { 'model': varchar }
 );

@@ -1,6 +1,9 @@
 -- One row per drift analysis: does the projection of the positive class rise while the
 -- model generates, more than that of the negative class, and not for another reason.
 --
+-- positive_empty_count: completions of the positive class that end at their first
+--   token, and so have no slope
+-- negative_empty_count: those of the negative class
 -- max_new_tokens: the limit on the completions
 -- positive_slope: per token, within completions of the positive class
 -- negative_slope: per token, within completions of the negative class
@@ -8,8 +11,8 @@
 -- lower: lower end of its 95 % interval
 -- upper: upper end of its 95 % interval
 -- p_value: two-sided, of slope_difference, by bootstrap
--- controls_held: names of the controls that agree with slope_difference
--- controls_failed: names of those that do not
+-- controls_held: names of the controls under which slope_difference is shown
+-- controls_failed: names of those that explain it: their change towards 0 is shown
 -- controls_missing: names of those that could not be computed
 -- final_auroc: AUROC of the mean projection over the complete completion
 -- decided_step: first step from which AUROC of the running mean stays at the bound;
@@ -18,12 +21,22 @@
 --   class, or to the event; an end of its interval is null where it is open
 -- drift_cosine: cosine of the axis with the direction in which the vectors drift apart
 -- is_drift: positive_slope and slope_difference have intervals above 0
--- is_controlled: every control that was computed agrees, and those that match were
+-- is_controlled: every control that was computed holds, and those that match were
 create view v_drift as
 with
 own as (
     select * from v_drift_controls
     where control = 'none'
+),
+
+empty as (
+    select
+        drift_id,
+        count(*) filter (where is_positive) as positive_empty_count,
+        count(*) filter (where not is_positive) as negative_empty_count
+    from stg_trajectories
+    where step_count = 1
+    group by drift_id
 ),
 
 last_aurocs as (
@@ -42,6 +55,9 @@ controls as (
         drift_id,
         list(control order by control) filter (where holds) as controls_held,
         list(control order by control) filter (where not holds) as controls_failed,
+        bool_and(coalesce(holds, false)) filter (
+            where control != 'other_text'
+        ) as is_held,
         list_filter(
             [
                 'lasting',
@@ -119,10 +135,12 @@ final as (
         wide.lead_upper,
         own.positive_count,
         own.negative_count,
+        coalesce(empty.positive_empty_count, 0) as positive_empty_count,
+        coalesce(empty.negative_empty_count, 0) as negative_empty_count,
         wide.parameters,
         wide.run_id,
         wide.positive_slope_lower > 0 and own.lower > 0 as is_drift,
-        len(coalesce(controls.controls_failed, [])) = 0
+        coalesce(controls.is_held, false)
         and not list_has_any(
             controls.controls_missing,
             ['lasting', 'matched_length', 'matched_prompt']
@@ -131,6 +149,7 @@ final as (
     inner join wide using (drift_id)
     left join controls using (drift_id)
     left join last_aurocs using (drift_id)
+    left join empty using (drift_id)
 )
 
 select * from final;

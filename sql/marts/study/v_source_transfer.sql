@@ -5,7 +5,7 @@
 -- fitted_on: a source of both classes, or a positive and a negative one (`a | b`)
 -- judged_on: the same of the evaluation prompts, which are never fitted on
 -- auroc: of the model's direction, fitted without the evaluated prompt and its group
--- bag_of_words: AUROC of word counts, fitted and evaluated in the same way
+-- word_pairs: AUROC of word counts, fitted and evaluated in the same way
 -- is_same_source: whether both are the same sources
 create view v_source_transfer as
 with
@@ -25,7 +25,7 @@ select
     native.estimate as auroc,
     native.lower as auroc_lower,
     native.upper as auroc_upper,
-    words.estimate as bag_of_words,
+    words.estimate as word_pairs,
     native.positive_count,
     native.negative_count,
     native.fitted_on = native.judged_on as is_same_source
@@ -35,5 +35,5 @@ left join evaluations as words
         native.study_id = words.study_id
         and native.fitted_on = words.fitted_on
         and native.judged_on = words.judged_on
-        and words.scorer = 'bag_of_words'
+        and words.scorer = 'word_pairs'
 where native.scorer = 'native';

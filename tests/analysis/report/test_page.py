@@ -112,9 +112,7 @@ def page(written) -> Page:
 
 
 def one_thread(root: Path) -> Connection:
-    connection = connect(root)
-    connection.execute("set threads = 1")
-    return connection
+    return connect(root, settings={"threads": 1})
 
 
 def test_every_section_is_there_with_its_sql_and_is_linked(page):

@@ -153,3 +153,11 @@ def test_the_simultaneous_band_holds_the_whole_true_curve_and_the_pointwise_does
     assert np.mean(whole) >= 0.87
     assert np.mean([held.all() for held in pointwise]) < 0.75
     assert 0.90 <= np.mean(pointwise) <= 0.98
+
+
+def test_a_share_of_all_or_none_has_the_exact_interval_of_so_many_rows() -> None:
+    same = np.ones(100)
+    assert percentile_interval(1.0, same).lower == 1.0
+    everything = percentile_interval(1.0, same, count=60)
+    assert (everything.lower, everything.upper) == (pytest.approx(0.9404, abs=1e-4), 1.0)
+    assert percentile_interval(0.0, 0 * same, count=60).upper == pytest.approx(0.0596, abs=1e-4)

@@ -84,7 +84,7 @@ def test_every_figure_is_a_row_of_its_own_and_every_check_is_there(diagnosed):
         connection,
         "select model, prompt_set, count(distinct check_name) as n from v_diagnostics group by all",
     )
-    assert {row["n"] for row in checks} == {13}
+    assert {row["n"] for row in checks} == {14}
     for check in ("diagnostics_unique_key", "diagnostics_known_study"):
         assert not rows(connection, check_rules()[check])
 
@@ -103,7 +103,7 @@ def test_the_command_takes_a_study_or_a_model(diagnosed):
     with pytest.raises(AxesError, match="zeta is neither the start of a study's id nor a model"):
         find_diagnosed(connect(root), "zeta")
     checks = ask("--model", "beta", "--checks")
-    assert len(checks) == 2 * 13
+    assert len(checks) == 2 * 14
     assert {row["check_name"] for row in checks if row["is_fault"]} >= {"disagreement", "few_rows"}
 
 

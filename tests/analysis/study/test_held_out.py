@@ -62,7 +62,7 @@ def test_in_sample_figures_are_labelled_so_and_only_beside_held_out_ones(evaluat
         "native": True,
         "native_cross_validated": False,
         "native_layer_chosen": False,
-        "bag_of_words": False,
+        "word_pairs": False,
     }
 
 

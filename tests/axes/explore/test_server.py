@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import re
 import socket
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
+import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
@@ -204,3 +208,49 @@ def test_a_folder_that_is_no_warehouse_is_refused_before_an_address_is_told(tmp_
     with pytest.raises(RootError):
         serve(tmp_path, tell=told.append)
     assert told == []
+
+
+@pytest.mark.parametrize(
+    "body", ["[" * 100_000, '{"sql": ' + "[" * 100_000 + "]" * 100_000 + "}", b"\xff", "{"]
+)
+@pytest.mark.parametrize("path", ["sql", "csv", "complete"])
+def test_a_body_that_is_no_json_is_the_askers_fault(client: TestClient, path: str, body) -> None:
+    assert client.post(path, content=body).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["sql", "csv"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "timestamp 'infinity'",
+        "date '-infinity'",
+        "[date '9999999-01-01']",
+        "timestamptz 'infinity'",
+    ],
+)
+def test_a_value_that_python_has_no_type_for_is_refused(
+    client: TestClient, path: str, value: str
+) -> None:
+    answered = asked(client, f"select {value} as a", path)
+    assert answered.status_code in (200, 400)
+    if answered.status_code == 400:
+        assert len(answered.json()["error"].splitlines()) == 1
+
+
+def test_statements_wait_where_as_many_run_already(client: TestClient, monkeypatch) -> None:
+    running, most, lock = 0, 0, threading.Lock()
+
+    def slow(*args, **options):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.1)
+        with lock:
+            running -= 1
+        return pa.table({"a": [1]})
+
+    monkeypatch.setattr("axes.explore.server.ask", slow)
+    with ThreadPoolExecutor(12) as pool:
+        codes = [a.status_code for a in pool.map(lambda _: asked(client, "select 1"), range(12))]
+    assert set(codes) == {200} and 1 < most <= 4

@@ -111,6 +111,22 @@ def test_a_gguf_file_is_converted_once(gguf_file: Path, monkeypatch: pytest.Monk
     assert len(calls) == 2
 
 
+def test_a_converted_model_is_known_by_its_gguf_file_and_not_by_what_was_written_for_it(
+    gguf_file: Path,
+) -> None:
+    spec = resolve(str(gguf_file))
+    folder = fetch(spec)
+    before = identify(spec, folder, "float32")
+    for name in ("config.json", "tokenizer.json"):
+        path = folder / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), "of_a_later_version": 1}))
+    assert identify(spec, folder, "float32") == before
+    copied = resolve(str(folder))
+    assert identify(copied, folder, "float32").weights_hash != before.weights_hash
+    gguf_file.write_bytes(gguf_file.read_bytes() + b"x")
+    assert identify(spec, folder, "float32").model_id != before.model_id
+
+
 def test_a_conversion_that_fails_leaves_nothing_and_is_tried_again(
     gguf_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedConfig
 
 import axes.ingest.models.load
@@ -244,6 +245,62 @@ def test_torn_weights_are_one_line(llama: ModelSpec, llama_folder: Path) -> None
     assert "\n" not in str(caught.value)
 
 
+Weights = dict[str, torch.Tensor]
+
+
+def rewrite(path: Path, change: Callable[[Weights], Weights]) -> None:
+    """Save other weights in place of those of a file."""
+    weights = {name: tensor.clone() for name, tensor in change(load_file(path)).items()}
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def without(part: str) -> Callable[[Weights], Weights]:
+    return lambda weights: {name: weights[name] for name in weights if part not in name}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (without("layers.1.mlp.up"), r"1 missing \(model\.layers\.1\.mlp\.up_proj\.weight\);"),
+        (without("layers.1."), r"9 missing \(model\.layers\.1\.[^;]*, \.\.\.\);"),
+        (without("lm_head"), r"1 missing \(lm_head\.weight\);"),
+        (
+            lambda weights: {**weights, "model.layers.4.x": torch.ones(1)},
+            r"1 unexpected \(model\.layers\.4\.x\);",
+        ),
+        (
+            lambda weights: {**weights, "model.norm.weight": torch.ones(31)},
+            r"1 mismatched \(model\.norm\.weight\);",
+        ),
+        (
+            lambda weights: {f"_orig_mod.{name}": weights[name] for name in list(weights)[1:]},
+            r"1 missing \(lm_head\.weight\);",
+        ),
+    ],
+)
+def test_weights_that_are_not_the_models_are_named_and_never_drawn(
+    llama: ModelSpec,
+    llama_folder: Path,
+    change: Callable[[Weights], Weights],
+    named: str,
+) -> None:
+    rewrite(llama_folder / "model.safetensors", change)
+    with pytest.raises(ModelError, match=named) as caught:
+        loaded_on_cpu(llama)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_prefix_of_a_compiled_model_is_taken_off(llama: ModelSpec, llama_folder: Path) -> None:
+    expected = loaded_on_cpu(llama).model.state_dict()
+    rewrite(
+        llama_folder / "model.safetensors",
+        lambda weights: {f"_orig_mod.{name}": weights[name] for name in weights},
+    )
+    found = loaded_on_cpu(llama).model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_a_loaded_model_is_described_as_it_is(llama: ModelSpec, llama_folder: Path) -> None:
     loaded = loaded_on_cpu(llama, "bfloat16")
     assert {weight.dtype for weight in loaded.model.parameters()} == {torch.bfloat16}
@@ -372,6 +429,10 @@ def test_an_adapter_goes_on_top_of_the_weights_and_is_registered(
     row = model_row(loaded, "run")
     assert (row["adapter"], row["layer_count"]) == (str(tmp_path / "adapter"), 4)
     assert row["adapter_hash"] == identity_of(spec).adapter_hash
+
+    rewrite(tmp_path / "adapter" / "adapter_model.safetensors", without("layers.2"))
+    with pytest.raises(ModelError, match=r"adapter are not .*: 2 missing \(model\.layers\.2"):
+        loaded_on_cpu(spec)
 
 
 def test_a_pickled_adapter_and_a_missing_package_are_one_line(

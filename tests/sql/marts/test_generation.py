@@ -113,6 +113,14 @@ def test_a_drift_with_every_control_is_one(drifted):
     assert found["controls_missing"] == ["other_text"]
 
 
+def test_completions_that_end_at_their_first_token_are_counted(drifted):
+    for row, (is_positive, steps) in enumerate([(True, 1), (True, 2), (False, 1), (False, 1)]):
+        completion = {"generation_id": f"g{row}", "is_positive": is_positive, "step_count": steps}
+        put(drifted, "trajectories", {"drift_id": "d", **completion})
+    found = verdict(drifted, *rising())
+    assert (found["positive_empty_count"], found["negative_empty_count"]) == (1, 2)
+
+
 MISSING = ["matched_prompt", "other_text", "random_axes", "shuffled_tokens"]
 
 
@@ -121,7 +129,15 @@ MISSING = ["matched_prompt", "other_text", "random_axes", "shuffled_tokens"]
     [
         (
             [*rising(), null("random_axes", 0.4), null("shuffled_tokens", 0.01)],
-            {"is_drift": True, "is_controlled": False, "controls_failed": ["random_axes"]},
+            {"is_drift": True, "is_controlled": False, "controls_failed": []},
+        ),
+        (
+            [
+                *(row for row in rising() if row["control"] != "lasting"),
+                figure("slope_difference", 0.1, -0.1, 0.3, control="lasting"),
+                figure("slope_change", -0.3, -0.4, -0.2, control="lasting"),
+            ],
+            {"is_drift": True, "is_controlled": False, "controls_failed": ["lasting"]},
         ),
         (
             [row for row in rising() if row["control"] != "matched_prompt"],
@@ -135,14 +151,17 @@ def test_a_drift_is_none_without_a_rise_or_a_control(drifted, figures, expected)
     assert verdict(drifted, *figures).items() >= expected.items()
 
 
-def test_a_control_holds_only_with_the_sign_of_the_figure(drifted):
+def test_a_control_holds_with_the_sign_of_the_figure_and_fails_with_a_change_alone(drifted):
     put(
         drifted,
         "drift_figures",
         figure("slope_difference", -0.4, -0.6, -0.2),
         figure("slope_difference", -0.3, -0.5, -0.1, control="lasting"),
         figure("slope_difference", 0.3, 0.1, 0.5, control="matched_length"),
+        figure("slope_change", 0.7, 0.5, 0.9, control="matched_length"),
+        # Not shown under the control, and neither is a change: it cannot tell.
         figure("slope_difference", -0.3, -0.5, 0.1, control="matched_prompt"),
+        figure("slope_change", 0.1, -0.3, 0.5, control="matched_prompt"),
         figure("slope_difference", 0.3, 0.1, 0.5, control="other_text"),
         figure("imbalance_before", 0.9, 0.0, 0.0, control="matched_prompt"),
         figure("imbalance_after", 0.1, 0.0, 0.0, control="matched_prompt"),
@@ -152,7 +171,7 @@ def test_a_control_holds_only_with_the_sign_of_the_figure(drifted):
         "none": True,
         "lasting": True,
         "matched_length": False,
-        "matched_prompt": False,
+        "matched_prompt": None,
         "other_text": None,
     }
     matched = found["matched_prompt"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -14,10 +15,14 @@ import pytest
 from click.testing import CliRunner
 
 from axes.cli.main import cli
-from axes.warehouse.layout import MARKER
+from axes.warehouse import ledger
+from axes.warehouse.connection import connect, rows, scan
+from axes.warehouse.errors import RootError
+from axes.warehouse.layout import MARKER, data_files
+from axes.warehouse.ledger import ledger_file
 from axes.warehouse.maintenance import check as inspection
 from axes.warehouse.maintenance.check import inspect_files
-from axes.warehouse.maintenance.repair import adopt_file, repair
+from axes.warehouse.maintenance.repair import Repair, adopt_files, repair
 from axes.warehouse.runs import Run
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
@@ -26,7 +31,9 @@ from tests.rows import put
 from tests.warehouse.sound import (
     activation_group,
     broken,
+    contents,
     flip_byte,
+    killed_at,
     put_chunk,
     vectors_of,
 )
@@ -127,8 +134,9 @@ def narrow(root: Path) -> Path:
     vector = group.column("vector").type
     two_wide = pa.array([[1.0, 2.0]] * len(group), vector)
     short = group.set_column(column, group.schema.field("vector"), two_wide)
+    path.unlink()
     write_parquet(path, TABLES["activations"], [short])
-    adopt_file(root, "activations", path)
+    adopt_files(root, "activations", path)
     return path
 
 
@@ -138,6 +146,7 @@ def edit_a_label(root: Path) -> Path:
     edited = pq.read_table(path, partitioning=None).to_pylist()
     edited[0]["is_positive"] = not edited[0]["is_positive"]
     table = pa.Table.from_pylist(edited, schema=TABLES["labels"].file_schema)
+    path.unlink()
     write_parquet(path, TABLES["labels"], [table])
     return path
 
@@ -145,6 +154,34 @@ def edit_a_label(root: Path) -> Path:
 def drop_a_column(root: Path) -> Path:
     path = labels_file(root)
     pq.write_table(pq.read_table(path, partitioning=None).drop_columns(["score"]), path)
+    return path
+
+
+def flip_in_the_name_of_a_column(root: Path) -> Path:
+    """The footer then holds a name that is no UTF-8."""
+    content = bytearray(chunk(root).read_bytes())
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    content[content.index(b"prompt_id", footer)] ^= 0x80
+    chunk(root).write_bytes(content)
+    return chunk(root)
+
+
+def add_a_folder_named_like_a_file(root: Path) -> Path:
+    path = chunk(root).with_name("x.parquet")
+    path.mkdir()
+    return path
+
+
+def add_a_dangling_link(root: Path) -> Path:
+    path = chunk(root).with_name("x.parquet")
+    path.symlink_to(root / "nowhere")
+    return path
+
+
+def link_a_partition(root: Path) -> Path:
+    """A link to a folder elsewhere that holds a sound file."""
+    path = root / "activations" / "model=else"
+    path.symlink_to(shutil.copytree(chunk(root).parent, root.parent / "elsewhere"))
     return path
 
 
@@ -163,6 +200,10 @@ CAMPAIGN = [
     (add_a_foreign_parquet, "file_unlisted", "not written by this warehouse"),
     (add_notes, "file_foreign", "does not belong"),
     (add_a_folder, "file_foreign", "does not belong"),
+    (flip_in_the_name_of_a_column, "file_unreadable", "utf"),
+    (add_a_folder_named_like_a_file, "file_foreign", "does not belong"),
+    (add_a_dangling_link, "file_foreign", "is a link"),
+    (link_a_partition, "file_foreign", "is a link"),
     (narrow, "vector_width", "2 numbers in row group 0, 64 are d_model of id-m"),
     (edit_a_label, "file_changed", "other bytes than were written"),
     (drop_a_column, "file_schema", "lacks score"),
@@ -247,6 +288,115 @@ def test_a_file_brought_from_elsewhere_is_adopted_on_request(lake: Path, tmp_pat
     (done,) = repair(lake, adopt=True)
     assert done.done == "adopted" and Path(brought).exists()
     assert inspect_files(lake) == []
+
+
+HURT = {
+    "empty": lambda content: b"",
+    "half of it zeros": lambda content: content[: len(content) // 2].ljust(len(content), b"\0"),
+    "a file's lines gone": lambda content: content.split(b"\n", 4)[-1],
+}
+
+
+@pytest.mark.parametrize("hurt", HURT.values(), ids=HURT)
+def test_where_the_ledger_is_hurt_sound_files_stay_until_it_is_decided(
+    lake: Path, hurt: Callable[[bytes], bytes]
+) -> None:
+    before, ledger = files_of(lake), ledger_file(lake, "activations")
+    ledger.write_bytes(hurt(ledger.read_bytes()))
+    hurt_ledger = ledger.read_bytes()
+    for done in (repair(lake, is_dry_run=True), repair(lake, adopt=False, is_dry_run=True)):
+        assert done and files_of(lake) == before and ledger.read_bytes() == hurt_ledger
+        assert not (lake / ".quarantine").exists()
+    with pytest.raises(RootError, match=r"not in its ledger .*nothing was changed.*--adopt"):
+        repair(lake)
+    assert files_of(lake) == before
+    assert {item.done for item in repair(lake, adopt=True)} == {"adopted"}
+    assert files_of(lake).items() >= before.items() and broken(lake) == []
+
+
+def test_an_older_copy_of_the_ledger_costs_no_row(lake: Path) -> None:
+    older = {table: ledger_file(lake, table).read_bytes() for table in ("runs", "activations")}
+    run = Run(lake, "fit", {})
+    run.write("running")
+    older["runs"] = ledger_file(lake, "runs").read_bytes()
+    run.messages.append("a longer row than it was")
+    run.write("finished")
+    put_chunk(lake, "m", [50, 51], "activations-m")
+    before = files_of(lake)
+    for table, content in older.items():
+        ledger_file(lake, table).write_bytes(content)
+    with pytest.raises(RootError, match="1 sound files"):
+        repair(lake)
+    assert [item.done for item in repair(lake, adopt=True)] == ["adopted"] * 2
+    assert files_of(lake).items() >= before.items() and inspect_files(lake) == []
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in root.glob("[a-z]*/**/*.parquet")}
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EACCES, errno.ESTALE])
+@pytest.mark.parametrize("name", ["ParquetFile", "sha256"])
+def test_an_error_of_the_machine_ends_the_command_and_moves_nothing(
+    lake: Path, monkeypatch: pytest.MonkeyPatch, number: int, name: str
+) -> None:
+    before, place = files_of(lake), inspection if name == "sha256" else inspection.pq
+    read = getattr(place, name)
+
+    def fails(path: Path, **options: object) -> object:
+        if path == chunk(lake):
+            raise OSError(number, "what the system says")
+        return read(path, **options)
+
+    monkeypatch.setattr(place, name, fails)
+    for act in (inspect_files, repair):
+        with pytest.raises(RootError, match=r"what the system says.*no file was moved"):
+            act(lake)
+    assert files_of(lake) == before
+
+
+STEPS = [(ledger, "_append"), (ledger, "replace_file"), (Path, "rename"), (Path, "unlink")]
+
+
+@pytest.mark.parametrize("is_each", [False, pytest.param(True, marks=pytest.mark.campaign)])
+def test_a_repair_that_is_killed_is_ended_by_the_next(
+    lake: Path, tmp_path: Path, is_each: bool
+) -> None:
+    put(lake, "evaluations", {"study_id": "a", "run_id": "fit-m"})
+    (axes,) = (path for path in data_files(lake, TABLES["axes"]) if b"fit-m" in path.read_bytes())
+    axes.unlink()
+    truncate(lake)
+    root = shutil.copytree(lake, tmp_path / "whole")
+    called = killed_at(None, STEPS, lambda: repair(root))
+    expected = sorted((row["check"], row["row_count"]) for row in broken(root))
+    commands = {command for item in repair_of(tmp_path, lake) for command in item.restore}
+    for at in range(len(called)) if is_each else range(2, len(called), 9):
+        root = shutil.copytree(lake, tmp_path / str(at))
+        assert killed_at(at, STEPS, lambda root=root: repair(root)) == called[:at]
+        again = repair(root)
+        left = sorted((row["check"], row["row_count"]) for row in broken(root))
+        assert left == expected, f"killed at step {at}"
+        assert repair(root) == [] and not data_files(root, TABLES["evaluations"])[1:]
+        if again:
+            named = {command for item in again for command in item.restore}
+            assert {each.partition(" --root")[0] for each in named} == {
+                each.partition(" --root")[0] for each in commands
+            }, f"killed at step {at}"
+
+
+def repair_of(folder: Path, lake: Path) -> list[Repair]:
+    return repair(shutil.copytree(lake, folder / "named"))
+
+
+@pytest.mark.parametrize("name", [".ipynb_checkpoints/a.parquet", "model=m/.a.parquet"])
+def test_hidden_files_are_no_rows_and_shut_nothing(lake: Path, name: str) -> None:
+    before = contents(lake)
+    hidden = lake / "activations" / name
+    hidden.parent.mkdir(exist_ok=True)
+    shutil.copy(chunk(lake), hidden)
+    assert inspect_files(lake) == [] and contents(lake) == before
+    assert len(scan("activations", lake).collect()) == len(before["activations"])
+    assert len(rows(connect(lake), "select distinct file from v_stored")) == 6
 
 
 def test_a_copy_is_never_adopted(lake: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from axes.warehouse.connection import Connection, check_rules, connect, query
 from axes.warehouse.layout import EMPTY_FILE, data_files, init_root
 from axes.warehouse.maintenance.check import check
-from axes.warehouse.maintenance.repair import adopt_file
+from axes.warehouse.maintenance.repair import adopt_files
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, data_file
@@ -259,6 +259,17 @@ def test_rows_that_are_stored_twice_are_found(
     again.unlink()
 
 
+def test_labels_of_an_import_that_was_killed_are_no_damage(
+    original: Path, connection: Connection
+) -> None:
+    label = {**LABEL, "prompt_id": "unheard of", "run_id": "killed"}
+    run = {"run_id": "killed", "status": "running"}
+    paths = [plant(original, "labels", label), plant(original, "runs", run)]
+    assert query(connection, RULES["labels_known_prompt"]).num_rows == 0
+    for path in paths:
+        path.unlink()
+
+
 def test_every_check_has_a_violation_planted_for_it() -> None:
     unique = {f"{name}_unique_key" for name in TABLES}
     assert {name for name, *_ in PLANTED} | unique == set(RULES)
@@ -270,7 +281,7 @@ def test_the_report_counts_the_rows_shows_the_first_and_blames_no_other_rule(
     root = shutil.copytree(original, tmp_path / "lake")
     bad = {**PROJECTION, "axis_id": "gone"}
     rows = [bad, {**bad, "prompt_id": "p1"}, {**bad, "axis_id": "lost"}]
-    adopt_file(root, "projections", plant(root, "projections", *rows))
+    adopt_files(root, "projections", plant(root, "projections", *rows))
     (row,) = (row for row in check(root).to_pylist() if row["row_count"])
     assert row["check"] == "projections_known_axis"
     assert row["row_count"] == 2

@@ -141,7 +141,7 @@ STEPS = [
     (migration, "write_empty_file"),
     (migration, "write_marker"),
     (migration.shutil, "rmtree"),
-    (ledger, "_replace"),
+    (ledger, "replace_file"),
     (Path, "rename"),
     (Path, "replace"),
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from axes.warehouse.errors import ModelError, PromptError, RootError
+from axes.warehouse.ledger import locked
 from axes.warehouse.maintenance.compaction import compact
 from axes.warehouse.maintenance.subset import subset
 from axes.warehouse.tables.schemas import TABLES
@@ -160,6 +161,17 @@ def test_a_target_that_holds_something_is_left_alone(whole: Path, tmp_path: Path
     with pytest.raises(RootError, match="lies in the warehouse itself"):
         subset(whole, whole / "part")
     assert not (whole / "part").exists()
+
+
+def test_what_a_killed_subset_has_left_is_gone_after_the_next(whole: Path, tmp_path: Path) -> None:
+    left = tmp_path / ".part.tmp"
+    (left / "activations" / "model=old").mkdir(parents=True)
+    (left / "warehouse.json").write_text("{}")
+    with locked(left, "building"), pytest.raises(RootError, match="being written by another job"):
+        subset(whole, tmp_path / "part")
+    subset(whole, tmp_path / "part")
+    assert [path.name for path in tmp_path.iterdir()] == ["part"]
+    assert broken(tmp_path / "part") == []
 
 
 def test_a_file_that_was_edited_is_not_handed_on(whole: Path, tmp_path: Path) -> None:
