@@ -167,7 +167,7 @@ class Shell:
         )
         show(listed, self.mode)
         if pattern is None:
-            click.echo(_BEGIN, err=True)
+            echo(_BEGIN, err=True)
 
     def _print_schema(self, table: str | None) -> None:
         if table is not None and table not in self.catalog.columns:

@@ -164,7 +164,7 @@ def evaluate(
         model=known_as(model), prompt_sets=tuple(dict.fromkeys(prompt_sets)), **options
     )
     study_id = run_evaluation(warehouse, definition)
-    click.echo(_verdict(warehouse, study_id), err=output_format not in ("table", "markdown"))
+    echo(_verdict(warehouse, study_id), err=output_format not in ("table", "markdown"))
     show(warehouse.query(_SHOWN[shown], {"study_id": study_id}), output_format)
     echo(f"evaluation {study_id}", err=True)
 
