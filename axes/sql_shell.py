@@ -42,8 +42,8 @@ A statement ends with ; and may span several lines. Tab completes. Ctrl-C cancel
 """.format(formats=", ".join(FORMATS))
 
 _BEGIN = """\
-Begin with v_studies, v_study (results), v_claims (verdicts), v_auroc and v_projections (every axis
-and prompt, with labels) and v_prompts; .schema NAME has the columns. latest_study() is the last."""
+Begin with v_studies, v_study (results), v_claims (verdicts), v_auroc, v_projections (with labels)
+and v_prompts, all of latest_study() or another; .schema NAME has the columns."""
 
 _COMMANDS: dict[str, list[str]] = {
     ".tables": [],

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from decimal import Decimal
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,17 +73,15 @@ def show(
 
     On a terminal a table fits its width, with cells cut at `cell_width`; elsewhere nothing is cut.
     """
-    if output is None and sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
-        data = render(table, output_format, cell_width=cell_width, width=width)
-    else:
-        data = render(table, output_format, cell_width=None)
+    is_terminal = output is None and sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if is_terminal else None
+    data = render(table, output_format, cell_width=cell_width if width else None, width=width)
     if output is not None:
         with replacing(output) as temporary:
             temporary.write_bytes(data)
     elif output_format == "parquet" and sys.stdout.isatty():
         raise click.UsageError("parquet is binary: redirect it to a file or a pipe")
-    elif output_format == "csv" and sys.stdout.isatty():
+    elif output_format in ("csv", "tsv") and sys.stdout.isatty():
         click.echo(visible(data.decode()), nl=False)
     else:
         click.echo(data, nl=False)
@@ -130,25 +129,21 @@ def render(
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
         return buffer.getvalue()
-    if output_format == "json":
-        text = json.dumps(
-            _strict(python_values(table)), indent=2, default=_plain, ensure_ascii=False
+    if output_format in ("json", "jsonl"):
+        rows, dump = _strict(python_values(table)), partial(json.dumps, default=_plain)
+        documents = (
+            [dump(rows, indent=2, ensure_ascii=False)]
+            if output_format == "json"
+            else [dump(row, ensure_ascii=False) for row in rows]
         )
-        return (_escaped(text) + "\n").encode()
-    if output_format == "jsonl":
-        lines = (
-            json.dumps(_strict(row), default=_plain, ensure_ascii=False)
-            for row in python_values(table)
-        )
-        return "".join(f"{_escaped(line)}\n" for line in lines).encode()
+        return "".join(f"{_escaped(document)}\n" for document in documents).encode()
     if output_format in ("csv", "tsv"):
         return _flat(table).write_csv(separator="," if output_format == "csv" else "\t").encode()
     if output_format == "markdown":
         return _markdown(_header(table), _text_cells(table, cell_width)).encode()
-    if width is not None and table.num_rows:
-        table = table.drop_columns(
-            [name for name in table.column_names if table[name].null_count == table.num_rows]
-        )
+    names = [name for name in table.column_names if table[name].null_count < table.num_rows]
+    if width is not None and names:
+        table = table.select(names)
     text = _aligned(_header(table), _text_cells(table, cell_width))
     if width is not None and max(map(len, text.splitlines())) > width:
         text = _blocks(_header(table), _text_cells(table, None))
@@ -242,18 +237,10 @@ def _cell(value: Any, width: int | None = None) -> str:
         return f"{value:.4g}" if abs(value) >= 1e4 or 0 < abs(value) < 1e-3 else f"{value:.4f}"
     if isinstance(value, list) and len(value) > 4 and isinstance(value[0], float):
         return f"[{', '.join(map(_cell, value[:3]))}, ... {len(value)}]"
-    if isinstance(value, list):
-        text = f"[{', '.join(map(_inner, value))}]"
-    elif isinstance(value, dict):
-        text = f"{{{', '.join(f'{key!r}: {_inner(each)}' for key, each in value.items())}}}"
-    else:
-        text = str(value)
-    text = visible(" ".join(text.split()))
+    text = visible(" ".join(str(value).split()))
+    if isinstance(value, list | dict):
+        text = re.sub(r"\d+\.\d{5,}", lambda number: f"{float(number[0]):.4f}", text)
     return text if width is None or len(text) <= width else text[: width - 1] + "…"
-
-
-def _inner(value: Any) -> str:
-    return _cell(value) if isinstance(value, float | list | dict) else repr(value)
 
 
 def _aligned(header: list[str], cells: list[list[str]]) -> str:

@@ -45,7 +45,7 @@ from axes.analysis.stats.auroc import (
 )
 from axes.analysis.stats.baselines import baseline_fitter, model_kernels, text_kernels
 from axes.analysis.stats.evaluate import evaluate_scores
-from axes.analysis.stats.out_of_fold import evaluate_out_of_fold
+from axes.analysis.stats.out_of_fold import OutOfFold, evaluate_out_of_fold
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.evaluations import Evaluation, Steps
 from axes.analysis.study.fit import FittedStudy, Member
@@ -251,78 +251,75 @@ def _erasure(definition: StudyDefinition, _: Member, matrix: Matrix) -> _Metrics
 
 
 def held_out_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
-    """Every model's direction and the shared axes on prompts that no direction was fitted on."""
-    definition, seed = study.definition, study.definition.seed
+    """Every model's direction and the shared axes on prompts that no direction was fitted on.
+
+    Beside them the baselines of the prompts and of each model, and every axis minus each of those.
+    """
+    definition = study.definition
     matrices = [member.labelled[definition.prompts] for member in study.members]
-    labels, groups = matrices[0].labels, matrices[0].groups
-
-    def compute() -> list[Evaluation]:
-        texts = text_kernels(matrices[0].texts.to_pylist())
-        of_models = [model_kernels(texts, row_norms(matrix.x)) for matrix in matrices]
-        kernels = [*texts.values(), *(each for of_model in of_models for each in of_model.values())]
-        fit_baselines = baseline_fitter(kernels, labels)
-        fit_axes = axes_fitter(
-            _mapped(study, matrices),
-            labels,
-            groups,
-            method=definition.direction,
-            shared=definition.universal,
-        )
-
-        def fit(seen: Labels) -> Float[np.ndarray, "scorer row"]:
-            return np.concatenate([*fit_axes(seen), fit_baselines(seen)])
-
-        evaluated = evaluate_out_of_fold(fit, labels, groups, seed=seed)
-        axes = SHARED_AXES[: 2 if len(matrices) == 1 else 3]
-        # Scorers in the order of `fit`: axes by model, baselines of prompts, and those by model.
-        names = [
-            *((member.name, axis) for member in study.members for axis in axes),
-            *((None, name) for name in texts),
-            *(
-                (m.name, name)
-                for m, each in zip(study.members, of_models, strict=True)
-                for name in each
-            ),
-        ]
-        place = {name: index for index, name in enumerate(names)}
-        row = partial(Evaluation.of_scorers, prompt_set=definition.prompts, labels=labels)
-        rows = row(
-            {name: evaluated.metrics(place[None, name], labels, groups) for name in texts},
-            is_in_sample=False,
-        )
-        for member, own in zip(study.members, of_models, strict=True):
-            metrics = {
-                f"{axis}{CROSS_VALIDATED}": evaluated.metrics(
-                    place[member.name, axis], labels, groups
-                )
-                for axis in axes
-            }
-            baselines = [(None, name) for name in texts] + [(member.name, name) for name in own]
-            pairs = [("native", member.name, "universal")] + [
-                (axis, model, name) for axis in axes for model, name in baselines
-            ]
-            for first, model, second in pairs:
-                difference = evaluated.difference(place[member.name, first], place[model, second])
-                metrics[f"{first}_minus_{second}{CROSS_VALIDATED}"] = {
-                    "auroc_difference": difference
-                }
-            # A layer that was chosen on these prompts has seen them after all.
-            rows += row(metrics, member=member, is_in_sample=bool(member.layers))
-            metrics = {
-                name: evaluated.metrics(place[member.name, name], labels, groups) for name in own
-            }
-            rows += row(metrics, member=member, is_in_sample=False)
-        return rows
-
     inputs = [
         [member.location for member in study.members],
         [model.alignment.alignment_id for model in study.models],
         definition.prompts,
         [matrix.grouped_hash for matrix in matrices],
         [definition.direction, definition.universal],
-        seed,
+        definition.seed,
     ]
+    compute = partial(_held_out, study, matrices)
     return steps.compute("held out", inputs, compute, prompt_set=definition.prompts)
+
+
+def _held_out(study: FittedStudy, matrices: Sequence[Matrix]) -> list[Evaluation]:
+    labels, groups = matrices[0].labels, matrices[0].groups
+    evaluated, place = _out_of_fold(study, matrices)
+    row = partial(Evaluation.of_scorers, prompt_set=study.definition.prompts, labels=labels)
+    metrics = {scorer: evaluated.metrics(at, labels, groups) for scorer, at in place.items()}
+    of_texts = {name: each for (model, name), each in metrics.items() if model is None}
+    rows = row(of_texts, is_in_sample=False)
+    for member in study.members:
+        own = {name: each for (model, name), each in metrics.items() if model == member.name}
+        axes = [name for name in own if name in SHARED_AXES]
+        baselines = {name: place[None, name] for name in of_texts}
+        baselines |= {name: place[member.name, name] for name in own if name not in axes}
+        figures = {f"{axis}{CROSS_VALIDATED}": own[axis] for axis in axes}
+        for axis in axes:
+            others = {"universal": place[member.name, "universal"]} if axis == "native" else {}
+            for other, at in (others | baselines).items():
+                difference = evaluated.difference(place[member.name, axis], at)
+                name = f"{axis}_minus_{other}{CROSS_VALIDATED}"
+                figures[name] = {"auroc_difference": difference}
+        # A layer that was chosen on these prompts has seen them after all.
+        rows += row(figures, member=member, is_in_sample=bool(member.layers))
+        own = {name: each for name, each in own.items() if name not in axes}
+        rows += row(own, member=member, is_in_sample=False)
+    return rows
+
+
+def _out_of_fold(
+    study: FittedStudy, matrices: Sequence[Matrix]
+) -> tuple[OutOfFold, dict[tuple[str | None, str], int]]:
+    """All axes and baselines evaluated on the same folds; (model or None, scorer) -> its place."""
+    definition = study.definition
+    labels, groups = matrices[0].labels, matrices[0].groups
+    texts = text_kernels(matrices[0].texts.to_pylist())
+    of_models = {
+        member.name: model_kernels(texts, row_norms(matrix.x))
+        for member, matrix in zip(study.members, matrices, strict=True)
+    }
+    kernels = {(None, name): kernel for name, kernel in texts.items()}
+    kernels |= {(model, name): k for model, each in of_models.items() for name, k in each.items()}
+    fit_baselines = baseline_fitter(list(kernels.values()), labels)
+    method, shared = definition.direction, definition.universal
+    fit_axes = axes_fitter(_mapped(study, matrices), labels, groups, method=method, shared=shared)
+
+    def fit(seen: Labels) -> Float[np.ndarray, "scorer row"]:
+        return np.concatenate([*fit_axes(seen), fit_baselines(seen)])
+
+    evaluated = evaluate_out_of_fold(fit, labels, groups, seed=definition.seed)
+    axes = SHARED_AXES[: 2 if len(matrices) == 1 else 3]
+    # In the order of `fit`: axes by model, baselines of the prompts, and those by model.
+    names = [*((member.name, axis) for member in study.members for axis in axes), *kernels]
+    return evaluated, {name: at for at, name in enumerate(names)}
 
 
 def axes_fitter(

@@ -48,16 +48,9 @@ where study_id = $study_id and judged_on is null and (
 order by metric, scorer
 """
 _VERDICT = """
-select
-    any_value(model) as model, any_value(prompt_set) as prompt_set,
-    pick(estimate, scorer, 'native_layer_chosen') as auroc,
-    pick(lower, scorer, 'native_layer_chosen') as lower,
-    pick(upper, scorer, 'native_layer_chosen') as upper,
-    pick(estimate, scorer, 'bag_of_words') as words,
-    pick(lower, scorer, 'native_layer_chosen_minus_bag_of_words') as above,
-    pick(upper, scorer, 'native_layer_chosen_minus_bag_of_words') as below
-from evaluations
-where study_id = ? and judged_on is null and layer is null
+select scorer, model, prompt_set, estimate, lower, upper from evaluations
+where
+    study_id = ? and judged_on is null and layer is null
     and metric in ('auroc', 'auroc_difference')
 """
 _SHOWN = {
@@ -178,20 +171,18 @@ def evaluate(
 
 def _verdict(warehouse: Warehouse, study_id: str) -> str:
     """What an evaluation says of the direction, in one sentence."""
-    (row,) = warehouse.query(_VERDICT, [study_id]).to_pylist()
-    verdict = f"cannot tell whether {row['model']}'s direction separates {row['prompt_set']}"
-    if row["lower"] > 0.5:
-        verdict = f"{row['model']}'s direction separates {row['prompt_set']}"
-        if row["above"] > 0:
-            verdict += " better than a bag of words"
-        else:
-            verdict += ", but is not shown to be better than a bag of words"
-    elif row["upper"] < 0.5:
-        verdict = f"{row['model']}'s direction ranks {row['prompt_set']} the wrong way round"
-    return (
-        f"{verdict}: AUROC {row['auroc']:.3f} ({row['lower']:.3f} to {row['upper']:.3f}) out of "
-        f"fold, a bag of words {row['words']:.3f} (difference {row['above']:.3f} to "
-        f"{row['below']:.3f})"
+    rows = {row["scorer"]: row for row in warehouse.query(_VERDICT, [study_id]).to_pylist()}
+    chosen = rows["native_layer_chosen"]
+    claim = "separates {prompt_set}"
+    if chosen["upper"] < 0.5:
+        claim = "ranks {prompt_set} the wrong way round"
+    elif chosen["lower"] <= 0.5:
+        claim = "is not shown to separate {prompt_set}"
+    elif rows["native_layer_chosen_minus_bag_of_words"]["lower"] > 0:
+        claim += " better than a bag of words"
+    text = "{model}'s direction " + claim + ": AUROC {estimate:.3f} ({lower:.3f} to {upper:.3f})"
+    return f"{text.format_map(chosen)} out of fold; a bag of words: " + "{estimate:.3f}".format_map(
+        rows["bag_of_words"]
     )
 
 

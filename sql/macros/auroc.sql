@@ -6,11 +6,11 @@
 create macro auroc(score, is_positive) as
 (
     list_inner_product(
-        list(labelled(score, is_positive)::int::double order by score::double)
-            filter (where score is not null),
+        list(labelled(score, is_positive)::int::double order by score::double) filter (
+            where score is not null
+        ),
         midranks(
-            list(score::double order by score::double)
-                filter (where score is not null)
+            list(score::double order by score::double) filter (where score is not null)
         )
     )
     - count(score) filter (where is_positive)

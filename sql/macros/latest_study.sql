@@ -2,8 +2,5 @@
 -- study when another is run. Null without a study.
 create macro latest_study() as
 (
-    select study_id
-    from v_studies
-    order by started_at desc, study_id asc
-    limit 1
+    select arg_max(study_id, started_at) from v_studies
 );

@@ -333,3 +333,21 @@ def test_an_unknown_table_or_root_is_refused(root: Path, tmp_path: Path) -> None
     for call in (lambda folder: axes.scan("runs", folder), axes.connect):
         with pytest.raises(AxesError, match="is not a warehouse"):
             call(tmp_path)
+
+
+def test_views_of_a_user_are_added_and_a_broken_one_is_named(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the folder that the user's settings name; SQL in a warehouse is never run."""
+    (root / "sql").mkdir()
+    (root / "sql" / "theirs.sql").write_text("create view theirs as select 1 as x;")
+    file = tmp_path / "mine.sql"
+    file.write_text("create view mine as select count(*) as n from v_prompts;")
+    monkeypatch.setenv("AXES_VIEWS", str(tmp_path))
+    connection = connect(root)
+    assert rows(connection, "from mine") == [{"n": 0}]
+    with pytest.raises(QueryError, match="theirs"):
+        query(connection, "from theirs")
+    file.write_text("create view mine as select nothing from v_prompts;")
+    with pytest.raises(QueryError, match=f"{file}: Binder Error: .*nothing"):
+        connect(root)

@@ -120,10 +120,7 @@ def _check_rules(root: Path) -> Iterator[_Line]:
             yield _Line(name)
             continue
         (first,) = offending.slice(0, 1).to_pylist()
-        example = ", ".join(
-            f"{column} {f'{value:.4g}' if isinstance(value, float) else value}"
-            for column, value in first.items()
-        )
+        example = ", ".join(f"{column} {value}" for column, value in first.items())
         to_do = f"{_listing(name, statement)} lists the rows"
         yield _Line(name, offending.num_rows, None, example, to_do)
 

@@ -30,7 +30,10 @@ axes as (
         ) = 1
 ),
 
-projections as (select * from v_projections),
+projections as (
+    select * from v_projections
+    where is_positive is not null
+),
 
 judged as (
     select
@@ -41,12 +44,7 @@ judged as (
         axes.site,
         axes.pooling,
         axes.template,
-        auroc(
-            case
-                when projections.is_positive is not null then projections.projection
-            end,
-            projections.is_positive
-        ) as auroc,
+        auroc(projections.projection, projections.is_positive) as auroc,
         var_pop(projections.projection) as variance
     from axes
     inner join projections using (axis_id, model_id, prompt_set)

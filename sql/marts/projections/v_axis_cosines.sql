@@ -1,6 +1,6 @@
 -- One row per ordered pair of different axes in one space (model, layer and site).
 --
--- study_id: the last study that evaluated both; null without one
+-- study_id: the last study of both axes; null where they differ in it
 -- other_axis_id: the axis compared with (axes.axis_id)
 -- axis_name: its name (axes.name)
 -- other_axis_name: the other's name
@@ -9,21 +9,10 @@
 -- other_model: the model that the other was fitted on, if one
 -- cosine: of the two vectors; -1 is the same line with the classes swapped
 create view v_axis_cosines as
-with
-of_one_study as (
-    select
-        studies.axis_id,
-        other.axis_id as other_axis_id,
-        arg_max(studies.study_id, studies.started_at) as study_id
-    from v_study_axes as studies
-    inner join v_study_axes as other using (study_id)
-    group by studies.axis_id, other.axis_id
-)
-
 select
     axes.axis_id,
     other.axis_id as other_axis_id,
-    of_one_study.study_id,
+    other_study.study_id,
     axes.name as axis_name,
     other.name as other_axis_name,
     axes.kind,
@@ -40,7 +29,10 @@ inner join stg_axes as other
         and axes.layer = other.layer
         and axes.site = other.site
         and axes.axis_id != other.axis_id
-left join of_one_study
+left join v_study_axes as study
+    on axes.axis_id = study.axis_id and study.is_last
+left join v_study_axes as other_study
     on
-        axes.axis_id = of_one_study.axis_id
-        and other.axis_id = of_one_study.other_axis_id;
+        other.axis_id = other_study.axis_id
+        and other_study.is_last
+        and study.study_id = other_study.study_id;

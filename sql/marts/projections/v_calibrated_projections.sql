@@ -2,7 +2,6 @@
 -- common scale. Unlike projections, probabilities of one axis and method compare across
 -- models.
 --
--- study_id: the last study that evaluated the axis; null without one
 -- prompt_set: the set of the prompt
 -- probability: the projection through the calibration; of platt and isotonic the chance
 --   of the positive class at the calibration rows' balance, of quantile and z_score a
@@ -22,7 +21,6 @@ fitted_on as (
 select
     calibrations.calibration_id,
     projections.axis_id,
-    projections.study_id,
     projections.axis_name,
     projections.kind,
     projections.model,

@@ -4,7 +4,6 @@
 -- on a grid of 64 points that both classes share, three widths beyond all rows. Classes
 -- whose projections are all equal have no rows. Compare within one axis and model only.
 --
--- study_id: the last study that evaluated the axis; null without one
 -- label: the label of the class; positive or negative where it has several
 -- row_count: prompts of the class
 -- projection: the grid point
@@ -20,7 +19,6 @@ projections as (
 classes as (
     select
         axis_id,
-        any_value(study_id) as study_id,
         any_value(axis_name) as axis_name,
         any_value(kind) as kind,
         any_value(model) as model,
@@ -66,7 +64,6 @@ gridded as (
 final as (
     select
         axis_id,
-        study_id,
         axis_name,
         kind,
         model,

@@ -2,7 +2,6 @@
 -- projection. Every projection that occurs is a threshold, and one more, null, is above
 -- all of them. Joined by straight lines the points hold the area auroc of v_auroc.
 --
--- study_id: the last study that evaluated the axis; null without one
 -- threshold: projections at or above it count as positive; null: none does
 -- false_positive_rate: share of the negative class at or above it; null without one
 -- true_positive_rate: share of the positive class at or above it; null without one
@@ -17,7 +16,6 @@ projections as (
 tallies as (
     select
         axis_id,
-        any_value(study_id) as study_id,
         any_value(axis_name) as axis_name,
         any_value(kind) as kind,
         any_value(model) as model,
@@ -35,7 +33,6 @@ tallies as (
 above_all as (
     select
         axis_id,
-        any_value(study_id) as study_id,
         any_value(axis_name) as axis_name,
         any_value(kind) as kind,
         any_value(model) as model,
@@ -59,7 +56,6 @@ thresholds as (
 final as (
     select
         axis_id,
-        study_id,
         axis_name,
         kind,
         model,
