@@ -43,7 +43,7 @@ from axes.analysis.stats.auroc import (
     auroc_interval,
     null_interval,
 )
-from axes.analysis.stats.baselines import baseline_fitter, model_kernels, text_kernels
+from axes.analysis.stats.baselines import Kernel, baseline_fitter, model_kernels, text_kernels
 from axes.analysis.stats.evaluate import evaluate_scores
 from axes.analysis.stats.out_of_fold import OutOfFold, evaluate_out_of_fold
 from axes.analysis.study.definition import StudyDefinition
@@ -306,7 +306,7 @@ def _out_of_fold(
         member.name: model_kernels(texts, row_norms(matrix.x))
         for member, matrix in zip(study.members, matrices, strict=True)
     }
-    kernels = {(None, name): kernel for name, kernel in texts.items()}
+    kernels: dict[tuple[str | None, str], Kernel] = {(None, n): k for n, k in texts.items()}
     kernels |= {(model, name): k for model, each in of_models.items() for name, k in each.items()}
     fit_baselines = baseline_fitter(list(kernels.values()), labels)
     method, shared = definition.direction, definition.universal
