@@ -37,8 +37,11 @@ def blocks_of(path: Path) -> list[Block]:
 
 @pytest.fixture
 def folder(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the warehouse in `lake`, as the pages have it."""
+    """A working folder with the warehouse in `lake`, as the pages have it, and those of nodes."""
     shutil.copytree(demo, tmp_path / "lake")
+    for node in ("node1", "node2"):
+        (tmp_path / node).mkdir()
+        (tmp_path / node / "lake").symlink_to(demo)  # Sources of a merge, which reads them only.
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

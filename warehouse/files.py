@@ -65,7 +65,11 @@ def replacing(path: Path, scratch: Path | None = None) -> Iterator[Path]:
     if scratch is None:  # The user's link to a file stays; in a root there are none.
         path = path.resolve()
     prefix, folder = f".{path.name[:100]}.", scratch or path.parent
-    with tempfile.TemporaryDirectory(prefix=prefix, suffix=".tmp", dir=folder) as name:
+    try:
+        holder = tempfile.TemporaryDirectory(prefix=prefix, suffix=".tmp", dir=folder)
+    except OSError as error:  # It names the folder that could not be made, not the file.
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+    with holder as name:
         yield Path(name) / path.name
         for written in sorted(Path(name).iterdir(), key=lambda file: file.name == path.name):
             _move(written, path.with_name(written.name))

@@ -41,6 +41,7 @@ from axes.warehouse.connection import (
     vectors,
 )
 from axes.warehouse.errors import QueryError, RootError
+from axes.warehouse.files import make_folder
 from axes.warehouse.layout import parquet_files, partition_folder
 from axes.warehouse.tables.schemas import TABLES
 
@@ -239,8 +240,8 @@ def allocate(connection: Connection, row_count: int, width: int) -> Rows:
     share = connection.execute("select getvariable('matrix_bytes')").fetchall()[0][0]
     if row_count * width * 4 <= share:
         return np.empty((row_count, width), dtype=np.float32)
-    folder = root_of(connection) / SCRATCH
-    folder.mkdir(exist_ok=True)
+    root = root_of(connection)
+    folder = make_folder(root, root / SCRATCH)
     return StoredRows(tempfile.TemporaryFile(dir=folder), (row_count, width))
 
 
