@@ -95,7 +95,8 @@ def rank_models(
     resampled = {metric: counts @ matrix / sizes[:, None] for metric, matrix in matrices.items()}
     rank = rankdata(matrices["probability"].mean(axis=0))
     resampled_ranks, lowest, highest = (
-        rankdata(resampled["probability"], method=ties, axis=1) for ties in ("average", "min", "max")
+        rankdata(resampled["probability"], method=ties, axis=1)
+        for ties in ("average", "min", "max")
     )
     metrics: dict[str, dict[str, Estimate]] = {}
     for column, model in enumerate(completions.models):

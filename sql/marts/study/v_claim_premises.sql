@@ -135,7 +135,7 @@ final as (
         model,
         2,
         'few_prompts',
-        ['shared', 'not shared', 'break'],
+        ['shared', 'not shared', 'break'] as stops,
         model,
         null,
         class_size,
@@ -144,7 +144,7 @@ final as (
             'too few prompts: {} of the smaller class of {}, and the interval of the '
             || 'shared axis of {} reaches {:.2f} to either side',
             class_size, prompt_set, model, reach
-        )
+        ) as cause
     from areas
     where class_size < 20 or reach > 0.15
     union all
@@ -154,7 +154,7 @@ final as (
         model,
         3,
         'no_signal',
-        ['shared', 'not shared', 'break'],
+        ['shared', 'not shared', 'break'] as stops,
         model,
         'native',
         native,
@@ -163,7 +163,7 @@ final as (
             'the direction of {} itself is not shown to separate {} (AUROC {:.3f}, '
             || '{:.3f} to {:.3f})',
             model, prompt_set, native, native_lower, native_upper
-        )
+        ) as cause
     from areas
     where native_lower <= 0.5
     union all
@@ -174,7 +174,7 @@ final as (
         areas.model,
         4,
         'map',
-        ['not shared', 'break'],
+        ['not shared', 'break'] as stops,
         maps.model,
         null,
         maps.variance_ratio,
@@ -184,7 +184,7 @@ final as (
             || 'along it {:.2f} times as much as within the classes, mapping keeps '
             || '{:.2f} of its length, R2 {:.2f}',
             maps.model, maps.variance_ratio, maps.gain, maps.r2
-        )
+        ) as cause
     from areas
     inner join maps using (study_id)
     where maps.variance_ratio < 0.8 or maps.gain < 0.75 or maps.r2 < 0.2
@@ -199,11 +199,11 @@ final as (
             when 'leave_one_out' then ['shared']
             when 'native' then ['not shared', 'break']
             else []
-        end,
+        end as stops,
         model,
         scorer,
         estimate,
-        estimate - difference,
+        estimate - difference as beside,
         coalesce(
             format(
                 '{} alone reaches AUROC {:.3f} on {}, {} of {} {:.3f}: it may see no '
@@ -216,7 +216,7 @@ final as (
                 estimate
             ),
             'no surface baseline is stored: run the study again'
-        )
+        ) as cause
     from surfaces
     where lower is null or lower <= 0
     union all
@@ -226,16 +226,16 @@ final as (
         areas.model,
         6,
         'no_agreement',
-        ['break'],
+        ['break'] as stops,
         null,
         null,
         agreements.agreeing_count,
-        agreements.model_count / 2,
+        agreements.model_count / 2 as beside,
         format(
-            'the axis of the others is shown to work, or to agree beyond labels shuffled '
-            || 'alike, in {} of {} models only',
+            'the axis of the others is shown to work, or to agree beyond labels '
+            || 'shuffled alike, in {} of {} models only',
             agreements.agreeing_count, agreements.model_count
-        )
+        ) as cause
     from areas
     inner join agreements using (study_id, prompt_set)
     where agreements.agreeing_count <= agreements.model_count / 2

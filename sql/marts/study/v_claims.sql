@@ -154,19 +154,19 @@ decided as (
         claim,
         -- A break is of some model, all else is of every model.
         case claim
-            when 'regime_break' then bool_or(is_met and stopped.cause is null)
-            else bool_and(is_met and stopped.cause is null)
+            when 'regime_break' then bool_or(per_model.is_met and stopped.cause is null)
+            else bool_and(per_model.is_met and stopped.cause is null)
         end as is_supported,
         case claim
-            when 'regime_break' then bool_and(is_refuted and stopped.cause is null)
-            else bool_or(is_refuted and stopped.cause is null)
+            when 'regime_break' then bool_and(per_model.is_refuted and stopped.cause is null)
+            else bool_or(per_model.is_refuted and stopped.cause is null)
         end as is_refuted,
         arg_min(stopped.cause, stopped.position) as cause,
-        arg_min(model, estimate - null_value) as model,
-        arg_min(estimate, estimate - null_value) as estimate,
-        arg_min(lower, estimate - null_value) as lower,
-        arg_min(upper, estimate - null_value) as upper,
-        arg_min(null_value, estimate - null_value) as null_value
+        arg_min(model, per_model.estimate - per_model.null_value) as model,
+        arg_min(per_model.estimate, per_model.estimate - per_model.null_value) as estimate,
+        arg_min(per_model.lower, per_model.estimate - per_model.null_value) as lower,
+        arg_min(per_model.upper, per_model.estimate - per_model.null_value) as upper,
+        arg_min(per_model.null_value, per_model.estimate - per_model.null_value) as null_value
     from per_model
     left join stopped using (study_id, prompt_set, claim, model)
     group by study_id, prompt_set, claim
