@@ -209,6 +209,7 @@ PARTS: dict[str, tuple[Section, ...]] = {
         separation.DENSITIES,
         separation.LAYER_AREAS,
         separation.LAYER_NORMS,
+        tables.IN_SAMPLE,
         tables.BESIDE,
         tables.ERASURE,
     ),

@@ -23,6 +23,7 @@ from axes.warehouse.render import render
 # The sections of the report as Markdown.
 _TABLES = (
     tables.STUDY,
+    tables.IN_SAMPLE,
     tables.BESIDE,
     tables.WARNINGS,
     tables.DIAGNOSES,

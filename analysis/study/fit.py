@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -98,6 +98,29 @@ class FittedStudy:
     @property
     def reference(self) -> FittedModel:
         return self.models[self.definition.models.index(self.definition.reference)]
+
+
+def read_members(warehouse: Warehouse, definition: StudyDefinition) -> list[Member]:
+    """All models of a study, each labelled set with the prompts that every model has.
+
+    Where rows may be missing, figures of one row are then of the same prompts; what another model
+    lacks counts as missing.
+    """
+    members = [read_member(warehouse, definition, name) for name in definition.models]
+    for prompt_set in definition.labelled_sets:
+        matrices = [member.labelled[prompt_set] for member in members]
+        for member, all_rows, taken in zip(
+            members, matrices, on_shared_prompts(matrices), strict=True
+        ):
+            lost = len(all_rows.prompt_ids) - len(taken.prompt_ids)
+            member.labelled[prompt_set] = replace(taken, missing_count=taken.missing_count + lost)
+    prompts = definition.prompts
+    return [
+        replace(
+            member, layers=tuple(on_shared_prompts([member.labelled[prompts], *member.layers])[1:])
+        )
+        for member in members
+    ]
 
 
 def read_member(warehouse: Warehouse, definition: StudyDefinition, name: str) -> Member:

@@ -25,7 +25,7 @@ from axes.analysis.study.evaluations import (
     evaluate_once,
     stored_parameters,
 )
-from axes.analysis.study.fit import METHOD_VERSION, Member, fit_study, read_member
+from axes.analysis.study.fit import METHOD_VERSION, Member, fit_study, read_members
 from axes.warehouse.connection import Connection, connect, rows
 from axes.warehouse.errors import AxesError
 from axes.warehouse.handle import Warehouse
@@ -50,7 +50,7 @@ def run_study(
     do not fit.
     """
     warehouse = Warehouse.open(root, memory_limit=memory_limit)
-    members = [read_member(warehouse, definition, name) for name in definition.models]
+    members = read_members(warehouse, definition)
     study_id = _study_id(definition, members)
 
     def compute(run: Run) -> list[Evaluation]:
@@ -66,7 +66,7 @@ def run_study(
 
 def find_study(warehouse: Warehouse, definition: StudyDefinition) -> str:
     """The id of a study that has been run; raises `AxesError` where it has not."""
-    members = [read_member(warehouse, definition, name) for name in definition.models]
+    members = read_members(warehouse, definition)
     study_id = _study_id(definition, members)
     if not warehouse.has("evaluations", study_id):
         raise AxesError(

@@ -26,7 +26,7 @@ from axes.analysis.methods.universal import leave_one_out_axes, universal_axis
 from axes.analysis.stats.auroc import Labels, auroc
 from axes.analysis.stats.splits import held_out_groups
 from axes.analysis.study.definition import MIN_ALIGNMENT_ROWS, StudyDefinition
-from axes.analysis.study.fit import Member, on_shared_prompts, read_member
+from axes.analysis.study.fit import Member, on_shared_prompts, read_members
 from axes.warehouse.errors import CoverageError, DefinitionError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.progress import track
@@ -192,7 +192,7 @@ def _read_group(warehouse: Warehouse, definition: StudyDefinition, row_count: in
         "select prompt_id from prompts where prompt_set = ? and position < ?",
         [definition.align, definition.align_rows],
     )
-    members = [read_member(warehouse, widened, name) for name in definition.models]
+    members = read_members(warehouse, widened)
     return _Group(definition, members, set(own_ids))
 
 

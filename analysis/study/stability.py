@@ -48,7 +48,7 @@ from axes.analysis.stats.evaluate import evaluate_scores
 from axes.analysis.stats.out_of_fold import evaluate_out_of_fold
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.evaluations import Evaluation, Steps
-from axes.analysis.study.fit import FittedStudy, Member, on_shared_prompts
+from axes.analysis.study.fit import FittedStudy, Member
 
 SHARED_AXES = ("native", "universal", "leave_one_out")
 CROSS_VALIDATED = "_cross_validated"
@@ -71,7 +71,7 @@ def shared_axis_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
     ]
     if len(study.models) < 2:
         return rows
-    matrices = _shared_rows(study)
+    matrices = [member.labelled[definition.prompts] for member in study.members]
     inputs = [
         axis.axis_id,
         [model.alignment.alignment_id for model in study.models],
@@ -80,12 +80,6 @@ def shared_axis_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
         [definition.direction, definition.universal, definition.seed],
     ]
     return rows + steps.compute("shared", inputs, lambda: _shared_axis(study, matrices, aligned))
-
-
-def _shared_rows(study: FittedStudy) -> list[Matrix]:
-    """Every model's labelled rows of the prompts that all models have."""
-    prompts = study.definition.prompts
-    return on_shared_prompts([member.labelled[prompts] for member in study.members])
 
 
 def _mapped(study: FittedStudy, matrices: Sequence[Matrix]) -> list[Mapped]:
@@ -257,12 +251,9 @@ def _erasure(definition: StudyDefinition, _: Member, matrix: Matrix) -> _Metrics
 
 
 def held_out_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
-    """Every model's direction and the shared axes on prompts that no direction was fitted on.
-
-    On the prompts that all models have, which are all unless rows are allowed to be missing.
-    """
+    """Every model's direction and the shared axes on prompts that no direction was fitted on."""
     definition, seed = study.definition, study.definition.seed
-    matrices = _shared_rows(study)
+    matrices = [member.labelled[definition.prompts] for member in study.members]
     labels, groups = matrices[0].labels, matrices[0].groups
 
     def compute() -> list[Evaluation]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from axes.analysis.registry import read_alignment
@@ -349,6 +351,28 @@ def test_missing_rows_are_refused_unless_allowed(small_world):
     study_id = run_study(small_world, replace(definition, allow_missing=True))
     expected = {model: {"benign": 50} for model in ("alpha", "beta")}
     assert study_result(small_world, study_id)["missing"] == expected
+
+
+def test_with_missing_rows_every_figure_is_of_the_prompts_that_all_models_have(small_world):
+    lacking = small_world / "activations" / "model=beta"
+    for path in sorted(lacking.rglob("*.parquet")):
+        table = pq.read_table(path)
+        kept = pc.invert(pc.starts_with(table["prompt_id"], "labelled-0000"))
+        pq.write_table(table.filter(kept), path)
+    definition = define_study(("alpha", "beta"), alignment_shuffles=0, allow_missing=True)
+    study_id = run_study(small_world, definition)
+    counted = rows(
+        connect(small_world),
+        "select distinct positive_count + negative_count as count from evaluations "
+        "where study_id = ? and prompt_set = 'labelled' and positive_count is not null",
+        [study_id],
+    )
+    assert counted == [{"count": 70}]
+    missing = study_result(small_world, study_id)["missing"]
+    assert {model: counts["labelled"] for model, counts in missing.items()} == {
+        "alpha": 10,
+        "beta": 10,
+    }
 
 
 TABLES = ("alignments", "axes", "evaluations", "projections", "steps")

@@ -56,7 +56,7 @@ def test_a_second_study_runs_no_model_and_prints_a_row_per_model(study, folder, 
     report = tmp_path / "report.md"
     words = [*study_words(folder, lake), "--format", "csv", "--report", report]
     lines = ok(*words).stdout.splitlines()
-    assert len(lines) == 3 and lines[0].startswith("model,prompt_set,in_sample,layer,native")
+    assert len(lines) == 3 and lines[0].startswith("model,prompt_set,layer,native,native_95")
     assert study["study_id"] in report.read_text()
 
 

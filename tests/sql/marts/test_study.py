@@ -162,6 +162,7 @@ def test_the_study_table_has_a_row_per_model_and_set_with_a_column_per_scorer(ro
     areas |= {"universal_lower": 0.375, "universal_upper": 0.625}
     others = {"native_cross_validated": 0.625, "null_in_sample": 0.375}
     others |= {"bag_of_words": 0.6875, "prompt_length": 0.5625}
+    others |= {"best_baseline": "bag_of_words", "best_baseline_auroc": 0.6875}
     expected = [
         {"model": "m", "prompt_set": "one", "is_in_sample": True, **areas, **others, **alignment},
         {"model": "m", "prompt_set": "two", **native(0.875), **alignment},
