@@ -133,18 +133,18 @@ final as (
         study_id,
         prompt_set,
         model,
-        2,
-        'few_prompts',
-        ['shared', 'not shared', 'break'],
-        model,
-        null,
+        2 as position,
+        'few_prompts' as premise,
+        ['shared', 'not shared', 'break'] as stops,
+        model as at_model,
+        null as scorer,
         class_size,
-        20.0,
+        20.0 as beside,
         format(
             'too few prompts: {} of the smaller class of {}, and the interval of the '
             || 'shared axis of {} reaches {:.2f} to either side',
             class_size, prompt_set, model, reach
-        )
+        ) as cause
     from areas
     where class_size < 20 or reach > 0.15
     union all
@@ -152,18 +152,18 @@ final as (
         study_id,
         prompt_set,
         model,
-        3,
-        'no_signal',
-        ['shared', 'not shared', 'break'],
-        model,
-        'native',
+        3 as position,
+        'no_signal' as premise,
+        ['shared', 'not shared', 'break'] as stops,
+        model as at_model,
+        'native' as scorer,
         native,
-        0.5,
+        0.5 as beside,
         format(
             'the direction of {} itself is not shown to separate {} (AUROC {:.3f}, '
             || '{:.3f} to {:.3f})',
             model, prompt_set, native, native_lower, native_upper
-        )
+        ) as cause
     from areas
     where native_lower <= 0.5
     union all
@@ -172,19 +172,19 @@ final as (
         areas.study_id,
         areas.prompt_set,
         areas.model,
-        4,
-        'map',
-        ['not shared', 'break'],
-        maps.model,
-        null,
+        4 as position,
+        'map' as premise,
+        ['not shared', 'break'] as stops,
+        maps.model as at_model,
+        null as scorer,
         maps.variance_ratio,
-        0.8,
+        0.8 as beside,
         format(
             'the alignment may not carry the direction of {}: benign prompts vary '
             || 'along it {:.2f} times as much as within the classes, mapping keeps '
             || '{:.2f} of its length, R2 {:.2f}',
             maps.model, maps.variance_ratio, maps.gain, maps.r2
-        )
+        ) as cause
     from areas
     inner join maps using (study_id)
     where maps.variance_ratio < 0.8 or maps.gain < 0.75 or maps.r2 < 0.2
@@ -193,17 +193,17 @@ final as (
         study_id,
         prompt_set,
         model,
-        5,
-        'surface',
+        5 as position,
+        'surface' as premise,
         case axis
             when 'leave_one_out' then ['shared']
             when 'native' then ['not shared', 'break']
             else []
-        end,
-        model,
+        end as stops,
+        model as at_model,
         scorer,
         estimate,
-        estimate - difference,
+        estimate - difference as beside,
         coalesce(
             format(
                 '{} alone reaches AUROC {:.3f} on {}, {} of {} {:.3f}: it may see no '
@@ -216,7 +216,7 @@ final as (
                 estimate
             ),
             'no surface baseline is stored: run the study again'
-        )
+        ) as cause
     from surfaces
     where lower is null or lower <= 0
     union all
@@ -224,18 +224,18 @@ final as (
         areas.study_id,
         areas.prompt_set,
         areas.model,
-        6,
-        'no_agreement',
-        ['break'],
-        null,
-        null,
+        6 as position,
+        'no_agreement' as premise,
+        ['break'] as stops,
+        null as at_model,
+        null as scorer,
         agreements.agreeing_count,
-        agreements.model_count / 2,
+        agreements.model_count / 2 as beside,
         format(
             'the axis of the others is shown to work, or to agree beyond labels '
             || 'shuffled alike, in {} of {} models only',
             agreements.agreeing_count, agreements.model_count
-        )
+        ) as cause
     from areas
     inner join agreements using (study_id, prompt_set)
     where agreements.agreeing_count <= agreements.model_count / 2

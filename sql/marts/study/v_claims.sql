@@ -123,7 +123,9 @@ stopped as (
         per_model.prompt_set,
         per_model.claim,
         per_model.model,
-        arg_min(premises.cause, (premises.position, premises.cause)) as cause,
+        arg_min(
+            premises.cause, (premises.position, premises.cause)
+        ) as cause,
         min((premises.position, premises.cause)) as position
     from per_model
     inner join claims using (claim)
@@ -147,28 +149,37 @@ stopped as (
         )
 ),
 
+judged as (
+    select
+        per_model.*,
+        stopped.cause,
+        stopped.position,
+        coalesce(per_model.is_met and stopped.cause is null, false) as is_shown,
+        coalesce(per_model.is_refuted and stopped.cause is null, false) as is_denied,
+        per_model.estimate - per_model.null_value as excess
+    from per_model
+    left join stopped using (study_id, prompt_set, claim, model)
+),
+
 decided as (
     select
         study_id,
         prompt_set,
         claim,
         -- A break is of some model, all else is of every model.
-        case claim
-            when 'regime_break' then bool_or(is_met and stopped.cause is null)
-            else bool_and(is_met and stopped.cause is null)
-        end as is_supported,
-        case claim
-            when 'regime_break' then bool_and(is_refuted and stopped.cause is null)
-            else bool_or(is_refuted and stopped.cause is null)
-        end as is_refuted,
-        arg_min(stopped.cause, stopped.position) as cause,
-        arg_min(model, estimate - null_value) as model,
-        arg_min(estimate, estimate - null_value) as estimate,
-        arg_min(lower, estimate - null_value) as lower,
-        arg_min(upper, estimate - null_value) as upper,
-        arg_min(null_value, estimate - null_value) as null_value
-    from per_model
-    left join stopped using (study_id, prompt_set, claim, model)
+        if(
+            claim = 'regime_break', bool_or(is_shown), bool_and(is_shown)
+        ) as is_supported,
+        if(
+            claim = 'regime_break', bool_and(is_denied), bool_or(is_denied)
+        ) as is_refuted,
+        arg_min(cause, position) as cause,
+        arg_min(model, excess) as model,
+        arg_min(estimate, excess) as estimate,
+        arg_min(lower, excess) as lower,
+        arg_min(upper, excess) as upper,
+        arg_min(null_value, excess) as null_value
+    from judged
     group by study_id, prompt_set, claim
 ),
 
