@@ -6,6 +6,7 @@ it, so no command opens a root with a link, and no writer goes through one that 
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -69,11 +70,17 @@ def replacing(path: Path, scratch: Path | None = None) -> Iterator[Path]:
         holder = tempfile.TemporaryDirectory(prefix=prefix, suffix=".tmp", dir=folder)
     except OSError as error:  # It names the folder that could not be made, not the file.
         raise type(error)(error.errno, error.strerror, str(path)) from error
-    with holder as name:
-        yield Path(name) / path.name
-        for written in sorted(Path(name).iterdir(), key=lambda file: file.name == path.name):
-            _move(written, path.with_name(written.name))
-    sync_folder(path.parent)
+    try:
+        with holder as name:
+            yield Path(name) / path.name
+            for written in sorted(Path(name).iterdir(), key=lambda file: file.name == path.name):
+                _move(written, path.with_name(written.name))
+        sync_folder(path.parent)
+    except Exception as error:
+        # Of a full disk not every library says which file, and safetensors has an error of its own.
+        if getattr(error, "filename", None) or "No space left" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, "No space left on device", str(path)) from error
 
 
 def _move(written: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from axes.warehouse import layout
 from axes.warehouse.connection import connect, connect_tables, rows
@@ -116,6 +117,21 @@ def test_files_that_fail_to_be_written_leave_the_old_ones_and_nothing_else(tmp_p
         with replacing(target) as temporary:
             temporary.write_text("through")
     assert link.is_symlink() and path.read_text() == "through"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        OSError("Error writing bytes to file. Detail: [errno 28] No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device"),
+    ],
+)
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path, error: Exception) -> None:
+    path = tmp_path / "out.npz"
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"), replacing(path):
+        raise error
+    assert contents(tmp_path) == {}
 
 
 def test_empty_files_that_a_power_cut_left_are_written_again(lake: Path) -> None:
