@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
+from axes.warehouse.bounds import require_bounded_parquet
 from axes.warehouse.errors import PromptError
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.progress import quiet_hub
@@ -98,8 +100,10 @@ def read_file(name: str) -> pl.DataFrame:
     if path.suffix not in readers:
         raise PromptError(f"{name}: {_KINDS} is expected")
     try:
+        if path.suffix == ".parquet":
+            require_bounded_parquet(path)
         return readers[path.suffix](path)
-    except (OSError, UnicodeError, pl.exceptions.PolarsError) as error:
+    except (OSError, UnicodeError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         raise PromptError(f"{path} cannot be read: {error}") from error
 
 

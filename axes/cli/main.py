@@ -107,6 +107,11 @@ class _LazyGroup(click.Group):
         except click.ClickException as error:
             error.message = visible(error.message)
             raise
+        except (RecursionError, MemoryError) as error:
+            what = (
+                "nests too deep" if isinstance(error, RecursionError) else "needs too much memory"
+            )
+            raise click.ClickException(f"a file or value {what}: {one_line(error)}") from error
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(one_line(f"{place}{error.strerror or error}")) from error

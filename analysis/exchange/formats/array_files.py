@@ -46,6 +46,7 @@ from axes.analysis.exchange.formats.contents import (
     pack,
     unpack,
 )
+from axes.warehouse.bounds import require_bounded_npz
 from axes.warehouse.errors import AxisError
 
 _NPY = b"\x93NUMPY"
@@ -149,6 +150,8 @@ def _write_npz(contents: Contents, path: Path) -> None:
 
 
 def _read_npz(path: Path) -> Contents:
+    if zipfile.is_zipfile(path):
+        require_bounded_npz(path)
     loaded = np.load(path, allow_pickle=False)
     arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"direction": loaded}
     card = arrays.pop("card", None)

@@ -165,6 +165,13 @@ def test_the_identity_changes_when_the_rows_would(
     assert (identify(llama, llama_folder, "float32").model_id != before.model_id) is is_another
 
 
+def test_an_adapter_within_a_model_folder_is_refused(llama: ModelSpec, llama_folder: Path) -> None:
+    """transformers would load it over the weights, which the identity is of."""
+    (llama_folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="adapter_config.json"):
+        identify(llama, llama_folder, "float32")
+
+
 def test_a_configuration_that_is_not_json_is_one_line(llama: ModelSpec, llama_folder: Path) -> None:
     (llama_folder / "config.json").write_text("{")
     with pytest.raises(ModelError, match="config.json cannot be read"):
