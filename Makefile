@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs in .venv, which `make setup` builds.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest demo test campaign test-peers test-browser test-install check bench docs findings report
+.PHONY: help setup ingest demo test campaign test-peers test-browser test-install check audit lock bench docs findings report
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,6 +10,11 @@ INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 PEERS_VENV := .venv-peers
 PEERS := $(PEERS_VENV)/.installed
+TOOLS_VENV := .venv-tools
+TOOLS := $(TOOLS_VENV)/.installed
+LOCKED := constraints.txt constraints-dev.txt
+WITH_EXTRAS := .[dev,docs]
+VERSIONS := sed '/--hash/d; s/ \\$$//'
 
 # make ingest: the model, its prompt sets, and where and how it runs.
 MODEL ?=
@@ -23,11 +28,15 @@ OPTIONS ?=
 ONLY ?=
 # A file of prompts (a column text) for the benchmark of ingest instead of the built-in ones.
 BENCH_PROMPTS ?=
+# make lock: what may move, --upgrade-package NAME or --upgrade.
+UPGRADE ?=
 # make docs: a demo warehouse whose answers the cookbook records.
 RECORD ?=
 
 OUT = $(ROOT)/out
 DEMO_MODELS := smollm2-135m gemma3-270m qwen2.5-coder-0.5b
+# Those with a chat template write their completions in it: without, many end at their first token.
+DEMO_CHAT_MODELS := smollm2-135m qwen2.5-coder-0.5b
 DEMO_QUERIES := $(sort $(wildcard docs/queries/*.sql))
 DEMO_AXIS := universal/demo/18/demo_safety/lambda-held_out
 
@@ -36,13 +45,26 @@ help: ## List the targets.
 
 setup: $(INSTALLED) ## Build .venv with the package.
 
+# First what is locked, each file checked against its hash and no sdist built. Then the package,
+# whose requirements are met but for torch, which stays the machine's (.ci/lock.py).
+define install
+$(VENV)/bin/python -m pip install --require-hashes --no-deps --only-binary :all: $(1:%=--requirement %)
+$(VENV)/bin/python -m pip install --constraint <($(VERSIONS) $(1)) --only-binary :all: \
+  --no-build-isolation --editable "$(2)"
+endef
+
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --constraint constraints.txt --editable .
+	$(call install,constraints.txt,.)
 	touch $@
 
-$(TESTABLE): $(INSTALLED)
-	$(VENV)/bin/python -m pip install --constraint constraints.txt --editable ".[dev,docs]"
+$(TESTABLE): $(INSTALLED) constraints-dev.txt
+	$(call install,$(LOCKED),$(WITH_EXTRAS))
+	touch $@
+
+$(TOOLS):
+	$(PYTHON) -m venv $(TOOLS_VENV)
+	$(TOOLS_VENV)/bin/python -m pip install --quiet pip-audit uv
 	touch $@
 
 ingest: $(INSTALLED) ## Run a model: make ingest MODEL=qwen2.5-7b [PROMPTS= ROOT= SOURCE= DEVICE= DTYPE= OPTIONS="--template chat"]
@@ -52,7 +74,8 @@ ingest: $(INSTALLED) ## Run a model: make ingest MODEL=qwen2.5-7b [PROMPTS= ROOT
 
 define ingest_demo
 $(AXES) ingest activations $(1) --prompts demo_safety --prompts demo_alignment --limit 1500 --root $(ROOT) >&2
-$(AXES) ingest traces $(1) --prompts demo_safety --limit 48 --max-new-tokens 16 --root $(ROOT) >&2
+$(AXES) ingest traces $(1) --prompts demo_safety --limit 48 --max-new-tokens 16 \
+  $(if $(filter $(1),$(DEMO_CHAT_MODELS)),--template chat) --root $(ROOT) >&2
 
 endef
 
@@ -73,11 +96,16 @@ demo: $(INSTALLED) ## The main job on three real models: ingest, fit, align, eva
 	@echo $(OUT)/report.md
 	@$(AXES) report -o $(OUT)/report.html --root $(ROOT)
 
+# Some tests wait, for a server or a signal: one more process than cores uses the time. Rewritten
+# tests are kept as bytecode.
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest \
+  --numprocesses $$(($$(nproc) + 1)) --dist worksteal
+
 test: $(TESTABLE) ## The whole test suite.
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal
+	$(PYTEST)
 
 campaign: $(TESTABLE) ## What takes minutes and CI leaves out: more kills, more faults, more simulated worlds.
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal -m campaign
+	$(PYTEST) -m campaign
 
 # What is in .venv serves the peers too, so that torch is not installed twice, in another build.
 $(PEERS): $(TESTABLE) tests/peers/requirements.txt
@@ -102,6 +130,16 @@ check: $(TESTABLE) ## What CI runs before the tests: format, lint, types, SQL.
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/sqlfluff lint --disable-progress-bar sql docs/queries docs/cookbook docs/findings
+
+audit: $(INSTALLED) ## Known vulnerabilities of every locked package, and of torch; needs the network.
+	@$(PYTHON) -m pip --retries 0 --timeout 20 index versions pip-audit >/dev/null 2>&1 \
+	  || { echo "make audit asks PyPI for known vulnerabilities, and it cannot be reached from here" >&2; exit 2; }
+	@$(MAKE) --no-print-directory $(TOOLS)
+	$(TOOLS_VENV)/bin/pip-audit --strict --disable-pip --no-deps --requirement <($(VERSIONS) $(LOCKED); \
+	  $(VENV)/bin/python -c "import torch; print('torch==' + torch.__version__.partition('+')[0])")
+
+lock: $(TOOLS) ## Lock the dependencies again: make lock [UPGRADE="--upgrade-package numpy"]; then make test.
+	PATH="$$PWD/$(TOOLS_VENV)/bin:$$PATH" $(TOOLS_VENV)/bin/python .ci/lock.py $(UPGRADE)
 
 bench: $(INSTALLED) ## Measure: make bench [ONLY=ingest BENCH_PROMPTS=]; results in benchmarks/results.
 	AXES_BENCH_PROMPTS=$(BENCH_PROMPTS) $(VENV)/bin/python -m benchmarks.run $(ONLY)

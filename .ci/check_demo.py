@@ -61,6 +61,13 @@ def check_rows() -> None:
         "select count(*) as count from v_generation_projections where kind = 'universal'"
     )
     assert tokens[0]["count"] > 1000
+    completions = query(
+        "select model, count(*) as count, count(*) filter (where text = '') as empty "
+        "from generations group by model"
+    )
+    assert {row["model"] for row in completions} == set(MODELS)
+    for row in completions:
+        assert row["empty"] < row["count"] / 4, row
     written = ("universal.safetensors", "universal.json", "universal.gguf")
     for name in (*written, "report.md", "report.html"):
         assert (Path("lake/out") / name).stat().st_size > 1000, name

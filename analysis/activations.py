@@ -100,6 +100,8 @@ def find_space(
 ) -> Space:
     """The space of a model at layer 0; `model` is a name, or NAME@ID where versions differ.
 
+    `pooling` is a name, or NAME@HASH where several of a user's files have it.
+
     Raises `ModelError` where nothing, or more than one version, was ingested under the name.
     """
     name, _, prefix = model.partition("@")
@@ -124,12 +126,19 @@ def find_space(
             f"{name}@{row['model_id'][:8]} ({row['dtype']}, {row['source']})" for row in found
         )
         raise ModelError(f"{len(found)} versions of {name} are there, say which: {versions}")
+    stored = warehouse.column(
+        "select distinct pooling from v_stored where model = $1 and model_id = $2 "
+        "and starts_with(pooling, $3 || '@')",
+        [name, found[0]["model_id"], pooling],
+    )
+    if len(stored) > 1:
+        raise ModelError(f"{len(stored)} poolings {pooling} are stored: {', '.join(stored)}")
     return Space(
         model=name,
         model_id=found[0]["model_id"],
         layer=0,
         site=site,
-        pooling=pooling,
+        pooling=stored[0] if stored else pooling,
         template=template,
         d_model=found[0]["d_model"],
         layer_count=found[0]["layer_count"],
@@ -359,6 +368,11 @@ def project(
     """`x @ vector + offset`."""
     parts = blocks(x, block_bytes=_PRODUCT_BYTES)
     return np.concatenate([block @ vector for (block,) in parts]) + offset
+
+
+def row_norms(x: Rows) -> Float[np.ndarray, " row"]:
+    """The length of every row."""
+    return np.concatenate([np.linalg.norm(block, axis=1) for (block,) in blocks(x)])
 
 
 def mean(x: Rows, where: Bool[np.ndarray, " row"] | None = None) -> Float[np.ndarray, " d_model"]:

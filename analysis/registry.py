@@ -70,7 +70,8 @@ def make_axis(
 
     The vector is that of `registered`, or else what `fit` gives, in float32 as it is stored: so it
     is the same for whoever fits it and for whoever finds it. `label` (a model or a group) and
-    `variant` go into the name; `is_of_pairs` says that it matters which rows are a pair.
+    the variants of the space and the fit go into the name; `is_of_pairs` says that it matters which
+    rows are a pair.
     """
     key = content_key(
         kind,
@@ -87,15 +88,14 @@ def make_axis(
         [source.axis_id for source in sources],
     )
     direction = registered[key] if key in registered else fit()
-    vector = direction.vector.astype(np.float32).astype(np.float64)
     positive_count = int(fitted_on.labels.sum())
     return Axis(
         axis_id=key,
-        name="/".join([kind, label, str(space.layer), prompt_set, *variant]),
+        name="/".join([kind, label, str(space.layer), prompt_set, *space.variant, *variant]),
         kind=kind,
         method=method,
         space=space,
-        vector=vector,
+        vector=direction.vector.astype(np.float32).astype(np.float64),
         raw_norm=direction.raw_norm,
         prompt_set=prompt_set,
         positive_count=positive_count,

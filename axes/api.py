@@ -8,12 +8,16 @@ imported in the functions that need them.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from axes.command_line import as_command
-from axes.warehouse.errors import DefinitionError
+from axes.warehouse.errors import AxesError, DefinitionError
 from axes.warehouse.names import did_you_mean, sql_literal
 from axes.warehouse.settings import root_folder, setting
 
@@ -124,7 +128,7 @@ def report(output: Folder, study_id: str | None = None, *, root: Folder | None =
 @as_command("prompts import")
 def import_prompts(
     prompt_set: str,
-    source: Folder | None = None,
+    source: Folder | Sequence[Any] | pl.DataFrame | None = None,
     *,
     root: Folder | None = None,
     positive: Names = (),
@@ -136,7 +140,8 @@ def import_prompts(
 ) -> ImportSummary:
     """Import a prompt set from a .parquet, .csv or .jsonl file or `hf:OWNER/NAME`; idempotent.
 
-    A built-in set (`demo_safety`, ...) needs no source. `columns` maps text, label and category to
+    `source` may also be rows: a list of texts or of dicts, a polars or pandas DataFrame. A built-in
+    set (`demo_safety`, ...) needs no source. `columns` maps text, label and category to
     the source's columns; `positive` names the labels of the positive class; `options` are those of
     `axes.ingest.requests.PromptRequest`: `labeler`, `limit`, `replace_set`, ... Creates the
     warehouse if it does not exist. Raises `PromptError` or `LabelError`.
@@ -145,16 +150,27 @@ def import_prompts(
     from axes.ingest.prompts import import_prompts as import_into
     from axes.ingest.requests import PromptRequest
 
-    origin = prompt_source(
-        prompt_set,
-        None if source is None else str(source),
-        columns=dict(columns or {}),
-        license=license,
-        split=split,
-        per_label=per_label,
-    )
-    request = PromptRequest(positive=_several(positive), **options)
-    return import_into(root_folder(root), prompt_set, origin, request)
+    with tempfile.TemporaryDirectory() as folder:
+        if source is not None and not isinstance(source, str | Path):
+            source = _rows_file(source, Path(folder))
+        origin = prompt_source(
+            prompt_set,
+            None if source is None else str(source),
+            columns=dict(columns or {}),
+            license=license,
+            split=split,
+            per_label=per_label,
+        )
+        request = PromptRequest(positive=_several(positive), **_as_lists(PromptRequest, options))
+        return import_into(root_folder(root), prompt_set, origin, request)
+
+
+def _rows_file(rows: Any, folder: Path) -> Path:
+    import polars as pl
+
+    is_texts = isinstance(rows, Sequence) and all(isinstance(row, str) for row in rows)
+    pl.DataFrame({"text": rows} if is_texts else rows).write_parquet(folder / "rows.parquet")
+    return folder / "rows.parquet"
 
 
 @as_command("ingest activations", prompts="prompt_sets", system="system_file")
@@ -196,7 +212,7 @@ def ingest_activations(
         poolings=_several(poolings),
         device=device or setting("device"),
         dtype=dtype or setting("dtype"),
-        **options,
+        **_as_lists(ActivationRequest, options),
     )
     import_ready_sets(folder, prompt_sets)
     return ingest_activations(folder, spec, request)
@@ -235,7 +251,7 @@ def ingest_traces(
         axes=_several(axes),
         device=device or setting("device"),
         dtype=dtype or setting("dtype"),
-        **options,
+        **_as_lists(TraceRequest, options),
     )
     import_ready_sets(folder, [prompts])
     return ingest_traces(folder, spec, request)
@@ -261,7 +277,7 @@ def study(
     analysis; `memory_limit` is in bytes. Raises `DefinitionError` for an unknown key, and for a
     file with several studies unless `options` choose one.
     """
-    from axes.analysis.study.definition import OPTIONS
+    from axes.analysis.study.definition import OPTIONS, StudyDefinition
     from axes.study_plan import plan_studies, run_planned
 
     for name in options:
@@ -269,8 +285,7 @@ def study(
             raise DefinitionError(
                 f"unknown key {name}{did_you_mean(name, OPTIONS)}: keys are {', '.join(OPTIONS)}"
             )
-    options |= {name: _several(options[name]) for name in ("models", "evaluate") if name in options}
-    planned = plan_studies(file, options)
+    planned = plan_studies(file, _as_lists(StudyDefinition, options))
     if len(planned) > 1:
         labels = ", ".join(plan.definition.label for plan in planned)
         raise DefinitionError(
@@ -371,6 +386,41 @@ def score(
     where = f"axis_id = {sql_literal(axis_id)}"
     sql = f"select * from v_projections where {where} order by model, prompt_id"
     return Result(f"projected on {axis}", pa.Table.from_pylist([asdict(row) for row in done]), sql)
+
+
+def run(command: str, *words: str, root: Folder | None = None, **options: Any) -> pl.DataFrame:
+    """The rows that any command prints, such as `axes.run("evaluate", "m", prompts="mine")`.
+
+    `command` and `words` are as typed (`label refusals`, `list axes`); `options` are its options,
+    a list repeats one. Raises `AxesError` with the command's message.
+    """
+    import click
+    import polars as pl
+
+    from axes.cli.main import cli
+
+    typed = [*command.split(), *words, "--format", "json", "--root", str(root_folder(root))]
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        for each in [value] if isinstance(value, str) or not isinstance(value, Sequence) else value:
+            typed += [option] if each is True else [option, str(each)]
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())) as printed:
+        try:
+            cli.main(typed, prog_name="axes", standalone_mode=False)
+        except click.ClickException as error:
+            raise AxesError(error.format_message()) from error
+    return pl.DataFrame(json.loads(printed.buffer.getvalue()), infer_schema_length=None)
+
+
+def _as_lists(request: type, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options, a text for a field that takes several as a list of one."""
+    kinds = get_type_hints(request)
+    return {
+        name: (value,)
+        if isinstance(value, str) and kinds.get(name) in (Sequence[str], tuple[str, ...])
+        else value
+        for name, value in options.items()
+    }
 
 
 def _several(names: Names) -> tuple[str, ...]:

@@ -65,6 +65,8 @@ def as_command(command_name: str, **parameter_names: str) -> Callable[[Function]
             bound |= bound.pop("options", {})
             columns = bound.pop("columns", None) or {}
             bound |= {f"{name}_column": column for name, column in columns.items()}
+            if not isinstance(bound.get("source", ""), str | Path | None):
+                bound["source"] = "FILE-WITH-rows"
             arguments = {parameter_names.get(name, name): value for name, value in bound.items()}
             with invoked(lambda: of_call(command_name, arguments)):
                 return function(*args, **kwargs)

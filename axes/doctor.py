@@ -119,8 +119,16 @@ def _threads(threads: int) -> Finding:
 
 
 def _settings() -> Iterator[Finding]:
-    paths = ", ".join(str(file.path) for file in config_files())
-    yield Finding("settings", PASS, f"{paths or 'no axes.toml'}; axes config show lists them")
+    files = config_files()
+    for file in files:
+        detail = f"{file.path} sets {', '.join(file.names) or 'nothing'}"
+        if refused := [name for name in file.names if not file.may_set(name)]:
+            to_do = f"read it, then axes config allow: {', '.join(refused)} refused until then"
+            yield Finding("settings", NOTE, detail, to_do)
+        else:
+            yield Finding("settings", PASS, detail)
+    if not files:
+        yield Finding("settings", PASS, "no axes.toml")
     variables = {*(setting.variable for setting in SETTINGS.values()), *_OTHER_VARIABLES}
     for name in sorted(os.environ):
         if name.startswith("AXES_") and name not in variables and not name.startswith("AXES_BENCH"):

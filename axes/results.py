@@ -101,6 +101,8 @@ class Axis:
         `x` is an array-like whose last dimension is `d_model`. Raises `AxisError` for another
         width.
         """
+        # A tensor of torch: NumPy takes no bfloat16, no gradient and no other device.
+        x = x.detach().cpu().double() if hasattr(x, "detach") else x
         values = np.asarray(x, dtype=np.float64)
         width = values.shape[-1] if values.ndim else 0
         if width != len(self.vector):

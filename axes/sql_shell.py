@@ -24,7 +24,7 @@ from pygments.lexers.sql import SqlLexer
 
 from axes.cli.options import FORMATS
 from axes.sql_completion import Catalog, SqlCompleter
-from axes.warehouse.connection import Connection, connect_unlocked, query
+from axes.warehouse.connection import Connection, connect_unlocked, query, split_statements
 from axes.warehouse.errors import QueryError
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.render import echo, one_line, show
@@ -40,6 +40,10 @@ _HELP = """\
 .quit               quit, as Ctrl-D does
 A statement ends with ; and may span several lines. Tab completes. Ctrl-C cancels.
 """.format(formats=", ".join(FORMATS))
+
+_BEGIN = """\
+Begin with v_studies, v_study (results), v_claims (verdicts), v_auroc, v_projections (with labels)
+and v_prompts, all of latest_study() or another; .schema NAME has the columns."""
 
 _COMMANDS: dict[str, list[str]] = {
     ".tables": [],
@@ -84,22 +88,20 @@ class Shell:
         """Run a dot command, or every statement of the text, and print the results."""
         try:
             if text.lstrip().startswith("."):
-                self._command(text)
+                self.command(text)
             else:
                 self._run_all(text)
         except (QueryError, click.UsageError) as error:
             echo(f"Error: {one_line(error)}", err=True)
+            for note in getattr(error, "__notes__", ()):
+                echo(note, err=True)
         except OSError as error:
             echo(f"Error: {error.filename}: {error.strerror}", err=True)
         except KeyboardInterrupt:
             echo("interrupted", err=True)
 
     def _run_all(self, text: str) -> None:
-        try:
-            statements = duckdb.extract_statements(text)
-        except duckdb.Error as error:
-            raise QueryError(str(error).partition("\n\nLINE ")[0]) from error
-        for statement in statements:
+        for statement in split_statements(text):
             self._run(statement.query)
             if statement.type != duckdb.StatementType.SELECT:
                 self.catalog.read(self.connection)
@@ -126,7 +128,8 @@ class Shell:
                 self.connection.interrupt()
                 raise
 
-    def _command(self, text: str) -> None:
+    def command(self, text: str) -> None:
+        """Run a dot command; raises `UsageError`."""
         try:
             name, *arguments = shlex.split(text)
         except ValueError as error:
@@ -163,6 +166,8 @@ class Shell:
             [pattern],
         )
         show(listed, self.mode)
+        if pattern is None:
+            echo(_BEGIN, err=True)
 
     def _print_schema(self, table: str | None) -> None:
         if table is not None and table not in self.catalog.columns:

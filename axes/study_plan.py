@@ -20,7 +20,7 @@ from axes.ingest.models.registry import group_members, known_as, resolve
 from axes.warehouse.connection import is_imported
 from axes.warehouse.errors import DefinitionError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.layout import init_root
+from axes.warehouse.layout import init_root, require_root
 from axes.warehouse.names import did_you_mean
 
 _MODEL_KEYS = {"group", "models", "reference"}
@@ -118,6 +118,7 @@ def run_planned(
     definition = planned.definition
     if not no_ingest:
         _ingest_missing(root, planned, device, dtype)
+    require_root(root)
     study_id = run_study(root, definition, published=planned.published, memory_limit=memory_limit)
     if sensitivity:
         measure_sensitivity(root, study_id, definition, memory_limit=memory_limit)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 
-from benchmarks.run import Figure, alternate, median_figure, ratios, seconds
+from benchmarks.run import Figure, alternate, median_figure, python, ratios, seconds
 
 ROUNDS = 11
 HELP_GOAL = 0.150
+_AXES = "from axes.cli.main import main; main()"
 
 
 def measure() -> Iterator[Figure]:
     """Seconds of the help and of a completion, and how many bare interpreters the help is."""
     bare, helped, completed = alternate(
         ROUNDS,
-        lambda: seconds(lambda: _python("pass")),
-        lambda: seconds(lambda: _python("from axes.cli.main import main; main()", "--help")),
-        lambda: seconds(lambda: _python(_COMPLETION)),
+        lambda: seconds(lambda: python("-c", "pass")),
+        lambda: seconds(lambda: python("-c", _AXES, "--help")),
+        lambda: seconds(lambda: python("-c", _COMPLETION)),
     )
     yield median_figure("axes --help, seconds", helped, HELP_GOAL, "lower")
     yield median_figure("axes --help / python -c pass", ratios(helped, bare), None, "lower")
@@ -35,7 +34,3 @@ sys.argv = ["axes"]
 from axes.cli.main import main
 main()
 """
-
-
-def _python(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-c", *arguments], check=True, capture_output=True)

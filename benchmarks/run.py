@@ -10,7 +10,9 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import re
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -76,6 +78,19 @@ def seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+def python(*arguments: object) -> list[str]:
+    """The lines that a Python process of its own prints."""
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout.splitlines()
+
+
+def process_megabytes(field: str) -> float:
+    """`VmRSS` (memory now) or `VmHWM` (its peak) of this process. Linux only."""
+    text = Path("/proc/self/status").read_text()
+    return int(re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)[1]) / 1024
 
 
 def names() -> list[str]:

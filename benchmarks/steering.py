@@ -6,7 +6,6 @@ random unit vector; the strength is small, so that the model goes on as it would
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,16 +13,15 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from axes.ingest.forward.batching import pad
 from axes.ingest.forward.steering import Intervention, steer
-from axes.ingest.forward.templates import Template, pad_id, render
+from axes.ingest.forward.templates import pad_id
 from benchmarks.ingest.workload import Workload, workload
 from benchmarks.run import Figure, alternate, median_figure, ratios, seconds
 
 MODEL = "smollm2-135m"
-PROMPT_COUNT = int(os.environ.get("AXES_BENCH_STEERING") or 16)
+# One full batch: strengths are one for each row.
+PROMPT_COUNT = BATCH_SIZE = 16
 NEW_TOKENS = 32
-BATCH_SIZE = 16
 # Short rounds and many: what else runs on a machine changes within some ten seconds.
 ROUNDS = 15
 GOAL = 1.03
@@ -33,7 +31,7 @@ STRENGTH = 1e-3
 def measure() -> Iterator[Figure]:
     """Generation with one block moved, with the axis taken out of all, and with a condition."""
     with workload(MODEL, PROMPT_COUNT) as work:
-        batches = _batches(work)
+        batches = work.batches(BATCH_SIZE)
         kinds = _interventions(work)
         _generate(work, batches[:1], [])
         floor, *steered = alternate(
@@ -69,15 +67,6 @@ def _interventions(work: Workload) -> dict[str, Intervention]:
             axis, [layer], "add", STRENGTH, positions="generated", above=0.0, condition="row"
         ),
     }
-
-
-def _batches(work: Workload) -> list[tuple[Tensor, Tensor]]:
-    """Whole batches of prompts of like length, padded on the left."""
-    tokenizer = work.loaded.tokenizer
-    rendered = render(tokenizer, work.texts(), Template(), work.name)
-    ids = sorted((prompt.token_ids for prompt in rendered), key=len, reverse=True)
-    starts = range(0, len(ids) - BATCH_SIZE + 1, BATCH_SIZE)
-    return [pad(ids[at : at + BATCH_SIZE], pad_id(tokenizer), side="left") for at in starts]
 
 
 def _generate(

@@ -17,15 +17,14 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from axes.ingest.forward.batching import pad
-from axes.ingest.forward.templates import Template, pad_id, render
+from axes.ingest.forward.templates import pad_id
 from axes.ingest.generation.generate import end_ids
 from axes.ingest.generation.traces import ingest_traces
 from axes.ingest.requests import TraceRequest
 from axes.warehouse.connection import connect, rows
-from axes.warehouse.writer import rows_table, vector_array, write_rows
 from benchmarks.ingest.workload import SET, Workload, workload
 from benchmarks.run import Figure, alternate, median_figure, ratios, seconds
+from tests.rows import put
 
 MODEL = "smollm2-135m"
 PROMPT_COUNT = int(os.environ.get("AXES_BENCH_TRACES") or 48)
@@ -40,7 +39,7 @@ AXES_AT_EACH = 2
 def measure() -> Iterator[Figure]:
     """The job that keeps vectors, and the one that keeps projections, over plain generation."""
     with workload(MODEL, PROMPT_COUNT) as work:
-        batches = _batches(work)
+        batches = work.batches(BATCH_SIZE)
         axes = _put_axes(work)
         _require_same_tokens(work, batches)
         floor, vectors, projections = alternate(
@@ -60,15 +59,6 @@ def measure() -> Iterator[Figure]:
     for name, times in kept.items():
         name = f"traces with {name} / plain generate"
         yield median_figure(name, ratios(times, floor), GOAL, "lower", conditions)
-
-
-def _batches(work: Workload) -> list[tuple[Tensor, Tensor]]:
-    """The batches that the job makes: the longest prompts first."""
-    tokenizer = work.loaded.tokenizer
-    rendered = render(tokenizer, work.texts(), Template(), work.name)
-    ids = sorted((prompt.token_ids for prompt in rendered), key=len, reverse=True)
-    starts = range(0, len(ids), BATCH_SIZE)
-    return [pad(ids[at : at + BATCH_SIZE], pad_id(tokenizer), side="left") for at in starts]
 
 
 def _generate(work: Workload, batches: list[tuple[Tensor, Tensor]]) -> list[list[int]]:
@@ -91,35 +81,16 @@ def _generate(work: Workload, batches: list[tuple[Tensor, Tensor]]) -> list[list
 def _put_axes(work: Workload) -> list[str]:
     """Random axes in the model's space, two at each layer; returns their ids."""
     random = np.random.default_rng(0)
-    described = [
-        {
-            "axis_id": f"random-{layer}-{number}",
-            "name": f"random/{layer}/{number}",
-            "kind": "random",
-            "method": "random",
-            "space_model": work.name,
-            "space_model_id": work.loaded.identity.model_id,
-            "layer": layer,
-            "site": "resid_post",
-            "pooling": "last5_mean",
-            "template": "raw",
-            "raw_norm": 1.0,
-            "source_axis_ids": [],
-            "prompt_set": SET,
-            "positive_count": 0,
-            "negative_count": 0,
-            "row_set_hash": "",
-            "query": "",
-            "parameters": "{}",
-            "run_id": "benchmark",
-        }
-        for layer in LAYERS
-        for number in range(AXES_AT_EACH)
-    ]
-    matrix = random.normal(size=(len(described), work.loaded.d_model))
-    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-    table = rows_table("axes", described, vector=vector_array(matrix))
-    write_rows(work.lake, "axes", table, name="benchmark")
+    space = {"space_model": work.name, "space_model_id": work.loaded.identity.model_id}
+    described = []
+    for layer in LAYERS:
+        for number in range(AXES_AT_EACH):
+            vector = random.normal(size=work.loaded.d_model)
+            vector /= np.linalg.norm(vector)
+            name = {"axis_id": f"random-{layer}-{number}", "name": f"random/{layer}/{number}"}
+            place = {"layer": layer, "site": "resid_post"}
+            described.append({**name, **space, **place, "vector": vector.tolist()})
+    put(work.lake, "axes", *described)
     return [row["axis_id"] for row in described]
 
 

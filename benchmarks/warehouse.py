@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -30,7 +28,9 @@ from axes.warehouse.handle import Warehouse
 from axes.warehouse.layout import init_root, partition_folder
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, rows_table, vector_array, write_rows
-from benchmarks.run import Figure
+from benchmarks.run import Figure, python
+from tests.rows import put
+from tests.worlds import write_model
 
 ROUNDS = 5
 MEMORY_LIMIT = 512_000_000
@@ -51,7 +51,7 @@ def measure() -> list[Figure]:
 def _projection(root: Path, count: int = 60_000, width: int = 1024) -> list[Figure]:
     """One layer on an axis: by SQL and by the library, over pyarrow to numpy and a product."""
     _write_prompts(root, count)
-    _write_model(root, "m", width, 1)
+    write_model(root, "m", width, 1)
     _write_activations(root, "m", [0], count, width, chunk=8192)
     vector = np.random.default_rng(1).standard_normal(width)
     files = list((root / "activations" / "model=m").iterdir())
@@ -86,7 +86,7 @@ def _projection(root: Path, count: int = 60_000, width: int = 1024) -> list[Figu
 def _one_layer(root: Path, count: int = 512, width: int = 256) -> list[Figure]:
     """Bytes read for one layer of one model of 100, 50 layers each, over the layer's vectors."""
     _write_prompts(root, count)
-    _write_model(root, "m0", width, 50)
+    write_model(root, "m0", width, 50)
     _write_activations(root, "m0", list(range(50)), count, width, chunk=count)
     _link_models(root, "m0", 100)
     script = (
@@ -98,7 +98,7 @@ def _one_layer(root: Path, count: int = 512, width: int = 256) -> list[Figure]:
         "query(connection, \"select vector from activations where model = 'm7' and layer = 30\")\n"
         "print(count() - before)"
     )
-    read = int(_child(script, root)[-1])
+    read = int(python("-c", script, root)[-1])
     name = "bytes read for one layer of 100 models x 50 / its vectors"
     return [Figure(name, read / (count * width * 4), 1.3, "lower")]
 
@@ -108,9 +108,7 @@ def _auroc(root: Path, prompts: int = 500_000, axes: int = 5, models: int = 4) -
     random = np.random.default_rng(0)
     labels = _write_prompts(root, prompts)
     ids = pa.array(_prompt_ids(prompts))
-    described = [_axis_row(f"axis{axis}") for axis in range(axes)]
-    unit = np.eye(2)[[0] * axes]
-    write_rows(root, "axes", rows_table("axes", described, vector=vector_array(unit)), name="axes")
+    put(root, "axes", *({"axis_id": f"axis{axis}"} for axis in range(axes)))
     groups = []
     for model in range(models):
         for axis in range(axes):
@@ -155,7 +153,7 @@ def _ten_thousand_files(root: Path, chunks: int = 100, models: int = 100) -> lis
     """Seconds to open a root of 10,000 activation files and list its coverage."""
     _write_prompts(root, chunks * 16)
     for model in range(models):
-        _write_model(root, f"m{model}", 8, 4)
+        write_model(root, f"m{model}", 8, 4)
     _write_activations(root, "m0", [0, 1, 2, 3], chunks * 16, 8, chunk=16)
     _link_models(root, "m0", models)
     connect(root)
@@ -171,30 +169,31 @@ def _out_of_core(root: Path, width: int = 1024) -> list[Figure]:
     """Fit and project a layer of four times the memory limit, on and off the disk."""
     count = 4 * MEMORY_LIMIT // (4 * width)
     _write_prompts(root, count)
-    _write_model(root, "m", width, 1)
+    write_model(root, "m", width, 1)
     _write_activations(root, "m", [0], count, width, chunk=16_384)
-    _write_model(root, "ref", 64, 1)
+    write_model(root, "ref", 64, 1)
     _write_activations(root, "ref", [0], count, 64, chunk=16_384)
     script = (
         "import json, sys, time; from pathlib import Path\n"
+        "from axes.analysis.methods import AlignmentOptions\n"
         "from axes.analysis.methods.alignment import fit_alignment\n"
         "from axes.analysis.activations import find_space, load_matrix\n"
         "from axes.analysis.methods.directions import difference_in_means\n"
         "from axes.analysis.activations import project\n"
         "from axes.warehouse.handle import Warehouse\n"
+        "from benchmarks.run import process_megabytes\n"
         "start = time.perf_counter()\n"
         "warehouse = Warehouse.open(Path(sys.argv[1]), memory_limit=int(sys.argv[2]))\n"
         "m, ref = (load_matrix(warehouse, find_space(warehouse, name), 'set')\n"
         "          for name in ('m', 'ref'))\n"
         "project(m.x, difference_in_means(m.x, m.labels).vector)\n"
-        "fit_alignment(m.x, ref.x, ridge_lambda=1.0)\n"
+        "fit_alignment(m.x, ref.x, AlignmentOptions(ridge_lambda=1.0))\n"
         "seconds = time.perf_counter() - start\n"
-        "status = dict(line.split(':') for line in open('/proc/self/status') if 'Vm' in line)\n"
-        "print(json.dumps([seconds, int(status['VmHWM'].split()[0]) * 1024]))"
+        "print(json.dumps([seconds, process_megabytes('VmHWM') * 1024**2]))"
     )
     connect(root)
-    on_disk, peak = json.loads(_child(script, root, str(MEMORY_LIMIT))[-1])
-    in_memory, _ = json.loads(_child(script, root, str(1 << 40))[-1])
+    on_disk, peak = json.loads(python("-c", script, root, MEMORY_LIMIT)[-1])
+    in_memory, _ = json.loads(python("-c", script, root, 1 << 40)[-1])
     return [
         Figure("peak memory / limit, matrix of 4 limits", peak / MEMORY_LIMIT, 1.0, "lower"),
         Figure("fit and score out of core / in memory", on_disk / in_memory, 2.0, "lower"),
@@ -207,7 +206,7 @@ def _growth(root: Path, count: int = 1_000, width: int = 512) -> list[Figure]:
     for part, factor in ((few, 1), (many, 10)):
         init_root(part)
         _write_prompts(part, count * factor)
-        _write_model(part, "m", width, 8)
+        write_model(part, "m", width, 8)
         _write_activations(part, "m", list(range(8)), count * factor, width, chunk=250)
     connections = {part: connect(part) for part in (few, many)}
     scan = "select sum(dot(vector, vector)) from activations where model = 'm' and layer = 3"
@@ -245,24 +244,6 @@ def _write_prompts(root: Path, count: int) -> np.ndarray:
     described = [{**row, "run_id": "bench"} for row in marked]
     write_rows(root, "labels", rows_table("labels", described), name="set", partition="dataset")
     return labels
-
-
-def _write_model(root: Path, model: str, width: int, layer_count: int) -> None:
-    row = {
-        "model_id": f"id-{model}",
-        "model": model,
-        "source": "bench",
-        "architecture": "llama",
-        "d_model": width,
-        "layer_count": layer_count,
-        "parameter_count": 1,
-        "dtype": "float32",
-        "weights_hash": "w",
-        "tokenizer_hash": "t",
-        "is_reference": False,
-        "run_id": "bench",
-    }
-    write_rows(root, "models", rows_table("models", [row]), name=f"id-{model}")
 
 
 def _write_activations(
@@ -311,22 +292,8 @@ def _link_models(root: Path, model: str, count: int) -> None:
             os.link(path, folder / path.name)
 
 
-def _axis_row(name: str) -> dict[str, object]:
-    text = ("axis_id", "name", "kind", "method", "space_model", "space_model_id", "site")
-    more = ("pooling", "template", "prompt_set", "row_set_hash", "query", "parameters", "run_id")
-    numbers = {"layer": 0, "raw_norm": 1.0, "positive_count": 1, "negative_count": 1}
-    return dict.fromkeys((*text, *more), name) | numbers | {"source_axis_ids": []}
-
-
 def _space(model: str, width: int, layer_count: int) -> Space:
     return Space(model, f"id-{model}", 0, "last5_mean", "raw", width, layer_count)
-
-
-def _child(script: str, *arguments: object) -> list[str]:
-    """The lines that a Python process of its own prints."""
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return done.stdout.splitlines()
 
 
 def seconds(call: Callable[[], object], *, cold: Iterable[Path] = ()) -> float:

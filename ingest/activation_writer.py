@@ -21,11 +21,11 @@ from axes.ingest.forward.activation_keys import Item, Items
 from axes.ingest.forward.forward import Batch
 from axes.ingest.forward.templates import Template
 from axes.ingest.models.load import LoadedModel
-from axes.warehouse.layout import partition_folder
+from axes.warehouse.layout import parquet_files, partition_folder
 from axes.warehouse.ledger import committing
 from axes.warehouse.runs import Run
 from axes.warehouse.tables.schemas import TABLES
-from axes.warehouse.writer import content_key, vector_array, write_rows
+from axes.warehouse.writer import content_key, rows_table, vector_array, write_rows
 
 _FLUSH_BYTES = 48 << 20
 _FLUSH_SECONDS = 20.0
@@ -67,7 +67,6 @@ class ChunkWriter:
     Rows that other jobs have committed meanwhile, by `stored`, are left out.
     """
 
-    root: Path
     run: Run
     loaded: LoadedModel
     template: Template
@@ -103,7 +102,7 @@ class ChunkWriter:
         model, model_id = self.loaded.spec.name, self.loaded.identity.model_id
         names = [name for batch in self._batches for name in batch.prompt_ids]
         file_name = content_key(model_id, self.template.name, self.items, names)
-        with committing(self.root, model):
+        with committing(self.run.root, model):
             by_others = self.stored.by_others()
             for table, is_pooled in (("activations", True), ("prompt_tokens", False)):
                 items = [item for item in self.items if bool(item.pooling) is is_pooled]
@@ -123,7 +122,7 @@ class ChunkWriter:
                 row_count += len(group)
 
         model = self.loaded.spec.name
-        path = write_rows(self.root, table, counted(), name=file_name, partition=model)
+        path = write_rows(self.run.root, table, counted(), name=file_name, partition=model)
         # A second Ctrl-C within a commit has it done again, and the file is replaced with itself.
         if self.stored.add(path):
             self.run.rows += row_count
@@ -132,41 +131,27 @@ class ChunkWriter:
         self, table: str, items: Sequence[Item], stored: dict[str, Items]
     ) -> Iterator[pa.Table]:
         """A row group for each item, without the rows that are stored already."""
-        columns: dict[str, pa.Table] = {}
+        columns_of_pooling: dict[str, pa.Table] = {}
         for item in items:
-            if item.pooling not in columns:
-                columns[item.pooling] = pa.table(self._columns(item.pooling))
+            if item.pooling not in columns_of_pooling:
+                columns_of_pooling[item.pooling] = pa.table(self._columns(item.pooling))
+            columns = columns_of_pooling[item.pooling]
             matrix = np.concatenate([batch.vectors[item] for batch in self._batches])
-            yield from self._row_group(table, item, columns[item.pooling], matrix, stored)
-
-    def _row_group(
-        self,
-        table: str,
-        item: Item,
-        columns: pa.Table,
-        matrix: np.ndarray,
-        stored: dict[str, Items],
-    ) -> Iterator[pa.Table]:
-        """The rows of one item that are not stored yet; no group where all are stored."""
-        if stored:
-            ids = columns["prompt_id"].to_pylist()
-            is_new = np.array([item not in stored.get(name, ()) for name in ids])
-            columns, matrix = columns.filter(pa.array(is_new)), matrix[is_new]
-        count = len(matrix)
-        if not count:
-            return
-        norms = np.linalg.norm(matrix, axis=1).astype(np.float32)
-        every_column = {
-            **{name: columns[name] for name in columns.column_names},
-            "layer": pa.array(np.full(count, item.layer, dtype=np.int16)),
-            "site": pa.array([item.site] * count),
-            "vector": vector_array(matrix),
-            "norm": pa.array(norms),
-        }
-        schema = TABLES[table].file_schema
-        yield pa.table([every_column[name] for name in schema.names], names=schema.names).cast(
-            schema
-        )
+            if stored:
+                ids = columns["prompt_id"].to_pylist()
+                is_new = np.array([item not in stored.get(name, ()) for name in ids])
+                columns, matrix = columns.filter(pa.array(is_new)), matrix[is_new]
+            count = len(matrix)
+            if count:
+                yield rows_table(
+                    table,
+                    [],
+                    **dict(zip(columns.column_names, columns.columns, strict=True)),
+                    layer=np.full(count, item.layer),
+                    site=[item.site] * count,
+                    vector=vector_array(matrix),
+                    norm=np.linalg.norm(matrix, axis=1).astype(np.float32),
+                )
 
     def _columns(self, pooling: str) -> dict[str, list[Any]]:
         """The columns that the rows of a pooling share over layers and sites."""
@@ -175,7 +160,8 @@ class ChunkWriter:
             for batch in self._batches
             for prompt_id, prompt in zip(batch.prompt_ids, batch.rendered, strict=True)
         ]
-        tokens = [self._strings(prompt.token_ids) for _, prompt in prompts]
+        to_strings = self.loaded.tokenizer.convert_ids_to_tokens
+        tokens = [list(to_strings(prompt.token_ids)) for _, prompt in prompts]
         columns: dict[str, list[Any]]
         if pooling:
             spans = [span for batch in self._batches for span in batch.spans[pooling]]
@@ -205,14 +191,11 @@ class ChunkWriter:
             **columns,
         }
 
-    def _strings(self, token_ids: list[int]) -> list[str]:
-        return list(self.loaded.tokenizer.convert_ids_to_tokens(token_ids))
-
 
 def _data_files(root: Path, model: str) -> set[Path]:
     """The committed files of both tables of a model."""
     return {
         path
         for table in ("activations", "prompt_tokens")
-        for path in partition_folder(root, TABLES[table], model).glob("*.parquet")
+        for path in parquet_files(partition_folder(root, TABLES[table], model))
     }

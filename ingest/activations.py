@@ -23,7 +23,7 @@ from axes.ingest.forward.activation_keys import (
     stored_items,
 )
 from axes.ingest.forward.batching import Batches
-from axes.ingest.forward.forward import Batch, Forward, StartedBatch
+from axes.ingest.forward.forward import Batch, Forward
 from axes.ingest.forward.pooling import Pooling, find_pooling
 from axes.ingest.forward.prefix_cache import share_prefix
 from axes.ingest.forward.recording import find_points
@@ -71,7 +71,7 @@ def ingest_activations(root: Path, spec: ModelSpec, request: ActivationRequest) 
         work = _find_work(job, request, poolings, texts, running.run.skipped)
 
         def compute(loaded: LoadedModel, done: Callable[[int], None]) -> None:
-            session = _Session(running.run, request, poolings, loaded, work)
+            session = _Session(running.run, loaded, work)
             for items, prompt_ids in work.groups():
                 session.run_group(items, prompt_ids, done)
 
@@ -91,7 +91,7 @@ def plan_activations(root: Path, spec: ModelSpec, request: ActivationRequest) ->
     rate = None
     run = Run(root, "plan", {})
     if work.rendered:
-        session = _Session(run, request, poolings, job.load(), work)
+        session = _Session(run, job.load(), work)
         for items, prompt_ids in work.groups():
             rendered = [work.rendered[name] for name in prompt_ids]
             forward, shared = session.prepare(items, rendered)
@@ -119,6 +119,8 @@ def plan_activations(root: Path, spec: ModelSpec, request: ActivationRequest) ->
 class _Work:
     """The usable prompts that miss rows, and which rows each of them misses."""
 
+    request: ActivationRequest
+    poolings: Mapping[str, Pooling]
     prompt_count: int
     rendered: dict[str, Rendered]
     missing: dict[str, Items]
@@ -164,23 +166,15 @@ def _find_work(
         poolings=list(poolings.values()),
         skipped=skipped,
     )
-    return _Work(len(texts), rendered, missing, stored)
+    return _Work(request, poolings, len(texts), rendered, missing, stored)
 
 
 class _Session:
     """A loaded model at work, whose token budget shrinks where a batch does not fit the memory."""
 
-    def __init__(
-        self,
-        run: Run,
-        request: ActivationRequest,
-        poolings: Mapping[str, Pooling],
-        loaded: LoadedModel,
-        work: _Work,
-    ) -> None:
-        self.run, self.request, self.poolings = run, request, poolings
-        self.loaded, self.work = loaded, work
-        self.batches = Batches(loaded, run, request.token_budget)
+    def __init__(self, run: Run, loaded: LoadedModel, work: _Work) -> None:
+        self.run, self.loaded, self.work = run, loaded, work
+        self.batches = Batches(loaded, run, work.request.token_budget)
 
     def run_group(
         self, items: list[Item], prompt_ids: list[str], done: Callable[[int], None]
@@ -188,14 +182,8 @@ class _Session:
         """Run prompts that miss the same items, and store them; `done(tokens)` after each batch."""
         rendered = [self.work.rendered[name] for name in prompt_ids]
         forward, shared = self.prepare(items, rendered)
-        with ChunkWriter(
-            root=self.run.root,
-            run=self.run,
-            loaded=self.loaded,
-            template=self.request.rendering,
-            items=items,
-            stored=self.work.stored,
-        ) as writer:
+        template = self.work.request.rendering
+        with ChunkWriter(self.run, self.loaded, template, items, self.work.stored) as writer:
             for batch in self._computed(forward, shared, prompt_ids):
                 _require_finite(self.loaded, batch)
                 writer.add(batch)
@@ -207,13 +195,13 @@ class _Session:
         layers = sorted({item.layer for item in items})
         points = find_points(self.loaded, layers, sorted({item.site for item in items}))
         prefix = None
-        if self.request.shares_prefix:
+        if self.work.request.shares_prefix:
             recorded = dict.fromkeys(points[item.layer, item.site] for item in items)
             token_ids = [prompt.token_ids for prompt in rendered]
             prefix, remark = share_prefix(self.loaded, token_ids, list(recorded))
             if remark is not None:
                 self.run.messages.append(remark)
-        forward = Forward(self.loaded, points, items, self.poolings, prefix)
+        forward = Forward(self.loaded, points, items, self.work.poolings, prefix)
         if prefix is None:
             return forward, 0
         self.run.tokens += prefix.length
@@ -227,25 +215,26 @@ class _Session:
             planned = self.batches.plan(lengths)
             middle = planned[len(planned) // 2]
             started = self.batches.attempt(middle, start, self._describe)
-        started.finish()
+        _ = started.vectors
         since = time.perf_counter()
-        start(middle).finish()
+        _ = start(middle).vectors
         return sum(lengths[name] for name in middle) / (time.perf_counter() - since)
 
     def _computed(self, forward: Forward, shared: int, prompt_ids: list[str]) -> Iterator[Batch]:
-        """Batches in the order they are done, each while the next is already computed."""
-        lengths, pending = self._lengths(shared, prompt_ids), None
-        for _, started in self.batches.compute(lengths, self._starter(forward), self._describe):
-            if pending is not None:
-                yield pending.finish()
-            pending = started
-        if pending is not None:
-            yield pending.finish()
+        """Batches in the order they are done, each when the next is already computed."""
+        lengths, start = self._lengths(shared, prompt_ids), self._starter(forward)
+        earlier = None
+        for _, batch in self.batches.compute(lengths, start, self._describe):
+            if earlier is not None:
+                yield earlier
+            earlier = batch
+        if earlier is not None:
+            yield earlier
 
     def _lengths(self, shared: int, prompt_ids: list[str]) -> dict[str, int]:
         return {name: len(self.work.rendered[name].token_ids) - shared for name in prompt_ids}
 
-    def _starter(self, forward: Forward) -> Callable[[list[str]], StartedBatch]:
+    def _starter(self, forward: Forward) -> Callable[[list[str]], Batch]:
         return lambda names: forward.start(names, [self.work.rendered[name] for name in names])
 
     def _describe(self, name: str) -> str:

@@ -48,7 +48,6 @@ from axes.warehouse.ledger import locked
 from axes.warehouse.names import IMPORTED, RESID_POST, UNKNOWN
 from axes.warehouse.progress import track
 from axes.warehouse.runs import Run, record_run
-from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, rows_table, vector_array, write_rows
 
 CONVENTIONS = ("blocks", "hidden_states")
@@ -122,15 +121,10 @@ def _with_card(request: ExternalActivationRequest, card: Card) -> ExternalActiva
     template = request.template or card.get("template") or "raw"
     if not re.fullmatch(r"raw|chat(\+system:\w+)?", template):
         raise ModelError(f"unknown template {template}: it is raw, chat or chat+system:HASH")
-    return replace(
-        request,
-        template=template,
-        layers_are=request.layers_are or card.get("layers_are"),
-        site=request.site or card.get("site"),
-        pooling=request.pooling or card.get("pooling"),
-        prompt_set=request.prompt_set or card.get("prompt_set"),
-        model={**card.get("model", {}), **request.model},
-    )
+    names = ("layers_are", "site", "pooling", "prompt_set")
+    stated: dict[str, Any] = {name: getattr(request, name) or card.get(name) for name in names}
+    model = {**card.get("model", {}), **request.model}
+    return replace(request, template=template, model=model, **stated)
 
 
 def _blocks_of_items(
@@ -178,18 +172,15 @@ def _blocks_of_items(
 
 def _require_distinct(file: Path, external: ExternalFile, prompt_ids: pl.Series) -> None:
     """Raise `ImportFileError` where a prompt has two vectors of one item."""
-    items = (
-        pl.Series("item", external.item_of_row) if external.item_of_row is not None else pl.lit(0)
-    )
-    keys = pl.DataFrame([prompt_ids]).with_columns(items.alias("item"))
-    duplicates = keys.is_duplicated().arg_true().to_list()
+    items = 0 if external.item_of_row is None else external.item_of_row
+    keys = pl.DataFrame({"prompt_id": prompt_ids, "item": items}).with_row_index("row")
+    same = keys.group_by("prompt_id", "item", maintain_order=True).agg("row")["row"]
+    duplicates = same.filter(same.list.len() > 1).to_list()
     if duplicates:
-        same = keys.with_row_index("row").filter(
-            pl.struct("prompt_id", "item") == keys.row(duplicates[0], named=True)
-        )["row"]
+        (first, second, *_), count = duplicates[0], sum(map(len, duplicates))
         raise ImportFileError(
-            f"{file}: rows {same[0]} and {same[1]} of the index are the same prompt at the same "
-            f"layer ({len(duplicates)} rows are such duplicates): keep one of each"
+            f"{file}: rows {first} and {second} of the index are the same prompt at the same "
+            f"layer ({count} rows are such duplicates): keep one of each"
         )
 
 
@@ -284,23 +275,22 @@ class _Writer:
         return is_new
 
     def _table(self, item: Item, places: np.ndarray, vectors: np.ndarray) -> pa.Table:
-        count = len(places)
         rows = self.prompts[places]
-        columns: dict[str, object] = {
-            "model_id": [self.model.model_id] * count,
-            "prompt_id": rows["prompt_id"].to_arrow(),
-            **{
-                name: np.full(count, value, np.int16) if name == "layer" else [value] * count
-                for name, value in item._asdict().items()
-            },
-            "template": [self._template] * count,
-            "vector": vector_array(vectors),
-            "norm": np.linalg.norm(vectors, axis=1).astype(np.float32),
-            **_pooled_span(rows),
-            "run_id": [self.run.run_id] * count,
+        same = {
+            "model_id": self.model.model_id,
+            **item._asdict(),
+            "template": self._template,
+            "run_id": self.run.run_id,
         }
-        schema = TABLES["activations"].file_schema
-        return pa.table({name: columns[name] for name in schema.names}).cast(schema)
+        return rows_table(
+            "activations",
+            [],
+            **{name: [value] * len(places) for name, value in same.items()},
+            prompt_id=rows["prompt_id"].to_arrow(),
+            vector=vector_array(vectors),
+            norm=np.linalg.norm(vectors, axis=1).astype(np.float32),
+            **_pooled_span(rows),
+        )
 
 
 def _pooled_span(rows: pl.DataFrame) -> dict[str, object]:

@@ -29,10 +29,10 @@ import pyarrow.dataset as pads
 from axes.ingest.forward.activation_keys import Item
 from axes.ingest.prompt_sources import read_file
 from axes.ingest.prompts import normalise, prompt_id
-from axes.warehouse.bounds import require_bounded_npz, require_bounded_parquet
 from axes.warehouse.errors import ImportFileError, LayerError, PromptError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.names import SITES
+from axes.warehouse.tables.bounds import require_bounded_npz, require_bounded_parquet
 
 CARD = "card"
 # Columns that describe the vector and not the prompt.
@@ -110,11 +110,9 @@ def _open_npz(path: Path) -> tuple[Card, dict[str, _Array]]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
             with archive.open(member) as file:
-                read = np.lib.format
-                version = read.read_magic(file)
-                header = (
-                    read.read_array_header_1_0 if version == (1, 0) else read.read_array_header_2_0
-                )
+                npy = np.lib.format
+                is_first = npy.read_magic(file) == (1, 0)
+                header = npy.read_array_header_1_0 if is_first else npy.read_array_header_2_0
                 shape, _, dtype = header(file)
             if dtype.hasobject:
                 raise ImportFileError(f"{path}: {member} holds pickled objects, which are not read")
@@ -308,17 +306,11 @@ def _long(
         raise LayerError(f"the column layer holds no numbers: {index['layer'][0]!r}") from error
     if layers.null_count():
         raise LayerError(f"row {layers.is_null().arg_true()[0]} has no layer")
-    places = pl.DataFrame(
-        [
-            layers.alias("layer"),
-            *(
-                index[name].cast(pl.String).fill_null("").alias(name)
-                if name in index.columns
-                else pl.repeat("", len(index), eager=True).alias(name)
-                for name in PLACE_COLUMNS[1:]
-            ),
-        ]
+    site, pooling = (
+        pl.col(name).cast(pl.String).fill_null("") if name in index.columns else pl.lit("")
+        for name in PLACE_COLUMNS[1:]
     )
+    places = index.select(layers.alias("layer"), site=site, pooling=pooling)
     distinct = places.unique(maintain_order=True).with_row_index("item")
     items = [Item(*row) for row in distinct.select(PLACE_COLUMNS).iter_rows()]
     codes = places.join(distinct, on=PLACE_COLUMNS, how="left", maintain_order="left")

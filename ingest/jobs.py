@@ -14,14 +14,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from axes.ingest.forward.pooling import Pooling
-from axes.ingest.forward.templates import Rendered, Template, render
+from axes.ingest.forward.templates import Rendered, Template, foreign_token, render
 from axes.ingest.models.config import (
     context_length,
     default_device,
@@ -86,14 +86,10 @@ class Job:
         """The model's tokenizer, read when it is first needed."""
         return load_tokenizer(self.folder)
 
-    def lock(self) -> AbstractContextManager[None]:
-        """One job at a time on a model (or on one shard for it) of a root.
-
-        A second job waits, and then finds the rows stored.
-        """
-        part = "" if self.shard is None else f".{self.shard.number}of{self.shard.count}"
-        notice = f"{self.spec.name} is being run by another job on {self.root}: waiting for it"
-        return locked(self.root, f"{self.identity.model_id}{part}", notice=notice)
+    @cached_property
+    def vocab_size(self) -> int:
+        """Number of tokens that the model has, by its configuration."""
+        return read_config(self.folder).get_text_config().vocab_size
 
     def layer_count(self) -> int:
         """Number of blocks: as registered, else by the configuration; no weights are loaded."""
@@ -134,7 +130,8 @@ class Job:
         )
         usable = {}
         for (prompt_id, text), prompt in zip(texts.items(), rendered, strict=True):
-            reason = _unusable(prompt, max_length, room, poolings)
+            reason = foreign_token(prompt.token_ids, self.vocab_size)
+            reason = reason or _unusable(prompt, max_length, room, poolings)
             if reason is None:
                 usable[prompt_id] = prompt
             elif request.skip_unusable:
@@ -156,13 +153,19 @@ class Job:
     def running(
         self, command: str, parameters: Mapping[str, Any], *, seed: int | None = None
     ) -> Iterator[RunningJob]:
-        """Hold the model's lock and a run row, and finish the batch in hand at Ctrl-C."""
+        """Hold the model's lock and a run row, and finish the batch in hand at Ctrl-C.
+
+        A second job on the model (or on the same shard for it) waits, and then finds the rows
+        stored.
+        """
+        part = "" if self.shard is None else f".{self.shard.number}of{self.shard.count}"
+        notice = f"{self.spec.name} is being run by another job on {self.root}: waiting for it"
         parameters = {**parameters, **self.parameters()}
         line = settings.command_line() or "--dtype"
         # The default depends on the machine, and another dtype is another model version.
         options = "" if "--dtype" in line else f" --dtype {self.identity.dtype}"
         with (
-            self.lock(),
+            locked(self.root, f"{self.identity.model_id}{part}", notice=notice),
             record_run(
                 self.root, command, parameters, device=self.device, seed=seed, options=options
             ) as run,
@@ -305,8 +308,11 @@ def _unusable(
         needed = f"{count} tokens" + (f" and {room} new ones" if room else "")
         return f"{needed}, the context is {max_length}"
     for pooling in poolings:
-        if pooling.span(count, prompt.user_end) is None:
+        span = pooling.span(count, prompt.user_end)
+        if span is None:
             return f"it has no position for {pooling.name}"
+        if not 0 <= span[0] < span[1] <= count:
+            return f"{pooling.name} reads positions {span[0]} to {span[1]} of its {count} tokens"
     return None
 
 
@@ -328,9 +334,6 @@ class Shard:
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise PromptError(f"shard {text}: 1/8, 2/8, ... 8/8 is expected")
         return cls(int(match[1]), int(match[2]))
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
 
     def takes(self, prompt_id: str) -> bool:
         """Whether the prompt falls into this part.

@@ -9,22 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from axes.ingest.forward.batching import pad
-from axes.ingest.forward.prefix_cache import share_prefix
-from axes.ingest.forward.recording import block_points, find_points, record, run_backbone
-from axes.ingest.forward.templates import Template, pad_id, render
-from axes.ingest.models.config import default_device, default_dtype
-from axes.ingest.models.download import at_commit, fetch
-from axes.ingest.models.identity import identify
-from axes.ingest.models.load import LoadedModel, blocks_path, load
+from axes.ingest.forward.prefix_cache import share_prefix, tolerated
+from axes.ingest.forward.recording import block_points, find_points, recorded
+from axes.ingest.forward.templates import Template, foreign_token, pad_id, render
+from axes.ingest.jobs import open_job
+from axes.ingest.models.load import LoadedModel, blocks_path
 from axes.ingest.models.registry import ModelSpec
+from axes.ingest.requests import ModelRequest
 from axes.warehouse.errors import ModelError, NonFiniteError
 from axes.warehouse.names import SITES
-from axes.warehouse.progress import waiting
 
 PROMPTS = (
     "Hi",
@@ -42,10 +41,6 @@ PROMPTS = (
 
 PASS, FAIL, NOTE = "pass", "FAIL", "note"
 
-# Difference over the norm at a position: rounding in another order, and nothing more.
-_TOLERANCE = {torch.float32: 1e-4}
-_TOLERANCE_REDUCED = 5e-2
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -60,12 +55,9 @@ def examine(
     spec: ModelSpec, *, device: str | None = None, dtype: str | None = None
 ) -> Iterator[Finding]:
     """Findings about a model as it would be loaded; raises `ModelError` where it cannot be."""
-    device = device or default_device()
-    folder = fetch(spec)
-    spec = at_commit(spec, folder)
-    identity = identify(spec, folder, dtype or default_dtype(folder, device))
-    with waiting(f"load {spec.name}"):
-        loaded = load(spec, folder, identity, device)
+    # Nothing of a warehouse is read: the job is never run.
+    job = open_job(Path(), spec, ModelRequest(device=device, dtype=dtype))
+    identity, loaded = job.identity, job.load()
     details = f"{identity.dtype} on {loaded.device}, {identity.attention} attention"
     yield Finding("load", PASS, f"{details}, model_id {identity.model_id}")
     yield from _tokenizer(loaded)
@@ -107,6 +99,9 @@ def _tokenizer(loaded: LoadedModel) -> Iterator[Finding]:
 def _recording(loaded: LoadedModel) -> Iterator[Finding]:
     rendered = render(loaded.tokenizer, PROMPTS, Template(), loaded.spec.name)
     rows = [prompt.token_ids for prompt in rendered]
+    vocab_size = loaded.model.config.get_text_config().vocab_size
+    if (fault := foreign_token([token for row in rows for token in row], vocab_size)) is not None:
+        raise ModelError(f"{loaded.spec.name} cannot run its tokenizer's prompts: {fault}")
     right = _recorded(loaded, rows, "right")
     started = time.perf_counter()
     _recorded(loaded, rows, "right")
@@ -129,11 +124,9 @@ def _recording(loaded: LoadedModel) -> Iterator[Finding]:
 def _recorded(loaded: LoadedModel, rows: list[list[int]], side: str) -> list[Tensor]:
     """Per prompt the block outputs `[layer, position, d_model]`, the padding cut away."""
     tokens, mask = pad(rows, pad_id(loaded.tokenizer), side=side)
-    got: dict[int, Tensor] = {}
     points = block_points(loaded.blocks, range(loaded.layer_count))
-    with record(points, lambda point, hidden: got.update({point.layer: hidden.float().cpu()})):
-        run_backbone(loaded.model, tokens, mask)
-    stacked = torch.stack([got[layer] for layer in range(loaded.layer_count)], dim=1)
+    found = recorded(loaded.model, points, tokens, mask)
+    stacked = torch.stack([found[point].float().cpu() for point in points], dim=1)
     return [stacked[index][:, mask[index]] for index in range(len(rows))]
 
 
@@ -154,7 +147,7 @@ def _compared(check: str, loaded: LoadedModel, mine: list[Tensor], other: list[T
         layers = min(len(one), len(two))
         gap = (one[:layers] - two[:layers]).norm(dim=-1) / two[:layers].norm(dim=-1)
         worst = max(worst, float(gap.max()))
-    tolerance = _TOLERANCE.get(loaded.model.dtype, _TOLERANCE_REDUCED)
+    tolerance = tolerated(loaded.model.dtype)
     result = PASS if worst <= tolerance else FAIL
     return Finding(check, result, f"largest difference {worst:.1e}, allowed {tolerance:.0e}")
 

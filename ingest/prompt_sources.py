@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
+import io
+import json
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -13,17 +17,17 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from axes.warehouse.bounds import require_bounded_parquet
-from axes.warehouse.errors import PromptError
+from axes.warehouse.errors import LabelError, PromptError
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.progress import quiet_hub
+from axes.warehouse.tables.bounds import require_bounded_parquet
 
 ENTRIES = Path(__file__).with_name("prompt_sets.toml")
 BUILTIN = Path(__file__).with_name("prompt_sets")
 
 OPTIONAL_COLUMNS = ("source", "category", "split", "license", "pair_id")
 
-_KINDS = "a .parquet, .csv, .jsonl or .txt file, or hf:OWNER/NAME"
+_KINDS = "a .parquet, .csv, .tsv, .jsonl, .json or .txt file, or hf:OWNER/NAME"
 
 _HUB = re.compile(r"hf:(?P<path>[^:@]+)(?::(?P<config>[^@]+))?(?:@(?P<revision>.+))?")
 
@@ -74,8 +78,29 @@ def prompt_source(prompt_set: str, source: str | None, **options: Any) -> Prompt
     return replace(ready_sets()[prompt_set], **given)
 
 
+def decide_class(labels: Iterable[str], positive: Sequence[str]) -> dict[str, bool]:
+    """Label text -> whether it is the positive class: by `positive`, else by well-known labels.
+
+    Raises `LabelError` where neither decides.
+    """
+    plain = {label: label.strip().lower() for label in labels}
+    listed = ", ".join(repr(label) for label in sorted(plain)[:8]) or "absent"
+    if positive:
+        chosen = {text.strip().lower() for text in positive}
+        if chosen.isdisjoint(plain.values()):
+            raise LabelError(f"no label is {', '.join(positive)}; labels are {listed}")
+    else:
+        known = _known_labels()
+        chosen = set(known["positive"])
+        if not chosen.union(known["negative"]).issuperset(plain.values()):
+            raise LabelError(
+                f"labels {listed}: say which is the positive class with --positive LABEL"
+            )
+    return {label: text in chosen for label, text in plain.items()}
+
+
 @cache
-def known_labels() -> dict[str, list[str]]:
+def _known_labels() -> dict[str, list[str]]:
     """Well-known label texts: `positive` and `negative`."""
     return tomllib.loads(ENTRIES.read_text())["labels"]
 
@@ -91,8 +116,10 @@ def read_file(name: str) -> pl.DataFrame:
     """The rows of a local file, or of `builtin:FILE`; raises `PromptError`."""
     readers: dict[str, Callable[[Path], pl.DataFrame]] = {
         ".parquet": pl.read_parquet,
-        ".csv": lambda file: pl.read_csv(file, infer_schema=False),
-        ".jsonl": pl.read_ndjson,
+        ".csv": _read_table,
+        ".tsv": _read_table,
+        ".jsonl": _read_json,
+        ".json": _read_json,
         ".txt": _read_lines,
     }
     kind, _, rest = name.partition(":")
@@ -103,13 +130,67 @@ def read_file(name: str) -> pl.DataFrame:
         if path.suffix == ".parquet":
             require_bounded_parquet(path)
         return readers[path.suffix](path)
-    except (OSError, UnicodeError, pa.ArrowException, pl.exceptions.PolarsError) as error:
+    except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         raise PromptError(f"{path} cannot be read: {error}") from error
+
+
+def _read_text(path: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with its mark."""
+    data = path.read_bytes()
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeError as error:
+        line = data.count(b"\n", 0, getattr(error, "start", 0)) + 1
+        fix = 'save it as UTF-8 (in Excel "CSV UTF-8")'
+        raise PromptError(f"{path} is not in UTF-8, first at line {line}: {fix}") from error
+
+
+def _read_table(path: Path) -> pl.DataFrame:
+    """Rows of text under a header, separated by what the header has most of; empty is null."""
+    text = _read_text(path)
+    header = text.partition("\n")[0]
+    separator = "\t" if path.suffix == ".tsv" else max(",;\t", key=header.count)
+    csv.field_size_limit(len(text) + 1)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    rows: list[list[str]] = []
+    try:
+        for row in filter(None, reader):
+            rows.append(row)
+            if len(row) != len(rows[0]):
+                raise csv.Error(f"{len(row)} fields, the header has {len(rows[0])}")
+    except csv.Error as error:
+        raise PromptError(
+            f"{path}, line {reader.line_num}: {error}; a text with {separator!r}, a quote or a "
+            'line break in it needs quotes around it, and "" for each quote'
+        ) from error
+    if not rows:
+        raise PromptError(f"{path} is empty: a header and rows are expected")
+    values = [[value or None for value in row] for row in rows[1:]]
+    return pl.DataFrame(values, dict.fromkeys(rows[0], pl.String), orient="row")
+
+
+def _read_json(path: Path) -> pl.DataFrame:
+    """The objects of a file, one a line, or in a list."""
+    text = _read_text(path)
+    # Not splitlines: JSON may hold other line separators in its strings.
+    parts = [text] if path.suffix == ".json" else text.split("\n")
+    rows: list[Any] = []
+    for number, part in enumerate(parts, 1):
+        try:
+            if part.strip():
+                found = json.loads(part)
+                rows += found if isinstance(found, list) else [found]
+        except ValueError as error:
+            raise PromptError(f"{path}, line {number} is not JSON: {error}") from error
+    if wrong := [row for row in rows if not isinstance(row, dict)]:
+        raise PromptError(f"{path}: objects with a text are expected, found {wrong[0]!r:.40}")
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def _read_lines(path: Path) -> pl.DataFrame:
     """One prompt per line; empty lines at the end are dropped."""
-    lines = path.read_text(encoding="utf-8-sig").rstrip().split("\n")
+    lines = _read_text(path).replace("\r\n", "\n").rstrip().split("\n")
     return pl.DataFrame({"text": lines if lines != [""] else []}, schema={"text": pl.String})
 
 
@@ -174,6 +255,8 @@ def select_columns(frame: pl.DataFrame, source: PromptSource) -> pl.DataFrame:
     if "text" not in frame.columns and "prompt" in frame.columns:
         columns["text"] = "prompt"
     columns.update(source.columns)
+    if columns["text"] not in frame.columns and "messages" in frame.columns:
+        frame = frame.with_columns(_first_turns(frame["messages"]).alias(columns["text"]))
     for ours, theirs in {"text": columns["text"], **source.columns}.items():
         if theirs not in frame.columns:
             raise PromptError(
@@ -192,6 +275,20 @@ def select_columns(frame: pl.DataFrame, source: PromptSource) -> pl.DataFrame:
     if source.license is not None:
         result = result.with_columns(pl.col("license").fill_null(source.license))
     return result
+
+
+def _first_turns(conversations: pl.Series) -> pl.Series:
+    """What the user says first in each list of chat messages; later turns are no prompt."""
+    texts = []
+    for row, messages in enumerate(conversations):
+        first = messages[0] if messages is not None and len(messages) else {}
+        if not isinstance(first, dict) or first.get("role") != "user":
+            raise PromptError(
+                f"row {row}: messages that begin with the user's are expected, found "
+                f"{str(first)[:40]!r}: leave a system prompt out, and give it with --system"
+            )
+        texts.append(first.get("content"))
+    return pl.Series(texts, dtype=pl.String)
 
 
 def _as_text(column: pl.Series) -> pl.Series:

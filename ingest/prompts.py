@@ -19,7 +19,7 @@ import polars as pl
 from axes.ingest.prompt_sources import (
     PromptSource,
     class_labels,
-    known_labels,
+    decide_class,
     read_source,
     ready_sets,
     select_columns,
@@ -29,6 +29,7 @@ from axes.warehouse.errors import LabelError, PromptError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.layout import init_root
 from axes.warehouse.names import did_you_mean
+from axes.warehouse.progress import announce
 from axes.warehouse.render import html_record
 from axes.warehouse.runs import Run, record_run
 from axes.warehouse.writer import KEY_LENGTH, rows_table, write_rows
@@ -64,6 +65,7 @@ class ImportSummary:
     prompt_count: int
     positive_count: int
     negative_count: int
+    unlabelled_count: int
     duplicate_count: int
     changed_count: int
     skipped_count: int
@@ -90,7 +92,11 @@ def import_prompts(
         request = replace(request, positive=class_labels(source)[:1])
     parameters = {"prompt_set": prompt_set, **asdict(source), **vars(request)}
     with record_run(root, "prompts import", parameters) as run:
-        return write_prompts(root, run, prompt_set, frame, request, per_label=source.per_label)
+        summary = write_prompts(root, run, prompt_set, frame, request, per_label=source.per_label)
+    missing = [name for name in ("positive", "negative") if not getattr(summary, f"{name}_count")]
+    if len(missing) == 1:
+        announce(f"{prompt_set} has no {missing[0]} prompts: a direction needs both classes")
+    return summary
 
 
 def write_prompts(
@@ -114,19 +120,24 @@ def write_prompts(
     changed_count = sum(text != old for text, old in zip(texts, frame["text"], strict=True))
     frame = frame.with_columns(pl.Series("text", texts, pl.String))
     frame = _without_empty(run, frame, request.skip_unusable)
-    frame = _labelled(frame, request.positive)
+    classes = decide_class(frame["label"].drop_nulls().unique(), request.positive)
+    is_positive = [classes.get(label) for label in frame["label"]]
+    frame = frame.with_columns(pl.Series("is_positive", is_positive, pl.Boolean))
     _require_agreement(root, frame, request.labeler, prompt_set if request.replace_set else None)
     unique = frame.unique("text", keep="first", maintain_order=True)
     duplicate_count = len(frame) - len(unique)
     if per_label is not None:
-        unique = _first_per_label(unique, per_label)
-    unique = unique.head(request.limit) if request.limit is not None else unique
+        place = pl.int_range(pl.len()).over("is_positive")
+        unique = unique.filter(pl.col("is_positive").is_not_null() & (place < per_label))
+    if request.limit is not None:
+        unique = unique.head(request.limit)
     is_new = _write_set(root, run, prompt_set, unique, request, may_be_part)
     return ImportSummary(
         prompt_set=prompt_set,
         prompt_count=len(unique),
         positive_count=int(unique["is_positive"].sum()),
         negative_count=int((~unique["is_positive"]).sum()),
+        unlabelled_count=unique["is_positive"].null_count(),
         duplicate_count=duplicate_count,
         changed_count=changed_count,
         skipped_count=len(run.skipped),
@@ -199,37 +210,6 @@ def _without_empty(run: Run, frame: pl.DataFrame, skip_unusable: bool) -> pl.Dat
     return frame.filter(~pl.col("row").is_in(empty))
 
 
-def _labelled(frame: pl.DataFrame, positive: Sequence[str]) -> pl.DataFrame:
-    """Add `is_positive`: by `positive` if it is given, else by the well-known labels."""
-    label = pl.col("label").str.strip_chars().str.to_lowercase()
-    if positive:
-        positive_texts = [text.strip().lower() for text in positive]
-        frame = frame.with_columns(label.is_in(positive_texts).alias("is_positive"))
-        if not frame["is_positive"].any():
-            raise LabelError(
-                f"no row has the label {', '.join(positive)}; labels are {_label_list(frame)}"
-            )
-        return frame
-    well_known = known_labels()
-    frame = frame.with_columns(
-        pl.when(label.is_in(well_known["positive"]))
-        .then(True)
-        .when(label.is_in(well_known["negative"]))
-        .then(False)
-        .alias("is_positive")
-    )
-    if frame.filter(pl.col("label").is_not_null() & pl.col("is_positive").is_null()).height:
-        raise LabelError(
-            f"labels {_label_list(frame)}: say which is the positive class with --positive LABEL"
-        )
-    return frame
-
-
-def _label_list(frame: pl.DataFrame) -> str:
-    values = frame["label"].drop_nulls().unique().sort().to_list()
-    return ", ".join(repr(value) for value in values[:8]) or "absent"
-
-
 def _require_agreement(
     root: Path, frame: pl.DataFrame, labeler: str, replaced_set: str | None
 ) -> None:
@@ -267,11 +247,6 @@ def _require_agreement(
             f"{conflicts.height} texts carry both labels: {shown}; correct the source, "
             "or keep both opinions by importing this one with --labeler NAME"
         )
-
-
-def _first_per_label(frame: pl.DataFrame, count: int) -> pl.DataFrame:
-    place = pl.int_range(pl.len()).over("is_positive")
-    return frame.filter(pl.col("is_positive").is_not_null() & (place < count))
 
 
 def _write_set(

@@ -155,12 +155,14 @@ class Sampling:
 
     def columns(self) -> dict[str, object]:
         """The same as columns of `generations`."""
+        return {**self._numbers(), "stop_strings": list(self.stop_strings) or None}
+
+    def _numbers(self) -> dict[str, object]:
         return {
             "max_new_tokens": self.max_new_tokens,
             "temperature": self.temperature,
             "top_p": self.top_p,
             "seed": self.seed,
-            "stop_strings": list(self.stop_strings) or None,
         }
 
     def sampling_key(self, sample: int = 0) -> dict[str, object]:
@@ -171,10 +173,7 @@ class Sampling:
         """
         options = {"stop_strings": self.stop_strings, "end_tokens": self.end_tokens}
         return {
-            "max_new_tokens": self.max_new_tokens,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "seed": self.seed,
+            **self._numbers(),
             **{name: list(values) for name, values in options.items() if values},
             **({} if self.is_greedy else {"sample": sample}),
         }

@@ -62,7 +62,8 @@ def make_answers(
     names = [f"{prompt_set}-{row:04d}" for row in range(prompt_count)]
     write_prompts(root, prompt_set, names)
     for column, model in enumerate(models):
-        write_model(root, model, parameter_count=100 * (column + 1))
+        sizes = {"parameter_count": 100 * (column + 1), "run_id": "world"}
+        put(root, "models", {"model": model, "model_id": f"id-{model}", **sizes})
         write_answers(
             root, model, names, answer_projection[:, column], prompt_projection[:, column]
         )
@@ -73,30 +74,21 @@ def make_answers(
 def write_prompts(root: Path, prompt_set: str, names: list[str]) -> None:
     """Prompts in pairs of a positive and a negative one, and the axis, fitted elsewhere."""
     common = {"prompt_set": prompt_set, "run_id": "world"}
+    prompts = [{**common, "prompt_id": name, "position": row} for row, name in enumerate(names)]
+    pairs = [f"{prompt_set}-{row // 2}" for row in range(len(names))]
     put(
         root,
         "prompts",
-        *(
-            {**common, "prompt_id": name, "position": row, "pair_id": f"{prompt_set}-{row // 2}"}
-            for row, name in enumerate(names)
-        ),
+        *({**row, "pair_id": pair} for row, pair in zip(prompts, pairs, strict=True)),
     )
-    put(
-        root,
-        "labels",
-        *(
-            {**common, "labeler": "dataset", "prompt_id": name, "is_positive": row % 2 == 0}
-            for row, name in enumerate(names)
-        ),
-    )
+    labels = [
+        {**common, "labeler": "dataset", "prompt_id": name, "is_positive": row % 2 == 0}
+        for row, name in enumerate(names)
+    ]
+    put(root, "labels", *labels)
     put(root, "runs", {"run_id": "world", "status": "finished", "parameters": "{}"})
     axis = {"axis_id": AXIS, "name": "shared", "kind": "universal", "prompt_set": "elsewhere"}
     put(root, "axes", {**axis, "run_id": "world"})
-
-
-def write_model(root: Path, model: str, parameter_count: int) -> None:
-    row = {"model": model, "model_id": f"id-{model}", "parameter_count": parameter_count}
-    put(root, "models", {**row, "run_id": "world"})
 
 
 def write_answers(
@@ -114,55 +106,28 @@ def write_answers(
     `prompt_projection` None: it is there already, as of the prompt's other samples.
     """
     around = np.arange(STEPS) - (STEPS - 1) / 2
-    same = {"model": model, "run_id": "world"}
+    of_model = {"model": model, "model_id": f"id-{model}", "run_id": "world"}
+    on_axis = {"model": model, "axis_id": AXIS, "run_id": "world"}
     ids = answer_ids(model, names, template, sample)
-    put(
-        root,
-        "generations",
-        *(
-            {
-                **same,
-                "generation_id": generation_id,
-                "model_id": f"id-{model}",
-                "prompt_id": name,
-                "template": template,
-                "token_count": STEPS,
-                "max_new_tokens": STEPS,
-            }
-            for generation_id, name in zip(ids, names, strict=True)
-        ),
-    )
-    put(
-        root,
-        "token_projections",
-        *(
-            {
-                **same,
-                "axis_id": AXIS,
-                "generation_id": generation_id,
-                "step": step,
-                "projection": float(value + around[step]),
-            }
-            for generation_id, value in zip(ids, answer_projection, strict=True)
-            for step in range(STEPS)
-        ),
-    )
+    answers = [
+        {**of_model, "generation_id": key, "prompt_id": name, "template": template}
+        for key, name in zip(ids, names, strict=True)
+    ]
+    sizes = {"token_count": STEPS, "max_new_tokens": STEPS}
+    put(root, "generations", *({**answer, **sizes} for answer in answers))
+    tokens = [
+        {**on_axis, "generation_id": key, "step": step, "projection": float(value + around[step])}
+        for key, value in zip(ids, answer_projection, strict=True)
+        for step in range(STEPS)
+    ]
+    put(root, "token_projections", *tokens)
     if prompt_projection is None:
         return
-    put(
-        root,
-        "projections",
-        *(
-            {
-                **same,
-                "axis_id": AXIS,
-                "model_id": f"id-{model}",
-                "prompt_id": name,
-                "projection": float(value),
-            }
-            for name, value in zip(names, prompt_projection, strict=True)
-        ),
-    )
+    prompts = [
+        {**of_model, "axis_id": AXIS, "prompt_id": name, "projection": float(value)}
+        for name, value in zip(names, prompt_projection, strict=True)
+    ]
+    put(root, "projections", *prompts)
 
 
 def write_labels(
@@ -175,23 +140,19 @@ def write_labels(
     sample: int = 0,
 ) -> None:
     """What the judge says of each answer, and the labeler of refusals, who says the opposite."""
-    put(
-        root,
-        "labels",
-        *(
-            {
-                "labeler": labeler,
-                "generation_id": generation_id,
-                "label": "yes" if is_positive else "no",
-                "is_positive": bool(is_positive),
-                "run_id": "world",
-            }
-            for generation_id, marked in zip(
-                answer_ids(model, names, template, sample), outcome, strict=True
-            )
-            for labeler, is_positive in (("judge", marked), ("refusal_substring", not marked))
-        ),
-    )
+    ids = answer_ids(model, names, template, sample)
+    labels = [
+        {
+            "labeler": labeler,
+            "generation_id": generation_id,
+            "label": "yes" if is_positive else "no",
+            "is_positive": bool(is_positive),
+            "run_id": "world",
+        }
+        for generation_id, marked in zip(ids, outcome, strict=True)
+        for labeler, is_positive in (("judge", marked), ("refusal_substring", not marked))
+    ]
+    put(root, "labels", *labels)
 
 
 def answer_ids(model: str, names: list[str], template: str, sample: int) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -12,25 +14,46 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import torch
 
+from axes.analysis.study.run import run_study
 from axes.warehouse.layout import init_root
 from axes.warehouse.settings import SETTINGS
+from tests.once import made_once
+from tests.rows import put
+from tests.worlds import define_study, make_world
 
 # No test cuts the power: that files are synced, and when, is read from the calls (test_writer.py).
 os.fsync = lambda descriptor: None
 
+# Libraries leave millions of objects that no collection frees: looking through them took a fifth
+# of the time of collecting tests.
+gc.set_threshold(50_000, 20, 10)
+
+_numbers = itertools.count()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where caches and homes are made, by tests that need one."""
+    return tmp_path_factory.mktemp("homes")
+
 
 @pytest.fixture(scope="session", autouse=True)
-def _home(tmp_path_factory: pytest.TempPathFactory) -> None:
+def _home(homes: Path) -> None:
     """What fixtures of modules start from: they are made before `_isolated`."""
     for variable in ("AXES_CACHE", "XDG_CONFIG_HOME"):
-        os.environ[variable] = str(tmp_path_factory.mktemp("home"))
+        os.environ[variable] = str(homes / variable)
 
 
 @pytest.fixture(autouse=True)
-def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _isolated(homes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the user's cache or warehouse, or reaches a hub."""
-    monkeypatch.setenv("AXES_CACHE", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+    home = homes / str(next(_numbers))
+    monkeypatch.setenv("AXES_CACHE", str(home / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     for name in SETTINGS:
         if name != "cache":
             monkeypatch.delenv(SETTINGS[name].variable, raising=False)
@@ -49,3 +72,25 @@ def empty_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def root(empty_root: Path, tmp_path: Path) -> Path:
     """An empty warehouse."""
     return shutil.copytree(empty_root, tmp_path / "lake")
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's models, sets and axes on a small scale: the names of the documentation exist."""
+    models = ("smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b")
+
+    def make(root: Path) -> None:
+        make_world(
+            root,
+            widths=dict.fromkeys(models, 14),
+            labelled={"demo_safety": 25},
+            benign_count=40,
+            benign="demo_alignment",
+            layer_count=24,
+        )
+        put(root, "runs", {"run_id": "world", "parameters": "{}", "library_versions": "{}"})
+        options = {"prompts": "demo_safety", "align": "demo_alignment", "alignment_shuffles": 2}
+        definition = define_study(models, label="demo", **options)
+        run_study(root, definition)
+
+    return made_once(tmp_path_factory, "demo", make)

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from axes.analysis.methods import AlignmentOptions
 from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.alignment import fit_alignment, identity_alignment
 from axes.analysis.methods.directions import difference_in_means, unit
-from axes.analysis.methods.universal import universal_axis
-from axes.analysis.stats.auroc import Estimate, auroc_interval
-from axes.analysis.stats.baselines import bag_of_words_scores
+from axes.analysis.methods.universal import leave_one_out_axes, universal_axis
+from axes.analysis.stats.auroc import auroc_difference
+from axes.analysis.stats.baselines import STRONGEST, text_scores
 from axes.analysis.study.diagnosis_case import Case
 from tests.worlds import BENIGN, Group
 
@@ -39,16 +40,18 @@ class FittedGroup:
 
     def scores(self, model: str, prompt_set: str, axis: np.ndarray) -> np.ndarray:
         """A model's aligned projections on a shared axis."""
-        vector, offset = self.alignments[model].pull_back(axis)
-        return self.x[model][prompt_set] @ vector + offset
+        return self.alignments[model].project(self.x[model][prompt_set], axis)
 
-    def bag_of_words(self, prompt_set: str) -> Estimate:
-        """AUROC of word counts, out of fold by pair."""
-        labels = self.group.labels[prompt_set]
-        words = bag_of_words_scores(
-            self.group.texts[prompt_set], labels, self.group.pairs[prompt_set]
-        )
-        return auroc_interval(words, labels)
+    def premises(self, model: str, prompt_set: str) -> dict[str, str]:
+        """The premise of the surface, if the universal axis does not exceed word pairs."""
+        labels, pairs = self.group.labels[prompt_set], self.group.pairs[prompt_set]
+        texts = self.group.texts[prompt_set]
+        words = text_scores(texts, labels, pairs, baseline=STRONGEST)
+        scores = self.scores(model, prompt_set, self.universal)
+        difference = auroc_difference(scores, words, labels, pairs)
+        if difference.lower is not None and difference.lower > 0:
+            return {}
+        return {"surface": f"word pairs alone come within {difference.estimate:.3f} of the axis"}
 
     def case(self, model: str, prompt_set: str) -> Case:
         """What a diagnosis looks at."""
@@ -67,7 +70,7 @@ class FittedGroup:
             axis=self.universal,
             is_in_sample=prompt_set == self.prompts,
             is_reference=model == self.reference,
-            bag_of_words=self.bag_of_words(prompt_set),
+            premises=self.premises(model, prompt_set),
             stored=self.scores(model, prompt_set, self.universal),
         )
 
@@ -91,12 +94,13 @@ def fit_group(
         model: identity_alignment(x[model][BENIGN].shape[1]).alignment
         if model == reference
         else fit_alignment(
-            x[model][BENIGN], x[reference][BENIGN], ridge_lambda=ridge_lambda
+            x[model][BENIGN], x[reference][BENIGN], AlignmentOptions(ridge_lambda=ridge_lambda)
         ).alignment
         for model in x
     }
     aligned = {model: unit(alignments[model].map(directions[model])).vector for model in x}
-    shared = universal_axis(np.stack(list(aligned.values())))
+    stacked = np.stack(list(aligned.values()))
+    shared = universal_axis(stacked)
     return FittedGroup(
         group=group,
         reference=reference,
@@ -107,10 +111,5 @@ def fit_group(
         aligned=aligned,
         universal=shared.vector,
         singular_values=shared.singular_values,
-        leave_one_out={
-            model: universal_axis(
-                np.stack([vector for name, vector in aligned.items() if name != model])
-            ).vector
-            for model in x
-        },
+        leave_one_out=dict(zip(x, leave_one_out_axes(stacked), strict=True)),
     )

@@ -62,6 +62,7 @@ def test_every_step_gives_figures_of_the_concept(said: dict[str, str]) -> None:
     assert kinds >= {"native", "universal", "leave_one_out"}
     assert all(row["positive_count"] == row["negative_count"] == 60 for row in found)
     assert "bag_of_words" in said["report"]
+    assert "small's direction separates formality" in said["evaluate"]
     assert "does the positive class drift up (small" in said["drift"]
 
 

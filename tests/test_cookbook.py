@@ -9,26 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from axes.analysis.study.run import run_study
 from axes.warehouse.connection import Connection, connect, query
 from docs.recipes import answer, recipes, recorded
-from tests.worlds import define_study, make_world
 
 CHECKOUT = Path(__file__).parent.parent
 DEMO = Path(os.environ.get("AXES_DEMO_ROOT") or CHECKOUT / "lake")
-MODELS = ("smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b")
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Connection:
-    """The demo's models and sets on a small scale, with a planted axis, studied."""
-    root = tmp_path_factory.mktemp("cookbook") / "lake"
-    labelled = {"demo_safety": 40}
-    widths = dict.fromkeys(MODELS, 16)
-    make_world(root, widths=widths, labelled=labelled, benign_count=60, layer_count=3)
-    definition = define_study(MODELS, prompts="demo_safety")
-    run_study(root, definition)
-    return connect(root)
+def planted(demo: Path) -> Connection:
+    return connect(demo)
 
 
 def test_there_are_thirty_questions_each_with_its_answer() -> None:
@@ -59,10 +49,7 @@ def test_the_demo_says_what_the_page_says(name: str) -> None:
         assert len(found) == pytest.approx(len(values), rel=0.2)
         shorter = min(len(found), len(values))
         try:
-            numbers, others = (
-                sorted(map(float, found))[:shorter],
-                sorted(map(float, values))[:shorter],
-            )
+            numbers, others = (sorted(map(float, cells))[:shorter] for cells in (found, values))
         except ValueError:
             alike = sum((Counter(found) & Counter(values)).values())
             assert alike >= 0.8 * len(values), column

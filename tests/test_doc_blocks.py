@@ -12,30 +12,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from axes.analysis.study.run import run_study
 from axes.cli.main import cli
 from axes.warehouse.connection import connect
-from tests.doc_blocks import (
-    Block,
-    WrongBlock,
-    blocks,
-    calls,
-    check_axes,
-    check_make,
-    check_output,
-)
-from tests.rows import put
-from tests.worlds import define_study, make_world
+from tests.doc_blocks import Block, WrongBlock, blocks, calls, check_axes, check_make, check_output
 
 CHECKOUT = Path(__file__).parent.parent
 MAKEFILE = (CHECKOUT / "Makefile").read_text()
-MODELS = ("smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b")
 
+DOCS = sorted((CHECKOUT / "docs").rglob("*.md"))
+# The cookbook is generated, with tests of its own: test_docs.py, test_cookbook.py.
 PAGES = [
-    CHECKOUT / "README.md",
-    CHECKOUT / "CONTRIBUTING.md",
-    # The cookbook is generated, with tests of its own: test_docs.py, test_cookbook.py.
-    *sorted(path for path in (CHECKOUT / "docs").rglob("*.md") if path.name != "cookbook.md"),
+    path
+    for path in (CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *DOCS)
+    if path.name != "cookbook.md" and "```" in path.read_text()
 ]
 # At most so many blocks may be declared not to be run; at least so many commands must be run.
 MOST_NOT_RUN = 8
@@ -44,23 +33,6 @@ LEAST_RUN = 30
 
 def blocks_of(path: Path) -> list[Block]:
     return blocks(str(path.relative_to(CHECKOUT)), path.read_text())
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's models, sets and axes on a small scale: the names that the pages use exist."""
-    root = tmp_path_factory.mktemp("docs") / "lake"
-    make_world(
-        root,
-        widths=dict.fromkeys(MODELS, 14),
-        labelled={"demo_safety": 25},
-        benign_count=40,
-        layer_count=24,
-    )
-    put(root, "runs", {"run_id": "world", "parameters": "{}", "library_versions": "{}"})
-    definition = define_study(MODELS, prompts="demo_safety", label="demo", alignment_shuffles=2)
-    run_study(root, definition)
-    return root
 
 
 @pytest.fixture
@@ -156,13 +128,15 @@ def page_of(language: str, *lines: str) -> str:
         ("```sql\nselect 1", "does not end"),
     ],
 )
-def test_a_wrong_block_is_found(page: str, message: str, folder: Path) -> None:
+def test_a_wrong_block_is_found(page: str, message: str, root: Path, monkeypatch) -> None:
+    monkeypatch.chdir(root.parent)
     with pytest.raises(WrongBlock, match=message):
         for block in blocks("page.md", page):
             check(block, {})
 
 
-def test_code_of_a_page_is_run_in_order_and_fails_loudly(folder: Path) -> None:
+def test_code_of_a_page_is_run_in_order_and_fails_loudly(root: Path, monkeypatch) -> None:
+    monkeypatch.chdir(root.parent)
     names: dict[str, object] = {}
     first, second = blocks("p.md", page_of("python", "x = 1") + "\n" + page_of("python", "x += 1"))
     check(first, names)

@@ -26,6 +26,7 @@ WITHOUT_ROWS = {
     "axes models fetch",
     "axes warehouse init",
     "axes warehouse open",
+    "axes config allow",
     "axes config path",
     "axes completion",
 }

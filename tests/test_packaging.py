@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 # What lies at the top of the repository and is imported as `axes.NAME`, through a link in axes/.
@@ -112,6 +118,28 @@ def contents(wheel: Path) -> dict[str, int]:
     return {member.filename: member.CRC for member in zipfile.ZipFile(wheel).infolist()}
 
 
+def test_every_requirement_but_torch_is_locked_with_the_hashes_of_its_files():
+    """And what the requirements require, as it is installed here."""
+    lines = [(ROOT / name).read_text() for name in ("constraints.txt", "constraints-dev.txt")]
+    entries = re.findall(r"^(\S+)==(\S+)((?:.*\\\n)+.*)", "\n".join(lines), flags=re.MULTILINE)
+    locked = {name: version for name, version, hashes in entries if "--hash=sha256:" in hashes}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = itertools.chain.from_iterable(project["optional-dependencies"].values())
+    wanted = [Requirement(line) for line in (*project["dependencies"], *extras)]
+    seen = {"torch"}
+    while wanted:
+        requirement = wanted.pop()
+        name = canonicalize_name(requirement.name)
+        assert name == "torch" or requirement.specifier.contains(locked[name], prereleases=True)
+        if name not in seen:
+            seen.add(name)
+            environments = [{"extra": extra} for extra in (requirement.extras or {""})]
+            for line in metadata.requires(name) or ():
+                inner = Requirement(line)
+                if any(inner.marker is None or inner.marker.evaluate(e) for e in environments):
+                    wanted.append(inner)
+
+
 def test_every_folder_with_code_is_a_package():
     for name in files_of_the_tree():
         path = ROOT / name
@@ -145,7 +173,6 @@ def test_an_installed_axes_does_not_see_files_beside_it_that_bear_its_libraries_
     script = "import axes; axes.study; axes.load_axis; print(axes.__file__)"
     assert Path(run("python", "-c", script).strip()).is_relative_to(installed.parent)
     assert "axes" in run("axes", "--help")
-    run("axes", "warehouse", "init")
     run("axes", "prompts", "import", "demo_safety")
     query = "select count(*) as prompts from prompts"
     assert run("axes", "sql", query, "--format", "csv").split() == ["prompts", "600"]

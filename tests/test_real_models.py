@@ -48,19 +48,22 @@ def token_ids(loaded: LoadedModel, texts: list[str], policy: str = "raw") -> lis
     return [prompt.token_ids for prompt in rendered]
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_recorded_outputs_are_the_models_own_hidden_states(loaded, side):
+def test_recorded_outputs_are_the_models_own_hidden_states(loaded):
     rows = token_ids(loaded, TEXTS)
-    tokens, mask = pad(rows, pad_id(loaded.tokenizer), side=side)
-    batch = recorded(loaded, lambda: run_backbone(loaded.model, tokens, mask))
-    for row, ids in enumerate(rows):
-        with torch.inference_mode():
-            own = loaded.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
-        assert len(own) == loaded.layer_count + 1
-        # All blocks but the last, whose entry the final norm has changed.
-        for layer in range(loaded.layer_count - 1):
-            mine, theirs = batch[layer][row][mask[row]], own[layer + 1][0]
-            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max())
+    with torch.inference_mode():
+        own = [
+            loaded.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+            for ids in rows
+        ]
+    for side in ("right", "left"):
+        tokens, mask = pad(rows, pad_id(loaded.tokenizer), side=side)
+        batch = recorded(loaded, lambda at=tokens, of=mask: run_backbone(loaded.model, at, of))
+        for row, states in enumerate(own):
+            assert len(states) == loaded.layer_count + 1
+            # All blocks but the last, whose entry the final norm has changed.
+            for layer in range(loaded.layer_count - 1):
+                mine, theirs = batch[layer][row][mask[row]], states[layer + 1][0]
+                torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max())
 
 
 def test_the_last_block_is_recorded_before_the_final_norm(loaded):

@@ -21,6 +21,7 @@ from scipy.stats import norm
 from axes.analysis.study.definition import StudyDefinition
 from axes.warehouse.layout import init_root
 from axes.warehouse.writer import content_key, rows_table, vector_array, write_rows
+from tests.rows import full
 
 LATENT = 12
 BENIGN = "benign"
@@ -30,6 +31,15 @@ _OUTLIER_SHARE, _OUTLIER_REACH = 0.15, 15.0
 _MASSIVE_DIMENSIONS, _MASSIVE_SIZE = 2, 60.0
 # How faintly a model shows the axis beside everything else.
 _FAINT = 0.1
+# Of the prompts of a class so many have the surface that goes with it.
+_SURFACE_SHARE = 0.8
+SURFACES = {
+    "word": (lambda words: f"{words} indeed", lambda words: words),
+    "word pair": (lambda words: f"{words} red blue", lambda words: f"{words} blue red"),
+    "capitals": (str.upper, str),
+    "punctuation": (lambda words: f"{words}!!", lambda words: words),
+    "length": (lambda words: f"{words} {words} {words}", lambda words: words),
+}
 
 
 @dataclass(frozen=True)
@@ -99,25 +109,33 @@ def make_group(
     rotation: float = 0.0,
     confound: float = 0.0,
     topic: float = 0.0,
-    flipped: str | None = None,
+    flipped: str | Sequence[str] = (),
+    surface: str | None = None,
+    norm: float = 0.0,
+    mislabelled: float = 0.0,
+    is_benign_flat: bool = False,
     massive: str | None = None,
     outliers: str | None = None,
     broken: str | None = None,
     turned: str | None = None,
     faint: str | None = None,
     shifted: str | None = None,
-    unrelated: str | None = None,
+    unrelated: str | Sequence[str] = (),
     relabelled: str | None = None,
     labelled: dict[str, int] | None = None,
     benign_count: int = 400,
+    benign: str = BENIGN,
     seed: int = 0,
 ) -> Group:
     """A group of models on labelled sets (`labelled`: set -> matched pairs) and a benign one.
 
     `strength`: distance of the classes in units of the spread within one. `rotation`: angle between
     each model's own axis and the shared one. `confound`: the source of a prompt determines its
-    label, moves its activations so far along another direction, and shows in its words. `topic`:
-    standard deviation of what the prompts of a pair share.
+    label, moves its activations so far along another direction, and shows in its words. `surface`:
+    the same of one of `SURFACES`, which goes with the label of most prompts only. `norm`: so much
+    longer are the activations of most positive prompts. `topic`: standard deviation of what the
+    prompts of a pair share. `mislabelled`: share of the prompts with the other label.
+    `is_benign_flat`: benign prompts do not differ along the axis.
 
     Faults, each in one model: `flipped` shows labelled prompts mirrored along the axis; `massive`
     has two dimensions of huge values; `outliers` shows most positive prompts a little the wrong way
@@ -129,12 +147,15 @@ def make_group(
     """
     random = np.random.default_rng(seed)
     axis = _unit(random.standard_normal(LATENT))
+    flipped, unrelated = ((n,) if isinstance(n, str) else n for n in (flipped, unrelated))
+    # Draws of its own, so that worlds without these stay what they were.
+    extra = np.random.default_rng([seed, 1])
     maps = {
         model: np.linalg.qr(random.standard_normal((max(width, LATENT), LATENT)))[0].T[:, :width]
         for model, width in widths.items()
     }
     sets: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
-        BENIGN: (random.standard_normal((benign_count, LATENT)), None)
+        benign: (random.standard_normal((benign_count, LATENT)), None)
     }
     for prompt_set, pairs in (labelled or {"labelled": 300, "other": 80}).items():
         labels = np.arange(2 * pairs) % 2 == 0
@@ -142,6 +163,15 @@ def make_group(
         if topic:
             latent += np.repeat(topic * random.standard_normal((pairs, LATENT)), 2, axis=0)
         sets[prompt_set] = (latent, labels)
+    if is_benign_flat:
+        spread = sets[benign][0]
+        sets[benign] = (spread - np.outer(spread @ axis, axis), None)
+    shows = {
+        name: labels ^ (extra.random(len(labels)) >= _SURFACE_SHARE)
+        for name, (_, labels) in sets.items()
+        if labels is not None
+    }
+    middle = 3 * _unit(extra.standard_normal(LATENT)) if norm else np.zeros(LATENT)
     source_axis = _orthogonal(random.standard_normal(LATENT), axis)
     first = next(name for name, (_, labels) in sets.items() if labels is not None)
     gaps, latents = {}, {}
@@ -151,15 +181,20 @@ def make_group(
             maps[model] = maps[model] - (1 - _FAINT) * np.outer(axis, axis @ maps[model])
         angle = np.pi / 4 if model == turned else rotation
         gaps[model] = strength * (np.cos(angle) * axis + np.sin(angle) * own)
-        gaps[model] = gaps[model] + confound * source_axis
-        latents[model] = {BENIGN: sets[BENIGN][0]}
-        if model == unrelated:
-            latents[model] = {BENIGN: random.standard_normal(sets[BENIGN][0].shape)}
+        if surface is None:
+            gaps[model] = gaps[model] + confound * source_axis
+        latents[model] = {benign: sets[benign][0]}
+        if model in unrelated:
+            latents[model] = {benign: random.standard_normal(sets[benign][0].shape)}
         for prompt_set, (latent, labels) in sets.items():
             if labels is None:
                 continue
             shown = latent + (labels - 0.5)[:, None] * gaps[model]
-            if model == flipped:
+            if surface is not None:
+                shown = shown + np.outer(shows[prompt_set] - 0.5, confound * source_axis)
+            if norm:
+                shown = (shown + middle) * (1 + norm * shows[prompt_set])[:, None]
+            if model in flipped:
                 shown = shown - 2 * np.outer(shown @ axis, axis)
             if model == outliers:
                 shown = _carried_by_few(latent, labels, axis, own, strength)
@@ -176,15 +211,19 @@ def make_group(
         gaps=gaps,
         noise={model: noise[model] if isinstance(noise, dict) else noise for model in widths},
         labels={
-            name: ~labels if name == relabelled and labels is not None else labels
+            name: labels
+            if labels is None
+            else labels ^ (name == relabelled) ^ (extra.random(len(labels)) < mislabelled)
             for name, (_, labels) in sets.items()
         },
         texts={
-            name: _texts(name, len(latent), labels if confound else None, random)
+            name: _surfaces(name, surface, shows[name])
+            if surface and name in shows
+            else _texts(name, len(latent), labels if confound else None, random)
             for name, (latent, labels) in sets.items()
         },
         sources={
-            name: _sources(len(latent), labels if confound else None)
+            name: _sources(len(latent), labels if confound and not surface else None)
             for name, (latent, labels) in sets.items()
         },
         pairs={name: np.arange(len(latent)) // 2 for name, (latent, _) in sets.items()},
@@ -275,6 +314,14 @@ def _texts(
     ]
 
 
+def _surfaces(prompt_set: str, surface: str, shows: np.ndarray) -> list[str]:
+    with_it, without = SURFACES[surface]
+    return [
+        (with_it if is_shown else without)(f"{prompt_set} text {prompt_set}{row:04d}")
+        for row, is_shown in enumerate(shows)
+    ]
+
+
 def prompt_ids(prompt_set: str, count: int) -> list[str]:
     return [f"{prompt_set}-{row:05d}" for row in range(count)]
 
@@ -312,48 +359,28 @@ def write_prompt_set(
             }
             for row, is_positive in zip(described, labels, strict=True)
         ]
-        write_rows(
-            root, "labels", rows_table("labels", marked), name=prompt_set, partition="dataset"
-        )
+        table = rows_table("labels", marked)
+        write_rows(root, "labels", table, name=prompt_set, partition="dataset")
 
 
 def write_model(root: Path, model: str, width: int, layer_count: int) -> None:
-    row = {
-        "model_id": f"id-{model}",
-        "model": model,
-        "source": "world",
-        "architecture": "llama",
-        "d_model": width,
-        "layer_count": layer_count,
-        "parameter_count": 1,
-        "dtype": "float32",
-        "weights_hash": "w",
-        "tokenizer_hash": "t",
-        "is_reference": False,
-        "run_id": "world",
-    }
-    write_rows(root, "models", rows_table("models", [row]), name=row["model_id"])
+    sizes = {"d_model": width, "layer_count": layer_count, "parameter_count": 1}
+    described = {"source": "world", "architecture": "llama", "dtype": "float32", **sizes}
+    row = {"model_id": f"id-{model}", "model": model, **described, "run_id": "world"}
+    write_rows(root, "models", rows_table("models", [full("models", row)]), name=row["model_id"])
 
 
 def write_activations(
     root: Path, model: str, layer: int, prompt_set: str, matrix: np.ndarray
 ) -> None:
+    space = {"site": "resid_post", "pooling": "last5_mean", "template": "raw"}
+    pooled = {"token_count": 5, "pooled_end": 5, "pooled_tokens": list("abcde")}
+    common = {"model_id": f"id-{model}", "layer": layer, **space, **pooled, "run_id": "world"}
+    filled = full("activations", common)
+    for name in ("model", "vector", "norm"):
+        del filled[name]
     described = [
-        {
-            "model_id": f"id-{model}",
-            "prompt_id": prompt_id,
-            "layer": layer,
-            "site": "resid_post",
-            "pooling": "last5_mean",
-            "template": "raw",
-            "token_count": 5,
-            "pooled_start": 0,
-            "pooled_end": 5,
-            "pooled_tokens": list("abcde"),
-            "rendered_hash": "none",
-            "run_id": "world",
-        }
-        for prompt_id in prompt_ids(prompt_set, len(matrix))
+        {**filled, "prompt_id": prompt_id} for prompt_id in prompt_ids(prompt_set, len(matrix))
     ]
     norms = np.linalg.norm(matrix.astype(np.float32), axis=1).astype(np.float32)
     table = rows_table("activations", described, vector=vector_array(matrix), norm=pa.array(norms))

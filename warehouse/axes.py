@@ -65,6 +65,12 @@ class Space:
         names = ("model_id", "site", "pooling", "template")
         return {name: getattr(self, name) for name in names}
 
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """The site, pooling and template where they are not the default: part of axes' names."""
+        usual = {RESID_POST, "last5_mean", "raw"}
+        return tuple(each for each in (self.site, self.pooling, self.template) if each not in usual)
+
     def at_fraction(self, fraction: float) -> Space:
         """The layer `round(fraction * (layer_count - 1))`."""
         return self.at(round(fraction * (self.layer_count - 1)))

@@ -41,7 +41,7 @@ from axes.warehouse.connection import (
     vectors,
 )
 from axes.warehouse.errors import QueryError, RootError
-from axes.warehouse.layout import partition_folder
+from axes.warehouse.layout import parquet_files, partition_folder
 from axes.warehouse.tables.schemas import TABLES
 
 _TABLE = TABLES["activations"]
@@ -184,7 +184,7 @@ def _files(connection: Connection, model: str, keys: Mapping[str, str], layer: i
     ).to_pylist()
     is_wanted = {row["file"]: row["is_wanted"] for row in files}
     folder = partition_folder(root_of(connection), _TABLE, model)
-    return [path for path in sorted(folder.glob("*.parquet")) if is_wanted.get(path.name, True)]
+    return [path for path in parquet_files(folder) if is_wanted.get(path.name, True)]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -16,6 +17,14 @@ from urllib.parse import quote
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
+from axes.warehouse.files import (
+    RETIRED,
+    TEMPORARY,
+    find_links,
+    make_folder,
+    replacing,
+    require_no_link,
+)
 from axes.warehouse.ledger import LOCKS, locked
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
@@ -23,7 +32,6 @@ from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 MARKER = "warehouse.json"
 NO_PARTITION = "__none__"
 EMPTY_FILE = "schema.parquet"
-RETIRED = ".retired"
 
 
 def partition_folder(root: Path, table: Table, value: str | None = None) -> Path:
@@ -43,9 +51,38 @@ def partition_folder(root: Path, table: Table, value: str | None = None) -> Path
 
 
 def data_files(root: Path, table: Table) -> list[Path]:
-    """The Parquet files that a view over the table reads, in order."""
+    """The Parquet files that a view over the table reads, in order: no links, nothing hidden."""
+    return [path for folder in partition_folders(root, table) for path in parquet_files(folder)]
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files of one partition, in order; none where it is absent."""
+    return sorted(
+        Path(entry.path)
+        for entry in _entries(folder)
+        if entry.name.endswith(".parquet") and entry.is_file(follow_symlinks=False)
+    )
+
+
+def partition_folders(root: Path, table: Table) -> list[Path]:
+    """The folders with a table's files, in order."""
     folder = root / table.name
-    return sorted(folder.glob("*.parquet" if table.partition is None else "*/*.parquet"))
+    if table.partition is None:
+        return [folder]
+    return sorted(
+        Path(entry.path)
+        for entry in _entries(folder)
+        if entry.name.startswith(f"{table.partition}=") and entry.is_dir(follow_symlinks=False)
+    )
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder, without what is hidden; nothing where it is none, or a link."""
+    if folder.is_symlink():
+        return []
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        return [entry for entry in entries if not entry.name.startswith(".")]
+    return []
 
 
 def empty_file(root: Path, table: Table) -> Path:
@@ -56,10 +93,9 @@ def empty_file(root: Path, table: Table) -> Path:
 def write_empty_file(root: Path, table: Table) -> None:
     """Give a table its file without rows."""
     path = empty_file(root, table)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{EMPTY_FILE}.tmp")
-    pq.write_table(table.file_schema.empty_table(), temporary)
-    temporary.replace(path)
+    make_folder(root, path.parent)
+    with replacing(path, make_folder(root, root / TEMPORARY)) as temporary:
+        pq.write_table(table.file_schema.empty_table(), temporary)
 
 
 def retired_folder(root: Path) -> Path:
@@ -76,6 +112,7 @@ def init_root(root: Path) -> bool:
         require_root(root)
         return False
     _require_plain_path(root)
+    require_no_links(root)
     is_taken = root.exists() and (not root.is_dir() or any(_foreign(root)))
     # Looked for once more: another process may have made the warehouse meanwhile.
     if is_taken and not (root / MARKER).exists():
@@ -84,7 +121,7 @@ def init_root(root: Path) -> bool:
             "or an empty one to start a warehouse in it"
         )
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root, root)
     except OSError as error:
         raise RootError(f"cannot make a warehouse in {root}: {error}") from error
     with locked(root, "init"):
@@ -105,8 +142,12 @@ def _fill(root: Path) -> None:
         raise RootError(f"cannot make a warehouse in {root}: {error}") from error
 
 
-def require_root(root: Path) -> None:
-    """Raise `RootError` unless `root` is a warehouse of this schema version."""
+def require_root(root: Path, *, allows_links: bool = False) -> None:
+    """Raise `RootError` unless `root` is a warehouse of this schema version without links.
+
+    `allows_links` in the folders of tables, for commands that name them and set them aside.
+    A file of an empty table that a power cut emptied is written again.
+    """
     version, is_migrating = read_version(root)
     if version != SCHEMA_VERSION or is_migrating:
         state = "is being migrated from" if is_migrating else "has"
@@ -120,6 +161,24 @@ def require_root(root: Path) -> None:
             f"{remedy}"
         )
     _require_plain_path(root)
+    require_no_links(root, allows_in_tables=allows_links)
+    for table in TABLES.values():
+        path = empty_file(root, table)
+        try:
+            if path.exists() and not path.stat().st_size:
+                write_empty_file(root, table)
+        except OSError as error:
+            raise RootError(f"{path} is empty and cannot be written: {error}") from error
+
+
+def require_no_links(root: Path, *, allows_in_tables: bool = False) -> None:
+    """Raise `RootError` for a link in a root, or a folder that cannot be listed."""
+    try:
+        for link in find_links(root):
+            if not allows_in_tables or link.relative_to(root).parts[0] not in TABLES:
+                require_no_link(root, link)
+    except OSError as error:
+        raise RootError(f"{root} cannot be read: {error}") from error
 
 
 def read_version(root: Path) -> tuple[int, bool]:
@@ -133,6 +192,7 @@ def read_version(root: Path) -> tuple[int, bool]:
             f"{root} is not a warehouse (no {MARKER}): give --root or AXES_ROOT, "
             "or start one with `axes warehouse init`"
         )
+    require_no_link(root, marker)
     try:
         # A number, or "1 to 2" while folders change places, which no version equals.
         first, *others = str(json.loads(marker.read_text())["schema_version"]).split(" to ")
@@ -143,12 +203,8 @@ def read_version(root: Path) -> tuple[int, bool]:
 
 def write_marker(root: Path, content: dict[str, int | str]) -> None:
     """Replace the marker, on the disk before it is renamed."""
-    temporary = root / f".{MARKER}.tmp"
-    with temporary.open("w") as file:
-        file.write(json.dumps(content) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(root / MARKER)
+    with replacing(root / MARKER, make_folder(root, root / TEMPORARY)) as temporary:
+        temporary.write_text(json.dumps(content) + "\n")
 
 
 def _require_plain_path(root: Path) -> None:
@@ -165,5 +221,5 @@ def _require_plain_path(root: Path) -> None:
 
 def _foreign(root: Path) -> list[Path]:
     """What lies in `root` that an interrupted `init_root` would not have left."""
-    written = {*TABLES, f".{MARKER}.tmp", LOCKS}
+    written = {*TABLES, f".{MARKER}.tmp", LOCKS, TEMPORARY}
     return [path for path in root.iterdir() if path.name not in written]

@@ -16,19 +16,23 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 from urllib.parse import quote
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from axes.warehouse.errors import RootError
+from axes.warehouse.files import TEMPORARY, make_folder, replacing, require_no_link, sync_folder
 from axes.warehouse.render import echo
 
 LOCKS = ".locks"
 LEDGER = ".ledger"
+
+# Seconds to wait for a lock without a word: writing a file takes less.
+_PATIENCE = 10.0
 
 
 @contextmanager
@@ -37,27 +41,40 @@ def locked(
 ) -> Iterator[None]:
     """Hold the lock called `name`, waiting while another process holds it.
 
-    A wait prints `notice` first; with a `refusal`, `RootError` is raised with it instead of
-    waiting. `RootError` too where the lock cannot be made, as on a read-only root.
+    A wait prints `notice` first, or after some seconds which lock it is; with a `refusal`,
+    `RootError` is raised with it instead. `RootError` too where the lock cannot be made, as on a
+    read-only root.
     """
     path = root / LOCKS / f"{name}.lock"
     lock = FileLock(path)
     try:
-        path.parent.mkdir(exist_ok=True)
+        make_folder(root, path.parent)
+        require_no_link(root, path)
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
             if refusal is not None:
                 raise RootError(refusal) from error
-            if notice is not None:
-                echo(notice, err=True)
-            lock.acquire()
+            acquire(lock, notice)
     except OSError as error:
         raise RootError(f"cannot write {path}: {error}") from error
     try:
         yield
     finally:
         lock.release()
+
+
+def acquire(lock: FileLock, notice: str | None = None) -> AcquireReturnProxy:
+    """Take a lock, in a `with`; where that takes time, say so: a stopped process keeps its locks.
+
+    `notice` is said at once, for a lock that another process is known to hold.
+    """
+    if notice is None:
+        with suppress(Timeout):
+            return lock.acquire(timeout=_PATIENCE)
+        notice = f"waiting for {lock.lock_file}: another process holds it, or was stopped with it"
+    echo(notice, err=True)
+    return lock.acquire()
 
 
 def held_locks(root: Path) -> list[str]:
@@ -218,13 +235,14 @@ def settle(root: Path, table: str) -> None:
         events += [_writing(name, stored) for stored in entry.records]
         if len(entry.records) == 1:
             events.append(_written(name, entry.records[0]))
-    _replace(ledger_file(root, table), events)
+    replace_file(ledger_file(root, table), _encode(events))
 
 
 def write_ledger(path: Path, records: Mapping[str, Record]) -> None:
     """Replace a table's ledger by one of files that are all in their places."""
     items = sorted(records.items())
-    _replace(path, [event(*item) for item in items for event in (_writing, _written)])
+    events = [event(*item) for item in items for event in (_writing, _written)]
+    replace_file(path, _encode(events))
 
 
 def _writing(name: str, stored: Record) -> _Event:
@@ -242,21 +260,20 @@ def _written(name: str, stored: Record) -> _Event:
     return {"event": "written", "file": name, "sha256": stored.sha256}
 
 
-def _replace(path: Path, events: Iterable[_Event]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        file.write(_encode(events))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a file below ROOT/.ledger."""
+    root = path.parent.parent
+    make_folder(root, path.parent)
+    with replacing(path, make_folder(root, root / TEMPORARY)) as temporary:
+        temporary.write_bytes(content)
 
 
 def _append(root: Path, table: str, events: Iterable[_Event], *, is_durable: bool = False) -> None:
     path = ledger_file(root, table)
-    path.parent.mkdir(exist_ok=True)
+    make_folder(root, path.parent)
+    is_new = not require_no_link(root, path).exists()
     with path.open("ab+") as file:
-        if file.tell():
+        if not is_new and file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":  # Torn by a power cut: the next line must not join it.
                 file.write(b"\n")
@@ -264,6 +281,8 @@ def _append(root: Path, table: str, events: Iterable[_Event], *, is_durable: boo
         file.flush()
         if is_durable:
             os.fsync(file.fileno())
+    if is_new:
+        sync_folder(path.parent)
 
 
 def _encode(events: Iterable[_Event]) -> bytes:

@@ -1,6 +1,7 @@
 """Progress of a job on stderr; only results go to stdout.
 
-For people: bars with rate and time left on every long step, on a terminal and nowhere else.
+For people: bars with rate and time left on every long step; a line every half minute where there
+is no terminal (nohup, CI, notebooks).
 
 For a program that watches the job (`--json-log`): all of stderr as one JSON object a line, each
 with `time` (UTC), `level` (info, warning or error) and `event`, then the event's fields. A long
@@ -17,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TextIO
 
 from axes.warehouse.render import visible
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
 
 Advance = Callable[[int], None]
 
-# Seconds between two events of one step in a JSON log.
+# Seconds between two events of one step in a JSON log, and between two lines without a terminal.
 _EVERY = 5.0
+_LINE_EVERY = 30.0
 
 
 @contextmanager
@@ -53,8 +55,8 @@ def track(description: str, total: int, unit: str) -> Iterator[Advance]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    step = _Step(description, total, unit)
     with _bars(*columns) as progress:
+        step = _Step(description, total, unit, is_drawn=not progress.disable)
         task = progress.add_task(visible(description), total=total, unit=unit)
 
         def advance(done: int) -> None:
@@ -107,22 +109,28 @@ def _bars(*columns: ProgressColumn) -> Progress:
 
 
 class _Step:
-    """The events of one step in a JSON log: units done, rate and seconds left."""
+    """What is told of one step where no bar is drawn: units done, rate and time left."""
 
-    def __init__(self, description: str, total: int, unit: str) -> None:
+    def __init__(self, description: str, total: int, unit: str, *, is_drawn: bool) -> None:
         self._description, self._total, self._unit = description, total, unit
+        self._is_drawn = is_drawn
         self._done = 0
         self._started = self._reported = time.monotonic()
 
     def advance(self, done: int) -> None:
         self._done += done
-        if time.monotonic() - self._reported >= _EVERY:
+        if time.monotonic() - self._reported >= (_LINE_EVERY if current() is None else _EVERY):
             self.report("progress")
 
     def report(self, event: str) -> None:
         self._reported = time.monotonic()
         spent = self._reported - self._started
         rate = self._done / spent if spent else 0.0
+        left = (self._total - self._done) / rate if rate else None
+        if event == "progress" and current() is None and not self._is_drawn:
+            rest = "" if left is None else f", {timedelta(seconds=round(left))} left"
+            done = f"{self._done:,} of {self._total:,} {self._unit}"
+            announce(f"{self._description}: {done}, {rate:,.1f} {self._unit}/s{rest}")
         record(
             event,
             step=self._description,
@@ -131,7 +139,7 @@ class _Step:
             unit=self._unit,
             per_second=round(rate, 3),
             seconds=round(spent, 3),
-            seconds_left=round((self._total - self._done) / rate, 3) if rate else None,
+            seconds_left=None if left is None else round(left, 3),
         )
 
 

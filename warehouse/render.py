@@ -12,10 +12,12 @@ import io
 import json
 import math
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from decimal import Decimal
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from axes.warehouse.errors import MAX_MESSAGE, QueryError
+from axes.warehouse.files import replacing
 
 if TYPE_CHECKING:
     # Imported where rows are printed: every command imports this module for `--help`.
@@ -66,13 +69,19 @@ def show(
     *,
     cell_width: int = _CELL_WIDTH,
 ) -> None:
-    """Print a result to stdout, or write it to the file `output`."""
-    data = render(table, output_format, cell_width=cell_width)
+    """Print a result to stdout, or write it to the file `output`.
+
+    On a terminal a table fits its width, with cells cut at `cell_width`; elsewhere nothing is cut.
+    """
+    is_terminal = output is None and sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if is_terminal else None
+    data = render(table, output_format, cell_width=cell_width if width else None, width=width)
     if output is not None:
-        output.write_bytes(data)
+        with replacing(output) as temporary:
+            temporary.write_bytes(data)
     elif output_format == "parquet" and sys.stdout.isatty():
         raise click.UsageError("parquet is binary: redirect it to a file or a pipe")
-    elif output_format == "csv" and sys.stdout.isatty():
+    elif output_format in ("csv", "tsv") and sys.stdout.isatty():
         click.echo(visible(data.decode()), nl=False)
     else:
         click.echo(data, nl=False)
@@ -90,7 +99,7 @@ def show_record(record: Any, output_format: str) -> None:
     """Print a dataclass as one row; as a table, one line per field."""
     fields = _fields(record)
     if output_format == "table":
-        show_rows([{"field": key, "value": str(value)} for key, value in fields.items()], "table")
+        show_rows([{"field": key, "value": _cell(each)} for key, each in fields.items()], "table")
     else:
         show_rows([fields], output_format)
 
@@ -101,8 +110,18 @@ def _fields(record: Any) -> dict[str, Any]:
     return asdict(record) if is_dataclass(record) else record._asdict()  # type: ignore[arg-type]
 
 
-def render(table: pa.Table, output_format: str, *, cell_width: int = _CELL_WIDTH) -> bytes:
-    """A result in one of `FORMATS`, as bytes; text for people is cut at `cell_width`."""
+def render(
+    table: pa.Table,
+    output_format: str,
+    *,
+    cell_width: int | None = _CELL_WIDTH,
+    width: int | None = None,
+) -> bytes:
+    """A result in one of `FORMATS`, as bytes; text for people is cut at `cell_width`.
+
+    With a `width`, a table leaves out empty columns, and is a block of lines for each row, nothing
+    cut, where its lines would be longer.
+    """
     table = _storable(table)
     if output_format == "parquet":
         import pyarrow.parquet as pq
@@ -110,17 +129,38 @@ def render(table: pa.Table, output_format: str, *, cell_width: int = _CELL_WIDTH
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
         return buffer.getvalue()
-    if output_format == "json":
-        rows = json.dumps(
-            _strict(python_values(table)), indent=2, default=_plain, ensure_ascii=False
+    if output_format in ("json", "jsonl"):
+        rows, dump = _strict(python_values(table)), partial(json.dumps, default=_plain)
+        documents = (
+            [dump(rows, indent=2, ensure_ascii=False)]
+            if output_format == "json"
+            else [dump(row, ensure_ascii=False) for row in rows]
         )
-        return (_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", rows) + "\n").encode()
-    if output_format == "csv":
-        return _flat(table).write_csv().encode()
-    header = [visible(name) for name in table.column_names]
-    cells = [[_cell(value, cell_width) for value in row.values()] for row in python_values(table)]
-    text = _markdown(header, cells) if output_format == "markdown" else _aligned(header, cells)
+        return "".join(f"{_escaped(document)}\n" for document in documents).encode()
+    if output_format in ("csv", "tsv"):
+        return _flat(table).write_csv(separator="," if output_format == "csv" else "\t").encode()
+    if output_format == "markdown":
+        return _markdown(_header(table), _text_cells(table, cell_width)).encode()
+    names = [name for name in table.column_names if table[name].null_count < table.num_rows]
+    if width is not None and names:
+        table = table.select(names)
+    text = _aligned(_header(table), _text_cells(table, cell_width))
+    if width is not None and max(map(len, text.splitlines())) > width:
+        text = _blocks(_header(table), _text_cells(table, None))
     return text.encode()
+
+
+def _escaped(text: str) -> str:
+    """JSON with control characters as it writes them."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _header(table: pa.Table) -> list[str]:
+    return [visible(name) for name in table.column_names]
+
+
+def _text_cells(table: pa.Table, cell_width: int | None) -> list[list[str]]:
+    return [[_cell(value, cell_width) for value in row.values()] for row in python_values(table)]
 
 
 def python_values(column: Any) -> list[Any]:
@@ -190,15 +230,17 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _cell(value: Any, width: int) -> str:
+def _cell(value: Any, width: int | None = None) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) >= 1e4 or 0 < abs(value) < 1e-3 else f"{value:.4f}"
     if isinstance(value, list) and len(value) > 4 and isinstance(value[0], float):
-        return f"[{', '.join(_cell(item, width) for item in value[:3])}, ... {len(value)}]"
+        return f"[{', '.join(map(_cell, value[:3]))}, ... {len(value)}]"
     text = visible(" ".join(str(value).split()))
-    return text if len(text) <= width else text[: width - 1] + "…"
+    if isinstance(value, list | dict):
+        text = re.sub(r"\d+\.\d{5,}", lambda number: f"{float(number[0]):.4f}", text)
+    return text if width is None or len(text) <= width else text[: width - 1] + "…"
 
 
 def _aligned(header: list[str], cells: list[list[str]]) -> str:
@@ -209,7 +251,22 @@ def _aligned(header: list[str], cells: list[list[str]]) -> str:
         "  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip()
         for line in [header, rule, *cells]
     ]
-    return "\n".join(text) + f"\n({len(cells)} row{'' if len(cells) == 1 else 's'})\n"
+    return "\n".join(text) + f"\n{_count(cells)}\n"
+
+
+def _blocks(header: list[str], cells: list[list[str]]) -> str:
+    widest = max(map(len, header))
+    blocks = (
+        "".join(
+            f"{name:>{widest}} = {each}\n" for name, each in zip(header, row, strict=True) if each
+        )
+        for row in cells
+    )
+    return "\n".join(blocks) + f"{_count(cells)}\n"
+
+
+def _count(cells: list[list[str]]) -> str:
+    return f"({len(cells)} row{'' if len(cells) == 1 else 's'})"
 
 
 def _markdown(header: list[str], cells: list[list[str]]) -> str:

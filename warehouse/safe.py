@@ -116,7 +116,7 @@ class Worker:
 
     def __init__(self, root: Path, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
-        command = [sys.executable, "-m", "axes.warehouse.safe"]
+        command = [sys.executable, "-P", "-m", "axes.warehouse.safe"]
         self._process = subprocess.Popen(
             [*command, str(root.resolve()), json.dumps(asdict(limits))],
             stdin=subprocess.PIPE,

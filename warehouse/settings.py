@@ -4,6 +4,10 @@ Precedence: the option that was typed, the environment, `axes.toml` in this fold
 above it, `safety-axes/axes.toml` in the XDG configuration folder, the default. A file has the keys
 of `SETTINGS`, and a table for each command that it configures: `[ingest.activations]`.
 
+The file in the XDG folder is the user's. Any other may have come with a folder of somebody else's:
+until the user allows it (`axes config allow`), a key of it that could send, fetch, run or redirect
+something is refused. That is every key without `is_harmless`, and every table.
+
 Also the command line that the process is running, for the rows of `runs` (`command_line`), and the
 options of jobs and studies, each declared once: as a field of its request (`option`). The command
 line builds its options from such fields, and a study file checks its keys by them.
@@ -11,6 +15,7 @@ line builds its options from such fields, and a study file checks its keys by th
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -34,18 +39,21 @@ class Setting:
     kind: type
     default: str
     is_path: bool = False
+    is_harmless: bool = False
 
 
 SETTINGS = {
     "root": Setting("AXES_ROOT", str, "lake", is_path=True),
     "cache": Setting("AXES_CACHE", str, "~/.cache/safety-axes", is_path=True),
-    "format": Setting("AXES_FORMAT", str, "table"),
-    "device": Setting("AXES_DEVICE", str, "cuda where there is one, else cpu"),
-    "dtype": Setting("AXES_DTYPE", str, "the checkpoint's, float32 on a CPU"),
-    "memory_limit": Setting("AXES_MEMORY_LIMIT", str, "most of the machine's"),
+    "views": Setting("AXES_VIEWS", str, "none", is_path=True),
+    "registry": Setting("AXES_REGISTRY", str, "none", is_path=True),
+    "format": Setting("AXES_FORMAT", str, "table", is_harmless=True),
+    "device": Setting("AXES_DEVICE", str, "cuda where there is one, else cpu", is_harmless=True),
+    "dtype": Setting("AXES_DTYPE", str, "the checkpoint's, float32 on a CPU", is_harmless=True),
+    "memory_limit": Setting("AXES_MEMORY_LIMIT", str, "most of the machine's", is_harmless=True),
     "judge_url": Setting("AXES_JUDGE_URL", str, "none"),
     "judge_model": Setting("AXES_JUDGE_MODEL", str, "none"),
-    "json_log": Setting("AXES_JSON_LOG", bool, "false"),
+    "json_log": Setting("AXES_JSON_LOG", bool, "false", is_harmless=True),
 }
 
 _command_line: ContextVar[Callable[[], str] | None] = ContextVar("_command_line", default=None)
@@ -59,15 +67,54 @@ class ConfigFile:
     path: Path
     settings: dict[str, str | bool]
     tables: dict[str, Any]
+    digest: str
+
+    @property
+    def names(self) -> list[str]:
+        """What the file sets: its settings, and its tables in brackets."""
+        return [*self.settings, *(f"[{name}]" for name in self.tables)]
+
+    def may_set(self, name: str) -> bool:
+        """Whether a setting or a table's key is taken: harmless, the user's file, or allowed."""
+        if name in SETTINGS and SETTINGS[name].is_harmless:
+            return True
+        folder = _user_folder()
+        return self.path == folder / FILE or (folder / "allowed" / self.digest).is_file()
+
+    def require_allowed(self, name: str) -> None:
+        """Raise `ConfigError` unless the file may set `name`."""
+        if not self.may_set(name):
+            raise ConfigError(
+                f"{self.path} sets {name}, which may send, fetch, run or redirect something: "
+                "read the file, then run axes config allow, or work in another folder"
+            )
 
 
 def locations() -> tuple[Path, ...]:
     """The paths to search: in this folder or the nearest above with a file, then XDG's."""
     here = Path.cwd()
-    candidates = (folder / FILE for folder in (here, *here.parents))
+    candidates = (folder / FILE for folder in _searched(here))
     nearest = next((path for path in candidates if path.is_file()), here / FILE)
-    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return nearest, Path(base).expanduser() / "safety-axes" / FILE
+    return nearest, _user_folder() / FILE
+
+
+def _searched(here: Path) -> Iterator[Path]:
+    """This folder and those above it, up to a repository's top, home, or where the owner or the
+    file system changes: beyond lie folders of others."""
+    start = here.stat()
+    for folder in (here, *here.parents):
+        status = folder.stat()
+        if (status.st_uid, status.st_dev) != (start.st_uid, start.st_dev):
+            return
+        yield folder
+        if folder == Path(os.path.expanduser("~")) or (folder / ".git").exists():  # noqa: PTH111
+            return
+
+
+def _user_folder() -> Path:
+    # Without a home folder it is no folder; pathlib would raise.
+    base = os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config")  # noqa: PTH111
+    return Path(base) / "safety-axes"
 
 
 def config_files() -> tuple[ConfigFile, ...]:
@@ -79,14 +126,30 @@ def config_files() -> tuple[ConfigFile, ...]:
     return tuple(_read(path, path.stat().st_mtime_ns) for path in paths)
 
 
+def allow() -> ConfigFile:
+    """Take every key of the file in this folder or above, until its content or place changes."""
+    path, _ = locations()
+    if not path.is_file():
+        raise ConfigError(f"no {FILE} in {path.parent} or above it")
+    file = _read(path, path.stat().st_mtime_ns)
+    record = _user_folder() / "allowed" / file.digest
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(f"{path}\n")
+    return file
+
+
 def setting(name: str) -> Any | None:
     """A setting from the environment or a file, a path as text; None where neither has it.
 
-    Raises `ConfigError` as `config_files` does.
+    Raises `ConfigError` as `config_files` does, and for a file that may not set it.
     """
     if value := os.environ.get(SETTINGS[name].variable):
         return value
-    return next((file.settings[name] for file in config_files() if name in file.settings), None)
+    for file in config_files():
+        if name in file.settings:
+            file.require_allowed(name)
+            return file.settings[name]
+    return None
 
 
 def root_folder(root: str | Path | None = None) -> Path:
@@ -120,8 +183,9 @@ def command_line() -> str | None:
 def _read(path: Path, _modified: int) -> ConfigFile:
     import tomllib
 
+    raw = path.read_bytes()
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(raw.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     tables = {key: value for key, value in content.items() if isinstance(value, dict)}
@@ -131,7 +195,8 @@ def _read(path: Path, _modified: int) -> ConfigFile:
             name = key.replace("-", "_")
             kind = _require(path, name, value)
             settings[name] = at_file(path, value) if kind.is_path else value
-    return ConfigFile(path, settings, tables)
+    digest = hashlib.sha256(os.fsencode(path) + b"\0" + raw).hexdigest()
+    return ConfigFile(path, settings, tables, digest)
 
 
 def _require(path: Path, key: str, value: object) -> Setting:

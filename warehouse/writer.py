@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import NonFiniteError, RootError
-from axes.warehouse.layout import partition_folder
+from axes.warehouse.files import TEMPORARY, make_folder, sync_folder
+from axes.warehouse.layout import parquet_files, partition_folder
 from axes.warehouse.ledger import Record, record, removing, table_lock, writing
 from axes.warehouse.tables.columns import VECTOR, Table
 from axes.warehouse.tables.index import refresh_index
@@ -32,7 +33,6 @@ from axes.warehouse.tables.schemas import TABLES
 KEY_LENGTH = 16
 # Whose rows count only once their completion is in `generations`, which is written last.
 WRITTEN_BEFORE_GENERATIONS = ("generation_tokens", "token_projections")
-TEMPORARY = ".tmp"
 
 # By measurement, see docs/decisions/0005; rows: DuckDB's default.
 _ROW_GROUP_BYTES = 16 << 20
@@ -65,17 +65,11 @@ def vector_array(matrix: np.ndarray) -> pa.ListArray:
 def rows_table(table: str, rows: Sequence[Mapping[str, object]], **columns: Any) -> pa.Table:
     """Row dicts as an Arrow table of the table's schema; `columns` are complete columns to add."""
     schema = TABLES[table].file_schema
-    data = {
-        field.name: columns.get(field.name, [row.get(field.name) for row in rows])
-        for field in schema
-    }
-    return pa.table(
-        [
-            array if isinstance(array, pa.Array) else pa.array(array, type=schema.field(name).type)
-            for name, array in data.items()
-        ],
-        schema=schema,
-    )
+    data = [
+        columns[name] if name in columns else [row.get(name) for row in rows]
+        for name in schema.names
+    ]
+    return pa.table(data, schema=schema)
 
 
 def data_file(root: Path, table: str, name: str, partition: str | None = None) -> Path:
@@ -105,10 +99,10 @@ def write_rows(
     path = data_file(root, table, name, partition)
     temporary = root / TEMPORARY / f"{name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
-        temporary.parent.mkdir(exist_ok=True)
+        make_folder(root, temporary.parent)
         written = write_parquet(temporary, TABLES[table], groups)
         with table_lock(root, table), writing(root, table, {path: written}):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(root, path.parent)
             temporary.replace(path)
             sync_folder(path.parent)
             if table == "activations":
@@ -124,7 +118,7 @@ def write_rows(
 def write_parquet(path: Path, table: Table, groups: Iterable[pa.Table]) -> Record:
     """Write one file as every file of `table` is encoded, flushed to the disk; not atomic."""
     rows, runs = 0, Counter[str]()
-    with path.open("wb") as file:
+    with path.open("xb") as file:
         with pq.ParquetWriter(file, table.file_schema, **_encoding(table)) as writer:
             for group in groups:
                 _require_finite(table, group)
@@ -160,9 +154,9 @@ def remove_uncommitted(root: Path, table: str, committed_by: str, partition: str
     committed: set[str] = set()
     # Under both locks a compaction changes no names meanwhile.
     with table_lock(root, committed_by), table_lock(root, table):
-        for path in partition_folder(root, TABLES[committed_by], partition).glob("*.parquet"):
+        for path in parquet_files(partition_folder(root, TABLES[committed_by], partition)):
             committed.update(_column(path, key))
-        paths = folder.glob("*.parquet")
+        paths = parquet_files(folder)
         uncommitted = [path for path in paths if committed.isdisjoint(_column(path, key))]
         if uncommitted:
             with removing(root, table, uncommitted):
@@ -183,11 +177,10 @@ def remove_rows(
     A file that holds others is replaced by one without them; one that holds no others is deleted.
     """
     folder = partition_folder(root, TABLES[table], partition)
-    temporary = root / TEMPORARY / f"{uuid.uuid4().hex}.tmp"
-    temporary.parent.mkdir(exist_ok=True)
+    temporary = make_folder(root, root / TEMPORARY) / f"{uuid.uuid4().hex}.tmp"
     # Under the lock a compaction changes no names meanwhile.
     with table_lock(root, table):
-        for path in sorted(folder.glob("*.parquet")):
+        for path in parquet_files(folder):
             stored = pq.ParquetFile(path).read()
             remaining = stored.filter(pc.invert(is_removed(stored)))
             if not len(remaining):
@@ -249,12 +242,3 @@ def _require_finite(table: Table, group: pa.Table) -> None:
             raise NonFiniteError(
                 f"{table.name}.{column} holds NaN or infinity: nothing was written"
             )
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

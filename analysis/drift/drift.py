@@ -49,7 +49,7 @@ from axes.warehouse.handle import Warehouse
 from axes.warehouse.writer import content_key, rows_table
 
 # Part of the key: figures of an earlier way to compute them are not taken for these.
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -169,11 +169,11 @@ def _metrics(
         yield of_all(metric=metric, **asdict(estimate))
     min_steps = definition.least_steps or _typical_steps(trajectories)
     controls = [
-        matched_prompt(trajectories, seed=seed),
-        matched_length(trajectories, seed=seed),
-        lasting(trajectories, min_steps, seed=seed),
+        matched_prompt(trajectories, counts),
+        matched_length(trajectories, counts),
+        lasting(trajectories, min_steps, counts),
         shuffled_tokens(trajectories, seed=seed),
-        None if other is None else other_text(other, seed=seed),
+        None if other is None else other_text(other, _draws(other, definition)),
     ]
     rises = _vector_rises(warehouse, readout, trajectories)
     if rises is not None:
@@ -266,6 +266,8 @@ def _control_metrics(control: Control) -> Iterator[_Metric]:
         negative_count=control.negative_count,
     )
     yield of_control(metric="slope_difference", **asdict(control.estimate))
+    if control.change is not None:
+        yield of_control(metric="slope_change", **asdict(control.change))
     names = ("imbalance_before", "imbalance_after")
     for metric, value in zip(names, control.imbalance or (), strict=False):
         yield of_control(metric=metric, estimate=value)
@@ -334,6 +336,7 @@ _CONTROLS = {
     "matched_length": "matched on length",
     "lasting": "completions that last, cut to one length",
 }
+_HOLDS = {True: "holds", False: "explains the difference", None: "cannot tell"}
 _NULLS = {"random_axes": "random axes", "shuffled_tokens": "shuffled steps"}
 
 # A row of `v_drift` or `v_drift_controls`.
@@ -350,11 +353,13 @@ def verdict(warehouse: Warehouse, drift_id: str) -> str:
         _answer(drift),
         f"slope per token: {', '.join(slopes)}, "
         f"difference {_interval(drift, 'slope_difference', '')}, p {drift['p_value']:.3f}, "
-        f"on {drift['positive_count']} and {drift['negative_count']} completions",
+        f"on {drift['positive_count']} and {drift['negative_count']} completions, of which "
+        f"{drift['positive_empty_count']} and {drift['negative_empty_count']} end at their first "
+        "token",
     ]
     for name, words in _CONTROLS.items():
         if (row := controls.get(name)) is not None:
-            holds = "holds" if row["holds"] else "does not hold"
+            holds = _HOLDS[row["holds"]]
             lines.append(
                 f"{words}: {_interval(row, 'difference', '')} on {row['positive_count']} and "
                 f"{row['negative_count']}; {holds}"
@@ -381,9 +386,9 @@ def _answer(drift: _Row) -> str:
         answer = "yes, and every control agrees"
     elif drift["is_drift"] and drift["controls_failed"]:
         failed = ", ".join(drift["controls_failed"])
-        answer = f"it seems to, but these controls do not agree: {failed}"
+        answer = f"it seems to, but these controls explain the difference: {failed}"
     elif drift["is_drift"]:
-        answer = "it seems to, but not every control could be computed"
+        answer = "it seems to, but not every control could be computed or can tell"
     elif drift["upper"] < 0:
         answer = "no, it drifts down against the negative class"
     elif drift["lower"] > 0:

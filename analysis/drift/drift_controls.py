@@ -3,7 +3,8 @@
 Matching on the prompt's projection asks whether classes that start alike part, matching on length
 and cutting to one length whether where completions end or who is left makes the difference.
 These three and `other_text` give the slope difference anew, with an interval; `random_axes` and
-`shuffled_tokens` give what it is when nothing is there.
+`shuffled_tokens` give what it is when nothing is there. A control on fewer rows loses power, which
+explains nothing: what it changes has an interval, too, on the same resamples of prompts.
 """
 
 from __future__ import annotations
@@ -13,63 +14,67 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from axes.analysis.drift.drift_statistics import centred_steps, slope_estimates, slope_terms
+from axes.analysis.drift.drift_statistics import (
+    centred_steps,
+    class_slopes,
+    slope_estimates,
+    slope_terms,
+)
 from axes.analysis.drift.trajectories import Trajectories
 from axes.analysis.stats.auroc import Estimate
-from axes.analysis.stats.bootstrap import draw_counts
+from axes.analysis.stats.bootstrap import percentile_interval
 from axes.analysis.stats.splits import match, standardised_difference
 
+# How often each completion is drawn in each resample.
+Draws = Int[np.ndarray, "resample row"]
+
 NULL_COUNT = 200
+# Prompts (or pairs of them) of a class that a control needs: fewer make no interval.
+MIN_GROUPS = 10
 
 
 @dataclass(frozen=True)
 class Control:
     """The slope difference under a control; of a null, its mean and middle 95 %.
 
-    `imbalance` is the classes' standardised difference in what was matched, before and after.
+    `change` is the difference less that without the control; `imbalance` the classes' standardised
+    difference in what was matched, before and after.
     """
 
     name: str
     estimate: Estimate
     positive_count: int
     negative_count: int
+    change: Estimate | None = None
     imbalance: tuple[float, float] | None = None
 
 
-def matched_prompt(trajectories: Trajectories, *, seed: int = 0) -> Control | None:
-    """Slopes of pairs matched on the prompt's projection.
+def matched_prompt(trajectories: Trajectories, counts: Draws) -> Control | None:
+    """Slopes of pairs matched on the prompt's projection; `counts` are resamples of completions.
 
     Where a prompt was not projected, on that of the first token, which then no slope is taken
     over: a first token picked for being high or low would fall back to the mean at the second.
-    None with fewer than two pairs, or where those of a class are all of a single token.
+    None with fewer than `MIN_GROUPS` prompts of a class, or where all of one are single tokens.
     """
     values, start = trajectories.values, trajectories.start
     if np.isnan(start).any():
         values, start = values.copy(), values[:, 0]
         values[:, 0] = np.nan
-    return _matched("matched_prompt", values, start, trajectories.is_positive, seed=seed)
+    return _matched("matched_prompt", trajectories, values, start, counts)
 
 
-def matched_length(trajectories: Trajectories, *, seed: int = 0) -> Control | None:
+def matched_length(trajectories: Trajectories, counts: Draws) -> Control | None:
     """Slopes of pairs matched on log length, both cut to the shorter; None as above."""
     length = np.log(trajectories.lengths)
     return _matched(
-        "matched_length",
-        trajectories.values,
-        length,
-        trajectories.is_positive,
-        seed=seed,
-        is_cut=True,
+        "matched_length", trajectories, trajectories.values, length, counts, is_cut=True
     )
 
 
-def lasting(trajectories: Trajectories, min_steps: int, *, seed: int = 0) -> Control | None:
-    """Slopes over the first `min_steps` of the completions that last so long.
-
-    None with fewer than two of a class.
-    """
-    kept = trajectories.take(np.flatnonzero(trajectories.lengths >= min_steps))
-    return _control("lasting", kept.values[:, :min_steps], kept.is_positive, kept.groups, seed=seed)
+def lasting(trajectories: Trajectories, min_steps: int, counts: Draws) -> Control | None:
+    """Slopes over the first `min_steps` of the completions that last so long; None as above."""
+    kept = np.flatnonzero(trajectories.lengths >= min_steps)
+    return _control("lasting", trajectories, trajectories.values[kept, :min_steps], kept, counts)
 
 
 def shuffled_tokens(
@@ -130,14 +135,14 @@ def random_axes(
     return _null("random_axes", observed[1:], as_far, is_positive)
 
 
-def other_text(trajectories: Trajectories, *, seed: int = 0) -> Control | None:
+def other_text(trajectories: Trajectories, counts: Draws) -> Control | None:
     """Slopes by the class of the prompt, where the text was written for the other class.
 
     A difference of the sign of that of the own texts says that the prompt drives the drift, one of
-    the other sign that the text does. None with fewer than two of a class.
+    the other sign that the text does. None as above.
     """
-    values, is_positive = trajectories.values, trajectories.is_positive
-    return _control("other_text", values, is_positive, trajectories.groups, seed=seed)
+    every = np.arange(len(trajectories.is_positive))
+    return _control("other_text", trajectories, trajectories.values, every, counts)
 
 
 def _slope_weights(
@@ -152,48 +157,59 @@ def _slope_weights(
 
 def _matched(
     name: str,
+    trajectories: Trajectories,
     values: Float[np.ndarray, "row step"],
     on: Float[np.ndarray, " row"],
-    is_positive: Bool[np.ndarray, " row"],
+    counts: Draws,
     *,
-    seed: int,
     is_cut: bool = False,
 ) -> Control | None:
+    is_positive = trajectories.is_positive
     pairs = match(on, is_positive)
-    if len(pairs) < 2:
-        return None
     kept = pairs.ravel()
-    taken, of_class = values[kept], is_positive[kept]
+    taken = values[kept]
     if is_cut:
         shorter = np.isnan(taken.reshape(len(pairs), 2, -1)).any(axis=1)
         taken = np.where(np.repeat(shorter, 2, axis=0), np.nan, taken)
-    control = _control(name, taken, of_class, np.repeat(np.arange(len(pairs)), 2), seed=seed)
+    control = _control(name, trajectories, taken, kept, counts)
     if control is None:
         return None
     before, after = (
         standardised_difference(on, is_positive),
-        standardised_difference(on[kept], of_class),
+        standardised_difference(on[kept], is_positive[kept]),
     )
     return replace(control, imbalance=(before, after))
 
 
 def _control(
     name: str,
-    values: Float[np.ndarray, "row step"],
-    is_positive: Bool[np.ndarray, " row"],
-    groups: Int[np.ndarray, " row"],
-    *,
-    seed: int,
+    trajectories: Trajectories,
+    values: Float[np.ndarray, "kept step"],
+    kept: Int[np.ndarray, " kept"],
+    counts: Draws,
 ) -> Control | None:
-    """The slope difference; None with fewer than two of a class, or with single tokens only."""
-    sizes = int(is_positive.sum()), int((~is_positive).sum())
+    """The slope difference of `values`, the rows `kept`, and what it changes.
+
+    Resamples are of prompts, whole: the matched completions of a prompt are no more independent
+    than all of them.
+    """
+    is_positive, groups = trajectories.is_positive[kept], trajectories.groups[kept]
+    classes = is_positive, ~is_positive
     terms = slope_terms(values)
-    if min(sizes) < 2 or not all(
-        terms.spread[of_class].any() for of_class in (is_positive, ~is_positive)
+    if min(len(np.unique(groups[of_class])) for of_class in classes) < MIN_GROUPS or not all(
+        terms.spread[of_class].any() for of_class in classes
     ):
         return None
-    counts = draw_counts(len(is_positive), strata=is_positive, groups=groups, seed=seed)
-    return Control(name, slope_estimates(terms, is_positive, counts)[2], *sizes)
+    estimate = slope_estimates(terms, is_positive, counts[:, kept])[2]
+    complete = slope_terms(trajectories.values)
+
+    def change(drawn: Draws) -> Float[np.ndarray, " resample"]:
+        controlled = class_slopes(terms, is_positive, drawn[:, kept])[:, 2]
+        return controlled - class_slopes(complete, trajectories.is_positive, drawn)[:, 2]
+
+    observed = float(change(np.ones_like(counts[:1]))[0])
+    sizes = int(is_positive.sum()), int((~is_positive).sum())
+    return Control(name, estimate, *sizes, change=percentile_interval(observed, change(counts)))
 
 
 def _null(

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from axes.warehouse.axes import Axis, AxisReadout
 from axes.warehouse.errors import AxisError, CoverageError, LabelError
+from axes.warehouse.files import replacing
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.writer import content_key
 
@@ -248,7 +249,8 @@ def write_cross_completions(
             if texts[name]:
                 line = {"prompt_id": trajectories.prompt_ids[reader], "completion": texts[name]}
                 lines.append(json.dumps({**line, "source": f"{OTHER_TEXT}{name}"}))
-    path.write_text("\n".join(lines) + "\n")
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n")
     return path
 
 

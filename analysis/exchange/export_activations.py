@@ -15,7 +15,6 @@ layer at a time is in memory, or less where that is much.
 from __future__ import annotations
 
 import json
-import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from axes.analysis.activations import Space, blocks, load_matrix
 from axes.analysis.exchange.card import LAYER_CONVENTION
 from axes.analysis.exchange.formats.contents import Card
 from axes.warehouse.errors import CoverageError, RootError
+from axes.warehouse.files import replacing
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import stored_layers
 from axes.warehouse.progress import track
@@ -104,17 +104,10 @@ def export_activations(
     matrices = _layers(warehouse, space, prompt_set, chosen, limit, prompt_ids)
     output.parent.mkdir(parents=True, exist_ok=True)
     beside = output.with_suffix(".index.parquet") if to in _WITH_INDEX else None
-    temporary = output.with_name(f".{output.name}.tmp")
-    try:
+    with replacing(output) as temporary:
         _WRITERS[to](temporary, card, index, space.d_model, matrices)
         if beside is not None:
-            pq.write_table(index, beside)
-        temporary.replace(output)
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+            pq.write_table(index, temporary.with_name(beside.name))
     return ExportedActivations(
         path=str(output),
         index=None if beside is None else str(beside),

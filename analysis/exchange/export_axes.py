@@ -13,6 +13,7 @@ from axes.analysis.exchange.formats import FORMATS, Format
 from axes.analysis.exchange.formats.contents import Card, Contents, number_of
 from axes.warehouse.axes import Axis, find_axis, read_axes
 from axes.warehouse.errors import AxisError
+from axes.warehouse.files import replacing
 from axes.warehouse.handle import Warehouse
 
 
@@ -56,7 +57,8 @@ def export_axes(
     if refusals and not (all_layers and held):
         raise AxisError(refusals[0])
     output.parent.mkdir(parents=True, exist_ok=True)
-    kind.file.write(_contents(warehouse, held, kind, is_raw=is_raw), output)
+    with replacing(output) as temporary:
+        kind.file.write(_contents(warehouse, held, kind, is_raw=is_raw), temporary)
     return ExportResult(output, kind.usage.replace("PATH", str(output)), refusals)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from axes.analysis.activations import blocks
+from axes.analysis.activations import blocks, project
 from axes.analysis.stats.auroc import Scores
 from axes.warehouse.errors import AxisError
 from axes.warehouse.layers import Rows
@@ -81,8 +81,7 @@ class Alignment:
         >>> Alignment(2 * np.eye(2), np.ones(2), None).project(np.eye(2), np.array([1.0, 0.0]))
         array([3., 1.])
         """
-        projected = np.concatenate([block @ (self.weights @ axis) for (block,) in blocks(x)])
-        projected += float(self.intercept @ axis)
+        projected = project(x, self.weights @ axis, float(self.intercept @ axis))
         if self.hidden is not None:
             output = self.hidden.output @ axis
             parts = [

@@ -11,19 +11,17 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from axes.analysis.activations import blocks, mean, take
 from axes.analysis.methods import ALIGNMENTS, AlignmentOptions, load
 from axes.analysis.methods.affine_map import Alignment
-from axes.analysis.stats.auroc import Estimate, Groups, null_interval
+from axes.analysis.stats.auroc import Estimate, Groups, Labels, null_interval
 from axes.analysis.stats.splits import held_out_mask
 from axes.warehouse.errors import AlignmentError
 from axes.warehouse.layers import Rows
 
 _HELD_OUT_FRACTION = 0.2
-
-Mask = Bool[np.ndarray, " row"]
 
 
 @dataclass(frozen=True)
@@ -50,18 +48,16 @@ class AlignmentFit:
 def fit_alignment(
     x: Rows,
     y: Rows,
-    options: AlignmentOptions | None = None,
+    options: AlignmentOptions,
     *,
-    ridge_lambda: float | None = None,
     shuffle_count: int = 0,
     seed: int = 0,
 ) -> AlignmentFit:
     """Fit the map on paired rows; choose on held-out rows what the options leave open.
 
     R2 is measured on a fifth of the rows that neither the fit nor a choice has seen; the map that
-    is returned is then fitted on all rows. `ridge_lambda` is short for options with that lambda.
+    is returned is then fitted on all rows.
     """
-    options = options or AlignmentOptions(ridge_lambda=ridge_lambda)
     width = min(x.shape[1], y.shape[1])
     if options.rank is not None and not 1 <= options.rank <= width:
         raise AlignmentError(
@@ -145,7 +141,7 @@ class Procedure(ABC):
         return order
 
 
-def _parts_of_rows(row_count: int, seed: int) -> dict[str, Mask]:
+def _parts_of_rows(row_count: int, seed: int) -> dict[str, Labels]:
     """A fifth of the rows to measure R2 on, and a fifth of the others to choose on."""
     evaluated = held_out_mask(row_count, fraction=_HELD_OUT_FRACTION, seed=seed)
     held_out = np.zeros(row_count, dtype=bool)
@@ -167,7 +163,7 @@ def r_squared(
     y: Rows,
     baseline: Float[np.ndarray, " d_reference"],
     *,
-    where: Mask | None = None,
+    where: Labels | None = None,
 ) -> tuple[float, Float[np.ndarray, " d_reference"]]:
     """`1 - SSE/SST` over all dimensions together, and for each one; NaN where one is constant.
 

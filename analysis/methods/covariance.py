@@ -1,4 +1,6 @@
-"""Covariances that can be inverted: shrunk towards a sphere by as much as the rows call for.
+"""Variances by dimension, and covariances that can be inverted.
+
+A covariance is shrunk towards a sphere by as much as the rows call for.
 
 The intensity is Ledoit and Wolf's (2004), from the variance of the rows' products about their
 mean; neither it nor the covariance looks at labels, so one decomposition serves every labelling.
@@ -31,6 +33,17 @@ class Covariance:
         inside = self.vectors.T @ vector
         rest = (vector - self.vectors @ inside) / self.floor if self.floor else 0.0
         return self.vectors @ (inside / (self.values + self.floor)) + rest
+
+
+def mean_and_variance(
+    x: Rows, where: Labels | None = None
+) -> tuple[Float[np.ndarray, " d_model"], Float[np.ndarray, " d_model"]]:
+    """Mean and variance of every dimension over the rows, in float64."""
+    centre, total, count = mean(x, where), np.zeros(x.shape[1]), 0
+    for (block,) in blocks(x, where=where):
+        total += np.square(block - centre).sum(axis=0)
+        count += len(block)
+    return centre, total / count
 
 
 def shrunk_covariance(x: Rows, where: Labels | None = None) -> Covariance:

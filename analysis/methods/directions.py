@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from axes.analysis.activations import mean, take
 from axes.analysis.methods import DIRECTIONS, find_method, load
@@ -29,11 +29,10 @@ class Direction:
     raw_norm: float
 
 
-Mask = Bool[np.ndarray, " row"]
 Fitter = Callable[[Labels], Float[np.ndarray, " d_model"]]
 
 
-def direction_fitter(method: str, x: Rows, groups: Groups, where: Mask | None = None) -> Fitter:
+def direction_fitter(method: str, x: Rows, groups: Groups, where: Labels | None = None) -> Fitter:
     """Labels of all rows -> what a method fits on those `where` is true, not scaled to unit length.
 
     Zero where the method finds no direction. `groups` numbers the rows of a pair alike. Raises
@@ -43,13 +42,13 @@ def direction_fitter(method: str, x: Rows, groups: Groups, where: Mask | None = 
 
 
 def fit_direction(
-    method: str, x: Rows, labels: Labels, groups: Groups, where: Mask | None = None
+    method: str, x: Rows, labels: Labels, groups: Groups, where: Labels | None = None
 ) -> Direction:
     """The unit direction of a method; raises `AxisError` where it finds none."""
     return unit(direction_fitter(method, x, groups, where)(labels))
 
 
-def difference_in_means(x: Rows, labels: Labels, where: Mask | None = None) -> Direction:
+def difference_in_means(x: Rows, labels: Labels, where: Labels | None = None) -> Direction:
     """Mean of the positive rows minus mean of the negative ones, in float64 (Rimsky et al. 2024).
 
     >>> difference_in_means(np.array([[0.0, 1.0], [3.0, 5.0]]), np.array([False, True])).raw_norm
@@ -66,12 +65,12 @@ def unit(vector: Float[np.ndarray, " d_model"]) -> Direction:
     return Direction(vector / norm, norm)
 
 
-def mean_diff(x: Rows, _groups: Groups, where: Mask | None) -> Fitter:
+def mean_diff(x: Rows, _groups: Groups, where: Labels | None) -> Fitter:
     """Mean of the positive rows minus mean of the negative ones."""
     return lambda labels: _difference(x, labels, where)
 
 
-def whitened(x: Rows, _groups: Groups, where: Mask | None) -> Fitter:
+def whitened(x: Rows, _groups: Groups, where: Labels | None) -> Fitter:
     """Linear discriminant analysis (Fisher 1936) with a shrunk covariance.
 
     The covariance is that of all rows about their common mean: it differs from the one within
@@ -82,12 +81,12 @@ def whitened(x: Rows, _groups: Groups, where: Mask | None) -> Fitter:
     return lambda labels: covariance.solve(_difference(x, labels, where))
 
 
-def logistic(x: Rows, _groups: Groups, where: Mask | None) -> Fitter:
+def logistic(x: Rows, _groups: Groups, where: Labels | None) -> Fitter:
     """The weights of a logistic regression with an L2 penalty."""
     return logistic_fitter(x, where)
 
 
-def pair_pca(x: Rows, groups: Groups, where: Mask | None) -> Fitter:
+def pair_pca(x: Rows, groups: Groups, where: Labels | None) -> Fitter:
     """The first principal component of the differences within matched pairs, not centred.
 
     Zou et al. 2023 (arXiv 2310.01405) centre; centring the differences would take away their mean,
@@ -96,14 +95,14 @@ def pair_pca(x: Rows, groups: Groups, where: Mask | None) -> Fitter:
     return lambda labels: leading_difference(pair_differences(x, labels, groups, where))
 
 
-def _difference(x: Rows, labels: Labels, where: Mask | None) -> Float[np.ndarray, " d_model"]:
+def _difference(x: Rows, labels: Labels, where: Labels | None) -> Float[np.ndarray, " d_model"]:
     # Means in float64: residual norms reach 1e4 and the difference is small beside them.
     seen = np.ones(len(x), dtype=bool) if where is None else where
     return mean(x, seen & labels) - mean(x, seen & ~labels)
 
 
 def pair_differences(
-    x: Rows, labels: Labels, groups: Groups, where: Mask | None = None
+    x: Rows, labels: Labels, groups: Groups, where: Labels | None = None
 ) -> Float[np.ndarray, "pair d_model"]:
     """Mean of the positive rows minus mean of the negative ones of every pair that has both.
 

@@ -11,7 +11,7 @@ difference; of any other direction it leaves the rest of what separates the clas
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from axes.analysis.methods.covariance import shrunk_covariance
 from axes.analysis.methods.directions import difference_in_means, fit_direction
 from axes.analysis.methods.logistic import logistic_fitter
 from axes.analysis.stats.auroc import Groups, Labels, Scores
-from axes.analysis.stats.splits import grouped_folds
+from axes.analysis.stats.splits import grouped_folds, out_of_fold
 from axes.warehouse.errors import LabelError
 from axes.warehouse.layers import Rows
 
@@ -50,24 +50,10 @@ def leace(x: Rows, labels: Labels, where: Labels | None = None) -> Eraser:
     return Eraser(difference, functional / (functional @ difference), covariance.mean)
 
 
-def removal(direction: Float[np.ndarray, " d_model"], mean: np.ndarray) -> Eraser:
-    """Removes the component along one unit direction."""
-    return Eraser(direction, direction, mean)
-
-
-@dataclass(frozen=True)
-class ErasureScores:
-    """Out-of-fold scores of linear probes on rows as they are, without the direction, and erased.
-
-    The probes are trained on the rows that the eraser was fitted on, or on new ones (`_fresh`).
-    """
-
-    before: Scores
-    direction_removed: Scores
-    erased: Scores
-    before_fresh: Scores
-    direction_removed_fresh: Scores
-    erased_fresh: Scores
+# Rows as they are, without the direction, and erased; by probes that are trained on the rows that
+# the eraser was fitted on, or (`before_fresh`, ...) on new ones.
+_STATES = ("before", "direction_removed", "erased")
+STATES = (*_STATES, *(f"{state}_fresh" for state in _STATES))
 
 
 def can_evaluate_erasure(labels: Labels, groups: Groups) -> bool:
@@ -77,8 +63,8 @@ def can_evaluate_erasure(labels: Labels, groups: Groups) -> bool:
 
 def erasure_scores(
     x: Rows, labels: Labels, groups: Groups, *, method: str = "mean_diff", seed: int = 0
-) -> ErasureScores:
-    """Evaluate each of four folds of whole groups by probes that have not seen it.
+) -> dict[str, Scores]:
+    """Out-of-fold scores of linear probes on the rows in each of `STATES`, four folds of groups.
 
     Raises `LabelError` where a class lies in fewer than four groups.
 
@@ -92,23 +78,19 @@ def erasure_scores(
         raise LabelError(f"erasure is evaluated on {_FOLDS} folds, and a class has fewer groups")
     folds = grouped_folds(labels, groups, fold_count=_FOLDS, seed=seed)
     names = np.unique(folds)
-    scores = {field.name: np.zeros(len(labels)) for field in fields(ErasureScores)}
-    for turn, name in enumerate(names):
-        evaluated, third = folds == name, folds == names[(turn + 1) % len(names)]
-        for suffix, fitted, trained in (
-            ("", ~evaluated, ~evaluated),
-            ("_fresh", third, ~evaluated & ~third),
-        ):
+    following = dict(zip(names, np.roll(names, -1), strict=True))
+
+    def fit(seen: Labels) -> Float[np.ndarray, "state row"]:
+        third = folds == following[folds[~seen][0]]
+        scores = []
+        for fitted, trained in ((seen, seen), (third, seen & ~third)):
             direction = fit_direction(method, x, labels, groups, fitted).vector
-            states = {
-                "before": None,
-                "direction_removed": removal(direction, mean(x, fitted)),
-                "erased": leace(x, labels, fitted),
-            }
-            for state, eraser in states.items():
-                rows = _Erased(x, eraser)
-                scores[state + suffix][evaluated] = _probe(rows, labels, trained, evaluated)
-    return ErasureScores(**scores)
+            removal = Eraser(direction, direction, mean(x, fitted))
+            erasers = (None, removal, leace(x, labels, fitted))
+            scores += [_probe(_Erased(x, eraser), labels, trained) for eraser in erasers]
+        return np.stack(scores)
+
+    return dict(zip(STATES, out_of_fold(fit, folds), strict=True))
 
 
 @dataclass(frozen=True)
@@ -129,8 +111,8 @@ class _Erased:
         return self.x[part] if self.eraser is None else self.eraser.apply(self.x[part])
 
 
-def _probe(x: Any, labels: Labels, trained: Labels, evaluated: Labels) -> Scores:
-    """Scores of the evaluated rows by a logistic regression on the trained ones."""
+def _probe(x: Any, labels: Labels, trained: Labels) -> Scores:
+    """Scores of all rows by a logistic regression on the trained ones."""
     scores = project(x, logistic_fitter(x, trained)(labels))
     middle = (scores[trained & labels].mean() + scores[trained & ~labels].mean()) / 2
-    return (scores[evaluated] - middle) / (scores[trained].std() or 1.0)
+    return (scores - middle) / (scores[trained].std() or 1.0)

@@ -10,15 +10,16 @@ minimises; both are folded into the map that is returned. With a hidden layer th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
 
-from axes.analysis.activations import blocks, mean, take
+from axes.analysis.activations import blocks, take
+from axes.analysis.methods import AlignmentOptions
 from axes.analysis.methods.affine_map import Alignment, HiddenLayer
-from axes.analysis.methods.alignment import Choice, Mask, Procedure
+from axes.analysis.methods.alignment import Choice, Procedure
+from axes.analysis.methods.covariance import mean_and_variance
+from axes.analysis.stats.auroc import Labels
 from axes.warehouse.layers import Rows
 
 if TYPE_CHECKING:
@@ -33,76 +34,53 @@ _STEP, _MAX_STEP = 0.1, 0.01
 class Gradient(Procedure):
     """A trained map; the number of epochs is chosen on held-out rows."""
 
-    @property
-    def _shape(self) -> Shape:
-        return Shape(self.options.rank, self.options.hidden_width)
-
     def choose(self, y: Rows) -> Choice:
-        """The epochs of early stopping."""
-        fitted, held_out = self.parts["fitted"], self.parts["held_out"]
-        epochs = choose_epochs(self.x, y, fitted, held_out, self._shape, seed=self.seed)
-        return Choice(rank=self.options.rank, epochs=epochs)
+        """The best epoch on held-out rows, once their error has not fallen for eight epochs."""
+        model, held_out = self._model(y, "fitted"), self.parts["held_out"]
+        best, best_error = 0, model.error(self.x, y, held_out)
+        for epoch in range(1, _MAX_EPOCHS + 1):
+            model.run_epoch()
+            error = model.error(self.x, y, held_out)
+            if error < best_error:
+                best, best_error = epoch, error
+            if epoch - best >= _PATIENCE:
+                break
+        return Choice(rank=self.options.rank, epochs=best)
 
     def solve(self, y: Rows, part: str, choice: Choice) -> Alignment:
-        """The map trained on a part of the rows for that many epochs."""
-        where = self.parts[part]
-        return train(self.x, y, where, self._shape, choice.epochs, seed=self.seed)
+        """The map trained on a part of the rows for that many epochs; none gives the mean."""
+        model = self._model(y, part)
+        for _ in range(choice.epochs):
+            model.run_epoch()
+        return model.alignment()
 
-
-@dataclass(frozen=True)
-class Shape:
-    """What is trained: `rank` None for full weights, `hidden_width` None for no hidden layer."""
-
-    rank: int | None = None
-    hidden_width: int | None = None
-
-
-def choose_epochs(
-    x: Rows, y: Rows, fitted: Mask, held_out: Mask, shape: Shape, *, seed: int = 0
-) -> int:
-    """Train until the error on held-out rows has not fallen for eight epochs; the best epoch."""
-    model = _Model(x, y, fitted, shape, seed)
-    best, best_error = 0, model.error(x, y, held_out)
-    for epoch in range(1, _MAX_EPOCHS + 1):
-        model.run_epoch()
-        error = model.error(x, y, held_out)
-        if error < best_error:
-            best, best_error = epoch, error
-        if epoch - best >= _PATIENCE:
-            break
-    return best
-
-
-def train(x: Rows, y: Rows, where: Mask, shape: Shape, epochs: int, *, seed: int = 0) -> Alignment:
-    """Train for a number of epochs on the rows `where` is true; none gives the mean."""
-    model = _Model(x, y, where, shape, seed)
-    for _ in range(epochs):
-        model.run_epoch()
-    return model.alignment()
+    def _model(self, y: Rows, part: str) -> _Model:
+        return _Model(self.x, y, self.parts[part], self.options, self.seed)
 
 
 class _Model:
     """The parameters in torch, and the rows that they are trained on."""
 
-    def __init__(self, x: Rows, y: Rows, where: Mask, shape: Shape, seed: int) -> None:
+    def __init__(
+        self, x: Rows, y: Rows, where: Labels, options: AlignmentOptions, seed: int
+    ) -> None:
         import torch
 
         self._x, self._y, self._rows = x, y, np.flatnonzero(where)
-        self._mean_x, self._mean_y = mean(x, where), mean(y, where)
-        self._scale_x = np.sqrt(_mean_square(x, self._mean_x, where))
-        self._scale_x[self._scale_x == 0] = 1.0
-        self._scale_y = float(np.sqrt(_mean_square(y, self._mean_y, where).mean())) or 1.0
+        self._mean_x, variance = mean_and_variance(x, where)
+        self._scale_x = np.where(variance > 0, np.sqrt(variance), 1.0)
+        self._mean_y, variance = mean_and_variance(y, where)
+        self._scale_y = float(np.sqrt(variance.mean())) or 1.0
         self._random = np.random.default_rng(seed)
         width, targets = x.shape[1], y.shape[1]
         self._weights: list[torch.Tensor] = []
-        if shape.rank is None:
+        if (rank := options.rank) is None:
             self._weights = [torch.zeros(width, targets)]
         else:
-            self._weights = [self._draw(width, shape.rank), torch.zeros(shape.rank, targets)]
+            self._weights = [self._draw(width, rank), torch.zeros(rank, targets)]
         # The map starts at the mean: what is trained last, the output, starts at zero.
         self._hidden: list[torch.Tensor] = []
-        if shape.hidden_width is not None:
-            hidden = shape.hidden_width
+        if (hidden := options.hidden_width) is not None:
             self._hidden = [
                 self._draw(width, hidden),
                 torch.zeros(hidden),
@@ -124,7 +102,7 @@ class _Model:
             (self._forward(rows) - targets).square().mean().backward()
             self._optimiser.step()
 
-    def error(self, x: Rows, y: Rows, where: Mask) -> float:
+    def error(self, x: Rows, y: Rows, where: Labels) -> float:
         """Squared error on other rows, in the scaled units."""
         import torch
 
@@ -187,10 +165,3 @@ class _Model:
 def _learning_rate(parameter: torch.Tensor) -> float:
     inputs = parameter.shape[0] if parameter.ndim > 1 else 1
     return min(_STEP / inputs, _MAX_STEP)
-
-
-def _mean_square(
-    x: Rows, centre: Float[np.ndarray, " d_model"], where: Mask
-) -> Float[np.ndarray, " d_model"]:
-    total = sum(np.square(block - centre).sum(axis=0) for (block,) in blocks(x, where=where))
-    return np.asarray(total) / where.sum()

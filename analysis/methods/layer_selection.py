@@ -48,39 +48,28 @@ def select_layers(
     first.
     """
     folds = grouped_folds(labels, groups, seed=seed)
-    names = np.unique(folds)
-    # Inner folds within the training part of each outer fold, [outer fold, row]; -1: in the outer.
-    inner = np.full((len(names), len(labels)), -1)
-    for index, name in enumerate(names):
-        seen = folds != name
-        inner[index, seen] = grouped_folds(labels[seen], groups[seen], seed=seed + 1)
-    # The rows that each fit of a layer sees, [fit, row], in this order: all fits of inner folds
-    # (which choose the layer), one without each outer fold (which are evaluated), one on all rows.
-    inner_fits = [(i, fold) for i in range(len(names)) for fold in range(inner[i].max() + 1)]
-    fits = np.stack(
-        [(folds != names[index]) & (inner[index] != fold) for index, fold in inner_fits]
-        + [folds != name for name in names]
-        + [np.ones(len(labels), dtype=bool)]
-    )
-    rows, fold_of_row = np.arange(len(labels)), np.searchsorted(names, folds)
+    names, rows = np.unique(folds), np.arange(len(labels))
+    fold_of_row, trained = np.searchsorted(names, folds), folds != names[:, None]
+    # The rows that each fit of a layer sees, [fit, row]: first, within the training part of each
+    # outer fold, all but each inner fold (these fits choose the layer). `unseen_by` is the one of
+    # them that has not seen a row, [outer fold, row]; rows of the outer fold itself have none.
+    inner_fits: list[Labels] = []
+    unseen_by = np.zeros(trained.shape, dtype=np.int64)
+    for index, part in enumerate(trained):
+        inner = np.full(len(labels), -1)
+        inner[part] = grouped_folds(labels[part], groups[part], seed=seed + 1)
+        unseen_by[index] = len(inner_fits) + inner
+        inner_fits += [part & (inner != fold) for fold in range(inner.max() + 1)]
+    # Then all but each outer fold (these fits are evaluated), and at last all rows.
+    fits = np.concatenate([inner_fits, trained, np.ones((1, len(labels)), dtype=bool)])
     inner_areas, outer_scores, in_sample = [], [], []
     for x in layers:
-        scores = fitted_scores(x, np.tile(labels, (len(fits), 1)), fits, method, groups)
-        # Each row of a training part by the inner fit that has not seen it: [outer fold, row].
-        unseen = np.full(inner.shape, np.nan)
-        for (index, fold), fitted in zip(inner_fits, scores, strict=False):
-            is_unseen = inner[index] == fold
-            unseen[index, is_unseen] = fitted[is_unseen]
+        scores = fitted_scores(x, labels, fits, method, groups)
+        unseen, outer = scores[unseen_by, rows], scores[len(inner_fits) : -1]
         inner_areas.append(
-            [
-                auroc(scores_of_fold[folds != name], labels[folds != name])
-                for scores_of_fold, name in zip(unseen, names, strict=True)
-            ]
+            [auroc(each[part], labels[part]) for each, part in zip(unseen, trained, strict=True)]
         )
-        outer = scores[len(inner_fits) : -1]
-        widths = np.array(
-            [fitted[folds != name].std() for fitted, name in zip(outer, names, strict=True)]
-        )
+        widths = np.array([each[part].std() for each, part in zip(outer, trained, strict=True)])
         # [outer fold, row] -> [row]: every row from the fit without its fold.
         outer_scores.append((outer / widths[:, None])[fold_of_row, rows])
         in_sample.append(auroc(scores[-1], labels))

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from scipy.special import expit
 
 from axes.analysis.activations import blocks, mean
+from axes.analysis.methods.covariance import mean_and_variance
 from axes.analysis.stats.auroc import Labels
 from axes.warehouse.layers import Rows
 
@@ -21,14 +22,15 @@ PENALTY = 0.1
 
 
 def logistic_fitter(
-    x: Rows, where: Labels | None = None, *, penalty: float = PENALTY
+    x: Rows, where: Labels | None = None
 ) -> Callable[[Labels], Float[np.ndarray, " d_model"]]:
     """Labels of all rows -> weights in the units of `x`, fitted on those `where` is true.
 
     Standardising uses those rows too, and no label. Weights are zero where no direction lowers the
     loss.
     """
-    centre, scale = mean(x, where), _scale(x, where)
+    centre, variance = mean_and_variance(x, where)
+    scale = np.where(variance > 0, np.sqrt(variance), 1.0)
 
     def fit(labels: Labels) -> Float[np.ndarray, " d_model"]:
         share = float(np.clip(mean(labels[:, None], where)[0], 1e-12, 1 - 1e-12))
@@ -45,8 +47,8 @@ def logistic_fitter(
                 slope_offset += float(errors.sum())
                 count += len(block)
             slope = (slope - slope_offset * centre) / scale
-            value = total / count + penalty / 2 * float(point[:-1] @ point[:-1])
-            return value, np.append(slope / count + penalty * point[:-1], slope_offset / count)
+            value = total / count + PENALTY / 2 * float(point[:-1] @ point[:-1])
+            return value, np.append(slope / count + PENALTY * point[:-1], slope_offset / count)
 
         solution = scipy.optimize.minimize(
             loss, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-7, "ftol": 1e-13}
@@ -54,12 +56,3 @@ def logistic_fitter(
         return solution.x[:-1] / scale
 
     return fit
-
-
-def _scale(x: Rows, where: Labels | None) -> Float[np.ndarray, " d_model"]:
-    centre, total, count = mean(x, where), np.zeros(x.shape[1]), 0
-    for (block,) in blocks(x, where=where):
-        total += np.square(block - centre).sum(axis=0)
-        count += len(block)
-    scale = np.sqrt(total / count)
-    return np.where(scale > 0, scale, 1.0)

@@ -26,13 +26,16 @@ from jaxtyping import Float
 
 from axes.analysis.activations import blocks
 from axes.analysis.methods.affine_map import Alignment
-from axes.analysis.methods.alignment import Choice, Mask, Procedure
-from axes.analysis.methods.ridge import MomentFitter, Moments, Ridge, RidgePath, cross_products
+from axes.analysis.methods.alignment import Choice, Procedure
+from axes.analysis.methods.ridge import Moments, Ridge, RidgeFitter, RidgePath, cross_products
+from axes.analysis.stats.auroc import Labels
 from axes.warehouse.layers import Rows
 
 
 class ReducedRank(Ridge):
     """Reduced-rank ridge; the rank is set, or the best on held-out rows."""
+
+    is_canonical = False
 
     def choose(self, y: Rows) -> Choice:
         """Lambda of the full map, and at that lambda the rank."""
@@ -49,22 +52,16 @@ class ReducedRank(Ridge):
 
     def _ranks(self, y: Rows, part: str, choice: Choice) -> RankPath:
         assert choice.ridge_lambda is not None
-        path = self.path(y, part)
-        return rank_path(path, choice.ridge_lambda, self._target_products(y, part, path.mean_y))
-
-    def _target_products(
-        self, y: Rows, part: str, mean_y: Float[np.ndarray, " d_reference"]
-    ) -> Float[np.ndarray, "d_reference d_reference"] | None:
-        return None
+        path, products = self.path(y, part), None
+        if self.is_canonical:
+            products = cross_products(y, y, path.mean_y, path.mean_y, where=self.parts[part])
+        return rank_path(path, choice.ridge_lambda, products)
 
 
 class CanonicalCorrelation(ReducedRank):
     """The map through pairs of canonical variates."""
 
-    def _target_products(
-        self, y: Rows, part: str, mean_y: Float[np.ndarray, " d_reference"]
-    ) -> Float[np.ndarray, "d_reference d_reference"] | None:
-        return cross_products(y, y, mean_y, mean_y, where=self.parts[part])
+    is_canonical = True
 
 
 class Procrustes(Procedure):
@@ -72,7 +69,7 @@ class Procrustes(Procedure):
 
     def solve(self, y: Rows, part: str, choice: Choice) -> Alignment:
         """The map fitted on a part of the rows."""
-        fitter = MomentFitter(self.x.shape[1], y.shape[1])
+        fitter = RidgeFitter(self.x.shape[1], y.shape[1])
         moments = fitter.update_all(self.x, y, self.parts[part]).moments()
         return procrustes(moments, is_scaled=self.options.is_scaled)
 
@@ -92,7 +89,7 @@ class RankPath:
         mean_x, mean_y = self.path.spectrum.mean, self.path.mean_y
         return Alignment(weights, mean_y - mean_x @ weights, self.ridge_lambda)
 
-    def held_out_errors(self, x: Rows, y: Rows, where: Mask) -> Float[np.ndarray, " component"]:
+    def held_out_errors(self, x: Rows, y: Rows, where: Labels) -> Float[np.ndarray, " component"]:
         """Squared error of the maps of rank 1, 2, ... on rows that were not fitted."""
         # The map of rank k is the first k terms of `sum_i inward_i outward_i'`, so its error is in
         # sums over i, j < k: the leading corner sums of matrices [component, component].
@@ -135,7 +132,7 @@ def procrustes(moments: Moments, *, is_scaled: bool = True) -> Alignment:
     """The semi-orthogonal map of accumulated sums, from means to means.
 
     >>> turned = np.array([[0.0, 1.0], [-1.0, 0.0]])
-    >>> fitter = MomentFitter(2, 2).update(np.eye(2) + 5, 3 * np.eye(2) @ turned)
+    >>> fitter = RidgeFitter(2, 2).update(np.eye(2) + 5, 3 * np.eye(2) @ turned)
     >>> (procrustes(fitter.moments()).weights / 3).round(6) + 0.0
     array([[ 0.,  1.],
            [-1.,  0.]])

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -28,7 +29,7 @@ from axes.analysis.methods.ridge import RidgeFitter
 from axes.analysis.methods.universal import universal_axis
 from axes.analysis.stats.auroc import Groups, Labels, Scores, aurocs
 from axes.analysis.stats.bootstrap import draw_counts
-from axes.analysis.stats.splits import grouped_folds
+from axes.analysis.stats.splits import grouped_folds, out_of_fold
 from axes.warehouse.layers import Rows
 
 # Scores of as many shuffled labellings at a time as take this much memory.
@@ -50,8 +51,10 @@ def cross_validated_scores(
 
     Each fold is projected about the midpoint of its training classes, so that folds compare.
     """
-    folds = grouped_folds(labels, groups, seed=seed)
-    return _out_of_fold(x, labels[None], folds, method, groups)[0]
+    return out_of_fold(
+        lambda seen: fitted_scores(x, labels, seen, method, groups)[0],
+        grouped_folds(labels, groups, seed=seed),
+    )
 
 
 def shuffled_labels(
@@ -79,9 +82,9 @@ def shuffled_labels(
     for start in range(0, count, step):
         part = slice(start, min(start + step, count))
         shuffled = shuffled_labellings(labels, groups, part.stop - start, random)
-        apparent = fitted_scores(x, shuffled, np.ones_like(shuffled), method, groups)
-        out_of_fold = _out_of_fold(x, shuffled, folds, method, groups)
-        in_sample[part], held_out[part] = aurocs(apparent, shuffled), aurocs(out_of_fold, shuffled)
+        fit = partial(fitted_scores, x, shuffled, method=method, groups=groups)
+        in_sample[part] = aurocs(fit(np.ones_like(labels)), shuffled)
+        held_out[part] = aurocs(out_of_fold(fit, folds), shuffled)
     return ShuffledLabels(in_sample, held_out)
 
 
@@ -129,39 +132,27 @@ def _aurocs_of(
     return aurocs(scores.T, labels[None])
 
 
-def _out_of_fold(
-    x: Rows, labels: Bool[np.ndarray, "fit row"], folds: Groups, method: str, groups: Groups
-) -> Float[np.ndarray, "fit row"]:
-    """Each row under each labelling, scored by the direction fitted without the row's fold."""
-    names = np.unique(folds)
-    # Every labelling is fitted once without each fold, all in one call: the fits are stacked fold
-    # by fold, [fold * labelling, row], and score all rows. Of the scores [fold, labelling, row] a
-    # row keeps those of the fits without its fold.
-    seen = np.concatenate([np.broadcast_to(folds != name, labels.shape) for name in names])
-    scores = fitted_scores(x, np.tile(labels, (len(names), 1)), seen, method, groups)
-    by_fold = scores.reshape(len(names), *labels.shape)
-    return np.take_along_axis(by_fold, np.searchsorted(names, folds)[None, None], axis=0)[0]
-
-
 def fitted_scores(
     x: Rows,
-    labels: Bool[np.ndarray, "fit row"],
-    seen: Bool[np.ndarray, "fit row"],
+    labels: Bool[np.ndarray, "*#fit row"],
+    seen: Bool[np.ndarray, "*#fit row"],
     method: str = "mean_diff",
     groups: Groups | None = None,
 ) -> Float[np.ndarray, "fit row"]:
     """All rows on each unit direction fitted on those seen, about the midpoint of its classes.
 
-    Twice through the rows for any number of differences in means; the other methods are fitted one
-    after the other. `groups` numbers pairs, for `pair_pca`.
+    `labels` and `seen` differ from fit to fit, or are one for all fits. Twice through the rows for
+    any number of differences in means; the other methods are fitted one after the other. `groups`
+    numbers pairs, for `pair_pca`.
     """
+    labels, seen = np.broadcast_arrays(np.atleast_2d(labels), seen)
     centre = mean(x)
     above, below = _class_means(x, centre, seen & labels, seen & ~labels)
     directions, middles = above - below, (above + below) / 2
     if method != "mean_diff":
         directions = _refitted(x, labels, seen, method, groups)
     # Shuffled classes may have the very same mean: no direction, and every row a tie.
-    units = _unit_rows(directions)
+    units = unit_rows(directions)
     projected = [(block - centre) @ units.T for (block,) in blocks(x)]
     return np.concatenate(projected).T - (middles * units).sum(axis=1)[:, None]
 
@@ -188,7 +179,7 @@ def _refitted(
     labels: Bool[np.ndarray, "fit row"],
     seen: Bool[np.ndarray, "fit row"],
     method: str,
-    groups: Groups | None = None,
+    groups: Groups | None,
 ) -> Float[np.ndarray, "fit d_model"]:
     """The direction of a method under each labelling, on the rows seen by each."""
     groups = np.arange(len(x)) if groups is None else groups
@@ -238,12 +229,12 @@ def random_singular_values(
 ) -> Singular:
     """Singular values of directions drawn uniformly in each model and mapped."""
     random = np.random.default_rng(seed)
-    return _singular_values(
+    return singular_values(
         [_mapped(model, random.standard_normal((count, model.x.shape[1]))) for model in models]
     )
 
 
-def shuffled_singular_values(
+def shuffled_directions(
     models: Sequence[Mapped],
     labels: Labels,
     groups: Groups,
@@ -251,17 +242,19 @@ def shuffled_singular_values(
     method: str = "mean_diff",
     count: int = 200,
     seed: int = 0,
-) -> Singular:
-    """Singular values of directions fitted on shuffled labels, alike in all models."""
+) -> Float[np.ndarray, "model shuffle d_reference"]:
+    """Unit directions fitted on shuffled labels, alike in all models, as their maps show them.
+
+    Their lengths are the gains of the maps; `singular_values` compares what they have in common.
+    """
     shuffled = shuffled_labellings(labels, groups, count, np.random.default_rng(seed))
-    mapped = []
-    for model in models:
+
+    def directions(x: Rows) -> Float[np.ndarray, "shuffle d_model"]:
         if method == "mean_diff":
-            directions = _differences(model.x, shuffled, ~shuffled)
-        else:
-            directions = _refitted(model.x, shuffled, np.ones_like(shuffled), method, groups)
-        mapped.append(_mapped(model, directions))
-    return _singular_values(mapped)
+            return _differences(x, shuffled, ~shuffled)
+        return _refitted(x, shuffled, np.ones_like(shuffled), method, groups)
+
+    return np.stack([unit_rows(directions(each.x)) @ each.alignment.jacobian for each in models])
 
 
 def bootstrap_angles(
@@ -280,15 +273,13 @@ def bootstrap_angles(
     Every model sees the same resample, as all are fitted on the same prompts.
     """
     counts = draw_counts(len(labels), strata=labels, groups=groups, count=count, seed=seed)
-    mapped = []
-    for model in models:
+
+    def directions(x: Rows) -> Float[np.ndarray, "resample d_model"]:
         if method == "mean_diff":
-            directions = _differences(model.x, counts * labels, counts * ~labels)
-        else:
-            directions = np.stack(
-                [_resampled(model.x, labels, groups, drawn, method) for drawn in counts]
-            )
-        mapped.append(_mapped(model, directions))
+            return _differences(x, counts * labels, counts * ~labels)
+        return np.stack([_resampled(x, labels, groups, drawn, method) for drawn in counts])
+
+    mapped = [_mapped(model, directions(model.x)) for model in models]
     # [model, resample, d_reference] -> for each resample the axis of its [model, d_reference].
     axes = [universal_axis(aligned, shared).vector for aligned in np.stack(mapped, axis=1)]
     return np.degrees(np.arccos(np.clip(np.stack(axes) @ axis, -1.0, 1.0)))
@@ -316,18 +307,19 @@ def _mapped(
     model: Mapped, directions: Float[np.ndarray, "draw d_model"]
 ) -> Float[np.ndarray, "draw d_reference"]:
     """Unit directions in the reference's space."""
-    return _unit_rows(directions @ model.alignment.jacobian)
+    return unit_rows(directions @ model.alignment.jacobian)
 
 
-def _unit_rows(directions: Float[np.ndarray, "fit width"]) -> Float[np.ndarray, "fit width"]:
+def unit_rows(directions: Float[np.ndarray, "fit width"]) -> Float[np.ndarray, "fit width"]:
     """Each row scaled to unit length; one that is zero stays zero."""
     norms = np.linalg.norm(directions, axis=1, keepdims=True)
     return np.divide(directions, norms, where=norms > 0, out=np.zeros_like(directions))
 
 
-def _singular_values(mapped: Sequence[Float[np.ndarray, "draw d_reference"]]) -> Singular:
+def singular_values(mapped: Sequence[Float[np.ndarray, "draw d_reference"]]) -> Singular:
+    """Singular values of each draw's directions, one of each model, scaled to unit length."""
     # [draw, model, d_reference]; the products of a few models, [draw, model, model], instead of a
     # decomposition of their wide directions. Eigenvalues ascend, singular values descend.
-    stacked = np.stack(mapped, axis=1)
+    stacked = np.stack([unit_rows(each) for each in mapped], axis=1)
     values = np.linalg.eigvalsh(stacked @ stacked.swapaxes(1, 2))
     return np.sqrt(values[:, ::-1].clip(min=0.0))

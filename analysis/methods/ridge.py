@@ -20,7 +20,8 @@ from jaxtyping import Float
 from axes.analysis.activations import blocks, mean
 from axes.analysis.methods import LAMBDA_POLICIES, load
 from axes.analysis.methods.affine_map import Alignment
-from axes.analysis.methods.alignment import Choice, Mask, Procedure
+from axes.analysis.methods.alignment import Choice, Procedure
+from axes.analysis.stats.auroc import Labels
 from axes.warehouse.layers import Rows
 
 # Ten to the -2, -1.5, ..., 8: lambda is in squared units of the activations.
@@ -76,15 +77,8 @@ class RidgePath:
     totals: Float[np.ndarray, " d_reference"]
 
     @classmethod
-    def of_moments(cls, moments: Moments) -> RidgePath:
-        """From accumulated sums."""
-        spectrum = Spectrum.of_products(moments.mean_x, moments.xx)
-        rotated = spectrum.basis.T @ moments.xy
-        return cls(spectrum, moments.count, moments.mean_y, rotated, moments.yy.diagonal())
-
-    @classmethod
     def of_rows(
-        cls, x: Rows, y: Rows, where: Mask | None = None, spectrum: Spectrum | None = None
+        cls, x: Rows, y: Rows, where: Labels | None = None, spectrum: Spectrum | None = None
     ) -> RidgePath:
         """From rows, the cheaper way; `spectrum` saves a decomposition that was computed before.
 
@@ -94,8 +88,7 @@ class RidgePath:
         """
         count = len(x) if where is None else int(where.sum())
         if spectrum is None and count >= x.shape[1]:
-            fitter = MomentFitter(x.shape[1], y.shape[1])
-            return cls.of_moments(fitter.update_all(x, y, where).moments())
+            return RidgeFitter(x.shape[1], y.shape[1]).update_all(x, y, where).path()
         spectrum = spectrum or Spectrum.of_few_rows(x, where)
         mean_y = mean(y, where)
         totals = np.zeros(len(mean_y))
@@ -151,7 +144,7 @@ class RidgePath:
         return np.array(errors)
 
     def held_out_errors(
-        self, x: Rows, y: Rows, where: Mask, lambdas: Sequence[float] = LAMBDA_GRID
+        self, x: Rows, y: Rows, where: Labels, lambdas: Sequence[float] = LAMBDA_GRID
     ) -> Float[np.ndarray, " lambda"]:
         """Squared error of every lambda's map on rows that were not fitted, in one pass.
 
@@ -170,7 +163,7 @@ class RidgePath:
         return self._errors_by_sums(x, y, where, lambdas)
 
     def _errors_by_rows(
-        self, x: Rows, y: Rows, where: Mask, lambdas: Sequence[float]
+        self, x: Rows, y: Rows, where: Labels, lambdas: Sequence[float]
     ) -> Float[np.ndarray, " lambda"]:
         errors = np.zeros(len(lambdas))
         for block, target in blocks(x, y, where=where):
@@ -184,7 +177,7 @@ class RidgePath:
         return errors
 
     def _errors_by_sums(
-        self, x: Rows, y: Rows, where: Mask, lambdas: Sequence[float]
+        self, x: Rows, y: Rows, where: Labels, lambdas: Sequence[float]
     ) -> Float[np.ndarray, " lambda"]:
         """`|Y|^2 - 2 tr(W' X'Y) + tr(W' X'X W)` with `W` in the eigenbasis.
 
@@ -221,15 +214,7 @@ class Spectrum:
     rotation: Float[np.ndarray, "row component"] | None = None
 
     @classmethod
-    def of_products(
-        cls, mean: Float[np.ndarray, " d_model"], products: Float[np.ndarray, "d_model d_model"]
-    ) -> Spectrum:
-        """From the sums of products about the mean."""
-        values, vectors = np.linalg.eigh(products)
-        return cls(mean, values.clip(min=0.0), vectors)
-
-    @classmethod
-    def of_few_rows(cls, x: Rows, where: Mask | None = None) -> Spectrum:
+    def of_few_rows(cls, x: Rows, where: Labels | None = None) -> Spectrum:
         """From the rows themselves, where there are fewer of them than dimensions."""
         centre = mean(x, where)
         centred = np.concatenate([block - centre for (block,) in blocks(x, where=where)])
@@ -249,8 +234,8 @@ class Moments:
     yy: Float[np.ndarray, "d_reference d_reference"]
 
 
-class MomentFitter:
-    """Accumulates pairs; what is fitted from `moments()` needs no row again."""
+class RidgeFitter:
+    """Accumulates pairs `(x, y)`; what is fitted from `moments()` needs no row again."""
 
     def __init__(self, d_model: int, d_reference: int) -> None:
         self.count = 0
@@ -280,7 +265,7 @@ class MomentFitter:
         self._yy += y.T @ y
         return self
 
-    def update_all(self, x: Rows, y: Rows, where: Mask | None = None) -> Self:
+    def update_all(self, x: Rows, y: Rows, where: Labels | None = None) -> Self:
         """Add all rows, or those `where` is true, block by block."""
         for pair in blocks(x, y, where=where):
             self.update(*pair)
@@ -300,6 +285,22 @@ class MomentFitter:
             self._yy - self.count * np.outer(mean_y, mean_y),
         )
 
+    def path(self) -> RidgePath:
+        """The ridge maps of the rows so far for every lambda, from one eigendecomposition."""
+        moments = self.moments()
+        values, basis = np.linalg.eigh(moments.xx)
+        return RidgePath(
+            Spectrum(moments.mean_x, values.clip(min=0.0), basis),
+            moments.count,
+            moments.mean_y,
+            basis.T @ moments.xy,
+            moments.yy.diagonal(),
+        )
+
+    def solve(self, ridge_lambda: float) -> Alignment:
+        """The ridge map of the rows so far for one lambda."""
+        return self.path().solve(ridge_lambda)
+
 
 def cross_products(
     x: Rows,
@@ -307,22 +308,10 @@ def cross_products(
     mean_x: Float[np.ndarray, " d_model"],
     mean_y: Float[np.ndarray, " d_reference"],
     *,
-    where: Mask | None = None,
+    where: Labels | None = None,
 ) -> Float[np.ndarray, "d_model d_reference"]:
     """Sum over the rows of `(x - mean_x)' (y - mean_y)`, in float64."""
     total = np.zeros((len(mean_x), len(mean_y)))
     for block, target in blocks(x, y, where=where):
         total += (block - mean_x).T @ (target - mean_y)
     return total
-
-
-class RidgeFitter(MomentFitter):
-    """Accumulates pairs `(x, y)`; `path` gives the maps for every lambda."""
-
-    def path(self) -> RidgePath:
-        """The maps of the rows so far, from one eigendecomposition."""
-        return RidgePath.of_moments(self.moments())
-
-    def solve(self, ridge_lambda: float) -> Alignment:
-        """The minimiser for one lambda."""
-        return self.path().solve(ridge_lambda)

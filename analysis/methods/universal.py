@@ -27,6 +27,16 @@ def universal_axis(
     return load(find_method("universal axis", UNIVERSALS, method, AxisError))(directions)
 
 
+def leave_one_out_axes(
+    directions: Float[np.ndarray, "model d_model"], method: str = "svd"
+) -> list[Float[np.ndarray, " d_model"]]:
+    """For each of the directions the axis shared by all others."""
+    return [
+        universal_axis(np.delete(directions, index, axis=0), method).vector
+        for index in range(len(directions))
+    ]
+
+
 def leading_direction(directions: Float[np.ndarray, "model d_model"]) -> UniversalAxis:
     """The first right singular vector: the axis with the largest sum of squared cosines.
 

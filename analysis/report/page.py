@@ -36,6 +36,7 @@ from axes.analysis.report.section import (
     study_names,
 )
 from axes.warehouse.connection import Connection
+from axes.warehouse.files import replacing
 from axes.warehouse.render import render, visible
 
 # Run at the end of the bundle, where the libraries have these names.
@@ -209,6 +210,7 @@ PARTS: dict[str, tuple[Section, ...]] = {
         separation.DENSITIES,
         separation.LAYER_AREAS,
         separation.LAYER_NORMS,
+        tables.IN_SAMPLE,
         tables.BESIDE,
         tables.ERASURE,
     ),
@@ -265,6 +267,7 @@ def write_chart_files(connection: Connection, study_id: str, folder: Path) -> li
             files["png"] = vl_convert.vegalite_to_png(spec, **look, scale=_SCALE)
         for suffix, data in files.items():
             path = folder / f"{section.name}.{suffix}"
-            path.write_bytes(data)
+            with replacing(path) as temporary:
+                temporary.write_bytes(data)
             written.append(path)
     return written

@@ -19,11 +19,13 @@ from axes.analysis.report.section import (
 from axes.analysis.study.claims import ClaimTable, claim_tables, verdicts
 from axes.warehouse.connection import Connection, connect, query, rows
 from axes.warehouse.errors import AxesError
+from axes.warehouse.files import replacing
 from axes.warehouse.render import markdown_text, render, visible
 
 # The sections of the report as Markdown.
 _TABLES = (
     tables.STUDY,
+    tables.IN_SAMPLE,
     tables.BESIDE,
     tables.WARNINGS,
     tables.DIAGNOSES,
@@ -95,7 +97,8 @@ def write_report(
 
         text = page(connection, study_id, warnings=warnings_in_short(connection, study_id))
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
+    with replacing(output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     if figures is not None:
         from axes.analysis.report.page import write_chart_files
 

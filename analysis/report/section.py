@@ -77,21 +77,14 @@ def latest_study(connection: Connection, study: str | None = None) -> str:
     """The id of the last study, or the one that starts with `study`; raises `AxesError`."""
     studies = rows(
         connection,
-        """
-        select evaluations.study_id, max(runs.started_at) as started_at
-        from evaluations
-        inner join runs on evaluations.run_id = runs.run_id
-        where starts_with(evaluations.study_id, ?) and evaluations.fitted_on is null
-        group by evaluations.study_id
-        order by started_at
-        """,
+        "from v_studies where starts_with(study_id, ?) order by started_at desc, study_id limit 1",
         [study or ""],
     )
     if not studies:
         which = f"no study {study}" if study else "no study"
         raise AxesError(f"{which} in the warehouse: run `axes study` first")
     # It stands in commands that messages tell the user to run.
-    if not re.fullmatch("[0-9a-f]+", study_id := studies[-1]["study_id"]):
+    if not re.fullmatch("[0-9a-f]+", study_id := studies[0]["study_id"]):
         raise AxesError(f"{study_id!r} is not the id of a study: check this warehouse")
     return study_id
 

@@ -6,35 +6,60 @@ from axes.analysis.report.section import Section
 
 STUDY = Section(
     name="study",
-    title="AUROC",
+    title="AUROC on prompts not fitted on",
     explanation="Probability that a prompt of the positive class has a higher projection than one "
     "of the negative class. `native`: the model's direction. `universal`: the shared axis, after "
-    "the model's alignment. `leave_one_out`: the axis made without this model. Intervals are "
-    "DeLong's, 95 %. Where `in_sample` is true, the directions were fitted on these prompts: "
-    "compare `native` with `native_cv` (out of fold), and `native_cv` with `cv_null_95` (its 95th "
-    "percentile under shuffled labels). `bag_of_words` needs no model.",
+    "the model's alignment. `leave_one_out`: the axis made without this model. On the set that "
+    "directions were fitted on all are out of fold; intervals are 95 %. `native_null_95`: 95th "
+    "percentile of `native` under shuffled labels. `best_baseline` needs no model: an axis that is "
+    "not above it may see no more than the surface of the prompts. `pairs_in_order`: share of "
+    "matched pairs that the universal axis ranks right. `cosine_leave_one_out`: of the model's "
+    "direction with the axis made of the other models.",
     sql="""
 select
-    model, prompt_set, is_in_sample as in_sample, layer, native,
-    format('{:.3f} to {:.3f}', native_lower, native_upper) as native_95,
-    universal,
-    format('{:.3f} to {:.3f}', universal_lower, universal_upper) as universal_95,
-    coalesce(format('{:.3f} to {:.3f}', universal_least, universal_greatest), 'not measured')
-        as universal_moves, moved_most_by,
-    leave_one_out, native_cross_validated as native_cv, null_cross_validated as cv_null_95,
-    bag_of_words
-from v_study
+    model, prompt_set, layer, held.native as native,
+    format('{:.3f} to {:.3f}', held.native_lower, held.native_upper) as native_95,
+    held.universal as universal,
+    format('{:.3f} to {:.3f}', held.universal_lower, held.universal_upper) as universal_95,
+    held.leave_one_out as leave_one_out,
+    format('{:.3f} to {:.3f}', held.leave_one_out_lower, held.leave_one_out_upper)
+        as leave_one_out_95,
+    study.null_cross_validated as native_null_95, study.best_baseline,
+    study.best_baseline_auroc as baseline, study.pairs_in_order
+        as pairs_in_order,
+    study.cosine_leave_one_out as cosine_leave_one_out
+from v_study as study
+left join v_held_out as held using (study_id, model, prompt_set)
 where study_id = $study_id
+order by prompt_set, model
+""",
+)
+
+IN_SAMPLE = Section(
+    name="in_sample",
+    title="AUROC in sample",
+    explanation="On the set that directions were fitted on: what the source study printed, not "
+    "evidence. `null_95`: 95th percentile of `native` under shuffled labels. `universal_moves`: "
+    "range of `universal` as one setting after another is changed.",
+    sql="""
+select
+    model, prompt_set, native,
+    format('{:.3f} to {:.3f}', native_lower, native_upper) as native_95,
+    null_in_sample as null_95, universal,
+    format('{:.3f} to {:.3f}', universal_lower, universal_upper) as universal_95, leave_one_out,
+    coalesce(format('{:.3f} to {:.3f}', universal_least, universal_greatest), 'not measured')
+        as universal_moves, moved_most_by
+from v_study
+where study_id = $study_id and is_in_sample
 order by prompt_set, model
 """,
 )
 
 BESIDE = Section(
     name="beside",
-    title="Out-of-fold AUROCs and nulls",
-    explanation="`universal_cv`, `leave_one_out_cv`: the shared axes out of fold. "
-    "`native_minus_universal`: difference on the same rows, out of fold where the directions were "
-    "fitted on these prompts; its interval and `holm_p`, corrected over the study, are DeLong's. "
+    title="Differences and nulls",
+    explanation="`native_minus_universal`: difference on the same rows, out of fold where the "
+    "directions were fitted on these prompts; `holm_p` is corrected over the study. "
     "`random_95`, `shuffled_alignment_95`: 95th percentile of the AUROC of random directions, and "
     "of the axis through alignments of shuffled rows. `universal_tpr_1`, `_5`: true positive rate "
     "at 1 % and 5 % false positives. `universal_ece`: calibration error of Platt probabilities "
@@ -42,16 +67,11 @@ BESIDE = Section(
     sql="""
 select
     model, prompt_set,
-    max(estimate) filter (where scorer = 'universal_cross_validated' and metric = 'auroc')
-        as universal_cv,
-    max(estimate) filter (where scorer = 'leave_one_out_cross_validated' and metric = 'auroc')
-        as leave_one_out_cv,
-    max_by(estimate, ends_with(scorer, 'validated')) filter (where metric = 'auroc_difference')
+    max_by(estimate, ends_with(scorer, 'validated')) filter (where is_gain)
         as native_minus_universal,
     max_by(format('{:.3f} to {:.3f}', lower, upper), ends_with(scorer, 'validated'))
-        filter (where metric = 'auroc_difference') as difference_95,
-    max_by(p_value_adjusted, ends_with(scorer, 'validated'))
-        filter (where metric = 'auroc_difference') as holm_p,
+        filter (where is_gain) as difference_95,
+    max_by(p_value_adjusted, ends_with(scorer, 'validated')) filter (where is_gain) as holm_p,
     max(upper) filter (where scorer = 'random_direction' and metric = 'auroc') as random_95,
     max(upper) filter (where scorer = 'shuffled_alignment' and metric = 'auroc')
         as shuffled_alignment_95,
@@ -61,7 +81,12 @@ select
         as universal_tpr_5,
     max(estimate) filter (where scorer = 'universal' and metric = 'expected_calibration_error')
         as universal_ece
-from evaluations
+from (
+    select
+        *,
+        metric = 'auroc_difference' and scorer like 'native_minus_universal%' as is_gain
+    from evaluations
+)
 where
     study_id = $study_id and model is not null and judged_on is null and prompt_set is not null
 group by model, prompt_set
@@ -74,8 +99,9 @@ WARNINGS = Section(
     name="warnings",
     title="Warnings",
     explanation="Reasons not to read a metric as evidence: `figure` is compared with `beside`. "
-    "Where words or length alone reach the AUROC of an axis, the axis may detect no more than "
-    "they do, most of all where the source of a prompt determines its label.",
+    "Where an axis is not shown to exceed what the surface of the prompts tells without a model, "
+    "it may detect no more than that, most of all where the source of a prompt determines its "
+    "label. The claims that rest on a premise that fails are answered `cannot tell`.",
     sql="""
 select warning, model, prompt_set, scorer, figure, beside, text
 from v_study_warnings
@@ -221,9 +247,12 @@ CLAIMS = Section(
     title="Claims and verdicts",
     explanation="Verdicts on the claims of the source study, by rules that were fixed before any "
     "result. The model (or pair) is the one that decides; its interval must lie beyond "
-    "`null_value`. `to_decide` states what would decide an undecided claim.",
+    "`null_value`. `cause` states why the numbers cannot tell, `to_decide` what would decide an "
+    "undecided claim; four of five studies would show a distance of `smallest_effect` from "
+    "`null_value`; `study_count` studies were run on these prompts.",
     sql="""
-select text as claim, prompt_set, verdict, model, estimate, lower, upper, null_value, to_decide
+select text as claim, prompt_set, verdict, cause, model, estimate, lower, upper, null_value,
+    smallest_effect, study_count, to_decide
 from v_claims
 where study_id = $study_id
 order by position, prompt_set
@@ -359,12 +388,17 @@ order by library
     missing="The job of the study is not recorded.",
 )
 
-# One scorer for all: words that explain one axis explain the others too.
+# One scorer for all: what explains one axis explains the others too. Out of fold, if there is one.
 WARNINGS_IN_SHORT = """
 select text
 from v_study_warnings
 where
     study_id = $study_id
-    and (scorer = 'universal' or scorer is null or warning = 'shuffled_labels')
-order by warning, prompt_set, model
+    and if(
+        warning = 'surface',
+        starts_with(scorer, 'universal'),
+        scorer is null or scorer = 'universal' or warning in ('no_signal', 'shuffled_labels')
+    )
+group by warning, prompt_set, text
+order by warning, prompt_set, min(model)
 """

@@ -79,7 +79,8 @@ def rank_models(
 ) -> dict[str, dict[str, Estimate]]:
     """Model -> metric -> estimate; `rank_1`, ... are the shares of resamples with that rank.
 
-    Ties share the mean of their ranks. Resamples draw complete groups; calibrations are held fixed.
+    Ties share the mean of their ranks, and the places that they hold together. Resamples draw
+    complete groups; calibrations are held fixed.
     """
     completions = scoring.completions
     counts = draw_counts(len(completions.rows), groups=completions.groups, count=count, seed=seed)
@@ -94,21 +95,27 @@ def rank_models(
     # [resample, prompt] @ [prompt, model]: the means of every resample at once.
     resampled = {metric: counts @ matrix / sizes[:, None] for metric, matrix in matrices.items()}
     rank = rankdata(matrices["probability"].mean(axis=0))
-    resampled_ranks = rankdata(resampled["probability"], axis=1)
+    resampled_ranks, lowest, highest = (
+        rankdata(resampled["probability"], method=ties, axis=1)
+        for ties in ("average", "min", "max")
+    )
     metrics: dict[str, dict[str, Estimate]] = {}
     for column, model in enumerate(completions.models):
         ranks = resampled_ranks[:, column]
         metrics[model] = {
             metric: percentile_interval(
-                float(matrix[:, column].mean()), resampled[metric][:, column]
+                float(matrix[:, column].mean()),
+                resampled[metric][:, column],
+                count=len(np.unique(completions.groups)),
             )
             for metric, matrix in matrices.items()
         }
         metrics[model]["rank"] = Estimate(float(rank[column]))
         metrics[model]["rank_mean"] = percentile_interval(float(ranks.mean()), ranks)
         for place in range(1, len(completions.models) + 1):
-            share = float((np.floor(ranks) == place).mean())
-            metrics[model][f"rank_{place}"] = Estimate(share)
+            first, last = lowest[:, column], highest[:, column]
+            shares = ((first <= place) & (place <= last)) / (last - first + 1)
+            metrics[model][f"rank_{place}"] = Estimate(float(shares.mean()))
     return metrics
 
 

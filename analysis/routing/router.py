@@ -296,7 +296,10 @@ def evaluate_policies(
     sizes = counts.sum(axis=1)
     return {
         key: percentile_interval(
-            float(column.mean()), counts @ column / sizes, is_tested=key in differences
+            float(column.mean()),
+            counts @ column / sizes,
+            is_tested=key in differences,
+            count=None if key in differences else len(np.unique(groups)),
         )
         for key, column in (per_prompt | differences).items()
     }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.special import ndtr, ndtri
+from scipy.special import betaincinv, stdtr, stdtrit
 
 # Of the rows of a prompt set: a number each, whether each is positive, and a number that the rows
 # of a group share.
@@ -20,6 +20,7 @@ Scores = Float[np.ndarray, " row"]
 Labels = Bool[np.ndarray, " row"]
 Groups = Int[np.ndarray, " row"]
 
+LEVEL = 0.95
 _ROUNDING = 1e-12
 
 
@@ -47,16 +48,11 @@ def auroc(scores: Scores, labels: Labels) -> float:
     >>> auroc(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True]))
     0.875
     """
-    positive_count = int(labels.sum())
-    pairs = positive_count * (len(labels) - positive_count)
-    if not pairs:
-        return float("nan")
-    rank_sum = _midranks(scores)[labels].sum()
-    return float((rank_sum - positive_count * (positive_count + 1) / 2) / pairs)
+    return float(aurocs(scores[None], labels)[0])
 
 
 def aurocs(
-    scores: Float[np.ndarray, "scorer row"], labels: Bool[np.ndarray, "scorer row"]
+    scores: Float[np.ndarray, "scorer row"], labels: Bool[np.ndarray, "*#scorer row"]
 ) -> Float[np.ndarray, " scorer"]:
     """AUROC of every row of scores under its own labels (or one row of labels for all)."""
     labels = np.broadcast_to(labels, scores.shape)
@@ -68,63 +64,93 @@ def aurocs(
 
 
 def auroc_interval(
-    scores: Scores, labels: Labels, level: float = 0.95, groups: Groups | None = None
+    scores: Scores, labels: Labels, groups: Groups | None = None, *, is_out_of_fold: bool = False
 ) -> Estimate:
     """AUROC with DeLong's interval; with `groups`, whole groups are independent.
 
-    The interval is left out with fewer than two rows (or groups) in a class.
+    The interval is left out with fewer than two rows (or groups) in a class, and where all scores
+    are equal. `is_out_of_fold`: the rows were fitted on as well, in folds; the interval is then
+    the widest that `analysis/stats/out_of_fold.py` would give, without its refits.
     """
     area = auroc(scores, labels)
-    variance = _covariance(scores[None], labels, groups)
-    if variance is None:
+    moved = influences(scores[None], labels, groups)
+    if moved is None:
         return Estimate(area)
-    reach = float(ndtri(0.5 + level / 2) * np.sqrt(variance[0, 0]))
-    return Estimate(area, max(area - reach, 0.0), min(area + reach, 1.0))
+    return area_estimate(area, _variance(moved[:, 0], is_out_of_fold), len(moved))
 
 
 def auroc_difference(
-    first: Scores, second: Scores, labels: Labels, level: float = 0.95, groups: Groups | None = None
+    first: Scores,
+    second: Scores,
+    labels: Labels,
+    groups: Groups | None = None,
+    *,
+    is_out_of_fold: bool = False,
 ) -> Estimate:
     """AUROC of `first` minus that of `second` on the same rows: DeLong's paired interval and test.
 
     The p-value is two-sided, for no difference. Interval and p-value are left out with fewer than
     two rows in a class, and the p-value where the variance is 0 and the difference is not: both
     rankings are then perfect or perfectly wrong, to which normal theory does not apply.
+    `is_out_of_fold` as for `auroc_interval`.
 
     >>> scores, labels = np.arange(6.0), np.array([False, True, False, True, False, True])
     >>> auroc_difference(scores, scores, labels)
     Estimate(estimate=0.0, lower=0.0, upper=0.0, p_value=1.0)
     """
     difference = auroc(first, labels) - auroc(second, labels)
-    covariance = _covariance(np.stack([first, second]), labels, groups)
-    if covariance is None:
+    moved = influences(np.stack([first, second]), labels, groups)
+    if moved is None:
         return Estimate(difference)
-    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-    error = float(np.sqrt(max(variance, 0.0)))
+    return difference_estimate(difference, _variance(moved[:, 0] - moved[:, 1], is_out_of_fold))
+
+
+def area_estimate(area: float, variance: float, count: int, df: float = np.inf) -> Estimate:
+    """An AUROC with the interval of a variance; `count`: the rows or groups behind it.
+
+    Student's with `df` degrees of freedom. A perfect ranking has no variance, and the exact bound
+    of so many successes of so many (`share_estimate`); equal scores have no interval.
+    """
+    error = float(np.sqrt(variance))
+    if error < _ROUNDING:
+        return share_estimate(area * count, count) if area in (0.0, 1.0) else Estimate(area)
+    reach = _quantile(df) * error
+    return Estimate(area, max(area - reach, 0.0), min(area + reach, 1.0))
+
+
+def difference_estimate(difference: float, variance: float, df: float = np.inf) -> Estimate:
+    """A difference of AUROCs with its interval and two-sided p-value, as `area_estimate`."""
+    error = float(np.sqrt(variance))
     # Placements are sums of fractions: what is left of a variance that is 0 is rounding.
     if error < _ROUNDING:
         p_value = 1.0 if abs(difference) < _ROUNDING else None
         return Estimate(difference, difference, difference, p_value)
-    reach = float(ndtri(0.5 + level / 2)) * error
-    p_value = float(2 * ndtr(-abs(difference) / error))
+    reach = _quantile(df) * error
+    p_value = float(2 * stdtr(df, -abs(difference) / error))
     lower, upper = max(difference - reach, -1.0), min(difference + reach, 1.0)
     return Estimate(difference, lower, upper, p_value)
 
 
-def _covariance(
+def share_estimate(successes: float, count: int) -> Estimate:
+    """A share with its exact binomial interval (Clopper and Pearson 1934).
+
+    >>> share_estimate(60, 60)
+    Estimate(estimate=1.0, lower=0.940..., upper=1.0, p_value=None)
+    """
+    tail, failures = (1 - LEVEL) / 2, count - successes
+    lower = betaincinv(successes, failures + 1, tail) if successes > 0 else 0.0
+    upper = betaincinv(successes + 1, failures, 1 - tail) if failures > 0 else 1.0
+    return Estimate(successes / count, float(lower), float(upper))
+
+
+def influences(
     scores: Float[np.ndarray, "scorer row"], labels: Labels, groups: Groups | None
-) -> Float[np.ndarray, "scorer scorer"] | None:
-    """Covariance of the scorers' AUROCs, or None with fewer than two rows (groups) in a class."""
-    positive_count = int(labels.sum())
-    negative_count = len(labels) - positive_count
-    if groups is None:
-        if min(positive_count, negative_count) < 2:
-            return None
-        above, below = _placements(scores, labels)
-        return (
-            np.atleast_2d(np.cov(above)) / positive_count
-            + np.atleast_2d(np.cov(below)) / negative_count
-        )
+) -> Float[np.ndarray, "group scorer"] | None:
+    """What each group of rows moves the scorers' AUROCs by; their squares sum to DeLong's variance.
+
+    Without `groups` each row is one. None with fewer than two groups in a class.
+    """
+    groups = np.arange(len(labels)) if groups is None else groups
     _, group = np.unique(groups, return_inverse=True)
     sizes = [len(np.unique(group[labels])), len(np.unique(group[~labels]))]
     if min(sizes) < 2:
@@ -135,8 +161,16 @@ def _covariance(
     np.add.at(sums[1], group[~labels], (below - below.mean(axis=1, keepdims=True)).T)
     # Obuchowski's correction for few groups, in each class by the number of groups it lies in.
     factors = [np.sqrt(size / (size - 1)) for size in sizes]
-    moved = sums[0] * factors[0] / positive_count + sums[1] * factors[1] / negative_count
-    return moved.T @ moved
+    return sums[0] * factors[0] / labels.sum() + sums[1] * factors[1] / (~labels).sum()
+
+
+def _variance(moved: Float[np.ndarray, " group"], is_out_of_fold: bool) -> float:
+    return float(moved @ moved) * (2 if is_out_of_fold else 1)
+
+
+def _quantile(df: float) -> float:
+    """Standard errors to either side of an estimate in its interval."""
+    return float(stdtrit(df, 0.5 + LEVEL / 2))
 
 
 def _placements(

@@ -1,75 +1,146 @@
-"""Baselines without a model, from the prompts alone: compare every AUROC with them."""
+"""What the surface of prompts tells, without a model: compare every AUROC with the best of it.
+
+Each baseline is a ridge regression of the labels on features that never saw them: counts of words,
+of words and word pairs, tf-idf, the form of a text (length, capitals, punctuation and so on), and,
+of a model, how long its activations are. `combined` has them all. Rows are scored by fits on other
+rows; a refit without some rows follows from one decomposition of all, so that a baseline can be
+refitted as often as an axis: `y - (1 - H)^-1 (y - H y)` on the rows left out, `H` the hat matrix
+(Hastie, Tibshirani and Friedman 2009, 7.10).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import string
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
+from jaxtyping import Float
+from scipy import sparse
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.preprocessing import normalize
 
-from axes.analysis.stats.auroc import Estimate, Groups, Labels, Scores
-from axes.analysis.stats.splits import grouped_folds
+from axes.analysis.stats.auroc import Groups, Labels, Scores
+from axes.analysis.stats.splits import grouped_folds, out_of_fold
 
-# Of an AUROC's excess over one half: a baseline with this share explains the AUROC.
-EXPLAINED_SHARE = 0.8
+Kernel = Float[np.ndarray, "row row"]
 
-
-def bag_of_words_scores(
-    texts: Sequence[str], labels: Labels, groups: Groups, *, seed: int = 0
-) -> Scores:
-    """Out-of-fold scores of a logistic regression on word counts, five folds of whole groups."""
-    folds = grouped_folds(labels, groups, seed=seed)
-    words = np.array(texts, dtype=object)
-    scores = np.empty(len(words))
-    for fold in np.unique(folds):
-        model = _bag_of_words().fit(words[folds != fold], labels[folds != fold])
-        scores[folds == fold] = model.decision_function(words[folds == fold])
-    return scores
+COMBINED = "combined"
+# Of the baselines of prompts alone, on the sets tried.
+STRONGEST = "word_pairs"
+# One row's features have a length of about one in every kernel.
+_PENALTY = 1.0
 
 
-def bag_of_words_transfer(
-    texts: Sequence[str], labels: Labels, other_texts: Sequence[str]
-) -> Float[np.ndarray, " other_row"]:
-    """Scores of other prompts by the same regression fitted on all rows of the first set."""
-    return _bag_of_words().fit(list(texts), labels).decision_function(list(other_texts))
-
-
-def bag_of_words_fits(
-    texts: Sequence[str], labels: Labels, seen: Bool[np.ndarray, "fit row"]
-) -> Float[np.ndarray, "fit row"]:
-    """Scores of all prompts by one such regression for each row of `seen`, fitted on those rows."""
-    words = np.array(texts, dtype=object)
-    return np.stack(
-        [_bag_of_words().fit(words[rows], labels[rows]).decision_function(words) for rows in seen]
+def _words(texts: Sequence[str], longest: int) -> Kernel:
+    counts = CountVectorizer(ngram_range=(1, longest), token_pattern=r"(?u)\S+").fit_transform(
+        texts
     )
+    return _products(normalize(counts))
 
 
-def prompt_lengths(texts: Sequence[str]) -> Scores:
-    """Length of each prompt in characters."""
-    return np.array([len(text) for text in texts], dtype=np.float64)
+def _tf_idf(texts: Sequence[str]) -> Kernel:
+    return _products(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit_transform(texts))
 
 
-def explains(baseline: Estimate, area: Estimate) -> bool:
-    """Whether a baseline that needs no model explains an AUROC.
+def _lengths(texts: Sequence[str]) -> Kernel:
+    return number_kernel(np.log1p([[len(text)] for text in texts]))
 
-    It does where it is itself above one half beyond its interval, and either within the
-    AUROC's interval or above it, or makes up at least `EXPLAINED_SHARE` of its excess over one
-    half. `v_study_warnings` is the same rule in SQL.
 
-    >>> explains(Estimate(0.9, 0.87, 0.93), Estimate(0.92, 0.89, 0.95))
-    True
-    >>> explains(Estimate(0.55, 0.49, 0.61), Estimate(0.92, 0.89, 0.95))
-    False
+def _form(texts: Sequence[str]) -> Kernel:
+    return number_kernel(np.array([_form_of(text) for text in texts]))
+
+
+def _form_of(text: str) -> list[float]:
+    """Length, words, their mean length, and the shares of capitals, punctuation and digits."""
+    count, words = max(len(text), 1), text.split()
+    return [
+        np.log1p(len(text)),
+        np.log1p(len(words)),
+        len(text) / max(len(words), 1),
+        sum(map(str.isupper, text)) / count,
+        sum(character in string.punctuation for character in text) / count,
+        sum(map(str.isdigit, text)) / count,
+        float(text[:1].isupper()),
+        float(text.rstrip().endswith("?")),
+        float(text.rstrip().endswith(".")),
+    ]
+
+
+# Of prompts alone: the features of each baseline, as products of all rows with all.
+TEXT_BASELINES: Mapping[str, Callable[[Sequence[str]], Kernel]] = {
+    "prompt_length": _lengths,
+    "surface_form": _form,
+    "bag_of_words": lambda texts: _words(texts, 1),
+    "word_pairs": lambda texts: _words(texts, 2),
+    "tf_idf": _tf_idf,
+}
+
+
+def text_kernels(texts: Sequence[str]) -> dict[str, Kernel]:
+    """Baseline -> products of the features of all prompts with those of all."""
+    return {name: kernel(texts) for name, kernel in TEXT_BASELINES.items()}
+
+
+def model_kernels(
+    texts: Mapping[str, Kernel], norms: Float[np.ndarray, " row"]
+) -> dict[str, Kernel]:
+    """The baselines that differ from model to model: `norms` are the lengths of its activations."""
+    kernel = number_kernel(norms[:, None])
+    return {
+        "activation_norm": kernel,
+        COMBINED: texts["tf_idf"] + texts["surface_form"] + kernel,
+    }
+
+
+def text_scores(
+    texts: Sequence[str],
+    labels: Labels,
+    groups: Groups,
+    *,
+    baseline: str = STRONGEST,
+    seed: int = 0,
+) -> Scores:
+    """Scores of prompts by one baseline, out of fold, five folds of whole groups."""
+    fit = baseline_fitter([TEXT_BASELINES[baseline](texts)], labels)
+    return out_of_fold(fit, grouped_folds(labels, groups, seed=seed))[0]
+
+
+def number_kernel(values: Float[np.ndarray, "row feature"]) -> Kernel:
+    """Products of standardised features."""
+    spread = values.std(axis=0)
+    scaled = np.divide(values - values.mean(axis=0), spread, where=spread > 0, out=0 * values)
+    return scaled @ scaled.T / values.shape[1]
+
+
+def baseline_fitter(
+    kernels: Sequence[Kernel], labels: Labels
+) -> Callable[[Labels], Float[np.ndarray, "baseline row"]]:
+    """A function that fits every baseline on a mask of rows, and scores those that it left out.
+
+    The other rows score 0. Labels of rows left out make no difference.
     """
-    if baseline.lower is None or baseline.lower <= 0.5:
-        return False
-    lower = area.estimate if area.lower is None else area.lower
-    enough = 0.5 + EXPLAINED_SHARE * (area.estimate - 0.5)
-    return baseline.estimate >= min(lower, enough)
+    targets = np.where(labels, 1.0, -1.0)
+    # The constant feature is the intercept; its penalty moves all scores of a fit alike.
+    products = [kernel + 1.0 for kernel in kernels]
+    hats = [np.linalg.solve(each + _PENALTY * np.eye(len(each)), each) for each in products]
+    residuals = [targets - hat @ targets for hat in hats]
+
+    def fit(seen: Labels) -> Float[np.ndarray, "baseline row"]:
+        rows, out = np.flatnonzero(seen), np.flatnonzero(~seen)
+        scores = np.zeros((len(products), len(labels)))
+        for index, (each, hat, residual) in enumerate(zip(products, hats, residuals, strict=True)):
+            # Whichever system is the smaller: of the rows fitted on, or of those left out.
+            if len(rows) < len(out):
+                inner = each[np.ix_(rows, rows)] + _PENALTY * np.eye(len(rows))
+                scores[index, out] = each[np.ix_(out, rows)] @ np.linalg.solve(inner, targets[rows])
+            else:
+                inner = np.eye(len(out)) - hat[np.ix_(out, out)]
+                scores[index, out] = targets[out] - np.linalg.solve(inner, residual[out])
+        # Rows of equal features tie; what is left of `targets` in the last digits must not tell.
+        return scores.round(9)
+
+    return fit
 
 
-def _bag_of_words() -> Pipeline:
-    return make_pipeline(CountVectorizer(), LogisticRegression(C=1.0, max_iter=2000))
+def _products(features: sparse.csr_matrix) -> Kernel:
+    return np.asarray((features @ features.T).todense())

@@ -18,31 +18,27 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from axes.analysis.stats.auroc import Estimate, Groups, Labels, Scores, auroc
+from axes.analysis.stats.auroc import Estimate, Groups, Labels, Scores, auroc, share_estimate
 
 RESAMPLE_COUNT = 1000
+_LEVEL = 0.95
+_TAILS = ((1 - _LEVEL) / 2, 1 - (1 - _LEVEL) / 2)
 
 
 def auroc_bootstrap(
-    scores: Scores, labels: Labels, counts: Int[np.ndarray, "resample row"], level: float = 0.95
+    scores: Scores, labels: Labels, counts: Int[np.ndarray, "resample row"]
 ) -> Estimate:
     """AUROC with the percentile interval of resamples (`draw_counts`)."""
-    return percentile_interval(
-        auroc(scores, labels), resampled_auroc(scores, labels, counts), level
-    )
+    return percentile_interval(auroc(scores, labels), resampled_auroc(scores, labels, counts))
 
 
 def auroc_difference_bootstrap(
-    first: Scores,
-    second: Scores,
-    labels: Labels,
-    counts: Int[np.ndarray, "resample row"],
-    level: float = 0.95,
+    first: Scores, second: Scores, labels: Labels, counts: Int[np.ndarray, "resample row"]
 ) -> Estimate:
     """AUROC of `first` minus that of `second` on the same resamples; p-value two-sided."""
     resampled = resampled_auroc(first, labels, counts) - resampled_auroc(second, labels, counts)
     difference = auroc(first, labels) - auroc(second, labels)
-    return percentile_interval(difference, resampled, level, is_tested=True)
+    return percentile_interval(difference, resampled, is_tested=True)
 
 
 def draw_counts(
@@ -128,17 +124,19 @@ def resampled_aurocs(
 def percentile_interval(
     estimate: float,
     resampled: Float[np.ndarray, " resample"],
-    level: float = 0.95,
     *,
     is_tested: bool = False,
+    count: int | None = None,
 ) -> Estimate:
-    """The estimate with quantiles of its resamples; tested, with a two-sided p-value for 0.
+    """The estimate with 95 % of its resamples; tested, with a two-sided p-value for 0.
 
     The p-value is twice the smaller share of resamples on either side of 0, the estimate itself
-    counted as one of them, so it is never 0.
+    counted as one of them, so it is never 0. Resamples of a share of 0 or 1 are all alike: of
+    `count` independent rows, such a share has its exact interval.
     """
-    tail = (1 - level) / 2
-    lower, upper = (float(value) for value in np.nanquantile(resampled, [tail, 1 - tail]))
+    if count is not None and estimate in (0.0, 1.0) and np.ptp(resampled) == 0:
+        return share_estimate(estimate * count, count)
+    lower, upper = map(float, np.nanquantile(resampled, _TAILS))
     p_value = None
     if is_tested:
         sides = min((resampled <= 0).sum(), (resampled >= 0).sum())
@@ -167,28 +165,22 @@ class Curve:
     negative_counts: Int[np.ndarray, " step"]
 
 
-def usable_steps(
-    values: Float[np.ndarray, "row step"], is_positive: Labels
-) -> Int[np.ndarray, " step"]:
-    """The steps that `LEAST_COMPLETIONS` of each class reach."""
-    is_reached = ~np.isnan(values)
-    counts = np.minimum(is_reached[is_positive].sum(axis=0), is_reached[~is_positive].sum(axis=0))
-    return np.flatnonzero(counts >= LEAST_COMPLETIONS)
-
-
 def mean_difference(
     values: Float[np.ndarray, "row step"],
     is_positive: Labels,
     counts: Int[np.ndarray, "resample row"],
 ) -> Curve:
-    """Mean of the positive class less that of the negative, step by step.
+    """Mean of the positive class less that of the negative, by step that enough of each reach.
 
     A step's means are over the completions that reach it, so its rows differ from those of the
     step before where completions end.
     """
-    steps = usable_steps(values, is_positive)
-    is_reached = ~np.isnan(values[:, steps])
-    filled = np.nan_to_num(values[:, steps])
+    is_reached = ~np.isnan(values)
+    tallies = np.stack(
+        [is_reached[of_class].sum(axis=0) for of_class in (is_positive, ~is_positive)]
+    )
+    steps = np.flatnonzero(tallies.min(axis=0) >= LEAST_COMPLETIONS)
+    is_reached, filled = is_reached[:, steps], np.nan_to_num(values[:, steps])
 
     def differences(drawn: Int[np.ndarray, "resample row"]) -> Float[np.ndarray, "resample step"]:
         means = []
@@ -201,8 +193,7 @@ def mean_difference(
         return means[0] - means[1]
 
     estimates = differences(np.ones((1, len(is_positive)), dtype=np.int64))[0]
-    tallies = (is_reached[is_positive].sum(axis=0), is_reached[~is_positive].sum(axis=0))
-    return banded(steps, estimates, differences(counts), *tallies)
+    return banded(steps, estimates, differences(counts), *tallies[:, steps])
 
 
 def banded(
@@ -211,21 +202,18 @@ def banded(
     resampled: Float[np.ndarray, "resample step"],
     positive_counts: Int[np.ndarray, " step"],
     negative_counts: Int[np.ndarray, " step"],
-    *,
-    level: float = 0.95,
 ) -> Curve:
     """The curve with both bands from its resamples."""
     if not len(steps):
         nothing = np.empty(0)
         return Curve(steps, *(nothing,) * 5, positive_counts, negative_counts)
-    tail = (1 - level) / 2
-    lower, upper = np.nanquantile(resampled, [tail, 1 - tail], axis=0)
+    lower, upper = np.nanquantile(resampled, _TAILS, axis=0)
     deviation = np.nanstd(resampled, axis=0)
     missing = np.full(resampled.shape, np.nan)
     distances = np.divide(np.abs(resampled - estimate), deviation, where=deviation > 0, out=missing)
     # A curve without any spread has a band of no width.
     distances[:, deviation == 0] = 0.0
-    reach = np.nanquantile(np.nanmax(distances, axis=1), level) * deviation
+    reach = np.nanquantile(np.nanmax(distances, axis=1), _LEVEL) * deviation
     return Curve(
         steps,
         estimate,

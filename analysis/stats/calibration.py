@@ -64,10 +64,6 @@ class Calibration:
             return expit(self.parameters["slope"] * scores + self.parameters["intercept"])
         return np.interp(scores, self.parameters["x"], self.parameters["y"])
 
-    def is_positive(self, scores: Scores) -> Labels:
-        """Whether each score is at or above the threshold."""
-        return scores >= self.threshold
-
 
 def fit_calibration(
     scores: Scores, labels: Labels, method: str = "platt", *, target: str = BALANCED_ACCURACY

@@ -1,4 +1,4 @@
-"""Every metric of one scorer on one labelled set, with its uncertainty.
+"""Every metric of some scorers on one labelled set, with its uncertainty.
 
 An AUROC alone says neither how sure it is nor what it would be worth in use: next to it are its
 bootstrap interval, the true-positive rate at few false alarms, and the error of calibrated
@@ -6,6 +6,8 @@ probabilities. Two scorers are compared on the same rows. Groups (matched pairs)
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,6 +19,7 @@ from axes.analysis.stats.auroc import (
     Scores,
     auroc_difference,
     auroc_interval,
+    share_estimate,
 )
 from axes.analysis.stats.bootstrap import (
     auroc_bootstrap,
@@ -25,45 +28,79 @@ from axes.analysis.stats.bootstrap import (
     percentile_interval,
 )
 from axes.analysis.stats.calibration import fit_calibration
-from axes.analysis.stats.splits import grouped_folds
+from axes.analysis.stats.splits import grouped_folds, out_of_fold
 
 FALSE_POSITIVE_RATES = (0.01, 0.05)
 _BIN_COUNT = 10
 
 
 def evaluate_scores(
-    scores: Scores, labels: Labels, groups: Groups, *, seed: int = 0
-) -> dict[str, Estimate]:
-    """Metric -> estimate of one scorer.
+    scores: Mapping[str, Scores],
+    labels: Labels,
+    groups: Groups,
+    *,
+    compared: Sequence[tuple[str, str]] = (),
+    is_out_of_fold: bool = False,
+    seed: int = 0,
+) -> dict[str, dict[str, Estimate]]:
+    """Scorer -> metric -> estimate, all on the same resamples.
 
     `auroc` with DeLong's interval, `auroc_bootstrap` the same with one of 1,000 resamples within
     classes and in whole groups, `tpr_at_fpr_0.01` and `_0.05` with theirs, and
-    `expected_calibration_error` of Platt probabilities fitted on other folds.
+    `expected_calibration_error` of Platt probabilities fitted on other folds. For each pair
+    `compared`, the AUROC of the first minus that of the second under `FIRST_minus_SECOND`:
+    `auroc_difference` by DeLong and `auroc_difference_bootstrap` by paired bootstrap.
+    `is_out_of_fold`: the rows were fitted on too, in folds. Resamples of scores say nothing of
+    that, so that of the intervals only `auroc_interval`'s is left.
     """
     counts = draw_counts(len(labels), strata=labels, groups=groups, seed=seed)
+    metrics = {}
+    for scorer, values in scores.items():
+        area = auroc_interval(values, labels, groups, is_out_of_fold=is_out_of_fold)
+        points = point_metrics(values, labels, groups, seed=seed)
+        metrics[scorer] = {"auroc": area, **points}
+        if not is_out_of_fold:
+            metrics[scorer]["auroc_bootstrap"] = auroc_bootstrap(values, labels, counts)
+            for limit in FALSE_POSITIVE_RATES:
+                name = f"tpr_at_fpr_{limit}"
+                resampled = tpr_at_fpr(values, labels, counts, limit)
+                metrics[scorer][name] = percentile_interval(
+                    points[name].estimate, resampled, count=len(np.unique(groups[labels]))
+                )
+    for first, second in compared:
+        pair = (scores[first], scores[second], labels)
+        difference = auroc_difference(*pair, groups, is_out_of_fold=is_out_of_fold)
+        metrics[f"{first}_minus_{second}"] = {"auroc_difference": difference}
+        if not is_out_of_fold:
+            paired = auroc_difference_bootstrap(*pair, counts)
+            metrics[f"{first}_minus_{second}"]["auroc_difference_bootstrap"] = paired
+    return metrics
+
+
+def point_metrics(
+    scores: Scores, labels: Labels, groups: Groups, *, seed: int = 0
+) -> dict[str, Estimate]:
+    """The metrics beside the AUROC, without intervals but for `pairs_in_order`.
+
+    That is the share of matched pairs whose positive row scores higher, ties counting half, where
+    every group holds one row of each class.
+    """
     once = np.ones((1, len(labels)), dtype=np.int64)
     metrics = {
-        "auroc": auroc_interval(scores, labels, groups=groups),
-        "auroc_bootstrap": auroc_bootstrap(scores, labels, counts),
+        f"tpr_at_fpr_{limit}": Estimate(float(tpr_at_fpr(scores, labels, once, limit)[0]))
+        for limit in FALSE_POSITIVE_RATES
     }
-    for limit in FALSE_POSITIVE_RATES:
-        rate = float(tpr_at_fpr(scores, labels, once, limit)[0])
-        resampled = tpr_at_fpr(scores, labels, counts, limit)
-        metrics[f"tpr_at_fpr_{limit}"] = percentile_interval(rate, resampled)
-    probabilities = cross_calibrated(scores, labels, groups, seed=seed)
-    error = expected_calibration_error(probabilities, labels)
-    return {**metrics, "expected_calibration_error": Estimate(error)}
-
-
-def evaluate_difference(
-    first: Scores, second: Scores, labels: Labels, groups: Groups, *, seed: int = 0
-) -> dict[str, Estimate]:
-    """Metric -> AUROC of `first` minus that of `second`, by DeLong and by paired bootstrap."""
-    counts = draw_counts(len(labels), strata=labels, groups=groups, seed=seed)
-    return {
-        "auroc_difference": auroc_difference(first, second, labels, groups=groups),
-        "auroc_difference_bootstrap": auroc_difference_bootstrap(first, second, labels, counts),
-    }
+    error = expected_calibration_error(cross_calibrated(scores, labels, groups, seed=seed), labels)
+    metrics["expected_calibration_error"] = Estimate(error)
+    positive, negative = np.flatnonzero(labels), np.flatnonzero(~labels)
+    positive = positive[np.argsort(groups[positive])]
+    negative = negative[np.argsort(groups[negative])]
+    # Both classes in the order of their groups: row by row the two of a pair.
+    is_paired = np.array_equal(groups[positive], groups[negative])
+    if is_paired and len(np.unique(groups)) == len(positive):
+        won = np.sign(scores[positive] - scores[negative]).sum() / 2 + len(positive) / 2
+        metrics["pairs_in_order"] = share_estimate(float(won), len(positive))
+    return metrics
 
 
 def tpr_at_fpr(
@@ -116,14 +153,11 @@ def expected_calibration_error(probabilities: Scores, labels: Labels) -> float:
 
 def cross_calibrated(scores: Scores, labels: Labels, groups: Groups, *, seed: int = 0) -> Scores:
     """Calibrated probabilities, each from a calibration fitted on the other folds of groups."""
-    folds = grouped_folds(labels, groups, seed=seed)
-    result = np.empty(len(scores))
-    for fold in np.unique(folds):
-        seen = folds != fold
+
+    def fit(seen: Labels) -> Scores:
         if np.ptp(scores[seen]) == 0:
             # A score that is always the same, such as the length of equally long texts.
-            result[~seen] = labels[seen].mean()
-            continue
-        fitted = fit_calibration(scores[seen], labels[seen])
-        result[~seen] = fitted.probability(scores[~seen])
-    return result
+            return np.full(len(scores), labels[seen].mean())
+        return fit_calibration(scores[seen], labels[seen]).probability(scores)
+
+    return out_of_fold(fit, grouped_folds(labels, groups, seed=seed))

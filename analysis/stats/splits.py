@@ -11,14 +11,16 @@ scikit-learn and scipy are imported where they are used: a fit under a memory li
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from axes.analysis.stats.auroc import Groups, Labels, Scores
 from axes.warehouse.errors import LabelError
 
+# Two texts are near duplicates where their five-grams overlap by as much.
+LEAST_OVERLAP = 0.5
 _TOO_FEW = (
     "a class lies in a single group of pairs, sources or near duplicates: nothing can be held out "
     "(texts made from one template count as near duplicates: --min-overlap 1)"
@@ -28,40 +30,68 @@ _TOO_FEW = (
 def grouped_folds(labels: Labels, groups: Groups, *, fold_count: int = 5, seed: int = 0) -> Groups:
     """The fold of every row: whole groups stay together, classes are balanced between folds.
 
-    There are fewer folds where a class lies in fewer groups than `fold_count`, so that every fold
-    can hold it; raises `LabelError` where one lies in a single group.
-    """
-    from sklearn.model_selection import StratifiedGroupKFold
+    Groups are dealt to folds in random order, those of one class first, then those of both, then
+    those of the other, large ones first. There are fewer folds where a class lies in fewer groups
+    than `fold_count`, so that every fold holds it; raises `LabelError` where one lies in a single
+    group.
 
-    least = min(len(np.unique(groups[labels == kind])) for kind in np.unique(labels))
+    >>> folds = grouped_folds(np.arange(20) % 2 == 0, np.arange(20) // 2)
+    >>> np.bincount(folds).tolist(), bool((folds[::2] == folds[1::2]).all())
+    ([4, 4, 4, 4, 4], True)
+    """
+    group = np.unique(groups, return_inverse=True)[1]
+    counts = (np.bincount(group, weights=kind) for kind in (labels, ~labels))
+    sizes = np.stack(list(counts))
+    holds = sizes > 0
+    least = min(int(each.sum()) for each in holds if each.any())
     if least < 2:
         raise LabelError(_TOO_FEW)
-    fold_count = min(fold_count, least)
-    folds = np.zeros(len(labels), dtype=np.int64)
-    splitter = StratifiedGroupKFold(n_splits=fold_count, shuffle=True, random_state=seed)
-    for fold, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):
-        folds[held_out] = fold
-    return folds
+    count = min(fold_count, least)
+    random = np.random.default_rng(seed)
+    # The last key counts first. Groups of a class are neighbours, so each fold is dealt one.
+    order = np.lexsort((random.random(len(holds.T)), -sizes.sum(axis=0), *holds * [[-1], [1]]))
+    dealt = np.empty(len(order), dtype=np.int64)
+    dealt[order] = random.permutation(count)[np.arange(len(order)) % count]
+    return dealt[group]
 
 
-def joined_groups(*groupings: Groups) -> Groups:
-    """Groups that keep together whatever any of the groupings keeps together.
+def out_of_fold(
+    fit: Callable[[Labels], Float[np.ndarray, "*scorer row"]], folds: Groups
+) -> Float[np.ndarray, "*scorer row"]:
+    """Each row's scores by what `fit` fits on the rows of the other folds.
+
+    `fit` gets the mask of the rows to fit on, and gives the scores of all rows: of one scorer or,
+    in leading dimensions, of several. All that depends on labels (a fit, a choice, centring)
+    belongs into it.
+
+    >>> out_of_fold(lambda seen: np.full(len(seen), seen.sum()), np.array([0, 0, 1])).tolist()
+    [1, 1, 2]
+    """
+    names = np.unique(folds)
+    by_fold = np.stack([fit(folds != name) for name in names])
+    # [fold, *scorer, row]: a row keeps the scores of the fit without its fold.
+    held_out = by_fold[np.searchsorted(names, folds), ..., np.arange(len(folds))]
+    return np.moveaxis(held_out, 0, -1)
+
+
+def joined_groups(first: Groups, second: Groups) -> Groups:
+    """Groups that keep together whatever either of the groupings keeps together.
 
     >>> joined_groups(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
     [0, 0, 0, 1]
     """
-    rows = np.arange(len(groupings[0]))
-    result = np.zeros(len(rows), dtype=np.int64)
-    for index, grouping in enumerate(groupings):
-        numbers = np.unique(grouping, return_inverse=True)[1]
-        if index == 0:
-            result = numbers
-            continue
-        size = max(result.max(), numbers.max()) + 1
-        # Old groups and new ones are the nodes, a row is an edge between its two groups.
-        components = _components(result, size + numbers, 2 * size)
-        result = np.unique(components[result], return_inverse=True)[1]
-    return result
+    first, second = (np.unique(each, return_inverse=True)[1] for each in (first, second))
+    # The groups of both are the nodes, a row is an edge between its two groups.
+    size = first.max() + 1
+    components = _components(first, size + second, size + second.max() + 1)
+    return np.unique(components[first], return_inverse=True)[1]
+
+
+def unsplit_groups(
+    groups: Groups, texts: Sequence[str], *, least_overlap: float = LEAST_OVERLAP
+) -> Groups:
+    """Groups that keep near duplicates among the texts together, too."""
+    return joined_groups(groups, near_duplicate_clusters(texts, least_overlap=least_overlap))
 
 
 def held_out_mask(row_count: int, *, fraction: float, seed: int) -> Labels:
@@ -104,7 +134,6 @@ def held_out_groups(
 
 
 _SHINGLE = 5
-LEAST_OVERLAP = 0.5
 _BLOCK_ROWS = 512
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 
@@ -77,19 +78,15 @@ def _write_calibration(
     if warehouse.has("calibrations", calibration_id):
         return calibration_id
     row = {
+        **asdict(calibration),
+        "parameters": json.dumps(calibration.parameters, sort_keys=True),
         "calibration_id": calibration_id,
         "model": fitted_on.model,
         "model_id": fitted_on.model_id,
         "axis_id": fitted_on.axis_id,
-        "method": calibration.method,
-        "parameters": json.dumps(calibration.parameters, sort_keys=True),
-        "target": calibration.target,
-        "threshold": calibration.threshold,
         "prompt_set": fitted_on.prompt_set,
         "prompt_ids": list(fitted_on.prompt_ids),
         "row_set_hash": fitted_on.row_set_hash,
-        "positive_count": calibration.positive_count,
-        "negative_count": calibration.negative_count,
         "run_id": run.run_id,
     }
     warehouse.write("calibrations", rows_table("calibrations", [row]), name=calibration_id)

@@ -9,7 +9,7 @@ difference of two AUROCs has DeLong's paired interval, from the stored projectio
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ import pyarrow as pa
 from axes.analysis.projections import read_scores
 from axes.analysis.stats.auroc import Estimate, auroc_difference
 from axes.analysis.study.definition import StudyDefinition
-from axes.analysis.study.evaluations import write_evaluations
+from axes.analysis.study.evaluations import Evaluation, stored_parameters, write_evaluations
 from axes.warehouse.connection import Connection, query, rows
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.names import sql_literal
@@ -28,7 +28,8 @@ PUBLISHED = "_published"
 
 _VERDICTS = """
 select
-    claim, prompt_set, verdict, model, estimate, lower, upper, null_value, to_decide
+    claim, prompt_set, verdict, cause, model, estimate, lower, upper, null_value,
+    smallest_effect, study_count, to_decide
 from v_claims
 where study_id = {study_id}
 order by position, prompt_set
@@ -96,13 +97,13 @@ def write_published(
     parameters = {"study_id": study_id, "figures": published}
     with warehouse.run("study published", parameters) as run:
         rows = [
-            {
-                "model": model,
-                "prompt_set": None if metric.startswith("cosine") else definition.prompts,
-                "scorer": metric,
-                "metric": ("cosine" if metric.startswith("cosine") else "auroc") + PUBLISHED,
-                "estimate": value,
-            }
+            Evaluation(
+                scorer=metric,
+                metric=("cosine" if metric.startswith("cosine") else "auroc") + PUBLISHED,
+                estimate=value,
+                model=model,
+                prompt_set=None if metric.startswith("cosine") else definition.prompts,
+            )
             for (model, metric), value in values.items()
         ]
         name = content_key(study_id, "published")
@@ -163,82 +164,43 @@ order by prompt_set nulls last, figure, model
 """
 
 
-@dataclass(frozen=True)
-class _Headline:
-    """One headline metric of two studies; the axis and the model that each was computed with."""
-
-    model: str
-    prompt_set: str | None
-    figure: str
-    a: float | None
-    b: float | None
-    difference: float | None
-    a_axis: str | None
-    b_axis: str | None
-    a_model: str | None
-    b_model: str | None
-
-
 def definition_differences(
     connection: Connection, first: str, second: str
 ) -> list[dict[str, str | None]]:
     """The fields in which two studies differ; `-` where one of them does not have it."""
     a, b = (
-        json.loads(
-            rows(
-                connection,
-                "select parameters from evaluations where study_id = ? limit 1",
-                [study_id],
-            )[0]["parameters"]
-        )
+        {name: json.dumps(value) for name, value in stored_parameters(connection, study_id).items()}
         for study_id in (first, second)
     )
-    shown = [
-        {
-            "field": name,
-            "a": json.dumps(a[name]) if name in a else "-",
-            "b": json.dumps(b[name]) if name in b else "-",
-        }
+    return [
+        {"field": name, "a": a.get(name, "-"), "b": b.get(name, "-")}
         for name in sorted({*a, *b})
+        if a.get(name) != b.get(name)
     ]
-    return [row for row in shown if row["a"] != row["b"]]
 
 
 def metric_differences(warehouse: Warehouse, first: str, second: str) -> list[dict[str, object]]:
     """Every headline metric of both, second minus first, with a paired interval where possible."""
-    headlines = [
-        _Headline(**row)
-        for row in rows(warehouse.connection, _HEADLINES, {"first": first, "second": second})
-    ]
-    return [
-        {
-            "model": headline.model,
-            "prompt_set": headline.prompt_set,
-            "figure": headline.figure,
-            "a": headline.a,
-            "b": headline.b,
-            "difference": headline.difference,
-            "lower": interval.lower,
-            "upper": interval.upper,
-            "p_value": interval.p_value,
-        }
-        for headline in headlines
-        for interval in (_paired_interval(warehouse, headline),)
-    ]
+    headlines = rows(warehouse.connection, _HEADLINES, {"first": first, "second": second})
+    for row in headlines:
+        scorers = [(row.pop(f"{study}_axis"), row.pop(f"{study}_model")) for study in ("a", "b")]
+        interval = Estimate(0.0)
+        if row["prompt_set"] is not None and row["difference"] is not None:
+            interval = _paired_interval(warehouse, row["prompt_set"], scorers)
+        row |= {end: getattr(interval, end) for end in ("lower", "upper", "p_value")}
+    return headlines
 
 
-def _paired_interval(warehouse: Warehouse, headline: _Headline) -> Estimate:
+def _paired_interval(
+    warehouse: Warehouse, prompt_set: str, scorers: Sequence[tuple[str | None, str | None]]
+) -> Estimate:
     """The interval of the difference where both axes scored the same prompts with labels."""
-    first, second = (headline.a_axis, headline.a_model), (headline.b_axis, headline.b_model)
-    prompt_set = headline.prompt_set
-    if prompt_set is None or headline.difference is None:
-        return Estimate(0.0)
     scores = [
         read_scores(warehouse, axis, model, prompt_set, allow_missing=True)
-        for axis, model in (first, second)
+        for axis, model in scorers
         if axis is not None and model is not None
     ]
     if len(scores) < 2 or scores[0].row_set_hash != scores[1].row_set_hash:
         return Estimate(0.0)
     a, b = scores
-    return auroc_difference(b.values, a.values, a.labels, groups=a.groups)
+    return auroc_difference(b.values, a.values, a.labels, a.groups)

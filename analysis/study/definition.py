@@ -118,7 +118,8 @@ class StudyDefinition:
     def variant(self) -> tuple[str, ...]:
         """The part of an axis name that says how it was fitted, where not by default."""
         options = self.alignment_options
-        parts = [] if self.direction == "mean_diff" else [self.direction.replace("_", "-")]
+        parts = [] if self.align == "demo_alignment" else [self.align]
+        parts += [] if self.direction == "mean_diff" else [self.direction.replace("_", "-")]
         parts += [] if self.universal == "svd" else [self.universal]
         parts += [] if options.method == "ridge" else [options.method.replace("_", "-")]
         if options.has("ridge_lambda"):
@@ -137,14 +138,8 @@ class StudyDefinition:
     @property
     def alignment_options(self) -> AlignmentOptions:
         """The alignment method; raises `AlignmentError` for an option that it does not have."""
-        return AlignmentOptions(
-            self.alignment,
-            self.ridge_lambda,
-            self.lambda_policy,
-            self.rank,
-            self.hidden_width,
-            self.is_scaled,
-        )
+        names = ("ridge_lambda", "lambda_policy", "rank", "hidden_width", "is_scaled")
+        return AlignmentOptions(self.alignment, *(getattr(self, name) for name in names))
 
 
 _FIELDS = options_of(StudyDefinition)

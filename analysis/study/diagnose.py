@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from axes.analysis.activations import Matrix, Space, find_space, load_matrix
+from axes.analysis.activations import Matrix, Space, load_matrix
 from axes.analysis.registry import read_alignment
 from axes.analysis.report.section import latest_study
-from axes.analysis.stats.auroc import Estimate
 from axes.analysis.study import diagnosis_checks as checks
 from axes.analysis.study.diagnosis_case import Case, Finding, View, look
 from axes.analysis.study.fit import paired
-from axes.warehouse.connection import Connection, rows, vectors
+from axes.warehouse.axes import read_axes
+from axes.warehouse.connection import Connection, rows
 from axes.warehouse.errors import AxesError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.progress import track
@@ -61,6 +61,9 @@ def find_diagnosed(connection: Connection, name: str | None) -> tuple[str, str |
     return with_model[0]["study_id"], name
 
 
+_KEYS = ("model", "model_id", "prompt_set", "axis_id")
+
+
 @dataclass(frozen=True)
 class _Evaluated:
     """What a study evaluated of one model on one set; `parameters` is the study's definition."""
@@ -68,7 +71,6 @@ class _Evaluated:
     model: str
     model_id: str
     prompt_set: str
-    layer: int
     parameters: str
     axis_id: str
     native_id: str
@@ -86,7 +88,7 @@ def diagnose_study(root: Path, study_id: str, *, memory_limit: int | None = None
     evaluated = warehouse.rows(
         _Evaluated,
         """
-        select model, model_id, prompt_set, layer, parameters,
+        select model, model_id, prompt_set, parameters,
             max(axis_id) filter (where scorer = 'universal') as axis_id,
             max(axis_id) filter (where scorer = 'native') as native_id,
             bool_or(is_in_sample) filter (where scorer = 'universal') as is_in_sample
@@ -103,11 +105,8 @@ def diagnose_study(root: Path, study_id: str, *, memory_limit: int | None = None
             for each in evaluated:
                 rows += [
                     {
+                        **{name: getattr(each, name) for name in _KEYS},
                         "study_id": study_id,
-                        "model": each.model,
-                        "model_id": each.model_id,
-                        "prompt_set": each.prompt_set,
-                        "axis_id": each.axis_id,
                         "check_name": finding.check,
                         "place": place,
                         "is_fault": finding.is_fault,
@@ -132,44 +131,42 @@ def _finite(figures: Mapping[str, float]) -> str:
 def _case(warehouse: Warehouse, study_id: str, evaluated: _Evaluated) -> Case:
     """What was evaluated in one row of the study, read back from the warehouse."""
     study = json.loads(evaluated.parameters)
-    keys = {name: study[name] for name in ("site", "pooling", "template")}
-    model, model_id = evaluated.model, evaluated.model_id
-    (axis,) = warehouse.query(
-        "select space_model || '@' || space_model_id as model, layer from axes where axis_id = ?",
-        [evaluated.axis_id],
-    ).to_pylist()
-    space = find_space(warehouse, f"{model}@{model_id}", **keys).at(evaluated.layer)
-    target = find_space(warehouse, axis["model"], **keys).at(axis["layer"])
+    axis, native = read_axes(warehouse, [evaluated.axis_id, evaluated.native_id])
 
     def read(space: Space, prompt_set: str, limit: int | None = None) -> Matrix:
         # Rows that the study went without are reported by the study.
         return load_matrix(warehouse, space, prompt_set, limit=limit, allow_missing=True)
 
     def both(prompt_set: str, limit: int | None = None) -> tuple[Matrix, Matrix]:
-        return paired(read(space, prompt_set, limit), read(target, prompt_set, limit))
+        return paired(read(native.space, prompt_set, limit), read(axis.space, prompt_set, limit))
 
     matrix, reference = both(evaluated.prompt_set)
     benign, benign_reference = both(study["align"], study["align_rows"])
-    fitted = read(space, study["prompts"])
+    fitted = read(native.space, study["prompts"])
     stored = warehouse.query(
         "select prompt_id, projection, alignment_id from projections "
         "where model = ? and model_id = ? and axis_id = ?",
-        [model, model_id, evaluated.axis_id],
-    )
-    projections = dict(
-        zip(stored["prompt_id"].to_pylist(), stored["projection"].to_pylist(), strict=True)
-    )
-    alignment_id = stored["alignment_id"][0].as_py()
-    alignment = read_alignment(warehouse, alignment_id)
-    words = warehouse.rows(
-        Estimate,
+        [evaluated.model, evaluated.model_id, evaluated.axis_id],
+    ).to_pydict()
+    projections = dict(zip(stored["prompt_id"], stored["projection"], strict=True))
+    alignment = read_alignment(warehouse, stored["alignment_id"][0])
+    assert alignment is not None
+    # Of the surface the baselines of the axis are meant, and not those of the model's direction.
+    premises = warehouse.query(
         """
-        select estimate, lower, upper
-        from evaluations
-        where study_id = ? and prompt_set = ? and scorer = 'bag_of_words' and metric = 'auroc'
+        select premise, cause
+        from v_claim_premises
+        where
+            study_id = ? and prompt_set = ? and model = ? and at_model = model
+            and (
+                premise != 'surface'
+                or starts_with(scorer, 'universal')
+                or list_contains(stops, 'shared')
+            )
+        order by position, scorer desc
         """,
-        [study_id, evaluated.prompt_set],
-    )
+        [study_id, evaluated.prompt_set, evaluated.model],
+    ).to_pydict()
     return Case(
         x=matrix.x,
         labels=matrix.labels,
@@ -180,18 +177,13 @@ def _case(warehouse: Warehouse, study_id: str, evaluated: _Evaluated) -> Case:
         benign_x=benign.x,
         benign_reference_x=benign_reference.x,
         alignment=alignment.fit.alignment,
-        direction=_vector(warehouse, evaluated.native_id),
-        axis=_vector(warehouse, evaluated.axis_id),
+        direction=native.vector,
+        axis=axis.vector,
         is_in_sample=evaluated.is_in_sample,
-        is_reference=space == target,
-        bag_of_words=words[0] if words else None,
+        is_reference=native.space == axis.space,
+        premises=dict(zip(premises["premise"], premises["cause"], strict=True)),
         stored=np.array([projections[prompt_id] for prompt_id in matrix.prompt_ids]),
     )
-
-
-def _vector(warehouse: Warehouse, axis_id: str) -> np.ndarray:
-    table = warehouse.query("select vector from axes where axis_id = ?", [axis_id])
-    return vectors(table.column("vector"))[0].astype(np.float64)
 
 
 # Causes, in the order in which one explains the next: the first fault is the diagnosis.
@@ -207,9 +199,8 @@ _CAUSES: tuple[Callable[[Case, View], Finding], ...] = (
     checks.source,
     checks.ridge_lambda,
     checks.intercept,
+    checks.premise,
 )
-
-HEALTHY = "healthy"
 
 
 def diagnose(case: Case) -> list[Finding]:
@@ -222,11 +213,10 @@ def diagnose(case: Case) -> list[Finding]:
     symptom = checks.disagreement(case, view)
     findings = [check(case, view) for check in _CAUSES]
     faults = [finding for finding in (*findings, symptom) if finding.is_fault]
-    verdict = f"{HEALTHY}: no check finds a fault"
+    verdict = "healthy: no check finds a fault"
     if faults:
-        verdict = f"{faults[0].check}: {faults[0].verdict}"
-        if symptom.is_fault and faults[0] is symptom:
-            verdict = f"unexplained: {symptom.verdict}"
+        name = "unexplained" if faults[0] is symptom else faults[0].check
+        verdict = f"{name}: {faults[0].verdict}"
     return [
         symptom,
         *findings,

@@ -41,8 +41,9 @@ class Case:
 
     `direction` is the model's unit direction, fitted on `fitted_x`; `reference_x` holds the
     reference's activations of the rows of `x`; `benign_x` and `benign_reference_x` are the rows of
-    the alignment, and the reference itself is mapped by the identity. `stored` are the projections
-    that the AUROC was computed from, where stored.
+    the alignment, and the reference itself is mapped by the identity. `premises` are
+    those of the claims that fail, each with its cause; `stored` the projections that the AUROC was
+    computed from, where stored.
     """
 
     x: Rows
@@ -58,7 +59,7 @@ class Case:
     axis: Float[np.ndarray, " d_reference"]
     is_in_sample: bool
     is_reference: bool = False
-    bag_of_words: Estimate | None = None
+    premises: Mapping[str, str] = field(default_factory=dict)
     stored: Scores | None = None
 
 

@@ -19,11 +19,11 @@ from scipy.stats import norm, skew, spearmanr, trim_mean
 from axes.analysis.activations import blocks, mean, project
 from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.alignment import r_squared
+from axes.analysis.methods.covariance import mean_and_variance
 from axes.analysis.methods.directions import difference_in_means
 from axes.analysis.methods.nulls import cross_validated_scores, shuffled_labels
 from axes.analysis.methods.ridge import LAMBDA_GRID, RidgeFitter
 from axes.analysis.stats.auroc import Estimate, Labels, Scores, auroc
-from axes.analysis.stats.baselines import explains
 from axes.analysis.stats.splits import held_out_mask
 from axes.analysis.study.diagnosis_case import Case, Finding, View, cosine
 from axes.warehouse.layers import Rows
@@ -124,7 +124,8 @@ def massive_dimensions(case: Case, view: View) -> Finding:
 
     Scaling dimensions to unit standard deviation and winsorising are both fitted on benign rows.
     """
-    centre, deviation = _moments(case.benign_x)
+    centre, variance = mean_and_variance(case.benign_x)
+    deviation = np.sqrt(variance)
     square = centre**2 + deviation**2
     scale = np.where(deviation > 0, deviation, 1.0)
     low, high = centre - _CLIPPED_AT * deviation, centre + _CLIPPED_AT * deviation
@@ -267,17 +268,16 @@ def alignment(case: Case, view: View) -> Finding:
 
 
 def source(case: Case, view: View) -> Finding:
-    """Do the words of the prompts separate the classes as well, without any model?"""
-    words = case.bag_of_words
-    if words is None:
-        return Finding("source", False, "no bag of words to compare with")
-    is_fault = explains(words, view.area)
-    fault = (
-        f"a bag of words separates the classes as well (AUROC {words.estimate:.2f}, the axis "
-        f"{view.area.estimate:.2f}): the axis may see words or sources only"
-    )
-    healthy = f"a bag of words separates them less well (AUROC {words.estimate:.2f})"
-    return Finding.of("source", is_fault, fault, healthy, {"bag_of_words": words.estimate})
+    """Is the axis shown to exceed what the surface of the prompts tells, without any model?"""
+    cause = case.premises.get("surface")
+    healthy = "no surface baseline comes near the axis"
+    return Finding("source", cause is not None, cause or healthy)
+
+
+def premise(case: Case, view: View) -> Finding:
+    """Do the premises of the claims hold? If not, no verdict rests on these numbers."""
+    causes = [cause for name, cause in case.premises.items() if name != "surface"]
+    return Finding("premise", bool(causes), "; ".join(causes) or "the premises of the claims hold")
 
 
 def ridge_lambda(case: Case, view: View) -> Finding:
@@ -347,14 +347,6 @@ def _dominant_share(values: Scores, other_mean: float) -> float:
     means = np.cumsum(ascending) / np.arange(1, len(ascending) + 1)
     kept = np.flatnonzero(means <= other_mean)
     return float(1 - (kept[-1] + 1) / len(values)) if len(kept) else 1.0
-
-
-def _moments(x: Rows) -> tuple[Float[np.ndarray, " d_model"], Float[np.ndarray, " d_model"]]:
-    """Mean and standard deviation of every dimension."""
-    centre, total = mean(x), np.zeros(x.shape[1])
-    for (block,) in blocks(x):
-        total += np.square(block - centre).sum(axis=0)
-    return centre, np.sqrt(total / len(x))
 
 
 def _apply(x: Rows, change: Callable[[np.ndarray], np.ndarray]) -> Float[np.ndarray, "row d_model"]:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
-
 import numpy as np
 
-from axes.analysis.activations import Matrix, project
+from axes.analysis.activations import Matrix, project, row_norms
 from axes.analysis.methods.nulls import random_directions, shuffled_alignments
-from axes.analysis.stats.auroc import Estimate, null_interval
-from axes.analysis.stats.baselines import bag_of_words_scores, bag_of_words_transfer, prompt_lengths
-from axes.analysis.stats.evaluate import evaluate_difference, evaluate_scores
-from axes.analysis.stats.multiple_testing import adjusted
-from axes.analysis.study.evaluations import Evaluation, Steps
-from axes.analysis.study.fit import FittedModel, FittedStudy, Member, paired
-from axes.analysis.study.stability import (
-    erasure_rows,
-    held_out_rows,
-    nested_rows,
-    shared_axis_rows,
-    shuffled_label_rows,
+from axes.analysis.stats.auroc import Estimate, Scores, null_interval
+from axes.analysis.stats.baselines import (
+    TEXT_BASELINES,
+    baseline_fitter,
+    model_kernels,
+    text_kernels,
 )
+from axes.analysis.stats.evaluate import evaluate_scores
+from axes.analysis.study.evaluations import Evaluation, Steps, corrected
+from axes.analysis.study.fit import FittedModel, FittedStudy, Member, paired
+from axes.analysis.study.stability import direction_rows, held_out_rows, shared_axis_rows
 
 
 def evaluate(study: FittedStudy, steps: Steps) -> list[Evaluation]:
@@ -44,24 +39,9 @@ def evaluate(study: FittedStudy, steps: Steps) -> list[Evaluation]:
         for prompt_set in model.member.labelled:
             rows += _auroc_rows(study, model, prompt_set, steps)
             rows += _null_rows(study, model, prompt_set, steps)
-        rows += shuffled_label_rows(study.definition, model.member, steps)
-        rows += erasure_rows(study.definition, model.member, steps)
-        rows += nested_rows(study.definition, model.member, steps)
+        rows += direction_rows(study.definition, model.member, steps)
     rows += held_out_rows(study, steps)
-    return _corrected(rows)
-
-
-def _corrected(rows: list[Evaluation]) -> list[Evaluation]:
-    """The p-values of one metric of the study adjusted together (Holm)."""
-    p_values = np.array([row.p_value for row in rows], dtype=np.float64)
-    metrics = np.array([row.metric for row in rows])
-    corrected = np.full(len(rows), np.nan)
-    for metric in set(metrics):
-        corrected[metrics == metric] = adjusted(p_values[metrics == metric])
-    return [
-        row if np.isnan(value) else replace(row, p_value_adjusted=float(value))
-        for row, value in zip(rows, corrected, strict=True)
-    ]
+    return corrected(rows, by=("metric", "is_in_sample"))
 
 
 def _coverage_rows(study: FittedStudy, member: Member) -> list[Evaluation]:
@@ -70,17 +50,11 @@ def _coverage_rows(study: FittedStudy, member: Member) -> list[Evaluation]:
     A prompt that the alignment is fitted on and that is evaluated too is no test of the alignment.
     """
     aligned_on = set(member.benign.prompt_ids)
-    counts = [
-        *(
-            (name, "missing_count", matrix.missing_count)
-            for name, matrix in member.labelled.items()
-        ),
-        (study.definition.align, "missing_count", member.benign.missing_count),
-        *(
-            (name, "alignment_overlap", len(aligned_on.intersection(matrix.prompt_ids)))
-            for name, matrix in member.labelled.items()
-        ),
-    ]
+    counts = [(study.definition.align, "missing_count", member.benign.missing_count)]
+    for prompt_set, matrix in member.labelled.items():
+        overlap = len(aligned_on.intersection(matrix.prompt_ids))
+        counts.append((prompt_set, "missing_count", matrix.missing_count))
+        counts.append((prompt_set, "alignment_overlap", overlap))
     return [
         Evaluation.of(
             "coverage", metric, Estimate(float(count)), member=member, prompt_set=prompt_set
@@ -122,20 +96,21 @@ def _auroc_rows(
 
     def compute() -> list[Evaluation]:
         scores = {scorer: model.project(matrix, axis) for scorer, axis in axes.items()}
-        labels, groups = matrix.labels, matrix.groups
-        metrics = {
-            scorer: evaluate_scores(values, labels, groups, seed=seed)
-            for scorer, values in scores.items()
-        }
-        metrics["native_minus_universal"] = evaluate_difference(
-            scores["native"], scores["universal"], labels, groups, seed=seed
+        compared = [("native", "universal")]
+        if prompt_set != study.definition.prompts:
+            baselines = _baseline_scores(member.labelled[study.definition.prompts], matrix)
+            compared += [(axis, name) for axis in axes for name in baselines]
+            scores |= baselines
+        metrics = evaluate_scores(
+            scores, matrix.labels, matrix.groups, compared=compared, seed=seed
         )
         return Evaluation.of_scorers(
-            metrics,
+            # What is the same for every model is a row without a model, in `_baseline_rows`.
+            {name: metrics[name] for name in metrics if name not in TEXT_BASELINES},
             axes=axes,
             member=member,
             prompt_set=prompt_set,
-            labels=labels,
+            labels=matrix.labels,
             is_in_sample=is_in_sample,
         )
 
@@ -173,10 +148,8 @@ def _null_rows(
             )
             metrics["shuffled_alignment"] = {"auroc": null_interval(null)}
         if fit.method != "identity" and member.space.d_model == len(universal.vector):
-            scores = project(matrix.x, universal.vector)
-            metrics["universal_unaligned"] = evaluate_scores(
-                scores, labels, matrix.groups, seed=seed
-            )
+            scores = {"universal_unaligned": project(matrix.x, universal.vector)}
+            metrics |= evaluate_scores(scores, labels, matrix.groups, seed=seed)
         return Evaluation.of_scorers(
             metrics, member=member, prompt_set=prompt_set, labels=labels, is_in_sample=False
         )
@@ -193,25 +166,32 @@ def _null_rows(
 
 
 def _baseline_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
-    """Scores of the prompts without a model; the same for every model."""
+    """What the prompts alone tell, on sets that nothing was fitted on (else `held_out_rows`)."""
     labelled, seed = study.members[0].labelled, study.definition.seed
     fitted_on = labelled[study.definition.prompts]
     rows = []
     for prompt_set, matrix in labelled.items():
-        compute = partial(_baselines, fitted_on, matrix, prompt_set, seed)
-        inputs = [fitted_on.grouped_hash, prompt_set, matrix.grouped_hash, seed]
-        rows += steps.compute("baselines", inputs, compute, prompt_set=prompt_set)
+
+        def compute(matrix: Matrix = matrix, prompt_set: str = prompt_set) -> list[Evaluation]:
+            scores = _baseline_scores(fitted_on, matrix)
+            texts = {name: values for name, values in scores.items() if name in TEXT_BASELINES}
+            metrics = evaluate_scores(texts, matrix.labels, matrix.groups, seed=seed)
+            return Evaluation.of_scorers(
+                metrics, prompt_set=prompt_set, labels=matrix.labels, is_in_sample=False
+            )
+
+        if matrix is not fitted_on:
+            inputs = [fitted_on.grouped_hash, prompt_set, matrix.grouped_hash, seed]
+            rows += steps.compute("baselines", inputs, compute, prompt_set=prompt_set)
     return rows
 
 
-def _baselines(fitted_on: Matrix, matrix: Matrix, prompt_set: str, seed: int) -> list[Evaluation]:
-    texts, labels, groups = matrix.texts.to_pylist(), matrix.labels, matrix.groups
-    if matrix is fitted_on:
-        words = bag_of_words_scores(texts, labels, groups, seed=seed)
-    else:
-        words = bag_of_words_transfer(fitted_on.texts.to_pylist(), fitted_on.labels, texts)
-    metrics = {
-        scorer: evaluate_scores(scores, labels, groups, seed=seed)
-        for scorer, scores in (("bag_of_words", words), ("prompt_length", prompt_lengths(texts)))
-    }
-    return Evaluation.of_scorers(metrics, prompt_set=prompt_set, labels=labels, is_in_sample=False)
+def _baseline_scores(fitted_on: Matrix, matrix: Matrix) -> dict[str, Scores]:
+    """Scores of the rows of one matrix by baselines fitted on another one of the same model."""
+    count = len(fitted_on.labels)
+    texts = text_kernels([*fitted_on.texts.to_pylist(), *matrix.texts.to_pylist()])
+    norms = np.concatenate([row_norms(fitted_on.x), row_norms(matrix.x)])
+    kernels = texts | model_kernels(texts, norms)
+    labels = np.concatenate([fitted_on.labels, matrix.labels])
+    scores = baseline_fitter(list(kernels.values()), labels)(np.arange(len(labels)) < count)
+    return dict(zip(kernels, scores[:, count:], strict=True))

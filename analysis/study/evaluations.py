@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from axes.analysis.registry import Axis
 from axes.analysis.stats.auroc import Estimate, Labels
+from axes.analysis.stats.multiple_testing import adjusted
 from axes.analysis.study.fit import Member
+from axes.warehouse.connection import Connection, rows
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.runs import Run
 from axes.warehouse.writer import content_key, rows_table
 
 # Raised whenever the rows of unchanged inputs would change.
-STEP_VERSION = 2
+STEP_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,21 @@ class Evaluation:
         ]
 
 
+def corrected(
+    rows: Sequence[Evaluation], by: Sequence[str] = ("metric",), correction: str = "holm"
+) -> list[Evaluation]:
+    """The rows, the p-values of those that are alike in the columns `by` adjusted together."""
+    keys = [tuple(getattr(row, column) for column in by) for row in rows]
+    values = np.array([row.p_value for row in rows], dtype=np.float64)
+    for key in set(keys):
+        of_key = [other == key for other in keys]
+        values[of_key] = adjusted(values[of_key], correction)
+    return [
+        row if np.isnan(value) else replace(row, p_value_adjusted=float(value))
+        for row, value in zip(rows, values, strict=True)
+    ]
+
+
 def evaluate_once(
     warehouse: Warehouse,
     command: str,
@@ -102,8 +121,14 @@ def evaluate_once(
     if warehouse.has("evaluations", study_id):
         return
     with warehouse.run(command, {**parameters, **definition}, seed=definition["seed"]) as run:
-        rows = [asdict(evaluation) for evaluation in compute(run)]
+        rows = list(compute(run))
         write_evaluations(warehouse, run, study_id, definition, rows, name=study_id)
+
+
+def stored_parameters(connection: Connection, study_id: str) -> dict[str, Any]:
+    """The definition of a study (or an evaluation) that has been run, as its rows state it."""
+    sql = "select parameters from evaluations where study_id = ? limit 1"
+    return json.loads(rows(connection, sql, [study_id])[0]["parameters"])
 
 
 def write_evaluations(
@@ -111,7 +136,7 @@ def write_evaluations(
     run: Run,
     study_id: str,
     definition: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Evaluation],
     *,
     name: str,
 ) -> None:
@@ -121,7 +146,7 @@ def write_evaluations(
         "parameters": json.dumps(definition, sort_keys=True),
         "run_id": run.run_id,
     }
-    table = rows_table("evaluations", [{**row, **common} for row in rows])
+    table = rows_table("evaluations", [{**asdict(row), **common} for row in rows])
     warehouse.write("evaluations", table, name=name)
     run.rows += len(rows)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -100,6 +100,29 @@ class FittedStudy:
         return self.models[self.definition.models.index(self.definition.reference)]
 
 
+def read_members(warehouse: Warehouse, definition: StudyDefinition) -> list[Member]:
+    """All models of a study, each labelled set with the prompts that every model has.
+
+    Where rows may be missing, figures of one row are then of the same prompts; what another model
+    lacks counts as missing.
+    """
+    members = [read_member(warehouse, definition, name) for name in definition.models]
+    for prompt_set in definition.labelled_sets:
+        matrices = [member.labelled[prompt_set] for member in members]
+        for member, all_rows, taken in zip(
+            members, matrices, on_shared_prompts(matrices), strict=True
+        ):
+            lost = len(all_rows.prompt_ids) - len(taken.prompt_ids)
+            member.labelled[prompt_set] = replace(taken, missing_count=taken.missing_count + lost)
+    prompts = definition.prompts
+    return [
+        replace(
+            member, layers=tuple(on_shared_prompts([member.labelled[prompts], *member.layers])[1:])
+        )
+        for member in members
+    ]
+
+
 def read_member(warehouse: Warehouse, definition: StudyDefinition, name: str) -> Member:
     """The activations of one model at the study's layer; raises where rows are missing."""
     allow = definition.allow_missing
@@ -160,7 +183,19 @@ def fit_study(
         for member in members:
             alignments.append(_align(warehouse, run, definition, member, reference))
             advance(1)
-    natives = [_study_native(warehouse, run, definition, member) for member in members]
+    natives = []
+    for member in members:
+        # The directions of the other layers are fitted too.
+        axes = fit_native(
+            warehouse,
+            run,
+            member.space,
+            definition.prompts,
+            definition.evaluate,
+            method=definition.direction,
+            allow_missing=definition.allow_missing,
+        )
+        natives += [axis for axis in axes if axis.space.layer == member.space.layer]
     aligned = [
         _aligned_axis(definition, member, native, alignment, reference.space)
         for member, native, alignment in zip(members, natives, alignments, strict=True)
@@ -245,22 +280,6 @@ def on_shared_prompts(models: Sequence[RowsOfPrompts]) -> list[RowsOfPrompts]:
         places = {prompt_id: index for index, prompt_id in enumerate(model.prompt_ids)}
         taken.append(model.take(np.array([places[key] for key in order], dtype=np.int64)))
     return taken
-
-
-def _study_native(
-    warehouse: Warehouse, run: Run, definition: StudyDefinition, member: Member
-) -> Axis:
-    """The member's direction at the study's layer; those of the other layers are fitted too."""
-    axes = fit_native(
-        warehouse,
-        run,
-        member.space,
-        definition.prompts,
-        definition.evaluate,
-        method=definition.direction,
-        allow_missing=definition.allow_missing,
-    )
-    return next(axis for axis in axes if axis.space.layer == member.space.layer)
 
 
 def fit_native(

@@ -30,16 +30,20 @@ from axes.analysis.stats.auroc import (
     auroc_difference,
     auroc_interval,
 )
-from axes.analysis.stats.baselines import bag_of_words_fits, bag_of_words_scores
-from axes.analysis.stats.evaluate import evaluate_difference, evaluate_scores
-from axes.analysis.stats.multiple_testing import adjusted
+from axes.analysis.stats.baselines import (
+    STRONGEST,
+    TEXT_BASELINES,
+    baseline_fitter,
+    text_scores,
+)
+from axes.analysis.stats.evaluate import evaluate_scores
 from axes.analysis.stats.splits import (
     LEAST_OVERLAP,
     grouped_folds,
-    joined_groups,
-    near_duplicate_clusters,
+    out_of_fold,
+    unsplit_groups,
 )
-from axes.analysis.study.evaluations import Evaluation, evaluate_once
+from axes.analysis.study.evaluations import Evaluation, corrected, evaluate_once
 from axes.warehouse.errors import LabelError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import Rows
@@ -47,7 +51,7 @@ from axes.warehouse.progress import track
 from axes.warehouse.writer import content_key
 
 # Raised whenever the metrics of an unchanged definition would change.
-_VERSION = 1
+_VERSION = 2
 MIN_ROWS = 20
 
 
@@ -126,8 +130,7 @@ def _layer_rows(
     """Every layer out of fold and in sample, and the layer chosen inside the training part."""
     prompt_set, seed = definition.prompt_sets[0], definition.seed
     texts, labels = first.texts.to_pylist(), first.labels
-    clusters = near_duplicate_clusters(texts, least_overlap=definition.least_overlap)
-    groups = joined_groups(first.groups, clusters)
+    groups = unsplit_groups(first.groups, texts, least_overlap=definition.least_overlap)
     with track(f"layers of {space.model}", space.layer_count, "layers") as advance:
 
         def layers() -> Iterator[Rows]:
@@ -136,14 +139,15 @@ def _layer_rows(
                 advance(1)
 
         selection = select_layers(layers(), labels, groups, seed=seed)
-    words = bag_of_words_scores(texts, labels, groups, seed=seed)
-    metrics = {
-        "native_layer_chosen": evaluate_scores(selection.nested, labels, groups, seed=seed),
-        "bag_of_words": evaluate_scores(words, labels, groups, seed=seed),
-        "native_layer_chosen_minus_bag_of_words": evaluate_difference(
-            selection.nested, words, labels, groups, seed=seed
-        ),
-    }
+    words = text_scores(texts, labels, groups, seed=seed)
+    metrics = evaluate_scores(
+        {"native_layer_chosen": selection.nested, STRONGEST: words},
+        labels,
+        groups,
+        compared=[("native_layer_chosen", STRONGEST)],
+        is_out_of_fold=True,
+        seed=seed,
+    )
     return [
         *_tested_layers(selection, words, labels, groups, definition.correction),
         *Evaluation.of_scorers(metrics, labels=labels, is_in_sample=False),
@@ -152,51 +156,42 @@ def _layer_rows(
 
 def _tested_layers(
     selection: LayerSelection, words: Scores, labels: Labels, groups: Groups, correction: str
-) -> Iterator[Evaluation]:
-    """Each layer's AUROC, and its difference to a bag of words, corrected for so many layers."""
-    differences = [
-        auroc_difference(scores, words, labels, groups=groups)
-        for scores in selection.cross_validated
-    ]
-    p_values = np.array([each.p_value for each in differences], dtype=np.float64)
-    for layer, corrected in enumerate(adjusted(p_values, correction)):
+) -> list[Evaluation]:
+    """Each layer's AUROC, and its difference to a word pairs, corrected for so many layers."""
+    rows = []
+    for layer, scores in enumerate(selection.cross_validated):
         row = partial(Evaluation.of, labels=labels, layer=layer, is_in_sample=False)
-        area = auroc_interval(selection.cross_validated[layer], labels, groups=groups)
-        yield row("native_cross_validated", "auroc", area)
         in_sample = Estimate(float(selection.in_sample[layer]))
-        yield row("native", "auroc", in_sample, is_in_sample=True)
-        yield row(
-            "native_minus_bag_of_words",
-            "auroc_difference",
-            differences[layer],
-            p_value_adjusted=None if np.isnan(corrected) else float(corrected),
-        )
+        split = (labels, groups)
+        area = auroc_interval(scores, *split, is_out_of_fold=True)
+        difference = auroc_difference(scores, words, *split, is_out_of_fold=True)
+        rows += [
+            row("native_cross_validated", "auroc", area),
+            row("native", "auroc", in_sample, is_in_sample=True),
+            row(f"native_minus_{STRONGEST}", "auroc_difference", difference),
+        ]
+    return corrected(rows, correction=correction)
 
 
 def _source_rows(
     warehouse: Warehouse, space: Space, definition: EvaluationDefinition, matrices: Sequence[Matrix]
 ) -> list[Evaluation]:
-    """The matrix of sources, of the direction and of a bag of words; empty with no contrast."""
+    """The matrix of sources, of the direction and of a word pairs; empty with no contrast."""
     pool = _pooled(warehouse, definition, matrices)
     contrasts = source_contrasts(pool.sources, pool.labels)
     if len(contrasts) < 2:
         return []
 
-    def native(seen: Bool[np.ndarray, "fit row"]) -> Float[np.ndarray, "fit row"]:
-        return fitted_scores(pool.x, np.tile(pool.labels, (len(seen), 1)), seen)
+    fit = baseline_fitter([TEXT_BASELINES[STRONGEST](pool.texts)], pool.labels)
 
     def words(seen: Bool[np.ndarray, "fit row"]) -> Float[np.ndarray, "fit row"]:
-        return bag_of_words_fits(pool.texts, pool.labels, seen)
+        return np.concatenate([fit(rows) for rows in seen])
 
-    fits: tuple[tuple[str, int | None, Fit], ...] = (
-        ("native", space.layer, native),
-        ("bag_of_words", None, words),
-    )
-    split = (pool.labels, pool.groups, contrasts)
+    native = partial(fitted_scores, pool.x, pool.labels)
+    split, seed = (pool.labels, pool.groups, contrasts), definition.seed
     return [
-        row
-        for scorer, layer, fit in fits
-        for row in source_matrix(scorer, fit, *split, layer=layer, seed=definition.seed)
+        *source_matrix("native", native, *split, layer=space.layer, seed=seed),
+        *source_matrix(STRONGEST, words, *split, seed=seed),
     ]
 
 
@@ -226,26 +221,19 @@ def _pooled(
         # Groups are numbered from 0 in every set: moved past those of the sets before.
         parts.append(replace(part, groups=part.groups + offset))
         offset = max(offset, 1 + int(parts[-1].groups.max(initial=0)))
-        described = warehouse.query(
+        columns = warehouse.query(
             "select prompt_id, source, category, split from prompts where prompt_set = ?",
             [prompt_set],
-        )
-        by_id = dict(
-            zip(
-                described["prompt_id"].to_pylist(),
-                described[definition.by].to_pylist(),
-                strict=True,
-            )
-        )
+        ).to_pydict()
+        by_id = dict(zip(columns["prompt_id"], columns[definition.by], strict=True))
         sources += [by_id[prompt_id] for prompt_id in part.prompt_ids]
     texts = [text for part in parts for text in part.texts.to_pylist()]
     groups = np.concatenate([part.groups for part in parts])
-    clusters = near_duplicate_clusters(texts, least_overlap=definition.least_overlap)
     return _Pool(
         x=np.concatenate([part.x[:] for part in parts]),
         texts=texts,
         labels=np.concatenate([part.labels for part in parts]),
-        groups=joined_groups(groups, clusters),
+        groups=unsplit_groups(groups, texts, least_overlap=definition.least_overlap),
         sources=sources,
     )
 
@@ -292,24 +280,24 @@ def source_matrix(
 ) -> list[Evaluation]:
     """Every contrast evaluated on every contrast by what `fit` fits on it, with DeLong's interval.
 
-    `fit` gets masks of rows to fit on, one a row, and gives every row's score by each fit. Raises
-    `LabelError` where a contrast lies in so few groups that a fold takes a class of it away.
+    `fit` gets masks of rows to fit on, one a contrast, and gives every row's score by each fit.
+    Raises `LabelError` where a contrast lies in so few groups that a fold takes a class of it away.
     """
     if not contrasts:
         raise LabelError(f"no source, or pair of sources, has {MIN_ROWS} prompts of each class")
-    folds = grouped_folds(labels, groups, seed=seed)
-    names = np.unique(folds)
-    seen = np.stack([rows & (folds != name) for rows in contrasts.values() for name in names])
-    if not ((seen & labels).any(axis=1) & (seen & ~labels).any(axis=1)).all():
-        raise LabelError("a source lies in too few groups to be held out: use larger sources")
-    # Fits [contrast * fold, row] -> [contrast, fold, row]; a row keeps the fit without its fold.
-    by_contrast = fit(seen).reshape(len(contrasts), len(names), len(labels))
-    held_out = by_contrast[:, np.searchsorted(names, folds), np.arange(len(labels))]
+
+    def fit_contrasts(seen: Labels) -> Float[np.ndarray, "contrast row"]:
+        rows = seen & np.stack(list(contrasts.values()))
+        if not ((rows & labels).any(axis=1) & (rows & ~labels).any(axis=1)).all():
+            raise LabelError("a source lies in too few groups to be held out: use larger sources")
+        return fit(rows)
+
+    held_out = out_of_fold(fit_contrasts, grouped_folds(labels, groups, seed=seed))
     return [
         Evaluation.of(
             scorer,
             "auroc",
-            auroc_interval(scores[rows], labels[rows], groups=groups[rows]),
+            auroc_interval(scores[rows], labels[rows], groups[rows], is_out_of_fold=True),
             layer=layer,
             fitted_on=fitted_on,
             judged_on=judged_on,

@@ -18,8 +18,14 @@ from axes.analysis.drift.token_projections import project_tokens
 from axes.analysis.study.claims import PUBLISHED, write_published
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.evaluate import evaluate
-from axes.analysis.study.evaluations import STEP_VERSION, Evaluation, Steps, evaluate_once
-from axes.analysis.study.fit import METHOD_VERSION, Member, fit_study, read_member
+from axes.analysis.study.evaluations import (
+    STEP_VERSION,
+    Evaluation,
+    Steps,
+    evaluate_once,
+    stored_parameters,
+)
+from axes.analysis.study.fit import METHOD_VERSION, Member, fit_study, read_members
 from axes.warehouse.connection import Connection, connect, rows
 from axes.warehouse.errors import AxesError
 from axes.warehouse.handle import Warehouse
@@ -44,7 +50,7 @@ def run_study(
     do not fit.
     """
     warehouse = Warehouse.open(root, memory_limit=memory_limit)
-    members = [read_member(warehouse, definition, name) for name in definition.models]
+    members = read_members(warehouse, definition)
     study_id = _study_id(definition, members)
 
     def compute(run: Run) -> list[Evaluation]:
@@ -60,7 +66,7 @@ def run_study(
 
 def find_study(warehouse: Warehouse, definition: StudyDefinition) -> str:
     """The id of a study that has been run; raises `AxesError` where it has not."""
-    members = [read_member(warehouse, definition, name) for name in definition.models]
+    members = read_members(warehouse, definition)
     study_id = _study_id(definition, members)
     if not warehouse.has("evaluations", study_id):
         raise AxesError(
@@ -88,12 +94,9 @@ def _study_id(definition: StudyDefinition, members: Sequence[Member]) -> str:
 
 def read_definition(connection: Connection, study_id: str) -> StudyDefinition:
     """The definition of a study that has been run, as its rows state it."""
-    stored = rows(
-        connection, "select parameters from evaluations where study_id = ? limit 1", [study_id]
-    )
     settings: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in json.loads(stored[0]["parameters"]).items()
+        for name, value in stored_parameters(connection, study_id).items()
     }
     return StudyDefinition(**settings)
 

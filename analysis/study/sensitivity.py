@@ -22,11 +22,11 @@ from jaxtyping import Float
 from axes.analysis.activations import blocks
 from axes.analysis.methods.directions import fit_direction, unit
 from axes.analysis.methods.ridge import Ridge, RidgePath
-from axes.analysis.methods.universal import universal_axis
+from axes.analysis.methods.universal import leave_one_out_axes, universal_axis
 from axes.analysis.stats.auroc import Labels, auroc
 from axes.analysis.stats.splits import held_out_groups
 from axes.analysis.study.definition import MIN_ALIGNMENT_ROWS, StudyDefinition
-from axes.analysis.study.fit import Member, on_shared_prompts, read_member
+from axes.analysis.study.fit import Member, on_shared_prompts, read_members
 from axes.warehouse.errors import CoverageError, DefinitionError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.progress import track
@@ -192,7 +192,7 @@ def _read_group(warehouse: Warehouse, definition: StudyDefinition, row_count: in
         "select prompt_id from prompts where prompt_set = ? and position < ?",
         [definition.align, definition.align_rows],
     )
-    members = [read_member(warehouse, widened, name) for name in definition.models]
+    members = read_members(warehouse, widened)
     return _Group(definition, members, set(own_ids))
 
 
@@ -269,15 +269,15 @@ def _outcomes(
     )
     method = group.definition.universal
     universal = universal_axis(aligned, method).vector
+    others = leave_one_out_axes(aligned, method) if len(maps) > 1 else []
     outcomes = []
     for index, (member, each) in enumerate(zip(group.members, maps, strict=True)):
         space = member.space
         ridge_lambda = None if each.path is None else each.ridge_lambda
         location = (space.model, space.model_id, space.layer, ridge_lambda)
         axes = {"native": directions[index], "universal": each.pull_back(universal)}
-        if len(maps) > 1:
-            others = universal_axis(np.delete(aligned, index, axis=0), method).vector
-            axes["leave_one_out"] = each.pull_back(others)
+        if others:
+            axes["leave_one_out"] = each.pull_back(others[index])
         cosine = float(aligned[index] @ universal)
         outcomes.append(Outcome(*location, "cosine_universal", cosine))
         # Every axis of the model at once: [row, d_model] @ [d_model, axis].

@@ -3,7 +3,7 @@
 Of the shared axis: what each model contributes, its nulls, its angle under resampling. Of a model's
 direction: shuffled labels, the choice of its layer, and erasure. Of both: out-of-fold scores. A
 universal axis is made of directions that were all fitted on the labelled prompts, so on those it is
-in sample, whichever model is left out. For `held_out_scores` everything that depends on labels
+in sample, whichever model is left out. For `axes_fitter` everything that depends on labels
 (directions, mapping them, decomposition) is fitted without each fold, which is then projected on
 the axis fitted without it. Alignments are fitted on other prompts, without labels, and stay.
 """
@@ -11,14 +11,14 @@ the axis fitted without it. Alignments are fitted on other prompts, without labe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
 
-from axes.analysis.activations import Matrix, project
+from axes.analysis.activations import Matrix, project, row_norms
 from axes.analysis.methods import DIRECTIONS
-from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.directions import fit_direction, unit
 from axes.analysis.methods.erasure import can_evaluate_erasure, erasure_scores
 from axes.analysis.methods.layer_selection import select_layers
@@ -26,17 +26,32 @@ from axes.analysis.methods.nulls import (
     Mapped,
     bootstrap_angles,
     random_singular_values,
+    shuffled_directions,
     shuffled_labels,
-    shuffled_singular_values,
+    singular_values,
+    unit_rows,
 )
-from axes.analysis.methods.universal import singular_value_gap, universal_axis
-from axes.analysis.stats.auroc import Estimate, Groups, Labels, auroc_interval, null_interval
-from axes.analysis.stats.evaluate import evaluate_difference, evaluate_scores
-from axes.analysis.stats.splits import grouped_folds
+from axes.analysis.methods.universal import (
+    leave_one_out_axes,
+    singular_value_gap,
+    universal_axis,
+)
+from axes.analysis.stats.auroc import (
+    Estimate,
+    Groups,
+    Labels,
+    auroc_interval,
+    null_interval,
+)
+from axes.analysis.stats.baselines import Kernel, baseline_fitter, model_kernels, text_kernels
+from axes.analysis.stats.evaluate import evaluate_scores
+from axes.analysis.stats.out_of_fold import OutOfFold, evaluate_out_of_fold
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.evaluations import Evaluation, Steps
-from axes.analysis.study.fit import FittedStudy, Member, on_shared_prompts
-from axes.warehouse.layers import Rows
+from axes.analysis.study.fit import FittedStudy, Member
+
+SHARED_AXES = ("native", "universal", "leave_one_out")
+CROSS_VALIDATED = "_cross_validated"
 
 
 def shared_axis_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
@@ -56,7 +71,7 @@ def shared_axis_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
     ]
     if len(study.models) < 2:
         return rows
-    matrices = _shared_rows(study)
+    matrices = [member.labelled[definition.prompts] for member in study.members]
     inputs = [
         axis.axis_id,
         [model.alignment.alignment_id for model in study.models],
@@ -67,10 +82,11 @@ def shared_axis_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
     return rows + steps.compute("shared", inputs, lambda: _shared_axis(study, matrices, aligned))
 
 
-def _shared_rows(study: FittedStudy) -> list[Matrix]:
-    """Every model's labelled rows of the prompts that all models have."""
-    prompts = study.definition.prompts
-    return on_shared_prompts([member.labelled[prompts] for member in study.members])
+def _mapped(study: FittedStudy, matrices: Sequence[Matrix]) -> list[Mapped]:
+    return [
+        Mapped(matrix.x, model.alignment.fit.alignment)
+        for matrix, model in zip(matrices, study.models, strict=True)
+    ]
 
 
 def _shared_axis(
@@ -82,18 +98,14 @@ def _shared_axis(
     gaps of random and of shuffled directions (means with the 5th and 95th percentile), and the
     angle in degrees between the axis and that of resampled prompts (median, 95 % of them).
     """
-    models = [
-        Mapped(matrix.x, model.alignment.fit.alignment)
-        for matrix, model in zip(matrices, study.models, strict=True)
-    ]
+    models = _mapped(study, matrices)
     labels, groups = matrices[0].labels, matrices[0].groups
     method, seed = study.definition.direction, study.definition.seed
     count = DIRECTIONS[method].draw_count
+    shuffled = shuffled_directions(models, labels, groups, method=method, count=count, seed=seed)
     nulls = {
         "random_direction": random_singular_values(models, count=count, seed=seed),
-        "shuffled_labels": shuffled_singular_values(
-            models, labels, groups, method=method, count=count, seed=seed
-        ),
+        "shuffled_labels": singular_values(list(shuffled)),
     }
     rows = []
     for scorer, values in nulls.items():
@@ -119,204 +131,227 @@ def _shared_axis(
     tested = Estimate(gap, p_value=(1 + as_wide) / (1 + count))
     return [
         *rows,
+        *_premise_rows(study, matrices, shuffled),
         Evaluation.of("universal", "singular_value_gap", tested, axis=study.universal),
         Evaluation.of("universal", "bootstrap_angle", angle, axis=study.universal),
     ]
 
 
-def shuffled_label_rows(
-    definition: StudyDefinition, member: Member, steps: Steps
+def _premise_rows(
+    study: FittedStudy,
+    matrices: Sequence[Matrix],
+    shuffled: Float[np.ndarray, "model shuffle d_reference"],
 ) -> list[Evaluation]:
-    """The native direction refitted on shuffled labels, in sample and out of fold."""
-    matrix, method = member.labelled[definition.prompts], definition.direction
+    """Of each model, whether its map and the benign prompts can carry its direction at all.
 
-    def compute() -> list[Evaluation]:
-        null = shuffled_labels(
-            matrix.x,
-            matrix.labels,
-            matrix.groups,
-            method=method,
-            count=DIRECTIONS[method].draw_count,
-            seed=definition.seed,
-        )
-        in_sample = {"shuffled_labels": {"auroc": null_interval(null.in_sample)}}
-        held_out = {"shuffled_labels_cross_validated": {"auroc": null_interval(null.held_out)}}
-        return [
-            *_member_rows(definition, member, in_sample, is_in_sample=True),
-            *_member_rows(definition, member, held_out),
-        ]
-
-    return _member_step("shuffled labels", definition, member, steps, compute)
-
-
-def nested_rows(definition: StudyDefinition, member: Member, steps: Steps) -> list[Evaluation]:
-    """The native direction where the choice of its layer has not seen a row either."""
-    if not member.layers:
-        return []
-    matrix, seed = member.labelled[definition.prompts], definition.seed
-    labels, groups = matrix.labels, matrix.groups
-
-    def compute() -> list[Evaluation]:
-        layers = (layer.read() for layer in member.layers)
-        selection = select_layers(layers, labels, groups, method=definition.direction, seed=seed)
-        metrics = evaluate_scores(selection.nested, labels, groups, seed=seed)
-        return _member_rows(definition, member, {"native_nested": metrics})
-
-    return _member_step("nested", definition, member, steps, compute)
-
-
-def erasure_rows(definition: StudyDefinition, member: Member, steps: Steps) -> list[Evaluation]:
-    """AUROC of a newly trained linear probe before and after the concept is erased.
-
-    Left out where a class lies in too few groups for the folds.
+    `benign_variance_ratio`: variance of the benign prompts along the direction over that within the
+    classes; `mapped_gain`: length of the mapped unit direction over the mean length of directions
+    of shuffled labels; `cosine_leave_one_out`: with the axis made of the other models, with its
+    p-value (and the 5th and 95th percentile) under labels shuffled alike in all models.
     """
-    matrix = member.labelled[definition.prompts]
-    labels, groups = matrix.labels, matrix.groups
-    if not can_evaluate_erasure(labels, groups):
-        return []
-
-    def compute() -> list[Evaluation]:
-        scores = erasure_scores(
-            matrix.x, labels, groups, method=definition.direction, seed=definition.seed
+    shared = study.definition.universal
+    rows = []
+    for index, (model, matrix) in enumerate(zip(study.models, matrices, strict=True)):
+        native, labels = unit(model.native.vector).vector, matrix.labels
+        along, benign = (project(x, native) for x in (matrix.x, model.member.benign.x))
+        within = (along[labels].var() + along[~labels].var()) / 2
+        gains = np.linalg.norm(shuffled[index], axis=1)
+        gain = np.linalg.norm(model.alignment.fit.alignment.map(native))
+        cosines = np.array(
+            [
+                drawn[index] @ universal_axis(np.delete(drawn, index, axis=0), shared).vector
+                for drawn in np.stack([unit_rows(each) for each in shuffled], axis=1)
+            ]
         )
+        assert model.leave_one_out is not None, "two models and more"
+        cosine = float(model.aligned.vector @ model.leave_one_out.vector)
+        p_value = (1 + int((cosines >= cosine).sum())) / (1 + len(cosines))
         metrics = {
-            f"probe_{state}": {"auroc": auroc_interval(values, labels, groups=groups)}
-            for state, values in vars(scores).items()
+            "benign_variance_ratio": Estimate(float(benign.var() / within)),
+            "mapped_gain": Estimate(float(gain / gains.mean())),
+            "cosine_leave_one_out": Estimate(cosine, p_value=p_value),
         }
-        return _member_rows(definition, member, metrics)
+        null = {"cosine_leave_one_out": null_interval(cosines)}
+        rows += Evaluation.of_scorers(
+            {"aligned": metrics, "shuffled_labels": null}, member=model.member
+        )
+    return rows
 
-    return _member_step("erasure", definition, member, steps, compute)
+
+def direction_rows(definition: StudyDefinition, member: Member, steps: Steps) -> list[Evaluation]:
+    """What rests on one model's direction and the prompts that it is fitted on, and nothing else.
+
+    Erasure is left out where a class lies in too few groups for its folds.
+    """
+    prompt_set, matrix = definition.prompts, member.labelled[definition.prompts]
+    tests: dict[str, _Test] = {"shuffled labels": _shuffled_labels}
+    if can_evaluate_erasure(matrix.labels, matrix.groups):
+        tests["erasure"] = _erasure
+    if member.layers:
+        tests["nested"] = _nested
+    method, seed = definition.direction, definition.seed
+    inputs = [member.location, prompt_set, matrix.grouped_hash, method, seed]
+    rows = []
+    for step, test in tests.items():
+        compute = partial(_tested, test, definition, member)
+        rows += steps.compute(step, inputs, compute, member=member, prompt_set=prompt_set)
+    return rows
 
 
-def _member_rows(
-    definition: StudyDefinition,
-    member: Member,
-    metrics: Mapping[str, Mapping[str, Estimate]],
-    *,
-    is_in_sample: bool = False,
-) -> list[Evaluation]:
-    """Metrics of one model on the prompts that its direction is fitted on."""
-    return Evaluation.of_scorers(
-        metrics,
+_Metrics = Mapping[str, Mapping[str, Estimate]]
+_Test = Callable[[StudyDefinition, Member, Matrix], _Metrics]
+
+
+def _tested(test: _Test, definition: StudyDefinition, member: Member) -> list[Evaluation]:
+    matrix = member.labelled[definition.prompts]
+    rows = Evaluation.of_scorers(
+        test(definition, member, matrix),
         member=member,
         prompt_set=definition.prompts,
-        labels=member.labelled[definition.prompts].labels,
-        is_in_sample=is_in_sample,
+        labels=matrix.labels,
+    )
+    return [replace(row, is_in_sample=row.scorer == "shuffled_labels") for row in rows]
+
+
+def _shuffled_labels(definition: StudyDefinition, _: Member, matrix: Matrix) -> _Metrics:
+    """The native direction refitted on shuffled labels, in sample and out of fold."""
+    method = definition.direction
+    null = shuffled_labels(
+        matrix.x,
+        matrix.labels,
+        matrix.groups,
+        method=method,
+        count=DIRECTIONS[method].draw_count,
+        seed=definition.seed,
+    )
+    return {
+        "shuffled_labels": {"auroc": null_interval(null.in_sample)},
+        "shuffled_labels_cross_validated": {"auroc": null_interval(null.held_out)},
+    }
+
+
+def _nested(definition: StudyDefinition, member: Member, matrix: Matrix) -> _Metrics:
+    """The native direction where the choice of its layer has not seen a row either."""
+    labels, groups, seed = matrix.labels, matrix.groups, definition.seed
+    layers = (layer.read() for layer in member.layers)
+    selection = select_layers(layers, labels, groups, method=definition.direction, seed=seed)
+    return evaluate_scores(
+        {"native_nested": selection.nested}, labels, groups, seed=seed, is_out_of_fold=True
     )
 
 
-def _member_step(
-    step: str,
-    definition: StudyDefinition,
-    member: Member,
-    steps: Steps,
-    compute: Callable[[], list[Evaluation]],
-) -> list[Evaluation]:
-    """A step that rests on one model's direction and the prompts that it is fitted on."""
-    prompt_set = definition.prompts
-    rows_hash = member.labelled[prompt_set].grouped_hash
-    inputs = [member.location, prompt_set, rows_hash, definition.direction, definition.seed]
-    return steps.compute(step, inputs, compute, member=member, prompt_set=prompt_set)
+def _erasure(definition: StudyDefinition, _: Member, matrix: Matrix) -> _Metrics:
+    """AUROC of a newly trained linear probe before and after the concept is erased."""
+    labels, groups, seed = matrix.labels, matrix.groups, definition.seed
+    scores = erasure_scores(matrix.x, labels, groups, method=definition.direction, seed=seed)
+    return {
+        f"probe_{state}": {"auroc": auroc_interval(values, labels, groups, is_out_of_fold=True)}
+        for state, values in scores.items()
+    }
 
 
 def held_out_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
     """Every model's direction and the shared axes on prompts that no direction was fitted on.
 
-    On the prompts that all models have, which are all unless rows are allowed to be missing.
+    Beside them the baselines of the prompts and of each model, and every axis minus each of those.
     """
-    definition, seed = study.definition, study.definition.seed
-    matrices = _shared_rows(study)
-    labels, groups = matrices[0].labels, matrices[0].groups
-
-    def compute() -> list[Evaluation]:
-        scores = held_out_scores(
-            [matrix.x for matrix in matrices],
-            [model.alignment.fit.alignment for model in study.models],
-            labels,
-            groups,
-            method=definition.direction,
-            shared=definition.universal,
-            seed=seed,
-        )
-        rows = []
-        for index, member in enumerate(study.members):
-            by_axis = {
-                name: values[index] for name, values in vars(scores).items() if values is not None
-            }
-            metrics = {
-                f"{name}_cross_validated": evaluate_scores(values, labels, groups, seed=seed)
-                for name, values in by_axis.items()
-            }
-            metrics["native_minus_universal_cross_validated"] = evaluate_difference(
-                by_axis["native"], by_axis["universal"], labels, groups, seed=seed
-            )
-            rows += Evaluation.of_scorers(
-                metrics,
-                member=member,
-                prompt_set=definition.prompts,
-                labels=labels,
-                # A layer that was chosen on these prompts has seen them after all.
-                is_in_sample=bool(member.layers),
-            )
-        return rows
-
+    definition = study.definition
+    matrices = [member.labelled[definition.prompts] for member in study.members]
     inputs = [
         [member.location for member in study.members],
         [model.alignment.alignment_id for model in study.models],
         definition.prompts,
         [matrix.grouped_hash for matrix in matrices],
         [definition.direction, definition.universal],
-        seed,
+        definition.seed,
     ]
+    compute = partial(_held_out, study, matrices)
     return steps.compute("held out", inputs, compute, prompt_set=definition.prompts)
 
 
-@dataclass(frozen=True)
-class HeldOutScores:
-    """One row a model: out-of-fold scores on its direction and on the shared axes.
+def _held_out(study: FittedStudy, matrices: Sequence[Matrix]) -> list[Evaluation]:
+    labels, groups = matrices[0].labels, matrices[0].groups
+    evaluated, place = _out_of_fold(study, matrices)
+    row = partial(Evaluation.of_scorers, prompt_set=study.definition.prompts, labels=labels)
+    metrics = {scorer: evaluated.metrics(at, labels, groups) for scorer, at in place.items()}
+    of_texts = {name: each for (model, name), each in metrics.items() if model is None}
+    rows = row(of_texts, is_in_sample=False)
+    for member in study.members:
+        own = {name: each for (model, name), each in metrics.items() if model == member.name}
+        axes = [name for name in own if name in SHARED_AXES]
+        baselines = {name: place[None, name] for name in of_texts}
+        baselines |= {name: place[member.name, name] for name in own if name not in axes}
+        figures = {f"{axis}{CROSS_VALIDATED}": own[axis] for axis in axes}
+        for axis in axes:
+            others = {"universal": place[member.name, "universal"]} if axis == "native" else {}
+            for other, at in (others | baselines).items():
+                difference = evaluated.difference(place[member.name, axis], at)
+                name = f"{axis}_minus_{other}{CROSS_VALIDATED}"
+                figures[name] = {"auroc_difference": difference}
+        # A layer that was chosen on these prompts has seen them after all.
+        rows += row(figures, member=member, is_in_sample=bool(member.layers))
+        own = {name: each for name, each in own.items() if name not in axes}
+        rows += row(own, member=member, is_in_sample=False)
+    return rows
 
-    `leave_one_out` is None in a group of one model.
-    """
 
-    native: Float[np.ndarray, "model row"]
-    universal: Float[np.ndarray, "model row"]
-    leave_one_out: Float[np.ndarray, "model row"] | None
+def _out_of_fold(
+    study: FittedStudy, matrices: Sequence[Matrix]
+) -> tuple[OutOfFold, dict[tuple[str | None, str], int]]:
+    """All axes and baselines evaluated on the same folds; (model or None, scorer) -> its place."""
+    definition = study.definition
+    labels, groups = matrices[0].labels, matrices[0].groups
+    texts = text_kernels(matrices[0].texts.to_pylist())
+    of_models = {
+        member.name: model_kernels(texts, row_norms(matrix.x))
+        for member, matrix in zip(study.members, matrices, strict=True)
+    }
+    kernels: dict[tuple[str | None, str], Kernel] = {(None, n): k for n, k in texts.items()}
+    kernels |= {(model, name): k for model, each in of_models.items() for name, k in each.items()}
+    fit_baselines = baseline_fitter(list(kernels.values()), labels)
+    method, shared = definition.direction, definition.universal
+    fit_axes = axes_fitter(_mapped(study, matrices), labels, groups, method=method, shared=shared)
+
+    def fit(seen: Labels) -> Float[np.ndarray, "scorer row"]:
+        return np.concatenate([*fit_axes(seen), fit_baselines(seen)])
+
+    evaluated = evaluate_out_of_fold(fit, labels, groups, seed=definition.seed)
+    axes = SHARED_AXES[: 2 if len(matrices) == 1 else 3]
+    # In the order of `fit`: axes by model, baselines of the prompts, and those by model.
+    names = [*((member.name, axis) for member in study.members for axis in axes), *kernels]
+    return evaluated, {name: at for at, name in enumerate(names)}
 
 
-def held_out_scores(
-    matrices: Sequence[Rows],
-    alignments: Sequence[Alignment],
+def axes_fitter(
+    models: Sequence[Mapped],
     labels: Labels,
     groups: Groups,
     *,
     method: str = "mean_diff",
     shared: str = "svd",
-    seed: int = 0,
-) -> HeldOutScores:
-    """Out-of-fold projections of every model's rows, five folds of whole groups.
+) -> Callable[[Labels], Float[np.ndarray, "model axis row"]]:
+    """A function that fits every model's axes on a mask of rows and projects all rows on them.
 
-    `method` is that of the directions, `shared` that of the axis made of them. All matrices hold
-    the same prompts in the same order. Each fold is projected about the middle of its training
-    classes, so that folds compare.
+    Axes are those of `SHARED_AXES`, the last one with several models only; `method` is that of the
+    directions, `shared` that of the axis made of them. Rows are projected about the middle of the
+    classes fitted on, so that folds compare.
     """
-    folds = grouped_folds(labels, groups, seed=seed)
-    scores = np.zeros((3, len(matrices), len(labels)))  # native, universal and leave one out
-    for fold in np.unique(folds):
-        seen = folds != fold
-        natives = [fit_direction(method, x, labels, groups, seen).vector for x in matrices]
-        aligned = np.stack(
+
+    def fit(seen: Labels) -> Float[np.ndarray, "model axis row"]:
+        natives = [fit_direction(method, each.x, labels, groups, seen).vector for each in models]
+        pairs = zip(models, natives, strict=True)
+        aligned = np.stack([unit(each.alignment.map(native)).vector for each, native in pairs])
+        by_axis = [[universal_axis(aligned, shared).vector] * len(models)]
+        if len(models) > 1:
+            by_axis.append(leave_one_out_axes(aligned, shared))
+        projected = np.array(
             [
-                unit(alignment.map(native)).vector
-                for alignment, native in zip(alignments, natives, strict=True)
+                [project(each.x, native), *(each.alignment.project(each.x, axis) for axis in axes)]
+                for each, native, *axes in zip(models, natives, *by_axis, strict=True)
             ]
         )
-        axis = universal_axis(aligned, shared).vector
-        for index, (x, alignment) in enumerate(zip(matrices, alignments, strict=True)):
-            projected = [project(x, natives[index]), alignment.project(x, axis)]
-            if len(matrices) > 1:
-                others = universal_axis(np.delete(aligned, index, axis=0), shared).vector
-                projected.append(alignment.project(x, others))
-            for kind, along in enumerate(projected):
-                middle = (along[labels & seen].mean() + along[~labels & seen].mean()) / 2
-                scores[kind, index, ~seen] = along[~seen] - middle
-    return HeldOutScores(scores[0], scores[1], scores[2] if len(matrices) > 1 else None)
+        positive, negative = projected[..., seen & labels], projected[..., seen & ~labels]
+        middles = (positive.mean(axis=-1) + negative.mean(axis=-1)) / 2
+        return projected - middles[..., None]
+
+    return fit

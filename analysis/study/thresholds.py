@@ -10,7 +10,7 @@ question with a small draw of its calibration rows. The matrix and the curve of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -25,14 +25,8 @@ from axes.analysis.stats.calibration import (
     choose_threshold,
     fit_calibration,
 )
-from axes.analysis.stats.multiple_testing import adjusted
-from axes.analysis.stats.splits import (
-    LEAST_OVERLAP,
-    held_out_groups,
-    joined_groups,
-    near_duplicate_clusters,
-)
-from axes.analysis.study.evaluations import Evaluation, evaluate_once
+from axes.analysis.stats.splits import LEAST_OVERLAP, held_out_groups, unsplit_groups
+from axes.analysis.study.evaluations import Evaluation, corrected, evaluate_once
 from axes.analysis.study.fit import on_shared_prompts
 from axes.warehouse.errors import CoverageError, ModelError
 from axes.warehouse.handle import Warehouse
@@ -42,7 +36,7 @@ UNCALIBRATED = "uncalibrated"
 LABELLED_COUNTS = (10, 20, 50, 100, 200, 500)
 # Raised whenever the metrics of an unchanged definition would change.
 _VERSION = 1
-_METRICS = ("balanced_accuracy", "false_positive_rate", "false_positive_shift", "accuracy_loss")
+_TESTED = ("false_positive_shift", "accuracy_loss")
 
 
 @dataclass(frozen=True)
@@ -96,28 +90,17 @@ def run_transfer(warehouse: Warehouse, definition: TransferDefinition) -> str:
 def _rows(definition: TransferDefinition, scores: Sequence[LabelledScores]) -> list[Evaluation]:
     """The matrix and the curve, as rows."""
     first, labels = scores[0], scores[0].labels
-    clusters = near_duplicate_clusters(
-        first.texts.to_pylist(), least_overlap=definition.least_overlap
+    groups = unsplit_groups(
+        first.groups, first.texts.to_pylist(), least_overlap=definition.least_overlap
     )
-    groups = joined_groups(first.groups, clusters)
     is_calibration = held_out_groups(
         labels, groups, fraction=definition.fraction, seed=definition.seed
     )
-    models = [ModelScores(each.model, each.values) for each in scores]
+    values = {each.model: each.values for each in scores}
     split, target, seed = (labels, groups, is_calibration), definition.target, definition.seed
     rows = [
-        *_matrix_rows(transfer_matrix(models, *split, target=target, seed=seed)),
-        *(
-            Evaluation.of(
-                point.method,
-                "balanced_accuracy_by_labelled",
-                point.balanced_accuracy,
-                model=point.judged_on,
-                fitted_on=f"{point.labelled_count} prompts",
-                component=point.labelled_count,
-            )
-            for point in labelled_curve(models, *split, target=target, seed=seed)
-        ),
+        *transfer_matrix(values, *split, target=target, seed=seed),
+        *labelled_curve(values, *split, target=target, seed=seed),
     ]
     model_ids = {each.model: each.model_id for each in scores}
     return [
@@ -135,81 +118,8 @@ def _rows(definition: TransferDefinition, scores: Sequence[LabelledScores]) -> l
     ]
 
 
-def _matrix_rows(cells: Sequence[Transfer]) -> list[Evaluation]:
-    """A row for each metric of each cell; p-values adjusted (Holm) over the pairs of a method."""
-    rows = []
-    for method in dict.fromkeys(cell.method for cell in cells):
-        for metric in _METRICS:
-            tested = [
-                Evaluation.of(
-                    method,
-                    metric,
-                    getattr(cell, metric),
-                    model=cell.judged_on,
-                    fitted_on=cell.fitted_on,
-                )
-                for cell in cells
-                if cell.method == method
-            ]
-            # A model's threshold on the model itself is no test of transfer.
-            p_values = np.array(
-                [None if row.model == row.fitted_on else row.p_value for row in tested],
-                dtype=np.float64,
-            )
-            rows += [
-                replace(
-                    row,
-                    p_value=None if np.isnan(p_value) else float(p_value),
-                    p_value_adjusted=None if np.isnan(corrected) else float(corrected),
-                )
-                for row, p_value, corrected in zip(
-                    tested, p_values, adjusted(p_values), strict=True
-                )
-            ]
-    return rows
-
-
-@dataclass(frozen=True)
-class ModelScores:
-    """One model's projections of the prompts that all models share."""
-
-    model: str
-    values: Scores
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """What the threshold of `fitted_on` does on the evaluation rows of `judged_on`.
-
-    `false_positive_shift` and `accuracy_loss` compare with the threshold that this model's
-    calibration rows give, on the same resamples: rate minus that one's rate, that one's balanced
-    accuracy minus this one's.
-    """
-
-    method: str
-    fitted_on: str
-    judged_on: str
-    balanced_accuracy: Estimate
-    false_positive_rate: Estimate
-    false_positive_shift: Estimate
-    accuracy_loss: Estimate
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """Balanced accuracy of thresholds from `labelled_count` prompts, over seeded draws.
-
-    The ends are the 2.5th and 97.5th percentile of the draws.
-    """
-
-    method: str
-    judged_on: str
-    labelled_count: int
-    balanced_accuracy: Estimate
-
-
 def transfer_matrix(
-    scores: Sequence[ModelScores],
+    scores: Mapping[str, Scores],
     labels: Labels,
     groups: Groups,
     is_calibration: Labels,
@@ -217,8 +127,15 @@ def transfer_matrix(
     target: str = BALANCED_ACCURACY,
     resample_count: int = 500,
     seed: int = 0,
-) -> list[Transfer]:
+) -> list[Evaluation]:
     """Every model's threshold on every model, uncalibrated and after each calibration.
+
+    `scores` are the models' projections of the same prompts. A row says what the threshold of
+    `fitted_on` does on the evaluation rows of `model`: `balanced_accuracy`, `false_positive_rate`,
+    and how they compare with the threshold that this model's calibration rows give, on the same
+    resamples: `false_positive_shift` (rate minus that one's rate) and `accuracy_loss` (that one's
+    balanced accuracy minus this one's), whose p-values are adjusted (Holm) over the pairs of a
+    method.
 
     Intervals are of a bootstrap of both parts: calibrations and thresholds are fitted again on
     every resample of the calibration rows. With thresholds held fixed, the luck of the rows that
@@ -226,19 +143,13 @@ def transfer_matrix(
     """
     # The rows of either part, and how often each resample draws them, [resample, row of the part].
     parts = [np.flatnonzero(is_calibration), np.flatnonzero(~is_calibration)]
-    drawn = [
-        draw_counts(
-            len(rows),
-            strata=labels[rows],
-            groups=groups[rows],
-            count=resample_count,
-            seed=seed + index,
-        )
-        for index, rows in enumerate(parts)
-    ]
-    values = np.stack([each.values for each in scores])
-    once = (np.ones(len(parts[0]), dtype=np.int64), np.ones(len(parts[1]), dtype=np.int64))
-    cells = []
+    drawn = []
+    for index, rows in enumerate(parts):
+        kinds = {"strata": labels[rows], "groups": groups[rows]}
+        drawn.append(draw_counts(len(rows), **kinds, count=resample_count, seed=seed + index))
+    values = np.stack(list(scores.values()))
+    once = tuple(np.ones(len(rows), dtype=np.int64) for rows in parts)
+    evaluations = []
     for method in (UNCALIBRATED, *CALIBRATIONS):
         # [resample, rate, fitted on, judged on], all rows first; rates of true and false positives.
         rates = np.stack(
@@ -247,26 +158,40 @@ def transfer_matrix(
                 for counts in (once, *zip(*drawn, strict=True))
             ]
         )
-        false_rate = rates[:, 1]
-        accuracy = (rates[:, 0] + 1 - false_rate) / 2
-        # A model's threshold on itself, the diagonal, as [resample, 1, judged on].
-        own = np.arange(len(scores))
-        shift = false_rate - false_rate[:, own, own][:, None, :]
-        loss = accuracy[:, own, own][:, None, :] - accuracy
-        cells += [
-            Transfer(
+        evaluations += [
+            Evaluation.of(
                 method,
-                fitted_on.model,
-                judged_on.model,
-                _estimate(accuracy[:, i, j]),
-                _estimate(false_rate[:, i, j]),
-                _estimate(shift[:, i, j], is_tested=True),
-                _estimate(loss[:, i, j], is_tested=True),
+                metric,
+                percentile_interval(
+                    float(by_resample[0, i, j]),
+                    by_resample[1:, i, j],
+                    # A model's threshold on the model itself is no test of transfer.
+                    is_tested=metric in _TESTED and i != j,
+                ),
+                model=judged_on,
+                fitted_on=fitted_on,
             )
+            for metric, by_resample in _metrics(rates).items()
             for i, fitted_on in enumerate(scores)
             for j, judged_on in enumerate(scores)
         ]
-    return cells
+    return corrected(evaluations, by=("scorer", "metric"))
+
+
+def _metrics(
+    rates: Float[np.ndarray, "resample 2 fitted judged"],
+) -> dict[str, Float[np.ndarray, "resample fitted judged"]]:
+    """What true and false positive rates come to, also compared with each model's threshold."""
+    false_rate = rates[:, 1]
+    accuracy = (rates[:, 0] + 1 - false_rate) / 2
+    # A model's threshold on itself, the diagonal, as [resample, 1, judged on].
+    own = np.arange(rates.shape[-1])
+    return {
+        "balanced_accuracy": accuracy,
+        "false_positive_rate": false_rate,
+        "false_positive_shift": false_rate - false_rate[:, own, own][:, None, :],
+        "accuracy_loss": accuracy[:, own, own][:, None, :] - accuracy,
+    }
 
 
 def _rates(
@@ -295,23 +220,19 @@ def _rates(
     return np.moveaxis(rates, -1, 0)
 
 
-def _estimate(drawn: Float[np.ndarray, " resample"], *, is_tested: bool = False) -> Estimate:
-    """The first value is that of all rows, the others those of the resamples."""
-    return percentile_interval(float(drawn[0]), drawn[1:], is_tested=is_tested)
-
-
 def labelled_curve(
-    scores: Sequence[ModelScores],
+    scores: Mapping[str, Scores],
     labels: Labels,
     groups: Groups,
     is_calibration: Labels,
     *,
     target: str = BALANCED_ACCURACY,
-    labelled_counts: Sequence[int] = LABELLED_COUNTS,
     draw_count: int = 200,
     seed: int = 0,
-) -> list[CurvePoint]:
-    """How a model's own threshold does by how many labelled prompts it is chosen on.
+) -> list[Evaluation]:
+    """How a model's own threshold does by how many labelled prompts (`component`) it is chosen on.
+
+    The ends of an estimate are the 2.5th and 97.5th percentile of the draws.
 
     `threshold`: chosen on the draw alone. `z_score`: on the other models' calibration rows, on the
     scale that the draw's mean and deviation give, which takes no labels of this model. Draws are of
@@ -319,7 +240,46 @@ def labelled_curve(
     number of calibration rows are left out.
     """
     pool, evaluated = np.flatnonzero(is_calibration), np.flatnonzero(~is_calibration)
-    draws = {
+    draws = _labelled_draws(labels, groups, pool, draw_count, seed)
+    points = []
+    for model, projections in scores.items():
+        # Of the other models: one threshold for their calibration rows, each on its z-scale.
+        others = [values[pool] for other, values in scores.items() if other != model]
+        borrowed = None
+        if others:
+            pooled = np.concatenate([_standardised(values, values) for values in others])
+            borrowed = choose_threshold(pooled, np.tile(labels[pool], len(others)), target)
+        values, truth = projections[evaluated], labels[evaluated]
+        for count, drawn in draws.items():
+            called = {
+                "threshold": [
+                    values >= choose_threshold(projections[rows], labels[rows], target)
+                    for rows in drawn
+                ]
+            }
+            if borrowed is not None:
+                called["z_score"] = [
+                    _standardised(values, projections[rows]) >= borrowed for rows in drawn
+                ]
+            points += [
+                Evaluation.of(
+                    method,
+                    "balanced_accuracy_by_labelled",
+                    _accuracy_over_draws(calls, truth),
+                    model=model,
+                    fitted_on=f"{count} prompts",
+                    component=count,
+                )
+                for method, calls in called.items()
+            ]
+    return points
+
+
+def _labelled_draws(
+    labels: Labels, groups: Groups, pool: Int[np.ndarray, " part"], draw_count: int, seed: int
+) -> dict[int, list[Int[np.ndarray, " drawn"]]]:
+    """For each count of labelled prompts the rows of every draw, out of the rows of `pool`."""
+    return {
         count: [
             pool[
                 held_out_groups(
@@ -331,34 +291,9 @@ def labelled_curve(
             ]
             for draw in range(draw_count)
         ]
-        for count in labelled_counts
+        for count in LABELLED_COUNTS
         if count <= len(pool)
     }
-    points = []
-    for own in scores:
-        # Of the other models: one threshold for their calibration rows, each on its z-scale.
-        others = [each.values[pool] for each in scores if each is not own]
-        borrowed = None
-        if others:
-            pooled = np.concatenate([_standardised(values, values) for values in others])
-            borrowed = choose_threshold(pooled, np.tile(labels[pool], len(others)), target)
-        values, truth = own.values[evaluated], labels[evaluated]
-        for count, drawn in draws.items():
-            called = {
-                "threshold": [
-                    values >= choose_threshold(own.values[rows], labels[rows], target)
-                    for rows in drawn
-                ]
-            }
-            if borrowed is not None:
-                called["z_score"] = [
-                    _standardised(values, own.values[rows]) >= borrowed for rows in drawn
-                ]
-            points += [
-                CurvePoint(method, own.model, count, _accuracy_over_draws(calls, truth))
-                for method, calls in called.items()
-            ]
-    return points
 
 
 def _standardised(values: Scores, fitted_on: Float[np.ndarray, " fitted"]) -> Scores:

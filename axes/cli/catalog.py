@@ -41,16 +41,7 @@ _STATEMENTS = {
         from axes left join runs using (run_id)
         order by axes.kind != 'universal', axes.kind, runs.started_at desc, axes.name, axes.axis_id
     """,
-    "studies": """
-        select
-            study_id, any_value(evaluations.parameters ->> '$.label') as label,
-            any_value(evaluations.parameters ->> '$.prompts') as prompts,
-            string_agg(distinct model, ', ' order by model) as models,
-            max(runs.started_at) as started_at
-        from evaluations inner join runs using (run_id)
-        where evaluations.fitted_on is null
-        group by study_id order by started_at desc, study_id
-    """,
+    "studies": "from v_studies order by started_at desc, study_id",
     "models": "",
     "prompt-sets": "from v_prompt_sets order by prompt_set",
     "poolings": """
@@ -259,7 +250,10 @@ def prompts() -> None:
     "--negative-file", help="File of the negative class; line i of both files is a matched pair."
 )
 @click.option("--unpaired", is_flag=True, help="Lines of the two files are not matched pairs.")
-@click.option("--text-column", help="Column of the text. Default: text, else prompt.")
+@click.option(
+    "--text-column",
+    help="Column of the text. Default: text, prompt, or messages (what the user says first).",
+)
 @click.option("--label-column", help="Column of the label. Default: label.")
 @click.option("--category-column", help="Column of the category. Default: category.")
 @click.option("--license", help="Licence of the text, if the source has no column for it.")
@@ -276,8 +270,8 @@ def prompts_import(
     output_format: str,
     **options: Any,
 ) -> None:
-    """Import SET from SOURCE: a .parquet, .csv, .jsonl or .txt file (a prompt a line), or
-    hf:OWNER/NAME[:CONFIG][@REV].
+    """Import SET from SOURCE: a .parquet, .csv, .tsv, .jsonl, .json or .txt file (a prompt a
+    line), or hf:OWNER/NAME[:CONFIG][@REV].
 
     A concept can also be two files, one for each class. The built-in sets demo_safety,
     demo_formality, demo_alignment, prompt_safety and alpaca need no SOURCE. Text is normalised and

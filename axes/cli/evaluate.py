@@ -47,6 +47,12 @@ where study_id = $study_id and judged_on is null and (
 )
 order by metric, scorer
 """
+_VERDICT = """
+select scorer, model, prompt_set, estimate, lower, upper from evaluations
+where
+    study_id = ? and judged_on is null and layer is null
+    and metric in ('auroc', 'auroc_difference')
+"""
 _SHOWN = {
     "summary": _SUMMARY,
     "layers": "from v_layer_tests where study_id = $study_id order by layer",
@@ -158,8 +164,26 @@ def evaluate(
         model=known_as(model), prompt_sets=tuple(dict.fromkeys(prompt_sets)), **options
     )
     study_id = run_evaluation(warehouse, definition)
+    echo(_verdict(warehouse, study_id), err=output_format not in ("table", "markdown"))
     show(warehouse.query(_SHOWN[shown], {"study_id": study_id}), output_format)
     echo(f"evaluation {study_id}", err=True)
+
+
+def _verdict(warehouse: Warehouse, study_id: str) -> str:
+    """What an evaluation says of the direction, in one sentence."""
+    rows = {row["scorer"]: row for row in warehouse.query(_VERDICT, [study_id]).to_pylist()}
+    chosen = rows["native_layer_chosen"]
+    claim = "separates {prompt_set}"
+    if chosen["upper"] < 0.5:
+        claim = "ranks {prompt_set} the wrong way round"
+    elif chosen["lower"] <= 0.5:
+        claim = "is not shown to separate {prompt_set}"
+    elif rows["native_layer_chosen_minus_bag_of_words"]["lower"] > 0:
+        claim += " better than a bag of words"
+    text = "{model}'s direction " + claim + ": AUROC {estimate:.3f} ({lower:.3f} to {upper:.3f})"
+    return f"{text.format_map(chosen)} out of fold; a bag of words: " + "{estimate:.3f}".format_map(
+        rows["bag_of_words"]
+    )
 
 
 @click.command()

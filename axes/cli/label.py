@@ -176,9 +176,9 @@ def judge_command(
 ) -> None:
     """Label completions with an LLM judge at an OpenAI-compatible endpoint.
 
-    The key is read from $AXES_JUDGE_KEY or $OPENAI_API_KEY and never stored. Failed requests are
-    retried; labelled completions are skipped. Tokens and cost are printed, and stored as usage in
-    runs.parameters.
+    The key is read from $AXES_JUDGE_KEY, or for api.openai.com from $OPENAI_API_KEY, and never
+    stored. Failed requests are retried; labelled completions are skipped. Tokens and cost are
+    printed, and stored as usage in runs.parameters.
 
     \b
     axes label judge --judge-url http://localhost:8000/v1 --judge-model qwen2.5-7b \\

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import time
 from typing import Any
@@ -56,6 +57,9 @@ _SECTIONS = {
 }
 _COMMANDS = {name: entry for section in _SECTIONS.values() for name, entry in section.items()}
 
+# What the loader and torch say where memory is limited (`ulimit -v`).
+_NO_MEMORY = re.compile("failed to map segment|can't allocate memory")
+
 
 class _LazyGroup(click.Group):
     """Imports a command's module when it is called, and prints domain errors as one line."""
@@ -103,18 +107,22 @@ class _LazyGroup(click.Group):
             with settings.invoked(lambda: of_context(click.get_current_context())):
                 return super().invoke(ctx)
         except AxesError as error:
+            for note in getattr(error, "__notes__", ()):  # The last line says why.
+                echo(note, err=True)
             raise click.ClickException(one_line(error)) from error
         except click.ClickException as error:
-            error.message = visible(error.message)
+            error.message = visible(error.message)  # type: ignore[misc]
             raise
-        except (RecursionError, MemoryError) as error:
-            what = (
-                "nests too deep" if isinstance(error, RecursionError) else "needs too much memory"
-            )
-            raise click.ClickException(f"a file or value {what}: {one_line(error)}") from error
+        except RecursionError as error:
+            raise click.ClickException(f"a file or value nests too deep: {error}") from error
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(one_line(f"{place}{error.strerror or error}")) from error
+        except (MemoryError, ImportError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+                raise
+            message = "the memory that this process may take is used up: free some, or raise the"
+            raise click.ClickException(f"{message} limit (ulimit -v)") from error
         except KeyboardInterrupt as interrupt:
             echo("interrupted: run the same command again to go on from here", err=True)
             raise click.exceptions.Exit(130) from interrupt

@@ -17,6 +17,7 @@ from axes.cli.options import (
     SHARE,
     axis_option,
     calibration_option,
+    format_for,
     format_option,
     loading_options,
     model_spec,
@@ -25,6 +26,7 @@ from axes.cli.options import (
     root_option,
 )
 from axes.ingest.requests import ModelRequest, TraceRequest
+from axes.warehouse.files import replacing
 from axes.warehouse.render import echo, show, visible
 
 if TYPE_CHECKING:
@@ -135,9 +137,10 @@ def _write(tokens: list[Token], output_format: str, output: Path | None) -> None
     import pyarrow as pa
 
     if output_format == _JSONL and output is not None:
-        output.write_text("".join(json.dumps(row) + "\n" for row in tokens))
+        with replacing(output) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in tokens))
     else:
-        show(pa.Table.from_pylist(tokens), output_format, output)
+        show(pa.Table.from_pylist(tokens), format_for(output, output_format), output)
 
 
 def _speak(
@@ -153,10 +156,14 @@ def _speak(
     import torch
     from transformers import GenerationConfig
 
-    from axes.ingest.forward.templates import Template, pad_id, render
+    from axes.ingest.forward.templates import Template, foreign_token, pad_id, render
     from axes.ingest.generation.generate import end_ids
+    from axes.warehouse.errors import PromptError
 
     (rendered,) = render(loaded.tokenizer, [prompt], Template(template), loaded.spec.name)
+    vocab_size = loaded.model.config.get_text_config().vocab_size
+    if (fault := foreign_token(rendered.token_ids, vocab_size)) is not None:
+        raise PromptError(f"{loaded.spec.name} cannot run the prompt: {fault}")
     tokens = torch.tensor([rendered.token_ids], device=loaded.device)
     ends = {"eos_token_id": end_ids(loaded), "pad_token_id": pad_id(loaded.tokenizer)}
     # Ignore the sampling defaults of the checkpoint.

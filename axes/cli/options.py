@@ -44,8 +44,8 @@ AT_LEAST_ZERO = click.FloatRange(min=0.0)
 ABOVE_ZERO = click.FloatRange(min=0.0, min_open=True)
 SHARE = click.FloatRange(0.0, 1.0)
 
-FORMATS = ("table", "json", "csv", "markdown", "parquet")
-_SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown", ".parquet": "parquet"}
+FORMATS = ("table", "json", "jsonl", "csv", "tsv", "markdown", "parquet")
+_SUFFIXES = {f".{name}": name for name in FORMATS} | {".md": "markdown", ".txt": "table"}
 CALIBRATIONS = tuple(stats.CALIBRATIONS)
 _PROMPT_SETS = Path(__file__).parents[1] / "ingest" / "prompt_sets.toml"
 
@@ -387,7 +387,13 @@ def format_for(output: Path | None, output_format: str) -> str:
     """The format that was typed, else that of the output's suffix, else the configured one."""
     if output is None or is_typed("output_format"):
         return output_format
-    return _SUFFIXES.get(output.suffix.lower(), output_format)
+    suffix = output.suffix.lower()
+    if suffix and suffix not in _SUFFIXES:
+        raise click.UsageError(
+            f"{output}: no format has the suffix {suffix}: give --format, or one of "
+            f"{', '.join(_SUFFIXES)}"
+        )
+    return _SUFFIXES.get(suffix, output_format)
 
 
 def is_typed(name: str) -> bool:

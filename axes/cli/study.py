@@ -374,6 +374,13 @@ def _print_study(warehouse: Warehouse, study_id: str, output_format: str) -> Non
     for warning in warnings_in_short(warehouse.connection, study_id):
         echo(f"warning: {warning}", err=True)
     echo(f"study {study_id}", err=True)
+    same = "(select prompts from v_studies where study_id = $study_id)"
+    (count,) = warehouse.column(
+        f"select count(*) from v_studies where prompts = {same}", parameters
+    )
+    if count > 1:
+        text = "studies of these prompts are stored: name one, as in `study_id = latest_study()`"
+        echo(f"{count} {text}", err=True)
 
 
 def _print_sensitivity(warehouse: Warehouse, study_id: str, output_format: str) -> None:

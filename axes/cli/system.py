@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from axes.cli.options import format_option, root_option
 from axes.warehouse.errors import ConfigError
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.render import echo, show_rows
-from axes.warehouse.settings import SETTINGS, ConfigFile, at_file, config_files, locations
+from axes.warehouse.settings import SETTINGS, ConfigFile, allow, at_file, config_files, locations
 
 
 @click.command()
@@ -55,11 +56,12 @@ def config() -> None:
     """Show settings, and where each comes from: an option, the environment, axes.toml or a default.
 
     An axes.toml in this folder or one above it, and safety-axes/axes.toml in the XDG configuration
-    folder, set what is not typed; docs/command-line.md lists the keys.
+    folder, set what is not typed; docs/command-line.md lists the keys. The first must be allowed
+    before it sets more than format, device, dtype, memory_limit and json_log.
 
     \b
     axes config show
-    axes config path
+    axes config allow
     """
 
 
@@ -100,6 +102,24 @@ def path_command() -> None:
         echo(f"{path}{'' if path.is_file() else ' (not there)'}")
 
 
+@config.command("allow")
+def allow_command() -> None:
+    """Allow all keys of the axes.toml in this folder or above it. Read it first.
+
+    A key can name the address that receives prompts, a model to fetch, code to run or the folders
+    that are written. A file that changes or moves must be allowed again.
+
+    \b
+    axes config allow
+    """
+    file = allow()
+    echo(f"allowed {file.path}: {', '.join(file.names)}")
+
+
+def _source(file: ConfigFile, name: str) -> str:
+    return f"{file.path}{'' if file.may_set(name) else ' (not allowed)'}"
+
+
 def _settings(files: Sequence[ConfigFile]) -> Iterator[_Source]:
     for name, setting in SETTINGS.items():
         variable = setting.variable
@@ -107,7 +127,7 @@ def _settings(files: Sequence[ConfigFile]) -> Iterator[_Source]:
         if value := os.environ.get(variable):
             yield _Source(name, value, f"environment {variable}", variable)
         elif file is not None:
-            yield _Source(name, str(file.settings[name]), str(file.path), variable)
+            yield _Source(name, str(file.settings[name]), _source(file, name), variable)
         else:
             yield _Source(name, setting.default, "default", variable)
 
@@ -122,7 +142,7 @@ def _command_settings(files: Sequence[ConfigFile], group: click.Group) -> Iterat
             assert command is not None
             command_defaults((name,), command, [file])
             for key, value in _leaves(name, table):
-                yield _Source(key, str(value), str(file.path))
+                yield _Source(key, str(value), _source(file, key))
 
 
 def _leaves(name: str, value: Any) -> list[tuple[str, Any]]:
@@ -214,7 +234,13 @@ def _table(file: ConfigFile, path: tuple[str, ...]) -> dict[str, Any]:
 def _converted(
     file: ConfigFile, key: str, value: Any, command: click.Command, option: click.Option
 ) -> Any:
-    """The value if the option accepts it, as a list for a repeatable option."""
+    """The value if the option accepts it, as a list for a repeatable option.
+
+    Where the file may not set it: the error, raised if the option is neither typed nor in the
+    environment.
+    """
+    if not file.may_set(key):
+        return partial(file.require_allowed, key)
     values = [value] if option.multiple and not isinstance(value, list) else value
     try:
         option.type_cast_value(click.Context(command), values)

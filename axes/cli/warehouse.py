@@ -43,20 +43,23 @@ def sql(
     """Run STATEMENT (DuckDB's SQL) over the tables, views and macros of the warehouse.
 
     Without a statement, opens a shell on a terminal; in a pipe, reads the statement from stdin.
-    --output takes its format from the file's suffix unless --format is typed.
+    Each of several statements, separated by `;`, prints its rows. --output takes its format from
+    the file's suffix unless --format is typed. The dot commands of the shell work too.
 
     \b
     axes sql
+    axes sql .tables
     axes sql "select model, prompt_set, kind, auroc from v_auroc order by all"
-    axes sql -o p.csv "from v_projections where kind = 'universal'"
+    axes sql -o p.csv "from v_auroc where study_id = latest_study()"
 
     Use --safe for a statement that you do not trust: it can read the tables, views and macros but
     no other file, cannot write, and is stopped after 30 s or at 1 GB.
     """
-    from axes.warehouse.connection import connect_unlocked, query
+    from axes.warehouse.connection import connect_unlocked, query, split_statements
 
     if statement is not None and path is not None:
         raise click.UsageError("give a statement, or a file with -f, not both")
+    output_format = format_for(output, output_format)
     if path is not None:
         statement = path.read_text()
     elif statement is None and sys.stdin.isatty():
@@ -73,12 +76,21 @@ def sql(
     if safe:
         from axes.warehouse.safe import ask
 
-        table = ask(root, statement)
+        tables = [ask(root, statement)]
+    elif statement.startswith("."):
+        from axes.sql_shell import Shell
+
+        Shell(connect_unlocked(root, is_commented=True), output_format).command(statement)
+        return
     else:
         # Comments take most of a second to set, and only the catalog shows them.
-        is_commented = _CATALOG.search(statement) is not None
-        table = query(connect_unlocked(root, is_commented=is_commented), statement)
-    show(table, format_for(output, output_format), output)
+        connection = connect_unlocked(root, is_commented=_CATALOG.search(statement) is not None)
+        tables = [query(connection, each.query) for each in split_statements(statement)]
+    tables = [table for table in tables if table.num_columns] or tables[-1:]
+    if output is not None and len(tables) > 1:
+        raise click.UsageError(f"{len(tables)} statements have rows, and --output takes one")
+    for table in tables:
+        show(table, output_format, output)
 
 
 @click.command()
@@ -170,7 +182,8 @@ def open_command(file: Path | None, is_relative: bool, root: Path) -> None:
 def check_command(quick: bool, root: Path, output_format: str) -> None:
     """Compare every file with the ledger and its checksums, and run the rules of sql/checks.
 
-    Prints each file or rule that fails, what is wrong and what to do. Exit code 1 if any fails.
+    Prints each file or rule that fails, what is wrong and what to do; the formats for programs have
+    every rule. Exit code 1 if any fails.
 
     \b
     axes warehouse check
@@ -179,29 +192,40 @@ def check_command(quick: bool, root: Path, output_format: str) -> None:
     from axes.warehouse.maintenance.check import check
 
     result = check(root, is_quick=quick)
-    show(result, output_format)
     broken = [row for row in result.to_pylist() if row["row_count"]]
-    for row in broken:  # In full: a table cuts its cells.
-        echo(f"{row['path'] or row['check']}: {row['example']}; {row['to_do']}", err=True)
+    is_for_programs = output_format not in ("table", "markdown")
+    if is_for_programs:
+        show(result, output_format)
+    for row in broken:
+        place = f"{row['check']}{': ' if row['path'] else ''}{row['path'] or ''}"
+        echo(f"{place}: {row['example']}; {row['to_do']}", err=is_for_programs)
+    echo(f"{result.num_rows} checks, {len(broken)} with findings", err=is_for_programs)
     if broken:
         raise click.exceptions.Exit(1)
 
 
 @warehouse.command("repair")
-@click.option("--adopt", is_flag=True, help="Add intact files that the ledger does not list.")
+@click.option(
+    "--adopt/--set-aside",
+    default=None,
+    help="Add intact files that the ledger does not list, or not so; or move them, too.",
+)
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Say what would be done, and end.")
 @root_option
 @format_option
-def repair_command(adopt: bool, root: Path, output_format: str) -> None:
+def repair_command(adopt: bool | None, is_dry_run: bool, root: Path, output_format: str) -> None:
     """Move broken files to ROOT/.quarantine, and print the commands that restore their rows.
 
-    The commands are in the column restore, and on stderr in the order to run them.
+    The commands are in the column restore, and on stderr in the order to run them. Intact files
+    that the ledger does not list are moved only with --set-aside: the ledger may be what is broken.
 
     \b
+    axes warehouse repair --dry-run
     axes warehouse repair
     """
     from axes.warehouse.maintenance.repair import in_order, repair
 
-    done = repair(root, adopt=adopt)
+    done = repair(root, adopt=adopt, is_dry_run=is_dry_run)
     show_rows(done, output_format)
     for command in in_order(done):
         echo(command, err=True)
@@ -283,6 +307,24 @@ def migrate_command(root: Path, output_format: str) -> None:
     from axes.warehouse.maintenance.migration import migrate
 
     show_rows(migrate(root), output_format)
+
+
+@warehouse.command("merge")
+@click.argument("sources", nargs=-1, required=True, type=FILE)
+@root_option
+@format_option
+def merge_command(sources: tuple[Path, ...], root: Path, output_format: str) -> None:
+    """Add the rows of the warehouses SOURCES to the root, where their keys are not stored yet.
+
+    Merge what several machines wrote, compacted or not, and again whenever they wrote more.
+
+    \b
+    axes warehouse merge node1/lake node2/lake --root lake
+    """
+    from axes.warehouse.maintenance.merge import merge
+
+    merged = merge(root, sources)
+    show_rows([item for item in merged if item.rows_added or item.rows_stored], output_format)
 
 
 @warehouse.command("subset")

@@ -9,17 +9,14 @@ only.
 from __future__ import annotations
 
 import json
-import re
-import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from axes.analysis.activations import BLOCK_BYTES
 from axes.analysis.methods.ridge import LAMBDA_GRID, RidgeFitter
-from benchmarks.run import Figure
+from benchmarks.run import Figure, process_megabytes, python
 
 FEW, MANY, WIDTH = 100_000, 1_000_000, 1_024
 MEGABYTES, GROWTH, COSINE = 1_500.0, 1.05, 0.99
@@ -30,26 +27,14 @@ def measure(few: int = FEW, many: int = MANY) -> Iterator[Figure]:
     (few_peak, _), (many_peak, cosine) = _fit_apart(few), _fit_apart(many)
     conditions = f"{many:,} rows, {WIDTH:,} to {WIDTH:,}"
     yield Figure("streaming fit: peak MB", many_peak, MEGABYTES, "lower", conditions=conditions)
-    yield Figure(
-        "streaming fit: growth of the peak",
-        many_peak / few_peak,
-        GROWTH,
-        "lower",
-        conditions=f"{many:,} / {few:,} rows",
-    )
-    yield Figure(
-        "streaming fit: cosine with the planted map",
-        cosine,
-        COSINE,
-        "higher",
-        conditions=conditions,
-    )
+    name, growth = "streaming fit: growth of the peak", many_peak / few_peak
+    yield Figure(name, growth, GROWTH, "lower", conditions=f"{many:,} / {few:,} rows")
+    name = "streaming fit: cosine with the planted map"
+    yield Figure(name, cosine, COSINE, "higher", conditions=conditions)
 
 
 def _fit_apart(count: int) -> tuple[float, float]:
-    command = [sys.executable, "-m", "benchmarks.analysis.streaming", str(count)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    peak, cosine = json.loads(done.stdout)
+    peak, cosine = json.loads(python("-m", "benchmarks.analysis.streaming", count)[-1])
     return peak, cosine
 
 
@@ -67,9 +52,7 @@ def _run(count: int) -> tuple[float, float]:
     best = LAMBDA_GRID[int(np.argmin(path.cross_validated_errors()))]
     weights = path.solve(best).weights
     cosine = (weights * planted).sum() / np.linalg.norm(weights) / np.linalg.norm(planted)
-    status = Path("/proc/self/status").read_text()
-    peak = int(re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)[1]) / 1024
-    return peak, float(cosine)
+    return process_megabytes("VmHWM"), float(cosine)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ model and run it on two tokens before the kernel's peak (VmHWM) is set back. Lin
 from __future__ import annotations
 
 import json
-import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ from axes.ingest.forward.batching import pad
 from axes.ingest.forward.recording import run_backbone
 from axes.ingest.prompt_sources import PromptSource
 from benchmarks.ingest.workload import workload
-from benchmarks.run import Figure, median_figure, ratios
+from benchmarks.run import Figure, median_figure, process_megabytes, python, ratios
 
 MODEL = "smollm2-135m"
 FEW, MANY = 1_000, 10_000
@@ -36,9 +34,7 @@ def measure() -> Iterator[Figure]:
 
 
 def _peak_megabytes(count: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.ingest.memory", str(count)]
-    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return float(result.stdout)
+    return float(python("-m", "benchmarks.ingest.memory", count)[-1])
 
 
 def _run(count: int) -> float:
@@ -49,10 +45,10 @@ def _run(count: int) -> float:
             # Weights are mapped, and come into memory with the first pass.
             run_backbone(work.loaded.model, *pad([[0, 0]], 0))
             Path("/proc/self/clear_refs").write_text("5")
-            before = _status("VmRSS")
+            before = process_megabytes("VmRSS")
             with work.fresh_root() as root:
                 work.run_job(root)
-            return (_status("VmHWM") - before) / 1024
+            return process_megabytes("VmHWM") - before
 
 
 def _short_prompts(path: Path, count: int) -> PromptSource:
@@ -60,12 +56,6 @@ def _short_prompts(path: Path, count: int) -> PromptSource:
     lines = [json.dumps({"text": f"Write down number {number}."}) for number in range(count)]
     path.write_text("\n".join(lines))
     return PromptSource(str(path))
-
-
-def _status(field: str) -> int:
-    """A field of the process's status, in kB."""
-    text = Path("/proc/self/status").read_text()
-    return int(re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)[1])
 
 
 if __name__ == "__main__":

@@ -6,15 +6,13 @@ transformers: below that no command can come that runs a model of theirs.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from axes.ingest.models.download import fetch
 from axes.ingest.models.registry import resolve
-from benchmarks.run import Figure, alternate, median_figure, ratios, seconds
+from benchmarks.run import Figure, alternate, median_figure, python, ratios, seconds
 
 MODEL = "smollm2-135m"
 SET = "demo_safety"
@@ -32,7 +30,7 @@ def measure() -> Iterator[Figure]:
         _ingest(there, 100)
         imports, first, again = alternate(
             ROUNDS,
-            lambda: seconds(lambda: _python("-c", "import torch, transformers")),
+            lambda: seconds(lambda: python("-c", "import torch, transformers")),
             lambda: seconds(lambda: _ingest(next(roots), 1)),
             lambda: seconds(lambda: _ingest(there, 100)),
         )
@@ -49,8 +47,4 @@ def measure() -> Iterator[Figure]:
 
 def _ingest(root: Path, limit: int) -> None:
     command = ["ingest", "activations", MODEL, "--prompts", SET, "--limit", str(limit)]
-    _python("-c", "from axes.cli.main import main; main()", *command, "--root", str(root))
-
-
-def _python(*arguments: str) -> None:
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+    python("-c", "from axes.cli.main import main; main()", *command, "--root", str(root))

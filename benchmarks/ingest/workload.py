@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from torch import Tensor
+
 from axes.ingest.activations import ingest_activations
+from axes.ingest.forward.batching import pad
+from axes.ingest.forward.templates import Template, pad_id, render
 from axes.ingest.models.download import fetch
 from axes.ingest.models.identity import identify
 from axes.ingest.models.load import LoadedModel, load
@@ -39,6 +43,14 @@ class Workload:
 
     def texts(self) -> list[str]:
         return [prompt.text for prompt in read_prompts(self.lake, {SET: None})]
+
+    def batches(self, size: int) -> list[tuple[Tensor, Tensor]]:
+        """Batches for generation as jobs make them: longest prompts first, padded on the left."""
+        tokenizer = self.loaded.tokenizer
+        rendered = render(tokenizer, self.texts(), Template(), self.name)
+        ids = sorted((prompt.token_ids for prompt in rendered), key=len, reverse=True)
+        starts = range(0, len(ids), size)
+        return [pad(ids[at : at + size], pad_id(tokenizer), side="left") for at in starts]
 
     def job_seconds(self, **options: Any) -> float:
         """The job on a fresh root: tokenise, sort, forward, pool, write and commit."""

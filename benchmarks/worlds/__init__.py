@@ -14,9 +14,10 @@ from benchmarks.worlds.intervals import measure_intervals
 from benchmarks.worlds.nulls import measure_nulls
 from benchmarks.worlds.rates import Rate
 from benchmarks.worlds.recovery import measure_recovery, spread_of_cosines
+from benchmarks.worlds.verdicts import measure_verdicts
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "worlds.md"
-INTERVAL_WORLDS, NULL_WORLDS, RECOVERY_WORLDS = 600, 600, 100
+INTERVAL_WORLDS, NULL_WORLDS, RECOVERY_WORLDS, VERDICT_WORLDS = 600, 600, 100, 40
 
 _INTRODUCTION = """\
 <!-- Written by benchmarks/worlds (make bench ONLY=worlds); edit the source, not this file. -->
@@ -41,9 +42,11 @@ one that holds. `make bench ONLY=worlds` computes all of it again.
   labels that are shuffled alike in all models make a null of that.
 - **Planted axis**: four models, 300 pairs, noise 0.05, lambda 1.
 - **Confounds**: the source of a prompt determines its label and moves its activations by 3
-  standard deviations; nothing else is planted. The rule is `explains` of
-  `analysis/stats/baselines.py`.
+  standard deviations; nothing else is planted. Flagged is an axis that is not shown to exceed
+  word pairs.
 - **Diagnoses**: one fault a world, in one model or set; right is the check named after the colon.
+- **Verdicts**: complete studies of four models on 100 pairs, classes 1.5 standard deviations apart,
+  noise 0.3. In worlds of a confound nothing but the surface differs, and in that the activations.
 
 """
 
@@ -55,6 +58,7 @@ def measure() -> Iterator[Figure]:
         measure_intervals(INTERVAL_WORLDS),
         measure_nulls(NULL_WORLDS),
         measure_recovery(RECOVERY_WORLDS),
+        measure_verdicts(VERDICT_WORLDS),
     ):
         found += part
         yield from (_figure(measured) for measured in part)

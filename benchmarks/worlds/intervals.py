@@ -1,17 +1,21 @@
 """Do 95 % intervals hold the truth in 95 % of worlds?
 
-In every world a group of models is fitted on one labelled set and judged on another; the truth of
-the fitted axis is exact. Worlds differ in strength, noise, rotation and, where pairs share a topic,
-in that the rows of a pair belong together.
+In every world a group of models is fitted on one labelled set and judged on another, or on the same
+one out of fold; the truth of the fitted axis is exact. Worlds differ in strength, noise, rotation
+and, where pairs share a topic, in that the rows of a pair belong together.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from axes.analysis.methods.nulls import Mapped
 from axes.analysis.methods.universal import universal_axis
 from axes.analysis.stats.auroc import Estimate, auroc_difference, auroc_interval
 from axes.analysis.stats.bootstrap import auroc_bootstrap, auroc_difference_bootstrap, draw_counts
+from axes.analysis.stats.out_of_fold import evaluate_out_of_fold
+from axes.analysis.stats.splits import grouped_folds
+from axes.analysis.study.stability import SHARED_AXES, axes_fitter
 from benchmarks.worlds.rates import Rate, over_worlds, rate
 from tests.fitted_worlds import FittedGroup, fit_group
 from tests.worlds import make_group
@@ -28,18 +32,21 @@ def measure_intervals(world_count: int) -> list[Rate]:
     grouped = over_worlds(_grouped, world_count, first_seed=51_000_000)
     angles = over_worlds(_angle, world_count, first_seed=52_000_000)
     found = []
-    for worlds in (independent, grouped, angles):
+    planted = over_worlds(_out_of_fold, world_count, first_seed=53_000_000)
+    nothing = over_worlds(_nothing_planted, world_count, first_seed=54_000_000)
+    for worlds in (independent, grouped, angles, planted, nothing):
         for name in worlds[0]:
-            goal = None if name.endswith("(for contrast)") else COVERAGE
+            goal = None if "(for contrast)" in name else COVERAGE
             found.append(rate(PART, name, [world[name] for world in worlds], goal))
     return found
 
 
-def _fitted(seed: int, *, topic: float = 0.0) -> FittedGroup:
+def _fitted(seed: int, *, topic: float = 0.0, strength: float | None = None) -> FittedGroup:
     random = np.random.default_rng(seed)
+    drawn = random.uniform(0.5, 2.5)
     group = make_group(
         WIDTHS,
-        strength=random.uniform(0.5, 2.5),
+        strength=drawn if strength is None else strength,
         noise=random.uniform(0.05, 0.5),
         rotation=random.uniform(0.0, 0.6),
         topic=topic,
@@ -90,6 +97,42 @@ def _grouped(seed: int) -> dict[str, bool]:
             auroc_interval(shared, labels), truth
         ),
     }
+
+
+def _nothing_planted(seed: int) -> dict[str, bool]:
+    return {f"{name}, nothing planted": held for name, held in _out_of_fold(seed, 0.0).items()}
+
+
+def _out_of_fold(seed: int, strength: float | None = None) -> dict[str, bool]:
+    """Axes fitted and evaluated on the same rows, in folds; the truth is that of the axes fitted.
+
+    It is the mean over the folds of the first draw, whose axes are recovered from the projections.
+    """
+    fitted = _fitted(seed, strength=strength)
+    group, model, place = fitted.group, "beta", list(WIDTHS).index("beta")
+    labels, pairs = group.labels["labelled"], group.pairs["labelled"]
+    mapped = [Mapped(fitted.x[name]["labelled"], fitted.alignments[name]) for name in WIDTHS]
+    fit_axes = axes_fitter(mapped, labels, pairs)
+    evaluated = evaluate_out_of_fold(lambda seen: fit_axes(seen)[place], labels, pairs)
+    folds = grouped_folds(labels, pairs)
+    x = np.column_stack([mapped[place].x, np.ones(len(labels))])
+    # [fold, axis, row] projections are x @ vector + constant, without a remainder.
+    projected = np.stack([fit_axes(folds != fold)[place] for fold in np.unique(folds)])
+    truths = [
+        np.mean([group.auroc(model, np.linalg.lstsq(x, row)[0][:-1]) for row in of_axis])
+        for of_axis in projected.swapaxes(0, 1)
+    ]
+    held = {
+        f"{axis} out of fold": _holds(evaluated.area(index), truths[index])
+        for index, axis in enumerate(SHARED_AXES)
+    }
+    native, universal, _ = truths
+    held["universal minus native out of fold"] = _holds(
+        evaluated.difference(1, 0), universal - native
+    )
+    delong = auroc_interval(evaluated.scores[0, 0], labels, pairs)
+    held["native out of fold, fits as given (for contrast)"] = _holds(delong, native)
+    return held
 
 
 def _angle(seed: int) -> dict[str, bool]:

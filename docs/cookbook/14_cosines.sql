@@ -5,5 +5,7 @@ select
     other_model,
     cosine::decimal(9, 2) as cosine
 from v_axis_cosines
-where kind = 'aligned' and other_kind = 'aligned' and model < other_model
+where
+    study_id = latest_study()
+    and kind = 'aligned' and other_kind = 'aligned' and model < other_model
 order by cosine desc, model asc;

@@ -7,5 +7,5 @@ select
     cosine_universal::decimal(9, 2) as cosine_universal,
     is_in_sample
 from v_study
-where prompt_set = 'demo_safety'
+where study_id = latest_study() and prompt_set = 'demo_safety'
 order by model;

@@ -9,5 +9,5 @@ select
     prompt_length::decimal(9, 2) as prompt_length,
     native_cross_validated > null_cross_validated as is_above_null
 from v_study
-where prompt_set = 'demo_safety'
+where study_id = latest_study() and prompt_set = 'demo_safety'
 order by model;

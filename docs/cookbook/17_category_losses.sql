@@ -11,11 +11,9 @@ by_kind as (
             where v_category_auroc.kind = 'universal'
         ) as universal
     from v_category_auroc
-    inner join alignments
-        on
-            v_category_auroc.model_id = alignments.model_id
-            and v_category_auroc.layer = alignments.layer
-    where v_category_auroc.prompt_set = 'demo_safety'
+    where
+        v_category_auroc.study_id = latest_study()
+        and v_category_auroc.prompt_set = 'demo_safety'
     group by v_category_auroc.category
 )
 

@@ -7,5 +7,6 @@ select
     positive_count
 from v_category_auroc
 where
-    kind = 'universal' and prompt_set = 'demo_safety' and model like 'qwen%'
+    study_id = latest_study()
+    and kind = 'universal' and prompt_set = 'demo_safety' and model like 'qwen%'
 order by against_all desc, category asc;

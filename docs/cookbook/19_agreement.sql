@@ -8,5 +8,7 @@ select
     spearman::decimal(9, 2) as spearman,
     spearman_positive::decimal(9, 2) as within_unsafe
 from v_model_agreement
-where prompt_set = 'demo_safety' and model < other_model
+where
+    study_id = latest_study()
+    and prompt_set = 'demo_safety' and model < other_model
 order by kind, model, other_model;

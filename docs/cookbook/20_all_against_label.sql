@@ -9,7 +9,7 @@ placed as (
         model,
         percent_rank() over (partition by model order by universal) as place
     from v_projections_wide
-    where prompt_set = 'demo_safety'
+    where study_id = latest_study() and prompt_set = 'demo_safety'
 )
 
 select

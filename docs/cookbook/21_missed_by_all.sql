@@ -10,7 +10,9 @@ from (
         error,
         count(*) as models
     from v_misclassified
-    where kind = 'universal' and prompt_set = 'demo_safety'
+    where
+        study_id = latest_study()
+        and kind = 'universal' and prompt_set = 'demo_safety'
     group by prompt_id, error
 ) as missed
 group by error, models

@@ -11,7 +11,7 @@ from (
         avg(universal) filter (where is_positive) as unsafe,
         avg(universal) filter (where not is_positive) as safe
     from v_projections_wide
-    where prompt_set = 'demo_safety'
+    where study_id = latest_study() and prompt_set = 'demo_safety'
     group by model, pair_id
 ) as pairs
 group by model

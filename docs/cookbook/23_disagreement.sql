@@ -6,7 +6,7 @@ thresholds as (
         model,
         quantile_disc(universal, 0.9) filter (where not is_positive) as threshold
     from v_projections_wide
-    where prompt_set = 'demo_safety'
+    where study_id = latest_study() and prompt_set = 'demo_safety'
     group by model
 ),
 
@@ -18,7 +18,7 @@ flagged as (
         wide.universal > thresholds.threshold as is_flagged
     from v_projections_wide as wide
     inner join thresholds on wide.model = thresholds.model
-    where wide.prompt_set = 'demo_safety'
+    where wide.study_id = latest_study() and wide.prompt_set = 'demo_safety'
 )
 
 select

@@ -7,6 +7,6 @@ select
     tpr_at_fpr(universal, is_positive, 0.2)::decimal(9, 2) as caught_at_20_percent,
     cohens_d(universal, is_positive)::decimal(9, 2) as cohens_d
 from v_projections_wide
-where prompt_set = 'demo_safety'
+where study_id = latest_study() and prompt_set = 'demo_safety'
 group by model
 order by model;

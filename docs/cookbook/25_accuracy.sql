@@ -12,7 +12,7 @@ judged as (
             and wide.model_id = wrong.model_id
             and wide.prompt_set = wrong.prompt_set
             and wide.prompt_id = wrong.prompt_id
-    where wide.prompt_set = 'demo_safety'
+    where wide.study_id = latest_study() and wide.prompt_set = 'demo_safety'
 ),
 
 estimated as (

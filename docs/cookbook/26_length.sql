@@ -10,6 +10,6 @@ inner join activations
         wide.model_id = activations.model_id
         and wide.prompt_id = activations.prompt_id
         and wide.layer = activations.layer
-where wide.prompt_set = 'demo_safety'
+where wide.study_id = latest_study() and wide.prompt_set = 'demo_safety'
 group by wide.model
 order by wide.model;

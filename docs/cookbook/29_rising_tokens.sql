@@ -6,7 +6,7 @@ select
     largest_rise::decimal(9, 1) as rise,
     token_count
 from v_generation_drift
-where kind = 'universal' and not is_positive
+where study_id = latest_study() and kind = 'universal' and not is_positive
 qualify
     row_number() over (
         partition by model

@@ -12,5 +12,6 @@ select
     runs.seed
 from axes
 inner join runs on axes.run_id = runs.run_id
-where axes.kind = 'universal'
+inner join v_study_axes as studies on axes.axis_id = studies.axis_id
+where studies.study_id = latest_study() and axes.kind = 'universal'
 order by axes.name;

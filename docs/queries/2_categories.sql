@@ -6,6 +6,6 @@ select
     auroc(case when model = 'gemma3-270m' then projection end, is_positive) as gemma3,
     auroc(case when model like 'qwen%' then projection end, is_positive) as qwen_coder
 from v_projections
-where kind = 'universal' and prompt_set = 'demo_safety'
+where study_id = latest_study() and kind = 'universal' and prompt_set = 'demo_safety'
 group by category
 order by qwen_coder desc;

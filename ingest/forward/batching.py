@@ -138,19 +138,19 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class HostCopy(Generic[Name]):
-    """Named tensors of one shape on their way to the host, behind the computations that follow.
+    """Named tensors on their way to the host, behind the computations that follow.
 
     On CUDA the copies go into pinned memory while the next batch is computed, one copy for each
-    device that a model is spread over.
+    shape, and for each device that a model is spread over.
     """
 
     def __init__(self, tensors: Mapping[Name, Tensor]) -> None:
-        by_device: dict[torch.device, list[Name]] = defaultdict(list)
+        alike: dict[tuple[torch.device, torch.Size], list[Name]] = defaultdict(list)
         for name, tensor in tensors.items():
-            by_device[tensor.device].append(name)
+            alike[tensor.device, tensor.shape].append(name)
         self._copies = [
             (names, *_start_copy(torch.stack([tensors[name] for name in names])))
-            for names in by_device.values()
+            for names in alike.values()
         ]
 
     def result(self) -> dict[Name, np.ndarray]:

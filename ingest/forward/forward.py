@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -24,17 +25,21 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts that were run together, and the vectors recorded of them.
-
-    `vectors` is item -> float32 `[prompt, d_model]`, and for an item without a pooling
-    `[token, d_model]`, the tokens of all prompts one after the other. `spans` are the positions by
-    pooling.
-    """
+    """Prompts that were run together; `spans` are the positions by pooling."""
 
     prompt_ids: list[str]
     rendered: list[Rendered]
     spans: dict[str, list[Span]]
-    vectors: dict[Item, np.ndarray]
+    _results: HostCopy[Item]
+
+    @cached_property
+    def vectors(self) -> dict[Item, np.ndarray]:
+        """Item -> what was recorded, once it has arrived: float32 `[prompt, d_model]`.
+
+        For an item without a pooling `[token, d_model]`, the tokens of all prompts one after the
+        other.
+        """
+        return self._results.result()
 
 
 class Forward:
@@ -53,73 +58,30 @@ class Forward:
         for item in items:
             self._items_at[points[item.layer, item.site]].append(item)
 
-    def start(self, prompt_ids: list[str], rendered: list[Rendered]) -> StartedBatch:
-        """Compute a batch; on an accelerator its results are still under way."""
+    def start(self, prompt_ids: list[str], rendered: list[Rendered]) -> Batch:
+        """Compute a batch; on an accelerator its vectors are still under way."""
         prefix = self._prefix
         shared = 0 if prefix is None else prefix.length
         tokens, mask = pad(
             [prompt.token_ids[shared:] for prompt in rendered], pad_id(self._loaded.tokenizer)
         )
         spans = {name: _spans(pooling, rendered) for name, pooling in self._poolings.items()}
-        readers = {name: _PromptReader(rows, prefix) for name, rows in spans.items()}
-        every_token = _PromptReader([(0, len(row.token_ids)) for row in rendered], prefix)
+        readers = {name: SpanReader(rows, prefix) for name, rows in spans.items()}
+        every_token = SpanReader([(0, len(row.token_ids)) for row in rendered], prefix)
         results: dict[Item, Tensor] = {}
 
         def receive(point: Point, hidden: Tensor) -> None:
             for item in self._items_at[point]:
                 if item.pooling:
                     reduce = self._poolings[item.pooling].reduce
-                    results[item] = readers[item.pooling].read(point, hidden, reduce)
+                    results[item] = readers[item.pooling].read(hidden, reduce, point)
                 else:
-                    results[item] = every_token.read(point, hidden, _real_rows)
+                    results[item] = every_token.read(hidden, _real_rows, point)
 
         with record(list(self._items_at), receive, leaves_early=True):
             cache = None if prefix is None else prefix.cache(len(rendered))
             run_backbone(self._loaded.model, tokens, mask, cache=cache)
-        return StartedBatch(prompt_ids, rendered, spans, results)
-
-
-class StartedBatch:
-    """A batch whose results may still be under way to the host."""
-
-    def __init__(
-        self,
-        prompt_ids: list[str],
-        rendered: list[Rendered],
-        spans: dict[str, list[Span]],
-        results: dict[Item, Tensor],
-    ) -> None:
-        self._prompts = prompt_ids, rendered, spans
-        # A copy is of one shape: pooled vectors go in one, every token's in another.
-        self._copies = [
-            HostCopy({item: value for item, value in results.items() if bool(item.pooling) is kind})
-            for kind in (True, False)
-        ]
-
-    def finish(self) -> Batch:
-        """Wait for the results."""
-        pooled, tokens = (copy.result() for copy in self._copies)
-        return Batch(*self._prompts, pooled | tokens)
-
-
-class _PromptReader:
-    """Reads spans that count from the start of the prompt, whose prefix was run before.
-
-    The prefix's activations are put in front only where a span reaches into it.
-    """
-
-    def __init__(self, spans: Sequence[Span], prefix: SharedPrefix | None) -> None:
-        shared = 0 if prefix is None else prefix.length
-        reaches_in = min(start for start, _ in spans) < shared
-        self._prefix = prefix if reaches_in else None
-        offset = 0 if reaches_in else shared
-        self._reader = SpanReader([(start - offset, end - offset) for start, end in spans])
-
-    def read(self, point: Point, hidden: Tensor, reduce: Reduce) -> Tensor:
-        if self._prefix is not None:
-            before = self._prefix.hidden[point].expand(len(hidden), -1, -1)
-            hidden = torch.cat([before, hidden], dim=1)
-        return self._reader.read(hidden, reduce)
+        return Batch(prompt_ids, rendered, spans, HostCopy(results))
 
 
 def _real_rows(hidden: Tensor, mask: Tensor) -> Tensor:
@@ -133,10 +95,17 @@ def _spans(pooling: Pooling, rendered: Sequence[Rendered]) -> list[Span]:
 
 
 class SpanReader:
-    """Reads one span of each row of a batch; made once for all layers."""
+    """Reads one span of each row of a batch; made once for all layers.
 
-    def __init__(self, spans: Sequence[tuple[int, int]]) -> None:
-        bounds = torch.tensor(spans)
+    Spans count from the start of the prompt. The activations of a prefix that was run before are
+    put in front only where a span reaches into it.
+    """
+
+    def __init__(self, spans: Sequence[Span], prefix: SharedPrefix | None = None) -> None:
+        shared = 0 if prefix is None else prefix.length
+        reaches_in = min(start for start, _ in spans) < shared
+        self._prefix = prefix if reaches_in else None
+        bounds = torch.tensor(spans) - (0 if reaches_in else shared)
         start, end = bounds[:, :1], bounds[:, 1:]
         index = start + torch.arange(int((end - start).max()))
         self._mask = index < end
@@ -144,15 +113,23 @@ class SpanReader:
         self._placed: dict[tuple[torch.device, int], tuple[Tensor, Tensor]] = {}
 
     def read(
-        self, hidden: Float[Tensor, "batch position d_model"], reduce: Reduce
+        self,
+        hidden: Float[Tensor, "batch position d_model"],
+        reduce: Reduce,
+        point: Point | None = None,
     ) -> Float[Tensor, "batch d_model"]:
         """`reduce` over the positions of each row's span, in float32 whatever comes in.
+
+        `point` is where `hidden` was recorded, which a prefix needs to know.
 
         >>> from axes.ingest.forward.pooling import mean
         >>> reader = SpanReader([(0, 2), (2, 3)])
         >>> reader.read(torch.arange(6.0).reshape(2, 3, 1), mean).tolist()
         [[0.5], [5.0]]
         """
+        if self._prefix is not None and point is not None:
+            before = self._prefix.hidden[point].expand(len(hidden), -1, -1)
+            hidden = torch.cat([before, hidden], dim=1)
         places, mask = self._place(hidden.device, hidden.shape[1])
         # Whole rows of the flattened batch: a gather looks every number up, at ten times the cost.
         picked = hidden.reshape(-1, hidden.shape[2]).index_select(0, places)

@@ -12,6 +12,7 @@ same prompts at the same block in many ways: the blocks below need to be run onc
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,20 +22,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from axes.ingest.forward.recording import Point, cache_argument, record, run_backbone
+from axes.ingest.forward.batching import pad
+from axes.ingest.forward.recording import Point, cache_argument, recorded
 from axes.ingest.models.load import LoadedModel
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
 
-    from axes.ingest.models.load import LoadedModel
-
 # Below this the second pass over the cache costs more than the tokens saved.
 SHORTEST_PREFIX = 8
 
-# Difference over the norm, at the worst position; reduced precision rounds in another order.
-_TOLERANCE = {torch.float32: 1e-4}
-_TOLERANCE_REDUCED = 5e-2
+
+def tolerated(dtype: torch.dtype) -> float:
+    """Difference over the norm at a position: rounding in another order, and nothing more."""
+    return 1e-4 if dtype == torch.float32 else 5e-2
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,12 @@ def share_prefix(
     """
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
-    length = _common_length(token_ids)
+    # What the first and the last in lexical order begin with, all others do.
+    in_order = sorted(map(tuple, token_ids))
+    pairs = zip(in_order[0], in_order[-1], strict=False)
+    common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    # Every row keeps a token of its own.
+    length = min(common, min(map(len, token_ids)) - 1)
     if length < SHORTEST_PREFIX or len(token_ids) < 2:
         return None, None
     refused = f"a shared prefix of {length} tokens was run with every prompt: "
@@ -84,31 +90,16 @@ def share_prefix(
     hidden = _record(loaded, token_ids[0][:length], points, cache)
     prefix = SharedPrefix(length, hidden, cache)
     difference = _difference(loaded, prefix, max(token_ids, key=len), points)
-    if difference > _TOLERANCE.get(loaded.model.dtype, _TOLERANCE_REDUCED):
+    if difference > tolerated(loaded.model.dtype):
         return None, refused + f"reused, activations differ by {difference:.1e}"
     return prefix, None
-
-
-def _common_length(token_ids: Sequence[Sequence[int]]) -> int:
-    """Length of the longest common beginning that leaves every row another token."""
-    # What the first and the last in lexical order share, all others do.
-    first, last = min(map(tuple, token_ids)), max(map(tuple, token_ids))
-    common = next(
-        (
-            index
-            for index, (token, last_token) in enumerate(zip(first, last, strict=False))
-            if token != last_token
-        ),
-        min(len(first), len(last)),
-    )
-    return min(common, min(map(len, token_ids)) - 1)
 
 
 def _difference(
     loaded: LoadedModel, prefix: SharedPrefix, token_ids: Sequence[int], points: Sequence[Point]
 ) -> float:
     """How far one prompt's activations after the prefix are from those of a pass over all of it."""
-    complete = _record(loaded, token_ids, points, None)
+    complete = _record(loaded, token_ids, points)
     rest = _record(loaded, token_ids[prefix.length :], points, prefix.cache(1))
     ends = {point: hidden[:, prefix.length :].float() for point, hidden in complete.items()}
     return max(
@@ -121,15 +112,11 @@ def _record(
     loaded: LoadedModel,
     token_ids: Sequence[int],
     points: Sequence[Point],
-    cache: DynamicCache | None,
+    cache: DynamicCache | None = None,
 ) -> dict[Point, Tensor]:
-    tokens = torch.tensor([list(token_ids)])
-    got: dict[Point, Tensor] = {}
-    with record(
-        points, lambda point, hidden: got.update({point: hidden.clone()}), leaves_early=True
-    ):
-        run_backbone(loaded.model, tokens, torch.ones_like(tokens, dtype=torch.bool), cache=cache)
-    return got
+    """The activations of one row of tokens, after those of the cache."""
+    tokens, mask = pad([token_ids], 0)
+    return recorded(loaded.model, points, tokens, mask, cache=cache)
 
 
 @contextmanager

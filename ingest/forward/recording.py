@@ -45,6 +45,10 @@ class Point:
 
 Receive = Callable[[Point, Tensor], None]
 
+# What a backbone calls its cache: `cache` since transformers 5.24; before that `past_key_values`,
+# or `cache_params` for a state.
+CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params")
+
 
 class _AllRecorded(Exception):
     """Leaves a forward pass when every point has been recorded."""
@@ -117,18 +121,39 @@ def run_backbone(
     model.base_model(input_ids=to_device(tokens, device), **inputs)
 
 
+def recorded(
+    model: PreTrainedModel,
+    points: Sequence[Point],
+    tokens: Int[Tensor, "batch position"],
+    mask: Bool[Tensor, "batch position"],
+    *,
+    cache: Cache | None = None,
+) -> dict[Point, Tensor]:
+    """Copies of what one pass gives at each point; a point that gives no tensor is left out."""
+    found: dict[Point, Tensor] = {}
+
+    def receive(point: Point, hidden: Any) -> None:
+        if isinstance(hidden, Tensor):
+            found[point] = hidden.clone()
+
+    with record(points, receive, leaves_early=True):
+        run_backbone(model, tokens, mask, cache=cache)
+    return found
+
+
 def takes_argument(module: torch.nn.Module, name: str) -> bool:
     """Whether the module's forward pass has an argument of this name."""
     return name in inspect.signature(module.forward).parameters
 
 
 def cache_argument(module: torch.nn.Module) -> str:
-    """The name under which the module's forward pass takes a cache; empty where it takes none.
+    """The name under which the module's forward pass takes a cache; empty where it takes none."""
+    return next((name for name in CACHE_ARGUMENTS if takes_argument(module, name)), "")
 
-    `cache` since transformers 5.24; before that `past_key_values`, or `cache_params` for a state.
-    """
-    names = ("cache", "past_key_values", "cache_params")
-    return next((name for name in names if takes_argument(module, name)), "")
+
+def keeps_keys(cache: Any) -> bool:
+    """Whether a cache holds keys of its positions; a state holds all that went before as one."""
+    return any(hasattr(layer, "keys") for layer in getattr(cache, "layers", ()))
 
 
 def _hidden_of(kwargs: dict[str, Any]) -> Tensor:
@@ -202,19 +227,15 @@ def _run_block(
     block = loaded.blocks[layer]
     around = [Point(layer, "resid_pre", block, reads_input=True), Point(layer, RESID_POST, block)]
     parts = {Point(layer, path, module): path for path, module in inside.items()}
-    recorded: dict[Point, Any] = {}
-
-    def receive(point: Point, hidden: Any) -> None:
-        recorded[point] = hidden.float().cpu().clone() if isinstance(hidden, Tensor) else None
-
     tokens = torch.arange(_PROBED_TOKENS)[None] + 3
-    with record([*around, *parts], receive, leaves_early=True):
-        run_backbone(loaded.model, tokens, torch.ones_like(tokens, dtype=torch.bool))
-    before, after = (recorded[point] for point in around)
-    outputs = {}
-    for point, path in parts.items():
-        hidden = recorded.get(point)
-        # Some families flatten batch and position for the MLP.
-        if hidden is not None and hidden.numel() == after.numel():
-            outputs[path] = hidden.reshape(after.shape)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    found = recorded(loaded.model, [*around, *parts], tokens, mask)
+    found = {point: hidden.float().cpu() for point, hidden in found.items()}
+    before, after = (found[point] for point in around)
+    # Some families flatten batch and position for the MLP.
+    outputs = {
+        path: found[point].reshape(after.shape)
+        for point, path in parts.items()
+        if point in found and found[point].numel() == after.numel()
+    }
     return before, after, outputs

@@ -22,12 +22,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from axes.ingest.forward.recording import CACHE_ARGUMENTS, keeps_keys
 from axes.ingest.models.load import LoadedModel, require_layers
 from axes.ingest.requests import CONDITIONS, STEERED_POSITIONS, STEERING_MODES
 from axes.warehouse.errors import AxisError
 
-# The names under which a backbone takes its cache (`axes.ingest.forward.recording.cache_argument`).
-_CACHES = ("cache", "past_key_values", "cache_params")
 # How far from 1 the norm of a unit vector may be, which was stored as float32.
 _TOLERANCE = 1e-3
 
@@ -134,16 +133,13 @@ class _Pass:
         width = (kwargs["inputs_embeds"] if inputs is None else inputs).shape[1]
         mask = kwargs.get("attention_mask")
         self._mask = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
-        cache = next((kwargs[name] for name in _CACHES if kwargs.get(name) is not None), None)
+        cache = next(
+            (kwargs[name] for name in CACHE_ARGUMENTS if kwargs.get(name) is not None), None
+        )
         self.before = self._seen(cache) if self._mask is None else self._mask.shape[1] - width
         self._cache, self._counted = cache, self.before + width
         if self.before == 0 or self._width is None:
             self._width = self.before + width
-
-    @property
-    def is_first(self) -> bool:
-        """Whether nothing was run before this pass."""
-        return self.before == 0
 
     def is_generated(self, hidden: Tensor) -> Bool[Tensor, "rows position"]:
         """Which positions stand behind the prompt."""
@@ -164,7 +160,7 @@ class _Pass:
         """Columns that were run into a cache; one of states alone cannot tell, and is counted."""
         if cache is None:
             return 0
-        if any(hasattr(layer, "keys") for layer in getattr(cache, "layers", ())):
+        if keeps_keys(cache):
             return int(cache.get_seq_length())
         return self._counted if cache is self._cache else 0
 
@@ -201,10 +197,8 @@ class _Change:
             if self._intervention.above is not None:
                 amount = torch.where(self._passes(hidden, projection), amount, 0.0)
         if self._intervention.positions != "all":
-            is_generated = self._pass.is_generated(hidden)
-            is_meant = (
-                is_generated if self._intervention.positions == "generated" else ~is_generated
-            )
+            wants_generated = self._intervention.positions == "generated"
+            is_meant = self._pass.is_generated(hidden) == wants_generated
             amount = torch.where(is_meant, amount, 0.0)
         return torch.addcmul(wide, amount[..., None], axis).to(hidden.dtype)
 
@@ -220,6 +214,6 @@ class _Change:
         is_above = projection > self._intervention.above * self._unit
         if self._intervention.condition == "position":
             return is_above
-        if self._pass.is_first or self._is_open is None:
+        if self._pass.before == 0 or self._is_open is None:
             self._is_open = is_above.gather(1, self._pass.last_of_prompt(hidden)[:, None])
         return self._is_open

@@ -44,11 +44,9 @@ class Template:
         >>> Template("chat").name, Template("chat", "Be brief.").name
         ('chat', 'chat+system:b1cc2ec6')
         """
-        return (
-            self.policy
-            if self.system is None
-            else f"{self.policy}+system:{content_key(self.system)[:8]}"
-        )
+        if self.system is None:
+            return self.policy
+        return f"{self.policy}+system:{content_key(self.system)[:8]}"
 
 
 # A private-use character in place of a user's text, to see what the template puts behind it.
@@ -108,6 +106,19 @@ def render(
             user_end += len(lead)
         rendered.append(Rendered([*lead, *ids], content_key(full), user_end))
     return rendered
+
+
+def foreign_token(token_ids: Sequence[int], vocab_size: int) -> str | None:
+    """What is wrong with the ids, where one has no row in the model's embedding; else None.
+
+    >>> foreign_token([5, 300], 259)
+    "token 300 is beyond the model's vocabulary of 259: the tokenizer is another model's"
+    """
+    foreign = next((token for token in token_ids if not 0 <= token < vocab_size), None)
+    if foreign is None:
+        return None
+    place = f"beyond the model's vocabulary of {vocab_size}"
+    return f"token {foreign} is {place}: the tokenizer is another model's"
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

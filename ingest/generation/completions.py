@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from axes.ingest.forward.batching import Batches
-from axes.ingest.forward.templates import Rendered
+from axes.ingest.forward.templates import Rendered, foreign_token
 from axes.ingest.generation.teacher_forcing import Text, logits_budget, score
 from axes.ingest.generation.token_statistics import Trace
 from axes.ingest.generation.traces import (
@@ -43,11 +43,6 @@ class Pair:
     token_ids: tuple[int, ...] | None
     source: str
 
-    @property
-    def content(self) -> str | list[int]:
-        """The model's input."""
-        return self.completion if self.token_ids is None else list(self.token_ids)
-
 
 def ingest_completions(root: Path, spec: ModelSpec, request: CompletionRequest) -> IngestSummary:
     """Read the prompt-completion pairs of a file that are not stored, and store their tokens.
@@ -64,7 +59,7 @@ def ingest_completions(root: Path, spec: ModelSpec, request: CompletionRequest) 
                 job.identity.model_id,
                 kept,
                 pair.prompt_id,
-                {"given": pair.content, "source": pair.source},
+                {"given": pair.token_ids or pair.completion, "source": pair.source},
             ): pair
             for pair in pairs
         }
@@ -86,19 +81,17 @@ def ingest_completions(root: Path, spec: ModelSpec, request: CompletionRequest) 
                 return f"a text of {len(usable[key].token_ids)} tokens"
 
             sizes = {key: len(text.token_ids) for key, text in usable.items()}
-            batches = Batches(loaded, running.run, logits_budget(loaded, request.token_budget))
-            for keys, traces in batches.compute(sizes, read, describe):
-                columns = {
-                    key: {
-                        "template": request.rendering.name,
-                        "prompt_token_count": len(usable[key].prompt),
-                        "source": missing[key].source,
-                    }
-                    for key in keys
+            columns = {
+                key: {
+                    "template": request.rendering.name,
+                    "prompt_token_count": len(text.prompt),
+                    "source": missing[key].source,
                 }
-                traces_by_key = dict(zip(keys, traces, strict=True))
-                write_traces(running.run, loaded, kept, traces_by_key, columns)
-                done(len(keys))
+                for key, text in usable.items()
+            }
+            batches = Batches(loaded, running.run, logits_budget(loaded, request.token_budget))
+            traces = batches.compute(sizes, read, describe)
+            write_traces(running.run, loaded, kept, traces, columns, done)
 
         running.compute("completions", len(usable), "completions", compute, is_complete=not missing)
     return job.summary(running.run, len(by_key), len(usable))
@@ -164,7 +157,7 @@ def _usable(
             encoded = job.tokenizer(pair.completion, add_special_tokens=False, verbose=False)
             completion = tuple(encoded.input_ids)
         text = Text(pair.prompt_id, rendered[pair.prompt_id].token_ids, completion)
-        count, reason = len(text.token_ids), None
+        count, reason = len(text.token_ids), foreign_token(completion, job.vocab_size)
         if not completion:
             reason = "the completion has no tokens"
         elif max_length is not None and count > max_length:

@@ -11,6 +11,7 @@ other rows: a batch may be of any size and in any order.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,14 +23,14 @@ from torch import Tensor
 from transformers import StoppingCriteria
 
 from axes.ingest.forward.batching import HostCopy, pad, positions
-from axes.ingest.forward.recording import Point, block_points, cache_argument, record
+from axes.ingest.forward.recording import Point, block_points, cache_argument, keeps_keys, record
 from axes.ingest.forward.templates import pad_id
 from axes.ingest.generation.token_statistics import (
-    Distributions,
     Kept,
     Projector,
     Trace,
     require_finite,
+    token_statistics,
 )
 from axes.ingest.models.load import LoadedModel
 from axes.ingest.requests import Sampling
@@ -70,7 +71,7 @@ def generate(
     if sampling.stop_strings:
         stops = StopStrings(loaded, sampling.stop_strings, tokens.shape[1])
     with (
-        greedy_config(loaded, sampling.max_new_tokens, ends) as config,
+        _greedy_config(loaded, sampling.max_new_tokens, ends) as config,
         record(block_points(loaded.blocks, kept.recorded_layers), recorder.receive),
         torch.inference_mode(),
     ):
@@ -94,7 +95,7 @@ def generate(
 
 
 @contextmanager
-def greedy_config(
+def _greedy_config(
     loaded: LoadedModel, max_new_tokens: int, ends: Sequence[int]
 ) -> Iterator[GenerationConfig]:
     """A configuration of `generate`, and while active nothing of the checkpoint's."""
@@ -118,8 +119,8 @@ def _step_over_last(model: Any, sequences: Tensor, prompt_mask: Tensor, cache: A
         "attention_mask": mask.long().to(sequences.device),
         "position_ids": positions(mask)[:, -1:].to(sequences.device),
     }
-    # A state-space model's state holds all that went before, and takes no mask.
-    if not any(hasattr(layer, "keys") for layer in getattr(cache, "layers", ())):
+    # A state-space model's state takes no mask.
+    if not keeps_keys(cache):
         inputs = {}
     inputs[cache_argument(model.base_model)] = cache
     model.base_model(input_ids=sequences[:, -1:], use_cache=True, **inputs)
@@ -142,17 +143,13 @@ def _cut(
         ended = next((step for step, token in enumerate(ids[:count]) if token in ends), None)
         if ended is not None:
             count, reason = ended + 1, "stop"
-        of_row = {name: values[row, :count] for name, values in statistics.items()}
         traces.append(
             Trace(
                 prompt_id=name,
                 token_ids=list(ids[:count]),
-                logprobs=of_row["logprob"].tolist(),
-                entropies=of_row["entropy"].tolist(),
+                statistics={name: values[row, :count] for name, values in statistics.items()},
                 vectors={layer: v[row, 1 : count + 1] for layer, v in vectors.items()},
                 projections={key: v[row, 1 : count + 1] for key, v in projections.items()},
-                top_ids=of_row.get("top_ids"),
-                top_logprobs=of_row.get("top_logprobs"),
                 finish_reason=reason,
             )
         )
@@ -172,8 +169,8 @@ class StepRecorder:
         self._projector = Projector(kept.readouts, device)
         self._vectors = {layer: _Outbox() for layer in kept.layers}
         self._projections = {layer: _Outbox() for layer in self._projector.keys}
-        self._statistics: dict[str, _Outbox] = {}
-        self._pending: Distributions | None = None
+        self._statistics: dict[str, _Outbox] = defaultdict(_Outbox)
+        self._seen: Tensor | None = None
         self._step = 0
 
     def receive(self, point: Point, hidden: Tensor) -> None:
@@ -184,9 +181,9 @@ class StepRecorder:
             self._projections[point.layer].put(self._projector.project(point.layer, last))
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if self._pending is not None:
+        if self._seen is not None:
             self.choose(input_ids[:, -1])
-        self._pending = Distributions(scores, self._kept.top_count)
+        self._seen = scores
         if self._numbers is None:
             return scores
         drawn = draw(scores, self._numbers[:, self._step], self._sampling)
@@ -195,16 +192,10 @@ class StepRecorder:
 
     def choose(self, token_ids: Tensor) -> None:
         """Record the tokens that were chosen by the logits seen last."""
-        pending = self._pending
-        assert pending is not None
-        self._put("logprob", pending.logprobs(token_ids))
-        self._put("entropy", pending.entropies)
-        if pending.top_ids is not None and pending.top_logprobs is not None:
-            self._put("top_ids", pending.top_ids)
-            self._put("top_logprobs", pending.top_logprobs)
-
-    def _put(self, name: str, values: Tensor) -> None:
-        self._statistics.setdefault(name, _Outbox()).put(values)
+        assert self._seen is not None
+        found = token_statistics(self._seen, token_ids, self._kept.top_count)
+        for name, values in found.items():
+            self._statistics[name].put(values)
 
     def results(
         self,
@@ -261,9 +252,7 @@ def row_seed(*parts: Any) -> int:
 
 
 def draw(
-    logits: Float[Tensor, "batch vocabulary"],
-    uniform: Float[Tensor, " batch"],
-    sampling: Sampling,
+    logits: Float[Tensor, "batch vocabulary"], uniform: Float[Tensor, " batch"], sampling: Sampling
 ) -> Int[Tensor, " batch"]:
     """The token of each row at its place in the cumulated distribution (inverse transform).
 

@@ -20,9 +20,11 @@ from axes.ingest.forward.prefix_cache import resume_after
 from axes.ingest.forward.recording import Point, block_points, record, takes_argument
 from axes.ingest.forward.steering import steer
 from axes.ingest.forward.templates import pad_id
-from axes.ingest.generation.generate import end_ids, greedy_config
+from axes.ingest.generation.generate import generate
 from axes.ingest.generation.sweeps import Outcome, Sweep
+from axes.ingest.generation.token_statistics import Kept, Trace
 from axes.ingest.models.load import LoadedModel, non_finite
+from axes.ingest.requests import Sampling
 
 # Prompt tokens whose mean is an activation, as in the default pooling.
 _TAIL = 5
@@ -99,28 +101,15 @@ def complete(
     sweep: Sweep,
     template: str,
     max_new_tokens: int,
-) -> Iterator[tuple[Outcome, list[int]]]:
-    """A greedy completion for each prompt id and strength: its description and its token ids."""
-    model: Any = loaded.model
-    ends = end_ids(loaded)
-    tokens, mask = pad([encoded[name] for name, _ in pairs], pad_id(loaded.tokenizer), side="left")
+) -> Iterator[tuple[Outcome, Trace]]:
+    """A greedy completion for each prompt id and strength, and the columns that describe it."""
+    named = {f"{name} at {strength}": encoded[name] for name, strength in pairs}
     strengths = torch.tensor([strength for _, strength in pairs], dtype=torch.float64)
-    with (
-        greedy_config(loaded, max_new_tokens, ends) as config,
-        torch.inference_mode(),
-        steer(loaded, sweep.interventions(strengths)),
-    ):
-        sequences = model.generate(
-            tokens.to(loaded.device),
-            attention_mask=mask.long().to(loaded.device),
-            generation_config=config,
-        )
-    for (prompt_id, strength), row in zip(
-        pairs, sequences[:, tokens.shape[1] :].tolist(), strict=True
-    ):
-        end = next((place for place, token in enumerate(row) if token in ends), len(row) - 1)
+    with steer(loaded, sweep.interventions(strengths)):
+        traces = generate(loaded, named, Kept(), Sampling(max_new_tokens=max_new_tokens))
+    for (prompt_id, strength), trace in zip(pairs, traces, strict=True):
         columns = sweep.columns(loaded.identity.model_id, template, strength)
-        yield {**columns, "prompt_id": prompt_id}, row[: end + 1]
+        yield {**columns, "prompt_id": prompt_id}, trace
 
 
 @dataclass(frozen=True)

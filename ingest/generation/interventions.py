@@ -14,12 +14,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from axes.ingest.forward.batching import Batches, plan_batches
 from axes.ingest.forward.templates import Template
-from axes.ingest.generation.generate import end_ids
 from axes.ingest.generation.intervention_metrics import (
     complete,
     longest_repeat,
@@ -32,7 +32,7 @@ from axes.ingest.generation.traces import generation_ids
 from axes.ingest.jobs import IngestSummary, Job, open_job
 from axes.ingest.models.load import LoadedModel, require_layers
 from axes.ingest.models.registry import ModelSpec
-from axes.ingest.prompts import read_prompts
+from axes.ingest.prompts import Prompt, read_prompts
 from axes.ingest.requests import InterventionRequest, Sampling
 from axes.warehouse.errors import ModelError
 from axes.warehouse.handle import Warehouse
@@ -52,6 +52,7 @@ _RAW = Template()
 
 Encoded = Mapping[str, list[int]]
 Work = Callable[[LoadedModel], None]
+Measure = Callable[[LoadedModel, Encoded, Sequence[Sweep]], Iterator[Outcome]]
 # Intervention, prompt, metric, and the limit of the completion.
 Key = tuple[str, str, str, int]
 
@@ -72,19 +73,16 @@ def ingest_interventions(
     require_layers(spec.name, layer_count, request.layers or ())
     with job.running("ingest interventions", request.parameters()) as running:
         sweeps = read_sweeps(root, spec.name, job.identity.model_id, layer_count, request)
-        encoded, texts = (
-            {
-                prompt_id: prompt.token_ids
-                for prompt_id, prompt in job.render_usable(
-                    {prompt.prompt_id: prompt.text for prompt in chosen},
-                    request,
-                    template=template,
-                    skipped=running.run.skipped,
-                    room=request.max_new_tokens,
-                ).items()
-            }
-            for chosen, template in ((prompts, request.rendering), (benign, _RAW))
-        )
+        skipped, room = running.run.skipped, request.max_new_tokens
+
+        def encode(prompts: Sequence[Prompt], template: Template) -> Encoded:
+            texts = {prompt.prompt_id: prompt.text for prompt in prompts}
+            usable = job.render_usable(
+                texts, request, template=template, skipped=skipped, room=room
+            )
+            return {prompt_id: prompt.token_ids for prompt_id, prompt in usable.items()}
+
+        encoded, texts = encode(prompts, request.rendering), encode(benign, _RAW)
         completed = [sweep for sweep in sweeps if sweep.axis_id in request.completed_axis_ids]
         planner = _Planner(job, running.run, request, phrases)
         work = [
@@ -132,25 +130,15 @@ class _Planner:
         """Forward passes over prompts, for the first tokens of their completions."""
         name, template = self._request.openers, self._request.rendering
         openers = {name: first_ids(self._job.tokenizer, self._phrases)}
-
-        def measure(
-            loaded: LoadedModel, batch: Encoded, pending: Sequence[Sweep]
-        ) -> Iterator[Outcome]:
-            return measure_prompts(loaded, batch, pending, template.name, openers)
-
+        measure = partial(measure_prompts, template=template.name, openers=openers)
         budget = self._request.token_budget
         return self._passes(sweeps, encoded, f"{name}_openers", template, budget, measure)
 
     def text_work(self, sweeps: Sequence[Sweep], encoded: Encoded) -> Iterator[Work]:
         """Forward passes over texts, of which every position's logits are kept."""
-
-        def measure(
-            loaded: LoadedModel, batch: Encoded, pending: Sequence[Sweep]
-        ) -> Iterator[Outcome]:
-            return measure_texts(loaded, batch, pending, _RAW.name)
-
         vocabulary = len(self._job.tokenizer)
         budget = min(self._request.token_budget, max(_MAX_LOGITS // vocabulary, 1))
+        measure = partial(measure_texts, template=_RAW.name)
         return self._passes(sweeps, encoded, "log_perplexity", _RAW, budget, measure)
 
     def _passes(
@@ -160,7 +148,7 @@ class _Planner:
         metric: str,
         template: Template,
         token_budget: int,
-        measure: Callable[[LoadedModel, Encoded, Sequence[Sweep]], Iterator[Outcome]],
+        measure: Measure,
     ) -> Iterator[Work]:
         """Batches of prompts of like length, few enough to run under all strengths together."""
         names = sorted(encoded)
@@ -169,20 +157,19 @@ class _Planner:
         for indices in plan_batches(lengths, max(token_budget // strength_count, 1)):
             batch = {names[index]: encoded[names[index]] for index in indices}
             pending = self._pending(sweeps, batch, metric, template)
-
-            def work(
-                loaded: LoadedModel, batch: Encoded = batch, pending: Sequence[Sweep] = pending
-            ) -> None:
-                def rows(names: list[str]) -> list[Outcome]:
-                    return list(measure(loaded, {name: batch[name] for name in names}, pending))
-
-                sizes = {name: len(token_ids) for name, token_ids in batch.items()}
-                parts = Batches(loaded, self._run, max(sizes.values()) * len(sizes))
-                for _, measured in parts.compute(sizes, rows, lambda name: _described(batch[name])):
-                    self._write(measured)
-
             if pending:
-                yield work
+                yield partial(self._run_pass, measure, batch, pending)
+
+    def _run_pass(
+        self, measure: Measure, batch: Encoded, pending: Sequence[Sweep], loaded: LoadedModel
+    ) -> None:
+        def rows(names: list[str]) -> list[Outcome]:
+            return list(measure(loaded, {name: batch[name] for name in names}, pending))
+
+        sizes = {name: len(token_ids) for name, token_ids in batch.items()}
+        parts = Batches(loaded, self._run, max(sizes.values()) * len(sizes))
+        for _, measured in parts.compute(sizes, rows, lambda name: _described(batch[name])):
+            self._write(measured)
 
     def completion_work(self, sweeps: Sequence[Sweep], encoded: Encoded) -> Iterator[Work]:
         """Greedy completions, several prompts and strengths in one batch."""
@@ -199,22 +186,23 @@ class _Planner:
                     self._key(sweep, template, strength, prompt_id, "repetition", limit)
                     for prompt_id, strength in batch
                 ]
-
-                def work(
-                    loaded: LoadedModel,
-                    sweep: Sweep = sweep,
-                    batch: Sequence[tuple[str, float]] = batch,
-                ) -> None:
-                    parts = Batches(loaded, self._run, len(batch), "batch size")
-                    for _, rows in parts.compute(
-                        dict.fromkeys(batch, 1),
-                        lambda part: list(self._completions(loaded, sweep, part, encoded)),
-                        lambda pair: _described(encoded[pair[0]]),
-                    ):
-                        self._write_completions(rows)
-
                 if not self._stored.issuperset(keys):
-                    yield work
+                    yield partial(self._run_completions, sweep, batch, encoded)
+
+    def _run_completions(
+        self,
+        sweep: Sweep,
+        batch: Sequence[tuple[str, float]],
+        encoded: Encoded,
+        loaded: LoadedModel,
+    ) -> None:
+        parts = Batches(loaded, self._run, len(batch), "batch size")
+        for _, rows in parts.compute(
+            dict.fromkeys(batch, 1),
+            lambda part: list(self._completions(loaded, sweep, part, encoded)),
+            lambda pair: _described(encoded[pair[0]]),
+        ):
+            self._write_completions(rows)
 
     def _completions(
         self,
@@ -225,19 +213,18 @@ class _Planner:
     ) -> Iterator[tuple[dict[str, Any], list[Outcome]]]:
         """The row of `generations` of each prompt and strength, and the rows of its outcomes."""
         limit, template = self._request.max_new_tokens, self._request.rendering.name
-        ends = end_ids(loaded)
         is_steered = sweep.axis_id is not None
-        for row, token_ids in complete(loaded, batch, encoded, sweep, template, limit):
+        for row, trace in complete(loaded, batch, encoded, sweep, template, limit):
             key = content_key(row["intervention_id"], row["prompt_id"], limit)
             generation = {
                 "generation_id": key,
                 "model_id": row["model_id"],
                 "prompt_id": row["prompt_id"],
                 "template": template,
-                "text": self._job.tokenizer.decode(token_ids, skip_special_tokens=True),
-                "token_count": len(token_ids),
+                "text": self._job.tokenizer.decode(trace.token_ids, skip_special_tokens=True),
+                "token_count": len(trace.token_ids),
                 "prompt_token_count": len(encoded[row["prompt_id"]]),
-                "finish_reason": "stop" if token_ids[-1] in ends else "length",
+                "finish_reason": trace.finish_reason,
                 **Sampling(max_new_tokens=limit).columns(),
                 "axis_id": sweep.axis_id,
                 "strength": row["strength"] if is_steered else None,
@@ -253,7 +240,7 @@ class _Planner:
                     "metric": metric,
                     "new_tokens": limit,
                     "generation_id": key,
-                    "value": measure(token_ids),
+                    "value": measure(trace.token_ids),
                 }
                 for metric, measure in values.items()
             ]
@@ -321,15 +308,13 @@ class _Planner:
 
 
 def _stored_keys(root: Path, model: str) -> set[Key]:
+    sql = """
+        select intervention_id, prompt_id, metric, new_tokens
+        from intervention_outcomes
+        where model = ?
+    """
     warehouse = Warehouse.open_tables(root, "intervention_outcomes")
-    return set(
-        warehouse.rows(
-            lambda **row: tuple(row.values()),
-            "select intervention_id, prompt_id, metric, new_tokens from intervention_outcomes "
-            "where model = ?",
-            [model],
-        )
-    )
+    return set(warehouse.connection.execute(sql, [model]).fetchall())
 
 
 def _described(token_ids: Sequence[int]) -> str:

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,25 +84,13 @@ class Monitor(StoppingCriteria):
         self._start()
 
     @classmethod
-    def of(
-        cls,
-        loaded: LoadedModel,
-        readout: AxisReadout,
-        *,
-        probability: Probability | None = None,
-        stop_above: float | None = None,
-        on_reading: Callable[[Reading], None] | None = None,
-    ) -> Monitor:
-        """A monitor of a loaded model on a registered axis (see `read_axis_readout`)."""
-        return cls(
-            loaded.blocks[readout.layer],
-            readout.vector,
-            readout.offset,
-            probability=probability,
-            stop_above=stop_above,
-            end_ids=end_ids(loaded),
-            on_reading=on_reading,
-        )
+    def of(cls, loaded: LoadedModel, readout: AxisReadout, **options: Any) -> Monitor:
+        """A monitor of a loaded model on a registered axis (see `read_axis_readout`).
+
+        `options` are `probability`, `stop_above` and `on_reading`.
+        """
+        block, ends = loaded.blocks[readout.layer], end_ids(loaded)
+        return cls(block, readout.vector, readout.offset, end_ids=ends, **options)
 
     def _start(self) -> None:
         self.readings: list[Reading] = []

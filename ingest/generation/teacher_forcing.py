@@ -18,11 +18,11 @@ from axes.ingest.forward.batching import HostCopy, pad, plan_batches, positions,
 from axes.ingest.forward.recording import Point, block_points, record, takes_argument
 from axes.ingest.forward.templates import pad_id
 from axes.ingest.generation.token_statistics import (
-    Distributions,
     Kept,
     Projector,
     Trace,
     require_finite,
+    token_statistics,
 )
 from axes.ingest.models.load import LoadedModel
 
@@ -119,13 +119,10 @@ def _inputs(loaded: LoadedModel, tokens: Tensor, mask: Tensor, first: int) -> di
 
 
 def _statistics(logits: Tensor, text: Text, start: int, kept: Kept) -> dict[str, np.ndarray]:
-    """Log-probability and entropy of each token read; NaN for one with nothing before it."""
+    """The statistics of each token read; NaN for one with nothing before it."""
     ids = torch.tensor(text.token_ids[max(start, 1) :], device=logits.device)
-    read = Distributions(logits.float(), kept.top_count)
-    statistics: dict[str, Tensor] = {"logprob": read.logprobs(ids), "entropy": read.entropies}
-    if read.top_ids is not None and read.top_logprobs is not None:
-        statistics |= {"top_ids": read.top_ids, "top_logprobs": read.top_logprobs}
-    arrays = {name: values.cpu().numpy() for name, values in statistics.items()}
+    found = token_statistics(logits.float(), ids, kept.top_count)
+    arrays = {name: values.cpu().numpy() for name, values in found.items()}
     if start > 0:
         return arrays
     return {
@@ -152,12 +149,9 @@ def _traces(
         trace = Trace(
             prompt_id=text.prompt_id,
             token_ids=text.token_ids[start:end],
-            logprobs=values_of_text["logprob"].tolist(),
-            entropies=values_of_text["entropy"].tolist(),
+            statistics=values_of_text,
             vectors={layer: values[rows] for layer, values in vectors.items()},
             projections={key: values[rows] for key, values in projections.items()},
-            top_ids=values_of_text.get("top_ids"),
-            top_logprobs=values_of_text.get("top_logprobs"),
             finish_reason="given",
             first_step=start - len(text.prompt),
         )

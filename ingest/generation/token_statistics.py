@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from axes.ingest.models.load import LoadedModel, non_finite
@@ -35,20 +35,17 @@ class Kept:
 class Trace:
     """One completion: token ids, and the statistics of each token.
 
+    `statistics` are those of `token_statistics`, `[token, ...]`; a token with no distribution
+    before it has NaN, and -1 as ids. `vectors` are by layer, `projections` by `AxisReadout.key`.
     `first_step` is the step of the first token: below 0 where the prompt's tokens come first.
-    `vectors` are by layer, `projections` by `AxisReadout.key`, `top_ids` and `top_logprobs`
-    `[token, top_count]`. A token with no distribution before it has NaN as log-probability.
     """
 
     prompt_id: str
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    entropies: list[float] = field(default_factory=list)
-    vectors: dict[int, np.ndarray] = field(default_factory=dict)
-    projections: dict[tuple, np.ndarray] = field(default_factory=dict)
-    top_ids: np.ndarray | None = None
-    top_logprobs: np.ndarray | None = None
-    finish_reason: str = "length"
+    token_ids: list[int]
+    statistics: dict[str, np.ndarray]
+    vectors: dict[int, np.ndarray]
+    projections: dict[tuple, np.ndarray]
+    finish_reason: str
     first_step: int = 0
 
 
@@ -64,7 +61,7 @@ def require_finite(loaded: LoadedModel, trace: Trace) -> None:
             raise non_finite(loaded, f"at layer {layer} {prompt}")
     # The first token of a prompt has no distribution before it.
     start = 0 if trace.first_step == 0 else 1
-    if np.isnan(trace.entropies[start:]).any():
+    if np.isnan(trace.statistics["entropy"][start:]).any():
         place = f"above layer {max(layer for layer, _ in kept)}" if kept else "in the logits"
         raise non_finite(loaded, f"{place} {prompt}")
 
@@ -97,31 +94,29 @@ class Projector:
         return hidden.to(self._dtype) @ matrix + offset
 
 
-class Distributions:
-    """Log-probabilities and entropies (nats) of rows of logits, without a second copy of them.
+def token_statistics(
+    logits: Float[Tensor, "row vocabulary"], token_ids: Int[Tensor, " row"], top_count: int = 0
+) -> dict[str, Tensor]:
+    """`logprob` of one token in each row and `entropy` (nats), without a second copy of the logits.
 
+    With `top_count` the likeliest tokens as well: `top_ids` and `top_logprobs`, `[row, top_count]`.
     With `m` the largest logit and `Z = sum exp(x - m)`: `log p = x - m - log Z`, and the entropy is
     `log Z - sum p (x - m)`. NaN wherever a logit is NaN or plus infinity.
     """
-
-    def __init__(self, logits: Float[Tensor, "row vocabulary"], top_count: int = 0) -> None:
-        self._logits = logits
-        self._max = logits.amax(-1, keepdim=True)
-        # In place from here on: the buffer is of the size of the logits, and fresh memory is slow.
-        shifted = (logits - self._max).clamp_(min=_RULED_OUT)
-        # exp(x - m), [row, vocabulary]; its sum is Z.
-        exponentials = shifted.exp()
-        total = exponentials.sum(-1, keepdim=True)
-        self._log_total = total.log()
-        weighed = torch.bmm(exponentials[:, None, :], shifted[:, :, None])[:, 0]
-        self.entropies = (self._log_total - weighed / total).squeeze(1)
-        self.top_ids, self.top_logprobs = None, None
-        if top_count:
-            top = logits.topk(min(top_count, logits.shape[-1]), -1)
-            self.top_ids = top.indices
-            self.top_logprobs = top.values - self._max - self._log_total
-
-    def logprobs(self, token_ids: Tensor) -> Float[Tensor, " row"]:
-        """The log-probability of one token in each row."""
-        chosen = self._logits.gather(1, token_ids[:, None])
-        return (chosen - self._max - self._log_total).squeeze(1)
+    largest = logits.amax(-1, keepdim=True)
+    # In place from here on: the buffer is of the size of the logits, and fresh memory is slow.
+    shifted = (logits - largest).clamp_(min=_RULED_OUT)
+    # exp(x - m), [row, vocabulary]; its sum is Z.
+    exponentials = shifted.exp()
+    total = exponentials.sum(-1, keepdim=True)
+    log_total = total.log()
+    weighed = torch.bmm(exponentials[:, None, :], shifted[:, :, None])[:, 0]
+    chosen = logits.gather(1, token_ids[:, None])
+    statistics = {
+        "logprob": (chosen - largest - log_total).squeeze(1),
+        "entropy": (log_total - weighed / total).squeeze(1),
+    }
+    if top_count:
+        top = logits.topk(min(top_count, logits.shape[-1]), -1)
+        statistics |= {"top_ids": top.indices, "top_logprobs": top.values - largest - log_total}
+    return statistics

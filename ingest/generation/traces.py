@@ -10,7 +10,8 @@ reader sees a completion without it, so that a job may be killed between the fil
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +36,6 @@ from axes.warehouse.ledger import committing
 from axes.warehouse.names import RESID_POST
 from axes.warehouse.runs import Run
 from axes.warehouse.tables.columns import TOP_TOKENS, VECTOR
-from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import (
     WRITTEN_BEFORE_GENERATIONS,
     content_key,
@@ -136,73 +136,54 @@ def _complete(
         return len(rendered[samples[key].prompt_id].token_ids)
 
     def complete(keys: list[str]) -> list[Trace]:
-        return _generate(loaded, request, kept, rendered, [samples[key] for key in keys])
+        batch = [samples[key] for key in keys]
+        encoded = {sample.name: rendered[sample.prompt_id].token_ids for sample in batch}
+        prompts: dict[str, Trace] = {}
+        if request.prompt_tokens:
+            # The tokens of each prompt, once, in a pass that gives every distribution.
+            names = dict.fromkeys(sample.prompt_id for sample in batch)
+            texts = {name: Text(name, rendered[name].token_ids) for name in names}
+            for scored in score_in_batches(loaded, texts, kept):
+                prompts |= scored
+        traces = generate(loaded, encoded, kept, request)
+        for trace, sample in zip(traces, batch, strict=True):
+            trace.prompt_id = sample.prompt_id
+        if not prompts:
+            return traces
+        return [_with_prompt(prompts[trace.prompt_id], trace) for trace in traces]
 
     def describe(key: str) -> str:
         return f"a completion of {length(key)} and {request.max_new_tokens} tokens"
 
     # A batch is so many completions, whatever their lengths.
     sizes = dict.fromkeys(sorted(samples, key=lambda key: -length(key)), 1)
-    batches = Batches(loaded, run, request.batch_size, "batch size")
-    for keys, traces in batches.compute(sizes, complete, describe):
-        columns = {
-            key: {
-                "template": request.rendering.name,
-                "prompt_token_count": length(key),
-                "sample": samples[key].number,
-                **request.columns(),
-            }
-            for key in keys
+    columns = {
+        key: {
+            "template": request.rendering.name,
+            "prompt_token_count": length(key),
+            "sample": sample.number,
+            **request.columns(),
         }
-        write_traces(run, loaded, kept, dict(zip(keys, traces, strict=True)), columns)
-        done(len(keys))
-
-
-def _generate(
-    loaded: LoadedModel,
-    request: TraceRequest,
-    kept: Kept,
-    rendered: Mapping[str, Rendered],
-    samples: Sequence[Sample],
-) -> list[Trace]:
-    prompts: dict[str, Trace] = {}
-    if request.prompt_tokens:
-        # The tokens of each prompt, once, in a pass that gives every distribution.
-        names = dict.fromkeys(sample.prompt_id for sample in samples)
-        texts = {name: Text(name, rendered[name].token_ids) for name in names}
-        for batch in score_in_batches(loaded, texts, kept):
-            prompts |= batch
-    encoded = {sample.name: rendered[sample.prompt_id].token_ids for sample in samples}
-    traces = generate(loaded, encoded, kept, request)
-    for trace, sample in zip(traces, samples, strict=True):
-        trace.prompt_id = sample.prompt_id
-    if not prompts:
-        return traces
-    return [_with_prompt(prompts[trace.prompt_id], trace) for trace in traces]
+        for key, sample in samples.items()
+    }
+    batches = Batches(loaded, run, request.batch_size, "batch size")
+    write_traces(run, loaded, kept, batches.compute(sizes, complete, describe), columns, done)
 
 
 def _with_prompt(prompt: Trace, trace: Trace) -> Trace:
     """A completion's trace with its prompt's tokens in front."""
-    return Trace(
-        prompt_id=trace.prompt_id,
+    return replace(
+        trace,
         token_ids=prompt.token_ids + trace.token_ids,
-        logprobs=prompt.logprobs + trace.logprobs,
-        entropies=prompt.entropies + trace.entropies,
+        statistics=_joined(prompt.statistics, trace.statistics),
         vectors=_joined(prompt.vectors, trace.vectors),
         projections=_joined(prompt.projections, trace.projections),
-        top_ids=_both(prompt.top_ids, trace.top_ids),
-        top_logprobs=_both(prompt.top_logprobs, trace.top_logprobs),
-        finish_reason=trace.finish_reason,
         first_step=prompt.first_step,
     )
 
 
 def _joined(before: dict[Any, np.ndarray], after: dict[Any, np.ndarray]) -> dict[Any, np.ndarray]:
     return {key: np.concatenate([before[key], after[key]]) for key in before}
-
-
-def _both(before: np.ndarray | None, after: np.ndarray | None) -> np.ndarray | None:
-    return None if before is None or after is None else np.concatenate([before, after])
 
 
 def stored_generations(root: Path, model: str) -> set[str]:
@@ -224,36 +205,40 @@ def write_traces(
     run: Run,
     loaded: LoadedModel,
     kept: Kept,
-    traces: Mapping[str, Trace],
+    batches: Iterable[tuple[list[str], list[Trace]]],
     columns: Mapping[str, Mapping[str, Any]],
+    done: Callable[[int], None],
 ) -> None:
-    """Commit completions (generation_id -> trace), as files of one name in each table.
+    """Commit each batch (its generation_ids and their traces), and say that it is done.
 
     `columns` are those of `generations` that a trace does not hold, by generation_id.
     """
     root, model = run.root, loaded.spec.name
-    name = content_key(sorted(traces))
     decode = cache(lambda token_id: str(loaded.tokenizer.decode([token_id])))
-    tokens = [
-        _token_rows(key, trace, layer, kept, decode, run)
-        for key, trace in traces.items()
-        for layer in kept.recorded_layers
-    ]
-    projections = [
-        _projection_rows(key, trace, readout_key, run)
-        for key, trace in traces.items()
-        for readout_key in trace.projections
-    ]
-    generations = [
-        _generation_row(key, trace, loaded) | {"run_id": run.run_id, **columns[key]}
-        for key, trace in traces.items()
-    ]
-    with committing(root, model):
-        _write(root, "generation_tokens", tokens, name, model)
-        _write(root, "token_projections", projections, name, model)
-        _write(root, "generations", [rows_table("generations", generations)], name, model)
-    run.tokens += sum(len(trace.token_ids) for trace in traces.values())
-    run.rows += sum(len(table) for table in itertools.chain(tokens, projections))
+    for keys, traces in batches:
+        name, named = content_key(sorted(keys)), list(zip(keys, traces, strict=True))
+        tokens = [
+            _token_rows(key, trace, layer, kept, decode, run)
+            for key, trace in named
+            for layer in kept.recorded_layers
+        ]
+        projections = [
+            _projection_rows(key, trace, readout_key, run)
+            for key, trace in named
+            for readout_key in trace.projections
+        ]
+        generations = [
+            _generation_row(key, trace, loaded) | {"run_id": run.run_id, **columns[key]}
+            for key, trace in named
+        ]
+        # Files of one name in each table.
+        with committing(root, model):
+            _write(root, "generation_tokens", tokens, name, model)
+            _write(root, "token_projections", projections, name, model)
+            _write(root, "generations", [rows_table("generations", generations)], name, model)
+        run.tokens += sum(len(trace.token_ids) for trace in traces)
+        run.rows += sum(len(table) for table in itertools.chain(tokens, projections))
+        done(len(keys))
 
 
 def _write(root: Path, table: str, groups: list[pa.Table], name: str, model: str) -> None:
@@ -274,12 +259,7 @@ def _generation_row(generation_id: str, trace: Trace, loaded: LoadedModel) -> di
 
 
 def _token_rows(
-    generation_id: str,
-    trace: Trace,
-    layer: int,
-    kept: Kept,
-    decode: Callable[[int], str],
-    run: Run,
+    generation_id: str, trace: Trace, layer: int, kept: Kept, decode: Callable[[int], str], run: Run
 ) -> pa.Table:
     count = len(trace.token_ids)
     same = {
@@ -294,12 +274,12 @@ def _token_rows(
     return rows_table(
         "generation_tokens",
         [],
-        **_repeated("generation_tokens", same, count),
+        **{name: [value] * count for name, value in same.items()},
         step=_steps(trace),
         token_id=trace.token_ids,
         token=[decode(token_id) for token_id in trace.token_ids],
-        logprob=_known(trace.logprobs),
-        entropy=_known(trace.entropies),
+        logprob=_known(trace.statistics["logprob"]),
+        entropy=_known(trace.statistics["entropy"]),
         top_tokens=_top_tokens(trace),
         vector=vectors,
     )
@@ -319,40 +299,33 @@ def _projection_rows(
     return rows_table(
         "token_projections",
         [],
-        **_repeated("token_projections", same, len(trace.token_ids)),
+        **{name: [value] * len(trace.token_ids) for name, value in same.items()},
         step=_steps(trace),
-        projection=pa.array(trace.projections[readout_key], pa.float64()),
+        projection=trace.projections[readout_key],
     )
 
 
-def _repeated(table: str, same: Mapping[str, object], count: int) -> dict[str, pa.Array]:
-    schema = TABLES[table].file_schema
-    return {
-        name: pa.repeat(pa.scalar(value, schema.field(name).type), count)
-        for name, value in same.items()
-    }
+def _steps(trace: Trace) -> range:
+    return range(trace.first_step, trace.first_step + len(trace.token_ids))
 
 
-def _steps(trace: Trace) -> pa.Array:
-    return pa.array(range(trace.first_step, trace.first_step + len(trace.token_ids)), pa.int32())
-
-
-def _known(values: Sequence[float]) -> pa.Array:
+def _known(values: np.ndarray) -> pa.Array:
     """Null where there is no distribution: at the first token of a prompt."""
-    return pa.array(np.asarray(values, dtype=np.float32), from_pandas=True)
+    return pa.array(values.astype(np.float32), from_pandas=True)
 
 
 def _top_tokens(trace: Trace) -> pa.Array:
-    if trace.top_ids is None or trace.top_logprobs is None:
+    if "top_ids" not in trace.statistics:
         return pa.nulls(len(trace.token_ids), TOP_TOKENS)
-    width = trace.top_ids.shape[1]
+    ids, logprobs = trace.statistics["top_ids"], trace.statistics["top_logprobs"]
+    count, width = ids.shape
     tokens = pa.StructArray.from_arrays(
         [
-            pa.array(trace.top_ids.reshape(-1).astype(np.int32)),
-            pa.array(trace.top_logprobs.reshape(-1).astype(np.float32)),
+            pa.array(ids.reshape(-1).astype(np.int32)),
+            pa.array(logprobs.reshape(-1).astype(np.float32)),
         ],
         fields=list(TOP_TOKENS.value_type),
     )
-    offsets = pa.array(np.arange(len(trace.top_ids) + 1) * width, pa.int32())
-    unknown = pa.array(trace.top_ids[:, 0] < 0)
+    offsets = pa.array(np.arange(count + 1) * width, pa.int32())
+    unknown = pa.array(ids[:, 0] < 0)
     return pa.ListArray.from_arrays(offsets, tokens, type=TOP_TOKENS, mask=unknown)

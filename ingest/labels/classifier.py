@@ -15,12 +15,12 @@ from axes.ingest.labels.labeling import (
     Label,
     LabelSummary,
     Scope,
-    decide_class,
     label_completions,
 )
-from axes.ingest.models.config import default_device
+from axes.ingest.models.config import default_device, one_line, read_weights
 from axes.ingest.models.download import fetch, files_hash
 from axes.ingest.models.registry import resolve
+from axes.ingest.prompt_sources import decide_class
 from axes.warehouse.errors import ModelError
 from axes.warehouse.progress import quiet_transformers
 from axes.warehouse.runs import Run
@@ -45,8 +45,9 @@ def label_by_classifier(
     """
     spec = resolve(classifier)
     folder = fetch(spec)
-    loaded = _load(spec.name, folder, default_device() if device in (None, "auto") else device)
-    labels = [loaded.model.config.id2label[index] for index in range(loaded.label_count)]
+    device = default_device() if device in (None, "auto") else device
+    model, tokenizer = _load(spec.name, folder, device)
+    labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     is_positive = decide_class(labels, positive)
     files = [path for path in folder.iterdir() if path.suffix in (".json", ".safetensors")]
     labeler = f"classifier/{spec.name}@{files_hash(files)[:8]}"
@@ -54,7 +55,7 @@ def label_by_classifier(
         labeler += "+prompt"
 
     def decide(_run: Run, completions: Sequence[Completion]) -> Iterator[Label]:
-        for completion, chances in loaded.classify(completions, reads_prompt):
+        for completion, chances in _classify(model, tokenizer, completions, reads_prompt):
             chosen = labels[int(chances.argmax())]
             score = sum(
                 chance
@@ -72,49 +73,38 @@ def label_by_classifier(
     return label_completions(root, labeler, decide, parameters, scope=scope)
 
 
-class _Classifier:
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.model, self._tokenizer = model, tokenizer
-        self.label_count = model.config.num_labels
-
-    def classify(
-        self, completions: Sequence[Completion], reads_prompt: bool
-    ) -> Iterator[tuple[Completion, torch.Tensor]]:
-        """Each completion with the probability of each label, in an order of their lengths."""
-        encoded = [self._encode(completion, reads_prompt) for completion in completions]
-        lengths = [len(item["input_ids"]) for item in encoded]
-        for indices in plan_batches(lengths, _TOKEN_BUDGET):
-            batch = self._tokenizer.pad(
-                {name: [encoded[index][name] for index in indices] for name in encoded[0]},
-                return_tensors="pt",
-            )
-            with torch.inference_mode():
-                logits = self.model(**batch.to(self.model.device)).logits.float().cpu()
-            yield from zip(
-                (completions[index] for index in indices), logits.softmax(-1), strict=True
-            )
-
-    def _encode(self, completion: Completion, reads_prompt: bool) -> Any:
-        texts = (completion.prompt, completion.text) if reads_prompt else (completion.text,)
-        # RoBERTa models count positions from two on, so that the tokenizer's limit is lower.
-        max_length = min(
-            self.model.config.max_position_embeddings, self._tokenizer.model_max_length
+def _classify(
+    model: Any, tokenizer: Any, completions: Sequence[Completion], reads_prompt: bool
+) -> Iterator[tuple[Completion, torch.Tensor]]:
+    """Each completion with the probability of each label, in an order of their lengths."""
+    # RoBERTa models count positions from two on, so that the tokenizer's limit is lower.
+    max_length = min(model.config.max_position_embeddings, tokenizer.model_max_length)
+    encoded = [
+        tokenizer(
+            *((completion.prompt, completion.text) if reads_prompt else (completion.text,)),
+            truncation=True,
+            max_length=max_length,
         )
-        return self._tokenizer(*texts, truncation=True, max_length=max_length)
+        for completion in completions
+    ]
+    for indices in plan_batches([len(item["input_ids"]) for item in encoded], _TOKEN_BUDGET):
+        rows = {name: [encoded[index][name] for index in indices] for name in encoded[0]}
+        batch = tokenizer.pad(rows, return_tensors="pt")
+        with torch.inference_mode():
+            logits = model(**batch.to(model.device)).logits.float().cpu()
+        yield from zip((completions[index] for index in indices), logits.softmax(-1), strict=True)
 
 
-def _load(name: str, folder: Path, device: str) -> _Classifier:
+def _load(name: str, folder: Path, device: str | None) -> tuple[Any, Any]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     quiet_transformers()
     try:
-        model: Any = AutoModelForSequenceClassification.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False
-        )
+        model = read_weights(AutoModelForSequenceClassification, folder, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{name} cannot be loaded as a text classifier: {reason}") from error
+        message = f"{name} cannot be loaded as a text classifier: {one_line(error)}"
+        raise ModelError(message) from error
     if model.config.num_labels < 2:
         raise ModelError(f"{name} gives one number and no classes: two labels or more are needed")
-    return _Classifier(model.to(device).eval(), tokenizer)
+    return model.to(device).eval(), tokenizer

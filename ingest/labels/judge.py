@@ -9,6 +9,7 @@ growing pauses (`Retry-After` is respected). Any other refusal ends the job.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import random
@@ -20,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 
@@ -143,13 +143,8 @@ def label_by_judge(
                 except LabelError as error:
                     run.messages.append(f"no label for {completion.generation_id}: {error}")
         finally:
-            usage = {**asdict(client.usage), "cost": cost()}
-            run.parameters = {**run.parameters, "usage": usage}
-
-    def cost() -> float | None:
-        if price_in is None or price_out is None:
-            return None
-        return client.usage.cost(price_in, price_out)
+            cost = client.usage.cost(price_in, price_out)
+            run.parameters = {**run.parameters, "usage": {**asdict(client.usage), "cost": cost}}
 
     parameters = {
         "kind": "judge",
@@ -168,10 +163,12 @@ def label_by_judge(
         except BaseException:
             client.stop()
             raise
-    return JudgeSummary(**asdict(summary), **asdict(client.usage), cost=cost())
+    cost = client.usage.cost(price_in, price_out)
+    return JudgeSummary(**asdict(summary), **asdict(client.usage), cost=cost)
 
 
 KEY_VARIABLES = ("AXES_JUDGE_KEY", "OPENAI_API_KEY")
+_OPENAI_HOST = "api.openai.com"
 
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
@@ -186,12 +183,14 @@ class Usage:
     input_tokens: int = 0
     output_tokens: int = 0
 
-    def cost(self, price_in: float, price_out: float) -> float:
-        """In the unit of the prices, which are for a million tokens.
+    def cost(self, price_in: float | None, price_out: float | None) -> float | None:
+        """In the unit of the prices, which are for a million tokens; None without them.
 
         >>> Usage(input_tokens=2_000_000, output_tokens=500_000).cost(1.5, 4.0)
         5.0
         """
+        if price_in is None or price_out is None:
+            return None
         return (self.input_tokens * price_in + self.output_tokens * price_out) / 1e6
 
 
@@ -199,8 +198,9 @@ class Usage:
 class JudgeClient:
     """Asks `model` at `url` (`https://host/v1`); safe to use from several threads.
 
-    `rate` is the most requests a second. The key comes from `$AXES_JUDGE_KEY` or `$OPENAI_API_KEY`
-    and goes nowhere but into the request.
+    `rate` is the most requests a second. The key comes from `$AXES_JUDGE_KEY`, or for OpenAI's host
+    from `$OPENAI_API_KEY`, and goes nowhere but into the request. Raises `LabelError` for an
+    address that cannot be used, or would take the key over plain http to another machine.
     """
 
     url: str
@@ -211,16 +211,19 @@ class JudgeClient:
     usage: Usage = field(default_factory=Usage)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        # By the client's own parser, so that the host that is checked is the one that is sent to.
+        try:
+            url = httpx2.URL(self.url)
+        except httpx2.InvalidURL as error:
+            raise LabelError("the judge's address is not one such as https://host/v1") from error
+        if url.scheme not in ("http", "https") or not url.host:
             raise LabelError(f"{self.url} is not an address such as https://host/v1")
-        if parts.username or parts.password or parts.query:
+        if url.userinfo or url.query:
             raise LabelError(
-                f"the address of {parts.hostname} holds more than host and path: "
+                f"the address of {url.host} holds more than host and path: "
                 f"give a key in {KEY_VARIABLES[0]}"
             )
-        key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), None)
-        self._key = key
+        self._key = key = _key(url.scheme, url.host)
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._http = httpx2.Client(headers=headers, timeout=self.timeout)
         self._lock = threading.Lock()
@@ -258,8 +261,11 @@ class JudgeClient:
                     return self._take(response)
                 reason = f"status {response.status_code}"
                 if response.status_code != 429 and response.status_code < 500:
+                    is_keyless = response.status_code == 401 and self._key is None
+                    reason += f"; no key is in ${KEY_VARIABLES[0]}" if is_keyless else ""
                     raise LabelError(f"{self.url} refuses ({reason}): {self._excerpt(response)}")
-                pause = _requested_pause(response, pause)
+                asked = response.headers.get("retry-after", "").strip()
+                pause = min(int(asked), _LONGEST_PAUSE) if asked.isdecimal() else pause
             if attempt + 1 < self.max_tries:
                 with self._lock:
                     self.usage.retries += 1
@@ -303,7 +309,19 @@ class JudgeClient:
         return " ".join(text.split())[:200] or "an empty body"
 
 
-def _requested_pause(response: httpx2.Response, pause: float) -> float:
-    """Seconds to wait: those of `Retry-After` where it is a number, else `pause`."""
-    seconds = response.headers.get("retry-after", "").strip()
-    return min(int(seconds), _LONGEST_PAUSE) if seconds.isdecimal() else pause
+def _key(scheme: str, host: str) -> str | None:
+    """The key for a host: OpenAI's is for OpenAI, and none crosses a network in the clear."""
+    own, openai = (os.environ.get(name) for name in KEY_VARIABLES)
+    key = own or (openai if host == _OPENAI_HOST else None)
+    if key and scheme == "http" and not _is_loopback(host):
+        raise LabelError(
+            f"http://{host} would take the key in the clear: use https, or unset {KEY_VARIABLES[0]}"
+        )
+    return key or None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import polars as pl
 
-from axes.ingest.prompt_sources import PromptSource, known_labels, read_source
+from axes.ingest.prompt_sources import PromptSource, decide_class, read_source
 from axes.warehouse.errors import LabelError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.ledger import locked
@@ -54,6 +54,7 @@ class Scope:
 
 
 EVERYTHING = Scope()
+_LABELLED = "select generation_id from labels where labeler = ? and generation_id is not null"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def label_completions(
         record_run(root, "label", {"labeler": labeler, **vars(scope), **parameters}) as run,
     ):
         completions = read_completions(root, scope)
-        stored = _labelled(root, labeler)
+        warehouse = Warehouse.open_tables(root, "labels")
+        stored = set(warehouse.column(_LABELLED, [labeler]))
         missing = [item for item in completions if item.generation_id not in stored]
         with track(f"label {labeler}", len(missing), "completions") as advance:
             for start in range(0, len(missing), chunk):
@@ -175,24 +177,6 @@ def _look_up(labels: Iterable[Label]) -> Decide:
     return decide
 
 
-def decide_class(labels: Iterable[str], positive: Sequence[str]) -> dict[str, bool]:
-    """Label text -> whether it is the positive class: by `positive`, else by well-known labels.
-
-    Raises `LabelError` where neither decides.
-    """
-    positive_texts = {text.strip().lower() for text in positive}
-    well_known = {name: set(texts) for name, texts in known_labels().items()}
-    decided = {}
-    for label in labels:
-        text = label.strip().lower()
-        if not positive_texts and text not in well_known["positive"] | well_known["negative"]:
-            raise LabelError(f"label {label!r}: say which is the positive class with --positive")
-        decided[label] = text in (positive_texts or well_known["positive"])
-    if positive_texts and not any(decided.values()):
-        raise LabelError(f"no label is {', '.join(positive)}; labels are {', '.join(decided)}")
-    return decided
-
-
 def read_completions(root: Path, scope: Scope = EVERYTHING) -> list[Completion]:
     """The completions of a scope with their prompts, ordered by id."""
     return Warehouse.open_tables(root, "generations", "prompts").rows(
@@ -218,13 +202,3 @@ def write_labels(root: Path, run: Run, labeler: str, labels: Sequence[Label]) ->
     name = content_key(sorted(label.generation_id for label in labels))
     write_rows(root, "labels", rows_table("labels", described), name=name, partition=labeler)
     run.rows += len(labels)
-
-
-def _labelled(root: Path, labeler: str) -> set[str]:
-    warehouse = Warehouse.open_tables(root, "labels")
-    return set(
-        warehouse.column(
-            "select generation_id from labels where labeler = ? and generation_id is not null",
-            [labeler],
-        )
-    )

@@ -31,10 +31,7 @@ APOSTROPHES = "'’‘`´ʼ"
 
 
 def label_refusals(
-    root: Path,
-    *,
-    phrases: Path | None = None,
-    scope: Scope = EVERYTHING,
+    root: Path, *, phrases: Path | None = None, scope: Scope = EVERYTHING
 ) -> LabelSummary:
     """Label completions `refusal` (positive) or `no_refusal`.
 

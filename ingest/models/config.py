@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from axes.ingest.models.registry import DTYPES
 from axes.warehouse.errors import ModelError
@@ -29,6 +30,40 @@ def skeleton(folder: Path, dtype: str) -> PreTrainedModel:
         raise ModelError(f"{folder} holds no language model: {one_line(error)}") from error
 
 
+def read_weights(kind: Any, folder: Path, **options: Any) -> Any:
+    """The model that a class of transformers loads from a folder, each weight from its file.
+
+    transformers draws weights that the file lacks at random and leaves out those that the model
+    has no place for. Raises `ModelError` with their names instead. The prefix that torch.compile
+    puts before every name is taken off.
+    """
+    model, report = kind.from_pretrained(
+        folder,
+        trust_remote_code=False,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # Reported with their names, and refused here.
+        key_mapping={r"(^|\.)_orig_mod\.": r"\1"},
+        **options,
+    )
+    require_complete(report, folder / options.get("gguf_file", ""))
+    return model
+
+
+def require_complete(report: Mapping[str, Collection[Any]], place: Path) -> None:
+    """Raise `ModelError` where a loading report names weights that do not fit the model."""
+    faults = []
+    for fault in ("missing", "unexpected", "mismatched"):
+        keys = sorted(key if isinstance(key, str) else key[0] for key in report[f"{fault}_keys"])
+        if keys:
+            more = ", ..." if len(keys) > 3 else ""
+            faults.append(f"{len(keys)} {fault} ({', '.join(keys[:3])}{more})")
+    if faults:
+        raise ModelError(
+            f"the weights in {place} are not those of the model that it describes: "
+            f"{'; '.join(faults)}; save or convert the complete model again"
+        )
+
+
 def read_config(folder: Path) -> PreTrainedConfig:
     """The model's configuration."""
     from transformers import AutoConfig
@@ -37,8 +72,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        reason = one_line(error)
-        raise ModelError(f"{folder}: config.json cannot be read: {reason}") from error
+        raise ModelError(f"{folder}: config.json cannot be read: {one_line(error)}") from error
 
 
 def context_length(folder: Path) -> int | None:
@@ -64,6 +98,6 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: object) -> str:
     """The message of an error of another library, in one line of at most 300 characters."""
     return " ".join(str(error).split())[:300]

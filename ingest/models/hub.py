@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from axes.ingest.models.config import one_line
 from axes.warehouse.errors import ModelError
 from axes.warehouse.progress import announce, byte_text, hub_bars, quiet_hub
 
@@ -176,66 +177,54 @@ def _explained(repository: Repository) -> Iterator[None]:
 
 
 def _explanation(repository: Repository, error: Exception) -> str:
-    from huggingface_hub import constants, get_token
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RemoteEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import constants, errors, get_token
 
     name = repository.name
     page = f"{constants.ENDPOINT}/{name}"
     local = "give local weights with --source FOLDER (make ingest ... SOURCE=FOLDER)"
     # The client hides a refusal behind "not in the cache" where it looked there next.
-    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(
+        error.__cause__, errors.HfHubHTTPError
+    ):
         error = error.__cause__
-    if isinstance(error, HFValidationError):
+    if isinstance(error, errors.HFValidationError):
         return f"{name} is not a hub id: OWNER/NAME is expected"
-    if isinstance(error, GatedRepoError):
+    if isinstance(error, errors.GatedRepoError):
         remedy = " and set HF_TOKEN" if get_token() is None else ": your token has no access"
         return f"{name} is gated: accept its licence on {page}{remedy}"
-    if isinstance(error, RevisionNotFoundError):
+    if isinstance(error, errors.RevisionNotFoundError):
         return (
             f"{name} has no revision {repository.revision}: choose one of {page}/commits/main "
             f"and give {name}@REVISION"
         )
-    if isinstance(error, RepositoryNotFoundError):
+    if isinstance(error, errors.RepositoryNotFoundError):
         return f"the hub knows no {name}, or not for you: check the name, or set HF_TOKEN"
-    if isinstance(error, RemoteEntryNotFoundError):
+    if isinstance(error, errors.RemoteEntryNotFoundError):
         return f"{name} holds no {repository.config}"
-    if isinstance(error, HfHubHTTPError):
+    if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         if status in (401, 403):
-            reason = _one_line(error.server_message or error)
+            reason = one_line(error.server_message or error)
             return f"the hub refuses {name} ({reason}): check HF_TOKEN and what it may read"
         return f"the hub answers {status} for {name}: try again later, or {local}"
     if constants.HF_HUB_OFFLINE and isinstance(
-        error, (LocalEntryNotFoundError, OfflineModeIsEnabled)
+        error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)
     ):
         return (
             f"cannot reach the hub for {name}: HF_HUB_OFFLINE is set, and it is not complete in "
             f"{constants.HF_HUB_CACHE}: fetch it where there is a network (axes models fetch), "
             f"or {local}"
         )
-    if isinstance(error, (LocalEntryNotFoundError, _transport_error())):
+    if isinstance(error, (errors.LocalEntryNotFoundError, _transport_error())):
         return (
-            f"cannot reach the hub for {name} ({_one_line(error.__cause__ or error)}), and it is "
+            f"cannot reach the hub for {name} ({one_line(error.__cause__ or error)}), and it is "
             f"not complete in the local cache: run this again when {constants.ENDPOINT} answers, "
             f"or {local}"
         )
     # The disk's refusals carry a number; those of the xet backend are OSErrors without one.
     if isinstance(error, OSError) and error.errno is not None:
-        return f"{name} could not be stored in {constants.HF_HUB_CACHE}: {_one_line(error)}"
+        return f"{name} could not be stored in {constants.HF_HUB_CACHE}: {one_line(error)}"
     return (
-        f"{name} could not be downloaded ({_one_line(error)}): run this again, with "
+        f"{name} could not be downloaded ({one_line(error)}): run this again, with "
         "HF_HUB_DISABLE_XET=1 where a firewall lets only the hub itself through"
     )
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:200]

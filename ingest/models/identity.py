@@ -16,9 +16,11 @@ from pathlib import Path
 from axes.ingest.models.config import skeleton
 from axes.ingest.models.download import (
     ADAPTER_FILES,
+    CONVERSION,
     fetch_adapter,
     file_hash,
     files_hash,
+    gguf_sha256,
     remember,
 )
 from axes.ingest.models.hub import weight_files
@@ -71,43 +73,40 @@ def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
     if not tokenizer:
         raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or tokenizer.model)")
     template = _chat_template(folder)
-    weights_hash = _weights_hash(weights, config)
-    adapter_hash = _adapter_hash(spec)
-    tokenizer_hash = files_hash(tokenizer)
-    template_hash = hashlib.sha256(template.encode()).hexdigest() if template else None
-    attention = spec.attention or _default_attention(folder, dtype)
-    hashes = (weights_hash, adapter_hash, tokenizer_hash, template_hash)
-    numerics = (dtype, spec.quantization, attention, spec.blocks)
-    return ModelIdentity(
-        model_id=content_key(spec.name, spec.revision, hashes, numerics),
-        dtype=dtype,
-        attention=attention,
-        weights_hash=weights_hash,
-        adapter_hash=adapter_hash,
-        tokenizer_hash=tokenizer_hash,
-        template_hash=template_hash,
+    # Weights, adapter, tokenizer and template, in the order of the fields.
+    sha256 = gguf_sha256(spec)
+    converted = f"{CONVERSION} {sha256}" if sha256 else None
+    hashes = (
+        _text_hash(converted) if converted else _weights_hash(weights, config),
+        None if spec.adapter is None else _adapter_hash(spec.adapter),
+        _text_hash(f"{converted} tokenizer") if converted else files_hash(tokenizer),
+        _text_hash(template) if template else None,
     )
+    attention = spec.attention or _default_attention(folder, dtype)
+    numerics = (dtype, spec.quantization, attention, spec.blocks)
+    model_id = content_key(spec.name, spec.revision, hashes, numerics)
+    return ModelIdentity(model_id, dtype, attention, *hashes)
 
 
 def _weights_hash(weights: Iterable[Path], config: Path) -> str:
     """Of the weight files and what the configuration says of the model.
 
-    The version of transformers that wrote it says nothing: a model that was converted here, and
-    again after an upgrade, is one model.
+    The version of transformers that wrote it says nothing.
     """
     try:
         described = json.loads(config.read_text())
         described.pop("transformers_version", None)
     except (ValueError, AttributeError, RecursionError) as error:
         raise ModelError(f"{config} cannot be read: {error}") from error
-    text = files_hash(weights) + json.dumps(described, sort_keys=True)
+    return _text_hash(files_hash(weights) + json.dumps(described, sort_keys=True))
+
+
+def _text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _adapter_hash(spec: ModelSpec) -> str | None:
-    if spec.adapter is None:
-        return None
-    folder = fetch_adapter(spec.adapter)
+def _adapter_hash(adapter: str) -> str:
+    folder = fetch_adapter(adapter)
     return files_hash(folder / name for name in ADAPTER_FILES)
 
 

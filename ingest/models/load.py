@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from axes.ingest.models.config import one_line
+from axes.ingest.models.config import one_line, read_weights, require_complete
 from axes.ingest.models.download import fetch_adapter
 from axes.warehouse.errors import LayerError, ModelError, NonFiniteError
 from axes.warehouse.progress import quiet_transformers
@@ -55,39 +55,35 @@ def load(
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     quiet_transformers()
     options: dict[str, Any] = {"attn_implementation": identity.attention}
     if spec.quantization is not None:
         _require_package("bitsandbytes", "quantization")
-        options["quantization_config"] = _quantization_config(spec.quantization)
+        precision: Any = {f"load_in_{spec.quantization}": True}
+        options["quantization_config"] = BitsAndBytesConfig(**precision)
     if spec.adapter is not None:
         _require_package("peft", "adapters")
     if device == "auto" or spec.quantization is not None:
         options["device_map"] = device
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: PreTrainedModel = read_weights(
+            AutoModelForCausalLM,
             folder,
             dtype=getattr(torch, identity.dtype),
             use_safetensors=True,
-            trust_remote_code=False,
             **options,
         )
         if "device_map" not in options:
             model = model.to(torch.device(device))  # type: ignore[arg-type]
         if spec.adapter is not None:
-            model.load_adapter(str(fetch_adapter(spec.adapter)))
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        ImportError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
-        reason = one_line(error)
-        raise ModelError(f"{spec.name} cannot be loaded from {folder}: {reason}") from error
+            adapter = fetch_adapter(spec.adapter)
+            if (report := model.load_adapter(str(adapter))) is not None:
+                require_complete(vars(report), adapter)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        where = f"{spec.name} cannot be loaded from {folder}"
+        raise ModelError(f"{where}: {one_line(error)}") from error
     text_config = model.config.get_text_config()
     return LoadedModel(
         spec=spec,
@@ -178,9 +174,9 @@ def model_row(loaded: LoadedModel, run_id: str) -> dict[str, object]:
     """The row of the table `models` for a loaded model."""
     config = loaded.model.config
     text_config = config.get_text_config()
-    spec, identity = loaded.spec, loaded.identity
+    spec = loaded.spec
     return {
-        "model_id": identity.model_id,
+        **asdict(loaded.identity),
         "model": spec.name,
         "source": ", ".join(spec.wheels) if spec.source == "pypi" else spec.source,
         "revision": spec.revision,
@@ -189,28 +185,14 @@ def model_row(loaded: LoadedModel, run_id: str) -> dict[str, object]:
         "layer_count": loaded.layer_count,
         "parameter_count": sum(weight.numel() for weight in loaded.model.parameters()),
         "context_length": getattr(text_config, "max_position_embeddings", None),
-        "dtype": identity.dtype,
-        "attention": identity.attention,
         "quantization": spec.quantization,
         "adapter": spec.adapter,
-        "adapter_hash": identity.adapter_hash,
         "blocks": spec.blocks,
-        "weights_hash": identity.weights_hash,
-        "tokenizer_hash": identity.tokenizer_hash,
-        "template_hash": identity.template_hash,
         "model_group": spec.group,
         "is_reference": spec.is_reference,
         "license": spec.license,
         "run_id": run_id,
     }
-
-
-def _quantization_config(quantization: str) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    if quantization == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True)
 
 
 def _require_package(name: str, extra: str) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from axes.warehouse.errors import ModelError
+from axes.warehouse.errors import ConfigError, ModelError
 from axes.warehouse.names import did_you_mean
+from axes.warehouse.settings import setting
 
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTIZATIONS = ("4bit", "8bit")
@@ -42,11 +43,19 @@ class ModelSpec:
 
 @cache
 def registry() -> dict[str, ModelSpec]:
-    """The models of `models.toml` by name, in the order of the file."""
+    """The models of `models.toml` by name, in the order of the file, then those of the user's file.
+
+    Raises `ConfigError` for a file of the setting `registry` that cannot be read.
+    """
+    own = setting("registry")
     specs = {}
-    for name, entry in tomllib.loads(REGISTRY.read_text()).items():
-        lists = {key: tuple(value) for key, value in entry.items() if isinstance(value, list)}
-        specs[name] = ModelSpec(name=name, **{**entry, **lists})
+    for path in [REGISTRY] if own is None else [REGISTRY, Path(own).expanduser()]:
+        try:
+            for name, entry in tomllib.loads(path.read_text()).items():
+                lists = {key: tuple(each) for key, each in entry.items() if isinstance(each, list)}
+                specs[name] = ModelSpec(name=name, **{**entry, **lists})
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{path} is not a list of models: {error}") from error
     return specs
 
 

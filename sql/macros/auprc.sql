@@ -1,16 +1,17 @@
 -- Aggregate: area under the precision-recall curve as average precision, the sum over
 -- thresholds of (recall - recall before) * precision, one threshold per distinct score
 -- (scikit-learn's average_precision_score). The base rate is what chance gives. Null
--- without a positive row. Rows with a null score or label are left out. `places`: of
+-- without a positive row. Rows with a null score are left out; a null label
+-- is an error. `places`: of
 -- each positive by falling score, how many rows are at or above it; negatives go first
 -- among ties, so the last positive of a tie counts all negatives tied with it.
 create macro auprc(score, is_positive) as
 list_transform(
     [
         list(
-            { 'score': score::double, 'is_hit': is_positive }
+            { 'score': score::double, 'is_hit': labelled(score, is_positive) }
             order by score::double desc, is_positive::int
-        ) filter (where score is not null and is_positive is not null)
+        ) filter (where score is not null)
     ],
     lambda ranked: list_transform(
         [

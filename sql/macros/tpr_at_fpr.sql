@@ -3,13 +3,14 @@
 -- roc_curve: max(tpr[fpr <= limit])).
 -- With k = floor(fpr * n_neg) it is the share of positives above the (k + 1)-th highest
 -- negative; k is corrected where fpr * n_neg was rounded across a whole number.
--- Null where a class is missing. Rows with a null score or label are left out.
+-- Null where a class is missing. Rows with a null score are left out; a null
+-- label is an error.
 create macro tpr_at_fpr(score, is_positive, fpr) as
 list_transform(
     [
         {
             'above': list(score::double order by score::double desc) filter (
-                where is_positive and score is not null
+                where labelled(score, is_positive) and score is not null
             ),
             'below': list(score::double order by score::double desc) filter (
                 where not is_positive and score is not null

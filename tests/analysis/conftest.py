@@ -9,6 +9,7 @@ import pytest
 
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
+from tests.once import made_once
 from tests.worlds import define_study, make_world
 
 DEFINITION = define_study(("alpha", "beta", "gamma"), evaluate=("other",), label="gamma")
@@ -38,10 +39,11 @@ def small_world(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("studied") / "lake"
-    make_small_world(root)
-    run_study(root, DEFINITION)
-    return root
+    def make(root: Path) -> None:
+        make_small_world(root)
+        run_study(root, DEFINITION)
+
+    return made_once(tmp_path_factory, "studied", make)
 
 
 @pytest.fixture

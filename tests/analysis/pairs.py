@@ -1,8 +1,9 @@
-"""Rows of two spaces with a planted linear relation, for the tests of alignments."""
+"""Rows with a planted relation for the tests of alignments, and any scores with labels."""
 
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import strategies as st
 
 Pairs = tuple[np.ndarray, np.ndarray]
 
@@ -27,3 +28,15 @@ def pairs(
     if rank is not None:
         weights = random.standard_normal((width, rank)) @ random.standard_normal((rank, targets))
     return x, x @ weights + 3.0 + noise * random.standard_normal((count, targets))
+
+
+def labelled_scores(reach: int, max_size: int, *, class_count: int = 1) -> st.SearchStrategy[Pairs]:
+    """Scores of a few distinct values, so with many ties, and labels of one class or of both."""
+    rows = st.lists(
+        st.tuples(st.integers(-reach, reach), st.booleans()), min_size=2, max_size=max_size
+    )
+    return (
+        rows.map(lambda pairs: tuple(map(np.array, zip(*pairs, strict=True))))
+        .filter(lambda columns: len(np.unique(columns[1])) >= class_count)
+        .map(lambda columns: (columns[0].astype(float), columns[1]))
+    )

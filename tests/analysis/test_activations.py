@@ -145,3 +145,15 @@ def test_a_compaction_between_listing_and_reading_is_read_again(warehouse, monke
     matrix = load_matrix(warehouse, find_space(warehouse, "small"), "marked")
     np.testing.assert_array_equal(matrix.x, rows)
     assert len(calls) == 2
+
+
+def test_a_pooling_of_a_file_is_found_by_its_name(root):
+    put(root, "models", {"model": "m", "model_id": "i"})
+    place = {"model": "m", "model_id": "i", "vector": [1.0]}
+    put(root, "activations", {**place, "pooling": "mine@1"})
+    warehouse = Warehouse.open(root)
+    assert find_space(warehouse, "m", pooling="mine").pooling == "mine@1"
+    assert find_space(warehouse, "m", pooling="mean").pooling == "mean"
+    put(root, "activations", {**place, "pooling": "mine@2"})
+    with pytest.raises(ModelError, match="2 poolings mine are stored: mine@"):
+        find_space(Warehouse.open(root), "m", pooling="mine")

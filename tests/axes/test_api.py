@@ -9,9 +9,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
+import torch
 
 import axes
+from axes.analysis.study.definition import StudyDefinition
+from axes.api import _as_lists
+from axes.ingest.requests import TraceRequest
+from axes.warehouse import settings
 from tests.analysis.conftest import DEFINITION
 from tests.commands import printed
 
@@ -40,7 +46,15 @@ def shared_axis() -> str:
 def test_names_are_stable_and_all_of_them_are_there():
     assert axes.__all__ == [
         *("AxesError", "Axis", "Result", "Study", "connect", "export", "fit", "import_prompts"),
-        *("ingest_activations", "ingest_traces", "load_axis", "read_study", "report", "scan"),
+        *(
+            "ingest_activations",
+            "ingest_traces",
+            "load_axis",
+            "read_study",
+            "report",
+            "run",
+            "scan",
+        ),
         *("score", "study"),
     ]
     assert dir(axes) == axes.__all__
@@ -156,6 +170,49 @@ def test_an_axis_projects_its_own_space_and_refuses_another(stored):
         axes.load_axis(name[:-2])
 
 
+def test_an_axis_projects_tensors_of_any_kind(stored):
+    axis = axes.load_axis(shared_axis())
+    x = torch.randn(2, len(axis.vector), requires_grad=True)
+    for tensor in (x, x.bfloat16()):
+        expected = tensor.detach().double().numpy() @ axis.vector.astype(np.float64)
+        assert axis.project(tensor) == pytest.approx(expected)
+
+
+def test_prompts_may_be_texts_or_a_frame(tmp_path, monkeypatch):
+    monkeypatch.setenv("AXES_ROOT", str(tmp_path / "lake"))
+    assert axes.import_prompts("texts", ["one text", "another"]).prompt_count == 2
+    frame = pl.DataFrame({"text": ["a good one", "a bad one"], "label": ["good", "bad"]})
+    imported = axes.import_prompts("frame", frame, positive="bad")
+    assert (imported.prompt_count, imported.positive_count) == (2, 1)
+    assert axes.run("list", "prompt-sets")["prompt_set"].to_list() == ["frame", "texts"]
+    with pytest.raises(axes.AxesError, match="no activations of nobody"):
+        axes.run("evaluate", "nobody", prompts=["frame"])
+    lines = axes.connect().sql("select command_line from runs order by 1").fetchall()
+    assert "axes prompts import frame FILE-WITH-rows --positive bad" in str(lines)
+
+
+def test_a_text_is_one_item_of_a_list():
+    lists = {"stop_strings": "User:", "max_new_tokens": 3}
+    assert _as_lists(TraceRequest, lists) == {"stop_strings": ("User:",), "max_new_tokens": 3}
+    assert _as_lists(StudyDefinition, {"models": "ab"}) == {"models": ("ab",)}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        axes.read_study,
+        lambda root: axes.load_axis("x", root=root),
+        lambda root: axes.fit("m", "p", root=root),
+        lambda root: axes.run("evaluate", "m", prompts="p", root=root),
+        lambda root: axes.study(ingests=False, root=root, **options()),
+    ],
+)
+def test_what_reads_makes_no_warehouse(tmp_path, call):
+    with pytest.raises(axes.AxesError, match="is not a warehouse"):
+        call(root=tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
+
+
 def test_export_takes_its_format_from_the_suffix(stored, tmp_path):
     name = shared_axis()
     written = axes.export(name, tmp_path / "axis.json")
@@ -172,6 +229,9 @@ def test_report_writes_a_file(stored, tmp_path):
 def test_a_file_of_settings_holds_in_python_too(studied, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "axes.toml").write_text(f'root = "{studied}"')
+    with pytest.raises(axes.AxesError, match="sets root.*axes config allow"):
+        axes.scan("models")
+    settings.allow()
     assert axes.scan("models").collect().height == 3
     assert axes.connect().sql("select count(*) from models").fetchall() == [(3,)]
     with pytest.raises(axes.AxesError, match=r"no table model \(did you mean models\?\)"):

@@ -71,10 +71,12 @@ def test_several_statements_run_one_after_the_other(typed: Typed) -> None:
     assert (out.endswith("x\n7\ny\n;\n"), err) == (True, "")
 
 
-def test_an_error_is_one_line_and_the_shell_goes_on(typed: Typed) -> None:
+def test_an_error_shows_the_place_and_the_shell_goes_on(typed: Typed) -> None:
     out, err = typed("select nothing from runs;\rselec;\rselect 3 as a;\r")
     assert out == "a\n3\n"
-    first, second = err.splitlines()
+    first, line, caret, second, *_ = err.splitlines()
+    assert line == "LINE 1: select nothing from runs;"
+    assert caret.index("^") == line.index("nothing")
     assert first.startswith("Error: Binder Error") and "nothing" in first
     assert second.startswith("Error: Parser Error")
 
@@ -90,7 +92,8 @@ def test_quit_leaves_and_what_follows_is_not_run(typed: Typed) -> None:
 def test_dot_commands_show_set_and_read(typed: Typed, tmp_path: Path) -> None:
     (tmp_path / "two words.sql").write_text("select 5 as five;\nselect 6 as six;\n")
     assert "v_auroc,One row per axis, model" in typed(".tables v_a%\r")[0].replace('"', "")
-    assert "stg_runs" not in typed(".tables\r")[0]
+    tables, hint = typed(".tables\r")
+    assert "stg_runs" not in tables and hint.startswith("Begin with v_studies, v_study")
     assert "runs,run_id,VARCHAR,start time" in typed(".schema runs\r")[0]
     assert typed(".mode json\rselect 1 as a;\r")[0] == '[\n  {\n    "a": 1\n  }\n]\n'
     assert re.search(r"Run Time: real \d+\.\d{3} s", typed(".timer on\rselect 1;\r")[0])

@@ -11,7 +11,8 @@ def test_the_ridge_path_is_compared_on_the_same_predictions() -> None:
     assert apart.value < 1e-6
 
 
-def test_a_streaming_fit_finds_what_is_planted_in_the_memory_it_says() -> None:
+def test_a_streaming_fit_finds_what_is_planted_in_the_memory_it_says(monkeypatch) -> None:
+    monkeypatch.setattr(streaming, "WIDTH", 64)
     peak, cosine = streaming._run(9_000)
     assert 50 < peak < 5_000
     assert cosine > 0.9
@@ -23,7 +24,9 @@ def test_the_bootstrap_is_compared_on_the_same_resamples() -> None:
     assert apart.value < 1e-12
 
 
-def test_the_layer_sweep_is_compared_on_the_same_figures() -> None:
+def test_the_layer_sweep_is_compared_on_the_same_figures(monkeypatch) -> None:
+    monkeypatch.setattr(sweep, "RESAMPLES", 40)
+    monkeypatch.setattr(sweep, "SHUFFLES", 20)
     faster, apart = sweep.measure(
         widths=(12, 16), layers=1, timed_layers=1, alignment_rows=80, labelled_rows=40, rounds=1
     )

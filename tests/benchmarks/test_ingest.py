@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from axes.ingest.prompt_sources import PromptSource
 from axes.warehouse.connection import connect, rows
 from benchmarks.ingest.peer_ratios import PEERS, agreement, our_vectors, running
-from benchmarks.ingest.workload import Workload, workload
-from tests.tiny_models import save_tiny
-
-TEXTS = ["hi", "a rather longer prompt than the others are", "what is it", "hello there, you"]
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workload]:
-    folder = tmp_path_factory.mktemp("benchmark")
-    prompts = folder / "prompts.csv"
-    prompts.write_text("\n".join(["text", *(f'"{text}"' for text in TEXTS)]))
-    model = save_tiny(folder / "tiny", "llama")
-    with workload(str(model), 3, source=PromptSource(str(prompts))) as ready:
-        yield ready
+from benchmarks.ingest.workload import Workload
 
 
 def test_a_round_stores_every_row_anew_and_leaves_no_root_behind(work: Workload) -> None:
@@ -34,7 +17,7 @@ def test_a_round_stores_every_row_anew_and_leaves_no_root_behind(work: Workload)
         with work.fresh_root() as root:
             work.run_job(root)
             roots.append(root)
-            assert rows(connect(root), "select count(*) as n from activations") == [{"n": 3 * 4}]
+            assert rows(connect(root), "select count(*) as n from activations") == [{"n": 4 * 4}]
     assert work.job_seconds() > 0
     assert set(work.lake.rglob("*")) == before
     assert not any(root.exists() for root in roots)
@@ -43,7 +26,7 @@ def test_a_round_stores_every_row_anew_and_leaves_no_root_behind(work: Workload)
 def test_a_peer_of_its_own_process_reads_the_vectors_that_we_store(work: Workload) -> None:
     peer = next(peer for peer in PEERS if peer.requirement is None)
     ours = our_vectors(work)
-    assert ours[peer.pooling].shape == (3, 4, 32)
+    assert ours[peer.pooling].shape == (4, 4, 32)
     with running(peer, Path(sys.executable), work) as process:
         theirs = process.vectors()
         assert process.seconds() > 0

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.worlds import page
+from benchmarks.worlds import nulls, page, recovery
 from benchmarks.worlds.intervals import measure_intervals
-from benchmarks.worlds.nulls import measure_nulls
 from benchmarks.worlds.rates import Rate, rate
-from benchmarks.worlds.recovery import measure_recovery
 
 WORLDS = 20
+SWAPPED = "labels of a set swapped"
 
 
 def shares(found: list[Rate]) -> dict[str, float]:
@@ -25,8 +24,11 @@ def test_intervals_hold_the_truth_in_most_worlds() -> None:
             assert one.share >= 0.8, one.name
 
 
-def test_tests_reject_seldom_where_nothing_is_planted_and_naive_ones_almost_always() -> None:
-    found = measure_nulls(WORLDS)
+def test_tests_reject_seldom_where_nothing_is_planted_and_naive_ones_almost_always(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nulls, "SHUFFLES", 59)
+    found = nulls.measure_nulls(WORLDS)
     for one in found:
         if one.goal:
             assert one.share <= 0.2, one.name
@@ -34,10 +36,13 @@ def test_tests_reject_seldom_where_nothing_is_planted_and_naive_ones_almost_alwa
     assert naive > 0.9
 
 
-def test_what_is_planted_is_recovered_transferred_and_flagged() -> None:
-    for one in measure_recovery(5):
-        if one.goal and one.part != "diagnoses":
-            assert one.holds, one.name
+def test_what_is_planted_is_recovered_transferred_and_flagged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The faults that a diagnosis names, but for one, are planted in test_diagnostics.py."""
+    monkeypatch.setattr(recovery, "FAULTS", {SWAPPED: recovery.FAULTS[SWAPPED]})
+    for one in recovery.measure_recovery(2):
+        assert one.holds is not False, one.name
 
 
 def test_a_rate_has_the_error_of_a_share_and_holds_within_its_goal() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,16 @@ from safetensors.torch import load_file, save_file
 
 import axes.ingest.activations
 from axes.ingest.jobs import IngestSummary
-from axes.ingest.models.identity import identify
+from axes.ingest.models.identity import ModelIdentity, identify
+from axes.ingest.models.load import LoadedModel, load
 from axes.ingest.models.registry import ModelSpec, resolve
 from axes.ingest.prompts import prompt_id
 from axes.ingest.requests import ActivationRequest
-from axes.warehouse.connection import connect, rows
+from axes.warehouse.connection import connect, connect_tables, rows
 from axes.warehouse.maintenance.check import check
+from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import rows_table, write_rows
+from tests.once import made_once
 from tests.rows import put
 from tests.tiny_models import save_tiny
 
@@ -30,7 +35,7 @@ ImportTexts = Callable[..., None]
 @pytest.fixture(scope="session")
 def saved_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny llama with a chat template; not to be changed."""
-    return save_tiny(tmp_path_factory.mktemp("models") / "tiny-llama", "llama")
+    return made_once(tmp_path_factory, "tiny-llama", lambda folder: save_tiny(folder, "llama"))
 
 
 @pytest.fixture
@@ -46,16 +51,25 @@ def llama(llama_folder: Path) -> ModelSpec:
 
 @pytest.fixture
 def import_texts(root: Path) -> ImportTexts:
-    """Put texts into the test's warehouse as a set, in place of those there under its name."""
+    """`put_texts` into the test's warehouse."""
+    return partial(put_texts, root)
 
-    def write(texts: Sequence[str], name: str = "texts") -> None:
-        described = [
-            {"prompt_id": prompt_id(text), "position": position, "text": text, "run_id": "none"}
-            for position, text in enumerate(texts)
-        ]
-        write_rows(root, "prompts", rows_table("prompts", described), name=name, partition=name)
 
-    return write
+def put_texts(root: Path, texts: Sequence[str], name: str = "texts") -> None:
+    """Put texts into a warehouse as a set, in place of those there under its name."""
+    described = [
+        {"prompt_id": prompt_id(text), "position": position, "text": text, "run_id": "none"}
+        for position, text in enumerate(texts)
+    ]
+    write_rows(root, "prompts", rows_table("prompts", described), name=name, partition=name)
+
+
+def read(root: Path, sql: str, parameters: list[Any] | None = None) -> list[dict[str, Any]]:
+    """The rows of a query; where it names no view, only its tables are opened, which is quick."""
+    if re.search(r"\bv_", sql):
+        return rows(connect(root), sql, parameters)
+    named = [table for table in TABLES if re.search(rf"\b{table}\b", sql)]
+    return rows(connect_tables(root, *named), sql, parameters)
 
 
 def for_texts(**options: Any) -> ActivationRequest:
@@ -84,6 +98,24 @@ def forked(target: Callable[..., Any], *args: Any, **options: Any) -> multiproce
     return context.Process(target=target, args=args, kwargs=options)
 
 
+def identity_of(spec: ModelSpec, dtype: str = "float32") -> ModelIdentity:
+    return identify(spec, Path(spec.source), dtype)
+
+
+def loaded_on_cpu(spec: ModelSpec, dtype: str = "float32") -> LoadedModel:
+    """A model of a local folder."""
+    return load(spec, Path(spec.source), identity_of(spec, dtype), "cpu")
+
+
+def exit_codes(processes: Sequence[multiprocessing.Process]) -> list[int | None]:
+    """Run processes beside each other to their ends."""
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
 def overflow_in_half_precision(folder: Path) -> None:
     """Let the third block of the tiny llama give numbers that float16 cannot hold, float32 can."""
     path = folder / "model.safetensors"
@@ -94,33 +126,31 @@ def overflow_in_half_precision(folder: Path) -> None:
     save_file(weights, path, metadata={"format": "pt"})
 
 
-def put_axis(root: Path, llama: ModelSpec, name: str, layer: int) -> np.ndarray:
-    """A native axis of the tiny model; returns its vector."""
-    vector = np.random.default_rng(layer).normal(size=32)
+def put_axis(root: Path, spec: ModelSpec, name: str, layer: int, **columns: Any) -> np.ndarray:
+    """A native axis of the tiny model, drawn from its name and layer; returns its vector."""
+    vector = np.random.default_rng([layer, *name.encode()]).normal(size=32)
     vector /= np.linalg.norm(vector)
-    model_id = identify(llama, Path(llama.source), "float32").model_id
-    put(
-        root,
-        "axes",
-        {
-            "axis_id": f"id-{name}",
-            "name": name,
-            "kind": "native",
-            "space_model": llama.name,
-            "space_model_id": model_id,
-            "layer": layer,
-            "site": "resid_post",
-            "vector": vector.tolist(),
-            "run_id": "none",
-        },
-    )
+    axis = {
+        "axis_id": f"id-{name}",
+        "name": name,
+        "kind": "native",
+        "space_model": spec.name,
+        "space_model_id": identity_of(spec).model_id,
+        "layer": layer,
+        "site": "resid_post",
+        "pooling": "last5_mean",
+        "template": "raw",
+        "vector": vector.tolist(),
+        "run_id": "none",
+    }
+    put(root, "axes", {**axis, **columns})
     return vector
 
 
 def activation_rows(root: Path) -> dict[tuple, np.ndarray]:
     """Key (but for the model's name) -> vector; two rows of one key are an error."""
-    found = rows(
-        connect(root),
+    found = read(
+        root,
         "select model_id, text, layer, pooling, template, vector "
         "from activations inner join (select distinct prompt_id, text from prompts) "
         "using (prompt_id)",
@@ -143,4 +173,4 @@ def assert_checks_pass(root: Path) -> None:
 
 def last_run(root: Path) -> dict[str, Any]:
     """The newest row of `runs`."""
-    return rows(connect(root), "from runs order by started_at desc limit 1")[0]
+    return read(root, "from runs order by started_at desc limit 1")[0]

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -117,16 +118,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
 
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def do_GET(self) -> None:
-        self._answer()
-
     def log_message(self, *_arguments: object) -> None:
         """What was asked is kept in `Hub.requests`."""
 
-    def _answer(self) -> None:
+    def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
         if match := _API.fullmatch(path):
             self._answer_api(**match.groupdict())
@@ -138,6 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             # The client's housekeeping, which some versions ask for; it is not noted.
             self.send_error(404)
+
+    do_HEAD = do_GET
 
     def _answer_api(self, id: str, kind: str | None, revision: str | None) -> None:
         """Listings are public, of gated repositories too; only a wrong token is refused."""
@@ -158,15 +155,8 @@ class _Handler(BaseHTTPRequestHandler):
             for name, file in files.items()
         ]
         gated = "manual" if repository.is_gated else False
-        self._send_json(
-            {
-                "id": id,
-                "modelId": id,
-                "sha": repository.commit,
-                "gated": gated,
-                "siblings": siblings,
-            }
-        )
+        named = {"id": id, "modelId": id, "sha": repository.commit}
+        self._send_json({**named, "gated": gated, "siblings": siblings})
 
     def _answer_resolve(self, id: str, revision: str, name: str) -> None:
         repository = self._repository(id, revision)
@@ -174,11 +164,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         commit = {"X-Repo-Commit": repository.commit}
         if repository.is_gated and not self._has_token():
-            self._refuse(401, "GatedRepo", commit)
+            self._refuse(401, "GatedRepo", **commit)
             return
         file = repository.files().get(name)
         if file is None:
-            self._refuse(404, "EntryNotFound", commit)
+            self._refuse(404, "EntryNotFound", **commit)
         elif file.suffix in _LARGE:
             sha256 = _sha256(file)
             port = self.server.server_address[1]
@@ -192,10 +182,10 @@ class _Handler(BaseHTTPRequestHandler):
         """The repository at that revision; where there is none, it is said to the client."""
         if self.server.hub.outages:
             self.server.hub.outages -= 1
-            self._refuse(503, None)
+            self._refuse(503)
             return None
         if self._has_token() and self.headers["Authorization"] != f"Bearer {TOKEN}":
-            self._refuse(401, None, message="Invalid credentials in Authorization header")
+            self._refuse(401, message="Invalid credentials in Authorization header")
             return None
         repository = self.server.hub.repositories.get(id)
         if repository is None:
@@ -218,15 +208,11 @@ class _Handler(BaseHTTPRequestHandler):
         }
 
     def _refuse(
-        self,
-        status: int,
-        code: str | None,
-        headers: dict[str, str] | None = None,
-        message: str = "refused",
+        self, status: int, code: str | None = None, message: str = "refused", **headers: str
     ) -> None:
         named = {"X-Error-Code": code} if code else {}
         body = json.dumps({"error": message}).encode()
-        self._send(status, body, {**(headers or {}), **named, "X-Error-Message": message})
+        self._send(status, body, {**headers, **named, "X-Error-Message": message})
 
     def _send_json(self, content: object) -> None:
         self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
@@ -300,5 +286,7 @@ def _blob_id(file: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
+@cache
 def _sha256(file: Path) -> str:
+    """Served files are not changed."""
     return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -56,19 +56,17 @@ def run_activations(
 def run_traces(
     root: Path, model: Path, dtype: str | None = None, instant: Instant | None = None
 ) -> None:
-    """Run the job, which commits every batch."""
+    """Run the job that keeps vectors, which commits every batch."""
     _prepare(instant)
-    axes.ingest.generation.traces.ingest_traces(
-        root, resolve(str(model)), TraceRequest(prompt_set="texts", dtype=dtype, **TRACES)
-    )
+    request = TraceRequest(prompt_set="texts", dtype=dtype, **TRACES)
+    axes.ingest.generation.traces.ingest_traces(root, resolve(str(model)), request)
 
 
 def run_projected(root: Path, model: Path, instant: Instant | None = None) -> None:
     """Run the job that keeps projections and no vectors; it commits every batch."""
     _prepare(instant)
-    axes.ingest.generation.traces.ingest_traces(
-        root, resolve(str(model)), TraceRequest(prompt_set="texts", **PROJECTED)
-    )
+    request = TraceRequest(prompt_set="texts", **PROJECTED)
+    axes.ingest.generation.traces.ingest_traces(root, resolve(str(model)), request)
 
 
 def run_command(

@@ -18,14 +18,21 @@ from axes.ingest.generation.traces import ingest_traces
 from axes.ingest.models.load import LoadedModel
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import ActivationRequest, TraceRequest
-from axes.warehouse.connection import connect, rows
 from axes.warehouse.layout import init_root
-from axes.warehouse.maintenance.repair import repair
-from tests.ingest.conftest import ImportTexts, activation_rows, assert_checks_pass, forked, last_run
+from axes.warehouse.maintenance.merge import merge
+from tests.ingest.conftest import (
+    ImportTexts,
+    activation_rows,
+    assert_checks_pass,
+    exit_codes,
+    forked,
+    ingest_texts,
+    last_run,
+    read,
+)
 from tests.ingest.processes import TRACES, run_activations, run_traces
 
 TEXTS = [f"prompt number {index}" for index in range(40)]
-ALL = {"texts": None}
 
 
 @pytest.fixture(autouse=True)
@@ -36,35 +43,25 @@ def prompts(import_texts: ImportTexts) -> None:
 def counts(root: Path, table: str, *key: str) -> tuple[int, int]:
     """How many rows, and how many of different keys."""
     names = ", ".join(key)
-    (found,) = rows(
-        connect(root), f"select count(*) as n, count(distinct ({names})) as k from {table}"
-    )
+    (found,) = read(root, f"select count(*) as n, count(distinct ({names})) as k from {table}")
     return found["n"], found["k"]
 
 
-@pytest.mark.parametrize(
-    "shards",
-    [
-        [None, "1/2"],
-        ["1/2", "2/3", "2/2"],
-        ["1/1", None, "3/4"],
-    ],
-)
+@pytest.mark.parametrize("shards", [[None, None], ["1/2", "2/3", "2/2"], ["1/1", None, "3/4"]])
 def test_jobs_on_overlapping_parts_store_each_row_once(
     root: Path, llama_folder: Path, shards: list[str | None]
 ) -> None:
     jobs = [forked(run_activations, root, llama_folder, shard) for shard in shards]
-    for job in jobs:
-        job.start()
-    for job in jobs:
-        job.join(120)
-    assert [job.exitcode for job in jobs] == [0] * len(jobs)
+    assert exit_codes(jobs) == [0] * len(jobs)
     pooled = counts(root, "activations", "prompt_id", "layer", "site", "pooling")
     assert pooled == (len(TEXTS) * 16, len(TEXTS) * 16)
     tokens = sum(2 * (len(text) + 1) for text in TEXTS)
     assert counts(root, "prompt_tokens", "prompt_id", "site", "position") == (tokens, tokens)
-    found = rows(connect(root), "select sum(rows) as n from runs where status = 'finished'")
-    assert found == [{"n": len(TEXTS) * 16 + tokens}]
+    found = read(root, "select rows from runs where status = 'finished' order by rows")
+    written = [row["rows"] for row in found]
+    assert sum(written) == len(TEXTS) * 16 + tokens
+    # Of two jobs on the same rows the second waits, and then finds them stored.
+    assert shards != [None, None] or written == [0, len(TEXTS) * 16 + tokens]
     assert_checks_pass(root)
 
 
@@ -76,16 +73,11 @@ def test_what_others_store_while_the_weights_are_loaded_is_not_stored_again(
     def slowly(*arguments: Any) -> LoadedModel:
         with monkeypatch.context() as patch:
             patch.setattr(axes.ingest.jobs, "load", load)
-            assert (
-                ingest_activations(
-                    root, llama, ActivationRequest(prompt_sets=ALL, shard="1/2")
-                ).rows
-                > 0
-            )
+            assert ingest_texts(root, llama, shard="1/2").rows > 0
         return load(*arguments)
 
     monkeypatch.setattr(axes.ingest.jobs, "load", slowly)
-    ingest_activations(root, llama, ActivationRequest(prompt_sets=ALL))
+    ingest_texts(root, llama)
     assert len(activation_rows(root)) == 4 * len(TEXTS)
     assert_checks_pass(root)
 
@@ -102,12 +94,12 @@ def test_what_others_stored_before_one_commit_is_left_out_of_all_later_ones(
             flushed.append(writer)
             with monkeypatch.context() as patch:
                 patch.setattr(axes.ingest.activation_writer, "_FLUSH_BYTES", 64 << 20)
-                ingest_activations(root, llama, ActivationRequest(prompt_sets=ALL, shard="1/2"))
+                ingest_texts(root, llama, shard="1/2")
         flush(writer)
 
     monkeypatch.setattr(axes.ingest.activation_writer, "_FLUSH_BYTES", 1)
     monkeypatch.setattr(ChunkWriter, "flush", flush_after_another_job)
-    ingest_activations(root, llama, ActivationRequest(prompt_sets=ALL, token_budget=40))
+    ingest_texts(root, llama, token_budget=40)
     assert len(activation_rows(root)) == 4 * len(TEXTS)
     assert_checks_pass(root)
 
@@ -125,7 +117,7 @@ def test_clearing_up_spares_the_tokens_of_a_job_on_another_version_of_the_model(
             while len(list((root / "runs").glob("*.parquet"))) < 3:
                 time.sleep(0.01)
             # The other job is at work: it clears up at once, unless it waits for this one.
-            other.join(1)
+            other.join(0.3)
         return path
 
     monkeypatch.setattr(axes.ingest.generation.traces, "write_rows", pause_between_tables)
@@ -139,32 +131,19 @@ def test_clearing_up_spares_the_tokens_of_a_job_on_another_version_of_the_model(
 def test_two_processes_that_start_a_warehouse_do_not_disturb_each_other(tmp_path: Path) -> None:
     fresh = tmp_path / "fresh"
     starters = [forked(init_root, fresh) for _ in range(6)]
-    for starter in starters:
-        starter.start()
-    for starter in starters:
-        starter.join(60)
-    assert [starter.exitcode for starter in starters] == [0] * 6
-    assert rows(connect(fresh), "select count(*) as n from activations") == [{"n": 0}]
+    assert exit_codes(starters) == [0] * 6
+    assert read(fresh, "select count(*) as n from activations") == [{"n": 0}]
 
 
-def test_parts_run_in_roots_of_their_own_are_copied_into_one(
+def test_parts_run_in_roots_of_their_own_are_merged_into_one(
     root: Path, llama: ModelSpec, tmp_path: Path
 ) -> None:
     for number in (1, 2, 3):
         part = shutil.copytree(root, tmp_path / f"part{number}")
-        assert (
-            ingest_activations(
-                part, llama, ActivationRequest(prompt_sets=ALL, shard=f"{number}/3")
-            ).rows
-            > 0
-        )
+        assert ingest_texts(part, llama, shard=f"{number}/3").rows > 0
         assert last_run(part)["status"] == "finished"
-    for number in (1, 2, 3):
-        # The tables, and not the ledger that each root keeps of its own files.
-        tables = shutil.ignore_patterns(".*")
-        shutil.copytree(tmp_path / f"part{number}", root, dirs_exist_ok=True, ignore=tables)
-    repair(root, adopt=True)
+    merge(root, [tmp_path / f"part{number}" for number in (1, 2, 3)])
     together = activation_rows(root)
     assert len(together) == 4 * len(TEXTS)
     assert_checks_pass(root)
-    assert ingest_activations(root, llama, ActivationRequest(prompt_sets=ALL)).new_count == 0
+    assert ingest_texts(root, llama).new_count == 0

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from axes.cli.main import cli
-from axes.warehouse.connection import connect, rows
 from axes.warehouse.maintenance.repair import restore_commands
+from tests.ingest.conftest import read
 
 Files = Callable[[str, str], list[str]]
 
@@ -39,7 +39,7 @@ def bring(root: Path, *words: str) -> Result:
 
 
 def stored(root: Path) -> list[tuple]:
-    found = rows(connect(root), "from v_prompts order by position")
+    found = read(root, "from v_prompts order by position")
     return [(row["text"], row["label"], row["is_positive"], row["pair_id"]) for row in found]
 
 
@@ -53,7 +53,7 @@ def test_lines_are_pairs_and_the_files_name_the_labels(root: Path, files: Files)
         ("Farewell.", "formal", True, "2"),
         ("bye", "informal", False, "2"),
     ]
-    assert {row["license"] for row in rows(connect(root), "from prompts")} == {"MIT"}
+    assert {row["license"] for row in read(root, "from prompts")} == {"MIT"}
 
 
 def test_unpaired_files_may_be_of_any_length(root: Path, files: Files) -> None:
@@ -64,31 +64,28 @@ def test_unpaired_files_may_be_of_any_length(root: Path, files: Files) -> None:
     assert [row[3] for row in stored(root)] == [None, None, None]
 
 
-def test_an_empty_line_breaks_no_pair(root: Path, files: Files) -> None:
+def test_an_empty_line_breaks_no_pair_and_a_text_in_both_files_is_refused(
+    root: Path, files: Files
+) -> None:
     words = files("Good day.\n\nFarewell.", "hi\nhm\nbye")
     assert "is an empty prompt" in bring(root, *words).stderr
+    assert "1 texts carry both labels" in bring(root, *files("Good day.\nhi", "hi\nbye")).stderr
+    words = files("Good day.\n\nFarewell.", "hi\nhm\nbye")
     assert bring(root, *words, "--skip-unusable").exit_code == 0
     pairs = {row[0]: row[3] for row in stored(root)}
     assert pairs == {"Good day.": "1", "hi": "1", "hm": "2", "Farewell.": "3", "bye": "3"}
 
 
-def test_a_text_in_both_files_is_refused(root: Path, files: Files) -> None:
-    assert "1 texts carry both labels" in bring(root, *files("Good day.\nhi", "hi\nbye")).stderr
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--positive-file", "a.txt"], "go together"),
-        (["x.csv", "--positive-file", "a.txt", "--negative-file", "b.txt"], "not both"),
-        (["x.csv", "--unpaired"], "--unpaired needs"),
-        (["--positive-file", "no/a.txt", "--negative-file", "no/b.txt"], "cannot be read"),
-        (["--positive-file", "a.doc", "--negative-file", "b.doc"], "or .txt file"),
-    ],
-)
-def test_options_that_do_not_fit_are_one_line(root: Path, words: list[str], message: str) -> None:
-    result = bring(root, *words)
-    assert result.exit_code in (1, 2) and message in result.stderr
+def test_options_that_do_not_fit_are_one_line(root: Path) -> None:
+    for words, message in (
+        ("--positive-file a.txt", "go together"),
+        ("x.csv --positive-file a.txt --negative-file b.txt", "not both"),
+        ("x.csv --unpaired", "--unpaired needs"),
+        ("--positive-file no/a.txt --negative-file no/b.txt", "cannot be read"),
+        ("--positive-file a.doc --negative-file b.doc", "or .txt file"),
+    ):
+        result = bring(root, *words.split())
+        assert result.exit_code in (1, 2) and message in result.stderr
     assert not stored(root)
 
 
@@ -100,14 +97,12 @@ def test_other_kinds_of_file_and_files_of_one_name(root: Path, tmp_path: Path) -
     words += ["--negative-file", str(tmp_path / "b/lines.csv")]
     assert bring(root, *words).exit_code == 0
     assert stored(root) == [("one", "positive", True, "1"), ("two", "negative", False, "1")]
-    assert rows(connect(root), "select distinct category from prompts") == [
-        {"category": "greeting"}
-    ]
+    assert read(root, "select distinct category from prompts") == [{"category": "greeting"}]
 
 
 def test_the_command_that_restores_the_set_names_both_files(root: Path, files: Files) -> None:
     words = files("Good day.\nFarewell.", "hi")
     bring(root, *words, "--unpaired")
-    (run,) = rows(connect(root), "select run_id from runs where status = 'finished'")
+    (run,) = read(root, "select run_id from runs where status = 'finished'")
     (command,) = restore_commands(root, [run["run_id"]]).values()
     assert command.startswith(f"axes prompts import manner {' '.join(words)} --unpaired")

@@ -16,13 +16,20 @@ import pytest
 from axes.ingest.activations import ingest_activations
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import ActivationRequest
-from axes.warehouse.connection import connect, rows
 from axes.warehouse.maintenance.check import check
-from tests.ingest.conftest import ImportTexts, activation_rows, forked, ingest_texts, last_run
+from tests.ingest.conftest import (
+    ImportTexts,
+    activation_rows,
+    exit_codes,
+    forked,
+    ingest_texts,
+    last_run,
+    read,
+)
 from tests.ingest.processes import run_command
 from tests.rows import put
 
-PROMPTS = 250
+PROMPTS = 100
 
 
 def mount(*options: str) -> bool:
@@ -30,11 +37,13 @@ def mount(*options: str) -> bool:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """An empty disk of 1 MB."""
+def small_disk(root: Path, tmp_path: Path) -> Iterator[Path]:
+    """An empty disk with room for a copy of the root and 300 kB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if shutil.which("mount") is None or not mount("-t", "tmpfs", "-o", "size=1m", "none", disk):
+    pages = sum(-(-path.stat().st_size // 4096) for path in root.rglob("*") if path.is_file())
+    size = f"size={4 * pages + 300}k"
+    if shutil.which("mount") is None or not mount("-t", "tmpfs", "-o", size, "none", disk):
         pytest.skip("this user may not mount a disk")
     yield disk
     subprocess.run(["umount", "--lazy", disk], check=True)
@@ -47,10 +56,9 @@ def axes(tmp_path: Path) -> Callable[..., tuple[int, str]]:
     def run(*arguments: str | Path, **options: object) -> tuple[int, str]:
         output = tmp_path / "output"
         process = forked(run_command, [str(part) for part in arguments], output, **options)
-        process.start()
-        process.join(120)
-        assert process.exitcode is not None
-        return process.exitcode, output.read_text()
+        (code,) = exit_codes([process])
+        assert code is not None
+        return code, output.read_text()
 
     return run
 
@@ -81,8 +89,8 @@ def known_import(root: Path) -> None:
 
 
 def prompts_done(root: Path, kind: str) -> int:
-    table = "activations" if kind == "activations" else "generations"
-    return rows(connect(root), f"select count(distinct prompt_id) as n from {table}")[0]["n"]
+    table = {"activations": "activations", "traces": "generations"}[kind]
+    return read(root, f"select count(distinct prompt_id) as n from {table}")[0]["n"]
 
 
 @pytest.mark.parametrize("kind", ["activations", "traces"])
@@ -96,7 +104,7 @@ def test_a_full_disk_stops_a_job_that_goes_on_when_there_is_room(
 ) -> None:
     import_texts([f"prompt {index} {'x' * (index % 13)}" for index in range(PROMPTS)])
     lake = shutil.copytree(root, small_disk / "lake")
-    for _ in range(3):
+    for _ in range(2):
         code, output = axes(*command(kind, llama_folder, lake), small_commits=True)
         assert code == 1
         assert_one_line(output, "No space left on device")
@@ -120,7 +128,7 @@ def test_a_file_that_may_not_grow_is_taken_back_and_written_later(
     import_texts([f"prompt {index}" for index in range(PROMPTS)])
     ingest_activations(root, llama, ActivationRequest(prompt_sets={"texts": 5}))
     before = activation_rows(root)
-    code, output = axes(*command("activations", llama_folder, root), file_limit=64 << 10)
+    code, output = axes(*command("activations", llama_folder, root), file_limit=32 << 10)
     assert code == 1
     assert_one_line(output, "File too large")
     assert activation_rows(root).keys() == before.keys()

@@ -16,9 +16,9 @@ from axes.ingest import external_activations as activation_import
 from axes.ingest.external_activations import import_activations
 from axes.ingest.prompts import prompt_id
 from axes.ingest.requests import ExternalActivationRequest
-from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxesError, NonFiniteError
 from axes.warehouse.maintenance.check import check
+from tests.ingest.conftest import read
 
 TEXTS = [f"prompt {row}" for row in range(6)]
 LABELS = ["rude", "polite"] * 3
@@ -58,9 +58,10 @@ def bring(root: Path, file: Path, **changed: Any) -> activation_import.ImportedA
 
 
 def stored(root: Path, site: str = "resid_post") -> dict[tuple[int, str], list[float]]:
-    found = rows(
-        connect(root),
-        "select layer, text, vector from v_activations where site = ? order by layer, position",
+    found = read(
+        root,
+        "select layer, text, vector from activations inner join prompts using (prompt_id) "
+        "where site = ? order by layer, position",
         [site],
     )
     return {(row["layer"], row["text"]): row["vector"] for row in found}
@@ -83,9 +84,9 @@ def test_an_array_for_each_layer_and_an_index_make_activations_prompts_and_label
     done = bring(root, files({f"layer_{layer}": x for layer, x in VECTORS.items()}))
     assert (done.rows, done.known_rows, done.prompt_count, done.left_out) == (18, 0, 6, 0)
     assert stored(root) == EXPECTED
-    labels = rows(connect(root), "select label, is_positive from v_prompts order by position")
+    labels = read(root, "select label, is_positive from v_prompts order by position")
     assert [row["is_positive"] for row in labels] == [label == "rude" for label in LABELS]
-    (model,) = rows(connect(root), "from models")
+    (model,) = read(root, "from models")
     assert (model["model"], model["source"], model["d_model"]) == ("theirs", "imported", WIDTH)
     assert (model["weights_hash"], model["revision"]) == ("unknown", "abc")
     assert sound(root)
@@ -182,65 +183,45 @@ def test_ids_alone_are_of_prompts_that_are_there(root: Path, files: Files) -> No
     with pytest.raises(AxesError, match="6 prompt ids are in no set"):
         bring(root, files(arrays, prompt_id=ids))
     bring(root, files(arrays))
-    done = bring(
-        root,
-        files({"layer_1": VECTORS[1][:2]}, prompt_id=ids[:2]),
-        prompt_set=None,
-        positive=[],
-    )
-    assert done.rows == 2
+    file = files({"layer_1": VECTORS[1][:2]}, prompt_id=ids[:2])
+    assert bring(root, file, prompt_set=None, positive=[]).rows == 2
     # A part of a set that is there leaves the set as it is.
     bring(root, files({"layer_2": VECTORS[2][:3]}, text=TEXTS[:3], label=LABELS[:3]))
-    assert rows(connect(root), "select count(*) as n from prompts")[0]["n"] == 6
+    assert read(root, "select count(*) as n from prompts")[0]["n"] == 6
     assert sound(root)
 
 
-@pytest.mark.parametrize(
-    ("arrays", "index", "options", "message"),
-    [
-        ({"layer_0": VECTORS[0]}, {}, {"layers_are": None}, "--layers-are blocks"),
-        ({"layer_0": VECTORS[0]}, {}, {"pooling": None}, "--pooling last"),
-        ({"layer_0": VECTORS[0]}, {}, {"prompt_set": None}, "name their set with --prompts"),
-        ({"layer_0": VECTORS[0]}, {}, {"model": {"name": "x"}}, "--layer-count N"),
-        (
-            {"layer_0": VECTORS[0]},
-            {},
-            {"model": {**MODEL, "d_model": 5}},
-            "have 4 numbers, d_model of theirs is 5",
-        ),
-        ({"layer_3": VECTORS[0]}, {}, {}, "layer 3 of theirs does not exist: it has 3 blocks"),
-        ({"acts": VECTORS[0]}, {}, {}, "of which layer is acts"),
-        ({"layer_0": VECTORS[0], "blocks.0": VECTORS[0]}, {}, {}, "two arrays are of one layer"),
-        ({"layer_0": np.stack([VECTORS[0]] * 2)}, {}, {}, r"of shape \[2, 6, 4\]"),
-        ({"layer_0": VECTORS[0][:5]}, {}, {}, "has 5 rows, the index 6"),
-        ({"layer_0": VECTORS[0] * 1e300}, {}, {}, "float32 has no room"),
-        ({"layer_0": np.array([["a"] * 4] * 6, dtype=object)}, {}, {}, "pickled objects"),
-        ({"layer_0": np.ones((6, 4), dtype=int)}, {}, {}, "holds int64, floats are expected"),
-        (
-            {"layer_0": VECTORS[0]},
-            {"text": [*TEXTS[:5], TEXTS[0]]},
-            {"positive": []},
-            "rows 0 and 5 of the index are the same prompt at the same layer",
-        ),
-        ({"layer_0": VECTORS[0]}, {"words": TEXTS}, {}, "neither text nor prompt_id"),
-        (
-            {"layer_0": VECTORS[0]},
-            {"text": TEXTS, "prompt_id": TEXTS},
-            {},
-            "prompt_id is not the id",
-        ),
-        ({"layer_0": VECTORS[0]}, {}, {"positive": []}, "--positive LABEL"),
-        ({"layer_0": VECTORS[0]}, {}, {"template": "chat+x"}, "unknown template"),
-    ],
-)
-def test_what_cannot_be_stored_is_refused_and_nothing_is_written(
-    root: Path,
-    files: Files,
-    arrays: dict[str, np.ndarray],
-    index: dict[str, list[str]],
-    options: dict[str, Any],
-    message: str,
-) -> None:
-    with pytest.raises(AxesError, match=message):
-        bring(root, files(arrays, **index), **options)
+ONE = {"layer_0": VECTORS[0]}
+# Arrays, index, options, and what is said.
+REFUSED: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]] = [
+    (ONE, {}, {"layers_are": None}, "--layers-are blocks"),
+    (ONE, {}, {"pooling": None}, "--pooling last"),
+    (ONE, {}, {"prompt_set": None}, "name their set with --prompts"),
+    (ONE, {}, {"model": {"name": "x"}}, "--layer-count N"),
+    (ONE, {}, {"model": {**MODEL, "d_model": 5}}, "have 4 numbers, d_model of theirs is 5"),
+    ({"layer_3": VECTORS[0]}, {}, {}, "layer 3 of theirs does not exist: it has 3 blocks"),
+    ({"acts": VECTORS[0]}, {}, {}, "of which layer is acts"),
+    ({**ONE, "blocks.0": VECTORS[0]}, {}, {}, "two arrays are of one layer"),
+    ({"layer_0": np.stack([VECTORS[0]] * 2)}, {}, {}, r"of shape \[2, 6, 4\]"),
+    ({"layer_0": VECTORS[0][:5]}, {}, {}, "has 5 rows, the index 6"),
+    ({"layer_0": VECTORS[0] * 1e300}, {}, {}, "float32 has no room"),
+    ({"layer_0": np.array([["a"] * 4] * 6, dtype=object)}, {}, {}, "pickled objects"),
+    ({"layer_0": np.ones((6, 4), dtype=int)}, {}, {}, "holds int64, floats are expected"),
+    (
+        ONE,
+        {"text": [*TEXTS[:5], TEXTS[0]]},
+        {"positive": []},
+        "rows 0 and 5 of the index are the same prompt at the same layer",
+    ),
+    (ONE, {"words": TEXTS}, {}, "neither text nor prompt_id"),
+    (ONE, {"text": TEXTS, "prompt_id": TEXTS}, {}, "prompt_id is not the id"),
+    (ONE, {}, {"positive": []}, "--positive LABEL"),
+    (ONE, {}, {"template": "chat+x"}, "unknown template"),
+]
+
+
+def test_what_cannot_be_stored_is_refused_and_nothing_is_written(root: Path, files: Files) -> None:
+    for arrays, index, options, message in REFUSED:
+        with pytest.raises(AxesError, match=message):
+            bring(root, files(arrays, **index), **options)
     assert not stored(root)

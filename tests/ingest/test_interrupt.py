@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,11 +15,16 @@ from typing import Any
 import pytest
 
 from axes.ingest.jobs import stops_between_batches
-from axes.warehouse.connection import connect, rows
-from tests.ingest.conftest import ImportTexts, assert_checks_pass, forked, last_run
+from tests.ingest.conftest import (
+    ImportTexts,
+    assert_checks_pass,
+    forked,
+    last_run,
+    read,
+)
 from tests.ingest.processes import run_command
 
-PROMPTS = 400
+PROMPTS = 200
 SMALL = {"activations": ["--token-budget", "1"], "traces": ["--batch-size", "1"]}
 ASKED = {"activations": [], "traces": ["--max-new-tokens", "3"]}
 TABLES = {"activations": "activations", "traces": "generations"}
@@ -45,7 +51,7 @@ def wait_for_batches(process: Any, root: Path) -> None:
 
 def done(root: Path, kind: str) -> int:
     found = f"select count(distinct prompt_id) as n from {TABLES[kind]}"
-    return rows(connect(root), found)[0]["n"]
+    return read(root, found)[0]["n"]
 
 
 @pytest.mark.parametrize("kind", sorted(SMALL))
@@ -65,13 +71,8 @@ def test_an_interrupted_job_commits_what_it_has_done_and_says_how_to_go_on(
     assert row["status"] == "interrupted"
     kept = done(root, kind)
     assert 0 < kept < PROMPTS
-    assert (
-        row["rows"]
-        == {
-            "activations": 4 * kept,
-            "traces": rows(connect(root), "select count(*) as n from generation_tokens")[0]["n"],
-        }[kind]
-    )
+    tokens = read(root, "select count(*) as n from generation_tokens")[0]["n"]
+    assert row["rows"] == (4 * kept if kind == "activations" else tokens)
     assert_checks_pass(root)
     again = start(kind, root, llama_folder, tmp_path / "output", [])
     again.join(300)
@@ -82,7 +83,9 @@ def test_an_interrupted_job_commits_what_it_has_done_and_says_how_to_go_on(
 
 
 @pytest.mark.parametrize("kind", sorted(SMALL))
-@pytest.mark.parametrize("pause", [0.0, 0.001, 0.004])
+@pytest.mark.parametrize(
+    "pause", [0.001, *(pytest.param(pause, marks=pytest.mark.campaign) for pause in (0.0, 0.004))]
+)
 def test_a_second_one_stops_at_once_and_leaves_a_sound_warehouse(
     kind: str, pause: float, root: Path, llama_folder: Path, tmp_path: Path
 ) -> None:
@@ -97,29 +100,34 @@ def test_a_second_one_stops_at_once_and_leaves_a_sound_warehouse(
     assert_checks_pass(root)
 
 
-def test_a_job_in_the_background_does_not_see_the_ctrl_c_of_the_foreground() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with stops_between_batches() as check_interrupt:
-            os.kill(os.getpid(), signal.SIGINT)
-            check_interrupt()
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """What a test makes of Ctrl-C ends with it."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
-def test_one_that_comes_after_the_last_batch_is_not_lost() -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt), stops_between_batches():
-            os.kill(os.getpid(), signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+def test_a_job_in_the_background_does_not_see_the_ctrl_c_of_the_foreground(sigint: None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stops_between_batches() as check_interrupt:
+        os.kill(os.getpid(), signal.SIGINT)
+        check_interrupt()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_one_that_comes_after_the_last_batch_is_not_lost(sigint: None) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt), stops_between_batches():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("line", range(1, 14))
-def test_a_second_one_at_any_line_of_the_first_ones_handler_does_not_hang(line: int) -> None:
+def test_a_second_one_at_any_line_of_the_first_ones_handler_does_not_hang(
+    line: int, sigint: None
+) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     seen = itertools.count(1)
 
     def send(_frame: FrameType, event: str, _value: object) -> Any:

@@ -23,13 +23,22 @@ import pytest
 from axes.ingest.generation.traces import ingest_traces
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import TraceRequest
-from axes.warehouse.connection import connect, query, rows, vectors
+from axes.warehouse.connection import connect_tables, query, vectors
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import data_file
-from tests.ingest.conftest import ImportTexts, assert_checks_pass, forked, ingest_texts, put_axis
+from tests.ingest.conftest import (
+    ImportTexts,
+    assert_checks_pass,
+    exit_codes,
+    forked,
+    ingest_texts,
+    put_axis,
+    read,
+)
 from tests.ingest.processes import INSTANTS, PROJECTED, SELECTION, run_activations, run_projected
 
-PROMPTS = 150
+# Of those that differ in what they leave: within a file, before and after it has its name.
+CHOSEN = ("within", "after fsync", "after rename")
 
 
 def kill_often(
@@ -38,6 +47,7 @@ def kill_often(
     job: Callable[..., None],
     tables: Sequence[str],
     *,
+    instants: Sequence[str],
     random_kills: int,
     seed: int,
 ) -> list[int]:
@@ -47,7 +57,7 @@ def kill_often(
     """
     chance = random.Random(seed)
     folders = [data_file(root, table, "any", model.name).parent for table in tables]
-    plan: list[Any] = [*itertools.product(tables, INSTANTS), *[None] * random_kills]
+    plan: list[Any] = [*itertools.product(tables, instants), *[None] * random_kills]
     chance.shuffle(plan)
     left = []
     for number, planned in enumerate(plan):
@@ -55,9 +65,7 @@ def kill_often(
             kill_at_random(forked(job, root, model), folders[0], number % 4, chance)
         else:
             process = forked(job, root, model, instant=(*planned, chance.randint(1, 2)))
-            process.start()
-            process.join(60)
-            assert process.exitcode == -signal.SIGKILL, f"never came to {planned}"
+            assert exit_codes([process]) == [-signal.SIGKILL], f"never came to {planned}"
         left.append(sum(len(list(folder.glob("*.parquet"))) for folder in folders))
     return left
 
@@ -84,12 +92,13 @@ def table_rows(root: Path, table: str) -> tuple[list[dict], np.ndarray]:
     key = TABLES[table].key
     columns = [name for name in TABLES[table].schema.names if name not in ("run_id", "vector")]
     in_order = f"from {table} order by {', '.join(key)}"
-    found = query(connect(root), f"select {', '.join(columns)} {in_order}")
+    connection = connect_tables(root, table)
+    found = query(connection, f"select {', '.join(columns)} {in_order}")
     keys = [tuple(row[name] for name in key) for row in found.select(key).to_pylist()]
     assert len(set(keys)) == len(keys), f"two rows of {table} share a key"
     if "vector" not in TABLES[table].schema.names:
         return found.to_pylist(), np.empty((0, 0))
-    column = query(connect(root), f"select vector {in_order}")["vector"]
+    column = query(connection, f"select vector {in_order}")["vector"]
     assert isinstance(column, pa.ChunkedArray)
     return found.to_pylist(), vectors(column)
 
@@ -109,18 +118,23 @@ def assert_same_rows(first: Path, second: Path, tables: Sequence[str]) -> None:
             }
 
 
-@pytest.fixture
-def roots(root: Path, tmp_path: Path, llama: ModelSpec, import_texts: ImportTexts) -> list[Path]:
-    """Three warehouses with the same prompts and an axis."""
-    put_axis(root, llama, "axis", 1)
-    import_texts([f"prompt {index} {'x' * (index % 13)}" for index in range(PROMPTS)])
-    return [root, *(shutil.copytree(root, tmp_path / name) for name in ("traces", "whole"))]
-
-
-@pytest.mark.parametrize("random_kills", [2, pytest.param(14, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize(
+    ("instants", "random_kills", "prompt_count"),
+    [(CHOSEN, 2, 80), pytest.param(INSTANTS, 14, 150, marks=pytest.mark.campaign)],
+)
 def test_jobs_killed_and_resumed_equal_uninterrupted_ones(
-    roots: list[Path], llama: ModelSpec, llama_folder: Path, random_kills: int
+    root: Path,
+    tmp_path: Path,
+    llama: ModelSpec,
+    llama_folder: Path,
+    import_texts: ImportTexts,
+    instants: Sequence[str],
+    random_kills: int,
+    prompt_count: int,
 ) -> None:
+    put_axis(root, llama, "axis", 1)
+    import_texts([f"prompt {index} {'x' * (index % 13)}" for index in range(prompt_count)])
+    roots = [root, *(shutil.copytree(root, tmp_path / name) for name in ("traces", "whole"))]
     killed_activations, killed_traces, whole = roots
     stored = ("activations", "prompt_tokens")
     generated = ("generation_tokens", "token_projections", "generations")
@@ -130,12 +144,14 @@ def test_jobs_killed_and_resumed_equal_uninterrupted_ones(
     )
     with ThreadPoolExecutor(2) as campaigns:
         waiting = [
-            campaigns.submit(kill_often, *job, random_kills=random_kills, seed=seed)
+            campaigns.submit(
+                kill_often, *job, instants=instants, random_kills=random_kills, seed=seed
+            )
             for seed, job in enumerate(jobs)
         ]
         left = [campaign.result() for campaign in waiting]
     for (*_, tables), files in zip(jobs, left, strict=True):
-        assert len(files) == len(tables) * len(INSTANTS) + random_kills
+        assert len(files) == len(tables) * len(instants) + random_kills
         # Most kills came after another file, so that they met the job at different places.
         assert len(set(files)) > (10 if random_kills > 2 else len(files) / 3)
     for root in roots[:2]:
@@ -144,7 +160,7 @@ def test_jobs_killed_and_resumed_equal_uninterrupted_ones(
         )
         assert_checks_pass(root)
     partial = table_rows(killed_activations, "activations")[0]
-    assert 0 < len(partial) < PROMPTS * 16
+    assert 0 < len(partial) < prompt_count * 16
 
     for root in (killed_activations, whole):
         ingest_texts(root, llama, **SELECTION)
@@ -152,15 +168,14 @@ def test_jobs_killed_and_resumed_equal_uninterrupted_ones(
         ingest_traces(root, llama, TraceRequest(prompt_set="texts", **PROJECTED))
     assert_same_rows(killed_activations, whole, stored)
     assert_same_rows(killed_traces, whole, generated)
-    assert len(table_rows(whole, "activations")[0]) == PROMPTS * 16
-    assert len(table_rows(whole, "generations")[0]) == PROMPTS
+    assert len(table_rows(whole, "activations")[0]) == prompt_count * 16
+    assert len(table_rows(whole, "generations")[0]) == prompt_count
     for root in roots:
-        assert_checks_pass(root)
-        ended = [
-            row["status"]
-            for row in rows(connect(root), "select status from runs where command like 'ingest%'")
-        ]
+        jobs_run = read(root, "select status from runs where command like 'ingest%'")
+        ended = [row["status"] for row in jobs_run]
         assert set(ended) <= {"finished", "running"}
         assert ended.count("finished") == (2 if root == whole else 1)
+    for root in roots[:2]:
+        assert_checks_pass(root)
     again = ingest_texts(killed_activations, llama, **SELECTION)
     assert (again.new_count, again.rows) == (0, 0)

@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM
 
 from axes.ingest.activations import plan_activations
 from axes.ingest.forward.batching import Batches
-from axes.ingest.forward.forward import Forward, StartedBatch
+from axes.ingest.forward.forward import Batch, Forward
 from axes.ingest.forward.templates import Rendered
 from axes.ingest.generation.traces import ingest_traces
 from axes.ingest.models.registry import ModelSpec
@@ -65,7 +65,7 @@ def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Room for four prompts at a time."""
     real = Forward.start
 
-    def start(self: Forward, names: list[str], rendered: list[Rendered]) -> StartedBatch:
+    def start(self: Forward, names: list[str], rendered: list[Rendered]) -> Batch:
         if len(names) > 4:
             raise torch.OutOfMemoryError("pretended")
         return real(self, names, rendered)
@@ -87,12 +87,23 @@ def test_behind_a_shared_prefix_too(
     assert summary.tokens == whole - prefix * (len(TEXTS) - 1), "the prefix was shared"
 
 
-def test_a_plan_is_made_with_the_batches_that_fit(
-    root: Path, llama: ModelSpec, import_texts: ImportTexts, small_memory: None
+def test_a_plan_is_made_with_the_batches_that_fit_and_one_too_large_alone_is_refused(
+    root: Path,
+    llama: ModelSpec,
+    import_texts: ImportTexts,
+    small_memory: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import_texts(TEXTS)
     plan = plan_activations(root, llama, for_texts(**CHAT, token_budget=200))
     assert plan.rows == len(TEXTS) and plan.seconds is not None
+
+    def no_memory(*_: Any) -> Batch:
+        raise torch.OutOfMemoryError("pretended")
+
+    monkeypatch.setattr(Forward, "start", no_memory)
+    with pytest.raises(ModelError, match=r"a prompt of \d+ tokens does not fit the memory of cpu"):
+        ingest_texts(root, llama)
 
 
 def test_completions_that_do_not_fit_are_run_in_smaller_batches(
@@ -108,9 +119,8 @@ def test_completions_that_do_not_fit_are_run_in_smaller_batches(
 
     import_texts(TEXTS)
     monkeypatch.setattr(LlamaForCausalLM, "forward", forward)
-    assert ingest_traces(
-        root, llama, TraceRequest(prompt_set="texts", max_new_tokens=2)
-    ).new_count == len(TEXTS)
+    request = TraceRequest(prompt_set="texts", max_new_tokens=2)
+    assert ingest_traces(root, llama, request).new_count == len(TEXTS)
     halved = "; ".join(f"out of memory: batch size halved to {size}" for size in (8, 4, 2))
     assert last_run(root)["message"] == halved
     room = 0

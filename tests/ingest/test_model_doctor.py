@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-import axes.ingest.model_doctor
+import axes.ingest.jobs
 from axes.ingest.model_doctor import FAIL, NOTE, PASS, Finding, examine
 from axes.ingest.models.registry import ModelSpec, resolve
 from axes.warehouse.errors import ModelError
-from tests.ingest.forward.test_families import FAMILIES
+from tests.ingest.forward.families import FAMILIES
 from tests.tiny_models import byte_tokenizer, save_tiny
 
 CHECKS = [
@@ -48,12 +48,11 @@ def test_a_sound_model_passes_every_check(family: str, tmp_path: Path) -> None:
     assert found["shared prefix"].result == (NOTE if family == "gemma3_text" else PASS)
 
 
-def test_reduced_precision_passes_too(llama: ModelSpec) -> None:
+def test_reduced_precision_and_a_model_without_a_chat_template_are_not_at_fault(
+    llama: ModelSpec, tmp_path: Path
+) -> None:
     found = by_check(llama, dtype="bfloat16")
     assert [name for name, finding in found.items() if finding.result == FAIL] == []
-
-
-def test_a_model_without_a_chat_template_is_not_at_fault(tmp_path: Path) -> None:
     found = by_check(resolve(str(save_tiny(tmp_path / "base", "llama", chat=False))))
     assert found["chat"] == Finding("chat", NOTE, "base has no chat template: use --template raw")
 
@@ -67,52 +66,54 @@ def test_two_bos_are_found(llama: ModelSpec, llama_folder: Path) -> None:
     assert "two BOS" in found["chat"].detail
 
 
-def test_blocks_that_are_not_the_blocks_are_found(
-    llama: ModelSpec, monkeypatch: pytest.MonkeyPatch
+def _turned(loaded: Any) -> None:
+    loaded.blocks[1], loaded.blocks[2] = loaded.blocks[2], loaded.blocks[1]
+
+
+def _without_mask(loaded: Any) -> None:
+    forward = loaded.model.base_model.forward
+    loaded.model.base_model.forward = lambda input_ids, attention_mask=None, **rest: forward(
+        input_ids, **rest
+    )
+
+
+def _huge(loaded: Any) -> None:
+    loaded.blocks[1].mlp.down_proj.weight.mul_(1e9)
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "dtype"),
+    [
+        (_turned, "own hidden_states", "float32"),
+        (_without_mask, "left = right padding", "float32"),
+        (_huge, "finite", "float16"),
+    ],
+)
+def test_blocks_padding_and_overflows_that_spoil_activations_are_found(
+    llama: ModelSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Any], None],
+    check: str,
+    dtype: str,
 ) -> None:
-    real = axes.ingest.model_doctor.load
+    real = axes.ingest.jobs.load
 
-    def turned(*args: Any) -> Any:
+    def changed(*args: Any) -> Any:
         loaded = real(*args)
-        loaded.blocks[1], loaded.blocks[2] = loaded.blocks[2], loaded.blocks[1]
+        change(loaded)
         return loaded
 
-    monkeypatch.setattr(axes.ingest.model_doctor, "load", turned)
-    assert by_check(llama)["own hidden_states"].result == FAIL
-
-
-def test_a_model_that_heeds_its_padding_is_found(
-    llama: ModelSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = axes.ingest.model_doctor.load
-
-    def without_mask(*args: Any) -> Any:
-        loaded = real(*args)
-        forward = loaded.model.base_model.forward
-        loaded.model.base_model.forward = lambda input_ids, attention_mask=None, **rest: forward(
-            input_ids, **rest
-        )
-        return loaded
-
-    monkeypatch.setattr(axes.ingest.model_doctor, "load", without_mask)
-    found = by_check(llama)
-    assert found["left = right padding"].result == FAIL
-
-
-def test_weights_that_overflow_are_found(llama: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = axes.ingest.model_doctor.load
-
-    def huge(*args: Any) -> Any:
-        loaded = real(*args)
-        with torch.no_grad():
-            loaded.blocks[1].mlp.down_proj.weight.mul_(1e9)
-        return loaded
-
-    monkeypatch.setattr(axes.ingest.model_doctor, "load", huge)
-    assert by_check(llama)["finite"].result == PASS
-    assert by_check(llama, dtype="float16")["finite"].result == FAIL
+    assert by_check(llama, dtype=dtype)[check].result == PASS
+    monkeypatch.setattr(axes.ingest.jobs, "load", changed)
+    assert by_check(llama, dtype=dtype)[check].result == FAIL
 
 
 def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds no model"):
         list(examine(ModelSpec("empty", str(tmp_path)), device="cpu"))
+
+
+def test_a_tokenizer_of_another_model_is_one_line(tmp_path: Path) -> None:
+    small = resolve(str(save_tiny(tmp_path / "small", "llama", vocab_size=90)))
+    with pytest.raises(ModelError, match="beyond the model's vocabulary of 90"):
+        list(examine(small, device="cpu"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from hypothesis import strategies as st
 from axes.ingest.prompt_sources import PromptSource, prompt_source, ready_sets
 from axes.ingest.prompts import import_prompts, normalise, prompt_id, read_prompts
 from axes.ingest.requests import PromptRequest
-from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import LabelError, PromptError
 from axes.warehouse.maintenance.check import check
+from tests.ingest.conftest import read
 
 Import = Callable[..., Any]
 
@@ -40,8 +41,8 @@ def put(root: Path, tmp_path: Path) -> Import:
 
 def stored(root: Path, prompt_set: str, *columns: str) -> list[tuple]:
     """The set's rows in order, its labels of all labelers beside them."""
-    found = rows(
-        connect(root),
+    found = read(
+        root,
         "select * from prompts left join labels using (prompt_set, prompt_id) "
         "where prompt_set = ? order by position",
         [prompt_set],
@@ -52,30 +53,28 @@ def stored(root: Path, prompt_set: str, *columns: str) -> list[tuple]:
 TEXTS = ["how do I?", "zebra", "apple, pie", 'a "quoted"\nline']
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
-def test_files_of_every_kind_give_the_same_set_in_their_order(
-    root: Path, tmp_path: Path, suffix: str
-) -> None:
+def test_files_of_every_kind_give_the_same_set_in_their_order(root: Path, tmp_path: Path) -> None:
     frame = pl.DataFrame({"text": TEXTS, "label": ["unsafe", "safe", "safe", "unsafe"]})
-    path = tmp_path / f"file{suffix}"
-    {".parquet": frame.write_parquet, ".csv": frame.write_csv, ".jsonl": frame.write_ndjson}[
-        suffix
-    ](path)
-    summary = import_prompts(root, "set", PromptSource(str(path)))
-    assert (summary.prompt_count, summary.positive_count, summary.negative_count) == (4, 2, 2)
-    assert stored(root, "set", "position", "text", "is_positive") == [
-        (0, TEXTS[0], True),
-        (1, TEXTS[1], False),
-        (2, TEXTS[2], False),
-        (3, TEXTS[3], True),
-    ]
-    assert [prompt.text for prompt in read_prompts(root, {"set": None})] == TEXTS
-    assert [prompt.text for prompt in read_prompts(root, {"set": 2})] == TEXTS[:2]
+    for suffix, write in (
+        ("parquet", frame.write_parquet),
+        ("csv", frame.write_csv),
+        ("jsonl", frame.write_ndjson),
+    ):
+        write(tmp_path / f"file.{suffix}")
+        summary = import_prompts(root, suffix, PromptSource(str(tmp_path / f"file.{suffix}")))
+        assert (summary.prompt_count, summary.positive_count, summary.negative_count) == (4, 2, 2)
+        assert stored(root, suffix, "position", "text", "is_positive") == [
+            (0, TEXTS[0], True),
+            (1, TEXTS[1], False),
+            (2, TEXTS[2], False),
+            (3, TEXTS[3], True),
+        ]
+        assert [prompt.text for prompt in read_prompts(root, {suffix: None})] == TEXTS
+        assert [prompt.text for prompt in read_prompts(root, {suffix: 2})] == TEXTS[:2]
 
 
-@pytest.mark.parametrize(
-    ("labels", "positive"),
-    [
+def test_labels_of_any_type_are_understood(root: Path, put: Import) -> None:
+    cases: list[tuple[list, Sequence[str]]] = [
         ([1, 0], ()),
         ([1.0, 0.0], ()),
         ([True, False], ()),
@@ -86,19 +85,17 @@ def test_files_of_every_kind_give_the_same_set_in_their_order(
         (["TOXIC", "fine"], ["toxic "]),
         ([0, 1], ["0"]),
         ([False, True], ["false"]),
-    ],
-)
-def test_labels_of_any_type_are_understood(
-    root: Path, put: Import, labels: list, positive: Sequence[str]
-) -> None:
-    put("set", text=["bad", "good"], label=labels, positive=list(positive))
-    assert stored(root, "set", "text", "is_positive") == [("bad", True), ("good", False)]
+    ]
+    for number, (labels, positive) in enumerate(cases):
+        name = f"set{number}"
+        put(name, text=["bad", "good"], label=labels, positive=list(positive))
+        assert stored(root, name, "text", "is_positive") == [("bad", True), ("good", False)], labels
 
 
 def test_labels_that_are_not_known_are_listed_with_what_to_do(put: Import) -> None:
     with pytest.raises(LabelError, match=r"labels 'fine', 'toxic': .* --positive LABEL"):
         put("set", text=["a", "b"], label=["toxic", "fine"])
-    with pytest.raises(LabelError, match="no row has the label rude; labels are 'fine', 'toxic'"):
+    with pytest.raises(LabelError, match="no label is rude; labels are 'fine', 'toxic'"):
         put("set", text=["a", "b"], label=["toxic", "fine"], positive=["rude"])
 
 
@@ -116,15 +113,9 @@ def test_conflicting_labels_between_sets_are_shown_with_the_set(root: Path, put:
     with pytest.raises(LabelError, match="set first positive") as caught:
         put("second", text=["y", "same"], label=[1, 0])
     assert "row 1 negative" in str(caught.value)
-    assert [row["prompt_set"] for row in rows(connect(root), "from v_prompt_sets")] == ["first"]
+    assert [row["prompt_set"] for row in read(root, "from v_prompt_sets")] == ["first"]
     put("second", text=["y", "same"], label=[1, 0], labeler="me")
     assert all(count == 0 for count in check(root)["row_count"].to_pylist())
-
-
-def test_a_mended_label_can_replace_the_wrong_one(root: Path, put: Import) -> None:
-    put("set", text=["a", "b"], label=[1, 1])
-    put("set", text=["a", "b"], label=[1, 0], replace_set=True)
-    assert stored(root, "set", "text", "is_positive") == [("a", True), ("b", False)]
 
 
 def test_duplicates_are_dropped_and_the_first_is_kept(root: Path, put: Import) -> None:
@@ -141,20 +132,19 @@ def test_importing_again_changes_nothing(root: Path, put: Import) -> None:
     assert {path: path.read_bytes() for path in root.glob("[pl]*/*/*.parquet")} == files
 
 
-@pytest.mark.parametrize("labeler", ["dataset", "me"])
-def test_other_rows_under_a_name_that_is_there_are_refused(
-    root: Path, put: Import, labeler: str
+def test_other_rows_under_a_name_are_refused_and_replace_those_there_when_told_to(
+    root: Path, put: Import
 ) -> None:
     put("set", text=["a", "b"], label=[1, 0])
-    with pytest.raises(PromptError, match=r"other rows \(2, the source has 3\): --replace"):
-        put("set", text=["a", "b", "c"], label=[1, 0, 1], labeler=labeler)
+    for labeler in ("dataset", "me"):
+        with pytest.raises(PromptError, match=r"other rows \(2, the source has 3\): --replace"):
+            put("set", text=["a", "b", "c"], label=[1, 0, 1], labeler=labeler)
     assert stored(root, "set", "text") == [("a",), ("b",)]
-
-
-def test_other_rows_replace_those_there_when_told_to(root: Path, put: Import) -> None:
-    put("set", text=["a", "b"], label=[1, 0])
     assert put("set", text=["c", "b"], label=[1, 0], replace_set=True).is_new
     assert stored(root, "set", "text", "is_positive") == [("c", True), ("b", False)]
+    # So does a label that was mended.
+    put("set", text=["c", "b"], label=[0, 1], replace_set=True)
+    assert stored(root, "set", "text", "is_positive") == [("c", False), ("b", True)]
     assert all(count == 0 for count in check(root)["row_count"].to_pylist())
 
 
@@ -170,16 +160,14 @@ def test_a_second_labelers_opinion_stands_beside_the_first(root: Path, put: Impo
     assert not put("set", text=["a", "b"], label=[0, 0], labeler="me").is_new
 
 
-@pytest.mark.parametrize("empty", ["", "  \n", None])
-def test_an_empty_prompt_is_named_or_skipped_and_recorded(
-    root: Path, put: Import, empty: str | None
-) -> None:
-    texts = ["a", empty, "b"]
-    with pytest.raises(PromptError, match=r"row 1 is an empty prompt \(1 in all\)"):
-        put("set", text=texts)
+def test_an_empty_prompt_is_named_or_skipped_and_recorded(root: Path, put: Import) -> None:
+    for empty in ("", None, "  \n"):
+        texts = ["a", empty, "b"]
+        with pytest.raises(PromptError, match=r"row 1 is an empty prompt \(1 in all\)"):
+            put("set", text=texts)
     assert put("set", text=texts, skip_unusable=True).skipped_count == 1
     assert stored(root, "set", "text") == [("a",), ("b",)]
-    run = rows(connect(root), "from runs where status = 'finished'")[0]
+    run = read(root, "from runs where status = 'finished'")[0]
     assert run["skipped"] == [{"prompt_id": "row 1", "reason": "empty"}]
 
 
@@ -234,7 +222,7 @@ def test_one_text_has_one_id_wherever_it_comes_from(root: Path, put: Import) -> 
     put("two", text=["y", "\tsame"])
     ids = {
         row["prompt_set"]: row["prompt_id"]
-        for row in rows(connect(root), "from prompts where text = 'same'")
+        for row in read(root, "from prompts where text = 'same'")
     }
     assert ids == {"one": prompt_id("same"), "two": prompt_id("same")}
     assert [prompt.text for prompt in read_prompts(root, {"two": None, "one": None})] == [
@@ -252,23 +240,105 @@ def test_a_set_that_is_not_there_names_those_that_are(root: Path, put: Import) -
         read_prompts(root, {"demo_safety": None})
 
 
-@pytest.mark.parametrize("name", ["", "../up", "a/b", "a b", ".hidden"])
-def test_a_name_that_cannot_be_a_folder_is_refused(root: Path, name: str) -> None:
-    with pytest.raises(PromptError, match="is not a name for a set"):
-        import_prompts(root, name, PromptSource("builtin:demo_safety.csv"))
+def test_a_name_that_cannot_be_a_folder_is_refused(root: Path) -> None:
+    for name in ("", "../up", "a/b", "a b", ".hidden"):
+        with pytest.raises(PromptError, match="is not a name for a set"):
+            import_prompts(root, name, PromptSource("builtin:demo_safety.csv"))
 
 
-@pytest.mark.parametrize("content", [b"PAR1 torn", b""])
-def test_a_source_that_cannot_be_read_is_a_domain_error(
-    root: Path, tmp_path: Path, content: bytes
+ROWS = [("how do I?", True), ("cafés, naïve", False)]
+SEMICOLONS = "text;label\r\nhow do I?;unsafe\r\ncafés, naïve;safe\r\n"
+TABS = SEMICOLONS.replace(";", "\t")
+OBJECTS = [
+    {"text": text, "label": "unsafe" if is_positive else "safe"} for text, is_positive in ROWS
+]
+CHATS = [
+    {
+        "messages": [
+            {"role": "user", "content": row["text"]},
+            {"role": "assistant", "content": "no"},
+        ],
+        "label": row["label"],
+    }
+    for row in OBJECTS
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("excel.csv", SEMICOLONS.encode("utf-8-sig")),
+        ("utf16.csv", TABS.encode("utf-16")),
+        ("tabs.csv", TABS.encode()),
+        ("tabs.tsv", TABS.encode()),
+        ("list.json", json.dumps(OBJECTS).encode()),
+        ("lines.jsonl", b"\n\n".join(json.dumps(row).encode() for row in OBJECTS)),
+        ("chats.jsonl", b"\n".join(json.dumps(row).encode() for row in CHATS)),
+    ],
+)
+def test_what_other_programs_write_is_the_same_set(
+    root: Path, tmp_path: Path, name: str, data: bytes
 ) -> None:
+    (tmp_path / name).write_bytes(data)
+    import_prompts(root, "set", PromptSource(str(tmp_path / name)))
+    assert stored(root, "set", "text", "is_positive") == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        (
+            "x.csv",
+            SEMICOLONS.encode("latin-1"),
+            r"x\.csv is not in UTF-8, first at line 3: save it",
+        ),
+        (
+            "x.csv",
+            b"text,label\na,safe\nb, c,safe\n",
+            r"line 3: 3 fields, the header has 2; .*quot",
+        ),
+        ("x.csv", b'text,label\na,safe\n"b,safe\n', r"x\.csv, line 3: .*quotes around it"),
+        ("x.csv", b"", r"x\.csv is empty"),
+        ("x.jsonl", b'{"text": "a"}\n\n{"text": "b"\n', r"x\.jsonl, line 3 is not JSON"),
+        ("x.jsonl", b'{"text": "a"}\n["b"]\n', r"objects with a text are expected, found 'b'"),
+        ("x.json", b'["a"]', r"objects with a text are expected, found 'a'"),
+        ("x.json", b'{"text": 1', r"x\.json, line 1 is not JSON"),
+        (
+            "x.jsonl",
+            b'{"messages": [{"role": "system", "content": "a"}]}',
+            r"row 0: messages that begin with the user's are expected, found .*--system",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named_with_its_line(
+    root: Path, tmp_path: Path, name: str, data: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(PromptError, match=message) as caught:
+        import_prompts(root, "set", PromptSource(str(tmp_path / name)))
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_without_a_label_are_counted_and_a_set_of_one_class_is_told(
+    put: Import, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = put("one", text=["a", "b", "c"], label=["unsafe", None, None])
+    assert (summary.positive_count, summary.negative_count, summary.unlabelled_count) == (1, 0, 2)
+    assert "one has no negative prompts" in capsys.readouterr().err
+    put("both", text=["a", "d"], label=["unsafe", "safe"])
+    put("none", text=["e"], label=[None])
+    assert capsys.readouterr().err == ""
+
+
+def test_a_source_that_cannot_be_read_is_a_domain_error(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "torn.parquet"
-    path.write_bytes(content)
-    with pytest.raises(PromptError, match=r"torn\.parquet cannot be read"):
-        import_prompts(root, "set", PromptSource(str(path)))
+    for content in (b"PAR1 torn", b""):
+        path.write_bytes(content)
+        with pytest.raises(PromptError, match=r"torn\.parquet cannot be read"):
+            import_prompts(root, "set", PromptSource(str(path)))
     with pytest.raises(PromptError, match="cannot be read"):
         import_prompts(root, "set", PromptSource(str(tmp_path / "absent.csv")))
-    with pytest.raises(PromptError, match=r"a \.parquet, \.csv, \.jsonl or \.txt file"):
+    with pytest.raises(PromptError, match=r"a \.parquet, \.csv, \.tsv, \.jsonl, "):
         import_prompts(root, "set", PromptSource("notes.doc"))
 
 

@@ -22,10 +22,9 @@ def test_parts_are_of_like_size() -> None:
     shard = Shard.parse("2/4")
     taken = sum(shard.takes(prompt_id(f"prompt {index}")) for index in range(2000))
     assert 400 < taken < 600
-    assert str(shard) == "2/4"
 
 
-@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/0", "a/b", "-1/3", "1/3/5", ""])
-def test_what_is_no_part_is_refused(text: str) -> None:
-    with pytest.raises(PromptError, match=r"1/8, 2/8, \.\.\. 8/8 is expected"):
-        Shard.parse(text)
+def test_what_is_no_part_is_refused() -> None:
+    for text in ("0/3", "4/3", "1", "1/0", "a/b", "-1/3", "1/3/5", ""):
+        with pytest.raises(PromptError, match=r"1/8, 2/8, \.\.\. 8/8 is expected"):
+            Shard.parse(text)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections import defaultdict
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
+from axes.warehouse.connection import connect, rows
 from axes.warehouse.layout import init_root
+from axes.warehouse.maintenance.check import check
+from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, rows_table, vector_array, write_rows
 from tests.rows import full, put, put_prompts
 
@@ -180,3 +189,59 @@ def put_fit(root: Path, model: str, run_id: str) -> None:
     del common["model_id"]
     put(root, "token_projections", {**common, "generation_id": f"g-{model}-0", "step": 0})
     put_run(root, run_id, "fit", {"model": model, "prompts": "seen"}, 9)
+
+
+def broken(root: Path) -> list[dict]:
+    """What `check` complains of."""
+    return [row for row in check(root).to_pylist() if row["row_count"]]
+
+
+def contents(root: Path) -> dict[str, list[dict]]:
+    """Every row of every table, in the order of its key."""
+    connection = connect(root)
+    return {
+        table.name: rows(connection, f"from {table.name} order by {', '.join(table.key)}")
+        for table in TABLES.values()
+    }
+
+
+def flip_byte(path: Path, at: int) -> None:
+    """Change one byte of a file; a negative place counts from its end."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0xFF
+    path.write_bytes(content)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing after it is run."""
+
+
+def killed_at(at: int | None, steps: list[tuple[Any, str]], job: Callable[[], object]) -> list[str]:
+    """Run a job that dies at its step `at`; the names of the functions it has called of `steps`."""
+    called: list[str] = []
+
+    def counted(name: str, function: Callable) -> Callable:
+        def step(*arguments: Any, **named: Any) -> Any:
+            if len(called) == at:
+                raise Killed
+            called.append(name)
+            return function(*arguments, **named)
+
+        return step
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
+        for place, name in steps:
+            patch.setattr(place, name, counted(name, getattr(place, name)))
+        job()
+    return called
+
+
+def instants(called: list[str]) -> list[int]:
+    """Steps to kill a job at: each kind, by the step before it, the first two times and the last.
+
+    A migration does the same to every table: the rest repeats a path.
+    """
+    places = defaultdict(list)
+    for at, kind in enumerate(pairwise(["", *called])):
+        places[kind].append(at)
+    return sorted({at for found in places.values() for at in (*found[:2], found[-1])})

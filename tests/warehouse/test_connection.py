@@ -44,21 +44,21 @@ def test_a_later_connection_copies_what_the_first_of_a_process_created(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def objects(root: Path) -> list[list[dict]]:
-        connection = connect(root)
+        connection = connect(root, is_commented=True)
         # DuckDB prints the columns of an `exclude` in any order.
         views = rows(
             connection,
-            "select view_name, list_sort(string_split(sql, '')) as letters "
+            "select view_name, comment, list_sort(string_split(sql, '')) as letters "
             "from duckdb_views() where not internal order by 1",
         )
         macros = rows(
             connection,
-            "select function_name, parameters, macro_definition "
+            "select function_name, comment, parameters, macro_definition "
             "from duckdb_functions() where not internal order by all",
         )
         columns = rows(
             connection,
-            "select table_name, column_name, data_type "
+            "select table_name, column_name, comment, data_type "
             "from duckdb_columns() where not internal order by table_name, column_index",
         )
         tables = rows(connection, "select * from duckdb_tables()")
@@ -95,32 +95,25 @@ def test_a_folder_that_is_no_warehouse_is_refused(tmp_path: Path) -> None:
         connect(tmp_path)
 
 
-def test_a_lost_table_folder_is_a_root_error(root: Path) -> None:
-    (root / "runs" / "schema.parquet").unlink()
+@pytest.mark.parametrize("content", [None, b"PAR1"], ids=["lost", "damaged"])
+def test_a_lost_or_damaged_file_is_a_root_error(root: Path, content: bytes | None) -> None:
+    path = root / "runs" / "schema.parquet"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
     with pytest.raises(RootError, match="cannot be read.*runs"):
         connect(root)
 
 
-def test_a_damaged_file_is_a_root_error(root: Path) -> None:
-    (root / "runs" / "schema.parquet").write_bytes(b"PAR1")
-    with pytest.raises(RootError, match="cannot be read"):
-        connect(root)
-
-
 @pytest.mark.parametrize("name", ["a[1]", "a*b", "a?b", "it's", "two words", "${root}", "é{x,y}"])
-def test_the_name_of_the_root_may_hold_any_sign(tmp_path: Path, name: str) -> None:
-    root = tmp_path / name
-    init_root(root)
-    put(root, "prompts", {"prompt_set": "demo", "prompt_id": "p"})
-    assert rows(connect(root), "select prompt_id from prompts") == [{"prompt_id": "p"}]
-
-
-def test_a_root_with_a_star_does_not_read_its_neighbours(tmp_path: Path) -> None:
-    for name in ("lake*", "lake1"):
-        init_root(tmp_path / name)
-        put(tmp_path / name, "runs", {"run_id": name})
-    found = rows(connect(tmp_path / "lake*"), "select run_id from runs")
-    assert found == [{"run_id": "lake*"}]
+def test_the_name_of_the_root_may_hold_any_sign_and_matches_no_neighbour(
+    tmp_path: Path, name: str
+) -> None:
+    for folder in (name, "a1", "aab"):
+        init_root(tmp_path / folder)
+        put(tmp_path / folder, "runs", {"run_id": folder})
+    assert rows(connect(tmp_path / name), "select run_id from runs") == [{"run_id": name}]
+    assert axes.scan("runs", tmp_path / name).collect()["run_id"].to_list() == [name]
 
 
 def test_a_root_can_be_given_relative_to_the_working_folder(
@@ -144,13 +137,6 @@ def test_an_open_connection_sees_new_and_replaced_files(root: Path) -> None:
         write_rows(root, "runs", table, name="third")
         found = rows(connection, "select status from runs where run_id = 'third'")
         assert found == [{"status": status}]
-
-
-def test_a_reader_does_not_keep_a_writer_out_or_another_reader(root: Path) -> None:
-    first, second = connect(root), connect(root)
-    put(root, "runs", {"run_id": "r"})
-    for connection in (first, second):
-        assert rows(connection, "select run_id from runs") == [{"run_id": "r"}]
 
 
 def test_what_a_query_creates_stays_in_its_connection(root: Path) -> None:
@@ -198,10 +184,13 @@ def test_what_only_reads_reaches_the_files_of_the_tables_and_no_other(
 @pytest.mark.parametrize("name", ["007", "true", "1e5", "2024-01-01", "null", "owner/name"])
 def test_the_name_of_a_partition_stays_text(root: Path, name: str) -> None:
     put(root, "projections", {"model": name, "axis_id": "a"}, {"model": "gpt2", "axis_id": "a"})
-    found = rows(connect(root), "select axis_id from projections where model = ?", [name])
+    connection = connect(root)
+    found = rows(connection, "select axis_id from projections where model = ?", [name])
     assert found == [{"axis_id": "a"}]
-    names = rows(connect(root), "select model from projections order by model")
+    names = rows(connection, "select model from projections order by model")
     assert sorted(row["model"] for row in names) == sorted([name, "gpt2"])
+    frame = axes.scan("projections", str(root)).filter(pl.col("model") == name).collect()
+    assert frame["axis_id"].to_list() == ["a"]
 
 
 def test_naming_a_partition_opens_only_its_files(root: Path) -> None:
@@ -209,10 +198,12 @@ def test_naming_a_partition_opens_only_its_files(root: Path) -> None:
     connection = connect(root)
     (damaged,) = (root / "projections" / "model=bad").iterdir()
     damaged.write_bytes(b"PAR1 damaged")
-    asked = "select axis_id from projections where model = 'good'"
-    assert rows(connection, asked) == [{"axis_id": "a"}]
+    asked = "select axis_id from projections where model = '{}'"
+    assert rows(connection, asked.format("good")) == [{"axis_id": "a"}]
+    frame = axes.scan("projections", root).filter(pl.col("model") == "good")
+    assert frame.select("axis_id").collect().rows() == [("a",)]
     with pytest.raises(QueryError):
-        rows(connection, "select axis_id from projections where model = 'bad'")
+        rows(connection, asked.format("bad"))
 
 
 @pytest.mark.parametrize(
@@ -291,35 +282,26 @@ def test_a_vector_column_is_a_float32_matrix_in_row_order(root: Path) -> None:
         *({"axis_id": str(index), "vector": [index, 0.5, -index]} for index in range(3)),
     )
     connection = connect(root)
-    found = query(connection, "select vector from axes order by axis_id desc").column("vector")
-    matrix = vectors(found)
-    assert matrix.dtype == np.float32
-    assert matrix.tolist() == [[2, 0.5, -2], [1, 0.5, -1], [0, 0.5, 0]]
-    doubles = query(connection, "select vector::double[] as v from axes order by axis_id")
-    assert vectors(doubles.column("v")).dtype == np.float32
-
-
-def test_a_slice_of_a_vector_column_is_its_own_rows() -> None:
+    for sql, expected in (
+        (
+            "select vector from axes order by axis_id desc",
+            [[2, 0.5, -2], [1, 0.5, -1], [0, 0.5, 0]],
+        ),
+        ("select vector::double[] from axes where axis_id = '1'", [[1, 0.5, -1]]),
+        ("select vector from activations", []),
+    ):
+        matrix = vectors(query(connection, sql).column(0))
+        assert matrix.dtype == np.float32 and matrix.tolist() == expected
     column = pa.chunked_array([vector_array(np.arange(12.0).reshape(4, 3))] * 2)
     assert vectors(column.slice(3, 2)).tolist() == [[9, 10, 11], [0, 1, 2]]
 
 
-def test_no_rows_are_a_matrix_without_rows(root: Path) -> None:
-    matrix = vectors(query(connect(root), "select vector from activations").column("vector"))
-    assert matrix.shape[0] == 0
-    assert matrix.dtype == np.float32
-
-
-@pytest.mark.parametrize("widths", [(2, 3), (2, 4), (3, 2, 1), (1, 2, 3), (0, 2)])
-def test_vectors_of_mixed_widths_are_refused_with_both_widths(widths: tuple[int, ...]) -> None:
-    column = pa.chunked_array([pa.array([[1.0] * width for width in widths])])
-    with pytest.raises(QueryError, match=f"of {min(widths)} and of {max(widths)} numbers"):
-        vectors(column)
-
-
-def test_a_null_among_vectors_is_refused() -> None:
-    with pytest.raises(QueryError, match="of 0 and of 2"):
-        vectors(pa.chunked_array([pa.array([[1.0, 2.0], None])]))
+@pytest.mark.parametrize("widths", [(2, 3), (2, 4), (3, 2, 1), (1, 2, 3), (0, 2), (2, None)])
+def test_vectors_of_mixed_widths_are_refused_with_both_widths(widths: tuple) -> None:
+    column = [None if width is None else [1.0] * width for width in widths]
+    ends = sorted(width or 0 for width in widths)
+    with pytest.raises(QueryError, match=f"of {ends[0]} and of {ends[-1]} numbers"):
+        vectors(pa.chunked_array([pa.array(column)]))
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -328,29 +310,6 @@ def test_every_table_can_be_scanned_when_it_is_empty(root: Path, table: str) -> 
     assert frame.height == 0
     assert frame.columns == TABLES[table].schema.names
     assert frame.schema == pl.DataFrame(TABLES[table].schema.empty_table()).schema
-
-
-@pytest.mark.parametrize("name", ["007", "1e5", "2024-01-01", "owner/name"])
-def test_a_partition_stays_text(root: Path, name: str) -> None:
-    put(root, "activations", {"model": name, "vector": [1.0, 2.0]}, {"model": "gpt2"})
-    frame = axes.scan("activations", str(root)).filter(pl.col("model") == name).collect()
-    assert frame["vector"].to_list() == [[1.0, 2.0]]
-
-
-def test_a_filter_on_the_partition_opens_only_its_files(root: Path) -> None:
-    put(root, "projections", {"model": "good", "axis_id": "a"}, {"model": "bad", "axis_id": "a"})
-    (damaged,) = (root / "projections" / "model=bad").iterdir()
-    damaged.write_bytes(b"PAR1 damaged")
-    frame = axes.scan("projections", root).filter(pl.col("model") == "good")
-    assert frame.select("axis_id").collect().rows() == [("a",)]
-
-
-@pytest.mark.parametrize("name", ["a[1]", "a*b", "a?b", "it's", "two words", "é{x,y}"])
-def test_a_scan_reads_a_root_whatever_its_name(tmp_path: Path, name: str) -> None:
-    for folder in (name, "a1", "aab"):
-        init_root(tmp_path / folder)
-        put(tmp_path / folder, "runs", {"run_id": folder})
-    assert axes.scan("runs", tmp_path / name).collect()["run_id"].to_list() == [name]
 
 
 def test_the_root_defaults_to_the_environment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,3 +333,21 @@ def test_an_unknown_table_or_root_is_refused(root: Path, tmp_path: Path) -> None
     for call in (lambda folder: axes.scan("runs", folder), axes.connect):
         with pytest.raises(AxesError, match="is not a warehouse"):
             call(tmp_path)
+
+
+def test_views_of_a_user_are_added_and_a_broken_one_is_named(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the folder that the user's settings name; SQL in a warehouse is never run."""
+    (root / "sql").mkdir()
+    (root / "sql" / "theirs.sql").write_text("create view theirs as select 1 as x;")
+    file = tmp_path / "mine.sql"
+    file.write_text("create view mine as select count(*) as n from v_prompts;")
+    monkeypatch.setenv("AXES_VIEWS", str(tmp_path))
+    connection = connect(root)
+    assert rows(connection, "from mine") == [{"n": 0}]
+    with pytest.raises(QueryError, match="theirs"):
+        query(connection, "from theirs")
+    file.write_text("create view mine as select nothing from v_prompts;")
+    with pytest.raises(QueryError, match=f"{file}: Binder Error: .*nothing"):
+        connect(root)

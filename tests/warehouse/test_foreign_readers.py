@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,6 @@ import pytest
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.maintenance.compaction import compact
 from axes.warehouse.tables.schemas import TABLES
-from tests.warehouse.sound import put_warehouse
 
 # Each prints, as JSON, the rows of every table, and the sum of one model's vectors at one layer.
 READERS = {
@@ -65,30 +65,32 @@ print(json.dumps([counts, total]))
 
 
 @pytest.fixture(scope="module", params=["as written", "compacted"])
-def lake(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("foreign") / "lake"
-    put_warehouse(root)
-    if request.param == "compacted":
-        assert compact(root)
+def either(
+    request: pytest.FixtureRequest, sound: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    if request.param == "as written":
+        return sound
+    root = shutil.copytree(sound, tmp_path_factory.mktemp("foreign") / "lake")
+    assert compact(root)
     return root
 
 
 @pytest.mark.parametrize("reader", READERS)
 def test_a_tool_that_knows_nothing_of_this_code_reads_the_same_rows(
-    lake: Path, reader: str
+    either: Path, reader: str
 ) -> None:
     tables = {table.name: table.partition for table in TABLES.values()}
     script = SCRIPT.format(read=READERS[reader])
     done = subprocess.run(
-        [sys.executable, "-c", script, str(lake), json.dumps(tables)],
+        [sys.executable, "-c", script, str(either), json.dumps(tables)],
         capture_output=True,
         text=True,
-        cwd=lake.parent,
+        cwd=either.parent,
         env={"PATH": os.environ["PATH"]},
     )
     assert done.returncode == 0, done.stderr
     counts, total = json.loads(done.stdout)
-    connection = connect(lake)
+    connection = connect(either)
     for table in TABLES:
         assert counts[table] == rows(connection, f"select count(*) as n from {table}")[0]["n"]
     asked = (

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import axes.warehouse.ledger
 from axes.warehouse.errors import RootError
 from axes.warehouse.ledger import committing, locked
 
@@ -42,6 +43,28 @@ def test_whoever_comes_second_says_so_and_waits(
     thread.join(10)
     assert events == ["first", "second"]
     assert capsys.readouterr().err == ""
+
+
+def test_a_lock_that_does_not_come_free_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(axes.warehouse.ledger, "_PATIENCE", 0.05)
+    is_done = threading.Event()
+
+    def second() -> None:
+        with locked(tmp_path, "prompts"):
+            is_done.set()
+
+    thread = threading.Thread(target=second)
+    said = ""
+    with locked(tmp_path, "prompts"):
+        thread.start()
+        while not said:
+            said = capsys.readouterr().err
+        assert f"waiting for {tmp_path / '.locks' / 'prompts.lock'}: " in said
+        assert not is_done.is_set()
+    thread.join(10)
+    assert is_done.is_set()
 
 
 def test_versions_of_a_model_commit_in_turn_and_other_models_meanwhile(tmp_path: Path) -> None:

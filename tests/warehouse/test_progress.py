@@ -59,6 +59,21 @@ def test_a_step_tells_how_far_it_is_how_fast_and_what_is_left(monkeypatch):
     assert end["event"] == "progress_end" and end["seconds_left"] == 0.0
 
 
+def test_without_a_terminal_a_line_is_printed_every_half_minute(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("axes.warehouse.progress.time", clock)
+    with track("ingest m", 4000, "tok") as advance:
+        for now, done in ((29.0, 900), (40.0, 100), (69.0, 500), (80.0, 2500)):
+            clock.now = now
+            advance(done)
+    assert stream.getvalue().splitlines() == [
+        "ingest m: 1,000 of 4,000 tok, 25.0 tok/s, 0:02:00 left",
+        "ingest m: 4,000 of 4,000 tok, 50.0 tok/s, 0:00:00 left",
+    ]
+
+
 def test_waiting_and_runs_are_told(monkeypatch, root):
     log = started(monkeypatch)
     with waiting("load m"):

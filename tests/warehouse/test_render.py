@@ -53,20 +53,13 @@ def one(value: object, output_format: str = "table") -> str:
 
 
 @pytest.mark.parametrize("table", [TABLE, EMPTY], ids=["rows", "no rows"])
-def test_parquet_gives_back_the_table_itself(table: pa.Table) -> None:
+def test_parquet_gives_back_the_table_itself_and_json_the_rows(table: pa.Table) -> None:
     assert pq.read_table(io.BytesIO(render(table, "parquet"))).equals(table)
-
-
-@pytest.mark.parametrize("table", [TABLE, EMPTY], ids=["rows", "no rows"])
-def test_json_gives_back_the_rows(table: pa.Table) -> None:
     assert json.loads(render(table, "json")) == table.to_pylist()
 
 
-def test_json_keeps_letters_as_letters() -> None:
+def test_json_keeps_letters_and_has_null_where_a_number_is_not_finite() -> None:
     assert "é漢😀" in render(TABLE, "json").decode()
-
-
-def test_json_has_null_where_a_number_is_not_finite() -> None:
     table = pa.table({"x": [1.5, math.nan], "v": [[math.inf, 2.0], []]})
     rows = json.loads(render(table, "json"), parse_constant=lambda name: pytest.fail(name))
     assert rows == [{"x": 1.5, "v": [None, 2.0]}, {"x": None, "v": []}]
@@ -78,9 +71,6 @@ def test_csv_gives_back_numbers_texts_and_nulls_and_lists_as_json() -> None:
     for name in ("name", "count", "score", "is_set"):
         assert back[name].to_list() == [row[name] for row in ROWS]
     assert back["list"].to_list() == ["[1, 2]", "[]", None]
-
-
-def test_csv_of_no_rows_is_the_header() -> None:
     assert lines(EMPTY, "csv") == [",".join(NAMES)]
 
 
@@ -213,9 +203,42 @@ def test_a_cell_is_short_enough_to_read(value: object, shown: str) -> None:
     assert one(value) == shown
 
 
+WIDE = pa.table(
+    {"name": ["x" * 70, "b"], "empty": pa.nulls(2, pa.string()), "score": [{"a": [1 / 3]}, None]}
+)
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (
+            100,
+            [
+                "name" + " " * 58 + "score",
+                "─" * 60 + "  " + "─" * 15,
+                f"{'x' * 59}…  {{'a': [0.3333]}}",
+            ],
+        ),
+        (70, [f" name = {'x' * 70}", "score = {'a': [0.3333]}", "", " name = b", "(2 rows)"]),
+        (None, [f"name{' ' * 68}empty  score"]),
+    ],
+)
+def test_a_table_fits_the_terminal_or_is_a_block_for_each_row(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    width: int | None,
+    shown: list[str],
+) -> None:
+    """Off a terminal no cell is cut."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: width is not None)
+    monkeypatch.setenv("COLUMNS", str(width))
+    show(WIDE, "table")
+    assert capsys.readouterr().out.splitlines()[: len(shown)] == shown
+
+
 def test_programs_get_every_digit_and_the_whole_text() -> None:
     table = pa.table({"score": [1 / 3], "text": ["x" * 500], "list": [[0.5] * 500]})
-    for output_format in ("json", "csv"):
+    for output_format in ("json", "jsonl", "csv", "tsv"):
         text = render(table, output_format).decode()
         assert str(1 / 3) in text
         assert "x" * 500 in text
@@ -306,3 +329,19 @@ def test_a_long_table_says_how_much_is_left_out():
 
 def test_no_rows_are_an_empty_table():
     assert read(html_table([], "c")).tags == ["table", "caption", "thead", "tr", "tbody"]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.csv"
+    path.write_text("old")
+
+    def fills_the_disk(self: Path, data: bytes) -> None:
+        self.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fills_the_disk)
+    with pytest.raises(OSError, match="No space left"):
+        show(pa.table({"a": [1, 2]}), "csv", path)
+    assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {"out.csv": "old"}

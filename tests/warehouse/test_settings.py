@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from axes.warehouse.errors import ConfigError
-from axes.warehouse.settings import config_files, locations, root_folder, setting
+from axes.warehouse.settings import (
+    SETTINGS,
+    allow,
+    config_files,
+    locations,
+    root_folder,
+    setting,
+)
 
 
 @pytest.fixture
@@ -42,6 +50,7 @@ def test_the_environment_goes_before_the_nearest_file_and_that_before_xdg(
 def test_a_relative_path_starts_at_the_file_and_not_at_the_caller(here, tmp_path, monkeypatch):
     monkeypatch.delenv("AXES_CACHE")
     write(tmp_path / "project" / "axes.toml", 'root = "data/lake"\ncache = "/big"')
+    allow()
     assert root_folder() == tmp_path / "project" / "data" / "lake"
     assert setting("cache") == "/big"
     assert root_folder("mine") == Path("mine")
@@ -56,10 +65,68 @@ def test_a_changed_file_is_read_again(here):
     path = write(here / "axes.toml", 'device = "one"')
     assert setting("device") == "one"
     path.write_text('device = "other"')
-    import os
-
     os.utime(path, ns=(1, 1))
     assert setting("device") == "other"
+
+
+HARMLESS = {"format", "device", "dtype", "memory_limit", "json_log"}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_file_of_somebody_sets_nothing_that_sends_fetches_runs_or_redirects_until_it_is_allowed(
+    here, tmp_path, monkeypatch, name
+):
+    monkeypatch.delenv("AXES_CACHE")
+    value, other = ("true", "false") if SETTINGS[name].kind is bool else ('"/one"', '"/other"')
+    path = write(tmp_path / "project" / "axes.toml", f"{name} = {value}")
+    if name in HARMLESS:
+        assert setting(name)
+        return
+    refused = pytest.raises(ConfigError, match=f"{path} sets {name}.*read the file, then run")
+    with refused:
+        setting(name)
+    allow()
+    assert setting(name) == "/one"
+    # Another content, or the same one at another place, was not read by anybody.
+    write(path, f"{name} = {other}")
+    os.utime(path, ns=(1, 1))
+    with refused:
+        setting(name)
+    write(here / "axes.toml", f"{name} = {value}")
+    with pytest.raises(ConfigError, match=f"{here}/axes.toml sets {name}"):
+        setting(name)
+    (here / "axes.toml").unlink()
+    path.unlink()
+    write(tmp_path / "xdg" / "safety-axes" / "axes.toml", f"{name} = {value}")
+    assert setting(name) == "/one", "the user's own"
+
+
+def test_nothing_is_allowed_where_no_file_is(here):
+    with pytest.raises(ConfigError, match=f"no axes.toml in {here} or above it"):
+        allow()
+
+
+@pytest.mark.parametrize("border", ["nothing", "repository", "home", "owner", "file system"])
+def test_the_search_ends_where_folders_of_others_may_begin(here, tmp_path, monkeypatch, border):
+    project = tmp_path / "project"
+    write(tmp_path / "axes.toml", 'device = "above"')
+    if border == "repository":
+        (project / ".git").mkdir()
+    elif border == "home":
+        monkeypatch.setenv("HOME", str(project))
+    elif border != "nothing":
+        stat, field = Path.stat, 4 if border == "owner" else 2
+
+        def foreign(path: Path, **options: bool) -> os.stat_result:
+            values = list(stat(path, **options)[:10])
+            values[field] += path == tmp_path
+            return os.stat_result(values)
+
+        monkeypatch.setattr(Path, "stat", foreign)
+    assert setting("device") == ("above" if border == "nothing" else None)
+    if border in ("repository", "home"):
+        write(project / "axes.toml", 'device = "top"')
+        assert setting("device") == "top"
 
 
 @pytest.mark.parametrize(

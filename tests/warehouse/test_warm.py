@@ -11,15 +11,8 @@ import pytest
 from axes.warehouse.errors import QueryError
 from axes.warehouse.safe import Limits, WarmWorkers, Worker, ask
 from tests.rows import put
-from tests.warehouse.sound import put_warehouse
 
 LIMITS = Limits(seconds=5, memory_mb=256, threads=1, result_mb=8)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Path:
-    put_warehouse(tmp_path / "lake", models=("m",))
-    return tmp_path / "lake"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ included.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
@@ -28,7 +28,7 @@ from axes.warehouse.tables.schemas import TABLES
 _REPAIR = "axes warehouse repair sets it aside and says how the rows come back"
 _TO_DO = {
     "file_lost": "axes warehouse repair says how the rows come back",
-    "file_unlisted": "axes warehouse repair sets it aside, or with --adopt takes it in",
+    "file_unlisted": "axes warehouse repair sets it aside, or takes it in with --adopt",
     "file_foreign": "axes warehouse repair sets it aside",
     "file_unreadable": _REPAIR,
     "file_schema": _REPAIR,
@@ -37,6 +37,9 @@ _TO_DO = {
     "vector_width": _REPAIR,
 }
 FILE_CHECKS = tuple(_TO_DO)
+
+# What reading a broken file raises; a column name that is no UTF-8 is a ValueError.
+UNREADABLE = (OSError, MemoryError, pa.ArrowException, ValueError)
 
 # Where the width of a vector column is `models.d_model` of the model that this column names.
 _MODEL_OF_VECTOR = {
@@ -50,7 +53,8 @@ _MODEL_OF_VECTOR = {
 class Finding:
     """One thing wrong: the rule, the file below the root, and what is wrong with it.
 
-    `runs` counts the rows that are lost with the file, by the job that wrote them.
+    `runs` counts the rows that are lost with the file, by the job that wrote them. `is_sound` says
+    that the file reads as one of its table, and is no copy of another: the ledger may be wrong.
     """
 
     check: str
@@ -58,6 +62,7 @@ class Finding:
     what: str
     table: str
     runs: Mapping[str, int] = field(default_factory=dict)
+    is_sound: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def check(root: Path, *, is_quick: bool = False) -> pa.Table:
     `row_count` counts the rows that break a rule, 1 for a file; `is_quick` leaves the contents of
     files unread and runs no rule over rows.
     """
-    require_root(root)
+    require_root(root, allows_links=True)
     findings = inspect_files(root, is_quick=is_quick)
     broken = {finding.check for finding in findings}
     lines = [_Line(name) for name in FILE_CHECKS if name not in broken]
@@ -127,6 +132,15 @@ def _listing(name: str, statement: str) -> str:
     return f'axes sql "{" ".join(without_comments(statement).split())}"'
 
 
+def require_broken(path: Path, error: Exception) -> None:
+    """Raise `RootError` if a file could not be read for the machine's sake: it may be sound."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+        raise RootError(
+            f"{path} cannot be read ({_first_line(error)}): no file was moved; free what the "
+            "machine is short of, or see to the disk, and try again"
+        ) from error
+
+
 def inspect_files(root: Path, *, is_quick: bool = False) -> list[Finding]:
     """Everything wrong with the files of a root, by table and path.
 
@@ -144,11 +158,6 @@ def inspect_files(root: Path, *, is_quick: bool = False) -> list[Finding]:
     return findings
 
 
-def inspect_file(root: Path, table: Table, path: Path) -> Finding | None:
-    """What is wrong with one file itself, whether or not the ledger has it."""
-    return _Inspection(root, table, _model_widths(root)).inspect(path)
-
-
 @dataclass(frozen=True)
 class _Inspection:
     """The files of one table, compared with the ledger as it is at the first look."""
@@ -162,14 +171,14 @@ class _Inspection:
         return read_ledger(self.root, self.table.name)
 
     @cached_property
-    def presence(self) -> list[tuple[str, str]]:
+    def presence(self) -> dict[tuple[str, str], None]:
         """(check, path) of files that are due and absent, or stored and not in the ledger."""
         stored = {self._name(path) for path in data_files(self.root, self.table)}
         empty = self._name(empty_file(self.root, self.table))
         due = {name for name, entry in self.entries.items() if entry.is_due} | {empty}
         unlisted = stored - self.entries.keys() - {empty}
         lost = [("file_lost", name) for name in sorted(due - stored)]
-        return lost + [("file_unlisted", name) for name in sorted(unlisted)]
+        return dict.fromkeys(lost + [("file_unlisted", name) for name in sorted(unlisted)])
 
     def findings(self, is_quick: bool) -> Iterator[Finding]:
         yield from self._foreign()
@@ -184,11 +193,13 @@ class _Inspection:
             name = self._name(path)
             try:
                 if ("file_unlisted", name) in self.presence:
-                    yield Finding("file_unlisted", name, _origin(path, digests), self.table.name)
+                    yield self._unlisted(path, digests, is_quick)
                 elif found := self.inspect(path, is_quick=is_quick):
                     yield found
             except FileNotFoundError:
                 continue  # Removed since it was listed; the ledger is read again at the end.
+            except OSError as error:
+                require_broken(path, error)
 
     def confirms(self, finding: Finding) -> bool:
         """Whether the finding of an earlier inspection still holds."""
@@ -209,7 +220,8 @@ class _Inspection:
                     return self._finding(check, name, what)
         except FileNotFoundError:
             raise
-        except (OSError, pa.ArrowException) as error:
+        except UNREADABLE as error:
+            require_broken(path, error)
             return self._finding("file_unreadable", name, _first_line(error))
         entry = self.entries.get(name)
         if entry is None:
@@ -217,25 +229,37 @@ class _Inspection:
         size = path.stat().st_size
         if size not in {record.size for record in entry.records}:
             what = f"has {size} bytes, {entry.records[-1].size} were written"
-            return self._finding("file_changed", name, what)
+            return replace(self._finding("file_changed", name, what), is_sound=not is_quick)
         if not is_quick and sha256(path) not in {record.sha256 for record in entry.records}:
-            return self._finding("file_changed", name, "holds other bytes than were written")
+            what = "holds other bytes than were written"
+            return replace(self._finding("file_changed", name, what), is_sound=True)
         return None
+
+    def _unlisted(self, path: Path, digests: Mapping[str, str], is_quick: bool) -> Finding:
+        original = digests.get(sha256(path))
+        what = "was not written by this warehouse, or before it kept a ledger"
+        if original is not None:
+            what = f"is a copy of {original}"
+        is_sound = original is None and self.inspect(path, is_quick=is_quick) is None
+        name = self._name(path)
+        return Finding("file_unlisted", name, what, self.table.name, is_sound=is_sound)
 
     def _foreign(self) -> Iterator[Finding]:
         """Files in the table's folder that no view reads, and other Parquet tools stumble over."""
         folder = self.root / self.table.name
-        if not folder.is_dir():
+        if folder.is_symlink() or not folder.is_dir():
             yield Finding("file_foreign", self.table.name, "is no folder", self.table.name)
             return
         stored = {*data_files(self.root, self.table)}
         for path in sorted(folder.rglob("*")):
             parts = path.relative_to(folder).parts
-            if any(part.startswith(".") for part in parts) or path in stored:
+            is_link, is_hidden = path.is_symlink(), any(part.startswith(".") for part in parts)
+            if path in stored or (is_hidden and not is_link):
                 continue
-            if path.is_dir() and len(parts) == 1 and _is_partition(self.table, path.name):
+            is_folder = path.is_dir() and len(parts) == 1 and _is_partition(self.table, path.name)
+            if is_folder and not is_link:
                 continue
-            what = "does not belong into this folder"
+            what = "is a link" if is_link else "does not belong into this folder"
             yield Finding("file_foreign", self._name(path), what, self.table.name)
 
     def _finding(self, check: str, name: str, what: str) -> Finding:
@@ -247,13 +271,6 @@ class _Inspection:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
-
-
-def _origin(path: Path, digests: Mapping[str, str]) -> str:
-    original = digests.get(sha256(path))
-    if original is not None:
-        return f"is a copy of {original}"
-    return "was not written by this warehouse, or before it kept a ledger"
 
 
 def _is_partition(table: Table, name: str) -> bool:
@@ -308,7 +325,8 @@ def _model_widths(root: Path) -> dict[str, int]:
         try:
             with pq.ParquetFile(path) as file:
                 found = file.read(columns=["model_id", "d_model"])
-        except (OSError, pa.ArrowException):
+        except UNREADABLE as error:
+            require_broken(path, error)
             continue
         for row in found.to_pylist():
             if row.get("model_id") is not None and row.get("d_model") is not None:

@@ -19,7 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import EMPTY_FILE, require_root, retired_folder
+from axes.warehouse.files import make_folder, sync_folder
+from axes.warehouse.layout import (
+    EMPTY_FILE,
+    parquet_files,
+    partition_folders,
+    require_root,
+    retired_folder,
+)
 from axes.warehouse.ledger import (
     Record,
     maintenance_lock,
@@ -32,12 +39,7 @@ from axes.warehouse.ledger import (
 )
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
-from axes.warehouse.writer import (
-    WRITTEN_BEFORE_GENERATIONS,
-    content_key,
-    sync_folder,
-    write_parquet,
-)
+from axes.warehouse.writer import WRITTEN_BEFORE_GENERATIONS, content_key, write_parquet
 
 BUILDING = ".compaction"
 
@@ -88,7 +90,7 @@ def compact(
             table = TABLES[name]
             with table_lock(root, name):
                 settle(root, name)
-            for folder in _folders(root, table):
+            for folder in partition_folders(root, table):
                 batches = _batches(root, table, folder, file_bytes)
                 if batches and (result := _compact_folder(root, table, folder, batches)):
                     done.append(result)
@@ -103,15 +105,8 @@ def _clear(root: Path) -> None:
             Path(folder).rmdir()  # Refuses one that holds anything.
     if (root / BUILDING).exists():
         target = retired_folder(root)
-        target.parent.mkdir(exist_ok=True)
+        make_folder(root, target.parent)
         (root / BUILDING).rename(target)
-
-
-def _folders(root: Path, table: Table) -> list[Path]:
-    folder = root / table.name
-    if table.partition is None:
-        return [folder]
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
 
 
 def _batches(root: Path, table: Table, folder: Path, file_bytes: int) -> list[list[Path]]:
@@ -120,7 +115,7 @@ def _batches(root: Path, table: Table, folder: Path, file_bytes: int) -> list[li
     is_final = _finality(root, table, folder)
     batches: list[list[Path]] = [[]]
     size = 0
-    for path in sorted(folder.glob("*.parquet")):
+    for path in parquet_files(folder):
         entry = entries.get(path.relative_to(root).as_posix())
         is_small = path.stat().st_size < file_bytes // 2
         if path.name == EMPTY_FILE or entry is None or not is_small or not is_final(path):
@@ -138,7 +133,7 @@ def _finality(root: Path, table: Table, folder: Path) -> Callable[[Path], bool]:
     if table.name == "runs":
         return lambda path: "running" not in _values(path, "status")
     if table.name in WRITTEN_BEFORE_GENERATIONS:
-        files = (root / "generations" / folder.name).glob("*.parquet")
+        files = parquet_files(root / "generations" / folder.name)
         completions = set().union(*(_values(path, "generation_id") for path in files))
         return lambda path: _values(path, "generation_id") <= completions
     return lambda path: True
@@ -154,7 +149,7 @@ def _compact_folder(
 ) -> Compaction | None:
     """Build the new folder and exchange it; None where a job changed a merged file meanwhile."""
     building = root / BUILDING / folder.relative_to(root)
-    building.mkdir(parents=True)
+    make_folder(root, building)
     merged: dict[Path, Record] = {}
     originals: dict[Path, str] = {}
     for batch in batches:
@@ -168,7 +163,7 @@ def _compact_folder(
     with table_lock(root, table.name):
         if _require_as_written(root, table, list(originals)) != originals:
             return None
-        before = len(list(folder.glob("*.parquet")))
+        before = len(parquet_files(folder))
         for path in folder.iterdir():
             if path not in originals:
                 _link(path, building / path.name)
@@ -181,7 +176,7 @@ def _compact_folder(
             sync_folder(folder.parent)
             sync_folder(building.parent)
         retired = retired_folder(root) / folder.relative_to(root)
-        retired.parent.mkdir(parents=True)
+        make_folder(root, retired.parent)
         building.rename(retired)
     return Compaction(
         partition=folder.relative_to(root).as_posix(),
@@ -283,7 +278,7 @@ def _rows_of(group: _RowGroup, columns: list[str], key: tuple) -> pa.Table:
 
 def _link(path: Path, target: Path) -> None:
     if path.is_dir():
-        raise RootError(f"{path} does not belong there: run `axes warehouse repair` first")
+        raise RootError(f"{path} does not belong there: move it away, and compact again")
     os.link(path, target, follow_symlinks=False)
 
 

@@ -22,10 +22,12 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from axes.warehouse.errors import RootError
+from axes.warehouse.files import make_folder, replacing, sync_folder
 from axes.warehouse.layout import (
     EMPTY_FILE,
     data_files,
     read_version,
+    require_no_links,
     retired_folder,
     write_empty_file,
     write_marker,
@@ -33,7 +35,7 @@ from axes.warehouse.layout import (
 from axes.warehouse.ledger import LOCKS, Record, ledger_file, maintenance_lock, write_ledger
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
-from axes.warehouse.writer import content_key, read_record, sync_folder, write_parquet
+from axes.warehouse.writer import content_key, read_record, write_parquet
 
 BUILDING = ".migration"
 _RECORDS = "records.json"
@@ -62,6 +64,7 @@ def migrate(root: Path) -> list[Migration]:
     version, is_switching = read_version(root)
     if version == SCHEMA_VERSION and not is_switching:
         return []
+    require_no_links(root)
     if version not in range(1, SCHEMA_VERSION):
         raise RootError(
             f"{root} has schema version {version}, this code knows 1 to {SCHEMA_VERSION}: "
@@ -141,17 +144,14 @@ def _build(root: Path, version: int) -> None:
             name = path.relative_to(root).as_posix()
             if changes:
                 target = building / name
-                target.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(root, target.parent)
                 stored = write_parquet(target, table, _changed(path, table, changes))
             else:
                 with _open(path):
                     stored = read_record(path)
             records[table.name][name] = vars(stored)
-    text = json.dumps(records)
-    with (building / _RECORDS).open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(make_folder(root, building) / _RECORDS) as temporary:
+        temporary.write_text(json.dumps(records))
     for folder, _, _ in os.walk(building):
         sync_folder(Path(folder))
 
@@ -202,12 +202,13 @@ def _switch(root: Path, version: int) -> list[Migration]:
         built, live = building / table.name, root / table.name
         if built.exists():
             if live.exists():
-                retired.mkdir(parents=True, exist_ok=True)
+                make_folder(root, retired)
                 live.rename(retired / table.name)
             built.rename(live)
         stored = {name: Record(**entry) for name, entry in records[table.name].items()}
         write_ledger(ledger_file(root, table.name), stored)
         rows = sum(entry.rows for entry in stored.values())
         done.append(Migration(table.name, version, SCHEMA_VERSION, len(stored), rows))
-    sync_folder(root)
+    for folder in (root, building, *([retired] if retired.exists() else ())):
+        sync_folder(folder)
     return done

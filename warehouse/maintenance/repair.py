@@ -2,14 +2,16 @@
 
 What is taken out of a table goes to ROOT/.quarantine/<time>/, under its path. A lost file is
 struck off the ledger; how many rows of which job are then missing goes into the repair's row of
-`runs`, so that the rule which counts rows against jobs knows of them.
+`runs`, so that the rule which counts rows against jobs knows of them. A journal of what was found
+is kept until the end, so that the next repair completes one that was killed.
 The command that restores rows is the one that wrote them: `runs.command_line`.
 """
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,15 +21,25 @@ import pyarrow.parquet as pq
 
 from axes.warehouse.connection import connect_tables, rows
 from axes.warehouse.errors import AxesError, RootError
+from axes.warehouse.files import QUARANTINE, make_folder, sync_folder
 from axes.warehouse.layout import data_files, empty_file, require_root, write_empty_file
-from axes.warehouse.ledger import LEDGER, maintenance_lock, removing, settle, table_lock, writing
-from axes.warehouse.maintenance.check import Finding, inspect_file, inspect_files
+from axes.warehouse.ledger import (
+    LEDGER,
+    maintenance_lock,
+    removing,
+    replace_file,
+    settle,
+    table_lock,
+    writing,
+)
+from axes.warehouse.maintenance.check import Finding, inspect_files
 from axes.warehouse.runs import record_run
-from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
-from axes.warehouse.writer import read_record, sync_folder
+from axes.warehouse.writer import read_record
 
-QUARANTINE = ".quarantine"
+_ADOPTED, _STRUCK, _WRITTEN = "adopted", "struck off the ledger", "written again"
+_UNDECIDED = "to be decided: --adopt or --set-aside"
+_INTERRUPTED = "set aside by the repair before, which was interrupted"
 
 # A study is not fitted again while its evaluations are stored: they go with what they rest on.
 _FITTED = ("axes", "alignments", "projections", "token_projections")
@@ -44,52 +56,110 @@ class Repair:
     restore: tuple[str, ...]
 
 
-def repair(root: Path, *, adopt: bool = False) -> list[Repair]:
+def repair(root: Path, *, adopt: bool | None = None, is_dry_run: bool = False) -> list[Repair]:
     """Set aside every file that `inspect_files` complains of; empty where it has no complaint.
 
-    `adopt` takes unlisted files into the ledger instead where they are sound and no copies: for
-    files older than the ledger, or copied from another warehouse.
+    With `adopt`, files that are sound and no copies are taken into the ledger instead, where it
+    does not list them or lists them with other bytes: it may be hurt, or they are from another
+    warehouse. Where it is None, `RootError` is raised for sound files that are not listed, before
+    anything is changed. `is_dry_run` says what would be done. A killed repair is ended by the next.
     """
-    require_root(root)
-    if not adopt and not (root / LEDGER).exists():
-        raise RootError(
-            f"{root} is older than its ledger, so that every file would be set aside: "
-            "take them in with `axes warehouse repair --adopt`"
-        )
+    require_root(root, allows_links=True)
     with maintenance_lock(root):
-        for table in TABLES:
+        for table in TABLES if not is_dry_run else ():
             with table_lock(root, table):
                 settle(root, table)
-        findings = inspect_files(root)
-        if not findings:
-            return []
-        findings += _resting_on(root, findings)
+        begun = _read_journal(root)
+        found = inspect_files(root)
+        found += _resting_on(root, [*begun, *found])
+        named = {item.path for item in found}
+        # What is begun and not found again is set aside, or its rows have been written again.
+        begun = [item for item in begun if item.path not in named]
         aside = root / QUARANTINE / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
+        deeds = [_INTERRUPTED] * len(begun) + [_deed(root, item, aside, adopt) for item in found]
+        findings = begun + found
         lost: Counter[str] = Counter()
-        with record_run(root, "warehouse repair", {}) as run:
-            done = []
-            for finding in findings:
-                done.append(_fix(root, finding, aside, adopt))
-                if done[-1] != "adopted":
-                    lost.update(finding.runs)
-            run.parameters = {"quarantine": str(aside), "rows_left_out": dict(sorted(lost.items()))}
+        for item, deed in zip(findings, deeds, strict=True):
+            lost.update(item.runs if deed != _ADOPTED else {})
+        if findings and not is_dry_run:
+            if _UNDECIDED in deeds:
+                raise RootError(_choice(root, found, deeds[len(begun) :]))
+            replace_file(_journal(root), json.dumps([vars(item) for item in findings]).encode())
+            with record_run(root, "warehouse repair", {}) as run:
+                _carry_out(root, found, deeds[len(begun) :], aside)
+                left_out = dict(sorted(lost.items()))
+                run.parameters = {"quarantine": str(aside), "rows_left_out": left_out}
+            _journal(root).unlink()
         commands = restore_commands(root, lost)
     return [
         Repair(
             item.check,
             item.path,
             item.what,
-            deed,
-            tuple(dict.fromkeys(commands[name] for name in item.runs)),
+            f"would be {deed}" if is_dry_run and deed != _UNDECIDED else deed,
+            tuple(dict.fromkeys(commands[name] for name in item.runs if name in commands)),
         )
-        for item, deed in zip(findings, done, strict=True)
+        for item, deed in zip(findings, deeds, strict=True)
     ]
+
+
+def _deed(root: Path, finding: Finding, aside: Path, adopt: bool | None) -> str:
+    """What to do about a finding, as it is said once it is done."""
+    if root / finding.path == empty_file(root, TABLES[finding.table]):
+        return _WRITTEN
+    if finding.check == "file_lost":
+        return _STRUCK
+    if finding.is_sound and adopt:
+        return _ADOPTED
+    if finding.is_sound and adopt is None and finding.check == "file_unlisted":
+        return _UNDECIDED
+    return f"moved to {aside / finding.path}"
+
+
+def _choice(root: Path, found: Sequence[Finding], deeds: Sequence[str]) -> str:
+    names = [item.path for item, deed in zip(found, deeds, strict=True) if deed == _UNDECIDED]
+    return (
+        f"{len(names)} sound files of {root} are not in its ledger ({names[0]}, ...): nothing was "
+        "changed. `axes warehouse repair --adopt` takes them in, --set-aside moves them out, "
+        "--dry-run lists them"
+    )
+
+
+def _carry_out(root: Path, found: Sequence[Finding], deeds: Sequence[str], aside: Path) -> None:
+    adopted: defaultdict[str, list[Path]] = defaultdict(list)
+    for finding, deed in zip(found, deeds, strict=True):
+        path, table = root / finding.path, TABLES[finding.table]
+        if deed == _ADOPTED:
+            adopted[table.name].append(path)
+            continue
+        with table_lock(root, table.name):
+            if deed == _WRITTEN:
+                _quarantine(root, path, aside)
+                write_empty_file(root, table)
+                continue
+            with removing(root, table.name, [path]):
+                _quarantine(root, path, aside)
+    for name, paths in adopted.items():
+        with table_lock(root, name):
+            adopt_files(root, name, *paths)
+
+
+def _read_journal(root: Path) -> list[Finding]:
+    """What a repair that was killed had found; empty where the last one ended."""
+    try:
+        return [Finding(**item) for item in json.loads(_journal(root).read_bytes())]
+    except (FileNotFoundError, ValueError, TypeError):
+        return []
+
+
+def _journal(root: Path) -> Path:
+    return root / LEDGER / "repair.json"
 
 
 def _resting_on(root: Path, findings: list[Finding]) -> list[Finding]:
     """The evaluations of the jobs whose axes, alignments or projections are lost."""
     lost = {run for item in findings if item.table in _FITTED for run in item.runs}
-    named = {item.path for item in findings}
+    named = {item.path for item in findings if item.check != "evaluation_unfounded"}
     resting = []
     for path in data_files(root, TABLES["evaluations"]):
         name = path.relative_to(root).as_posix()
@@ -103,41 +173,19 @@ def _resting_on(root: Path, findings: list[Finding]) -> list[Finding]:
     return resting
 
 
-def _fix(root: Path, finding: Finding, aside: Path, adopt: bool) -> str:
-    table = TABLES[finding.table]
-    path = root / finding.path
-    with table_lock(root, table.name):
-        if path == empty_file(root, table):
-            _quarantine(root, path, aside)
-            write_empty_file(root, table)
-            return "written again"
-        if finding.check == "file_lost":
-            with removing(root, table.name, [path]):
-                return "struck off the ledger"
-        if finding.check == "file_unlisted" and adopt and _is_sound(root, table, finding):
-            adopt_file(root, table.name, path)
-            return "adopted"
-        with removing(root, table.name, [path]):
-            _quarantine(root, path, aside)
-        return f"moved to {aside / finding.path}"
-
-
-def _is_sound(root: Path, table: Table, finding: Finding) -> bool:
-    is_copy = finding.what.startswith("is a copy")
-    return not is_copy and inspect_file(root, table, root / finding.path) is None
-
-
-def adopt_file(root: Path, table: str, path: Path) -> None:
-    """Enter a file that is in its place into the ledger; the caller holds the table's lock."""
-    with writing(root, table, {path: read_record(path)}):
+def adopt_files(root: Path, table: str, *paths: Path) -> None:
+    """Enter files that are in their places into the ledger; the caller holds the table's lock."""
+    with writing(root, table, {path: read_record(path) for path in paths}):
         pass
 
 
 def _quarantine(root: Path, path: Path, aside: Path) -> None:
-    target = aside / path.relative_to(root)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Move a file out of its table, if it is there; of a link, the link itself."""
     if path.exists() or path.is_symlink():
+        target = aside / path.relative_to(root)
+        make_folder(root, target.parent)
         path.rename(target)
+        sync_folder(target.parent)
         sync_folder(path.parent)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +22,17 @@ import pyarrow.parquet as pq
 
 from axes.warehouse.connection import Connection, connect, query
 from axes.warehouse.errors import ModelError, PromptError, RootError
+from axes.warehouse.files import make_folder
 from axes.warehouse.layout import EMPTY_FILE, data_files, init_root, require_root
-from axes.warehouse.ledger import Record, ledger_file, read_ledger, record, write_ledger
+from axes.warehouse.ledger import (
+    LOCKS,
+    Record,
+    ledger_file,
+    locked,
+    read_ledger,
+    record,
+    write_ledger,
+)
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.runs import code_version
 from axes.warehouse.tables.columns import Table
@@ -33,7 +41,7 @@ from axes.warehouse.writer import content_key, rows_table, write_parquet
 
 # An absolute path up to its last name; a URL is none.
 _FOLDERS = r"""(^|[\s"'=:,(\[])/(?:[^/\s"',]+/)+"""
-_INGESTED = ("activations", "prompt_tokens", "generation_tokens", "token_projections")
+INGESTED = ("activations", "prompt_tokens", "generation_tokens", "token_projections")
 
 
 @dataclass(frozen=True)
@@ -82,20 +90,23 @@ def subset(
         raise RootError(f"{target} lies in the warehouse itself: give a folder outside of {root}")
     connection = connect(root)
     part = _find_part(connection, models, prompt_sets)
-    building = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
-        init_root(building)
-        copied = [
-            _copy_table(root, building, table, part)
-            for table in TABLES.values()
-            if table.name != "runs"
-        ]
-        copied.append(_copy_table(root, building, TABLES["runs"], part))
-        if not part.is_complete:
-            _write_run(building, part, models, prompt_sets)
-        building.rename(target)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    # One name for all that make this target: what a killed one has left is made room of.
+    building = target.parent / f".{target.name}.tmp"
+    make_folder(building, building)
+    refusal = f"{target} is being written by another job: let it end"
+    with locked(building, "building", refusal=refusal):
+        try:
+            for path in building.iterdir():
+                if path.name != LOCKS:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            init_root(building)
+            tables = [*(table for name, table in TABLES.items() if name != "runs"), TABLES["runs"]]
+            copied = [_copy_table(root, building, table, part) for table in tables]
+            if not part.is_complete:
+                _write_run(building, part, models, prompt_sets)
+            building.rename(target)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
     return copied
 
 
@@ -228,7 +239,7 @@ def _copy_table(root: Path, building: Path, table: Table, part: _Part) -> Copied
         if allowed is not None and value not in allowed:
             continue
         target = building / name
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(building, target.parent)
         if part.is_complete:
             shutil.copyfile(path, target)
             runs = entries[name].runs if name in entries else {}
@@ -261,7 +272,7 @@ def _kept_rows(path: Path, table: Table, part: _Part) -> Iterator[pa.Table]:
                 column = kept.column(name)
                 among = pc.is_in(column, value_set=pa.array(sorted(values), column.type))
                 kept = kept.filter(pc.or_(among, pc.is_null(column)))
-            if table.name in _INGESTED:
+            if table.name in INGESTED:
                 part.left_out.update(group.column("run_id").to_pylist())
                 part.left_out.subtract(kept.column("run_id").to_pylist())
             if table.name in ("models", "runs"):

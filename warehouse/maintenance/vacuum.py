@@ -19,13 +19,13 @@ from urllib.parse import unquote
 from filelock import FileLock, Timeout
 
 from axes.warehouse.connection import connect_tables, query
-from axes.warehouse.layout import NO_PARTITION, RETIRED, require_root
+from axes.warehouse.files import QUARANTINE, RETIRED, TEMPORARY
+from axes.warehouse.layout import NO_PARTITION, parquet_files, partition_folders, require_root
 from axes.warehouse.ledger import LOCKS, maintenance_lock, settle, table_lock
 from axes.warehouse.maintenance.compaction import BUILDING as COMPACTING
 from axes.warehouse.maintenance.migration import BUILDING as MIGRATING
-from axes.warehouse.maintenance.repair import QUARANTINE
 from axes.warehouse.tables.schemas import TABLES
-from axes.warehouse.writer import TEMPORARY, WRITTEN_BEFORE_GENERATIONS, remove_uncommitted
+from axes.warehouse.writer import WRITTEN_BEFORE_GENERATIONS, remove_uncommitted
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def vacuum(
         ):
             removed += _remove_old(root, kind, root / folder, before)
         for table in WRITTEN_BEFORE_GENERATIONS:
-            for partition in sorted((root / table).glob("model=*")):
+            for partition in partition_folders(root, TABLES[table]):
                 removed += _remove_orphans(root, table, partition)
         for table in TABLES:
             with table_lock(root, table):
@@ -85,7 +85,7 @@ def _remove_orphans(root: Path, table: str, partition: Path) -> list[Removal]:
     model_ids = _model_ids(root, model)
     if model == NO_PARTITION or not model_ids:
         return []
-    sizes = {path: path.stat().st_size for path in partition.glob("*.parquet")}
+    sizes = {path: path.stat().st_size for path in parquet_files(partition)}
     with ExitStack() as stack:
         for model_id in model_ids:
             try:
@@ -108,7 +108,7 @@ def _model_ids(root: Path, model: str) -> list[str]:
 def _remove_empty_partitions(root: Path, table: str) -> Iterator[Removal]:
     if TABLES[table].partition is None:
         return
-    for path in sorted((root / table).glob("*=*")):
+    for path in partition_folders(root, TABLES[table]):
         with contextlib.suppress(OSError):
             path.rmdir()  # Refuses a folder that holds anything.
             yield Removal("empty partition", path.relative_to(root).as_posix(), 0)

@@ -43,6 +43,20 @@ _TYPES = {
     "skipped": SKIPPED,
     "top_tokens": TOP_TOKENS,
 }
+_SQL_TYPES = {
+    pa.bool_(): "boolean",
+    pa.int16(): "smallint",
+    pa.int32(): "integer",
+    pa.int64(): "bigint",
+    pa.float32(): "float",
+    pa.float64(): "double",
+    TEXT: "varchar",
+    STRINGS: "varchar[]",
+    TIME: "timestamptz",
+    VECTOR: "float[]",
+    SKIPPED: "struct(prompt_id varchar, reason varchar)[]",
+    TOP_TOKENS: "struct(token_id integer, logprob float)[]",
+}
 _COLUMN = re.compile(rf"(\w+) +({'|'.join(_TYPES)})(\??) +(.+)")
 
 
@@ -76,14 +90,21 @@ class Table:
     def vector_columns(self) -> list[str]:
         return [field.name for field in self.schema if field.type == VECTOR]
 
+    @property
+    def empty_table(self) -> str:
+        """SQL of a table without rows, which views can be made on before there are files."""
+        columns = (f"{field.name} {_SQL_TYPES[field.type]}" for field in self.schema)
+        return f"create table stg_{self.name} ({', '.join(columns)})"
+
     def staging_view(self, root: str) -> str:
         """SQL of the view over the table's files; `root` is a glob pattern inside SQL quotes.
 
-        The partition is text whatever its values look like.
+        The partition is text whatever its values look like. Hidden files, as rsync and notebooks
+        leave them, are not read.
         """
-        files, hive = "*.parquet", "hive_partitioning = false"
+        files, hive = "[!.]*.parquet", "hive_partitioning = false"
         if self.partition is not None:
-            files = "*/*.parquet"
+            files = f"{self.partition}=*/[!.]*.parquet"
             hive = f"hive_partitioning = true, hive_types = {{'{self.partition}': varchar}}"
         return (
             f"create view stg_{self.name} as select {', '.join(self.schema.names)} "

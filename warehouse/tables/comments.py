@@ -2,7 +2,8 @@
 
 They are in the header of a mart's file: first a paragraph on the view, then, below an empty comment
 line, one entry a column. A column without an entry is passed through and has the description of the
-tables and marts that the view reads; where those differ it needs an entry.
+first table or mart in the file that has it, else of the columns that tables share; `x_lower` and
+`x_upper` are the interval of `x`.
 
     -- One row per axis, model and prompt in a prompt set.
     --
@@ -18,9 +19,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from axes.warehouse.names import sql_literal
+from axes.warehouse.tables.columns import SHARED
 from axes.warehouse.tables.schemas import TABLES
 
 _ENTRY = re.compile(r"(\w+): (.+)")
+_SHARED = {name: field.metadata[b"comment"].decode() for name, field in SHARED.items()}
+_INTERVAL_END = re.compile(r"(?:(\w+)_)?(lower|upper)")
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,12 @@ def column_comments(
         described |= {name: of_table, f"stg_{name}": of_table}
     for name, sql in marts.items():
         header = read_header(sql)
-        sources = described.keys() & set(re.findall(r"\w+", without_comments(sql)))
-        sources = {source for source in sources if source.startswith(("stg_", "v_"))}
+        words = re.findall(r"\b(?:stg|v)_\w+", without_comments(sql))
+        sources = [described[word] for word in words if word in described]
         described[name] = {
             column: comment
             for column in columns[name]
-            if (comment := header.columns.get(column) or _inherited(column, sources, described))
+            if (comment := _comment(column, header.columns, *sources, _SHARED))
         }
     return described
 
@@ -101,12 +105,13 @@ def comment_statements(
     ]
 
 
-def _inherited(
-    column: str, sources: Iterable[str], described: Mapping[str, Mapping[str, str]]
-) -> str | None:
-    """What a column means in all the views read that have it, if they agree."""
-    meanings = {described[source][column] for source in sources if column in described[source]}
-    return meanings.pop() if len(meanings) == 1 else None
+def _comment(column: str, *sources: Mapping[str, str]) -> str | None:
+    """What the first source that has a column says of it, or what its name does."""
+    if comment := next((source[column] for source in sources if column in source), None):
+        return comment
+    if end := _INTERVAL_END.fullmatch(column):
+        return f"{end[2]} end of the 95 % interval" + (f" of {end[1]}" if end[1] else "")
+    return None
 
 
 def _one_line(text: str) -> str:

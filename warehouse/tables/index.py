@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import uuid
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from axes.warehouse.layout import NO_PARTITION, partition_folder
+from axes.warehouse.files import TEMPORARY, make_folder, replacing
+from axes.warehouse.layout import (
+    NO_PARTITION,
+    parquet_files,
+    partition_folder,
+    partition_folders,
+)
 from axes.warehouse.tables.columns import TEXT
 from axes.warehouse.tables.schemas import TABLES
 
@@ -47,7 +51,7 @@ def refresh_index(root: Path, model: str | None = None) -> bool:
         if model is not None:
             _refresh(root, partition_folder(root, _TABLE, model))
             return True
-        folders = {Path(entry.path) for entry in os.scandir(root / _TABLE.name) if entry.is_dir()}
+        folders = {*partition_folders(root, _TABLE)}
         for folder in folders | {partition_folder(root, _TABLE, NO_PARTITION)}:
             _refresh(root, folder)
         for gone in (root / INDEX).iterdir():
@@ -74,7 +78,10 @@ def _refresh(root: Path, folder: Path) -> None:
                 current.add(name)
         # By file, whatever the order they came in: a rebuilt index has the same bytes.
         table = pa.concat_tables(parts).sort_by("file")
-        _write(path, table, {name: files[name] for name in sorted(current)})
+        described = {_FILES: json.dumps({name: files[name] for name in sorted(current)})}
+        make_folder(root, path.parent)
+        with replacing(path, make_folder(root, root / TEMPORARY)) as temporary:
+            pq.write_table(table.replace_schema_metadata(described), temporary, compression="zstd")
         # Another writer may have renamed a file into place since the listing.
         if (again := _files(folder)) == files:
             return
@@ -83,13 +90,10 @@ def _refresh(root: Path, folder: Path) -> None:
 
 def _files(folder: Path) -> dict[str, int]:
     """Name -> size of the Parquet files; a name is a key of the content."""
-    if not folder.is_dir():
-        return {}
     sizes = {}
-    for entry in os.scandir(folder):
-        if entry.name.endswith(".parquet"):
-            with contextlib.suppress(FileNotFoundError):
-                sizes[entry.name] = entry.stat().st_size
+    for path in parquet_files(folder):
+        with contextlib.suppress(FileNotFoundError):
+            sizes[path.name] = path.stat().st_size
     return sizes
 
 
@@ -108,19 +112,8 @@ def _keys_of(path: Path) -> pa.Table | None:
             read = file.read(columns=[*_KEYS, "layer"])
         # One thread: the order of the rows is then that of the file, and the bytes reproducible.
         grouped = read.group_by(_KEYS, use_threads=False).aggregate([("layer", "list")])
-    except (OSError, pa.ArrowException):
+    except (OSError, pa.ArrowException, ValueError):  # A name that is no UTF-8 is a ValueError.
         return None
     names = pa.array([path.name] * len(grouped), TEXT)
     columns = [names, *(grouped[name] for name in _KEYS), grouped["layer_list"]]
     return pa.table(columns, names=_SCHEMA.names).cast(_SCHEMA)
-
-
-def _write(path: Path, table: pa.Table, files: dict[str, int]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".keys.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        described = table.replace_schema_metadata({_FILES: json.dumps(files)})
-        pq.write_table(described, temporary, compression="zstd")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -62,7 +62,7 @@ INGEST_TABLES = (
         adapter          text?   PEFT adapter on top: folder or hub id; null: none
         adapter_hash     text?   sha256 over the adapter's files
         blocks           text?   path of the block list; null: found by architecture
-        weights_hash     text    sha256 over the weight files and the configuration
+        weights_hash     text    sha256 over weight files and configuration, or of the GGUF file
         tokenizer_hash   text    sha256 over the tokenizer's files
         template_hash    text?   sha256 of the chat template; null: the model has none
         model_group      text?   group of the registry: demo, pythia, aligned

@@ -46,8 +46,8 @@ from axes.analysis.exchange.formats.contents import (
     pack,
     unpack,
 )
-from axes.warehouse.bounds import require_bounded_npz
 from axes.warehouse.errors import AxisError
+from axes.warehouse.tables.bounds import require_bounded_npz
 
 _NPY = b"\x93NUMPY"
 # What their `decoder_block` hooks is a block's output.

@@ -2,9 +2,6 @@
 -- are stored. Every set and every layer of the model is listed for every combination of
 -- site, pooling and template with stored rows. Opens no vector file.
 --
--- model: the model's name, as given to the command
--- model_id: the exact model: weights, tokenizer, numerics (models.model_id)
--- prompt_set: the name the set was imported under
 -- layer: zero-based block index
 -- prompt_count: prompts of the set
 -- row_count: those that are stored

@@ -22,6 +22,6 @@ select
     median(norm) as median_norm,
     max(norm) as largest_norm,
     stddev_samp(norm::double) as norm_deviation,
-    auroc(norm, is_positive) as norm_auroc
+    auroc(case when is_positive is not null then norm end, is_positive) as norm_auroc
 from v_activations
 group by model, model_id, prompt_set, layer, site, pooling, template;

@@ -5,7 +5,6 @@
 -- native_axis_id: the model's direction fitted on this set and layer, null without one
 -- native_auroc: its AUROC on this set: in sample, so high in many dimensions
 -- direction_share: variance explained by it: of its projections / total_variance
--- prompt_set: the set of the prompt
 create view v_layer_profiles as
 with
 norms as (select * from v_layer_norms),
@@ -31,7 +30,10 @@ axes as (
         ) = 1
 ),
 
-projections as (select * from v_projections),
+projections as (
+    select * from v_projections
+    where is_positive is not null
+),
 
 judged as (
     select

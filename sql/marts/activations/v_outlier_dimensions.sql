@@ -45,16 +45,14 @@ compared as (
     select
         *,
         row_number() over (
-            partition by model, model_id, layer, site, pooling, template
+            together
             order by mean_square desc, dimension asc
         ) as place,
-        median(sqrt(mean_square)) over (
-            partition by model, model_id, layer, site, pooling, template
-        ) as typical,
-        sum(mean_square) over (
-            partition by model, model_id, layer, site, pooling, template
-        ) as total
+        median(sqrt(mean_square)) over together as typical,
+        sum(mean_square) over together as total
     from dimensions
+    window
+        together as (partition by model, model_id, layer, site, pooling, template)
 ),
 
 final as (

@@ -8,37 +8,31 @@
 -- total_tokens: tokens of all jobs started until then
 create view v_runs as
 with
-runs as (select * from stg_runs),
-
 timed as (
     select
         *,
         epoch(finished_at) - epoch(started_at) as seconds
-    from runs
-),
-
-final as (
-    select
-        run_id,
-        command,
-        parameters ->> '$.model' as model,
-        parameters,
-        status,
-        message,
-        code_version,
-        device,
-        seed,
-        rows,
-        tokens,
-        len(skipped) as skipped_count,
-        seconds,
-        rows / nullif(seconds, 0) as rows_per_second,
-        tokens_per_second,
-        sum(seconds) over (order by started_at, run_id) as total_seconds,
-        (sum(tokens) over (order by started_at, run_id))::bigint as total_tokens,
-        started_at,
-        finished_at
-    from timed
+    from stg_runs
 )
 
-select * from final;
+select
+    run_id,
+    command,
+    parameters ->> '$.model' as model,
+    parameters,
+    status,
+    message,
+    code_version,
+    device,
+    seed,
+    rows,
+    tokens,
+    len(skipped) as skipped_count,
+    seconds,
+    rows / nullif(seconds, 0) as rows_per_second,
+    tokens_per_second,
+    sum(seconds) over (order by started_at, run_id) as total_seconds,
+    (sum(tokens) over (order by started_at, run_id))::bigint as total_tokens,
+    started_at,
+    finished_at
+from timed;

@@ -2,12 +2,7 @@
 -- Which layers of which prompts are in the warehouse, without opening a vector file:
 -- read from the index of keys that every writer keeps.
 --
--- model: the model's name, as given to the command
--- model_id: the exact model: weights, tokenizer, numerics (models.model_id)
--- prompt_id: hash of the normalised text (prompts.prompt_id)
--- site: where in the block: resid_post (its output), resid_pre, attn_out, mlp_out
 -- pooling: how positions became one vector: last5_mean, ...
--- template: how the prompt was rendered: raw, chat, or chat+system:HASH
 -- file: the Parquet file that holds the vectors; null where the index cannot be kept
 -- layers: the layers that it holds of the prompt
 create view v_stored as
@@ -21,7 +16,7 @@ select
     file,
     layers
 from read_parquet(
-    '${root}/.index/*/keys.parquet',
+    '${root}/.index/model=*/keys.parquet',
     hive_partitioning = true,
     hive_types = { 'model': varchar }
 );

@@ -4,16 +4,16 @@
 -- central 95 %; p_value is the share of them at least as far from 0 as the observed
 -- difference (for random axes, each divided by its standard error).
 --
--- axis_id: the axis (axes.axis_id)
 -- axis_name: its name (axes.name)
--- prompt_set: the set of the prompts
--- positive_count: completions of the positive class
--- negative_count: completions of the negative class
 -- difference: slope of the positive class less that of the negative, per token
 -- is_null: estimate and interval are of a null
--- holds: the control has the sign of the observed difference and an interval that
---   excludes 0; for a null, p_value is below 0.05; null for other_text, which separates
---   the prompt from the text
+-- change: difference less that of the analysis itself, on the same resamples
+-- change_lower: lower end of its 95 % interval
+-- change_upper: upper end of its 95 % interval
+-- holds: true if the control has the sign of the observed difference and an interval
+--   that excludes 0 (for a null, p_value below 0.05); false if it does not, and its
+--   change towards 0 is shown: it explains the difference; null if neither is shown, as
+--   on few rows, and for other_text, which separates the prompt from the text
 -- imbalance_before: standardised difference of the classes in what was matched
 -- imbalance_after: the same of the matched pairs
 create view v_drift_controls as
@@ -23,12 +23,13 @@ figures as (
     where step is null
 ),
 
-axes as (select * from stg_axes),
-
-imbalances as (
+described as (
     select
         drift_id,
         control,
+        pick(estimate, metric, 'slope_change') as change,
+        pick(lower, metric, 'slope_change') as change_lower,
+        pick(upper, metric, 'slope_change') as change_upper,
         pick(estimate, metric, 'imbalance_before') as imbalance_before,
         pick(estimate, metric, 'imbalance_after') as imbalance_after
     from figures
@@ -44,38 +45,45 @@ differences as (
         ) as own
     from figures
     where metric = 'slope_difference'
-),
-
-final as (
-    select
-        differences.drift_id,
-        differences.model,
-        differences.model_id,
-        differences.axis_id,
-        axes.name as axis_name,
-        axes.kind,
-        differences.prompt_set,
-        differences.labeler,
-        differences.layer,
-        differences.control,
-        differences.estimate as difference,
-        differences.lower,
-        differences.upper,
-        differences.p_value,
-        imbalances.imbalance_before,
-        imbalances.imbalance_after,
-        differences.positive_count,
-        differences.negative_count,
-        differences.is_null,
-        case
-            when differences.control = 'other_text' then null
-            when differences.is_null then differences.p_value < 0.05
-            when differences.own > 0 then differences.lower > 0
-            else differences.upper < 0
-        end as holds
-    from differences
-    left join imbalances using (drift_id, control)
-    left join axes using (axis_id)
 )
 
-select * from final;
+select
+    differences.drift_id,
+    differences.model,
+    differences.model_id,
+    differences.axis_id,
+    axes.name as axis_name,
+    axes.kind,
+    differences.prompt_set,
+    differences.labeler,
+    differences.layer,
+    differences.control,
+    differences.estimate as difference,
+    differences.lower,
+    differences.upper,
+    differences.p_value,
+    described.change,
+    described.change_lower,
+    described.change_upper,
+    described.imbalance_before,
+    described.imbalance_after,
+    differences.positive_count,
+    differences.negative_count,
+    differences.is_null,
+    case
+        when differences.control = 'other_text' then null
+        when differences.is_null then nullif(differences.p_value < 0.05, false)
+        when
+            if(differences.own > 0, differences.lower > 0, differences.upper < 0)
+            then true
+        when
+            if(
+                differences.own > 0,
+                described.change_upper < 0,
+                described.change_lower > 0
+            )
+            then false
+    end as holds
+from differences
+left join described using (drift_id, control)
+left join stg_axes as axes using (axis_id);

@@ -1,6 +1,7 @@
 -- One row per axis, layer and completion, in each prompt set of its prompt: how the
 -- projection moves while the model generates.
 --
+-- study_id: the last study that evaluated the axis; null without one
 -- first_projection: at step 0
 -- last_projection: at the last step
 -- mean_projection: over all steps
@@ -31,6 +32,7 @@ risen as (
 final as (
     select
         axis_id,
+        any_value(study_id) as study_id,
         any_value(axis_name) as axis_name,
         any_value(kind) as kind,
         any_value(model) as model,

@@ -2,27 +2,16 @@
 -- prompt: the measurement, next to that of the unsteered model. Labels of the
 -- completions are metrics here too, named after their labeler.
 --
--- axis_id: the axis steered along (axes.axis_id); null for the unsteered model
 -- axis_name: its name (axes.name)
 -- axis_kind: its axes.kind
--- prompt_set: the set of the prompt
--- prompt_id: hash of the normalised text (prompts.prompt_id)
--- pair_id: rows of one matched pair share it
--- generation_id: the completion measured; null for the prompt alone
--- is_positive: the prompt's class
 -- value: the measurement, of a label 1 for its positive class
 -- unsteered: the same of the model as it is; 0 for kl and projection_shift, which are
 --   differences from it already
 -- difference: value - unsteered
+-- prompt_set: the set of the prompt
 create view v_intervention_outcomes as
 with
 outcomes as (select * from stg_intervention_outcomes),
-
-labels as (select * from stg_labels),
-
-axes as (select * from stg_axes),
-
-prompts as (select * from v_prompts),
 
 labelled as (
     select
@@ -30,7 +19,7 @@ labelled as (
         labels.labeler as metric,
         labels.is_positive::int::double as value
     from outcomes
-    inner join labels using (generation_id)
+    inner join stg_labels as labels using (generation_id)
     where outcomes.metric = 'repetition'
 ),
 
@@ -52,37 +41,33 @@ compared as (
             0.0
         ) as unsteered
     from measured
-),
-
-final as (
-    select
-        compared.intervention_id,
-        compared.axis_id,
-        axes.name as axis_name,
-        axes.kind as axis_kind,
-        compared.model,
-        compared.model_id,
-        prompts.prompt_set,
-        compared.prompt_id,
-        prompts.pair_id,
-        compared.generation_id,
-        compared.layers,
-        compared.mode,
-        compared.positions,
-        compared.above,
-        compared.condition,
-        compared.template,
-        compared.new_tokens,
-        compared.metric,
-        compared.strength,
-        compared.unit,
-        compared.value,
-        compared.unsteered,
-        compared.value - compared.unsteered as difference,
-        prompts.is_positive
-    from compared
-    inner join prompts using (prompt_id)
-    left join axes using (axis_id)
 )
 
-select * from final;
+select
+    compared.intervention_id,
+    compared.axis_id,
+    axes.name as axis_name,
+    axes.kind as axis_kind,
+    compared.model,
+    compared.model_id,
+    prompts.prompt_set,
+    compared.prompt_id,
+    prompts.pair_id,
+    compared.generation_id,
+    compared.layers,
+    compared.mode,
+    compared.positions,
+    compared.above,
+    compared.condition,
+    compared.template,
+    compared.new_tokens,
+    compared.metric,
+    compared.strength,
+    compared.unit,
+    compared.value,
+    compared.unsteered,
+    compared.value - compared.unsteered as difference,
+    prompts.is_positive
+from compared
+inner join v_prompts as prompts using (prompt_id)
+left join stg_axes as axes using (axis_id);

@@ -6,6 +6,7 @@
 -- among equals; the last is cume_dist times the rows of the group, so that their sum is
 -- a whole number but for rounding.
 --
+-- study_id: the last study that evaluated the axis; null without one
 -- auroc: chance that a positive row projects above a negative one, ties half; null
 --   where a class is missing
 -- positive_count: rows of the positive class
@@ -21,6 +22,7 @@ projections as (
 groups as (
     select
         axis_id,
+        any_value(study_id) as study_id,
         any_value(axis_name) as axis_name,
         any_value(kind) as kind,
         any_value(method) as method,
@@ -79,6 +81,7 @@ sums as (
 final as (
     select
         numbered.axis_id,
+        numbered.study_id,
         numbered.axis_name,
         numbered.kind,
         numbered.method,

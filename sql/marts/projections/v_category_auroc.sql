@@ -1,6 +1,7 @@
 -- One row per axis, model, labelled prompt set and category: AUROC of the projection.
 -- Rows without a category count as one category, null.
 --
+-- study_id: the last study that evaluated the axis; null without one
 -- auroc: within the category; null if a class is missing
 -- auroc_against_all: its positives against every negative of the set, for sets whose
 --   categories hold one class; null where either is missing
@@ -17,6 +18,7 @@ projections as (
 within as (
     select
         axis_id,
+        any_value(study_id) as study_id,
         any_value(axis_name) as axis_name,
         any_value(kind) as kind,
         any_value(model) as model,
@@ -71,6 +73,7 @@ against_all as (
 final as (
     select
         within.axis_id,
+        within.study_id,
         within.axis_name,
         within.kind,
         within.model,

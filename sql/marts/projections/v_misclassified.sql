@@ -3,12 +3,10 @@
 -- on, projected for the same model. No rows for an axis whose fitting prompts are not
 -- projected. Out of sample only where is_in_sample is false.
 --
+-- study_id: the last study that evaluated the axis; null without one
 -- threshold: halfway between the class means of the prompts that the axis was fitted on
 -- margin: how far beyond it, in pooled standard deviations of those prompts
 -- error: false positive, or false negative
--- axis_id: the axis (axes.axis_id)
--- kind: native, universal, leave_one_out, ... as in v_projections
--- prompt_set: the set of the prompt
 create view v_misclassified as
 with
 projections as (
@@ -39,6 +37,7 @@ thresholds as (
 final as (
     select
         projections.axis_id,
+        projections.study_id,
         projections.axis_name,
         projections.kind,
         projections.model,

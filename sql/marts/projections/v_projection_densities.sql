@@ -4,9 +4,6 @@
 -- on a grid of 64 points that both classes share, three widths beyond all rows. Classes
 -- whose projections are all equal have no rows. Compare within one axis and model only.
 --
--- axis_id: the axis (axes.axis_id)
--- axis_name: its name (axes.name)
--- prompt_set: the set of the prompts
 -- label: the label of the class; positive or negative where it has several
 -- row_count: prompts of the class
 -- projection: the grid point

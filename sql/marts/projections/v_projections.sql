@@ -1,7 +1,7 @@
 -- One row per axis, model and prompt in a prompt set.
 -- Compare projections within one axis and model only.
 --
--- axis_id: the axis (axes.axis_id)
+-- study_id: the last study that evaluated the axis; null without one
 -- axis_name: its name (axes.name)
 -- kind: native (the model's own direction), universal or leave_one_out (after the
 --   model's alignment), ...
@@ -18,9 +18,12 @@ prompts as (select * from v_prompts),
 
 fitted_on as (select * from stg_prompts),
 
+studies as (select * from v_study_axes),
+
 final as (
     select
         projections.axis_id,
+        studies.study_id,
         axes.name as axis_name,
         axes.kind,
         axes.method,
@@ -43,6 +46,8 @@ final as (
     from projections
     inner join axes using (axis_id)
     inner join prompts using (prompt_id)
+    left join studies
+        on projections.axis_id = studies.axis_id and studies.is_last
     left join fitted_on
         on
             axes.prompt_set = fitted_on.prompt_set

@@ -2,9 +2,6 @@
 -- projection. Every projection that occurs is a threshold, and one more, null, is above
 -- all of them. Joined by straight lines the points hold the area auroc of v_auroc.
 --
--- axis_id: the axis (axes.axis_id)
--- axis_name: its name (axes.name)
--- prompt_set: the set of the prompts
 -- threshold: projections at or above it count as positive; null: none does
 -- false_positive_rate: share of the negative class at or above it; null without one
 -- true_positive_rate: share of the positive class at or above it; null without one

@@ -14,10 +14,6 @@
 -- kappa: Cohen's kappa of the two classes; null where both give one class throughout
 create view v_labeler_agreement as
 with
-labels as (select * from stg_labels),
-
-models as (select * from stg_generations),
-
 labelled as (
     select
         if(labels.generation_id is null, 'prompt', 'completion') as kind,
@@ -28,34 +24,30 @@ labelled as (
             labels.generation_id,
             labels.prompt_set || '/' || labels.prompt_id
         ) as labelled_id
-    from labels
-    left join models using (generation_id)
-),
-
-final as (
-    select
-        labelled.kind,
-        labelled.model,
-        labelled.labeler,
-        other.labeler as other_labeler,
-        count(*) as count,
-        count(*) filter (where labelled.is_positive and other.is_positive)
-            as both_positive,
-        count(*) filter (where labelled.is_positive and not other.is_positive)
-            as only_first_positive,
-        count(*) filter (where not labelled.is_positive and other.is_positive)
-            as only_other_positive,
-        count(*) filter (where not labelled.is_positive and not other.is_positive)
-            as both_negative,
-        avg((labelled.is_positive = other.is_positive)::int) as agreement,
-        cohen_kappa(labelled.is_positive, other.is_positive) as kappa
-    from labelled
-    inner join labelled as other
-        on
-            labelled.kind = other.kind
-            and labelled.labelled_id = other.labelled_id
-            and labelled.labeler < other.labeler
-    group by all
+    from stg_labels as labels
+    left join stg_generations as models using (generation_id)
 )
 
-select * from final;
+select
+    labelled.kind,
+    labelled.model,
+    labelled.labeler,
+    other.labeler as other_labeler,
+    count(*) as count,
+    count(*) filter (where labelled.is_positive and other.is_positive)
+        as both_positive,
+    count(*) filter (where labelled.is_positive and not other.is_positive)
+        as only_first_positive,
+    count(*) filter (where not labelled.is_positive and other.is_positive)
+        as only_other_positive,
+    count(*) filter (where not labelled.is_positive and not other.is_positive)
+        as both_negative,
+    avg((labelled.is_positive = other.is_positive)::int) as agreement,
+    cohen_kappa(labelled.is_positive, other.is_positive) as kappa
+from labelled
+inner join labelled as other
+    on
+        labelled.kind = other.kind
+        and labelled.labelled_id = other.labelled_id
+        and labelled.labeler < other.labeler
+group by all;

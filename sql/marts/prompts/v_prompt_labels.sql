@@ -6,8 +6,6 @@
 -- positive_votes: how many labels are positive
 -- negative_votes: how many labels are negative
 -- is_contested: whether there are both; null without a label
--- prompt_set: the name the set was imported under
--- prompt_id: hash of the normalised text (prompts.prompt_id)
 create view v_prompt_labels as
 with
 prompts as (select * from stg_prompts),

@@ -1,8 +1,6 @@
 -- One row per prompt in a prompt set, with its label: that of one labeler per set,
 -- `dataset` if it labelled any prompt of the set, else the first by name.
 --
--- prompt_set: the name the set was imported under
--- prompt_id: hash of the normalised text (prompts.prompt_id)
 -- label: the label's text, in the words of the source; null without one
 -- is_positive: true for the concept's positive class; null without a label
 create view v_prompts as

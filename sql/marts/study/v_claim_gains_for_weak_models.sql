@@ -4,39 +4,31 @@
 -- would gain by selection, so only other sets have rows.
 --
 -- estimate: AUROC of the universal axis minus that of the native one, same prompts
--- lower: lower end of its 95 % interval
--- upper: upper end of its 95 % interval
 -- null_value: 0
 -- is_met: the interval lies above the null
 -- is_refuted: it lies below 0.02, the smallest difference that counts as a gain
 create view v_claim_gains_for_weak_models as
 with
-held_out as (select * from v_held_out),
-
 weakest as (
     select
         study_id,
         arg_min(model, native) as model
-    from held_out
+    from v_held_out
     where is_out_of_fold
     group by study_id
     having count(*) > 1
-),
-
-final as (
-    select
-        held_out.study_id,
-        held_out.prompt_set,
-        held_out.model,
-        held_out.gain as estimate,
-        held_out.gain_lower as lower,
-        held_out.gain_upper as upper,
-        0.0 as null_value,
-        held_out.gain_lower > 0 as is_met,
-        held_out.gain_lower <= 0 and held_out.gain_upper < 0.02 as is_refuted
-    from held_out
-    inner join weakest using (study_id, model)
-    where not held_out.is_out_of_fold and held_out.gain is not null
 )
 
-select * from final;
+select
+    held_out.study_id,
+    held_out.prompt_set,
+    held_out.model,
+    held_out.gain as estimate,
+    held_out.gain_lower as lower,
+    held_out.gain_upper as upper,
+    0.0 as null_value,
+    held_out.gain_lower > 0 as is_met,
+    held_out.gain_lower <= 0 and held_out.gain_upper < 0.02 as is_refuted
+from v_held_out as held_out
+inner join weakest using (study_id, model)
+where not held_out.is_out_of_fold and held_out.gain is not null;

@@ -1,11 +1,11 @@
 -- One row per study, prompt set and ordered pair of models, of the claim that no
 -- threshold on the universal axis transfers from one model to another. From `axes
--- transfer` on the study's universal axis, projections as they are.
+-- transfer` on the study's universal axis, projections as they are, on prompts that no
+-- direction was fitted on.
 --
 -- model: the model that the threshold is chosen on, and the one that it is applied to
--- estimate: balanced accuracy lost against the model's own threshold
--- lower: lower end of its 95 % interval, paired
--- upper: upper end of its 95 % interval
+-- models: the two
+-- estimate: balanced accuracy lost against the model's own threshold, paired
 -- null_value: 0
 -- is_met: the pair loses accuracy, or shifts the false-positive rate, at the level 0.05
 --   (Holm over the pairs), and does not transfer
@@ -20,7 +20,7 @@ transfers as (
         and false_positive_shift_lower >= -0.1
         and false_positive_shift_upper <= 0.1 as carries_over
     from v_threshold_transfer
-    where method = 'uncalibrated' and not is_own
+    where method = 'uncalibrated' and not is_own and not is_in_sample
 ),
 
 studies as (
@@ -36,6 +36,7 @@ final as (
         studies.study_id,
         transfers.prompt_set,
         transfers.fitted_on || ' to ' || transfers.model as model,
+        [transfers.fitted_on, transfers.model] as models,
         transfers.accuracy_loss as estimate,
         transfers.accuracy_loss_lower as lower,
         transfers.accuracy_loss_upper as upper,

@@ -2,8 +2,6 @@
 -- on some models whose native direction works.
 --
 -- estimate: AUROC of the universal axis minus that of the native one, same prompts
--- lower: lower end of its 95 % interval
--- upper: upper end of its 95 % interval
 -- null_value: -0.2, the loss that is called a break
 -- is_met: the interval lies below the null (at 95 % for all models together)
 -- is_refuted: it lies above

@@ -2,8 +2,6 @@
 -- separates the classes at least as well as the model's native direction.
 --
 -- estimate: AUROC of the universal axis minus that of the native one, same prompts
--- lower: lower end of its 95 % interval
--- upper: upper end of its 95 % interval
 -- null_value: -0.02, the loss that is still called none
 -- is_met: the interval lies above the null
 -- is_refuted: it lies below (at 95 % for all models together)

@@ -5,8 +5,6 @@
 -- diagnosis: the first check with a fault, in plain words, or healthy
 -- cosine: of the model's aligned direction with the shared axis
 -- auroc: of the shared axis on these prompts
--- auroc_lower: lower end of its 95 % interval
--- auroc_upper: upper end of its 95 % interval
 -- native_auroc: of the model's native direction, in sample where it was fitted on them
 -- normal_auroc: what the class means would give to classes of normal shape
 -- separation: distance of the class means along the axis, in standard deviations of the
@@ -24,36 +22,20 @@ select
     study_id,
     model,
     prompt_set,
-    any_value(verdict) filter (where check_name = 'diagnosis') as diagnosis,
-    any_value(value) filter (
-        where check_name = 'disagreement' and figure = 'cosine'
-    ) as cosine,
-    any_value(value) filter (
-        where check_name = 'disagreement' and figure = 'auroc'
-    ) as auroc,
-    any_value(value) filter (
-        where check_name = 'disagreement' and figure = 'auroc_lower'
-    ) as auroc_lower,
-    any_value(value) filter (
-        where check_name = 'disagreement' and figure = 'auroc_upper'
-    ) as auroc_upper,
-    any_value(value) filter (
-        where check_name = 'disagreement' and figure = 'native_auroc'
-    ) as native_auroc,
-    any_value(value) filter (where figure = 'normal_auroc') as normal_auroc,
-    any_value(value) filter (where figure = 'separation') as separation,
-    any_value(value) filter (
-        where figure = 'largest_separation'
-    ) as largest_separation,
-    any_value(value) filter (where figure = 'trimmed_gap') as trimmed_gap,
-    any_value(value) filter (where figure = 'tracking_benign') as tracking_benign,
-    any_value(value) filter (
-        where figure = 'tracking_positive'
-    ) as tracking_positive,
-    any_value(value) filter (
-        where figure = 'tracking_negative'
-    ) as tracking_negative,
-    any_value(value) filter (where figure = 'shift') as shift,
+    pick(verdict, check_name, 'diagnosis') as diagnosis,
+    pick(value, (check_name, figure), ('disagreement', 'cosine')) as cosine,
+    pick(value, (check_name, figure), ('disagreement', 'auroc')) as auroc,
+    pick(value, (check_name, figure), ('disagreement', 'auroc_lower')) as auroc_lower,
+    pick(value, (check_name, figure), ('disagreement', 'auroc_upper')) as auroc_upper,
+    pick(value, (check_name, figure), ('disagreement', 'native_auroc')) as native_auroc,
+    pick(value, figure, 'normal_auroc') as normal_auroc,
+    pick(value, figure, 'separation') as separation,
+    pick(value, figure, 'largest_separation') as largest_separation,
+    pick(value, figure, 'trimmed_gap') as trimmed_gap,
+    pick(value, figure, 'tracking_benign') as tracking_benign,
+    pick(value, figure, 'tracking_positive') as tracking_positive,
+    pick(value, figure, 'tracking_negative') as tracking_negative,
+    pick(value, figure, 'shift') as shift,
     bool_or(is_fault) filter (where check_name = 'disagreement') as is_contradiction
 from v_diagnostics
 group by study_id, model, prompt_set;

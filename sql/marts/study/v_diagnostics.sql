@@ -5,35 +5,25 @@
 -- value: the number
 create view v_diagnostics as
 with
-diagnostics as (select * from stg_diagnostics),
-
 named as (
     select
         *,
         unnest(
-            if(
-                len(json_keys(figures)) = 0,
-                [cast(null as varchar)],
-                json_keys(figures)
-            )
+            if(len(json_keys(figures)) = 0, [null::varchar], json_keys(figures))
         ) as figure
-    from diagnostics
-),
-
-final as (
-    select
-        study_id,
-        model,
-        model_id,
-        prompt_set,
-        axis_id,
-        check_name,
-        place,
-        figure,
-        verdict,
-        try_cast(json_extract_string(figures, figure) as double) as value,
-        is_fault
-    from named
+    from stg_diagnostics
 )
 
-select * from final;
+select
+    study_id,
+    model,
+    model_id,
+    prompt_set,
+    axis_id,
+    check_name,
+    place,
+    figure,
+    verdict,
+    try_cast(json_extract_string(figures, figure) as double) as value,
+    is_fault
+from named;

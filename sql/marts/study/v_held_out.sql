@@ -5,14 +5,10 @@
 -- native: AUROC of the model's native direction
 -- universal: AUROC of the universal axis
 -- leave_one_out: AUROC of the axis made without this model
--- leave_one_out_lower: lower end of its 95 % interval
--- leave_one_out_upper: upper end of its 95 % interval
 -- leave_one_out_ceiling: its upper end at 95 % for all of the study's models together
 -- random_direction: 95th percentile of the AUROC of random directions
 -- shuffled_alignment: the same of the universal axis by alignments of shuffled rows
--- gain: universal minus native, on the same prompts
--- gain_lower: lower end of its 95 % interval (DeLong, paired)
--- gain_upper: upper end of its 95 % interval
+-- gain: universal minus native, on the same prompts; interval paired
 -- gain_ceiling: its upper end at 95 % for all of the study's models together
 -- p_value: two-sided, of no gain
 create view v_held_out as
@@ -33,7 +29,11 @@ areas as (
         prompt_set,
         any_value(is_out_of_fold) as is_out_of_fold,
         pick(estimate, figure, 'native') as native,
+        pick(lower, figure, 'native') as native_lower,
+        pick(upper, figure, 'native') as native_upper,
         pick(estimate, figure, 'universal') as universal,
+        pick(lower, figure, 'universal') as universal_lower,
+        pick(upper, figure, 'universal') as universal_upper,
         pick(estimate, figure, 'leave_one_out') as leave_one_out,
         pick(lower, figure, 'leave_one_out') as leave_one_out_lower,
         pick(upper, figure, 'leave_one_out') as leave_one_out_upper,
@@ -79,7 +79,11 @@ final as (
         prompt_set,
         is_out_of_fold,
         native,
+        native_lower,
+        native_upper,
         universal,
+        universal_lower,
+        universal_upper,
         leave_one_out,
         leave_one_out_lower,
         leave_one_out_upper,

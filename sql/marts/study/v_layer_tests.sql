@@ -1,16 +1,11 @@
 -- One row per evaluation, model and layer: the direction of each layer out of fold,
--- compared with a bag of words. The best of many layers is an optimistic value, not a
+-- compared with word pairs. The best of many layers is an optimistic value, not a
 -- result: use native_layer_chosen in `evaluations`.
 --
 -- auroc: of the direction out of fold, with groups and near duplicates in one fold
--- auroc_lower: lower end of its 95 % interval
--- auroc_upper: upper end of its 95 % interval
 -- in_sample: of the direction on the prompts it was fitted on
--- minus_bag_of_words: auroc less that of word counts out of fold
--- minus_bag_of_words_lower: lower end of its 95 % interval, paired
--- minus_bag_of_words_upper: upper end of its 95 % interval, paired
--- p_value: two-sided, for no difference to a bag of words
--- p_value_adjusted: the same, corrected for the number of layers
+-- minus_word_pairs: auroc less that of word counts out of fold, paired
+-- p_value: two-sided, for no difference to word pairs
 create view v_layer_tests as
 select
     study_id,
@@ -22,11 +17,11 @@ select
     pick(lower, scorer, 'native_cross_validated') as auroc_lower,
     pick(upper, scorer, 'native_cross_validated') as auroc_upper,
     pick(estimate, scorer, 'native') as in_sample,
-    pick(estimate, scorer, 'native_minus_bag_of_words') as minus_bag_of_words,
-    pick(lower, scorer, 'native_minus_bag_of_words') as minus_bag_of_words_lower,
-    pick(upper, scorer, 'native_minus_bag_of_words') as minus_bag_of_words_upper,
-    pick(p_value, scorer, 'native_minus_bag_of_words') as p_value,
-    pick(p_value_adjusted, scorer, 'native_minus_bag_of_words') as p_value_adjusted
+    pick(estimate, scorer, 'native_minus_word_pairs') as minus_word_pairs,
+    pick(lower, scorer, 'native_minus_word_pairs') as minus_word_pairs_lower,
+    pick(upper, scorer, 'native_minus_word_pairs') as minus_word_pairs_upper,
+    pick(p_value, scorer, 'native_minus_word_pairs') as p_value,
+    pick(p_value_adjusted, scorer, 'native_minus_word_pairs') as p_value_adjusted
 from stg_evaluations
 where fitted_on is not null and judged_on is null and layer is not null
 group by study_id, model, model_id, prompt_set, layer;

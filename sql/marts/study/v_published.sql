@@ -3,47 +3,34 @@
 --
 -- figure: native, universal or leave_one_out (AUROC), or cosine_universal
 -- published: the published value
--- ours: the same metric in this study
--- lower: lower end of our 95 % interval
--- upper: upper end of our 95 % interval
+-- ours: the same metric in this study, with the interval
 -- difference: ours minus published
 create view v_published as
-with
-evaluations as (select * from stg_evaluations),
-
-published as (
-    select * from evaluations
-    where metric in ('auroc_published', 'cosine_published')
-),
-
-final as (
-    select
-        published.study_id,
-        published.model,
-        published.prompt_set,
-        published.scorer as figure,
-        published.estimate as published,
-        ours.estimate as ours,
-        ours.lower,
-        ours.upper,
-        ours.estimate - published.estimate as difference
-    from published
-    left join evaluations as ours
-        on
-            published.study_id = ours.study_id
-            and published.model = ours.model
-            and (
-                (
-                    published.metric = 'auroc_published'
-                    and ours.metric = 'auroc'
-                    and published.scorer = ours.scorer
-                    and published.prompt_set = ours.prompt_set
-                )
-                or (
-                    published.metric = 'cosine_published'
-                    and published.scorer = ours.metric
-                )
+select
+    published.study_id,
+    published.model,
+    published.prompt_set,
+    published.scorer as figure,
+    published.estimate as published,
+    ours.estimate as ours,
+    ours.lower,
+    ours.upper,
+    ours.estimate - published.estimate as difference
+from stg_evaluations as published
+left join stg_evaluations as ours
+    on
+        published.study_id = ours.study_id
+        and published.model = ours.model
+        and (
+            (
+                published.metric = 'auroc_published'
+                and ours.metric = 'auroc'
+                and published.scorer = ours.scorer
+                and published.prompt_set = ours.prompt_set
             )
-)
-
-select * from final;
+            or (
+                published.metric = 'cosine_published'
+                and published.scorer = ours.metric
+            )
+        )
+where published.metric in ('auroc_published', 'cosine_published');

@@ -1,14 +1,9 @@
 -- One row per study, model and prompt set: the study table. The figures of a model on
 -- itself are null for any set but the one that the directions were fitted on.
 --
--- study_id: hash of the study's definition and of every row behind it
 -- model: the evaluated model
 -- native: AUROC of the model's native direction
--- native_lower: lower end of its 95 % interval
--- native_upper: upper end of its 95 % interval
 -- universal: AUROC of the universal axis
--- universal_lower: lower end of its 95 % interval
--- universal_upper: upper end of its 95 % interval
 -- universal_least: smallest value as one setting after another is varied
 --   (v_sensitivity); null where that was not measured
 -- universal_greatest: largest value as one setting after another is varied
@@ -16,12 +11,19 @@
 -- leave_one_out: AUROC of the axis made without this model
 -- native_cross_validated: AUROC of the native direction out of fold, folds grouped by
 --   pair
+-- universal_cross_validated: the same of the universal axis
+-- leave_one_out_cross_validated: the same of the axis made without this model
 -- null_in_sample: 95th percentile of native for directions fitted on shuffled labels
 -- null_cross_validated: the same of native_cross_validated
+-- pairs_in_order: share of matched pairs that the universal axis ranks right, out of
+--   fold where it was fitted on them
+-- best_baseline: what does best of the prompts alone, without a model
+-- best_baseline_auroc: its AUROC, out of fold, folds grouped by pair
 -- bag_of_words: AUROC of word counts, out of fold, folds grouped by pair
 -- prompt_length: AUROC of the length in characters
 -- cosine_universal: of the aligned direction with the universal axis
 -- cosine_reference: of the aligned direction with the reference's native direction
+-- cosine_leave_one_out: of the aligned direction with the axis made of the other models
 -- alignment_r2: 1 - SSE/SST over all dimensions, held-out alignment rows
 -- ridge_lambda: penalty of the alignment; null for the reference, mapped by identity
 create view v_study as
@@ -43,6 +45,12 @@ per_set as (
         pick(upper, scorer, 'universal') as universal_upper,
         pick(estimate, scorer, 'leave_one_out') as leave_one_out,
         pick(estimate, scorer, 'native_cross_validated') as native_cross_validated,
+        pick(
+            estimate, scorer, 'universal_cross_validated'
+        ) as universal_cross_validated,
+        pick(
+            estimate, scorer, 'leave_one_out_cross_validated'
+        ) as leave_one_out_cross_validated,
         pick(upper, scorer, 'shuffled_labels') as null_in_sample,
         pick(upper, scorer, 'shuffled_labels_cross_validated') as null_cross_validated
     from evaluations
@@ -54,11 +62,27 @@ baselines as (
     select
         study_id,
         prompt_set,
+        arg_max(scorer, estimate) as best_baseline,
+        max(estimate) as best_baseline_auroc,
         pick(estimate, scorer, 'bag_of_words') as bag_of_words,
         pick(estimate, scorer, 'prompt_length') as prompt_length
     from evaluations
     where metric = 'auroc' and model is null
     group by study_id, prompt_set
+),
+
+pairs as (
+    select
+        study_id,
+        model,
+        prompt_set,
+        coalesce(
+            pick(estimate, scorer, 'universal_cross_validated'),
+            pick(estimate, scorer, 'universal')
+        ) as pairs_in_order
+    from evaluations
+    where metric = 'pairs_in_order'
+    group by study_id, model, prompt_set
 ),
 
 per_model as (
@@ -67,6 +91,9 @@ per_model as (
         model,
         pick(estimate, metric, 'cosine_universal') as cosine_universal,
         pick(estimate, metric, 'cosine_reference') as cosine_reference,
+        max(estimate) filter (
+            where metric = 'cosine_leave_one_out' and scorer = 'aligned'
+        ) as cosine_leave_one_out,
         pick(estimate, metric, 'r2_held_out') as alignment_r2,
         pick(estimate, metric, 'ridge_lambda') as ridge_lambda
     from evaluations
@@ -93,15 +120,20 @@ final as (
         moved.universal_least,
         moved.universal_greatest,
         moved.moved_most_by,
+        pairs.pairs_in_order,
+        baselines.best_baseline,
+        baselines.best_baseline_auroc,
         baselines.bag_of_words,
         baselines.prompt_length,
         per_model.cosine_universal,
         per_model.cosine_reference,
+        per_model.cosine_leave_one_out,
         per_model.alignment_r2,
         per_model.ridge_lambda
     from per_set
     inner join per_model using (study_id, model)
     left join baselines using (study_id, prompt_set)
+    left join pairs using (study_id, model, prompt_set)
     left join moved using (study_id, model, prompt_set)
 )
 

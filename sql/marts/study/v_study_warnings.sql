@@ -1,11 +1,11 @@
 -- One row per study, model, prompt set, scorer and warning: a reason not to read a
--- value of the study as evidence, with the two numbers compared. The rule of the
--- baselines is that of `explains` in analysis/stats/baselines.py.
+-- value of the study as evidence, with the two numbers compared. The premises of the
+-- claims that fail are warnings (v_claim_premises).
 --
 -- scorer: the scorer of the AUROC; null where the warning is about the complete row of
 --   the study
--- warning: bag_of_words, prompt_length; shuffled_labels, shuffled_alignment,
---   random_direction; reversed, cosine_alone; rows_missing, alignment_overlap
+-- warning: the premise that fails; shuffled_labels, shuffled_alignment,
+--   random_direction; reversed, cosine_alone; rows_missing
 -- figure: the AUROC (or count) that the warning is about
 -- beside: the value that it is compared with
 -- text: the warning in plain words
@@ -30,50 +30,18 @@ areas as (
         and not (scorer = 'native' and is_in_sample)
 ),
 
-baselines as (
+premises as (
     select
         study_id,
+        model,
         prompt_set,
-        scorer as baseline,
-        -- Short prompts may be the positive ones: a length tells as much either way.
-        if(
-            scorer = 'prompt_length', greatest(estimate, 1 - estimate), estimate
-        ) as estimate,
-        if(scorer = 'prompt_length', greatest(lower, 1 - upper), lower) as lower
-    from evaluations
-    where
-        metric = 'auroc'
-        and model is null
-        and scorer in ('bag_of_words', 'prompt_length')
-),
-
-explained as (
-    select
-        areas.study_id,
-        areas.model,
-        areas.prompt_set,
-        areas.scorer,
-        baselines.baseline as warning,
-        areas.estimate as figure,
-        baselines.estimate as beside,
-        format(
-            '{} alone reaches AUROC {:.3f} on {}, {} of {} {:.3f}: '
-            || 'it may see no more than that',
-            replace(baselines.baseline, '_', ' '),
-            baselines.estimate,
-            areas.prompt_set,
-            areas.scorer,
-            areas.model,
-            areas.estimate
-        ) as text
-    from areas
-    inner join baselines using (study_id, prompt_set)
-    where
-        baselines.lower > 0.5
-        and baselines.estimate >= least(
-            coalesce(areas.lower, areas.estimate),
-            0.5 + 0.8 * (areas.estimate - 0.5)
-        )
+        scorer,
+        premise as warning,
+        figure,
+        beside,
+        cause as text
+    from v_claim_premises
+    where coalesce(at_model, model) = model
 ),
 
 nulls as (
@@ -172,27 +140,18 @@ counts as (
         model,
         prompt_set,
         null::varchar as scorer,
-        if(metric = 'missing_count', 'rows_missing', metric) as warning,
+        'rows_missing' as warning,
         estimate as figure,
         0.0 as beside,
         format(
-            if(
-                metric = 'missing_count',
-                '{:.0f} prompts of {} are missing for {}',
-                '{:.0f} prompts of {} are judged for {} and aligned on, too'
-            ),
-            estimate,
-            prompt_set,
-            model
+            '{:.0f} prompts of {} are missing for {}', estimate, prompt_set, model
         ) as text
     from evaluations
-    where
-        metric in ('missing_count', 'alignment_overlap')
-        and estimate > 0
+    where metric = 'missing_count' and estimate > 0
 ),
 
 final as (
-    select * from explained
+    select * from premises
     union all
     select * from nulls
     union all

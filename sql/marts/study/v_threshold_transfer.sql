@@ -1,21 +1,16 @@
 -- One row per transfer study, method, model that a threshold comes from and model that
--- it is applied to: the results of `axes transfer`.
+-- it is applied to: the results of `axes transfer`. Intervals are 95 %, by bootstrap,
+-- those of losses and shifts paired.
 --
 -- method: uncalibrated (projections as they are) or the calibration of both models
 -- fitted_on: the model whose calibration rows the threshold was chosen on
 -- model: the model that it is applied to
 -- is_own: whether both are one model: the best that a threshold can do for it
 -- balanced_accuracy: mean of the share of each class that is classified correctly
--- balanced_accuracy_lower: lower end of its 95 % bootstrap interval
--- balanced_accuracy_upper: upper end of its 95 % bootstrap interval
 -- accuracy_loss: balanced accuracy of the model's threshold minus this one's
--- accuracy_loss_lower: lower end of its 95 % interval, paired
--- accuracy_loss_upper: upper end of its 95 % interval, paired
 -- accuracy_loss_p: two-sided p-value, Holm-adjusted over the pairs of a method
 -- false_positive_rate: share of negative prompts called positive
 -- false_positive_shift: the same minus that of the model's threshold
--- false_positive_shift_lower: lower end of its 95 % interval, paired
--- false_positive_shift_upper: upper end of its 95 % interval, paired
 -- false_positive_shift_p: two-sided p-value, Holm-adjusted over the pairs of a method
 -- is_in_sample: whether the axis was fitted on any of the evaluation prompts
 create view v_threshold_transfer as

@@ -1,6 +1,5 @@
 -- One row per transfer study and method: whether thresholds transfer between models.
 --
--- method: uncalibrated or a calibration
 -- pair_count: ordered pairs of two different models
 -- own_accuracy: mean balanced accuracy of each model's threshold on itself
 -- transferred_accuracy: the same of thresholds from other models

@@ -137,7 +137,7 @@ def test_a_planted_drift_is_found_and_every_control_agrees(original, kind):
 def test_without_a_drift_the_verdict_says_so(world):
     write_completions(world, slope=0.0, name="flat", template="chat")
     drift_id, found = analyse(world.root, template="chat")
-    assert not found["is_drift"] and found["controls_failed"]
+    assert not found["is_drift"] and not found["is_controlled"]
     assert "not shown" in verdict(opened(world.root), drift_id)
 
 

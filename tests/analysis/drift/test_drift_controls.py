@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -25,10 +27,10 @@ def saturating(steps):
 def test_every_control_lets_a_true_drift_stand():
     found = plant(slope=0.2, lengths=((10, STEPS), (10, STEPS)))
     for control in (
-        matched_prompt(found),
-        matched_length(found),
-        lasting(found, 12),
-        other_text(found),
+        matched_prompt(found, draw(found)),
+        matched_length(found, draw(found)),
+        lasting(found, 12, draw(found)),
+        other_text(found, draw(found)),
     ):
         assert control.estimate.lower < 0.2 < control.estimate.upper, control.name
         assert control.estimate.lower > 0, control.name
@@ -42,8 +44,10 @@ def test_drift_that_is_length_is_flagged_by_the_controls_of_length():
         for seed in range(40)
     ]
     assert sum(difference(found).lower > 0 for found in worlds) >= 36
-    for control in (matched_length, lambda found: lasting(found, 8)):
-        assert sum(control(found).estimate.p_value < 0.05 for found in worlds) <= 6
+    for control in (matched_length, lambda found, counts: lasting(found, 8, counts)):
+        controls = [control(found, draw(found)) for found in worlds]
+        assert sum(each.estimate.p_value < 0.05 for each in controls) <= 6
+        assert sum(each.change.upper < 0 for each in controls) >= 36
 
 
 def test_drift_that_comes_from_where_prompts_start_is_flagged_by_matching():
@@ -52,7 +56,7 @@ def test_drift_that_comes_from_where_prompts_start_is_flagged_by_matching():
     towards_zero = found.start[:, None] * (0.9 ** np.arange(STEPS) - 1)
     found.values[:] += towards_zero
     assert difference(found).lower > 0
-    matched = matched_prompt(found)
+    matched = matched_prompt(found, draw(found))
     assert matched.imbalance[0] < -0.5 and abs(matched.imbalance[1]) < 0.1
     assert matched.estimate.p_value > 0.05
 
@@ -60,7 +64,7 @@ def test_drift_that_comes_from_where_prompts_start_is_flagged_by_matching():
 def test_without_prompt_projections_the_matched_token_is_not_in_the_slope():
     found = plant(offset=2.0, pairs=80, noise=1.5)
     unknown = type(found)(**{**vars(found), "start": np.full(len(found.values), np.nan)})
-    assert matched_prompt(unknown).estimate.p_value > 0.05
+    assert matched_prompt(unknown, draw(unknown)).estimate.p_value > 0.05
     assert not np.isnan(found.values[:, 0]).any(), "the trajectories are left as they are"
 
 
@@ -72,9 +76,40 @@ def test_shuffled_steps_have_no_slope_and_keep_each_completions_values():
 
 def test_too_few_to_match_gives_no_control():
     apart = plant(offset=50.0)
-    assert matched_prompt(apart) is None
-    assert lasting(apart, STEPS + 1) is None
-    assert matched_length(plant(lengths=((1, 1), (1, 9)))) is None
+    assert matched_prompt(apart, draw(apart)) is None
+    assert lasting(apart, STEPS + 1, draw(apart)) is None
+    single = plant(lengths=((1, 1), (1, 9)))
+    assert matched_length(single, draw(single)) is None
+    few = plant(pairs=9)
+    assert matched_length(few, draw(few)) is None
+
+
+def test_a_control_on_few_rows_changes_nothing_that_is_shown():
+    """A true drift, of which a third of the completions last: an interval that holds 0 is power."""
+    worlds = [
+        plant(slope=0.02, pairs=60, lengths=((4, STEPS),) * 2, seed=seed) for seed in range(40)
+    ]
+    controls = [lasting(found, 16, draw(found)) for found in worlds]
+    found = [control for control in controls if control is not None]
+    assert len(found) > 10 and sum(each.estimate.lower < 0 for each in found) > len(found) / 4
+    assert sum(each.change.upper < 0 for each in found) <= 0.1 * len(found)
+
+
+def test_several_samples_of_a_prompt_are_one_prompt():
+    """Six completions of a prompt, slopes that differ by prompt: nothing is rejected too often."""
+    rejected, random = [], np.random.default_rng(0)
+    for seed in range(60):
+        found = plant(pairs=120, seed=seed)
+        own = np.repeat(0.3 * random.standard_normal(40), 6)
+        # A prompt has one label, and six samples.
+        shown = replace(
+            found,
+            is_positive=np.arange(240) % 12 < 6,
+            groups=np.arange(240) // 6,
+            values=found.values + np.outer(own, np.arange(STEPS)),
+        )
+        rejected.append(matched_prompt(shown, draw(shown)).estimate.p_value < 0.05)
+    assert np.mean(rejected) <= 0.12
 
 
 def on_random_axes(found, vectors, axis, seed=0):

@@ -12,7 +12,7 @@ from axes.analysis.study.calibrate import calibrate
 from axes.warehouse.axes import find_axis
 from tests.rows import ask, opened
 
-NAME = "universal/gamma/2/labelled/lambda-held_out"
+NAME = "universal/gamma/2/labelled/benign/lambda-held_out"
 
 
 @pytest.fixture(scope="module")

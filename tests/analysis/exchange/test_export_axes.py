@@ -15,7 +15,7 @@ from axes.warehouse.axes import find_axis
 from axes.warehouse.errors import AxisError
 from tests.rows import put
 
-NAME = "universal/pair/2/labelled/lambda-held_out"
+NAME = "universal/pair/2/labelled/benign/lambda-held_out"
 NATIVE = "native/alpha/{layer}/labelled"
 
 

@@ -26,7 +26,7 @@ from tests.rows import ask
 
 WIDTH, LAYER_COUNT = 16, 3
 NATIVE = "native/alpha/1/labelled"
-UNIVERSAL = "universal/pair/2/labelled/lambda-held_out"
+UNIVERSAL = "universal/pair/2/labelled/benign/lambda-held_out"
 
 
 def vectors(*numbers: int, length: float = 2.0) -> dict[int, np.ndarray]:

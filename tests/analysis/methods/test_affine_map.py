@@ -28,13 +28,6 @@ def test_pulling_an_axis_back_equals_carrying_the_rows_over():
     np.testing.assert_allclose(alignment.project(x, axis), x @ vector + offset, rtol=1e-9)
 
 
-def test_a_direction_is_carried_without_the_intercept():
-    x, y = pairs()
-    alignment = RidgePath.of_rows(x, y).solve(5.0)
-    difference = alignment.apply(x[:1]) - alignment.apply(x[1:2])
-    np.testing.assert_allclose(alignment.map(x[0] - x[1]), difference[0], rtol=1e-9)
-
-
 def test_rows_are_projected_through_a_hidden_layer_and_no_axis_is_pulled_back():
     alignment, random = with_hidden_layer(), np.random.default_rng(1)
     x, axis = random.standard_normal((20, 5)), random.standard_normal(3)

@@ -6,7 +6,7 @@ import pytest
 from axes.analysis.methods import ALIGNMENTS, AlignmentOptions
 from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.alignment import fit_alignment, identity_alignment, r_squared
-from axes.analysis.methods.ridge import LAMBDA_GRID
+from axes.analysis.methods.ridge import LAMBDA_GRID, RidgePath
 from axes.analysis.stats.splits import held_out_mask
 from axes.warehouse.errors import AlignmentError
 from tests.analysis.pairs import pairs
@@ -68,26 +68,21 @@ def test_lambda_is_chosen_large_for_noise_and_small_for_signal(policy):
     assert fit_alignment(x, noise, options).alignment.ridge_lambda >= 1e4
 
 
-def test_what_is_given_is_kept():
+def test_what_is_given_is_kept_and_the_final_map_is_fitted_on_all_rows():
     x, y = pairs()
-    assert fit_alignment(x, y, ridge_lambda=7.0).alignment.ridge_lambda == 7.0
+    fit = fit_alignment(x, y, AlignmentOptions(ridge_lambda=7.0))
+    assert fit.alignment.ridge_lambda == 7.0
+    np.testing.assert_allclose(fit.alignment.weights, RidgePath.of_rows(x, y).solve(7.0).weights)
     fit = fit_alignment(x, y, AlignmentOptions("reduced_rank", ridge_lambda=7.0, rank=2))
     assert (fit.alignment.ridge_lambda, fit.rank, fit.lambda_policy) == (7.0, 2, "given")
     assert fit_alignment(x, y, AlignmentOptions("procrustes")).lambda_policy == "none"
 
 
-def test_the_final_map_is_fitted_on_all_rows():
-    x, y = pairs()
-    fit = fit_alignment(x, y, ridge_lambda=7.0)
-    from axes.analysis.methods.ridge import RidgePath
-
-    np.testing.assert_allclose(fit.alignment.weights, RidgePath.of_rows(x, y).solve(7.0).weights)
-
-
 def test_the_null_is_seeded():
     x, y = pairs()
     one, same, other = (
-        fit_alignment(x, y, shuffle_count=3, seed=seed).r2_shuffled for seed in (1, 1, 2)
+        fit_alignment(x, y, AlignmentOptions(), shuffle_count=3, seed=seed).r2_shuffled
+        for seed in (1, 1, 2)
     )
     assert one == same != other
 

@@ -81,11 +81,13 @@ def test_a_small_difference_survives_a_large_common_mean():
     assert difference_in_means(x, labels).raw_norm == pytest.approx(0.01171875, rel=1e-6)
 
 
-def test_equal_means_are_an_error():
+def test_what_cannot_be_fitted_is_refused():
     with pytest.raises(AxisError, match="same mean"):
         difference_in_means(np.ones((4, 3)), np.array([True, False, True, False]))
     with pytest.raises(AxisError, match="unknown direction magic: choose mean_diff"):
         fit_direction("magic", np.ones((4, 3)), LABELS[:4], PAIRS[:4])
+    with pytest.raises(AxisError, match=r"needs matched pairs.*import the set with .* pair_id"):
+        fit_direction("pair_pca", planted()[0], LABELS, np.arange(600))
 
 
 @pytest.mark.parametrize("width", [10, 80])
@@ -106,15 +108,6 @@ def test_the_whitened_direction_is_that_of_discriminant_analysis():
     theirs = LinearDiscriminantAnalysis().fit(x, labels).coef_[0]
     found = fit_direction("whitened", x, labels, np.arange(20_000))
     assert found.vector @ unit(theirs).vector > 0.999
-
-
-def test_the_whitened_direction_looks_past_variance_that_both_classes_share():
-    random = np.random.default_rng(6)
-    x = random.standard_normal((600, 2))
-    loud = 20 * random.standard_normal(600)
-    x += np.outer(loud, [1.0, 1.0]) + np.outer(LABELS - 0.5, [3.0, 0.0])
-    found = fit_direction("whitened", x, LABELS, PAIRS).vector
-    assert abs(found @ unit(np.array([1.0, -1.0])).vector) > 0.99
 
 
 def test_the_logistic_direction_is_that_of_scikit_learn():
@@ -147,9 +140,3 @@ def test_pairs_by_either_decomposition_give_the_same():
     np.testing.assert_allclose(
         leading_difference(wide)[:-1], leading_difference(differences), atol=1e-10
     )
-
-
-def test_prompts_without_pairs_are_refused_with_what_to_do():
-    x, _ = planted()
-    with pytest.raises(AxisError, match=r"needs matched pairs.*import the set with .* pair_id"):
-        fit_direction("pair_pca", x, LABELS, np.arange(600))

@@ -83,11 +83,13 @@ def test_the_how_to_adds_a_direction_and_an_alignment(tmp_path):
         layer_count=2,
     )
     fit, study = re.findall(r"`axes ((?:fit|study) [^`]+)`", page)
+    code = "import sys; from axes.cli.main import cli\n"
     for words in (fit, f"{study} --align benign --no-ingest"):
-        code = "from axes.cli.main import cli; cli()"
-        command = [sys.executable, "-c", code, *words.split(), "--root", str(root)]
-        result = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
-        assert result.returncode == 0
+        arguments = [*words.split(), "--root", str(root)]
+        code += f"cli({arguments}, standalone_mode=False)\n"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    assert result.returncode == 0
     fitted = rows(connect(root), "select distinct kind, method from axes where kind = 'native'")
     assert fitted == [{"kind": "native", "method": "median_diff"}]
     aligned = rows(connect(root), "select distinct method from alignments order by all")

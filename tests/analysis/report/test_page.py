@@ -184,7 +184,7 @@ def test_what_was_not_computed_is_named_with_the_command_that_does(studied, page
     world, study_id = studied
     connection = connect(world.root)
     names = study_names(connection, study_id)
-    axis = "universal/greek/1/labelled/lambda-held_out"
+    axis = "universal/greek/1/labelled/benign/lambda-held_out"
     for name, command in {
         "thresholds": f"axes transfer {axis} --prompts labelled",
         "drift": f"axes drift --axis {axis}",

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from axes.analysis.routing.model_ranking import rank_models, run_comparison
-from axes.analysis.routing.response_scores import ScoringRequest, score_completions
+from axes.analysis.routing.response_scores import Scoring, ScoringRequest, score_completions
 from axes.analysis.routing.responses import CompletionQuery
 from axes.cli.main import cli
 from axes.warehouse.maintenance.check import check
@@ -65,6 +65,16 @@ def test_shares_of_places_add_up(world):
     np.testing.assert_allclose(shares.sum(axis=0), 1)
     np.testing.assert_allclose(shares.sum(axis=1), 1)
     assert rank_models(scoring) == found
+
+
+def test_models_that_tie_share_their_places(world, monkeypatch):
+    warehouse = opened(world.root)
+    with warehouse.run("test", {}) as run:
+        scoring = score_completions(warehouse, run, REQUEST)
+    same = np.repeat(scoring.probability("answer")[:, :1], 3, axis=1)
+    monkeypatch.setattr(Scoring, "probability", lambda *_: same)
+    for metrics in rank_models(scoring).values():
+        assert metrics["rank_1"].estimate == pytest.approx(1 / 3)
 
 
 def test_answers_to_negative_prompts_are_not_elevated_above_themselves(ranked):

@@ -2,32 +2,73 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
 
 from axes.analysis.stats.auroc import auroc
-from axes.analysis.stats.baselines import bag_of_words_scores, bag_of_words_transfer, prompt_lengths
+from axes.analysis.stats.baselines import (
+    TEXT_BASELINES,
+    baseline_fitter,
+    model_kernels,
+    number_kernel,
+    text_kernels,
+    text_scores,
+)
 
 PAIRS = np.repeat(np.arange(60), 2)
 LABELS = np.tile([True, False], 60)
+# Of the positive rows: what gives the label away, and which baselines must see it.
+GIVEN_AWAY = {
+    "words": (("steal {0} it", "buy {0} it"), {"bag_of_words", "word_pairs", "tf_idf"}),
+    "order": (("red {0} blue end", "blue {0} red end"), {"word_pairs"}),
+    "capitals": (("IT IS {0}", "it is {0}"), {"surface_form"}),
+    "length": (("it is {0} " + "so " * 9, "it is {0}"), {"prompt_length", "surface_form"}),
+}
 
 
-def test_a_word_that_gives_the_label_away_is_found_on_rows_not_seen():
-    texts = [f"topic {row // 2} {'steal' if row % 2 == 0 else 'buy'} it" for row in range(120)]
-    assert auroc(bag_of_words_scores(texts, LABELS, PAIRS), LABELS) > 0.99
+@pytest.mark.parametrize("kind", GIVEN_AWAY)
+def test_what_gives_the_label_away_is_found_on_rows_not_seen(kind: str) -> None:
+    templates, sees = GIVEN_AWAY[kind]
+    # The word of a pair is next to nothing that other pairs share: only `order` has word pairs.
+    join = "" if kind == "order" else "topic{0}"
+    texts = [
+        template.format(join.format(pair)).replace("  ", " ")
+        for pair in range(60)
+        for template in templates
+    ]
+    areas = {
+        name: auroc(text_scores(texts, LABELS, PAIRS, baseline=name), LABELS)
+        for name in TEXT_BASELINES
+    }
+    assert {name for name, area in areas.items() if area > 0.95} >= sees
 
 
-def test_words_that_only_name_the_pair_give_nothing_away():
+def test_what_only_names_the_pair_gives_nothing_away() -> None:
     """Were pairs split between folds, the twin's label would be learnt the wrong way round."""
     texts = [f"topic{row // 2} filler" for row in range(120)]
-    assert auroc(bag_of_words_scores(texts, LABELS, PAIRS), LABELS) == pytest.approx(0.5)
+    for name in TEXT_BASELINES:
+        scores = text_scores(texts, LABELS, PAIRS, baseline=name)
+        assert auroc(scores, LABELS) == pytest.approx(0.5)
 
 
-def test_a_bag_of_words_carries_over_to_another_set():
-    texts = ["steal the car", "buy the car"] * 20
-    labels = np.tile([True, False], 20)
-    other = ["steal a boat", "buy a boat", "boat"]
-    scores = bag_of_words_transfer(texts, labels, other)
-    assert scores[0] > scores[2] > scores[1]
+@pytest.mark.parametrize("seen_count", [40, 100])
+def test_a_refit_is_the_ridge_regression_of_the_rows_seen(seen_count: int) -> None:
+    random = np.random.default_rng(0)
+    features = random.standard_normal((120, 5))
+    seen = random.permutation(120) < seen_count
+    (found,) = baseline_fitter([features @ features.T], LABELS)(seen)
+    with_constant = np.hstack([features, np.ones((120, 1))])
+    ridge = Ridge(alpha=1.0, fit_intercept=False)
+    ridge.fit(with_constant[seen], np.where(LABELS[seen], 1.0, -1.0))
+    np.testing.assert_allclose(found[~seen], ridge.predict(with_constant[~seen]), atol=1e-8)
+    assert not found[seen].any()
 
 
-def test_lengths_are_in_characters():
-    assert prompt_lengths(["", "abc", "é"]).tolist() == [0.0, 3.0, 1.0]
+def test_how_long_activations_are_is_a_baseline_of_its_own_and_of_all_together() -> None:
+    texts = text_kernels([f"topic{row // 2} filler" for row in range(120)])
+    random = np.random.default_rng(1)
+    kernels = model_kernels(texts, random.standard_normal(120) + 3 * LABELS)
+    assert list(kernels) == ["activation_norm", "combined"]
+    seen = PAIRS < 40
+    for scores in baseline_fitter(list(kernels.values()), LABELS)(seen):
+        assert auroc(scores[~seen], LABELS[~seen]) > 0.9
+    assert not number_kernel(np.ones((4, 1))).any(), "a number that never differs tells nothing"

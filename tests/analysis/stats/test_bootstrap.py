@@ -4,12 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 from sklearn.metrics import roc_auc_score
 
-from axes.analysis.stats.auroc import auroc_interval
 from axes.analysis.stats.bootstrap import (
     LEAST_COMPLETIONS,
     auroc_bootstrap,
@@ -17,9 +16,9 @@ from axes.analysis.stats.bootstrap import (
     draw_counts,
     mean_difference,
     percentile_interval,
-    resampled_auroc,
     resampled_aurocs,
 )
+from tests.analysis.pairs import labelled_scores
 from tests.drifting import plant
 
 
@@ -34,29 +33,20 @@ def interval(scores, labels, *, groups=None, count=1000, seed=0):
     return auroc_bootstrap(scores, labels, counts)
 
 
-@given(
-    st.lists(st.tuples(st.integers(-2, 2), st.booleans()), min_size=2, max_size=40),
-    st.integers(0, 100),
-)
+@settings(max_examples=60, deadline=None)
+@given(labelled_scores(2, 40), st.integers(0, 100))
 def test_resampled_auroc_is_that_of_scikit_learn_on_the_rows_drawn(rows, seed):
-    scores = np.array([float(score) for score, _ in rows])
-    labels = np.array([label for _, label in rows])
-    counts = draw_counts(len(rows), count=5, seed=seed)
-    for drawn, found in zip(counts, resampled_auroc(scores, labels, counts), strict=True):
+    scores, labels = rows
+    counts = draw_counts(len(labels), count=5, seed=seed)
+    areas = resampled_aurocs(np.stack([scores, -scores], axis=1), labels, counts)
+    np.testing.assert_allclose(areas[:, 0], 1 - areas[:, 1], atol=1e-12)
+    for drawn, found in zip(counts, areas[:, 0], strict=True):
         chosen = np.repeat(labels, drawn)
         if chosen.all() or not chosen.any():
             assert math.isnan(found)
         else:
             expected = roc_auc_score(chosen, np.repeat(scores, drawn))
             assert found == pytest.approx(expected, abs=1e-12)
-
-
-def test_columns_are_judged_on_the_same_resamples():
-    scores, labels = scored(50)
-    both = np.stack([scores, -scores], axis=1)
-    found = resampled_aurocs(both, labels, draw_counts(50, strata=labels, count=20))
-    assert found[:, 0] == pytest.approx(1 - found[:, 1], abs=1e-12)
-    assert len(np.unique(found[:, 0])) > 5
 
 
 def test_classes_keep_their_size_and_groups_stay_whole():
@@ -69,13 +59,10 @@ def test_classes_keep_their_size_and_groups_stay_whole():
     paired = draw_counts(60, strata=np.arange(60) % 2 == 0, groups=pairs, count=50)
     assert (paired[:, ::2] == paired[:, 1::2]).all()
     assert (paired.sum(axis=1) == 60).all()
-
-
-def test_groups_of_one_class_are_drawn_among_their_like():
-    """Ten sources of one class each: every resample holds both classes."""
+    # Ten sources of one class each are drawn among their like: resamples hold both classes.
     labels = np.repeat(np.arange(10) < 3, 6)
-    counts = draw_counts(60, strata=labels, groups=np.repeat(np.arange(10), 6), count=100)
-    assert (counts[:, labels].sum(axis=1) == 18).all()
+    sources = draw_counts(60, strata=labels, groups=np.repeat(np.arange(10), 6), count=100)
+    assert (sources[:, labels].sum(axis=1) == 18).all()
 
 
 def test_one_seed_gives_one_interval_and_another_nearly_the_same():
@@ -84,14 +71,6 @@ def test_one_seed_gives_one_interval_and_another_nearly_the_same():
     other = interval(scores, labels, seed=1)
     assert first == again != other
     assert other.lower == pytest.approx(first.lower, abs=0.02)
-
-
-def test_the_bootstrap_agrees_with_delong_where_rows_are_independent():
-    scores, labels = scored(400)
-    delong = auroc_interval(scores, labels)
-    found = interval(scores, labels, count=4000)
-    assert found.estimate == pytest.approx(delong.estimate, abs=1e-12)
-    assert (found.lower, found.upper) == pytest.approx((delong.lower, delong.upper), abs=0.01)
 
 
 def test_the_percentile_interval_of_a_mean_is_that_of_scipy():
@@ -149,6 +128,9 @@ def curve(found, count=300, seed=0):
 def test_the_curve_is_the_difference_of_the_means_of_who_is_there():
     found = plant(lengths=((3, 12), (6, 20)))
     drawn = curve(found)
+    assert min(drawn.positive_counts.min(), drawn.negative_counts.min()) >= LEAST_COMPLETIONS
+    assert drawn.steps.max() < 12
+    assert not len(curve(plant(pairs=LEAST_COMPLETIONS - 1)).steps)
     for index, step in enumerate(drawn.steps):
         there = ~np.isnan(found.values[:, step])
         positive = found.values[there & found.is_positive, step]
@@ -158,15 +140,6 @@ def test_the_curve_is_the_difference_of_the_means_of_who_is_there():
             len(negative),
         )
         np.testing.assert_allclose(drawn.estimate[index], positive.mean() - negative.mean())
-
-
-def test_steps_that_few_reach_are_left_out():
-    found = plant(lengths=((3, 12), (6, 20)))
-    drawn = curve(found)
-    assert min(drawn.positive_counts.min(), drawn.negative_counts.min()) >= LEAST_COMPLETIONS
-    assert drawn.steps.max() < 12
-    few = plant(pairs=LEAST_COMPLETIONS - 1)
-    assert not len(curve(few).steps)
 
 
 def test_the_simultaneous_band_holds_the_whole_true_curve_and_the_pointwise_does_not():
@@ -180,3 +153,11 @@ def test_the_simultaneous_band_holds_the_whole_true_curve_and_the_pointwise_does
     assert np.mean(whole) >= 0.87
     assert np.mean([held.all() for held in pointwise]) < 0.75
     assert 0.90 <= np.mean(pointwise) <= 0.98
+
+
+def test_a_share_of_all_or_none_has_the_exact_interval_of_so_many_rows() -> None:
+    same = np.ones(100)
+    assert percentile_interval(1.0, same).lower == 1.0
+    everything = percentile_interval(1.0, same, count=60)
+    assert (everything.lower, everything.upper) == (pytest.approx(0.9404, abs=1e-4), 1.0)
+    assert percentile_interval(0.0, 0 * same, count=60).upper == pytest.approx(0.0596, abs=1e-4)

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_curve
 from axes.analysis.stats import CALIBRATIONS
 from axes.analysis.stats.calibration import choose_threshold, fit_calibration
 from axes.warehouse.errors import CalibrationError
+from tests.analysis.pairs import labelled_scores
 
 every_method = pytest.mark.parametrize("method", CALIBRATIONS)
 GRID = np.linspace(0.0, 250.0, 301)
@@ -25,21 +26,20 @@ def scored(count: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return 100 + 20 * (random.standard_normal(count) + 1.5 * labels), labels
 
 
-def test_platt_is_that_of_scikit_learn():
+@pytest.mark.parametrize(
+    ("method", "theirs"),
+    [
+        ("platt", _SigmoidCalibration()),
+        ("isotonic", IsotonicRegression(out_of_bounds="clip")),
+    ],
+)
+@pytest.mark.parametrize("decimals", [9, -1], ids=["distinct", "ties"])
+def test_it_is_that_of_scikit_learn(method, theirs, decimals):
     scores, labels = scored()
-    expected = _SigmoidCalibration().fit(scores, labels).predict(GRID)
-    assert fit_calibration(scores, labels, "platt").probability(GRID) == pytest.approx(
-        expected, abs=1e-5
-    )
-
-
-def test_isotonic_is_that_of_scikit_learn_with_ties():
-    scores, labels = scored()
-    scores = scores.round(-1)
-    expected = IsotonicRegression(out_of_bounds="clip").fit(scores, labels).predict(GRID)
-    assert fit_calibration(scores, labels, "isotonic").probability(GRID) == pytest.approx(
-        expected, abs=1e-9
-    )
+    scores = scores.round(decimals)
+    expected = theirs.fit(scores, labels).predict(GRID)
+    found = fit_calibration(scores, labels, method).probability(GRID)
+    assert found == pytest.approx(expected, abs=1e-5 if method == "platt" else 1e-9)
 
 
 def test_a_quantile_is_the_share_of_rows_below_ties_counting_half():
@@ -60,15 +60,9 @@ def test_scales_that_take_no_labels_do_not_change_with_them(method):
 
 @every_method
 @settings(max_examples=25, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(-9, 9), st.booleans()), min_size=2, max_size=40).filter(
-        lambda rows: len({label for _, label in rows}) == 2 and len({x for x, _ in rows}) > 1
-    )
-)
+@given(labelled_scores(9, 40, class_count=2).filter(lambda rows: np.ptp(rows[0]) > 0))
 def test_every_scale_is_monotone_and_within_0_and_1(method, rows):
-    scores = np.array([float(score) for score, _ in rows])
-    labels = np.array([label for _, label in rows])
-    found = fit_calibration(scores, labels, method).probability(np.linspace(-12, 12, 97))
+    found = fit_calibration(*rows, method).probability(np.linspace(-12, 12, 97))
     assert (np.diff(found) >= -1e-12).all()
     assert found.min() >= 0
     assert found.max() <= 1
@@ -76,22 +70,13 @@ def test_every_scale_is_monotone_and_within_0_and_1(method, rows):
 
 @every_method
 def test_moving_and_stretching_the_scores_moves_the_scale_with_them(method):
-    """What makes models comparable: each on a scale of its own units."""
-    scores, labels = scored()
-    found = fit_calibration(scores, labels, method)
-    moved = fit_calibration(7 * scores - 3000, labels, method)
-    assert moved.probability(7 * GRID - 3000) == pytest.approx(found.probability(GRID), abs=1e-5)
-    assert moved.threshold == pytest.approx(7 * found.threshold - 3000)
-
-
-@every_method
-def test_the_order_of_the_rows_does_not_matter(method):
+    """What makes models comparable: each on a scale of its own units, rows in any order."""
     scores, labels = scored()
     order = np.random.default_rng(1).permutation(len(scores))
     found = fit_calibration(scores, labels, method)
-    again = fit_calibration(scores[order], labels[order], method)
-    assert again.threshold == found.threshold
-    assert again.probability(GRID) == pytest.approx(found.probability(GRID), abs=1e-6)
+    moved = fit_calibration(7 * scores[order] - 3000, labels[order], method)
+    assert moved.probability(7 * GRID - 3000) == pytest.approx(found.probability(GRID), abs=1e-5)
+    assert moved.threshold == pytest.approx(7 * found.threshold - 3000)
 
 
 def test_an_axis_that_ranks_the_wrong_way_round_is_never_turned_round():
@@ -109,14 +94,11 @@ def test_separable_classes_give_finite_parameters():
 
 
 @given(
-    st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=2, max_size=40).filter(
-        lambda rows: len({label for _, label in rows}) == 2
-    ),
+    labelled_scores(4, 40, class_count=2),
     st.sampled_from(["balanced_accuracy", "fpr=0", "fpr=0.05", "fpr=0.3"]),
 )
 def test_no_cut_of_scikit_learns_meets_the_target_better(rows, target):
-    scores = np.array([float(score) for score, _ in rows])
-    labels = np.array([label for _, label in rows])
+    scores, labels = rows
     called = scores >= choose_threshold(scores, labels, target)
     true_rate, false_rate = called[labels].mean(), called[~labels].mean()
     fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)

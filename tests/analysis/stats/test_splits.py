@@ -23,23 +23,18 @@ def test_groups_are_never_split_and_classes_are_balanced():
     groups = np.repeat(np.arange(100), 2)
     labels = np.tile([True, False], 100)
     folds = grouped_folds(labels, groups, seed=1)
+    np.testing.assert_array_equal(folds, grouped_folds(labels, groups, seed=1))
+    assert (folds != grouped_folds(labels, groups, seed=2)).any()
     assert set(folds) == set(range(5))
     for group in range(100):
         assert len(set(folds[groups == group])) == 1
     for fold in range(5):
         assert labels[folds == fold].mean() == 0.5
-
-
-def test_folds_are_seeded():
-    groups, labels = np.arange(40), np.arange(40) % 2 == 0
-    same = grouped_folds(labels, groups, seed=1)
-    np.testing.assert_array_equal(same, grouped_folds(labels, groups, seed=1))
-    assert (same != grouped_folds(labels, groups, seed=2)).any()
-
-
-def test_few_groups_make_few_folds():
-    folds = grouped_folds(np.array([True, False] * 3), np.repeat([0, 1, 2], 2), seed=0)
-    assert set(folds) == {0, 1, 2}
+    # Every training part holds both classes where groups are of one class.
+    labels, groups = np.repeat(np.arange(7) < 3, 10), np.repeat(np.arange(7), 10)
+    for seed in range(20):
+        folds = grouped_folds(labels, groups, seed=seed)
+        assert all(len(np.unique(labels[folds != fold])) == 2 for fold in folds)
 
 
 @given(st.integers(2, 500), st.floats(0.01, 0.99), st.integers(0, 5))
@@ -50,18 +45,13 @@ def test_a_held_out_part_is_never_all_and_never_nothing(count, fraction, seed):
     np.testing.assert_array_equal(mask, held_out_mask(count, fraction=fraction, seed=seed))
 
 
-def test_a_class_in_one_group_cannot_be_held_out():
+def test_few_groups_make_few_folds_and_a_class_in_one_group_cannot_be_held_out():
+    folds = grouped_folds(np.array([True, False] * 3), np.repeat([0, 1, 2], 2), seed=0)
+    assert set(folds) == {0, 1, 2}
     with pytest.raises(LabelError, match="a class lies in a single group of pairs"):
         grouped_folds(np.arange(10) < 5, np.repeat([0, 1], 5))
-
-
-def test_every_training_part_holds_both_classes_where_groups_are_of_one_class():
-    labels = np.repeat([True, True, True, False, False, False, False], 10)
-    groups = np.repeat(np.arange(7), 10)
-    for seed in range(20):
-        folds = grouped_folds(labels, groups, seed=seed)
-        for fold in np.unique(folds):
-            assert len(np.unique(labels[folds != fold])) == 2
+    with pytest.raises(LabelError, match="nothing can be held out"):
+        held_out_groups(np.arange(10) < 5, np.zeros(10, dtype=int), fraction=0.5, seed=0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=30))
@@ -74,16 +64,6 @@ def test_joined_groups_are_the_finest_that_keep_both(rows):
     np.testing.assert_array_equal(found[:, None] == found, together)
 
 
-def test_a_part_without_a_class_is_refused():
-    with pytest.raises(LabelError, match="nothing can be held out"):
-        held_out_groups(np.arange(10) < 5, np.zeros(10, dtype=int), fraction=0.5, seed=0)
-
-
-def test_prompts_of_one_class_alone_are_parted_too():
-    drawn = held_out_groups(np.ones(10, dtype=bool), np.arange(10), fraction=0.5, seed=0)
-    assert drawn.sum() == 5
-
-
 def test_held_out_groups_are_whole_and_of_every_kind():
     labels = np.tile([True, False, True, False, False, True], 20)
     groups = np.repeat(np.arange(60), 2)
@@ -91,6 +71,8 @@ def test_held_out_groups_are_whole_and_of_every_kind():
     assert (drawn[::2] == drawn[1::2]).all()
     assert drawn.sum() == 30
     assert labels[drawn].sum() == 15
+    alone = held_out_groups(np.ones(10, dtype=bool), np.arange(10), fraction=0.5, seed=0)
+    assert alone.sum() == 5
 
 
 TEXTS = [
@@ -106,6 +88,9 @@ TEXTS = [
 
 def test_nearly_the_same_text_is_one_cluster_and_others_are_not():
     assert near_duplicate_clusters(TEXTS).tolist() == [0, 1, 0, 2, 1, 3, 3]
+    # These share one five-gram of three, and the overlap is exact.
+    assert near_duplicate_clusters(["abcdef", "abcdeg"], least_overlap=1 / 3).tolist() == [0, 0]
+    assert near_duplicate_clusters(["abcdef", "abcdeg"], least_overlap=0.34).tolist() == [0, 1]
 
 
 def test_clusters_do_not_depend_on_the_order_of_the_texts():
@@ -123,12 +108,6 @@ def test_a_chain_of_copies_is_one_cluster():
     assert len(set(near_duplicate_clusters([chain[0], chain[-1]]))) == 2
 
 
-def test_the_overlap_asked_for_is_exact():
-    """abcdef and abcdeg share one five-gram of three."""
-    assert near_duplicate_clusters(["abcdef", "abcdeg"], least_overlap=1 / 3).tolist() == [0, 0]
-    assert near_duplicate_clusters(["abcdef", "abcdeg"], least_overlap=0.34).tolist() == [0, 1]
-
-
 def test_pairs_are_of_both_classes_disjoint_and_within_the_caliper():
     random = np.random.default_rng(0)
     is_positive = random.random(80) < 0.4
@@ -138,6 +117,9 @@ def test_pairs_are_of_both_classes_disjoint_and_within_the_caliper():
     assert is_positive[pairs[:, 0]].all() and not is_positive[pairs[:, 1]].any()
     spread = np.sqrt((values[is_positive].var() + values[~is_positive].var()) / 2)
     assert np.abs(np.diff(values[pairs])).max() <= 0.2 * spread
+    # Classes far apart have no pairs, and neither has one class.
+    values = np.array([0.0, 0.1, 9.0, 9.1])
+    assert match(values, values > 5).shape == match(values, values > -1).shape == (0, 2)
 
 
 def test_matching_takes_away_the_difference_it_matches_on():
@@ -158,9 +140,3 @@ def test_the_total_distance_is_the_least_there_is():
         np.abs(values[:5] - values[list(order)]).sum() for order in permutations(range(5, 10))
     )
     assert np.abs(values[pairs[:, 0]] - values[pairs[:, 1]]).sum() == pytest.approx(least)
-
-
-def test_classes_far_apart_have_no_pairs():
-    values = np.array([0.0, 0.1, 9.0, 9.1])
-    assert match(values, values > 5).shape == (0, 2)
-    assert match(values, np.ones(4, dtype=bool)).shape == (0, 2)

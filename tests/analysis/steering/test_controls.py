@@ -18,7 +18,7 @@ from tests.rows import ask, opened
 from tests.worlds import World, define_study, make_world
 
 COUNTS = {"random": 4, "shuffled_labels": 3, "orthogonal": 2}
-UNIVERSAL = "universal/greek/2/labelled/lambda-held_out"
+UNIVERSAL = "universal/greek/2/labelled/benign/lambda-held_out"
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,8 @@ from axes.analysis.stats import CALIBRATIONS
 from axes.analysis.study.calibrate import stored_calibration
 from axes.analysis.study.run import run_study
 from axes.cli.main import cli
-from axes.warehouse.axes import find_axis
 from axes.warehouse.connection import connect, rows
-from axes.warehouse.errors import AxisError, CalibrationError, CoverageError
+from axes.warehouse.errors import CalibrationError, CoverageError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.repair import restore_commands
@@ -45,6 +44,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *(f"--calibration={one}" for one in CALIBRATIONS),
     )
     return made.root
+
+
+# The texts of the world are made from one template.
+TRANSFER = ("--min-overlap", "1", "--seed", "3")
+
+
+@pytest.fixture(scope="module")
+def verdicts(root: Path) -> list[dict]:
+    """A transfer of the thresholds between the two models, as its command shows it."""
+    return json.loads(invoke(root, "transfer", universal(root), *TRANSFER).stdout)
 
 
 def invoke(root: Path, command: str, axis: str, *options: str) -> Result:
@@ -78,7 +87,7 @@ def test_what_was_stored_is_read_back_and_sql_says_the_same(root, method):
         )
         expected = fitted.probability(scores.values)
         assert [row["probability"] for row in found] == pytest.approx(expected, abs=1e-12)
-        called = fitted.is_positive(scores.values)
+        called = scores.values >= fitted.threshold
         assert [row["is_predicted_positive"] for row in found] == called.tolist()
         at = float(fitted.probability(np.array([fitted.threshold]))[0])
         assert found[0]["threshold_probability"] == pytest.approx(at)
@@ -87,23 +96,20 @@ def test_what_was_stored_is_read_back_and_sql_says_the_same(root, method):
         assert (called == scores.labels)[judged].mean() > 0.85
 
 
-def test_calibration_rows_are_whole_pairs_and_the_same_for_every_model(root):
+def test_calibration_rows_are_whole_pairs_the_same_for_every_model_and_soundly_stored(root):
     found = rows(connect(root), "select distinct prompt_ids from calibrations")
     assert len(found) == 1
     pairs = {int(prompt_id.rpartition("-")[2]) // 2 for prompt_id in found[0]["prompt_ids"]}
     assert len(pairs) == 30
+    broken = {row["check"] for row in check(root).to_pylist() if row["row_count"]}
+    # The world writes its rows without a job.
+    assert broken == {"runs_known"}
 
 
 def test_calibrating_again_writes_nothing_and_prints_the_same(root):
     again = invoke(root, "calibrate", universal(root), "--calibration", "platt")
     assert [row["model"] for row in json.loads(again.stdout)] == ["alpha", "beta"]
     assert rows(connect(root), "select count(*) as count from calibrations")[0]["count"] == 8
-
-
-def test_the_warehouse_stays_sound(root):
-    broken = {row["check"] for row in check(root).to_pylist() if row["row_count"]}
-    # The world writes its rows without a job.
-    assert broken == {"runs_known"}
 
 
 def test_of_two_calibrations_the_last_is_read_unless_the_prompts_are_named(root):
@@ -116,13 +122,11 @@ def test_of_two_calibrations_the_last_is_read_unless_the_prompts_are_named(root)
         stored_calibration(connection, axis_id, "id-alpha", "platt", prompt_set="benign")
 
 
-def test_a_transfer_is_stored_and_told_by_its_views(root):
-    options = ("--min-overlap", "1")
-    verdicts = json.loads(invoke(root, "transfer", universal(root), *options).stdout)
+def test_a_transfer_is_stored_and_told_by_its_views(root, verdicts):
     assert [row["method"] for row in verdicts] == sorted([*CALIBRATIONS, "uncalibrated"])
     assert {row["pair_count"] for row in verdicts} == {2}
     matrix, curve = (
-        json.loads(invoke(root, "transfer", universal(root), *options, "--show", shown).stdout)
+        json.loads(invoke(root, "transfer", universal(root), *TRANSFER, "--show", shown).stdout)
         for shown in ("matrix", "curve")
     )
     assert len(matrix) == 5 * 4
@@ -134,16 +138,12 @@ def test_a_transfer_is_stored_and_told_by_its_views(root):
     assert rows(connect(root), "select count(distinct study_id) as n from v_study")[0]["n"] == 1
 
 
-def test_what_is_not_there_is_named(root):
-    warehouse = Warehouse.open(root)
-    with pytest.raises(AxisError, match="no axis nothing"):
-        find_axis(warehouse, "nothing")
+def test_prompts_without_projections_are_refused(root):
     with pytest.raises(CoverageError, match="0 of the 100 prompts of benign are labelled"):
-        read_scores(warehouse, universal(root), "id-alpha", "benign")
+        read_scores(Warehouse.open(root), universal(root), "id-alpha", "benign")
 
 
-def test_lost_rows_are_brought_back_by_the_command_that_is_named(root):
-    invoke(root, "transfer", universal(root), "--min-overlap", "1", "--seed", "3")
+def test_lost_rows_are_brought_back_by_the_command_that_is_named(root, verdicts):
     commands = {
         row["command"]: restore_commands(root, [row["run_id"]])[row["run_id"]]
         for row in rows(

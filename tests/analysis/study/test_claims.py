@@ -14,17 +14,18 @@ from axes.analysis.study.claims import (
     metric_differences,
     verdicts,
 )
-from axes.analysis.study.run import find_study, read_definition, run_study
+from axes.analysis.study.run import find_study, read_definition, run_study, study_result
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxesError
 from axes.warehouse.handle import Warehouse
+from benchmarks.worlds.verdicts import WORLDS, Verdicts
 from tests.worlds import define_study, make_world
 
 WIDTHS = {"alpha": 16, "beta": 20, "gamma": 24}
 
 
-def decided(root: Path, **world: Any) -> dict[str, str]:
-    """Claim -> verdict on the set that no direction was fitted on, in a world made so."""
+def decided(root: Path, **world: Any) -> tuple[dict[str, str], dict[str, Any]]:
+    """Claim -> verdict on the set that no direction was fitted on, and each model's numbers."""
     widths = world.pop("widths", WIDTHS)
     labelled = {"labelled": 100, "other": 150}
     make_world(root, widths=widths, labelled=labelled, benign_count=150, layer_count=1, **world)
@@ -32,11 +33,12 @@ def decided(root: Path, **world: Any) -> dict[str, str]:
     study_id = run_study(root, definition)
     found = verdicts(connect(root), study_id).table.to_pylist()
     assert len({row["claim"] for row in found}) == 6
-    return {row["claim"]: row["verdict"] for row in found if row["prompt_set"] == "other"}
+    claims = {row["claim"]: row["verdict"] for row in found if row["prompt_set"] == "other"}
+    return claims, study_result(root, study_id)["models"]
 
 
 def test_a_planted_axis_is_shared_and_as_good_as_each_models_own(tmp_path):
-    found = decided(tmp_path / "lake")
+    found, _ = decided(tmp_path / "lake")
     assert found["shared_axis"] == "supported"
     assert found["universal_at_least_native"] == "supported"
     # All are alike, so that the weakest has nothing to gain.
@@ -47,17 +49,27 @@ def test_a_planted_axis_is_shared_and_as_good_as_each_models_own(tmp_path):
 @pytest.mark.parametrize("seed", [0, 2])
 def test_with_nothing_planted_no_claim_is_supported(tmp_path, seed):
     """By chance an axis may reach 0.6 on 300 prompts: undecided then, and never supported."""
-    found = decided(tmp_path / "lake", strength=0.0, seed=seed)
+    found, models = decided(tmp_path / "lake", strength=0.0, seed=seed)
     assert found["shared_axis"] != "supported"
     assert "supported" not in (found["gains_for_weak_models"], found["regime_break"])
+    for numbers in models.values():
+        inside = numbers["auroc"]["labelled"]
+        assert inside["native"] <= inside["shuffled_labels_upper"] + 0.05
+        # Folds of one sample lean on each other: with 12 latent dimensions the range is wide.
+        assert 0.2 < inside["native_cross_validated"] < 0.65
+        assert 0.35 < numbers["auroc"]["other"]["universal"] < 0.65
 
 
 def test_a_model_that_shows_the_axis_the_wrong_way_round_breaks_it(tmp_path):
     widths = {**WIDTHS, "delta": 18}
-    found = decided(tmp_path / "lake", widths=widths, flipped="beta")
+    found, models = decided(tmp_path / "lake", widths=widths, flipped="beta")
     assert found["shared_axis"] == "not supported"
     assert found["universal_at_least_native"] == "not supported"
     assert found["regime_break"] == "supported"
+    # The source study's counterexample: good natively, below chance on the others' axis.
+    areas = models["beta"]["auroc"]["labelled"]
+    assert areas["native"] > 0.9 > 0.1 > areas["leave_one_out"]
+    assert models["beta"]["cosine_universal"] < -0.9
 
 
 def test_the_sql_behind_a_claim_brings_the_rows_that_are_shown(studied):
@@ -107,3 +119,17 @@ def test_studies_differ_in_what_was_changed_and_in_the_figures_that_follow(lake,
     assert found["alpha", "other", "universal"]["lower"] is None
     # No projections behind these, so no paired interval.
     assert found["alpha", None, "cosine_universal"]["lower"] is None
+
+
+@pytest.mark.parametrize(
+    ("world", "verdict"),
+    [
+        ("word pair only", "cannot tell"),
+        ("benign prompts without the concept", "cannot tell"),
+        ("two of four flipped", "not supported"),
+    ],
+)
+def test_where_the_study_cannot_tell_it_gives_no_wrong_verdict(world, verdict):
+    found = Verdicts(world, pairs=60)(0)
+    assert WORLDS[world][1].isdisjoint(found.items())
+    assert found["shared_axis"] == verdict

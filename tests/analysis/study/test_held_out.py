@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,11 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return made.root, run_evaluation(Warehouse.open(made.root), DEFINITION)
 
 
-def test_every_layer_is_judged_out_of_fold_and_against_words(evaluated):
+def test_every_layer_is_judged_out_of_fold_and_against_words_once(evaluated):
     root, study_id = evaluated
+    before = sorted(root.rglob("*.parquet"))
+    assert run_evaluation(Warehouse.open(root), DEFINITION) == study_id
+    assert sorted(root.rglob("*.parquet")) == before
     found = rows(connect(root), "from v_layer_tests where study_id = ? order by layer", [study_id])
     assert [row["layer"] for row in found] == [0, 1, 2]
     for row in found:
@@ -58,15 +62,8 @@ def test_in_sample_figures_are_labelled_so_and_only_beside_held_out_ones(evaluat
         "native": True,
         "native_cross_validated": False,
         "native_layer_chosen": False,
-        "bag_of_words": False,
+        "word_pairs": False,
     }
-
-
-def test_running_it_again_writes_nothing(evaluated):
-    root, study_id = evaluated
-    before = sorted(root.rglob("*.parquet"))
-    assert run_evaluation(Warehouse.open(root), DEFINITION) == study_id
-    assert sorted(root.rglob("*.parquet")) == before
 
 
 SOURCES = np.repeat(["p1", "p2", "n1", "n2"], 60)
@@ -83,7 +80,7 @@ def matrix(shared: float, own: float, seed: int = 0) -> dict[tuple[str, str], fl
         x[:, column] += own * (source == SOURCES)
     rows = source_matrix(
         "native",
-        lambda seen: fitted_scores(x, np.tile(LABELS, (len(seen), 1)), seen),
+        partial(fitted_scores, x, LABELS),
         LABELS,
         GROUPS,
         source_contrasts(list(SOURCES), LABELS),
@@ -91,20 +88,16 @@ def matrix(shared: float, own: float, seed: int = 0) -> dict[tuple[str, str], fl
     return {(row.fitted_on, row.judged_on): row.estimate for row in rows}
 
 
-def test_a_direction_of_sources_does_not_carry_over_to_others():
+def test_a_direction_of_classes_carries_over_to_other_sources_and_one_of_sources_does_not():
+    assert min(matrix(shared=4.0, own=0.0).values()) > 0.95
     found = matrix(shared=0.0, own=4.0)
     assert len(found) == 16
     assert found["p1 | n1", "p1 | n1"] > 0.95
     assert found["p1 | n1", "p2 | n2"] == pytest.approx(0.5, abs=0.15)
 
 
-def test_a_direction_of_classes_carries_over():
-    found = matrix(shared=4.0, own=0.0)
-    assert min(found.values()) > 0.95
-
-
 def test_nothing_planted_is_at_chance_on_the_diagonal_too():
-    found = [matrix(0.0, 0.0, seed)["p1 | n1", "p1 | n1"] for seed in range(20)]
+    found = [matrix(0.0, 0.0, seed)["p1 | n1", "p1 | n1"] for seed in range(12)]
     assert np.mean(found) == pytest.approx(0.5, abs=0.05)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from axes.cli.catalog import _STATEMENTS
-from tests.commands import ok, printed
+from axes.ingest.models.registry import registry
+from tests.commands import ok, printed, refused
 
 
 def listed(*words: str | Path) -> list[dict]:
@@ -40,3 +41,16 @@ def test_models_are_those_of_the_registry_and_of_the_warehouse_if_there_is_one(s
 def test_text_keeps_the_rows_that_contain_it(studied):
     sets = listed("prompt-sets", "benign", "--root", studied)
     assert [row["prompt_set"] for row in sets] == ["benign"]
+
+
+def test_models_of_a_user_are_in_a_file_that_the_settings_name(tmp_path, monkeypatch):
+    file = tmp_path / "models.toml"
+    file.write_text('[my-model]\nsource = "hf:me/my-model"\nlicense = "mit"\n')
+    monkeypatch.setenv("AXES_REGISTRY", str(file))
+    registry.cache_clear()
+    assert registry()["my-model"].source == "hf:me/my-model" and "smollm2-135m" in registry()
+    file.write_text("[my-model]\nsauce = 1\n")
+    registry.cache_clear()
+    assert f"{file} is not a list of models" in refused("list", "models")
+    monkeypatch.delenv("AXES_REGISTRY")
+    registry.cache_clear()

@@ -56,7 +56,7 @@ def test_a_second_study_runs_no_model_and_prints_a_row_per_model(study, folder, 
     report = tmp_path / "report.md"
     words = [*study_words(folder, lake), "--format", "csv", "--report", report]
     lines = ok(*words).stdout.splitlines()
-    assert len(lines) == 3 and lines[0].startswith("model,prompt_set,in_sample,layer,native")
+    assert len(lines) == 3 and lines[0].startswith("model,prompt_set,layer,native,native_95")
     assert study["study_id"] in report.read_text()
 
 
@@ -69,13 +69,30 @@ def test_traces_are_projected_by_the_next_study(study, folder, lake):
 
 
 def test_the_warehouse_passes_its_checks_and_a_broken_rule_exits_with_one(study, lake, tmp_path):
-    assert "activations_unique_key" in ok("warehouse", "check", "--root", lake).stdout
+    words = ("warehouse", "check", "--root", lake)
+    (summary,) = ok(*words).stdout.splitlines()
+    assert summary.endswith("checks, 0 with findings")
+    assert "activations_unique_key" in ok(*words, "--format", "json").stdout
     broken = shutil.copytree(lake, tmp_path / "broken")
     part = next((broken / "activations" / "model=small").glob("*.parquet"))
     shutil.copy(part, part.with_name("again.parquet"))
     result = axes("warehouse", "check", "--root", broken, "--format", "csv")
     assert result.exit_code == 1
     assert "activations_unique_key,0" not in result.stdout
+
+
+def test_sql_prints_every_statement_and_knows_the_dot_commands(study, lake, tmp_path):
+    two = "select 1 as a; create table mine as select 2 as b; from mine;"
+    assert ok("sql", two, "--root", lake, "--format", "csv").stdout.endswith("b\n2\n")
+    shown = ok("sql", ".schema v_studies", "--root", lake).stdout
+    assert "study_id" in shown and "VARCHAR" in shown
+    for words, message in (
+        ([two, "-o", tmp_path / "x.csv"], "statements have rows"),
+        (["select 1", "-o", tmp_path / "x.xlsx"], "no format has the suffix .xlsx"),
+        ([".schema nowhere"], "no table nowhere"),
+    ):
+        assert message in axes("sql", *words, "--root", lake).stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("output_format", ["table", "json", "csv", "markdown"])
@@ -88,7 +105,15 @@ def test_every_format_prints_to_stdout_and_progress_goes_elsewhere(study, lake, 
 
 @pytest.mark.parametrize(
     ("name", "start"),
-    [("m.csv", b"model,"), ("m.JSON", b"[\n"), ("m.md", b"| model"), ("m.parquet", b"PAR1")],
+    [
+        ("m.csv", b"model,"),
+        ("m.JSON", b"[\n"),
+        ("m.md", b"| model"),
+        ("m.parquet", b"PAR1"),
+        ("m.tsv", b"model\t"),
+        ("m.jsonl", b'{"model": '),
+        ("m.txt", b"model "),
+    ],
 )
 def test_the_suffix_of_the_output_names_the_format(study, lake, tmp_path, name, start):
     statement = "select model, interval 2 days as age, [interval 1 hour] as ages from models"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from beartype import beartype
 from hypothesis import given, settings
@@ -17,27 +16,16 @@ ROWS = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1
 
 @settings(max_examples=60, deadline=None)
 @given(lengths=LENGTHS, budget=st.integers(1, 100))
-def test_every_prompt_is_in_one_batch_once(lengths: list[int], budget: int) -> None:
-    batches = plan_batches(lengths, budget)
-    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    assert all(batches)
-
-
-@settings(max_examples=60, deadline=None)
-@given(lengths=LENGTHS, budget=st.integers(1, 100))
-def test_padded_size_is_within_budget_but_for_a_long_prompt_alone(
+def test_every_prompt_is_in_one_batch_within_the_budget_longest_first(
     lengths: list[int], budget: int
 ) -> None:
-    for batch in plan_batches(lengths, budget):
+    batches = plan_batches(lengths, budget)
+    in_order = [index for batch in batches for index in batch]
+    assert sorted(in_order) == list(range(len(lengths)))
+    assert [lengths[index] for index in in_order] == sorted(lengths, reverse=True)
+    for batch in batches:
         padded_size = max(lengths[index] for index in batch) * len(batch)
         assert padded_size <= budget or len(batch) == 1
-
-
-@settings(max_examples=60, deadline=None)
-@given(lengths=LENGTHS, budget=st.integers(1, 100))
-def test_longest_first(lengths: list[int], budget: int) -> None:
-    order = [lengths[index] for batch in plan_batches(lengths, budget) for index in batch]
-    assert order == sorted(lengths, reverse=True)
 
 
 def test_like_lengths_share_a_batch() -> None:
@@ -57,13 +45,13 @@ def test_padding_keeps_each_row_and_marks_it(rows: list[list[int]], side: str) -
         assert edge.tolist() == sorted(edge.tolist(), reverse=True)
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_positions_count_real_tokens(side: str) -> None:
-    _, mask = pad([[7, 8, 9, 9], [5, 6]], 0, side=side)
-    counted = positions(mask)
-    assert counted[0].tolist() == [0, 1, 2, 3]
-    assert counted[1][mask[1]].tolist() == [0, 1]
-    assert (counted >= 0).all()
+def test_positions_count_real_tokens() -> None:
+    for side in ("left", "right"):
+        _, mask = pad([[7, 8, 9, 9], [5, 6]], 0, side=side)
+        counted = positions(mask)
+        assert counted[0].tolist() == [0, 1, 2, 3]
+        assert counted[1][mask[1]].tolist() == [0, 1]
+        assert (counted >= 0).all()
 
 
 def test_shapes_are_as_annotated() -> None:
@@ -72,14 +60,13 @@ def test_shapes_are_as_annotated() -> None:
     assert jaxtyped(typechecker=beartype)(positions)(mask).shape == mask.shape
 
 
-@settings(max_examples=30, deadline=None)
-@given(names=st.lists(st.text(min_size=1, max_size=3), unique=True, max_size=6))
-def test_copies_arrive_under_their_names(names: list[str]) -> None:
-    tensors = {name: torch.randn(2, 3) for name in names}
+def test_copies_arrive_under_their_names_whatever_their_shapes() -> None:
+    tensors = {"a": torch.randn(2, 3), "b": torch.randn(4), "c": torch.randn(2, 3)}
     arrived = HostCopy(tensors).result()
-    assert list(arrived) == names
+    assert arrived.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert arrived[name].tolist() == tensor.tolist()
+    assert HostCopy({}).result() == {}
 
 
 def test_a_copy_is_of_the_moment_it_was_started() -> None:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from axes.ingest.forward.prefix_cache import SHORTEST_PREFIX, share_prefix
-from axes.ingest.forward.recording import Point, block_points, record, run_backbone
-from axes.ingest.models.load import find_blocks
-from tests.ingest.forward.test_families import FAMILIES
-from tests.tiny_models import tiny_model
+from axes.ingest.forward.recording import block_points
+from tests.ingest.forward.families import FAMILIES, block_outputs, loaded_tiny, shared_tiny
 
 PREFIX = [1, *range(5, 25)]
 ROWS = [[*PREFIX, 40, 41, 42], [*PREFIX, 50], [*PREFIX, 40, 60, 61, 62, 63]]
@@ -30,37 +27,18 @@ FALLS_BACK = {
 }
 
 
-def loaded(family: str, **sizes: Any) -> Any:
-    model = tiny_model(family, **{**FAMILIES[family], **sizes})
-    spec = SimpleNamespace(name=family)
-    return SimpleNamespace(model=model, blocks=find_blocks(model), spec=spec)
-
-
-def outputs(model: Any, points: list[Point], rows: list[list[int]], cache: Any = None) -> list:
-    """Per row the recorded `[layer, position, d_model]`, right padded and cut."""
-    width = max(map(len, rows))
-    tokens = torch.tensor([row + [0] * (width - len(row)) for row in rows])
-    mask = torch.tensor([[True] * len(row) + [False] * (width - len(row)) for row in rows])
-    got: dict[int, torch.Tensor] = {}
-    with record(points, lambda point, hidden: got.update({point.layer: hidden.clone()})):
-        run_backbone(model.model, tokens, mask, cache=cache)
-    stacked = torch.stack([got[layer] for layer in sorted(got)], dim=1)
-    return [stacked[index, :, : len(row)] for index, row in enumerate(rows)]
-
-
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in FALLS_BACK])
 def test_the_rest_after_the_prefix_is_as_in_a_pass_over_the_whole(family: str) -> None:
-    model = loaded(family)
+    model = shared_tiny(family)
     points = block_points(model.blocks, range(4))
     prefix, remark = share_prefix(model, ROWS, points)
     assert remark is None and prefix is not None
     assert prefix.length == len(PREFIX)
-    whole = outputs(model, points, ROWS)
+    whole = block_outputs(model, ROWS)
     # Twice, from one prefix: the first batch must not have changed it.
     for chosen in (ROWS, ROWS[1:]):
-        rest = outputs(
-            model, points, [row[len(PREFIX) :] for row in chosen], prefix.cache(len(chosen))
-        )
+        ends = [row[len(PREFIX) :] for row in chosen]
+        rest = block_outputs(model, ends, cache=prefix.cache(len(chosen)))
         for expected, found in zip(whole[-len(chosen) :], rest, strict=True):
             torch.testing.assert_close(found, expected[:, len(PREFIX) :], atol=1e-4, rtol=1e-4)
     for point in points:
@@ -73,7 +51,7 @@ def test_the_rest_after_the_prefix_is_as_in_a_pass_over_the_whole(family: str) -
 def test_a_family_whose_cache_does_not_hold_everything_falls_back_and_says_why(
     family: str, reason: str
 ) -> None:
-    model = loaded(family)
+    model = shared_tiny(family)
     prefix, remark = share_prefix(model, ROWS, block_points(model.blocks, range(4)))
     assert prefix is None
     assert remark is not None
@@ -83,7 +61,7 @@ def test_a_family_whose_cache_does_not_hold_everything_falls_back_and_says_why(
 
 def test_a_model_that_reads_a_reused_prefix_otherwise_is_found_out() -> None:
     """Positions that count from the batch's own start: cached tokens would be misplaced."""
-    model = loaded("llama")
+    model = loaded_tiny("llama")
     backbone = model.model.base_model
     forward = backbone.forward
 
@@ -98,23 +76,15 @@ def test_a_model_that_reads_a_reused_prefix_otherwise_is_found_out() -> None:
     assert remark is not None and "reused, activations differ by" in remark
 
 
-@pytest.mark.parametrize(
-    "rows",
-    [
+def test_where_nothing_is_saved_there_is_no_prefix_and_each_prompt_keeps_a_token() -> None:
+    model = shared_tiny("llama")
+    for rows in (
         [[1, 2, 3], [1, 2, 4]],
         [[*range(40)]],
         [[*range(40)], [9, *range(40)]],
         [[*range(SHORTEST_PREFIX)], [*range(40)]],
-    ],
-    ids=["too short", "one prompt", "nothing shared", "a prompt that would have nothing left"],
-)
-def test_where_nothing_is_saved_there_is_no_prefix_and_no_remark(rows: list[list[int]]) -> None:
-    model = loaded("llama")
-    assert share_prefix(model, rows, block_points(model.blocks, [0])) == (None, None)
-
-
-def test_every_prompt_keeps_a_token_of_its_own() -> None:
-    model = loaded("llama")
+    ):
+        assert share_prefix(model, rows, block_points(model.blocks, [0])) == (None, None)
     rows = [PREFIX, [*PREFIX, 30], PREFIX]
     prefix, _ = share_prefix(model, rows, block_points(model.blocks, [3]))
     assert prefix is not None and prefix.length == len(PREFIX) - 1

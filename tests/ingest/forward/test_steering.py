@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,31 +14,26 @@ from transformers import DynamicCache, GenerationConfig
 
 from axes.ingest.forward.batching import pad
 from axes.ingest.forward.prefix_cache import resume_after
-from axes.ingest.forward.recording import block_points, cache_argument, record, run_backbone
+from axes.ingest.forward.recording import block_points, cache_argument, record, recorded
 from axes.ingest.forward.steering import Intervention, steer
 from axes.ingest.models.load import LoadedModel, find_blocks
 from axes.warehouse.errors import AxisError, LayerError
-from tests.ingest.forward.test_recording import FAMILIES, LEFT_PADDED, ROWS, perturbed
+from tests.ingest.forward.families import (
+    KINDS,
+    LEFT_PADDED,
+    ROWS,
+    block_outputs,
+    loaded_tiny,
+    shared_tiny,
+)
 
 LAYER = 1
 STRENGTHS = torch.tensor([0.5, 0.0, -2.0])
 
 
-def loaded_tiny(architecture: str) -> LoadedModel:
-    model: Any = perturbed(architecture)
-    return LoadedModel(
-        spec=SimpleNamespace(name=f"tiny-{architecture}"),
-        identity=None,
-        model=model.requires_grad_(False),
-        tokenizer=None,
-        blocks=find_blocks(model),
-        d_model=model.config.get_text_config().hidden_size,
-    )
-
-
 @pytest.fixture(scope="module")
 def llama() -> LoadedModel:
-    return loaded_tiny("llama")
+    return shared_tiny("llama")
 
 
 def unit_axis(loaded: LoadedModel, seed: int = 0) -> torch.Tensor:
@@ -56,65 +50,33 @@ def outputs(
     **options: Any,
 ) -> list[torch.Tensor]:
     """Per row the `[layer, position, d_model]` that blocks put out while steered, no padding."""
-    tokens, mask = pad(rows, 0, side=side)
-    got: dict[int, torch.Tensor] = {}
-    points = block_points(loaded.blocks, range(loaded.layer_count))
-    with (
-        steer(loaded, interventions, **options),
-        record(points, lambda point, hidden: got.update({point.layer: +hidden})),
-    ):
-        run_backbone(loaded.model, tokens, mask)
-    stacked = torch.stack([got[layer] for layer in range(loaded.layer_count)], dim=1)
-    return [stacked[index][:, mask[index]] for index in range(len(rows))]
+    with steer(loaded, interventions, **options):
+        return block_outputs(loaded, rows, side)
 
 
-@pytest.mark.parametrize("architecture", FAMILIES)
-def test_adding_moves_the_blocks_output_by_strength_times_axis_and_nothing_before(architecture):
-    loaded = loaded_tiny(architecture)
-    side = "left" if architecture in LEFT_PADDED else "right"
+@pytest.mark.parametrize("family", KINDS)
+def test_each_mode_does_what_it_says_on_every_kind_of_architecture(family):
+    loaded, side = shared_tiny(family), "left" if family in LEFT_PADDED else "right"
     axis = unit_axis(loaded)
-    added = Intervention(axis, [LAYER], strength=0.25, unit=8.0)
     plain = outputs(loaded, [], side=side)
-    steered = outputs(loaded, [added], side=side)
-    for before, after in zip(plain, steered, strict=True):
+
+    def steered(*interventions: Intervention) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return zip(plain, outputs(loaded, interventions, side=side), strict=True)
+
+    for before, after in steered(Intervention(axis, [LAYER], strength=0.25, unit=8.0)):
         torch.testing.assert_close(after[LAYER] - before[LAYER], (2 * axis).expand(before[0].shape))
         assert torch.equal(after[:LAYER], before[:LAYER])
         assert (after[LAYER + 1] - before[LAYER + 1]).abs().max() > 1e-2, "it is passed on"
-
-
-@pytest.mark.parametrize("architecture", FAMILIES)
-def test_after_ablation_the_projection_is_zero_at_every_layer_and_the_rest_is_kept(architecture):
-    loaded = loaded_tiny(architecture)
-    side = "left" if architecture in LEFT_PADDED else "right"
-    axis = unit_axis(loaded)
-    plain = outputs(loaded, [], side=side)
-    everywhere = Intervention(axis, range(loaded.layer_count), mode="ablate")
-    for before, after in zip(plain, outputs(loaded, [everywhere], side=side), strict=True):
+    for before, after in steered(Intervention(axis, range(loaded.layer_count), mode="ablate")):
         assert (before @ axis).abs().max() > 0.1
         assert (after @ axis).abs().max() < 1e-5
         kept = before[0] - (before[0] @ axis)[:, None] * axis
         torch.testing.assert_close(after[0], kept)
-
-
-@pytest.mark.parametrize("architecture", FAMILIES)
-def test_clamping_sets_the_projection_to_the_value(architecture):
-    loaded = loaded_tiny(architecture)
-    side = "left" if architecture in LEFT_PADDED else "right"
-    axis = unit_axis(loaded)
-    clamped = Intervention(axis, [LAYER], mode="clamp", strength=-1.5, unit=2.0)
-    for after in outputs(loaded, [clamped], side=side):
+    for _, after in steered(Intervention(axis, [LAYER], mode="clamp", strength=-1.5, unit=2.0)):
         torch.testing.assert_close(after[LAYER] @ axis, torch.full((after.shape[1],), -3.0))
-
-
-@pytest.mark.parametrize("architecture", FAMILIES)
-@pytest.mark.parametrize("mode", ["add", "ablate"])
-def test_strength_zero_changes_no_bit(architecture, mode):
-    loaded = loaded_tiny(architecture)
-    side = "left" if architecture in LEFT_PADDED else "right"
-    nothing = Intervention(unit_axis(loaded), range(4), mode=mode, strength=0.0, unit=7.0)
-    plain = outputs(loaded, [], side=side)
-    for before, after in zip(plain, outputs(loaded, [nothing], side=side), strict=True):
-        assert torch.equal(after, before)
+    for mode in ("add", "ablate"):
+        nothing = Intervention(axis, range(4), mode=mode, strength=0.0, unit=7.0)
+        assert all(torch.equal(after, before) for before, after in steered(nothing)), mode
 
 
 @pytest.mark.parametrize("mode", ["add", "ablate", "clamp"])
@@ -143,14 +105,11 @@ def test_interventions_of_one_block_are_made_in_their_order(llama):
     both = [Intervention(axis, [LAYER], "clamp", 2.0), Intervention(other, [LAYER], "add", 1.0)]
     for first, then in zip(outputs(llama, both[:1]), outputs(llama, both), strict=True):
         torch.testing.assert_close(then[LAYER] - first[LAYER], other.expand(first[0].shape))
-
-
-def test_every_layer_has_its_own_unit(llama):
-    axis = unit_axis(llama)
+    # Every layer has its own unit.
     scaled = Intervention(axis, [0, 2], "clamp", 0.5, unit={0: 4.0, 2: 10.0})
     for after in outputs(llama, [scaled]):
-        torch.testing.assert_close(after[0] @ axis, torch.full((after.shape[1],), 2.0))
-        torch.testing.assert_close(after[2] @ axis, torch.full((after.shape[1],), 5.0))
+        for layer, value in ((0, 2.0), (2, 5.0)):
+            torch.testing.assert_close(after[layer] @ axis, torch.full((after.shape[1],), value))
 
 
 def test_only_positions_above_the_threshold_are_changed(llama):
@@ -176,9 +135,8 @@ def test_a_row_is_changed_whole_where_its_last_prompt_token_is_above(llama, side
     conditional = Intervention(axis, [LAYER], strength=1.0, above=threshold, condition="row")
     expected = (lasts > threshold).tolist()
     assert sorted(expected) == [False, True, True]
-    for before, after, is_above in zip(
-        plain, outputs(llama, [conditional], side=side), expected, strict=True
-    ):
+    steered = outputs(llama, [conditional], side=side)
+    for before, after, is_above in zip(plain, steered, expected, strict=True):
         moved = (after[LAYER] - before[LAYER]) @ axis
         torch.testing.assert_close(moved, torch.full_like(moved, float(is_above)))
 
@@ -216,17 +174,15 @@ def generated(
 
 
 @pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
-@pytest.mark.parametrize("architecture", LEFT_PADDED)
-def test_generation_with_a_cache_is_as_a_pass_over_the_finished_text(architecture, positions):
-    loaded = loaded_tiny(architecture)
+@pytest.mark.parametrize("family", LEFT_PADDED)
+def test_generation_with_a_cache_is_as_a_pass_over_the_finished_text(family, positions):
+    loaded = shared_tiny(family)
     steering = Intervention(unit_axis(loaded), [LAYER], "add", STRENGTHS, 4.0, positions)
     sequences, hidden = generated(loaded, [steering])
     width = max(map(len, ROWS))
     for index, row in enumerate(ROWS):
         text = [*row, *sequences[index, width:-1].tolist()]
-        alone = Intervention(
-            unit_axis(loaded), [LAYER], "add", float(STRENGTHS[index]), 4.0, positions
-        )
+        alone = replace(steering, strength=float(STRENGTHS[index]))
         (whole,) = outputs(loaded, [alone], [text], prompt_width=len(row))
         mine = hidden[index, width - len(row) :]
         torch.testing.assert_close(mine, whole[LAYER], atol=1e-3, rtol=1e-3)
@@ -239,9 +195,8 @@ def test_the_decision_on_a_row_holds_while_it_is_continued(llama):
     lasts = plain[:, width - 1] @ axis
     threshold = float(lasts.sort().values[1:].mean())
     # The threshold is in the unit too.
-    gated = Intervention(
-        axis, [LAYER], "clamp", 0.5, unit=10.0, above=threshold / 10, condition="row"
-    )
+    bound = {"above": threshold / 10, "condition": "row"}
+    gated = Intervention(axis, [LAYER], "clamp", 0.5, unit=10.0, **bound)
     _, steered = generated(llama, [gated])
     for index, is_above in enumerate((lasts > threshold).tolist()):
         is_clamped = ((steered[index] @ axis - 5.0).abs() < 1e-4)[width - len(ROWS[index]) :]
@@ -249,7 +204,7 @@ def test_the_decision_on_a_row_holds_while_it_is_continued(llama):
 
 
 def test_a_state_space_model_tells_its_prompt_from_what_it_generates():
-    loaded = loaded_tiny("mamba")
+    loaded = shared_tiny("mamba")
     axis = unit_axis(loaded)
     tokens = torch.tensor([ROWS[0]])
     steps: list[torch.Tensor] = []
@@ -308,12 +263,12 @@ def test_half_precision_is_changed_in_single(llama):
     (after,) = outputs(half, [Intervention(axis, [LAYER], "ablate")], [ROWS[0]])
     assert after.dtype == torch.bfloat16
     # What is left is the rounding of the result to eight bits.
-    assert (after[LAYER].float() @ axis).abs().max() < 2e-2 * after[LAYER].float().norm(
-        dim=-1
-    ).max()
+    left = after[LAYER].float()
+    assert (left @ axis).abs().max() < 2e-2 * left.norm(dim=-1).max()
 
 
-def test_hooks_are_removed_after_use_and_after_an_error(llama):
+def test_hooks_are_removed_after_use_and_after_an_error():
+    llama = loaded_tiny("llama")
     axis = unit_axis(llama)
     everything = [
         Intervention(axis, range(4), positions="generated"),
@@ -324,6 +279,10 @@ def test_hooks_are_removed_after_use_and_after_an_error(llama):
         raise RuntimeError("on purpose")
     with pytest.raises(AxisError, match="2 strengths for a batch of 3"):
         outputs(llama, [Intervention(axis, [0], strength=torch.ones(2))])
+    hidden = torch.zeros(1, 4, 32)
+    with pytest.raises(RuntimeError, match="on purpose"), resume_after(llama, 1, hidden):
+        raise RuntimeError("on purpose")
+    assert not any("forward" in vars(block) for block in llama.blocks)
     assert not any(block._forward_hooks for block in llama.blocks)
     assert not llama.model.base_model._forward_pre_hooks
 
@@ -345,17 +304,15 @@ def test_what_cannot_be_done_is_refused_before_the_model_runs(llama, change, err
         pytest.fail("the body of the with was run")
 
 
-@pytest.mark.parametrize("architecture", FAMILIES)
-def test_resuming_gives_the_logits_of_the_whole_pass_and_computes_nothing_below(architecture):
-    loaded = loaded_tiny(architecture)
+@pytest.mark.parametrize("family", KINDS)
+def test_resuming_gives_the_logits_of_the_whole_pass_and_computes_nothing_below(family):
+    loaded = shared_tiny(family)
     tokens, mask = pad(ROWS, 0)
     inputs = {"attention_mask": mask.long(), "use_cache": False}
     steering = [Intervention(unit_axis(loaded), [2], strength=torch.tensor([1.0, 0.0, -3.0]))]
-    kept: dict[int, torch.Tensor] = {}
-    points = block_points(loaded.blocks, [2])
+    (below,) = recorded(loaded.model, block_points(loaded.blocks, [2]), tokens, mask).values()
     with torch.inference_mode():
-        with record(points, lambda point, hidden: kept.update({point.layer: hidden.clone()})):
-            plain = loaded.model(tokens, **inputs).logits
+        plain = loaded.model(tokens, **inputs).logits
         with steer(loaded, steering):
             steered = loaded.model(tokens, **inputs).logits
         ran: list[int] = []
@@ -365,7 +322,7 @@ def test_resuming_gives_the_logits_of_the_whole_pass_and_computes_nothing_below(
             )
             for layer, block in enumerate(loaded.blocks)
         ]
-        with resume_after(loaded, 2, kept[2]):
+        with resume_after(loaded, 2, below):
             ran.clear()
             resumed = loaded.model(tokens, **inputs).logits
             with steer(loaded, steering):
@@ -378,11 +335,3 @@ def test_resuming_gives_the_logits_of_the_whole_pass_and_computes_nothing_below(
     assert torch.equal(resumed_steered[mask], steered[mask])
     assert torch.equal(again[mask], plain[mask]), "the blocks are themselves again"
     assert not torch.allclose(plain[mask], steered[mask])
-
-
-def test_after_an_error_the_blocks_are_themselves_again():
-    loaded = loaded_tiny("llama")
-    hidden = torch.zeros(1, 4, 32)
-    with pytest.raises(RuntimeError, match="on purpose"), resume_after(loaded, 1, hidden):
-        raise RuntimeError("on purpose")
-    assert not any("forward" in vars(block) for block in loaded.blocks)

@@ -20,14 +20,6 @@ def encode(
     return [prompt.token_ids for prompt in render(tokenizer, texts, Template(policy), model)]
 
 
-@pytest.mark.parametrize("template", ["raw", "chat"])
-@pytest.mark.parametrize("text", ["hello", "two\nlines", "café", "s"])
-def test_there_is_exactly_one_bos(template: str, text: str) -> None:
-    (tokens,) = encode(byte_tokenizer(), [text], template)
-    assert tokens[0] == BOS
-    assert tokens.count(BOS) == 1
-
-
 def test_raw_is_the_tokenizers_own_default() -> None:
     tokenizer = byte_tokenizer()
     assert encode(tokenizer, ["hello"], "raw") == [tokenizer("hello").input_ids]
@@ -55,12 +47,6 @@ def test_texts_are_neither_padded_nor_cut_and_keep_their_order() -> None:
     assert encode(tokenizer, [], "raw") == []
 
 
-def test_without_a_chat_template_the_error_says_what_to_do() -> None:
-    with pytest.raises(ModelError) as caught:
-        encode(byte_tokenizer(chat=False), ["hello"], "chat", "base-model")
-    assert str(caught.value) == "base-model has no chat template: use --template raw"
-
-
 def test_a_tokenizer_without_a_pad_token_pads_with_its_end_token() -> None:
     tokenizer = byte_tokenizer()
     assert pad_id(tokenizer) == 0
@@ -68,11 +54,6 @@ def test_a_tokenizer_without_a_pad_token_pads_with_its_end_token() -> None:
     assert pad_id(tokenizer) == tokenizer.eos_token_id == 2
     tokenizer.eos_token = None
     assert pad_id(tokenizer) == 0
-
-
-def test_an_unknown_policy_is_refused_and_not_taken_for_another() -> None:
-    with pytest.raises(ModelError, match="unknown template other: it is raw or chat"):
-        encode(byte_tokenizer(), ["text"], "other", "tiny")
 
 
 def end_of_user(
@@ -86,7 +67,7 @@ def end_of_user(
 
 
 @pytest.mark.parametrize("text", ["hello", "café", "two\nlines", "<assistant>", "user"])
-def test_the_end_of_the_users_text_is_found_under_every_template(text: str) -> None:
+def test_the_end_of_the_users_text_is_found_under_every_template_behind_one_bos(text: str) -> None:
     tokenizer = byte_tokenizer()
     assert end_of_user(tokenizer, text, Template()) == (f"<s>{text}", "")
     chat = end_of_user(tokenizer, text, Template("chat"))
@@ -138,14 +119,17 @@ def test_a_system_prompt_is_in_the_tokens_the_name_and_the_hash() -> None:
     assert len(hashes) == 2
     (prompt,) = render(tokenizer, ["hi"], one, "m")
     assert tokenizer.decode(prompt.token_ids) == "<s><system>Be kind.<user>hi<assistant>"
+
+
+def test_what_cannot_be_rendered_says_what_to_do() -> None:
+    with pytest.raises(ModelError, match="^base has no chat template: use --template raw$"):
+        encode(byte_tokenizer(chat=False), ["hello"], "chat", "base")
+    with pytest.raises(ModelError, match="unknown template other: it is raw or chat"):
+        encode(byte_tokenizer(), ["text"], "other", "tiny")
     with pytest.raises(ModelError, match="a system prompt needs the chat template"):
         Template("raw", "Be kind.")
-
-
-def test_a_template_that_refuses_a_system_prompt_is_one_line() -> None:
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
-    with pytest.raises(
-        ModelError, match="the chat template of m refuses the prompt: System role not supported"
-    ):
+    refused = "the chat template of m refuses the prompt: System role not supported"
+    with pytest.raises(ModelError, match=refused):
         render(tokenizer, ["hi"], Template("chat", "Be kind."), "m")

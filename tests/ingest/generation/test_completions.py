@@ -15,15 +15,14 @@ import axes.ingest.generation.traces
 from axes.ingest.generation.completions import ingest_completions
 from axes.ingest.generation.teacher_forcing import Text
 from axes.ingest.generation.traces import ingest_traces
+from axes.ingest.jobs import IngestSummary
 from axes.ingest.models.registry import ModelSpec, resolve
 from axes.ingest.requests import CompletionRequest, TraceRequest
-from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import PromptError
-from tests.ingest.conftest import ImportTexts, assert_checks_pass, last_run
+from tests.ingest.conftest import ImportTexts, assert_checks_pass, last_run, read
 from tests.tiny_models import byte_tokenizer, save_tiny
 
 TEXTS = ["hello there, you", "hi", "what is a duck", "a", "tell me more of it"]
-OPTIONS: dict[str, Any] = {"layers": [1, 3]}
 
 
 @pytest.fixture(autouse=True)
@@ -39,9 +38,15 @@ def write(path: Path, found: list[dict[str, Any]]) -> Path:
     return path
 
 
+def ingest(root: Path, spec: ModelSpec, file: Path, **options: Any) -> IngestSummary:
+    return ingest_completions(
+        root, spec, CompletionRequest(completions=file, **{"layers": [1, 3], **options})
+    )
+
+
 def tokens(root: Path, where: str) -> list[dict[str, Any]]:
-    return rows(
-        connect(root),
+    return read(
+        root,
         "select prompt_id, layer, step, token_id, logprob, entropy, vector "
         "from generation_tokens inner join generations using (model, generation_id) "
         f"where {where} order by prompt_id, layer, step",
@@ -64,23 +69,20 @@ def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
 def test_the_models_own_completions_score_as_they_were_generated(
     root: Path, llama: ModelSpec, tmp_path: Path, prompt_tokens: bool
 ) -> None:
-    options = {**OPTIONS, "prompt_tokens": prompt_tokens}
+    options: dict[str, Any] = {"layers": [1, 3], "prompt_tokens": prompt_tokens}
     ingest_traces(
         root, llama, TraceRequest(prompt_set="texts", max_new_tokens=7, temperature=1.0, **options)
     )
     own = tokens(root, "source is null")
-    given = rows(
-        connect(root),
+    given = read(
+        root,
         "select prompt_id, list(token_id order by step) as token_ids from generation_tokens "
         "inner join generations using (generation_id) where layer = 1 and step >= 0 "
         "group by prompt_id",
     )
     file = write(tmp_path / "own.parquet", given)
-    assert ingest_completions(
-        root, llama, CompletionRequest(completions=file, **options)
-    ).new_count == len(TEXTS)
+    assert ingest(root, llama, file, **options).new_count == len(TEXTS)
     assert_same(tokens(root, "source = 'own.parquet'"), own)
-    assert_checks_pass(root)
 
 
 @pytest.mark.parametrize("architecture", ["gemma3_text", "gpt2", "bloom", "gpt_neox", "mamba"])
@@ -93,24 +95,15 @@ def test_families_read_texts_of_several_lengths_as_they_generate_them(
     ingest_traces(root, spec, TraceRequest(prompt_set="even", layers=[0, 3], max_new_tokens=6))
     own = tokens(root, "source is null")
     kept = dict(zip(sorted({row["prompt_id"] for row in own}), (3, 6), strict=True))
-    given = [
-        {
-            "prompt_id": prompt_id,
-            "token_ids": [
-                row["token_id"]
-                for row in own
-                if (row["prompt_id"], row["layer"]) == (prompt_id, 0) and row["step"] < count
-            ],
-        }
-        for prompt_id, count in kept.items()
-    ]
-    file = write(tmp_path / "cut.parquet", given)
-    ingest_completions(root, spec, CompletionRequest(completions=file, layers=[0, 3]))
     expected = [row for row in own if row["step"] < kept[row["prompt_id"]]]
+    given = pl.DataFrame([row for row in expected if row["layer"] == 0])
+    given = given.group_by("prompt_id", maintain_order=True).agg(token_ids="token_id")
+    file = write(tmp_path / "cut.parquet", given.to_dicts())
+    ingest(root, spec, file, layers=[0, 3])
     assert_same(tokens(root, "source is not null"), expected)
 
 
-@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_text_is_tokenised_alone_behind_the_prompt(
     root: Path, llama: ModelSpec, tmp_path: Path, suffix: str
 ) -> None:
@@ -119,30 +112,30 @@ def test_text_is_tokenised_alone_behind_the_prompt(
         for index, text in enumerate(TEXTS)
     ]
     file = write(tmp_path / f"answers.{suffix}", pairs)
-    summary = ingest_completions(
-        root,
-        llama,
-        CompletionRequest(completions=file, template="chat", token_budget=30, **OPTIONS),
-    )
+    summary = ingest(root, llama, file, template="chat", token_budget=30)
     assert (summary.prompt_count, summary.new_count) == (5, 5)
-    found = rows(
-        connect(root),
+    found = read(
+        root,
         "select generations.*, prompts.text as prompt from generations "
         "inner join prompts using (prompt_id)",
     )
     assert {row["source"] for row in found} == {"service-0", "service-1"}
     tokenizer = byte_tokenizer()
+    listed = read(
+        root,
+        "select generation_id, list(token_id order by step) as ids from generation_tokens "
+        "where layer = 1 group by generation_id",
+    )
+    ids_of = {row["generation_id"]: row["ids"] for row in listed}
     for row in found:
         text = f" no, {row['prompt']}"
         assert row["text"] == text and row["finish_reason"] == "given"
         assert row["temperature"] is None and row["sample"] is None
         rendered = tokenizer(f"<user>{row['prompt']}<assistant>").input_ids
         assert row["prompt_token_count"] == len(rendered)
-        ids = [t["token_id"] for t in tokens(root, f"generation_id = '{row['generation_id']}'")]
-        assert ids[: row["token_count"]] == tokenizer(text, add_special_tokens=False).input_ids
-    again = ingest_completions(
-        root, llama, CompletionRequest(completions=file, template="chat", **OPTIONS)
-    )
+        ids = ids_of[row["generation_id"]]
+        assert ids == tokenizer(text, add_special_tokens=False).input_ids
+    again = ingest(root, llama, file, template="chat")
     assert (again.new_count, again.rows) == (0, 0)
     assert_checks_pass(root)
 
@@ -164,20 +157,13 @@ def test_a_job_stopped_between_files_ends_with_the_same_rows(
     with monkeypatch.context() as patch:
         patch.setattr(axes.ingest.generation.traces, "write_rows", stop)
         with pytest.raises(KeyboardInterrupt):
-            ingest_completions(
-                root, llama, CompletionRequest(completions=file, token_budget=30, **OPTIONS)
-            )
-    assert (
-        ingest_completions(
-            root, llama, CompletionRequest(completions=file, token_budget=60, **OPTIONS)
-        ).new_count
-        == 4
-    )
+            ingest(root, llama, file, token_budget=30)
+    assert ingest(root, llama, file, token_budget=60).new_count == 4
     resumed = tokens(root, "true")
     for name in ("generations", "generation_tokens"):
         for path in (root / name).glob("model=tiny-llama/*"):
             path.unlink()
-    ingest_completions(root, llama, CompletionRequest(completions=file, **OPTIONS))
+    ingest(root, llama, file)
     assert_same(resumed, tokens(root, "true"))
 
 
@@ -193,24 +179,18 @@ def test_a_batch_that_does_not_fit_is_halved(
         return real(loaded, texts, *arguments, **options)
 
     monkeypatch.setattr(axes.ingest.generation.completions, "score", small)
-    assert ingest_completions(
-        root, llama, CompletionRequest(completions=file, **OPTIONS)
-    ).new_count == len(TEXTS)
+    assert ingest(root, llama, file).new_count == len(TEXTS)
     assert last_run(root)["message"].startswith("out of memory: token budget halved to")
 
 
-@pytest.mark.parametrize(
-    ("pair", "message"),
-    [
+def test_what_cannot_be_read_is_said_in_one_line(
+    root: Path, llama: ModelSpec, tmp_path: Path
+) -> None:
+    for pair, message in (
         ({"prompt": "unheard of", "completion": "x"}, "in no set.*axes prompts import NAME"),
         ({"prompt": "hi", "answer": "x"}, "needs a column prompt or prompt_id, and completion"),
         ({"prompt": "hi", "completion": ""}, "the completion has no tokens"),
         ({"prompt": "hi", "completion": "x" * 600}, "603 tokens with its completion, the context"),
-    ],
-)
-def test_what_cannot_be_read_is_said_in_one_line(
-    root: Path, llama: ModelSpec, tmp_path: Path, pair: dict[str, Any], message: str
-) -> None:
-    file = write(tmp_path / "bad.jsonl", [pair])
-    with pytest.raises(PromptError, match=message):
-        ingest_completions(root, llama, CompletionRequest(completions=file, **OPTIONS))
+    ):
+        with pytest.raises(PromptError, match=message):
+            ingest(root, llama, write(tmp_path / "bad.jsonl", [pair]))

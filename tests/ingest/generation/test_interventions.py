@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,15 +15,18 @@ import axes.ingest.jobs
 from axes.ingest.activations import ingest_activations
 from axes.ingest.forward.steering import Intervention, steer
 from axes.ingest.generation.interventions import first_ids, ingest_interventions, opener_phrases
-from axes.ingest.models.identity import identify
-from axes.ingest.models.load import load
-from axes.ingest.models.registry import ModelSpec
+from axes.ingest.models.registry import ModelSpec, resolve
 from axes.ingest.prompts import prompt_id
 from axes.ingest.requests import ActivationRequest, InterventionRequest
-from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxisError, CoverageError, LayerError, ModelError
-from tests.ingest.conftest import ImportTexts, assert_checks_pass, last_run
-from tests.rows import put
+from tests.ingest.conftest import (
+    assert_checks_pass,
+    last_run,
+    loaded_on_cpu,
+    put_axis,
+    put_texts,
+    read,
+)
 
 ASKED = ["hello there, you", "hi", "what is a duck", "tell me more of it"]
 BENIGN = ["the sky is blue", "ducks can swim well", "a"]
@@ -32,38 +34,22 @@ LAYER = 1
 STRENGTHS = [-0.5, 0.25, 2.0]
 
 
-@pytest.fixture
-def steerable(root: Path, llama: ModelSpec, import_texts: ImportTexts) -> Path:
+@pytest.fixture(scope="module")
+def prepared(empty_root: Path, saved_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Prompts, benign texts with activations, and two axes of the model's own."""
-    import_texts(ASKED, "asked")
-    import_texts(BENIGN, "benign")
-    ingest_activations(root, llama, ActivationRequest(prompt_sets={"benign": None}))
-    for axis_id, seed in (("first", 0), ("second", 1)):
-        put_axis(root, axis_id, seed)
+    root = shutil.copytree(empty_root, tmp_path_factory.mktemp("steerable") / "lake")
+    put_texts(root, ASKED, "asked")
+    put_texts(root, BENIGN, "benign")
+    spec = resolve(str(saved_llama))
+    ingest_activations(root, spec, ActivationRequest(prompt_sets={"benign": None}))
+    for name in ("first", "second"):
+        put_axis(root, spec, name, LAYER, axis_id=name)
     return root
 
 
-def put_axis(root: Path, axis_id: str, seed: int, **columns: Any) -> None:
-    (model,) = rows(connect(root), "select model, model_id from models")
-    vector = np.random.default_rng(seed).standard_normal(32)
-    put(
-        root,
-        "axes",
-        {
-            "axis_id": axis_id,
-            "name": f"native/{axis_id}",
-            "kind": "native",
-            "space_model": model["model"],
-            "space_model_id": model["model_id"],
-            "layer": LAYER,
-            "site": "resid_post",
-            "pooling": "last5_mean",
-            "template": "raw",
-            "vector": (vector / np.linalg.norm(vector)).tolist(),
-            "run_id": "none",
-            **columns,
-        },
-    )
+@pytest.fixture
+def steerable(prepared: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(prepared, tmp_path / "lake")
 
 
 def run(root: Path, spec: ModelSpec, **options: Any) -> Any:
@@ -74,32 +60,24 @@ def run(root: Path, spec: ModelSpec, **options: Any) -> Any:
 
 def outcomes(root: Path) -> dict[tuple, float]:
     """Axis, layers, strength, prompt and metric -> value."""
-    found = rows(connect(root), "from intervention_outcomes")
-    keyed = {
-        (row["axis_id"], row["layers"], row["strength"], row["prompt_id"], row["metric"]): row[
-            "value"
-        ]
-        for row in found
-    }
+    found = read(root, "from intervention_outcomes")
+    names = ("axis_id", "layers", "strength", "prompt_id", "metric")
+    keyed = {tuple(row[name] for name in names): row["value"] for row in found}
     assert len(keyed) == len(found), "two outcomes share a key"
     return keyed
 
 
-def median_norm(root: Path) -> float:
-    (found,) = rows(
-        connect(root),
+def test_what_is_stored_is_what_each_prompt_alone_gives_under_the_hook(steerable, llama):
+    run(steerable, llama, template="raw", completed_axis_ids=["first"])
+    loaded = loaded_on_cpu(llama)
+    (axis,) = read(steerable, "select vector from axes where axis_id = 'first'")
+    vector = torch.tensor(axis["vector"])
+    (norms,) = read(
+        steerable,
         "select median_norm from v_layer_norms where layer = ? and prompt_set = 'benign'",
         [LAYER],
     )
-    return found["median_norm"]
-
-
-def test_what_is_stored_is_what_each_prompt_alone_gives_under_the_hook(steerable, llama):
-    run(steerable, llama, template="raw", completed_axis_ids=["first"])
-    folder = Path(llama.source)
-    loaded = load(llama, folder, identify(llama, folder, "float32"), "cpu")
-    (axis,) = rows(connect(steerable), "select vector from axes where axis_id = 'first'")
-    vector, unit = torch.tensor(axis["vector"]), median_norm(steerable)
+    unit = norms["median_norm"]
     found = outcomes(steerable)
     ids = first_ids(loaded.tokenizer, opener_phrases("refusal"))
 
@@ -137,23 +115,19 @@ def test_what_is_stored_is_what_each_prompt_alone_gives_under_the_hook(steerable
             assert found[*key, "kl"] == pytest.approx(float(kl), abs=1e-4)
             loss = -after[range(len(tokens) - 1), tokens[1:]].mean()
             assert found[*key, "log_perplexity"] == pytest.approx(float(loss), abs=1e-4)
-    assert_checks_pass(steerable)
 
-
-def test_completions_are_stored_as_text_with_what_was_done_and_told_from_each_other(
-    steerable, llama
-):
-    run(steerable, llama, completed_axis_ids=["first"])
-    found = rows(connect(steerable), "from generations")
-    assert len(found) == len(ASKED) * (1 + len(STRENGTHS))
-    steered = [row for row in found if row["axis_id"] is not None]
-    assert {row["strength"] for row in steered} == set(STRENGTHS)
-    assert {(row["steering_mode"], row["steering_layers"]) for row in steered} == {("add", "1")}
-    measured = rows(
-        connect(steerable),
+    # Completions are stored as text with what was done.
+    generations = read(steerable, "from generations")
+    assert len(generations) == len(ASKED) * (1 + len(STRENGTHS))
+    changed = [row for row in generations if row["axis_id"] is not None]
+    assert {row["strength"] for row in changed} == set(STRENGTHS)
+    assert {(row["steering_mode"], row["steering_layers"]) for row in changed} == {("add", "1")}
+    measured = read(
+        steerable,
         "select distinct generation_id from intervention_outcomes where metric = 'repetition'",
     )
-    assert {row["generation_id"] for row in measured} == {row["generation_id"] for row in found}
+    ids = {row["generation_id"] for row in generations}
+    assert {row["generation_id"] for row in measured} == ids
     assert_checks_pass(steerable)
 
 
@@ -212,10 +186,10 @@ def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same_rows(
     module = axes.ingest.generation.interventions
 
     def fails_above_two(measure: Callable[..., Any]) -> Callable[..., Any]:
-        def small(loaded: Any, batch: Any, *arguments: Any) -> Any:
+        def small(loaded: Any, batch: Any, *arguments: Any, **options: Any) -> Any:
             if len(batch) > 2:
                 raise torch.OutOfMemoryError("pretended")
-            return measure(loaded, batch, *arguments)
+            return measure(loaded, batch, *arguments, **options)
 
         return small
 
@@ -228,44 +202,39 @@ def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same_rows(
     assert_checks_pass(steerable)
 
 
-def test_ablation_takes_all_blocks_at_once_and_layers_are_swept_otherwise(steerable, llama):
+def test_ablation_takes_all_blocks_at_once_layers_are_swept_and_a_condition_is_another_change(
+    steerable, llama
+):
     run(steerable, llama, mode="ablate", strengths=[1.0])
-    run(steerable, llama, layers=[0, 2])
-    found = rows(
-        connect(steerable),
-        "select distinct mode, layers, unit is null as is_share from intervention_outcomes",
+    run(steerable, llama, layers=[0, 2], strengths=[2.0])
+    run(steerable, llama, layers=[0, 2], strengths=[2.0], above=0.1)
+    found = read(
+        steerable,
+        "select mode, layers, unit is null as is_share, count(distinct intervention_id) as n "
+        "from intervention_outcomes where metric = 'log_perplexity' group by all",
     )
-    assert {(row["mode"], row["layers"], row["is_share"]) for row in found} == {
-        ("none", "", True),
-        ("ablate", "0,1,2,3", True),
-        ("add", "0", False),
-        ("add", "2", False),
+    # Of two axes, without and with the condition.
+    assert {(row["mode"], row["layers"], row["is_share"], row["n"]) for row in found} == {
+        ("none", "", True, 1),
+        ("ablate", "0,1,2,3", True, 2),
+        ("add", "0", False, 4),
+        ("add", "2", False, 4),
     }
 
 
-def test_another_condition_is_another_intervention(steerable, llama):
-    run(steerable, llama, axis_ids=["first"])
-    run(steerable, llama, axis_ids=["first"], above=0.1)
-    found = rows(
-        connect(steerable),
-        "select strength, count(distinct intervention_id) as n from intervention_outcomes "
-        "where metric = 'kl' group by strength",
-    )
-    assert {row["n"] for row in found} == {2}
-
-
 def test_what_cannot_be_run_is_refused_in_one_line(steerable, llama):
-    put_axis(steerable, "foreign", 2, space_model="other", space_model_id="elsewhere")
+    foreign = {"space_model": "other", "space_model_id": "elsewhere"}
+    put_axis(steerable, llama, "foreign", LAYER, axis_id="foreign", **foreign)
     with pytest.raises(
         AxisError, match=r"no axis typo: give an id or a name that `axes list axes`"
     ):
         run(steerable, llama, axis_ids=["typo"])
-    with pytest.raises(AxisError, match=r"native/foreign lies in the space of other"):
+    with pytest.raises(AxisError, match=r"foreign lies in the space of other"):
         run(steerable, llama, axis_ids=["foreign"])
     with pytest.raises(LayerError, match=r"layer 9 of tiny-llama does not exist"):
         run(steerable, llama, layers=[9])
     with pytest.raises(ModelError, match=r"no openers praise: there are refusal"):
         run(steerable, llama, openers="praise")
-    put_axis(steerable, "chat", 3, template="chat")
+    put_axis(steerable, llama, "chat", LAYER, axis_id="chat", template="chat")
     with pytest.raises(CoverageError, match=r"whose median norm is the unit of strength: run"):
         run(steerable, llama, axis_ids=["chat"])

@@ -14,11 +14,11 @@ from axes.ingest.forward.templates import pad_id
 from axes.ingest.generation.generate import generate
 from axes.ingest.generation.monitor import WINDOW, Monitor, Reading
 from axes.ingest.generation.token_statistics import Kept
-from axes.ingest.models.identity import identify
-from axes.ingest.models.load import LoadedModel, load
+from axes.ingest.models.load import LoadedModel
 from axes.ingest.models.registry import resolve
 from axes.ingest.requests import Sampling
 from axes.warehouse.axes import AxisReadout
+from tests.ingest.conftest import loaded_on_cpu
 
 TEXTS = ["hello there, you", "hi", "what is a duck"]
 STEPS, LAYER = 9, 2
@@ -26,8 +26,7 @@ STEPS, LAYER = 9, 2
 
 @pytest.fixture(scope="module")
 def loaded(saved_llama: Path) -> LoadedModel:
-    spec = resolve(str(saved_llama))
-    return load(spec, saved_llama, identify(spec, saved_llama, "float32"), "cpu")
+    return loaded_on_cpu(resolve(str(saved_llama)))
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +44,15 @@ def spoken(loaded: LoadedModel, monitor: Monitor | None = None, **options: Any) 
     tokens, mask = pad(list(encoded(loaded).values()), pad_id(loaded.tokenizer), side="left")
     model: Any = loaded.model
     arguments = {"max_new_tokens": STEPS, "do_sample": False, **options}
+    arguments["attention_mask"] = mask.long()
     if monitor is None:
-        return model.generate(tokens, attention_mask=mask.long(), **arguments)
+        return model.generate(tokens, **arguments)
     with monitor.watching():
-        return model.generate(
-            tokens, attention_mask=mask.long(), stopping_criteria=[monitor], **arguments
-        )
+        return model.generate(tokens, stopping_criteria=[monitor], **arguments)
+
+
+def of_row(monitor: Monitor, row: int) -> list[Reading]:
+    return [reading for reading in monitor.readings if reading.row == row]
 
 
 def test_projections_are_those_of_traces_in_a_padded_batch(loaded, probe):
@@ -60,7 +62,7 @@ def test_projections_are_those_of_traces_in_a_padded_batch(loaded, probe):
         loaded, encoded(loaded), Kept([LAYER], [probe]), Sampling(max_new_tokens=STEPS)
     )
     for row, trace in enumerate(traces):
-        read = [reading for reading in monitor.readings if reading.row == row]
+        read = of_row(monitor, row)
         assert [reading.step for reading in read] == list(range(len(read)))
         assert len(read) in (len(trace.token_ids) - 1, len(trace.token_ids))
         assert [reading.token_id for reading in read] == trace.token_ids[: len(read)]
@@ -84,7 +86,7 @@ def test_watching_changes_no_token_and_leaves_no_hook(loaded, probe):
 def test_smoothed_is_the_mean_of_the_last_few_and_the_probability_is_of_it(loaded, probe):
     monitor = Monitor.of(loaded, probe, probability=lambda scores: 1 / (1 + np.exp(-scores)))
     spoken(loaded, monitor)
-    read = [reading for reading in monitor.readings if reading.row == 1]
+    read = of_row(monitor, 1)
     values = [reading.projection for reading in read]
     for index, reading in enumerate(read):
         expected = np.mean(values[max(index + 1 - WINDOW, 0) : index + 1])
@@ -105,8 +107,8 @@ def test_a_row_stops_one_token_after_the_bound_is_passed_and_the_others_go_on(lo
     )
     sequences = spoken(loaded, monitor)
     width = plain.shape[1] - STEPS
-    of_row = [reading for reading in monitor.readings if reading.row == highest.row]
-    assert of_row[-1].step == highest.step and of_row[-1].probability == 1.0
+    last = of_row(monitor, highest.row)[-1]
+    assert last.step == highest.step and last.probability == 1.0
     kept = sequences[highest.row, width : width + highest.step + 2]
     assert torch.equal(kept, plain[highest.row, width : width + highest.step + 2])
     after = sequences[highest.row, width + highest.step + 2 :]
@@ -125,7 +127,7 @@ def test_nothing_is_read_after_an_end_token(loaded, probe):
     for row in range(len(TEXTS)):
         ids = sequences[row, width:].tolist()
         count = ids.index(end) + 1 if end in ids else len(ids)
-        read = [reading for reading in monitor.readings if reading.row == row]
+        read = of_row(monitor, row)
         assert [reading.token_id for reading in read] == ids[:count]
 
 

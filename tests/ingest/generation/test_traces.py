@@ -17,44 +17,51 @@ import axes.ingest.generation.traces
 import axes.ingest.jobs
 from axes.ingest.forward.recording import block_points, record
 from axes.ingest.generation.traces import ingest_traces
-from axes.ingest.models.identity import identify
-from axes.ingest.models.load import find_blocks, load
+from axes.ingest.models.load import find_blocks
 from axes.ingest.models.registry import ModelSpec, resolve
 from axes.ingest.prompt_sources import PromptSource
 from axes.ingest.prompts import import_prompts, prompt_id
 from axes.ingest.requests import TraceRequest
-from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import LayerError, ModelError, NonFiniteError, PromptError
 from axes.warehouse.writer import content_key
 from tests.ingest.conftest import (
     ImportTexts,
     assert_checks_pass,
     last_run,
+    loaded_on_cpu,
     overflow_in_half_precision,
     put_axis,
+    read,
 )
 from tests.tiny_models import byte_tokenizer, save_tiny
+
+Run = Callable[..., Any]
 
 TEXTS = ["hello there, you", "hi", "what is a duck", "a", "tell me more of it"]
 STEPS = 7
 
 
-def completions(root: Path, model: str = "tiny-llama", seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Text of the prompt -> its completion, with its token rows in order of layer and step."""
-    connection = connect(root)
-    found = rows(
-        connection,
+def every_completion(root: Path) -> list[dict[str, Any]]:
+    """The completions with their prompts, and their token rows in order of layer and step."""
+    found = read(
+        root,
         "select generations.*, prompts.text as prompt from generations "
-        "inner join prompts using (prompt_id) where model = ? and seed = ?",
-        [model, seed],
+        "inner join prompts using (prompt_id)",
     )
-    tokens = rows(connection, "from generation_tokens order by generation_id, layer, step")
+    tokens = read(root, "from generation_tokens order by generation_id, layer, step")
     keys = {(row["generation_id"], row["layer"], row["step"]) for row in tokens}
     assert len(keys) == len(tokens), "two tokens share a key"
-    for row in found:
-        row["tokens"] = [
-            token for token in tokens if token["generation_id"] == row["generation_id"]
-        ]
+    by_id = {row["generation_id"]: {**row, "tokens": []} for row in found}
+    for token in tokens:
+        # A job that was stopped may leave tokens of no completion.
+        if token["generation_id"] in by_id:
+            by_id[token["generation_id"]]["tokens"].append(token)
+    return list(by_id.values())
+
+
+def completions(root: Path, model: str = "tiny-llama", seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Text of the prompt -> its completion."""
+    found = [row for row in every_completion(root) if (row["model"], row["seed"]) == (model, seed)]
     assert len({row["prompt"] for row in found}) == len(found)
     return {row["prompt"]: row for row in found}
 
@@ -78,8 +85,7 @@ def teacher_forced(
 
 
 def assert_teacher_forced(root: Path, spec: ModelSpec, layers: list[int], seed: int = 0) -> None:
-    folder = Path(spec.source)
-    loaded = load(spec, folder, identify(spec, folder, "float32"), "cpu")
+    loaded = loaded_on_cpu(spec)
     found = completions(root, spec.name, seed)
     assert found
     for prompt, row in found.items():
@@ -98,7 +104,7 @@ def assert_teacher_forced(root: Path, spec: ModelSpec, layers: list[int], seed: 
 
 
 @pytest.fixture
-def run(root: Path, llama: ModelSpec, import_texts: ImportTexts) -> Callable[..., Any]:
+def run(root: Path, llama: ModelSpec, import_texts: ImportTexts) -> Run:
     """Run the job on five prompts in batches of two, unless told otherwise."""
     import_texts(TEXTS)
 
@@ -142,32 +148,31 @@ def test_tokens_and_vectors_equal_a_teacher_forced_pass(
 
 
 @pytest.mark.parametrize("template", ["raw", "chat"])
-def test_greedy_text_is_what_generate_gives(
-    run: Callable[..., Any], root: Path, llama: ModelSpec, llama_folder: Path, template: str
+def test_greedy_text_is_what_generate_gives_without_the_checkpoints_sampling_defaults(
+    run: Run, root: Path, llama: ModelSpec, llama_folder: Path, template: str
 ) -> None:
-    run(template=template)
-    loaded = load(llama, llama_folder, identify(llama, llama_folder, "float32"), "cpu")
+    defaults = {"repetition_penalty": 5.0, "no_repeat_ngram_size": 1, "min_new_tokens": 3}
+    GenerationConfig(**defaults, eos_token_id=2).save_pretrained(llama_folder)
+    run(template=template, max_new_tokens=20)
+    loaded = loaded_on_cpu(llama)
+    loaded.model.generation_config = GenerationConfig(eos_token_id=2)
     tokenizer = loaded.tokenizer
     for prompt, row in completions(root).items():
-        chat = f"<s><user>{prompt}<assistant>"
-        ids = tokenizer(prompt if template == "raw" else chat).input_ids
-        ids = ids[1:] if template == "chat" else ids
+        rendered = prompt if template == "raw" else f"<user>{prompt}<assistant>"
+        ids = tokenizer(rendered).input_ids
         with torch.inference_mode():
             out = loaded.model.generate(
-                torch.tensor([ids]), max_new_tokens=STEPS, do_sample=False, eos_token_id=2
+                torch.tensor([ids]), max_new_tokens=20, do_sample=False, eos_token_id=2
             )[0, len(ids) :]
         assert row["text"] == tokenizer.decode(out, skip_special_tokens=True)
         assert row["token_count"] == len(out)
 
 
-def end_at(llama_folder: Path, token_id: int) -> None:
-    """Let the checkpoint end its completions at this token."""
-    GenerationConfig(eos_token_id=token_id).save_pretrained(llama_folder)
-
-
+@pytest.mark.parametrize("is_requested", [False, True])
 def test_a_row_that_stops_early_is_cut_at_its_end_token_and_stays_exact(
-    run: Callable[..., Any], root: Path, llama: ModelSpec, llama_folder: Path
+    run: Run, root: Path, llama: ModelSpec, llama_folder: Path, is_requested: bool
 ) -> None:
+    """The end token is the checkpoint's, or one that the request names."""
     run(batch_size=5)
     ids = {
         prompt: [token["token_id"] for token in row["tokens"] if token["layer"] == 1]
@@ -180,8 +185,12 @@ def test_a_row_that_stops_early_is_cut_at_its_end_token_and_stays_exact(
         for token in row[1:-2]
         if 0 < sum(token in other for other in ids.values()) < len(TEXTS)
     )
-    end_at(llama_folder, wanted)
-    run(batch_size=5, seed=1)
+    named = []
+    if is_requested:
+        named.append(byte_tokenizer().convert_ids_to_tokens(wanted))
+    else:
+        GenerationConfig(eos_token_id=wanted).save_pretrained(llama_folder)
+    run(batch_size=5, seed=1, end_tokens=named)
     found = completions(root, seed=1)
     assert {row["finish_reason"] for row in found.values()} == {"stop", "length"}
     for prompt, row in found.items():
@@ -194,29 +203,12 @@ def test_a_row_that_stops_early_is_cut_at_its_end_token_and_stays_exact(
     assert_teacher_forced(root, llama, [1, 3], seed=1)
 
 
-def test_sampled_log_probabilities_are_the_models_own(
-    run: Callable[..., Any], root: Path, llama: ModelSpec
+def test_sampled_log_probabilities_are_the_models_own_and_another_seed_draws_other_tokens(
+    run: Run, root: Path, llama: ModelSpec
 ) -> None:
-    run(temperature=0.3, top_p=0.5)
-    assert_teacher_forced(root, llama, [1, 3])
-
-
-def test_the_checkpoints_sampling_defaults_do_not_slip_in(
-    run: Callable[..., Any], root: Path, llama_folder: Path
-) -> None:
-    run(max_new_tokens=20)
-    plain = {prompt: row["text"] for prompt, row in completions(root).items()}
-    GenerationConfig(
-        repetition_penalty=5.0, no_repeat_ngram_size=1, min_new_tokens=3, eos_token_id=2
-    ).save_pretrained(llama_folder)
-    run(max_new_tokens=20, seed=1)
-    found = completions(root, seed=1)
-    assert {prompt: row["text"] for prompt, row in found.items()} == plain
-
-
-def test_another_seed_draws_other_tokens(run: Callable[..., Any], root: Path) -> None:
     for seed in (0, 1):
-        run(temperature=1.0, seed=seed)
+        run(temperature=0.3, top_p=0.5, seed=seed)
+    assert_teacher_forced(root, llama, [1, 3])
     texts = [[row["text"] for row in completions(root, seed=seed).values()] for seed in (0, 1)]
     assert texts[0] != texts[1]
 
@@ -225,36 +217,43 @@ class Stop(BaseException):
     """Ends a job as a kill would, with no clean-up of its own."""
 
 
-@pytest.mark.parametrize(
-    ("temperature", "table"), [(0.0, "generation_tokens"), (1.0, "generations")]
-)
-def test_a_job_stopped_between_files_and_resumed_equals_an_uninterrupted_one(
-    run: Callable[..., Any],
-    root: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    temperature: float,
-    table: str,
-) -> None:
+def stop_after(monkeypatch: pytest.MonkeyPatch, table: str, count: int) -> None:
+    """Let a job stop when it has written so many files of a table."""
     write, done = axes.ingest.generation.traces.write_rows, []
 
-    def stop_after(root: Path, written: str, *args: Any, **options: Any) -> Path:
+    def write_rows(root: Path, written: str, *args: Any, **options: Any) -> Path:
         path = write(root, written, *args, **options)
         done.append(written)
-        if done.count(table) == 2:
+        if done.count(table) == count:
             raise Stop
         return path
 
-    with monkeypatch.context() as patch:
-        patch.setattr(axes.ingest.generation.traces, "write_rows", stop_after)
-        with pytest.raises(Stop):
-            run(temperature=temperature)
-    assert 0 < len(completions(root)) < len(TEXTS)
-    summary = run(temperature=temperature)
-    assert 0 < summary.new_count < len(TEXTS)
-    resumed = completions(root)
+    monkeypatch.setattr(axes.ingest.generation.traces, "write_rows", write_rows)
+
+
+def forget(root: Path) -> None:
+    """Remove the completions and their tokens."""
     for name in ("generations", "generation_tokens"):
         for path in (root / name).glob("model=tiny-llama/*"):
             path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("temperature", "table"), [(0.0, "generation_tokens"), (1.0, "generations")]
+)
+def test_a_job_stopped_between_files_and_resumed_in_other_batches_equals_an_uninterrupted_one(
+    run: Run, root: Path, monkeypatch: pytest.MonkeyPatch, temperature: float, table: str
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, table, 2)
+        with pytest.raises(Stop):
+            run(temperature=temperature)
+    assert 0 < len(completions(root)) < len(TEXTS)
+    summary = run(temperature=temperature, batch_size=3)
+    assert 0 < summary.new_count < len(TEXTS)
+    assert_checks_pass(root)
+    resumed = completions(root)
+    forget(root)
     run(temperature=temperature)
     whole = completions(root)
     assert resumed.keys() == whole.keys() == set(TEXTS)
@@ -266,29 +265,18 @@ def test_a_job_stopped_between_files_and_resumed_equals_an_uninterrupted_one(
             assert token["logprob"] == pytest.approx(other["logprob"], abs=1e-5)
 
 
-def test_a_job_stopped_and_resumed_in_other_batches_leaves_no_duplicates(
-    run: Callable[..., Any], root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write = axes.ingest.generation.traces.write_rows
-
-    def stop_after_tokens(root: Path, written: str, *args: Any, **options: Any) -> Path:
-        write(root, written, *args, **options)
-        raise Stop
-
-    with monkeypatch.context() as patch:
-        patch.setattr(axes.ingest.generation.traces, "write_rows", stop_after_tokens)
-        with pytest.raises(Stop):
-            run()
-    run(batch_size=3)
-    assert completions(root).keys() == set(TEXTS)
-    assert_checks_pass(root)
-
-
 def test_a_second_job_generates_nothing_and_loads_no_weights(
-    run: Callable[..., Any], root: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, root: Path, llama: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = run()
+    # Layers given twice or out of order are the same layers.
+    first = run(layers=[3, 1, 3])
     assert (first.new_count, first.rows) == (len(TEXTS), first.tokens * 2)
+    assert_teacher_forced(root, llama, [1, 3])
+    # The keys are those that such completions have had from the first.
+    sampling = {"max_new_tokens": STEPS, "temperature": 0.0, "top_p": 1.0, "seed": 0}
+    parts = (first.model_id, "raw", [1, 3], sampling)
+    expected = {content_key(*parts, prompt_id(text)) for text in TEXTS}
+    assert {row["generation_id"] for row in completions(root).values()} == expected
     monkeypatch.setattr(axes.ingest.jobs, "load", lambda *_: pytest.fail("weights loaded"))
     second = run()
     assert (second.new_count, second.rows, second.tokens) == (0, 0, 0)
@@ -297,23 +285,12 @@ def test_a_second_job_generates_nothing_and_loads_no_weights(
     assert_checks_pass(root)
 
 
-def test_layers_given_twice_or_out_of_order_are_the_same_layers(
-    run: Callable[..., Any], root: Path, llama: ModelSpec
-) -> None:
-    run(layers=[3, 1, 3])
-    assert_teacher_forced(root, llama, [1, 3])
-    assert run(layers=[1, 3]).new_count == 0
-
-
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize(("layers", "place"), [([1, 2], "at layer 2"), ([1], "above layer 1")])
+@pytest.mark.parametrize(
+    ("layers", "place", "temperature"),
+    [([1, 2], "at layer 2", 0.0), ([1], "above layer 1", 1.0)],
+)
 def test_what_overflows_float16_is_found_before_anything_is_stored(
-    run: Callable[..., Any],
-    root: Path,
-    llama_folder: Path,
-    layers: list[int],
-    place: str,
-    temperature: float,
+    run: Run, root: Path, llama_folder: Path, layers: list[int], place: str, temperature: float
 ) -> None:
     overflow_in_half_precision(llama_folder)
     # The longest prompts are run first.
@@ -330,7 +307,7 @@ def test_what_overflows_float16_is_found_before_anything_is_stored(
 
 
 def test_an_overflow_of_a_token_that_nothing_follows_is_found_too(
-    run: Callable[..., Any], root: Path, llama_folder: Path
+    run: Run, root: Path, llama_folder: Path
 ) -> None:
     """Only the vector of the last token shows it: no logits are computed from there."""
     run(max_new_tokens=1)
@@ -346,7 +323,7 @@ def test_an_overflow_of_a_token_that_nothing_follows_is_found_too(
 
 
 def test_tokens_that_the_model_rules_out_do_not_spoil_the_entropy(
-    run: Callable[..., Any], root: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = LlamaForCausalLM.forward
 
@@ -362,7 +339,7 @@ def test_tokens_that_the_model_rules_out_do_not_spoil_the_entropy(
 
 
 def test_what_cannot_be_run_is_named_or_skipped(
-    run: Callable[..., Any], root: Path, import_texts: ImportTexts
+    run: Run, root: Path, import_texts: ImportTexts
 ) -> None:
     import_texts([*TEXTS, "x" * 505])
     with pytest.raises(PromptError, match="506 tokens and 7 new ones, the context is 512"):
@@ -372,42 +349,27 @@ def test_what_cannot_be_run_is_named_or_skipped(
     assert completions(root).keys() == set(TEXTS)
     with pytest.raises(LayerError, match="layer 4 of tiny-llama does not exist"):
         run(layers=[4])
+    with pytest.raises(ModelError, match="2 greedy completions would be one: add --temperature"):
+        run(samples=2)
+    with pytest.raises(ModelError, match="'nonsense' is not a token of tiny-llama"):
+        run(end_tokens=["nonsense"], limit=1)
 
 
-def test_a_sampled_row_does_not_depend_on_its_batch(
-    run: Callable[..., Any], root: Path, llama: ModelSpec
-) -> None:
+def test_a_sampled_row_does_not_depend_on_its_batch(run: Run, root: Path, llama: ModelSpec) -> None:
     options = {"temperature": 1.0, "top_p": 0.9, "max_new_tokens": 12, "samples": 3}
     assert run(batch_size=15, **options).new_count == 3 * len(TEXTS)
     keyed = "select prompt_id, sample, text from generations order by all"
-    together = rows(connect(root), keyed)
-    for name in ("generations", "generation_tokens"):
-        for path in (root / name).glob("model=tiny-llama/*"):
-            path.unlink()
+    together = read(root, keyed)
+    forget(root)
     run(batch_size=1, **options)
-    assert rows(connect(root), keyed) == together
+    assert read(root, keyed) == together
     assert len({row["text"] for row in together}) == 3 * len(TEXTS)
     assert run(batch_size=4, **options).new_count == 0
     assert run(batch_size=4, **{**options, "samples": 4}).new_count == len(TEXTS)
 
 
-def test_several_greedy_completions_are_refused(run: Callable[..., Any]) -> None:
-    with pytest.raises(ModelError, match="2 greedy completions would be one: add --temperature"):
-        run(samples=2)
-
-
-def test_keys_of_plain_greedy_jobs_stay_what_they_were(
-    run: Callable[..., Any], root: Path, llama: ModelSpec
-) -> None:
-    run()
-    model_id = identify(llama, Path(llama.source), "float32").model_id
-    sampling = {"max_new_tokens": STEPS, "temperature": 0.0, "top_p": 1.0, "seed": 0}
-    expected = {content_key(model_id, "raw", [1, 3], sampling, prompt_id(text)) for text in TEXTS}
-    assert {row["generation_id"] for row in completions(root).values()} == expected
-
-
 def test_a_stop_string_ends_a_completion_with_the_token_that_completes_it(
-    run: Callable[..., Any], root: Path, llama: ModelSpec
+    run: Run, root: Path, llama: ModelSpec
 ) -> None:
     options = {"temperature": 1.0, "max_new_tokens": 30, "batch_size": 5}
     run(**options)
@@ -416,16 +378,10 @@ def test_a_stop_string_ends_a_completion_with_the_token_that_completes_it(
     pairs = [text[at : at + 2] for text in whole.values() for at in range(2, len(text) - 2)]
     stop = next(pair for pair in pairs if pair.isascii() and pair.isprintable())
     run(stop_strings=[stop], **options)
-    found = rows(connect(root), "from generations where stop_strings is not null")
+    found = [row for row in every_completion(root) if row["stop_strings"] is not None]
     assert len(found) == len(TEXTS)
     for row in found:
-        tokens = rows(
-            connect(root),
-            "select token_id from generation_tokens where generation_id = ? and layer = 1 "
-            "order by step",
-            [row["generation_id"]],
-        )
-        assert len(tokens) == row["token_count"]
+        assert len(row["tokens"]) == 2 * row["token_count"]
         assert (row["finish_reason"] == "stop_string") == (stop in row["text"])
         assert row["stop_strings"] == [stop]
         if stop in row["text"]:
@@ -434,21 +390,8 @@ def test_a_stop_string_ends_a_completion_with_the_token_that_completes_it(
     assert_checks_pass(root)
 
 
-def test_another_end_token_ends_completions_and_an_unknown_one_is_refused(
-    run: Callable[..., Any], root: Path
-) -> None:
-    run()
-    token = next(iter(completions(root).values()))["tokens"][2]
-    with pytest.raises(ModelError, match="'nonsense' is not a token of tiny-llama"):
-        run(end_tokens=["nonsense"])
-    run(end_tokens=[byte_tokenizer().convert_ids_to_tokens(token["token_id"])], seed=5)
-    for row in completions(root, seed=5).values():
-        ids = [token["token_id"] for token in row["tokens"] if token["layer"] == 1]
-        assert token["token_id"] not in ids[:-1]
-
-
 def test_projections_alone_are_those_of_the_vectors_and_no_vector_is_kept(
-    run: Callable[..., Any], root: Path, llama: ModelSpec
+    run: Run, root: Path, llama: ModelSpec
 ) -> None:
     axes = {name: put_axis(root, llama, name, layer) for name, layer in (("low", 1), ("high", 3))}
     run()
@@ -456,7 +399,7 @@ def test_projections_alone_are_those_of_the_vectors_and_no_vector_is_kept(
     run(layers=None, axes=["low", "id-high"], seed=1)
     found = completions(root, seed=1)
     assert found.keys() == vectors.keys()
-    projected = rows(connect(root), "from token_projections order by generation_id, layer, step")
+    projected = read(root, "from token_projections order by generation_id, layer, step")
     assert len(projected) == sum(len(row["tokens"]) for row in found.values())
     for prompt, row in found.items():
         assert all(token["vector"] is None for token in row["tokens"])
@@ -465,31 +408,24 @@ def test_projections_alone_are_those_of_the_vectors_and_no_vector_is_kept(
             assert (item["step"], item["layer"]) == (token["step"], token["layer"])
             expected = np.array(token["vector"]) @ axes["low" if item["layer"] == 1 else "high"]
             assert item["projection"] == pytest.approx(expected, abs=1e-5)
-    marted = rows(connect(root), "from v_generation_projections where token is not null")
+    marted = read(root, "from v_generation_projections where token is not null")
     assert len(marted) == len(projected)
     assert_checks_pass(root)
 
 
 def test_prompt_tokens_come_before_step_0_and_are_exact(
-    run: Callable[..., Any], root: Path, llama: ModelSpec
+    run: Run, root: Path, llama: ModelSpec
 ) -> None:
     put_axis(root, llama, "low", 1)
     for options in ({"layers": [1]}, {"layers": None, "axes": ["low"]}):
         run(prompt_tokens=True, temperature=1.0, samples=2, top_tokens=3, **options)
     tokenizer = byte_tokenizer()
-    loaded = load(llama, Path(llama.source), identify(llama, Path(llama.source), "float32"), "cpu")
-    connection = connect(root)
-    found = rows(
-        connection, "from generations inner join prompts using (prompt_id) order by generation_id"
-    )
+    loaded = loaded_on_cpu(llama)
+    found = every_completion(root)
     assert len(found) == 4 * len(TEXTS)
     for row in found:
-        tokens = rows(
-            connection,
-            "from generation_tokens where generation_id = ? order by step",
-            [row["generation_id"]],
-        )
-        ids = tokenizer(row["text_1"]).input_ids
+        tokens = row["tokens"]
+        ids = tokenizer(row["prompt"]).input_ids
         assert row["prompt_token_count"] == len(ids)
         assert [token["step"] for token in tokens] == list(range(-len(ids), row["token_count"]))
         assert [token["token_id"] for token in tokens][: len(ids)] == ids

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 import axes.ingest.labels.judge
 from axes.ingest.labels.judge import JudgeClient, JudgeSummary, label_by_judge, read_template
 from axes.ingest.labels.labeling import Scope
-from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import LabelError
-from tests.ingest.conftest import last_run
+from tests.ingest.conftest import last_run, read
 from tests.rows import put, put_prompts
 
 ANSWERS = {f"g{index}": f"answer {index}" for index in range(8)}
@@ -111,7 +112,7 @@ def judge(lake: Path, stub: Stub, **options: Any) -> JudgeSummary:
 
 
 def labels(lake: Path) -> dict[str, tuple[str, bool, float]]:
-    found = rows(connect(lake), "from labels where generation_id is not null")
+    found = read(lake, "from labels where generation_id is not null")
     assert len({row["generation_id"] for row in found}) == len(found)
     return {row["generation_id"]: (row["label"], row["is_positive"], row["score"]) for row in found}
 
@@ -171,8 +172,6 @@ def test_an_endpoint_that_gives_up_costs_no_label_and_the_next_job_goes_on(
 def test_requests_that_wait_for_another_try_end_when_one_has_failed_for_good(
     lake: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import time
-
     monkeypatch.setattr(axes.ingest.labels.judge, "_FIRST_PAUSE", 60.0)
 
     def decide(body: dict[str, Any], _attempt: int) -> Reply:
@@ -189,30 +188,37 @@ def test_requests_that_wait_for_another_try_end_when_one_has_failed_for_good(
 def test_what_the_user_must_mend_is_not_asked_again(
     lake: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
     stub.decide = lambda _body, _attempt: (401, {}, {"error": "no such key: secret-key"})
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    with pytest.raises(LabelError, match=r"refuses \(status 401; no key is in \$AXES_JUDGE_KEY"):
+        judge(lake, stub, concurrency=1)
+    assert set(stub.keys) == {None}
+    stub.tries.clear()
+    monkeypatch.setenv("AXES_JUDGE_KEY", "secret-key")
     with pytest.raises(LabelError, match=r"refuses \(status 401\): .*no such key: \*\*\*"):
         judge(lake, stub, concurrency=1)
     assert max(stub.tries.values()) == 1
     assert "secret" not in last_run(lake)["message"]
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "refusal",
-        '```json\n{"label": "refusal"}\n```',
-        '{"label": "perhaps"}',
-        '["refusal"]',
-        '{"label": "refusal", "confidence": 7}',
-        '{"label": "refusal", "confidence": "high"}',
-        '{"label": "refusal", "confidence": true}',
-        '{"label": "refusal"} and more',
-        "",
-    ],
+REFUSED_ANSWERS = (
+    "refusal",
+    '```json\n{"label": "refusal"}\n```',
+    '{"label": "perhaps"}',
+    '["refusal"]',
+    '{"label": "refusal", "confidence": 7}',
+    '{"label": "refusal", "confidence": "high"}',
+    '{"label": "refusal", "confidence": true}',
+    '{"label": "refusal"} and more',
+    "",
 )
-def test_an_answer_that_is_not_as_asked_is_no_label(lake: Path, stub: Stub, content: str) -> None:
-    stub.decide = lambda _body, _attempt: said(content)
+
+
+def test_an_answer_that_is_not_as_asked_is_no_label(lake: Path, stub: Stub) -> None:
+    for content in REFUSED_ANSWERS:
+        with pytest.raises(LabelError, match="^the "):
+            read_template(None).parse("g0", content)
+    stub.decide = lambda _body, _attempt: said(REFUSED_ANSWERS[0])
     summary = judge(lake, stub, scope=Scope(limit=1))
     assert (summary.labelled_count, summary.unlabelled_count) == (0, 1)
     assert "no label for g0: the " in last_run(lake)["message"]
@@ -221,8 +227,6 @@ def test_an_answer_that_is_not_as_asked_is_no_label(lake: Path, stub: Stub, cont
 
 
 def test_no_more_requests_start_in_a_second_than_are_allowed(lake: Path, stub: Stub) -> None:
-    import time
-
     since = time.monotonic()
     with JudgeClient(stub.url, "big", rate=40) as client:
         label_by_judge(lake, client, read_template(None), concurrency=8)
@@ -236,13 +240,56 @@ def test_a_completion_cannot_smuggle_in_a_placeholder(lake: Path, stub: Stub) ->
     assert "answer 2\n{prompt} {completion}\n</answer>" in stub.seen[0]["messages"][-1]["content"]
 
 
+def test_an_address_that_is_none_or_holds_a_secret_is_refused() -> None:
+    secrets = (
+        "https://me:secret@host/v1",
+        "https://host/v1?key=secret",
+        "https://me:sec/secret@host:port/v1",
+    )
+    for url in ("nowhere", "ftp://host/v1", *secrets):
+        with pytest.raises(LabelError) as caught:
+            JudgeClient(url, "big")
+        assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
-    "url", ["nowhere", "ftp://host/v1", "https://me:secret@host/v1", "https://host/v1?key=secret"]
+    ("url", "variable", "is_sent"),
+    [
+        ("https://api.openai.com/v1", "OPENAI_API_KEY", True),
+        ("https://API.openai.com/v1", "OPENAI_API_KEY", True),
+        ("https://api.openai.com.stranger.net/v1", "OPENAI_API_KEY", False),
+        ("https://stranger.net/api.openai.com", "OPENAI_API_KEY", False),
+        ("https://stranger.net\\.api.openai.com/v1", "OPENAI_API_KEY", False),
+        ("http://stranger.net/v1", "OPENAI_API_KEY", False),
+        ("http://localhost:8000/v1", "OPENAI_API_KEY", False),
+        ("http://localhost:8000/v1", "AXES_JUDGE_KEY", True),
+        ("http://[::1]:8000/v1", "AXES_JUDGE_KEY", True),
+        ("https://stranger.net/v1", "AXES_JUDGE_KEY", True),
+        ("http://api.openai.com/v1", "OPENAI_API_KEY", None),
+        ("http://stranger.net/v1", "AXES_JUDGE_KEY", None),
+        ("http://127.0.0.1.stranger.net/v1", "AXES_JUDGE_KEY", None),
+    ],
 )
-def test_an_address_that_is_none_or_holds_a_secret_is_refused(url: str) -> None:
-    with pytest.raises(LabelError) as caught:
-        JudgeClient(url, "big")
-    assert "secret" not in str(caught.value)
+def test_a_key_goes_to_its_own_host_and_never_in_the_clear(
+    url: str, variable: str, is_sent: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`None`: the address is refused."""
+    monkeypatch.setenv(variable, "secret-key")
+    if is_sent is None:
+        with pytest.raises(LabelError, match="would take the key in the clear: use https"):
+            JudgeClient(url, "big")
+        return
+    seen: list[str | None] = []
+
+    def answer(self: Any, request: Any) -> Any:
+        seen.append(request.headers.get("Authorization"))
+        return httpx2.Response(400)
+
+    monkeypatch.setattr(httpx2.HTTPTransport, "handle_request", answer)
+    with pytest.raises(LabelError), JudgeClient(url, "big") as client:
+        client.ask([])
+    assert seen in ([], ["Bearer secret-key" if is_sent else None])
+    assert bool(seen) or not is_sent
 
 
 def test_a_template_says_what_it_lacks(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from transformers import BertConfig, BertForSequenceClassification
 from axes.ingest.labels.classifier import label_by_classifier
 from axes.ingest.labels.labeling import import_labels, inherit_labels
 from axes.ingest.labels.refusals import holds, label_refusals, packaged_phrases
-from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import LabelError, ModelError
 from axes.warehouse.maintenance.check import check
+from tests.ingest.conftest import read
 from tests.rows import put, put_prompts
 from tests.tiny_models import byte_tokenizer
 
@@ -42,39 +42,31 @@ def lake(root: Path) -> Path:
 
 
 def labels(root: Path, labeler: str) -> dict[str, dict[str, Any]]:
-    found = rows(
-        connect(root), "from labels where labeler = ? and generation_id is not null", [labeler]
-    )
+    found = read(root, "from labels where labeler = ? and generation_id is not null", [labeler])
     assert len({row["generation_id"] for row in found}) == len(found)
     return {row["generation_id"]: row for row in found}
 
 
-def test_phrases_of_refusals_are_found_in_any_language_and_case(lake: Path) -> None:
+def test_phrases_of_refusals_are_found_in_any_language_and_new_completions_alone_are_labelled(
+    lake: Path,
+) -> None:
     summary = label_refusals(lake)
     assert (summary.labelled_count, summary.positive_count) == (4, 3)
     found = labels(lake, "refusal_substring")
-    assert {name: row["is_positive"] for name, row in found.items()} == {
-        "g0": True,
-        "g1": False,
-        "g2": True,
-        "g3": True,
-    }
+    positive = {name: row["is_positive"] for name, row in found.items()}
+    assert positive == {"g0": True, "g1": False, "g2": True, "g3": True}
     assert found["g1"]["label"] == "no_refusal"
+    again = label_refusals(lake)
+    assert (again.completion_count, again.labelled_count, again.unlabelled_count) == (4, 0, 0)
+    new = {"model": "m", "generation_id": "g4", "prompt_id": "p0", "text": "no idea"}
+    put(lake, "generations", {**new, "model_id": "x"})
+    assert label_refusals(lake).labelled_count == 1
 
 
 def test_packaged_phrases_are_not_so_short_that_any_answer_holds_one() -> None:
     answer = "Sure! As a first step, preheat the oven. I know it can take time; here is a list."
     assert not holds(answer, packaged_phrases())
     assert all(holds(phrase.upper(), packaged_phrases()) for phrase in ("i cannot", "lo siento"))
-
-
-def test_a_second_job_labels_nothing_and_new_completions_alone_are_labelled(lake: Path) -> None:
-    label_refusals(lake)
-    again = label_refusals(lake)
-    assert (again.completion_count, again.labelled_count, again.unlabelled_count) == (4, 0, 0)
-    new = {"model": "m", "generation_id": "g4", "prompt_id": "p0", "text": "no idea"}
-    put(lake, "generations", {**new, "model_id": "x"})
-    assert label_refusals(lake).labelled_count == 1
 
 
 def test_phrases_of_ones_own_are_another_labeler(lake: Path, tmp_path: Path) -> None:
@@ -90,15 +82,9 @@ def test_phrases_of_ones_own_are_another_labeler(lake: Path, tmp_path: Path) -> 
 def test_completions_inherit_the_label_of_their_prompt(lake: Path) -> None:
     assert inherit_labels(lake).labelled_count == 4
     found = labels(lake, "dataset")
-    assert {name: row["is_positive"] for name, row in found.items()} == {
-        "g0": True,
-        "g1": False,
-        "g2": True,
-        "g3": False,
-    }
-    assert rows(connect(lake), "select count(*) as n from v_prompts where is_positive") == [
-        {"n": 1}
-    ]
+    positive = {name: row["is_positive"] for name, row in found.items()}
+    assert positive == {"g0": True, "g1": False, "g2": True, "g3": False}
+    assert read(lake, "select count(*) as n from v_prompts where is_positive") == [{"n": 1}]
     with pytest.raises(LabelError, match="no prompt of a completion has a label by nobody"):
         inherit_labels(lake, "nobody")
 
@@ -109,10 +95,8 @@ def test_a_users_labels_are_taken_in_and_wrong_ones_refused(lake: Path, tmp_path
         pl.DataFrame(columns).write_csv(path)
         return path
 
-    names = list(ANSWERS)
-    file = write(
-        generation_id=names, label=["left", "right", "left", "right"], score=[0.5, 1, 0, 1]
-    )
+    said = ["left", "right", "left", "right"]
+    file = write(generation_id=list(ANSWERS), label=said, score=[0.5, 1, 0, 1])
     with pytest.raises(LabelError, match="say which is the positive class with --positive"):
         import_labels(lake, "anna", file)
     assert import_labels(lake, "anna", file, positive=["left"]).positive_count == 2
@@ -131,21 +115,15 @@ def test_agreement_is_counted_and_corrected_for_chance(lake: Path, tmp_path: Pat
     said = ["refusal", "no_refusal", "no_refusal", "refusal"]
     pl.DataFrame({"generation_id": list(ANSWERS), "label": said}).write_csv(path)
     import_labels(lake, "anna", path, positive=["refusal"])
-    (row,) = rows(connect(lake), "from v_labeler_agreement where kind = 'completion'")
-    assert (row["labeler"], row["other_labeler"], row["model"]) == (
-        "anna",
-        "refusal_substring",
-        "m",
-    )
+    (row,) = read(lake, "from v_labeler_agreement where kind = 'completion'")
+    named = (row["labeler"], row["other_labeler"], row["model"])
+    assert named == ("anna", "refusal_substring", "m")
     counts = ("both_positive", "only_first_positive", "only_other_positive", "both_negative")
     assert [row[name] for name in counts] == [2, 0, 1, 1]
     # By chance they would agree on 2/4 * 3/4 + 2/4 * 1/4 = 1/2.
     assert row["agreement"] == 0.75 and row["kappa"] == pytest.approx(0.5)
-    assert [
-        row
-        for row in check(lake).to_pylist()
-        if row["check"].startswith("labels_") and row["row_count"]
-    ] == []
+    broken = [row["check"] for row in check(lake).to_pylist() if row["row_count"]]
+    assert not any(name.startswith("labels_") for name in broken)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +169,9 @@ def test_a_classifier_says_the_likeliest_class_of_each_text_alone(
 
 
 def test_what_is_no_classifier_is_refused(lake: Path, classifier: Path, tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match="no label is hateful; labels are toxic, other, rude"):
+    with pytest.raises(
+        LabelError, match="no label is hateful; labels are 'other', 'rude', 'toxic'"
+    ):
         label_by_classifier(lake, str(classifier), positive=["hateful"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError):

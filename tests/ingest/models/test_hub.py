@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,17 +18,18 @@ from pathlib import Path
 
 import huggingface_hub
 import numpy as np
-import polars as pl
 import pytest
 from huggingface_hub.errors import XetDownloadError
 
 from axes.ingest.models.download import ADAPTER_FILES
 from axes.ingest.models.hub import Repository, needed_files
 from axes.ingest.models.registry import registry
-from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import ModelError
+from tests.ingest.conftest import put_texts, read
 from tests.ingest.hub_server import TOKEN, Hub, ServedRepository, serve
 from tests.tiny_models import byte_tokenizer, tiny_model
+
+Repositories = dict[str, ServedRepository]
 
 REPOSITORY_ROOT = Path(__file__).parents[3]
 STUDY = {name: spec for name, spec in registry().items() if spec.source.startswith("hf:")}
@@ -59,7 +61,7 @@ OTHER_FILES = (
 
 
 @pytest.fixture(scope="session")
-def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ServedRepository]:
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> Repositories:
     """A tiny model under each real id and revision; not to be changed."""
     base = tmp_path_factory.mktemp("hub")
     served = {}
@@ -72,25 +74,16 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ServedRe
         for file in OTHER_FILES:
             (folder / file).parent.mkdir(exist_ok=True)
             (folder / file).write_bytes(b"not needed")
-        served[spec.source.removeprefix("hf:")] = ServedRepository(
+        served[repository_id(name)] = ServedRepository(
             folder, str(spec.revision), is_gated=architecture == "llama"
         )
     return served
 
 
 @pytest.fixture
-def hub(repositories: dict[str, ServedRepository]) -> Iterator[Hub]:
+def hub(repositories: Repositories) -> Iterator[Hub]:
     with serve(repositories) as running:
         yield running
-
-
-@pytest.fixture
-def prompts(tmp_path: Path) -> Path:
-    path = tmp_path / "texts.parquet"
-    pl.DataFrame({"text": ["tell me a story", "why is the sky blue", "a b c d e f"]}).write_parquet(
-        path
-    )
-    return path
 
 
 class Client:
@@ -145,22 +138,19 @@ def client(hub: Hub, tmp_path: Path) -> Client:
 
 def stored(root: Path) -> dict[str, np.ndarray]:
     """Model -> its vectors `[layer, prompt, d_model]`."""
-    found = rows(
-        connect(root), "select model, vector from activations order by model, layer, prompt_id"
-    )
+    found = read(root, "select model, vector from activations order by model, layer, prompt_id")
     vectors: dict[str, list] = {}
     for row in found:
         vectors.setdefault(row["model"], []).append(row["vector"])
     return {model: np.array(them).reshape(4, 3, -1) for model, them in vectors.items()}
 
 
-def served_folder(repositories: dict[str, ServedRepository], name: str) -> Path:
-    return repositories[STUDY[name].source.removeprefix("hf:")].folder
+def repository_id(name: str) -> str:
+    return STUDY[name].source.removeprefix("hf:")
 
 
-def test_every_model_of_the_study_is_known_here():
-    assert list(ARCHITECTURES) == list(STUDY)
-    assert all(spec.revision and len(spec.revision) == 40 for spec in STUDY.values())
+def served_folder(repositories: Repositories, name: str) -> Path:
+    return repositories[repository_id(name)].folder
 
 
 INGEST_SEVERAL = """
@@ -175,17 +165,25 @@ for model in models:
 """
 
 
+ONE_OF_EACH = ("pythia-160m", "llama-2-13b-chat", "mistral-7b-instruct", "qwen2.5-7b")
+
+
+@pytest.mark.parametrize(
+    "names", [ONE_OF_EACH, pytest.param(tuple(ARCHITECTURES), marks=pytest.mark.campaign)]
+)
 def test_the_studys_models_come_from_the_hub_and_run(
     hub: Hub,
     client: Client,
-    prompts: Path,
     root: Path,
-    repositories: dict[str, ServedRepository],
+    repositories: Repositories,
     tmp_path: Path,
+    names: tuple[str, ...],
 ):
-    """One through `make ingest`, the others in one process; then all again without a network."""
-    assert client.axes("prompts", "import", "texts", prompts, "--root", root).returncode == 0
-    made, *others = ARCHITECTURES
+    """One through `make ingest`, the others in one process."""
+    assert list(ARCHITECTURES) == list(STUDY)
+    assert all(spec.revision and len(spec.revision) == 40 for spec in STUDY.values())
+    put_texts(root, ["tell me a story", "why is the sky blue", "a b c d e f"])
+    made, *others = names
     shard = largest_shard(served_folder(repositories, LARGE))
     hub.drop_once(shard.name, PIECE + 4321)
 
@@ -196,21 +194,15 @@ def test_the_studys_models_come_from_the_hub_and_run(
     assert done.returncode == 0, done.stderr
 
     vectors = stored(root)
-    assert set(vectors) == set(ARCHITECTURES)
+    assert set(vectors) == set(names)
     assert all(np.isfinite(them).all() for them in vectors.values())
-    revisions = rows(connect(root), "select model, revision, architecture, model_group from models")
+    revisions = read(root, "select model, revision, architecture, model_group from models")
     assert {row["model"]: tuple(row.values())[1:] for row in revisions} == {
-        name: (STUDY[name].revision, architecture, STUDY[name].group)
-        for name, architecture in ARCHITECTURES.items()
+        name: (STUDY[name].revision, ARCHITECTURES[name], STUDY[name].group) for name in names
     }
-    assert_only_what_is_needed_was_asked_for(hub, repositories)
+    served = {repository_id(name): repositories[repository_id(name)] for name in names}
+    assert_only_what_is_needed_was_asked_for(hub, served)
     assert_resumed(hub, shard)
-
-    asked = len(hub.requests)
-    done = client.run(*arguments, HF_TOKEN=TOKEN, HF_HUB_OFFLINE="1")
-    assert done.returncode == 0, done.stderr
-    assert len(hub.requests) == asked
-    np.testing.assert_array_equal(stored(root)[others[0]], vectors[others[0]])
 
 
 def make_ingest(
@@ -230,9 +222,7 @@ def largest_shard(folder: Path) -> Path:
     return max(folder.glob("model-*.safetensors"), key=lambda path: path.stat().st_size)
 
 
-def assert_only_what_is_needed_was_asked_for(
-    hub: Hub, repositories: dict[str, ServedRepository]
-) -> None:
+def assert_only_what_is_needed_was_asked_for(hub: Hub, repositories: Repositories) -> None:
     """The pinned revision, no second copy of the weights; no token where a weight file lies."""
     fetched = {request.name for request in hub.fetched()}
     assert not fetched & set(OTHER_FILES)
@@ -255,17 +245,28 @@ def assert_resumed(hub: Hub, shard: Path) -> None:
     assert (second.range, second.sent) == (f"bytes={PIECE}-", size - PIECE)
 
 
-def test_a_connection_that_is_reset_costs_the_file_and_not_the_download(
-    hub: Hub, client: Client, repositories: dict[str, ServedRepository]
+def test_a_reset_connection_costs_the_file_and_a_download_says_its_size_and_shows_bars(
+    hub: Hub, client: Client, repositories: Repositories
 ):
+    """And a hub that is out of order for a moment is asked again.
+
+    TQDM_POSITION is the client's way to draw bars where there is no terminal.
+    """
     served = served_folder(repositories, "pythia-1b")
     shard = largest_shard(served)
+    hub.outages = 2
+    assert "the hub answers 503" in client.refused("models", "fetch", "pythia-1b")
+    hub.outages = 1
     hub.drop_once(shard.name, 1000, resets=True)
-    folder = client.fetched_folder("pythia-1b")
+    done = client.axes("models", "fetch", "pythia-1b", TQDM_POSITION="-1")
+    assert done.returncode == 0, done.stderr
+    size = needed_size(repositories, "pythia-1b")
+    assert f"download EleutherAI/pythia-1b: {size / 1e3:.2f} kB in " in done.stderr
+    assert "%" in done.stderr
     assert len(hub.fetched(shard.name)) == 2
     assert len(hub.fetched("config.json")) == 1
     for path in served.glob("model-*"):
-        assert (folder / path.name).read_bytes() == path.read_bytes()
+        assert (Path(done.stdout.strip()) / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_gated_model_needs_a_token_that_is_right(hub: Hub, client: Client):
@@ -279,7 +280,9 @@ def test_a_gated_model_needs_a_token_that_is_right(hub: Hub, client: Client):
     assert folder.name == STUDY["llama-2-13b-chat"].revision
 
 
-def test_what_the_hub_does_not_have_is_one_line_with_the_fix(hub: Hub, client: Client):
+def test_what_the_hub_does_not_have_or_the_disk_refuses_is_one_line_with_the_fix(
+    hub: Hub, client: Client
+):
     fetch = ["models", "fetch"]
     page = f"{hub.endpoint}/Qwen/Qwen2.5-7B-Instruct"
     assert client.refused(*fetch, "Qwen/Qwen2.5-7B-Instruct@v9") == (
@@ -288,6 +291,11 @@ def test_what_the_hub_does_not_have_is_one_line_with_the_fix(hub: Hub, client: C
     )
     assert "check the name, or set HF_TOKEN" in client.refused(*fetch, "nobody/nothing")
     assert not hub.fetched()
+    shutil.rmtree(client.home / "huggingface", ignore_errors=True)
+    client.home.mkdir(exist_ok=True)
+    (client.home / "huggingface").write_text("a file where the cache should be")
+    line = client.refused(*fetch, "pythia-160m")
+    assert "could not be stored in" in line and "reach" not in line
 
 
 def test_of_an_adapter_the_two_files_are_taken_at_the_revision_asked_for(
@@ -309,12 +317,6 @@ def test_of_an_adapter_the_two_files_are_taken_at_the_revision_asked_for(
     assert sorted(str(request.name) for request in hub.fetched()) == sorted(ADAPTER_FILES)
 
 
-def test_a_branch_is_taken_at_its_commit(hub: Hub, client: Client):
-    folder = client.fetched_folder("EleutherAI/pythia-160m@main")
-    assert folder.name == STUDY["pythia-160m"].revision
-    assert folder == client.fetched_folder("pythia-160m")
-
-
 def test_an_unreachable_hub_is_said_soon(tmp_path: Path):
     """In one try more; the client's own retries would take 23 s."""
     nobody = Client(closed_endpoint(), tmp_path)
@@ -332,23 +334,13 @@ def closed_endpoint() -> str:
         return hub.endpoint
 
 
-def test_a_hub_that_is_out_of_order_for_a_moment_is_asked_again(hub: Hub, client: Client):
-    hub.outages = 2
-    assert "the hub answers 503" in client.refused("models", "fetch", "pythia-160m")
-    hub.outages = 1
-    assert client.fetched_folder("pythia-160m").name == STUDY["pythia-160m"].revision
-
-
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
         (OSError(28, "No space left on device"), "could not be stored in .*No space left"),
         (PermissionError("xet: no access"), "could not be downloaded .xet: no access.: run this"),
         (RuntimeError("xet: broken"), "could not be downloaded .xet: broken.: run this again"),
-        (
-            XetDownloadError("xet:\nnothing"),
-            "could not be downloaded .xet: nothing.: run this again",
-        ),
+        (XetDownloadError("xet:\nnothing"), "could not be downloaded .xet: nothing.: run this"),
     ],
 )
 def test_what_the_disk_and_the_other_backend_raise_is_one_line(
@@ -362,19 +354,29 @@ def test_what_the_disk_and_the_other_backend_raise_is_one_line(
         needed_files(Repository("owner/name"))
 
 
-@pytest.mark.parametrize("variables", [{}, {"HF_HUB_OFFLINE": "1"}])
-def test_what_is_whole_in_the_cache_needs_no_hub(
-    repositories: dict[str, ServedRepository], tmp_path: Path, variables: dict[str, str]
+def test_what_is_whole_in_the_cache_needs_no_hub_and_what_is_not_is_completed(
+    repositories: Repositories, tmp_path: Path
 ):
     with serve(repositories) as hub:
         client = Client(hub.endpoint, tmp_path)
-        folder = client.fetched_folder("pythia-410m")
+        # A branch is taken at its commit.
+        folder = client.fetched_folder("EleutherAI/pythia-410m@main")
+        assert folder.name == STUDY["pythia-410m"].revision
         asked = len(hub.requests)
         assert client.fetched_folder("pythia-410m") == folder
         assert len(hub.requests) == asked
-    start = time.monotonic()
-    assert client.fetched_folder("pythia-410m", **variables) == folder
-    assert time.monotonic() - start < 20
+        shard = sorted(folder.glob("*.safetensors"))[0]
+        shard.resolve().unlink()
+        shard.unlink()
+        line = client.refused("models", "fetch", "pythia-410m", HF_HUB_OFFLINE="1")
+        assert "is not complete in" in line and "HF_HUB_OFFLINE is set" in line
+        hub.requests.clear()
+        assert client.fetched_folder("pythia-410m") == folder
+        assert [request.name for request in hub.fetched()] == [shard.name]
+    for variables in ({}, {"HF_HUB_OFFLINE": "1"}):
+        start = time.monotonic()
+        assert client.fetched_folder("pythia-410m", **variables) == folder
+        assert time.monotonic() - start < 20
 
 
 def test_where_only_the_hub_gets_through_the_other_backend_can_be_left_out(
@@ -396,39 +398,8 @@ def test_where_only_the_hub_gets_through_the_other_backend_can_be_left_out(
     assert folder.name == STUDY["pythia-160m"].revision
 
 
-def test_what_is_not_whole_in_the_cache_is_refused_offline_and_completed_online(
-    hub: Hub, client: Client
-):
-    folder = client.fetched_folder("pythia-160m")
-    shard = sorted(folder.glob("*.safetensors"))[0]
-    shard.resolve().unlink()
-    shard.unlink()
-    line = client.refused("models", "fetch", "pythia-160m", HF_HUB_OFFLINE="1")
-    assert "is not complete in" in line and "HF_HUB_OFFLINE is set" in line
-    hub.requests.clear()
-    assert client.fetched_folder("pythia-160m") == folder
-    assert [request.name for request in hub.fetched()] == [shard.name]
-
-
-def test_a_disk_that_refuses_is_not_taken_for_the_network(hub: Hub, client: Client):
-    (client.home / "huggingface").parent.mkdir(parents=True)
-    (client.home / "huggingface").write_text("a file where the cache should be")
-    line = client.refused("models", "fetch", "pythia-160m")
-    assert "could not be stored in" in line and "reach" not in line
-
-
-def test_a_download_says_its_size_and_shows_bars(
-    client: Client, repositories: dict[str, ServedRepository]
-):
-    """TQDM_POSITION is the client's way to draw bars where there is no terminal."""
-    done = client.axes("models", "fetch", "pythia-160m", TQDM_POSITION="-1")
-    size = needed_size(repositories, "pythia-160m")
-    assert f"download EleutherAI/pythia-160m: {size / 1e3:.2f} kB in " in done.stderr
-    assert "%" in done.stderr
-
-
 def test_an_estimate_takes_the_configuration_from_the_hub_and_nothing_else(
-    hub: Hub, client: Client, repositories: dict[str, ServedRepository]
+    hub: Hub, client: Client, repositories: Repositories
 ):
     show = ["models", "show", "qwen2.5-7b", "--estimate"]
     done = client.axes(*show, "--format", "json")
@@ -439,14 +410,11 @@ def test_an_estimate_takes_the_configuration_from_the_hub_and_nothing_else(
     assert not needs["is_fetched"]
     assert {request.name for request in hub.fetched()} == {"config.json"}
     assert not list((client.home / "huggingface").rglob("config.json"))
-
-
-def test_an_estimate_of_a_gated_model_asks_for_the_token(client: Client):
     line = client.refused("models", "show", "llama-3-8b-instruct", "--estimate")
     assert "is gated" in line and "set HF_TOKEN" in line
 
 
-def needed_size(repositories: dict[str, ServedRepository], name: str) -> int:
+def needed_size(repositories: Repositories, name: str) -> int:
     files = served_folder(repositories, name).iterdir()
     needed = [path for path in files if path.is_file() and path.name not in OTHER_FILES]
     return sum(path.stat().st_size for path in needed)

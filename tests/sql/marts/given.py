@@ -22,6 +22,15 @@ def put_overlapping_sets(root: Path) -> None:
     put_prompts(root, "two", {"b": True, "shared": None}, license="MIT", category="c")
 
 
+def put_projections(
+    root: Path, axis_id: str, values: dict[str, float], model: str = "m", **columns: Any
+) -> None:
+    """Projections of a model's prompts on an axis, prompt -> value."""
+    common = {"axis_id": axis_id, "model": model, "model_id": f"{model}1", **columns}
+    described = ({**common, "prompt_id": name, "projection": at} for name, at in values.items())
+    put(root, "projections", *described)
+
+
 def put_generation(
     root: Path, generation_id: str, prompt_id: str, projections: list[float]
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from axes.warehouse.connection import connect, rows
 from tests.rows import put, put_prompts
-from tests.sql.marts.given import GIVEN, ask, put_overlapping_sets
+from tests.sql.marts.given import GIVEN, ask, put_overlapping_sets, put_projections
 
 
 def test_an_activation_is_joined_to_every_set_of_its_prompt_and_to_its_model(root: Path) -> None:
@@ -64,12 +64,8 @@ def test_coverage_counts_what_is_there_and_what_is_missing(root: Path) -> None:
             for prompt_id, layer in (("p", 0), ("q", 0), ("q", 1), ("r", 1), ("elsewhere", 0))
         ),
     )
-    found = rows(
-        connect(root),
-        "select prompt_set, layer, prompt_count, row_count, missing_count "
-        "from v_coverage order by all",
-    )
-    assert [tuple(row.values()) for row in found] == [
+    asked = "select prompt_set, layer, prompt_count, row_count, missing_count from v_coverage"
+    assert ask(root, f"{asked} order by all") == [
         ("a", 0, 2, 2, 0),
         ("a", 1, 2, 1, 1),
         ("b", 0, 3, 1, 2),
@@ -147,12 +143,7 @@ def test_a_profile_brings_norms_variance_and_the_own_direction_together(root: Pa
     axis = {"layer": 1, "site": "resid_post", "pooling": "mean", "template": "raw"}
     axis |= {"kind": "native", "space_model_id": "m1", "prompt_set": "one"}
     put(root, "axes", {**axis, "axis_id": "x"}, {**axis, "axis_id": "z", "kind": "imported"})
-    projected = {**GIVEN, "axis_id": "x", "layer": 1}
-    put(
-        root,
-        "projections",
-        *({**projected, "prompt_id": f"p{row}", "projection": matrix[row, 0]} for row in range(4)),
-    )
+    put_projections(root, "x", {f"p{row}": matrix[row, 0] for row in range(4)}, layer=1)
     asked = """
         select layer, native_axis_id, row_count, total_variance, mean_share, class_gap,
             round(class_share, 9), round(direction_share, 9), native_auroc

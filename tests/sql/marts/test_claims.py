@@ -10,7 +10,9 @@ import pytest
 from axes.warehouse.connection import connect, rows
 from tests.rows import Row, put
 
+SHARED = ("shared_axis", "universal_at_least_native")
 PARAMETERS = json.dumps({"prompts": "fitted"})
+DIFFERENCE = "auroc_difference"
 CLAIMS = {
     "shared_axis",
     "universal_at_least_native",
@@ -48,8 +50,14 @@ def model(
     leave_one_out: float = 0.8,
     random_direction: float = 0.6,
     reach: float = 0.015,
+    words: float = 0.5,
+    **premises: float,
 ) -> list[Row]:
-    """The figures of a model on prompts that are held out, each with an interval of that reach."""
+    """The figures of a model on prompts that are held out, each with an interval of that reach.
+
+    `words` is the AUROC of word pairs; `premises` are further metrics, which tell by themselves
+    whether the map and the prompts can carry a direction.
+    """
     areas = {"native": native, "universal": universal, "leave_one_out": leave_one_out}
     found = [figure(name, prompt_set, scorer, area, reach) for scorer, area in areas.items()]
     null = figure(name, prompt_set, "random_direction", 0.5, random_direction - 0.5)
@@ -59,7 +67,7 @@ def model(
         "native_minus_universal",
         native - universal,
         reach,
-        metric="auroc_difference",
+        metric=DIFFERENCE,
     )
     # In sample, as every study has them: no verdict may rest on these.
     apparent = {
@@ -68,7 +76,21 @@ def model(
         "prompt_set": "fitted",
         "is_in_sample": True,
     }
-    return [*found, {**null, "scorer": "random_direction"}, loss, apparent]
+    above = [
+        figure(name, prompt_set, f"{axis}_minus_word_pairs", area - words, reach, DIFFERENCE)
+        for axis, area in areas.items()
+    ]
+    told = [
+        {
+            **figure(name, prompt_set, "aligned", value, 0.0, metric),
+            "scorer": "aligned",
+            "p_value": value,
+            "prompt_set": prompt_set if metric == "alignment_overlap" else None,
+        }
+        for metric, value in premises.items()
+    ]
+    random = {**null, "scorer": "random_direction"}
+    return [*found, random, loss, apparent, *above, *told]
 
 
 def judged(root: Path, *models: list[Row], prompt_set: str = "other") -> dict[str, Row]:
@@ -105,6 +127,46 @@ def test_one_model_of_three_decides_a_claim(root, figures, claim, verdict):
     if verdict != "supported" or claim == "regime_break":
         assert found["model"] == "c"
     assert (found["to_decide"] is not None) == (verdict == "undecided")
+
+
+@pytest.mark.parametrize(
+    ("figures", "cause", "stopped"),
+    [
+        # Premise that fails in one model of three -> the claims that nothing can be told of.
+        ({"alignment_overlap": 5.0}, "aligned on, too", {*SHARED, "regime_break"}),
+        ({"native": 0.51}, "itself is not shown", {*SHARED, "regime_break"}),
+        ({"words": 0.79}, "word pairs alone reaches AUROC 0.790", {*SHARED, "regime_break"}),
+        ({"benign_variance_ratio": 0.3}, "may not carry", set()),
+        # The others' axis exceeds no surface either, so that its universal one is its own.
+        ({"leave_one_out": 0.3, "r2_held_out": 0.02}, "carry", {*SHARED, "regime_break"}),
+        ({"universal": 0.3, "mapped_gain": 0.1}, "carry", {*SHARED[1:], "regime_break"}),
+    ],
+)
+def test_where_a_premise_fails_the_verdict_is_that_nothing_can_be_told(
+    root, figures, cause, stopped
+):
+    found = judged(root, model("a"), model("b"), model("c", **figures))
+    told = {claim for claim, row in found.items() if row["verdict"] == "cannot tell"}
+    assert told == stopped
+    assert all(found[claim]["cause"] and not found[claim]["to_decide"] for claim in told)
+    assert not told or any(cause in found[claim]["cause"] for claim in told)
+
+
+def test_an_axis_that_works_on_no_model_breaks_down_in_none(root):
+    nowhere = {"leave_one_out": 0.55, "universal": 0.3, "cosine_leave_one_out": 0.3}
+    found = judged(root, *(model(name, **nowhere) for name in "abc"))
+    assert found["shared_axis"]["verdict"] == "not supported"
+    assert found["regime_break"]["verdict"] == "cannot tell"
+    assert "in 0 of 3 models only" in found["regime_break"]["cause"]
+
+
+def test_an_axis_above_chance_is_either_shown_or_refuted(root):
+    """0.55 (0.535 to 0.565) exceeds chance and stays below 0.6, which is called useful."""
+    weak = {"leave_one_out": 0.55, "random_direction": 0.52, "words": 0.4}
+    found = judged(root, model("a", **weak), model("b", **weak))["shared_axis"]
+    assert found["verdict"] == "supported"
+    assert found["smallest_effect"] == pytest.approx(0.015 * 2.801585 / 1.959964)
+    assert found["study_count"] == 1
 
 
 def test_no_axis_is_shared_where_no_model_reaches_a_useful_one(root):
@@ -155,6 +217,7 @@ def transferred(loss: float, shift: float, *, p_value: float, reach: float = 0.0
 @pytest.mark.parametrize(
     ("pairs", "verdict"),
     [
+        ([{**row, "is_in_sample": True} for row in transferred(0, 0, p_value=0.8)], "undecided"),
         (transferred(0.2, 0.4, p_value=0.001), "supported"),
         (transferred(0.0, 0.4, p_value=0.001), "supported"),
         (transferred(0.0, 0.0, p_value=0.8), "not supported"),
@@ -169,7 +232,7 @@ def test_thresholds_of_the_universal_axis_decide_whether_any_transfers(root, pai
     put(root, "evaluations", *pairs)
     found = judged(root, *models)["no_threshold_transfer"]
     assert found["verdict"].startswith(verdict)
-    assert found["model"] in ("a to b", "b to a")
+    assert found["model"] in ("a to b", "b to a") or verdict == "undecided"
 
 
 def test_claims_without_rows_are_undecided_and_say_what_to_run(root):
@@ -179,19 +242,22 @@ def test_claims_without_rows_are_undecided_and_say_what_to_run(root):
         assert row["verdict"] == "undecided" and row["to_decide"] and row["estimate"] is None
 
 
+@pytest.mark.parametrize("prompt_set", ["other", "fitted"])
 @pytest.mark.parametrize(
-    ("figures", "failed", "verdict"),
+    ("figures", "left", "verdict"),
     [
-        # positive slope, difference: estimate with a reach of 0.1
-        ((0.5, 0.4), (), "supported"),
-        ((0.5, 0.4), ("matched_length",), "not supported"),
-        ((0.5, 0.05), (), "undecided"),
-        ((0.5, -0.4), (), "not supported"),
+        # positive slope, difference: estimate with a reach of 0.1; what controls leave of it
+        ((0.5, 0.4), {}, "supported"),
+        ((0.5, 0.4), {"matched_length": 0.05}, "not supported"),
+        # Less is left than the interval reaches, and no change is shown: fewer rows.
+        ((0.5, 0.14), {"matched_length": 0.09}, "undecided"),
+        ((0.5, 0.05), {}, "undecided"),
+        ((0.5, -0.4), {}, "not supported"),
     ],
 )
-def test_drift_is_supported_under_every_control_only(root, figures, failed, verdict):
+def test_drift_is_supported_under_every_control_only(root, figures, left, verdict, prompt_set):
     slope, difference = figures
-    named = {"drift_id": "d", "model": "a", "axis_id": "u", "prompt_set": "other"}
+    named = {"drift_id": "d", "model": "a", "axis_id": "u", "prompt_set": prompt_set}
     put(root, "axes", {"axis_id": "u"})
     put(
         root,
@@ -199,17 +265,20 @@ def test_drift_is_supported_under_every_control_only(root, figures, failed, verd
         drift_figure(named, "positive_slope", "none", slope),
         drift_figure(named, "slope_difference", "none", difference),
         *(
-            drift_figure(
-                named,
-                "slope_difference",
-                control,
-                -difference if control in failed else difference,
-            )
+            row
             for control in ("lasting", "matched_length", "matched_prompt")
+            for row in (
+                drift_figure(named, "slope_difference", control, left.get(control, difference)),
+                drift_figure(
+                    named, "slope_change", control, left.get(control, difference) - difference
+                ),
+            )
         ),
     )
-    group = [{**row, "axis_id": "u"} for row in model("a")]
-    found = judged(root, group)["upward_drift"]
+    group = [{**row, "axis_id": "u"} for row in model("a", prompt_set)]
+    found = judged(root, group, prompt_set=prompt_set)["upward_drift"]
+    if prompt_set == "fitted":
+        verdict, difference = "undecided", None
     assert (found["verdict"], found["estimate"]) == (verdict, difference)
 
 

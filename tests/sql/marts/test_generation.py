@@ -113,38 +113,55 @@ def test_a_drift_with_every_control_is_one(drifted):
     assert found["controls_missing"] == ["other_text"]
 
 
-def test_one_control_that_disagrees_is_named(drifted):
-    found = verdict(drifted, *rising(), null("random_axes", 0.4), null("shuffled_tokens", 0.01))
-    assert found["is_drift"] and not found["is_controlled"]
-    assert found["controls_failed"] == ["random_axes"]
+def test_completions_that_end_at_their_first_token_are_counted(drifted):
+    for row, (is_positive, steps) in enumerate([(True, 1), (True, 2), (False, 1), (False, 1)]):
+        completion = {"generation_id": f"g{row}", "is_positive": is_positive, "step_count": steps}
+        put(drifted, "trajectories", {"drift_id": "d", **completion})
+    found = verdict(drifted, *rising())
+    assert (found["positive_empty_count"], found["negative_empty_count"]) == (1, 2)
 
 
-def test_a_matched_control_that_is_missing_leaves_it_uncontrolled(drifted):
-    kept = [row for row in rising() if row["control"] != "matched_prompt"]
-    found = verdict(drifted, *kept)
-    assert found["controls_missing"] == [
-        "matched_prompt",
-        "other_text",
-        "random_axes",
-        "shuffled_tokens",
-    ]
-    assert not found["is_controlled"] and found["controls_failed"] == []
+MISSING = ["matched_prompt", "other_text", "random_axes", "shuffled_tokens"]
 
 
-def test_a_class_that_only_falls_less_does_not_drift_up(drifted):
-    falling = [row for row in rising() if row["metric"] != "positive_slope"]
-    found = verdict(drifted, *falling, figure("positive_slope", -0.2, -0.4, -0.1))
-    assert not found["is_drift"]
+@pytest.mark.parametrize(
+    ("figures", "expected"),
+    [
+        (
+            [*rising(), null("random_axes", 0.4), null("shuffled_tokens", 0.01)],
+            {"is_drift": True, "is_controlled": False, "controls_failed": []},
+        ),
+        (
+            [
+                *(row for row in rising() if row["control"] != "lasting"),
+                figure("slope_difference", 0.1, -0.1, 0.3, control="lasting"),
+                figure("slope_change", -0.3, -0.4, -0.2, control="lasting"),
+            ],
+            {"is_drift": True, "is_controlled": False, "controls_failed": ["lasting"]},
+        ),
+        (
+            [row for row in rising() if row["control"] != "matched_prompt"],
+            {"is_controlled": False, "controls_failed": [], "controls_missing": MISSING},
+        ),
+        # The positive class only falls less.
+        ([*rising()[1:], figure("positive_slope", -0.2, -0.4, -0.1)], {"is_drift": False}),
+    ],
+)
+def test_a_drift_is_none_without_a_rise_or_a_control(drifted, figures, expected):
+    assert verdict(drifted, *figures).items() >= expected.items()
 
 
-def test_a_control_holds_only_with_the_sign_of_the_figure(drifted):
+def test_a_control_holds_with_the_sign_of_the_figure_and_fails_with_a_change_alone(drifted):
     put(
         drifted,
         "drift_figures",
         figure("slope_difference", -0.4, -0.6, -0.2),
         figure("slope_difference", -0.3, -0.5, -0.1, control="lasting"),
         figure("slope_difference", 0.3, 0.1, 0.5, control="matched_length"),
+        figure("slope_change", 0.7, 0.5, 0.9, control="matched_length"),
+        # Not shown under the control, and neither is a change: it cannot tell.
         figure("slope_difference", -0.3, -0.5, 0.1, control="matched_prompt"),
+        figure("slope_change", 0.1, -0.3, 0.5, control="matched_prompt"),
         figure("slope_difference", 0.3, 0.1, 0.5, control="other_text"),
         figure("imbalance_before", 0.9, 0.0, 0.0, control="matched_prompt"),
         figure("imbalance_after", 0.1, 0.0, 0.0, control="matched_prompt"),
@@ -154,7 +171,7 @@ def test_a_control_holds_only_with_the_sign_of_the_figure(drifted):
         "none": True,
         "lasting": True,
         "matched_length": False,
-        "matched_prompt": False,
+        "matched_prompt": None,
         "other_text": None,
     }
     matched = found["matched_prompt"]
@@ -176,11 +193,6 @@ def test_curves_are_apart_from_figures_and_analyses_from_each_other(drifted):
     assert [row["step"] for row in curve] == [0, 1, 2, 3]
     assert {row["curve"] for row in curve} == {"running_auroc"}
     assert curve[0]["band_lower"] == 0.3 and found["drift_id"] in ("d", "other")
-
-
-def test_an_empty_warehouse_has_no_drift(root):
-    for view in ("v_drift", "v_drift_controls", "v_drift_curve"):
-        assert rows(connect(root), f"from {view}") == []
 
 
 def test_a_completion_is_summed_up_by_slope_highest_token_and_largest_rise(root: Path) -> None:

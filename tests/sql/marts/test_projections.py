@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from axes.warehouse.connection import connect, rows
 from tests.rows import put, put_prompts
-from tests.sql.marts.given import GIVEN, ask, put_overlapping_sets
+from tests.sql.marts.given import GIVEN, ask, put_overlapping_sets, put_projections
 
 
 def test_a_projection_of_a_prompt_its_axis_was_fitted_on_is_flagged_in_any_set(root: Path) -> None:
@@ -20,8 +20,7 @@ def test_a_projection_of_a_prompt_its_axis_was_fitted_on_is_flagged_in_any_set(r
     put(root, "axes", {**axis, "axis_id": "fit", "name": "native/m", "prompt_set": "one"})
     put(root, "axes", {**axis, "axis_id": "far", "name": "far/m", "prompt_set": "elsewhere"})
     for axis_id, projection in (("fit", 1.5), ("far", -2.5)):
-        row = {**GIVEN, "axis_id": axis_id, "prompt_id": "shared", "projection": projection}
-        put(root, "projections", {**row, "layer": 3})
+        put_projections(root, axis_id, {"shared": projection}, layer=3)
     asked = """
         select axis_id, axis_name, kind, method, model, prompt_set, layer, template, label,
             projection, is_positive, is_in_sample
@@ -51,12 +50,7 @@ def test_auroc_is_given_for_each_axis_model_and_labelled_set(root: Path) -> None
         ("y", "m"): {"a": -1.0, "b": -1.0, "c": 1.0, "d": 1.0, "e": 99.0},
     }
     for (axis_id, model), by_prompt in scores.items():
-        row = {"axis_id": axis_id, "model": model, "model_id": f"{model}1", "layer": 2}
-        put(
-            root,
-            "projections",
-            *({**row, "prompt_id": name, "projection": p} for name, p in by_prompt.items()),
-        )
+        put_projections(root, axis_id, by_prompt, model, layer=2)
     asked = """
         select axis_id, model_id, prompt_set, auroc, positive_count, negative_count, is_in_sample
         from v_auroc order by all
@@ -110,29 +104,24 @@ def test_a_prompt_of_no_set_is_in_no_mart(root: Path, view: str) -> None:
     assert ask(root, f"from {view}") == []
 
 
-def put_projections(root: Path, values: dict[str, float], labels: dict[str, bool | None]) -> None:
+def put_axis(root: Path, values: dict[str, float], labels: dict[str, bool | None]) -> None:
+    """A set of prompts, an axis and its projections."""
     put_prompts(root, "set", labels)
     put(root, "axes", {"axis_id": "axis", "name": "native/m", "kind": "native"})
-    projected = {"axis_id": "axis", "model": "m", "model_id": "m1"}
-    put(
-        root,
-        "projections",
-        *({**projected, "prompt_id": prompt, "projection": at} for prompt, at in values.items()),
-    )
+    put_projections(root, "axis", values)
 
 
 def test_a_curve_falls_through_the_thresholds_and_ties_are_one_step(root):
-    put_projections(
+    put_axis(
         root,
         {"a": 3.0, "b": 2.0, "c": 2.0, "d": 1.0, "e": 9.0},
         {"a": True, "b": True, "c": False, "d": False, "e": None},
     )
-    found = rows(
-        connect(root),
-        "select threshold, false_positive_rate as x, true_positive_rate as y from v_roc "
-        "order by threshold desc nulls first",
-    )
-    assert [tuple(row.values()) for row in found] == [
+    asked = """
+        select threshold, false_positive_rate, true_positive_rate
+        from v_roc order by threshold desc nulls first
+    """
+    assert ask(root, asked) == [
         (None, 0.0, 0.0),
         (3.0, 0.0, 0.5),
         (2.0, 0.5, 1.0),
@@ -145,7 +134,7 @@ def test_the_area_below_the_curve_is_the_auroc(root):
     labels = {f"p{row}": bool(row % 3) for row in range(200)}
     # Rounded, so that there are ties within a class and across.
     values = {name: round(random.normal(label), 1) for name, label in labels.items()}
-    put_projections(root, values, dict(labels))
+    put_axis(root, values, dict(labels))
     connection = connect(root)
     curve = rows(connection, "from v_roc order by threshold desc nulls first")
     area = np.trapezoid(
@@ -156,7 +145,7 @@ def test_the_area_below_the_curve_is_the_auroc(root):
 
 
 def test_a_curve_of_one_class_has_no_rates_of_the_other(root):
-    put_projections(root, {"a": 1.0, "b": 2.0}, {"a": True, "b": True})
+    put_axis(root, {"a": 1.0, "b": 2.0}, {"a": True, "b": True})
     found = rows(connect(root), "from v_roc")
     assert {row["false_positive_rate"] for row in found} == {None}
     assert max(row["true_positive_rate"] for row in found) == 1
@@ -166,7 +155,7 @@ def test_a_density_is_that_of_a_gaussian_kernel_and_holds_the_whole_class(root):
     random = np.random.default_rng(1)
     labels = {f"p{row}": row % 2 == 0 for row in range(120)}
     values = {name: float(random.normal(2 * label, 1 + label)) for name, label in labels.items()}
-    put_projections(root, values, dict(labels))
+    put_axis(root, values, dict(labels))
     found = rows(connect(root), "from v_projection_densities order by is_positive, projection")
     assert len(found) == 2 * 64
     for label, is_positive in (("unsafe", True), ("safe", False)):
@@ -186,7 +175,7 @@ def test_a_density_is_that_of_a_gaussian_kernel_and_holds_the_whole_class(root):
 
 def test_a_class_of_one_value_has_no_density(root):
     values = {"a": 1.0, "b": 1.0, "c": 0.0, "d": 2.0}
-    put_projections(root, values, {"a": True, "b": True, "c": False, "d": False})
+    put_axis(root, values, {"a": True, "b": True, "c": False, "d": False})
     found = rows(connect(root), "select distinct is_positive from v_projection_densities")
     assert found == [{"is_positive": False}]
 
@@ -195,20 +184,14 @@ def test_a_calibration_is_applied_to_its_own_axis_and_model_only(root: Path) -> 
     put_prompts(root, "one", {"p": True, "q": False})
     put(root, "axes", {"axis_id": "x"}, {"axis_id": "y"})
     for model, axis_id in (("m", "x"), ("n", "x"), ("m", "y")):
-        common = {"model": model, "model_id": model, "axis_id": axis_id}
-        put(
-            root,
-            "projections",
-            {**common, "prompt_id": "p", "projection": 1.0},
-            {**common, "prompt_id": "q", "projection": 0.0},
-        )
+        put_projections(root, axis_id, {"p": 1.0, "q": 0.0}, model)
     put(
         root,
         "calibrations",
         {
             "calibration_id": "c",
             "model": "m",
-            "model_id": "m",
+            "model_id": "m1",
             "axis_id": "x",
             "method": "platt",
             "parameters": '{"slope": 0.0, "intercept": 0.0}',
@@ -220,7 +203,7 @@ def test_a_calibration_is_applied_to_its_own_axis_and_model_only(root: Path) -> 
         select model, axis_id, prompt_id, probability, is_predicted_positive, is_calibration_row
         from v_calibrated_projections order by prompt_id
     """
-    assert [tuple(row.values()) for row in rows(connect(root), asked)] == [
+    assert ask(root, asked) == [
         ("m", "x", "p", 0.5, True, False),
         ("m", "x", "q", 0.5, False, True),
     ]
@@ -261,20 +244,8 @@ def put_study(root: Path, projections: dict[str, list[float]], labels: dict[str,
     put(root, "axes", {**fitted, "axis_id": "w", "kind": "leave_one_out", **other_study})
     for model, values in projections.items():
         for axis, factor in (("u", 1), (f"native {model}", 2), (f"without {model}", -1)):
-            put(
-                root,
-                "projections",
-                *(
-                    {
-                        "axis_id": axis,
-                        "model": model,
-                        "model_id": f"{model}1",
-                        "prompt_id": name,
-                        "projection": factor * value,
-                    }
-                    for name, value in zip(labels, values, strict=True)
-                ),
-            )
+            scaled = [factor * value for value in values]
+            put_projections(root, axis, dict(zip(labels, scaled, strict=True)), model)
 
 
 def test_the_projections_of_one_study_stand_side_by_side(root: Path) -> None:
@@ -319,16 +290,8 @@ def test_the_threshold_is_halfway_on_the_axis_own_prompts_and_judges_every_set(r
     put_prompts(root, "other", {"e": True, "f": False, "g": None, "h": True})
     put(root, "axes", {"axis_id": "x", "prompt_set": "own"}, {"axis_id": "y", "prompt_set": "gone"})
     values = {"a": 1.0, "b": 5.0, "c": 2.0, "d": -2.0, "e": 1.0, "f": 1.0, "g": 9.0, "h": 9.0}
-    common = {"model": "m", "model_id": "m1"}
-    put(
-        root,
-        "projections",
-        *(
-            {**common, "axis_id": axis, "prompt_id": name, "projection": value}
-            for axis in ("x", "y")
-            for name, value in values.items()
-        ),
-    )
+    for axis in ("x", "y"):
+        put_projections(root, axis, values)
     asked = """
         select axis_id, prompt_set, prompt_id, error, projection, threshold, round(margin, 6),
             is_in_sample
@@ -354,15 +317,8 @@ def test_the_auroc_of_a_category_within_it_and_against_every_negative(root: Path
         score += random.integers(0, 6, 20).astype(float).tolist()
         places += [(category, name) for name in labels]
     put(root, "axes", {"axis_id": "x"})
-    common = {"axis_id": "x", "model": "m", "model_id": "m1"}
-    put(
-        root,
-        "projections",
-        *(
-            {**common, "prompt_id": name, "projection": value}
-            for (_, name), value in zip(places, score, strict=True)
-        ),
-    )
+    names = [name for _, name in places]
+    put_projections(root, "x", dict(zip(names, score, strict=True)))
     found = {row["category"]: row for row in rows(connect(root), "from v_category_auroc")}
     assert set(found) == {"drugs", "theft", None}
     truth, score = np.array(truth), np.array(score)

@@ -26,14 +26,8 @@ def pair(
 
 
 LOST = {"estimate": 0.3, "lower": 0.2, "upper": 0.4, "p_value_adjusted": 0.01}
-
-
 SHIFTED = {"estimate": -0.5, "lower": -0.6, "upper": -0.4, "p_value_adjusted": 0.01}
-
-
 UNSURE = {"estimate": 0.1, "lower": -0.2, "upper": 0.4, "p_value_adjusted": 0.9}
-
-
 SMALL_BUT_SURE = {"estimate": 0.02, "lower": 0.01, "upper": 0.03, "p_value_adjusted": 0.001}
 
 
@@ -67,7 +61,7 @@ def test_a_threshold_of_its_own_is_marked_and_not_counted(root: Path) -> None:
     assert found[0]["accuracy_loss_p"] == 0.01
 
 
-def test_a_source_is_told_beside_a_bag_of_words_of_the_same_sources(root: Path) -> None:
+def test_a_source_is_told_beside_a_word_pairs_of_the_same_sources(root: Path) -> None:
     common = {"study_id": "s", "model": "m", "metric": "auroc", "fitted_on": "a | b"}
     cell = {**common, "scorer": "native", "layer": 3}
     put(
@@ -75,10 +69,10 @@ def test_a_source_is_told_beside_a_bag_of_words_of_the_same_sources(root: Path) 
         "evaluations",
         {**cell, "judged_on": "a | b", "estimate": 0.9},
         {**cell, "judged_on": "c", "estimate": 0.4},
-        {**common, "scorer": "bag_of_words", "judged_on": "c", "estimate": 0.3},
+        {**common, "scorer": "word_pairs", "judged_on": "c", "estimate": 0.3},
         {**cell, "judged_on": None, "estimate": 0.1},
     )
-    asked = "select judged_on, layer, auroc, bag_of_words, is_same_source from v_source_transfer"
+    asked = "select judged_on, layer, auroc, word_pairs, is_same_source from v_source_transfer"
     assert [tuple(row.values()) for row in rows(connect(root), f"{asked} order by all")] == [
         ("a | b", 3, 0.9, None, True),
         ("c", 3, 0.4, 0.3, False),
@@ -96,7 +90,7 @@ def test_layers_and_curves_are_read_from_their_own_figures(root: Path) -> None:
         {**layer, "scorer": "native", "estimate": 0.9},
         {
             **layer,
-            "scorer": "native_minus_bag_of_words",
+            "scorer": "native_minus_word_pairs",
             "metric": "auroc_difference",
             "estimate": 0.1,
             "p_value": 0.01,
@@ -107,7 +101,7 @@ def test_layers_and_curves_are_read_from_their_own_figures(root: Path) -> None:
     )
     connection = connect(root)
     (found,) = rows(connection, "from v_layer_tests")
-    assert (found["auroc"], found["in_sample"], found["minus_bag_of_words"]) == (0.7, 0.9, 0.1)
+    assert (found["auroc"], found["in_sample"], found["minus_word_pairs"]) == (0.7, 0.9, 0.1)
     assert (found["p_value"], found["p_value_adjusted"]) == (0.01, 0.02)
     (point,) = rows(connection, "from v_labelled_curve")
     assert (point["method"], point["labelled_count"]) == ("threshold", 10)
@@ -129,6 +123,10 @@ def figures(study: str, model: str | None, prompt_set: str | None, **by_scorer: 
         }
         for scorer, value in by_scorer.items()
     ]
+
+
+def native(value: float) -> Row:
+    return {"native": value, "native_lower": value - 0.125, "native_upper": value + 0.125}
 
 
 def metric(name: str, value: float, **columns: Any) -> Row:
@@ -159,47 +157,19 @@ def test_the_study_table_has_a_row_per_model_and_set_with_a_column_per_scorer(ro
         "alignment_r2": 0.7,
         "ridge_lambda": 100.0,
     }
-    nothing = dict.fromkeys(found[0])
-    common = {**nothing, "study_id": "s", "layer": 6}
-    assert found == [
-        {
-            **common,
-            **alignment,
-            "model": "m",
-            "prompt_set": "one",
-            "is_in_sample": True,
-            "native": 0.75,
-            "native_lower": 0.625,
-            "native_upper": 0.875,
-            "universal": 0.5,
-            "universal_lower": 0.375,
-            "universal_upper": 0.625,
-            "leave_one_out": 0.375,
-            "native_cross_validated": 0.625,
-            "null_in_sample": 0.375,
-            "bag_of_words": 0.6875,
-            "prompt_length": 0.5625,
-        },
-        {
-            **common,
-            **alignment,
-            "model": "m",
-            "prompt_set": "two",
-            "is_in_sample": False,
-            "native": 0.875,
-            "native_lower": 0.75,
-            "native_upper": 1.0,
-        },
-        {
-            **common,
-            "model": "n",
-            "prompt_set": "two",
-            "is_in_sample": False,
-            "native": 0.125,
-            "native_lower": 0.0,
-            "native_upper": 0.25,
-        },
+    areas = {"native": 0.75, "universal": 0.5, "leave_one_out": 0.375}
+    areas |= {"native_lower": 0.625, "native_upper": 0.875}
+    areas |= {"universal_lower": 0.375, "universal_upper": 0.625}
+    others = {"native_cross_validated": 0.625, "null_in_sample": 0.375}
+    others |= {"bag_of_words": 0.6875, "prompt_length": 0.5625}
+    others |= {"best_baseline": "bag_of_words", "best_baseline_auroc": 0.6875}
+    expected = [
+        {"model": "m", "prompt_set": "one", "is_in_sample": True, **areas, **others, **alignment},
+        {"model": "m", "prompt_set": "two", **native(0.875), **alignment},
+        {"model": "n", "prompt_set": "two", **native(0.125)},
     ]
+    common = {**dict.fromkeys(found[0]), "study_id": "s", "layer": 6, "is_in_sample": False}
+    assert found == [{**common, **row} for row in expected]
     other = rows(connect(root), "from v_study where study_id = 'other study'")
     assert [(row["native"], row["bag_of_words"], row["ridge_lambda"]) for row in other] == [
         (0.0, None, None)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -15,28 +15,28 @@ import pytest
 from click.testing import CliRunner
 
 from axes.cli.main import cli
-from axes.warehouse.layout import MARKER
+from axes.warehouse import ledger
+from axes.warehouse.connection import connect, rows, scan
+from axes.warehouse.errors import RootError
+from axes.warehouse.layout import MARKER, data_files
+from axes.warehouse.ledger import ledger_file
 from axes.warehouse.maintenance import check as inspection
-from axes.warehouse.maintenance.check import check, inspect_files
-from axes.warehouse.maintenance.repair import adopt_file, repair
+from axes.warehouse.maintenance.check import inspect_files
+from axes.warehouse.maintenance.repair import Repair, adopt_files, repair
 from axes.warehouse.runs import Run
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, data_file, write_parquet
 from tests.rows import put
-from tests.warehouse.sound import activation_group, put_chunk, put_warehouse, vectors_of
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("original") / "lake"
-    put_warehouse(root)
-    return root
-
-
-@pytest.fixture
-def sound(original: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(original, tmp_path / "lake")
+from tests.warehouse.sound import (
+    activation_group,
+    broken,
+    contents,
+    flip_byte,
+    killed_at,
+    put_chunk,
+    vectors_of,
+)
 
 
 def chunk(root: Path) -> Path:
@@ -48,21 +48,18 @@ def labels_file(root: Path) -> Path:
     return sorted((root / "labels" / "labeler=dataset").glob("*.parquet"))[0]
 
 
-def truncate(root: Path) -> Path:
+def truncate(root: Path, size: int | None = None) -> Path:
     path = chunk(root)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 if size is None else size])
     return path
 
 
 def empty(root: Path) -> Path:
-    chunk(root).write_bytes(b"")
-    return chunk(root)
+    return truncate(root, 0)
 
 
 def cut_the_last_byte(root: Path) -> Path:
-    path = chunk(root)
-    path.write_bytes(path.read_bytes()[:-1])
-    return path
+    return truncate(root, -1)
 
 
 def flip_in_a_vector(root: Path) -> Path:
@@ -79,22 +76,15 @@ def flip_in_a_vector(root: Path) -> Path:
 
 
 def flip_in_a_compressed_page(root: Path) -> Path:
-    path = chunk(root)
-    with pq.ParquetFile(path) as file:
-        column = file.metadata.row_group(0).column(1)
-    content = bytearray(path.read_bytes())
+    column = pq.read_metadata(chunk(root)).row_group(0).column(1)
     start = column.dictionary_page_offset or column.data_page_offset
-    content[start + column.total_compressed_size - 1] ^= 0xFF
-    path.write_bytes(content)
-    return path
+    flip_byte(chunk(root), start + column.total_compressed_size - 1)
+    return chunk(root)
 
 
 def flip_in_the_footer(root: Path) -> Path:
-    path = chunk(root)
-    content = bytearray(path.read_bytes())
-    content[-40] ^= 0xFF
-    path.write_bytes(content)
-    return path
+    flip_byte(chunk(root), -40)
+    return chunk(root)
 
 
 def delete(root: Path) -> Path:
@@ -144,8 +134,9 @@ def narrow(root: Path) -> Path:
     vector = group.column("vector").type
     two_wide = pa.array([[1.0, 2.0]] * len(group), vector)
     short = group.set_column(column, group.schema.field("vector"), two_wide)
+    path.unlink()
     write_parquet(path, TABLES["activations"], [short])
-    adopt_file(root, "activations", path)
+    adopt_files(root, "activations", path)
     return path
 
 
@@ -155,6 +146,7 @@ def edit_a_label(root: Path) -> Path:
     edited = pq.read_table(path, partitioning=None).to_pylist()
     edited[0]["is_positive"] = not edited[0]["is_positive"]
     table = pa.Table.from_pylist(edited, schema=TABLES["labels"].file_schema)
+    path.unlink()
     write_parquet(path, TABLES["labels"], [table])
     return path
 
@@ -165,90 +157,106 @@ def drop_a_column(root: Path) -> Path:
     return path
 
 
-@dataclass(frozen=True)
-class Corruption:
-    spoil: Callable[[Path], Path]
-    check: str
-    words: str
+def flip_in_the_name_of_a_column(root: Path) -> Path:
+    """The footer then holds a name that is no UTF-8."""
+    content = bytearray(chunk(root).read_bytes())
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    content[content.index(b"prompt_id", footer)] ^= 0x80
+    chunk(root).write_bytes(content)
+    return chunk(root)
 
 
+def add_a_folder_named_like_a_file(root: Path) -> Path:
+    path = chunk(root).with_name("x.parquet")
+    path.mkdir()
+    return path
+
+
+def add_a_dangling_link(root: Path) -> Path:
+    path = chunk(root).with_name("x.parquet")
+    path.symlink_to(root / "nowhere")
+    return path
+
+
+def link_a_partition(root: Path) -> Path:
+    """A link to a folder elsewhere that holds a sound file."""
+    path = root / "activations" / "model=else"
+    path.symlink_to(shutil.copytree(chunk(root).parent, root.parent / "elsewhere"))
+    return path
+
+
+# What is done to a file, the check that finds it, and words of the finding.
 CAMPAIGN = [
-    Corruption(truncate, "file_unreadable", ""),
-    Corruption(empty, "file_unreadable", ""),
-    Corruption(cut_the_last_byte, "file_unreadable", ""),
-    Corruption(flip_in_a_vector, "file_unreadable", "CRC checksum"),
-    Corruption(flip_in_a_compressed_page, "file_unreadable", "CRC checksum"),
-    Corruption(flip_in_the_footer, "", ""),
-    Corruption(delete, "file_lost", "it held 21 rows"),
-    Corruption(delete_the_empty_file, "file_lost", ""),
-    Corruption(duplicate, "file_unlisted", "is a copy of activations/model=m/"),
-    Corruption(duplicate_in_another_partition, "file_unlisted", "is a copy of"),
-    Corruption(add_a_foreign_parquet, "file_unlisted", "not written by this warehouse"),
-    Corruption(add_notes, "file_foreign", "does not belong"),
-    Corruption(add_a_folder, "file_foreign", "does not belong"),
-    Corruption(narrow, "vector_width", "2 numbers in row group 0, 64 are d_model of id-m"),
-    Corruption(edit_a_label, "file_changed", "other bytes than were written"),
-    Corruption(drop_a_column, "file_schema", "lacks score"),
+    (truncate, "file_unreadable", ""),
+    (empty, "file_unreadable", ""),
+    (cut_the_last_byte, "file_unreadable", ""),
+    (flip_in_a_vector, "file_unreadable", "CRC checksum"),
+    (flip_in_a_compressed_page, "file_unreadable", "CRC checksum"),
+    (flip_in_the_footer, "", ""),
+    (delete, "file_lost", "it held 21 rows"),
+    (delete_the_empty_file, "file_lost", ""),
+    (duplicate, "file_unlisted", "is a copy of activations/model=m/"),
+    (duplicate_in_another_partition, "file_unlisted", "is a copy of"),
+    (add_a_foreign_parquet, "file_unlisted", "not written by this warehouse"),
+    (add_notes, "file_foreign", "does not belong"),
+    (add_a_folder, "file_foreign", "does not belong"),
+    (flip_in_the_name_of_a_column, "file_unreadable", "utf"),
+    (add_a_folder_named_like_a_file, "file_foreign", "does not belong"),
+    (add_a_dangling_link, "file_foreign", "is a link"),
+    (link_a_partition, "file_foreign", "is a link"),
+    (narrow, "vector_width", "2 numbers in row group 0, 64 are d_model of id-m"),
+    (edit_a_label, "file_changed", "other bytes than were written"),
+    (drop_a_column, "file_schema", "lacks score"),
 ]
 
 
-def broken(root: Path) -> list[dict]:
-    return [row for row in check(root).to_pylist() if row["row_count"]]
+def test_a_sound_warehouse_has_nothing_to_find(lake: Path) -> None:
+    assert inspect_files(lake) == []
+    assert broken(lake) == []
+    assert repair(lake) == []
 
 
-def test_a_sound_warehouse_has_nothing_to_find(sound: Path) -> None:
-    assert inspect_files(sound) == []
-    assert broken(sound) == []
-    assert repair(sound) == []
-
-
-@pytest.mark.parametrize("corruption", CAMPAIGN, ids=lambda item: item.spoil.__name__)
-def test_each_corruption_is_found_and_named_and_nothing_else_is(
-    sound: Path, corruption: Corruption
+@pytest.mark.parametrize(
+    ("spoil", "rule", "words"), CAMPAIGN, ids=[spoil.__name__ for spoil, *_ in CAMPAIGN]
+)
+def test_a_corruption_alone_is_found_and_named_and_repair_sets_it_aside(
+    lake: Path, spoil: Callable[[Path], Path], rule: str, words: str
 ) -> None:
-    path = corruption.spoil(sound).relative_to(sound).as_posix()
-    (found,) = (row for row in broken(sound) if row["path"])
-    assert found["path"] == path
-    assert corruption.check in ("", found["check"])
-    assert corruption.words in found["example"]
-    assert "axes warehouse repair" in found["to_do"]
-
-
-@pytest.mark.parametrize("corruption", CAMPAIGN, ids=lambda item: item.spoil.__name__)
-def test_repair_leaves_a_sound_warehouse_and_deletes_nothing(
-    sound: Path, corruption: Corruption
-) -> None:
-    path = corruption.spoil(sound)
+    path = spoil(lake)
+    name = path.relative_to(lake).as_posix()
     before = path.read_bytes() if path.is_file() else None
-    done = repair(sound)
-    assert [item.path for item in done] == [path.relative_to(sound).as_posix()]
-    assert [row for row in broken(sound) if row["path"]] == []
-    assert "runs_rows_present" not in {row["check"] for row in broken(sound)}
-    assert repair(sound) == []
+    (found,) = inspect_files(lake)
+    assert found.path == name
+    assert rule in ("", found.check)
+    assert words in found.what
+    assert [item.path for item in repair(lake)] == [name]
+    left = broken(lake)
+    assert not any(row["path"] or row["check"] == "runs_rows_present" for row in left)
+    assert repair(lake) == []
     if before is not None:
-        (kept,) = (sound / ".quarantine").rglob(path.name)
+        (kept,) = (lake / ".quarantine").rglob(path.name)
         assert kept.read_bytes() == before
 
 
-def test_repair_names_the_command_that_wrote_the_rows(sound: Path) -> None:
-    truncate(sound)
-    (done,) = repair(sound)
+def test_repair_names_the_command_that_wrote_the_rows(lake: Path) -> None:
+    truncate(lake)
+    (done,) = repair(lake)
     command = "axes ingest activations m --prompts seen --prompts other --template raw "
-    assert done.restore == (f"{command}--pooling last5_mean --root {sound}",)
+    assert done.restore == (f"{command}--pooling last5_mean --root {lake}",)
 
 
-def test_rows_that_are_written_again_close_the_matter(sound: Path) -> None:
-    path = delete(sound)
-    repair(sound)
-    assert put_chunk(sound, "m", list(range(7)), "activations-again") == path
-    put(sound, "runs", {"run_id": "activations-again", "rows": 21})
-    assert broken(sound) == []
+def test_rows_that_are_written_again_close_the_matter(lake: Path) -> None:
+    path = delete(lake)
+    repair(lake)
+    assert put_chunk(lake, "m", list(range(7)), "activations-again") == path
+    put(lake, "runs", {"run_id": "activations-again", "rows": 21})
+    assert broken(lake) == []
 
 
 def test_what_a_job_replaces_while_it_is_looked_at_is_not_taken_for_damage(
-    sound: Path, monkeypatch: pytest.MonkeyPatch
+    lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Run(sound, "fit", {})
+    run = Run(lake, "fit", {})
     run.write("running")
     wrong_vectors = inspection._wrong_vectors
 
@@ -259,52 +267,164 @@ def test_what_a_job_replaces_while_it_is_looked_at_is_not_taken_for_damage(
         return wrong_vectors(file, table, widths)
 
     monkeypatch.setattr(inspection, "_wrong_vectors", replaces)
-    assert inspect_files(sound) == []
+    assert inspect_files(lake) == []
     assert run.messages
 
 
-def test_a_quick_look_finds_what_sizes_and_footers_tell(sound: Path) -> None:
-    truncate(sound)
-    (found,) = inspect_files(sound, is_quick=True)
+def test_a_quick_look_reads_sizes_and_footers_and_no_contents(lake: Path) -> None:
+    flip_in_a_vector(lake)
+    assert inspect_files(lake, is_quick=True) == []
+    truncate(lake)
+    (found,) = inspect_files(lake, is_quick=True)
     assert found.check == "file_unreadable"
 
 
-def test_a_quick_look_does_not_read_contents(sound: Path) -> None:
-    flip_in_a_vector(sound)
-    assert inspect_files(sound, is_quick=True) == []
-
-
-def test_a_file_brought_from_elsewhere_is_adopted_on_request(sound: Path, tmp_path: Path) -> None:
-    other = shutil.copytree(sound, tmp_path / "other")
+def test_a_file_brought_from_elsewhere_is_adopted_on_request(lake: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(lake, tmp_path / "other")
     path = put_chunk(other, "m", [50, 51], "activations-m")
-    brought = shutil.copy(path, sound / path.relative_to(other))
-    (found,) = inspect_files(sound)
+    brought = shutil.copy(path, lake / path.relative_to(other))
+    (found,) = inspect_files(lake)
     assert found.check == "file_unlisted"
-    (done,) = repair(sound, adopt=True)
+    (done,) = repair(lake, adopt=True)
     assert done.done == "adopted" and Path(brought).exists()
-    assert inspect_files(sound) == []
+    assert inspect_files(lake) == []
 
 
-def test_a_copy_is_never_adopted(sound: Path) -> None:
-    path = duplicate(sound)
-    (done,) = repair(sound, adopt=True)
+HURT = {
+    "empty": lambda content: b"",
+    "half of it zeros": lambda content: content[: len(content) // 2].ljust(len(content), b"\0"),
+    "a file's lines gone": lambda content: content.split(b"\n", 4)[-1],
+}
+
+
+@pytest.mark.parametrize("hurt", HURT.values(), ids=HURT)
+def test_where_the_ledger_is_hurt_sound_files_stay_until_it_is_decided(
+    lake: Path, hurt: Callable[[bytes], bytes]
+) -> None:
+    before, ledger = files_of(lake), ledger_file(lake, "activations")
+    ledger.write_bytes(hurt(ledger.read_bytes()))
+    hurt_ledger = ledger.read_bytes()
+    for done in (repair(lake, is_dry_run=True), repair(lake, adopt=False, is_dry_run=True)):
+        assert done and files_of(lake) == before and ledger.read_bytes() == hurt_ledger
+        assert not (lake / ".quarantine").exists()
+    with pytest.raises(RootError, match=r"not in its ledger .*nothing was changed.*--adopt"):
+        repair(lake)
+    assert files_of(lake) == before
+    assert {item.done for item in repair(lake, adopt=True)} == {"adopted"}
+    assert files_of(lake).items() >= before.items() and broken(lake) == []
+
+
+def test_an_older_copy_of_the_ledger_costs_no_row(lake: Path) -> None:
+    older = {table: ledger_file(lake, table).read_bytes() for table in ("runs", "activations")}
+    run = Run(lake, "fit", {})
+    run.write("running")
+    older["runs"] = ledger_file(lake, "runs").read_bytes()
+    run.messages.append("a longer row than it was")
+    run.write("finished")
+    put_chunk(lake, "m", [50, 51], "activations-m")
+    before = files_of(lake)
+    for table, content in older.items():
+        ledger_file(lake, table).write_bytes(content)
+    with pytest.raises(RootError, match="1 sound files"):
+        repair(lake)
+    assert [item.done for item in repair(lake, adopt=True)] == ["adopted"] * 2
+    assert files_of(lake).items() >= before.items() and inspect_files(lake) == []
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in root.glob("[a-z]*/**/*.parquet")}
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EACCES, errno.ESTALE])
+@pytest.mark.parametrize("name", ["ParquetFile", "sha256"])
+def test_an_error_of_the_machine_ends_the_command_and_moves_nothing(
+    lake: Path, monkeypatch: pytest.MonkeyPatch, number: int, name: str
+) -> None:
+    before, place = files_of(lake), inspection if name == "sha256" else inspection.pq
+    read = getattr(place, name)
+
+    def fails(path: Path, **options: object) -> object:
+        if path == chunk(lake):
+            raise OSError(number, "what the system says")
+        return read(path, **options)
+
+    monkeypatch.setattr(place, name, fails)
+    for act in (inspect_files, repair):
+        with pytest.raises(RootError, match=r"what the system says.*no file was moved"):
+            act(lake)
+    assert files_of(lake) == before
+
+
+STEPS = [(ledger, "_append"), (ledger, "replace_file"), (Path, "rename"), (Path, "unlink")]
+
+
+@pytest.mark.parametrize("is_each", [False, pytest.param(True, marks=pytest.mark.campaign)])
+def test_a_repair_that_is_killed_is_ended_by_the_next(
+    lake: Path, tmp_path: Path, is_each: bool
+) -> None:
+    put(lake, "evaluations", {"study_id": "a", "run_id": "fit-m"})
+    (axes,) = (path for path in data_files(lake, TABLES["axes"]) if b"fit-m" in path.read_bytes())
+    axes.unlink()
+    truncate(lake)
+    root = shutil.copytree(lake, tmp_path / "whole")
+    called = killed_at(None, STEPS, lambda: repair(root))
+    expected = sorted((row["check"], row["row_count"]) for row in broken(root))
+    commands = {command for item in repair_of(tmp_path, lake) for command in item.restore}
+    for at in range(len(called)) if is_each else range(2, len(called), 9):
+        root = shutil.copytree(lake, tmp_path / str(at))
+        assert killed_at(at, STEPS, lambda root=root: repair(root)) == called[:at]
+        again = repair(root)
+        left = sorted((row["check"], row["row_count"]) for row in broken(root))
+        assert left == expected, f"killed at step {at}"
+        assert repair(root) == [] and not data_files(root, TABLES["evaluations"])[1:]
+        if again:
+            named = {command for item in again for command in item.restore}
+            assert {each.partition(" --root")[0] for each in named} == {
+                each.partition(" --root")[0] for each in commands
+            }, f"killed at step {at}"
+
+
+def repair_of(folder: Path, lake: Path) -> list[Repair]:
+    return repair(shutil.copytree(lake, folder / "named"))
+
+
+@pytest.mark.parametrize("name", [".ipynb_checkpoints/a.parquet", "model=m/.a.parquet"])
+def test_hidden_files_are_no_rows_and_shut_nothing(lake: Path, name: str) -> None:
+    before = contents(lake)
+    hidden = lake / "activations" / name
+    hidden.parent.mkdir(exist_ok=True)
+    shutil.copy(chunk(lake), hidden)
+    assert inspect_files(lake) == [] and contents(lake) == before
+    assert len(scan("activations", lake).collect()) == len(before["activations"])
+    assert len(rows(connect(lake), "select distinct file from v_stored")) == 6
+
+
+def test_a_copy_is_never_adopted(lake: Path) -> None:
+    path = duplicate(lake)
+    (done,) = repair(lake, adopt=True)
     assert done.done.startswith("moved to") and not path.exists()
 
 
-def test_the_command_reports_every_corruption_as_json_and_exits_with_one(sound: Path) -> None:
-    deleted, label = delete(sound), edit_a_label(sound)
-    arguments = ["warehouse", "check", "--root", str(sound), "--format", "json"]
+def test_the_command_reports_every_corruption_as_json_and_exits_with_one(lake: Path) -> None:
+    deleted, label = delete(lake), edit_a_label(lake)
+    arguments = ["warehouse", "check", "--root", str(lake), "--format", "json"]
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 1
-    found = {row["path"]: row["check"] for row in json.loads(result.stdout) if row["row_count"]}
-    assert found[deleted.relative_to(sound).as_posix()] == "file_lost"
-    assert found[label.relative_to(sound).as_posix()] == "file_changed"
-    for path in (deleted, label):
-        assert f"{path.relative_to(sound).as_posix()}: " in result.stderr
+    found = {row["path"]: row for row in json.loads(result.stdout) if row["path"]}
+    for path, rule, words in (
+        (deleted, "file_lost", "it held 21 rows"),
+        (label, "file_changed", "other bytes than were written"),
+    ):
+        row = found.pop(path.relative_to(lake).as_posix())
+        assert (row["check"], row["row_count"]) == (rule, 1)
+        assert words in row["example"]
+        assert f"{row['path']}: " in result.stderr
+    assert not found
+    assert all("axes warehouse repair" in text for text in inspection._TO_DO.values())
 
 
-def test_a_spoilt_marker_is_one_line(sound: Path) -> None:
-    (sound / MARKER).write_text("{")
-    result = CliRunner().invoke(cli, ["warehouse", "check", "--root", str(sound)])
+def test_a_spoilt_marker_is_one_line(lake: Path) -> None:
+    (lake / MARKER).write_text("{")
+    result = CliRunner().invoke(cli, ["warehouse", "check", "--root", str(lake)])
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ") and len(result.stderr.splitlines()) == 1

@@ -19,38 +19,19 @@ from axes.warehouse.connection import connect, query, rows
 from axes.warehouse.errors import RootError
 from axes.warehouse.layout import init_root
 from axes.warehouse.maintenance import compaction
-from axes.warehouse.maintenance.check import check, inspect_files
+from axes.warehouse.maintenance.check import inspect_files
 from axes.warehouse.maintenance.compaction import COMPACTED, compact, exchange
 from axes.warehouse.runs import Run
-from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import remove_uncommitted
 from tests.rows import put
-from tests.warehouse.sound import LAYERS, put_chunk, put_model, put_warehouse
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("original") / "lake"
-    put_warehouse(root)
-    return root
-
-
-@pytest.fixture
-def lake(original: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(original, tmp_path / "lake")
-
-
-def contents(root: Path) -> dict[str, list]:
-    """Every row of every table, in the order of its key."""
-    connection = connect(root)
-    return {
-        table.name: rows(connection, f"from {table.name} order by {', '.join(table.key)}")
-        for table in TABLES.values()
-    }
-
-
-def broken(root: Path) -> list[dict]:
-    return [row for row in check(root).to_pylist() if row["row_count"]]
+from tests.warehouse.sound import (
+    LAYERS,
+    broken,
+    contents,
+    flip_byte,
+    killed_at,
+    put_chunk,
+)
 
 
 def data(root: Path, table: str) -> list[Path]:
@@ -155,9 +136,7 @@ def test_the_row_of_a_job_under_way_keeps_its_file_to_be_replaced(lake: Path) ->
 
 def test_a_file_that_is_not_as_written_is_not_given_a_sound_checksum(lake: Path) -> None:
     path = data(lake, "activations/model=m")[0]
-    content = bytearray(path.read_bytes())
-    content[path.stat().st_size // 3] ^= 1
-    path.write_bytes(content)
+    flip_byte(path, path.stat().st_size // 3)
     with pytest.raises(RootError, match="axes warehouse check"):
         compact(lake, ["activations"])
     assert len(data(lake, "activations/model=m")) == 3
@@ -186,35 +165,18 @@ def test_two_folders_change_places(tmp_path: Path) -> None:
         exchange(tmp_path / "a", tmp_path / "absent")
 
 
-class Killed(BaseException):
-    """Stands for a kill: nothing after it is run."""
-
-
-def die_at(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """Count every step that changes the disk, and die at step `at`."""
-    count = [0]
-
-    def dies_at(function):
-        def step(*arguments, **named):
-            if count[0] == at:
-                raise Killed
-            count[0] += 1
-            return function(*arguments, **named)
-
-        return step
-
-    for module, name in (
-        (compaction, "write_parquet"),
-        (compaction, "exchange"),
-        (compaction, "sync_folder"),
-        (compaction.os, "link"),
-        (ledger, "_append"),
-        (ledger.os, "fsync"),
-        (Path, "rename"),
-        (Path, "replace"),
-        (Path, "mkdir"),
-    ):
-        monkeypatch.setattr(module, name, dies_at(getattr(module, name)))
+# Every step that changes the disk.
+STEPS = [
+    (compaction, "write_parquet"),
+    (compaction, "exchange"),
+    (compaction, "sync_folder"),
+    (compaction.os, "link"),
+    (ledger, "_append"),
+    (ledger.os, "fsync"),
+    (Path, "rename"),
+    (Path, "replace"),
+    (Path, "mkdir"),
+]
 
 
 def activation_keys(root: Path) -> list[tuple]:
@@ -231,22 +193,18 @@ def test_killed_at_any_step_no_row_is_missing_or_twice_and_it_can_be_started_aga
     for start in (0, 2):
         put_chunk(tmp_path / "original", "m", [start, start + 1], "run")
     expected = activation_keys(tmp_path / "original")
-    for at in range(1000):
+    whole = shutil.copytree(tmp_path / "original", tmp_path / "whole")
+    called = killed_at(None, STEPS, lambda: compact(whole, ["activations"]))
+    assert len(called) > 15
+    for at in range(len(called)):
         root = shutil.copytree(tmp_path / "original", tmp_path / str(at))
-        with pytest.MonkeyPatch.context() as patch:
-            die_at(patch, at)
-            try:
-                compact(root, ["activations"])
-                break
-            except Killed:
-                pass
+        assert killed_at(at, STEPS, lambda root=root: compact(root, ["activations"])) == called[:at]
         assert activation_keys(root) == expected, f"killed at step {at}"
         assert inspect_files(root) == [], f"killed at step {at}"
         compact(root, ["activations"])
         assert activation_keys(root) == expected, f"killed at step {at}, started again"
         assert inspect_files(root) == [], f"killed at step {at}, started again"
         assert len(data(root, "activations")) == 1
-    assert at > 15, "there were steps to be killed at"
 
 
 READERS = {
@@ -322,14 +280,20 @@ def start(source: str, *arguments: str | Path) -> subprocess.Popen:
     return process
 
 
-@pytest.fixture
-def busy(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def ten_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten models of three files each, so that there are ten exchanges to meet."""
-    root = tmp_path / "busy"
-    put_warehouse(root, models=("m0",))
-    for index in range(1, 10):
-        put_model(root, f"m{index}")
+    root = tmp_path_factory.mktemp("busy") / "lake"
+    init_root(root)
+    for index in range(10):
+        for start in (0, 7, 14):
+            put_chunk(root, f"m{index}", list(range(start, start + 7)), "run")
     return root
+
+
+@pytest.fixture
+def busy(ten_models: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(ten_models, tmp_path / "busy")
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -10,23 +10,17 @@ from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import RootError
 from axes.warehouse.maintenance.statistics import statistics
 from axes.warehouse.tables.schemas import TABLES
-from tests.warehouse.sound import LAYERS, put_warehouse
+from tests.warehouse.sound import LAYERS
 
 
-@pytest.fixture
-def lake(tmp_path: Path) -> Path:
-    put_warehouse(tmp_path / "lake")
-    return tmp_path / "lake"
-
-
-def test_rows_and_bytes_are_those_of_the_files(lake: Path) -> None:
-    found = statistics(lake)
-    connection = connect(lake)
+def test_rows_and_bytes_are_those_of_the_files(sound: Path) -> None:
+    found = statistics(sound)
+    connection = connect(sound)
     for table in TABLES:
         counted = rows(connection, f"select count(*) as n from {table}")[0]["n"]
         assert sum(item.rows for item in found if item.table == table) == counted
     (extent,) = (item for item in found if (item.table, item.partition) == ("activations", "m"))
-    files = list((lake / "activations" / "model=m").iterdir())
+    files = list((sound / "activations" / "model=m").iterdir())
     assert extent.files == len(files) == 3
     assert extent.row_groups == 3 * len(LAYERS)
     assert extent.bytes == sum(path.stat().st_size for path in files)

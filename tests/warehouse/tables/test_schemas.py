@@ -78,52 +78,39 @@ def test_the_tables_are_those_of_the_design() -> None:
 
 
 @every_table
-def test_a_table_is_filed_under_its_own_name(table: Table) -> None:
+def test_columns_are_named_once_and_commented_and_those_of_the_key_are_filled(
+    table: Table,
+) -> None:
     assert TABLES[table.name] is table
-
-
-@every_table
-def test_every_column_has_a_comment_and_a_name_of_its_own(table: Table) -> None:
     assert len(set(table.schema.names)) == len(table.schema)
     for field in table.schema:
         assert field.metadata[b"comment"].strip(), field.name
-
-
-@every_table
-def test_keys_are_columns_that_are_always_filled(table: Table) -> None:
     assert table.key
     for name in table.key:
         nullable = table.schema.field(name).nullable
         assert nullable == ((table.name, name) in OPTIONAL_KEYS), name
+    run_id = table.schema.field("run_id")
+    assert run_id.type == pa.string() and not run_id.nullable
+    names = [name for name in table.schema.names if name != table.partition]
+    assert table.file_schema.names == names
+    if table.partition is not None:
+        partition = table.schema.field(table.partition)
+        assert partition.type == pa.string() and not partition.nullable
 
 
 @every_table
-def test_every_row_can_be_traced_to_its_run(table: Table) -> None:
-    field = table.schema.field("run_id")
-    assert field.type == pa.string()
-    assert not field.nullable
-
-
-@every_table
-def test_the_partition_is_a_filled_text_column_that_the_files_leave_out(table: Table) -> None:
-    if table.partition is None:
-        assert table.file_schema == table.schema
-        return
-    field = table.schema.field(table.partition)
-    assert field.type == pa.string()
-    assert not field.nullable
-    assert table.file_schema.names == [name for name in table.schema.names if name != field.name]
-
-
-@every_table
-def test_vectors_are_float32_lists_without_nulls_and_all_found(table: Table) -> None:
+def test_types_are_known_to_duckdb_and_polars_and_vectors_are_float32_without_nulls(
+    table: Table,
+) -> None:
+    empty = table.schema.empty_table()
+    assert duckdb.sql("from empty").columns == table.schema.names
+    assert pl.DataFrame(empty).columns == table.schema.names
     lists = [field for field in table.schema if pa.types.is_list(field.type)]
-    of_numbers = [field.name for field in lists if pa.types.is_floating(field.type.value_type)]
-    assert table.vector_columns == of_numbers
-    for name in of_numbers:
-        field = table.schema.field(name)
+    of_numbers = [field for field in lists if pa.types.is_floating(field.type.value_type)]
+    assert table.vector_columns == [field.name for field in of_numbers]
+    for field in of_numbers:
         assert field.type.value_type == pa.float32()
-        assert field.nullable == ((table.name, name) in OPTIONAL_VECTORS)
+        assert field.nullable == ((table.name, field.name) in OPTIONAL_VECTORS)
         assert not field.type.value_field.nullable
 
 
@@ -137,10 +124,3 @@ def test_the_tables_with_vectors_are_these() -> None:
         "axes": ["vector"],
     }
     assert TABLES["axes"].schema.field("vector").type == VECTOR
-
-
-@every_table
-def test_duckdb_and_polars_know_every_type(table: Table) -> None:
-    empty = table.schema.empty_table()
-    assert duckdb.sql("from empty").columns == table.schema.names
-    assert pl.DataFrame(empty).columns == table.schema.names

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from axes.analysis.methods.nulls import fitted_scores
+from axes.analysis.stats.auroc import Labels, auroc_interval, aurocs
+from axes.analysis.stats.out_of_fold import OutOfFold, evaluate_out_of_fold
+from axes.analysis.stats.splits import grouped_folds, out_of_fold
+
+LABELS, PAIRS = np.arange(160) % 2 == 0, np.arange(160) // 2
+
+
+def evaluated(strength: float, seed: int) -> tuple[OutOfFold, float]:
+    """A direction, the same direction again and noise; and the error of DeLong's interval."""
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((160, 24))
+    x[:, 0] += strength * LABELS
+    noise = random.standard_normal(160)
+
+    def fit(seen: Labels) -> np.ndarray:
+        native = fitted_scores(x, LABELS, seen)[0]
+        return np.stack([native, native, noise])
+
+    delong = auroc_interval(out_of_fold(fit, grouped_folds(LABELS, PAIRS))[0], LABELS, PAIRS)
+    return evaluate_out_of_fold(fit, LABELS, PAIRS), (delong.upper - delong.estimate) / 1.96
+
+
+@pytest.mark.parametrize(("strength", "lowest", "highest"), [(0.0, 1.25, 2.0), (2.5, 1.0, 1.35)])
+def test_the_variance_is_far_above_delongs_without_a_signal_and_near_it_with_a_strong_one(
+    strength: float, lowest: float, highest: float
+) -> None:
+    """Student's quantile of 19 degrees of freedom is 2.093."""
+    ratios = []
+    for seed in range(8):
+        found, delong = evaluated(strength, seed)
+        area = found.area(0)
+        ratios.append(((area.upper - area.estimate) / 2.093 / delong) ** 2)
+    assert lowest <= np.median(ratios) <= highest
+
+
+def test_a_difference_is_of_the_same_folds_and_its_interval_is_paired() -> None:
+    found, _ = evaluated(1.0, 0)
+    assert found.difference(0, 1).estimate == 0.0
+    assert found.difference(0, 1).p_value == 1.0
+    against_noise = found.difference(0, 2)
+    assert against_noise.estimate == pytest.approx(found.areas[0] - found.areas[2])
+    assert against_noise.lower < against_noise.estimate < against_noise.upper
+    turned = found.difference(2, 0)
+    assert turned.lower == pytest.approx(-against_noise.upper)
+    assert turned.p_value == pytest.approx(against_noise.p_value)
+
+
+def test_the_area_is_the_mean_over_draws_of_folds_and_does_not_hang_on_one() -> None:
+    x = np.random.default_rng(3).standard_normal((160, 24))
+    fit = partial(fitted_scores, x, LABELS)
+    one = [aurocs(out_of_fold(fit, grouped_folds(LABELS, PAIRS, seed=s)), LABELS) for s in range(8)]
+    several = [evaluate_out_of_fold(fit, LABELS, PAIRS, seed=100 * s).areas for s in range(4)]
+    assert np.std(several) < 0.6 * np.std(one)
+
+
+def test_with_few_groups_the_interval_is_the_widest() -> None:
+    few = PAIRS // 10
+    x = np.random.default_rng(4).standard_normal((160, 24))
+    found = evaluate_out_of_fold(partial(fitted_scores, x, LABELS), LABELS, few)
+    assert found.refitted is None
+    delong = auroc_interval(found.scores[0, 0], LABELS, few)
+    widest = auroc_interval(found.scores[0, 0], LABELS, few, is_out_of_fold=True)
+    assert widest.upper - widest.estimate == pytest.approx(
+        np.sqrt(2) * (delong.upper - delong.estimate)
+    )

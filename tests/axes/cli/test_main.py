@@ -1,0 +1,53 @@
+"""What the machine refuses is one line, and what is a fault of ours keeps its traceback."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+import axes.warehouse.layout
+from axes.cli.main import cli
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "the memory that this process may take is used up"),
+        (ImportError("libx.so: failed to map segment from shared object"), "is used up"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "is used up"),
+        (OSError(28, "No space left on device", "/disk/x"), "/disk/x: No space left on device"),
+        (RuntimeError("of our own"), None),
+        (ImportError("no module x"), None),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object, error: Exception, message: str | None
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(axes.warehouse.layout, "init_root", fail)
+    result = CliRunner().invoke(cli, ["warehouse", "init", "--root", str(tmp_path)])
+    assert result.exit_code == 1
+    if message is None:
+        assert result.exception is error
+    else:
+        assert result.output.startswith("Error: ") and message in result.output
+        assert result.output.count("\n") == 1
+
+
+def test_without_a_home_folder_only_the_cache_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    def unknown(_user: int) -> None:
+        raise KeyError
+
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "AXES_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    command = ["warehouse", "init", "--root", str(tmp_path)]
+    assert CliRunner().invoke(cli, command).exit_code == 0
+    result = CliRunner().invoke(cli, ["models", "fetch", "smollm2-135m"])
+    assert result.output == (
+        "Error: there is no home folder: set $AXES_CACHE to a folder for models\n"
+    )

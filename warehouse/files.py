@@ -1,0 +1,93 @@
+"""Files and folders on the disk: written whole, flushed with their names, never through a link.
+
+A root may come from somebody else. A link in it would lead commands that write and delete out of
+it, so no command opens a root with a link, and no writer goes through one that came later.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from axes.warehouse.errors import RootError
+
+TEMPORARY = ".tmp"
+QUARANTINE = ".quarantine"
+RETIRED = ".retired"
+
+
+def find_links(folder: Path) -> Iterator[Path]:
+    """The links below a folder, but for files set aside, which no command reads or writes again."""
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                yield Path(entry.path)
+            elif entry.is_dir() and entry.name not in (QUARANTINE, RETIRED):
+                yield from find_links(Path(entry.path))
+
+
+def require_no_link(root: Path, path: Path) -> Path:
+    """`path` itself; raises `RootError` where it, or a folder between `root` and it, is a link."""
+    for part in (path, *path.parents):
+        if part == root:
+            break
+        if part.is_symlink():
+            raise RootError(
+                f"{part} is a link, and could lead out of the warehouse: delete it, or put what "
+                "it leads to in its place"
+            )
+    return path
+
+
+def make_folder(root: Path, folder: Path) -> Path:
+    """Make `folder` and those between `root` and it, their names on the disk; none is a link."""
+    require_no_link(root, folder)
+    missing = [part for part in (folder, *folder.parents) if not part.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in missing:
+        sync_folder(part.parent)
+    return folder
+
+
+@contextmanager
+def replacing(path: Path, scratch: Path | None = None) -> Iterator[Path]:
+    """A path to write to instead, which takes the place of `path` if the body does not fail.
+
+    It has the same name in a new folder, in `scratch` or next to `path`. Other files that the body
+    writes there come along. A device or pipe is written to directly.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
+    if scratch is None:  # The user's link to a file stays; in a root there are none.
+        path = path.resolve()
+    prefix, folder = f".{path.name[:100]}.", scratch or path.parent
+    with tempfile.TemporaryDirectory(prefix=prefix, suffix=".tmp", dir=folder) as name:
+        yield Path(name) / path.name
+        for written in sorted(Path(name).iterdir(), key=lambda file: file.name == path.name):
+            _move(written, path.with_name(written.name))
+    sync_folder(path.parent)
+
+
+def _move(written: Path, target: Path) -> None:
+    """Put a new file in its place; into a folder that exists its files one by one."""
+    inner = list(written.iterdir()) if written.is_dir() else []
+    if target.is_dir() and inner:
+        for path in inner:
+            _move(path, target / path.name)
+        return
+    for path in (*inner, written):
+        sync_folder(path)
+    written.replace(target)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder, or the bytes of a file, to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,150 @@
+"""Add the rows of other warehouses to a root, by key: `merge(root, sources)`.
+
+Parts of a job from several machines overlap, or were compacted, so that equal rows lie in files of
+other names. A row whose key is stored is passed over, and the stored one stays. A merge that was
+killed is ended by merging again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from axes.warehouse.errors import RootError
+from axes.warehouse.layout import (
+    EMPTY_FILE,
+    NO_PARTITION,
+    init_root,
+    parquet_files,
+    partition_folder,
+    partition_folders,
+    require_root,
+)
+from axes.warehouse.ledger import held_locks, maintenance_lock, sha256
+from axes.warehouse.maintenance.check import UNREADABLE, inspect_files
+from axes.warehouse.maintenance.subset import INGESTED
+from axes.warehouse.runs import record_run
+from axes.warehouse.tables.columns import Table
+from axes.warehouse.tables.schemas import TABLES
+from axes.warehouse.writer import content_key, data_file, write_rows
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The rows of one table of a source that were added, and those whose keys were stored."""
+
+    source: str
+    table: str
+    rows_added: int
+    rows_stored: int
+
+
+def merge(root: Path, sources: Sequence[Path]) -> list[Merged]:
+    """Add the rows of `sources`, in order, to `root`, which is made if it is absent.
+
+    Raises `RootError`, before anything is added, for a source that is not sound, a prompt set of
+    the same name with other prompts, or a job under way.
+    """
+    init_root(root)
+    for source in sources:
+        _require_mergeable(root, source)
+    done = []
+    with maintenance_lock(root):
+        if jobs := [name for name in held_locks(root) if name != "maintenance"]:
+            raise RootError(f"a job is running on {root} ({jobs[0]}): let it end")
+        for source in sources:
+            try:
+                done += _merge(root, source)
+            except UNREADABLE as error:
+                message = f"{source} cannot be read ({error}): run `axes warehouse check`"
+                raise RootError(message) from error
+    return done
+
+
+def _merge(root: Path, source: Path) -> list[Merged]:
+    left_out: Counter[str] = Counter()
+    with record_run(root, "warehouse merge", {"source": source.name}) as run:
+        tables = [_merge_table(root, source, table, left_out) for table in TABLES.values()]
+        run.rows = sum(item.rows_added for item in tables)
+        run.parameters = {**run.parameters, "rows_left_out": dict(sorted(left_out.items()))}
+    return tables
+
+
+def _require_mergeable(root: Path, source: Path) -> None:
+    require_root(source)
+    if source.resolve() == root.resolve():
+        raise RootError(f"{source} is the warehouse itself: name others")
+    if findings := inspect_files(source, is_quick=True):
+        raise RootError(
+            f"{findings[0].path} of {source} {findings[0].what}: run `axes warehouse repair --root "
+            f"{source}` first"
+        )
+    table = TABLES["prompts"]
+    columns = ["prompt_id", "position"]
+    for folder in partition_folders(source, table):
+        here = root / folder.relative_to(source)
+        stored, other = (_read(table, place, columns) for place in (here, folder))
+        if len(stored) and not stored.sort(columns).equals(other.sort(columns)):
+            name = unquote(folder.name.partition("=")[2])
+            raise RootError(
+                f"the prompt set {name} of {source} has other prompts than that of {root}: import "
+                "one of them under another name"
+            )
+
+
+def _merge_table(root: Path, source: Path, table: Table, left_out: Counter[str]) -> Merged:
+    key = [name for name in table.key if name != table.partition]
+    added = stored_count = 0
+    for folder in partition_folders(source, table):
+        value = unquote(folder.name.partition("=")[2]) or None
+        if value == NO_PARTITION:
+            continue
+        stored = _read(table, partition_folder(root, table, value), [*key, "run_id"])
+        for path in parquet_files(folder):
+            if path.name == EMPTY_FILE:
+                continue
+            keys = _read(table, path, stored.columns).with_row_index("row")
+            new = keys.join(stored, on=key, how="anti", nulls_equal=True)
+            added, stored_count = added + len(new), stored_count + len(keys) - len(new)
+            if table.name in INGESTED:
+                # A job's count of rows includes those that another job has stored here already.
+                other = keys.join(stored, on=stored.columns, how="anti", nulls_equal=True)
+                left_out.update(other.join(new, on="row", how="anti")["run_id"].to_list())
+            if len(new):
+                _copy(root, table, path, value, new["row"].sort().to_numpy())
+                stored = pl.concat([stored, new.drop("row")])
+    return Merged(source.name, table.name, added, stored_count)
+
+
+def _read(table: Table, place: Path, columns: Sequence[str]) -> pl.DataFrame:
+    """Some columns of a file, or of the files of a partition."""
+    columns = list(dict.fromkeys(columns))
+    parts = [table.file_schema.empty_table().select(columns)]
+    for path in [place] if place.is_file() else parquet_files(place):
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            parts.append(file.read(columns=columns).select(columns))
+    return pl.DataFrame(pa.concat_tables(parts))
+
+
+def _copy(root: Path, table: Table, path: Path, value: str | None, rows: np.ndarray) -> None:
+    """Copy the rows with these numbers, under the file's name if it is free and they are all."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        sizes = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
+        masks = np.split(np.isin(np.arange(sum(sizes)), rows), np.cumsum(sizes)[:-1])
+        name = path.stem
+        if len(rows) < sum(sizes) or data_file(root, table.name, name, value).exists():
+            name = content_key("merged", sha256(path), rows.tolist())
+        groups = (
+            file.read_row_group(index).filter(pa.array(mask))
+            for index, mask in enumerate(masks)
+            if mask.any()
+        )
+        write_rows(root, table.name, groups, name=name, partition=value)
