@@ -14,7 +14,7 @@ from axes.warehouse.maintenance.compaction import compact
 from axes.warehouse.maintenance.subset import subset
 from axes.warehouse.tables.schemas import TABLES
 from tests.rows import put
-from tests.warehouse.sound import WIDTH, broken, contents, flip_byte
+from tests.warehouse.sound import WIDTH, broken, contents, flip_byte, put_warehouse
 
 AXIS = {"layer": 1, "vector": [1.0] + [0.0] * (WIDTH - 1), "prompt_set": "seen"}
 
