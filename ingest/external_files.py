@@ -32,6 +32,7 @@ from axes.ingest.prompts import normalise, prompt_id
 from axes.warehouse.errors import ImportFileError, LayerError, PromptError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.names import SITES
+from axes.warehouse.tables.bounds import require_bounded_npz, require_bounded_parquet
 
 CARD = "card"
 # Columns that describe the vector and not the prompt.
@@ -105,6 +106,7 @@ class _Array:
 
 def _open_npz(path: Path) -> tuple[Card, dict[str, _Array]]:
     shapes = {}
+    require_bounded_npz(path)
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
             with archive.open(member) as file:
@@ -229,6 +231,8 @@ def _open_table(path: Path) -> tuple[Card, pads.Dataset]:
             f"{path}: a .npz, .safetensors, .parquet or .arrow file, or a folder of HF datasets, "
             "is expected"
         )
+    if path.suffix == ".parquet":
+        require_bounded_parquet(path)
     dataset = pads.dataset(path, format=formats[path.suffix])
     metadata = dataset.schema.metadata or {}
     return json.loads(metadata.get(CARD.encode(), b"{}")), dataset

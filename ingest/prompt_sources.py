@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
 from axes.warehouse.errors import LabelError, PromptError
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.progress import quiet_hub
+from axes.warehouse.tables.bounds import require_bounded_parquet
 
 ENTRIES = Path(__file__).with_name("prompt_sets.toml")
 BUILTIN = Path(__file__).with_name("prompt_sets")
@@ -125,8 +127,10 @@ def read_file(name: str) -> pl.DataFrame:
     if path.suffix not in readers:
         raise PromptError(f"{name}: {_KINDS} is expected")
     try:
+        if path.suffix == ".parquet":
+            require_bounded_parquet(path)
         return readers[path.suffix](path)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         raise PromptError(f"{path} cannot be read: {error}") from error
 
 

@@ -115,9 +115,10 @@ def _read(path: Path, kind: Format) -> Contents:
     from safetensors import SafetensorError
 
     broken = (ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile)
+    too_large = (MemoryError, RecursionError)
     try:
         contents = kind.file.read(path)
-    except (SafetensorError, *broken) as error:
+    except (SafetensorError, *broken, *too_large) as error:
         reason = str(error) or type(error).__name__
         raise AxisError(f"{path} cannot be read as {kind.name} ({reason}): {_EXPECTED}") from error
     shapes = {vector.shape for vector in contents.vectors.values()}

@@ -113,6 +113,8 @@ class _LazyGroup(click.Group):
         except click.ClickException as error:
             error.message = visible(error.message)  # type: ignore[misc]
             raise
+        except RecursionError as error:
+            raise click.ClickException(f"a file or value nests too deep: {error}") from error
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(one_line(f"{place}{error.strerror or error}")) from error

@@ -64,6 +64,11 @@ def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
             "model.safetensors, or every shard of its index, are expected "
             "(pickled weights are not read)"
         )
+    if (folder / "adapter_config.json").exists():
+        raise ModelError(
+            f"{folder} holds adapter_config.json, which would load an adapter over these weights: "
+            "move it away, or give the model's folder and --adapter"
+        )
     tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).exists()]
     if not tokenizer:
         raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or tokenizer.model)")
@@ -91,7 +96,7 @@ def _weights_hash(weights: Iterable[Path], config: Path) -> str:
     try:
         described = json.loads(config.read_text())
         described.pop("transformers_version", None)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ModelError(f"{config} cannot be read: {error}") from error
     return _text_hash(files_hash(weights) + json.dumps(described, sort_keys=True))
 

@@ -39,6 +39,8 @@ from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, rows_table, write_parquet
 
+# An absolute path up to its last name; a URL is none.
+_FOLDERS = r"""(^|[\s"'=:,(\[])/(?:[^/\s"',]+/)+"""
 INGESTED = ("activations", "prompt_tokens", "generation_tokens", "token_projections")
 
 
@@ -273,8 +275,19 @@ def _kept_rows(path: Path, table: Table, part: _Part) -> Iterator[pa.Table]:
             if table.name in INGESTED:
                 part.left_out.update(group.column("run_id").to_pylist())
                 part.left_out.subtract(kept.column("run_id").to_pylist())
+            if table.name in ("models", "runs"):
+                kept = _without_folders(kept)
             if len(kept):
                 yield kept
+
+
+def _without_folders(rows: pa.Table) -> pa.Table:
+    """Of absolute paths the last name: the part is for others, the folders are not."""
+    for index, column in enumerate(rows.schema):
+        if column.type == pa.string():
+            names = pc.replace_substring_regex(rows[column.name], _FOLDERS, r"\1")
+            rows = rows.set_column(index, column, names)
+    return rows
 
 
 def _write_run(

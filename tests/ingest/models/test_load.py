@@ -137,6 +137,13 @@ def test_the_identity_changes_when_the_rows_would(
     assert (identity_of(llama).model_id != before.model_id) is is_another
 
 
+def test_an_adapter_within_a_model_folder_is_refused(llama: ModelSpec, llama_folder: Path) -> None:
+    """transformers would load it over the weights, which the identity is of."""
+    (llama_folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="adapter_config.json"):
+        identity_of(llama)
+
+
 def test_the_identity_depends_on_dtype_and_name_and_not_on_the_place(
     llama: ModelSpec, llama_folder: Path, tmp_path: Path
 ) -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import ModelError, PromptError, RootError
 from axes.warehouse.ledger import locked
 from axes.warehouse.maintenance.compaction import compact
 from axes.warehouse.maintenance.subset import subset
 from axes.warehouse.tables.schemas import TABLES
 from tests.rows import put
-from tests.warehouse.sound import WIDTH, broken, contents, flip_byte
+from tests.warehouse.sound import WIDTH, broken, contents, flip_byte, put_warehouse
 
 AXIS = {"layer": 1, "vector": [1.0] + [0.0] * (WIDTH - 1), "prompt_set": "seen"}
 
@@ -181,3 +182,23 @@ def test_a_file_that_was_edited_is_not_handed_on(whole: Path, tmp_path: Path) ->
     with pytest.raises(RootError, match="axes warehouse check"):
         subset(tmp_path / "copy", tmp_path / "clone")
     assert {entry.name for entry in tmp_path.iterdir()} == {"copy"}
+
+
+def test_a_part_tells_no_folder_of_its_maker(whole: Path, tmp_path: Path) -> None:
+    root = tmp_path / "lake"
+    put_warehouse(root, models=("m",))
+    parameters = '{"source": "/home/me/secret/model", "n": "owner/n", "url": "https://a.b/secret2"}'
+    line = "axes ingest activations m --source=/home/me/secret/model --file '/home/me/x.csv'"
+    described = {"parameters": parameters, "command_line": line, "command": "prompts import"}
+    put(root, "runs", {"run_id": "paths", **described})
+    put(root, "prompts", {"prompt_set": "seen", "prompt_id": "p99", "run_id": "paths"})
+    source = {"model": "m", "model_id": "id-m2", "source": "/home/me/secret/model"}
+    put(root, "models", {**source, "run_id": "paths"})
+    put(root, "activations", {"model": "m", "model_id": "id-m2", "prompt_id": "p99"})
+    subset(root, tmp_path / "part", models=["m"], prompt_sets=["seen"])
+    part = connect(tmp_path / "part")
+    (run,) = rows(part, "select parameters, command_line from runs where run_id = 'paths'")
+    assert run["command_line"] == "axes ingest activations m --source=model --file 'x.csv'"
+    assert run["parameters"] == parameters.replace("/home/me/secret/", "")
+    sources = rows(part, "select source from models where model_id = 'id-m2'")
+    assert sources == [{"source": "model"}]
