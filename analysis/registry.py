@@ -88,7 +88,6 @@ def make_axis(
         [source.axis_id for source in sources],
     )
     direction = registered[key] if key in registered else fit()
-    vector = direction.vector.astype(np.float32).astype(np.float64)
     positive_count = int(fitted_on.labels.sum())
     return Axis(
         axis_id=key,
@@ -96,7 +95,7 @@ def make_axis(
         kind=kind,
         method=method,
         space=space,
-        vector=vector,
+        vector=direction.vector.astype(np.float32).astype(np.float64),
         raw_norm=direction.raw_norm,
         prompt_set=prompt_set,
         positive_count=positive_count,

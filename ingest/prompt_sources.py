@@ -176,13 +176,11 @@ def _read_json(path: Path) -> pl.DataFrame:
         try:
             if part.strip():
                 found = json.loads(part)
-                rows += found if path.suffix == ".json" and isinstance(found, list) else [found]
+                rows += found if isinstance(found, list) else [found]
         except ValueError as error:
             raise PromptError(f"{path}, line {number} is not JSON: {error}") from error
-    wrong = next((row for row in rows if not isinstance(row, dict)), None)
-    if wrong is not None:
-        kind = "a list of objects" if path.suffix == ".json" else "an object a line"
-        raise PromptError(f"{path}: {kind} is expected, found {str(wrong)[:40]!r}")
+    if wrong := [row for row in rows if not isinstance(row, dict)]:
+        raise PromptError(f"{path}: objects with a text are expected, found {wrong[0]!r:.40}")
     return pl.DataFrame(rows, infer_schema_length=None)
 
 

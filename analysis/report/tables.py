@@ -388,7 +388,7 @@ order by library
     missing="The job of the study is not recorded.",
 )
 
-# One scorer for all: what explains one axis explains the others too. Out of fold where there is one.
+# One scorer for all: what explains one axis explains the others too. Out of fold, if there is one.
 WARNINGS_IN_SHORT = """
 select text
 from v_study_warnings

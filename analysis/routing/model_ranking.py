@@ -79,7 +79,8 @@ def rank_models(
 ) -> dict[str, dict[str, Estimate]]:
     """Model -> metric -> estimate; `rank_1`, ... are the shares of resamples with that rank.
 
-    Ties share the mean of their ranks, and the places that they hold together. Resamples draw complete groups; calibrations are held fixed.
+    Ties share the mean of their ranks, and the places that they hold together. Resamples draw
+    complete groups; calibrations are held fixed.
     """
     completions = scoring.completions
     counts = draw_counts(len(completions.rows), groups=completions.groups, count=count, seed=seed)

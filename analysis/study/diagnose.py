@@ -157,8 +157,12 @@ def _case(warehouse: Warehouse, study_id: str, evaluated: _Evaluated) -> Case:
         select premise, cause
         from v_claim_premises
         where
-            study_id = ? and prompt_set = ? and model = ?
-            and (premise != 'surface' or starts_with(scorer, 'universal') or list_contains(stops, 'shared'))
+            study_id = ? and prompt_set = ? and model = ? and at_model = model
+            and (
+                premise != 'surface'
+                or starts_with(scorer, 'universal')
+                or list_contains(stops, 'shared')
+            )
         order by position, scorer desc
         """,
         [study_id, evaluated.prompt_set, evaluated.model],

@@ -111,7 +111,7 @@ class _LazyGroup(click.Group):
                 echo(note, err=True)
             raise click.ClickException(one_line(error)) from error
         except click.ClickException as error:
-            error.message = visible(error.message)
+            error.message = visible(error.message)  # type: ignore[misc]
             raise
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""

@@ -117,8 +117,8 @@ def foreign_token(token_ids: Sequence[int], vocab_size: int) -> str | None:
     foreign = next((token for token in token_ids if not 0 <= token < vocab_size), None)
     if foreign is None:
         return None
-    where = f"token {foreign} is beyond the model's vocabulary of {vocab_size}"
-    return f"{where}: the tokenizer is another model's"
+    place = f"beyond the model's vocabulary of {vocab_size}"
+    return f"token {foreign} is {place}: the tokenizer is another model's"
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

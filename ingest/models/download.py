@@ -192,16 +192,12 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     quiet_transformers()
-    place, name = gguf.parent, gguf.name
+    place, file = gguf.parent, {"gguf_file": gguf.name}
     try:
         # The GGUF reader draws a progress bar that no setting turns off.
         with _header_read_once(), contextlib.redirect_stderr(io.StringIO()):
-            quantised = read_weights(
-                AutoModelForCausalLM, place, gguf_file=name, dtype=torch.float32
-            )
-            tokenizer = AutoTokenizer.from_pretrained(
-                place, gguf_file=name, trust_remote_code=False
-            )
+            quantised = read_weights(AutoModelForCausalLM, place, dtype=torch.float32, **file)
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **file)
     # NotImplementedError is how the reader refuses a quantisation that it does not know.
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise ModelError(f"{gguf} cannot be loaded as GGUF: {error}") from error

@@ -300,8 +300,8 @@ def test_what_other_programs_write_is_the_same_set(
         ("x.csv", b'text,label\na,safe\n"b,safe\n', r"x\.csv, line 3: .*quotes around it"),
         ("x.csv", b"", r"x\.csv is empty"),
         ("x.jsonl", b'{"text": "a"}\n\n{"text": "b"\n', r"x\.jsonl, line 3 is not JSON"),
-        ("x.jsonl", b'{"text": "a"}\n["b"]\n', r"an object a line is expected, found"),
-        ("x.json", b'["a"]', r"a list of objects is expected, found 'a'"),
+        ("x.jsonl", b'{"text": "a"}\n["b"]\n', r"objects with a text are expected, found 'b'"),
+        ("x.json", b'["a"]', r"objects with a text are expected, found 'a'"),
         ("x.json", b'{"text": 1', r"x\.json, line 1 is not JSON"),
         (
             "x.jsonl",

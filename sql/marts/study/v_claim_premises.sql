@@ -5,6 +5,8 @@
 -- premise: alignment_overlap, few_prompts, no_signal, map, surface, no_agreement
 -- stops: the answers that cannot be given: that the axis is shared (or works on the
 --   model), not shared, or that it breaks down in the model alone
+-- at_model: the model in which it fails: a bad map is in the way of all models; null
+--   where it is of the group
 -- scorer: the scorer of the number that fails, if it is an AUROC
 -- figure: the number that fails
 -- beside: the value that it is compared with
@@ -116,6 +118,7 @@ final as (
         1 as position,
         'alignment_overlap' as premise,
         ['shared', 'not shared', 'break'] as stops,
+        model as at_model,
         null::varchar as scorer,
         estimate as figure,
         0.0 as beside,
@@ -133,6 +136,7 @@ final as (
         2,
         'few_prompts',
         ['shared', 'not shared', 'break'],
+        model,
         null,
         class_size,
         20.0,
@@ -151,6 +155,7 @@ final as (
         3,
         'no_signal',
         ['shared', 'not shared', 'break'],
+        model,
         'native',
         native,
         0.5,
@@ -170,6 +175,7 @@ final as (
         4,
         'map',
         ['not shared', 'break'],
+        maps.model,
         null,
         maps.variance_ratio,
         0.8,
@@ -194,6 +200,7 @@ final as (
             when 'native' then ['not shared', 'break']
             else []
         end,
+        model,
         scorer,
         estimate,
         estimate - difference,
@@ -221,11 +228,12 @@ final as (
         'no_agreement',
         ['break'],
         null,
+        null,
         agreements.agreeing_count,
         agreements.model_count / 2,
         format(
-            'the axis of the others is shown to work, or to agree beyond labels shuffled '
-            || 'alike, in {} of {} models only',
+            'the axis of the others is shown to work, or to agree beyond labels '
+            || 'shuffled alike, in {} of {} models only',
             agreements.agreeing_count, agreements.model_count
         )
     from areas

@@ -114,9 +114,9 @@ per_model as (
     from v_claim_upward_drift
 ),
 
--- What the numbers say of a model counts only if no premise stops that answer, and where
--- they say neither, only if none stops the first. `met` and `refuted` of a claim are
--- what its answers say of the axis.
+-- What the numbers say of a model counts only if no premise stops that answer, and
+-- where they say neither, only if none stops the first. `met` and `refuted` of a claim
+-- are what its answers say of the axis.
 stopped as (
     select
         per_model.study_id,

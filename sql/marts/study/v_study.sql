@@ -45,7 +45,9 @@ per_set as (
         pick(upper, scorer, 'universal') as universal_upper,
         pick(estimate, scorer, 'leave_one_out') as leave_one_out,
         pick(estimate, scorer, 'native_cross_validated') as native_cross_validated,
-        pick(estimate, scorer, 'universal_cross_validated') as universal_cross_validated,
+        pick(
+            estimate, scorer, 'universal_cross_validated'
+        ) as universal_cross_validated,
         pick(
             estimate, scorer, 'leave_one_out_cross_validated'
         ) as leave_one_out_cross_validated,

@@ -41,6 +41,7 @@ premises as (
         beside,
         cause as text
     from v_claim_premises
+    where coalesce(at_model, model) = model
 ),
 
 nulls as (

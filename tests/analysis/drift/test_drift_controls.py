@@ -85,7 +85,7 @@ def test_too_few_to_match_gives_no_control():
 
 
 def test_a_control_on_few_rows_changes_nothing_that_is_shown():
-    """A true drift, of which a third of the completions last: that its interval holds 0 is power."""
+    """A true drift, of which a third of the completions last: an interval that holds 0 is power."""
     worlds = [
         plant(slope=0.02, pairs=60, lengths=((4, STEPS),) * 2, seed=seed) for seed in range(40)
     ]
@@ -96,7 +96,7 @@ def test_a_control_on_few_rows_changes_nothing_that_is_shown():
 
 
 def test_several_samples_of_a_prompt_are_one_prompt():
-    """Six completions of each prompt whose slopes differ by prompt: nothing is rejected too often."""
+    """Six completions of a prompt, slopes that differ by prompt: nothing is rejected too often."""
     rejected, random = [], np.random.default_rng(0)
     for seed in range(60):
         found = plant(pairs=120, seed=seed)

@@ -18,6 +18,7 @@ from axes.analysis.study.run import find_study, read_definition, run_study, stud
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxesError
 from axes.warehouse.handle import Warehouse
+from benchmarks.worlds.verdicts import WORLDS, Verdicts
 from tests.worlds import define_study, make_world
 
 WIDTHS = {"alpha": 16, "beta": 20, "gamma": 24}
@@ -118,3 +119,17 @@ def test_studies_differ_in_what_was_changed_and_in_the_figures_that_follow(lake,
     assert found["alpha", "other", "universal"]["lower"] is None
     # No projections behind these, so no paired interval.
     assert found["alpha", None, "cosine_universal"]["lower"] is None
+
+
+@pytest.mark.parametrize(
+    ("world", "verdict"),
+    [
+        ("word pair only", "cannot tell"),
+        ("benign prompts without the concept", "cannot tell"),
+        ("two of four flipped", "not supported"),
+    ],
+)
+def test_where_the_study_cannot_tell_it_gives_no_wrong_verdict(world, verdict):
+    found = Verdicts(world, pairs=60)(0)
+    assert WORLDS[world][1].isdisjoint(found.items())
+    assert found["shared_axis"] == verdict
