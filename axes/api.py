@@ -412,7 +412,7 @@ def run(command: str, *words: str, root: Folder | None = None, **options: Any) -
     return pl.DataFrame(json.loads(printed.buffer.getvalue()), infer_schema_length=None)
 
 
-def _as_lists(request: type, options: dict[str, Any]) -> dict[str, Any]:
+def _as_lists(request: type, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """The options, a text for a field that takes several as a list of one."""
     kinds = get_type_hints(request)
     return {
