@@ -176,7 +176,7 @@ def test_exit_codes(root, monkeypatch, tmp_path):
     def interrupted(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("axes.warehouse.connection.connect", interrupted)
+    monkeypatch.setattr("axes.warehouse.connection.connect_unlocked", interrupted)
     result = axes("sql", "select 1", "--root", root)
     assert result.exit_code == 130 and "run the same command again" in result.stderr
 

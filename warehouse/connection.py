@@ -100,7 +100,7 @@ def connect_unlocked(
         )
     # From the user's settings, never from the root: a warehouse may be a stranger's.
     if views := setting("views"):
-        for path in sorted(Path(views).glob("*.sql")):
+        for path in sorted(Path(views).expanduser().glob("*.sql")):
             _execute_file(connection, path, path.read_text())
     return connection
 
