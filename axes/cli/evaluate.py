@@ -171,6 +171,8 @@ def evaluate(
 
 def _verdict(warehouse: Warehouse, study_id: str) -> str:
     """What an evaluation says of the direction, in one sentence."""
+    from axes.analysis.stats.baselines import STRONGEST
+
     rows = {row["scorer"]: row for row in warehouse.query(_VERDICT, [study_id]).to_pylist()}
     chosen = rows["native_layer_chosen"]
     claim = "separates {prompt_set}"
@@ -178,12 +180,11 @@ def _verdict(warehouse: Warehouse, study_id: str) -> str:
         claim = "ranks {prompt_set} the wrong way round"
     elif chosen["lower"] <= 0.5:
         claim = "is not shown to separate {prompt_set}"
-    elif rows["native_layer_chosen_minus_bag_of_words"]["lower"] > 0:
-        claim += " better than a bag of words"
+    elif rows[f"native_layer_chosen_minus_{STRONGEST}"]["lower"] > 0:
+        claim += " better than its words"
     text = "{model}'s direction " + claim + ": AUROC {estimate:.3f} ({lower:.3f} to {upper:.3f})"
-    return f"{text.format_map(chosen)} out of fold; a bag of words: " + "{estimate:.3f}".format_map(
-        rows["bag_of_words"]
-    )
+    words = rows[STRONGEST]["estimate"]
+    return f"{text.format_map(chosen)} out of fold; of {STRONGEST}: {words:.3f}"
 
 
 @click.command()
