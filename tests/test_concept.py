@@ -61,7 +61,7 @@ def test_every_step_gives_figures_of_the_concept(said: dict[str, str]) -> None:
     kinds = {row["kind"] for row in found if row["prompt_set"] == "formality"}
     assert kinds >= {"native", "universal", "leave_one_out"}
     assert all(row["positive_count"] == row["negative_count"] == 60 for row in found)
-    assert "bag_of_words" in said["report"]
+    assert "best_baseline" in said["report"]
     assert "small's direction separates formality" in said["evaluate"]
     assert "does the positive class drift up (small" in said["drift"]
 

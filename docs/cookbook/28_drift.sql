@@ -1,6 +1,6 @@
 -- Do the projections of the classes diverge during generation?
--- Slope over the generated tokens, which an empty completion has not; 24 + 24 completions
--- per model are too few to decide.
+-- Slope over the generated tokens, which an empty completion has not; 24 + 24
+-- completions per model are too few to decide.
 select
     model,
     count(*) as completions,

@@ -1,6 +1,7 @@
 -- Do the projections of the classes diverge during generation?
--- Mean over completions of the running projection on the universal axis, by step. Completions
--- that end before a step are not in it; an empty one ends at its first token.
+-- Mean over completions of the running projection on the universal axis, by step.
+-- Completions that end before a step are not in it; an empty one ends at its first
+-- token.
 select
     model,
     step,
