@@ -11,8 +11,10 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow.types as kinds
 from jaxtyping import Bool, Float
@@ -38,6 +40,7 @@ from axes.analysis.routing.router import (
     uniform_shares,
 )
 from axes.analysis.stats.auroc import Estimate
+from axes.warehouse.connection import query
 from axes.warehouse.errors import CoverageError, ModelError, QueryError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.tables.schemas import TABLES
@@ -215,12 +218,15 @@ def read_values(
     source = relation if re.fullmatch(r"\w+", relation) else _quoted(relation, "'")
     if not relation:
         source, parameters = "models where list_contains(?, model_id)", [completions.model_ids]
-    columns = warehouse.query(f"select * from {source} limit 0", parameters).column_names
+    # A file that the user named is none of the warehouse's, whose connection reads no other.
+    is_file = source.startswith("'")
+    ask = partial(query, duckdb.connect()) if is_file else warehouse.query
+    columns = ask(f"select * from {source} limit 0", parameters).column_names
     for required in ("model", column):
         if required not in columns:
             raise QueryError(f"{relation} has no column {required}: it needs model and {column}")
     prompt_id = "prompt_id" if "prompt_id" in columns else "null"
-    table = warehouse.query(
+    table = ask(
         f"select model, {prompt_id}, {_quoted(column, chr(34))}::double from {source}", parameters
     )
     values: dict[tuple[str, str | None], float] = {}

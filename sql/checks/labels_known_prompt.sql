@@ -10,4 +10,4 @@ left join stg_runs as runs on labels.run_id = runs.run_id
 where
     labels.generation_id is null
     and prompts.prompt_id is null
-    and coalesce(runs.status, 'finished') = 'finished';
+    and coalesce(runs.status, '') not in ('running', 'failed', 'interrupted');

@@ -311,7 +311,7 @@ def test_every_table_view_and_macro_can_be_asked(root: Path, inside: Connection)
     found = {row["n"]: row["c"] for row in answered(inside, root, counts).to_pylist()}
     assert found.keys() == set(names)
     assert found["activations"] == 120
-    for name in sql_files("macros"):
+    for name in set(sql_files("macros")) - {"latest_study"}:
         with pytest.raises(QueryError, match=r"(?i)(parameter|argument|macro|binder)"):
             answered(inside, root, f"select {name}()")
 

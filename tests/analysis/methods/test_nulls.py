@@ -13,8 +13,9 @@ from axes.analysis.methods.nulls import (
     random_directions,
     random_singular_values,
     shuffled_alignments,
+    shuffled_directions,
     shuffled_labels,
-    shuffled_singular_values,
+    singular_values,
 )
 from axes.analysis.methods.ridge import RidgeFitter
 from axes.analysis.methods.universal import singular_value_gap, universal_axis
@@ -123,7 +124,8 @@ def test_random_directions_are_as_unlike_as_their_common_space_lets_them_be():
 def test_any_labelling_of_the_same_prompts_is_alike_across_models_that_align():
     """So an alike direction is no finding by itself, and the gap of shuffled labels is wide."""
     views = models(3.0)
-    shuffled = shuffled_singular_values(views, UNIVERSAL_LABELS, UNIVERSAL_PAIRS, count=30)
+    drawn = shuffled_directions(views, UNIVERSAL_LABELS, UNIVERSAL_PAIRS, count=30)
+    shuffled = singular_values(list(drawn))
     random = random_singular_values(views, count=30)
     assert singular_value_gap(shuffled).min() > singular_value_gap(random).max()
 
@@ -157,7 +159,7 @@ def test_nulls_are_seeded():
     for draw in (
         lambda seed: shuffled_labels(views[0].x, *rows, count=3, seed=seed).in_sample,
         lambda seed: random_singular_values(views, count=3, seed=seed),
-        lambda seed: shuffled_singular_values(views, *rows, count=3, seed=seed),
+        lambda seed: shuffled_directions(views, *rows, count=3, seed=seed),
     ):
         np.testing.assert_array_equal(draw(1), draw(1))
         assert (draw(1) != draw(2)).any()

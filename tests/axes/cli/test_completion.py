@@ -11,6 +11,7 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from axes.cli.main import cli
+from axes.cli.options import FORMATS
 from axes.warehouse.layout import init_root
 from tests.commands import ok
 
@@ -25,7 +26,7 @@ def offered(*words: str) -> set[str]:
 def test_commands_options_and_formats_are_completed():
     assert offered("warehouse", "co") == {"compact"}
     assert "--prompts" in offered("ingest", "activations", "--p")
-    assert offered("sql", "--format", "") == {"table", "json", "csv", "markdown", "parquet"}
+    assert offered("sql", "--format", "") == set(FORMATS)
 
 
 @pytest.mark.parametrize(
