@@ -13,6 +13,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from axes.analysis.study.run import run_study
 from axes.warehouse.layout import init_root
@@ -27,6 +28,10 @@ os.fsync = lambda descriptor: None
 # Libraries leave millions of objects that no collection frees: looking through them took a fifth
 # of the time of collecting tests.
 gc.set_threshold(50_000, 20, 10)
+
+# How long an example takes is the machine's affair.
+settings.register_profile("axes", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("axes")
 
 _numbers = itertools.count()
 
