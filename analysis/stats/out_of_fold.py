@@ -11,7 +11,7 @@ the second term is at most the first, so that it lies between 0 and that.
 
 Refits leave out one of 20 blocks of groups, and Student's quantile with 19 degrees of freedom
 stands for how few they are. Folds are drawn ten times, as one draw may move an AUROC by several
-hundredths. docs/worlds.md has the measured coverage.
+hundredths. benchmarks/worlds/intervals.py measures the coverage.
 """
 
 from __future__ import annotations

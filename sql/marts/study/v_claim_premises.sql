@@ -206,12 +206,12 @@ final as (
         estimate - difference as beside,
         coalesce(
             format(
-                '{} alone reaches AUROC {:.3f} on {}, {} of {} {:.3f}: it may see no '
-                || 'more than that',
+                'without a model, the baseline {} has AUROC {:.3f} on {}; {} of {} has '
+                || '{:.3f} and is not shown to exceed it',
                 replace(baseline, '_', ' '),
                 estimate - difference,
                 prompt_set,
-                scorer,
+                replace(axis, '_', ' '),
                 model,
                 estimate
             ),

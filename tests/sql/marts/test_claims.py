@@ -135,7 +135,7 @@ def test_one_model_of_three_decides_a_claim(root, figures, claim, verdict):
         # Premise that fails in one model of three -> the claims that nothing can be told of.
         ({"alignment_overlap": 5.0}, "aligned on, too", {*SHARED, "regime_break"}),
         ({"native": 0.51}, "itself is not shown", {*SHARED, "regime_break"}),
-        ({"words": 0.79}, "word pairs alone reaches AUROC 0.790", {*SHARED, "regime_break"}),
+        ({"words": 0.79}, "the baseline word pairs has AUROC 0.790", {*SHARED, "regime_break"}),
         ({"benign_variance_ratio": 0.3}, "may not carry", set()),
         # The others' axis exceeds no surface either, so that its universal one is its own.
         ({"leave_one_out": 0.3, "r2_held_out": 0.02}, "carry", {*SHARED, "regime_break"}),
