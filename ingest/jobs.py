@@ -26,12 +26,13 @@ from axes.ingest.models.config import (
     context_length,
     default_device,
     default_dtype,
+    load_tokenizer,
     read_config,
     skeleton,
 )
 from axes.ingest.models.download import at_commit, fetch
 from axes.ingest.models.identity import ModelIdentity, identify
-from axes.ingest.models.load import LoadedModel, find_blocks, load, load_tokenizer, model_row
+from axes.ingest.models.load import LoadedModel, find_blocks, load, model_row
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import ModelRequest
 from axes.warehouse import settings

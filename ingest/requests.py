@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from axes.ingest.forward.pooling import POOLINGS
-from axes.warehouse.names import RESID_POST, SITES
+from axes.warehouse.names import RESID_POST, SITES, TEMPLATES
 from axes.warehouse.settings import option
 
 if TYPE_CHECKING:
     from axes.ingest.forward.templates import Template
     from axes.ingest.generation.token_statistics import Kept
 
-TEMPLATES = ("raw", "chat")
 STEERING_MODES = ("add", "ablate", "clamp")
 STEERED_POSITIONS = ("all", "prompt", "generated")
 CONDITIONS = ("position", "row")

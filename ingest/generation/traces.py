@@ -228,8 +228,7 @@ def write_traces(
             for readout_key in trace.projections
         ]
         generations = [
-            _generation_row(key, trace, loaded) | {"run_id": run.run_id, **columns[key]}
-            for key, trace in named
+            {**generation_row(key, trace, loaded, run), **columns[key]} for key, trace in named
         ]
         # Files of one name in each table.
         with committing(root, model):
@@ -246,7 +245,10 @@ def _write(root: Path, table: str, groups: list[pa.Table], name: str, model: str
         write_rows(root, table, [pa.concat_tables(groups)], name=name, partition=model)
 
 
-def _generation_row(generation_id: str, trace: Trace, loaded: LoadedModel) -> dict[str, object]:
+def generation_row(
+    generation_id: str, trace: Trace, loaded: LoadedModel, run: Run
+) -> dict[str, object]:
+    """The columns of `generations` that a trace holds."""
     completion = trace.token_ids[-trace.first_step :]
     return {
         "generation_id": generation_id,
@@ -255,6 +257,7 @@ def _generation_row(generation_id: str, trace: Trace, loaded: LoadedModel) -> di
         "text": loaded.tokenizer.decode(completion, skip_special_tokens=True),
         "token_count": len(completion),
         "finish_reason": trace.finish_reason,
+        "run_id": run.run_id,
     }
 
 
