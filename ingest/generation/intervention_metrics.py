@@ -10,15 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from axes.ingest.forward.batching import pad, positions
+from axes.ingest.forward.batching import pad
 from axes.ingest.forward.prefix_cache import resume_after
-from axes.ingest.forward.recording import Point, block_points, record, takes_argument
+from axes.ingest.forward.recording import Point, block_points, last_logits, record
 from axes.ingest.forward.steering import steer
 from axes.ingest.forward.templates import pad_id
 from axes.ingest.generation.generate import generate
@@ -143,22 +142,16 @@ def _run(
     loaded: LoadedModel, tokens: Tensor, mask: Tensor, sweeps: Sequence[Sweep], *, keeps_all: bool
 ) -> _Seen:
     """One pass; keeps what the first changed block of each sweep and the last block put out."""
-    model: Any = loaded.model
     hidden: dict[int, Tensor] = {}
     last = loaded.layer_count - 1
     layers = sorted({last, *(min(sweep.layers) for sweep in sweeps if sweep.layers)})
-    inputs: dict[str, Any] = {"attention_mask": mask.long().to(loaded.device), "use_cache": False}
-    if takes_argument(model.base_model, "position_ids"):
-        inputs["position_ids"] = positions(mask).to(loaded.device)
-    if not keeps_all and takes_argument(model, "logits_to_keep"):
-        inputs["logits_to_keep"] = 1
 
     def receive(point: Point, output: Tensor) -> None:
         # A copy: a block above may add to it in place.
         hidden[point.layer] = output.clone()
 
     with record(block_points(loaded.blocks, layers), receive):
-        logits = model(tokens.to(loaded.device), **inputs).logits
+        logits = last_logits(loaded.model, tokens, mask, tokens.shape[1] if keeps_all else 1)
     return _Seen(logits, hidden)
 
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 from axes.ingest.forward.batching import Batches
 from axes.ingest.forward.templates import Rendered
 from axes.ingest.generation.generate import generate
-from axes.ingest.generation.teacher_forcing import Text, score_in_batches
+from axes.ingest.generation.teacher_forcing import Text, logits_budget, score
 from axes.ingest.generation.token_statistics import Kept, Trace
 from axes.ingest.jobs import IngestSummary, Job, open_job
 from axes.ingest.models.load import LoadedModel, require_layers
@@ -44,6 +44,9 @@ from axes.warehouse.writer import (
     vector_array,
     write_rows,
 )
+
+# Tokens of a batch of prompts whose own tokens are stored.
+_PROMPT_BUDGET = 1024
 
 
 def ingest_traces(root: Path, spec: ModelSpec, request: TraceRequest) -> IngestSummary:
@@ -141,10 +144,17 @@ def _complete(
         prompts: dict[str, Trace] = {}
         if request.prompt_tokens:
             # The tokens of each prompt, once, in a pass that gives every distribution.
-            names = dict.fromkeys(sample.prompt_id for sample in batch)
-            texts = {name: Text(name, rendered[name].token_ids) for name in names}
-            for scored in score_in_batches(loaded, texts, kept):
-                prompts |= scored
+            texts = {name: Text(name, rendered[name].token_ids) for name, _ in batch}
+            lengths = {name: len(text.prompt) for name, text in texts.items()}
+            passes = Batches(loaded, run, logits_budget(loaded, _PROMPT_BUDGET))
+            for names, scored in passes.compute(
+                lengths,
+                lambda names: score(
+                    loaded, [texts[name] for name in names], kept, reads_prompt=True
+                ),
+                lambda name: f"a prompt of {lengths[name]} tokens",
+            ):
+                prompts.update(zip(names, scored, strict=True))
         traces = generate(loaded, encoded, kept, request)
         for trace, sample in zip(traces, batch, strict=True):
             trace.prompt_id = sample.prompt_id
