@@ -157,12 +157,8 @@ class Sampling:
         return {**self._numbers(), "stop_strings": list(self.stop_strings) or None}
 
     def _numbers(self) -> dict[str, object]:
-        return {
-            "max_new_tokens": self.max_new_tokens,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "seed": self.seed,
-        }
+        names = ("max_new_tokens", "temperature", "top_p", "seed")
+        return {name: getattr(self, name) for name in names}
 
     def sampling_key(self, sample: int = 0) -> dict[str, object]:
         """What makes one completion of a prompt differ from another; empty options are left out.
