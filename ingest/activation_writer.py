@@ -131,8 +131,10 @@ class ChunkWriter:
                     table,
                     [],
                     **dict(zip(columns.column_names, columns.columns, strict=True)),
-                    layer=np.full(count, item.layer),
-                    site=[item.site] * count,
+                    **item._asdict() if item.pooling else {"layer": item.layer, "site": item.site},
+                    model_id=self.loaded.identity.model_id,
+                    template=self.template.name,
+                    run_id=self.run.run_id,
                     vector=vector_array(matrix),
                     norm=np.linalg.norm(matrix, axis=1).astype(np.float32),
                 )
@@ -150,7 +152,6 @@ class ChunkWriter:
         if pooling:
             spans = [span for batch in self._batches for span in batch.spans[pooling]]
             columns = {
-                "pooling": [pooling] * len(prompts),
                 "token_count": [len(prompt.token_ids) for _, prompt in prompts],
                 "pooled_start": [start for start, _ in spans],
                 "pooled_end": [end for _, end in spans],
@@ -167,11 +168,8 @@ class ChunkWriter:
             # A row for each token of each prompt.
             prompts = [pair for pair in prompts for _ in pair[1].token_ids]
         return {
-            "model_id": [self.loaded.identity.model_id] * len(prompts),
             "prompt_id": [prompt_id for prompt_id, _ in prompts],
-            "template": [self.template.name] * len(prompts),
             "rendered_hash": [prompt.text_hash for _, prompt in prompts],
-            "run_id": [self.run.run_id] * len(prompts),
             **columns,
         }
 

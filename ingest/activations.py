@@ -143,8 +143,8 @@ def _open(
     prompts = read_prompts(root, request.prompt_sets)
     poolings = {pooling.name: pooling for pooling in map(find_pooling, request.poolings)}
     job = open_job(root, spec, request, shard=request.shard)
-    takes = (lambda _: True) if job.shard is None else job.shard.takes
-    texts = {prompt.prompt_id: prompt.text for prompt in prompts if takes(prompt.prompt_id)}
+    taken = [prompt for prompt in prompts if job.shard.takes(prompt.prompt_id)]
+    texts = {prompt.prompt_id: prompt.text for prompt in taken}
     return job, poolings, texts
 
 

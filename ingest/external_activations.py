@@ -266,16 +266,13 @@ class _Writer:
 
     def _table(self, item: Item, places: np.ndarray, vectors: np.ndarray) -> pa.Table:
         rows = self.prompts[places]
-        same = {
-            "model_id": self.model.model_id,
-            **item._asdict(),
-            "template": self.template,
-            "run_id": self.run.run_id,
-        }
         return rows_table(
             "activations",
             [],
-            **{name: [value] * len(places) for name, value in same.items()},
+            **item._asdict(),
+            model_id=self.model.model_id,
+            template=self.template,
+            run_id=self.run.run_id,
             prompt_id=rows["prompt_id"].to_arrow(),
             vector=vector_array(vectors),
             norm=np.linalg.norm(vectors, axis=1).astype(np.float32),
@@ -285,14 +282,8 @@ class _Writer:
 
 def _pooled_span(rows: pl.DataFrame) -> dict[str, object]:
     """Which tokens were pooled, where the index has every column of it, without nulls."""
-    count = len(rows)
-    unknown = {
-        "token_count": [0] * count,
-        "pooled_start": [0] * count,
-        "pooled_end": [0] * count,
-        "pooled_tokens": pa.array([[]] * count, pa.list_(pa.string())),
-        "rendered_hash": [UNKNOWN] * count,
-    }
+    unknown: dict[str, object] = dict.fromkeys(("token_count", "pooled_start", "pooled_end"), 0)
+    unknown |= {"pooled_tokens": [[]] * len(rows), "rendered_hash": UNKNOWN}
     if not unknown.keys() <= set(rows.columns) or rows["pooled_tokens"].dtype != pl.List(pl.String):
         return unknown
     stated = {name: rows[name].to_arrow() for name in unknown}

@@ -79,7 +79,7 @@ class Job:
     folder: Path
     identity: ModelIdentity
     device: str
-    shard: Shard | None = None
+    shard: Shard
     started: float = field(default_factory=time.monotonic)
 
     @cached_property
@@ -159,7 +159,7 @@ class Job:
         A second job on the model (or on the same shard for it) waits, and then finds the rows
         stored.
         """
-        part = "" if self.shard is None else f".{self.shard.number}of{self.shard.count}"
+        part = "" if self.shard.count == 1 else f".{self.shard.number}of{self.shard.count}"
         notice = f"{self.spec.name} is being run by another job on {self.root}: waiting for it"
         parameters = {**parameters, **self.parameters()}
         line = settings.command_line() or "--dtype"
@@ -253,7 +253,7 @@ def open_job(
     root: Path, spec: ModelSpec, request: ModelRequest, *, shard: str | None = None
 ) -> Job:
     """Fetch and identify a model; the defaults are the best device and its dtype."""
-    part = None if shard is None else Shard.parse(shard)
+    part = Shard.parse("1/1" if shard is None else shard)
     _ = request.rendering  # An unknown template is an error before a model is fetched.
     device = request.device or default_device()
     folder = fetch(spec)

@@ -89,7 +89,8 @@ def ingest_completions(root: Path, spec: ModelSpec, request: CompletionRequest) 
                 }
                 for key, text in usable.items()
             }
-            batches = Batches(loaded, running.run, logits_budget(loaded, request.token_budget))
+            budget = logits_budget(loaded.vocab_size, request.token_budget)
+            batches = Batches(loaded, running.run, budget)
             traces = batches.compute(sizes, read, describe)
             write_traces(running.run, loaded, kept, traces, columns, done)
 

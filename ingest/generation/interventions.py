@@ -28,6 +28,7 @@ from axes.ingest.generation.intervention_metrics import (
     repetition,
 )
 from axes.ingest.generation.sweeps import UNSTEERED, Outcome, Sweep, read_sweeps
+from axes.ingest.generation.teacher_forcing import logits_budget
 from axes.ingest.generation.token_statistics import Trace
 from axes.ingest.generation.traces import generation_ids, generation_row
 from axes.ingest.jobs import IngestSummary, Job, open_job
@@ -45,8 +46,6 @@ from axes.warehouse.writer import content_key, rows_table, write_rows
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Numbers in the logits of one pass at most; with what is computed from them about a gigabyte.
-_MAX_LOGITS = 1 << 26
 _COMPLETIONS = 16
 # Benign texts are read as they are.
 _RAW = Template()
@@ -143,8 +142,7 @@ class _Planner:
 
     def text_work(self, sweeps: Sequence[Sweep], encoded: Encoded) -> Iterator[Work]:
         """Forward passes over texts, of which every position's logits are kept."""
-        vocabulary = len(self._job.tokenizer)
-        budget = min(self._request.token_budget, max(_MAX_LOGITS // vocabulary, 1))
+        budget = logits_budget(len(self._job.tokenizer), self._request.token_budget)
         measure = partial(measure_texts, template=_RAW.name)
         return self._passes(sweeps, encoded, "log_perplexity", _RAW, budget, measure)
 

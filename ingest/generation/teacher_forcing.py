@@ -42,9 +42,8 @@ class Text:
         return [*self.prompt, *self.completion]
 
 
-def logits_budget(loaded: LoadedModel, token_budget: int) -> int:
+def logits_budget(vocabulary: int, token_budget: int) -> int:
     """The tokens of a batch whose logits are kept: `token_budget`, or fewer for a vocabulary."""
-    vocabulary = loaded.model.config.get_text_config().vocab_size
     return min(token_budget, max(_MAX_LOGITS // vocabulary, 1))
 
 

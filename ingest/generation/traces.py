@@ -35,7 +35,7 @@ from axes.warehouse.handle import Warehouse
 from axes.warehouse.ledger import committing
 from axes.warehouse.names import RESID_POST
 from axes.warehouse.runs import Run
-from axes.warehouse.tables.columns import TOP_TOKENS, VECTOR
+from axes.warehouse.tables.columns import TOP_TOKENS
 from axes.warehouse.writer import (
     WRITTEN_BEFORE_GENERATIONS,
     content_key,
@@ -146,7 +146,7 @@ def _complete(
             # The tokens of each prompt, once, in a pass that gives every distribution.
             texts = {name: Text(name, rendered[name].token_ids) for name, _ in batch}
             lengths = {name: len(text.prompt) for name, text in texts.items()}
-            passes = Batches(loaded, run, logits_budget(loaded, _PROMPT_BUDGET))
+            passes = Batches(loaded, run, logits_budget(loaded.vocab_size, _PROMPT_BUDGET))
             for names, scored in passes.compute(
                 lengths,
                 lambda names: score(
@@ -274,27 +274,20 @@ def generation_row(
 def _token_rows(
     generation_id: str, trace: Trace, layer: int, kept: Kept, decode: Callable[[int], str], run: Run
 ) -> pa.Table:
-    count = len(trace.token_ids)
-    same = {
-        "generation_id": generation_id,
-        "layer": layer,
-        "site": RESID_POST,
-        "run_id": run.run_id,
-    }
-    vectors = pa.nulls(count, VECTOR)
-    if layer in kept.layers:
-        vectors = vector_array(trace.vectors[layer])
     return rows_table(
         "generation_tokens",
         [],
-        **{name: [value] * count for name, value in same.items()},
+        generation_id=generation_id,
+        layer=layer,
+        site=RESID_POST,
+        run_id=run.run_id,
         step=_steps(trace),
         token_id=trace.token_ids,
         token=[decode(token_id) for token_id in trace.token_ids],
         logprob=_known(trace.statistics["logprob"]),
         entropy=_known(trace.statistics["entropy"]),
         top_tokens=_top_tokens(trace),
-        vector=vectors,
+        vector=vector_array(trace.vectors[layer]) if layer in kept.layers else None,
     )
 
 
@@ -302,17 +295,14 @@ def _projection_rows(
     generation_id: str, trace: Trace, readout_key: tuple[str, int, str | None], run: Run
 ) -> pa.Table:
     axis_id, layer, alignment_id = readout_key
-    same = {
-        "axis_id": axis_id,
-        "generation_id": generation_id,
-        "layer": layer,
-        "alignment_id": alignment_id,
-        "run_id": run.run_id,
-    }
     return rows_table(
         "token_projections",
         [],
-        **{name: [value] * len(trace.token_ids) for name, value in same.items()},
+        axis_id=axis_id,
+        generation_id=generation_id,
+        layer=layer,
+        alignment_id=alignment_id,
+        run_id=run.run_id,
         step=_steps(trace),
         projection=trace.projections[readout_key],
     )
@@ -327,9 +317,9 @@ def _known(values: np.ndarray) -> pa.Array:
     return pa.array(values.astype(np.float32), from_pandas=True)
 
 
-def _top_tokens(trace: Trace) -> pa.Array:
+def _top_tokens(trace: Trace) -> pa.Array | None:
     if "top_ids" not in trace.statistics:
-        return pa.nulls(len(trace.token_ids), TOP_TOKENS)
+        return None
     ids, logprobs = trace.statistics["top_ids"], trace.statistics["top_logprobs"]
     count, width = ids.shape
     tokens = pa.StructArray.from_arrays(

@@ -36,6 +36,11 @@ class LoadedModel:
         return len(self.blocks)
 
     @property
+    def vocab_size(self) -> int:
+        """Number of tokens that the model has, by its configuration."""
+        return self.model.config.get_text_config().vocab_size
+
+    @property
     def device(self) -> torch.device:
         return self.model.device
 
