@@ -23,7 +23,7 @@ from axes.ingest.forward.activation_keys import (
     requested_items,
     stored_items,
 )
-from axes.ingest.forward.batching import Batches
+from axes.ingest.forward.batching import Batches, plan_batches
 from axes.ingest.forward.forward import Batch, Forward
 from axes.ingest.forward.pooling import Pooling, find_pooling
 from axes.ingest.forward.prefix_cache import share_prefix
@@ -215,7 +215,7 @@ class _Session:
         lengths, start = self._lengths(forward, prompt_ids), self._starter(forward)
         started = None
         while started is None:
-            planned = self.batches.plan(lengths)
+            planned = plan_batches(lengths, self.batches.budget)
             middle = planned[len(planned) // 2]
             started = self.batches.attempt(middle, start, self._describe)
         _ = started.vectors

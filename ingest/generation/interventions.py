@@ -156,11 +156,10 @@ class _Planner:
         measure: Measure,
     ) -> Iterator[Work]:
         """Batches of prompts of like length, few enough to run under all strengths together."""
-        names = sorted(encoded)
-        lengths = [len(encoded[name]) for name in names]
+        lengths = {name: len(encoded[name]) for name in sorted(encoded)}
         strength_count = max(len(sweep.strengths) for sweep in sweeps)
-        for indices in plan_batches(lengths, max(token_budget // strength_count, 1)):
-            batch = {names[index]: encoded[names[index]] for index in indices}
+        for names in plan_batches(lengths, max(token_budget // strength_count, 1)):
+            batch = {name: encoded[name] for name in names}
             pending = self._pending(sweeps, batch, metric, template)
             if pending:
                 yield partial(self._run_pass, measure, batch, pending)

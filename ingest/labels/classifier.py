@@ -86,7 +86,8 @@ def _classify(
         )
         for completion in completions
     ]
-    for indices in plan_batches([len(item["input_ids"]) for item in encoded], _TOKEN_BUDGET):
+    lengths = {index: len(item["input_ids"]) for index, item in enumerate(encoded)}
+    for indices in plan_batches(lengths, _TOKEN_BUDGET):
         rows = {name: [encoded[index][name] for index in indices] for name in encoded[0]}
         batch = tokenizer.pad(rows, return_tensors="pt")
         with torch.inference_mode():
