@@ -188,16 +188,6 @@ class Job:
             "blocks": spec.blocks,
         }
 
-    def is_registered(self) -> bool:
-        """Whether the model's row is stored; it can be lost while its activations are not."""
-        return data_file(self.root, "models", self.identity.model_id).exists()
-
-    def register(self, loaded: LoadedModel, run: Run) -> None:
-        """Write the model's row, unless it is stored."""
-        if not self.is_registered():
-            table = rows_table("models", [model_row(loaded, run.run_id)])
-            write_rows(self.root, "models", table, name=self.identity.model_id)
-
     def summary(self, run: Run, prompt_count: int, new_count: int) -> IngestSummary:
         """What `run` did for this model."""
         return IngestSummary(
@@ -236,10 +226,14 @@ class RunningJob:
         done. Where every row is stored (`is_complete`) but the model's row is lost, that comes
         back.
         """
-        if not total and not (is_complete and not self.job.is_registered()):
+        root, model_id = self.job.root, self.job.identity.model_id
+        registered = data_file(root, "models", model_id)
+        if not total and (registered.exists() or not is_complete):
             return
         loaded = self.job.load()
-        self.job.register(loaded, self.run)
+        if not registered.exists():
+            table = rows_table("models", [model_row(loaded, self.run.run_id)])
+            write_rows(root, "models", table, name=model_id)
         with track(f"{label} {self.job.spec.name}", total, unit) as advance:
 
             def done(count: int) -> None:
