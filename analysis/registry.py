@@ -293,16 +293,14 @@ def _projections_table(
     run: Run, space: Space, item: Scored, prompt_ids: pa.Array, values: pa.Array
 ) -> pa.Table:
     """Rows of `projections` on one axis, as columns: there may be very many."""
-    same = {
-        "axis_id": item.axis.axis_id,
-        "model_id": space.model_id,
-        "layer": item.layer,
-        "alignment_id": item.alignment_id,
-        "run_id": run.run_id,
-    }
-    schema = TABLES["projections"].file_schema
-    columns = {
-        name: pa.repeat(pa.scalar(value, schema.field(name).type), len(values))
-        for name, value in same.items()
-    }
-    return rows_table("projections", [], prompt_id=prompt_ids, projection=values, **columns)
+    return rows_table(
+        "projections",
+        [],
+        prompt_id=prompt_ids,
+        projection=values,
+        axis_id=item.axis.axis_id,
+        model_id=space.model_id,
+        layer=item.layer,
+        alignment_id=item.alignment_id,
+        run_id=run.run_id,
+    )

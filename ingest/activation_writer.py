@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -79,12 +78,7 @@ class ChunkWriter:
     def __enter__(self) -> ChunkWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # An interrupted job keeps what it has done; after an error the batch in hand is suspect.
         if kind is None or issubclass(kind, KeyboardInterrupt):
             self.flush()
@@ -106,31 +100,21 @@ class ChunkWriter:
             by_others = self.stored.by_others()
             for table, is_pooled in (("activations", True), ("prompt_tokens", False)):
                 items = [item for item in self.items if bool(item.pooling) is is_pooled]
-                groups = self._groups(table, items, by_others)
-                first = next(groups, None)
-                if first is not None:
-                    self._write(table, itertools.chain([first], groups), file_name)
+                sizes: list[int] = []
+                groups = self._groups(table, items, by_others, sizes)
+                if (first := next(groups, None)) is None:
+                    continue
+                every = itertools.chain([first], groups)
+                path = write_rows(self.run.root, table, every, name=file_name, partition=model)
+                # A second Ctrl-C within a commit has it done again: the file replaces itself.
+                if self.stored.add(path):
+                    self.run.rows += sum(sizes)
         self._batches, self._bytes, self._since = [], 0, time.monotonic()
 
-    def _write(self, table: str, groups: Iterable[pa.Table], file_name: str) -> None:
-        row_count = 0
-
-        def counted() -> Iterator[pa.Table]:
-            nonlocal row_count
-            for group in groups:
-                yield group
-                row_count += len(group)
-
-        model = self.loaded.spec.name
-        path = write_rows(self.run.root, table, counted(), name=file_name, partition=model)
-        # A second Ctrl-C within a commit has it done again, and the file is replaced with itself.
-        if self.stored.add(path):
-            self.run.rows += row_count
-
     def _groups(
-        self, table: str, items: Sequence[Item], stored: dict[str, Items]
+        self, table: str, items: Sequence[Item], stored: dict[str, Items], sizes: list[int]
     ) -> Iterator[pa.Table]:
-        """A row group for each item, without the rows that are stored already."""
+        """A row group for each item, without the rows that are stored; `sizes` gets their rows."""
         columns_of_pooling: dict[str, pa.Table] = {}
         for item in items:
             if item.pooling not in columns_of_pooling:
@@ -141,14 +125,16 @@ class ChunkWriter:
                 ids = columns["prompt_id"].to_pylist()
                 is_new = np.array([item not in stored.get(name, ()) for name in ids])
                 columns, matrix = columns.filter(pa.array(is_new)), matrix[is_new]
-            count = len(matrix)
-            if count:
+            if count := len(matrix):
+                sizes.append(count)
                 yield rows_table(
                     table,
                     [],
                     **dict(zip(columns.column_names, columns.columns, strict=True)),
-                    layer=np.full(count, item.layer),
-                    site=[item.site] * count,
+                    **item._asdict() if item.pooling else {"layer": item.layer, "site": item.site},
+                    model_id=self.loaded.identity.model_id,
+                    template=self.template.name,
+                    run_id=self.run.run_id,
                     vector=vector_array(matrix),
                     norm=np.linalg.norm(matrix, axis=1).astype(np.float32),
                 )
@@ -166,7 +152,6 @@ class ChunkWriter:
         if pooling:
             spans = [span for batch in self._batches for span in batch.spans[pooling]]
             columns = {
-                "pooling": [pooling] * len(prompts),
                 "token_count": [len(prompt.token_ids) for _, prompt in prompts],
                 "pooled_start": [start for start, _ in spans],
                 "pooled_end": [end for _, end in spans],
@@ -183,11 +168,8 @@ class ChunkWriter:
             # A row for each token of each prompt.
             prompts = [pair for pair in prompts for _ in pair[1].token_ids]
         return {
-            "model_id": [self.loaded.identity.model_id] * len(prompts),
             "prompt_id": [prompt_id for prompt_id, _ in prompts],
-            "template": [self.template.name] * len(prompts),
             "rendered_hash": [prompt.text_hash for _, prompt in prompts],
-            "run_id": [self.run.run_id] * len(prompts),
             **columns,
         }
 

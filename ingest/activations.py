@@ -6,9 +6,10 @@ pooling, template) are not computed again, and weights are not even loaded when 
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from axes.ingest.forward.activation_keys import (
     requested_items,
     stored_items,
 )
-from axes.ingest.forward.batching import Batches
+from axes.ingest.forward.batching import Batches, plan_batches
 from axes.ingest.forward.forward import Batch, Forward
 from axes.ingest.forward.pooling import Pooling, find_pooling
 from axes.ingest.forward.prefix_cache import share_prefix
@@ -94,14 +95,14 @@ def plan_activations(root: Path, spec: ModelSpec, request: ActivationRequest) ->
         session = _Session(run, job.load(), work)
         for items, prompt_ids in work.groups():
             rendered = [work.rendered[name] for name in prompt_ids]
-            forward, shared = session.prepare(items, rendered)
-            run.tokens += sum(len(row.token_ids) - shared for row in rendered)
+            forward = session.prepare(items, rendered)
+            run.tokens += sum(len(row.token_ids) - forward.shared for row in rendered)
             new_rows = sum(
                 1 if item.pooling else len(row.token_ids) for item in items for row in rendered
             )
             rows += new_rows
             stored_bytes += new_rows * (4 * session.loaded.d_model + _ROW_BYTES)
-        rate = session.measure(forward, shared, prompt_ids)
+        rate = session.measure(forward, prompt_ids)
     return IngestPlan(
         model=spec.name,
         model_id=job.identity.model_id,
@@ -142,8 +143,8 @@ def _open(
     prompts = read_prompts(root, request.prompt_sets)
     poolings = {pooling.name: pooling for pooling in map(find_pooling, request.poolings)}
     job = open_job(root, spec, request, shard=request.shard)
-    takes = (lambda _: True) if job.shard is None else job.shard.takes
-    texts = {prompt.prompt_id: prompt.text for prompt in prompts if takes(prompt.prompt_id)}
+    taken = [prompt for prompt in prompts if job.shard.takes(prompt.prompt_id)]
+    texts = {prompt.prompt_id: prompt.text for prompt in taken}
     return job, poolings, texts
 
 
@@ -181,17 +182,21 @@ class _Session:
     ) -> None:
         """Run prompts that miss the same items, and store them; `done(tokens)` after each batch."""
         rendered = [self.work.rendered[name] for name in prompt_ids]
-        forward, shared = self.prepare(items, rendered)
+        forward = self.prepare(items, rendered)
         template = self.work.request.rendering
+        lengths, start = self._lengths(forward, prompt_ids), self._starter(forward)
+        batches = (batch for _, batch in self.batches.compute(lengths, start, self._describe))
         with ChunkWriter(self.run, self.loaded, template, items, self.work.stored) as writer:
-            for batch in self._computed(forward, shared, prompt_ids):
+            # Each is stored when the next is already computed.
+            for batch, _next in itertools.pairwise(itertools.chain(batches, [None])):
+                assert batch is not None
                 _require_finite(self.loaded, batch)
                 writer.add(batch)
-                self.run.tokens += sum(len(row.token_ids) - shared for row in batch.rendered)
+                self.run.tokens += sum(lengths[name] for name in batch.prompt_ids)
                 done(sum(len(row.token_ids) for row in batch.rendered))
 
-    def prepare(self, items: list[Item], rendered: list[Rendered]) -> tuple[Forward, int]:
-        """What runs these items, and how many tokens at the start of each prompt it shares."""
+    def prepare(self, items: list[Item], rendered: list[Rendered]) -> Forward:
+        """What runs these items."""
         layers = sorted({item.layer for item in items})
         points = find_points(self.loaded, layers, sorted({item.site for item in items}))
         prefix = None
@@ -202,17 +207,15 @@ class _Session:
             if remark is not None:
                 self.run.messages.append(remark)
         forward = Forward(self.loaded, points, items, self.work.poolings, prefix)
-        if prefix is None:
-            return forward, 0
-        self.run.tokens += prefix.length
-        return forward, prefix.length
+        self.run.tokens += forward.shared
+        return forward
 
-    def measure(self, forward: Forward, shared: int, prompt_ids: list[str]) -> float:
+    def measure(self, forward: Forward, prompt_ids: list[str]) -> float:
         """Tokens per second of the middle batch; the first time through it is not counted."""
-        lengths, start = self._lengths(shared, prompt_ids), self._starter(forward)
+        lengths, start = self._lengths(forward, prompt_ids), self._starter(forward)
         started = None
         while started is None:
-            planned = self.batches.plan(lengths)
+            planned = plan_batches(lengths, self.batches.budget)
             middle = planned[len(planned) // 2]
             started = self.batches.attempt(middle, start, self._describe)
         _ = started.vectors
@@ -220,19 +223,9 @@ class _Session:
         _ = start(middle).vectors
         return sum(lengths[name] for name in middle) / (time.perf_counter() - since)
 
-    def _computed(self, forward: Forward, shared: int, prompt_ids: list[str]) -> Iterator[Batch]:
-        """Batches in the order they are done, each when the next is already computed."""
-        lengths, start = self._lengths(shared, prompt_ids), self._starter(forward)
-        earlier = None
-        for _, batch in self.batches.compute(lengths, start, self._describe):
-            if earlier is not None:
-                yield earlier
-            earlier = batch
-        if earlier is not None:
-            yield earlier
-
-    def _lengths(self, shared: int, prompt_ids: list[str]) -> dict[str, int]:
-        return {name: len(self.work.rendered[name].token_ids) - shared for name in prompt_ids}
+    def _lengths(self, forward: Forward, prompt_ids: list[str]) -> dict[str, int]:
+        token_ids = {name: self.work.rendered[name].token_ids for name in prompt_ids}
+        return {name: len(ids) - forward.shared for name, ids in token_ids.items()}
 
     def _starter(self, forward: Forward) -> Callable[[list[str]], Batch]:
         return lambda names: forward.start(names, [self.work.rendered[name] for name in names])

@@ -96,7 +96,10 @@ def import_activations(root: Path, request: ExternalActivationRequest) -> Import
                 root, "models", rows_table("models", [model.row(run.run_id)]), name=model.model_id
             )
         run.rows = 0
-        writer = _Writer(run, request, model, prompts)
+        template = request.template or "raw"
+        # No other job writes while the model's lock is held.
+        stored = stored_items(root, model.name, model.model_id, template)
+        writer = _Writer(run, request.file, template, model, prompts, stored)
         with track(f"import {model.name}", _row_count(external), "rows") as advance:
             for part in external.parts():
                 if part.item in blocks:
@@ -194,22 +197,14 @@ class _Writer:
     """Collects vectors by item and commits them, a file for every 48 MB."""
 
     run: Run
-    request: ExternalActivationRequest
+    file: Path
+    template: str
     model: ExternalModel
     prompts: pl.DataFrame
+    stored: Mapping[str, Items]
     known_rows: int = 0
     _parts: dict[Item, list[Part]] = field(default_factory=lambda: defaultdict(list))
     _bytes: int = 0
-
-    @property
-    def _template(self) -> str:
-        return self.request.template or "raw"
-
-    @cached_property
-    def _stored(self) -> dict[str, Items]:
-        """What is stored at the start: no other job writes while the model's lock is held."""
-        key = (self.model.name, self.model.model_id, self._template)
-        return stored_items(self.run.root, *key)
 
     @cached_property
     def _warehouse(self) -> Warehouse:
@@ -221,7 +216,7 @@ class _Writer:
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(bad):
             raise NonFiniteError(
-                f"{self.request.file}: row {part.places[bad[0]]} of the index holds NaN or "
+                f"{self.file}: row {part.places[bad[0]]} of the index holds NaN or "
                 f"infinity at layer {part.item.layer}, or a number that float32 has no room for"
             )
         self._parts[item].append(Part(item, part.places, vectors))
@@ -242,25 +237,20 @@ class _Writer:
         self._bytes = 0
         if not groups:
             return
-        keys = [group.select(["prompt_id", "layer", "site", "pooling"]) for group in groups]
-        name = content_key(
-            self.model.model_id, self._template, [table.to_pydict() for table in keys]
-        )
+        key = ["prompt_id", "layer", "site", "pooling"]
+        keys = [group.select(key).to_pydict() for group in groups]
+        name = content_key(self.model.model_id, self.template, keys)
         write_rows(self.run.root, "activations", groups, name=name, partition=self.model.name)
         self.run.rows += sum(len(group) for group in groups)
 
     def _is_new(self, item: Item, places: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         """Which rows are not stored; raises `ImportFileError` for one stored with other numbers."""
         ids = self.prompts["prompt_id"].to_numpy()[places]
-        is_new = np.array([item not in self._stored.get(name, ()) for name in ids])
+        is_new = np.array([item not in self.stored.get(name, ()) for name in ids])
         row_of_prompt = {ids[row]: row for row in np.flatnonzero(~is_new)}
         if row_of_prompt:
-            keys = {
-                "model_id": self.model.model_id,
-                "site": item.site,
-                "pooling": item.pooling,
-                "template": self._template,
-            }
+            keys = {"model_id": self.model.model_id, "template": self.template}
+            keys |= {"site": item.site, "pooling": item.pooling}
             batches = layer_batches(self._warehouse.connection, self.model.name, keys, item.layer)
             for names, stored in batches:
                 for name, vector in zip(names.to_pylist(), stored, strict=True):
@@ -276,16 +266,13 @@ class _Writer:
 
     def _table(self, item: Item, places: np.ndarray, vectors: np.ndarray) -> pa.Table:
         rows = self.prompts[places]
-        same = {
-            "model_id": self.model.model_id,
-            **item._asdict(),
-            "template": self._template,
-            "run_id": self.run.run_id,
-        }
         return rows_table(
             "activations",
             [],
-            **{name: [value] * len(places) for name, value in same.items()},
+            **item._asdict(),
+            model_id=self.model.model_id,
+            template=self.template,
+            run_id=self.run.run_id,
             prompt_id=rows["prompt_id"].to_arrow(),
             vector=vector_array(vectors),
             norm=np.linalg.norm(vectors, axis=1).astype(np.float32),
@@ -295,14 +282,8 @@ class _Writer:
 
 def _pooled_span(rows: pl.DataFrame) -> dict[str, object]:
     """Which tokens were pooled, where the index has every column of it, without nulls."""
-    count = len(rows)
-    unknown = {
-        "token_count": [0] * count,
-        "pooled_start": [0] * count,
-        "pooled_end": [0] * count,
-        "pooled_tokens": pa.array([[]] * count, pa.list_(pa.string())),
-        "rendered_hash": [UNKNOWN] * count,
-    }
+    unknown: dict[str, object] = dict.fromkeys(("token_count", "pooled_start", "pooled_end"), 0)
+    unknown |= {"pooled_tokens": [[]] * len(rows), "rendered_hash": UNKNOWN}
     if not unknown.keys() <= set(rows.columns) or rows["pooled_tokens"].dtype != pl.List(pl.String):
         return unknown
     stated = {name: rows[name].to_arrow() for name in unknown}

@@ -32,7 +32,7 @@ from axes.ingest.prompts import normalise, prompt_id
 from axes.warehouse.errors import ImportFileError, LayerError, PromptError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.names import SITES
-from axes.warehouse.tables.bounds import require_bounded_npz, require_bounded_parquet
+from axes.warehouse.tables.bounds import read_npz_headers, require_bounded_parquet
 
 CARD = "card"
 # Columns that describe the vector and not the prompt.
@@ -106,19 +106,12 @@ class _Array:
 
 def _open_npz(path: Path) -> tuple[Card, dict[str, _Array]]:
     shapes = {}
-    require_bounded_npz(path)
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.namelist():
-            with archive.open(member) as file:
-                npy = np.lib.format
-                is_first = npy.read_magic(file) == (1, 0)
-                header = npy.read_array_header_1_0 if is_first else npy.read_array_header_2_0
-                shape, _, dtype = header(file)
-            if dtype.hasobject:
-                raise ImportFileError(f"{path}: {member} holds pickled objects, which are not read")
-            if dtype.kind not in "fU":
-                raise ImportFileError(f"{path}: {member} holds {dtype}, floats are expected")
-            shapes[member.removesuffix(".npy")] = shape
+    for name, (shape, dtype) in read_npz_headers(path).items():
+        if dtype.hasobject:
+            raise ImportFileError(f"{path}: {name} holds pickled objects, which are not read")
+        if dtype.kind not in "fU":
+            raise ImportFileError(f"{path}: {name} holds {dtype}, floats are expected")
+        shapes[name] = shape
     loaded = np.load(path)
     card: Card = json.loads(str(loaded[CARD])) if shapes.pop(CARD, None) is not None else {}
 

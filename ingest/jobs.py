@@ -26,12 +26,13 @@ from axes.ingest.models.config import (
     context_length,
     default_device,
     default_dtype,
+    load_tokenizer,
     read_config,
     skeleton,
 )
 from axes.ingest.models.download import at_commit, fetch
 from axes.ingest.models.identity import ModelIdentity, identify
-from axes.ingest.models.load import LoadedModel, find_blocks, load, load_tokenizer, model_row
+from axes.ingest.models.load import LoadedModel, find_blocks, load, model_row
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import ModelRequest
 from axes.warehouse import settings
@@ -78,7 +79,7 @@ class Job:
     folder: Path
     identity: ModelIdentity
     device: str
-    shard: Shard | None = None
+    shard: Shard
     started: float = field(default_factory=time.monotonic)
 
     @cached_property
@@ -158,7 +159,7 @@ class Job:
         A second job on the model (or on the same shard for it) waits, and then finds the rows
         stored.
         """
-        part = "" if self.shard is None else f".{self.shard.number}of{self.shard.count}"
+        part = "" if self.shard.count == 1 else f".{self.shard.number}of{self.shard.count}"
         notice = f"{self.spec.name} is being run by another job on {self.root}: waiting for it"
         parameters = {**parameters, **self.parameters()}
         line = settings.command_line() or "--dtype"
@@ -186,16 +187,6 @@ class Job:
             "adapter": spec.adapter,
             "blocks": spec.blocks,
         }
-
-    def is_registered(self) -> bool:
-        """Whether the model's row is stored; it can be lost while its activations are not."""
-        return data_file(self.root, "models", self.identity.model_id).exists()
-
-    def register(self, loaded: LoadedModel, run: Run) -> None:
-        """Write the model's row, unless it is stored."""
-        if not self.is_registered():
-            table = rows_table("models", [model_row(loaded, run.run_id)])
-            write_rows(self.root, "models", table, name=self.identity.model_id)
 
     def summary(self, run: Run, prompt_count: int, new_count: int) -> IngestSummary:
         """What `run` did for this model."""
@@ -235,10 +226,14 @@ class RunningJob:
         done. Where every row is stored (`is_complete`) but the model's row is lost, that comes
         back.
         """
-        if not total and not (is_complete and not self.job.is_registered()):
+        root, model_id = self.job.root, self.job.identity.model_id
+        registered = data_file(root, "models", model_id)
+        if not total and (registered.exists() or not is_complete):
             return
         loaded = self.job.load()
-        self.job.register(loaded, self.run)
+        if not registered.exists():
+            table = rows_table("models", [model_row(loaded, self.run.run_id)])
+            write_rows(root, "models", table, name=model_id)
         with track(f"{label} {self.job.spec.name}", total, unit) as advance:
 
             def done(count: int) -> None:
@@ -252,7 +247,7 @@ def open_job(
     root: Path, spec: ModelSpec, request: ModelRequest, *, shard: str | None = None
 ) -> Job:
     """Fetch and identify a model; the defaults are the best device and its dtype."""
-    part = None if shard is None else Shard.parse(shard)
+    part = Shard.parse("1/1" if shard is None else shard)
     _ = request.rendering  # An unknown template is an error before a model is fetched.
     device = request.device or default_device()
     folder = fetch(spec)

@@ -99,8 +99,8 @@ def _tokenizer(loaded: LoadedModel) -> Iterator[Finding]:
 def _recording(loaded: LoadedModel) -> Iterator[Finding]:
     rendered = render(loaded.tokenizer, PROMPTS, Template(), loaded.spec.name)
     rows = [prompt.token_ids for prompt in rendered]
-    vocab_size = loaded.model.config.get_text_config().vocab_size
-    if (fault := foreign_token([token for row in rows for token in row], vocab_size)) is not None:
+    every_token = [token for row in rows for token in row]
+    if (fault := foreign_token(every_token, loaded.vocab_size)) is not None:
         raise ModelError(f"{loaded.spec.name} cannot run its tokenizer's prompts: {fault}")
     right = _recorded(loaded, rows, "right")
     started = time.perf_counter()

@@ -72,7 +72,9 @@ def estimate_needs(
     folder = local_folder(spec)
     is_fetched = folder is not None and all(path.exists() for path in weight_files(folder))
     # The listing before the configuration: it says at once that the hub cannot be reached.
-    download_bytes = 0 if is_fetched else _download_bytes(spec)
+    download_bytes = 0 if is_fetched else spec.size
+    if not is_fetched and spec.source.startswith("hf:"):
+        download_bytes = sum(needed_files(hub_repository(spec)).values())
     model = _skeleton(spec, folder)
     return Estimate(
         model=spec.name,
@@ -90,7 +92,9 @@ def estimate_needs(
 def in_words(estimate: Estimate) -> list[dict[str, str]]:
     """The estimate as lines for people: `needs` and `estimate`."""
     unknown = f"unknown before: axes models fetch {estimate.model}"
-    lines = {"download": f"{byte_text(estimate.download_bytes)}, {_origin(estimate)}"}
+    revision = f"@{estimate.revision}" if estimate.revision else ""
+    origin = "it is on this machine" if estimate.is_fetched else f"from {estimate.source}{revision}"
+    lines = {"download": f"{byte_text(estimate.download_bytes)}, {origin}"}
     if estimate.parameter_count is None:
         lines["parameters"] = lines["memory"] = lines["stored by 1,000 prompts"] = unknown
     else:
@@ -110,18 +114,6 @@ def in_words(estimate: Estimate) -> list[dict[str, str]]:
         f"and {estimate.tokens_per_prompt:,.10g} per prompt"
     )
     return [{"needs": needs, "estimate": value} for needs, value in lines.items()]
-
-
-def _origin(estimate: Estimate) -> str:
-    if estimate.is_fetched:
-        return "it is on this machine"
-    return f"from {estimate.source}" + (f"@{estimate.revision}" if estimate.revision else "")
-
-
-def _download_bytes(spec: ModelSpec) -> int:
-    if spec.source.startswith("hf:"):
-        return sum(needed_files(hub_repository(spec)).values())
-    return spec.size
 
 
 def _skeleton(spec: ModelSpec, folder: Path | None) -> PreTrainedModel | None:

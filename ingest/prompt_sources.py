@@ -90,19 +90,13 @@ def decide_class(labels: Iterable[str], positive: Sequence[str]) -> dict[str, bo
         if chosen.isdisjoint(plain.values()):
             raise LabelError(f"no label is {', '.join(positive)}; labels are {listed}")
     else:
-        known = _known_labels()
+        known = tomllib.loads(ENTRIES.read_text())["labels"]
         chosen = set(known["positive"])
         if not chosen.union(known["negative"]).issuperset(plain.values()):
             raise LabelError(
                 f"labels {listed}: say which is the positive class with --positive LABEL"
             )
     return {label: text in chosen for label, text in plain.items()}
-
-
-@cache
-def _known_labels() -> dict[str, list[str]]:
-    """Well-known label texts: `positive` and `negative`."""
-    return tomllib.loads(ENTRIES.read_text())["labels"]
 
 
 def read_source(source: PromptSource) -> pl.DataFrame:

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from axes.ingest.forward.pooling import POOLINGS
-from axes.warehouse.names import RESID_POST, SITES
+from axes.warehouse.names import RESID_POST, SITES, TEMPLATES
 from axes.warehouse.settings import option
 
 if TYPE_CHECKING:
     from axes.ingest.forward.templates import Template
     from axes.ingest.generation.token_statistics import Kept
 
-TEMPLATES = ("raw", "chat")
 STEERING_MODES = ("add", "ablate", "clamp")
 STEERED_POSITIONS = ("all", "prompt", "generated")
 CONDITIONS = ("position", "row")
@@ -158,12 +157,8 @@ class Sampling:
         return {**self._numbers(), "stop_strings": list(self.stop_strings) or None}
 
     def _numbers(self) -> dict[str, object]:
-        return {
-            "max_new_tokens": self.max_new_tokens,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "seed": self.seed,
-        }
+        names = ("max_new_tokens", "temperature", "top_p", "seed")
+        return {name: getattr(self, name) for name in names}
 
     def sampling_key(self, sample: int = 0) -> dict[str, object]:
         """What makes one completion of a prompt differ from another; empty options are left out.

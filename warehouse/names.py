@@ -9,6 +9,9 @@ from collections.abc import Iterable
 RESID_POST = "resid_post"
 SITES = (RESID_POST, "resid_pre", "attn_out", "mlp_out")
 
+# What the column `template` begins with: the prompt's text alone, or in the model's chat template.
+TEMPLATES = ("raw", "chat")
+
 # `models.source` of a model that no job here has run: its vectors were imported. What an import
 # does not say of a model or prompt is `UNKNOWN`, or 0 where the column is a number.
 IMPORTED = "imported"

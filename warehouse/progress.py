@@ -15,6 +15,7 @@ import io
 import json
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -69,7 +70,10 @@ def track(description: str, total: int, unit: str) -> Iterator[Advance]:
 
 @contextmanager
 def waiting(description: str) -> Iterator[None]:
-    """Show a spinner with the time elapsed while a step of unknown length runs."""
+    """Show a spinner with the time elapsed while a step of unknown length runs.
+
+    Where there is no terminal a thread tells the time elapsed every half minute instead.
+    """
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
     columns = (
@@ -77,11 +81,28 @@ def waiting(description: str) -> Iterator[None]:
         BarColumn(bar_width=28),
         TimeElapsedColumn(),
     )
-    started = time.monotonic()
+    started, ended = time.monotonic(), threading.Event()
+    # The stream of now: a library that is run meanwhile may be silenced by another in its place.
+    stream = sys.stderr
+
+    def print_lines() -> None:
+        while not ended.wait(_LINE_EVERY):
+            spent = time.monotonic() - started
+            if isinstance(stream, JsonLines):
+                stream.emit("step", "info", {"step": description, "seconds": round(spent, 3)})
+            else:
+                elapsed = timedelta(seconds=round(spent))
+                print(visible(f"{description}: {elapsed} so far"), file=stream)
+
     record("step", step=description)
     with _bars(*columns) as progress:
         task = progress.add_task(visible(description), total=None)
-        yield
+        if progress.disable:
+            threading.Thread(target=print_lines, daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
         progress.update(task, total=1, completed=1)
     record("step_end", step=description, seconds=round(time.monotonic() - started, 3))
 

@@ -37,6 +37,7 @@ WRITTEN_BEFORE_GENERATIONS = ("generation_tokens", "token_projections")
 # By measurement, see docs/decisions/0005; rows: DuckDB's default.
 _ROW_GROUP_BYTES = 16 << 20
 _ROW_GROUP_ROWS = 122_880
+_ONE_VALUE = (str, int, type(None))
 _BLOOM = {"ndv": 4096, "fpp": 0.05}
 
 
@@ -63,13 +64,23 @@ def vector_array(matrix: np.ndarray) -> pa.ListArray:
 
 
 def rows_table(table: str, rows: Sequence[Mapping[str, object]], **columns: Any) -> pa.Table:
-    """Row dicts as an Arrow table of the table's schema; `columns` are complete columns to add."""
+    """Row dicts as an Arrow table of the table's schema; `columns` are complete columns to add.
+
+    One that is a text, a number or None has that value in every row.
+    """
     schema = TABLES[table].file_schema
-    data = [
-        columns[name] if name in columns else [row.get(name) for row in rows]
-        for name in schema.names
-    ]
-    return pa.table(data, schema=schema)
+    lengths = [len(each) for each in columns.values() if not isinstance(each, _ONE_VALUE)]
+    count = lengths[0] if lengths else len(rows)
+
+    def column(field: pa.Field) -> Any:
+        if field.name not in columns:
+            return [row.get(field.name) for row in rows]
+        values = columns[field.name]
+        if isinstance(values, _ONE_VALUE):
+            return pa.repeat(pa.scalar(values, field.type), count)
+        return values
+
+    return pa.table([column(field) for field in schema], schema=schema)
 
 
 def data_file(root: Path, table: str, name: str, partition: str | None = None) -> Path:

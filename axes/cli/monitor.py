@@ -161,8 +161,7 @@ def _speak(
     from axes.warehouse.errors import PromptError
 
     (rendered,) = render(loaded.tokenizer, [prompt], Template(template), loaded.spec.name)
-    vocab_size = loaded.model.config.get_text_config().vocab_size
-    if (fault := foreign_token(rendered.token_ids, vocab_size)) is not None:
+    if (fault := foreign_token(rendered.token_ids, loaded.vocab_size)) is not None:
         raise PromptError(f"{loaded.spec.name} cannot run the prompt: {fault}")
     tokens = torch.tensor([rendered.token_ids], device=loaded.device)
     ends = {"eos_token_id": end_ids(loaded), "pad_token_id": pad_id(loaded.tokenizer)}

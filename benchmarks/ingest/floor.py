@@ -46,8 +46,9 @@ def _over_floor(work: Workload) -> list[float]:
 def _batches(work: Workload) -> list[tuple[Tensor, Tensor]]:
     tokenizer = work.loaded.tokenizer
     rendered = render(tokenizer, work.texts(), Template(), work.name)
-    rows = [prompt.token_ids for prompt in rendered]
-    planned = plan_batches([len(row) for row in rows], ActivationRequest.token_budget)
+    rows = {index: prompt.token_ids for index, prompt in enumerate(rendered)}
+    lengths = {index: len(row) for index, row in rows.items()}
+    planned = plan_batches(lengths, ActivationRequest.token_budget)
     return [pad([rows[index] for index in batch], pad_id(tokenizer)) for batch in planned]
 
 

@@ -25,22 +25,21 @@ Name = TypeVar("Name", bound=Hashable)
 Result = TypeVar("Result")
 
 
-def plan_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Group prompt indices into batches whose padded size stays within `token_budget` tokens.
+def plan_batches(lengths: Mapping[Name, int], token_budget: int) -> list[list[Name]]:
+    """Group names into batches whose padded size stays within `token_budget` tokens.
 
     Longest first, so that a budget that does not fit the memory fails at once and not after an
     hour. A prompt longer than the budget gets a batch for itself.
 
-    >>> plan_batches([2, 9, 3, 2], token_budget=6)
-    [[1], [2, 0], [3]]
+    >>> plan_batches({"a": 2, "b": 9, "c": 3, "d": 2}, token_budget=6)
+    [['b'], ['c', 'a'], ['d']]
     """
-    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
-    batches: list[list[int]] = []
-    for index in order:
+    batches: list[list[Name]] = []
+    for name in sorted(lengths, key=lambda name: -lengths[name]):
         if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= token_budget:
-            batches[-1].append(index)
+            batches[-1].append(name)
         else:
-            batches.append([index])
+            batches.append([name])
     return batches
 
 
@@ -66,21 +65,15 @@ class Batches:
 
         Raises `ModelError` where one alone does not fit; `describe` says what that one is.
         """
-        names = list(sizes)
-        while names:
-            planned = self.plan({name: sizes[name] for name in names})
-            while planned:
-                result = self.attempt(planned[0], compute, describe)
+        remaining = dict(sizes)
+        while remaining:
+            for names in plan_batches(remaining, self.budget):
+                result = self.attempt(names, compute, describe)
                 if result is None:
                     break
-                yield planned.pop(0), result
-            names = [name for batch in planned for name in batch]
-
-    def plan(self, sizes: Mapping[Name, int]) -> list[list[Name]]:
-        """The names of each batch under the present budget."""
-        names = list(sizes)
-        planned = plan_batches(list(sizes.values()), self.budget)
-        return [[names[index] for index in indices] for indices in planned]
+                for name in names:
+                    del remaining[name]
+                yield names, result
 
     def attempt(
         self,

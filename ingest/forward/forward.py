@@ -43,7 +43,7 @@ class Batch:
 
 
 class Forward:
-    """Runs batches for a fixed choice of items; `prefix` stands before every prompt."""
+    """Runs batches for a fixed choice of items; `shared` tokens of `prefix` begin every prompt."""
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Forward:
         prefix: SharedPrefix | None,
     ) -> None:
         self._loaded, self._poolings, self._prefix = loaded, poolings, prefix
+        self.shared = 0 if prefix is None else prefix.length
         self._items_at: dict[Point, list[Item]] = defaultdict(list)
         for item in items:
             self._items_at[points[item.layer, item.site]].append(item)
@@ -61,12 +62,10 @@ class Forward:
     def start(self, prompt_ids: list[str], rendered: list[Rendered]) -> Batch:
         """Compute a batch; on an accelerator its vectors are still under way."""
         prefix = self._prefix
-        shared = 0 if prefix is None else prefix.length
-        tokens, mask = pad(
-            [prompt.token_ids[shared:] for prompt in rendered], pad_id(self._loaded.tokenizer)
-        )
+        rows = [prompt.token_ids[self.shared :] for prompt in rendered]
+        tokens, mask = pad(rows, pad_id(self._loaded.tokenizer))
         spans = {name: _spans(pooling, rendered) for name, pooling in self._poolings.items()}
-        readers = {name: SpanReader(rows, prefix) for name, rows in spans.items()}
+        readers = {name: SpanReader(places, prefix) for name, places in spans.items()}
         every_token = SpanReader([(0, len(row.token_ids)) for row in rendered], prefix)
         results: dict[Item, Tensor] = {}
 
@@ -76,17 +75,13 @@ class Forward:
                     reduce = self._poolings[item.pooling].reduce
                     results[item] = readers[item.pooling].read(hidden, reduce, point)
                 else:
-                    results[item] = every_token.read(hidden, _real_rows, point)
+                    # [token, d_model]: all prompts' tokens, one prompt after the other.
+                    results[item] = every_token.read(hidden, lambda rows, real: rows[real], point)
 
         with record(list(self._items_at), receive, leaves_early=True):
             cache = None if prefix is None else prefix.cache(len(rendered))
             run_backbone(self._loaded.model, tokens, mask, cache=cache)
         return Batch(prompt_ids, rendered, spans, HostCopy(results))
-
-
-def _real_rows(hidden: Tensor, mask: Tensor) -> Tensor:
-    """`[token, d_model]`: all prompts' tokens, one prompt after the other."""
-    return hidden[mask]
 
 
 def _spans(pooling: Pooling, rendered: Sequence[Rendered]) -> list[Span]:

@@ -131,7 +131,10 @@ def resume_after(
     with ExitStack() as restored:
         for index in range(layer + 1):
             block = loaded.blocks[index]
-            restored.callback(_put_back, block, vars(block).get("forward"))
+            # Taken off at the end, and then a forward pass that the block itself had is put back.
+            own = {name: value for name, value in vars(block).items() if name == "forward"}
+            restored.callback(vars(block).update, own)
+            restored.callback(vars(block).pop, "forward")
             block.forward = _Instead(hidden if index == layer else None, is_tuple)
         yield
 
@@ -145,13 +148,6 @@ class _Instead:
     def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         hidden = hidden_states if self._hidden is None else self._hidden
         return (hidden, None) if self._is_tuple else hidden
-
-
-def _put_back(block: torch.nn.Module, forward: Any) -> None:
-    if forward is None:
-        del block.forward
-    else:
-        block.forward = forward
 
 
 @torch.inference_mode()

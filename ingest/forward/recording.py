@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from axes.ingest.forward.batching import positions, to_device
@@ -108,17 +108,39 @@ def run_backbone(
     counted over real tokens; the mask is left out where no position is padding, since attention is
     then causal alone and has a faster kernel.
     """
-    device = model.device
-    before = 0 if cache is None else cache.get_seq_length()
-    inputs: dict[str, Any] = {"use_cache": cache is not None}
+    cached: dict[str, Any] = {"use_cache": cache is not None}
     if cache is not None:
-        inputs[cache_argument(model.base_model)] = cache
+        cached[cache_argument(model.base_model)] = cache
+    before = 0 if cache is None else cache.get_seq_length()
+    model.base_model(**_inputs(model.base_model, model.device, tokens, mask, before), **cached)
+
+
+@torch.inference_mode()
+def last_logits(
+    model: PreTrainedModel,
+    tokens: Int[Tensor, "batch position"],
+    mask: Bool[Tensor, "batch position"],
+    count: int,
+) -> Float[Tensor, "batch count vocabulary"]:
+    """Logits of one pass at the last `count` positions, at all where a model cannot leave any out.
+
+    Inputs as in `run_backbone`.
+    """
+    options = {"logits_to_keep": count} if takes_argument(model, "logits_to_keep") else {}
+    inputs = _inputs(model, model.device, tokens, mask, 0)
+    return cast(Any, model)(**inputs, **options, use_cache=False).logits
+
+
+def _inputs(
+    module: torch.nn.Module, device: torch.device, tokens: Tensor, mask: Tensor, before: int
+) -> dict[str, Tensor]:
+    inputs = {"input_ids": to_device(tokens, device)}
     if not mask.all():
         seen = mask.new_ones(len(mask), before)
         inputs["attention_mask"] = to_device(torch.cat([seen, mask], dim=1), device)
-        if takes_argument(model.base_model, "position_ids"):
+        if takes_argument(module, "position_ids"):
             inputs["position_ids"] = to_device(before + positions(mask), device)
-    model.base_model(input_ids=to_device(tokens, device), **inputs)
+    return inputs
 
 
 def recorded(

@@ -52,10 +52,6 @@ class Intervention:
     above: float | None = None
     condition: str = "position"
 
-    def unit_at(self, layer: int) -> float:
-        """What a strength of 1 stands for at a layer."""
-        return self.unit[layer] if isinstance(self.unit, Mapping) else self.unit
-
 
 @contextmanager
 def steer(
@@ -170,7 +166,8 @@ class _Change:
 
     def __init__(self, intervention: Intervention, layer: int, current: _Pass) -> None:
         self._intervention, self._pass = intervention, current
-        self._unit = intervention.unit_at(layer)
+        unit = intervention.unit
+        self._unit = unit[layer] if isinstance(unit, Mapping) else unit
         self._strength = torch.as_tensor(intervention.strength, dtype=torch.float64).reshape(-1, 1)
         self._ready: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
         self._is_open: Tensor | None = None

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from axes.ingest.requests import TEMPLATES
 from axes.warehouse.errors import ModelError
+from axes.warehouse.names import TEMPLATES
 from axes.warehouse.writer import content_key
 
 if TYPE_CHECKING:

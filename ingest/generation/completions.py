@@ -77,9 +77,6 @@ def ingest_completions(root: Path, spec: ModelSpec, request: CompletionRequest) 
                 batch = [usable[key] for key in keys]
                 return score(loaded, batch, kept, reads_prompt=request.prompt_tokens)
 
-            def describe(key: str) -> str:
-                return f"a text of {len(usable[key].token_ids)} tokens"
-
             sizes = {key: len(text.token_ids) for key, text in usable.items()}
             columns = {
                 key: {
@@ -89,8 +86,9 @@ def ingest_completions(root: Path, spec: ModelSpec, request: CompletionRequest) 
                 }
                 for key, text in usable.items()
             }
-            batches = Batches(loaded, running.run, logits_budget(loaded, request.token_budget))
-            traces = batches.compute(sizes, read, describe)
+            budget = logits_budget(loaded.vocab_size, request.token_budget)
+            batches = Batches(loaded, running.run, budget)
+            traces = batches.compute(sizes, read, lambda key: f"a text of {sizes[key]} tokens")
             write_traces(running.run, loaded, kept, traces, columns, done)
 
         running.compute("completions", len(usable), "completions", compute, is_complete=not missing)

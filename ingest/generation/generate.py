@@ -63,13 +63,8 @@ def generate(
     tokens, mask = pad(list(encoded.values()), pad_id(loaded.tokenizer), side="left")
     ends = end_ids(loaded, sampling.end_tokens)
     seeds = seeds or [row_seed(sampling.seed, name) for name in encoded]
-    numbers = None
-    if not sampling.is_greedy:
-        numbers = uniforms(seeds, sampling.max_new_tokens, loaded.device)
-    recorder = StepRecorder(kept, sampling, numbers, loaded.device)
-    stops = None
-    if sampling.stop_strings:
-        stops = StopStrings(loaded, sampling.stop_strings, tokens.shape[1])
+    recorder = StepRecorder(kept, sampling, seeds, loaded.device)
+    stops = StopStrings(loaded, sampling.stop_strings, tokens.shape[1])
     with (
         _greedy_config(loaded, sampling.max_new_tokens, ends) as config,
         record(block_points(loaded.blocks, kept.recorded_layers), recorder.receive),
@@ -81,7 +76,7 @@ def generate(
             generation_config=config,
             return_dict_in_generate=True,
             logits_processor=LogitsProcessorList([recorder]),
-            stopping_criteria=StoppingCriteriaList([stops] if stops else []),
+            stopping_criteria=StoppingCriteriaList([stops] if sampling.stop_strings else []),
         )
         sequences = result.sequences
         recorder.choose(sequences[:, -1])
@@ -130,16 +125,15 @@ def _cut(
     names: Sequence[str],
     generated: Sequence[Sequence[int]],
     ends: Sequence[int],
-    stops: StopStrings | None,
+    stops: StopStrings,
     recorder: StepRecorder,
 ) -> list[Trace]:
     """Each row up to where it ended; the first vector is that of the prompt's last position."""
     statistics, vectors, projections = recorder.results()
     traces = []
     for row, (name, ids) in enumerate(zip(names, generated, strict=True)):
-        count, reason = len(ids), "length"
-        if stops is not None and row in stops.ends:
-            count, reason = stops.ends[row], "stop_string"
+        count = stops.ends.get(row, len(ids))
+        reason = "stop_string" if row in stops.ends else "length"
         ended = next((step for step, token in enumerate(ids[:count]) if token in ends), None)
         if ended is not None:
             count, reason = ended + 1, "stop"
@@ -163,9 +157,11 @@ class StepRecorder:
     """
 
     def __init__(
-        self, kept: Kept, sampling: Sampling, numbers: Tensor | None, device: torch.device
+        self, kept: Kept, sampling: Sampling, seeds: Sequence[int], device: torch.device
     ) -> None:
-        self._kept, self._sampling, self._numbers = kept, sampling, numbers
+        self._kept, self._sampling, self._numbers = kept, sampling, None
+        if not sampling.is_greedy:
+            self._numbers = uniforms(seeds, sampling.max_new_tokens, device)
         self._projector = Projector(kept.readouts, device)
         self._vectors = {layer: _Outbox() for layer in kept.layers}
         self._projections = {layer: _Outbox() for layer in self._projector.keys}
@@ -297,7 +293,7 @@ class StopStrings(StoppingCriteria):
 
     def __init__(self, loaded: LoadedModel, strings: Sequence[str], prompt_width: int) -> None:
         self._tokenizer, self._strings, self._start = loaded.tokenizer, strings, prompt_width
-        self._reach = max(len(string.encode()) for string in strings) + _MARGIN
+        self._reach = max((len(string.encode()) for string in strings), default=0) + _MARGIN
         self.ends: dict[int, int] = {}
 
     def __call__(self, input_ids: Tensor, _scores: Any, **_: Any) -> Tensor:

@@ -7,17 +7,17 @@ logits and token ids.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from axes.ingest.forward.batching import pad, positions
+from axes.ingest.forward.batching import pad
 from axes.ingest.forward.prefix_cache import resume_after
-from axes.ingest.forward.recording import Point, block_points, record, takes_argument
+from axes.ingest.forward.recording import Point, block_points, last_logits, record
 from axes.ingest.forward.steering import steer
 from axes.ingest.forward.templates import pad_id
 from axes.ingest.generation.generate import generate
@@ -79,18 +79,10 @@ def measure_texts(
         values = {"log_perplexity": log_perplexity(after, *wide)}
         if sweep.vector is not None:
             # Rows of `after` are prompt-major, [prompt * strength]: every `count`th row is one
-            # strength. A KL for each strength in turn, so that `before` is never repeated; then
-            # [strength, prompt] is transposed back to the order of the rows.
-            values["kl"] = (
-                torch.cat(
-                    [
-                        divergence(before, after[row::count], mask.to(after.device))
-                        for row in range(count)
-                    ]
-                )
-                .reshape(count, -1)
-                .T.flatten()
-            )
+            # strength. A KL for each strength in turn, so that `before` is never repeated.
+            device_mask = mask.to(after.device)
+            by_strength = [divergence(before, after[i::count], device_mask) for i in range(count)]
+            values["kl"] = torch.stack(by_strength, dim=1).flatten()
         yield from _rows(loaded, list(encoded), sweep, template, values)
 
 
@@ -99,17 +91,13 @@ def complete(
     pairs: Sequence[tuple[str, float]],
     encoded: Mapping[str, list[int]],
     sweep: Sweep,
-    template: str,
     max_new_tokens: int,
-) -> Iterator[tuple[Outcome, Trace]]:
-    """A greedy completion for each prompt id and strength, and the columns that describe it."""
+) -> list[Trace]:
+    """A greedy completion for each prompt id and strength."""
     named = {f"{name} at {strength}": encoded[name] for name, strength in pairs}
     strengths = torch.tensor([strength for _, strength in pairs], dtype=torch.float64)
     with steer(loaded, sweep.interventions(strengths)):
-        traces = generate(loaded, named, Kept(), Sampling(max_new_tokens=max_new_tokens))
-    for (prompt_id, strength), trace in zip(pairs, traces, strict=True):
-        columns = sweep.columns(loaded.identity.model_id, template, strength)
-        yield {**columns, "prompt_id": prompt_id}, trace
+        return generate(loaded, named, Kept(), Sampling(max_new_tokens=max_new_tokens))
 
 
 @dataclass(frozen=True)
@@ -154,22 +142,16 @@ def _run(
     loaded: LoadedModel, tokens: Tensor, mask: Tensor, sweeps: Sequence[Sweep], *, keeps_all: bool
 ) -> _Seen:
     """One pass; keeps what the first changed block of each sweep and the last block put out."""
-    model: Any = loaded.model
     hidden: dict[int, Tensor] = {}
     last = loaded.layer_count - 1
     layers = sorted({last, *(min(sweep.layers) for sweep in sweeps if sweep.layers)})
-    inputs: dict[str, Any] = {"attention_mask": mask.long().to(loaded.device), "use_cache": False}
-    if takes_argument(model.base_model, "position_ids"):
-        inputs["position_ids"] = positions(mask).to(loaded.device)
-    if not keeps_all and takes_argument(model, "logits_to_keep"):
-        inputs["logits_to_keep"] = 1
 
     def receive(point: Point, output: Tensor) -> None:
         # A copy: a block above may add to it in place.
         hidden[point.layer] = output.clone()
 
     with record(block_points(loaded.blocks, layers), receive):
-        logits = model(tokens.to(loaded.device), **inputs).logits
+        logits = last_logits(loaded.model, tokens, mask, tokens.shape[1] if keeps_all else 1)
     return _Seen(logits, hidden)
 
 
@@ -192,10 +174,9 @@ def _rows(
         by_prompt = measured.reshape(len(prompt_ids), len(sweep.strengths)).tolist()
         for prompt_id, by_strength in zip(prompt_ids, by_prompt, strict=True):
             for strength, value in zip(sweep.strengths, by_strength, strict=True):
-                if value != value or abs(value) == float("inf"):
-                    raise non_finite(
-                        loaded, f"for {metric} of prompt {prompt_id} at strength {strength}"
-                    )
+                if not math.isfinite(value):
+                    place = f"for {metric} of prompt {prompt_id} at strength {strength}"
+                    raise non_finite(loaded, place)
                 yield {
                     **sweep.columns(loaded.identity.model_id, template, strength),
                     "prompt_id": prompt_id,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from axes.ingest.forward.batching import Batches, plan_batches
 from axes.ingest.forward.templates import Template
@@ -28,7 +28,9 @@ from axes.ingest.generation.intervention_metrics import (
     repetition,
 )
 from axes.ingest.generation.sweeps import UNSTEERED, Outcome, Sweep, read_sweeps
-from axes.ingest.generation.traces import generation_ids
+from axes.ingest.generation.teacher_forcing import logits_budget
+from axes.ingest.generation.token_statistics import Trace
+from axes.ingest.generation.traces import generation_ids, generation_row
 from axes.ingest.jobs import IngestSummary, Job, open_job
 from axes.ingest.models.load import LoadedModel, require_layers
 from axes.ingest.models.registry import ModelSpec
@@ -44,8 +46,6 @@ from axes.warehouse.writer import content_key, rows_table, write_rows
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Numbers in the logits of one pass at most; with what is computed from them about a gigabyte.
-_MAX_LOGITS = 1 << 26
 _COMPLETIONS = 16
 # Benign texts are read as they are.
 _RAW = Template()
@@ -123,7 +123,13 @@ class _Planner:
         self, job: Job, run: Run, request: InterventionRequest, phrases: Sequence[str]
     ) -> None:
         self._job, self._run, self._request, self._phrases = job, run, request, phrases
-        self._stored = _stored_keys(job.root, job.spec.name)
+        sql = """
+            select intervention_id, prompt_id, metric, new_tokens
+            from intervention_outcomes
+            where model = ?
+        """
+        warehouse = Warehouse.open_tables(job.root, "intervention_outcomes")
+        self._stored: set[Key] = set(warehouse.connection.execute(sql, [job.spec.name]).fetchall())
         self.new_count = 0
 
     def prompt_work(self, sweeps: Sequence[Sweep], encoded: Encoded) -> Iterator[Work]:
@@ -136,8 +142,7 @@ class _Planner:
 
     def text_work(self, sweeps: Sequence[Sweep], encoded: Encoded) -> Iterator[Work]:
         """Forward passes over texts, of which every position's logits are kept."""
-        vocabulary = len(self._job.tokenizer)
-        budget = min(self._request.token_budget, max(_MAX_LOGITS // vocabulary, 1))
+        budget = logits_budget(len(self._job.tokenizer), self._request.token_budget)
         measure = partial(measure_texts, template=_RAW.name)
         return self._passes(sweeps, encoded, "log_perplexity", _RAW, budget, measure)
 
@@ -151,11 +156,10 @@ class _Planner:
         measure: Measure,
     ) -> Iterator[Work]:
         """Batches of prompts of like length, few enough to run under all strengths together."""
-        names = sorted(encoded)
-        lengths = [len(encoded[name]) for name in names]
+        lengths = {name: len(encoded[name]) for name in sorted(encoded)}
         strength_count = max(len(sweep.strengths) for sweep in sweeps)
-        for indices in plan_batches(lengths, max(token_budget // strength_count, 1)):
-            batch = {names[index]: encoded[names[index]] for index in indices}
+        for names in plan_batches(lengths, max(token_budget // strength_count, 1)):
+            batch = {name: encoded[name] for name in names}
             pending = self._pending(sweeps, batch, metric, template)
             if pending:
                 yield partial(self._run_pass, measure, batch, pending)
@@ -182,11 +186,11 @@ class _Planner:
             ]
             for start in range(0, len(pairs), _COMPLETIONS):
                 batch = pairs[start : start + _COMPLETIONS]
-                keys = [
-                    self._key(sweep, template, strength, prompt_id, "repetition", limit)
+                keys = {
+                    (self._intervention(sweep, template, strength), prompt_id, "repetition", limit)
                     for prompt_id, strength in batch
-                ]
-                if not self._stored.issuperset(keys):
+                }
+                if not self._stored >= keys:
                     yield partial(self._run_completions, sweep, batch, encoded)
 
     def _run_completions(
@@ -196,98 +200,74 @@ class _Planner:
         encoded: Encoded,
         loaded: LoadedModel,
     ) -> None:
+        limit = self._request.max_new_tokens
         parts = Batches(loaded, self._run, len(batch), "batch size")
-        for _, rows in parts.compute(
+        for pairs, traces in parts.compute(
             dict.fromkeys(batch, 1),
-            lambda part: list(self._completions(loaded, sweep, part, encoded)),
+            lambda pairs: complete(loaded, pairs, encoded, sweep, limit),
             lambda pair: _described(encoded[pair[0]]),
         ):
-            self._write_completions(rows)
+            for (prompt_id, _), trace in zip(pairs, traces, strict=True):
+                trace.prompt_id = prompt_id
+            strengths = [strength for _, strength in pairs]
+            self._write_completions(loaded, sweep, strengths, traces, encoded)
 
-    def _completions(
+    def _write_completions(
         self,
         loaded: LoadedModel,
         sweep: Sweep,
-        batch: Sequence[tuple[str, float]],
+        strengths: Sequence[float],
+        traces: Sequence[Trace],
         encoded: Encoded,
-    ) -> Iterator[tuple[dict[str, Any], list[Outcome]]]:
-        """The row of `generations` of each prompt and strength, and the rows of its outcomes."""
-        limit, template = self._request.max_new_tokens, self._request.rendering.name
-        is_steered = sweep.axis_id is not None
-        for row, trace in complete(loaded, batch, encoded, sweep, template, limit):
-            key = content_key(row["intervention_id"], row["prompt_id"], limit)
-            generation = {
-                "generation_id": key,
-                "model_id": row["model_id"],
-                "prompt_id": row["prompt_id"],
-                "template": template,
-                "text": self._job.tokenizer.decode(trace.token_ids, skip_special_tokens=True),
-                "token_count": len(trace.token_ids),
-                "prompt_token_count": len(encoded[row["prompt_id"]]),
-                "finish_reason": trace.finish_reason,
-                **Sampling(max_new_tokens=limit).columns(),
-                "axis_id": sweep.axis_id,
-                "strength": row["strength"] if is_steered else None,
-                "steering_mode": row["mode"] if is_steered else None,
-                "steering_layers": row["layers"] if is_steered else None,
-                "intervention_id": row["intervention_id"],
-                "run_id": self._run.run_id,
-            }
-            values = {"repetition": repetition, "longest_repeat": longest_repeat}
-            outcomes: list[Outcome] = [
-                {
-                    **row,
-                    "metric": metric,
-                    "new_tokens": limit,
-                    "generation_id": key,
-                    "value": measure(trace.token_ids),
-                }
-                for metric, measure in values.items()
-            ]
-            yield generation, outcomes
-
-    def _write_completions(self, rows: Sequence[tuple[dict[str, Any], list[Outcome]]]) -> None:
+    ) -> None:
         """Completions first: a measurement that names one must not be stored before it."""
-        root, model = self._job.root, self._job.spec.name
-        self._run.tokens += sum(generation["token_count"] for generation, _ in rows)
+        root, model, limit = self._job.root, self._job.spec.name, self._request.max_new_tokens
+        template, sampling = self._request.rendering.name, Sampling(max_new_tokens=limit).columns()
+        generations: dict[str, dict[str, object]] = {}
+        outcomes: list[Outcome] = []
+        for strength, trace in zip(strengths, traces, strict=True):
+            row = sweep.columns(loaded.identity.model_id, template, strength)
+            key = content_key(row["intervention_id"], trace.prompt_id, limit)
+            described: dict[str, object] = {
+                "template": template,
+                "prompt_token_count": len(encoded[trace.prompt_id]),
+                "intervention_id": row["intervention_id"],
+            }
+            if sweep.axis_id is not None:
+                described |= {"axis_id": sweep.axis_id, "strength": strength}
+                described |= {"steering_mode": row["mode"], "steering_layers": row["layers"]}
+            generations[key] = generation_row(key, trace, loaded, self._run) | sampling | described
+            same: Outcome = {**row, "prompt_id": trace.prompt_id, "generation_id": key}
+            for metric, measure in (("repetition", repetition), ("longest_repeat", longest_repeat)):
+                value = measure(trace.token_ids)
+                outcomes.append({**same, "metric": metric, "new_tokens": limit, "value": value})
+        self._run.tokens += sum(len(trace.token_ids) for trace in traces)
         with committing(root, model):
             stored = generation_ids(root, model)
-            new = [row for row, _ in rows if row["generation_id"] not in stored]
-            if new:
-                name = content_key([row["generation_id"] for row in new])
-                table = rows_table("generations", new)
-                write_rows(root, "generations", table, name=name, partition=model)
-        self._write(outcome for _, outcomes in rows for outcome in outcomes)
+            if new := [key for key in generations if key not in stored]:
+                table = rows_table("generations", [generations[key] for key in new])
+                write_rows(root, "generations", table, name=content_key(new), partition=model)
+        self._write(outcomes)
 
     def _pending(
         self, sweeps: Sequence[Sweep], batch: Collection[str], metric: str, template: Template
     ) -> list[Sweep]:
         """The sweeps with those strengths under which some prompt of the batch was not run."""
+
+        def is_stored(sweep: Sweep, strength: float) -> bool:
+            intervention = self._intervention(sweep, template, strength)
+            return self._stored >= {(intervention, prompt_id, metric, 0) for prompt_id in batch}
+
         pending = []
         for sweep in sweeps:
-            strengths = tuple(
-                strength
-                for strength in sweep.strengths
-                if not self._stored.issuperset(
-                    self._key(sweep, template, strength, prompt_id, metric, 0)
-                    for prompt_id in batch
-                )
-            )
+            strengths = [each for each in sweep.strengths if not is_stored(sweep, each)]
             if strengths:
-                pending.append(replace(sweep, strengths=strengths))
+                pending.append(replace(sweep, strengths=tuple(strengths)))
         return pending
 
-    def _key(
-        self,
-        sweep: Sweep,
-        template: Template,
-        strength: float,
-        prompt_id: str,
-        metric: str,
-        new_tokens: int,
-    ) -> Key:
-        columns = sweep.columns(self._job.identity.model_id, template.name, strength)
-        return columns["intervention_id"], prompt_id, metric, new_tokens
+    def _intervention(self, sweep: Sweep, template: Template, strength: float) -> str:
+        model_id = self._job.identity.model_id
+        return sweep.columns(model_id, template.name, strength)["intervention_id"]
 
     def _write(self, measured: Iterable[Outcome]) -> None:
         """Store the rows that are not stored: a batch may hold some of a job of fewer strengths."""
@@ -305,16 +285,6 @@ class _Planner:
         self._stored |= new.keys()
         self._run.rows += len(new)
         self.new_count += len({prompt_id for _, prompt_id, _, _ in new})
-
-
-def _stored_keys(root: Path, model: str) -> set[Key]:
-    sql = """
-        select intervention_id, prompt_id, metric, new_tokens
-        from intervention_outcomes
-        where model = ?
-    """
-    warehouse = Warehouse.open_tables(root, "intervention_outcomes")
-    return set(warehouse.connection.execute(sql, [model]).fetchall())
 
 
 def _described(token_ids: Sequence[int]) -> str:

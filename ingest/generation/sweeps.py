@@ -77,18 +77,9 @@ class Sweep:
         """For a batch with these strengths, one for each row."""
         if self.vector is None:
             return []
-        return [
-            Intervention(
-                self.vector,
-                self.layers,
-                self.change.mode,
-                strengths,
-                unit=1.0 if self.unit is None else self.unit,
-                positions=self.change.positions,
-                above=self.change.above,
-                condition=self.change.condition or "position",
-            )
-        ]
+        unit = 1.0 if self.unit is None else self.unit
+        change = vars(replace(self.change, condition=self.change.condition or "position"))
+        return [Intervention(self.vector, self.layers, strength=strengths, unit=unit, **change)]
 
 
 UNSTEERED = Sweep()

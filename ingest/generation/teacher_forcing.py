@@ -6,16 +6,15 @@ the two lists meet. Nothing is tokenised across it, so that no token can span it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from axes.ingest.forward.batching import HostCopy, pad, plan_batches, positions, to_device
-from axes.ingest.forward.recording import Point, block_points, record, takes_argument
+from axes.ingest.forward.batching import HostCopy, pad, to_device
+from axes.ingest.forward.recording import Point, block_points, last_logits, record
 from axes.ingest.forward.templates import pad_id
 from axes.ingest.generation.token_statistics import (
     Kept,
@@ -28,7 +27,6 @@ from axes.ingest.models.load import LoadedModel
 
 # Logits of a batch, at most: 256 MB of float32.
 _MAX_LOGITS = 64 << 20
-_PROMPT_BUDGET = 1024
 
 
 @dataclass(frozen=True)
@@ -44,21 +42,8 @@ class Text:
         return [*self.prompt, *self.completion]
 
 
-def score_in_batches(
-    loaded: LoadedModel, texts: Mapping[str, Text], kept: Kept
-) -> Iterator[dict[str, Trace]]:
-    """The traces of prompts (name -> text), batch after batch, the longest first."""
-    lengths = {name: len(text.token_ids) for name, text in texts.items()}
-    names = list(texts)
-    for indices in plan_batches(list(lengths.values()), logits_budget(loaded, _PROMPT_BUDGET)):
-        batch = [names[index] for index in indices]
-        traces = score(loaded, [texts[name] for name in batch], kept, reads_prompt=True)
-        yield dict(zip(batch, traces, strict=True))
-
-
-def logits_budget(loaded: LoadedModel, token_budget: int) -> int:
+def logits_budget(vocabulary: int, token_budget: int) -> int:
     """The tokens of a batch whose logits are kept: `token_budget`, or fewer for a vocabulary."""
-    vocabulary = loaded.model.config.get_text_config().vocab_size
     return min(token_budget, max(_MAX_LOGITS // vocabulary, 1))
 
 
@@ -69,7 +54,6 @@ def score(
 
     Raises `NonFiniteError` for NaN or infinity, and `torch.OutOfMemoryError` for too large a batch.
     """
-    model: Any = loaded.model
     tokens, mask = pad([text.token_ids for text in texts], pad_id(loaded.tokenizer))
     starts = [0 if reads_prompt else len(text.prompt) for text in texts]
     spans = [(start, len(text.token_ids)) for start, text in zip(starts, texts, strict=True)]
@@ -93,7 +77,7 @@ def score(
     # The distribution of a token is at the position before it.
     first = max(min(starts) - 1, 0)
     with record(block_points(loaded.blocks, kept.recorded_layers), receive), torch.inference_mode():
-        logits = model(**_inputs(loaded, tokens, mask, first)).logits
+        logits = last_logits(loaded.model, tokens, mask, tokens.shape[1] - first)
         offset = tokens.shape[1] - logits.shape[1]
         statistics = [
             _statistics(
@@ -103,19 +87,6 @@ def score(
         ]
     vectors, projections = HostCopy(hidden_rows).result(), HostCopy(projected).result()
     return list(_traces(loaded, texts, spans, statistics, vectors, projections))
-
-
-def _inputs(loaded: LoadedModel, tokens: Tensor, mask: Tensor, first: int) -> dict[str, Any]:
-    """The arguments of a pass over the complete texts; logits from position `first` on."""
-    model, device = loaded.model, loaded.device
-    inputs: dict[str, Any] = {"input_ids": to_device(tokens, device), "use_cache": False}
-    if not mask.all():
-        inputs["attention_mask"] = to_device(mask.long(), device)
-        if takes_argument(model, "position_ids"):
-            inputs["position_ids"] = to_device(positions(mask), device)
-    if takes_argument(model, "logits_to_keep"):
-        inputs["logits_to_keep"] = tokens.shape[1] - first
-    return inputs
 
 
 def _statistics(logits: Tensor, text: Text, start: int, kept: Kept) -> dict[str, np.ndarray]:

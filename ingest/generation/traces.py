@@ -22,7 +22,7 @@ import pyarrow as pa
 from axes.ingest.forward.batching import Batches
 from axes.ingest.forward.templates import Rendered
 from axes.ingest.generation.generate import generate
-from axes.ingest.generation.teacher_forcing import Text, score_in_batches
+from axes.ingest.generation.teacher_forcing import Text, logits_budget, score
 from axes.ingest.generation.token_statistics import Kept, Trace
 from axes.ingest.jobs import IngestSummary, Job, open_job
 from axes.ingest.models.load import LoadedModel, require_layers
@@ -35,7 +35,7 @@ from axes.warehouse.handle import Warehouse
 from axes.warehouse.ledger import committing
 from axes.warehouse.names import RESID_POST
 from axes.warehouse.runs import Run
-from axes.warehouse.tables.columns import TOP_TOKENS, VECTOR
+from axes.warehouse.tables.columns import TOP_TOKENS
 from axes.warehouse.writer import (
     WRITTEN_BEFORE_GENERATIONS,
     content_key,
@@ -44,6 +44,9 @@ from axes.warehouse.writer import (
     vector_array,
     write_rows,
 )
+
+# Tokens of a batch of prompts whose own tokens are stored.
+_PROMPT_BUDGET = 1024
 
 
 def ingest_traces(root: Path, spec: ModelSpec, request: TraceRequest) -> IngestSummary:
@@ -141,10 +144,17 @@ def _complete(
         prompts: dict[str, Trace] = {}
         if request.prompt_tokens:
             # The tokens of each prompt, once, in a pass that gives every distribution.
-            names = dict.fromkeys(sample.prompt_id for sample in batch)
-            texts = {name: Text(name, rendered[name].token_ids) for name in names}
-            for scored in score_in_batches(loaded, texts, kept):
-                prompts |= scored
+            texts = {name: Text(name, rendered[name].token_ids) for name, _ in batch}
+            lengths = {name: len(text.prompt) for name, text in texts.items()}
+            passes = Batches(loaded, run, logits_budget(loaded.vocab_size, _PROMPT_BUDGET))
+            for names, scored in passes.compute(
+                lengths,
+                lambda names: score(
+                    loaded, [texts[name] for name in names], kept, reads_prompt=True
+                ),
+                lambda name: f"a prompt of {lengths[name]} tokens",
+            ):
+                prompts.update(zip(names, scored, strict=True))
         traces = generate(loaded, encoded, kept, request)
         for trace, sample in zip(traces, batch, strict=True):
             trace.prompt_id = sample.prompt_id
@@ -228,8 +238,7 @@ def write_traces(
             for readout_key in trace.projections
         ]
         generations = [
-            _generation_row(key, trace, loaded) | {"run_id": run.run_id, **columns[key]}
-            for key, trace in named
+            {**generation_row(key, trace, loaded, run), **columns[key]} for key, trace in named
         ]
         # Files of one name in each table.
         with committing(root, model):
@@ -246,7 +255,10 @@ def _write(root: Path, table: str, groups: list[pa.Table], name: str, model: str
         write_rows(root, table, [pa.concat_tables(groups)], name=name, partition=model)
 
 
-def _generation_row(generation_id: str, trace: Trace, loaded: LoadedModel) -> dict[str, object]:
+def generation_row(
+    generation_id: str, trace: Trace, loaded: LoadedModel, run: Run
+) -> dict[str, object]:
+    """The columns of `generations` that a trace holds."""
     completion = trace.token_ids[-trace.first_step :]
     return {
         "generation_id": generation_id,
@@ -255,33 +267,27 @@ def _generation_row(generation_id: str, trace: Trace, loaded: LoadedModel) -> di
         "text": loaded.tokenizer.decode(completion, skip_special_tokens=True),
         "token_count": len(completion),
         "finish_reason": trace.finish_reason,
+        "run_id": run.run_id,
     }
 
 
 def _token_rows(
     generation_id: str, trace: Trace, layer: int, kept: Kept, decode: Callable[[int], str], run: Run
 ) -> pa.Table:
-    count = len(trace.token_ids)
-    same = {
-        "generation_id": generation_id,
-        "layer": layer,
-        "site": RESID_POST,
-        "run_id": run.run_id,
-    }
-    vectors = pa.nulls(count, VECTOR)
-    if layer in kept.layers:
-        vectors = vector_array(trace.vectors[layer])
     return rows_table(
         "generation_tokens",
         [],
-        **{name: [value] * count for name, value in same.items()},
+        generation_id=generation_id,
+        layer=layer,
+        site=RESID_POST,
+        run_id=run.run_id,
         step=_steps(trace),
         token_id=trace.token_ids,
         token=[decode(token_id) for token_id in trace.token_ids],
         logprob=_known(trace.statistics["logprob"]),
         entropy=_known(trace.statistics["entropy"]),
         top_tokens=_top_tokens(trace),
-        vector=vectors,
+        vector=vector_array(trace.vectors[layer]) if layer in kept.layers else None,
     )
 
 
@@ -289,17 +295,14 @@ def _projection_rows(
     generation_id: str, trace: Trace, readout_key: tuple[str, int, str | None], run: Run
 ) -> pa.Table:
     axis_id, layer, alignment_id = readout_key
-    same = {
-        "axis_id": axis_id,
-        "generation_id": generation_id,
-        "layer": layer,
-        "alignment_id": alignment_id,
-        "run_id": run.run_id,
-    }
     return rows_table(
         "token_projections",
         [],
-        **{name: [value] * len(trace.token_ids) for name, value in same.items()},
+        axis_id=axis_id,
+        generation_id=generation_id,
+        layer=layer,
+        alignment_id=alignment_id,
+        run_id=run.run_id,
         step=_steps(trace),
         projection=trace.projections[readout_key],
     )
@@ -314,9 +317,9 @@ def _known(values: np.ndarray) -> pa.Array:
     return pa.array(values.astype(np.float32), from_pandas=True)
 
 
-def _top_tokens(trace: Trace) -> pa.Array:
+def _top_tokens(trace: Trace) -> pa.Array | None:
     if "top_ids" not in trace.statistics:
-        return pa.nulls(len(trace.token_ids), TOP_TOKENS)
+        return None
     ids, logprobs = trace.statistics["top_ids"], trace.statistics["top_logprobs"]
     count, width = ids.shape
     tokens = pa.StructArray.from_arrays(

@@ -17,12 +17,11 @@ from axes.ingest.labels.labeling import (
     Scope,
     label_completions,
 )
-from axes.ingest.models.config import default_device, one_line, read_weights
+from axes.ingest.models.config import default_device, load_tokenizer, loading, read_weights
 from axes.ingest.models.download import fetch, files_hash
 from axes.ingest.models.registry import resolve
 from axes.ingest.prompt_sources import decide_class
 from axes.warehouse.errors import ModelError
-from axes.warehouse.progress import quiet_transformers
 from axes.warehouse.runs import Run
 
 _TOKEN_BUDGET = 4096
@@ -87,7 +86,8 @@ def _classify(
         )
         for completion in completions
     ]
-    for indices in plan_batches([len(item["input_ids"]) for item in encoded], _TOKEN_BUDGET):
+    lengths = {index: len(item["input_ids"]) for index, item in enumerate(encoded)}
+    for indices in plan_batches(lengths, _TOKEN_BUDGET):
         rows = {name: [encoded[index][name] for index in indices] for name in encoded[0]}
         batch = tokenizer.pad(rows, return_tensors="pt")
         with torch.inference_mode():
@@ -96,15 +96,10 @@ def _classify(
 
 
 def _load(name: str, folder: Path, device: str | None) -> tuple[Any, Any]:
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
-    quiet_transformers()
-    try:
+    with loading(f"{name} cannot be loaded as a text classifier"):
         model = read_weights(AutoModelForSequenceClassification, folder, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        message = f"{name} cannot be loaded as a text classifier: {one_line(error)}"
-        raise ModelError(message) from error
     if model.config.num_labels < 2:
         raise ModelError(f"{name} gives one number and no classes: two labels or more are needed")
-    return model.to(device).eval(), tokenizer
+    return model.to(device).eval(), load_tokenizer(folder)

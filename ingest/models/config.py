@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,22 +13,38 @@ from axes.warehouse.errors import ModelError
 from axes.warehouse.progress import quiet_transformers
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def skeleton(folder: Path, dtype: str) -> PreTrainedModel:
-    """The model of a configuration with no weights behind it, which takes no memory."""
+    """The model of a folder's configuration with no weights behind it, which takes no memory."""
+    config = read_config(folder)
+    with loading(f"{folder} holds no language model"):
+        return without_weights(config, dtype)
+
+
+def without_weights(config: PreTrainedConfig, dtype: str) -> PreTrainedModel:
+    """The model of a configuration on the meta device."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    config = read_config(folder)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(
+            config, dtype=getattr(torch, dtype), trust_remote_code=False
+        )
+
+
+@contextmanager
+def loading(failure: str) -> Iterator[None]:
+    """What transformers raises in the body becomes a `ModelError` that begins with `failure`."""
+    from safetensors import SafetensorError
+
+    quiet_transformers()
+    # RuntimeError: torch refuses a device, gguf (as NotImplementedError) a quantisation.
     try:
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(
-                config, dtype=getattr(torch, dtype), trust_remote_code=False
-            )
-    except (ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{folder} holds no language model: {one_line(error)}") from error
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{failure}: {one_line(error)}") from error
 
 
 def read_weights(kind: Any, folder: Path, **options: Any) -> Any:
@@ -68,11 +85,16 @@ def read_config(folder: Path) -> PreTrainedConfig:
     """The model's configuration."""
     from transformers import AutoConfig
 
-    quiet_transformers()
-    try:
+    with loading(f"{folder}: config.json cannot be read"):
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: config.json cannot be read: {one_line(error)}") from error
+
+
+def load_tokenizer(folder: Path, **options: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a local model folder; `options` are those of transformers."""
+    from transformers import AutoTokenizer
+
+    with loading(f"no tokenizer can be loaded from {folder}"):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
 
 
 def context_length(folder: Path) -> int | None:

@@ -20,7 +20,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -30,11 +29,12 @@ from typing import TYPE_CHECKING, Any
 import gguf
 from filelock import FileLock
 
-from axes.ingest.models.config import read_weights
+from axes.ingest.models.config import load_tokenizer, loading, read_weights, without_weights
 from axes.ingest.models.hub import Repository, cached_config, download
 from axes.warehouse.errors import ConfigError, ModelError
+from axes.warehouse.files import replacing
 from axes.warehouse.ledger import acquire
-from axes.warehouse.progress import quiet_transformers, track, waiting
+from axes.warehouse.progress import track, waiting
 from axes.warehouse.settings import setting
 
 if TYPE_CHECKING:
@@ -189,25 +189,17 @@ def _convert_into(gguf: Path, folder: Path, name: str) -> None:
 def _convert(gguf: Path, folder: Path) -> None:
     """Dequantise to float32; the state dict moves into a plain model, which can be saved."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    quiet_transformers()
     place, file = gguf.parent, {"gguf_file": gguf.name}
-    try:
-        # The GGUF reader draws a progress bar that no setting turns off.
-        with _header_read_once(), contextlib.redirect_stderr(io.StringIO()):
-            quantised = read_weights(AutoModelForCausalLM, place, dtype=torch.float32, **file)
-            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **file)
-    # NotImplementedError is how the reader refuses a quantisation that it does not know.
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        raise ModelError(f"{gguf} cannot be loaded as GGUF: {error}") from error
-    config = quantised.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32, trust_remote_code=False
-        )
+    # The GGUF reader draws a progress bar that no setting turns off.
+    silenced = contextlib.redirect_stderr(io.StringIO())
+    with loading(f"{gguf} cannot be loaded as GGUF"), _header_read_once(), silenced:
+        quantised = read_weights(AutoModelForCausalLM, place, dtype=torch.float32, **file)
+        tokenizer = load_tokenizer(place, **file)
+    if hasattr(quantised.config, "quantization_config"):
+        del quantised.config.quantization_config
+    model = without_weights(quantised.config, "float32")
     model.load_state_dict(quantised.state_dict(), strict=True, assign=True)
     model.tie_weights()
     model.save_pretrained(folder)
@@ -225,9 +217,6 @@ def _header_read_once() -> Iterator[None]:
         gguf.GGUFReader = original  # type: ignore[misc]
 
 
-_BLOCK_BYTES = 1 << 24
-
-
 def cache_folder() -> Path:
     """Where models and hashes are kept: `$AXES_CACHE` or axes.toml, else the XDG cache folder."""
     if given := setting("cache"):
@@ -242,11 +231,8 @@ def file_hash(path: Path) -> str:
     """SHA-256 of the file's bytes, in hex; read once per file identity."""
 
     def read() -> str:
-        digest = hashlib.sha256()
         with path.open("rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                digest.update(block)
-        return digest.hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     status = path.stat()
     identity = [status.st_size, status.st_mtime_ns, status.st_ino]
@@ -270,7 +256,9 @@ def remember(ledger: str, key: str, stamp: Any, compute: Callable[[], str]) -> s
         return entry[1]
     value = compute()
     with contextlib.suppress(OSError):
-        _write_ledger(path, {**_read_ledger(path), key: [stamp, value]})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps({**_read_ledger(path), key: [stamp, value]}))
     return value
 
 
@@ -279,10 +267,3 @@ def _read_ledger(path: Path) -> dict[str, list]:
         return json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return {}
-
-
-def _write_ledger(path: Path, ledger: dict[str, list]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.write_text(json.dumps(ledger))
-    temporary.replace(path)

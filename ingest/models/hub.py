@@ -49,15 +49,14 @@ def download(repository: Repository) -> Path:
 
     Raises `ModelError` where the hub cannot be reached, refuses, or the disk does.
     """
-    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub import snapshot_download
 
     quiet_hub()
     # A first download starts with the listing, which fails at once where the client would retry,
     # and with a small file, which the hub refuses where it will refuse the large ones.
     if cached_config(repository) is None:
         sizes = needed_files(repository)
-        with _explained(repository):
-            hf_hub_download(repository.name, repository.config, revision=repository.revision)
+        download_config(repository)
         total = byte_text(sum(sizes.values()))
         announce(f"download {repository.name}: {total} in {len(sizes)} files")
     with _explained(repository), hub_bars(shown=_misses_weights(repository)):
@@ -107,8 +106,8 @@ def cached_config(repository: Repository) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
-def download_config(repository: Repository, folder: Path) -> None:
-    """Put the configuration alone into `folder`, past the cache; raises `ModelError`."""
+def download_config(repository: Repository, folder: Path | None = None) -> None:
+    """Put the configuration alone into the cache, or past it into `folder`; raises `ModelError`."""
     from huggingface_hub import hf_hub_download
 
     quiet_hub()

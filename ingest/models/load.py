@@ -8,10 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from axes.ingest.models.config import one_line, read_weights, require_complete
+from axes.ingest.models.config import load_tokenizer, loading, read_weights, require_complete
 from axes.ingest.models.download import fetch_adapter
 from axes.warehouse.errors import LayerError, ModelError, NonFiniteError
-from axes.warehouse.progress import quiet_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +36,11 @@ class LoadedModel:
         return len(self.blocks)
 
     @property
+    def vocab_size(self) -> int:
+        """Number of tokens that the model has, by its configuration."""
+        return self.model.config.get_text_config().vocab_size
+
+    @property
     def device(self) -> torch.device:
         return self.model.device
 
@@ -54,10 +58,8 @@ def load(
     A `tokenizer` that was read already is taken as it is: reading one takes up to a second.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    quiet_transformers()
     options: dict[str, Any] = {"attn_implementation": identity.attention}
     if spec.quantization is not None:
         _require_package("bitsandbytes", "quantization")
@@ -67,7 +69,7 @@ def load(
         _require_package("peft", "adapters")
     if device == "auto" or spec.quantization is not None:
         options["device_map"] = device
-    try:
+    with loading(f"{spec.name} cannot be loaded from {folder}"):
         model: PreTrainedModel = read_weights(
             AutoModelForCausalLM,
             folder,
@@ -81,29 +83,14 @@ def load(
             adapter = fetch_adapter(spec.adapter)
             if (report := model.load_adapter(str(adapter))) is not None:
                 require_complete(vars(report), adapter)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        where = f"{spec.name} cannot be loaded from {folder}"
-        raise ModelError(f"{where}: {one_line(error)}") from error
-    text_config = model.config.get_text_config()
     return LoadedModel(
         spec=spec,
         identity=identity,
         model=model.eval().requires_grad_(False),
         tokenizer=load_tokenizer(folder) if tokenizer is None else tokenizer,
         blocks=find_blocks(model, spec.blocks),
-        d_model=text_config.hidden_size,
+        d_model=model.config.get_text_config().hidden_size,
     )
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a local model folder."""
-    from transformers import AutoTokenizer
-
-    quiet_transformers()
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"no tokenizer can be loaded from {folder}: {one_line(error)}") from error
 
 
 def find_blocks(model: PreTrainedModel, path: str | None = None) -> Sequence[torch.nn.Module]:

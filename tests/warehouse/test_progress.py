@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import sys
+import time
 from types import SimpleNamespace
 
 import click
@@ -72,6 +74,20 @@ def test_without_a_terminal_a_line_is_printed_every_half_minute(monkeypatch):
         "ingest m: 1,000 of 4,000 tok, 25.0 tok/s, 0:02:00 left",
         "ingest m: 4,000 of 4,000 tok, 50.0 tok/s, 0:00:00 left",
     ]
+
+
+def test_without_a_terminal_a_wait_is_told_even_where_stderr_is_silenced(monkeypatch):
+    monkeypatch.setattr("axes.warehouse.progress._LINE_EVERY", 0.01)
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with waiting("convert m"), contextlib.redirect_stderr(io.StringIO()):
+        deadline = time.monotonic() + 10
+        while not stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert stream.getvalue().startswith("convert m: 0:00:00 so far\n")
+    told = stream.getvalue()
+    time.sleep(0.05)
+    assert stream.getvalue() == told
 
 
 def test_waiting_and_runs_are_told(monkeypatch, root):

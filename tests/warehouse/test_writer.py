@@ -252,7 +252,8 @@ def test_a_content_key_is_the_same_in_every_process() -> None:
 
 
 def test_rows_become_a_table_of_the_schema_with_nulls_where_nothing_is_given() -> None:
-    table = rows_table("labels", [{"prompt_id": "p", "is_positive": True}], label=["unsafe"])
+    row = {"prompt_id": "p", "is_positive": True}
+    table = rows_table("labels", [row], label=["unsafe"], run_id="r")
     assert table.schema.equals(TABLES["labels"].file_schema)
     assert table.to_pylist() == [
         {
@@ -262,6 +263,6 @@ def test_rows_become_a_table_of_the_schema_with_nulls_where_nothing_is_given() -
             "label": "unsafe",
             "is_positive": True,
             "score": None,
-            "run_id": None,
+            "run_id": "r",
         }
     ]

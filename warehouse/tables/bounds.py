@@ -15,19 +15,23 @@ from axes.warehouse.errors import ImportFileError
 _MAX_RATIO, _SMALL = 200, 100_000_000
 
 
-def require_bounded_npz(path: Path) -> None:
-    """Raise `ImportFileError` where the arrays of an npz file are far larger than the file."""
-    size = 0
+def read_npz_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Name -> shape and type of each array of an npz file.
+
+    Raises `ImportFileError` where the arrays are far larger than the file.
+    """
+    headers, size = {}, 0
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             with archive.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                is_first = version == (1, 0)
                 form = np.lib.format
+                is_first = form.read_magic(file) == (1, 0)
                 read = form.read_array_header_1_0 if is_first else form.read_array_header_2_0
                 shape, _, dtype = read(file)
+            headers[member.filename.removesuffix(".npy")] = shape, dtype
             size += math.prod(shape) * dtype.itemsize
     _require_bounded(path, size)
+    return headers
 
 
 def require_bounded_parquet(path: Path) -> None:

@@ -19,7 +19,7 @@ ROWS = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1
 def test_every_prompt_is_in_one_batch_within_the_budget_longest_first(
     lengths: list[int], budget: int
 ) -> None:
-    batches = plan_batches(lengths, budget)
+    batches = plan_batches(dict(enumerate(lengths)), budget)
     in_order = [index for batch in batches for index in batch]
     assert sorted(in_order) == list(range(len(lengths)))
     assert [lengths[index] for index in in_order] == sorted(lengths, reverse=True)
@@ -29,8 +29,9 @@ def test_every_prompt_is_in_one_batch_within_the_budget_longest_first(
 
 
 def test_like_lengths_share_a_batch() -> None:
-    assert plan_batches([4, 4, 4, 4], token_budget=16) == [[0, 1, 2, 3]]
-    assert plan_batches([4, 4, 4, 4], token_budget=15) == [[0, 1, 2], [3]]
+    lengths = dict.fromkeys("abcd", 4)
+    assert plan_batches(lengths, token_budget=16) == [["a", "b", "c", "d"]]
+    assert plan_batches(lengths, token_budget=15) == [["a", "b", "c"], ["d"]]
 
 
 @settings(max_examples=60, deadline=None)
