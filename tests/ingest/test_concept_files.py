@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from axes.cli.main import cli
 from axes.warehouse.maintenance.repair import restore_commands
+from tests.commands import axes
 from tests.ingest.conftest import read
 
 Files = Callable[[str, str], list[str]]
@@ -34,8 +34,7 @@ def files(tmp_path: Path) -> Files:
 
 
 def bring(root: Path, *words: str) -> Result:
-    arguments = ["prompts", "import", "manner", *words, "--root", str(root), "--format", "json"]
-    return CliRunner().invoke(cli, arguments)
+    return axes("prompts", "import", "manner", *words, "--root", root, "--format", "json")
 
 
 def stored(root: Path) -> list[tuple]:

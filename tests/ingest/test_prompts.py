@@ -171,7 +171,7 @@ def test_an_empty_prompt_is_named_or_skipped_and_recorded(root: Path, put: Impor
     assert run["skipped"] == [{"prompt_id": "row 1", "reason": "empty"}]
 
 
-def test_a_missing_column_names_those_there_are(put: Import) -> None:
+def test_a_missing_column_names_those_there_are_and_no_rows_are_refused(put: Import) -> None:
     with pytest.raises(PromptError) as caught:
         put("set", question=["a"], answer=["b"])
     message = str(caught.value)
@@ -179,6 +179,8 @@ def test_a_missing_column_names_those_there_are(put: Import) -> None:
     assert "--text-column" in message
     with pytest.raises(PromptError, match="no column 'harm' for the label"):
         put("set", text=["a"], source={"columns": {"label": "harm"}})
+    with pytest.raises(PromptError, match="no rows for the set"):
+        put("set", text=[], label=[])
 
 
 def test_columns_are_taken_under_the_names_given(root: Path, put: Import) -> None:

@@ -29,7 +29,7 @@ from axes.warehouse.layout import init_root
 from axes.warehouse.names import sql_literal
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import rows_table, vector_array, write_rows
-from tests.rows import full, put
+from tests.rows import file_bytes, full, put
 
 
 def test_every_table_and_mart_can_be_asked_by_name(root: Path) -> None:
@@ -141,13 +141,13 @@ def test_an_open_connection_sees_new_and_replaced_files(root: Path) -> None:
 
 def test_what_a_query_creates_stays_in_its_connection(root: Path) -> None:
     connect(root)  # A root that nobody has opened yet gets its index of keys.
-    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    before = file_bytes(root)
     first, second = connect_unlocked(root), connect_unlocked(root)
     query(first, "create table mine as select 1 as a")
     assert rows(first, "from mine") == [{"a": 1}]
     with pytest.raises(QueryError, match="mine"):
         query(second, "from mine")
-    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    assert file_bytes(root) == before
 
 
 @pytest.mark.parametrize("is_a_table", [False, True])
@@ -160,7 +160,7 @@ def test_what_only_reads_reaches_the_files_of_the_tables_and_no_other(
     put(root, "runs", {"run_id": "r"})
     (tmp_path / "secret.csv").write_text("a\nsecret\n")
     connection = connect_tables(root, "runs") if is_a_table else connect(root)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    before = file_bytes(tmp_path)
     assert rows(connection, "select run_id from runs") == [{"run_id": "r"}]
     outside, inside = (sql_literal(f"{folder}/secret.csv") for folder in (tmp_path, root / "runs"))
     for statement in (
@@ -178,7 +178,7 @@ def test_what_only_reads_reaches_the_files_of_the_tables_and_no_other(
             query(connection, statement)
         with pytest.raises(QueryError):
             list(stream(connection, statement))
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert file_bytes(tmp_path) == before
 
 
 @pytest.mark.parametrize("name", ["007", "true", "1e5", "2024-01-01", "null", "owner/name"])

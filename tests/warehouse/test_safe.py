@@ -11,13 +11,13 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pytest
-from click.testing import CliRunner
 
-from axes.cli.main import cli
 from axes.warehouse.connection import Connection, connect, query, sql_files
 from axes.warehouse.errors import QueryError
 from axes.warehouse.safe import _HARMLESS, Limits, _answer, ask, locked, require_safe
 from axes.warehouse.tables.schemas import TABLES
+from tests.commands import axes, ok
+from tests.rows import file_bytes
 from tests.warehouse.sound import put_warehouse
 
 SECRET = "a line that no query may show"
@@ -210,10 +210,6 @@ def plain(root: Path) -> Connection:
     return connect(root)
 
 
-def files(base: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
-
-
 def filled(statement: str, root: Path) -> str:
     outside = root.parent / "outside"
     return statement.replace("{root}", str(root)).replace("{outside}", str(outside))
@@ -239,7 +235,7 @@ def answered(connection: Connection, root: Path, statement: str) -> pa.Table:
 @pytest.fixture(scope="module")
 def answers(root: Path, inside: Connection) -> dict[str, tuple[str, float]]:
     """What is said to every hostile statement, or rows, and the seconds; those apart at once."""
-    before = files(root.parent)
+    before = file_bytes(root.parent)
 
     def said(statement: str) -> tuple[str, float]:
         started = time.monotonic()
@@ -257,7 +253,7 @@ def answers(root: Path, inside: Connection) -> dict[str, tuple[str, float]]:
         apart = [statement for statement in HOSTILE if statement in APART]
         found = dict(zip(apart, pool.map(said, apart), strict=True))
     found |= {statement: said(statement) for statement in HOSTILE if statement not in APART}
-    assert files(root.parent) == before, "a statement changed a file"
+    assert file_bytes(root.parent) == before, "a statement changed a file"
     return found
 
 
@@ -341,7 +337,7 @@ def test_no_internal_view_of_duckdb_can_be_opened_by_a_name_defined_elsewhere() 
 
 
 def test_a_message_is_bounded(root: Path) -> None:
-    for statement in ("select error(repeat('x', 100000000))", f'from "{"x" * 50_000}"'):
+    for statement in ("select error(repeat('x', 1000000))", f'from "{"x" * 50_000}"'):
         for answer in (partial(ask, root), partial(query, connect(root))):
             with pytest.raises(QueryError) as refused:
                 answer(statement)
@@ -386,8 +382,7 @@ def test_rows_keep_their_types(root: Path) -> None:
 
 
 def test_the_command_refuses_in_one_line(root: Path) -> None:
-    result = CliRunner().invoke(cli, ["sql", "--safe", "attach 'x'", "--root", str(root)])
+    result = axes("sql", "--safe", "attach 'x'", "--root", root)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: safe mode") and result.stderr.count("\n") == 1
-    result = CliRunner().invoke(cli, ["sql", "--safe", "select 1 as one", "--root", str(root)])
-    assert result.exit_code == 0 and "one" in result.stdout
+    assert "one" in ok("sql", "--safe", "select 1 as one", "--root", root).stdout

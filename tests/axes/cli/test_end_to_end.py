@@ -195,20 +195,6 @@ def test_a_study_of_bad_input_gets_one_line(folder, lake, tmp_path):
     assert "all 2 labels of one_class are negative" in message
 
 
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"words": ["a"], "label": ["safe"]}, "has no column 'text'"),
-        ({"text": ["a", " "], "label": ["safe", "safe"]}, "row 1 is an empty prompt"),
-        ({"text": [], "label": []}, "no rows for the set"),
-        ({"text": ["a", "a"], "label": ["safe", "unsafe"]}, "carry both labels"),
-    ],
-)
-def test_a_bad_prompt_file_gets_one_line(root, tmp_path, columns, message):
-    pl.DataFrame(columns).write_parquet(tmp_path / "bad.parquet")
-    assert message in refused("prompts", "import", "a", tmp_path / "bad.parquet", "--root", root)
-
-
 def test_a_prompt_that_is_too_long_is_refused_or_left_out_and_recorded(folder, root, tmp_path):
     pl.DataFrame({"text": ["word " * 400, "short"]}).write_parquet(tmp_path / "long.parquet")
     ok("prompts", "import", "long", tmp_path / "long.parquet", "--root", root)

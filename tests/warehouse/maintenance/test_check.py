@@ -12,9 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 
-from axes.cli.main import cli
 from axes.warehouse import ledger
 from axes.warehouse.connection import connect, rows, scan
 from axes.warehouse.errors import RootError
@@ -27,6 +25,7 @@ from axes.warehouse.runs import Run
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, data_file, write_parquet
+from tests.commands import axes
 from tests.rows import put
 from tests.warehouse.sound import (
     activation_group,
@@ -363,8 +362,8 @@ def test_a_repair_that_is_killed_is_ended_by_the_next(
     lake: Path, tmp_path: Path, is_each: bool
 ) -> None:
     put(lake, "evaluations", {"study_id": "a", "run_id": "fit-m"})
-    (axes,) = (path for path in data_files(lake, TABLES["axes"]) if b"fit-m" in path.read_bytes())
-    axes.unlink()
+    (stored,) = (path for path in data_files(lake, TABLES["axes"]) if b"fit-m" in path.read_bytes())
+    stored.unlink()
     truncate(lake)
     root = shutil.copytree(lake, tmp_path / "whole")
     called = killed_at(None, STEPS, lambda: repair(root))
@@ -407,8 +406,7 @@ def test_a_copy_is_never_adopted(lake: Path) -> None:
 
 def test_the_command_reports_every_corruption_as_json_and_exits_with_one(lake: Path) -> None:
     deleted, label = delete(lake), edit_a_label(lake)
-    arguments = ["warehouse", "check", "--root", str(lake), "--format", "json"]
-    result = CliRunner().invoke(cli, arguments)
+    result = axes("warehouse", "check", "--root", lake, "--format", "json")
     assert result.exit_code == 1
     found = {row["path"]: row for row in json.loads(result.stdout) if row["path"]}
     for path, rule, words in (
@@ -425,6 +423,6 @@ def test_the_command_reports_every_corruption_as_json_and_exits_with_one(lake: P
 
 def test_a_spoilt_marker_is_one_line(lake: Path) -> None:
     (lake / MARKER).write_text("{")
-    result = CliRunner().invoke(cli, ["warehouse", "check", "--root", str(lake)])
+    result = axes("warehouse", "check", "--root", lake)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ") and len(result.stderr.splitlines()) == 1
