@@ -83,9 +83,7 @@ def outside(root: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words)[:40])
-def test_a_command_prints_plain_text_and_touches_nothing_outside(
-    lake, tmp_path: Path, words: tuple[str, ...]
-) -> None:
+def test_a_command_prints_plain_text_and_touches_nothing_outside(lake, tmp_path, words):
     root, study = lake
     before = outside(root)
     places = {"{study}": study, "{out}": str(tmp_path)}

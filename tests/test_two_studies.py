@@ -27,9 +27,7 @@ def studied(demo: Path, tmp_path_factory) -> tuple[Connection, Connection]:
 
 
 @pytest.mark.parametrize("name", sorted(QUERIES.keys() - OF_ALL))
-def test_a_documented_query_is_about_the_last_study(
-    studied: tuple[Connection, Connection], name: str
-) -> None:
+def test_a_documented_query_is_about_the_last_study(studied, name):
     one, two = (query(connection, QUERIES[name]).to_pylist() for connection in studied)
     # In any order: planted directions have equal cosines.
     assert sorted(map(str, two)) == sorted(map(str, one))

@@ -78,9 +78,7 @@ EXPECTED = {
 }
 
 
-def test_an_array_for_each_layer_and_an_index_make_activations_prompts_and_labels(
-    root: Path, files: Files
-) -> None:
+def test_an_array_for_each_layer_and_an_index_make_activations_prompts_and_labels(root, files):
     done = bring(root, files({f"layer_{layer}": x for layer, x in VECTORS.items()}))
     assert (done.rows, done.known_rows, done.prompt_count, done.left_out) == (18, 0, 6, 0)
     assert stored(root) == EXPECTED
@@ -93,9 +91,7 @@ def test_an_array_for_each_layer_and_an_index_make_activations_prompts_and_label
 
 
 @pytest.mark.parametrize("kind", ["names", "long_npz", "parquet", "bfloat16"])
-def test_the_shapes_of_file_that_tools_write_give_the_same_rows(
-    root: Path, tmp_path: Path, kind: str
-) -> None:
+def test_the_shapes_of_file_that_tools_write_give_the_same_rows(root, tmp_path, kind):
     path = tmp_path / f"file.{'parquet' if kind == 'parquet' else 'safetensors'}"
     index = pl.DataFrame({"text": TEXTS, "label": LABELS})
     tensors = {
@@ -121,9 +117,7 @@ def test_the_shapes_of_file_that_tools_write_give_the_same_rows(
     assert sound(root)
 
 
-def test_hidden_states_are_one_off_and_the_last_is_behind_the_norm(
-    root: Path, files: Files
-) -> None:
+def test_hidden_states_are_one_off_and_the_last_is_behind_the_norm(root, files):
     states = {f"hidden_states_{entry}": x for entry, x in VECTORS.items()}
     states["hidden_states_3"] = VECTORS[2] + 100
     file = files(states)
@@ -140,9 +134,7 @@ def test_hidden_states_are_one_off_and_the_last_is_behind_the_norm(
     }
 
 
-def test_importing_again_writes_nothing_and_other_numbers_are_refused(
-    root: Path, files: Files
-) -> None:
+def test_importing_again_writes_nothing_and_other_numbers_are_refused(root, files):
     first = {f"layer_{layer}": VECTORS[layer] for layer in (0, 1)}
     bring(root, files(first))
     before = sorted((root / "activations").rglob("*.parquet"))
@@ -162,9 +154,7 @@ def test_importing_again_writes_nothing_and_other_numbers_are_refused(
     assert sound(root)
 
 
-def test_a_killed_import_goes_on_where_it_was(
-    root: Path, files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_import_goes_on_where_it_was(root, files, monkeypatch):
     monkeypatch.setattr(activation_import, "_FLUSH_BYTES", 1)
     broken = {f"layer_{layer}": x.copy() for layer, x in VECTORS.items()}
     broken["layer_2"][3, 1] = np.nan

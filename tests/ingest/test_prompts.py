@@ -132,9 +132,7 @@ def test_importing_again_changes_nothing(root: Path, put: Import) -> None:
     assert {path: path.read_bytes() for path in root.glob("[pl]*/*/*.parquet")} == files
 
 
-def test_other_rows_under_a_name_are_refused_and_replace_those_there_when_told_to(
-    root: Path, put: Import
-) -> None:
+def test_other_rows_under_a_name_are_refused_and_replace_those_there_when_told_to(root, put):
     put("set", text=["a", "b"], label=[1, 0])
     for labeler in ("dataset", "me"):
         with pytest.raises(PromptError, match=r"other rows \(2, the source has 3\): --replace"):
@@ -278,9 +276,7 @@ CHATS = [
         ("chats.jsonl", b"\n".join(json.dumps(row).encode() for row in CHATS)),
     ],
 )
-def test_what_other_programs_write_is_the_same_set(
-    root: Path, tmp_path: Path, name: str, data: bytes
-) -> None:
+def test_what_other_programs_write_is_the_same_set(root, tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
     import_prompts(root, "set", PromptSource(str(tmp_path / name)))
     assert stored(root, "set", "text", "is_positive") == ROWS
@@ -312,18 +308,14 @@ def test_what_other_programs_write_is_the_same_set(
         ),
     ],
 )
-def test_what_is_wrong_in_a_file_is_named_with_its_line(
-    root: Path, tmp_path: Path, name: str, data: bytes, message: str
-) -> None:
+def test_what_is_wrong_in_a_file_is_named_with_its_line(root, tmp_path, name, data, message):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(PromptError, match=message) as caught:
         import_prompts(root, "set", PromptSource(str(tmp_path / name)))
     assert "\n" not in str(caught.value)
 
 
-def test_rows_without_a_label_are_counted_and_a_set_of_one_class_is_told(
-    put: Import, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rows_without_a_label_are_counted_and_a_set_of_one_class_is_told(put, capsys):
     summary = put("one", text=["a", "b", "c"], label=["unsafe", None, None])
     assert (summary.positive_count, summary.negative_count, summary.unlabelled_count) == (1, 0, 2)
     assert "one has no negative prompts" in capsys.readouterr().err

@@ -40,9 +40,7 @@ def test_every_table_and_mart_can_be_asked_by_name(root: Path) -> None:
         assert query(connection, f"from {name}").column_names == table.schema.names
 
 
-def test_a_later_connection_copies_what_the_first_of_a_process_created(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_later_connection_copies_what_the_first_of_a_process_created(root, tmp_path, monkeypatch):
     def objects(root: Path) -> list[list[dict]]:
         connection = connect(root, is_commented=True)
         # DuckDB prints the columns of an `exclude` in any order.
@@ -106,9 +104,7 @@ def test_a_lost_or_damaged_file_is_a_root_error(root: Path, content: bytes | Non
 
 
 @pytest.mark.parametrize("name", ["a[1]", "a*b", "a?b", "it's", "two words", "${root}", "é{x,y}"])
-def test_the_name_of_the_root_may_hold_any_sign_and_matches_no_neighbour(
-    tmp_path: Path, name: str
-) -> None:
+def test_the_name_of_the_root_may_hold_any_sign_and_matches_no_neighbour(tmp_path, name):
     for folder in (name, "a1", "aab"):
         init_root(tmp_path / folder)
         put(tmp_path / folder, "runs", {"run_id": folder})
@@ -116,9 +112,7 @@ def test_the_name_of_the_root_may_hold_any_sign_and_matches_no_neighbour(
     assert axes.scan("runs", tmp_path / name).collect()["run_id"].to_list() == [name]
 
 
-def test_a_root_can_be_given_relative_to_the_working_folder(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_root_can_be_given_relative_to_the_working_folder(root, monkeypatch):
     put(root, "runs", {"run_id": "r"})
     monkeypatch.chdir(root.parent)
     connection = connect(Path(root.name))
@@ -152,9 +146,7 @@ def test_what_a_query_creates_stays_in_its_connection(root: Path) -> None:
 
 @pytest.mark.parametrize("is_a_table", [False, True])
 @pytest.mark.parametrize("name", ["lake", "gl[o]b", "it's a * lake?"])
-def test_what_only_reads_reaches_the_files_of_the_tables_and_no_other(
-    tmp_path: Path, name: str, is_a_table: bool
-) -> None:
+def test_what_only_reads_reaches_the_files_of_the_tables_and_no_other(tmp_path, name, is_a_table):
     root = tmp_path / name
     init_root(root)
     put(root, "runs", {"run_id": "r"})
@@ -218,9 +210,7 @@ def test_naming_a_partition_opens_only_its_files(root: Path) -> None:
         ("select ?", "parameter"),
     ],
 )
-def test_a_refused_statement_is_a_query_error_in_duckdbs_words(
-    root: Path, statement: str, words: str
-) -> None:
+def test_a_refused_statement_is_a_query_error_in_duckdbs_words(root, statement, words):
     with pytest.raises(QueryError, match=words):
         query(connect(root), statement)
 
@@ -242,9 +232,7 @@ class _Replaced:
 
 
 @pytest.mark.parametrize(("misses", "is_answered"), [(0, True), (2, True), (3, False)])
-def test_a_statement_whose_files_were_replaced_is_run_again(
-    root: Path, misses: int, is_answered: bool
-) -> None:
+def test_a_statement_whose_files_were_replaced_is_run_again(root, misses, is_answered):
     connection: Any = _Replaced(root, misses)
     if is_answered:
         assert rows(connection, "select 1 as one") == [{"one": 1}]
@@ -335,9 +323,7 @@ def test_an_unknown_table_or_root_is_refused(root: Path, tmp_path: Path) -> None
             call(tmp_path)
 
 
-def test_views_of_a_user_are_added_and_a_broken_one_is_named(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_views_of_a_user_are_added_and_a_broken_one_is_named(root, tmp_path, monkeypatch):
     """From the folder that the user's settings name; SQL in a warehouse is never run."""
     (root / "sql").mkdir()
     (root / "sql" / "theirs.sql").write_text("create view theirs as select 1 as x;")

@@ -24,9 +24,7 @@ from tests.rows import file_bytes, put
 
 
 @pytest.mark.parametrize("folder", ["", "deep/lake"])
-def test_a_new_root_holds_the_marker_and_one_empty_typed_file_per_table(
-    tmp_path: Path, folder: str
-) -> None:
+def test_a_new_root_holds_the_marker_and_one_empty_typed_file_per_table(tmp_path, folder):
     root = tmp_path / folder
     assert init_root(root) is True
     require_root(root)
@@ -46,9 +44,7 @@ def test_starting_a_root_twice_changes_nothing(root: Path) -> None:
 
 
 @pytest.mark.parametrize("written", [0, 1, 5, len(TABLES)])
-def test_an_interrupted_start_is_no_root_and_can_be_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
-) -> None:
+def test_an_interrupted_start_is_no_root_and_can_be_resumed(tmp_path, monkeypatch, written):
     root = tmp_path / "lake"
     write_table, calls = pq.write_table, []
 
@@ -97,9 +93,7 @@ def test_a_folder_with_other_things_is_refused_and_left_alone(tmp_path: Path, na
     assert file_bytes(tmp_path) == {name: b"mine"}
 
 
-def test_an_absent_folder_is_not_a_root_and_the_message_says_how_to_make_one(
-    tmp_path: Path,
-) -> None:
+def test_an_absent_folder_is_not_a_root_and_the_message_says_how_to_make_one(tmp_path):
     with pytest.raises(RootError, match=r"no warehouse.json.*--root or AXES_ROOT.*warehouse init"):
         require_root(tmp_path / "absent")
     assert not (tmp_path / "absent").exists()
@@ -124,9 +118,7 @@ def test_a_marker_that_cannot_be_read_is_a_root_error(root: Path, content: bytes
 
 
 @pytest.mark.parametrize("folder", ["seed=1", "model=gpt2", "Position=9"])
-def test_a_root_below_a_folder_that_reads_as_a_column_is_refused(
-    tmp_path: Path, folder: str
-) -> None:
+def test_a_root_below_a_folder_that_reads_as_a_column_is_refused(tmp_path, folder):
     root = tmp_path / folder / "lake"
     with pytest.raises(RootError, match=rf"folder {folder}, which would be read as the column"):
         init_root(root)
@@ -167,9 +159,7 @@ names = st.text(
 @example(name="null")
 @example(name="..")
 @example(name="2024-01-01")
-def test_every_name_comes_back_from_the_path_in_duckdb_pyarrow_and_polars(
-    tmp_path_factory: pytest.TempPathFactory, name: str
-) -> None:
+def test_every_name_comes_back_from_the_path_in_duckdb_pyarrow_and_polars(tmp_path_factory, name):
     root = tmp_path_factory.mktemp("names")
     put(root, "prompts", {"prompt_set": name, "prompt_id": "p"})
     folder = root / "prompts"

@@ -258,9 +258,7 @@ def answers(root: Path, inside: Connection) -> dict[str, tuple[str, float]]:
 
 
 @pytest.mark.parametrize("statement", HOSTILE, ids=lambda text: text[:60])
-def test_a_hostile_statement_gets_one_line_and_no_data(
-    answers: dict[str, tuple[str, float]], statement: str
-) -> None:
+def test_a_hostile_statement_gets_one_line_and_no_data(answers, statement):
     message, seconds = answers[statement]
     assert not message.startswith("DATA")
     assert message and len(message.splitlines()) == 1
@@ -279,9 +277,7 @@ OUTSIDE = [one for one in READING_FILES if "{root}/" not in one or "outside" in 
 
 
 @pytest.mark.parametrize("statement", [*OUTSIDE, *HIDDEN[:9]])
-def test_files_outside_are_refused_by_the_locked_connection_alone(
-    root: Path, inside: Connection, statement: str
-) -> None:
+def test_files_outside_are_refused_by_the_locked_connection_alone(root, inside, statement):
     try:
         found = query(inside, filled(statement, root)).to_pylist()
     except QueryError:
@@ -290,9 +286,7 @@ def test_files_outside_are_refused_by_the_locked_connection_alone(
 
 
 @pytest.mark.parametrize("statement", ORDINARY)
-def test_an_ordinary_select_gives_what_it_gives_elsewhere(
-    root: Path, inside: Connection, plain: Connection, statement: str
-) -> None:
+def test_an_ordinary_select_gives_what_it_gives_elsewhere(root, inside, plain, statement):
     expected = query(plain, statement)
     is_apart = statement in ORDINARY[:2]
     found = ask(root, statement) if is_apart else answered(inside, root, statement)

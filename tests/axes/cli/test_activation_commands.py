@@ -51,9 +51,7 @@ def files(made: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_what_was_exported_and_imported_is_the_same_to_the_last_bit(
-    made: Path, files: dict[str, Path], tmp_path: Path, to: str
-) -> None:
+def test_what_was_exported_and_imported_is_the_same_to_the_last_bit(made, files, tmp_path, to):
     path = files[to]
     root = tmp_path / "other"
     ok("activations", "import", path, "--root", root)
@@ -129,9 +127,7 @@ def test_some_layers_are_fitted_where_only_those_are_there(made: Path, tmp_path:
     assert [row["layer"] for row in printed(*fit)] == [1, 3]
 
 
-def test_an_imported_model_never_mixes_with_one_that_was_run(
-    made: Path, files: dict[str, Path], tmp_path: Path
-) -> None:
+def test_an_imported_model_never_mixes_with_one_that_was_run(made, files, tmp_path):
     root = shutil.copytree(made / "lake", tmp_path / "both")
     at = ("--root", root)
     ok("activations", "import", files["npz"], *at)

@@ -20,9 +20,7 @@ from tests.commands import ok, refused
         (ImportError("no module x"), None),
     ],
 )
-def test_what_the_machine_refuses_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: object, error: Exception, message: str | None
-) -> None:
+def test_what_the_machine_refuses_is_one_line(monkeypatch, tmp_path, error, message):
     def fail(*_: object) -> None:
         raise error
 
@@ -36,9 +34,7 @@ def test_what_the_machine_refuses_is_one_line(
         assert result.output.count("\n") == 1
 
 
-def test_without_a_home_folder_only_the_cache_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: object
-) -> None:
+def test_without_a_home_folder_only_the_cache_is_asked_for(monkeypatch, tmp_path):
     def unknown(_user: int) -> None:
         raise KeyError
 

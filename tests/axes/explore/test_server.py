@@ -228,9 +228,7 @@ def test_a_body_that_is_no_json_is_the_askers_fault(client: TestClient, path: st
         "timestamptz 'infinity'",
     ],
 )
-def test_a_value_that_python_has_no_type_for_is_refused(
-    client: TestClient, path: str, value: str
-) -> None:
+def test_a_value_that_python_has_no_type_for_is_refused(client, path, value):
     answered = asked(client, f"select {value} as a", path)
     assert answered.status_code in (200, 400)
     if answered.status_code == 400:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -218,9 +217,7 @@ def test_a_sound_warehouse_has_nothing_to_find(lake: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "rule", "words"), CAMPAIGN, ids=[spoil.__name__ for spoil, *_ in CAMPAIGN]
 )
-def test_a_corruption_alone_is_found_and_named_and_repair_sets_it_aside(
-    lake: Path, spoil: Callable[[Path], Path], rule: str, words: str
-) -> None:
+def test_a_corruption_alone_is_found_and_named_and_repair_sets_it_aside(lake, spoil, rule, words):
     path = spoil(lake)
     name = path.relative_to(lake).as_posix()
     before = path.read_bytes() if path.is_file() else None
@@ -252,9 +249,7 @@ def test_rows_that_are_written_again_close_the_matter(lake: Path) -> None:
     assert broken(lake) == []
 
 
-def test_what_a_job_replaces_while_it_is_looked_at_is_not_taken_for_damage(
-    lake: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_job_replaces_while_it_is_looked_at_is_not_taken_for_damage(lake, monkeypatch):
     run = Run(lake, "fit", {})
     run.write("running")
     wrong_vectors = inspection._wrong_vectors
@@ -297,9 +292,7 @@ HURT = {
 
 
 @pytest.mark.parametrize("hurt", HURT.values(), ids=HURT)
-def test_where_the_ledger_is_hurt_sound_files_stay_until_it_is_decided(
-    lake: Path, hurt: Callable[[bytes], bytes]
-) -> None:
+def test_where_the_ledger_is_hurt_sound_files_stay_until_it_is_decided(lake, hurt):
     before, ledger = files_of(lake), ledger_file(lake, "activations")
     ledger.write_bytes(hurt(ledger.read_bytes()))
     hurt_ledger = ledger.read_bytes()
@@ -358,9 +351,7 @@ STEPS = [(ledger, "_append"), (ledger, "replace_file"), (Path, "rename"), (Path,
 
 
 @pytest.mark.parametrize("is_each", [False, pytest.param(True, marks=pytest.mark.campaign)])
-def test_a_repair_that_is_killed_is_ended_by_the_next(
-    lake: Path, tmp_path: Path, is_each: bool
-) -> None:
+def test_a_repair_that_is_killed_is_ended_by_the_next(lake, tmp_path, is_each):
     put(lake, "evaluations", {"study_id": "a", "run_id": "fit-m"})
     (stored,) = (path for path in data_files(lake, TABLES["axes"]) if b"fit-m" in path.read_bytes())
     stored.unlink()

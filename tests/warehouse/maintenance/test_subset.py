@@ -116,9 +116,7 @@ def test_one_model_and_one_set_are_their_rows(whole: Path, tmp_path: Path) -> No
     assert part["activations"]
 
 
-def test_a_fitted_thing_comes_with_all_it_was_fitted_from_or_not_at_all(
-    whole: Path, tmp_path: Path
-) -> None:
+def test_a_fitted_thing_comes_with_all_it_was_fitted_from_or_not_at_all(whole, tmp_path):
     subset(whole, tmp_path / "m", models=["m"])
     of_m = contents(tmp_path / "m")
     assert [row["axis_id"] for row in of_m["axes"]] == ["axis-m"]
