@@ -16,8 +16,7 @@ from axes.ingest.prompt_sources import PromptSource, prompt_source, ready_sets
 from axes.ingest.prompts import import_prompts, normalise, prompt_id, read_prompts
 from axes.ingest.requests import PromptRequest
 from axes.warehouse.errors import LabelError, PromptError
-from axes.warehouse.maintenance.check import check
-from tests.ingest.conftest import read
+from tests.ingest.conftest import assert_checks_pass, read
 
 Import = Callable[..., Any]
 
@@ -115,7 +114,7 @@ def test_conflicting_labels_between_sets_are_shown_with_the_set(root: Path, put:
     assert "row 1 negative" in str(caught.value)
     assert [row["prompt_set"] for row in read(root, "from v_prompt_sets")] == ["first"]
     put("second", text=["y", "same"], label=[1, 0], labeler="me")
-    assert all(count == 0 for count in check(root)["row_count"].to_pylist())
+    assert_checks_pass(root)
 
 
 def test_duplicates_are_dropped_and_the_first_is_kept(root: Path, put: Import) -> None:
@@ -143,7 +142,7 @@ def test_other_rows_under_a_name_are_refused_and_replace_those_there_when_told_t
     # So does a label that was mended.
     put("set", text=["c", "b"], label=[0, 1], replace_set=True)
     assert stored(root, "set", "text", "is_positive") == [("c", False), ("b", True)]
-    assert all(count == 0 for count in check(root)["row_count"].to_pylist())
+    assert_checks_pass(root)
 
 
 def test_a_second_labelers_opinion_stands_beside_the_first(root: Path, put: Import) -> None:
