@@ -20,7 +20,6 @@ from axes.warehouse.connection import (
     distinct_names,
     query,
     rows,
-    sql_files,
     stream,
     vectors,
 )
@@ -30,14 +29,6 @@ from axes.warehouse.names import sql_literal
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import rows_table, vector_array, write_rows
 from tests.rows import file_bytes, full, put
-
-
-def test_every_table_and_mart_can_be_asked_by_name(root: Path) -> None:
-    connection = connect(root)
-    shown = {row["name"] for row in rows(connection, "show tables")}
-    assert {*TABLES, *(f"stg_{name}" for name in TABLES), *sql_files("marts")} == shown
-    for name, table in TABLES.items():
-        assert query(connection, f"from {name}").column_names == table.schema.names
 
 
 def test_a_later_connection_copies_what_the_first_of_a_process_created(root, tmp_path, monkeypatch):
@@ -86,11 +77,6 @@ def test_the_tables_explain_themselves_in_the_words_of_the_schema(root: Path) ->
         assert of_view[name] == f"One row per {table.grain}."
         for field in table.schema:
             assert of_column[name, field.name] == field.metadata[b"comment"].decode()
-
-
-def test_a_folder_that_is_no_warehouse_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RootError, match="axes warehouse init"):
-        connect(tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, b"PAR1"], ids=["lost", "damaged"])

@@ -68,17 +68,11 @@ def test_traces_are_projected_by_the_next_study(study, folder, lake):
     assert 4 <= asked(lake, sql)[0]["n"] <= 12
 
 
-def test_the_warehouse_passes_its_checks_and_a_broken_rule_exits_with_one(study, lake, tmp_path):
+def test_the_warehouse_passes_its_checks(study, lake):
     words = ("warehouse", "check", "--root", lake)
     (summary,) = ok(*words).stdout.splitlines()
     assert summary.endswith("checks, 0 with findings")
     assert "activations_unique_key" in ok(*words, "--format", "json").stdout
-    broken = shutil.copytree(lake, tmp_path / "broken")
-    part = next((broken / "activations" / "model=small").glob("*.parquet"))
-    shutil.copy(part, part.with_name("again.parquet"))
-    result = axes("warehouse", "check", "--root", broken, "--format", "csv")
-    assert result.exit_code == 1
-    assert "activations_unique_key,0" not in result.stdout
 
 
 def test_sql_prints_every_statement_and_knows_the_dot_commands(study, lake, tmp_path):
@@ -93,14 +87,6 @@ def test_sql_prints_every_statement_and_knows_the_dot_commands(study, lake, tmp_
     ):
         assert message in axes("sql", *words, "--root", lake).stderr
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("output_format", ["table", "json", "csv", "markdown"])
-def test_every_format_prints_to_stdout_and_progress_goes_elsewhere(study, lake, output_format):
-    statement = "select model, architecture from models order by 1"
-    result = ok("sql", statement, "--root", lake, "--format", output_format)
-    assert "large" in result.stdout and "qwen2" in result.stdout
-    assert result.stderr == ""
 
 
 @pytest.mark.parametrize(
@@ -125,13 +111,16 @@ def test_the_suffix_of_the_output_names_the_format(study, lake, tmp_path, name, 
     assert (tmp_path / name).read_bytes().startswith(b"model,age,ages\n")
 
 
-def test_a_query_may_come_from_a_file_or_through_a_pipe(study, lake, tmp_path):
+def test_a_query_may_come_from_a_file_or_through_a_pipe_and_stderr_stays_empty(
+    study, lake, tmp_path
+):
     piped = ["sql", "--root", lake, "--format", "csv"]
     assert axes(*piped, input="select count(*) as n from models;").stdout == "n\n2\n"
     assert "give a statement" in axes(*piped, input="").stderr
     path = tmp_path / "query.sql"
     path.write_text("-- how many\nselect count(*) as n from models;\n")
-    assert ok(*piped, "-f", path).stdout == "n\n2\n"
+    result = ok(*piped, "-f", path)
+    assert (result.stdout, result.stderr) == ("n\n2\n", "")
 
 
 def test_comments_are_there_for_a_statement_that_reads_the_catalog(lake):

@@ -46,37 +46,6 @@ OPTIONAL_KEYS = {
 every_table = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 
 
-def test_the_tables_are_those_of_the_design() -> None:
-    assert list(TABLES) == [
-        "prompts",
-        "labels",
-        "models",
-        "runs",
-        "activations",
-        "prompt_tokens",
-        "generations",
-        "generation_tokens",
-        "alignments",
-        "axes",
-        "projections",
-        "token_projections",
-        "evaluations",
-        "steps",
-        "variations",
-        "calibrations",
-        "diagnostics",
-        "intervention_outcomes",
-        "interventions",
-        "trajectories",
-        "drift_figures",
-        "scored_answers",
-        "answer_calibrations",
-        "routings",
-        "routing_evaluations",
-        "comparisons",
-    ]
-
-
 @every_table
 def test_columns_are_named_once_and_commented_and_those_of_the_key_are_filled(table):
     assert TABLES[table.name] is table
