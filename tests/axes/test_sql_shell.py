@@ -144,9 +144,7 @@ def test_enter_runs_only_what_is_complete() -> None:
         (".mode pa", "parquet", "csv"),
     ],
 )
-def test_completion_offers_what_may_follow(
-    catalog: Catalog, text: str, wanted: str, unwanted: str
-) -> None:
+def test_completion_offers_what_may_follow(catalog, text, wanted, unwanted):
     before, _, after = text.partition("|")
     document = Document(before + after, cursor_position=len(before))
     completer = SqlCompleter(catalog, _COMMANDS)

@@ -4,13 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from axes.analysis.routing.response_scores import Scoring, ScoringRequest, score_completions
 from axes.analysis.routing.responses import CompletionQuery, Completions, read_completions
 from axes.analysis.routing.router import Limits, Router, best_single, choose
 from axes.analysis.routing.routing import run_routing
-from axes.cli.main import cli
 from axes.warehouse.errors import (
     CalibrationError,
     CoverageError,
@@ -26,6 +24,7 @@ from tests.answer_worlds import (
     write_answers,
     write_labels,
 )
+from tests.commands import ok, refused
 from tests.rows import ask, opened, put
 
 OFFSETS = {"a": 0.0, "b": 40.0, "c": -40.0}
@@ -347,12 +346,7 @@ def test_a_model_of_one_class_gets_a_flat_chance_and_a_note(tmp_path):
 
 
 def test_the_command_prints_the_table_that_sql_has(world):
-    arguments = ["--root", str(world.root), "--prompts", "asked", "--labeler", "judge"]
-    result = CliRunner().invoke(cli, ["route", *arguments, "--format", "json"])
-    assert result.exit_code == 0, result.output
-    assert '"policy": "oracle"' in result.stdout
-    result = CliRunner().invoke(cli, ["route", *arguments, "--min-quality", "1"])
-    assert (result.exit_code, "--min-quality needs --quality" in result.stderr) == (2, True)
-    result = CliRunner().invoke(cli, ["route", *arguments, "--model", "a"])
-    assert result.exit_code == 1
-    assert "routing and comparing need two or more" in result.stderr
+    words = ["route", "--root", world.root, "--prompts", "asked", "--labeler", "judge"]
+    assert '"policy": "oracle"' in ok(*words, "--format", "json").stdout
+    assert "--min-quality needs --quality" in refused(*words, "--min-quality", "1")
+    assert "routing and comparing need two or more" in refused(*words, "--model", "a")
