@@ -7,8 +7,9 @@ of derived tables go first: a job that was killed is ended by starting it again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -84,19 +85,10 @@ def forget(
         }
         with record_run(root, "warehouse forget", parameters):
             for table in tables:
-                required = conditions(table, part)
                 for partition in removed[table.name]:
-                    is_whole = not kept_partition(table, part, partition)
-                    remove_rows(
-                        root,
-                        table.name,
-                        lambda rows, is_whole=is_whole, required=required: (
-                            pa.repeat(True, len(rows))
-                            if is_whole
-                            else pc.invert(is_kept(rows, required))
-                        ),
-                        partition=partition,
-                    )
+                    required = _required(table, part, partition)
+                    is_removed = partial(_is_removed, required=required)
+                    remove_rows(root, table.name, is_removed, partition=partition)
     return forgotten
 
 
@@ -113,16 +105,29 @@ def _others(connection: Connection, column: str, names: Sequence[str]) -> set[st
 def _removed(root: Path, table: Table, part: Part, left_out: Counter[str]) -> dict[str | None, int]:
     """Partition -> rows that go, where any do; `left_out` counts ingested ones by their run."""
     counts: Counter[str | None] = Counter()
-    required = conditions(table, part)
     for folder in partition_folders(root, table):
         value = unquote(folder.name.partition("=")[2]) or None
+        required = _required(table, part, value)
         for path in parquet_files(folder):
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                keys = file.read(columns=[*required, "run_id"])
-            if kept_partition(table, part, value):
-                keys = keys.filter(pc.invert(is_kept(keys, required)))
-            if len(keys):
-                counts[value] += len(keys)
+                keys = file.read(columns=[*(required or ()), "run_id"])
+            gone = keys.column("run_id").filter(_is_removed(keys, required))
+            if len(gone):
+                counts[value] += len(gone)
                 if table.name in INGESTED:
-                    left_out.update(keys.column("run_id").to_pylist())
+                    left_out.update(gone.to_pylist())
     return dict(counts)
+
+
+_Required = Mapping[str, Collection[str]] | None
+
+
+def _required(table: Table, part: Part, partition: str | None) -> _Required:
+    """The conditions that a row of a partition meets to stay; None where none can stay."""
+    return conditions(table, part) if kept_partition(table, part, partition) else None
+
+
+def _is_removed(rows: pa.Table, required: _Required) -> pa.ChunkedArray:
+    if required is None:
+        return pa.chunked_array([pa.repeat(True, len(rows))])
+    return pc.invert(is_kept(rows, required))
