@@ -351,3 +351,50 @@ def subset_command(
     from axes.warehouse.maintenance.subset import subset
 
     show_rows(subset(root, target, models=models, prompt_sets=prompt_sets), output_format)
+
+
+@warehouse.command("forget")
+@models_option("Delete this model's rows; repeatable.")
+@prompt_sets_option("Delete this prompt set; repeatable.")
+@click.option(
+    "--pooling", "poolings", multiple=True, help="Delete activations of this pooling; repeatable."
+)
+@click.option(
+    "--study", "studies", multiple=True, help="Delete the results of this study; repeatable."
+)
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Count the rows and delete nothing.")
+@root_option
+@format_option
+def forget_command(
+    models: tuple[str, ...],
+    prompt_sets: tuple[str, ...],
+    poolings: tuple[str, ...],
+    studies: tuple[str, ...],
+    is_dry_run: bool,
+    root: Path,
+    output_format: str,
+) -> None:
+    """Delete models, prompt sets, poolings or studies, and everything that was made from them.
+
+    Axes, studies and completions that rest on a deleted row go with it. Stop jobs first; deleted
+    rows cannot be restored, so try with --dry-run first.
+
+    \b
+    axes warehouse forget --model smollm2-135m --dry-run
+    axes warehouse forget --pooling last --study 689eb4
+    """
+    from axes.analysis.report.section import latest_study
+    from axes.warehouse.connection import connect
+    from axes.warehouse.maintenance.forget import forget
+
+    if not (models or prompt_sets or poolings or studies):
+        raise click.UsageError("name what to delete: --model, --prompts, --pooling or --study")
+    forgotten = forget(
+        root,
+        models=models,
+        prompt_sets=prompt_sets,
+        poolings=poolings,
+        studies=[latest_study(connect(root), name) for name in studies],
+        is_dry_run=is_dry_run,
+    )
+    show_rows([item for item in forgotten if item.rows], output_format)
