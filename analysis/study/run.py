@@ -39,12 +39,12 @@ def run_study(
     root: Path,
     definition: StudyDefinition,
     *,
-    published: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    published: Mapping[str, dict[str, float]] = MappingProxyType({}),
     memory_limit: int | None = None,
 ) -> str:
     """Run what is not stored and return the study's id; its numbers are in `evaluations`.
 
-    `published` (model -> metric -> value) are stored next to the study's.
+    `published` (model, or `*` for every model -> metric -> value) are stored next to the study's.
     `memory_limit` (bytes) moves large matrices to the disk and changes no number.
     Raises `CoverageError`, `ModelError`, `PromptError` or `LabelError` where rows are missing or
     do not fit.

@@ -335,6 +335,18 @@ def test_rows_that_are_judged_and_fitted_on_are_named(small_world, definition):
     assert areas["again"]["is_in_sample"] and not areas["other"]["is_in_sample"]
 
 
+def test_values_published_for_every_model_are_those_of_each(small_world):
+    definition = define_study(("alpha", "beta"), alignment_shuffles=0)
+    published = {"*": {"native": 0.5}, "beta": {"native": 0.6}, "delta": {"native": 0.7}}
+    models = study_result(small_world, run_study(small_world, definition, published=published))[
+        "models"
+    ]
+    assert {name: each["published"]["native"] for name, each in models.items()} == {
+        "alpha": 0.5,
+        "beta": 0.6,
+    }
+
+
 def test_a_handful_of_alignment_rows_is_refused(world, monkeypatch):
     with pytest.raises(DefinitionError, match="align_rows is 5, expected 10 or more"):
         replace(DEFINITION, align_rows=5)
