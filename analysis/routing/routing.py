@@ -146,14 +146,17 @@ def _policies(
     reasons = {}
     for source in SOURCES:
         policy = f"{source}_projection"
-        router = Router.from_scoring(
-            scoring, source=source, cost=costs, quality=qualities, limits=limits
-        )
-        decisions = [router.choose(prompt_id) for prompt_id in completions.prompt_ids]
+        calibrations = {model: scoring.calibrations[source, model] for model in completions.models}
+        router = Router(calibrations, limits, source)
+        projections = completions.projection(source)
+        decisions = [
+            router.choose(*(dict(zip(completions.models, row, strict=True)) for row in prompt))
+            for prompt in zip(projections, costs, qualities, strict=True)
+        ]
         chosen = np.array([completions.models.index(decision.model) for decision in decisions])
         shares[policy] = one_hot_shares(chosen, shape)
         reasons[policy] = [decision.why for decision in decisions]
-        raw = choose(completions.projection(source), costs, is_allowed)
+        raw = choose(projections, costs, is_allowed)
         shares[f"{policy}_raw"] = one_hot_shares(raw, shape)
     shares[ORACLE] = one_hot_shares(choose(completions.outcome, costs, is_allowed), shape)
     return _Policies(shares, reasons, costs, is_allowed)
