@@ -2,7 +2,7 @@
 
 Charts are Vega-Lite specifications with their rows next to them; the libraries that draw them are
 part of the file (vl-convert's bundle), and its content security policy forbids every request.
-`PARTS` are the parts of the page in order, with their sections. `write_chart_files` writes every
+`PARTS` are the parts of the report in order, with their sections. `write_chart_files` writes every
 chart as SVG and PNG, with its rows as CSV and its SQL.
 """
 
@@ -220,6 +220,7 @@ PARTS: dict[str, tuple[Section, ...]] = {
         agreement.SINGULAR_VALUES,
         tables.DIAGNOSES,
         agreement.SENSITIVITY,
+        tables.SENSITIVITY,
         agreement.THRESHOLDS,
     ),
     "Generation": (generation.TRAJECTORIES, generation.DRIFT),

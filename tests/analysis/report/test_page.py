@@ -261,6 +261,8 @@ def _contrast(one: str, other: str) -> float:
 def test_the_ending_decides_between_page_and_markdown(reported, tmp_path):
     markdown = write_report(reported, tmp_path / "report.md").read_text()
     assert markdown.startswith("# Study ") and "<html" not in markdown
+    titles = [section.title for section in SECTIONS.values()]
+    assert all(f"\n## {title}\n" in markdown for title in titles)
     with pytest.raises(AxesError, match=r"report\.pdf is not a report: .*\.html or \.md"):
         write_report(reported, tmp_path / "report.pdf")
 
