@@ -32,9 +32,9 @@ from axes.analysis.report.section import (
     Section,
     SectionContent,
     query_section,
-    study_definition,
     study_names,
 )
+from axes.analysis.study.evaluations import stored_parameters
 from axes.warehouse.connection import Connection
 from axes.warehouse.files import replacing
 from axes.warehouse.render import render, visible
@@ -84,7 +84,7 @@ def page(connection: Connection, study_id: str, *, warnings: Sequence[str]) -> s
         keep_trailing_newline=True,
     )
     environment.filters |= {"marked": _marked, "embedded": _embedded}
-    definition = study_definition(connection, study_id)
+    definition = stored_parameters(connection, study_id)
     return environment.get_template("report.html").render(
         title=f"Study {definition['label']}: {', '.join(definition['models'])}",
         summary=_summary(definition),

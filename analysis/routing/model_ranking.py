@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import rankdata
 
-from axes.analysis.routing.response_scores import Scoring, ScoringRequest, scoring_run, store_rows
+from axes.analysis.registry import store_rows
+from axes.analysis.routing.response_scores import Scoring, ScoringRequest, scoring_run
 from axes.analysis.stats.auroc import Estimate
 from axes.analysis.stats.bootstrap import RESAMPLE_COUNT, draw_counts, percentile_interval
 from axes.warehouse.handle import Warehouse

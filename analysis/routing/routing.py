@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow.types as kinds
 from jaxtyping import Bool, Float
 
+from axes.analysis.registry import store_rows
 from axes.analysis.routing.response_scores import (
     SOURCES,
     Scoring,
     ScoringRequest,
     scoring_run,
-    store_rows,
 )
 from axes.analysis.routing.responses import Completions
 from axes.analysis.routing.router import (
