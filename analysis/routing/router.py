@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from axes.analysis.stats.auroc import Estimate
-from axes.analysis.stats.bootstrap import RESAMPLE_COUNT, draw_counts, percentile_interval
+from axes.analysis.stats.bootstrap import draw_counts, percentile_interval
 from axes.analysis.stats.calibration import Calibration
 from axes.warehouse.errors import ModelError
 
@@ -177,19 +177,11 @@ def one_hot_shares(
     return np.eye(shape[1])[np.broadcast_to(chosen, shape[0])]
 
 
-def uniform_shares(
-    is_allowed: Bool[np.ndarray, "prompt model"],
-) -> Float[np.ndarray, "prompt model"]:
-    """The shares of a draw among the allowed models."""
-    return is_allowed / is_allowed.sum(axis=1, keepdims=True)
-
-
 def evaluate_policies(
     policies: Mapping[str, Float[np.ndarray, "prompt model"]],
     values: Mapping[str, Float[np.ndarray, "prompt model"]],
     *,
     groups: Int[np.ndarray, " prompt"],
-    count: int = RESAMPLE_COUNT,
     seed: int = 0,
 ) -> dict[tuple[str, str], Estimate]:
     """(policy, metric) -> the mean over prompts, with an interval; all on the same resamples.
@@ -212,7 +204,7 @@ def evaluate_policies(
         if f"{policy}_raw" in policies:
             differences[policy, "over_raw"] = per_prompt[f"{policy}_raw", "outcome"] - outcome
     # [resample, prompt] counts times a column: the sum of every resample at once.
-    counts = draw_counts(len(groups), groups=groups, count=count, seed=seed)
+    counts = draw_counts(len(groups), groups=groups, seed=seed)
     sizes = counts.sum(axis=1)
     return {
         key: percentile_interval(

@@ -37,7 +37,6 @@ from axes.analysis.routing.router import (
     choose,
     evaluate_policies,
     one_hot_shares,
-    uniform_shares,
 )
 from axes.analysis.stats.auroc import Estimate
 from axes.warehouse.connection import query
@@ -141,7 +140,7 @@ def _policies(
             if is_always_allowed[column]
         },
         BEST_SINGLE: one_hot_shares(best, shape),
-        RANDOM: uniform_shares(is_allowed),
+        RANDOM: is_allowed / is_allowed.sum(axis=1, keepdims=True),
     }
     reasons = {}
     for source in SOURCES:

@@ -259,17 +259,15 @@ memory_limit_option = click.option(
 )
 
 
-def format_option(command: Command, *, more: tuple[str, ...] = ()) -> Command:
-    """`--format`: how rows are printed; `more` are formats of this command only."""
-    return click.option(
-        "--format",
-        "output_format",
-        type=click.Choice((*FORMATS, *more)),
-        default="table",
-        envvar="AXES_FORMAT",
-        show_envvar=True,
-        help="How rows are printed. Redirect parquet to a file or a pipe.",
-    )(command)
+format_option = click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(FORMATS),
+    default="table",
+    envvar="AXES_FORMAT",
+    show_envvar=True,
+    help="How rows are printed. Redirect parquet to a file or a pipe.",
+)
 
 
 def prints(command: Command) -> Command:
