@@ -16,7 +16,7 @@ from typing import Any
 
 from axes.analysis.drift.token_projections import project_tokens
 from axes.analysis.study.claims import PUBLISHED, write_published
-from axes.analysis.study.definition import StudyDefinition
+from axes.analysis.study.definition import EVERY_MODEL, StudyDefinition
 from axes.analysis.study.evaluate import evaluate
 from axes.analysis.study.evaluations import (
     STEP_VERSION,
@@ -123,7 +123,9 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
         if metric in counts:
             counts[metric].setdefault(model, {})[prompt_set] = int(estimate)
         elif metric.endswith(PUBLISHED):
-            models[model].setdefault("published", {})[scorer] = estimate
+            # An earlier version stored `*` as the name of a model; it sorts before any other.
+            for each in models if model == EVERY_MODEL else (model,):
+                models[each].setdefault("published", {})[scorer] = estimate
         elif prompt_set is not None and model is None:
             baselines.setdefault(prompt_set, {})[name] = estimate
         elif prompt_set is not None:
