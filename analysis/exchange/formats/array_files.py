@@ -79,10 +79,13 @@ def read_arrays(named: Mapping[str, np.ndarray], cards: Sequence[Card] = ()) -> 
             "expected one array [d_model], one [layers, d_model], or several [d_model] with a "
             f"layer's number in each name, found {shapes or 'none'}"
         )
-    vectors = {int(numbers[name][0]): array.astype(np.float32) for name, array in named.items()}
+    names = sorted(named, key=lambda name: int(numbers[name][0]))
+    vectors: dict[int | None, np.ndarray] = {}
+    for name in names:
+        vectors[int(numbers[name][0])] = named[name].astype(np.float32)
     if len(vectors) < len(named):
         raise AxisError(f"two arrays have the same number: {', '.join(sorted(named))}")
-    return replace(contents, vectors={number: vectors[number] for number in sorted(vectors)})
+    return replace(contents, vectors=vectors)
 
 
 def _named(contents: Contents) -> dict[str, np.ndarray]:
