@@ -59,7 +59,8 @@ def read_arrays(named: Mapping[str, np.ndarray], cards: Sequence[Card] = ()) -> 
 
     Raises `AxisError` for other arrays than the module describes: names, shapes and expectation.
     """
-    contents = Contents({}, cards[0]["file"]["convention"] if cards else None, cards=cards)
+    vectors: dict[int | None, np.ndarray] = {}
+    contents = Contents(vectors, cards[0]["file"]["convention"] if cards else None, cards=cards)
     numbers = {name: re.findall(r"\d+", name) for name in named}
     if len(named) == 1:
         ((name, array),) = named.items()
@@ -70,8 +71,9 @@ def read_arrays(named: Mapping[str, np.ndarray], cards: Sequence[Card] = ()) -> 
             return replace(contents, vectors={number: array.astype(np.float32)})
         if array.ndim == 2:
             rows = array.astype(np.float32)
-            filled = {row: rows[row] for row in range(len(rows)) if rows[row].any()}
-            return replace(contents, vectors=filled, row_count=len(rows))
+            kept = np.flatnonzero(rows.any(axis=1)).tolist()
+            vectors = {row: rows[row] for row in kept}
+            return replace(contents, vectors=vectors, row_count=len(rows))
     is_numbered = all(len(found) == 1 for found in numbers.values())
     if not named or not is_numbered or any(array.ndim != 1 for array in named.values()):
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in named.items())
@@ -80,9 +82,7 @@ def read_arrays(named: Mapping[str, np.ndarray], cards: Sequence[Card] = ()) -> 
             f"layer's number in each name, found {shapes or 'none'}"
         )
     names = sorted(named, key=lambda name: int(numbers[name][0]))
-    vectors: dict[int | None, np.ndarray] = {}
-    for name in names:
-        vectors[int(numbers[name][0])] = named[name].astype(np.float32)
+    vectors = {int(numbers[name][0]): named[name].astype(np.float32) for name in names}
     if len(vectors) < len(named):
         raise AxisError(f"two arrays have the same number: {', '.join(sorted(named))}")
     return replace(contents, vectors=vectors)
