@@ -7,7 +7,7 @@ share the rows that they have in common.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -28,6 +28,21 @@ from axes.warehouse.handle import Warehouse
 from axes.warehouse.runs import Run
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, rows_table, vector_array
+
+
+def store_rows(
+    warehouse: Warehouse,
+    run: Run,
+    table: str,
+    name: str,
+    rows: Iterable[Mapping[str, object]],
+    *,
+    partition: str | None = None,
+) -> None:
+    """Store the rows as the file `name` of a table, with the id of the run, and count them."""
+    stored = [{**row, "run_id": run.run_id} for row in rows]
+    warehouse.write(table, rows_table(table, stored), name=name, partition=partition)
+    run.rows += len(stored)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+import click
+
+from axes.cli.main import cli
 from axes.command_line import as_command
 from axes.warehouse.errors import AxesError, DefinitionError
 from axes.warehouse.names import did_you_mean, sql_literal
@@ -125,7 +128,7 @@ def report(output: Folder, study_id: str | None = None, *, root: Folder | None =
     return write_report(root_folder(root), Path(output), study_id)
 
 
-@as_command("prompts import")
+@as_command(cli, "prompts import")
 def import_prompts(
     prompt_set: str,
     source: Folder | Sequence[Any] | pl.DataFrame | None = None,
@@ -173,7 +176,7 @@ def _rows_file(rows: Any, folder: Path) -> Path:
     return folder / "rows.parquet"
 
 
-@as_command("ingest activations", prompts="prompt_sets", system="system_file")
+@as_command(cli, "ingest activations", prompts="prompt_sets", system="system_file")
 def ingest_activations(
     model: str,
     prompts: Names,
@@ -218,7 +221,7 @@ def ingest_activations(
     return ingest_activations(folder, spec, request)
 
 
-@as_command("ingest traces", prompts="prompt_set", system="system_file")
+@as_command(cli, "ingest traces", prompts="prompt_set", system="system_file")
 def ingest_traces(
     model: str,
     prompts: str,
@@ -257,7 +260,7 @@ def ingest_traces(
     return ingest_traces(folder, spec, request)
 
 
-@as_command("study run")
+@as_command(cli, "study run")
 def study(
     file: Folder | None = None,
     *,
@@ -305,7 +308,7 @@ def study(
     return read_study(study_id, root=folder)
 
 
-@as_command("fit")
+@as_command(cli, "fit")
 def fit(
     model: str,
     prompts: str,
@@ -348,7 +351,7 @@ def fit(
     return Result(f"{model}: directions fitted on {prompts}", warehouse.query(sql), sql)
 
 
-@as_command("score", prompts="prompt_sets")
+@as_command(cli, "score", prompts="prompt_sets")
 def score(
     axis: str,
     *,
@@ -394,10 +397,7 @@ def run(command: str, *words: str, root: Folder | None = None, **options: Any) -
     `command` and `words` are as typed (`label refusals`, `list axes`); `options` are its options,
     a list repeats one. Raises `AxesError` with the command's message.
     """
-    import click
     import polars as pl
-
-    from axes.cli.main import cli
 
     typed = [*command.split(), *words, "--format", "json", "--root", str(root_folder(root))]
     for name, value in options.items():

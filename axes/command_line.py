@@ -36,20 +36,20 @@ def of_context(context: click.Context) -> str:
     return shlex.join(["axes", *names, *_words(context.command, stated)])
 
 
-def of_call(command_name: str, arguments: Mapping[str, Any]) -> str:
+def of_call(group: click.Group, command_name: str, arguments: Mapping[str, Any]) -> str:
     """The command line that does what a Python function did with these arguments.
 
     `arguments` are by the command's parameter names; what is None or no parameter is left out.
     """
-    from axes.cli.main import cli
-
-    command: Any = cli
+    command: Any = group
     for name in command_name.split():
         command = command.get_command(click.Context(command), name)
     return shlex.join(["axes", *command_name.split(), *_words(command, arguments)])
 
 
-def as_command(command_name: str, **parameter_names: str) -> Callable[[Function], Function]:
+def as_command(
+    group: click.Group, command_name: str, **parameter_names: str
+) -> Callable[[Function], Function]:
     """Let jobs that the function runs store the command line of `axes COMMAND_NAME`.
 
     The function's arguments are the command's parameters of the same name, or of the name in
@@ -68,7 +68,7 @@ def as_command(command_name: str, **parameter_names: str) -> Callable[[Function]
             if not isinstance(bound.get("source", ""), str | Path | None):
                 bound["source"] = "FILE-WITH-rows"
             arguments = {parameter_names.get(name, name): value for name, value in bound.items()}
-            with invoked(lambda: of_call(command_name, arguments)):
+            with invoked(lambda: of_call(group, command_name, arguments)):
                 return function(*args, **kwargs)
 
         return call  # type: ignore[return-value]

@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 from prompt_toolkit import PromptSession
 from prompt_toolkit.filters import Condition
-from prompt_toolkit.history import FileHistory
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.sql import SqlLexer
@@ -147,7 +147,7 @@ class Shell:
             case ".timer" if argument in ("on", "off"):
                 self.is_timed = argument == "on"
             case ".read" if argument is not None:
-                self._run_all(Path(argument).expanduser().read_text())
+                self._run_all(Path(_at_home(argument)).read_text())
             case ".help":
                 echo(_HELP.rstrip())
             case ".quit" | ".exit":
@@ -208,7 +208,7 @@ def _session(shell: Shell) -> PromptSession[str]:
             buffer.insert_text("\n")
 
     return PromptSession(
-        history=FileHistory(str(_history_file())),
+        history=_history(),
         completer=SqlCompleter(shell.catalog, _COMMANDS),
         complete_while_typing=Condition(lambda: False),
         lexer=PygmentsLexer(SqlLexer),
@@ -219,6 +219,17 @@ def _session(shell: Shell) -> PromptSession[str]:
     )
 
 
-def _history_file() -> Path:
-    """`$AXES_HISTORY`, else `.axes_history` in the home folder."""
-    return Path(os.environ.get("AXES_HISTORY") or Path.home() / ".axes_history")
+def _history() -> History:
+    """`$AXES_HISTORY`, else `.axes_history` in the home folder; in memory where it cannot be."""
+    path = os.environ.get("AXES_HISTORY") or _at_home("~/.axes_history")
+    try:
+        Path(path).open("ab").close()
+    except OSError as error:
+        echo(f"what you type is not kept: {path}: {error.strerror}", err=True)
+        return InMemoryHistory()
+    return FileHistory(path)
+
+
+def _at_home(path: str) -> str:
+    """The path with `~` filled in, or as it is for a user without a home folder."""
+    return os.path.expanduser(path)  # noqa: PTH111 - `Path.expanduser` raises `RuntimeError`

@@ -9,7 +9,6 @@ from typing import Any
 
 from axes.analysis.activations import is_covered
 from axes.analysis.study.definition import (
-    EVERY_MODEL,
     StudyDefinition,
     StudyFile,
     find_study_file,
@@ -32,7 +31,7 @@ class PlannedStudy:
 
     definition: StudyDefinition
     origins: dict[str, str]
-    published: dict[str, dict[str, float]]
+    published: Mapping[str, dict[str, float]]
 
 
 def plan_studies(
@@ -87,18 +86,7 @@ def _plan_study(
         label=group or known_as(reference).partition("@")[0],
         **settings,
     )
-    return PlannedStudy(definition, origins, _published(definition, published))
-
-
-def _published(
-    definition: StudyDefinition, published: Mapping[str, dict[str, float]]
-) -> dict[str, dict[str, float]]:
-    """The published values of the study's models; those of `*` are of each."""
-    values = {
-        name.partition("@")[0]: {**published.get(EVERY_MODEL, {}), **published.get(name, {})}
-        for name in definition.models
-    }
-    return {name: of_model for name, of_model in values.items() if of_model}
+    return PlannedStudy(definition, origins, published)
 
 
 def run_planned(

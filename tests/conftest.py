@@ -15,10 +15,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.warehouse.layout import init_root
 from axes.warehouse.settings import SETTINGS
 from tests.once import made_once
+from tests.reported import put_reported, put_studied
 from tests.rows import put
 from tests.worlds import define_study, make_world
 
@@ -34,6 +36,19 @@ settings.register_profile("axes", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("axes")
 
 _numbers = itertools.count()
+
+DEMO_MODELS = ("smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b")
+_OPTIONS = {"prompts": "demo_safety", "align": "demo_alignment", "alignment_shuffles": 2}
+DEMO = define_study(DEMO_MODELS, label="demo", **_OPTIONS)
+
+
+def put_demo(root: Path, *studies: StudyDefinition) -> None:
+    """The models, sets and axes of the demo on a small scale, by these studies in turn."""
+    sets = {"labelled": {"demo_safety": 25}, "benign_count": 40, "benign": "demo_alignment"}
+    make_world(root, widths=dict.fromkeys(DEMO_MODELS, 14), layer_count=24, **sets)
+    put(root, "runs", {"run_id": "world", "parameters": "{}", "library_versions": "{}"})
+    for study in studies:
+        run_study(root, study)
 
 
 def pytest_collection_finish() -> None:
@@ -82,20 +97,16 @@ def root(empty_root: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's models, sets and axes on a small scale: the names of the documentation exist."""
-    models = ("smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b")
+    return made_once(tmp_path_factory, "demo", lambda root: put_demo(root, DEMO))
 
-    def make(root: Path) -> None:
-        make_world(
-            root,
-            widths=dict.fromkeys(models, 14),
-            labelled={"demo_safety": 25},
-            benign_count=40,
-            benign="demo_alignment",
-            layer_count=24,
-        )
-        put(root, "runs", {"run_id": "world", "parameters": "{}", "library_versions": "{}"})
-        options = {"prompts": "demo_safety", "align": "demo_alignment", "alignment_shuffles": 2}
-        definition = define_study(models, label="demo", **options)
-        run_study(root, definition)
 
-    return made_once(tmp_path_factory, "demo", make)
+@pytest.fixture(scope="session")
+def planted_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of two models (`tests.reported`), not to be written to."""
+    return made_once(tmp_path_factory, "planted study", put_studied)
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with rows for every section of a report, not to be written to."""
+    return made_once(tmp_path_factory, "reported", put_reported)

@@ -16,7 +16,6 @@ from axes.warehouse.connection import connect, query
 from axes.warehouse.layout import init_root
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, write_rows
-from tests.reported import put_the_rest, studied_world
 
 # SQL, a path, markup, a spreadsheet's formula, a window title (OSC), a C1 control, a line's end.
 ATTACK = "=1'\"; drop view runs--/../../..<b>\x1b]0;x\x07\x9b2J\r\n|`id`{x}%s"
@@ -88,10 +87,3 @@ def _in_json(value: Any, names: set[str]) -> Any:
     if isinstance(value, list):
         return [_in_json(item, names) for item in value]
     return hostile(value) if isinstance(value, str) and value in names | {"greek"} else value
-
-
-def studied(root: Path) -> str:
-    """The sound study that `put_hostile` starts from; its id."""
-    _, study_id = studied_world(root)
-    put_the_rest(root, study_id)
-    return study_id

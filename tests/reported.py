@@ -10,31 +10,24 @@ from axes.analysis.study.run import run_study
 from axes.warehouse.connection import connect, rows
 from tests.drifting import write_traces
 from tests.rows import Row, put
-from tests.worlds import World, define_study, make_world, prompt_ids
+from tests.worlds import define_study, make_world, prompt_ids
 
 WIDTHS = {"alpha": 16, "beta": 20}
-STRENGTH = 1.2
+PLANTED = {"widths": WIDTHS, "strength": 1.2, "benign_count": 120}
+PLANTED |= {"labelled": {"labelled": 150, "other": 100}}
 STEPS = 4
 
 
-def studied_world(root: Path) -> tuple[World, str]:
-    """A world of two models with a study of it, and the study's id."""
-    world = make_world(
-        root,
-        widths=WIDTHS,
-        strength=STRENGTH,
-        layer_count=2,
-        benign_count=120,
-        labelled={"labelled": 150, "other": 100},
-    )
-    definition = define_study(
-        WIDTHS, reference="beta", evaluate=("other",), alignment_shuffles=2, label="greek"
-    )
-    return world, run_study(root, definition)
+def put_studied(root: Path) -> str:
+    """A world of two models with a study of it; the study's id."""
+    make_world(root, layer_count=2, **PLANTED)
+    options = {"evaluate": ("other",), "alignment_shuffles": 2, "label": "greek"}
+    return run_study(root, define_study(WIDTHS, **options))
 
 
-def put_the_rest(root: Path, study_id: str) -> None:
-    """Rows of sensitivity, diagnoses, transfer, traces and drift, as their commands write them."""
+def put_reported(root: Path) -> None:
+    """The same, with rows of all else, as the commands write them."""
+    study_id = put_studied(root)
     (axis,) = rows(connect(root), "select axis_id, layer from axes where kind = 'universal'")
     common = {"model": "alpha", "model_id": "id-alpha", "layer": axis["layer"], "run_id": "later"}
     on_axis = {**common, "axis_id": axis["axis_id"]}

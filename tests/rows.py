@@ -75,6 +75,12 @@ def put_prompts(
     )
 
 
+def file_bytes(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path in it."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
 @lru_cache(maxsize=4)
 def opened(root: Path) -> Warehouse:
     """A warehouse, opened once: what is written later is read too."""

@@ -6,11 +6,10 @@ import json
 import re
 
 import pytest
-from click.testing import CliRunner
 
-from axes.cli.main import cli
 from axes.ingest.prompt_sources import BUILTIN
 from axes.warehouse.maintenance.check import check
+from tests.commands import ok
 from tests.tiny_models import save_tiny
 
 # Words that only a study of safety may say; `safetensors` and the package's name are none.
@@ -46,11 +45,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
     for name in ("calibrate", "traces", "drift"):
         commands[name] += ["--prompts", "formality"]
-    outputs = {}
-    for name, words in commands.items():
-        result = CliRunner().invoke(cli, [*map(str, words), "--root", str(root)])
-        assert result.exit_code == 0, (name, result.output)
-        outputs[name] = result.output
+    outputs = {name: ok(*words, "--root", root).output for name, words in commands.items()}
     outputs["report"] = report.read_text()
     assert not any(check(root)["row_count"].to_pylist())
     return outputs

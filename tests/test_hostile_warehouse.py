@@ -10,10 +10,12 @@ import pytest
 from starlette.testclient import TestClient
 
 import axes
+from axes.analysis.report.section import latest_study
 from axes.explore.server import application
+from axes.warehouse.connection import connect
 from axes.warehouse.errors import AxesError
 from tests.commands import axes as run
-from tests.hostile import ATTACK, hostile, put_hostile, studied
+from tests.hostile import ATTACK, hostile, put_hostile
 
 SECRET = "a line that no command may show"
 # Rows of a warehouse in a terminal: \n and \t, and no other control character.
@@ -24,9 +26,7 @@ COMMANDS = [
     *(("list", noun) for noun in NOUNS),
     ("list", "axes", "--format", "markdown"),
     ("list", "axes", "--format", "json"),
-    ("sql", "from v_auroc"),
-    ("sql", "from v_study_warnings"),
-    ("sql", "from runs"),
+    ("sql", "from v_auroc; from v_study_warnings; from runs"),
     ("sql", "select error(text) from prompts"),
     ("sql", "--safe", "from prompts"),
     ("sql", "--safe", "select error(text) from prompts"),
@@ -63,22 +63,17 @@ REFUSED |= {("fit", "nothing"), ("evaluate", MODEL), ("compare", "--prompts")}
 REFUSED |= {("route", "--prompts"), ("warehouse", "check")}
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    root = tmp_path_factory.mktemp("sound") / "lake"
-    return root, studied(root)
-
-
 @pytest.fixture(scope="module", params=["texts", "texts and ids"])
-def lake(sound, tmp_path_factory: pytest.TempPathFactory, request) -> tuple[Path, str]:
+def lake(reported, tmp_path_factory: pytest.TempPathFactory, request) -> tuple[Path, str]:
     """The hostile root, deep enough in a folder of canaries for its `..`; and the study's id."""
     base = tmp_path_factory.mktemp("canary")
     for folder in (base, base / "a", base / "a" / "b"):
         folder.mkdir(exist_ok=True)
         (folder / "secret.txt").write_text(SECRET)
+    study_id = latest_study(connect(reported))
     with_ids = request.param != "texts"
-    put_hostile(sound[0], base / "a" / "b" / "lake", with_ids=with_ids)
-    return base / "a" / "b" / "lake", hostile(sound[1]) if with_ids else sound[1]
+    put_hostile(reported, base / "a" / "b" / "lake", with_ids=with_ids)
+    return base / "a" / "b" / "lake", hostile(study_id) if with_ids else study_id
 
 
 def outside(root: Path) -> dict[Path, bytes]:
@@ -88,9 +83,7 @@ def outside(root: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words)[:40])
-def test_a_command_prints_plain_text_and_touches_nothing_outside(
-    lake, tmp_path: Path, words: tuple[str, ...]
-) -> None:
+def test_a_command_prints_plain_text_and_touches_nothing_outside(lake, tmp_path, words):
     root, study = lake
     before = outside(root)
     places = {"{study}": study, "{out}": str(tmp_path)}

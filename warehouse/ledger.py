@@ -91,6 +91,12 @@ def held_locks(root: Path) -> list[str]:
     return held
 
 
+def require_idle(root: Path) -> None:
+    """Raise `RootError` while a job holds a lock, other than that of maintenance."""
+    if jobs := [name for name in held_locks(root) if name != "maintenance"]:
+        raise RootError(f"a job is running on {root} ({jobs[0]}): let it end")
+
+
 @contextmanager
 def committing(root: Path, model: str) -> Iterator[None]:
     """Held while files of a model are written that have to agree with stored ones.
@@ -110,7 +116,7 @@ def table_lock(root: Path, table: str) -> Iterator[None]:
 
 @contextmanager
 def maintenance_lock(root: Path) -> Iterator[None]:
-    """Held by repair, compact, vacuum and migrate; raises `RootError` while another one runs."""
+    """Held by what maintains a root; raises `RootError` while another such job runs."""
     refusal = f"{root} is being repaired, compacted, vacuumed or migrated: wait for that to end"
     with locked(root, "maintenance", refusal=refusal):
         yield

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from axes.warehouse.errors import NonFiniteError, RootError
 from axes.warehouse.files import TEMPORARY, make_folder, sync_folder
-from axes.warehouse.layout import parquet_files, partition_folder
+from axes.warehouse.layout import EMPTY_FILE, parquet_files, partition_folder
 from axes.warehouse.ledger import Record, record, removing, table_lock, writing
 from axes.warehouse.tables.columns import VECTOR, Table
 from axes.warehouse.tables.index import refresh_index
@@ -192,6 +192,8 @@ def remove_rows(
     # Under the lock a compaction changes no names meanwhile.
     with table_lock(root, table):
         for path in parquet_files(folder):
+            if path.name == EMPTY_FILE:
+                continue
             stored = pq.ParquetFile(path).read()
             remaining = stored.filter(pc.invert(is_removed(stored)))
             if not len(remaining):

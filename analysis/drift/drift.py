@@ -42,11 +42,12 @@ from axes.analysis.drift.trajectories import (
     read_other_texts,
     read_trajectories,
 )
+from axes.analysis.registry import store_rows
 from axes.analysis.stats.bootstrap import RESAMPLE_COUNT, Curve, draw_counts, mean_difference
 from axes.warehouse.axes import AxisReadout
 from axes.warehouse.connection import vectors
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.writer import content_key, rows_table
+from axes.warehouse.writer import content_key
 
 # Part of the key: figures of an earlier way to compute them are not taken for these.
 METHOD_VERSION = 2
@@ -98,29 +99,24 @@ def run_drift(warehouse: Warehouse, readout: AxisReadout, definition: DriftDefin
     }
     del parameters["selection"]
     with warehouse.run("drift", {"drift_id": drift_id, **parameters}, seed=definition.seed) as run:
-        shared: dict[str, str | int | None] = {
+        shared: dict[str, object] = {
             "drift_id": drift_id,
             "model_id": readout.model_id,
             "axis_id": readout.axis_id,
             "layer": readout.layer,
-            "run_id": run.run_id,
         }
         events = event_steps(trajectories.texts, definition.event, trajectories.is_positive)
-        described = [{**shared, **row} for row in _completions(trajectories, events, definition)]
-        table = rows_table("trajectories", described)
-        warehouse.write("trajectories", table, name=drift_id, partition=readout.model)
+        completions = (shared | row for row in _completions(trajectories, events, definition))
+        store_rows(warehouse, run, "trajectories", drift_id, completions, partition=readout.model)
         shared |= {
             "model": readout.model,
             "prompt_set": trajectories.prompt_set,
             "labeler": definition.selection.labeler,
             "parameters": json.dumps(parameters, sort_keys=True),
         }
-        metrics = [
-            {**shared, **vars(metric)}
-            for metric in _metrics(warehouse, readout, trajectories, other, events, definition)
-        ]
-        warehouse.write("drift_figures", rows_table("drift_figures", metrics), name=drift_id)
-        run.rows += len(described) + len(metrics)
+        metrics = _metrics(warehouse, readout, trajectories, other, events, definition)
+        rows = (shared | vars(metric) for metric in metrics)
+        store_rows(warehouse, run, "drift_figures", drift_id, rows)
     return drift_id
 
 

@@ -77,9 +77,7 @@ def lasting(trajectories: Trajectories, min_steps: int, counts: Draws) -> Contro
     return _control("lasting", trajectories, trajectories.values[kept, :min_steps], kept, counts)
 
 
-def shuffled_tokens(
-    trajectories: Trajectories, *, count: int = NULL_COUNT, seed: int = 0
-) -> Control:
+def shuffled_tokens(trajectories: Trajectories, *, seed: int = 0) -> Control:
     """Slope differences with each completion's steps in random order, and how few reach ours."""
     random = np.random.default_rng(seed)
     values, is_positive = trajectories.values, trajectories.is_positive
@@ -87,8 +85,8 @@ def shuffled_tokens(
     filled = np.nan_to_num(values)
     # Random keys order the steps that are there; past the end a key is infinite and stays last.
     past_end = np.where(np.isnan(values), np.inf, 0.0)
-    null = np.empty(count)
-    for index in range(count):
+    null = np.empty(NULL_COUNT)
+    for index in range(NULL_COUNT):
         order = np.argsort(random.random(values.shape) + past_end, axis=1)
         null[index] = (weights * np.take_along_axis(filled, order, axis=1)).sum()
     as_far = int((np.abs(null) >= abs((weights * filled).sum())).sum())
@@ -102,7 +100,6 @@ def random_axes(
     is_positive: Bool[np.ndarray, " row"],
     counts: Int[np.ndarray, "resample row"],
     *,
-    count: int = NULL_COUNT,
     seed: int = 0,
 ) -> Control:
     """Slope differences on random directions of the norm of `vector`.
@@ -113,7 +110,7 @@ def random_axes(
     noise alone.
     """
     random = np.random.default_rng(seed)
-    directions = random.standard_normal((count + 1, len(vector)))
+    directions = random.standard_normal((NULL_COUNT + 1, len(vector)))
     directions *= np.linalg.norm(vector) / np.linalg.norm(directions, axis=1, keepdims=True)
     directions[0] = vector
     projected = rises @ directions.T
@@ -123,7 +120,7 @@ def random_axes(
         for of_class in (is_positive, ~is_positive):
             drawn_of_class = drawn[:, of_class].astype(np.float64)
             weight = (drawn_of_class @ spread[of_class])[:, None]
-            missing = np.full((len(drawn), count + 1), np.nan)
+            missing = np.full((len(drawn), NULL_COUNT + 1), np.nan)
             summed = drawn_of_class @ projected[of_class]
             slopes.append(np.divide(summed, weight, where=weight > 0, out=missing))
         return slopes[0] - slopes[1]

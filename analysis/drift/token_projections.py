@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from axes.analysis import activations
-from axes.analysis.registry import read_alignment
+from axes.analysis.registry import read_alignment, store_rows
 from axes.warehouse.axes import Axis, AxisReadout, read_axes, resolve_alignment
 from axes.warehouse.connection import vectors
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import Rows
 from axes.warehouse.runs import Run
-from axes.warehouse.writer import content_key, remove_rows, rows_table
+from axes.warehouse.writer import content_key, remove_rows
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,6 @@ def _project_tokens(
             "layer": tokens.layer,
             "alignment_id": tokens.alignment_id,
             "projection": float(value),
-            "run_id": run.run_id,
         }
         for batch in batches
         for generation_id, step, value in zip(
@@ -163,10 +162,5 @@ def _project_tokens(
         )
     ]
     new.sort(key=lambda row: (row["generation_id"], row["step"]))
-    warehouse.write(
-        "token_projections",
-        rows_table("token_projections", new),
-        name=content_key(tokens.axis.axis_id, generation_ids),
-        partition=tokens.model,
-    )
-    run.rows += len(new)
+    name = content_key(tokens.axis.axis_id, generation_ids)
+    store_rows(warehouse, run, "token_projections", name, new, partition=tokens.model)

@@ -12,7 +12,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -71,14 +71,27 @@ def import_axes(warehouse: Warehouse, path: Path, request: ImportRequest) -> Imp
     directions = list(_directions(file, space, remarks))
     if not directions:
         raise AxisError(f"nothing of {path} can be imported: {'; '.join(remarks)}")
-    counts = None if request.fitted_on is None else _class_counts(warehouse, request.fitted_on)
+    fitted_on = None if request.fitted_on is None else _fitted_on(warehouse, request.fitted_on)
     options = {name: value for name, value in asdict(request).items() if value not in (None, False)}
     with warehouse.run("import", {"file": str(path.resolve()), **options}) as run:
-        axes = [_axis(file, *direction, counts) for direction in directions]
+        axes = [_axis(file, *direction, fitted_on) for direction in directions]
         stored = set(warehouse.column("select axis_id from axes"))
         write_axes(warehouse, run, axes)
     registered = read_axes(warehouse, [axis.axis_id for axis in axes])
-    rows = tuple(_row(axis, is_new=axis.axis_id not in stored) for axis in registered)
+    rows = tuple(
+        ImportedAxis(
+            axis_id=axis.axis_id,
+            name=axis.name,
+            model=axis.space.model,
+            layer=axis.space.layer,
+            site=axis.space.site,
+            pooling=axis.space.pooling,
+            template=axis.space.template,
+            raw_norm=axis.raw_norm,
+            is_new=axis.axis_id not in stored,
+        )
+        for axis in registered
+    )
     return ImportResult(file.kind.name, rows, tuple(remarks))
 
 
@@ -286,9 +299,10 @@ def _axis(
     number: int | None,
     vector: Float[np.ndarray, " d_model"],
     space: Space,
-    counts: tuple[int, int] | None,
+    fitted_on: Card | None,
 ) -> Axis:
     card = file.contents.card(number) or {}
+    origin = card if fitted_on is None else fitted_on
     norm = float(np.linalg.norm(vector.astype(np.float64)))
     unit = vector if abs(norm - 1) <= _UNIT else (vector / norm).astype(np.float32)
     _, model_id, site, pooling, template = space.key
@@ -302,7 +316,7 @@ def _axis(
         "number": number,
         "card": {**card, "parameters": inner} if card else None,
     }
-    axis = Axis(
+    return Axis(
         axis_id=content_key(
             "imported", model_id, space.layer, site, pooling, template, unit.tolist()
         ),
@@ -312,46 +326,25 @@ def _axis(
         space=space,
         vector=unit.astype(np.float64),
         raw_norm=card["raw_norm"] if card and card["is_unit_norm"] else norm,
-        prompt_set=card.get("prompt_set", ""),
-        positive_count=card.get("positive_count", 0),
-        negative_count=card.get("negative_count", 0),
-        row_set_hash=card.get("row_set_hash", ""),
-        query=card.get("query", ""),
+        prompt_set=origin.get("prompt_set", ""),
+        positive_count=origin.get("positive_count", 0),
+        negative_count=origin.get("negative_count", 0),
+        row_set_hash=origin.get("row_set_hash", ""),
+        query=origin.get("query", ""),
         parameters=json.dumps(parameters, sort_keys=True),
         fitted_model=card.get("fitted_model"),
         held_out_model=card.get("held_out_model"),
     )
-    if file.request.fitted_on is None or counts is None:
-        return axis
-    return replace(
-        axis,
-        prompt_set=file.request.fitted_on,
-        positive_count=counts[0],
-        negative_count=counts[1],
-        row_set_hash="",
-        query="",
-    )
 
 
-def _class_counts(warehouse: Warehouse, prompt_set: str) -> tuple[int, int]:
-    """Positive and negative prompts of a labelled set, which the user says was fitted on."""
+def _fitted_on(warehouse: Warehouse, prompt_set: str) -> Card:
+    """What a card says of the prompts, for a labelled set that the user names."""
     count_prompts(warehouse, prompt_set)
     is_positive = warehouse.column(
         "select is_positive from v_prompts where prompt_set = ?", [prompt_set]
     )
-    return is_positive.count(True), is_positive.count(False)
-
-
-def _row(axis: Axis, *, is_new: bool) -> ImportedAxis:
-    model, _, site, pooling, template = axis.space.key
-    return ImportedAxis(
-        axis_id=axis.axis_id,
-        name=axis.name,
-        model=model,
-        layer=axis.space.layer,
-        site=site,
-        pooling=pooling,
-        template=template,
-        raw_norm=axis.raw_norm,
-        is_new=is_new,
-    )
+    return {
+        "prompt_set": prompt_set,
+        "positive_count": is_positive.count(True),
+        "negative_count": is_positive.count(False),
+    }

@@ -2,7 +2,7 @@
 
 Charts are Vega-Lite specifications with their rows next to them; the libraries that draw them are
 part of the file (vl-convert's bundle), and its content security policy forbids every request.
-`PARTS` are the parts of the page in order, with their sections. `write_chart_files` writes every
+`PARTS` are the parts of the report in order, with their sections. `write_chart_files` writes every
 chart as SVG and PNG, with its rows as CSV and its SQL.
 """
 
@@ -32,9 +32,9 @@ from axes.analysis.report.section import (
     Section,
     SectionContent,
     query_section,
-    study_definition,
     study_names,
 )
+from axes.analysis.study.evaluations import stored_parameters
 from axes.warehouse.connection import Connection
 from axes.warehouse.files import replacing
 from axes.warehouse.render import render, visible
@@ -84,7 +84,7 @@ def page(connection: Connection, study_id: str, *, warnings: Sequence[str]) -> s
         keep_trailing_newline=True,
     )
     environment.filters |= {"marked": _marked, "embedded": _embedded}
-    definition = study_definition(connection, study_id)
+    definition = stored_parameters(connection, study_id)
     return environment.get_template("report.html").render(
         title=f"Study {definition['label']}: {', '.join(definition['models'])}",
         summary=_summary(definition),
@@ -220,6 +220,7 @@ PARTS: dict[str, tuple[Section, ...]] = {
         agreement.SINGULAR_VALUES,
         tables.DIAGNOSES,
         agreement.SENSITIVITY,
+        tables.SENSITIVITY,
         agreement.THRESHOLDS,
     ),
     "Generation": (generation.TRAJECTORIES, generation.DRIFT),

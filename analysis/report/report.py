@@ -3,41 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from axes.analysis.report import tables
 from axes.analysis.report.section import (
     SectionContent,
     latest_study,
     query_section,
-    study_definition,
     study_names,
 )
-from axes.analysis.study.claims import ClaimTable, claim_tables, verdicts
+from axes.analysis.study.claims import ClaimTable, claim_tables
 from axes.warehouse.connection import Connection, connect, query, rows
 from axes.warehouse.errors import AxesError
 from axes.warehouse.files import replacing
 from axes.warehouse.render import markdown_text, render, visible
 
-# The sections of the report as Markdown.
-_TABLES = (
-    tables.STUDY,
-    tables.IN_SAMPLE,
-    tables.BESIDE,
-    tables.WARNINGS,
-    tables.DIAGNOSES,
-    tables.SENSITIVITY,
-    tables.ALIGNMENTS,
-    tables.PUBLISHED,
-    tables.SINGULAR_VALUES,
-    tables.ERASURE,
-    tables.LAYER_PROFILE,
-    tables.RUNS,
-)
-
+# Markdown has no rows of a chart with more: the page draws them.
+_MAX_ROWS = 500
 _MARKDOWN, _PAGE = (".md", ".markdown"), (".html", ".htm")
 
 
@@ -107,26 +90,26 @@ def write_report(
 
 
 def _markdown(connection: Connection, study_id: str) -> str:
+    """The sections of the page, charts as their rows, and the models behind each claim."""
+    from axes.analysis.report.page import PARTS
+
     names = study_names(connection, study_id)
-    parts = [f"# Study {study_id}\n", _definition(study_definition(connection, study_id))]
+    parts = [f"# Study {study_id}\n"]
     warnings = [f"- {markdown_text(line)}" for line in sensitivity_warnings(connection, study_id)]
     if warnings:
         parts.append("## Warnings\n\n" + "\n".join(warnings) + "\n")
-    contents = [query_section(connection, section, names) for section in _TABLES]
-    claims = (verdicts(connection, study_id), *claim_tables(connection, study_id))
+    sections = (section for sections in PARTS.values() for section in sections)
+    contents = [query_section(connection, section, names) for section in sections]
     blocks: list[tuple[str, str, SectionContent | ClaimTable]] = [
         *((content.section.title, f"{content.explanation}\n\n", content) for content in contents),
-        *((claim.title, "", claim) for claim in claims),
+        *((claim.title, "", claim) for claim in claim_tables(connection, study_id)),
     ]
     for title, explanation, part in blocks:
-        table = render(part.table, "markdown").decode()
+        table = f"{part.table.num_rows:,} rows: see the page, or run\n"
+        if part.table.num_rows <= _MAX_ROWS:
+            table = render(part.table, "markdown").decode()
         # Longer than any run of backticks in a name that the statement quotes.
         fence = "`" * max(3, 1 + max(map(len, re.findall("`+", part.statement)), default=0))
         sql = f"{fence}sql\n{visible(part.statement)}\n{fence}\n"
         parts.append(f"## {title}\n\n{explanation}{table}\n{sql}")
     return "\n".join(parts)
-
-
-def _definition(parameters: Mapping[str, Any]) -> str:
-    lines = (f"| {name} | {markdown_text(str(value))} |\n" for name, value in parameters.items())
-    return "| setting | value |\n| --- | --- |\n" + "".join(lines)

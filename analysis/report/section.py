@@ -6,7 +6,6 @@ SQL that is shown next to it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from axes.analysis.study.evaluations import stored_parameters
 from axes.warehouse.connection import Connection, query, rows
 from axes.warehouse.errors import AxesError
 from axes.warehouse.names import sql_literal
@@ -89,17 +89,9 @@ def latest_study(connection: Connection, study: str | None = None) -> str:
     return study_id
 
 
-def study_definition(connection: Connection, study_id: str) -> Row:
-    """The study's definition, as it was stored with its evaluations."""
-    (stored,) = rows(
-        connection, "select parameters from evaluations where study_id = ? limit 1", [study_id]
-    )
-    return json.loads(stored["parameters"])
-
-
 def study_names(connection: Connection, study_id: str) -> dict[str, str]:
     """The parameters of a section's SQL and texts; raises `AxesError` without a shared axis."""
-    definition = study_definition(connection, study_id)
+    definition = stored_parameters(connection, study_id)
     shared = rows(
         connection,
         """

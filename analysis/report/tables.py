@@ -126,12 +126,9 @@ order by model, prompt_set
 
 SENSITIVITY = Section(
     name="sensitivity_table",
-    title="Sensitivity analysis",
-    explanation="One setting is changed and all others stay as in the study: `reference` every "
-    "model in turn, `ridge_lambda` 0.001 to 1,000 times each model's lambda, `layer_fraction` the "
-    "depth, `align_rows` the number of alignment rows, `prompts` directions of twenty random "
-    "halves of the pairs, evaluated on the other half. A metric whose range is wider than its "
-    "interval depends on the setting. Empty until `axes study sensitivity` is run.",
+    title="Sensitivity of every metric",
+    explanation="The values and the cosine at both ends of each range. A metric whose range is "
+    "wider than its interval depends on the setting.",
     sql="""
 select
     model, prompt_set, figure, setting, own, least, greatest, spread, value_at_least,
@@ -182,25 +179,6 @@ order by model, figure
     "FILE`.",
 )
 
-SINGULAR_VALUES = Section(
-    name="singular_value_table",
-    title="Singular values of the stacked directions",
-    explanation="If all k models are alike, the first is sqrt(k) and the others are 0. "
-    "`random_95`, `shuffled_95`: 95th percentiles for random directions, and for directions of "
-    "one shuffled labelling of the prompts, mapped by the same alignments.",
-    sql="""
-select
-    component,
-    max(estimate) filter (where scorer = 'universal') as singular_value,
-    max(upper) filter (where scorer = 'random_direction') as random_95,
-    max(upper) filter (where scorer = 'shuffled_labels') as shuffled_95
-from evaluations
-where study_id = $study_id and metric = 'singular_value'
-group by component
-order by component
-""",
-)
-
 ERASURE = Section(
     name="erasure",
     title="Erasure",
@@ -223,23 +201,6 @@ where study_id = $study_id and metric = 'auroc' and starts_with(scorer, 'probe_'
 group by model
 order by model
 """,
-)
-
-LAYER_PROFILE = Section(
-    name="layer_table",
-    title="Layer profile",
-    explanation="AUROC of the native direction at every sixth layer and at the best one. The best "
-    "layer is selected on the prompts shown: read it as an upper bound, not as a result.",
-    sql="""
-select model, prompt_set, layer, auroc
-from v_auroc
-where kind = 'native' and prompt_set = $evaluated
-    and axis_id in (select axis_id from axes where prompt_set = $prompts)
-    and model_id in (select model_id from evaluations where study_id = $study_id)
-qualify auroc >= max(auroc) over (partition by model, prompt_set) or layer % 6 = 0
-order by model, layer
-""",
-    missing="No direction is stored: run `axes fit MODEL --prompts {prompts}`.",
 )
 
 CLAIMS = Section(

@@ -16,9 +16,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import rankdata
 
-from axes.analysis.routing.response_scores import Scoring, ScoringRequest, scoring_run, store_rows
+from axes.analysis.registry import store_rows
+from axes.analysis.routing.response_scores import Scoring, ScoringRequest, scoring_run
 from axes.analysis.stats.auroc import Estimate
-from axes.analysis.stats.bootstrap import RESAMPLE_COUNT, draw_counts, percentile_interval
+from axes.analysis.stats.bootstrap import draw_counts, percentile_interval
 from axes.warehouse.handle import Warehouse
 
 # Below these a model is hardly in the shared space, or the axis hardly ranks its prompts.
@@ -74,16 +75,14 @@ def run_comparison(warehouse: Warehouse, request: ScoringRequest) -> tuple[str, 
     return scoring.scoring_id, scoring.notes
 
 
-def rank_models(
-    scoring: Scoring, *, count: int = RESAMPLE_COUNT, seed: int = 0
-) -> dict[str, dict[str, Estimate]]:
+def rank_models(scoring: Scoring, *, seed: int = 0) -> dict[str, dict[str, Estimate]]:
     """Model -> metric -> estimate; `rank_1`, ... are the shares of resamples with that rank.
 
     Ties share the mean of their ranks, and the places that they hold together. Resamples draw
     complete groups; calibrations are held fixed.
     """
     completions = scoring.completions
-    counts = draw_counts(len(completions.rows), groups=completions.groups, count=count, seed=seed)
+    counts = draw_counts(len(completions.rows), groups=completions.groups, seed=seed)
     sizes = counts.sum(axis=1)
     optional = {"refusal": completions.refusal, "elevation": _elevation(scoring)}
     matrices = {

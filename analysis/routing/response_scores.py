@@ -8,7 +8,7 @@ the labeler assigns the outcome, whatever the labeler looks for.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,13 +17,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import logit
 
+from axes.analysis.registry import store_rows
 from axes.analysis.routing.responses import CompletionQuery, Completions, read_completions
 from axes.analysis.stats.calibration import BALANCED_ACCURACY, Calibration, fit_calibration
 from axes.analysis.stats.splits import held_out_groups
 from axes.warehouse.errors import CalibrationError, ModelError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.runs import Run
-from axes.warehouse.writer import content_key, rows_table
+from axes.warehouse.writer import content_key
 
 SOURCES = ("prompt", "answer")
 # Those that estimate a probability; a common scale alone says nothing about an outcome.
@@ -97,15 +98,6 @@ def scoring_run(
         scoring = score_completions(warehouse, run, request)
         run.messages += scoring.notes
         yield run, scoring
-
-
-def store_rows(
-    warehouse: Warehouse, run: Run, table: str, name: str, rows: Iterable[Mapping[str, Any]]
-) -> None:
-    """Store the rows as the file `name` of a table, with the id of the run, and count them."""
-    stored = [{**row, "run_id": run.run_id} for row in rows]
-    warehouse.write(table, rows_table(table, stored), name=name)
-    run.rows += len(stored)
 
 
 def score_completions(warehouse: Warehouse, run: Run, request: ScoringRequest) -> Scoring:

@@ -71,7 +71,8 @@ class CompletionQuery:
 class CompletionRow:
     """One prompt with the completions of one model; None where a value is missing.
 
-    `outcome` and `refusal` are shares of the completions, `is_positive` is the prompt's label.
+    `outcome` and `refusal` are shares of the completions, `is_positive` is the prompt's label;
+    `setting` says how the completions were generated, by which version of the model.
     """
 
     prompt_id: str
@@ -85,6 +86,7 @@ class CompletionRow:
     token_count: float | None
     outcome: float | None
     refusal: float | None
+    setting: str
 
 
 @dataclass(frozen=True)
@@ -186,12 +188,27 @@ def read_completions(warehouse: Warehouse, prompt_set: str, query: CompletionQue
     several settings, `LabelError` for a labeler without completions or a class without prompts.
     """
     count_prompts(warehouse, prompt_set)
-    _require_one_setting(warehouse, prompt_set, query)
+    names = ("axis_id", "labeler", "is_negated", "refusals", "only", "limit", "max_new_tokens")
+    parameters = {
+        "prompt_set": prompt_set,
+        "models": list(query.models),
+        "templates": list(query.templates),
+        **{name: getattr(query, name) for name in names},
+    }
     by_prompt: dict[str, dict[str | None, CompletionRow]] = {}
-    for row in warehouse.rows(CompletionRow, _statement(query), _parameters(prompt_set, query)):
+    settings: dict[str | None, set[str]] = {}
+    for row in warehouse.rows(CompletionRow, _statement(query), parameters):
         by_prompt.setdefault(row.prompt_id, {})[row.model] = row
+        settings.setdefault(row.model, set()).add(row.setting)
     if not by_prompt:
         raise LabelError(f"no prompt of {prompt_set} has a label of the requested class")
+    for model in query.models:
+        # Completions of different settings or model versions are not of one distribution.
+        if len(listed := settings.get(model, ())) > 1:
+            raise ModelError(
+                f"{model} completed {prompt_set} in {len(listed)} settings "
+                f"({'; '.join(sorted(listed))}): select one with --template and --max-new-tokens"
+            )
     complete = [
         [by_model[model] for model in query.models]
         for by_model in by_prompt.values()
@@ -203,24 +220,19 @@ def read_completions(warehouse: Warehouse, prompt_set: str, query: CompletionQue
     return Completions(prompt_set, query.models, complete, missing_count)
 
 
-# Steered completions are another model's in effect; external texts are not the model's own.
-_SELECTED = """
-    list_contains($models, model)
-    and axis_id is null
-    and source is null
-    and (len($templates) = 0 or list_contains($templates, template))
-    and ($max_new_tokens is null or max_new_tokens = $max_new_tokens)
-"""
-
-
 def _statement(query: CompletionQuery) -> str:
     """One row per prompt and model in the set's order; null where something is missing."""
     return f"""
         with
         completions as (
-            select model, model_id, generation_id, prompt_id, token_count
+            select model, model_id, generation_id, prompt_id, token_count,
+                concat_ws(', ', template, max_new_tokens || ' tokens', 'top-p ' || top_p,
+                    'temperature ' || temperature, left(model_id, 8)) as setting
             from generations
-            where {_SELECTED}
+            -- Steered completions are another model's in effect; external texts are not its own.
+            where list_contains($models, model) and axis_id is null and source is null
+                and (len($templates) = 0 or list_contains($templates, template))
+                and ($max_new_tokens is null or max_new_tokens = $max_new_tokens)
         ),
         on_axis as (
             select model_id, prompt_id, layer, projection from projections
@@ -253,7 +265,8 @@ def _statement(query: CompletionQuery) -> str:
             avg(completions.token_count) as token_count,
             case when count(*) = count(is_outcome) then avg((is_outcome != $is_negated)::int) end
                 as outcome,
-            case when count(*) = count(is_refusal) then avg(is_refusal::int) end as refusal
+            case when count(*) = count(is_refusal) then avg(is_refusal::int) end as refusal,
+            coalesce(setting, '') as setting
         from v_prompts as prompts
         left join completions using (prompt_id)
         left join on_axis
@@ -262,54 +275,10 @@ def _statement(query: CompletionQuery) -> str:
         left join labelled using (generation_id)
         where prompts.prompt_set = $prompt_set and ($limit is null or prompts.position < $limit)
             and ($only is null or prompts.is_positive = $only)
-        group by prompts.prompt_id, prompts.position, completions.model, completions.model_id
+        group by prompts.prompt_id, prompts.position, completions.model, completions.model_id,
+            setting
         order by prompts.position, completions.model
     """
-
-
-def _parameters(prompt_set: str, query: CompletionQuery) -> dict[str, object]:
-    names = ("axis_id", "labeler", "is_negated", "refusals", "only", "limit", "max_new_tokens")
-    return {
-        "prompt_set": prompt_set,
-        "models": list(query.models),
-        "templates": list(query.templates),
-        **{name: getattr(query, name) for name in names},
-    }
-
-
-def _require_one_setting(warehouse: Warehouse, prompt_set: str, query: CompletionQuery) -> None:
-    """Completions of different settings or model versions are not samples of one distribution."""
-    settings = warehouse.query(
-        f"""
-        with settings as (
-            select distinct model, model_id, template, max_new_tokens, temperature, top_p
-            from generations
-            where {_SELECTED}
-                and prompt_id in (select prompt_id from prompts where prompt_set = $prompt_set)
-        )
-        select
-            model, count(*) as setting_count,
-            string_agg(
-                concat(template, ', ', max_new_tokens, ' tokens, temperature ', temperature, ', ',
-                    left(model_id, 8)), '; ' order by model_id, template, max_new_tokens
-            ) as listed
-        from settings
-        group by model
-        having setting_count > 1
-        order by list_position($models, model)
-        """,
-        {
-            "prompt_set": prompt_set,
-            "models": list(query.models),
-            "templates": list(query.templates),
-            "max_new_tokens": query.max_new_tokens,
-        },
-    ).to_pylist()
-    if settings:
-        raise ModelError(
-            "{model} completed {} in {setting_count} settings ({listed}): "
-            "select one with --template and --max-new-tokens".format(prompt_set, **settings[0])
-        )
 
 
 def _missing_column(row: CompletionRow | None) -> str | None:

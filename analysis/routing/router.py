@@ -9,16 +9,15 @@ policies are compared on the same prompts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from axes.analysis.routing.response_scores import Scoring
 from axes.analysis.stats.auroc import Estimate
-from axes.analysis.stats.bootstrap import RESAMPLE_COUNT, draw_counts, percentile_interval
+from axes.analysis.stats.bootstrap import draw_counts, percentile_interval
 from axes.analysis.stats.calibration import Calibration
-from axes.warehouse.errors import CoverageError, ModelError
+from axes.warehouse.errors import ModelError
 
 BEST_SINGLE = "best_single"
 ORACLE = "oracle"
@@ -56,35 +55,20 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """The models that a prompt can go to: per model a projection, a cost and a quality."""
-
-    projections: Mapping[str, float]
-    costs: Mapping[str, float]
-    qualities: Mapping[str, float]
-
-
-@dataclass(frozen=True)
 class Decision:
-    """The chosen model of a prompt, why it was chosen, and the values of all candidates."""
+    """The chosen model of a prompt, its probability, why it was chosen, and all probabilities."""
 
     model: str
     probability: float
-    projection: float
-    cost: float
     why: str
     probabilities: Mapping[str, float]
-    projections: Mapping[str, float]
-    costs: Mapping[str, float]
-    prompt_id: str | None = None
 
 
+@dataclass(frozen=True)
 class Router:
     """Sends a prompt to the model of the lowest calibrated probability, within `limits`.
 
-    `costs` and `qualities` are per model and serve for new prompts; `stored` is prompt id ->
-    `Candidates` of prompts that the calibrations were not fitted on. `Router.from_scoring` makes
-    one from a scoring of the warehouse.
+    `source` (prompt or answer) says what is projected.
 
     >>> def line(intercept: float) -> Calibration:
     ...     parameters = {"slope": 1.0, "intercept": intercept}
@@ -93,87 +77,32 @@ class Router:
     'b'
     """
 
-    def __init__(
+    calibrations: Mapping[str, Calibration]
+    limits: Limits = field(default_factory=Limits)
+    source: str = "answer"
+
+    def choose(
         self,
-        calibrations: Mapping[str, Calibration],
-        *,
+        projections: Mapping[str, float],
         costs: Mapping[str, float] | None = None,
         qualities: Mapping[str, float] | None = None,
-        limits: Limits | None = None,
-        stored: Mapping[str, Candidates] | None = None,
-        source: str = "answer",
-    ) -> None:
-        self.calibrations = dict(calibrations)
-        self.costs = costs or dict.fromkeys(self.calibrations, 0.0)
-        self.qualities = qualities or dict.fromkeys(self.calibrations, 0.0)
-        self.limits = limits or Limits()
-        self.stored = stored or {}
-        self.source = source
+    ) -> Decision:
+        """The decision for one prompt by its projections, costs and qualities by model.
 
-    @classmethod
-    def from_scoring(
-        cls,
-        scoring: Scoring,
-        *,
-        source: str = "answer",
-        cost: Float[np.ndarray, "prompt model"] | None = None,
-        quality: Float[np.ndarray, "prompt model"] | None = None,
-        limits: Limits | None = None,
-    ) -> Router:
-        """A router by the projections of `source` (prompt or answer) of a scoring.
-
-        For new prompts a model's cost and quality are its means over the scored prompts.
+        Raises `ModelError` for a model without calibration or where none is within the limits.
         """
-        projections = scoring.completions.projection(source)
-        cost = np.zeros(projections.shape) if cost is None else cost
-        quality = np.zeros(projections.shape) if quality is None else quality
-        models = scoring.completions.models
-
-        def by_model(values: Float[np.ndarray, " model"]) -> dict[str, float]:
-            return dict(zip(models, values.tolist(), strict=True))
-
-        return cls(
-            {model: scoring.calibrations[source, model] for model in models},
-            costs=by_model(cost.mean(axis=0)),
-            qualities=by_model(quality.mean(axis=0)),
-            limits=limits,
-            stored={
-                prompt_id: Candidates(*map(by_model, values))
-                for prompt_id, *values in zip(
-                    scoring.completions.prompt_ids, projections, cost, quality, strict=True
-                )
-            },
-            source=source,
-        )
-
-    def choose(self, prompt: str | Mapping[str, float]) -> Decision:
-        """The decision for a stored prompt (its id), or for new projections by model.
-
-        Raises `CoverageError` for an unknown prompt, `ModelError` for a model without calibration
-        or where no model is within the limits.
-        """
-        if not isinstance(prompt, str):
-            if unknown := sorted(prompt.keys() - self.calibrations.keys()):
-                raise ModelError(
-                    f"{unknown[0]} has no calibration (calibrated: {', '.join(self.calibrations)})"
-                )
-            return self._decide(Candidates(prompt, self.costs, self.qualities), None)
-        if prompt not in self.stored:
-            raise CoverageError(
-                f"no prompt {prompt} among the {len(self.stored)} scored ones: give the id of "
-                "one that is not calibrated on, or projections by model"
+        if unknown := sorted(projections.keys() - self.calibrations.keys()):
+            raise ModelError(
+                f"{unknown[0]} has no calibration (calibrated: {', '.join(self.calibrations)})"
             )
-        return self._decide(self.stored[prompt], prompt)
-
-    def _decide(self, candidates: Candidates, prompt_id: str | None) -> Decision:
-        models = [model for model in self.calibrations if model in candidates.projections]
-        cost = np.array([[candidates.costs[model] for model in models]])
-        quality = np.array([[candidates.qualities[model] for model in models]])
+        models = [model for model in self.calibrations if model in projections]
+        cost, quality = (
+            np.array([[values[model] if values else 0.0 for model in models]])
+            for values in (costs, qualities)
+        )
         is_allowed = self.limits.allowed(cost, quality)
         probabilities = {
-            model: float(
-                self.calibrations[model].probability(np.array([candidates.projections[model]]))[0]
-            )
+            model: float(self.calibrations[model].probability(np.array([projections[model]]))[0])
             for model in models
         }
         scores = np.array([list(probabilities.values())])
@@ -183,17 +112,8 @@ class Router:
             for model, may_answer in zip(models, is_allowed[0], strict=True)
             if may_answer
         }
-        return Decision(
-            model=chosen,
-            probability=probabilities[chosen],
-            projection=candidates.projections[chosen],
-            cost=candidates.costs[chosen],
-            why=self._why(chosen, allowed, len(models)),
-            probabilities=probabilities,
-            projections=dict(candidates.projections),
-            costs={model: candidates.costs[model] for model in models},
-            prompt_id=prompt_id,
-        )
+        why = self._why(chosen, allowed, len(models))
+        return Decision(chosen, probabilities[chosen], why, probabilities)
 
     def _why(self, chosen: str, allowed: Mapping[str, float], count: int) -> str:
         lowest = min(allowed, key=lambda model: allowed[model])
@@ -257,19 +177,11 @@ def one_hot_shares(
     return np.eye(shape[1])[np.broadcast_to(chosen, shape[0])]
 
 
-def uniform_shares(
-    is_allowed: Bool[np.ndarray, "prompt model"],
-) -> Float[np.ndarray, "prompt model"]:
-    """The shares of a draw among the allowed models."""
-    return is_allowed / is_allowed.sum(axis=1, keepdims=True)
-
-
 def evaluate_policies(
     policies: Mapping[str, Float[np.ndarray, "prompt model"]],
     values: Mapping[str, Float[np.ndarray, "prompt model"]],
     *,
     groups: Int[np.ndarray, " prompt"],
-    count: int = RESAMPLE_COUNT,
     seed: int = 0,
 ) -> dict[tuple[str, str], Estimate]:
     """(policy, metric) -> the mean over prompts, with an interval; all on the same resamples.
@@ -292,7 +204,7 @@ def evaluate_policies(
         if f"{policy}_raw" in policies:
             differences[policy, "over_raw"] = per_prompt[f"{policy}_raw", "outcome"] - outcome
     # [resample, prompt] counts times a column: the sum of every resample at once.
-    counts = draw_counts(len(groups), groups=groups, count=count, seed=seed)
+    counts = draw_counts(len(groups), groups=groups, seed=seed)
     sizes = counts.sum(axis=1)
     return {
         key: percentile_interval(

@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow.types as kinds
 from jaxtyping import Bool, Float
 
+from axes.analysis.registry import store_rows
 from axes.analysis.routing.response_scores import (
     SOURCES,
     Scoring,
     ScoringRequest,
     scoring_run,
-    store_rows,
 )
 from axes.analysis.routing.responses import Completions
 from axes.analysis.routing.router import (
@@ -37,7 +37,6 @@ from axes.analysis.routing.router import (
     choose,
     evaluate_policies,
     one_hot_shares,
-    uniform_shares,
 )
 from axes.analysis.stats.auroc import Estimate
 from axes.warehouse.connection import query
@@ -141,19 +140,22 @@ def _policies(
             if is_always_allowed[column]
         },
         BEST_SINGLE: one_hot_shares(best, shape),
-        RANDOM: uniform_shares(is_allowed),
+        RANDOM: is_allowed / is_allowed.sum(axis=1, keepdims=True),
     }
     reasons = {}
     for source in SOURCES:
         policy = f"{source}_projection"
-        router = Router.from_scoring(
-            scoring, source=source, cost=costs, quality=qualities, limits=limits
-        )
-        decisions = [router.choose(prompt_id) for prompt_id in completions.prompt_ids]
+        calibrations = {model: scoring.calibrations[source, model] for model in completions.models}
+        router = Router(calibrations, limits, source)
+        projections = completions.projection(source)
+        decisions = [
+            router.choose(*(dict(zip(completions.models, row, strict=True)) for row in prompt))
+            for prompt in zip(projections, costs, qualities, strict=True)
+        ]
         chosen = np.array([completions.models.index(decision.model) for decision in decisions])
         shares[policy] = one_hot_shares(chosen, shape)
         reasons[policy] = [decision.why for decision in decisions]
-        raw = choose(completions.projection(source), costs, is_allowed)
+        raw = choose(projections, costs, is_allowed)
         shares[f"{policy}_raw"] = one_hot_shares(raw, shape)
     shares[ORACLE] = one_hot_shares(choose(completions.outcome, costs, is_allowed), shape)
     return _Policies(shares, reasons, costs, is_allowed)

@@ -71,9 +71,7 @@ def register_directions(
             space = find_space(warehouse, model, **where)
             for steered in axes_of_model(warehouse, run, space, axis, pull_backs):
                 roles[steered.axis_id] = "axis"
-                controls = control_axes(
-                    warehouse, run, space, steered, counts, prompt_set=prompt_set, seed=seed
-                )
+                controls = control_axes(warehouse, run, space, steered, counts, seed=seed)
                 for kind, ids in controls.items():
                     roles |= dict.fromkeys(ids, kind)
     return space.model_id, roles
@@ -112,11 +110,9 @@ def control_axes(
     axis: Axis,
     counts: Mapping[str, int],
     *,
-    prompt_set: str | None = None,
     seed: int = 0,
 ) -> dict[str, list[str]]:
     """Register so many controls of each kind for an axis of the model's own; kind -> their ids."""
-    axis = _with_prompts(warehouse, axis, prompt_set)
     here = space.at(axis.space.layer)
     matrix = load_matrix(warehouse, here, axis.prompt_set, allow_missing=True)
     require_classes(matrix, axis.prompt_set)

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from axes.analysis.registry import store_rows
 from axes.analysis.stats.auroc import Estimate
 from axes.analysis.stats.bootstrap import draw_counts, percentile_interval
 from axes.warehouse.errors import CoverageError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.writer import content_key, rows_table
+from axes.warehouse.writer import content_key
 
 # With fewer random directions than this there is no verdict.
 MIN_RANDOM = 20
@@ -99,11 +100,9 @@ def evaluate_experiment(warehouse: Warehouse, experiment: Experiment) -> str:
             "model_id": experiment.model_id,
             "mode": experiment.mode,
             "parameters": json.dumps(definition, sort_keys=True),
-            "run_id": run.run_id,
         }
-        effects = [{**shared, **row} for row in _rows(experiment, outcomes)]
-        warehouse.write("interventions", rows_table("interventions", effects), name=experiment_id)
-        run.rows += len(effects)
+        effects = (shared | row for row in _rows(experiment, outcomes))
+        store_rows(warehouse, run, "interventions", experiment_id, effects)
     return experiment_id
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from axes.analysis.projections import read_scores
 from axes.analysis.stats.auroc import Estimate, auroc_difference
-from axes.analysis.study.definition import StudyDefinition
+from axes.analysis.study.definition import EVERY_MODEL, StudyDefinition
 from axes.analysis.study.evaluations import Evaluation, stored_parameters, write_evaluations
 from axes.warehouse.connection import Connection, query, rows
 from axes.warehouse.handle import Warehouse
@@ -79,13 +79,16 @@ def write_published(
     warehouse: Warehouse,
     study_id: str,
     definition: StudyDefinition,
-    published: Mapping[str, Mapping[str, float]],
+    published: Mapping[str, dict[str, float]],
 ) -> None:
-    """Write published values, model -> metric -> value, unless they are stored as they are now."""
+    """Write published values, model -> metric -> value, unless they are stored as they are now.
+
+    Those of `*` are of each model of the study; those of any other model are left out.
+    """
     values = {
-        (model, metric): value
-        for model, metrics in published.items()
-        for metric, value in metrics.items()
+        (name.partition("@")[0], metric): value
+        for name in definition.models
+        for metric, value in (published.get(EVERY_MODEL, {}) | published.get(name, {})).items()
     }
     stored = warehouse.query(
         "select model, scorer, estimate from evaluations "

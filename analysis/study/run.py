@@ -16,7 +16,7 @@ from typing import Any
 
 from axes.analysis.drift.token_projections import project_tokens
 from axes.analysis.study.claims import PUBLISHED, write_published
-from axes.analysis.study.definition import StudyDefinition
+from axes.analysis.study.definition import EVERY_MODEL, StudyDefinition
 from axes.analysis.study.evaluate import evaluate
 from axes.analysis.study.evaluations import (
     STEP_VERSION,
@@ -39,12 +39,12 @@ def run_study(
     root: Path,
     definition: StudyDefinition,
     *,
-    published: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    published: Mapping[str, dict[str, float]] = MappingProxyType({}),
     memory_limit: int | None = None,
 ) -> str:
     """Run what is not stored and return the study's id; its numbers are in `evaluations`.
 
-    `published` (model -> metric -> value) are stored next to the study's.
+    `published` (model, or `*` for every model -> metric -> value) are stored next to the study's.
     `memory_limit` (bytes) moves large matrices to the disk and changes no number.
     Raises `CoverageError`, `ModelError`, `PromptError` or `LabelError` where rows are missing or
     do not fit.
@@ -123,7 +123,9 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
         if metric in counts:
             counts[metric].setdefault(model, {})[prompt_set] = int(estimate)
         elif metric.endswith(PUBLISHED):
-            models[model].setdefault("published", {})[scorer] = estimate
+            # An earlier version stored `*` as the name of a model; it sorts before any other.
+            for each in models if model == EVERY_MODEL else (model,):
+                models[each].setdefault("published", {})[scorer] = estimate
         elif prompt_set is not None and model is None:
             baselines.setdefault(prompt_set, {})[name] = estimate
         elif prompt_set is not None:

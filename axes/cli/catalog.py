@@ -20,6 +20,7 @@ from axes.cli.options import (
     loading_options,
     model_argument,
     model_spec,
+    prints,
     request_options,
     root_option,
     source_option,
@@ -261,15 +262,10 @@ def prompts() -> None:
 @click.option("--per-label", type=COUNT, help="Use only the first rows of each class.")
 @request_options(PromptRequest)
 @root_option
-@format_option
+@prints
 def prompts_import(
-    prompt_set: str,
-    source: str | None,
-    unpaired: bool,
-    root: Path,
-    output_format: str,
-    **options: Any,
-) -> None:
+    prompt_set: str, source: str | None, unpaired: bool, root: Path, **options: Any
+) -> object:
     """Import SET from SOURCE: a .parquet, .csv, .tsv, .jsonl, .json or .txt file (a prompt a
     line), or hf:OWNER/NAME[:CONFIG][@REV].
 
@@ -301,4 +297,4 @@ def prompts_import(
         columns={name: column for name, column in columns.items() if column is not None},
         **options,
     )
-    show_record(import_prompts(root, prompt_set, origin, request), output_format)
+    return import_prompts(root, prompt_set, origin, request)

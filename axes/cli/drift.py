@@ -151,7 +151,7 @@ def _drift_of(
     from axes.analysis.drift.drift import DriftDefinition, run_drift
 
     readout = _readout(warehouse, axis, model, model_id)
-    calibrated = find_calibration(warehouse, axis.axis_id, model_id, calibration)
+    calibrated = find_calibration(warehouse, readout, calibration)
     threshold = None if calibrated is None else calibrated.threshold
     return run_drift(warehouse, readout, DriftDefinition(threshold=threshold, **options))
 
@@ -183,7 +183,7 @@ def _event_pattern(event: str | None) -> str | None:
 
 
 def find_calibration(
-    warehouse: Warehouse, axis_id: str, model_id: str, method: str, *, is_required: bool = False
+    warehouse: Warehouse, readout: AxisReadout, method: str, *, is_required: bool = False
 ) -> Calibration | None:
     """The stored calibration; None with a message on stderr where nothing depends on it.
 
@@ -193,7 +193,7 @@ def find_calibration(
     from axes.warehouse.errors import CalibrationError
 
     try:
-        return stored_calibration(warehouse.connection, axis_id, model_id, method)
+        return stored_calibration(warehouse.connection, readout.axis_id, readout.model_id, method)
     except CalibrationError as error:
         if is_required or is_typed("calibration"):
             raise

@@ -22,6 +22,7 @@ from axes.cli.options import (
     memory_limit_option,
     model_argument,
     models_option,
+    prints,
     prompt_sets_option,
     prompts_option,
     request_options,
@@ -32,7 +33,7 @@ from axes.cli.options import (
 from axes.cli.study import space_options, study_options
 from axes.ingest.models.registry import known_as
 from axes.ingest.requests import TokenRequest
-from axes.warehouse.render import echo, show, show_rows
+from axes.warehouse.render import echo, show
 
 if TYPE_CHECKING:
     from axes.warehouse.handle import Warehouse
@@ -102,8 +103,8 @@ def _show_option(statements: dict[str, str]) -> Command:
 @study_options("evaluate", "direction", "site", "pooling", "template", "allow_missing")
 @memory_limit_option
 @root_option
-@format_option
-def fit(model: str, prompts: str, root: Path, output_format: str, **options: Any) -> None:
+@prints
+def fit(model: str, prompts: str, root: Path, **options: Any) -> object:
     """Fit MODEL's direction at every layer, and project the prompts on it.
 
     \b
@@ -112,7 +113,7 @@ def fit(model: str, prompts: str, root: Path, output_format: str, **options: Any
     """
     from axes import api
 
-    show(api.fit(model, prompts, root=root, **options).table, output_format)
+    return api.fit(model, prompts, root=root, **options).table
 
 
 @click.command()
@@ -194,8 +195,8 @@ def _verdict(warehouse: Warehouse, study_id: str) -> str:
 @click.option("--alignment", help="Id of the alignment to use, where a model has several.")
 @memory_limit_option
 @root_option
-@format_option
-def score(axis: str, root: Path, output_format: str, **options: Any) -> None:
+@prints
+def score(axis: str, root: Path, **options: Any) -> object:
     """Project stored activations on AXIS (a name, an id, or the start of one); idempotent.
 
     Models in the axis's space are projected directly, others through their alignment into it. The
@@ -206,7 +207,7 @@ def score(axis: str, root: Path, output_format: str, **options: Any) -> None:
     """
     from axes.analysis.projections import score as score_axis
 
-    show_rows(score_axis(root, axis, **options), output_format)
+    return score_axis(root, axis, **options)
 
 
 @click.command()
@@ -226,16 +227,10 @@ def score(axis: str, root: Path, output_format: str, **options: Any) -> None:
 @seed_option
 @allow_missing_option
 @with_warehouse
-@format_option
+@prints
 def calibrate(
-    axis: str,
-    prompts: str,
-    models: tuple[str, ...],
-    methods: tuple[str, ...],
-    warehouse: Warehouse,
-    output_format: str,
-    **options: Any,
-) -> None:
+    axis: str, prompts: str, models: Sequence[str], warehouse: Warehouse, **options: Any
+) -> object:
     """Map each model's projections on AXIS (a name, an id, or the start of one) to one scale.
 
     Each stored calibration has a threshold; `v_calibrated_projections` applies them.
@@ -247,13 +242,12 @@ def calibrate(
     from axes.analysis.study.calibrate import calibrate as fit_and_store
 
     axis_id, model_ids = _axis_and_models(warehouse, axis, prompts, models)
-    ids = fit_and_store(warehouse, axis_id, model_ids, prompts, methods, **options)
-    fitted = warehouse.query(
+    ids = fit_and_store(warehouse, axis_id, model_ids, prompts, **options)
+    return warehouse.query(
         "select calibration_id, model, method, target, threshold, positive_count, negative_count "
         "from calibrations where list_contains(?, calibration_id) order by model, method",
         [ids],
     )
-    show(fitted, output_format)
 
 
 @click.command()

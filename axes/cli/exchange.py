@@ -13,11 +13,11 @@ from axes.cli.options import (
     COUNT,
     EXISTING_FILE,
     FILE,
-    format_option,
     layers_option,
     limit_option,
     memory_limit_option,
     model_argument,
+    prints,
     prompts_option,
     request_options,
     root_option,
@@ -26,7 +26,7 @@ from axes.cli.options import (
 from axes.cli.study import space_options
 from axes.ingest.models.registry import known_as
 from axes.ingest.requests import ExternalActivationRequest
-from axes.warehouse.render import echo, show_record, show_rows
+from axes.warehouse.render import echo
 
 if TYPE_CHECKING:
     from axes.warehouse.handle import Warehouse
@@ -78,14 +78,8 @@ def export(
 @click.argument("file", type=FILE)
 @request_options(ImportRequest)
 @with_warehouse
-@format_option
-def import_(
-    file: Path,
-    model: str | None,
-    warehouse: Warehouse,
-    output_format: str,
-    **options: Any,
-) -> None:
+@prints
+def import_(file: Path, model: str | None, warehouse: Warehouse, **options: Any) -> object:
     """Register the directions of FILE (or a folder) as axes of kind imported; idempotent.
 
     Reads the formats of `axes export`, and any safetensors, npz, npy, JSON or .pt file of
@@ -104,7 +98,7 @@ def import_(
     echo(f"format {imported.format}", err=True)
     for remark in imported.remarks:
         echo(remark, err=True)
-    show_rows(imported.axes, output_format)
+    return list(imported.axes)
 
 
 @click.group()
@@ -128,18 +122,10 @@ def activations() -> None:
 @space_options
 @memory_limit_option
 @with_warehouse
-@format_option
+@prints
 def export_activations_command(
-    model: str,
-    prompts: str,
-    layers: tuple[int, ...] | None,
-    to: str,
-    limit: int | None,
-    output: Path | None,
-    warehouse: Warehouse,
-    output_format: str,
-    **space: str,
-) -> None:
+    model: str, prompts: str, to: str, output: Path | None, warehouse: Warehouse, **options: Any
+) -> object:
     """Write MODEL's activations of a prompt set, with prompts and labels, to a file or folder.
 
     safetensors and npz hold an array [prompt, d_model] named layer.N for each block N;
@@ -156,16 +142,9 @@ def export_activations_command(
 
     name = known_as(model)
     target = output or Path(f"{name.replace('/', '-')}-{prompts}.{to}")
-    written = export_activations(
-        warehouse,
-        find_space(warehouse, name, **space),
-        prompts,
-        to,
-        target,
-        layers=layers,
-        limit=limit,
-    )
-    show_record(written, output_format)
+    chosen = {key: options.pop(key) for key in ("layers", "limit")}
+    space = find_space(warehouse, name, **options)
+    return export_activations(warehouse, space, prompts, to, target, **chosen)
 
 
 @activations.command("import")
@@ -190,14 +169,10 @@ def export_activations_command(
 )
 @request_options(ExternalActivationRequest)
 @root_option
-@format_option
+@prints
 def import_activations_command(
-    file: Path,
-    model_card: Path | None,
-    root: Path,
-    output_format: str,
-    **options: Any,
-) -> None:
+    file: Path, model_card: Path | None, root: Path, **options: Any
+) -> object:
     """Import activations from FILE that vLLM, TransformerLens, nnsight or others computed.
 
     FILE is .npz or .safetensors with an array [prompt, d_model] for each layer (layer_12,
@@ -217,4 +192,4 @@ def import_activations_command(
     description = {} if model_card is None else read_description(model_card)
     description |= {key: value for key, value in flags.items() if value is not None}
     request = ExternalActivationRequest(file=file, model=description, **options)
-    show_record(import_activations(root, request), output_format)
+    return import_activations(root, request)

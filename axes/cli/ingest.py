@@ -11,11 +11,11 @@ import click
 from axes.cli.options import (
     EXISTING_FILE,
     Options,
-    format_option,
     is_typed,
     limit_option,
     loading_options,
     model_spec,
+    prints,
     prompt_sets_option,
     prompts_option,
     read_system,
@@ -24,7 +24,6 @@ from axes.cli.options import (
     system_option,
 )
 from axes.ingest.requests import ActivationRequest, CompletionRequest, TraceRequest
-from axes.warehouse.render import show_record
 from axes.warehouse.settings import options_of
 
 
@@ -46,7 +45,7 @@ def ingest() -> None:
 @request_options(ActivationRequest)
 @click.option("--dry-run", is_flag=True, help="Time one batch, and print what a run would do.")
 @root_option
-@format_option
+@prints
 def activations_command(
     model: str,
     prompt_sets: tuple[str, ...],
@@ -54,9 +53,8 @@ def activations_command(
     system_file: Path | None,
     dry_run: bool,
     root: Path,
-    output_format: str,
     **options: Any,
-) -> None:
+) -> object:
     """Store the pooled activations of every block of MODEL for the prompts of one or more sets.
 
     MODEL is a registry name (axes list models), a hub id, a folder or a .gguf file. Stored rows are
@@ -79,7 +77,7 @@ def activations_command(
     )
     import_ready_sets(root, prompt_sets)
     work = plan_activations if dry_run else ingest_activations
-    show_record(work(root, spec, request), output_format)
+    return work(root, spec, request)
 
 
 @ingest.command("traces")
@@ -95,7 +93,7 @@ def activations_command(
 @request_options(TraceRequest)
 @request_options(CompletionRequest, "token_budget")
 @root_option
-@format_option
+@prints
 @click.pass_context
 def traces_command(
     context: click.Context,
@@ -104,9 +102,8 @@ def traces_command(
     completions: Path | None,
     system_file: Path | None,
     root: Path,
-    output_format: str,
     **options: Any,
-) -> None:
+) -> object:
     """Complete the prompts of a set with MODEL and store one row per token and layer.
 
     With --completions, the texts come from a file (any model or service) and one forward pass
@@ -130,13 +127,11 @@ def traces_command(
     if prompt_set is not None:
         _take_out(context, options, reading - generating, "needs --completions")
         import_ready_sets(root, [prompt_set])
-        summary = ingest_traces(root, spec, TraceRequest(prompt_set=prompt_set, **options))
-    else:
-        assert completions is not None
-        _take_out(context, options, generating - reading, "does not go with --completions")
-        request = CompletionRequest(completions=completions, **options)
-        summary = ingest_completions(root, spec, request)
-    show_record(summary, output_format)
+        return ingest_traces(root, spec, TraceRequest(prompt_set=prompt_set, **options))
+    assert completions is not None
+    _take_out(context, options, generating - reading, "does not go with --completions")
+    request = CompletionRequest(completions=completions, **options)
+    return ingest_completions(root, spec, request)
 
 
 def _take_out(context: click.Context, options: Options, names: Set[str], reason: str) -> None:

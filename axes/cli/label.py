@@ -16,12 +16,11 @@ from axes.cli.options import (
     MODEL,
     Options,
     device_option,
-    format_option,
+    prints,
     prompts_option,
     root_option,
     together,
 )
-from axes.warehouse.render import show_record
 
 if TYPE_CHECKING:
     from axes.ingest.labels.labeling import Scope
@@ -32,7 +31,7 @@ _scope_options = together(
     prompts_option("Only completions of this prompt set.", name="prompt_set"),
     click.option("--limit", type=COUNT, help="Only the first completions."),
     root_option,
-    format_option,
+    prints,
 )
 
 
@@ -65,7 +64,7 @@ def label() -> None:
     help="File with one phrase per line, instead of the built-in lists.",
 )
 @_scope_options
-def refusals_command(root: Path, output_format: str, **options: Any) -> None:
+def refusals_command(root: Path, **options: Any) -> object:
     """Label `refusal` where a completion contains a refusal phrase, in one of 16 languages.
 
     The labeler is refusal_substring. The English phrases come from the published lists that
@@ -76,13 +75,13 @@ def refusals_command(root: Path, output_format: str, **options: Any) -> None:
     """
     from axes.ingest.labels.refusals import label_refusals
 
-    show_record(label_refusals(root, scope=_scope(options), **options), output_format)
+    return label_refusals(root, scope=_scope(options), **options)
 
 
 @label.command("inherit")
 @click.option("--labeler", type=LABELER, default="dataset", help="Labeler of the prompts' labels.")
 @_scope_options
-def inherit_command(root: Path, output_format: str, **options: Any) -> None:
+def inherit_command(root: Path, **options: Any) -> object:
     """Copy to each completion the label of its prompt, under the same labeler.
 
     \b
@@ -90,7 +89,7 @@ def inherit_command(root: Path, output_format: str, **options: Any) -> None:
     """
     from axes.ingest.labels.labeling import inherit_labels
 
-    show_record(inherit_labels(root, scope=_scope(options), **options), output_format)
+    return inherit_labels(root, scope=_scope(options), **options)
 
 
 @label.command("import")
@@ -98,10 +97,8 @@ def inherit_command(root: Path, output_format: str, **options: Any) -> None:
 @click.argument("file", type=EXISTING_FILE)
 @click.option("--positive", multiple=True, help="Label of the positive class; repeatable.")
 @root_option
-@format_option
-def import_command(
-    labeler: str, file: Path, positive: tuple[str, ...], root: Path, output_format: str
-) -> None:
+@prints
+def import_command(labeler: str, file: Path, positive: tuple[str, ...], root: Path) -> object:
     """Import the labels of FILE (.csv, .parquet, .jsonl) under the name LABELER.
 
     Columns: generation_id, label, and optionally score.
@@ -112,7 +109,7 @@ def import_command(
     """
     from axes.ingest.labels.labeling import import_labels
 
-    show_record(import_labels(root, labeler, file, positive=positive), output_format)
+    return import_labels(root, labeler, file, positive=positive)
 
 
 @label.command("classifier")
@@ -121,7 +118,7 @@ def import_command(
 @click.option("--reads-prompt", is_flag=True, help="Classify prompt and completion as a pair.")
 @device_option
 @_scope_options
-def classifier_command(classifier: str, root: Path, output_format: str, **options: Any) -> None:
+def classifier_command(classifier: str, root: Path, **options: Any) -> object:
     """Label completions with CLASSIFIER: a folder or a hub id of a text classifier.
 
     Only safetensors are loaded, and no code from a repository is run.
@@ -131,9 +128,7 @@ def classifier_command(classifier: str, root: Path, output_format: str, **option
     """
     from axes.ingest.labels.classifier import label_by_classifier
 
-    show_record(
-        label_by_classifier(root, classifier, scope=_scope(options), **options), output_format
-    )
+    return label_by_classifier(root, classifier, scope=_scope(options), **options)
 
 
 @label.command("judge")
@@ -171,9 +166,8 @@ def judge_command(
     rate: float | None,
     timeout: float,
     root: Path,
-    output_format: str,
     **options: Any,
-) -> None:
+) -> object:
     """Label completions with an LLM judge at an OpenAI-compatible endpoint.
 
     The key is read from $AXES_JUDGE_KEY, or for api.openai.com from $OPENAI_API_KEY, and never
@@ -187,7 +181,6 @@ def judge_command(
     from axes.ingest.labels.judge import JudgeClient, label_by_judge, read_template
 
     with JudgeClient(judge_url, judge_model, rate=rate, timeout=timeout) as client:
-        summary = label_by_judge(
+        return label_by_judge(
             root, client, read_template(template), scope=_scope(options), **options
         )
-    show_record(summary, output_format)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from axes.command_line import of_context
 from axes.warehouse import progress, settings
 from axes.warehouse.errors import AxesError
 from axes.warehouse.render import echo, one_line, visible
@@ -102,8 +103,6 @@ class _LazyGroup(click.Group):
             is_json = ctx.params["json_log"]
             if settings.setting("json_log") is True if is_json is None else is_json:
                 progress.start()
-            from axes.command_line import of_context
-
             with settings.invoked(lambda: of_context(click.get_current_context())):
                 return super().invoke(ctx)
         except AxesError as error:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,17 +24,14 @@ from axes.cli.options import (
     root_option,
 )
 from axes.ingest.requests import ModelRequest, TraceRequest
-from axes.warehouse.files import replacing
-from axes.warehouse.render import echo, show, visible
+from axes.warehouse.render import echo, show, show_rows, visible
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from axes.ingest.generation.monitor import Monitor, Reading
     from axes.ingest.models.load import LoadedModel
+    from axes.warehouse.axes import AxisReadout
     from axes.warehouse.handle import Warehouse
 
-_JSONL = "jsonl"
 # What is printed of one generated token.
 Token = dict[str, Any]
 
@@ -63,7 +58,7 @@ Token = dict[str, Any]
 )
 @output_option
 @root_option
-@partial(format_option, more=(_JSONL,))
+@format_option
 def monitor(
     model: str,
     axis: str,
@@ -84,6 +79,8 @@ def monitor(
     axes monitor smollm2-135m --axis universal/demo/18/demo_safety/lambda-held_out "Name a river."
     axes monitor qwen2.5-7b --axis 31011258 "Tell me more." --stop-above 0.9 --format jsonl
     """
+    import pyarrow as pa
+
     from axes.ingest.generation.monitor import Monitor
     from axes.ingest.jobs import open_job
     from axes.warehouse.axes import AXIS_TABLES, find_axis, read_axis_readout
@@ -93,16 +90,14 @@ def monitor(
     request = ModelRequest(device=options.pop("device"), dtype=options.pop("dtype"))
     job = open_job(root, spec, request)
     warehouse = Warehouse.open_tables(root, *{*AXIS_TABLES, "calibrations", "projections", "runs"})
-    registered, model_id = find_axis(warehouse, axis), job.identity.model_id
-    readout = read_axis_readout(warehouse, registered, spec.name, model_id, layer=layer)
-    calibrated = find_calibration(
-        warehouse, readout.axis_id, model_id, calibration, is_required=stop_above is not None
+    readout = read_axis_readout(
+        warehouse, find_axis(warehouse, axis), spec.name, job.identity.model_id, layer=layer
     )
-    probability = None if calibrated is None else calibrated.probability
+    is_required = stop_above is not None
+    calibrated = find_calibration(warehouse, readout, calibration, is_required=is_required)
     loaded = job.load()
-    console = _console()
-    share = _shares(warehouse, readout.axis_id, model_id)
-    is_streamed = output_format == _JSONL and output is None
+    paint = _painter(warehouse, readout)
+    is_streamed = output_format == "jsonl" and output is None
     tokens: list[Token] = []
 
     def tell(reading: Reading) -> None:
@@ -110,19 +105,19 @@ def monitor(
         tokens.append({"step": reading.step, "token": text, **asdict(reading)})
         del tokens[-1]["row"]
         if is_streamed:
-            echo(json.dumps(tokens[-1]))
+            show_rows([tokens[-1]], "jsonl")
         else:
-            _paint(console, text, share(reading))
+            paint(text, reading)
 
+    probability = calibrated and calibrated.probability
     watched = Monitor.of(
         loaded, readout, probability=probability, stop_above=stop_above, on_reading=tell
     )
     _speak(loaded, watched, **options)
     if not is_streamed:
-        console.print()
+        echo(err=True)
+        show(pa.Table.from_pylist(tokens), format_for(output, output_format), output)
     _echo_stop(tokens, stop_above)
-    if not is_streamed:
-        _write(tokens, output_format, output)
 
 
 def _echo_stop(tokens: list[Token], stop_above: float | None) -> None:
@@ -131,16 +126,6 @@ def _echo_stop(tokens: list[Token], stop_above: float | None) -> None:
     passed = [row["step"] for row in tokens if (row["probability"] or 0.0) >= stop_above]
     outcome = f"stopped after step {passed[0]}" if passed else "not reached"
     echo(f"probability {stop_above:g}: {outcome}", err=True)
-
-
-def _write(tokens: list[Token], output_format: str, output: Path | None) -> None:
-    import pyarrow as pa
-
-    if output_format == _JSONL and output is not None:
-        with replacing(output) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in tokens))
-    else:
-        show(pa.Table.from_pylist(tokens), format_for(output, output_format), output)
 
 
 def _speak(
@@ -154,26 +139,23 @@ def _speak(
     seed: int,
 ) -> None:
     import torch
-    from transformers import GenerationConfig
 
-    from axes.ingest.forward.templates import Template, foreign_token, pad_id, render
-    from axes.ingest.generation.generate import end_ids
+    from axes.ingest.forward.templates import Template, foreign_token, render
+    from axes.ingest.generation.generate import end_ids, own_config
     from axes.warehouse.errors import PromptError
 
     (rendered,) = render(loaded.tokenizer, [prompt], Template(template), loaded.spec.name)
     if (fault := foreign_token(rendered.token_ids, loaded.vocab_size)) is not None:
         raise PromptError(f"{loaded.spec.name} cannot run the prompt: {fault}")
     tokens = torch.tensor([rendered.token_ids], device=loaded.device)
-    ends = {"eos_token_id": end_ids(loaded), "pad_token_id": pad_id(loaded.tokenizer)}
-    # Ignore the sampling defaults of the checkpoint.
-    loaded.model.generation_config = GenerationConfig(**ends)
-    drawing = {"temperature": temperature, "top_k": 0} if temperature > 0 else {}
-    config = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=temperature > 0, **ends, **drawing
-    )
+    drawing = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {}
     torch.manual_seed(seed)
     model: Any = loaded.model
-    with watched.watching(), torch.inference_mode():
+    with (
+        own_config(loaded, max_new_tokens, end_ids(loaded), **drawing) as config,
+        watched.watching(),
+        torch.inference_mode(),
+    ):
         sequences = model.generate(
             tokens,
             attention_mask=torch.ones_like(tokens),
@@ -183,38 +165,31 @@ def _speak(
     watched.finish(sequences)
 
 
-def _shares(warehouse: Warehouse, axis_id: str, model_id: str) -> Callable[[Reading], float | None]:
-    """A colour from 0 to 1: the probability, else relative to the model's projected prompts."""
+def _painter(warehouse: Warehouse, readout: AxisReadout) -> Callable[[str, Reading], None]:
+    """Prints a token on stderr from blue over grey to red, without a projection uncoloured.
+
+    The colour is the probability, else relative to the model's projected prompts.
+    """
+    from rich.console import Console
+    from rich.style import Style
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False)
     statement = """
         select [avg(projection), stddev_pop(projection)]
         from projections where axis_id = ? and model_id = ?
     """
-    ((centre, deviation),) = warehouse.column(statement, [axis_id, model_id])
+    ((centre, deviation),) = warehouse.column(statement, [readout.axis_id, readout.model_id])
 
-    def share(reading: Reading) -> float | None:
-        if reading.probability is not None or reading.smoothed is None:
-            return reading.probability
-        if not deviation:
-            return None
-        # Two standard deviations below and above the mean are the ends of the scale.
-        return min(max(0.5 + (reading.smoothed - centre) / (4 * deviation), 0.0), 1.0)
+    def paint(text: str, reading: Reading) -> None:
+        share = reading.probability
+        if share is None and reading.smoothed is not None and deviation:
+            # Two standard deviations below and above the mean are the ends of the scale.
+            share = min(max(0.5 + (reading.smoothed - centre) / (4 * deviation), 0.0), 1.0)
+        style = Style()
+        if share is not None:
+            red, blue = round(255 * min(2 * share, 1.0)), round(255 * min(2 - 2 * share, 1.0))
+            style = Style(color=f"rgb({red},{min(red, blue)},{blue})")
+        console.print(Text(visible(text), style=style), end="", soft_wrap=True)
 
-    return share
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
-
-
-def _paint(console: Console, text: str, share: float | None) -> None:
-    """One token in its colour, from blue over grey to red; without a share uncoloured."""
-    from rich.style import Style
-    from rich.text import Text
-
-    style = Style()
-    if share is not None:
-        red, blue = round(255 * min(2 * share, 1.0)), round(255 * min(2 - 2 * share, 1.0))
-        style = Style(color=f"rgb({red},{min(red, blue)},{blue})")
-    console.print(Text(visible(text), style=style), end="", soft_wrap=True)
+    return paint

@@ -24,6 +24,7 @@ from click.shell_completion import CompletionItem
 from axes.analysis import stats
 from axes.ingest.models.registry import DTYPES, QUANTIZATIONS
 from axes.ingest.requests import LIMIT_HELP
+from axes.warehouse.render import show, show_record, show_rows
 from axes.warehouse.settings import Option, options_of
 
 if TYPE_CHECKING:
@@ -61,18 +62,11 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return decorate
 
 
-class _Name(click.ParamType):
+class _Name(click.types.StringParamType):
     """A text that the shell completes from `list_names`; any other text is accepted too."""
-
-    name = "text"
 
     def __init__(self, list_names: Callable[[click.Context], Iterable[str]]) -> None:
         self._list_names = list_names
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str:
-        return str(value)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -265,17 +259,31 @@ memory_limit_option = click.option(
 )
 
 
-def format_option(command: Command, *, more: tuple[str, ...] = ()) -> Command:
-    """`--format`: how rows are printed; `more` are formats of this command only."""
-    return click.option(
-        "--format",
-        "output_format",
-        type=click.Choice((*FORMATS, *more)),
-        default="table",
-        envvar="AXES_FORMAT",
-        show_envvar=True,
-        help="How rows are printed. Redirect parquet to a file or a pipe.",
-    )(command)
+format_option = click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(FORMATS),
+    default="table",
+    envvar="AXES_FORMAT",
+    show_envvar=True,
+    help="How rows are printed. Redirect parquet to a file or a pipe.",
+)
+
+
+def prints(command: Command) -> Command:
+    """`--format` of a command that returns what it prints: a table, a list of rows, or a record."""
+
+    @wraps(command)
+    def call(output_format: str, **options: Any) -> None:
+        result = command(**options)
+        if isinstance(result, list):
+            show_rows(result, output_format)
+        elif hasattr(result, "num_rows"):
+            show(result, output_format)
+        else:
+            show_record(result, output_format)
+
+    return format_option(call)
 
 
 device_option = click.option(

@@ -65,10 +65,8 @@ class _StudyGroup(click.Group):
         return names
 
 
-class _StudyFile(click.ParamType):
+class _StudyFile(click.types.StringParamType):
     """A study of the package or a file, completed by the shell; stored ids where `ids`."""
-
-    name = "text"
 
     def __init__(self, *, ids: bool = False) -> None:
         self._ids = ids
@@ -305,17 +303,10 @@ def report(study_id: str | None, output: Path, figures: Path | None, root: Path)
     echo(write_report(root, output, study_id, figures=figures))
 
 
-_DIAGNOSES = """
-select model, prompt_set, cosine, auroc, native_auroc, normal_auroc, diagnosis
-from v_diagnoses
-where study_id = ? and (model = ? or ? is null)
-order by model, prompt_set
-"""
-
 _CHECKS = """
 select model, prompt_set, check_name, is_fault, verdict, figures
 from diagnostics
-where study_id = ? and (model = ? or ? is null)
+where study_id = $study_id
 order by model, prompt_set, place
 """
 
@@ -346,14 +337,18 @@ def diagnose(
     axes diagnose
     axes diagnose --model gemma3-270m --checks
     """
+    import pyarrow.compute as pc
+
+    from axes.analysis.report import tables
     from axes.analysis.study.diagnose import diagnose_study, find_diagnosed
     from axes.warehouse.handle import Warehouse
 
     warehouse = Warehouse.open(root)
     study_id, _ = find_diagnosed(warehouse.connection, study_id or model)
     diagnose_study(root, study_id, memory_limit=memory_limit)
-    statement = _CHECKS if checks else _DIAGNOSES
-    show(warehouse.query(statement, [study_id, model, model]), output_format)
+    sql = _CHECKS if checks else tables.DIAGNOSES.sql
+    found = warehouse.query(sql, {"study_id": study_id})
+    show(found if model is None else found.filter(pc.field("model") == model), output_format)
     echo(f"study {study_id}", err=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,6 +18,7 @@ from axes.cli.options import (
     format_option,
     models_option,
     output_option,
+    prints,
     prompt_sets_option,
     root_option,
 )
@@ -240,8 +242,8 @@ def repair_command(adopt: bool | None, is_dry_run: bool, root: Path, output_form
     help="Size of a merged file; files of at least half that size stay as they are.",
 )
 @root_option
-@format_option
-def compact_command(tables: tuple[str, ...], file_mb: int, root: Path, output_format: str) -> None:
+@prints
+def compact_command(tables: tuple[str, ...], file_mb: int, root: Path) -> object:
     """Merge the small files of each partition, while readers read and jobs write.
 
     The old files are kept until `axes warehouse vacuum`.
@@ -254,7 +256,7 @@ def compact_command(tables: tuple[str, ...], file_mb: int, root: Path, output_fo
 
     if unknown := set(tables) - set(COMPACTED):
         raise click.UsageError(f"{unknown.pop()} is not compacted: {', '.join(COMPACTED)} are")
-    show_rows(compact(root, tables or COMPACTED, file_bytes=file_mb << 20), output_format)
+    return compact(root, tables or COMPACTED, file_bytes=file_mb << 20)
 
 
 @warehouse.command("vacuum")
@@ -267,8 +269,8 @@ def compact_command(tables: tuple[str, ...], file_mb: int, root: Path, output_fo
 )
 @click.option("--quarantine", is_flag=True, help="Also empty the quarantine.")
 @root_option
-@format_option
-def vacuum_command(older_than: float, quarantine: bool, root: Path, output_format: str) -> None:
+@prints
+def vacuum_command(older_than: float, quarantine: bool, root: Path) -> object:
     """Delete files that no query reads: temporary, merged, and tokens without a completion.
 
     \b
@@ -277,14 +279,13 @@ def vacuum_command(older_than: float, quarantine: bool, root: Path, output_forma
     """
     from axes.warehouse.maintenance.vacuum import vacuum
 
-    removed = vacuum(root, older_than_hours=older_than, empties_quarantine=quarantine)
-    show_rows(removed, output_format)
+    return vacuum(root, older_than_hours=older_than, empties_quarantine=quarantine)
 
 
 @warehouse.command("stats")
 @root_option
-@format_option
-def stats_command(root: Path, output_format: str) -> None:
+@prints
+def stats_command(root: Path) -> object:
     """Count files, row groups, rows and bytes of each table and partition, from footers only.
 
     \b
@@ -292,13 +293,13 @@ def stats_command(root: Path, output_format: str) -> None:
     """
     from axes.warehouse.maintenance.statistics import statistics
 
-    show_rows(statistics(root), output_format)
+    return statistics(root)
 
 
 @warehouse.command("migrate")
 @root_option
-@format_option
-def migrate_command(root: Path, output_format: str) -> None:
+@prints
+def migrate_command(root: Path) -> object:
     """Migrate a warehouse from an older schema version to this code's. Stop jobs first.
 
     \b
@@ -306,14 +307,14 @@ def migrate_command(root: Path, output_format: str) -> None:
     """
     from axes.warehouse.maintenance.migration import migrate
 
-    show_rows(migrate(root), output_format)
+    return migrate(root)
 
 
 @warehouse.command("merge")
 @click.argument("sources", nargs=-1, required=True, type=FILE)
 @root_option
-@format_option
-def merge_command(sources: tuple[Path, ...], root: Path, output_format: str) -> None:
+@prints
+def merge_command(sources: tuple[Path, ...], root: Path) -> object:
     """Add the rows of the warehouses SOURCES to the root, where their keys are not stored yet.
 
     Merge what several machines wrote, compacted or not, and again whenever they wrote more.
@@ -323,8 +324,7 @@ def merge_command(sources: tuple[Path, ...], root: Path, output_format: str) -> 
     """
     from axes.warehouse.maintenance.merge import merge
 
-    merged = merge(root, sources)
-    show_rows([item for item in merged if item.rows_added or item.rows_stored], output_format)
+    return [item for item in merge(root, sources) if item.rows_added or item.rows_stored]
 
 
 @warehouse.command("subset")
@@ -332,14 +332,8 @@ def merge_command(sources: tuple[Path, ...], root: Path, output_format: str) -> 
 @models_option("Only this model; repeatable.")
 @prompt_sets_option("Only this set; repeatable.")
 @root_option
-@format_option
-def subset_command(
-    target: Path,
-    models: tuple[str, ...],
-    prompt_sets: tuple[str, ...],
-    root: Path,
-    output_format: str,
-) -> None:
+@prints
+def subset_command(root: Path, target: Path, **options: Any) -> object:
     """Copy models and prompt sets, with the results fitted on them, to the new warehouse TARGET.
 
     Without --model and --prompts, copies everything. The same selection gives the same bytes.
@@ -350,4 +344,50 @@ def subset_command(
     """
     from axes.warehouse.maintenance.subset import subset
 
-    show_rows(subset(root, target, models=models, prompt_sets=prompt_sets), output_format)
+    return subset(root, target, **options)
+
+
+@warehouse.command("forget")
+@models_option("Delete this model's rows; repeatable.")
+@prompt_sets_option("Delete this prompt set; repeatable.")
+@click.option(
+    "--pooling", "poolings", multiple=True, help="Delete activations of this pooling; repeatable."
+)
+@click.option(
+    "--study", "studies", multiple=True, help="Delete the results of this study; repeatable."
+)
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Count the rows and delete nothing.")
+@root_option
+@prints
+def forget_command(
+    models: tuple[str, ...],
+    prompt_sets: tuple[str, ...],
+    poolings: tuple[str, ...],
+    studies: tuple[str, ...],
+    is_dry_run: bool,
+    root: Path,
+) -> object:
+    """Delete models, prompt sets, poolings or studies, and everything that was made from them.
+
+    Axes, studies and completions that rest on a deleted row go with it. Stop jobs first; deleted
+    rows cannot be restored, so try with --dry-run first.
+
+    \b
+    axes warehouse forget --model smollm2-135m --dry-run
+    axes warehouse forget --pooling last --study 689eb4
+    """
+    from axes.analysis.report.section import latest_study
+    from axes.warehouse.connection import connect
+    from axes.warehouse.maintenance.forget import forget
+
+    if not (models or prompt_sets or poolings or studies):
+        raise click.UsageError("name what to delete: --model, --prompts, --pooling or --study")
+    forgotten = forget(
+        root,
+        models=models,
+        prompt_sets=prompt_sets,
+        poolings=poolings,
+        studies=[latest_study(connect(root), name) for name in studies],
+        is_dry_run=is_dry_run,
+    )
+    return [item for item in forgotten if item.rows]

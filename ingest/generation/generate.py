@@ -66,7 +66,7 @@ def generate(
     recorder = StepRecorder(kept, sampling, seeds, loaded.device)
     stops = StopStrings(loaded, sampling.stop_strings, tokens.shape[1])
     with (
-        _greedy_config(loaded, sampling.max_new_tokens, ends) as config,
+        own_config(loaded, sampling.max_new_tokens, ends) as config,
         record(block_points(loaded.blocks, kept.recorded_layers), recorder.receive),
         torch.inference_mode(),
     ):
@@ -90,10 +90,10 @@ def generate(
 
 
 @contextmanager
-def _greedy_config(
-    loaded: LoadedModel, max_new_tokens: int, ends: Sequence[int]
+def own_config(
+    loaded: LoadedModel, max_new_tokens: int, ends: Sequence[int], **drawing: Any
 ) -> Iterator[GenerationConfig]:
-    """A configuration of `generate`, and while active nothing of the checkpoint's."""
+    """A configuration of `generate`, greedy without `drawing`; none of the checkpoint's is used."""
     from transformers import GenerationConfig
 
     model: Any = loaded.model
@@ -101,7 +101,9 @@ def _greedy_config(
     # The checkpoint's own sampling defaults (a repetition penalty, a top_k) must not slip in.
     checkpoint, model.generation_config = model.generation_config, GenerationConfig(**common)
     try:
-        yield GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, **common)
+        yield GenerationConfig(
+            max_new_tokens=max_new_tokens, **{"do_sample": False, **common, **drawing}
+        )
     finally:
         model.generation_config = checkpoint
 

@@ -46,16 +46,8 @@ def shared_axis() -> str:
 def test_names_are_stable_and_all_of_them_are_there():
     assert axes.__all__ == [
         *("AxesError", "Axis", "Result", "Study", "connect", "export", "fit", "import_prompts"),
-        *(
-            "ingest_activations",
-            "ingest_traces",
-            "load_axis",
-            "read_study",
-            "report",
-            "run",
-            "scan",
-        ),
-        *("score", "study"),
+        *("ingest_activations", "ingest_traces", "load_axis", "read_study", "report", "run"),
+        *("scan", "score", "study"),
     ]
     assert dir(axes) == axes.__all__
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

@@ -86,9 +86,9 @@ def test_values_of_the_environment_are_written_out(monkeypatch: pytest.MonkeyPat
 def test_a_python_call_is_the_command_that_does_the_same() -> None:
     arguments = {"model": "m", "prompt_sets": "one", "layers": [1, 2], "limit": None, "root": "x"}
     line = "axes ingest activations m --prompts one --layers 1,2"
-    assert of_call("ingest activations", arguments) == line
+    assert of_call(cli, "ingest activations", arguments) == line
 
-    @as_command("prompts import")
+    @as_command(cli, "prompts import")
     def bring(prompt_set: str, columns: dict[str, str] | None = None) -> str | None:
         return command_line()
 
@@ -99,7 +99,7 @@ def test_a_python_call_is_the_command_that_does_the_same() -> None:
 
 
 def test_repair_prints_the_stored_line_and_no_second_command(root: Path) -> None:
-    @as_command("fit")
+    @as_command(cli, "fit")
     def job(model: str) -> str:
         with record_run(root, "fit", {}) as run:
             return run.run_id

@@ -103,11 +103,19 @@ def test_dot_commands_show_set_and_read(typed: Typed, tmp_path: Path) -> None:
 
 
 def test_a_wrong_dot_command_is_one_line(typed: Typed) -> None:
-    lines = [".nonsense", ".mode xml", ".timer", ".read", ".schema nowhere", ".tables 'a"]
+    lines = [
+        ".nonsense",
+        ".mode xml",
+        ".timer",
+        ".read",
+        ".read ~no-such-user/a",
+        ".schema nowhere",
+    ]
+    lines += [".tables 'a"]
     out, err = typed("".join(f"{line}\r" for line in [*lines, ".read /no", "select 1 as a;"]))
     assert out == "a\n1\n"
     errors = err.splitlines()
-    assert len(errors) == 7 and all(line.startswith("Error: ") for line in errors)
+    assert len(errors) == 8 and all(line.startswith("Error: ") for line in errors)
 
 
 def test_a_long_table_is_cut_and_says_so(typed: Typed) -> None:
@@ -119,6 +127,21 @@ def test_a_long_table_is_cut_and_says_so(typed: Typed) -> None:
 def test_what_was_typed_is_there_again_the_next_time(typed: Typed) -> None:
     typed("select 41 as a;\r")
     assert typed("\x1b[A\r") == ("a\n41\n", "")
+
+
+def test_the_shell_runs_without_a_place_for_its_history(
+    typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user without a home folder, as in a container, and a file that cannot be written."""
+    monkeypatch.setattr("axes.sql_shell.os.path.expanduser", lambda path: path)
+    monkeypatch.setenv("AXES_HISTORY", "")
+    for path in ("", str(tmp_path / "nowhere" / "history")):
+        monkeypatch.setenv("AXES_HISTORY", path)
+        out, err = typed("select 1 as a;\rselect 2 as a;\r")
+        assert out == "a\n1\na\n2\n"
+        assert err == (
+            f"what you type is not kept: {path or '~/.axes_history'}: No such file or directory\n"
+        )
 
 
 def test_enter_runs_only_what_is_complete() -> None:
@@ -144,9 +167,7 @@ def test_enter_runs_only_what_is_complete() -> None:
         (".mode pa", "parquet", "csv"),
     ],
 )
-def test_completion_offers_what_may_follow(
-    catalog: Catalog, text: str, wanted: str, unwanted: str
-) -> None:
+def test_completion_offers_what_may_follow(catalog, text, wanted, unwanted):
     before, _, after = text.partition("|")
     document = Document(before + after, cursor_position=len(before))
     completer = SqlCompleter(catalog, _COMMANDS)

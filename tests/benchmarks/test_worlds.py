@@ -24,9 +24,7 @@ def test_intervals_hold_the_truth_in_most_worlds() -> None:
             assert one.share >= 0.8, one.name
 
 
-def test_tests_reject_seldom_where_nothing_is_planted_and_naive_ones_almost_always(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_tests_reject_seldom_where_nothing_is_planted_and_naive_ones_almost_always(monkeypatch):
     monkeypatch.setattr(nulls, "SHUFFLES", 59)
     found = nulls.measure_nulls(WORLDS)
     for one in found:
@@ -36,9 +34,7 @@ def test_tests_reject_seldom_where_nothing_is_planted_and_naive_ones_almost_alwa
     assert naive > 0.9
 
 
-def test_what_is_planted_is_recovered_transferred_and_flagged(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_is_planted_is_recovered_transferred_and_flagged(monkeypatch):
     """The faults that a diagnosis names, but for one, are planted in test_diagnostics.py."""
     monkeypatch.setattr(recovery, "FAULTS", {SWAPPED: recovery.FAULTS[SWAPPED]})
     for one in recovery.measure_recovery(2):

@@ -65,9 +65,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("template", ["raw", "chat"])
-def test_rows_equal_a_direct_pass_over_each_prompt(
-    run: Run, root: Path, llama: ModelSpec, llama_folder: Path, template: str
-) -> None:
+def test_rows_equal_a_direct_pass_over_each_prompt(run, root, llama, llama_folder, template):
     poolings = sorted(POOLINGS)
     if template == "raw":
         with pytest.raises(PromptError, match="raw: it has no position for post_template_mean"):
@@ -106,9 +104,7 @@ def test_rows_equal_a_direct_pass_over_each_prompt(
 
 
 @pytest.mark.parametrize("span", ["(0, count + 1)", "(count, count)", "(-1, count)", "(2, 1)"])
-def test_positions_that_a_prompt_does_not_have_are_refused(
-    run: Run, root: Path, tmp_path: Path, no_model: None, span: str
-) -> None:
+def test_positions_that_a_prompt_does_not_have_are_refused(run, root, tmp_path, no_model, span):
     file = tmp_path / "mine.py"
     file.write_text(
         "from axes.ingest.forward.pooling import Pooling, mean\n"
@@ -120,18 +116,14 @@ def test_positions_that_a_prompt_does_not_have_are_refused(
     assert activation_rows(root) == {}
 
 
-def test_tokens_that_the_model_does_not_have_are_refused(
-    root: Path, tmp_path: Path, import_texts: ImportTexts, no_model: None
-) -> None:
+def test_tokens_that_the_model_does_not_have_are_refused(root, tmp_path, import_texts, no_model):
     import_texts(["x", "hi"])
     small = resolve(str(save_tiny(tmp_path / "small", "llama", vocab_size=90)))
     with pytest.raises(PromptError, match=r"token 9\d is beyond the model's vocabulary of 90: "):
         ingest_texts(root, small)
 
 
-def test_a_row_says_what_it_was_pooled_over_and_no_logits_are_computed(
-    run: Run, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_row_says_what_it_was_pooled_over_and_no_logits_are_computed(run, root, monkeypatch):
     real = axes.ingest.jobs.load
 
     def without_head(*args: Any) -> Any:
@@ -156,9 +148,7 @@ def test_a_row_says_what_it_was_pooled_over_and_no_logits_are_computed(
     assert_checks_pass(root)
 
 
-def test_a_second_run_does_no_model_work_and_says_so(
-    run: Run, root: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_second_run_does_no_model_work_and_says_so(run, root, request):
     first = run()
     files = sorted((root / "activations").rglob("*.parquet"))
     request.getfixturevalue("no_model")
@@ -183,9 +173,7 @@ def test_layers_and_prompts_added_later_fill_only_what_is_missing(run: Run, root
     assert_checks_pass(root)
 
 
-def test_another_dtype_template_or_pooling_gives_new_rows_beside_the_old(
-    run: Run, root: Path
-) -> None:
+def test_another_dtype_template_or_pooling_gives_new_rows_beside_the_old(run, root):
     full = run().model_id
     before = activation_rows(root)
     for change in ({"template": "chat"}, {"poolings": ("last",)}):
@@ -225,9 +213,7 @@ def test_changed_weights_under_the_same_name_and_another_name_give_new_rows(
     assert found == [{"model": "other", "n": 5}, {"model": "tiny-llama", "n": 40}]
 
 
-def test_prompts_too_long_are_named_or_skipped_and_recorded(
-    run: Run, root: Path, import_texts: ImportTexts, request: pytest.FixtureRequest
-) -> None:
+def test_prompts_too_long_are_named_or_skipped_and_recorded(run, root, import_texts, request):
     import_texts(["y" * 511, "z" * 512, "x" * 600, "short"])
     with pytest.raises(PromptError, match=r"'zzz.*: 513 tokens, the context is 512; --skip"):
         run()
@@ -243,9 +229,7 @@ def test_prompts_too_long_are_named_or_skipped_and_recorded(
     assert run(skip_unusable=True).rows == 0
 
 
-def test_weights_that_give_nan_are_an_error_naming_prompt_and_layer(
-    run: Run, root: Path, llama_folder: Path
-) -> None:
+def test_weights_that_give_nan_are_an_error_naming_prompt_and_layer(run, root, llama_folder):
     path = llama_folder / "model.safetensors"
     weights = load_file(path)
     weights["model.layers.2.mlp.down_proj.weight"][3, 3] = float("nan")
@@ -259,9 +243,7 @@ def test_weights_that_give_nan_are_an_error_naming_prompt_and_layer(
     assert run(layers=[0, 1]).rows == 10, "the layers below are sound"
 
 
-def test_what_overflows_float16_is_found_before_anything_is_stored(
-    run: Run, root: Path, llama_folder: Path
-) -> None:
+def test_what_overflows_float16_is_found_before_anything_is_stored(run, root, llama_folder):
     overflow_in_half_precision(llama_folder)
     longest = read(root, "from prompts order by length(text) desc")[0]["prompt_id"]
     for selection in ({}, {"layers": (0, 1), "token_layers": (2,)}):
@@ -302,9 +284,7 @@ def test_a_limit_holds_for_each_set_a_shared_prompt_is_run_once_and_layers_must_
 
 
 @pytest.mark.parametrize("other", [{"token_budget": 10_000}, {"device": "auto"}])
-def test_other_batches_and_a_model_spread_over_devices_give_the_same_rows(
-    run: Run, root: Path, llama: ModelSpec, other: dict[str, Any]
-) -> None:
+def test_other_batches_and_a_model_spread_over_devices_give_the_same_rows(run, root, llama, other):
     run(token_budget=1)
     expected = activation_rows(root)
     shutil.rmtree(data_file(root, "activations", "any", llama.name).parent)
@@ -323,9 +303,7 @@ def keyed_vectors(root: Path, table: str, *columns: str) -> dict[tuple, np.ndarr
     return keyed
 
 
-def test_sites_poolings_and_tokens_of_one_pass_equal_a_pass_for_each(
-    run: Run, root: Path, llama: ModelSpec
-) -> None:
+def test_sites_poolings_and_tokens_of_one_pass_equal_a_pass_for_each(run, root, llama):
     sites, chosen = ("resid_post", "mlp_out", "resid_pre"), ("last", "max", "instruction_last")
     together = {"layers": (0, 2), "sites": sites, "poolings": chosen, "token_layers": (2,)}
     summary = run(**together)
@@ -371,9 +349,7 @@ def test_kept_tokens_are_those_of_the_prompt_in_order(run: Run, root: Path) -> N
     assert_checks_pass(root)
 
 
-def test_a_shared_prefix_gives_the_same_rows_from_fewer_tokens(
-    run: Run, root: Path, llama: ModelSpec
-) -> None:
+def test_a_shared_prefix_gives_the_same_rows_from_fewer_tokens(run, root, llama):
     system = "You are a careful assistant who answers in one line."
     # `mean` and the kept tokens reach into the prefix, `last` does not.
     selection = {
@@ -399,9 +375,7 @@ def test_a_shared_prefix_gives_the_same_rows_from_fewer_tokens(
     assert whole.tokens - shared.tokens == prefix * (len(TEXTS) - 1)
 
 
-def test_a_model_that_cannot_share_a_prefix_says_so_in_the_run_row(
-    root: Path, tmp_path: Path, import_texts: ImportTexts
-) -> None:
+def test_a_model_that_cannot_share_a_prefix_says_so_in_the_run_row(root, tmp_path, import_texts):
     import_texts(TEXTS)
     folder = save_tiny(tmp_path / "tiny-gemma", "gemma3_text", head_dim=8)
     selection = {"template": "chat", "system": "You are careful."}
@@ -410,9 +384,7 @@ def test_a_model_that_cannot_share_a_prefix_says_so_in_the_run_row(
     assert "was run with every prompt: the cache has DynamicSlidingWindowLayer" in message
 
 
-def test_a_plan_says_what_the_job_then_does_and_writes_nothing(
-    root: Path, llama: ModelSpec, import_texts: ImportTexts
-) -> None:
+def test_a_plan_says_what_the_job_then_does_and_writes_nothing(root, llama, import_texts):
     import_texts(TEXTS)
     selection = {"layers": (0, 1), "token_layers": (2,), "template": "chat", "system": "Be kind."}
     connect(root).close()  # Whoever opens a root first makes the index of keys.

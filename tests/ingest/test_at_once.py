@@ -48,9 +48,7 @@ def counts(root: Path, table: str, *key: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("shards", [[None, None], ["1/2", "2/3", "2/2"], ["1/1", None, "3/4"]])
-def test_jobs_on_overlapping_parts_store_each_row_once(
-    root: Path, llama_folder: Path, shards: list[str | None]
-) -> None:
+def test_jobs_on_overlapping_parts_store_each_row_once(root, llama_folder, shards):
     jobs = [forked(run_activations, root, llama_folder, shard) for shard in shards]
     assert exit_codes(jobs) == [0] * len(jobs)
     pooled = counts(root, "activations", "prompt_id", "layer", "site", "pooling")
@@ -135,9 +133,7 @@ def test_two_processes_that_start_a_warehouse_do_not_disturb_each_other(tmp_path
     assert read(fresh, "select count(*) as n from activations") == [{"n": 0}]
 
 
-def test_parts_run_in_roots_of_their_own_are_merged_into_one(
-    root: Path, llama: ModelSpec, tmp_path: Path
-) -> None:
+def test_parts_run_in_roots_of_their_own_are_merged_into_one(root, llama, tmp_path):
     for number in (1, 2, 3):
         part = shutil.copytree(root, tmp_path / f"part{number}")
         assert ingest_texts(part, llama, shard=f"{number}/3").rows > 0

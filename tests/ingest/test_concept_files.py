@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from axes.cli.main import cli
 from axes.warehouse.maintenance.repair import restore_commands
+from tests.commands import axes
 from tests.ingest.conftest import read
 
 Files = Callable[[str, str], list[str]]
@@ -34,8 +34,7 @@ def files(tmp_path: Path) -> Files:
 
 
 def bring(root: Path, *words: str) -> Result:
-    arguments = ["prompts", "import", "manner", *words, "--root", str(root), "--format", "json"]
-    return CliRunner().invoke(cli, arguments)
+    return axes("prompts", "import", "manner", *words, "--root", root, "--format", "json")
 
 
 def stored(root: Path) -> list[tuple]:
@@ -64,9 +63,7 @@ def test_unpaired_files_may_be_of_any_length(root: Path, files: Files) -> None:
     assert [row[3] for row in stored(root)] == [None, None, None]
 
 
-def test_an_empty_line_breaks_no_pair_and_a_text_in_both_files_is_refused(
-    root: Path, files: Files
-) -> None:
+def test_an_empty_line_breaks_no_pair_and_a_text_in_both_files_is_refused(root, files):
     words = files("Good day.\n\nFarewell.", "hi\nhm\nbye")
     assert "is an empty prompt" in bring(root, *words).stderr
     assert "1 texts carry both labels" in bring(root, *files("Good day.\nhi", "hi\nbye")).stderr

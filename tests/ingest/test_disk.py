@@ -14,11 +14,9 @@ from pathlib import Path
 import pytest
 
 from axes.ingest.activations import ingest_activations
-from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import ActivationRequest
 from axes.warehouse.maintenance.check import check
 from tests.ingest.conftest import (
-    ImportTexts,
     activation_rows,
     exit_codes,
     forked,
@@ -95,13 +93,8 @@ def prompts_done(root: Path, kind: str) -> int:
 
 @pytest.mark.parametrize("kind", ["activations", "traces"])
 def test_a_full_disk_stops_a_job_that_goes_on_when_there_is_room(
-    kind: str,
-    root: Path,
-    import_texts: ImportTexts,
-    llama_folder: Path,
-    small_disk: Path,
-    axes: Callable[..., tuple[int, str]],
-) -> None:
+    kind, root, import_texts, llama_folder, small_disk, axes
+):
     import_texts([f"prompt {index} {'x' * (index % 13)}" for index in range(PROMPTS)])
     lake = shutil.copytree(root, small_disk / "lake")
     for _ in range(2):
@@ -119,12 +112,8 @@ def test_a_full_disk_stops_a_job_that_goes_on_when_there_is_room(
 
 
 def test_a_file_that_may_not_grow_is_taken_back_and_written_later(
-    root: Path,
-    import_texts: ImportTexts,
-    llama: ModelSpec,
-    llama_folder: Path,
-    axes: Callable[..., tuple[int, str]],
-) -> None:
+    root, import_texts, llama, llama_folder, axes
+):
     import_texts([f"prompt {index}" for index in range(PROMPTS)])
     ingest_activations(root, llama, ActivationRequest(prompt_sets={"texts": 5}))
     before = activation_rows(root)
@@ -141,14 +130,7 @@ def test_a_file_that_may_not_grow_is_taken_back_and_written_later(
 
 
 @pytest.mark.parametrize("kind", ["activations", "traces"])
-def test_a_read_only_root_is_one_line(
-    kind: str,
-    root: Path,
-    import_texts: ImportTexts,
-    llama: ModelSpec,
-    llama_folder: Path,
-    axes: Callable[..., tuple[int, str]],
-) -> None:
+def test_a_read_only_root_is_one_line(kind, root, import_texts, llama, llama_folder, axes):
     import_texts(["one", "two", "three"])
     ingest_activations(root, llama, ActivationRequest(prompt_sets={"texts": 2}))
     folders = [root, *(path for path in root.rglob("*") if path.is_dir())]

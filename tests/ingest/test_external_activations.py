@@ -17,8 +17,7 @@ from axes.ingest.external_activations import import_activations
 from axes.ingest.prompts import prompt_id
 from axes.ingest.requests import ExternalActivationRequest
 from axes.warehouse.errors import AxesError, NonFiniteError
-from axes.warehouse.maintenance.check import check
-from tests.ingest.conftest import read
+from tests.ingest.conftest import assert_checks_pass, read
 
 TEXTS = [f"prompt {row}" for row in range(6)]
 LABELS = ["rude", "polite"] * 3
@@ -67,10 +66,6 @@ def stored(root: Path, site: str = "resid_post") -> dict[tuple[int, str], list[f
     return {(row["layer"], row["text"]): row["vector"] for row in found}
 
 
-def sound(root: Path) -> bool:
-    return not any(check(root)["row_count"].to_pylist())
-
-
 EXPECTED = {
     (layer, text): VECTORS[layer][row].tolist()
     for layer in VECTORS
@@ -78,9 +73,7 @@ EXPECTED = {
 }
 
 
-def test_an_array_for_each_layer_and_an_index_make_activations_prompts_and_labels(
-    root: Path, files: Files
-) -> None:
+def test_an_array_for_each_layer_and_an_index_make_activations_prompts_and_labels(root, files):
     done = bring(root, files({f"layer_{layer}": x for layer, x in VECTORS.items()}))
     assert (done.rows, done.known_rows, done.prompt_count, done.left_out) == (18, 0, 6, 0)
     assert stored(root) == EXPECTED
@@ -89,13 +82,11 @@ def test_an_array_for_each_layer_and_an_index_make_activations_prompts_and_label
     (model,) = read(root, "from models")
     assert (model["model"], model["source"], model["d_model"]) == ("theirs", "imported", WIDTH)
     assert (model["weights_hash"], model["revision"]) == ("unknown", "abc")
-    assert sound(root)
+    assert_checks_pass(root)
 
 
 @pytest.mark.parametrize("kind", ["names", "long_npz", "parquet", "bfloat16"])
-def test_the_shapes_of_file_that_tools_write_give_the_same_rows(
-    root: Path, tmp_path: Path, kind: str
-) -> None:
+def test_the_shapes_of_file_that_tools_write_give_the_same_rows(root, tmp_path, kind):
     path = tmp_path / f"file.{'parquet' if kind == 'parquet' else 'safetensors'}"
     index = pl.DataFrame({"text": TEXTS, "label": LABELS})
     tensors = {
@@ -118,12 +109,10 @@ def test_the_shapes_of_file_that_tools_write_give_the_same_rows(
         index.write_parquet(tmp_path / "file.index.parquet")
     assert bring(root, path).rows == 18
     assert stored(root) == EXPECTED
-    assert sound(root)
+    assert_checks_pass(root)
 
 
-def test_hidden_states_are_one_off_and_the_last_is_behind_the_norm(
-    root: Path, files: Files
-) -> None:
+def test_hidden_states_are_one_off_and_the_last_is_behind_the_norm(root, files):
     states = {f"hidden_states_{entry}": x for entry, x in VECTORS.items()}
     states["hidden_states_3"] = VECTORS[2] + 100
     file = files(states)
@@ -140,9 +129,7 @@ def test_hidden_states_are_one_off_and_the_last_is_behind_the_norm(
     }
 
 
-def test_importing_again_writes_nothing_and_other_numbers_are_refused(
-    root: Path, files: Files
-) -> None:
+def test_importing_again_writes_nothing_and_other_numbers_are_refused(root, files):
     first = {f"layer_{layer}": VECTORS[layer] for layer in (0, 1)}
     bring(root, files(first))
     before = sorted((root / "activations").rglob("*.parquet"))
@@ -159,12 +146,10 @@ def test_importing_again_writes_nothing_and_other_numbers_are_refused(
     # Said to be another revision it is another model, and the two do not mix.
     other = bring(root, files(changed), model={**MODEL, "revision": "def"})
     assert other.model_id != again.model_id and other.rows == 12
-    assert sound(root)
+    assert_checks_pass(root)
 
 
-def test_a_killed_import_goes_on_where_it_was(
-    root: Path, files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_import_goes_on_where_it_was(root, files, monkeypatch):
     monkeypatch.setattr(activation_import, "_FLUSH_BYTES", 1)
     broken = {f"layer_{layer}": x.copy() for layer, x in VECTORS.items()}
     broken["layer_2"][3, 1] = np.nan
@@ -174,7 +159,7 @@ def test_a_killed_import_goes_on_where_it_was(
     done = bring(root, files({f"layer_{layer}": x for layer, x in VECTORS.items()}))
     assert (done.rows, done.known_rows) == (6, 12)
     assert stored(root) == EXPECTED
-    assert sound(root)
+    assert_checks_pass(root)
 
 
 def test_ids_alone_are_of_prompts_that_are_there(root: Path, files: Files) -> None:
@@ -188,7 +173,7 @@ def test_ids_alone_are_of_prompts_that_are_there(root: Path, files: Files) -> No
     # A part of a set that is there leaves the set as it is.
     bring(root, files({"layer_2": VECTORS[2][:3]}, text=TEXTS[:3], label=LABELS[:3]))
     assert read(root, "select count(*) as n from prompts")[0]["n"] == 6
-    assert sound(root)
+    assert_checks_pass(root)
 
 
 ONE = {"layer_0": VECTORS[0]}

@@ -124,9 +124,7 @@ def test_one_that_comes_after_the_last_batch_is_not_lost(sigint: None) -> None:
 
 
 @pytest.mark.parametrize("line", range(1, 14))
-def test_a_second_one_at_any_line_of_the_first_ones_handler_does_not_hang(
-    line: int, sigint: None
-) -> None:
+def test_a_second_one_at_any_line_of_the_first_ones_handler_does_not_hang(line, sigint):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     seen = itertools.count(1)
 

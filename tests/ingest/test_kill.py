@@ -21,13 +21,11 @@ import pyarrow as pa
 import pytest
 
 from axes.ingest.generation.traces import ingest_traces
-from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import TraceRequest
 from axes.warehouse.connection import connect_tables, query, vectors
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import data_file
 from tests.ingest.conftest import (
-    ImportTexts,
     assert_checks_pass,
     exit_codes,
     forked,
@@ -123,15 +121,8 @@ def assert_same_rows(first: Path, second: Path, tables: Sequence[str]) -> None:
     [(CHOSEN, 2, 80), pytest.param(INSTANTS, 14, 150, marks=pytest.mark.campaign)],
 )
 def test_jobs_killed_and_resumed_equal_uninterrupted_ones(
-    root: Path,
-    tmp_path: Path,
-    llama: ModelSpec,
-    llama_folder: Path,
-    import_texts: ImportTexts,
-    instants: Sequence[str],
-    random_kills: int,
-    prompt_count: int,
-) -> None:
+    root, tmp_path, llama, llama_folder, import_texts, instants, random_kills, prompt_count
+):
     put_axis(root, llama, "axis", 1)
     import_texts([f"prompt {index} {'x' * (index % 13)}" for index in range(prompt_count)])
     roots = [root, *(shutil.copytree(root, tmp_path / name) for name in ("traces", "whole"))]

@@ -34,9 +34,7 @@ CHAT = {"layers": (0,), "template": "chat", "system": SYSTEM}
     room=st.integers(0, 400),
     token_budget=st.integers(1, 600),
 )
-def test_whatever_the_lengths_each_prompt_is_run_once(
-    lengths: list[int], shared: int, room: int, token_budget: int
-) -> None:
+def test_whatever_the_lengths_each_prompt_is_run_once(lengths, shared, room, token_budget):
     """Room for so many tokens, those of a shared prefix included, which the budget leaves out."""
     sizes = {f"p{index}": length for index, length in enumerate(lengths)}
     room += shared + max(lengths)
@@ -73,9 +71,7 @@ def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Forward, "start", start)
 
 
-def test_behind_a_shared_prefix_too(
-    root: Path, llama: ModelSpec, import_texts: ImportTexts, small_memory: None
-) -> None:
+def test_behind_a_shared_prefix_too(root, llama, import_texts, small_memory):
     import_texts(TEXTS)
     summary = ingest_texts(root, llama, **CHAT, token_budget=200)
     assert (summary.new_count, summary.rows) == (len(TEXTS), len(TEXTS))
@@ -88,12 +84,8 @@ def test_behind_a_shared_prefix_too(
 
 
 def test_a_plan_is_made_with_the_batches_that_fit_and_one_too_large_alone_is_refused(
-    root: Path,
-    llama: ModelSpec,
-    import_texts: ImportTexts,
-    small_memory: None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    root, llama, import_texts, small_memory, monkeypatch
+):
     import_texts(TEXTS)
     plan = plan_activations(root, llama, for_texts(**CHAT, token_budget=200))
     assert plan.rows == len(TEXTS) and plan.seconds is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +47,7 @@ def test_a_sound_model_passes_every_check(family: str, tmp_path: Path) -> None:
     assert found["shared prefix"].result == (NOTE if family == "gemma3_text" else PASS)
 
 
-def test_reduced_precision_and_a_model_without_a_chat_template_are_not_at_fault(
-    llama: ModelSpec, tmp_path: Path
-) -> None:
+def test_reduced_precision_and_a_model_without_a_chat_template_are_not_at_fault(llama, tmp_path):
     found = by_check(llama, dtype="bfloat16")
     assert [name for name, finding in found.items() if finding.result == FAIL] == []
     found = by_check(resolve(str(save_tiny(tmp_path / "base", "llama", chat=False))))
@@ -90,12 +87,8 @@ def _huge(loaded: Any) -> None:
     ],
 )
 def test_blocks_padding_and_overflows_that_spoil_activations_are_found(
-    llama: ModelSpec,
-    monkeypatch: pytest.MonkeyPatch,
-    change: Callable[[Any], None],
-    check: str,
-    dtype: str,
-) -> None:
+    llama, monkeypatch, change, check, dtype
+):
     real = axes.ingest.jobs.load
 
     def changed(*args: Any) -> Any:

@@ -48,9 +48,7 @@ def safety() -> pl.DataFrame:
     return read_source(ready_sets()["demo_safety"])
 
 
-def test_demo_safety_is_300_and_300_distinct_prompts_in_complete_pairs(
-    safety: pl.DataFrame,
-) -> None:
+def test_demo_safety_is_300_and_300_distinct_prompts_in_complete_pairs(safety):
     assert dict(safety["label"].value_counts().iter_rows()) == {"unsafe": 300, "safe": 300}
     assert len({normalise(text) for text in safety["text"]}) == 600
     pairs = safety.group_by("pair_id").agg("label")["label"].to_list()
@@ -72,9 +70,7 @@ def test_the_words_of_demo_safety_alone_do_not_tell_its_classes_apart(safety: pl
     assert roc_auc_score(labels, text_scores(telltale, labels, groups)) > 0.99
 
 
-def test_demo_alignment_is_1500_distinct_prompts_apart_from_demo_safety(
-    safety: pl.DataFrame,
-) -> None:
+def test_demo_alignment_is_1500_distinct_prompts_apart_from_demo_safety(safety):
     alignment = read_source(ready_sets()["demo_alignment"])
     texts = {normalise(text) for text in alignment["text"]}
     assert len(texts) == len(alignment) >= 1500
@@ -108,9 +104,7 @@ def test_demo_formality_is_60_pairs_of_formal_and_informal_requests(root: Path) 
     assert not {row["text"] for row in stored(root, "demo_formality")} & set(others)
 
 
-def test_a_folder_in_the_hubs_layout_is_read_numbers_as_labels_too(
-    root: Path, tmp_path: Path
-) -> None:
+def test_a_folder_in_the_hubs_layout_is_read_numbers_as_labels_too(root, tmp_path):
     source = hub_layout(tmp_path / "set", text=["b", "a"], label=[1, 0])
     import_prompts(root, "local", PromptSource(source))
     found = [(row["text"], row["is_positive"]) for row in stored(root, "local")]

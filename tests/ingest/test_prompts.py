@@ -16,8 +16,7 @@ from axes.ingest.prompt_sources import PromptSource, prompt_source, ready_sets
 from axes.ingest.prompts import import_prompts, normalise, prompt_id, read_prompts
 from axes.ingest.requests import PromptRequest
 from axes.warehouse.errors import LabelError, PromptError
-from axes.warehouse.maintenance.check import check
-from tests.ingest.conftest import read
+from tests.ingest.conftest import assert_checks_pass, read
 
 Import = Callable[..., Any]
 
@@ -115,7 +114,7 @@ def test_conflicting_labels_between_sets_are_shown_with_the_set(root: Path, put:
     assert "row 1 negative" in str(caught.value)
     assert [row["prompt_set"] for row in read(root, "from v_prompt_sets")] == ["first"]
     put("second", text=["y", "same"], label=[1, 0], labeler="me")
-    assert all(count == 0 for count in check(root)["row_count"].to_pylist())
+    assert_checks_pass(root)
 
 
 def test_duplicates_are_dropped_and_the_first_is_kept(root: Path, put: Import) -> None:
@@ -132,9 +131,7 @@ def test_importing_again_changes_nothing(root: Path, put: Import) -> None:
     assert {path: path.read_bytes() for path in root.glob("[pl]*/*/*.parquet")} == files
 
 
-def test_other_rows_under_a_name_are_refused_and_replace_those_there_when_told_to(
-    root: Path, put: Import
-) -> None:
+def test_other_rows_under_a_name_are_refused_and_replace_those_there_when_told_to(root, put):
     put("set", text=["a", "b"], label=[1, 0])
     for labeler in ("dataset", "me"):
         with pytest.raises(PromptError, match=r"other rows \(2, the source has 3\): --replace"):
@@ -145,7 +142,7 @@ def test_other_rows_under_a_name_are_refused_and_replace_those_there_when_told_t
     # So does a label that was mended.
     put("set", text=["c", "b"], label=[0, 1], replace_set=True)
     assert stored(root, "set", "text", "is_positive") == [("c", False), ("b", True)]
-    assert all(count == 0 for count in check(root)["row_count"].to_pylist())
+    assert_checks_pass(root)
 
 
 def test_a_second_labelers_opinion_stands_beside_the_first(root: Path, put: Import) -> None:
@@ -171,7 +168,7 @@ def test_an_empty_prompt_is_named_or_skipped_and_recorded(root: Path, put: Impor
     assert run["skipped"] == [{"prompt_id": "row 1", "reason": "empty"}]
 
 
-def test_a_missing_column_names_those_there_are(put: Import) -> None:
+def test_a_missing_column_names_those_there_are_and_no_rows_are_refused(put: Import) -> None:
     with pytest.raises(PromptError) as caught:
         put("set", question=["a"], answer=["b"])
     message = str(caught.value)
@@ -179,6 +176,8 @@ def test_a_missing_column_names_those_there_are(put: Import) -> None:
     assert "--text-column" in message
     with pytest.raises(PromptError, match="no column 'harm' for the label"):
         put("set", text=["a"], source={"columns": {"label": "harm"}})
+    with pytest.raises(PromptError, match="no rows for the set"):
+        put("set", text=[], label=[])
 
 
 def test_columns_are_taken_under_the_names_given(root: Path, put: Import) -> None:
@@ -276,9 +275,7 @@ CHATS = [
         ("chats.jsonl", b"\n".join(json.dumps(row).encode() for row in CHATS)),
     ],
 )
-def test_what_other_programs_write_is_the_same_set(
-    root: Path, tmp_path: Path, name: str, data: bytes
-) -> None:
+def test_what_other_programs_write_is_the_same_set(root, tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
     import_prompts(root, "set", PromptSource(str(tmp_path / name)))
     assert stored(root, "set", "text", "is_positive") == ROWS
@@ -310,18 +307,14 @@ def test_what_other_programs_write_is_the_same_set(
         ),
     ],
 )
-def test_what_is_wrong_in_a_file_is_named_with_its_line(
-    root: Path, tmp_path: Path, name: str, data: bytes, message: str
-) -> None:
+def test_what_is_wrong_in_a_file_is_named_with_its_line(root, tmp_path, name, data, message):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(PromptError, match=message) as caught:
         import_prompts(root, "set", PromptSource(str(tmp_path / name)))
     assert "\n" not in str(caught.value)
 
 
-def test_rows_without_a_label_are_counted_and_a_set_of_one_class_is_told(
-    put: Import, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rows_without_a_label_are_counted_and_a_set_of_one_class_is_told(put, capsys):
     summary = put("one", text=["a", "b", "c"], label=["unsafe", None, None])
     assert (summary.positive_count, summary.negative_count, summary.unlabelled_count) == (1, 0, 2)
     assert "one has no negative prompts" in capsys.readouterr().err

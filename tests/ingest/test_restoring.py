@@ -9,19 +9,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from click.testing import CliRunner
 
-from axes.cli.main import cli
-from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.repair import in_order, repair
+from tests.commands import ok
 from tests.ingest.conftest import activation_rows, read
+from tests.warehouse.sound import broken
 
 TEXTS = [f"prompt {index} {'x' * index}" for index in range(6)]
-
-
-def axes(*words: str | Path) -> None:
-    result = CliRunner().invoke(cli, [str(word) for word in words])
-    assert result.exit_code == 0, result.output
 
 
 @pytest.fixture(scope="module")
@@ -32,30 +26,26 @@ def made(tmp_path_factory: pytest.TempPathFactory, saved_llama: Path) -> Path:
     labels = ["unsafe" if index % 2 else "safe" for index in range(len(TEXTS))]
     pl.DataFrame({"words": TEXTS, "label": labels}).write_csv(tmp_path / "texts.csv")
     source = tmp_path / "texts.csv"
-    axes("prompts", "import", "texts", source, "--text-column", "words", "--root", root)
+    ok("prompts", "import", "texts", source, "--text-column", "words", "--root", root)
     ingest = ("--prompts", "texts", "--root", root)
-    axes("ingest", "activations", llama_folder, "--layers", "0,2", *ingest)
-    axes("ingest", "activations", llama_folder, "--template", "chat", "--pooling", "mean", *ingest)
-    axes("ingest", "activations", llama_folder, "--keep-tokens", "1", *ingest)
-    axes("ingest", "traces", llama_folder, "--max-new-tokens", "2", "--limit", "3", *ingest)
+    ok("ingest", "activations", llama_folder, "--layers", "0,2", *ingest)
+    ok("ingest", "activations", llama_folder, "--template", "chat", "--pooling", "mean", *ingest)
+    ok("ingest", "activations", llama_folder, "--keep-tokens", "1", *ingest)
+    ok("ingest", "traces", llama_folder, "--max-new-tokens", "2", "--limit", "3", *ingest)
     drawn = ("--temperature", "1", "--samples", "2", "--stop", "z z", "--end-token", "A")
     kept = ("--prompt-tokens", "--top-tokens", "2", "--max-new-tokens", "2", "--limit", "1")
-    axes("ingest", "traces", llama_folder, *drawn, *kept, *ingest)
+    ok("ingest", "traces", llama_folder, *drawn, *kept, *ingest)
     answers = tmp_path / "answers.csv"
     pl.DataFrame({"prompt": TEXTS[:1], "completion": ["I cannot."]}).write_csv(answers)
-    axes("ingest", "traces", llama_folder, "--completions", answers, "--root", root)
-    axes("label", "refusals", "--model", "tiny-llama", "--root", root)
-    axes("label", "inherit", "--prompts", "texts", "--root", root)
+    ok("ingest", "traces", llama_folder, "--completions", answers, "--root", root)
+    ok("label", "refusals", "--model", "tiny-llama", "--root", root)
+    ok("label", "inherit", "--prompts", "texts", "--root", root)
     return root
 
 
 @pytest.fixture
 def lake(made: Path, tmp_path: Path) -> Path:
     return shutil.copytree(made, tmp_path / "made")
-
-
-def broken(root: Path) -> list[dict]:
-    return [row for row in check(root).to_pylist() if row["row_count"]]
 
 
 def counts(root: Path) -> dict[str, int]:
@@ -77,7 +67,7 @@ def test_every_lost_row_comes_back_by_the_commands_that_are_printed(lake: Path) 
     commands = in_order(repair(lake))
     assert len(commands) == 9 and all(command.startswith("axes ") for command in commands)
     for command in commands:
-        axes(*shlex.split(command)[1:])
+        ok(*shlex.split(command)[1:])
     assert counts(lake) == before
     found = activation_rows(lake)
     assert found.keys() == vectors.keys()
@@ -91,6 +81,6 @@ def test_a_lost_row_of_a_model_comes_back_though_nothing_else_is_missing(lake: P
     (path,) = (path for path in (lake / "models").glob("*.parquet") if path.stem != "schema")
     path.unlink()
     (done,) = repair(lake)
-    axes(*shlex.split(done.restore[0])[1:])
+    ok(*shlex.split(done.restore[0])[1:])
     assert read(lake, "select * exclude (run_id) from models") == before
     assert broken(lake) == []

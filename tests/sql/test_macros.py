@@ -56,9 +56,7 @@ def scored(seed: int, count: int = 300, levels: int = 20) -> pa.Table:
 
 
 @pytest.mark.parametrize("width", [1, 3, 512])
-def test_products_of_vectors_are_numpys_in_double_precision(
-    connection: Connection, width: int
-) -> None:
+def test_products_of_vectors_are_numpys_in_double_precision(connection, width):
     random = np.random.default_rng(width)
     a, b = (1e3 * random.standard_normal((2, 40, width))).astype(np.float32)
     kinds = pa.schema({"a": pa.list_(pa.float32()), "b": pa.list_(pa.float32())})
@@ -135,9 +133,7 @@ def test_auroc_depends_on_ranks_alone_and_not_on_the_order_of_rows(connection: C
         ("(0.5, false), (0.5, true), (0.5, false)", 0.5),
     ],
 )
-def test_auroc_of_few_rows_by_hand(
-    connection: Connection, values: str, auroc: float | None
-) -> None:
+def test_auroc_of_few_rows_by_hand(connection, values, auroc):
     statement = f"select auroc(score, is_positive) from (values {values}) as t(score, is_positive)"
     assert single(connection, statement) == auroc
 
@@ -204,9 +200,7 @@ def cohens_d(score: np.ndarray, is_positive: np.ndarray) -> float:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("levels", [2, 20, 10**6])
-def test_the_class_macros_are_sklearns_with_ties(
-    connection: Connection, seed: int, levels: int
-) -> None:
+def test_the_class_macros_are_sklearns_with_ties(connection, seed, levels):
     table = scored(seed, levels=levels)
     connection.register("scored", table)
     score, positive = table["score"].to_numpy(), table["is_positive"].to_numpy()
@@ -225,9 +219,7 @@ def test_the_class_macros_are_sklearns_with_ties(
 
 
 @given(st.integers(1, 400), st.data())
-def test_a_false_positive_rate_that_is_a_fraction_allows_just_that_many(
-    negatives: int, data: st.DataObject
-) -> None:
+def test_a_false_positive_rate_that_is_a_fraction_allows_just_that_many(negatives, data):
     """k / n as a limit lets k negatives through, whichever way k / n * n is rounded."""
     allowed = data.draw(st.integers(0, negatives))
     connection = _MACROS
@@ -271,9 +263,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize(("call", "value"), CALLS.items())
-def test_a_class_that_is_missing_gives_null_and_not_an_error(
-    connection: Connection, call: str, value: float | None
-) -> None:
+def test_a_class_that_is_missing_gives_null_and_not_an_error(connection, call, value):
     """`value` is what is still defined where every row is positive."""
     asked = f"select {call} from (values {{}}) as t(score, is_positive)"
     positives = "(0.0, true), (3.0, true)"
@@ -286,9 +276,7 @@ def test_a_class_that_is_missing_gives_null_and_not_an_error(
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_rows_without_a_score_are_left_out_and_without_a_label_refused(
-    connection: Connection, call: str
-) -> None:
+def test_rows_without_a_score_are_left_out_and_without_a_label_refused(connection, call):
     asked = f"select {call} from (values {{}}) as t(score, is_positive)"
     plain = "(0.25, false), (0.5, true), (0.5, false), (0.75, true)"
     gaps = f"{plain}, (null, true), (null, false), (null, null)"
@@ -298,9 +286,7 @@ def test_rows_without_a_score_are_left_out_and_without_a_label_refused(
 
 
 @pytest.mark.parametrize("pair", ["1, y", "x, 1", "null, y", "null, null", "x, nullif(x, x)"])
-def test_a_side_that_does_not_vary_has_no_rank_correlation(
-    connection: Connection, pair: str
-) -> None:
+def test_a_side_that_does_not_vary_has_no_rank_correlation(connection, pair):
     values = "(values (1, 5), (2, 3), (3, 4)) as t(x, y)"
     assert single(connection, f"select spearman({pair}) from {values}") is None
 
@@ -347,9 +333,7 @@ def test_a_bootstrap_interval_is_numpys_on_the_same_draws(connection: Connection
     assert found["upper"] == pytest.approx(np.quantile(means, 0.975), abs=1e-9)
 
 
-def test_a_bootstrap_interval_is_as_wide_as_theory_and_its_level_say(
-    connection: Connection,
-) -> None:
+def test_a_bootstrap_interval_is_as_wide_as_theory_and_its_level_say(connection):
     values = np.random.default_rng(4).standard_normal(400)
     connection.register("numbers", pa.table({"x": values}))
     for level, deviations in ((0.95, 1.96), (0.5, 0.674)):

@@ -17,7 +17,6 @@ from axes.warehouse.connection import (
     rows,
     sql_files,
 )
-from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.comments import read_header
 from axes.warehouse.tables.schemas import TABLES
 from tests.rows import put
@@ -114,9 +113,7 @@ def test_a_connection_holds_the_objects_of_the_files_and_no_other(empty: Connect
 
 
 @every_table
-def test_a_staging_view_has_the_columns_of_the_schema_in_order_and_type(
-    empty: Connection, table: Table
-) -> None:
+def test_a_staging_view_has_the_columns_of_the_schema_in_order_and_type(empty, table):
     schema = table.schema.empty_table()
     wanted = duckdb.from_arrow(schema)
     for name in (f"stg_{table.name}", table.name):
@@ -128,9 +125,7 @@ def test_a_staging_view_has_the_columns_of_the_schema_in_order_and_type(
 
 
 @pytest.mark.parametrize("name", [name for name, table in TABLES.items() if table.partition])
-def test_a_partition_is_text_even_where_every_value_looks_like_a_number(
-    root: Path, name: str
-) -> None:
+def test_a_partition_is_text_even_where_every_value_looks_like_a_number(root, name):
     partition = TABLES[name].partition
     put(root, name, {partition: "42"})
     for path in (root / name).rglob("schema.parquet"):
@@ -139,9 +134,7 @@ def test_a_partition_is_text_even_where_every_value_looks_like_a_number(
 
 
 @pytest.mark.parametrize("name", sorted({*STAGING, *sql_files("marts")}))
-def test_a_view_of_an_empty_warehouse_has_no_rows_and_typed_columns_of_different_names(
-    empty: Connection, name: str
-) -> None:
+def test_a_view_of_an_empty_warehouse_has_no_rows_and_typed_columns_of_different_names(empty, name):
     assert query(empty, f"from {name}").num_rows == 0
     types = {row["column_name"]: row["column_type"] for row in rows(empty, f"describe {name}")}
     assert len({column.lower() for column in types}) == len(types) > 0

@@ -20,7 +20,6 @@ from axes.warehouse.connection import (
     distinct_names,
     query,
     rows,
-    sql_files,
     stream,
     vectors,
 )
@@ -29,20 +28,10 @@ from axes.warehouse.layout import init_root
 from axes.warehouse.names import sql_literal
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import rows_table, vector_array, write_rows
-from tests.rows import full, put
+from tests.rows import file_bytes, full, put
 
 
-def test_every_table_and_mart_can_be_asked_by_name(root: Path) -> None:
-    connection = connect(root)
-    shown = {row["name"] for row in rows(connection, "show tables")}
-    assert {*TABLES, *(f"stg_{name}" for name in TABLES), *sql_files("marts")} == shown
-    for name, table in TABLES.items():
-        assert query(connection, f"from {name}").column_names == table.schema.names
-
-
-def test_a_later_connection_copies_what_the_first_of_a_process_created(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_later_connection_copies_what_the_first_of_a_process_created(root, tmp_path, monkeypatch):
     def objects(root: Path) -> list[list[dict]]:
         connection = connect(root, is_commented=True)
         # DuckDB prints the columns of an `exclude` in any order.
@@ -90,11 +79,6 @@ def test_the_tables_explain_themselves_in_the_words_of_the_schema(root: Path) ->
             assert of_column[name, field.name] == field.metadata[b"comment"].decode()
 
 
-def test_a_folder_that_is_no_warehouse_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RootError, match="axes warehouse init"):
-        connect(tmp_path)
-
-
 @pytest.mark.parametrize("content", [None, b"PAR1"], ids=["lost", "damaged"])
 def test_a_lost_or_damaged_file_is_a_root_error(root: Path, content: bytes | None) -> None:
     path = root / "runs" / "schema.parquet"
@@ -106,9 +90,7 @@ def test_a_lost_or_damaged_file_is_a_root_error(root: Path, content: bytes | Non
 
 
 @pytest.mark.parametrize("name", ["a[1]", "a*b", "a?b", "it's", "two words", "${root}", "é{x,y}"])
-def test_the_name_of_the_root_may_hold_any_sign_and_matches_no_neighbour(
-    tmp_path: Path, name: str
-) -> None:
+def test_the_name_of_the_root_may_hold_any_sign_and_matches_no_neighbour(tmp_path, name):
     for folder in (name, "a1", "aab"):
         init_root(tmp_path / folder)
         put(tmp_path / folder, "runs", {"run_id": folder})
@@ -116,9 +98,7 @@ def test_the_name_of_the_root_may_hold_any_sign_and_matches_no_neighbour(
     assert axes.scan("runs", tmp_path / name).collect()["run_id"].to_list() == [name]
 
 
-def test_a_root_can_be_given_relative_to_the_working_folder(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_root_can_be_given_relative_to_the_working_folder(root, monkeypatch):
     put(root, "runs", {"run_id": "r"})
     monkeypatch.chdir(root.parent)
     connection = connect(Path(root.name))
@@ -141,26 +121,24 @@ def test_an_open_connection_sees_new_and_replaced_files(root: Path) -> None:
 
 def test_what_a_query_creates_stays_in_its_connection(root: Path) -> None:
     connect(root)  # A root that nobody has opened yet gets its index of keys.
-    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    before = file_bytes(root)
     first, second = connect_unlocked(root), connect_unlocked(root)
     query(first, "create table mine as select 1 as a")
     assert rows(first, "from mine") == [{"a": 1}]
     with pytest.raises(QueryError, match="mine"):
         query(second, "from mine")
-    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    assert file_bytes(root) == before
 
 
 @pytest.mark.parametrize("is_a_table", [False, True])
 @pytest.mark.parametrize("name", ["lake", "gl[o]b", "it's a * lake?"])
-def test_what_only_reads_reaches_the_files_of_the_tables_and_no_other(
-    tmp_path: Path, name: str, is_a_table: bool
-) -> None:
+def test_what_only_reads_reaches_the_files_of_the_tables_and_no_other(tmp_path, name, is_a_table):
     root = tmp_path / name
     init_root(root)
     put(root, "runs", {"run_id": "r"})
     (tmp_path / "secret.csv").write_text("a\nsecret\n")
     connection = connect_tables(root, "runs") if is_a_table else connect(root)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    before = file_bytes(tmp_path)
     assert rows(connection, "select run_id from runs") == [{"run_id": "r"}]
     outside, inside = (sql_literal(f"{folder}/secret.csv") for folder in (tmp_path, root / "runs"))
     for statement in (
@@ -178,7 +156,7 @@ def test_what_only_reads_reaches_the_files_of_the_tables_and_no_other(
             query(connection, statement)
         with pytest.raises(QueryError):
             list(stream(connection, statement))
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert file_bytes(tmp_path) == before
 
 
 @pytest.mark.parametrize("name", ["007", "true", "1e5", "2024-01-01", "null", "owner/name"])
@@ -218,9 +196,7 @@ def test_naming_a_partition_opens_only_its_files(root: Path) -> None:
         ("select ?", "parameter"),
     ],
 )
-def test_a_refused_statement_is_a_query_error_in_duckdbs_words(
-    root: Path, statement: str, words: str
-) -> None:
+def test_a_refused_statement_is_a_query_error_in_duckdbs_words(root, statement, words):
     with pytest.raises(QueryError, match=words):
         query(connect(root), statement)
 
@@ -242,9 +218,7 @@ class _Replaced:
 
 
 @pytest.mark.parametrize(("misses", "is_answered"), [(0, True), (2, True), (3, False)])
-def test_a_statement_whose_files_were_replaced_is_run_again(
-    root: Path, misses: int, is_answered: bool
-) -> None:
+def test_a_statement_whose_files_were_replaced_is_run_again(root, misses, is_answered):
     connection: Any = _Replaced(root, misses)
     if is_answered:
         assert rows(connection, "select 1 as one") == [{"one": 1}]
@@ -335,9 +309,7 @@ def test_an_unknown_table_or_root_is_refused(root: Path, tmp_path: Path) -> None
             call(tmp_path)
 
 
-def test_views_of_a_user_are_added_and_a_broken_one_is_named(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_views_of_a_user_are_added_and_a_broken_one_is_named(root, tmp_path, monkeypatch):
     """From the folder that the user's settings name; SQL in a warehouse is never run."""
     (root / "sql").mkdir()
     (root / "sql" / "theirs.sql").write_text("create view theirs as select 1 as x;")

@@ -82,9 +82,7 @@ def contents(path: Path) -> dict[str, bytes]:
     return {str(each): each.read_bytes() for each in paths if each.is_file()}
 
 
-def test_a_folder_that_cannot_be_listed_is_named_and_no_row_is_left_out_silently(
-    lake: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_be_listed_is_named_and_no_row_is_left_out_silently(lake, monkeypatch):
     scandir = os.scandir
 
     def refuses(path: Path) -> object:
@@ -142,9 +140,7 @@ def test_empty_files_that_a_power_cut_left_are_written_again(lake: Path) -> None
         assert empty_file(lake, table).stat().st_size > 100
 
 
-def test_new_names_are_on_the_disk_with_the_folders_that_hold_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_new_names_are_on_the_disk_with_the_folders_that_hold_them(tmp_path, monkeypatch):
     """What fsync was called for, by path: a power cut leaves nothing else for sure."""
     synced: set[str] = set()
     monkeypatch.setattr(

@@ -76,9 +76,7 @@ def either(
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_tool_that_knows_nothing_of_this_code_reads_the_same_rows(
-    either: Path, reader: str
-) -> None:
+def test_a_tool_that_knows_nothing_of_this_code_reads_the_same_rows(either, reader):
     tables = {table.name: table.partition for table in TABLES.values()}
     script = SCRIPT.format(read=READERS[reader])
     done = subprocess.run(

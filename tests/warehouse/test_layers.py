@@ -98,9 +98,7 @@ def test_a_broken_file_is_one_line(mixed: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_went_between_listing_and_reading_is_said_as_such(
-    mixed: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_went_between_listing_and_reading_is_said_as_such(mixed, monkeypatch):
     """As after a compaction: whoever reads can list again."""
     listed = axes.warehouse.layers._files
 
@@ -134,9 +132,7 @@ def test_slices_are_those_of_an_array(stored: tuple[StoredRows, np.ndarray]) -> 
         np.testing.assert_array_equal(rows[part], whole[part])
 
 
-def test_chosen_rows_come_in_their_order_and_can_be_chosen_from(
-    stored: tuple[StoredRows, np.ndarray],
-) -> None:
+def test_chosen_rows_come_in_their_order_and_can_be_chosen_from(stored):
     rows, whole = stored
     index = np.array([7, 99_999, 0, 7, 50])
     np.testing.assert_array_equal(rows.take(index)[:], whole[index])

@@ -20,26 +20,16 @@ from axes.warehouse.errors import RootError
 from axes.warehouse.layout import MARKER, init_root, partition_folder, require_root
 from axes.warehouse.ledger import LOCKS
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
-from tests.rows import put
-
-
-def files(root: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in root.rglob("*")
-        if path.is_file()
-    }
+from tests.rows import file_bytes, put
 
 
 @pytest.mark.parametrize("folder", ["", "deep/lake"])
-def test_a_new_root_holds_the_marker_and_one_empty_typed_file_per_table(
-    tmp_path: Path, folder: str
-) -> None:
+def test_a_new_root_holds_the_marker_and_one_empty_typed_file_per_table(tmp_path, folder):
     root = tmp_path / folder
     assert init_root(root) is True
     require_root(root)
     assert json.loads((root / MARKER).read_text()) == {"schema_version": SCHEMA_VERSION}
-    assert len([name for name in files(root) if LOCKS not in str(name)]) == 1 + len(TABLES)
+    assert len([name for name in file_bytes(root) if LOCKS not in str(name)]) == 1 + len(TABLES)
     for table in TABLES.values():
         (path,) = (root / table.name).rglob("*.parquet")
         assert pq.read_schema(path).equals(table.file_schema, check_metadata=False)
@@ -48,15 +38,13 @@ def test_a_new_root_holds_the_marker_and_one_empty_typed_file_per_table(
 
 def test_starting_a_root_twice_changes_nothing(root: Path) -> None:
     put(root, "runs", {"run_id": "kept"})
-    before = files(root)
+    before = file_bytes(root)
     assert init_root(root) is False
-    assert files(root) == before
+    assert file_bytes(root) == before
 
 
 @pytest.mark.parametrize("written", [0, 1, 5, len(TABLES)])
-def test_an_interrupted_start_is_no_root_and_can_be_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
-) -> None:
+def test_an_interrupted_start_is_no_root_and_can_be_resumed(tmp_path, monkeypatch, written):
     root = tmp_path / "lake"
     write_table, calls = pq.write_table, []
 
@@ -76,13 +64,13 @@ def test_an_interrupted_start_is_no_root_and_can_be_resumed(
     with pytest.raises(RootError, match="not a warehouse"):
         require_root(root)
     assert init_root(root) is True
-    assert files(root).keys() == files_of_a_new_root(tmp_path)
+    assert file_bytes(root).keys() == files_of_a_new_root(tmp_path)
     assert rows(connect(root), "from runs") == []
 
 
 def files_of_a_new_root(tmp_path: Path) -> set[str]:
     init_root(tmp_path / "new")
-    return set(files(tmp_path / "new"))
+    return set(file_bytes(tmp_path / "new"))
 
 
 def test_a_file_is_not_a_root_and_holds_none(tmp_path: Path) -> None:
@@ -102,12 +90,10 @@ def test_a_folder_with_other_things_is_refused_and_left_alone(tmp_path: Path, na
     (tmp_path / name).write_text("mine")
     with pytest.raises(RootError, match=r"not a warehouse and not empty.*another folder"):
         init_root(tmp_path)
-    assert files(tmp_path) == {name: b"mine"}
+    assert file_bytes(tmp_path) == {name: b"mine"}
 
 
-def test_an_absent_folder_is_not_a_root_and_the_message_says_how_to_make_one(
-    tmp_path: Path,
-) -> None:
+def test_an_absent_folder_is_not_a_root_and_the_message_says_how_to_make_one(tmp_path):
     with pytest.raises(RootError, match=r"no warehouse.json.*--root or AXES_ROOT.*warehouse init"):
         require_root(tmp_path / "absent")
     assert not (tmp_path / "absent").exists()
@@ -132,9 +118,7 @@ def test_a_marker_that_cannot_be_read_is_a_root_error(root: Path, content: bytes
 
 
 @pytest.mark.parametrize("folder", ["seed=1", "model=gpt2", "Position=9"])
-def test_a_root_below_a_folder_that_reads_as_a_column_is_refused(
-    tmp_path: Path, folder: str
-) -> None:
+def test_a_root_below_a_folder_that_reads_as_a_column_is_refused(tmp_path, folder):
     root = tmp_path / folder / "lake"
     with pytest.raises(RootError, match=rf"folder {folder}, which would be read as the column"):
         init_root(root)
@@ -175,9 +159,7 @@ names = st.text(
 @example(name="null")
 @example(name="..")
 @example(name="2024-01-01")
-def test_every_name_comes_back_from_the_path_in_duckdb_pyarrow_and_polars(
-    tmp_path_factory: pytest.TempPathFactory, name: str
-) -> None:
+def test_every_name_comes_back_from_the_path_in_duckdb_pyarrow_and_polars(tmp_path_factory, name):
     root = tmp_path_factory.mktemp("names")
     put(root, "prompts", {"prompt_set": name, "prompt_id": "p"})
     folder = root / "prompts"

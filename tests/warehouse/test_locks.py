@@ -24,9 +24,7 @@ with locked(Path(sys.argv[1]), "job"):
 """
 
 
-def test_whoever_comes_second_says_so_and_waits(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_whoever_comes_second_says_so_and_waits(tmp_path, capsys):
     events: list[str] = []
 
     def second() -> None:
@@ -45,9 +43,7 @@ def test_whoever_comes_second_says_so_and_waits(
     assert capsys.readouterr().err == ""
 
 
-def test_a_lock_that_does_not_come_free_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_that_does_not_come_free_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(axes.warehouse.ledger, "_PATIENCE", 0.05)
     is_done = threading.Event()
 

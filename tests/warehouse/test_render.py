@@ -79,9 +79,7 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 
 
 @given(st.lists(st.tuples(texts, numbers, st.integers(-(2**63), 2**63 - 1)), min_size=1))
-def test_any_text_and_number_round_trips_through_json_and_csv(
-    cells: list[tuple[str, float, int]],
-) -> None:
+def test_any_text_and_number_round_trips_through_json_and_csv(cells):
     schema = pa.schema({"text": pa.string(), "number": pa.float64(), "whole": pa.int64()})
     written = [dict(zip(schema.names, row, strict=True)) for row in cells]
     table = pa.Table.from_pylist(written, schema=schema)
@@ -223,12 +221,7 @@ WIDE = pa.table(
         (None, [f"name{' ' * 68}empty  score"]),
     ],
 )
-def test_a_table_fits_the_terminal_or_is_a_block_for_each_row(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    width: int | None,
-    shown: list[str],
-) -> None:
+def test_a_table_fits_the_terminal_or_is_a_block_for_each_row(monkeypatch, capsys, width, shown):
     """Off a terminal no cell is cut."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: width is not None)
     monkeypatch.setenv("COLUMNS", str(width))
@@ -246,9 +239,7 @@ def test_programs_get_every_digit_and_the_whole_text() -> None:
 
 
 @pytest.mark.parametrize("output_format", FORMATS)
-def test_show_writes_the_same_bytes_to_a_file_or_to_stdout(
-    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], output_format: str
-) -> None:
+def test_show_writes_the_same_bytes_to_a_file_or_to_stdout(tmp_path, capfdbinary, output_format):
     show(TABLE, output_format, tmp_path / "out")
     assert capfdbinary.readouterr().out == b""
     show(TABLE, output_format)
@@ -256,9 +247,7 @@ def test_show_writes_the_same_bytes_to_a_file_or_to_stdout(
     assert (tmp_path / "out").read_bytes() == render(TABLE, output_format)
 
 
-def test_parquet_is_not_thrown_at_a_terminal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_parquet_is_not_thrown_at_a_terminal(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     with pytest.raises(click.UsageError, match="redirect it to a file or a pipe"):
         show(TABLE, "parquet")
@@ -331,9 +320,7 @@ def test_no_rows_are_an_empty_table():
     assert read(html_table([], "c")).tags == ["table", "caption", "thead", "tr", "tbody"]
 
 
-def test_a_file_that_cannot_be_written_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "out.csv"
     path.write_text("old")
 

@@ -58,9 +58,7 @@ def test_a_finished_job_is_one_row_with_its_counts_and_times(root: Path) -> None
         (KeyboardInterrupt(), "interrupted", "remark"),
     ],
 )
-def test_a_job_that_is_stopped_says_by_what_and_still_stops(
-    root: Path, error: BaseException, status: str, message: str
-) -> None:
+def test_a_job_that_is_stopped_says_by_what_and_still_stops(root, error, status, message):
     with pytest.raises(type(error)), record_run(root, "job", {}) as run:
         run.rows = 5
         run.messages.append("remark")

@@ -11,13 +11,13 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pytest
-from click.testing import CliRunner
 
-from axes.cli.main import cli
 from axes.warehouse.connection import Connection, connect, query, sql_files
 from axes.warehouse.errors import QueryError
 from axes.warehouse.safe import _HARMLESS, Limits, _answer, ask, locked, require_safe
 from axes.warehouse.tables.schemas import TABLES
+from tests.commands import axes, ok
+from tests.rows import file_bytes
 from tests.warehouse.sound import put_warehouse
 
 SECRET = "a line that no query may show"
@@ -210,18 +210,14 @@ def plain(root: Path) -> Connection:
     return connect(root)
 
 
-def files(base: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
-
-
 def filled(statement: str, root: Path) -> str:
     outside = root.parent / "outside"
     return statement.replace("{root}", str(root)).replace("{outside}", str(outside))
 
 
 # The cheap ones are answered in this process, which is what a process of their own does; every
-# sixteenth, and all that are greedy, in one of their own.
-APART = {*GREEDY, *HOSTILE[::16]}
+# 32nd, and all that are greedy, in one of their own.
+APART = {*GREEDY, *HOSTILE[::32]}
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +235,7 @@ def answered(connection: Connection, root: Path, statement: str) -> pa.Table:
 @pytest.fixture(scope="module")
 def answers(root: Path, inside: Connection) -> dict[str, tuple[str, float]]:
     """What is said to every hostile statement, or rows, and the seconds; those apart at once."""
-    before = files(root.parent)
+    before = file_bytes(root.parent)
 
     def said(statement: str) -> tuple[str, float]:
         started = time.monotonic()
@@ -257,14 +253,12 @@ def answers(root: Path, inside: Connection) -> dict[str, tuple[str, float]]:
         apart = [statement for statement in HOSTILE if statement in APART]
         found = dict(zip(apart, pool.map(said, apart), strict=True))
     found |= {statement: said(statement) for statement in HOSTILE if statement not in APART}
-    assert files(root.parent) == before, "a statement changed a file"
+    assert file_bytes(root.parent) == before, "a statement changed a file"
     return found
 
 
 @pytest.mark.parametrize("statement", HOSTILE, ids=lambda text: text[:60])
-def test_a_hostile_statement_gets_one_line_and_no_data(
-    answers: dict[str, tuple[str, float]], statement: str
-) -> None:
+def test_a_hostile_statement_gets_one_line_and_no_data(answers, statement):
     message, seconds = answers[statement]
     assert not message.startswith("DATA")
     assert message and len(message.splitlines()) == 1
@@ -283,9 +277,7 @@ OUTSIDE = [one for one in READING_FILES if "{root}/" not in one or "outside" in 
 
 
 @pytest.mark.parametrize("statement", [*OUTSIDE, *HIDDEN[:9]])
-def test_files_outside_are_refused_by_the_locked_connection_alone(
-    root: Path, inside: Connection, statement: str
-) -> None:
+def test_files_outside_are_refused_by_the_locked_connection_alone(root, inside, statement):
     try:
         found = query(inside, filled(statement, root)).to_pylist()
     except QueryError:
@@ -294,9 +286,7 @@ def test_files_outside_are_refused_by_the_locked_connection_alone(
 
 
 @pytest.mark.parametrize("statement", ORDINARY)
-def test_an_ordinary_select_gives_what_it_gives_elsewhere(
-    root: Path, inside: Connection, plain: Connection, statement: str
-) -> None:
+def test_an_ordinary_select_gives_what_it_gives_elsewhere(root, inside, plain, statement):
     expected = query(plain, statement)
     is_apart = statement in ORDINARY[:2]
     found = ask(root, statement) if is_apart else answered(inside, root, statement)
@@ -341,7 +331,7 @@ def test_no_internal_view_of_duckdb_can_be_opened_by_a_name_defined_elsewhere() 
 
 
 def test_a_message_is_bounded(root: Path) -> None:
-    for statement in ("select error(repeat('x', 100000000))", f'from "{"x" * 50_000}"'):
+    for statement in ("select error(repeat('x', 1000000))", f'from "{"x" * 50_000}"'):
         for answer in (partial(ask, root), partial(query, connect(root))):
             with pytest.raises(QueryError) as refused:
                 answer(statement)
@@ -386,8 +376,7 @@ def test_rows_keep_their_types(root: Path) -> None:
 
 
 def test_the_command_refuses_in_one_line(root: Path) -> None:
-    result = CliRunner().invoke(cli, ["sql", "--safe", "attach 'x'", "--root", str(root)])
+    result = axes("sql", "--safe", "attach 'x'", "--root", root)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: safe mode") and result.stderr.count("\n") == 1
-    result = CliRunner().invoke(cli, ["sql", "--safe", "select 1 as one", "--root", str(root)])
-    assert result.exit_code == 0 and "one" in result.stdout
+    assert "one" in ok("sql", "--safe", "select 1 as one", "--root", root).stdout

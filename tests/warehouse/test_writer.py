@@ -107,9 +107,7 @@ def test_what_a_killed_job_leaves_is_read_by_nobody(root: Path) -> None:
     assert pl.read_parquet(root / "runs" / "*.parquet")["run_id"].to_list() == ["whole"]
 
 
-def test_data_is_on_the_disk_before_the_name_is(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_data_is_on_the_disk_before_the_name_is(root, monkeypatch):
     events: list[str] = []
     replace = Path.replace
     monkeypatch.setattr(

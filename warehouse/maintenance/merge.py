@@ -28,7 +28,7 @@ from axes.warehouse.layout import (
     partition_folders,
     require_root,
 )
-from axes.warehouse.ledger import held_locks, maintenance_lock, sha256
+from axes.warehouse.ledger import maintenance_lock, require_idle, sha256
 from axes.warehouse.maintenance.check import UNREADABLE, inspect_files
 from axes.warehouse.maintenance.subset import INGESTED
 from axes.warehouse.runs import record_run
@@ -58,8 +58,7 @@ def merge(root: Path, sources: Sequence[Path]) -> list[Merged]:
         _require_mergeable(root, source)
     done = []
     with maintenance_lock(root):
-        if jobs := [name for name in held_locks(root) if name != "maintenance"]:
-            raise RootError(f"a job is running on {root} ({jobs[0]}): let it end")
+        require_idle(root)
         for source in sources:
             try:
                 done += _merge(root, source)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from axes.warehouse.connection import Connection, connect, query
-from axes.warehouse.errors import ModelError, PromptError, RootError
+from axes.warehouse.errors import AxesError, DefinitionError, ModelError, PromptError, RootError
 from axes.warehouse.files import make_folder
 from axes.warehouse.layout import EMPTY_FILE, data_files, init_root, require_root
 from axes.warehouse.ledger import (
@@ -41,6 +41,13 @@ from axes.warehouse.writer import content_key, rows_table, write_parquet
 
 # An absolute path up to its last name; a URL is none.
 _FOLDERS = r"""(^|[\s"'=:,(\[])/(?:[^/\s"',]+/)+"""
+# Column -> the table that lists its values, and the error for a value that it lacks.
+NAMES: dict[str, tuple[str, type[AxesError]]] = {
+    "model": ("models", ModelError),
+    "prompt_set": ("prompts", PromptError),
+    "pooling": ("activations", DefinitionError),
+    "study_id": ("evaluations", DefinitionError),
+}
 INGESTED = ("activations", "prompt_tokens", "generation_tokens", "token_projections")
 
 
@@ -55,13 +62,14 @@ class Copied:
 
 
 @dataclass
-class _Part:
-    """The keys that come along; None where all do."""
+class Part:
+    """The keys of what stays together with everything it was made from; None where all do."""
 
     models: set[str] | None = None
     model_ids: set[str] | None = None
     prompt_sets: set[str] | None = None
     prompt_ids: set[str] | None = None
+    poolings: set[str] | None = None
     axes: set[str] = field(default_factory=set)
     alignments: set[str] = field(default_factory=set)
     generations: set[str] = field(default_factory=set)
@@ -89,7 +97,11 @@ def subset(
     if target.resolve().is_relative_to(root.resolve()):
         raise RootError(f"{target} lies in the warehouse itself: give a folder outside of {root}")
     connection = connect(root)
-    part = _find_part(connection, models, prompt_sets)
+    part = find_part(
+        connection,
+        models=require_stored(connection, "model", models) or None,
+        prompt_sets=require_stored(connection, "prompt_set", prompt_sets) or None,
+    )
     # One name for all that make this target: what a killed one has left is made room of.
     building = target.parent / f".{target.name}.tmp"
     make_folder(building, building)
@@ -110,9 +122,27 @@ def subset(
     return copied
 
 
-def _find_part(connection: Connection, models: Sequence[str], prompt_sets: Sequence[str]) -> _Part:
+def require_stored(connection: Connection, column: str, names: Sequence[str]) -> set[str]:
+    """The names, each of which is stored; raises the column's error (`NAMES`) for another."""
+    table, error = NAMES[column]
+    stored = query(connection, f"select distinct {column} from {table}").column(0).to_pylist()
+    if unknown := sorted(set(names) - set(stored)):
+        listed = ", ".join(sorted(stored)) or "none"
+        hint = did_you_mean(unknown[0], stored)
+        what = column.replace("_", " ")
+        raise error(f"no {what} {unknown[0]}{hint} in the warehouse (stored: {listed})")
+    return set(names)
+
+
+def find_part(
+    connection: Connection,
+    *,
+    models: set[str] | None = None,
+    prompt_sets: set[str] | None = None,
+    poolings: set[str] | None = None,
+) -> Part:
     """The keys that come along; each kind may rest on those found before it."""
-    part = _Part()
+    part = Part(models=models, prompt_sets=prompt_sets, poolings=poolings)
 
     def keys(sql: str) -> set[str]:
         lists = {
@@ -122,13 +152,9 @@ def _find_part(connection: Connection, models: Sequence[str], prompt_sets: Seque
         }
         return set(query(connection, sql, lists).column(0).to_pylist())
 
-    if models:
-        stored = keys("select model from models")
-        part.models = _require_stored(models, stored, "model", ModelError)
+    if models is not None:
         part.model_ids = keys(f"select model_id from models where {_among('model', 'models')}")
-    if prompt_sets:
-        stored = keys("select distinct prompt_set from prompts")
-        part.prompt_sets = _require_stored(prompt_sets, stored, "prompt set", PromptError)
+    if prompt_sets is not None:
         is_chosen = _among("prompt_set", "prompt_sets")
         part.prompt_ids = keys(f"select distinct prompt_id from prompts where {is_chosen}")
     _add_fitted(part, keys)
@@ -157,7 +183,7 @@ def _find_part(connection: Connection, models: Sequence[str], prompt_sets: Seque
     return part
 
 
-def _add_fitted(part: _Part, keys: Callable[[str], set[str]]) -> None:
+def _add_fitted(part: Part, keys: Callable[[str], set[str]]) -> None:
     """The alignments between the part's models, and the axes that they and its prompts lead to."""
     part.alignments = keys(
         f"""
@@ -167,6 +193,7 @@ def _add_fitted(part: _Part, keys: Callable[[str], set[str]]) -> None:
             {_among("model_id", "model_ids")}
             and {_among("reference_model_id", "model_ids")}
             and {_among("prompt_set", "prompt_sets")}
+            and (pooling is null or {_among("pooling", "poolings")})
         """
     )
     part.axes = keys(
@@ -176,6 +203,7 @@ def _add_fitted(part: _Part, keys: Callable[[str], set[str]]) -> None:
         where
             {_among("space_model_id", "model_ids")}
             and {_among("prompt_set", "prompt_sets")}
+            and (pooling is null or {_among("pooling", "poolings")})
             and (alignment_id is null or {_among("alignment_id", "alignments")})
         """
     )
@@ -194,23 +222,20 @@ def _among(column: str, keys: str) -> str:
     return f"(${keys} is null or {column} in (select unnest(${keys}::varchar[])))"
 
 
-def _require_stored(
-    names: Sequence[str], stored: Collection[str], what: str, error: type[ModelError | PromptError]
-) -> set[str]:
-    if unknown := sorted(set(names) - set(stored)):
-        listed = ", ".join(sorted(stored)) or "none"
-        hint = did_you_mean(unknown[0], stored)
-        raise error(f"no {what} {unknown[0]}{hint} in the warehouse (stored: {listed})")
-    return set(names)
+def kept_partition(table: Table, part: Part, value: str | None) -> bool:
+    """Whether rows of the table's partition `value` may come along."""
+    allowed = {"model": part.models, "prompt_set": part.prompt_sets}.get(table.partition or "")
+    return allowed is None or value in allowed
 
 
-def _conditions(table: Table, part: _Part) -> dict[str, Collection[str]]:
+def conditions(table: Table, part: Part) -> dict[str, Collection[str]]:
     """Column -> the values that come along, null among them; a row must meet all of them."""
     allowed: dict[str, Collection[str] | None] = {
         "alignment_id": part.alignments,
         "axis_id": part.axes,
         "generation_id": part.generations,
         "model_id": part.model_ids,
+        "pooling": part.poolings,
         "prompt_id": part.prompt_ids,
         "prompt_set": part.prompt_sets,
         "scoring_id": part.scorings,
@@ -224,19 +249,27 @@ def _conditions(table: Table, part: _Part) -> dict[str, Collection[str]]:
     }
 
 
-def _copy_table(root: Path, building: Path, table: Table, part: _Part) -> Copied:
+def is_kept(group: pa.Table, conditions: Mapping[str, Collection[str]]) -> pa.ChunkedArray:
+    """Of each row whether it meets the conditions."""
+    kept = pa.chunked_array([pa.repeat(True, len(group))])
+    for name, values in conditions.items():
+        column = group.column(name)
+        among = pc.is_in(column, value_set=pa.array(sorted(values), column.type))
+        kept = pc.and_(kept, pc.or_(among, pc.is_null(column)))
+    return kept
+
+
+def _copy_table(root: Path, building: Path, table: Table, part: Part) -> Copied:
     records: dict[str, Record] = {}
     entries = read_ledger(root, table.name)
     source_rows = 0
-    by_partition = {"model": part.models, "prompt_set": part.prompt_sets}
     for path in data_files(root, table):
         if path.name == EMPTY_FILE:
             continue
         name = path.relative_to(root).as_posix()
         source_rows += pq.read_metadata(path).num_rows
         value = unquote(path.parent.name.partition("=")[2])
-        allowed = by_partition.get(table.partition or "")
-        if allowed is not None and value not in allowed:
+        if not kept_partition(table, part, value):
             continue
         target = building / name
         make_folder(building, target.parent)
@@ -261,17 +294,13 @@ def _copy_table(root: Path, building: Path, table: Table, part: _Part) -> Copied
     return Copied(table.name, len(records), count, source_rows - count)
 
 
-def _kept_rows(path: Path, table: Table, part: _Part) -> Iterator[pa.Table]:
+def _kept_rows(path: Path, table: Table, part: Part) -> Iterator[pa.Table]:
     """The rows that come along, row group by row group."""
-    conditions = _conditions(table, part)
+    required = conditions(table, part)
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         for index in range(file.num_row_groups):
             group = file.read_row_group(index)
-            kept = group
-            for name, values in conditions.items():
-                column = kept.column(name)
-                among = pc.is_in(column, value_set=pa.array(sorted(values), column.type))
-                kept = kept.filter(pc.or_(among, pc.is_null(column)))
+            kept = group.filter(is_kept(group, required))
             if table.name in INGESTED:
                 part.left_out.update(group.column("run_id").to_pylist())
                 part.left_out.subtract(kept.column("run_id").to_pylist())
@@ -291,7 +320,7 @@ def _without_folders(rows: pa.Table) -> pa.Table:
 
 
 def _write_run(
-    building: Path, part: _Part, models: Sequence[str], prompt_sets: Sequence[str]
+    building: Path, part: Part, models: Sequence[str], prompt_sets: Sequence[str]
 ) -> None:
     """The part's row in `runs`; its time is that of the last job, so that bytes repeat."""
     times = query(connect(building), "select max(started_at)::varchar as last from runs")

@@ -32,6 +32,7 @@ import json
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,6 @@ from axes.analysis.exchange.formats.contents import (
     Card,
     Contents,
     FileKind,
-    Vectors,
     head,
     pack,
     unpack,
@@ -55,17 +55,12 @@ _LAYER_TYPE = "decoder_block"
 
 
 def read_arrays(named: Mapping[str, np.ndarray], cards: Sequence[Card] = ()) -> Contents:
-    """The contents of a file of arrays, with the cards if it is of this project."""
-    vectors, row_count = by_number(named)
-    convention = cards[0]["file"]["convention"] if cards else None
-    return Contents(vectors=vectors, convention=convention, row_count=row_count, cards=cards)
+    """The contents of a file of arrays, with the cards if it is of this project.
 
-
-def by_number(named: Mapping[str, np.ndarray]) -> tuple[Vectors, int | None]:
-    """The vectors, float32, and the count of rows where they are those of one matrix.
-
-    Raises `AxisError` for anything else: names, shapes and what is expected.
+    Raises `AxisError` for other arrays than the module describes: names, shapes and expectation.
     """
+    vectors: dict[int | None, np.ndarray] = {}
+    contents = Contents(vectors, cards[0]["file"]["convention"] if cards else None, cards=cards)
     numbers = {name: re.findall(r"\d+", name) for name in named}
     if len(named) == 1:
         ((name, array),) = named.items()
@@ -73,10 +68,12 @@ def by_number(named: Mapping[str, np.ndarray]) -> tuple[Vectors, int | None]:
             array = array[0]
         if array.ndim == 1:
             number = int(numbers[name][0]) if len(numbers[name]) == 1 else None
-            return {number: array.astype(np.float32)}, None
+            return replace(contents, vectors={number: array.astype(np.float32)})
         if array.ndim == 2:
             rows = array.astype(np.float32)
-            return {row: rows[row] for row in range(len(rows)) if rows[row].any()}, len(rows)
+            kept = np.flatnonzero(rows.any(axis=1)).tolist()
+            vectors = {row: rows[row] for row in kept}
+            return replace(contents, vectors=vectors, row_count=len(rows))
     is_numbered = all(len(found) == 1 for found in numbers.values())
     if not named or not is_numbered or any(array.ndim != 1 for array in named.values()):
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in named.items())
@@ -84,10 +81,11 @@ def by_number(named: Mapping[str, np.ndarray]) -> tuple[Vectors, int | None]:
             "expected one array [d_model], one [layers, d_model], or several [d_model] with a "
             f"layer's number in each name, found {shapes or 'none'}"
         )
-    vectors = {int(numbers[name][0]): array.astype(np.float32) for name, array in named.items()}
+    names = sorted(named, key=lambda name: int(numbers[name][0]))
+    vectors = {int(numbers[name][0]): named[name].astype(np.float32) for name in names}
     if len(vectors) < len(named):
         raise AxisError(f"two arrays have the same number: {', '.join(sorted(named))}")
-    return dict(sorted(vectors.items())), None
+    return replace(contents, vectors=vectors)
 
 
 def _named(contents: Contents) -> dict[str, np.ndarray]:

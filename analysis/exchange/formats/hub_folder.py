@@ -8,8 +8,11 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
 from axes.analysis.exchange.formats.array_files import SAFETENSORS
 from axes.analysis.exchange.formats.contents import Card, Contents, FileKind, write_sidecar
+from axes.warehouse.render import render
 
 _DIRECTION = "direction.safetensors"
 # What the hub calls the licences of the registry's models; it takes lower-case SPDX names.
@@ -116,9 +119,8 @@ def _thresholds(cards: Sequence[Card]) -> list[dict[str, object]]:
 def _table(rows: Sequence[dict[str, object]]) -> list[str]:
     if not rows:
         return ["None is stored."]
-    body = [[str(cell) for cell in row.values()] for row in rows]
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *body]
-    return ["| " + " | ".join(line) + " |" for line in lines]
+    texts = [{name: str(cell) for name, cell in row.items()} for row in rows]
+    return [render(pa.Table.from_pylist(texts), "markdown", cell_width=None).decode().rstrip()]
 
 
 def _interval(lower: float | None, upper: float | None) -> str:

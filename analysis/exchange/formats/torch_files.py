@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from axes.analysis.exchange.formats.array_files import by_number, read_arrays
+from axes.analysis.exchange.formats.array_files import read_arrays
 from axes.analysis.exchange.formats.contents import (
     BLOCK,
     HIDDEN_STATES,
@@ -115,7 +115,7 @@ def _write_refusal_direction(contents: Contents, path: Path) -> None:
 
 def _read_refusal_direction(path: Path) -> Contents:
     metadata = json.loads((path / _METADATA).read_text())
-    vectors, _ = by_number(_load(path / _DIRECTION))
+    vectors = read_arrays(_load(path / _DIRECTION)).vectors
     if len(vectors) != 1:
         raise AxisError(f"expected one direction in {path / _DIRECTION}, found {len(vectors)}")
     return Contents(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from axes.analysis.drift.drift import DriftDefinition, run_drift, verdict
 from axes.analysis.drift.token_projections import project_completions
@@ -24,12 +24,12 @@ from axes.analysis.drift.trajectories import (
 from axes.analysis.projections import score
 from axes.analysis.study.run import run_study
 from axes.cli.drift import _event_pattern
-from axes.cli.main import cli
 from axes.warehouse.axes import AxisReadout, find_axis, read_axis_readout
 from axes.warehouse.errors import AxisError, CoverageError, LabelError, NoAlignmentError
 from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.repair import restore_commands
 from axes.warehouse.writer import rows_table, write_rows
+from tests.commands import axes, ok
 from tests.drifting import write_traces
 from tests.rows import ask, opened, put
 from tests.worlds import World, define_study, make_world, prompt_ids
@@ -105,8 +105,8 @@ def analyse(root: Path, kind: str = "native", **asked: object) -> tuple[str, dic
 
 def drift(root: Path, *arguments: str) -> Result:
     """`axes drift` of the model on the universal axis."""
-    named = ("--axis", read_out(root).axis_id, "--model", MODEL, "--root", str(root))
-    return CliRunner().invoke(cli, ["drift", *named, *arguments])
+    named = ("--axis", read_out(root).axis_id, "--model", MODEL, "--root", root)
+    return axes("drift", *named, *arguments)
 
 
 def require_prompts_agree(root: Path, readout: AxisReadout) -> None:
@@ -161,27 +161,20 @@ def test_a_lost_analysis_comes_back_under_its_key_by_the_command_that_is_told(wo
                 path.unlink()
     commands = restore_commands(world.root, [job["run_id"]])
     (words,) = (shlex.split(command) for command in commands.values())
-    again = CliRunner().invoke(cli, words[1:])
-    assert again.exit_code == 0, again.output
-    assert again.stdout.split()[-1] == drift_id
+    assert ok(*words[1:]).stdout.split()[-1] == drift_id
 
 
 def test_a_row_for_each_completion_and_each_step(original):
     drift_id, found = analyse(original.root, threshold=1.0)
     described = ask(original.root, "from trajectories where drift_id = ?", [drift_id])
     assert len(described) == COUNT
+    asked = (
+        "select projection from token_projections where axis_id = ? and generation_id = ? "
+        "order by step"
+    )
     for row in described[:6]:
-        values = np.array(
-            [
-                step["projection"]
-                for step in ask(
-                    original.root,
-                    "select projection from token_projections where axis_id = ? "
-                    "and generation_id = ? order by step",
-                    [row["axis_id"], row["generation_id"]],
-                )
-            ]
-        )
+        steps = ask(original.root, asked, [row["axis_id"], row["generation_id"]])
+        values = np.array([step["projection"] for step in steps])
         assert row["slope"] == pytest.approx(np.polyfit(range(STEPS), values, 1)[0])
         assert row["area_above"] == pytest.approx(np.clip(values - 1.0, 0, None).sum())
         above = np.flatnonzero(values >= 1.0)
@@ -212,13 +205,8 @@ def test_a_labeler_of_completions_makes_the_classes(world):
     put(world.root, "labels", *labels)
     drift_id, found = analyse(world.root, labeler="judge")
     assert (found["positive_count"], found["negative_count"]) == (9, COUNT - 13)
-    parameters = json.loads(
-        ask(
-            world.root,
-            "select parameters from drift_figures where drift_id = ?",
-            [drift_id],
-        )[0]["parameters"]
-    )
+    asked = "select parameters from drift_figures where drift_id = ?"
+    parameters = json.loads(ask(world.root, asked, [drift_id])[0]["parameters"])
     assert parameters["unlabelled_count"] == 4
     with pytest.raises(LabelError, match="each class needs two"):
         analyse(world.root, labeler="nobody")

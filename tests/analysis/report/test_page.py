@@ -16,16 +16,16 @@ from xml.etree import ElementTree
 import numpy as np
 import polars as pl
 import pytest
-from click.testing import CliRunner
 
 from axes.analysis.report.page import PARTS, drawing_library
 from axes.analysis.report.report import write_report
 from axes.analysis.report.section import latest_study, query_section, study_names
-from axes.cli.main import cli
 from axes.warehouse.connection import Connection, connect, query
 from axes.warehouse.errors import AxesError
 from axes.warehouse.render import render
-from tests.reported import put_the_rest, studied_world
+from tests.commands import ok
+from tests.reported import PLANTED
+from tests.worlds import make_group
 
 SECTIONS = {section.name: section for sections in PARTS.values() for section in sections}
 CHARTS = [name for name, section in SECTIONS.items() if section.draw]
@@ -87,23 +87,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def studied(tmp_path_factory: pytest.TempPathFactory):
-    world, study_id = studied_world(tmp_path_factory.mktemp("page") / "lake")
-    return world, study_id
-
-
-@pytest.fixture(scope="module")
-def full(studied, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The study's warehouse with rows for every section."""
-    root = tmp_path_factory.mktemp("full") / "lake"
-    shutil.copytree(studied[0].root, root)
-    put_the_rest(root, studied[1])
-    return root
-
-
-@pytest.fixture(scope="module")
-def written(full, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(full, tmp_path_factory.mktemp("written") / "report.html")
+def written(reported, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(reported, tmp_path_factory.mktemp("written") / "report.html")
 
 
 @pytest.fixture(scope="module")
@@ -126,15 +111,15 @@ def test_every_section_is_there_with_its_sql_and_is_linked(page):
     assert set(missing) == NOT_THERE
 
 
-def test_the_rows_of_every_chart_are_those_that_its_sql_brings(page, full):
-    connection = one_thread(full)
+def test_the_rows_of_every_chart_are_those_that_its_sql_brings(page, reported):
+    connection = one_thread(reported)
     for name in CHARTS:
         expected = query(connection, page.sql[name]).to_pylist()
         assert page.rows(name) == expected != []
 
 
-def test_the_cells_of_every_table_are_those_that_its_sql_brings(page, full):
-    connection = one_thread(full)
+def test_the_cells_of_every_table_are_those_that_its_sql_brings(page, reported):
+    connection = one_thread(reported)
     for name in SECTIONS.keys() - set(CHARTS) - NOT_THERE:
         expected = query(connection, page.sql[name]).to_pylist()
         (_, *found) = page.cells[name]
@@ -145,9 +130,9 @@ def test_the_cells_of_every_table_are_those_that_its_sql_brings(page, full):
                     assert float(cell) == value
 
 
-def test_an_id_with_a_quote_is_text_in_every_section(full):
+def test_an_id_with_a_quote_is_text_in_every_section(reported):
     """Ids come from files that others wrote: they are bound, and quoted where they are shown."""
-    connection = one_thread(full)
+    connection = one_thread(reported)
     foreign = "x' or true; create table planted as select 1 --"
     names = dict.fromkeys(study_names(connection, latest_study(connection)), foreign)
     for section in SECTIONS.values():
@@ -160,8 +145,8 @@ def test_an_id_with_a_quote_is_text_in_every_section(full):
     assert query(connection, planted).num_rows == 0
 
 
-def test_the_roc_holds_the_area_that_was_planted(page, studied):
-    world, _ = studied
+def test_the_roc_holds_the_area_that_was_planted(page):
+    world = make_group(**PLANTED)
     by = ("prompt_set", "model", "scorer")
     curves = groupby(page.rows("roc"), key=lambda row: tuple(row[name] for name in by))
     areas = {}
@@ -180,9 +165,9 @@ def test_the_roc_holds_the_area_that_was_planted(page, studied):
             assert area == pytest.approx(planted, abs=0.06)
 
 
-def test_what_was_not_computed_is_named_with_the_command_that_does(studied, page):
-    world, study_id = studied
-    connection = connect(world.root)
+def test_what_was_not_computed_is_named_with_the_command_that_does(planted_study, page):
+    connection = connect(planted_study)
+    study_id = latest_study(connection)
     names = study_names(connection, study_id)
     axis = "universal/greek/1/labelled/benign/lambda-held_out"
     for name, command in {
@@ -214,9 +199,9 @@ def test_nothing_is_loaded_from_anywhere(written, page):
     assert "url(" not in style and "@import" not in style
 
 
-def test_it_is_small_and_the_same_rows_give_the_same_bytes(written, full, tmp_path):
+def test_it_is_small_and_the_same_rows_give_the_same_bytes(written, reported, tmp_path):
     assert written.stat().st_size < 3_000_000
-    again = write_report(full, tmp_path / "again.html")
+    again = write_report(reported, tmp_path / "again.html")
     assert again.read_bytes() == written.read_bytes()
 
 
@@ -235,10 +220,9 @@ def test_headings_descend_by_one_and_every_picture_is_described(page):
         assert page.json[f"spec-{name}"]["description"]
 
 
-def test_the_classes_are_called_what_their_labels_call_them(studied, tmp_path):
+def test_the_classes_are_called_what_their_labels_call_them(planted_study, tmp_path):
     """Nothing but the rows says which concept it is."""
-    root = tmp_path / "lake"
-    shutil.copytree(studied[0].root, root)
+    root = shutil.copytree(planted_study, tmp_path / "lake")
     for path in (root / "labels" / "labeler=dataset").glob("*.parquet"):
         labels = pl.read_parquet(path, hive_partitioning=False)
         named = pl.when("is_positive").then(pl.lit("formal")).otherwise(pl.lit("casual"))
@@ -274,11 +258,13 @@ def _contrast(one: str, other: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_the_ending_decides_between_page_and_markdown(full, tmp_path):
-    markdown = write_report(full, tmp_path / "report.md").read_text()
+def test_the_ending_decides_between_page_and_markdown(reported, tmp_path):
+    markdown = write_report(reported, tmp_path / "report.md").read_text()
     assert markdown.startswith("# Study ") and "<html" not in markdown
+    titles = [section.title for section in SECTIONS.values()]
+    assert all(f"\n## {title}\n" in markdown for title in titles)
     with pytest.raises(AxesError, match=r"report\.pdf is not a report: .*\.html or \.md"):
-        write_report(full, tmp_path / "report.pdf")
+        write_report(reported, tmp_path / "report.pdf")
 
 
 def test_a_warehouse_without_a_study_says_what_to_do(root, tmp_path):
@@ -295,9 +281,8 @@ def test_no_plotting_library_is_imported_before_a_page_is_written():
     assert done.stdout.strip() == "False"
 
 
-def test_a_study_whose_axis_is_gone_says_what_to_do(studied, tmp_path):
-    root = tmp_path / "lake"
-    shutil.copytree(studied[0].root, root)
+def test_a_study_whose_axis_is_gone_says_what_to_do(planted_study, tmp_path):
+    root = shutil.copytree(planted_study, tmp_path / "lake")
     for path in (root / "axes").glob("[0-9a-f]*.parquet"):
         path.unlink()
     with pytest.raises(AxesError, match=r"universal axis of study \w+ is not in the warehouse"):
@@ -305,19 +290,19 @@ def test_a_study_whose_axis_is_gone_says_what_to_do(studied, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def figures(full: Path, studied, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def figures(reported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the files that the command writes."""
     folder = tmp_path_factory.mktemp("files")
     report, figures = folder / "report.md", folder / "figures"
-    arguments = ["report", studied[1][:6], "-o", report, "--figures", figures, "--root", full]
-    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.output
+    study_id = latest_study(connect(reported))
+    words = ["report", study_id[:6], "-o", report, "--figures", figures, "--root", reported]
+    result = ok(*words)
     assert result.stdout.strip() == str(report) and report.exists()
     return figures
 
 
-def test_the_rows_of_every_file_are_those_of_the_sql_beside_it(full, figures):
-    connection = one_thread(full)
+def test_the_rows_of_every_file_are_those_of_the_sql_beside_it(reported, figures):
+    connection = one_thread(reported)
     asked = sorted(figures.glob("*.sql"))
     assert len(asked) > len(CHARTS)
     for path in asked:

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from axes.analysis.routing.model_ranking import rank_models, run_comparison
 from axes.analysis.routing.response_scores import Scoring, ScoringRequest, score_completions
 from axes.analysis.routing.responses import CompletionQuery
-from axes.cli.main import cli
 from axes.warehouse.maintenance.check import check
 from tests.answer_worlds import AXIS, AnswerWorld, make_answers
+from tests.commands import ok
 from tests.rows import ask, opened, put
 
 # Far apart on the axis in one order, apart in what they do in another.
@@ -131,8 +130,6 @@ def test_a_fault_that_was_diagnosed_is_a_warning(tmp_path):
 
 
 def test_the_command_ranks(world):
-    arguments = ["--root", str(world.root), "--prompts", "asked", "--labeler", "judge"]
-    result = CliRunner().invoke(cli, ["compare", *arguments, "--format", "csv"])
-    assert result.exit_code == 0, result.output
-    lines = result.stdout.splitlines()
+    arguments = ["--root", world.root, "--prompts", "asked", "--labeler", "judge"]
+    lines = ok("compare", *arguments, "--format", "csv").stdout.splitlines()
     assert [line.split(",")[1] for line in lines] == ["model", "b", "c", "a"]

@@ -4,13 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from axes.analysis.routing.response_scores import Scoring, ScoringRequest, score_completions
 from axes.analysis.routing.responses import CompletionQuery, Completions, read_completions
 from axes.analysis.routing.router import Limits, Router, best_single, choose
 from axes.analysis.routing.routing import run_routing
-from axes.cli.main import cli
 from axes.warehouse.errors import (
     CalibrationError,
     CoverageError,
@@ -26,6 +24,7 @@ from tests.answer_worlds import (
     write_answers,
     write_labels,
 )
+from tests.commands import ok, refused
 from tests.rows import ask, opened, put
 
 OFFSETS = {"a": 0.0, "b": 40.0, "c": -40.0}
@@ -199,29 +198,23 @@ def test_choice_among_equals_is_by_cost_then_score_then_place():
 
 
 def test_a_decision_gives_its_reasons(world, routing_id):
+    """The router chooses from projections, of a new prompt as well, what the warehouse stored."""
     scoring = score(world.root)
-    router = Router.from_scoring(scoring)
-    prompt_id = scoring.completions.prompt_ids[0]
-    decision = router.choose(prompt_id)
-    assert decision.prompt_id == prompt_id
-    assert decision.probability == min(decision.probabilities.values())
-    assert decision.projections[decision.model] == decision.projection
-    others = sorted(value for value in decision.probabilities.values())
-    assert decision.why.startswith(f"answer projection gives {decision.probability:.3f}, next ")
-    assert decision.why.endswith(f"with {others[1]:.3f}")
-    # The same projections, given as those of a new prompt, and as stored in the warehouse.
-    assert router.choose(decision.projections).model == decision.model
+    models = scoring.completions.models
+    router = Router({model: scoring.calibrations["answer", model] for model in models})
+    projections = dict(zip(models, scoring.completions.projection("answer")[0], strict=True))
+    decision = router.choose(projections)
+    lowest, second, _ = sorted(decision.probabilities.values())
+    assert decision.probability == lowest
+    assert decision.why.startswith(f"answer projection gives {lowest:.3f}, next ")
+    assert decision.why.endswith(f"with {second:.3f}")
     stored = ask(
         world.root,
-        "select model, why from routings "
+        "select model from routings "
         "where routing_id = ? and policy = 'answer_projection' and prompt_id = ?",
-        [routing_id, prompt_id],
+        [routing_id, scoring.completions.prompt_ids[0]],
     )
     assert [row["model"] for row in stored] == [decision.model]
-    with pytest.raises(CoverageError, match="no prompt nowhere among the 200"):
-        router.choose("nowhere")
-    with pytest.raises(CoverageError, match="not calibrated on"):
-        router.choose(scoring.fitted_on.prompt_ids[0])
     with pytest.raises(ModelError, match="z has no calibration"):
         router.choose({"z": 1.0})
 
@@ -347,12 +340,7 @@ def test_a_model_of_one_class_gets_a_flat_chance_and_a_note(tmp_path):
 
 
 def test_the_command_prints_the_table_that_sql_has(world):
-    arguments = ["--root", str(world.root), "--prompts", "asked", "--labeler", "judge"]
-    result = CliRunner().invoke(cli, ["route", *arguments, "--format", "json"])
-    assert result.exit_code == 0, result.output
-    assert '"policy": "oracle"' in result.stdout
-    result = CliRunner().invoke(cli, ["route", *arguments, "--min-quality", "1"])
-    assert (result.exit_code, "--min-quality needs --quality" in result.stderr) == (2, True)
-    result = CliRunner().invoke(cli, ["route", *arguments, "--model", "a"])
-    assert result.exit_code == 1
-    assert "routing and comparing need two or more" in result.stderr
+    words = ["route", "--root", world.root, "--prompts", "asked", "--labeler", "judge"]
+    assert '"policy": "oracle"' in ok(*words, "--format", "json").stdout
+    assert "--min-quality needs --quality" in refused(*words, "--min-quality", "1")
+    assert "routing and comparing need two or more" in refused(*words, "--model", "a")

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 from axes.analysis.projections import read_scores
 from axes.analysis.stats import CALIBRATIONS
 from axes.analysis.study.calibrate import stored_calibration
 from axes.analysis.study.run import run_study
-from axes.cli.main import cli
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import CalibrationError, CoverageError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.repair import restore_commands
+from tests.commands import ok, printed
 from tests.worlds import define_study, make_world
 
 DEFINITION = define_study(("alpha", "beta"), evaluate=("other",), label="greek")
@@ -37,12 +35,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         benign_count=100,
     )
     run_study(made.root, replace(DEFINITION, ridge_lambda=1.0))
-    invoke(
-        made.root,
-        "calibrate",
-        universal(made.root),
-        *(f"--calibration={one}" for one in CALIBRATIONS),
-    )
+    methods = [f"--calibration={one}" for one in CALIBRATIONS]
+    invoke(made.root, "calibrate", universal(made.root), *methods)
     return made.root
 
 
@@ -53,14 +47,11 @@ TRANSFER = ("--min-overlap", "1", "--seed", "3")
 @pytest.fixture(scope="module")
 def verdicts(root: Path) -> list[dict]:
     """A transfer of the thresholds between the two models, as its command shows it."""
-    return json.loads(invoke(root, "transfer", universal(root), *TRANSFER).stdout)
+    return invoke(root, "transfer", universal(root), *TRANSFER)
 
 
-def invoke(root: Path, command: str, axis: str, *options: str) -> Result:
-    arguments = [command, axis, "--prompts", "other", "--root", str(root), "--format", "json"]
-    found = CliRunner().invoke(cli, [*arguments, *options])
-    assert found.exit_code == 0, found.output
-    return found
+def invoke(root: Path, command: str, axis: str, *options: str) -> list[dict]:
+    return printed(command, axis, "--prompts", "other", "--root", root, *options)
 
 
 def universal(root: Path) -> str:
@@ -108,7 +99,7 @@ def test_calibration_rows_are_whole_pairs_the_same_for_every_model_and_soundly_s
 
 def test_calibrating_again_writes_nothing_and_prints_the_same(root):
     again = invoke(root, "calibrate", universal(root), "--calibration", "platt")
-    assert [row["model"] for row in json.loads(again.stdout)] == ["alpha", "beta"]
+    assert [row["model"] for row in again] == ["alpha", "beta"]
     assert rows(connect(root), "select count(*) as count from calibrations")[0]["count"] == 8
 
 
@@ -126,7 +117,7 @@ def test_a_transfer_is_stored_and_told_by_its_views(root, verdicts):
     assert [row["method"] for row in verdicts] == sorted([*CALIBRATIONS, "uncalibrated"])
     assert {row["pair_count"] for row in verdicts} == {2}
     matrix, curve = (
-        json.loads(invoke(root, "transfer", universal(root), *TRANSFER, "--show", shown).stdout)
+        invoke(root, "transfer", universal(root), *TRANSFER, "--show", shown)
         for shown in ("matrix", "curve")
     )
     assert len(matrix) == 5 * 4
@@ -154,7 +145,6 @@ def test_lost_rows_are_brought_back_by_the_command_that_is_named(root, verdicts)
     assert "--seed 3" in commands["transfer"]
     for command in commands.values():
         written = sorted(path for path in root.rglob("*.parquet") if "runs" not in path.parts)
-        found = CliRunner().invoke(cli, shlex.split(command)[1:])
-        assert found.exit_code == 0, found.output
+        ok(*shlex.split(command)[1:])
         after = sorted(path for path in root.rglob("*.parquet") if "runs" not in path.parts)
         assert written == after

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from axes.analysis.report.report import write_report
 from axes.analysis.study.diagnose import diagnose_study, find_diagnosed
 from axes.analysis.study.run import run_study
-from axes.cli.main import cli
 from axes.warehouse.connection import check_rules, connect, rows
 from axes.warehouse.errors import AxesError
+from tests.commands import printed
 from tests.worlds import define_study, make_world
 
 WIDTHS = {"alpha": 24, "beta": 32, "gamma": 40, "delta": 36}
@@ -91,13 +91,7 @@ def test_every_figure_is_a_row_of_its_own_and_every_check_is_there(diagnosed):
 
 def test_the_command_takes_a_study_or_a_model(diagnosed):
     root, study_id = diagnosed
-
-    def ask(*arguments: str) -> list[dict]:
-        command = ["diagnose", *arguments, "--root", str(root), "--format", "json"]
-        result = CliRunner().invoke(cli, command)
-        assert result.exit_code == 0, result.output
-        return json.loads(result.stdout)
-
+    ask = partial(printed, "diagnose", "--root", root)
     assert len(ask()) == len(ask(study_id[:6])) == 8
     assert {row["model"] for row in ask("--model", "beta")} == {"beta"}
     with pytest.raises(AxesError, match="zeta is neither the start of a study's id nor a model"):

@@ -28,6 +28,7 @@ from axes.warehouse.errors import (
     ModelError,
 )
 from axes.warehouse.handle import Warehouse
+from tests.rows import put
 from tests.worlds import define_study, make_world, write_prompt_set
 
 WIDTHS = {"alpha": 24, "beta": 32, "gamma": 40}
@@ -333,6 +334,20 @@ def test_rows_that_are_judged_and_fitted_on_are_named(small_world, definition):
     assert result["models"]["alpha"]["alignment_rows"] == 60
     areas = result["models"]["alpha"]["auroc"]
     assert areas["again"]["is_in_sample"] and not areas["other"]["is_in_sample"]
+
+
+def test_values_published_for_every_model_are_those_of_each(small_world):
+    definition = define_study(("alpha", "beta"), alignment_shuffles=0)
+    published = {"*": {"native": 0.5}, "beta": {"native": 0.6}, "delta": {"native": 0.7}}
+    study_id = run_study(small_world, definition, published=published)
+    models = study_result(small_world, study_id)["models"]
+    assert models["alpha"]["published"] == {"native": 0.5}
+    assert models["beta"]["published"] == {"native": 0.6}
+    # As an earlier version stored it.
+    row = {"model": "*", "scorer": "universal", "metric": "auroc_published", "estimate": 0.4}
+    put(small_world, "evaluations", {**row, "study_id": study_id, "prompt_set": "labelled"})
+    models = study_result(small_world, study_id)["models"]
+    assert models["alpha"]["published"] == {"native": 0.5, "universal": 0.4}
 
 
 def test_a_handful_of_alignment_rows_is_refused(world, monkeypatch):

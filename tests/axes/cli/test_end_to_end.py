@@ -68,17 +68,11 @@ def test_traces_are_projected_by_the_next_study(study, folder, lake):
     assert 4 <= asked(lake, sql)[0]["n"] <= 12
 
 
-def test_the_warehouse_passes_its_checks_and_a_broken_rule_exits_with_one(study, lake, tmp_path):
+def test_the_warehouse_passes_its_checks(study, lake):
     words = ("warehouse", "check", "--root", lake)
     (summary,) = ok(*words).stdout.splitlines()
     assert summary.endswith("checks, 0 with findings")
     assert "activations_unique_key" in ok(*words, "--format", "json").stdout
-    broken = shutil.copytree(lake, tmp_path / "broken")
-    part = next((broken / "activations" / "model=small").glob("*.parquet"))
-    shutil.copy(part, part.with_name("again.parquet"))
-    result = axes("warehouse", "check", "--root", broken, "--format", "csv")
-    assert result.exit_code == 1
-    assert "activations_unique_key,0" not in result.stdout
 
 
 def test_sql_prints_every_statement_and_knows_the_dot_commands(study, lake, tmp_path):
@@ -93,14 +87,6 @@ def test_sql_prints_every_statement_and_knows_the_dot_commands(study, lake, tmp_
     ):
         assert message in axes("sql", *words, "--root", lake).stderr
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("output_format", ["table", "json", "csv", "markdown"])
-def test_every_format_prints_to_stdout_and_progress_goes_elsewhere(study, lake, output_format):
-    statement = "select model, architecture from models order by 1"
-    result = ok("sql", statement, "--root", lake, "--format", output_format)
-    assert "large" in result.stdout and "qwen2" in result.stdout
-    assert result.stderr == ""
 
 
 @pytest.mark.parametrize(
@@ -125,13 +111,16 @@ def test_the_suffix_of_the_output_names_the_format(study, lake, tmp_path, name, 
     assert (tmp_path / name).read_bytes().startswith(b"model,age,ages\n")
 
 
-def test_a_query_may_come_from_a_file_or_through_a_pipe(study, lake, tmp_path):
+def test_a_query_may_come_from_a_file_or_through_a_pipe_and_stderr_stays_empty(
+    study, lake, tmp_path
+):
     piped = ["sql", "--root", lake, "--format", "csv"]
     assert axes(*piped, input="select count(*) as n from models;").stdout == "n\n2\n"
     assert "give a statement" in axes(*piped, input="").stderr
     path = tmp_path / "query.sql"
     path.write_text("-- how many\nselect count(*) as n from models;\n")
-    assert ok(*piped, "-f", path).stdout == "n\n2\n"
+    result = ok(*piped, "-f", path)
+    assert (result.stdout, result.stderr) == ("n\n2\n", "")
 
 
 def test_comments_are_there_for_a_statement_that_reads_the_catalog(lake):
@@ -193,20 +182,6 @@ def test_a_study_of_bad_input_gets_one_line(folder, lake, tmp_path):
     ok("prompts", "import", "one_class", one, "--root", lake)
     message = refused(*words, "--prompts", "one_class")
     assert "all 2 labels of one_class are negative" in message
-
-
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"words": ["a"], "label": ["safe"]}, "has no column 'text'"),
-        ({"text": ["a", " "], "label": ["safe", "safe"]}, "row 1 is an empty prompt"),
-        ({"text": [], "label": []}, "no rows for the set"),
-        ({"text": ["a", "a"], "label": ["safe", "unsafe"]}, "carry both labels"),
-    ],
-)
-def test_a_bad_prompt_file_gets_one_line(root, tmp_path, columns, message):
-    pl.DataFrame(columns).write_parquet(tmp_path / "bad.parquet")
-    assert message in refused("prompts", "import", "a", tmp_path / "bad.parquet", "--root", root)
 
 
 def test_a_prompt_that_is_too_long_is_refused_or_left_out_and_recorded(folder, root, tmp_path):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from click.testing import CliRunner
 
 import axes.warehouse.layout
-from axes.cli.main import cli
+from tests.commands import axes as run
+from tests.commands import ok, refused
 
 
 @pytest.mark.parametrize(
@@ -20,14 +20,12 @@ from axes.cli.main import cli
         (ImportError("no module x"), None),
     ],
 )
-def test_what_the_machine_refuses_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: object, error: Exception, message: str | None
-) -> None:
+def test_what_the_machine_refuses_is_one_line(monkeypatch, tmp_path, error, message):
     def fail(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(axes.warehouse.layout, "init_root", fail)
-    result = CliRunner().invoke(cli, ["warehouse", "init", "--root", str(tmp_path)])
+    result = run("warehouse", "init", "--root", tmp_path)
     assert result.exit_code == 1
     if message is None:
         assert result.exception is error
@@ -36,18 +34,13 @@ def test_what_the_machine_refuses_is_one_line(
         assert result.output.count("\n") == 1
 
 
-def test_without_a_home_folder_only_the_cache_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: object
-) -> None:
+def test_without_a_home_folder_only_the_cache_is_asked_for(monkeypatch, tmp_path):
     def unknown(_user: int) -> None:
         raise KeyError
 
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "AXES_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", unknown)
-    command = ["warehouse", "init", "--root", str(tmp_path)]
-    assert CliRunner().invoke(cli, command).exit_code == 0
-    result = CliRunner().invoke(cli, ["models", "fetch", "smollm2-135m"])
-    assert result.output == (
-        "Error: there is no home folder: set $AXES_CACHE to a folder for models\n"
-    )
+    ok("warehouse", "init", "--root", tmp_path)
+    expected = "Error: there is no home folder: set $AXES_CACHE to a folder for models"
+    assert refused("models", "fetch", "smollm2-135m") == expected

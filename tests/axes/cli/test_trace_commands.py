@@ -48,13 +48,8 @@ def test_completions_are_generated_read_back_and_labelled(
     ],
 )
 def test_options_that_do_not_go_together_are_one_line(
-    root: Path,
-    llama_folder: Path,
-    import_texts: ImportTexts,
-    tmp_path: Path,
-    options: list[str],
-    message: str,
-) -> None:
+    root, llama_folder, import_texts, tmp_path, options, message
+):
     import_texts(["hello"])
     file = tmp_path / "answers.csv"
     pl.DataFrame({"prompt": ["hello"], "completion": ["no"]}).write_csv(file)

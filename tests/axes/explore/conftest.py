@@ -23,7 +23,7 @@ def explored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def address(explored: Path) -> Iterator[str]:
-    """Where the command serves the page; Ctrl-C has to end it cleanly."""
+    """Where the command serves the page, printed once; Ctrl-C has to end it cleanly."""
     main = "from axes.cli.main import main; main()"
     words = ["explore", "--no-browser", "--root", str(explored)]
     with subprocess.Popen(
@@ -36,4 +36,5 @@ def address(explored: Path) -> Iterator[str]:
         yield process.stdout.readline().strip()
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
+        assert process.stdout.read() == ""
         assert process.stderr.read().strip() == "press Ctrl-C to stop"

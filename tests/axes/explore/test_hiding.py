@@ -76,9 +76,7 @@ def test_an_answer_has_the_first_rows_and_the_number_of_all(connection: Connecti
     }
 
 
-def test_with_too_much_to_compare_every_long_cell_is_taken_for_one(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_too_much_to_compare_every_long_cell_is_taken_for_one(connection, monkeypatch):
     monkeypatch.setattr(hiding, "_MAX_COMPARISONS", 1)
     assert positive_cells(connection, [NEGATIVE, "short"]) == {NEGATIVE}
 

@@ -86,9 +86,7 @@ def test_probabilities_are_those_of_the_calibrations(connection: Connection) -> 
 
 
 @pytest.mark.parametrize("source", ["native", "leave_one_out"])
-def test_what_went_into_a_universal_axis_is_compared_as_the_view_has_it(
-    connection: Connection, source: str
-) -> None:
+def test_what_went_into_a_universal_axis_is_compared_as_the_view_has_it(connection, source):
     stored = rows(
         connection, f"select model_id, prompt_id, {source} as projection from v_projections_wide"
     )

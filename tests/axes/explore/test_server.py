@@ -20,6 +20,7 @@ from axes.explore.server import application, serve
 from axes.warehouse.errors import RootError, ServingError
 from axes.warehouse.safe import Limits
 from tests.explored import DISPUTED, FORBIDDEN, UNIVERSAL, prompt_text
+from tests.rows import file_bytes
 
 TOKEN, PORT = "a-token", 8600
 LIMITS = Limits(seconds=5, memory_mb=512, threads=1, result_mb=8)
@@ -61,7 +62,7 @@ def test_a_page_of_another_site_may_not_ask(client: TestClient) -> None:
 
 
 def test_nothing_but_questions_can_be_sent(client: TestClient, explored: Path) -> None:
-    before = {path: path.read_bytes() for path in explored.rglob("*") if path.is_file()}
+    before = file_bytes(explored)
     for path in GETS:
         assert client.post(path).status_code == 405
     for path in (*GETS, "sql"):
@@ -69,8 +70,7 @@ def test_nothing_but_questions_can_be_sent(client: TestClient, explored: Path) -
             assert client.request(method, path).status_code == 405
     for body in (b"", b"[]", b"{", b'{"sql": 1}', b"x" * 500_000):
         assert client.post("sql", content=body).status_code in (400, 413)
-    after = {path: path.read_bytes() for path in explored.rglob("*") if path.is_file()}
-    assert after == before
+    assert file_bytes(explored) == before
 
 
 def test_every_answer_has_a_policy_that_lets_no_other_code_run(client: TestClient) -> None:
@@ -228,9 +228,7 @@ def test_a_body_that_is_no_json_is_the_askers_fault(client: TestClient, path: st
         "timestamptz 'infinity'",
     ],
 )
-def test_a_value_that_python_has_no_type_for_is_refused(
-    client: TestClient, path: str, value: str
-) -> None:
+def test_a_value_that_python_has_no_type_for_is_refused(client, path, value):
     answered = asked(client, f"select {value} as a", path)
     assert answered.status_code in (200, 400)
     if answered.status_code == 400:

@@ -16,9 +16,7 @@ ROWS = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1
 
 @settings(max_examples=60, deadline=None)
 @given(lengths=LENGTHS, budget=st.integers(1, 100))
-def test_every_prompt_is_in_one_batch_within_the_budget_longest_first(
-    lengths: list[int], budget: int
-) -> None:
+def test_every_prompt_is_in_one_batch_within_the_budget_longest_first(lengths, budget):
     batches = plan_batches(dict(enumerate(lengths)), budget)
     in_order = [index for batch in batches for index in batch]
     assert sorted(in_order) == list(range(len(lengths)))

@@ -46,9 +46,7 @@ NAMES = st.sampled_from(sorted(POOLINGS))
 
 @settings(max_examples=60, deadline=None)
 @given(lengths=LENGTHS, seed=st.integers(0, 1000), name=NAMES)
-def test_a_batch_gives_what_numpy_gives_over_each_span(
-    lengths: list[int], seed: int, name: str
-) -> None:
+def test_a_batch_gives_what_numpy_gives_over_each_span(lengths, seed, name):
     rows = random_rows(lengths, seed)
     chosen = POOLINGS[name]
     found = pooled(chosen, rows)
@@ -61,9 +59,7 @@ def test_a_batch_gives_what_numpy_gives_over_each_span(
 
 @settings(max_examples=60, deadline=None)
 @given(count=st.integers(1, 30), user_end=st.none() | st.integers(1, 30), name=NAMES)
-def test_a_span_lies_within_the_prompt_and_is_never_empty(
-    count: int, user_end: int | None, name: str
-) -> None:
+def test_a_span_lies_within_the_prompt_and_is_never_empty(count, user_end, name):
     if user_end is not None and user_end > count:
         return
     span = POOLINGS[name].span(count, user_end)

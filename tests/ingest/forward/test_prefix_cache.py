@@ -48,9 +48,7 @@ def test_the_rest_after_the_prefix_is_as_in_a_pass_over_the_whole(family: str) -
 
 
 @pytest.mark.parametrize(("family", "reason"), FALLS_BACK.items())
-def test_a_family_whose_cache_does_not_hold_everything_falls_back_and_says_why(
-    family: str, reason: str
-) -> None:
+def test_a_family_whose_cache_does_not_hold_everything_falls_back_and_says_why(family, reason):
     model = shared_tiny(family)
     prefix, remark = share_prefix(model, ROWS, block_points(model.blocks, range(4)))
     assert prefix is None

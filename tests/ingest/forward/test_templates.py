@@ -100,9 +100,7 @@ def test_a_tokenizer_without_a_fast_version_gives_the_same(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("writes_bos", [True, False])
 @pytest.mark.parametrize("adds_bos", [True, False])
-def test_a_chat_has_one_bos_whoever_writes_it_and_none_where_nobody_does(
-    writes_bos: bool, adds_bos: bool
-) -> None:
+def test_a_chat_has_one_bos_whoever_writes_it_and_none_where_nobody_does(writes_bos, adds_bos):
     tokenizer = byte_tokenizer(adds_bos=adds_bos)
     if not writes_bos:
         tokenizer.chat_template = tokenizer.chat_template.replace("{{ bos_token }}", "")

@@ -104,9 +104,7 @@ def test_families_read_texts_of_several_lengths_as_they_generate_them(
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_text_is_tokenised_alone_behind_the_prompt(
-    root: Path, llama: ModelSpec, tmp_path: Path, suffix: str
-) -> None:
+def test_text_is_tokenised_alone_behind_the_prompt(root, llama, tmp_path, suffix):
     pairs = [
         {"prompt": text, "completion": f" no, {text}", "model": f"service-{index % 2}"}
         for index, text in enumerate(TEXTS)
@@ -140,9 +138,7 @@ def test_text_is_tokenised_alone_behind_the_prompt(
     assert_checks_pass(root)
 
 
-def test_a_job_stopped_between_files_ends_with_the_same_rows(
-    root: Path, llama: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_stopped_between_files_ends_with_the_same_rows(root, llama, tmp_path, monkeypatch):
     pairs = [{"prompt": text, "completion": "so it is"} for text in TEXTS]
     file = write(tmp_path / "answers.jsonl", pairs)
     real, done = axes.ingest.generation.traces.write_rows, []
@@ -167,9 +163,7 @@ def test_a_job_stopped_between_files_ends_with_the_same_rows(
     assert_same(resumed, tokens(root, "true"))
 
 
-def test_a_batch_that_does_not_fit_is_halved(
-    root: Path, llama: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_does_not_fit_is_halved(root, llama, tmp_path, monkeypatch):
     file = write(tmp_path / "a.jsonl", [{"prompt": text, "completion": "yes"} for text in TEXTS])
     real = axes.ingest.generation.completions.score
 
@@ -183,9 +177,7 @@ def test_a_batch_that_does_not_fit_is_halved(
     assert last_run(root)["message"].startswith("out of memory: token budget halved to")
 
 
-def test_what_cannot_be_read_is_said_in_one_line(
-    root: Path, llama: ModelSpec, tmp_path: Path
-) -> None:
+def test_what_cannot_be_read_is_said_in_one_line(root, llama, tmp_path):
     for pair, message in (
         ({"prompt": "unheard of", "completion": "x"}, "in no set.*axes prompts import NAME"),
         ({"prompt": "hi", "answer": "x"}, "needs a column prompt or prompt_id, and completion"),

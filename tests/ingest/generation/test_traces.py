@@ -265,9 +265,7 @@ def test_a_job_stopped_between_files_and_resumed_in_other_batches_equals_an_unin
             assert token["logprob"] == pytest.approx(other["logprob"], abs=1e-5)
 
 
-def test_a_second_job_generates_nothing_and_loads_no_weights(
-    run: Run, root: Path, llama: ModelSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_job_generates_nothing_and_loads_no_weights(run, root, llama, monkeypatch):
     # Layers given twice or out of order are the same layers.
     first = run(layers=[3, 1, 3])
     assert (first.new_count, first.rows) == (len(TEXTS), first.tokens * 2)
@@ -306,9 +304,7 @@ def test_what_overflows_float16_is_found_before_anything_is_stored(
     assert completions(root).keys() == set(TEXTS)
 
 
-def test_an_overflow_of_a_token_that_nothing_follows_is_found_too(
-    run: Run, root: Path, llama_folder: Path
-) -> None:
+def test_an_overflow_of_a_token_that_nothing_follows_is_found_too(run, root, llama_folder):
     """Only the vector of the last token shows it: no logits are computed from there."""
     run(max_new_tokens=1)
     last = {row["tokens"][0]["token_id"] for row in completions(root).values()}
@@ -322,9 +318,7 @@ def test_an_overflow_of_a_token_that_nothing_follows_is_found_too(
         run(max_new_tokens=1)
 
 
-def test_tokens_that_the_model_rules_out_do_not_spoil_the_entropy(
-    run: Run, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tokens_that_the_model_rules_out_do_not_spoil_the_entropy(run, root, monkeypatch):
     real = LlamaForCausalLM.forward
 
     def without_a_token(*args: Any, **options: Any) -> Any:
@@ -338,9 +332,7 @@ def test_tokens_that_the_model_rules_out_do_not_spoil_the_entropy(
     assert np.isfinite(entropies).all() and min(entropies) > 0
 
 
-def test_what_cannot_be_run_is_named_or_skipped(
-    run: Run, root: Path, import_texts: ImportTexts
-) -> None:
+def test_what_cannot_be_run_is_named_or_skipped(run, root, import_texts):
     import_texts([*TEXTS, "x" * 505])
     with pytest.raises(PromptError, match="506 tokens and 7 new ones, the context is 512"):
         run()
@@ -368,9 +360,7 @@ def test_a_sampled_row_does_not_depend_on_its_batch(run: Run, root: Path, llama:
     assert run(batch_size=4, **{**options, "samples": 4}).new_count == len(TEXTS)
 
 
-def test_a_stop_string_ends_a_completion_with_the_token_that_completes_it(
-    run: Run, root: Path, llama: ModelSpec
-) -> None:
+def test_a_stop_string_ends_a_completion_with_the_token_that_completes_it(run, root, llama):
     options = {"temperature": 1.0, "max_new_tokens": 30, "batch_size": 5}
     run(**options)
     whole = {prompt: row["text"] for prompt, row in completions(root).items()}
@@ -390,9 +380,7 @@ def test_a_stop_string_ends_a_completion_with_the_token_that_completes_it(
     assert_checks_pass(root)
 
 
-def test_projections_alone_are_those_of_the_vectors_and_no_vector_is_kept(
-    run: Run, root: Path, llama: ModelSpec
-) -> None:
+def test_projections_alone_are_those_of_the_vectors_and_no_vector_is_kept(run, root, llama):
     axes = {name: put_axis(root, llama, name, layer) for name, layer in (("low", 1), ("high", 3))}
     run()
     vectors = {prompt: row["tokens"] for prompt, row in completions(root).items()}
@@ -413,9 +401,7 @@ def test_projections_alone_are_those_of_the_vectors_and_no_vector_is_kept(
     assert_checks_pass(root)
 
 
-def test_prompt_tokens_come_before_step_0_and_are_exact(
-    run: Run, root: Path, llama: ModelSpec
-) -> None:
+def test_prompt_tokens_come_before_step_0_and_are_exact(run, root, llama):
     put_axis(root, llama, "low", 1)
     for options in ({"layers": [1]}, {"layers": None, "axes": ["low"]}):
         run(prompt_tokens=True, temperature=1.0, samples=2, top_tokens=3, **options)

@@ -117,9 +117,7 @@ def labels(lake: Path) -> dict[str, tuple[str, bool, float]]:
     return {row["generation_id"]: (row["label"], row["is_positive"], row["score"]) for row in found}
 
 
-def test_each_completion_is_asked_about_once_with_its_prompt(
-    lake: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_completion_is_asked_about_once_with_its_prompt(lake, stub, monkeypatch):
     monkeypatch.setenv("AXES_JUDGE_KEY", "secret-key")
     summary = judge(lake, stub, price_in=1.0, price_out=10.0)
     assert (summary.labelled_count, summary.positive_count, summary.requests) == (8, 4, 8)
@@ -152,9 +150,7 @@ def test_busy_and_broken_answers_are_asked_again(lake: Path, stub: Stub) -> None
     assert (summary.labelled_count, summary.requests, summary.retries) == (8, 8, 16)
 
 
-def test_an_endpoint_that_gives_up_costs_no_label_and_the_next_job_goes_on(
-    lake: Path, stub: Stub
-) -> None:
+def test_an_endpoint_that_gives_up_costs_no_label_and_the_next_job_goes_on(lake, stub):
     def decide(body: dict[str, Any], attempt: int) -> Reply:
         is_out = "answer 5\n" in body["messages"][-1]["content"]
         return (500, {}, {}) if is_out else by_number(body, attempt)
@@ -185,9 +181,7 @@ def test_requests_that_wait_for_another_try_end_when_one_has_failed_for_good(
     assert time.monotonic() - since < 20
 
 
-def test_what_the_user_must_mend_is_not_asked_again(
-    lake: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_user_must_mend_is_not_asked_again(lake, stub, monkeypatch):
     stub.decide = lambda _body, _attempt: (401, {}, {"error": "no such key: secret-key"})
     monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
     with pytest.raises(LabelError, match=r"refuses \(status 401; no key is in \$AXES_JUDGE_KEY"):
@@ -270,9 +264,7 @@ def test_an_address_that_is_none_or_holds_a_secret_is_refused() -> None:
         ("http://127.0.0.1.stranger.net/v1", "AXES_JUDGE_KEY", None),
     ],
 )
-def test_a_key_goes_to_its_own_host_and_never_in_the_clear(
-    url: str, variable: str, is_sent: bool | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_goes_to_its_own_host_and_never_in_the_clear(url, variable, is_sent, monkeypatch):
     """`None`: the address is refused."""
     monkeypatch.setenv(variable, "secret-key")
     if is_sent is None:

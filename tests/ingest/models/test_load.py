@@ -28,9 +28,7 @@ from tests.tiny_models import byte_tokenizer, save_tiny, tiny_model
 DEMO = {"smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b"}
 
 
-def test_the_registry_pins_its_models_and_states_a_licence_and_one_reference_of_each_group() -> (
-    None
-):
+def test_the_registry_pins_its_models_and_states_a_licence_and_one_reference_of_each_group():
     specs = registry().values()
     revisions = [spec.revision for spec in specs if spec.source.startswith("hf:")]
     assert all(re.fullmatch("[0-9a-f]{40}", revision or "") for revision in revisions)
@@ -60,9 +58,7 @@ def test_an_unknown_name_suggests_the_near_one() -> None:
         resolve("zzzzzz")
 
 
-def test_names_folders_files_and_hub_ids_resolve(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_folders_files_and_hub_ids_resolve(tmp_path, monkeypatch):
     folder = tmp_path / "my-model"
     folder.mkdir()
     gguf = tmp_path / "some.gguf"
@@ -129,9 +125,7 @@ def touch_everything(folder: Path) -> None:
         (lambda folder: (folder / "consolidated.safetensors").write_bytes(b"other"), False),
     ],
 )
-def test_the_identity_changes_when_the_rows_would(
-    llama: ModelSpec, llama_folder: Path, change: Callable[[Path], object], is_another: bool
-) -> None:
+def test_the_identity_changes_when_the_rows_would(llama, llama_folder, change, is_another):
     before = identity_of(llama)
     change(llama_folder)
     assert (identity_of(llama).model_id != before.model_id) is is_another
@@ -144,9 +138,7 @@ def test_an_adapter_within_a_model_folder_is_refused(llama: ModelSpec, llama_fol
         identity_of(llama)
 
 
-def test_the_identity_depends_on_dtype_and_name_and_not_on_the_place(
-    llama: ModelSpec, llama_folder: Path, tmp_path: Path
-) -> None:
+def test_the_identity_depends_on_dtype_and_name_and_not_on_the_place(llama, llama_folder, tmp_path):
     identity = identity_of(llama)
     assert identity_of(llama, "bfloat16").model_id != identity.model_id
     other = ModelSpec("other", llama.source)
@@ -155,9 +147,7 @@ def test_the_identity_depends_on_dtype_and_name_and_not_on_the_place(
     assert identify(llama, elsewhere, "float32") == identity
 
 
-def test_each_choice_of_how_a_model_is_run_is_another_identity(
-    llama: ModelSpec, llama_folder: Path, tmp_path: Path
-) -> None:
+def test_each_choice_of_how_a_model_is_run_is_another_identity(llama, llama_folder, tmp_path):
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")
@@ -191,9 +181,7 @@ def test_each_choice_of_how_a_model_is_run_is_another_identity(
         shutil.copy(elsewhere / name, adapter / name)
 
 
-def test_the_template_of_an_older_tokenizer_config_counts(
-    llama: ModelSpec, llama_folder: Path
-) -> None:
+def test_the_template_of_an_older_tokenizer_config_counts(llama, llama_folder):
     with_file = identity_of(llama).template_hash
     jinja = llama_folder / "chat_template.jinja"
     configure(llama_folder, "tokenizer_config.json", chat_template=jinja.read_text())
@@ -286,11 +274,8 @@ def without(part: str) -> Callable[[Weights], Weights]:
     ],
 )
 def test_weights_that_are_not_the_models_are_named_and_never_drawn(
-    llama: ModelSpec,
-    llama_folder: Path,
-    change: Callable[[Weights], Weights],
-    named: str,
-) -> None:
+    llama, llama_folder, change, named
+):
     rewrite(llama_folder / "model.safetensors", change)
     with pytest.raises(ModelError, match=named) as caught:
         loaded_on_cpu(llama)
@@ -404,18 +389,14 @@ def test_a_sharded_checkpoint_is_one_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("quantization", "kind"), [("8bit", torch.int8), ("4bit", torch.uint8)])
-def test_quantisation_is_handed_to_transformers_and_registered(
-    llama_folder: Path, quantization: str, kind: torch.dtype
-) -> None:
+def test_quantisation_is_handed_to_transformers_and_registered(llama_folder, quantization, kind):
     spec = resolve(str(llama_folder), quantization=quantization)
     loaded = loaded_on_cpu(spec)
     assert loaded.blocks[1].mlp.up_proj.weight.dtype == kind
     assert model_row(loaded, "run")["quantization"] == quantization
 
 
-def test_an_adapter_goes_on_top_of_the_weights_and_is_registered(
-    llama: ModelSpec, llama_folder: Path, tmp_path: Path
-) -> None:
+def test_an_adapter_goes_on_top_of_the_weights_and_is_registered(llama, llama_folder, tmp_path):
     from peft import LoraConfig, get_peft_model  # Takes seconds, in each process of a run.
 
     plain = loaded_on_cpu(llama)
@@ -442,9 +423,7 @@ def test_an_adapter_goes_on_top_of_the_weights_and_is_registered(
         loaded_on_cpu(spec)
 
 
-def test_a_pickled_adapter_and_a_missing_package_are_one_line(
-    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pickled_adapter_and_a_missing_package_are_one_line(llama_folder, tmp_path, monkeypatch):
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "adapter_model.bin").write_bytes(b"pickle")
     spec = resolve(str(llama_folder), adapter=str(tmp_path))

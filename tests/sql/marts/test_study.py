@@ -43,9 +43,7 @@ SMALL_BUT_SURE = {"estimate": 0.02, "lower": 0.01, "upper": 0.03, "p_value_adjus
         ({"shift": UNSURE}, {"shift": UNSURE}, "undecided"),
     ],
 )
-def test_the_verdict_on_thresholds_needs_evidence_either_way(
-    root: Path, there: dict, back: dict, verdict: str
-) -> None:
+def test_the_verdict_on_thresholds_needs_evidence_either_way(root, there, back, verdict):
     put(root, "evaluations", *pair("platt", "m", "m"), *pair("platt", "n", "n"))
     put(root, "evaluations", *pair("platt", "m", "n", **there), *pair("platt", "n", "m", **back))
     (found,) = rows(connect(root), "from v_transfer_verdicts")

@@ -5,16 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 
-from axes.cli.main import cli
 from axes.warehouse import ledger
 from axes.warehouse.connection import connect, rows, scan
 from axes.warehouse.errors import RootError
@@ -27,6 +24,7 @@ from axes.warehouse.runs import Run
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, data_file, write_parquet
+from tests.commands import axes
 from tests.rows import put
 from tests.warehouse.sound import (
     activation_group,
@@ -219,9 +217,7 @@ def test_a_sound_warehouse_has_nothing_to_find(lake: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "rule", "words"), CAMPAIGN, ids=[spoil.__name__ for spoil, *_ in CAMPAIGN]
 )
-def test_a_corruption_alone_is_found_and_named_and_repair_sets_it_aside(
-    lake: Path, spoil: Callable[[Path], Path], rule: str, words: str
-) -> None:
+def test_a_corruption_alone_is_found_and_named_and_repair_sets_it_aside(lake, spoil, rule, words):
     path = spoil(lake)
     name = path.relative_to(lake).as_posix()
     before = path.read_bytes() if path.is_file() else None
@@ -253,9 +249,7 @@ def test_rows_that_are_written_again_close_the_matter(lake: Path) -> None:
     assert broken(lake) == []
 
 
-def test_what_a_job_replaces_while_it_is_looked_at_is_not_taken_for_damage(
-    lake: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_job_replaces_while_it_is_looked_at_is_not_taken_for_damage(lake, monkeypatch):
     run = Run(lake, "fit", {})
     run.write("running")
     wrong_vectors = inspection._wrong_vectors
@@ -298,9 +292,7 @@ HURT = {
 
 
 @pytest.mark.parametrize("hurt", HURT.values(), ids=HURT)
-def test_where_the_ledger_is_hurt_sound_files_stay_until_it_is_decided(
-    lake: Path, hurt: Callable[[bytes], bytes]
-) -> None:
+def test_where_the_ledger_is_hurt_sound_files_stay_until_it_is_decided(lake, hurt):
     before, ledger = files_of(lake), ledger_file(lake, "activations")
     ledger.write_bytes(hurt(ledger.read_bytes()))
     hurt_ledger = ledger.read_bytes()
@@ -359,12 +351,10 @@ STEPS = [(ledger, "_append"), (ledger, "replace_file"), (Path, "rename"), (Path,
 
 
 @pytest.mark.parametrize("is_each", [False, pytest.param(True, marks=pytest.mark.campaign)])
-def test_a_repair_that_is_killed_is_ended_by_the_next(
-    lake: Path, tmp_path: Path, is_each: bool
-) -> None:
+def test_a_repair_that_is_killed_is_ended_by_the_next(lake, tmp_path, is_each):
     put(lake, "evaluations", {"study_id": "a", "run_id": "fit-m"})
-    (axes,) = (path for path in data_files(lake, TABLES["axes"]) if b"fit-m" in path.read_bytes())
-    axes.unlink()
+    (stored,) = (path for path in data_files(lake, TABLES["axes"]) if b"fit-m" in path.read_bytes())
+    stored.unlink()
     truncate(lake)
     root = shutil.copytree(lake, tmp_path / "whole")
     called = killed_at(None, STEPS, lambda: repair(root))
@@ -407,8 +397,7 @@ def test_a_copy_is_never_adopted(lake: Path) -> None:
 
 def test_the_command_reports_every_corruption_as_json_and_exits_with_one(lake: Path) -> None:
     deleted, label = delete(lake), edit_a_label(lake)
-    arguments = ["warehouse", "check", "--root", str(lake), "--format", "json"]
-    result = CliRunner().invoke(cli, arguments)
+    result = axes("warehouse", "check", "--root", lake, "--format", "json")
     assert result.exit_code == 1
     found = {row["path"]: row for row in json.loads(result.stdout) if row["path"]}
     for path, rule, words in (
@@ -425,6 +414,6 @@ def test_the_command_reports_every_corruption_as_json_and_exits_with_one(lake: P
 
 def test_a_spoilt_marker_is_one_line(lake: Path) -> None:
     (lake / MARKER).write_text("{")
-    result = CliRunner().invoke(cli, ["warehouse", "check", "--root", str(lake)])
+    result = axes("warehouse", "check", "--root", lake)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ") and len(result.stderr.splitlines()) == 1

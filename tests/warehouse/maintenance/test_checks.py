@@ -14,7 +14,6 @@ from axes.warehouse.connection import Connection, check_rules, connect, query
 from axes.warehouse.layout import EMPTY_FILE, data_files, init_root
 from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.repair import adopt_files
-from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, data_file
 from tests.rows import Row, full, put, put_prompts
@@ -241,27 +240,21 @@ def test_a_sound_warehouse_passes_every_check(root: Path, put_rows: Callable) ->
 @pytest.mark.parametrize(
     ("name", "table", "rows"), [(name, table, rows) for name, table, *rows in PLANTED]
 )
-def test_a_planted_violation_is_found_by_its_check(
-    original: Path, connection: Connection, name: str, table: str, rows: list[Row]
-) -> None:
+def test_a_planted_violation_is_found_by_its_check(original, connection, name, table, rows):
     path = plant(original, table, *rows)
     assert query(connection, RULES[name]).num_rows > 0
     path.unlink()
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
-def test_rows_that_are_stored_twice_are_found(
-    original: Path, connection: Connection, table: Table
-) -> None:
+def test_rows_that_are_stored_twice_are_found(original, connection, table):
     path = next(path for path in data_files(original, table) if path.name != EMPTY_FILE)
     again = Path(shutil.copy(path, path.with_stem("again")))
     assert query(connection, RULES[f"{table.name}_unique_key"]).num_rows > 0
     again.unlink()
 
 
-def test_labels_of_an_import_that_was_killed_are_no_damage(
-    original: Path, connection: Connection
-) -> None:
+def test_labels_of_an_import_that_was_killed_are_no_damage(original, connection):
     label = {**LABEL, "prompt_id": "unheard of", "run_id": "killed"}
     run = {"run_id": "killed", "status": "running"}
     paths = [plant(original, "labels", label), plant(original, "runs", run)]
@@ -275,9 +268,7 @@ def test_every_check_has_a_violation_planted_for_it() -> None:
     assert {name for name, *_ in PLANTED} | unique == set(RULES)
 
 
-def test_the_report_counts_the_rows_shows_the_first_and_blames_no_other_rule(
-    original: Path, tmp_path: Path
-) -> None:
+def test_the_report_counts_the_rows_shows_the_first_and_blames_no_other_rule(original, tmp_path):
     root = shutil.copytree(original, tmp_path / "lake")
     bad = {**PROJECTION, "axis_id": "gone"}
     rows = [bad, {**bad, "prompt_id": "p1"}, {**bad, "axis_id": "lost"}]

@@ -102,9 +102,7 @@ def test_a_large_partition_becomes_several_files(lake: Path) -> None:
     assert contents(lake) == before
 
 
-def test_a_job_that_resumes_after_a_compaction_finds_its_tokens_and_completions(
-    lake: Path,
-) -> None:
+def test_a_job_that_resumes_after_a_compaction_finds_its_tokens_and_completions(lake):
     """Compaction renames both files of a batch; what commits tokens is the key of their rows."""
     compact(lake, ["generation_tokens"])
     before = contents(lake)
@@ -142,9 +140,7 @@ def test_a_file_that_is_not_as_written_is_not_given_a_sound_checksum(lake: Path)
     assert len(data(lake, "activations/model=m")) == 3
 
 
-def test_a_file_system_that_cannot_exchange_folders_is_refused_and_left_whole(
-    lake: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_system_that_cannot_exchange_folders_is_refused_and_left_whole(lake, monkeypatch):
     before = contents(lake)
     monkeypatch.setattr(compaction.ctypes, "CDLL", lambda *_, **__: object())
     with pytest.raises(RootError, match="cannot be exchanged .* in one step"):
@@ -186,9 +182,7 @@ def activation_keys(root: Path) -> list[tuple]:
     return connection.execute(f"select prompt_id, layer from '{glob}' order by all").fetchall()
 
 
-def test_killed_at_any_step_no_row_is_missing_or_twice_and_it_can_be_started_again(
-    tmp_path: Path,
-) -> None:
+def test_killed_at_any_step_no_row_is_missing_or_twice_and_it_can_be_started_again(tmp_path):
     init_root(tmp_path / "original")
     for start in (0, 2):
         put_chunk(tmp_path / "original", "m", [start, start + 1], "run")
@@ -297,9 +291,7 @@ def busy(ten_models: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_readers_see_every_row_once_while_folders_are_exchanged(
-    busy: Path, tmp_path: Path, reader: str
-) -> None:
+def test_readers_see_every_row_once_while_folders_are_exchanged(busy, tmp_path, reader):
     stop = tmp_path / "stop"
     expected = query(connect(busy), "select count(*), sum(list_sum(vector)) from activations")
     count, total = (column[0].as_py() for column in expected.columns)
@@ -323,9 +315,7 @@ def test_readers_see_every_row_once_while_folders_are_exchanged(
         assert refused == 0 or refused < reads
 
 
-def test_rows_written_while_a_partition_is_compacted_are_not_lost(
-    busy: Path, tmp_path: Path
-) -> None:
+def test_rows_written_while_a_partition_is_compacted_are_not_lost(busy, tmp_path):
     stop = tmp_path / "stop"
     process = start(WRITER, busy, stop)
     turns = 0

@@ -48,9 +48,7 @@ def test_rows_that_overlap_are_one_and_all_are_there(parts: list[Path], tmp_path
     assert sum(item.rows_added for item in again) == 0
 
 
-def test_merging_all_of_a_warehouse_gives_the_same_rows_and_is_sound(
-    lake: Path, tmp_path: Path
-) -> None:
+def test_merging_all_of_a_warehouse_gives_the_same_rows_and_is_sound(lake, tmp_path):
     put_model(other := shutil.copytree(lake, tmp_path / "other"), "third")
     compact(other)
     root = tmp_path / "new" / "lake"
@@ -61,9 +59,7 @@ def test_merging_all_of_a_warehouse_gives_the_same_rows_and_is_sound(
         assert merged == contents(other) and broken(root) == []
 
 
-def test_rows_that_another_job_has_stored_are_not_missing(
-    parts: list[Path], tmp_path: Path
-) -> None:
+def test_rows_that_another_job_has_stored_are_not_missing(parts, tmp_path):
     for part, count in zip(parts, (4, 7), strict=True):
         run = f"run-{part.parent.name}"
         put(part, "models", {"model": "m", "model_id": "id-m", "d_model": 64, "run_id": run})
@@ -82,9 +78,7 @@ def test_rows_that_another_job_has_stored_are_not_missing(
     assert not [row for row in broken(tmp_path / "lake") if "unique" in row["check"]]
 
 
-def test_what_cannot_be_merged_is_refused_before_anything_is_added(
-    lake: Path, tmp_path: Path
-) -> None:
+def test_what_cannot_be_merged_is_refused_before_anything_is_added(lake, tmp_path):
     other = tmp_path / "other"
     put_warehouse(other, models=())
     put_prompts(other, "third", {"p1": True})

@@ -148,9 +148,7 @@ STEPS = [
 
 
 @pytest.mark.parametrize("is_each", [False, pytest.param(True, marks=pytest.mark.campaign)])
-def test_killed_at_any_step_it_is_the_old_root_or_is_refused_and_can_be_ended(
-    tmp_path: Path, is_each: bool
-) -> None:
+def test_killed_at_any_step_it_is_the_old_root_or_is_refused_and_can_be_ended(tmp_path, is_each):
     migrated = shutil.copytree(FIXTURE, tmp_path / "whole")
     called = killed_at(None, STEPS, lambda: migrate(migrated))
     expected, untouched = files(migrated, TABLES), old_files(FIXTURE)

@@ -13,7 +13,7 @@ from axes.warehouse.ledger import locked
 from axes.warehouse.maintenance.compaction import compact
 from axes.warehouse.maintenance.subset import subset
 from axes.warehouse.tables.schemas import TABLES
-from tests.rows import put
+from tests.rows import file_bytes, put
 from tests.warehouse.sound import WIDTH, broken, contents, flip_byte, put_warehouse
 
 AXIS = {"layer": 1, "vector": [1.0] + [0.0] * (WIDTH - 1), "prompt_set": "seen"}
@@ -68,14 +68,6 @@ def row_of(answer: dict) -> dict:
     }
 
 
-def files(root: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in root.rglob("*")
-        if path.is_file()
-    }
-
-
 def test_the_whole_warehouse_is_sound(whole: Path) -> None:
     assert broken(whole) == []
 
@@ -84,8 +76,10 @@ def test_a_clone_holds_every_row_in_the_same_bytes(whole: Path, tmp_path: Path) 
     subset(whole, tmp_path / "clone")
     assert broken(tmp_path / "clone") == []
     assert contents(tmp_path / "clone") == contents(whole)
-    data = {name: content for name, content in files(whole).items() if name.endswith(".parquet")}
-    assert data.items() <= files(tmp_path / "clone").items()
+    data = {
+        name: content for name, content in file_bytes(whole).items() if name.endswith(".parquet")
+    }
+    assert data.items() <= file_bytes(tmp_path / "clone").items()
 
 
 @pytest.mark.parametrize(
@@ -102,7 +96,7 @@ def test_a_part_is_sound_and_the_same_twice(whole: Path, tmp_path: Path, part: d
     for name in ("first", "second"):
         subset(whole, tmp_path / name, **part)
     assert broken(tmp_path / "first") == []
-    assert files(tmp_path / "first") == files(tmp_path / "second")
+    assert file_bytes(tmp_path / "first") == file_bytes(tmp_path / "second")
     every = contents(whole)
     for table, found in contents(tmp_path / "first").items():
         assert table == "runs" or all(row in every[table] for row in found)
@@ -122,9 +116,7 @@ def test_one_model_and_one_set_are_their_rows(whole: Path, tmp_path: Path) -> No
     assert part["activations"]
 
 
-def test_a_fitted_thing_comes_with_all_it_was_fitted_from_or_not_at_all(
-    whole: Path, tmp_path: Path
-) -> None:
+def test_a_fitted_thing_comes_with_all_it_was_fitted_from_or_not_at_all(whole, tmp_path):
     subset(whole, tmp_path / "m", models=["m"])
     of_m = contents(tmp_path / "m")
     assert [row["axis_id"] for row in of_m["axes"]] == ["axis-m"]

@@ -74,9 +74,7 @@ CRAFTED: list[tuple[str, Callable[[Path], None], tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize(("name", "craft", "words"), CRAFTED)
-def test_a_crafted_file_is_refused_in_one_line(
-    root: Path, tmp_path: Path, name: str, craft: Callable[[Path], None], words: tuple[str, ...]
-) -> None:
+def test_a_crafted_file_is_refused_in_one_line(root, tmp_path, name, craft, words):
     craft(tmp_path / name)
     (tmp_path / "a.index.txt").write_text("text\n")
     filled = [word.replace("{file}", str(tmp_path / name)) for word in words]

@@ -52,9 +52,7 @@ def test_an_open_connection_sees_what_a_writer_adds(filled: Path) -> None:
     assert rows(connection, "select prompt_id from v_stored where prompt_id = 'new'")
 
 
-def test_files_that_another_tool_brings_or_takes_are_noticed_when_the_root_is_opened(
-    filled: Path,
-) -> None:
+def test_files_that_another_tool_brings_or_takes_are_noticed_when_the_root_is_opened(filled):
     source, removed = files(filled, "a")
     target = partition_folder(filled, TABLES["activations"], "c")
     target.mkdir()

@@ -7,7 +7,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from axes.warehouse.tables.columns import VECTOR, Table
+from axes.warehouse.tables.columns import VECTOR
 from axes.warehouse.tables.schemas import TABLES
 
 # What only some alignments have, in the order of their columns.
@@ -46,41 +46,8 @@ OPTIONAL_KEYS = {
 every_table = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 
 
-def test_the_tables_are_those_of_the_design() -> None:
-    assert list(TABLES) == [
-        "prompts",
-        "labels",
-        "models",
-        "runs",
-        "activations",
-        "prompt_tokens",
-        "generations",
-        "generation_tokens",
-        "alignments",
-        "axes",
-        "projections",
-        "token_projections",
-        "evaluations",
-        "steps",
-        "variations",
-        "calibrations",
-        "diagnostics",
-        "intervention_outcomes",
-        "interventions",
-        "trajectories",
-        "drift_figures",
-        "scored_answers",
-        "answer_calibrations",
-        "routings",
-        "routing_evaluations",
-        "comparisons",
-    ]
-
-
 @every_table
-def test_columns_are_named_once_and_commented_and_those_of_the_key_are_filled(
-    table: Table,
-) -> None:
+def test_columns_are_named_once_and_commented_and_those_of_the_key_are_filled(table):
     assert TABLES[table.name] is table
     assert len(set(table.schema.names)) == len(table.schema)
     for field in table.schema:
@@ -99,9 +66,7 @@ def test_columns_are_named_once_and_commented_and_those_of_the_key_are_filled(
 
 
 @every_table
-def test_types_are_known_to_duckdb_and_polars_and_vectors_are_float32_without_nulls(
-    table: Table,
-) -> None:
+def test_types_are_known_to_duckdb_and_polars_and_vectors_are_float32_without_nulls(table):
     empty = table.schema.empty_table()
     assert duckdb.sql("from empty").columns == table.schema.names
     assert pl.DataFrame(empty).columns == table.schema.names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,9 +20,7 @@ from axes.analysis.exchange.formats.contents import (
     convention=st.sampled_from([BLOCK, HIDDEN_STATES, LAYER]),
     site=st.sampled_from(["resid_post", "resid_pre"]),
 )
-def test_a_number_stands_for_the_layer_that_was_given_it(
-    layer: int, convention: str, site: str
-) -> None:
+def test_a_number_stands_for_the_layer_that_was_given_it(layer, convention, site):
     assert layer_of(number_of(layer, convention, site), convention, site) == layer
 
 
@@ -34,9 +31,7 @@ def test_the_conventions_are_one_apart_and_sites_too() -> None:
 
 
 @given(data=st.binary(max_size=200))
-def test_a_file_of_noise_is_no_format(
-    data: bytes, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_file_of_noise_is_no_format(data, tmp_path_factory):
     path = tmp_path_factory.mktemp("noise") / "noise"
     path.write_bytes(data)
     found = recognise(path)
