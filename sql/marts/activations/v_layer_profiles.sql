@@ -10,7 +10,7 @@ create view v_layer_profiles as
 with
 axes as (
     select
-        axis_id,
+        min(axis_id) as axis_id,
         space_model_id as model_id,
         prompt_set,
         layer,
@@ -19,12 +19,7 @@ axes as (
         template
     from stg_axes
     where kind = 'native'
-    qualify
-        row_number() over (
-            partition by
-                space_model_id, prompt_set, layer, site, pooling, template
-            order by axis_id
-        ) = 1
+    group by all
 ),
 
 projections as (
