@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pyarrow.parquet as pq
 
@@ -53,6 +54,18 @@ def partition_folder(root: Path, table: Table, value: str | None = None) -> Path
 def data_files(root: Path, table: Table) -> list[Path]:
     """The Parquet files that a view over the table reads, in order: no links, nothing hidden."""
     return [path for folder in partition_folders(root, table) for path in parquet_files(folder)]
+
+
+def filled_files(root: Path, table: Table) -> Iterator[tuple[str | None, Path]]:
+    """The partition value and path of each data file with rows, in order."""
+    for path in data_files(root, table):
+        if path.name != EMPTY_FILE:
+            yield partition_value(path.parent), path
+
+
+def partition_value(folder: Path) -> str | None:
+    """The value of a partition's folder, as `partition_folder` takes it; None of any other."""
+    return unquote(folder.name.partition("=")[2]) or None
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -122,24 +135,16 @@ def init_root(root: Path) -> bool:
         )
     try:
         make_folder(root, root)
+        with locked(root, "init"):
+            # The second of two jobs must not rewrite files that the first reads already.
+            if (root / MARKER).exists():
+                return False
+            for table in TABLES.values():
+                write_empty_file(root, table)
+            write_marker(root, {"schema_version": SCHEMA_VERSION})
     except OSError as error:
         raise RootError(f"cannot make a warehouse in {root}: {error}") from error
-    with locked(root, "init"):
-        # The second of two jobs must not rewrite files that the first reads already.
-        if (root / MARKER).exists():
-            return False
-        _fill(root)
     return True
-
-
-def _fill(root: Path) -> None:
-    """An empty file for every table, and the marker last."""
-    try:
-        for table in TABLES.values():
-            write_empty_file(root, table)
-        write_marker(root, {"schema_version": SCHEMA_VERSION})
-    except OSError as error:
-        raise RootError(f"cannot make a warehouse in {root}: {error}") from error
 
 
 def require_root(root: Path, *, allows_links: bool = False) -> None:

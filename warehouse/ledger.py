@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
@@ -97,29 +97,23 @@ def require_idle(root: Path) -> None:
         raise RootError(f"a job is running on {root} ({jobs[0]}): let it end")
 
 
-@contextmanager
-def committing(root: Path, model: str) -> Iterator[None]:
+def committing(root: Path, model: str) -> AbstractContextManager[None]:
     """Held while files of a model are written that have to agree with stored ones.
 
     By name, as the partitions are: jobs on two versions of a model write into the same folders.
     """
-    with locked(root, f"{quote(model, safe='')}.commit"):
-        yield
+    return locked(root, f"{quote(model, safe='')}.commit")
 
 
-@contextmanager
-def table_lock(root: Path, table: str) -> Iterator[None]:
+def table_lock(root: Path, table: str) -> AbstractContextManager[None]:
     """Held while files of a table are renamed or removed; readers never wait for it."""
-    with locked(root, table):
-        yield
+    return locked(root, table)
 
 
-@contextmanager
-def maintenance_lock(root: Path) -> Iterator[None]:
+def maintenance_lock(root: Path) -> AbstractContextManager[None]:
     """Held by what maintains a root; raises `RootError` while another such job runs."""
     refusal = f"{root} is being repaired, compacted, vacuumed or migrated: wait for that to end"
-    with locked(root, "maintenance", refusal=refusal):
-        yield
+    return locked(root, "maintenance", refusal=refusal)
 
 
 @dataclass(frozen=True)

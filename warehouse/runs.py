@@ -46,10 +46,10 @@ class Run:
     def __post_init__(self) -> None:
         self.run_id = f"{self.started_at:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
 
-    def write(self, status: str) -> None:
-        finished_at = None if status == "running" else datetime.now(UTC)
+    def row(self, status: str, finished_at: datetime | None) -> dict[str, object]:
+        """The job's row of `runs`."""
         seconds = (finished_at - self.started_at).total_seconds() if finished_at else 0.0
-        row = {
+        return {
             "run_id": self.run_id,
             "command": self.command,
             "parameters": json.dumps(self.parameters, sort_keys=True, default=str),
@@ -67,6 +67,9 @@ class Run:
             "started_at": self.started_at,
             "finished_at": finished_at,
         }
+
+    def write(self, status: str) -> None:
+        row = self.row(status, None if status == "running" else datetime.now(UTC))
         write_rows(self.root, "runs", rows_table("runs", [row]), name=self.run_id)
         columns = ("run_id", "command", "status", "rows", "tokens", "tokens_per_second", "message")
         is_failed = status == "failed"

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -39,7 +39,7 @@ from axes.warehouse.connection import (
     sql_files,
 )
 from axes.warehouse.errors import MAX_MESSAGE, AxesError, QueryError
-from axes.warehouse.tables.index import INDEX
+from axes.warehouse.layout import require_no_links
 from axes.warehouse.tables.schemas import TABLES
 
 _LONGEST_STATEMENT = 100_000
@@ -300,8 +300,7 @@ def _impure_functions() -> frozenset[str]:
 
 
 def locked(root: Path, limits: Limits, *, is_commented: bool = False) -> Connection:
-    """A connection to the warehouse within limits, whose files are all its own."""
-    _require_own_files(root)
+    """A connection to the warehouse within limits; raises `RootError` for a link in it."""
     settings = {
         "temp_directory": "",
         "max_temp_directory_size": "0KB",
@@ -311,46 +310,30 @@ def locked(root: Path, limits: Limits, *, is_commented: bool = False) -> Connect
     return connect(root, is_commented=is_commented, settings=settings)
 
 
-def _require_own_files(root: Path) -> None:
-    """Raise `QueryError` for a link below the tables that leads out of the root."""
-    inside = root.resolve()
-    for name in (*TABLES, INDEX):
-        for folder, folders, files in os.walk(root / name, followlinks=False):
-            for entry in (*folders, *files):
-                path = Path(folder) / entry
-                if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                    raise QueryError(
-                        f"{path.relative_to(root)} is a link that leads out of the warehouse: "
-                        "safe mode reads none; put the file itself there"
-                    )
-
-
 def _answer(connection: Connection, root: Path, sql: str, limits: Limits) -> bytes:
     """The rows that a locked connection to `root` gives, as an Arrow stream; or `QueryError`."""
     views = {*(f"stg_{name}" for name in TABLES), *sql_files("marts")}
-    with _watchdog(limits.seconds + _DEAF_SECONDS):
+    with _after(limits.seconds + _DEAF_SECONDS, os._exit, _TOO_LATE):
         require_safe(sql, views | set(TABLES))
     # Again: the connection may have been opened a while ago.
-    _require_own_files(root)
-    timer = threading.Timer(limits.seconds, connection.interrupt)
-    timer.daemon = True
-    timer.start()
+    require_no_links(root)
     try:
-        # Some functions run on, deaf to the interrupt.
-        with _watchdog(limits.seconds + _DEAF_SECONDS):
+        with (
+            _after(limits.seconds, connection.interrupt),
+            # Some functions run on, deaf to the interrupt.
+            _after(limits.seconds + _DEAF_SECONDS, os._exit, _TOO_LATE),
+        ):
             return _stream(connection, sql, limits)
     except duckdb.InterruptException as error:
         raise QueryError(_late(limits)) from error
     except duckdb.Error as error:
         raise QueryError(duckdb_message(error)) from error
-    finally:
-        timer.cancel()
 
 
 @contextmanager
-def _watchdog(seconds: float) -> Iterator[None]:
-    """End the process when the body takes longer."""
-    timer = threading.Timer(seconds, os._exit, [_TOO_LATE])
+def _after(seconds: float, action: Callable[..., object], *arguments: object) -> Iterator[None]:
+    """Call `action` when the body takes longer."""
+    timer = threading.Timer(seconds, action, arguments)
     timer.daemon = True
     timer.start()
     try:

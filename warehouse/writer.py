@@ -13,7 +13,7 @@ import json
 import os
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,9 +166,9 @@ def remove_uncommitted(root: Path, table: str, committed_by: str, partition: str
     # Under both locks a compaction changes no names meanwhile.
     with table_lock(root, committed_by), table_lock(root, table):
         for path in parquet_files(partition_folder(root, TABLES[committed_by], partition)):
-            committed.update(_column(path, key))
+            committed |= column_values(path, key)
         paths = parquet_files(folder)
-        uncommitted = [path for path in paths if committed.isdisjoint(_column(path, key))]
+        uncommitted = [path for path in paths if committed.isdisjoint(column_values(path, key))]
         if uncommitted:
             with removing(root, table, uncommitted):
                 for path in uncommitted:
@@ -206,10 +206,10 @@ def remove_rows(
     sync_folder(folder)
 
 
-def _column(path: Path, name: str) -> Iterator[str]:
+def column_values(path: Path, name: str) -> set[str]:
     """The distinct values of one column of a file."""
     with pq.ParquetFile(path) as file:
-        yield from file.read(columns=[name]).column(name).unique().to_pylist()
+        return set(file.read(columns=[name]).column(name).unique().to_pylist())
 
 
 def _encoding(table: Table) -> dict[str, object]:

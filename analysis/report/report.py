@@ -36,7 +36,7 @@ def sensitivity_warnings(connection: Connection, study_id: str) -> list[str]:
         connection,
         """
         select * from v_sensitivity
-        where study_id = ? and figure = 'universal'
+        where study_id = ? and metric = 'universal'
         order by prompt_set, model, spread desc
         """,
         [study_id],
@@ -52,8 +52,8 @@ def sensitivity_warnings(connection: Connection, study_id: str) -> list[str]:
         f"{model} on {prompt_set}: the universal AUROC, {own:.3f}, depends on "
         # The cosine may stay high where the AUROC is at its minimum.
         + "; ".join(
-            "{setting}: {least:.3f} ({value_at_least}, cosine {cosine_at_least:.2f}) to "
-            "{greatest:.3f} ({value_at_greatest})".format(**row)
+            "{setting}: {metric_min:.3f} ({value_at_min}, cosine {cosine_at_min:.2f}) to "
+            "{metric_max:.3f} ({value_at_max})".format(**row)
             for row in changes
         )
         for (model, prompt_set, own), changes in by_metric

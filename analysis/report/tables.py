@@ -47,7 +47,7 @@ select
     format('{:.3f} to {:.3f}', native_lower, native_upper) as native_95,
     null_in_sample as null_95, universal,
     format('{:.3f} to {:.3f}', universal_lower, universal_upper) as universal_95, leave_one_out,
-    coalesce(format('{:.3f} to {:.3f}', universal_least, universal_greatest), 'not measured')
+    coalesce(format('{:.3f} to {:.3f}', universal_min, universal_max), 'not measured')
         as universal_moves, moved_most_by
 from v_study
 where study_id = $study_id and is_in_sample
@@ -131,12 +131,12 @@ SENSITIVITY = Section(
     "wider than its interval depends on the setting.",
     sql="""
 select
-    model, prompt_set, figure, setting, own, least, greatest, spread, value_at_least,
-    value_at_greatest, cosine_at_least,
-    format('{:.2f} to {:.2f}', cosine_least, cosine_greatest) as cosine
+    model, prompt_set, metric, setting, own, metric_min, metric_max, spread, value_at_min,
+    value_at_max, cosine_at_min,
+    format('{:.2f} to {:.2f}', cosine_min, cosine_max) as cosine
 from v_sensitivity
 where study_id = $study_id
-order by prompt_set, figure = 'universal' desc, figure, model, spread desc
+order by prompt_set, metric = 'universal' desc, metric, model, spread desc
 """,
     missing="The sensitivity is not measured: run `axes study sensitivity {study_id}`.",
 )
@@ -170,10 +170,10 @@ PUBLISHED = Section(
     explanation="Values that others report for these models, next to the study's. Empty where the "
     "study names none.",
     sql="""
-select model, figure, published, ours, lower, upper, difference
+select model, metric, published, ours, lower, upper, difference
 from v_published
 where study_id = $study_id
-order by model, figure
+order by model, metric
 """,
     missing="The study names no published values: add them to a study file, and run `axes study "
     "FILE`.",

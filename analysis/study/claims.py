@@ -144,7 +144,7 @@ select
         when 'auroc' then headline.scorer
         when 'r2_held_out' then 'alignment_r2'
         else headline.metric
-    end as figure,
+    end as metric,
     first.estimate as a,
     second.estimate as b,
     second.estimate - first.estimate as difference,
@@ -163,7 +163,7 @@ inner join headline
     on
         headline.scorer = coalesce(first.scorer, second.scorer)
         and headline.metric = coalesce(first.metric, second.metric)
-order by prompt_set nulls last, figure, model
+order by prompt_set nulls last, metric, model
 """
 
 

@@ -1,12 +1,6 @@
 -- Activations pooled over no token, over tokens that do not exist, or over tokens other
 -- than the strings stored. Imported vectors may have unknown tokens and are left out
 -- then.
-with
-models as (
-    select model_id from stg_models
-    where split_part(source, ':', 1) = 'imported'
-)
-
 select
     activations.model,
     activations.prompt_id,
@@ -15,7 +9,7 @@ select
     activations.pooled_end,
     activations.token_count
 from stg_activations as activations
-left join models using (model_id)
+left join stg_models as models using (model_id)
 where
     (
         activations.pooled_start < 0
@@ -25,7 +19,7 @@ where
         != activations.pooled_end - activations.pooled_start
     )
     and not (
-        models.model_id is not null
+        split_part(coalesce(models.source, ''), ':', 1) = 'imported'
         and activations.token_count = 0
         and activations.pooled_start = 0
         and activations.pooled_end = 0

@@ -39,7 +39,12 @@ from axes.warehouse.ledger import (
 )
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
-from axes.warehouse.writer import WRITTEN_BEFORE_GENERATIONS, content_key, write_parquet
+from axes.warehouse.writer import (
+    WRITTEN_BEFORE_GENERATIONS,
+    column_values,
+    content_key,
+    write_parquet,
+)
 
 BUILDING = ".compaction"
 
@@ -131,17 +136,12 @@ def _batches(root: Path, table: Table, folder: Path, file_bytes: int) -> list[li
 def _finality(root: Path, table: Table, folder: Path) -> Callable[[Path], bool]:
     """Whether a file's rows stay as they are: not the tokens, or the row, of a job under way."""
     if table.name == "runs":
-        return lambda path: "running" not in _values(path, "status")
+        return lambda path: "running" not in column_values(path, "status")
     if table.name in WRITTEN_BEFORE_GENERATIONS:
         files = parquet_files(root / "generations" / folder.name)
-        completions = set().union(*(_values(path, "generation_id") for path in files))
-        return lambda path: _values(path, "generation_id") <= completions
+        completions = set().union(*(column_values(path, "generation_id") for path in files))
+        return lambda path: column_values(path, "generation_id") <= completions
     return lambda path: True
-
-
-def _values(path: Path, column: str) -> set[str]:
-    with pq.ParquetFile(path) as file:
-        return set(file.read(columns=[column]).column(column).unique().to_pylist())
 
 
 def _compact_folder(

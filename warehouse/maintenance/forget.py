@@ -11,14 +11,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from axes.warehouse.connection import Connection, connect, query
-from axes.warehouse.layout import parquet_files, partition_folders, require_root
+from axes.warehouse.layout import filled_files, require_root
 from axes.warehouse.ledger import maintenance_lock, require_idle
 from axes.warehouse.maintenance.subset import (
     INGESTED,
@@ -105,17 +104,15 @@ def _others(connection: Connection, column: str, names: Sequence[str]) -> set[st
 def _removed(root: Path, table: Table, part: Part, left_out: Counter[str]) -> dict[str | None, int]:
     """Partition -> rows that go, where any do; `left_out` counts ingested ones by their run."""
     counts: Counter[str | None] = Counter()
-    for folder in partition_folders(root, table):
-        value = unquote(folder.name.partition("=")[2]) or None
+    for value, path in filled_files(root, table):
         required = _required(table, part, value)
-        for path in parquet_files(folder):
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                keys = file.read(columns=[*(required or ()), "run_id"])
-            gone = keys.column("run_id").filter(_is_removed(keys, required))
-            if len(gone):
-                counts[value] += len(gone)
-                if table.name in INGESTED:
-                    left_out.update(gone.to_pylist())
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            keys = file.read(columns=[*(required or ()), "run_id"])
+        gone = keys.column("run_id").filter(_is_removed(keys, required))
+        if len(gone):
+            counts[value] += len(gone)
+            if table.name in INGESTED:
+                left_out.update(gone.to_pylist())
     return dict(counts)
 
 

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
 import numpy as np
 import polars as pl
@@ -26,6 +25,7 @@ from axes.warehouse.layout import (
     parquet_files,
     partition_folder,
     partition_folders,
+    partition_value,
     require_root,
 )
 from axes.warehouse.ledger import maintenance_lock, require_idle, sha256
@@ -92,10 +92,9 @@ def _require_mergeable(root: Path, source: Path) -> None:
         here = root / folder.relative_to(source)
         stored, other = (_read(table, place, columns) for place in (here, folder))
         if len(stored) and not stored.sort(columns).equals(other.sort(columns)):
-            name = unquote(folder.name.partition("=")[2])
             raise RootError(
-                f"the prompt set {name} of {source} has other prompts than that of {root}: import "
-                "one of them under another name"
+                f"the prompt set {partition_value(folder)} of {source} has other prompts than "
+                f"that of {root}: import one of them under another name"
             )
 
 
@@ -103,7 +102,7 @@ def _merge_table(root: Path, source: Path, table: Table, left_out: Counter[str])
     key = [name for name in table.key if name != table.partition]
     added = stored_count = 0
     for folder in partition_folders(source, table):
-        value = unquote(folder.name.partition("=")[2]) or None
+        value = partition_value(folder)
         if value == NO_PARTITION:
             continue
         stored = _read(table, partition_folder(root, table, value), [*key, "run_id"])

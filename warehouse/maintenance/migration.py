@@ -19,20 +19,26 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from axes.warehouse.errors import RootError
 from axes.warehouse.files import make_folder, replacing, sync_folder
 from axes.warehouse.layout import (
-    EMPTY_FILE,
     data_files,
+    filled_files,
     read_version,
     require_no_links,
     retired_folder,
     write_empty_file,
     write_marker,
 )
-from axes.warehouse.ledger import LOCKS, Record, ledger_file, maintenance_lock, write_ledger
+from axes.warehouse.ledger import (
+    LOCKS,
+    Record,
+    ledger_file,
+    locked,
+    maintenance_lock,
+    write_ledger,
+)
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 from axes.warehouse.writer import content_key, read_record, write_parquet
@@ -113,16 +119,12 @@ _STEPS: dict[int, Step] = {1: _to_version_2}
 
 def _no_job(root: Path) -> ExitStack:
     """Hold every lock that a job of this root has ever taken; refuse while one is held."""
-    stack = ExitStack()
-    for path in sorted((root / LOCKS).glob("*.lock")):
-        if path.name == "maintenance.lock":
-            continue
-        try:
-            stack.enter_context(FileLock(path, timeout=0))
-        except Timeout as error:
-            stack.close()
-            raise RootError(f"a job is running on {root} ({path.name}): let it end") from error
-    return stack
+    with ExitStack() as stack:
+        for path in sorted((root / LOCKS).glob("*.lock")):
+            if path.stem != "maintenance":
+                refusal = f"a job is running on {root} ({path.name}): let it end"
+                stack.enter_context(locked(root, path.stem, refusal=refusal))
+        return stack.pop_all()
 
 
 def _build(root: Path, version: int) -> None:
@@ -138,9 +140,7 @@ def _build(root: Path, version: int) -> None:
         records[table.name] = {}
         if changes or is_new:
             write_empty_file(building, table)
-        for path in data_files(root, table):
-            if path.name == EMPTY_FILE:
-                continue
+        for _, path in filled_files(root, table):
             name = path.relative_to(root).as_posix()
             if changes:
                 target = building / name

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from axes.warehouse.connection import connect_tables, rows
 from axes.warehouse.errors import AxesError, RootError
 from axes.warehouse.files import QUARANTINE, make_folder, sync_folder
@@ -165,11 +163,10 @@ def _resting_on(root: Path, findings: list[Finding]) -> list[Finding]:
         name = path.relative_to(root).as_posix()
         if name in named or not lost:
             continue
-        with pq.ParquetFile(path) as file:
-            runs = Counter(file.read(columns=["run_id"]).column("run_id").to_pylist())
+        runs = read_record(path).runs
         if runs.keys() & lost:
             what = "rests on rows that are lost"
-            resting.append(Finding("evaluation_unfounded", name, what, "evaluations", dict(runs)))
+            resting.append(Finding("evaluation_unfounded", name, what, "evaluations", runs))
     return resting
 
 

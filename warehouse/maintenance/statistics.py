@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import EMPTY_FILE, data_files, require_root
+from axes.warehouse.layout import filled_files, require_root
 from axes.warehouse.tables.schemas import TABLES
 
 
@@ -37,10 +36,7 @@ def statistics(root: Path) -> list[Extent]:
     extents = []
     for table in TABLES.values():
         grouped: dict[str | None, list[tuple[int, int, int]]] = defaultdict(list)
-        for path in data_files(root, table):
-            if path.name == EMPTY_FILE:
-                continue
-            value = unquote(path.parent.name.partition("=")[2]) if table.partition else None
+        for value, path in filled_files(root, table):
             try:
                 footer = pq.read_metadata(path)
                 size = path.stat().st_size

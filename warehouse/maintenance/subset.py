@@ -7,14 +7,12 @@ the same bytes, file by file.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,7 +21,7 @@ import pyarrow.parquet as pq
 from axes.warehouse.connection import Connection, connect, query
 from axes.warehouse.errors import AxesError, DefinitionError, ModelError, PromptError, RootError
 from axes.warehouse.files import make_folder
-from axes.warehouse.layout import EMPTY_FILE, data_files, init_root, require_root
+from axes.warehouse.layout import filled_files, init_root, require_root
 from axes.warehouse.ledger import (
     LOCKS,
     Record,
@@ -34,10 +32,10 @@ from axes.warehouse.ledger import (
     write_ledger,
 )
 from axes.warehouse.names import did_you_mean
-from axes.warehouse.runs import code_version
+from axes.warehouse.runs import Run
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
-from axes.warehouse.writer import content_key, rows_table, write_parquet
+from axes.warehouse.writer import content_key, rows_table, write_parquet, write_rows
 
 # An absolute path up to its last name; a URL is none.
 _FOLDERS = r"""(^|[\s"'=:,(\[])/(?:[^/\s"',]+/)+"""
@@ -263,12 +261,9 @@ def _copy_table(root: Path, building: Path, table: Table, part: Part) -> Copied:
     records: dict[str, Record] = {}
     entries = read_ledger(root, table.name)
     source_rows = 0
-    for path in data_files(root, table):
-        if path.name == EMPTY_FILE:
-            continue
+    for value, path in filled_files(root, table):
         name = path.relative_to(root).as_posix()
         source_rows += pq.read_metadata(path).num_rows
-        value = unquote(path.parent.name.partition("=")[2])
         if not kept_partition(table, part, value):
             continue
         target = building / name
@@ -335,23 +330,7 @@ def _write_run(
             if count and name in part.kept
         },
     }
-    run_id = f"subset-{content_key(parameters, str(when))}"
-    row = {
-        "run_id": run_id,
-        "command": "warehouse subset",
-        "parameters": json.dumps(parameters, sort_keys=True),
-        "status": "finished",
-        "code_version": code_version(),
-        "library_versions": "{}",
-        "rows": 0,
-        "tokens": 0,
-        "skipped": [],
-        "started_at": when.astimezone(UTC),
-        "finished_at": when.astimezone(UTC),
-    }
-    path = building / "runs" / f"{run_id}.parquet"
-    written = write_parquet(path, TABLES["runs"], [rows_table("runs", [row])])
-    entries = {name: entry.records[-1] for name, entry in read_ledger(building, "runs").items()}
-    write_ledger(
-        ledger_file(building, "runs"), {**entries, path.relative_to(building).as_posix(): written}
-    )
+    run = Run(building, "warehouse subset", parameters, command_line=None, started_at=when)
+    run.run_id = f"subset-{content_key(parameters, str(when))}"
+    row = {**run.row("finished", when), "library_versions": "{}"}
+    write_rows(building, "runs", rows_table("runs", [row]), name=run.run_id)

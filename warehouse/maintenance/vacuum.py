@@ -14,13 +14,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
 
 from axes.warehouse.connection import connect_tables, query
 from axes.warehouse.files import QUARANTINE, RETIRED, TEMPORARY
-from axes.warehouse.layout import NO_PARTITION, parquet_files, partition_folders, require_root
+from axes.warehouse.layout import (
+    NO_PARTITION,
+    parquet_files,
+    partition_folders,
+    partition_value,
+    require_root,
+)
 from axes.warehouse.ledger import LOCKS, maintenance_lock, settle, table_lock
 from axes.warehouse.maintenance.compaction import BUILDING as COMPACTING
 from axes.warehouse.maintenance.migration import BUILDING as MIGRATING
@@ -81,13 +86,15 @@ def _remove_old(root: Path, kind: str, folder: Path, before: float) -> Iterator[
 
 def _remove_orphans(root: Path, table: str, partition: Path) -> list[Removal]:
     """Tokens or projections without their completion, under the locks of their jobs."""
-    model = unquote(partition.name.partition("=")[2])
-    model_ids = _model_ids(root, model)
-    if model == NO_PARTITION or not model_ids:
+    model = partition_value(partition)
+    # The versions of the model of which jobs may be under way.
+    sql = "select distinct model_id from models where model = ? order by all"
+    versions = query(connect_tables(root, "models"), sql, [model]).column("model_id").to_pylist()
+    if model is None or model == NO_PARTITION or not versions:
         return []
     sizes = {path: path.stat().st_size for path in parquet_files(partition)}
     with ExitStack() as stack:
-        for model_id in model_ids:
+        for model_id in versions:
             try:
                 stack.enter_context(FileLock(root / LOCKS / f"{model_id}.lock", timeout=0))
             except Timeout:
@@ -97,12 +104,6 @@ def _remove_orphans(root: Path, table: str, partition: Path) -> list[Removal]:
         Removal("orphan tokens", path.relative_to(root).as_posix(), sizes.get(path, 0))
         for path in removed
     ]
-
-
-def _model_ids(root: Path, model: str) -> list[str]:
-    """The versions of a model of which jobs may be under way."""
-    sql = "select distinct model_id from models where model = ? order by all"
-    return query(connect_tables(root, "models"), sql, [model]).column("model_id").to_pylist()
 
 
 def _remove_empty_partitions(root: Path, table: str) -> Iterator[Removal]:

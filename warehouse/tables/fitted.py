@@ -70,6 +70,7 @@ FITTED_TABLES = (
         parameters       text     hyper-parameters, as JSON
         run_id
         """,
+        references={"alignments": "alignment_id"},
     ),
     table(
         "projections",
@@ -97,6 +98,7 @@ FITTED_TABLES = (
         run_id
         """,
         partition="model",
+        references={"axes": "axis_id"},
     ),
     table(
         "evaluations",
@@ -182,6 +184,7 @@ FITTED_TABLES = (
         negative_count  int32    calibration rows of the negative class
         run_id
         """,
+        references={"axes": "axis_id", "models": "model_id"},
     ),
     table(
         "diagnostics",

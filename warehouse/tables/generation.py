@@ -29,6 +29,11 @@ GENERATION_TABLES = (
         run_id
         """,
         partition="model",
+        references={
+            "axes": "axis_id",
+            "models": "model_id",
+            "generations": "generation_id model",
+        },
     ),
     table(
         "interventions",
@@ -83,6 +88,7 @@ GENERATION_TABLES = (
         run_id
         """,
         partition="model",
+        references={"axes": "axis_id", "generations": "generation_id model"},
     ),
     table(
         "drift_figures",
@@ -136,6 +142,7 @@ GENERATION_TABLES = (
         is_in_sample        bool      the axis was fitted on the prompt
         run_id
         """,
+        references={"axes": "axis_id"},
     ),
     table(
         "answer_calibrations",

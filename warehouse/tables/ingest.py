@@ -109,6 +109,7 @@ INGEST_TABLES = (
         rendered_hash run_id
         """,
         partition="model",
+        references={"models": "model_id"},
     ),
     table(
         "prompt_tokens",
@@ -123,6 +124,7 @@ INGEST_TABLES = (
         rendered_hash run_id
         """,
         partition="model",
+        references={"models": "model_id"},
     ),
     table(
         "generations",

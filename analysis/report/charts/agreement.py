@@ -107,19 +107,19 @@ RANGE_CLASSES = ("range below 0.05", "range of 0.05 or more")
 def sensitivity_chart(rows: Rows) -> alt.FacetChart:
     """A panel for each model and prompt set: a range for each setting, a tick at the study's."""
     y = alt.Y("setting:N", title=None)
-    x = alt.X("least:Q", title="AUROC of the universal axis", axis=alt.Axis(tickCount=5))
+    x = alt.X("metric_min:Q", title="AUROC of the universal axis", axis=alt.Axis(tickCount=5))
     tooltip = [
         *words("setting"),
-        *numbers("own", "least"),
-        *words("value_at_least"),
-        *numbers("greatest"),
-        *words("value_at_greatest"),
-        *numbers("cosine_least", "cosine_greatest"),
+        *numbers("own", "metric_min"),
+        *words("value_at_min"),
+        *numbers("metric_max"),
+        *words("value_at_max"),
+        *numbers("cosine_min", "cosine_max"),
     ]
     color = Series("range_class", RANGE_CLASSES).color
     ranges = alt.Chart().mark_bar(height=10)
     ranges = ranges.encode(
-        x=x.scale(zero=False), x2="greatest:Q", y=y, color=color, tooltip=tooltip
+        x=x.scale(zero=False), x2="metric_max:Q", y=y, color=color, tooltip=tooltip
     )
     own = alt.Chart().mark_tick(thickness=3, height=18, style=NOTE).encode(x="own:Q", y=y)
     return panels(ranges, own, height=120, margin=110)
@@ -136,12 +136,12 @@ SENSITIVITY = Section(
     "the setting.",
     sql="""
 select
-    model, prompt_set, replace(setting, '_', ' ') as setting, own, least, greatest, spread,
-    value_at_least, value_at_greatest, variation_count,
-    cosine_least, cosine_greatest,
+    model, prompt_set, replace(setting, '_', ' ') as setting, own, metric_min, metric_max, spread,
+    value_at_min, value_at_max, variation_count,
+    cosine_min, cosine_max,
     if(is_fragile, 'range of 0.05 or more', 'range below 0.05') as range_class
 from v_sensitivity
-where study_id = $study_id and figure = 'universal'
+where study_id = $study_id and metric = 'universal'
 order by prompt_set, model, setting
 """,
     missing="The sensitivity is not measured: run `axes study sensitivity {study_id}`.",

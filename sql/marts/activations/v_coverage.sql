@@ -8,10 +8,6 @@
 -- missing_count: those that are not
 create view v_coverage as
 with
-stored as (select * from v_stored),
-
-models as (select * from stg_models),
-
 prompt_sets as (
     select
         prompt_set,
@@ -28,8 +24,8 @@ spaces as (
         stored.pooling,
         stored.template,
         models.layer_count
-    from stored
-    inner join models using (model_id)
+    from v_stored as stored
+    inner join stg_models as models using (model_id)
 ),
 
 wanted as (
@@ -40,8 +36,8 @@ wanted as (
         spaces.site,
         spaces.pooling,
         spaces.template,
-        prompt_sets.prompt_count,
-        unnest(range(spaces.layer_count))::smallint as layer
+        unnest(range(spaces.layer_count))::smallint as layer,
+        prompt_sets.prompt_count
     from spaces
     cross join prompt_sets
 ),
@@ -57,7 +53,7 @@ alike as (
         stored.template,
         stored.layers,
         count(*) as prompt_count
-    from stored
+    from v_stored as stored
     inner join stg_prompts using (prompt_id)
     group by all
 ),
@@ -71,33 +67,16 @@ parted as (
 
 present as (
     select
-        model,
-        model_id,
-        prompt_set,
-        site,
-        pooling,
-        template,
-        layer,
+        * exclude (prompt_count),
         sum(prompt_count)::bigint as row_count
     from parted
     group by all
-),
-
-final as (
-    select
-        wanted.model,
-        wanted.model_id,
-        wanted.prompt_set,
-        wanted.site,
-        wanted.pooling,
-        wanted.template,
-        wanted.layer,
-        wanted.prompt_count,
-        coalesce(present.row_count, 0) as row_count,
-        wanted.prompt_count - coalesce(present.row_count, 0) as missing_count
-    from wanted
-    left join present
-        using (model, model_id, prompt_set, site, pooling, template, layer)
 )
 
-select * from final;
+select
+    wanted.*,
+    coalesce(present.row_count, 0) as row_count,
+    wanted.prompt_count - coalesce(present.row_count, 0) as missing_count
+from wanted
+left join present
+    using (model, model_id, prompt_set, site, pooling, template, layer);

@@ -2,18 +2,15 @@
 -- the AUROC of the model's native direction. Reads vectors: name a model; v_layer_norms
 -- and v_auroc have the rest without reading vectors.
 --
+-- prompt_set: the name the set was imported under
 -- native_axis_id: the model's direction fitted on this set and layer, null without one
 -- native_auroc: its AUROC on this set: in sample, so high in many dimensions
 -- direction_share: variance explained by it: of its projections / total_variance
 create view v_layer_profiles as
 with
-norms as (select * from v_layer_norms),
-
-variance as (select * from v_layer_variance),
-
 axes as (
     select
-        axis_id,
+        min(axis_id) as axis_id,
         space_model_id as model_id,
         prompt_set,
         layer,
@@ -22,12 +19,7 @@ axes as (
         template
     from stg_axes
     where kind = 'native'
-    qualify
-        row_number() over (
-            partition by
-                space_model_id, prompt_set, layer, site, pooling, template
-            order by axis_id
-        ) = 1
+    group by all
 ),
 
 projections as (
@@ -37,45 +29,35 @@ projections as (
 
 judged as (
     select
-        axes.axis_id,
-        axes.model_id,
-        axes.prompt_set,
-        axes.layer,
-        axes.site,
-        axes.pooling,
-        axes.template,
+        axes.*,
         auroc(projections.projection, projections.is_positive) as auroc,
         var_pop(projections.projection) as variance
     from axes
     inner join projections using (axis_id, model_id, prompt_set)
     group by all
-),
-
-final as (
-    select
-        norms.model,
-        norms.model_id,
-        norms.prompt_set,
-        norms.layer,
-        norms.site,
-        norms.pooling,
-        norms.template,
-        judged.axis_id as native_axis_id,
-        norms.depth_fraction,
-        norms.row_count,
-        norms.mean_norm,
-        norms.median_norm,
-        norms.norm_auroc,
-        variance.total_variance,
-        variance.mean_share,
-        variance.class_gap,
-        variance.class_share,
-        judged.variance / nullif(variance.total_variance, 0) as direction_share,
-        judged.auroc as native_auroc
-    from norms
-    inner join variance
-        using (model, model_id, prompt_set, layer, site, pooling, template)
-    left join judged using (model_id, prompt_set, layer, site, pooling, template)
 )
 
-select * from final;
+select
+    norms.model,
+    norms.model_id,
+    norms.prompt_set,
+    norms.layer,
+    norms.site,
+    norms.pooling,
+    norms.template,
+    judged.axis_id as native_axis_id,
+    norms.depth_fraction,
+    norms.row_count,
+    norms.mean_norm,
+    norms.median_norm,
+    norms.norm_auroc,
+    variance.total_variance,
+    variance.mean_share,
+    variance.class_gap,
+    variance.class_share,
+    judged.variance / nullif(variance.total_variance, 0) as direction_share,
+    judged.auroc as native_auroc
+from v_layer_norms as norms
+inner join v_layer_variance as variance
+    using (model, model_id, prompt_set, layer, site, pooling, template)
+left join judged using (model_id, prompt_set, layer, site, pooling, template);

@@ -8,8 +8,6 @@
 -- class_share: variance explained by the class: between-class / total, labelled rows
 create view v_layer_variance as
 with
-activations as (select * from v_activations),
-
 numbers as (
     select
         model,
@@ -22,7 +20,7 @@ numbers as (
         is_positive,
         unnest(vector)::double as x,
         generate_subscripts(vector, 1) as dimension
-    from activations
+    from v_activations
 ),
 
 dimensions as (
@@ -43,29 +41,24 @@ dimensions as (
         count(x) filter (where is_positive) as positive_count,
         count(x) filter (where not is_positive) as negative_count
     from numbers
-    group by
-        model, model_id, prompt_set, layer, site, pooling, template, dimension
-),
-
-final as (
-    select
-        model,
-        model_id,
-        prompt_set,
-        layer,
-        site,
-        pooling,
-        template,
-        sum(variance) as total_variance,
-        sum(mean * mean) / nullif(sum(mean * mean + variance), 0) as mean_share,
-        sqrt(sum(gap * gap)) as class_gap,
-        sum(
-            gap * gap * positive_count * negative_count
-            / nullif(pow(positive_count + negative_count, 2), 0)
-        )
-        / nullif(sum(labelled_variance), 0) as class_share
-    from dimensions
-    group by model, model_id, prompt_set, layer, site, pooling, template
+    group by all
 )
 
-select * from final;
+select
+    model,
+    model_id,
+    prompt_set,
+    layer,
+    site,
+    pooling,
+    template,
+    sum(variance) as total_variance,
+    sum(mean * mean) / nullif(sum(mean * mean + variance), 0) as mean_share,
+    sqrt(sum(gap * gap)) as class_gap,
+    sum(
+        gap * gap * positive_count * negative_count
+        / nullif(pow(positive_count + negative_count, 2), 0)
+    )
+    / nullif(sum(labelled_variance), 0) as class_share
+from dimensions
+group by all;

@@ -11,8 +11,6 @@
 -- share: of the mean squared norm that lies in this dimension
 create view v_outlier_dimensions as
 with
-activations as (select * from stg_activations),
-
 numbers as (
     select
         model,
@@ -23,7 +21,7 @@ numbers as (
         template,
         unnest(vector)::double as x,
         generate_subscripts(vector, 1) - 1 as dimension
-    from activations
+    from stg_activations
 ),
 
 dimensions as (
@@ -53,24 +51,20 @@ compared as (
     from dimensions
     window
         together as (partition by model, model_id, layer, site, pooling, template)
-),
-
-final as (
-    select
-        model,
-        model_id,
-        layer,
-        site,
-        pooling,
-        template,
-        dimension,
-        place,
-        mean,
-        sqrt(mean_square) as root_mean_square,
-        sqrt(mean_square) / nullif(typical, 0) as ratio,
-        mean_square / nullif(total, 0) as share
-    from compared
-    where sqrt(mean_square) > 5 * typical
 )
 
-select * from final;
+select
+    model,
+    model_id,
+    layer,
+    site,
+    pooling,
+    template,
+    dimension,
+    place,
+    mean,
+    sqrt(mean_square) as root_mean_square,
+    sqrt(mean_square) / nullif(typical, 0) as ratio,
+    mean_square / nullif(total, 0) as share
+from compared
+where sqrt(mean_square) > 5 * typical;

@@ -95,61 +95,57 @@ wide as (
     from stg_drift_figures
     where step is null
     group by drift_id
-),
-
-final as (
-    select
-        own.drift_id,
-        own.model,
-        own.model_id,
-        own.axis_id,
-        own.axis_name,
-        own.kind,
-        own.prompt_set,
-        own.labeler,
-        wide.parameters ->> '$.sampling.template' as template,
-        (wide.parameters ->> '$.sampling.max_new_tokens')::integer as max_new_tokens,
-        own.layer,
-        wide.positive_slope,
-        wide.positive_slope_lower,
-        wide.positive_slope_upper,
-        wide.negative_slope,
-        wide.negative_slope_lower,
-        wide.negative_slope_upper,
-        own.difference as slope_difference,
-        own.lower,
-        own.upper,
-        own.p_value,
-        coalesce(controls.controls_held, []) as controls_held,
-        coalesce(controls.controls_failed, []) as controls_failed,
-        controls.controls_missing,
-        wide.drift_cosine,
-        last_aurocs.final_auroc,
-        last_aurocs.final_auroc_lower,
-        last_aurocs.final_auroc_upper,
-        wide.decided_step,
-        wide.decided_step_lower,
-        wide.decided_step_upper,
-        wide.lead,
-        wide.lead_lower,
-        wide.lead_upper,
-        own.positive_count,
-        own.negative_count,
-        coalesce(empty.positive_empty_count, 0) as positive_empty_count,
-        coalesce(empty.negative_empty_count, 0) as negative_empty_count,
-        wide.parameters,
-        wide.run_id,
-        wide.positive_slope_lower > 0 and own.lower > 0 as is_drift,
-        coalesce(controls.is_held, false)
-        and not list_has_any(
-            controls.controls_missing,
-            ['lasting', 'matched_length', 'matched_prompt']
-        ) as is_controlled
-    from own
-    inner join wide using (drift_id)
-    left join controls using (drift_id)
-    left join last_aurocs using (drift_id)
-    left join empty using (drift_id)
 )
 
-select * from final;
+select
+    own.drift_id,
+    own.model,
+    own.model_id,
+    own.axis_id,
+    own.axis_name,
+    own.kind,
+    own.prompt_set,
+    own.labeler,
+    wide.parameters ->> '$.sampling.template' as template,
+    (wide.parameters ->> '$.sampling.max_new_tokens')::integer as max_new_tokens,
+    own.layer,
+    wide.positive_slope,
+    wide.positive_slope_lower,
+    wide.positive_slope_upper,
+    wide.negative_slope,
+    wide.negative_slope_lower,
+    wide.negative_slope_upper,
+    own.difference as slope_difference,
+    own.lower,
+    own.upper,
+    own.p_value,
+    coalesce(controls.controls_held, []) as controls_held,
+    coalesce(controls.controls_failed, []) as controls_failed,
+    controls.controls_missing,
+    wide.drift_cosine,
+    last_aurocs.final_auroc,
+    last_aurocs.final_auroc_lower,
+    last_aurocs.final_auroc_upper,
+    wide.decided_step,
+    wide.decided_step_lower,
+    wide.decided_step_upper,
+    wide.lead,
+    wide.lead_lower,
+    wide.lead_upper,
+    own.positive_count,
+    own.negative_count,
+    coalesce(empty.positive_empty_count, 0) as positive_empty_count,
+    coalesce(empty.negative_empty_count, 0) as negative_empty_count,
+    wide.parameters,
+    wide.run_id,
+    wide.positive_slope_lower > 0 and own.lower > 0 as is_drift,
+    coalesce(controls.is_held, false)
+    and not list_has_any(
+        controls.controls_missing,
+        ['lasting', 'matched_length', 'matched_prompt']
+    ) as is_controlled
+from own
+inner join wide using (drift_id)
+left join controls using (drift_id)
+left join last_aurocs using (drift_id)
+left join empty using (drift_id);

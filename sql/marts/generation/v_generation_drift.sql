@@ -27,39 +27,35 @@ risen as (
             order by step
         ) as rise
     from steps
-),
-
-final as (
-    select
-        axis_id,
-        any_value(study_id) as study_id,
-        any_value(axis_name) as axis_name,
-        any_value(kind) as kind,
-        any_value(model) as model,
-        generation_id,
-        prompt_set,
-        any_value(prompt_id) as prompt_id,
-        layer,
-        any_value(category) as category,
-        any_value(label) as label,
-        arg_max(token, (projection, -step)) as highest_token,
-        arg_max(token, (rise, -step)) filter (where rise is not null)
-            as rising_token,
-        any_value(token_count) as token_count,
-        arg_min(projection, step) as first_projection,
-        arg_max(projection, step) as last_projection,
-        avg(projection) as mean_projection,
-        max(projection) as highest_projection,
-        arg_max(step, (projection, -step)) as highest_step,
-        max(rise) as largest_rise,
-        case when count(*) > 1 then regr_slope(projection, step) end as drift_slope,
-        case
-            when stddev_pop(projection) > 0
-                then corr(projection, step)
-        end as drift_correlation,
-        any_value(is_positive) as is_positive
-    from risen
-    group by axis_id, generation_id, layer, prompt_set
 )
 
-select * from final;
+select
+    axis_id,
+    any_value(study_id) as study_id,
+    any_value(axis_name) as axis_name,
+    any_value(kind) as kind,
+    any_value(model) as model,
+    generation_id,
+    prompt_set,
+    any_value(prompt_id) as prompt_id,
+    layer,
+    any_value(category) as category,
+    any_value(label) as label,
+    arg_max(token, (projection, -step)) as highest_token,
+    arg_max(token, (rise, -step)) filter (where rise is not null)
+        as rising_token,
+    any_value(token_count) as token_count,
+    arg_min(projection, step) as first_projection,
+    arg_max(projection, step) as last_projection,
+    avg(projection) as mean_projection,
+    max(projection) as highest_projection,
+    arg_max(step, (projection, -step)) as highest_step,
+    max(rise) as largest_rise,
+    case when count(*) > 1 then regr_slope(projection, step) end as drift_slope,
+    case
+        when stddev_pop(projection) > 0
+            then corr(projection, step)
+    end as drift_correlation,
+    any_value(is_positive) as is_positive
+from risen
+group by axis_id, generation_id, layer, prompt_set;

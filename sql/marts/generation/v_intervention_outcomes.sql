@@ -11,20 +11,18 @@
 -- prompt_set: the set of the prompt
 create view v_intervention_outcomes as
 with
-outcomes as (select * from stg_intervention_outcomes),
-
 labelled as (
     select
         outcomes.* exclude (metric, value),
         labels.labeler as metric,
         labels.is_positive::int::double as value
-    from outcomes
+    from stg_intervention_outcomes as outcomes
     inner join stg_labels as labels using (generation_id)
     where outcomes.metric = 'repetition'
 ),
 
 measured as (
-    select * from outcomes
+    select * from stg_intervention_outcomes
     union all by name
     select * from labelled
 ),

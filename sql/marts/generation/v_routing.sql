@@ -2,6 +2,7 @@
 -- calibration has seen. Intervals are 95 %, by bootstrap over prompts (pairs kept
 -- together).
 --
+-- routing_id: the routing (routings.routing_id)
 -- policy: best_single, random, answer_projection, oracle, ...
 -- outcome: mean outcome of the chosen completions; lower is better
 -- regret: outcome less that of the oracle
@@ -15,25 +16,14 @@
 -- models: map from model to the share of prompts that goes to it
 create view v_routing as
 with
-evaluations as (select * from stg_routing_evaluations),
-
-prompt_shares as (
-    select
-        routing_id,
-        policy,
-        model,
-        sum(share) as share
-    from stg_routings
-    group by routing_id, policy, model
-),
-
 parts as (
     select
         routing_id,
         policy,
         model,
-        share / sum(share) over (partition by routing_id, policy) as part
-    from prompt_shares
+        sum(share) / sum(sum(share)) over (partition by routing_id, policy) as part
+    from stg_routings
+    group by routing_id, policy, model
 ),
 
 model_shares as (
@@ -71,16 +61,12 @@ wide as (
         pick(estimate, metric, 'cost') as cost,
         pick(estimate, metric, 'cost_of_choice') as cost_of_choice,
         any_value(prompt_count) as prompt_count
-    from evaluations
+    from stg_routing_evaluations
     group by routing_id, policy
-),
-
-final as (
-    select
-        wide.*,
-        model_shares.models
-    from wide
-    left join model_shares using (routing_id, policy)
 )
 
-select * from final;
+select
+    wide.*,
+    model_shares.models
+from wide
+left join model_shares using (routing_id, policy);

@@ -1,5 +1,5 @@
 -- One row per routing, policy, prompt and model that it goes to, with what the model
--- answered is known to be. Means over prompts of share times a column are the figures
+-- answered is known to be. Means over prompts of share times a column are the values
 -- of routing_evaluations.
 --
 -- is_oracle: whether the oracle sends the prompt to the same model

@@ -76,34 +76,30 @@ sums as (
     from ranks
     where is_positive
     group by group_number
-),
-
-final as (
-    select
-        numbered.axis_id,
-        numbered.study_id,
-        numbered.axis_name,
-        numbered.kind,
-        numbered.method,
-        numbered.model,
-        numbered.model_id,
-        numbered.prompt_set,
-        numbered.layer,
-        (
-            sums.first_rank_sum
-            + round(
-                sums.last_rank_share_sum
-                * (numbered.positive_count + numbered.negative_count)
-            )
-            - numbered.positive_count * (numbered.positive_count + 1)
-        )
-        / 2
-        / nullif(numbered.positive_count * numbered.negative_count, 0) as auroc,
-        numbered.positive_count,
-        numbered.negative_count,
-        numbered.is_in_sample
-    from numbered
-    left join sums using (group_number)
 )
 
-select * from final;
+select
+    numbered.axis_id,
+    numbered.study_id,
+    numbered.axis_name,
+    numbered.kind,
+    numbered.method,
+    numbered.model,
+    numbered.model_id,
+    numbered.prompt_set,
+    numbered.layer,
+    (
+        sums.first_rank_sum
+        + round(
+            sums.last_rank_share_sum
+            * (numbered.positive_count + numbered.negative_count)
+        )
+        - numbered.positive_count * (numbered.positive_count + 1)
+    )
+    / 2
+    / nullif(numbered.positive_count * numbered.negative_count, 0) as auroc,
+    numbered.positive_count,
+    numbered.negative_count,
+    numbered.is_in_sample
+from numbered
+left join sums using (group_number);

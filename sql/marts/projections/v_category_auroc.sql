@@ -15,32 +15,9 @@ projections as (
     where is_positive is not null
 ),
 
-within as (
-    select
-        axis_id,
-        any_value(study_id) as study_id,
-        any_value(axis_name) as axis_name,
-        any_value(kind) as kind,
-        any_value(model) as model,
-        model_id,
-        prompt_set,
-        category,
-        any_value(layer) as layer,
-        auroc(projection, is_positive) as auroc,
-        count(*) filter (where is_positive) as positive_count,
-        count(*) filter (where not is_positive) as negative_count,
-        bool_or(is_in_sample) as is_in_sample
-    from projections
-    group by axis_id, model_id, prompt_set, category
-),
-
 ranks as (
     select
-        axis_id,
-        model_id,
-        prompt_set,
-        category,
-        is_positive,
+        *,
         count(*) filter (where not is_positive) over (
             partition by axis_id, model_id, prompt_set, projection
         ) as tied_negatives,
@@ -55,44 +32,24 @@ ranks as (
             partition by axis_id, model_id, prompt_set
             order by projection
         )
-),
-
-against_all as (
-    select
-        axis_id,
-        model_id,
-        prompt_set,
-        category,
-        avg((negatives_up_to_here - tied_negatives / 2) / nullif(negatives, 0))
-            as auroc
-    from ranks
-    where is_positive
-    group by axis_id, model_id, prompt_set, category
-),
-
-final as (
-    select
-        within.axis_id,
-        within.study_id,
-        within.axis_name,
-        within.kind,
-        within.model,
-        within.model_id,
-        within.prompt_set,
-        within.category,
-        within.layer,
-        within.auroc,
-        against_all.auroc as auroc_against_all,
-        within.positive_count,
-        within.negative_count,
-        within.is_in_sample
-    from within
-    left join against_all
-        on
-            within.axis_id = against_all.axis_id
-            and within.model_id = against_all.model_id
-            and within.prompt_set = against_all.prompt_set
-            and within.category is not distinct from against_all.category
 )
 
-select * from final;
+select
+    axis_id,
+    any_value(study_id) as study_id,
+    any_value(axis_name) as axis_name,
+    any_value(kind) as kind,
+    any_value(model) as model,
+    model_id,
+    prompt_set,
+    category,
+    any_value(layer) as layer,
+    auroc(projection, is_positive) as auroc,
+    avg((negatives_up_to_here - tied_negatives / 2) / nullif(negatives, 0)) filter (
+        where is_positive
+    ) as auroc_against_all,
+    count(*) filter (where is_positive) as positive_count,
+    count(*) filter (where not is_positive) as negative_count,
+    bool_or(is_in_sample) as is_in_sample
+from ranks
+group by axis_id, model_id, prompt_set, category;

@@ -14,8 +14,6 @@ projections as (
     where is_positive is not null
 ),
 
-axes as (select * from stg_axes),
-
 thresholds as (
     select
         projections.axis_id,
@@ -30,38 +28,34 @@ thresholds as (
         )
         / cohens_d(projections.projection, projections.is_positive) as deviation
     from projections
-    inner join axes using (axis_id, prompt_set)
+    inner join stg_axes using (axis_id, prompt_set)
     group by projections.axis_id, projections.model_id
-),
-
-final as (
-    select
-        projections.axis_id,
-        projections.study_id,
-        projections.axis_name,
-        projections.kind,
-        projections.model,
-        projections.model_id,
-        projections.prompt_set,
-        projections.prompt_id,
-        projections.pair_id,
-        projections.layer,
-        projections.text,
-        projections.category,
-        projections.label,
-        case
-            when projections.is_positive then 'false negative' else 'false positive'
-        end as error,
-        projections.projection,
-        thresholds.threshold,
-        abs(projections.projection - thresholds.threshold)
-        / thresholds.deviation as margin,
-        projections.is_positive,
-        projections.is_in_sample
-    from projections
-    inner join thresholds using (axis_id, model_id)
-    where
-        (projections.projection > thresholds.threshold) != projections.is_positive
 )
 
-select * from final;
+select
+    projections.axis_id,
+    projections.study_id,
+    projections.axis_name,
+    projections.kind,
+    projections.model,
+    projections.model_id,
+    projections.prompt_set,
+    projections.prompt_id,
+    projections.pair_id,
+    projections.layer,
+    projections.text,
+    projections.category,
+    projections.label,
+    case
+        when projections.is_positive then 'false negative' else 'false positive'
+    end as error,
+    projections.projection,
+    thresholds.threshold,
+    abs(projections.projection - thresholds.threshold)
+    / thresholds.deviation as margin,
+    projections.is_positive,
+    projections.is_in_sample
+from projections
+inner join thresholds using (axis_id, model_id)
+where
+    (projections.projection > thresholds.threshold) != projections.is_positive;

@@ -11,44 +11,38 @@
 -- spearman_negative: the same within the negative class
 create view v_model_agreement as
 with
-wide as (select * from v_projections_wide),
-
 projections as (
-    unpivot wide
+    unpivot v_projections_wide
     on universal, native, leave_one_out
     into name kind value projection
-),
-
-final as (
-    select
-        projections.universal_axis_id,
-        projections.study_id,
-        projections.axis_name,
-        projections.kind,
-        projections.prompt_set,
-        projections.model,
-        projections.model_id,
-        other.model as other_model,
-        other.model_id as other_model_id,
-        count(*) as prompt_count,
-        spearman(projections.projection, other.projection) as spearman,
-        spearman(
-            case when projections.is_positive then projections.projection end,
-            other.projection
-        ) as spearman_positive,
-        spearman(
-            case when not projections.is_positive then projections.projection end,
-            other.projection
-        ) as spearman_negative
-    from projections
-    inner join projections as other
-        on
-            projections.universal_axis_id = other.universal_axis_id
-            and projections.kind = other.kind
-            and projections.prompt_set = other.prompt_set
-            and projections.prompt_id = other.prompt_id
-            and projections.model_id != other.model_id
-    group by all
 )
 
-select * from final;
+select
+    projections.universal_axis_id,
+    projections.study_id,
+    projections.axis_name,
+    projections.kind,
+    projections.prompt_set,
+    projections.model,
+    projections.model_id,
+    other.model as other_model,
+    other.model_id as other_model_id,
+    count(*) as prompt_count,
+    spearman(projections.projection, other.projection) as spearman,
+    spearman(
+        case when projections.is_positive then projections.projection end,
+        other.projection
+    ) as spearman_positive,
+    spearman(
+        case when not projections.is_positive then projections.projection end,
+        other.projection
+    ) as spearman_negative
+from projections
+inner join projections as other
+    on
+        projections.universal_axis_id = other.universal_axis_id
+        and projections.kind = other.kind
+        and projections.prompt_set = other.prompt_set
+        and projections.prompt_id = other.prompt_id
+        and projections.model_id != other.model_id
+group by all;

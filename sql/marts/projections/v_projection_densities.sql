@@ -59,29 +59,25 @@ gridded as (
         *,
         lowest + (highest - lowest) * unnest(range(64)) / 63 as projection
     from bounded
-),
-
-final as (
-    select
-        axis_id,
-        axis_name,
-        kind,
-        model,
-        model_id,
-        prompt_set,
-        layer,
-        label,
-        row_count,
-        projection,
-        list_sum(
-            list_transform(
-                placed,
-                lambda placed_at: exp(-pow((projection - placed_at) / width, 2) / 2)
-            )
-        ) / (row_count * width * sqrt(2 * pi())) as density,
-        is_positive,
-        is_in_sample
-    from gridded
 )
 
-select * from final;
+select
+    axis_id,
+    axis_name,
+    kind,
+    model,
+    model_id,
+    prompt_set,
+    layer,
+    label,
+    row_count,
+    projection,
+    list_sum(
+        list_transform(
+            placed,
+            lambda placed_at: exp(-pow((projection - placed_at) / width, 2) / 2)
+        )
+    ) / (row_count * width * sqrt(2 * pi())) as density,
+    is_positive,
+    is_in_sample
+from gridded;

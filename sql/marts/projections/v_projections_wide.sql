@@ -11,12 +11,6 @@
 -- prompt_set: the set of the prompt
 create view v_projections_wide as
 with
-axes as (select * from stg_axes),
-
-projections as (select * from stg_projections),
-
-scored as (select * from v_projections),
-
 members as (
     select
         universal.axis_id as universal_axis_id,
@@ -28,8 +22,8 @@ members as (
                 lambda axis_id: axis_id != aligned.axis_id -- noqa: RF02
             )
         ) as others
-    from axes as universal
-    inner join axes as aligned
+    from stg_axes as universal
+    inner join stg_axes as aligned
         on list_contains(universal.source_axis_ids, aligned.axis_id)
     where universal.kind = 'universal'
 ),
@@ -41,49 +35,45 @@ studies as (
         members.native_axis_id,
         leave_one_out.axis_id as leave_one_out_axis_id
     from members
-    left join axes as leave_one_out
+    left join stg_axes as leave_one_out
         on
             leave_one_out.kind = 'leave_one_out'
             and members.model = leave_one_out.held_out_model
             and members.others = list_sort(leave_one_out.source_axis_ids)
-),
-
-final as (
-    select
-        scored.axis_id as universal_axis_id,
-        scored.study_id,
-        studies.native_axis_id,
-        studies.leave_one_out_axis_id,
-        scored.axis_name,
-        scored.model,
-        scored.model_id,
-        scored.prompt_set,
-        scored.prompt_id,
-        scored.pair_id,
-        scored.layer,
-        scored.text,
-        scored.category,
-        scored.label,
-        scored.projection as universal,
-        native.projection as native,
-        leave_one_out.projection as leave_one_out,
-        scored.is_positive,
-        scored.is_in_sample
-    from scored
-    inner join studies
-        on
-            scored.axis_id = studies.universal_axis_id
-            and scored.model = studies.model
-    left join projections as native
-        on
-            studies.native_axis_id = native.axis_id
-            and scored.model_id = native.model_id
-            and scored.prompt_id = native.prompt_id
-    left join projections as leave_one_out
-        on
-            studies.leave_one_out_axis_id = leave_one_out.axis_id
-            and scored.model_id = leave_one_out.model_id
-            and scored.prompt_id = leave_one_out.prompt_id
 )
 
-select * from final;
+select
+    scored.axis_id as universal_axis_id,
+    scored.study_id,
+    studies.native_axis_id,
+    studies.leave_one_out_axis_id,
+    scored.axis_name,
+    scored.model,
+    scored.model_id,
+    scored.prompt_set,
+    scored.prompt_id,
+    scored.pair_id,
+    scored.layer,
+    scored.text,
+    scored.category,
+    scored.label,
+    scored.projection as universal,
+    native.projection as native,
+    leave_one_out.projection as leave_one_out,
+    scored.is_positive,
+    scored.is_in_sample
+from v_projections as scored
+inner join studies
+    on
+        scored.axis_id = studies.universal_axis_id
+        and scored.model = studies.model
+left join stg_projections as native
+    on
+        studies.native_axis_id = native.axis_id
+        and scored.model_id = native.model_id
+        and scored.prompt_id = native.prompt_id
+left join stg_projections as leave_one_out
+    on
+        studies.leave_one_out_axis_id = leave_one_out.axis_id
+        and scored.model_id = leave_one_out.model_id
+        and scored.prompt_id = leave_one_out.prompt_id;

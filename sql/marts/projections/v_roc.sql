@@ -23,58 +23,38 @@ tallies as (
         prompt_set,
         any_value(layer) as layer,
         projection as threshold,
-        count(*) filter (where is_positive) as positives,
-        count(*) filter (where not is_positive) as negatives,
+        count(*) filter (where is_positive) * (1 - grouping(projection))
+            as positives,
+        count(*) filter (where not is_positive) * (1 - grouping(projection))
+            as negatives,
         bool_or(is_in_sample) as is_in_sample
     from projections
-    group by axis_id, model_id, prompt_set, projection
-),
-
-above_all as (
-    select
-        axis_id,
-        any_value(axis_name) as axis_name,
-        any_value(kind) as kind,
-        any_value(model) as model,
-        model_id,
-        prompt_set,
-        any_value(layer) as layer,
-        null::double as threshold,
-        0 as positives,
-        0 as negatives,
-        bool_or(is_in_sample) as is_in_sample
-    from tallies
-    group by axis_id, model_id, prompt_set
-),
-
-thresholds as (
-    select * from tallies
-    union all
-    select * from above_all
-),
-
-final as (
-    select
-        axis_id,
-        axis_name,
-        kind,
-        model,
-        model_id,
-        prompt_set,
-        layer,
-        threshold,
-        sum(negatives) over falling / nullif(sum(negatives) over whole, 0)
-            as false_positive_rate,
-        sum(positives) over falling / nullif(sum(positives) over whole, 0)
-            as true_positive_rate,
-        bool_or(is_in_sample) over whole as is_in_sample
-    from thresholds
-    window
-        whole as (partition by axis_id, model_id, prompt_set),
-        falling as (
-            partition by axis_id, model_id, prompt_set
-            order by threshold desc nulls first
+    -- The second set is the threshold above all projections.
+    group by
+        grouping sets (
+            (axis_id, model_id, prompt_set, projection),
+            (axis_id, model_id, prompt_set)
         )
 )
 
-select * from final;
+select
+    axis_id,
+    axis_name,
+    kind,
+    model,
+    model_id,
+    prompt_set,
+    layer,
+    threshold,
+    sum(negatives) over falling / nullif(sum(negatives) over whole, 0)
+        as false_positive_rate,
+    sum(positives) over falling / nullif(sum(positives) over whole, 0)
+        as true_positive_rate,
+    bool_or(is_in_sample) over whole as is_in_sample
+from tallies
+window
+    whole as (partition by axis_id, model_id, prompt_set),
+    falling as (
+        partition by axis_id, model_id, prompt_set
+        order by threshold desc nulls first
+    );

@@ -1,5 +1,7 @@
 -- One row per prompt in a prompt set, with its label by every labeler.
 --
+-- prompt_set: the name the set was imported under
+-- prompt_id: hash of the normalised text (prompts.prompt_id)
 -- labels: map from labeler to its label, null without any
 -- opinions: map from labeler to whether its label is positive, null without any
 -- labeler_count: labelers that labelled it
@@ -8,8 +10,6 @@
 -- is_contested: whether there are both; null without a label
 create view v_prompt_labels as
 with
-prompts as (select * from stg_prompts),
-
 labels as (
     select * from stg_labels
     where generation_id is null
@@ -32,26 +32,22 @@ pivoted as (
         count(*) filter (where not is_positive) as negative_votes
     from labels
     group by prompt_set, prompt_id
-),
-
-final as (
-    select
-        prompts.prompt_set,
-        prompts.prompt_id,
-        prompts.pair_id,
-        prompts.text,
-        prompts.source,
-        prompts.category,
-        prompts.split,
-        pivoted.labels,
-        pivoted.opinions,
-        prompts.position,
-        coalesce(pivoted.labeler_count, 0) as labeler_count,
-        coalesce(pivoted.positive_votes, 0) as positive_votes,
-        coalesce(pivoted.negative_votes, 0) as negative_votes,
-        pivoted.positive_votes > 0 and pivoted.negative_votes > 0 as is_contested
-    from prompts
-    left join pivoted using (prompt_set, prompt_id)
 )
 
-select * from final;
+select
+    prompts.prompt_set,
+    prompts.prompt_id,
+    prompts.pair_id,
+    prompts.text,
+    prompts.source,
+    prompts.category,
+    prompts.split,
+    pivoted.labels,
+    pivoted.opinions,
+    prompts.position,
+    coalesce(pivoted.labeler_count, 0) as labeler_count,
+    coalesce(pivoted.positive_votes, 0) as positive_votes,
+    coalesce(pivoted.negative_votes, 0) as negative_votes,
+    pivoted.positive_votes > 0 and pivoted.negative_votes > 0 as is_contested
+from stg_prompts as prompts
+left join pivoted using (prompt_set, prompt_id);

@@ -1,7 +1,7 @@
--- One row per study, model, prompt set, check and figure: the results of `axes
--- diagnose`, one number per row. A check without numbers has one row with no figure.
+-- One row per study, model, prompt set, check and metric: the results of `axes
+-- diagnose`, one number per row. A check without numbers has one row with no metric.
 --
--- figure: name of the number
+-- metric: name of the number
 -- value: the number
 create view v_diagnostics as
 with
@@ -10,7 +10,7 @@ named as (
         *,
         unnest(
             if(len(json_keys(figures)) = 0, [null::varchar], json_keys(figures))
-        ) as figure
+        ) as metric
     from stg_diagnostics
 )
 
@@ -22,8 +22,8 @@ select
     axis_id,
     check_name,
     place,
-    figure,
+    metric,
     verdict,
-    try_cast(json_extract_string(figures, figure) as double) as value,
+    try_cast(json_extract_string(figures, metric) as double) as value,
     is_fault
 from named;

@@ -1,7 +1,7 @@
 -- One row per study, model and published metric: the published value next to that of
 -- this study.
 --
--- figure: native, universal or leave_one_out (AUROC), or cosine_universal
+-- metric: native, universal or leave_one_out (AUROC), or cosine_universal
 -- published: the published value
 -- ours: the same metric in this study, with the interval
 -- difference: ours minus published
@@ -10,7 +10,7 @@ select
     published.study_id,
     published.model,
     published.prompt_set,
-    published.scorer as figure,
+    published.scorer as metric,
     published.estimate as published,
     ours.estimate as ours,
     ours.lower,

@@ -2,18 +2,18 @@
 -- the metric changes with it.
 --
 -- prompt_set: the evaluation prompts
--- figure: native, universal or leave_one_out: an AUROC
+-- metric: native, universal or leave_one_out: an AUROC
 -- own: the study's value
--- least: the smallest value of the variations
--- greatest: the largest of them
--- spread: greatest minus least
--- value_at_least: the setting's value with the smallest metric
--- value_at_greatest: the setting's value with the largest metric
+-- metric_min: the smallest value of the variations
+-- metric_max: the largest of them
+-- spread: metric_max minus metric_min
+-- value_at_min: the setting's value with the smallest metric
+-- value_at_max: the setting's value with the largest metric
 -- variation_count: values that were tried
--- cosine_least: smallest cosine of the aligned direction with the axis, over the same
+-- cosine_min: smallest cosine of the aligned direction with the axis, over the same
 --   variations
--- cosine_greatest: the largest
--- cosine_at_least: the cosine where the metric is smallest
+-- cosine_max: the largest
+-- cosine_at_min: the cosine where the metric is smallest
 -- is_fragile: the spread is at least 0.05
 create view v_sensitivity as
 with
@@ -34,12 +34,12 @@ areas as (
         study_id,
         model,
         prompt_set,
-        figure,
+        figure as metric,
         setting,
-        min(estimate) as least,
-        max(estimate) as greatest,
-        arg_min(value, estimate) as value_at_least,
-        arg_max(value, estimate) as value_at_greatest,
+        min(estimate) as metric_min,
+        max(estimate) as metric_max,
+        arg_min(value, estimate) as value_at_min,
+        arg_max(value, estimate) as value_at_max,
         count(*) as variation_count
     from variations
     where figure != 'cosine_universal'
@@ -51,8 +51,8 @@ ranges as (
         study_id,
         model,
         setting,
-        min(estimate) as cosine_least,
-        max(estimate) as cosine_greatest
+        min(estimate) as cosine_min,
+        max(estimate) as cosine_max
     from cosines
     group by study_id, model, setting
 ),
@@ -62,19 +62,19 @@ final as (
         areas.study_id,
         areas.model,
         areas.prompt_set,
-        areas.figure,
+        areas.metric,
         areas.setting,
         evaluations.estimate as own,
-        areas.least,
-        areas.greatest,
-        areas.greatest - areas.least as spread,
-        areas.value_at_least,
-        areas.value_at_greatest,
+        areas.metric_min,
+        areas.metric_max,
+        areas.metric_max - areas.metric_min as spread,
+        areas.value_at_min,
+        areas.value_at_max,
         areas.variation_count,
-        ranges.cosine_least,
-        ranges.cosine_greatest,
-        cosines.estimate as cosine_at_least,
-        areas.greatest - areas.least >= 0.05 as is_fragile
+        ranges.cosine_min,
+        ranges.cosine_max,
+        cosines.estimate as cosine_at_min,
+        areas.metric_max - areas.metric_min >= 0.05 as is_fragile
     from areas
     inner join ranges using (study_id, model, setting)
     inner join cosines
@@ -82,13 +82,13 @@ final as (
             areas.study_id = cosines.study_id
             and areas.model = cosines.model
             and areas.setting = cosines.setting
-            and areas.value_at_least = cosines.value
+            and areas.value_at_min = cosines.value
     left join evaluations
         on
             areas.study_id = evaluations.study_id
             and areas.model = evaluations.model
             and areas.prompt_set = evaluations.prompt_set
-            and areas.figure = evaluations.scorer
+            and areas.metric = evaluations.scorer
 )
 
 select * from final;

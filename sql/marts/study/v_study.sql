@@ -4,9 +4,9 @@
 -- model: the evaluated model
 -- native: AUROC of the model's native direction
 -- universal: AUROC of the universal axis
--- universal_least: smallest value as one setting after another is varied
+-- universal_min: smallest value as one setting after another is varied
 --   (v_sensitivity); null where that was not measured
--- universal_greatest: largest value as one setting after another is varied
+-- universal_max: largest value as one setting after another is varied
 -- moved_most_by: the choice with which it moves most
 -- leave_one_out: AUROC of the axis made without this model
 -- native_cross_validated: AUROC of the native direction out of fold, folds grouped by
@@ -106,19 +106,19 @@ moved as (
         study_id,
         model,
         prompt_set,
-        min(least) as universal_least,
-        max(greatest) as universal_greatest,
+        min(metric_min) as universal_min,
+        max(metric_max) as universal_max,
         arg_max(setting, spread) as moved_most_by
     from v_sensitivity
-    where figure = 'universal'
+    where metric = 'universal'
     group by study_id, model, prompt_set
 ),
 
 final as (
     select
         per_set.*,
-        moved.universal_least,
-        moved.universal_greatest,
+        moved.universal_min,
+        moved.universal_max,
         moved.moved_most_by,
         pairs.pairs_in_order,
         baselines.best_baseline,

@@ -106,7 +106,7 @@ def test_studies_differ_in_what_was_changed_and_in_the_figures_that_follow(lake,
         {"field": "ridge_lambda", "a": "null", "b": "1000000.0"},
     ]
     found = {
-        (row["model"], row["prompt_set"], row["figure"]): row
+        (row["model"], row["prompt_set"], row["metric"]): row
         for row in metric_differences(Warehouse(lake, connection), first, second)
     }
     native = found["alpha", "labelled", "native"]

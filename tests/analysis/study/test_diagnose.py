@@ -78,7 +78,7 @@ def test_every_figure_is_a_row_of_its_own_and_every_check_is_there(diagnosed):
     root, _ = diagnosed
     connection = connect(root)
     stored = rows(connection, "select figures from diagnostics where model = 'gamma'")
-    counted = rows(connection, "select count(figure) as n from v_diagnostics where model = 'gamma'")
+    counted = rows(connection, "select count(metric) as n from v_diagnostics where model = 'gamma'")
     assert counted[0]["n"] == sum(len(json.loads(row["figures"])) for row in stored)
     checks = rows(
         connection,

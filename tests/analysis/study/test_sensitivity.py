@@ -81,12 +81,12 @@ def test_the_range_stands_beside_the_figure_and_what_moves_is_warned_of(measured
     root, study_id = measured
     connection = connect(root)
     for row in rows(connection, "from v_study where study_id = ?", [study_id]):
-        assert row["universal_least"] <= row["universal"] <= row["universal_greatest"]
+        assert row["universal_min"] <= row["universal"] <= row["universal_max"]
     warnings = sensitivity_warnings(connection, study_id)
     fragile = rows(
         connection,
         "select distinct model, prompt_set from v_sensitivity "
-        "where is_fragile and figure = 'universal'",
+        "where is_fragile and metric = 'universal'",
     )
     assert len(warnings) == len(fragile) > 0
     text = write_report(root, tmp_path / "report.md", study_id).read_text()

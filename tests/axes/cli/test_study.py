@@ -54,8 +54,8 @@ def test_a_file_and_the_same_options_are_the_same_study(lake, file):
 
 def test_published_figures_stand_beside_ours_and_are_rows(lake, file):
     text = ok(lake, file, "--no-ingest").stdout
-    found = rows(connect(lake), "from v_published order by figure")
-    assert [row["figure"] for row in found] == ["cosine_universal", "native"]
+    found = rows(connect(lake), "from v_published order by metric")
+    assert [row["metric"] for row in found] == ["cosine_universal", "native"]
     for row in found:
         assert row["difference"] == pytest.approx(row["ours"] - row["published"])
         assert f"{row['difference']:.4f}" in text
