@@ -1,6 +1,6 @@
 """A study next to others: the source study's claims, published values, and a second study.
 
-The rules of the claims are in SQL (`v_claims` and a view for each claim) and in words in
+The rules of the claims are in SQL (`v_claims`, `v_claim_estimates`) and in words in
 docs/methods.md; here they are read. Published values are rows next to the study's. Two studies are
 compared by their definitions and every headline metric: where both evaluated the same prompts, the
 difference of two AUROCs has DeLong's paired interval, from the stored projections.
@@ -37,8 +37,8 @@ order by position, prompt_set
 
 _MODELS = """
 select prompt_set, model, estimate, lower, upper, null_value, is_met, is_refuted
-from v_claim_{claim}
-where study_id = {study_id}
+from v_claim_estimates
+where claim = {claim} and study_id = {study_id}
 order by prompt_set, model
 """
 
@@ -65,13 +65,15 @@ def claim_tables(connection: Connection, study_id: str) -> list[ClaimTable]:
         [study_id],
     )
     return [
-        _claim_table(connection, row["text"], _MODELS.replace("{claim}", row["claim"]), study_id)
-        for row in claims
+        _claim_table(connection, row["text"], _MODELS, study_id, row["claim"]) for row in claims
     ]
 
 
-def _claim_table(connection: Connection, title: str, template: str, study_id: str) -> ClaimTable:
-    statement = template.replace("{study_id}", sql_literal(study_id)).strip()
+def _claim_table(
+    connection: Connection, title: str, template: str, study_id: str, claim: str = ""
+) -> ClaimTable:
+    names = {"study_id": sql_literal(study_id), "claim": sql_literal(claim)}
+    statement = template.format(**names).strip()
     return ClaimTable(title, statement, query(connection, statement))
 
 

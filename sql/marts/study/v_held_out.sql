@@ -6,6 +6,8 @@
 -- universal: AUROC of the universal axis
 -- leave_one_out: AUROC of the axis made without this model
 -- leave_one_out_ceiling: its upper end at 95 % for all of the study's models together
+-- leave_one_out_null: what it has to exceed: 0.5, or the 95th percentile of random
+--   directions or of shuffled alignments, whichever is greater
 -- random_direction: 95th percentile of the AUROC of random directions
 -- shuffled_alignment: the same of the universal axis by alignments of shuffled rows
 -- gain: universal minus native, on the same prompts; interval paired
@@ -17,7 +19,7 @@ evaluations as (
     select
         *,
         replace(scorer, '_cross_validated', '') as figure,
-        prompt_set = parameters ->> '$.prompts' as is_out_of_fold
+        ends_with(scorer, '_cross_validated') as is_out_of_fold
     from stg_evaluations
     where model is not null and prompt_set is not null and not is_in_sample
 ),
@@ -27,7 +29,7 @@ areas as (
         study_id,
         model,
         prompt_set,
-        any_value(is_out_of_fold) as is_out_of_fold,
+        bool_or(is_out_of_fold) as is_out_of_fold,
         pick(estimate, figure, 'native') as native,
         pick(lower, figure, 'native') as native_lower,
         pick(upper, figure, 'native') as native_upper,
@@ -57,16 +59,17 @@ gains as (
     where metric = 'auroc_difference' and figure = 'native_minus_universal'
 ),
 
-counted as (
+compared as (
     select
         areas.*,
         gains.gain,
         gains.gain_lower,
         gains.gain_upper,
         gains.p_value,
-        count(*) over (
-            partition by areas.study_id, areas.prompt_set
-        ) as model_count
+        -- Standard errors to either side in an interval for all models together.
+        simultaneous_z(
+            count(*) over (partition by areas.study_id, areas.prompt_set)
+        ) as z
     from areas
     left join gains using (study_id, model, prompt_set)
     where areas.universal is not null
@@ -89,20 +92,18 @@ final as (
         leave_one_out_upper,
         least(
             leave_one_out
-            + (leave_one_out - leave_one_out_lower)
-            * simultaneous_z(model_count) / simultaneous_z(1),
+            + (leave_one_out - leave_one_out_lower) * z / simultaneous_z(1),
             1.0
         ) as leave_one_out_ceiling,
+        greatest(0.5, random_direction, shuffled_alignment) as leave_one_out_null,
         random_direction,
         shuffled_alignment,
         gain,
         gain_lower,
         gain_upper,
-        gain
-        + (gain_upper - gain)
-        * simultaneous_z(model_count) / simultaneous_z(1) as gain_ceiling,
+        gain + (gain_upper - gain) * z / simultaneous_z(1) as gain_ceiling,
         p_value
-    from counted
+    from compared
 )
 
 select * from final;

@@ -28,8 +28,6 @@
 -- ridge_lambda: penalty of the alignment; null for the reference, mapped by identity
 create view v_study as
 with
-evaluations as (select * from stg_evaluations),
-
 per_set as (
     select
         study_id,
@@ -53,7 +51,7 @@ per_set as (
         ) as leave_one_out_cross_validated,
         pick(upper, scorer, 'shuffled_labels') as null_in_sample,
         pick(upper, scorer, 'shuffled_labels_cross_validated') as null_cross_validated
-    from evaluations
+    from stg_evaluations
     where metric = 'auroc' and model is not null and fitted_on is null
     group by study_id, model, prompt_set
 ),
@@ -66,7 +64,7 @@ baselines as (
         max(estimate) as best_baseline_auroc,
         pick(estimate, scorer, 'bag_of_words') as bag_of_words,
         pick(estimate, scorer, 'prompt_length') as prompt_length
-    from evaluations
+    from stg_evaluations
     where metric = 'auroc' and model is null
     group by study_id, prompt_set
 ),
@@ -80,7 +78,7 @@ pairs as (
             pick(estimate, scorer, 'universal_cross_validated'),
             pick(estimate, scorer, 'universal')
         ) as pairs_in_order
-    from evaluations
+    from stg_evaluations
     where metric = 'pairs_in_order'
     group by study_id, model, prompt_set
 ),
@@ -96,7 +94,7 @@ per_model as (
         ) as cosine_leave_one_out,
         pick(estimate, metric, 'r2_held_out') as alignment_r2,
         pick(estimate, metric, 'ridge_lambda') as ridge_lambda
-    from evaluations
+    from stg_evaluations
     where model is not null
     group by study_id, model
 ),
