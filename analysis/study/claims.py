@@ -113,55 +113,31 @@ def write_published(
 
 
 _HEADLINES = """
-with
-first as (
-    select * from evaluations where study_id = $first and model is not null
-),
-
-second as (
-    select * from evaluations where study_id = $second and model is not null
-),
-
-headline as (
-    select * from (
-        values
-        ('native', 'auroc'),
-        ('universal', 'auroc'),
-        ('leave_one_out', 'auroc'),
-        ('native_cross_validated', 'auroc'),
-        ('universal_cross_validated', 'auroc'),
-        ('leave_one_out_cross_validated', 'auroc'),
-        ('aligned', 'cosine_universal'),
-        ('aligned', 'r2_held_out')
-    ) as listed (scorer, metric)
-)
-
 select
-    coalesce(first.model, second.model) as model,
-    coalesce(first.prompt_set, second.prompt_set) as prompt_set,
-    case headline.metric
-        when 'auroc' then headline.scorer
-        when 'r2_held_out' then 'alignment_r2'
-        else headline.metric
-    end as figure,
-    first.estimate as a,
-    second.estimate as b,
-    second.estimate - first.estimate as difference,
-    first.axis_id as a_axis,
-    second.axis_id as b_axis,
-    first.model_id as a_model,
-    second.model_id as b_model
-from first
-full join second
-    on
-        first.model = second.model
-        and first.prompt_set is not distinct from second.prompt_set
-        and first.scorer = second.scorer
-        and first.metric = second.metric
-inner join headline
-    on
-        headline.scorer = coalesce(first.scorer, second.scorer)
-        and headline.metric = coalesce(first.metric, second.metric)
+    model,
+    prompt_set,
+    headline.figure,
+    pick(estimate, study_id, $first) as a,
+    pick(estimate, study_id, $second) as b,
+    b - a as difference,
+    pick(axis_id, study_id, $first) as a_axis,
+    pick(axis_id, study_id, $second) as b_axis,
+    pick(model_id, study_id, $first) as a_model,
+    pick(model_id, study_id, $second) as b_model
+from evaluations
+inner join (
+    values
+    ('native', 'auroc', 'native'),
+    ('universal', 'auroc', 'universal'),
+    ('leave_one_out', 'auroc', 'leave_one_out'),
+    ('native_cross_validated', 'auroc', 'native_cross_validated'),
+    ('universal_cross_validated', 'auroc', 'universal_cross_validated'),
+    ('leave_one_out_cross_validated', 'auroc', 'leave_one_out_cross_validated'),
+    ('aligned', 'cosine_universal', 'cosine_universal'),
+    ('aligned', 'r2_held_out', 'alignment_r2')
+) as headline (scorer, metric, figure) using (scorer, metric)
+where model is not null and study_id in ($first, $second)
+group by model, prompt_set, headline.figure
 order by prompt_set nulls last, figure, model
 """
 

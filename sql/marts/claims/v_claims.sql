@@ -2,9 +2,8 @@
 -- stored rows, by rules fixed beforehand (docs/methods.md). v_claim_estimates has a row
 -- per model.
 --
--- claim: the claim's name
 -- position: its position in the list of claims
--- claim: its name
+-- claim: the claim's name
 -- text: the claim in words
 -- verdict: cannot tell, supported, not supported or undecided
 -- cause: why the numbers cannot tell: the first premise that fails (v_claim_premises)

@@ -11,10 +11,8 @@
 -- text: the warning in plain words
 create view v_study_warnings as
 with
-evaluations as (select * from stg_evaluations),
-
 areas as (
-    select * from evaluations
+    select * from stg_evaluations
     where
         metric = 'auroc'
         and model is not null
@@ -45,7 +43,7 @@ final as (
             replace(replace(drawn.scorer, '_cross_validated', ''), '_', ' ')
         ) as text
     from areas
-    inner join evaluations as drawn
+    inner join stg_evaluations as drawn
         on
             areas.study_id = drawn.study_id
             and areas.model = drawn.model
@@ -100,7 +98,7 @@ final as (
             areas.model
         ) as text
     from areas
-    inner join evaluations as cosines
+    inner join stg_evaluations as cosines
         on
             areas.study_id = cosines.study_id
             and areas.model = cosines.model
@@ -120,7 +118,7 @@ final as (
         format(
             '{:.0f} prompts of {} are missing for {}', estimate, prompt_set, model
         ) as text
-    from evaluations
+    from stg_evaluations
     where metric = 'missing_count' and estimate > 0
     union all by name
     select

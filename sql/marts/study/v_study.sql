@@ -89,9 +89,8 @@ per_model as (
         model,
         pick(estimate, metric, 'cosine_universal') as cosine_universal,
         pick(estimate, metric, 'cosine_reference') as cosine_reference,
-        max(estimate) filter (
-            where metric = 'cosine_leave_one_out' and scorer = 'aligned'
-        ) as cosine_leave_one_out,
+        pick(estimate, (metric, scorer), ('cosine_leave_one_out', 'aligned'))
+            as cosine_leave_one_out,
         pick(estimate, metric, 'r2_held_out') as alignment_r2,
         pick(estimate, metric, 'ridge_lambda') as ridge_lambda
     from stg_evaluations
@@ -110,29 +109,16 @@ moved as (
     from v_sensitivity
     where figure = 'universal'
     group by study_id, model, prompt_set
-),
-
-final as (
-    select
-        per_set.*,
-        moved.universal_least,
-        moved.universal_greatest,
-        moved.moved_most_by,
-        pairs.pairs_in_order,
-        baselines.best_baseline,
-        baselines.best_baseline_auroc,
-        baselines.bag_of_words,
-        baselines.prompt_length,
-        per_model.cosine_universal,
-        per_model.cosine_reference,
-        per_model.cosine_leave_one_out,
-        per_model.alignment_r2,
-        per_model.ridge_lambda
-    from per_set
-    inner join per_model using (study_id, model)
-    left join baselines using (study_id, prompt_set)
-    left join pairs using (study_id, model, prompt_set)
-    left join moved using (study_id, model, prompt_set)
 )
 
-select * from final;
+select
+    per_set.*,
+    moved.* exclude (study_id, model, prompt_set),
+    pairs.pairs_in_order,
+    baselines.* exclude (study_id, prompt_set),
+    per_model.* exclude (study_id, model)
+from per_set
+inner join per_model using (study_id, model)
+left join baselines using (study_id, prompt_set)
+left join pairs using (study_id, model, prompt_set)
+left join moved using (study_id, model, prompt_set);
