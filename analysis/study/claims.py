@@ -162,21 +162,19 @@ def metric_differences(warehouse: Warehouse, first: str, second: str) -> list[di
     headlines = rows(warehouse.connection, _HEADLINES, {"first": first, "second": second})
     for row in headlines:
         scorers = [(row.pop(f"{study}_axis"), row.pop(f"{study}_model")) for study in ("a", "b")]
-        interval = Estimate(0.0)
-        if row["prompt_set"] is not None and row["difference"] is not None:
-            interval = _paired_interval(warehouse, row["prompt_set"], scorers)
+        interval = _paired_interval(warehouse, row["prompt_set"], scorers)
         row |= {end: getattr(interval, end) for end in ("lower", "upper", "p_value")}
     return headlines
 
 
 def _paired_interval(
-    warehouse: Warehouse, prompt_set: str, scorers: Sequence[tuple[str | None, str | None]]
+    warehouse: Warehouse, prompt_set: str | None, scorers: Sequence[tuple[str | None, str | None]]
 ) -> Estimate:
     """The interval of the difference where both axes scored the same prompts with labels."""
     scores = [
         read_scores(warehouse, axis, model, prompt_set, allow_missing=True)
         for axis, model in scorers
-        if axis is not None and model is not None
+        if axis is not None and model is not None and prompt_set is not None
     ]
     if len(scores) < 2 or scores[0].row_set_hash != scores[1].row_set_hash:
         return Estimate(0.0)
