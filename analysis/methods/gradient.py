@@ -10,9 +10,9 @@ minimises; both are folded into the map that is returned. With a hidden layer th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from axes.analysis.activations import blocks, take
 from axes.analysis.methods import AlignmentOptions
@@ -21,9 +21,6 @@ from axes.analysis.methods.alignment import Choice, Procedure
 from axes.analysis.methods.covariance import mean_and_variance
 from axes.analysis.stats.auroc import Labels
 from axes.warehouse.layers import Rows
-
-if TYPE_CHECKING:
-    import torch
 
 _BATCH_ROWS, _MAX_EPOCHS, _PATIENCE = 64, 200, 8
 # A step moves every weight alike, so what a unit sums over its inputs moves with their number:
@@ -64,8 +61,6 @@ class _Model:
     def __init__(
         self, x: Rows, y: Rows, where: Labels, options: AlignmentOptions, seed: int
     ) -> None:
-        import torch
-
         self._x, self._y, self._rows = x, y, np.flatnonzero(where)
         self._mean_x, variance = mean_and_variance(x, where)
         self._scale_x = np.where(variance > 0, np.sqrt(variance), 1.0)
@@ -104,8 +99,6 @@ class _Model:
 
     def error(self, x: Rows, y: Rows, where: Labels) -> float:
         """Squared error on other rows, in the scaled units."""
-        import torch
-
         total = 0.0
         with torch.no_grad():
             for batch in blocks(x, y, where=where):
@@ -144,8 +137,6 @@ class _Model:
         return mapped + self._bias
 
     def _scaled(self, x: np.ndarray, y: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        import torch
-
         rows, targets = (x - self._mean_x) / self._scale_x, (y - self._mean_y) / self._scale_y
         return torch.from_numpy(rows).float(), torch.from_numpy(targets).float()
 
@@ -156,8 +147,6 @@ class _Model:
             yield take(self._x, part)[:], take(self._y, part)[:]
 
     def _draw(self, width: int, count: int) -> torch.Tensor:
-        import torch
-
         drawn = self._random.standard_normal((width, count)) / np.sqrt(width)
         return torch.from_numpy(drawn).float()
 

@@ -182,6 +182,8 @@ def _refitted(
     groups: Groups | None,
 ) -> Float[np.ndarray, "fit d_model"]:
     """The direction of a method under each labelling, on the rows seen by each."""
+    if method == "mean_diff":
+        return _differences(x, seen & labels, seen & ~labels)
     groups = np.arange(len(x)) if groups is None else groups
     directions = np.empty((len(labels), x.shape[1]))
     # Fits that see the same rows share what their fitter prepares on them.
@@ -248,13 +250,10 @@ def shuffled_directions(
     Their lengths are the gains of the maps; `singular_values` compares what they have in common.
     """
     shuffled = shuffled_labellings(labels, groups, count, np.random.default_rng(seed))
-
-    def directions(x: Rows) -> Float[np.ndarray, "shuffle d_model"]:
-        if method == "mean_diff":
-            return _differences(x, shuffled, ~shuffled)
-        return _refitted(x, shuffled, np.ones_like(shuffled), method, groups)
-
-    return np.stack([unit_rows(directions(each.x)) @ each.alignment.jacobian for each in models])
+    fit = partial(_refitted, labels=shuffled, seen=np.ones_like(shuffled), method=method)
+    return np.stack(
+        [unit_rows(fit(each.x, groups=groups)) @ each.alignment.jacobian for each in models]
+    )
 
 
 def bootstrap_angles(

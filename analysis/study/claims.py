@@ -1,6 +1,6 @@
 """A study next to others: the source study's claims, published values, and a second study.
 
-The rules of the claims are in SQL (`v_claims` and a view for each claim) and in words in
+The rules of the claims are in SQL (`v_claims`, `v_claim_estimates`) and in words in
 docs/methods.md; here they are read. Published values are rows next to the study's. Two studies are
 compared by their definitions and every headline metric: where both evaluated the same prompts, the
 difference of two AUROCs has DeLong's paired interval, from the stored projections.
@@ -37,8 +37,8 @@ order by position, prompt_set
 
 _MODELS = """
 select prompt_set, model, estimate, lower, upper, null_value, is_met, is_refuted
-from v_claim_{claim}
-where study_id = {study_id}
+from v_claim_estimates
+where claim = {claim} and study_id = {study_id}
 order by prompt_set, model
 """
 
@@ -65,13 +65,15 @@ def claim_tables(connection: Connection, study_id: str) -> list[ClaimTable]:
         [study_id],
     )
     return [
-        _claim_table(connection, row["text"], _MODELS.replace("{claim}", row["claim"]), study_id)
-        for row in claims
+        _claim_table(connection, row["text"], _MODELS, study_id, row["claim"]) for row in claims
     ]
 
 
-def _claim_table(connection: Connection, title: str, template: str, study_id: str) -> ClaimTable:
-    statement = template.replace("{study_id}", sql_literal(study_id)).strip()
+def _claim_table(
+    connection: Connection, title: str, template: str, study_id: str, claim: str = ""
+) -> ClaimTable:
+    names = {"study_id": sql_literal(study_id), "claim": sql_literal(claim)}
+    statement = template.format(**names).strip()
     return ClaimTable(title, statement, query(connection, statement))
 
 
@@ -114,56 +116,32 @@ def write_published(
 
 
 _HEADLINES = """
-with
-first as (
-    select * from evaluations where study_id = $first and model is not null
-),
-
-second as (
-    select * from evaluations where study_id = $second and model is not null
-),
-
-headline as (
-    select * from (
-        values
-        ('native', 'auroc'),
-        ('universal', 'auroc'),
-        ('leave_one_out', 'auroc'),
-        ('native_cross_validated', 'auroc'),
-        ('universal_cross_validated', 'auroc'),
-        ('leave_one_out_cross_validated', 'auroc'),
-        ('aligned', 'cosine_universal'),
-        ('aligned', 'r2_held_out')
-    ) as listed (scorer, metric)
-)
-
 select
-    coalesce(first.model, second.model) as model,
-    coalesce(first.prompt_set, second.prompt_set) as prompt_set,
-    case headline.metric
-        when 'auroc' then headline.scorer
-        when 'r2_held_out' then 'alignment_r2'
-        else headline.metric
-    end as metric,
-    first.estimate as a,
-    second.estimate as b,
-    second.estimate - first.estimate as difference,
-    first.axis_id as a_axis,
-    second.axis_id as b_axis,
-    first.model_id as a_model,
-    second.model_id as b_model
-from first
-full join second
-    on
-        first.model = second.model
-        and first.prompt_set is not distinct from second.prompt_set
-        and first.scorer = second.scorer
-        and first.metric = second.metric
-inner join headline
-    on
-        headline.scorer = coalesce(first.scorer, second.scorer)
-        and headline.metric = coalesce(first.metric, second.metric)
-order by prompt_set nulls last, metric, model
+    model,
+    prompt_set,
+    headline.name as metric,
+    pick(estimate, study_id, $first) as a,
+    pick(estimate, study_id, $second) as b,
+    b - a as difference,
+    pick(axis_id, study_id, $first) as a_axis,
+    pick(axis_id, study_id, $second) as b_axis,
+    pick(model_id, study_id, $first) as a_model,
+    pick(model_id, study_id, $second) as b_model
+from evaluations
+inner join (
+    values
+    ('native', 'auroc', 'native'),
+    ('universal', 'auroc', 'universal'),
+    ('leave_one_out', 'auroc', 'leave_one_out'),
+    ('native_cross_validated', 'auroc', 'native_cross_validated'),
+    ('universal_cross_validated', 'auroc', 'universal_cross_validated'),
+    ('leave_one_out_cross_validated', 'auroc', 'leave_one_out_cross_validated'),
+    ('aligned', 'cosine_universal', 'cosine_universal'),
+    ('aligned', 'r2_held_out', 'alignment_r2')
+) as headline (scorer, metric, name) using (scorer, metric)
+where model is not null and study_id in ($first, $second)
+group by model, prompt_set, headline.name
+order by prompt_set nulls last, headline.name, model
 """
 
 
@@ -187,21 +165,19 @@ def metric_differences(warehouse: Warehouse, first: str, second: str) -> list[di
     headlines = rows(warehouse.connection, _HEADLINES, {"first": first, "second": second})
     for row in headlines:
         scorers = [(row.pop(f"{study}_axis"), row.pop(f"{study}_model")) for study in ("a", "b")]
-        interval = Estimate(0.0)
-        if row["prompt_set"] is not None and row["difference"] is not None:
-            interval = _paired_interval(warehouse, row["prompt_set"], scorers)
+        interval = _paired_interval(warehouse, row["prompt_set"], scorers)
         row |= {end: getattr(interval, end) for end in ("lower", "upper", "p_value")}
     return headlines
 
 
 def _paired_interval(
-    warehouse: Warehouse, prompt_set: str, scorers: Sequence[tuple[str | None, str | None]]
+    warehouse: Warehouse, prompt_set: str | None, scorers: Sequence[tuple[str | None, str | None]]
 ) -> Estimate:
     """The interval of the difference where both axes scored the same prompts with labels."""
     scores = [
         read_scores(warehouse, axis, model, prompt_set, allow_missing=True)
         for axis, model in scorers
-        if axis is not None and model is not None
+        if axis is not None and model is not None and prompt_set is not None
     ]
     if len(scores) < 2 or scores[0].row_set_hash != scores[1].row_set_hash:
         return Estimate(0.0)

@@ -36,10 +36,8 @@ def find_diagnosed(connection: Connection, name: str | None) -> tuple[str, str |
     `name` is the start of a study's id, a model, or None for the last study of all. Raises
     `AxesError` where it is none of them.
     """
-    if name is None:
-        return latest_study(connection), None
     is_start = "select study_id from evaluations where starts_with(study_id, ?) limit 1"
-    if rows(connection, is_start, [name]):
+    if name is None or rows(connection, is_start, [name]):
         return latest_study(connection, name), None
     with_model = rows(
         connection,

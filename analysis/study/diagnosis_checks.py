@@ -168,7 +168,7 @@ def signal(case: Case, view: View) -> Finding:
         area, chance = _out_of_fold(case.x, case)
         aligned, aligned_chance = area, chance
         if not case.is_reference:
-            mapped = np.concatenate([case.alignment.apply(block) for (block,) in blocks(case.x)])
+            mapped = _apply(case.x, case.alignment.apply)
             aligned, aligned_chance = _out_of_fold(mapped, case)
     else:
         # On other prompts far below one half is a signal, too: that of swapped labels.

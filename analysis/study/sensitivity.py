@@ -168,19 +168,15 @@ class _Group:
             if index == target:
                 maps.append(Map())
                 continue
-            procedure = self._procedure(index, count)
+            if (index, count) not in self._procedures:
+                options, seed = self.definition.alignment_options, self.definition.seed
+                x = self._benign[index].x
+                self._procedures[index, count] = Ridge(x, options, seed=seed, row_count=count)
+            procedure = self._procedures[index, count]
             ridge_lambda = procedure.choose(y).ridge_lambda
             assert ridge_lambda is not None
             maps.append(Map(procedure.path(y, "all"), ridge_lambda))
         return maps
-
-    def _procedure(self, index: int, row_count: int) -> Ridge:
-        key = (index, row_count)
-        if key not in self._procedures:
-            options, seed = self.definition.alignment_options, self.definition.seed
-            x = self._benign[index].x
-            self._procedures[key] = Ridge(x, options, seed=seed, row_count=row_count)
-        return self._procedures[key]
 
 
 def _read_group(warehouse: Warehouse, definition: StudyDefinition, row_count: int) -> _Group:

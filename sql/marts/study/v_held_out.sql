@@ -6,6 +6,8 @@
 -- universal: AUROC of the universal axis
 -- leave_one_out: AUROC of the axis made without this model
 -- leave_one_out_ceiling: its upper end at 95 % for all of the study's models together
+-- leave_one_out_null: what it has to exceed: 0.5, or the 95th percentile of random
+--   directions or of shuffled alignments, whichever is greater
 -- random_direction: 95th percentile of the AUROC of random directions
 -- shuffled_alignment: the same of the universal axis by alignments of shuffled rows
 -- gain: universal minus native, on the same prompts; interval paired
@@ -16,10 +18,13 @@ with
 evaluations as (
     select
         *,
-        replace(scorer, '_cross_validated', '') as figure,
-        prompt_set = parameters ->> '$.prompts' as is_out_of_fold
+        replace(scorer, '_cross_validated', '') as figure
     from stg_evaluations
-    where model is not null and prompt_set is not null and not is_in_sample
+    where
+        model is not null
+        and prompt_set is not null
+        and metric in ('auroc', 'auroc_difference')
+        and not is_in_sample
 ),
 
 areas as (
@@ -27,7 +32,7 @@ areas as (
         study_id,
         model,
         prompt_set,
-        any_value(is_out_of_fold) as is_out_of_fold,
+        bool_or(scorer != figure) as is_out_of_fold,
         pick(estimate, figure, 'native') as native,
         pick(lower, figure, 'native') as native_lower,
         pick(upper, figure, 'native') as native_upper,
@@ -38,71 +43,25 @@ areas as (
         pick(lower, figure, 'leave_one_out') as leave_one_out_lower,
         pick(upper, figure, 'leave_one_out') as leave_one_out_upper,
         pick(upper, figure, 'random_direction') as random_direction,
-        pick(upper, figure, 'shuffled_alignment') as shuffled_alignment
+        pick(upper, figure, 'shuffled_alignment') as shuffled_alignment,
+        -pick(estimate, figure, 'native_minus_universal') as gain,
+        -pick(upper, figure, 'native_minus_universal') as gain_lower,
+        -pick(lower, figure, 'native_minus_universal') as gain_upper,
+        pick(p_value, figure, 'native_minus_universal') as p_value,
+        -- Standard errors to either side in an interval for all models together.
+        simultaneous_z(count(*) over (partition by study_id, prompt_set)) as z
     from evaluations
-    where metric = 'auroc'
     group by study_id, model, prompt_set
-),
-
-gains as (
-    select
-        study_id,
-        model,
-        prompt_set,
-        -estimate as gain,
-        -upper as gain_lower,
-        -lower as gain_upper,
-        p_value
-    from evaluations
-    where metric = 'auroc_difference' and figure = 'native_minus_universal'
-),
-
-counted as (
-    select
-        areas.*,
-        gains.gain,
-        gains.gain_lower,
-        gains.gain_upper,
-        gains.p_value,
-        count(*) over (
-            partition by areas.study_id, areas.prompt_set
-        ) as model_count
-    from areas
-    left join gains using (study_id, model, prompt_set)
-    where areas.universal is not null
-),
-
-final as (
-    select
-        study_id,
-        model,
-        prompt_set,
-        is_out_of_fold,
-        native,
-        native_lower,
-        native_upper,
-        universal,
-        universal_lower,
-        universal_upper,
-        leave_one_out,
-        leave_one_out_lower,
-        leave_one_out_upper,
-        least(
-            leave_one_out
-            + (leave_one_out - leave_one_out_lower)
-            * simultaneous_z(model_count) / simultaneous_z(1),
-            1.0
-        ) as leave_one_out_ceiling,
-        random_direction,
-        shuffled_alignment,
-        gain,
-        gain_lower,
-        gain_upper,
-        gain
-        + (gain_upper - gain)
-        * simultaneous_z(model_count) / simultaneous_z(1) as gain_ceiling,
-        p_value
-    from counted
+    having pick(estimate, figure, 'universal') is not null
 )
 
-select * from final;
+select
+    * exclude (z),
+    greatest(0.5, random_direction, shuffled_alignment) as leave_one_out_null,
+    least(
+        leave_one_out
+        + (leave_one_out - leave_one_out_lower) * z / simultaneous_z(1),
+        1.0
+    ) as leave_one_out_ceiling,
+    gain + (gain_upper - gain) * z / simultaneous_z(1) as gain_ceiling
+from areas;

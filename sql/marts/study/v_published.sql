@@ -21,16 +21,11 @@ left join stg_evaluations as ours
     on
         published.study_id = ours.study_id
         and published.model = ours.model
-        and (
-            (
-                published.metric = 'auroc_published'
-                and ours.metric = 'auroc'
+        and case published.metric
+            when 'cosine_published' then published.scorer = ours.metric
+            else
+                ours.metric = 'auroc'
                 and published.scorer = ours.scorer
                 and published.prompt_set = ours.prompt_set
-            )
-            or (
-                published.metric = 'cosine_published'
-                and published.scorer = ours.metric
-            )
-        )
+        end
 where published.metric in ('auroc_published', 'cosine_published');

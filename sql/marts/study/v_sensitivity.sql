@@ -17,15 +17,8 @@
 -- is_fragile: the spread is at least 0.05
 create view v_sensitivity as
 with
-variations as (select * from stg_variations),
-
-evaluations as (
-    select * from stg_evaluations
-    where metric = 'auroc'
-),
-
 cosines as (
-    select * from variations
+    select * from stg_variations
     where figure = 'cosine_universal'
 ),
 
@@ -41,7 +34,7 @@ areas as (
         arg_min(value, estimate) as value_at_min,
         arg_max(value, estimate) as value_at_max,
         count(*) as variation_count
-    from variations
+    from stg_variations
     where figure != 'cosine_universal'
     group by study_id, model, prompt_set, figure, setting
 ),
@@ -83,12 +76,13 @@ final as (
             and areas.model = cosines.model
             and areas.setting = cosines.setting
             and areas.value_at_min = cosines.value
-    left join evaluations
+    left join stg_evaluations as evaluations
         on
             areas.study_id = evaluations.study_id
             and areas.model = evaluations.model
             and areas.prompt_set = evaluations.prompt_set
             and areas.metric = evaluations.scorer
+            and evaluations.metric = 'auroc'
 )
 
 select * from final;

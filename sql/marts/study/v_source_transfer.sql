@@ -8,32 +8,21 @@
 -- word_pairs: AUROC of word counts, fitted and evaluated in the same way
 -- is_same_source: whether both are the same sources
 create view v_source_transfer as
-with
-evaluations as (
-    select * from stg_evaluations
-    where metric = 'auroc' and judged_on is not null
-)
-
 select
-    native.study_id,
-    native.model,
-    native.model_id,
-    native.prompt_set,
-    native.layer,
-    native.fitted_on,
-    native.judged_on,
-    native.estimate as auroc,
-    native.lower as auroc_lower,
-    native.upper as auroc_upper,
-    words.estimate as word_pairs,
-    native.positive_count,
-    native.negative_count,
-    native.fitted_on = native.judged_on as is_same_source
-from evaluations as native
-left join evaluations as words
-    on
-        native.study_id = words.study_id
-        and native.fitted_on = words.fitted_on
-        and native.judged_on = words.judged_on
-        and words.scorer = 'word_pairs'
-where native.scorer = 'native';
+    study_id,
+    model,
+    model_id,
+    prompt_set,
+    any_value(layer) as layer,
+    fitted_on,
+    judged_on,
+    pick(estimate, scorer, 'native') as auroc,
+    pick(lower, scorer, 'native') as auroc_lower,
+    pick(upper, scorer, 'native') as auroc_upper,
+    pick(estimate, scorer, 'word_pairs') as word_pairs,
+    any_value(positive_count) as positive_count,
+    any_value(negative_count) as negative_count,
+    fitted_on = judged_on as is_same_source
+from stg_evaluations
+where metric = 'auroc' and judged_on is not null
+group by study_id, model, model_id, prompt_set, fitted_on, judged_on;

@@ -28,8 +28,6 @@
 -- ridge_lambda: penalty of the alignment; null for the reference, mapped by identity
 create view v_study as
 with
-evaluations as (select * from stg_evaluations),
-
 per_set as (
     select
         study_id,
@@ -53,7 +51,7 @@ per_set as (
         ) as leave_one_out_cross_validated,
         pick(upper, scorer, 'shuffled_labels') as null_in_sample,
         pick(upper, scorer, 'shuffled_labels_cross_validated') as null_cross_validated
-    from evaluations
+    from stg_evaluations
     where metric = 'auroc' and model is not null and fitted_on is null
     group by study_id, model, prompt_set
 ),
@@ -66,7 +64,7 @@ baselines as (
         max(estimate) as best_baseline_auroc,
         pick(estimate, scorer, 'bag_of_words') as bag_of_words,
         pick(estimate, scorer, 'prompt_length') as prompt_length
-    from evaluations
+    from stg_evaluations
     where metric = 'auroc' and model is null
     group by study_id, prompt_set
 ),
@@ -80,7 +78,7 @@ pairs as (
             pick(estimate, scorer, 'universal_cross_validated'),
             pick(estimate, scorer, 'universal')
         ) as pairs_in_order
-    from evaluations
+    from stg_evaluations
     where metric = 'pairs_in_order'
     group by study_id, model, prompt_set
 ),
@@ -91,12 +89,11 @@ per_model as (
         model,
         pick(estimate, metric, 'cosine_universal') as cosine_universal,
         pick(estimate, metric, 'cosine_reference') as cosine_reference,
-        max(estimate) filter (
-            where metric = 'cosine_leave_one_out' and scorer = 'aligned'
-        ) as cosine_leave_one_out,
+        pick(estimate, (metric, scorer), ('cosine_leave_one_out', 'aligned'))
+            as cosine_leave_one_out,
         pick(estimate, metric, 'r2_held_out') as alignment_r2,
         pick(estimate, metric, 'ridge_lambda') as ridge_lambda
-    from evaluations
+    from stg_evaluations
     where model is not null
     group by study_id, model
 ),
@@ -112,29 +109,16 @@ moved as (
     from v_sensitivity
     where metric = 'universal'
     group by study_id, model, prompt_set
-),
-
-final as (
-    select
-        per_set.*,
-        moved.universal_min,
-        moved.universal_max,
-        moved.moved_most_by,
-        pairs.pairs_in_order,
-        baselines.best_baseline,
-        baselines.best_baseline_auroc,
-        baselines.bag_of_words,
-        baselines.prompt_length,
-        per_model.cosine_universal,
-        per_model.cosine_reference,
-        per_model.cosine_leave_one_out,
-        per_model.alignment_r2,
-        per_model.ridge_lambda
-    from per_set
-    inner join per_model using (study_id, model)
-    left join baselines using (study_id, prompt_set)
-    left join pairs using (study_id, model, prompt_set)
-    left join moved using (study_id, model, prompt_set)
 )
 
-select * from final;
+select
+    per_set.*,
+    moved.* exclude (study_id, model, prompt_set),
+    pairs.pairs_in_order,
+    baselines.* exclude (study_id, prompt_set),
+    per_model.* exclude (study_id, model)
+from per_set
+inner join per_model using (study_id, model)
+left join baselines using (study_id, prompt_set)
+left join pairs using (study_id, model, prompt_set)
+left join moved using (study_id, model, prompt_set);

@@ -13,6 +13,10 @@
 -- false_positive_shift: the same minus that of the model's threshold
 -- false_positive_shift_p: two-sided p-value, Holm-adjusted over the pairs of a method
 -- is_in_sample: whether the axis was fitted on any of the evaluation prompts
+-- is_carried_over: the threshold transfers: complete intervals within a loss of 0.05
+--   and within a shift of 0.1 either way
+-- is_failing: it does not, and loses accuracy or shifts the false-positive rate at the
+--   level 0.05
 create view v_threshold_transfer as
 select
     study_id,
@@ -37,7 +41,21 @@ select
     any_value(positive_count) as positive_count,
     any_value(negative_count) as negative_count,
     fitted_on = model as is_own,
-    bool_or(is_in_sample) as is_in_sample
+    bool_or(is_in_sample) as is_in_sample,
+    coalesce(
+        accuracy_loss_upper <= 0.05
+        and false_positive_shift_lower >= -0.1
+        and false_positive_shift_upper <= 0.1,
+        false
+    ) as is_carried_over,
+    coalesce(
+        not is_carried_over
+        and (
+            (accuracy_loss > 0 and accuracy_loss_p < 0.05)
+            or false_positive_shift_p < 0.05
+        ),
+        false
+    ) as is_failing
 from stg_evaluations
 where
     metric in (

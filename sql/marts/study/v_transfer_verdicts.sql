@@ -6,74 +6,30 @@
 -- mean_loss: mean of what a threshold from another model loses
 -- worst_loss: the largest loss of any pair
 -- worst_shift: the largest absolute shift of the false-positive rate
--- carrying_pair_count: pairs whose complete intervals lie within a loss of 0.05 and
---   within a shift of 0.1 either way
--- failing_pair_count: other pairs that lose or shift at the level 0.05, Holm-adjusted
+-- carrying_pair_count: pairs that transfer (v_threshold_transfer.is_carried_over)
+-- failing_pair_count: pairs that are shown not to (v_threshold_transfer.is_failing)
 -- verdict: carries over or fails (all pairs do), undecided (none fails, not all carry
 --   over), or mixed
 create view v_transfer_verdicts as
-with
-pairs as (
-    select
-        *,
-        accuracy_loss_upper <= 0.05
-        and false_positive_shift_lower >= -0.1
-        and false_positive_shift_upper <= 0.1 as carries_over,
-        (accuracy_loss > 0 and accuracy_loss_p < 0.05)
-        or false_positive_shift_p < 0.05 as fails
-    from v_threshold_transfer
-    where not is_own
-),
-
-own as (
-    select
-        study_id,
-        method,
-        avg(balanced_accuracy) as own_accuracy
-    from v_threshold_transfer
-    where is_own
-    group by study_id, method
-),
-
-counted as (
-    select
-        study_id,
-        any_value(axis_id) as axis_id,
-        any_value(prompt_set) as prompt_set,
-        method,
-        count(*) as pair_count,
-        avg(balanced_accuracy) as transferred_accuracy,
-        avg(accuracy_loss) as mean_loss,
-        max(accuracy_loss) as worst_loss,
-        max(abs(false_positive_shift)) as worst_shift,
-        count(*) filter (where carries_over) as carrying_pair_count,
-        count(*) filter (where fails and not carries_over) as failing_pair_count
-    from pairs
-    group by study_id, method
-),
-
-final as (
-    select
-        counted.study_id,
-        counted.axis_id,
-        counted.prompt_set,
-        counted.method,
-        case
-            when counted.carrying_pair_count = counted.pair_count then 'carries over'
-            when counted.failing_pair_count = counted.pair_count then 'fails'
-            when counted.failing_pair_count = 0 then 'undecided'
-            else 'mixed'
-        end as verdict,
-        counted.pair_count,
-        own.own_accuracy,
-        counted.transferred_accuracy,
-        counted.mean_loss,
-        counted.worst_loss,
-        counted.worst_shift,
-        counted.carrying_pair_count,
-        counted.failing_pair_count
-    from counted
-    inner join own using (study_id, method)
-)
-
-select * from final;
+select
+    study_id,
+    any_value(axis_id) as axis_id,
+    any_value(prompt_set) as prompt_set,
+    method,
+    case
+        when bool_and(is_carried_over or is_own) then 'carries over'
+        when bool_and(is_failing or is_own) then 'fails'
+        when bool_or(is_failing and not is_own) then 'mixed'
+        else 'undecided'
+    end as verdict,
+    count(*) filter (where not is_own) as pair_count,
+    avg(balanced_accuracy) filter (where is_own) as own_accuracy,
+    avg(balanced_accuracy) filter (where not is_own) as transferred_accuracy,
+    avg(accuracy_loss) filter (where not is_own) as mean_loss,
+    max(accuracy_loss) filter (where not is_own) as worst_loss,
+    max(abs(false_positive_shift)) filter (where not is_own) as worst_shift,
+    count(*) filter (where is_carried_over and not is_own) as carrying_pair_count,
+    count(*) filter (where is_failing and not is_own) as failing_pair_count
+from v_threshold_transfer
+group by study_id, method
+having bool_or(is_own) and not bool_and(is_own);

@@ -73,7 +73,7 @@ def test_claims_and_diff_are_asked_by_id_or_by_file(lake, file):
     by_id = ok(lake, "claims", study_id[:6], "--format", "csv").stdout
     assert ok(lake, "--claims", "--format", "csv").stdout == by_id
     assert ok(lake, "claims", file, "--format", "csv").stdout == by_id
-    assert "from v_claim_shared_axis" in ok(lake, "claims").stdout
+    assert "from v_claim_estimates\nwhere claim = 'shared_axis'" in ok(lake, "claims").stdout
     assert "same definition" in ok(lake, "diff", file, study_id).stdout
 
 

@@ -16,29 +16,31 @@ with
 evaluations as (
     select
         *,
-        replace(scorer, '_cross_validated', '') as figure
+        replace(scorer, '_cross_validated', '') as axis
     from stg_evaluations
     where model is not null
 ),
 
 areas as (
+    select * from evaluations
+    where
+        metric = 'auroc'
+        and not is_in_sample
+        and axis in ('native', 'universal', 'leave_one_out')
+),
+
+models as (
     select
         study_id,
         prompt_set,
         model,
-        pick(estimate, figure, 'native') as native,
-        pick(lower, figure, 'native') as native_lower,
-        pick(upper, figure, 'native') as native_upper,
-        (
-            pick(upper, figure, 'leave_one_out')
-            - pick(lower, figure, 'leave_one_out')
-        ) / 2 as reach,
+        pick(estimate, axis, 'native') as native,
+        pick(lower, axis, 'native') as native_lower,
+        pick(upper, axis, 'native') as native_upper,
+        (pick(upper, axis, 'leave_one_out') - pick(lower, axis, 'leave_one_out'))
+        / 2 as reach,
         min(least(positive_count, negative_count)) as class_size
-    from evaluations
-    where
-        metric = 'auroc'
-        and not is_in_sample
-        and figure in ('native', 'universal', 'leave_one_out')
+    from areas
     group by study_id, prompt_set, model
 ),
 
@@ -48,46 +50,23 @@ exceeded as (
         study_id,
         prompt_set,
         model,
-        split_part(figure, '_minus_', 1) as axis,
-        arg_min(split_part(figure, '_minus_', 2), lower) as baseline,
+        split_part(axis, '_minus_', 1) as axis,
+        arg_min(split_part(axis, '_minus_', 2), lower) as baseline,
         arg_min(estimate, lower) as difference,
         min(lower) as lower
     from evaluations
     where
         metric = 'auroc_difference'
-        and figure like '%_minus_%'
-        and figure != 'native_minus_universal'
+        and axis like '%_minus_%'
+        and axis != 'native_minus_universal'
         and not is_in_sample
     group by all
-),
-
-surfaces as (
-    select
-        areas.*,
-        axes.figure as axis,
-        axes.estimate,
-        axes.scorer,
-        exceeded.baseline,
-        exceeded.difference,
-        exceeded.lower
-    from areas
-    inner join evaluations as axes using (study_id, prompt_set, model)
-    left join exceeded
-        on
-            areas.study_id = exceeded.study_id
-            and areas.prompt_set = exceeded.prompt_set
-            and areas.model = exceeded.model
-            and axes.figure = exceeded.axis
-    where
-        axes.metric = 'auroc'
-        and not axes.is_in_sample
-        and axes.figure in ('native', 'universal', 'leave_one_out')
 ),
 
 maps as (
     select
         study_id,
-        model,
+        model as at_model,
         coalesce(pick(estimate, metric, 'benign_variance_ratio'), 1.0)
             as variance_ratio,
         -- The reference is mapped by the identity.
@@ -103,14 +82,20 @@ agreements as (
     select
         shared.study_id,
         shared.prompt_set,
-        count(*) filter (where shared.is_met or maps.p_value < 0.05) as agreeing_count,
+        count(*) filter (
+            where
+            shared.leave_one_out_lower > shared.leave_one_out_null
+            or maps.p_value < 0.05
+        ) as agreeing_count,
         count(*) as model_count
-    from v_claim_shared_axis as shared
-    left join maps using (study_id, model)
+    from v_held_out as shared
+    left join maps
+        on shared.study_id = maps.study_id and shared.model = maps.at_model
+    where shared.leave_one_out is not null
     group by shared.study_id, shared.prompt_set
 ),
 
-final as (
+failing as (
     select
         study_id,
         prompt_set,
@@ -128,7 +113,7 @@ final as (
         ) as cause
     from evaluations
     where metric = 'alignment_overlap' and estimate > 0
-    union all
+    union all by name
     select
         study_id,
         prompt_set,
@@ -137,17 +122,16 @@ final as (
         'few_prompts' as premise,
         ['shared', 'not shared', 'break'] as stops,
         model as at_model,
-        null as scorer,
-        class_size,
+        class_size as figure,
         20.0 as beside,
         format(
             'too few prompts: {} of the smaller class of {}, and the interval of the '
             || 'shared axis of {} reaches {:.2f} to either side',
             class_size, prompt_set, model, reach
         ) as cause
-    from areas
+    from models
     where class_size < 20 or reach > 0.15
-    union all
+    union all by name
     select
         study_id,
         prompt_set,
@@ -157,88 +141,86 @@ final as (
         ['shared', 'not shared', 'break'] as stops,
         model as at_model,
         'native' as scorer,
-        native,
+        native as figure,
         0.5 as beside,
         format(
             'the direction of {} itself is not shown to separate {} (AUROC {:.3f}, '
             || '{:.3f} to {:.3f})',
             model, prompt_set, native, native_lower, native_upper
         ) as cause
-    from areas
+    from models
     where native_lower <= 0.5
-    union all
+    union all by name
     -- The axis is made by all maps, so that one bad map is in the way of all models.
     select
-        areas.study_id,
-        areas.prompt_set,
-        areas.model,
+        models.study_id,
+        models.prompt_set,
+        models.model,
         4 as position,
         'map' as premise,
         ['not shared', 'break'] as stops,
-        maps.model as at_model,
-        null as scorer,
-        maps.variance_ratio,
+        maps.at_model,
+        maps.variance_ratio as figure,
         0.8 as beside,
         format(
             'the alignment may not carry the direction of {}: benign prompts vary '
             || 'along it {:.2f} times as much as within the classes, mapping keeps '
             || '{:.2f} of its length, R2 {:.2f}',
-            maps.model, maps.variance_ratio, maps.gain, maps.r2
+            maps.at_model, maps.variance_ratio, maps.gain, maps.r2
         ) as cause
-    from areas
+    from models
     inner join maps using (study_id)
     where maps.variance_ratio < 0.8 or maps.gain < 0.75 or maps.r2 < 0.2
-    union all
-    select
-        study_id,
-        prompt_set,
-        model,
-        5 as position,
-        'surface' as premise,
-        case axis
-            when 'leave_one_out' then ['shared']
-            when 'native' then ['not shared', 'break']
-            else []
-        end as stops,
-        model as at_model,
-        scorer,
-        estimate,
-        estimate - difference as beside,
-        coalesce(
-            format(
-                'without a model, the baseline {} has AUROC {:.3f} on {}; {} of {} has '
-                || '{:.3f} and is not shown to exceed it',
-                replace(baseline, '_', ' '),
-                estimate - difference,
-                prompt_set,
-                replace(axis, '_', ' '),
-                model,
-                estimate
-            ),
-            'no surface baseline is stored: run the study again'
-        ) as cause
-    from surfaces
-    where lower is null or lower <= 0
-    union all
+    union all by name
     select
         areas.study_id,
         areas.prompt_set,
         areas.model,
+        5 as position,
+        'surface' as premise,
+        case areas.axis
+            when 'leave_one_out' then ['shared']
+            when 'native' then ['not shared', 'break']
+            else []
+        end as stops,
+        areas.model as at_model,
+        areas.scorer,
+        areas.estimate as figure,
+        areas.estimate - exceeded.difference as beside,
+        coalesce(
+            format(
+                'without a model, the baseline {} has AUROC {:.3f} on {}; {} of {} has '
+                || '{:.3f} and is not shown to exceed it',
+                replace(exceeded.baseline, '_', ' '),
+                areas.estimate - exceeded.difference,
+                areas.prompt_set,
+                replace(areas.axis, '_', ' '),
+                areas.model,
+                areas.estimate
+            ),
+            'no surface baseline is stored: run the study again'
+        ) as cause
+    from areas
+    left join exceeded using (study_id, prompt_set, model, axis)
+    where exceeded.lower is null or exceeded.lower <= 0
+    union all by name
+    select
+        models.study_id,
+        models.prompt_set,
+        models.model,
         6 as position,
         'no_agreement' as premise,
         ['break'] as stops,
-        null as at_model,
-        null as scorer,
-        agreements.agreeing_count,
+        agreements.agreeing_count as figure,
         agreements.model_count / 2 as beside,
         format(
             'the axis of the others is shown to work, or to agree beyond labels '
             || 'shuffled alike, in {} of {} models only',
             agreements.agreeing_count, agreements.model_count
         ) as cause
-    from areas
+    from models
     inner join agreements using (study_id, prompt_set)
     where agreements.agreeing_count <= agreements.model_count / 2
 )
 
-select * from final;
+select * from failing;

@@ -11,40 +11,19 @@
 -- text: the warning in plain words
 create view v_study_warnings as
 with
-evaluations as (select * from stg_evaluations),
-
 areas as (
-    select * from evaluations
+    select * from stg_evaluations
     where
         metric = 'auroc'
         and model is not null
-        and scorer in (
-            'native',
-            'native_cross_validated',
-            'universal',
-            'universal_cross_validated',
-            'leave_one_out',
-            'leave_one_out_cross_validated'
+        and replace(scorer, '_cross_validated', '') in (
+            'native', 'universal', 'leave_one_out'
         )
         -- In sample the out-of-fold figure stands for the model's own direction.
         and not (scorer = 'native' and is_in_sample)
 ),
 
-premises as (
-    select
-        study_id,
-        model,
-        prompt_set,
-        scorer,
-        premise as warning,
-        figure,
-        beside,
-        cause as text
-    from v_claim_premises
-    where coalesce(at_model, model) = model
-),
-
-nulls as (
+final as (
     select
         areas.study_id,
         areas.model,
@@ -64,7 +43,7 @@ nulls as (
             replace(replace(drawn.scorer, '_cross_validated', ''), '_', ' ')
         ) as text
     from areas
-    inner join evaluations as drawn
+    inner join stg_evaluations as drawn
         on
             areas.study_id = drawn.study_id
             and areas.model = drawn.model
@@ -78,9 +57,7 @@ nulls as (
                 else false
             end
     where areas.estimate <= drawn.upper
-),
-
-reversals as (
+    union all by name
     select
         study_id,
         model,
@@ -100,9 +77,7 @@ reversals as (
         ) as text
     from areas
     where upper < 0.5
-),
-
-cosines as (
+    union all by name
     select
         areas.study_id,
         areas.model,
@@ -123,7 +98,7 @@ cosines as (
             areas.model
         ) as text
     from areas
-    inner join evaluations as cosines
+    inner join stg_evaluations as cosines
         on
             areas.study_id = cosines.study_id
             and areas.model = cosines.model
@@ -132,34 +107,31 @@ cosines as (
         areas.scorer = 'universal'
         and areas.lower <= 0.5
         and cosines.estimate > 0.5
-),
-
-counts as (
+    union all by name
     select
         study_id,
         model,
         prompt_set,
-        null::varchar as scorer,
         'rows_missing' as warning,
         estimate as figure,
         0.0 as beside,
         format(
             '{:.0f} prompts of {} are missing for {}', estimate, prompt_set, model
         ) as text
-    from evaluations
+    from stg_evaluations
     where metric = 'missing_count' and estimate > 0
-),
-
-final as (
-    select * from premises
-    union all
-    select * from nulls
-    union all
-    select * from reversals
-    union all
-    select * from cosines
-    union all
-    select * from counts
+    union all by name
+    select
+        study_id,
+        model,
+        prompt_set,
+        scorer,
+        premise as warning,
+        figure,
+        beside,
+        cause as text
+    from v_claim_premises
+    where coalesce(at_model, model) = model
 )
 
 select * from final;

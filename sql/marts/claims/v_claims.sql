@@ -1,10 +1,9 @@
 -- One row per study, claim of the source study and prompt set: the verdict of the
--- stored rows, by rules fixed beforehand (docs/methods.md). The view v_claim_CLAIM has
--- a row per model.
+-- stored rows, by rules fixed beforehand (docs/methods.md). v_claim_estimates has a row
+-- per model.
 --
--- claim: the claim's name
 -- position: its position in the list of claims
--- claim: its name
+-- claim: the claim's name
 -- text: the claim in words
 -- verdict: cannot tell, supported, not supported or undecided
 -- cause: why the numbers cannot tell: the first premise that fails (v_claim_premises)
@@ -82,98 +81,66 @@ asked as (
         and evaluations.scorer = 'universal'
 ),
 
-per_model as (
-    select
-        'shared_axis' as claim,
-        *
-    from v_claim_shared_axis
-    union all by name
-    select
-        'universal_at_least_native' as claim,
-        *
-    from v_claim_universal_at_least_native
-    union all by name
-    select
-        'gains_for_weak_models' as claim,
-        *
-    from v_claim_gains_for_weak_models
-    union all by name
-    select
-        'no_threshold_transfer' as claim,
-        *
-    from v_claim_no_threshold_transfer
-    union all by name
-    select
-        'regime_break' as claim,
-        *
-    from v_claim_regime_break
-    union all by name
-    select
-        'upward_drift' as claim,
-        *
-    from v_claim_upward_drift
-),
+estimates as (select * from v_claim_estimates),
 
 -- What the numbers say of a model counts only if no premise stops that answer, and
 -- where they say neither, only if none stops the first. `met` and `refuted` of a claim
 -- are what its answers say of the axis.
 stopped as (
     select
-        per_model.study_id,
-        per_model.prompt_set,
-        per_model.claim,
-        per_model.model,
-        arg_min(
-            premises.cause, (premises.position, premises.cause)
-        ) as cause,
-        min((premises.position, premises.cause)) as position
-    from per_model
+        estimates.study_id,
+        estimates.prompt_set,
+        estimates.claim,
+        estimates.model,
+        min((premises.position, premises.cause)) filter (
+            where premises.cause is not null
+        ) as stop
+    from estimates
     inner join claims using (claim)
     inner join v_claim_premises as premises
         on
-            per_model.study_id = premises.study_id
-            and per_model.prompt_set = premises.prompt_set
-            and list_contains(
-                coalesce(per_model.models, [per_model.model]), premises.model
-            )
+            estimates.study_id = premises.study_id
+            and estimates.prompt_set = premises.prompt_set
+            and list_contains(estimates.models, premises.model)
     where
-        (not per_model.is_refuted and list_contains(premises.stops, claims.met))
-        or (not per_model.is_met and list_contains(premises.stops, claims.refuted))
+        (not estimates.is_refuted and list_contains(premises.stops, claims.met))
+        or (not estimates.is_met and list_contains(premises.stops, claims.refuted))
     group by
-        per_model.study_id, per_model.prompt_set, per_model.claim, per_model.model
+        estimates.study_id, estimates.prompt_set, estimates.claim, estimates.model
     having
         bool_or(
             list_contains(
-                premises.stops, if(per_model.is_refuted, claims.refuted, claims.met)
+                premises.stops, if(estimates.is_refuted, claims.refuted, claims.met)
             )
         )
 ),
 
 judged as (
     select
-        per_model.*,
-        stopped.cause,
-        stopped.position,
-        coalesce(per_model.is_met and stopped.cause is null, false) as is_shown,
-        coalesce(per_model.is_refuted and stopped.cause is null, false) as is_denied,
-        per_model.estimate - per_model.null_value as excess
-    from per_model
+        estimates.*,
+        stopped.stop,
+        coalesce(estimates.is_met and stopped.stop is null, false) as is_shown,
+        coalesce(estimates.is_refuted and stopped.stop is null, false) as is_denied,
+        estimates.estimate - estimates.null_value as excess
+    from estimates
     left join stopped using (study_id, prompt_set, claim, model)
 ),
 
-decided as (
+verdicts as (
     select
         study_id,
         prompt_set,
         claim,
         -- A break is of some model, all else is of every model.
-        if(
-            claim = 'regime_break', bool_or(is_shown), bool_and(is_shown)
-        ) as is_supported,
-        if(
-            claim = 'regime_break', bool_and(is_denied), bool_or(is_denied)
-        ) as is_refuted,
-        arg_min(cause, position) as cause,
+        case
+            when if(claim = 'regime_break', bool_or(is_shown), bool_and(is_shown))
+                then 'supported'
+            when if(claim = 'regime_break', bool_and(is_denied), bool_or(is_denied))
+                then 'not supported'
+            when count(stop) > 0 then 'cannot tell'
+            else 'undecided'
+        end as verdict,
+        if(verdict = 'cannot tell', min(stop)[2], null) as cause,
         arg_min(model, excess) as model,
         arg_min(estimate, excess) as estimate,
         arg_min(lower, excess) as lower,
@@ -181,26 +148,6 @@ decided as (
         arg_min(null_value, excess) as null_value
     from judged
     group by study_id, prompt_set, claim
-),
-
-verdicts as (
-    select
-        *,
-        case
-            when is_supported then 'supported'
-            when is_refuted then 'not supported'
-            when cause is not null then 'cannot tell'
-            else 'undecided'
-        end as verdict
-    from decided
-),
-
-run_on as (
-    select
-        prompt_set,
-        count(distinct study_id) as study_count
-    from asked
-    group by prompt_set
 ),
 
 final as (
@@ -211,7 +158,7 @@ final as (
         asked.text,
         asked.prompt_set,
         coalesce(verdicts.verdict, 'undecided') as verdict,
-        if(verdicts.verdict = 'cannot tell', verdicts.cause, null) as cause,
+        verdicts.cause,
         verdicts.model,
         verdicts.estimate,
         verdicts.lower,
@@ -220,7 +167,9 @@ final as (
         -- Quantiles of the normal distribution: 97.5 % and 80 %.
         (verdicts.upper - verdicts.lower) / 2
         * (1.959964 + 0.841621) / 1.959964 as smallest_effect,
-        run_on.study_count,
+        count(distinct asked.study_id) over (
+            partition by asked.prompt_set
+        ) as study_count,
         2 as version,
         case
             when verdicts.claim is null then asked.to_decide
@@ -229,7 +178,6 @@ final as (
         end as to_decide
     from asked
     left join verdicts using (study_id, claim, prompt_set)
-    inner join run_on using (prompt_set)
 )
 
 select * from final;
