@@ -8,7 +8,7 @@
 -- at_model: the model in which it fails: a bad map is in the way of all models; null
 --   where it is of the group
 -- scorer: the scorer of the number that fails, if it is an AUROC
--- figure: the number that fails
+-- metric_value: the number that fails
 -- beside: the value that it is compared with
 -- cause: the reason in plain words
 create view v_claim_premises as
@@ -105,7 +105,7 @@ failing as (
         ['shared', 'not shared', 'break'] as stops,
         model as at_model,
         null::varchar as scorer,
-        estimate as figure,
+        estimate as metric_value,
         0.0 as beside,
         format(
             '{:.0f} prompts of {} are judged for {} and aligned on, too',
@@ -122,7 +122,7 @@ failing as (
         'few_prompts' as premise,
         ['shared', 'not shared', 'break'] as stops,
         model as at_model,
-        class_size as figure,
+        class_size as metric_value,
         20.0 as beside,
         format(
             'too few prompts: {} of the smaller class of {}, and the interval of the '
@@ -141,7 +141,7 @@ failing as (
         ['shared', 'not shared', 'break'] as stops,
         model as at_model,
         'native' as scorer,
-        native as figure,
+        native as metric_value,
         0.5 as beside,
         format(
             'the direction of {} itself is not shown to separate {} (AUROC {:.3f}, '
@@ -160,7 +160,7 @@ failing as (
         'map' as premise,
         ['not shared', 'break'] as stops,
         maps.at_model,
-        maps.variance_ratio as figure,
+        maps.variance_ratio as metric_value,
         0.8 as beside,
         format(
             'the alignment may not carry the direction of {}: benign prompts vary '
@@ -185,7 +185,7 @@ failing as (
         end as stops,
         areas.model as at_model,
         areas.scorer,
-        areas.estimate as figure,
+        areas.estimate as metric_value,
         areas.estimate - exceeded.difference as beside,
         coalesce(
             format(
@@ -211,7 +211,7 @@ failing as (
         6 as position,
         'no_agreement' as premise,
         ['break'] as stops,
-        agreements.agreeing_count as figure,
+        agreements.agreeing_count as metric_value,
         agreements.model_count / 2 as beside,
         format(
             'the axis of the others is shown to work, or to agree beyond labels '

@@ -6,8 +6,8 @@
 --   the study
 -- warning: the premise that fails; shuffled_labels, shuffled_alignment,
 --   random_direction; reversed, cosine_alone; rows_missing
--- figure: the AUROC (or count) that the warning is about
--- beside: the value that it is compared with
+-- metric_value: the AUROC (or count) that the warning is about
+-- compared_with: the value that it is compared with
 -- text: the warning in plain words
 create view v_study_warnings as
 with
@@ -19,7 +19,7 @@ areas as (
         and replace(scorer, '_cross_validated', '') in (
             'native', 'universal', 'leave_one_out'
         )
-        -- In sample the out-of-fold figure stands for the model's own direction.
+        -- In sample the out-of-fold value stands for the model's own direction.
         and not (scorer = 'native' and is_in_sample)
 ),
 
@@ -30,8 +30,8 @@ final as (
         areas.prompt_set,
         areas.scorer,
         replace(drawn.scorer, '_cross_validated', '') as warning,
-        areas.estimate as figure,
-        drawn.upper as beside,
+        areas.estimate as metric_value,
+        drawn.upper as compared_with,
         format(
             '{} of {} reaches AUROC {:.3f} on {}, and {:.3f} with {} (95th '
             || 'percentile): no signal is shown',
@@ -64,8 +64,8 @@ final as (
         prompt_set,
         scorer,
         'reversed' as warning,
-        estimate as figure,
-        0.5 as beside,
+        estimate as metric_value,
+        0.5 as compared_with,
         format(
             '{} ranks the prompts of {} the wrong way round for {} (AUROC {:.3f}): '
             || 'see `axes diagnose {}`',
@@ -84,8 +84,8 @@ final as (
         areas.prompt_set,
         areas.scorer,
         'cosine_alone' as warning,
-        areas.estimate as figure,
-        cosines.estimate as beside,
+        areas.estimate as metric_value,
+        cosines.estimate as compared_with,
         format(
             'the cosine of {} with the universal axis is {:.2f}, but its AUROC on {} '
             || 'is {:.3f} ({:.3f} to {:.3f}): see `axes diagnose {}`',
@@ -113,8 +113,8 @@ final as (
         model,
         prompt_set,
         'rows_missing' as warning,
-        estimate as figure,
-        0.0 as beside,
+        estimate as metric_value,
+        0.0 as compared_with,
         format(
             '{:.0f} prompts of {} are missing for {}', estimate, prompt_set, model
         ) as text
@@ -127,8 +127,8 @@ final as (
         prompt_set,
         scorer,
         premise as warning,
-        figure,
-        beside,
+        metric_value,
+        compared_with,
         cause as text
     from v_claim_premises
     where coalesce(at_model, model) = model
