@@ -9,7 +9,7 @@
 --   where it is of the group
 -- scorer: the scorer of the number that fails, if it is an AUROC
 -- metric_value: the number that fails
--- beside: the value that it is compared with
+-- compared_with: the value that it is compared with
 -- cause: the reason in plain words
 create view v_claim_premises as
 with
@@ -106,7 +106,7 @@ failing as (
         model as at_model,
         null::varchar as scorer,
         estimate as metric_value,
-        0.0 as beside,
+        0.0 as compared_with,
         format(
             '{:.0f} prompts of {} are judged for {} and aligned on, too',
             estimate, prompt_set, model
@@ -123,7 +123,7 @@ failing as (
         ['shared', 'not shared', 'break'] as stops,
         model as at_model,
         class_size as metric_value,
-        20.0 as beside,
+        20.0 as compared_with,
         format(
             'too few prompts: {} of the smaller class of {}, and the interval of the '
             || 'shared axis of {} reaches {:.2f} to either side',
@@ -142,7 +142,7 @@ failing as (
         model as at_model,
         'native' as scorer,
         native as metric_value,
-        0.5 as beside,
+        0.5 as compared_with,
         format(
             'the direction of {} itself is not shown to separate {} (AUROC {:.3f}, '
             || '{:.3f} to {:.3f})',
@@ -161,7 +161,7 @@ failing as (
         ['not shared', 'break'] as stops,
         maps.at_model,
         maps.variance_ratio as metric_value,
-        0.8 as beside,
+        0.8 as compared_with,
         format(
             'the alignment may not carry the direction of {}: benign prompts vary '
             || 'along it {:.2f} times as much as within the classes, mapping keeps '
@@ -186,7 +186,7 @@ failing as (
         areas.model as at_model,
         areas.scorer,
         areas.estimate as metric_value,
-        areas.estimate - exceeded.difference as beside,
+        areas.estimate - exceeded.difference as compared_with,
         coalesce(
             format(
                 'without a model, the baseline {} has AUROC {:.3f} on {}; {} of {} has '
@@ -212,7 +212,7 @@ failing as (
         'no_agreement' as premise,
         ['break'] as stops,
         agreements.agreeing_count as metric_value,
-        agreements.model_count / 2 as beside,
+        agreements.model_count / 2 as compared_with,
         format(
             'the axis of the others is shown to work, or to agree beyond labels '
             || 'shuffled alike, in {} of {} models only',
