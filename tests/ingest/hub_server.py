@@ -138,7 +138,7 @@ class Client:
             env={**self.environment, **variables},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
 
     def axes(self, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
