@@ -137,12 +137,12 @@ def assert_published(root: Path, stdout: str, folder: Path) -> None:
     """Every published value is a row with ours, printed, and in the report of its group."""
     found = rows(connect(root), "from v_published")
     expected = {
-        (model, figure): value
-        for model, metrics in PUBLISHED.items()
+        (model, metric): value
+        for model, values in PUBLISHED.items()
         if model != "*"
-        for figure, value in {**metrics, **PUBLISHED["*"]}.items()
+        for metric, value in {**values, **PUBLISHED["*"]}.items()
     }
-    assert {(row["model"], row["figure"]): row["published"] for row in found} == expected
+    assert {(row["model"], row["metric"]): row["published"] for row in found} == expected
     assert len(found) == len(expected) == 21
     reports = {
         model: (folder / f"original-{group}.md").read_text().partition("published values")[2]
@@ -162,8 +162,8 @@ def test_chat_models_run_in_their_templates(client: Client, prompts: Path):
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["definition"]["template"] == "chat"
-    for name, figures in result["models"].items():
-        assert figures["published"]["native"] == PUBLISHED[name]["native"]
+    for name, values in result["models"].items():
+        assert values["published"]["native"] == PUBLISHED[name]["native"]
     stored = rows(connect(prompts), "select distinct model, template from v_stored")
     assert {(row["model"], row["template"]) for row in stored} == {(n, "chat") for n in CHATS}
 
