@@ -295,10 +295,10 @@ def study(
             f"{file} defines {len(planned)} studies ({labels}): choose one by its keys, such as "
             "group"
         )
-    (plan,), folder = planned, root_folder(root)
-    study_id = run_planned(
+    folder = root_folder(root)
+    (study_id,) = run_planned(
         folder,
-        plan,
+        planned,
         no_ingest=not ingests,
         sensitivity=sensitivity,
         memory_limit=memory_limit,

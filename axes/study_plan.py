@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from axes.analysis.study.definition import (
     packaged_studies,
     read_study_file,
 )
-from axes.ingest.models.registry import group_members, known_as, resolve
+from axes.ingest.models.registry import ModelSpec, group_members, known_as, resolve
 from axes.warehouse.connection import is_imported
 from axes.warehouse.errors import DefinitionError
 from axes.warehouse.handle import Warehouse
@@ -91,53 +91,80 @@ def _plan_study(
 
 def run_planned(
     root: Path,
-    planned: PlannedStudy,
+    studies: Sequence[PlannedStudy],
     *,
     no_ingest: bool = False,
     sensitivity: bool = False,
     memory_limit: int | None = None,
     device: str | None = None,
     dtype: str | None = None,
-) -> str:
-    """Run a study, after its missing rows are ingested unless `no_ingest`; returns its id."""
+) -> Iterator[str]:
+    """Run studies in turn, after their missing rows are ingested unless `no_ingest`; yields ids.
+
+    Before the first model runs, the prompt sets of all studies are imported and the hub is asked
+    for all models to run, so that a licence that is not accepted is an error of the first minute.
+    """
     from axes.analysis.study.run import run_study
     from axes.analysis.study.sensitivity import measure_sensitivity
+    from axes.ingest.models.download import require_access
 
-    definition = planned.definition
     if not no_ingest:
-        _ingest_missing(root, planned, device, dtype)
+        import_sets(root, studies)
+        require_access(spec for planned in studies for spec in _missing_models(root, planned))
     require_root(root)
-    study_id = run_study(root, definition, published=planned.published, memory_limit=memory_limit)
-    if sensitivity:
-        measure_sensitivity(root, study_id, definition, memory_limit=memory_limit)
-    return study_id
+    for planned in studies:
+        if not no_ingest:
+            _ingest_missing(root, planned, device, dtype)
+        definition, published = planned.definition, planned.published
+        study_id = run_study(root, definition, published=published, memory_limit=memory_limit)
+        if sensitivity:
+            measure_sensitivity(root, study_id, definition, memory_limit=memory_limit)
+        yield study_id
+
+
+def import_sets(root: Path, studies: Iterable[PlannedStudy]) -> None:
+    """Import the ready prompt sets of studies that are not stored."""
+    from axes.ingest.prompts import import_ready_sets
+
+    init_root(root)
+    for planned in studies:
+        import_ready_sets(root, prompt_limits(planned.definition))
+
+
+def prompt_limits(definition: StudyDefinition) -> dict[str, int | None]:
+    """The prompt sets of a study, and how many of each set's first prompts it takes."""
+    return {definition.align: definition.align_rows, **dict.fromkeys(definition.labelled_sets)}
+
+
+def _missing_models(root: Path, planned: PlannedStudy) -> list[ModelSpec]:
+    """The models of a study whose rows are incomplete, but for those with imported rows."""
+    definition, warehouse = planned.definition, Warehouse.open(root)
+    limits = prompt_limits(definition)
+    where = (definition.site, definition.pooling, definition.template)
+    return [
+        resolve(origin)
+        for model, origin in planned.origins.items()
+        if not is_imported(warehouse.connection, model)
+        and not is_covered(warehouse, model, limits, *where)
+    ]
 
 
 def _ingest_missing(
     root: Path, planned: PlannedStudy, device: str | None, dtype: str | None
 ) -> None:
-    """Import ready prompt sets that are absent, and run each model whose rows are incomplete."""
+    """Run each model whose rows are incomplete."""
     from axes.ingest.activations import ingest_activations
-    from axes.ingest.prompts import import_ready_sets
     from axes.ingest.requests import ActivationRequest
 
     definition = planned.definition
-    init_root(root)
-    limits: dict[str, int | None] = {definition.align: definition.align_rows}
-    limits |= dict.fromkeys(definition.labelled_sets)
-    import_ready_sets(root, limits)
-    warehouse = Warehouse.open(root)
-    where = (definition.site, definition.pooling, definition.template)
-    for model, origin in planned.origins.items():
-        is_external = is_imported(warehouse.connection, model)
-        if not is_external and not is_covered(warehouse, model, limits, *where):
-            request = ActivationRequest(
-                prompt_sets=limits,
-                sites=(definition.site,),
-                poolings=(definition.pooling,),
-                template=definition.template,
-                device=device,
-                dtype=dtype,
-                skip_unusable=definition.allow_missing,
-            )
-            ingest_activations(root, resolve(origin), request)
+    for spec in _missing_models(root, planned):
+        request = ActivationRequest(
+            prompt_sets=prompt_limits(definition),
+            sites=(definition.site,),
+            poolings=(definition.pooling,),
+            template=definition.template,
+            device=device,
+            dtype=dtype,
+            skip_unusable=definition.allow_missing,
+        )
+        ingest_activations(root, spec, request)

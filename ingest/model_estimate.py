@@ -7,6 +7,7 @@ counted exactly for every architecture. Of a hub repository only `config.json` i
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,10 +20,13 @@ from axes.ingest.models.registry import ModelSpec
 from axes.warehouse.progress import byte_text
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 # A prompt of the built-in sets has 18 tokens on average.
 TOKENS_PER_PROMPT = 20.0
+# The built-in sets have 4.1: 74.6 characters in 18 tokens on average.
+CHARACTERS_PER_TOKEN = 4.0
 # A round number, from which users can scale the time to their speed.
 TOKENS_PER_SECOND = 1000.0
 
@@ -35,8 +39,9 @@ _ROW_BYTES = 40
 class Estimate:
     """Sizes in bytes, times in seconds; None where only fetching the model can tell.
 
-    Memory is that of the weights alone. In 8 and 4 bits it is as bitsandbytes holds them: the
-    blocks' linear weights with their scales, everything else in bfloat16.
+    `linear_parameter_count` leaves out embeddings and the output layer: a stored token takes two
+    operations for each. Memory is that of the weights alone. In 8 and 4 bits it is as bitsandbytes
+    holds them: the blocks' linear weights with their scales, everything else in bfloat16.
     """
 
     model: str
@@ -51,6 +56,7 @@ class Estimate:
     layer_count: int | None = None
     d_model: int | None = None
     parameter_count: int | None = None
+    linear_parameter_count: int | None = None
     memory_float32_bytes: int | None = None
     memory_bfloat16_bytes: int | None = None
     memory_8bit_bytes: int | None = None
@@ -131,7 +137,9 @@ def _skeleton(spec: ModelSpec, folder: Path | None) -> PreTrainedModel | None:
 def _needs(model: PreTrainedModel) -> dict[str, Any]:
     """The fields of an `Estimate` that follow from the configuration."""
     count = sum(weight.numel() for weight in model.parameters())
-    in_8bit, in_4bit = _quantised_bytes(model, count)
+    weights = _linear_weights(model)
+    linear_count = sum(weight.numel() for weight in weights)
+    in_8bit, in_4bit = _quantised_bytes(weights, count, linear_count)
     text_config = model.config.get_text_config()
     row_count = _PROMPTS * text_config.num_hidden_layers
     return {
@@ -139,6 +147,7 @@ def _needs(model: PreTrainedModel) -> dict[str, Any]:
         "layer_count": text_config.num_hidden_layers,
         "d_model": text_config.hidden_size,
         "parameter_count": count,
+        "linear_parameter_count": linear_count,
         "memory_float32_bytes": 4 * count,
         "memory_bfloat16_bytes": 2 * count,
         "memory_8bit_bytes": in_8bit,
@@ -148,18 +157,23 @@ def _needs(model: PreTrainedModel) -> dict[str, Any]:
     }
 
 
-def _quantised_bytes(model: PreTrainedModel, count: int) -> tuple[int, int]:
-    """In 8 bits (a float32 scale per output row) and 4 bits (one per 64 weights)."""
+def _linear_weights(model: PreTrainedModel) -> list[torch.Tensor]:
+    """The weights of the blocks' linear layers."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()
-    weights = [
+    return [
         module.weight
         for module in model.modules()
         if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
     ]
-    linear = sum(weight.numel() for weight in weights)
+
+
+def _quantised_bytes(
+    weights: Sequence[torch.Tensor], count: int, linear_count: int
+) -> tuple[int, int]:
+    """In 8 bits (a float32 scale per output row) and 4 bits (one per 64 weights)."""
     scales = sum(weight.shape[0] for weight in weights)
-    rest = 2 * (count - linear)
-    return rest + linear + 4 * scales, rest + linear // 2 + 4 * (linear // 64)
+    rest = 2 * (count - linear_count)
+    return rest + linear_count + 4 * scales, rest + linear_count // 2 + 4 * (linear_count // 64)

@@ -17,6 +17,7 @@ from axes.analysis.study.definition import (
     packaged_studies,
 )
 from axes.cli.options import (
+    ABOVE_ZERO,
     FILE,
     GROUP,
     MODEL,
@@ -109,12 +110,25 @@ def study() -> None:
     is_flag=True,
     help="Also run the sensitivity analysis (axes study sensitivity).",
 )
+@click.option(
+    "--estimate",
+    "is_estimate",
+    is_flag=True,
+    help="Print what each model needs, and which ones the hub refuses; run none.",
+)
+@click.option(
+    "--teraflops",
+    type=ABOVE_ZERO,
+    help="Speed that --estimate assumes, in 10^12 operations per second. Default: 1.",
+)
 @memory_limit_option
 @root_option
 @format_option
 def run(
     file: str | None,
     report: Path | None,
+    is_estimate: bool,
+    teraflops: float | None,
     root: Path,
     output_format: str,
     **options: Any,
@@ -122,11 +136,14 @@ def run(
     """Run a study: that of FILE (a path, demo or original), or that of the options.
 
     Options override the keys of FILE. Built-in prompt sets (axes list prompt-sets) are imported,
-    models run only where activations are missing, and stored results are not recomputed.
-    `--format json` prints the documented keys; the other formats print the study table.
+    models run only where activations are missing, and stored results are not recomputed. The hub
+    is asked for all models before the first one runs. `--format json` prints the documented keys;
+    the other formats print the study table. Of a FILE with several studies, each has its own
+    report: `report.html` becomes `report-GROUP.html`.
 
     \b
     axes study demo
+    axes study original --estimate --teraflops 100
     axes study --group demo --prompts demo_safety --align demo_alignment
     axes study --model a --model b --reference b --prompts mine --align alpaca --format json
     """
@@ -137,17 +154,51 @@ def run(
 
     names = ("no_ingest", "sensitivity", "device", "dtype", "memory_limit")
     run_options = {name: options[name] for name in names}
-    results = []
-    for planned in _planned(file):
-        study_id = run_planned(root, planned, **run_options)
+    studies, results = _planned(file), []
+    if is_estimate or teraflops is not None:
+        _print_estimate(root, studies, is_estimate, teraflops, output_format)
+        return
+    for planned, study_id in zip(studies, run_planned(root, studies, **run_options), strict=True):
         if output_format == "json":
             results.append(study_result(root, study_id))
         else:
             _print_study(Warehouse.open(root), study_id, output_format)
         if report is not None:
-            echo(f"report {write_report(root, report, study_id)}", err=True)
+            output = _report_file(report, planned, studies, study_id)
+            echo(f"report {write_report(root, output, study_id)}", err=True)
     if output_format == "json":
         echo(json.dumps(results if len(results) > 1 else results[0], indent=2))
+
+
+def _print_estimate(
+    root: Path,
+    studies: list[PlannedStudy],
+    is_estimate: bool,
+    teraflops: float | None,
+    output_format: str,
+) -> None:
+    """Print what the studies' models need, and on stderr which ones the hub refuses."""
+    if not is_estimate:
+        raise click.UsageError("--teraflops needs --estimate")
+    from axes.study_estimate import TERAFLOPS, estimate_studies, in_words
+
+    needs, refusals = estimate_studies(root, studies, teraflops=teraflops or TERAFLOPS)
+    if needs:
+        show_rows(in_words(needs) if output_format == "table" else needs, output_format)
+    for refusal in refusals:
+        echo(f"warning: {refusal}", err=True)
+
+
+def _report_file(
+    report: Path, planned: PlannedStudy, studies: list[PlannedStudy], study_id: str
+) -> Path:
+    """The file of a study's report: as given for the only one, else with its group in its name."""
+    if len(studies) == 1:
+        return report
+    labels = [each.definition.label for each in studies]
+    label = planned.definition.label
+    name = label if labels.count(label) == 1 else f"{label}-{study_id[:8]}"
+    return report.with_stem(f"{report.stem}-{name}")
 
 
 @study.command("sensitivity")

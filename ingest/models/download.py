@@ -30,7 +30,7 @@ import gguf
 from filelock import FileLock
 
 from axes.ingest.models.config import load_tokenizer, loading, read_weights, without_weights
-from axes.ingest.models.hub import Repository, cached_config, download
+from axes.ingest.models.hub import Repository, begin_downloads, cached_config, download
 from axes.warehouse.errors import ConfigError, ModelError
 from axes.warehouse.files import replacing
 from axes.warehouse.ledger import acquire
@@ -61,6 +61,11 @@ def fetch(spec: ModelSpec) -> Path:
     if sha256 := gguf_sha256(spec):
         return _made_once(sha256, lambda folder: _convert_into(path, folder, spec.name))
     return path
+
+
+def require_access(specs: Iterable[ModelSpec]) -> None:
+    """Raise one `ModelError` where the hub refuses any of these models; no weights are fetched."""
+    begin_downloads(hub_repository(spec) for spec in specs if spec.source.startswith("hf:"))
 
 
 def at_commit(spec: ModelSpec, folder: Path) -> ModelSpec:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,13 +52,7 @@ def download(repository: Repository) -> Path:
     from huggingface_hub import snapshot_download
 
     quiet_hub()
-    # A first download starts with the listing, which fails at once where the client would retry,
-    # and with a small file, which the hub refuses where it will refuse the large ones.
-    if cached_config(repository) is None:
-        sizes = needed_files(repository)
-        download_config(repository)
-        total = byte_text(sum(sizes.values()))
-        announce(f"download {repository.name}: {total} in {len(sizes)} files")
+    _begin_download(repository)
     with _explained(repository), hub_bars(shown=_misses_weights(repository)):
         folder = _retried(
             lambda: snapshot_download(
@@ -70,6 +64,42 @@ def download(repository: Repository) -> Path:
             _DOWNLOAD_WAITS,
         )
     return Path(folder)
+
+
+def begin_downloads(repositories: Iterable[Repository]) -> None:
+    """Ask the hub for several repositories as far as it can refuse them, before the first is run.
+
+    Raises one `ModelError` that names every gated repository, or the first other problem.
+    """
+    gated = []
+    for repository in repositories:
+        try:
+            _begin_download(repository)
+        except ModelError as error:
+            if not is_gated(error):
+                raise
+            gated.append(str(error))
+    if gated:
+        raise ModelError("; ".join(dict.fromkeys(gated)))
+
+
+def is_gated(error: ModelError) -> bool:
+    """Whether the hub refused because a licence is not accepted, or a token is missing."""
+    from huggingface_hub.errors import GatedRepoError
+
+    return isinstance(error.__cause__, GatedRepoError)
+
+
+def _begin_download(repository: Repository) -> None:
+    """The listing and the configuration of a repository whose download was not started yet."""
+    if cached_config(repository) is not None:
+        return
+    # The listing fails at once where the client would retry, and the hub refuses a small file
+    # where it will refuse the large ones.
+    sizes = needed_files(repository)
+    download_config(repository)
+    total = byte_text(sum(sizes.values()))
+    announce(f"download {repository.name}: {total} in {len(sizes)} files")
 
 
 def needed_files(repository: Repository) -> dict[str, int]:

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +26,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_token_of_the_tests"
+
+_CHECKOUT = Path(__file__).parents[2]
 
 _API = re.compile(
     r"/api/models/(?P<id>[^/]+/[^/]+)(/(?P<kind>revision|tree|xet-read-token)/(?P<revision>[^/]+))?/?"
@@ -104,6 +109,54 @@ def serve(repositories: dict[str, ServedRepository]) -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class Client:
+    """Runs `axes` as a user of that hub would, with a home and a cache of its own.
+
+    The client library reads its settings when it is imported: every command is a process.
+    """
+
+    def __init__(self, endpoint: str, home: Path) -> None:
+        dropped = ("HF_", "HUGGINGFACE", "TRANSFORMERS_", "AXES_", "XDG_")
+        self.home = home
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(dropped)},
+            "HF_ENDPOINT": endpoint,
+            "HF_HOME": str(home / "huggingface"),
+            "AXES_CACHE": str(home / "axes"),
+            "HOME": str(home),
+            "NO_PROXY": "127.0.0.1,localhost",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(_CHECKOUT),
+        }
+
+    def run(self, *command: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(part) for part in command],
+            cwd=_CHECKOUT,
+            env={**self.environment, **variables},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    def axes(self, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        call = "from axes.cli.main import main; main()"
+        return self.run(sys.executable, "-c", call, *arguments, **variables)
+
+    def fetched_folder(self, name: str, **variables: str) -> Path:
+        done = self.axes("models", "fetch", name, **variables)
+        assert done.returncode == 0, done.stderr
+        return Path(done.stdout.strip())
+
+    def refused(self, *arguments: str | Path, **variables: str) -> str:
+        """The one line that a failed command says; no traceback."""
+        done = self.axes(*arguments, **variables)
+        assert done.returncode == 1, done.stderr
+        (line,) = done.stderr.strip().splitlines()
+        assert line.startswith("Error: ")
+        return line
 
 
 class _Server(ThreadingHTTPServer):

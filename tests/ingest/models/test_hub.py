@@ -8,7 +8,6 @@ so every job runs in a process of its own.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -26,12 +25,11 @@ from axes.ingest.models.hub import Repository, needed_files
 from axes.ingest.models.registry import registry
 from axes.warehouse.errors import ModelError
 from tests.ingest.conftest import put_texts, read
-from tests.ingest.hub_server import TOKEN, Hub, ServedRepository, serve
+from tests.ingest.hub_server import TOKEN, Client, Hub, ServedRepository, serve
 from tests.tiny_models import byte_tokenizer, tiny_model
 
 Repositories = dict[str, ServedRepository]
 
-REPOSITORY_ROOT = Path(__file__).parents[3]
 STUDY = {name: spec for name, spec in registry().items() if spec.source.startswith("hf:")}
 ARCHITECTURES = {
     "pythia-160m": "gpt_neox",
@@ -84,51 +82,6 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Repositories:
 def hub(repositories: Repositories) -> Iterator[Hub]:
     with serve(repositories) as running:
         yield running
-
-
-class Client:
-    """Runs `axes` as a user of that hub would, with a home and a cache of its own."""
-
-    def __init__(self, endpoint: str, home: Path) -> None:
-        dropped = ("HF_", "HUGGINGFACE", "TRANSFORMERS_", "AXES_", "XDG_")
-        self.home = home
-        self.environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith(dropped)},
-            "HF_ENDPOINT": endpoint,
-            "HF_HOME": str(home / "huggingface"),
-            "AXES_CACHE": str(home / "axes"),
-            "HOME": str(home),
-            "NO_PROXY": "127.0.0.1,localhost",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(REPOSITORY_ROOT),
-        }
-
-    def run(self, *command: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(part) for part in command],
-            cwd=REPOSITORY_ROOT,
-            env={**self.environment, **variables},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-
-    def axes(self, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-        call = "from axes.cli.main import main; main()"
-        return self.run(sys.executable, "-c", call, *arguments, **variables)
-
-    def fetched_folder(self, name: str, **variables: str) -> Path:
-        done = self.axes("models", "fetch", name, **variables)
-        assert done.returncode == 0, done.stderr
-        return Path(done.stdout.strip())
-
-    def refused(self, *arguments: str | Path, **variables: str) -> str:
-        """The one line that a failed command says; no traceback."""
-        done = self.axes(*arguments, **variables)
-        assert done.returncode == 1, done.stderr
-        (line,) = done.stderr.strip().splitlines()
-        assert line.startswith("Error: ")
-        return line
 
 
 @pytest.fixture

@@ -1,0 +1,120 @@
+"""What a study takes before it is run: download, memory, storage and time of each of its models.
+
+The hub gives configurations and file sizes. The time is that of the forward passes alone: two
+operations for each linear weight of the blocks and token, at the speed that the user gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from axes.ingest.model_estimate import CHARACTERS_PER_TOKEN, Estimate, estimate_needs
+from axes.ingest.models.hub import is_gated
+from axes.ingest.models.registry import resolve
+from axes.ingest.prompts import Prompt, read_prompts
+from axes.study_plan import PlannedStudy, import_sets, prompt_limits
+from axes.warehouse.errors import ModelError
+from axes.warehouse.progress import byte_text
+
+# A round number, from which users can scale the time to their speed.
+TERAFLOPS = 1.0
+
+_TERA = 1e12
+_TOGETHER = "all, one at a time"
+
+
+@dataclass(frozen=True)
+class ModelNeeds:
+    """What a model of a study takes, sizes in bytes; None where only fetching it can tell."""
+
+    study: str
+    model: str
+    is_reference: bool
+    parameter_count: int | None
+    download_bytes: int
+    memory_bfloat16_bytes: int | None
+    memory_float32_bytes: int | None
+    stored_bytes: int | None
+    prompt_count: int
+    token_count: int
+    seconds: float | None
+
+
+def estimate_studies(
+    root: Path, studies: Sequence[PlannedStudy], *, teraflops: float = TERAFLOPS
+) -> tuple[list[ModelNeeds], list[str]]:
+    """The needs of the studies' models, and a line for each gated model that cannot be had yet.
+
+    Imports the studies' prompt sets and runs no model. `teraflops` is in 10^12 operations per
+    second. Raises `ModelError` or `PromptError` where the hub cannot be reached or knows no such
+    model or set.
+    """
+    import_sets(root, studies)
+    needs, refusals = [], []
+    for planned in studies:
+        prompts = read_prompts(root, prompt_limits(planned.definition))
+        for model, origin in planned.origins.items():
+            try:
+                estimate = estimate_needs(resolve(origin))
+            except ModelError as error:
+                if not is_gated(error):
+                    raise
+                refusals.append(str(error))
+            else:
+                needs.append(_needs(planned, model, estimate, prompts, teraflops))
+    return needs, refusals
+
+
+def in_words(needs: Sequence[ModelNeeds]) -> list[dict[str, str | None]]:
+    """The needs as rows for people; the last one has sums, and of the memory the largest."""
+    rows = [asdict(each) for each in needs]
+    distinct = list({row["model"]: row for row in rows}.values())
+    together = {"study": "", "model": _TOGETHER, "is_reference": False, "parameter_count": None}
+    for name in ("download_bytes", "stored_bytes", "seconds"):
+        together[name] = sum(row[name] or 0 for row in distinct)
+    for name in ("memory_bfloat16_bytes", "memory_float32_bytes"):
+        together[name] = max((row[name] or 0 for row in distinct), default=0)
+    return [
+        {
+            "study": row["study"],
+            "model": row["model"] + (" (reference)" if row["is_reference"] else ""),
+            "parameters": row["parameter_count"] and f"{row['parameter_count']:,}",
+            "download": byte_text(row["download_bytes"]),
+            "memory in 16 bits": _size(row["memory_bfloat16_bytes"]),
+            "in float32": _size(row["memory_float32_bytes"]),
+            "stored": _size(row["stored_bytes"]),
+            "time": row["seconds"] and str(timedelta(seconds=round(row["seconds"]))),
+        }
+        for row in [*rows, together]
+    ]
+
+
+def _size(count: int | None) -> str | None:
+    return None if count is None else byte_text(count)
+
+
+def _needs(
+    planned: PlannedStudy,
+    model: str,
+    estimate: Estimate,
+    prompts: Sequence[Prompt],
+    teraflops: float,
+) -> ModelNeeds:
+    tokens = round(sum(len(prompt.text) for prompt in prompts) / CHARACTERS_PER_TOKEN)
+    stored, linear = estimate.disk_bytes_per_1000_prompts, estimate.linear_parameter_count
+    return ModelNeeds(
+        study=planned.definition.label,
+        model=model,
+        is_reference=model == planned.definition.reference,
+        parameter_count=estimate.parameter_count,
+        download_bytes=estimate.download_bytes,
+        memory_bfloat16_bytes=estimate.memory_bfloat16_bytes,
+        memory_float32_bytes=estimate.memory_float32_bytes,
+        stored_bytes=None if stored is None else round(stored * len(prompts) / 1000),
+        prompt_count=len(prompts),
+        token_count=tokens,
+        seconds=None if linear is None else 2 * linear * tokens / (teraflops * _TERA),
+    )
