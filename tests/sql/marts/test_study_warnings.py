@@ -8,7 +8,7 @@ from axes.warehouse.connection import connect, rows
 from tests.rows import Row, put
 
 DIFFERENCE = {"metric": "auroc_difference", "is_in_sample": False}
-KEYS = ("model", "prompt_set", "scorer", "warning", "figure", "beside")
+KEYS = ("model", "prompt_set", "scorer", "warning", "metric_value", "compared_with")
 
 
 def area(scorer: str, estimate: float, lower: float, upper: float, **columns) -> Row:
