@@ -99,9 +99,10 @@ WARNINGS = Section(
     name="warnings",
     title="Warnings",
     explanation="Reasons not to read a metric as evidence: `metric_value` is compared with "
-    "`compared_with`. Where an axis is not shown to exceed what the surface of the prompts tells without a model, "
-    "it may detect no more than that, most of all where the source of a prompt determines its "
-    "label. The claims that rest on a premise that fails are answered `cannot tell`.",
+    "`compared_with`. Where an axis is not shown to exceed what the surface of the prompts tells "
+    "without a model, it may detect no more than that, most of all where the source of a prompt "
+    "determines its label. The claims that rest on a premise that fails are answered `cannot "
+    "tell`.",
     sql="""
 select warning, model, prompt_set, scorer, metric_value, compared_with, text
 from v_study_warnings
