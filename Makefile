@@ -104,8 +104,9 @@ PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest
 test: $(TESTABLE) ## The whole test suite.
 	$(PYTEST)
 
-campaign: $(TESTABLE) ## What takes minutes and CI leaves out: more kills, more faults, more simulated worlds.
+campaign: $(TESTABLE) ## What takes long and CI leaves out: over 1,000 kills and other faults, into docs/reliability.md.
 	$(PYTEST) -m campaign
+	$(VENV)/bin/python -m benchmarks.run faults
 
 # What is in .venv serves the peers too, so that torch is not installed twice, in another build.
 $(PEERS): $(TESTABLE) tests/peers/requirements.txt

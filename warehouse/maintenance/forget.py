@@ -1,11 +1,13 @@
 """Delete models, prompt sets, poolings or studies, and everything that was made from them.
 
 What stays is what a subset of all the others would hold, so no row refers to one that is gone. Rows
-of derived tables go first: a job that was killed is ended by starting it again.
+of derived tables go first: a job that was killed is ended by starting it again, also where the name
+itself is gone already.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +35,8 @@ from axes.warehouse.runs import record_run
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import remove_rows
+
+_COMMAND = "warehouse forget"
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,14 @@ def forget(
     with maintenance_lock(root):
         require_idle(root)
         connection = connect(root)
+        begun = _begun(connection)
         part = find_part(
             connection,
-            models=_others(connection, "model", models),
-            prompt_sets=_others(connection, "prompt_set", prompt_sets),
-            poolings=_others(connection, "pooling", poolings),
+            models=_others(connection, "model", models, begun),
+            prompt_sets=_others(connection, "prompt_set", prompt_sets, begun),
+            poolings=_others(connection, "pooling", poolings, begun),
         )
-        part.studies -= require_stored(connection, "study_id", studies)
+        part.studies -= require_stored(connection, "study_id", sorted({*studies} - begun))
         tables = [table for name, table in reversed(TABLES.items()) if name != "runs"]
         left_out: Counter[str] = Counter()
         removed = {table.name: _removed(root, table, part, left_out) for table in tables}
@@ -82,7 +87,7 @@ def forget(
             "studies": sorted(studies),
             "rows_left_out": dict(sorted(left_out.items())),
         }
-        with record_run(root, "warehouse forget", parameters):
+        with record_run(root, _COMMAND, parameters):
             for table in tables:
                 for partition in removed[table.name]:
                     required = _required(table, part, partition)
@@ -91,14 +96,24 @@ def forget(
     return forgotten
 
 
-def _others(connection: Connection, column: str, names: Sequence[str]) -> set[str] | None:
-    """The stored values but for `names`; None without any."""
+def _begun(connection: Connection) -> set[str]:
+    """The names in jobs like this that did not end: rows of them may be left without the name."""
+    sql = "select parameters from runs where command = ? and status != 'finished'"
+    jobs = query(connection, sql, [_COMMAND]).column("parameters").to_pylist()
+    kinds = ("models", "prompt_sets", "poolings", "studies")
+    return {name for job in map(json.loads, jobs) for kind in kinds for name in job[kind]}
+
+
+def _others(
+    connection: Connection, column: str, names: Sequence[str], begun: set[str]
+) -> set[str] | None:
+    """The stored values but for `names`, which are stored or `begun`; None without any."""
     if not names:
         return None
-    forgotten = require_stored(connection, column, names)
+    require_stored(connection, column, sorted({*names} - begun))
     table = NAMES[column][0]
     stored = query(connection, f"select distinct {column} from {table}").column(0).to_pylist()
-    return set(stored) - forgotten
+    return {*stored} - {*names}
 
 
 def _removed(root: Path, table: Table, part: Part, left_out: Counter[str]) -> dict[str | None, int]:

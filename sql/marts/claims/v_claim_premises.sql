@@ -125,9 +125,16 @@ failing as (
         class_size as metric_value,
         20.0 as compared_with,
         format(
-            'too few prompts: {} of the smaller class of {}, and the interval of the '
-            || 'shared axis of {} reaches {:.2f} to either side',
-            class_size, prompt_set, model, reach
+            'too few prompts: {} of the smaller class of {}', class_size, prompt_set
+        )
+        -- Without an AUROC of the leave-one-out axis there is no reach.
+        || coalesce(
+            format(
+                ', and the interval of the shared axis of {} reaches {:.2f} to '
+                || 'either side',
+                model, reach
+            ),
+            ''
         ) as cause
     from models
     where class_size < 20 or reach > 0.15

@@ -152,6 +152,17 @@ def test_where_a_premise_fails_the_verdict_is_that_nothing_can_be_told(
     assert not told or any(cause in found[claim]["cause"] for claim in told)
 
 
+def test_few_prompts_are_named_where_no_leave_one_out_axis_has_an_auroc(root: Path) -> None:
+    """As in a study of two models: its report had no text for the warning, and failed."""
+    counts = {"positive_count": 6, "negative_count": 6}
+    areas = [{**row, **counts} for row in model("a") if "leave_one_out" not in row["scorer"]]
+    put(root, "evaluations", *areas)
+    sql = "select distinct cause from v_claim_premises where premise = 'few_prompts'"
+    assert rows(connect(root), sql) == [
+        {"cause": "too few prompts: 6 of the smaller class of other"}
+    ]
+
+
 def test_an_axis_that_works_on_no_model_breaks_down_in_none(root):
     nowhere = {"leave_one_out": 0.55, "universal": 0.3, "cosine_leave_one_out": 0.3}
     found = judged(root, *(model(name, **nowhere) for name in "abc"))

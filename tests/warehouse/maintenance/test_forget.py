@@ -97,12 +97,28 @@ def test_a_killed_one_is_ended_by_starting_it_again(root: Path, tmp_path: Path) 
     assert broken(root) == []
 
 
-def _kill_at_remove(count: int) -> None:
-    """End this process without clean-up at the `count`th file that is deleted."""
+def test_one_killed_after_the_name_is_gone_is_ended_too(root: Path, tmp_path: Path) -> None:
+    subset(root, tmp_path / "kept", models=["owner/n"], prompt_sets=["other"])
+    names = {"models": ["m"], "prompt_sets": ["seen"]}
+    if (pid := os.fork()) == 0:
+        _kill_at_remove(1, "labels")
+        forget(root, **names)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] != 0
+    assert rows(connect(root), "select model from models") == [{"model": "owner/n"}]
+    assert stored(root) != stored(tmp_path / "kept")
+    forget(root, **names)
+    assert stored(root) == stored(tmp_path / "kept") and broken(root) == []
+    with pytest.raises(ModelError, match="no model n"):
+        forget(root, models=["n"])
+
+
+def _kill_at_remove(count: int, table: str = "") -> None:
+    """End this process without clean-up at the `count`th deleted file, of a table if given."""
     unlink, seen = Path.unlink, []
 
     def counted(path: Path, *args: object, **options: object) -> None:
-        if path.suffix == ".parquet":
+        if path.suffix == ".parquet" and (not table or table in path.parts):
             seen.append(path)
             if len(seen) == count:
                 os._exit(9)
