@@ -151,7 +151,7 @@ def evaluate(
 ) -> None:
     """Evaluate MODEL's directions on prompts, layers and sources that they were not fitted on.
 
-    Three evaluations: every layer out of fold, compared with a bag of words and corrected for the
+    Three evaluations: every layer out of fold, compared with word pairs and corrected for the
     number of layers; a layer chosen inside the training folds; and a matrix that fits on each
     source and evaluates on the others.
 

@@ -156,7 +156,7 @@ def cli(json_log: bool | None) -> None:
     """Do language models share an unsafe direction in activation space?
 
     `ingest` stores activations as Parquet files, `study` fits directions, alignments and a
-    shared axis on them, and `sql` queries activations and results.
+    universal axis on them, and `sql` queries activations and results.
 
     \b
     axes prompts import demo_safety

@@ -4,7 +4,7 @@
 --
 -- auroc: of the direction out of fold, with groups and near duplicates in one fold
 -- in_sample: of the direction on the prompts it was fitted on
--- minus_word_pairs: auroc less that of word counts out of fold, paired
+-- minus_word_pairs: auroc less that of word pairs out of fold, paired
 -- p_value: two-sided, for no difference to word pairs
 create view v_layer_tests as
 select
