@@ -47,6 +47,7 @@ DIRECTIONS: dict[str, DirectionMethod] = {
     "whitened": DirectionMethod("axes.analysis.methods.directions:whitened", draw_count=200),
     "logistic": DirectionMethod("axes.analysis.methods.directions:logistic"),
     "pair_pca": DirectionMethod("axes.analysis.methods.directions:pair_pca", is_of_pairs=True),
+    "soft_auc": DirectionMethod("axes.analysis.methods.soft_auc:soft_auc"),
 }
 
 ALIGNMENTS: dict[str, AlignmentMethod] = {

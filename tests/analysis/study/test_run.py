@@ -215,6 +215,7 @@ def test_every_alignment_recovers_the_axis_and_is_read_back_as_it_was_fitted(sma
         {"direction": "whitened", "universal": "mean"},
         {"direction": "logistic", "layer_policy": "cross_validated"},
         {"direction": "pair_pca"},
+        {"direction": "soft_auc"},
     ],
 )
 def test_every_direction_and_shared_axis_is_stored_under_its_method(small, options):
