@@ -13,7 +13,8 @@ STUDY = Section(
     "directions were fitted on all are out of fold; intervals are 95 %. `native_null_95`: 95th "
     "percentile of `native` under shuffled labels. `best_baseline` needs no model: an axis that is "
     "not above it may see no more than the surface of the prompts. `pairs_in_order`: share of "
-    "matched pairs that the universal axis ranks right. `cosine_leave_one_out`: of the model's "
+    "matched pairs that the universal axis ranks right. `universal_tpr_1`: share of positive "
+    "prompts that it finds at 1 % false positives. `cosine_leave_one_out`: of the model's "
     "direction with the axis made of the other models.",
     sql="""
 select
@@ -26,7 +27,14 @@ select
         as leave_one_out_95,
     study.null_cross_validated as native_null_95, study.best_baseline,
     study.best_baseline_auroc as baseline, study.pairs_in_order
-        as pairs_in_order,
+        as pairs_in_order, study.universal_tpr_at_1_percent as universal_tpr_1,
+    coalesce(
+        format(
+            '{:.3f} to {:.3f}',
+            study.universal_tpr_at_1_percent_lower, study.universal_tpr_at_1_percent_upper
+        ),
+        'fewer than 100 negative prompts'
+    ) as universal_tpr_1_95,
     study.cosine_leave_one_out as cosine_leave_one_out
 from v_study as study
 left join v_held_out as held using (study_id, model, prompt_set)
