@@ -59,6 +59,9 @@ ALIGNMENTS: dict[str, AlignmentMethod] = {
     "cca": AlignmentMethod(
         "axes.analysis.methods.low_rank:CanonicalCorrelation", ("ridge_lambda", "rank")
     ),
+    "anchor_projection": AlignmentMethod(
+        "axes.analysis.methods.anchors:AnchorProjection", ("rank",)
+    ),
     "gradient": AlignmentMethod(
         "axes.analysis.methods.gradient:Gradient", ("rank", "hidden_width")
     ),
@@ -97,7 +100,7 @@ def load(function: str) -> Any:
 class AlignmentOptions:
     """Which map, and the options that are set; None: chosen on held-out rows, or left out.
 
-    `rank` is for `reduced_rank`, `cca` and `gradient` (whose weights are full without),
+    `rank` is for `reduced_rank`, `cca`, `anchor_projection` and `gradient` (full without),
     `hidden_width` for `gradient`, `is_scaled` for `procrustes`.
     """
 

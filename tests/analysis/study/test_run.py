@@ -161,6 +161,7 @@ SMALL = define_study(("alpha", "beta"), alignment_shuffles=2, label="greek")
         {"alignment": "procrustes"},
         {"alignment": "reduced_rank", "lambda_policy": "gcv"},
         {"alignment": "cca", "rank": 12},
+        {"alignment": "anchor_projection"},
         {"alignment": "gradient", "hidden_width": 4},
     ],
 )
