@@ -155,7 +155,9 @@ ALIGNMENTS = Section(
     title="Alignment and cosines",
     explanation="`alignment_r2`: share of the reference's variance that the map predicts on "
     "held-out alignment prompts. `shuffled_r2_95`: 95th percentile of the same with shuffled "
-    "pairs. Cosines stay high over many lambdas while the AUROC changes: read both.",
+    "pairs. `mutual_knn`: share of the nearest alignment prompts that model and reference have in "
+    "common, without a map; `shuffled_mutual_knn_95`: the same with shuffled partners. "
+    "Cosines stay high over many lambdas while the AUROC changes: read both.",
     sql="""
 select
     model, layer,
@@ -164,6 +166,8 @@ select
     max(estimate) filter (where metric = 'universal_weight') as universal_weight,
     max(estimate) filter (where metric = 'r2_held_out') as alignment_r2,
     max(upper) filter (where metric = 'r2_shuffled') as shuffled_r2_95,
+    max(estimate) filter (where metric = 'mutual_knn') as mutual_knn,
+    max(upper) filter (where metric = 'mutual_knn_shuffled') as shuffled_mutual_knn_95,
     max(estimate) filter (where metric = 'effective_rank') as effective_rank,
     max(estimate) filter (where metric = 'ridge_lambda') as ridge_lambda
 from evaluations

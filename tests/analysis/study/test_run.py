@@ -188,6 +188,7 @@ def test_every_alignment_recovers_the_axis_and_is_read_back_as_it_was_fitted(sma
     figures = study_result(small.root, study_id)["models"]["alpha"]
     assert figures["auroc"]["labelled"]["universal"] > 0.9
     assert figures["r2_shuffled"] == pytest.approx(row["r2_shuffled"])
+    assert figures["mutual_knn"] > 0.7 > 0.1 > figures["mutual_knn_shuffled"]
     stored = read_alignment(Warehouse(small.root, connection), row["alignment_id"])
     assert stored is not None
     has_hidden_layer = stored.fit.alignment.hidden is not None
