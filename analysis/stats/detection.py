@@ -99,8 +99,8 @@ def average_precision(scores: Scores, labels: Labels) -> float:
     The mean over positive rows of the precision at their scores; same value as the macro `auprc`.
     NaN without a positive row.
 
-    >>> average_precision(np.array([3.0, 2.0, 1.0]), np.array([True, False, True])).round(4)
-    0.8333
+    >>> average_precision(np.array([3.0, 2.0, 1.0, 0.0]), np.array([True, False, False, True]))
+    0.75
     """
     if not labels.any():
         return float("nan")
