@@ -303,7 +303,7 @@ def _unusable(
         needed = f"{count} tokens" + (f" and {room} new ones" if room else "")
         return f"{needed}, the context is {max_length}"
     for pooling in poolings:
-        span = pooling.span(count, prompt.user_end)
+        span = pooling.positions(prompt)
         if span is None:
             return f"it has no position for {pooling.name}"
         if not 0 <= span[0] < span[1] <= count:

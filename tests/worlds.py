@@ -85,13 +85,21 @@ class Group:
         return self.gaps[model] @ self.maps[model]
 
     def auroc(self, model: str, vector: np.ndarray) -> float:
-        """The exact AUROC of projections `x @ vector` on new prompts, without faults.
+        """The exact AUROC of projections `x @ vector` on new prompts, without faults."""
+        return float(norm.cdf(self._distance(model, vector) / np.sqrt(2)))
 
-        Both classes are normal with one spread, so it is `Phi(gap / (sqrt(2) spread))`.
+    def tpr_at_fpr(self, model: str, vector: np.ndarray, rate: float) -> float:
+        """The exact true-positive rate at a false-positive rate, likewise."""
+        return float(norm.cdf(self._distance(model, vector) - norm.isf(rate)))
+
+    def _distance(self, model: str, vector: np.ndarray) -> float:
+        """Distance of the class means along `vector` in standard deviations.
+
+        Both classes are normal along it, with one spread.
         """
         seen = self.maps[model] @ vector
         variance = (1 + self.topic**2) * seen @ seen + self.noise[model] ** 2 * vector @ vector
-        return float(norm.cdf(self.difference(model) @ vector / np.sqrt(2 * variance)))
+        return float(self.difference(model) @ vector / np.sqrt(variance))
 
 
 @dataclass(frozen=True)

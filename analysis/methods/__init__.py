@@ -47,6 +47,7 @@ DIRECTIONS: dict[str, DirectionMethod] = {
     "whitened": DirectionMethod("axes.analysis.methods.directions:whitened", draw_count=200),
     "logistic": DirectionMethod("axes.analysis.methods.directions:logistic"),
     "pair_pca": DirectionMethod("axes.analysis.methods.directions:pair_pca", is_of_pairs=True),
+    "soft_auc": DirectionMethod("axes.analysis.methods.soft_auc:soft_auc"),
 }
 
 ALIGNMENTS: dict[str, AlignmentMethod] = {
@@ -57,6 +58,9 @@ ALIGNMENTS: dict[str, AlignmentMethod] = {
     ),
     "cca": AlignmentMethod(
         "axes.analysis.methods.low_rank:CanonicalCorrelation", ("ridge_lambda", "rank")
+    ),
+    "anchor_projection": AlignmentMethod(
+        "axes.analysis.methods.anchors:AnchorProjection", ("rank",)
     ),
     "gradient": AlignmentMethod(
         "axes.analysis.methods.gradient:Gradient", ("rank", "hidden_width")
@@ -96,7 +100,7 @@ def load(function: str) -> Any:
 class AlignmentOptions:
     """Which map, and the options that are set; None: chosen on held-out rows, or left out.
 
-    `rank` is for `reduced_rank`, `cca` and `gradient` (whose weights are full without),
+    `rank` is for `reduced_rank`, `cca`, `anchor_projection` and `gradient` (full without),
     `hidden_width` for `gradient`, `is_scaled` for `procrustes`.
     """
 

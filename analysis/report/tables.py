@@ -13,7 +13,8 @@ STUDY = Section(
     "directions were fitted on all are out of fold; intervals are 95 %. `native_null_95`: 95th "
     "percentile of `native` under shuffled labels. `best_baseline` needs no model: an axis that is "
     "not above it may see no more than the surface of the prompts. `pairs_in_order`: share of "
-    "matched pairs that the universal axis ranks right. `cosine_leave_one_out`: of the model's "
+    "matched pairs that the universal axis ranks right. `universal_tpr_1`: share of positive "
+    "prompts that it finds at 1 % false positives. `cosine_leave_one_out`: of the model's "
     "direction with the axis made of the other models.",
     sql="""
 select
@@ -26,7 +27,14 @@ select
         as leave_one_out_95,
     study.null_cross_validated as native_null_95, study.best_baseline,
     study.best_baseline_auroc as baseline, study.pairs_in_order
-        as pairs_in_order,
+        as pairs_in_order, study.universal_tpr_at_1_percent as universal_tpr_1,
+    coalesce(
+        format(
+            '{:.3f} to {:.3f}',
+            study.universal_tpr_at_1_percent_lower, study.universal_tpr_at_1_percent_upper
+        ),
+        'fewer than 100 negative prompts'
+    ) as universal_tpr_1_95,
     study.cosine_leave_one_out as cosine_leave_one_out
 from v_study as study
 left join v_held_out as held using (study_id, model, prompt_set)
@@ -147,7 +155,9 @@ ALIGNMENTS = Section(
     title="Alignment and cosines",
     explanation="`alignment_r2`: share of the reference's variance that the map predicts on "
     "held-out alignment prompts. `shuffled_r2_95`: 95th percentile of the same with shuffled "
-    "pairs. Cosines stay high over many lambdas while the AUROC changes: read both.",
+    "pairs. `mutual_knn`: share of the nearest alignment prompts that model and reference have in "
+    "common, without a map; `shuffled_mutual_knn_95`: the same with shuffled partners. "
+    "Cosines stay high over many lambdas while the AUROC changes: read both.",
     sql="""
 select
     model, layer,
@@ -156,6 +166,8 @@ select
     max(estimate) filter (where metric = 'universal_weight') as universal_weight,
     max(estimate) filter (where metric = 'r2_held_out') as alignment_r2,
     max(upper) filter (where metric = 'r2_shuffled') as shuffled_r2_95,
+    max(estimate) filter (where metric = 'mutual_knn') as mutual_knn,
+    max(upper) filter (where metric = 'mutual_knn_shuffled') as shuffled_mutual_knn_95,
     max(estimate) filter (where metric = 'effective_rank') as effective_rank,
     max(estimate) filter (where metric = 'ridge_lambda') as ridge_lambda
 from evaluations

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from axes.analysis.stats.auroc import (
     Estimate,
@@ -25,12 +24,11 @@ from axes.analysis.stats.bootstrap import (
     auroc_bootstrap,
     auroc_difference_bootstrap,
     draw_counts,
-    percentile_interval,
 )
 from axes.analysis.stats.calibration import fit_calibration
+from axes.analysis.stats.detection import average_precision, tpr_intervals
 from axes.analysis.stats.splits import grouped_folds, out_of_fold
 
-FALSE_POSITIVE_RATES = (0.01, 0.05)
 _BIN_COUNT = 10
 
 
@@ -46,12 +44,11 @@ def evaluate_scores(
     """Scorer -> metric -> estimate, all on the same resamples.
 
     `auroc` with DeLong's interval, `auroc_bootstrap` the same with one of 1,000 resamples within
-    classes and in whole groups, `tpr_at_fpr_0.01` and `_0.05` with theirs, and
-    `expected_calibration_error` of Platt probabilities fitted on other folds. For each pair
+    classes and in whole groups, and the metrics of `point_metrics`. For each pair
     `compared`, the AUROC of the first minus that of the second under `FIRST_minus_SECOND`:
     `auroc_difference` by DeLong and `auroc_difference_bootstrap` by paired bootstrap.
     `is_out_of_fold`: the rows were fitted on too, in folds. Resamples of scores say nothing of
-    that, so that of the intervals only `auroc_interval`'s is left.
+    that, so that of the AUROC only `auroc_interval`'s interval is left.
     """
     counts = draw_counts(len(labels), strata=labels, groups=groups, seed=seed)
     metrics = {}
@@ -61,12 +58,6 @@ def evaluate_scores(
         metrics[scorer] = {"auroc": area, **points}
         if not is_out_of_fold:
             metrics[scorer]["auroc_bootstrap"] = auroc_bootstrap(values, labels, counts)
-            for limit in FALSE_POSITIVE_RATES:
-                name = f"tpr_at_fpr_{limit}"
-                resampled = tpr_at_fpr(values, labels, counts, limit)
-                metrics[scorer][name] = percentile_interval(
-                    points[name].estimate, resampled, count=len(np.unique(groups[labels]))
-                )
     for first, second in compared:
         pair = (scores[first], scores[second], labels)
         difference = auroc_difference(*pair, groups, is_out_of_fold=is_out_of_fold)
@@ -80,17 +71,21 @@ def evaluate_scores(
 def point_metrics(
     scores: Scores, labels: Labels, groups: Groups, *, seed: int = 0
 ) -> dict[str, Estimate]:
-    """The metrics beside the AUROC, without intervals but for `pairs_in_order`.
+    """The metrics next to the AUROC.
 
-    That is the share of matched pairs whose positive row scores higher, ties counting half, where
-    every group holds one row of each class.
+    `tpr_at_fpr_0.001`, `_0.01` and `_0.05` with intervals, `auprc`, and `brier_score` and
+    `expected_calibration_error` of Platt probabilities fitted on other folds. Where every group
+    holds one row of each class also `pairs_in_order`, the share of matched pairs whose positive row
+    scores higher, ties counting half, with its exact interval.
     """
-    once = np.ones((1, len(labels)), dtype=np.int64)
     metrics = {
-        f"tpr_at_fpr_{limit}": Estimate(float(tpr_at_fpr(scores, labels, once, limit)[0]))
-        for limit in FALSE_POSITIVE_RATES
+        f"tpr_at_fpr_{limit}": estimate
+        for limit, estimate in tpr_intervals(scores, labels, groups, seed=seed).items()
     }
-    error = expected_calibration_error(cross_calibrated(scores, labels, groups, seed=seed), labels)
+    metrics["auprc"] = Estimate(average_precision(scores, labels))
+    probabilities = cross_calibrated(scores, labels, groups, seed=seed)
+    metrics["brier_score"] = Estimate(float(np.square(probabilities - labels).mean()))
+    error = expected_calibration_error(probabilities, labels)
     metrics["expected_calibration_error"] = Estimate(error)
     positive, negative = np.flatnonzero(labels), np.flatnonzero(~labels)
     positive = positive[np.argsort(groups[positive])]
@@ -101,33 +96,6 @@ def point_metrics(
         won = np.sign(scores[positive] - scores[negative]).sum() / 2 + len(positive) / 2
         metrics["pairs_in_order"] = share_estimate(float(won), len(positive))
     return metrics
-
-
-def tpr_at_fpr(
-    scores: Scores, labels: Labels, counts: Int[np.ndarray, "resample row"], limit: float
-) -> Float[np.ndarray, " resample"]:
-    """The largest true-positive rate at a false-positive rate of at most `limit`, per resample.
-
-    Thresholds lie between distinct scores, without interpolation: the share of positive rows above
-    the (k + 1)-th highest negative one, `k` the greatest count with `k / n_neg <= limit`. NaN where
-    a class is missing in a resample. Same value as the macro `tpr_at_fpr`.
-    """
-    negatives, positives = np.flatnonzero(~labels), np.flatnonzero(labels)
-    if not len(negatives) or not len(positives):
-        return np.full(len(counts), np.nan)
-    negatives = negatives[np.argsort(-scores[negatives])]
-    positives = positives[np.argsort(-scores[positives])]
-    by_row = counts.T
-    false = np.cumsum(by_row[negatives], axis=0)
-    true = np.zeros((len(positives) + 1, len(counts)), dtype=np.int64)
-    np.cumsum(by_row[positives], axis=0, out=true[1:])
-    # The first negative row that would be one false alarm too many.
-    first = (false / np.maximum(false[-1], 1) <= limit).sum(axis=0)
-    ceiling = np.append(scores[negatives], -np.inf)[first]
-    above = np.searchsorted(-scores[positives], -ceiling, side="left")
-    caught = true[above, np.arange(len(counts))]
-    is_known = (true[-1] > 0) & (false[-1] > 0)
-    return np.divide(caught, true[-1], where=is_known, out=np.full(len(counts), np.nan))
 
 
 def expected_calibration_error(probabilities: Scores, labels: Labels) -> float:

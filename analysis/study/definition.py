@@ -85,7 +85,9 @@ class StudyDefinition:
         LAMBDA_POLICIES,
     )
     rank: int | None = option(
-        None, "Of reduced_rank and cca (default: chosen), gradient (default: full).", minimum=1
+        None,
+        "Of reduced_rank, cca, anchor_projection (default: chosen), gradient (default: full).",
+        minimum=1,
     )
     hidden_width: int | None = option(None, "A hidden layer, for gradient.", minimum=1)
     is_scaled: bool = option(True, "Whether procrustes may stretch.", flag="--scale/--no-scale")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from axes.analysis.activations import Matrix, project, row_norms
+from axes.analysis.methods.neighbours import mutual_knn
 from axes.analysis.methods.nulls import random_directions, shuffled_alignments
 from axes.analysis.stats.auroc import Estimate, Scores, null_interval
 from axes.analysis.stats.baselines import (
@@ -36,6 +37,7 @@ def evaluate(study: FittedStudy, steps: Steps) -> list[Evaluation]:
     for model in study.models:
         rows += _coverage_rows(study, model.member)
         rows += _alignment_rows(study, model)
+        rows += _neighbour_rows(study, model, steps)
         for prompt_set in model.member.labelled:
             rows += _auroc_rows(study, model, prompt_set, steps)
             rows += _null_rows(study, model, prompt_set, steps)
@@ -81,6 +83,27 @@ def _alignment_rows(study: FittedStudy, model: FittedModel) -> list[Evaluation]:
         estimates["r2_shuffled"] = fit.r2_shuffled
     axes = {"aligned": model.aligned}
     return Evaluation.of_scorers({"aligned": estimates}, axes=axes, member=model.member)
+
+
+def _neighbour_rows(study: FittedStudy, model: FittedModel, steps: Steps) -> list[Evaluation]:
+    """Whether the model and the reference find the same benign prompts near each other."""
+    member, reference = model.member, study.reference.member
+    if member is reference:
+        return []
+    seed = study.definition.seed
+
+    def compute() -> list[Evaluation]:
+        benign, targets = paired(member.benign, reference.benign)
+        shared, null = mutual_knn(benign.x, targets.x, seed=seed)
+        metrics = {"aligned": {"mutual_knn": shared, "mutual_knn_shuffled": null}}
+        return Evaluation.of_scorers(metrics, member=member)
+
+    inputs = [
+        [each.location for each in (member, reference)],
+        [each.benign.row_set_hash for each in (member, reference)],
+        seed,
+    ]
+    return steps.compute("neighbours", inputs, compute, member=member)
 
 
 def _auroc_rows(

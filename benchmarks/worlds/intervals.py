@@ -13,6 +13,7 @@ from axes.analysis.methods.nulls import Mapped
 from axes.analysis.methods.universal import universal_axis
 from axes.analysis.stats.auroc import Estimate, auroc_difference, auroc_interval
 from axes.analysis.stats.bootstrap import auroc_bootstrap, auroc_difference_bootstrap, draw_counts
+from axes.analysis.stats.detection import tpr_intervals
 from axes.analysis.stats.out_of_fold import evaluate_out_of_fold
 from axes.analysis.stats.splits import grouped_folds
 from axes.analysis.study.stability import SHARED_AXES, axes_fitter
@@ -24,6 +25,7 @@ PART = "intervals"
 COVERAGE = (0.93, 0.97)
 WIDTHS = {"alpha": 16, "beta": 20, "gamma": 24}
 PAIRS = 100
+RATE = 0.01
 
 
 def measure_intervals(world_count: int) -> list[Rate]:
@@ -70,6 +72,10 @@ def _independent(seed: int) -> dict[str, bool]:
         "universal minus native, bootstrap": _holds(
             auroc_difference_bootstrap(shared, own, labels, counts), difference
         ),
+        "TPR at 1 % FPR, bootstrap": _holds(
+            tpr_intervals(shared, labels, np.arange(len(labels)), seed=seed)[RATE],
+            _true_rate(fitted, "beta"),
+        ),
     }
 
 
@@ -92,6 +98,9 @@ def _grouped(seed: int) -> dict[str, bool]:
         ),
         "universal minus native, pairs share a topic, bootstrap, whole pairs": _holds(
             auroc_difference_bootstrap(shared, own, labels, counts), difference
+        ),
+        "TPR at 1 % FPR, pairs share a topic, bootstrap, whole pairs": _holds(
+            tpr_intervals(shared, labels, pairs, seed=seed)[RATE], _true_rate(fitted, "beta")
         ),
         "AUROC, pairs share a topic, DeLong, rows alone (for contrast)": _holds(
             auroc_interval(shared, labels), truth
@@ -129,6 +138,12 @@ def _out_of_fold(seed: int, strength: float | None = None) -> dict[str, bool]:
     native, universal, _ = truths
     held["universal minus native out of fold"] = _holds(
         evaluated.difference(1, 0), universal - native
+    )
+    rates = [
+        group.tpr_at_fpr(model, np.linalg.lstsq(x, row)[0][:-1], RATE) for row in projected[:, 0]
+    ]
+    held["native out of fold, TPR at 1 % FPR, fits as given (for contrast)"] = _holds(
+        tpr_intervals(evaluated.scores[0, 0], labels, pairs)[RATE], float(np.mean(rates))
     )
     delong = auroc_interval(evaluated.scores[0, 0], labels, pairs)
     held["native out of fold, fits as given (for contrast)"] = _holds(delong, native)
@@ -180,6 +195,11 @@ def _judged(fitted: FittedGroup, model: str) -> tuple[np.ndarray, np.ndarray, np
 def _truths(fitted: FittedGroup, model: str) -> tuple[float, float]:
     shared = fitted.group.auroc(model, fitted.pulled_back(model, fitted.universal))
     return shared, fitted.group.auroc(model, fitted.directions[model])
+
+
+def _true_rate(fitted: FittedGroup, model: str) -> float:
+    vector = fitted.pulled_back(model, fitted.universal)
+    return fitted.group.tpr_at_fpr(model, vector, RATE)
 
 
 def _holds(interval: Estimate, truth: float) -> bool:

@@ -85,7 +85,7 @@ class Forward:
 
 
 def _spans(pooling: Pooling, rendered: Sequence[Rendered]) -> list[Span]:
-    spans = (pooling.span(len(row.token_ids), row.user_end) for row in rendered)
+    spans = (pooling.positions(row) for row in rendered)
     return [span for span in spans if span is not None]
 
 

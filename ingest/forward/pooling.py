@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
 
+    from axes.ingest.forward.templates import Rendered
+
 Span = Callable[[int, int | None], tuple[int, int] | None]
 Reduce = Callable[[Any, Any], Any]
 
@@ -39,12 +41,27 @@ class Pooling:
     `span(token_count, user_end)` gives the first position and one past the last, or None where
     it has none; `user_end` is one past the user's text, None where that is unknown.
     `reduce(hidden, mask)` takes `[batch, position, d_model]` in float32 and the mask of the
-    positions that count, and gives `[batch, d_model]`.
+    positions that count, and gives `[batch, d_model]`. With `is_of_content`, `span` sees and counts
+    the tokens of the user's text alone, without those of a template and without special ones.
     """
 
     name: str
     span: Span
     reduce: Reduce
+    is_of_content: bool = False
+
+    def positions(self, prompt: Rendered) -> tuple[int, int] | None:
+        """The positions of a prompt that the pooling reads, as `span` gives them.
+
+        None for a pooling of the content where the user's text is empty, or its place unknown.
+        """
+        start, end = prompt.user_start, prompt.user_end
+        if not self.is_of_content:
+            return self.span(len(prompt.token_ids), end)
+        if start is None or end is None or start >= end:
+            return None
+        span = self.span(end - start, end - start)
+        return None if span is None else (start + span[0], start + span[1])
 
 
 def mean(
@@ -111,6 +128,7 @@ def _after_instruction(token_count: int, user_end: int | None) -> tuple[int, int
 
 # The positions of a prompt under a template tell different things apart (arXiv 2507.11878):
 # instruction_last is the last token of the user's text, post_template_mean all that follow it.
+# The largest value over the content separates best in arXiv 2604.18901.
 POOLINGS = {
     pooling.name: pooling
     for pooling in (
@@ -120,5 +138,7 @@ POOLINGS = {
         Pooling("max", _all, maximum),
         Pooling("instruction_last", _instruction_last, mean),
         Pooling("post_template_mean", _after_instruction, mean),
+        Pooling("content_mean", _all, mean, is_of_content=True),
+        Pooling("content_max", _all, maximum, is_of_content=True),
     )
 }

@@ -57,12 +57,13 @@ _MARK = "\ue000"
 class Rendered:
     """A prompt as the model reads it: token ids, unpadded and untruncated.
 
-    `text_hash` is of the rendered text; `user_end` is one past the last token of the user's
-    text, None where it is unknown (a template that rewrites the text).
+    `text_hash` is of the rendered text; `user_start` is the first token of the user's text and
+    `user_end` one past the last, None where it is unknown (a template that rewrites the text).
     """
 
     token_ids: list[int]
     text_hash: str
+    user_start: int | None
     user_end: int | None
 
 
@@ -95,16 +96,21 @@ def render(
         zip(texts, complete, encoded["input_ids"], strict=True)
     ):
         text_end = len(full) - len(tail)
+        text_start = text_end - len(text)
+        places: tuple[int | None, int | None]
         if not full[:text_end].endswith(text) or full[text_end:] != tail:
-            user_end = None
+            places = None, None
         elif tokenizer.is_fast:
-            user_end = _end_by_offsets(encoded["offset_mapping"][index], text_end)
+            offsets = encoded["offset_mapping"][index]
+            places = _start_by_offsets(offsets, text_start), _end_by_offsets(offsets, text_end)
         else:
-            user_end = _end_by_prefix(tokenizer, full[:text_end], ids, adds_special=is_raw)
+            places = (
+                _start_by_prefix(tokenizer, full[:text_start], ids),
+                _end_by_prefix(tokenizer, full[:text_end], ids, adds_special=is_raw),
+            )
         lead = [] if ids[:1] == start else start
-        if user_end is not None:
-            user_end += len(lead)
-        rendered.append(Rendered([*lead, *ids], content_key(full), user_end))
+        user_start, user_end = (None if at is None else at + len(lead) for at in places)
+        rendered.append(Rendered([*lead, *ids], content_key(full), user_start, user_end))
     return rendered
 
 
@@ -163,6 +169,26 @@ def _end_by_offsets(offsets: Sequence[tuple[int, int]], text_end: int) -> int | 
     """One past the last token that holds a character before `text_end`."""
     inside = [index for index, (start, end) in enumerate(offsets) if start < min(end, text_end)]
     return inside[-1] + 1 if inside else None
+
+
+def _start_by_offsets(offsets: Sequence[tuple[int, int]], text_start: int) -> int | None:
+    """The first token that holds a character from `text_start` on; special tokens hold none."""
+    for index, (start, end) in enumerate(offsets):
+        if max(start, text_start) < end:
+            return index
+    return None
+
+
+def _start_by_prefix(tokenizer: PreTrainedTokenizerBase, before: str, ids: list[int]) -> int | None:
+    """The same without offsets: behind the tokens of `before`, if those of the text begin so.
+
+    With nothing before, behind the special tokens that the tokenizer puts first.
+    """
+    if not before:
+        special = tokenizer.all_special_ids
+        return next((index for index, token in enumerate(ids) if token not in special), None)
+    prefix = tokenizer(before, add_special_tokens=False, verbose=False).input_ids
+    return len(prefix) if ids[: len(prefix)] == prefix else None
 
 
 def _end_by_prefix(

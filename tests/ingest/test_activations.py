@@ -88,6 +88,8 @@ def test_rows_equal_a_direct_pass_over_each_prompt(run, root, llama, llama_folde
             "max": slice(None),
             "instruction_last": slice(end - 1, end),
             "post_template_mean": slice(end, end + tail),
+            "content_mean": slice(lead, end),
+            "content_max": slice(lead, end),
         }[pooling]
         with torch.no_grad():
             tokens = torch.tensor([loaded.tokenizer(rendered).input_ids])
@@ -99,8 +101,29 @@ def test_rows_equal_a_direct_pass_over_each_prompt(run, root, llama, llama_folde
         for layer in range(4):
             vector = stored[summary.model_id, text, layer, pooling, template]
             read = states[layer + 1][0][positions]
-            expected = read.amax(0) if pooling == "max" else read.mean(0)
+            expected = read.amax(0) if pooling.endswith("max") else read.mean(0)
             np.testing.assert_allclose(vector, expected.numpy(), atol=1e-4, rtol=1e-4)
+
+
+def test_content_is_stored_with_its_range_and_refused_where_its_place_is_unknown(
+    run, root, llama_folder, tmp_path
+):
+    run(poolings=["content_max"], template="chat", layers=(1,))
+    found = read(root, "from activations inner join prompts using (prompt_id)")
+    assert len(found) == len(TEXTS)
+    for row in found:
+        assert (row["pooled_start"], row["pooled_end"]) == (7, 7 + len(row["text"]))
+        assert row["pooled_tokens"] == list(row["text"].replace(" ", "Ġ"))
+    shutil.copytree(llama_folder, tmp_path / "upper")
+    template = "{{ messages[0].content | upper }}!"
+    (tmp_path / "upper" / "chat_template.jinja").write_text(template)
+    spec = resolve(str(tmp_path / "upper"))
+    request = ActivationRequest(
+        prompt_sets={"texts": None}, poolings=("content_mean",), template="chat"
+    )
+    with pytest.raises(PromptError, match="it has no position for content_mean") as refused:
+        ingest_activations(root, spec, request)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("span", ["(0, count + 1)", "(count, count)", "(-1, count)", "(2, 1)"])

@@ -16,8 +16,8 @@ FITTED_TABLES = (
         reference_model_id  text      its models.model_id
         reference_layer     int16     its layer
         site pooling template
-        method              text      ridge, procrustes, reduced_rank, cca, gradient; identity for
-                                      the reference
+        method              text      ridge, procrustes, reduced_rank, cca, anchor_projection,
+                                      gradient; identity for the reference
         ridge_lambda        float64?  penalty on the squared norm of the weights
         lambda_policy       text      given by the user; chosen by held_out alignment rows or by
                                       gcv; none without a lambda

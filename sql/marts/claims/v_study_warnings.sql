@@ -5,7 +5,8 @@
 -- scorer: the scorer of the AUROC; null where the warning is about the complete row of
 --   the study
 -- warning: the premise that fails; shuffled_labels, shuffled_alignment,
---   random_direction; reversed, cosine_alone; rows_missing
+--   random_direction; reversed, cosine_alone; rows_missing;
+--   few_negatives: too few negative prompts for a false-positive rate of 1 %
 -- metric_value: the AUROC (or count) that the warning is about
 -- compared_with: the value that it is compared with
 -- text: the warning in plain words
@@ -120,6 +121,22 @@ final as (
         ) as text
     from stg_evaluations
     where metric = 'missing_count' and estimate > 0
+    union all by name
+    select
+        study_id,
+        prompt_set,
+        'few_negatives' as warning,
+        min(negative_count) as metric_value,
+        100.0 as compared_with,
+        format(
+            '{} has {} negative prompts, fewer than 100: too few to tell a '
+            || 'true-positive rate at 1 % false positives',
+            prompt_set,
+            min(negative_count)
+        ) as text
+    from stg_evaluations
+    where metric = 'tpr_at_fpr_0.01' and negative_count < 100
+    group by study_id, prompt_set
     union all by name
     select
         study_id,

@@ -92,7 +92,10 @@ def test_the_null_is_seeded():
     [
         ({"method": "magic"}, "unknown alignment magic: choose ridge, procrustes"),
         ({"method": "procrustes", "ridge_lambda": 1.0}, "procrustes has no ridge_lambda"),
-        ({"rank": 3}, "ridge has no rank: leave it out, or choose reduced_rank or cca or gradient"),
+        (
+            {"rank": 3},
+            "ridge has no rank: leave it out, or choose reduced_rank or cca or anchor_projection",
+        ),
         ({"method": "cca", "hidden_width": 3}, "cca has no hidden_width"),
     ],
 )

@@ -16,9 +16,15 @@ from axes.analysis.methods.directions import (
     unit,
 )
 from axes.analysis.methods.logistic import PENALTY, logistic_fitter
+from axes.analysis.methods.soft_auc import PENALTY as SOFT_PENALTY
+from axes.analysis.methods.soft_auc import smooth_auroc, soft_auc
+from axes.analysis.stats.auroc import auroc
 from axes.warehouse.errors import AxisError
 
 LABELS, PAIRS = np.tile([True, False], 300), np.repeat(np.arange(300), 2)
+
+# How far apart two searches for the same optimum may end.
+ITERATED = {"logistic": 1e-4, "soft_auc": 1e-6}
 
 every_method = pytest.mark.parametrize("method", DIRECTIONS)
 
@@ -29,6 +35,11 @@ def planted(width=40, strength=5.0, seed=0):
     direction = unit(random.standard_normal(width)).vector
     x = random.standard_normal((600, width)) + strength * np.outer(LABELS - 0.5, direction) + 50
     return x.astype(np.float32), direction
+
+
+def _unit_orthogonal(direction):
+    aside = np.eye(len(direction))[0]
+    return unit(aside - (aside @ direction) * direction).vector
 
 
 @every_method
@@ -42,7 +53,13 @@ def test_a_planted_direction_is_recovered(method):
 
 @pytest.mark.parametrize(
     ("method", "least"),
-    [("mean_diff", 0.97), ("pair_pca", 0.97), ("whitened", 0.6), ("logistic", 0.6)],
+    [
+        ("mean_diff", 0.97),
+        ("pair_pca", 0.97),
+        ("whitened", 0.6),
+        ("logistic", 0.6),
+        ("soft_auc", 0.9),
+    ],
 )
 def test_it_is_found_in_more_dimensions_than_rows(method, least):
     """Where the covariance is hardly known, methods that use it stray; none turns away."""
@@ -57,9 +74,9 @@ def test_the_positive_class_projects_higher_whatever_the_order_of_rows(method):
     found = fit_direction(method, x, LABELS, PAIRS).vector
     assert (x @ found)[LABELS].mean() > (x @ found)[~LABELS].mean()
     again = fit_direction(method, x[order], LABELS[order], PAIRS[order]).vector
-    np.testing.assert_allclose(again, found, atol=1e-4 if method == "logistic" else 1e-9)
+    np.testing.assert_allclose(again, found, atol=ITERATED.get(method, 1e-9))
     turned = fit_direction(method, x, ~LABELS, PAIRS).vector
-    np.testing.assert_allclose(turned, -found, atol=1e-4 if method == "logistic" else 1e-9)
+    np.testing.assert_allclose(turned, -found, atol=ITERATED.get(method, 1e-9))
 
 
 @every_method
@@ -117,6 +134,61 @@ def test_the_logistic_direction_is_that_of_scikit_learn():
     theirs = LogisticRegression(C=1 / (PENALTY * 600), tol=1e-8).fit(scaled, LABELS)
     mine = logistic_fitter(x)(LABELS)
     np.testing.assert_allclose(mine * x.std(axis=0), theirs.coef_[0], atol=1e-5)
+
+
+def test_the_soft_auc_direction_is_that_of_newton_steps_on_every_pair():
+    """Plain numpy: all differences as one matrix, and Newton's method to the last digit."""
+    random = np.random.default_rng(10)
+    labels = random.random(120) < 0.4
+    x = random.standard_normal((120, 4)) * [1, 2, 30, 1] + np.outer(labels, [1.0, 1, 0, 0]) + 4
+    scaled = (x - x.mean(axis=0)) / x.std(axis=0)
+    apart = (scaled[labels][:, None] - scaled[~labels]).reshape(-1, 4)
+    weights = soft_auc(x, np.arange(120), None)(labels) * x.std(axis=0)
+    theirs = np.zeros(4)
+    for step in range(2000):
+        share = 1 / (1 + np.exp(-apart @ theirs))
+        bend = share * (1 - share)
+        slope = (bend[:, None] * apart).mean(axis=0) - SOFT_PENALTY * theirs
+        if step < 1000:
+            theirs = theirs + 5 * slope
+            continue
+        curve = (bend * (1 - 2 * share) * apart.T) @ apart / len(apart)
+        theirs = theirs - np.linalg.solve(curve - SOFT_PENALTY * np.eye(4), slope)
+    np.testing.assert_allclose(weights, theirs, atol=1e-6)
+
+
+def test_a_few_outliers_turn_class_means_and_not_the_soft_auc_direction():
+    random, labels, groups = np.random.default_rng(11), np.arange(2000) % 2 == 0, np.arange(2000)
+    direction = unit(random.standard_normal(5)).vector
+    aside = _unit_orthogonal(direction)
+    x = random.standard_normal((2000, 5)) + 3 * np.outer(labels, direction)
+    x[np.flatnonzero(labels)[::20]] += 60 * aside
+    assert fit_direction("mean_diff", x, labels, groups).vector @ direction < 0.8
+    assert fit_direction("soft_auc", x, labels, groups).vector @ direction > 0.99
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e4])
+def test_the_soft_auc_direction_knows_no_units_no_pairs_and_no_chance(scale):
+    x, _ = planted(width=6, strength=1.0, seed=12)
+    found = fit_direction("soft_auc", x, LABELS, PAIRS)
+    again = fit_direction("soft_auc", x.astype(float) * scale, LABELS, np.arange(600))
+    np.testing.assert_allclose(again.vector, found.vector, atol=1e-6)
+    assert again.raw_norm == pytest.approx(found.raw_norm / scale, rel=1e-5)
+    same = fit_direction("soft_auc", x, LABELS, PAIRS)
+    assert np.array_equal(same.vector, found.vector)
+
+
+def test_smooth_auroc_is_the_mean_over_pairs_in_blocks_too(monkeypatch):
+    random = np.random.default_rng(13)
+    scores, labels = random.standard_normal(40), random.random(40) < 0.3
+    gaps = scores[labels][:, None] - scores[~labels]
+    area, slopes = smooth_auroc(scores, labels)
+    assert area == pytest.approx((1 / (1 + np.exp(-gaps))).mean(), abs=1e-12)
+    monkeypatch.setattr("axes.analysis.methods.soft_auc._PAIR_COUNT", 50)
+    blocked, again = smooth_auroc(scores, labels)
+    assert blocked == pytest.approx(area, abs=1e-12)
+    np.testing.assert_allclose(again, slopes, atol=1e-12)
+    assert smooth_auroc(1e6 * scores, labels)[0] == pytest.approx(auroc(scores, labels))
 
 
 def test_the_differences_within_pairs_are_not_centred():

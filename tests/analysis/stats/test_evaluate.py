@@ -1,22 +1,16 @@
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.metrics import roc_curve
+from sklearn.metrics import average_precision_score, brier_score_loss
 
 from axes.analysis.stats.auroc import auroc, auroc_interval
-from axes.analysis.stats.bootstrap import draw_counts
 from axes.analysis.stats.evaluate import (
     cross_calibrated,
     evaluate_scores,
     expected_calibration_error,
-    tpr_at_fpr,
+    point_metrics,
 )
-from tests.analysis.pairs import labelled_scores
 
 LABELS, PAIRS = np.arange(240) % 2 == 0, np.arange(240) // 2
 
@@ -32,7 +26,19 @@ def test_every_figure_of_a_scorer_is_within_its_interval():
     assert found["tpr_at_fpr_0.01"].estimate <= found["tpr_at_fpr_0.05"].estimate
     for name in ("auroc", "auroc_bootstrap", "tpr_at_fpr_0.01", "tpr_at_fpr_0.05"):
         assert found[name].lower <= found[name].estimate <= found[name].upper
+    assert found["tpr_at_fpr_0.001"].estimate <= found["tpr_at_fpr_0.01"].estimate
+    assert found["tpr_at_fpr_0.001"].lower is None, "120 negative rows cannot tell one in 1,000"
     assert 0 <= found["expected_calibration_error"].estimate < 0.12
+
+
+def test_auprc_and_the_brier_score_are_those_of_scikit_learn():
+    found = point_metrics(scores(), LABELS, PAIRS)
+    theirs = average_precision_score(LABELS, scores())
+    assert found["auprc"].estimate == pytest.approx(theirs, abs=1e-12)
+    probabilities = cross_calibrated(scores(), LABELS, PAIRS)
+    theirs = brier_score_loss(LABELS, probabilities)
+    assert found["brier_score"].estimate == pytest.approx(theirs, abs=1e-12)
+    assert found["brier_score"].estimate < 0.25, "better than to say 0.5 of every row"
 
 
 def test_a_score_that_is_always_the_same_is_judged_as_one_that_knows_nothing():
@@ -51,19 +57,6 @@ def test_both_tests_of_a_difference_agree_where_it_is_plain_and_where_there_is_n
         for estimate in found["first_minus_second"].values():
             assert estimate.estimate == pytest.approx(expected)
             assert (estimate.p_value < 0.05) == is_there
-
-
-@given(labelled_scores(3, 50), st.sampled_from([0.0, 0.01, 0.05, 0.25, 1.0]))
-def test_tpr_at_fpr_is_scikit_learns_on_the_rows_drawn(rows, limit):
-    scores, labels = rows
-    counts = draw_counts(len(labels), count=4)
-    for drawn, found in zip(counts, tpr_at_fpr(scores, labels, counts, limit), strict=True):
-        chosen = np.repeat(labels, drawn)
-        if chosen.all() or not chosen.any():
-            assert math.isnan(found)
-        else:
-            fpr, tpr, _ = roc_curve(chosen, np.repeat(scores, drawn), drop_intermediate=False)
-            assert found == pytest.approx(tpr[fpr <= limit].max())
 
 
 def test_calibration_error_is_the_mean_gap_over_bins():

@@ -161,6 +161,7 @@ SMALL = define_study(("alpha", "beta"), alignment_shuffles=2, label="greek")
         {"alignment": "procrustes"},
         {"alignment": "reduced_rank", "lambda_policy": "gcv"},
         {"alignment": "cca", "rank": 12},
+        {"alignment": "anchor_projection"},
         {"alignment": "gradient", "hidden_width": 4},
     ],
 )
@@ -187,6 +188,7 @@ def test_every_alignment_recovers_the_axis_and_is_read_back_as_it_was_fitted(sma
     figures = study_result(small.root, study_id)["models"]["alpha"]
     assert figures["auroc"]["labelled"]["universal"] > 0.9
     assert figures["r2_shuffled"] == pytest.approx(row["r2_shuffled"])
+    assert figures["mutual_knn"] > 0.7 > 0.1 > figures["mutual_knn_shuffled"]
     stored = read_alignment(Warehouse(small.root, connection), row["alignment_id"])
     assert stored is not None
     has_hidden_layer = stored.fit.alignment.hidden is not None
@@ -215,6 +217,7 @@ def test_every_alignment_recovers_the_axis_and_is_read_back_as_it_was_fitted(sma
         {"direction": "whitened", "universal": "mean"},
         {"direction": "logistic", "layer_policy": "cross_validated"},
         {"direction": "pair_pca"},
+        {"direction": "soft_auc"},
     ],
 )
 def test_every_direction_and_shared_axis_is_stored_under_its_method(small, options):

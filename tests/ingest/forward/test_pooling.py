@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, TypeCheckError, jaxtyped
 
 from axes.ingest.forward.forward import SpanReader
 from axes.ingest.forward.pooling import POOLINGS, Pooling, find_pooling, maximum, mean
+from axes.ingest.forward.templates import Rendered
 from axes.warehouse.errors import ModelError
 
 D_MODEL = 3
@@ -29,9 +30,13 @@ def padded(rows: list[torch.Tensor], fill: float = float("nan")) -> torch.Tensor
     return hidden
 
 
+def prompt(count: int, user_end: int | None, user_start: int | None = 0) -> Rendered:
+    return Rendered([0] * count, "", user_start, user_end)
+
+
 def pooled(chosen: Pooling, rows: list[torch.Tensor], fill: float = float("nan")) -> torch.Tensor:
     """Each row's vector; the user's text is all but the last token of a row."""
-    reader = SpanReader([chosen.span(len(row), max(len(row) - 1, 1)) for row in rows])
+    reader = SpanReader([chosen.positions(prompt(len(row), max(len(row) - 1, 1))) for row in rows])
     return reader.read(padded(rows, fill), chosen.reduce)
 
 
@@ -51,8 +56,8 @@ def test_a_batch_gives_what_numpy_gives_over_each_span(lengths, seed, name):
     chosen = POOLINGS[name]
     found = pooled(chosen, rows)
     for index, row in enumerate(rows):
-        start, end = chosen.span(len(row), len(row) - 1)
-        reduced = np.max if name == "max" else np.mean
+        start, end = chosen.positions(prompt(len(row), len(row) - 1))
+        reduced = np.max if name in ("max", "content_max") else np.mean
         expected = reduced(row.double().numpy()[start:end], axis=0)
         np.testing.assert_allclose(found[index].numpy(), expected, atol=1e-6, rtol=1e-5)
 
@@ -62,9 +67,9 @@ def test_a_batch_gives_what_numpy_gives_over_each_span(lengths, seed, name):
 def test_a_span_lies_within_the_prompt_and_is_never_empty(count, user_end, name):
     if user_end is not None and user_end > count:
         return
-    span = POOLINGS[name].span(count, user_end)
+    span = POOLINGS[name].positions(prompt(count, user_end))
     if span is None:
-        assert name in ("instruction_last", "post_template_mean")
+        assert name in ("instruction_last", "post_template_mean", "content_mean", "content_max")
         assert user_end is None or (user_end == count and name == "post_template_mean")
     else:
         assert 0 <= span[0] < span[1] <= count
@@ -72,7 +77,7 @@ def test_a_span_lies_within_the_prompt_and_is_never_empty(count, user_end, name)
 
 def test_each_pooling_reads_the_positions_of_its_name() -> None:
     row = torch.arange(8.0)[:, None].expand(8, D_MODEL)
-    # The user's text ends with position 4; three template tokens follow.
+    # The user's text is positions 2 to 4; three template tokens follow.
     expected = {
         "last5_mean": np.mean([3, 4, 5, 6, 7]),
         "last": 7,
@@ -80,16 +85,28 @@ def test_each_pooling_reads_the_positions_of_its_name() -> None:
         "max": 7,
         "instruction_last": 4,
         "post_template_mean": np.mean([5, 6, 7]),
+        "content_mean": 3,
+        "content_max": 4,
     }
     assert expected.keys() == POOLINGS.keys()
     for name, value in expected.items():
-        reader = SpanReader([POOLINGS[name].span(8, 5)])
+        reader = SpanReader([POOLINGS[name].positions(prompt(8, 5, 2))])
         assert reader.read(row[None], POOLINGS[name].reduce)[0, 0] == value
     # A prompt shorter than five tokens is pooled over what is there.
     rows = random_rows([1, 9], seed=1)
     torch.testing.assert_close(pooled(POOLINGS["last5_mean"], rows)[0], rows[0].mean(0))
     for count in (1, 2, 3, 4):
-        assert POOLINGS["last5_mean"].span(count, count) == (0, count)
+        assert POOLINGS["last5_mean"].positions(prompt(count, count)) == (0, count)
+
+
+def test_a_pooling_of_the_content_counts_from_the_users_text_and_needs_one() -> None:
+    last2 = Pooling("last2", lambda count, user_end: (max(count - 2, 0), user_end), mean, True)
+    assert last2.positions(prompt(9, 6, 3)) == (4, 6)
+    assert last2.positions(prompt(9, 4, 3)) == (3, 4)
+    nowhere = Pooling("nowhere", lambda count, user_end: None, mean, True)
+    assert nowhere.positions(prompt(9, 6, 3)) is None
+    for empty in (prompt(9, 3, 3), prompt(9, None, 3), prompt(9, 6, None)):
+        assert last2.positions(empty) is None
 
 
 @pytest.mark.parametrize("name", sorted(POOLINGS))
@@ -122,7 +139,8 @@ def test_the_input_is_not_changed() -> None:
     hidden = padded(random_rows([3, 6], seed=3), fill=7.0)
     before = hidden.clone()
     for chosen in POOLINGS.values():
-        SpanReader([chosen.span(3, 2), chosen.span(6, 2)]).read(hidden, chosen.reduce)
+        spans = [chosen.positions(prompt(3, 2)), chosen.positions(prompt(6, 2))]
+        SpanReader(spans).read(hidden, chosen.reduce)
     assert torch.equal(hidden, before)
 
 

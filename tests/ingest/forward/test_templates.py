@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-from transformers import ByT5Tokenizer, PreTrainedTokenizerBase
+from tokenizers import Tokenizer
+from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from axes.ingest.forward.pooling import POOLINGS
 from axes.ingest.forward.templates import Template, pad_id, render
 from axes.warehouse.errors import ModelError
 from tests.tiny_models import byte_tokenizer
@@ -77,12 +80,57 @@ def test_the_end_of_the_users_text_is_found_under_every_template_behind_one_bos(
     assert with_system == (f"<s><system>Answer {text} well.<user>{text}", "<assistant>")
 
 
+TURNS = {
+    "marks": "{{ bos_token }}<user>{{ messages[-1].content }}</s><assistant>",
+    "no marks": "{{ messages[-1].content }}",
+    "text first": "{{ messages[-1].content }}</s><assistant>",
+    "line": "### User:\n{{ messages[-1].content }}\n\n### Assistant:\n",
+    "system": "{% for m in messages %}<s>{{ m.role }} {{ m.content }}</s>{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("text", ["hello", " café ", "</s>", "user", "### User:\nme", "日本"])
+def test_the_content_is_the_users_text_and_nothing_of_any_template(turn: str, text: str) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = TURNS[turn]
+    system = "Be user hello." if turn == "system" else None
+    for template in (Template(), Template("chat", system)):
+        (prompt,) = render(tokenizer, [text], template, "m")
+        assert prompt.user_start is not None and prompt.user_end is not None
+        assert tokenizer.decode(prompt.token_ids[prompt.user_start : prompt.user_end]) == text
+        # What stands before is there for any other text too.
+        (other,) = render(tokenizer, ["x"], template, "m")
+        assert prompt.token_ids[: prompt.user_start] == other.token_ids[: other.user_start]
+
+
+def test_a_token_that_spans_the_border_belongs_to_the_content() -> None:
+    """Cut apart, `:h` is two tokens: the text alone would give others than the model reads."""
+    tokenizer = byte_tokenizer()
+    grown = json.loads(tokenizer.backend_tokenizer.to_str())
+    grown["model"]["vocab"][":h"] = len(grown["model"]["vocab"])
+    grown["model"]["merges"] = [[":", "h"]]
+    grown["pre_tokenizer"]["use_regex"] = False
+    joined = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(grown)), bos_token="<s>"
+    )
+    joined.chat_template = "user:{{ messages[0].content }}|"
+    (prompt,) = render(joined, ["hi"], Template("chat"), "m")
+    content = prompt.token_ids[prompt.user_start : prompt.user_end]
+    assert joined.convert_ids_to_tokens(content) == [":h", "i"]
+
+
+def test_a_text_of_no_characters_has_no_content() -> None:
+    (prompt,) = render(byte_tokenizer(), [""], Template(), "m")
+    assert POOLINGS["content_mean"].positions(prompt) is None
+
+
 def test_a_template_that_rewrites_the_text_leaves_its_end_unknown() -> None:
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = "{{ messages[0].content | upper }}!"
     (prompt,) = render(tokenizer, ["hello"], Template("chat"), "m")
     assert tokenizer.decode(prompt.token_ids) == "<s>HELLO!"
-    assert prompt.user_end is None
+    assert prompt.user_start is prompt.user_end is None
 
 
 def test_a_tokenizer_without_a_fast_version_gives_the_same(tmp_path: Path) -> None:
@@ -91,11 +139,12 @@ def test_a_tokenizer_without_a_fast_version_gives_the_same(tmp_path: Path) -> No
     slow.chat_template = "[{{ messages[0].content }}]"
     (raw,) = render(slow, ["héllo"], Template(), "m")
     assert raw.token_ids == slow("héllo").input_ids, "its own default, the end token included"
-    assert slow.decode(raw.token_ids[: raw.user_end]) == "héllo"
+    assert slow.decode(raw.token_ids[raw.user_start : raw.user_end]) == "héllo"
     assert raw.token_ids[raw.user_end :] == [slow.eos_token_id]
     (chat,) = render(slow, ["héllo"], Template("chat"), "m")
     assert slow.decode(chat.token_ids[: chat.user_end]) == "[héllo"
     assert slow.decode(chat.token_ids[chat.user_end :]) == "]"
+    assert slow.decode(chat.token_ids[chat.user_start : chat.user_end]) == "héllo"
 
 
 @pytest.mark.parametrize("writes_bos", [True, False])

@@ -131,6 +131,19 @@ def metric(name: str, value: float, **columns: Any) -> Row:
     return {"study_id": "s", "model": "m", "metric": name, "estimate": value, **columns}
 
 
+def rates(prompt_set: str, scorer: str, value: float, negative_count: int = 100) -> list[Row]:
+    found = {"prompt_set": prompt_set, "scorer": scorer, "negative_count": negative_count}
+    interval = {"lower": value - 0.125, "upper": 1.0}
+    return [metric("tpr_at_fpr_0.01", value, **found, **interval)]
+
+
+def test_too_few_negative_prompts_for_a_rate_of_one_percent_are_a_warning(root: Path) -> None:
+    put(root, "evaluations", *rates("few", "universal", 0.5, 99), *rates("many", "native", 0.5))
+    found = rows(connect(root), "from v_study_warnings where warning = 'few_negatives'")
+    assert [(row["prompt_set"], row["metric_value"]) for row in found] == [("few", 99)]
+    assert found[0]["text"].startswith("few has 99 negative prompts, fewer than 100")
+
+
 def test_the_study_table_has_a_row_per_model_and_set_with_a_column_per_scorer(root: Path) -> None:
     put(
         root,
@@ -146,6 +159,9 @@ def test_the_study_table_has_a_row_per_model_and_set_with_a_column_per_scorer(ro
         metric("r2_held_out", 0.7),
         metric("ridge_lambda", 100.0),
         metric("singular_value", 55.0, model=None, component=0),
+        *rates("two", "universal", 0.25),
+        *rates("one", "universal", 0.75),
+        *rates("one", "universal_cross_validated", 0.5),
     )
     asked = "select * from v_study where study_id = 's' order by model, prompt_set"
     found = rows(connect(root), asked)
@@ -161,9 +177,18 @@ def test_the_study_table_has_a_row_per_model_and_set_with_a_column_per_scorer(ro
     others = {"native_cross_validated": 0.625, "null_in_sample": 0.375}
     others |= {"bag_of_words": 0.6875, "prompt_length": 0.5625}
     others |= {"best_baseline": "bag_of_words", "best_baseline_auroc": 0.6875}
+    held_out, other = (
+        {
+            "universal_tpr_at_1_percent": at,
+            "universal_tpr_at_1_percent_lower": at - 0.125,
+            "universal_tpr_at_1_percent_upper": 1.0,
+        }
+        for at in (0.5, 0.25)
+    )
+    others |= held_out
     expected = [
         {"model": "m", "prompt_set": "one", "is_in_sample": True, **areas, **others, **alignment},
-        {"model": "m", "prompt_set": "two", **native(0.875), **alignment},
+        {"model": "m", "prompt_set": "two", **native(0.875), **alignment, **other},
         {"model": "n", "prompt_set": "two", **native(0.125)},
     ]
     common = {**dict.fromkeys(found[0]), "study_id": "s", "layer": 6, "is_in_sample": False}
