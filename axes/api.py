@@ -16,7 +16,7 @@ import click
 
 from axes.calls import Folder, Names
 from axes.cli.main import INTERRUPTED, cli
-from axes.command_line import as_command
+from axes.command_line import as_command, parameters
 from axes.warehouse.errors import AxesError, DefinitionError
 from axes.warehouse.names import did_you_mean, sql_literal
 from axes.warehouse.render import captured
@@ -352,7 +352,15 @@ def run(command: str, *words: str, root: Folder | None = None, **options: Any) -
     """
     import polars as pl
 
-    typed = [*command.split(), *words, "--format", "json", "--root", str(root_folder(root))]
+    typed = [*command.split(), *words, "--format", "json"]
+    leaf: click.Command | None = cli
+    for word in typed:
+        leaf = (
+            leaf.get_command(click.Context(leaf), word) if isinstance(leaf, click.Group) else leaf
+        )
+    # `study demo` means `study run demo`, which has a root; `models show` has none.
+    if leaf is None or "root" in parameters(leaf):
+        typed += ["--root", str(root_folder(root))]
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"
         for each in [value] if isinstance(value, str) or not isinstance(value, Sequence) else value:

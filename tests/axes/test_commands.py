@@ -89,6 +89,14 @@ def test_an_unknown_option_and_a_wrong_value_are_told(studied):
         axes.calibrate("nothing", "labelled", root=studied)
 
 
+def test_run_takes_commands_with_a_root_and_without(studied):
+    assert axes.run("list axes", "universal", root=studied).height == 1
+    assert axes.run("list", "axes", "universal", root=studied).height == 1
+    assert axes.run("models", "show", "smollm2-135m")["name"].to_list() == ["smollm2-135m"]
+    with pytest.raises(axes.AxesError, match="No such command 'evalaute'"):
+        axes.run("evalaute", "alpha", root=studied)
+
+
 def universal(root: Path) -> str:
     ((axis_id,),) = (
         connect(root).execute("from axes select axis_id where kind = 'universal'").fetchall()
