@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 from axes.warehouse.errors import AxesError
 
 if TYPE_CHECKING:
+    from axes.analysis.methods.directions import Direction
     from axes.api import (
         connect,
         export,
         fit,
-        import_prompts,
-        ingest_activations,
-        ingest_traces,
         load_axis,
+        load_monitor,
         read_study,
         report,
         run,
@@ -34,39 +33,81 @@ if TYPE_CHECKING:
         score,
         study,
     )
-    from axes.results import Axis, Result, Study
+    from axes.commands import (
+        calibrate,
+        claims,
+        compare,
+        diagnose,
+        diff,
+        drift,
+        evaluate,
+        intervene,
+        label,
+        list_names,
+        monitor,
+        route,
+        sensitivity,
+        transfer,
+    )
+    from axes.jobs import (
+        import_prompts,
+        ingest_activations,
+        ingest_traces,
+    )
+    from axes.results import (
+        Axis,
+        Result,
+        Study,
+    )
 
 __all__ = [
     "AxesError",
     "Axis",
+    "Direction",
     "Result",
     "Study",
+    "calibrate",
+    "claims",
+    "compare",
     "connect",
+    "diagnose",
+    "diff",
+    "drift",
+    "evaluate",
     "export",
     "fit",
     "import_prompts",
     "ingest_activations",
     "ingest_traces",
+    "intervene",
+    "label",
+    "list_names",
     "load_axis",
+    "load_monitor",
+    "monitor",
     "read_study",
     "report",
+    "route",
     "run",
     "scan",
     "score",
+    "sensitivity",
     "study",
+    "transfer",
 ]
 
-_RESULTS = ("Axis", "Result", "Study")
+# The last two import NumPy.
+_MODULES = ("api", "commands", "jobs", "results", "analysis.methods.directions")
 
 
 def __getattr__(name: str) -> Any:
     """The names of `__all__`, imported on first use."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "axes.results" if name in _RESULTS else "axes.api"
-    value = getattr(importlib.import_module(module), name)
-    globals()[name] = value
-    return value
+    for module in _MODULES if name in __all__ else ():
+        names = vars(importlib.import_module(f"axes.{module}"))
+        if name in names:
+            globals()[name] = names[name]
+            return names[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

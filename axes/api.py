@@ -8,32 +8,27 @@ imported in the functions that need them.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import click
 
-from axes.cli.main import cli
-from axes.command_line import as_command
+from axes.calls import Folder, Names
+from axes.cli.main import INTERRUPTED, cli
+from axes.command_line import as_command, parameters
 from axes.warehouse.errors import AxesError, DefinitionError
 from axes.warehouse.names import did_you_mean, sql_literal
-from axes.warehouse.settings import root_folder, setting
+from axes.warehouse.render import captured
+from axes.warehouse.settings import options_of, root_folder, setting
 
 if TYPE_CHECKING:
     import duckdb
     import polars as pl
+    from transformers import PreTrainedModel
 
-    from axes.ingest.jobs import IngestSummary
-    from axes.ingest.prompts import ImportSummary
+    from axes.ingest.generation.monitor import Monitor
     from axes.results import Axis, Result, Study
-
-Folder = str | Path
-Names = str | Sequence[str]
 
 
 def connect(root: Folder | None = None) -> duckdb.DuckDBPyConnection:
@@ -57,8 +52,13 @@ def scan(table: str, root: Folder | None = None) -> pl.LazyFrame:
     return scan_table(table, root_folder(root))
 
 
-def read_study(study_id: str | None = None, *, root: Folder | None = None) -> Study:
-    """Results of a stored study (the start of its id; default: the last). Raises `AxesError`."""
+def read_study(study: str | None = None, *, root: Folder | None = None) -> Study:
+    """Results of a stored study (the start of its id; default: the last). Raises `AxesError`.
+
+    `plot()` draws AUROCs and baselines, `plot(NAME)` any chart of the report.
+
+    axes.read_study().plot("cosines")
+    """
     from axes.analysis.report.report import latest_study, sensitivity_warnings
     from axes.analysis.study.run import study_result
     from axes.results import Study
@@ -67,7 +67,7 @@ def read_study(study_id: str | None = None, *, root: Folder | None = None) -> St
 
     folder = root_folder(root)
     connection = open_root(folder)
-    study_id = latest_study(connection, study_id)
+    study_id = latest_study(connection, study)
     sql = (
         f"select * exclude (study_id) from v_study where study_id = {sql_literal(study_id)} "
         "order by prompt_set, model"
@@ -81,7 +81,14 @@ def read_study(study_id: str | None = None, *, root: Folder | None = None) -> St
     figures = study_result(folder, study_id)
     title = f"study {study_id[:8]} of {figures['definition']['label']}"
     return Study(
-        title, query(connection, sql), sql, study_id, tuple(dict.fromkeys(texts)), figures=figures
+        title,
+        query(connection, sql),
+        sql,
+        (study_id,),
+        tuple(dict.fromkeys(texts)),
+        command="study run",
+        root=folder,
+        figures=figures,
     )
 
 
@@ -100,6 +107,60 @@ def load_axis(axis: str, *, root: Folder | None = None) -> Axis:
     vector = found.vector.astype("float32")
     vector.flags.writeable = False
     return Axis(vector, axis_card(warehouse, found))
+
+
+def load_monitor(
+    axis: str,
+    model: PreTrainedModel,
+    name: str,
+    *,
+    layer: int | None = None,
+    calibration: str = "platt",
+    stop_above: float | None = None,
+    root: Folder | None = None,
+) -> Monitor:
+    """A monitor of a transformers model that you loaded, for `generate`, pipelines, serving loops.
+
+    `name` is the model's in the warehouse. Inside of `watching()` pass the monitor as a stopping
+    criterion, or its `logits_processor()`; `readings` has each token's projection, as
+    `axes.monitor` returns them. `stop_above` is a calibrated probability. Raises `AxisError`,
+    `CalibrationError` or `ModelError`.
+
+    with axes.load_monitor("31011258", model, "smollm2-135m").watching() as monitor:
+        model.generate(**inputs, stopping_criteria=[monitor])
+    """
+    from axes.analysis.activations import find_space
+    from axes.analysis.study.calibrate import stored_calibration
+    from axes.ingest.generation.monitor import Monitor
+    from axes.ingest.models.load import find_blocks
+    from axes.ingest.models.registry import known_as
+    from axes.warehouse.axes import find_axis, read_axis_readout
+    from axes.warehouse.errors import CalibrationError, ModelError
+    from axes.warehouse.handle import Warehouse
+
+    warehouse = Warehouse.open(root_folder(root))
+    space = find_space(warehouse, known_as(name))
+    width = model.config.get_text_config().hidden_size
+    if width != space.d_model:
+        raise ModelError(f"the model has d_model {width}, {name} has {space.d_model}")
+    registered = find_axis(warehouse, axis)
+    readout = read_axis_readout(warehouse, registered, space.model, space.model_id, layer=layer)
+    probability = None
+    try:
+        connection, key = warehouse.connection, (readout.axis_id, readout.model_id)
+        probability = stored_calibration(connection, *key, calibration).probability
+    except CalibrationError:
+        if stop_above is not None:
+            raise
+    ends = model.generation_config.eos_token_id if model.generation_config else None
+    return Monitor(
+        find_blocks(model)[readout.layer],
+        readout.vector,
+        readout.offset,
+        probability=probability,
+        stop_above=stop_above,
+        end_ids=ends if isinstance(ends, list) else [] if ends is None else [ends],
+    )
 
 
 def export(axis: str, output: Folder, *, to: str | None = None, root: Folder | None = None) -> Path:
@@ -121,143 +182,21 @@ def export(axis: str, output: Folder, *, to: str | None = None, root: Folder | N
     return export_axes(Warehouse.open(root_folder(root)), [axis], chosen, Path(output)).path
 
 
-def report(output: Folder, study_id: str | None = None, *, root: Folder | None = None) -> Path:
-    """Write the report of a study (the start of its id; default: the last); return the path."""
+def report(
+    output: Folder,
+    study: str | None = None,
+    *,
+    figures: Folder | None = None,
+    root: Folder | None = None,
+) -> Path:
+    """Write the report of a study (the start of its id; default: the last); return the path.
+
+    `output` ends in .html or .md; `figures` is a folder for the charts and their rows as files.
+    """
     from axes.analysis.report.report import write_report
 
-    return write_report(root_folder(root), Path(output), study_id)
-
-
-@as_command(cli, "prompts import")
-def import_prompts(
-    prompt_set: str,
-    source: Folder | Sequence[Any] | pl.DataFrame | None = None,
-    *,
-    root: Folder | None = None,
-    positive: Names = (),
-    columns: Mapping[str, str] | None = None,
-    license: str | None = None,
-    split: str | None = None,
-    per_label: int | None = None,
-    **options: Any,
-) -> ImportSummary:
-    """Import a prompt set from a .parquet, .csv or .jsonl file or `hf:OWNER/NAME`; idempotent.
-
-    `source` may also be rows: a list of texts or of dicts, a polars or pandas DataFrame. A built-in
-    set (`demo_safety`, ...) needs no source. `columns` maps text, label and category to
-    the source's columns; `positive` names the labels of the positive class; `options` are those of
-    `axes.ingest.requests.PromptRequest`: `labeler`, `limit`, `replace_set`, ... Creates the
-    warehouse if it does not exist. Raises `PromptError` or `LabelError`.
-    """
-    from axes.ingest.prompt_sources import prompt_source
-    from axes.ingest.prompts import import_prompts as import_into
-    from axes.ingest.requests import PromptRequest
-
-    with tempfile.TemporaryDirectory() as folder:
-        if source is not None and not isinstance(source, str | Path):
-            source = _rows_file(source, Path(folder))
-        origin = prompt_source(
-            prompt_set,
-            None if source is None else str(source),
-            columns=dict(columns or {}),
-            license=license,
-            split=split,
-            per_label=per_label,
-        )
-        request = PromptRequest(positive=_several(positive), **_as_lists(PromptRequest, options))
-        return import_into(root_folder(root), prompt_set, origin, request)
-
-
-def _rows_file(rows: Any, folder: Path) -> Path:
-    import polars as pl
-
-    is_texts = isinstance(rows, Sequence) and all(isinstance(row, str) for row in rows)
-    pl.DataFrame({"text": rows} if is_texts else rows).write_parquet(folder / "rows.parquet")
-    return folder / "rows.parquet"
-
-
-@as_command(cli, "ingest activations", prompts="prompt_sets", system="system_file")
-def ingest_activations(
-    model: str,
-    prompts: Names,
-    *,
-    root: Folder | None = None,
-    layers: Sequence[int] | None = None,
-    sites: Names = ("resid_post",),
-    poolings: Names = ("last5_mean",),
-    limit: int | None = None,
-    source: str | None = None,
-    adapter: str | None = None,
-    quantization: str | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    **options: Any,
-) -> IngestSummary:
-    """Run a model on prompt sets and store pooled activations; stored rows are not recomputed.
-
-    `model` is a registry name, a hub id, a folder or a .gguf file; `layers` are zero-based blocks
-    (default: every block); `limit` uses the first prompts of each set; `options` are those of
-    `axes.ingest.requests.ActivationRequest`: `template`, `system`, `token_layers`, `shard` (such as
-    "3/8"), `token_budget` (max tokens in one batch, padding included), ... Built-in prompt sets are
-    imported. Raises `ModelError`, `PromptError`, `LayerError` or `NonFiniteError`.
-    """
-    from axes.ingest.activations import ingest_activations
-    from axes.ingest.models.registry import resolve
-    from axes.ingest.prompts import import_ready_sets
-    from axes.ingest.requests import ActivationRequest
-
-    spec = resolve(model, source, adapter=adapter, quantization=quantization)
-    folder, prompt_sets = root_folder(root), _several(prompts)
-    request = ActivationRequest(
-        prompt_sets=dict.fromkeys(prompt_sets, limit),
-        layers=layers,
-        sites=_several(sites),
-        poolings=_several(poolings),
-        device=device or setting("device"),
-        dtype=dtype or setting("dtype"),
-        **_as_lists(ActivationRequest, options),
-    )
-    import_ready_sets(folder, prompt_sets)
-    return ingest_activations(folder, spec, request)
-
-
-@as_command(cli, "ingest traces", prompts="prompt_set", system="system_file")
-def ingest_traces(
-    model: str,
-    prompts: str,
-    *,
-    root: Folder | None = None,
-    layers: Sequence[int] | None = None,
-    axes: Names = (),
-    source: str | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    **options: Any,
-) -> IngestSummary:
-    """Complete the prompts of a set with a model and store a row for each token and layer.
-
-    Stores vectors at `layers` (default: one layer at 0.8 of the depth), or projections on `axes`
-    (names or ids) instead. `options` are those of `axes.ingest.requests.TraceRequest`: `limit`,
-    `template`, `max_new_tokens`, `temperature` (0 is greedy), `top_p`, `samples`, `seed`, ...
-    Stored completions are not generated again. Raises as `ingest_activations` does, and `AxisError`
-    for an axis of another model.
-    """
-    from axes.ingest.generation.traces import ingest_traces
-    from axes.ingest.models.registry import resolve
-    from axes.ingest.prompts import import_ready_sets
-    from axes.ingest.requests import TraceRequest
-
-    spec, folder = resolve(model, source), root_folder(root)
-    request = TraceRequest(
-        prompt_set=prompts,
-        layers=layers,
-        axes=_several(axes),
-        device=device or setting("device"),
-        dtype=dtype or setting("dtype"),
-        **_as_lists(TraceRequest, options),
-    )
-    import_ready_sets(folder, [prompts])
-    return ingest_traces(folder, spec, request)
+    charts = None if figures is None else Path(figures)
+    return write_report(root_folder(root), Path(output), study, figures=charts)
 
 
 @as_command(cli, "study run")
@@ -265,7 +204,7 @@ def study(
     file: Folder | None = None,
     *,
     root: Folder | None = None,
-    ingests: bool = True,
+    no_ingest: bool = False,
     sensitivity: bool = False,
     memory_limit: int | None = None,
     device: str | None = None,
@@ -274,15 +213,20 @@ def study(
 ) -> Study:
     """Run a study and ingest its missing rows, or read its stored results: `axes.study("demo")`.
 
-    `file` is a TOML file or a packaged study; `options` are its keys (`models`, `reference`,
-    `group`, `prompts`, `align`, `evaluate`, `ridge_lambda`, `seed`, ...) and override the file's.
-    Without `ingests`, missing rows raise `CoverageError`; `sensitivity` also runs the sensitivity
-    analysis; `memory_limit` is in bytes. Raises `DefinitionError` for an unknown key, and for a
-    file with several studies unless `options` choose one.
+    `file` is a TOML file or a packaged study; `options` are those of the command (`model`,
+    `reference`, `group`, `prompts`, `align`, `evaluate`, `ridge_lambda`, `seed`, ...), or the keys
+    of a file, and override the file's. With `no_ingest`, missing rows raise `CoverageError`;
+    `sensitivity` also runs the sensitivity analysis; `memory_limit` is in bytes. Raises
+    `DefinitionError` for an unknown key, and for a file with several studies unless `options`
+    choose one.
+
+    axes.study(model=["a", "b"], reference="b", prompts="mine", align="alpaca").plot()
     """
     from axes.analysis.study.definition import OPTIONS, StudyDefinition
     from axes.study_plan import plan_studies, run_planned
 
+    names = _field_names(StudyDefinition)
+    options = {names.get(name, name): value for name, value in options.items()}
     for name in options:
         if name not in OPTIONS:
             raise DefinitionError(
@@ -299,7 +243,7 @@ def study(
     (study_id,) = run_planned(
         folder,
         planned,
-        no_ingest=not ingests,
+        no_ingest=no_ingest,
         sensitivity=sensitivity,
         memory_limit=memory_limit,
         device=device or setting("device"),
@@ -348,15 +292,17 @@ def fit(
         f"where axis_id in ({', '.join(sql_literal(axis.axis_id) for axis in fitted)}) "
         "order by layer, prompt_set"
     )
-    return Result(f"{model}: directions fitted on {prompts}", warehouse.query(sql), sql)
+    ids = tuple(axis.axis_id for axis in fitted)
+    title = f"{model}: directions fitted on {prompts}"
+    return Result(title, warehouse.query(sql), sql, ids, command="fit", root=warehouse.root)
 
 
-@as_command(cli, "score", prompts="prompt_sets")
+@as_command(cli, "score")
 def score(
     axis: str,
     *,
     root: Folder | None = None,
-    models: Names = (),
+    model: Names = (),
     prompts: Names = (),
     alignment: str | None = None,
     memory_limit: int | None = None,
@@ -381,14 +327,21 @@ def score(
     done = score_axis(
         folder,
         axis_id,
-        models=_several(models),
+        models=_several(model),
         prompt_sets=_several(prompts),
         alignment=alignment,
         memory_limit=memory_limit,
     )
     where = f"axis_id = {sql_literal(axis_id)}"
     sql = f"select * from v_projections where {where} order by model, prompt_id"
-    return Result(f"projected on {axis}", pa.Table.from_pylist([asdict(row) for row in done]), sql)
+    return Result(
+        f"projected on {axis}",
+        pa.Table.from_pylist([asdict(row) for row in done]),
+        sql,
+        (axis_id,),
+        command="score",
+        root=folder,
+    )
 
 
 def run(command: str, *words: str, root: Folder | None = None, **options: Any) -> pl.DataFrame:
@@ -399,27 +352,48 @@ def run(command: str, *words: str, root: Folder | None = None, **options: Any) -
     """
     import polars as pl
 
-    typed = [*command.split(), *words, "--format", "json", "--root", str(root_folder(root))]
+    typed = [*command.split(), *words, "--format", "json"]
+    leaf: click.Command | None = cli
+    for word in typed:
+        leaf = (
+            leaf.get_command(click.Context(leaf), word) if isinstance(leaf, click.Group) else leaf
+        )
+    # `study demo` means `study run demo`, which has a root; `models show` has none.
+    if leaf is None or "root" in parameters(leaf):
+        typed += ["--root", str(root_folder(root))]
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"
         for each in [value] if isinstance(value, str) or not isinstance(value, Sequence) else value:
             typed += [option] if each is True else [option, str(each)]
-    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())) as printed:
+    with captured() as printed:
         try:
-            cli.main(typed, prog_name="axes", standalone_mode=False)
+            code = cli.main(typed, prog_name="axes", standalone_mode=False)
         except click.ClickException as error:
+            if isinstance(error.__cause__, AxesError):
+                raise error.__cause__ from None
             raise AxesError(error.format_message()) from error
-    return pl.DataFrame(json.loads(printed.buffer.getvalue()), infer_schema_length=None)
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    tables = [pl.DataFrame(pl.from_arrow(table)) for table in printed.tables]
+    return pl.concat(tables, how="diagonal_relaxed") if tables else pl.DataFrame()
 
 
-def _as_lists(request: type, options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The options, a text for a field that takes several as a list of one."""
+def _field_names(request: type) -> dict[str, str]:
+    """The fields of a request by the names of their options: `--stop` sets `stop_strings`."""
+    flags = {name: option.flag or name for name, option in options_of(request).items()}
+    return {
+        flag.partition("/")[0].lstrip("-").replace("-", "_"): name for name, flag in flags.items()
+    }
+
+
+def _as_lists(request: type, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields, a text for one that takes several as a list of one."""
     kinds = get_type_hints(request)
     return {
         name: (value,)
         if isinstance(value, str) and kinds.get(name) in (Sequence[str], tuple[str, ...])
         else value
-        for name, value in options.items()
+        for name, value in fields.items()
     }
 
 

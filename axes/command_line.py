@@ -12,7 +12,7 @@ import inspect
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 from click.core import ParameterSource
@@ -36,24 +36,48 @@ def of_context(context: click.Context) -> str:
     return shlex.join(["axes", *names, *_words(context.command, stated)])
 
 
-def of_call(group: click.Group, command_name: str, arguments: Mapping[str, Any]) -> str:
-    """The command line that does what a Python function did with these arguments.
-
-    `arguments` are by the command's parameter names; what is None or no parameter is left out.
-    """
+def find_command(group: click.Group, command_name: str) -> click.Command:
+    """The command of a name such as `label refusals`."""
     command: Any = group
     for name in command_name.split():
         command = command.get_command(click.Context(command), name)
-    return shlex.join(["axes", *command_name.split(), *_words(command, arguments)])
+    return cast(click.Command, command)
 
 
-def as_command(
-    group: click.Group, command_name: str, **parameter_names: str
-) -> Callable[[Function], Function]:
+def parameters(command: click.Command) -> dict[str, click.Parameter]:
+    """A command's parameters by the names of a Python function's: `fit_fraction`, `model`.
+
+    They are those of the options, and of the arguments as help shows them.
+    """
+    return {_python_name(param): param for param in command.params}
+
+
+def _python_name(param: click.Parameter) -> str:
+    if isinstance(param, click.Option):
+        return max(param.opts, key=len).lstrip("-").replace("-", "_")
+    # SET would hide a name of Python's.
+    shown = (param.metavar or "").strip("[].").lower()
+    return str(param.name) if shown in ("", "set") else shown
+
+
+def of_call(group: click.Group, command_name: str, arguments: Mapping[str, Any]) -> str:
+    """The command line that does what a Python function did with these arguments.
+
+    `arguments` are by the names of `parameters`; what is None or no parameter is left out.
+    """
+    command = find_command(group, command_name)
+    # A key of a study file has the name of the parameter: `models`.
+    named = {
+        str(param.name): arguments.get(name, arguments.get(str(param.name)))
+        for name, param in parameters(command).items()
+    }
+    return shlex.join(["axes", *command_name.split(), *_words(command, named)])
+
+
+def as_command(group: click.Group, command_name: str) -> Callable[[Function], Function]:
     """Let jobs that the function runs store the command line of `axes COMMAND_NAME`.
 
-    The function's arguments are the command's parameters of the same name, or of the name in
-    `parameter_names`.
+    The function's arguments have the names of the command's `parameters`.
     """
 
     def decorate(function: Function) -> Function:
@@ -63,12 +87,7 @@ def as_command(
         def call(*args: Any, **kwargs: Any) -> Any:
             bound = dict(signature.bind(*args, **kwargs).arguments)
             bound |= bound.pop("options", {})
-            columns = bound.pop("columns", None) or {}
-            bound |= {f"{name}_column": column for name, column in columns.items()}
-            if not isinstance(bound.get("source", ""), str | Path | None):
-                bound["source"] = "FILE-WITH-rows"
-            arguments = {parameter_names.get(name, name): value for name, value in bound.items()}
-            with invoked(lambda: of_call(group, command_name, arguments)):
+            with invoked(lambda: of_call(group, command_name, bound)):
                 return function(*args, **kwargs)
 
         return call  # type: ignore[return-value]
@@ -82,25 +101,27 @@ def _words(command: click.Command, values: Mapping[str, Any]) -> list[str]:
     for param in command.params:
         value = values.get(str(param.name))
         if value is not None and param.name not in _WITHOUT and value != ():
-            words[param.param_type_name] += _of_parameter(param, value)
+            if isinstance(param.type, click.Path) and param.type.exists and not _exists(str(value)):
+                # Python code gave the text itself, such as a system prompt.
+                value = f"FILE-WITH-{str(param.name).removesuffix('_file')}"
+            words[param.param_type_name] += typed(param, value)
     return words["argument"] + words["option"]
 
 
-def _of_parameter(param: click.Parameter, value: Any) -> Iterator[str]:
+def typed(param: click.Parameter, value: Any) -> Iterator[str]:
+    """A parameter as it is typed: a text for one that takes several is one of them."""
     if not isinstance(param, click.Option):
-        yield from map(_text, value if param.nargs != 1 else [value])
+        is_list = param.nargs != 1 and not isinstance(value, str)
+        yield from map(_text, value if is_list else [value])
     elif param.is_flag:
         names = param.opts if value else param.secondary_opts
         yield from names[:1]
     elif param.multiple:
-        for item in [value] if isinstance(value, str) else value:
+        for item in [value] if isinstance(value, str | Path) else value:
             yield from (max(param.opts, key=len), _text(item))
     else:
         # Joined, since a value such as -0.1,0.1 looks like an option.
         text = _text(value)
-        if isinstance(param.type, click.Path) and param.type.exists and not _exists(text):
-            # Python code gave the text itself, such as a system prompt.
-            text = f"FILE-WITH-{str(param.name).removesuffix('_file')}"
         option = max(param.opts, key=len)
         yield from [f"{option}={text}"] if text.startswith("-") else [option, text]
 

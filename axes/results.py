@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from axes.warehouse.errors import AxisError
 from axes.warehouse.render import html_record, html_table, render
 
 if TYPE_CHECKING:
+    import altair as alt
     import polars as pl
 
 # The fields of a card that a notebook shows, in this order.
@@ -34,16 +36,25 @@ _SHOWN = (
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """Rows that a function computed or read; `sql` reads them again from the warehouse.
+    """Rows that a function computed or read; `sql`, if any, reads them again from the warehouse.
 
-    `id` is the id of the stored result (a study, an evaluation), if it has one.
+    `ids` are those of the stored results (studies, evaluations, axes), `notes` what the command
+    says besides its rows, `command` the command that does the same.
     """
 
     title: str
     table: pa.Table
-    sql: str
-    id: str | None = None
+    sql: str | None = None
+    ids: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    command: str = ""
+    root: Path | None = None
+
+    @property
+    def id(self) -> str | None:
+        """The id of the stored result, the first where there are several."""
+        return self.ids[0] if self.ids else None
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -58,15 +69,25 @@ class Result:
         assert isinstance(frame, pl.DataFrame)
         return frame
 
+    def plot(self, name: str | None = None) -> alt.FacetChart:
+        """An Altair chart with its rows; `name` is a chart of a study's report, such as `cosines`.
+
+        Raises `AxesError` for a result that has no chart, or an unknown name.
+        """
+        from axes.plots import plot
+
+        return plot(self.command, self.ids, self.root, name)
+
     def __len__(self) -> int:
         return self.table.num_rows
 
     def __repr__(self) -> str:
-        notes = "".join(f"warning: {warning}\n" for warning in self.warnings)
-        return f"{self.title}\n{render(self.table, 'table').decode()}{notes}"
+        warnings = (f"warning: {warning}" for warning in self.warnings)
+        below = "".join(f"{line}\n" for line in (*warnings, *self.notes))
+        return f"{self.title}\n{render(self.table, 'table').decode()}{below}"
 
     def _repr_html_(self) -> str:
-        return html_table(self.rows, self.title, self.warnings)
+        return html_table(self.rows, self.title, (*self.warnings, *self.notes))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -101,9 +122,9 @@ class Axis:
         `x` is an array-like whose last dimension is `d_model`. Raises `AxisError` for another
         width.
         """
-        # A tensor of torch: NumPy takes no bfloat16, no gradient and no other device.
-        x = x.detach().cpu().double() if hasattr(x, "detach") else x
-        values = np.asarray(x, dtype=np.float64)
+        from axes.analysis.methods.directions import float_rows
+
+        values = float_rows(x)
         width = values.shape[-1] if values.ndim else 0
         if width != len(self.vector):
             raise AxisError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 # The places in a transformer block that the column `site` names: the residual stream after the
 # block (its output) and before it, and what attention and the MLP (or mixture of experts) add.
@@ -25,6 +26,24 @@ def sql_literal(text: str) -> str:
     "'it''s'"
     """
     return "'" + text.replace("'", "''") + "'"
+
+
+def with_literals(sql: str, parameters: Sequence[object] | Mapping[str, object]) -> str:
+    """A statement with its parameters filled in, to be shown and run again.
+
+    >>> with_literals("from x where a = ? and list_contains(?, b)", ["it", ["c", "d"]])
+    "from x where a = 'it' and list_contains(['c', 'd'], b)"
+    """
+    if isinstance(parameters, Mapping):
+        return re.sub(r"\$(\w+)", lambda match: _literal(parameters[match[1]]), sql).strip()
+    values = iter(parameters)
+    return re.sub(r"\?", lambda _: _literal(next(values)), sql).strip()
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_literal, value))}]"
+    return sql_literal(value) if isinstance(value, str) else str(value)
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

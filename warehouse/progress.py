@@ -1,7 +1,7 @@
 """Progress of a job on stderr; only results go to stdout.
 
-For people: bars with rate and time left on every long step; a line every half minute where there
-is no terminal (nohup, CI, notebooks).
+For people: bars with rate and time left on every long step, on a terminal and, where ipywidgets is
+installed, in a notebook; a line every half minute elsewhere (nohup, CI).
 
 For a program that watches the job (`--json-log`): all of stderr as one JSON object a line, each
 with `time` (UTC), `level` (info, warning or error) and `event`, then the event's fields. A long
@@ -26,6 +26,7 @@ from axes.warehouse.render import visible
 
 if TYPE_CHECKING:
     # Imported where a bar is drawn: `axes --help` must not wait for it.
+    from rich.console import Console
     from rich.progress import Progress, ProgressColumn, Task
     from rich.text import Text
 
@@ -121,12 +122,28 @@ def _rate_column() -> ProgressColumn:
 
 
 def _bars(*columns: ProgressColumn) -> Progress:
-    """Bars on a terminal; rich heeds NO_COLOR. Elsewhere it would still draw the last state."""
+    """Bars on a terminal, or as widgets in a notebook; rich heeds NO_COLOR.
+
+    Elsewhere it would still draw the last state.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(file=sys.stderr)
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+    return Progress(
+        *columns, console=console, disable=not (console.is_terminal or _has_widgets(console))
+    )
+
+
+def _has_widgets(console: Console) -> bool:
+    """Whether this is a notebook that can show what rich draws there."""
+    if not console.is_jupyter:
+        return False
+    try:
+        import ipywidgets  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 class _Step:

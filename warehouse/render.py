@@ -14,8 +14,10 @@ import math
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field, is_dataclass
 from decimal import Decimal
 from functools import partial
 from html import escape
@@ -57,9 +59,50 @@ def one_line(error: object) -> str:
     return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"
 
 
+@dataclass
+class Printed:
+    """What a command would print: its tables, lines and messages, and the id and SQL behind them.
+
+    `sql` is that of the first table, `ids` those of the stored results, `record` the object of a
+    command that prints one.
+    """
+
+    tables: list[pa.Table] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    sql: str | None = None
+    record: Any = None
+
+
+_printed: ContextVar[Printed | None] = ContextVar("_printed", default=None)
+
+
+@contextmanager
+def captured() -> Iterator[Printed]:
+    """Inside, `echo` and `show` print nothing and fill what is yielded, for Python functions."""
+    printed = Printed()
+    token = _printed.set(printed)
+    try:
+        yield printed
+    finally:
+        _printed.reset(token)
+
+
 def echo(text: object = "", *, err: bool = False) -> None:
     """Print a line. Every text that is no table goes through here, `show` prints the tables."""
-    click.echo(visible(str(text)), err=err)
+    if (printed := _printed.get()) is None:
+        click.echo(visible(str(text)), err=err)
+    elif line := visible(str(text)).strip():
+        (printed.messages if err else printed.lines).append(line)
+
+
+def echo_id(kind: str, result_id: str, *, err: bool = True) -> None:
+    """Print the id of a stored result, such as `evaluation 31011258`."""
+    if (printed := _printed.get()) is None:
+        echo(f"{kind} {result_id}", err=err)
+    else:
+        printed.ids.append(result_id)
 
 
 def show(
@@ -68,11 +111,16 @@ def show(
     output: Path | None = None,
     *,
     cell_width: int = _CELL_WIDTH,
+    sql: str | None = None,
 ) -> None:
-    """Print a result to stdout, or write it to the file `output`.
+    """Print a result to stdout, or write it to the file `output`; `sql` is what returns its rows.
 
     On a terminal a table fits its width, with cells cut at `cell_width`; elsewhere nothing is cut.
     """
+    if output is None and (printed := _printed.get()) is not None:
+        printed.sql = printed.sql if printed.tables else sql
+        printed.tables.append(table)
+        return
     is_terminal = output is None and sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if is_terminal else None
     data = render(table, output_format, cell_width=cell_width if width else None, width=width)
@@ -97,6 +145,8 @@ def show_rows(records: Iterable[Any], output_format: str, *, cell_width: int = _
 
 def show_record(record: Any, output_format: str) -> None:
     """Print a dataclass as one row; as a table, one line per field."""
+    if (printed := _printed.get()) is not None:
+        printed.record = record
     fields = _fields(record)
     if output_format == "table":
         show_rows([{"field": key, "value": _cell(each)} for key, each in fields.items()], "table")

@@ -8,25 +8,63 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from axes.analysis.activations import mean, take
 from axes.analysis.methods import DIRECTIONS, find_method, load
 from axes.analysis.methods.covariance import shrunk_covariance
 from axes.analysis.methods.logistic import logistic_fitter
-from axes.analysis.stats.auroc import Groups, Labels
+from axes.analysis.stats.auroc import Estimate, Groups, Labels, auroc_interval
 from axes.warehouse.errors import AxisError
 from axes.warehouse.layers import Rows
 
 
 @dataclass(frozen=True)
 class Direction:
-    """A unit vector and the norm that it had."""
+    """A unit vector and the norm that it had; it needs no warehouse.
+
+    >>> direction = Direction.fit(x_pos=[[3.0, 5.0], [3.0, 7.0]], x_neg=[[0.0, 2.0], [0.0, 4.0]])
+    >>> direction.project([1.0, 1.0]).round(3), direction.auroc([[4.0, 5.0]], [[0.0, 0.0]]).estimate
+    (np.float64(1.414), 1.0)
+    """
 
     vector: Float[np.ndarray, " d_model"]
     raw_norm: float
+
+    @classmethod
+    def fit(cls, x_pos: ArrayLike, x_neg: ArrayLike, *, direction: str = "mean_diff") -> Direction:
+        """The direction from the rows `x_neg` to `x_pos`, each `[row, d_model]`: arrays or tensors.
+
+        `direction` is a method of `axes fit`; for `pair_pca` row i of both is a pair. Raises
+        `AxisError` for shapes that do not fit, an empty class, or where it finds no direction.
+        """
+        positive, negative = float_rows(x_pos), float_rows(x_neg)
+        shapes = (positive.shape, negative.shape)
+        if {len(shape) for shape in shapes} != {2} or shapes[0][1] != shapes[1][1]:
+            raise AxisError(f"x_pos and x_neg are not [row, d_model] of one width: {shapes}")
+        if not all(map(len, (positive, negative))):
+            raise AxisError("x_pos and x_neg need a row each")
+        labels = np.repeat([True, False], [len(positive), len(negative)])
+        groups = np.concatenate([np.arange(len(positive)), np.arange(len(negative))])
+        return fit_direction(direction, np.concatenate([positive, negative]), labels, groups)
+
+    def project(self, x: ArrayLike) -> Float[np.ndarray, " *batch"]:
+        """Projections `[...]` of `[..., d_model]`, an array or a tensor; raises `AxisError`."""
+        values = float_rows(x)
+        width = values.shape[-1] if values.ndim else 0
+        if width != len(self.vector):
+            raise AxisError(f"activations of {width} numbers do not fit {len(self.vector)}")
+        return values @ self.vector.astype(np.float64)
+
+    def auroc(self, x_pos: ArrayLike, x_neg: ArrayLike) -> Estimate:
+        """AUROC of the projections, with DeLong's 95 % interval; for rows it was not fitted on."""
+        scores = [self.project(x_pos), self.project(x_neg)]
+        labels = np.repeat([True, False], list(map(len, scores)))
+        return auroc_interval(np.concatenate(scores), labels)
 
 
 Fitter = Callable[[Labels], Float[np.ndarray, " d_model"]]
@@ -55,6 +93,13 @@ def difference_in_means(x: Rows, labels: Labels, where: Labels | None = None) ->
     5.0
     """
     return unit(_difference(x, labels, where))
+
+
+def float_rows(x: ArrayLike) -> Float[np.ndarray, "*batch d_model"]:
+    """Activations in float64; a tensor of torch may have any dtype, device and gradient."""
+    # NumPy takes no bfloat16, no gradient and no other device.
+    plain: Any = x.detach().cpu().double() if hasattr(x, "detach") else x
+    return np.asarray(plain, dtype=np.float64)
 
 
 def unit(vector: Float[np.ndarray, " d_model"]) -> Direction:

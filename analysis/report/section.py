@@ -16,7 +16,7 @@ import pyarrow as pa
 from axes.analysis.study.evaluations import stored_parameters
 from axes.warehouse.connection import Connection, query, rows
 from axes.warehouse.errors import AxesError
-from axes.warehouse.names import sql_literal
+from axes.warehouse.names import with_literals
 
 Row = dict[str, Any]
 Rows = Sequence[Row]
@@ -63,7 +63,7 @@ def query_section(
         section,
         _fill(section.explanation, names),
         # What is shown can be run as it is; what is run binds the ids, which are foreign text.
-        re.sub(r"\$(\w+)", lambda match: sql_literal(names[match[1]]), sql),
+        with_literals(sql, names),
         _fill(section.missing, names),
         query(connection, sql, parameters),
     )

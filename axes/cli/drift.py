@@ -19,10 +19,11 @@ from axes.cli.options import (
     models_option,
     prompts_option,
     seed_option,
+    show_query,
     with_warehouse,
 )
 from axes.ingest.models.registry import known_as
-from axes.warehouse.render import echo, show
+from axes.warehouse.render import echo, echo_id
 
 if TYPE_CHECKING:
     from axes.analysis.stats.calibration import Calibration
@@ -138,10 +139,10 @@ def drift(
             echo(f"left out: {error}", err=True)
     if not drift_ids:
         raise CoverageError(f"no model has completions to analyse on {axis}")
-    show(warehouse.query(_TABLE, [drift_ids]), output_format)
+    show_query(warehouse, _TABLE, [drift_ids], output_format)
     for drift_id in drift_ids:
-        words = verdict(warehouse, drift_id)
-        echo(f"\n{words}\ndrift {drift_id}", err=output_format != "table")
+        echo(f"\n{verdict(warehouse, drift_id)}", err=output_format != "table")
+        echo_id("drift", drift_id, err=output_format != "table")
 
 
 def _drift_of(

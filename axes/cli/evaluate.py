@@ -28,12 +28,13 @@ from axes.cli.options import (
     request_options,
     root_option,
     seed_option,
+    show_query,
     with_warehouse,
 )
 from axes.cli.study import space_options, study_options
 from axes.ingest.models.registry import known_as
 from axes.ingest.requests import TokenRequest
-from axes.warehouse.render import echo, show
+from axes.warehouse.render import echo, echo_id
 
 if TYPE_CHECKING:
     from axes.warehouse.handle import Warehouse
@@ -59,6 +60,12 @@ _SHOWN = {
     "layers": "from v_layer_tests where study_id = $study_id order by layer",
     "sources": "from v_source_transfer where study_id = $study_id order by fitted_on, judged_on",
 }
+_CALIBRATIONS = """
+select calibration_id, model, method, target, threshold, positive_count, negative_count
+from calibrations
+where list_contains(?, calibration_id)
+order by model, method
+"""
 _TRANSFER_SHOWN = {
     "verdicts": "from v_transfer_verdicts where study_id = $study_id order by method",
     "matrix": (
@@ -166,8 +173,8 @@ def evaluate(
     )
     study_id = run_evaluation(warehouse, definition)
     echo(_verdict(warehouse, study_id), err=output_format not in ("table", "markdown"))
-    show(warehouse.query(_SHOWN[shown], {"study_id": study_id}), output_format)
-    echo(f"evaluation {study_id}", err=True)
+    show_query(warehouse, _SHOWN[shown], {"study_id": study_id}, output_format)
+    echo_id("evaluation", study_id)
 
 
 def _verdict(warehouse: Warehouse, study_id: str) -> str:
@@ -227,10 +234,15 @@ def score(axis: str, root: Path, **options: Any) -> object:
 @seed_option
 @allow_missing_option
 @with_warehouse
-@prints
+@format_option
 def calibrate(
-    axis: str, prompts: str, models: Sequence[str], warehouse: Warehouse, **options: Any
-) -> object:
+    axis: str,
+    prompts: str,
+    models: Sequence[str],
+    warehouse: Warehouse,
+    output_format: str,
+    **options: Any,
+) -> None:
     """Map each model's projections on AXIS (a name, an id, or the start of one) to one scale.
 
     Each stored calibration has a threshold; `v_calibrated_projections` applies them.
@@ -243,11 +255,7 @@ def calibrate(
 
     axis_id, model_ids = _axis_and_models(warehouse, axis, prompts, models)
     ids = fit_and_store(warehouse, axis_id, model_ids, prompts, **options)
-    return warehouse.query(
-        "select calibration_id, model, method, target, threshold, positive_count, negative_count "
-        "from calibrations where list_contains(?, calibration_id) order by model, method",
-        [ids],
-    )
+    show_query(warehouse, _CALIBRATIONS, [ids], output_format)
 
 
 @click.command()
@@ -283,8 +291,8 @@ def transfer(
 
     chosen = _axis_and_models(warehouse, axis, prompts, models)
     study_id = run_transfer(warehouse, TransferDefinition(*chosen, prompts, **options))
-    show(warehouse.query(_TRANSFER_SHOWN[shown], {"study_id": study_id}), output_format)
-    echo(f"transfer {study_id}", err=True)
+    show_query(warehouse, _TRANSFER_SHOWN[shown], {"study_id": study_id}, output_format)
+    echo_id("transfer", study_id)
 
 
 def _axis_and_models(

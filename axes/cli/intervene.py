@@ -19,12 +19,12 @@ from axes.cli.options import (
     request_options,
     root_option,
     seed_option,
+    show_query,
     system_option,
 )
 from axes.ingest.models.registry import known_as
 from axes.ingest.requests import InterventionRequest
-from axes.warehouse.names import sql_literal
-from axes.warehouse.render import echo, show
+from axes.warehouse.render import echo_id
 
 if TYPE_CHECKING:
     from axes.analysis.steering.effects import Experiment
@@ -36,8 +36,8 @@ select
     random_lower, random_upper, p_value, prompt_count, verdict
 from v_interventions
 where
-    experiment_id = {experiment_id} and role = 'axis'
-    and coalesce(strength = {highest}, true)
+    experiment_id = $experiment_id and role = 'axis'
+    and coalesce(strength = $highest, true)
 order by axis_name, layers, prompts_class desc, metric, strength nulls first
 """
 
@@ -143,11 +143,9 @@ def _show_effects(root: Path, experiment: Experiment, output_format: str) -> Non
 
     warehouse = Warehouse.open(root)
     experiment_id = evaluate_experiment(warehouse, experiment)
-    printed = PRINTED.format(
-        experiment_id=sql_literal(experiment_id), highest=max(experiment.strengths)
-    )
-    show(warehouse.query(printed), output_format)
-    echo(f"experiment {experiment_id}", err=True)
+    parameters = {"experiment_id": experiment_id, "highest": max(experiment.strengths)}
+    show_query(warehouse, PRINTED, parameters, output_format)
+    echo_id("experiment", experiment_id)
 
 
 def _register_directions(

@@ -58,6 +58,9 @@ _SECTIONS = {
 }
 _COMMANDS = {name: entry for section in _SECTIONS.values() for name, entry in section.items()}
 
+# Exit code after Ctrl-C.
+INTERRUPTED = 130
+
 # What the loader and torch say where memory is limited (`ulimit -v`).
 _NO_MEMORY = re.compile("failed to map segment|can't allocate memory")
 
@@ -124,7 +127,7 @@ class _LazyGroup(click.Group):
             raise click.ClickException(f"{message} limit (ulimit -v)") from error
         except KeyboardInterrupt as interrupt:
             echo("interrupted: run the same command again to go on from here", err=True)
-            raise click.exceptions.Exit(130) from interrupt
+            raise click.exceptions.Exit(INTERRUPTED) from interrupt
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """As in click; a JSON log ends with the exit code, and with the command."""

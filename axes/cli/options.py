@@ -24,11 +24,13 @@ from click.shell_completion import CompletionItem
 from axes.analysis import stats
 from axes.ingest.models.registry import DTYPES, QUANTIZATIONS
 from axes.ingest.requests import LIMIT_HELP
+from axes.warehouse.names import with_literals
 from axes.warehouse.render import show, show_record, show_rows
 from axes.warehouse.settings import Option, options_of
 
 if TYPE_CHECKING:
     from axes.ingest.models.registry import ModelSpec
+    from axes.warehouse.handle import Warehouse
 
 Command = Callable[..., Any]
 # The values of a command's options by name, as click gives them.
@@ -268,6 +270,14 @@ format_option = click.option(
     show_envvar=True,
     help="How rows are printed. Redirect parquet to a file or a pipe.",
 )
+
+
+def show_query(
+    warehouse: Warehouse, sql: str, parameters: Any, output_format: str, **options: Any
+) -> None:
+    """Print the rows of a statement; a Python function returns it with them."""
+    table = warehouse.query(sql, parameters)
+    show(table, output_format, sql=with_literals(sql, parameters), **options)
 
 
 def prints(command: Command) -> Command:

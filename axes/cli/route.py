@@ -19,10 +19,11 @@ from axes.cli.options import (
     models_option,
     prompts_option,
     seed_option,
+    show_query,
     together,
     with_warehouse,
 )
-from axes.warehouse.render import echo, show
+from axes.warehouse.render import echo, echo_id
 
 if TYPE_CHECKING:
     from axes.analysis.routing.response_scores import ScoringRequest
@@ -159,8 +160,8 @@ def route(
         quality=quality,
         limits=Limits(max_cost, min_quality, tolerance),
     )
-    show(warehouse.query(ROUTING_TABLE, [routing_id]), output_format)
-    _echo_notes(notes, f"routing {routing_id}")
+    show_query(warehouse, ROUTING_TABLE, [routing_id], output_format)
+    _echo_notes(notes, "routing", routing_id)
 
 
 @click.command()
@@ -179,8 +180,8 @@ def compare(warehouse: Warehouse, output_format: str, **options: Any) -> None:
     from axes.analysis.routing.model_ranking import run_comparison
 
     scoring_id, notes = run_comparison(warehouse, _request(warehouse, **options))
-    show(warehouse.query(COMPARISON_TABLE, [scoring_id]), output_format, cell_width=200)
-    _echo_notes(notes, f"scoring {scoring_id}")
+    show_query(warehouse, COMPARISON_TABLE, [scoring_id], output_format, cell_width=200)
+    _echo_notes(notes, "scoring", scoring_id)
 
 
 def _request(
@@ -211,6 +212,7 @@ def _request(
     return ScoringRequest(prompts, completions, **calibration)
 
 
-def _echo_notes(notes: tuple[str, ...], result: str) -> None:
-    for note in (*notes, result):
+def _echo_notes(notes: tuple[str, ...], kind: str, result_id: str) -> None:
+    for note in notes:
         echo(note, err=True)
+    echo_id(kind, result_id)

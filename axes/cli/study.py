@@ -30,9 +30,10 @@ from axes.cli.options import (
     memory_limit_option,
     request_options,
     root_option,
+    show_query,
     with_warehouse,
 )
-from axes.warehouse.render import echo, show, show_rows
+from axes.warehouse.render import echo, echo_id, show, show_rows
 
 if TYPE_CHECKING:
     from axes.study_plan import PlannedStudy
@@ -248,7 +249,9 @@ def claims(study_name: str | None, warehouse: Warehouse, output_format: str) -> 
     from axes.analysis.study.claims import claim_tables, verdicts
 
     for study_id in _find_studies(warehouse, study_name):
-        show(verdicts(warehouse.connection, study_id).table, output_format)
+        found = verdicts(warehouse.connection, study_id)
+        show(found.table, output_format, sql=found.statement)
+        echo_id("study", study_id)
         if output_format not in ("table", "markdown"):
             continue
         for claim in claim_tables(warehouse.connection, study_id):
@@ -388,8 +391,6 @@ def diagnose(
     axes diagnose
     axes diagnose --model gemma3-270m --checks
     """
-    import pyarrow.compute as pc
-
     from axes.analysis.report import tables
     from axes.analysis.study.diagnose import diagnose_study, find_diagnosed
     from axes.warehouse.handle import Warehouse
@@ -398,9 +399,11 @@ def diagnose(
     study_id, _ = find_diagnosed(warehouse.connection, study_id or model)
     diagnose_study(root, study_id, memory_limit=memory_limit)
     sql = _CHECKS if checks else tables.DIAGNOSES.sql
-    found = warehouse.query(sql, {"study_id": study_id})
-    show(found if model is None else found.filter(pc.field("model") == model), output_format)
-    echo(f"study {study_id}", err=True)
+    parameters = {"study_id": study_id}
+    if model is not None:
+        sql, parameters["model"] = f"from ({sql}) where model = $model", model
+    show_query(warehouse, sql, parameters, output_format)
+    echo_id("study", study_id)
 
 
 def _print_study(warehouse: Warehouse, study_id: str, output_format: str) -> None:
@@ -434,6 +437,7 @@ def _print_sensitivity(warehouse: Warehouse, study_id: str, output_format: str) 
     from axes.analysis.report import tables
     from axes.analysis.report.report import sensitivity_warnings
 
-    show(warehouse.query(tables.SENSITIVITY.sql, {"study_id": study_id}), output_format)
+    show_query(warehouse, tables.SENSITIVITY.sql, {"study_id": study_id}, output_format)
+    echo_id("study", study_id)
     for warning in sensitivity_warnings(warehouse.connection, study_id):
         echo(f"warning: {warning}", err=True)

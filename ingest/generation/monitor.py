@@ -7,10 +7,12 @@ change, unless a row is to stop where the calibrated probability passes a bound.
     monitor = Monitor(model.model.layers[14], vector, constant, on_reading=print)
     with monitor.watching():
         model.generate(**inputs, stopping_criteria=[monitor])
+        pipe("Name a river.", logits_processor=[monitor.logits_processor()])
 
 Rows may be many and padded on the left, greedy or sampled; beam search, which exchanges rows, is
-not supported. A token is read when the next one is chosen, so a row that stops has one token more
-than the one that stopped it, and the last token, which `generate` never runs, has no projection.
+not supported. A stopping criterion reads a token when the next one is chosen, so a row that stops
+has one token more than the one that stopped it; a logits processor reads it before. The last token,
+which `generate` never runs, has no projection.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import StoppingCriteria
+from transformers import LogitsProcessor, StoppingCriteria
 
 from axes.ingest.forward.recording import Point, record
 from axes.ingest.generation.generate import end_ids
@@ -81,6 +83,7 @@ class Monitor(StoppingCriteria):
         self._probability, self._stop_above = probability, stop_above
         self._end_ids, self._on_reading = frozenset(end_ids), on_reading
         self._on_device: Tensor | None = None
+        self._latest: Tensor | None = None
         self._start()
 
     @classmethod
@@ -95,15 +98,20 @@ class Monitor(StoppingCriteria):
     def _start(self) -> None:
         self.readings: list[Reading] = []
         self.prompt_projections: list[float] = []
-        self._latest: Tensor | None = None
+        self._ran: Tensor | None = None
+        self._is_passed = torch.zeros(0, dtype=torch.bool)
         self._prompt_width = 0
         self._recent: list[deque[float]] = []
         self._is_over: list[bool] = []
 
     @contextmanager
     def watching(self) -> Iterator[Monitor]:
-        """Read the block while active; entered again, it starts over."""
+        """Read the block while active; entered again, it starts over.
+
+        Each call of `generate` inside starts over too: take its `readings` before the next one.
+        """
         self._start()
+        self._latest = None
         with record([Point(0, RESID_POST, self._module)], self._receive):
             yield self
 
@@ -118,22 +126,44 @@ class Monitor(StoppingCriteria):
         self, input_ids: Int[Tensor, "batch position"], _scores: object, **_: object
     ) -> Tensor:
         """Record what the last pass read; True for each row that is to stop."""
+        # The newest token was chosen and has not run.
+        return self.read(input_ids[:, :-1])
+
+    def read(self, ran: Int[Tensor, "batch position"]) -> Bool[Tensor, " batch"]:
+        """Record the last of the tokens that ran, once; True for each row that is to stop.
+
+        Tokens that do not continue those of the call before are a new prompt: it starts over.
+        """
         if self._latest is None:
             raise RuntimeError("generate was called outside of Monitor.watching()")
-        projections = self._latest.tolist()
-        if not self._is_over:
-            self._prompt_width = input_ids.shape[1] - 1
-            self.prompt_projections = projections
+        if self._ran is not None and torch.equal(ran, self._ran):
+            return self._is_passed
+        if self._ran is None or not torch.equal(ran[:, :-1], self._ran):
+            projections = self._latest.tolist()
+            self._start()
+            self._prompt_width, self.prompt_projections = ran.shape[1], projections
             self._recent = [deque(maxlen=WINDOW) for _ in projections]
             self._is_over = [False] * len(projections)
-            return torch.zeros(len(projections), dtype=torch.bool, device=input_ids.device)
-        step = input_ids.shape[1] - self._prompt_width - 2
-        ran = input_ids[:, -2].tolist()
-        is_passed = [False] * len(ran)
-        for row, (token_id, projection) in enumerate(zip(ran, projections, strict=True)):
-            if not self._is_over[row]:
-                is_passed[row] = self._read(row, step, token_id, projection)
-        return torch.tensor(is_passed, device=input_ids.device)
+            is_passed = self._is_over
+        else:
+            step = ran.shape[1] - self._prompt_width - 1
+            newest = zip(ran[:, -1].tolist(), self._latest.tolist(), strict=True)
+            is_passed = [
+                not self._is_over[row] and self._read(row, step, token_id, projection)
+                for row, (token_id, projection) in enumerate(newest)
+            ]
+        self._ran, self._is_passed = ran, torch.tensor(is_passed, device=ran.device)
+        return self._is_passed
+
+    def logits_processor(self) -> LogitsProcessor:
+        """The same reading as a logits processor: a row that is to stop gets an end token next.
+
+        For whatever takes no stopping criterion; a row then has no token more than the one that
+        stopped it and the end token. Raises `ValueError` without `end_ids`.
+        """
+        if not self._end_ids:
+            raise ValueError("a logits processor stops a row by an end token: give end_ids")
+        return _EndAbove(self, min(self._end_ids))
 
     def _read(self, row: int, step: int, token_id: int, projection: float) -> bool:
         """Record one token; returns whether the row is to stop."""
@@ -161,3 +191,17 @@ class Monitor(StoppingCriteria):
             was_ended = step > 0 and ids[step - 1] in self._end_ids
             if step < len(ids) and not was_ended:
                 self._add(Reading(row, step, ids[step]))
+
+
+class _EndAbove(LogitsProcessor):
+    """Leaves `end_id` as the only token where the monitor says that a row is to stop."""
+
+    def __init__(self, monitor: Monitor, end_id: int) -> None:
+        self._monitor, self._end_id = monitor, end_id
+
+    def __call__(
+        self, input_ids: Int[Tensor, "batch position"], scores: Float[Tensor, "batch vocab"]
+    ) -> Float[Tensor, "batch vocab"]:
+        is_passed = self._monitor.read(input_ids)
+        is_other = torch.arange(scores.shape[1], device=scores.device) != self._end_id
+        return scores.masked_fill(is_passed[:, None] & is_other, -torch.inf)

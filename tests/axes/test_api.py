@@ -45,9 +45,21 @@ def shared_axis() -> str:
 
 def test_names_are_stable_and_all_of_them_are_there():
     assert axes.__all__ == [
-        *("AxesError", "Axis", "Result", "Study", "connect", "export", "fit", "import_prompts"),
-        *("ingest_activations", "ingest_traces", "load_axis", "read_study", "report", "run"),
-        *("scan", "score", "study"),
+        *("AxesError", "Axis", "Direction", "Result", "Study", "calibrate", "claims", "compare"),
+        *("connect", "diagnose", "diff", "drift", "evaluate", "export", "fit", "import_prompts"),
+        *("ingest_activations", "ingest_traces", "intervene", "label", "list_names", "load_axis"),
+        *(
+            "load_monitor",
+            "monitor",
+            "read_study",
+            "report",
+            "route",
+            "run",
+            "scan",
+            "score",
+            "sensitivity",
+        ),
+        *("study", "transfer"),
     ]
     assert dir(axes) == axes.__all__
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
@@ -89,7 +101,7 @@ def test_ingest_traces_and_study_from_nothing(tiny, tmp_path, monkeypatch):
 def test_a_study_is_that_of_the_command(lake):
     study = axes.read_study()
     assert study.id == study.figures["study_id"]
-    again = axes.study(ingests=False, **options())
+    again = axes.study(no_ingest=True, **options())
     assert again.id == study.id and again.figures == study.figures
     (row, *_) = study.rows
     assert printed("sql", study.sql)[0]["native"] == pytest.approx(row["native"])
@@ -132,7 +144,7 @@ def test_fit_gives_what_the_command_prints(lake):
 def test_score_is_idempotent_and_its_query_finds_the_projections(lake):
     name = shared_axis()
     axes.score(name, prompts="third")
-    (row,) = axes.score(name, models="alpha", prompts="third").rows
+    (row,) = axes.score(name, model="alpha", prompts="third").rows
     assert row["model"] == "alpha"
     again = axes.score(name, prompts=["third"])
     assert {row["model"] for row in again.rows} == {"alpha", "beta", "gamma"}
@@ -196,7 +208,7 @@ def test_a_text_is_one_item_of_a_list():
         lambda root: axes.load_axis("x", root=root),
         lambda root: axes.fit("m", "p", root=root),
         lambda root: axes.run("evaluate", "m", prompts="p", root=root),
-        lambda root: axes.study(ingests=False, root=root, **options()),
+        lambda root: axes.study(no_ingest=True, root=root, **options()),
     ],
 )
 def test_what_reads_makes_no_warehouse(tmp_path, call):

@@ -84,17 +84,15 @@ def test_values_of_the_environment_are_written_out(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_python_call_is_the_command_that_does_the_same() -> None:
-    arguments = {"model": "m", "prompt_sets": "one", "layers": [1, 2], "limit": None, "root": "x"}
+    arguments = {"model": "m", "prompts": "one", "layers": [1, 2], "limit": None, "root": "x"}
     line = "axes ingest activations m --prompts one --layers 1,2"
     assert of_call(cli, "ingest activations", arguments) == line
 
     @as_command(cli, "prompts import")
-    def bring(prompt_set: str, columns: dict[str, str] | None = None) -> str | None:
+    def bring(prompt_set: str, text_column: str | None = None) -> str | None:
         return command_line()
 
-    assert bring("mine", columns={"text": "words"}) == (
-        "axes prompts import mine --text-column words"
-    )
+    assert bring("mine", text_column="words") == ("axes prompts import mine --text-column words")
     assert command_line() is None
 
 

@@ -117,3 +117,13 @@ def test_nothing_is_drawn_where_stderr_is_no_terminal(step, capsys):
     with step():
         pass
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("is_notebook", "widgets", "is_drawn"),
+    [(True, SimpleNamespace(), True), (True, None, False), (False, SimpleNamespace(), False)],
+)
+def test_bars_are_drawn_in_a_notebook_that_has_widgets(monkeypatch, is_notebook, widgets, is_drawn):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: is_notebook)
+    monkeypatch.setitem(sys.modules, "ipywidgets", widgets)
+    assert progress._bars().disable is not is_drawn

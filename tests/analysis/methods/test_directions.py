@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
@@ -9,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from axes.analysis.methods import DIRECTIONS
 from axes.analysis.methods.covariance import shrunk_covariance
 from axes.analysis.methods.directions import (
+    Direction,
     difference_in_means,
     fit_direction,
     leading_difference,
@@ -212,3 +214,40 @@ def test_pairs_by_either_decomposition_give_the_same():
     np.testing.assert_allclose(
         leading_difference(wide)[:-1], leading_difference(differences), atol=1e-10
     )
+
+
+def test_a_direction_of_arrays_is_that_of_the_warehouse_and_needs_none():
+    x, _ = planted()
+    direction = Direction.fit(x[LABELS], x[~LABELS])
+    np.testing.assert_allclose(direction.vector, difference_in_means(x, LABELS).vector)
+    paired = Direction.fit(x[LABELS].tolist(), x[~LABELS], direction="pair_pca")
+    expected = fit_direction("pair_pca", x, LABELS, PAIRS)
+    assert abs(paired.vector @ expected.vector) == pytest.approx(1)
+    assert direction.auroc(x[LABELS], x[~LABELS]).estimate > 0.95
+    assert direction.auroc(x[~LABELS], x[LABELS]).estimate < 0.05
+
+
+def test_a_direction_takes_tensors_of_any_kind():
+    x = torch.from_numpy(planted()[0]).requires_grad_()
+    direction = Direction.fit(x[LABELS].bfloat16(), x[~LABELS].bfloat16())
+    assert direction.project(x).shape == (600,)
+    assert direction.project(x[None, :5].bfloat16()).shape == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("x_pos", "x_neg", "message"),
+    [
+        (np.ones((2, 3)), np.ones((2, 4)), r"not \[row, d_model\] of one width"),
+        (np.ones(3), np.ones(3), r"not \[row, d_model\]"),
+        (np.ones((0, 3)), np.ones((2, 3)), "need a row each"),
+        (np.ones((2, 3)), np.ones((2, 3)), "direction is zero"),
+    ],
+)
+def test_arrays_without_a_direction_are_refused(x_pos, x_neg, message):
+    with pytest.raises(AxisError, match=message):
+        Direction.fit(x_pos, x_neg)
+
+
+def test_a_projection_of_another_width_is_refused():
+    with pytest.raises(AxisError, match="2 numbers do not fit 3"):
+        Direction.fit(np.ones((2, 3)), np.zeros((2, 3))).project(np.ones(2))

@@ -153,3 +153,33 @@ def test_wrong_use_is_refused(loaded, probe):
         loaded.model.generate(
             tokens, max_new_tokens=2, stopping_criteria=[Monitor.of(loaded, probe)]
         )
+
+
+def test_a_logits_processor_reads_the_same_and_ends_a_row_at_once(loaded, probe):
+    plain = spoken(loaded)
+    watched = Monitor.of(loaded, probe)
+    spoken(loaded, watched)
+    highest = max(watched.readings[:-1], key=lambda reading: reading.smoothed)
+    end = int(loaded.tokenizer.eos_token_id)
+    monitor = Monitor(
+        loaded.blocks[LAYER],
+        probe.vector,
+        probe.offset,
+        probability=lambda scores: (scores >= highest.smoothed - 1e-9).astype(float),
+        stop_above=0.5,
+        end_ids=[end],
+    )
+    tokens, mask = pad(list(encoded(loaded).values()), pad_id(loaded.tokenizer), side="left")
+    options = {"max_new_tokens": STEPS, "do_sample": False, "attention_mask": mask.long()}
+    model: Any = loaded.model
+    both = {"stopping_criteria": [monitor], "logits_processor": [monitor.logits_processor()]}
+    with monitor.watching():
+        sequences = model.generate(tokens, eos_token_id=end, **both, **options)
+    last = of_row(monitor, highest.row)[-1]
+    assert last.step == highest.step and last.probability == 1.0
+    width = tokens.shape[1]
+    kept = sequences[highest.row, width : width + highest.step + 1]
+    assert torch.equal(kept, plain[highest.row, width : width + highest.step + 1])
+    assert int(sequences[highest.row, width + highest.step + 1]) == end
+    with pytest.raises(ValueError, match="give end_ids"):
+        Monitor(loaded.blocks[LAYER], probe.vector).logits_processor()
