@@ -94,9 +94,11 @@ def test_an_error_is_shown_an_answer_saved_and_markup_is_text(page, address: str
 
 
 def run(page, sql: str) -> None:
+    """Run a statement and wait for its answer, before which the status says `running`."""
     area = page.get_by_label("SQL statement")
     area.fill(sql)
     area.press("Control+Enter")
+    expect(page.get_by_role("status")).to_contain_text(" ms", timeout=30_000)
 
 
 def drawn(page):
