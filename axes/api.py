@@ -272,7 +272,7 @@ def fit(
     sample where `is_in_sample`. Raises `ModelError`, `PromptError`, `LabelError` or
     `CoverageError`.
     """
-    from axes.analysis.activations import find_space
+    from axes.analysis.activations import count_prompts, find_space
     from axes.analysis.study.fit import fit_native
     from axes.ingest.models.registry import known_as
     from axes.results import Result
@@ -282,6 +282,8 @@ def fit(
     warehouse = Warehouse.open(root_folder(root), memory_limit=memory_limit)
     where = {"site": site, "pooling": pooling, "template": template}
     space = find_space(warehouse, known_as(model), **where)
+    for name in (prompts, *evaluate):
+        count_prompts(warehouse, name)
     fitted_on = {"model": model, "prompts": prompts, "evaluate": evaluate, "direction": direction}
     with warehouse.run("fit", {**fitted_on, **where}) as run:
         fitted = fit_native(

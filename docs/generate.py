@@ -11,6 +11,7 @@ import ast
 import re
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from itertools import product, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +19,12 @@ from typing import TYPE_CHECKING
 import click
 
 from axes.cli.main import cli
-from axes.warehouse.connection import check_rules, connect, rows, sql_files
+from axes.warehouse.connection import SQL_FOLDER, check_rules, connect, rows, sql_files
 from axes.warehouse.layout import init_root
 from axes.warehouse.tables.comments import read_header
+from axes.warehouse.tables.fitted import FITTED_TABLES
+from axes.warehouse.tables.generation import GENERATION_TABLES
+from axes.warehouse.tables.ingest import INGEST_TABLES
 from axes.warehouse.tables.schemas import TABLES
 from docs.imports import Import, folder, part, read_imports, read_modules
 from docs.recipes import cookbook_page, record
@@ -65,6 +69,7 @@ def tables_page() -> str:
         "Tables are Parquet data sets below the root; SQL reads them under the same names. "
         "Views and macros are the files of `sql/marts` and `sql/macros`.\n"
     )
+    parts.append(_contents())
     for table in TABLES.values():
         parts.append(
             f"## {table.name}\n\nOne row per {table.grain}. Key: {', '.join(table.key)}.\n"
@@ -197,6 +202,22 @@ def _mart_columns() -> dict[str, list[dict[str, str]]]:
     for row in listed:
         columns.setdefault(row["table_name"], []).append(row)
     return columns
+
+
+def _contents() -> str:
+    """Every object of the page by topic: tables by what writes them, views by their folder."""
+    topics: dict[str, Iterable[str]] = {
+        "Tables of models, prompts and activations": (table.name for table in INGEST_TABLES),
+        "Tables of axes and evaluations": (table.name for table in FITTED_TABLES),
+        "Tables of completions": (table.name for table in GENERATION_TABLES),
+    }
+    for path in sorted(path for path in (SQL_FOLDER / "marts").iterdir() if path.is_dir()):
+        topics[f"Views: {path.name}"] = sorted(file.stem for file in path.glob("*.sql"))
+    topics |= {"Macros": sql_files("macros"), "Checks": check_rules()}
+    return "".join(
+        f"- **{topic}**: {', '.join(f'[{name}](#{name})' for name in names)}\n"
+        for topic, names in topics.items()
+    )
 
 
 def _view_section(name: str, columns: list[dict[str, str]]) -> str:

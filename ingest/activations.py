@@ -34,6 +34,7 @@ from axes.ingest.models.load import LoadedModel, non_finite, require_layers
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.prompts import read_prompts
 from axes.ingest.requests import ActivationRequest
+from axes.warehouse.names import counted
 from axes.warehouse.runs import Run
 
 # The columns of a row other than its vector, compressed; measured on the demo.
@@ -231,7 +232,7 @@ class _Session:
         return lambda names: forward.start(names, [self.work.rendered[name] for name in names])
 
     def _describe(self, name: str) -> str:
-        return f"a prompt of {len(self.work.rendered[name].token_ids)} tokens"
+        return f"a prompt of {counted(len(self.work.rendered[name].token_ids), 'token')}"
 
 
 def _require_finite(loaded: LoadedModel, batch: Batch) -> None:

@@ -39,6 +39,7 @@ from axes.warehouse import settings
 from axes.warehouse.errors import PromptError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.ledger import locked
+from axes.warehouse.names import counted
 from axes.warehouse.progress import track, waiting
 from axes.warehouse.render import html_record
 from axes.warehouse.runs import Run, record_run
@@ -300,14 +301,15 @@ def _unusable(
     if not count:
         return "no tokens"
     if max_length is not None and count + room > max_length:
-        needed = f"{count} tokens" + (f" and {room} new ones" if room else "")
+        needed = counted(count, "token") + (f" and {room} new ones" if room else "")
         return f"{needed}, the context is {max_length}"
     for pooling in poolings:
         span = pooling.positions(prompt)
         if span is None:
             return f"it has no position for {pooling.name}"
         if not 0 <= span[0] < span[1] <= count:
-            return f"{pooling.name} reads positions {span[0]} to {span[1]} of its {count} tokens"
+            tokens = counted(count, "token")
+            return f"{pooling.name} reads positions {span[0]} to {span[1]} of its {tokens}"
     return None
 
 

@@ -23,7 +23,7 @@ from axes.ingest.models.load import LoadedModel, blocks_path
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import ModelRequest
 from axes.warehouse.errors import ModelError, NonFiniteError
-from axes.warehouse.names import SITES
+from axes.warehouse.names import SITES, counted
 
 PROMPTS = (
     "Hi",
@@ -93,7 +93,9 @@ def _tokenizer(loaded: LoadedModel) -> Iterator[Finding]:
         elif prompt.user_end is None:
             yield Finding(label, NOTE, f"{lead}; the end of the user's text is unknown")
         else:
-            yield Finding(label, PASS, f"{lead}, {len(ids)} tokens, the last five: {last}")
+            yield Finding(
+                label, PASS, f"{lead}, {counted(len(ids), 'token')}, the last five: {last}"
+            )
 
 
 def _recording(loaded: LoadedModel) -> Iterator[Finding]:

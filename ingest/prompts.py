@@ -28,7 +28,7 @@ from axes.ingest.requests import PromptRequest
 from axes.warehouse.errors import LabelError, PromptError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.layout import init_root
-from axes.warehouse.names import did_you_mean
+from axes.warehouse.names import counted, did_you_mean
 from axes.warehouse.progress import announce
 from axes.warehouse.render import html_record
 from axes.warehouse.runs import Run, record_run
@@ -244,7 +244,7 @@ def _require_agreement(
             for row in conflicts.head(5).to_dicts()
         )
         raise LabelError(
-            f"{conflicts.height} texts carry both labels: {shown}; correct the source, "
+            f"{counted(conflicts.height, 'text')} with both labels: {shown}; correct the source, "
             "or keep both opinions by importing this one with --labeler NAME"
         )
 

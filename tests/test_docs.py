@@ -27,6 +27,10 @@ def test_the_page_of_tables_holds_every_table_view_macro_and_check_with_words_fo
     names = {*TABLES, *sql_files("marts"), *sql_files("macros"), *check_rules()}
     assert set(sections) == names
     assert len(sections) == len(set(sections))
+    topics = dict(re.findall(r"^- \*\*(.+?)\*\*: (.+)$", page, re.MULTILINE))
+    listed = [name for text in topics.values() for name in re.findall(r"\(#(\w+)\)", text)]
+    assert sorted(listed) == sorted(sections)
+    assert "[v_claims](#v_claims)" in topics["Views: claims"]
     assert not re.findall(r"^\| \w+ \| [^|]+ \| *\|$", page, re.MULTILINE)
 
 

@@ -102,8 +102,11 @@ def test_the_page_and_the_functions_read_it_too(lake) -> None:
     root, _ = lake
     before = outside(root)
     with TestClient(application(root, token="t", port=8), base_url="http://127.0.0.1:8/t/") as page:
-        for place in ("catalog", "choices", "completions", "completion?generation=x"):
+        for place in ("catalog", "choices", "completions", "completion?generation=x", "start"):
             assert page.get(place).status_code in (200, 400)
+        for row in page.get("choices").json()["axes"]:
+            found = page.get("axis", params={"axis": row["axis_id"]})
+            assert found.status_code == 200 and SECRET not in found.text
         shown = page.get("prompts", params={"prompt_set": SET}).json()
         assert shown["total"] and SECRET not in str(shown)
     for function in (

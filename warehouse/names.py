@@ -46,6 +46,11 @@ def _literal(value: object) -> str:
     return sql_literal(value) if isinstance(value, str) else str(value)
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 token`, `2 tokens`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """` (did you mean NEAR?)`, to stand behind the name in a message; empty where none is near.
 

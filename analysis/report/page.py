@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from axes.analysis.report import tables
 from axes.analysis.report.charts import agreement, generation, separation
 from axes.analysis.report.charts.theme import PAGE, PAPER, Json
 from axes.analysis.report.section import (
+    Row,
     Rows,
     Section,
     SectionContent,
@@ -42,7 +44,8 @@ from axes.warehouse.render import render, visible
 # Run at the end of the bundle, where the libraries have these names.
 _SET_GLOBALLY = "window.vegaEmbed = vegaEmbed;"
 _TEMPLATES = Path(__file__).parent / "templates"
-_VERDICTS = {"supported": "supported", "not supported": "refuted", "undecided": "undecided"}
+_VERDICTS = {"supported": "supported", "not supported": "refuted"}
+_VERDICTS |= dict.fromkeys(("undecided", "cannot tell"), "undecided")
 # A text column is its distinct values and the index of each row's.
 Columns = dict[str, list | dict[str, list]]
 # A text longer than this may be broken over lines.
@@ -56,6 +59,18 @@ class _Cell:
     text: str
     kind: str
     value: str | None = None
+    interval: str = ""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A claim with its verdict on some prompt sets, and the cause or what would decide it."""
+
+    claim: str
+    verdict: str
+    kind: str
+    prompt_sets: str
+    cause: str
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,7 @@ class _View:
     alternative: str
     spec: Json | None
     rows: Columns | None
+    names: list[str]
     cells: list[list[_Cell]]
 
 
@@ -84,12 +100,19 @@ def page(connection: Connection, study_id: str, *, warnings: Sequence[str]) -> s
         keep_trailing_newline=True,
     )
     environment.filters |= {"marked": _marked, "embedded": _embedded}
+    rows = {
+        view.section.name: view.content.table.to_pylist()
+        for views in parts.values()
+        for view in views
+    }
     definition = stored_parameters(connection, study_id)
     return environment.get_template("report.html").render(
         title=f"Study {definition['label']}: {', '.join(definition['models'])}",
         summary=_summary(definition),
         study_id=study_id,
         version=version("safety-axes"),
+        answers=_answers(rows["claims"]),
+        results=[_result(row) for row in rows["study"]],
         warnings=warnings,
         parts=parts,
         config=PAGE,
@@ -138,13 +161,56 @@ def columns(table: pa.Table) -> Columns:
 def _view(content: SectionContent) -> _View:
     rows = content.table.to_pylist()
     is_chart = bool(rows) and content.section.draw is not None
+    intervals = _interval_names(content.table.schema)
+    names = [name for name in content.table.column_names if name not in intervals.values()]
+    cells = [
+        [replace(_cell(row[name]), interval=row.get(intervals.get(name)) or "") for name in names]
+        for row in rows
+    ]
     return _View(
         content.section,
         content,
         _alternative(content),
         specification(content, rows) if is_chart else None,
         columns(content.table) if is_chart else None,
-        [] if is_chart else [[_cell(value) for value in row.values()] for row in rows],
+        names,
+        [] if is_chart else cells,
+    )
+
+
+def _interval_names(schema: pa.Schema) -> dict[str, str]:
+    """Column of a number -> the column after it that has its interval in words."""
+    return {
+        before.name: field.name
+        for before, field in pairwise(schema)
+        if field.name.endswith("_95")
+        and pa.types.is_string(field.type)
+        and pa.types.is_floating(before.type)
+    }
+
+
+def _answers(claims: Rows) -> list[_Answer]:
+    """The verdict on every claim, prompt sets with the same one together."""
+    prompt_sets: dict[tuple[str, str, str], list[str]] = {}
+    for row in claims:
+        key = (row["claim"], row["verdict"], row["cause"] or row["to_decide"] or "")
+        prompt_sets.setdefault(key, []).append(row["prompt_set"])
+    return [
+        _Answer(claim, verdict, _VERDICTS.get(verdict, "undecided"), ", ".join(sets), cause)
+        for (claim, verdict, cause), sets in prompt_sets.items()
+    ]
+
+
+def _result(row: Row) -> str:
+    """A row of the main table in words."""
+
+    def number(name: str) -> str:
+        return "not stored" if row[name] is None else f"{row[name]:.3f}"
+
+    return (
+        f"{row['model']} on {row['prompt_set']}: native {number('native')}, universal "
+        f"{number('universal')}, leave one out {number('leave_one_out')}; best baseline "
+        f"{number('baseline')}" + (f" ({row['best_baseline']})" if row["best_baseline"] else "")
     )
 
 
@@ -204,7 +270,7 @@ def _finite(value: Any) -> Any:
 
 
 PARTS: dict[str, tuple[Section, ...]] = {
-    "Results": (tables.STUDY, separation.AREAS, tables.CLAIMS, tables.WARNINGS),
+    "Results": (tables.CLAIMS, tables.STUDY, separation.AREAS, tables.WARNINGS),
     "Class separation": (
         separation.ROC,
         separation.DENSITIES,

@@ -25,9 +25,9 @@ select
     held.leave_one_out as leave_one_out,
     format('{:.3f} to {:.3f}', held.leave_one_out_lower, held.leave_one_out_upper)
         as leave_one_out_95,
-    study.null_cross_validated as native_null_95, study.best_baseline,
-    study.best_baseline_auroc as baseline, study.pairs_in_order
-        as pairs_in_order, study.universal_tpr_at_1_percent as universal_tpr_1,
+    study.best_baseline_auroc as baseline, study.best_baseline,
+    study.null_cross_validated as native_null_95, study.pairs_in_order,
+    study.universal_tpr_at_1_percent as universal_tpr_1,
     coalesce(
         format(
             '{:.3f} to {:.3f}',
@@ -35,7 +35,7 @@ select
         ),
         'fewer than 100 negative prompts'
     ) as universal_tpr_1_95,
-    study.cosine_leave_one_out as cosine_leave_one_out
+    study.cosine_leave_one_out
 from v_study as study
 left join v_held_out as held using (study_id, model, prompt_set)
 where study_id = $study_id

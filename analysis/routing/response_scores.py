@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import logit
 
+from axes.analysis.activations import count_prompts
 from axes.analysis.registry import store_rows
 from axes.analysis.routing.responses import CompletionQuery, Completions, read_completions
 from axes.analysis.stats.calibration import BALANCED_ACCURACY, Calibration, fit_calibration
@@ -93,7 +94,12 @@ class Scoring:
 def scoring_run(
     warehouse: Warehouse, command: str, request: ScoringRequest, parameters: Mapping[str, Any]
 ) -> Iterator[tuple[Run, Scoring]]:
-    """A run of `command` with these parameters that begins with the scoring of the request."""
+    """A run of `command` with these parameters that begins with the scoring of the request.
+
+    Raises `PromptError` for an unknown prompt set, before there is a run.
+    """
+    for name in filter(None, (request.prompt_set, request.calibrate_on)):
+        count_prompts(warehouse, name)
     with warehouse.run(command, dict(parameters), seed=request.seed) as run:
         scoring = score_completions(warehouse, run, request)
         run.messages += scoring.notes

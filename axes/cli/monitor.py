@@ -186,10 +186,18 @@ def _painter(warehouse: Warehouse, readout: AxisReadout) -> Callable[[str, Readi
         if share is None and reading.smoothed is not None and deviation:
             # Two standard deviations below and above the mean are the ends of the scale.
             share = min(max(0.5 + (reading.smoothed - centre) / (4 * deviation), 0.0), 1.0)
-        style = Style()
-        if share is not None:
-            red, blue = round(255 * min(2 * share, 1.0)), round(255 * min(2 - 2 * share, 1.0))
-            style = Style(color=f"rgb({red},{min(red, blue)},{blue})")
+        style = Style(color=None if share is None else _colour(share, console.color_system))
         console.print(Text(visible(text), style=style), end="", soft_wrap=True)
 
     return paint
+
+
+def _colour(share: float, color_system: str | None) -> str | None:
+    """From blue over grey to red; of sixteen colours the terminal's own, between them none."""
+    if color_system not in ("truecolor", "256"):
+        return "blue" if share < 1 / 3 else "red" if share > 2 / 3 else None
+    away = 2 * share - 1
+    grey = round(128 * (1 - abs(away)))
+    strong = round(128 + 127 * abs(away))
+    red, blue = (strong, grey) if away > 0 else (grey, strong)
+    return f"rgb({red},{grey},{blue})"

@@ -1,4 +1,4 @@
-"""What the page shows: prompts with every model's projection, completions and their tokens.
+"""What the page shows: studies, axes, prompts with every model's projection, completions.
 
 Each answer is one statement over the warehouse. Texts of the positive class leave as numbers that
 stand for them (`Hidden.put`).
@@ -6,7 +6,7 @@ stand for them (`Hidden.put`).
 
 from __future__ import annotations
 
-from axes.explore.hiding import POSITIVE_PROMPTS, Hidden, Json
+from axes.explore.hiding import POSITIVE_PROMPTS, Hidden, Json, plain
 from axes.warehouse.connection import Connection, rows
 from axes.warehouse.errors import QueryError
 
@@ -128,7 +128,58 @@ select axes.axis_id, axes.name, axes.kind, count(distinct model_id) as model_cou
     count(*) as row_count
 from projections join axes using (axis_id)
 group by axes.axis_id, axes.name, axes.kind
-order by axes.kind = 'universal' desc, model_count desc, axes.name, axes.axis_id
+order by axes.kind = 'universal' desc, axes.kind, axes.name, axes.axis_id
+"""
+
+# The newest first, with the shared axis of each.
+_STUDIES = """
+select *, (
+    select any_value(axis_id) from evaluations
+    where evaluations.study_id = v_studies.study_id and scorer = 'universal'
+) as axis_id
+from v_studies order by started_at desc, study_id limit 20
+"""
+_VERDICTS = """
+select study_id, text as claim, prompt_set, verdict, coalesce(cause, to_decide) as cause
+from v_claims
+where list_contains($studies, study_id)
+order by position, prompt_set
+"""
+_STORED = ("models", "prompts", "labels", "activations", "axes", "projections", "generations")
+
+_CARD = """
+select * exclude (vector, parameters) from axes where axis_id = $axis
+"""
+_AUROCS = """
+select model_id, model, prompt_set, auroc, is_in_sample, positive_count, negative_count
+from v_auroc where axis_id = $axis order by prompt_set, model, model_id
+"""
+_ON_AXIS = """
+from v_projections
+where axis_id = $axis and model_id = $model and prompt_set = $prompt_set and isfinite(projection)
+"""
+_HISTOGRAM = f"""
+with shown as (select coalesce(label, 'no label') as label, projection {_ON_AXIS}),
+ranges as (select min(projection) as low, max(projection) as high from shown)
+select
+    label, low, high, count(*) as count,
+    coalesce(least(29, floor(30 * (projection - low) / nullif(high - low, 0))), 0)::int as bin
+from shown, ranges group by all order by label, bin
+"""
+_EXTREMES = f"""
+with ranked as (
+    select
+        prompt_id, text, label, category, projection, count(*) over () as total,
+        row_number() over (order by projection desc, prompt_id) as place
+    {_ON_AXIS}
+)
+select *, prompt_id in ({POSITIVE_PROMPTS}) as is_hidden
+from ranked where place <= 10 or place > total - 10 order by place
+"""
+_COSINES = """
+select other_axis_id as axis_id, other_axis_name as name, other_kind as kind, cosine
+from v_axis_cosines where axis_id = $axis
+order by abs(cosine) desc, name limit 100
 """
 
 _COMPLETIONS = f"""
@@ -214,6 +265,57 @@ def choices(connection: Connection) -> Json:
                 for source in ("native", "leave_one_out")
             ]
     return {"sets": rows(connection, _SETS), "axes": axes}
+
+
+def start(connection: Connection) -> Json:
+    """The newest studies with the verdicts on their claims, and how many rows tables have."""
+    studies = rows(connection, _STUDIES)
+    verdicts = rows(connection, _VERDICTS, {"studies": [row["study_id"] for row in studies]})
+    for study in studies:
+        study["started_at"] = study["started_at"].isoformat(sep=" ", timespec="minutes")
+        study["verdicts"] = [row for row in verdicts if row["study_id"] == study["study_id"]]
+    counts = " union all ".join(
+        f"select '{name}' as name, count(*) from {name}" for name in _STORED
+    )
+    return {"studies": studies, "stored": rows(connection, f"from ({counts}) as c(name, count)")}
+
+
+def axis_page(
+    connection: Connection,
+    hidden: Hidden,
+    *,
+    axis: str,
+    model: str | None = None,
+    prompt_set: str | None = None,
+) -> Json:
+    """An axis: its card, AUROCs, cosines, and a model's projections of a set on it.
+
+    `histogram` counts prompts in 30 equal bins for each label; `prompts` are the ten highest and
+    the ten lowest. The model (by its id) and the set default to the first that have projections.
+    Raises `QueryError`.
+    """
+    cards = rows(connection, _CARD, {"axis": axis})
+    if not cards:
+        raise QueryError(f"no axis {axis}")
+    aurocs = rows(connection, _AUROCS, {"axis": axis})
+    shown: Json = next(
+        (
+            row
+            for row in aurocs
+            if model in (None, row["model_id"]) and prompt_set in (None, row["prompt_set"])
+        ),
+        {"model_id": model, "prompt_set": prompt_set},
+    )
+    on_axis = {"axis": axis, "model": shown["model_id"], "prompt_set": shown["prompt_set"]}
+    prompts = _covered(rows(connection, _EXTREMES, on_axis), hidden, ["text"])
+    return {
+        "card": {name: plain(value) for name, value in cards[0].items()},
+        "aurocs": [{name: plain(value) for name, value in row.items()} for row in aurocs],
+        **on_axis,
+        "histogram": rows(connection, _HISTOGRAM, on_axis),
+        "prompts": prompts,
+        "cosines": rows(connection, _COSINES, {"axis": axis}),
+    }
 
 
 def prompt_page(
@@ -326,9 +428,14 @@ def _page(
 ) -> tuple[list[Json], Json]:
     """The rows of one page, their `texts` hidden where they must be, and its place among all."""
     limits = {"limit": PAGE_ROWS, "offset": page * PAGE_ROWS}
-    found = rows(connection, statement, {**parameters, **limits})
+    found = _covered(rows(connection, statement, {**parameters, **limits}), hidden, texts)
+    total = found[0]["total"] if found else 0
+    return found, {"total": total, "page": page, "page_rows": PAGE_ROWS}
+
+
+def _covered(found: list[Json], hidden: Hidden, texts: list[str]) -> list[Json]:
+    """The rows, with numbers for the `texts` of those that are hidden."""
     for row in found:
         if row.pop("is_hidden"):
             row |= {name: hidden.put(row[name] or "") for name in texts}
-    total = found[0]["total"] if found else 0
-    return found, {"total": total, "page": page, "page_rows": PAGE_ROWS}
+    return found

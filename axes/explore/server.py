@@ -41,7 +41,14 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from axes.explore.hiding import Hidden, Json, answer, positive_cells
-from axes.explore.queries import choices, completion, completion_page, prompt_page
+from axes.explore.queries import (
+    axis_page,
+    choices,
+    completion,
+    completion_page,
+    prompt_page,
+    start,
+)
 from axes.sql_completion import Catalog, SqlCompleter
 from axes.warehouse.connection import Connection, query
 from axes.warehouse.errors import AxesError, QueryError, ServingError
@@ -51,6 +58,8 @@ from axes.warehouse.safe import DEFAULT_LIMITS, Limits, WarmWorkers, ask, locked
 STATIC = Path(__file__).parent / "static"
 
 _ROW_LIMIT = 500
+# Of a chart, whose rows are drawn and not listed.
+_CHART_LIMIT = 20_000
 _COMPLETION_LIMIT = 60
 _MAX_BODY = 400_000
 # Statements that run together, each with a process of its own and its memory; others wait.
@@ -82,8 +91,11 @@ def application(root: Path, *, token: str, port: int, limits: Limits = DEFAULT_L
             Route("/catalog", pages.catalog),
             Route("/complete", pages.complete, methods=["POST"]),
             Route("/sql", pages.sql, methods=["POST"]),
+            Route("/chart", pages.chart, methods=["POST"]),
             Route("/csv", pages.csv, methods=["POST"]),
             Route("/text", pages.text),
+            Route("/start", pages.start),
+            Route("/axis", pages.axis),
             Route("/choices", pages.choices),
             Route("/prompts", pages.prompts),
             Route("/completions", pages.completions),
@@ -146,6 +158,14 @@ class _Pages:
         )
         return JSONResponse({**rows, "seconds": time.perf_counter() - started})
 
+    async def chart(self, request: Request) -> Response:
+        """The rows of a result that a chart draws; no click uncovers their hidden texts."""
+        table = await self._result(request)
+        rows = await run_in_threadpool(
+            answer, table, self._reader(), Hidden(), row_limit=_CHART_LIMIT
+        )
+        return JSONResponse(rows)
+
     async def csv(self, request: Request) -> Response:
         """All rows of a result, nothing hidden: a file that no page shows."""
         table = await self._result(request)
@@ -182,6 +202,14 @@ class _Pages:
         if found is None:
             raise HTTPException(404, "this text was dropped: load the page again")
         return JSONResponse({"text": found})
+
+    def start(self, request: Request) -> Response:
+        return JSONResponse(start(self._reader()))
+
+    def axis(self, request: Request) -> Response:
+        names = _filters(request, "model", "prompt_set")
+        axis = request.query_params.get("axis", "")
+        return JSONResponse(axis_page(self._reader(), self._hidden, axis=axis, **names))
 
     def choices(self, request: Request) -> Response:
         return JSONResponse(choices(self._reader()))

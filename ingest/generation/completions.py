@@ -32,6 +32,7 @@ from axes.ingest.prompts import Prompt, normalise, prompt_id
 from axes.ingest.requests import CompletionRequest
 from axes.warehouse.errors import PromptError
 from axes.warehouse.handle import Warehouse
+from axes.warehouse.names import counted
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,9 @@ def ingest_completions(root: Path, spec: ModelSpec, request: CompletionRequest) 
             }
             budget = logits_budget(loaded.vocab_size, request.token_budget)
             batches = Batches(loaded, running.run, budget)
-            traces = batches.compute(sizes, read, lambda key: f"a text of {sizes[key]} tokens")
+            traces = batches.compute(
+                sizes, read, lambda key: f"a text of {counted(sizes[key], 'token')}"
+            )
             write_traces(running.run, loaded, kept, traces, columns, done)
 
         running.compute("completions", len(usable), "completions", compute, is_complete=not missing)
@@ -159,7 +162,7 @@ def _usable(
         if not completion:
             reason = "the completion has no tokens"
         elif max_length is not None and count > max_length:
-            reason = f"{count} tokens with its completion, the context is {max_length}"
+            reason = f"{counted(count, 'token')} with its completion, the context is {max_length}"
         if reason is None:
             usable[key] = text
         elif request.skip_unusable:

@@ -39,7 +39,7 @@ from axes.ingest.requests import InterventionRequest, Sampling
 from axes.warehouse.errors import ModelError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.ledger import committing
-from axes.warehouse.names import did_you_mean
+from axes.warehouse.names import counted, did_you_mean
 from axes.warehouse.runs import Run
 from axes.warehouse.writer import content_key, rows_table, write_rows
 
@@ -288,4 +288,4 @@ class _Planner:
 
 
 def _described(token_ids: Sequence[int]) -> str:
-    return f"a prompt of {len(token_ids)} tokens"
+    return f"a prompt of {counted(len(token_ids), 'token')}"

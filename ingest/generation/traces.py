@@ -33,7 +33,7 @@ from axes.warehouse.axes import AXIS_TABLES, read_axis_readouts
 from axes.warehouse.errors import ModelError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.ledger import committing
-from axes.warehouse.names import RESID_POST
+from axes.warehouse.names import RESID_POST, counted
 from axes.warehouse.runs import Run
 from axes.warehouse.tables.columns import TOP_TOKENS
 from axes.warehouse.writer import (
@@ -152,7 +152,7 @@ def _complete(
                 lambda names: score(
                     loaded, [texts[name] for name in names], kept, reads_prompt=True
                 ),
-                lambda name: f"a prompt of {lengths[name]} tokens",
+                lambda name: f"a prompt of {counted(lengths[name], 'token')}",
             ):
                 prompts.update(zip(names, scored, strict=True))
         traces = generate(loaded, encoded, kept, request)

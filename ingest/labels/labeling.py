@@ -14,6 +14,7 @@ from urllib.parse import quote
 import polars as pl
 
 from axes.ingest.prompt_sources import PromptSource, decide_class, read_source
+from axes.ingest.prompts import read_prompts
 from axes.warehouse.errors import LabelError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.ledger import locked
@@ -81,7 +82,10 @@ def label_completions(
     """Let `decide` label the completions that `labeler` has not labelled, and store the labels.
 
     Labels are committed a chunk at a time, so that a job that is stopped goes on from there.
+    Raises `PromptError` for an unknown prompt set.
     """
+    if scope.prompt_set is not None:
+        read_prompts(root, {scope.prompt_set: 1})
     notice = f"another job on {root} runs the labeler {labeler}: waiting for it"
     labelled: list[Label] = []
     with (

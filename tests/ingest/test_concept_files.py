@@ -66,7 +66,7 @@ def test_unpaired_files_may_be_of_any_length(root: Path, files: Files) -> None:
 def test_an_empty_line_breaks_no_pair_and_a_text_in_both_files_is_refused(root, files):
     words = files("Good day.\n\nFarewell.", "hi\nhm\nbye")
     assert "is an empty prompt" in bring(root, *words).stderr
-    assert "1 texts carry both labels" in bring(root, *files("Good day.\nhi", "hi\nbye")).stderr
+    assert "1 text with both labels" in bring(root, *files("Good day.\nhi", "hi\nbye")).stderr
     words = files("Good day.\n\nFarewell.", "hi\nhm\nbye")
     assert bring(root, *words, "--skip-unusable").exit_code == 0
     pairs = {row[0]: row[3] for row in stored(root)}

@@ -102,7 +102,7 @@ def test_conflicting_labels_in_one_source_are_shown_with_their_rows(put: Import)
     with pytest.raises(LabelError) as caught:
         put("set", text=["same", "other", " same"], label=[1, 0, 0])
     message = str(caught.value)
-    assert "1 texts carry both labels" in message
+    assert "1 text with both labels" in message
     assert "'same': row 0 positive, row 2 negative" in message
     assert "other" not in message
 

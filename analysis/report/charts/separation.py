@@ -27,7 +27,12 @@ _SCORERS = (
     "leave one out",
     "leave one out cross validated",
     "bag of words",
+    "word pairs",
+    "tf idf",
+    "surface form",
     "prompt length",
+    "activation norm",
+    "combined",
     "shuffled labels",
     "shuffled labels cross validated",
     "random direction",
@@ -63,8 +68,9 @@ AREAS = Section(
     explanation="An axis is informative where its interval lies to the right of the uninformative "
     "nulls: `shuffled labels` (directions fitted to shuffled labels, in sample; `cross "
     "validated`: out of fold), `random direction` and `shuffled alignment`, each with its mean "
-    "and its 5th to 95th percentile. `bag of words` and `prompt length` need no model: where they "
-    "reach the same AUROC, the axis may detect no more than words. `native` is an in-sample score "
+    "and its 5th to 95th percentile. Baselines need no direction: where they reach the same "
+    "AUROC, the axis may detect no more than the surface of the prompts, or (`activation norm`, "
+    "`combined`) the size of the activations. `native` is an in-sample score "
     "on the prompts it was fitted on.",
     sql="""
 with evaluated as (
@@ -85,7 +91,8 @@ select
     models.prompt_set,
     replace(evaluated.scorer, '_', ' ') as scorer,
     case
-        when evaluated.model is null then 'no model'
+        when evaluated.model is null or evaluated.scorer in ('activation_norm', 'combined')
+            then 'baseline'
         when
             starts_with(evaluated.scorer, 'shuffled_')
             or evaluated.scorer in ('random_direction', 'universal_unaligned')

@@ -24,24 +24,30 @@
   };
 
   const charts = [...document.querySelectorAll("[data-chart]")].map((place) => ({ place, name: place.dataset.chart }));
+  const embed = async (chart, room) => {
+    const spec = fitted(parsed("spec-" + chart.name), room);
+    spec.datasets = { rows: rowsOf(chart.name) };
+    const narrow = { legend: { ...config.legend, columns: room < 600 ? 1 : 4 } };
+    if (chart.view) chart.view.finalize();
+    chart.view = await vegaEmbed(chart.place, spec, {
+      mode: "vega-lite",
+      renderer: "svg",
+      actions: false,
+      ast: true,
+      defaultStyle: false,
+      tooltip: { disableDefaultStyle: true },
+      config: { ...config, ...narrow },
+    });
+  };
   const draw = async () => {
     for (const chart of charts) {
       const room = chart.place.clientWidth;
       if (room === chart.room) continue;
       chart.room = room;
-      const spec = fitted(parsed("spec-" + chart.name), room);
-      spec.datasets = { rows: rowsOf(chart.name) };
-      const narrow = { legend: { ...config.legend, columns: room < 600 ? 1 : 4 } };
-      if (chart.view) chart.view.finalize();
-      chart.view = await vegaEmbed(chart.place, spec, {
-        mode: "vega-lite",
-        renderer: "svg",
-        actions: false,
-        ast: true,
-        defaultStyle: false,
-        tooltip: { disableDefaultStyle: true },
-        config: { ...config, ...narrow },
-      });
+      await embed(chart, room);
+      // Labels may take more than the margin that the chart names.
+      const over = chart.place.querySelector("svg").getBoundingClientRect().width - room;
+      if (over > 0) await embed(chart, room - Math.ceil(over));
     }
     document.documentElement.dataset.drawn = "true";
   };
@@ -112,8 +118,9 @@
     const body = table.createTBody();
     for (const row of rows.slice(0, SHOWN)) {
       const line = body.insertRow();
-      for (const value of Object.values(row)) {
+      for (const [column, value] of Object.entries(row)) {
         const cell = line.insertCell();
+        cell.dataset.label = column.replaceAll("_", " ");
         const isNumber = typeof value === "number";
         cell.textContent = isNumber && !Number.isInteger(value) ? value.toPrecision(4) : (value ?? "");
         if (isNumber) cell.className = "number";

@@ -1,8 +1,8 @@
-// The projection by step and its running mean, with the step that is looked at.
+// The projection by step and its running mean, with the step that is looked at; and a histogram.
 
 const [WIDTH, HEIGHT, EDGE, FOOT] = [800, 170, 46, 22];
 
-function shape(name, attributes, text) {
+export function shape(name, attributes, text) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   if (text !== undefined) made.textContent = text;
@@ -45,4 +45,23 @@ export function curve(steps, centre, pick) {
     for (const end of ["x1", "x2"]) here.setAttribute(end, x(steps[index].step));
   };
   return { svg, point };
+}
+
+/** Counts of prompts by projection: `bins` are `{ label, bin, count, low, high }` of 30 bins. */
+export function histogram(bins, labels) {
+  const [{ low, high }] = bins;
+  const most = Math.max(...bins.map(({ count }) => count));
+  const [left, foot] = [30, HEIGHT - FOOT];
+  const step = (WIDTH - left - 12) / 30;
+  const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "curve", role: "img",
+    "aria-label": `Prompts by projection from ${low.toPrecision(4)} to ${high.toPrecision(4)}, at most ${most} in a bin` });
+  for (const { label, bin, count } of bins) {
+    const height = ((foot - 12) * count) / most;
+    const bar = shape("rect", { class: `bar-${labels.indexOf(label) % 4}`, x: left + bin * step, y: foot - height, width: step - 1, height });
+    bar.append(shape("title", {}, `${label}: ${count}`));
+    svg.append(bar);
+  }
+  svg.append(shape("text", { x: 4, y: 18 }, `${most}`), shape("text", { x: left, y: HEIGHT - 6 }, low.toPrecision(3)));
+  svg.append(shape("text", { x: WIDTH - 12, y: HEIGHT - 6, "text-anchor": "end" }, high.toPrecision(3)));
+  return svg;
 }

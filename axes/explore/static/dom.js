@@ -39,6 +39,19 @@ export function brief(number) {
   return size >= 1e5 || size < 1e-3 ? number.toExponential(2) : number.toPrecision(4);
 }
 
+/** A table of rows of texts, numbers and elements. */
+export function plainTable(label, heads, lines) {
+  const cell = (value, index) => element("td", { class: typeof value === "number" ? "number" : "", "data-label": heads[index] }, typeof value === "object" ? value : brief(value));
+  return element("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": label },
+    element("table", { class: "fit cards", "aria-label": label },
+      element("thead", {}, element("tr", {}, ...heads.map((head, index) =>
+        element("th", { scope: "col", class: typeof lines[0]?.[index] === "number" ? "number" : "" }, head)))),
+      element("tbody", {}, ...lines.map((line) => element("tr", {}, ...line.map(cell))))));
+}
+
+/** "1 row", "2 rows" */
+export const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
 /** The previous and next page; `go` is called with the page's number. */
 export function pager(found, noun, go) {
   const pages = Math.max(1, Math.ceil(found.total / found.page_rows));
@@ -48,7 +61,7 @@ export function pager(found, noun, go) {
     "div",
     { class: "pager" },
     step("Previous", found.page - 1),
-    element("span", {}, `page ${found.page + 1} of ${pages}, ${found.total} ${noun}`),
+    element("span", {}, `page ${found.page + 1} of ${pages}, ${counted(found.total, noun)}`),
     step("Next", found.page + 1),
   );
 }

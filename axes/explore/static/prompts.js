@@ -1,7 +1,7 @@
 // The page of prompts: every model's projection beside the others', most disagreed-on first.
 
 import { remember } from "./address.js";
-import { brief, choice, element, errorLine, field, pager } from "./dom.js";
+import { brief, choice, counted, element, errorLine, field, pager } from "./dom.js";
 import { textOf, uncoverAll } from "./hidden.js";
 import { get } from "./server.js";
 
@@ -43,7 +43,7 @@ export async function showPrompts(main, given, left) {
         set({});
       })),
     ...(axes.length ? [field("Projected on", choice(axes.map(({ axis_id, source, name, model_count }) =>
-      [`${source} ${axis_id}`, `${name} (${model_count} ${model_count === 1 ? "model" : "models"})`]),
+      [`${source} ${axis_id}`, `${name} (${counted(model_count, "model")})`]),
       `${asked.source} ${asked.axis}`, (value) => {
         const [source, axis] = value.split(" ");
         set({ source, axis, scale: "rank", order: asked.order === "model" ? "disagreement" : asked.order });
@@ -65,7 +65,7 @@ export async function showPrompts(main, given, left) {
       const found = await get("prompts", asked, signal);
       if (!found.models.some(({ is_calibrated }) => is_calibrated)) asked.scale = "rank";
       rows.replaceChildren(...page(found, asked, set));
-      status.textContent = `${found.total} ${found.total === 1 ? "prompt" : "prompts"}, ${Math.round(performance.now() - started)} ms`;
+      status.textContent = `${counted(found.total, "prompt")}, ${Math.round(performance.now() - started)} ms`;
     } catch (error) {
       if (!signal.aborted) rows.replaceChildren(errorLine(error.message));
     }
@@ -117,7 +117,7 @@ function page(found, asked, set) {
         asked.scale, (scale) => set({ scale })))] : []),
       table.querySelector(".covered") ? uncoverAll(table) : null),
     table,
-    pager(found, "prompts", (number) => set({ page: number })),
+    pager(found, "prompt", (number) => set({ page: number })),
     element("p", { class: "note" }, asked.scale === "rank"
       ? "A bar runs from the lowest projection of the set to the highest, model by model; the number is the projection. Disagreement is the largest distance between two models' places, 100 % when one puts first what another puts last."
       : "A bar runs from probability 0 to 1, by each model's own calibration; the number is the projection. Disagreement is the largest distance between two models' probabilities."),

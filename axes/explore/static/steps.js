@@ -2,7 +2,7 @@
 
 import { remember } from "./address.js";
 import { curve } from "./curve.js";
-import { brief, choice, element, errorLine, field, pager } from "./dom.js";
+import { brief, choice, counted, element, errorLine, field, pager } from "./dom.js";
 import { isHidden, textOf } from "./hidden.js";
 import { get } from "./server.js";
 
@@ -67,7 +67,7 @@ function listed(found, open, set) {
     const link = element("a", { href: "#", "data-generation": one.generation_id },
       element("span", { class: "line" }, isHidden(one.prompt) ? "(hidden prompt)" : one.prompt),
       element("span", { class: "line faint" },
-        [one.model, one.label, one.category, `${one.token_count} tokens`, one.steering_mode && `steered ${brief(one.strength)}`]
+        [one.model, one.label, one.category, counted(one.token_count, "token"), one.steering_mode && `steered ${brief(one.strength)}`]
           .filter(Boolean).join(" · ")));
     link.addEventListener("click", (event) => {
       event.preventDefault();
@@ -77,7 +77,7 @@ function listed(found, open, set) {
   };
   return [
     element("ul", { class: "list", "aria-label": "Completions" }, ...found.completions.map(line)),
-    pager(found, "completions", (page) => set({ page, generation: undefined })),
+    pager(found, "completion", (page) => set({ page, generation: undefined })),
   ];
 }
 
@@ -132,7 +132,7 @@ async function showOne(shown, asked, open, left) {
     box,
     ...(isProjected ? [
       element("div", { class: "scale" }, "lower", element("span", { class: "ramp" }), "higher",
-        element("span", {}, `colourless at ${brief(found.centre)}, the mean over ${found.scale_count} tokens of ${found.model}; full colour ${REACH} standard deviations away`)),
+        element("span", {}, `colourless at ${brief(found.centre)}, the mean over ${counted(found.scale_count, "token")} of ${found.model}; full colour ${REACH} standard deviations away`)),
       readout, drawing.svg,
       element("p", { class: "note" }, "Dots: the projection of each token. Line: its running mean. Left and right step, Home and End jump."),
     ] : [readout, element("p", { class: "note" }, "Its tokens have no projections yet: run axes study or axes drift.")]),

@@ -89,12 +89,14 @@ export function suggest(area) {
       ask();
       return;
     }
+    // The statement runs: nothing is left to complete.
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) close();
     if (list.hidden) return;
     const moves = { ArrowDown: 1, ArrowUp: -1 };
     if (event.key in moves) {
       chosen = (chosen + moves[event.key] + found.length) % found.length;
       draw();
-    } else if (event.key === "Tab" || (event.key === "Enter" && !event.ctrlKey && !event.metaKey)) {
+    } else if (event.key === "Tab" || event.key === "Enter") {
       take(chosen);
     } else if (event.key === "Escape") {
       close();

@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import polars as pl
 import pytest
+from markupsafe import escape
 
 from axes.analysis.report.page import PARTS, drawing_library
 from axes.analysis.report.report import write_report
@@ -31,6 +32,7 @@ SECTIONS = {section.name: section for sections in PARTS.values() for section in 
 CHARTS = [name for name, section in SECTIONS.items() if section.draw]
 # What the fixture's study has no rows of: it names no published figures, and nothing is amiss.
 NOT_THERE = {"published", "warnings"}
+INTERVALS = {"native_95", "universal_95", "leave_one_out_95", "universal_tpr_1_95", "difference_95"}
 
 
 class Page(HTMLParser):
@@ -125,9 +127,34 @@ def test_the_cells_of_every_table_are_those_that_its_sql_brings(page, reported):
         (_, *found) = page.cells[name]
         assert len(found) == len(expected) > 0
         for cells, row in zip(found, expected, strict=True):
-            for cell, value in zip(cells, row.values(), strict=True):
+            # An interval in words stands in the cell of the number before it.
+            shown = {key: value for key, value in row.items() if key not in INTERVALS}
+            for cell, value in zip(cells, shown.values(), strict=True):
                 if isinstance(value, float):
                     assert float(cell) == value
+
+
+def test_the_answer_stands_above_the_contents(written, reported):
+    """Every verdict, the numbers on prompts not fitted on, and the best baseline."""
+    html = written.read_text()
+    top = html.split("<main")[1].split("<nav")[0]
+    (study_id,) = query(connect(reported), "select study_id from v_studies")["study_id"].to_pylist()
+    names = study_names(connect(reported), study_id)
+    claims, study = (
+        query_section(connect(reported), SECTIONS[name], names).table.to_pylist()
+        for name in ("claims", "study")
+    )
+    for row in claims:
+        verdict = f">{row['verdict']}</strong> {escape(row['claim'])}"
+        assert verdict in top
+        assert escape(row["cause"] or row["to_decide"] or "") in top
+    for row in study:
+        assert f"{row['model']} on {row['prompt_set']}: native {row['native']:.3f}, " in top
+        assert f"best baseline {row['baseline']:.3f} ({row['best_baseline']})" in top
+
+
+def test_an_interval_stands_below_its_number(page):
+    assert "to 0." in page.text["study"] and "native 95" not in page.text["study"]
 
 
 def test_an_id_with_a_quote_is_text_in_every_section(reported):

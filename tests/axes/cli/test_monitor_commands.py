@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 
+from axes.cli.monitor import _colour
 from axes.ingest.models.identity import identify
 from axes.ingest.models.registry import resolve
 from axes.warehouse.connection import connect_tables, rows
@@ -84,6 +85,15 @@ def test_no_color_and_no_terminal_leave_plain_text(registered, llama_folder, mon
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("COLORTERM", "truecolor")
     assert "[38;2;" in monitored(registered, llama_folder).stderr
+
+
+@pytest.mark.parametrize("color_system", [None, "standard", "windows", "256", "truecolor"])
+def test_a_token_is_readable_on_light_and_dark_with_few_colours(color_system):
+    low, middle, high = (_colour(share, color_system) for share in (0.0, 0.5, 1.0))
+    if color_system in ("256", "truecolor"):
+        assert (low, middle, high) == ("rgb(0,0,255)", "rgb(128,128,128)", "rgb(255,0,0)")
+    else:
+        assert (low, middle, high) == ("blue", None, "red")
 
 
 @pytest.mark.parametrize(

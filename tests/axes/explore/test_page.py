@@ -5,40 +5,26 @@ Skipped where no Chromium is found; `make test-browser` installs one, and then s
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.chromium import DESK, PHONE, browser, needs_chromium, no_sideways_scroll
 from tests.explored import DISPUTED, FORBIDDEN, MODELS, prompt_text
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-Page, expect = playwright.Page, playwright.expect
+expect = playwright.expect
 
-CHROMIUM = os.environ.get("AXES_CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"
-)
-PHONE = {"width": 420, "height": 860}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
+pytestmark = needs_chromium
+__all__ = ["browser"]
 
 
 @pytest.fixture
 def page(browser, address: str) -> Iterator:
     """A page that fails the test where a script fails, or where it asks another machine."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context = browser.new_context(viewport=DESK)
     opened = context.new_page()
     faults: list[str] = []
     opened.on("pageerror", lambda error: faults.append(str(error)))
@@ -57,12 +43,8 @@ def is_fault(line) -> bool:
     return line.type == "error" and "status of 400" not in line.text
 
 
-def no_sideways_scroll(page) -> bool:
-    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-
-
 def test_sql_is_completed_asked_and_drawn(page, address: str) -> None:
-    page.goto(address)
+    page.goto(f"{address}#/sql")
     area = page.get_by_label("SQL statement")
     area.fill("")
     area.press_sequentially("select model, layer, projection from v_projec")
@@ -91,7 +73,7 @@ def test_sql_is_completed_asked_and_drawn(page, address: str) -> None:
 
 
 def test_an_error_is_shown_an_answer_saved_and_markup_is_text(page, address: str) -> None:
-    page.goto(address)
+    page.goto(f"{address}#/sql")
     # The first statement of the page has been answered: a loaded machine takes seconds for it.
     expect(page.get_by_role("cell").first).to_be_visible(timeout=30_000)
     area = page.get_by_label("SQL statement")
@@ -109,6 +91,160 @@ def test_an_error_is_shown_an_answer_saved_and_markup_is_text(page, address: str
     expect(page.get_by_role("cell")).to_have_count(1, timeout=30_000)
     expect(page.get_by_role("cell")).to_have_text("<img src=x onerror=alert(1)>")
     assert page.locator("main img, main b").count() == 0
+
+
+def run(page, sql: str) -> None:
+    """Run a statement and wait for its answer, before which the status says `running`."""
+    area = page.get_by_label("SQL statement")
+    area.fill(sql)
+    area.press("Control+Enter")
+    expect(page.get_by_role("status")).to_contain_text(" ms", timeout=30_000)
+
+
+def drawn(page):
+    """The chart's canvas; the first chart waits for its library, which takes seconds."""
+    canvas = page.locator(".chart canvas")
+    expect(canvas).to_be_visible(timeout=60_000)
+    return canvas
+
+
+def chosen(page) -> dict[str, str]:
+    """What the controls of the chart say."""
+    return page.evaluate(
+        """() => Object.fromEntries([...document.querySelectorAll("#answer label")]
+            .map((label) => [
+                label.firstChild.textContent,
+                label.querySelector("select").selectedOptions[0].textContent,
+            ]))"""
+    )
+
+
+def test_a_chart_has_all_rows_or_says_how_many(page, address: str) -> None:
+    page.goto(f"{address}#/sql")
+    expect(page.get_by_role("cell").first).to_be_visible(timeout=30_000)
+    run(page, "select range as a from range(6300)")
+    expect(page.get_by_role("status")).to_contain_text("6300 rows, the first 500 shown")
+    page.get_by_role("button", name="Chart").click()
+    drawn(page)
+    expect(page.get_by_text("The chart has all 6300 rows.")).to_be_visible()
+    # The view stays for the next statement, and says so where it cannot.
+    run(page, "select range as a from range(30000)")
+    expect(page.get_by_text("The chart has the first 20000 of 30000 rows.")).to_be_visible()
+    run(page, "select 1 as a where false")
+    expect(page.get_by_role("status")).to_contain_text("0 rows, nothing to draw")
+
+
+def test_single_points_and_every_kind_are_drawn(page, address: str) -> None:
+    page.goto(f"{address}#/sql")
+    expect(page.get_by_role("cell").first).to_be_visible(timeout=30_000)
+    run(
+        page,
+        "from (values ('a', 's', 'native', 1, 0.5), ('a', 's', 'native', 2, 0.6), "
+        "('b', 't', 'universal', 1, 0.7)) as v(model, prompt_set, kind, layer, auroc)",
+    )
+    page.get_by_role("button", name="Chart").click()
+    drawn(page)
+    shown = {"x": "layer", "y": "auroc", "Colour": "model", "Shape": "prompt_set"}
+    assert chosen(page) == {**shown, "Panels": "kind", "Mark": "line"}
+    # The point of `b`, in its colour.
+    assert coloured_pixels(page, "#e69f00") > 10
+
+
+def coloured_pixels(page, colour: str) -> int:
+    return page.locator(".chart canvas").evaluate(
+        """(canvas, colour) => {
+            const wanted = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+            const pen = canvas.getContext("2d");
+            const { data } = pen.getImageData(0, 0, canvas.width, canvas.height);
+            // Below the legend, whose symbols have the colour too.
+            const first = 4 * canvas.width * Math.floor(canvas.height / 4);
+            let count = 0;
+            for (let at = first; at < data.length; at += 4) {
+                count += wanted.every((value, index) => Math.abs(data[at + index] - value) < 12);
+            }
+            return count;
+        }""",
+        colour,
+    )
+
+
+def test_a_matrix_is_a_heat_map(page, address: str) -> None:
+    page.goto(f"{address}#/sql")
+    expect(page.get_by_role("cell").first).to_be_visible(timeout=30_000)
+    run(page, "from (values ('a', 'b', 0.5), ('b', 'a', 0.5)) as v(model, other_model, cosine)")
+    page.get_by_role("button", name="Chart").click()
+    drawn(page)
+    shown = {"x": "other_model", "y": "model", "Colour": "cosine", "Mark": "rect"}
+    assert chosen(page) == {**shown, "Shape": "none", "Panels": "none"}
+
+
+def test_a_name_stands_apart_and_the_popup_closes(page, address: str) -> None:
+    page.goto(f"{address}#/sql")
+    expect(page.get_by_role("cell").first).to_be_visible(timeout=30_000)
+    area = page.get_by_label("SQL statement")
+    page.get_by_text("tables and views").click()
+    name = page.locator(".names").get_by_role("button", name="v_study", exact=True)
+    area.fill("select 1 from")
+    name.click()
+    expect(area).to_have_value("select 1 from v_study")
+    area.fill("")
+    name.click()
+    expect(area).to_have_value("from v_study")
+    area.fill("")
+    area.press_sequentially("select model from v_proj")
+    choices = page.get_by_role("listbox", name="Completions")
+    expect(choices).to_be_visible()
+    area.press("Control+Enter")
+    expect(choices).to_be_hidden()
+
+
+def test_a_link_opens_a_query_and_statements_are_kept(page, address: str) -> None:
+    page.goto(f"{address}#/sql")
+    expect(page.get_by_role("cell").first).to_be_visible(timeout=30_000)
+    run(page, "select range as a, range % 3 as b from range(7)")
+    expect(page.get_by_role("status")).to_contain_text("7 rows")
+    page.get_by_role("button", name="Chart").click()
+    drawn(page)
+    page.get_by_label("Mark").select_option("bar")
+    link = page.url
+    run(page, "select 5 as five")
+    expect(page.get_by_role("status")).to_contain_text("1 row,")
+    page.goto("about:blank")
+    page.goto(link)
+    expect(page.get_by_role("status")).to_contain_text("7 rows")
+    drawn(page)
+    assert chosen(page)["Mark"] == "bar"
+    page.get_by_label("History").select_option(label="select 5 as five")
+    expect(page.get_by_role("status")).to_contain_text("1 row,")
+
+
+def test_a_bad_link_is_no_choice(page, address: str) -> None:
+    page.goto(f"{address}#/sql?sql=select+1+as+a&view=Chart&chart=9,<b>,0,0,0,nothing")
+    drawn(page)
+    assert chosen(page)["x"] == "a" and page.locator("main b").count() == 0
+
+
+def test_the_page_begins_with_what_is_stored_and_leads_by_key_to_an_axis(page, address) -> None:
+    page.goto(address)
+    stored = page.get_by_role("table", name="Stored")
+    expect(stored.get_by_role("row", name="prompts 65")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("This warehouse has no study yet")).to_be_visible()
+    page.get_by_role("link", name="Axes", exact=True).focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="universal/demo")).to_be_visible()
+    names = page.get_by_label("Axis").locator("option").all_text_contents()
+    assert names[0] == "universal/demo" and len(names) == 5
+    highest = page.get_by_role("table", name="Highest prompts")
+    assert FORBIDDEN not in page.content()
+    highest.get_by_role("button").first.focus()
+    page.keyboard.press("Enter")
+    expect(highest).to_contain_text(FORBIDDEN)
+    expect(page.get_by_role("img", name=re.compile("Prompts by projection"))).to_be_visible()
+    page.get_by_label("Projections").select_option(label="beta on marked")
+    expect(page.get_by_role("heading", name="Projections: beta on marked")).to_be_visible()
+    cosines = page.get_by_role("table", name="Cosines with other axes")
+    cosines.get_by_role("link", name="native/alpha").click()
+    expect(page.get_by_role("heading", name="native/alpha", exact=True)).to_be_visible()
 
 
 def test_prompts_are_sorted_by_disagreement_and_uncovered_by_a_click(page, address: str) -> None:
@@ -166,11 +302,11 @@ def test_tokens_are_stepped_through_by_key_and_uncovered_by_key(page, address: s
     expect(tokens.first).to_have_text(" calm0", use_inner_text=True)
 
 
-@pytest.mark.parametrize("place", ["#/sql", "#/prompts", "#/steps"])
+@pytest.mark.parametrize("place", ["", "#/sql", "#/axis", "#/prompts", "#/steps"])
 def test_a_page_fits_a_phone_and_every_control_has_a_name(page, address: str, place: str) -> None:
     page.set_viewport_size(PHONE)
     page.goto(f"{address}{place}")
-    expect(page.get_by_role("button").first).to_be_visible()
+    expect(page.locator("main > *").first).to_be_visible(timeout=30_000)
     page.wait_for_load_state("networkidle")
     assert no_sideways_scroll(page)
     nameless = page.evaluate(

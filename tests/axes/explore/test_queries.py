@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from axes.explore.hiding import Hidden
-from axes.explore.queries import PAGE_ROWS, choices, completion, completion_page, prompt_page
+from axes.explore.queries import (
+    PAGE_ROWS,
+    axis_page,
+    choices,
+    completion,
+    completion_page,
+    prompt_page,
+    start,
+)
 from axes.warehouse.connection import Connection, connect, rows
 from axes.warehouse.errors import QueryError
 from tests.explored import DISPUTED, FORBIDDEN, LAYER, UNIVERSAL
@@ -120,6 +128,61 @@ def test_what_is_offered_begins_with_the_shared_axis(connection: Connection) -> 
     assert offered["sets"][1]["labels"] is None
 
 
+def test_axes_are_sorted_by_kind_and_name(connection: Connection) -> None:
+    found = [(one["kind"], one["name"]) for one in choices(connection)["axes"][3:]]
+    assert found == sorted(found)
+
+
+def test_the_start_has_each_study_with_its_verdicts(reported: Path) -> None:
+    found = start(connect(reported))
+    (study,) = found["studies"]
+    claims = rows(connect(reported), "from v_claims order by position, prompt_set")
+    assert [(one["claim"], one["verdict"]) for one in study["verdicts"]] == [
+        (one["text"], one["verdict"]) for one in claims
+    ]
+    stored = {one["name"]: one["count"] for one in found["stored"]}
+    assert stored["prompts"] == 620 and stored["models"] == 2
+    kinds = rows(connect(reported), f"select kind from axes where axis_id = '{study['axis_id']}'")
+    assert kinds == [{"kind": "universal"}]
+
+
+def test_an_axis_has_its_ends_its_histogram_and_its_cosines(reported: Path) -> None:
+    connection = connect(reported)
+    (axis,) = rows(connection, "select axis_id from axes where kind = 'universal'")
+    asked = {**axis, "model": "id-beta", "set": "other"}
+    values = rows(
+        connection,
+        "select label, projection from v_projections where axis_id = $axis_id "
+        "and model_id = $model and prompt_set = $set order by projection desc",
+        asked,
+    )
+    found = axis_page(
+        connection, Hidden(), axis=axis["axis_id"], model="id-beta", prompt_set="other"
+    )
+    shown = [one["projection"] for one in found["prompts"]]
+    expected = [row["projection"] for row in values]
+    assert shown == expected[:10] + expected[-10:]
+    edges = np.linspace(expected[-1], expected[0], 31)
+    for label in ("safe", "unsafe"):
+        counts = np.zeros(30)
+        for one in found["histogram"]:
+            if one["label"] == label:
+                counts[one["bin"]] = one["count"]
+        of_label = [row["projection"] for row in values if row["label"] == label]
+        assert counts.tolist() == np.histogram(of_label, edges)[0].tolist()
+    assert "vector" not in found["card"]
+    assert len(found["aurocs"]) == 4 and all(
+        -1.001 < one["cosine"] < 1.001 for one in found["cosines"]
+    )
+    assert {one["kind"] for one in found["cosines"]} >= {"aligned", "leave_one_out"}
+
+
+def test_an_axis_without_projections_has_its_card(connection: Connection) -> None:
+    found = axis_page(connection, Hidden(), axis="aligned-alpha")
+    assert found["card"]["kind"] == "aligned"
+    assert found["prompts"] == found["histogram"] == found["aurocs"] == []
+
+
 def test_two_versions_of_a_model_are_told_apart(explored: Path, tmp_path: Path) -> None:
     root = shutil.copytree(explored, tmp_path / "lake")
     again = {"model": "alpha", "model_id": "another-version", "axis_id": UNIVERSAL}
@@ -201,3 +264,5 @@ def test_what_is_unknown_is_refused(connection: Connection) -> None:
         page(connection, order="1; drop view prompts")
     with pytest.raises(QueryError, match="no completion nothing"):
         completion(connection, Hidden(), generation="nothing")
+    with pytest.raises(QueryError, match="no axis nothing"):
+        axis_page(connection, Hidden(), axis="nothing")

@@ -25,7 +25,7 @@ from tests.rows import file_bytes
 TOKEN, PORT = "a-token", 8600
 LIMITS = Limits(seconds=5, memory_mb=512, threads=1, result_mb=8)
 GETS = ["", "vega.js", "catalog", "choices", "prompts", "completions", "completion", "text"]
-GETS += ["static/app.js"]
+GETS += ["start", "axis", "static/app.js"]
 SECRET = "a line that no query may show"
 
 
@@ -84,7 +84,16 @@ def test_every_answer_has_a_policy_that_lets_no_other_code_run(client: TestClien
 
 def test_the_page_names_no_other_place(client: TestClient) -> None:
     page = client.get("").text
-    for name in ("style.css", "app.js", "chart.js", "steps.js", "sql.js", "prompts.js"):
+    for name in (
+        "style.css",
+        "app.js",
+        "chart.js",
+        "steps.js",
+        "sql.js",
+        "prompts.js",
+        "start.js",
+        "axis.js",
+    ):
         page += client.get(f"static/{name}").text
     addresses = [word for word in page.split('"') if word.startswith(("http:", "https:", "//"))]
     names = ("https://vega.github.io/schema/", "http://www.w3.org/2000/svg")
@@ -129,6 +138,15 @@ def test_typed_sql_shows_no_positive_text_before_it_is_asked_for(client: TestCli
     assert shown.json()["text"] == prompt_text(0)
 
 
+def test_a_chart_has_more_rows_and_its_hidden_texts_stay_hidden(client: TestClient) -> None:
+    answer = asked(client, "select text, range as n from prompts, range(400)", "chart")
+    assert answer.status_code == 200 and FORBIDDEN not in answer.text
+    found = answer.json()
+    assert (found["row_count"], len(found["rows"])) == (26_000, 20_000)
+    number = next(row[0]["hidden"] for row in found["rows"] if isinstance(row[0], dict))
+    assert client.get("text", params={"number": number}).status_code == 404
+
+
 def test_an_error_that_quotes_a_positive_text_is_hidden(client: TestClient) -> None:
     refused = asked(client, f"select text::int from prompts where contains(text, '{FORBIDDEN}')")
     assert refused.status_code == 400
@@ -141,7 +159,8 @@ def test_pages_show_no_positive_text_before_it_is_asked_for(client: TestClient) 
     prompts = client.get("prompts", params={"prompt_set": "marked", "axis": UNIVERSAL})
     listed = client.get("completions")
     one = client.get("completion", params={"generation": "g-alpha-p0000"})
-    for answer in (prompts, listed, one):
+    axis = client.get("axis", params={"axis": UNIVERSAL})
+    for answer in (prompts, listed, one, axis):
         assert answer.status_code == 200 and FORBIDDEN not in answer.text
     number = prompts.json()["prompts"][0]["text"]["hidden"]
     assert client.get("text", params={"number": number}).json()["text"] == prompt_text(0)
@@ -155,6 +174,7 @@ def test_bad_parameters_are_refused_in_one_line(client: TestClient) -> None:
         ("prompts", {"prompt_set": "marked", "order": "text; drop view prompts"}),
         ("prompts", {"prompt_set": "marked", "page": "-1"}),
         ("completion", {"generation": "nothing"}),
+        ("axis", {"axis": "' or true --"}),
         ("completion", {"generation": "g-alpha-p0000", "layer": "x"}),
     ):
         refused = client.get(path, params=parameters)
@@ -213,7 +233,7 @@ def test_a_folder_that_is_no_warehouse_is_refused_before_an_address_is_told(tmp_
 @pytest.mark.parametrize(
     "body", ["[" * 100_000, '{"sql": ' + "[" * 100_000 + "]" * 100_000 + "}", b"\xff", "{"]
 )
-@pytest.mark.parametrize("path", ["sql", "csv", "complete"])
+@pytest.mark.parametrize("path", ["sql", "chart", "csv", "complete"])
 def test_a_body_that_is_no_json_is_the_askers_fault(client: TestClient, path: str, body) -> None:
     assert client.post(path, content=body).status_code == 400
 
