@@ -21,12 +21,14 @@ from axes.cli.options import (
     model_argument,
     model_spec,
     prints,
+    read_system,
     request_options,
     root_option,
     source_option,
     stored_names,
+    system_option,
 )
-from axes.ingest.requests import PromptRequest
+from axes.ingest.requests import ModelRequest, PromptRequest
 from axes.warehouse.render import echo, show, show_record, show_rows
 from axes.warehouse.settings import options_of
 
@@ -212,23 +214,36 @@ def models_fetch(model: tuple[str, ...]) -> None:
 
 @models.command("doctor")
 @loading_options
+@system_option
+@request_options(ModelRequest, "template_options", "assistant_prefill")
 @format_option
 def models_doctor(
-    model: str, device: str | None, dtype: str | None, output_format: str, **options: Any
+    model: str,
+    system_file: Path | None,
+    device: str | None,
+    dtype: str | None,
+    output_format: str,
+    **options: Any,
 ) -> None:
     """Check on ten prompts that the activations to store are those that MODEL computes.
 
-    Exit code 1 where a check fails.
+    Shows a prompt in the chat template, with the options given, and which of them it ignores. Exit
+    code 1 where a check fails.
 
     \b
     axes models doctor smollm2-135m
+    axes models doctor smollm2-135m --template-option enable_thinking=false
     axes models doctor my-run --source ./checkpoint --dtype bfloat16
     """
     from axes.cli.system import print_findings
     from axes.ingest.model_doctor import examine
 
     spec = model_spec(model, options)
-    print_findings(examine(spec, device=device, dtype=dtype), output_format)
+    system = read_system(system_file)
+    template = ModelRequest(template="chat", system=system, **options).rendering
+    requested = None if template.name == "chat" else template
+    findings = examine(spec, device=device, dtype=dtype, template=requested)
+    print_findings(findings, output_format)
 
 
 @click.group()

@@ -198,7 +198,8 @@ def _field_option(each: Field[Any], kind: Any, is_required: bool) -> Callable[[C
         option.flag or f"--{each.name.replace('_', '-')}",
         each.name,
         type=checked,
-        is_flag=plain is bool,
+        # None and not False, with which click takes a value as optional.
+        is_flag=plain is bool or None,
         multiple=is_list and plain is str,
         callback=_once if is_list else None,
         required=is_required and each.default is MISSING,
