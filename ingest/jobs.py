@@ -36,9 +36,10 @@ from axes.ingest.models.config import (
     read_config,
     skeleton,
 )
-from axes.ingest.models.download import at_commit, fetch
+from axes.ingest.models.download import at_commit, fetch, local_folder, require_access
 from axes.ingest.models.identity import ModelIdentity, identify
 from axes.ingest.models.load import LoadedModel, find_blocks, load, model_row
+from axes.ingest.models.quantized import runnable_quantization
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import ModelRequest
 from axes.warehouse import settings
@@ -189,7 +190,7 @@ class Job:
             "model_id": self.identity.model_id,
             "source": spec.source,
             "dtype": self.identity.dtype,
-            "quantization": spec.quantization,
+            "quantization": self.identity.quantization,
             "attention": spec.attention,
             "adapter": spec.adapter,
             "blocks": spec.blocks,
@@ -260,6 +261,10 @@ def open_job(
     part = Shard.parse("1/1" if shard is None else shard)
     template = request.rendering  # An unknown template is an error before a model is fetched.
     device = request.device or default_device()
+    require_access([spec])
+    # A configuration of the hub is there before its weights are.
+    if (config := local_folder(spec)) is not None and spec.source.startswith("hf:"):
+        runnable_quantization(config / "config.json", spec.name)
     folder = fetch(spec)
     spec = at_commit(spec, folder)
     identity = identify(spec, folder, request.dtype or default_dtype(folder, device))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from axes.ingest.models.config import skeleton
 from axes.ingest.models.download import hub_repository, local_folder
 from axes.ingest.models.hub import download_config, needed_files, weight_files
+from axes.ingest.models.quantized import quantization_name
 from axes.ingest.models.registry import ModelSpec
 from axes.warehouse.progress import byte_text
 
@@ -53,6 +54,7 @@ class Estimate:
     tokens_per_second: float
     seconds_per_1000_prompts: float
     architecture: str | None = None
+    quantization: str | None = None
     layer_count: int | None = None
     d_model: int | None = None
     parameter_count: int | None = None
@@ -108,6 +110,8 @@ def in_words(estimate: Estimate) -> list[dict[str, str]]:
             f"{estimate.parameter_count:,} ({estimate.architecture}, {estimate.layer_count} "
             f"blocks of {estimate.d_model:,})"
         )
+        if estimate.quantization is not None:
+            lines["weights"] = f"stored in {estimate.quantization}: about the memory of their files"
         for dtype in ("float32", "bfloat16", "8bit", "4bit"):
             lines[f"memory in {dtype}"] = byte_text(getattr(estimate, f"memory_{dtype}_bytes"))
         lines["stored by 1,000 prompts"] = (
@@ -142,7 +146,9 @@ def _needs(model: PreTrainedModel) -> dict[str, Any]:
     in_8bit, in_4bit = _quantised_bytes(weights, count, linear_count)
     text_config = model.config.get_text_config()
     row_count = _PROMPTS * text_config.num_hidden_layers
+    stored = getattr(model.config, "quantization_config", None)
     return {
+        "quantization": stored and quantization_name(stored),
         "architecture": model.config.model_type,
         "layer_count": text_config.num_hidden_layers,
         "d_model": text_config.hidden_size,
