@@ -31,6 +31,7 @@ from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import ModelRequest
 from axes.warehouse.errors import ModelError, NonFiniteError
 from axes.warehouse.names import SITES
+from axes.warehouse.progress import waiting
 
 PROMPTS = (
     "Hi",
@@ -80,9 +81,11 @@ def examine(
     yield Finding(
         "blocks", PASS, f"{blocks_path(loaded)}: {loaded.layer_count}, d_model {loaded.d_model}"
     )
-    yield from _recording(loaded)
-    yield _sites(loaded)
-    yield from _shared_prefix(loaded)
+    steps = {"run prompts": _recording, "find sites": _sites, "share a prefix": _shared_prefix}
+    for step, check in steps.items():
+        with waiting(f"{step}: {spec.name}"):
+            findings = list(check(loaded))
+        yield from findings
 
 
 def _tokenizer(loaded: LoadedModel, requested: Template | None) -> Iterator[Finding]:
@@ -180,16 +183,16 @@ def _compared(check: str, loaded: LoadedModel, mine: list[Tensor], other: list[T
     return Finding(check, result, f"largest difference {worst:.1e}, allowed {tolerance:.0e}")
 
 
-def _sites(loaded: LoadedModel) -> Finding:
+def _sites(loaded: LoadedModel) -> Iterator[Finding]:
     try:
         points = find_points(loaded, range(loaded.layer_count), SITES)
-    except ModelError as error:
-        return Finding("sites", NOTE, str(error))
-    except NonFiniteError as error:
-        return Finding("sites", FAIL, str(error))
+    except (ModelError, NonFiniteError) as error:
+        result = FAIL if isinstance(error, NonFiniteError) else NOTE
+        yield Finding("sites", result, str(error))
+        return
     paths = {id(module): path for path, module in loaded.blocks[0].named_modules()}
     attention, mlp = (paths[id(points[0, site].module)] for site in ("attn_out", "mlp_out"))
-    return Finding("sites", PASS, f"attn_out is {attention}, mlp_out is {mlp} of each block")
+    yield Finding("sites", PASS, f"attn_out is {attention}, mlp_out is {mlp} of each block")
 
 
 def _shared_prefix(loaded: LoadedModel) -> Iterator[Finding]:

@@ -45,7 +45,7 @@ def runnable_quantization(config: Path, model: str) -> str | None:
     name = quantization_name(described)
     with loading(f"{model} is quantised ({name}) and cannot be run here"):
         try:
-            quantizer = AutoHfQuantizer.from_config(described, pre_quantized=True)
+            quantizer = AutoHfQuantizer.from_config(dict(described), pre_quantized=True)
         except (TypeError, AttributeError) as error:
             raise ModelError(f"{config}: quantization_config cannot be read: {error}") from error
         quantizer.validate_environment()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import axes.ingest.jobs
+import axes.warehouse.progress
 from axes.ingest.forward.templates import Template
 from axes.ingest.model_doctor import FAIL, NOTE, PASS, Finding, examine
 from axes.ingest.models.registry import ModelSpec, resolve
@@ -65,6 +66,14 @@ def test_the_template_of_a_job_is_shown_on_a_prompt_with_what_it_ignores(llama: 
     assert found[template.name].result == PASS
     assert found["template"].result == NOTE
     assert "enable_thinking=false changes nothing" in found["template"].detail
+
+
+def test_a_slow_check_tells_its_time_where_there_is_no_terminal(llama, monkeypatch, capsys):
+    monkeypatch.setattr(axes.warehouse.progress, "_LINE_EVERY", 0.001)
+    by_check(llama)
+    said = capsys.readouterr().err
+    for step in ("load tiny-llama", "run prompts: tiny-llama", "find sites: tiny-llama"):
+        assert f"{step}: 0:00:0" in said
 
 
 def test_two_bos_are_found(llama: ModelSpec, llama_folder: Path) -> None:
