@@ -43,7 +43,7 @@ class ModelRequest:
         flag="--template-option",
     )
     assistant_prefill: str | None = option(
-        None, "Start of the assistant's turn, which the model continues; for --template chat."
+        None, "Start of the assistant's turn, which the model continues; for the chat template."
     )
     device: str | None = None
     dtype: str | None = None

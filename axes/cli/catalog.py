@@ -127,6 +127,9 @@ def _model_row(name: str, spec: ModelSpec | None, is_stored: bool) -> dict[str, 
         "model": name,
         "group": spec and spec.group,
         "reference": spec is not None and spec.is_reference,
+        "is_chat": spec and spec.is_chat,
+        "base": spec and spec.base,
+        "is_gated": spec and spec.is_gated,
         "is_stored": is_stored,
         "source": source,
         "license": spec and spec.license,
@@ -232,7 +235,7 @@ def models_doctor(
 
     \b
     axes models doctor smollm2-135m
-    axes models doctor smollm2-135m --template-option enable_thinking=false
+    axes models doctor qwen3-0.6b-instruct --template-option enable_thinking=false
     axes models doctor my-run --source ./checkpoint --dtype bfloat16
     """
     from axes.cli.system import print_findings

@@ -360,7 +360,7 @@ system_option = click.option(
     "--system",
     "system_file",
     type=EXISTING_FILE,
-    help="File with a system prompt for --template chat.",
+    help="File with a system prompt for the chat template.",
 )
 limit_option = click.option("--limit", type=COUNT, help=LIMIT_HELP)
 seed_option = click.option("--seed", type=int, default=0, help="Random seed.")
