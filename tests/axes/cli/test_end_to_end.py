@@ -214,5 +214,6 @@ def test_a_study_of_a_template_variant_runs_the_models_under_it(study, folder, l
     sql = "select distinct other_axis_name as name from v_axis_cosines where layer = 2"
     names = {row["name"] for row in asked(lake, f"{sql} and axis_name = 'native/small/2/marked'")}
     assert "native/small/2/marked/chat+enable_thinking=false" in names
+    assert ", 0 with findings" in ok("warehouse", "check", "--root", lake).stdout
     words = [*words[:-1], "chat+system:b1cc2ec6"]
     assert "system:b1cc2ec6 is not a template option" in refused(*words)
