@@ -157,12 +157,14 @@ def _ingest_missing(
     from axes.ingest.requests import ActivationRequest
 
     definition = planned.definition
+    template, *template_options = definition.template.split("+")
     for spec in _missing_models(root, planned):
         request = ActivationRequest(
             prompt_sets=prompt_limits(definition),
             sites=(definition.site,),
             poolings=(definition.pooling,),
-            template=definition.template,
+            template=template,
+            template_options=template_options,
             device=device,
             dtype=dtype,
             skip_unusable=definition.allow_missing,

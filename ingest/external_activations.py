@@ -122,8 +122,10 @@ def import_activations(root: Path, request: ExternalActivationRequest) -> Import
 def _with_card(request: ExternalActivationRequest, card: Card) -> ExternalActivationRequest:
     """The request, completed by what the file's card says."""
     template = request.template or card.get("template") or "raw"
-    if not re.fullmatch(r"raw|chat(\+system:\w+)?", template):
-        raise ModelError(f"unknown template {template}: it is raw, chat or chat+system:HASH")
+    if not re.fullmatch(r"raw|chat(\+\w+[:=][\w.-]+)*", template):
+        raise ModelError(
+            f"unknown template {template}: it is raw, chat or a name such as chat+system:HASH"
+        )
     names = ("layers_are", "site", "pooling", "prompt_set")
     stated: dict[str, Any] = {name: getattr(request, name) or card.get(name) for name in names}
     model = {**card.get("model", {}), **request.model}

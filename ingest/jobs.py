@@ -21,7 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from axes.ingest.forward.pooling import Pooling
-from axes.ingest.forward.templates import Rendered, Template, foreign_token, render
+from axes.ingest.forward.templates import (
+    Rendered,
+    Template,
+    foreign_token,
+    render,
+    unused_additions,
+)
 from axes.ingest.models.config import (
     context_length,
     default_device,
@@ -30,17 +36,18 @@ from axes.ingest.models.config import (
     read_config,
     skeleton,
 )
-from axes.ingest.models.download import at_commit, fetch
+from axes.ingest.models.download import at_commit, fetch, local_folder, require_access
 from axes.ingest.models.identity import ModelIdentity, identify
 from axes.ingest.models.load import LoadedModel, find_blocks, load, model_row
+from axes.ingest.models.quantized import runnable_quantization
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import ModelRequest
 from axes.warehouse import settings
 from axes.warehouse.errors import PromptError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.ledger import locked
-from axes.warehouse.names import counted
-from axes.warehouse.progress import track, waiting
+from axes.warehouse.names import TEMPLATES, counted
+from axes.warehouse.progress import announce, track, waiting
 from axes.warehouse.render import html_record
 from axes.warehouse.runs import Run, record_run
 from axes.warehouse.writer import data_file, rows_table, write_rows
@@ -183,7 +190,7 @@ class Job:
             "model_id": self.identity.model_id,
             "source": spec.source,
             "dtype": self.identity.dtype,
-            "quantization": spec.quantization,
+            "quantization": self.identity.quantization,
             "attention": spec.attention,
             "adapter": spec.adapter,
             "blocks": spec.blocks,
@@ -247,14 +254,26 @@ class RunningJob:
 def open_job(
     root: Path, spec: ModelSpec, request: ModelRequest, *, shard: str | None = None
 ) -> Job:
-    """Fetch and identify a model; the defaults are the best device and its dtype."""
+    """Fetch and identify a model; the defaults are the best device and its dtype.
+
+    A line on stderr says what its chat template ignores of the request.
+    """
     part = Shard.parse("1/1" if shard is None else shard)
-    _ = request.rendering  # An unknown template is an error before a model is fetched.
+    template = request.rendering  # An unknown template is an error before a model is fetched.
     device = request.device or default_device()
+    require_access([spec])
+    # A configuration of the hub is there before its weights are.
+    if (config := local_folder(spec)) is not None and spec.source.startswith("hf:"):
+        runnable_quantization(config / "config.json", spec.name)
     folder = fetch(spec)
     spec = at_commit(spec, folder)
     identity = identify(spec, folder, request.dtype or default_dtype(folder, device))
-    return Job(root, spec, folder, identity, device, part)
+    job = Job(root, spec, folder, identity, device, part)
+    # The tokenizer is read here only where something was added to the template.
+    if template.name not in TEMPLATES:
+        for remark in unused_additions(job.tokenizer, template, spec.name):
+            announce(f"warning: {remark}")
+    return job
 
 
 @contextmanager

@@ -17,13 +17,21 @@ from torch import Tensor
 from axes.ingest.forward.batching import pad
 from axes.ingest.forward.prefix_cache import share_prefix, tolerated
 from axes.ingest.forward.recording import block_points, find_points, recorded
-from axes.ingest.forward.templates import Template, foreign_token, pad_id, render
+from axes.ingest.forward.templates import (
+    Template,
+    chat_texts,
+    foreign_token,
+    pad_id,
+    render,
+    unused_additions,
+)
 from axes.ingest.jobs import open_job
 from axes.ingest.models.load import LoadedModel, blocks_path
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import ModelRequest
 from axes.warehouse.errors import ModelError, NonFiniteError
 from axes.warehouse.names import SITES, counted
+from axes.warehouse.progress import waiting
 
 PROMPTS = (
     "Hi",
@@ -39,6 +47,8 @@ PROMPTS = (
     "for a curious child of eight who has just asked you on the way home from school.",
 )
 
+_SHOWN = PROMPTS[1]
+
 PASS, FAIL, NOTE = "pass", "FAIL", "note"
 
 
@@ -52,24 +62,33 @@ class Finding:
 
 
 def examine(
-    spec: ModelSpec, *, device: str | None = None, dtype: str | None = None
+    spec: ModelSpec,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    template: Template | None = None,
 ) -> Iterator[Finding]:
-    """Findings about a model as it would be loaded; raises `ModelError` where it cannot be."""
+    """Findings about a model as it would be loaded; raises `ModelError` where it cannot be.
+
+    `template` is examined too, and shown on a prompt instead of the plain chat template.
+    """
     # Nothing of a warehouse is read: the job is never run.
     job = open_job(Path(), spec, ModelRequest(device=device, dtype=dtype))
     identity, loaded = job.identity, job.load()
     details = f"{identity.dtype} on {loaded.device}, {identity.attention} attention"
     yield Finding("load", PASS, f"{details}, model_id {identity.model_id}")
-    yield from _tokenizer(loaded)
+    yield from _tokenizer(loaded, template)
     yield Finding(
         "blocks", PASS, f"{blocks_path(loaded)}: {loaded.layer_count}, d_model {loaded.d_model}"
     )
-    yield from _recording(loaded)
-    yield _sites(loaded)
-    yield from _shared_prefix(loaded)
+    steps = {"run prompts": _recording, "find sites": _sites, "share a prefix": _shared_prefix}
+    for step, check in steps.items():
+        with waiting(f"{step}: {spec.name}"):
+            findings = list(check(loaded))
+        yield from findings
 
 
-def _tokenizer(loaded: LoadedModel) -> Iterator[Finding]:
+def _tokenizer(loaded: LoadedModel, requested: Template | None) -> Iterator[Finding]:
     tokenizer, name = loaded.tokenizer, loaded.spec.name
     kind = "fast" if tokenizer.is_fast else "slow: no offsets"
     yield Finding("tokenizer", PASS, f"{type(tokenizer).__name__}, {kind}")
@@ -78,10 +97,16 @@ def _tokenizer(loaded: LoadedModel) -> Iterator[Finding]:
     else:
         yield Finding("pad token", PASS, f"{tokenizer.pad_token!r}, masked on either side")
     bos = tokenizer.bos_token_id
-    for template in (Template(), Template("chat"), Template("chat", "Answer in one line.")):
-        label = "chat with a system prompt" if template.system else template.policy
+    templates = {
+        "raw": Template(),
+        "chat": Template("chat"),
+        "chat with a system prompt": Template("chat", "Answer in one line."),
+    }
+    if requested is not None:
+        templates[requested.name] = requested
+    for label, template in templates.items():
         try:
-            (prompt,) = render(tokenizer, ["Name three rivers."], template, name)
+            (prompt,) = render(tokenizer, [_SHOWN], template, name)
         except ModelError as error:
             yield Finding(label, NOTE, str(error))
             continue
@@ -96,6 +121,12 @@ def _tokenizer(loaded: LoadedModel) -> Iterator[Finding]:
             yield Finding(
                 label, PASS, f"{lead}, {counted(len(ids), 'token')}, the last five: {last}"
             )
+    if tokenizer.chat_template is not None:
+        shown = requested or templates["chat"]
+        (text,) = chat_texts(tokenizer, [_SHOWN], shown, name)
+        yield Finding("rendered text", NOTE, repr(text))
+        for remark in unused_additions(tokenizer, shown, name):
+            yield Finding("template", NOTE, remark)
 
 
 def _recording(loaded: LoadedModel) -> Iterator[Finding]:
@@ -154,16 +185,16 @@ def _compared(check: str, loaded: LoadedModel, mine: list[Tensor], other: list[T
     return Finding(check, result, f"largest difference {worst:.1e}, allowed {tolerance:.0e}")
 
 
-def _sites(loaded: LoadedModel) -> Finding:
+def _sites(loaded: LoadedModel) -> Iterator[Finding]:
     try:
         points = find_points(loaded, range(loaded.layer_count), SITES)
-    except ModelError as error:
-        return Finding("sites", NOTE, str(error))
-    except NonFiniteError as error:
-        return Finding("sites", FAIL, str(error))
+    except (ModelError, NonFiniteError) as error:
+        result = FAIL if isinstance(error, NonFiniteError) else NOTE
+        yield Finding("sites", result, str(error))
+        return
     paths = {id(module): path for path, module in loaded.blocks[0].named_modules()}
     attention, mlp = (paths[id(points[0, site].module)] for site in ("attn_out", "mlp_out"))
-    return Finding("sites", PASS, f"attn_out is {attention}, mlp_out is {mlp} of each block")
+    yield Finding("sites", PASS, f"attn_out is {attention}, mlp_out is {mlp} of each block")
 
 
 def _shared_prefix(loaded: LoadedModel) -> Iterator[Finding]:

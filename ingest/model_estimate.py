@@ -13,9 +13,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from axes.ingest.models.config import skeleton
-from axes.ingest.models.download import hub_repository, local_folder
+from axes.ingest.models.config import loading, read_config, skeleton, without_weights
+from axes.ingest.models.download import (
+    conversion_bytes,
+    header_read_once,
+    hub_repository,
+    local_folder,
+)
 from axes.ingest.models.hub import download_config, needed_files, weight_files
+from axes.ingest.models.quantized import quantization_name
 from axes.ingest.models.registry import ModelSpec
 from axes.warehouse.progress import byte_text
 
@@ -41,7 +47,9 @@ class Estimate:
 
     `linear_parameter_count` leaves out embeddings and the output layer: a stored token takes two
     operations for each. Memory is that of the weights alone. In 8 and 4 bits it is as bitsandbytes
-    holds them: the blocks' linear weights with their scales, everything else in bfloat16.
+    holds them: the blocks' linear weights with their scales, everything else in bfloat16. A GGUF
+    file that is not converted yet takes `conversion_memory_bytes` at its peak, once, and
+    `conversion_cache_bytes` of disk.
     """
 
     model: str
@@ -53,6 +61,9 @@ class Estimate:
     tokens_per_second: float
     seconds_per_1000_prompts: float
     architecture: str | None = None
+    quantization: str | None = None
+    conversion_memory_bytes: int | None = None
+    conversion_cache_bytes: int | None = None
     layer_count: int | None = None
     d_model: int | None = None
     parameter_count: int | None = None
@@ -76,12 +87,16 @@ def estimate_needs(
     Raises `ModelError` where the hub refuses or the configuration is of no known architecture.
     """
     folder = local_folder(spec)
-    is_fetched = folder is not None and all(path.exists() for path in weight_files(folder))
+    path = Path(spec.source).expanduser()
+    is_unconverted = folder is None and path.suffix == ".gguf"
+    is_fetched = is_unconverted or (
+        folder is not None and all(file.exists() for file in weight_files(folder))
+    )
     # The listing before the configuration: it says at once that the hub cannot be reached.
     download_bytes = 0 if is_fetched else spec.size
     if not is_fetched and spec.source.startswith("hf:"):
         download_bytes = sum(needed_files(hub_repository(spec)).values())
-    model = _skeleton(spec, folder)
+    needs = _gguf_needs(path) if is_unconverted else _needs(_skeleton(spec, folder))
     return Estimate(
         model=spec.name,
         source=", ".join(spec.wheels) or spec.source,
@@ -91,7 +106,7 @@ def estimate_needs(
         tokens_per_prompt=tokens_per_prompt,
         tokens_per_second=tokens_per_second,
         seconds_per_1000_prompts=_PROMPTS * tokens_per_prompt / tokens_per_second,
-        **({} if model is None else _needs(model)),
+        **needs,
     )
 
 
@@ -101,6 +116,10 @@ def in_words(estimate: Estimate) -> list[dict[str, str]]:
     revision = f"@{estimate.revision}" if estimate.revision else ""
     origin = "it is on this machine" if estimate.is_fetched else f"from {estimate.source}{revision}"
     lines = {"download": f"{byte_text(estimate.download_bytes)}, {origin}"}
+    if estimate.conversion_memory_bytes is not None:
+        memory = byte_text(estimate.conversion_memory_bytes)
+        cached = byte_text(estimate.conversion_cache_bytes or 0)
+        lines["conversion, once"] = f"about {memory} of memory, {cached} in the cache"
     if estimate.parameter_count is None:
         lines["parameters"] = lines["memory"] = lines["stored by 1,000 prompts"] = unknown
     else:
@@ -108,6 +127,8 @@ def in_words(estimate: Estimate) -> list[dict[str, str]]:
             f"{estimate.parameter_count:,} ({estimate.architecture}, {estimate.layer_count} "
             f"blocks of {estimate.d_model:,})"
         )
+        if estimate.quantization is not None:
+            lines["weights"] = f"stored in {estimate.quantization}: about the memory of their files"
         for dtype in ("float32", "bfloat16", "8bit", "4bit"):
             lines[f"memory in {dtype}"] = byte_text(getattr(estimate, f"memory_{dtype}_bytes"))
         lines["stored by 1,000 prompts"] = (
@@ -134,15 +155,28 @@ def _skeleton(spec: ModelSpec, folder: Path | None) -> PreTrainedModel | None:
         return skeleton(named, "bfloat16")
 
 
-def _needs(model: PreTrainedModel) -> dict[str, Any]:
-    """The fields of an `Estimate` that follow from the configuration."""
+def _gguf_needs(path: Path) -> dict[str, Any]:
+    """The fields that follow from the header of a GGUF file."""
+    with loading(f"{path} cannot be read as GGUF"), header_read_once():
+        memory, cached = conversion_bytes(path)
+        model = without_weights(read_config(path.parent, gguf_file=path.name), "bfloat16")
+    conversion = {"conversion_memory_bytes": memory, "conversion_cache_bytes": cached}
+    return {**_needs(model), **conversion}
+
+
+def _needs(model: PreTrainedModel | None) -> dict[str, Any]:
+    """The fields of an `Estimate` that follow from the configuration, if it is known."""
+    if model is None:
+        return {}
     count = sum(weight.numel() for weight in model.parameters())
     weights = _linear_weights(model)
     linear_count = sum(weight.numel() for weight in weights)
     in_8bit, in_4bit = _quantised_bytes(weights, count, linear_count)
     text_config = model.config.get_text_config()
     row_count = _PROMPTS * text_config.num_hidden_layers
+    stored = getattr(model.config, "quantization_config", None)
     return {
+        "quantization": stored and quantization_name(stored),
         "architecture": model.config.model_type,
         "layer_count": text_config.num_hidden_layers,
         "d_model": text_config.hidden_size,

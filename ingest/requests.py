@@ -29,13 +29,22 @@ _BUDGET_HELP = "Max tokens in one batch, padding included."
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRequest:
-    """How a model is run: `system` is the system prompt of the chat template.
+    """How a model is run: `system`, `template_options` and `assistant_prefill` are of its template.
 
     `device` and `dtype` default to the best device and the dtype that is usual on it.
     """
 
     template: str = option("raw", _TEMPLATE_HELP, TEMPLATES)
     system: str | None = None
+    template_options: Sequence[str] = option(
+        (),
+        "NAME=VALUE, a variable of the chat template, such as enable_thinking=false; VALUE is "
+        "JSON or a text; repeatable.",
+        flag="--template-option",
+    )
+    assistant_prefill: str | None = option(
+        None, "Start of the assistant's turn, which the model continues; for the chat template."
+    )
     device: str | None = None
     dtype: str | None = None
     skip_unusable: bool = option(
@@ -46,10 +55,11 @@ class ModelRequest:
 
     @property
     def rendering(self) -> Template:
-        """The template; raises `ModelError` for one that does not exist."""
+        """The template; raises `ModelError` for one that does not exist or is malformed."""
         from axes.ingest.forward.templates import Template
 
-        return Template(self.template, self.system)
+        options = tuple(self.template_options)
+        return Template(self.template, self.system, options, self.assistant_prefill)
 
     def parameters(self) -> dict[str, object]:
         """The request as parameters of a run row."""

@@ -97,7 +97,9 @@ class StudyDefinition:
     universal: str = option("svd", "How aligned directions become one axis.", UNIVERSALS)
     site: str = option(SITES[0], "Where in a block vectors were read.", SITES)
     pooling: str = option("last5_mean", "As stored: last, mean, ...", names="pooling")
-    template: str = option("raw", "As stored: raw, chat, chat+system:HASH.")
+    template: str = option(
+        "raw", "As stored: raw, chat, chat+enable_thinking=false, chat+system:HASH, ..."
+    )
     seed: int = option(0, "Random seed.")
     allow_missing: bool = option(False, "Continue where rows are missing, and report how many.")
     label: str = "group"

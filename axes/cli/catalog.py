@@ -21,12 +21,14 @@ from axes.cli.options import (
     model_argument,
     model_spec,
     prints,
+    read_system,
     request_options,
     root_option,
     source_option,
     stored_names,
+    system_option,
 )
-from axes.ingest.requests import PromptRequest
+from axes.ingest.requests import ModelRequest, PromptRequest
 from axes.warehouse.render import echo, show, show_record, show_rows
 from axes.warehouse.settings import options_of
 
@@ -125,6 +127,9 @@ def _model_row(name: str, spec: ModelSpec | None, is_stored: bool) -> dict[str, 
         "model": name,
         "group": spec and spec.group,
         "reference": spec is not None and spec.is_reference,
+        "is_chat": spec and spec.is_chat,
+        "base": spec and spec.base,
+        "is_gated": spec and spec.is_gated,
         "is_stored": is_stored,
         "source": source,
         "license": spec and spec.license,
@@ -212,23 +217,36 @@ def models_fetch(model: tuple[str, ...]) -> None:
 
 @models.command("doctor")
 @loading_options
+@system_option
+@request_options(ModelRequest, "template_options", "assistant_prefill")
 @format_option
 def models_doctor(
-    model: str, device: str | None, dtype: str | None, output_format: str, **options: Any
+    model: str,
+    system_file: Path | None,
+    device: str | None,
+    dtype: str | None,
+    output_format: str,
+    **options: Any,
 ) -> None:
     """Check on ten prompts that the activations to store are those that MODEL computes.
 
-    Exit code 1 where a check fails.
+    Shows a prompt in the chat template, with the options given, and which of them it ignores. Exit
+    code 1 where a check fails.
 
     \b
     axes models doctor smollm2-135m
+    axes models doctor qwen3-0.6b-instruct --template-option enable_thinking=false
     axes models doctor my-run --source ./checkpoint --dtype bfloat16
     """
     from axes.cli.system import print_findings
     from axes.ingest.model_doctor import examine
 
     spec = model_spec(model, options)
-    print_findings(examine(spec, device=device, dtype=dtype), output_format)
+    system = read_system(system_file)
+    template = ModelRequest(template="chat", system=system, **options).rendering
+    requested = None if template.name == "chat" else template
+    findings = examine(spec, device=device, dtype=dtype, template=requested)
+    print_findings(findings, output_format)
 
 
 @click.group()

@@ -20,17 +20,23 @@ from axes.cli.options import (
     loading_options,
     model_spec,
     output_option,
+    read_system,
     request_options,
     root_option,
+    system_option,
 )
 from axes.ingest.requests import ModelRequest, TraceRequest
 from axes.warehouse.render import echo, show, show_rows, visible
 
 if TYPE_CHECKING:
+    from axes.ingest.forward.templates import Template
     from axes.ingest.generation.monitor import Monitor, Reading
     from axes.ingest.models.load import LoadedModel
     from axes.warehouse.axes import AxisReadout
     from axes.warehouse.handle import Warehouse
+
+# The options that say how the model is run, apart from the system prompt.
+_OF_MODEL = ("device", "dtype", "template", "template_options", "assistant_prefill")
 
 # What is printed of one generated token.
 Token = dict[str, Any]
@@ -41,7 +47,8 @@ Token = dict[str, Any]
 @click.argument("prompt")
 @axis_option
 @click.option("--layer", type=int, help="Default: the layer that the model's prompts project at.")
-@request_options(TraceRequest, "template")
+@system_option
+@request_options(TraceRequest, "template", "template_options", "assistant_prefill")
 @click.option(
     "--max-new-tokens",
     type=COUNT,
@@ -87,7 +94,8 @@ def monitor(
     from axes.warehouse.handle import Warehouse
 
     spec = model_spec(model, options)
-    request = ModelRequest(device=options.pop("device"), dtype=options.pop("dtype"))
+    stated = {name: options.pop(name) for name in _OF_MODEL}
+    request = ModelRequest(system=read_system(options.pop("system_file")), **stated)
     job = open_job(root, spec, request)
     warehouse = Warehouse.open_tables(root, *{*AXIS_TABLES, "calibrations", "projections", "runs"})
     readout = read_axis_readout(
@@ -113,7 +121,7 @@ def monitor(
     watched = Monitor.of(
         loaded, readout, probability=probability, stop_above=stop_above, on_reading=tell
     )
-    _speak(loaded, watched, **options)
+    _speak(loaded, watched, request.rendering, **options)
     if not is_streamed:
         echo(err=True)
         show(pa.Table.from_pylist(tokens), format_for(output, output_format), output)
@@ -131,20 +139,20 @@ def _echo_stop(tokens: list[Token], stop_above: float | None) -> None:
 def _speak(
     loaded: LoadedModel,
     watched: Monitor,
+    template: Template,
     *,
     prompt: str,
-    template: str,
     max_new_tokens: int,
     temperature: float,
     seed: int,
 ) -> None:
     import torch
 
-    from axes.ingest.forward.templates import Template, foreign_token, render
+    from axes.ingest.forward.templates import foreign_token, render
     from axes.ingest.generation.generate import end_ids, own_config
     from axes.warehouse.errors import PromptError
 
-    (rendered,) = render(loaded.tokenizer, [prompt], Template(template), loaded.spec.name)
+    (rendered,) = render(loaded.tokenizer, [prompt], template, loaded.spec.name)
     if (fault := foreign_token(rendered.token_ids, loaded.vocab_size)) is not None:
         raise PromptError(f"{loaded.spec.name} cannot run the prompt: {fault}")
     tokens = torch.tensor([rendered.token_ids], device=loaded.device)

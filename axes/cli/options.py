@@ -198,7 +198,8 @@ def _field_option(each: Field[Any], kind: Any, is_required: bool) -> Callable[[C
         option.flag or f"--{each.name.replace('_', '-')}",
         each.name,
         type=checked,
-        is_flag=plain is bool,
+        # None and not False, with which click takes a value as optional.
+        is_flag=plain is bool or None,
         multiple=is_list and plain is str,
         callback=_once if is_list else None,
         required=is_required and each.default is MISSING,
@@ -359,7 +360,7 @@ system_option = click.option(
     "--system",
     "system_file",
     type=EXISTING_FILE,
-    help="File with a system prompt for --template chat.",
+    help="File with a system prompt for the chat template.",
 )
 limit_option = click.option("--limit", type=COUNT, help=LIMIT_HELP)
 seed_option = click.option("--seed", type=int, default=0, help="Random seed.")

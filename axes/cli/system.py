@@ -46,7 +46,7 @@ def doctor(root: Path, output_format: str) -> None:
 def print_findings(findings: Iterable[Any], output_format: str) -> None:
     """Print the findings of a doctor; exit code 1 where one is FAIL."""
     examined = list(findings)
-    show_rows(examined, output_format, cell_width=200)
+    show_rows(examined, output_format, cell_width=600)
     if any(finding.result == "FAIL" for finding in examined):
         raise click.exceptions.Exit(1)
 

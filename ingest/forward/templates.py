@@ -1,18 +1,26 @@
 """From a prompt's text to token ids, by a stated policy, with exactly the tokens a user would get.
 
-`raw`               the text by the tokenizer's defaults (as in the source study)
-`chat`              the text as the user's turn of the chat template, up to the assistant's turn
-`chat+system:HASH`  the same below a system prompt, which the hash names
+`raw`                         the text by the tokenizer's defaults (as in the source study)
+`chat`                        the text as the user's turn of the chat template, then the
+                              beginning of the assistant's turn
+`chat+system:HASH`            the same below a system prompt, which the hash names
+`chat+enable_thinking=false`  the same with a variable of the chat template set
+`chat+prefill:HASH`           the same with more of the assistant's turn, which the hash names
 
-Each has one BOS where the tokenizer's defaults add one, and never two.
+The parts combine, in this order. Each rendered prompt has one BOS where the tokenizer's defaults
+add one, and never two.
 """
 
 from __future__ import annotations
 
+import inspect
+import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from axes.ingest.models.config import one_line
 from axes.warehouse.errors import ModelError
 from axes.warehouse.names import TEMPLATES
 from axes.warehouse.writer import content_key
@@ -23,10 +31,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Template:
-    """A policy, and for `chat` a system prompt if there is one; `name` is the stored key."""
+    """A policy, and for `chat` what is added to it; `name` is the stored key.
+
+    `system` is a system prompt and `prefill` the start of the assistant's turn. Each of `options`
+    is NAME=VALUE, a variable of the chat template; VALUE is JSON, or a text where it is not.
+    Raises `ModelError` for an unknown policy, and for additions that are malformed or to `raw`.
+    """
 
     policy: str = "raw"
     system: str | None = None
+    options: tuple[str, ...] = ()
+    prefill: str | None = None
 
     def __post_init__(self) -> None:
         if self.policy not in TEMPLATES:
@@ -34,8 +49,31 @@ class Template:
                 f"unknown template {self.policy}: it is raw or chat, "
                 "and with a system prompt --template chat --system FILE"
             )
-        if self.system is not None and self.policy == "raw":
-            raise ModelError("a system prompt needs the chat template: add --template chat")
+        additions = {
+            "a system prompt": self.system is not None,
+            "a template option": bool(self.options),
+            "an assistant prefill": self.prefill is not None,
+        }
+        if self.policy == "raw" and (added := [each for each in additions if additions[each]]):
+            raise ModelError(f"{added[0]} needs the chat template: add --template chat")
+        if self.prefill is not None and not self.prefill.strip():
+            raise ModelError("the assistant prefill is empty: leave --assistant-prefill out")
+        if len(self.variables) < len(self.options):
+            raise ModelError(f"a template option is given twice: {', '.join(self.options)}")
+
+    @property
+    def variables(self) -> dict[str, object]:
+        """The options' values by name, in the order of the names."""
+        pairs = {}
+        for text in sorted(self.options):
+            name, equals, value = text.partition("=")
+            if not equals or not name.isidentifier():
+                raise ModelError(
+                    f"{text} is not a template option: NAME=VALUE is expected, such as "
+                    "enable_thinking=false (--system and --assistant-prefill give texts)"
+                )
+            pairs[name] = _option_value(value)
+        return pairs
 
     @property
     def name(self) -> str:
@@ -43,11 +81,36 @@ class Template:
 
         >>> Template("chat").name, Template("chat", "Be brief.").name
         ('chat', 'chat+system:b1cc2ec6')
+        >>> Template("chat", options=("enable_thinking=false",), prefill="Sure,").name
+        'chat+enable_thinking=false+prefill:43ca3bc5'
         """
-        if self.system is None:
-            return self.policy
-        return f"{self.policy}+system:{content_key(self.system)[:8]}"
+        parts = [self.policy]
+        if self.system is not None:
+            parts.append(f"system:{content_key(self.system)[:8]}")
+        parts += [_option_name(name, value) for name, value in self.variables.items()]
+        if self.prefill is not None:
+            parts.append(f"prefill:{content_key(self.prefill)[:8]}")
+        return "+".join(parts)
 
+
+def _option_value(text: str) -> object:
+    # Python's spelling would be a text, which every chat template takes for true.
+    if text in _PYTHON_VALUES:
+        return _PYTHON_VALUES[text]
+    try:
+        return json.loads(text, parse_constant=str)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _option_name(name: str, value: object) -> str:
+    """`name=value` where that is short and gives the value back, else with a hash for it."""
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    is_plain = re.fullmatch(r"[\w.-]{1,32}", text, re.ASCII) and _option_value(text) == value
+    return f"{name}={text}" if is_plain else f"{name}:{content_key(value)[:8]}"
+
+
+_PYTHON_VALUES = {"True": True, "False": False, "None": None}
 
 # A private-use character in place of a user's text, to see what the template puts behind it.
 _MARK = "\ue000"
@@ -80,7 +143,7 @@ def render(
     if is_raw:
         complete, tail = list(texts), ""
     else:
-        *complete, marked = _chats(tokenizer, [*texts, _MARK], template, model)
+        *complete, marked = chat_texts(tokenizer, [*texts, _MARK], template, model)
         tail = marked.rpartition(_MARK)[2]
     # A chat template writes its own special tokens; they are not added a second time.
     encoded: Any = tokenizer(
@@ -114,6 +177,68 @@ def render(
     return rendered
 
 
+def chat_texts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], template: Template, model: str
+) -> list[str]:
+    """Each text as the user's turn of the model's chat template, as the model reads it.
+
+    Raises `ModelError` where the model has no chat template, or its template refuses the turns or
+    an option.
+    """
+    from jinja2 import TemplateError
+
+    if tokenizer.chat_template is None:
+        raise ModelError(f"{model} has no chat template: use --template raw")
+    apply: Any = tokenizer.apply_chat_template
+    parameters = {*inspect.signature(apply).parameters, "messages"}
+    for name in template.variables:
+        if name in parameters - {"tools", "documents"}:
+            raise ModelError(f"{name} is not a template option: rendering a prompt sets it")
+    before = [] if template.system is None else [{"role": "system", "content": template.system}]
+    prefill = template.prefill
+    after = [] if prefill is None else [{"role": "assistant", "content": prefill}]
+    try:
+        return [
+            str(
+                apply(
+                    [*before, {"role": "user", "content": text}, *after],
+                    add_generation_prompt=prefill is None,
+                    continue_final_message=prefill is not None,
+                    tokenize=False,
+                    **template.variables,
+                )
+            )
+            for text in texts
+        ]
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        reason = one_line(error)
+        raise ModelError(f"the chat template of {model} refuses the prompt: {reason}") from error
+
+
+def unused_additions(
+    tokenizer: PreTrainedTokenizerBase, template: Template, model: str
+) -> list[str]:
+    """A line for each option, or system prompt, that leaves a rendered prompt as it is without.
+
+    Raises as `chat_texts` does.
+    """
+    without = {f"template option {each}": _without(template, each) for each in template.options}
+    if template.system is not None:
+        without["the system prompt"] = replace(template, system=None)
+    if not without:
+        return []
+    rendered = chat_texts(tokenizer, [_MARK], template, model)
+    return [
+        f"{addition} changes nothing: the chat template of {model} ignores it, or it is the default"
+        for addition, rest in without.items()
+        if chat_texts(tokenizer, [_MARK], rest, model) == rendered
+    ]
+
+
+def _without(template: Template, option: str) -> Template:
+    return replace(template, options=tuple(each for each in template.options if each != option))
+
+
 def foreign_token(token_ids: Sequence[int], vocab_size: int) -> str | None:
     """What is wrong with the ids, where one has no row in the model's embedding; else None.
 
@@ -133,29 +258,6 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
         if candidate is not None:
             return candidate
     return 0
-
-
-def _chats(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], template: Template, model: str
-) -> list[str]:
-    from jinja2 import TemplateError
-
-    if tokenizer.chat_template is None:
-        raise ModelError(f"{model} has no chat template: use --template raw")
-    before = [] if template.system is None else [{"role": "system", "content": template.system}]
-    try:
-        return [
-            str(
-                tokenizer.apply_chat_template(
-                    [*before, {"role": "user", "content": text}],
-                    add_generation_prompt=True,
-                    tokenize=False,
-                )
-            )
-            for text in texts
-        ]
-    except TemplateError as error:
-        raise ModelError(f"the chat template of {model} refuses the prompt: {error}") from error
 
 
 def _missing_bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -81,12 +81,12 @@ def require_complete(report: Mapping[str, Collection[Any]], place: Path) -> None
         )
 
 
-def read_config(folder: Path) -> PreTrainedConfig:
-    """The model's configuration."""
+def read_config(folder: Path, **options: str) -> PreTrainedConfig:
+    """The model's configuration; `options` are those of transformers."""
     from transformers import AutoConfig
 
     with loading(f"{folder}: config.json cannot be read"):
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
 
 
 def load_tokenizer(folder: Path, **options: str) -> PreTrainedTokenizerBase:

@@ -24,6 +24,7 @@ from axes.ingest.models.download import (
     remember,
 )
 from axes.ingest.models.hub import weight_files
+from axes.ingest.models.quantized import runnable_quantization
 from axes.ingest.models.registry import ModelSpec
 from axes.warehouse.errors import ModelError
 from axes.warehouse.writer import content_key
@@ -42,10 +43,14 @@ _TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What a model is, read from its files; hashes are SHA-256 in hex."""
+    """What a model is, read from its files; hashes are SHA-256 in hex.
+
+    `quantization` is how the weights are held: as loading them was asked for, else as stored.
+    """
 
     model_id: str
     dtype: str
+    quantization: str | None
     attention: str
     weights_hash: str
     adapter_hash: str | None
@@ -54,7 +59,11 @@ class ModelIdentity:
 
 
 def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
-    """Hash the model's files, reading no weights; raises `ModelError` where files are missing."""
+    """Hash the model's files, reading no weights.
+
+    Raises `ModelError` where files are missing, and for quantised weights that this machine cannot
+    run.
+    """
     weights = weight_files(folder)
     config = folder / "config.json"
     missing = [path.name for path in (config, *weights) if not path.exists()]
@@ -72,6 +81,10 @@ def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
     tokenizer = [folder / name for name in _TOKENIZER_FILES if (folder / name).exists()]
     if not tokenizer:
         raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or tokenizer.model)")
+    stored = runnable_quantization(config, spec.name)
+    if stored is not None and spec.quantization is not None:
+        raise ModelError(f"{spec.name} is quantised already ({stored}): leave --quantization out")
+    quantization = spec.quantization or stored
     template = _chat_template(folder)
     # Weights, adapter, tokenizer and template, in the order of the fields.
     sha256 = gguf_sha256(spec)
@@ -83,9 +96,9 @@ def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
         _text_hash(template) if template else None,
     )
     attention = spec.attention or _default_attention(folder, dtype)
-    numerics = (dtype, spec.quantization, attention, spec.blocks)
+    numerics = (dtype, quantization, attention, spec.blocks)
     model_id = content_key(spec.name, spec.revision, hashes, numerics)
-    return ModelIdentity(model_id, dtype, attention, *hashes)
+    return ModelIdentity(model_id, dtype, quantization, attention, *hashes)
 
 
 def _weights_hash(weights: Iterable[Path], config: Path) -> str:

@@ -67,7 +67,7 @@ def load(
         options["quantization_config"] = BitsAndBytesConfig(**precision)
     if spec.adapter is not None:
         _require_package("peft", "adapters")
-    if device == "auto" or spec.quantization is not None:
+    if device == "auto" or identity.quantization is not None:
         options["device_map"] = device
     with loading(f"{spec.name} cannot be loaded from {folder}"):
         model: PreTrainedModel = read_weights(
@@ -172,7 +172,6 @@ def model_row(loaded: LoadedModel, run_id: str) -> dict[str, object]:
         "layer_count": loaded.layer_count,
         "parameter_count": sum(weight.numel() for weight in loaded.model.parameters()),
         "context_length": getattr(text_config, "max_position_embeddings", None),
-        "quantization": spec.quantization,
         "adapter": spec.adapter,
         "blocks": spec.blocks,
         "model_group": spec.group,

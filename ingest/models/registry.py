@@ -23,6 +23,8 @@ class ModelSpec:
 
     `adapter` (a folder or `hf:OWNER/NAME`) goes on top of the weights; `quantization`, `attention`
     and `blocks` (the path of the block list) are handed to transformers or to `find_blocks`.
+    `base` is the registry's name of the model that a chat model was tuned from; `is_chat` and
+    `is_gated` are None where the registry does not say.
     """
 
     name: str
@@ -34,6 +36,9 @@ class ModelSpec:
     blocks: str | None = None
     group: str | None = None
     is_reference: bool = False
+    is_chat: bool | None = None
+    base: str | None = None
+    is_gated: bool | None = None
     license: str | None = None
     wheels: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
@@ -99,7 +104,7 @@ def _resolve(name: str, source: str | None) -> ModelSpec:
         repository, _, revision = name.removeprefix("hf:").partition("@")
         return ModelSpec(name=repository, source=f"hf:{repository}", revision=revision or None)
     raise ModelError(
-        f"unknown model {name}{did_you_mean(name, registry())}: names are {', '.join(registry())}; "
+        f"unknown model {name}{did_you_mean(name, registry())}: axes list models has the names; "
         "a hub id OWNER/NAME, a folder or a .gguf file also work"
     )
 
@@ -113,14 +118,19 @@ def known_as(name: str) -> str:
 
 
 def group_members(group: str) -> tuple[tuple[str, ...], str]:
-    """The names of a registry group's models, and its reference; raises `ModelError`."""
-    members = [spec for spec in registry().values() if spec.group == group]
+    """The names of a registry group's models, and its reference; raises `ModelError`.
+
+    A chat model of another group is a member too where its base model is.
+    """
+    specs = registry()
+    own = {name for name, spec in specs.items() if spec.group == group}
+    members = [spec for name, spec in specs.items() if name in own or spec.base in own]
     if not members:
         groups = sorted({spec.group for spec in registry().values() if spec.group})
         raise ModelError(
             f"unknown group {group}{did_you_mean(group, groups)}: groups are {', '.join(groups)}"
         )
-    reference = next(spec.name for spec in members if spec.is_reference)
+    reference = next(spec.name for spec in members if spec.is_reference and spec.name in own)
     return tuple(spec.name for spec in members), reference
 
 

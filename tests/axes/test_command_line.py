@@ -28,6 +28,8 @@ COMMANDS = [
     "prompts import manner --positive-file a.csv --negative-file b.csv --unpaired",
     "ingest activations words.csv --prompts one --prompts two --layers 0,12 --site mlp_out "
     "--pooling last --keep-tokens 3 --template chat --system words.csv --no-share-prefix",
+    "ingest traces m --prompts one --template chat --template-option enable_thinking=false "
+    "--template-option effort=low '--assistant-prefill=- Sure, '",
     "ingest traces m --prompts one --stop 'a b;c' --end-token A --temperature 0.5 --samples 2",
     "intervene m --axis x --prompts one --benign two --strengths=-0.1,0.1 --min-projection 0.5",
     "label judge --judge-url http://localhost/v1 --judge-model big --judge-template words.csv",

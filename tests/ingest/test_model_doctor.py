@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 import axes.ingest.jobs
+import axes.warehouse.progress
+from axes.ingest.forward.templates import Template
 from axes.ingest.model_doctor import FAIL, NOTE, PASS, Finding, examine
 from axes.ingest.models.registry import ModelSpec, resolve
 from axes.warehouse.errors import ModelError
@@ -21,6 +23,7 @@ CHECKS = [
     "raw",
     "chat",
     "chat with a system prompt",
+    "rendered text",
     "blocks",
     "finite",
     "own hidden_states",
@@ -42,6 +45,7 @@ def test_a_sound_model_passes_every_check(family: str, tmp_path: Path) -> None:
     assert list(found) == CHECKS
     assert [name for name, finding in found.items() if finding.result == FAIL] == []
     assert found["own hidden_states"].result == PASS
+    assert found["rendered text"].detail == "'<s><user>Name three rivers.<assistant>'"
     assert "one BOS" in found["raw"].detail and "one BOS" in found["chat"].detail
     assert "4, d_model 32" in found["blocks"].detail
     assert found["shared prefix"].result == (NOTE if family == "gemma3_text" else PASS)
@@ -52,6 +56,24 @@ def test_reduced_precision_and_a_model_without_a_chat_template_are_not_at_fault(
     assert [name for name, finding in found.items() if finding.result == FAIL] == []
     found = by_check(resolve(str(save_tiny(tmp_path / "base", "llama", chat=False))))
     assert found["chat"] == Finding("chat", NOTE, "base has no chat template: use --template raw")
+
+
+def test_the_template_of_a_job_is_shown_on_a_prompt_with_what_it_ignores(llama: ModelSpec) -> None:
+    template = Template("chat", "Be kind.", ("enable_thinking=false",), "Sure,")
+    found = by_check(llama, template=template)
+    shown = "'<s><system>Be kind.<user>Name three rivers.<assistant>Sure,'"
+    assert found["rendered text"] == Finding("rendered text", NOTE, shown)
+    assert found[template.name].result == PASS
+    assert found["template"].result == NOTE
+    assert "enable_thinking=false changes nothing" in found["template"].detail
+
+
+def test_a_slow_check_tells_its_time_where_there_is_no_terminal(llama, monkeypatch, capsys):
+    monkeypatch.setattr(axes.warehouse.progress, "_LINE_EVERY", 0.001)
+    by_check(llama)
+    said = capsys.readouterr().err
+    for step in ("load tiny-llama", "run prompts: tiny-llama", "find sites: tiny-llama"):
+        assert f"{step}: 0:00:0" in said
 
 
 def test_two_bos_are_found(llama: ModelSpec, llama_folder: Path) -> None:

@@ -53,7 +53,7 @@ def estimated(folder: Path, described: dict, **assumed: float) -> Estimate:
 
 
 def test_the_configurations_are_those_of_the_registry():
-    assert list(STUDY) == [name for name, spec in registry().items() if spec.source[:3] == "hf:"]
+    assert list(STUDY) == [name for name, spec in registry().items() if spec.revision]
 
 
 @pytest.mark.parametrize("name", STUDY)

@@ -192,7 +192,8 @@ SHARED = {
         site           text      where in the block: resid_post (its output), resid_pre, attn_out,
                                  mlp_out
         pooling        text      how positions become one vector: last5_mean, ...
-        template       text      how the prompt was rendered: raw, chat, or chat+system:HASH
+        template       text      how the prompt was rendered: raw, chat, or such as
+                                 chat+system:HASH+enable_thinking=false
         rendered_hash  text      hash of the rendered text, template and all
         generation_id  text      the completion (generations.generation_id)
         scoring_id     text      hash of axis, completions, outcomes, split and calibration method

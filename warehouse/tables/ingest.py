@@ -58,7 +58,8 @@ INGEST_TABLES = (
         context_length   int32?  longest prompt in tokens; null: no limit
         dtype            text    dtype of the weights and of the forward pass
         attention        text?   attention implementation, as transformers names it
-        quantization     text?   4bit or 8bit when loaded so; null: as stored
+        quantization     text?   4bit or 8bit when loaded so, else as the checkpoint
+                                 stores its weights: fp8, gptq-4bit, ...; null: not at all
         adapter          text?   PEFT adapter on top: folder or hub id; null: none
         adapter_hash     text?   sha256 over the adapter's files
         blocks           text?   path of the block list; null: found by architecture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -198,3 +199,21 @@ def test_a_prompt_that_is_too_long_is_refused_or_left_out_and_recorded(folder, r
 def test_assumptions_without_an_estimate_are_refused_and_not_ignored():
     message = refused("models", "show", "qwen2.5-7b", "--tokens-per-second", "5")
     assert "need --estimate" in message
+
+
+def test_a_study_of_a_template_variant_runs_the_models_under_it(study, folder, lake):
+    words = [*study_words(folder, lake), "--template", "chat+enable_thinking=false"]
+    result = ok(*words, "--format", "json")
+    variant = json.loads(result.stdout)
+    assert variant["study_id"] != study["study_id"]
+    for name in ("small", "large"):
+        assert f"the chat template of {name} ignores it" in result.stderr
+    sql = "select distinct template from activations order by all"
+    assert [row["template"] for row in asked(lake, sql)] == ["chat+enable_thinking=false", "raw"]
+    assert printed(*words) == variant
+    sql = "select distinct other_axis_name as name from v_axis_cosines where layer = 2"
+    names = {row["name"] for row in asked(lake, f"{sql} and axis_name = 'native/small/2/marked'")}
+    assert "native/small/2/marked/chat+enable_thinking=false" in names
+    assert ", 0 with findings" in ok("warehouse", "check", "--root", lake).stdout
+    words = [*words[:-1], "chat+system:b1cc2ec6"]
+    assert "system:b1cc2ec6 is not a template option" in refused(*words)

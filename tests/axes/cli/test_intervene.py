@@ -64,3 +64,13 @@ def test_bad_input_is_one_line(lake):
     assert "no axis typo" in refused(*arguments(lake, "--axis", "typo"))
     assert "layer 9 of small does not exist" in refused(*arguments(lake, "--layers", "9"))
     assert "no openers praise" in refused(*arguments(lake, "--openers", "praise"))
+
+
+def test_an_option_of_the_chat_template_and_a_prefill_make_other_outcomes(lake):
+    few = ["--random", "1", "--shuffled", "0", "--orthogonal", "0"]
+    added = ["--template-option", "enable_thinking=false", "--assistant-prefill", "Sure,"]
+    name = "chat+enable_thinking=false+prefill:43ca3bc5"
+    printed(*arguments(lake, *few, *added))
+    outcomes = "from intervention_outcomes where metric = 'refusal_openers' and template ="
+    (count,) = rows(connect(lake), f"select count(*) as n {outcomes} '{name}'")
+    assert count["n"] > 0

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import Result
 
+import axes.ingest.forward.templates
 from axes.cli.monitor import _colour
+from axes.ingest.forward.templates import Template
 from axes.ingest.models.identity import identify
 from axes.ingest.models.registry import resolve
 from axes.warehouse.connection import connect_tables, rows
-from tests.commands import axes
+from tests.commands import axes as run_axes
 from tests.rows import put
 
 AXIS, WIDTH, LAYER = "a1b2c3d4e5f60718", 32, 2
@@ -40,7 +43,7 @@ def calibrate(root: Path, slope: float, intercept: float) -> None:
 
 def monitored(root: Path, folder: Path, *options: str) -> Result:
     start = ["monitor", str(folder), "--axis", AXIS, "hello there", "--max-new-tokens", "6"]
-    return axes(*start, "--root", root, *options)
+    return run_axes(*start, "--root", root, *options)
 
 
 def test_tokens_are_printed_with_their_projection_and_it_says_that_nothing_is_calibrated(
@@ -94,6 +97,27 @@ def test_a_token_is_readable_on_light_and_dark_with_few_colours(color_system):
         assert (low, middle, high) == ("rgb(0,0,255)", "rgb(128,128,128)", "rgb(255,0,0)")
     else:
         assert (low, middle, high) == ("blue", None, "red")
+
+
+def test_the_prompt_is_rendered_with_the_additions_of_its_template(
+    registered, llama_folder, tmp_path, monkeypatch
+):
+    seen: list[Template] = []
+
+    def render(tokenizer: Any, texts: Any, template: Template, model: str) -> Any:
+        seen.append(template)
+        return real(tokenizer, texts, template, model)
+
+    real = axes.ingest.forward.templates.render
+    monkeypatch.setattr(axes.ingest.forward.templates, "render", render)
+    system = tmp_path / "system.txt"
+    system.write_text("Be kind.\n")
+    options = ["--template", "chat", "--system", str(system), "--assistant-prefill", "Sure,"]
+    options += ["--template-option", "enable_thinking=false"]
+    result = monitored(registered, llama_folder, *options)
+    assert result.exit_code == 0, result.output
+    assert seen == [Template("chat", "Be kind.", ("enable_thinking=false",), "Sure,")]
+    assert "warning: template option enable_thinking=false changes nothing" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from axes.warehouse.connection import connect, rows
-from tests.commands import printed, refused
+from tests.commands import ok, printed, refused
 from tests.ingest.conftest import ImportTexts
 
 
@@ -35,6 +36,43 @@ def test_completions_are_generated_read_back_and_labelled(
     assert (agreement["count"], agreement["agreement"]) == (5, 0.2)
 
 
+def test_options_of_the_chat_template_and_a_prefill_make_other_rows_and_are_read_before_the_text(
+    root: Path, llama_folder: Path, import_texts: ImportTexts
+) -> None:
+    import_texts(["hello"])
+    words = ["--root", root, "--prompts", "texts", "--template", "chat"]
+    variants = [
+        [],
+        ["--template-option", "enable_thinking=false"],
+        ["--template-option", "enable_thinking=true"],
+        ["--assistant-prefill", "Sure, "],
+    ]
+    names = ["chat", "chat+enable_thinking=false", "chat+enable_thinking=true"]
+    for options in variants:
+        for kind in ("activations", "traces"):
+            limits = ["--max-new-tokens", "2", "--prompt-tokens"] if kind == "traces" else []
+            ingest = ["ingest", kind, llama_folder, *words, *options, *limits]
+            result = ok(*ingest, "--format", "json")
+            assert json.loads(result.stdout)[0]["new_count"] == 1
+            # The tiny template reads no option.
+            warned = "--template-option" in options
+            assert result.stderr.count("changes nothing: the chat template of tiny") == warned
+            assert printed(*ingest)[0]["new_count"] == 0, "it is stored"
+    stored = rows(connect(root), "select distinct template from activations order by template")
+    assert [row["template"] for row in stored[:3]] == names
+    assert stored[3]["template"].startswith("chat+prefill:") and len(stored) == 4
+    prompts = rows(
+        connect(root),
+        "select template, string_agg(token, '' order by step) as text from generations "
+        "inner join (select distinct generation_id, step, token from generation_tokens) as tokens "
+        "using (generation_id) where step < 0 group by template order by template",
+    )
+    assert prompts[0]["text"] == prompts[1]["text"] == "<s><user>hello<assistant>"
+    assert prompts[3]["text"].replace("Ġ", " ") == "<s><user>hello<assistant>Sure, "
+    (run,) = rows(connect(root), "select parameters from runs order by started_at desc limit 1")
+    assert json.loads(run["parameters"])["assistant_prefill"] == "Sure, "
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -45,6 +83,9 @@ def test_completions_are_generated_read_back_and_labelled(
         (["--prompts", "texts", "--token-budget", "9"], "--token-budget needs --completions"),
         (["--prompts", "texts", "--samples", "2"], "2 greedy completions would be one"),
         (["--prompts", "texts", "--axis", "nonsense"], "no axis nonsense"),
+        (["--prompts", "texts", "--template-option", "a=1"], "needs the chat template"),
+        (["--prompts", "texts", "--template", "chat", "--template-option", "a"], "NAME=VALUE"),
+        (["--completions", "FILE", "--assistant-prefill", "Sure,"], "needs the chat template"),
     ],
 )
 def test_options_that_do_not_go_together_are_one_line(

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from axes.ingest.forward.pooling import POOLINGS
-from axes.ingest.forward.templates import Template, pad_id, render
+from axes.ingest.forward.templates import Template, pad_id, render, unused_additions
 from axes.warehouse.errors import ModelError
 from tests.tiny_models import byte_tokenizer
 
@@ -180,3 +180,109 @@ def test_what_cannot_be_rendered_says_what_to_do() -> None:
     refused = "the chat template of m refuses the prompt: System role not supported"
     with pytest.raises(ModelError, match=refused):
         render(tokenizer, ["hi"], Template("chat", "Be kind."), "m")
+
+
+# As the templates of reasoning models: an option with a default, in the generation prompt.
+THINKING = (
+    "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>"
+    "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"
+    "{% endif %}"
+)
+
+
+def thinking_text(*options: str, prefill: str | None = None) -> str:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = THINKING
+    template = Template("chat", options=options, prefill=prefill)
+    return tokenizer.decode(render(tokenizer, ["hi"], template, "m")[0].token_ids)
+
+
+@pytest.mark.parametrize("value", ["false", "False", "0", '""', "[]"])
+def test_an_option_reaches_the_chat_template_as_a_value_and_not_as_a_text(value: str) -> None:
+    assert thinking_text() == "<s><user>hi<assistant>"
+    assert thinking_text(f"enable_thinking={value}") == "<s><user>hi<assistant><think></think>"
+    for true in ("true", "True", "1", "low"):
+        assert thinking_text(f"enable_thinking={true}") == thinking_text()
+
+
+def test_a_prefill_continues_the_assistants_turn_and_the_users_text_ends_where_it_did() -> None:
+    tokenizer = byte_tokenizer()
+    template = Template("chat", "Be kind.", prefill="Sure, here")
+    before, after = end_of_user(tokenizer, "Sure, here", template)
+    assert before == "<s><system>Be kind.<user>Sure, here"
+    assert after == "<assistant>Sure, here"
+
+
+def test_each_addition_is_another_key_which_neither_order_nor_spelling_changes() -> None:
+    def name(*options: str, prefill: str | None = None) -> str:
+        return Template("chat", options=options, prefill=prefill).name
+
+    assert name() == "chat"
+    assert name("enable_thinking=false") == name("enable_thinking=False")
+    assert name("b=1", "a=2") == name("a=2", "b=1") == "chat+a=2+b=1"
+    assert name('tools=[{"a": 1, "b": 2}]') == name('tools=[{"b":2,"a":1}]')
+    distinct = [
+        name(),
+        name("a=1"),
+        name('a="1"'),
+        name("a=true"),
+        name('a="true"'),
+        name("a=two words"),
+        name("a=" + "x" * 40),
+        name("a=" + "x" * 41),
+        name("b=1"),
+        name(prefill="1"),
+        name(prefill="1 "),
+        name("a=1", prefill="1"),
+    ]
+    assert len(set(distinct)) == len(distinct)
+    assert all(len(each) < 64 for each in distinct)
+
+
+def test_an_addition_that_changes_no_prompt_is_named() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = THINKING
+    used = Template("chat", "Be kind.", ("enable_thinking=false",), "Sure,")
+    # A prefill takes the place of what the option adds here, and says so.
+    (remark,) = unused_additions(tokenizer, used, "m")
+    assert remark.startswith("template option enable_thinking=false changes nothing: ")
+    template = Template("chat", "Be kind.", ("enable_thinking=false", "reasoning_effort=low"))
+    (remark,) = unused_additions(tokenizer, template, "m")
+    assert "reasoning_effort=low" in remark and "\n" not in remark
+    tokenizer.chat_template = "{{ messages[-1].content }}"
+    (remark,) = unused_additions(tokenizer, Template("chat", "Be kind."), "m")
+    assert remark.startswith("the system prompt changes nothing: the chat template of m ignores")
+    assert unused_additions(tokenizer, Template("chat"), "m") == []
+    assert unused_additions(tokenizer, Template(), "m") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "prefill", "message"),
+    [
+        (("enable_thinking",), None, "enable_thinking is not a template option: NAME=VALUE"),
+        (("=false",), None, "=false is not a template option"),
+        (("a b=1",), None, "a b=1 is not a template option"),
+        (("a=1", "a=2"), None, "a template option is given twice: a=1, a=2"),
+        (("tokenize=true",), None, "tokenize is not a template option: rendering a prompt sets"),
+        (("messages=[]",), None, "messages is not a template option"),
+        (("chat_template=x",), None, "chat_template is not a template option"),
+        (("tools=5",), None, "the chat template of m refuses the prompt: "),
+        ((), " ", "the assistant prefill is empty"),
+    ],
+)
+def test_a_malformed_addition_is_one_line(options, prefill, message) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        render(byte_tokenizer(), ["hi"], Template("chat", None, options, prefill), "m")
+    assert "\n" not in str(caught.value)
+
+
+def test_additions_need_the_chat_template_and_a_prefill_one_that_shows_it() -> None:
+    with pytest.raises(ModelError, match="a template option needs the chat template: add --temp"):
+        Template("raw", options=("a=1",))
+    with pytest.raises(ModelError, match="an assistant prefill needs the chat template: add"):
+        Template("raw", prefill="Sure,")
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    with pytest.raises(ModelError, match=r"^the chat template of m refuses [^\n]*$"):
+        render(tokenizer, ["hi"], Template("chat", prefill="Sure,"), "m")

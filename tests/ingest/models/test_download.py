@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from axes.ingest.model_estimate import estimate_needs, in_words
 from axes.ingest.models import download as fetch_module
 from axes.ingest.models.download import at_commit, cache_folder, fetch, file_hash, files_hash
 from axes.ingest.models.identity import identify
@@ -89,6 +90,42 @@ def test_a_converted_gguf_file_is_the_same_model(gguf_file, reference):
     assert loaded.layer_count == 2
     assert loaded.tokenizer.decode(loaded.tokenizer("hi").input_ids).endswith("hi")
     assert not leftovers()
+
+
+def test_a_conversion_says_what_it_takes_before_it_starts(gguf_file, capfd):
+    needs = estimate_needs(resolve(str(gguf_file)))
+    assert (needs.is_fetched, needs.download_bytes) == (True, 0)
+    assert "about 500." in str(in_words(needs)) and "in the cache" in str(in_words(needs))
+    folder = fetch(resolve(str(gguf_file)))
+    said = capfd.readouterr().err
+    assert "convert tiny.gguf: about 500." in said and "of cache" in said
+    written = (folder / "model.safetensors").stat().st_size
+    assert needs.conversion_cache_bytes == pytest.approx(written, rel=0.05)
+    after = estimate_needs(resolve(str(gguf_file)))
+    assert after.conversion_memory_bytes is None, "it is converted"
+    assert (needs.parameter_count, needs.d_model) == (after.parameter_count, after.d_model)
+    assert needs.layer_count == 2
+
+
+def test_what_is_no_gguf_file_is_one_line_for_an_estimate_too(tmp_path):
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(b"GGUF" + bytes(60))
+    with pytest.raises(ModelError, match=r"^[^\n]*broken.gguf cannot be read as GGUF[^\n]*$"):
+        estimate_needs(resolve(str(path)))
+
+
+def test_the_header_is_read_once_for_the_size_and_the_weights(gguf_file, monkeypatch):
+    read = []
+    real = gguf.GGUFReader
+
+    class Reader(real):
+        def __init__(self, path: str) -> None:
+            read.append(path)
+            super().__init__(path)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Reader)
+    fetch(resolve(str(gguf_file)))
+    assert len(read) == 1
 
 
 def test_a_gguf_file_is_converted_once(gguf_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ from tests.tiny_models import byte_tokenizer, tiny_model
 
 Repositories = dict[str, ServedRepository]
 
-STUDY = {name: spec for name, spec in registry().items() if spec.source.startswith("hf:")}
+STUDY = {name: spec for name, spec in registry().items() if spec.revision}
 ARCHITECTURES = {
     "pythia-160m": "gpt_neox",
     "pythia-410m": "gpt_neox",

@@ -28,9 +28,24 @@ from tests.tiny_models import byte_tokenizer, save_tiny, tiny_model
 DEMO = {"smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b"}
 
 
-def test_the_registry_pins_its_models_and_states_a_licence_and_one_reference_of_each_group():
+# Families with a chat model for every base model.
+PAIRED = {
+    "qwen2.5": 10,
+    "qwen3": 10,
+    "llama-3.1": 2,
+    "llama-3.2": 4,
+    "gemma-2": 4,
+    "gemma-3": 4,
+    "mistral": 6,
+    "olmo-2": 6,
+    "smollm2": 6,
+    "smollm3": 2,
+}
+
+
+def test_the_registry_pins_the_study_and_states_a_licence_and_one_reference_of_each_group():
     specs = registry().values()
-    revisions = [spec.revision for spec in specs if spec.source.startswith("hf:")]
+    revisions = [spec.revision for spec in specs if spec.group in ("pythia", "aligned")]
     assert all(re.fullmatch("[0-9a-f]{40}", revision or "") for revision in revisions)
     assert len(set(revisions)) == len(revisions) == 7
     demo = [spec for spec in specs if spec.source == "pypi"]
@@ -44,9 +59,35 @@ def test_the_registry_pins_its_models_and_states_a_licence_and_one_reference_of_
         assert sum(spec.is_reference for spec in specs if spec.group == group) == 1, group
 
 
+@pytest.mark.parametrize(("group", "count"), PAIRED.items())
+def test_a_family_has_a_chat_model_for_each_base_model_and_the_largest_base_as_reference(
+    group: str, count: int
+) -> None:
+    names, reference = group_members(group)
+    specs = [registry()[name] for name in names]
+    chats = {spec.base for spec in specs if spec.is_chat}
+    assert chats == {spec.name for spec in specs if spec.is_chat is False}
+    assert len(names) == count == 2 * len(chats)
+    assert registry()[reference].is_chat is False and reference.endswith("-base")
+
+
+def test_entries_of_the_registry_are_whole_and_name_one_repository_each() -> None:
+    sources = [spec.source for spec in registry().values() if spec.source != "pypi"]
+    assert len(set(sources)) == len(sources) == 66
+    for spec in registry().values():
+        assert spec.source == "pypi" or re.fullmatch(r"hf:[\w-]+/[\w.-]+", spec.source)
+        assert spec.base is None or (spec.is_chat and registry()[spec.base].is_chat is False)
+        assert spec.group and spec.license
+        gated = ("hf:meta-llama/", "hf:google/")
+        if spec.source.startswith(gated):
+            assert spec.is_gated
+
+
 def test_group_members_are_in_the_registrys_order() -> None:
     assert group_members("pythia") == (("pythia-160m", "pythia-410m", "pythia-1b"), "pythia-1b")
     assert group_members("aligned")[1] == "llama-3-8b-instruct"
+    assert len(group_members("aligned")[0]) == 4
+    assert "qwen2.5-7b" in group_members("qwen2.5")[0], "the chat model of one of its base models"
     with pytest.raises(ModelError, match=r"unknown group pythai \(did you mean pythia\?\): groups"):
         group_members("pythai")
 
@@ -54,7 +95,7 @@ def test_group_members_are_in_the_registrys_order() -> None:
 def test_an_unknown_name_suggests_the_near_one() -> None:
     with pytest.raises(ModelError, match=r"^[^\n]*did you mean smollm2-135m\?[^\n]*$"):
         resolve("smolm2-135m")
-    with pytest.raises(ModelError, match="^unknown model zzzzzz: names are pythia-160m"):
+    with pytest.raises(ModelError, match="^unknown model zzzzzz: axes list models has the names"):
         resolve("zzzzzz")
 
 
