@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import click
 
 from axes.cli.main import cli
-from axes.warehouse.connection import check_rules, connect, rows, sql_files
+from axes.warehouse.connection import connect, rows
 from axes.warehouse.layout import init_root
+from axes.warehouse.tables.catalog import check_rules, sql_files
 from axes.warehouse.tables.comments import read_header
 from axes.warehouse.tables.schemas import TABLES
 from docs.imports import Import, folder, part, read_imports, read_modules
