@@ -17,14 +17,13 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from axes.ingest.labels.judge import KEY_VARIABLES
-from axes.ingest.models.download import cache_folder
 from axes.warehouse.errors import RootError
 from axes.warehouse.layout import read_version, require_root
 from axes.warehouse.ledger import held_locks
 from axes.warehouse.maintenance.statistics import statistics
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.progress import byte_text
-from axes.warehouse.settings import SETTINGS, config_files
+from axes.warehouse.settings import SETTINGS, cache_folder, config_files
 
 PASS, FAIL, NOTE = "pass", "FAIL", "note"
 

@@ -106,9 +106,10 @@ def run_planned(
     """
     from axes.analysis.study.run import run_study
     from axes.analysis.study.sensitivity import measure_sensitivity
-    from axes.ingest.models.download import require_access
 
     if not no_ingest:
+        from axes.ingest.models.download import require_access
+
         import_sets(root, studies)
         require_access(spec for planned in studies for spec in _missing_models(root, planned))
     require_root(root)
@@ -153,12 +154,14 @@ def _ingest_missing(
     root: Path, planned: PlannedStudy, device: str | None, dtype: str | None
 ) -> None:
     """Run each model whose rows are incomplete."""
+    if not (missing := _missing_models(root, planned)):
+        return  # What is imported next takes seconds.
     from axes.ingest.activations import ingest_activations
     from axes.ingest.requests import ActivationRequest
 
     definition = planned.definition
     template, *template_options = definition.template.split("+")
-    for spec in _missing_models(root, planned):
+    for spec in missing:
         request = ActivationRequest(
             prompt_sets=prompt_limits(definition),
             sites=(definition.site,),

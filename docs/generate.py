@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import click
 
 from axes.cli.main import cli
-from axes.warehouse.connection import SQL_FOLDER, check_rules, connect, rows, sql_files
+from axes.warehouse.connection import connect, rows
 from axes.warehouse.layout import init_root
+from axes.warehouse.tables.catalog import SQL_FOLDER, check_rules, sql_files
 from axes.warehouse.tables.comments import read_header
 from axes.warehouse.tables.fitted import FITTED_TABLES
 from axes.warehouse.tables.generation import GENERATION_TABLES

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 from click.testing import CliRunner, Result
@@ -35,3 +37,15 @@ def refused(*words: object) -> str:
     message = result.stderr.strip().splitlines()[-1]
     assert message.startswith("Error: ")
     return message
+
+
+def imported_by(*words: object) -> set[str]:
+    """The modules that a command has imported when it ends, in a process of its own."""
+    script = (
+        "import sys\nfrom axes.cli.main import cli\n"
+        "cli.main(sys.argv[1:], standalone_mode=False)\nprint(*sys.modules, file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", script, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.splitlines()[-1].split())

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from axes.warehouse.connection import check_rules, sql_files
+from axes.warehouse.tables.catalog import check_rules, sql_files
 from axes.warehouse.tables.schemas import TABLES
 from docs.generate import FOLDER, NOTE, cli_page, commands, modules_page, tables_page
 from docs.imports import read_modules

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -13,10 +14,15 @@ import pytest
 
 from axes.cli.main import _COMMANDS, _SECTIONS
 from axes.cli.options import AXIS, CALIBRATIONS, FORMATS, MODEL
+from axes.warehouse.connection import connect
 from docs.generate import commands
-from tests.commands import axes
+from tests.commands import axes, imported_by
 
-HEAVY = {"torch", "duckdb", "pyarrow", "polars", "numpy", "rich", "transformers", "prompt_toolkit"}
+DUCKDB = {"duckdb", "pyarrow", "numpy"}
+HEAVY = DUCKDB | {
+    *("torch", "transformers", "sklearn", "scipy", "pandas", "polars", "altair", "filelock"),
+    *("pyarrow.compute", "pyarrow.dataset", "rich", "prompt_toolkit", "huggingface_hub"),
+}
 
 # These print a path, a page or nothing, and no rows.
 WITHOUT_ROWS = {
@@ -58,6 +64,28 @@ for words in ([], *([name] for name in _COMMANDS)):
     lines = done.stdout.splitlines()
     assert len(lines) == len(_COMMANDS) + 1, done.stderr
     assert [line for line in lines if not line.endswith(" []")] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        ("sql 'select 1'", DUCKDB),
+        ("sql --format json 'from v_auroc'", DUCKDB),
+        ("sql --safe 'select 1'", DUCKDB),
+        ("list axes", DUCKDB),
+        ("list poolings", DUCKDB),
+        ("list prompt-sets", DUCKDB | {"polars"}),
+        ("warehouse stats", DUCKDB - {"duckdb"} | {"pandas", "pyarrow.compute"}),
+        (
+            "warehouse check",
+            HEAVY - {"torch", "transformers", "sklearn", "scipy", "polars", "rich"},
+        ),
+    ],
+)
+def test_a_command_imports_only_the_libraries_that_it_uses(root, words, needed):
+    """On a root that has been opened before: the first time, its index of keys is written."""
+    connect(root)
+    assert imported_by(*shlex.split(words), "--root", root) & HEAVY <= needed
 
 
 def test_importing_axes_imports_no_library():

@@ -11,10 +11,11 @@ import torch
 from axes.ingest.forward.batching import pad
 from axes.ingest.forward.recording import block_points, record, run_backbone
 from axes.ingest.forward.templates import Template, pad_id, render
-from axes.ingest.models.download import cache_folder, fetch
+from axes.ingest.models.download import fetch
 from axes.ingest.models.identity import identify
 from axes.ingest.models.load import LoadedModel, load
 from axes.ingest.models.registry import resolve
+from axes.warehouse.settings import cache_folder
 
 # Taken at import, before the fixtures give each test an empty cache.
 USER_CACHE = cache_folder()

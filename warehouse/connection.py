@@ -7,33 +7,28 @@ one writer work on a root at once, and a view sees a new file as soon as it is r
 
 from __future__ import annotations
 
-import functools
 import glob
-import graphlib
 import os
-import re
-import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
-import numpy as np
-import polars as pl
 import pyarrow as pa
-from polars.datatypes import DataType
 
 from axes.warehouse.errors import MAX_MESSAGE, QueryError, RootError
 from axes.warehouse.layout import require_root
 from axes.warehouse.names import IMPORTED, did_you_mean, sql_literal
 from axes.warehouse.settings import setting
-from axes.warehouse.tables.comments import comment_statements, without_comments
+from axes.warehouse.tables.catalog import execute_file, load_sql, root_pattern
 from axes.warehouse.tables.index import INDEX, refresh_index
 from axes.warehouse.tables.schemas import TABLES
 
-SQL_FOLDER = Path(__file__).resolve().parent.parent / "sql"
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    from polars.datatypes import DataType
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -56,16 +51,6 @@ _LIBRARIES = 256_000_000
 _MIN_THREAD_BYTES = 96_000_000
 # A matrix larger than this share of the memory lies on disk: a study holds a few dozen.
 _MATRIX_SHARE = 64
-
-# v_stored where the index cannot be kept, as on a read-only disk: the same rows, by opening files.
-_STORED_WITHOUT_INDEX = """
-create view v_stored as
-select
-    model, model_id, prompt_id, site, pooling, template, null::varchar as file,
-    list(distinct layer order by layer) as layers
-from stg_activations
-group by all
-"""
 
 
 def connect(
@@ -101,7 +86,7 @@ def connect_unlocked(
     # From the user's settings, never from the root: a warehouse may be a stranger's.
     if views := setting("views"):
         for path in sorted(Path(views).expanduser().glob("*.sql")):
-            _execute_file(connection, path, path.read_text())
+            execute_file(connection, path, path.read_text())
     return connection
 
 
@@ -111,7 +96,7 @@ def connect_tables(root: Path, *tables: str) -> Connection:
     For a single look-up in a table. Raises as `connect` does.
     """
     connection = _open(root)
-    location = _location(root.resolve())
+    location = root_pattern(root.resolve())
     with _unreadable(root):
         for table in tables:
             connection.execute(TABLES[table].staging_view(location))
@@ -126,6 +111,8 @@ def scan(table: str, root: Path) -> pl.LazyFrame:
     files alone. An empty table gives no rows. Raises `QueryError` for an unknown table and
     `RootError` where `root` is not a warehouse.
     """
+    import polars as pl
+
     require_root(root)
     if table not in TABLES:
         raise QueryError(
@@ -244,6 +231,8 @@ def rows(connection: Connection, sql: str, parameters: Any = None) -> list[dict[
 
 def vectors(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """A queried vector column as a float32 `[rows, d]` matrix; all vectors must be of one width."""
+    import numpy as np
+
     lists = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if not len(lists):
         return np.empty((0, 0), dtype=np.float32)
@@ -273,30 +262,6 @@ def is_imported(connection: Connection, model: str) -> bool:
         [name, prefix],
     )
     return bool(sources) and all(row["source"].partition(":")[0] == IMPORTED for row in sources)
-
-
-def sql_files(kind: str) -> dict[str, str]:
-    """Name -> text of the files in `sql/<kind>` and its topic folders, by name."""
-    paths = sorted((SQL_FOLDER / kind).rglob("*.sql"), key=lambda path: path.stem)
-    return {path.stem: path.read_text() for path in paths}
-
-
-def check_rules() -> dict[str, str]:
-    """Name -> statement that lists the rows which break the rule.
-
-    The files of `sql/checks`, and what the tables' definitions say: unique keys, references, and a
-    row in `runs` for every job that wrote a row.
-    """
-    written = "\nunion all\n".join(f"select run_id from stg_{name}" for name in TABLES)
-    rules = sql_files("checks")
-    rules["runs_known"] = (
-        "-- Rows of any table written by a job that has no row in runs.\n"
-        f"select run_id, count(*) as row_count\nfrom ({written})\n"
-        "anti join stg_runs using (run_id)\ngroup by run_id"
-    )
-    for table in TABLES.values():
-        rules |= table.checks()
-    return dict(sorted(rules.items()))
 
 
 def _open(root: Path) -> Connection:
@@ -349,107 +314,3 @@ def _limit_memory(connection: Connection, root: Path, memory_limit: int | None) 
         connection.execute("set preserve_insertion_order = false")
     connection.execute(f"set variable is_limited = {memory_limit is not None}")
     connection.execute(f"set variable matrix_bytes = {total // _MATRIX_SHARE}")
-
-
-def load_sql(connection: Connection, root: Path, *, is_indexed: bool, is_commented: bool) -> None:
-    """Make a bare connection a warehouse: the objects of `sql/`, each after those it reads.
-
-    Views are bound when they are made, and a mart reads its tables many times over: so marts are
-    made on empty tables, which then give way to the views over files. Paths stay as they are
-    given: a relative root makes relative views. `is_indexed` is the result of `refresh_index`.
-    """
-    location = _location(root)
-    _create_objects(connection, is_commented)
-    stored = _in_order()["v_stored"]
-    connection.execute("begin")
-    if is_indexed:
-        connection.execute("drop view v_stored")
-        connection.execute(stored.replace("${root}", location))
-    for table in TABLES.values():
-        connection.execute(table.staging_view(location))
-    if is_commented:
-        for statement in comment_statements({"v_stored": stored}, {}, _columns(connection)):
-            if _OF_A_ROOT.match(statement):
-                connection.execute(statement)
-    connection.execute("commit")
-
-
-# Comments on the views that each root has of its own; those on all others are copied with them.
-_OF_A_ROOT = re.compile(r"comment on \w+ (stg_|v_stored\b)")
-# By whether they are commented.
-_created: set[bool] = set()
-_templates: dict[bool, tempfile.TemporaryDirectory[str]] = {}
-_templates_lock = threading.Lock()
-
-
-def _create_objects(connection: Connection, is_commented: bool) -> None:
-    """Empty tables, and on them all of `sql/`, in half a second, or one with comments.
-
-    Most of that is binding of views. Copied views are not bound, so the second connection of a
-    process writes the objects to a file, and it and all later ones copy them from there.
-    """
-    if is_commented not in _created:
-        _created.add(is_commented)
-        _execute_all(connection, is_commented)
-        return
-    with _templates_lock:
-        if is_commented not in _templates:
-            folder = tempfile.TemporaryDirectory(prefix="axes-")
-            with duckdb.connect(f"{folder.name}/template.duckdb") as template:
-                _execute_all(template, is_commented)
-            _templates[is_commented] = folder
-        path = sql_literal(f"{_templates[is_commented].name}/template.duckdb")
-        ((catalog,),) = connection.execute("select current_database()").fetchall()
-        connection.execute(f"attach {path} as axes_template (read_only)")
-        connection.execute(f'copy from database axes_template to "{catalog}" (schema)')
-        connection.execute("detach axes_template")
-
-
-def _execute_all(connection: Connection, is_commented: bool) -> None:
-    statements, macros = _in_order(), sql_files("macros")
-    marts = {name: sql for name, sql in statements.items() if name not in macros}
-    connection.execute("begin")
-    for name, table in TABLES.items():
-        connection.execute(table.empty_table)
-        connection.execute(f"create view {name} as select * from stg_{name}")
-    for name, statement in (statements | {"v_stored": _STORED_WITHOUT_INDEX}).items():
-        _execute_file(connection, f"{name}.sql", statement)
-    if is_commented:
-        for statement in comment_statements(marts, macros, _columns(connection)):
-            if not _OF_A_ROOT.match(statement):
-                connection.execute(statement)
-    for name in TABLES:
-        connection.execute(f"drop table stg_{name}")
-    connection.execute("commit")
-
-
-def _execute_file(connection: Connection, file: str | Path, sql: str) -> None:
-    try:
-        connection.execute(sql)
-    except duckdb.Error as error:
-        raise QueryError(f"{file}: {str(error).splitlines()[0]}") from error
-
-
-def _location(root: Path) -> str:
-    """The root as it stands in the glob patterns of staging views."""
-    return glob.escape(root.as_posix()).replace("'", "''")
-
-
-@functools.cache
-def _in_order() -> dict[str, str]:
-    """The macros and marts of `sql/`, each after the others that its code names."""
-    files = sql_files("macros") | sql_files("marts")
-    graph = {
-        name: (files.keys() & set(re.findall(r"\w+", without_comments(text)))) - {name}
-        for name, text in files.items()
-    }
-    return {name: files[name] for name in graphlib.TopologicalSorter(graph).static_order()}
-
-
-def _columns(connection: Connection) -> dict[str, list[str]]:
-    """View -> its columns."""
-    listed = connection.execute(
-        "select table_name, list(column_name order by column_index) from duckdb_columns() "
-        "where not internal group by table_name"
-    )
-    return dict(listed.fetchall())

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from axes.warehouse.errors import RootError
 
+LOCKS = ".locks"
 TEMPORARY = ".tmp"
 QUARANTINE = ".quarantine"
 RETIRED = ".retired"

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
 from axes.warehouse.connection import Connection, connect, connect_tables, query, stream
-from axes.warehouse.runs import Run, record_run
-from axes.warehouse.writer import data_file, write_rows
+
+if TYPE_CHECKING:
+    from axes.warehouse.runs import Run
 
 Row = TypeVar("Row")
 
@@ -55,6 +56,8 @@ class Warehouse:
 
     def has(self, table: str, name: str, partition: str | None = None) -> bool:
         """Whether the file `name` of a table is stored: its rows need not be computed."""
+        from axes.warehouse.writer import data_file  # Its imports take 0.04 s: not to read rows.
+
         return data_file(self.root, table, name, partition).exists()
 
     def write(
@@ -66,6 +69,8 @@ class Warehouse:
         partition: str | None = None,
     ) -> None:
         """Store one file of a table under a content key; see `writer.write_rows`."""
+        from axes.warehouse.writer import write_rows
+
         write_rows(self.root, table, row_groups, name=name, partition=partition)
 
     def run(
@@ -77,4 +82,6 @@ class Warehouse:
         seed: int | None = None,
     ) -> AbstractContextManager[Run]:
         """A provenance row for what happens inside; see `runs.record_run`."""
+        from axes.warehouse.runs import record_run
+
         return record_run(self.root, command, parameters, device=device, seed=seed)

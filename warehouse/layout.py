@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
 from axes.warehouse.files import (
+    LOCKS,
     RETIRED,
     TEMPORARY,
     find_links,
@@ -26,7 +27,6 @@ from axes.warehouse.files import (
     replacing,
     require_no_link,
 )
-from axes.warehouse.ledger import LOCKS, locked
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 
@@ -121,6 +121,8 @@ def init_root(root: Path) -> bool:
 
     Returns whether anything was made. Raises `RootError` for a folder that holds other things.
     """
+    from axes.warehouse.ledger import locked  # Nothing that only reads takes a lock.
+
     if (root / MARKER).exists():
         require_root(root)
         return False

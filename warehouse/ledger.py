@@ -25,10 +25,16 @@ from urllib.parse import quote
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.files import TEMPORARY, make_folder, replacing, require_no_link, sync_folder
+from axes.warehouse.files import (
+    LOCKS,
+    TEMPORARY,
+    make_folder,
+    replacing,
+    require_no_link,
+    sync_folder,
+)
 from axes.warehouse.render import echo
 
-LOCKS = ".locks"
 LEDGER = ".ledger"
 
 # Seconds to wait for a lock without a word: writing a file takes less.

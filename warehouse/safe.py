@@ -3,7 +3,8 @@
 Three walls, each of which would hold alone against most of what is tried:
 the statement's syntax tree may name the warehouse's tables, views, macros and pure functions, and
 nothing else; the connection is locked, and reaches the folders of the tables and their index and no
-other file; the process it runs in has no environment, cannot write a file, and ends at its limits.
+other file; the process it runs in has none of the user's environment, cannot write a file, and ends
+at its limits.
 
 A process answers one statement and ends, so that no statement sees anything that another one left
 (docs/decisions/0013). Starting Python and opening the warehouse take most of the time:
@@ -31,15 +32,10 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from axes.warehouse.connection import (
-    Connection,
-    connect,
-    distinct_names,
-    duckdb_message,
-    sql_files,
-)
+from axes.warehouse.connection import Connection, connect, distinct_names, duckdb_message
 from axes.warehouse.errors import MAX_MESSAGE, AxesError, QueryError
 from axes.warehouse.layout import require_no_links
+from axes.warehouse.tables.catalog import sql_files, stored_catalog
 from axes.warehouse.tables.schemas import TABLES
 
 _LONGEST_STATEMENT = 100_000
@@ -117,12 +113,15 @@ class Worker:
     def __init__(self, root: Path, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
         command = [sys.executable, "-P", "-m", "axes.warehouse.safe"]
+        environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
+        if catalog := stored_catalog(is_commented=False):  # The process can read it, not write it.
+            environment["AXES_CACHE"] = str(catalog.parents[1])
         self._process = subprocess.Popen(
             [*command, str(root.resolve()), json.dumps(asdict(limits))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={"PYTHONPATH": str(Path(__file__).parents[2])},
+            env=environment,
             cwd="/",
             # Ctrl-C on a terminal is for the process that asks.
             start_new_session=True,

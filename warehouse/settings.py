@@ -157,6 +157,15 @@ def root_folder(root: str | Path | None = None) -> Path:
     return Path(root if root is not None else setting("root") or "lake").expanduser()
 
 
+def cache_folder() -> Path:
+    """The folder of models, hashes and views: `$AXES_CACHE` or axes.toml, else XDG's."""
+    folder = setting("cache") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/safety-axes"
+    folder = os.path.expanduser(folder)  # noqa: PTH111 - raises nothing
+    if folder.startswith("~"):
+        raise ConfigError("there is no home folder: set $AXES_CACHE to a folder for models")
+    return Path(folder)
+
+
 def at_file(file: Path, value: str) -> str:
     """A path in a file: a relative one starts at the file's folder."""
     return str(file.parent / Path(value).expanduser())

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import scipy.optimize
 from jaxtyping import Float
-from scipy.special import expit
 
 from axes.analysis.activations import blocks, mean
 from axes.analysis.methods.covariance import mean_and_variance
@@ -29,6 +27,9 @@ def logistic_fitter(
     Standardising uses those rows too, and no label. Weights are zero where no direction lowers the
     loss.
     """
+    import scipy.optimize  # 0.2 s, and most directions are differences in means.
+    from scipy.special import expit
+
     centre, variance = mean_and_variance(x, where)
     scale = np.where(variance > 0, np.sqrt(variance), 1.0)
 

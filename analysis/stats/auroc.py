@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.special import betaincinv, stdtr, stdtrit
 
 # Of the rows of a prompt set: a number each, whether each is positive, and a number that the rows
 # of a group share.
@@ -125,6 +124,8 @@ def difference_estimate(difference: float, variance: float, df: float = np.inf) 
     if error < _ROUNDING:
         p_value = 1.0 if abs(difference) < _ROUNDING else None
         return Estimate(difference, difference, difference, p_value)
+    from scipy.special import stdtr
+
     reach = _quantile(df) * error
     p_value = float(2 * stdtr(df, -abs(difference) / error))
     lower, upper = max(difference - reach, -1.0), min(difference + reach, 1.0)
@@ -137,6 +138,8 @@ def share_estimate(successes: float, count: int) -> Estimate:
     >>> share_estimate(60, 60)
     Estimate(estimate=1.0, lower=0.940..., upper=1.0, p_value=None)
     """
+    from scipy.special import betaincinv
+
     tail, failures = (1 - LEVEL) / 2, count - successes
     lower = betaincinv(successes, failures + 1, tail) if successes > 0 else 0.0
     upper = betaincinv(successes + 1, failures, 1 - tail) if failures > 0 else 1.0
@@ -170,6 +173,8 @@ def _variance(moved: Float[np.ndarray, " group"], is_out_of_fold: bool) -> float
 
 def _quantile(df: float) -> float:
     """Standard errors to either side of an estimate in its interval."""
+    from scipy.special import stdtrit
+
     return float(stdtrit(df, 0.5 + LEVEL / 2))
 
 

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
-from scipy import sparse
-from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
-from sklearn.preprocessing import normalize
 
 from axes.analysis.stats.auroc import Groups, Labels, Scores
 from axes.analysis.stats.splits import grouped_folds, out_of_fold
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 Kernel = Float[np.ndarray, "row row"]
 
@@ -32,6 +33,10 @@ _PENALTY = 1.0
 
 
 def _words(texts: Sequence[str], longest: int) -> Kernel:
+    # Imported here: scikit-learn takes 0.5 s, and a study whose rows are stored has no use for it.
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.preprocessing import normalize
+
     counts = CountVectorizer(ngram_range=(1, longest), token_pattern=r"(?u)\S+").fit_transform(
         texts
     )
@@ -39,6 +44,8 @@ def _words(texts: Sequence[str], longest: int) -> Kernel:
 
 
 def _tf_idf(texts: Sequence[str]) -> Kernel:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     return _products(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit_transform(texts))
 
 

@@ -23,10 +23,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import minimize
-from scipy.special import expit, logit
-from scipy.stats import rankdata
-from sklearn.isotonic import IsotonicRegression
 
 from axes.analysis.methods import find_method, load
 from axes.analysis.stats import CALIBRATIONS
@@ -61,6 +57,8 @@ class Calibration:
     def probability(self, scores: Scores) -> Scores:
         """The scores on the common scale, 0 ... 1, never decreasing in the score."""
         if "slope" in self.parameters:
+            from scipy.special import expit
+
             return expit(self.parameters["slope"] * scores + self.parameters["intercept"])
         return np.interp(scores, self.parameters["x"], self.parameters["y"])
 
@@ -128,6 +126,9 @@ def choose_threshold(scores: Scores, labels: Labels, target: str = BALANCED_ACCU
 
 def platt(scores: Scores, labels: Labels) -> Parameters:
     """Slope (at least 0) and intercept of maximum likelihood, targets smoothed as Platt does."""
+    from scipy.optimize import minimize
+    from scipy.special import expit, logit
+
     centre, width = scores.mean(), scores.std()
     standardised = (scores - centre) / width
     positive_count = int(labels.sum())
@@ -156,12 +157,16 @@ def platt(scores: Scores, labels: Labels) -> Parameters:
 
 def isotonic(scores: Scores, labels: Labels) -> Parameters:
     """The best non-decreasing map in squared error."""
+    from sklearn.isotonic import IsotonicRegression
+
     fitted = IsotonicRegression(y_min=0.0, y_max=1.0, increasing=True).fit(scores, labels)
     return {"x": fitted.X_thresholds_.tolist(), "y": fitted.y_thresholds_.tolist()}
 
 
 def quantile(scores: Scores, _labels: Labels) -> Parameters:
     """Share of the calibration rows below each score, half of those at it."""
+    from scipy.stats import rankdata
+
     values, first = np.unique(scores, return_index=True)
     places = (rankdata(scores)[first] - 0.5) / len(scores)
     knots = np.linspace(0, len(values) - 1, min(len(values), _KNOT_COUNT))

@@ -111,8 +111,8 @@ def list_(noun: str, text: str | None, root: Path, output_format: str) -> None:
 
 def _models(root: Path) -> list[dict[str, object]]:
     """Models of the registry, then others with rows in the warehouse, which need not exist."""
-    from axes.ingest.models.download import cache_folder
     from axes.ingest.models.registry import registry
+    from axes.warehouse.settings import cache_folder
 
     echo(f"cache: {cache_folder()}", err=True)
     stored, specs = stored_names(root, "activations", "model"), registry()

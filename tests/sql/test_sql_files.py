@@ -8,15 +8,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from axes.warehouse.connection import (
-    SQL_FOLDER,
-    Connection,
-    check_rules,
-    connect,
-    query,
-    rows,
-    sql_files,
-)
+from axes.warehouse.connection import Connection, connect, query, rows
+from axes.warehouse.tables.catalog import SQL_FOLDER, check_rules, sql_files
 from axes.warehouse.tables.comments import read_header
 from axes.warehouse.tables.schemas import TABLES
 from tests.rows import put

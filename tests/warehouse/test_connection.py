@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,42 +28,6 @@ from axes.warehouse.names import sql_literal
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import rows_table, vector_array, write_rows
 from tests.rows import file_bytes, full, put
-
-
-def test_a_later_connection_copies_what_the_first_of_a_process_created(root, tmp_path, monkeypatch):
-    def objects(root: Path) -> list[list[dict]]:
-        connection = connect(root, is_commented=True)
-        # DuckDB prints the columns of an `exclude` in any order.
-        views = rows(
-            connection,
-            "select view_name, comment, list_sort(string_split(sql, '')) as letters "
-            "from duckdb_views() where not internal order by 1",
-        )
-        macros = rows(
-            connection,
-            "select function_name, comment, parameters, macro_definition "
-            "from duckdb_functions() where not internal order by all",
-        )
-        columns = rows(
-            connection,
-            "select table_name, column_name, comment, data_type "
-            "from duckdb_columns() where not internal order by table_name, column_index",
-        )
-        tables = rows(connection, "select * from duckdb_tables()")
-        databases = rows(connection, "select database_name from duckdb_databases() order by 1")
-        return [views, macros, columns, tables, databases]
-
-    monkeypatch.setattr("axes.warehouse.connection._created", set())
-    monkeypatch.setattr("axes.warehouse.connection._templates", {})
-    first, *later = [objects(root) for _ in range(3)]
-    assert len(first[0]) > 2 * len(TABLES) and first[1] and not first[3]
-    assert later == [first, first]
-    put(root, "runs", {"run_id": "a"})
-    other = tmp_path / "other"
-    init_root(other)
-    with ThreadPoolExecutor(4) as pool:
-        counts = pool.map(lambda at: len(rows(connect(at), "from runs")), 4 * [root, other])
-    assert list(counts) == 4 * [1, 0]
 
 
 def test_the_tables_explain_themselves_in_the_words_of_the_schema(root: Path) -> None:

@@ -12,9 +12,10 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from axes.warehouse.connection import Connection, connect, query, sql_files
+from axes.warehouse.connection import Connection, connect, query
 from axes.warehouse.errors import QueryError
 from axes.warehouse.safe import _HARMLESS, Limits, _answer, ask, locked, require_safe
+from axes.warehouse.tables.catalog import sql_files
 from axes.warehouse.tables.schemas import TABLES
 from tests.commands import axes, ok
 from tests.rows import file_bytes

@@ -17,10 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from axes.warehouse.connection import SQL_FOLDER, check_rules, connect, query
+from axes.warehouse.connection import connect, query
 from axes.warehouse.errors import QueryError, RootError
 from axes.warehouse.layout import data_files, empty_file, require_root
 from axes.warehouse.ledger import Entry, read_ledger, sha256
+from axes.warehouse.tables.catalog import SQL_FOLDER, check_rules
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.comments import without_comments
 from axes.warehouse.tables.schemas import TABLES

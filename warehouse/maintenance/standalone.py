@@ -14,9 +14,9 @@ from pathlib import Path
 
 import duckdb
 
-from axes.warehouse.connection import load_sql
 from axes.warehouse.errors import RootError
 from axes.warehouse.layout import require_root
+from axes.warehouse.tables.catalog import load_sql
 from axes.warehouse.tables.index import refresh_index
 
 FILE_NAME = "warehouse.duckdb"

@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from axes.warehouse.connection import connect_tables, query
-from axes.warehouse.files import QUARANTINE, RETIRED, TEMPORARY
+from axes.warehouse.files import LOCKS, QUARANTINE, RETIRED, TEMPORARY
 from axes.warehouse.layout import (
     NO_PARTITION,
     parquet_files,
@@ -26,7 +26,7 @@ from axes.warehouse.layout import (
     partition_value,
     require_root,
 )
-from axes.warehouse.ledger import LOCKS, maintenance_lock, settle, table_lock
+from axes.warehouse.ledger import maintenance_lock, settle, table_lock
 from axes.warehouse.maintenance.compaction import BUILDING as COMPACTING
 from axes.warehouse.maintenance.migration import BUILDING as MIGRATING
 from axes.warehouse.tables.schemas import TABLES

@@ -14,7 +14,6 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from axes.warehouse.files import TEMPORARY, make_folder, replacing
@@ -68,6 +67,8 @@ def _refresh(root: Path, folder: Path) -> None:
     if not files and not path.exists() and NO_PARTITION not in folder.name:
         return
     while (indexed_files := _covered(path)) != files:
+        import pyarrow.compute as pc  # Where a file is new: each connection comes by here.
+
         indexed = pq.read_table(path, partitioning=None) if indexed_files else _SCHEMA.empty_table()
         current = {name for name, size in files.items() if (indexed_files or {}).get(name) == size}
         parts = [indexed.filter(pc.is_in(indexed["file"], pa.array(sorted(current), TEXT)))]

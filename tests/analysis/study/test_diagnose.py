@@ -11,8 +11,9 @@ import pytest
 from axes.analysis.report.report import write_report
 from axes.analysis.study.diagnose import diagnose_study, find_diagnosed
 from axes.analysis.study.run import run_study
-from axes.warehouse.connection import check_rules, connect, rows
+from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import AxesError
+from axes.warehouse.tables.catalog import check_rules
 from tests.commands import printed
 from tests.worlds import define_study, make_world
 

@@ -68,6 +68,12 @@ def test_an_option_goes_before_the_key_of_the_file(lake, file):
     assert printed(lake, file)["definition"]["seed"] == 0
 
 
+def test_a_study_whose_rows_are_stored_imports_nothing_to_fit_or_to_run_a_model(lake, file):
+    ok(lake, file)
+    modules = commands.imported_by("study", file, "--root", lake)
+    assert not modules & {"torch", "transformers", "sklearn", "scipy", "altair", "rich"}
+
+
 def test_claims_and_diff_are_asked_by_id_or_by_file(lake, file):
     study_id = rows(connect(lake), "select study_id from evaluations limit 1")[0]["study_id"]
     by_id = ok(lake, "claims", study_id[:6], "--format", "csv").stdout

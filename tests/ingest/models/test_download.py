@@ -19,11 +19,12 @@ import torch
 
 from axes.ingest.model_estimate import estimate_needs, in_words
 from axes.ingest.models import download as fetch_module
-from axes.ingest.models.download import at_commit, cache_folder, fetch, file_hash, files_hash
+from axes.ingest.models.download import at_commit, fetch, file_hash, files_hash
 from axes.ingest.models.identity import identify
 from axes.ingest.models.load import load
 from axes.ingest.models.registry import ModelSpec, resolve
 from axes.warehouse.errors import ModelError
+from axes.warehouse.settings import cache_folder
 from tests.tiny_models import byte_tokenizer, tiny_model
 
 HEADS = 4

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from axes.warehouse.connection import Connection, check_rules, connect, query
+from axes.warehouse.connection import Connection, connect, query
 from axes.warehouse.layout import EMPTY_FILE, data_files, init_root
 from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.repair import adopt_files
+from axes.warehouse.tables.catalog import check_rules
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, data_file
 from tests.rows import Row, full, put, put_prompts
