@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import numpy as np
 
+from axes.analysis.drift.drift_controls import lasting, matched_length, matched_prompt
+from axes.analysis.drift.drift_statistics import slope_estimates, slope_terms
 from axes.analysis.methods.nulls import Mapped
 from axes.analysis.methods.universal import universal_axis
-from axes.analysis.stats.auroc import Estimate, auroc_difference, auroc_interval
+from axes.analysis.stats.auroc import Estimate, auroc_difference, auroc_interval, share_estimate
 from axes.analysis.stats.bootstrap import auroc_bootstrap, auroc_difference_bootstrap, draw_counts
 from axes.analysis.stats.detection import tpr_intervals
 from axes.analysis.stats.out_of_fold import evaluate_out_of_fold
 from axes.analysis.stats.splits import grouped_folds
 from axes.analysis.study.stability import SHARED_AXES, axes_fitter
 from benchmarks.worlds.rates import Rate, over_worlds, rate
+from tests.drifting import plant
 from tests.fitted_worlds import FittedGroup, fit_group
 from tests.worlds import make_group
 
 PART = "intervals"
 COVERAGE = (0.93, 0.97)
+# An exact interval of a share near 0 or 1 holds it more often than it has to.
+EXACT = (0.95, 1.0)
 WIDTHS = {"alpha": 16, "beta": 20, "gamma": 24}
 PAIRS = 100
 RATE = 0.01
@@ -36,9 +41,11 @@ def measure_intervals(world_count: int) -> list[Rate]:
     found = []
     planted = over_worlds(_out_of_fold, world_count, first_seed=53_000_000)
     nothing = over_worlds(_nothing_planted, world_count, first_seed=54_000_000)
-    for worlds in (independent, grouped, angles, planted, nothing):
+    shares = over_worlds(_share, world_count, first_seed=55_000_000)
+    drift = over_worlds(_drift, world_count, first_seed=56_000_000)
+    for worlds in (independent, grouped, angles, planted, nothing, shares, drift):
         for name in worlds[0]:
-            goal = None if "(for contrast)" in name else COVERAGE
+            goal = None if "(for contrast)" in name else EXACT if worlds is shares else COVERAGE
             found.append(rate(PART, name, [world[name] for world in worlds], goal))
     return found
 
@@ -147,6 +154,46 @@ def _out_of_fold(seed: int, strength: float | None = None) -> dict[str, bool]:
     )
     delong = auroc_interval(evaluated.scores[0, 0], labels, pairs)
     held["native out of fold, fits as given (for contrast)"] = _holds(delong, native)
+    return held
+
+
+def _share(seed: int) -> dict[str, bool]:
+    """A share near 1, where most samples of 60 hold nothing else."""
+    random = np.random.default_rng(seed)
+    truth = 1 - random.uniform(0.0, 0.03)
+    drawn = share_estimate(float(random.binomial(60, truth)), 60)
+    return {"a share of 0.97 to 1 in 60": _holds(drawn, truth)}
+
+
+def _drift(seed: int) -> dict[str, bool]:
+    """Five completions a prompt, which share its slope; resamples are of pairs of prompts.
+
+    Classes differ in slope alone, so that a control changes nothing.
+    """
+    truth = 0.02
+    trajectories = plant(
+        pairs=40, samples=5, slope=truth, slope_deviation=0.03, lengths=((12, 24),) * 2, seed=seed
+    )
+    is_positive = trajectories.is_positive
+    rows = np.arange(len(is_positive))
+    draws, alone = (
+        draw_counts(len(rows), strata=is_positive, groups=groups, count=400, seed=seed)
+        for groups in (trajectories.groups, rows)
+    )
+    terms = slope_terms(trajectories.values)
+    slope, slope_alone = (slope_estimates(terms, is_positive, drawn)[2] for drawn in (draws, alone))
+    held = {
+        "difference of slopes, 5 completions a prompt": _holds(slope, truth),
+        "difference of slopes, completions alone (for contrast)": _holds(slope_alone, truth),
+    }
+    for control in (
+        matched_prompt(trajectories, draws),
+        matched_length(trajectories, draws),
+        lasting(trajectories, 18, draws),
+    ):
+        held[f"change by the control {control.name}, which explains nothing"] = _holds(
+            control.change, 0.0
+        )
     return held
 
 

@@ -95,7 +95,6 @@ def _gaps(seed: int) -> dict[str, bool]:
     random = np.random.default_rng(seed)
     labels = fitted.group.labels["labelled"]
     shuffles = np.stack([random.permutation(labels) for _ in range(SHUFFLES)])
-    shuffled = np.array([_gap(aligned) for aligned in _aligned(fitted, shuffles)])
     apart = np.stack(
         [
             _aligned(fitted, np.stack([random.permutation(labels) for _ in range(SHUFFLES)]))[
@@ -105,13 +104,20 @@ def _gaps(seed: int) -> dict[str, bool]:
         ],
         axis=1,
     )
-    observed = _gap(_aligned(fitted, labels[None])[0])
+    truly = _aligned(fitted, labels[None])[0]
+    observed = _gap(truly)
+    alike = _aligned(fitted, shuffles)
+    shuffled = np.array([_gap(aligned) for aligned in alike])
+    cosines = np.array([_cosine_leave_one_out(aligned) for aligned in alike])
     by_model = np.array([_gap(aligned) for aligned in apart])
     drawn = random.standard_normal((SHUFFLES, len(WIDTHS), WIDTHS["gamma"]))
     drawn /= np.linalg.norm(drawn, axis=2, keepdims=True)
     at_random = np.array([_gap(aligned) for aligned in drawn])
     return {
         "singular-value gap, labels shuffled alike": _p_value(observed, shuffled) <= LEVEL,
+        "cosine of the left out with the others' axis, labels shuffled alike": (
+            _p_value(_cosine_leave_one_out(truly), cosines) <= LEVEL
+        ),
         "singular-value gap, labels shuffled by model (for contrast)": (
             _p_value(observed, by_model) <= LEVEL
         ),
@@ -135,6 +141,11 @@ def _aligned(fitted: FittedGroup, labels: np.ndarray) -> np.ndarray:
 def _gap(aligned: np.ndarray) -> float:
     first, second = universal_axis(aligned).singular_values[:2]
     return float(first - second)
+
+
+def _cosine_leave_one_out(aligned: np.ndarray, place: int = 1) -> float:
+    """Cosine of one model's aligned direction with the axis made of the others'."""
+    return float(aligned[place] @ universal_axis(np.delete(aligned, place, axis=0)).vector)
 
 
 def _alignments(seed: int) -> dict[str, bool]:

@@ -8,6 +8,7 @@ import pytest
 from benchmarks.worlds import nulls, page, recovery
 from benchmarks.worlds.intervals import measure_intervals
 from benchmarks.worlds.rates import Rate, rate
+from benchmarks.worlds.verdicts import VerdictRates
 
 WORLDS = 20
 SWAPPED = "labels of a set swapped"
@@ -49,6 +50,9 @@ def test_a_rate_has_the_error_of_a_share_and_holds_within_its_goal() -> None:
 
 
 def test_the_page_has_a_row_for_every_rate() -> None:
-    text = page([rate("part", "a coverage", [True, True, False, True], (0.7, 0.8))], 1)
+    given = {("shared_axis", "supported"): 3, ("shared_axis", "cannot tell"): 1}
+    verdicts = [VerdictRates(rate("verdicts", "a world", [True, False, False, False]), given)]
+    text = page([rate("part", "a coverage", [True, True, False, True], (0.7, 0.8))], verdicts, 1)
     assert "| part | a coverage | 0.7500 | 0.2165 | 4 | 0.7 to 0.8 | yes |" in text
+    assert "| a world | 4 | 0.250 | 3 / 0 / 0 / 1 | 0 / 0 / 0 / 0 | 0 / 0 / 0 / 0 |" in text
     assert "| 0.5 | " in text

@@ -42,7 +42,7 @@ def test_a_growing_difference_is_decided_later_the_slower_it_grows():
 
 
 def test_a_curve_that_falls_below_the_bound_again_is_not_decided_before():
-    found = plant(offset=3.0, noise=0.1, of_completion=0.1)
+    found = plant(offset=3.0, noise=0.1, of_prompt=0.1)
     found.values[found.is_positive, 6] = -40.0
     found.values[found.is_positive, 7] = 50.0
     assert decided_step(*curves(found)[:2]).estimate == 7

@@ -144,7 +144,7 @@ def test_the_curve_is_the_difference_of_the_means_of_who_is_there():
 
 def test_the_simultaneous_band_holds_the_whole_true_curve_and_the_pointwise_does_not():
     worlds = [
-        (curve(plant(slope=0.1, offset=1.0, of_completion=0.1, seed=seed), seed=seed))
+        (curve(plant(slope=0.1, offset=1.0, of_prompt=0.1, seed=seed), seed=seed))
         for seed in range(120)
     ]
     truth = 1.0 + 0.1 * worlds[0].steps
