@@ -134,7 +134,8 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
             area["is_in_sample"] = row["is_in_sample"] or area.get("is_in_sample", False)
             models[model]["layer"] = row["layer"]
         elif model is not None:
-            models[model]["alignment_r2" if metric == "r2_held_out" else metric] = estimate
+            key = "alignment_r2" if metric == "r2_held_out" else metric
+            models[model][key if scorer == "aligned" else f"{scorer}_{key}"] = estimate
         elif row["component"] is not None:
             shared.setdefault(scorer, {}).setdefault(metric, []).append(estimate)
         else:

@@ -68,6 +68,17 @@ def test_the_planted_axis_is_recovered_natively_and_universally(world, result):
             assert areas["native"] > 0.9
 
 
+def test_a_metric_of_a_model_is_its_own_and_not_that_of_a_null(world, result):
+    stored = query(
+        connect(world[0].root), "select distinct model, cosine_leave_one_out from v_study"
+    ).to_pylist()
+    assert {row["model"] for row in stored} == set(WIDTHS)
+    for row in stored:
+        model = result["models"][row["model"]]
+        assert model["cosine_leave_one_out"] == row["cosine_leave_one_out"]
+        assert model["shuffled_labels_cosine_leave_one_out"] != row["cosine_leave_one_out"]
+
+
 def test_the_documented_keys_are_there_and_are_numbers(result):
     json.dumps(result)
     for model in WIDTHS:
