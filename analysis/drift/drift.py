@@ -42,6 +42,7 @@ from axes.analysis.drift.trajectories import (
     read_other_texts,
     read_trajectories,
 )
+from axes.analysis.methods.directions import cosine
 from axes.analysis.registry import store_rows
 from axes.analysis.stats.bootstrap import RESAMPLE_COUNT, Curve, draw_counts, mean_difference
 from axes.warehouse.axes import AxisReadout
@@ -176,8 +177,8 @@ def _metrics(
         controls.append(
             random_axes(rises, terms.spread, readout.vector, is_positive, counts, seed=seed)
         )
-        cosine = _drift_cosine(rises, terms.spread, readout.vector, is_positive)
-        yield of_all(metric="drift_cosine", estimate=cosine)
+        drift_cosine = _drift_cosine(rises, terms.spread, readout.vector, is_positive)
+        yield of_all(metric="drift_cosine", estimate=drift_cosine)
     for control in controls:
         if control is not None:
             yield from _control_metrics(control)
@@ -249,9 +250,7 @@ def _drift_cosine(
         rises[of_class].sum(axis=0) / spread[of_class].sum()
         for of_class in (is_positive, ~is_positive)
     )
-    apart = positive - negative
-    norms = np.linalg.norm(apart) * np.linalg.norm(vector)
-    return float(apart @ vector / norms) if norms > 0 else 0.0
+    return cosine(positive - negative, vector)
 
 
 def _control_metrics(control: Control) -> Iterator[_Metric]:

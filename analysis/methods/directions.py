@@ -102,6 +102,13 @@ def float_rows(x: ArrayLike) -> Float[np.ndarray, "*batch d_model"]:
     return np.asarray(plain, dtype=np.float64)
 
 
+def cosine(first: Float[np.ndarray, " d"], second: Float[np.ndarray, " d"]) -> float:
+    """Of two vectors; 0 where one is the zero vector."""
+    norms = np.linalg.norm(first) * np.linalg.norm(second)
+    # Of stored float32 vectors the quotient may exceed 1 by rounding.
+    return float(np.clip(first @ second / norms, -1.0, 1.0)) if norms else 0.0
+
+
 def unit(vector: Float[np.ndarray, " d_model"]) -> Direction:
     """Scale to unit length; raises `AxisError` for the zero vector."""
     norm = float(np.linalg.norm(vector))

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from axes.analysis.activations import project
 from axes.analysis.methods.affine_map import Alignment
-from axes.analysis.methods.directions import difference_in_means
+from axes.analysis.methods.directions import cosine, difference_in_means
 from axes.analysis.stats.auroc import Estimate, Groups, Labels, Scores, auroc_interval
 from axes.warehouse.layers import Rows
 
@@ -100,9 +100,3 @@ def look(case: Case) -> View:
         gap=float(positive.mean() - negative.mean()),
         deviation=float(np.sqrt((positive.var(ddof=1) + negative.var(ddof=1)) / 2)),
     )
-
-
-def cosine(first: Float[np.ndarray, " d"], second: Float[np.ndarray, " d"]) -> float:
-    """Of two vectors; 0 where one is the zero vector."""
-    norms = np.linalg.norm(first) * np.linalg.norm(second)
-    return float(first @ second / norms) if norms else 0.0

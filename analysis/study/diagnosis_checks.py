@@ -20,12 +20,12 @@ from axes.analysis.activations import blocks, mean, project
 from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.alignment import r_squared
 from axes.analysis.methods.covariance import mean_and_variance
-from axes.analysis.methods.directions import difference_in_means
+from axes.analysis.methods.directions import cosine, difference_in_means
 from axes.analysis.methods.nulls import cross_validated_scores, shuffled_labels
 from axes.analysis.methods.ridge import LAMBDA_GRID, RidgeFitter
 from axes.analysis.stats.auroc import Estimate, Labels, Scores, auroc
 from axes.analysis.stats.splits import held_out_mask
-from axes.analysis.study.diagnosis_case import Case, Finding, View, cosine
+from axes.analysis.study.diagnosis_case import Case, Finding, View
 from axes.warehouse.layers import Rows
 
 # A cosine above it is read as "the same direction", one below minus it as the opposite.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from axes.analysis.activations import Matrix, project, row_norms
+from axes.analysis.methods.directions import cosine
 from axes.analysis.methods.neighbours import mutual_knn
 from axes.analysis.methods.nulls import random_directions, shuffled_alignments
 from axes.analysis.stats.auroc import Estimate, Scores, null_interval
@@ -69,8 +70,8 @@ def _coverage_rows(study: FittedStudy, member: Member) -> list[Evaluation]:
 def _alignment_rows(study: FittedStudy, model: FittedModel) -> list[Evaluation]:
     fit, vector = model.alignment.fit, model.aligned.vector
     values = {
-        "cosine_universal": float(vector @ study.universal.vector),
-        "cosine_reference": float(vector @ study.reference.aligned.vector),
+        "cosine_universal": cosine(vector, study.universal.vector),
+        "cosine_reference": cosine(vector, study.reference.aligned.vector),
         "r2_held_out": fit.r2_held_out,
         "r2_uniform": fit.r2_uniform,
         "ridge_lambda": fit.alignment.ridge_lambda,

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from axes.analysis.activations import Matrix, project, row_norms
 from axes.analysis.methods import DIRECTIONS
-from axes.analysis.methods.directions import fit_direction, unit
+from axes.analysis.methods.directions import cosine, fit_direction, unit
 from axes.analysis.methods.erasure import can_evaluate_erasure, erasure_scores
 from axes.analysis.methods.layer_selection import select_layers
 from axes.analysis.methods.nulls import (
@@ -164,12 +164,12 @@ def _premise_rows(
             ]
         )
         assert model.leave_one_out is not None, "two models and more"
-        cosine = float(model.aligned.vector @ model.leave_one_out.vector)
-        p_value = (1 + int((cosines >= cosine).sum())) / (1 + len(cosines))
+        observed = cosine(model.aligned.vector, model.leave_one_out.vector)
+        p_value = (1 + int((cosines >= observed).sum())) / (1 + len(cosines))
         metrics = {
             "benign_variance_ratio": Estimate(float(benign.var() / within)),
             "mapped_gain": Estimate(float(gain / gains.mean())),
-            "cosine_leave_one_out": Estimate(cosine, p_value=p_value),
+            "cosine_leave_one_out": Estimate(observed, p_value=p_value),
         }
         null = {"cosine_leave_one_out": null_interval(cosines)}
         rows += Evaluation.of_scorers(

@@ -11,6 +11,7 @@ from axes.analysis.methods import DIRECTIONS
 from axes.analysis.methods.covariance import shrunk_covariance
 from axes.analysis.methods.directions import (
     Direction,
+    cosine,
     difference_in_means,
     fit_direction,
     leading_difference,
@@ -251,3 +252,14 @@ def test_arrays_without_a_direction_are_refused(x_pos, x_neg, message):
 def test_a_projection_of_another_width_is_refused():
     with pytest.raises(AxisError, match="2 numbers do not fit 3"):
         Direction.fit(np.ones((2, 3)), np.zeros((2, 3))).project(np.ones(2))
+
+
+def test_a_cosine_of_float32_vectors_is_at_most_one():
+    random = np.random.default_rng(0)
+    vectors = [unit(random.standard_normal(900)).vector.astype(np.float32) for _ in range(200)]
+    assert max(float(np.float64(v) @ np.float64(v)) for v in vectors) > 1
+    for vector in np.float64(vectors):
+        assert cosine(vector, vector) == pytest.approx(1.0, abs=1e-12)
+        assert cosine(vector, vector) <= 1
+        assert cosine(vector, -vector) >= -1
+    assert cosine(np.zeros(3), np.ones(3)) == 0.0
