@@ -45,7 +45,9 @@ qualify row_number() over (
     partition by model_id, prompt_set, scorer, metric, component, fitted_on, judged_on, layer
     order by runs.started_at desc nulls last, study_id
 ) = 1
-order by model, prompt_set nulls first, scorer, metric, judged_on nulls first
+order by
+    model, model_id, prompt_set nulls first, scorer, metric, judged_on nulls first,
+    fitted_on nulls first, layer, component
 """
 # Model ids and prompt sets of all projections with labels of both classes.
 _PROJECTED = """

@@ -53,6 +53,12 @@ def test_the_studys_figures_are_there_with_their_intervals(studied, card):
     assert found["alpha", "labelled"]["is_in_sample"] and not row["is_in_sample"]
 
 
+def test_the_card_is_the_same_at_every_export_with_singular_values_in_order(studied, card):
+    values = [row["estimate"] for row in card["evaluation"] if row["metric"] == "singular_value"]
+    assert len(values) == 3 and values == sorted(values, reverse=True)
+    assert all(json.dumps(card_of(studied)) == json.dumps(card) for _ in range(8))
+
+
 def test_what_is_scored_and_in_no_study_has_a_figure_with_an_interval_too(lake, card):
     before = {(row["model"], row["prompt_set"]) for row in card["evaluation"]}
     assert ("beta", "third") not in before
