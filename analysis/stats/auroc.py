@@ -20,6 +20,8 @@ Labels = Bool[np.ndarray, " row"]
 Groups = Int[np.ndarray, " row"]
 
 LEVEL = 0.95
+# Rows or groups out of order, below which a ranking counts as perfect.
+_PERFECT = 0.5
 _ROUNDING = 1e-12
 
 
@@ -107,14 +109,20 @@ def auroc_difference(
 def area_estimate(area: float, variance: float, count: int, df: float = np.inf) -> Estimate:
     """An AUROC with the interval of a variance; `count`: the rows or groups behind it.
 
-    Student's with `df` degrees of freedom. A perfect ranking has no variance, and the exact bound
-    of so many successes of so many (`share_estimate`); equal scores have no interval.
+    Student's with `df` degrees of freedom. Within half a row or group of a perfect ranking the
+    variance is hardly known: then the interval has the exact bound of so many successes of so many
+    (`share_estimate`), too. Equal scores have no interval.
     """
     error = float(np.sqrt(variance))
-    if error < _ROUNDING:
-        return share_estimate(area * count, count) if area in (0.0, 1.0) else Estimate(area)
+    is_perfect = min(area, 1 - area) * count < _PERFECT
+    if error < _ROUNDING and not is_perfect:
+        return Estimate(area)
     reach = _quantile(df) * error
-    return Estimate(area, max(area - reach, 0.0), min(area + reach, 1.0))
+    lower, upper = max(area - reach, 0.0), min(area + reach, 1.0)
+    if is_perfect:
+        exact = share_estimate(round(area) * count, count)
+        lower, upper = min(lower, exact.lower), max(upper, exact.upper)
+    return Estimate(area, lower, upper)
 
 
 def difference_estimate(difference: float, variance: float, df: float = np.inf) -> Estimate:
