@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import click
@@ -125,7 +125,10 @@ class Shell:
             try:
                 return running.result()
             except KeyboardInterrupt:
-                self.connection.interrupt()
+                # Before the statement runs an interrupt is lost: so again until it ends.
+                while not running.done():
+                    self.connection.interrupt()
+                    wait([running], timeout=0.1)
                 raise
 
     def command(self, text: str) -> None:

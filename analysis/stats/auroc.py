@@ -120,8 +120,8 @@ def area_estimate(area: float, variance: float, count: int, df: float = np.inf) 
     reach = _quantile(df) * error
     lower, upper = max(area - reach, 0.0), min(area + reach, 1.0)
     if is_perfect:
-        exact = share_estimate(round(area) * count, count)
-        lower, upper = min(lower, exact.lower), max(upper, exact.upper)
+        exact_lower, exact_upper = _exact_bounds(round(area) * count, count)
+        lower, upper = min(lower, exact_lower), max(upper, exact_upper)
     return Estimate(area, lower, upper)
 
 
@@ -146,12 +146,16 @@ def share_estimate(successes: float, count: int) -> Estimate:
     >>> share_estimate(60, 60)
     Estimate(estimate=1.0, lower=0.940..., upper=1.0, p_value=None)
     """
+    return Estimate(successes / count, *_exact_bounds(successes, count))
+
+
+def _exact_bounds(successes: float, count: int) -> tuple[float, float]:
     from scipy.special import betaincinv
 
     tail, failures = (1 - LEVEL) / 2, count - successes
     lower = betaincinv(successes, failures + 1, tail) if successes > 0 else 0.0
     upper = betaincinv(successes + 1, failures, 1 - tail) if failures > 0 else 1.0
-    return Estimate(successes / count, float(lower), float(upper))
+    return float(lower), float(upper)
 
 
 def influences(

@@ -21,7 +21,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from axes.sql_completion import Catalog, SqlCompleter
-from axes.sql_shell import _COMMANDS, is_complete, run_shell
+from axes.sql_shell import _COMMANDS, Shell, is_complete, run_shell
 from axes.warehouse.connection import Connection, connect_unlocked
 from axes.warehouse.layout import init_root
 from tests.rows import put
@@ -236,3 +236,30 @@ def test_ctrl_c_cancels_a_statement_on_a_terminal_and_the_shell_goes_on(root: Pa
     finally:
         shell.process.kill()
         os.close(shell.terminal)
+
+
+def test_ctrl_c_before_the_statement_runs_ends_it_all_the_same(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DuckDB forgets an interrupt that comes before a statement: here the first two."""
+
+    class Deaf:
+        interrupts = 0
+
+        def interrupt(self) -> None:
+            self.interrupts += 1
+
+    deaf = Deaf()
+
+    def query(*_: object, **__: object) -> None:
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+        until = time.monotonic() + 30
+        while deaf.interrupts < 3 and time.monotonic() < until:
+            time.sleep(0.01)
+
+    shell = Shell(connection, "table")
+    shell.connection = deaf  # type: ignore[assignment]
+    monkeypatch.setattr("axes.sql_shell.query", query)
+    shell.handle("select 1;")
+    assert capsys.readouterr().err == "interrupted\n" and deaf.interrupts == 3
