@@ -40,7 +40,7 @@ def loading(failure: str) -> Iterator[None]:
     from safetensors import SafetensorError
 
     quiet_transformers()
-    # RuntimeError: torch refuses a device, gguf (as NotImplementedError) a quantisation.
+    # RuntimeError: torch refuses a device, or gguf a quantisation.
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:

@@ -7,7 +7,6 @@ itself is gone already.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,10 +97,14 @@ def forget(
 
 def _begun(connection: Connection) -> set[str]:
     """The names in jobs like this that did not end: rows of them may be left without the name."""
-    sql = "select parameters from runs where command = ? and status != 'finished'"
-    jobs = query(connection, sql, [_COMMAND]).column("parameters").to_pylist()
-    kinds = ("models", "prompt_sets", "poolings", "studies")
-    return {name for job in map(json.loads, jobs) for kind in kinds for name in job[kind]}
+    sql = """
+        select distinct unnest(try_cast(parameters->kind as varchar[])) as name
+        from
+            (select try_cast(parameters as json) as parameters from runs
+            where command = ? and status != 'finished'),
+            unnest(['models', 'prompt_sets', 'poolings', 'studies']) as kinds (kind)
+        """
+    return set(query(connection, sql, [_COMMAND]).column("name").to_pylist())
 
 
 def _others(

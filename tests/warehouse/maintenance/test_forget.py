@@ -14,6 +14,7 @@ from axes.warehouse.ledger import locked
 from axes.warehouse.maintenance.forget import forget
 from axes.warehouse.maintenance.subset import subset
 from axes.warehouse.tables.schemas import TABLES
+from tests.rows import put
 from tests.warehouse.maintenance.test_subset import whole  # noqa: F401
 from tests.warehouse.sound import broken
 
@@ -140,3 +141,17 @@ def test_names_that_are_not_stored_and_jobs_under_way_are_refused(root: Path) ->
     with locked(root, "m.commit"), pytest.raises(RootError, match="a job is running"):
         forget(root, models=["m"])
     assert stored(root) == before
+
+
+@pytest.mark.parametrize(
+    "parameters", ["{", "[]", "{}", '{"models": 3}', '{"models": ["x", null]}']
+)
+def test_what_a_stranger_wrote_into_an_unfinished_run_does_not_matter(root, parameters):
+    row = {"run_id": "r", "command": "warehouse forget", "status": "running"}
+    put(root, "runs", row | {"parameters": parameters})
+    before = stored(root)
+    with pytest.raises(ModelError, match="no model n"):
+        forget(root, models=["n"])
+    assert stored(root) == before
+    forget(root, models=["owner/n"])
+    assert rows(connect(root), "select distinct model from models") == [{"model": "m"}]
