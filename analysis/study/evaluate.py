@@ -6,7 +6,6 @@ import numpy as np
 
 from axes.analysis.activations import Matrix, project, row_norms
 from axes.analysis.methods.directions import cosine
-from axes.analysis.methods.neighbours import mutual_knn
 from axes.analysis.methods.nulls import random_directions, shuffled_alignments
 from axes.analysis.stats.auroc import Estimate, Scores, null_interval
 from axes.analysis.stats.baselines import (
@@ -16,6 +15,7 @@ from axes.analysis.stats.baselines import (
     text_kernels,
 )
 from axes.analysis.stats.evaluate import evaluate_scores
+from axes.analysis.stats.neighbours import mutual_knn
 from axes.analysis.study.evaluations import Evaluation, Steps, corrected
 from axes.analysis.study.fit import FittedModel, FittedStudy, Member, paired
 from axes.analysis.study.stability import direction_rows, held_out_rows, shared_axis_rows

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from axes.analysis.methods.neighbours import MAX_ROWS, NEIGHBOUR_COUNT, mutual_knn
+from axes.analysis.stats.neighbours import MAX_ROWS, NEIGHBOUR_COUNT, mutual_knn
 from tests.worlds import BENIGN, make_group
 
 
