@@ -2,5 +2,5 @@
 -- study when another is run. Null without a study.
 create macro latest_study() as
 (
-    select arg_max(study_id, started_at) from v_studies
+    select arg_max(study_id, started_at order by study_id) from v_studies
 );

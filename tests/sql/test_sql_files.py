@@ -74,6 +74,12 @@ def test_a_file_defines_the_object_it_is_named_after_and_opens_with_a_sentence(p
         assert not re.search(r"\b(SELECT|FROM|WHERE|JOIN|GROUP BY|CREATE|AS)\b", line)
 
 
+@every_file
+def test_of_equal_values_one_is_chosen_by_more_than_the_order_of_the_rows(path: Path) -> None:
+    chosen = re.findall(r"\barg_(?:min|max)\w*\((.*)\)", code(path))
+    assert [text for text in chosen if not re.search(r"order by|\(.*,|, step$", text)] == []
+
+
 def test_every_view_macro_and_column_is_commented(empty: Connection) -> None:
     uncommented = rows(
         empty,

@@ -36,7 +36,7 @@ studies as (
 weakest as (
     select
         study_id,
-        arg_min(model, native) as model
+        arg_min(model, native order by model) as model
     from v_held_out
     where is_out_of_fold
     group by study_id

@@ -51,8 +51,8 @@ exceeded as (
         prompt_set,
         model,
         split_part(axis, '_minus_', 1) as axis,
-        arg_min(split_part(axis, '_minus_', 2), lower) as baseline,
-        arg_min(estimate, lower) as difference,
+        arg_min(split_part(axis, '_minus_', 2), lower order by axis) as baseline,
+        arg_min(estimate, lower order by axis) as difference,
         min(lower) as lower
     from evaluations
     where

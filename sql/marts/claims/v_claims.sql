@@ -8,7 +8,7 @@
 -- verdict: cannot tell, supported, not supported or undecided
 -- cause: why the numbers cannot tell: the first premise that fails (v_claim_premises)
 -- model: the model (or pair) that decides: the one with the smallest estimate relative
---   to the null
+--   to the null, of equal ones the first by name
 -- estimate: its value in the view of the claim
 -- null_value: the value that the interval has to exclude
 -- smallest_effect: distance from null_value that such an interval would show in four of
@@ -141,11 +141,11 @@ verdicts as (
             else 'undecided'
         end as verdict,
         if(verdict = 'cannot tell', min(stop)[2], null) as cause,
-        arg_min(model, excess) as model,
-        arg_min(estimate, excess) as estimate,
-        arg_min(lower, excess) as lower,
-        arg_min(upper, excess) as upper,
-        arg_min(null_value, excess) as null_value
+        arg_min(model, excess order by model) as model,
+        arg_min_null(estimate, excess order by model) as estimate,
+        arg_min_null(lower, excess order by model) as lower,
+        arg_min_null(upper, excess order by model) as upper,
+        arg_min_null(null_value, excess order by model) as null_value
     from judged
     group by study_id, prompt_set, claim
 ),

@@ -31,8 +31,8 @@ areas as (
         setting,
         min(estimate) as metric_min,
         max(estimate) as metric_max,
-        arg_min(value, estimate) as value_at_min,
-        arg_max(value, estimate) as value_at_max,
+        arg_min(value, estimate order by value) as value_at_min,
+        arg_max(value, estimate order by value) as value_at_max,
         count(*) as variation_count
     from stg_variations
     where figure != 'cosine_universal'

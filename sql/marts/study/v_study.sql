@@ -65,7 +65,7 @@ baselines as (
     select
         study_id,
         prompt_set,
-        arg_max(scorer, estimate) as best_baseline,
+        arg_max(scorer, estimate order by scorer) as best_baseline,
         max(estimate) as best_baseline_auroc,
         pick(estimate, scorer, 'bag_of_words') as bag_of_words,
         pick(estimate, scorer, 'prompt_length') as prompt_length
@@ -132,7 +132,7 @@ moved as (
         prompt_set,
         min(metric_min) as universal_min,
         max(metric_max) as universal_max,
-        arg_max(setting, spread) as moved_most_by
+        arg_max(setting, spread order by setting) as moved_most_by
     from v_sensitivity
     where metric = 'universal'
     group by study_id, model, prompt_set

@@ -163,6 +163,13 @@ def test_few_prompts_are_named_where_no_leave_one_out_axis_has_an_auroc(root: Pa
     ]
 
 
+def test_of_models_that_are_equally_close_the_first_by_name_decides(root):
+    claims = judged(root, *(model(name) for name in ("c", "a", "b")))
+    assert {claims[name]["model"] for name in ("universal_at_least_native", "regime_break")} == {
+        "a"
+    }
+
+
 def test_an_axis_that_works_on_no_model_breaks_down_in_none(root):
     nowhere = {"leave_one_out": 0.55, "universal": 0.3, "cosine_leave_one_out": 0.3}
     found = judged(root, *(model(name, **nowhere) for name in "abc"))
