@@ -224,6 +224,27 @@ def route(
     return result_of("route", locals())
 
 
+def import_axes(
+    file: Folder,
+    *,
+    model: str | None = None,
+    features: Sequence[int] | None = None,
+    layer: int | None = None,
+    name: str | None = None,
+    root: Folder | None = None,
+    **options: Any,
+) -> Result:
+    """Register the directions of a file or folder as axes of kind imported: a row for each.
+
+    `sae:FOLDER` is a sparse autoencoder, of which `features` chooses decoder rows. `options` are
+    the others of `axes import`: `site`, `pooling`, `template`, `fitted_on`, ... `notes` says what
+    was assumed. Raises `AxisError`, `LayerError` or `ModelError`.
+
+    axes.import_axes("sae:blocks.18", model="smollm2-135m", features=[12, 40])
+    """
+    return result_of("import", locals())
+
+
 def monitor(
     model: str,
     prompt: str,

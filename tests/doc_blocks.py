@@ -36,6 +36,7 @@ READERS = (
     "diagnose",
     "export",
     "fit",
+    "import",
     "list",
     "models show",
     "prompts import",

@@ -11,17 +11,25 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from axes.analysis.activations import Space, count_prompts, find_space
-from axes.analysis.exchange.formats import FORMATS, Format, ImportRequest, recognise
-from axes.analysis.exchange.formats.contents import BLOCK, HIDDEN_STATES, Card, Contents, layer_of
+from axes.analysis.exchange.formats import FORMATS, ImportRequest, recognise
+from axes.analysis.exchange.formats.contents import (
+    BLOCK,
+    HIDDEN_STATES,
+    RESID_PRE,
+    Card,
+    Contents,
+    layer_of,
+)
+from axes.analysis.exchange.formats.sae import is_sae, read_features
 from axes.analysis.registry import write_axes
 from axes.warehouse.axes import Axis, read_axes
 from axes.warehouse.errors import AxisError, NonFiniteError
@@ -92,7 +100,7 @@ def import_axes(warehouse: Warehouse, path: Path, request: ImportRequest) -> Imp
         )
         for axis in registered
     )
-    return ImportResult(file.kind.name, rows, tuple(remarks))
+    return ImportResult(file.format, rows, tuple(remarks))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +108,8 @@ class _File:
     """A file of directions as it was read, with what the user says about it."""
 
     path: Path
-    kind: Format
+    format: str
+    label: str
     contents: Contents
     request: ImportRequest
 
@@ -115,25 +124,32 @@ class _File:
 
 
 def _open(path: Path, request: ImportRequest) -> _File:
+    if is_sae(path):
+        read = partial(read_features, features=request.features)
+        label = request.name or path.resolve().name
+        return _File(path, "sae", label, _read(path, "sae", read), request)
+    if request.features is not None:
+        raise AxisError(f"{path} is not a sparse autoencoder, of which --features chooses")
     if not path.exists():
         raise AxisError(f"there is no file or folder {path}")
     kind = recognise(path) if request.format is None else FORMATS[request.format]
     if kind is None:
         raise AxisError(f"{path} is in no format that is known: {_EXPECTED}")
-    return _File(path, kind, _read(path, kind), request)
+    label = request.name or path.resolve().name.removesuffix(kind.suffix)
+    return _File(path, kind.name, label, _read(path, kind.name, kind.file.read), request)
 
 
-def _read(path: Path, kind: Format) -> Contents:
+def _read(path: Path, name: str, read: Callable[[Path], Contents]) -> Contents:
     """The file's vectors, of one width, finite and not zero."""
     from safetensors import SafetensorError
 
     broken = (ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile)
     too_large = (MemoryError, RecursionError)
     try:
-        contents = kind.file.read(path)
+        contents = read(path)
     except (SafetensorError, *broken, *too_large) as error:
         reason = str(error) or type(error).__name__
-        raise AxisError(f"{path} cannot be read as {kind.name} ({reason}): {_EXPECTED}") from error
+        raise AxisError(f"{path} cannot be read as {name} ({reason}): {_EXPECTED}") from error
     shapes = {vector.shape for vector in contents.vectors.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1:
         raise AxisError(
@@ -169,10 +185,15 @@ def _space(warehouse: Warehouse, file: _File) -> Space:
         missing.append("what its numbers count (--convention block or hidden_states)")
     if missing or model is None:
         raise AxisError(f"{file.path} does not say " + ", nor ".join(missing))
-    if card and request.site not in (None, card["site"]):
-        raise AxisError(f"the card of {file.path} says {card['site']}, and --site {request.site}")
+    site = card.get("site", contents.site)
+    # What a block puts out is what the next one takes in.
+    sites = {None, site} | ({RESID_PRE} if contents.site == RESID_POST else set())
+    if site is not None and request.site not in sites:
+        source = "the card of " if card else ""
+        raise AxisError(f"{source}{file.path} says {site}, and --site {request.site}")
+    stated = card or ({} if site is None else {"site": site})
     where = {
-        name: getattr(request, name) or card.get(name, default)
+        name: getattr(request, name) or stated.get(name, default)
         for name, default in _DEFAULTS.items()
     }
     return find_space(warehouse, model, **where)
@@ -184,7 +205,9 @@ def _model_of(warehouse: Warehouse, card: Card, contents: Contents) -> str | Non
         """
         select model || '@' || model_id as name, coalesce(model_id = $id, false) as is_same
         from models
-        where model_id = $id or weights_hash = $weights_hash or source in ($name, 'hf:' || $name)
+        where
+            model_id = $id or weights_hash = $weights_hash or model = $name
+            or source in ($name, 'hf:' || $name)
         order by is_same desc, model_id
         """,
         {
@@ -244,7 +267,7 @@ def _assumptions(file: _File) -> Iterator[str]:
     assumed = [
         f"{name} {default}"
         for name, default in _DEFAULTS.items()
-        if getattr(file.request, name) is None
+        if getattr(file.request, name) is None and getattr(file.contents, name, None) is None
     ]
     if assumed:
         yield f"the file does not say it, taken for: {', '.join(assumed)}"
@@ -268,7 +291,8 @@ def _directions(
             layer = card["layer"]
         elif number is not None:
             assert convention is not None
-            layer = layer_of(number, convention, space.site)
+            counted = number if contents.number is None else contents.number
+            layer = layer_of(counted, convention, space.site)
         assert layer is not None
         layers.append(layer)
         # HF's last hidden state, which tools store that store them all.
@@ -306,13 +330,14 @@ def _axis(
     norm = float(np.linalg.norm(vector.astype(np.float64)))
     unit = vector if abs(norm - 1) <= _UNIT else (vector / norm).astype(np.float32)
     _, model_id, site, pooling, template = space.key
-    label = file.request.name or file.path.resolve().name.removesuffix(file.kind.suffix)
-    parts = ["imported", space.model, str(space.layer), label]
+    parts = ["imported", space.model, str(space.layer), file.label]
+    if file.contents.number is not None:
+        parts.append(str(number))
     # Of a card that was itself imported, without what that came from.
     inner = {key: value for key, value in card.get("parameters", {}).items() if key != "card"}
     parameters = {
         "file": file.path.name,
-        "format": file.kind.name,
+        "format": file.format,
         "number": number,
         "card": {**card, "parameters": inner} if card else None,
     }
@@ -322,7 +347,7 @@ def _axis(
         ),
         name="/".join(parts if site == RESID_POST else [*parts, site]),
         kind="imported",
-        method=card.get("method", "unknown"),
+        method=card.get("method") or file.contents.method or "unknown",
         space=space,
         vector=unit.astype(np.float64),
         raw_norm=card["raw_norm"] if card and card["is_unit_norm"] else norm,

@@ -74,21 +74,32 @@ def export(
     echo(exported.path)
 
 
+def _folder_of_sae(_context: click.Context, _param: click.Parameter, source: Path) -> Path:
+    """The folder of `sae:FOLDER`, another source as it is."""
+    if not str(source).startswith("sae:"):
+        return source
+    from axes.analysis.exchange.formats.sae import sae_folder
+
+    return sae_folder(str(source))
+
+
 @click.command("import")
-@click.argument("file", type=FILE)
+@click.argument("file", type=FILE, callback=_folder_of_sae)
 @request_options(ImportRequest)
 @with_warehouse
 @prints
 def import_(file: Path, model: str | None, warehouse: Warehouse, **options: Any) -> object:
     """Register the directions of FILE (or a folder) as axes of kind imported; idempotent.
 
-    Reads the formats of `axes export`, and any safetensors, npz, npy, JSON or .pt file of
-    directions. No code in a file is run: a .pt with more than tensors is refused. Assumptions are
-    printed on stderr. See docs/formats.md.
+    Reads the formats of `axes export`, any safetensors, npz, npy, JSON or .pt file of directions,
+    and of sae:FOLDER, a sparse autoencoder of SAELens, the decoder rows of --features. No code in a
+    file is run: a .pt with more than tensors is refused. Assumptions are printed on stderr. See
+    docs/formats.md.
 
     \b
     axes import refusal.gguf --model smollm2-135m
     axes import vector.pt --model smollm2-135m --layer 15 --name sycophancy
+    axes import sae:FOLDER --model smollm2-135m --features 12,40-50
     axes score imported/smollm2-135m/15/sycophancy
     """
     from axes.analysis.exchange.import_axes import import_axes

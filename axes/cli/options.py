@@ -38,6 +38,9 @@ Options = dict[str, Any]
 # Python with the libraries of an analysis takes 260 MB before it has read a row.
 MIN_MEMORY = 512_000_000
 
+# Numbers in a range such as 40-50.
+_MAX_RANGE = 100_000
+
 # Types of options: a file to write, a file that exists, and a count.
 FILE = click.Path(path_type=Path)
 EXISTING_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -132,7 +135,10 @@ STUDY = _Name(_stored("evaluations", "study_id"))
 
 
 class Numbers(click.ParamType):
-    """A comma list of numbers of one type, such as 0,12,23: each once, in ascending order."""
+    """A comma list of numbers of one type, such as 0,12,23: each once, in ascending order.
+
+    Integers may be ranges that include both ends, such as 40-50.
+    """
 
     name = "numbers"
 
@@ -144,10 +150,17 @@ class Numbers(click.ParamType):
     ) -> tuple[float, ...]:
         if isinstance(value, tuple):
             return value
-        try:
-            return tuple(sorted({self._kind(part) for part in str(value).split(",")}))
-        except ValueError:
-            self.fail(f"{value} is not a comma list of numbers", param, ctx)
+        numbers: set[float] = set()
+        for part in str(value).split(","):
+            try:
+                ends = re.fullmatch(r"(\d+)-(\d+)", part) if self._kind is int else None
+                first, last = map(int, ends.groups()) if ends else (0, -1)
+                if last - first >= _MAX_RANGE:
+                    self.fail(f"{part} is a range of more than {_MAX_RANGE:,} numbers", param, ctx)
+                numbers |= {*range(first, last + 1)} if last >= first else {self._kind(part)}
+            except ValueError:
+                self.fail(f"{value} is not a comma list of numbers", param, ctx)
+        return tuple(sorted(numbers))
 
 
 _NAMES = {

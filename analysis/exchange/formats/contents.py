@@ -41,7 +41,9 @@ class Contents:
     `convention` says what the numbers count, None where the file does not. `row_count` is that of a
     matrix `[row, d_model]` with a row for every number, whose rows of zeros are left out of
     `vectors`. `model_type` is as transformers names it, `model_name` as the file's author did;
-    `layer_count` is known when a file is written. `cards` say all that the format does not.
+    `layer_count` is known when a file is written. `cards` say all that the format does not. `site`
+    is that of the file where it names one; `number` is that of all vectors where these are the
+    features of an autoencoder by index.
     """
 
     vectors: Vectors
@@ -52,6 +54,8 @@ class Contents:
     method: str | None = None
     layer_count: int | None = None
     cards: Sequence[Card] = ()
+    site: str | None = None
+    number: int | None = None
 
     def card(self, number: int | None) -> Card | None:
         """The card of one of the vectors: that with its number, or the only one."""
