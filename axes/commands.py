@@ -224,6 +224,27 @@ def route(
     return result_of("route", locals())
 
 
+def explain(
+    axis: str,
+    *,
+    sae: Folder | None = None,
+    model: str | None = None,
+    source: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    count: int = 10,
+    root: Folder | None = None,
+) -> Result:
+    """Features, tokens and prompts that say what an axis may stand for, by `part`.
+
+    `sae` is the folder of a sparse autoencoder, `model` a model to load for the logit lens. `text`
+    is `[hidden]` for prompts of the positive class. Raises `AxisError` or `ModelError`.
+
+    axes.explain("31011258", sae="blocks.18", count=5).pl().filter(part="feature")
+    """
+    return result_of("explain", locals())
+
+
 def import_axes(
     file: Folder,
     *,

@@ -34,6 +34,7 @@ READERS = (
     "calibrate",
     "config show",
     "diagnose",
+    "explain",
     "export",
     "fit",
     "import",

@@ -133,7 +133,7 @@ def test_help_lists_every_command_once_in_its_section():
 # Another role of a model, a setting, and properties of the model that is imported.
 _ROLES = {"--reference", "--judge-model", "--other-model", "--model-card", "--d-model"}
 # Commands that concern one model, which is not an argument.
-_SINGLE = {"axes import", "axes activations import", "axes label", "axes diagnose"}
+_SINGLE = {"axes import", "axes activations import", "axes label", "axes diagnose", "axes explain"}
 
 
 @pytest.mark.parametrize("path", LEAVES)

@@ -36,6 +36,7 @@ _SECTIONS = {
         "transfer": ("evaluate", "Does one model's threshold hold on another model?"),
         "drift": ("drift", "Does the projection change while a model generates?"),
         "diagnose": ("study", "Find why a model's cosine and AUROC disagree."),
+        "explain": ("explain", "Show features, tokens and prompts at the ends of an axis."),
         "report": ("study", "Write a study's tables and charts as one HTML file."),
         "route": ("route", "Compare policies that route prompts between models."),
         "compare": ("route", "Rank models by their completions of the same prompts."),
