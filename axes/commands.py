@@ -239,8 +239,6 @@ def explain(
 
     `sae` is the folder of a sparse autoencoder, `model` a model to load for the logit lens. `text`
     is `[hidden]` for prompts of the positive class. Raises `AxisError` or `ModelError`.
-
-    axes.explain("31011258", sae="blocks.18", count=5).pl().filter(part="feature")
     """
     return result_of("explain", locals())
 
@@ -260,10 +258,23 @@ def import_axes(
     `sae:FOLDER` is a sparse autoencoder, of which `features` chooses decoder rows. `options` are
     the others of `axes import`: `site`, `pooling`, `template`, `fitted_on`, ... `notes` says what
     was assumed. Raises `AxisError`, `LayerError` or `ModelError`.
-
-    axes.import_axes("sae:blocks.18", model="smollm2-135m", features=[12, 40])
     """
     return result_of("import", locals())
+
+
+def push(
+    axis: Names,
+    repository: str,
+    *,
+    all_layers: bool = False,
+    public: bool = False,
+    root: Folder | None = None,
+) -> Result:
+    """Upload axes of one model with their card to OWNER/NAME of the hub: a row with its address.
+
+    Raises `AxisError`, and `ModelError` without a token, a network, or for what no push made.
+    """
+    return result_of("push", locals())
 
 
 def monitor(

@@ -29,12 +29,15 @@ import pyarrow.parquet as pq
 from axes.analysis.activations import Space, blocks, load_matrix
 from axes.analysis.exchange.card import LAYER_CONVENTION
 from axes.analysis.exchange.formats.contents import Card
+from axes.analysis.exchange.formats.hub_folder import write_dataset_card
 from axes.warehouse.errors import CoverageError, RootError
 from axes.warehouse.files import replacing
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import stored_layers
 from axes.warehouse.progress import track
 
+# The file of a data set on the hub.
+DATA_FILE = "activations.parquet"
 _WITH_INDEX = ("safetensors", "npz")
 
 _INDEX = """
@@ -118,6 +121,22 @@ def export_activations(
         rows=len(index) * len(chosen),
         d_model=space.d_model,
     )
+
+
+def export_dataset(
+    warehouse: Warehouse, space: Space, prompt_set: str, folder: Path, **chosen: Any
+) -> None:
+    """Write a data set for the hub into a folder: Parquet, and README.md with its front matter.
+
+    `chosen` are `layers` and `limit` of `export_activations`, which says what is raised.
+    """
+    path = folder / DATA_FILE
+    export_activations(warehouse, space, prompt_set, "parquet", path, **chosen)
+    card = json.loads(pq.read_schema(path).metadata[b"card"])
+    labels = pq.read_table(
+        path, columns=["is_positive", "license"], filters=[("layer", "=", card["layers"][0])]
+    )
+    write_dataset_card(folder, card, labels)
 
 
 def _card(

@@ -1,8 +1,9 @@
-"""Exchange with other tools: axes (`axes export`, `axes import`) and `axes activations`."""
+"""Exchange with other tools and the hub: `axes export`, `import`, `push` and `activations`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
     from axes.warehouse.handle import Warehouse
 
 _ACTIVATION_FORMATS = ("safetensors", "npz", "parquet", "arrow", "datasets")
+_public_option = click.option(
+    "--public",
+    "is_public",
+    is_flag=True,
+    help="Make a new repository public. Default: private; an existing one stays as it is.",
+)
 _MODEL_OPTIONS = ("name", "layer_count", "d_model", "revision", "computed_with")
 
 
@@ -74,6 +81,34 @@ def export(
     echo(exported.path)
 
 
+@click.command()
+@click.argument("axes", metavar="AXIS...", type=AXIS, nargs=-1, required=True)
+@click.argument("repository")
+@click.option("--all-layers", is_flag=True, help="Push the same direction of every layer.")
+@_public_option
+@with_warehouse
+@prints
+def push(
+    axes: tuple[str, ...], repository: str, all_layers: bool, is_public: bool, warehouse: Warehouse
+) -> object:
+    """Upload AXIS (or several of one model) with its card to REPOSITORY of the Hugging Face hub.
+
+    Makes the repository where there is none, and overwrites only what a push made. Needs a token
+    that may write (HF_TOKEN). `axes import hf:OWNER/NAME` reads it.
+
+    \b
+    axes push universal/demo/18/demo_safety/lambda-held_out OWNER/NAME
+    axes push native/smollm2-135m/23/demo_safety OWNER/NAME --all-layers --public
+    """
+    from axes.analysis.exchange.export_axes import export_axes
+    from axes.ingest.models.hub import push as push_folder
+
+    with TemporaryDirectory() as name:
+        folder = Path(name, "axes")
+        export_axes(warehouse, axes, "hub", folder, all_layers=all_layers)
+        return push_folder(folder, repository, "model", "card.json", is_public=is_public)
+
+
 def _folder_of_sae(_context: click.Context, _param: click.Parameter, source: Path) -> Path:
     """The folder of `sae:FOLDER`, another source as it is."""
     if not str(source).startswith("sae:"):
@@ -94,7 +129,7 @@ def import_(file: Path, model: str | None, warehouse: Warehouse, **options: Any)
     Reads the formats of `axes export`, any safetensors, npz, npy, JSON or .pt file of directions,
     and of sae:FOLDER, a sparse autoencoder of SAELens, the decoder rows of --features. No code in a
     file is run: a .pt with more than tensors is refused. Assumptions are printed on stderr. See
-    docs/formats.md.
+    docs/formats.md. hf:OWNER/NAME[@REVISION] is what `axes push` uploaded.
 
     \b
     axes import refusal.gguf --model smollm2-135m
@@ -104,6 +139,11 @@ def import_(file: Path, model: str | None, warehouse: Warehouse, **options: Any)
     """
     from axes.analysis.exchange.import_axes import import_axes
 
+    if str(file).startswith("hf:"):
+        from axes.ingest.models.download import fetch_axes
+
+        options["name"] = options["name"] or file.name.partition("@")[0]
+        file = fetch_axes(str(file))
     request = ImportRequest(model=None if model is None else known_as(model), **options)
     imported = import_axes(warehouse, file, request)
     echo(f"format {imported.format}", err=True)
@@ -156,6 +196,38 @@ def export_activations_command(
     chosen = {key: options.pop(key) for key in ("layers", "limit")}
     space = find_space(warehouse, name, **options)
     return export_activations(warehouse, space, prompts, to, target, **chosen)
+
+
+@activations.command("push")
+@model_argument
+@click.argument("repository")
+@prompts_option("Prompt set.", required=True)
+@layers_option
+@limit_option
+@space_options
+@_public_option
+@with_warehouse
+@prints
+def push_activations_command(
+    model: str, repository: str, prompts: str, is_public: bool, warehouse: Warehouse, **options: Any
+) -> object:
+    """Upload MODEL's activations of a prompt set to REPOSITORY, a data set with a card.
+
+    The Parquet file holds texts and labels of the prompts too. A repository is made and overwritten
+    as by `axes push`.
+
+    \b
+    axes activations push smollm2-135m OWNER/NAME --prompts demo_safety --layers 12,23
+    """
+    from axes.analysis.activations import find_space
+    from axes.analysis.exchange.export_activations import DATA_FILE, export_dataset
+    from axes.ingest.models.hub import push as push_folder
+
+    chosen = {key: options.pop(key) for key in ("layers", "limit")}
+    space = find_space(warehouse, known_as(model), **options)
+    with TemporaryDirectory() as name:
+        export_dataset(warehouse, space, prompts, Path(name), **chosen)
+        return push_folder(Path(name), repository, "dataset", DATA_FILE, is_public=is_public)
 
 
 @activations.command("import")

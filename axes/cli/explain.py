@@ -19,11 +19,12 @@ from axes.cli.options import (
     source_option,
     with_warehouse,
 )
+from axes.ingest.models.registry import resolve
+from axes.ingest.requests import ModelRequest
 from axes.warehouse.errors import AxisError
 from axes.warehouse.render import echo
 
 if TYPE_CHECKING:
-    from axes.ingest.jobs import Job
     from axes.warehouse.axes import Axis, AxisReadout
     from axes.warehouse.handle import Warehouse
 
@@ -74,7 +75,7 @@ with valued as (
 """
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Explanation:
     """A feature, a token of the vocabulary, a prompt, or a generated token, by `part`."""
 
@@ -120,10 +121,14 @@ def explain(
     axes explain universal/demo/18/demo_safety/lambda-held_out
     axes explain native/smollm2-135m/18/demo_safety --sae FOLDER --model smollm2-135m
     """
+    from axes.ingest.jobs import open_job
     from axes.warehouse.axes import find_axis, read_axis_readout
 
     found = find_axis(warehouse, axis)
-    job = None if model is None else _open_job(warehouse, model, **options)
+    job = None
+    if model is not None:
+        spec = resolve(model, options.pop("source"))
+        job = open_job(warehouse.root, spec, ModelRequest(**options))
     name = found.space.model if job is None else job.spec.name
     model_id = found.space.model_id if job is None else job.identity.model_id
     readout = read_axis_readout(warehouse, found, name, model_id)
@@ -132,7 +137,7 @@ def explain(
         from axes.ingest.models.unembedding import near_tokens
 
         near = near_tokens(job.load(), readout.vector, count)
-        rows += [Explanation(part="vocabulary", **vars(each)) for each in near]
+        rows += [Explanation("vocabulary", *each) for each in near]
     prompts = _stored(warehouse, "prompt", _PROMPTS, readout, count)
     if not prompts:
         to_do = f"axes score {readout.axis_id} --model {name}"
@@ -140,17 +145,6 @@ def explain(
     elif any(row.text == _HIDDEN for row in prompts):
         echo(f"texts of the positive class are {_HIDDEN}: the table prompts has them", err=True)
     return rows + prompts + _stored(warehouse, "generated", _TOKENS, readout, count)
-
-
-def _open_job(
-    warehouse: Warehouse, model: str, *, source: str | None, device: str | None, dtype: str | None
-) -> Job:
-    from axes.ingest.jobs import open_job
-    from axes.ingest.models.registry import resolve
-    from axes.ingest.requests import ModelRequest
-
-    request = ModelRequest(device=device, dtype=dtype)
-    return open_job(warehouse.root, resolve(model, source), request)
 
 
 def _features(axis: Axis, readout: AxisReadout, folder: Path, count: int) -> list[Explanation]:
@@ -168,15 +162,8 @@ def _features(axis: Axis, readout: AxisReadout, folder: Path, count: int) -> lis
             f"at layer {readout.layer} of {readout.model} ({axis.space.site})"
         )
     return [
-        Explanation(
-            part="feature",
-            rank=rank,
-            text=str(share.feature),
-            value=share.coefficient,
-            left=share.left,
-            left_random=share.left_random,
-        )
-        for rank, share in enumerate(decompose(sae.decoder(), vector, count), 1)
+        Explanation("feature", rank, str(each.feature), *each[1:])
+        for rank, each in enumerate(decompose(sae.decoder(), vector, count), 1)
     ]
 
 

@@ -41,6 +41,7 @@ _SECTIONS = {
         "route": ("route", "Compare policies that route prompts between models."),
         "compare": ("route", "Rank models by their completions of the same prompts."),
         "export": ("exchange", "Write axes to a file for this or another tool."),
+        "push": ("exchange", "Upload axes with their card to the Hugging Face hub."),
         "import": ("exchange", "Register directions from another tool as axes."),
     },
     "Generation": {

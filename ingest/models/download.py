@@ -117,6 +117,13 @@ def fetch_adapter(source: str) -> Path:
     return folder
 
 
+def fetch_axes(source: str) -> Path:
+    """The local folder of axes that were pushed to `hf:OWNER/NAME[@REVISION]`."""
+    name, _, revision = source.removeprefix("hf:").partition("@")
+    files = ("direction.safetensors", "card.json")
+    return download(Repository(name, revision or None, files[1], files, "give a folder"))
+
+
 def _fetch_wheels(spec: ModelSpec, folder: Path) -> None:
     """Download the parts, one by one so that an interrupted download goes on, and join them."""
     scratch = cache_folder() / "scratch" / folder.name

@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face hub: their files, and the files that loading needs.
+"""Repositories of the Hugging Face hub: their files, the files that loading needs, and uploads.
 
 The client library reads HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE. A revision that is
 pinned to a commit and complete in its cache needs no request. An error of the hub becomes one line
@@ -36,12 +36,17 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Repository:
-    """OWNER/NAME at a revision; the name of its configuration, and the patterns of its files."""
+    """OWNER/NAME at a revision; the name of its configuration, and the patterns of its files.
+
+    `instead` is what to do where the hub does not answer; `is_push`: nothing is downloaded.
+    """
 
     name: str
     revision: str | None = None
     config: str = "config.json"
     patterns: tuple[str, ...] = MODEL_FILES
+    instead: str = "give local weights with --source FOLDER (make ingest ... SOURCE=FOLDER)"
+    is_push: bool = False
 
 
 def download(repository: Repository) -> Path:
@@ -64,6 +69,48 @@ def download(repository: Repository) -> Path:
             _DOWNLOAD_WAITS,
         )
     return Path(folder)
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A repository of the hub as it is after an upload."""
+
+    repository: str
+    url: str
+    commit: str
+    is_new: bool
+
+
+def push(folder: Path, name: str, kind: str, marker: str, *, is_public: bool) -> Pushed:
+    """Upload a folder to a repository of `kind` (model, dataset), which is made if there is none.
+
+    Raises `ModelError` without a token, without a network, where the hub refuses, and for a
+    repository of other content: without the file `marker`, which every push has.
+    """
+    from huggingface_hub import HfApi, constants, errors, get_token
+
+    quiet_hub()
+    if constants.HF_HUB_OFFLINE:
+        raise ModelError(f"{name} cannot be pushed to: HF_HUB_OFFLINE is set")
+    if get_token() is None:
+        raise ModelError(f"a push to {name} needs a token that may write: set HF_TOKEN")
+    api, is_new = HfApi(), False
+    with _explained(Repository(name, config=marker, instead="check the network", is_push=True)):
+        try:
+            listing = api.repo_info(name, repo_type=kind, timeout=_LISTING_SECONDS)
+            files = {file.rfilename for file in getattr(listing, "siblings", None) or []}
+        except errors.RepositoryNotFoundError:
+            files, is_new = set(), True
+        if files - {".gitattributes", "README.md"} and marker not in files:
+            raise ModelError(
+                f"{name} exists and has other content (no {marker}): choose a new name"
+            )
+        if is_new:
+            api.create_repo(name, repo_type=kind, private=not is_public)
+        pushed = api.upload_folder(
+            repo_id=name, repo_type=kind, folder_path=folder, commit_message="axes push"
+        )
+    return Pushed(name, str(pushed.repo_url), pushed.oid, is_new)
 
 
 def begin_downloads(repositories: Iterable[Repository]) -> None:
@@ -118,7 +165,7 @@ def needed_files(repository: Repository) -> dict[str, int]:
             ),
             _LISTING_WAITS,
         )
-    sizes = {file.rfilename: file.size or 0 for file in listing.siblings or []}
+    sizes = {file.rfilename: file.size or 0 for file in getattr(listing, "siblings", None) or []}
     names = filter_repo_objects(
         sizes, allow_patterns=list(repository.patterns), ignore_patterns=list(_NOT_NEEDED)
     )
@@ -210,7 +257,7 @@ def _explanation(repository: Repository, error: Exception) -> str:
 
     name = repository.name
     page = f"{constants.ENDPOINT}/{name}"
-    local = "give local weights with --source FOLDER (make ingest ... SOURCE=FOLDER)"
+    local = repository.instead
     # The client hides a refusal behind "not in the cache" where it looked there next.
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(
         error.__cause__, errors.HfHubHTTPError
@@ -234,7 +281,7 @@ def _explanation(repository: Repository, error: Exception) -> str:
         status = error.response.status_code
         if status in (401, 403):
             reason = one_line(error.server_message or error)
-            return f"the hub refuses {name} ({reason}): check HF_TOKEN and what it may read"
+            return f"the hub refuses {name} ({reason}): check HF_TOKEN and what it may do"
         return f"the hub answers {status} for {name}: try again later, or {local}"
     if constants.HF_HUB_OFFLINE and isinstance(
         error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)
@@ -245,15 +292,16 @@ def _explanation(repository: Repository, error: Exception) -> str:
             f"or {local}"
         )
     if isinstance(error, (errors.LocalEntryNotFoundError, _transport_error())):
+        cache = "" if repository.is_push else ", and it is not complete in the local cache"
         return (
-            f"cannot reach the hub for {name} ({one_line(error.__cause__ or error)}), and it is "
-            f"not complete in the local cache: run this again when {constants.ENDPOINT} answers, "
-            f"or {local}"
+            f"cannot reach the hub for {name} ({one_line(error.__cause__ or error)}){cache}: run "
+            f"this again when {constants.ENDPOINT} answers, or {local}"
         )
     # The disk's refusals carry a number; those of the xet backend are OSErrors without one.
     if isinstance(error, OSError) and error.errno is not None:
         return f"{name} could not be stored in {constants.HF_HUB_CACHE}: {one_line(error)}"
     return (
-        f"{name} could not be downloaded ({one_line(error)}): run this again, with "
+        f"{name} could not be {'uploaded' if repository.is_push else 'downloaded'} "
+        f"({one_line(error)}): run this again, with "
         "HF_HUB_DISABLE_XET=1 where a firewall lets only the hub itself through"
     )

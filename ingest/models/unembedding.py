@@ -6,7 +6,6 @@ its bias or scale) and the unembedding (nostalgebraist 2020, "interpreting GPT: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,24 +20,14 @@ if TYPE_CHECKING:
     from axes.ingest.models.load import LoadedModel
 
 
-@dataclass(frozen=True)
-class NearToken:
-    """A token; `value` is its logit along the direction in standard deviations of all tokens.
-
-    `rank` counts from the highest, or below zero from the lowest.
-    """
-
-    rank: int
-    text: str
-    value: float
-
-
 def near_tokens(
     loaded: LoadedModel, direction: Float[np.ndarray, " d_model"], count: int
-) -> list[NearToken]:
-    """The `count` tokens that the direction raises most, then as many that it lowers most.
+) -> list[tuple[int, str, float]]:
+    """Rank, token and value of the `count` tokens that the direction raises most, and lowers most.
 
-    Raises `ModelError` for a model without an unembedding or of another width.
+    Ranks count from the highest, and below zero from the lowest; values are logits along the
+    direction in standard deviations of all tokens. Raises `ModelError` for a model without an
+    unembedding or of another width.
     """
     import torch
 
@@ -52,12 +41,10 @@ def near_tokens(
     logits = logits[: len(loaded.tokenizer)]
     values = (logits - logits.mean()) / logits.std()
     order = np.argsort(-values, kind="stable").tolist()
-    ranked = [
-        *enumerate(order[:count], 1),
-        *((-n, each) for n, each in enumerate(order[::-1][:count], 1)),
-    ]
+    ranked = [*enumerate(order[:count], 1)]
+    ranked += [(-rank, token_id) for rank, token_id in enumerate(order[: -count - 1 : -1], 1)]
     return [
-        NearToken(rank, str(loaded.tokenizer.decode([token_id])), float(values[token_id]))
+        (rank, str(loaded.tokenizer.decode([token_id])), float(values[token_id]))
         for rank, token_id in ranked
     ]
 

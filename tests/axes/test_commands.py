@@ -33,7 +33,7 @@ NAMES = {
     "ingest_traces": "ingest traces",
 }
 ALIKE = {"calibrate", "compare", "diagnose", "drift", "evaluate", "fit", "intervene", "monitor"}
-ALIKE |= {"explain", "report", "route", "score", "transfer"}
+ALIKE |= {"explain", "push", "report", "route", "score", "transfer"}
 COMMANDS = NAMES | {name: name for name in ALIKE}
 # How rows are printed or written to a file, and what only a command does.
 OF_COMMANDS = {"format", "output", "dry_run", "estimate", "teraflops", "cross_completions"}
@@ -183,7 +183,7 @@ def test_features_of_an_autoencoder(lake, tmp_path):
     assert [row["axis_id"] for row in again] == imported.pl()["axis_id"].to_list()
     assert imported.rows[0]["is_new"] and not again[0]["is_new"]
     assert imported.notes[0] == "format sae"
-    with pytest.raises(axes.AxesError, match="is not a sparse autoencoder: cfg.json and"):
+    with pytest.raises(axes.AxesError, match="is not a sparse autoencoder: it has no cfg.json"):
         axes.import_axes(f"sae:{tmp_path}", features=[1], root=lake)
     for wrong in ("12,x", "50-40", "0-99999999999"):
         assert wrong.split(",")[-1] in refused("import", folder, "--features", wrong)

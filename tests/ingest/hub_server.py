@@ -4,10 +4,14 @@ It serves folders as repositories: the two listings (`/api/models/ID/revision/RE
 tree/REV`), and files below `/ID/resolve/REV/`, where a weight file is a redirect to another host as
 on the real hub (`localhost` stands for the one that stores large files). It can ask for a token,
 and hang up in the middle of a file. What was asked of it is kept in `requests`.
+
+Below `uploads` it makes repositories, as the client asks with a token: create, validate-yaml,
+preupload, the batches of LFS for large files, and a commit of JSON lines.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -30,12 +34,17 @@ TOKEN = "hf_token_of_the_tests"
 _CHECKOUT = Path(__file__).parents[2]
 
 _API = re.compile(
-    r"/api/models/(?P<id>[^/]+/[^/]+)(/(?P<kind>revision|tree|xet-read-token)/(?P<revision>[^/]+))?/?"
+    r"/api/(models|datasets)/(?P<id>[^/]+/[^/]+)(/(?P<kind>revision|tree|xet-read-token)/(?P<revision>[^/]+))?/?"
 )
+_CREATE = re.compile(r"/api/repos/create")
+_CHECK = re.compile(r"/api/validate-yaml")
+_PREUPLOAD = re.compile(r"/api/(models|datasets)/(?P<id>[^/]+/[^/]+)/preupload/main")
+_COMMIT = re.compile(r"/api/(models|datasets)/(?P<id>[^/]+/[^/]+)/commit/main")
+_LFS = re.compile(r"/(datasets/)?(?P<id>[^/]+/[^/]+)\.git/info/lfs/objects/batch")
 _RESOLVE = re.compile(r"/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
 _STORED = re.compile(r"/stored/(?P<sha256>[0-9a-f]{64})")
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
-_LARGE = (".safetensors", ".bin", ".pth")
+_LARGE = (".safetensors", ".bin", ".pth", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,11 @@ class Hub:
     drops: dict[str, tuple[int, bool]] = field(default_factory=dict)
     outages: int = 0
     """How many of the next requests are answered 503."""
+    uploads: Path | None = None
+    """Where repositories are made; `created` is what was said of each."""
+    created: list[dict[str, str]] = field(default_factory=list)
+    forbidden: str | None = None
+    """An owner of whose repositories the token may not write."""
     xet_endpoint: str | None = None
     """Where weight files are said to lie in chunks too, as they do on the real hub."""
 
@@ -188,6 +202,72 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
 
     do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        path = unquote(urlsplit(self.path).path)
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            self._refuse(401, message="Invalid credentials in Authorization header")
+        elif _CREATE.fullmatch(path):
+            self._create(json.loads(body))
+        elif _CHECK.fullmatch(path):
+            self._send_json({"errors": [], "warnings": []})
+        elif _PREUPLOAD.fullmatch(path):
+            names = [file["path"] for file in json.loads(body)["files"]]
+            modes = {name: "lfs" if name.endswith(_LARGE) else "regular" for name in names}
+            files = [{"path": name, "uploadMode": modes[name]} for name in names]
+            self._send_json({"files": [{**file, "shouldIgnore": False} for file in files]})
+        elif _LFS.fullmatch(path):
+            port = self.server.server_address[1]
+            objects = [
+                {
+                    **each,
+                    "actions": {"upload": {"href": f"http://127.0.0.1:{port}/put/{each['oid']}"}},
+                }
+                for each in json.loads(body)["objects"]
+            ]
+            self._send_json({"transfer": "basic", "objects": objects})
+        elif match := _COMMIT.fullmatch(path):
+            self._commit(match["id"], [json.loads(line) for line in body.splitlines()])
+        else:
+            self.send_error(404)
+
+    def do_PUT(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        assert self.path == f"/put/{hashlib.sha256(content).hexdigest()}"
+        assert self.server.hub.uploads is not None
+        (self.server.hub.uploads / self.path.rpartition("/")[2]).write_bytes(content)
+        self._send(200, b"", {})
+
+    def _create(self, asked: dict[str, str]) -> None:
+        hub = self.server.hub
+        id = f"{asked['organization']}/{asked['name']}"
+        if asked["organization"] == hub.forbidden:
+            self._refuse(403, message="You don't have the rights to create a model under it")
+        elif id in hub.repositories:
+            self._refuse(409, message="You already created this model repo")
+        else:
+            assert hub.uploads is not None
+            (hub.uploads / id).mkdir(parents=True)
+            (hub.uploads / id / ".gitattributes").write_text("")
+            hub.created.append(asked)
+            hub.repositories[id] = ServedRepository(hub.uploads / id, "0" * 40)
+            self._send_json({"url": f"{hub.endpoint}/{id}", "name": id})
+
+    def _commit(self, id: str, lines: list[dict]) -> None:
+        hub = self.server.hub
+        assert hub.uploads is not None
+        folder = hub.repositories[id].folder
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "file":
+                (folder / value["path"]).write_bytes(base64.b64decode(value["content"]))
+            elif line["key"] == "lfsFile":
+                (hub.uploads / value["oid"]).replace(folder / value["path"])
+        commit = hashlib.sha1(str(lines).encode()).hexdigest()
+        hub.repositories[id] = ServedRepository(folder, commit)
+        url = f"{hub.endpoint}/{id}/commit/{commit}"
+        self._send_json({"success": True, "commitOid": commit, "commitUrl": url})
 
     def _answer_api(self, id: str, kind: str | None, revision: str | None) -> None:
         """Listings are public, of gated repositories too; only a wrong token is refused."""

@@ -66,6 +66,33 @@ def _readme(cards: Sequence[Card]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write_dataset_card(folder: Path, card: Card, prompts: pa.Table) -> None:
+    """README.md of exported activations; `prompts` has `is_positive` and `license` of each."""
+    from huggingface_hub import DatasetCardData
+
+    model, labels = card["model"], prompts["is_positive"].to_pylist()
+    licenses = sorted({each for each in prompts["license"].to_pylist() if each})
+    facts = {
+        "model": f"{model['name']} ({card['model_id']}), revision {model['revision'] or 'none'}",
+        "layers": f"{', '.join(map(str, card['layers']))}: {card['layer_convention']}",
+        "site, pooling, template": f"{card['site']}, {card['pooling']}, {card['template']}",
+        "prompts": f"{len(labels)} of {card['prompt_set']}: {labels.count(True)} positive, "
+        f"{labels.count(False)} negative",
+        "licence of the weights": model["license"] or "not stated",
+        "licence of the prompts": ", ".join(licenses) or "not stated",
+    }
+    data = DatasetCardData(license="other", tags=["activations", "interpretability", "safety-axes"])
+    lines = ["---", data.to_yaml(), "---", "", f"# {model['name']} on {card['prompt_set']}", ""]
+    lines += _table([{"": name, "what": fact} for name, fact in facts.items()])
+    lines += [
+        "",
+        "A row for each prompt and layer, with the text of the prompt: positive prompts ask",
+    ]
+    lines += ["for what the concept names, such as unsafe content.", ""]
+    lines += ["`axes activations import activations.parquet` reads the file."]
+    (folder / "README.md").write_text("\n".join(lines) + "\n")
+
+
 def _described(cards: Sequence[Card]) -> Iterator[str]:
     card = cards[0]
     layers = ", ".join(str(one["layer"]) for one in cards)

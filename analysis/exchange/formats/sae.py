@@ -67,9 +67,7 @@ def sae_folder(source: str) -> Path:
     """The folder of `sae:FOLDER` or FOLDER; raises `AxisError` where there is no autoencoder."""
     path = Path(source.removeprefix(PREFIX)).expanduser()
     if not is_sae(path):
-        raise AxisError(
-            f"{path} is not a sparse autoencoder: {_CONFIG} and {_WEIGHTS} are expected"
-        )
+        raise AxisError(f"{path} is not a sparse autoencoder: it has no {_CONFIG}, {_WEIGHTS}")
     return path
 
 
@@ -78,8 +76,8 @@ def open_sae(path: Path) -> SparseAutoencoder:
     from safetensors import SafetensorError, safe_open
 
     config = read_object(path / _CONFIG) or {}
-    metadata = config.get("metadata", config)
-    metadata = metadata if isinstance(metadata, dict) else {}
+    stated = config.get("metadata", config)
+    metadata = stated if isinstance(stated, dict) else {}
     names = ("hook_name_out", "hook_name", "hook_point")
     hook = next((str(metadata[name]) for name in names if metadata.get(name)), "")
     match = _HOOK.fullmatch(hook)
@@ -89,10 +87,7 @@ def open_sae(path: Path) -> SparseAutoencoder:
             f"blocks.N.hook_SITE with {', '.join(SITES)} are"
         )
     if config.get("normalize_activations") == "covariance_whitening":
-        raise AxisError(
-            f"{path} is of whitened activations: fold that into its weights first "
-            "(SAE.fold_activation_whitening of SAELens)"
-        )
+        raise AxisError(f"{path} is of whitened activations: fold_activation_whitening() first")
     try:
         with safe_open(path / _WEIGHTS, framework="pt") as file:
             feature_count, d_model = file.get_slice(_DECODER).get_shape()
@@ -117,9 +112,7 @@ def read_features(path: Path, features: Sequence[int] | None) -> Contents:
     if not features:
         raise AxisError(f"{path} is a sparse autoencoder: {some}")
     if missing := [n for n in features if not 0 <= n < sae.feature_count]:
-        raise AxisError(
-            f"{path} has no feature {missing[0]}: {some} (0 to {sae.feature_count - 1})"
-        )
+        raise AxisError(f"{path} has no feature {missing[0]}, counted from 0: {some}")
     return Contents(
         vectors=dict(zip(features, sae.decoder(features), strict=True)),
         convention=BLOCK,

@@ -92,7 +92,7 @@ def test_transcoders_and_configurations_before_version_6(warehouse, tmp_path):
     ("made", "asked", "error", "message"),
     [
         ({}, {}, AxisError, "choose some of its 4 features with --features 12,40-50"),
-        ({}, {"features": (1, 4)}, AxisError, r"no feature 4: .* \(0 to 3\)"),
+        ({}, {"features": (1, 4)}, AxisError, "no feature 4, counted from 0"),
         ({}, {"features": (-1,)}, AxisError, "no feature -1"),
         ({}, {"features": (1,), "site": "mlp_out"}, AxisError, "resid_post, and --site mlp_out"),
         ({}, {"features": (1,), "model": "beta"}, AxisError, "16 numbers, and the blocks of beta"),

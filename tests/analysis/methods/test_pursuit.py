@@ -43,6 +43,7 @@ def test_features_of_no_length_are_none_and_the_order_of_rows_does_not_matter():
     assert [share.feature for share in shares] == [39 - share.feature for share in turned]
     assert not {0, 3} & {share.feature for share in shares}
     assert len(decompose(rows[:3], direction, 4)) == 2
+    assert decompose(np.zeros((4, 16), np.float32), direction, 4) == []
     rows[7, 0] = np.nan
     with pytest.raises(NonFiniteError, match="row 7"):
         decompose(rows, direction, 4)

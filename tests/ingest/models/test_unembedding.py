@@ -45,16 +45,16 @@ def test_tokens_are_ranked_as_the_model_ranks_them(family: str) -> None:
     expected = (expected - expected.mean()) / expected.std()
     near = near_tokens(loaded, direction, 5)
     order = np.argsort(expected)
-    assert [each.rank for each in near] == [1, 2, 3, 4, 5, -1, -2, -3, -4, -5]
+    assert [rank for rank, _, _ in near] == [1, 2, 3, 4, 5, -1, -2, -3, -4, -5]
     np.testing.assert_allclose(
-        [each.value for each in near], expected[[*order[:-6:-1], *order[:5]]], atol=5e-3
+        [value for _, _, value in near], expected[[*order[:-6:-1], *order[:5]]], atol=5e-3
     )
-    assert [each.text for each in near[:1]] == [tokenizer.decode([order[-1]])]
+    assert near[0][1] == tokenizer.decode([order[-1]])
 
 
 def test_a_planted_token_is_the_nearest_and_a_wrong_width_is_one_line() -> None:
     loaded = replace(shared_tiny("gpt2"), tokenizer=byte_tokenizer())
     row = loaded.model.get_output_embeddings().weight[70].double().numpy()
-    assert near_tokens(loaded, row, 1)[0].text == loaded.tokenizer.decode([70])
+    assert near_tokens(loaded, row, 1)[0][1] == loaded.tokenizer.decode([70])
     with pytest.raises(ModelError, match="tiny-gpt2 has no unembedding of 8 numbers"):
         near_tokens(loaded, np.ones(8), 1)
