@@ -41,8 +41,8 @@ def near_tokens(
     logits = logits[: len(loaded.tokenizer)]
     values = (logits - logits.mean()) / logits.std()
     order = np.argsort(-values, kind="stable").tolist()
-    ranked = [*enumerate(order[:count], 1)]
-    ranked += [(-rank, token_id) for rank, token_id in enumerate(order[: -count - 1 : -1], 1)]
+    lowest = order[-count:]
+    ranked = [*enumerate(order[:count], 1), *enumerate(lowest, -len(lowest))]
     return [
         (rank, str(loaded.tokenizer.decode([token_id])), float(values[token_id]))
         for rank, token_id in ranked

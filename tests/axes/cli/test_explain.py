@@ -83,8 +83,8 @@ def test_tokens_of_the_unembedding_of_a_model_that_reaches_the_axis(tiny):
     small = str(tiny / "small")
     lens = axes.explain(SMALL, model=small, count=2, root=tiny / "lake")
     near = parts(lens.rows, "vocabulary")
-    assert [row["rank"] for row in near] == [1, 2, -1, -2]
-    assert near[0]["value"] > near[1]["value"] > 0 > near[3]["value"] > near[2]["value"]
+    assert [row["rank"] for row in near] == [1, 2, -2, -1]
+    assert near[0]["value"] > near[1]["value"] > 0 > near[2]["value"] > near[3]["value"]
     prompts = parts(lens.rows, "prompt")
     assert prompts and not any("break" in row["text"] for row in lens.rows)
     with pytest.raises(axes.AxesError, match="no alignment of large leads to layer 2 of small"):

@@ -45,9 +45,9 @@ def test_tokens_are_ranked_as_the_model_ranks_them(family: str) -> None:
     expected = (expected - expected.mean()) / expected.std()
     near = near_tokens(loaded, direction, 5)
     order = np.argsort(expected)
-    assert [rank for rank, _, _ in near] == [1, 2, 3, 4, 5, -1, -2, -3, -4, -5]
+    assert [rank for rank, _, _ in near] == [1, 2, 3, 4, 5, -5, -4, -3, -2, -1]
     np.testing.assert_allclose(
-        [value for _, _, value in near], expected[[*order[:-6:-1], *order[:5]]], atol=5e-3
+        [value for _, _, value in near], expected[[*order[:-6:-1], *order[4::-1]]], atol=5e-3
     )
     assert near[0][1] == tokenizer.decode([order[-1]])
 
