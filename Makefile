@@ -28,6 +28,8 @@ OPTIONS ?=
 ONLY ?=
 # A file of prompts (a column text) for the benchmark of ingest instead of the built-in ones.
 BENCH_PROMPTS ?=
+# Numbers of files of the benchmark of scale, such as 1000,10000,100000.
+BENCH_FILES ?= 1000,10000
 # make lock: what may move, --upgrade-package NAME or --upgrade.
 UPGRADE ?=
 # make docs: a demo warehouse whose answers the cookbook records.
@@ -142,8 +144,8 @@ audit: $(INSTALLED) ## Known vulnerabilities of every locked package, and of tor
 lock: $(TOOLS) ## Lock the dependencies again: make lock [UPGRADE="--upgrade-package numpy"]; then make test.
 	PATH="$$PWD/$(TOOLS_VENV)/bin:$$PATH" $(TOOLS_VENV)/bin/python .ci/lock.py $(UPGRADE)
 
-bench: $(INSTALLED) ## Measure: make bench [ONLY=ingest BENCH_PROMPTS=]; results in benchmarks/results.
-	AXES_BENCH_PROMPTS=$(BENCH_PROMPTS) $(VENV)/bin/python -m benchmarks.run $(ONLY)
+bench: $(INSTALLED) ## Measure: make bench [ONLY=ingest BENCH_PROMPTS= BENCH_FILES=]; results in benchmarks/results.
+	AXES_BENCH_PROMPTS=$(BENCH_PROMPTS) AXES_BENCH_FILES=$(BENCH_FILES) $(VENV)/bin/python -m benchmarks.run $(ONLY)
 
 docs: $(TESTABLE) ## Build site/ with its generated pages: make docs [RECORD=lake] asks the demo the cookbook again.
 	$(VENV)/bin/python -m docs.generate $(if $(RECORD),--record $(RECORD))

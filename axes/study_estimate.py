@@ -1,7 +1,7 @@
 """What a study takes before it is run: download, memory, storage and time of each of its models.
 
-The hub gives configurations and file sizes. The time is that of the forward passes alone: two
-operations for each linear weight of the blocks and token, at the speed that the user gives.
+The hub gives configurations and file sizes. The time is that of the forward passes alone, at the
+speed that the user gives (`axes.ingest.cost`).
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from axes.ingest.model_estimate import CHARACTERS_PER_TOKEN, Estimate, estimate_needs
+from axes.ingest.cost import TERAFLOPS, cost_of, estimated_tokens
+from axes.ingest.model_estimate import Estimate, estimate_needs
 from axes.ingest.models.hub import is_gated
 from axes.ingest.models.registry import resolve
 from axes.ingest.prompts import Prompt, read_prompts
+from axes.ingest.requests import PlanRequest
 from axes.study_plan import PlannedStudy, import_sets, prompt_limits
 from axes.warehouse.errors import ModelError
 from axes.warehouse.progress import byte_text
 
-# A round number, from which users can scale the time to their speed.
-TERAFLOPS = 1.0
-
-_TERA = 1e12
 _TOGETHER = "all, one at a time"
 
 
@@ -103,8 +101,8 @@ def _needs(
     prompts: Sequence[Prompt],
     teraflops: float,
 ) -> ModelNeeds:
-    tokens = round(sum(len(prompt.text) for prompt in prompts) / CHARACTERS_PER_TOKEN)
-    stored, linear = estimate.disk_bytes_per_1000_prompts, estimate.linear_parameter_count
+    request = PlanRequest(teraflops=teraflops)
+    cost = cost_of(estimate, request, len(prompts), estimated_tokens(prompts))
     return ModelNeeds(
         study=planned.definition.label,
         model=model,
@@ -113,8 +111,8 @@ def _needs(
         download_bytes=estimate.download_bytes,
         memory_bfloat16_bytes=estimate.memory_bfloat16_bytes,
         memory_float32_bytes=estimate.memory_float32_bytes,
-        stored_bytes=None if stored is None else round(stored * len(prompts) / 1000),
-        prompt_count=len(prompts),
-        token_count=tokens,
-        seconds=None if linear is None else 2 * linear * tokens / (teraflops * _TERA),
+        stored_bytes=cost.bytes,
+        prompt_count=cost.prompt_count,
+        token_count=cost.token_count,
+        seconds=cost.seconds,
     )

@@ -51,9 +51,9 @@ def measure() -> list[Figure]:
 
 def _projection(root: Path, count: int = 60_000, width: int = 1024) -> list[Figure]:
     """One layer on an axis: by SQL and by the library, over pyarrow to numpy and a product."""
-    _write_prompts(root, count)
+    write_prompts(root, count)
     write_model(root, "m", width, 1)
-    _write_activations(root, "m", [0], count, width, chunk=8192)
+    write_activations(root, "m", [0], count, width, chunk=8192)
     vector = np.random.default_rng(1).standard_normal(width)
     files = list((root / "activations" / "model=m").iterdir())
 
@@ -86,10 +86,10 @@ def _projection(root: Path, count: int = 60_000, width: int = 1024) -> list[Figu
 
 def _one_layer(root: Path, count: int = 512, width: int = 256) -> list[Figure]:
     """Bytes read for one layer of one model of 100, 50 layers each, over the layer's vectors."""
-    _write_prompts(root, count)
+    write_prompts(root, count)
     write_model(root, "m0", width, 50)
-    _write_activations(root, "m0", list(range(50)), count, width, chunk=count)
-    _link_models(root, "m0", 100)
+    write_activations(root, "m0", list(range(50)), count, width, chunk=count)
+    link_models(root, "m0", 100)
     script = (
         "import sys; from pathlib import Path\n"
         "from axes.warehouse.connection import connect, query\n"
@@ -107,7 +107,7 @@ def _one_layer(root: Path, count: int = 512, width: int = 256) -> list[Figure]:
 def _auroc(root: Path, prompts: int = 500_000, axes: int = 5, models: int = 4) -> list[Figure]:
     """v_auroc over 10 million projections, against scikit-learn on arrays ready in memory."""
     random = np.random.default_rng(0)
-    labels = _write_prompts(root, prompts)
+    labels = write_prompts(root, prompts)
     ids = pa.array(_prompt_ids(prompts))
     put(root, "axes", *({"axis_id": f"axis{axis}"} for axis in range(axes)))
     groups = []
@@ -152,11 +152,11 @@ def _auroc(root: Path, prompts: int = 500_000, axes: int = 5, models: int = 4) -
 
 def _ten_thousand_files(root: Path, chunks: int = 100, models: int = 100) -> list[Figure]:
     """Seconds to open a root of 10,000 activation files and list its coverage."""
-    _write_prompts(root, chunks * 16)
+    write_prompts(root, chunks * 16)
     for model in range(models):
         write_model(root, f"m{model}", 8, 4)
-    _write_activations(root, "m0", [0, 1, 2, 3], chunks * 16, 8, chunk=16)
-    _link_models(root, "m0", models)
+    write_activations(root, "m0", [0, 1, 2, 3], chunks * 16, 8, chunk=16)
+    link_models(root, "m0", models)
     connect(root)
 
     def coverage() -> None:
@@ -169,11 +169,11 @@ def _ten_thousand_files(root: Path, chunks: int = 100, models: int = 100) -> lis
 def _out_of_core(root: Path, width: int = 1024) -> list[Figure]:
     """Fit and project a layer of four times the memory limit, on and off the disk."""
     count = 4 * MEMORY_LIMIT // (4 * width)
-    _write_prompts(root, count)
+    write_prompts(root, count)
     write_model(root, "m", width, 1)
-    _write_activations(root, "m", [0], count, width, chunk=16_384)
+    write_activations(root, "m", [0], count, width, chunk=16_384)
     write_model(root, "ref", 64, 1)
-    _write_activations(root, "ref", [0], count, 64, chunk=16_384)
+    write_activations(root, "ref", [0], count, 64, chunk=16_384)
     script = (
         "import json, sys, time; from pathlib import Path\n"
         "from axes.analysis.methods import AlignmentOptions\n"
@@ -206,9 +206,9 @@ def _growth(root: Path, count: int = 1_000, width: int = 512) -> list[Figure]:
     few, many = root / "few", root / "many"
     for part, factor in ((few, 1), (many, 10)):
         init_root(part)
-        _write_prompts(part, count * factor)
+        write_prompts(part, count * factor)
         write_model(part, "m", width, 8)
-        _write_activations(part, "m", list(range(8)), count * factor, width, chunk=250)
+        write_activations(part, "m", list(range(8)), count * factor, width, chunk=250)
     connections = {part: connect(part) for part in (few, many)}
     scan = "select sum(dot(vector, vector)) from activations where model = 'm' and layer = 3"
     look_up = f"from activations where model = 'm' and prompt_id = '{_prompt_ids(9)[8]}'"
@@ -230,7 +230,7 @@ def _prompt_ids(count: int) -> list[str]:
     return [content_key(row) for row in range(count)]
 
 
-def _write_prompts(root: Path, count: int) -> np.ndarray:
+def write_prompts(root: Path, count: int) -> np.ndarray:
     """A prompt set `set`, every second prompt positive; returns the labels."""
     ids, labels = _prompt_ids(count), np.arange(count) % 2 == 0
     prompts = [
@@ -247,7 +247,7 @@ def _write_prompts(root: Path, count: int) -> np.ndarray:
     return labels
 
 
-def _write_activations(
+def write_activations(
     root: Path, model: str, layers: list[int], count: int, width: int, *, chunk: int
 ) -> None:
     """Files of `chunk` prompts, each with a row group per layer, as ingest writes them."""
@@ -283,7 +283,7 @@ def _layer(model: str, layer: int, names: list[str], vectors: np.ndarray) -> pa.
     return rows_table("activations", described, vector=vector_array(vectors), norm=pa.array(norms))
 
 
-def _link_models(root: Path, model: str, count: int) -> None:
+def link_models(root: Path, model: str, count: int) -> None:
     """The files of a model under other models' names too."""
     source = partition_folder(root, TABLES["activations"], model)
     for number in range(1, count):

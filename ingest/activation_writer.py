@@ -24,9 +24,9 @@ from axes.warehouse.layout import parquet_files, partition_folder
 from axes.warehouse.ledger import committing
 from axes.warehouse.runs import Run
 from axes.warehouse.tables.schemas import TABLES
-from axes.warehouse.writer import content_key, rows_table, vector_array, write_rows
+from axes.warehouse.writer import CHUNK_BYTES, content_key, rows_table, vector_array, write_rows
 
-_FLUSH_BYTES = 48 << 20
+_FLUSH_BYTES = CHUNK_BYTES
 _FLUSH_SECONDS = 20.0
 
 

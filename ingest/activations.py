@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from axes.ingest.activation_writer import ChunkWriter, StoredRows
+from axes.ingest.cost import row_bytes
 from axes.ingest.forward.activation_keys import (
     Item,
     Items,
@@ -36,9 +37,6 @@ from axes.ingest.prompts import read_prompts
 from axes.ingest.requests import ActivationRequest
 from axes.warehouse.names import counted
 from axes.warehouse.runs import Run
-
-# The columns of a row other than its vector, compressed; measured on the demo.
-_ROW_BYTES = 40
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def plan_activations(root: Path, spec: ModelSpec, request: ActivationRequest) ->
                 1 if item.pooling else len(row.token_ids) for item in items for row in rendered
             )
             rows += new_rows
-            stored_bytes += new_rows * (4 * session.loaded.d_model + _ROW_BYTES)
+            stored_bytes += round(new_rows * row_bytes(session.loaded.d_model))
         rate = session.measure(forward, prompt_ids)
     return IngestPlan(
         model=spec.name,

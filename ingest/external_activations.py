@@ -48,10 +48,10 @@ from axes.warehouse.ledger import locked
 from axes.warehouse.names import IMPORTED, RESID_POST, UNKNOWN
 from axes.warehouse.progress import track
 from axes.warehouse.runs import Run, record_run
-from axes.warehouse.writer import content_key, rows_table, vector_array, write_rows
+from axes.warehouse.writer import CHUNK_BYTES, content_key, rows_table, vector_array, write_rows
 
 CONVENTIONS = ("blocks", "hidden_states")
-_FLUSH_BYTES = 48 << 20
+_FLUSH_BYTES = CHUNK_BYTES
 
 
 @dataclass(frozen=True)

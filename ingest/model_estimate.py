@@ -13,6 +13,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from axes.ingest.cost import (
+    TOKENS_PER_PROMPT,
+    Cost,
+    cost_of,
+    estimated_tokens,
+    measure_stored,
+    row_bytes,
+)
 from axes.ingest.models.config import loading, read_config, skeleton, without_weights
 from axes.ingest.models.download import (
     conversion_bytes,
@@ -22,23 +30,19 @@ from axes.ingest.models.download import (
 )
 from axes.ingest.models.hub import download_config, needed_files, weight_files
 from axes.ingest.models.quantized import quantization_name
-from axes.ingest.models.registry import ModelSpec
+from axes.ingest.models.registry import ModelSpec, resolve
+from axes.ingest.prompts import import_ready_sets, read_prompts
+from axes.ingest.requests import PlanRequest
 from axes.warehouse.progress import byte_text
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-# A prompt of the built-in sets has 18 tokens on average.
-TOKENS_PER_PROMPT = 20.0
-# The built-in sets have 4.1: 74.6 characters in 18 tokens on average.
-CHARACTERS_PER_TOKEN = 4.0
 # A round number, from which users can scale the time to their speed.
 TOKENS_PER_SECOND = 1000.0
 
 _PROMPTS = 1000
-# Of a stored row without its float32 vector, measured: 41 bytes where d_model is 640, 39 at 576.
-_ROW_BYTES = 40
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,25 @@ def estimate_needs(
         seconds_per_1000_prompts=_PROMPTS * tokens_per_prompt / tokens_per_second,
         **needs,
     )
+
+
+def plan_models(root: Path, models: Sequence[str], request: PlanRequest) -> list[Cost]:
+    """The cost of an ingest with each of `models`, by what the warehouse has measured of them.
+
+    Ready prompt sets are imported. Raises `ModelError`, `PromptError` or `LayerError`.
+    """
+    count, token_count = request.prompt_count, 0
+    if count is None:
+        import_ready_sets(root, request.prompt_sets)
+        prompts = read_prompts(root, dict.fromkeys(request.prompt_sets))
+        count, token_count = len(prompts), estimated_tokens(prompts)
+    if request.tokens is not None or not token_count:
+        token_count = round(count * (request.tokens or TOKENS_PER_PROMPT))
+    specs = map(resolve, models)
+    return [
+        cost_of(estimate_needs(spec), request, count, token_count, measure_stored(root, spec.name))
+        for spec in specs
+    ]
 
 
 def in_words(estimate: Estimate) -> list[dict[str, str]]:
@@ -187,7 +210,7 @@ def _needs(model: PreTrainedModel | None) -> dict[str, Any]:
         "memory_8bit_bytes": in_8bit,
         "memory_4bit_bytes": in_4bit,
         "rows_per_1000_prompts": row_count,
-        "disk_bytes_per_1000_prompts": row_count * (4 * text_config.hidden_size + _ROW_BYTES),
+        "disk_bytes_per_1000_prompts": round(row_count * row_bytes(text_config.hidden_size)),
     }
 
 

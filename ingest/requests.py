@@ -274,6 +274,43 @@ class InterventionRequest(ModelRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanRequest:
+    """An ingest to price (`axes.ingest.cost`); rates are money, in any one currency.
+
+    Without `prompt_count` the prompts of `prompt_sets` are counted. Without `teraflops` the speed
+    is that of the model's job in the warehouse, else 10^12 operations per second.
+    """
+
+    prompt_sets: Sequence[str] = ()
+    prompt_count: int | None = option(
+        None, "Number of prompts, in the place of --prompts.", minimum=1
+    )
+    tokens: float | None = option(
+        None, "Tokens of a prompt. Default: by the texts; without texts 20.", minimum=1.0
+    )
+    layers: Sequence[int] | None = None
+    vectors: int = option(1, "Vectors per prompt and layer: sites x poolings.", minimum=1)
+    copies: int = option(1, "Price so many models like each MODEL.", minimum=1)
+    file_size: int = 48 << 20
+    teraflops: float | None = option(
+        None,
+        "Speed of the machine, in 10^12 operations per second. Default: that of the model's job in "
+        "the warehouse, else 1.",
+        minimum=0.0,
+        is_minimum_excluded=True,
+    )
+    efficiency: float = option(
+        1.0,
+        "Share of --teraflops that the forward passes reach.",
+        minimum=0.0,
+        maximum=1.0,
+        is_minimum_excluded=True,
+    )
+    rate: float | None = option(None, "Price of the machine for an hour.", minimum=0.0)
+    storage_rate: float | None = option(None, "Price of 10^12 bytes for a month.", minimum=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PromptRequest:
     """How the rows of a source become a prompt set."""
 

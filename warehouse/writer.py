@@ -34,8 +34,10 @@ KEY_LENGTH = 16
 # Whose rows count only once their completion is in `generations`, which is written last.
 WRITTEN_BEFORE_GENERATIONS = ("generation_tokens", "token_projections")
 
+# What a job collects before it commits a file.
+CHUNK_BYTES = 48 << 20
 # By measurement, see docs/decisions/0005; rows: DuckDB's default.
-_ROW_GROUP_BYTES = 16 << 20
+ROW_GROUP_BYTES = 16 << 20
 _ROW_GROUP_ROWS = 122_880
 _ONE_VALUE = (str, int, type(None))
 _BLOOM = {"ndv": 4096, "fpp": 0.05}
@@ -233,7 +235,7 @@ def _row_group_rows(table: Table, group: pa.Table) -> int:
     vector_bytes = max((group.column(name).nbytes for name in table.vector_columns), default=0)
     if not len(group) or not vector_bytes:
         return _ROW_GROUP_ROWS
-    return min(max(_ROW_GROUP_BYTES * len(group) // vector_bytes, 1), _ROW_GROUP_ROWS)
+    return min(max(ROW_GROUP_BYTES * len(group) // vector_bytes, 1), _ROW_GROUP_ROWS)
 
 
 def _leaf_names(schema: pa.Schema) -> list[str]:

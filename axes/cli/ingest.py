@@ -1,4 +1,4 @@
-"""`axes ingest`: run models and store pooled activations or generation traces."""
+"""`axes ingest`: run models and store pooled activations or generation traces; `axes plan`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import click
 
 from axes.cli.options import (
     EXISTING_FILE,
+    MODEL,
+    Bytes,
+    Numbers,
     Options,
+    format_option,
     is_typed,
     limit_option,
     loading_options,
@@ -23,7 +27,8 @@ from axes.cli.options import (
     root_option,
     system_option,
 )
-from axes.ingest.requests import ActivationRequest, CompletionRequest, TraceRequest
+from axes.ingest.requests import ActivationRequest, CompletionRequest, PlanRequest, TraceRequest
+from axes.warehouse.render import show_rows
 from axes.warehouse.settings import options_of
 
 
@@ -132,6 +137,52 @@ def traces_command(
     _take_out(context, options, generating - reading, "does not go with --completions")
     request = CompletionRequest(completions=completions, **options)
     return ingest_completions(root, spec, request)
+
+
+class _Layers(Numbers):
+    """Layers as a comma list, or `all`, which is None."""
+
+    name = "layers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...] | None:
+        return None if value == "all" else super().convert(value, param, ctx)
+
+
+@click.command()
+@click.argument("model", type=MODEL, nargs=-1, required=True)
+@prompt_sets_option("Prompt set whose prompts are counted; repeatable.")
+@click.option("--layers", type=_Layers(), help="Comma list such as 0,12,23, or all, the default.")
+@click.option(
+    "--file-size",
+    type=Bytes(1_000_000),
+    default="48MiB",
+    help="Size of a file: as ingest commits them, or 512MiB as compaction leaves them.",
+)
+@request_options(PlanRequest)
+@root_option
+@format_option
+def plan(model: tuple[str, ...], root: Path, output_format: str, **options: Any) -> None:
+    """Bytes, files, requests, time and money to store the activations of MODEL; runs no model.
+
+    Only configurations are read. Bytes per row and the speed are measured ones where the warehouse
+    has files and a finished job of the model; columns bytes_from and seconds_from of --format json
+    say so. Money is in the currency of the rates, storage for a month.
+
+    \b
+    axes plan smollm2-135m --prompts demo_safety
+    axes plan qwen2.5-7b --prompt-count 1000000 --tokens 20 --layers all --teraflops 989 \\
+      --efficiency 0.4 --rate 3 --storage-rate 23
+    """
+    from axes.ingest.cost import in_words
+    from axes.ingest.model_estimate import plan_models
+
+    request = PlanRequest(**options)
+    if bool(request.prompt_sets) == (request.prompt_count is not None):
+        raise click.UsageError("give --prompts SET or --prompt-count N")
+    costs = plan_models(root, model, request)
+    show_rows(in_words(costs) if output_format == "table" else costs, output_format)
 
 
 def _take_out(context: click.Context, options: Options, names: Set[str], reason: str) -> None:

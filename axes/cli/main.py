@@ -24,6 +24,7 @@ _SECTIONS = {
         "models": ("catalog", "Show, fetch and check models."),
         "list": ("catalog", "List names: axes, studies, models, prompt sets, poolings, ..."),
         "ingest": ("ingest", "Run models and store activations or generation traces."),
+        "plan": ("ingest", "The price of an ingest before it runs: bytes, time, money."),
         "activations": ("exchange", "Export activations to other tools, and import theirs."),
         "label": ("label", "Label completions by phrases, a classifier or an LLM judge."),
     },

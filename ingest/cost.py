@@ -1,0 +1,223 @@
+"""The price of storing activations before a model runs: rows, bytes, files, requests, time, money.
+
+The one model of it, for `axes plan`, `axes study --estimate` and `axes models show --estimate`. A
+row is its vector and about 40 bytes. A layer is read by the footer of each file and one range for
+each row group. A token takes two operations for each linear weight of the blocks that run. Where
+the warehouse has files or a finished job of the model, bytes and speed are the measured ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from axes.ingest.models.load import require_layers
+from axes.warehouse.handle import Warehouse
+from axes.warehouse.layout import MARKER, parquet_files, partition_folder
+from axes.warehouse.progress import byte_text
+from axes.warehouse.tables.schemas import TABLES
+from axes.warehouse.writer import ROW_GROUP_BYTES
+
+if TYPE_CHECKING:
+    from axes.ingest.model_estimate import Estimate
+    from axes.ingest.prompts import Prompt
+    from axes.ingest.requests import PlanRequest
+
+# A round number, from which users can scale the time to their speed.
+TERAFLOPS = 1.0
+# A prompt of the built-in sets has 18 tokens on average.
+TOKENS_PER_PROMPT = 20.0
+
+# The built-in sets have 4.1: 74.6 characters in 18 tokens on average.
+_CHARACTERS_PER_TOKEN = 4.0
+# Of a stored row without its float32 vector, measured: 41 bytes where d_model is 640, 39 at 576.
+_ROW_BYTES = 40.0
+_NUMBER_BYTES = 4
+_TERA = 1e12
+# Enough for a mean: the footers of a large warehouse take minutes.
+_MEASURED_FILES = 32
+_COUNTED = (
+    "model_count",
+    "token_count",
+    "rows",
+    "bytes",
+    "files",
+    "seconds",
+    "compute_cost",
+    "storage_cost",
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of a model in a warehouse: bytes of a row without its vector, tokens per second; or None."""
+
+    row_bytes: float | None = None
+    tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What `model_count` models take; None where only fetching the model, or a rate, can tell.
+
+    `layer_requests` read one layer of one model. `compute_cost` and `storage_cost`, for a month,
+    are in the currency of the rates. `bytes_from` is schema or files, `seconds_from` operations or
+    job.
+    """
+
+    model: str
+    model_count: int
+    prompt_count: int
+    token_count: int
+    rows: int | None
+    bytes: int | None
+    bytes_from: str
+    files: int | None
+    layer_requests: int | None
+    seconds: float | None
+    seconds_from: str
+    compute_cost: float | None
+    storage_cost: float | None
+
+
+_UNMEASURED = Measured()
+
+
+def row_bytes(d_model: int, besides: float | None = None) -> float:
+    """Bytes of a stored row: a float32 vector, and `besides` (default: as measured on the demo).
+
+    >>> row_bytes(576)
+    2344.0
+    """
+    return _NUMBER_BYTES * d_model + (_ROW_BYTES if besides is None else besides)
+
+
+def estimated_tokens(prompts: Iterable[Prompt]) -> int:
+    """Tokens of the prompts, by the length of their texts."""
+    return round(sum(len(prompt.text) for prompt in prompts) / _CHARACTERS_PER_TOKEN)
+
+
+def measure_stored(root: Path, model: str) -> Measured:
+    """What a warehouse has of a model: its files, and of its finished jobs that of most tokens."""
+    if not (root / MARKER).exists():
+        return _UNMEASURED
+    rows = besides = 0
+    files = parquet_files(partition_folder(root, TABLES["activations"], model))
+    for path in files[:_MEASURED_FILES]:
+        footer = pq.read_metadata(path)
+        rows += footer.num_rows
+        besides += path.stat().st_size - _NUMBER_BYTES * _vector_numbers(footer)
+    speeds = Warehouse.open_tables(root, "runs").column(
+        """
+        select tokens_per_second
+        from runs
+        where
+            command = 'ingest activations' and status = 'finished'
+            and parameters ->> '$.model' = ? and tokens_per_second > 0
+        order by tokens desc, run_id desc
+        limit 1
+        """,
+        [model],
+    )
+    return Measured(besides / rows if rows else None, speeds[0] if speeds else None)
+
+
+def _vector_numbers(footer: pq.FileMetaData) -> int:
+    """How many numbers the vectors of a file have."""
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    columns = [group.column(index) for group in groups for index in range(group.num_columns)]
+    return sum(each.num_values for each in columns if each.path_in_schema.startswith("vector."))
+
+
+def cost_of(
+    estimate: Estimate,
+    request: PlanRequest,
+    prompt_count: int,
+    token_count: int,
+    measured: Measured = _UNMEASURED,
+) -> Cost:
+    """The cost of prompts of `token_count` tokens in all; raises `LayerError`."""
+    is_timed = measured.tokens_per_second is not None and request.teraflops is None
+    cost = Cost(
+        model=estimate.model,
+        model_count=request.copies,
+        prompt_count=prompt_count,
+        token_count=request.copies * token_count,
+        rows=None,
+        bytes=None,
+        bytes_from="schema" if measured.row_bytes is None else "files",
+        files=None,
+        layer_requests=None,
+        seconds=None,
+        seconds_from="job" if is_timed else "operations",
+        compute_cost=None,
+        storage_cost=None,
+    )
+    width, layer_count = estimate.d_model, estimate.layer_count
+    weights = estimate.linear_parameter_count
+    if width is None or layer_count is None or weights is None:
+        return cost
+    layers = range(layer_count) if request.layers is None else request.layers
+    require_layers(estimate.model, layer_count, layers)
+    layer_rows = prompt_count * request.vectors
+    size = round(layer_rows * len(layers) * row_bytes(width, measured.row_bytes))
+    files = max(math.ceil(size / request.file_size), 1)
+    groups = math.ceil(layer_rows * _NUMBER_BYTES * width / files / ROW_GROUP_BYTES)
+    if is_timed:
+        seconds = token_count / (measured.tokens_per_second or 1)
+    else:
+        speed = (request.teraflops or TERAFLOPS) * _TERA * request.efficiency
+        seconds = 2 * weights * token_count / speed
+    # The blocks above the highest layer are not run.
+    seconds *= request.copies * (max(layers) + 1) / layer_count
+    size *= request.copies
+    return replace(
+        cost,
+        rows=request.copies * layer_rows * len(layers),
+        bytes=size,
+        files=request.copies * files,
+        layer_requests=files * (1 + groups),
+        seconds=seconds,
+        compute_cost=None if request.rate is None else request.rate * seconds / 3600,
+        storage_cost=None if request.storage_rate is None else request.storage_rate * size / _TERA,
+    )
+
+
+def in_words(costs: Sequence[Cost]) -> list[dict[str, str | None]]:
+    """The costs as rows for people, with their sums in a last row where there are several."""
+    rows: list[Mapping[str, Any]] = [asdict(cost) for cost in costs]
+    if len(rows) > 1:
+        sums = {name: _total([row[name] for row in rows]) for name in _COUNTED}
+        rows.append({"model": "all", "layer_requests": None, **sums})
+    return [
+        {
+            "model": row["model"]
+            + (f" x {row['model_count']:,}" if row["model_count"] > 1 else ""),
+            "tokens": f"{row['token_count']:,}",
+            "rows": _text(row["rows"], "{:,}"),
+            "stored": None if row["bytes"] is None else byte_text(row["bytes"]),
+            "files": _text(row["files"], "{:,}"),
+            "requests of a layer": _text(row["layer_requests"], "{:,}"),
+            "time": None
+            if row["seconds"] is None
+            else str(timedelta(seconds=round(row["seconds"]))),
+            "compute": _text(row["compute_cost"], "{:,.2f}"),
+            "storage, a month": _text(row["storage_cost"], "{:,.2f}"),
+        }
+        for row in rows
+    ]
+
+
+def _total(values: Sequence[float | None]) -> float | None:
+    """Their sum; None where one is unknown."""
+    return None if None in values else sum(value or 0 for value in values)
+
+
+def _text(value: float | None, form: str) -> str | None:
+    return None if value is None else form.format(value)
