@@ -50,7 +50,7 @@ from axes.warehouse.progress import track
 from axes.warehouse.runs import Run, record_run
 from axes.warehouse.writer import CHUNK_BYTES, content_key, rows_table, vector_array, write_rows
 
-CONVENTIONS = ("blocks", "hidden_states")
+CONVENTIONS = ("blocks", "hidden_states", "block_inputs")
 _FLUSH_BYTES = CHUNK_BYTES
 
 
@@ -79,7 +79,9 @@ def import_activations(root: Path, request: ExternalActivationRequest) -> Import
     `NonFiniteError`; files committed before an error stay, and are skipped the next time.
     """
     init_root(root)
-    external = open_file(request.file, request.index)
+    external = open_file(
+        request.file, request.index, layer_ids=request.layer_ids, pooling=request.pooling
+    )
     request = _with_card(request, external.card)
     model = describe_model(request.model, width=external.d_model)
     blocks = _blocks_of_items(external.items, request, model)
@@ -128,6 +130,12 @@ def _with_card(request: ExternalActivationRequest, card: Card) -> ExternalActiva
         )
     names = ("layers_are", "site", "pooling", "prompt_set")
     stated: dict[str, Any] = {name: getattr(request, name) or card.get(name) for name in names}
+    for name in ("layers_are", "site") if request.layer_ids else ():
+        if stated[name] != card.get(name):
+            raise LayerError(
+                f"{request.file}: {name} is {stated[name]}, and --layer-ids is for a folder of "
+                "vLLM (block_inputs) or vLLM-Lens (blocks), of resid_post: leave that out"
+            )
     model = {**card.get("model", {}), **request.model}
     return replace(request, template=template, model=model, **stated)
 
@@ -139,7 +147,8 @@ def _blocks_of_items(
     if request.layers_are not in CONVENTIONS:
         raise LayerError(
             "which layer is number N? --layers-are blocks: the output of block N; "
-            "--layers-are hidden_states: transformers' hidden_states[N], so the output of N - 1"
+            "--layers-are hidden_states: transformers' hidden_states[N], so the output of N - 1; "
+            "--layers-are block_inputs: the input of block N, so the output of N - 1 for all N"
         )
     blocks: dict[Item, Item] = {}
     for item in items:
@@ -151,10 +160,10 @@ def _blocks_of_items(
                 "or a column pooling"
             )
         layer = item.layer
-        if request.layers_are == "hidden_states":
+        if request.layers_are != "blocks":
             if site != RESID_POST:
-                raise LayerError(f"hidden_states are {RESID_POST}, and {site} is stated")
-            if layer == model.layer_count:
+                raise LayerError(f"{request.layers_are} are {RESID_POST}, and {site} is stated")
+            if layer == model.layer_count and request.layers_are == "hidden_states":
                 if request.skip_normed:
                     continue
                 raise LayerError(

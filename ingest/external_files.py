@@ -8,7 +8,7 @@ of its rows, and a column `layer`.
 columns of the index, `layer` and `vector`.
 
 Vectors are read some rows at a time (of an .npz: one layer), so that a file may be larger than
-memory; nothing in it is ever unpickled.
+memory; nothing in it is ever unpickled. Folders of a serving engine: `engine_files`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -39,7 +39,7 @@ CARD = "card"
 PLACE_COLUMNS = ("layer", "site", "pooling")
 _INDEX_SUFFIXES = (".parquet", ".csv", ".jsonl", ".txt")
 _FLOATS = ("F16", "BF16", "F32", "F64")
-_PART_BYTES = 16 << 20
+PART_BYTES = 16 << 20
 
 
 class Card(TypedDict, total=False):
@@ -78,21 +78,35 @@ class ExternalFile:
     parts: Callable[[], Iterator[Part]]
 
 
-def open_file(path: Path, index: Path | None = None) -> ExternalFile:
+def open_file(
+    path: Path,
+    index: Path | None = None,
+    *,
+    layer_ids: Sequence[int] = (),
+    pooling: str | None = None,
+) -> ExternalFile:
     """Open a file of vectors; `index` defaults to a file NAME.index.parquet, .csv, .jsonl or .txt.
 
+    `layer_ids` and `pooling` are of a serving engine's folder, which has the vectors of all tokens.
     Raises `ImportFileError` where it cannot be read as one of the two shapes, `LayerError` where it
     does not say the layer of its vectors, `PromptError` for an index that cannot be read.
     """
     readers = {".npz": _open_npz, ".safetensors": _open_safetensors}
+    from safetensors import SafetensorError
+
+    from axes.ingest.engine_files import engine_suffix, open_engine_folder
+
     try:
+        if engine_suffix(path) is not None:
+            described = read_file(str(index or _index_of(path)))
+            return open_engine_folder(path, described, layer_ids, pooling)
         if path.suffix in readers:
             card, arrays = readers[path.suffix](path)
             return _of_arrays(path, card, arrays, read_file(str(index or _index_of(path))))
         if index is not None:
             raise ImportFileError(f"{path} is a table with its index: leave --index out")
         return _of_table(path, *_open_table(path))
-    except (OSError, ValueError, zipfile.BadZipFile, pa.ArrowException) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, pa.ArrowException, SafetensorError) as error:
         raise ImportFileError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
 
@@ -132,13 +146,10 @@ def _open_npz(path: Path) -> tuple[Card, dict[str, _Array]]:
 
 
 def _open_safetensors(path: Path) -> tuple[Card, dict[str, _Array]]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        # By way of torch, since numpy has no bfloat16.
-        file = safe_open(path, framework="pt")
-    except SafetensorError as error:
-        raise ImportFileError(f"{path} cannot be read: {error}") from error
+    # By way of torch, since numpy has no bfloat16.
+    file = safe_open(path, framework="pt")
     arrays = {}
     for name in file.keys():  # noqa: SIM118 - it is not a mapping
         part = file.get_slice(name)
@@ -210,7 +221,7 @@ def _item_of_name(path: Path, name: str) -> Item:
 
 
 def _row_by_row(array: _Array) -> Iterator[tuple[int, np.ndarray]]:
-    step = max(_PART_BYTES // (4 * array.shape[1]), 1)
+    step = max(PART_BYTES // (4 * array.shape[1]), 1)
     for start in range(0, array.shape[0], step):
         yield start, array.read(start, min(start + step, array.shape[0]))
 
@@ -259,7 +270,7 @@ def _of_table(path: Path, card: Card, dataset: pads.Dataset) -> ExternalFile:
 
     def stream() -> Iterator[tuple[int, np.ndarray]]:
         start = 0
-        rows = max(_PART_BYTES // (4 * width), 1)
+        rows = max(PART_BYTES // (4 * width), 1)
         for batch in dataset.to_batches(columns=["vector"], batch_size=rows):
             vectors = _matrix(path, batch.column("vector"))
             if len(vectors):

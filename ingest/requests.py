@@ -331,7 +331,8 @@ class ExternalActivationRequest:
     `model` has keys of `ExternalModel`. `layers_are` is `blocks` (N is the output of block N) or
     `hidden_states` (N is the entry N of transformers: the output of block N - 1, with entry 0 the
     input of block 0). The last entry is behind the final norm: it is an error, or is left out with
-    `skip_normed`.
+    `skip_normed`. In `block_inputs`, as vLLM numbers, it is the last block's output. `layer_ids`
+    are those of a serving engine's folder, which does not say them.
     """
 
     file: Path
@@ -340,8 +341,9 @@ class ExternalActivationRequest:
     prompt_set: str | None = option(None, "Name of the prompt set of the texts.", flag="--prompts")
     layers_are: str | None = option(
         None,
-        "Meaning of layer N: the output of block N, or hidden_states[N] of transformers.",
-        ("blocks", "hidden_states"),
+        "Meaning of layer N: the output of block N, hidden_states[N] of transformers, or the input "
+        "of block N.",
+        ("blocks", "hidden_states", "block_inputs"),
     )
     site: str | None = option(None, f"Default: {RESID_POST}.", SITES)
     pooling: str | None = option(
@@ -350,3 +352,6 @@ class ExternalActivationRequest:
     template: str | None = option(None, "How prompts were rendered: raw or chat. Default: raw.")
     positive: Sequence[str] = option((), "Label of the positive class; repeatable.")
     skip_normed: bool = option(False, "Leave out the hidden_states after the final norm.")
+    layer_ids: Sequence[int] = option(
+        (), "Layers of a folder of vLLM or vLLM-Lens, as it was asked for them: 1,2,3."
+    )

@@ -262,11 +262,14 @@ def import_activations_command(
     blocks.12.hook_resid_post) and an index next to it with a row for each prompt: text or
     prompt_id, and optionally label, pair_id, category, ... Or FILE is .parquet, .arrow or a folder
     of HF datasets with a row for each prompt and layer, and columns layer and vector. Files from
-    `axes activations export` need no options.
+    `axes activations export` need no options. Or FILE is a folder that extract_hidden_states of
+    vLLM, or vLLM-Lens, left: --pooling then pools its vectors of all tokens.
 
     \b
     axes activations import vectors.npz --model mine --layer-count 32 --layers-are hidden_states \\
       --skip-normed --pooling last --prompts mine --positive toxic
+    axes activations import states --model mine --layer-count 32 --layer-ids 8,16,24 \\
+      --pooling last5_mean --prompts mine --positive toxic
     axes fit mine --prompts mine --pooling last
     """
     from axes.ingest.external_activations import import_activations, read_description

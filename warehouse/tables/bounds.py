@@ -30,7 +30,7 @@ def read_npz_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
                 shape, _, dtype = read(file)
             headers[member.filename.removesuffix(".npy")] = shape, dtype
             size += math.prod(shape) * dtype.itemsize
-    _require_bounded(path, size)
+    require_bounded(path, size)
     return headers
 
 
@@ -38,10 +38,11 @@ def require_bounded_parquet(path: Path) -> None:
     """Raise `ImportFileError` where the columns of a Parquet file are far larger than the file."""
     footer = pq.read_metadata(path)
     groups = map(footer.row_group, range(footer.num_row_groups))
-    _require_bounded(path, sum(group.total_byte_size for group in groups))
+    require_bounded(path, sum(group.total_byte_size for group in groups))
 
 
-def _require_bounded(path: Path, size: int) -> None:
+def require_bounded(path: Path, size: int) -> None:
+    """Raise `ImportFileError` where a file holds `size` bytes that are far more than its own."""
     stored = path.stat().st_size
     if size > _SMALL and size > _MAX_RATIO * stored:
         raise ImportFileError(
