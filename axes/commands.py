@@ -44,6 +44,7 @@ def plan(
     vectors: int = 1,
     copies: int = 1,
     file_size: str = "48MiB",
+    store_dtype: str = "float32",
     teraflops: float | None = None,
     efficiency: float = 1.0,
     rate: float | None = None,

@@ -140,7 +140,9 @@ def _open(
     """The job, its poolings by name, and the texts of its prompts by id."""
     # Prompts and poolings first: an unknown name is an error before a model is fetched.
     prompts = read_prompts(root, request.prompt_sets)
-    poolings = {pooling.name: pooling for pooling in map(find_pooling, request.poolings)}
+    suffix = "" if request.store_dtype == "float32" else f"+{request.store_dtype}"
+    names = (f"{name.removesuffix(suffix)}{suffix}" for name in request.poolings)
+    poolings = {pooling.name: pooling for pooling in map(find_pooling, names)}
     job = open_job(root, spec, request, shard=request.shard)
     taken = [prompt for prompt in prompts if job.shard.takes(prompt.prompt_id)]
     texts = {prompt.prompt_id: prompt.text for prompt in taken}
@@ -240,4 +242,7 @@ def _require_finite(loaded: LoadedModel, batch: Batch) -> None:
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(bad):
             names = batch.prompt_ids if item.pooling else prompt_of_token
-            raise non_finite(loaded, f"at layer {item.layer} for prompt {names[bad[0]]}")
+            place = f"at layer {item.layer} for prompt {names[bad[0]]}"
+            if item.pooling.endswith("+float16"):
+                place += ", rounded to float16: --store-dtype bfloat16 has room; else"
+            raise non_finite(loaded, place)

@@ -9,7 +9,7 @@ the warehouse has files or a finished job of the model, bytes and speed are the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -36,22 +36,13 @@ TOKENS_PER_PROMPT = 20.0
 
 # The built-in sets have 4.1: 74.6 characters in 18 tokens on average.
 _CHARACTERS_PER_TOKEN = 4.0
-# Of a stored row without its float32 vector, measured: 41 bytes where d_model is 640, 39 at 576.
+# Of a stored row without its vector, measured: 41 bytes where d_model is 640, 39 at 576.
 _ROW_BYTES = 40.0
-_NUMBER_BYTES = 4
+# Stored bytes of a vector's number; of the rounded ones as measured on the demo.
+_NUMBER_BYTES = {"float32": 4.0, "float16": 1.8, "bfloat16": 1.4}
 _TERA = 1e12
 # Enough for a mean: the footers of a large warehouse take minutes.
 _MEASURED_FILES = 32
-_COUNTED = (
-    "model_count",
-    "token_count",
-    "rows",
-    "bytes",
-    "files",
-    "seconds",
-    "compute_cost",
-    "storage_cost",
-)
 
 
 @dataclass(frozen=True)
@@ -75,27 +66,38 @@ class Cost:
     model_count: int
     prompt_count: int
     token_count: int
-    rows: int | None
-    bytes: int | None
     bytes_from: str
-    files: int | None
-    layer_requests: int | None
-    seconds: float | None
     seconds_from: str
-    compute_cost: float | None
-    storage_cost: float | None
+    rows: int | None = None
+    bytes: int | None = None
+    files: int | None = None
+    layer_requests: int | None = None
+    seconds: float | None = None
+    compute_cost: float | None = None
+    storage_cost: float | None = None
 
 
 _UNMEASURED = Measured()
+# Column of a cost -> its heading for people, and its text.
+_WORDS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "token_count": ("tokens", "{:,}".format),
+    "rows": ("rows", "{:,}".format),
+    "bytes": ("stored", byte_text),
+    "files": ("files", "{:,}".format),
+    "layer_requests": ("requests of a layer", "{:,}".format),
+    "seconds": ("time", lambda seconds: str(timedelta(seconds=round(seconds)))),
+    "compute_cost": ("compute", "{:,.2f}".format),
+    "storage_cost": ("storage, a month", "{:,.2f}".format),
+}
 
 
-def row_bytes(d_model: int, besides: float | None = None) -> float:
-    """Bytes of a stored row: a float32 vector, and `besides` (default: as measured on the demo).
+def row_bytes(d_model: int, besides: float | None = None, store_dtype: str = "float32") -> float:
+    """Bytes of a stored row: its vector, and `besides` (default: as measured on the demo).
 
     >>> row_bytes(576)
     2344.0
     """
-    return _NUMBER_BYTES * d_model + (_ROW_BYTES if besides is None else besides)
+    return _NUMBER_BYTES[store_dtype] * d_model + (_ROW_BYTES if besides is None else besides)
 
 
 def estimated_tokens(prompts: Iterable[Prompt]) -> int:
@@ -111,8 +113,11 @@ def measure_stored(root: Path, model: str) -> Measured:
     files = parquet_files(partition_folder(root, TABLES["activations"], model))
     for path in files[:_MEASURED_FILES]:
         footer = pq.read_metadata(path)
+        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+        columns = [group.column(index) for group in groups for index in range(group.num_columns)]
+        vectors = [each for each in columns if each.path_in_schema.startswith("vector.")]
         rows += footer.num_rows
-        besides += path.stat().st_size - _NUMBER_BYTES * _vector_numbers(footer)
+        besides += path.stat().st_size - sum(each.total_compressed_size for each in vectors)
     speeds = Warehouse.open_tables(root, "runs").column(
         """
         select tokens_per_second
@@ -126,13 +131,6 @@ def measure_stored(root: Path, model: str) -> Measured:
         [model],
     )
     return Measured(besides / rows if rows else None, speeds[0] if speeds else None)
-
-
-def _vector_numbers(footer: pq.FileMetaData) -> int:
-    """How many numbers the vectors of a file have."""
-    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-    columns = [group.column(index) for group in groups for index in range(group.num_columns)]
-    return sum(each.num_values for each in columns if each.path_in_schema.startswith("vector."))
 
 
 def cost_of(
@@ -149,15 +147,8 @@ def cost_of(
         model_count=request.copies,
         prompt_count=prompt_count,
         token_count=request.copies * token_count,
-        rows=None,
-        bytes=None,
         bytes_from="schema" if measured.row_bytes is None else "files",
-        files=None,
-        layer_requests=None,
-        seconds=None,
         seconds_from="job" if is_timed else "operations",
-        compute_cost=None,
-        storage_cost=None,
     )
     width, layer_count = estimate.d_model, estimate.layer_count
     weights = estimate.linear_parameter_count
@@ -166,16 +157,16 @@ def cost_of(
     layers = range(layer_count) if request.layers is None else request.layers
     require_layers(estimate.model, layer_count, layers)
     layer_rows = prompt_count * request.vectors
-    size = round(layer_rows * len(layers) * row_bytes(width, measured.row_bytes))
+    bytes_of_row = row_bytes(width, measured.row_bytes, request.store_dtype)
+    size = round(layer_rows * len(layers) * bytes_of_row)
     files = max(math.ceil(size / request.file_size), 1)
-    groups = math.ceil(layer_rows * _NUMBER_BYTES * width / files / ROW_GROUP_BYTES)
-    if is_timed:
-        seconds = token_count / (measured.tokens_per_second or 1)
-    else:
-        speed = (request.teraflops or TERAFLOPS) * _TERA * request.efficiency
-        seconds = 2 * weights * token_count / speed
+    # Row groups are cut by the size of the vectors in memory.
+    groups = math.ceil(layer_rows * row_bytes(width, 0.0) / files / ROW_GROUP_BYTES)
+    speed = (request.teraflops or TERAFLOPS) * _TERA * request.efficiency / (2 * weights)
+    if is_timed and measured.tokens_per_second is not None:
+        speed = measured.tokens_per_second
     # The blocks above the highest layer are not run.
-    seconds *= request.copies * (max(layers) + 1) / layer_count
+    seconds = request.copies * token_count / speed * (max(layers) + 1) / layer_count
     size *= request.copies
     return replace(
         cost,
@@ -191,33 +182,21 @@ def cost_of(
 
 def in_words(costs: Sequence[Cost]) -> list[dict[str, str | None]]:
     """The costs as rows for people, with their sums in a last row where there are several."""
+    counts = [f" x {cost.model_count:,}" if cost.model_count > 1 else "" for cost in costs]
+    names = [cost.model + count for cost, count in zip(costs, counts, strict=True)]
     rows: list[Mapping[str, Any]] = [asdict(cost) for cost in costs]
     if len(rows) > 1:
-        sums = {name: _total([row[name] for row in rows]) for name in _COUNTED}
-        rows.append({"model": "all", "layer_requests": None, **sums})
+        columns = {name: [row[name] for row in rows] for name in _WORDS}
+        sums = {name: None if None in each else sum(each) for name, each in columns.items()}
+        rows.append({**sums, "layer_requests": None})
+        names.append(f"all {sum(cost.model_count for cost in costs):,}")
     return [
         {
-            "model": row["model"]
-            + (f" x {row['model_count']:,}" if row["model_count"] > 1 else ""),
-            "tokens": f"{row['token_count']:,}",
-            "rows": _text(row["rows"], "{:,}"),
-            "stored": None if row["bytes"] is None else byte_text(row["bytes"]),
-            "files": _text(row["files"], "{:,}"),
-            "requests of a layer": _text(row["layer_requests"], "{:,}"),
-            "time": None
-            if row["seconds"] is None
-            else str(timedelta(seconds=round(row["seconds"]))),
-            "compute": _text(row["compute_cost"], "{:,.2f}"),
-            "storage, a month": _text(row["storage_cost"], "{:,.2f}"),
+            "model": model,
+            **{
+                heading: None if row[name] is None else text(row[name])
+                for name, (heading, text) in _WORDS.items()
+            },
         }
-        for row in rows
+        for model, row in zip(names, rows, strict=True)
     ]
-
-
-def _total(values: Sequence[float | None]) -> float | None:
-    """Their sum; None where one is unknown."""
-    return None if None in values else sum(value or 0 for value in values)
-
-
-def _text(value: float | None, form: str) -> str | None:
-    return None if value is None else form.format(value)

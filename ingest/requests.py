@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from axes.ingest.forward.pooling import POOLINGS
-from axes.warehouse.names import RESID_POST, SITES, TEMPLATES
+from axes.warehouse.names import RESID_POST, SITES, STORE_DTYPES, TEMPLATES
 from axes.warehouse.settings import option
 
 if TYPE_CHECKING:
@@ -83,6 +83,12 @@ class ActivationRequest(ModelRequest):
         f"Repeatable: {', '.join(POOLINGS)}, or a Python file that defines POOLING.",
         names="pooling",
         flag="--pooling",
+    )
+    store_dtype: str = option(
+        "float32",
+        "Precision of pooled vectors. Rows rounded to 16 bits have a pooling of their own, such as "
+        "last5_mean+bfloat16.",
+        ("float32", *STORE_DTYPES),
     )
     token_layers: Sequence[int] = option(
         (), "Also store the vector of every token at these layers.", flag="--keep-tokens"
@@ -292,6 +298,7 @@ class PlanRequest:
     vectors: int = option(1, "Vectors per prompt and layer: sites x poolings.", minimum=1)
     copies: int = option(1, "Price so many models like each MODEL.", minimum=1)
     file_size: int = 48 << 20
+    store_dtype: str = option("float32", "Precision of the vectors.", ("float32", *STORE_DTYPES))
     teraflops: float | None = option(
         None,
         "Speed of the machine, in 10^12 operations per second. Default: that of the model's job in "

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 RESID_POST = "resid_post"
 SITES = (RESID_POST, "resid_pre", "attn_out", "mlp_out")
 
+# Precision that a pooled vector may be rounded to; `pooling` then ends in + and its name.
+STORE_DTYPES = ("float16", "bfloat16")
+
 # What the column `template` begins with: the prompt's text alone, or in the model's chat template.
 TEMPLATES = ("raw", "chat")
 

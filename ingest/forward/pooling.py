@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from axes.warehouse.errors import ModelError
-from axes.warehouse.names import did_you_mean
+from axes.warehouse.names import STORE_DTYPES, did_you_mean
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -92,10 +92,14 @@ def find_pooling(name: str) -> Pooling:
     """A pooling by its name, or out of a Python file that defines `POOLING`.
 
     One from a file is stored as NAME@HASH, the hash being the file's: changed, it is another.
-    Raises `ModelError` for a name that is neither.
+    NAME+bfloat16 and NAME+float16 give its vectors rounded to that. Raises `ModelError` for any
+    other name.
     """
     if name in POOLINGS:
         return POOLINGS[name]
+    unrounded, _, dtype = name.rpartition("+")
+    if dtype in STORE_DTYPES:
+        return _rounded(find_pooling(unrounded), dtype)
     from axes.ingest.models.download import file_hash
 
     path = Path(name).expanduser()
@@ -108,6 +112,15 @@ def find_pooling(name: str) -> Pooling:
     if not isinstance(pooling, Pooling):
         raise ModelError(f"{path} defines no POOLING of type axes.ingest.forward.pooling.Pooling")
     return replace(pooling, name=f"{pooling.name}@{file_hash(path)[:8]}")
+
+
+def _rounded(pooling: Pooling, dtype: str) -> Pooling:
+    def reduce(hidden: Any, mask: Any) -> Any:
+        import torch
+
+        return pooling.reduce(hidden, mask).to(getattr(torch, dtype)).float()
+
+    return replace(pooling, name=f"{pooling.name}+{dtype}", reduce=reduce)
 
 
 def _last(count: int) -> Span:

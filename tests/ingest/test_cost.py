@@ -72,6 +72,8 @@ def test_fewer_layers_take_fewer_bytes_and_less_time(paper: str, tmp_path: Path)
     assert (some.rows, some.bytes) == (every.rows * 2 / 50, every.bytes * 2 / 50)
     assert some.seconds == pytest.approx(every.seconds / 2)  # blocks 0 to 24 of 50
     assert priced(tmp_path, paper, vectors=6).bytes == 6 * every.bytes
+    rounded = priced(tmp_path, paper, store_dtype="bfloat16")
+    assert rounded.bytes / rounded.rows == pytest.approx(1.4 * 4096 + 40)
     assert every.compute_cost is every.storage_cost is None
     with pytest.raises(LayerError, match="layer 50 of paper-7b"):
         priced(tmp_path, paper, layers=(50,))
@@ -91,9 +93,9 @@ def test_a_warehouse_gives_the_bytes_of_its_files_and_the_speed_of_its_longest_j
         put(root, "runs", {**job, "parameters": json.dumps({"model": "paper-7b"})})
     (file,) = partition_folder(root, TABLES["activations"], "paper-7b").glob("*.parquet")
     measured = measure_stored(root, "paper-7b")
-    assert measured.row_bytes == pytest.approx(file.stat().st_size / 300 - 4 * 4096)
+    assert measured.row_bytes == pytest.approx(file.stat().st_size / 300 - 4 * 4096, abs=8)
     cost = priced(root, paper, prompt_count=300, layers=(0,), tokens=20.0)
-    assert cost.bytes == pytest.approx(file.stat().st_size)
+    assert cost.bytes == pytest.approx(file.stat().st_size, rel=1e-3)
     assert cost.seconds == 300 * 20 / 40.0 / 50  # one block of 50
     assert (cost.bytes_from, cost.seconds_from) == ("files", "job")
     # A machine that is named goes before the one that was measured.
@@ -110,7 +112,7 @@ def test_prompts_are_counted_and_their_texts_measured(root: Path, tmp_path: Path
     printed = commands.ok(
         "plan", model, model, "--prompts", "texts", "--tokens", "9", "--root", root
     )
-    assert "all x 2" in printed.stdout and "36" in printed.stdout
+    assert "all 2" in printed.stdout and "36" in printed.stdout
     with pytest.raises(AxesError, match="give --prompts SET or --prompt-count N"):
         axes.plan(model, root=root)
 
