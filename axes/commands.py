@@ -41,21 +41,16 @@ def plan(
     prompt_count: int | None = None,
     tokens: float | None = None,
     layers: Sequence[int] | None = None,
-    vectors: int = 1,
-    copies: int = 1,
-    file_size: str = "48MiB",
-    store_dtype: str = "float32",
     teraflops: float | None = None,
     efficiency: float = 1.0,
-    rate: float | None = None,
-    storage_rate: float | None = None,
     root: Folder | None = None,
+    **options: Any,
 ) -> Result:
     """The price of an ingest before it runs: rows, bytes, files, requests, seconds, money.
 
-    A row for each of `model`. Give `prompts` (names of sets) or `prompt_count`; `rate` is for an
-    hour of the machine, `storage_rate` for 10^12 bytes and a month. Raises `ModelError`,
-    `PromptError` or `LayerError`.
+    A row for each of `model`. Give `prompts` (names of sets) or `prompt_count`; `options` are the
+    others of `axes plan`: `rate`, `storage_rate`, `copies`, `vectors`, `file_mib`, `store_dtype`.
+    Raises `ModelError`, `PromptError` or `LayerError`.
 
     axes.plan("qwen2.5-7b", prompt_count=10**6, tokens=20, teraflops=989, efficiency=0.4, rate=3)
     """

@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,15 +97,16 @@ class ChunkWriter:
         model, model_id = self.loaded.spec.name, self.loaded.identity.model_id
         names = [name for batch in self._batches for name in batch.prompt_ids]
         file_name = content_key(model_id, self.template.name, self.items, names)
-        with committing(self.run.root, model):
+        with self.run.stage("write"), committing(self.run.root, model):
             by_others = self.stored.by_others()
             for table, is_pooled in (("activations", True), ("prompt_tokens", False)):
                 items = [item for item in self.items if bool(item.pooling) is is_pooled]
                 sizes: list[int] = []
                 groups = self._groups(table, items, by_others, sizes)
-                if (first := next(groups, None)) is None:
+                encode = self.run.stage("encode")(partial(next, groups, None))
+                if (first := encode()) is None:
                     continue
-                every = itertools.chain([first], groups)
+                every = itertools.chain([first], iter(encode, None))
                 path = write_rows(self.run.root, table, every, name=file_name, partition=model)
                 # A second Ctrl-C within a commit has it done again: the file replaces itself.
                 if self.stored.add(path):

@@ -30,7 +30,7 @@ from axes.ingest.forward.pooling import Pooling, find_pooling
 from axes.ingest.forward.prefix_cache import share_prefix
 from axes.ingest.forward.recording import find_points
 from axes.ingest.forward.templates import Rendered
-from axes.ingest.jobs import IngestSummary, Job, Skipped, open_job
+from axes.ingest.jobs import IngestSummary, Job, open_job
 from axes.ingest.models.load import LoadedModel, non_finite, require_layers
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.prompts import read_prompts
@@ -68,7 +68,7 @@ def ingest_activations(root: Path, spec: ModelSpec, request: ActivationRequest) 
     job, poolings, texts = _open(root, spec, request)
     parameters = {**request.parameters(), "poolings": list(poolings)}
     with job.running("ingest activations", parameters) as running:
-        work = _find_work(job, request, poolings, texts, running.run.skipped)
+        work = _find_work(job, request, poolings, texts, running.run)
 
         def compute(loaded: LoadedModel, done: Callable[[int], None]) -> None:
             session = _Session(running.run, loaded, work)
@@ -86,10 +86,10 @@ def plan_activations(root: Path, spec: ModelSpec, request: ActivationRequest) ->
     Raises what it would raise before its first batch.
     """
     job, poolings, texts = _open(root, spec, request)
-    work = _find_work(job, request, poolings, texts, [])
+    run = Run(root, "plan", {})
+    work = _find_work(job, request, poolings, texts, run)
     rows = stored_bytes = 0
     rate = None
-    run = Run(root, "plan", {})
     if work.rendered:
         session = _Session(run, job.load(), work)
         for items, prompt_ids in work.groups():
@@ -154,20 +154,22 @@ def _find_work(
     request: ActivationRequest,
     poolings: Mapping[str, Pooling],
     texts: Mapping[str, str],
-    skipped: list[Skipped],
+    run: Run,
 ) -> _Work:
     layer_count = job.layer_count()
     require_layers(job.spec.name, layer_count, [*(request.layers or ()), *request.token_layers])
     key = (job.root, job.spec.name, job.identity.model_id, request.rendering.name)
-    stored = StoredRows(job.root, job.spec.name, lambda: stored_items(*key))
-    requested = requested_items(request, poolings, layer_count)
-    missing = missing_items(requested, texts, stored.at_start)
-    rendered = job.render_usable(
-        {prompt_id: texts[prompt_id] for prompt_id in missing},
-        request,
-        poolings=list(poolings.values()),
-        skipped=skipped,
-    )
+    with run.stage("plan"):
+        stored = StoredRows(job.root, job.spec.name, lambda: stored_items(*key))
+        requested = requested_items(request, poolings, layer_count)
+        missing = missing_items(requested, texts, stored.at_start)
+    with run.stage("tokenise"):
+        rendered = job.render_usable(
+            {prompt_id: texts[prompt_id] for prompt_id in missing},
+            request,
+            poolings=list(poolings.values()),
+            skipped=run.skipped,
+        )
     return _Work(request, poolings, len(texts), rendered, missing, stored)
 
 
@@ -191,7 +193,8 @@ class _Session:
             # Each is stored when the next is already computed.
             for batch, _next in itertools.pairwise(itertools.chain(batches, [None])):
                 assert batch is not None
-                _require_finite(self.loaded, batch)
+                with self.run.stage("copy"):
+                    _require_finite(self.loaded, batch)
                 writer.add(batch)
                 self.run.tokens += sum(lengths[name] for name in batch.prompt_ids)
                 done(sum(len(row.token_ids) for row in batch.rendered))
@@ -207,7 +210,7 @@ class _Session:
             prefix, remark = share_prefix(self.loaded, token_ids, list(recorded))
             if remark is not None:
                 self.run.messages.append(remark)
-        forward = Forward(self.loaded, points, items, self.work.poolings, prefix)
+        forward = Forward(self.run, self.loaded, points, items, self.work.poolings, prefix)
         self.run.tokens += forward.shared
         return forward
 
@@ -229,7 +232,10 @@ class _Session:
         return {name: len(ids) - forward.shared for name, ids in token_ids.items()}
 
     def _starter(self, forward: Forward) -> Callable[[list[str]], Batch]:
-        return lambda names: forward.start(names, [self.work.rendered[name] for name in names])
+        rendered = self.work.rendered
+        return self.run.stage("forward")(
+            lambda names: forward.start(names, [rendered[name] for name in names])
+        )
 
     def _describe(self, name: str) -> str:
         return f"a prompt of {counted(len(self.work.rendered[name].token_ids), 'token')}"

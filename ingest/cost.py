@@ -159,7 +159,7 @@ def cost_of(
     layer_rows = prompt_count * request.vectors
     bytes_of_row = row_bytes(width, measured.row_bytes, request.store_dtype)
     size = round(layer_rows * len(layers) * bytes_of_row)
-    files = max(math.ceil(size / request.file_size), 1)
+    files = max(math.ceil(size / (request.file_mib << 20)), 1)
     # Row groups are cut by the size of the vectors in memory.
     groups = math.ceil(layer_rows * row_bytes(width, 0.0) / files / ROW_GROUP_BYTES)
     speed = (request.teraflops or TERAFLOPS) * _TERA * request.efficiency / (2 * weights)

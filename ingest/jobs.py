@@ -238,7 +238,8 @@ class RunningJob:
         registered = data_file(root, "models", model_id)
         if not total and (registered.exists() or not is_complete):
             return
-        loaded = self.job.load()
+        with self.run.stage("load"):
+            loaded = self.job.load()
         if not registered.exists():
             table = rows_table("models", [model_row(loaded, self.run.run_id)])
             write_rows(root, "models", table, name=model_id)

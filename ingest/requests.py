@@ -297,7 +297,9 @@ class PlanRequest:
     layers: Sequence[int] | None = None
     vectors: int = option(1, "Vectors per prompt and layer: sites x poolings.", minimum=1)
     copies: int = option(1, "Price so many models like each MODEL.", minimum=1)
-    file_size: int = 48 << 20
+    file_mib: int = option(
+        48, "Size of a file in MiB, as ingest commits them; compaction leaves 512.", minimum=1
+    )
     store_dtype: str = option("float32", "Precision of the vectors.", ("float32", *STORE_DTYPES))
     teraflops: float | None = option(
         None,

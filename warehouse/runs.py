@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -42,17 +43,33 @@ class Run:
     command_line: str | None = field(default_factory=command_line)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     run_id: str = ""
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    _nested: float = 0.0
 
     def __post_init__(self) -> None:
         self.run_id = f"{self.started_at:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
 
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the time of the body as of this stage, and not as of one around it."""
+        outer, self._nested, started = self._nested, 0.0, time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + spent - self._nested
+            self._nested = outer + spent
+
     def row(self, status: str, finished_at: datetime | None) -> dict[str, object]:
         """The job's row of `runs`."""
         seconds = (finished_at - self.started_at).total_seconds() if finished_at else 0.0
+        parameters = {**self.parameters}
+        if self.stage_seconds:
+            parameters["stage_seconds"] = self.stage_seconds
         return {
             "run_id": self.run_id,
             "command": self.command,
-            "parameters": json.dumps(self.parameters, sort_keys=True, default=str),
+            "parameters": json.dumps(parameters, sort_keys=True, default=str),
             "command_line": self.command_line,
             "status": status,
             "message": "; ".join(self.messages) or None,
@@ -72,10 +89,9 @@ class Run:
         row = self.row(status, None if status == "running" else datetime.now(UTC))
         write_rows(self.root, "runs", rows_table("runs", [row]), name=self.run_id)
         columns = ("run_id", "command", "status", "rows", "tokens", "tokens_per_second", "message")
-        is_failed = status == "failed"
-        progress.record(
-            "run", level="error" if is_failed else "info", **{name: row[name] for name in columns}
-        )
+        level = "error" if status == "failed" else "info"
+        fields = {name: row[name] for name in columns} | {"stage_seconds": self.stage_seconds}
+        progress.record("run", level=level, **fields)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import click
 from axes.cli.options import (
     EXISTING_FILE,
     MODEL,
-    Bytes,
     Numbers,
     Options,
     format_option,
@@ -154,12 +153,6 @@ class _Layers(Numbers):
 @click.argument("model", type=MODEL, nargs=-1, required=True)
 @prompt_sets_option("Prompt set whose prompts are counted; repeatable.")
 @click.option("--layers", type=_Layers(), help="Comma list such as 0,12,23, or all, the default.")
-@click.option(
-    "--file-size",
-    type=Bytes(1_000_000),
-    default="48MiB",
-    help="Size of a file: as ingest commits them, or 512MiB as compaction leaves them.",
-)
 @request_options(PlanRequest)
 @root_option
 @format_option

@@ -24,7 +24,6 @@ from click.shell_completion import CompletionItem
 from axes.analysis import stats
 from axes.ingest.models.registry import DTYPES, QUANTIZATIONS
 from axes.warehouse.names import with_literals
-from axes.warehouse.progress import byte_text
 from axes.warehouse.render import show, show_record, show_rows
 from axes.warehouse.settings import Option, options_of
 
@@ -226,13 +225,10 @@ def _once(_context: click.Context, _param: click.Parameter, values: Any) -> Any:
     return None if values is None else tuple(dict.fromkeys(values))
 
 
-class Bytes(click.ParamType):
+class _Bytes(click.ParamType):
     """A number of bytes with a unit: 512MB, 1.5GB (powers of 1,000) or 2GiB (of 1,024)."""
 
     name = "size"
-
-    def __init__(self, minimum: int = MIN_MEMORY) -> None:
-        self._minimum = minimum
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         matched = re.fullmatch(r"([0-9.]+)\s*([kmgt]?)(i?)b", str(value).strip().lower())
@@ -241,8 +237,8 @@ class Bytes(click.ParamType):
             size = float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " ")
         except ValueError:
             self.fail(f"{value!r} is not a size such as 512MB or 2GiB", param, ctx)
-        if size < self._minimum:
-            self.fail(f"{value} is too little: give {byte_text(self._minimum)} or more", param)
+        if size < MIN_MEMORY:
+            self.fail(f"{value} is too little: give 512MB or more", param)
         return int(size)
 
 
@@ -270,7 +266,7 @@ def with_warehouse(command: Command) -> Command:
 
 memory_limit_option = click.option(
     "--memory-limit",
-    type=Bytes(),
+    type=_Bytes(),
     envvar="AXES_MEMORY_LIMIT",
     show_envvar=True,
     help="Memory that the command may use, such as 2GB; larger matrices are kept in files below "

@@ -19,6 +19,7 @@ from axes.ingest.forward.prefix_cache import SharedPrefix
 from axes.ingest.forward.recording import Point, record, run_backbone
 from axes.ingest.forward.templates import Rendered, pad_id
 from axes.ingest.models.load import LoadedModel
+from axes.warehouse.runs import Run
 
 Span = tuple[int, int]
 
@@ -47,12 +48,14 @@ class Forward:
 
     def __init__(
         self,
+        run: Run,
         loaded: LoadedModel,
         points: dict[tuple[int, str], Point],
         items: Sequence[Item],
         poolings: Mapping[str, Pooling],
         prefix: SharedPrefix | None,
     ) -> None:
+        self._run = run
         self._loaded, self._poolings, self._prefix = loaded, poolings, prefix
         self.shared = 0 if prefix is None else prefix.length
         self._items_at: dict[Point, list[Item]] = defaultdict(list)
@@ -69,6 +72,7 @@ class Forward:
         every_token = SpanReader([(0, len(row.token_ids)) for row in rendered], prefix)
         results: dict[Item, Tensor] = {}
 
+        @self._run.stage("pool")
         def receive(point: Point, hidden: Tensor) -> None:
             for item in self._items_at[point]:
                 if item.pooling:
@@ -81,7 +85,8 @@ class Forward:
         with record(list(self._items_at), receive, leaves_early=True):
             cache = None if prefix is None else prefix.cache(len(rendered))
             run_backbone(self._loaded.model, tokens, mask, cache=cache)
-        return Batch(prompt_ids, rendered, spans, HostCopy(results))
+        with self._run.stage("copy"):
+            return Batch(prompt_ids, rendered, spans, HostCopy(results))
 
 
 def _spans(pooling: Pooling, rendered: Sequence[Rendered]) -> list[Span]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -164,6 +165,11 @@ def test_a_row_says_what_it_was_pooled_over_and_no_logits_are_computed(run, root
         assert row["pooled_tokens"] == text[-5:]
         assert row["norm"] == pytest.approx(np.linalg.norm(row["vector"]), rel=1e-5)
     run_row = last_run(root)
+    stages = json.loads(run_row["parameters"])["stage_seconds"]
+    names = {"plan", "tokenise", "load", "forward", "pool", "copy", "encode", "write"}
+    assert stages.keys() == names and min(stages.values()) > 0
+    duration = (run_row["finished_at"] - run_row["started_at"]).total_seconds()
+    assert sum(stages.values()) < duration
     tokens = sum(len(text) + 1 for text in TEXTS)
     assert (run_row["status"], run_row["rows"], run_row["tokens"]) == ("finished", 20, tokens)
     assert summary.tokens == tokens

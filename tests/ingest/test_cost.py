@@ -50,7 +50,7 @@ def test_the_study_on_paper(paper: str, tmp_path: Path):
         tmp_path / "none",
         paper,
         copies=1000,
-        file_size=512 << 20,
+        file_mib=512,
         teraflops=989.0,
         efficiency=0.4,
         rate=3.0,

@@ -94,11 +94,12 @@ def test_waiting_and_runs_are_told(monkeypatch, root):
     log = started(monkeypatch)
     with waiting("load m"):
         pass
-    with pytest.raises(ValueError), record_run(root, "score", {}):
+    with pytest.raises(ValueError), record_run(root, "score", {}) as run, run.stage("plan"):
         raise ValueError("no")
     found = events(log)
     assert [event["event"] for event in found] == ["step", "step_end", "run", "run"]
     assert [event.get("status") for event in found[2:]] == ["running", "failed"]
+    assert found[3]["stage_seconds"]["plan"] >= 0
     assert found[3]["level"] == "error" and found[3]["message"] == "ValueError: no"
 
 

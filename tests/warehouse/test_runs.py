@@ -10,6 +10,7 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,3 +107,18 @@ def test_the_versions_behind_a_result_are_kept_and_no_tokens_have_no_rate(root: 
     assert libraries["python"] == ".".join(map(str, sys.version_info[:3]))
     for name in ("torch", "transformers", "numpy", "pyarrow", "duckdb"):
         assert libraries[name] == version(name)
+
+
+def test_a_stage_counts_its_own_time_and_not_that_of_one_inside(root: Path, monkeypatch) -> None:
+    clock = iter([0.0, 1.0, 4.0, 6.0, 10.0, 10.5])
+    clocks = SimpleNamespace(perf_counter=lambda: next(clock))
+    monkeypatch.setattr("axes.warehouse.runs.time", clocks)
+    with record_run(root, "job", {"model": "m"}) as run:
+        with run.stage("write"), run.stage("encode"):  # 0 to 6, and 1 to 4
+            pass
+        with pytest.raises(ValueError), run.stage("write"):  # 10 to 10.5
+            raise ValueError
+    (row,) = rows(connect(root), "select parameters, stage_seconds from v_runs")
+    stages = {name: value for name, value in row["stage_seconds"].items() if value is not None}
+    assert stages == {"write": 3.5, "encode": 3.0}
+    assert json.loads(row["parameters"])["model"] == "m"
