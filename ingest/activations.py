@@ -88,8 +88,7 @@ def plan_activations(root: Path, spec: ModelSpec, request: ActivationRequest) ->
     job, poolings, texts = _open(root, spec, request)
     run = Run(root, "plan", {})
     work = _find_work(job, request, poolings, texts, run)
-    rows = stored_bytes = 0
-    rate = None
+    rows, stored_bytes, dtype, rate = 0, 0, request.store_dtype, None
     if work.rendered:
         session = _Session(run, job.load(), work)
         for items, prompt_ids in work.groups():
@@ -100,7 +99,7 @@ def plan_activations(root: Path, spec: ModelSpec, request: ActivationRequest) ->
                 1 if item.pooling else len(row.token_ids) for item in items for row in rendered
             )
             rows += new_rows
-            stored_bytes += round(new_rows * row_bytes(session.loaded.d_model))
+            stored_bytes += round(new_rows * row_bytes(session.loaded.d_model, None, dtype))
         rate = session.measure(forward, prompt_ids)
     return IngestPlan(
         model=spec.name,

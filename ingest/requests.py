@@ -288,18 +288,14 @@ class PlanRequest:
     """
 
     prompt_sets: Sequence[str] = ()
-    prompt_count: int | None = option(
-        None, "Number of prompts, in the place of --prompts.", minimum=1
-    )
+    prompt_count: int | None = option(None, "Number of prompts, if not --prompts.", minimum=1)
     tokens: float | None = option(
-        None, "Tokens of a prompt. Default: by the texts; without texts 20.", minimum=1.0
+        None, "Tokens of a prompt. Default: by texts, else 20.", minimum=1.0
     )
     layers: Sequence[int] | None = None
     vectors: int = option(1, "Vectors per prompt and layer: sites x poolings.", minimum=1)
     copies: int = option(1, "Price so many models like each MODEL.", minimum=1)
-    file_mib: int = option(
-        48, "Size of a file in MiB, as ingest commits them; compaction leaves 512.", minimum=1
-    )
+    file_mib: int = option(48, "MiB of a file, as ingest writes; compacted: 512.", minimum=1)
     store_dtype: str = option("float32", "Precision of the vectors.", ("float32", *STORE_DTYPES))
     teraflops: float | None = option(
         None,
