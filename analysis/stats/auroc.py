@@ -109,7 +109,8 @@ def auroc_difference(
 def area_estimate(area: float, variance: float, count: int, df: float = np.inf) -> Estimate:
     """An AUROC with the interval of a variance; `count`: the rows or groups behind it.
 
-    Student's with `df` degrees of freedom. Within half a row or group of a perfect ranking the
+    Student's with `df` degrees of freedom. It is symmetric on the logit scale where it would reach
+    more than 0.4 of the way to 0 or 1. Within half a row or group of a perfect ranking the
     variance is hardly known: then the interval has the exact bound of so many successes of so many
     (`share_estimate`), too. Equal scores have no interval.
     """
@@ -117,12 +118,22 @@ def area_estimate(area: float, variance: float, count: int, df: float = np.inf) 
     is_perfect = min(area, 1 - area) * count < _PERFECT
     if error < _ROUNDING and not is_perfect:
         return Estimate(area)
-    reach = _quantile(df) * error
-    lower, upper = max(area - reach, 0.0), min(area + reach, 1.0)
+    lower, upper = _bounds(area, _quantile(df) * error)
     if is_perfect:
         exact_lower, exact_upper = _exact_bounds(round(area) * count, count)
         lower, upper = min(lower, exact_lower), max(upper, exact_upper)
     return Estimate(area, lower, upper)
+
+
+def _bounds(area: float, reach: float) -> tuple[float, float]:
+    """From so far below an AUROC to so far above it, or so on the logit scale (delta method)."""
+    room = min(area, 1 - area)
+    if reach <= 0.4 * room or room < _ROUNDING:
+        return area - reach, area + reach
+    from scipy.special import expit, logit
+
+    reach /= area * (1 - area)
+    return float(expit(logit(area) - reach)), float(expit(logit(area) + reach))
 
 
 def difference_estimate(difference: float, variance: float, df: float = np.inf) -> Estimate:

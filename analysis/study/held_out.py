@@ -51,7 +51,7 @@ from axes.warehouse.progress import track
 from axes.warehouse.writer import content_key
 
 # Raised whenever the metrics of an unchanged definition would change.
-_VERSION = 4
+_VERSION = 5
 MIN_ROWS = 20
 
 

@@ -18,26 +18,24 @@ def test_auroc_with_ties_is_that_of_scikit_learn(rows):
     assert auroc(scores, labels) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
 
 
-def test_delong_intervals_cover_the_truth_about_95_times_in_100():
-    """Two normals one standard deviation apart: the true AUROC is Phi(1 / sqrt 2)."""
+@pytest.mark.parametrize("count", [30, 60, 200])
+@pytest.mark.parametrize("truth", [0.6, 0.9, 0.95, 0.97, 0.99])
+def test_intervals_hold_the_truth_about_95_times_in_100(truth: float, count: int):
+    """Two normals. Symmetric intervals alone hold 0.95 to 0.98 in 0.89 to 0.91 (60 + 60 rows)."""
     random = np.random.default_rng(1)
-    truth = 0.7602499
-    labels = np.arange(120) % 2 == 0
-    covered = 0
-    for _ in range(600):
-        interval = auroc_interval(random.standard_normal(120) + labels, labels)
-        covered += interval.lower <= truth <= interval.upper
-    assert 0.92 <= covered / 600 <= 0.97
-
-
-@pytest.mark.parametrize("truth", [0.99, 0.995])
-def test_intervals_of_nearly_perfect_rankings_hold_the_truth(truth):
-    """DeLong's alone hold it in five of six draws: most of them see next to no row out of order."""
-    random = np.random.default_rng(2)
-    labels = np.arange(120) % 2 == 0
+    labels = np.arange(2 * count) % 2 == 0
     gap = math.sqrt(2) * norm.ppf(truth)
-    drawn = [auroc_interval(random.standard_normal(120) + gap * labels, labels) for _ in range(300)]
-    assert np.mean([interval.lower <= truth <= interval.upper for interval in drawn]) >= 0.95
+    drawn = [
+        auroc_interval(random.standard_normal(2 * count) + gap * labels, labels) for _ in range(400)
+    ]
+    assert 0.925 <= np.mean([each.lower <= truth <= each.upper for each in drawn]) <= 0.985
+
+
+def test_far_from_perfect_the_interval_is_delongs():
+    random = np.random.default_rng(2)
+    labels = np.arange(400) % 2 == 0
+    found = auroc_interval(random.standard_normal(400) + labels, labels)
+    assert found.upper - found.estimate == pytest.approx(found.estimate - found.lower)
 
 
 def test_an_interval_stays_within_zero_and_one_and_holds_its_estimate():
