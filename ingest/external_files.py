@@ -32,7 +32,11 @@ from axes.ingest.prompts import normalise, prompt_id
 from axes.warehouse.errors import ImportFileError, LayerError, PromptError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.names import SITES
-from axes.warehouse.tables.bounds import read_npz_headers, require_bounded_parquet
+from axes.warehouse.tables.bounds import (
+    read_npz_headers,
+    require_bounded_parquet,
+    require_own_files,
+)
 
 CARD = "card"
 # Columns that describe the vector and not the prompt.
@@ -243,11 +247,18 @@ def _open_table(path: Path) -> tuple[Card, pads.Dataset]:
 
 
 def _open_folder(path: Path) -> tuple[Card, pads.Dataset]:
-    from datasets import Dataset, load_from_disk
+    from datasets import Dataset
 
-    loaded = load_from_disk(str(path))
-    if not isinstance(loaded, Dataset):
-        raise ImportFileError(f"{path} holds the splits {', '.join(loaded)}: give one's folder")
+    if (path / "dataset_dict.json").exists():
+        splits = sorted(part.name for part in path.iterdir() if part.is_dir())
+        raise ImportFileError(f"{path} holds the splits {', '.join(splits)}: give one's folder")
+    try:
+        files = json.loads((path / "state.json").read_text())["_data_files"]
+        own = ["state.json", "dataset_info.json", *(file["filename"] for file in files)]
+        require_own_files(path, own)
+        loaded = Dataset.load_from_disk(str(path))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ImportFileError(f"{path} is not a data set of HF: {error!r}") from error
     described = loaded.info.description
     card: Card = json.loads(described) if described.startswith("{") else {}
     return card, pads.dataset(loaded.flatten_indices().data.table)

@@ -20,7 +20,7 @@ import pyarrow as pa
 from axes.warehouse.errors import LabelError, PromptError
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.progress import quiet_hub
-from axes.warehouse.tables.bounds import require_bounded_parquet
+from axes.warehouse.tables.bounds import require_bounded_parquet, require_own_files
 
 ENTRIES = Path(__file__).with_name("prompt_sets.toml")
 BUILTIN = Path(__file__).with_name("prompt_sets")
@@ -220,7 +220,7 @@ def _read_classes(source: PromptSource, *files: str) -> pl.DataFrame:
 
 def _read_hub(source: PromptSource) -> pl.DataFrame:
     """`hf:OWNER/NAME[:CONFIG][@REVISION]`, or `hf:` and a folder in the hub's layout."""
-    from datasets import disable_progress_bars, load_dataset
+    from datasets import disable_progress_bars, load_dataset_builder
     from datasets.exceptions import DatasetNotFoundError
 
     match = _HUB.fullmatch(source.source)
@@ -229,9 +229,13 @@ def _read_hub(source: PromptSource) -> pl.DataFrame:
     disable_progress_bars()
     quiet_hub()
     try:
-        dataset = load_dataset(
-            match["path"], name=match["config"], revision=match["revision"], split=source.split
+        builder = load_dataset_builder(
+            match["path"], name=match["config"], revision=match["revision"]
         )
+        for files in (builder.config.data_files or {}).values():
+            require_own_files(match["path"], files)
+        builder.download_and_prepare()
+        dataset = builder.as_dataset(split=source.split)
     except (OSError, ValueError, DatasetNotFoundError) as error:
         reason = " ".join(str(error).split())[:200]
         raise PromptError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import save_file
 
 from axes.ingest import external_activations as activation_import
@@ -174,6 +176,25 @@ def test_ids_alone_are_of_prompts_that_are_there(root: Path, files: Files) -> No
     bring(root, files({"layer_2": VECTORS[2][:3]}, text=TEXTS[:3], label=LABELS[:3]))
     assert read(root, "select count(*) as n from prompts")[0]["n"] == 6
     assert_checks_pass(root)
+
+
+@pytest.mark.parametrize("state", ["{absolute}", "../theirs/{name}", "link.arrow", None])
+def test_a_folder_of_hf_that_names_files_outside_is_refused(
+    root: Path, tmp_path: Path, state: str | None
+) -> None:
+    rows = {"text": TEXTS, "layer": [0] * 6, "vector": VECTORS[0].tolist()}
+    for name in ("mine", "theirs"):
+        Dataset.from_dict(rows).save_to_disk(tmp_path / name)
+    (secret,) = (tmp_path / "theirs").glob("*.arrow")
+    (tmp_path / "mine" / "link.arrow").symlink_to(secret)
+    said: dict[str, Any] = json.loads((tmp_path / "mine" / "state.json").read_text())
+    assert bring(root, tmp_path / "mine", positive=[]).rows == 6
+    named = state and state.format(absolute=secret, name=secret.name)
+    said["_data_files"] = [{"filename": named} if named else {}]
+    (tmp_path / "mine" / "state.json").write_text(json.dumps(said))
+    message = "is outside of it" if named else "is not a data set of HF"
+    with pytest.raises(AxesError, match=message):
+        bring(root, tmp_path / "mine", positive=[])
 
 
 ONE = {"layer_0": VECTORS[0]}

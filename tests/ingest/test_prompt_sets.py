@@ -10,10 +10,16 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from axes.analysis.stats.baselines import text_scores
-from axes.ingest.prompt_sources import PromptSource, prompt_source, read_source, ready_sets
+from axes.ingest.prompt_sources import (
+    PromptSource,
+    prompt_source,
+    read_source,
+    ready_sets,
+)
 from axes.ingest.prompts import import_prompts, normalise
 from axes.ingest.requests import PromptRequest
-from axes.warehouse.errors import PromptError
+from axes.warehouse.errors import ImportFileError, PromptError
+from axes.warehouse.tables.bounds import require_own_files
 from tests.ingest.conftest import read
 
 
@@ -165,3 +171,26 @@ def test_a_hub_set_that_cannot_be_had_is_one_line(root: Path) -> None:
         with pytest.raises(PromptError, match="hf:") as caught:
             import_prompts(root, "set", PromptSource(source))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["{outside}", "../secret.csv", "data/link.csv"])
+def test_a_data_set_that_names_files_outside_its_folder_is_refused(
+    tmp_path: Path, place: str
+) -> None:
+    outside = tmp_path / "secret.csv"
+    outside.write_text("text,label\nmy own text,a\n")
+    folder = Path(hub_layout(tmp_path / "theirs", text=["theirs"]).removeprefix("hf:"))
+    (folder / "data" / "link.csv").symlink_to(outside)
+    card = (folder / "README.md").read_text()
+    (folder / "README.md").write_text(card.replace("data/train-*", place.format(outside=outside)))
+    with pytest.raises(
+        ImportFileError, match=r"names .*(secret|link)\.csv, which is outside of it"
+    ):
+        read_source(PromptSource(f"hf:{folder}"))
+
+
+def test_a_data_set_of_the_hub_names_only_its_own_files() -> None:
+    require_own_files("owner/name", ["hf://datasets/owner/name@0a1b/train.csv"])
+    for file in ("/etc/passwd", "https://host/x.csv", "hf://datasets/other/name@0a1b/train.csv"):
+        with pytest.raises(ImportFileError, match="outside of it"):
+            require_own_files("owner/name", [file])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,22 @@ def require_bounded_parquet(path: Path) -> None:
     footer = pq.read_metadata(path)
     groups = map(footer.row_group, range(footer.num_row_groups))
     require_bounded(path, sum(group.total_byte_size for group in groups))
+
+
+def require_own_files(data_set: Path | str, names: Iterable[str]) -> None:
+    """Raise `ImportFileError` where a data set of HF names files of others as its own.
+
+    `data_set` is a folder, or OWNER/NAME of the hub; what it names may be links, `..` or addresses.
+    """
+    is_folder, home = Path(data_set).is_dir(), Path(data_set).resolve()
+    for name in names:
+        is_hub, is_local = name.startswith(f"hf://datasets/{data_set}@"), "://" not in name
+        is_inside = is_local and (home / name).resolve().is_relative_to(home)
+        if not (is_inside if is_folder else is_hub):
+            raise ImportFileError(
+                f"{data_set} names {name}, which is outside of it: copy the file into the data set "
+                "if you mean to read it"
+            )
 
 
 def require_bounded(path: Path, size: int) -> None:
