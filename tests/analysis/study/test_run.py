@@ -68,6 +68,26 @@ def test_the_planted_axis_is_recovered_natively_and_universally(world, result):
             assert areas["native"] > 0.9
 
 
+def test_p_values_are_corrected_over_one_metric_in_sample_and_out_of_it_apart(world):
+    tests = rows(
+        connect(world[0].root),
+        "select metric, is_in_sample, p_value, p_value_adjusted from evaluations "
+        "where p_value is not null order by p_value",
+    )
+    families = Counter((row["metric"], row["is_in_sample"]) for row in tests)
+    differences = [count for (metric, _), count in families.items() if metric == "auroc_difference"]
+    assert len(differences) == 2 and min(differences) > 1
+    for row in reversed(tests):
+        family = [other for other in tests if _family(other) == _family(row)]
+        before = family[: family.index(row) + 1]
+        steps = [(len(family) - at) * other["p_value"] for at, other in enumerate(before)]
+        assert row["p_value_adjusted"] == pytest.approx(min(max(steps), 1.0))
+
+
+def _family(row):
+    return row["metric"], row["is_in_sample"]
+
+
 def test_a_metric_of_a_model_is_its_own_and_not_that_of_a_null(world, result):
     stored = query(
         connect(world[0].root), "select distinct model, cosine_leave_one_out from v_study"
