@@ -98,14 +98,16 @@ class Section:
 
 
 def drift_verdict(drifts: Sequence[Row]) -> list[str]:
-    """Holds where the slopes differ upwards and every control agrees."""
+    """Holds where the slopes differ upwards and every control shows it (`v_drift`)."""
     held = [row["model"] for row in drifts if row["is_drift"] and row["is_controlled"]]
     lines = [f"**{_verdict(len(held), len(drifts))}** (models: {_listed(held)})."]
     for row in drifts:
         if row["is_drift"] and row["is_controlled"]:
-            words = "up, and every control agrees"
+            words = "up, and shown under every control"
+        elif row["is_drift"] and row["controls_failed"]:
+            words = f"up, and explained by {_listed(row['controls_failed'])}: its change is shown"
         elif row["is_drift"]:
-            words = f"up, but not under {_listed(row['controls_failed'])}"
+            words = "up, but not shown under every control, and explained by none"
         elif row["upper"] < 0:
             words = "down against the negative class"
         else:
@@ -207,8 +209,10 @@ SECTIONS = (
         "Do completions of the positive class drift upward?",
         "Slopes of the projection on the universal axis over the steps of a completion, by the "
         "label of its prompt. The claim holds if the positive class rises, rises more than the "
-        "negative one, and all controls agree: pairs matched on the prompt's projection and on "
-        "length, completions of a minimum length, random axes, shuffled steps.",
+        "negative one, and the difference is shown under every control: pairs matched on the "
+        "prompt's projection and on length, completions of a minimum length, random axes, shuffled "
+        "steps. A control explains the difference only if its change towards 0 is shown; otherwise "
+        "it cannot tell, as on few completions.",
         (f"axes drift --axis {_AXIS} --max-new-tokens 32",),
         drift_verdict,
         drift_figure,

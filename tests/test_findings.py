@@ -99,9 +99,14 @@ def test_the_verdict_on_drift_needs_the_controls():
     }
     held = drift_verdict([{**row, "is_drift": True, "is_controlled": True}])
     assert held[0].startswith("**Holds on every model**")
-    failed = drift_verdict([{**row, "is_drift": True, "is_controlled": False}])
-    assert failed[0].startswith("**Does not hold on any model**")
-    assert "up, but not under matched prompt" in failed[1]
+    for controls, words in (
+        (["matched_prompt"], "explained by matched prompt"),
+        ([], "not shown under every control, and explained by none"),
+    ):
+        unheld = {"is_drift": True, "is_controlled": False, "controls_failed": controls}
+        failed = drift_verdict([{**row, **unheld}])
+        assert failed[0].startswith("**Does not hold on any model**")
+        assert words in failed[1]
     down = {"is_drift": False, "is_controlled": False, "lower": -0.3, "upper": -0.1}
     assert "down against the negative class" in drift_verdict([{**row, **down}])[1]
 

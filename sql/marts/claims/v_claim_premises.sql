@@ -18,7 +18,8 @@ evaluations as (
         *,
         replace(scorer, '_cross_validated', '') as axis
     from stg_evaluations
-    where model is not null
+    -- The rows of `axes evaluate` name what they were fitted on, and are of no study.
+    where model is not null and fitted_on is null
 ),
 
 areas as (

@@ -12,8 +12,14 @@
 -- text: the warning in plain words
 create view v_study_warnings as
 with
-areas as (
+-- The rows of `axes evaluate` name what they were fitted on, and are of no study.
+evaluations as (
     select * from stg_evaluations
+    where fitted_on is null
+),
+
+areas as (
+    select * from evaluations
     where
         metric = 'auroc'
         and model is not null
@@ -44,7 +50,7 @@ final as (
             replace(replace(drawn.scorer, '_cross_validated', ''), '_', ' ')
         ) as text
     from areas
-    inner join stg_evaluations as drawn
+    inner join evaluations as drawn
         on
             areas.study_id = drawn.study_id
             and areas.model = drawn.model
@@ -99,7 +105,7 @@ final as (
             areas.model
         ) as text
     from areas
-    inner join stg_evaluations as cosines
+    inner join evaluations as cosines
         on
             areas.study_id = cosines.study_id
             and areas.model = cosines.model
@@ -119,7 +125,7 @@ final as (
         format(
             '{:.0f} prompts of {} are missing for {}', estimate, prompt_set, model
         ) as text
-    from stg_evaluations
+    from evaluations
     where metric = 'missing_count' and estimate > 0
     union all by name
     select
@@ -134,7 +140,7 @@ final as (
             prompt_set,
             min(negative_count)
         ) as text
-    from stg_evaluations
+    from evaluations
     where metric = 'tpr_at_fpr_0.01' and negative_count < 100
     group by study_id, prompt_set
     union all by name

@@ -163,6 +163,20 @@ def test_few_prompts_are_named_where_no_leave_one_out_axis_has_an_auroc(root: Pa
     ]
 
 
+def test_an_evaluation_of_a_model_is_no_study_and_has_no_premise_or_warning(root: Path) -> None:
+    """`axes evaluate` stores AUROCs, too, and no baseline that a study has."""
+    counts = {"positive_count": 6, "negative_count": 6}
+    nulls = figure("a", "fitted", "shuffled_labels", 0.9, 0.05)
+    areas = [{**row, **counts} for row in (*model("a", "fitted"), nulls)]
+    sql = (
+        "select distinct study_id from v_claim_premises union from v_study_warnings select study_id"
+    )
+    put(root, "evaluations", *[{**row, "fitted_on": "fitted"} for row in areas])
+    assert not rows(connect(root), sql)
+    put(root, "evaluations", *[{**row, "study_id": "study"} for row in areas])
+    assert rows(connect(root), sql) == [{"study_id": "study"}]
+
+
 def test_of_models_that_are_equally_close_the_first_by_name_decides(root):
     claims = judged(root, *(model(name) for name in ("c", "a", "b")))
     assert {claims[name]["model"] for name in ("universal_at_least_native", "regime_break")} == {
