@@ -354,7 +354,8 @@ def run(command: str, *words: str, root: Folder | None = None, **options: Any) -
     """
     import polars as pl
 
-    typed = [*command.split(), *words, "--format", "json"]
+    # `study --format json` prints no table: csv is that format of all commands.
+    typed = [*command.split(), *words, "--format", "csv"]
     leaf: click.Command | None = cli
     for word in typed:
         leaf = (

@@ -103,6 +103,12 @@ def test_a_study_is_that_of_the_command(lake):
     assert study.id == study.figures["study_id"]
     again = axes.study(no_ingest=True, **options())
     assert again.id == study.id and again.figures == study.figures
+    defaults = {field.name: field.default for field in dataclasses.fields(DEFINITION)}
+    stated = {name: value for name, value in options().items() if value != defaults[name]}
+    stated["model"] = stated.pop("models")
+    for command in ("study", "study run"):
+        shown = axes.run(command, no_ingest=True, **stated)
+        assert shown["model"].to_list() == [row["model"] for row in study.rows]
     (row, *_) = study.rows
     assert printed("sql", study.sql)[0]["native"] == pytest.approx(row["native"])
     assert "model" in repr(study) and "warning: " in repr(study)
