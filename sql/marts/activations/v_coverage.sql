@@ -2,7 +2,6 @@
 -- are stored. Every set and every layer of the model is listed for every combination of
 -- site, pooling and template with stored rows. Opens no vector file.
 --
--- layer: zero-based block index
 -- prompt_count: prompts of the set
 -- row_count: those that are stored
 -- missing_count: those that are not

@@ -8,7 +8,6 @@
 --   random_direction; reversed, cosine_alone; rows_missing;
 --   few_negatives: too few negative prompts for a false-positive rate of 1 %
 -- metric_value: the AUROC (or count) that the warning is about
--- compared_with: the value that it is compared with
 -- text: the warning in plain words
 create view v_study_warnings as
 with

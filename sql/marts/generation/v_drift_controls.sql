@@ -8,8 +8,6 @@
 -- difference: slope of the positive class less that of the negative, per token
 -- is_null: estimate and interval are of a null
 -- change: difference less that of the analysis itself, on the same resamples
--- change_lower: lower end of its 95 % interval
--- change_upper: upper end of its 95 % interval
 -- holds: true if the control has the sign of the observed difference and an interval
 --   that excludes 0 (for a null, p_value below 0.05); false if it does not, and its
 --   change towards 0 is shown: it explains the difference; null if neither is shown, as

@@ -1,7 +1,6 @@
 -- One row per axis, layer and completion, in each prompt set of its prompt: how the
 -- projection moves while the model generates.
 --
--- study_id: the last study that evaluated the axis; null without one
 -- first_projection: at step 0
 -- last_projection: at the last step
 -- mean_projection: over all steps

@@ -3,7 +3,6 @@
 -- together).
 --
 -- routing_id: the routing (routings.routing_id)
--- policy: best_single, random, answer_projection, oracle, ...
 -- outcome: mean outcome of the chosen completions; lower is better
 -- regret: outcome less that of the oracle
 -- gain: outcome of the best single model less this policy's, on the same prompts

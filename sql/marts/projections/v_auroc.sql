@@ -6,7 +6,6 @@
 -- among equals; the last is cume_dist times the rows of the group, so that their sum is
 -- a whole number but for rounding.
 --
--- study_id: the last study that evaluated the axis; null without one
 -- auroc: chance that a positive row projects above a negative one, ties half; null
 --   where a class is missing
 -- positive_count: rows of the positive class

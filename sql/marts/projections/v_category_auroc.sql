@@ -1,7 +1,6 @@
 -- One row per axis, model, labelled prompt set and category: AUROC of the projection.
 -- Rows without a category count as one category, null.
 --
--- study_id: the last study that evaluated the axis; null without one
 -- auroc: within the category; null if a class is missing
 -- auroc_against_all: its positives against every negative of the set, for sets whose
 --   categories hold one class; null where either is missing

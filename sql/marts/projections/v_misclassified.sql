@@ -3,7 +3,6 @@
 -- on, projected for the same model. No rows for an axis whose fitting prompts are not
 -- projected. Out of sample only where is_in_sample is false.
 --
--- study_id: the last study that evaluated the axis; null without one
 -- threshold: halfway between the class means of the prompts that the axis was fitted on
 -- margin: how far beyond it, in pooled standard deviations of those prompts
 -- error: false positive, or false negative

@@ -1,7 +1,6 @@
 -- One row per universal axis, kind of projection, prompt set and ordered pair of
 -- models: rank correlation of their projections, over the prompts that both have.
 --
--- study_id: the last study that evaluated the axis; null without one
 -- kind: which projection is compared: universal, native or leave_one_out
 -- other_model: the model compared with
 -- other_model_id: its models.model_id

@@ -1,7 +1,6 @@
 -- One row per universal axis, model and prompt in a prompt set: the projections of one
 -- study side by side, each null where it was not made.
 --
--- study_id: the last study that evaluated the axis; null without one
 -- universal_axis_id: the universal axis (axes.axis_id)
 -- native_axis_id: the model's direction that it was made from
 -- leave_one_out_axis_id: the axis made of the same directions without this model's

@@ -21,7 +21,6 @@
 --   at 1 % false positives, out of fold where it was fitted on them
 -- universal_tpr_at_1_percent_lower: lower end of its 95 % interval; null where fewer
 --   than 100 negative prompts cannot tell such a rate
--- universal_tpr_at_1_percent_upper: its upper end
 -- best_baseline: what does best of the prompts alone, without a model
 -- best_baseline_auroc: its AUROC, out of fold, folds grouped by pair
 -- bag_of_words: AUROC of word counts, out of fold, folds grouped by pair
@@ -74,39 +73,26 @@ baselines as (
     group by study_id, prompt_set
 ),
 
-pairs as (
+-- Of the two scorers the last by name is out of fold.
+best as (
     select
         study_id,
         model,
         prompt_set,
-        coalesce(
-            pick(estimate, scorer, 'universal_cross_validated'),
-            pick(estimate, scorer, 'universal')
-        ) as pairs_in_order
-    from stg_evaluations
-    where metric = 'pairs_in_order'
-    group by study_id, model, prompt_set
-),
-
-detected as (
-    select
-        study_id,
-        model,
-        prompt_set,
-        coalesce(
-            pick(estimate, scorer, 'universal_cross_validated'),
-            pick(estimate, scorer, 'universal')
+        arg_max(estimate, scorer) filter (
+            where metric = 'pairs_in_order'
+        ) as pairs_in_order,
+        arg_max(estimate, scorer) filter (
+            where metric = 'tpr_at_fpr_0.01'
         ) as universal_tpr_at_1_percent,
-        coalesce(
-            pick(lower, scorer, 'universal_cross_validated'),
-            pick(lower, scorer, 'universal')
+        arg_max(lower, scorer) filter (
+            where metric = 'tpr_at_fpr_0.01'
         ) as universal_tpr_at_1_percent_lower,
-        coalesce(
-            pick(upper, scorer, 'universal_cross_validated'),
-            pick(upper, scorer, 'universal')
+        arg_max(upper, scorer) filter (
+            where metric = 'tpr_at_fpr_0.01'
         ) as universal_tpr_at_1_percent_upper
     from stg_evaluations
-    where metric = 'tpr_at_fpr_0.01'
+    where scorer in ('universal', 'universal_cross_validated')
     group by study_id, model, prompt_set
 ),
 
@@ -141,13 +127,11 @@ moved as (
 select
     per_set.*,
     moved.* exclude (study_id, model, prompt_set),
-    pairs.pairs_in_order,
-    detected.* exclude (study_id, model, prompt_set),
+    best.* exclude (study_id, model, prompt_set),
     baselines.* exclude (study_id, prompt_set),
     per_model.* exclude (study_id, model)
 from per_set
 inner join per_model using (study_id, model)
 left join baselines using (study_id, prompt_set)
-left join pairs using (study_id, model, prompt_set)
-left join detected using (study_id, model, prompt_set)
+left join best using (study_id, model, prompt_set)
 left join moved using (study_id, model, prompt_set);
