@@ -1,20 +1,9 @@
 """Statistics of trajectories: how early the classes separate, slopes within completions, jumps.
 
-How early: AUROC after each step of the running projection, the mean over the steps so far. A
-completion that has ended keeps its last running projection, so that every step is evaluated on the
-same completions and the curve does not move because the short ones leave it.
-
-Slopes: how fast projections move over the steps within completions, by class. A class's slope is
-that of one least-squares line with an intercept for every completion (the within estimator): an
-offset of a complete completion does not count, and a short completion, whose slope is mostly noise,
-has a small weight. It is a ratio of sums over completions, so it is computed for all bootstrap
-resamples at once.
-
-Jumps: the one split of a completion's projections into two constant means of least squares. Every
-split is tried, so the fit is exact. The p-value is the share of random orders of the same values
-whose best split is at least as good. It assumes exchangeable steps, so a series that wanders slowly
-also counts as changed. Sources: least squares, Sen and Srivastava 1975; by permutation, Antoch and
-Hušková 2001.
+A completion that has ended keeps its last running mean, so that every step is evaluated on the same
+completions and the curve does not move because short ones leave it. A class's slope is a ratio of
+sums over completions, so it is computed for all bootstrap resamples at once. docs/methods.md
+(Drift) has the formulas, their sources, and what the p-value of a jump does not say.
 """
 
 from __future__ import annotations

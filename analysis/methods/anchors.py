@@ -1,12 +1,9 @@
 """A map through relative coordinates: what a row has in common with a few anchor prompts.
 
-The coordinates of a row are its products with the unit activations of anchors, all about the mean
-(relative representations, Moschella et al. 2023, arXiv 2209.15430; as a space that language models
-share, Kim and Han 2026, arXiv 2605.09875). They do not change when a space is turned, so they are
-taken to be those of the reference but for one factor, and the anchors of the reference lead back
-from coordinates to activations: with anchors `A` of the model and `R = P diag(s) V'` of the
-reference, one a row, `W = c A' P_k diag(1 / s_k) V_k'`. Nothing else is fitted: rank `k` leaves out
-what anchors hardly vary along, and `c` is the least-squares factor.
+The coordinates of a row are its products with the unit activations of anchors, about the mean
+(Moschella et al. 2023, arXiv 2209.15430; Kim and Han 2026, arXiv 2605.09875). They do not change
+when a space is turned, so they are taken to be those of the reference but for one factor, and the
+reference's anchors lead back from coordinates to activations (docs/methods.md, Alignment).
 """
 
 from __future__ import annotations

@@ -3,10 +3,7 @@
 LEACE (Belrose et al. 2023, arXiv 2306.03819): of all affine maps after which no linear predictor
 does better than a constant one on the fitted rows, the one that changes them least. With two
 classes it removes one direction, obliquely: `x -> x - d (d' C^-1 (x - m)) / (d' C^-1 d)`, with
-`d` the difference in means, `C` the covariance and `m` the mean. Any functional in the place of
-`d' C^-1` makes the class means equal; this one moves the rows least on average. Removing
-a direction `u` alone, `x -> x - u (u' (x - m))`, makes the means equal too where `u` is their
-difference; of any other direction it leaves the rest of what separates the classes.
+`d` the difference in means, `C` the covariance and `m` the mean.
 """
 
 from __future__ import annotations

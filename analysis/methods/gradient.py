@@ -1,10 +1,8 @@
 """A map trained by mini-batch gradient descent: full, of low rank, or with a hidden layer.
 
 Adam on the mean squared error (Kingma and Ba 2015); nothing is penalised, the number of epochs is
-what is chosen, by early stopping on held-out rows. `x` is standardised by dimension, so that a few
-massive ones do not set the step, and `y` scaled as a whole, so that the loss is the one that ridge
-minimises; both are folded into the map that is returned. With a hidden layer the map is
-`x W + b + relu(x A + a) B`.
+chosen by early stopping on held-out rows. `x` is standardised by dimension, so that a few massive
+ones do not set the step, and `y` scaled as a whole; both are folded into the map that is returned.
 """
 
 from __future__ import annotations

@@ -2,18 +2,10 @@
 
 Reduced-rank ridge keeps of the ridge map `W` the `k` combinations of the targets that it predicts
 best: `W_k = W G V_k V_k' G^-1`, with `V_k` the first eigenvectors of
-`G S_xy' (S_xx + lambda)^-1 S_xy G` and `G = I` (Izenman 1975; Mukherjee and Zhu 2011), which weighs
-targets by their variance. With `G = (S_yy + lambda)^-1/2` the combinations are the canonical
-variates of regularised canonical correlation analysis (Hotelling 1936; Vinod 1976): each direction
-of the target counts by how well it is predicted and not by its size. All ranks together cost two
-products, since the components nest.
-
-Orthogonal Procrustes (Schönemann 1966) about the means is the rotation of one space onto another,
-which keeps angles: with `S_xy = P diag(s) V'` it is `Q = P V'`, with orthonormal rows or columns,
-whichever are fewer. Into a space at least as wide it is the least-squares isometry; into a narrower
-one it maximises `tr(Q' S_xy)` (the least squares has no closed form, since a projection keeps only
-part of `x`). With a scale the map is `c Q`, `c = tr(Q' S_xy) / tr(Q' S_xx Q)`, the least-squares
-factor given `Q`.
+`G S_xy' (S_xx + lambda)^-1 S_xy G` and `G = I` (Izenman 1975; Mukherjee and Zhu 2011). With
+`G = (S_yy + lambda)^-1/2` they are canonical variates (Hotelling 1936; Vinod 1976). All ranks
+together cost two products, since the components nest. Orthogonal Procrustes (Schönemann 1966) is
+`Q = P V'` of `S_xy = P diag(s) V'`; docs/methods.md (Alignment) says what each is best at.
 """
 
 from __future__ import annotations

@@ -1,16 +1,10 @@
 """Nulls of a direction and of a shared axis: what the same numbers come to without the concept.
 
-An AUROC is compared with itself on rows not seen, and with uninformative directions: of shuffled
-labels, of no data at all, through alignments of shuffled rows. The singular values of a shared axis
-are compared with those of uninformative directions mapped alike: alignments bring any directions
-into one space, where activations vary along few dimensions, so singular values lie above those of
-the sphere. Shuffled labels are the sharper of two nulls there: they ask whether the concept is more
-alike across models than any other way to split the same prompts in two. Maps are held fixed.
-
-A difference in means is a weighting of rows, so directions fitted on any parts of them, under any
-labels, are one product with the matrix, and the scores of all rows a second one; the other methods
-are fitted once for each labelling. Of a shuffled alignment only the axis pulled back through it is
-needed, which is a regression of one number a row.
+docs/methods.md says which null asks what; maps are held fixed in all of them. A difference in means
+is a weighting of rows, so directions fitted on any parts of them, under any labels, are one product
+with the matrix, and the scores of all rows a second one; the other methods are fitted once for each
+labelling. Of a shuffled alignment only the axis pulled back through it is needed, which is a
+regression of one number a row.
 """
 
 from __future__ import annotations

@@ -2,13 +2,8 @@
 
 A resample is how often each row was drawn, so a statistic is a function of weights and is computed
 for all resamples at once. Two scorers evaluated on the same resamples give a paired difference
-(Efron and Tibshirani 1993).
-
-Curves over steps have a pointwise interval and a simultaneous band. The band is sup-t: at every
-step the estimate plus and minus one multiple of its bootstrap standard error, the multiple being
-the 95th percentile over resamples of the largest studentised deviation of the complete curve
-(Montiel Olea and Plagborg-Møller 2019). With 95 % confidence it holds the complete true curve,
-which the pointwise intervals do not.
+(Efron and Tibshirani 1993). Curves over steps have a pointwise interval and a sup-t band, which
+holds the complete true curve with 95 % confidence (Montiel Olea and Plagborg-Møller 2019).
 """
 
 from __future__ import annotations

@@ -2,17 +2,10 @@
 
 Projections of two models have different centres and widths, so a number means nothing across
 models. A calibration is a non-decreasing map from one model's scores into 0 ... 1, fitted on
-calibration rows that nothing is evaluated on:
-
-- `platt`: logistic in the score, by maximum likelihood with Platt's smoothed targets (Platt 1999);
-- `isotonic`: the best non-decreasing map in squared error (Zadrozny and Elkan 2002);
-- `quantile`: the score's place among the calibration rows, which takes no labels;
-- `z_score`: the score about their mean in units of their standard deviation, through the logistic
-  function; takes no labels either.
-
-The first two estimate the chance of the positive class at the calibration rows' class balance; the
-last two are a common scale only. None ever reverses a ranking: an axis that ranks in reverse gets a
-flat map, not a silent change of sign.
+calibration rows that nothing is evaluated on (docs/methods.md, Calibration). `platt` and `isotonic`
+estimate the chance of the positive class at the calibration rows' class balance; `quantile` and
+`z_score` take no labels and are a common scale only. None ever reverses a ranking: an axis that
+ranks in reverse gets a flat map, not a silent change of sign.
 """
 
 from __future__ import annotations

@@ -1,12 +1,9 @@
 """How many positive rows are found at few false alarms, and how sure that is.
 
-The true-positive rate at a small false-positive rate rests on the few highest negative rows. The
-plain bootstrap takes the threshold from them as if it were known to lie on one: with 100 negative
-rows its interval at 1 % holds the truth in 0.80 of planted worlds, with 300 in 0.90. Here groups
-are drawn with exponential weights (Bayesian bootstrap, Rubin 1981), with the weight of one more row
-above all others, so that the share of false alarms at each negative row has the distribution of a
-uniform order statistic. The threshold lies where that share is the rate asked for: between two
-rows, or above the highest, by as much as an exponential tail through the highest tenth says.
+The true-positive rate at a small false-positive rate rests on the few highest negative rows, which
+the plain bootstrap takes as if the threshold were known to lie on one. Here groups are drawn with
+exponential weights (Bayesian bootstrap, Rubin 1981), and the threshold lies between two rows or
+above the highest (docs/methods.md, AUROC, has the formula and what both cover).
 """
 
 from __future__ import annotations

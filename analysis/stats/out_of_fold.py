@@ -1,17 +1,11 @@
 """AUROCs out of fold with intervals that hold although every row is fitted on as well.
 
 DeLong's variance takes fits as given and rows as independent. Out of fold a row is evaluated by
-fits on the others, and moves the fits that evaluate the others. Without a signal the two go
-together: the AUROC of differences in means is then `sum_ij y_i y_j K_ij` over rows of different
-folds, with the variance `sum K_ij^2 + K_ij K_ji`, of which DeLong's is the first half. The second
-is the sum over rows of `U_i T_i`: what a row moves the AUROC by as an evaluated one (its placement)
-times what it moves it by as a fitted one (refits without it, a jackknife). With a strong signal
-the two have nothing to do with each other, and the interval is DeLong's. For a scorer with itself
-the second term is at most the first, so that it lies between 0 and that.
-
-Refits leave out one of 20 blocks of groups, and Student's quantile with 19 degrees of freedom
-stands for how few they are. Folds are drawn ten times, as one draw may move an AUROC by several
-hundredths. benchmarks/worlds/intervals.py measures the coverage.
+fits on the others, and moves the fits that evaluate the others: the variance has a second term, the
+sum over rows of what a row moves the AUROC by as an evaluated one times what it moves it by as a
+fitted one (docs/methods.md, AUROC, derives it). Refits leave out one of 20 blocks of groups, and
+Student's quantile with 19 degrees of freedom stands for how few they are. Folds are drawn ten
+times, as one draw may move an AUROC by several hundredths.
 """
 
 from __future__ import annotations

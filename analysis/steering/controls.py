@@ -1,15 +1,10 @@
 """What a model is steered along: an axis in the model's own space, and directions beside it.
 
-An axis of the reference's space is pulled back through the model's map `x -> x W + b` in two ways.
-The transpose, `W u`, moves the projection on the axis most for its length (it is the gradient).
-The pseudo-inverse, `u W+`, is the shortest move whose image is `u` and nothing else. It keeps the
-singular values that hold 99 % of the map's squared norm: a move along the others would be enormous,
-and they are mostly noise of the fit.
-
-Controls are unit vectors as every axis is, so that a strength moves a model equally far:
-`random` directions of the sphere; `shuffled_labels`, differences in means of labels that were
-shuffled; `orthogonal`, random mixtures of the centred activations, which spread as activations do,
-with the axis taken out.
+An axis of the reference's space is pulled back through the model's map by its transpose (the
+gradient of the projection) or its pseudo-inverse (the shortest move whose image is the axis), of
+the singular values that hold 99 % of the map's squared norm: a move along the others would be
+enormous, and they are mostly noise of the fit. Controls are unit vectors as every axis is, so that
+a strength moves a model equally far (docs/methods.md, Interventions).
 """
 
 from __future__ import annotations

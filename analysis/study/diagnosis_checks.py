@@ -1,11 +1,9 @@
 """The checks of a diagnosis: each looks for one cause, and says with its numbers whether it holds.
 
-Checks of scores: do cosine, class means and ranks agree? By Cantelli's inequality an AUROC of `A`
-leaves the class means at most `sqrt(A / (1 - A))` standard deviations of a pair's difference apart;
-classes that are normal have an AUROC of `Phi(separation)`, so their means and their ranks never
-disagree in sign. Checks of the map and the activations: does the alignment, fitted on benign
-prompts, hold on the labelled ones? The reference has seen the same prompts, so aligned projections
-should follow its projections.
+Checks of scores: do cosine, class means and ranks agree? docs/methods.md (Cosine and AUROC) derives
+what they can and cannot be together. Checks of the map and the activations: does the alignment,
+fitted on benign prompts, hold on the labelled ones? The reference has seen the same prompts, so
+aligned projections should follow its projections.
 """
 
 from __future__ import annotations

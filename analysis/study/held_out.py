@@ -1,13 +1,10 @@
 """`axes evaluate`: one model's directions on prompts, layers and sources they have not seen.
 
-In-sample metrics are shown only next to held-out ones and say what they are. Prompts that are
-nearly the same text, or of one pair, are never split.
-
-In most sets a source brings one class only, so a direction may separate sources and look as if it
-separated classes. A contrast is the smallest set that a direction can be fitted on: a source of
-both classes by itself, or a source of positive prompts with one of negative prompts. Every contrast
-is evaluated on every other, out of fold: no prompt, and nothing of its group, is in the fit that
-scores it, so that cells on the diagonal, or that share a source, are held out too.
+In-sample metrics are shown only next to held-out ones. In most sets a source brings one class only,
+so a direction may separate sources and look as if it separated classes. A contrast is the smallest
+set that a direction can be fitted on: a source of both classes by itself, or one of positive with
+one of negative prompts. Every contrast is evaluated on every other, out of fold: no prompt, and
+nothing of its group, is in the fit that scores it, so that cells on the diagonal are held out too.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Sensitivity analysis: how a study's headline metrics change with one setting at a time.
 
-Every model in turn as the reference, lambda over six decades about each model's, the depth, the
-number of alignment rows, and the prompts that directions are fitted on (a random half of the pairs,
-evaluated on the other half). Only numbers are stored, in `variations`. The activations of a layer
-are read once. What a study needs of an alignment, a mapped direction and a pulled-back axis, a
-`RidgePath` gives for every lambda without forming weights, and a model's rows are decomposed once
+docs/methods.md has the settings. Only numbers are stored, in `variations`. The activations of a
+layer are read once. What a study needs of an alignment, a mapped direction and a pulled-back axis,
+a `RidgePath` gives for every lambda without forming weights, and a model's rows are decomposed once
 for all references, so a variation costs a few products.
 """
 

@@ -1,9 +1,7 @@
 """Stability of a study's axes: nulls, resamples, and prompts that no direction was fitted on.
 
-Of the shared axis: what each model contributes, its nulls, its angle under resampling. Of a model's
-direction: shuffled labels, the choice of its layer, and erasure. Of both: out-of-fold scores. A
-universal axis is made of directions that were all fitted on the labelled prompts, so on those it is
-in sample, whichever model is left out. For `axes_fitter` everything that depends on labels
+A universal axis is made of directions that were all fitted on the labelled prompts, so on those it
+is in sample, whichever model is left out. For `axes_fitter` everything that depends on labels
 (directions, mapping them, decomposition) is fitted without each fold, which is then projected on
 the axis fitted without it. Alignments are fitted on other prompts, without labels, and stay.
 """

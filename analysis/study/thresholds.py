@@ -1,11 +1,9 @@
 """Threshold transfer: does a threshold fitted on one model hold on another (`axes transfer`)?
 
 A threshold is chosen on the calibration rows of one model and applied to the evaluation rows of
-another: to its projections as they are, and to calibrated ones, each model's calibration fitted on
-its calibration rows. Calibration and evaluation rows share no prompt and no group, and are the same
-prompts for every model. How few labelled prompts of a model restore its threshold is the same
-question with a small draw of its calibration rows. The matrix and the curve of one axis go into
-`evaluations`.
+another, uncalibrated and after each calibration; both parts are the same prompts for every model.
+How few labelled prompts of a model restore its threshold is the same question with a small draw of
+its calibration rows. The matrix and the curve of one axis go into `evaluations`.
 """
 
 from __future__ import annotations
