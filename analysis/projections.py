@@ -142,7 +142,6 @@ class LabelledScores:
     axis_id: str
     prompt_set: str
     prompt_ids: tuple[str, ...]
-    sources: pa.StringArray
     texts: pa.StringArray
     values: Float[np.ndarray, " row"]
     labels: Bool[np.ndarray, " row"]
@@ -159,7 +158,6 @@ class LabelledScores:
         return replace(
             self,
             prompt_ids=tuple(self.prompt_ids[i] for i in index),
-            sources=self.sources.take(pa.array(index)),
             texts=self.texts.take(pa.array(index)),
             values=self.values[index],
             labels=self.labels[index],
@@ -168,19 +166,20 @@ class LabelledScores:
         )
 
 
-def scored_models(warehouse: Warehouse, axis_id: str, prompt_set: str) -> list[tuple[str, str]]:
-    """Model and model id of everything projected on the axis with prompts of the set."""
-    models = warehouse.query(
-        "select distinct model, model_id from v_projections "
-        "where axis_id = ? and prompt_set = ? and is_positive is not null order by all",
+def scored_models(warehouse: Warehouse, axis_id: str, prompt_set: str) -> list[str]:
+    """Ids of the models, by name, with labelled prompts of the set projected on the axis."""
+    model_ids = warehouse.column(
+        "select model_id from v_projections "
+        "where axis_id = ? and prompt_set = ? and is_positive is not null "
+        "group by model, model_id order by model, model_id",
         [axis_id, prompt_set],
-    ).to_pylist()
-    if not models:
+    )
+    if not model_ids:
         raise CoverageError(
             f"no labelled prompt of {prompt_set} is projected on the axis {axis_id}: run "
             f"`axes study` with `--evaluate {prompt_set}` first"
         )
-    return [(row["model"], row["model_id"]) for row in models]
+    return model_ids
 
 
 def read_scores(
@@ -199,7 +198,7 @@ def read_scores(
     expected = count_prompts(warehouse, prompt_set)
     table = warehouse.query(
         """
-        select model, prompt_id, pair_id, source, text, projection, is_positive, is_in_sample
+        select model, prompt_id, pair_id, text, projection, is_positive, is_in_sample
         from v_projections
         where axis_id = ? and model_id = ? and prompt_set = ? and is_positive is not null
         order by position
@@ -221,7 +220,6 @@ def read_scores(
         axis_id=axis_id,
         prompt_set=prompt_set,
         prompt_ids=tuple(table.column("prompt_id").to_pylist()),
-        sources=table.column("source").combine_chunks(),
         texts=table.column("text").combine_chunks(),
         values=table.column("projection").to_numpy(),
         labels=labels,

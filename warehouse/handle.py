@@ -54,11 +54,11 @@ class Warehouse:
         """The rows of one statement in batches, which need not fit in memory together."""
         return stream(self.connection, sql, parameters)
 
-    def has(self, table: str, name: str, partition: str | None = None) -> bool:
+    def has(self, table: str, name: str) -> bool:
         """Whether the file `name` of a table is stored: its rows need not be computed."""
         from axes.warehouse.writer import data_file  # Its imports take 0.04 s: not to read rows.
 
-        return data_file(self.root, table, name, partition).exists()
+        return data_file(self.root, table, name).exists()
 
     def write(
         self,

@@ -180,7 +180,7 @@ def render(
         pq.write_table(table, buffer)
         return buffer.getvalue()
     if output_format in ("json", "jsonl"):
-        rows, dump = _strict(python_values(table)), partial(json.dumps, default=_plain)
+        rows, dump = finite(python_values(table)), partial(json.dumps, default=_plain)
         documents = (
             [dump(rows, indent=2, ensure_ascii=False)]
             if output_format == "json"
@@ -264,13 +264,13 @@ def _flat(table: pa.Table) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def _strict(value: Any) -> Any:
-    """NaN and infinity as null: JSON has no such numbers, and parsers refuse them."""
+def finite(value: Any) -> Any:
+    """A value, list or dict with None for NaN and infinity: JSON has no such numbers."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _strict(inner) for key, inner in value.items()}
-    return [_strict(inner) for inner in value] if isinstance(value, list) else value
+        return {key: finite(inner) for key, inner in value.items()}
+    return [finite(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:

@@ -48,6 +48,7 @@ from axes.analysis.stats.bootstrap import RESAMPLE_COUNT, Curve, draw_counts, me
 from axes.warehouse.axes import AxisReadout
 from axes.warehouse.connection import vectors
 from axes.warehouse.handle import Warehouse
+from axes.warehouse.render import finite
 from axes.warehouse.writer import content_key
 
 # Part of the key: figures of an earlier way to compute them are not taken for these.
@@ -294,9 +295,9 @@ def _completions(
             "prompt_id": trajectories.prompt_ids[row],
             "is_positive": bool(trajectories.is_positive[row]),
             "step_count": len(values),
-            "prompt_projection": _number(trajectories.start[row]),
+            "prompt_projection": finite(float(trajectories.start[row])),
             "mean_projection": float(values.mean()),
-            "slope": _number(slopes[row]),
+            "slope": finite(float(slopes[row])),
             "change_step": None if change is None else change.step,
             "change_size": None if change is None else change.size,
             "change_p_value": None if change is None else change.p_value,
@@ -320,10 +321,6 @@ def _crossings(
         "first_crossing": int(above.argmax()) if above.any() else None,
         "decided_step": int(np.flatnonzero(is_other_side)[-1]) + 1 if is_other_side.any() else 0,
     }
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 _CONTROLS = {

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from axes.analysis.stats.auroc import Estimate
 from axes.analysis.stats.bootstrap import Curve, banded, percentile_interval, resampled_aurocs
+from axes.warehouse.render import finite
 
 # AUROC from which the classes count as separated: three of four pairs are in the right order.
 BOUND = 0.75
@@ -60,7 +61,7 @@ def decided_step(
     if not np.isfinite(first):
         return None
     tails = np.quantile(_first_to_stay(resampled >= bound), [0.025, 0.975], method="higher")
-    return Estimate(float(first), *map(_finite, tails))
+    return Estimate(float(first), *finite(tails.tolist()))
 
 
 def lead(
@@ -89,11 +90,7 @@ def lead(
     ]
     # Undecided resamples are the worst case: infinitely late.
     tails = np.quantile(medians, [0.025, 0.975], method="lower")
-    return Estimate(float(np.median(steps)) - decided.estimate, *map(_finite, tails))
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return Estimate(float(np.median(steps)) - decided.estimate, *finite(tails.tolist()))
 
 
 def event_steps(

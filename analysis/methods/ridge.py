@@ -143,9 +143,7 @@ class RidgePath:
             errors.append(error / self.count / left**2 if left > 0 else np.inf)
         return np.array(errors)
 
-    def held_out_errors(
-        self, x: Rows, y: Rows, where: Labels, lambdas: Sequence[float] = LAMBDA_GRID
-    ) -> Float[np.ndarray, " lambda"]:
+    def held_out_errors(self, x: Rows, y: Rows, where: Labels) -> Float[np.ndarray, " lambda"]:
         """Squared error of every lambda's map on rows that were not fitted, in one pass.
 
         From the sums of products of those rows where that takes fewer operations than mapping the
@@ -155,30 +153,24 @@ class RidgePath:
         components = len(self.spectrum.values)
         # Multiplications of either way: rows to components and from there to targets for each
         # lambda; or the sums of products (half of a symmetric one) and their turn into components.
-        mapped = rows * components * (width + len(lambdas) * targets)
+        mapped = rows * components * (width + len(LAMBDA_GRID) * targets)
         summed = rows * width * (width / 2 + targets)
         summed += components * (width * (width + components + targets) + components * targets / 2)
         if mapped <= summed:
-            return self._errors_by_rows(x, y, where, lambdas)
-        return self._errors_by_sums(x, y, where, lambdas)
+            return self._errors_by_rows(x, y, where)
+        return self._errors_by_sums(x, y, where)
 
-    def _errors_by_rows(
-        self, x: Rows, y: Rows, where: Labels, lambdas: Sequence[float]
-    ) -> Float[np.ndarray, " lambda"]:
-        errors = np.zeros(len(lambdas))
+    def _errors_by_rows(self, x: Rows, y: Rows, where: Labels) -> Float[np.ndarray, " lambda"]:
+        errors = np.zeros(len(LAMBDA_GRID))
         for block, target in blocks(x, y, where=where):
-            rotated, centred = (
-                (block - self.spectrum.mean) @ self.spectrum.basis,
-                target - self.mean_y,
-            )
-            for index, ridge_lambda in enumerate(lambdas):
+            rotated = (block - self.spectrum.mean) @ self.spectrum.basis
+            centred = target - self.mean_y
+            for index, ridge_lambda in enumerate(LAMBDA_GRID):
                 shrunk = rotated / (self.spectrum.values + ridge_lambda)
                 errors[index] += np.square(shrunk @ self.rotated - centred).sum()
         return errors
 
-    def _errors_by_sums(
-        self, x: Rows, y: Rows, where: Labels, lambdas: Sequence[float]
-    ) -> Float[np.ndarray, " lambda"]:
+    def _errors_by_sums(self, x: Rows, y: Rows, where: Labels) -> Float[np.ndarray, " lambda"]:
         """`|Y|^2 - 2 tr(W' X'Y) + tr(W' X'X W)` with `W` in the eigenbasis.
 
         With `W = B diag(s) R` (basis `[d_model, component]`, shrinkage `s`, rotated
@@ -198,7 +190,7 @@ class RidgePath:
             total += float(np.square(targets).sum())
         linear = np.einsum("ij,ij->i", basis.T @ xy, self.rotated)  # the diagonal only
         quadratic = (basis.T @ xx @ basis) * (self.rotated @ self.rotated.T)
-        shrinkages = [1 / (self.spectrum.values + ridge_lambda) for ridge_lambda in lambdas]
+        shrinkages = [1 / (self.spectrum.values + ridge_lambda) for ridge_lambda in LAMBDA_GRID]
         return np.array(
             [total - 2 * each @ linear + each @ quadratic @ each for each in shrinkages]
         )

@@ -9,7 +9,6 @@ chart as SVG and PNG, with its rows as CSV and its SQL.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -39,7 +38,7 @@ from axes.analysis.report.section import (
 from axes.analysis.study.evaluations import stored_parameters
 from axes.warehouse.connection import Connection
 from axes.warehouse.files import replacing
-from axes.warehouse.render import render, visible
+from axes.warehouse.render import finite, render, visible
 
 # Run at the end of the bundle, where the libraries have these names.
 _SET_GLOBALLY = "window.vegaEmbed = vegaEmbed;"
@@ -154,7 +153,7 @@ def columns(table: pa.Table) -> Columns:
                 "places": text.indices.to_pylist(),
             }
         else:
-            encoded[name] = [_finite(value) for value in column.to_pylist()]
+            encoded[name] = finite(column.to_pylist())
     return encoded
 
 
@@ -263,10 +262,6 @@ def _embedded(value: Any) -> Markup:
     """JSON that may stand within a script element."""
     written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(written.replace("<", "\\u003c"))
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 PARTS: dict[str, tuple[Section, ...]] = {

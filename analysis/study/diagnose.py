@@ -9,8 +9,7 @@ the means, or other prompts, another map or another kind of direction behind one
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from axes.warehouse.connection import Connection, rows
 from axes.warehouse.errors import AxesError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.progress import track
+from axes.warehouse.render import finite
 from axes.warehouse.writer import rows_table
 
 
@@ -109,7 +109,7 @@ def diagnose_study(root: Path, study_id: str, *, memory_limit: int | None = None
                         "place": place,
                         "is_fault": finding.is_fault,
                         "verdict": finding.verdict,
-                        "figures": _finite(finding.figures),
+                        "figures": json.dumps(finite(finding.figures)),
                         "run_id": run.run_id,
                     }
                     for place, finding in enumerate(diagnose(_case(warehouse, study_id, each)))
@@ -117,13 +117,6 @@ def diagnose_study(root: Path, study_id: str, *, memory_limit: int | None = None
                 advance(1)
         warehouse.write("diagnostics", rows_table("diagnostics", rows), name=study_id)
         run.rows += len(rows)
-
-
-def _finite(figures: Mapping[str, float]) -> str:
-    """The numbers as JSON; null for one that is not finite."""
-    return json.dumps(
-        {name: value if math.isfinite(value) else None for name, value in figures.items()}
-    )
 
 
 def _case(warehouse: Warehouse, study_id: str, evaluated: _Evaluated) -> Case:

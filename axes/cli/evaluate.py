@@ -304,7 +304,7 @@ def _axis_and_models(
     from axes.warehouse.axes import find_axis
 
     axis_id = find_axis(warehouse, axis).axis_id
-    projected = [model_id for _, model_id in scored_models(warehouse, axis_id, prompt_set)]
+    projected = scored_models(warehouse, axis_id, prompt_set)
     return axis_id, tuple(
         name if name in projected else find_space(warehouse, name).model_id
         for name in dict.fromkeys(models or projected)
