@@ -16,11 +16,11 @@ import click
 
 from axes.calls import Folder, Names
 from axes.cli.main import INTERRUPTED, cli
-from axes.command_line import as_command, parameters
+from axes.command_line import as_command, find_command, parameters
 from axes.warehouse.errors import AxesError, DefinitionError
 from axes.warehouse.names import did_you_mean, sql_literal
 from axes.warehouse.render import captured
-from axes.warehouse.settings import options_of, root_folder, setting
+from axes.warehouse.settings import root_folder, setting
 
 if TYPE_CHECKING:
     import duckdb
@@ -225,8 +225,10 @@ def study(
     from axes.analysis.study.definition import OPTIONS, StudyDefinition
     from axes.study_plan import plan_studies, run_planned
 
-    names = _field_names(StudyDefinition)
-    options = {names.get(name, name): value for name, value in options.items()}
+    params = parameters(find_command(cli, "study run"))
+    options = {
+        str(params[name].name) if name in params else name: value for name, value in options.items()
+    }
     for name in options:
         if name not in OPTIONS:
             raise DefinitionError(
@@ -379,14 +381,6 @@ def run(command: str, *words: str, root: Folder | None = None, **options: Any) -
         raise KeyboardInterrupt
     tables = [pl.DataFrame(pl.from_arrow(table)) for table in printed.tables]
     return pl.concat(tables, how="diagonal_relaxed") if tables else pl.DataFrame()
-
-
-def _field_names(request: type) -> dict[str, str]:
-    """The fields of a request by the names of their options: `--stop` sets `stop_strings`."""
-    flags = {name: option.flag or name for name, option in options_of(request).items()}
-    return {
-        flag.partition("/")[0].lstrip("-").replace("-", "_"): name for name, flag in flags.items()
-    }
 
 
 def _as_lists(request: type, fields: Mapping[str, Any]) -> Mapping[str, Any]:

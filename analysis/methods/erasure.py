@@ -65,10 +65,9 @@ def erasure_scores(
 
     Raises `LabelError` where a class lies in fewer than four groups.
 
-    A probe on the rows that the eraser was fitted on separates nothing there by construction, and
-    little on other rows. The fresh probe is trained on two of the other folds, the direction and
-    the eraser are fitted on the third: what it separates is what the eraser missed. `before_fresh`
-    is trained on the same two folds, to compare with. Every row is scored about the middle of its
+    The fresh probe is trained on two of the other folds, the direction and the eraser are fitted on
+    the third: what it separates is what the eraser missed. `before_fresh` is trained on the same
+    two folds, to compare with. Every row is scored about the middle of its
     probe's classes in standard deviations of its training rows, so that folds compare.
     """
     if not can_evaluate_erasure(labels, groups):

@@ -80,15 +80,11 @@ select
     max_by(format('{:.3f} to {:.3f}', lower, upper), ends_with(scorer, 'validated'))
         filter (where is_gain) as difference_95,
     max_by(p_value_adjusted, ends_with(scorer, 'validated')) filter (where is_gain) as holm_p,
-    max(upper) filter (where scorer = 'random_direction' and metric = 'auroc') as random_95,
-    max(upper) filter (where scorer = 'shuffled_alignment' and metric = 'auroc')
-        as shuffled_alignment_95,
-    max(estimate) filter (where scorer = 'universal' and metric = 'tpr_at_fpr_0.01')
-        as universal_tpr_1,
-    max(estimate) filter (where scorer = 'universal' and metric = 'tpr_at_fpr_0.05')
-        as universal_tpr_5,
-    max(estimate) filter (where scorer = 'universal' and metric = 'expected_calibration_error')
-        as universal_ece
+    pick(upper, (scorer, metric), ('random_direction', 'auroc')) as random_95,
+    pick(upper, (scorer, metric), ('shuffled_alignment', 'auroc')) as shuffled_alignment_95,
+    pick(estimate, (scorer, metric), ('universal', 'tpr_at_fpr_0.01')) as universal_tpr_1,
+    pick(estimate, (scorer, metric), ('universal', 'tpr_at_fpr_0.05')) as universal_tpr_5,
+    pick(estimate, (scorer, metric), ('universal', 'expected_calibration_error')) as universal_ece
 from (
     select
         *,
@@ -161,15 +157,15 @@ ALIGNMENTS = Section(
     sql="""
 select
     model, layer,
-    max(estimate) filter (where metric = 'cosine_universal') as cosine_universal,
-    max(estimate) filter (where metric = 'cosine_reference') as cosine_reference,
-    max(estimate) filter (where metric = 'universal_weight') as universal_weight,
-    max(estimate) filter (where metric = 'r2_held_out') as alignment_r2,
-    max(upper) filter (where metric = 'r2_shuffled') as shuffled_r2_95,
-    max(estimate) filter (where metric = 'mutual_knn') as mutual_knn,
-    max(upper) filter (where metric = 'mutual_knn_shuffled') as shuffled_mutual_knn_95,
-    max(estimate) filter (where metric = 'effective_rank') as effective_rank,
-    max(estimate) filter (where metric = 'ridge_lambda') as ridge_lambda
+    pick(estimate, metric, 'cosine_universal') as cosine_universal,
+    pick(estimate, metric, 'cosine_reference') as cosine_reference,
+    pick(estimate, metric, 'universal_weight') as universal_weight,
+    pick(estimate, metric, 'r2_held_out') as alignment_r2,
+    pick(upper, metric, 'r2_shuffled') as shuffled_r2_95,
+    pick(estimate, metric, 'mutual_knn') as mutual_knn,
+    pick(upper, metric, 'mutual_knn_shuffled') as shuffled_mutual_knn_95,
+    pick(estimate, metric, 'effective_rank') as effective_rank,
+    pick(estimate, metric, 'ridge_lambda') as ridge_lambda
 from evaluations
 where study_id = $study_id and scorer = 'aligned'
 group by model, layer
@@ -202,13 +198,12 @@ ERASURE = Section(
     sql="""
 select
     model,
-    max(estimate) filter (where scorer = 'probe_before') as before,
-    max(estimate) filter (where scorer = 'probe_direction_removed') as direction_removed,
-    max(estimate) filter (where scorer = 'probe_erased') as erased,
-    max(estimate) filter (where scorer = 'probe_before_fresh') as before_fresh,
-    max(estimate) filter (where scorer = 'probe_direction_removed_fresh')
-        as direction_removed_fresh,
-    max(estimate) filter (where scorer = 'probe_erased_fresh') as erased_fresh
+    pick(estimate, scorer, 'probe_before') as before,
+    pick(estimate, scorer, 'probe_direction_removed') as direction_removed,
+    pick(estimate, scorer, 'probe_erased') as erased,
+    pick(estimate, scorer, 'probe_before_fresh') as before_fresh,
+    pick(estimate, scorer, 'probe_direction_removed_fresh') as direction_removed_fresh,
+    pick(estimate, scorer, 'probe_erased_fresh') as erased_fresh
 from evaluations
 where study_id = $study_id and metric = 'auroc' and starts_with(scorer, 'probe_')
 group by model

@@ -129,15 +129,9 @@ def transfer_matrix(
     """Every model's threshold on every model, uncalibrated and after each calibration.
 
     `scores` are the models' projections of the same prompts. A row says what the threshold of
-    `fitted_on` does on the evaluation rows of `model`: `balanced_accuracy`, `false_positive_rate`,
-    and how they compare with the threshold that this model's calibration rows give, on the same
-    resamples: `false_positive_shift` (rate minus that one's rate) and `accuracy_loss` (that one's
-    balanced accuracy minus this one's), whose p-values are adjusted (Holm) over the pairs of a
-    method.
-
-    Intervals are of a bootstrap of both parts: calibrations and thresholds are fitted again on
-    every resample of the calibration rows. With thresholds held fixed, the luck of the rows that
-    they were chosen on would pass for a difference between models.
+    `fitted_on` does on the evaluation rows of `model`, and how that compares with the model's, on
+    the same resamples of both parts (docs/methods.md, Threshold transfer). p-values are adjusted
+    (Holm) over the pairs of a method.
     """
     # The rows of either part, and how often each resample draws them, [resample, row of the part].
     parts = [np.flatnonzero(is_calibration), np.flatnonzero(~is_calibration)]

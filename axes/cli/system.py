@@ -19,6 +19,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from axes.cli.options import format_option, root_option
+from axes.command_line import parameters
 from axes.warehouse.errors import ConfigError
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.render import echo, show_rows
@@ -185,8 +186,8 @@ def command_defaults(
             for name, inner in command.commands.items()
         }
     options = {
-        option_key(param): param
-        for param in command.params
+        name: param
+        for name, param in parameters(command).items()
         if isinstance(param, click.Option) and param.expose_value and not param.is_eager
     }
     defaults: dict[str, Any] = {}
@@ -210,15 +211,6 @@ def command_defaults(
                 value = at_file(file.path, value)
             defaults[str(option.name)] = _converted(file, where, value, command, option)
     return defaults
-
-
-def option_key(option: click.Option) -> str:
-    """An option's key in a file: its long name, with `_` for `-`.
-
-    >>> option_key(click.Option(["-o", "--file-name", "target"]))
-    'file_name'
-    """
-    return max(option.opts, key=len).lstrip("-").replace("-", "_")
 
 
 def _table(file: ConfigFile, path: tuple[str, ...]) -> dict[str, Any]:
