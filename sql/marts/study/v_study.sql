@@ -79,16 +79,16 @@ best as (
         study_id,
         model,
         prompt_set,
-        arg_max(estimate, scorer) filter (
+        arg_max(estimate, scorer order by scorer) filter (
             where metric = 'pairs_in_order'
         ) as pairs_in_order,
-        arg_max(estimate, scorer) filter (
+        arg_max(estimate, scorer order by scorer) filter (
             where metric = 'tpr_at_fpr_0.01'
         ) as universal_tpr_at_1_percent,
-        arg_max(lower, scorer) filter (
+        arg_max(lower, scorer order by scorer) filter (
             where metric = 'tpr_at_fpr_0.01'
         ) as universal_tpr_at_1_percent_lower,
-        arg_max(upper, scorer) filter (
+        arg_max(upper, scorer order by scorer) filter (
             where metric = 'tpr_at_fpr_0.01'
         ) as universal_tpr_at_1_percent_upper
     from stg_evaluations
