@@ -28,7 +28,7 @@ from axes.warehouse.errors import (
 )
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import Rows, StoredRows, allocate, layer_batches
-from axes.warehouse.names import RESID_POST, did_you_mean, sql_literal
+from axes.warehouse.names import RESID_POST, ROUTER, did_you_mean, sql_literal
 from axes.warehouse.writer import content_key
 
 _DESCRIPTION = "prompt_id, pair_id, text, is_positive"
@@ -102,8 +102,11 @@ def find_space(
 
     `pooling` is a name, or NAME@HASH where several of a user's files have it.
 
-    Raises `ModelError` where nothing, or more than one version, was ingested under the name.
+    Raises `ModelError` where nothing, or more than one version, was ingested under the name, and
+    for the site `router`.
     """
+    if site == ROUTER:
+        raise ModelError(f"{ROUTER} rows are gate logits, in no space of axes: read them with SQL")
     name, _, prefix = model.partition("@")
     found = warehouse.query(
         """

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from axes.ingest.forward.batching import pad
 from axes.ingest.forward.prefix_cache import share_prefix, tolerated
-from axes.ingest.forward.recording import block_points, find_points, recorded
+from axes.ingest.forward.recording import Point, block_points, find_points, recorded
 from axes.ingest.forward.templates import (
     Template,
     chat_texts,
@@ -168,8 +168,12 @@ def _hidden_states(loaded: LoadedModel, row: list[int]) -> Tensor:
     """The model's own list for one prompt, the normed last entry left out."""
     tokens = torch.tensor([row], device=loaded.device)
     states = loaded.model(tokens, output_hidden_states=True, use_cache=False).hidden_states
+    first = Point(0, "resid_pre", loaded.blocks[0], reads_input=True)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    embeddings = recorded(loaded.model, [first], tokens, mask)[first]
     # The list begins with the embeddings, but for a few families that leave them out.
-    inner = states[1:-1] if len(states) == loaded.layer_count + 1 else states[:-1]
+    start = 1 if torch.equal(states[0], embeddings) else 0
+    inner = states[start : start + loaded.layer_count - 1]
     return torch.stack([state[0].float().cpu() for state in inner])
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from axes.ingest.forward.pooling import POOLINGS
-from axes.warehouse.names import RESID_POST, SITES, STORE_DTYPES, TEMPLATES
+from axes.warehouse.names import RESID_POST, ROUTER, SITES, STORE_DTYPES, TEMPLATES
 from axes.warehouse.settings import option
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class ActivationRequest(ModelRequest):
 
     prompt_sets: Mapping[str, int | None]
     layers: Sequence[int] | None = option(None, "Comma list such as 0,12,23. Default: every block.")
-    sites: Sequence[str] = option((RESID_POST,), "Repeatable.", SITES, flag="--site")
+    sites: Sequence[str] = option((RESID_POST,), "Repeatable.", (*SITES, ROUTER), flag="--site")
     poolings: Sequence[str] = option(
         ("last5_mean",),
         f"Repeatable: {', '.join(POOLINGS)}, or a Python file that defines POOLING.",

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 # block (its output) and before it, and what attention and the MLP (or mixture of experts) add.
 RESID_POST = "resid_post"
 SITES = (RESID_POST, "resid_pre", "attn_out", "mlp_out")
+# A site of mixture-of-experts blocks: the gate's logits, a number for each expert. They are of
+# another width, and in no space that an axis lies in.
+ROUTER = "router"
 
 # Precision that a pooled vector may be rounded to; `pooling` then ends in + and its name.
 STORE_DTYPES = ("float16", "bfloat16")

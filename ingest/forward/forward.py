@@ -16,7 +16,7 @@ from axes.ingest.forward.activation_keys import Item
 from axes.ingest.forward.batching import HostCopy, pad, to_device
 from axes.ingest.forward.pooling import Pooling, Reduce
 from axes.ingest.forward.prefix_cache import SharedPrefix
-from axes.ingest.forward.recording import Point, record, run_backbone
+from axes.ingest.forward.recording import Point, by_position, record, run_backbone
 from axes.ingest.forward.templates import Rendered, pad_id
 from axes.ingest.models.load import LoadedModel
 from axes.warehouse.runs import Run
@@ -74,6 +74,7 @@ class Forward:
 
         @self._run.stage("pool")
         def receive(point: Point, hidden: Tensor) -> None:
+            hidden = by_position(hidden, tokens)
             for item in self._items_at[point]:
                 if item.pooling:
                     reduce = self._poolings[item.pooling].reduce

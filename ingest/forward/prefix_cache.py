@@ -87,6 +87,8 @@ def share_prefix(
     partial = {type(layer).__name__ for layer in cache.layers if type(layer) is not DynamicLayer}
     if partial:
         return None, refused + f"the cache has {', '.join(sorted(partial))}"
+    if loaded.model._is_stateful:
+        return None, refused + f"{loaded.model.config.model_type} carries a state"
     hidden = _record(loaded, token_ids[0][:length], points, cache)
     prefix = SharedPrefix(length, hidden, cache)
     difference = _difference(loaded, prefix, max(token_ids, key=len), points)

@@ -7,6 +7,8 @@ norm: HF's `hidden_states[layer + 1]`, except after the last block, whose entry 
 run, and the two modules of a block are taken whose outputs sum, with the block's input, to its
 output. That holds for attention and MLP in sequence and in parallel, and selects the norm behind
 them where a family norms what it adds (Gemma 2 and 3).
+
+`router` is the module that transformers itself takes a family's `router_logits` from.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from torch import Tensor
 from axes.ingest.forward.batching import positions, to_device
 from axes.ingest.models.load import non_finite
 from axes.warehouse.errors import ModelError
-from axes.warehouse.names import RESID_POST, SITES
+from axes.warehouse.names import RESID_POST, ROUTER, SITES
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -35,12 +37,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Point:
-    """A place to read: what `module` puts out, or with `reads_input` what is put into it."""
+    """A place to read: what `module` puts out, or with `reads_input` what is put into it.
+
+    Of a tuple it is the entry at `index`.
+    """
 
     layer: int
     site: str
     module: torch.nn.Module
     reads_input: bool = False
+    index: int = 0
 
 
 Receive = Callable[[Point, Tensor], None]
@@ -71,7 +77,7 @@ def record(
     unseen = set(points)
 
     def see(point: Point, hidden: Any) -> None:
-        receive(point, hidden[0] if isinstance(hidden, tuple) else hidden)
+        receive(point, hidden[point.index] if isinstance(hidden, tuple) else hidden)
         unseen.discard(point)
         if leaves_early and not unseen:
             raise _AllRecorded
@@ -156,11 +162,17 @@ def recorded(
 
     def receive(point: Point, hidden: Any) -> None:
         if isinstance(hidden, Tensor):
-            found[point] = hidden.clone()
+            found[point] = by_position(hidden, tokens).clone()
 
     with record(points, receive, leaves_early=True):
         run_backbone(model, tokens, mask, cache=cache)
     return found
+
+
+def by_position(hidden: Tensor, tokens: Int[Tensor, "batch position"]) -> Tensor:
+    """`[batch, position, d]` of activations that a module flattens to `[batch * position, d]`."""
+    is_flat = hidden.ndim == 2 and len(hidden) == tokens.numel()
+    return hidden.reshape(*tokens.shape, -1) if is_flat else hidden
 
 
 def takes_argument(module: torch.nn.Module, name: str) -> bool:
@@ -196,11 +208,12 @@ def find_points(
     """The point of each layer and site.
 
     Raises `ModelError` for an unknown site, and where a block does not add one attention and one
-    MLP output to the residual stream (a state-space block; a family that scales what it adds);
-    `NonFiniteError` where overflowing activations hide that.
+    MLP output to the residual stream (a state-space block; a family that scales what it adds), or
+    has no router; `NonFiniteError` where overflowing activations hide that.
     """
-    if unknown := set(sites) - set(SITES):
-        raise ModelError(f"unknown site {min(unknown)}: it is one of {', '.join(SITES)}")
+    known = (*SITES, ROUTER)
+    if unknown := set(sites) - set(known):
+        raise ModelError(f"unknown site {min(unknown)}: it is one of {', '.join(known)}")
     points = {}
     for layer in layers:
         block = loaded.blocks[layer]
@@ -211,7 +224,32 @@ def find_points(
             attention, mlp = _addends(loaded, layer)
             points[layer, "attn_out"] = Point(layer, "attn_out", attention)
             points[layer, "mlp_out"] = Point(layer, "mlp_out", mlp)
+    if ROUTER in sites:
+        points |= {(layer, ROUTER): point for layer, point in _routers(loaded, layers).items()}
     return {place: point for place, point in points.items() if place[1] in sites}
+
+
+def _routers(loaded: LoadedModel, layers: Sequence[int]) -> dict[int, Point]:
+    """The gate of each of `layers`; raises `ModelError` where a block does not have one."""
+    index_of: dict[type, int] = {}
+    for model in loaded.model.modules():
+        named = (getattr(model, "_can_record_outputs", None) or {}).get("router_logits", ())
+        for recorder in named if isinstance(named, list | tuple) else [named]:
+            index_of[recorder.target_class] = recorder.index
+    gates = {
+        layer: [
+            Point(layer, ROUTER, module, index=index_of[type(module)])
+            for module in block.modules()
+            if type(module) in index_of
+        ]
+        for layer, block in enumerate(loaded.blocks)
+    }
+    routed = [str(layer) for layer, points in gates.items() if len(points) == 1]
+    for layer in layers:
+        if str(layer) not in routed:
+            remedy = f": choose of --layers {','.join(routed)}" if routed else ""
+            raise ModelError(f"{loaded.spec.name} has no router at layer {layer}{remedy}")
+    return {layer: gates[layer][0] for layer in layers}
 
 
 def _addends(loaded: LoadedModel, layer: int) -> tuple[torch.nn.Module, torch.nn.Module]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -194,25 +194,35 @@ def chat_texts(
     for name in template.variables:
         if name in parameters - {"tools", "documents"}:
             raise ModelError(f"{name} is not a template option: rendering a prompt sets it")
-    before = [] if template.system is None else [{"role": "system", "content": template.system}]
-    prefill = template.prefill
-    after = [] if prefill is None else [{"role": "assistant", "content": prefill}]
+
+    def render_one(text: str, content: Callable[[str], object], prefill: str | None) -> str:
+        turns = {"system": template.system, "user": text, "assistant": prefill}
+        rendered = apply(
+            [
+                {"role": role, "content": content(words)}
+                for role, words in turns.items()
+                if words is not None
+            ],
+            add_generation_prompt=prefill is None,
+            continue_final_message=prefill is not None,
+            tokenize=False,
+            **template.variables,
+        )
+        return str(rendered)
+
     try:
-        return [
-            str(
-                apply(
-                    [*before, {"role": "user", "content": text}, *after],
-                    add_generation_prompt=prefill is None,
-                    continue_final_message=prefill is not None,
-                    tokenize=False,
-                    **template.variables,
-                )
-            )
-            for text in texts
-        ]
+        # Templates of some vision-language models read a list of parts, and drop a plain text.
+        is_dropped = _MARK not in render_one(_MARK, str, None)
+        has_parts = is_dropped and _MARK in render_one(_MARK, _as_parts, None)
+        content = _as_parts if has_parts else str
+        return [render_one(text, content, template.prefill) for text in texts]
     except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
         reason = one_line(error)
         raise ModelError(f"the chat template of {model} refuses the prompt: {reason}") from error
+
+
+def _as_parts(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
 
 
 def unused_additions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,12 +27,39 @@ def skeleton(folder: Path, dtype: str) -> PreTrainedModel:
 def without_weights(config: PreTrainedConfig, dtype: str) -> PreTrainedModel:
     """The model of a configuration on the meta device."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(
+        return model_class(config).from_config(
             config, dtype=getattr(torch, dtype), trust_remote_code=False
         )
+
+
+def model_class(config: PreTrainedConfig) -> Any:
+    """The class of transformers that loads the model: of causal or of vision-language models.
+
+    The latter where the checkpoint names it, or no causal one exists. Raises `ModelError` for one
+    that cannot run on text alone, or attends to later tokens.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    )
+
+    kind, text_config = type(config), config.get_text_config()
+    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return AutoModelForCausalLM
+    model: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[kind]
+    _, first_input, *_ = inspect.signature(model.forward).parameters
+    crosses = config.is_encoder_decoder or getattr(text_config, "cross_attention_layers", None)
+    if crosses or first_input != "input_ids":
+        raise ModelError(f"{config.model_type} does not run on text alone")
+    if text_config is not config and getattr(text_config, "use_bidirectional_attention", 0) is True:
+        raise ModelError(f"{config.model_type} attends to later tokens of a prompt: not causal")
+    # Some causal classes of such a configuration have no place for the vision weights.
+    is_named = model.__name__ in (config.architectures or ())
+    is_causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING and not is_named
+    return AutoModelForCausalLM if is_causal else AutoModelForImageTextToText
 
 
 @contextmanager

@@ -8,7 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from axes.ingest.models.config import load_tokenizer, loading, read_weights, require_complete
+from axes.ingest.models.config import (
+    load_tokenizer,
+    loading,
+    model_class,
+    read_config,
+    read_weights,
+    require_complete,
+)
 from axes.ingest.models.download import fetch_adapter
 from axes.warehouse.errors import LayerError, ModelError, NonFiniteError
 
@@ -58,7 +65,7 @@ def load(
     A `tokenizer` that was read already is taken as it is: reading one takes up to a second.
     """
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
     options: dict[str, Any] = {"attn_implementation": identity.attention}
     if spec.quantization is not None:
@@ -71,7 +78,7 @@ def load(
         options["device_map"] = device
     with loading(f"{spec.name} cannot be loaded from {folder}"):
         model: PreTrainedModel = read_weights(
-            AutoModelForCausalLM,
+            model_class(read_config(folder)),
             folder,
             dtype=getattr(torch, identity.dtype),
             use_safetensors=True,
@@ -83,6 +90,7 @@ def load(
             adapter = fetch_adapter(spec.adapter)
             if (report := model.load_adapter(str(adapter))) is not None:
                 require_complete(vars(report), adapter)
+    model = _text_model(model)
     return LoadedModel(
         spec=spec,
         identity=identity,
@@ -93,15 +101,23 @@ def load(
     )
 
 
+def _text_model(model: PreTrainedModel) -> PreTrainedModel:
+    """The causal language model within a vision-language one, where it is complete (Llama 4)."""
+    inner = getattr(model, "language_model", None)
+    return model if inner is None or inner.get_output_embeddings() is None else inner
+
+
 def find_blocks(model: PreTrainedModel, path: str | None = None) -> Sequence[torch.nn.Module]:
     """The list of transformer blocks: the outermost module list of `num_hidden_layers` entries.
 
     Found by shape rather than by class name, so that a family needs no entry here; `path` names
-    it where that is not exactly one list. Raises `ModelError` with the candidates.
+    it where that is not exactly one list. Of a vision-language model they are in its decoder.
+    Raises `ModelError` with the candidates.
     """
     import torch
 
-    layer_count = model.config.get_text_config().num_hidden_layers
+    text_config = model.config.get_text_config()
+    layer_count = text_config.num_hidden_layers
     lists = {
         name: module
         for name, module in model.named_modules()
@@ -119,6 +135,9 @@ def find_blocks(model: PreTrainedModel, path: str | None = None) -> Sequence[tor
         is_inside = any(name.startswith(f"{outer}.") for outer in fitting)
         if len(module) == layer_count and not is_inside:
             fitting[name] = module
+    if len(fitting) > 1 and text_config is not model.config:
+        in_decoder = set(model.get_decoder().modules())
+        fitting = {name: module for name, module in fitting.items() if module in in_decoder}
     if len(fitting) != 1:
         raise ModelError(
             f"{type(model).__name__}: expected one list of {layer_count} blocks, found "

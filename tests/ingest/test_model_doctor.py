@@ -51,6 +51,13 @@ def test_a_sound_model_passes_every_check(family: str, tmp_path: Path) -> None:
     assert found["shared prefix"].result == (NOTE if family == "gemma3_text" else PASS)
 
 
+@pytest.mark.parametrize("family", ["mamba2", "qwen3_next"])
+def test_state_space_and_hybrid_models_are_not_at_fault(family: str, tmp_path: Path) -> None:
+    found = by_check(resolve(str(save_tiny(tmp_path / family, family, **FAMILIES[family]))))
+    assert list(found) == CHECKS
+    assert [name for name, finding in found.items() if finding.result == FAIL] == []
+
+
 def test_reduced_precision_and_a_model_without_a_chat_template_are_not_at_fault(llama, tmp_path):
     found = by_check(llama, dtype="bfloat16")
     assert [name for name, finding in found.items() if finding.result == FAIL] == []

@@ -21,6 +21,7 @@ from axes.warehouse.connection import connect, query
 from axes.warehouse.errors import QueryError, RootError
 from axes.warehouse.layout import data_files, empty_file, require_root
 from axes.warehouse.ledger import Entry, read_ledger, sha256
+from axes.warehouse.names import ROUTER
 from axes.warehouse.tables.catalog import SQL_FOLDER, check_rules
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.comments import without_comments
@@ -292,10 +293,10 @@ def _wrong_vectors(
                 return "vector_finite", f"{column} holds NaN or infinity in row group {index}"
             if model_column is None:
                 continue
-            models = group.column(model_column).to_pylist()
-            lengths = np.diff(vectors.offsets.to_numpy())
-            for model_id, length in set(zip(models, lengths.tolist(), strict=True)):
-                if length != widths.get(model_id, length):
+            models, sites = (group.column(name).to_pylist() for name in (model_column, "site"))
+            lengths = np.diff(vectors.offsets.to_numpy()).tolist()
+            for model_id, site, length in set(zip(models, sites, lengths, strict=True)):
+                if site != ROUTER and length != widths.get(model_id, length):
                     what = (
                         f"{column} of {length} numbers in row group {index}, "
                         f"{widths[model_id]} are d_model of {model_id}"

@@ -190,7 +190,7 @@ SHARED = {
         prompt_id      text      hash of the normalised text (prompts.prompt_id)
         layer          int16     zero-based block index
         site           text      where in the block: resid_post (its output), resid_pre, attn_out,
-                                 mlp_out
+                                 mlp_out; router: gate logits, one number for each expert
         pooling        text      how positions become one vector: last5_mean, ...
         template       text      how the prompt was rendered: raw, chat, or such as
                                  chat+system:HASH+enable_thinking=false

@@ -101,7 +101,7 @@ INGEST_TABLES = (
         "model_id prompt_id layer site pooling template",
         """
         model model_id prompt_id layer site pooling template
-        vector         vector   the pooled activation, float32, d_model long
+        vector         vector   the pooled activation, float32, d_model long (router: experts)
         norm           float32  its Euclidean norm
         token_count    int32    tokens of the rendered prompt; 0: unknown
         pooled_start   int32    first pooled position, zero-based

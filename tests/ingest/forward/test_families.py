@@ -12,9 +12,7 @@ from axes.ingest.forward.recording import Point, find_points, recorded
 from axes.ingest.models.load import LoadedModel
 from axes.warehouse.errors import ModelError
 from axes.warehouse.names import SITES
-from tests.ingest.forward.families import FAMILIES, ROWS, loaded_tiny, shared_tiny
-
-WITH_ATTENTION = [family for family in FAMILIES if family != "mamba"]
+from tests.ingest.forward.families import ROWS, WITH_ATTENTION, loaded_tiny, shared_tiny
 
 
 def at_points(loaded: LoadedModel, points: dict[tuple[int, str], Point]) -> dict[Any, Any]:

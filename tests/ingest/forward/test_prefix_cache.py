@@ -11,19 +11,21 @@ import torch
 
 from axes.ingest.forward.prefix_cache import SHORTEST_PREFIX, share_prefix
 from axes.ingest.forward.recording import block_points
-from tests.ingest.forward.families import FAMILIES, block_outputs, loaded_tiny, shared_tiny
+from tests.ingest.forward.families import FAMILIES, WITHOUT, block_outputs, loaded_tiny, shared_tiny
 
 PREFIX = [1, *range(5, 25)]
 ROWS = [[*PREFIX, 40, 41, 42], [*PREFIX, 50], [*PREFIX, 40, 60, 61, 62, 63]]
 
 # What transformers keeps of these does not hold every position of every layer.
+_WINDOWED = ("cohere2", "exaone4", "gemma2", "gemma3_text", "gemma4_text", "gpt_oss")
+_WINDOWED += ("llama4_text", "mistral", "olmo3")
 FALLS_BACK = {
-    "gemma2": "DynamicSlidingWindowLayer",
-    "gemma3_text": "DynamicSlidingWindowLayer",
-    "gpt_oss": "DynamicSlidingWindowLayer",
-    "mistral": "DynamicSlidingWindowLayer",
+    **dict.fromkeys(_WINDOWED, "DynamicSlidingWindowLayer"),
     # Since transformers 5.24 a state is a cache too; before, there was none to ask.
-    "mamba": "LinearAttentionLayer|keeps no keys and values",
+    **dict.fromkeys(
+        ({"qwen3_5_text", "qwen3_next"} | WITHOUT.keys()) - {"gemma4_text"},
+        "LinearAttention|keeps no keys and values|carries a state",
+    ),
 }
 
 

@@ -22,19 +22,21 @@ def own_hidden_states(model: torch.nn.Module, row: list[int]) -> tuple[torch.Ten
     """The model's block outputs `[layer, position, d_model]` but the last, and its normed last."""
     count = model.config.get_text_config().num_hidden_layers
     with torch.no_grad():
-        states = model(torch.tensor([row]), output_hidden_states=True).hidden_states
+        states = model(torch.tensor([row]), output_hidden_states=True, use_cache=False)
+        states = states.hidden_states
     # Mamba's list leaves the embeddings out and has the last block both before and after the norm.
-    first = 0 if model.config.model_type == "mamba" else 1
+    first = 0 if model.config.model_type in ("mamba", "mamba2", "falcon_mamba") else 1
     states = torch.stack(states)[:, 0]
     return states[first : first + count - 1], states[-1]
 
 
 def final_norm(model: torch.nn.Module) -> torch.nn.Module:
     names = ("norm", "ln_f", "final_layer_norm", "norm_f", "final_layernorm")
+    names += ("final_norm", "embedding_norm", "out_norm")
     return next(
         module
-        for name, module in model.base_model.named_modules()
-        if name.removeprefix("decoder.") in names
+        for name, module in model.get_decoder().named_modules()
+        if name.removeprefix("decoder.").removeprefix("model.") in names
     )
 
 

@@ -80,6 +80,19 @@ def test_the_end_of_the_users_text_is_found_under_every_template_behind_one_bos(
     assert with_system == (f"<s><system>Answer {text} well.<user>{text}", "<assistant>")
 
 
+def test_a_template_of_parts_is_given_parts_and_drops_no_text() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = (
+        "{% for turn in messages %}<{{ turn.role }}>{% for part in turn.content %}"
+        "{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    assert end_of_user(tokenizer, "hello", Template("chat", "Be kind.", prefill="Well,")) == (
+        "<s><system>Be kind.<user>hello",
+        "<assistant>Well,",
+    )
+
+
 TURNS = {
     "marks": "{{ bos_token }}<user>{{ messages[-1].content }}</s><assistant>",
     "no marks": "{{ messages[-1].content }}",
