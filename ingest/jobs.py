@@ -266,7 +266,7 @@ def open_job(
     # A configuration of the hub is there before its weights are.
     if (config := local_folder(spec)) is not None and spec.source.startswith("hf:"):
         runnable_quantization(config / "config.json", spec.name)
-    folder = fetch(spec)
+    folder = fetch(spec, request.dtype)
     spec = at_commit(spec, folder)
     identity = identify(spec, folder, request.dtype or default_dtype(folder, device))
     job = Job(root, spec, folder, identity, device, part)

