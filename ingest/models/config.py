@@ -29,9 +29,10 @@ def without_weights(config: PreTrainedConfig, dtype: str) -> PreTrainedModel:
     import torch
 
     with torch.device("meta"):
-        return model_class(config).from_config(
+        model = model_class(config).from_config(
             config, dtype=getattr(torch, dtype), trust_remote_code=False
         )
+    return text_model(model)
 
 
 def model_class(config: PreTrainedConfig) -> Any:
@@ -60,6 +61,12 @@ def model_class(config: PreTrainedConfig) -> Any:
     is_named = model.__name__ in (config.architectures or ())
     is_causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING and not is_named
     return AutoModelForCausalLM if is_causal else AutoModelForImageTextToText
+
+
+def text_model(model: PreTrainedModel) -> PreTrainedModel:
+    """The causal language model within a vision-language one, where it is complete (Llama 4)."""
+    inner = getattr(model, "language_model", None)
+    return model if inner is None or inner.get_output_embeddings() is None else inner
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from axes.ingest.models.config import (
     read_config,
     read_weights,
     require_complete,
+    text_model,
 )
 from axes.ingest.models.download import fetch_adapter
 from axes.warehouse.errors import LayerError, ModelError, NonFiniteError
@@ -90,7 +91,7 @@ def load(
             adapter = fetch_adapter(spec.adapter)
             if (report := model.load_adapter(str(adapter))) is not None:
                 require_complete(vars(report), adapter)
-    model = _text_model(model)
+    model = text_model(model)
     return LoadedModel(
         spec=spec,
         identity=identity,
@@ -99,12 +100,6 @@ def load(
         blocks=find_blocks(model, spec.blocks),
         d_model=model.config.get_text_config().hidden_size,
     )
-
-
-def _text_model(model: PreTrainedModel) -> PreTrainedModel:
-    """The causal language model within a vision-language one, where it is complete (Llama 4)."""
-    inner = getattr(model, "language_model", None)
-    return model if inner is None or inner.get_output_embeddings() is None else inner
 
 
 def find_blocks(model: PreTrainedModel, path: str | None = None) -> Sequence[torch.nn.Module]:
