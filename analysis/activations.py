@@ -7,7 +7,7 @@ one block, and one that lies on disk (`axes.warehouse.layers`) is never in memor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -17,6 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
 
+from axes.analysis.token_rows import (
+    TokenRows,
+    find_rows,
+    text_array,
+    token_layers,
+    token_prompts,
+)
 from axes.warehouse.axes import Space
 from axes.warehouse.connection import is_imported
 from axes.warehouse.errors import (
@@ -27,7 +34,14 @@ from axes.warehouse.errors import (
     QueryError,
 )
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.layers import Rows, StoredRows, allocate, layer_batches
+from axes.warehouse.layers import (
+    Rows,
+    StoredRows,
+    TokenPooling,
+    allocate,
+    layer_batches,
+    stored_layers,
+)
 from axes.warehouse.names import RESID_POST, ROUTER, did_you_mean, sql_literal
 from axes.warehouse.writer import content_key
 
@@ -108,6 +122,8 @@ def find_space(
     if site == ROUTER:
         raise ModelError(f"{ROUTER} rows are gate logits, in no space of axes: read them with SQL")
     name, _, prefix = model.partition("@")
+    of_tokens = TokenPooling.find(pooling)
+    pooling = pooling if of_tokens is None else of_tokens.name
     found = warehouse.query(
         """
         select model_id, dtype, source, d_model, layer_count
@@ -177,8 +193,12 @@ def load_matrix(
         raise LabelError(
             f"{unlabelled_count} of {len(labels)} prompts of {prompt_set} have no label"
         )
+    ids, pooling = text_array(table.column("prompt_id")), TokenPooling.find(space.pooling)
+    read: Callable[[], Any] = partial(_read_vectors, warehouse, space, ids)
+    if pooling is not None:
+        read = partial(TokenRows, warehouse, space, pooling, ids)
     return Matrix(
-        read=partial(_read_vectors, warehouse, space, _text_array(table.column("prompt_id"))),
+        read=read,
         ids=table.column("prompt_id").combine_chunks(),
         texts=table.column("text").combine_chunks(),
         is_positive=None if unlabelled_count else labels.to_numpy().astype(bool),
@@ -191,10 +211,20 @@ def load_matrix(
 def _how_to_ingest(warehouse: Warehouse, space: Space, prompt_set: str) -> str:
     if is_imported(warehouse.connection, f"{space.model}@{space.model_id}"):
         return "this model's vectors were imported: import these too with `axes activations import`"
+    kept = f"--pooling {space.pooling}"
+    if TokenPooling.find(space.pooling) is not None:
+        kept = f"--keep-tokens {space.layer}"
     return (
         f"run `axes ingest activations {space.model} --prompts {prompt_set} --site {space.site} "
-        f"--pooling {space.pooling} --template {space.template.partition('+')[0]}`"
+        f"{kept} --template {space.template.partition('+')[0]}`"
     )
+
+
+def layers_of(warehouse: Warehouse, space: Space, prompt_set: str) -> list[int]:
+    """The layers at which vectors, or for a token pooling tokens, of a prompt set are stored."""
+    if TokenPooling.find(space.pooling) is not None:
+        return token_layers(warehouse, space, prompt_set)
+    return stored_layers(warehouse.connection, space.model, space.columns, prompt_set)
 
 
 def number_groups(pair_ids: pa.StringArray) -> Int[np.ndarray, " row"]:
@@ -243,9 +273,8 @@ def _place_vectors(
     sorted_ids = prompt_ids[order]
     batches = layer_batches(warehouse.connection, space.model, space.columns, space.layer)
     for ids, block in batches:
-        block_ids = _text_array(ids)
-        nearest = np.searchsorted(sorted_ids, block_ids).clip(max=len(sorted_ids) - 1)
-        rows, is_in_set = order[nearest], sorted_ids[nearest] == block_ids
+        nearest, is_in_set = find_rows(sorted_ids, text_array(ids))
+        rows = order[nearest]
         if block.shape[1] != space.d_model:
             raise QueryError(
                 f"vectors of {block.shape[1]} numbers, {space.model} has {space.d_model}: "
@@ -255,21 +284,6 @@ def _place_vectors(
             block, rows = block[is_in_set], rows[is_in_set]
         x[rows] = block
         is_read[rows] = True
-
-
-def _text_array(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Texts as an array of bytes, which numpy sorts and finds fast; no Python object per text."""
-    texts = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    texts = texts.cast(pa.large_binary())
-    _, offsets_buffer, data_buffer = texts.buffers()
-    if not len(texts) or data_buffer is None:
-        return np.zeros(len(texts), dtype=bytes)
-    offsets = np.frombuffer(offsets_buffer, np.int64)[texts.offset :][: len(texts) + 1]
-    data = np.frombuffer(data_buffer, np.uint8)[offsets[0] : offsets[-1]]
-    lengths = np.diff(offsets)
-    padded = np.zeros((len(texts), max(int(lengths.max()), 1)), np.uint8)
-    padded[np.arange(padded.shape[1]) < lengths[:, None]] = data
-    return padded.view(f"S{padded.shape[1]}")[:, 0]
 
 
 def is_covered(
@@ -328,6 +342,11 @@ def count_prompts(warehouse: Warehouse, prompt_set: str, limit: int | None = Non
 def _rows_query(space: Space, prompt_set: str, limit: int | None, columns: str) -> str:
     """The SQL that reads the rows of a matrix; it can be pasted into `axes sql`."""
     first = "" if limit is None else f" and position < {limit}"
+    if TokenPooling.find(space.pooling) is not None:
+        return (
+            f"select {_DESCRIPTION} from v_prompts where prompt_set = {sql_literal(prompt_set)}"
+            f"{first} and prompt_id in ({token_prompts(space)}) order by position"
+        )
     model, model_id, *others = space.key
     # This order is part of the stored query.
     values = [model, model_id, prompt_set, *others]
@@ -368,9 +387,22 @@ def blocks(
 def project(
     x: Rows, vector: Float[np.ndarray, " d_model"], offset: float = 0.0
 ) -> Float[np.ndarray, " row"]:
-    """`x @ vector + offset`."""
+    """`x @ vector + offset`; of a token pooling that is not linear, the scores on `vector`."""
+    if isinstance(x, TokenRows) and not x.pooling.is_linear:
+        return x.project(vector[:, None])[:, 0] + offset
     parts = blocks(x, block_bytes=_PRODUCT_BYTES)
     return np.concatenate([block @ vector for (block,) in parts]) + offset
+
+
+def project_centred(
+    x: Rows,
+    directions: Float[np.ndarray, "d_model axis"],
+    centre: Float[np.ndarray, " d_model"],
+) -> Float[np.ndarray, "row axis"]:
+    """Every row's projection on several directions, as `project` does, about a centre."""
+    if isinstance(x, TokenRows) and not x.pooling.is_linear:
+        return x.project(directions) - centre @ directions
+    return np.concatenate([(block - centre) @ directions for (block,) in blocks(x)])
 
 
 def row_norms(x: Rows) -> Float[np.ndarray, " row"]:
@@ -389,4 +421,11 @@ def mean(x: Rows, where: Bool[np.ndarray, " row"] | None = None) -> Float[np.nda
 
 def take(x: Rows, index: Int[np.ndarray, " part"]) -> Rows:
     """The rows of `index`, in its order; of a matrix on disk, without reading them."""
-    return x.take(index) if isinstance(x, StoredRows) else x[index]
+    return x.take(index) if isinstance(x, StoredRows | TokenRows) else x[index]
+
+
+def concatenate(parts: Sequence[Any]) -> Any:
+    """The rows of several matrices of one space; no prompt may be in two of them."""
+    if isinstance(parts[0], TokenRows):
+        return replace(parts[0], ids=np.concatenate([part.ids for part in parts]))
+    return np.concatenate([part[:] for part in parts])

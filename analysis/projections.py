@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +19,11 @@ from jaxtyping import Bool, Float, Int
 from axes.analysis import activations
 from axes.analysis.activations import Space, count_prompts, find_space, number_groups
 from axes.analysis.registry import Scored, write_projections
+from axes.analysis.token_rows import TokenRows, text_array, token_prompts
 from axes.warehouse.axes import Axis, find_axis, read_axis_readout
 from axes.warehouse.errors import CoverageError, LabelError, NoAlignmentError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.layers import layer_batches
+from axes.warehouse.layers import TokenPooling, layer_batches
 from axes.warehouse.writer import content_key
 
 
@@ -104,6 +106,10 @@ def project_stored(
 
     Vectors pass through in batches: memory does not grow with their number but for the results.
     """
+    if (pooling := TokenPooling.find(space.pooling)) is not None:
+        names = warehouse.query(token_prompts(space))["prompt_id"].combine_chunks()
+        rows: Any = TokenRows(warehouse, space, pooling, text_array(names))
+        return names, activations.project(rows, vector, offset) if len(rows) else np.empty(0)
     ids, values = [pa.array([], pa.string())], [np.empty(0)]
     for names, block in layer_batches(
         warehouse.connection, space.model, space.columns, space.layer
@@ -117,6 +123,8 @@ def _stored_spaces(warehouse: Warehouse, axis: Axis) -> list[Space]:
     """The models with stored activations at the axis's site, pooling and template."""
     where = axis.space.columns
     del where["model_id"]
+    if TokenPooling.find(axis.space.pooling) is not None:  # No map is fitted on tokens.
+        return [axis.space]
     models = warehouse.column(
         """
         select model || '@' || model_id as name

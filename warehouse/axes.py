@@ -123,7 +123,8 @@ class AxisMap(NamedTuple):
 class AxisReadout:
     """An axis in one model's own space: `x @ vector + offset` is the projection of a block output.
 
-    `alignment_id` names the map that was pulled back, None for an axis of the model's own space.
+    `alignment_id` names the map that was pulled back, None for an axis of the model's own space;
+    `pooling` is the axis's.
     """
 
     axis_id: str
@@ -134,6 +135,7 @@ class AxisReadout:
     alignment_id: str | None
     vector: Float[np.ndarray, " d_model"]
     offset: float
+    pooling: str = "last5_mean"
 
     @property
     def key(self) -> tuple[str, int, str | None]:
@@ -366,7 +368,8 @@ def read_axis_readout(
     vector, offset = axis.vector, 0.0
     if alignment_id is not None:
         vector, offset = _pull_back(warehouse, alignment_id, axis.vector)
-    return AxisReadout(axis.axis_id, axis.name, model, model_id, at, alignment_id, vector, offset)
+    projected = (vector, offset, axis.space.pooling)
+    return AxisReadout(axis.axis_id, axis.name, model, model_id, at, alignment_id, *projected)
 
 
 def read_axis_readouts(

@@ -29,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from jaxtyping import Float, Int
 
 from axes.warehouse.connection import (
     SCRATCH,
@@ -40,28 +41,34 @@ from axes.warehouse.connection import (
     stream,
     vectors,
 )
-from axes.warehouse.errors import QueryError, RootError
+from axes.warehouse.errors import ModelError, QueryError, RootError
 from axes.warehouse.files import make_folder
 from axes.warehouse.layout import parquet_files, partition_folder
+from axes.warehouse.names import TOKEN_POOLINGS
 from axes.warehouse.tables.schemas import TABLES
 
-_TABLE = TABLES["activations"]
 # Row groups decoded at once: one column is one thread's work, and a group takes some megabytes.
 _DECODERS = 3
 
 
 def layer_batches(
-    connection: Connection, model: str, keys: Mapping[str, str], layer: int
+    connection: Connection,
+    model: str,
+    keys: Mapping[str, str],
+    layer: int,
+    table: str = "activations",
 ) -> Iterator[tuple[pa.Array, np.ndarray]]:
     """Prompt ids and float32 `[row, d_model]` of the rows of `model` at `layer` with these `keys`.
+
+    Of `prompt_tokens` each token is a row; those of a prompt come one after the other.
 
     Raises `FileNotFoundError` where a compaction came between listing and reading, in which case it
     can be called again, and `QueryError` for a file that is broken.
     """
     if is_limited(connection):
-        yield from _by_sql(connection, model, keys, layer)
+        yield from _by_sql(connection, model, keys, layer, table)
     else:
-        yield from _by_arrow(connection, model, keys, layer)
+        yield from _by_arrow(connection, model, keys, layer, table)
 
 
 def stored_layers(
@@ -85,15 +92,16 @@ def stored_layers(
 
 
 def _by_sql(
-    connection: Connection, model: str, keys: Mapping[str, str], layer: int
+    connection: Connection, model: str, keys: Mapping[str, str], layer: int, table: str
 ) -> Iterator[tuple[pa.Array, np.ndarray]]:
     conditions = " and ".join(f"{name} = ${name}" for name in keys)
     batches = stream(
         connection,
         f"""
         select prompt_id, vector
-        from activations
+        from {table}
         where model = $model and layer = $layer and {conditions}
+        {"order by prompt_id, position" if table == "prompt_tokens" else ""}
         """,
         {**keys, "model": model, "layer": layer},
     )
@@ -102,13 +110,14 @@ def _by_sql(
 
 
 def _by_arrow(
-    connection: Connection, model: str, keys: Mapping[str, str], layer: int
+    connection: Connection, model: str, keys: Mapping[str, str], layer: int, table: str
 ) -> Iterator[tuple[pa.Array, np.ndarray]]:
     values: dict[str, str | int] = {**keys, "layer": layer}
     try:
-        for table in _decoded(_row_groups(_files(connection, model, keys, layer), values)):
-            if len(table):
-                yield table.column("prompt_id").combine_chunks(), vectors(table.column("vector"))
+        files = _files(connection, model, keys, layer, table)
+        for group in _decoded(_row_groups(files, values)):
+            if len(group):
+                yield group.column("prompt_id").combine_chunks(), vectors(group.column("vector"))
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
@@ -170,8 +179,13 @@ def _decoded(tasks: Iterator[Callable[[], pa.Table]]) -> Iterator[pa.Table]:
             yield table
 
 
-def _files(connection: Connection, model: str, keys: Mapping[str, str], layer: int) -> list[Path]:
+def _files(
+    connection: Connection, model: str, keys: Mapping[str, str], layer: int, table: str
+) -> list[Path]:
     """The files with rows of the layer, and those that came after the index was read."""
+    folder = partition_folder(root_of(connection), TABLES[table], model)
+    if table != "activations":  # Of the others there is no index of keys.
+        return parquet_files(folder)
     conditions = " and ".join(f"{name} = ${name}" for name in keys)
     files = query(
         connection,
@@ -184,7 +198,6 @@ def _files(connection: Connection, model: str, keys: Mapping[str, str], layer: i
         {**keys, "layer": layer, "model": model},
     ).to_pylist()
     is_wanted = {row["file"]: row["is_wanted"] for row in files}
-    folder = partition_folder(root_of(connection), _TABLE, model)
     return [path for path in parquet_files(folder) if is_wanted.get(path.name, True)]
 
 
@@ -264,3 +277,86 @@ def _read(file: IO[bytes], into: np.ndarray, offset: int) -> None:
         if not count:
             raise EOFError(f"{len(view)} bytes of a matrix were never written")
         view, offset = view[count:], offset + count
+
+
+# Tokens of a rolling mean where the name of the pooling gives no other number.
+WINDOW = 10
+
+
+@dataclass(frozen=True)
+class TokenPooling:
+    """How the projections of a prompt's tokens become one score: a `pooling` without stored rows.
+
+    `tokens_mean`; `tokens_max`, the MultiMax of arXiv 2601.11516 with one head;
+    `tokens_rolling_max@W`, the largest mean of W tokens in a row, its max of rolling means (all
+    tokens of a prompt with fewer); `tokens_attention@AXIS`, weighted by a softmax over the tokens
+    of their projection on a stored axis, the query.
+    """
+
+    kind: str
+    argument: str = ""
+
+    @classmethod
+    def find(cls, name: str) -> TokenPooling | None:
+        """The token pooling of a name; None for the name of a pooling with stored vectors.
+
+        Raises `ModelError` for an argument that the pooling does not take.
+
+        >>> TokenPooling.find("tokens_rolling_max").name, TokenPooling.find("last5_mean")
+        ('tokens_rolling_max@10', None)
+        """
+        kind, _, argument = name.partition("@")
+        if kind not in TOKEN_POOLINGS:
+            return None
+        if kind == "tokens_rolling_max":
+            argument = argument or str(WINDOW)
+            if not argument.isdecimal() or int(argument) < 1:
+                raise ModelError(f"{name}: give the number of tokens, as in {kind}@{WINDOW}")
+        elif argument and kind != "tokens_attention":
+            raise ModelError(f"{name}: {kind} takes nothing behind an @")
+        return cls(kind, argument)
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}@{self.argument}" if self.argument else self.kind
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether a prompt's score is the projection of a weighted mean of its tokens."""
+        return self.kind in ("tokens_mean", "tokens_attention")
+
+    def weights(
+        self, starts: Int[np.ndarray, " prompt"], logits: Float[np.ndarray, " token"]
+    ) -> Float[np.ndarray, " token"]:
+        """Of the tokens in a prompt's mean; `starts` are the first tokens of the prompts.
+
+        >>> TokenPooling("tokens_attention").weights(np.array([0, 2]), np.log([1.0, 3.0, 5.0]))
+        array([0.25, 0.75, 1.  ])
+        """
+        counts = np.diff(starts, append=len(logits))
+        powers = np.ones(len(logits))
+        if self.kind == "tokens_attention":
+            powers = np.exp(logits - np.repeat(np.maximum.reduceat(logits, starts), counts))
+        return powers / np.repeat(np.add.reduceat(powers, starts), counts)
+
+    def score(self, projections: Sequence[float]) -> float:
+        """The score of one prompt, or of a completion so far; not for `tokens_attention`."""
+        if self.is_linear:
+            return sum(projections) / len(projections)
+        return float(self.scores(np.array(projections)[:, None], np.zeros(1, np.int64))[0, 0])
+
+    def scores(
+        self, projections: Float[np.ndarray, "token axis"], starts: Int[np.ndarray, " prompt"]
+    ) -> Float[np.ndarray, "prompt axis"]:
+        """The score of every prompt on each axis, for the poolings that are not linear."""
+        count = len(projections)
+        if self.kind == "tokens_rolling_max":
+            window, ends = int(self.argument), np.arange(1, count + 1)
+            first = np.repeat(starts, np.diff(starts, append=count))
+            begins = np.maximum(ends - window, first)
+            sums = np.concatenate([np.zeros((1, projections.shape[1])), projections.cumsum(axis=0)])
+            is_last = np.append(first[1:] != first[:-1], True)
+            is_window = (ends - begins == window) | is_last
+            means = (sums[ends] - sums[begins]) / (ends - begins)[:, None]
+            projections = np.where(is_window[:, None], means, -np.inf)
+        return np.maximum.reduceat(projections, starts)

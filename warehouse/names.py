@@ -19,6 +19,9 @@ STORE_DTYPES = ("float16", "bfloat16")
 # What the column `template` begins with: the prompt's text alone, or in the model's chat template.
 TEMPLATES = ("raw", "chat")
 
+# Poolings without stored vectors: a prompt's score is made of its tokens' projections.
+TOKEN_POOLINGS = ("tokens_mean", "tokens_max", "tokens_rolling_max", "tokens_attention")
+
 # `models.source` of a model that no job here has run: its vectors were imported. What an import
 # does not say of a model or prompt is `UNKNOWN`, or 0 where the column is a number.
 IMPORTED = "imported"

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from axes.analysis.activations import blocks, mean, take
+from axes.analysis.activations import blocks, mean, project_centred, take
 from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.directions import direction_fitter, fit_direction
 from axes.analysis.methods.ridge import RidgeFitter
@@ -24,6 +24,7 @@ from axes.analysis.methods.universal import universal_axis
 from axes.analysis.stats.auroc import Groups, Labels, Scores, aurocs
 from axes.analysis.stats.bootstrap import draw_counts
 from axes.analysis.stats.splits import grouped_folds, out_of_fold
+from axes.analysis.token_rows import TokenRows
 from axes.warehouse.layers import Rows
 
 # Scores of as many shuffled labellings at a time as take this much memory.
@@ -121,9 +122,7 @@ def _aurocs_of(
     x: Rows, labels: Labels, directions: Float[np.ndarray, "d_model direction"]
 ) -> Float[np.ndarray, " direction"]:
     # About the mean: activations share a large one, which costs digits and ranks nothing.
-    centre = mean(x)
-    scores = np.concatenate([(block - centre) @ directions for (block,) in blocks(x)])
-    return aurocs(scores.T, labels[None])
+    return aurocs(project_centred(x, directions, mean(x)).T, labels[None])
 
 
 def fitted_scores(
@@ -147,8 +146,12 @@ def fitted_scores(
         directions = _refitted(x, labels, seen, method, groups)
     # Shuffled classes may have the very same mean: no direction, and every row a tie.
     units = unit_rows(directions)
-    projected = [(block - centre) @ units.T for (block,) in blocks(x)]
-    return np.concatenate(projected).T - (middles * units).sum(axis=1)[:, None]
+    scores = project_centred(x, units.T, centre).T
+    if isinstance(x, TokenRows):  # The score of a mean token is not the mean of the scores.
+        kinds = np.stack([seen & labels, seen & ~labels])
+        middle = ((kinds * scores).sum(axis=2) / kinds.sum(axis=2)).mean(axis=0)
+        return scores - middle[:, None]
+    return scores - (middles * units).sum(axis=1)[:, None]
 
 
 def _class_means(

@@ -30,7 +30,7 @@ from axes.analysis.methods import (
     AlignmentOptions,
 )
 from axes.warehouse.errors import DefinitionError, ModelError
-from axes.warehouse.names import SITES, did_you_mean
+from axes.warehouse.names import SITES, TOKEN_POOLINGS, did_you_mean
 from axes.warehouse.settings import option, options_of
 
 MIN_ALIGNMENT_ROWS = 10
@@ -96,7 +96,12 @@ class StudyDefinition:
     )
     universal: str = option("svd", "How aligned directions become one axis.", UNIVERSALS)
     site: str = option(SITES[0], "Where in a block vectors were read.", SITES)
-    pooling: str = option("last5_mean", "As stored: last, mean, ...", names="pooling")
+    pooling: str = option(
+        "last5_mean",
+        "As stored: last, mean, ...; of `fit` and `evaluate` also the score by token: "
+        f"{', '.join(TOKEN_POOLINGS)}.",
+        names="pooling",
+    )
     template: str = option(
         "raw", "As stored: raw, chat, chat+enable_thinking=false, chat+system:HASH, ..."
     )
@@ -110,6 +115,11 @@ class StudyDefinition:
             value = getattr(self, name)
             if (expected := declared.problem(value)) is not None:
                 raise DefinitionError(f"{name} is {value}, expected {expected}")
+        if self.pooling.partition("@")[0] in TOKEN_POOLINGS:
+            raise DefinitionError(
+                f"{self.pooling} gives scores and no vector to align: choose a stored pooling, or "
+                "evaluate the tokens of one model with `axes fit` and `axes evaluate`"
+            )
         if self.reference not in self.models:
             raise ModelError(f"the reference {self.reference} is not among the study's models")
 

@@ -11,7 +11,14 @@ import numpy as np
 from jaxtyping import Float
 
 from axes.analysis import activations
-from axes.analysis.activations import Matrix, Space, find_space, load_matrix, require_classes
+from axes.analysis.activations import (
+    Matrix,
+    Space,
+    find_space,
+    layers_of,
+    load_matrix,
+    require_classes,
+)
 from axes.analysis.methods import DIRECTIONS
 from axes.analysis.methods.alignment import fit_alignment, identity_alignment
 from axes.analysis.methods.directions import Direction, fit_direction, unit
@@ -34,7 +41,6 @@ from axes.analysis.stats.auroc import Scores, auroc
 from axes.analysis.study.definition import MIN_ALIGNMENT_ROWS, StudyDefinition
 from axes.warehouse.errors import CoverageError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.layers import stored_layers
 from axes.warehouse.progress import track
 from axes.warehouse.runs import Run
 from axes.warehouse.writer import content_key
@@ -302,18 +308,27 @@ def fit_native(
     scored: dict[str, list[Scored]] = {name: [] for name in (prompt_set, *evaluate)}
     prompt_ids: dict[str, tuple[str, ...]] = {}
     counts: dict[str, dict[str, int]] = {}
-    stored = stored_layers(warehouse.connection, space.model, space.columns, prompt_set)
+    stored = layers_of(warehouse, space, prompt_set)
     layers = stored or range(space.layer_count)
     if len(layers) < space.layer_count:
         run.messages.append(f"{len(layers)} of {space.layer_count} layers are stored")
     with track(f"fit {space.model}", len(layers), "layers") as advance:
         for layer in layers:
-            at_layer = space.at(layer)
+            at_layer, sources = space.at(layer), list[Axis]()
+            if space.pooling == "tokens_attention":
+                from axes.analysis.methods.attention import learn_attention
+
+                at_layer, *sources = learn_attention(
+                    warehouse, run, at_layer, prompt_set, allow_missing=allow_missing
+                )
+                registered = registered_directions(warehouse, at_layer)
             matrices = {
                 name: load_matrix(warehouse, at_layer, name, allow_missing=allow_missing)
                 for name in scored
             }
-            axis = _native_axis(at_layer, matrices[prompt_set], prompt_set, registered, method)
+            axis = _native_axis(
+                at_layer, matrices[prompt_set], prompt_set, registered, method, sources
+            )
             axes.append(axis)
             for name, matrix in matrices.items():
                 key = matrix.row_set_hash
@@ -332,7 +347,12 @@ def fit_native(
 
 
 def _native_axis(
-    space: Space, matrix: Matrix, prompt_set: str, registered: Mapping[str, Direction], method: str
+    space: Space,
+    matrix: Matrix,
+    prompt_set: str,
+    registered: Mapping[str, Direction],
+    method: str,
+    sources: Sequence[Axis] = (),
 ) -> Axis:
     """The direction of a model in its own space, fitted unless registered."""
     require_classes(matrix, prompt_set)
@@ -347,6 +367,7 @@ def _native_axis(
         variant=() if method == "mean_diff" else (method.replace("_", "-"),),
         is_of_pairs=DIRECTIONS[method].is_of_pairs,
         fitted_model=space.model,
+        sources=sources,
         registered=registered,
     )
 

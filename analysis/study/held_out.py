@@ -16,7 +16,15 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float
 
-from axes.analysis.activations import Matrix, Space, find_space, load_matrix, require_classes
+from axes.analysis.activations import (
+    Matrix,
+    Space,
+    concatenate,
+    find_space,
+    layers_of,
+    load_matrix,
+    require_classes,
+)
 from axes.analysis.methods.layer_selection import LayerSelection, select_layers
 from axes.analysis.methods.nulls import fitted_scores
 from axes.analysis.stats.auroc import (
@@ -41,9 +49,10 @@ from axes.analysis.stats.splits import (
     unsplit_groups,
 )
 from axes.analysis.study.evaluations import Evaluation, corrected, evaluate_once
-from axes.warehouse.errors import LabelError
+from axes.warehouse.axes import read_axes
+from axes.warehouse.errors import DefinitionError, LabelError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.layers import Rows
+from axes.warehouse.layers import Rows, TokenPooling
 from axes.warehouse.progress import track
 from axes.warehouse.writer import content_key
 
@@ -85,6 +94,7 @@ def run_evaluation(warehouse: Warehouse, definition: EvaluationDefinition) -> st
         pooling=definition.pooling,
         template=definition.template,
     ).at_fraction(definition.layer_fraction)
+    _require_unseen(warehouse, space, definition)
     matrices = [_labelled(warehouse, space, name, definition) for name in definition.prompt_sets]
     study_id = content_key(
         "evaluate",
@@ -113,6 +123,20 @@ def run_evaluation(warehouse: Warehouse, definition: EvaluationDefinition) -> st
     return study_id
 
 
+def _require_unseen(warehouse: Warehouse, space: Space, definition: EvaluationDefinition) -> None:
+    """Raise `DefinitionError` where attention was learned on prompts that are to be evaluated."""
+    pooling = TokenPooling.find(space.pooling)
+    if pooling is not None and pooling.kind == "tokens_attention":
+        learned_on = [
+            axis.prompt_set
+            for axis in read_axes(warehouse, [pooling.argument or "(tokens_attention@AXIS)"])
+        ]
+        if set(learned_on) & set(definition.prompt_sets):
+            raise DefinitionError(
+                f"the attention was learned on {learned_on[0]}: use other prompts"
+            )
+
+
 def _labelled(
     warehouse: Warehouse, space: Space, prompt_set: str, definition: EvaluationDefinition
 ) -> Matrix:
@@ -128,10 +152,13 @@ def _layer_rows(
     prompt_set, seed = definition.prompt_sets[0], definition.seed
     texts, labels = first.texts.to_pylist(), first.labels
     groups = unsplit_groups(first.groups, texts, least_overlap=definition.least_overlap)
-    with track(f"layers of {space.model}", space.layer_count, "layers") as advance:
+    places = list(range(space.layer_count))
+    if TokenPooling.find(space.pooling) is not None:  # Tokens are kept at a few layers.
+        places = layers_of(warehouse, space, prompt_set)
+    with track(f"layers of {space.model}", len(places), "layers") as advance:
 
         def layers() -> Iterator[Rows]:
-            for layer in range(space.layer_count):
+            for layer in places:
                 yield _labelled(warehouse, space.at(layer), prompt_set, definition).x
                 advance(1)
 
@@ -146,19 +173,24 @@ def _layer_rows(
         seed=seed,
     )
     return [
-        *_tested_layers(selection, words, labels, groups, definition.correction),
+        *_tested_layers(places, selection, words, labels, groups, definition.correction),
         *Evaluation.of_scorers(metrics, labels=labels, is_in_sample=False),
     ]
 
 
 def _tested_layers(
-    selection: LayerSelection, words: Scores, labels: Labels, groups: Groups, correction: str
+    places: Sequence[int],
+    selection: LayerSelection,
+    words: Scores,
+    labels: Labels,
+    groups: Groups,
+    correction: str,
 ) -> list[Evaluation]:
     """Each layer's AUROC, and its difference to a word pairs, corrected for so many layers."""
     rows = []
-    for layer, scores in enumerate(selection.cross_validated):
+    for index, (layer, scores) in enumerate(zip(places, selection.cross_validated, strict=True)):
         row = partial(Evaluation.of, labels=labels, layer=layer, is_in_sample=False)
-        in_sample = Estimate(float(selection.in_sample[layer]))
+        in_sample = Estimate(float(selection.in_sample[index]))
         split = (labels, groups)
         area = auroc_interval(scores, *split, is_out_of_fold=True)
         difference = auroc_difference(scores, words, *split, is_out_of_fold=True)
@@ -196,7 +228,7 @@ def _source_rows(
 class _Pool:
     """Prompts of all sets at one layer."""
 
-    x: np.ndarray
+    x: Rows
     texts: list[str]
     labels: Labels
     groups: Groups
@@ -227,7 +259,7 @@ def _pooled(
     texts = [text for part in parts for text in part.texts.to_pylist()]
     groups = np.concatenate([part.groups for part in parts])
     return _Pool(
-        x=np.concatenate([part.x[:] for part in parts]),
+        x=concatenate([part.x for part in parts]),
         texts=texts,
         labels=np.concatenate([part.labels for part in parts]),
         groups=unsplit_groups(groups, texts, least_overlap=definition.least_overlap),

@@ -33,6 +33,8 @@ from axes.ingest.forward.recording import Point, record
 from axes.ingest.generation.generate import end_ids
 from axes.ingest.models.load import LoadedModel
 from axes.warehouse.axes import AxisReadout
+from axes.warehouse.errors import AxisError
+from axes.warehouse.layers import TokenPooling
 from axes.warehouse.names import RESID_POST
 
 # Tokens whose mean is compared with the calibration: prompts are calibrated as `last5_mean`.
@@ -44,6 +46,8 @@ Probability = Callable[[Float[np.ndarray, " row"]], Float[np.ndarray, " row"]]
 @dataclass(frozen=True)
 class Reading:
     """One token of one row; `smoothed` is the mean projection of the last `WINDOW` of its tokens.
+
+    On an axis of a token pooling `smoothed` is the score of all tokens of the row so far.
 
     `probability` is that of `smoothed`, None without a calibration. All three are None for the last
     token, which was chosen and not run.
@@ -60,10 +64,10 @@ class Reading:
 class Monitor(StoppingCriteria):
     """A stopping criterion that reads one block; give it to `generate` inside of `watching()`.
 
-    `vector` and `constant` give the projection, `probability` maps smoothed projections to 0 ... 1
-    (`Calibration.probability`), a row stops at the first one at or above `stop_above`. After one of
-    `end_ids` a row's tokens are padding and are not read. `on_reading` gets each reading at once;
-    `readings` has all.
+    `vector` and `constant` give the projection; `pooling`, of tokens, what `smoothed` is in the
+    place of a mean; `probability` maps smoothed projections to 0 ... 1 (`Calibration.probability`),
+    a row stops at the first one at or above `stop_above`. After one of `end_ids` a row's tokens are
+    padding and are not read. `on_reading` gets each reading at once; `readings` has all.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Monitor(StoppingCriteria):
         constant: float = 0.0,
         *,
         probability: Probability | None = None,
+        pooling: TokenPooling | None = None,
         stop_above: float | None = None,
         end_ids: Sequence[int] = (),
         on_reading: Callable[[Reading], None] | None = None,
@@ -81,6 +86,7 @@ class Monitor(StoppingCriteria):
             raise ValueError("stop_above is a probability: it needs a calibration")
         self._module, self._vector, self._constant = module, vector, constant
         self._probability, self._stop_above = probability, stop_above
+        self._pooling = pooling
         self._end_ids, self._on_reading = frozenset(end_ids), on_reading
         self._on_device: Tensor | None = None
         self._latest: Tensor | None = None
@@ -90,8 +96,15 @@ class Monitor(StoppingCriteria):
     def of(cls, loaded: LoadedModel, readout: AxisReadout, **options: Any) -> Monitor:
         """A monitor of a loaded model on a registered axis (see `read_axis_readout`).
 
-        `options` are `probability`, `stop_above` and `on_reading`.
+        `options` are `probability`, `stop_above` and `on_reading`. Raises `AxisError` for an axis
+        of `tokens_attention`, which would need a second projection.
         """
+        options["pooling"] = pooling = TokenPooling.find(readout.pooling)
+        if pooling is not None and pooling.kind == "tokens_attention":
+            raise AxisError(
+                f"{readout.axis_name} weights tokens by a second axis, which a monitor does not "
+                "read: choose an axis of tokens_max or tokens_rolling_max"
+            )
         block, ends = loaded.blocks[readout.layer], end_ids(loaded)
         return cls(block, readout.vector, readout.offset, end_ids=ends, **options)
 
@@ -142,7 +155,8 @@ class Monitor(StoppingCriteria):
             projections = self._latest.tolist()
             self._start()
             self._prompt_width, self.prompt_projections = ran.shape[1], projections
-            self._recent = [deque(maxlen=WINDOW) for _ in projections]
+            kept = WINDOW if self._pooling is None else None
+            self._recent = [deque(maxlen=kept) for _ in projections]
             self._is_over = [False] * len(projections)
             is_passed = self._is_over
         else:
@@ -169,7 +183,7 @@ class Monitor(StoppingCriteria):
         """Record one token; returns whether the row is to stop."""
         recent = self._recent[row]
         recent.append(projection)
-        smoothed = sum(recent) / len(recent)
+        smoothed = self._pooling.score(recent) if self._pooling else sum(recent) / len(recent)
         probability = None
         if self._probability is not None:
             probability = float(self._probability(np.array([smoothed]))[0])

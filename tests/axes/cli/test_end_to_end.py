@@ -69,6 +69,16 @@ def test_traces_are_projected_by_the_next_study(study, folder, lake):
     assert 4 <= asked(lake, sql)[0]["n"] <= 12
 
 
+def test_the_mean_of_kept_tokens_is_the_stored_mean(study, folder, lake):
+    kept = ("--prompts", "marked", "--pooling", "mean", "--keep-tokens", "2", "--root", lake)
+    ok("ingest", "activations", folder / "small", *kept)
+    for pooling in ("mean", "tokens_mean", "tokens_max"):
+        ok("fit", "small", "--prompts", "marked", "--pooling", pooling, "--root", lake)
+    sql = "select vector from axes where layer = 2 and pooling = '{}'"
+    mean, of_tokens = (asked(lake, sql.format(name)) for name in ("mean", "tokens_mean"))
+    assert of_tokens[0]["vector"] == pytest.approx(mean[0]["vector"], abs=1e-5)
+
+
 def test_the_warehouse_passes_its_checks(study, lake):
     words = ("warehouse", "check", "--root", lake)
     (summary,) = ok(*words).stdout.splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from axes.ingest.models.load import LoadedModel
 from axes.ingest.models.registry import resolve
 from axes.ingest.requests import Sampling
 from axes.warehouse.axes import AxisReadout
+from axes.warehouse.errors import AxisError
 from tests.ingest.conftest import loaded_on_cpu
 
 TEXTS = ["hello there, you", "hi", "what is a duck"]
@@ -71,6 +73,18 @@ def test_projections_are_those_of_traces_in_a_padded_batch(loaded, probe):
         np.testing.assert_allclose(
             expected, trace.vectors[LAYER][: len(read)] @ probe.vector + probe.offset, atol=1e-4
         )
+
+
+def test_on_an_axis_of_tokens_the_score_is_that_of_all_tokens_so_far(loaded, probe):
+    monitor = Monitor.of(loaded, replace(probe, pooling="tokens_rolling_max@3"))
+    spoken(loaded, monitor)
+    readings = [reading for reading in of_row(monitor, 0) if reading.projection is not None]
+    along = [reading.projection for reading in readings]
+    means = [np.mean(along[max(at - 2, 0) : at + 1]) for at in range(len(along))]
+    expected = [*means[:3], *np.maximum.accumulate(means[2:])[1:]]
+    np.testing.assert_allclose([reading.smoothed for reading in readings], expected)
+    with pytest.raises(AxisError, match="weights tokens by a second axis"):
+        Monitor.of(loaded, replace(probe, pooling="tokens_attention@abc"))
 
 
 def test_watching_changes_no_token_and_leaves_no_hook(loaded, probe):
