@@ -2,8 +2,10 @@
 
 A token probe evaluates a prompt by its tokens' projections (`TokenPooling`) in the place of a
 pooled vector. Directions are fitted on each prompt's mean token, in which every prompt counts
-alike, however long. Tokens pass through in blocks: no more than one block of them is in memory,
-and one number for each token of a block and each direction.
+alike, however long. The first token is left out: models park attention there, and its activations,
+alike in all prompts, are many times longer than others (Sun et al. 2024, arXiv 2402.17762), so that
+it could be the maximum of every prompt. Tokens pass through in blocks: no more than one block of
+them is in memory, and one number for each token of a block and each direction.
 """
 
 from __future__ import annotations
@@ -22,9 +24,8 @@ from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import Rows, TokenPooling, allocate, layer_batches
 from axes.warehouse.names import sql_literal
 
-_PRODUCT_BYTES = 1 << 20
-# Rows of the prompts, the first token of each, and the tokens of a block: `[token, d_model]`.
-Block = tuple[Int[np.ndarray, " prompt"], Int[np.ndarray, " prompt"], np.ndarray]
+# Rows of the prompts, their first token and one past the last, and tokens `[token, d_model]`.
+Block = tuple[Int[np.ndarray, " prompt"], Int[np.ndarray, "prompt 2"], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -57,20 +58,21 @@ class TokenRows:
     def means(self) -> Rows:
         """The mean of each prompt's tokens, weighted by attention where the pooling says so."""
         means = allocate(self.warehouse.connection, *self.shape)
-        for rows, starts, tokens in self.blocks():
-            weights = self.pooling.weights(starts, tokens @ self._query)
-            parts = zip(starts, np.append(starts[1:], len(tokens)), strict=True)
-            means[rows] = np.stack([weights[at:end] @ tokens[at:end] for at, end in parts])
+        for rows, spans, tokens in self.blocks():
+            parts = [tokens[start:end] for start, end in spans]
+            means[rows] = np.stack(
+                [self.pooling.weights(part @ self._query) @ part for part in parts]
+            )
         return means
 
     def project(self, directions: Float[np.ndarray, "d_model axis"]) -> np.ndarray:
         """Scores `[row, axis]` of the prompts on each direction."""
         scores = np.empty((len(self), directions.shape[1]))
-        # Converted to float64 a few at a time, which stay in the cache.
-        step = max(_PRODUCT_BYTES // (4 * self.space.d_model), 1)
-        for rows, starts, tokens in self.blocks():
-            along = [tokens[at : at + step] @ directions for at in range(0, len(tokens), step)]
-            scores[rows] = self.pooling.scores(np.concatenate(along), starts)
+        for rows, spans, tokens in self.blocks():
+            # A prompt at a time, whose conversion to float64 stays in the cache.
+            along = np.concatenate([tokens[start:end] @ directions for start, end in spans])
+            counts = spans[:, 1] - spans[:, 0]
+            scores[rows] = self.pooling.scores(along, counts.cumsum() - counts)
         return scores
 
     @cached_property
@@ -81,7 +83,7 @@ class TokenRows:
         return axis.vector * axis.raw_norm
 
     def blocks(self) -> Iterator[Block]:
-        """All prompts, some at a time, each with all of its tokens, in the order of the files.
+        """All prompts, some at a time, each with its tokens but the first, by the order of files.
 
         Raises `QueryError` where the tokens of a prompt are missing or do not lie together.
         """
@@ -101,26 +103,28 @@ class TokenRows:
             if not is_in_set.all():
                 places, vectors = places[is_in_set], vectors[is_in_set]
             if len(rows) and len(places) and rows[0] != order[places[0]]:
-                yield _marked(is_read, rows[:1], np.zeros(1, np.int64), tokens)
+                yield _block(is_read, rows[:1], np.zeros(1, np.int64), tokens)
                 rows, tokens = rows[:0], tokens[:0]
             rows = np.concatenate([rows, order[places]])
             tokens = np.concatenate([tokens, vectors]) if len(tokens) else vectors
             starts = np.flatnonzero(np.diff(rows, prepend=-1))
             if len(starts) > 1:
                 end = starts[-1]
-                yield _marked(is_read, rows[starts[:-1]], starts[:-1], tokens[:end])
+                yield _block(is_read, rows[starts[:-1]], starts[:-1], tokens[:end])
                 rows, tokens = rows[end:], tokens[end:]
         if len(rows):
-            yield _marked(is_read, rows[:1], np.zeros(1, np.int64), tokens)
+            yield _block(is_read, rows[:1], np.zeros(1, np.int64), tokens)
         if not is_read.all():
             raise QueryError(f"{(~is_read).sum()} prompts lost their tokens while they were read")
 
 
-def _marked(is_read: np.ndarray, rows: np.ndarray, starts: np.ndarray, tokens: np.ndarray) -> Block:
+def _block(is_read: np.ndarray, rows: np.ndarray, starts: np.ndarray, tokens: np.ndarray) -> Block:
+    """Prompts marked as read, without their first tokens, unless these are all they have."""
     if is_read[rows].any() or len(np.unique(rows)) < len(rows):
         raise QueryError("tokens of a prompt are stored twice or apart: run `axes warehouse check`")
     is_read[rows] = True
-    return rows, starts, tokens
+    ends = np.append(starts[1:], len(tokens))
+    return rows, np.stack([starts + (ends - starts > 1), ends], axis=1), tokens
 
 
 def find_rows(sorted_ids: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,10 @@ MODEL, WIDTH, LAYER = "alpha", 24, 1
 
 @dataclass(frozen=True)
 class TokenWorld:
-    """`tokens` by prompt set: `[token, d_model]` of every prompt; `labels` by prompt set."""
+    """`tokens` by prompt set: `[token, d_model]` of every prompt behind the first token; labels.
+
+    The first token is the same in all prompts and a thousand times as long as the others.
+    """
 
     root: Path
     axis: np.ndarray
@@ -70,6 +73,8 @@ def make_token_world(
 def _write_tokens(root: Path, name: str, ids: np.ndarray, tokens: list[np.ndarray]) -> None:
     common = {"model_id": f"id-{MODEL}", "layer": LAYER, "site": "resid_post", "template": "raw"}
     filled = full("prompt_tokens", {**common, "run_id": "world"})
+    sink = np.full((1, WIDTH), 1e4, np.float32)
+    tokens = [np.concatenate([sink, each]) for each in tokens]
     columns = {key: value for key, value in filled.items() if key not in ("model", "vector")}
     counts = [len(each) for each in tokens]
     columns["prompt_id"] = pa.array(np.repeat(ids, counts).tolist())

@@ -325,19 +325,15 @@ class TokenPooling:
         """Whether a prompt's score is the projection of a weighted mean of its tokens."""
         return self.kind in ("tokens_mean", "tokens_attention")
 
-    def weights(
-        self, starts: Int[np.ndarray, " prompt"], logits: Float[np.ndarray, " token"]
-    ) -> Float[np.ndarray, " token"]:
-        """Of the tokens in a prompt's mean; `starts` are the first tokens of the prompts.
+    def weights(self, logits: Float[np.ndarray, " token"]) -> Float[np.ndarray, " token"]:
+        """Of the tokens in a prompt's mean; `logits` are their projections on the query.
 
-        >>> TokenPooling("tokens_attention").weights(np.array([0, 2]), np.log([1.0, 3.0, 5.0]))
-        array([0.25, 0.75, 1.  ])
+        >>> TokenPooling("tokens_attention").weights(np.log([1.0, 3.0]))
+        array([0.25, 0.75])
         """
-        counts = np.diff(starts, append=len(logits))
-        powers = np.ones(len(logits))
-        if self.kind == "tokens_attention":
-            powers = np.exp(logits - np.repeat(np.maximum.reduceat(logits, starts), counts))
-        return powers / np.repeat(np.add.reduceat(powers, starts), counts)
+        is_even = self.kind != "tokens_attention"
+        powers = np.ones(len(logits)) if is_even else np.exp(logits - logits.max())
+        return powers / powers.sum()
 
     def score(self, projections: Sequence[float]) -> float:
         """The score of one prompt, or of a completion so far; not for `tokens_attention`."""

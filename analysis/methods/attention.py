@@ -23,7 +23,7 @@ from axes.analysis.stats.auroc import Labels
 from axes.analysis.token_rows import TokenRows
 from axes.warehouse.axes import Axis
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.layers import Rows, TokenPooling
+from axes.warehouse.layers import Rows
 from axes.warehouse.runs import Run
 
 EPOCHS, BATCH, RATE, PENALTY = 30, 32, 0.02, 1e-3
@@ -69,11 +69,12 @@ def fit_query(x: TokenRows, labels: Labels, *, seed: int = 0) -> Float[np.ndarra
     point = np.concatenate([np.zeros(width), value / (np.linalg.norm(value) or 1.0), [0.0]])
     moments, step = np.zeros((2, len(point))), 0
     for _ in range(EPOCHS):
-        for places, starts, tokens in x.blocks():
-            counts, order = np.diff(starts, append=len(tokens)), random.permutation(len(places))
+        for places, spans, tokens in x.blocks():
+            order = random.permutation(len(places))
             for batch in np.array_split(order, -(-len(order) // BATCH)):
-                z = np.concatenate([tokens[starts[i] : starts[i] + counts[i]] for i in batch])
-                first = counts[batch].cumsum() - counts[batch]
+                z = np.concatenate([tokens[start:end] for start, end in spans[batch]])
+                counts = spans[batch, 1] - spans[batch, 0]
+                first = counts.cumsum() - counts
                 slope = attention_loss(point, (z - centre) / scale, first, labels[places[batch]])[1]
                 step += 1
                 moments = _DECAYS * moments + (1 - _DECAYS) * np.stack([slope, slope**2])
@@ -90,8 +91,9 @@ def attention_loss(
 ) -> tuple[float, Float[np.ndarray, " parameter"]]:
     """Penalised mean loss of a batch and its slope; `point` is query, value and offset in a row."""
     query, value = point[:-1].reshape(2, -1)
-    counts, values = np.diff(starts, append=len(z)), z @ value
-    weights = TokenPooling("tokens_attention").weights(starts, z @ query)
+    counts, values, logits = np.diff(starts, append=len(z)), z @ value, z @ query
+    powers = np.exp(logits - np.repeat(np.maximum.reduceat(logits, starts), counts))
+    weights = powers / np.repeat(np.add.reduceat(powers, starts), counts)
     read = np.add.reduceat(weights * values, starts)
     margins = read + point[-1]
     errors = (expit(margins) - labels) / len(labels)
@@ -108,10 +110,10 @@ def _token_moments(x: TokenRows) -> Float[np.ndarray, "moment d_model"]:
     """Mean and standard deviation of every dimension over the tokens; 1 where it is constant."""
     centre = mean(cast(Rows, x))
     sums, count = np.zeros((2, len(centre))), 0
-    for _, _, tokens in x.blocks():
-        centred = tokens - centre
+    for _, spans, tokens in x.blocks():
+        centred = np.concatenate([tokens[start:end] for start, end in spans]) - centre
         sums += centred.sum(axis=0), np.square(centred).sum(axis=0)
-        count += len(tokens)
+        count += len(centred)
     moved, squares = sums / count
     variance = squares - np.square(moved)
     return np.stack([centre + moved, np.sqrt(np.where(variance > 0, variance, 1.0))])

@@ -161,7 +161,7 @@ def test_the_query_is_that_of_autograd_and_adam_of_torch(one_token):
 
 def test_no_more_than_a_file_of_tokens_is_in_memory_and_scoring_reads_once(one_token, monkeypatch):
     x = tokens_of(one_token, "short")
-    total = sum(map(len, one_token.tokens["short"]))
+    total = sum(1 + len(each) for each in one_token.tokens["short"])
     sizes = [len(tokens) for _, _, tokens in x.blocks()]
     assert sum(sizes) == total and max(sizes) < total / 2
     real, reads = TokenRows.blocks, []
