@@ -1,4 +1,4 @@
-"""What a study takes before it is run: download, memory, storage and time of each of its models.
+"""A study before it is run: download, memory, storage and time of its models; what it can show.
 
 The hub gives configurations and file sizes. The time is that of the forward passes alone, at the
 speed that the user gives (`axes.ingest.cost`).
@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from axes.analysis.activations import count_prompts
+from axes.analysis.stats.power import smallest_effects
 from axes.ingest.cost import TERAFLOPS, cost_of, estimated_tokens
 from axes.ingest.model_estimate import Estimate, estimate_needs
 from axes.ingest.models.hub import is_gated
@@ -18,9 +20,17 @@ from axes.ingest.models.registry import resolve
 from axes.ingest.prompts import Prompt, read_prompts
 from axes.ingest.requests import PlanRequest
 from axes.study_plan import PlannedStudy, import_sets, prompt_limits
-from axes.warehouse.errors import ModelError
+from axes.warehouse.errors import LabelError, ModelError
+from axes.warehouse.handle import Warehouse
 from axes.warehouse.progress import byte_text
 
+_CLASSES = """
+select
+    count(*) filter (is_positive) as positive_count,
+    count(*) filter (not is_positive) as negative_count
+from v_prompts
+where prompt_set = ?
+"""
 _TOGETHER = "all, one at a time"
 
 
@@ -88,6 +98,26 @@ def in_words(needs: Sequence[ModelNeeds]) -> list[dict[str, str | None]]:
         }
         for row in [*rows, together]
     ]
+
+
+def study_power(root: Path, studies: Sequence[PlannedStudy]) -> list[dict[str, object]]:
+    """The smallest effects that the labelled sets of the studies can show (`smallest_effects`).
+
+    Imports the studies' prompt sets and runs no model. Raises `PromptError` or `LabelError`.
+    """
+    import_sets(root, studies)
+    warehouse, rows = Warehouse.open(root), []
+    for planned in studies:
+        fitted_on = planned.definition.prompts
+        for name in planned.definition.labelled_sets:
+            count_prompts(warehouse, name)
+            (counts,) = warehouse.query(_CLASSES, [name]).to_pylist()
+            if not all(counts.values()):
+                raise LabelError(f"{name} needs labelled prompts of both classes")
+            effects = smallest_effects(*counts.values(), is_out_of_fold=name == fitted_on)
+            of_set = {"study": planned.definition.label, "prompt_set": name, **counts}
+            rows.append({**of_set, "is_out_of_fold": name == fitted_on, **asdict(effects)})
+    return rows
 
 
 def _size(count: int | None) -> str | None:

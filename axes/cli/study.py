@@ -118,6 +118,12 @@ def study() -> None:
     help="Print what each model needs, and which ones the hub refuses; run none.",
 )
 @click.option(
+    "--power",
+    "is_power",
+    is_flag=True,
+    help="Print the smallest effects that the labelled prompts can show; run no model.",
+)
+@click.option(
     "--teraflops",
     type=ABOVE_ZERO,
     help="Speed that --estimate assumes, in 10^12 operations per second. Default: 1.",
@@ -129,6 +135,7 @@ def run(
     file: str | None,
     report: Path | None,
     is_estimate: bool,
+    is_power: bool,
     teraflops: float | None,
     root: Path,
     output_format: str,
@@ -145,6 +152,7 @@ def run(
     \b
     axes study demo
     axes study original --estimate --teraflops 100
+    axes study demo --power
     axes study --group demo --prompts demo_safety --align demo_alignment
     axes study --model a --model b --reference b --prompts mine --align alpaca --format json
     """
@@ -156,6 +164,11 @@ def run(
     names = ("no_ingest", "sensitivity", "device", "dtype", "memory_limit")
     run_options = {name: options[name] for name in names}
     studies, results = _planned(file), []
+    if is_power:
+        from axes.study_estimate import study_power
+
+        show_rows(study_power(root, studies), output_format)
+        return
     if is_estimate or teraflops is not None:
         _print_estimate(root, studies, is_estimate, teraflops, output_format)
         return

@@ -52,6 +52,18 @@ def test_a_file_and_the_same_options_are_the_same_study(lake, file):
     assert len(rows(connect(lake), "select distinct study_id from evaluations")) == 1
 
 
+def test_power_says_what_each_labelled_set_can_show_and_runs_nothing(lake):
+    before = len(rows(connect(lake), "from runs"))
+    sets = {row["prompt_set"]: row for row in printed(lake, *OPTIONS, "--power")}
+    assert list(sets) == ["labelled", "other"]
+    assert [row["is_out_of_fold"] for row in sets.values()] == [True, False]
+    statement = "select count(*) filter (is_positive) as n from v_prompts where prompt_set = ?"
+    for name, row in sets.items():
+        assert [{"n": row["positive_count"]}] == rows(connect(lake), statement, [name])
+    assert 0.5 < sets["other"]["smallest_auroc"] < 0.7
+    assert len(rows(connect(lake), "from runs")) == before
+
+
 def test_published_figures_stand_beside_ours_and_are_rows(lake, file):
     text = ok(lake, file, "--no-ingest").stdout
     found = rows(connect(lake), "from v_published order by metric")
