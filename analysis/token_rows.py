@@ -57,12 +57,13 @@ class TokenRows:
     @cached_property
     def means(self) -> Rows:
         """The mean of each prompt's tokens, weighted by attention where the pooling says so."""
+        query = None
+        if self.pooling.kind == "tokens_attention" and self.pooling.argument:
+            (axis,) = read_axes(self.warehouse, [self.pooling.argument])
+            query = axis.vector * axis.raw_norm
         means = allocate(self.warehouse.connection, *self.shape)
         for rows, spans, tokens in self.blocks():
-            parts = [tokens[start:end] for start, end in spans]
-            means[rows] = np.stack(
-                [self.pooling.weights(part @ self._query) @ part for part in parts]
-            )
+            means[rows] = np.stack([_mean(tokens[start:end], query) for start, end in spans])
         return means
 
     def project(self, directions: Float[np.ndarray, "d_model axis"]) -> np.ndarray:
@@ -70,17 +71,9 @@ class TokenRows:
         scores = np.empty((len(self), directions.shape[1]))
         for rows, spans, tokens in self.blocks():
             # A prompt at a time, whose conversion to float64 stays in the cache.
-            along = np.concatenate([tokens[start:end] @ directions for start, end in spans])
-            counts = spans[:, 1] - spans[:, 0]
-            scores[rows] = self.pooling.scores(along, counts.cumsum() - counts)
+            along = (tokens[start:end] @ directions for start, end in spans)
+            scores[rows] = np.stack([self.pooling.score(each) for each in along])
         return scores
-
-    @cached_property
-    def _query(self) -> Float[np.ndarray, " d_model"]:
-        if not self.pooling.argument or self.pooling.kind != "tokens_attention":
-            return np.zeros(self.space.d_model)
-        (axis,) = read_axes(self.warehouse, [self.pooling.argument])
-        return axis.vector * axis.raw_norm
 
     def blocks(self) -> Iterator[Block]:
         """All prompts, some at a time, each with its tokens but the first, by the order of files.
@@ -116,6 +109,12 @@ class TokenRows:
             yield _block(is_read, rows[:1], np.zeros(1, np.int64), tokens)
         if not is_read.all():
             raise QueryError(f"{(~is_read).sum()} prompts lost their tokens while they were read")
+
+
+def _mean(tokens: np.ndarray, query: np.ndarray | None) -> Float[np.ndarray, " d_model"]:
+    logits = np.zeros(len(tokens)) if query is None else tokens @ query
+    weights = np.exp(logits - logits.max())
+    return weights @ tokens / weights.sum()
 
 
 def _block(is_read: np.ndarray, rows: np.ndarray, starts: np.ndarray, tokens: np.ndarray) -> Block:

@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from axes.warehouse.connection import (
     SCRATCH,
@@ -325,34 +325,16 @@ class TokenPooling:
         """Whether a prompt's score is the projection of a weighted mean of its tokens."""
         return self.kind in ("tokens_mean", "tokens_attention")
 
-    def weights(self, logits: Float[np.ndarray, " token"]) -> Float[np.ndarray, " token"]:
-        """Of the tokens in a prompt's mean; `logits` are their projections on the query.
+    def score(self, projections: Float[np.ndarray, "token ..."]) -> Float[np.ndarray, "..."]:
+        """Of one prompt, or of a completion so far, on each axis; not for `tokens_attention`.
 
-        >>> TokenPooling("tokens_attention").weights(np.log([1.0, 3.0]))
-        array([0.25, 0.75])
+        >>> TokenPooling("tokens_rolling_max", "2").score(np.array([1.0, 2.0, 4.0, 0.0]))
+        np.float64(3.0)
         """
-        is_even = self.kind != "tokens_attention"
-        powers = np.ones(len(logits)) if is_even else np.exp(logits - logits.max())
-        return powers / powers.sum()
-
-    def score(self, projections: Sequence[float]) -> float:
-        """The score of one prompt, or of a completion so far; not for `tokens_attention`."""
-        if self.is_linear:
-            return sum(projections) / len(projections)
-        return float(self.scores(np.array(projections)[:, None], np.zeros(1, np.int64))[0, 0])
-
-    def scores(
-        self, projections: Float[np.ndarray, "token axis"], starts: Int[np.ndarray, " prompt"]
-    ) -> Float[np.ndarray, "prompt axis"]:
-        """The score of every prompt on each axis, for the poolings that are not linear."""
-        count = len(projections)
+        if self.kind == "tokens_max":
+            return projections.max(axis=0)
         if self.kind == "tokens_rolling_max":
-            window, ends = int(self.argument), np.arange(1, count + 1)
-            first = np.repeat(starts, np.diff(starts, append=count))
-            begins = np.maximum(ends - window, first)
-            sums = np.concatenate([np.zeros((1, projections.shape[1])), projections.cumsum(axis=0)])
-            is_last = np.append(first[1:] != first[:-1], True)
-            is_window = (ends - begins == window) | is_last
-            means = (sums[ends] - sums[begins]) / (ends - begins)[:, None]
-            projections = np.where(is_window[:, None], means, -np.inf)
-        return np.maximum.reduceat(projections, starts)
+            window = min(int(self.argument), len(projections))
+            sums = np.concatenate([np.zeros_like(projections[:1]), projections.cumsum(axis=0)])
+            return ((sums[window:] - sums[:-window]) / window).max(axis=0)
+        return projections.mean(axis=0)

@@ -98,8 +98,7 @@ class StudyDefinition:
     site: str = option(SITES[0], "Where in a block vectors were read.", SITES)
     pooling: str = option(
         "last5_mean",
-        "As stored: last, mean, ...; of `fit` and `evaluate` also the score by token: "
-        f"{', '.join(TOKEN_POOLINGS)}.",
+        f"As stored: last, mean, ...; of fit and evaluate also {', '.join(TOKEN_POOLINGS)}.",
         names="pooling",
     )
     template: str = option(

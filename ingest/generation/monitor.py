@@ -183,7 +183,9 @@ class Monitor(StoppingCriteria):
         """Record one token; returns whether the row is to stop."""
         recent = self._recent[row]
         recent.append(projection)
-        smoothed = self._pooling.score(recent) if self._pooling else sum(recent) / len(recent)
+        smoothed = sum(recent) / len(recent)
+        if self._pooling is not None:
+            smoothed = float(self._pooling.score(np.array(recent)))
         probability = None
         if self._probability is not None:
             probability = float(self._probability(np.array([smoothed]))[0])
