@@ -325,7 +325,7 @@ class TokenPooling:
         """Whether a prompt's score is the projection of a weighted mean of its tokens."""
         return self.kind in ("tokens_mean", "tokens_attention")
 
-    def score(self, projections: Float[np.ndarray, "token ..."]) -> Float[np.ndarray, "..."]:
+    def score(self, projections: Float[np.ndarray, "token ..."]) -> Float[np.ndarray, "*axis"]:
         """Of one prompt, or of a completion so far, on each axis; not for `tokens_attention`.
 
         >>> TokenPooling("tokens_rolling_max", "2").score(np.array([1.0, 2.0, 4.0, 0.0]))
