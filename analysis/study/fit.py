@@ -316,7 +316,7 @@ def fit_native(
         for layer in layers:
             at_layer, sources = space.at(layer), list[Axis]()
             if space.pooling == "tokens_attention":
-                from axes.analysis.methods.attention import learn_attention
+                from axes.analysis.token_attention import learn_attention
 
                 at_layer, *sources = learn_attention(
                     warehouse, run, at_layer, prompt_set, allow_missing=allow_missing
