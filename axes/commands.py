@@ -64,6 +64,7 @@ def evaluate(
     by: str = "source",
     layer_fraction: float = 0.8,
     correction: str = "holm",
+    max_rank: int | None = None,
     site: str = "resid_post",
     pooling: str = "last5_mean",
     template: str = "raw",
@@ -75,8 +76,9 @@ def evaluate(
 ) -> Result:
     """Evaluate a model's directions on prompts, layers and sources they were not fitted on.
 
-    `show` is summary (a row for each scorer and metric), layers or sources; `notes` has the verdict
-    in words. `plot()` draws AUROC by layer. Raises `LabelError`, `CoverageError` or `LayerError`.
+    `show` is summary (a row for each scorer and metric), layers, sources or ranks (of `max_rank`);
+    `notes` has the verdict in words. `plot()` draws AUROC by layer. Raises `LabelError`,
+    `CoverageError` or `LayerError`.
 
     axes.evaluate("smollm2-135m", "demo_safety", show="layers").plot()
     """

@@ -83,7 +83,7 @@ def erasure_scores(
             direction = fit_direction(method, x, labels, groups, fitted).vector
             removal = Eraser(direction, direction, mean(x, fitted))
             erasers = (None, removal, leace(x, labels, fitted))
-            scores += [_probe(_Erased(x, eraser), labels, trained) for eraser in erasers]
+            scores += [probe_scores(_Erased(x, eraser), labels, trained) for eraser in erasers]
         return np.stack(scores)
 
     return dict(zip(STATES, out_of_fold(fit, folds), strict=True))
@@ -107,7 +107,7 @@ class _Erased:
         return self.x[part] if self.eraser is None else self.eraser.apply(self.x[part])
 
 
-def _probe(x: Any, labels: Labels, trained: Labels) -> Scores:
+def probe_scores(x: Any, labels: Labels, trained: Labels) -> Scores:
     """Scores of all rows by a logistic regression on the trained ones."""
     scores = project(x, logistic_fitter(x, trained)(labels))
     middle = (scores[trained & labels].mean() + scores[trained & ~labels].mean()) / 2

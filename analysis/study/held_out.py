@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -34,6 +35,7 @@ from axes.analysis.stats.auroc import (
     Scores,
     auroc_difference,
     auroc_interval,
+    null_interval,
 )
 from axes.analysis.stats.baselines import (
     STRONGEST,
@@ -65,7 +67,8 @@ MIN_ROWS = 20
 class EvaluationDefinition:
     """A request; prompts of further sets join those of the first in the matrix of sources.
 
-    `by` is the prompts' column that says where they come from: source, category or split.
+    `by` is the prompts' column that says where they come from: source, category or split. With
+    `max_rank`, subspaces of so many dimensions are evaluated as well.
     """
 
     model: str
@@ -79,6 +82,12 @@ class EvaluationDefinition:
     least_overlap: float = LEAST_OVERLAP
     seed: int = 0
     allow_missing: bool = False
+    max_rank: int | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What goes into the key: without a rank the same as before there were ranks."""
+        return {k: v for k, v in asdict(self).items() if k != "max_rank" or v is not None}
 
 
 def run_evaluation(warehouse: Warehouse, definition: EvaluationDefinition) -> str:
@@ -99,7 +108,7 @@ def run_evaluation(warehouse: Warehouse, definition: EvaluationDefinition) -> st
     study_id = content_key(
         "evaluate",
         _VERSION,
-        asdict(definition),
+        definition.settings,
         space.model_id,
         [matrix.row_set_hash for matrix in matrices],
     )
@@ -107,6 +116,7 @@ def run_evaluation(warehouse: Warehouse, definition: EvaluationDefinition) -> st
     def compute(_: object) -> list[Evaluation]:
         rows = _layer_rows(warehouse, space, definition, matrices[0])
         rows += _source_rows(warehouse, space, definition, matrices)
+        rows += _rank_rows(space, definition, matrices[0])
         first = definition.prompt_sets[0]
         return [
             replace(
@@ -119,7 +129,7 @@ def run_evaluation(warehouse: Warehouse, definition: EvaluationDefinition) -> st
             for row in rows
         ]
 
-    evaluate_once(warehouse, "evaluate", study_id, asdict(definition), compute)
+    evaluate_once(warehouse, "evaluate", study_id, definition.settings, compute)
     return study_id
 
 
@@ -200,6 +210,36 @@ def _tested_layers(
             row(f"native_minus_{STRONGEST}", "auroc_difference", difference),
         ]
     return corrected(rows, correction=correction)
+
+
+def _rank_rows(space: Space, definition: EvaluationDefinition, first: Matrix) -> list[Evaluation]:
+    """Subspaces by rank (`component`), out of fold: AUROC, gain by the last dimension, angle."""
+    if definition.max_rank is None:
+        return []
+    from axes.analysis.subspaces import rank_curve
+
+    texts, labels = first.texts.to_pylist(), first.labels
+    groups = unsplit_groups(first.groups, texts, least_overlap=definition.least_overlap)
+    curve = rank_curve(first.x, labels, groups, max_rank=definition.max_rank, seed=definition.seed)
+    rows, split = [], (labels, groups)
+    for index, scores in enumerate(curve.scores):
+        row = partial(
+            Evaluation.of,
+            component=index + 1,
+            labels=labels,
+            layer=space.layer,
+            is_in_sample=False,
+        )
+        area = auroc_interval(scores, *split, is_out_of_fold=True)
+        rows += [
+            row("subspace", "auroc", area),
+            row("subspace_shuffled_labels", "auroc", null_interval(curve.shuffled[:, index])),
+            row("subspace", "angle_of_halves", Estimate(float(curve.angles[index]))),
+        ]
+        if index:
+            gain = auroc_difference(scores, curve.scores[index - 1], *split, is_out_of_fold=True)
+            rows.append(row("subspace_gain", "auroc_difference", gain))
+    return corrected(rows, correction=definition.correction)
 
 
 def _source_rows(

@@ -14,6 +14,7 @@ import click
 from axes.analysis.stats import CORRECTIONS
 from axes.cli.options import (
     CALIBRATIONS,
+    COUNT,
     Command,
     allow_missing_option,
     axis_argument,
@@ -42,12 +43,19 @@ if TYPE_CHECKING:
 _SUMMARY = """
 select scorer, metric, layer, estimate, lower, upper, p_value, p_value_adjusted, is_in_sample
 from evaluations
-where study_id = $study_id and judged_on is null and (
+where study_id = $study_id and judged_on is null and component is null and (
     layer is null or layer = (
         select max(layer) from evaluations where study_id = $study_id and judged_on is not null
     )
 )
 order by metric, scorer
+"""
+_RANKS = """
+select
+    component as rank, scorer, metric, estimate, lower, upper, p_value, p_value_adjusted
+from evaluations
+where study_id = $study_id and component is not null
+order by scorer, metric, rank
 """
 _VERDICT = """
 select scorer, model, prompt_set, estimate, lower, upper from evaluations
@@ -59,6 +67,7 @@ _SHOWN = {
     "summary": _SUMMARY,
     "layers": "from v_layer_tests where study_id = $study_id order by layer",
     "sources": "from v_source_transfer where study_id = $study_id order by fitted_on, judged_on",
+    "ranks": _RANKS,
 }
 _CALIBRATIONS = """
 select calibration_id, model, method, target, threshold, positive_count, negative_count
@@ -141,6 +150,11 @@ def fit(model: str, prompts: str, root: Path, **options: Any) -> object:
     default="holm",
     help="Correction of the p-values for testing every layer.",
 )
+@click.option(
+    "--max-rank",
+    type=COUNT,
+    help="Also evaluate subspaces of 1 to so many dimensions (--show ranks).",
+)
 @space_options
 @_show_option(_SHOWN)
 @_min_overlap_option
@@ -165,6 +179,7 @@ def evaluate(
     \b
     axes evaluate smollm2-135m --prompts safety_600 --prompts harmbench
     axes evaluate smollm2-135m --prompts safety_600 --show sources
+    axes evaluate smollm2-135m --prompts safety_600 --max-rank 5 --show ranks
     """
     from axes.analysis.study.held_out import EvaluationDefinition, run_evaluation
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -46,6 +47,25 @@ def test_every_layer_is_judged_out_of_fold_and_against_words_once(evaluated):
         assert 0.85 < row["auroc_lower"] < row["auroc"] <= row["in_sample"] + 0.02
         assert row["p_value"] < 0.05
         assert row["p_value"] <= row["p_value_adjusted"] <= 3 * row["p_value"] + 1e-12
+
+
+def test_ranks_are_rows_on_request_and_leave_the_key_of_other_evaluations(evaluated):
+    root, study_id = evaluated
+    assert "max_rank" not in DEFINITION.settings
+    ranked = run_evaluation(Warehouse.open(root), replace(DEFINITION, max_rank=2))
+    assert ranked != study_id
+    found = rows(
+        connect(root),
+        "from evaluations where study_id = ? and component is not null order by component",
+        [ranked],
+    )
+    kept = {(row["scorer"], row["metric"], row["component"]): row for row in found}
+    first = kept["subspace", "auroc", 1]
+    assert first["lower"] > kept["subspace_shuffled_labels", "auroc", 1]["upper"]
+    # One direction is planted: the second dimension adds nothing, and the halves agree on one.
+    assert kept["subspace_gain", "auroc_difference", 2]["lower"] < 0
+    assert kept["subspace", "angle_of_halves", 1]["estimate"] < 45
+    assert len(kept) == len(found) == 7
 
 
 def test_in_sample_figures_are_labelled_so_and_only_beside_held_out_ones(evaluated):
