@@ -288,8 +288,9 @@ def prompts_import(
     line), or hf:OWNER/NAME[:CONFIG][@REV].
 
     A concept can also be two files, one for each class. The built-in sets demo_safety,
-    demo_formality, demo_alignment, prompt_safety and alpaca need no SOURCE. Text is normalised and
-    deduplicated; the order of the source is kept.
+    demo_formality, demo_alignment, prompt_safety, alpaca and concept_NAME (formality, sentiment,
+    certainty, tense, concreteness, politeness) need no SOURCE. Text is normalised and deduplicated;
+    the order of the source is kept.
 
     \b
     axes prompts import safety_600 safety_600.parquet

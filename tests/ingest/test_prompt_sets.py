@@ -9,9 +9,11 @@ import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from axes.analysis.stats.baselines import text_scores
+from axes.analysis.stats.auroc import auroc
+from axes.analysis.stats.baselines import TEXT_BASELINES, text_scores
 from axes.ingest.prompt_sources import (
     PromptSource,
+    class_labels,
     prompt_source,
     read_source,
     ready_sets,
@@ -108,6 +110,42 @@ def test_demo_formality_is_60_pairs_of_formal_and_informal_requests(root: Path) 
     assert {row["license"] for row in found} == {"MIT"}
     others = read_source(ready_sets()["demo_alignment"])["text"]
     assert not {row["text"] for row in stored(root, "demo_formality")} & set(others)
+
+
+CONCEPTS = [name for name in ready_sets() if name.startswith("concept_")]
+PAGE = Path(__file__).parents[2] / "docs" / "many-concepts.md"
+
+
+def test_six_concepts_are_built_in_and_share_no_prompt(safety):
+    assert len(CONCEPTS) == 6
+    frames = [read_source(ready_sets()[name]) for name in [*CONCEPTS, "demo_formality"]]
+    texts = pl.concat([*(frame["text"] for frame in frames), safety["text"]])
+    assert len({normalise(text).lower() for text in texts}) == len(texts) == 6 * 200 + 120 + 600
+
+
+@pytest.mark.parametrize("name", CONCEPTS)
+def test_a_concept_is_100_pairs_with_the_surface_baseline_that_its_page_states(name: str) -> None:
+    frame, labels = read_source(ready_sets()[name]), class_labels(ready_sets()[name])
+    assert all(normalise(text) == text and 3 <= len(text.split()) <= 16 for text in frame["text"])
+    pairs = frame.group_by("pair_id").agg("label", pl.col("text").n_unique())
+    assert len(pairs) == 100 and (pairs["text"] == 2).all()
+    assert all(sorted(each) == sorted(labels) for each in pairs["label"])
+    is_positive = (frame["label"] == labels[0]).to_numpy()
+    groups = frame["pair_id"].cast(pl.Int64).to_numpy()
+    areas = {
+        baseline: auroc(
+            text_scores(frame["text"].to_list(), is_positive, groups, baseline=baseline),
+            is_positive,
+        )
+        for baseline in TEXT_BASELINES
+    }
+    best = max(areas, key=lambda baseline: areas[baseline])
+    assert areas[best] < 0.80
+    (row,) = (line for line in PAGE.read_text().splitlines() if line.startswith(f"| `{name}`"))
+    example = [text.strip() for text in row.split("|")[3].split(" / ")]
+    assert example in [part["text"].to_list() for part in frame.partition_by("pair_id")]
+    assert ", ".join(labels) in row
+    assert row.endswith(f"| `{best}` | {areas[best]:.3f} |")
 
 
 def test_a_folder_in_the_hubs_layout_is_read_numbers_as_labels_too(root, tmp_path):
