@@ -21,6 +21,7 @@ from axes.warehouse.errors import AxesError
 if TYPE_CHECKING:
     from axes.analysis.methods.directions import Direction
     from axes.api import (
+        concepts,
         connect,
         export,
         fit,
@@ -73,6 +74,7 @@ __all__ = [
     "calibrate",
     "claims",
     "compare",
+    "concepts",
     "connect",
     "diagnose",
     "diff",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from axes.ingest.generation.monitor import Monitor
     from axes.results import Axis, Result, Study
+    from axes.study_plan import PlannedStudy
 
 
 def connect(root: Folder | None = None) -> duckdb.DuckDBPyConnection:
@@ -222,24 +223,14 @@ def study(
 
     axes.study(model=["a", "b"], reference="b", prompts="mine", align="alpaca").plot()
     """
-    from axes.analysis.study.definition import OPTIONS, StudyDefinition
-    from axes.study_plan import plan_studies, run_planned
+    from axes.study_plan import run_planned
 
-    params = parameters(find_command(cli, "study run"))
-    options = {
-        str(params[name].name) if name in params else name: value for name, value in options.items()
-    }
-    for name in options:
-        if name not in OPTIONS:
-            raise DefinitionError(
-                f"unknown key {name}{did_you_mean(name, OPTIONS)}: keys are {', '.join(OPTIONS)}"
-            )
-    planned = plan_studies(file, _as_lists(StudyDefinition, options))
+    planned = _plan(file, options)
     if len(planned) > 1:
         labels = ", ".join(plan.definition.label for plan in planned)
         raise DefinitionError(
-            f"{file} defines {len(planned)} studies ({labels}): choose one by its keys, such as "
-            "group"
+            f"{file or 'concepts'} defines {len(planned)} studies ({labels}): choose one by its "
+            "keys, such as group, or call axes.concepts for several concepts"
         )
     folder = root_folder(root)
     (study_id,) = run_planned(
@@ -252,6 +243,70 @@ def study(
         dtype=dtype or setting("dtype"),
     )
     return read_study(study_id, root=folder)
+
+
+@as_command(cli, "study run")
+def concepts(
+    concepts: Names = (),
+    *,
+    file: Folder | None = None,
+    root: Folder | None = None,
+    no_ingest: bool = False,
+    sensitivity: bool = False,
+    memory_limit: int | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    **options: Any,
+) -> Result:
+    """Run a study of each concept, then evaluate which one differs within a pair, k-way.
+
+    `concepts` are labelled prompt sets, or the key of a study `file`; the other arguments are those
+    of `study`. A row for each concept and model; the views `v_concept_accuracy`, `v_confusion` and
+    `v_concept_overlap` have the rest. Raises `DefinitionError` for fewer than two concepts.
+
+    axes.concepts(["concept_tense", "concept_certainty"], group="demo", align="demo_alignment")
+    """
+    from axes.analysis.report.concept_tables import CONCEPTS
+    from axes.results import Result
+    from axes.study_plan import run_concepts, run_planned
+    from axes.warehouse.connection import connect as open_root
+    from axes.warehouse.connection import query
+    from axes.warehouse.names import with_literals
+
+    planned = _plan(file, {**options, **({"concepts": _several(concepts)} if concepts else {})})
+    folder = root_folder(root)
+    study_ids = run_planned(
+        folder,
+        planned,
+        no_ingest=no_ingest,
+        sensitivity=sensitivity,
+        memory_limit=memory_limit,
+        device=device or setting("device"),
+        dtype=dtype or setting("dtype"),
+    )
+    ids = run_concepts(folder, planned, list(study_ids), memory_limit=memory_limit)
+    if len(ids) != 1:
+        raise DefinitionError(f"{len(ids)} groups of concepts are defined: give one, as concepts=")
+    sql = with_literals(CONCEPTS.sql.strip(), {"study_id": ids[0]})
+    table = query(open_root(folder), sql)
+    return Result(f"concepts {ids[0][:8]}", table, sql, tuple(ids), root=folder)
+
+
+def _plan(file: Folder | None, options: Mapping[str, Any]) -> list[PlannedStudy]:
+    """The studies of a file and of options by the names of the command's or the file's keys."""
+    from axes.analysis.study.definition import OPTIONS, StudyDefinition
+    from axes.study_plan import plan_studies
+
+    params = parameters(find_command(cli, "study run"))
+    options = {
+        str(params[name].name) if name in params else name: value for name, value in options.items()
+    }
+    for name in options:
+        if name not in OPTIONS:
+            raise DefinitionError(
+                f"unknown key {name}{did_you_mean(name, OPTIONS)}: keys are {', '.join(OPTIONS)}"
+            )
+    return plan_studies(file, _as_lists(StudyDefinition, options))
 
 
 @as_command(cli, "fit")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,20 @@ from axes.warehouse.layout import init_root, require_root
 from axes.warehouse.names import did_you_mean
 
 _MODEL_KEYS = {"group", "models", "reference"}
+_PROMPT_KEYS = {"prompts", "concepts"}
 
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """A study to run; `origins` says how the user named each model."""
+    """A study to run; `origins` says how the user named each model.
+
+    `concepts` are the prompt sets of the studies that are evaluated k-way with it.
+    """
 
     definition: StudyDefinition
     origins: dict[str, str]
     published: Mapping[str, dict[str, float]]
+    concepts: tuple[str, ...] = ()
 
 
 def plan_studies(
@@ -52,11 +57,16 @@ def plan_studies(
                 f"give the path of one, {' or '.join(packaged)}"
             )
         file = read_study_file(path)
+    replaced = _MODEL_KEYS if _MODEL_KEYS & options.keys() else set()
+    replaced = replaced | (_PROMPT_KEYS if _PROMPT_KEYS & options.keys() else set())
+    if options.keys() >= _PROMPT_KEYS:
+        raise DefinitionError("give --prompts or --concepts, not both")
     planned = []
     for settings in file.studies:
-        if _MODEL_KEYS & options.keys():
-            settings = {key: value for key, value in settings.items() if key not in _MODEL_KEYS}
-        planned.append(_plan_study({**settings, **options}, file.published))
+        kept = {key: value for key, value in settings.items() if key not in replaced}
+        for prompts in options.get("concepts", ("",)):
+            chosen = {"prompts": prompts} if prompts else {}
+            planned.append(_plan_study({**kept, **options, **chosen}, file.published))
     return list({each.definition: each for each in planned}.values())
 
 
@@ -68,7 +78,9 @@ def _plan_study(
     Raises `DefinitionError` where one is missing or wrong, `ModelError` for an unknown group.
     """
     group, models = settings.pop("group", None), settings.pop("models", ())
-    reference = settings.pop("reference", None)
+    reference, concepts = settings.pop("reference", None), settings.pop("concepts", ())
+    if concepts and len(set(concepts)) < 2:
+        raise DefinitionError(f"concepts are two or more prompt sets, found {', '.join(concepts)}")
     for name in ("prompts", "align"):
         if name not in settings:
             raise DefinitionError(f"give --{name}, or a study file")
@@ -86,7 +98,7 @@ def _plan_study(
         label=group or known_as(reference).partition("@")[0],
         **settings,
     )
-    return PlannedStudy(definition, origins, published)
+    return PlannedStudy(definition, origins, published, tuple(concepts))
 
 
 def run_planned(
@@ -121,6 +133,26 @@ def run_planned(
         if sensitivity:
             measure_sensitivity(root, study_id, definition, memory_limit=memory_limit)
         yield study_id
+
+
+def run_concepts(
+    root: Path,
+    studies: Sequence[PlannedStudy],
+    study_ids: Sequence[str],
+    *,
+    memory_limit: int | None = None,
+) -> list[str]:
+    """Evaluate k-way the studies that share their concepts and all but their prompts; their ids."""
+    from axes.analysis.comparison import concepts
+
+    groups: dict[Any, dict[str, StudyDefinition]] = {}
+    for planned, study_id in zip(studies, study_ids, strict=True):
+        if planned.concepts:
+            key = (planned.concepts, replace(planned.definition, prompts=""))
+            groups.setdefault(key, {})[study_id] = planned.definition
+    return [
+        concepts.run_concepts(root, group, memory_limit=memory_limit) for group in groups.values()
+    ]
 
 
 def import_sets(root: Path, studies: Iterable[PlannedStudy]) -> None:

@@ -394,3 +394,49 @@ def write_activations(
     table = rows_table("activations", described, vector=vector_array(matrix), norm=pa.array(norms))
     name = content_key(model, layer, prompt_set)
     write_rows(root, "activations", table, name=name, partition=model)
+
+
+def make_concepts(
+    root: Path,
+    *,
+    widths: dict[str, int],
+    axes: dict[str, np.ndarray],
+    pairs: int = 100,
+    strength: float = 2.0,
+    topic: float = 1.0,
+    seed: int = 0,
+) -> None:
+    """Models that show several concepts, each a set that is moved along one of `axes` `[LATENT]`.
+
+    `strength` and `topic` as for `make_group`; the classes of a set are read in one layer.
+    """
+    random = np.random.default_rng(seed)
+    maps = {
+        model: np.linalg.qr(random.standard_normal((width, LATENT)))[0].T
+        for model, width in widths.items()
+    }
+    sets: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
+        BENIGN: (2 * random.standard_normal((200, LATENT)), None)
+    }
+    for name, axis in axes.items():
+        labels = np.arange(2 * pairs) % 2 == 0
+        latent = random.standard_normal((2 * pairs, LATENT))
+        latent += np.repeat(topic * random.standard_normal((pairs, LATENT)), 2, axis=0)
+        sets[name] = (latent + np.outer(labels - 0.5, strength * axis), labels)
+    init_root(root)
+    for name, (latent, labels) in sets.items():
+        write_prompt_set(root, name, len(latent), labels)
+    for model, width in widths.items():
+        write_model(root, model, width, 1)
+        for name, (latent, _) in sets.items():
+            write_activations(root, model, 0, name, latent @ maps[model])
+
+
+def kway_accuracy(count: int, distance: float) -> float:
+    """Of `count` axes at right angles: how often the one moved along by so many spreads is first.
+
+    The integral of phi(t - distance) Phi(t)^(count - 1).
+    """
+    grid = np.linspace(-8, 8 + distance, 4001)
+    density = norm.pdf(grid - distance) * norm.cdf(grid) ** (count - 1)
+    return float(np.trapezoid(density, grid))

@@ -24,7 +24,7 @@ import pyarrow as pa
 import vl_convert
 from markupsafe import Markup, escape
 
-from axes.analysis.report import tables
+from axes.analysis.report import concept_tables, tables
 from axes.analysis.report.charts import agreement, generation, separation
 from axes.analysis.report.charts.theme import PAGE, PAPER, Json
 from axes.analysis.report.section import (
@@ -283,6 +283,7 @@ PARTS: dict[str, tuple[Section, ...]] = {
         agreement.SENSITIVITY,
         tables.SENSITIVITY,
         agreement.THRESHOLDS,
+        concept_tables.CONCEPTS,
     ),
     "Generation": (generation.TRAJECTORIES, generation.DRIFT),
     "Provenance": (

@@ -151,7 +151,7 @@ def difference_estimate(difference: float, variance: float, df: float = np.inf) 
     return Estimate(difference, lower, upper, p_value)
 
 
-def share_estimate(successes: float, count: int) -> Estimate:
+def share_estimate(successes: float, count: float) -> Estimate:
     """A share with its exact binomial interval (Clopper and Pearson 1934).
 
     >>> share_estimate(60, 60)
@@ -160,7 +160,7 @@ def share_estimate(successes: float, count: int) -> Estimate:
     return Estimate(successes / count, *_exact_bounds(successes, count))
 
 
-def _exact_bounds(successes: float, count: int) -> tuple[float, float]:
+def _exact_bounds(successes: float, count: float) -> tuple[float, float]:
     from scipy.special import betaincinv
 
     tail, failures = (1 - LEVEL) / 2, count - successes

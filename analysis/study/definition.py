@@ -5,7 +5,7 @@ builds its options from the fields, a study file has them as keys, read strictly
 `axes.study(...)` takes them as keywords. Nothing heavy is imported here, for `--help`.
 
 group = "demo"                      # or models = ["a", "b"] and reference = "b"
-prompts = "demo_safety"
+prompts = "demo_safety"             # or concepts = ["a", "b"]: a study for each, then k-way
 align = "demo_alignment"
 ridge_lambda = ["held_out", 1e4]    # a list of values: one study for each
 [published."smollm2-135m"]          # published values, shown next to the study's
@@ -157,13 +157,13 @@ class StudyDefinition:
 
 _FIELDS = options_of(StudyDefinition)
 # Every option of a study, and of a file every key but `published`.
-OPTIONS = ("group", *_FIELDS)
+OPTIONS = ("group", "concepts", *_FIELDS)
 
 
 def option_types() -> dict[str, Any]:
     """The type of every option."""
     hints = get_type_hints(StudyDefinition)
-    return {"group": str, **{name: hints[name] for name in _FIELDS}}
+    return {"group": str, "concepts": tuple[str, ...], **{name: hints[name] for name in _FIELDS}}
 
 
 FOLDER = Path(__file__).resolve().parents[2] / "studies"
@@ -207,6 +207,10 @@ def read_study_file(path: Path) -> StudyFile:
         published = _read_published(content.pop("published", {}))
         types = option_types()
         options: dict[str, list[Any]] = {}
+        if "concepts" in content:
+            if "prompts" in content:
+                raise DefinitionError("give prompts or concepts, not both")
+            content["prompts"] = content["concepts"]
         for key, value in content.items():
             if key not in types:
                 raise DefinitionError(_unknown("key", key, [*types, "published"]))

@@ -187,7 +187,7 @@ def fit_study(
     alignments = []
     with track("align", len(members), "models") as advance:
         for member in members:
-            alignments.append(_align(warehouse, run, definition, member, reference))
+            alignments.append(align_member(warehouse, run, definition, member, reference))
             advance(1)
     natives = []
     for member in members:
@@ -225,7 +225,7 @@ def fit_study(
     return study
 
 
-def _align(
+def align_member(
     warehouse: Warehouse, run: Run, definition: StudyDefinition, member: Member, reference: Member
 ) -> StoredAlignment:
     """The member's map into the reference, fitted unless it is stored."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,9 @@ from axes.cli.options import (
 from axes.warehouse.render import echo, echo_id, show, show_rows
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from axes.analysis.report.section import Section
     from axes.study_plan import PlannedStudy
     from axes.warehouse.handle import Warehouse
 
@@ -84,6 +87,15 @@ class _StudyFile(click.types.StringParamType):
 _STUDY = _StudyFile(ids=True)
 
 
+def _split(
+    _context: click.Context, _param: click.Parameter, value: str | None
+) -> tuple[str, ...] | None:
+    """The names of a list with commas, each once."""
+    if value is None:
+        return None
+    return tuple(dict.fromkeys(filter(None, map(str.strip, value.split(",")))))
+
+
 @click.group(cls=_StudyGroup)
 def study() -> None:
     """The whole chain: ingest missing rows, fit, align, project, evaluate; idempotent.
@@ -101,6 +113,11 @@ def study() -> None:
 @study.command()
 @click.argument("file", type=_StudyFile(), required=False)
 @click.option("--group", type=GROUP, help="Models of this group of the registry.")
+@click.option(
+    "--concepts",
+    callback=_split,
+    help="Labelled sets, with commas, in place of --prompts: a study of each, then k-way.",
+)
 @study_options()
 @device_option
 @dtype_option
@@ -147,7 +164,8 @@ def run(
     models run only where activations are missing, and stored results are not recomputed. The hub
     is asked for all models before the first one runs. `--format json` prints the documented keys;
     the other formats print the study table. Of a FILE with several studies, each has its own
-    report: `report.html` becomes `report-GROUP.html`.
+    report: `report.html` becomes `report-GROUP.html`. With --concepts, which of the concepts
+    differs within a pair is predicted too, out of fold and by the axes of the other models.
 
     \b
     axes study demo
@@ -155,15 +173,17 @@ def run(
     axes study demo --power
     axes study --group demo --prompts demo_safety --align demo_alignment
     axes study --model a --model b --reference b --prompts mine --align alpaca --format json
+    axes study --group demo --align demo_alignment --concepts concept_tense,concept_certainty
     """
+    from axes.analysis.report.concept_tables import concept_tables
     from axes.analysis.report.report import write_report
     from axes.analysis.study.run import study_result
-    from axes.study_plan import run_planned
+    from axes.study_plan import run_concepts, run_planned
     from axes.warehouse.handle import Warehouse
 
     names = ("no_ingest", "sensitivity", "device", "dtype", "memory_limit")
     run_options = {name: options[name] for name in names}
-    studies, results = _planned(file), []
+    studies, results, study_ids = _planned(file), [], []
     if is_power:
         from axes.study_estimate import study_power
 
@@ -173,6 +193,7 @@ def run(
         _print_estimate(root, studies, is_estimate, teraflops, output_format)
         return
     for planned, study_id in zip(studies, run_planned(root, studies, **run_options), strict=True):
+        study_ids.append(study_id)
         if output_format == "json":
             results.append(study_result(root, study_id))
         else:
@@ -180,8 +201,26 @@ def run(
         if report is not None:
             output = _report_file(report, planned, studies, study_id)
             echo(f"report {write_report(root, output, study_id)}", err=True)
+    for concept_id in run_concepts(root, studies, study_ids, memory_limit=options["memory_limit"]):
+        tables = concept_tables(Warehouse.open(root), concept_id)
+        if output_format == "json":
+            named = {section.name: table.to_pylist() for section, table in tables.items()}
+            results.append({"study_id": concept_id, **named})
+        else:
+            _print_concepts(tables, output_format)
+            echo_id("concepts", concept_id)
     if output_format == "json":
         echo(json.dumps(results if len(results) > 1 else results[0], indent=2))
+
+
+def _print_concepts(tables: Mapping[Section, pa.Table], output_format: str) -> None:
+    """Print a k-way evaluation: for a terminal all of its tables."""
+    for section, table in tables.items():
+        if output_format in ("table", "markdown"):
+            echo(f"\n{section.title}")
+            show(table, output_format)
+        elif section.name == "concepts":
+            show(table, output_format)
 
 
 def _print_estimate(

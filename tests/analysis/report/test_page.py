@@ -31,7 +31,7 @@ from tests.worlds import make_group
 SECTIONS = {section.name: section for sections in PARTS.values() for section in sections}
 CHARTS = [name for name, section in SECTIONS.items() if section.draw]
 # What the fixture's study has no rows of: it names no published figures, and nothing is amiss.
-NOT_THERE = {"published", "warnings"}
+NOT_THERE = {"concepts", "published", "warnings"}
 INTERVALS = {"native_95", "universal_95", "leave_one_out_95", "universal_tpr_1_95", "difference_95"}
 
 

@@ -96,7 +96,12 @@ def test_the_original_study_is_both_groups_with_a_figure_for_every_model():
 
 def test_an_option_is_declared_once_and_is_a_field_a_key_and_an_option_of_the_command():
     assert set(OPTIONS) == set(option_types())
-    assert set(OPTIONS) == {"group", *(field.name for field in fields(StudyDefinition))} - {"label"}
+    # Two keys give fields a value: the models of a group, and the prompts of each concept.
+    assert set(OPTIONS) == {
+        "group",
+        "concepts",
+        *(field.name for field in fields(StudyDefinition)),
+    } - {"label"}
     options = {option.name: option for option in run.params}
     assert options.keys() >= {*OPTIONS}
     for name, option in options_of(StudyDefinition).items():
