@@ -85,6 +85,31 @@ def evaluate(
     return result_of("evaluate", locals())
 
 
+def diff_models(
+    first: str,
+    second: str,
+    prompts: str,
+    *,
+    to: str | None = None,
+    layer_fraction: float = 0.8,
+    site: str = "resid_post",
+    pooling: str = "last5_mean",
+    template: str = "raw",
+    show: str = "layers",
+    limit: int = 20,
+    allow_missing: bool = False,
+    root: Folder | None = None,
+) -> Result:
+    """Compare the activations of two versions of a model on the same prompts, `second` - `first`.
+
+    `show` is layers (norms), axes (what moved along each) or prompts (those that moved most, at
+    most `limit`); `to` is the template of `second`. Raises `ModelError` or `CoverageError`.
+
+    axes.diff_models("qwen2.5-0.5b", "qwen2.5-0.5b-instruct", "demo_safety", show="axes")
+    """
+    return result_of("diff", locals())
+
+
 def calibrate(
     axis: str,
     prompts: str,

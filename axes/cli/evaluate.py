@@ -1,6 +1,6 @@
-"""Directions of one model, and what an axis says of stored rows.
+"""Directions of one model, how two versions differ, and what an axis says of stored rows.
 
-`axes fit`, `axes evaluate`, `axes score`, `axes calibrate` and `axes transfer`.
+`axes fit`, `axes evaluate`, `axes diff`, `axes score`, `axes calibrate` and `axes transfer`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from axes.analysis.stats import CORRECTIONS
 from axes.cli.options import (
     CALIBRATIONS,
     COUNT,
+    MODEL,
     Command,
     allow_missing_option,
     axis_argument,
@@ -35,7 +36,7 @@ from axes.cli.options import (
 from axes.cli.study import space_options, study_options
 from axes.ingest.models.registry import known_as
 from axes.ingest.requests import TokenRequest
-from axes.warehouse.render import echo, echo_id
+from axes.warehouse.render import echo, echo_id, show_rows
 
 if TYPE_CHECKING:
     from axes.warehouse.handle import Warehouse
@@ -208,6 +209,68 @@ def _verdict(warehouse: Warehouse, study_id: str) -> str:
     text = "{model}'s direction " + claim + ": AUROC {estimate:.3f} ({lower:.3f} to {upper:.3f})"
     words = rows[STRONGEST]["estimate"]
     return f"{text.format_map(chosen)} out of fold; of {STRONGEST}: {words:.3f}"
+
+
+_DIFFERENCES = {
+    "layers": "select * exclude (study_id, first, second, prompt_set) from v_model_differences "
+    "where study_id = $study_id order by layer",
+    "axes": "select axis_name, kind, moved, moved_lower, moved_upper, cosine, p_value, axis_share "
+    "from v_axis_moves where study_id = $study_id order by abs(moved) desc nulls last, axis_name",
+}
+
+
+@click.command()
+@click.argument("first", type=MODEL)
+@click.argument("second", type=MODEL)
+@prompts_option("Prompt set that both have; labels are not needed.", required=True)
+@click.option("--to", "other_template", help="Template of SECOND. Default: that of FIRST.")
+@request_options(TokenRequest, "layer_fraction")
+@space_options
+@click.option(
+    "--show",
+    "shown",
+    type=click.Choice(("layers", "axes", "prompts")),
+    default="layers",
+    help="Norms by layer; what moved along each axis at the layer; the prompts that moved most.",
+)
+@click.option("--limit", type=click.IntRange(1), default=20, help="Prompts to show.")
+@allow_missing_option
+@with_warehouse
+@format_option
+def diff(
+    first: str,
+    second: str,
+    shown: str,
+    limit: int,
+    warehouse: Warehouse,
+    output_format: str,
+    **options: Any,
+) -> None:
+    """Compare the activations of two versions of a model: SECOND minus FIRST.
+
+    Base and tuned, an adapter and none, two dtypes, or (with --to) two templates. At the layer of
+    --layer-fraction the mean difference and its first principal components become axes of the kind
+    `difference`. A version is NAME or NAME@ID.
+
+    \b
+    axes diff qwen2.5-0.5b qwen2.5-0.5b-instruct --prompts demo_safety
+    axes diff smollm2-135m smollm2-135m --to chat --prompts demo_safety --show axes
+    """
+    from axes.analysis.comparison.differences import (
+        DifferenceDefinition,
+        compare_models,
+        moved_prompts,
+    )
+
+    definition = DifferenceDefinition(known_as(first), known_as(second), **options)
+    study_id = compare_models(warehouse, definition)
+    if shown == "prompts":
+        show_rows(
+            [vars(row) for row in moved_prompts(warehouse, definition)[:limit]], output_format
+        )
+    else:
+        show_query(warehouse, _DIFFERENCES[shown], {"study_id": study_id}, output_format)
+    echo_id("difference", study_id)
 
 
 @click.command()

@@ -36,6 +36,7 @@ _SECTIONS = {
         "calibrate": ("evaluate", "Map projections to one scale per model, with a threshold."),
         "transfer": ("evaluate", "Does one model's threshold hold on another model?"),
         "drift": ("drift", "Does the projection change while a model generates?"),
+        "diff": ("evaluate", "Compare two versions of a model on the same prompts."),
         "diagnose": ("study", "Find why a model's cosine and AUROC disagree."),
         "explain": ("explain", "Show features, tokens and prompts at the ends of an axis."),
         "report": ("study", "Write a study's tables and charts as one HTML file."),

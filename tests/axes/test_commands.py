@@ -25,6 +25,7 @@ NAMES = {
     "list_names": "list",
     "claims": "study claims",
     "diff": "study diff",
+    "diff_models": "diff",
     "sensitivity": "study sensitivity",
     "study": "study run",
     "import_axes": "import",
