@@ -130,8 +130,9 @@ def test_help_lists_every_command_once_in_its_section():
     assert [line.split()[0] for line in lines if line.startswith("  ")] == list(_COMMANDS)
 
 
-# Another role of a model, a setting, and properties of the model that is imported.
+# Another role of a model, two versions of one, a setting, and properties of one that is imported.
 _ROLES = {"--reference", "--judge-model", "--other-model", "--model-card", "--d-model"}
+_ROLES |= {"first", "second"}
 # Commands that concern one model, which is not an argument.
 _SINGLE = {"axes import", "axes activations import", "axes label", "axes diagnose", "axes explain"}
 
