@@ -174,10 +174,11 @@ def _predicted_rows(
     yield total("kway_accuracy", accuracy)
     for concept, name in enumerate(pool.names):
         of_concept = predicted[pool.concepts == concept]
-        cell = partial(row, "confusion", judged_on=name, positive_count=len(of_concept))
+        # The prompt set too, so that a subset without that set goes without the step's rows.
+        cell = partial(row, "confusion", judged_on=name, prompt_set=name)
         for other, other_name in enumerate(pool.names):
             share = share_estimate(float((of_concept == other).sum()), len(of_concept))
-            yield cell(share, fitted_on=other_name)
+            yield cell(share, fitted_on=other_name, positive_count=len(of_concept))
 
 
 def _baseline_rows(pool: _Pool) -> Iterator[Evaluation]:
