@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +36,6 @@ from axes.cli.options import (
 from axes.warehouse.render import echo, echo_id, show, show_rows
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from axes.analysis.report.section import Section
     from axes.study_plan import PlannedStudy
     from axes.warehouse.handle import Warehouse
 
@@ -175,7 +172,6 @@ def run(
     axes study --model a --model b --reference b --prompts mine --align alpaca --format json
     axes study --group demo --align demo_alignment --concepts concept_tense,concept_certainty
     """
-    from axes.analysis.report.concept_tables import concept_tables
     from axes.analysis.report.report import write_report
     from axes.analysis.study.run import study_result
     from axes.study_plan import run_concepts, run_planned
@@ -201,26 +197,34 @@ def run(
         if report is not None:
             output = _report_file(report, planned, studies, study_id)
             echo(f"report {write_report(root, output, study_id)}", err=True)
-    for concept_id in run_concepts(root, studies, study_ids, memory_limit=options["memory_limit"]):
-        tables = concept_tables(Warehouse.open(root), concept_id)
-        if output_format == "json":
-            named = {section.name: table.to_pylist() for section, table in tables.items()}
-            results.append({"study_id": concept_id, **named})
-        else:
-            _print_concepts(tables, output_format)
-            echo_id("concepts", concept_id)
+    concepts = run_concepts(root, studies, study_ids, memory_limit=options["memory_limit"])
+    results += _print_concepts(root, concepts, output_format)
     if output_format == "json":
         echo(json.dumps(results if len(results) > 1 else results[0], indent=2))
 
 
-def _print_concepts(tables: Mapping[Section, pa.Table], output_format: str) -> None:
-    """Print a k-way evaluation: for a terminal all of its tables."""
-    for section, table in tables.items():
-        if output_format in ("table", "markdown"):
-            echo(f"\n{section.title}")
-            show(table, output_format)
-        elif section.name == "concepts":
-            show(table, output_format)
+def _print_concepts(
+    root: Path, concept_ids: Iterable[str], output_format: str
+) -> list[dict[str, object]]:
+    """Print k-way evaluations, for a terminal all of their tables; as JSON return them instead."""
+    from axes.analysis.report.concept_tables import concept_tables
+    from axes.warehouse.handle import Warehouse
+
+    results: list[dict[str, object]] = []
+    for concept_id in concept_ids:
+        tables = concept_tables(Warehouse.open(root), concept_id)
+        if output_format == "json":
+            named = {section.name: table.to_pylist() for section, table in tables.items()}
+            results.append({"study_id": concept_id, **named})
+            continue
+        for section, table in tables.items():
+            if output_format in ("table", "markdown"):
+                echo(f"\n{section.title}")
+                show(table, output_format)
+            elif section.name == "concepts":
+                show(table, output_format)
+        echo_id("concepts", concept_id)
+    return results
 
 
 def _print_estimate(

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from axes.warehouse.connection import Connection, connect, query
 from axes.warehouse.errors import AxesError, DefinitionError, ModelError, PromptError, RootError
 from axes.warehouse.files import make_folder
-from axes.warehouse.layout import filled_files, init_root, require_root
+from axes.warehouse.layout import MARKER, filled_files, init_root, require_root
 from axes.warehouse.ledger import (
     LOCKS,
     Record,
@@ -91,7 +91,8 @@ def subset(
     """
     require_root(root)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise RootError(f"{target} exists and is not empty: give another folder")
+        what = "is a warehouse, complete" if (target / MARKER).exists() else "is not empty"
+        raise RootError(f"{target} exists and {what}: give another folder")
     if target.resolve().is_relative_to(root.resolve()):
         raise RootError(f"{target} lies in the warehouse itself: give a folder outside of {root}")
     connection = connect(root)

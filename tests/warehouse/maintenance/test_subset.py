@@ -165,6 +165,8 @@ def test_what_a_killed_subset_has_left_is_gone_after_the_next(whole: Path, tmp_p
     subset(whole, tmp_path / "part")
     assert [path.name for path in tmp_path.iterdir()] == ["part"]
     assert broken(tmp_path / "part") == []
+    with pytest.raises(RootError, match="exists and is a warehouse, complete"):
+        subset(whole, tmp_path / "part")
 
 
 def test_a_file_that_was_edited_is_not_handed_on(whole: Path, tmp_path: Path) -> None:
