@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,10 +26,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from axes.warehouse.errors import ConfigError
+from axes.warehouse.errors import ConfigError, RootError
 from axes.warehouse.names import did_you_mean
 
 FILE = "axes.toml"
+# `s3://bucket`, and `s3:/bucket`, which it becomes as a Path; a drive such as `C:/` is no scheme.
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,15 @@ def setting(name: str) -> Any | None:
 
 def root_folder(root: str | Path | None = None) -> Path:
     """The warehouse's folder: `root`, else the setting, else `./lake`."""
-    return Path(root if root is not None else setting("root") or "lake").expanduser()
+    return root_path(root if root is not None else setting("root") or "lake").expanduser()
+
+
+def root_path(root: str | Path) -> Path:
+    """A root as it was typed; raises `RootError` for a URL, which would name a local folder."""
+    if match := _SCHEME.match(str(root)):
+        # Without the rest: it may have a password in it.
+        raise RootError(f"a warehouse cannot lie on {match[1]}://: give a folder")
+    return Path(root)
 
 
 def cache_folder() -> Path:
@@ -167,7 +178,9 @@ def cache_folder() -> Path:
 
 
 def at_file(file: Path, value: str) -> str:
-    """A path in a file: a relative one starts at the file's folder."""
+    """A path in a file: a relative one starts at the file's folder; a URL stays as it is."""
+    if _SCHEME.match(value):
+        return value
     return str(file.parent / Path(value).expanduser())
 
 

@@ -25,7 +25,7 @@ from axes.analysis import stats
 from axes.ingest.models.registry import DTYPES, QUANTIZATIONS
 from axes.warehouse.names import with_literals
 from axes.warehouse.render import show, show_record, show_rows
-from axes.warehouse.settings import Option, options_of
+from axes.warehouse.settings import Option, options_of, root_path
 
 if TYPE_CHECKING:
     from axes.ingest.models.registry import ModelSpec
@@ -242,9 +242,19 @@ class _Bytes(click.ParamType):
         return int(size)
 
 
+class RootPath(click.Path):
+    """The path of a warehouse; `RootError` for a URL, of which click would make a folder's path."""
+
+    def __init__(self, *, file_okay: bool = False) -> None:
+        super().__init__(path_type=Path, file_okay=file_okay)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(root_path(value), param, ctx)
+
+
 root_option = click.option(
     "--root",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=RootPath(),
     default=Path("lake"),
     envvar="AXES_ROOT",
     show_envvar=True,

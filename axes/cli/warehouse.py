@@ -13,7 +13,7 @@ from axes.cli.options import (
     AT_LEAST_ZERO,
     COUNT,
     EXISTING_FILE,
-    FILE,
+    RootPath,
     format_for,
     format_option,
     models_option,
@@ -311,7 +311,7 @@ def migrate_command(root: Path) -> object:
 
 
 @warehouse.command("merge")
-@click.argument("sources", nargs=-1, required=True, type=FILE)
+@click.argument("sources", nargs=-1, required=True, type=RootPath(file_okay=True))
 @root_option
 @prints
 def merge_command(sources: tuple[Path, ...], root: Path) -> object:
@@ -328,7 +328,7 @@ def merge_command(sources: tuple[Path, ...], root: Path) -> object:
 
 
 @warehouse.command("subset")
-@click.argument("target", type=FILE)
+@click.argument("target", type=RootPath(file_okay=True))
 @models_option("Only this model; repeatable.")
 @prompt_sets_option("Only this set; repeatable.")
 @root_option

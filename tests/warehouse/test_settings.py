@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from axes.warehouse.errors import ConfigError
+import axes
+from axes.warehouse.errors import ConfigError, RootError
 from axes.warehouse.settings import (
     SETTINGS,
     allow,
@@ -14,6 +15,7 @@ from axes.warehouse.settings import (
     root_folder,
     setting,
 )
+from tests.commands import refused
 
 
 @pytest.fixture
@@ -144,3 +146,23 @@ def test_what_is_wrong_is_named_with_the_file(here, text, message):
     with pytest.raises(ConfigError, match=message) as caught:
         config_files()
     assert str(path) in str(caught.value)
+
+
+def test_a_root_that_is_a_url_makes_no_folder(here, tmp_path, monkeypatch):
+    for url in ("ftp://user:secret@host/lake", "ftp:/host/lake", Path("ftp://host/lake")):
+        with pytest.raises(RootError, match="cannot lie on ftp://") as refusal:
+            root_folder(url)
+        assert "secret" not in str(refusal.value)
+    write(tmp_path / "project" / "axes.toml", 'root = "ftp://host/lake"')
+    allow()
+    message = refused("warehouse", "init")
+    assert message == "Error: a warehouse cannot lie on ftp://: give a folder"
+    assert refused("sql", "select 1", "--root", "ftp://host/lake") == message
+    assert refused("warehouse", "subset", "ftp://host/lake") == message
+    monkeypatch.setenv("AXES_ROOT", "ftp://host/lake")
+    assert refused("warehouse", "merge", "mine", "--root", "ftp://host/lake") == message
+    assert refused("prompts", "import", "demo_safety") == message
+    with pytest.raises(RootError, match="cannot lie on ftp://"):
+        axes.connect()
+    assert not list(here.iterdir())
+    assert root_folder("C:/lake") == Path("C:/lake")
