@@ -19,8 +19,8 @@ from axes.ingest.models.registry import ModelSpec, group_members, known_as, reso
 from axes.warehouse.connection import is_imported
 from axes.warehouse.errors import DefinitionError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.layout import init_root, require_root
 from axes.warehouse.names import did_you_mean
+from axes.warehouse.storage.store import store_at
 
 _MODEL_KEYS = {"group", "models", "reference"}
 _PROMPT_KEYS = {"prompts", "concepts"}
@@ -124,7 +124,7 @@ def run_planned(
 
         import_sets(root, studies)
         require_access(spec for planned in studies for spec in _missing_models(root, planned))
-    require_root(root)
+    store_at(root).require()
     for planned in studies:
         if not no_ingest:
             _ingest_missing(root, planned, device, dtype)
@@ -159,7 +159,7 @@ def import_sets(root: Path, studies: Iterable[PlannedStudy]) -> None:
     """Import the ready prompt sets of studies that are not stored."""
     from axes.ingest.prompts import import_ready_sets
 
-    init_root(root)
+    store_at(root).init()
     for planned in studies:
         import_ready_sets(root, prompt_limits(planned.definition))
 

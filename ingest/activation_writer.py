@@ -21,9 +21,9 @@ from axes.ingest.forward.activation_keys import Item, Items
 from axes.ingest.forward.forward import Batch
 from axes.ingest.forward.templates import Template
 from axes.ingest.models.load import LoadedModel
-from axes.warehouse.layout import parquet_files, partition_folder
-from axes.warehouse.ledger import committing
+from axes.warehouse.layout import partition_folder
 from axes.warehouse.runs import Run
+from axes.warehouse.storage.store import committing, store_at
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import CHUNK_BYTES, content_key, rows_table, vector_array, write_rows
 
@@ -178,8 +178,10 @@ class ChunkWriter:
 
 def _data_files(root: Path, model: str) -> set[Path]:
     """The committed files of both tables of a model."""
+    store, tables = store_at(root), ("activations", "prompt_tokens")
+    store.refresh(*tables)
     return {
         path
-        for table in ("activations", "prompt_tokens")
-        for path in parquet_files(partition_folder(root, TABLES[table], model))
+        for table in tables
+        for path in store.files(partition_folder(root, TABLES[table], model))
     }

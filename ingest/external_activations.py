@@ -43,11 +43,10 @@ from axes.warehouse.errors import (
 )
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import layer_batches
-from axes.warehouse.layout import init_root
-from axes.warehouse.ledger import locked
 from axes.warehouse.names import IMPORTED, RESID_POST, UNKNOWN
 from axes.warehouse.progress import track
 from axes.warehouse.runs import Run, record_run
+from axes.warehouse.storage.store import locked, store_at
 from axes.warehouse.writer import CHUNK_BYTES, content_key, rows_table, vector_array, write_rows
 
 CONVENTIONS = ("blocks", "hidden_states", "block_inputs")
@@ -78,7 +77,7 @@ def import_activations(root: Path, request: ExternalActivationRequest) -> Import
     Raises `ImportFileError`, `ModelError`, `LayerError`, `PromptError`, `LabelError` or
     `NonFiniteError`; files committed before an error stay, and are skipped the next time.
     """
-    init_root(root)
+    store_at(root).init()
     external = open_file(
         request.file, request.index, layer_ids=request.layer_ids, pooling=request.pooling
     )

@@ -45,11 +45,11 @@ from axes.ingest.requests import ModelRequest
 from axes.warehouse import settings
 from axes.warehouse.errors import PromptError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.ledger import locked
 from axes.warehouse.names import TEMPLATES, counted
 from axes.warehouse.progress import announce, track, waiting
 from axes.warehouse.render import html_record
 from axes.warehouse.runs import Run, record_run
+from axes.warehouse.storage.store import locked, store_at
 from axes.warehouse.writer import data_file, rows_table, write_rows
 
 if TYPE_CHECKING:
@@ -235,12 +235,12 @@ class RunningJob:
         back.
         """
         root, model_id = self.job.root, self.job.identity.model_id
-        registered = data_file(root, "models", model_id)
-        if not total and (registered.exists() or not is_complete):
+        store, registered = store_at(root), data_file(root, "models", model_id)
+        if not total and (store.has(registered) or not is_complete):
             return
         with self.run.stage("load"):
             loaded = self.job.load()
-        if not registered.exists():
+        if not store.has(registered):
             table = rows_table("models", [model_row(loaded, self.run.run_id)])
             write_rows(root, "models", table, name=model_id)
         with track(f"{label} {self.job.spec.name}", total, unit) as advance:

@@ -27,11 +27,11 @@ from axes.ingest.prompt_sources import (
 from axes.ingest.requests import PromptRequest
 from axes.warehouse.errors import LabelError, PromptError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.layout import init_root
 from axes.warehouse.names import counted, did_you_mean
 from axes.warehouse.progress import announce
 from axes.warehouse.render import html_record
 from axes.warehouse.runs import Run, record_run
+from axes.warehouse.storage.store import store_at
 from axes.warehouse.writer import KEY_LENGTH, rows_table, write_rows
 
 
@@ -84,7 +84,7 @@ def import_prompts(
     read, an empty prompt, or another set of that name; `LabelError` for labels that are not
     understood or contradict each other.
     """
-    init_root(root)
+    store_at(root).init()
     require_set_name(prompt_set)
     request = request or PromptRequest()
     frame = select_columns(read_source(source), source)
@@ -156,7 +156,7 @@ def import_ready_sets(root: Path, names: Iterable[str]) -> None:
     ready = [name for name in names if name in ready_sets()]
     if not ready:
         return
-    init_root(root)
+    store_at(root).init()
     for name in set(ready) - set(_prompt_sets(root)):
         import_prompts(root, name, ready_sets()[name])
 

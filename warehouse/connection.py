@@ -18,10 +18,10 @@ import duckdb
 import pyarrow as pa
 
 from axes.warehouse.errors import MAX_MESSAGE, QueryError, RootError
-from axes.warehouse.layout import require_root
 from axes.warehouse.names import IMPORTED, did_you_mean, sql_literal
 from axes.warehouse.settings import setting
-from axes.warehouse.tables.catalog import execute_file, load_sql, root_pattern
+from axes.warehouse.storage.store import store_at
+from axes.warehouse.tables.catalog import execute_file, load_sql, path_pattern
 from axes.warehouse.tables.index import INDEX, refresh_index
 from axes.warehouse.tables.schemas import TABLES
 
@@ -79,9 +79,13 @@ def connect_unlocked(
     """As `connect`, for statements that the user typed: any file, and writing, are allowed."""
     connection = _open(root)
     _limit_memory(connection, root, memory_limit)
+    store = store_at(root)
     with _unreadable(root):
         load_sql(
-            connection, root.resolve(), is_indexed=refresh_index(root), is_commented=is_commented
+            connection,
+            store.location,
+            index=store.home.resolve() if refresh_index(root) else None,
+            is_commented=is_commented,
         )
     # From the user's settings, never from the root: a warehouse may be a stranger's.
     if views := setting("views"):
@@ -96,7 +100,7 @@ def connect_tables(root: Path, *tables: str) -> Connection:
     For a single look-up in a table. Raises as `connect` does.
     """
     connection = _open(root)
-    location = root_pattern(root.resolve())
+    location = path_pattern(store_at(root).location)
     with _unreadable(root):
         for table in tables:
             connection.execute(TABLES[table].staging_view(location))
@@ -113,7 +117,7 @@ def scan(table: str, root: Path) -> pl.LazyFrame:
     """
     import polars as pl
 
-    require_root(root)
+    store_at(root).require()
     if table not in TABLES:
         raise QueryError(
             f"no table {table}{did_you_mean(table, TABLES)}: the tables are {', '.join(TABLES)}"
@@ -265,7 +269,7 @@ def is_imported(connection: Connection, model: str) -> bool:
 
 
 def _open(root: Path) -> Connection:
-    require_root(root)
+    store_at(root).require()
     connection = duckdb.connect()
     ((has_bar,),) = connection.execute("select current_setting('enable_progress_bar')").fetchall()
     if has_bar:  # In a notebook without ipywidgets it is off, and turning it off is an error.
@@ -280,8 +284,10 @@ def _open(root: Path) -> Connection:
 def _locked(connection: Connection, root: Path, settings: Mapping[str, object]) -> Connection:
     """The connection, which from now on reads the folders of the tables and nothing else."""
     # DuckDB compares with the pattern of a view, where the root may have escaped characters.
-    places = {root.resolve().as_posix(), glob.escape(root.resolve().as_posix())}
-    folders = [f"{place}/{name}" for place in sorted(places) for name in (*TABLES, INDEX)]
+    store = store_at(root)
+    places = [f"{store.location}/{name}" for name in TABLES]
+    places.append(f"{store.home.resolve().as_posix()}/{INDEX}")
+    folders = sorted({*places, *map(glob.escape, places)})
     for name, value in {**settings, **_LOCKED, "allowed_directories": folders}.items():
         connection.execute(f"set {name} = $1", [value])
     connection.execute("set enable_external_access = false")
@@ -299,9 +305,10 @@ def _unreadable(root: Path) -> Iterator[None]:
 
 def _limit_memory(connection: Connection, root: Path, memory_limit: int | None) -> None:
     """Divide the process's memory: Python and its libraries, DuckDB, and matrices (layers.py)."""
-    place = sql_literal(str(root.resolve()))
-    connection.execute(f"set variable root = {place}")
-    connection.execute(f"set temp_directory = {place} || '/{SCRATCH}'")
+    store = store_at(root)
+    connection.execute(f"set variable root = {sql_literal(store.location)}")
+    scratch = sql_literal(str(store.home.resolve() / SCRATCH))
+    connection.execute(f"set temp_directory = {scratch}")
     total = memory_limit
     if total is None:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 
 from axes.warehouse.connection import Connection, connect, connect_tables, query, stream
+from axes.warehouse.storage.store import store_at
 
 if TYPE_CHECKING:
     from axes.warehouse.runs import Run
@@ -58,7 +59,7 @@ class Warehouse:
         """Whether the file `name` of a table is stored: its rows need not be computed."""
         from axes.warehouse.writer import data_file  # Its imports take 0.04 s: not to read rows.
 
-        return data_file(self.root, table, name).exists()
+        return store_at(self.root).has(data_file(self.root, table, name))
 
     def write(
         self,

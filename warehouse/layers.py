@@ -43,8 +43,9 @@ from axes.warehouse.connection import (
 )
 from axes.warehouse.errors import ModelError, QueryError, RootError
 from axes.warehouse.files import make_folder
-from axes.warehouse.layout import parquet_files, partition_folder
+from axes.warehouse.layout import partition_folder
 from axes.warehouse.names import TOKEN_POOLINGS
+from axes.warehouse.storage.store import Store, store_at
 from axes.warehouse.tables.schemas import TABLES
 
 # Row groups decoded at once: one column is one thread's work, and a group takes some megabytes.
@@ -114,8 +115,9 @@ def _by_arrow(
 ) -> Iterator[tuple[pa.Array, np.ndarray]]:
     values: dict[str, str | int] = {**keys, "layer": layer}
     try:
-        files = _files(connection, model, keys, layer, table)
-        for group in _decoded(_row_groups(files, values)):
+        store = store_at(root_of(connection))
+        files = _files(connection, store, model, keys, layer, table)
+        for group in _decoded(_row_groups(store, files, values)):
             if len(group):
                 yield group.column("prompt_id").combine_chunks(), vectors(group.column("vector"))
     except FileNotFoundError:
@@ -125,17 +127,16 @@ def _by_arrow(
 
 
 def _row_groups(
-    paths: Sequence[Path], values: Mapping[str, str | int]
+    store: Store, paths: Sequence[Path], values: Mapping[str, str | int]
 ) -> Iterator[Callable[[], pa.Table]]:
     """A call that decodes each row group in which a row may have these key `values`."""
     for path in paths:
-        metadata = pq.read_metadata(path)
+        metadata = pq.read_metadata(store.source(path))
         for number in range(metadata.num_row_groups):
             mixed = _mixed_columns(metadata.row_group(number), values)
             if mixed is not None:
-                yield partial(
-                    _decode, path, metadata, number, {name: values[name] for name in mixed}
-                )
+                filters = {name: values[name] for name in mixed}
+                yield partial(_decode, store, path, metadata, number, filters)
 
 
 def _mixed_columns(group: pq.RowGroupMetaData, values: Mapping[str, str | int]) -> list[str] | None:
@@ -155,14 +156,18 @@ def _mixed_columns(group: pq.RowGroupMetaData, values: Mapping[str, str | int]) 
 
 
 def _decode(
-    path: Path, metadata: pq.FileMetaData, number: int, mixed: Mapping[str, str | int]
+    store: Store,
+    path: Path,
+    metadata: pq.FileMetaData,
+    number: int,
+    mixed: Mapping[str, str | int],
 ) -> pa.Table:
     """A row group's prompt ids and vectors, of the rows with the values of `mixed`.
 
     Ingest writes a row group for each layer and key: as a rule there is nothing to filter, and
     a filter would copy every vector.
     """
-    with pq.ParquetFile(path, metadata=metadata, pre_buffer=False) as file:
+    with pq.ParquetFile(store.source(path), metadata=metadata, pre_buffer=False) as file:
         table = file.read_row_group(number, columns=["prompt_id", "vector", *mixed])
     if mixed:
         table = table.filter(reduce(and_, (pc.field(name) == mixed[name] for name in mixed)))
@@ -180,12 +185,17 @@ def _decoded(tasks: Iterator[Callable[[], pa.Table]]) -> Iterator[pa.Table]:
 
 
 def _files(
-    connection: Connection, model: str, keys: Mapping[str, str], layer: int, table: str
+    connection: Connection,
+    store: Store,
+    model: str,
+    keys: Mapping[str, str],
+    layer: int,
+    table: str,
 ) -> list[Path]:
     """The files with rows of the layer, and those that came after the index was read."""
-    folder = partition_folder(root_of(connection), TABLES[table], model)
+    folder = partition_folder(store.root, TABLES[table], model)
     if table != "activations":  # Of the others there is no index of keys.
-        return parquet_files(folder)
+        return store.files(folder)
     conditions = " and ".join(f"{name} = ${name}" for name in keys)
     files = query(
         connection,
@@ -198,7 +208,7 @@ def _files(
         {**keys, "layer": layer, "model": model},
     ).to_pylist()
     is_wanted = {row["file"]: row["is_wanted"] for row in files}
-    return [path for path in parquet_files(folder) if is_wanted.get(path.name, True)]
+    return [path for path in store.files(folder) if is_wanted.get(path.name, True)]
 
 
 @dataclass(frozen=True)
@@ -253,8 +263,8 @@ def allocate(connection: Connection, row_count: int, width: int) -> Rows:
     share = connection.execute("select getvariable('matrix_bytes')").fetchall()[0][0]
     if row_count * width * 4 <= share:
         return np.empty((row_count, width), dtype=np.float32)
-    root = root_of(connection)
-    folder = make_folder(root, root / SCRATCH)
+    home = store_at(root_of(connection)).home
+    folder = make_folder(home, home / SCRATCH)
     return StoredRows(tempfile.TemporaryFile(dir=folder), (row_count, width))
 
 

@@ -20,7 +20,6 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
-from urllib.parse import quote
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
@@ -101,14 +100,6 @@ def require_idle(root: Path) -> None:
     """Raise `RootError` while a job holds a lock, other than that of maintenance."""
     if jobs := [name for name in held_locks(root) if name != "maintenance"]:
         raise RootError(f"a job is running on {root} ({jobs[0]}): let it end")
-
-
-def committing(root: Path, model: str) -> AbstractContextManager[None]:
-    """Held while files of a model are written that have to agree with stored ones.
-
-    By name, as the partitions are: jobs on two versions of a model write into the same folders.
-    """
-    return locked(root, f"{quote(model, safe='')}.commit")
 
 
 def table_lock(root: Path, table: str) -> AbstractContextManager[None]:

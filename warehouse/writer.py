@@ -16,7 +16,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,10 +24,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import NonFiniteError, RootError
-from axes.warehouse.files import TEMPORARY, make_folder, sync_folder
-from axes.warehouse.layout import EMPTY_FILE, parquet_files, partition_folder
-from axes.warehouse.ledger import Record, record, removing, table_lock, writing
+from axes.warehouse.files import TEMPORARY, make_folder
+from axes.warehouse.layout import EMPTY_FILE, partition_folder
+from axes.warehouse.ledger import Record, record
 from axes.warehouse.names import STORE_DTYPES
+from axes.warehouse.storage.store import store_at
 from axes.warehouse.tables.columns import VECTOR, Table
 from axes.warehouse.tables.index import refresh_index
 from axes.warehouse.tables.schemas import TABLES
@@ -111,15 +112,13 @@ def write_rows(
     refuses; no file appears in either case.
     """
     groups = [row_groups] if isinstance(row_groups, pa.Table) else row_groups
-    path = data_file(root, table, name, partition)
-    temporary = root / TEMPORARY / f"{name}.{uuid.uuid4().hex[:8]}.tmp"
+    path, store = data_file(root, table, name, partition), store_at(root)
+    temporary = store.home / TEMPORARY / f"{name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
-        make_folder(root, temporary.parent)
+        make_folder(store.home, temporary.parent)
         written = write_parquet(temporary, TABLES[table], groups)
-        with table_lock(root, table), writing(root, table, {path: written}):
-            make_folder(root, path.parent)
-            temporary.replace(path)
-            sync_folder(path.parent)
+        with store.turn(table):
+            path = store.put(table, path, temporary, written)
             if table == "activations":
                 refresh_index(root, partition)
     except OSError as error:
@@ -168,18 +167,20 @@ def remove_uncommitted(root: Path, table: str, committed_by: str, partition: str
     key and not by file names, which compaction changes.
     """
     (key,) = TABLES[committed_by].key
-    folder = partition_folder(root, TABLES[table], partition)
+    store = store_at(root)
     committed: set[str] = set()
     # Under both locks a compaction changes no names meanwhile.
-    with table_lock(root, committed_by), table_lock(root, table):
-        for path in parquet_files(partition_folder(root, TABLES[committed_by], partition)):
-            committed |= column_values(path, key)
-        paths = parquet_files(folder)
-        uncommitted = [path for path in paths if committed.isdisjoint(column_values(path, key))]
+    with store.turn(committed_by), store.turn(table):
+        store.refresh(committed_by, table)
+        for path in store.files(partition_folder(root, TABLES[committed_by], partition)):
+            committed |= column_values(store.source(path), key)
+        uncommitted = [
+            path
+            for path in store.files(partition_folder(root, TABLES[table], partition))
+            if committed.isdisjoint(column_values(store.source(path), key))
+        ]
         if uncommitted:
-            with removing(root, table, uncommitted):
-                for path in uncommitted:
-                    path.unlink()
+            store.remove(table, uncommitted)
     return uncommitted
 
 
@@ -194,28 +195,26 @@ def remove_rows(
 
     A file that holds others is replaced by one without them; one that holds no others is deleted.
     """
-    folder = partition_folder(root, TABLES[table], partition)
-    temporary = make_folder(root, root / TEMPORARY) / f"{uuid.uuid4().hex}.tmp"
+    store = store_at(root)
+    temporary = make_folder(store.home, store.home / TEMPORARY) / f"{uuid.uuid4().hex}.tmp"
     # Under the lock a compaction changes no names meanwhile.
-    with table_lock(root, table):
-        for path in parquet_files(folder):
+    with store.turn(table):
+        store.refresh(table)
+        for path in store.files(partition_folder(root, TABLES[table], partition)):
             if path.name == EMPTY_FILE:
                 continue
-            stored = pq.ParquetFile(path).read()
+            stored = pq.ParquetFile(store.source(path)).read()
             remaining = stored.filter(pc.invert(is_removed(stored)))
             if not len(remaining):
-                with removing(root, table, [path]):
-                    path.unlink()
+                store.remove(table, [path])
             elif len(remaining) < len(stored):
                 written = write_parquet(temporary, TABLES[table], [remaining])
-                with writing(root, table, {path: written}):
-                    temporary.replace(path)
-    sync_folder(folder)
+                store.put(table, path, temporary, written)
 
 
-def column_values(path: Path, name: str) -> set[str]:
+def column_values(source: Path | IO[bytes], name: str) -> set[str]:
     """The distinct values of one column of a file."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(source) as file:
         return set(file.read(columns=[name]).column(name).unique().to_pylist())
 
 

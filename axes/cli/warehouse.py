@@ -145,9 +145,9 @@ def init_command(root: Path) -> None:
     \b
     axes warehouse init --root lake
     """
-    from axes.warehouse.layout import init_root
+    from axes.warehouse.storage.store import store_at
 
-    is_new = init_root(root)
+    is_new = store_at(root).init()
     echo(f"{root}: {'a new warehouse' if is_new else 'is a warehouse already'}")
 
 

@@ -38,9 +38,9 @@ from axes.ingest.prompts import Prompt, read_prompts
 from axes.ingest.requests import InterventionRequest, Sampling
 from axes.warehouse.errors import ModelError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.ledger import committing
 from axes.warehouse.names import counted, did_you_mean
 from axes.warehouse.runs import Run
+from axes.warehouse.storage.store import committing
 from axes.warehouse.writer import content_key, rows_table, write_rows
 
 if TYPE_CHECKING:

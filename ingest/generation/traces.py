@@ -32,9 +32,9 @@ from axes.ingest.requests import TokenRequest, TraceRequest
 from axes.warehouse.axes import AXIS_TABLES, read_axis_readouts
 from axes.warehouse.errors import ModelError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.ledger import committing
 from axes.warehouse.names import RESID_POST, counted
 from axes.warehouse.runs import Run
+from axes.warehouse.storage.store import committing
 from axes.warehouse.tables.columns import TOP_TOKENS
 from axes.warehouse.writer import (
     WRITTEN_BEFORE_GENERATIONS,

@@ -17,9 +17,9 @@ from axes.ingest.prompt_sources import PromptSource, decide_class, read_source
 from axes.ingest.prompts import read_prompts
 from axes.warehouse.errors import LabelError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.ledger import locked
 from axes.warehouse.progress import track
 from axes.warehouse.runs import Run, record_run
+from axes.warehouse.storage.store import locked
 from axes.warehouse.writer import content_key, rows_table, write_rows
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import axes.warehouse.ledger
 from axes.warehouse.errors import RootError
-from axes.warehouse.ledger import committing, locked
+from axes.warehouse.storage.store import committing, locked
 
 KILLED = """
 import os, signal, sys

@@ -51,7 +51,8 @@ def write_standalone(root: Path, path: Path | None = None, *, is_relative: bool 
             if is_relative:
                 folder = _stand_in(Path(aside), location, root.resolve())
                 connection.execute("set file_search_path = ?", [folder.as_posix()])
-            load_sql(connection, location, is_indexed=refresh_index(root), is_commented=True)
+            index = location if refresh_index(root) else None
+            load_sql(connection, location.as_posix(), index=index, is_commented=True)
         temporary.replace(path)
     except (duckdb.Error, OSError) as error:
         raise RootError(f"cannot write {path}: {str(error).splitlines()[0]}") from error

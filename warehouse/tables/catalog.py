@@ -51,20 +51,21 @@ _copying = threading.Lock()
 
 
 def load_sql(
-    connection: duckdb.DuckDBPyConnection, root: Path, *, is_indexed: bool, is_commented: bool
+    connection: duckdb.DuckDBPyConnection, root: str, *, index: Path | None, is_commented: bool
 ) -> None:
     """Make a bare connection a warehouse: the objects of `sql/`, each after those it reads.
 
     Marts are made on empty tables, which then give way to the views over files. Paths stay as they
-    are given: a relative root makes relative views. `is_indexed` is the result of `refresh_index`.
+    are given: a relative root makes relative views. `index` is the folder that `refresh_index` has
+    put the index into, None where it could not.
     """
-    location = root_pattern(root)
+    location = path_pattern(root)
     _create_objects(connection, is_commented)
     stored = sql_files("marts")["v_stored"]
     connection.execute("begin")
-    if is_indexed:
+    if index is not None:
         connection.execute("drop view v_stored")
-        connection.execute(stored.replace("${root}", location))
+        connection.execute(stored.replace("${root}", path_pattern(index.as_posix())))
     for table in TABLES.values():
         connection.execute(table.staging_view(location))
     if is_commented:
@@ -99,9 +100,9 @@ def check_rules() -> dict[str, str]:
     return dict(sorted(rules.items()))
 
 
-def root_pattern(root: Path) -> str:
-    """The root as it stands in the glob patterns of staging views, inside SQL quotes."""
-    return glob.escape(root.as_posix()).replace("'", "''")
+def path_pattern(path: str) -> str:
+    """A path as it stands in the glob patterns of staging views, inside SQL quotes."""
+    return glob.escape(path).replace("'", "''")
 
 
 def execute_file(connection: duckdb.DuckDBPyConnection, file: str | Path, sql: str) -> None:

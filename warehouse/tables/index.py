@@ -17,12 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.warehouse.files import TEMPORARY, make_folder, replacing
-from axes.warehouse.layout import (
-    NO_PARTITION,
-    parquet_files,
-    partition_folder,
-    partition_folders,
-)
+from axes.warehouse.layout import NO_PARTITION, partition_folder
+from axes.warehouse.storage.store import Store, store_at
 from axes.warehouse.tables.columns import TEXT
 from axes.warehouse.tables.schemas import TABLES
 
@@ -46,14 +42,15 @@ def refresh_index(root: Path, model: str | None = None) -> bool:
 
     Files that cannot be read have no rows in it; queries of `activations` name them.
     """
+    store = store_at(root)
     try:
         if model is not None:
-            _refresh(root, partition_folder(root, _TABLE, model))
+            _refresh(store, partition_folder(root, _TABLE, model))
             return True
-        folders = {*partition_folders(root, _TABLE)}
+        folders = {*store.partitions(_TABLE)}
         for folder in folders | {partition_folder(root, _TABLE, NO_PARTITION)}:
-            _refresh(root, folder)
-        for gone in (root / INDEX).iterdir():
+            _refresh(store, folder)
+        for gone in (store.home / INDEX).iterdir():
             if root / _TABLE.name / gone.name not in folders and NO_PARTITION not in gone.name:
                 (gone / "keys.parquet").unlink(missing_ok=True)
     except OSError:
@@ -61,9 +58,9 @@ def refresh_index(root: Path, model: str | None = None) -> bool:
     return True
 
 
-def _refresh(root: Path, folder: Path) -> None:
-    path = root / INDEX / folder.name / "keys.parquet"
-    files = _files(folder)
+def _refresh(store: Store, folder: Path) -> None:
+    path = store.home / INDEX / folder.name / "keys.parquet"
+    files = _files(store, folder)
     if not files and not path.exists() and NO_PARTITION not in folder.name:
         return
     while (indexed_files := _covered(path)) != files:
@@ -73,28 +70,28 @@ def _refresh(root: Path, folder: Path) -> None:
         current = {name for name, size in files.items() if (indexed_files or {}).get(name) == size}
         parts = [indexed.filter(pc.is_in(indexed["file"], pa.array(sorted(current), TEXT)))]
         for name in sorted(files.keys() - current):
-            keys = _keys_of(folder / name)
+            keys = _keys_of(store, folder / name)
             if keys is not None:
                 parts.append(keys)
                 current.add(name)
         # By file, whatever the order they came in: a rebuilt index has the same bytes.
         table = pa.concat_tables(parts).sort_by("file")
         described = {_FILES: json.dumps({name: files[name] for name in sorted(current)})}
-        make_folder(root, path.parent)
-        with replacing(path, make_folder(root, root / TEMPORARY)) as temporary:
+        make_folder(store.home, path.parent)
+        with replacing(path, make_folder(store.home, store.home / TEMPORARY)) as temporary:
             pq.write_table(table.replace_schema_metadata(described), temporary, compression="zstd")
         # Another writer may have renamed a file into place since the listing.
-        if (again := _files(folder)) == files:
+        if (again := _files(store, folder)) == files:
             return
         files = again
 
 
-def _files(folder: Path) -> dict[str, int]:
+def _files(store: Store, folder: Path) -> dict[str, int]:
     """Name -> size of the Parquet files; a name is a key of the content."""
     sizes = {}
-    for path in parquet_files(folder):
+    for path in store.files(folder):
         with contextlib.suppress(FileNotFoundError):
-            sizes[path.name] = path.stat().st_size
+            sizes[path.name] = store.size(path)
     return sizes
 
 
@@ -106,10 +103,10 @@ def _covered(path: Path) -> dict[str, int] | None:
         return None
 
 
-def _keys_of(path: Path) -> pa.Table | None:
+def _keys_of(store: Store, path: Path) -> pa.Table | None:
     """The keys in a file, the layers of each gathered; None where it cannot be read."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(store.source(path)) as file:
             read = file.read(columns=[*_KEYS, "layer"])
         # One thread: the order of the rows is then that of the file, and the bytes reproducible.
         grouped = read.group_by(_KEYS, use_threads=False).aggregate([("layer", "list")])

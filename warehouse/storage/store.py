@@ -1,0 +1,158 @@
+"""What a warehouse needs of the place it lies on, and who provides it.
+
+`store_at` gives the store of a root. What reads and writes rows goes through it, and names files as
+`layout` does. A folder (`LocalStore`) has kernel locks and ledgers; commands of maintenance work on
+folders alone and call `layout` and `ledger` themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+from urllib.parse import quote
+
+from axes.warehouse import layout, ledger
+from axes.warehouse.files import make_folder, sync_folder
+from axes.warehouse.ledger import Record
+from axes.warehouse.tables.columns import Table
+
+
+class Store(Protocol):
+    """The files of a root. A file counts from its `commit` on, and is then never half there."""
+
+    @property
+    def root(self) -> Path:
+        """Names below it are made by `layout`; they name files on a disk only of a folder."""
+
+    @property
+    def home(self) -> Path:
+        """A local folder for temporary files, matrices and the index of keys."""
+
+    @property
+    def location(self) -> str:
+        """The root as DuckDB takes it in the path of `read_parquet`."""
+
+    def init(self) -> bool:
+        """Make a warehouse; see `layout.init_root`."""
+
+    def require(self) -> None:
+        """Raise `RootError` unless this is a warehouse of this schema version."""
+
+    def refresh(self, *tables: str) -> None:
+        """From now on `files` and queries have what others have committed to these tables."""
+
+    def partitions(self, table: Table) -> list[Path]:
+        """The folders with a table's files, in order."""
+
+    def files(self, folder: Path) -> list[Path]:
+        """The files of one partition, in order."""
+
+    def size(self, path: Path) -> int:
+        """Bytes of a file of `files`; raises `FileNotFoundError`."""
+
+    def has(self, path: Path) -> bool:
+        """Whether a file was committed under this name."""
+
+    def source(self, path: Path) -> Path | IO[bytes]:
+        """A file of `files` as pyarrow takes it."""
+
+    def turn(self, table: str) -> AbstractContextManager[None]:
+        """Held while files of a table are committed; readers never wait for it."""
+
+    def put(self, table: str, path: Path, written: Path, record: Record) -> Path:
+        """Commit a local file under a name, in the place of the one before; in the table's turn.
+
+        Returns the path that `files` has it under.
+        """
+
+    def remove(self, table: str, paths: Sequence[Path]) -> None:
+        """Commit that these files are no longer of the table; in the table's turn."""
+
+    def locked(
+        self, name: str, *, notice: str | None = None, refusal: str | None = None
+    ) -> AbstractContextManager[None]:
+        """Hold the lock called `name`; see `ledger.locked`."""
+
+
+def store_at(root: Path) -> Store:
+    """The store that a root lies on."""
+    return LocalStore(root)
+
+
+def locked(
+    root: Path, name: str, *, notice: str | None = None, refusal: str | None = None
+) -> AbstractContextManager[None]:
+    """Hold the lock called `name`, waiting while another process holds it."""
+    return store_at(root).locked(name, notice=notice, refusal=refusal)
+
+
+def committing(root: Path, model: str) -> AbstractContextManager[None]:
+    """Held while files of a model are written that have to agree with stored ones.
+
+    By name, as the partitions are: jobs on two versions of a model write into the same folders.
+    """
+    return locked(root, f"{quote(model, safe='')}.commit")
+
+
+@dataclass(frozen=True)
+class LocalStore:
+    """A folder on a disk."""
+
+    root: Path
+
+    @property
+    def home(self) -> Path:
+        return self.root
+
+    @property
+    def location(self) -> str:
+        return self.root.resolve().as_posix()
+
+    def init(self) -> bool:
+        return layout.init_root(self.root)
+
+    def require(self) -> None:
+        layout.require_root(self.root)
+
+    def refresh(self, *tables: str) -> None:
+        """Nothing: the names in a folder are read each time."""
+
+    def partitions(self, table: Table) -> list[Path]:
+        return layout.partition_folders(self.root, table)
+
+    def files(self, folder: Path) -> list[Path]:
+        return layout.parquet_files(folder)
+
+    def size(self, path: Path) -> int:
+        return path.stat().st_size
+
+    def has(self, path: Path) -> bool:
+        return path.exists()
+
+    def source(self, path: Path) -> Path:
+        return path
+
+    def turn(self, table: str) -> AbstractContextManager[None]:
+        return ledger.table_lock(self.root, table)
+
+    def put(self, table: str, path: Path, written: Path, record: Record) -> Path:
+        with ledger.writing(self.root, table, {path: record}):
+            make_folder(self.root, path.parent)
+            written.replace(path)
+            sync_folder(path.parent)
+        return path
+
+    def remove(self, table: str, paths: Sequence[Path]) -> None:
+        with ledger.removing(self.root, table, list(paths)):
+            for path in paths:
+                path.unlink()
+            for folder in {path.parent for path in paths}:
+                sync_folder(folder)
+
+    def locked(
+        self, name: str, *, notice: str | None = None, refusal: str | None = None
+    ) -> AbstractContextManager[None]:
+        return ledger.locked(self.root, name, notice=notice, refusal=refusal)
