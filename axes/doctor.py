@@ -24,6 +24,9 @@ from axes.warehouse.maintenance.statistics import statistics
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.progress import byte_text
 from axes.warehouse.settings import SETTINGS, cache_folder, config_files
+from axes.warehouse.storage.roots import RemoteRoot
+from axes.warehouse.storage.store import store_at
+from axes.warehouse.tables.schemas import SCHEMA_VERSION
 
 PASS, FAIL, NOTE = "pass", "FAIL", "note"
 
@@ -155,6 +158,9 @@ def _cache() -> Iterator[Finding]:
 
 
 def _root(root: Path) -> Iterator[Finding]:
+    if isinstance(root, RemoteRoot):
+        yield _remote_root(root)
+        return
     if not root.exists():
         to_do = "axes warehouse init, or the first import of prompts, creates it"
         yield Finding("root", NOTE, f"{root} does not exist", to_do)
@@ -175,6 +181,14 @@ def _root(root: Path) -> Iterator[Finding]:
         yield Finding("root locks", NOTE, f"held: {', '.join(locks)}", to_do)
     else:
         yield Finding("root locks", PASS, "none is held")
+
+
+def _remote_root(root: RemoteRoot) -> Finding:
+    try:
+        store_at(root).require()
+    except RootError as error:
+        return Finding("root", FAIL, str(error), "see docs/howto/object-store.md")
+    return Finding("root", PASS, f"{root}: schema version {SCHEMA_VERSION}")
 
 
 def _disk(check: str, folder: Path, detail: str) -> Iterator[Finding]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import itertools
+import logging
 import os
 import shutil
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 # The hub library reads this once, when it is imported.
@@ -19,6 +22,8 @@ from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.warehouse.layout import init_root
 from axes.warehouse.settings import SETTINGS
+from axes.warehouse.storage.roots import root_path
+from axes.warehouse.storage.store import store_at
 from tests.once import made_once
 from tests.reported import put_reported, put_studied
 from tests.rows import put
@@ -37,6 +42,7 @@ settings.load_profile("axes")
 
 _numbers = itertools.count()
 
+BUCKET = "lakes"
 DEMO_MODELS = ("smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b")
 _OPTIONS = {"prompts": "demo_safety", "align": "demo_alignment", "alignment_shuffles": 2}
 DEMO = define_study(DEMO_MODELS, label="demo", **_OPTIONS)
@@ -110,3 +116,43 @@ def planted_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with rows for every section of a report, not to be written to."""
     return made_once(tmp_path_factory, "reported", put_reported)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of a server that holds to If-None-Match, with an empty bucket."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", port=0)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    urllib.request.urlopen(urllib.request.Request(f"{address}/{BUCKET}", method="PUT")).close()
+    yield address
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """An unused place on the server, which the environment leads to."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret-of-anybody")
+    # None of the developer's own files.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return f"s3://{BUCKET}/{next(_numbers)}/lake"
+
+
+@pytest.fixture
+def s3_root(s3: str) -> Path:
+    """An empty warehouse on the server."""
+    root = root_path(s3)
+    store_at(root).init()
+    return root
+
+
+@pytest.fixture(params=["folder", "s3"])
+def any_root(request: pytest.FixtureRequest) -> Path:
+    """An empty warehouse, on a disk and on the server."""
+    return request.getfixturevalue("root" if request.param == "folder" else "s3_root")

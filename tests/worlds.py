@@ -19,7 +19,7 @@ import pyarrow as pa
 from scipy.stats import norm
 
 from axes.analysis.study.definition import StudyDefinition
-from axes.warehouse.layout import init_root
+from axes.warehouse.storage.store import store_at
 from axes.warehouse.writer import content_key, rows_table, vector_array, write_rows
 from tests.rows import full
 
@@ -252,7 +252,7 @@ def define_study(models: Sequence[str] | dict[str, int], **options: Any) -> Stud
 def make_world(root: Path, *, widths: dict[str, int], layer_count: int = 3, **planted) -> World:
     """Write a group of `make_group` as prompts, labels, models and activations."""
     group = make_group(widths, **planted)
-    init_root(root)
+    store_at(root).init()
     for prompt_set, labels in group.labels.items():
         write_prompt_set(
             root,

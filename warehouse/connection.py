@@ -20,6 +20,7 @@ import pyarrow as pa
 from axes.warehouse.errors import MAX_MESSAGE, QueryError, RootError
 from axes.warehouse.names import IMPORTED, did_you_mean, sql_literal
 from axes.warehouse.settings import setting
+from axes.warehouse.storage.roots import resolved, root_path
 from axes.warehouse.storage.store import store_at
 from axes.warehouse.tables.catalog import execute_file, load_sql, path_pattern
 from axes.warehouse.tables.index import INDEX, refresh_index
@@ -77,7 +78,7 @@ def connect_unlocked(
     root: Path, *, memory_limit: int | None = None, is_commented: bool = False
 ) -> Connection:
     """As `connect`, for statements that the user typed: any file, and writing, are allowed."""
-    connection = _open(root)
+    connection = _open(root, *TABLES)
     _limit_memory(connection, root, memory_limit)
     store = store_at(root)
     with _unreadable(root):
@@ -99,7 +100,7 @@ def connect_tables(root: Path, *tables: str) -> Connection:
 
     For a single look-up in a table. Raises as `connect` does.
     """
-    connection = _open(root)
+    connection = _open(root, *tables)
     location = path_pattern(store_at(root).location)
     with _unreadable(root):
         for table in tables:
@@ -123,12 +124,15 @@ def scan(table: str, root: Path) -> pl.LazyFrame:
             f"no table {table}{did_you_mean(table, TABLES)}: the tables are {', '.join(TABLES)}"
         )
     definition = TABLES[table]
-    folders = f"{definition.partition}=*/" if definition.partition else ""
+    paths, options = store_at(root).scanned(definition)
+    if not paths:
+        return pl.LazyFrame(pl.from_arrow(definition.schema.empty_table()))
     partition: dict[str, type[DataType]] | None = (
         {definition.partition: pl.String} if definition.partition else None
     )
     frame = pl.scan_parquet(
-        f"{glob.escape((root.resolve() / table).as_posix())}/{folders}[!.]*.parquet",
+        paths,
+        storage_options=options,
         hive_partitioning=partition is not None,
         hive_schema=partition,
     )
@@ -200,8 +204,13 @@ def _relation(connection: Connection, sql: str, parameters: Any) -> duckdb.DuckD
 
 def duckdb_message(error: object) -> str:
     """DuckDB's message without the excerpt of the statement below it, and of bounded length."""
-    text = str(error)[: 2 * MAX_MESSAGE].partition("\n\nLINE ")[0]
+    text = _raised(error)[: 2 * MAX_MESSAGE].partition("\n\nLINE ")[0]
     return " ".join(text.split())[:MAX_MESSAGE]
+
+
+def _raised(error: object) -> str:
+    """DuckDB's message; that of a `RootError` which a store raised below it, without traceback."""
+    return str(error).rpartition(f"{RootError.__module__}.{RootError.__name__}: ")[2]
 
 
 def distinct_names(names: list[str]) -> list[str]:
@@ -249,7 +258,7 @@ def vectors(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
 
 def root_of(connection: Connection) -> Path:
     """The root that the connection was opened on."""
-    return Path(connection.execute("select getvariable('root')").fetchall()[0][0])
+    return root_path(connection.execute("select getvariable('root')").fetchall()[0][0])
 
 
 def is_limited(connection: Connection) -> bool:
@@ -268,14 +277,15 @@ def is_imported(connection: Connection, model: str) -> bool:
     return bool(sources) and all(row["source"].partition(":")[0] == IMPORTED for row in sources)
 
 
-def _open(root: Path) -> Connection:
-    store_at(root).require()
+def _open(root: Path, *tables: str) -> Connection:
+    store = store_at(root)
+    store.require()
+    store.refresh(*tables)
     connection = duckdb.connect()
+    store.attach(connection)
     ((has_bar,),) = connection.execute("select current_setting('enable_progress_bar')").fetchall()
     if has_bar:  # In a notebook without ipywidgets it is off, and turning it off is an error.
         connection.execute("set enable_progress_bar = false")
-    # Meant for remote files; it reads every column chunk of a local one twice.
-    connection.execute("set disable_parquet_prefetching = true")
     # Footers are kept until a file changes: a look-up reads little else.
     connection.execute("set parquet_metadata_cache = true")
     return connection
@@ -300,13 +310,13 @@ def _unreadable(root: Path) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        raise RootError(f"{root} cannot be read: {str(error).splitlines()[0]}") from error
+        raise RootError(f"{root} cannot be read: {_raised(error).splitlines()[0]}") from error
 
 
 def _limit_memory(connection: Connection, root: Path, memory_limit: int | None) -> None:
     """Divide the process's memory: Python and its libraries, DuckDB, and matrices (layers.py)."""
     store = store_at(root)
-    connection.execute(f"set variable root = {sql_literal(store.location)}")
+    connection.execute(f"set variable root = {sql_literal(str(resolved(root)))}")
     scratch = sql_literal(str(store.home.resolve() / SCRATCH))
     connection.execute(f"set temp_directory = {scratch}")
     total = memory_limit

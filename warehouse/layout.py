@@ -155,7 +155,20 @@ def require_root(root: Path, *, allows_links: bool = False) -> None:
     `allows_links` in the folders of tables, for commands that name them and set them aside.
     A file of an empty table that a power cut emptied is written again.
     """
-    version, is_migrating = read_version(root)
+    require_version(root, *read_version(root))
+    _require_plain_path(root)
+    require_no_links(root, allows_in_tables=allows_links)
+    for table in TABLES.values():
+        path = empty_file(root, table)
+        try:
+            if path.exists() and not path.stat().st_size:
+                write_empty_file(root, table)
+        except OSError as error:
+            raise RootError(f"{path} is empty and cannot be written: {error}") from error
+
+
+def require_version(root: Path, version: int, is_migrating: bool) -> None:
+    """Raise `RootError` for a root that is not of this code's schema version."""
     if version != SCHEMA_VERSION or is_migrating:
         state = "is being migrated from" if is_migrating else "has"
         remedy = (
@@ -167,15 +180,6 @@ def require_root(root: Path, *, allows_links: bool = False) -> None:
             f"{root} {state} schema version {version}, this code reads version {SCHEMA_VERSION}: "
             f"{remedy}"
         )
-    _require_plain_path(root)
-    require_no_links(root, allows_in_tables=allows_links)
-    for table in TABLES.values():
-        path = empty_file(root, table)
-        try:
-            if path.exists() and not path.stat().st_size:
-                write_empty_file(root, table)
-        except OSError as error:
-            raise RootError(f"{path} is empty and cannot be written: {error}") from error
 
 
 def require_no_links(root: Path, *, allows_in_tables: bool = False) -> None:
@@ -195,23 +199,40 @@ def read_version(root: Path) -> tuple[int, bool]:
     """
     marker = root / MARKER
     if not marker.exists():
-        raise RootError(
-            f"{root} is not a warehouse (no {MARKER}): give --root or AXES_ROOT, "
-            "or start one with `axes warehouse init`"
-        )
+        raise no_warehouse(root)
     require_no_link(root, marker)
     try:
-        # A number, or "1 to 2" while folders change places, which no version equals.
-        first, *others = str(json.loads(marker.read_text())["schema_version"]).split(" to ")
-        return int(first), bool(others)
+        return parse_version(marker.read_bytes())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RootError(f"{marker} cannot be read: {error!r}") from error
+
+
+def no_warehouse(root: Path) -> RootError:
+    """The error of a root without a marker."""
+    return RootError(
+        f"{root} is not a warehouse (no {MARKER}): give --root or AXES_ROOT, "
+        "or start one with `axes warehouse init`"
+    )
+
+
+def parse_version(marker: bytes) -> tuple[int, bool]:
+    """What `read_version` returns, from a marker's content; `ValueError`, `KeyError`, `TypeError`.
+
+    A number, or "1 to 2" while folders change places, which no version equals.
+    """
+    first, *others = str(json.loads(marker)["schema_version"]).split(" to ")
+    return int(first), bool(others)
 
 
 def write_marker(root: Path, content: dict[str, int | str]) -> None:
     """Replace the marker, on the disk before it is renamed."""
     with replacing(root / MARKER, make_folder(root, root / TEMPORARY)) as temporary:
-        temporary.write_text(json.dumps(content) + "\n")
+        temporary.write_bytes(marker_bytes(content))
+
+
+def marker_bytes(content: dict[str, int | str]) -> bytes:
+    """The bytes of a marker."""
+    return json.dumps(content).encode() + b"\n"
 
 
 def _require_plain_path(root: Path) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,12 +25,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from axes.warehouse.errors import ConfigError, RootError
+from axes.warehouse.errors import ConfigError
 from axes.warehouse.names import did_you_mean
+from axes.warehouse.storage.roots import is_url, root_path
 
 FILE = "axes.toml"
-# `s3://bucket`, and `s3:/bucket`, which it becomes as a Path; a drive such as `C:/` is no scheme.
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 
 
 @dataclass(frozen=True)
@@ -160,14 +158,6 @@ def root_folder(root: str | Path | None = None) -> Path:
     return root_path(root if root is not None else setting("root") or "lake").expanduser()
 
 
-def root_path(root: str | Path) -> Path:
-    """A root as it was typed; raises `RootError` for a URL, which would name a local folder."""
-    if match := _SCHEME.match(str(root)):
-        # Without the rest: it may have a password in it.
-        raise RootError(f"a warehouse cannot lie on {match[1]}://: give a folder")
-    return Path(root)
-
-
 def cache_folder() -> Path:
     """The folder of models, hashes and views: `$AXES_CACHE` or axes.toml, else XDG's."""
     folder = setting("cache") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/safety-axes"
@@ -179,7 +169,7 @@ def cache_folder() -> Path:
 
 def at_file(file: Path, value: str) -> str:
     """A path in a file: a relative one starts at the file's folder; a URL stays as it is."""
-    if _SCHEME.match(value):
+    if is_url(value):
         return value
     return str(file.parent / Path(value).expanduser())
 

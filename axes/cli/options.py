@@ -25,7 +25,8 @@ from axes.analysis import stats
 from axes.ingest.models.registry import DTYPES, QUANTIZATIONS
 from axes.warehouse.names import with_literals
 from axes.warehouse.render import show, show_record, show_rows
-from axes.warehouse.settings import Option, options_of, root_path
+from axes.warehouse.settings import Option, options_of
+from axes.warehouse.storage.roots import RemoteRoot, root_path
 
 if TYPE_CHECKING:
     from axes.ingest.models.registry import ModelSpec
@@ -89,10 +90,11 @@ def stored_names(root: Path | None, table: str, column: str) -> list[str]:
 
     try:
         folder = root_folder(root) / table
-    except AxesError:  # The command reports an axes.toml that is wrong.
+        paths = list(folder.glob(f"{column}=*"))
+        files = [] if paths else list(folder.rglob("*.parquet"))
+    except AxesError:  # The command reports it; an object store is too far for a keypress.
         return []
-    partitions = [unquote(path.name.partition("=")[2]) for path in folder.glob(f"{column}=*")]
-    files = [] if partitions else list(folder.rglob("*.parquet"))
+    partitions = [unquote(path.name.partition("=")[2]) for path in paths]
     if files:
         import pyarrow.parquet as pq
 
@@ -243,13 +245,14 @@ class _Bytes(click.ParamType):
 
 
 class RootPath(click.Path):
-    """The path of a warehouse; `RootError` for a URL, of which click would make a folder's path."""
+    """The path of a warehouse; `RootError` for a URL that none can lie on."""
 
     def __init__(self, *, file_okay: bool = False) -> None:
         super().__init__(path_type=Path, file_okay=file_okay)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(root_path(value), param, ctx)
+        root = root_path(value)
+        return root if isinstance(root, RemoteRoot) else super().convert(root, param, ctx)
 
 
 root_option = click.option(
@@ -258,7 +261,7 @@ root_option = click.option(
     default=Path("lake"),
     envvar="AXES_ROOT",
     show_envvar=True,
-    help="Folder of the warehouse.",
+    help="Folder of the warehouse, or s3://BUCKET/FOLDER.",
 )
 
 

@@ -156,7 +156,7 @@ def test_a_root_that_is_a_url_makes_no_folder(here, tmp_path, monkeypatch):
     write(tmp_path / "project" / "axes.toml", 'root = "ftp://host/lake"')
     allow()
     message = refused("warehouse", "init")
-    assert message == "Error: a warehouse cannot lie on ftp://: give a folder"
+    assert message == "Error: a warehouse cannot lie on ftp://: give a folder or s3://BUCKET"
     assert refused("sql", "select 1", "--root", "ftp://host/lake") == message
     assert refused("warehouse", "subset", "ftp://host/lake") == message
     monkeypatch.setenv("AXES_ROOT", "ftp://host/lake")

@@ -7,17 +7,25 @@ folders alone and call `layout` and `ledger` themselves.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
-from axes.warehouse import layout, ledger
+from axes.warehouse import layout
+from axes.warehouse.errors import RootError
 from axes.warehouse.files import make_folder, sync_folder
-from axes.warehouse.ledger import Record
+from axes.warehouse.storage.roots import RemoteRoot
 from axes.warehouse.tables.columns import Table
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from axes.warehouse.ledger import Record
 
 
 class Store(Protocol):
@@ -41,8 +49,14 @@ class Store(Protocol):
     def require(self) -> None:
         """Raise `RootError` unless this is a warehouse of this schema version."""
 
+    def attach(self, connection: DuckDBPyConnection) -> None:
+        """Let a new connection read the files."""
+
     def refresh(self, *tables: str) -> None:
         """From now on `files` and queries have what others have committed to these tables."""
+
+    def scanned(self, table: Table) -> tuple[list[str], dict[str, str] | None]:
+        """A table's files as polars takes them: paths or patterns, and options of the storage."""
 
     def partitions(self, table: Table) -> list[Path]:
         """The folders with a table's files, in order."""
@@ -78,8 +92,17 @@ class Store(Protocol):
 
 
 def store_at(root: Path) -> Store:
-    """The store that a root lies on."""
-    return LocalStore(root)
+    """The store that a root lies on; raises `RootError`."""
+    return _remote(root) if isinstance(root, RemoteRoot) else LocalStore(root)
+
+
+@cache
+def _remote(root: RemoteRoot) -> Store:
+    try:
+        from axes.warehouse.storage.remote import RemoteStore
+    except ImportError as error:
+        raise RootError(f"{root} needs more packages: pip install 'safety-axes[s3]'") from error
+    return RemoteStore(root)
 
 
 def locked(
@@ -99,7 +122,7 @@ def committing(root: Path, model: str) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class LocalStore:
-    """A folder on a disk."""
+    """A folder on a disk. Nothing that only reads imports the ledger, which takes locks."""
 
     root: Path
 
@@ -117,8 +140,16 @@ class LocalStore:
     def require(self) -> None:
         layout.require_root(self.root)
 
+    def attach(self, connection: DuckDBPyConnection) -> None:
+        # Meant for remote files; it reads every column chunk of a local one twice.
+        connection.execute("set disable_parquet_prefetching = true")
+
     def refresh(self, *tables: str) -> None:
         """Nothing: the names in a folder are read each time."""
+
+    def scanned(self, table: Table) -> tuple[list[str], dict[str, str] | None]:
+        folders = f"{table.partition}=*/" if table.partition else ""
+        return [f"{glob.escape(f'{self.location}/{table.name}')}/{folders}[!.]*.parquet"], None
 
     def partitions(self, table: Table) -> list[Path]:
         return layout.partition_folders(self.root, table)
@@ -136,17 +167,23 @@ class LocalStore:
         return path
 
     def turn(self, table: str) -> AbstractContextManager[None]:
-        return ledger.table_lock(self.root, table)
+        from axes.warehouse.ledger import table_lock
+
+        return table_lock(self.root, table)
 
     def put(self, table: str, path: Path, written: Path, record: Record) -> Path:
-        with ledger.writing(self.root, table, {path: record}):
+        from axes.warehouse.ledger import writing
+
+        with writing(self.root, table, {path: record}):
             make_folder(self.root, path.parent)
             written.replace(path)
             sync_folder(path.parent)
         return path
 
     def remove(self, table: str, paths: Sequence[Path]) -> None:
-        with ledger.removing(self.root, table, list(paths)):
+        from axes.warehouse.ledger import removing
+
+        with removing(self.root, table, list(paths)):
             for path in paths:
                 path.unlink()
             for folder in {path.parent for path in paths}:
@@ -155,4 +192,6 @@ class LocalStore:
     def locked(
         self, name: str, *, notice: str | None = None, refusal: str | None = None
     ) -> AbstractContextManager[None]:
+        from axes.warehouse import ledger
+
         return ledger.locked(self.root, name, notice=notice, refusal=refusal)

@@ -1,0 +1,243 @@
+"""What holds of a root on an object store alone: leases, commits, errors, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from axes.analysis.study.run import run_study
+from axes.warehouse.connection import connect, rows
+from axes.warehouse.errors import RootError
+from axes.warehouse.layout import MARKER
+from axes.warehouse.storage import leases, objects
+from axes.warehouse.storage.delta_log import DeltaLog
+from axes.warehouse.storage.objects import Objects
+from axes.warehouse.storage.remote import RemoteStore
+from axes.warehouse.storage.roots import RemoteRoot, root_path
+from axes.warehouse.storage.store import store_at
+from tests.commands import axes, ok, printed, refused
+from tests.rows import put
+from tests.worlds import define_study, make_world
+
+_DELETED = "<DeleteResult><Deleted><Key>x</Key></Deleted></DeleteResult>"
+WIDTHS = {"alpha": 6, "beta": 8}
+SECRET = "not-a-secret-of-anybody"
+FIGURES = ("v_auroc", "v_study", "v_held_out", "v_claims")
+
+
+@contextmanager
+def answering(status: int, body: str = "") -> Iterator[str]:
+    """The address of a server that answers every request so, and a GET of an object with 404."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            is_found = status != 200 or self.command != "GET" or "list-type" in self.path
+            self.send_response(status if is_found else 404)
+            content = _DELETED if self.command == "POST" and status == 200 else body
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("ETag", '"1"')
+            self.end_headers()
+            self.wfile.write(content.encode())
+
+        do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = answer
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+
+
+def message_from(status: int, code: str, monkeypatch: pytest.MonkeyPatch, url: str) -> str:
+    """What a command says of a store that answers with this error, which quotes a key."""
+    body = f"<Error><Code>{code}</Code><AWSAccessKeyId>{SECRET}</AWSAccessKeyId></Error>"
+    with answering(status, body) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        message = refused("sql", "select 1", "--root", f"{url}/{code}")
+    assert SECRET not in message and "testing" not in message
+    return message
+
+
+def put_small_study(root: Path) -> str:
+    """A study of two models of few prompts, in a new warehouse; its id."""
+    sets = {"labelled": {"labelled": 24}, "benign_count": 30}
+    make_world(root, widths=WIDTHS, layer_count=1, **sets)
+    return run_study(root, define_study(WIDTHS, alignment_shuffles=2))
+
+
+def test_a_study_has_the_figures_of_one_on_a_disk(s3_root, tmp_path):
+    study_id = put_small_study(s3_root)
+    assert put_small_study(tmp_path / "lake") == study_id
+    here, there = connect(tmp_path / "lake"), connect(s3_root)
+    for view in FIGURES:
+        figures = rows(here, f"from {view} order by all")
+        assert figures and rows(there, f"from {view} order by all") == figures, view
+    # Asked again, it finds every result in the log.
+    before = rows(there, "select count(*) as number from runs")
+    run_study(s3_root, define_study(WIDTHS, alignment_shuffles=2))
+    assert rows(there, "select count(*) as number from runs") == before
+
+
+def test_an_object_that_no_commit_names_has_no_rows(s3_root, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr(DeltaLog, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            put(s3_root, "runs", {"run_id": "a"})
+    assert [name for name in Objects(s3_root).names() if name.startswith("runs/")]
+    assert rows(connect(s3_root), "from runs") == []
+    put(s3_root, "runs", {"run_id": "a"})
+    assert rows(connect(s3_root), "select run_id from runs") == [{"run_id": "a"}]
+
+
+def test_another_process_reads_what_was_committed_and_commits_on_top(s3_root):
+    # A store of its own has read nothing of the log yet, as another process.
+    put(s3_root, "runs", {"run_id": "a"})
+    other = RemoteStore(s3_root)
+    other.refresh("runs")
+    put(s3_root, "runs", {"run_id": "b"})
+    (first, _) = store_at(s3_root).files(s3_root / "runs")[:2]
+    assert len(other.files(s3_root / "runs")) == 2
+    other.remove("runs", [path for path in other.files(s3_root / "runs") if path != first][:1])
+    assert len(rows(connect(s3_root), "from runs")) == 1
+
+
+def test_a_log_that_this_code_would_misread_is_refused(s3_root):
+    put(s3_root, "runs", {"run_id": "a"})
+    features = {"readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"]}
+    protocol = {"minReaderVersion": 3, "minWriterVersion": 7, **features}
+    commit = json.dumps({"protocol": protocol}).encode()
+    Objects(s3_root).put_new("runs/_delta_log/00000000000000000002.json", commit)
+    with pytest.raises(RootError, match="another tool has given this table .*eletion"):
+        connect(s3_root)
+
+
+def test_the_lease_of_a_killed_job_is_taken_over_and_a_lost_one_ends_its_job(s3_root, monkeypatch):
+    monkeypatch.setattr(leases, "_LIFE", 0.4)
+    monkeypatch.setattr(leases, "_LOOK", 0.05)
+    monkeypatch.setattr(leases, "_BEAT", 0.1)
+    store = RemoteStore(s3_root)
+    monkeypatch.setattr(leases.Lease, "_keep", lambda _: None)
+    with store.locked("job"):
+        with store_at(s3_root).locked("job"), pytest.raises(RootError, match="run the same"):
+            store.remove("runs", [])
+        assert not [name for name in Objects(s3_root).names() if name.startswith(leases.FOLDER)]
+
+
+def test_a_lease_lives_as_long_as_its_holder(s3_root, monkeypatch):
+    monkeypatch.setattr(leases, "_LIFE", 0.6)
+    monkeypatch.setattr(leases, "_LOOK", 0.05)
+    monkeypatch.setattr(leases, "_BEAT", 0.1)
+    done = threading.Event()
+
+    def second() -> None:
+        with RemoteStore(s3_root).locked("job"):
+            done.set()
+
+    with store_at(s3_root).locked("job"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not done.wait(1.5)
+    thread.join()
+    assert done.is_set()
+
+
+def test_a_store_that_ignores_the_condition_of_a_put_is_refused(s3, monkeypatch):
+    with answering(
+        200, "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+    ) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        assert "the store ignores If-None-Match" in refused("warehouse", "init", "--root", s3)
+
+
+def test_what_is_wrong_with_the_store_is_one_line_without_keys(s3, monkeypatch, s3_server):
+    monkeypatch.setattr(objects, "_RETRIES", 1)
+    says = lambda status, code: message_from(status, code, monkeypatch, s3)  # noqa: E731
+    assert says(503, "SlowDown").endswith("the store is too busy (503): try again later")
+    assert "does not accept the credentials" in says(403, "InvalidAccessKeyId")
+    assert "the credentials may not do this" in says(403, "AccessDenied")
+    assert "the store answers 418" in says(418, "Teapot")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert "the store cannot be reached" in refused("sql", "select 1", "--root", f"{s3}/a")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    assert "the bucket does not exist" in refused("warehouse", "init", "--root", "s3://none/lake")
+    assert "is not a warehouse (no warehouse.json)" in refused("sql", "select 1", "--root", s3)
+    assert "without credentials" in refused("sql", "select 1", "--root", "s3://key:secret@b/lake")
+    put_foreign = Objects(root_path(s3))
+    put_foreign.put_new("holiday.jpg", b"1")
+    assert "not a warehouse and not empty" in refused("warehouse", "init", "--root", s3)
+
+
+def test_credentials_come_from_a_profile_too(s3, monkeypatch, tmp_path, s3_server):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "config").write_text(f"[profile lab]\nendpoint_url = {s3_server}\n")
+    file = tmp_path / ".aws" / "credentials"
+    file.write_text("[lab]\naws_access_key_id = a\naws_secret_access_key = b%c\n")
+    assert Objects(root_path(s3)).options["aws_secret_access_key"] == "b%c"
+    ok("warehouse", "init", "--root", s3)
+    file.write_text(f"{SECRET}\n")
+    message = refused("sql", "select 1", "--root", f"{s3}/b")
+    assert "credentials cannot be read" in message and SECRET not in message
+
+
+def test_commands_work_on_a_remote_root_or_say_in_one_line_that_they_do_not(s3_root, tmp_path):
+    root = ("--root", s3_root)
+    ok("prompts", "import", "demo_safety", *root)
+    assert printed("sql", "select count(*) as n from prompts", *root)[0]["n"] > 0
+    assert printed("list", "prompt-sets", *root)
+    findings = printed_findings(*root)
+    assert findings["root"]["result"] == "pass"
+    assert "this works on a folder alone" in refused("warehouse", "merge", s3_root)
+    for words in (
+        ("warehouse", "check"),
+        ("warehouse", "repair"),
+        ("warehouse", "compact"),
+        ("warehouse", "vacuum"),
+        ("warehouse", "stats"),
+        ("warehouse", "migrate"),
+        ("warehouse", "merge", tmp_path),
+        ("warehouse", "subset", tmp_path / "copy"),
+        ("warehouse", "forget", "--model", "m"),
+        ("warehouse", "open"),
+        ("sql", "--safe", "select 1"),
+        ("explore", "--no-browser"),
+    ):
+        message = refused(*words, *root)
+        assert "lies on an object store: this works on a folder alone" in message, message
+    assert not Path("s3:").exists() and not list(tmp_path.glob("s3*"))
+
+
+def printed_findings(*root: object) -> dict[str, dict[str, str]]:
+    result = axes("doctor", "--format", "json", *root)
+    return {row["check"]: row for row in json.loads(result.stdout)}
+
+
+def test_without_the_packages_the_address_of_a_root_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "axes.warehouse.storage.remote", None)
+    message = refused("sql", "select 1", "--root", "s3://anywhere/lake")
+    assert message.endswith("needs more packages: pip install 'safety-axes[s3]'")
+
+
+def test_a_name_below_a_remote_root_is_joined_as_a_path_and_opened_as_none():
+    root = root_path("s3://b/lake")
+    assert isinstance(root / "a", RemoteRoot)
+    assert str(root / "runs" / "x.parquet") == "s3://b/lake/runs/x.parquet"
+    assert (root / "runs").relative_to(root).as_posix() == "runs"
+    assert root_path(Path("s3://b/lake")) == root
+    for call in (root.exists, root.mkdir, root.resolve, (root / MARKER).read_text, root.unlink):
+        with pytest.raises(RootError, match="s3://b/lake.* lies on an object store"):
+            call()
