@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from axes import api
 from axes.analysis.study.run import run_study
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import RootError
@@ -194,11 +195,15 @@ def test_credentials_come_from_a_profile_too(s3, monkeypatch, tmp_path, s3_serve
     assert "credentials cannot be read" in message and SECRET not in message
 
 
-def test_commands_work_on_a_remote_root_or_say_in_one_line_that_they_do_not(s3_root, tmp_path):
+def test_commands_work_on_a_remote_root_or_say_in_one_line_that_they_do_not(
+    s3_root, tmp_path, monkeypatch
+):
     root = ("--root", s3_root)
     ok("prompts", "import", "demo_safety", *root)
     assert printed("sql", "select count(*) as n from prompts", *root)[0]["n"] > 0
     assert printed("list", "prompt-sets", *root)
+    monkeypatch.setenv("AXES_ROOT", str(s3_root))
+    assert api.connect().sql("select count(*) from prompts").fetchall() != [(0,)]
     findings = printed_findings(*root)
     assert findings["root"]["result"] == "pass"
     assert "this works on a folder alone" in refused("warehouse", "merge", s3_root)
