@@ -423,7 +423,7 @@ def make_concepts(
         latent = random.standard_normal((2 * pairs, LATENT))
         latent += np.repeat(topic * random.standard_normal((pairs, LATENT)), 2, axis=0)
         sets[name] = (latent + np.outer(labels - 0.5, strength * axis), labels)
-    init_root(root)
+    store_at(root).init()
     for name, (latent, labels) in sets.items():
         write_prompt_set(root, name, len(latent), labels)
     for model, width in widths.items():
