@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs in .venv, which `make setup` builds.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest demo test campaign test-peers test-browser test-install check audit lock bench docs findings report
+.PHONY: help setup ingest demo test campaign test-peers test-browser test-install check audit lock bench docs findings results report
 
 PYTHON ?= python3
 VENV := .venv
@@ -132,7 +132,7 @@ check: $(TESTABLE) ## What CI runs before the tests: format, lint, types, SQL.
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/sqlfluff lint --disable-progress-bar sql docs/queries docs/cookbook docs/findings
+	$(VENV)/bin/sqlfluff lint --disable-progress-bar sql docs/queries docs/cookbook docs/findings docs/results
 
 audit: $(INSTALLED) ## Known vulnerabilities of every locked package, and of torch; needs the network.
 	@$(PYTHON) -m pip --retries 0 --timeout 20 index versions pip-audit >/dev/null 2>&1 \
@@ -154,6 +154,9 @@ docs: $(TESTABLE) ## Build site/ with its generated pages: make docs [RECORD=lak
 
 findings: demo $(TESTABLE) ## Run what docs/findings.md judges on the demo's warehouse, and write the page.
 	$(VENV)/bin/python -m docs.findings --run --root $(ROOT)
+
+results: demo $(TESTABLE) ## The same for docs/results.md, with the published prompts of a folder: make results DATA=FOLDER.
+	$(VENV)/bin/python -m docs.results --run $(DATA) --root $(ROOT)
 
 report: $(INSTALLED) ## The last study of the warehouse as one HTML file.
 	$(AXES) report --root $(ROOT) -o $(OUT)/report.html

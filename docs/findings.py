@@ -9,35 +9,21 @@ command that writes them. Only numbers are read, no text of any completion.
 from __future__ import annotations
 
 import re
-import shlex
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from textwrap import fill
-from typing import Any
 
 import click
 
-from axes.warehouse.connection import Connection, connect, query, rows
-from axes.warehouse.render import render
-from axes.warehouse.tables.comments import read_header
 from docs.findings_figures import (
-    Figure,
     axis_label,
     comparison_figure,
     drift_figure,
     intervention_figure,
     routing_figure,
-    write_figure,
 )
+from docs.result_page import FOLDER, Row, Section, commands_of, interval, run_commands, write_page
 
-FOLDER = Path(__file__).parent
 QUERIES = FOLDER / "findings"
-FIGURES = FOLDER / "figures"
-
-Row = dict[str, Any]
 
 _INTRODUCTION = """\
 <!-- Written by docs/findings.py (make findings); edit the source, not this file. -->
@@ -81,22 +67,6 @@ _COMMANDS = (
 )
 
 
-@dataclass(frozen=True)
-class Section:
-    """One claim: the query of its name, the rule for its verdict, its figure, and its commands."""
-
-    name: str
-    title: str
-    explanation: str
-    commands: tuple[str, ...]
-    verdict: Callable[[Sequence[Row]], list[str]]
-    figure: Callable[[Connection, Sequence[Row]], Figure]
-
-    @property
-    def sql(self) -> str:
-        return (QUERIES / f"{self.name}.sql").read_text()
-
-
 def drift_verdict(drifts: Sequence[Row]) -> list[str]:
     """Holds where the slopes differ upwards and every control shows it (`v_drift`)."""
     held = [row["model"] for row in drifts if row["is_drift"] and row["is_controlled"]]
@@ -114,9 +84,9 @@ def drift_verdict(drifts: Sequence[Row]) -> list[str]:
             words = "no difference beyond chance"
         lines.append(
             f"- {row['model']}: {words}; slope per token, positive minus negative class "
-            f"{_interval(row, 'slope_difference', '')} on {row['positive_count']} and "
+            f"{interval(row, 'slope_difference', '')} on {row['positive_count']} and "
             f"{row['negative_count']} completions. AUROC of the mean over the completion: "
-            f"{_interval(row, 'final_auroc', 'final_auroc_')}."
+            f"{interval(row, 'final_auroc', 'final_auroc_')}."
         )
     return lines
 
@@ -131,8 +101,8 @@ def routing_verdict(policies: Sequence[Row]) -> list[str]:
         helps = _sign(row["gain_lower"], row["gain_upper"])
         lines.append(
             f"- {policy.replace('_', ' ')}: calibration improves "
-            f"the outcome by {_interval(row, 'over_raw', 'over_raw_')} over raw routing ({needs}); "
-            f"over always using the best single model it gains {_interval(row, 'gain', 'gain_')} "
+            f"the outcome by {interval(row, 'over_raw', 'over_raw_')} over raw routing ({needs}); "
+            f"over always using the best single model it gains {interval(row, 'gain', 'gain_')} "
             f"({helps}). The oracle could gain {by_policy['oracle']['gain']:.3f}."
         )
     answer = by_policy["answer_projection"]
@@ -176,8 +146,8 @@ def comparison_verdict(ranking: Sequence[Row]) -> list[str]:
         gap = "inside" if _inside(row) else "outside"
         lines.append(
             f"- {row['model']}: calibrated probability "
-            f"{_interval(row, 'probability', 'probability_')}, "
-            f"labelled {_interval(row, 'outcome', 'outcome_')}: the probability is {gap} "
+            f"{interval(row, 'probability', 'probability_')}, "
+            f"labelled {interval(row, 'outcome', 'outcome_')}: the probability is {gap} "
             "the label's interval."
         )
         lines += [f"- {row['model']}, warning: {warning}." for warning in row["warnings"]]
@@ -196,7 +166,7 @@ def intervention_verdict(effects: Sequence[Row]) -> list[str]:
     ]
     return lines + [
         f"- {row['model']}, {axis_label(row)}: {row['metric'].replace('_', ' ')} on "
-        f"{row['prompts_class']} prompts {_interval(row, 'estimate', '')} per unit of strength; "
+        f"{row['prompts_class']} prompts {interval(row, 'estimate', '')} per unit of strength; "
         f"random directions {row['random_lower']:.3g} to {row['random_upper']:.3g}; "
         f"{row['verdict']}."
         for row in tested
@@ -205,7 +175,7 @@ def intervention_verdict(effects: Sequence[Row]) -> list[str]:
 
 SECTIONS = (
     Section(
-        "drift",
+        QUERIES / "drift.sql",
         "Do completions of the positive class drift upward?",
         "Slopes of the projection on the universal axis over the steps of a completion, by the "
         "label of its prompt. The claim holds if the positive class rises, rises more than the "
@@ -218,7 +188,7 @@ SECTIONS = (
         drift_figure,
     ),
     Section(
-        "routing",
+        QUERIES / "routing.sql",
         "Does routing between models need calibration, and does it help?",
         "Each prompt of the positive class goes to one of the models. The outcome is 1 if the "
         "completion is not a refusal (`refusal_substring`); lower is better. Half of the prompts "
@@ -229,7 +199,7 @@ SECTIONS = (
         routing_figure,
     ),
     Section(
-        "comparison",
+        QUERIES / "comparison.sql",
         "Can models be ranked by their projections?",
         "Each model completes the same prompts. `probability` is the mean calibrated probability "
         "that a completion is not a refusal, by its projection alone; `outcome` is the labeler's "
@@ -240,7 +210,7 @@ SECTIONS = (
         comparison_figure,
     ),
     Section(
-        "intervention",
+        QUERIES / "intervention.sql",
         "Does injecting the axis change the model's behaviour?",
         "The model's own axis, and the universal one pulled back to the model's space, are added "
         "at strengths in units of the layer's median norm. Effects are per unit over all "
@@ -261,52 +231,13 @@ SECTIONS = (
 
 def write_findings(root: Path, page: Path = FOLDER / "findings.md") -> list[str]:
     """Write the page and its figures; the names of sections whose rows are missing."""
-    connection = connect(root)
-    parts, missing = [_INTRODUCTION.format(commands="\n".join(_COMMANDS))], []
-    for section in SECTIONS:
-        results = rows(connection, section.sql)
-        parts.append(f"## {section.title}\n\n{fill(section.explanation, 100)}\n")
-        if not results:
-            missing.append(section.name)
-            parts.append(
-                "The warehouse has no rows for this claim. To add them:\n\n"
-                f"{_code(section.commands)}"
-            )
-            continue
-        figure = page.parent / "figures" / f"{section.name}.svg"
-        write_figure(section.figure(connection, results), figure)
-        claim, *points = section.verdict(results)
-        parts += [f"{claim}\n", "\n".join(points) + "\n"]
-        parts.append(f"![{section.title}](figures/{figure.name})\n")
-        parts.append(_query_result(connection, section.sql))
-        parts.append(f"These commands write the rows:\n\n{_code(section.commands)}")
-    parts.append(
+    closing = (
         "## Run time\n\nThe jobs of the warehouse, including those of `make demo`, in wall time. "
-        "Other jobs may have run at the same time.\n"
+        "Other jobs may have run at the same time.\n",
+        FOLDER / "findings" / "runs.sql",
     )
-    parts.append(_query_result(connection, (QUERIES / "runs.sql").read_text()))
-    page.write_text("\n".join(parts))
-    return missing
-
-
-def run_commands(root: Path) -> None:
-    """Run every command of the page on `root`; raises `CalledProcessError` for one that fails."""
-    for command in (*_COMMANDS, *(line for section in SECTIONS for line in section.commands)):
-        click.echo(command, err=True)
-        program, *arguments = shlex.split(command)
-        path = Path(sys.executable).with_name(program)
-        subprocess.run([path, *arguments, "--root", root], check=True, stdout=sys.stderr)
-
-
-def _query_result(connection: Connection, sql: str) -> str:
-    table = render(query(connection, sql), "markdown", cell_width=200).decode()
-    code = "\n".join(line for line in sql.splitlines() if not line.startswith("--"))
-    summary = f"<details><summary>{' '.join(read_header(sql).text.split())}</summary>"
-    return f"{table}\n{summary}\n\n```sql\n{code}\n```\n\n</details>\n"
-
-
-def _code(lines: Sequence[str]) -> str:
-    return "```sh\n" + "\n".join(lines) + "\n```\n"
+    introduction = _INTRODUCTION.format(commands="\n".join(_COMMANDS))
+    return write_page(root, page, introduction, SECTIONS, closing)
 
 
 def _verdict(held: int, count: int) -> str:
@@ -319,11 +250,6 @@ def _sign(lower: float, upper: float) -> str:
     if lower > 0:
         return "better beyond chance"
     return "worse beyond chance" if upper < 0 else "no difference beyond chance"
-
-
-def _interval(row: Row, name: str, prefix: str) -> str:
-    lower, upper = row[f"{prefix}lower"], row[f"{prefix}upper"]
-    return f"{row[name]:.3f} ({lower:.3f} to {upper:.3f})"
 
 
 def _inside(row: Row) -> bool:
@@ -345,7 +271,7 @@ def _listed(names: Sequence[str]) -> str:
 def main(root: Path, is_run: bool) -> None:
     """Write the page."""
     if is_run:
-        run_commands(root)
+        run_commands(root, [*_COMMANDS, *commands_of(SECTIONS)])
     for name in write_findings(root):
         click.echo(f"no rows for {name}: the page names the command that writes them", err=True)
 

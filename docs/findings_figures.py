@@ -1,4 +1,6 @@
-"""The figures of docs/findings.md: small SVG files, the same bytes for the same numbers.
+"""The figures of docs/findings.md and docs/results.md: small SVG files.
+
+The same numbers give the same bytes.
 
 Colours are Okabe and Ito's, which colour-blind readers tell apart; nothing is said by colour alone.
 """
@@ -70,7 +72,7 @@ def drift_figure(connection: Connection, drifts: Sequence[Row]) -> Figure:
 def routing_figure(connection: Connection, policies: Sequence[Row]) -> Figure:
     """Per policy the outcome with its interval; raw policies are open circles."""
     names = [row["policy"].replace("_", " ") for row in policies]
-    return _intervals(
+    return intervals_figure(
         names,
         [(policies, "outcome", BLUE, "o", "outcome (lower is better)")],
         hollow=[row["policy"].endswith("_raw") for row in policies],
@@ -80,7 +82,7 @@ def routing_figure(connection: Connection, policies: Sequence[Row]) -> Figure:
 
 def comparison_figure(connection: Connection, ranking: Sequence[Row]) -> Figure:
     """Per model the calibrated probability next to the labelled outcome."""
-    return _intervals(
+    return intervals_figure(
         [row["model"] for row in ranking],
         [
             (ranking, "probability", BLUE, "o", "calibrated chance, by projection"),
@@ -119,7 +121,7 @@ def axis_label(row: Row) -> str:
     return " by ".join(word.replace("_", " ") for word in words if word is not None)
 
 
-def _intervals(
+def intervals_figure(
     names: Sequence[str],
     series: Sequence[tuple[Sequence[Row], str, str, str, str]],
     *,

@@ -1,0 +1,290 @@
+"""Write docs/results.md and its figures from a warehouse: what the study shows on small models.
+
+`make results DATA=FOLDER` runs the commands of the page on the warehouse of `make demo`, with the
+published prompts of that folder, and writes it; `python -m docs.results --root lake` only writes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from statistics import fmean
+
+import click
+
+from axes.warehouse.connection import Connection
+from docs.findings_figures import BLUE, GREEN, GREY, ORANGE, Figure, intervals_figure
+from docs.result_page import FOLDER, Row, Section, commands_of, interval, run_commands, write_page
+
+QUERIES = FOLDER / "results"
+
+_INTRODUCTION = """\
+<!-- Written by docs/results.py (make results); edit the source, not this file. -->
+
+# Results on three small models
+
+Do SmolLM2 135M, Gemma 3 270M and Qwen2.5-Coder 0.5B share an unsafe direction? Each question below
+has one table with 95 % intervals and nulls, the query that reads it, and the commands that wrote
+its rows. Directions are fitted on one labelled set; every number but those of the sensitivity is
+of prompts that no direction was fitted on: of that set out of fold, or of another set.
+
+- `demo_safety`: our own matched pairs, one word apart (built in). Words alone should tell little.
+- `safety_600`: StrongREJECT, AdvBench and MaliciousInstruct against Alpaca and over-refusal sets,
+  300 + 300. The source of a prompt gives its label away.
+- `harmbench`: 382 prompts, judged by the directions of `safety_600`.
+
+The published sets are third-party and not part of this repository. The models are ten to a hundred
+times smaller than those of the source study, so these tables say nothing of its models.
+
+Pages beside this one: [findings](findings.md) on generated text, [costs](costs.md) in time,
+[planted worlds](worlds.md) where the answer is known.
+"""
+
+_DEMO = "axes study --group demo --prompts demo_safety --align demo_alignment --align-rows 1500"
+_PUBLISHED = "axes study --group demo --prompts safety_600 --align alpaca --evaluate harmbench"
+_IMPORTS = (
+    "axes prompts import safety_600 safety_600.parquet",
+    "axes prompts import alpaca alignment_alpaca.parquet",
+    "axes prompts import harmbench heldout_harmbench.parquet",
+)
+_MAIN = (*_IMPORTS, _DEMO, _PUBLISHED)
+
+
+def separation_verdict(found: Sequence[Row]) -> list[str]:
+    """How many universal axes are shown to exceed every baseline, over all and per prompt set."""
+    axes = [row for row in found if row["axis"] == "universal"]
+    above = [row for row in axes if (row["least_excess"] or 0.0) > 0]
+    lines = [
+        f"**{len(above)} of {len(axes)} universal axes are shown to rank unseen prompts better "
+        "than every baseline that reads the words alone.**"
+    ]
+    for prompt_set, judged in _by_set(found):
+        best = next(row for row in judged if row["model"] == "without a model")
+        rates = [row for row in judged if row["axis"] == "universal"]
+        told = [row for row in rates if (row["tpr_lower"] or 0.0) > 0.01]
+        lines.append(
+            f"- `{prompt_set}`: the best baseline, {best['axis'].replace('_', ' ')}, has "
+            f"{interval(best, 'auroc', 'auroc_')}. At 1 % false positives {len(told)} of "
+            f"{len(rates)} universal axes are shown to find more than chance does (1 %)."
+        )
+    return lines
+
+
+def agreement_verdict(found: Sequence[Row]) -> list[str]:
+    """Of how many models the axis of the others exceeds its null, in AUROC and in cosine."""
+    lines = ["**The axis of the other models, by prompt set:**"]
+    for prompt_set, judged in _by_set(found):
+        above = [row for row in judged if row["leave_one_out_lower"] > row["leave_one_out_null"]]
+        alike = [row for row in judged if row["p_value"] < 0.05]
+        lines.append(
+            f"- `{prompt_set}`: its AUROC exceeds the null on {len(above)} of {len(judged)} "
+            f"models, its cosine with the model's own direction on {len(alike)} (p below 0.05, "
+            "each model by itself)."
+        )
+    return lines
+
+
+def variants_verdict(column: str, found: Sequence[Row]) -> list[str]:
+    """Per prompt set the value of `column` with the highest and the lowest mean AUROC."""
+    lines = ["**No difference between these choices is tested; their intervals overlap or not.**"]
+    for prompt_set, judged in _by_set(found):
+        areas = defaultdict(list)
+        for row in judged:
+            areas[_value(row, column)].append(row["universal"])
+        means = {value: fmean(some) for value, some in areas.items()}
+        best, worst = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+        lines.append(
+            f"- `{prompt_set}`: the mean universal AUROC of the models lies between "
+            f"{means[worst]:.3f} ({worst}) and {means[best]:.3f} ({best})."
+        )
+    return lines
+
+
+def sensitivity_verdict(found: Sequence[Row]) -> list[str]:
+    """The widest range of the universal AUROC, and the largest cosine at a smallest AUROC."""
+    widest = max(found, key=lambda row: row["largest"] - row["smallest"])
+    alike = max(found, key=lambda row: row["cosine_at_smallest"])
+    return [
+        f"**One setting moves the universal AUROC of {widest['model']} on `{widest['prompt_set']}` "
+        f"between {widest['smallest']:.3f} and {widest['largest']:.3f}.**",
+        f"- A high cosine does not validate an axis: where the AUROC of {alike['model']} on "
+        f"`{alike['prompt_set']}` is {alike['smallest']:.3f}, its cosine with the axis is "
+        f"{alike['cosine_at_smallest']:.2f}.",
+    ]
+
+
+def claims_verdict(found: Sequence[Row]) -> list[str]:
+    """How often each verdict is given, per prompt set."""
+    lines = ["**Verdicts by rules that were fixed before ([methods](methods.md)):**"]
+    for prompt_set, judged in _by_set(found):
+        counts = Counter(row["verdict"] for row in judged)
+        told = ", ".join(f"{verdict} {count}" for verdict, count in sorted(counts.items()))
+        lines.append(f"- `{prompt_set}`: {told}.")
+    return lines
+
+
+def separation_figure(connection: Connection, found: Sequence[Row]) -> Figure:
+    """AUROCs of the three axes per model and set, and of the best baseline."""
+    places = list(dict.fromkeys((row["prompt_set"], row["model"]) for row in found))
+    styles = {"native": (ORANGE, "s"), "universal": (BLUE, "o"), "leave_one_out": (GREEN, "^")}
+    by_axis = {(row["prompt_set"], row["model"], row["axis"]): row for row in found}
+    baselines = {row["prompt_set"]: row for row in found if row["model"] == "without a model"}
+    models = [place for place in places if place[1] != "without a model"]
+    series = [
+        ([by_axis[*place, axis] for place in models], "auroc", colour, marker, axis)
+        for axis, (colour, marker) in styles.items()
+    ]
+    without = [baselines[prompt_set] for prompt_set, _ in models]
+    return intervals_figure(
+        [f"{prompt_set}: {model}" for prompt_set, model in models],
+        [*series, (without, "auroc", GREY, "x", "best baseline without a model")],
+        hollow=[False] * len(models),
+        label="AUROC on prompts that no direction was fitted on",
+    )
+
+
+def agreement_figure(connection: Connection, found: Sequence[Row]) -> Figure:
+    """AUROC of the axis of the other models per model and set."""
+    return intervals_figure(
+        [f"{row['prompt_set']}: {row['model']}" for row in found],
+        [(found, "leave_one_out", BLUE, "o", "axis of the other models")],
+        hollow=[row["leave_one_out_lower"] <= row["leave_one_out_null"] for row in found],
+        label="AUROC of the axis of the other models (open: not above its null)",
+    )
+
+
+def variants_figure(column: str, connection: Connection, found: Sequence[Row]) -> Figure:
+    """Universal AUROCs of every value of `column`, per model and set."""
+    return intervals_figure(
+        [f"{row['prompt_set']}: {row['model']}, {_value(row, column)}" for row in found],
+        [(found, "universal", BLUE, "o", "universal")],
+        hollow=[False] * len(found),
+        label="AUROC of the universal axis",
+    )
+
+
+def _variants(option: str, values: Sequence[str]) -> tuple[str, ...]:
+    studies = (*_IMPORTS, _DEMO, _PUBLISHED)
+    varied = [f"{study} --{option} {value}" for value in values for study in (_DEMO, _PUBLISHED)]
+    return (*studies, *varied)
+
+
+def _varied(column: str, title: str, explanation: str, commands: tuple[str, ...]) -> Section:
+    return Section(
+        QUERIES / f"{column}.sql",
+        title,
+        explanation,
+        commands,
+        partial(variants_verdict, column),
+        partial(variants_figure, column),
+    )
+
+
+def _value(row: Row, column: str) -> str:
+    value = row[column]
+    return "chosen" if value is None else str(value)
+
+
+def _by_set(found: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    return [(name, list(group)) for name, group in groupby(found, itemgetter("prompt_set"))]
+
+
+SECTIONS = (
+    Section(
+        QUERIES / "separation.sql",
+        "Does a direction tell unsafe prompts apart, and better than their words?",
+        "The model's own direction, the universal axis, and the axis made without the model. "
+        "Without a model, word counts, word pairs, tf-idf, surface form, length and all of them "
+        "together are fitted in the same folds.",
+        _MAIN,
+        separation_verdict,
+        separation_figure,
+    ),
+    Section(
+        QUERIES / "agreement.sql",
+        "Is it shared?",
+        "The axis made of the other models, which has seen no label of this one. Its AUROC has to "
+        "exceed 0.5, random directions and shuffled alignments; its cosine that of shuffled "
+        "labels.",
+        _MAIN,
+        agreement_verdict,
+        agreement_figure,
+    ),
+    Section(
+        QUERIES / "claims.sql",
+        "What may be said of the source study's claims?",
+        "Cannot tell: a premise fails, so that the numbers say nothing either way. Undecided: the "
+        "interval holds both answers.",
+        _MAIN,
+        claims_verdict,
+        None,
+    ),
+    _varied(
+        "direction",
+        "Does the way to make a direction matter?",
+        "Difference in means, the same whitened, logistic regression, and the direction that "
+        "maximises a smooth AUROC.",
+        _variants("direction", ("whitened", "logistic", "soft_auc")),
+    ),
+    _varied(
+        "alignment",
+        "Does the map into the reference matter?",
+        "All are fitted on the same benign prompts, without safety labels.",
+        _variants("alignment", ("procrustes", "reduced_rank", "cca", "anchor_projection")),
+    ),
+    _varied(
+        "ridge_lambda",
+        "Does lambda matter?",
+        "One lambda for all models has another effect in each, since it depends on the scale of "
+        "the activations. R2 is that of the map on held-out rows.",
+        _variants("ridge-lambda", ("1", "10000", "1000000")),
+    ),
+    Section(
+        QUERIES / "sensitivity.sql",
+        "How much does one choice move the result?",
+        "Reference, lambda, depth, number of alignment rows and the prompts that directions are "
+        "fitted on, one at a time. These AUROCs are in sample on the fitted set.",
+        (*_IMPORTS, *(f"{study} --sensitivity" for study in (_DEMO, _PUBLISHED))),
+        sensitivity_verdict,
+        None,
+    ),
+)
+
+
+def write_results(root: Path, page: Path = FOLDER / "results.md") -> list[str]:
+    """Write the page and its figures; the names of sections whose rows are missing."""
+    closing = (
+        "## Run time\n\nThe jobs of the warehouse, including those of `make demo`, in wall time. "
+        "Other jobs ran at the same time.\n",
+        FOLDER / "findings" / "runs.sql",
+    )
+    return write_page(root, page, _INTRODUCTION, SECTIONS, closing)
+
+
+@click.command()
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    required=True,
+    help="Warehouse of the demo.",
+)
+@click.option(
+    "--run",
+    "data",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Run the commands of the page first, with the published prompts of this folder.",
+)
+def main(root: Path, data: Path | None) -> None:
+    """Write the page."""
+    if data is not None:
+        run_commands(root, commands_of(SECTIONS), data)
+    for name in write_results(root):
+        click.echo(f"no rows for {name}: the page names the command that writes them", err=True)
+
+
+if __name__ == "__main__":
+    main()
