@@ -1,4 +1,4 @@
-"""The page of results: its words follow its numbers, and the committed page is that of its queries."""
+"""The page of results: its words follow its numbers, and its queries are those of the files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from docs.results import (
     variants_verdict,
     write_results,
 )
-from tests.rows import put
 
 
 def test_a_study_fills_every_table(demo: Path, tmp_path: Path) -> None:
