@@ -113,6 +113,8 @@ def run_commands(root: Path, commands: Iterable[str], folder: Path | None = None
 def interval(row: Row, name: str, prefix: str) -> str:
     """A value with its interval, from the columns `name`, `prefix` + `lower` and + `upper`."""
     lower, upper = row[f"{prefix}lower"], row[f"{prefix}upper"]
+    if lower is None:
+        return f"{row[name]:.3f} (no interval)"
     return f"{row[name]:.3f} ({lower:.3f} to {upper:.3f})"
 
 
