@@ -23,7 +23,7 @@ FALLS_BACK = {
     **dict.fromkeys(_WINDOWED, "DynamicSlidingWindowLayer"),
     # Since transformers 5.24 a state is a cache too; before, there was none to ask.
     **dict.fromkeys(
-        ({"qwen3_5_text", "qwen3_next"} | WITHOUT.keys()) - {"gemma4_text"},
+        sorted(({"qwen3_5_text", "qwen3_next"} | WITHOUT.keys()) - {"gemma4_text"}),
         "LinearAttention|keeps no keys and values|carries a state",
     ),
 }
