@@ -45,21 +45,13 @@ def shared_axis() -> str:
 
 def test_names_are_stable_and_all_of_them_are_there():
     assert axes.__all__ == [
-        *("AxesError", "Axis", "Direction", "Result", "Study", "calibrate", "claims", "compare"),
-        *("connect", "diagnose", "diff", "drift", "evaluate", "export", "fit", "import_prompts"),
-        *("ingest_activations", "ingest_traces", "intervene", "label", "list_names", "load_axis"),
-        *(
-            "load_monitor",
-            "monitor",
-            "read_study",
-            "report",
-            "route",
-            "run",
-            "scan",
-            "score",
-            "sensitivity",
-        ),
-        *("study", "transfer"),
+        *("AxesError", "Axis", "Direction", "Result", "Study", "calibrate"),
+        *("claims", "compare", "concepts", "connect", "diagnose", "diff"),
+        *("diff_models", "drift", "evaluate", "explain", "export", "fit"),
+        *("import_axes", "import_prompts", "ingest_activations", "ingest_traces"),
+        *("intervene", "label", "list_names", "load_axis", "load_monitor"),
+        *("monitor", "plan", "push", "read_study", "report", "route", "run"),
+        *("scan", "score", "sensitivity", "study", "transfer"),
     ]
     assert dir(axes) == axes.__all__
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

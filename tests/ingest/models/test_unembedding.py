@@ -28,14 +28,17 @@ def logits_of(loaded: Any, direction: torch.Tensor) -> torch.Tensor:
     hook = loaded.blocks[-1].register_forward_hook(put)
     try:
         with torch.inference_mode():
-            return loaded.model(torch.tensor([[1, 40, 41]])).logits[0, -1].double()
+            return loaded.model(torch.tensor([[1, 40, 41]]), use_cache=False).logits[0, -1].double()
     finally:
         hook.remove()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tokens_are_ranked_as_the_model_ranks_them(family: str) -> None:
-    """Half the difference of both signs: the biases of norm and unembedding are in neither."""
+    """Half the difference of both signs: the biases of norm and unembedding are in neither.
+
+    Families that cap logits softly bend the largest ones a little.
+    """
     tokenizer = byte_tokenizer()
     loaded = replace(shared_tiny(family), tokenizer=tokenizer)
     direction = np.random.default_rng(3).standard_normal(WIDTH)
@@ -47,7 +50,7 @@ def test_tokens_are_ranked_as_the_model_ranks_them(family: str) -> None:
     order = np.argsort(expected)
     assert [rank for rank, _, _ in near] == [1, 2, 3, 4, 5, -5, -4, -3, -2, -1]
     np.testing.assert_allclose(
-        [value for _, _, value in near], expected[[*order[:-6:-1], *order[4::-1]]], atol=5e-3
+        [value for _, _, value in near], expected[[*order[:-6:-1], *order[4::-1]]], atol=1e-2
     )
     assert near[0][1] == tokenizer.decode([order[-1]])
 
