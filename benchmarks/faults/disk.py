@@ -98,13 +98,15 @@ class Watch:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def save(self) -> None:
-        """Write the journal, for what happens after the process."""
+        """Write the journal, for what happens after the process; whole, since it may be killed."""
         content: Journal = {
             "events": self.events,
             "durable": self.durable,
             "call_count": self.call_count,
         }
-        self.journal.write_text(json.dumps(content))
+        written = self.journal.with_suffix(".part")
+        written.write_text(json.dumps(content))
+        written.replace(self.journal)
 
     def note(self, call: str, path: str, **values: Any) -> None:
         """Add a change of the folder of `path` to the journal."""
