@@ -33,7 +33,8 @@ Row = dict[str, Any]
 class Section:
     """A question: the file of its query, its rule, its figure, and the commands of its rows.
 
-    The rule gives a sentence and then points.
+    The rule gives a sentence and then points. `varied` stands in for a column in queries that
+    answer the same question of several columns.
     """
 
     path: Path
@@ -42,14 +43,15 @@ class Section:
     commands: tuple[str, ...]
     verdict: Callable[[Sequence[Row]], list[str]]
     figure: Callable[[Connection, Sequence[Row]], Figure] | None
+    varied: str = "varied"
 
     @property
     def name(self) -> str:
-        return self.path.stem
+        return self.path.stem.replace("varied", self.varied)
 
     @property
     def sql(self) -> str:
-        return self.path.read_text()
+        return self.path.read_text().replace("varied", self.varied)
 
 
 def commands_of(sections: Iterable[Section]) -> list[str]:

@@ -52,6 +52,15 @@ _IMPORTS = (
     "axes prompts import harmbench heldout_harmbench.parquet",
 )
 _MAIN = (*_IMPORTS, _DEMO, _PUBLISHED)
+_POOLINGS = ("last", "content_mean", "content_max")
+_POOLED = (
+    *(
+        f"axes ingest activations {model} --prompts demo_safety --prompts demo_alignment "
+        f"--limit 1500 {' '.join(f'--pooling {name}' for name in _POOLINGS)}"
+        for model in ("smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b")
+    ),
+    *(f"{_DEMO} --pooling {name}" for name in _POOLINGS),
+)
 
 
 def separation_verdict(found: Sequence[Row]) -> list[str]:
@@ -171,6 +180,19 @@ def variants_figure(column: str, connection: Connection, found: Sequence[Row]) -
     )
 
 
+def angle_verdict(found: Sequence[Row]) -> list[str]:
+    """The smallest and the largest angle."""
+    least, *_, most = sorted(found, key=itemgetter("angle"))
+    return [
+        f"**The angles lie between {least['angle']:.0f} and {most['angle']:.0f} degrees.**",
+        *(
+            f"- {row['model']}: `{row['pooling']}` and `{row['other_pooling']}` are "
+            f"{row['angle']:.0f} degrees apart."
+            for row in (least, most)
+        ),
+    ]
+
+
 def _variants(option: str, values: Sequence[str]) -> tuple[str, ...]:
     studies = (*_IMPORTS, _DEMO, _PUBLISHED)
     varied = [f"{study} --{option} {value}" for value in values for study in (_DEMO, _PUBLISHED)]
@@ -179,12 +201,13 @@ def _variants(option: str, values: Sequence[str]) -> tuple[str, ...]:
 
 def _varied(column: str, title: str, explanation: str, commands: tuple[str, ...]) -> Section:
     return Section(
-        QUERIES / f"{column}.sql",
+        QUERIES / "varied.sql",
         title,
         explanation,
         commands,
         partial(variants_verdict, column),
         partial(variants_figure, column),
+        varied=column,
     )
 
 
@@ -247,6 +270,22 @@ SECTIONS = (
         "One lambda for all models has another effect in each, since it depends on the scale of "
         "the activations. R2 is that of the map on held-out rows.",
         _variants("ridge-lambda", ("1", "10000", "1000000")),
+    ),
+    _varied(
+        "pooling",
+        "Does the choice of tokens matter?",
+        "Over which tokens of a prompt activations are pooled: the last five, the last, and mean "
+        "and maximum over the content tokens, which leave the template's tokens out.",
+        _POOLED,
+    ),
+    Section(
+        QUERIES / "angle.sql",
+        "Do poolings give the same direction?",
+        "Both directions are of the same model, layer and prompts. arXiv 2604.18901 has two "
+        "poolings at 73 degrees.",
+        _POOLED,
+        angle_verdict,
+        None,
     ),
     Section(
         QUERIES / "sensitivity.sql",

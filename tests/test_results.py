@@ -12,6 +12,7 @@ from docs.result_page import FOLDER
 from docs.results import (
     SECTIONS,
     agreement_verdict,
+    angle_verdict,
     claims_verdict,
     sensitivity_verdict,
     separation_verdict,
@@ -23,7 +24,8 @@ from docs.results import (
 def test_a_study_fills_every_table(demo: Path, tmp_path: Path) -> None:
     page = tmp_path / "results.md"
     missing = write_results(demo, page)
-    assert missing == ["sensitivity"]
+    varied = ["direction", "alignment", "ridge_lambda", "pooling"]
+    assert missing == [*varied, "angle", "sensitivity"]
     text = page.read_text()
     for section in SECTIONS:
         assert section.title in text
@@ -73,6 +75,13 @@ def test_variants_are_ranked_by_set_and_not_tested() -> None:
     assert "No difference between these choices is tested" in lines[0]
     told = "`s`: the mean universal AUROC of the models is highest with chosen (0.800) and lowest"
     assert told in lines[1] and "native" not in lines[1] and len(lines) == 3
+
+
+def test_the_smallest_and_the_largest_angle_are_told() -> None:
+    row = {"model": "a", "pooling": "last", "other_pooling": "mean"}
+    lines = angle_verdict([{**row, "angle": angle} for angle in (30.0, 70.4, 12.1)])
+    assert lines[0] == "**The angles lie between 12 and 70 degrees.**"
+    assert lines[2] == "- a: `last` and `mean` are 70 degrees apart."
 
 
 def test_the_widest_range_is_told_and_the_cosine_beside_it() -> None:

@@ -1,23 +1,25 @@
--- One block per map into the reference. AUROCs are those of prompts that no direction
--- was fitted on; `tpr` is that of the universal axis at 1 % false positives.
+-- One block per choice; all other choices are those of the study above. AUROCs are
+-- those of prompts that no direction was fitted on; `tpr` is that of the universal axis
+-- at 1 % false positives.
 with
 studies as (
     select
         study_id,
         prompts,
-        alignment
+        varied
     from v_studies
     where
         label = 'demo'
-        and direction = 'mean_diff'
+        and (direction = 'mean_diff' or 'varied' like 'direction')
+        and (alignment = 'ridge' or 'varied' like 'alignment')
+        and (ridge_lambda is null or 'varied' like 'ridge_lambda')
+        and (pooling = 'last5_mean' or 'varied' like 'pooling')
         and universal = 'svd'
-        and ridge_lambda is null
         and lambda_policy = 'held_out'
-        and pooling = 'last5_mean'
         and template = 'raw'
     qualify
         row_number() over (
-            partition by prompts, alignment order by started_at desc, study_id asc
+            partition by prompts, varied order by started_at desc, study_id asc
         ) = 1
 ),
 
@@ -34,10 +36,11 @@ found as (
 
 select
     held_out.prompt_set,
-    studies.alignment,
+    studies.varied,
     held_out.model,
     results.cosine_leave_one_out as cosine,
     results.alignment_r2 as r2,
+    results.ridge_lambda as lambda_used,
     held_out.native,
     held_out.native_lower,
     held_out.native_upper,
@@ -50,4 +53,5 @@ from studies
 inner join v_held_out as held_out using (study_id)
 inner join v_study as results using (study_id, model, prompt_set)
 inner join found using (study_id, model, prompt_set)
-order by held_out.prompt_set, studies.alignment, held_out.model;
+qualify count(distinct studies.varied) over (partition by held_out.prompt_set) > 1
+order by held_out.prompt_set, studies.varied nulls last, held_out.model;
