@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import signal
 import subprocess
 import sys
@@ -24,7 +25,15 @@ with locked(Path(sys.argv[1]), "job"):
 """
 
 
-def test_whoever_comes_second_says_so_and_waits(tmp_path, capsys):
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> queue.SimpleQueue[str]:
+    """What is said; capsys could lose what a thread prints while it is read."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    monkeypatch.setattr(axes.warehouse.ledger, "echo", lambda line, err: lines.put(line))
+    return lines
+
+
+def test_whoever_comes_second_says_so_and_waits(tmp_path, said):
     events: list[str] = []
 
     def second() -> None:
@@ -34,16 +43,15 @@ def test_whoever_comes_second_says_so_and_waits(tmp_path, capsys):
     thread = threading.Thread(target=second)
     with locked(tmp_path, "job", notice="not said"):
         thread.start()
-        while "waiting" not in (said := capsys.readouterr().err):
-            assert said == ""
+        assert said.get(timeout=60) == "waiting"
         with locked(tmp_path, "other", notice="not said"):
             events.append("first")
     thread.join(10)
     assert events == ["first", "second"]
-    assert capsys.readouterr().err == ""
+    assert said.empty()
 
 
-def test_a_lock_that_does_not_come_free_is_named(tmp_path, capsys, monkeypatch):
+def test_a_lock_that_does_not_come_free_is_named(tmp_path, said, monkeypatch):
     monkeypatch.setattr(axes.warehouse.ledger, "_PATIENCE", 0.05)
     is_done = threading.Event()
 
@@ -52,12 +60,9 @@ def test_a_lock_that_does_not_come_free_is_named(tmp_path, capsys, monkeypatch):
             is_done.set()
 
     thread = threading.Thread(target=second)
-    said = ""
     with locked(tmp_path, "prompts"):
         thread.start()
-        while not said:
-            said = capsys.readouterr().err
-        assert f"waiting for {tmp_path / '.locks' / 'prompts.lock'}: " in said
+        assert f"waiting for {tmp_path / '.locks' / 'prompts.lock'}: " in said.get(timeout=60)
         assert not is_done.is_set()
     thread.join(10)
     assert is_done.is_set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from pathlib import Path
 
@@ -115,8 +116,12 @@ def test_tokens_whose_completion_was_not_written_are_taken_out(any_root):
     assert left == [{"generation_id": "kept"}]
 
 
-def test_jobs_take_turns(any_root, capsys):
+def test_jobs_take_turns(any_root, monkeypatch):
     events: list[str] = []
+    # capsys could lose what a thread prints while it is read.
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for module in ("ledger", "storage.leases"):
+        monkeypatch.setattr(f"axes.warehouse.{module}.echo", lambda line, err: said.put(line))
 
     def second() -> None:
         with locked(any_root, "job-1", notice="another job runs"):
@@ -125,8 +130,7 @@ def test_jobs_take_turns(any_root, capsys):
     with locked(any_root, "job-1"):
         thread = threading.Thread(target=second)
         thread.start()
-        while "another job runs" not in capsys.readouterr().err:
-            pass
+        assert "another job runs" in said.get(timeout=60)
         with locked(any_root, "other"):
             events.append("first")
         with pytest.raises(RootError, match="no"), locked(any_root, "job-1", refusal="no"):
