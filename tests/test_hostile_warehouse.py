@@ -46,6 +46,10 @@ COMMANDS = [
     ("fit", MODEL, "--prompts", SET),
     ("fit", "nothing", "--prompts", SET),
     ("drift", "--axis", UNIVERSAL),
+    ("explain", UNIVERSAL),
+    ("diff", MODEL, MODEL, "--to", hostile("raw"), "--prompts", SET),
+    ("plan", MODEL, "--prompts", SET),
+    ("study", "--power", "--model", MODEL, "--reference", MODEL, "--prompts", SET, "--align", SET),
     ("compare", "--prompts", SET, "--labeler", hostile("dataset")),
     ("route", "--prompts", SET, "--labeler", hostile("dataset")),
     ("doctor",),
@@ -60,7 +64,7 @@ COMMANDS = [
 # By their own words (`select error`, a name that is none), or for want of rows in this study.
 REFUSED = {("sql", "select error(text) from prompts"), ("sql", "--safe"), ("export", "universal/")}
 REFUSED |= {("fit", "nothing"), ("evaluate", MODEL), ("compare", "--prompts")}
-REFUSED |= {("route", "--prompts"), ("warehouse", "check")}
+REFUSED |= {("route", "--prompts"), ("warehouse", "check"), ("diff", MODEL), ("plan", MODEL)}
 
 
 @pytest.fixture(scope="module", params=["texts", "texts and ids"])

@@ -82,7 +82,7 @@ def compare_models(warehouse: Warehouse, definition: DifferenceDefinition) -> st
 
     def compute(run: Run) -> list[Evaluation]:
         rows = list(_layer_rows(warehouse, definition, spaces))
-        axes = _axes(definition, spaces[1], *matrices)
+        axes = _axes(definition, spaces, *matrices)
         write_axes(warehouse, run, axes)
         rows += _component_rows(axes, *matrices)
         rows += _moved_rows(warehouse, spaces, axes[0], *matrices)
@@ -202,12 +202,19 @@ def _mean_direction(moved: Float[np.ndarray, "row d"]) -> Direction:
 
 
 def _axes(
-    definition: DifferenceDefinition, space: Space, first: Matrix, second: Matrix
+    definition: DifferenceDefinition, spaces: Sequence[Space], first: Matrix, second: Matrix
 ) -> list[Axis]:
     """The mean difference and the components of what is left, in the second model's space.
 
-    The sign of a component is that of its largest coordinate.
+    The sign of a component is that of its largest coordinate. The name says what it is from.
     """
+    source, space = spaces
+    versions = zip(
+        (source.model, source.template, source.model_id[:8]),
+        (space.model, space.template, space.model_id[:8]),
+        strict=True,
+    )
+    told = next(mine for mine, theirs in versions if mine != theirs)
     moved = _float(second) - _float(first)
     directions = {"mean": _mean_direction(moved)}
     right = np.linalg.svd(moved - moved.mean(axis=0), full_matrices=False)[2]
@@ -216,7 +223,7 @@ def _axes(
     return [
         Axis(
             axis_id=content_key("difference", _VERSION, asdict(definition), space.key, method),
-            name=f"difference/{space.model}/{space.layer}/{definition.prompts}/{method}",
+            name=f"difference/{space.model}/{space.layer}/{definition.prompts}/{method}-from-{told}",
             kind="difference",
             method=method,
             space=space,

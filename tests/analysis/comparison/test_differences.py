@@ -69,6 +69,8 @@ def test_norms_are_those_of_the_differences_and_zero_where_nothing_moved(root, s
 
 def test_the_mean_and_the_first_component_are_the_planted_directions(root, study_id):
     stored = connect(root).sql("from axes where kind = 'difference'").to_arrow_table()
+    # Of two differences to one model, the name says which.
+    assert "difference/tuned/1/plain/mean-from-base" in stored["name"].to_pylist()
     found = dict(zip(stored["method"].to_pylist(), vectors(stored["vector"]), strict=True))
     assert set(found) == {"mean", "pca-1", "pca-2", "pca-3"}
     assert found["mean"] @ EYE[0] > 0.97
