@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,14 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Connection:
     init_root(root)
     put(root, "runs", {"run_id": "a"}, {"run_id": "b"})
     return connect_unlocked(root, is_commented=True)
+
+
+@pytest.fixture(autouse=True)
+def _heard() -> Iterator[None]:
+    """Ctrl-C reaches the tests, and what they start, where it is ignored: of a job with `nohup`."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
