@@ -14,7 +14,7 @@ CHROMIUM = os.environ.get("AXES_CHROMIUM") or next(
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"
 )
-PHONE = {"width": 420, "height": 860}
+PHONE = {"width": 375, "height": 860}
 DESK = {"width": 1280, "height": 900}
 
 

@@ -20,6 +20,7 @@
     spec.columns = Math.max(1, Math.min(spec.columns, Math.floor(free / (panel.width + gutter))));
     const most = Math.floor(free / spec.columns) - gutter;
     panel.width = Math.max(110, Math.min(most, isStretched ? 1.4 * panel.width : panel.width));
+    if (room < 600) spec.facet.header.labelExpr = "split(replace(datum.label, ' on ', ' | on '), ' | ')";
     return spec;
   };
 
@@ -44,10 +45,11 @@
       const room = chart.place.clientWidth;
       if (room === chart.room) continue;
       chart.room = room;
-      await embed(chart, room);
       // Labels may take more than the margin that the chart names.
-      const over = chart.place.querySelector("svg").getBoundingClientRect().width - room;
-      if (over > 0) await embed(chart, room - Math.ceil(over));
+      for (let over = 1, given = room, tries = 0; over > 0 && tries < 3; tries++, given -= Math.ceil(over)) {
+        await embed(chart, given);
+        over = chart.place.querySelector("svg").getBoundingClientRect().width - room;
+      }
     }
     document.documentElement.dataset.drawn = "true";
   };
