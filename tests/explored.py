@@ -1,7 +1,7 @@
 """A warehouse to look at: two models' projections, one prompt they disagree on, and completions.
 
 Positive prompts, their completions and the tokens of these hold the word `FORBIDDEN`, which no page
-may show before it is asked to.
+may show before it is asked to. Texts and names hold markup (`MARKUP`), which no page may obey.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tests.drifting import plant
 from tests.rows import put
 
 FORBIDDEN = "dreadful"
+MARKUP = "<i>pleasant</i><img src=x onerror=alert(1)>"
 MODELS = ("alpha", "beta")
 UNIVERSAL = "axis-universal"
 # The negative prompt that the first model ranks first, and the others last.
@@ -48,12 +49,13 @@ def put_explored(
         _put_projections(root, model, ids, axes)
         _put_calibration(root, model, 1 / scale)
     _put_completions(root, models, ids[:completion_count], is_positive, steps)
+    _put_difference(root, models)
 
 
 def prompt_text(row: int) -> str:
     if row % 2 == 0:
         return f"tell me the {FORBIDDEN} things about matter number {row}"
-    return f"tell me the pleasant things about matter number {row}"
+    return f"tell me the {MARKUP} things about matter number {row}"
 
 
 def _put_prompts(root: Path, ids: list[str], is_positive: np.ndarray) -> None:
@@ -90,20 +92,29 @@ def _put_prompts(root: Path, ids: list[str], is_positive: np.ndarray) -> None:
 
 def _put_axes(root: Path, models: tuple[str, ...]) -> None:
     sources = [f"aligned-{model}" for model in models]
-    shared = {"axis_id": UNIVERSAL, "kind": "universal", "name": "universal/demo", "layer": LAYER}
-    axes = [{**shared, "prompt_set": "marked", "source_axis_ids": sources}]
+    space = {"space_model": models[0], "space_model_id": f"id-{models[0]}", "layer": LAYER}
+    space |= {"prompt_set": "marked"}
+    shared = {"axis_id": UNIVERSAL, "kind": "universal", "name": "universal/demo"}
+    axes = [{**space, **shared, "source_axis_ids": sources}]
     for model in models:
         put(root, "models", {"model": model, "model_id": f"id-{model}", "layer_count": 3})
-        own = {"space_model": model, "fitted_model": model, "layer": LAYER, "prompt_set": "marked"}
+        own = {"fitted_model": model, "space_model": model, "space_model_id": f"id-{model}"}
+        at_layer = {**own, "kind": "native", "prompt_set": "marked"}
+        for layer, cosine in ((0, 0.6), (2, 0.8)):
+            vector = [cosine, (1 - cosine**2) ** 0.5]
+            name = f"native-{model}-{layer}"
+            axes.append(
+                {**at_layer, "axis_id": name, "name": name, "layer": layer} | {"vector": vector}
+            )
         others = [source for source in sources if source != f"aligned-{model}"]
         for kind, more in (
             ("native", own),
-            ("aligned", {**own, "source_axis_ids": [f"native-{model}"]}),
+            ("aligned", {"fitted_model": model, "source_axis_ids": [f"native-{model}"]}),
             ("leave_one_out", {"held_out_model": model, "source_axis_ids": others}),
         ):
             start = "without" if kind == "leave_one_out" else kind
             name = {"axis_id": f"{start}-{model}", "name": f"{start}/{model}", "kind": kind}
-            axes.append({**more, **name})
+            axes.append({**space, **more, **name})
     put(root, "axes", *axes)
 
 
@@ -151,3 +162,19 @@ def _put_completions(
         put(root, "generations", *generations)
         put(root, "generation_tokens", *tokens)
         put(root, "token_projections", *projections)
+
+
+def _put_difference(root: Path, models: tuple[str, ...]) -> None:
+    """The last model less the first at two layers, and how far it moved along the shared axis."""
+    same = {"study_id": "difference", "prompt_set": "marked", "run_id": "run", "parameters": "{}"}
+    same |= {"fitted_on": models[0], "judged_on": f"{models[-1]}<b>"}
+    norms = {"difference_relative_norm": 0.25, "difference_cosine": 0.75}
+    norms |= {"difference_norm": 2.5, "difference_mean_share": 0.5}
+    by_layer = ({**same, "scorer": "difference", "layer": layer} for layer in (0, LAYER))
+    rows = [
+        {**row, "metric": metric, "estimate": value + row["layer"]}
+        for row in by_layer
+        for metric, value in norms.items()
+    ]
+    moved = {**same, "scorer": "axis", "layer": LAYER, "axis_id": UNIVERSAL, "metric": "moved"}
+    put(root, "evaluations", *rows, {**moved, "estimate": -1.5, "lower": -2.0, "upper": -1.0})

@@ -113,6 +113,11 @@ def test_the_page_and_the_functions_read_it_too(lake) -> None:
             assert found.status_code == 200 and SECRET not in found.text
         shown = page.get("prompts", params={"prompt_set": SET}).json()
         assert shown["total"] and SECRET not in str(shown)
+        drawn = page.get("scatter", params={"prompt_set": SET}).json()
+        assert drawn["total"] and SECRET not in str(drawn)
+        cells = page.get("layers").json()
+        assert cells["cells"] and SECRET not in str(cells)
+        assert page.get("differences").status_code == 200
     for function in (
         lambda: axes.read_study(root=root),
         lambda: axes.load_axis("universal", root=root),

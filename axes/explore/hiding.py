@@ -42,19 +42,24 @@ _POSITIVE_TEXTS = f"""
 
 
 class Hidden:
-    """Texts by random number, which the page shows in their place; the oldest are dropped."""
+    """Texts by random number, which the page shows in their place; the oldest are dropped.
+
+    A text keeps its number, so that a chart drawn again drops no others.
+    """
 
     def __init__(self) -> None:
         self._texts: OrderedDict[str, str] = OrderedDict()
+        self._numbers: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def put(self, text: str) -> dict[str, str]:
         """What the page shows instead of the text."""
-        number = secrets.token_hex(8)
         with self._lock:
+            number = self._numbers.setdefault(text, secrets.token_hex(8))
             self._texts[number] = text
+            self._texts.move_to_end(number)
             if len(self._texts) > _MAX_TEXTS:
-                self._texts.popitem(last=False)
+                del self._numbers[self._texts.popitem(last=False)[1]]
         return {"hidden": number}
 
     def get(self, number: str) -> str | None:
@@ -79,6 +84,14 @@ def positive_cells(connection: Connection, cells: Iterable[str]) -> set[str]:
     if len(texts) * len(long_cells) > _MAX_COMPARISONS:
         return set(long_cells)
     return {cell for cell in long_cells if any(text in cell or cell in text for text in texts)}
+
+
+def covered(found: list[Json], hidden: Hidden, texts: list[str]) -> list[Json]:
+    """The rows without `is_hidden`; where it is true, numbers stand for their `texts`."""
+    for row in found:
+        if row.pop("is_hidden"):
+            row |= {name: hidden.put(row[name] or "") for name in texts}
+    return found
 
 
 def texts_in(value: Any) -> Iterable[str]:

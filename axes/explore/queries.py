@@ -6,7 +6,7 @@ stand for them (`Hidden.put`).
 
 from __future__ import annotations
 
-from axes.explore.hiding import POSITIVE_PROMPTS, Hidden, Json, plain
+from axes.explore.hiding import POSITIVE_PROMPTS, Hidden, Json, covered, plain
 from axes.warehouse.connection import Connection, rows
 from axes.warehouse.errors import QueryError
 
@@ -218,6 +218,14 @@ where generations.generation_id = $generation
 order by prompts.prompt_set limit 1
 """
 
+# Completions of the same prompt to compare it with, those of other models first.
+_OTHERS = """
+select generation_id, model, steering_mode, strength
+from generations
+where prompt_id = $prompt_id and generation_id != $generation
+order by model = $model, model, steering_mode, strength, sample, generation_id limit 100
+"""
+
 # The axes and layers that a completion is projected on, shared axes first.
 _LOCATIONS = """
 select distinct axes.axis_id, axes.name, axes.kind, token_projections.layer
@@ -307,7 +315,7 @@ def axis_page(
         {"model_id": model, "prompt_set": prompt_set},
     )
     on_axis = {"axis": axis, "model": shown["model_id"], "prompt_set": shown["prompt_set"]}
-    prompts = _covered(rows(connection, _EXTREMES, on_axis), hidden, ["text"])
+    prompts = covered(rows(connection, _EXTREMES, on_axis), hidden, ["text"])
     return {
         "card": {name: plain(value) for name, value in cards[0].items()},
         "aurocs": [{name: plain(value) for name, value in row.items()} for row in aurocs],
@@ -408,6 +416,7 @@ def completion(
         steps = [{**step, "token": None} for step in steps]
         answer |= {name: hidden.put(answer[name] or "") for name in ("prompt", "text")}
     (scale,) = rows(connection, _SCALE, {"model": answer["model"], **location})
+    others = rows(connection, _OTHERS, {**key, "prompt_id": answer["prompt_id"]})
     return {
         **answer,
         **location,
@@ -415,6 +424,7 @@ def completion(
         "is_hidden": is_hidden,
         "places": locations,
         "steps": steps,
+        "others": others,
     }
 
 
@@ -428,14 +438,6 @@ def _page(
 ) -> tuple[list[Json], Json]:
     """The rows of one page, their `texts` hidden where they must be, and its place among all."""
     limits = {"limit": PAGE_ROWS, "offset": page * PAGE_ROWS}
-    found = _covered(rows(connection, statement, {**parameters, **limits}), hidden, texts)
+    found = covered(rows(connection, statement, {**parameters, **limits}), hidden, texts)
     total = found[0]["total"] if found else 0
     return found, {"total": total, "page": page, "page_rows": PAGE_ROWS}
-
-
-def _covered(found: list[Json], hidden: Hidden, texts: list[str]) -> list[Json]:
-    """The rows, with numbers for the `texts` of those that are hidden."""
-    for row in found:
-        if row.pop("is_hidden"):
-            row |= {name: hidden.put(row[name] or "") for name in texts}
-    return found

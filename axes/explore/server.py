@@ -49,6 +49,7 @@ from axes.explore.queries import (
     prompt_page,
     start,
 )
+from axes.explore.views import differences, layers, scatter
 from axes.sql_completion import Catalog, SqlCompleter
 from axes.warehouse.connection import Connection, query
 from axes.warehouse.errors import AxesError, QueryError, ServingError
@@ -100,6 +101,9 @@ def application(root: Path, *, token: str, port: int, limits: Limits = DEFAULT_L
             Route("/axis", pages.axis),
             Route("/choices", pages.choices),
             Route("/prompts", pages.prompts),
+            Route("/scatter", pages.scatter),
+            Route("/layers", pages.layers),
+            Route("/differences", pages.differences),
             Route("/completions", pages.completions),
             Route("/completion", pages.completion),
             Mount("/static", StaticFiles(directory=STATIC)),
@@ -228,6 +232,18 @@ class _Pages:
                 **_filters(request, *names),
             )
         )
+
+    def scatter(self, request: Request) -> Response:
+        names = _filters(request, "x", "x_model", "y", "y_model")
+        prompt_set = request.query_params.get("prompt_set", "")
+        return JSONResponse(scatter(self._reader(), self._hidden, prompt_set=prompt_set, **names))
+
+    def layers(self, request: Request) -> Response:
+        names = _filters(request, "family", "prompt_set")
+        return JSONResponse(layers(self._reader(), **names))
+
+    def differences(self, request: Request) -> Response:
+        return JSONResponse(differences(self._reader(), **_filters(request, "study")))
 
     def completions(self, request: Request) -> Response:
         return JSONResponse(

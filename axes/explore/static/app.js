@@ -1,14 +1,20 @@
 // Which page is shown: the part of the address after #, such as #/prompts?prompt_set=demo_safety.
 
 import { showAxis } from "./axis.js";
+import { showDifferences } from "./differences.js";
 import { errorLine } from "./dom.js";
+import { shortcuts } from "./keys.js";
+import { showLayers } from "./layers.js";
 import { showPrompts } from "./prompts.js";
+import { showScatter } from "./scatter.js";
 import { showSql } from "./sql.js";
 import { showStart } from "./start.js";
 import { showSteps } from "./steps.js";
 
-const pages = { start: showStart, sql: showSql, axis: showAxis, prompts: showPrompts, steps: showSteps };
-const titles = { start: "Start", sql: "SQL", axis: "Axes", prompts: "Prompts", steps: "Completions" };
+const pages = {
+  start: showStart, sql: showSql, axis: showAxis, prompts: showPrompts, scatter: showScatter, layers: showLayers,
+  steps: showSteps, differences: showDifferences,
+};
 const main = document.querySelector("main");
 let leave = () => {};
 
@@ -20,13 +26,15 @@ function place() {
 async function show() {
   leave();
   const { name, given } = place();
-  document.title = `${titles[name]} · axes explore`;
   for (const link of document.querySelectorAll("nav a")) {
-    if (link.hash.startsWith(`#/${name}`)) link.setAttribute("aria-current", "page");
+    const isHere = link.hash === `#/${name}`;
+    if (isHere) document.title = `${link.textContent} · axes explore`;
+    if (isHere) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   const left = new AbortController();
   leave = () => left.abort();
+  const choosing = main.contains(document.activeElement) && document.activeElement.closest("label")?.firstChild.textContent;
   main.replaceChildren();
   // A chart's tooltip is outside the page that it belongs to.
   document.getElementById("vg-tooltip-element")?.remove();
@@ -34,10 +42,13 @@ async function show() {
   if (document.activeElement === document.body) main.focus({ preventScroll: true });
   try {
     await pages[name](main, given, left.signal);
+    // A choice that led to this page goes on with the keyboard.
+    if (choosing && document.activeElement === main) [...main.querySelectorAll("label")].find((label) => label.firstChild.textContent === choosing)?.control?.focus();
   } catch (error) {
     if (!left.signal.aborted) main.append(errorLine(error.message));
   }
 }
 
 window.addEventListener("hashchange", show);
+shortcuts(document.querySelector("nav"), main, document.getElementById("keys"));
 show();

@@ -14,9 +14,9 @@ export async function showAxis(main, given, left) {
     return;
   }
   const found = await get("axis", asked, left);
-  remember("axis", asked);
   const go = (changes) => (location.hash = `#/axis?${new URLSearchParams(changes)}`);
   const { axis, model, prompt_set } = found;
+  remember("axis", { axis, model, prompt_set });
   const rows = found.aurocs.map((row, index) => [`${index}`, `${row.model} on ${row.prompt_set}`]);
   const place = found.aurocs.findIndex((row) => row.model_id === model && row.prompt_set === prompt_set);
   const labels = [...new Set(found.histogram.map(({ label }) => label))];
@@ -35,12 +35,14 @@ export async function showAxis(main, given, left) {
     element("h2", {}, found.card.name),
     element("dl", { class: "readout" }, ...facts.map(([name, value]) =>
       element("div", {}, element("dt", {}, name.replaceAll("_", " ")), element("dd", {}, brief(value))))),
-    query ? element("p", {}, element("a", { href: sqlLink(query) }, "Rows that it was fitted on")) : null,
+    element("p", { class: "links" },
+      query ? element("a", { href: sqlLink(query) }, "Rows that it was fitted on") : null,
+      model ? element("a", { href: `#/scatter?${new URLSearchParams({ prompt_set, x: axis, x_model: model })}` }, "With another axis") : null),
     ...(found.histogram.length ? [
       element("h2", {}, `Projections: ${rows[place][1]}`),
       element("p", { class: "scale" }, ...labels.map((label, index) =>
         element("span", {}, element("span", { class: `swatch bar-${index % 4}` }), ` ${label}`))),
-      histogram(found.histogram, labels),
+      histogram(found.histogram, labels, main.clientWidth),
       element("h2", {}, "Highest prompts"), promptTable("Highest prompts", ends[0]),
       element("h2", {}, "Lowest prompts"), promptTable("Lowest prompts", ends[1]),
     ] : [element("p", { class: "note" }, "No projection on this axis is stored: axes score")]),

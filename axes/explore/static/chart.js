@@ -77,14 +77,16 @@ export function chartPanel({ columns, rows, row_count }, text, keep) {
 
 let view;
 
-async function drawn(place, columns, rows, chosen) {
+/** Draw rows into a place; `more` is joined to the specification, whose fields are `c0`, `c1`, ... The view, or undefined. */
+export async function drawn(place, columns, rows, chosen, more = {}) {
   try {
     const embed = await library();
     const values = rows.map((row) =>
       Object.fromEntries(row.map((value, index) => [`c${index}`, isHidden(value) ? "(hidden)" : value])));
     view?.finalize();
     document.getElementById("vg-tooltip-element")?.remove();
-    view = await embed(place, specification(columns, values, chosen, place.clientWidth), {
+    const spec = specification(columns, values, chosen, place.clientWidth);
+    view = await embed(place, { ...spec, ...more, encoding: { ...spec.encoding, ...more.encoding } }, {
       actions: false,
       // The page's policy allows no code made of text: Vega interprets its expressions instead.
       ast: true,
@@ -92,7 +94,7 @@ async function drawn(place, columns, rows, chosen) {
       tooltip: { disableDefaultStyle: true },
       renderer: "canvas",
     });
-    place.dataset.marks = view.vgSpec.marks.length;
+    return view.view;
   } catch (error) {
     place.replaceChildren(errorLine(`The chart could not be drawn: ${error.message}`));
   }
@@ -104,13 +106,14 @@ function specification(columns, values, { x, y, colour, shape, panel, mark }, wi
   const channel = (index, isAlong) => {
     const { name, kind } = columns[index];
     const isContinuous = kind === "number" || kind === "time";
-    const type = kind === "time" ? "temporal" : kind === "number" ? "quantitative" : "nominal";
+    const type = { time: "temporal", number: "quantitative", ordinal: "ordinal" }[kind] ?? "nominal";
     const isBinned = isAlong && kind === "number" && (y === -1 || mark === "rect");
     return {
       field: `c${index}`, type, title: name, ...(isBinned && { bin: { maxbins: 40 } }),
       ...(isContinuous && !["bar", "area"].includes(mark) && { scale: { zero: false, nice: !isAlong } }),
       ...(!isContinuous && { sort: null }),
       ...(kind === "number" && values.every((row) => Number.isInteger(row[`c${index}`] ?? 0)) && { axis: { tickMinStep: 1, format: "d" } }),
+      ...(kind === "ordinal" && { axis: { labelAngle: 0 } }),
     };
   };
   const encoding = {
@@ -131,7 +134,7 @@ function specification(columns, values, { x, y, colour, shape, panel, mark }, wi
   if (shape !== -1) {
     const name = { line: "strokeDash", point: "shape" }[mark] ?? "detail";
     encoding[name] = {
-      field: `c${shape}`, type: "nominal", title: columns[shape].name,
+      field: `c${shape}`, type: "nominal", title: columns[shape].name, sort: null,
     };
   }
   if (panel !== -1) {
@@ -150,7 +153,7 @@ function specification(columns, values, { x, y, colour, shape, panel, mark }, wi
       background: "transparent",
       view: { stroke: null },
       axis: { labelColor: ink, titleColor: ink, gridColor: line, domainColor: line, tickColor: line, labelLimit: 140 },
-      legend: { labelColor: ink, titleColor: ink, labelLimit: 140, symbolBaseFillColor: ink, symbolBaseStrokeColor: ink, ...(panel !== -1 && { orient: "top" }) },
+      legend: { labelColor: ink, titleColor: ink, labelLimit: 140, symbolBaseFillColor: ink, symbolBaseStrokeColor: ink, ...((panel !== -1 || width < 600) && { orient: "top" }) },
       header: { labelColor: ink, titleColor: ink },
       mark: { color: COLOURS[0] },
       font: "system-ui, sans-serif",

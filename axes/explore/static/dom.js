@@ -45,7 +45,7 @@ export function plainTable(label, heads, lines) {
   return element("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": label },
     element("table", { class: "fit cards", "aria-label": label },
       element("thead", {}, element("tr", {}, ...heads.map((head, index) =>
-        element("th", { scope: "col", class: typeof lines[0]?.[index] === "number" ? "number" : "" }, head)))),
+        element("th", { scope: "col", class: lines.some((line) => typeof line[index] === "number") ? "number" : "" }, head)))),
       element("tbody", {}, ...lines.map((line) => element("tr", {}, ...line.map(cell))))));
 }
 

@@ -1,6 +1,6 @@
-// The page of completions: a list, and one of them token by token, coloured by projection.
+// The page of completions: a list, and one of them token by token, coloured by projection, next to another of its prompt.
 
-import { remember } from "./address.js";
+import { remember, rememberSoon } from "./address.js";
 import { curve } from "./curve.js";
 import { brief, choice, counted, element, errorLine, field, pager } from "./dom.js";
 import { isHidden, textOf } from "./hidden.js";
@@ -10,7 +10,10 @@ import { get } from "./server.js";
 const REACH = 2.5;
 
 export async function showSteps(main, given, left) {
-  const asked = { ...given };
+  const { other, other_axis, other_layer, ...asked } = given;
+  // The completion next to it, of the same prompt, and what moves either to a step.
+  const peer = { generation: other, axis: other_axis, layer: other_layer };
+  const sees = new Map();
   const [{ sets }, first] = await Promise.all([get("choices", {}, left), get("completions", asked, left)]);
   if (!first.models.length) {
     main.append(element("p", { class: "note" }, "This warehouse has no completions yet: axes ingest traces MODEL --prompts SET"));
@@ -18,8 +21,9 @@ export async function showSteps(main, given, left) {
   }
   const list = element("div", {});
   const shown = element("section", { "aria-label": "Completion" });
+  const compared = element("section", { "aria-label": "Completion compared with", hidden: true });
   const controls = element("div", { class: "bar" });
-  main.append(controls, element("div", { class: "split" }, list, shown));
+  main.append(controls, element("div", { class: "split" }, list, element("div", { class: "compared" }, shown, compared)));
   const set = (changes) => {
     Object.assign(asked, { page: 0 }, changes);
     return load();
@@ -35,24 +39,63 @@ export async function showSteps(main, given, left) {
     } }, "All prompts")] : []),
   );
 
-  const open = (generation, changes = {}) => {
+  const keep = (note = remember) => note("steps", {
+    ...asked, reveal: undefined, ...(peer.generation && { other: peer.generation, other_axis: peer.axis, other_layer: peer.layer }),
+  });
+  const steppedTo = (other) => (step) => {
+    asked.step = step;
+    sees.get(other)?.(step);
+    keep(rememberSoon);
+  };
+  // Of another prompt, the completion of the same model.
+  const peerOf = (others) => others.find((one) => one.generation_id === peer.generation) ?? others.find(({ model }) => model === peer.model);
+  const openPeer = async (first) => {
+    const other = peerOf(first.others);
+    Object.assign(peer, { generation: other?.generation_id, model: other?.model ?? peer.model, step: asked.step });
+    peer.axis ??= first.axis;
+    peer.kind = first.places.find(({ axis_id }) => axis_id === first.axis)?.kind;
+    compared.hidden = !other;
+    sees.delete(compared);
+    if (other) {
+      const reopen = (changes) => {
+        Object.assign(peer, changes);
+        return openPeer(first);
+      };
+      const found = await showOne(compared, peer, left, { reopen, stepped: steppedTo(shown), sees });
+      if (found) Object.assign(peer, { axis: found.axis, layer: found.layer });
+    }
+    keep();
+  };
+  const open = async (generation, changes = {}) => {
     // What is uncovered stays so for another axis or layer of it, and not for another completion.
-    Object.assign(asked, { generation, reveal: undefined }, changes);
-    remember("steps", { ...asked, reveal: undefined });
+    if (generation !== asked.generation) peer.reveal = undefined;
+    Object.assign(asked, { generation, reveal: undefined, step: undefined }, changes);
+    keep();
     for (const link of list.querySelectorAll("a")) {
       if (link.dataset.generation === generation) link.setAttribute("aria-current", "true");
       else link.removeAttribute("aria-current");
     }
-    return showOne(shown, asked, open, left);
+    const reopen = (more) => {
+      if ("axis" in more) Object.assign(peer, { axis: undefined, layer: undefined });
+      return open(generation, { reveal: asked.reveal, step: asked.step, ...more });
+    };
+    const compare = (first) => field("Compare with", choice(
+      [["", "nothing"], ...first.others.map((one) => [one.generation_id, nameOf(one)])], peerOf(first.others)?.generation_id ?? "",
+      (value) => {
+        Object.assign(peer, { generation: value, model: undefined, axis: undefined, layer: undefined, reveal: undefined });
+        openPeer(first);
+      }));
+    const first = await showOne(shown, asked, left, { reopen, stepped: steppedTo(compared), sees, more: compare });
+    if (first) await openPeer(first);
   };
   const load = async () => {
-    remember("steps", asked);
+    keep();
     try {
       const found = await get("completions", asked, left);
       list.replaceChildren(...listed(found, open, set));
       const listedIds = found.completions.map((one) => one.generation_id);
       const generation = asked.generation ?? listedIds[0];
-      if (generation) await open(generation);
+      if (generation) await open(generation, { step: asked.step });
       else shown.replaceChildren(element("p", { class: "note" }, "No completion matches."));
     } catch (error) {
       if (!left.aborted) list.replaceChildren(errorLine(error.message));
@@ -62,13 +105,14 @@ export async function showSteps(main, given, left) {
   await load();
 }
 
+const nameOf = ({ model, steering_mode, strength }) => (steering_mode ? `${model} · steered ${brief(strength)}` : model);
+
 function listed(found, open, set) {
   const line = (one) => {
     const link = element("a", { href: "#", "data-generation": one.generation_id },
       element("span", { class: "line" }, isHidden(one.prompt) ? "(hidden prompt)" : one.prompt),
       element("span", { class: "line faint" },
-        [one.model, one.label, one.category, counted(one.token_count, "token"), one.steering_mode && `steered ${brief(one.strength)}`]
-          .filter(Boolean).join(" · ")));
+        [nameOf(one), one.label, one.category, counted(one.token_count, "token")].filter(Boolean).join(" · ")));
     link.addEventListener("click", (event) => {
       event.preventDefault();
       open(one.generation_id);
@@ -81,25 +125,27 @@ function listed(found, open, set) {
   ];
 }
 
-async function showOne(shown, asked, open, left) {
-  const parameters = { generation: asked.generation, axis: asked.axis, layer: asked.layer, reveal: asked.reveal };
+/** The completion `one` in its place; null where another was opened meanwhile. */
+async function showOne(shown, one, left, { reopen, stepped, sees, more = () => null }) {
+  const { generation, axis, layer, reveal, kind } = one;
   let found;
   try {
-    found = await get("completion", parameters, left);
-    // Another model has other axes: take its first.
-    if (found.axis === null && asked.axis && found.places.length) {
-      found = await get("completion", { ...parameters, axis: null, layer: null }, left);
+    found = await get("completion", { generation, axis, layer, reveal }, left);
+    // Another model has other layers and axes: take one of the same kind, or its first.
+    if (found.axis === null && axis && found.places.length) {
+      const nearest = found.places.find((place) => place.axis_id === axis) ?? found.places.find((place) => place.kind === kind) ?? found.places[0];
+      found = await get("completion", { generation, axis: nearest.axis_id, reveal }, left);
     }
   } catch (error) {
     if (!left.aborted) shown.replaceChildren(errorLine(error.message));
-    return;
+    return null;
   }
-  if (found.generation_id !== asked.generation) return;
+  if (found.generation_id !== one.generation) return null;
   const axes = new Map(found.places.map(({ axis_id, name }) => [axis_id, name]));
   const layers = found.places.filter(({ axis_id }) => axis_id === found.axis).map(({ layer }) => layer);
-  const reopen = (changes) => open(asked.generation, { reveal: asked.reveal, ...changes });
   const isProjected = found.axis !== null;
   const controls = element("div", { class: "bar" },
+    found.others.length ? more(found) : null,
     ...(isProjected ? [
       field("Axis", choice([...axes], found.axis, (axis) => reopen({ axis, layer: undefined }))),
       field("Layer", choice(layers.map((layer) => [`${layer}`, `${layer}`]), `${found.layer}`, (layer) => reopen({ layer }))),
@@ -119,14 +165,14 @@ async function showOne(shown, asked, open, left) {
   ];
   if (!found.steps.length) {
     shown.replaceChildren(...parts, element("p", { class: "note" }, "No tokens of this completion are stored."));
-    return;
+    return found;
   }
   const readout = element("dl", { class: "readout", "aria-live": "polite" });
-  const { box, select } = tokens(found, (index) => {
+  const { box, select } = tokens(found, stepped, (index) => {
     readout.replaceChildren(...reading(found.steps[index]));
     drawing?.point(index);
   });
-  const drawing = isProjected ? curve(found.steps, found.centre, (index) => select(index)) : null;
+  const drawing = isProjected ? curve(found.steps, found.centre, (index) => select(index), shown.clientWidth) : null;
   shown.replaceChildren(
     ...parts,
     box,
@@ -137,12 +183,18 @@ async function showOne(shown, asked, open, left) {
       element("p", { class: "note" }, "Dots: the projection of each token. Line: its running mean. Left and right step, Home and End jump."),
     ] : [readout, element("p", { class: "note" }, "Its tokens have no projections yet: run axes study or axes drift.")]),
   );
-  const start = found.steps.findIndex(({ step }) => step >= 0);
-  select(Math.max(0, start), false);
+  const see = (wanted) => {
+    const { steps } = found;
+    const index = wanted === undefined ? steps.findIndex(({ step }) => step >= 0) : steps.findLastIndex(({ step }) => step <= Number(wanted));
+    select(Math.max(0, index), false);
+  };
+  see(one.step);
+  sees.set(shown, see);
+  return found;
 }
 
 /** The tokens as buttons of which one is reached with Tab, the others with the arrow keys. */
-function tokens(found, show) {
+function tokens(found, stepped, show) {
   const buttons = found.steps.map(({ step, token, projection }, index) => {
     const text = token === null ? "▇▇" : token.replace(/\n/g, "↵\n") || "∅";
     const button = element("button", {
@@ -169,6 +221,7 @@ function tokens(found, show) {
     buttons[current].tabIndex = 0;
     if (isFocused) buttons[current].focus();
     show(index);
+    if (isFocused) stepped(found.steps[index].step);
   };
   const box = element("div", { class: "tokens", role: "group", "aria-label": "Tokens" }, ...buttons);
   box.addEventListener("mouseleave", () => show(current));

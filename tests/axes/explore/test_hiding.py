@@ -91,6 +91,10 @@ def test_the_oldest_texts_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None
     numbers = [hidden.put(text)["hidden"] for text in ("a", "b", "c")]
     assert [hidden.get(number) for number in numbers] == [None, "b", "c"]
     assert len(set(numbers)) == 3
+    # A text keeps its number, and counts as new where it is put again.
+    assert hidden.put("b") == {"hidden": numbers[1]}
+    hidden.put("d")
+    assert [hidden.get(number) for number in numbers] == [None, "b", None]
 
 
 CELLS = [

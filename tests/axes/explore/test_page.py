@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.chromium import DESK, PHONE, browser, needs_chromium, no_sideways_scroll
-from tests.explored import DISPUTED, FORBIDDEN, MODELS, prompt_text
+from tests.explored import DISPUTED, FORBIDDEN, MARKUP, MODELS, prompt_text
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
@@ -34,7 +34,9 @@ def page(browser, address: str) -> Iterator:
         lambda one: None if one.url.startswith((address, "blob:")) else faults.append(one.url),
     )
     yield opened
+    markup = opened.locator("main i, main b, img, #vg-tooltip-element i").count()
     context.close()
+    assert markup == 0
     assert faults == []
 
 
@@ -302,10 +304,139 @@ def test_tokens_are_stepped_through_by_key_and_uncovered_by_key(page, address: s
     expect(tokens.first).to_have_text(" calm0", use_inner_text=True)
 
 
-@pytest.mark.parametrize("place", ["", "#/sql", "#/axis", "#/prompts", "#/steps"])
+def point_of(page, channels: str) -> tuple[float, float]:
+    """Where the chart, left of its legend, has more of the first of `channels` than the second."""
+    at = drawn(page).evaluate(
+        """(canvas, [most, least]) => {
+            const { width, height } = canvas;
+            const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+            for (let y = 0; y < height; y++) for (let x = 0; x < width * 0.85; x++) {
+                const at = 4 * (y * width + x);
+                if (data[at + most] - data[at + least] > 90) return [x + 3, y + 3];
+            }
+        }""",
+        [{"r": 0, "b": 2}[channel] for channel in channels],
+    )
+    box = drawn(page).bounding_box()
+    return box["x"] + at[0], box["y"] + at[1]
+
+
+def test_a_box_over_a_scatter_selects_prompts_and_gives_their_sql(page, address: str) -> None:
+    page.goto(f"{address}#/scatter")
+    box = drawn(page).bounding_box()
+    tip = page.locator("#vg-tooltip-element")
+    page.mouse.move(*point_of(page, "br"))
+    expect(tip).to_contain_text("(hidden)")
+    page.mouse.move(*point_of(page, "rb"))
+    expect(tip).to_contain_text(MARKUP)
+    page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.45 * box["width"], box["y"] + 0.7 * box["height"], steps=4)
+    page.mouse.up()
+    status = page.get_by_role("status")
+    expect(status).to_contain_text(re.compile(r"\d+ prompts of 60 in the box"))
+    count = int(status.inner_text().split()[0])
+    assert 0 < count < 60 and FORBIDDEN not in page.content()
+    rows = page.get_by_role("table", name="Selected prompts").locator("tbody tr")
+    assert rows.count() == min(25, count)
+    page.wait_for_url(re.compile("box="))
+    link = page.url
+    page.get_by_role("link", name="Open as SQL").click()
+    expect(status).to_contain_text(f"{count} rows,", timeout=30_000)
+    page.goto("about:blank")
+    page.goto(link)
+    expect(status).to_have_text(f"{count} prompts of 60 in the box")
+    # The same without a pointer.
+    page.get_by_role("button", name="Clear box").press("Enter")
+    expect(status).to_contain_text("all 60 prompts")
+    page.get_by_label("x from").fill("0")
+    page.keyboard.press("Enter")
+    expect(status).not_to_contain_text("all 60")
+    expect(page.get_by_label("SQL of the selected prompts")).to_contain_text("x.projection >= 0")
+    page.get_by_label("Vertical axis").focus()
+    page.get_by_label("Vertical axis").select_option(label="beta · native/beta")
+    expect(page.get_by_label("Vertical axis")).to_be_focused()
+
+
+def test_layers_by_models_are_a_heat_map_with_links(page, address: str) -> None:
+    page.goto(f"{address}#/layers?value=cosine")
+    drawn(page)
+    table = page.get_by_role("table", name="Cosine with the layer before by layer")
+    expect(table.get_by_role("row", name="2 0.800 0.800")).to_be_visible()
+    page.get_by_label("Value").select_option(label="AUROC")
+    expect(page.get_by_role("table", name="AUROC by layer").get_by_role("link")).to_have_count(2)
+    assert "value=auroc" in page.url
+    drawn(page).click(position={"x": 200, "y": 30})
+    expect(page.get_by_role("heading", name="native/alpha", exact=True)).to_be_visible()
+
+
+def test_two_versions_of_a_model_are_compared(page, address: str) -> None:
+    page.goto(f"{address}#/differences")
+    expect(page.get_by_role("heading", name="beta<b> minus alpha, on marked")).to_be_visible()
+    drawn(page)
+    moves = page.get_by_role("table", name="Moves along axes")
+    expect(moves).to_contain_text("-2 to -1")
+    moves.get_by_role("link", name="universal/demo").click()
+    expect(page.get_by_role("heading", name="universal/demo")).to_be_visible()
+
+
+def test_completions_of_two_models_are_stepped_through_side_by_side(page, address: str) -> None:
+    page.goto(f"{address}#/steps?model={MODELS[0]}&label=safe")
+    first, second = (
+        page.get_by_label("Completion", exact=True),
+        page.get_by_label("Completion compared with"),
+    )
+    first.get_by_label("Compare with").select_option("beta")
+    expect(second.get_by_role("heading")).to_contain_text("beta · safe")
+    first.get_by_role("group", name="Tokens").get_by_role("button").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    here = second.locator(".token[aria-current]")
+    expect(here).to_have_text(" calm2", use_inner_text=True)
+    page.wait_for_url(re.compile("step=2"))
+    page.reload()
+    expect(here).to_have_text(" calm2", use_inner_text=True)
+    expect(first.locator(".token[aria-current]")).to_have_text(" calm2", use_inner_text=True)
+    # An axis that the other model lacks has one of its kind there.
+    first.get_by_label("Axis").select_option(label="native/alpha")
+    expect(second.get_by_label("Axis").locator("option:checked")).to_have_text("native/beta")
+    # The next prompt is compared with the same model, and hidden on both sides.
+    page.get_by_label("Label").select_option("unsafe")
+    page.get_by_role("list", name="Completions").get_by_role("link").first.click()
+    expect(second.get_by_role("heading")).to_contain_text("beta · unsafe")
+    assert FORBIDDEN not in page.content()
+
+
+def test_shortcuts_are_listed_and_can_be_turned_off(page, address: str) -> None:
+    page.goto(address)
+    page.keyboard.press("4")
+    expect(page).to_have_title("Prompts · axes explore")
+    page.get_by_label("Search").press_sequentially("15?")
+    expect(page).to_have_title("Prompts · axes explore")
+    page.get_by_role("heading", name="axes explore").click()
+    page.keyboard.press("?")
+    keys = page.get_by_role("dialog", name="Keyboard shortcuts")
+    expect(keys).to_contain_text("Run the statement")
+    keys.get_by_label("Shortcuts of single keys").uncheck()
+    page.keyboard.press("Escape")
+    expect(keys).to_be_hidden()
+    page.keyboard.press("3")
+    expect(page).to_have_title("Prompts · axes explore")
+    page.get_by_role("button", name="Keys").click()
+    keys.get_by_label("Shortcuts of single keys").check()
+    keys.get_by_role("button", name="Close").click()
+    page.locator("h1").click()
+    page.keyboard.press("/")
+    expect(page.get_by_label("Prompt set")).to_be_focused()
+
+
+PLACES = ["", "sql", "axis", "prompts", "scatter", "layers", "steps", "differences"]
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_a_page_fits_a_phone_and_every_control_has_a_name(page, address: str, place: str) -> None:
     page.set_viewport_size(PHONE)
-    page.goto(f"{address}{place}")
+    page.goto(f"{address}#/{place}")
     expect(page.locator("main > *").first).to_be_visible(timeout=30_000)
     page.wait_for_load_state("networkidle")
     assert no_sideways_scroll(page)
@@ -315,3 +446,10 @@ def test_a_page_fits_a_phone_and_every_control_has_a_name(page, address: str, pl
             .map((one) => one.outerHTML)"""
     )
     assert nameless == []
+    # A finger's size; tokens and links within a line are text.
+    small = page.evaluate(
+        """() => [...document.querySelectorAll("button:not(.token, .link), select, input, nav a")]
+            .filter((one) => one.checkVisibility() && one.getBoundingClientRect().height < 44)
+            .map((one) => one.outerHTML)"""
+    )
+    assert small == []

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
-from axes.explore.server import application, serve
+from axes.explore.server import STATIC, application, serve
 from axes.warehouse.errors import RootError, ServingError
 from axes.warehouse.safe import Limits
 from tests.explored import DISPUTED, FORBIDDEN, UNIVERSAL, prompt_text
@@ -25,7 +25,7 @@ from tests.rows import file_bytes
 TOKEN, PORT = "a-token", 8600
 LIMITS = Limits(seconds=5, memory_mb=512, threads=1, result_mb=8)
 GETS = ["", "vega.js", "catalog", "choices", "prompts", "completions", "completion", "text"]
-GETS += ["start", "axis", "static/app.js"]
+GETS += ["start", "axis", "scatter", "layers", "differences", "static/app.js"]
 SECRET = "a line that no query may show"
 
 
@@ -84,17 +84,8 @@ def test_every_answer_has_a_policy_that_lets_no_other_code_run(client: TestClien
 
 def test_the_page_names_no_other_place(client: TestClient) -> None:
     page = client.get("").text
-    for name in (
-        "style.css",
-        "app.js",
-        "chart.js",
-        "steps.js",
-        "sql.js",
-        "prompts.js",
-        "start.js",
-        "axis.js",
-    ):
-        page += client.get(f"static/{name}").text
+    for path in STATIC.iterdir():
+        page += client.get(f"static/{path.name}").text
     addresses = [word for word in page.split('"') if word.startswith(("http:", "https:", "//"))]
     names = ("https://vega.github.io/schema/", "http://www.w3.org/2000/svg")
     assert all(address.startswith(names) for address in addresses), addresses
