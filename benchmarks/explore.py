@@ -67,6 +67,10 @@ def _clicks(client: httpx2.Client) -> dict[str, Callable[[], object]]:
             client, "prompts", **prompts, source="native", order="disagreement"
         ),
         "prompts searched": lambda: _get(client, "prompts", **prompts, search="the"),
+        "axis opened": lambda: _get(client, "axis", axis=axis),
+        "prompts on two axes": lambda: _get(client, "scatter", prompt_set=prompt_set),
+        "layers by models": lambda: _get(client, "layers"),
+        "differences of two versions": lambda: _get(client, "differences"),
         "completions listed": lambda: _get(client, "completions"),
         "completion opened": lambda: _get(
             client, "completion", generation=generation, axis=place["axis"], layer=place["layer"]

@@ -18,7 +18,7 @@ from playwright.sync_api import sync_playwright
 
 FOLDER = Path(__file__).parent / "pictures"
 WIDE = {"width": 1280, "height": 800}
-PHONE = {"width": 420, "height": 860}
+PHONE = {"width": 375, "height": 860}
 
 
 def _sql(page: Any, address: str) -> None:
@@ -45,10 +45,24 @@ def _prompts(page: Any, address: str) -> None:
     page.get_by_role("table", name="Prompts").wait_for()
 
 
+def _scatter(page: Any, address: str) -> None:
+    page.goto(f"{address}#/scatter?box=5,,4,")
+    page.locator(".chart canvas").wait_for()
+    page.wait_for_timeout(500)
+
+
+def _layers(page: Any, address: str) -> None:
+    page.goto(f"{address}#/layers")
+    page.locator(".chart canvas").wait_for()
+    page.wait_for_timeout(500)
+
+
 def _steps(page: Any, address: str) -> None:
     page.goto(f"{address}#/steps?label=safe")
     page.locator(".curve").wait_for()
-    page.locator(".token[tabindex='0']").focus()
+    page.get_by_label("Compare with").select_option(index=1)
+    page.locator(".curve").nth(1).wait_for()
+    page.locator(".token[tabindex='0']").first.focus()
     for _ in range(5):
         page.keyboard.press("ArrowRight")
 
@@ -57,6 +71,8 @@ PICTURES: dict[str, tuple[Callable[[Any, str], None], dict[str, int], str]] = {
     "explore-sql": (_sql, WIDE, "light"),
     "explore-completing": (_completing, PHONE, "light"),
     "explore-prompts": (_prompts, WIDE, "light"),
+    "explore-scatter": (_scatter, WIDE, "light"),
+    "explore-layers": (_layers, WIDE, "dark"),
     "explore-steps": (_steps, WIDE, "light"),
     "explore-steps-dark": (_steps, WIDE, "dark"),
     "explore-prompts-phone": (_prompts, PHONE, "dark"),

@@ -80,14 +80,15 @@ export async function showScatter(main, given, left) {
 }
 
 function selected(inside, sql) {
+  const shown = element("pre", { class: "statement", tabindex: "0", "aria-label": "SQL of the selected prompts" }, sql);
   const copy = element("button", { type: "button", onclick: async () => {
-    await navigator.clipboard.writeText(sql);
-    copy.textContent = "Copied";
+    getSelection().selectAllChildren(shown);
+    await navigator.clipboard.writeText(sql).then(() => (copy.textContent = "Copied"), () => (copy.textContent = "Press Ctrl+C"));
   } }, "Copy SQL");
   const table = plainTable("Selected prompts", ["Prompt", "Label", "x", "y"], inside.slice(0, SHOWN).map(({ text, label, x, y }) => [textOf(text), label, x, y]));
   return [
     element("div", { class: "bar" }, copy, element("a", { href: sqlLink(sql) }, "Open as SQL"), table.querySelector(".covered") ? uncoverAll(table) : null),
-    element("pre", { class: "statement", tabindex: "0", "aria-label": "SQL of the selected prompts" }, sql),
+    shown,
     table,
     inside.length > SHOWN ? element("p", { class: "note" }, `The first ${SHOWN} of them; the statement has all.`) : null,
   ].filter(Boolean);

@@ -25,7 +25,7 @@ export async function showSteps(main, given, left) {
   const controls = element("div", { class: "bar" });
   main.append(controls, element("div", { class: "split" }, list, element("div", { class: "compared" }, shown, compared)));
   const set = (changes) => {
-    Object.assign(asked, { page: 0 }, changes);
+    Object.assign(asked, { page: 0, generation: undefined }, changes);
     return load();
   };
   const labels = [...new Set(sets.flatMap((one) => one.labels ?? []))];
@@ -96,7 +96,10 @@ export async function showSteps(main, given, left) {
       const listedIds = found.completions.map((one) => one.generation_id);
       const generation = asked.generation ?? listedIds[0];
       if (generation) await open(generation, { step: asked.step });
-      else shown.replaceChildren(element("p", { class: "note" }, "No completion matches."));
+      else {
+        shown.replaceChildren(element("p", { class: "note" }, "No completion matches."));
+        compared.hidden = true;
+      }
     } catch (error) {
       if (!left.aborted) list.replaceChildren(errorLine(error.message));
     }
@@ -121,7 +124,7 @@ function listed(found, open, set) {
   };
   return [
     element("ul", { class: "list", "aria-label": "Completions" }, ...found.completions.map(line)),
-    pager(found, "completion", (page) => set({ page, generation: undefined })),
+    pager(found, "completion", (page) => set({ page })),
   ];
 }
 
@@ -168,18 +171,26 @@ async function showOne(shown, one, left, { reopen, stepped, sees, more = () => n
     return found;
   }
   const readout = element("dl", { class: "readout", "aria-live": "polite" });
+  let [looked, drawing] = [0, null];
   const { box, select } = tokens(found, stepped, (index) => {
+    looked = index;
     readout.replaceChildren(...reading(found.steps[index]));
     drawing?.point(index);
   });
-  const drawing = isProjected ? curve(found.steps, found.centre, (index) => select(index), shown.clientWidth) : null;
+  const place = element("div", {});
+  // At once, and where the other completion or a turned phone leaves another width.
+  if (isProjected) new ResizeObserver(() => {
+    drawing = curve(found.steps, found.centre, (index) => select(index), box.clientWidth);
+    drawing.point(looked);
+    place.replaceChildren(drawing.svg);
+  }).observe(box);
   shown.replaceChildren(
     ...parts,
     box,
     ...(isProjected ? [
       element("div", { class: "scale" }, "lower", element("span", { class: "ramp" }), "higher",
         element("span", {}, `colourless at ${brief(found.centre)}, the mean over ${counted(found.scale_count, "token")} of ${found.model}; full colour ${REACH} standard deviations away`)),
-      readout, drawing.svg,
+      readout, place,
       element("p", { class: "note" }, "Dots: the projection of each token. Line: its running mean. Left and right step, Home and End jump."),
     ] : [readout, element("p", { class: "note" }, "Its tokens have no projections yet: run axes study or axes drift.")]),
   );

@@ -341,6 +341,11 @@ def test_a_box_over_a_scatter_selects_prompts_and_gives_their_sql(page, address:
     assert rows.count() == min(25, count)
     page.wait_for_url(re.compile("box="))
     link = page.url
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy SQL").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == page.get_by_label("SQL of the selected prompts").inner_text()
     page.get_by_role("link", name="Open as SQL").click()
     expect(status).to_contain_text(f"{count} rows,", timeout=30_000)
     page.goto("about:blank")
@@ -400,9 +405,8 @@ def test_completions_of_two_models_are_stepped_through_side_by_side(page, addres
     # An axis that the other model lacks has one of its kind there.
     first.get_by_label("Axis").select_option(label="native/alpha")
     expect(second.get_by_label("Axis").locator("option:checked")).to_have_text("native/beta")
-    # The next prompt is compared with the same model, and hidden on both sides.
+    # Another prompt is compared with the same model, and hidden on both sides.
     page.get_by_label("Label").select_option("unsafe")
-    page.get_by_role("list", name="Completions").get_by_role("link").first.click()
     expect(second.get_by_role("heading")).to_contain_text("beta · unsafe")
     assert FORBIDDEN not in page.content()
 
