@@ -61,7 +61,7 @@ def _clicks(client: httpx2.Client) -> dict[str, Callable[[], object]]:
     }
     return clicks | {
         "prompts by disagreement": lambda: _get(
-            client, "prompts", **prompts, order="disagreement", descending="true"
+            client, "prompts", **prompts, order="disagreement", is_descending="true"
         ),
         "prompts by native projections": lambda: _get(
             client, "prompts", **prompts, source="native", order="disagreement"

@@ -42,13 +42,11 @@ _POSITIVE_TEXTS = f"""
 
 
 class Hidden:
-    """Texts by random number, which the page shows in their place; the oldest are dropped.
-
-    A text keeps its number, so that a chart drawn again drops no others.
-    """
+    """Texts by random number, which the page shows in their place; the oldest are dropped."""
 
     def __init__(self) -> None:
         self._texts: OrderedDict[str, str] = OrderedDict()
+        # A text keeps its number: a chart that is drawn again drops no other text.
         self._numbers: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -84,6 +82,11 @@ def positive_cells(connection: Connection, cells: Iterable[str]) -> set[str]:
     if len(texts) * len(long_cells) > _MAX_COMPARISONS:
         return set(long_cells)
     return {cell for cell in long_cells if any(text in cell or cell in text for text in texts)}
+
+
+def plain_rows(found: list[Json]) -> list[Json]:
+    """The rows with every value as JSON."""
+    return [{name: plain(value) for name, value in row.items()} for row in found]
 
 
 def covered(found: list[Json], hidden: Hidden, texts: list[str]) -> list[Json]:

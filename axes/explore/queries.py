@@ -6,7 +6,7 @@ stand for them (`Hidden.put`).
 
 from __future__ import annotations
 
-from axes.explore.hiding import POSITIVE_PROMPTS, Hidden, Json, covered, plain
+from axes.explore.hiding import POSITIVE_PROMPTS, Hidden, Json, covered, plain_rows
 from axes.warehouse.connection import Connection, rows
 from axes.warehouse.errors import QueryError
 
@@ -317,8 +317,8 @@ def axis_page(
     on_axis = {"axis": axis, "model": shown["model_id"], "prompt_set": shown["prompt_set"]}
     prompts = covered(rows(connection, _EXTREMES, on_axis), hidden, ["text"])
     return {
-        "card": {name: plain(value) for name, value in cards[0].items()},
-        "aurocs": [{name: plain(value) for name, value in row.items()} for row in aurocs],
+        "card": plain_rows(cards)[0],
+        "aurocs": plain_rows(aurocs),
         **on_axis,
         "histogram": rows(connection, _HISTOGRAM, on_axis),
         "prompts": prompts,

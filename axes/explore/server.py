@@ -67,6 +67,22 @@ _MAX_BODY = 400_000
 # Statements that run together, each with a process of its own and its memory; others wait.
 _AT_ONCE = 4
 _BUNDLING = threading.Lock()
+# What the page asks for: a function, and the parameters of the address that it needs and takes.
+_VIEWS: dict[str, tuple[Callable[..., Json], str, str]] = {
+    "start": (start, "", ""),
+    "choices": (choices, "", ""),
+    "axis": (axis_page, "axis", "model prompt_set"),
+    "prompts": (
+        prompt_page,
+        "prompt_set",
+        "axis source scale label category search order model is_descending page",
+    ),
+    "scatter": (scatter, "prompt_set", "x x_model y y_model"),
+    "layers": (layers, "", "family prompt_set"),
+    "completions": (completion_page, "", "prompt_set prompt_id model label page"),
+    "completion": (completion, "generation", "axis layer is_revealed"),
+    "differences": (differences, "", "study"),
+}
 
 
 def application(root: Path, *, token: str, port: int, limits: Limits = DEFAULT_LIMITS) -> Starlette:
@@ -97,15 +113,7 @@ def application(root: Path, *, token: str, port: int, limits: Limits = DEFAULT_L
             Route("/chart", pages.chart, methods=["POST"]),
             Route("/csv", pages.csv, methods=["POST"]),
             Route("/text", pages.text),
-            Route("/start", pages.start),
-            Route("/axis", pages.axis),
-            Route("/choices", pages.choices),
-            Route("/prompts", pages.prompts),
-            Route("/scatter", pages.scatter),
-            Route("/layers", pages.layers),
-            Route("/differences", pages.differences),
-            Route("/completions", pages.completions),
-            Route("/completion", pages.completion),
+            *(Route(f"/{name}", pages.view) for name in _VIEWS),
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         middleware=[Middleware(Guard, token=token, port=port)],
@@ -209,63 +217,12 @@ class _Pages:
             raise HTTPException(404, "this text was dropped: load the page again")
         return JSONResponse({"text": found})
 
-    def start(self, request: Request) -> Response:
-        return JSONResponse(start(self._reader()))
-
-    def axis(self, request: Request) -> Response:
-        names = _filters(request, "model", "prompt_set")
-        axis = request.query_params.get("axis", "")
-        return JSONResponse(axis_page(self._reader(), self._hidden, axis=axis, **names))
-
-    def choices(self, request: Request) -> Response:
-        return JSONResponse(choices(self._reader()))
-
-    def prompts(self, request: Request) -> Response:
-        names = ("axis", "source", "scale", "label", "category", "search", "order", "model")
-        return JSONResponse(
-            prompt_page(
-                self._reader(),
-                self._hidden,
-                prompt_set=request.query_params.get("prompt_set", ""),
-                is_descending=request.query_params.get("descending") == "true",
-                page=_number(request, "page") or 0,
-                **_filters(request, *names),
-            )
-        )
-
-    def scatter(self, request: Request) -> Response:
-        names = _filters(request, "x", "x_model", "y", "y_model")
-        prompt_set = request.query_params.get("prompt_set", "")
-        return JSONResponse(scatter(self._reader(), self._hidden, prompt_set=prompt_set, **names))
-
-    def layers(self, request: Request) -> Response:
-        names = _filters(request, "family", "prompt_set")
-        return JSONResponse(layers(self._reader(), **names))
-
-    def differences(self, request: Request) -> Response:
-        return JSONResponse(differences(self._reader(), **_filters(request, "study")))
-
-    def completions(self, request: Request) -> Response:
-        return JSONResponse(
-            completion_page(
-                self._reader(),
-                self._hidden,
-                page=_number(request, "page") or 0,
-                **_filters(request, "prompt_set", "prompt_id", "model", "label"),
-            )
-        )
-
-    def completion(self, request: Request) -> Response:
-        return JSONResponse(
-            completion(
-                self._reader(),
-                self._hidden,
-                generation=request.query_params.get("generation", ""),
-                axis=request.query_params.get("axis") or None,
-                layer=_number(request, "layer"),
-                is_revealed=request.query_params.get("reveal") == "true",
-            )
-        )
+    def view(self, request: Request) -> Response:
+        """What a page shows, by the fixed queries of its function."""
+        function, required, optional = _VIEWS[request.url.path.rpartition("/")[2]]
+        hidden = () if function in (start, choices, layers, differences) else (self._hidden,)
+        asked = dict.fromkeys(required.split(), "") | _parameters(request, required, optional)
+        return JSONResponse(function(self._reader(), *hidden, **asked))
 
     def _reader(self) -> Connection:
         """A cursor of the shared connection: several threads may query at once."""
@@ -322,18 +279,18 @@ def _text_of(body: Json, name: str) -> str:
     return value
 
 
-def _filters(request: Request, *names: str) -> Json:
-    """Those of the parameters of the address that are not empty."""
-    return {name: value for name in names if (value := request.query_params.get(name))}
-
-
-def _number(request: Request, name: str) -> int | None:
-    value = request.query_params.get(name)
-    if not value:
-        return None
-    if not value.isdecimal() or len(value) > 9:
-        raise HTTPException(400, f"{name} is not a number")
-    return int(value)
+def _parameters(request: Request, *names: str) -> Json:
+    """Those of the address that are not empty; `page` and `layer` are numbers, `is_...` true."""
+    found: Json = {}
+    for name in " ".join(names).split():
+        value = request.query_params.get(name)
+        if value and name in ("page", "layer"):
+            if not value.isdecimal() or len(value) > 9:
+                raise HTTPException(400, f"{name} is not a number")
+            found[name] = int(value)
+        elif value:
+            found[name] = value == "true" if name.startswith("is_") else value
+    return found
 
 
 def _vega() -> bytes:

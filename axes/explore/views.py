@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from axes.explore.hiding import POSITIVE_PROMPTS, Hidden, Json, covered, plain
+from axes.explore.hiding import POSITIVE_PROMPTS, Hidden, Json, covered, plain_rows
 from axes.warehouse.connection import Connection, rows
 from axes.warehouse.errors import QueryError
 
 # Of a scatter: more are neither told apart nor drawn at once.
 MAX_POINTS = 5_000
 _SHOWN_CHARACTERS = 300
-_SUMMARY = ("total", "correlation")
 
 # Every axis with every model projected on it, shared axes first.
 _READOUTS = """
@@ -85,12 +84,8 @@ _DIFFERENCES = """
 select study_id, first, second, prompt_set, count(*) as layer_count
 from v_model_differences group by all order by first, second, prompt_set, study_id
 """
-_DIFFERENCE_LAYERS = """
-select layer, relative_norm, cosine, mean_share
-from v_model_differences where study_id = $study order by layer
-"""
+_DIFFERENCE_LAYERS = "from v_model_differences where study_id = $study order by layer"
 _MOVES = """
-select axis_id, axis_name, kind, layer, moved, moved_lower, moved_upper, cosine, p_value, axis_share
 from v_axis_moves where study_id = $study
 order by abs(moved) desc nulls last, axis_share desc nulls last, axis_name, axis_id
 """
@@ -108,21 +103,17 @@ def scatter(
 ) -> Json:
     """The prompts of a set by their projections on two axes, each of one model (by its id).
 
-    The axes default to the first two that are stored. `points` are at most `MAX_POINTS` of `total`;
-    their texts are cut, those of the positive class are hidden. `correlation` is over all of them.
+    The axes default to the first two that are stored. There are at most `MAX_POINTS` points, each
+    with the `total` and the `correlation` of all; their texts are cut, positive ones hidden.
     """
     readouts = rows(connection, _READOUTS)
     chosen: Json = {"x": x, "x_model": x_model, "y": y, "y_model": y_model}
     for readout, axis in zip(readouts * 2, ("x", "y"), strict=False):
         if chosen[axis] is None:
             chosen |= {axis: readout["axis_id"], f"{axis}_model": readout["model_id"]}
-    points = rows(connection, _POINTS, {**chosen, "prompt_set": prompt_set, "limit": MAX_POINTS})
-    summary = {name: plain(points[0][name]) if points else None for name in _SUMMARY}
-    shown = [
-        {name: value for name, value in point.items() if name not in _SUMMARY}
-        for point in covered(points, hidden, ["text"])
-    ]
-    return {"readouts": readouts, **chosen, **summary, "points": shown}
+    asked = {**chosen, "prompt_set": prompt_set, "limit": MAX_POINTS}
+    points = covered(plain_rows(rows(connection, _POINTS, asked)), hidden, ["text"])
+    return {"readouts": readouts, **chosen, "points": points}
 
 
 def layers(
@@ -137,10 +128,7 @@ def layers(
     chosen = next((row for row in families if family in (None, row["family"])), {})
     asked = {"family": family or chosen.get("family")}
     asked["prompt_set"] = prompt_set or chosen.get("prompt_set")
-    cells = [
-        {name: plain(value) for name, value in row.items()}
-        for row in rows(connection, _LAYERS, asked)
-    ]
+    cells = plain_rows(rows(connection, _LAYERS, asked))
     return {"families": families, **asked, "cells": cells}
 
 
@@ -151,12 +139,8 @@ def differences(connection: Connection, *, study: str | None = None) -> Json:
     """
     comparisons = rows(connection, _DIFFERENCES)
     study = study or next((row["study_id"] for row in comparisons), None)
-    by_layer = rows(connection, _DIFFERENCE_LAYERS, {"study": study})
+    by_layer = plain_rows(rows(connection, _DIFFERENCE_LAYERS, {"study": study}))
     if study and not by_layer:
         raise QueryError(f"no comparison {study}")
-    return {
-        "comparisons": comparisons,
-        "study": study,
-        "layers": by_layer,
-        "moves": rows(connection, _MOVES, {"study": study}),
-    }
+    moves = plain_rows(rows(connection, _MOVES, {"study": study}))
+    return {"comparisons": comparisons, "study": study, "layers": by_layer, "moves": moves}

@@ -29,8 +29,7 @@ async function show() {
   for (const link of document.querySelectorAll("nav a")) {
     const isHere = link.hash === `#/${name}`;
     if (isHere) document.title = `${link.textContent} · axes explore`;
-    if (isHere) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    link.ariaCurrent = isHere ? "page" : null;
   }
   const left = new AbortController();
   leave = () => left.abort();
@@ -43,7 +42,8 @@ async function show() {
   try {
     await pages[name](main, given, left.signal);
     // A choice that led to this page goes on with the keyboard.
-    if (choosing && document.activeElement === main) [...main.querySelectorAll("label")].find((label) => label.firstChild.textContent === choosing)?.control?.focus();
+    const isAgain = (label) => label.firstChild.textContent === choosing;
+    if (choosing && document.activeElement === main) [...main.querySelectorAll("label")].find(isAgain)?.control?.focus();
   } catch (error) {
     if (!left.signal.aborted) main.append(errorLine(error.message));
   }

@@ -2,17 +2,14 @@
 
 import { remember, sqlLink } from "./address.js";
 import { histogram } from "./curve.js";
-import { brief, choice, element, field, plainTable } from "./dom.js";
+import { brief, choice, element, field, note, plainTable } from "./dom.js";
 import { textOf, uncoverAll } from "./hidden.js";
 import { get } from "./server.js";
 
 export async function showAxis(main, given, left) {
   const axes = (await get("choices", {}, left)).axes.filter(({ source }) => source === "axis");
   const asked = { axis: given.axis ?? axes[0]?.axis_id, model: given.model, prompt_set: given.prompt_set };
-  if (!asked.axis) {
-    main.append(element("p", { class: "note" }, "This warehouse has no projections on an axis yet: axes study or axes fit"));
-    return;
-  }
+  if (!asked.axis) return main.append(note("This warehouse has no projections on an axis yet: axes study or axes fit"));
   const found = await get("axis", asked, left);
   const go = (changes) => (location.hash = `#/axis?${new URLSearchParams(changes)}`);
   const { axis, model, prompt_set } = found;
@@ -45,7 +42,7 @@ export async function showAxis(main, given, left) {
       histogram(found.histogram, labels, main.clientWidth),
       element("h2", {}, "Highest prompts"), promptTable("Highest prompts", ends[0]),
       element("h2", {}, "Lowest prompts"), promptTable("Lowest prompts", ends[1]),
-    ] : [element("p", { class: "note" }, "No projection on this axis is stored: axes score")]),
+    ] : [note("No projection on this axis is stored: axes score")]),
     element("h2", {}, "AUROC"),
     plainTable("AUROC", ["Model", "Prompt set", "AUROC", "In sample", "Positive", "Negative"], found.aurocs.map((row) =>
       [row.model, row.prompt_set, row.auroc, row.is_in_sample ? "yes" : "no", row.positive_count, row.negative_count])),

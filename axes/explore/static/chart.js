@@ -1,6 +1,6 @@
 // A queried table as a chart: what is drawn by default, and Vega-Lite to draw it.
 
-import { choice, element, errorLine, field } from "./dom.js";
+import { choice, element, errorLine, field, note } from "./dom.js";
 import { isHidden } from "./hidden.js";
 
 const MARKS = ["point", "line", "bar", "tick", "area", "boxplot", "rect"];
@@ -72,7 +72,7 @@ export function chartPanel({ columns, rows, row_count }, text, keep) {
   );
   const share = row_count > rows.length ? `the first ${rows.length} of ${row_count}` : `all ${row_count}`;
   draw();
-  return element("div", {}, controls, place, element("p", { class: "note" }, `The chart has ${share} rows.`));
+  return element("div", {}, controls, place, note(`The chart has ${share} rows.`));
 }
 
 let view;

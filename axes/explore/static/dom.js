@@ -31,6 +31,8 @@ export function errorLine(message, ...more) {
   return element("p", { class: "error", role: "alert" }, message, ...more);
 }
 
+export const note = (...texts) => element("p", { class: "note" }, ...texts);
+
 /** A number in few characters. */
 export function brief(number) {
   if (typeof number !== "number") return number === null || number === undefined ? "" : `${number}`;

@@ -1,7 +1,7 @@
 // The page of prompts: every model's projection beside the others', most disagreed-on first.
 
 import { remember } from "./address.js";
-import { brief, choice, counted, element, errorLine, field, pager } from "./dom.js";
+import { brief, choice, counted, element, errorLine, field, note, pager } from "./dom.js";
 import { textOf, uncoverAll } from "./hidden.js";
 import { get } from "./server.js";
 
@@ -9,13 +9,10 @@ const SEARCH_WAIT = 200;
 
 export async function showPrompts(main, given, left) {
   const { sets, axes } = await get("choices", {}, left);
-  if (!sets.length) {
-    main.append(element("p", { class: "note" }, "This warehouse has no prompts yet: axes prompts import demo_safety"));
-    return;
-  }
+  if (!sets.length) return main.append(note("This warehouse has no prompts yet: axes prompts import demo_safety"));
   const asked = {
     prompt_set: (sets.find(({ labels }) => labels) ?? sets[0]).name, axis: axes[0]?.axis_id, source: axes[0]?.source, scale: "rank",
-    order: axes.length ? "disagreement" : "position", descending: "true", ...given,
+    order: axes.length ? "disagreement" : "position", is_descending: "true", ...given,
   };
   if (!axes.length) asked.order = "position";
   const chosenSet = () => sets.find(({ name }) => name === asked.prompt_set) ?? sets[0];
@@ -85,13 +82,13 @@ function page(found, asked, set) {
   ];
   const isSorted = (column) => column.key && column.key === asked.order && (column.key !== "model" || column.model === asked.model);
   const sort = (column) => {
-    const isDescending = isSorted(column) ? asked.descending !== "true" : column.key !== "position";
-    set({ order: column.key, model: column.model, descending: `${isDescending}` });
+    const isDescending = isSorted(column) ? asked.is_descending !== "true" : column.key !== "position";
+    set({ order: column.key, model: column.model, is_descending: `${isDescending}` });
   };
   const header = element("tr", {}, ...columns.map((column) =>
     element("th", {
       scope: "col",
-      "aria-sort": isSorted(column) ? (asked.descending === "true" ? "descending" : "ascending") : null,
+      "aria-sort": isSorted(column) ? (asked.is_descending === "true" ? "descending" : "ascending") : null,
     }, column.key ? element("button", { type: "button", onclick: () => sort(column) }, column.text) : column.text)));
   const body = found.prompts.map((prompt) => element("tr", {},
     element("td", { class: "text" }, textOf(prompt.text)),
@@ -118,7 +115,7 @@ function page(found, asked, set) {
       table.querySelector(".covered") ? uncoverAll(table) : null),
     table,
     pager(found, "prompt", (number) => set({ page: number })),
-    element("p", { class: "note" }, asked.scale === "rank"
+    note(asked.scale === "rank"
       ? "A bar runs from the lowest projection of the set to the highest, model by model; the number is the projection. Disagreement is the largest distance between two models' places, 100 % when one puts first what another puts last."
       : "A bar runs from probability 0 to 1, by each model's own calibration; the number is the projection. Disagreement is the largest distance between two models' probabilities."),
   ];

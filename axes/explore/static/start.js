@@ -1,14 +1,14 @@
 // The page that opens first: studies with their verdicts, and what is stored.
 
 import { literal, sqlLink } from "./address.js";
-import { counted, element, plainTable } from "./dom.js";
+import { counted, element, note, plainTable } from "./dom.js";
 import { get } from "./server.js";
 
 export async function showStart(main, given, left) {
   const { studies, stored } = await get("start", {}, left);
   main.append(
     element("h2", {}, "Studies"),
-    ...(studies.length ? studies.map(card) : [element("p", { class: "note" }, "This warehouse has no study yet: axes study")]),
+    ...(studies.length ? studies.map(card) : [note("This warehouse has no study yet: axes study")]),
     element("h2", {}, "Stored"),
     plainTable("Stored", ["Table", "Rows"], stored.map(({ name, count }) =>
       [element("a", { href: sqlLink(`from ${name}\nlimit 100`) }, name), count])),

@@ -2,7 +2,7 @@
 
 import { remember, rememberSoon } from "./address.js";
 import { curve } from "./curve.js";
-import { brief, choice, counted, element, errorLine, field, pager } from "./dom.js";
+import { brief, choice, counted, element, errorLine, field, note, pager } from "./dom.js";
 import { isHidden, textOf } from "./hidden.js";
 import { get } from "./server.js";
 
@@ -10,15 +10,12 @@ import { get } from "./server.js";
 const REACH = 2.5;
 
 export async function showSteps(main, given, left) {
-  const { other, other_axis, other_layer, ...asked } = given;
+  const { other, ...asked } = given;
   // The completion next to it, of the same prompt, and what moves either to a step.
-  const peer = { generation: other, axis: other_axis, layer: other_layer };
+  const peer = { generation: other };
   const sees = new Map();
   const [{ sets }, first] = await Promise.all([get("choices", {}, left), get("completions", asked, left)]);
-  if (!first.models.length) {
-    main.append(element("p", { class: "note" }, "This warehouse has no completions yet: axes ingest traces MODEL --prompts SET"));
-    return;
-  }
+  if (!first.models.length) return main.append(note("This warehouse has no completions yet: axes ingest traces MODEL --prompts SET"));
   const list = element("div", {});
   const shown = element("section", { "aria-label": "Completion" });
   const compared = element("section", { "aria-label": "Completion compared with", hidden: true });
@@ -39,9 +36,7 @@ export async function showSteps(main, given, left) {
     } }, "All prompts")] : []),
   );
 
-  const keep = (note = remember) => note("steps", {
-    ...asked, reveal: undefined, ...(peer.generation && { other: peer.generation, other_axis: peer.axis, other_layer: peer.layer }),
-  });
+  const keep = (by = remember) => by("steps", { ...asked, is_revealed: undefined, other: peer.generation });
   const steppedTo = (other) => (step) => {
     asked.step = step;
     sees.get(other)?.(step);
@@ -49,43 +44,29 @@ export async function showSteps(main, given, left) {
   };
   // Of another prompt, the completion of the same model.
   const peerOf = (others) => others.find((one) => one.generation_id === peer.generation) ?? others.find(({ model }) => model === peer.model);
-  const openPeer = async (first) => {
+  const openPeer = async (first, changes = {}) => {
+    Object.assign(peer, changes);
     const other = peerOf(first.others);
-    Object.assign(peer, { generation: other?.generation_id, model: other?.model ?? peer.model, step: asked.step });
-    peer.axis ??= first.axis;
-    peer.kind = first.places.find(({ axis_id }) => axis_id === first.axis)?.kind;
+    const { axis, layer, places } = first;
+    const { kind } = places.find(({ axis_id }) => axis_id === axis) ?? {};
+    Object.assign(peer, { generation: other?.generation_id, model: other?.model ?? peer.model, axis, layer, kind, step: asked.step });
     compared.hidden = !other;
     sees.delete(compared);
-    if (other) {
-      const reopen = (changes) => {
-        Object.assign(peer, changes);
-        return openPeer(first);
-      };
-      const found = await showOne(compared, peer, left, { reopen, stepped: steppedTo(shown), sees });
-      if (found) Object.assign(peer, { axis: found.axis, layer: found.layer });
-    }
     keep();
+    const reopen = (more) => openPeer(first, more);
+    if (other) await showOne(compared, peer, left, { reopen, stepped: steppedTo(shown), sees });
   };
   const open = async (generation, changes = {}) => {
     // What is uncovered stays so for another axis or layer of it, and not for another completion.
-    if (generation !== asked.generation) peer.reveal = undefined;
-    Object.assign(asked, { generation, reveal: undefined, step: undefined }, changes);
+    if (generation !== asked.generation) peer.is_revealed = undefined;
+    Object.assign(asked, { generation, is_revealed: undefined, step: undefined }, changes);
     keep();
-    for (const link of list.querySelectorAll("a")) {
-      if (link.dataset.generation === generation) link.setAttribute("aria-current", "true");
-      else link.removeAttribute("aria-current");
-    }
-    const reopen = (more) => {
-      if ("axis" in more) Object.assign(peer, { axis: undefined, layer: undefined });
-      return open(generation, { reveal: asked.reveal, step: asked.step, ...more });
-    };
+    for (const link of list.querySelectorAll("a")) link.ariaCurrent = link.dataset.generation === generation ? "true" : null;
+    const reopen = (more) => open(generation, { is_revealed: asked.is_revealed, step: asked.step, ...more });
     const compare = (first) => field("Compare with", choice(
       [["", "nothing"], ...first.others.map((one) => [one.generation_id, nameOf(one)])], peerOf(first.others)?.generation_id ?? "",
-      (value) => {
-        Object.assign(peer, { generation: value, model: undefined, axis: undefined, layer: undefined, reveal: undefined });
-        openPeer(first);
-      }));
-    const first = await showOne(shown, asked, left, { reopen, stepped: steppedTo(compared), sees, more: compare });
+      (value) => openPeer(first, { generation: value, model: undefined, is_revealed: undefined })));
+    const first = await showOne(shown, asked, left, { reopen, stepped: steppedTo(compared), sees, compare });
     if (first) await openPeer(first);
   };
   const load = async () => {
@@ -95,11 +76,9 @@ export async function showSteps(main, given, left) {
       list.replaceChildren(...listed(found, open, set));
       const listedIds = found.completions.map((one) => one.generation_id);
       const generation = asked.generation ?? listedIds[0];
+      compared.hidden ||= !generation;
       if (generation) await open(generation, { step: asked.step });
-      else {
-        shown.replaceChildren(element("p", { class: "note" }, "No completion matches."));
-        compared.hidden = true;
-      }
+      else shown.replaceChildren(note("No completion matches."));
     } catch (error) {
       if (!left.aborted) list.replaceChildren(errorLine(error.message));
     }
@@ -129,15 +108,15 @@ function listed(found, open, set) {
 }
 
 /** The completion `one` in its place; null where another was opened meanwhile. */
-async function showOne(shown, one, left, { reopen, stepped, sees, more = () => null }) {
-  const { generation, axis, layer, reveal, kind } = one;
+async function showOne(shown, one, left, { reopen, stepped, sees, compare }) {
+  const { generation, axis, layer, is_revealed, kind } = one;
   let found;
   try {
-    found = await get("completion", { generation, axis, layer, reveal }, left);
+    found = await get("completion", { generation, axis, layer, is_revealed }, left);
     // Another model has other layers and axes: take one of the same kind, or its first.
     if (found.axis === null && axis && found.places.length) {
       const nearest = found.places.find((place) => place.axis_id === axis) ?? found.places.find((place) => place.kind === kind) ?? found.places[0];
-      found = await get("completion", { generation, axis: nearest.axis_id, reveal }, left);
+      found = await get("completion", { generation, axis: nearest.axis_id, is_revealed }, left);
     }
   } catch (error) {
     if (!left.aborted) shown.replaceChildren(errorLine(error.message));
@@ -148,14 +127,16 @@ async function showOne(shown, one, left, { reopen, stepped, sees, more = () => n
   const layers = found.places.filter(({ axis_id }) => axis_id === found.axis).map(({ layer }) => layer);
   const isProjected = found.axis !== null;
   const controls = element("div", { class: "bar" },
-    found.others.length ? more(found) : null,
-    ...(isProjected ? [
+    compare && found.others.length ? compare(found) : null,
+    // The completion compared with follows the axis of the other.
+    isProjected && !compare ? element("span", { class: "faint" }, `${axes.get(found.axis)}, layer ${found.layer}`) : null,
+    ...(isProjected && compare ? [
       field("Axis", choice([...axes], found.axis, (axis) => reopen({ axis, layer: undefined }))),
       field("Layer", choice(layers.map((layer) => [`${layer}`, `${layer}`]), `${found.layer}`, (layer) => reopen({ layer }))),
     ] : []),
     isProjected ? element("a", { href: `#/sql?sql=${encodeURIComponent(statement(found))}` }, "As SQL") : null,
     found.is_hidden ? element("button", { type: "button", class: "reveal", onclick: async () => {
-      await reopen({ reveal: "true" });
+      await reopen({ is_revealed: "true" });
       shown.querySelector(".token[tabindex='0']")?.focus();
     } }, "Show the hidden text") : null,
   );
@@ -167,10 +148,10 @@ async function showOne(shown, one, left, { reopen, stepped, sees, more = () => n
     element("p", { class: "prompt" }, textOf(found.prompt)),
   ];
   if (!found.steps.length) {
-    shown.replaceChildren(...parts, element("p", { class: "note" }, "No tokens of this completion are stored."));
+    shown.replaceChildren(...parts, note("No tokens of this completion are stored."));
     return found;
   }
-  const readout = element("dl", { class: "readout", "aria-live": "polite" });
+  const readout = element("dl", { class: "readout", "aria-live": compare ? "polite" : "off" });
   let [looked, drawing] = [0, null];
   const { box, select } = tokens(found, stepped, (index) => {
     looked = index;
@@ -191,8 +172,8 @@ async function showOne(shown, one, left, { reopen, stepped, sees, more = () => n
       element("div", { class: "scale" }, "lower", element("span", { class: "ramp" }), "higher",
         element("span", {}, `colourless at ${brief(found.centre)}, the mean over ${counted(found.scale_count, "token")} of ${found.model}; full colour ${REACH} standard deviations away`)),
       readout, place,
-      element("p", { class: "note" }, "Dots: the projection of each token. Line: its running mean. Left and right step, Home and End jump."),
-    ] : [readout, element("p", { class: "note" }, "Its tokens have no projections yet: run axes study or axes drift.")]),
+      note("Dots: the projection of each token. Line: its running mean. Left and right step, Home and End jump."),
+    ] : [readout, note("Its tokens have no projections yet: run axes study or axes drift.")]),
   );
   const see = (wanted) => {
     const { steps } = found;

@@ -155,7 +155,7 @@ def test_pages_show_no_positive_text_before_it_is_asked_for(client: TestClient) 
         assert answer.status_code == 200 and FORBIDDEN not in answer.text
     number = prompts.json()["prompts"][0]["text"]["hidden"]
     assert client.get("text", params={"number": number}).json()["text"] == prompt_text(0)
-    shown = client.get("completion", params={"generation": "g-alpha-p0000", "reveal": "true"})
+    shown = client.get("completion", params={"generation": "g-alpha-p0000", "is_revealed": "true"})
     assert shown.json()["steps"][0]["token"] == f" {FORBIDDEN}0"
     assert client.get("text", params={"number": "0" * 16}).status_code == 404
 
@@ -185,7 +185,7 @@ def test_what_is_offered_is_what_is_there(client: TestClient) -> None:
     offered = client.get("choices").json()
     assert [one["name"] for one in offered["sets"]] == ["marked", "plain"]
     assert offered["axes"][0]["axis_id"] == UNIVERSAL
-    order = {"order": "disagreement", "descending": "true"}
+    order = {"order": "disagreement", "is_descending": "true"}
     page = client.get("prompts", params={"prompt_set": "marked", "axis": UNIVERSAL, **order})
     assert page.json()["prompts"][0]["prompt_id"] == DISPUTED
 
