@@ -369,6 +369,7 @@ def intervene(
     random: int = 20,
     shuffled: int = 5,
     orthogonal: int = 5,
+    covariance: int = 0,
     seed: int = 0,
     root: Folder | None = None,
     **options: Any,
@@ -376,9 +377,9 @@ def intervene(
     """Steer a model along axes and compare the effect with control directions.
 
     A row for each axis, metric and class of prompts. `strengths` are in units of the layer's
-    median norm (`mode="ablate"`: the share to remove); `random`, `shuffled` and `orthogonal` are
-    numbers of controls; `system` is a file. `options` are the other options of `axes intervene`:
-    `min_projection`, `condition`, `template`, `benign_limit`, `openers`, `pull_back`, `device`, ...
+    median norm (`mode="ablate"`: the share to remove); `random`, `shuffled`, `orthogonal` and
+    `covariance` are numbers of controls; `system` is a file. `options` are the other options of
+    `axes intervene`: `min_projection`, `condition`, `template`, `benign_limit`, `openers`, ...
     Raises `AxisError`, `ModelError` or `PromptError`.
 
     axes.intervene("smollm2-135m", "31011258", "demo_safety", "demo_alignment", limit=48)

@@ -342,8 +342,9 @@ def write_prompt_set(
     *,
     texts: list[str] | None = None,
     sources: list[str] | None = None,
+    **columns: list[str],
 ) -> None:
-    """`count` prompts in matched pairs, labelled where `labels` is given."""
+    """`count` prompts in matched pairs, labelled where `labels` is given; further `columns`."""
     described = [
         {
             "prompt_id": prompt_id,
@@ -352,6 +353,7 @@ def write_prompt_set(
             "source": sources[row] if sources else None,
             "pair_id": f"{prompt_set}-{row // 2}",
             "run_id": "world",
+            **{name: values[row] for name, values in columns.items()},
         }
         for row, prompt_id in enumerate(prompt_ids(prompt_set, count))
     ]

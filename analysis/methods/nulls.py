@@ -69,17 +69,53 @@ def shuffled_labels(
     classes (matched pairs), labels are shuffled within groups: what the members of a pair share
     cancels in the true difference, and must cancel in its null.
     """
+    drawn = shuffled_labellings(labels, groups, count, np.random.default_rng(seed))
+    return _refits(x, drawn, grouped_folds(labels, groups, seed=seed), method, groups)
+
+
+def control_tasks(
+    x: Rows,
+    types: Sequence[str],
+    labels: Labels,
+    groups: Groups,
+    *,
+    count: int = 200,
+    method: str = "mean_diff",
+    seed: int = 0,
+) -> Float[np.ndarray, " task"]:
+    """Out-of-fold AUROCs on control tasks (Hewitt and Liang 2019): what memorising types gives.
+
+    A control task gives each type of prompt (its first word, say) one class, so that about half of
+    the rows are of either. A direction that also separates such classes says little by separating
+    `labels`, which only determine the folds here. Tasks that a fold would leave with one class are
+    left out: with a single type, all.
+    """
     random = np.random.default_rng(seed)
+    type_of_row, sizes = np.unique(types, return_inverse=True, return_counts=True)[1:]
+    order = random.permuted(np.tile(np.arange(len(sizes)), (count, 1)), axis=1)
+    # Types in random order are positive while their middles lie in the first half of the rows.
+    middles = np.cumsum(sizes[order], axis=1) - sizes[order] / 2
+    is_positive = np.take_along_axis(middles, np.argsort(order, axis=1), axis=1) < len(x) / 2
+    tasks = is_positive[:, type_of_row]
     folds = grouped_folds(labels, groups, seed=seed)
+    for fold in np.unique(folds):
+        shares = tasks[:, folds != fold].mean(axis=1)
+        tasks = tasks[(shares > 0) & (shares < 1)]
+    return _refits(x, tasks, folds, method, groups).held_out
+
+
+def _refits(
+    x: Rows, labellings: Bool[np.ndarray, "fit row"], folds: Groups, method: str, groups: Groups
+) -> ShuffledLabels:
+    """Directions fitted on each labelling, in sample and out of fold."""
     # A labelling needs the scores of every row by one fit a fold and one on all rows, in float64.
-    step = max(_SCORES_BYTES // (8 * len(labels) * (folds.max() + 2)), 1)
-    in_sample, held_out = np.empty(count), np.empty(count)
-    for start in range(0, count, step):
-        part = slice(start, min(start + step, count))
-        shuffled = shuffled_labellings(labels, groups, part.stop - start, random)
-        fit = partial(fitted_scores, x, shuffled, method=method, groups=groups)
-        in_sample[part] = aurocs(fit(np.ones_like(labels)), shuffled)
-        held_out[part] = aurocs(out_of_fold(fit, folds), shuffled)
+    step = max(_SCORES_BYTES // (8 * len(folds) * (folds.max() + 2)), 1)
+    in_sample, held_out = np.empty((2, len(labellings)))
+    for start in range(0, len(labellings), step):
+        part = slice(start, start + step)
+        fit = partial(fitted_scores, x, labellings[part], method=method, groups=groups)
+        in_sample[part] = aurocs(fit(np.ones(len(folds), dtype=bool)), labellings[part])
+        held_out[part] = aurocs(out_of_fold(fit, folds), labellings[part])
     return ShuffledLabels(in_sample, held_out)
 
 

@@ -59,9 +59,11 @@ class OutOfFold:
         return area_estimate(area, variance, self.group_count, self._df)
 
     def metrics(self, scorer: int, labels: Labels, groups: Groups) -> dict[str, Estimate]:
-        """The area, and the other metrics by the first draw of folds."""
+        """The area, its range over the draws of folds, and other metrics by the first of these."""
         points = point_metrics(self.scores[0, scorer], labels, groups)
-        return {"auroc": self.area(scorer), **points}
+        drawn = aurocs(self.scores[:, scorer], labels)
+        ends = Estimate(float(drawn.mean()), float(drawn.min()), float(drawn.max()))
+        return {"auroc": self.area(scorer), "auroc_by_fold_draw": ends, **points}
 
     def difference(self, first: int, second: int) -> Estimate:
         """AUROC of one scorer minus that of another, with its 95 % interval and p-value."""

@@ -34,7 +34,7 @@ from axes.warehouse.runs import Run
 from axes.warehouse.writer import content_key
 
 PULL_BACKS = ("transpose", "pseudo_inverse")
-CONTROLS = ("random", "shuffled_labels", "orthogonal")
+CONTROLS = ("random", "shuffled_labels", "orthogonal", "covariance")
 
 _KEPT = 0.99
 
@@ -202,7 +202,7 @@ def _draw(
     weights -= weights.mean()
     centre = mean(matrix.x)
     mixture = sum(part @ (block - centre) for block, part in blocks(matrix.x, weights))
-    return unit(mixture - (mixture @ axis) * axis)
+    return unit(mixture - (mixture @ axis) * axis if kind == "orthogonal" else mixture)
 
 
 def _of(axis: Axis, source: str | None, *numbered: int) -> Axis:

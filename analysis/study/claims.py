@@ -1,7 +1,7 @@
 """A study next to others: the source study's claims, published values, and a second study.
 
 The rules of the claims are in SQL (`v_claims`, `v_claim_estimates`) and in words in
-docs/methods.md; here they are read. Published values are rows next to the study's. Two studies are
+docs/claims.md; here they are read. Published values are rows next to the study's. Two studies are
 compared by their definitions and every headline metric: where both evaluated the same prompts, the
 difference of two AUROCs has DeLong's paired interval, from the stored projections.
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from axes.analysis.activations import Matrix, project, row_norms
@@ -18,6 +20,7 @@ from axes.analysis.stats.evaluate import evaluate_scores
 from axes.analysis.stats.neighbours import mutual_knn
 from axes.analysis.study.evaluations import Evaluation, Steps, corrected
 from axes.analysis.study.fit import FittedModel, FittedStudy, Member, paired
+from axes.analysis.study.shifts import paraphrases, shift_rows
 from axes.analysis.study.stability import direction_rows, held_out_rows, shared_axis_rows
 
 
@@ -33,17 +36,21 @@ def evaluate(study: FittedStudy, steps: Steps) -> list[Evaluation]:
         )
         for index, value in enumerate(study.singular_values)
     ]
+    # A paraphrase of the prompts that directions are fitted on is no set of its own.
+    originals = paraphrases(study, steps.warehouse)
+    evaluated = [name for name in study.definition.labelled_sets if name not in originals]
     rows += shared_axis_rows(study, steps)
-    rows += _baseline_rows(study, steps)
+    rows += _baseline_rows(study, evaluated, steps)
     for model in study.models:
         rows += _coverage_rows(study, model.member)
         rows += _alignment_rows(study, model)
         rows += _neighbour_rows(study, model, steps)
-        for prompt_set in model.member.labelled:
+        for prompt_set in evaluated:
             rows += _auroc_rows(study, model, prompt_set, steps)
             rows += _null_rows(study, model, prompt_set, steps)
         rows += direction_rows(study.definition, model.member, steps)
     rows += held_out_rows(study, steps)
+    rows += shift_rows(study, steps, originals)
     return corrected(rows, by=("metric", "is_in_sample"))
 
 
@@ -189,12 +196,15 @@ def _null_rows(
     return steps.compute("null axes", inputs, compute, member=member, prompt_set=prompt_set)
 
 
-def _baseline_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
+def _baseline_rows(
+    study: FittedStudy, prompt_sets: Sequence[str], steps: Steps
+) -> list[Evaluation]:
     """What the prompts alone tell, on sets that nothing was fitted on (else `held_out_rows`)."""
     labelled, seed = study.members[0].labelled, study.definition.seed
     fitted_on = labelled[study.definition.prompts]
     rows = []
-    for prompt_set, matrix in labelled.items():
+    for prompt_set in prompt_sets:
+        matrix = labelled[prompt_set]
 
         def compute(matrix: Matrix = matrix, prompt_set: str = prompt_set) -> list[Evaluation]:
             scores = _baseline_scores(fitted_on, matrix)

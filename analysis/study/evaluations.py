@@ -26,7 +26,7 @@ from axes.warehouse.runs import Run
 from axes.warehouse.writer import content_key, rows_table
 
 # Raised whenever the rows of unchanged inputs would change.
-STEP_VERSION = 7
+STEP_VERSION = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ class Steps:
     """The steps of a study that a warehouse stores; one that is missing is computed and written."""
 
     def __init__(self, warehouse: Warehouse, run: Run) -> None:
-        self._warehouse, self._run = warehouse, run
+        self.warehouse, self._run = warehouse, run
 
     def compute(
         self,
@@ -168,7 +168,7 @@ class Steps:
     ) -> list[Evaluation]:
         """The rows that `compute` gives; `inputs` is all that they depend on, as JSON values."""
         step_id = content_key(STEP_VERSION, step, list(inputs))
-        stored = self._warehouse.column("select figures from steps where step_id = ?", [step_id])
+        stored = self.warehouse.column("select figures from steps where step_id = ?", [step_id])
         if stored:
             return [Evaluation(**row) for row in json.loads(stored[0])]
         evaluations = compute()
@@ -182,6 +182,6 @@ class Steps:
             "figures": json.dumps([asdict(evaluation) for evaluation in evaluations]),
             "run_id": self._run.run_id,
         }
-        self._warehouse.write("steps", rows_table("steps", [row]), name=step_id)
+        self.warehouse.write("steps", rows_table("steps", [row]), name=step_id)
         self._run.rows += 1
         return evaluations

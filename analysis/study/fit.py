@@ -102,6 +102,11 @@ class FittedStudy:
         return [model.member for model in self.models]
 
     @property
+    def matrices(self) -> list[Matrix]:
+        """Of each model the prompts that directions are fitted on, the same in the same order."""
+        return [member.labelled[self.definition.prompts] for member in self.members]
+
+    @property
     def reference(self) -> FittedModel:
         return self.models[self.definition.models.index(self.definition.reference)]
 

@@ -105,7 +105,8 @@ def study_result(root: Path, study_id: str) -> dict[str, Any]:
     """A study's numbers as nested dicts, read with SQL; the keys are described in the README."""
     stored = rows(
         connect(root),
-        "select * from evaluations where study_id = ? order by component, model, prompt_set",
+        "select * from evaluations where study_id = ? and judged_on is null "
+        "order by component, model, prompt_set",
         [study_id],
     )
     parameters = json.loads(stored[0]["parameters"])

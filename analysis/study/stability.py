@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -23,6 +24,7 @@ from axes.analysis.methods.layer_selection import select_layers
 from axes.analysis.methods.nulls import (
     Mapped,
     bootstrap_angles,
+    control_tasks,
     random_singular_values,
     shuffled_directions,
     shuffled_labels,
@@ -43,7 +45,7 @@ from axes.analysis.stats.auroc import (
 )
 from axes.analysis.stats.baselines import Kernel, baseline_fitter, model_kernels, text_kernels
 from axes.analysis.stats.evaluate import evaluate_scores
-from axes.analysis.stats.out_of_fold import OutOfFold, evaluate_out_of_fold
+from axes.analysis.stats.out_of_fold import evaluate_out_of_fold
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.evaluations import Evaluation, Steps
 from axes.analysis.study.fit import FittedStudy, Member
@@ -69,7 +71,7 @@ def shared_axis_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
     ]
     if len(study.models) < 2:
         return rows
-    matrices = [member.labelled[definition.prompts] for member in study.members]
+    matrices = study.matrices
     inputs = [
         axis.axis_id,
         [model.alignment.alignment_id for model in study.models],
@@ -183,6 +185,8 @@ def direction_rows(definition: StudyDefinition, member: Member, steps: Steps) ->
     """
     prompt_set, matrix = definition.prompts, member.labelled[definition.prompts]
     tests: dict[str, _Test] = {"shuffled labels": _shuffled_labels}
+    if not DIRECTIONS[definition.direction].is_of_pairs:  # The two of a pair share their type.
+        tests["control tasks"] = _control_tasks
     if can_evaluate_erasure(matrix.labels, matrix.groups):
         tests["erasure"] = _erasure
     if member.layers:
@@ -228,6 +232,24 @@ def _shuffled_labels(definition: StudyDefinition, _: Member, matrix: Matrix) -> 
     }
 
 
+def _control_tasks(definition: StudyDefinition, _: Member, matrix: Matrix) -> _Metrics:
+    """The direction's method on control tasks whose types are the prompts' first words."""
+    method = definition.direction
+    areas = control_tasks(
+        matrix.x,
+        [text.lower().split()[0] for text in matrix.texts.to_pylist()],
+        matrix.labels,
+        matrix.groups,
+        count=DIRECTIONS[method].draw_count,
+        method=method,
+        seed=definition.seed,
+    )
+    if not len(areas):
+        return {}
+    ends = map(float, np.quantile(areas, [0.025, 0.975]))
+    return {"control_task_cross_validated": {"auroc": Estimate(float(areas.mean()), *ends)}}
+
+
 def _nested(definition: StudyDefinition, member: Member, matrix: Matrix) -> _Metrics:
     """The native direction where the choice of its layer has not seen a row either."""
     labels, groups, seed = matrix.labels, matrix.groups, definition.seed
@@ -253,23 +275,27 @@ def held_out_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
 
     Beside them the baselines of the prompts and of each model, and every axis minus each of those.
     """
+    prompt_set, compute = study.definition.prompts, partial(_held_out, study)
+    return steps.compute("held out", refit_inputs(study), compute, prompt_set=prompt_set)
+
+
+def refit_inputs(study: FittedStudy) -> list[Any]:
+    """All that refits of a study's axes on parts of its prompts depend on."""
     definition = study.definition
-    matrices = [member.labelled[definition.prompts] for member in study.members]
-    inputs = [
+    return [
         [member.location for member in study.members],
         [model.alignment.alignment_id for model in study.models],
         definition.prompts,
-        [matrix.grouped_hash for matrix in matrices],
+        [matrix.grouped_hash for matrix in study.matrices],
         [definition.direction, definition.universal],
         definition.seed,
     ]
-    compute = partial(_held_out, study, matrices)
-    return steps.compute("held out", inputs, compute, prompt_set=definition.prompts)
 
 
-def _held_out(study: FittedStudy, matrices: Sequence[Matrix]) -> list[Evaluation]:
-    labels, groups = matrices[0].labels, matrices[0].groups
-    evaluated, place = _out_of_fold(study, matrices)
+def _held_out(study: FittedStudy) -> list[Evaluation]:
+    labels, groups = study.matrices[0].labels, study.matrices[0].groups
+    fit, place = refitter(study, study.matrices)
+    evaluated = evaluate_out_of_fold(fit, labels, groups, seed=study.definition.seed)
     row = partial(Evaluation.of_scorers, prompt_set=study.definition.prompts, labels=labels)
     metrics = {scorer: evaluated.metrics(at, labels, groups) for scorer, at in place.items()}
     of_texts = {name: each for (model, name), each in metrics.items() if model is None}
@@ -293,10 +319,13 @@ def _held_out(study: FittedStudy, matrices: Sequence[Matrix]) -> list[Evaluation
     return rows
 
 
-def _out_of_fold(
+def refitter(
     study: FittedStudy, matrices: Sequence[Matrix]
-) -> tuple[OutOfFold, dict[tuple[str | None, str], int]]:
-    """All axes and baselines evaluated on the same folds; (model or None, scorer) -> its place."""
+) -> tuple[Callable[[Labels], Float[np.ndarray, "scorer row"]], dict[tuple[str | None, str], int]]:
+    """A function that fits all axes and baselines on a mask of rows; (model, scorer) -> its place.
+
+    `matrices` are each model's, of the same prompts. Baselines of the prompts have no model.
+    """
     definition = study.definition
     labels, groups = matrices[0].labels, matrices[0].groups
     texts = text_kernels(matrices[0].texts.to_pylist())
@@ -308,16 +337,16 @@ def _out_of_fold(
     kernels |= {(model, name): k for model, each in of_models.items() for name, k in each.items()}
     fit_baselines = baseline_fitter(list(kernels.values()), labels)
     method, shared = definition.direction, definition.universal
-    fit_axes = axes_fitter(_mapped(study, matrices), labels, groups, method=method, shared=shared)
+    models = _mapped(study, matrices)
+    fit_axes = axes_fitter(models, labels, groups, method=method, shared=shared)
 
     def fit(seen: Labels) -> Float[np.ndarray, "scorer row"]:
         return np.concatenate([*fit_axes(seen), fit_baselines(seen)])
 
-    evaluated = evaluate_out_of_fold(fit, labels, groups, seed=definition.seed)
     axes = SHARED_AXES[: 2 if len(matrices) == 1 else 3]
     # In the order of `fit`: axes by model, baselines of the prompts, and those by model.
     names = [*((member.name, axis) for member in study.members for axis in axes), *kernels]
-    return evaluated, {name: at for at, name in enumerate(names)}
+    return fit, {name: at for at, name in enumerate(names)}
 
 
 def axes_fitter(

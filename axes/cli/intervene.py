@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PRINTED = """
 select
     axis_name, layers, metric, prompts_class, strength, unsteered, estimate, lower, upper,
-    random_lower, random_upper, p_value, prompt_count, verdict
+    random_lower, random_upper, p_value, control_p_value_adjusted, prompt_count, verdict
 from v_interventions
 where
     experiment_id = $experiment_id and role = 'axis'
@@ -72,6 +72,11 @@ def _control_option(role: str, default: int, help: str) -> Command:
 @_control_option("random", 20, "Random directions, as controls.")
 @_control_option("shuffled_labels", 5, "Directions fitted to shuffled labels, as controls.")
 @_control_option("orthogonal", 5, "Random directions orthogonal to the axis, as controls.")
+@_control_option(
+    "covariance",
+    0,
+    "Random directions with the covariance of activations: 200 for the claim `steering`.",
+)
 @click.option(
     "--complete-controls", is_flag=True, help="Generate completions along the controls too."
 )
@@ -152,7 +157,7 @@ def _register_directions(
     root: Path, model: str, prompt_set: str, seed: int, options: Options
 ) -> tuple[str, dict[str, str]]:
     """The model's id, and the role of each axis and control; their options are removed."""
-    from axes.analysis.steering.controls import register_directions
+    from axes.analysis.steering.controls import CONTROLS, register_directions
     from axes.warehouse.handle import Warehouse
 
     return register_directions(
@@ -160,7 +165,7 @@ def _register_directions(
         known_as(model),
         options.pop("axes"),
         pull_backs=options.pop("pull_backs"),
-        counts={role: options.pop(role) for role in ("random", "shuffled_labels", "orthogonal")},
+        counts={role: options.pop(role) for role in CONTROLS},
         prompt_set=prompt_set,
         seed=seed,
     )

@@ -296,7 +296,7 @@ def claims(study_name: str | None, warehouse: Warehouse, output_format: str) -> 
 
     STUDY is the start of an id or a study file; default: the last study. Each claim is supported,
     not supported or undecided, with estimate, interval and null, followed by the models and the
-    SQL behind it. docs/methods.md states the rules. `axes study --claims` does the same.
+    SQL behind it. docs/claims.md states the rules. `axes study --claims` does the same.
 
     \b
     axes study claims demo

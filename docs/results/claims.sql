@@ -1,4 +1,4 @@
--- The verdict on each claim by the rules of docs/methods.md, the model that decides it,
+-- The verdict on each claim by the rules of docs/claims.md, the model that decides it,
 -- and the smallest effect that these prompts could show.
 with
 studies as (

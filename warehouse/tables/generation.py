@@ -43,7 +43,7 @@ GENERATION_TABLES = (
         experiment_id  text      hash of the experiment and of every outcome in it
         model model_id
         axis_id        text      the axis steered along (axes.axis_id)
-        role           text      axis, or which control: random, shuffled_labels, orthogonal
+        role           text      axis, random, shuffled_labels, orthogonal or covariance
         layers mode
         strength       float64?  null: the slope over all strengths
         metric         text      the measurement, as a difference from the unsteered model

@@ -5,20 +5,24 @@
 -- claim: the claim's name (v_claims)
 -- model: the model; of no_threshold_transfer the one that the threshold is chosen on
 --   and the one that it is applied to; of upward_drift with the template and the limit
---   of its completions
+--   of its completions; of steering with the measurement of its behaviour
 -- models: the models by name
 -- estimate: of shared_axis the AUROC of the axis made without the model; of
 --   no_threshold_transfer balanced accuracy lost against the model's own threshold; of
---   upward_drift the slope per token, positive less negative class; else AUROC of the
---   universal axis minus that of the native one. Differences are paired
+--   upward_drift the slope per token, positive less negative class; of steering the
+--   size of the effect with the smallest p-value; else AUROC of the universal axis
+--   minus that of the native one. Differences are paired
 -- null_value: of shared_axis v_held_out.leave_one_out_null, of regime_break the loss
---   that is called a break, of universal_at_least_native the one still called none
+--   that is called a break, of universal_at_least_native the one still called none; of
+--   steering the 95th percentile of the controls, null with too few to pass a test
 -- is_met: the interval lies above the null, of regime_break below it; a threshold fails
---   to transfer; the positive class rises, more than the other, under every control
+--   to transfer; the positive class rises, more than the other, under every control; an
+--   effect of steering exceeds the controls, corrected for its tests, in every model
 -- is_refuted: of shared_axis it is not met, and lies below 0.5, or no model's interval
 --   reaches 0.6; of gains_for_weak_models it lies below 0.02, the smallest gain that
 --   counts; a threshold transfers; the class rises less, or a control is shown to
---   explain the difference; else the interval lies on the other side of the null. Where
+--   explain the difference; every effect of steering is shown to be smaller than the
+--   null; else the interval lies on the other side of the null. Where
 --   one model decides, its interval holds at 95 % for all models together
 create view v_claim_estimates as
 with
@@ -41,6 +45,58 @@ weakest as (
     where is_out_of_fold
     group by study_id
     having count(*) > 1
+),
+
+-- Which model an axis was made without.
+made_without as (
+    select distinct
+        study_id,
+        model,
+        axis_id as source_axis_id
+    from stg_evaluations
+    where scorer = 'leave_one_out' and axis_id is not null
+),
+
+-- The tests of a model's experiment with the most controls, of those of the last one.
+steered as (
+    select
+        made_without.study_id,
+        tests.*,
+        tests.test_count < 0.05 * (1 + tests.control_count) as is_enough,
+        dense_rank() over (
+            partition by made_without.study_id, tests.model, tests.prompt_set
+            order by
+                tests.control_count desc, tests.judged_at desc, tests.experiment_id asc
+        ) as place
+    from v_interventions as tests
+    inner join made_without using (source_axis_id, model)
+    where tests.test_count is not null
+),
+
+-- Of a model the test with the smallest p-value, and whether any is passed.
+decided as (
+    select
+        study_id,
+        prompt_set,
+        model,
+        min(metric) as metric,
+        arg_min(
+            (abs(estimate), if(estimate > 0, lower, -upper), greatest(upper, -lower)),
+            control_p_value order by axis_id, layers, metric, prompts_class
+        ) as effect,
+        arg_min(
+            if(is_enough, control_bound, null),
+            control_p_value order by axis_id, layers, metric, prompts_class
+        ) as null_value,
+        bool_or(
+            control_p_value_adjusted < 0.05
+            and (lower > 0 or upper < 0)
+            and verdict not like 'small%'
+        ) as is_met,
+        bool_and(is_enough and greatest(upper, -lower) < control_bound) as is_refuted
+    from steered
+    where place = 1
+    group by study_id, prompt_set, model
 ),
 
 gains (claim, null_value) as (
@@ -140,6 +196,25 @@ final as (
     from v_drift as analyses
     inner join studies using (axis_id)
     where analyses.labeler is null and analyses.prompt_set != studies.fitted_on
+    union all by name
+    select
+        'steering' as claim,
+        decided.study_id,
+        decided.prompt_set,
+        decided.model || ' ' || decided.metric as model,
+        [decided.model] as models,
+        decided.effect[1] as estimate,
+        decided.effect[2] as lower,
+        decided.effect[3] as upper,
+        decided.null_value,
+        decided.is_met
+        and count(*) over (partition by decided.study_id, decided.prompt_set)
+        = (
+            select count(*) from made_without
+            where made_without.study_id = decided.study_id
+        ) as is_met,
+        decided.is_refuted
+    from decided
 )
 
 select * from final;

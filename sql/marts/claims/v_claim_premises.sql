@@ -2,9 +2,11 @@
 -- why the numbers cannot tell whether the models share an axis, whatever they are.
 --
 -- position: the order in which premises are named
--- premise: alignment_overlap, few_prompts, no_signal, map, surface, no_agreement
+-- premise: alignment_overlap, few_prompts, no_signal, map, surface, no_agreement,
+--   wording, few_controls
 -- stops: the answers that cannot be given: that the axis is shared (or works on the
---   model), not shared, or that it breaks down in the model alone
+--   model), not shared, or that it breaks down in the model alone; that steering along
+--   it changes the model (steers), or has no effect
 -- at_model: the model in which it fails: a bad map is in the way of all models; null
 --   where it is of the group
 -- scorer: the scorer of the number that fails, if it is an AUROC
@@ -166,7 +168,7 @@ failing as (
         models.model,
         4 as position,
         'map' as premise,
-        ['not shared', 'break'] as stops,
+        ['not shared', 'break', 'no effect'] as stops,
         maps.at_model,
         maps.variance_ratio as metric_value,
         0.8 as compared_with,
@@ -229,6 +231,40 @@ failing as (
     from models
     inner join agreements using (study_id, prompt_set)
     where agreements.agreeing_count <= agreements.model_count / 2
+    union all by name
+    select
+        study_id,
+        prompt_set,
+        model,
+        7 as position,
+        'wording' as premise,
+        ['shared'] as stops,
+        model as at_model,
+        leave_one_out as metric_value,
+        0.5 as compared_with,
+        format(
+            'in other words ({}) the axis of the others is not shown to work on {} '
+            || '(AUROC {:.3f}, {:.3f} to {:.3f})',
+            judged_on, model, leave_one_out, leave_one_out_lower, leave_one_out_upper
+        ) as cause
+    from v_source_transfer
+    where fitted_on = prompt_set and leave_one_out_lower <= 0.5
+    union all by name
+    select
+        study_id,
+        prompt_set,
+        models[1] as model,
+        0 as position,
+        'few_controls' as premise,
+        ['steers', 'no effect'] as stops,
+        models[1] as at_model,
+        format(
+            'too few controls: no effect on {} could exceed them after correction for '
+            || 'its tests',
+            model
+        ) as cause
+    from v_claim_estimates
+    where claim = 'steering' and null_value is null
 )
 
 select * from failing;

@@ -1,5 +1,5 @@
 -- One row per study, claim of the source study and prompt set: the verdict of the
--- stored rows, by rules fixed beforehand (docs/methods.md). v_claim_estimates has a row
+-- stored rows, by rules fixed beforehand (docs/claims.md). v_claim_estimates has a row
 -- per model.
 --
 -- position: its position in the list of claims
@@ -67,6 +67,15 @@ claims (position, claim, text, met, refuted, to_decide) as (
         'shared',
         'not shared',
         'axes ingest traces MODEL --prompts SET, SET held out, then axes drift'
+    ),
+    (
+        7,
+        'steering',
+        'Steering a model along the axis of the others changes what it writes.',
+        'steers',
+        'no effect',
+        'axes intervene MODEL --axis AXIS --covariance 200 --shuffled 20, AXIS made '
+        || 'without MODEL, for each model'
     )
 ),
 
@@ -170,9 +179,11 @@ final as (
         count(distinct asked.study_id) over (
             partition by asked.prompt_set
         ) as study_count,
-        2 as version,
+        3 as version,
         case
             when verdicts.claim is null then asked.to_decide
+            when verdicts.verdict = 'undecided' and asked.claim = 'steering'
+                then 'more prompts, or the models that are not steered yet'
             when verdicts.verdict = 'undecided'
                 then 'more prompts: the interval does not clear the null'
         end as to_decide

@@ -15,12 +15,24 @@
 -- leave_one_out_cross_validated: the same of the axis made without this model
 -- null_in_sample: 95th percentile of native for directions fitted on shuffled labels
 -- null_cross_validated: the same of native_cross_validated
+-- control_task: mean AUROC of native_cross_validated's method on control tasks, random
+--   classes of the prompts' first words; null without enough words that recur
+-- selectivity: native_cross_validated minus control_task (Hewitt and Liang 2019)
+-- selectivity_lower: lower end of its 95 % interval, over prompts and control tasks
+-- universal_by_source: mean AUROC of the universal axis over sources, each left out of
+--   its fit; v_source_transfer has every source, category and length
+-- universal_by_category: the same over categories
+-- universal_by_length: the same over the shorter and the longer half of the prompts
+-- universal_paraphrased: AUROC on paraphrases, the pair left out of the fit
 -- pairs_in_order: share of matched pairs that the universal axis ranks right, out of
 --   fold where it was fitted on them
 -- universal_tpr_at_1_percent: share of positive prompts that the universal axis finds
 --   at 1 % false positives, out of fold where it was fitted on them
 -- universal_tpr_at_1_percent_lower: lower end of its 95 % interval; null where fewer
 --   than 100 negative prompts cannot tell such a rate
+-- universal_fold_min: smallest of the AUROCs of ten draws of folds, of which
+--   universal_cross_validated is the mean
+-- universal_fold_max: the largest of them
 -- best_baseline: what does best of the prompts alone, without a model
 -- best_baseline_auroc: its AUROC, out of fold, folds grouped by pair
 -- bag_of_words: AUROC of word counts, out of fold, folds grouped by pair
@@ -54,7 +66,18 @@ per_set as (
             estimate, scorer, 'leave_one_out_cross_validated'
         ) as leave_one_out_cross_validated,
         pick(upper, scorer, 'shuffled_labels') as null_in_sample,
-        pick(upper, scorer, 'shuffled_labels_cross_validated') as null_cross_validated
+        pick(upper, scorer, 'shuffled_labels_cross_validated') as null_cross_validated,
+        pick(estimate, scorer, 'control_task_cross_validated') as control_task,
+        native_cross_validated - control_task as selectivity,
+        -- The interval of a difference from two intervals (Zou and Donner 2008).
+        selectivity - sqrt(
+            (native_cross_validated - pick(lower, scorer, 'native_cross_validated')) ^ 2
+            + (pick(upper, scorer, 'control_task_cross_validated') - control_task) ^ 2
+        ) as selectivity_lower,
+        selectivity + sqrt(
+            (pick(upper, scorer, 'native_cross_validated') - native_cross_validated) ^ 2
+            + (control_task - pick(lower, scorer, 'control_task_cross_validated')) ^ 2
+        ) as selectivity_upper
     from stg_evaluations
     where metric = 'auroc' and model is not null and fitted_on is null
     group by study_id, model, prompt_set
@@ -90,9 +113,26 @@ best as (
         ) as universal_tpr_at_1_percent_lower,
         arg_max(upper, scorer order by scorer) filter (
             where metric = 'tpr_at_fpr_0.01'
-        ) as universal_tpr_at_1_percent_upper
+        ) as universal_tpr_at_1_percent_upper,
+        pick(lower, metric, 'auroc_by_fold_draw') as universal_fold_min,
+        pick(upper, metric, 'auroc_by_fold_draw') as universal_fold_max
     from stg_evaluations
     where scorer in ('universal', 'universal_cross_validated')
+    group by study_id, model, prompt_set
+),
+
+shifts as (
+    select
+        study_id,
+        model,
+        prompt_set,
+        avg(universal) filter (where judged_on like 'source %') as universal_by_source,
+        avg(universal) filter (
+            where judged_on like 'category %'
+        ) as universal_by_category,
+        avg(universal) filter (where judged_on like 'length %') as universal_by_length,
+        pick(universal, fitted_on, prompt_set) as universal_paraphrased
+    from v_source_transfer
     group by study_id, model, prompt_set
 ),
 
@@ -128,10 +168,12 @@ select
     per_set.*,
     moved.* exclude (study_id, model, prompt_set),
     best.* exclude (study_id, model, prompt_set),
+    shifts.* exclude (study_id, model, prompt_set),
     baselines.* exclude (study_id, prompt_set),
     per_model.* exclude (study_id, model)
 from per_set
 inner join per_model using (study_id, model)
 left join baselines using (study_id, prompt_set)
 left join best using (study_id, model, prompt_set)
+left join shifts using (study_id, model, prompt_set)
 left join moved using (study_id, model, prompt_set);

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from axes.analysis.methods import DIRECTIONS
 from axes.analysis.methods.affine_map import Alignment
@@ -9,6 +10,7 @@ from axes.analysis.methods.directions import difference_in_means, fit_direction,
 from axes.analysis.methods.nulls import (
     Mapped,
     bootstrap_angles,
+    control_tasks,
     cross_validated_scores,
     random_directions,
     random_singular_values,
@@ -66,6 +68,40 @@ def test_the_cross_validated_null_lies_about_one_half_and_is_beaten_by_a_planted
     assert abs(null.held_out.mean() - 0.5) < 0.03
     assert null.in_sample.min() > 0.8
     assert auroc(cross_validated_scores(x, LABELS, PAIRS), LABELS) > null.held_out.max()
+
+
+def test_a_concept_is_selective_and_memorised_types_are_not():
+    """Prompts of 10 types: a concept shown beside faint ones, or a class that is of types alone."""
+    random = np.random.default_rng(11)
+    labels, pairs = np.arange(400) % 2 == 0, np.arange(400) // 2
+    types, names = pairs % 10, [f"type {pair % 10}" for pair in pairs]
+    shown, noise = random.standard_normal((10, 30))[types], random.standard_normal((400, 30))
+
+    def areas(x: np.ndarray, classes: np.ndarray) -> tuple[float, np.ndarray]:
+        scores = cross_validated_scores(x, classes, pairs)
+        return auroc(scores, classes), control_tasks(x, names, labels, pairs, count=60)
+
+    concept, tasks = areas(0.1 * shown + 3 * labels[:, None] * np.eye(30)[0] + noise, labels)
+    assert concept - tasks.mean() > 0.3
+    memorised, tasks = areas(shown + noise, types < 5)
+    assert memorised > 0.9 and abs(memorised - tasks.mean()) < 0.05
+
+
+def test_a_control_task_of_two_types_is_what_scikit_learn_gives():
+    """With two types every task is the same split, one way round or the other."""
+    random = np.random.default_rng(12)
+    is_first = PAIRS % 3 == 0
+    x = random.standard_normal((120, 5)) + is_first[:, None]
+    found = control_tasks(x, ["is" if each else "was" for each in is_first], LABELS, PAIRS, count=7)
+    folds, scores = grouped_folds(LABELS, PAIRS), np.zeros(120)
+    for fold in range(5):
+        seen = folds != fold
+        means = [x[seen & kind].mean(axis=0) for kind in (is_first, ~is_first)]
+        direction = (means[0] - means[1]) / np.linalg.norm(means[0] - means[1])
+        scores[~seen] = (x[~seen] - np.mean(means, axis=0)) @ direction
+    np.testing.assert_allclose(found, roc_auc_score(is_first, scores), atol=1e-6)
+    assert len(found) == 7
+    assert not len(control_tasks(x, ["is"] * 120, LABELS, PAIRS)), "a single type has no task"
 
 
 def test_random_directions_know_nothing():

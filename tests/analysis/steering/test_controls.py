@@ -17,7 +17,7 @@ from axes.warehouse.errors import AxisError, PromptError
 from tests.rows import ask, opened
 from tests.worlds import World, define_study, make_world
 
-COUNTS = {"random": 4, "shuffled_labels": 3, "orthogonal": 2}
+COUNTS = {"random": 4, "shuffled_labels": 3, "orthogonal": 2, "covariance": 3}
 UNIVERSAL = "universal/greek/2/labelled/benign/lambda-held_out"
 
 
@@ -117,8 +117,9 @@ def test_controls_are_unit_vectors_of_their_kind_and_the_same_when_made_again(wo
     x = load_matrix(warehouse, find_space(warehouse, "alpha").at(2), "labelled").x
     basis = np.linalg.svd(x - x.mean(0), full_matrices=False)[2][:12]
     inside = {name: np.linalg.norm(basis @ vector) for name, vector in controls.items()}
-    for axis_id in ids_of(roles, "shuffled_labels"):
+    for axis_id in (*ids_of(roles, "shuffled_labels"), *ids_of(roles, "covariance")):
         assert inside[axis_id] > 0.95
+    assert all(abs(controls[name] @ own) > 1e-3 for name in ids_of(roles, "covariance"))
     assert all(inside[axis_id] < 0.95 for axis_id in ids_of(roles, "random"))
 
 

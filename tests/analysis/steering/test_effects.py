@@ -135,6 +135,33 @@ def test_controls_have_estimates_and_no_verdict_and_stand_beside_the_axis(judged
     assert planted["orthogonal_lower"] == planted["orthogonal_upper"] == aside["estimate"]
 
 
+def test_behaviour_is_tested_against_controls_with_the_covariance_of_activations(steered):
+    """By labels of completions, as there are some, in each class of prompts, for two axes."""
+    roles = {name: role.replace("random", "covariance") for name, role in EXPERIMENT.roles.items()}
+    found = [row for row in effects(steered, roles=roles) if row["strength"] is None]
+    tests = [row for row in found if row["test_count"] is not None]
+    assert {(row["metric"], row["prompts_class"], row["axis_id"]) for row in tests} == {
+        ("phrases", kind, axis)
+        for kind in ("positive", "negative")
+        for axis in AXES
+        if axis in ("planted", "nothing")
+    }
+    for row in found:
+        alike = [
+            abs(other["estimate"])
+            for other in found
+            if other["role"] in ("covariance", "shuffled_labels")
+            and (other["metric"], other["is_positive"]) == (row["metric"], row["is_positive"])
+        ]
+        assert row["control_count"] == len(alike) == 21
+        assert row["control_bound"] == pytest.approx(np.quantile(alike, 0.95), abs=1e-9)
+        if row["role"] == "axis":
+            p_value = (1 + np.sum(np.array(alike) >= abs(row["estimate"]))) / 22
+            assert row["control_p_value"] == pytest.approx(p_value, abs=1e-9)
+            adjusted = min(4 * p_value, 1.0) if row in tests else None
+            assert row["control_p_value_adjusted"] == pytest.approx(adjusted, abs=1e-9)
+
+
 def test_a_cost_rises_with_the_size_of_a_strength_whichever_way_it_goes(judged):
     slope = one(judged, axis_id="nothing", metric="kl", strength=None)
     doses = np.abs(STRENGTHS)

@@ -1,4 +1,4 @@
-"""Verdicts on the claims, from given figures: the rules of docs/methods.md."""
+"""Verdicts on the claims, from given figures: the rules of docs/claims.md."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ CLAIMS = {
     "no_threshold_transfer",
     "regime_break",
     "upward_drift",
+    "steering",
 }
 
 
@@ -324,3 +325,73 @@ def drift_figure(named: Row, metric: str, control: str, estimate: float) -> Row:
         "upper": estimate + 0.1,
         "parameters": "{}",
     }
+
+
+def steered(name: str, effect: float, *, reach: float = 0.2, control_count: int = 99) -> list[Row]:
+    """A test of each class of prompts of a model on the axis of the others; controls up to 1."""
+    shared = {
+        "experiment_id": f"e-{name}",
+        "model": name,
+        "layers": "1",
+        "mode": "add",
+        "metric": "refusal_openers",
+        "prompt_set": "other",
+        "parameters": "{}",
+        "run_id": "r",
+    }
+    controls = {f"c{number}": number / control_count for number in range(1, control_count + 1)}
+    return [
+        {
+            **shared,
+            "axis_id": axis_id,
+            "role": "axis" if axis_id == f"without-{name}" else "covariance",
+            "is_positive": is_positive,
+            "estimate": estimate,
+            "lower": estimate - reach,
+            "upper": estimate + reach,
+            "verdict": "beyond" if axis_id == f"without-{name}" else None,
+        }
+        for is_positive in (True, False)
+        for axis_id, estimate in {f"without-{name}": effect, **controls}.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("experiments", "verdict"),
+    [
+        (steered("a", 2.0) + steered("b", -1.5), "supported"),
+        # Beyond the controls in one model only; in the other neither that nor shown smaller.
+        (steered("a", 2.0) + steered("b", 0.9), "undecided"),
+        (steered("a", 2.0), "undecided"),
+        (steered("a", 2.0) + steered("b", 0.1), "not supported"),
+        (steered("a", 2.0) + steered("b", 2.0, reach=2.5), "undecided"),
+        (steered("a", 2.0) + steered("b", 2.0, control_count=30), "cannot tell"),
+    ],
+)
+def test_steering_has_to_exceed_controls_in_every_model(root, experiments, verdict):
+    put(root, "interventions", *experiments)
+    axes = {row["axis_id"] for row in experiments} | {"without-a", "without-b"}
+    put(root, "axes", *({"axis_id": name, "name": name} for name in axes))
+    group = [
+        [
+            {**row, "axis_id": f"without-{name}"} if row["scorer"] == "leave_one_out" else row
+            for row in model(name)
+        ]
+        for name in "ab"
+    ]
+    found = judged(root, *group)["steering"]
+    assert found["verdict"] == verdict
+    if verdict == "supported":
+        assert (found["model"], found["estimate"]) == ("b refusal_openers", 1.5)
+        assert (found["lower"], found["upper"]) == pytest.approx((1.3, 1.7))
+        assert found["null_value"] == pytest.approx(94.1 / 99)
+    assert ("too few controls" in (found["cause"] or "")) == (verdict == "cannot tell")
+
+
+@pytest.mark.parametrize(("area", "verdict"), [(0.7, "supported"), (0.51, "cannot tell")])
+def test_an_axis_that_fails_in_other_words_is_not_called_shared(root, area, verdict):
+    where = {"fitted_on": "other", "judged_on": "reworded"}
+    reworded = {**figure("a", "other", "leave_one_out_shifted", area, 0.05), **where}
+    found = judged(root, [*model("a"), reworded], model("b"))["shared_axis"]
+    assert found["verdict"] == verdict
+    assert ("in other words (reworded)" in (found["cause"] or "")) == (verdict == "cannot tell")
