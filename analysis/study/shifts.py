@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 from axes.analysis.activations import Matrix, concatenate
 from axes.analysis.stats.auroc import (
@@ -56,7 +56,7 @@ def shift_rows(
     """`AXIS_shifted`, by what it was fitted and judged on: every part, and every paraphrase."""
     prompts, inputs = study.definition.prompts, refit_inputs(study)
     parts = _parts(steps.warehouse, prompts, study.matrices[0])
-    stated = {kind: part.tolist() for kind, part in parts.items()}
+    stated = {name: np.flatnonzero(part).tolist() for name, part in parts.items()}
     compute = partial(_left_out, study, parts)
     rows = steps.compute("shifts", [inputs, stated], compute, prompt_set=prompts)
     for name, original in originals.items():
@@ -67,39 +67,37 @@ def shift_rows(
     return rows
 
 
-def _parts(
-    warehouse: Warehouse, prompt_set: str, matrix: Matrix
-) -> dict[str, Shaped[np.ndarray, " row"]]:
-    """Kind -> the part of every row."""
+def _parts(warehouse: Warehouse, prompt_set: str, matrix: Matrix) -> dict[str, Labels]:
+    """The rows of each part, where it and the rest hold `MIN_ROWS` rows of each class."""
     columns = warehouse.query(
         "select prompt_id, source, category from prompts where prompt_set = ?", [prompt_set]
     ).to_pydict()
-    parts = {}
-    for kind in ("source", "category"):
-        by_id = dict(zip(columns["prompt_id"], columns[kind], strict=True))
-        parts[kind] = np.array([by_id[prompt_id] or "" for prompt_id in matrix.prompt_ids])
     group = np.unique(matrix.groups, return_inverse=True)[1]
     characters = [len(text) for text in matrix.texts.to_pylist()]
     lengths = np.bincount(group, characters) / np.bincount(group)
-    parts["length"] = np.where(lengths > np.median(lengths), "long", "short")[group]
+    kinds = {"length": np.where(lengths > np.median(lengths), "long", "short")[group]}
+    for kind in ("source", "category"):
+        by_id = dict(zip(columns["prompt_id"], columns[kind], strict=True))
+        kinds[kind] = np.array([by_id[prompt_id] or "" for prompt_id in matrix.prompt_ids])
+    parts = {}
+    for kind, names in kinds.items():
+        for name in np.unique(names):
+            part = names == name
+            rest = ~np.isin(matrix.groups, matrix.groups[part])
+            sizes = [np.bincount(matrix.labels[at], minlength=2) for at in (part, rest)]
+            if np.min(sizes) >= MIN_ROWS:
+                parts[f"{kind} {name}"] = part
     return parts
 
 
-def _left_out(
-    study: FittedStudy, parts: Mapping[str, Shaped[np.ndarray, " row"]]
-) -> list[Evaluation]:
-    """Each part by axes fitted without it, where both hold `MIN_ROWS` rows of each class."""
+def _left_out(study: FittedStudy, parts: Mapping[str, Labels]) -> list[Evaluation]:
+    """Each part by axes fitted on the groups without a row of it."""
     labels, groups = study.matrices[0].labels, study.matrices[0].groups
     fit, place = refitter(study, study.matrices)
     rows = []
-    for kind, part in parts.items():
-        for name in np.unique(part):
-            at = part == name
-            seen = ~np.isin(groups, groups[at])
-            sizes = [np.bincount(labels[each], minlength=2).min() for each in (at, seen)]
-            if min(sizes) >= MIN_ROWS:
-                between = (f"no {kind} {name}", f"{kind} {name}")
-                rows += _rows(study, place, fit(seen)[:, None, at], labels[at], groups[at], between)
+    for name, at in parts.items():
+        scores = fit(~np.isin(groups, groups[at]))[:, None, at]
+        rows += _rows(study, place, scores, labels[at], groups[at], (f"no {name}", name))
     return rows
 
 
@@ -143,23 +141,25 @@ def _rows(
 
     A second wording is that of the prompts themselves, whose pairs move the fits as well.
     """
-    members = {member.name: member for member in study.members}
     rows = []
-    for (model, scorer), at in place.items():
-        if scorer not in (*SHARED_AXES, STRONGEST):
-            continue
-        judged, *others = scores[at]
-        area = auroc_interval(judged, labels, groups, is_out_of_fold=bool(others))
-        agreement = agreement_with(judged, others[0], labels, groups) if model and others else {}
-        rows += Evaluation.of_scorers(
-            {f"{scorer}_shifted": {"auroc": area, **agreement}},
-            member=members[model] if model else None,
-            prompt_set=study.definition.prompts,
-            labels=labels,
-            fitted_on=between[0],
-            judged_on=between[1],
-            is_in_sample=False,
-        )
+    for member in study.members:
+        for scorer in (*SHARED_AXES, STRONGEST):
+            at = place.get((member.name, scorer), place.get((None, scorer)))
+            if at is None:
+                continue
+            judged, *others = scores[at]
+            area = auroc_interval(judged, labels, groups, is_out_of_fold=bool(others))
+            is_compared = bool(others) and scorer != STRONGEST
+            agreement = agreement_with(judged, *others, labels, groups) if is_compared else {}
+            rows += Evaluation.of_scorers(
+                {f"{scorer}_shifted": {"auroc": area, **agreement}},
+                member=member,
+                prompt_set=study.definition.prompts,
+                labels=labels,
+                fitted_on=between[0],
+                judged_on=between[1],
+                is_in_sample=False,
+            )
     return rows
 
 

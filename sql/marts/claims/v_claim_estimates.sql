@@ -62,15 +62,16 @@ steered as (
     select
         made_without.study_id,
         tests.*,
-        tests.test_count < 0.05 * (1 + tests.control_count) as is_enough,
-        dense_rank() over (
-            partition by made_without.study_id, tests.model, tests.prompt_set
-            order by
-                tests.control_count desc, tests.judged_at desc, tests.experiment_id asc
-        ) as place
+        tests.test_count < 0.05 * (1 + tests.control_count) as is_enough
     from v_interventions as tests
     inner join made_without using (source_axis_id, model)
     where tests.test_count is not null
+    qualify
+        1 = dense_rank() over (
+            partition by made_without.study_id, tests.model, tests.prompt_set
+            order by
+                tests.control_count desc, tests.judged_at desc, tests.experiment_id asc
+        )
 ),
 
 -- Of a model the test with the smallest p-value, and whether any is passed.
@@ -81,13 +82,14 @@ decided as (
         model,
         min(metric) as metric,
         arg_min(
-            (abs(estimate), if(estimate > 0, lower, -upper), greatest(upper, -lower)),
+            (
+                abs(estimate),
+                if(estimate > 0, lower, -upper),
+                greatest(upper, -lower),
+                if(is_enough, control_bound, null)
+            ),
             control_p_value order by axis_id, layers, metric, prompts_class
         ) as effect,
-        arg_min(
-            if(is_enough, control_bound, null),
-            control_p_value order by axis_id, layers, metric, prompts_class
-        ) as null_value,
         bool_or(
             control_p_value_adjusted < 0.05
             and (lower > 0 or upper < 0)
@@ -95,7 +97,6 @@ decided as (
         ) as is_met,
         bool_and(is_enough and greatest(upper, -lower) < control_bound) as is_refuted
     from steered
-    where place = 1
     group by study_id, prompt_set, model
 ),
 
@@ -206,7 +207,7 @@ final as (
         decided.effect[1] as estimate,
         decided.effect[2] as lower,
         decided.effect[3] as upper,
-        decided.null_value,
+        decided.effect[4] as null_value,
         decided.is_met
         and count(*) over (partition by decided.study_id, decided.prompt_set)
         = (

@@ -26,45 +26,37 @@ evaluations as (
     where
         judged_on is not null
         and metric in ('auroc', 'correlation', 'same_side', 'auroc_gain')
-),
-
-final as (
-    select
-        study_id,
-        model,
-        model_id,
-        prompt_set,
-        any_value(layer) as layer,
-        fitted_on,
-        judged_on,
-        pick(estimate, figure, ('native', 'auroc')) as auroc,
-        pick(lower, figure, ('native', 'auroc')) as auroc_lower,
-        pick(upper, figure, ('native', 'auroc')) as auroc_upper,
-        pick(estimate, figure, ('universal', 'auroc')) as universal,
-        pick(lower, figure, ('universal', 'auroc')) as universal_lower,
-        pick(upper, figure, ('universal', 'auroc')) as universal_upper,
-        pick(estimate, figure, ('leave_one_out', 'auroc')) as leave_one_out,
-        pick(lower, figure, ('leave_one_out', 'auroc')) as leave_one_out_lower,
-        pick(upper, figure, ('leave_one_out', 'auroc')) as leave_one_out_upper,
-        pick(estimate, figure, ('universal', 'correlation')) as correlation,
-        pick(lower, figure, ('universal', 'correlation')) as correlation_lower,
-        pick(upper, figure, ('universal', 'correlation')) as correlation_upper,
-        pick(estimate, figure, ('universal', 'same_side')) as same_side,
-        pick(lower, figure, ('universal', 'same_side')) as same_side_lower,
-        pick(upper, figure, ('universal', 'same_side')) as same_side_upper,
-        pick(estimate, figure, ('universal', 'auroc_gain')) as gain,
-        pick(lower, figure, ('universal', 'auroc_gain')) as gain_lower,
-        pick(upper, figure, ('universal', 'auroc_gain')) as gain_upper,
-        -- A study has the words once for all models.
-        max(pick(estimate, figure, ('word_pairs', 'auroc'))) over (
-            partition by study_id, prompt_set, fitted_on, judged_on
-        ) as word_pairs,
-        any_value(positive_count) as positive_count,
-        any_value(negative_count) as negative_count,
-        fitted_on = judged_on as is_same_source
-    from evaluations
-    group by study_id, model, model_id, prompt_set, fitted_on, judged_on
 )
 
-select * from final
-where model is not null;
+select
+    study_id,
+    model,
+    model_id,
+    prompt_set,
+    any_value(layer) as layer,
+    fitted_on,
+    judged_on,
+    pick(estimate, figure, ('native', 'auroc')) as auroc,
+    pick(lower, figure, ('native', 'auroc')) as auroc_lower,
+    pick(upper, figure, ('native', 'auroc')) as auroc_upper,
+    pick(estimate, figure, ('universal', 'auroc')) as universal,
+    pick(lower, figure, ('universal', 'auroc')) as universal_lower,
+    pick(upper, figure, ('universal', 'auroc')) as universal_upper,
+    pick(estimate, figure, ('leave_one_out', 'auroc')) as leave_one_out,
+    pick(lower, figure, ('leave_one_out', 'auroc')) as leave_one_out_lower,
+    pick(upper, figure, ('leave_one_out', 'auroc')) as leave_one_out_upper,
+    pick(estimate, figure, ('universal', 'correlation')) as correlation,
+    pick(lower, figure, ('universal', 'correlation')) as correlation_lower,
+    pick(upper, figure, ('universal', 'correlation')) as correlation_upper,
+    pick(estimate, figure, ('universal', 'same_side')) as same_side,
+    pick(lower, figure, ('universal', 'same_side')) as same_side_lower,
+    pick(upper, figure, ('universal', 'same_side')) as same_side_upper,
+    pick(estimate, figure, ('universal', 'auroc_gain')) as gain,
+    pick(lower, figure, ('universal', 'auroc_gain')) as gain_lower,
+    pick(upper, figure, ('universal', 'auroc_gain')) as gain_upper,
+    pick(estimate, figure, ('word_pairs', 'auroc')) as word_pairs,
+    any_value(positive_count) as positive_count,
+    any_value(negative_count) as negative_count,
+    fitted_on = judged_on as is_same_source
+from evaluations
+group by study_id, model, model_id, prompt_set, fitted_on, judged_on;

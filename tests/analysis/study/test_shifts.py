@@ -81,6 +81,7 @@ def test_a_category_that_shows_the_concept_elsewhere_is_told_by_leaving_it_out(s
     (row,) = ask(root, "from v_study")
     assert row["universal_by_category"] < 0.65 < 0.85 < row["universal_cross_validated"]
     assert row["universal_by_length"] > 0.85 and row["universal_by_source"] is None
+    assert not row["best_baseline"].endswith("shifted")
     assert row["universal_fold_min"] <= row["universal_cross_validated"]
     assert row["universal_cross_validated"] <= row["universal_fold_max"]
 
