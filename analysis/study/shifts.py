@@ -56,9 +56,9 @@ def shift_rows(
     """`AXIS_shifted`, by what it was fitted and judged on: every part, and every paraphrase."""
     prompts, inputs = study.definition.prompts, refit_inputs(study)
     parts = _parts(steps.warehouse, prompts, study.matrices[0])
-    stated = {name: np.flatnonzero(part).tolist() for name, part in parts.items()}
+    rows_of_parts = {name: np.flatnonzero(part).tolist() for name, part in parts.items()}
     compute = partial(_left_out, study, parts)
-    rows = steps.compute("shifts", [inputs, stated], compute, prompt_set=prompts)
+    rows = steps.compute("shifts", [inputs, rows_of_parts], compute, prompt_set=prompts)
     for name, original in originals.items():
         matrices = [member.labelled[name] for member in study.members]
         stated = [name, matrices[0].grouped_hash, dict(original)]
@@ -147,10 +147,11 @@ def _rows(
             at = place.get((member.name, scorer), place.get((None, scorer)))
             if at is None:
                 continue
-            judged, *others = scores[at]
-            area = auroc_interval(judged, labels, groups, is_out_of_fold=bool(others))
-            is_compared = bool(others) and scorer != STRONGEST
-            agreement = agreement_with(judged, *others, labels, groups) if is_compared else {}
+            judged, has_originals = scores[at, 0], scores.shape[1] > 1
+            area = auroc_interval(judged, labels, groups, is_out_of_fold=has_originals)
+            agreement = {}
+            if has_originals and scorer != STRONGEST:
+                agreement = agreement_with(judged, scores[at, 1], labels, groups)
             rows += Evaluation.of_scorers(
                 {f"{scorer}_shifted": {"auroc": area, **agreement}},
                 member=member,
@@ -158,7 +159,8 @@ def _rows(
                 labels=labels,
                 fitted_on=between[0],
                 judged_on=between[1],
-                is_in_sample=False,
+                # A layer that was chosen on these prompts has seen them after all.
+                is_in_sample=bool(member.layers),
             )
     return rows
 

@@ -237,7 +237,7 @@ def _control_tasks(definition: StudyDefinition, _: Member, matrix: Matrix) -> _M
     method = definition.direction
     areas = control_tasks(
         matrix.x,
-        [text.lower().split()[0] for text in matrix.texts.to_pylist()],
+        [text.lower().partition(" ")[0] for text in matrix.texts.to_pylist()],
         matrix.labels,
         matrix.groups,
         count=DIRECTIONS[method].draw_count,

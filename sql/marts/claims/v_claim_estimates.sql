@@ -49,18 +49,21 @@ weakest as (
 
 -- Which model an axis was made without.
 made_without as (
-    select distinct
+    select
         study_id,
         model,
-        axis_id as source_axis_id
+        axis_id as source_axis_id,
+        count(*) over (partition by study_id) as model_count
     from stg_evaluations
     where scorer = 'leave_one_out' and axis_id is not null
+    group by study_id, model, axis_id
 ),
 
 -- The tests of a model's experiment with the most controls, of those of the last one.
 steered as (
     select
         made_without.study_id,
+        made_without.model_count,
         tests.*,
         tests.test_count < 0.05 * (1 + tests.control_count) as is_enough
     from v_interventions as tests
@@ -81,6 +84,7 @@ decided as (
         prompt_set,
         model,
         min(metric) as metric,
+        any_value(model_count) as model_count,
         arg_min(
             (
                 abs(estimate),
@@ -209,11 +213,8 @@ final as (
         decided.effect[3] as upper,
         decided.effect[4] as null_value,
         decided.is_met
-        and count(*) over (partition by decided.study_id, decided.prompt_set)
-        = (
-            select count(*) from made_without
-            where made_without.study_id = decided.study_id
-        ) as is_met,
+        and decided.model_count
+        = count(*) over (partition by decided.study_id, decided.prompt_set) as is_met,
         decided.is_refuted
     from decided
 )

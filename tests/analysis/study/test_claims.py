@@ -32,7 +32,7 @@ def decided(root: Path, **world: Any) -> tuple[dict[str, str], dict[str, Any]]:
     definition = define_study(widths, reference="gamma", evaluate=("other",))
     study_id = run_study(root, definition)
     found = verdicts(connect(root), study_id).table.to_pylist()
-    assert len({row["claim"] for row in found}) == 6
+    assert len({row["claim"] for row in found}) == 7
     claims = {row["claim"]: row["verdict"] for row in found if row["prompt_set"] == "other"}
     return claims, study_result(root, study_id)["models"]
 
@@ -80,7 +80,7 @@ def test_the_sql_behind_a_claim_brings_the_rows_that_are_shown(studied):
         "The models share an axis.",
         "The universal axis is at least as good as a model's own.",
     ]
-    assert len(tables) == 1 + 6
+    assert len(tables) == 1 + 7
     for claim in tables:
         assert rows(connection, claim.statement) == claim.table.to_pylist()
 
