@@ -92,7 +92,7 @@ def judged(steered: Path) -> list[dict]:
 def effects(root: Path, **changes: object) -> list[dict]:
     """The rows of the experiment with these changes."""
     experiment_id = evaluate_experiment(opened(root), replace(EXPERIMENT, **changes))
-    return ask(root, "from v_interventions where experiment_id = ?", [experiment_id])
+    return ask(root, "from v_interventions where experiment_id = ? order by all", [experiment_id])
 
 
 def one(judged: list[dict], **where: object) -> dict:
