@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 
 from axes.ingest.models.load import require_layers
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.layout import MARKER, parquet_files, partition_folder
+from axes.warehouse.layout import partition_folder
 from axes.warehouse.progress import byte_text
+from axes.warehouse.storage.store import store_at
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import ROW_GROUP_BYTES
 
@@ -107,17 +108,19 @@ def estimated_tokens(prompts: Iterable[Prompt]) -> int:
 
 def measure_stored(root: Path, model: str) -> Measured:
     """What a warehouse has of a model: its files, and of its finished jobs that of most tokens."""
-    if not (root / MARKER).exists():
+    store = store_at(root)
+    if not store.exists():
         return _UNMEASURED
     rows = besides = 0
-    files = parquet_files(partition_folder(root, TABLES["activations"], model))
+    store.refresh("activations")
+    files = store.files(partition_folder(root, TABLES["activations"], model))
     for path in files[:_MEASURED_FILES]:
-        footer = pq.read_metadata(path)
+        footer = pq.read_metadata(store.source(path))
         groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
         columns = [group.column(index) for group in groups for index in range(group.num_columns)]
         vectors = [each for each in columns if each.path_in_schema.startswith("vector.")]
         rows += footer.num_rows
-        besides += path.stat().st_size - sum(each.total_compressed_size for each in vectors)
+        besides += store.size(path) - sum(each.total_compressed_size for each in vectors)
     speeds = Warehouse.open_tables(root, "runs").column(
         """
         select tokens_per_second

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,18 +48,6 @@ def partition_folder(root: Path, table: Table, value: str | None = None) -> Path
     if not value:
         raise ValueError(f"{table.name} is partitioned by {table.partition}: a value is needed")
     return folder / f"{table.partition}={quote(value, safe='')}"
-
-
-def data_files(root: Path, table: Table) -> list[Path]:
-    """The Parquet files that a view over the table reads, in order: no links, nothing hidden."""
-    return [path for folder in partition_folders(root, table) for path in parquet_files(folder)]
-
-
-def filled_files(root: Path, table: Table) -> Iterator[tuple[str | None, Path]]:
-    """The partition value and path of each data file with rows, in order."""
-    for path in data_files(root, table):
-        if path.name != EMPTY_FILE:
-            yield partition_value(path.parent), path
 
 
 def partition_value(folder: Path) -> str | None:

@@ -96,21 +96,9 @@ def held_locks(root: Path) -> list[str]:
     return held
 
 
-def require_idle(root: Path) -> None:
-    """Raise `RootError` while a job holds a lock, other than that of maintenance."""
-    if jobs := [name for name in held_locks(root) if name != "maintenance"]:
-        raise RootError(f"a job is running on {root} ({jobs[0]}): let it end")
-
-
 def table_lock(root: Path, table: str) -> AbstractContextManager[None]:
     """Held while files of a table are renamed or removed; readers never wait for it."""
     return locked(root, table)
-
-
-def maintenance_lock(root: Path) -> AbstractContextManager[None]:
-    """Held by what maintains a root; raises `RootError` while another such job runs."""
-    refusal = f"{root} is being repaired, compacted, vacuumed or migrated: wait for that to end"
-    return locked(root, "maintenance", refusal=refusal)
 
 
 @dataclass(frozen=True)
@@ -132,6 +120,10 @@ class Entry:
 
     records: list[Record] = field(default_factory=list)
     is_due: bool = False
+
+    def has(self, digest: str) -> bool:
+        """Whether a file with this SHA-256 was written; records may have its first digits."""
+        return any(digest.startswith(record.sha256) for record in self.records)
 
     @property
     def runs(self) -> dict[str, int]:

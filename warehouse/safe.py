@@ -34,7 +34,8 @@ import pyarrow as pa
 
 from axes.warehouse.connection import Connection, connect, distinct_names, duckdb_message
 from axes.warehouse.errors import MAX_MESSAGE, AxesError, QueryError
-from axes.warehouse.layout import require_no_links
+from axes.warehouse.storage.roots import resolved, root_path
+from axes.warehouse.storage.store import store_at
 from axes.warehouse.tables.catalog import sql_files, stored_catalog
 from axes.warehouse.tables.schemas import TABLES
 
@@ -113,11 +114,12 @@ class Worker:
     def __init__(self, root: Path, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
         command = [sys.executable, "-P", "-m", "axes.warehouse.safe"]
-        environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
+        # Of the user's environment what an object store asks for, and nothing on a disk.
+        environment = {"PYTHONPATH": str(Path(__file__).parents[2]), **store_at(root).environment}
         if catalog := stored_catalog(is_commented=False):  # The process can read it, not write it.
             environment["AXES_CACHE"] = str(catalog.parents[1])
         self._process = subprocess.Popen(
-            [*command, str(root.resolve()), json.dumps(asdict(limits))],
+            [*command, str(resolved(root)), json.dumps(asdict(limits))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -315,7 +317,7 @@ def _answer(connection: Connection, root: Path, sql: str, limits: Limits) -> byt
     with _after(limits.seconds + _DEAF_SECONDS, os._exit, _TOO_LATE):
         require_safe(sql, views | set(TABLES))
     # Again: the connection may have been opened a while ago.
-    require_no_links(root)
+    store_at(root).require()
     try:
         with (
             _after(limits.seconds, connection.interrupt),
@@ -403,7 +405,7 @@ def _main(root: Path, limits: Limits) -> int:
 
 
 if __name__ == "__main__":
-    code = _main(Path(sys.argv[1]), Limits(**json.loads(sys.argv[2])))
+    code = _main(root_path(sys.argv[1]), Limits(**json.loads(sys.argv[2])))
     sys.stdout.buffer.flush()
     # Not `sys.exit`: at its end the interpreter may abort over DuckDB's threads.
     os._exit(code)

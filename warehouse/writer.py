@@ -212,7 +212,7 @@ def remove_rows(
                 store.put(table, path, temporary, written)
 
 
-def column_values(source: Path | IO[bytes], name: str) -> set[str]:
+def column_values(source: Path | IO[bytes], name: str) -> set[Any]:
     """The distinct values of one column of a file."""
     with pq.ParquetFile(source) as file:
         return set(file.read(columns=[name]).column(name).unique().to_pylist())

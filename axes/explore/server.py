@@ -55,7 +55,6 @@ from axes.warehouse.connection import Connection, query
 from axes.warehouse.errors import AxesError, QueryError, ServingError
 from axes.warehouse.render import render
 from axes.warehouse.safe import DEFAULT_LIMITS, Limits, WarmWorkers, ask, locked
-from axes.warehouse.storage.roots import require_folder
 
 STATIC = Path(__file__).parent / "static"
 
@@ -90,7 +89,6 @@ def application(root: Path, *, token: str, port: int, limits: Limits = DEFAULT_L
 
     Raises `RootError` where `root` is not a warehouse.
     """
-    require_folder(root)
     pages = _Pages(root, limits)
 
     @contextlib.asynccontextmanager

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-import axes.warehouse.maintenance.compaction
+import axes.warehouse.storage.folder
 
 Kind = Literal["none", "kill", "refusal", "power cut"]
 
@@ -145,7 +145,7 @@ def watch(folder: Path, fault: Fault, journal: Path) -> Watch:
 
 
 def _watch_names(watched: Watch) -> None:
-    rename, replace, link, exchange = os.rename, os.replace, os.link, _compaction.exchange
+    rename, replace, link, exchange = os.rename, os.replace, os.link, _folder.exchange
 
     def moving(real: Callable[..., None]) -> Callable[..., None]:
         def move(source: Any, target: Any, **options: Any) -> None:
@@ -180,7 +180,7 @@ def _watch_names(watched: Watch) -> None:
 
     os.rename, os.replace = moving(rename), moving(replace)
     os.link = linking
-    _compaction.exchange = exchanging
+    _folder.exchange = exchanging
 
 
 def _watch_folders(watched: Watch) -> None:
@@ -301,4 +301,4 @@ def _inode(path: Path) -> int:
     return path.stat().st_ino
 
 
-_compaction = axes.warehouse.maintenance.compaction
+_folder = axes.warehouse.storage.folder

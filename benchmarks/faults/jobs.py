@@ -47,8 +47,9 @@ import axes.warehouse.maintenance.subset
 import axes.warehouse.maintenance.vacuum
 from axes.cli.main import cli, main
 from axes.warehouse.errors import AxesError
-from axes.warehouse.layout import MARKER, data_files, require_root
+from axes.warehouse.layout import MARKER, require_root
 from axes.warehouse.maintenance.check import FILE_CHECKS, check, inspect_files
+from axes.warehouse.storage.store import data_files
 from axes.warehouse.tables.columns import TIME, VECTOR
 from axes.warehouse.tables.schemas import TABLES
 from tests.tiny_models import save_tiny

@@ -14,7 +14,7 @@ import shutil
 from collections import defaultdict
 from pathlib import Path
 
-from axes.warehouse.maintenance.compaction import exchange
+from axes.warehouse.storage.folder import exchange
 from benchmarks.faults.disk import Event, Journal
 
 

@@ -8,10 +8,11 @@ included.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from urllib.parse import unquote
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +20,10 @@ import pyarrow.parquet as pq
 
 from axes.warehouse.connection import connect, query
 from axes.warehouse.errors import QueryError, RootError
-from axes.warehouse.layout import data_files, empty_file, require_root
-from axes.warehouse.ledger import Entry, read_ledger, sha256
+from axes.warehouse.layout import empty_file
+from axes.warehouse.ledger import Entry, sha256
 from axes.warehouse.names import ROUTER
+from axes.warehouse.storage.store import Store, data_files, open_store, store_at
 from axes.warehouse.tables.catalog import SQL_FOLDER, check_rules
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.comments import without_comments
@@ -95,7 +97,7 @@ def check(root: Path, *, is_quick: bool = False) -> pa.Table:
     `row_count` counts the rows that break a rule, 1 for a file; `is_quick` leaves the contents of
     files unread and runs no rule over rows.
     """
-    require_root(root, allows_links=True)
+    open_store(root, allows_links=True)
     findings = inspect_files(root, is_quick=is_quick)
     broken = {finding.check for finding in findings}
     lines = [_Line(name) for name in FILE_CHECKS if name not in broken]
@@ -169,13 +171,21 @@ class _Inspection:
     widths: Mapping[str, int]
 
     @cached_property
+    def store(self) -> Store:
+        return store_at(self.root)
+
+    @cached_property
+    def stored(self) -> dict[str, int]:
+        return self.store.stored(self.table)
+
+    @cached_property
     def entries(self) -> dict[str, Entry]:
-        return read_ledger(self.root, self.table.name)
+        return self.store.entries(self.table.name)
 
     @cached_property
     def presence(self) -> dict[tuple[str, str], None]:
         """(check, path) of files that are due and absent, or stored and not in the ledger."""
-        stored = {self._name(path) for path in data_files(self.root, self.table)}
+        stored = self.stored.keys()
         empty = self._name(empty_file(self.root, self.table))
         due = {name for name, entry in self.entries.items() if entry.is_due} | {empty}
         unlisted = stored - self.entries.keys() - {empty}
@@ -183,16 +193,18 @@ class _Inspection:
         return dict.fromkeys(lost + [("file_unlisted", name) for name in sorted(unlisted)])
 
     def findings(self, is_quick: bool) -> Iterator[Finding]:
-        yield from self._foreign()
+        for name, what in self.store.foreign(self.table):
+            yield Finding("file_foreign", name, what, self.table.name)
         for check, name in self.presence:
             if check == "file_lost":
-                rows = sum(self._runs(name).values())
+                entry = self.entries.get(name)
+                rows = entry.records[-1].rows if entry else 0
                 yield self._finding(check, name, f"is gone; it held {rows} rows")
         digests = {
             record.sha256: name for name, entry in self.entries.items() for record in entry.records
         }
-        for path in data_files(self.root, self.table):
-            name = self._name(path)
+        for name in self.stored:
+            path = self.root / name
             try:
                 if ("file_unlisted", name) in self.presence:
                     yield self._unlisted(path, digests, is_quick)
@@ -207,14 +219,23 @@ class _Inspection:
         """Whether the finding of an earlier inspection still holds."""
         if finding.check in ("file_lost", "file_unlisted"):
             return (finding.check, finding.path) in self.presence
-        path = self.root / finding.path
-        return finding.check == "file_foreign" or (path.exists() and self.inspect(path) is not None)
+        if finding.check == "file_foreign":
+            return True
+        with suppress(FileNotFoundError):
+            return self.inspect(self.root / finding.path) is not None
+        return False
 
     def inspect(self, path: Path, *, is_quick: bool = False) -> Finding | None:
         """What is wrong with a file; raises `FileNotFoundError` where it has gone."""
+        if is_quick:
+            return self._inspect(path, self.store.source(path), is_quick=True)
+        with self.store.local(path) as file:
+            return self._inspect(path, file, is_quick=False)
+
+    def _inspect(self, path: Path, source: Path | IO[bytes], *, is_quick: bool) -> Finding | None:
         name = self._name(path)
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            with pq.ParquetFile(source, page_checksum_verification=True) as file:
                 if difference := _schema_difference(self.table, file.schema_arrow):
                     return self._finding("file_schema", name, difference)
                 if not is_quick and (wrong := _wrong_vectors(file, self.table, self.widths)):
@@ -228,41 +249,25 @@ class _Inspection:
         entry = self.entries.get(name)
         if entry is None:
             return None
-        size = path.stat().st_size
+        size = self.stored.get(name)
         if size not in {record.size for record in entry.records}:
             what = f"has {size} bytes, {entry.records[-1].size} were written"
             return replace(self._finding("file_changed", name, what), is_sound=not is_quick)
-        if not is_quick and sha256(path) not in {record.sha256 for record in entry.records}:
+        if isinstance(source, Path) and not is_quick and not entry.has(sha256(source)):
             what = "holds other bytes than were written"
             return replace(self._finding("file_changed", name, what), is_sound=True)
         return None
 
     def _unlisted(self, path: Path, digests: Mapping[str, str], is_quick: bool) -> Finding:
-        original = digests.get(sha256(path))
+        with self.store.local(path) as file:
+            digest = sha256(file)
+        original = next((digests[each] for each in (digest, digest[:16]) if each in digests), None)
         what = "was not written by this warehouse, or before it kept a ledger"
         if original is not None:
             what = f"is a copy of {original}"
         is_sound = original is None and self.inspect(path, is_quick=is_quick) is None
         name = self._name(path)
         return Finding("file_unlisted", name, what, self.table.name, is_sound=is_sound)
-
-    def _foreign(self) -> Iterator[Finding]:
-        """Files in the table's folder that no view reads, and other Parquet tools stumble over."""
-        folder = self.root / self.table.name
-        if folder.is_symlink() or not folder.is_dir():
-            yield Finding("file_foreign", self.table.name, "is no folder", self.table.name)
-            return
-        stored = {*data_files(self.root, self.table)}
-        for path in sorted(folder.rglob("*")):
-            parts = path.relative_to(folder).parts
-            is_link, is_hidden = path.is_symlink(), any(part.startswith(".") for part in parts)
-            if path in stored or (is_hidden and not is_link):
-                continue
-            is_folder = path.is_dir() and len(parts) == 1 and _is_partition(self.table, path.name)
-            if is_folder and not is_link:
-                continue
-            what = "is a link" if is_link else "does not belong into this folder"
-            yield Finding("file_foreign", self._name(path), what, self.table.name)
 
     def _finding(self, check: str, name: str, what: str) -> Finding:
         return Finding(check, name, what, self.table.name, self._runs(name))
@@ -273,11 +278,6 @@ class _Inspection:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
-
-
-def _is_partition(table: Table, name: str) -> bool:
-    column, equals, value = name.partition("=")
-    return bool(equals) and column == table.partition and bool(unquote(value))
 
 
 def _wrong_vectors(
@@ -325,7 +325,7 @@ def _model_widths(root: Path) -> dict[str, int]:
     widths: dict[str, int] = {}
     for path in data_files(root, TABLES["models"]):
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(store_at(root).source(path)) as file:
                 found = file.read(columns=["model_id", "d_model"])
         except UNREADABLE as error:
             require_broken(path, error)

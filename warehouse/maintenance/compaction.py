@@ -1,15 +1,15 @@
 """Merge the small files of a partition into few, while readers read and jobs write.
 
-The new folder is built beside the old one: merged files, and hard links to the files that stay.
-Then the two are exchanged in one system call, so that whoever lists the partition sees the old
-files or the new ones and never both or neither (docs/decisions/0011). The old folder is kept whole
-among the retired ones, for readers that are still going through its names, until `vacuum`.
+On a disk the new folder is built beside the old one: merged files, and hard links to the files that
+stay. Then the two are exchanged in one system call, so that whoever lists the partition sees the
+old files or the new ones and never both or neither (docs/decisions/0011). The old folder is kept
+whole among the retired ones, for readers that are still going through its names, until `vacuum`.
+On an object store one commit of the log has the merged files in and the small ones out.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,24 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.files import make_folder, sync_folder
-from axes.warehouse.layout import (
-    EMPTY_FILE,
-    parquet_files,
-    partition_folders,
-    require_root,
-    retired_folder,
-)
-from axes.warehouse.ledger import (
-    Record,
-    maintenance_lock,
-    read_ledger,
-    removing,
-    settle,
-    sha256,
-    table_lock,
-    writing,
-)
+from axes.warehouse.files import make_folder
+from axes.warehouse.layout import EMPTY_FILE, partition_folder, partition_value, retired_folder
+from axes.warehouse.ledger import Record, sha256
+from axes.warehouse.storage.store import Store, maintenance_lock, open_store
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import (
@@ -87,127 +73,118 @@ def compact(
     killed is started again. Raises `RootError` for a file that is not as it was written, or where
     the file system cannot exchange two folders.
     """
-    require_root(root)
-    done = []
+    store, done = open_store(root), []
     with maintenance_lock(root):
-        _clear(root)
+        _clear(store.home)
         for name in tables:
             table = TABLES[name]
-            with table_lock(root, name):
-                settle(root, name)
-            for folder in partition_folders(root, table):
-                batches = _batches(root, table, folder, file_bytes)
-                if batches and (result := _compact_folder(root, table, folder, batches)):
+            with store.turn(name):
+                store.settle(name)
+            for folder in store.partitions(table):
+                batches = _batches(store, table, folder, file_bytes)
+                if batches and (result := _compact_folder(store, table, folder, batches)):
                     done.append(result)
-        _clear(root)
+        _clear(store.home)
     return done
 
 
-def _clear(root: Path) -> None:
+def _clear(home: Path) -> None:
     """Retire what a killed compaction left: half a folder, or one already exchanged."""
-    for folder, _, _ in os.walk(root / BUILDING, topdown=False):
+    for folder, _, _ in os.walk(home / BUILDING, topdown=False):
         with contextlib.suppress(OSError):
             Path(folder).rmdir()  # Refuses one that holds anything.
-    if (root / BUILDING).exists():
-        target = retired_folder(root)
-        make_folder(root, target.parent)
-        (root / BUILDING).rename(target)
+    if (home / BUILDING).exists():
+        target = retired_folder(home)
+        make_folder(home, target.parent)
+        (home / BUILDING).rename(target)
 
 
-def _batches(root: Path, table: Table, folder: Path, file_bytes: int) -> list[list[Path]]:
+def _batches(store: Store, table: Table, folder: Path, file_bytes: int) -> list[list[Path]]:
     """The small files that are to be merged, in groups of about `file_bytes`."""
-    entries = read_ledger(root, table.name)
-    is_final = _finality(root, table, folder)
+    entries = store.entries(table.name)
+    is_final = _finality(store, table, folder)
     batches: list[list[Path]] = [[]]
-    size = 0
-    for path in parquet_files(folder):
-        entry = entries.get(path.relative_to(root).as_posix())
-        is_small = path.stat().st_size < file_bytes // 2
-        if path.name == EMPTY_FILE or entry is None or not is_small or not is_final(path):
+    total = 0
+    for path in store.files(folder):
+        size = store.size(path)
+        is_listed = path.relative_to(store.root).as_posix() in entries
+        is_small = size < file_bytes // 2
+        if path.name == EMPTY_FILE or not is_listed or not is_small or not is_final(path):
             continue
-        if batches[-1] and size + path.stat().st_size > file_bytes:
+        if batches[-1] and total + size > file_bytes:
             batches.append([])
-            size = 0
+            total = 0
         batches[-1].append(path)
-        size += path.stat().st_size
+        total += size
     return [batch for batch in batches if len(batch) > 1]
 
 
-def _finality(root: Path, table: Table, folder: Path) -> Callable[[Path], bool]:
+def _finality(store: Store, table: Table, folder: Path) -> Callable[[Path], bool]:
     """Whether a file's rows stay as they are: not the tokens, or the row, of a job under way."""
     if table.name == "runs":
-        return lambda path: "running" not in column_values(path, "status")
+        return lambda path: "running" not in column_values(store.source(path), "status")
     if table.name in WRITTEN_BEFORE_GENERATIONS:
-        files = parquet_files(root / "generations" / folder.name)
-        completions = set().union(*(column_values(path, "generation_id") for path in files))
-        return lambda path: column_values(path, "generation_id") <= completions
+        model = partition_value(folder)
+        files = store.files(partition_folder(store.root, TABLES["generations"], model))
+        key, source = "generation_id", store.source
+        completions = set().union(*(column_values(source(path), key) for path in files))
+        return lambda path: column_values(source(path), key) <= completions
     return lambda path: True
 
 
 def _compact_folder(
-    root: Path, table: Table, folder: Path, batches: list[list[Path]]
+    store: Store, table: Table, folder: Path, batches: list[list[Path]]
 ) -> Compaction | None:
-    """Build the new folder and exchange it; None where a job changed a merged file meanwhile."""
-    building = root / BUILDING / folder.relative_to(root)
-    make_folder(root, building)
-    merged: dict[Path, Record] = {}
+    """Build the merged files and exchange them; None where a job changed a small one meanwhile."""
+    building = store.home / BUILDING / folder.relative_to(store.root)
+    make_folder(store.home, building)
+    merged: dict[Path, tuple[Path, Record]] = {}
     originals: dict[Path, str] = {}
+    before, bytes_before = len(store.files(folder)), 0
     for batch in batches:
-        digests = _require_as_written(root, table, batch)
-        if digests is None:
-            return None
-        originals |= digests
-        name = f"{content_key('compacted', list(digests.values()))}.parquet"
-        merged[folder / name] = write_parquet(building / name, table, merged_groups(table, batch))
-    sizes = [path.stat().st_size for path in originals]
-    with table_lock(root, table.name):
-        if _require_as_written(root, table, list(originals)) != originals:
-            return None
-        before = len(parquet_files(folder))
-        for path in folder.iterdir():
-            if path not in originals:
-                _link(path, building / path.name)
-        sync_folder(building)
-        with (
-            removing(root, table.name, list(originals)),
-            writing(root, table.name, merged),
-        ):
-            exchange(folder, building)
-            sync_folder(folder.parent)
-            sync_folder(building.parent)
-        retired = retired_folder(root) / folder.relative_to(root)
-        make_folder(root, retired.parent)
-        building.rename(retired)
+        with contextlib.ExitStack() as stack:
+            try:
+                files = [stack.enter_context(store.local(path)) for path in batch]
+                digests = [sha256(file) for file in files]
+            except FileNotFoundError:
+                return None
+            if not _is_as_written(store, table, batch, digests):
+                return None
+            originals.update(zip(batch, digests, strict=True))
+            bytes_before += sum(file.stat().st_size for file in files)
+            written = building / f"{content_key('compacted', digests)}.parquet"
+            record = write_parquet(written, table, merged_groups(table, files))
+            merged[folder / written.name] = written, record
+    if not store.replace(table, merged, originals):
+        return None
     return Compaction(
-        partition=folder.relative_to(root).as_posix(),
+        partition=folder.relative_to(store.root).as_posix(),
         files_before=before,
         files_after=before - len(originals) + len(merged),
-        bytes_before=sum(sizes),
-        bytes_after=sum(known.size for known in merged.values()),
+        bytes_before=bytes_before,
+        bytes_after=sum(record.size for _, record in merged.values()),
     )
 
 
-def _require_as_written(root: Path, table: Table, paths: list[Path]) -> dict[Path, str] | None:
-    """Path -> digest; None where a job has replaced or removed one since it was listed.
+def _is_as_written(
+    store: Store, table: Table, paths: Sequence[Path], digests: Sequence[str]
+) -> bool:
+    """Whether files are those of the ledger; not where a job has replaced one since.
 
     Raises `RootError` for one whose bytes are not those that were written: merging it would give
     what is broken a sound checksum.
     """
-    entries = read_ledger(root, table.name)
-    digests = {}
-    for path in paths:
-        name = path.relative_to(root).as_posix()
-        with contextlib.suppress(FileNotFoundError):
-            digests[path] = sha256(path)
-        entry = entries.get(name)
-        if entry is None or path not in digests:
-            return None
-        if digests[path] not in {known.sha256 for known in entry.records}:
+    entries = store.entries(table.name)
+    for path, digest in zip(paths, digests, strict=True):
+        entry = entries.get(path.relative_to(store.root).as_posix())
+        if entry is None:
+            return False
+        if not entry.has(digest):
             raise RootError(
                 f"{path} is not as it was written: run `axes warehouse check`, then "
                 "`axes warehouse repair`, and compact again"
             )
-    return digests
+    return True
 
 
 @dataclass(frozen=True)
@@ -274,26 +251,3 @@ def _rows_of(group: _RowGroup, columns: list[str], key: tuple) -> pa.Table:
         return table
     keys = zip(*(table.column(name).to_pylist() for name in columns), strict=True)
     return table.filter(pa.array([row_key == key for row_key in keys]))
-
-
-def _link(path: Path, target: Path) -> None:
-    if path.is_dir():
-        raise RootError(f"{path} does not belong there: move it away, and compact again")
-    os.link(path, target, follow_symlinks=False)
-
-
-def exchange(first: Path, second: Path) -> None:
-    """Let two folders change places in one step (`renameat2`); `RootError` where it cannot."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    rename = getattr(libc, "renameat2", None)
-    here, swap = -100, 2
-    if rename is not None:
-        if rename(here, os.fsencode(first), here, os.fsencode(second), swap) == 0:
-            return
-        reason = os.strerror(ctypes.get_errno())
-    else:
-        reason = "this system has no renameat2"
-    raise RootError(
-        f"{first} cannot be exchanged with its compacted folder in one step ({reason}), and "
-        "readers would see rows twice or not at all: compact a copy on a local Linux disk"
-    )

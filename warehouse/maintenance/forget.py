@@ -18,8 +18,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from axes.warehouse.connection import Connection, connect, query
-from axes.warehouse.layout import filled_files, require_root
-from axes.warehouse.ledger import maintenance_lock, require_idle
 from axes.warehouse.maintenance.subset import (
     INGESTED,
     NAMES,
@@ -31,6 +29,13 @@ from axes.warehouse.maintenance.subset import (
     require_stored,
 )
 from axes.warehouse.runs import record_run
+from axes.warehouse.storage.store import (
+    filled_files,
+    maintenance_lock,
+    open_store,
+    require_idle,
+    store_at,
+)
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import remove_rows
@@ -61,7 +66,7 @@ def forget(
     of what was done. Raises `ModelError`, `PromptError` or `DefinitionError` for a name that is not
     stored, and `RootError` while a job runs.
     """
-    require_root(root)
+    open_store(root)
     with maintenance_lock(root):
         require_idle(root)
         connection = connect(root)
@@ -124,7 +129,8 @@ def _removed(root: Path, table: Table, part: Part, left_out: Counter[str]) -> di
     counts: Counter[str | None] = Counter()
     for value, path in filled_files(root, table):
         required = _required(table, part, value)
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        source = store_at(root).source(path)
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
             keys = file.read(columns=[*(required or ()), "run_id"])
         gone = keys.column("run_id").filter(_is_removed(keys, required))
         if len(gone):

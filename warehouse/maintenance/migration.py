@@ -23,8 +23,6 @@ import pyarrow.parquet as pq
 from axes.warehouse.errors import RootError
 from axes.warehouse.files import make_folder, replacing, sync_folder
 from axes.warehouse.layout import (
-    data_files,
-    filled_files,
     read_version,
     require_no_links,
     retired_folder,
@@ -36,9 +34,9 @@ from axes.warehouse.ledger import (
     Record,
     ledger_file,
     locked,
-    maintenance_lock,
     write_ledger,
 )
+from axes.warehouse.storage.store import data_files, filled_files, maintenance_lock
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 from axes.warehouse.writer import content_key, read_record, write_parquet

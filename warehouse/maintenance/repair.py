@@ -19,19 +19,12 @@ from pathlib import Path
 
 from axes.warehouse.connection import connect_tables, rows
 from axes.warehouse.errors import AxesError, RootError
-from axes.warehouse.files import QUARANTINE, make_folder, sync_folder
-from axes.warehouse.layout import data_files, empty_file, require_root, write_empty_file
-from axes.warehouse.ledger import (
-    LEDGER,
-    maintenance_lock,
-    removing,
-    replace_file,
-    settle,
-    table_lock,
-    writing,
-)
+from axes.warehouse.files import QUARANTINE
+from axes.warehouse.layout import empty_file
+from axes.warehouse.ledger import Record
 from axes.warehouse.maintenance.check import Finding, inspect_files
 from axes.warehouse.runs import record_run
+from axes.warehouse.storage.store import Store, data_files, maintenance_lock, open_store
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import read_record
 
@@ -62,14 +55,14 @@ def repair(root: Path, *, adopt: bool | None = None, is_dry_run: bool = False) -
     warehouse. Where it is None, `RootError` is raised for sound files that are not listed, before
     anything is changed. `is_dry_run` says what would be done. A killed repair is ended by the next.
     """
-    require_root(root, allows_links=True)
+    store = open_store(root, allows_links=True)
     with maintenance_lock(root):
         for table in TABLES if not is_dry_run else ():
-            with table_lock(root, table):
-                settle(root, table)
-        begun = _read_journal(root)
+            with store.turn(table):
+                store.settle(table)
+        begun = _read_journal(store)
         found = inspect_files(root)
-        found += _resting_on(root, [*begun, *found])
+        found += _resting_on(store, [*begun, *found])
         named = {item.path for item in found}
         # What is begun and not found again is set aside, or its rows have been written again.
         begun = [item for item in begun if item.path not in named]
@@ -82,12 +75,12 @@ def repair(root: Path, *, adopt: bool | None = None, is_dry_run: bool = False) -
         if findings and not is_dry_run:
             if _UNDECIDED in deeds:
                 raise RootError(_choice(root, found, deeds[len(begun) :]))
-            replace_file(_journal(root), json.dumps([vars(item) for item in findings]).encode())
+            store.write_journal(json.dumps([vars(item) for item in findings]).encode())
             with record_run(root, "warehouse repair", {}) as run:
-                _carry_out(root, found, deeds[len(begun) :], aside)
+                _carry_out(store, found, deeds[len(begun) :], aside)
                 left_out = dict(sorted(lost.items()))
                 run.parameters = {"quarantine": str(aside), "rows_left_out": left_out}
-            _journal(root).unlink()
+            store.write_journal(None)
         commands = restore_commands(root, lost)
     return [
         Repair(
@@ -123,67 +116,45 @@ def _choice(root: Path, found: Sequence[Finding], deeds: Sequence[str]) -> str:
     )
 
 
-def _carry_out(root: Path, found: Sequence[Finding], deeds: Sequence[str], aside: Path) -> None:
+def _carry_out(store: Store, found: Sequence[Finding], deeds: Sequence[str], aside: Path) -> None:
     adopted: defaultdict[str, list[Path]] = defaultdict(list)
     for finding, deed in zip(found, deeds, strict=True):
-        path, table = root / finding.path, TABLES[finding.table]
+        path, table = store.root / finding.path, TABLES[finding.table]
         if deed == _ADOPTED:
             adopted[table.name].append(path)
-            continue
-        with table_lock(root, table.name):
-            if deed == _WRITTEN:
-                _quarantine(root, path, aside)
-                write_empty_file(root, table)
-                continue
-            with removing(root, table.name, [path]):
-                _quarantine(root, path, aside)
+        else:
+            store.set_aside(table, path, aside)
     for name, paths in adopted.items():
-        with table_lock(root, name):
-            adopt_files(root, name, *paths)
+        store.adopt(name, {path: _record(store, path) for path in paths})
 
 
-def _read_journal(root: Path) -> list[Finding]:
+def _record(store: Store, path: Path) -> Record:
+    with store.local(path) as file:
+        return read_record(file)
+
+
+def _read_journal(store: Store) -> list[Finding]:
     """What a repair that was killed had found; empty where the last one ended."""
     try:
-        return [Finding(**item) for item in json.loads(_journal(root).read_bytes())]
-    except (FileNotFoundError, ValueError, TypeError):
+        return [Finding(**item) for item in json.loads(store.journal() or b"[]")]
+    except (ValueError, TypeError):
         return []
 
 
-def _journal(root: Path) -> Path:
-    return root / LEDGER / "repair.json"
-
-
-def _resting_on(root: Path, findings: list[Finding]) -> list[Finding]:
+def _resting_on(store: Store, findings: list[Finding]) -> list[Finding]:
     """The evaluations of the jobs whose axes, alignments or projections are lost."""
     lost = {run for item in findings if item.table in _FITTED for run in item.runs}
     named = {item.path for item in findings if item.check != "evaluation_unfounded"}
     resting = []
-    for path in data_files(root, TABLES["evaluations"]):
-        name = path.relative_to(root).as_posix()
-        if name in named or not lost:
+    for path in data_files(store.root, TABLES["evaluations"]) if lost else ():
+        name = path.relative_to(store.root).as_posix()
+        if name in named:
             continue
-        runs = read_record(path).runs
+        runs = _record(store, path).runs
         if runs.keys() & lost:
             what = "rests on rows that are lost"
             resting.append(Finding("evaluation_unfounded", name, what, "evaluations", runs))
     return resting
-
-
-def adopt_files(root: Path, table: str, *paths: Path) -> None:
-    """Enter files that are in their places into the ledger; the caller holds the table's lock."""
-    with writing(root, table, {path: read_record(path) for path in paths}):
-        pass
-
-
-def _quarantine(root: Path, path: Path, aside: Path) -> None:
-    """Move a file out of its table, if it is there; of a link, the link itself."""
-    if path.exists() or path.is_symlink():
-        target = aside / path.relative_to(root)
-        make_folder(root, target.parent)
-        path.rename(target)
-        sync_folder(target.parent)
-        sync_folder(path.parent)
 
 
 def restore_commands(root: Path, run_ids: Iterable[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import filled_files, require_root
+from axes.warehouse.storage.store import filled_files, open_store
 from axes.warehouse.tables.schemas import TABLES
 
 
@@ -32,14 +32,13 @@ def statistics(root: Path) -> list[Extent]:
 
     Raises `RootError` for a file whose footer cannot be read.
     """
-    require_root(root)
+    store = open_store(root)
     extents = []
     for table in TABLES.values():
         grouped: dict[str | None, list[tuple[int, int, int]]] = defaultdict(list)
         for value, path in filled_files(root, table):
             try:
-                footer = pq.read_metadata(path)
-                size = path.stat().st_size
+                footer, size = pq.read_metadata(store.source(path)), store.size(path)
             except FileNotFoundError:
                 continue  # Merged or replaced since it was listed.
             except (OSError, pa.ArrowException) as error:

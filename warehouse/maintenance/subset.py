@@ -8,6 +8,7 @@ the same bytes, file by file.
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,22 +21,21 @@ import pyarrow.parquet as pq
 
 from axes.warehouse.connection import Connection, connect, query
 from axes.warehouse.errors import AxesError, DefinitionError, ModelError, PromptError, RootError
-from axes.warehouse.files import make_folder
-from axes.warehouse.layout import MARKER, filled_files, init_root, require_root
-from axes.warehouse.ledger import (
-    LOCKS,
-    Record,
-    ledger_file,
-    locked,
-    read_ledger,
-    record,
-    write_ledger,
-)
+from axes.warehouse.files import TEMPORARY, make_folder
+from axes.warehouse.ledger import Entry, Record, record
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.runs import Run
+from axes.warehouse.storage.roots import resolved
+from axes.warehouse.storage.store import Store, filled_files, open_store, store_at
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
-from axes.warehouse.writer import content_key, rows_table, write_parquet, write_rows
+from axes.warehouse.writer import (
+    column_values,
+    content_key,
+    rows_table,
+    write_parquet,
+    write_rows,
+)
 
 # An absolute path up to its last name; a URL is none.
 _FOLDERS = r"""(^|[\s"'=:,(\[])/(?:[^/\s"',]+/)+"""
@@ -46,6 +46,8 @@ NAMES: dict[str, tuple[str, type[AxesError]]] = {
     "pooling": ("activations", DefinitionError),
     "study_id": ("evaluations", DefinitionError),
 }
+# What is copied before it is committed: room for it is needed on this machine.
+_COMMIT_BYTES = 512 << 20
 INGESTED = ("activations", "prompt_tokens", "generation_tokens", "token_projections")
 
 
@@ -89,11 +91,8 @@ def subset(
     `target` appears complete or not at all. Raises `RootError` if it exists,
     `ModelError` or `PromptError` for a name that is not in the warehouse.
     """
-    require_root(root)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        what = "is a warehouse, complete" if (target / MARKER).exists() else "is not empty"
-        raise RootError(f"{target} exists and {what}: give another folder")
-    if target.resolve().is_relative_to(root.resolve()):
+    store = open_store(root)
+    if resolved(target).is_relative_to(resolved(root)):
         raise RootError(f"{target} lies in the warehouse itself: give a folder outside of {root}")
     connection = connect(root)
     part = find_part(
@@ -101,23 +100,11 @@ def subset(
         models=require_stored(connection, "model", models) or None,
         prompt_sets=require_stored(connection, "prompt_set", prompt_sets) or None,
     )
-    # One name for all that make this target: what a killed one has left is made room of.
-    building = target.parent / f".{target.name}.tmp"
-    make_folder(building, building)
-    refusal = f"{target} is being written by another job: let it end"
-    with locked(building, "building", refusal=refusal):
-        try:
-            for path in building.iterdir():
-                if path.name != LOCKS:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-            init_root(building)
-            tables = [*(table for name, table in TABLES.items() if name != "runs"), TABLES["runs"]]
-            copied = [_copy_table(root, building, table, part) for table in tables]
-            if not part.is_complete:
-                _write_run(building, part, models, prompt_sets)
-            building.rename(target)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+    with store_at(target).filling() as building:
+        tables = [*(table for name, table in TABLES.items() if name != "runs"), TABLES["runs"]]
+        copied = [_copy_table(store, store_at(building), table, part) for table in tables]
+        if not part.is_complete:
+            _write_run(store_at(building), part, models, prompt_sets)
     return copied
 
 
@@ -258,36 +245,53 @@ def is_kept(group: pa.Table, conditions: Mapping[str, Collection[str]]) -> pa.Ch
     return kept
 
 
-def _copy_table(root: Path, building: Path, table: Table, part: Part) -> Copied:
-    records: dict[str, Record] = {}
-    entries = read_ledger(root, table.name)
-    source_rows = 0
-    for value, path in filled_files(root, table):
-        name = path.relative_to(root).as_posix()
-        source_rows += pq.read_metadata(path).num_rows
+def _copy_table(store: Store, target: Store, table: Table, part: Part) -> Copied:
+    entries = store.entries(table.name)
+    copies: dict[Path, tuple[Path, Record]] = {}
+    file_count = source_rows = copied_rows = size = 0
+
+    def commit() -> None:
+        if copies:
+            target.commit(table.name, copies)
+        for written, _ in copies.values():
+            written.unlink(missing_ok=True)
+        copies.clear()
+
+    scratch = make_folder(target.home, target.home / TEMPORARY)
+    for value, path in filled_files(store.root, table):
+        source_rows += pq.read_metadata(store.source(path)).num_rows
         if not kept_partition(table, part, value):
             continue
-        target = building / name
-        make_folder(building, target.parent)
-        if part.is_complete:
-            shutil.copyfile(path, target)
-            runs = entries[name].runs if name in entries else {}
-            records[name] = record(target, pq.read_metadata(target).num_rows, runs)
-            if name in entries and records[name].sha256 != entries[name].records[-1].sha256:
-                raise RootError(f"{path} is not as it was written: run `axes warehouse check`")
-            continue
-        copy = write_parquet(target, table, _kept_rows(path, table, part))
-        if copy.rows:
-            records[name] = copy
-        else:
-            target.unlink()
+        name = path.relative_to(store.root).with_name(f"{store.stem(path)}.parquet")
+        written = scratch / f"{uuid.uuid4().hex}.tmp"
+        with store.local(path) as file:
+            if part.is_complete:
+                copy = _copied(
+                    path, file, written, entries.get(path.relative_to(store.root).as_posix())
+                )
+            else:
+                copy = write_parquet(written, table, _kept_rows(file, table, part))
         part.kept.update(copy.runs)
-    for folder in sorted((building / table.name).glob("*=*")):
-        if not any(folder.iterdir()):
-            folder.rmdir()
-    write_ledger(ledger_file(building, table.name), records)
-    count = sum(stored.rows for stored in records.values())
-    return Copied(table.name, len(records), count, source_rows - count)
+        if not copy.rows and not part.is_complete:
+            written.unlink()
+            continue
+        copies[target.root / name] = written, copy
+        file_count, copied_rows = file_count + 1, copied_rows + copy.rows
+        size += copy.size
+        if size > _COMMIT_BYTES:
+            commit()
+            size = 0
+    commit()
+    return Copied(table.name, file_count, copied_rows, source_rows - copied_rows)
+
+
+def _copied(path: Path, file: Path, target: Path, entry: Entry | None) -> Record:
+    """Copy a file byte by byte; raises `RootError` where it is not as it was written."""
+    shutil.copyfile(file, target)
+    copy = record(target, pq.read_metadata(target).num_rows, entry.runs if entry else {})
+    if entry is not None and not entry.has(copy.sha256):
+        raise RootError(f"{path} is not as it was written: run `axes warehouse check`")
+    return copy
 
 
 def _kept_rows(path: Path, table: Table, part: Part) -> Iterator[pa.Table]:
@@ -315,13 +319,11 @@ def _without_folders(rows: pa.Table) -> pa.Table:
     return rows
 
 
-def _write_run(
-    building: Path, part: Part, models: Sequence[str], prompt_sets: Sequence[str]
-) -> None:
+def _write_run(store: Store, part: Part, models: Sequence[str], prompt_sets: Sequence[str]) -> None:
     """The part's row in `runs`; its time is that of the last job, so that bytes repeat."""
-    times = query(connect(building), "select max(started_at)::varchar as last from runs")
-    (last,) = times.column("last").to_pylist()
-    when = datetime.fromisoformat(last) if last else datetime(1970, 1, 1, tzinfo=UTC)
+    jobs = [path for _, path in filled_files(store.root, TABLES["runs"])]
+    times = set().union(*(column_values(store.source(path), "started_at") for path in jobs))
+    when = max(times, default=datetime(1970, 1, 1, tzinfo=UTC)).astimezone(UTC)
     parameters = {
         "models": sorted(models),
         "prompt_sets": sorted(prompt_sets),
@@ -331,7 +333,7 @@ def _write_run(
             if count and name in part.kept
         },
     }
-    run = Run(building, "warehouse subset", parameters, command_line=None, started_at=when)
+    run = Run(store.root, "warehouse subset", parameters, command_line=None, started_at=when)
     run.run_id = f"subset-{content_key(parameters, str(when))}"
     row = {**run.row("finished", when), "library_versions": "{}"}
-    write_rows(building, "runs", rows_table("runs", [row]), name=run.run_id)
+    write_rows(store.root, "runs", rows_table("runs", [row]), name=run.run_id)

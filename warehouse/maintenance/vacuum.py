@@ -1,13 +1,12 @@
 """Delete what is no longer read: `vacuum(root)`.
 
 Only things that no query can see are touched: temporary files, folders that compaction and
-migration retired, tokens of jobs killed before they wrote the completions, empty partitions and, on
-request, the quarantine.
+migration retired, objects that no log names, tokens of jobs killed before they wrote the
+completions, empty partitions and, on request, the quarantine.
 """
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,20 +14,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from axes.warehouse.connection import connect_tables, query
-from axes.warehouse.files import LOCKS, QUARANTINE, RETIRED, TEMPORARY
-from axes.warehouse.layout import (
-    NO_PARTITION,
-    parquet_files,
-    partition_folders,
-    partition_value,
-    require_root,
-)
-from axes.warehouse.ledger import maintenance_lock, settle, table_lock
+from axes.warehouse.errors import RootError
+from axes.warehouse.files import QUARANTINE, RETIRED, TEMPORARY
+from axes.warehouse.layout import NO_PARTITION, partition_value
 from axes.warehouse.maintenance.compaction import BUILDING as COMPACTING
 from axes.warehouse.maintenance.migration import BUILDING as MIGRATING
+from axes.warehouse.storage.store import Store, maintenance_lock, open_store
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import WRITTEN_BEFORE_GENERATIONS, remove_uncommitted
 
@@ -49,7 +41,7 @@ def vacuum(
 
     Tokens without their completion are left where a job on that model is under way.
     """
-    require_root(root)
+    store = open_store(root)
     before = time.time() - 3600 * older_than_hours
     removed: list[Removal] = []
     with maintenance_lock(root):
@@ -60,18 +52,16 @@ def vacuum(
             ("retired", RETIRED),
             *((("quarantine", QUARANTINE),) if empties_quarantine else ()),
         ):
-            removed += _remove_old(root, kind, root / folder, before)
+            removed += _remove_old(store.home, kind, store.home / folder, before)
         for table in WRITTEN_BEFORE_GENERATIONS:
-            for partition in partition_folders(root, TABLES[table]):
-                removed += _remove_orphans(root, table, partition)
-        for table in TABLES:
-            with table_lock(root, table):
-                removed += _remove_empty_partitions(root, table)
-                settle(root, table)
+            for partition in store.partitions(TABLES[table]):
+                removed += _remove_orphans(store, table, partition)
+        cleared = store.clear(older_than_hours, empties_quarantine=empties_quarantine)
+        removed += [Removal(*item) for item in cleared]
     return removed
 
 
-def _remove_old(root: Path, kind: str, folder: Path, before: float) -> Iterator[Removal]:
+def _remove_old(home: Path, kind: str, folder: Path, before: float) -> Iterator[Removal]:
     for path in sorted(folder.glob("*")):
         # Of a folder that was renamed here, the change of its inode tells when.
         if path.lstat().st_ctime > before:
@@ -81,38 +71,31 @@ def _remove_old(root: Path, kind: str, folder: Path, before: float) -> Iterator[
             shutil.rmtree(path)
         else:
             path.unlink()
-        yield Removal(kind, path.relative_to(root).as_posix(), size)
+        yield Removal(kind, path.relative_to(home).as_posix(), size)
 
 
-def _remove_orphans(root: Path, table: str, partition: Path) -> list[Removal]:
+def _remove_orphans(store: Store, table: str, partition: Path) -> list[Removal]:
     """Tokens or projections without their completion, under the locks of their jobs."""
     model = partition_value(partition)
     # The versions of the model of which jobs may be under way.
     sql = "select distinct model_id from models where model = ? order by all"
-    versions = query(connect_tables(root, "models"), sql, [model]).column("model_id").to_pylist()
+    versions = (
+        query(connect_tables(store.root, "models"), sql, [model]).column("model_id").to_pylist()
+    )
     if model is None or model == NO_PARTITION or not versions:
         return []
-    sizes = {path: path.stat().st_size for path in parquet_files(partition)}
+    sizes = {path: store.size(path) for path in store.files(partition)}
     with ExitStack() as stack:
-        for model_id in versions:
-            try:
-                stack.enter_context(FileLock(root / LOCKS / f"{model_id}.lock", timeout=0))
-            except Timeout:
-                return []
-        removed = remove_uncommitted(root, table, "generations", model)
+        try:
+            for model_id in versions:
+                stack.enter_context(store.locked(model_id, refusal="a job is under way"))
+        except RootError:
+            return []
+        removed = remove_uncommitted(store.root, table, "generations", model)
     return [
-        Removal("orphan tokens", path.relative_to(root).as_posix(), sizes.get(path, 0))
+        Removal("orphan tokens", path.relative_to(store.root).as_posix(), sizes.get(path, 0))
         for path in removed
     ]
-
-
-def _remove_empty_partitions(root: Path, table: str) -> Iterator[Removal]:
-    if TABLES[table].partition is None:
-        return
-    for path in partition_folders(root, TABLES[table]):
-        with contextlib.suppress(OSError):
-            path.rmdir()  # Refuses a folder that holds anything.
-            yield Removal("empty partition", path.relative_to(root).as_posix(), 0)
 
 
 def _size(path: Path) -> int:

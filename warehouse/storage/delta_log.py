@@ -9,26 +9,31 @@ left it there.
 from __future__ import annotations
 
 import json
+import math
 import random
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from urllib.parse import unquote
 
 import pyarrow as pa
-from deltalake import DeltaTable, Schema
+from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from axes.warehouse.errors import RootError
 from axes.warehouse.layout import partition_value
-from axes.warehouse.ledger import Record
+from axes.warehouse.ledger import Entry, Record
 from axes.warehouse.storage.objects import Objects
 from axes.warehouse.tables.columns import Table
 
 # How often a commit is made again because others came first.
 _ATTEMPTS = 20
 _HASH_LENGTH = 16
+_OUR_NAME = re.compile(rf"\.([0-9a-f]{{{_HASH_LENGTH}}})\.parquet$")
+# Every ten commits a checkpoint, so that opening reads few commits.
+_CONFIGURATION: dict[str, str | None] = {"delta.checkpointInterval": "10"}
 
 
 def object_name(name: str, record: Record) -> str:
@@ -72,19 +77,28 @@ class DeltaLog:
                 self._require_plain(self._delta)
                 self._read(self._delta)
 
-    def commit(self, added: Mapping[str, Record], removed: Iterable[str] = ()) -> None:
+    def commit(
+        self, added: Mapping[str, Record], removed: Iterable[str] = (), *, is_strict: bool = False
+    ) -> bool:
         """Add objects, in the place of those of files of the same name, and take others out.
 
-        All of it counts at once. Raises `RootError`.
+        All of it counts at once. False, and nothing is done, where another has taken out one of
+        `removed` before and the commit `is_strict`. Raises `RootError`.
         """
+        removed = {*removed}
         with self._lock, self._objects.errors():
             for attempt in range(_ATTEMPTS):
-                self.refresh()
-                old = {self.objects.get(file_name(name)) for name in added} | {*removed}
+                # A commit on top of an old state is refused, so that is as good at first.
+                if attempt or self._delta is None:
+                    self.refresh()
+                old = {self.objects.get(file_name(name)) for name in added} | removed
                 old = (old & self.files.keys()) - added.keys()
                 new = {name: each for name, each in added.items() if name not in self.files}
-                if not new and not old:
-                    return
+                is_overtaken = is_strict and not removed <= self.files.keys()
+                if is_overtaken or not (new or old):
+                    if attempt:
+                        return not is_overtaken
+                    continue
                 try:
                     self._write(new, old)
                 except CommitFailedError:
@@ -92,8 +106,35 @@ class DeltaLog:
                     time.sleep(random.uniform(0, 0.05 * (attempt + 1)))
                     continue
                 self.refresh()
-                return
+                return True
             raise RootError(f"{self._uri}: {_ATTEMPTS} commits in a row were overtaken by others")
+
+    def entries(self) -> dict[str, Entry]:
+        """The files that were written by this code; of one with rows of several jobs no `runs`."""
+        if self._delta is None:
+            return {}
+        actions = pa.table(self._delta.get_add_actions(flatten=True))
+        names = ("path", "size_bytes", "num_records", "min.run_id", "max.run_id")
+        entries = {}
+        for path, size, rows, first, last in zip(
+            *(actions[name].to_pylist() for name in names), strict=True
+        ):
+            if match := _OUR_NAME.search(path):
+                runs = {first: rows} if first and first == last else {}
+                record = Record(rows, size, match[1], runs)
+                entries[f"{self._table.name}/{unquote(path)}"] = Entry([record], is_due=True)
+        return entries
+
+    def unread(self, hours: float) -> set[str]:
+        """The names of objects that have been no files of the table for so long."""
+        self.refresh()
+        if self._delta is None:
+            return {*self._objects.listed(self._table.name)}
+        with self._objects.errors():
+            paths = self._delta.vacuum(
+                math.ceil(hours), dry_run=True, enforce_retention_duration=False, full=True
+            )
+        return {f"{self._table.name}/{unquote(path)}" for path in paths}
 
     @property
     def _uri(self) -> str:
@@ -114,7 +155,7 @@ class DeltaLog:
                 partition_values=self._partition(name),
                 modification_time=now,
                 data_change=True,
-                stats=json.dumps({"numRecords": record.rows}),
+                stats=json.dumps(_statistics(record)),
             )
             for name, record in sorted(new.items())
         ]
@@ -129,7 +170,11 @@ class DeltaLog:
             for name in sorted(filter(None, old))
         ]
         delta.create_write_transaction(
-            actions, "append", delta.schema(), partition_by=self._partitioned_by
+            actions,
+            "append",
+            delta.schema(),
+            partition_by=self._partitioned_by,
+            commit_properties=CommitProperties(max_commit_retries=0),
         )
 
     def _created(self) -> DeltaTable:
@@ -139,6 +184,7 @@ class DeltaLog:
                 self._uri,
                 Schema.from_arrow(self._table.schema),
                 partition_by=self._partitioned_by,
+                configuration=_CONFIGURATION,
                 storage_options=self._objects.options,
             )
         except DeltaError:
@@ -179,3 +225,14 @@ class DeltaLog:
 
     def _below_table(self, name: str) -> str:
         return name.removeprefix(f"{self._table.name}/")
+
+
+def _statistics(record: Record) -> dict[str, object]:
+    """What the log says of a file, in Delta's words: how many rows, of which jobs."""
+    if not record.runs:
+        return {"numRecords": record.rows}
+    return {
+        "numRecords": record.rows,
+        "minValues": {"run_id": min(record.runs)},
+        "maxValues": {"run_id": max(record.runs)},
+    }

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
 
 from axes.warehouse.errors import RootError
 from axes.warehouse.render import echo
@@ -88,6 +89,11 @@ class Lease:
                 if not self._put(self._tag):
                     self._put_at = float("-inf")
                     return
+
+
+def is_alive(put_at: datetime, now: datetime) -> bool:
+    """Whether the holder of a lease that was last put then may run; both by the store's clock."""
+    return now - put_at < timedelta(seconds=_LIFE)
 
 
 @contextmanager

@@ -1,24 +1,26 @@
-"""The objects below `s3://bucket/folder`: read, put by one conditional request, counted, deleted.
+"""The objects below `s3://bucket/folder`: read, put by one conditional request, listed, deleted.
 
-obstore talks to the store, retries what may pass (503, a broken connection) and reads the AWS
-variables of the environment; the usual files (~/.aws) are read here, for it and for deltalake.
+obstore talks to the store, retries what may pass (503, a broken connection) and reads the
+environment's variables; the usual files (~/.aws) are read here, for it and for deltalake.
 Errors are one line and name neither keys nor what the store answered, which may quote them.
 """
 
 from __future__ import annotations
 
 import configparser
+import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, PreconditionError
-from obstore.store import S3Store
+from obstore.store import AzureStore, GCSStore, S3Store
 
 from axes.warehouse.errors import RootError
 from axes.warehouse.storage.roots import RemoteRoot
@@ -30,13 +32,13 @@ _NAMES = ("access_key_id", "secret_access_key", "session_token", "region", "endp
 _CAUSES = {
     # Where nothing else gives credentials, the engines ask the machine's own service for them.
     r"169\.254\.169\.254|[Nn]o credentials|InstanceCredential": (
-        "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give a "
-        "profile in ~/.aws/credentials"
+        "there are no credentials: set those of the store, such as AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY, or give a profile in ~/.aws/credentials"
     ),
-    "NoSuchBucket": "the bucket does not exist",
-    "InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|status(?: code)?: 401": (
-        "the store does not accept the credentials"
-    ),
+    "NoSuchBucket|ContainerNotFound|bucket does not exist": "the bucket does not exist",
+    "RequestTimeTooSkewed": "this machine's clock is wrong by more than the store allows: set it",
+    "InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|AuthenticationFailed"
+    "|status(?: code)?: 401": "the store does not accept the credentials",
     "AccessDenied|PermissionDenied|status(?: code)?: 403": "the credentials may not do this",
     "SlowDown|status(?: code)?: 503": "the store is too busy (503): try again later",
     "TimedOut|timed out": "the store did not answer in time",
@@ -44,11 +46,22 @@ _CAUSES = {
 }
 
 
+# What of the environment describes a store and who asks.
+_VARIABLES = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
+
+
+class Listed(NamedTuple):
+    """An object in a listing; the time is the store's."""
+
+    size: int
+    put_at: datetime
+
+
 class Objects:
     """The objects below a root; names are relative to it."""
 
     def __init__(self, root: RemoteRoot) -> None:
-        self.root = root
+        self.root, self.scheme = root, root.scheme
         self.bucket = root.parts[1]
         self.prefix = "/".join(root.parts[2:])
 
@@ -58,8 +71,10 @@ class Objects:
         options = {
             name.lower(): value
             for name, value in os.environ.items()
-            if name.startswith("AWS_") and value
+            if name.startswith(_VARIABLES[self.scheme]) and value
         }
+        if self.scheme != "s3":
+            return options
         if "aws_access_key_id" not in options:
             options = {**_profile(options), **options}
         if options.get("aws_endpoint_url", "").startswith("http://"):
@@ -67,34 +82,38 @@ class Objects:
         return options | {"aws_conditional_put": "etag"}
 
     @cached_property
-    def _store(self) -> S3Store:
+    def _store(self) -> S3Store | GCSStore | AzureStore:
         known = {f"aws_{name}" for name in (*_NAMES, "endpoint", "default_region")}
         known |= {name for name in self.options if "token" in name or "container" in name}
         config = {name: value for name, value in self.options.items() if name in known}
+        is_http = {"aws_allow_http", "azure_storage_use_emulator"} & self.options.keys()
+        common = {
+            "prefix": self.prefix or None,
+            "client_options": {
+                "timeout": timedelta(seconds=_TIMEOUT),
+                "connect_timeout": timedelta(seconds=_CONNECT_TIMEOUT),
+                "allow_http": bool(is_http),
+            },
+            "retry_config": {
+                "max_retries": _RETRIES,
+                "retry_timeout": timedelta(seconds=_TIMEOUT),
+            },
+        }
         with self.errors():
-            return S3Store(
-                self.bucket,
-                prefix=self.prefix or None,
-                config=config,  # type: ignore[arg-type]
-                client_options={
-                    "timeout": timedelta(seconds=_TIMEOUT),
-                    "connect_timeout": timedelta(seconds=_CONNECT_TIMEOUT),
-                    "allow_http": "aws_allow_http" in self.options,
-                },
-                retry_config={
-                    "max_retries": _RETRIES,
-                    "retry_timeout": timedelta(seconds=_TIMEOUT),
-                },
-            )
+            if self.scheme == "s3":
+                return S3Store(self.bucket, config=config, **common)  # type: ignore[arg-type]
+            return {"gs": GCSStore, "az": AzureStore}[self.scheme](self.bucket, **common)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """What goes wrong in the body becomes a `RootError` of one line."""
+        """What the store answers in the body becomes a `RootError` of one line."""
         try:
             yield
         except RootError:
             raise
         except Exception as error:
+            if getattr(error, "errno", None):  # Of this machine's disk.
+                raise
             raise RootError(f"{self.root}: {_cause(error)}") from None
 
     def get(self, name: str) -> tuple[bytes, str] | None:
@@ -102,7 +121,7 @@ class Objects:
         with self.errors():
             try:
                 answer = obstore.get(self._store, name)
-                return answer.bytes().to_bytes(), str(answer.meta["e_tag"])
+                return answer.bytes().to_bytes(), _tag(answer.meta)
             except FileNotFoundError as error:
                 _require_bucket(error)
                 return None
@@ -119,26 +138,67 @@ class Objects:
                 put = obstore.put(self._store, name, content, mode="create", use_multipart=False)
             except AlreadyExistsError:
                 return None
-            return str(put["e_tag"])
+            return _tag(put)
 
     def replace(self, name: str, content: bytes, tag: str) -> str | None:
         """Put an object in the place of the one with this tag; None where that one is gone."""
         with self.errors():
             try:
-                put = obstore.put(self._store, name, content, mode={"e_tag": tag})
+                condition = {"e_tag": tag, "version": tag}  # Google's stores compare versions.
+                put = obstore.put(self._store, name, content, mode=condition)  # type: ignore[arg-type]
             except (PreconditionError, FileNotFoundError):
                 return None
-            return str(put["e_tag"])
+            return _tag(put)
 
-    def delete(self, name: str) -> None:
-        """Delete an object; one that is not stored is no error."""
+    def put(self, name: str, content: bytes) -> None:
+        """Put an object, in the place of one that is stored."""
         with self.errors():
-            obstore.delete(self._store, name)
+            obstore.put(self._store, name, content)
+
+    def download(self, name: str, path: Path) -> None:
+        """Write an object's bytes to a new file; raises `FileNotFoundError` without it."""
+        with self.errors():
+            try:
+                answer = obstore.get(self._store, name)
+            except FileNotFoundError as error:
+                _require_bucket(error)
+                raise FileNotFoundError(errno.ENOENT, "is not in the store", name) from None
+            with path.open("xb") as file:
+                for chunk in answer:
+                    file.write(chunk)
+
+    def copy(self, name: str, target: str) -> None:
+        """Copy an object inside the store; one that is not stored is no error."""
+        with self.errors(), suppress(FileNotFoundError):
+            obstore.copy(self._store, name, target)
+
+    def delete(self, *names: str) -> None:
+        """Delete objects; one that is not stored is no error."""
+        with self.errors():
+            obstore.delete(self._store, list(names))
 
     def names(self) -> list[str]:
         """The names of all objects, in order."""
+        return sorted(self.listed())
+
+    def listed(self, folder: str = "") -> dict[str, Listed]:
+        """The objects below a folder, by name."""
         with self.errors():
-            return sorted(each["path"] for chunk in obstore.list(self._store) for each in chunk)
+            return {
+                each["path"]: Listed(each["size"], each["last_modified"])
+                for chunk in obstore.list(self._store, folder or None)
+                for each in chunk
+            }
+
+    def folders(self) -> set[str]:
+        """The first parts of all names that have several, by one request for a thousand of them."""
+        with self.errors():
+            return set(obstore.list_with_delimiter(self._store)["common_prefixes"])
+
+
+def _tag(answer: Mapping[str, object]) -> str:
+    """What the next put is conditional on."""
+    return str(answer.get("version") or answer["e_tag"])
 
 
 def _cause(error: Exception) -> str:

@@ -1,4 +1,8 @@
-"""A root on an object store: Parquet objects that a Delta log for each table makes its files."""
+"""A root on an object store: Parquet objects that a Delta log for each table makes its files.
+
+Files are brought to a local folder to be read completely. Times are those of the store, which a
+lease that was just put tells.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from functools import cache, cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -15,6 +20,7 @@ from urllib.parse import quote
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
+from axes.warehouse.files import QUARANTINE, TEMPORARY, make_folder
 from axes.warehouse.layout import (
     EMPTY_FILE,
     MARKER,
@@ -24,11 +30,12 @@ from axes.warehouse.layout import (
     parse_version,
     require_version,
 )
-from axes.warehouse.ledger import Record
+from axes.warehouse.ledger import LEDGER, Entry, Record
+from axes.warehouse.render import echo
 from axes.warehouse.settings import cache_folder
 from axes.warehouse.storage.delta_log import DeltaLog, file_name, object_name
 from axes.warehouse.storage.filesystem import PROTOCOL, LakeFileSystem
-from axes.warehouse.storage.leases import FOLDER, Lease, leased
+from axes.warehouse.storage.leases import FOLDER, Lease, is_alive, leased
 from axes.warehouse.storage.objects import Objects
 from axes.warehouse.storage.roots import RemoteRoot
 from axes.warehouse.tables.columns import Table
@@ -38,8 +45,11 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _PROBE = ".probe"
-# Logs that are read at once.
-_READERS = 16
+# What says that a root is being filled, or was when that was killed.
+_FILLING = ".filling"
+_JOURNAL = f"{LEDGER}/repair.json"
+# Logs that are read, or files that are put, at once.
+_AT_ONCE = 16
 
 
 class RemoteStore:
@@ -62,14 +72,21 @@ class RemoteStore:
 
     @property
     def location(self) -> str:
-        return f"{PROTOCOL}://{str(self.root).removeprefix('s3://')}"
+        return f"{PROTOCOL}://{str(self.root).partition('://')[2]}"
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return {name.upper(): value for name, value in self._objects.options.items()}
 
     @cached_property
     def filesystem(self) -> LakeFileSystem:
         return LakeFileSystem(self.location, self._listed, self._read)
 
+    def exists(self) -> bool:
+        return self._objects.get(MARKER) is not None
+
     def init(self) -> bool:
-        if self._objects.get(MARKER) is not None:
+        if self.exists():
             self.require()
             return False
         stored = [name for name in self._objects.names() if not name.startswith((_PROBE, FOLDER))]
@@ -78,12 +95,19 @@ class RemoteStore:
                 f"{self.root} is not a warehouse and not empty: give --root another folder"
             )
         self._require_conditional_put()
+        return self._mark()
+
+    def _mark(self) -> bool:
+        """Put the marker, which makes a warehouse of what is there; whether there was none."""
+        self._require_leases()
         marker = marker_bytes({"schema_version": SCHEMA_VERSION})
         return self._objects.put_new(MARKER, marker) is not None
 
     def _require_conditional_put(self) -> None:
         """Raise `RootError` for a store that puts over an object in spite of If-None-Match."""
         probe = f"{_PROBE}/{uuid.uuid4().hex}"
+        if self.root.scheme != "s3":
+            echo(f"warning: a root on {self.root.scheme}:// is experimental", err=True)
         try:
             self._objects.put_new(probe, b"1")
             if self._objects.put_new(probe, b"2") is None:
@@ -95,7 +119,7 @@ class RemoteStore:
             "other's rows: use another store, or a newer version of it"
         )
 
-    def require(self) -> None:
+    def require(self, *, allows_links: bool = False) -> None:
         if (marker := self._objects.get(MARKER)) is None:
             raise no_warehouse(self.root)
         try:
@@ -111,8 +135,9 @@ class RemoteStore:
         if len(tables) == 1:
             self._logs[tables[0]].refresh()
             return
-        with ThreadPoolExecutor(_READERS) as pool:
-            list(pool.map(lambda name: self._logs[name].refresh(), tables))
+        there = self._objects.folders()
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(lambda name: self._logs[name].refresh(), there.intersection(tables)))
 
     def scanned(self, table: Table) -> tuple[list[str], dict[str, str] | None]:
         self.refresh(table.name)
@@ -139,6 +164,36 @@ class RemoteStore:
     def source(self, path: Path) -> IO[bytes]:
         return self.filesystem.open(self._path(path))
 
+    @contextmanager
+    def local(self, path: Path) -> Iterator[Path]:
+        target = make_folder(self.home, self.home / TEMPORARY) / f"{uuid.uuid4().hex}.tmp"
+        name = path.relative_to(self.root).as_posix()
+        try:
+            if path.name == EMPTY_FILE:
+                target.write_bytes(_empty(name.partition("/")[0])[1])
+            else:
+                self._objects.download(name, target)
+            yield target
+        finally:
+            target.unlink(missing_ok=True)
+
+    def stem(self, path: Path) -> str:
+        name = path.relative_to(self.root).as_posix()
+        return Path(name if path.name == EMPTY_FILE else file_name(name)).stem
+
+    def stored(self, table: Table) -> dict[str, int]:
+        self._logs[table.name].refresh()
+        there, (empty, content) = self._objects.listed(table.name), _empty(table.name)
+        named = self._logs[table.name].files.keys() & there.keys()
+        return {empty: len(content), **{name: there[name].size for name in sorted(named)}}
+
+    def entries(self, table: str) -> dict[str, Entry]:
+        return self._logs[table].entries()
+
+    def foreign(self, table: Table) -> Iterator[tuple[str, str]]:
+        """Nothing: an object that the log does not name is none of the table's, nor in the way."""
+        return iter(())
+
     def turn(self, table: str) -> nullcontext[None]:
         """No lock: a commit that another has overtaken is made again."""
         return nullcontext()
@@ -146,11 +201,100 @@ class RemoteStore:
     def put(self, table: str, path: Path, written: Path, record: Record) -> Path:
         name = path.relative_to(self.root).as_posix()
         # A file that was read from here already has the name of an object.
-        stored = object_name(file_name(name) if name in self._logs[table].files else name, record)
-        self._objects.put_new(stored, written)
-        self._require_leases()
-        self._logs[table].commit({stored: record}, [name])
+        named = file_name(name) if name in self._logs[table].files else name
+        (stored,) = objects = self._put_all({self.root / named: (written, record)})
+        self._logs[table].commit(objects, [name])
         return self.root / stored
+
+    def commit(self, table: str, files: Mapping[Path, tuple[Path, Record]]) -> None:
+        self._logs[table].commit(self._put_all(files))
+
+    def _put_all(self, files: Mapping[Path, tuple[Path, Record]]) -> dict[str, Record]:
+        """Put files as objects, which no log names yet; their names."""
+        names = {
+            object_name(path.relative_to(self.root).as_posix(), record): (written, record)
+            for path, (written, record) in files.items()
+        }
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(lambda each: self._objects.put_new(each, names[each][0]), names))
+        self._require_leases()
+        return {name: record for name, (_, record) in names.items()}
+
+    def replace(
+        self,
+        table: Table,
+        merged: Mapping[Path, tuple[Path, Record]],
+        originals: Mapping[Path, str],
+    ) -> bool:
+        names = [path.relative_to(self.root).as_posix() for path in originals]
+        is_done = self._logs[table.name].commit(self._put_all(merged), names, is_strict=True)
+        for written, _ in merged.values():
+            written.unlink()
+        return is_done
+
+    def set_aside(self, table: Table, path: Path, aside: Path) -> None:
+        name = path.relative_to(self.root).as_posix()
+        self._objects.copy(name, (aside / name).relative_to(self.root).as_posix())
+        self.remove(table.name, [path])
+        self._objects.delete(name)
+
+    def adopt(self, table: str, files: Mapping[Path, Record]) -> None:
+        for path, record in files.items():
+            with self.local(path) as file:
+                self.put(table, path, file, record)
+
+    def settle(self, table: str) -> None:
+        """Nothing: a commit is there or not."""
+
+    def journal(self) -> bytes | None:
+        stored = self._objects.get(_JOURNAL)
+        return stored[0] if stored else None
+
+    def write_journal(self, content: bytes | None) -> None:
+        if content is None:
+            self._objects.delete(_JOURNAL)
+        else:
+            self._objects.put(_JOURNAL, content)
+
+    def clear(self, hours: float, *, empties_quarantine: bool) -> Iterator[tuple[str, str, int]]:
+        there = self._objects.listed()
+        now = max(each.put_at for each in there.values())
+        names = {("unread", name) for log in self._logs.values() for name in log.unread(hours)}
+        if empties_quarantine:
+            names |= {("quarantine", name) for name in there if name.startswith(f"{QUARANTINE}/")}
+        for kind, name in sorted(names, key=lambda each: each[1]):
+            listed = there.get(name)
+            is_data = name.endswith(".parquet") and "/_delta_log/" not in name
+            if is_data and listed and listed.put_at <= now - timedelta(hours=hours):
+                self._objects.delete(name)
+                yield kind, name, listed.size
+
+    @contextmanager
+    def filling(self) -> Iterator[Path]:
+        refusal = f"{self.root} is being written by another job: let it end"
+        if self.exists():
+            raise RootError(f"{self.root} exists and is a warehouse, complete: give another folder")
+        with self.locked("building", refusal=refusal):
+            left = [name for name in self._objects.names() if not name.startswith((_PROBE, FOLDER))]
+            if left and _FILLING not in left:
+                raise RootError(f"{self.root} exists and is not empty: give another folder")
+            self._require_conditional_put()
+            self._objects.put(_FILLING, b"")
+            if others := [name for name in left if name != _FILLING]:
+                self._objects.delete(*others)
+            self._logs = {name: DeltaLog(self._objects, table) for name, table in TABLES.items()}
+            yield self.root
+            self._mark()
+            self._objects.delete(_FILLING)
+
+    def held_locks(self) -> list[str]:
+        leases = self._objects.listed(FOLDER)
+        now = max((each.put_at for each in leases.values()), default=None)
+        return [
+            name.removeprefix(f"{FOLDER}/")
+            for name, each in sorted(leases.items())
+            if now is not None and is_alive(each.put_at, now)
+        ]
 
     def remove(self, table: str, paths: Sequence[Path]) -> None:
         self._require_leases()

@@ -1,8 +1,7 @@
-"""Roots as they are typed: the path of a folder, or `s3://bucket/folder`."""
+"""Roots as they are typed: the path of a folder, or `s3://bucket/folder` (`gs://`, `az://`)."""
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from axes.warehouse.errors import RootError
 
 # `s3://bucket`, and `s3:/bucket`, which it becomes as a Path; a drive such as `C:/` is no scheme.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+SCHEMES = ("s3", "gs", "az")
 
 
 class RemoteRoot(type(Path())):  # type: ignore[misc]
@@ -20,30 +20,30 @@ class RemoteRoot(type(Path())):  # type: ignore[misc]
     """
 
     def __str__(self) -> str:
-        return super().__str__().replace("s3:/", "s3://", 1)
+        return super().__str__().replace(":/", "://", 1)
+
+    @property
+    def scheme(self) -> str:
+        """`s3`, `gs` or `az`."""
+        return self.parts[0].removesuffix(":")
 
     def __fspath__(self) -> str:
         raise RootError(
-            f"{self} lies on an object store: this works on a folder alone "
-            "(docs/howto/object-store.md)"
+            f"{self} lies on an object store: this works on a folder alone, which "
+            "`axes warehouse subset` makes (docs/howto/object-store.md)"
         )
-
-
-def require_folder(root: Path) -> None:
-    """Raise `RootError` for a remote root, where the first look at the disk would come late."""
-    os.fspath(root)
 
 
 def root_path(root: str | Path) -> Path:
     """A root as it was typed; raises `RootError` for a URL that no warehouse can lie on."""
     if isinstance(root, RemoteRoot) or not (match := _SCHEME.match(str(root))):
         return Path(root) if isinstance(root, str) else root
-    if match[1] != "s3":
+    if match[1] not in SCHEMES:
         # Without the rest: it may have a password in it.
         raise RootError(f"a warehouse cannot lie on {match[1]}://: give a folder or s3://BUCKET")
     path = RemoteRoot(str(root))
     if len(path.parts) < 2 or set("@?#") & set(str(path)):
-        raise RootError("a root on S3 is s3://BUCKET or s3://BUCKET/FOLDER, without credentials")
+        raise RootError(f"a root there is {match[1]}://BUCKET/FOLDER, without credentials")
     return path
 
 

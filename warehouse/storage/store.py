@@ -1,15 +1,15 @@
 """What a warehouse needs of the place it lies on, and who provides it.
 
 `store_at` gives the store of a root. What reads and writes rows goes through it, and names files as
-`layout` does. A folder (`LocalStore`) has kernel locks and ledgers; commands of maintenance work on
-folders alone and call `layout` and `ledger` themselves.
+`layout` does. A folder (`LocalStore`) has kernel locks and ledgers, an object store (`remote`)
+leases and Delta logs.
 """
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,11 +21,12 @@ from axes.warehouse.errors import RootError
 from axes.warehouse.files import make_folder, sync_folder
 from axes.warehouse.storage.roots import RemoteRoot
 from axes.warehouse.tables.columns import Table
+from axes.warehouse.tables.schemas import TABLES
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from axes.warehouse.ledger import Record
+    from axes.warehouse.ledger import Entry, Record
 
 
 class Store(Protocol):
@@ -43,11 +44,18 @@ class Store(Protocol):
     def location(self) -> str:
         """The root as DuckDB takes it in the path of `read_parquet`."""
 
+    def exists(self) -> bool:
+        """Whether there is a warehouse, of whichever schema version."""
+
     def init(self) -> bool:
         """Make a warehouse; see `layout.init_root`."""
 
-    def require(self) -> None:
+    def require(self, *, allows_links: bool = False) -> None:
         """Raise `RootError` unless this is a warehouse of this schema version."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables that a process without the user's environment needs to read the files."""
 
     def attach(self, connection: DuckDBPyConnection) -> None:
         """Let a new connection read the files."""
@@ -73,6 +81,21 @@ class Store(Protocol):
     def source(self, path: Path) -> Path | IO[bytes]:
         """A file of `files` as pyarrow takes it."""
 
+    def local(self, path: Path) -> AbstractContextManager[Path]:
+        """A file of `files` on the disk while the body runs; raises `FileNotFoundError`."""
+
+    def stem(self, path: Path) -> str:
+        """The name that `write_rows` was given for a file of `files`."""
+
+    def stored(self, table: Table) -> dict[str, int]:
+        """Names below the root and bytes of the table's files that are there."""
+
+    def entries(self, table: str) -> dict[str, Entry]:
+        """Name below the root -> the file that there ought to be."""
+
+    def foreign(self, table: Table) -> Iterator[tuple[str, str]]:
+        """Name and fault of what lies among a table's files and is none."""
+
     def turn(self, table: str) -> AbstractContextManager[None]:
         """Held while files of a table are committed; readers never wait for it."""
 
@@ -81,6 +104,45 @@ class Store(Protocol):
 
         Returns the path that `files` has it under.
         """
+
+    def commit(self, table: str, files: Mapping[Path, tuple[Path, Record]]) -> None:
+        """Commit local files under names, as `put` does, all at once; in the table's turn."""
+
+    def replace(
+        self,
+        table: Table,
+        merged: Mapping[Path, tuple[Path, Record]],
+        originals: Mapping[Path, str],
+    ) -> bool:
+        """Commit local files in the place of files of the same partition (path -> digest).
+
+        A reader sees all of the ones or of the others. False, and nothing is done, where an
+        original is no longer as it was. Not in the table's turn.
+        """
+
+    def set_aside(self, table: Table, path: Path, aside: Path) -> None:
+        """Take a file out of its table, to below `aside`; not in the table's turn."""
+
+    def adopt(self, table: str, files: Mapping[Path, Record]) -> None:
+        """Commit files as they are there; not in the table's turn."""
+
+    def settle(self, table: str) -> None:
+        """Look which outcome each killed process has left; in the table's turn."""
+
+    def journal(self) -> bytes | None:
+        """What `write_journal` wrote; None where there is none."""
+
+    def write_journal(self, content: bytes | None) -> None:
+        """Keep what an unfinished repair has found; None where it has ended."""
+
+    def clear(self, hours: float, *, empties_quarantine: bool) -> Iterator[tuple[str, str, int]]:
+        """Delete what no query has read for so long: its kind, its name, its bytes."""
+
+    def filling(self) -> AbstractContextManager[Path]:
+        """A root to fill, which is this one, a new warehouse, if the body does not fail."""
+
+    def held_locks(self) -> list[str]:
+        """The names of the locks that are held at this instant."""
 
     def remove(self, table: str, paths: Sequence[Path]) -> None:
         """Commit that these files are no longer of the table; in the table's turn."""
@@ -103,6 +165,39 @@ def _remote(root: RemoteRoot) -> Store:
     except ImportError as error:
         raise RootError(f"{root} needs more packages: pip install 'safety-axes[s3]'") from error
     return RemoteStore(root)
+
+
+def open_store(root: Path, *, allows_links: bool = False) -> Store:
+    """The store of a warehouse, with what was committed to all tables; raises `RootError`."""
+    store = store_at(root)
+    store.require(allows_links=allows_links)
+    store.refresh(*TABLES)
+    return store
+
+
+def data_files(root: Path, table: Table) -> list[Path]:
+    """The files of a table, in order."""
+    store = store_at(root)
+    return [path for folder in store.partitions(table) for path in store.files(folder)]
+
+
+def filled_files(root: Path, table: Table) -> Iterator[tuple[str | None, Path]]:
+    """The partition value and path of each file with rows, in order."""
+    for path in data_files(root, table):
+        if path.name != layout.EMPTY_FILE:
+            yield layout.partition_value(path.parent), path
+
+
+def maintenance_lock(root: Path) -> AbstractContextManager[None]:
+    """Held by what maintains a root; raises `RootError` while another such job runs."""
+    refusal = f"{root} is being repaired, compacted, vacuumed or migrated: wait for that to end"
+    return locked(root, "maintenance", refusal=refusal)
+
+
+def require_idle(root: Path) -> None:
+    """Raise `RootError` while a job holds a lock, other than that of maintenance."""
+    if jobs := [name for name in store_at(root).held_locks() if name != "maintenance"]:
+        raise RootError(f"a job is running on {root} ({jobs[0]}): let it end")
 
 
 def locked(
@@ -134,11 +229,18 @@ class LocalStore:
     def location(self) -> str:
         return self.root.resolve().as_posix()
 
+    def exists(self) -> bool:
+        return (self.root / layout.MARKER).exists()
+
     def init(self) -> bool:
         return layout.init_root(self.root)
 
-    def require(self) -> None:
-        layout.require_root(self.root)
+    def require(self, *, allows_links: bool = False) -> None:
+        layout.require_root(self.root, allows_links=allows_links)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return {}
 
     def attach(self, connection: DuckDBPyConnection) -> None:
         # Meant for remote files; it reads every column chunk of a local one twice.
@@ -166,19 +268,97 @@ class LocalStore:
     def source(self, path: Path) -> Path:
         return path
 
+    def local(self, path: Path) -> AbstractContextManager[Path]:
+        return nullcontext(path)
+
+    def stem(self, path: Path) -> str:
+        return path.stem
+
+    def stored(self, table: Table) -> dict[str, int]:
+        sizes = {}
+        for path in data_files(self.root, table):
+            with suppress(FileNotFoundError):
+                sizes[path.relative_to(self.root).as_posix()] = path.stat().st_size
+        return sizes
+
+    def entries(self, table: str) -> dict[str, Entry]:
+        from axes.warehouse.ledger import read_ledger
+
+        return read_ledger(self.root, table)
+
+    def foreign(self, table: Table) -> Iterator[tuple[str, str]]:
+        from axes.warehouse.storage import folder
+
+        return folder.foreign(self.root, table, data_files(self.root, table))
+
     def turn(self, table: str) -> AbstractContextManager[None]:
         from axes.warehouse.ledger import table_lock
 
         return table_lock(self.root, table)
 
     def put(self, table: str, path: Path, written: Path, record: Record) -> Path:
+        self.commit(table, {path: (written, record)})
+        return path
+
+    def commit(self, table: str, files: Mapping[Path, tuple[Path, Record]]) -> None:
         from axes.warehouse.ledger import writing
 
-        with writing(self.root, table, {path: record}):
-            make_folder(self.root, path.parent)
-            written.replace(path)
-            sync_folder(path.parent)
-        return path
+        with writing(self.root, table, {path: record for path, (_, record) in files.items()}):
+            for path, (written, _) in files.items():
+                make_folder(self.root, path.parent)
+                written.replace(path)
+            for folder in {path.parent for path in files}:
+                sync_folder(folder)
+
+    def replace(
+        self,
+        table: Table,
+        merged: Mapping[Path, tuple[Path, Record]],
+        originals: Mapping[Path, str],
+    ) -> bool:
+        from axes.warehouse.storage import folder
+
+        return folder.replace_files(self.root, table, merged, originals)
+
+    def set_aside(self, table: Table, path: Path, aside: Path) -> None:
+        from axes.warehouse.storage import folder
+
+        folder.set_aside(self.root, table, path, aside)
+
+    def adopt(self, table: str, files: Mapping[Path, Record]) -> None:
+        from axes.warehouse.storage import folder
+
+        folder.adopt(self.root, table, files)
+
+    def settle(self, table: str) -> None:
+        from axes.warehouse.ledger import settle
+
+        settle(self.root, table)
+
+    def journal(self) -> bytes | None:
+        from axes.warehouse.storage import folder
+
+        return folder.journal(self.root)
+
+    def write_journal(self, content: bytes | None) -> None:
+        from axes.warehouse.storage import folder
+
+        folder.write_journal(self.root, content)
+
+    def clear(self, hours: float, *, empties_quarantine: bool) -> Iterator[tuple[str, str, int]]:
+        from axes.warehouse.storage import folder
+
+        return folder.clear(self.root)
+
+    def filling(self) -> AbstractContextManager[Path]:
+        from axes.warehouse.storage import folder
+
+        return folder.filling(self.root)
+
+    def held_locks(self) -> list[str]:
+        from axes.warehouse.ledger import held_locks
+
+        return held_locks(self.root)
 
     def remove(self, table: str, paths: Sequence[Path]) -> None:
         from axes.warehouse.ledger import removing

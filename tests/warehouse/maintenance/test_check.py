@@ -15,15 +15,16 @@ import pytest
 from axes.warehouse import ledger
 from axes.warehouse.connection import connect, rows, scan
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import MARKER, data_files
+from axes.warehouse.layout import MARKER
 from axes.warehouse.ledger import ledger_file
 from axes.warehouse.maintenance import check as inspection
 from axes.warehouse.maintenance.check import inspect_files
-from axes.warehouse.maintenance.repair import Repair, adopt_files, repair
+from axes.warehouse.maintenance.repair import Repair, repair
 from axes.warehouse.runs import Run
+from axes.warehouse.storage.store import data_files, store_at
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
-from axes.warehouse.writer import content_key, data_file, write_parquet
+from axes.warehouse.writer import content_key, data_file, read_record, write_parquet
 from tests.commands import axes
 from tests.rows import put
 from tests.warehouse.sound import (
@@ -134,7 +135,7 @@ def narrow(root: Path) -> Path:
     short = group.set_column(column, group.schema.field("vector"), two_wide)
     path.unlink()
     write_parquet(path, TABLES["activations"], [short])
-    adopt_files(root, "activations", path)
+    store_at(root).adopt("activations", {path: read_record(path)})
     return path
 
 

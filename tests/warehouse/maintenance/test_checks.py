@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from axes.warehouse.connection import Connection, connect, query
-from axes.warehouse.layout import EMPTY_FILE, data_files, init_root
+from axes.warehouse.layout import EMPTY_FILE, init_root
 from axes.warehouse.maintenance.check import check
-from axes.warehouse.maintenance.repair import adopt_files
+from axes.warehouse.storage.store import data_files, store_at
 from axes.warehouse.tables.catalog import check_rules
 from axes.warehouse.tables.schemas import TABLES
-from axes.warehouse.writer import content_key, data_file
+from axes.warehouse.writer import content_key, data_file, read_record
 from tests.rows import Row, full, put, put_prompts
 
 ACTIVATION = {
@@ -279,7 +279,8 @@ def test_the_report_counts_the_rows_shows_the_first_and_blames_no_other_rule(ori
     root = shutil.copytree(original, tmp_path / "lake")
     bad = {**PROJECTION, "axis_id": "gone"}
     rows = [bad, {**bad, "prompt_id": "p1"}, {**bad, "axis_id": "lost"}]
-    adopt_files(root, "projections", plant(root, "projections", *rows))
+    path = plant(root, "projections", *rows)
+    store_at(root).adopt("projections", {path: read_record(path)})
     (row,) = (row for row in check(root).to_pylist() if row["row_count"])
     assert row["check"] == "projections_known_axis"
     assert row["row_count"] == 2

@@ -20,8 +20,10 @@ from axes.warehouse.errors import RootError
 from axes.warehouse.layout import init_root
 from axes.warehouse.maintenance import compaction
 from axes.warehouse.maintenance.check import inspect_files
-from axes.warehouse.maintenance.compaction import COMPACTED, compact, exchange
+from axes.warehouse.maintenance.compaction import COMPACTED, compact
 from axes.warehouse.runs import Run
+from axes.warehouse.storage import folder as folders
+from axes.warehouse.storage.folder import exchange
 from axes.warehouse.writer import remove_uncommitted
 from tests.rows import put
 from tests.warehouse.sound import (
@@ -142,7 +144,7 @@ def test_a_file_that_is_not_as_written_is_not_given_a_sound_checksum(lake: Path)
 
 def test_a_file_system_that_cannot_exchange_folders_is_refused_and_left_whole(lake, monkeypatch):
     before = contents(lake)
-    monkeypatch.setattr(compaction.ctypes, "CDLL", lambda *_, **__: object())
+    monkeypatch.setattr(folders.ctypes, "CDLL", lambda *_, **__: object())
     with pytest.raises(RootError, match="cannot be exchanged .* in one step"):
         compact(lake)
     assert contents(lake) == before
@@ -164,9 +166,9 @@ def test_two_folders_change_places(tmp_path: Path) -> None:
 # Every step that changes the disk.
 STEPS = [
     (compaction, "write_parquet"),
-    (compaction, "exchange"),
-    (compaction, "sync_folder"),
-    (compaction.os, "link"),
+    (folders, "exchange"),
+    (folders, "sync_folder"),
+    (folders.os, "link"),
     (ledger, "_append"),
     (ledger.os, "fsync"),
     (Path, "rename"),
