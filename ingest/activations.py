@@ -37,6 +37,7 @@ from axes.ingest.prompts import read_prompts
 from axes.ingest.requests import ActivationRequest
 from axes.warehouse.names import counted
 from axes.warehouse.runs import Run
+from axes.warehouse.tables.index import refresh_index
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def ingest_activations(root: Path, spec: ModelSpec, request: ActivationRequest) 
 
         token_count = sum(len(prompt.token_ids) for prompt in work.rendered.values())
         running.compute("ingest", token_count, "tok", compute, is_complete=not work.missing)
+        if work.missing:  # For a resume on another machine.
+            refresh_index(root, spec.name, is_shared=True)
     return job.summary(running.run, work.prompt_count, len(work.rendered))
 
 

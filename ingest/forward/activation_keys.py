@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from axes.ingest.requests import ActivationRequest
 from axes.warehouse.handle import Warehouse
+from axes.warehouse.tables.index import stored_keys
 
 
 class Item(NamedTuple):
@@ -33,12 +34,14 @@ def requested_items(request: ActivationRequest, poolings: Iterable[str], layer_c
 
 def stored_items(root: Path, model: str, model_id: str, template: str) -> dict[str, Items]:
     """Prompt id -> what is stored of it for this model version and template."""
-    table = Warehouse.open_tables(root, "activations", "prompt_tokens").query(
+    warehouse = Warehouse.open_tables(root, "prompt_tokens")
+    warehouse.connection.register("stored_keys", stored_keys(root, model))
+    table = warehouse.query(
         """
         with items as (
-            select distinct prompt_id, concat_ws(' ', layer, site, pooling) as item
-            from activations
-            where model = $model and model_id = $model_id and template = $template
+            select distinct prompt_id, concat_ws(' ', unnest(layers), site, pooling) as item
+            from stored_keys
+            where model_id = $model_id and template = $template
             union all
             select distinct prompt_id, concat_ws(' ', layer, site, '') as item
             from prompt_tokens

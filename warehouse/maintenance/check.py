@@ -23,7 +23,13 @@ from axes.warehouse.errors import QueryError, RootError
 from axes.warehouse.layout import empty_file
 from axes.warehouse.ledger import Entry, sha256
 from axes.warehouse.names import ROUTER
-from axes.warehouse.storage.store import Store, data_files, open_store, store_at
+from axes.warehouse.storage.store import (
+    MaintainedStore,
+    data_files,
+    maintained,
+    open_store,
+    store_at,
+)
 from axes.warehouse.tables.catalog import SQL_FOLDER, check_rules
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.comments import without_comments
@@ -171,8 +177,8 @@ class _Inspection:
     widths: Mapping[str, int]
 
     @cached_property
-    def store(self) -> Store:
-        return store_at(self.root)
+    def store(self) -> MaintainedStore:
+        return maintained(self.root)
 
     @cached_property
     def stored(self) -> dict[str, int]:

@@ -22,7 +22,7 @@ from axes.warehouse.errors import RootError
 from axes.warehouse.files import make_folder
 from axes.warehouse.layout import EMPTY_FILE, partition_folder, partition_value, retired_folder
 from axes.warehouse.ledger import Record, sha256
-from axes.warehouse.storage.store import Store, maintenance_lock, open_store
+from axes.warehouse.storage.store import MaintainedStore, maintenance_lock, open_store
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import (
@@ -99,7 +99,9 @@ def _clear(home: Path) -> None:
         (home / BUILDING).rename(target)
 
 
-def _batches(store: Store, table: Table, folder: Path, file_bytes: int) -> list[list[Path]]:
+def _batches(
+    store: MaintainedStore, table: Table, folder: Path, file_bytes: int
+) -> list[list[Path]]:
     """The small files that are to be merged, in groups of about `file_bytes`."""
     entries = store.entries(table.name)
     is_final = _finality(store, table, folder)
@@ -119,7 +121,7 @@ def _batches(store: Store, table: Table, folder: Path, file_bytes: int) -> list[
     return [batch for batch in batches if len(batch) > 1]
 
 
-def _finality(store: Store, table: Table, folder: Path) -> Callable[[Path], bool]:
+def _finality(store: MaintainedStore, table: Table, folder: Path) -> Callable[[Path], bool]:
     """Whether a file's rows stay as they are: not the tokens, or the row, of a job under way."""
     if table.name == "runs":
         return lambda path: "running" not in column_values(store.source(path), "status")
@@ -133,7 +135,7 @@ def _finality(store: Store, table: Table, folder: Path) -> Callable[[Path], bool
 
 
 def _compact_folder(
-    store: Store, table: Table, folder: Path, batches: list[list[Path]]
+    store: MaintainedStore, table: Table, folder: Path, batches: list[list[Path]]
 ) -> Compaction | None:
     """Build the merged files and exchange them; None where a job changed a small one meanwhile."""
     building = store.home / BUILDING / folder.relative_to(store.root)
@@ -167,7 +169,7 @@ def _compact_folder(
 
 
 def _is_as_written(
-    store: Store, table: Table, paths: Sequence[Path], digests: Sequence[str]
+    store: MaintainedStore, table: Table, paths: Sequence[Path], digests: Sequence[str]
 ) -> bool:
     """Whether files are those of the ledger; not where a job has replaced one since.
 

@@ -25,7 +25,9 @@ from axes.warehouse.maintenance.subset import INGESTED
 from axes.warehouse.runs import record_run
 from axes.warehouse.storage.roots import resolved
 from axes.warehouse.storage.store import (
+    MaintainedStore,
     Store,
+    maintained,
     maintenance_lock,
     open_store,
     require_idle,
@@ -71,7 +73,7 @@ def merge(root: Path, sources: Sequence[Path]) -> list[Merged]:
 def _merge(root: Path, source: Path) -> list[Merged]:
     left_out: Counter[str] = Counter()
     with record_run(root, "warehouse merge", {"source": source.name}) as run:
-        stores = store_at(root), store_at(source)
+        stores = store_at(root), maintained(source)
         tables = [_merge_table(*stores, table, left_out) for table in TABLES.values()]
         run.rows = sum(item.rows_added for item in tables)
         run.parameters = {**run.parameters, "rows_left_out": dict(sorted(left_out.items()))}
@@ -98,7 +100,9 @@ def _require_mergeable(root: Path, source: Path) -> None:
             )
 
 
-def _merge_table(here: Store, there: Store, table: Table, left_out: Counter[str]) -> Merged:
+def _merge_table(
+    here: Store, there: MaintainedStore, table: Table, left_out: Counter[str]
+) -> Merged:
     key = [name for name in table.key if name != table.partition]
     added = stored_count = 0
     for folder in there.partitions(table):

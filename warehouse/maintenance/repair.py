@@ -24,7 +24,7 @@ from axes.warehouse.layout import empty_file
 from axes.warehouse.ledger import Record
 from axes.warehouse.maintenance.check import Finding, inspect_files
 from axes.warehouse.runs import record_run
-from axes.warehouse.storage.store import Store, data_files, maintenance_lock, open_store
+from axes.warehouse.storage.store import MaintainedStore, data_files, maintenance_lock, open_store
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import read_record
 
@@ -116,7 +116,9 @@ def _choice(root: Path, found: Sequence[Finding], deeds: Sequence[str]) -> str:
     )
 
 
-def _carry_out(store: Store, found: Sequence[Finding], deeds: Sequence[str], aside: Path) -> None:
+def _carry_out(
+    store: MaintainedStore, found: Sequence[Finding], deeds: Sequence[str], aside: Path
+) -> None:
     adopted: defaultdict[str, list[Path]] = defaultdict(list)
     for finding, deed in zip(found, deeds, strict=True):
         path, table = store.root / finding.path, TABLES[finding.table]
@@ -128,12 +130,12 @@ def _carry_out(store: Store, found: Sequence[Finding], deeds: Sequence[str], asi
         store.adopt(name, {path: _record(store, path) for path in paths})
 
 
-def _record(store: Store, path: Path) -> Record:
+def _record(store: MaintainedStore, path: Path) -> Record:
     with store.local(path) as file:
         return read_record(file)
 
 
-def _read_journal(store: Store) -> list[Finding]:
+def _read_journal(store: MaintainedStore) -> list[Finding]:
     """What a repair that was killed had found; empty where the last one ended."""
     try:
         return [Finding(**item) for item in json.loads(store.journal() or b"[]")]
@@ -141,7 +143,7 @@ def _read_journal(store: Store) -> list[Finding]:
         return []
 
 
-def _resting_on(store: Store, findings: list[Finding]) -> list[Finding]:
+def _resting_on(store: MaintainedStore, findings: list[Finding]) -> list[Finding]:
     """The evaluations of the jobs whose axes, alignments or projections are lost."""
     lost = {run for item in findings if item.table in _FITTED for run in item.runs}
     named = {item.path for item in findings if item.check != "evaluation_unfounded"}

@@ -26,7 +26,14 @@ from axes.warehouse.ledger import Entry, Record, record
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.runs import Run
 from axes.warehouse.storage.roots import resolved
-from axes.warehouse.storage.store import Store, filled_files, open_store, store_at
+from axes.warehouse.storage.store import (
+    MaintainedStore,
+    Store,
+    filled_files,
+    maintained,
+    open_store,
+    store_at,
+)
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import (
@@ -100,7 +107,7 @@ def subset(
         models=require_stored(connection, "model", models) or None,
         prompt_sets=require_stored(connection, "prompt_set", prompt_sets) or None,
     )
-    with store_at(target).filling() as building:
+    with maintained(target).filling() as building:
         tables = [*(table for name, table in TABLES.items() if name != "runs"), TABLES["runs"]]
         copied = [_copy_table(store, store_at(building), table, part) for table in tables]
         if not part.is_complete:
@@ -245,7 +252,7 @@ def is_kept(group: pa.Table, conditions: Mapping[str, Collection[str]]) -> pa.Ch
     return kept
 
 
-def _copy_table(store: Store, target: Store, table: Table, part: Part) -> Copied:
+def _copy_table(store: MaintainedStore, target: Store, table: Table, part: Part) -> Copied:
     entries = store.entries(table.name)
     copies: dict[Path, tuple[Path, Record]] = {}
     file_count = source_rows = copied_rows = size = 0

@@ -1,4 +1,4 @@
-"""Maintenance of a root on a disk: what `LocalStore` does besides reading and writing rows."""
+"""Maintenance of a root on a disk: what the store of a folder does besides reading and writing."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import contextlib
 import ctypes
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from axes.warehouse import ledger
 from axes.warehouse.errors import RootError
 from axes.warehouse.files import LOCKS, make_folder, sync_folder
 from axes.warehouse.layout import (
@@ -21,54 +23,154 @@ from axes.warehouse.layout import (
     retired_folder,
     write_empty_file,
 )
-from axes.warehouse.ledger import (
-    LEDGER,
-    Record,
-    locked,
-    removing,
-    replace_file,
-    settle,
-    sha256,
-    table_lock,
-    writing,
-)
+from axes.warehouse.ledger import Entry, Record, read_ledger, removing, sha256, writing
+from axes.warehouse.storage.store import Files, LocalStore, data_files
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 
 
-def replace_files(
-    root: Path,
-    table: Table,
-    merged: Mapping[Path, tuple[Path, Record]],
-    originals: Mapping[Path, str],
-) -> bool:
-    """Exchange a partition's folder with one that has merged files; see `Store.replace`.
+@dataclass(frozen=True)
+class Folder(LocalStore):
+    """The store of a folder, to be maintained; see `store.MaintainedStore`."""
 
-    The merged files lie in the new folder, where the others are linked to.
-    """
-    (building,) = {written.parent for written, _ in merged.values()}
-    (folder,) = {path.parent for path in originals}
-    with table_lock(root, table.name):
+    def local(self, path: Path) -> AbstractContextManager[Path]:
+        return nullcontext(path)
+
+    def stem(self, path: Path) -> str:
+        return path.stem
+
+    def stored(self, table: Table) -> dict[str, int]:
+        sizes = {}
+        for path in data_files(self.root, table):
+            with contextlib.suppress(FileNotFoundError):
+                sizes[self._name(path)] = path.stat().st_size
+        return sizes
+
+    def entries(self, table: str) -> dict[str, Entry]:
+        return read_ledger(self.root, table)
+
+    def foreign(self, table: Table) -> Iterator[tuple[str, str]]:
+        """What no view reads, and other Parquet tools stumble over."""
+        folder, files = self.root / table.name, {*data_files(self.root, table)}
+        if folder.is_symlink() or not folder.is_dir():
+            yield table.name, "is no folder"
+            return
+        for path in sorted(folder.rglob("*")):
+            parts = path.relative_to(folder).parts
+            is_link, is_hidden = path.is_symlink(), any(part.startswith(".") for part in parts)
+            if path in files or (is_hidden and not is_link):
+                continue
+            is_folder = path.is_dir() and len(parts) == 1 and _is_partition(table, path.name)
+            if is_folder and not is_link:
+                continue
+            yield self._name(path), "is a link" if is_link else "does not belong into this folder"
+
+    def replace(self, table: Table, merged: Files, originals: Mapping[Path, str]) -> bool:
+        """The merged files lie in a new folder; the others are linked to there."""
+        (building,) = {written.parent for written, _ in merged.values()}
+        (folder,) = {path.parent for path in originals}
+        with self.turn(table.name):
+            for path, digest in originals.items():
+                if not path.exists() or sha256(path) != digest:
+                    return False
+            for path in folder.iterdir():
+                if path not in originals:
+                    _link(path, building / path.name)
+            sync_folder(building)
+            with (
+                removing(self.root, table.name, list(originals)),
+                writing(self.root, table.name, {path: each for path, (_, each) in merged.items()}),
+            ):
+                exchange(folder, building)
+                sync_folder(folder.parent)
+                sync_folder(building.parent)
+            retired = retired_folder(self.root) / folder.relative_to(self.root)
+            make_folder(self.root, retired.parent)
+            building.rename(retired)
+        return True
+
+    def set_aside(self, table: Table, path: Path, aside: Path) -> None:
+        with self.turn(table.name):
+            if path == empty_file(self.root, table):
+                self._move(path, aside)
+                write_empty_file(self.root, table)
+                return
+            with removing(self.root, table.name, [path]):
+                self._move(path, aside)
+
+    def _move(self, path: Path, aside: Path) -> None:
+        """Move a file, if it is there; of a link, the link itself."""
+        if path.exists() or path.is_symlink():
+            target = aside / path.relative_to(self.root)
+            make_folder(self.root, target.parent)
+            path.rename(target)
+            sync_folder(target.parent)
+            sync_folder(path.parent)
+
+    def adopt(self, table: str, files: Mapping[Path, Record]) -> None:
+        with self.turn(table), writing(self.root, table, files):
+            pass
+
+    def settle(self, table: str) -> None:
+        ledger.settle(self.root, table)
+
+    def journal(self) -> bytes | None:
         with contextlib.suppress(FileNotFoundError):
-            if any(sha256(path) != digest for path, digest in originals.items()):
-                return False
-        if not all(path.exists() for path in originals):
-            return False
-        for path in folder.iterdir():
-            if path not in originals:
-                _link(path, building / path.name)
-        sync_folder(building)
-        with (
-            removing(root, table.name, list(originals)),
-            writing(root, table.name, {path: each for path, (_, each) in merged.items()}),
-        ):
-            exchange(folder, building)
-            sync_folder(folder.parent)
-            sync_folder(building.parent)
-        retired = retired_folder(root) / folder.relative_to(root)
-        make_folder(root, retired.parent)
-        building.rename(retired)
-    return True
+            return self._journal.read_bytes()
+        return None
+
+    def write_journal(self, content: bytes | None) -> None:
+        if content is None:
+            self._journal.unlink()
+        else:
+            ledger.replace_file(self._journal, content)
+
+    @property
+    def _journal(self) -> Path:
+        return self.root / ledger.LEDGER / "repair.json"
+
+    def clear(self, hours: float, *, empties_quarantine: bool) -> Iterator[tuple[str, str, int]]:
+        """Empty partitions alone; the ledgers are rewritten."""
+        for table in TABLES.values():
+            with self.turn(table.name):
+                for path in partition_folders(self.root, table) if table.partition else ():
+                    with contextlib.suppress(OSError):
+                        path.rmdir()  # Refuses a folder that holds anything.
+                        yield "empty partition", self._name(path), 0
+                self.settle(table.name)
+
+    @contextmanager
+    def filling(self) -> Iterator[Path]:
+        """A folder next to this one, which is renamed."""
+        target = self.root
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            what = "is a warehouse, complete" if (target / MARKER).exists() else "is not empty"
+            raise RootError(f"{target} exists and {what}: give another folder")
+        # One name for all that make this target: what a killed one has left is made room of.
+        building = target.parent / f".{target.name}.tmp"
+        make_folder(building, building)
+        refusal = f"{target} is being written by another job: let it end"
+        with ledger.locked(building, "building", refusal=refusal):
+            try:
+                for path in building.iterdir():
+                    if path.name != LOCKS:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                init_root(building)
+                yield building
+                building.rename(target)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
+
+    def held_locks(self) -> list[str]:
+        return ledger.held_locks(self.root)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+
+def _is_partition(table: Table, name: str) -> bool:
+    column, equals, value = name.partition("=")
+    return bool(equals) and column == table.partition and bool(unquote(value))
 
 
 def _link(path: Path, target: Path) -> None:
@@ -92,105 +194,3 @@ def exchange(first: Path, second: Path) -> None:
         f"{first} cannot be exchanged with its compacted folder in one step ({reason}), and "
         "readers would see rows twice or not at all: compact a copy on a local Linux disk"
     )
-
-
-def set_aside(root: Path, table: Table, path: Path, aside: Path) -> None:
-    """Move a file out of its table, if it is there; of a link, the link itself."""
-    with table_lock(root, table.name):
-        if path == empty_file(root, table):
-            _move(root, path, aside)
-            write_empty_file(root, table)
-            return
-        with removing(root, table.name, [path]):
-            _move(root, path, aside)
-
-
-def _move(root: Path, path: Path, aside: Path) -> None:
-    if path.exists() or path.is_symlink():
-        target = aside / path.relative_to(root)
-        make_folder(root, target.parent)
-        path.rename(target)
-        sync_folder(target.parent)
-        sync_folder(path.parent)
-
-
-def adopt(root: Path, table: str, files: Mapping[Path, Record]) -> None:
-    """Enter files that are in their places into the ledger."""
-    with table_lock(root, table), writing(root, table, files):
-        pass
-
-
-def journal(root: Path) -> bytes | None:
-    """What `write_journal` wrote; None where there is none."""
-    with contextlib.suppress(FileNotFoundError):
-        return _journal(root).read_bytes()
-    return None
-
-
-def write_journal(root: Path, content: bytes | None) -> None:
-    """Keep what an unfinished repair has found; None where it has ended."""
-    if content is None:
-        _journal(root).unlink()
-    else:
-        replace_file(_journal(root), content)
-
-
-def _journal(root: Path) -> Path:
-    return root / LEDGER / "repair.json"
-
-
-def clear(root: Path) -> Iterator[tuple[str, str, int]]:
-    """Delete empty partitions, and rewrite the ledgers."""
-    for table in TABLES.values():
-        with table_lock(root, table.name):
-            for path in partition_folders(root, table) if table.partition else ():
-                with contextlib.suppress(OSError):
-                    path.rmdir()  # Refuses a folder that holds anything.
-                    yield "empty partition", path.relative_to(root).as_posix(), 0
-            settle(root, table.name)
-
-
-def foreign(root: Path, table: Table, stored: Sequence[Path]) -> Iterator[tuple[str, str]]:
-    """What in the table's folder no view reads, and other Parquet tools stumble over."""
-    folder = root / table.name
-    if folder.is_symlink() or not folder.is_dir():
-        yield table.name, "is no folder"
-        return
-    files = {*stored}
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        is_link, is_hidden = path.is_symlink(), any(part.startswith(".") for part in parts)
-        if path in files or (is_hidden and not is_link):
-            continue
-        is_folder = path.is_dir() and len(parts) == 1 and _is_partition(table, path.name)
-        if is_folder and not is_link:
-            continue
-        what = "is a link" if is_link else "does not belong into this folder"
-        yield path.relative_to(root).as_posix(), what
-
-
-def _is_partition(table: Table, name: str) -> bool:
-    column, equals, value = name.partition("=")
-    return bool(equals) and column == table.partition and bool(unquote(value))
-
-
-@contextmanager
-def filling(target: Path) -> Iterator[Path]:
-    """A new warehouse next to `target`, which is renamed to it if the body does not fail."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        what = "is a warehouse, complete" if (target / MARKER).exists() else "is not empty"
-        raise RootError(f"{target} exists and {what}: give another folder")
-    # One name for all that make this target: what a killed one has left is made room of.
-    building = target.parent / f".{target.name}.tmp"
-    make_folder(building, building)
-    refusal = f"{target} is being written by another job: let it end"
-    with locked(building, "building", refusal=refusal):
-        try:
-            for path in building.iterdir():
-                if path.name != LOCKS:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-            init_root(building)
-            yield building
-            building.rename(target)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, PreconditionError
@@ -28,6 +28,7 @@ from axes.warehouse.storage.roots import RemoteRoot
 # Seconds, and how often a request is repeated before its error is the user's.
 _TIMEOUT, _CONNECT_TIMEOUT, _RETRIES = 60, 5, 5
 _NAMES = ("access_key_id", "secret_access_key", "session_token", "region", "endpoint_url")
+_NO_BUCKET = "NoSuchBucket|ContainerNotFound|bucket does not exist"
 # By what the messages of obstore and deltalake have in them.
 _CAUSES = {
     # Where nothing else gives credentials, the engines ask the machine's own service for them.
@@ -35,7 +36,7 @@ _CAUSES = {
         "there are no credentials: set those of the store, such as AWS_ACCESS_KEY_ID and "
         "AWS_SECRET_ACCESS_KEY, or give a profile in ~/.aws/credentials"
     ),
-    "NoSuchBucket|ContainerNotFound|bucket does not exist": "the bucket does not exist",
+    _NO_BUCKET: "the bucket does not exist",
     "RequestTimeTooSkewed": "this machine's clock is wrong by more than the store allows: set it",
     "InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|AuthenticationFailed"
     "|status(?: code)?: 401": "the store does not accept the credentials",
@@ -87,7 +88,7 @@ class Objects:
         known |= {name for name in self.options if "token" in name or "container" in name}
         config = {name: value for name, value in self.options.items() if name in known}
         is_http = {"aws_allow_http", "azure_storage_use_emulator"} & self.options.keys()
-        common = {
+        common: dict[str, Any] = {
             "prefix": self.prefix or None,
             "client_options": {
                 "timeout": timedelta(seconds=_TIMEOUT),
@@ -100,9 +101,11 @@ class Objects:
             },
         }
         with self.errors():
-            if self.scheme == "s3":
-                return S3Store(self.bucket, config=config, **common)  # type: ignore[arg-type]
-            return {"gs": GCSStore, "az": AzureStore}[self.scheme](self.bucket, **common)
+            if self.scheme == "gs":
+                return GCSStore(self.bucket, **common)
+            if self.scheme == "az":
+                return AzureStore(self.bucket, **common)
+            return S3Store(self.bucket, config=config, **common)  # type: ignore[arg-type]
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -213,7 +216,7 @@ def _cause(error: Exception) -> str:
 
 def _require_bucket(error: FileNotFoundError) -> None:
     """Raise again what says that the bucket is missing, and not the object."""
-    if "NoSuchBucket" in str(error):
+    if re.search(_NO_BUCKET, str(error)):
         raise error
 
 

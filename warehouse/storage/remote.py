@@ -10,7 +10,7 @@ import io
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from functools import cache, cached_property
 from pathlib import Path
@@ -38,6 +38,7 @@ from axes.warehouse.storage.filesystem import PROTOCOL, LakeFileSystem
 from axes.warehouse.storage.leases import FOLDER, Lease, is_alive, leased
 from axes.warehouse.storage.objects import Objects
 from axes.warehouse.storage.roots import RemoteRoot
+from axes.warehouse.storage.store import Files
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 
@@ -194,6 +195,18 @@ class RemoteStore:
         """Nothing: an object that the log does not name is none of the table's, nor in the way."""
         return iter(())
 
+    def fetch(self, path: Path, copy: Path) -> bool:
+        make_folder(self.home, copy.parent)
+        copy.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            self._objects.download(path.relative_to(self.home).as_posix(), copy)
+            return True
+        return False
+
+    def share(self, path: Path) -> None:
+        with suppress(RootError):
+            self._objects.put(path.relative_to(self.home).as_posix(), path.read_bytes())
+
     def turn(self, table: str) -> nullcontext[None]:
         """No lock: a commit that another has overtaken is made again."""
         return nullcontext()
@@ -206,10 +219,10 @@ class RemoteStore:
         self._logs[table].commit(objects, [name])
         return self.root / stored
 
-    def commit(self, table: str, files: Mapping[Path, tuple[Path, Record]]) -> None:
+    def commit(self, table: str, files: Files) -> None:
         self._logs[table].commit(self._put_all(files))
 
-    def _put_all(self, files: Mapping[Path, tuple[Path, Record]]) -> dict[str, Record]:
+    def _put_all(self, files: Files) -> dict[str, Record]:
         """Put files as objects, which no log names yet; their names."""
         names = {
             object_name(path.relative_to(self.root).as_posix(), record): (written, record)
@@ -220,12 +233,7 @@ class RemoteStore:
         self._require_leases()
         return {name: record for name, (_, record) in names.items()}
 
-    def replace(
-        self,
-        table: Table,
-        merged: Mapping[Path, tuple[Path, Record]],
-        originals: Mapping[Path, str],
-    ) -> bool:
+    def replace(self, table: Table, merged: Files, originals: Mapping[Path, str]) -> bool:
         names = [path.relative_to(self.root).as_posix() for path in originals]
         is_done = self._logs[table.name].commit(self._put_all(merged), names, is_strict=True)
         for written, _ in merged.values():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from axes.warehouse.ledger import Entry, Record
+
+# The name that each local file gets, and the file's record.
+Files = Mapping[Path, tuple[Path, "Record"]]
 
 
 class Store(Protocol):
@@ -81,6 +84,36 @@ class Store(Protocol):
     def source(self, path: Path) -> Path | IO[bytes]:
         """A file of `files` as pyarrow takes it."""
 
+    def fetch(self, path: Path, copy: Path) -> bool:
+        """Bring what `share` put of a file below `home` to a local file; whether there is one."""
+
+    def share(self, path: Path) -> None:
+        """Keep a copy of a file below `home` where other machines find it, if that is allowed."""
+
+    def turn(self, table: str) -> AbstractContextManager[None]:
+        """Held while files of a table are committed; readers never wait for it."""
+
+    def put(self, table: str, path: Path, written: Path, record: Record) -> Path:
+        """Commit a local file under a name, in the place of the one before; in the table's turn.
+
+        Returns the path that `files` has it under.
+        """
+
+    def commit(self, table: str, files: Files) -> None:
+        """Commit local files under names, as `put` does, all at once; in the table's turn."""
+
+    def remove(self, table: str, paths: Sequence[Path]) -> None:
+        """Commit that these files are no longer of the table; in the table's turn."""
+
+    def locked(
+        self, name: str, *, notice: str | None = None, refusal: str | None = None
+    ) -> AbstractContextManager[None]:
+        """Hold the lock called `name`; see `ledger.locked`."""
+
+
+class MaintainedStore(Store, Protocol):
+    """What the commands of maintenance need besides; they hold `maintenance_lock`."""
+
     def local(self, path: Path) -> AbstractContextManager[Path]:
         """A file of `files` on the disk while the body runs; raises `FileNotFoundError`."""
 
@@ -96,24 +129,7 @@ class Store(Protocol):
     def foreign(self, table: Table) -> Iterator[tuple[str, str]]:
         """Name and fault of what lies among a table's files and is none."""
 
-    def turn(self, table: str) -> AbstractContextManager[None]:
-        """Held while files of a table are committed; readers never wait for it."""
-
-    def put(self, table: str, path: Path, written: Path, record: Record) -> Path:
-        """Commit a local file under a name, in the place of the one before; in the table's turn.
-
-        Returns the path that `files` has it under.
-        """
-
-    def commit(self, table: str, files: Mapping[Path, tuple[Path, Record]]) -> None:
-        """Commit local files under names, as `put` does, all at once; in the table's turn."""
-
-    def replace(
-        self,
-        table: Table,
-        merged: Mapping[Path, tuple[Path, Record]],
-        originals: Mapping[Path, str],
-    ) -> bool:
+    def replace(self, table: Table, merged: Files, originals: Mapping[Path, str]) -> bool:
         """Commit local files in the place of files of the same partition (path -> digest).
 
         A reader sees all of the ones or of the others. False, and nothing is done, where an
@@ -144,14 +160,6 @@ class Store(Protocol):
     def held_locks(self) -> list[str]:
         """The names of the locks that are held at this instant."""
 
-    def remove(self, table: str, paths: Sequence[Path]) -> None:
-        """Commit that these files are no longer of the table; in the table's turn."""
-
-    def locked(
-        self, name: str, *, notice: str | None = None, refusal: str | None = None
-    ) -> AbstractContextManager[None]:
-        """Hold the lock called `name`; see `ledger.locked`."""
-
 
 def store_at(root: Path) -> Store:
     """The store that a root lies on; raises `RootError`."""
@@ -159,7 +167,7 @@ def store_at(root: Path) -> Store:
 
 
 @cache
-def _remote(root: RemoteRoot) -> Store:
+def _remote(root: RemoteRoot) -> MaintainedStore:
     try:
         from axes.warehouse.storage.remote import RemoteStore
     except ImportError as error:
@@ -167,9 +175,16 @@ def _remote(root: RemoteRoot) -> Store:
     return RemoteStore(root)
 
 
-def open_store(root: Path, *, allows_links: bool = False) -> Store:
-    """The store of a warehouse, with what was committed to all tables; raises `RootError`."""
-    store = store_at(root)
+def maintained(root: Path) -> MaintainedStore:
+    """The store that a root lies on, for its maintenance; raises `RootError`."""
+    from axes.warehouse.storage.folder import Folder  # Nothing that only reads imports the ledger.
+
+    return _remote(root) if isinstance(root, RemoteRoot) else Folder(root)
+
+
+def open_store(root: Path, *, allows_links: bool = False) -> MaintainedStore:
+    """That of a warehouse, with what was committed to all tables; raises `RootError`."""
+    store = maintained(root)
     store.require(allows_links=allows_links)
     store.refresh(*TABLES)
     return store
@@ -196,7 +211,7 @@ def maintenance_lock(root: Path) -> AbstractContextManager[None]:
 
 def require_idle(root: Path) -> None:
     """Raise `RootError` while a job holds a lock, other than that of maintenance."""
-    if jobs := [name for name in store_at(root).held_locks() if name != "maintenance"]:
+    if jobs := [name for name in maintained(root).held_locks() if name != "maintenance"]:
         raise RootError(f"a job is running on {root} ({jobs[0]}): let it end")
 
 
@@ -268,28 +283,11 @@ class LocalStore:
     def source(self, path: Path) -> Path:
         return path
 
-    def local(self, path: Path) -> AbstractContextManager[Path]:
-        return nullcontext(path)
+    def fetch(self, path: Path, copy: Path) -> bool:
+        return False
 
-    def stem(self, path: Path) -> str:
-        return path.stem
-
-    def stored(self, table: Table) -> dict[str, int]:
-        sizes = {}
-        for path in data_files(self.root, table):
-            with suppress(FileNotFoundError):
-                sizes[path.relative_to(self.root).as_posix()] = path.stat().st_size
-        return sizes
-
-    def entries(self, table: str) -> dict[str, Entry]:
-        from axes.warehouse.ledger import read_ledger
-
-        return read_ledger(self.root, table)
-
-    def foreign(self, table: Table) -> Iterator[tuple[str, str]]:
-        from axes.warehouse.storage import folder
-
-        return folder.foreign(self.root, table, data_files(self.root, table))
+    def share(self, path: Path) -> None:
+        """Nothing: `home` is the root."""
 
     def turn(self, table: str) -> AbstractContextManager[None]:
         from axes.warehouse.ledger import table_lock
@@ -300,7 +298,7 @@ class LocalStore:
         self.commit(table, {path: (written, record)})
         return path
 
-    def commit(self, table: str, files: Mapping[Path, tuple[Path, Record]]) -> None:
+    def commit(self, table: str, files: Files) -> None:
         from axes.warehouse.ledger import writing
 
         with writing(self.root, table, {path: record for path, (_, record) in files.items()}):
@@ -309,56 +307,6 @@ class LocalStore:
                 written.replace(path)
             for folder in {path.parent for path in files}:
                 sync_folder(folder)
-
-    def replace(
-        self,
-        table: Table,
-        merged: Mapping[Path, tuple[Path, Record]],
-        originals: Mapping[Path, str],
-    ) -> bool:
-        from axes.warehouse.storage import folder
-
-        return folder.replace_files(self.root, table, merged, originals)
-
-    def set_aside(self, table: Table, path: Path, aside: Path) -> None:
-        from axes.warehouse.storage import folder
-
-        folder.set_aside(self.root, table, path, aside)
-
-    def adopt(self, table: str, files: Mapping[Path, Record]) -> None:
-        from axes.warehouse.storage import folder
-
-        folder.adopt(self.root, table, files)
-
-    def settle(self, table: str) -> None:
-        from axes.warehouse.ledger import settle
-
-        settle(self.root, table)
-
-    def journal(self) -> bytes | None:
-        from axes.warehouse.storage import folder
-
-        return folder.journal(self.root)
-
-    def write_journal(self, content: bytes | None) -> None:
-        from axes.warehouse.storage import folder
-
-        folder.write_journal(self.root, content)
-
-    def clear(self, hours: float, *, empties_quarantine: bool) -> Iterator[tuple[str, str, int]]:
-        from axes.warehouse.storage import folder
-
-        return folder.clear(self.root)
-
-    def filling(self) -> AbstractContextManager[Path]:
-        from axes.warehouse.storage import folder
-
-        return folder.filling(self.root)
-
-    def held_locks(self) -> list[str]:
-        from axes.warehouse.ledger import held_locks
-
-        return held_locks(self.root)
 
     def remove(self, table: str, paths: Sequence[Path]) -> None:
         from axes.warehouse.ledger import removing

@@ -5,17 +5,22 @@ ROOT/.index/model=smollm2-135m/keys.parquet
 Derived and safe to delete: a writer brings it up to date after each file, and whoever opens the
 root compares it with the names and sizes of the stored files and reads the keys of those
 that a killed writer, or another tool, left out. `v_stored` is the view of it.
+
+Of a root on an object store each machine has its own; a copy on the store, put whenever it has
+grown by an eighth and when a job ends, saves a new machine from reading the keys of every file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from axes.warehouse.errors import RootError
 from axes.warehouse.files import TEMPORARY, make_folder, replacing
 from axes.warehouse.layout import NO_PARTITION, partition_folder
 from axes.warehouse.storage.store import Store, store_at
@@ -35,32 +40,76 @@ _SCHEMA = pa.schema(
 )
 # Which files the rows are of, name to size, in the footer, to read them without reading a row.
 _FILES = b"safety_axes.files"
+# With no more than this many new files the copy is not looked for.
+_FEW = 8
 
 
-def refresh_index(root: Path, model: str | None = None) -> bool:
+def stored_keys(root: Path, model: str) -> pa.Table:
+    """The keys of a model's activations, in columns as in `v_stored`, of each file.
+
+    Raises `RootError` for a file that cannot be read.
+    """
+    store, folder = store_at(root), partition_folder(root, _TABLE, model)
+    store.refresh(_TABLE.name)
+    path = _index_file(store, folder)
+    if refresh_index(root, model, is_shared=True) and _covered(path) == _files(store, folder):
+        return pq.read_table(path, partitioning=None)
+    parts = [_SCHEMA.empty_table()]
+    for path in store.files(folder):
+        if (keys := _keys_of(store, path)) is None:
+            raise RootError(f"{path} cannot be read: run `axes warehouse check`")
+        parts.append(keys)
+    return pa.concat_tables(parts)
+
+
+def refresh_index(root: Path, model: str | None = None, *, is_shared: bool = False) -> bool:
     """Bring the index of a model (default: of all) up to date; False where the disk refuses.
 
-    Files that cannot be read have no rows in it; queries of `activations` name them.
+    Files that cannot be read have no rows in it; queries of `activations` name them. `is_shared`
+    brings the copy on an object store up to date, too.
     """
     store = store_at(root)
     try:
-        if model is not None:
-            _refresh(store, partition_folder(root, _TABLE, model))
-            return True
-        folders = {*store.partitions(_TABLE)}
-        for folder in folders | {partition_folder(root, _TABLE, NO_PARTITION)}:
+        folders = {*store.partitions(_TABLE), partition_folder(root, _TABLE, NO_PARTITION)}
+        for folder in folders if model is None else [partition_folder(root, _TABLE, model)]:
             _refresh(store, folder)
+            _share(store, _index_file(store, folder), is_shared)
+        if model is not None:
+            return True
         for gone in (store.home / INDEX).iterdir():
-            if root / _TABLE.name / gone.name not in folders and NO_PARTITION not in gone.name:
+            if root / _TABLE.name / gone.name not in folders:
                 (gone / "keys.parquet").unlink(missing_ok=True)
     except OSError:
         return False
     return True
 
 
+def _index_file(store: Store, folder: Path) -> Path:
+    return store.home / INDEX / folder.name / "keys.parquet"
+
+
+def _share(store: Store, path: Path, is_shared: bool) -> None:
+    """Put the index on the store where the copy there is behind: by an eighth, or by any file."""
+    copy, covered = path.with_suffix(".copy"), len(_covered(path) or ())
+    shared = len(_covered(copy) or ())
+    if store.home != store.root and covered - shared > (0 if is_shared else shared // 8):
+        shutil.copyfile(path, copy)
+        store.share(path)
+
+
+def _fetch(store: Store, path: Path, files: dict[str, int]) -> None:
+    """Take the copy on the store where it has the keys of more of the files."""
+    copy = path.with_suffix(".copy")
+    if len(files.keys() - (_covered(path) or {}).keys()) > _FEW and store.fetch(path, copy):
+        here, there = ((_covered(place) or {}).items() & files.items() for place in (path, copy))
+        if len(there) > len(here):
+            shutil.copyfile(copy, path)
+
+
 def _refresh(store: Store, folder: Path) -> None:
-    path = store.home / INDEX / folder.name / "keys.parquet"
+    path = _index_file(store, folder)
     files = _files(store, folder)
+    _fetch(store, path, files)
     if not files and not path.exists() and NO_PARTITION not in folder.name:
         return
     while (indexed_files := _covered(path)) != files:

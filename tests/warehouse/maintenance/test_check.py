@@ -21,7 +21,7 @@ from axes.warehouse.maintenance import check as inspection
 from axes.warehouse.maintenance.check import inspect_files
 from axes.warehouse.maintenance.repair import Repair, repair
 from axes.warehouse.runs import Run
-from axes.warehouse.storage.store import data_files, store_at
+from axes.warehouse.storage.store import data_files, maintained
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, data_file, read_record, write_parquet
@@ -135,7 +135,7 @@ def narrow(root: Path) -> Path:
     short = group.set_column(column, group.schema.field("vector"), two_wide)
     path.unlink()
     write_parquet(path, TABLES["activations"], [short])
-    store_at(root).adopt("activations", {path: read_record(path)})
+    maintained(root).adopt("activations", {path: read_record(path)})
     return path
 
 

@@ -13,7 +13,7 @@ import pytest
 from axes.warehouse.connection import Connection, connect, query
 from axes.warehouse.layout import EMPTY_FILE, init_root
 from axes.warehouse.maintenance.check import check
-from axes.warehouse.storage.store import data_files, store_at
+from axes.warehouse.storage.store import data_files, maintained
 from axes.warehouse.tables.catalog import check_rules
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, data_file, read_record
@@ -280,7 +280,7 @@ def test_the_report_counts_the_rows_shows_the_first_and_blames_no_other_rule(ori
     bad = {**PROJECTION, "axis_id": "gone"}
     rows = [bad, {**bad, "prompt_id": "p1"}, {**bad, "axis_id": "lost"}]
     path = plant(root, "projections", *rows)
-    store_at(root).adopt("projections", {path: read_record(path)})
+    maintained(root).adopt("projections", {path: read_record(path)})
     (row,) = (row for row in check(root).to_pylist() if row["row_count"])
     assert row["check"] == "projections_known_axis"
     assert row["row_count"] == 2

@@ -21,7 +21,7 @@ from axes.warehouse.maintenance.vacuum import vacuum
 from axes.warehouse.runs import Run
 from axes.warehouse.storage.objects import Objects
 from axes.warehouse.storage.roots import RemoteRoot
-from axes.warehouse.storage.store import data_files, store_at
+from axes.warehouse.storage.store import data_files, maintained, store_at
 from axes.warehouse.tables.schemas import TABLES
 from tests.rows import put
 from tests.warehouse.sound import LAYERS, broken, put_chunk
@@ -110,7 +110,7 @@ def test_compaction_changes_how_rows_lie_and_never_which_there_are(any_lake, mon
     assert vacuum(any_lake, older_than_hours=0)
     assert contents(any_lake) == before and vacuum(any_lake, older_than_hours=0) == []
     # What a job commits while a partition is compacted stays, in the place of what it replaces.
-    store, chunk = store_at(any_lake), [40, 41]
+    store, chunk = maintained(any_lake), [40, 41]
     for indices in (chunk, [42]):
         put_chunk(any_lake, "m", indices, "activations-m")
     replace = type(store).replace
