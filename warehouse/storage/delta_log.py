@@ -15,6 +15,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -32,6 +33,7 @@ from axes.warehouse.tables.columns import Table
 _ATTEMPTS = 20
 _HASH_LENGTH = 16
 _OUR_NAME = re.compile(rf"\.([0-9a-f]{{{_HASH_LENGTH}}})\.parquet$")
+_OF_ENTRIES = ("path", "size_bytes", "num_records", "min.run_id", "max.run_id")
 # Every ten commits a checkpoint, so that opening reads few commits.
 _CONFIGURATION: dict[str, str | None] = {"delta.checkpointInterval": "10"}
 
@@ -113,16 +115,14 @@ class DeltaLog:
         """The files that were written by this code; of one with rows of several jobs no `runs`."""
         if self._delta is None:
             return {}
-        actions = pa.table(self._delta.get_add_actions(flatten=True))
-        names = ("path", "size_bytes", "num_records", "min.run_id", "max.run_id")
         entries = {}
-        for path, size, rows, first, last in zip(
-            *(actions[name].to_pylist() for name in names), strict=True
-        ):
-            if match := _OUR_NAME.search(path):
-                runs = {first: rows} if first and first == last else {}
-                record = Record(rows, size, match[1], runs)
-                entries[f"{self._table.name}/{unquote(path)}"] = Entry([record], is_due=True)
+        for action in _actions(self._delta, *_OF_ENTRIES):
+            if match := _OUR_NAME.search(action["path"]):
+                rows, run = action["num_records"], action.get("min.run_id")
+                runs = {run: rows} if run and run == action["max.run_id"] else {}
+                record = Record(rows, action["size_bytes"], match[1], runs)
+                name = f"{self._table.name}/{unquote(action['path'])}"
+                entries[name] = Entry([record], is_due=True)
         return entries
 
     def unread(self, hours: float) -> set[str]:
@@ -194,12 +194,9 @@ class DeltaLog:
         return self._delta
 
     def _read(self, delta: DeltaTable) -> None:
-        actions = pa.table(delta.get_add_actions(flatten=True))
         files = {
-            f"{self._table.name}/{unquote(path)}": size
-            for path, size in zip(
-                actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True
-            )
+            f"{self._table.name}/{unquote(action['path'])}": action["size_bytes"]
+            for action in _actions(delta, "path", "size_bytes")
         }
         self.objects = {file_name(name): name for name in files}
         self.files, self._version = dict(sorted(files.items())), delta.version()
@@ -236,3 +233,9 @@ def _statistics(record: Record) -> dict[str, object]:
         "minValues": {"run_id": min(record.runs)},
         "maxValues": {"run_id": max(record.runs)},
     }
+
+
+def _actions(delta: DeltaTable, *columns: str) -> list[dict[str, Any]]:
+    """Some columns, where there are any, of the files that a log names."""
+    actions = pa.table(delta.get_add_actions(flatten=True))
+    return actions.select([name for name in columns if name in actions.column_names]).to_pylist()

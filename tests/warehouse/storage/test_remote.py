@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,20 +12,28 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from deltalake import write_deltalake
+from werkzeug.serving import WSGIRequestHandler
 
 from axes import api
 from axes.analysis.study.run import run_study
-from axes.warehouse.connection import connect, rows
+from axes.ingest.forward.activation_keys import stored_items
+from axes.warehouse.connection import connect, connect_tables, rows
 from axes.warehouse.errors import RootError
 from axes.warehouse.layout import MARKER
-from axes.warehouse.storage import leases, objects
+from axes.warehouse.ledger import Record
+from axes.warehouse.maintenance.check import inspect_files
+from axes.warehouse.maintenance.repair import repair
+from axes.warehouse.storage import leases, objects, store
 from axes.warehouse.storage.delta_log import DeltaLog
 from axes.warehouse.storage.objects import Objects
 from axes.warehouse.storage.remote import RemoteStore
 from axes.warehouse.storage.roots import RemoteRoot, root_path
 from axes.warehouse.storage.store import store_at
+from axes.warehouse.tables.schemas import TABLES
+from axes.warehouse.writer import rows_table, write_rows
 from tests.commands import axes, ok, printed, refused
-from tests.rows import put
+from tests.rows import full, put
 from tests.worlds import define_study, make_world
 
 _DELETED = "<DeleteResult><Deleted><Key>x</Key></Deleted></DeleteResult>"
@@ -34,17 +43,25 @@ FIGURES = ("v_auroc", "v_study", "v_held_out", "v_claims")
 
 
 @contextmanager
-def answering(status: int, body: str = "") -> Iterator[str]:
-    """The address of a server that answers every request so, and a GET of an object with 404."""
+def answering(
+    status: int, body: str = "", *, busy: int = 0, is_object: bool = False
+) -> Iterator[str]:
+    """The address of a server that answers every request so, the first `busy` ones with 503.
+
+    And a GET of an object with 404, unless `is_object`.
+    """
+    left = iter(range(busy))
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             is_found = status != 200 or self.command != "GET" or "list-type" in self.path
-            self.send_response(status if is_found else 404)
+            answer = status if is_found or is_object else 404
+            self.send_response(answer if next(left, None) is None else 503)
             content = _DELETED if self.command == "POST" and status == 200 else body
             self.send_header("Content-Length", str(len(content)))
             self.send_header("ETag", '"1"')
+            self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
             self.end_headers()
             self.wfile.write(content.encode())
 
@@ -168,6 +185,7 @@ def test_what_is_wrong_with_the_store_is_one_line_without_keys(s3, monkeypatch, 
     assert says(503, "SlowDown").endswith("the store is too busy (503): try again later")
     assert "does not accept the credentials" in says(403, "InvalidAccessKeyId")
     assert "the credentials may not do this" in says(403, "AccessDenied")
+    assert "clock is wrong" in says(403, "RequestTimeTooSkewed")
     assert "the store answers 418" in says(418, "Teapot")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert "the store cannot be reached" in refused("sql", "select 1", "--root", f"{s3}/a")
@@ -178,6 +196,74 @@ def test_what_is_wrong_with_the_store_is_one_line_without_keys(s3, monkeypatch, 
     put_foreign = Objects(root_path(s3))
     put_foreign.put_new("holiday.jpg", b"1")
     assert "not a warehouse and not empty" in refused("warehouse", "init", "--root", s3)
+
+
+def test_a_busy_or_silent_store_is_asked_again_and_then_given_up_in_one_line(s3_root, monkeypatch):
+    monkeypatch.setattr(objects, "_TIMEOUT", 1)
+    monkeypatch.setattr(objects, "_RETRIES", 2)
+    put(s3_root, "runs", {"run_id": "a"})
+    marker = Objects(s3_root).get(MARKER)
+    assert marker is not None
+    with answering(200, marker[0].decode(), busy=2, is_object=True) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        assert Objects(s3_root).get(MARKER) is not None
+    with answering(200, busy=9) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        with pytest.raises(RootError, match=r"the store is too busy \(503\): try again later"):
+            Objects(s3_root).get(MARKER)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(RootError, match="the store did not answer in time"):
+            Objects(s3_root).get(MARKER)
+
+
+def test_what_another_tool_wrote_into_a_log_is_found_and_taken_in_or_set_aside(s3_root):
+    put(s3_root, "runs", {"run_id": "a", "status": "finished"})
+    rows_of_theirs = rows_table("runs", [full("runs", {"run_id": "b", "status": "finished"})])
+    options = Objects(s3_root).options
+    write_deltalake(f"{s3_root}/runs", rows_of_theirs, mode="append", storage_options=options)
+    # It is a file of the table, for every reader of the log.
+    assert len(rows(connect_tables(s3_root, "runs"), "from runs")) == 2
+    (found,) = inspect_files(s3_root)
+    assert found.check == "file_unlisted" and "not written by this warehouse" in found.what
+    with pytest.raises(RootError, match="1 sound files"):
+        repair(s3_root)
+    assert [item.done for item in repair(s3_root, adopt=True)] == ["adopted"]
+    assert inspect_files(s3_root) == []
+    wider = rows_of_theirs.append_column("note", [["mine"]])
+    options = {"mode": "append", "schema_mode": "merge", "storage_options": options}
+    write_deltalake(f"{s3_root}/runs", wider, **options)
+    (found,) = inspect_files(s3_root)
+    assert found.check == "file_unlisted" and not found.is_sound
+    (done,) = repair(s3_root)
+    assert done.done.startswith(f"moved to {s3_root}/.quarantine/")
+    assert inspect_files(s3_root) == []
+
+
+def test_requests_of_a_commit_and_of_a_resume_do_not_grow_with_the_files(
+    s3_root, monkeypatch, tmp_path
+):
+    asked: list[str] = []
+    monkeypatch.setattr(WSGIRequestHandler, "log_request", lambda it, *_: asked.append(it.path))
+    log = DeltaLog(Objects(s3_root), TABLES["projections"])
+    record = Record(1, 9, "ab" * 32, {"run": 1})
+    log.commit({"projections/model=m/0.abababababababab.parquet": record})
+    asked.clear()
+    names = [f"projections/model=m/{number}.abababababababab.parquet" for number in range(500)]
+    log.commit(dict.fromkeys(names, record))
+    assert len(asked) <= 10 and len(log.files) == 500
+    for number in range(12):
+        rows_of_file = [full("activations", {"prompt_id": f"p{number}", "model_id": "x"})]
+        table = rows_table("activations", rows_of_file)
+        write_rows(s3_root, "activations", table, name=f"{number}", partition="m")
+    stored_items(s3_root, "m", "x", "x")
+    monkeypatch.setenv("AXES_CACHE", str(tmp_path / "another machine"))
+    store._remote.cache_clear()
+    asked.clear()
+    assert len(stored_items(s3_root, "m", "x", "x")) == 12
+    # Two logs, with at most ten commits since a checkpoint, and the index; of no file its keys.
+    assert not [path for path in asked if "/activations/model" in path]
+    assert len(asked) <= 40
 
 
 def test_credentials_come_from_a_profile_too(s3, monkeypatch, tmp_path, s3_server):
