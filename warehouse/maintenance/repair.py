@@ -21,7 +21,7 @@ from axes.warehouse.connection import connect_tables, rows
 from axes.warehouse.errors import AxesError, RootError
 from axes.warehouse.files import QUARANTINE
 from axes.warehouse.layout import empty_file
-from axes.warehouse.ledger import Record
+from axes.warehouse.ledger import LEDGER, Record, replace_file
 from axes.warehouse.maintenance.check import Finding, inspect_files
 from axes.warehouse.runs import record_run
 from axes.warehouse.storage.store import MaintainedStore, data_files, maintenance_lock, open_store
@@ -75,12 +75,13 @@ def repair(root: Path, *, adopt: bool | None = None, is_dry_run: bool = False) -
         if findings and not is_dry_run:
             if _UNDECIDED in deeds:
                 raise RootError(_choice(root, found, deeds[len(begun) :]))
-            store.write_journal(json.dumps([vars(item) for item in findings]).encode())
+            content = json.dumps([vars(item) for item in findings]).encode()
+            replace_file(_journal(store), content)
             with record_run(root, "warehouse repair", {}) as run:
                 _carry_out(store, found, deeds[len(begun) :], aside)
                 left_out = dict(sorted(lost.items()))
                 run.parameters = {"quarantine": str(aside), "rows_left_out": left_out}
-            store.write_journal(None)
+            _journal(store).unlink()
         commands = restore_commands(root, lost)
     return [
         Repair(
@@ -138,9 +139,13 @@ def _record(store: MaintainedStore, path: Path) -> Record:
 def _read_journal(store: MaintainedStore) -> list[Finding]:
     """What a repair that was killed had found; empty where the last one ended."""
     try:
-        return [Finding(**item) for item in json.loads(store.journal() or b"[]")]
-    except (ValueError, TypeError):
+        return [Finding(**item) for item in json.loads(_journal(store).read_bytes())]
+    except (FileNotFoundError, ValueError, TypeError):
         return []
+
+
+def _journal(store: MaintainedStore) -> Path:
+    return store.home / LEDGER / "repair.json"
 
 
 def _resting_on(store: MaintainedStore, findings: list[Finding]) -> list[Finding]:

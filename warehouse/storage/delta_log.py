@@ -14,7 +14,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -64,9 +64,11 @@ class DeltaLog:
         self._delta: DeltaTable | None = None
         self._lock = threading.RLock()
         self._version = -1
-        # Names below the root -> bytes; and the objects by the names of their files.
+        # Names below the root -> bytes; the objects by the names of their files, and by folder.
         self.files: dict[str, int] = {}
         self.objects: dict[str, str] = {}
+        self.folders: dict[str, list[str]] = {}
+        self._entries: tuple[int, dict[str, Entry]] = -1, {}
 
     def refresh(self) -> None:
         """Read what was committed since; raises `RootError`."""
@@ -113,16 +115,15 @@ class DeltaLog:
 
     def entries(self) -> dict[str, Entry]:
         """The files that were written by this code; of one with rows of several jobs no `runs`."""
-        if self._delta is None:
-            return {}
+        if self._delta is None or self._entries[0] == self._version:
+            return self._entries[1]
         entries = {}
-        for action in _actions(self._delta, *_OF_ENTRIES):
-            if match := _OUR_NAME.search(action["path"]):
-                rows, run = action["num_records"], action.get("min.run_id")
-                runs = {run: rows} if run and run == action["max.run_id"] else {}
-                record = Record(rows, action["size_bytes"], match[1], runs)
-                name = f"{self._table.name}/{unquote(action['path'])}"
-                entries[name] = Entry([record], is_due=True)
+        for path, size, rows, first, last in _actions(self._delta, *_OF_ENTRIES):
+            if match := _OUR_NAME.search(path):
+                runs = {first: rows} if first and first == last else {}
+                record = Record(rows, size, match[1], runs)
+                entries[f"{self._table.name}/{unquote(path)}"] = Entry([record], is_due=True)
+        self._entries = self._version, entries
         return entries
 
     def unread(self, hours: float) -> set[str]:
@@ -194,12 +195,13 @@ class DeltaLog:
         return self._delta
 
     def _read(self, delta: DeltaTable) -> None:
-        files = {
-            f"{self._table.name}/{unquote(action['path'])}": action["size_bytes"]
-            for action in _actions(delta, "path", "size_bytes")
-        }
+        actions = _actions(delta, "path", "size_bytes")
+        files = {f"{self._table.name}/{unquote(path)}": size for path, size in actions}
         self.objects = {file_name(name): name for name in files}
         self.files, self._version = dict(sorted(files.items())), delta.version()
+        self.folders = {}
+        for name in self.files:
+            self.folders.setdefault(name.rpartition("/")[0], []).append(name)
 
     def _require_plain(self, delta: DeltaTable) -> None:
         """Raise `RootError` for a log whose rows are not simply those in its files."""
@@ -235,7 +237,11 @@ def _statistics(record: Record) -> dict[str, object]:
     }
 
 
-def _actions(delta: DeltaTable, *columns: str) -> list[dict[str, Any]]:
-    """Some columns, where there are any, of the files that a log names."""
+def _actions(delta: DeltaTable, *columns: str) -> Iterator[tuple[Any, ...]]:
+    """Some columns, null where there is none, of the files that a log names."""
     actions = pa.table(delta.get_add_actions(flatten=True))
-    return actions.select([name for name in columns if name in actions.column_names]).to_pylist()
+    values = [
+        actions[name].to_pylist() if name in actions.column_names else [None] * len(actions)
+        for name in columns
+    ]
+    return zip(*values, strict=True)

@@ -1,4 +1,7 @@
-"""Maintenance of a root on a disk: what the store of a folder does besides reading and writing."""
+"""Maintenance of a root on a disk: what its store does besides reading and writing rows.
+
+The commands of maintenance hold `maintenance_lock`. `RemoteStore` has the same methods.
+"""
 
 from __future__ import annotations
 
@@ -31,15 +34,18 @@ from axes.warehouse.tables.schemas import TABLES
 
 @dataclass(frozen=True)
 class Folder(LocalStore):
-    """The store of a folder, to be maintained; see `store.MaintainedStore`."""
+    """The store of a folder, to be maintained."""
 
     def local(self, path: Path) -> AbstractContextManager[Path]:
+        """A file of `files` on the disk while the body runs; raises `FileNotFoundError`."""
         return nullcontext(path)
 
     def stem(self, path: Path) -> str:
+        """The name that `write_rows` was given for a file of `files`."""
         return path.stem
 
     def stored(self, table: Table) -> dict[str, int]:
+        """Names below the root and bytes of the table's files that are there."""
         sizes = {}
         for path in data_files(self.root, table):
             with contextlib.suppress(FileNotFoundError):
@@ -47,10 +53,11 @@ class Folder(LocalStore):
         return sizes
 
     def entries(self, table: str) -> dict[str, Entry]:
+        """Name below the root -> the file that there ought to be."""
         return read_ledger(self.root, table)
 
     def foreign(self, table: Table) -> Iterator[tuple[str, str]]:
-        """What no view reads, and other Parquet tools stumble over."""
+        """Name and fault of what no view reads, and other Parquet tools stumble over."""
         folder, files = self.root / table.name, {*data_files(self.root, table)}
         if folder.is_symlink() or not folder.is_dir():
             yield table.name, "is no folder"
@@ -66,7 +73,12 @@ class Folder(LocalStore):
             yield self._name(path), "is a link" if is_link else "does not belong into this folder"
 
     def replace(self, table: Table, merged: Files, originals: Mapping[Path, str]) -> bool:
-        """The merged files lie in a new folder; the others are linked to there."""
+        """Commit local files in the place of files of the same partition (path -> digest).
+
+        A reader sees all of the ones or of the others. False, and nothing is done, where an
+        original is no longer as it was. The merged files lie in a new folder; the others are
+        linked to there.
+        """
         (building,) = {written.parent for written, _ in merged.values()}
         (folder,) = {path.parent for path in originals}
         with self.turn(table.name):
@@ -90,6 +102,7 @@ class Folder(LocalStore):
         return True
 
     def set_aside(self, table: Table, path: Path, aside: Path) -> None:
+        """Take a file out of its table, to below `aside`."""
         with self.turn(table.name):
             if path == empty_file(self.root, table):
                 self._move(path, aside)
@@ -108,29 +121,19 @@ class Folder(LocalStore):
             sync_folder(path.parent)
 
     def adopt(self, table: str, files: Mapping[Path, Record]) -> None:
+        """Commit files as they are there."""
         with self.turn(table), writing(self.root, table, files):
             pass
 
     def settle(self, table: str) -> None:
+        """Look which outcome each killed process has left; in the table's turn."""
         ledger.settle(self.root, table)
 
-    def journal(self) -> bytes | None:
-        with contextlib.suppress(FileNotFoundError):
-            return self._journal.read_bytes()
-        return None
-
-    def write_journal(self, content: bytes | None) -> None:
-        if content is None:
-            self._journal.unlink()
-        else:
-            ledger.replace_file(self._journal, content)
-
-    @property
-    def _journal(self) -> Path:
-        return self.root / ledger.LEDGER / "repair.json"
-
     def clear(self, hours: float, *, empties_quarantine: bool) -> Iterator[tuple[str, str, int]]:
-        """Empty partitions alone; the ledgers are rewritten."""
+        """Delete what no query has read for so long: its kind, its name, its bytes.
+
+        Here empty partitions alone; the ledgers are rewritten.
+        """
         for table in TABLES.values():
             with self.turn(table.name):
                 for path in partition_folders(self.root, table) if table.partition else ():
@@ -141,7 +144,7 @@ class Folder(LocalStore):
 
     @contextmanager
     def filling(self) -> Iterator[Path]:
-        """A folder next to this one, which is renamed."""
+        """A root to fill, which is this one, a new warehouse, if the body does not fail."""
         target = self.root
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             what = "is a warehouse, complete" if (target / MARKER).exists() else "is not empty"
@@ -162,6 +165,7 @@ class Folder(LocalStore):
                 shutil.rmtree(building, ignore_errors=True)
 
     def held_locks(self) -> list[str]:
+        """The names of the locks that are held at this instant."""
         return ledger.held_locks(self.root)
 
     def _name(self, path: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import uuid
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
@@ -30,7 +31,7 @@ from axes.warehouse.layout import (
     parse_version,
     require_version,
 )
-from axes.warehouse.ledger import LEDGER, Entry, Record
+from axes.warehouse.ledger import Entry, Record
 from axes.warehouse.render import echo
 from axes.warehouse.settings import cache_folder
 from axes.warehouse.storage.delta_log import DeltaLog, file_name, object_name
@@ -38,7 +39,7 @@ from axes.warehouse.storage.filesystem import PROTOCOL, LakeFileSystem
 from axes.warehouse.storage.leases import FOLDER, Lease, is_alive, leased
 from axes.warehouse.storage.objects import Objects
 from axes.warehouse.storage.roots import RemoteRoot
-from axes.warehouse.storage.store import Files
+from axes.warehouse.storage.store import Files, require_idle
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 _PROBE = ".probe"
 # What says that a root is being filled, or was when that was killed.
 _FILLING = ".filling"
-_JOURNAL = f"{LEDGER}/repair.json"
 # Logs that are read, or files that are put, at once.
 _AT_ONCE = 16
 
@@ -146,12 +146,16 @@ class RemoteStore:
         return paths, self._objects.options
 
     def partitions(self, table: Table) -> list[Path]:
-        return sorted({(self.root / name).parent for name in self._listed(table.name)})
+        empty, _ = _empty(table.name)
+        names = {empty.rpartition("/")[0], *self._logs[table.name].folders}
+        return [self.root / name for name in sorted(names)]
 
     def files(self, folder: Path) -> list[Path]:
-        names = self._listed(folder.relative_to(self.root).parts[0])
-        prefix = f"{folder.relative_to(self.root).as_posix()}/"
-        return [self.root / name for name in names if name.startswith(prefix)]
+        name = folder.relative_to(self.root).as_posix()
+        table = name.partition("/")[0]
+        empty, _ = _empty(table)
+        names = [empty] if empty.rpartition("/")[0] == name else []
+        return [self.root / each for each in names + self._logs[table].folders.get(name, [])]
 
     def size(self, path: Path) -> int:
         return self.filesystem.info(self._path(path))["size"]
@@ -254,17 +258,9 @@ class RemoteStore:
     def settle(self, table: str) -> None:
         """Nothing: a commit is there or not."""
 
-    def journal(self) -> bytes | None:
-        stored = self._objects.get(_JOURNAL)
-        return stored[0] if stored else None
-
-    def write_journal(self, content: bytes | None) -> None:
-        if content is None:
-            self._objects.delete(_JOURNAL)
-        else:
-            self._objects.put(_JOURNAL, content)
-
     def clear(self, hours: float, *, empties_quarantine: bool) -> Iterator[tuple[str, str, int]]:
+        if hours < 1:  # An object is put some seconds before its commit.
+            require_idle(self.root)
         there = self._objects.listed()
         now = max(each.put_at for each in there.values())
         names = {("unread", name) for log in self._logs.values() for name in log.unread(hours)}
@@ -328,7 +324,7 @@ class RemoteStore:
         if table not in self._logs:
             return {}
         name, content = _empty(table)
-        return {name: len(content), **self._logs[table].files}
+        return ChainMap(self._logs[table].files, {name: len(content)})
 
     def _read(self, name: str, start: int, end: int) -> bytes:
         if name.endswith(f"/{EMPTY_FILE}"):

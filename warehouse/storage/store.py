@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import quote
 
 from axes.warehouse import layout
@@ -26,8 +26,12 @@ from axes.warehouse.tables.schemas import TABLES
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from axes.warehouse.ledger import Entry, Record
+    from axes.warehouse.ledger import Record
+    from axes.warehouse.storage.folder import Folder
+    from axes.warehouse.storage.remote import RemoteStore
 
+# `Folder` says what the commands of maintenance need besides.
+MaintainedStore: TypeAlias = "Folder | RemoteStore"
 # The name that each local file gets, and the file's record.
 Files = Mapping[Path, tuple[Path, "Record"]]
 
@@ -111,63 +115,13 @@ class Store(Protocol):
         """Hold the lock called `name`; see `ledger.locked`."""
 
 
-class MaintainedStore(Store, Protocol):
-    """What the commands of maintenance need besides; they hold `maintenance_lock`."""
-
-    def local(self, path: Path) -> AbstractContextManager[Path]:
-        """A file of `files` on the disk while the body runs; raises `FileNotFoundError`."""
-
-    def stem(self, path: Path) -> str:
-        """The name that `write_rows` was given for a file of `files`."""
-
-    def stored(self, table: Table) -> dict[str, int]:
-        """Names below the root and bytes of the table's files that are there."""
-
-    def entries(self, table: str) -> dict[str, Entry]:
-        """Name below the root -> the file that there ought to be."""
-
-    def foreign(self, table: Table) -> Iterator[tuple[str, str]]:
-        """Name and fault of what lies among a table's files and is none."""
-
-    def replace(self, table: Table, merged: Files, originals: Mapping[Path, str]) -> bool:
-        """Commit local files in the place of files of the same partition (path -> digest).
-
-        A reader sees all of the ones or of the others. False, and nothing is done, where an
-        original is no longer as it was. Not in the table's turn.
-        """
-
-    def set_aside(self, table: Table, path: Path, aside: Path) -> None:
-        """Take a file out of its table, to below `aside`; not in the table's turn."""
-
-    def adopt(self, table: str, files: Mapping[Path, Record]) -> None:
-        """Commit files as they are there; not in the table's turn."""
-
-    def settle(self, table: str) -> None:
-        """Look which outcome each killed process has left; in the table's turn."""
-
-    def journal(self) -> bytes | None:
-        """What `write_journal` wrote; None where there is none."""
-
-    def write_journal(self, content: bytes | None) -> None:
-        """Keep what an unfinished repair has found; None where it has ended."""
-
-    def clear(self, hours: float, *, empties_quarantine: bool) -> Iterator[tuple[str, str, int]]:
-        """Delete what no query has read for so long: its kind, its name, its bytes."""
-
-    def filling(self) -> AbstractContextManager[Path]:
-        """A root to fill, which is this one, a new warehouse, if the body does not fail."""
-
-    def held_locks(self) -> list[str]:
-        """The names of the locks that are held at this instant."""
-
-
 def store_at(root: Path) -> Store:
     """The store that a root lies on; raises `RootError`."""
     return _remote(root) if isinstance(root, RemoteRoot) else LocalStore(root)
 
 
 @cache
-def _remote(root: RemoteRoot) -> MaintainedStore:
+def _remote(root: RemoteRoot) -> RemoteStore:
     try:
         from axes.warehouse.storage.remote import RemoteStore
     except ImportError as error:
