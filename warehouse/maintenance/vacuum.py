@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from axes.warehouse.connection import connect_tables, query
+from axes.warehouse.connection import Connection, connect_tables, query
 from axes.warehouse.errors import RootError
 from axes.warehouse.files import QUARANTINE, RETIRED, TEMPORARY
 from axes.warehouse.layout import NO_PARTITION, partition_value
@@ -53,9 +53,10 @@ def vacuum(
             *((("quarantine", QUARANTINE),) if empties_quarantine else ()),
         ):
             removed += _remove_old(store.home, kind, store.home / folder, before)
+        models = connect_tables(root, "models")
         for table in WRITTEN_BEFORE_GENERATIONS:
             for partition in store.partitions(TABLES[table]):
-                removed += _remove_orphans(store, table, partition)
+                removed += _remove_orphans(store, models, table, partition)
         cleared = store.clear(older_than_hours, empties_quarantine=empties_quarantine)
         removed += [Removal(*item) for item in cleared]
     return removed
@@ -74,14 +75,12 @@ def _remove_old(home: Path, kind: str, folder: Path, before: float) -> Iterator[
         yield Removal(kind, path.relative_to(home).as_posix(), size)
 
 
-def _remove_orphans(store: Store, table: str, partition: Path) -> list[Removal]:
+def _remove_orphans(store: Store, models: Connection, table: str, partition: Path) -> list[Removal]:
     """Tokens or projections without their completion, under the locks of their jobs."""
     model = partition_value(partition)
     # The versions of the model of which jobs may be under way.
     sql = "select distinct model_id from models where model = ? order by all"
-    versions = (
-        query(connect_tables(store.root, "models"), sql, [model]).column("model_id").to_pylist()
-    )
+    versions = query(models, sql, [model]).column("model_id").to_pylist()
     if model is None or model == NO_PARTITION or not versions:
         return []
     sizes = {path: store.size(path) for path in store.files(partition)}

@@ -187,8 +187,9 @@ class RemoteStore:
         return Path(name if path.name == EMPTY_FILE else file_name(name)).stem
 
     def stored(self, table: Table) -> dict[str, int]:
-        self._logs[table.name].refresh()
         there, (empty, content) = self._objects.listed(table.name), _empty(table.name)
+        if there:
+            self._logs[table.name].refresh()
         named = self._logs[table.name].files.keys() & there.keys()
         return {empty: len(content), **{name: there[name].size for name in sorted(named)}}
 
@@ -263,7 +264,8 @@ class RemoteStore:
             require_idle(self.root)
         there = self._objects.listed()
         now = max(each.put_at for each in there.values())
-        names = {("unread", name) for log in self._logs.values() for name in log.unread(hours)}
+        logs = [self._logs[name] for name in {name.partition("/")[0] for name in there} & {*TABLES}]
+        names = {("unread", name) for log in logs for name in log.unread(hours)}
         if empties_quarantine:
             names |= {("quarantine", name) for name in there if name.startswith(f"{QUARANTINE}/")}
         for kind, name in sorted(names, key=lambda each: each[1]):
