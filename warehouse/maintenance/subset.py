@@ -53,8 +53,6 @@ NAMES: dict[str, tuple[str, type[AxesError]]] = {
     "pooling": ("activations", DefinitionError),
     "study_id": ("evaluations", DefinitionError),
 }
-# What is copied before it is committed: room for it is needed on this machine.
-_COMMIT_BYTES = 512 << 20
 INGESTED = ("activations", "prompt_tokens", "generation_tokens", "token_projections")
 
 
@@ -253,43 +251,32 @@ def is_kept(group: pa.Table, conditions: Mapping[str, Collection[str]]) -> pa.Ch
 
 
 def _copy_table(store: MaintainedStore, target: Store, table: Table, part: Part) -> Copied:
-    entries = store.entries(table.name)
+    entries, source_rows = store.entries(table.name), 0
     copies: dict[Path, tuple[Path, Record]] = {}
-    file_count = source_rows = copied_rows = size = 0
-
-    def commit() -> None:
-        if copies:
-            target.commit(table.name, copies)
-        for written, _ in copies.values():
-            written.unlink(missing_ok=True)
-        copies.clear()
-
     scratch = make_folder(target.home, target.home / TEMPORARY)
     for value, path in filled_files(store.root, table):
         source_rows += pq.read_metadata(store.source(path)).num_rows
         if not kept_partition(table, part, value):
             continue
-        name = path.relative_to(store.root).with_name(f"{store.stem(path)}.parquet")
         written = scratch / f"{uuid.uuid4().hex}.tmp"
         with store.local(path) as file:
             if part.is_complete:
-                copy = _copied(
-                    path, file, written, entries.get(path.relative_to(store.root).as_posix())
-                )
+                entry = entries.get(path.relative_to(store.root).as_posix())
+                copy = _copied(path, file, written, entry)
             else:
                 copy = write_parquet(written, table, _kept_rows(file, table, part))
         part.kept.update(copy.runs)
-        if not copy.rows and not part.is_complete:
+        name = path.relative_to(store.root).with_name(f"{store.stem(path)}.parquet")
+        is_filled = copy.rows or part.is_complete
+        place = target.send(target.root / name, written, copy) if is_filled else None
+        if place != written:
             written.unlink()
-            continue
-        copies[target.root / name] = written, copy
-        file_count, copied_rows = file_count + 1, copied_rows + copy.rows
-        size += copy.size
-        if size > _COMMIT_BYTES:
-            commit()
-            size = 0
-    commit()
-    return Copied(table.name, file_count, copied_rows, source_rows - copied_rows)
+        if place is not None:
+            copies[target.root / name] = place, copy
+    if copies:
+        target.commit(table.name, copies)
+    rows = sum(copy.rows for _, copy in copies.values())
+    return Copied(table.name, len(copies), rows, source_rows - rows)
 
 
 def _copied(path: Path, file: Path, target: Path, entry: Entry | None) -> Record:

@@ -227,14 +227,10 @@ class DeltaLog:
 
 
 def _statistics(record: Record) -> dict[str, object]:
-    """What the log says of a file, in Delta's words: how many rows, of which jobs."""
-    if not record.runs:
-        return {"numRecords": record.rows}
-    return {
-        "numRecords": record.rows,
-        "minValues": {"run_id": min(record.runs)},
-        "maxValues": {"run_id": max(record.runs)},
-    }
+    """What the log says of a file, in Delta's words: how many rows, and of which jobs."""
+    runs = record.runs
+    ends = {"minValues": {"run_id": min(runs)}, "maxValues": {"run_id": max(runs)}} if runs else {}
+    return {"numRecords": record.rows, **ends}
 
 
 def _actions(delta: DeltaTable, *columns: str) -> Iterator[tuple[Any, ...]]:

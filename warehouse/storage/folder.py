@@ -27,7 +27,7 @@ from axes.warehouse.layout import (
     write_empty_file,
 )
 from axes.warehouse.ledger import Entry, Record, read_ledger, removing, sha256, writing
-from axes.warehouse.storage.store import Files, LocalStore, data_files
+from axes.warehouse.storage.store import LocalStore, data_files
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES
 
@@ -72,7 +72,12 @@ class Folder(LocalStore):
                 continue
             yield self._name(path), "is a link" if is_link else "does not belong into this folder"
 
-    def replace(self, table: Table, merged: Files, originals: Mapping[Path, str]) -> bool:
+    def replace(
+        self,
+        table: Table,
+        merged: Mapping[Path, tuple[Path, Record]],
+        originals: Mapping[Path, str],
+    ) -> bool:
         """Commit local files in the place of files of the same partition (path -> digest).
 
         A reader sees all of the ones or of the others. False, and nothing is done, where an

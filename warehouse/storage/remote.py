@@ -39,7 +39,7 @@ from axes.warehouse.storage.filesystem import PROTOCOL, LakeFileSystem
 from axes.warehouse.storage.leases import FOLDER, Lease, is_alive, leased
 from axes.warehouse.storage.objects import Objects
 from axes.warehouse.storage.roots import RemoteRoot
-from axes.warehouse.storage.store import Files, require_idle
+from axes.warehouse.storage.store import require_idle
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 
@@ -151,7 +151,7 @@ class RemoteStore:
         return [self.root / name for name in sorted(names)]
 
     def files(self, folder: Path) -> list[Path]:
-        name = folder.relative_to(self.root).as_posix()
+        name = self._name(folder)
         table = name.partition("/")[0]
         empty, _ = _empty(table)
         names = [empty] if empty.rpartition("/")[0] == name else []
@@ -161,7 +161,7 @@ class RemoteStore:
         return self.filesystem.info(self._path(path))["size"]
 
     def has(self, path: Path) -> bool:
-        name = path.relative_to(self.root).as_posix()
+        name = self._name(path)
         log = self._logs[name.partition("/")[0]]
         log.refresh()
         return name in log.objects
@@ -172,7 +172,7 @@ class RemoteStore:
     @contextmanager
     def local(self, path: Path) -> Iterator[Path]:
         target = make_folder(self.home, self.home / TEMPORARY) / f"{uuid.uuid4().hex}.tmp"
-        name = path.relative_to(self.root).as_posix()
+        name = self._name(path)
         try:
             if path.name == EMPTY_FILE:
                 target.write_bytes(_empty(name.partition("/")[0])[1])
@@ -183,7 +183,7 @@ class RemoteStore:
             target.unlink(missing_ok=True)
 
     def stem(self, path: Path) -> str:
-        name = path.relative_to(self.root).as_posix()
+        name = self._name(path)
         return Path(name if path.name == EMPTY_FILE else file_name(name)).stem
 
     def stored(self, table: Table) -> dict[str, int]:
@@ -219,35 +219,40 @@ class RemoteStore:
     def put(self, table: str, path: Path, written: Path, record: Record) -> Path:
         name = path.relative_to(self.root).as_posix()
         # A file that was read from here already has the name of an object.
-        named = file_name(name) if name in self._logs[table].files else name
-        (stored,) = objects = self._put_all({self.root / named: (written, record)})
-        self._logs[table].commit(objects, [name])
+        target = self.root / file_name(name) if name in self._logs[table].files else path
+        return self.commit(table, {path: (self.send(target, written, record), record)})[0]
+
+    def send(self, path: Path, written: Path, record: Record) -> Path:
+        stored = object_name(path.relative_to(self.root).as_posix(), record)
+        self._objects.put_new(stored, written)
         return self.root / stored
 
-    def commit(self, table: str, files: Files) -> None:
-        self._logs[table].commit(self._put_all(files))
-
-    def _put_all(self, files: Files) -> dict[str, Record]:
-        """Put files as objects, which no log names yet; their names."""
-        names = {
-            object_name(path.relative_to(self.root).as_posix(), record): (written, record)
-            for path, (written, record) in files.items()
-        }
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(lambda each: self._objects.put_new(each, names[each][0]), names))
+    def commit(self, table: str, files: Mapping[Path, tuple[Path, Record]]) -> list[Path]:
         self._require_leases()
-        return {name: record for name, (_, record) in names.items()}
+        added = {
+            place.relative_to(self.root).as_posix(): record for place, record in files.values()
+        }
+        removed = [path.relative_to(self.root).as_posix() for path in files]
+        self._logs[table].commit(added, removed)
+        return [place for place, _ in files.values()]
 
-    def replace(self, table: Table, merged: Files, originals: Mapping[Path, str]) -> bool:
-        names = [path.relative_to(self.root).as_posix() for path in originals]
-        is_done = self._logs[table.name].commit(self._put_all(merged), names, is_strict=True)
-        for written, _ in merged.values():
+    def replace(
+        self,
+        table: Table,
+        merged: Mapping[Path, tuple[Path, Record]],
+        originals: Mapping[Path, str],
+    ) -> bool:
+        added = {}
+        for path, (written, record) in merged.items():
+            added[self._name(self.send(path, written, record))] = record
             written.unlink()
-        return is_done
+        self._require_leases()
+        removed = [self._name(path) for path in originals]
+        return self._logs[table.name].commit(added, removed, is_strict=True)
 
     def set_aside(self, table: Table, path: Path, aside: Path) -> None:
-        name = path.relative_to(self.root).as_posix()
-        self._objects.copy(name, (aside / name).relative_to(self.root).as_posix())
+        name = self._name(path)
+        self._objects.copy(name, self._name(aside / name))
         self.remove(table.name, [path])
         self._objects.delete(name)
 
@@ -333,8 +338,11 @@ class RemoteStore:
             return _empty(name.partition("/")[0])[1][start:end]
         return self._objects.read(name, start, end)
 
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
     def _path(self, path: Path) -> str:
-        return f"{self.location}/{path.relative_to(self.root).as_posix()}"
+        return f"{self.location}/{self._name(path)}"
 
 
 @cache

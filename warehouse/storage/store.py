@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 # `Folder` says what the commands of maintenance need besides.
 MaintainedStore: TypeAlias = "Folder | RemoteStore"
-# The name that each local file gets, and the file's record.
-Files = Mapping[Path, tuple[Path, "Record"]]
 
 
 class Store(Protocol):
@@ -103,8 +101,11 @@ class Store(Protocol):
         Returns the path that `files` has it under.
         """
 
-    def commit(self, table: str, files: Files) -> None:
-        """Commit local files under names, as `put` does, all at once; in the table's turn."""
+    def send(self, path: Path, written: Path, record: Record) -> Path:
+        """Take a local file to where any machine can commit it under a name; returns the place."""
+
+    def commit(self, table: str, files: Mapping[Path, tuple[Path, Record]]) -> list[Path]:
+        """As `put` for several files at once, each at the place that `send` gave it."""
 
     def remove(self, table: str, paths: Sequence[Path]) -> None:
         """Commit that these files are no longer of the table; in the table's turn."""
@@ -249,10 +250,12 @@ class LocalStore:
         return table_lock(self.root, table)
 
     def put(self, table: str, path: Path, written: Path, record: Record) -> Path:
-        self.commit(table, {path: (written, record)})
-        return path
+        return self.commit(table, {path: (written, record)})[0]
 
-    def commit(self, table: str, files: Files) -> None:
+    def send(self, path: Path, written: Path, record: Record) -> Path:
+        return written
+
+    def commit(self, table: str, files: Mapping[Path, tuple[Path, Record]]) -> list[Path]:
         from axes.warehouse.ledger import writing
 
         with writing(self.root, table, {path: record for path, (_, record) in files.items()}):
@@ -261,6 +264,7 @@ class LocalStore:
                 written.replace(path)
             for folder in {path.parent for path in files}:
                 sync_folder(folder)
+        return list(files)
 
     def remove(self, table: str, paths: Sequence[Path]) -> None:
         from axes.warehouse.ledger import removing
