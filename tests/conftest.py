@@ -141,6 +141,9 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret-of-anybody")
     # None of the developer's own files.
     monkeypatch.setenv("HOME", str(tmp_path))
+    # Whether the holder of a lease lives is seen from its next put.
+    monkeypatch.setattr("axes.warehouse.storage.leases._BEAT", 0.5)
+    monkeypatch.setattr("axes.warehouse.storage.leases._LOOK", 0.1)
     return f"s3://{BUCKET}/{next(_numbers)}/lake"
 
 

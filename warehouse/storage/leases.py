@@ -43,17 +43,17 @@ class Lease:
             )
 
     def take(self, notice: str | None, refusal: str | None) -> None:
-        """Wait for the lease; see `ledger.locked`."""
+        """Wait for the lease; with a `refusal`, only to see whether its holder lives."""
         seen, since, is_said = "", time.monotonic(), False
         while not self._put(seen if time.monotonic() - since >= _LIFE else ""):
-            if refusal is not None:
-                raise RootError(refusal)
             if not is_said:
                 said = notice or f"waiting for the lease {self.name} of another job"
                 echo(f"{said} (one that was killed holds it for {_LIFE:.0f} s)", err=True)
                 is_said = True
             stored = self._objects.get(self._object)
             if (tag := stored[1] if stored else "") != seen:
+                if seen and tag and refusal is not None:
+                    raise RootError(refusal)
                 seen, since = tag, time.monotonic()
             if tag:
                 time.sleep(_LOOK)

@@ -70,8 +70,9 @@ def refresh_index(root: Path, model: str | None = None, *, is_shared: bool = Fal
     """
     store = store_at(root)
     try:
-        folders = {*store.partitions(_TABLE), partition_folder(root, _TABLE, NO_PARTITION)}
-        for folder in folders if model is None else [partition_folder(root, _TABLE, model)]:
+        folders = {partition_folder(root, _TABLE, NO_PARTITION if model is None else model)}
+        folders |= {*store.partitions(_TABLE)} if model is None else set()
+        for folder in folders:
             _refresh(store, folder)
             _share(store, _index_file(store, folder), is_shared)
         if model is not None:
@@ -90,9 +91,11 @@ def _index_file(store: Store, folder: Path) -> Path:
 
 def _share(store: Store, path: Path, is_shared: bool) -> None:
     """Put the index on the store where the copy there is behind: by an eighth, or by any file."""
-    copy, covered = path.with_suffix(".copy"), len(_covered(path) or ())
-    shared = len(_covered(copy) or ())
-    if store.home != store.root and covered - shared > (0 if is_shared else shared // 8):
+    if store.home == store.root:
+        return
+    copy, covered = path.with_suffix(".copy"), _covered(path) or {}
+    new = covered.items() - (_covered(copy) or {}).items()
+    if len(new) > (0 if is_shared else len(covered) // 8):
         shutil.copyfile(path, copy)
         store.share(path)
 

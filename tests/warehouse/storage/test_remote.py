@@ -23,7 +23,9 @@ from axes.warehouse.errors import RootError
 from axes.warehouse.layout import MARKER
 from axes.warehouse.ledger import Record
 from axes.warehouse.maintenance.check import inspect_files
+from axes.warehouse.maintenance.compaction import compact
 from axes.warehouse.maintenance.repair import repair
+from axes.warehouse.maintenance.vacuum import vacuum
 from axes.warehouse.storage import leases, objects, store
 from axes.warehouse.storage.delta_log import DeltaLog
 from axes.warehouse.storage.objects import Objects
@@ -34,6 +36,7 @@ from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import rows_table, write_rows
 from tests.commands import axes, ok, printed, refused
 from tests.rows import full, put
+from tests.warehouse.sound import LAYERS, killed_at, put_chunk
 from tests.worlds import define_study, make_world
 
 _DELETED = "<DeleteResult><Deleted><Key>x</Key></Deleted></DeleteResult>"
@@ -117,6 +120,29 @@ def test_an_object_that_no_commit_names_has_no_rows(s3_root, monkeypatch):
     assert rows(connect(s3_root), "from runs") == []
     put(s3_root, "runs", {"run_id": "a"})
     assert rows(connect(s3_root), "select run_id from runs") == [{"run_id": "a"}]
+
+
+def test_a_compaction_that_is_killed_at_a_request_has_changed_all_or_nothing(s3, monkeypatch):
+    monkeypatch.setattr(leases, "_LIFE", 3.0)
+    steps = [(Objects, "put_new"), (Objects, "delete"), (DeltaLog, "_write")]
+    for at in (None, 1, 2, 3):
+        root = root_path(f"{s3}/{at}")
+        store_at(root).init()
+        for start in (0, 2):
+            put_chunk(root, "m", [start, start + 1], "run")
+        called = killed_at(at, steps, lambda root=root: compact(root, ["activations"]))
+        assert (
+            called == ["put_new", "put_new", "_write", "delete"][:at]
+        )  # The lease first and last.
+        keys = "select prompt_id, layer from activations order by all"
+        expected = [(f"p{index}", layer) for index in range(4) for layer in LAYERS]
+        for files in (1 if at in (None, 3) else 2, 1):
+            assert connect_tables(root, "activations").execute(keys).fetchall() == expected
+            assert len(store_at(root).files(root / "activations" / "model=m")) == files
+            store._remote.cache_clear()
+            compact(root, ["activations"])
+            vacuum(root, older_than_hours=0)
+        assert inspect_files(root) == []
 
 
 def test_another_process_reads_what_was_committed_and_commits_on_top(s3_root):
@@ -311,6 +337,14 @@ def test_without_the_packages_the_address_of_a_root_says_what_to_install(monkeyp
     monkeypatch.setitem(sys.modules, "axes.warehouse.storage.remote", None)
     message = refused("sql", "select 1", "--root", "s3://anywhere/lake")
     assert message.endswith("needs more packages: pip install 'safety-axes[s3]'")
+
+
+@pytest.mark.parametrize("scheme", ["gs", "az"])
+def test_other_stores_have_addresses_of_the_same_kind(scheme):
+    root = root_path(f"{scheme}://b/lake")
+    assert str(root / "runs") == f"{scheme}://b/lake/runs" and root.scheme == scheme
+    with pytest.raises(RootError, match=f"{scheme}://BUCKET/FOLDER, without credentials"):
+        root_path(f"{scheme}://key@b/lake")
 
 
 def test_a_name_below_a_remote_root_is_joined_as_a_path_and_opened_as_none():
