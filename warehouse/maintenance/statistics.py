@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.storage.store import filled_files, open_store
+from axes.warehouse.storage.store import filled_files, store_at
 from axes.warehouse.tables.schemas import TABLES
 
 
@@ -32,7 +32,9 @@ def statistics(root: Path) -> list[Extent]:
 
     Raises `RootError` for a file whose footer cannot be read.
     """
-    store = open_store(root)
+    store = store_at(root)  # Nothing that only reads imports the ledger.
+    store.require()
+    store.refresh(*TABLES)
     extents = []
     for table in TABLES.values():
         grouped: dict[str | None, list[tuple[int, int, int]]] = defaultdict(list)
