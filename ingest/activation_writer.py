@@ -1,4 +1,4 @@
-"""Collects the vectors of batches and commits them, one file at a time.
+"""Collects the vectors of batches and writes them, one file at a time.
 
 A chunk becomes one file of `activations`, with a row group for each layer, site and pooling, and
 where every token is kept one file of `prompt_tokens`. Both are complete or absent.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,57 +20,26 @@ from axes.ingest.forward.activation_keys import Item, Items
 from axes.ingest.forward.forward import Batch
 from axes.ingest.forward.templates import Template
 from axes.ingest.models.load import LoadedModel
-from axes.warehouse.layout import partition_folder
+from axes.ingest.sinks import Outbox, StoredRows
 from axes.warehouse.runs import Run
-from axes.warehouse.storage.store import committing, store_at
-from axes.warehouse.tables.schemas import TABLES
-from axes.warehouse.writer import CHUNK_BYTES, content_key, rows_table, vector_array, write_rows
+from axes.warehouse.writer import CHUNK_BYTES, content_key, rows_table, vector_array
 
 _FLUSH_BYTES = CHUNK_BYTES
 _FLUSH_SECONDS = 20.0
 
 
-class StoredRows:
-    """What is stored of a model version, looked up again whenever other jobs have written.
-
-    One object from the look-up that decides what is run to the last commit, so that no file of
-    another job falls between two looks.
-    """
-
-    def __init__(self, root: Path, model: str, look_up: Callable[[], dict[str, Items]]) -> None:
-        self._root, self._model, self._look_up = root, model, look_up
-        self._known_files = _data_files(root, model)
-        self._by_others: dict[str, Items] = {}
-        self.at_start = look_up()
-
-    def by_others(self) -> dict[str, Items]:
-        """Prompt id -> what is stored of it, if others have written since the start; nearly always
-        nothing. The caller holds the lock under which the files are written."""
-        files = _data_files(self._root, self._model)
-        if not files <= self._known_files:
-            self._known_files |= files
-            self._by_others = self._look_up()
-        return self._by_others
-
-    def add(self, path: Path) -> bool:
-        """Add a file of this job; returns whether it is new."""
-        is_new = path not in self._known_files
-        self._known_files.add(path)
-        return is_new
-
-
 @dataclass
 class ChunkWriter:
-    """A context manager: `add` batches; every 48 MB or 20 s, and at the end, they are committed.
+    """A context manager: `add` batches; every 48 MB or 20 s, and at the end, they are written.
 
-    Rows that other jobs have committed meanwhile, by `stored`, are left out.
+    Rows that other jobs have committed meanwhile, by `sink`, are left out.
     """
 
     run: Run
     loaded: LoadedModel
     template: Template
     items: Sequence[Item]
-    stored: StoredRows
+    sink: StoredRows | Outbox
     _batches: list[Batch] = field(default_factory=list)
     _bytes: int = 0
     _since: float = field(default_factory=time.monotonic)
@@ -91,14 +59,14 @@ class ChunkWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Commit what has been added. Jobs on one model do this in turn."""
+        """Write what has been added. Jobs on one model do this in turn."""
         if not self._batches:
             return
-        model, model_id = self.loaded.spec.name, self.loaded.identity.model_id
+        model_id = self.loaded.identity.model_id
         names = [name for batch in self._batches for name in batch.prompt_ids]
         file_name = content_key(model_id, self.template.name, self.items, names)
-        with self.run.stage("write"), committing(self.run.root, model):
-            by_others = self.stored.by_others()
+        with self.run.stage("write"), self.sink.turn():
+            by_others = self.sink.by_others()
             for table, is_pooled in (("activations", True), ("prompt_tokens", False)):
                 items = [item for item in self.items if bool(item.pooling) is is_pooled]
                 sizes: list[int] = []
@@ -107,14 +75,13 @@ class ChunkWriter:
                 if (first := encode()) is None:
                     continue
                 every = itertools.chain([first], iter(encode, None))
-                path = write_rows(self.run.root, table, every, name=file_name, partition=model)
                 # A second Ctrl-C within a commit has it done again: the file replaces itself.
-                if self.stored.add(path):
+                if self.sink.write(table, every, file_name):
                     self.run.rows += sum(sizes)
         self._batches, self._bytes, self._since = [], 0, time.monotonic()
 
     def _groups(
-        self, table: str, items: Sequence[Item], stored: dict[str, Items], sizes: list[int]
+        self, table: str, items: Sequence[Item], stored: Mapping[str, Items], sizes: list[int]
     ) -> Iterator[pa.Table]:
         """A row group for each item, without the rows that are stored; `sizes` gets their rows."""
         columns_of_pooling: dict[str, pa.Table] = {}
@@ -174,14 +141,3 @@ class ChunkWriter:
             "rendered_hash": [prompt.text_hash for _, prompt in prompts],
             **columns,
         }
-
-
-def _data_files(root: Path, model: str) -> set[Path]:
-    """The committed files of both tables of a model."""
-    store, tables = store_at(root), ("activations", "prompt_tokens")
-    store.refresh(*tables)
-    return {
-        path
-        for table in tables
-        for path in store.files(partition_folder(root, TABLES[table], model))
-    }

@@ -13,12 +13,12 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from axes.ingest.forward.pooling import Pooling
 from axes.ingest.forward.templates import (
@@ -58,6 +58,9 @@ if TYPE_CHECKING:
 _AT_ONCE = 256
 
 Skipped = dict[str, str]
+ModelRow = dict[str, Any]
+Work = TypeVar("Work")
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,16 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Part(Generic[Work]):
+    """Some of a job's prompts, and `units` of work on them; `is_complete` if no row is missing."""
+
+    work: Work
+    units: int
+    is_complete: bool
+    prompt_count: int = 0
+
+
+@dataclass(frozen=True)
 class RunningJob:
     """A job that holds its model's lock, with its run row."""
 
@@ -222,34 +235,70 @@ class RunningJob:
     def compute(
         self,
         label: str,
-        total: int,
         unit: str,
-        compute: Callable[[LoadedModel, Callable[[int], None]], None],
+        parts: Iterable[Part[Work]],
+        load: Callable[[], tuple[Loaded, ModelRow]],
+        compute: Callable[[Loaded, Iterator[Work], Callable[[int], None]], None],
         *,
-        is_complete: bool,
+        prompt_count: int = 0,
     ) -> None:
-        """Load the model and compute what is missing, `total` of some unit; nothing where it is 0.
+        """Compute the parts that have units, with what `load` gives; nothing is loaded for none.
 
-        `compute` calls its second argument after each batch that it has stored, with the units
-        done. Where every row is stored (`is_complete`) but the model's row is lost, that comes
-        back.
+        `load` also gives the model's row. `compute` calls its last argument after each batch that
+        it has stored, with the units done. Parts are planned one by one: the units of those to
+        come are estimated from `prompt_count`. Where every row is stored but the model's row is
+        lost, that comes back.
         """
-        root, model_id = self.job.root, self.job.identity.model_id
-        store, registered = store_at(root), data_file(root, "models", model_id)
-        if not total and (store.has(registered) or not is_complete):
+        is_complete, seen, units, working = True, 0, 0, 0
+
+        def with_units() -> Iterator[Part[Work]]:
+            nonlocal is_complete, seen, units, working
+            for part in parts:
+                is_complete &= part.is_complete
+                seen += part.prompt_count
+                if part.units:
+                    units += part.units
+                    working += part.prompt_count
+                    yield part
+
+        pending = with_units()
+        first = next(pending, None)
+        if first is None:
+            if is_complete and not store_at(self.job.root).has(self._registered):
+                self._start(load)
             return
-        with self.run.stage("load"):
-            loaded = self.job.load()
-        if not store.has(registered):
-            table = rows_table("models", [model_row(loaded, self.run.run_id)])
-            write_rows(root, "models", table, name=model_id)
-        with track(f"{label} {self.job.spec.name}", total, unit) as advance:
+        loaded = self._start(load)
+        with track(f"{label} {self.job.spec.name}", first.units, unit) as advance:
+
+            def works() -> Iterator[Work]:
+                for part in itertools.chain([first], pending):
+                    to_come = max(prompt_count - seen, 0)
+                    advance(0, units + units * to_come // max(working, 1))
+                    yield part.work
 
             def done(count: int) -> None:
                 advance(count)
                 self.check_interrupt()
 
-            compute(loaded, done)
+            compute(loaded, works(), done)
+
+    @property
+    def _registered(self) -> Path:
+        return data_file(self.job.root, "models", self.job.identity.model_id)
+
+    def load(self) -> tuple[LoadedModel, ModelRow]:
+        """The model, loaded into this process, and its row."""
+        loaded = self.job.load()
+        return loaded, model_row(loaded, self.run.run_id)
+
+    def _start(self, load: Callable[[], tuple[Loaded, ModelRow]]) -> Loaded:
+        with self.run.stage("load"):
+            loaded, row = load()
+        root = self.job.root
+        if not store_at(root).has(self._registered):
+            table = rows_table("models", [row])
+            write_rows(root, "models", table, name=self.job.identity.model_id)
+        return loaded
 
 
 def open_job(

@@ -7,9 +7,10 @@ so that one id is one input wherever it was imported from. A set keeps the order
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -33,6 +34,9 @@ from axes.warehouse.render import html_record
 from axes.warehouse.runs import Run, record_run
 from axes.warehouse.storage.store import store_at
 from axes.warehouse.writer import KEY_LENGTH, rows_table, write_rows
+
+# Prompts that a job plans at once. Their texts and token ids take about 20 MB.
+SLICE = 16_384
 
 
 @dataclass(frozen=True)
@@ -181,19 +185,56 @@ def read_prompts(root: Path, prompt_sets: Mapping[str, int | None]) -> list[Prom
 
     Raises `PromptError` for a set that is not in the warehouse.
     """
-    warehouse = Warehouse.open_tables(root, "prompts")
-    prompts: dict[str, Prompt] = {}
+    count_prompts(root, prompt_sets)
+    return list(itertools.chain.from_iterable(prompt_slices(root, prompt_sets)))
+
+
+def count_prompts(root: Path, prompt_sets: Mapping[str, int | None]) -> int:
+    """How many those are, where no prompt is in two sets; raises as `read_prompts`."""
+    warehouse, total = Warehouse.open_tables(root, "prompts"), 0
     for name, limit in prompt_sets.items():
-        members = warehouse.rows(
-            Prompt,
-            "select prompt_id, text from prompts where prompt_set = ? order by position limit ?",
-            [name, 2**62 if limit is None else limit],
-        )
-        if not members:
+        (count,) = warehouse.column("select count(*) from prompts where prompt_set = ?", [name])
+        if not count:
             raise PromptError(_unknown_set(root, name))
-        for prompt in members:
-            prompts.setdefault(prompt.prompt_id, prompt)
-    return list(prompts.values())
+        total += count if limit is None else min(count, limit)
+    return total
+
+
+def prompt_slices(root: Path, prompt_sets: Mapping[str, int | None]) -> Iterator[list[Prompt]]:
+    """The prompts of `read_prompts` in its order, `SLICE` at a time, so that memory holds few."""
+    warehouse = Warehouse.open_tables(root, "prompts")
+    known: set[str] = set()
+    prompts: list[Prompt] = []
+    for name, limit in prompt_sets.items():
+        remaining = 2**62 if limit is None else limit
+        after = (-1, "")
+        while page := warehouse.query(
+            """
+            select position, prompt_id, text
+            from prompts
+            where prompt_set = $set and (position, prompt_id) > ($position, $prompt_id)
+            order by position, prompt_id
+            limit $count
+            """,
+            {
+                "set": name,
+                "position": after[0],
+                "prompt_id": after[1],
+                "count": min(SLICE, remaining),
+            },
+        ).to_pylist():
+            remaining -= len(page)
+            after = (page[-1]["position"], page[-1]["prompt_id"])
+            for row in page:
+                if row["prompt_id"] not in known:
+                    prompts.append(Prompt(row["prompt_id"], row["text"]))
+                    if len(prompt_sets) > 1:
+                        known.add(row["prompt_id"])
+            while len(prompts) >= SLICE:
+                yield prompts[:SLICE]
+                del prompts[:SLICE]
+    if prompts:
+        yield prompts
 
 
 def _without_empty(run: Run, frame: pl.DataFrame, skip_unusable: bool) -> pl.DataFrame:

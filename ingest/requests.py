@@ -28,6 +28,35 @@ _BUDGET_HELP = "Max tokens in one batch, padding included."
 
 
 @dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where a model runs: in this process, or in worker processes of Ray that each load it.
+
+    `workers` defaults to one for each `gpus_per_worker` GPUs of the cluster, without GPUs to one
+    for each machine.
+    """
+
+    on: str = option("local", "This process, or workers of Ray.", ("local", "ray"))
+    address: str | None = option(
+        None, "Ray cluster, as ray start prints it. Default: $RAY_ADDRESS, else this machine."
+    )
+    workers: int | None = option(
+        None, "Workers of Ray. Default: one for each GPU, or machine without GPUs.", minimum=1
+    )
+    gpus_per_worker: int | None = option(
+        None,
+        "GPUs of a worker of Ray; the model is spread over them. Default: 1 if any.",
+        minimum=0,
+    )
+
+    def parameters(self) -> dict[str, object]:
+        """As parameters of a run row: nothing for this process."""
+        return {} if self.on == "local" else vars(self)
+
+
+LOCAL = Placement()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelRequest:
     """How a model is run: `system`, `template_options` and `assistant_prefill` are of its template.
 

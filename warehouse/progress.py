@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, Task
     from rich.text import Text
 
-Advance = Callable[[int], None]
+Advance = Callable[..., None]
 
 # Seconds between two events of one step in a JSON log, and between two lines without a terminal.
 _EVERY = 5.0
@@ -39,7 +39,10 @@ _LINE_EVERY = 30.0
 
 @contextmanager
 def track(description: str, total: int, unit: str) -> Iterator[Advance]:
-    """Show a bar of `total` units; call what is yielded with the units done since the last call."""
+    """Show a bar of `total` units; call what is yielded with the units done since the last call.
+
+    A second argument is a better estimate of the total.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -61,9 +64,10 @@ def track(description: str, total: int, unit: str) -> Iterator[Advance]:
         step = _Step(description, total, unit, is_drawn=not progress.disable)
         task = progress.add_task(visible(description), total=total, unit=unit)
 
-        def advance(done: int) -> None:
+        def advance(done: int, total: int | None = None) -> None:
+            progress.update(task, total=total)
             progress.advance(task, done)
-            step.advance(done)
+            step.advance(done, total)
 
         yield advance
     step.report("progress_end")
@@ -155,8 +159,9 @@ class _Step:
         self._done = 0
         self._started = self._reported = time.monotonic()
 
-    def advance(self, done: int) -> None:
+    def advance(self, done: int, total: int | None = None) -> None:
         self._done += done
+        self._total = self._total if total is None else total
         if time.monotonic() - self._reported >= (_LINE_EVERY if current() is None else _EVERY):
             self.report("progress")
 

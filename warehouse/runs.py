@@ -44,6 +44,8 @@ class Run:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     run_id: str = ""
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    # What each worker did, of a job that spreads over several.
+    shares: list[dict[str, object]] = field(default_factory=list)
     _nested: float = 0.0
 
     def __post_init__(self) -> None:
@@ -66,6 +68,8 @@ class Run:
         parameters = {**self.parameters}
         if self.stage_seconds:
             parameters["stage_seconds"] = self.stage_seconds
+        if self.shares:
+            parameters["shares"] = self.shares
         return {
             "run_id": self.run_id,
             "command": self.command,
@@ -74,7 +78,7 @@ class Run:
             "status": status,
             "message": "; ".join(self.messages) or None,
             "code_version": code_version(),
-            "library_versions": json.dumps(_library_versions(), sort_keys=True),
+            "library_versions": json.dumps(library_versions(), sort_keys=True),
             "device": self.device,
             "seed": self.seed,
             "rows": self.rows,
@@ -132,7 +136,8 @@ def code_version() -> str:
 
 
 @cache
-def _library_versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """The version of Python and of each library that numbers depend on."""
     versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:

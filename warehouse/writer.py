@@ -16,7 +16,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,7 @@ from axes.warehouse.files import TEMPORARY, make_folder
 from axes.warehouse.layout import EMPTY_FILE, partition_folder
 from axes.warehouse.ledger import Record, record
 from axes.warehouse.names import STORE_DTYPES
+from axes.warehouse.storage.roots import RemoteRoot
 from axes.warehouse.storage.store import store_at
 from axes.warehouse.tables.columns import VECTOR, Table
 from axes.warehouse.tables.index import refresh_index
@@ -111,22 +112,76 @@ def write_rows(
     Raises `NonFiniteError` for a vector with NaN or infinity and `RootError` where the disk
     refuses; no file appears in either case.
     """
+    (path,) = commit_rows(
+        root, [send_rows(root, table, row_groups, name=name, partition=partition)]
+    )
+    return path
+
+
+class SentFile(NamedTuple):
+    """A file of a table that is written and not committed, so that no reader sees it.
+
+    Its bytes lie at `place`, for whichever machine commits them under the name `path`.
+    """
+
+    table: str
+    partition: str | None
+    path: Path
+    place: Path
+    record: Record
+
+
+def send_rows(
+    root: Path,
+    table: str,
+    row_groups: pa.Table | Iterable[pa.Table],
+    *,
+    name: str,
+    partition: str | None = None,
+) -> SentFile:
+    """The first half of `write_rows`, which another process than the one that commits may do."""
     groups = [row_groups] if isinstance(row_groups, pa.Table) else row_groups
     path, store = data_file(root, table, name, partition), store_at(root)
-    temporary = store.home / TEMPORARY / f"{name}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary = place = store.home / TEMPORARY / f"{name}.{uuid.uuid4().hex[:8]}.tmp"
+    is_sent = False
     try:
         make_folder(store.home, temporary.parent)
         written = write_parquet(temporary, TABLES[table], groups)
-        with store.turn(table):
-            path = store.put(table, path, temporary, written)
-            if table == "activations":
-                refresh_index(root, partition)
+        place = store.send(path, temporary, written)
+        is_sent = True
     except OSError as error:
         raise RootError(f"cannot write {path}: {error}") from error
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-    return path
+        if not is_sent or place != temporary:
+            _discard(temporary)
+    return SentFile(table, partition, path, place, written)
+
+
+def commit_rows(root: Path, files: Sequence[SentFile]) -> list[Path]:
+    """The second half of `write_rows`, for several files: table by table, in their order."""
+    store, committed = store_at(root), []
+    try:
+        for table in dict.fromkeys(file.table for file in files):
+            own = [file for file in files if file.table == table]
+            with store.turn(table):
+                committed += store.commit(
+                    table, {file.path: (file.place, file.record) for file in own}
+                )
+                if table == "activations":
+                    for partition in dict.fromkeys(file.partition for file in own):
+                        refresh_index(root, partition)
+    except OSError as error:
+        raise RootError(f"cannot write {files[0].path}: {error}") from error
+    finally:
+        for file in files:
+            if file.path not in committed and not isinstance(file.place, RemoteRoot):
+                _discard(file.place)
+    return committed
+
+
+def _discard(temporary: Path) -> None:
+    with contextlib.suppress(OSError):
+        temporary.unlink()
 
 
 def write_parquet(path: Path, table: Table, groups: Iterable[pa.Table]) -> Record:

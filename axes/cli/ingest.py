@@ -26,7 +26,14 @@ from axes.cli.options import (
     root_option,
     system_option,
 )
-from axes.ingest.requests import ActivationRequest, CompletionRequest, PlanRequest, TraceRequest
+from axes.ingest.requests import (
+    LOCAL,
+    ActivationRequest,
+    CompletionRequest,
+    Placement,
+    PlanRequest,
+    TraceRequest,
+)
 from axes.warehouse.render import show_rows
 from axes.warehouse.settings import options_of
 
@@ -47,6 +54,7 @@ def ingest() -> None:
 @limit_option
 @system_option
 @request_options(ActivationRequest)
+@request_options(Placement)
 @click.option("--dry-run", is_flag=True, help="Time one batch, and print what a run would do.")
 @root_option
 @prints
@@ -73,15 +81,16 @@ def activations_command(
     from axes.ingest.activations import ingest_activations, plan_activations
     from axes.ingest.prompts import import_ready_sets
 
-    spec = model_spec(model, options)
+    spec, placement = model_spec(model, options), _placement(options)
     request = ActivationRequest(
         prompt_sets=dict.fromkeys(prompt_sets, limit),
         system=read_system(system_file),
         **options,
     )
     import_ready_sets(root, prompt_sets)
-    work = plan_activations if dry_run else ingest_activations
-    return work(root, spec, request)
+    if dry_run:
+        return plan_activations(root, spec, request)
+    return ingest_activations(root, spec, request, placement)
 
 
 @ingest.command("traces")
@@ -96,6 +105,7 @@ def activations_command(
 @system_option
 @request_options(TraceRequest)
 @request_options(CompletionRequest, "token_budget")
+@request_options(Placement)
 @root_option
 @prints
 @click.pass_context
@@ -125,17 +135,24 @@ def traces_command(
 
     if (prompt_set is None) == (completions is None):
         raise click.UsageError("give --prompts, or --completions with a file")
-    spec = model_spec(model, options)
+    spec, placement = model_spec(model, options), _placement(options)
     options["system"] = read_system(system_file)
     generating, reading = options_of(TraceRequest).keys(), options_of(CompletionRequest).keys()
     if prompt_set is not None:
         _take_out(context, options, reading - generating, "needs --completions")
         import_ready_sets(root, [prompt_set])
-        return ingest_traces(root, spec, TraceRequest(prompt_set=prompt_set, **options))
+        request = TraceRequest(prompt_set=prompt_set, **options)
+        return ingest_traces(root, spec, request, placement)
     assert completions is not None
+    if placement != LOCAL:
+        raise click.UsageError("--on ray does not go with --completions")
     _take_out(context, options, generating - reading, "does not go with --completions")
-    request = CompletionRequest(completions=completions, **options)
-    return ingest_completions(root, spec, request)
+    return ingest_completions(root, spec, CompletionRequest(completions=completions, **options))
+
+
+def _placement(options: Options) -> Placement:
+    """Where the model runs; its options are removed from `options`."""
+    return Placement(**{name: options.pop(name) for name in options_of(Placement)})
 
 
 class _Layers(Numbers):

@@ -64,7 +64,7 @@ class SharedPrefix:
 
 
 def share_prefix(
-    loaded: LoadedModel, token_ids: Sequence[Sequence[int]], points: Sequence[Point]
+    loaded: LoadedModel, token_ids: Sequence[list[int]], points: Sequence[Point]
 ) -> tuple[SharedPrefix | None, str | None]:
     """Run the tokens that all rows begin with, if that saves anything and changes nothing.
 
@@ -72,13 +72,7 @@ def share_prefix(
     """
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
-    # What the first and the last in lexical order begin with, all others do.
-    in_order = sorted(map(tuple, token_ids))
-    pairs = zip(in_order[0], in_order[-1], strict=False)
-    common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-    # Every row keeps a token of its own.
-    length = min(common, min(map(len, token_ids)) - 1)
-    if length < SHORTEST_PREFIX or len(token_ids) < 2:
+    if not (length := prefix_length(token_ids)):
         return None, None
     refused = f"a shared prefix of {length} tokens was run with every prompt: "
     if cache_argument(loaded.model.base_model) not in ("cache", "past_key_values"):
@@ -95,6 +89,20 @@ def share_prefix(
     if difference > tolerated(loaded.model.dtype):
         return None, refused + f"reused, activations differ by {difference:.1e}"
     return prefix, None
+
+
+def prefix_length(token_ids: Sequence[list[int]]) -> int:
+    """How many tokens all rows begin with; 0 where that is too few to run them once.
+
+    >>> prefix_length([[1] * 9 + [2], [1] * 10]), prefix_length([[1, 2], [1, 3]])
+    (9, 0)
+    """
+    # What the first and the last in lexical order begin with, all others do.
+    pairs = zip(min(token_ids), max(token_ids), strict=False)
+    common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    # Every row keeps a token of its own.
+    length = min(common, min(map(len, token_ids)) - 1)
+    return 0 if length < SHORTEST_PREFIX or len(token_ids) < 2 else length
 
 
 def _difference(

@@ -11,6 +11,7 @@ makes the same batches, with the same numerics.
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -31,7 +32,7 @@ from axes.ingest.generation.sweeps import UNSTEERED, Outcome, Sweep, read_sweeps
 from axes.ingest.generation.teacher_forcing import logits_budget
 from axes.ingest.generation.token_statistics import Trace
 from axes.ingest.generation.traces import generation_ids, generation_row
-from axes.ingest.jobs import IngestSummary, Job, open_job
+from axes.ingest.jobs import IngestSummary, Job, Part, open_job
 from axes.ingest.models.load import LoadedModel, require_layers
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.prompts import Prompt, read_prompts
@@ -91,12 +92,15 @@ def ingest_interventions(
             *planner.completion_work([UNSTEERED, *completed] if completed else [], encoded),
         ]
 
-        def compute(loaded: LoadedModel, done: Callable[[int], None]) -> None:
-            for batch in work:
+        def compute(
+            loaded: LoadedModel, works: Iterable[list[Work]], done: Callable[[int], None]
+        ) -> None:
+            for batch in itertools.chain.from_iterable(works):
                 batch(loaded)
                 done(1)
 
-        running.compute("intervene", len(work), "batches", compute, is_complete=not work)
+        part = Part(work, len(work), not work)
+        running.compute("intervene", "batches", [part], running.load, compute)
     return job.summary(running.run, len(prompts) + len(benign), planner.new_count)
 
 

@@ -10,25 +10,28 @@ reader sees a completion without it, so that a job may be killed between the fil
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from axes.ingest.forward.batching import Batches
+from axes.ingest.cluster.placement import placed
+from axes.ingest.cluster.pool import Chunk, Finished, Pool, WholeBatch
+from axes.ingest.forward.batching import Batches, plan_batches
 from axes.ingest.forward.templates import Rendered
 from axes.ingest.generation.generate import generate
 from axes.ingest.generation.teacher_forcing import Text, logits_budget, score
 from axes.ingest.generation.token_statistics import Kept, Trace
-from axes.ingest.jobs import IngestSummary, Job, open_job
+from axes.ingest.jobs import IngestSummary, Job, ModelRow, Part, open_job
 from axes.ingest.models.load import LoadedModel, require_layers
 from axes.ingest.models.registry import ModelSpec
-from axes.ingest.prompts import read_prompts
-from axes.ingest.requests import TokenRequest, TraceRequest
+from axes.ingest.prompts import Prompt, count_prompts, prompt_slices
+from axes.ingest.requests import LOCAL, Placement, TokenRequest, TraceRequest
+from axes.ingest.sinks import Direct, Outbox
 from axes.warehouse.axes import AXIS_TABLES, read_axis_readouts
 from axes.warehouse.errors import ModelError
 from axes.warehouse.handle import Warehouse
@@ -38,18 +41,20 @@ from axes.warehouse.storage.store import committing
 from axes.warehouse.tables.columns import TOP_TOKENS
 from axes.warehouse.writer import (
     WRITTEN_BEFORE_GENERATIONS,
+    commit_rows,
     content_key,
     remove_uncommitted,
     rows_table,
     vector_array,
-    write_rows,
 )
 
 # Tokens of a batch of prompts whose own tokens are stored.
 _PROMPT_BUDGET = 1024
 
 
-def ingest_traces(root: Path, spec: ModelSpec, request: TraceRequest) -> IngestSummary:
+def ingest_traces(
+    root: Path, spec: ModelSpec, request: TraceRequest, placement: Placement = LOCAL
+) -> IngestSummary:
     """Generate the requested completions that are missing, and store their tokens.
 
     No completion depends on its batch. Raises as `ingest_activations` does, and `AxisError` for an
@@ -57,34 +62,46 @@ def ingest_traces(root: Path, spec: ModelSpec, request: TraceRequest) -> IngestS
     """
     if request.is_greedy and request.samples > 1:
         raise ModelError(f"{request.samples} greedy completions would be one: add --temperature")
-    prompts = read_prompts(root, {request.prompt_set: request.limit})
-    job = open_job(root, spec, request)
-    kept = what_to_keep(job, request)
-    parameters = token_parameters(request, kept)
-    with job.running("ingest traces", parameters, seed=request.seed) as running:
-        samples = {
-            request.key(
-                job.identity.model_id, kept, prompt.prompt_id, request.sampling_key(number)
-            ): Sample(prompt.prompt_id, number)
-            for prompt in prompts
-            for number in range(request.samples)
-        }
-        stored = stored_generations(root, spec.name)
-        missing = {key: sample for key, sample in samples.items() if key not in stored}
-        prompt_ids = {sample.prompt_id for sample in missing.values()}
-        rendered = job.render_usable(
-            {prompt.prompt_id: prompt.text for prompt in prompts if prompt.prompt_id in prompt_ids},
-            request,
-            skipped=running.run.skipped,
-            room=request.max_new_tokens,
-        )
-        usable = {key: sample for key, sample in missing.items() if sample.prompt_id in rendered}
+    with placed(placement, root, request) as (root, request, pool):
+        prompt_sets = {request.prompt_set: request.limit}
+        total = count_prompts(root, prompt_sets)
+        job = open_job(root, spec, request)
+        kept = what_to_keep(job, request)
+        parameters = {**token_parameters(request, kept), **placement.parameters()}
+        sample_count = new_count = 0
+        with job.running("ingest traces", parameters, seed=request.seed) as running:
+            build = partial(Session, request=request, kept=kept)
 
-        def compute(loaded: LoadedModel, done: Callable[[int], None]) -> None:
-            _complete(loaded, running.run, request, kept, rendered, usable, done)
+            def parts() -> Iterator[Part[Completions]]:
+                nonlocal sample_count, new_count
+                stored = stored_generations(root, spec.name)
+                for prompts in prompt_slices(root, prompt_sets):
+                    samples = _samples(job, request, kept, prompts)
+                    missing = {key: each for key, each in samples.items() if key not in stored}
+                    work = _render(job, request, prompts, missing, running.run)
+                    sample_count += len(samples)
+                    new_count += len(work.samples)
+                    yield Part(work, len(work.samples), not missing, len(prompts))
 
-        running.compute("traces", len(usable), "completions", compute, is_complete=not missing)
-    return job.summary(running.run, len(samples), len(usable))
+            def compute(
+                session: Session | _Spread,
+                works: Iterable[Completions],
+                done: Callable[[int], None],
+            ) -> None:
+                for work in works:
+                    session.run_group(work, Direct(root, spec.name), done)
+                if pool is not None:
+                    pool.finish(done)
+
+            def load() -> tuple[Session | _Spread, ModelRow]:
+                if pool is None:
+                    loaded, row = running.load()
+                    return build(running.run, loaded), row
+                row = pool.start(running, request, build, _commit)
+                return _Spread(pool, request, kept, row), row
+
+            running.compute("traces", "completions", parts(), load, compute, prompt_count=total)
+    return job.summary(running.run, sample_count, new_count)
 
 
 class Sample(NamedTuple):
@@ -124,29 +141,90 @@ def token_parameters(request: TokenRequest, kept: Kept) -> dict[str, object]:
     return {**request.parameters(), "layers": list(kept.layers) or request.layers}
 
 
-def _complete(
-    loaded: LoadedModel,
-    run: Run,
+@dataclass(frozen=True)
+class Completions:
+    """Completions to generate (generation_id -> sample), and their prompts, rendered, by id."""
+
+    samples: Mapping[str, Sample]
+    rendered: Mapping[str, Rendered]
+
+    def length(self, key: str) -> int:
+        """Tokens of a completion's prompt."""
+        return len(self.rendered[self.samples[key].prompt_id].token_ids)
+
+    def sizes(self) -> dict[str, int]:
+        """Longest prompts first: a batch is so many completions, whatever their lengths."""
+        return dict.fromkeys(sorted(self.samples, key=lambda key: -self.length(key)), 1)
+
+
+def _samples(
+    job: Job, request: TraceRequest, kept: Kept, prompts: Sequence[Prompt]
+) -> dict[str, Sample]:
+    """The requested completions of prompts by generation_id."""
+    model_id = job.identity.model_id
+    return {
+        request.key(model_id, kept, prompt.prompt_id, request.sampling_key(number)): Sample(
+            prompt.prompt_id, number
+        )
+        for prompt in prompts
+        for number in range(request.samples)
+    }
+
+
+def _render(
+    job: Job,
     request: TraceRequest,
-    kept: Kept,
-    rendered: Mapping[str, Rendered],
+    prompts: Sequence[Prompt],
     samples: Mapping[str, Sample],
-    done: Callable[[int], None],
-) -> None:
-    """Generate completions (generation_id -> sample) and store them, longest prompts first."""
+    run: Run,
+) -> Completions:
+    """Those of the samples whose prompts the model can use."""
+    prompt_ids = {sample.prompt_id for sample in samples.values()}
+    texts = {each.prompt_id: each.text for each in prompts if each.prompt_id in prompt_ids}
+    room = request.max_new_tokens
+    rendered = job.render_usable(texts, request, skipped=run.skipped, room=room)
+    usable = {key: sample for key, sample in samples.items() if sample.prompt_id in rendered}
+    return Completions(usable, rendered)
 
-    def length(key: str) -> int:
-        return len(rendered[samples[key].prompt_id].token_ids)
 
-    def complete(keys: list[str]) -> list[Trace]:
-        batch = [samples[key] for key in keys]
-        encoded = {sample.name: rendered[sample.prompt_id].token_ids for sample in batch}
+class Session:
+    """A loaded model that generates, in batches that shrink where one does not fit the memory."""
+
+    def __init__(self, run: Run, loaded: LoadedModel, request: TraceRequest, kept: Kept) -> None:
+        self._run, self._loaded, self._request, self._kept = run, loaded, request, kept
+        self._batches = Batches(loaded, run, request.batch_size, "batch size")
+
+    def run_group(
+        self, work: Completions, sink: Direct | Outbox, done: Callable[[int], None]
+    ) -> None:
+        """Generate completions, and write them; `done(completions)` after each batch."""
+        request = self._request
+        columns = {
+            key: {
+                "template": request.rendering.name,
+                "prompt_token_count": work.length(key),
+                "sample": sample.number,
+                **request.columns(),
+            }
+            for key, sample in work.samples.items()
+        }
+        traces = self._batches.compute(
+            work.sizes(),
+            partial(self._complete, work),
+            lambda key: f"a completion of {work.length(key)} and {request.max_new_tokens} tokens",
+        )
+        write_traces(self._run, self._loaded, self._kept, traces, columns, sink, done)
+
+    def _complete(self, work: Completions, keys: list[str]) -> list[Trace]:
+        loaded, kept = self._loaded, self._kept
+        batch = [work.samples[key] for key in keys]
+        encoded = {sample.name: work.rendered[sample.prompt_id].token_ids for sample in batch}
         prompts: dict[str, Trace] = {}
-        if request.prompt_tokens:
+        if self._request.prompt_tokens:
             # The tokens of each prompt, once, in a pass that gives every distribution.
-            texts = {name: Text(name, rendered[name].token_ids) for name, _ in batch}
+            texts = {name: Text(name, work.rendered[name].token_ids) for name, _ in batch}
             lengths = {name: len(text.prompt) for name, text in texts.items()}
-            passes = Batches(loaded, run, logits_budget(loaded.vocab_size, _PROMPT_BUDGET))
+            passes = Batches(loaded, self._run, logits_budget(loaded.vocab_size, _PROMPT_BUDGET))
             for names, scored in passes.compute(
                 lengths,
                 lambda names: score(
@@ -155,29 +233,52 @@ def _complete(
                 lambda name: f"a prompt of {counted(lengths[name], 'token')}",
             ):
                 prompts.update(zip(names, scored, strict=True))
-        traces = generate(loaded, encoded, kept, request)
+        traces = generate(loaded, encoded, kept, self._request)
         for trace, sample in zip(traces, batch, strict=True):
             trace.prompt_id = sample.prompt_id
         if not prompts:
             return traces
         return [_with_prompt(prompts[trace.prompt_id], trace) for trace in traces]
 
-    def describe(key: str) -> str:
-        return f"a completion of {length(key)} and {request.max_new_tokens} tokens"
 
-    # A batch is so many completions, whatever their lengths.
-    sizes = dict.fromkeys(sorted(samples, key=lambda key: -length(key)), 1)
-    columns = {
-        key: {
-            "template": request.rendering.name,
-            "prompt_token_count": length(key),
-            "sample": sample.number,
-            **request.columns(),
-        }
-        for key, sample in samples.items()
-    }
-    batches = Batches(loaded, run, request.batch_size, "batch size")
-    write_traces(run, loaded, kept, batches.compute(sizes, complete, describe), columns, done)
+@dataclass(frozen=True)
+class _Spread:
+    """A pool of workers, each with a `Session`, in the place of one."""
+
+    pool: Pool
+    request: TraceRequest
+    kept: Kept
+    row: ModelRow
+
+    def run_group(self, work: Completions, _: Direct, done: Callable[[int], None]) -> None:
+        """Hand out the batches that a session would make; `done(completions)` when committed."""
+        width = 4 * self.row["d_model"] * len(self.kept.layers)
+        batches = [
+            WholeBatch(keys, len(keys), width * len(keys) * self.request.max_new_tokens)
+            for keys in plan_batches(work.sizes(), self.request.batch_size)
+        ]
+
+        def task(keys: list[str]) -> Completions:
+            samples = {key: work.samples[key] for key in keys}
+            names = dict.fromkeys(sample.prompt_id for sample in samples.values())
+            return Completions(samples, {name: work.rendered[name] for name in names})
+
+        self.pool.run(batches, task, None, done)
+
+
+def _commit(run: Run, finished: Sequence[Finished]) -> list[Chunk]:
+    """Commit what workers have written, the rows that make others count last."""
+    order = [*WRITTEN_BEFORE_GENERATIONS, "generations"]
+    files = sorted(
+        (file for _, written in finished for file in written),
+        key=lambda file: order.index(file.table),
+    )
+    model = next(file.partition for file in files)
+    assert model is not None
+    with committing(run.root, model):
+        commit_rows(run.root, files)
+    run.rows += sum(file.record.rows for file in files if file.table != "generations")
+    return []
 
 
 def _with_prompt(prompt: Trace, trace: Trace) -> Trace:
@@ -217,13 +318,13 @@ def write_traces(
     kept: Kept,
     batches: Iterable[tuple[list[str], list[Trace]]],
     columns: Mapping[str, Mapping[str, Any]],
+    sink: Direct | Outbox,
     done: Callable[[int], None],
 ) -> None:
-    """Commit each batch (its generation_ids and their traces), and say that it is done.
+    """Write each batch (its generation_ids and their traces), and say that it is done.
 
     `columns` are those of `generations` that a trace does not hold, by generation_id.
     """
-    root, model = run.root, loaded.spec.name
     decode = cache(lambda token_id: str(loaded.tokenizer.decode([token_id])))
     for keys, traces in batches:
         name, named = content_key(sorted(keys)), list(zip(keys, traces, strict=True))
@@ -241,18 +342,17 @@ def write_traces(
             {**generation_row(key, trace, loaded, run), **columns[key]} for key, trace in named
         ]
         # Files of one name in each table.
-        with committing(root, model):
-            _write(root, "generation_tokens", tokens, name, model)
-            _write(root, "token_projections", projections, name, model)
-            _write(root, "generations", [rows_table("generations", generations)], name, model)
+        with sink.turn():
+            for table, groups in (
+                ("generation_tokens", tokens),
+                ("token_projections", projections),
+                ("generations", [rows_table("generations", generations)]),
+            ):
+                if groups:
+                    sink.write(table, [pa.concat_tables(groups)], name)
         run.tokens += sum(len(trace.token_ids) for trace in traces)
         run.rows += sum(len(table) for table in itertools.chain(tokens, projections))
         done(len(keys))
-
-
-def _write(root: Path, table: str, groups: list[pa.Table], name: str, model: str) -> None:
-    if groups:
-        write_rows(root, table, [pa.concat_tables(groups)], name=name, partition=model)
 
 
 def generation_row(

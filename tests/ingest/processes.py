@@ -7,6 +7,7 @@ happens in their work and not in their imports. Nothing here needs pytest.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import resource
 import signal
@@ -23,9 +24,10 @@ import torch
 import axes.ingest.activation_writer
 import axes.ingest.activations
 import axes.ingest.generation.traces
+import axes.ingest.sinks
 from axes.cli.main import main
 from axes.ingest.models.registry import resolve
-from axes.ingest.requests import TraceRequest
+from axes.ingest.requests import Placement, TraceRequest
 from tests.ingest.conftest import ingest_texts
 
 # Sixteen row groups of pooled vectors and two of single tokens: each commit writes two tables.
@@ -67,6 +69,26 @@ def run_projected(root: Path, model: Path, instant: Instant | None = None) -> No
     _prepare(instant)
     request = TraceRequest(prompt_set="texts", **PROJECTED)
     axes.ingest.generation.traces.ingest_traces(root, resolve(str(model)), request)
+
+
+def run_traces_on_ray(
+    root: Path, model: Path, traces: dict[str, Any], address: str, environment: dict[str, str]
+) -> None:
+    """Run the job on one worker of a cluster, and kill its driver once it has committed twice."""
+    os.environ.update(environment)
+    _prepare(None)
+    commit, count = axes.ingest.generation.traces.commit_rows, itertools.count(1)
+
+    def commit_rows(*arguments: Any) -> list[Path]:
+        paths = commit(*arguments)
+        if next(count) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return paths
+
+    axes.ingest.generation.traces.commit_rows = commit_rows
+    request = TraceRequest(prompt_set="texts", **traces)
+    placement = Placement(on="ray", address=address, workers=1)
+    axes.ingest.generation.traces.ingest_traces(root, resolve(str(model)), request, placement)
 
 
 def run_command(
@@ -140,24 +162,17 @@ def _die_at(table: str, instant: str, count: int) -> None:
             reach("after fsync")
 
     os.fsync = fsync
-    for module in (axes.ingest.activation_writer, axes.ingest.generation.traces):
-        write = module.write_rows
+    write = axes.ingest.sinks.write_rows
 
-        def write_rows(
-            root: Path,
-            written: str,
-            *arguments: Any,
-            _write: Callable[..., Path] = write,
-            **options: Any,
-        ) -> Path:
-            now[:] = [written]
-            reach("begin")
-            path = _write(root, written, *arguments, **options)
-            reach("end")
-            now.clear()
-            return path
+    def write_rows(root: Path, written: str, *arguments: Any, **options: Any) -> Path:
+        now[:] = [written]
+        reach("begin")
+        path = write(root, written, *arguments, **options)
+        reach("end")
+        now.clear()
+        return path
 
-        module.write_rows = write_rows
+    axes.ingest.sinks.write_rows = write_rows
 
 
 def _give_up_capabilities() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import axes.ingest.activation_writer
-import axes.ingest.generation.traces
 import axes.ingest.jobs
+import axes.ingest.sinks
 from axes.ingest.activation_writer import ChunkWriter
 from axes.ingest.activations import ingest_activations
 from axes.ingest.generation.traces import ingest_traces
@@ -105,7 +105,7 @@ def test_what_others_stored_before_one_commit_is_left_out_of_all_later_ones(
 def test_clearing_up_spares_the_tokens_of_a_job_on_another_version_of_the_model(
     root: Path, llama: ModelSpec, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = axes.ingest.generation.traces.write_rows
+    write = axes.ingest.sinks.write_rows
     other = forked(run_traces, root, llama_folder, "bfloat16")
 
     def pause_between_tables(*arguments: Any, **options: Any) -> Path:
@@ -118,7 +118,7 @@ def test_clearing_up_spares_the_tokens_of_a_job_on_another_version_of_the_model(
             other.join(0.3)
         return path
 
-    monkeypatch.setattr(axes.ingest.generation.traces, "write_rows", pause_between_tables)
+    monkeypatch.setattr(axes.ingest.sinks, "write_rows", pause_between_tables)
     ingest_traces(root, llama, TraceRequest(prompt_set="texts", **TRACES))
     other.join(120)
     assert other.exitcode == 0

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import axes.ingest.generation.completions
-import axes.ingest.generation.traces
+import axes.ingest.sinks
 from axes.ingest.generation.completions import ingest_completions
 from axes.ingest.generation.teacher_forcing import Text
 from axes.ingest.generation.traces import ingest_traces
@@ -141,7 +141,7 @@ def test_text_is_tokenised_alone_behind_the_prompt(root, llama, tmp_path, suffix
 def test_a_job_stopped_between_files_ends_with_the_same_rows(root, llama, tmp_path, monkeypatch):
     pairs = [{"prompt": text, "completion": "so it is"} for text in TEXTS]
     file = write(tmp_path / "answers.jsonl", pairs)
-    real, done = axes.ingest.generation.traces.write_rows, []
+    real, done = axes.ingest.sinks.write_rows, []
 
     def stop(root: Path, table: str, *arguments: Any, **options: Any) -> Path:
         path = real(root, table, *arguments, **options)
@@ -151,7 +151,7 @@ def test_a_job_stopped_between_files_ends_with_the_same_rows(root, llama, tmp_pa
         return path
 
     with monkeypatch.context() as patch:
-        patch.setattr(axes.ingest.generation.traces, "write_rows", stop)
+        patch.setattr(axes.ingest.sinks, "write_rows", stop)
         with pytest.raises(KeyboardInterrupt):
             ingest(root, llama, file, token_budget=30)
     assert ingest(root, llama, file, token_budget=60).new_count == 4

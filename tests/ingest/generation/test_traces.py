@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, LlamaForCausalLM
 
-import axes.ingest.generation.traces
 import axes.ingest.jobs
+import axes.ingest.sinks
 from axes.ingest.forward.recording import block_points, record
 from axes.ingest.generation.traces import ingest_traces
 from axes.ingest.models.load import find_blocks
@@ -219,7 +219,7 @@ class Stop(BaseException):
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, table: str, count: int) -> None:
     """Let a job stop when it has written so many files of a table."""
-    write, done = axes.ingest.generation.traces.write_rows, []
+    write, done = axes.ingest.sinks.write_rows, []
 
     def write_rows(root: Path, written: str, *args: Any, **options: Any) -> Path:
         path = write(root, written, *args, **options)
@@ -228,7 +228,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, table: str, count: int) -> None:
             raise Stop
         return path
 
-    monkeypatch.setattr(axes.ingest.generation.traces, "write_rows", write_rows)
+    monkeypatch.setattr(axes.ingest.sinks, "write_rows", write_rows)
 
 
 def forget(root: Path) -> None:
