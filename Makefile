@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs in .venv, which `make setup` builds.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest demo test campaign test-peers test-browser test-install check audit lock bench docs findings results report
+.PHONY: help setup ingest demo demo-cluster demo-bucket test campaign test-peers test-browser test-install check audit lock bench docs findings results report
 
 PYTHON ?= python3
 VENV := .venv
@@ -24,6 +24,8 @@ SOURCE ?=
 DEVICE ?=
 DTYPE ?=
 OPTIONS ?=
+# Where the models of the demo run.
+ON ?=
 # make bench: one benchmark instead of all.
 ONLY ?=
 # A file of prompts (a column text) for the benchmark of ingest instead of the built-in ones.
@@ -75,11 +77,13 @@ ingest: $(INSTALLED) ## Run a model: make ingest MODEL=qwen2.5-7b [PROMPTS= ROOT
 	  $(if $(SOURCE),--source $(SOURCE)) $(if $(DEVICE),--device $(DEVICE)) $(if $(DTYPE),--dtype $(DTYPE)) $(OPTIONS)
 
 define ingest_demo
-$(AXES) ingest activations $(1) --prompts demo_safety --prompts demo_alignment --limit 1500 --root $(ROOT) >&2
+$(AXES) ingest activations $(1) --prompts demo_safety --prompts demo_alignment --limit 1500 $(ON) --root $(ROOT) >&2
 $(AXES) ingest traces $(1) --prompts demo_safety --limit 48 --max-new-tokens 16 \
-  $(if $(filter $(1),$(DEMO_CHAT_MODELS)),--template chat) --root $(ROOT) >&2
+  $(if $(filter $(1),$(DEMO_CHAT_MODELS)),--template chat) $(ON) --root $(ROOT) >&2
 
 endef
+
+DEMO_STUDY = $(AXES) study --group demo --prompts demo_safety --align demo_alignment --align-rows 1500 --root $(ROOT)
 
 define ask_demo
 @echo; cat $(1); echo '$$ $(AXES) sql -f $(1) --root $(ROOT)'
@@ -89,7 +93,7 @@ endef
 
 demo: $(INSTALLED) ## The main job on three real models: ingest, fit, align, evaluate, ask.
 	$(foreach model,$(DEMO_MODELS),$(call ingest_demo,$(model)))
-	$(AXES) study --group demo --prompts demo_safety --align demo_alignment --align-rows 1500 --report $(OUT)/report.md --root $(ROOT)
+	$(DEMO_STUDY) --report $(OUT)/report.md
 	$(foreach query,$(DEMO_QUERIES),$(call ask_demo,$(query)))
 	@echo; echo "Written, to use elsewhere:"
 	@$(AXES) export $(DEMO_AXIS) --to safetensors -o $(OUT)/universal.safetensors --root $(ROOT)
@@ -97,6 +101,16 @@ demo: $(INSTALLED) ## The main job on three real models: ingest, fit, align, eva
 	@$(AXES) export $(DEMO_AXIS) --to gguf -o $(OUT)/universal.gguf --root $(ROOT)
 	@echo $(OUT)/report.md
 	@$(AXES) report -o $(OUT)/report.html --root $(ROOT)
+
+demo-cluster: demo $(TESTABLE) ## The demo on a Ray of this machine and a bucket: are its numbers those of make demo?
+	$(VENV)/bin/python .ci/beside_cluster.py $(MAKE) --no-print-directory demo-bucket ROOT=s3://demo/lake \
+	  ON="--on ray --workers 2" LIKE=$(ROOT)
+
+# What demo-cluster runs beside them.
+demo-bucket:
+	$(foreach model,$(DEMO_MODELS),$(call ingest_demo,$(model)))
+	$(DEMO_STUDY)
+	$(VENV)/bin/python .ci/check_demo.py same $(LIKE) $(ROOT)
 
 # Some tests wait, for a server or a signal: one more process than cores uses the time. Rewritten
 # tests are kept as bytecode.
@@ -108,7 +122,7 @@ test: $(TESTABLE) ## The whole test suite.
 
 campaign: $(TESTABLE) ## What takes long and CI leaves out: over 1,000 kills and other faults, into docs/reliability.md.
 	$(PYTEST) -m campaign
-	$(VENV)/bin/python -m benchmarks.run faults
+	$(VENV)/bin/python -m benchmarks.run faults faults.cluster
 
 # What is in .venv serves the peers too, so that torch is not installed twice, in another build.
 $(PEERS): $(TESTABLE) tests/peers/requirements.txt

@@ -1,12 +1,18 @@
-"""Are the demo's numbers sane: all there, finite, in range, above their null, from real work?"""
+"""Are the demo's numbers sane: all there, finite, in range, above their null, from real work?
+
+`check_demo.py first`, then `second` after a second `make demo`. `check_demo.py same ROOT ROOT`, for
+`make demo-cluster`: has the second root the bits and the figures of the first?
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 AXES = Path(sys.executable).with_name("axes")
@@ -73,6 +79,44 @@ def check_rows() -> None:
         assert (Path("lake/out") / name).stat().st_size > 1000, name
 
 
+def check_same(first: str, second: str) -> None:
+    """Vectors and tokens are equal to the bit, figures but for the order of their sums."""
+    bits = {}
+    for root in (first, second):
+        os.environ["AXES_ROOT"] = root
+        bits[root] = query(
+            "select model, layer::text as part, count(*) as rows, "
+            "bit_xor(hash(prompt_id, site, pooling, template, vector))::text as bits "
+            "from activations group by all union all "
+            "select model, 'tokens', count(*), "
+            "bit_xor(hash(generation_id, layer, step, token_id, logprob, vector))::text "
+            "from generation_tokens group by all order by all"
+        )
+    assert len(bits[first]) == sum(MODELS.values()) + len(MODELS)
+    assert bits[first] == bits[second]
+    results = []
+    for root in (first, second):
+        os.environ["AXES_ROOT"] = root
+        results.append([*numbers(json.loads(axes(STUDY)))])
+    assert len(results[0]) == len(results[1]) > 100
+    for (place, here), (other, there) in zip(*results, strict=True):
+        assert place == other
+        assert here == there or math.isclose(here, there, rel_tol=1e-6, abs_tol=1e-9), place
+    rows = sum(row["rows"] for row in bits[first])
+    print(f"{second} has the {rows:,} rows of {first}, and {len(results[0])} equal figures")
+
+
+def numbers(value: object, place: str = "") -> Iterator[tuple[str, object]]:
+    """What a JSON document holds, each with its place; without what names a run."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            if key not in ("run_id", "seconds"):
+                yield from numbers(inner, f"{place}/{key}")
+    else:
+        yield place, value
+
+
 def main(turn: str) -> None:
     result = json.loads(axes(STUDY))
     check_numbers(result)
@@ -90,4 +134,4 @@ def main(turn: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    check_same(*sys.argv[2:]) if sys.argv[1] == "same" else main(sys.argv[1])

@@ -22,7 +22,7 @@ from axes.warehouse.layers import layer_batches
 from axes.warehouse.layout import init_root
 from axes.warehouse.tables.index import INDEX
 from axes.warehouse.writer import rows_table, write_rows
-from benchmarks import object_store
+from benchmarks import object_store, on_ray
 from benchmarks.run import Figure
 from benchmarks.warehouse import link_models, seconds, write_activations, write_prompts
 from tests.rows import full
@@ -44,7 +44,7 @@ def measure(counts: Sequence[int] | None = None) -> list[Figure]:
         remote = object_store.figures(
             Path(folder), file_count=min(1000, max(counts)), named_count=max(counts)
         )
-        return [*figures, *remote]
+        return [*figures, *remote, *on_ray.figures()]
 
 
 def _at(root: Path, count: int) -> list[Figure]:

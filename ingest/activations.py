@@ -10,16 +10,16 @@ from __future__ import annotations
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from axes.ingest.activation_writer import ChunkWriter
-from axes.ingest.cluster.placement import placed
-from axes.ingest.cluster.pool import Chunk, Finished, Pool, WholeBatch
+from axes.ingest.cluster.placement import Spread, placed
+from axes.ingest.cluster.pool import Ask, WholeBatch
 from axes.ingest.cost import row_bytes
 from axes.ingest.forward.activation_keys import (
     Item,
@@ -34,16 +34,17 @@ from axes.ingest.forward.pooling import Pooling, find_pooling
 from axes.ingest.forward.prefix_cache import prefix_length, share_prefix
 from axes.ingest.forward.recording import find_points
 from axes.ingest.forward.templates import Rendered
-from axes.ingest.jobs import IngestSummary, Job, ModelRow, Part, open_job
+from axes.ingest.jobs import IngestSummary, Job, Part, open_job
 from axes.ingest.models.load import LoadedModel, non_finite, require_layers
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.prompts import count_prompts, prompt_slices
 from axes.ingest.requests import LOCAL, ActivationRequest, Placement
 from axes.ingest.sinks import Outbox, StoredRows
+from axes.warehouse.errors import RootError
 from axes.warehouse.names import counted
 from axes.warehouse.runs import Run
 from axes.warehouse.tables.index import refresh_index
-from axes.warehouse.writer import commit_rows
+from axes.warehouse.writer import SentFile, commit_rows
 
 
 @dataclass(frozen=True)
@@ -77,36 +78,13 @@ def ingest_activations(
     with placed(placement, root, request) as (root, request, pool):
         job, poolings, total = _open(root, spec, request)
         parameters = {**request.parameters(), **placement.parameters(), "poolings": list(poolings)}
-        prompt_count, new_count, is_incomplete = 0, 0, False
         with job.running("ingest activations", parameters) as running:
-            build = partial(Session, request=request, poolings=poolings)
-
-            def parts() -> Iterator[Part[_Work]]:
-                nonlocal prompt_count, new_count, is_incomplete
-                for work in _plan(job, request, poolings, running.run):
-                    prompt_count += work.prompt_count
-                    new_count += len(work.rendered)
-                    is_incomplete = is_incomplete or bool(work.missing)
-                    yield Part(work, work.token_count, not work.missing, work.prompt_count)
-
-            def compute(
-                session: Session | _Spread, works: Iterable[_Work], done: Callable[[int], None]
-            ) -> None:
-                for work in works:
-                    for group in work.groups():
-                        session.run_group(group, work.stored, done)
-                if pool is not None:
-                    pool.finish(done)
-
-            def load() -> tuple[Session | _Spread, ModelRow]:
-                if pool is None:
-                    loaded, row = running.load()
-                    return build(running.run, loaded), row
-                row = pool.start(running, request, build, _commit)
-                return _Spread(pool, request, row["d_model"]), row
-
-            running.compute("ingest", "tok", parts(), load, compute, prompt_count=total)
-            if is_incomplete:  # For a resume on another machine.
+            stored = _stored(job, request, running.run)
+            options = {"request": request, "poolings": poolings}
+            spread = Spread(running, pool, Session, options, stored)
+            parts = _plan(job, request, poolings, running.run, stored)
+            prompt_count, new_count = spread.compute("ingest", "tok", parts, total)
+            if new_count:  # For a resume on another machine.
                 refresh_index(root, spec.name, is_shared=True)
     return job.summary(running.run, prompt_count, new_count)
 
@@ -120,10 +98,10 @@ def plan_activations(root: Path, spec: ModelSpec, request: ActivationRequest) ->
     run = Run(root, "plan", {})
     prompt_count = new_count = rows = stored_bytes = 0
     session, rate = None, None
-    for work in _plan(job, request, poolings, run):
-        prompt_count += work.prompt_count
-        new_count += len(work.rendered)
-        for group in work.groups():
+    for part in _plan(job, request, poolings, run, _stored(job, request, run)):
+        prompt_count += part.prompt_count
+        new_count += part.new_count
+        for group in part.groups:
             session = session or Session(run, job.load(), request, poolings)
             forward, rendered = session.prepare(group), group.rendered.values()
             run.tokens += sum(len(row.token_ids) - forward.shared for row in rendered)
@@ -160,29 +138,17 @@ class Group:
     rendered: Mapping[str, Rendered]
     prefix_rows: list[list[int]]
 
+    def part(self, names: Iterable[str]) -> Group:
+        """The group with these prompts alone."""
+        return replace(self, rendered={name: self.rendered[name] for name in names})
 
-@dataclass(frozen=True)
-class _Work:
-    """The usable prompts of a slice that miss rows, and which rows each of them misses."""
 
-    prompt_count: int
-    rendered: dict[str, Rendered]
-    missing: dict[str, Items]
-    stored: StoredRows
-
-    @property
-    def token_count(self) -> int:
-        return sum(len(prompt.token_ids) for prompt in self.rendered.values())
-
-    def groups(self) -> list[Group]:
-        """Prompts that miss the same items are run together; usually that is one group."""
-        groups: dict[Items, dict[str, Rendered]] = defaultdict(dict)
-        for prompt_id, prompt in self.rendered.items():
-            groups[self.missing[prompt_id]][prompt_id] = prompt
-        return [
-            Group(sorted(items), rendered, _prefix_rows(rendered))
-            for items, rendered in groups.items()
-        ]
+def _groups(rendered: Mapping[str, Rendered], missing: Mapping[str, Items]) -> list[Group]:
+    """Prompts that miss the same items are run together; usually that is one group."""
+    groups: dict[Items, dict[str, Rendered]] = defaultdict(dict)
+    for prompt_id, prompt in rendered.items():
+        groups[missing[prompt_id]][prompt_id] = prompt
+    return [Group(sorted(items), each, _prefix_rows(each)) for items, each in groups.items()]
 
 
 def _prefix_rows(rendered: Mapping[str, Rendered]) -> list[list[int]]:
@@ -206,16 +172,23 @@ def _open(
     return job, poolings, total // job.shard.count
 
 
+def _stored(job: Job, request: ActivationRequest, run: Run) -> StoredRows:
+    key = (job.root, job.spec.name, job.identity.model_id, request.rendering.name)
+    with run.stage("plan"):
+        return StoredRows(job.root, job.spec.name, lambda: stored_items(*key))
+
+
 def _plan(
-    job: Job, request: ActivationRequest, poolings: Mapping[str, Pooling], run: Run
-) -> Iterator[_Work]:
+    job: Job,
+    request: ActivationRequest,
+    poolings: Mapping[str, Pooling],
+    run: Run,
+    stored: StoredRows,
+) -> Iterator[Part]:
     """What is missing of the job's prompts, slice by slice."""
     layer_count = job.layer_count()
     require_layers(job.spec.name, layer_count, [*(request.layers or ()), *request.token_layers])
-    key = (job.root, job.spec.name, job.identity.model_id, request.rendering.name)
     requested = requested_items(request, poolings, layer_count)
-    with run.stage("plan"):
-        stored = StoredRows(job.root, job.spec.name, lambda: stored_items(*key))
     for prompts in prompt_slices(job.root, request.prompt_sets):
         texts = {each.prompt_id: each.text for each in prompts if job.shard.takes(each.prompt_id)}
         with run.stage("plan"):
@@ -227,7 +200,9 @@ def _plan(
                 poolings=list(poolings.values()),
                 skipped=run.skipped,
             )
-        yield _Work(len(texts), rendered, missing, stored)
+        tokens = sum(len(prompt.token_ids) for prompt in rendered.values())
+        groups = _groups(rendered, missing)
+        yield Part(groups, tokens, not missing, len(texts), len(rendered))
 
 
 class Session:
@@ -286,6 +261,33 @@ class Session:
         """How many tokens of each prompt are run once for all."""
         return self.prepare(group).shared
 
+    @staticmethod
+    def whole_batches(group: Group, request: ActivationRequest, ask: Ask) -> list[WholeBatch]:
+        """The batches that a session makes of a group, with their tokens.
+
+        A session is asked whether its model shares the prefix, if there is one.
+        """
+        has_prefix = request.shares_prefix and prefix_length(group.prefix_rows)
+        lengths = _lengths(group, ask("shared", group.part([])) if has_prefix else 0)
+        return [
+            WholeBatch(names, sum(len(group.rendered[name].token_ids) for name in names))
+            for names in plan_batches(lengths, request.token_budget)
+        ]
+
+    @staticmethod
+    def commit(run: Run, sink: StoredRows, files: list[SentFile], groups: list[Group]) -> None:
+        """Commit the files of groups; raises `RootError` where another job stored their rows."""
+        with sink.turn():
+            by_others = sink.by_others()
+            for group in groups if by_others else ():
+                if any(by_others.get(name, set()) & {*group.items} for name in group.rendered):
+                    raise RootError(
+                        "another job has stored rows that this one computed: run it again, and "
+                        "it goes on with those that are missing"
+                    )
+            sink.add(commit_rows(run.root, files))
+        run.rows += sum(file.record.rows for file in files)
+
     def measure(self, forward: Forward, group: Group) -> float:
         """Tokens per second of the middle batch; the first time through it is not counted."""
         lengths, start = _lengths(group, forward.shared), self._starter(forward, group)
@@ -303,63 +305,6 @@ class Session:
         return self.run.stage("forward")(
             lambda names: forward.start(names, [group.rendered[name] for name in names])
         )
-
-
-@dataclass(frozen=True)
-class _Spread:
-    """A pool of workers, each with a `Session`, in the place of one."""
-
-    pool: Pool
-    request: ActivationRequest
-    d_model: int
-    known_prefixes: dict[object, int] = field(default_factory=dict)
-
-    def run_group(self, group: Group, stored: StoredRows, done: Callable[[int], None]) -> None:
-        """Hand out the batches that a session would make; `done(tokens)` as they are committed."""
-        lengths = _lengths(group, self._shared(group))
-        batches = [
-            WholeBatch(
-                names,
-                units=sum(len(group.rendered[name].token_ids) for name in names),
-                size=sum(self._size(group, name) for name in names),
-            )
-            for names in plan_batches(lengths, self.request.token_budget)
-        ]
-
-        def task(names: list[str]) -> Group:
-            return replace(group, rendered={name: group.rendered[name] for name in names})
-
-        self.pool.run(batches, task, stored, done)
-
-    def _shared(self, group: Group) -> int:
-        """The length of the prefix, if there is one: a worker says whether the model can share it,
-        once for all slices."""
-        length = prefix_length(group.prefix_rows) if self.request.shares_prefix else 0
-        key = (*group.items, *group.prefix_rows[0][:length])
-        if length and key not in self.known_prefixes:
-            self.known_prefixes[key] = self.pool.ask("shared", replace(group, rendered={}))
-        return self.known_prefixes[key] if length else 0
-
-    def _size(self, group: Group, name: str) -> int:
-        """Bytes of a prompt's vectors."""
-        length = len(group.rendered[name].token_ids)
-        return 4 * self.d_model * sum(1 if item.pooling else length for item in group.items)
-
-
-def _commit(run: Run, finished: Sequence[Finished]) -> list[Chunk]:
-    """Commit what workers have written; chunks of which others wrote rows have to be run again."""
-    again, files, stored = [], [], finished[0].chunk.context
-    with stored.turn():
-        by_others = stored.by_others()
-        for chunk, written in finished:
-            left_out = {name: by_others[name] for name in chunk.task.rendered if name in by_others}
-            if left_out == chunk.left_out:
-                files += written
-            else:
-                again.append(replace(chunk, left_out=left_out))
-        stored.add(commit_rows(run.root, files))
-    run.rows += sum(file.record.rows for file in files)
-    return again
 
 
 def _lengths(group: Group, shared: int) -> dict[str, int]:

@@ -14,11 +14,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from axes.ingest.forward.pooling import Pooling
 from axes.ingest.forward.templates import (
@@ -59,8 +59,6 @@ _AT_ONCE = 256
 
 Skipped = dict[str, str]
 ModelRow = dict[str, Any]
-Work = TypeVar("Work")
-Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -215,13 +213,17 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Part(Generic[Work]):
-    """Some of a job's prompts, and `units` of work on them; `is_complete` if no row is missing."""
+class Part:
+    """Some of a job's prompts: `units` of work in `groups`; `is_complete` if no row is missing.
 
-    work: Work
+    Of `prompt_count` requested prompts, `new_count` are run.
+    """
+
+    groups: Sequence[Any]
     units: int
     is_complete: bool
     prompt_count: int = 0
+    new_count: int = 0
 
 
 @dataclass(frozen=True)
@@ -236,62 +238,54 @@ class RunningJob:
         self,
         label: str,
         unit: str,
-        parts: Iterable[Part[Work]],
-        load: Callable[[], tuple[Loaded, ModelRow]],
-        compute: Callable[[Loaded, Iterator[Work], Callable[[int], None]], None],
+        parts: Iterable[Part],
+        compute: Callable[[Any, Sequence[Any], Callable[[int], None]], None],
+        load: Callable[[], tuple[Any, ModelRow]] | None = None,
         *,
         prompt_count: int = 0,
     ) -> None:
-        """Compute the parts that have units, with what `load` gives; nothing is loaded for none.
+        """Compute the parts that have units; without any, no model is loaded.
 
-        `load` also gives the model's row. `compute` calls its last argument after each batch that
-        it has stored, with the units done. Parts are planned one by one: the units of those to
-        come are estimated from `prompt_count`. Where every row is stored but the model's row is
-        lost, that comes back.
+        `load` gives what computes, by default the model in this process, and the model's row.
+        `compute` calls its last argument after each batch that it has stored, with the units done.
+        Parts are planned one by one: the units of those to come are estimated from `prompt_count`.
+        Where every row is stored but the model's row is lost, that comes back.
         """
-        is_complete, seen, units, working = True, 0, 0, 0
-
-        def with_units() -> Iterator[Part[Work]]:
-            nonlocal is_complete, seen, units, working
-            for part in parts:
-                is_complete &= part.is_complete
-                seen += part.prompt_count
-                if part.units:
-                    units += part.units
-                    working += part.prompt_count
-                    yield part
-
-        pending = with_units()
-        first = next(pending, None)
-        if first is None:
-            if is_complete and not store_at(self.job.root).has(self._registered):
-                self._start(load)
-            return
-        loaded = self._start(load)
-        with track(f"{label} {self.job.spec.name}", first.units, unit) as advance:
-
-            def works() -> Iterator[Work]:
-                for part in itertools.chain([first], pending):
-                    to_come = max(prompt_count - seen, 0)
-                    advance(0, units + units * to_come // max(working, 1))
-                    yield part.work
+        loaded, advance, is_complete = None, None, True
+        planned = units = working = 0
+        with ExitStack() as stack:
 
             def done(count: int) -> None:
+                assert advance is not None
                 advance(count)
                 self.check_interrupt()
 
-            compute(loaded, works(), done)
+            for part in parts:
+                is_complete &= part.is_complete
+                planned += part.prompt_count
+                if not part.units:
+                    continue
+                units, working = units + part.units, working + part.prompt_count
+                total = units + units * max(prompt_count - planned, 0) // max(working, 1)
+                if advance is None:
+                    loaded = self._start(load or self.load)
+                    bar = track(f"{label} {self.job.spec.name}", total, unit)
+                    advance = stack.enter_context(bar)
+                advance(0, total)
+                compute(loaded, part.groups, done)
+        if advance is None and is_complete and not store_at(self.job.root).has(self._registered):
+            self._start(load or self.load)
 
     @property
     def _registered(self) -> Path:
         return data_file(self.job.root, "models", self.job.identity.model_id)
 
-    def load(self) -> tuple[LoadedModel, ModelRow]:
+    def load(self) -> tuple[Any, ModelRow]:
         """The model, loaded into this process, and its row."""
         loaded = self.job.load()
         return loaded, model_row(loaded, self.run.run_id)
 
-    def _start(self, load: Callable[[], tuple[Loaded, ModelRow]]) -> Loaded:
+    def _start(self, load: Callable[[], tuple[Any, ModelRow]]) -> Any:
         with self.run.stage("load"):
             loaded, row = load()
         root = self.job.root

@@ -6,9 +6,8 @@ A job that spreads over workers has one process that commits. Its workers only w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,10 +31,8 @@ class Direct:
 
     def write(self, table: str, row_groups: Iterable[pa.Table], name: str) -> bool:
         """Write one file, in a turn; returns whether it is new."""
-        return bool(self._put(table, row_groups, name))
-
-    def _put(self, table: str, row_groups: Iterable[pa.Table], name: str) -> Path:
-        return write_rows(self._root, table, row_groups, name=name, partition=self._model)
+        write_rows(self._root, table, row_groups, name=name, partition=self._model)
+        return True
 
 
 class StoredRows(Direct):
@@ -63,7 +60,7 @@ class StoredRows(Direct):
 
     def write(self, table: str, row_groups: Iterable[pa.Table], name: str) -> bool:
         """Write one file, in a turn; returns whether it is new."""
-        path = self._put(table, row_groups, name)
+        path = write_rows(self._root, table, row_groups, name=name, partition=self._model)
         is_new = path not in self._known_files
         self.add([path])
         return is_new
@@ -73,29 +70,24 @@ class StoredRows(Direct):
         self._known_files.update(paths)
 
 
-@dataclass(frozen=True)
-class Outbox:
-    """Lists the files that a worker writes, for the driver to commit.
+class Outbox(Direct):
+    """Lists the `files` that a worker writes, for the driver to commit."""
 
-    `stored` is what `StoredRows.by_others` gave the driver of the worker's prompts.
-    """
-
-    root: Path
-    model: str
-    stored: Mapping[str, Items] = field(default_factory=dict)
-    files: list[SentFile] = field(default_factory=list)
+    def __init__(self, root: Path, model: str) -> None:
+        super().__init__(root, model)
+        self.files: list[SentFile] = []
 
     def turn(self) -> AbstractContextManager[None]:
         """Held by nobody: nothing is committed."""
         return nullcontext()
 
-    def by_others(self) -> Mapping[str, Items]:
-        """Prompt id -> the rows to leave out."""
-        return self.stored
+    def by_others(self) -> dict[str, Items]:
+        """Nothing: the driver looks."""
+        return {}
 
     def write(self, table: str, row_groups: Iterable[pa.Table], name: str) -> bool:
         """Write one file where the driver finds it."""
-        file = send_rows(self.root, table, row_groups, name=name, partition=self.model)
+        file = send_rows(self._root, table, row_groups, name=name, partition=self._model)
         self.files.append(file)
         return True
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from axes.ingest.cluster.pool import Pool
+from axes.ingest.jobs import ModelRow, Part, RunningJob
 from axes.ingest.models.config import one_line
 from axes.ingest.requests import ModelRequest, Placement
 from axes.warehouse.errors import ModelError
@@ -47,6 +48,41 @@ def placed(
                 yield resolved(root), replace(request, device=request.device or pool.device), pool
         finally:
             pool.close()
+
+
+class Spread(NamedTuple):
+    """A job's work, in a session of this process or on those of a pool; see `Pool.start`."""
+
+    running: RunningJob
+    pool: Pool | None
+    kind: Any
+    options: Mapping[str, Any]
+    sink: Any
+
+    def compute(self, label: str, unit: str, parts: Iterable[Part], total: int) -> tuple[int, int]:
+        """Do the work; returns how many prompts it has, and how many were run."""
+        running, pool, counts = self.running, self.pool, [0, 0]
+
+        def counted() -> Iterator[Part]:
+            for part in parts:
+                counts[0] += part.prompt_count
+                counts[1] += part.new_count
+                yield part
+            if pool is not None:
+                pool.finish()
+
+        def load() -> tuple[Any, ModelRow]:
+            if pool is not None:
+                return pool, pool.start(running, self.kind, self.options)
+            loaded, row = running.load()
+            return self.kind(running.run, loaded, **self.options), row
+
+        def compute(session: Any, groups: Sequence[Any], done: Callable[[int], None]) -> None:
+            for group in groups:
+                session.run_group(group, self.sink, done)
+
+        running.compute(label, unit, counted(), compute, load, prompt_count=total)
+        return counts[0], counts[1]
 
 
 @contextmanager

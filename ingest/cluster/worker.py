@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from axes.ingest.forward.activation_keys import Items
 from axes.ingest.jobs import ModelRow, open_job
-from axes.ingest.models.load import LoadedModel, model_row
+from axes.ingest.models.load import model_row
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import ModelRequest
 from axes.ingest.sinks import Outbox
@@ -28,7 +27,7 @@ from axes.warehouse.writer import SentFile
 
 @dataclass(frozen=True)
 class Opening:
-    """What a worker has to know before it begins; `build` makes what runs its chunks."""
+    """What a worker has to know before it begins; see `Pool.start`."""
 
     root: Path
     spec: ModelSpec
@@ -37,7 +36,8 @@ class Opening:
     versions: Mapping[str, str]
     run_id: str
     threads: int
-    build: Callable[[Run, LoadedModel], Any]
+    kind: Any
+    options: Mapping[str, Any]
 
 
 class Written(NamedTuple):
@@ -68,18 +68,18 @@ class Worker:
         self._run = Run(opening.root, "worker", {})
         self._run.run_id = opening.run_id
         loaded = job.load()
-        self._session = opening.build(self._run, loaded)
+        self._session = opening.kind(self._run, loaded, **opening.options)
         return model_row(loaded, opening.run_id), node
 
-    def ask(self, method: str, task: Any) -> Any:
+    def ask(self, method: str, group: Any) -> Any:
         """What a method of the session gives."""
-        return getattr(self._session, method)(task)
+        return getattr(self._session, method)(group)
 
-    def run(self, task: Any, left_out: Mapping[str, Items]) -> Written:
-        """Run a chunk and write its rows but for those to leave out."""
-        run, outbox, began = self._run, Outbox(self._root, self._model, left_out), time.monotonic()
+    def run(self, group: Any) -> Written:
+        """Run a chunk and write its rows."""
+        run, outbox, began = self._run, Outbox(self._root, self._model), time.monotonic()
         run.tokens, run.stage_seconds, run.messages = 0, {}, []
-        self._session.run_group(task, outbox, lambda _: None)
+        self._session.run_group(group, outbox, lambda _: None)
         seconds = time.monotonic() - began
         return Written(outbox.files, run.tokens, seconds, run.stage_seconds, run.messages)
 

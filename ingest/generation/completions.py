@@ -8,7 +8,7 @@ and without special tokens. A column `token_ids` is taken as it is instead.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from axes.ingest.forward.batching import Batches
 from axes.ingest.forward.templates import Rendered, foreign_token
 from axes.ingest.generation.teacher_forcing import Text, logits_budget, score
-from axes.ingest.generation.token_statistics import Kept, Trace
+from axes.ingest.generation.token_statistics import Trace
 from axes.ingest.generation.traces import (
     stored_generations,
     token_parameters,
@@ -34,7 +34,6 @@ from axes.ingest.sinks import Direct
 from axes.warehouse.errors import PromptError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.names import counted
-from axes.warehouse.runs import Run
 
 
 @dataclass(frozen=True)
@@ -75,44 +74,31 @@ def ingest_completions(root: Path, spec: ModelSpec, request: CompletionRequest) 
         )
         usable = _usable(job, request, missing, rendered, running.run.skipped)
 
-        def compute(
-            loaded: LoadedModel, works: Iterable[dict[str, Text]], done: Callable[[int], None]
-        ) -> None:
-            for texts in works:
-                _read(running.run, loaded, request, kept, texts, missing, done)
+        def compute(loaded: LoadedModel, _: object, done: Callable[[int], None]) -> None:
+            def read(keys: list[str]) -> list[Trace]:
+                batch = [usable[key] for key in keys]
+                return score(loaded, batch, kept, reads_prompt=request.prompt_tokens)
 
-        part = Part(usable, len(usable), not missing)
-        running.compute("completions", "completions", [part], running.load, compute)
+            sizes = {key: len(text.token_ids) for key, text in usable.items()}
+            columns = {
+                key: {
+                    "template": request.rendering.name,
+                    "prompt_token_count": len(text.prompt),
+                    "source": missing[key].source,
+                }
+                for key, text in usable.items()
+            }
+            budget = logits_budget(loaded.vocab_size, request.token_budget)
+            batches = Batches(loaded, running.run, budget)
+            traces = batches.compute(
+                sizes, read, lambda key: f"a text of {counted(sizes[key], 'token')}"
+            )
+            sink = Direct(root, spec.name)
+            write_traces(running.run, loaded, kept, traces, columns, sink, done)
+
+        part = Part((), len(usable), not missing)
+        running.compute("completions", "completions", [part], compute)
     return job.summary(running.run, len(by_key), len(usable))
-
-
-def _read(
-    run: Run,
-    loaded: LoadedModel,
-    request: CompletionRequest,
-    kept: Kept,
-    texts: Mapping[str, Text],
-    pairs: Mapping[str, Pair],
-    done: Callable[[int], None],
-) -> None:
-    """Run texts (generation_id -> token ids) and store their tokens."""
-
-    def read(keys: list[str]) -> list[Trace]:
-        return score(loaded, [texts[key] for key in keys], kept, reads_prompt=request.prompt_tokens)
-
-    sizes = {key: len(text.token_ids) for key, text in texts.items()}
-    columns = {
-        key: {
-            "template": request.rendering.name,
-            "prompt_token_count": len(text.prompt),
-            "source": pairs[key].source,
-        }
-        for key, text in texts.items()
-    }
-    batches = Batches(loaded, run, logits_budget(loaded.vocab_size, request.token_budget))
-    traces = batches.compute(sizes, read, lambda key: f"a text of {counted(sizes[key], 'token')}")
-    sink = Direct(run.root, loaded.spec.name)
-    write_traces(run, loaded, kept, traces, columns, sink, done)
 
 
 def read_pairs(root: Path, file: Path, limit: int | None) -> tuple[list[Pair], dict[str, str]]:

@@ -11,7 +11,6 @@ makes the same batches, with the same numerics.
 
 from __future__ import annotations
 
-import itertools
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -92,15 +91,12 @@ def ingest_interventions(
             *planner.completion_work([UNSTEERED, *completed] if completed else [], encoded),
         ]
 
-        def compute(
-            loaded: LoadedModel, works: Iterable[list[Work]], done: Callable[[int], None]
-        ) -> None:
-            for batch in itertools.chain.from_iterable(works):
+        def compute(loaded: LoadedModel, _: object, done: Callable[[int], None]) -> None:
+            for batch in work:
                 batch(loaded)
                 done(1)
 
-        part = Part(work, len(work), not work)
-        running.compute("intervene", "batches", [part], running.load, compute)
+        running.compute("intervene", "batches", [Part((), len(work), not work)], compute)
     return job.summary(running.run, len(prompts) + len(benign), planner.new_count)
 
 

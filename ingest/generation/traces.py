@@ -10,7 +10,7 @@ reader sees a completion without it, so that a job may be killed between the fil
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -19,17 +19,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from axes.ingest.cluster.placement import placed
-from axes.ingest.cluster.pool import Chunk, Finished, Pool, WholeBatch
+from axes.ingest.cluster.placement import Spread, placed
+from axes.ingest.cluster.pool import Ask, WholeBatch
 from axes.ingest.forward.batching import Batches, plan_batches
 from axes.ingest.forward.templates import Rendered
 from axes.ingest.generation.generate import generate
 from axes.ingest.generation.teacher_forcing import Text, logits_budget, score
 from axes.ingest.generation.token_statistics import Kept, Trace
-from axes.ingest.jobs import IngestSummary, Job, ModelRow, Part, open_job
+from axes.ingest.jobs import IngestSummary, Job, Part, open_job
 from axes.ingest.models.load import LoadedModel, require_layers
 from axes.ingest.models.registry import ModelSpec
-from axes.ingest.prompts import Prompt, count_prompts, prompt_slices
+from axes.ingest.prompts import count_prompts, prompt_slices
 from axes.ingest.requests import LOCAL, Placement, TokenRequest, TraceRequest
 from axes.ingest.sinks import Direct, Outbox
 from axes.warehouse.axes import AXIS_TABLES, read_axis_readouts
@@ -41,6 +41,7 @@ from axes.warehouse.storage.store import committing
 from axes.warehouse.tables.columns import TOP_TOKENS
 from axes.warehouse.writer import (
     WRITTEN_BEFORE_GENERATIONS,
+    SentFile,
     commit_rows,
     content_key,
     remove_uncommitted,
@@ -63,45 +64,16 @@ def ingest_traces(
     if request.is_greedy and request.samples > 1:
         raise ModelError(f"{request.samples} greedy completions would be one: add --temperature")
     with placed(placement, root, request) as (root, request, pool):
-        prompt_sets = {request.prompt_set: request.limit}
-        total = count_prompts(root, prompt_sets)
+        total = count_prompts(root, {request.prompt_set: request.limit}) * request.samples
         job = open_job(root, spec, request)
         kept = what_to_keep(job, request)
         parameters = {**token_parameters(request, kept), **placement.parameters()}
-        sample_count = new_count = 0
         with job.running("ingest traces", parameters, seed=request.seed) as running:
-            build = partial(Session, request=request, kept=kept)
-
-            def parts() -> Iterator[Part[Completions]]:
-                nonlocal sample_count, new_count
-                stored = stored_generations(root, spec.name)
-                for prompts in prompt_slices(root, prompt_sets):
-                    samples = _samples(job, request, kept, prompts)
-                    missing = {key: each for key, each in samples.items() if key not in stored}
-                    work = _render(job, request, prompts, missing, running.run)
-                    sample_count += len(samples)
-                    new_count += len(work.samples)
-                    yield Part(work, len(work.samples), not missing, len(prompts))
-
-            def compute(
-                session: Session | _Spread,
-                works: Iterable[Completions],
-                done: Callable[[int], None],
-            ) -> None:
-                for work in works:
-                    session.run_group(work, Direct(root, spec.name), done)
-                if pool is not None:
-                    pool.finish(done)
-
-            def load() -> tuple[Session | _Spread, ModelRow]:
-                if pool is None:
-                    loaded, row = running.load()
-                    return build(running.run, loaded), row
-                row = pool.start(running, request, build, _commit)
-                return _Spread(pool, request, kept, row), row
-
-            running.compute("traces", "completions", parts(), load, compute, prompt_count=total)
-    return job.summary(running.run, sample_count, new_count)
+            options = {"request": request, "kept": kept}
+            spread = Spread(running, pool, Session, options, Direct(root, spec.name))
+            parts = _plan(job, request, kept, running.run)
+            counts = spread.compute("traces", "completions", parts, total)
+    return job.summary(running.run, *counts)
 
 
 class Sample(NamedTuple):
@@ -148,6 +120,12 @@ class Completions:
     samples: Mapping[str, Sample]
     rendered: Mapping[str, Rendered]
 
+    def part(self, keys: Iterable[str]) -> Completions:
+        """These completions alone."""
+        samples = {key: self.samples[key] for key in keys}
+        names = dict.fromkeys(sample.prompt_id for sample in samples.values())
+        return Completions(samples, {name: self.rendered[name] for name in names})
+
     def length(self, key: str) -> int:
         """Tokens of a completion's prompt."""
         return len(self.rendered[self.samples[key].prompt_id].token_ids)
@@ -157,34 +135,28 @@ class Completions:
         return dict.fromkeys(sorted(self.samples, key=lambda key: -self.length(key)), 1)
 
 
-def _samples(
-    job: Job, request: TraceRequest, kept: Kept, prompts: Sequence[Prompt]
-) -> dict[str, Sample]:
-    """The requested completions of prompts by generation_id."""
-    model_id = job.identity.model_id
-    return {
-        request.key(model_id, kept, prompt.prompt_id, request.sampling_key(number)): Sample(
-            prompt.prompt_id, number
+def _plan(job: Job, request: TraceRequest, kept: Kept, run: Run) -> Iterator[Part]:
+    """What is missing of the requested completions, slice by slice."""
+    model_id, stored = job.identity.model_id, stored_generations(job.root, job.spec.name)
+    for prompts in prompt_slices(job.root, {request.prompt_set: request.limit}):
+        samples = {
+            request.key(model_id, kept, prompt.prompt_id, request.sampling_key(number)): Sample(
+                prompt.prompt_id, number
+            )
+            for prompt in prompts
+            for number in range(request.samples)
+        }
+        missing = {key: sample for key, sample in samples.items() if key not in stored}
+        prompt_ids = {sample.prompt_id for sample in missing.values()}
+        rendered = job.render_usable(
+            {prompt.prompt_id: prompt.text for prompt in prompts if prompt.prompt_id in prompt_ids},
+            request,
+            skipped=run.skipped,
+            room=request.max_new_tokens,
         )
-        for prompt in prompts
-        for number in range(request.samples)
-    }
-
-
-def _render(
-    job: Job,
-    request: TraceRequest,
-    prompts: Sequence[Prompt],
-    samples: Mapping[str, Sample],
-    run: Run,
-) -> Completions:
-    """Those of the samples whose prompts the model can use."""
-    prompt_ids = {sample.prompt_id for sample in samples.values()}
-    texts = {each.prompt_id: each.text for each in prompts if each.prompt_id in prompt_ids}
-    room = request.max_new_tokens
-    rendered = job.render_usable(texts, request, skipped=run.skipped, room=room)
-    usable = {key: sample for key, sample in samples.items() if sample.prompt_id in rendered}
-    return Completions(usable, rendered)
+        usable = {key: sample for key, sample in missing.items() if sample.prompt_id in rendered}
+        groups, count = [Completions(usable, rendered)], len(usable)
+        yield Part(groups, count, not missing, len(samples), count)
 
 
 class Session:
@@ -215,6 +187,20 @@ class Session:
         )
         write_traces(self._run, self._loaded, self._kept, traces, columns, sink, done)
 
+    @staticmethod
+    def whole_batches(work: Completions, request: TraceRequest, _: Ask) -> list[WholeBatch]:
+        """The batches that a session makes, with their numbers of completions."""
+        batches = plan_batches(work.sizes(), request.batch_size)
+        return [WholeBatch(keys, len(keys)) for keys in batches]
+
+    @staticmethod
+    def commit(run: Run, sink: Direct, files: list[SentFile], _: object) -> None:
+        """Commit files, those whose rows make others count last."""
+        order = [*WRITTEN_BEFORE_GENERATIONS, "generations"]
+        with sink.turn():
+            commit_rows(run.root, sorted(files, key=lambda file: order.index(file.table)))
+        run.rows += sum(file.record.rows for file in files if file.table != "generations")
+
     def _complete(self, work: Completions, keys: list[str]) -> list[Trace]:
         loaded, kept = self._loaded, self._kept
         batch = [work.samples[key] for key in keys]
@@ -239,46 +225,6 @@ class Session:
         if not prompts:
             return traces
         return [_with_prompt(prompts[trace.prompt_id], trace) for trace in traces]
-
-
-@dataclass(frozen=True)
-class _Spread:
-    """A pool of workers, each with a `Session`, in the place of one."""
-
-    pool: Pool
-    request: TraceRequest
-    kept: Kept
-    row: ModelRow
-
-    def run_group(self, work: Completions, _: Direct, done: Callable[[int], None]) -> None:
-        """Hand out the batches that a session would make; `done(completions)` when committed."""
-        width = 4 * self.row["d_model"] * len(self.kept.layers)
-        batches = [
-            WholeBatch(keys, len(keys), width * len(keys) * self.request.max_new_tokens)
-            for keys in plan_batches(work.sizes(), self.request.batch_size)
-        ]
-
-        def task(keys: list[str]) -> Completions:
-            samples = {key: work.samples[key] for key in keys}
-            names = dict.fromkeys(sample.prompt_id for sample in samples.values())
-            return Completions(samples, {name: work.rendered[name] for name in names})
-
-        self.pool.run(batches, task, None, done)
-
-
-def _commit(run: Run, finished: Sequence[Finished]) -> list[Chunk]:
-    """Commit what workers have written, the rows that make others count last."""
-    order = [*WRITTEN_BEFORE_GENERATIONS, "generations"]
-    files = sorted(
-        (file for _, written in finished for file in written),
-        key=lambda file: order.index(file.table),
-    )
-    model = next(file.partition for file in files)
-    assert model is not None
-    with committing(run.root, model):
-        commit_rows(run.root, files)
-    run.rows += sum(file.record.rows for file in files if file.table != "generations")
-    return []
 
 
 def _with_prompt(prompt: Trace, trace: Trace) -> Trace:

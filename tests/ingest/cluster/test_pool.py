@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.exceptions import ActorDiedError
 
-from axes.ingest.activations import Session, _commit, _plan
+from axes.ingest.activations import Session, _plan, _stored
 from axes.ingest.cluster import pool as pools
-from axes.ingest.cluster.pool import Chunk, Finished, Pool, WholeBatch
+from axes.ingest.cluster.pool import Pool, WholeBatch
 from axes.ingest.cluster.worker import Written
 from axes.ingest.forward.batching import plan_batches
 from axes.ingest.forward.pooling import POOLINGS
 from axes.ingest.jobs import open_job
 from axes.ingest.sinks import Outbox
-from axes.warehouse.errors import ModelError
+from axes.warehouse.errors import ModelError, RootError
 from axes.warehouse.runs import Run
 from tests.ingest.conftest import activation_rows, for_texts, ingest_texts, loaded_on_cpu, put_texts
 
+KEYS = [f"{batch} {key}" for batch in range(12) for key in range(3)]
 TEXTS = ["hello there", "hi", "what is a duck", "a", "some more words"]
 
 
@@ -66,31 +68,49 @@ class FakeRay:
         pass
 
 
-def run_pool(monkeypatch: pytest.MonkeyPatch, root: Any, fate: Any, count: int) -> FakeRay:
-    """Run twelve batches of three prompts on a pool of so many workers."""
-    ray = FakeRay(fate)
+class Keys(list):
+    """A group of keys."""
+
+    def part(self, names: list[str]) -> Keys:
+        return Keys(names)
+
+
+class Kind:
+    """Sessions whose batches are three keys, and whose commits are counted."""
+
+    commits: list[int]
+
+    @staticmethod
+    def whole_batches(group: Keys, *_: Any) -> list[WholeBatch]:
+        return [WholeBatch(group[at : at + 3], 3) for at in range(0, len(group), 3)]
+
+    @classmethod
+    def commit(cls, _run: Run, _sink: None, _files: list, groups: list[Keys]) -> None:
+        cls.commits += map(len, groups)
+
+
+def run_pool(monkeypatch: pytest.MonkeyPatch, root: Path, fate: Any, count: int) -> FakeRay:
+    """Run twelve batches of three keys on a pool of so many workers."""
+    ray, units = FakeRay(fate), []
     monkeypatch.setattr(pools, "Opening", lambda **_: None)
-    pool = Pool(ray, count, gpus=0, cpus=1)
+    pool, Kind.commits = Pool(ray, count, gpus=0, cpus=1), []
+    identity = SimpleNamespace(dtype="float32", model_id="")
     running: Any = SimpleNamespace(
-        job=SimpleNamespace(
-            root=root, spec=None, device="cpu", identity=SimpleNamespace(dtype="", model_id="")
-        ),
+        job=SimpleNamespace(root=root, spec=None, device="cpu", identity=identity),
         run=Run(root, "test", {}),
         check_interrupt=lambda: None,
     )
-    committed: list[int] = []
-    pool.start(running, for_texts(), None, lambda run, finished: [])
-    batches = [WholeBatch([f"{n} {m}" for m in range(3)], 3, 1) for n in range(12)]
-    pool.run(batches, list, None, committed.append)
-    pool.finish(committed.append)
-    assert sum(committed) == 36
+    pool.start(running, Kind, {"request": for_texts()})
+    pool.run_group(Keys(KEYS), None, units.append)
+    pool.finish()
+    assert sum(units) == sum(Kind.commits) == len(KEYS)
     return ray
 
 
 def test_every_prompt_is_run_once_in_whole_batches(root, monkeypatch):
     ray = run_pool(monkeypatch, root, lambda number, name: "answers", 2)
-    assert sorted(ray.ran) == sorted(f"{n} {m}" for n in range(12) for m in range(3))
-    assert [name.split()[1] for name in ray.ran] == ["0", "1", "2"] * 12
+    assert sorted(ray.ran) == sorted(KEYS)
+    assert [key.split()[1] for key in ray.ran] == ["0", "1", "2"] * 12
 
 
 def test_the_others_take_what_a_lost_node_had(root, monkeypatch):
@@ -118,21 +138,19 @@ def test_batches_that_are_left_are_those_that_were_planned():
         assert plan_batches(remaining, 40) == left
 
 
-def test_rows_that_another_job_stored_meanwhile_are_left_out(root, llama):
+def test_rows_that_another_job_stored_meanwhile_are_not_stored_twice(root, llama):
     put_texts(root, TEXTS)
     request, poolings = for_texts(), {"last5_mean": POOLINGS["last5_mean"]}
     job, run = open_job(root, llama, request), Run(root, "test", {})
-    (work,) = _plan(job, request, poolings, run)
-    (group,) = work.groups()
-    session = Session(run, loaded_on_cpu(llama), request, poolings)
-    ingest_texts(root, llama, layers=[1, 2])
-    stored = activation_rows(root)
-    chunk, written = Chunk(group, 1, work.stored), 0
-    while chunk is not None:
-        outbox = Outbox(root, llama.name, chunk.left_out)
+    stored = _stored(job, request, run)
+    (part,) = _plan(job, request, poolings, run, stored)
+    session, outbox = (
+        Session(run, loaded_on_cpu(llama), request, poolings),
+        Outbox(root, llama.name),
+    )
+    for group in part.groups:
         session.run_group(group, outbox, lambda _: None)
-        again = _commit(run, [Finished(chunk, outbox.files)])
-        chunk, written = again[0] if again else None, written + 1
-    assert written == 2
-    assert len(activation_rows(root)) == 4 * len(TEXTS) and len(stored) == 2 * len(TEXTS)
-    assert all((activation_rows(root)[key] == vector).all() for key, vector in stored.items())
+    ingest_texts(root, llama, layers=[1, 2])
+    with pytest.raises(RootError, match="another job has stored rows .*: run it again"):
+        Session.commit(run, stored, outbox.files, part.groups)
+    assert len(activation_rows(root)) == 2 * len(TEXTS)
