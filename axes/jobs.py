@@ -81,8 +81,9 @@ def ingest_activations(
     (default: every block); `limit` uses the first prompts of each set. Rows under a name,
     `{"mine": frame}`, are imported as `axes.import_prompts` does. `system` is the text of a system
     prompt. `options` are `keep_tokens` (layers), `shard` (such as "3/8"), `token_budget` (max
-    tokens in one batch, padding included), `share_prefix`, `skip_unusable`, and how to load the
-    model: `adapter`, `quantization`, `attention`, `blocks`. Built-in prompt sets are imported.
+    tokens in one batch, padding included), `share_prefix`, `skip_unusable`, how to load the model
+    (`adapter`, `quantization`, `attention`, `blocks`) and where to run it (`on`: "ray", `address`,
+    `workers`, `gpus_per_worker`). Built-in prompt sets are imported.
     Raises `ModelError`, `PromptError`, `LayerError` or `NonFiniteError`.
 
     axes.ingest_activations("smollm2-135m", {"mine": ["one text", "another"]})
@@ -116,7 +117,7 @@ def ingest_traces(
     generated. Stores vectors at `layers` (default: one layer at 0.8 of the depth), or projections
     on `axis` (names or ids) instead. `temperature` 0 is greedy. `options` are `layer_fraction`,
     `prompt_tokens`, `top_tokens`, `top_p`, `stop`, `end_token`, `batch_size`, `token_budget`, and
-    those that load the model. Stored completions are not generated again. Raises as
+    those that load and place the model. Stored completions are not generated again. Raises as
     `ingest_activations` does, and `AxisError` for an axis of another model.
 
     axes.ingest_traces("smollm2-135m", "demo_safety", limit=48, axis="31011258")

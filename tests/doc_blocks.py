@@ -25,7 +25,8 @@ from axes.cli.main import cli
 LANGUAGES = ("sh", "sql", "python", "toml", "csv", "text")
 
 # Programs beside axes and make that a line may call; they are not run.
-PROGRAMS = ("curl", "duckdb", "echo", "export", "jq", "pip", "python", "rsync", "source", "ssh")
+PROGRAMS = ("curl", "duckdb", "echo", "export", "jq", "pip", "python", "ray", "rsync")
+PROGRAMS += ("source", "srun", "ssh")
 
 # Commands that read a warehouse, or write only what follows from its rows, in seconds. Without
 # `evaluate`: the texts of a planted world are near duplicates, which it holds together.

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from axes.warehouse.errors import NonFiniteError, RootError
 from axes.warehouse.files import TEMPORARY, make_folder
-from axes.warehouse.layout import EMPTY_FILE, partition_folder
+from axes.warehouse.layout import EMPTY_FILE, partition_folder, partition_value
 from axes.warehouse.ledger import Record, record
 from axes.warehouse.names import STORE_DTYPES
 from axes.warehouse.storage.roots import RemoteRoot
@@ -125,7 +125,6 @@ class SentFile(NamedTuple):
     """
 
     table: str
-    partition: str | None
     path: Path
     place: Path
     record: Record
@@ -154,7 +153,7 @@ def send_rows(
     finally:
         if not is_sent or place != temporary:
             _discard(temporary)
-    return SentFile(table, partition, path, place, written)
+    return SentFile(table, path, place, written)
 
 
 def commit_rows(root: Path, files: Sequence[SentFile]) -> list[Path]:
@@ -168,8 +167,8 @@ def commit_rows(root: Path, files: Sequence[SentFile]) -> list[Path]:
                     table, {file.path: (file.place, file.record) for file in own}
                 )
                 if table == "activations":
-                    for partition in dict.fromkeys(file.partition for file in own):
-                        refresh_index(root, partition)
+                    for folder in dict.fromkeys(file.path.parent for file in own):
+                        refresh_index(root, partition_value(folder))
     except OSError as error:
         raise RootError(f"cannot write {files[0].path}: {error}") from error
     finally:

@@ -88,6 +88,8 @@ def activations_command(
         **options,
     )
     import_ready_sets(root, prompt_sets)
+    if dry_run and placement != LOCAL:
+        raise click.UsageError("--dry-run runs a batch in this process: leave --on ray out")
     if dry_run:
         return plan_activations(root, spec, request)
     return ingest_activations(root, spec, request, placement)

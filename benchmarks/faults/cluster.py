@@ -102,6 +102,7 @@ def serving(folder: Path) -> Iterator[Place]:
         "OMP_NUM_THREADS": "1",
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
     }
     os.environ.update(environment)
     options: Any = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}

@@ -91,8 +91,9 @@ def _connected(address: str | None) -> Iterator[Any]:
 
     A connection that the caller has made is used, and left.
     """
-    # Ray reads it when it starts.
+    # Ray reads them when it starts; workers are as nice as one process would be.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         import ray
     except ImportError as error:

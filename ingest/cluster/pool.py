@@ -58,6 +58,7 @@ class _Hand:
     """A worker, whether it has loaded the model, and its entry in the job's row of `runs`."""
 
     actor: Any
+    attempts: int
     is_ready: bool = False
     share: dict[str, Any] = field(
         default_factory=lambda: {"chunks": 0, "rows": 0, "tokens": 0, "seconds": 0.0}
@@ -74,7 +75,6 @@ class Pool:
         self._pending: dict[Any, tuple[_Hand, Chunk | None]] = {}
         self._batches: deque[WholeBatch] = deque()
         self._again: deque[Chunk] = deque()
-        self._failed_starts = 0
         # Units per second of a worker.
         self._rate = 0.0
 
@@ -159,7 +159,7 @@ class Pool:
                 continue
             if chunk is None:
                 self._row, hand.share["node"] = answer
-                hand.is_ready, self._failed_starts = True, 0
+                hand.is_ready, hand.attempts = True, 0
             else:
                 self._count_in(hand, chunk, answer)
                 finished.append(chunk)
@@ -194,19 +194,17 @@ class Pool:
             self._again.append(replace(chunk, attempts=chunk.attempts + 1))
         if hand in self._hands:
             self._hands.remove(hand)
-            self._failed_starts += not hand.is_ready
             announce(f"warning: a worker was lost ({reason}); another one runs its prompts")
-            self._hire()
-        tries = max(self._failed_starts // self._count, chunk.attempts if chunk else 0)
-        if tries >= _ATTEMPTS:
+            self._hire(hand.attempts + 1)
+        if (tries := max(hand.attempts, chunk.attempts if chunk else 0)) >= _ATTEMPTS:
             raise ModelError(
                 f"{tries} workers in a row were lost with the same work ({reason}): is there "
                 "enough memory? The logs of Ray on their machines say more"
             ) from None
 
-    def _hire(self) -> None:
+    def _hire(self, attempts: int = 1) -> None:
         actor = self._ray.remote(Worker).options(num_cpus=self._cpus, num_gpus=self._gpus).remote()
-        self._hands.append(_Hand(actor))
+        self._hands.append(_Hand(actor, attempts))
         self._pending[actor.start.remote(self._opening)] = self._hands[-1], None
 
     def _hand_out(self) -> None:
