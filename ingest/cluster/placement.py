@@ -46,6 +46,8 @@ def placed(
         try:
             with redirect_stdout(nothing):
                 yield resolved(root), replace(request, device=request.device or pool.device), pool
+        except ray.exceptions.RayError as error:
+            raise ModelError(f"Ray ends the job: {one_line(error)}") from error
         finally:
             pool.close()
 

@@ -183,7 +183,8 @@ class Pool:
             if isinstance(error.cause, AxesError):
                 raise error.cause from None
             reason = f"{type(error.cause).__name__}: {one_line(error.cause)}"
-            raise ModelError(f"a worker on {hand.share.get('node')} failed: {reason}") from None
+            node = hand.share.get("node", "a machine that is starting")
+            raise ModelError(f"a worker on {node} failed: {reason}") from None
         except RayError as error:
             found = re.search(r"because (.+?)\.", one_line(error))
             self._replace(hand, chunk, found[1] if found else type(error).__name__)

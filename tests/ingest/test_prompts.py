@@ -13,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from axes.ingest.prompt_sources import PromptSource, prompt_source, ready_sets
-from axes.ingest.prompts import import_prompts, normalise, prompt_id, read_prompts
+from axes.ingest.prompts import (
+    import_prompts,
+    normalise,
+    prompt_id,
+    prompt_slices,
+    read_prompts,
+)
 from axes.ingest.requests import PromptRequest
 from axes.warehouse.errors import LabelError, PromptError
 from tests.ingest.conftest import assert_checks_pass, read
@@ -229,6 +235,19 @@ def test_one_text_has_one_id_wherever_it_comes_from(root: Path, put: Import) -> 
         "same",
         "x",
     ]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 9])
+def test_slices_are_the_sets_in_order_and_no_larger_than_asked(
+    root: Path, put: Import, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    put("one", text=["a", "b", "c", "d", "e"])
+    put("two", text=["c", "f", "a", "g"])
+    monkeypatch.setattr("axes.ingest.prompts.SLICE", size)
+    slices = list(prompt_slices(root, {"one": 3, "two": None}))
+    assert [prompt.text for each in slices for prompt in each] == ["a", "b", "c", "f", "g"]
+    assert [len(each) for each in slices[:-1]] == [size] * (len(slices) - 1)
+    assert 0 < len(slices[-1]) <= size
 
 
 def test_a_set_that_is_not_there_names_those_that_are(root: Path, put: Import) -> None:
