@@ -165,10 +165,13 @@ def trial(
                 driver.kill()
                 driver.join()
                 killed[fault] += driver.exitcode == -signal.SIGKILL
-            elif fault == "worker" and driver.is_alive() and (ids := worker_ids()):
-                with suppress(ProcessLookupError):
-                    os.kill(chance.choice(ids), signal.SIGKILL)
-                    killed[fault] += 1
+            while fault == "worker" and driver.is_alive():
+                if ids := worker_ids():
+                    with suppress(ProcessLookupError):
+                        os.kill(chance.choice(ids), signal.SIGKILL)
+                        killed[fault] += 1
+                    break
+                driver.join(0.1)
         driver.join(PATIENCE)
         if driver.exitcode is None:
             driver.kill()
