@@ -195,6 +195,8 @@ class Pool:
             self._again.append(replace(chunk, attempts=chunk.attempts + 1))
         if hand in self._hands:
             self._hands.remove(hand)
+            # One that cannot be reached may still hold its place.
+            self._ray.kill(hand.actor)
             announce(f"warning: a worker was lost ({reason}); another one runs its prompts")
             self._hire(hand.attempts + 1)
         if (tries := max(hand.attempts, chunk.attempts if chunk else 0)) >= _ATTEMPTS:
